@@ -1,0 +1,127 @@
+"""Every error batchrun raises on purpose, in one tree, split by who can act.
+
+    BatchrunError
+    ├── ConfigError             the configuration: file and dotted key
+    ├── JobFileError            the job file: file and line
+    ├── OutputError             this machine: disk, permissions, a lock, a damaged file
+    │   └── LedgerError         the ledger says it cannot go on, or must not
+    ├── BatchRefused            the platform refuses the whole batch (401, 403, unknown task, no credit)
+    ├── ApiError                the API answered with an error
+    │   ├── RateLimited         429: nothing happened
+    │   ├── ResourcesBusy       no memory or no run slot in the account right now: nothing happened
+    │   ├── Unauthorized        401, 403
+    │   ├── OutOfCredit         402 and its kin: permanent for the batch
+    │   ├── NotFound            404
+    │   └── ServerFailed        5xx, 408: the effect of a request that writes is unknown
+    └── TransportError          no readable answer: the effect of a request that writes is unknown
+        └── ConnectFailed       the connection never stood: nothing happened
+
+A Run that failed is not an error: it is an Outcome.
+"""
+
+from pathlib import Path
+
+
+class BatchrunError(Exception):
+    """Base of every error that batchrun raises on purpose; its text is fit to show to a user."""
+
+
+class ConfigError(BatchrunError):
+    """The configuration cannot be used; nothing was started.
+
+    Args:
+        problem: what is wrong and what to do.
+        key: the dotted key it concerns, if it is about one.
+        file: the file the key stands in; None when it came from a flag or the environment.
+    """
+
+    def __init__(self, problem: str, *, key: str | None = None, file: Path | None = None) -> None:
+        self.problem, self.key, self.file = problem, key, file
+        where = ": ".join(str(part) for part in (file, key) if part is not None)
+        super().__init__(f"{where}: {problem}" if where else problem)
+
+
+class JobFileError(BatchrunError):
+    """The job file cannot be used.
+
+    Args:
+        problem: what is wrong and what to do.
+        file: the job file, as the user named it.
+        line: its line (element number in a JSON array), from 1; None when the whole file is meant.
+    """
+
+    def __init__(self, problem: str, *, file: Path | str, line: int | None = None) -> None:
+        self.problem, self.file, self.line = problem, file, line
+        where = f"{file}:{line}" if line is not None else str(file)
+        super().__init__(f"{where}: {problem}")
+
+
+class OutputError(BatchrunError):
+    """Something on this machine stands in the way: disk, permissions, a lock, a damaged file."""
+
+
+class LedgerError(OutputError):
+    """The ledger cannot go on, or must not; what it noted so far holds."""
+
+
+class BatchRefused(BatchrunError):
+    """The platform refuses the whole batch; no job was settled for it, and the batch can be resumed."""
+
+
+class ApiError(BatchrunError):
+    """The API answered with an error.
+
+    Args:
+        status: HTTP status.
+        type: the API's `error.type`; an empty string when the answer named none.
+        message: the API's `error.message`.
+        method: HTTP method of the request.
+        path: path of the request, without the query.
+        retry_after_s: seconds from a `Retry-After` header, if there was one.
+    """
+
+    def __init__(
+        self,
+        *,
+        status: int,
+        type: str,  # noqa: A002 - the API's own word
+        message: str,
+        method: str,
+        path: str,
+        retry_after_s: float | None = None,
+    ) -> None:
+        self.status, self.type, self.message = status, type, message
+        self.method, self.path, self.retry_after_s = method, path, retry_after_s
+        super().__init__(f"{method} {path}: {status} {type or 'error'}: {message}")
+
+
+class RateLimited(ApiError):
+    """429: the request had no effect; ask again later."""
+
+
+class ResourcesBusy(ApiError):
+    """The account has no memory or no run slot free right now; nothing was started."""
+
+
+class Unauthorized(ApiError):
+    """401 or 403: the token is missing, wrong, or not allowed to do this."""
+
+
+class OutOfCredit(ApiError):
+    """The account may not spend any more; waiting does not help."""
+
+
+class NotFound(ApiError):
+    """404: there is no such thing, or not for this token."""
+
+
+class ServerFailed(ApiError):
+    """5xx or 408: whether a request that writes took effect is unknown."""
+
+
+class TransportError(BatchrunError):
+    """No readable answer came; whether a request that writes took effect is unknown."""
+
+
+class ConnectFailed(TransportError):
+    """The connection never stood (DNS, refused, unreachable, TLS): nothing took effect."""

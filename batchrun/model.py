@@ -1,0 +1,173 @@
+"""The values that flow through batchrun: all frozen, none of them able to wait.
+
+A line of the job file becomes a Job, a Job becomes Attempts, an Attempt a Run, and all of it one Record.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, NewType
+
+JobKey = NewType("JobKey", str)
+#: The job's row in the ledger; counts up in order of admission.
+JobId = NewType("JobId", int)
+RunId = NewType("RunId", str)
+TaskId = NewType("TaskId", str)
+DatasetId = NewType("DatasetId", str)
+StoreId = NewType("StoreId", str)
+#: The random string of an attempt that its start request carries in the User-Agent.
+Mark = NewType("Mark", str)
+
+#: A JSON object at the edge: as the API or a job file gave it.
+JsonObject = dict[str, Any]
+
+
+class RunStatus(StrEnum):
+    """The API's eight statuses of a Run, never extended by us."""
+
+    READY = "READY"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    TIMING_OUT = "TIMING-OUT"
+    TIMED_OUT = "TIMED-OUT"
+    ABORTING = "ABORTING"
+    ABORTED = "ABORTED"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the Run has ended."""
+        return self in _TERMINAL
+
+
+_TERMINAL = frozenset({RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.TIMED_OUT, RunStatus.ABORTED})
+
+
+class Outcome(StrEnum):
+    """Our verdict on a job, decided once per round."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    ABORTED = "aborted"
+    #: Succeeded, but with fewer items than expected.
+    EMPTY = "empty"
+    #: Succeeded, but with items that break the expected schema.
+    MALFORMED = "malformed"
+    #: The line of the job file could not be read as a job; nothing was started.
+    INVALID = "invalid"
+    #: The platform refused to start the job; nothing was started.
+    REJECTED = "rejected"
+    #: We hold the id of a Run that the platform says does not exist.
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """What a start asks for besides its input; None leaves it to the task."""
+
+    build: str | None = None
+    #: The Run's own time limit; 0 means none.
+    timeout_s: int | None = None
+    memory_mb: int | None = None
+    max_items: int | None = None
+    max_total_charge_usd: float | None = None
+    restart_on_error: bool | None = None
+    #: Ad-hoc webhooks, in the API's own spelling (eventTypes, requestUrl, …).
+    webhooks: tuple[JsonObject, ...] | None = None
+
+    def over(self, base: "RunOptions") -> "RunOptions":
+        """Return these options, with `base` filling in what they leave open."""
+        given = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+        return replace(base, **given)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where in the job file a job or a bad line stands."""
+
+    #: Line number (element number in a JSON array), from 1.
+    line: int
+    #: Which combination of the matrix this is, from 0.
+    variant: int = 0
+    #: Bytes from the start of the (uncompressed) file.
+    offset: int
+    #: Bytes, line end included.
+    length: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One line of the job file: a job key and the overrides for the task's input."""
+
+    key: JobKey
+    #: First 16 bytes of SHA-256 over the canonical JSON of override and own options.
+    digest: bytes
+    place: Place
+    #: The overrides as the JSON that is posted to start a Run.
+    body: bytes
+    options: RunOptions | None = None
+    #: Higher goes first, within the source's look-ahead.
+    priority: int = 0
+    group: str | None = None
+    #: Any JSON, copied to the record.
+    meta: Any = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadLine:
+    """A line of the job file that is no job."""
+
+    place: Place
+    #: What is wrong, and what to do.
+    reason: str
+    #: The line as it stands in the file; undecodable bytes are replaced, very long lines cut.
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A Run as the API last described it."""
+
+    id: RunId
+    status: RunStatus
+    dataset_id: DatasetId | None
+    store_id: StoreId | None
+    started_at: datetime
+    finished_at: datetime | None
+    #: None while the platform has not said; never to be read as 0.
+    cost_usd: float | None
+    #: The User-Agent of the request that started it; None where the platform does not say.
+    user_agent: str | None
+    #: Everything the API said of it, as it said it.
+    fields: JsonObject
+
+
+class AttemptState(StrEnum):
+    """Where an attempt's row in the ledger stands."""
+
+    #: Noted before its start request was sent; without more, it is in doubt.
+    INTENDED = "intended"
+    #: Its Run's id is noted.
+    BOUND = "bound"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One try at a job: one start request and the Run it produced."""
+
+    attempt_no: int
+    mark: Mark
+    state: AttemptState
+    run_id: RunId | None = None
+    #: How its Run ended.
+    status: RunStatus | None = None
+    intended_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    cost_usd: float | None = None
+    #: Stored items of its dataset that are committed to the item file.
+    items_offset: int = 0
+    items_count: int = 0

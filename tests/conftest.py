@@ -1,0 +1,19 @@
+"""What every test stands on: asyncio as the backend, and a watch over calls that block its loop."""
+
+from collections.abc import Iterator
+
+import pytest
+from blockbuster import BlockBuster, blockbuster_ctx
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, object]]:
+    """Run asynchronous tests on asyncio's own loop; unit tests swap in virtual time."""
+    return "asyncio", {"debug": False}
+
+
+@pytest.fixture(autouse=True)
+def blockbuster() -> Iterator[BlockBuster]:
+    """Fail any test in which batchrun blocks the event loop, by SQLite or a file too."""
+    with blockbuster_ctx("batchrun") as watch:
+        yield watch

@@ -1,0 +1,59 @@
+"""A loop whose clock jumps to the next timer when nothing else is ready: an hour in a millisecond, exactly.
+
+A thread at work does not hold this clock, and neither does a socket, hence neither belongs in unit tests.
+"""
+
+import asyncio
+import selectors
+from collections.abc import Mapping
+from typing import Any
+
+
+class _JumpingSelector(selectors.BaseSelector):
+    """Selects without waiting: the wait it is asked for is added to the loop's clock instead."""
+
+    def __init__(self) -> None:
+        self._inner = selectors.DefaultSelector()
+        self.now_s = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = self._inner.select(0)
+        if ready or timeout == 0:
+            return ready
+        if timeout is None:
+            # Nothing is ready and no timer is set: only another thread or a socket could go on.
+            return self._inner.select(5) or self._stuck()
+        self.now_s += timeout
+        return ready
+
+    @staticmethod
+    def _stuck() -> list[tuple[selectors.SelectorKey, int]]:
+        raise RuntimeError("virtual time stands still: every child waits, and no timer is set")
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        return self._inner.register(fileobj, events, data)
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        return self._inner.unregister(fileobj)
+
+    def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        return self._inner.modify(fileobj, events, data)
+
+    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        return self._inner.get_map()
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """An asyncio loop on virtual time; `time()` starts at 0."""
+
+    def __init__(self) -> None:
+        self._jumping = _JumpingSelector()
+        super().__init__(self._jumping)
+        self._clock_resolution = 1e-9
+
+    def time(self) -> float:
+        """Seconds of virtual time since the loop was made."""
+        return self._jumping.now_s

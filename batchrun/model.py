@@ -3,7 +3,6 @@
 A line of the job file becomes a Job, a Job becomes Attempts, an Attempt a Run, and all of it one Record.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from enum import StrEnum

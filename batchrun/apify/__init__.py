@@ -1,0 +1,1 @@
+"""Our side of the Apify API's wire."""

@@ -1,0 +1,364 @@
+"""HTTP with the Apify API over aiohttp: starts are sent once, reads are retried until they succeed.
+
+It owns connections, the account's and the listings' tokens, and the mapping of aiohttp's errors to ours. It knows nothing of jobs, slots or the ledger.
+"""
+
+import random
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
+
+import aiohttp
+import anyio
+import orjson
+import structlog
+import yarl
+from pydantic import SecretStr
+
+from batchrun import __version__
+from batchrun.apify import wire
+from batchrun.apify.throttle import Throttle
+from batchrun.errors import ApiError, ConnectFailed, NotFound, RateLimited, ServerFailed, TransportError
+from batchrun.model import DatasetId, JsonObject, Mark, Run, RunId, RunOptions, StoreId, TaskId
+from batchrun.policy.retry import Backoff
+from batchrun.policy.token_bucket import SHARE_OF_LIMIT, TokenBucket
+
+#: Requests per second that the API allows for one task's list of Runs, one Run, one dataset.
+LISTING_LIMIT_PER_S = 60
+#: The API's 250,000 requests per minute and account, less a margin.
+REQUEST_RATE_PER_S = 250_000 / 60 * SHARE_OF_LIMIT
+#: Longest wait for a connection to stand.
+CONNECT_TIMEOUT_S = 30.0
+#: Longest silence on a connection, beyond the time the server was asked to wait.
+READ_TIMEOUT_S = 30.0
+#: A synchronous run is held open for up to 300 seconds by the API.
+SYNC_TIMEOUT_S = 330.0
+READ_BACKOFF = Backoff(first_s=0.5, max_s=10.0)
+#: Failures in a row after which an outage is reported: a single lost answer is not worth a word.
+OUTAGE_AFTER = 3
+
+_log = structlog.get_logger()
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemsPage:
+    """One page of a dataset."""
+
+    items: list[Any]
+    #: Stored items in all, as far as the platform's lagging counter knows; None where it does not say.
+    total: int | None
+
+
+class ApifyClient:
+    """One account at one platform; open it with `open_client`."""
+
+    def __init__(self, session: aiohttp.ClientSession, base_url: str, *, request_rate_per_s: float) -> None:
+        self._session = session
+        base = base_url.rstrip("/").removesuffix("/v2")
+        self._base = f"{base}/v2"
+        self._account = Throttle(TokenBucket(rate_per_s=request_rate_per_s, burst=200))
+        self._listing = Throttle(TokenBucket.below_limit(LISTING_LIMIT_PER_S))
+        self._failures_in_a_row = 0
+        self._outage_since: float | None = None
+        self._last_date: str | None = None
+        #: How far the platform's clock is ahead of ours, in seconds, as its last `Date` header said.
+        self.clock_ahead_s = 0.0
+        #: Requests sent so far.
+        self.requests = 0
+
+    # -- starting: sent once, never again ------------------------------------------------------------
+
+    async def start_run(self, task_id: TaskId, body: bytes, options: RunOptions, mark: Mark) -> Run:
+        """Start a Run of the task. One POST, whatever happens.
+
+        Args:
+            task_id: id or user~name of the task.
+            body: overrides, as a JSON object.
+            options: run options; what is None is the task's.
+            mark: goes into the User-Agent, by which the Run can be found again.
+
+        Raises:
+            RateLimited, ResourcesBusy, ConnectFailed: nothing was started; it may be asked again.
+            ServerFailed, TransportError: unknown whether a Run was started.
+            ApiError: nothing was started, and asking again would not help.
+        """
+        await self._account.turn()
+        answer = await self._send(
+            "POST",
+            f"/actor-tasks/{wire.segment(task_id)}/runs",
+            query={**wire.options_query(options), "waitForFinish": "0"},
+            body=body,
+            headers={"User-Agent": wire.user_agent(__version__, mark)},
+        )
+        return _parsed(_run, answer)
+
+    async def create_task(self, task: JsonObject) -> JsonObject:
+        """Create a task from the API's own fields (actId, name, options, input)."""
+        answer = await self._send("POST", "/actor-tasks", body=orjson.dumps(task))
+        return _parsed(_object, answer)
+
+    async def abort_run(self, run_id: RunId, *, gracefully: bool = False) -> Run:
+        """Abort a Run; one that has ended stays as it is. Safe to repeat, and repeated."""
+        path = f"/actor-runs/{wire.segment(run_id)}/abort"
+        query = {"gracefully": "true"} if gracefully else {}
+        return await self._read(path, _run, query=query, method="POST")
+
+    async def run_task_sync(self, task_id: TaskId, body: bytes, options: RunOptions) -> tuple[str, bytes]:
+        """Start a Run and wait for its OUTPUT value, at most 300 seconds; one POST.
+
+        Returns:
+            The value's content type and its bytes; empty bytes when the Run stored none.
+        """
+        answer = await self._send(
+            "POST",
+            f"/actor-tasks/{wire.segment(task_id)}/run-sync",
+            query=wire.options_query(options),
+            body=body,
+            silence_s=SYNC_TIMEOUT_S,
+        )
+        return answer.headers.get("Content-Type", "application/octet-stream"), answer.body
+
+    # -- reading: repeated until an answer comes -----------------------------------------------------
+
+    async def get_run(self, run_id: RunId, *, wait_for_finish_s: int = 0) -> Run:
+        """Read a Run; with `wait_for_finish_s` (at most 60) the server answers when it ends, or then."""
+        return await self._read(
+            f"/actor-runs/{wire.segment(run_id)}",
+            _run,
+            query={"waitForFinish": str(wait_for_finish_s)} if wait_for_finish_s else {},
+            silence_s=wait_for_finish_s + READ_TIMEOUT_S,
+        )
+
+    async def list_runs(self, *, started_after: datetime, offset: int) -> list[Run]:
+        """List up to 1,000 of the account's Runs started at or after a time, oldest first."""
+        query = {"startedAfter": wire.format_time(started_after)}
+        return await self._list_runs("/actor-runs", query, offset)
+
+    async def list_task_runs(self, task_id: TaskId, *, offset: int) -> list[Run]:
+        """List up to 1,000 of the task's Runs, newest first."""
+        return await self._list_runs(f"/actor-tasks/{wire.segment(task_id)}/runs", {"desc": "1"}, offset)
+
+    async def _list_runs(self, path: str, query: Mapping[str, str], offset: int) -> list[Run]:
+        await self._listing.turn()
+        page = {**query, "offset": str(offset), "limit": str(wire.MAX_LIST_LIMIT)}
+        return await self._read(path, _runs, query=page)
+
+    async def get_items(
+        self, dataset_id: DatasetId, *, offset: int, limit: int, query: Mapping[str, str]
+    ) -> ItemsPage:
+        """Read one page of a dataset; `query` holds the API's own view parameters (clean, fields, …)."""
+        return await self._read(
+            f"/datasets/{wire.segment(dataset_id)}/items",
+            _items_page,
+            query={**query, "format": "json", "offset": str(offset), "limit": str(limit)},
+        )
+
+    async def get_value(self, store_id: StoreId, key: str) -> Any:
+        """Read a stored value: JSON parsed, text as text; None when there is none or it is neither."""
+        path = f"/key-value-stores/{wire.segment(store_id)}/records/{wire.segment(key)}"
+        try:
+            return await self._read(path, _value)
+        except NotFound:
+            return None
+
+    async def get_task(self, task_id: TaskId) -> JsonObject:
+        """Read a task, in the API's own fields."""
+        return await self._read(f"/actor-tasks/{wire.segment(task_id)}", _object)
+
+    async def get_actor(self, actor_id: str) -> JsonObject:
+        """Read an Actor, in the API's own fields."""
+        return await self._read(f"/actors/{wire.segment(actor_id)}", _object)
+
+    async def get_account(self) -> wire.Account:
+        """Read whose token this is and what the account may do.
+
+        Raises:
+            Unauthorized: the token is missing or wrong.
+        """
+        user = await self._read("/users/me", _object)
+        try:
+            limits = await self._read("/users/me/limits", _object)
+        except ApiError:
+            limits = {}  # a token may be allowed to run tasks and not to read limits
+        return wire.parse_account(user, limits)
+
+    # -- one request ----------------------------------------------------------------------------------
+
+    async def _read(
+        self,
+        path: str,
+        parse: Callable[[_Answer], T],
+        *,
+        query: Mapping[str, str] | None = None,
+        silence_s: float = READ_TIMEOUT_S,
+        method: str = "GET",
+    ) -> T:
+        """Send a request that is safe to send twice, until a readable answer comes, be it an error."""
+        failures = 0
+        while True:
+            await self._account.turn()
+            try:
+                return _parsed(parse, await self._send(method, path, query=query, silence_s=silence_s))
+            except RateLimited:
+                continue  # the bucket is closed now; the next turn waits
+            except (TransportError, ServerFailed) as error:
+                failures += 1
+                _log.debug("read_failed", method=method, path=path, failures=failures, error=str(error))
+                await anyio.sleep(READ_BACKOFF.wait_s(failures, random.random()))  # noqa: S311 - spread
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        silence_s: float = READ_TIMEOUT_S,
+    ) -> _Answer:
+        """Send one request once; anything but a 2xx becomes the error it is."""
+        self.requests += 1
+        try:
+            answer = await self._exchange(method, path, query or {}, body, headers, silence_s)
+        except TransportError:
+            self._note_failure()
+            raise
+        self._note_success()
+        self._note_clock(answer.headers.get("Date"))
+        if 200 <= answer.status < 300:
+            self._account.passed()
+            return answer
+        error = wire.parse_error(
+            answer.status, answer.body, answer.headers, method=method, path=path, now=datetime.now(UTC)
+        )
+        if isinstance(error, RateLimited) and method != "POST":
+            self._account.refused(error.retry_after_s)
+        raise error
+
+    async def _exchange(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: bytes | None,
+        headers: Mapping[str, str] | None,
+        silence_s: float,
+    ) -> _Answer:
+        url = yarl.URL(self._base + path, encoded=True)
+        timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_S, sock_read=silence_s)
+        try:
+            async with self._session.request(
+                method,
+                url.with_query(query) if query else url,
+                data=body,
+                headers=headers,
+                timeout=timeout,
+                # A redirected POST would be sent a second time.
+                allow_redirects=method == "GET",
+            ) as response:
+                return _Answer(response.status, response.headers, await response.read())
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, ssl.SSLError) as error:
+            raise ConnectFailed(f"no connection to {url.host}: {_reason(error)}") from error
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise TransportError(f"{method} {path}: no answer: {_reason(error)}") from error
+
+    def _note_clock(self, date: str | None) -> None:
+        if date is None or date == self._last_date:
+            return  # it changes once a second, and reading it costs more than a request should
+        self._last_date = date
+        try:
+            self.clock_ahead_s = (parsedate_to_datetime(date) - datetime.now(UTC)).total_seconds()
+        except (ValueError, TypeError):
+            _log.debug("date_unreadable", date=date)
+
+    def _note_failure(self) -> None:
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row == OUTAGE_AFTER:
+            self._outage_since = anyio.current_time()
+            _log.warning("api_unreachable", base_url=self._base)
+
+    def _note_success(self) -> None:
+        self._failures_in_a_row = 0
+        if self._outage_since is not None:
+            _log.warning("api_reachable", after_s=round(anyio.current_time() - self._outage_since, 1))
+            self._outage_since = None
+
+
+def _parsed(parse: Callable[[_Answer], T], answer: _Answer) -> T:
+    try:
+        return parse(answer)
+    except ValueError as error:  # orjson's errors are ValueErrors too
+        raise TransportError(f"an answer could not be read: {error}") from error
+
+
+def _object(answer: _Answer) -> JsonObject:
+    data = wire.parse_data(answer.body)
+    if not isinstance(data, dict):
+        raise ValueError("it holds no object")
+    return data
+
+
+def _run(answer: _Answer) -> Run:
+    return wire.parse_run(wire.parse_data(answer.body))
+
+
+def _runs(answer: _Answer) -> list[Run]:
+    return [wire.parse_run(item) for item in _object(answer).get("items", [])]
+
+
+def _items_page(answer: _Answer) -> ItemsPage:
+    items = orjson.loads(answer.body)
+    if not isinstance(items, list):
+        raise ValueError("it is no list of items")
+    total = answer.headers.get("X-Apify-Pagination-Total", "")
+    return ItemsPage(items=items, total=int(total) if total.isdecimal() else None)
+
+
+def _value(answer: _Answer) -> Any:
+    content_type = answer.headers.get("Content-Type", "")
+    if "json" in content_type:
+        return orjson.loads(answer.body)
+    return answer.body.decode("utf-8", "replace") if content_type.startswith("text/") else None
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
+@asynccontextmanager
+async def open_client(
+    base_url: str, token: SecretStr | None, *, request_rate_per_s: float = REQUEST_RATE_PER_S
+) -> AsyncIterator[ApifyClient]:
+    """Open a client; its connections close with the context.
+
+    Args:
+        base_url: address of the API, with or without /v2.
+        token: goes into the Authorization header and nowhere else.
+        request_rate_per_s: most requests per second, of all kinds together.
+    """
+    headers = {"User-Agent": wire.user_agent(__version__), "Accept": "*/*"}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token.get_secret_value()}"
+    async with aiohttp.ClientSession(
+        # Slots and `max_open_polls` bound what is open; a second bound here would only hide waits.
+        connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers=headers,
+        # Unset: a total limit would end a poll that is just being patient.
+        timeout=aiohttp.ClientTimeout(total=None),
+        skip_auto_headers=("Content-Type",),
+        trust_env=True,
+    ) as session:
+        yield ApifyClient(session, base_url, request_rate_per_s=request_rate_per_s)

@@ -1,0 +1,431 @@
+"""One frozen, validated configuration: defaults under a TOML file, under the environment, under flags.
+
+The token is not part of it: secrets come from the environment or a file of their own (`read_token`).
+"""
+
+import difflib
+import os
+import tomllib
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from batchrun.errors import ConfigError
+from batchrun.model import JsonObject, Outcome, RunOptions
+
+#: Environment variables of this form set configuration keys: BATCHRUN_LIMITS__START_RATE.
+ENVIRONMENT_PREFIX = "BATCHRUN_"
+EMBEDDED = "embedded"
+
+_Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+_PositiveInt = Annotated[int, Field(ge=1)]
+_Seconds = Annotated[float, Field(ge=0)]
+
+
+def _power_of_two(value: int) -> int:
+    if value & (value - 1):
+        raise ValueError("must be a power of 2, like 256, 512, 1024")
+    return value
+
+
+_Memory = Annotated[int, Field(ge=128, le=32768), AfterValidator(_power_of_two)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+class ApiConfig(_Section):
+    """Which platform carries out the Runs."""
+
+    base_url: _Name = "https://api.apify.com"
+    """Address of the API, or "embedded" for batchrun's own server inside this process."""
+    token_file: Path | None = None
+    """File that holds the token; the environment variable APIFY_TOKEN comes first."""
+
+    @model_validator(mode="after")
+    def _is_an_address(self) -> Self:
+        address = urlsplit(self.base_url)
+        if not self.is_embedded and (address.scheme not in ("http", "https") or not address.hostname):
+            raise ValueError('base_url must be "embedded" or an address like https://api.apify.com')
+        return self
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether batchrun's own server, in this process, is the platform."""
+        return self.base_url == EMBEDDED
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether Runs are carried out on this machine and so cost nothing."""
+        host = urlsplit(self.base_url).hostname or ""
+        return self.is_embedded or host in ("localhost", "::1") or host.startswith("127.")
+
+
+class RunConfig(_Section):
+    """Options of every Run; a job's own `@options` come first, what both leave open is the task's."""
+
+    build: _Name | None = None
+    """Tag or number of the Actor's build."""
+    timeout_s: Annotated[int, Field(ge=0)] | None = None
+    """The Run's own time limit in seconds; 0 means none."""
+    memory_mb: _Memory | None = None
+    """Memory of the Run in megabytes, a power of 2 from 128 to 32768."""
+    max_items: _PositiveInt | None = None
+    """Most dataset items that a pay-per-result Actor may charge for."""
+    max_total_charge_usd: Annotated[float, Field(gt=0)] | None = None
+    """Most that a pay-per-event Actor may charge."""
+    restart_on_error: bool | None = None
+    """Whether the platform restarts the Run when its process fails."""
+    webhooks: list[JsonObject] | None = None
+    """Ad-hoc webhooks in the API's own spelling: eventTypes, requestUrl, payloadTemplate, …"""
+
+    def as_options(self) -> RunOptions:
+        """Return these options as the engine takes them."""
+        values = self.model_dump(exclude={"webhooks"})
+        return RunOptions(**values, webhooks=tuple(self.webhooks) if self.webhooks is not None else None)
+
+
+class TaskConfig(_Section):
+    """The task: named by id, or described so that it is created when missing."""
+
+    id: _Name | None = None
+    """Id of the task, or user~name."""
+    actor: _Name | None = None
+    """The Actor of a described task, like apify/hello-world."""
+    name: _Name | None = None
+    """The name of a described task."""
+    input: JsonObject = {}
+    """The input of a described task."""
+    options: RunConfig = RunConfig()
+    """The options of a described task."""
+
+    @model_validator(mode="after")
+    def _is_named_or_described(self) -> Self:
+        described = self.actor is not None and self.name is not None
+        if (self.id is None) == (not described) or (self.id is not None and self.actor is not None):
+            raise ValueError("needs either id, or actor and name")
+        return self
+
+
+class JobsConfig(_Section):
+    """The job file and how its lines become jobs."""
+
+    file: Path
+    """The job file: .jsonl .ndjson .json .csv .tsv, each also .gz or .zst; - is JSONL on stdin."""
+    encoding: _Name | None = None
+    """Text encoding of a CSV file; default UTF-8, with or without a byte order mark."""
+    delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] | None = None
+    """Delimiter of a CSV file; default: recognised from the header row."""
+    key: str | None = None
+    """Template of the job key, like "{{sku}}"; default: derived from the content."""
+    group: str | None = None
+    """Template of the group, like "{{country}}"."""
+    meta: list[_Name] = []
+    """Columns that are copied to the record."""
+    template: JsonObject | None = None
+    """Turns a row into an override: strings hold {{column}}, {{n:int}}, {{tags:split(|)}}, {{x:json?}}."""
+    matrix: dict[_Name, Annotated[list[Any], Field(min_length=1)]] = {}
+    """Multiplies every line by every combination of these lists."""
+    has_priority: bool = False
+    """Whether lines carry @priority, to be ordered within a look-ahead of 10,000 lines."""
+    merge: Literal["shallow", "deep"] = "shallow"
+    """How an override meets the task's input: as the API does it (top level), or merged in depth by us."""
+    on_bad_line: Literal["stop", "record"] = "stop"
+    """What a bad line among the first 10,000 does before anything was started."""
+    limit: _PositiveInt | None = None
+    """Carry out only the first so many jobs of the file."""
+
+
+class LimitsConfig(_Section):
+    """How many, how fast, how long."""
+
+    max_concurrent_runs: _PositiveInt | Literal["auto"] = "auto"
+    """Most Runs live at once; "auto" takes what the account has free."""
+    leave_free_runs: Annotated[int, Field(ge=0)] = 1
+    """With "auto": Runs of the account that are left to others; one is always ours."""
+    start_rate: Annotated[float, Field(gt=0, le=400)] = 380.0
+    """Most starts per second; the platform allows 400 per task."""
+    max_open_polls: _PositiveInt = 1000
+    """Most requests that wait for the end of a Run at once."""
+    start_horizon_s: _Seconds = 60.0
+    """A start request takes effect within so many seconds after it was sent, or never."""
+    listing_lag_s: _Seconds = 5.0
+    """How long a new Run may be missing from the platform's lists."""
+    drain_s: _Seconds = 60.0
+    """How long a first Ctrl-C waits for what runs."""
+
+
+class RetryConfig(_Section):
+    """Which Runs get another attempt."""
+
+    max_attempts: _PositiveInt = 2
+    """Attempts per job in all, the first included."""
+    on: list[Annotated[Outcome, Field(strict=False)]] = [Outcome.FAILED]
+    """Outcomes that get another attempt."""
+    backoff_s: _Seconds = 1.0
+    """Wait before the second attempt; doubles with each further one."""
+    max_backoff_s: _Seconds = 60.0
+    """Longest wait between attempts."""
+
+
+class OutputConfig(_Section):
+    """What is collected, and where it goes."""
+
+    dir: Path | None = None
+    """The output directory; default: the stem of the batch or job file + .out, in the current directory."""
+    items: Literal["file", "inline", "none"] = "file"
+    """Dataset items: to items.jsonl, into the record (at most max_inline_items), or not fetched."""
+    max_inline_items: _PositiveInt = 1000
+    """Most items of one Run that go into its record."""
+    page_size: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    """Items per request."""
+    value: bool = False
+    """Whether the OUTPUT value of each Run goes into its record."""
+    clean: bool | None = None
+    """The API's `clean`: only non-empty items, without hidden fields."""
+    fields: list[_Name] | None = None
+    """The API's `fields`: only these."""
+    omit: list[_Name] | None = None
+    """The API's `omit`: all but these."""
+    unwind: list[_Name] | None = None
+    """The API's `unwind`: fields that become items."""
+    flatten: list[_Name] | None = None
+    """The API's `flatten`: objects that become dotted fields."""
+
+
+class ServerConfig(_Section):
+    """The embedded server, when `api.base_url` is "embedded"."""
+
+    actors: list[Path] = []
+    """Directories of Actors besides the bundled ones."""
+    max_concurrent_runs: _PositiveInt = 25
+    """The account's limit of concurrent Runs."""
+    max_total_memory_mb: Annotated[int, Field(ge=128)] = 8192
+    """The account's limit of memory in all Runs together."""
+
+
+class Config(_Section):
+    """A batch, whole."""
+
+    api: ApiConfig = ApiConfig()
+    task: TaskConfig
+    jobs: JobsConfig
+    input: JsonObject = {}
+    """Constants under every override."""
+    run: RunConfig = RunConfig()
+    limits: LimitsConfig = LimitsConfig()
+    retry: RetryConfig = RetryConfig()
+    output: OutputConfig = OutputConfig()
+    server: ServerConfig = ServerConfig()
+
+    @property
+    def out_dir(self) -> Path:
+        """The batch's output directory; `load_config` has filled it in."""
+        assert self.output.dir is not None, "load_config fills it in"
+        return self.output.dir
+
+
+#: Keys that hold paths: in a file they are relative to it, in flags to the current directory.
+_PATHS = ("api.token_file", "jobs.file", "output.dir", "server.actors")
+
+
+def load_config(
+    file: Path | None = None,
+    *,
+    flags: Mapping[str, Any] = types.MappingProxyType({}),
+    environ: Mapping[str, str] = os.environ,
+) -> Config:
+    """Read a batch's configuration.
+
+    Args:
+        file: a TOML file; its paths are relative to it.
+        flags: values by dotted key, before everything else; paths are relative to the current directory.
+        environ: the environment; BATCHRUN_SECTION__KEY comes before the file.
+
+    Raises:
+        ConfigError: naming the file and every dotted key that is wrong.
+    """
+    values = _read_toml(file) if file is not None else {}
+    if file is not None:
+        _resolve_paths(values, file.parent)
+    given = {**_from_environment(environ), **flags}
+    for key, value in given.items():
+        _put(values, key, value)
+    try:
+        config = Config.model_validate(_lax_paths(values))
+    except ValidationError as error:
+        raise _as_config_error(error, file, given) from None
+    return _with_out_dir(config, file)
+
+
+def read_token(api: ApiConfig, environ: Mapping[str, str] = os.environ) -> SecretStr | None:
+    """Return the API token from APIFY_TOKEN or else `api.token_file`; None when neither is given.
+
+    Raises:
+        ConfigError: the file cannot be read, or the token cannot be one.
+    """
+    token, source = environ.get("APIFY_TOKEN", ""), "APIFY_TOKEN"
+    if not token.strip() and api.token_file is not None:
+        source = str(api.token_file)
+        try:
+            token = api.token_file.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"cannot be read: {_reason(error)}", key="api.token_file", file=api.token_file
+            ) from error
+    token = token.strip()
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise ConfigError(f"the token in {source} holds characters that no token has; copy it again")
+    return SecretStr(token) if token else None
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Split `a.b=c` into dotted key and value; the value is read as TOML where it can be, else as text."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {text}: write it as section.key=value")
+    return key.strip(), _toml_value(value.strip())
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except (tomllib.TOMLDecodeError, KeyError):
+        return text
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {_reason(error)}", file=file) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError("is not a TOML file (not UTF-8 text)", file=file) from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"is not valid TOML: {error}", file=file) from error
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+
+
+def _resolve_paths(values: dict[str, Any], base: Path) -> None:
+    for key in _PATHS:
+        section, name = key.split(".")
+        table = values.get(section)
+        if isinstance(table, dict) and name in table:
+            table[name] = _relative_to(base, table[name])
+
+
+def _relative_to(base: Path, value: Any) -> Any:
+    if isinstance(value, list):
+        return [_relative_to(base, each) for each in value]
+    return str(base / value) if isinstance(value, str) and value not in ("", "-") else value
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", "."): _toml_value(value)
+        for name, value in environ.items()
+        if name.startswith(ENVIRONMENT_PREFIX) and "__" in name
+    }
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    *sections, name = key.split(".")
+    table = values
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise ConfigError("is not a section", key=key)
+    table[name] = value
+
+
+def _lax_paths(values: dict[str, Any]) -> dict[str, Any]:
+    """Turn the strings of path keys into paths: the sections are strict, and TOML has no path type."""
+    for key in _PATHS:
+        section, name = key.split(".")
+        table = values.get(section)
+        if isinstance(table, dict) and isinstance(given := table.get(name), str | list) and given != "":
+            table[name] = Path(given) if isinstance(given, str) else [Path(str(each)) for each in given]
+    return values
+
+
+def _with_out_dir(config: Config, file: Path | None) -> Config:
+    if config.output.dir is not None:
+        return config
+    named = file if file is not None else config.jobs.file
+    stem = "stdin" if str(named) == "-" else named.name.split(".")[0] or "batch"
+    return config.model_copy(update={"output": config.output.model_copy(update={"dir": Path(f"{stem}.out")})})
+
+
+def _as_config_error(error: ValidationError, file: Path | None, given: Mapping[str, Any]) -> ConfigError:
+    """Turn pydantic's findings into lines that name file and dotted key, one per key."""
+    lines: dict[str, str] = {}
+    for finding in error.errors(include_url=False, include_context=False):
+        key = _dotted(finding["loc"])
+        lines.setdefault(key, _problem(finding["type"], finding["msg"], key))
+    (first_key, first), *others = lines.items()
+    more = "".join(f"\n{_where(key, file, given)}{problem}" for key, problem in others)
+    from_file = file if not _is_given(first_key, given) else None
+    return ConfigError(first + more, key=first_key or None, file=from_file)
+
+
+def _where(key: str, file: Path | None, given: Mapping[str, Any]) -> str:
+    parts = [] if file is None or _is_given(key, given) else [str(file)]
+    return "".join(f"{part}: " for part in [*parts, key] if part)
+
+
+def _is_given(key: str, given: Mapping[str, Any]) -> bool:
+    return any(key == each or key.startswith(f"{each}.") for each in given)
+
+
+def _dotted(location: Sequence[int | str]) -> str:
+    """Name a finding's key; pydantic adds the tried alternatives of a union, which are no part of it."""
+    known: list[str] = []
+    model: Any = Config
+    for part in location:
+        fields = getattr(model, "model_fields", None)
+        if known and fields is None:
+            break
+        known.append(str(part))
+        model = _section_of(fields[part].annotation) if fields and part in fields else None
+    return ".".join(known)
+
+
+def _section_of(annotation: Any) -> Any:
+    candidates = [annotation, *get_args(annotation)]
+    return next((each for each in candidates if hasattr(each, "model_fields")), None)
+
+
+def _problem(kind: str, message: str, key: str) -> str:
+    if kind == "missing":
+        return "is missing"
+    if kind == "extra_forbidden":
+        return f"is not a known key{_did_you_mean(key)}"
+    return (
+        message.removeprefix("Value error, ").removeprefix("Assertion failed, ").replace("Input", "the value")
+    )
+
+
+def _did_you_mean(key: str) -> str:
+    *sections, name = key.split(".")
+    model: Any = Config
+    for section in sections:
+        model = _section_of(model.model_fields[section].annotation)
+    close = difflib.get_close_matches(name, model.model_fields, n=1)
+    return f"; did you mean {'.'.join([*sections, close[0]])}?" if close else ""

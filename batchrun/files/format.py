@@ -1,0 +1,76 @@
+"""What a job file is and how its rows become overrides: the settings of the source, in one frozen value."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from batchrun.errors import JobFileError
+from batchrun.model import JsonObject
+
+Kind = Literal["jsonl", "json", "csv", "tsv"]
+Compression = Literal["none", "gz", "zst"]
+
+_KINDS: dict[str, Kind] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv"}
+_COMPRESSIONS: dict[str, Compression] = {".gz": "gz", ".zst": "zst"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFormat:
+    """How to read one job file.
+
+    Job keys that are derived from content cover the override *with* its constants and the matrix, before a
+    deep merge: a change of `constants` makes new jobs of all lines without a key of their own, while a change
+    of the task's own input does not.
+    """
+
+    #: The file, or "-" for JSON lines on standard input.
+    path: Path | Literal["-"]
+    #: None: UTF-8, or UTF-16 where a byte order mark says so.
+    encoding: str | None = None
+    #: One character; None: found in the header of a .csv, a tab in a .tsv.
+    delimiter: str | None = None
+    #: The override with `{{column}}` in its strings; None: a row is the override.
+    template: JsonObject | None = None
+    #: A template string; where it gives nothing, the key is derived from content.
+    key: str | None = None
+    #: A template string.
+    group: str | None = None
+    #: Columns (properties of the line) that are copied to `Job.meta`.
+    meta: tuple[str, ...] = ()
+    #: Lists whose every combination makes a job of each line; the names are columns.
+    matrix: Mapping[str, list[Any]] = field(default_factory=dict)
+    #: Lie under every override; its own properties win.
+    constants: JsonObject = field(default_factory=dict)
+    merge: Literal["shallow", "deep"] = "shallow"
+    #: The task's stored input: what a deep merge lies over, and what a shallow one is compared with.
+    task_input: JsonObject | None = None
+    #: Rows that are ordered by `@priority` at a time; None: 10,000 if the head of the file uses it, else 1.
+    look_ahead: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The job file as messages name it."""
+        return "stdin" if self.path == "-" else str(self.path)
+
+    @property
+    def compression(self) -> Compression:
+        """How the file is compressed, by the last part of its name."""
+        return "none" if self.path == "-" else _COMPRESSIONS.get(self.path.suffix.lower(), "none")
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of rows, by the name.
+
+        Raises:
+            JobFileError: The name says nothing we know.
+        """
+        if self.path == "-":
+            return "jsonl"
+        plain = self.path if self.compression == "none" else self.path.with_suffix("")
+        try:
+            return _KINDS[plain.suffix.lower()]
+        except KeyError:
+            known = ", ".join(_KINDS)
+            problem = f"the name must end in one of {known} (each also with .gz or .zst); '-' reads JSON lines from stdin"
+            raise JobFileError(problem, file=self.name) from None

@@ -1,0 +1,259 @@
+"""Bytes of a job file: plain or compressed, from a file or from stdin, as UTF-8 or one byte per character."""
+
+import codecs
+import gzip
+import io
+import re
+import stat
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BufferedIOBase, BufferedReader, RawIOBase
+from pathlib import Path
+from typing import Any, cast
+
+import zstandard
+
+from batchrun.errors import ConfigError, JobFileError
+from batchrun.files.format import Compression, JobFormat
+
+UTF8_BOM = codecs.BOM_UTF8
+
+_BUFFER_BYTES = 128 << 10
+#: What a zstd decoder is fed at once. A block of 4 bytes can unfold to 128 KB, so this bounds memory.
+_ZSTD_FEED_BYTES = 2048
+#: In these every character is one byte, and ASCII is ASCII: they can be cut and sought like UTF-8.
+_ONE_BYTE = re.compile(r"ascii|iso8859-\d+|cp125\d|cp437|cp85\d|cp866|koi8-[rtu]|mac-\w+")
+_CONTROL = re.compile(rb"[\x01-\x08\x0e-\x1a\x1c-\x1f]")
+_MAGIC = {
+    b"\x1f\x8b": "is compressed with gzip; add .gz to its name",
+    b"\x28\xb5\x2f\xfd": "is compressed with zstd; add .zst to its name",
+    b"PK\x03\x04": "is a zip archive or an Excel workbook; save it as CSV",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where the bytes come from and how they become text."""
+
+    name: str
+    #: None: standard input.
+    path: Path | None
+    compression: Compression
+    #: Can be opened again; a pipe cannot.
+    is_regular: bool
+    #: What the opened stream is coded in: UTF-8, or one byte per character.
+    encoding: str
+    #: What the file is coded in, if that must be converted while reading.
+    convert_from: str | None
+
+    @property
+    def is_seekable(self) -> bool:
+        """Whether an offset in the text is an offset in the file."""
+        return self.is_regular and self.compression == "none" and self.convert_from is None
+
+    def open(self, offset: int = 0) -> BufferedIOBase:
+        """Open the text at an offset; where that cannot be sought, by reading up to there.
+
+        Raises:
+            JobFileError: The file cannot be opened, or ends or is damaged before the offset.
+        """
+        with damage_named(self.name):
+            stream = _open_bytes(self.path, self.compression)
+            if self.convert_from is not None:
+                stream = BufferedReader(_Converted(stream, self.convert_from), _BUFFER_BYTES)
+            if self.is_seekable:
+                stream.seek(offset)
+            else:
+                _skip(stream, offset)
+            return stream
+
+
+def find_source(format: JobFormat) -> Source:  # noqa: A002 - this package's word
+    """Look at the file, and say how it is to be read.
+
+    Raises:
+        JobFileError: It is missing, unreadable, or holds no text.
+        ConfigError: `encoding` names none.
+    """
+    encoding = None if format.encoding is None else _known_encoding(format.encoding)
+    path = None if isinstance(format.path, str) else format.path
+    with damage_named(format.name):
+        is_regular = path is not None and _is_regular(path)
+        if is_regular:
+            encoding = _check_text(path, format, encoding)
+    encoding = encoding or "utf-8"
+    is_direct = encoding == "utf-8" or _ONE_BYTE.fullmatch(encoding) is not None
+    return Source(
+        name=format.name,
+        path=path,
+        compression=format.compression,
+        is_regular=is_regular,
+        encoding=encoding if is_direct else "utf-8",
+        convert_from=None if is_direct else encoding,
+    )
+
+
+@contextmanager
+def damage_named(name: str) -> Iterator[None]:
+    """Turn what goes wrong while reading into a JobFileError that says what to do."""
+    try:
+        yield
+    except EOFError as error:
+        raise JobFileError("is cut off: the compressed data ends too early; copy it again", file=name) from error
+    except (gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
+        raise JobFileError(f"is damaged or not compressed as its name says ({error})", file=name) from error
+    except UnicodeError as error:
+        raise JobFileError(f"does not hold what its encoding promises ({error})", file=name) from error
+    except FileNotFoundError as error:
+        raise JobFileError("there is no such file", file=name) from error
+    except OSError as error:
+        raise JobFileError(f"cannot be read: {error.strerror or error}", file=name) from error
+
+
+def skip_line(stream: BufferedIOBase) -> int:
+    """Read up to the end of the line, keeping nothing; return how many bytes that were."""
+    skipped = 0
+    while piece := stream.readline(1 << 20):
+        skipped += len(piece)
+        if piece[-1] == 0x0A:
+            break
+    return skipped
+
+
+def _open_bytes(path: Path | None, compression: Compression) -> BufferedIOBase:
+    if path is None:
+        return _Borrowed(cast("BufferedIOBase", sys.stdin.buffer))
+    if compression == "gz":
+        return gzip.GzipFile(path, "rb")
+    if compression == "zst":
+        return BufferedReader(_ZstdReader(path.open("rb")), _BUFFER_BYTES)
+    return path.open("rb", buffering=_BUFFER_BYTES)
+
+
+def _skip(stream: BufferedIOBase, count: int) -> None:
+    while count:
+        piece = stream.read(min(count, 1 << 20))
+        if not piece:
+            raise EOFError
+        count -= len(piece)
+
+
+def _is_regular(path: Path) -> bool:
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise JobFileError("is a directory; name a file", file=path)
+    return stat.S_ISREG(mode)
+
+
+def _known_encoding(name: str) -> str:
+    try:
+        "".encode(name)
+        codecs.getincrementaldecoder(name)
+        normal = codecs.lookup(name).name
+    except LookupError:
+        problem = f"{name!r} is no text encoding; leave it out for UTF-8, or try cp1252, utf-16"
+        raise ConfigError(problem, key="jobs.encoding") from None
+    return "utf-8" if normal == "utf-8-sig" else normal
+
+
+def _check_text(path: Path, format: JobFormat, encoding: str | None) -> str | None:  # noqa: A002
+    """Refuse a file that holds no text; return its encoding, if given or known by a byte order mark."""
+    with _open_bytes(path, format.compression) as stream:
+        head = stream.read(4096)
+    if encoding is None and head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    for magic, problem in _MAGIC.items():
+        if head.startswith(magic):
+            raise JobFileError(problem, file=format.name)
+    if (encoding is None or _ONE_BYTE.fullmatch(encoding)) and _is_binary(head):
+        raise JobFileError("is no text file; a job file holds JSON lines, a JSON array, or CSV", file=format.name)
+    return encoding
+
+
+def _is_binary(head: bytes) -> bool:
+    if b"\0" in head:
+        return True
+    if _CONTROL.search(head) is None:
+        return False
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return True
+    return False
+
+
+class _Borrowed(BufferedReader):
+    """Standard input, which is left open."""
+
+
+class _ZstdReader(RawIOBase):
+    """Decompress zstd, frame after frame, and notice when the last one is cut off.
+
+    The library's own reader takes a cut-off frame for the end of the file.
+    """
+
+    def __init__(self, source: BufferedIOBase) -> None:
+        self._source = source
+        self._frame: Any = None
+        self._text = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._text:
+            fed = self._source.read(_ZSTD_FEED_BYTES)
+            if not fed:
+                if self._frame is not None:
+                    raise EOFError
+                return 0
+            self._text = memoryview(self._decompress(fed))
+        taken = self._text[: len(buffer)]
+        buffer[: len(taken)] = taken
+        self._text = self._text[len(taken) :]
+        return len(taken)
+
+    def _decompress(self, fed: bytes) -> bytes:
+        pieces = []
+        while fed:
+            self._frame = self._frame or zstandard.ZstdDecompressor().decompressobj()
+            pieces.append(self._frame.decompress(fed))
+            fed = self._frame.unused_data
+            if self._frame.eof:
+                self._frame = None
+        return b"".join(pieces)
+
+    def close(self) -> None:
+        self._source.close()
+        super().close()
+
+
+class _Converted(RawIOBase):
+    """Read any encoding as UTF-8."""
+
+    def __init__(self, source: BufferedIOBase, encoding: str) -> None:
+        self._source = source
+        self._decoder = codecs.getincrementaldecoder(encoding)()
+        self._text = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        # A quarter of the buffer, since a character may grow from one byte to four.
+        while not self._text:
+            piece = self._source.read(_BUFFER_BYTES)
+            self._text = memoryview(self._decoder.decode(piece, not piece).encode())
+            if not piece:
+                break
+        taken = self._text[: len(buffer)]
+        buffer[: len(taken)] = taken
+        self._text = self._text[len(taken) :]
+        return len(taken)
+
+    def close(self) -> None:
+        self._source.close()
+        super().close()

@@ -1,0 +1,187 @@
+"""One SQLite file, one thread that writes and one that reads; the event loop never waits for the disk.
+
+Owns connections, transactions and the hand-over between threads and the loop. Knows nothing of what is stored: callers
+pass ordinary functions over a connection.
+
+Each thread takes *all* operations that wait, carries them out in one transaction (a savepoint around each, so that one
+that fails leaves nothing behind) and wakes the waiters with one call: under load a hop between threads is paid per
+group, not per operation.
+
+`synchronous=NORMAL`: what is committed survives the death of this process, which is what the server promises. Power
+loss may undo the last commits, though never damage the file.
+"""
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+
+T = TypeVar("T")
+
+#: Operations in one transaction at most, so that one waiter is not held up by thousands.
+_MAX_GROUP = 500
+_SCHEMA_VERSION = 1
+
+
+@dataclass(slots=True)
+class _Operation:
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    waiter: asyncio.Future[Any]
+    then: Callable[[Any], None] | None
+    result: Any = None
+    error: BaseException | None = None
+
+
+class _Worker:
+    """A thread that owns one connection."""
+
+    def __init__(self, connection: sqlite3.Connection, name: str, *, begin: str) -> None:
+        self._connection, self._begin = connection, begin
+        self._loop = asyncio.get_running_loop()
+        self._waiting: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, operation: _Operation) -> None:
+        self._waiting.put(operation)
+
+    def stop(self) -> None:
+        """Finish what waits, then close the connection; blocks until done."""
+        self._waiting.put(None)
+        self._thread.join()
+        self._connection.close()
+
+    def _serve(self) -> None:
+        while True:
+            group, is_last = self._take_group()
+            if group:
+                self._carry_out(group)
+                self._loop.call_soon_threadsafe(_deliver, group)
+            if is_last:
+                return
+
+    def _take_group(self) -> tuple[list[_Operation], bool]:
+        group: list[_Operation] = []
+        operation = self._waiting.get()
+        while operation is not None:
+            group.append(operation)
+            if len(group) == _MAX_GROUP:
+                return group, False
+            try:
+                operation = self._waiting.get_nowait()
+            except queue.Empty:
+                return group, False
+        return group, True
+
+    def _carry_out(self, group: Sequence[_Operation]) -> None:
+        try:
+            self._connection.execute(self._begin)
+            for operation in group:
+                self._attempt(operation)
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            # The transaction as a whole did not hold (disk full, file locked): nobody's operation did.
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            for operation in group:
+                operation.error = operation.error or error
+
+    def _attempt(self, operation: _Operation) -> None:
+        self._connection.execute("SAVEPOINT operation")
+        try:
+            operation.result = operation.function(self._connection, *operation.args)
+        except Exception as error:  # noqa: BLE001 - it is raised where the operation is awaited
+            operation.error = error
+            self._connection.execute("ROLLBACK TO operation")
+        self._connection.execute("RELEASE operation")
+
+
+def _deliver(group: Sequence[_Operation]) -> None:
+    for operation in group:
+        if operation.error is None and operation.then is not None:
+            operation.then(operation.result)
+        if operation.waiter.done():
+            continue
+        if operation.error is not None:
+            operation.waiter.set_exception(operation.error)
+        else:
+            operation.waiter.set_result(operation.result)
+
+
+class Database:
+    """Where the server's state is kept."""
+
+    def __init__(self, writer: _Worker, reader: _Worker) -> None:
+        self._writer, self._reader = writer, reader
+        self._loop = asyncio.get_running_loop()
+
+    async def write(
+        self,
+        function: Callable[..., T],
+        *args: Any,
+        then: Callable[[T], None] | None = None,
+    ) -> T:
+        """Carry out `function(connection, *args)` on the writing thread and return its result once committed.
+
+        Args:
+            function: leaves nothing behind when it raises; what it raises is raised here.
+            args: passed on.
+            then: called on the loop with the result right after the commit, before any waiter goes on, and even if
+                the caller was cancelled meanwhile: what must follow a commit belongs there.
+
+        An operation once submitted is carried out, whether or not its caller is cancelled.
+        """
+        return await self._submit(self._writer, function, args, then)
+
+    async def read(self, function: Callable[..., T], *args: Any) -> T:
+        """Carry out `function(connection, *args)` on the reading thread; it sees all that is committed."""
+        return await self._submit(self._reader, function, args, None)
+
+    async def _submit(
+        self,
+        worker: _Worker,
+        function: Callable[..., T],
+        args: tuple[Any, ...],
+        then: Callable[[T], None] | None,
+    ) -> T:
+        waiter: asyncio.Future[T] = self._loop.create_future()
+        worker.submit(_Operation(function, args, waiter, then))
+        return await waiter
+
+
+@asynccontextmanager
+async def open_database(path: Path) -> AsyncIterator[Database]:
+    """Open the file, creating it and its tables when missing; on leaving, finish what was submitted."""
+    writing = await anyio.to_thread.run_sync(_connect, path)
+    reading = await anyio.to_thread.run_sync(_connect, path)
+    writer = _Worker(writing, "batchrun-server-writes", begin="BEGIN IMMEDIATE")
+    reader = _Worker(reading, "batchrun-server-reads", begin="BEGIN")
+    try:
+        yield Database(writer, reader)
+    finally:
+        # Without a limit: what was accepted is written, and a thread cannot be left behind with a connection.
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(reader.stop)
+            await anyio.to_thread.run_sync(writer.stop)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA busy_timeout = 5000")
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version < _SCHEMA_VERSION:
+        schema = resources.files(__package__).joinpath("schema.sql").read_text("utf-8")
+        connection.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
+    return connection

@@ -1,0 +1,85 @@
+"""Ids, names, keys and times as the platform spells them. Pure but for randomness and the wall clock."""
+
+import hashlib
+import os
+import re
+from datetime import UTC, datetime
+
+from batchrun.server.faults import Fault, value_invalid
+
+_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+#: Every byte to a character; eight characters come a little more often, which costs 0.05 of 101 bits.
+_BYTE_TO_CHARACTER = bytes(_ALPHABET[byte % 62] for byte in range(256))
+
+ID_LENGTH = 17
+MAX_NAME_LENGTH = 63
+_ID = re.compile(r"[a-zA-Z0-9]{17}")
+_NAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?")
+_RECORD_KEY = re.compile(r"[a-zA-Z0-9!\-_.'()]{1,256}")
+
+
+def new_id() -> str:
+    """Return a fresh id of 17 characters that nobody can guess: ids of Runs and storages are credentials."""
+    return os.urandom(ID_LENGTH).translate(_BYTE_TO_CHARACTER).decode()
+
+
+def derived_id(name: str) -> str:
+    """Return the id that always belongs to `name`; for Actors, whose ids are public and must outlive restarts."""
+    return hashlib.sha256(name.encode()).digest()[:ID_LENGTH].translate(_BYTE_TO_CHARACTER).decode()
+
+
+def is_id(text: str) -> bool:
+    """Whether `text` has the form of an id."""
+    return _ID.fullmatch(text) is not None
+
+
+def check_name(name: object, what: str, *, min_length: int = 1) -> str:
+    """Return `name` if it is a legal name.
+
+    Raises:
+        Fault: 400 `invalid-value`; names are DNS-safe and at most 63 characters long.
+    """
+    if not isinstance(name, str) or not min_length <= len(name) <= MAX_NAME_LENGTH or not _NAME.fullmatch(name):
+        raise value_invalid(
+            f"{what} name is not valid: it must have {min_length} to {MAX_NAME_LENGTH} characters, only letters, "
+            "digits and hyphens, and neither begin nor end with a hyphen"
+        )
+    return name
+
+
+def check_record_key(key: str) -> str:
+    """Return `key` if it may name a record of a key-value store.
+
+    Raises:
+        Fault: 400 `invalid-record-key`.
+    """
+    if not _RECORD_KEY.fullmatch(key):
+        raise Fault(
+            400,
+            "invalid-record-key",
+            "Record key is not valid: it must have 1 to 256 characters out of a-zA-Z0-9!-_.'()",
+        )
+    return key
+
+
+def now_ms() -> int:
+    """Return the wall time in milliseconds since the epoch."""
+    return int(datetime.now(UTC).timestamp() * 1000)
+
+
+def iso(at_ms: int) -> str:
+    """Return a wall time as the API writes it: `2026-01-31T12:00:00.000Z`."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{at_ms % 1000:03d}Z"
+
+
+def parse_iso(text: str, parameter: str) -> int:
+    """Return the milliseconds of an ISO 8601 time; one without a zone is UTC.
+
+    Raises:
+        Fault: 400 when `text` is no such time.
+    """
+    try:
+        at = datetime.fromisoformat(text)
+        return round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        raise value_invalid(f"Parameter {parameter} must be a date and time in ISO 8601") from None

@@ -1,0 +1,53 @@
+"""Rate limits as documented: so many requests per second for each resource, and for the account as a whole.
+
+Generic cell rate algorithm: one float per resource, forgotten once it lies in the past.
+"""
+
+from collections.abc import Callable
+
+from batchrun.server.faults import Fault
+
+#: Requests per second: most endpoints; one record of a key-value store; starts, pushes and single queue requests.
+#: Source: the API reference, "Rate limiting".
+PER_RESOURCE = 60
+PER_RECORD = 200
+PER_START = 400
+#: Queue operations on many requests at once. Source: the request queue page.
+PER_QUEUE_BATCH = 40
+PER_ACCOUNT_MINUTE = 250_000
+
+_PRUNE_ABOVE = 10_000
+
+
+class RateLimits:
+    """Counts requests and refuses those above the limit.
+
+    Args:
+        now: the monotonic clock, in seconds.
+        is_enforced: False only announces.
+    """
+
+    def __init__(self, now: Callable[[], float], *, is_enforced: bool) -> None:
+        self._now, self._is_enforced = now, is_enforced
+        #: Resource -> when its bucket will be full again.
+        self._full_at: dict[tuple[str, int], float] = {}
+        self._account_full_at = 0.0
+
+    def admit(self, resource: str, per_s: int) -> None:
+        """Let a request through, or refuse it; one second's worth may come at once.
+
+        Raises:
+            Fault: 429; the request does not count.
+        """
+        if not self._is_enforced:
+            return
+        now = self._now()
+        account_full_at = max(self._account_full_at, now) + 60 / PER_ACCOUNT_MINUTE
+        full_at = max(self._full_at.get((resource, per_s), 0.0), now) + 1 / per_s
+        if full_at > now + 1 or account_full_at > now + 60:
+            raise Fault(
+                429, "rate-limit-exceeded", f"You have exceeded the rate limit of {per_s} requests per second"
+            )
+        self._account_full_at, self._full_at[resource, per_s] = account_full_at, full_at
+        if len(self._full_at) > _PRUNE_ABOVE:
+            self._full_at = {key: at for key, at in self._full_at.items() if at > now}

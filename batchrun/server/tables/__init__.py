@@ -1,0 +1,1 @@
+"""The server's tables, one module each: ordinary functions over a connection, carried out by `database`."""

@@ -1,0 +1,47 @@
+"""The items of datasets, in order of insertion."""
+
+from collections.abc import Sequence
+from sqlite3 import Connection
+
+from batchrun.server.faults import thing_missing
+from batchrun.server.ids import now_ms
+from batchrun.server.tables import storages
+
+
+def append(connection: Connection, dataset_id: str, bodies: Sequence[bytes], clean_count: int) -> None:
+    """Append items, each as JSON, all or none of them.
+
+    Raises:
+        Fault: 404 when there is no such dataset.
+    """
+    row = connection.execute("SELECT seq, count FROM storages WHERE id = ?", (dataset_id,)).fetchone()
+    if row is None:
+        raise thing_missing("Dataset")
+    storage, position = row
+    connection.executemany(
+        "INSERT INTO items VALUES (?, ?, ?)", [(storage, position + n, body) for n, body in enumerate(bodies)]
+    )
+    size = sum(map(len, bodies))
+    storages.note_write(
+        connection, storage, now_ms(), added=len(bodies), clean=clean_count, size=size, writes=len(bodies)
+    )
+
+
+def page(
+    connection: Connection, storage: int, count: int, offset: int, limit: int, *, is_descending: bool
+) -> list[bytes]:
+    """Return up to `limit` items from `offset` on, counted from the end if descending.
+
+    Positions have no gaps, so that an offset is found at once however large it is.
+    """
+    if is_descending:
+        rows = connection.execute(
+            "SELECT body FROM items WHERE storage = ? AND position < ? ORDER BY position DESC LIMIT ?",
+            (storage, count - offset, limit),
+        )
+    else:
+        rows = connection.execute(
+            "SELECT body FROM items WHERE storage = ? AND position >= ? ORDER BY position LIMIT ?",
+            (storage, offset, limit),
+        )
+    return [body for (body,) in rows]

@@ -1,0 +1,182 @@
+"""Runs at rest, live ones included: what a restarted server goes on from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from sqlite3 import Connection
+
+import orjson
+
+from batchrun.model import JsonObject, RunStatus
+from batchrun.server.tables import storages
+from batchrun.server.tables.storages import Kind
+
+_LIVE = tuple(status.value for status in RunStatus if not status.is_terminal)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFilter:
+    """Which Runs a list shows."""
+
+    task_id: str | None = None
+    act_id: str | None = None
+    statuses: tuple[str, ...] = ()
+    started_after_ms: int | None = None
+    started_before_ms: int | None = None
+
+    def where(self) -> tuple[str, list[object]]:
+        """Return the condition in SQL and its arguments."""
+        terms: list[tuple[str, list[object]]] = []
+        if self.task_id is not None:
+            terms.append(("task_id = ?", [self.task_id]))
+        if self.act_id is not None:
+            terms.append(("act_id = ?", [self.act_id]))
+        if self.statuses:
+            terms.append((f"status IN ({', '.join('?' * len(self.statuses))})", list(self.statuses)))
+        if self.started_after_ms is not None:
+            terms.append(("started_ms >= ?", [self.started_after_ms]))
+        if self.started_before_ms is not None:
+            terms.append(("started_ms <= ?", [self.started_before_ms]))
+        return " AND ".join(term for term, _ in terms) or "1", [arg for _, args in terms for arg in args]
+
+
+def insert(
+    connection: Connection,
+    doc: JsonObject,
+    extras: JsonObject,
+    started_ms: int,
+    stored_input: tuple[str, bytes] | None,
+) -> None:
+    """Keep a new Run with its three default storages and its input (content type and body)."""
+    run_id, act_id = doc["id"], doc["actId"]
+    connection.execute(
+        "INSERT INTO runs (id, act_id, task_id, status, started_ms, extras, doc) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            run_id,
+            act_id,
+            doc.get("actorTaskId"),
+            doc["status"],
+            started_ms,
+            orjson.dumps(extras) if extras else None,
+            orjson.dumps(doc),
+        ),
+    )
+    defaults = (
+        (Kind.DATASET, doc["defaultDatasetId"]),
+        (Kind.KEY_VALUE_STORE, doc["defaultKeyValueStoreId"]),
+        (Kind.REQUEST_QUEUE, doc["defaultRequestQueueId"]),
+    )
+    seqs = [
+        storages.insert(connection, kind, storage_id, started_ms, run_id=run_id, act_id=act_id)
+        for kind, storage_id in defaults
+    ]
+    if stored_input is not None:
+        connection.execute("INSERT INTO stored_values VALUES (?, 'INPUT', ?, ?)", (seqs[1], *stored_input))
+
+
+def update(connection: Connection, doc: JsonObject) -> None:
+    """Keep a Run's changed state."""
+    connection.execute(
+        "UPDATE runs SET status = ?, doc = ? WHERE id = ?", (doc["status"], orjson.dumps(doc), doc["id"])
+    )
+
+
+def end(connection: Connection, doc: JsonObject, settle: Callable[[JsonObject, JsonObject], None]) -> None:
+    """Keep a Run's end.
+
+    Args:
+        connection: of the caller.
+        doc: the ended Run.
+        settle: is given `doc` and what its default storages were used for (operation -> count), and notes the cost.
+    """
+    ids = (doc["defaultDatasetId"], doc["defaultKeyValueStoreId"], doc["defaultRequestQueueId"])
+    rows = connection.execute("SELECT kind, writes FROM storages WHERE id IN (?, ?, ?)", ids)
+    settle(doc, {f"{kind}_WRITES": writes for kind, writes in rows})
+    update(connection, doc)
+    connection.execute("DELETE FROM processes WHERE run_id = ?", (doc["id"],))
+
+
+def read(connection: Connection, run_id: str) -> bytes | None:
+    """Return a Run as JSON."""
+    row = connection.execute("SELECT doc FROM runs WHERE id = ?", (run_id,)).fetchone()
+    return row[0] if row else None
+
+
+def read_extras(connection: Connection, run_id: str) -> JsonObject:
+    """Return what is kept of a Run beside what the API shows."""
+    row = connection.execute("SELECT extras FROM runs WHERE id = ?", (run_id,)).fetchone()
+    return orjson.loads(row[0]) if row and row[0] else {}
+
+
+def read_last(connection: Connection, run_filter: RunFilter, origin: str | None) -> str | None:
+    """Return the id of the Run started last among those that match."""
+    where, args = run_filter.where()
+    if origin is not None:
+        where, args = f"{where} AND json_extract(doc, '$.meta.origin') = ?", [*args, origin]
+    row = connection.execute(
+        f"SELECT id FROM runs WHERE {where} ORDER BY started_ms DESC, seq DESC LIMIT 1",  # noqa: S608 - own text
+        args,
+    ).fetchone()
+    return row[0] if row else None
+
+
+def page(
+    connection: Connection, run_filter: RunFilter, offset: int, limit: int, *, is_descending: bool
+) -> tuple[int, list[JsonObject]]:
+    """Return how many Runs match, and a page of them by start time."""
+    where, args = run_filter.where()
+    order = "DESC" if is_descending else "ASC"
+    (total,) = connection.execute(f"SELECT count(*) FROM runs WHERE {where}", args).fetchone()  # noqa: S608
+    rows = connection.execute(
+        f"SELECT doc FROM runs WHERE {where} "  # noqa: S608 - own text, values are bound
+        f"ORDER BY started_ms {order}, seq {order} LIMIT ? OFFSET ?",
+        [*args, limit, offset],
+    )
+    return total, [orjson.loads(doc) for (doc,) in rows]
+
+
+def load_live(connection: Connection) -> list[tuple[JsonObject, JsonObject]]:
+    """Return the Runs that have not ended, each with its extras, oldest first."""
+    marks = ", ".join(f"'{status}'" for status in _LIVE)
+    rows = connection.execute(f"SELECT doc, extras FROM runs WHERE status IN ({marks}) ORDER BY seq")  # noqa: S608
+    return [(orjson.loads(doc), orjson.loads(extras) if extras else {}) for doc, extras in rows]
+
+
+def delete(connection: Connection, doc: JsonObject) -> None:
+    """Forget an ended Run, its log and its default storages."""
+    connection.execute("DELETE FROM runs WHERE id = ?", (doc["id"],))
+    connection.execute("DELETE FROM logs WHERE run_id = ?", (doc["id"],))
+    for name in ("defaultDatasetId", "defaultKeyValueStoreId", "defaultRequestQueueId"):
+        if (storage := storages.read(connection, doc[name])) is not None and storage.name is None:
+            storages.delete(connection, storage)
+
+
+def note_process(connection: Connection, run_id: str, pid: int, start_time: str) -> None:
+    """Note which process group carries out a Run."""
+    connection.execute("INSERT OR REPLACE INTO processes VALUES (?, ?, ?)", (run_id, pid, start_time))
+
+
+def take_processes(connection: Connection) -> list[tuple[int, str]]:
+    """Return the noted process groups as (pid, start time)."""
+    return connection.execute("SELECT pid, start_time FROM processes").fetchall()
+
+
+def forget_processes(connection: Connection) -> None:
+    """Forget all noted process groups, once they are ended."""
+    connection.execute("DELETE FROM processes")
+
+
+def append_log(connection: Connection, run_id: str, body: bytes) -> None:
+    """Append lines to a Run's log."""
+    connection.execute(
+        "INSERT INTO logs SELECT ?1, coalesce(max(chunk), 0) + 1, ?2 FROM logs WHERE run_id = ?1", (run_id, body)
+    )
+
+
+def read_log(connection: Connection, run_id: str, after_chunk: int, max_chunks: int) -> list[tuple[int, bytes]]:
+    """Return the next chunks of a log, numbered from 1."""
+    return connection.execute(
+        "SELECT chunk, body FROM logs WHERE run_id = ? AND chunk > ? ORDER BY chunk LIMIT ?",
+        (run_id, after_chunk, max_chunks),
+    ).fetchall()
+
+

@@ -1,0 +1,48 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchrun.policy.token_bucket import TokenBucket
+
+
+def test_tokens_come_at_the_rate():
+    """Without a burst each token comes one interval after the one before it."""
+    assert TokenBucket(rate_per_s=10).reserve(5.0, 4) == [5.0, 5.1, 5.199999999999999, 5.299999999999999]
+
+
+def test_a_pause_saves_up_no_more_than_the_burst():
+    """After any pause exactly `burst` tokens are ready at once."""
+    bucket = TokenBucket(rate_per_s=1, burst=3)
+    bucket.reserve(0.0, 3)
+    assert bucket.reserve(100.0, 5) == [100.0, 100.0, 100.0, 101.0, 102.0]
+
+
+def test_a_closed_bucket_opens_without_a_burst():
+    """Tokens after a close come one by one from the moment it opens."""
+    bucket = TokenBucket(rate_per_s=1, burst=5)
+    bucket.close(10.0)
+    assert bucket.reserve(0.0, 3) == [10.0, 11.0, 12.0]
+
+
+def test_closing_for_less_changes_nothing():
+    """The longest close holds."""
+    bucket = TokenBucket(rate_per_s=1)
+    bucket.close(10.0)
+    bucket.close(5.0)
+    assert bucket.closed_until == 10.0
+
+
+@given(
+    limit=st.integers(1, 1000),
+    steps=st.lists(st.tuples(st.floats(0, 2), st.integers(1, 50)), max_size=30),
+)
+def test_no_second_holds_more_than_the_limit(limit: int, steps: list[tuple[float, int]]):
+    """Whatever is asked for when, no window of one second holds more tokens than the documented limit."""
+    bucket = TokenBucket.below_limit(limit)
+    now, times = 0.0, []
+    for pause_s, n in steps:
+        now += pause_s
+        times += bucket.reserve(now, n)
+    assert times == sorted(times)
+    for first, at in enumerate(times):
+        inside = sum(1 for later in times[first : first + limit + 2] if later < at + 1 - 1e-6)
+        assert inside <= max(1, limit)

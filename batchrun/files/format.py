@@ -72,5 +72,7 @@ class JobFormat:
             return _KINDS[plain.suffix.lower()]
         except KeyError:
             known = ", ".join(_KINDS)
-            problem = f"the name must end in one of {known} (each also with .gz or .zst); '-' reads JSON lines from stdin"
+            problem = (
+                f"the name must end in one of {known} (each also with .gz or .zst); '-' reads JSON lines from stdin"
+            )
             raise JobFileError(problem, file=self.name) from None

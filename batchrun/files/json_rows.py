@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from batchrun.errors import JobFileError
-from batchrun.files.rows import KEPT_BYTES, MAX_ROW_BYTES, ReadPoint, Row, brief
+from batchrun.files.rows import KEPT_BYTES, MAX_ROW_BYTES, ReadPoint, Row, brief, not_encoded
 from batchrun.files.stream import UTF8_BOM, skip_line
 from batchrun.model import JsonObject, Place
 
@@ -22,7 +22,7 @@ _EXAMPLE = 'an object like {"url": "https://example.com"}'
 _TOO_LONG = f"is longer than {MAX_ROW_BYTES:,} bytes and was skipped; the API takes no input over 9,437,184 bytes"
 
 
-def line_rows(stream: start: ReadPoint, encoding: str) -> Iterator[Row]:
+def line_rows(stream: BufferedIOBase, start: ReadPoint, encoding: str) -> Iterator[Row]:
     """Yield the rows of JSON lines, one pass; blank lines are passed over.
 
     Args:
@@ -47,7 +47,7 @@ def line_rows(stream: start: ReadPoint, encoding: str) -> Iterator[Row]:
         offset += length
 
 
-def array_rows(stream: encoding: str, name: str) -> Iterator[Row]:
+def array_rows(stream: BufferedIOBase, encoding: str, name: str) -> Iterator[Row]:
     """Yield the elements of a JSON array as rows; `line` counts elements, offsets are those of the element.
 
     Raises:
@@ -130,7 +130,7 @@ def _parser(encoding: str) -> Callable[[bytes], Parsed]:
         try:
             return parse_object(raw.decode(encoding))
         except UnicodeDecodeError as error:
-            return None, f"is not {encoding} ({error.reason} at byte {error.start + 1}); correct jobs.encoding"
+            return None, not_encoded(error, encoding)
 
     return parse
 
@@ -150,11 +150,7 @@ def _not_json(raw: bytes | str, error: orjson.JSONDecodeError) -> str:
     try:
         text = raw if isinstance(raw, str) else raw.decode()
     except UnicodeDecodeError as wrong:
-        byte = wrong.object[wrong.start]
-        return (
-            f"is not UTF-8 (byte 0x{byte:02x} at position {wrong.start + 1}); "
-            'convert the file, or name its encoding: jobs.encoding = "cp1252"'
-        )
+        return not_encoded(wrong, "utf-8")
     if text.strip() in ("[", "{"):
         return "is only the beginning of a JSON value; write one object per line, or name an array .json"
     return f"is not JSON ({error.msg}, at character {error.pos + 1}); each line must be {_EXAMPLE}"

@@ -63,3 +63,9 @@ def brief(value: Any) -> str:
 def json_text(value: Any) -> str:
     """Return a JSON value as JSON."""
     return orjson.dumps(value).decode()
+
+
+def not_encoded(error: UnicodeDecodeError, encoding: str) -> str:
+    """Return the reason for a row that is not in the encoding it should be in."""
+    byte = f"byte 0x{error.object[error.start]:02x} at position {error.start + 1}"
+    return f'is not {encoding.upper()} ({byte}); convert the file, or name its encoding: jobs.encoding = "cp1252"'

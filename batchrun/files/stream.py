@@ -2,7 +2,6 @@
 
 import codecs
 import gzip
-import io
 import re
 import stat
 import sys
@@ -10,9 +9,9 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BufferedIOBase, BufferedReader, RawIOBase
+from io import BufferedIOBase, BufferedReader, FileIO, RawIOBase
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import zstandard
 
@@ -81,8 +80,8 @@ def find_source(format: JobFormat) -> Source:  # noqa: A002 - this package's wor
     encoding = None if format.encoding is None else _known_encoding(format.encoding)
     path = None if isinstance(format.path, str) else format.path
     with damage_named(format.name):
-        is_regular = path is not None and _is_regular(path)
-        if is_regular:
+        is_regular = False
+        if path is not None and (is_regular := _is_regular(path)):
             encoding = _check_text(path, format, encoding)
     encoding = encoding or "utf-8"
     is_direct = encoding == "utf-8" or _ONE_BYTE.fullmatch(encoding) is not None
@@ -125,12 +124,12 @@ def skip_line(stream: BufferedIOBase) -> int:
 
 def _open_bytes(path: Path | None, compression: Compression) -> BufferedIOBase:
     if path is None:
-        return _Borrowed(cast("BufferedIOBase", sys.stdin.buffer))
+        return BufferedReader(FileIO(sys.stdin.fileno(), closefd=False), _BUFFER_BYTES)
     if compression == "gz":
         return gzip.GzipFile(path, "rb")
     if compression == "zst":
-        return BufferedReader(_ZstdReader(path.open("rb")), _BUFFER_BYTES)
-    return path.open("rb", buffering=_BUFFER_BYTES)
+        return BufferedReader(_ZstdReader(BufferedReader(FileIO(path))), _BUFFER_BYTES)
+    return BufferedReader(FileIO(path), _BUFFER_BYTES)
 
 
 def _skip(stream: BufferedIOBase, count: int) -> None:
@@ -185,75 +184,64 @@ def _is_binary(head: bytes) -> bool:
     return False
 
 
-class _Borrowed(BufferedReader):
-    """Standard input, which is left open."""
+class _Unfolded(RawIOBase):
+    """Bytes that are made piece by piece from the bytes of another stream, which it owns."""
+
+    def __init__(self, source: BufferedIOBase) -> None:
+        self._source = source
+        self._rest = memoryview(b"")
+
+    def _next_piece(self) -> bytes | None:
+        """Return more bytes, perhaps none yet; None at the end."""
+        raise NotImplementedError
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._rest:
+            piece = self._next_piece()
+            if piece is None:
+                return 0
+            self._rest = memoryview(piece)
+        taken, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
+        buffer[: len(taken)] = taken
+        return len(taken)
+
+    def close(self) -> None:
+        self._source.close()
+        super().close()
 
 
-class _ZstdReader(RawIOBase):
+class _ZstdReader(_Unfolded):
     """Decompress zstd, frame after frame, and notice when the last one is cut off.
 
     The library's own reader takes a cut-off frame for the end of the file.
     """
 
-    def __init__(self, source: BufferedIOBase) -> None:
-        self._source = source
-        self._frame: Any = None
-        self._text = memoryview(b"")
+    #: The decoder of the frame that is not finished, if there is one.
+    _frame: Any = None
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._text:
-            fed = self._source.read(_ZSTD_FEED_BYTES)
-            if not fed:
-                if self._frame is not None:
-                    raise EOFError
-                return 0
-            self._text = memoryview(self._decompress(fed))
-        taken = self._text[: len(buffer)]
-        buffer[: len(taken)] = taken
-        self._text = self._text[len(taken) :]
-        return len(taken)
-
-    def _decompress(self, fed: bytes) -> bytes:
+    def _next_piece(self) -> bytes | None:
+        fed = self._source.read(_ZSTD_FEED_BYTES)
+        if not fed and self._frame is not None:
+            raise EOFError
         pieces = []
         while fed:
-            self._frame = self._frame or zstandard.ZstdDecompressor().decompressobj()
-            pieces.append(self._frame.decompress(fed))
-            fed = self._frame.unused_data
-            if self._frame.eof:
-                self._frame = None
-        return b"".join(pieces)
-
-    def close(self) -> None:
-        self._source.close()
-        super().close()
+            frame = self._frame or zstandard.ZstdDecompressor().decompressobj()
+            pieces.append(frame.decompress(fed))
+            self._frame, fed = (None, frame.unused_data) if frame.eof else (frame, b"")
+        return b"".join(pieces) if pieces else None
 
 
-class _Converted(RawIOBase):
+class _Converted(_Unfolded):
     """Read any encoding as UTF-8."""
 
     def __init__(self, source: BufferedIOBase, encoding: str) -> None:
-        self._source = source
+        super().__init__(source)
         self._decoder = codecs.getincrementaldecoder(encoding)()
-        self._text = memoryview(b"")
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        # A quarter of the buffer, since a character may grow from one byte to four.
-        while not self._text:
-            piece = self._source.read(_BUFFER_BYTES)
-            self._text = memoryview(self._decoder.decode(piece, not piece).encode())
-            if not piece:
-                break
-        taken = self._text[: len(buffer)]
-        buffer[: len(taken)] = taken
-        self._text = self._text[len(taken) :]
-        return len(taken)
-
-    def close(self) -> None:
-        self._source.close()
-        super().close()
+    def _next_piece(self) -> bytes | None:
+        piece = self._source.read(_BUFFER_BYTES)
+        text = self._decoder.decode(piece, not piece).encode()
+        return text if piece or text else None

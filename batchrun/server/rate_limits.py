@@ -45,9 +45,7 @@ class RateLimits:
         account_full_at = max(self._account_full_at, now) + 60 / PER_ACCOUNT_MINUTE
         full_at = max(self._full_at.get((resource, per_s), 0.0), now) + 1 / per_s
         if full_at > now + 1 or account_full_at > now + 60:
-            raise Fault(
-                429, "rate-limit-exceeded", f"You have exceeded the rate limit of {per_s} requests per second"
-            )
+            raise Fault(429, "rate-limit-exceeded", f"You have exceeded the rate limit of {per_s} requests per second")
         self._account_full_at, self._full_at[resource, per_s] = account_full_at, full_at
         if len(self._full_at) > _PRUNE_ABOVE:
             self._full_at = {key: at for key, at in self._full_at.items() if at > now}

@@ -27,9 +27,7 @@ def append(connection: Connection, dataset_id: str, bodies: Sequence[bytes], cle
     )
 
 
-def page(
-    connection: Connection, storage: int, count: int, offset: int, limit: int, *, is_descending: bool
-) -> list[bytes]:
+def page(connection: Connection, storage: int, count: int, offset: int, limit: int, is_descending: bool) -> list[bytes]:
     """Return up to `limit` items from `offset` on, counted from the end if descending.
 
     Positions have no gaps, so that an offset is found at once however large it is.

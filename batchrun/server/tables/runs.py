@@ -10,7 +10,7 @@ from batchrun.model import JsonObject, RunStatus
 from batchrun.server.tables import storages
 from batchrun.server.tables.storages import Kind
 
-_LIVE = tuple(status.value for status in RunStatus if not status.is_terminal)
+_LIVE_SQL = ", ".join(f"'{status}'" for status in RunStatus if not status.is_terminal)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +80,14 @@ def update(connection: Connection, doc: JsonObject) -> None:
     )
 
 
+def update_live(connection: Connection, doc: JsonObject) -> None:
+    """Keep a live Run's changed state, unless its end has been kept meanwhile: that is not taken back."""
+    connection.execute(
+        f"UPDATE runs SET status = ?, doc = ? WHERE id = ? AND status IN ({_LIVE_SQL})",  # noqa: S608 - own text
+        (doc["status"], orjson.dumps(doc), doc["id"]),
+    )
+
+
 def end(connection: Connection, doc: JsonObject, settle: Callable[[JsonObject, JsonObject], None]) -> None:
     """Keep a Run's end.
 
@@ -120,7 +128,7 @@ def read_last(connection: Connection, run_filter: RunFilter, origin: str | None)
 
 
 def page(
-    connection: Connection, run_filter: RunFilter, offset: int, limit: int, *, is_descending: bool
+    connection: Connection, run_filter: RunFilter, offset: int, limit: int, is_descending: bool
 ) -> tuple[int, list[JsonObject]]:
     """Return how many Runs match, and a page of them by start time."""
     where, args = run_filter.where()
@@ -136,8 +144,7 @@ def page(
 
 def load_live(connection: Connection) -> list[tuple[JsonObject, JsonObject]]:
     """Return the Runs that have not ended, each with its extras, oldest first."""
-    marks = ", ".join(f"'{status}'" for status in _LIVE)
-    rows = connection.execute(f"SELECT doc, extras FROM runs WHERE status IN ({marks}) ORDER BY seq")  # noqa: S608
+    rows = connection.execute(f"SELECT doc, extras FROM runs WHERE status IN ({_LIVE_SQL}) ORDER BY seq")  # noqa: S608
     return [(orjson.loads(doc), orjson.loads(extras) if extras else {}) for doc, extras in rows]
 
 
@@ -178,5 +185,3 @@ def read_log(connection: Connection, run_id: str, after_chunk: int, max_chunks: 
         "SELECT chunk, body FROM logs WHERE run_id = ? AND chunk > ? ORDER BY chunk LIMIT ?",
         (run_id, after_chunk, max_chunks),
     ).fetchall()
-
-

@@ -98,7 +98,7 @@ def rename(connection: Connection, storage: Storage, name: str | None, at_ms: in
 
 
 def page(
-    connection: Connection, kind: Kind, offset: int, limit: int, *, is_descending: bool, with_unnamed: bool
+    connection: Connection, kind: Kind, offset: int, limit: int, is_descending: bool, with_unnamed: bool
 ) -> tuple[int, list[Storage]]:
     """Return how many storages there are, and a page of them by creation."""
     where = "kind = ?" if with_unnamed else "kind = ? AND name IS NOT NULL"

@@ -1,0 +1,10 @@
+"""The embedded server: the Apify API v2 as far as tasks, runs and their storages need it, on this machine.
+
+It shares no code with `batchrun.apify`, so that a mistake of one side cannot hide the other's.
+"""
+
+from batchrun.server.app import Server, open_server
+from batchrun.server.demo import DEMO_MODULES
+from batchrun.server.settings import InlineActor, InlineContext, ServerSettings
+
+__all__ = ["DEMO_MODULES", "InlineActor", "InlineContext", "Server", "ServerSettings", "open_server"]

@@ -1,0 +1,29 @@
+"""Scrape pages: one dataset item per page. Exit code 1 when a start page cannot be fetched."""
+
+import sys
+from typing import Any
+
+from .crawl import Crawl, make_plan
+from .platform import Platform
+
+
+def main() -> int:
+    """Carry out one Run; return its exit code."""
+    platform = Platform()
+    plan = make_plan(platform.read_input(), platform.base_url)
+
+    def store(item: dict[str, Any]) -> None:
+        print(f"{item['status'] or 'failed'} {item['url']}", flush=True)  # noqa: T201 - an Actor's output is its log
+        platform.push([item])
+
+    crawl = Crawl(plan, store)
+    crawl.run()
+    if crawl.start_failures:
+        platform.set_status_message(f"Start page failed: {crawl.start_failures[0]}", is_terminal=True)
+        return 1
+    platform.set_status_message(f"{crawl.fetched} page(s) scraped", is_terminal=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""One page: fetching it within limits, and what is read out of its HTML."""
+
+import gzip
+import http.client
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urldefrag, urljoin, urlsplit
+
+from selectolax.lexbor import LexborHTMLParser
+
+#: A page's bytes at most; what is longer is cut, and said to be.
+MAX_PAGE_BYTES = 10 * 1024 * 1024
+_USER_AGENT = "batchrun-page-scraper/1.0"
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A page as it came over the wire."""
+
+    url: str
+    status: int
+    content_type: str
+    body: bytes
+    is_cut: bool
+    duration_s: float
+
+
+class FetchFailed(Exception):
+    """A page could not be fetched; the text says why."""
+
+
+def fetch(url: str, timeout_s: float) -> Fetched:
+    """Fetch one page; an HTTP error status is an answer like any other.
+
+    Raises:
+        FetchFailed: no answer came, or the URL is not one of http or https.
+    """
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise FetchFailed(f"{url} is not an http or https URL")
+    began = time.perf_counter()
+    try:
+        request = urllib.request.Request(url, headers={"User-Agent": _USER_AGENT, "Accept-Encoding": "gzip"})  # noqa: S310
+        with _open(request, timeout_s) as response:
+            body = _read(response)
+            return Fetched(
+                url=response.geturl(),
+                status=response.status,
+                content_type=response.headers.get("Content-Type", ""),
+                body=body[:MAX_PAGE_BYTES],
+                is_cut=len(body) > MAX_PAGE_BYTES,
+                duration_s=time.perf_counter() - began,
+            )
+    except (OSError, ValueError, EOFError, http.client.HTTPException) as error:
+        raise FetchFailed(f"{url} could not be fetched: {error}") from error
+
+
+def _open(request: urllib.request.Request, timeout_s: float) -> Any:
+    try:
+        return urllib.request.urlopen(request, timeout=timeout_s)  # noqa: S310 - the scheme was checked
+    except urllib.error.HTTPError as answer:
+        return answer
+
+
+def _read(response: Any) -> bytes:
+    stream = gzip.GzipFile(fileobj=response) if response.headers.get("Content-Encoding") == "gzip" else response
+    body: bytes = stream.read(MAX_PAGE_BYTES + 1)
+    return body
+
+
+def read_page(page: Fetched, requested_url: str, max_links: int) -> tuple[dict[str, Any], list[str]]:
+    """Return the item that describes a page, and the links it may be followed by."""
+    item: dict[str, Any] = {
+        "url": requested_url,
+        "loadedUrl": page.url,
+        "status": page.status,
+        "contentType": page.content_type,
+        "bytes": len(page.body),
+        "isCut": page.is_cut,
+        "durationMs": round(page.duration_s * 1000, 1),
+    }
+    if "html" not in page.content_type:
+        return item | {"title": None, "headings": [], "links": [], "textLength": None}, []
+    tree = LexborHTMLParser(page.body)
+    title = tree.css_first("title")
+    links = _links(tree, page.url)
+    headings = [
+        {"level": int(node.tag[1]), "text": _text(node)} for node in tree.css("h1, h2, h3, h4, h5, h6") if node.tag
+    ]
+    for node in tree.css("script, style, noscript, template"):
+        node.decompose()
+    body_text = " ".join((tree.body.text(separator=" ") if tree.body else "").split())
+    item |= {
+        "title": _text(title) if title else None,
+        "headings": headings,
+        "links": links[:max_links],
+        "linkCount": len(links),
+        "textLength": len(body_text),
+    }
+    return item, links
+
+
+def _text(node: Any) -> str:
+    return " ".join(node.text(separator=" ").split())
+
+
+def _links(tree: LexborHTMLParser, base_url: str) -> list[str]:
+    base = tree.css_first("base[href]")
+    base_url = urljoin(base_url, base.attributes.get("href") or "") if base else base_url
+    found: dict[str, None] = {}
+    for node in tree.css("a[href]"):
+        try:
+            url = urldefrag(urljoin(base_url, (node.attributes.get("href") or "").strip())).url
+        except ValueError:
+            continue  # an href that is no URL leads nowhere
+        if urlsplit(url).scheme in ("http", "https"):
+            found[url] = None
+    return list(found)

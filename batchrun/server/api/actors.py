@@ -1,0 +1,147 @@
+"""Endpoints of Actors, under `/v2/actors` and the older `/v2/acts`."""
+
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from batchrun.model import JsonObject
+from batchrun.server.api.addresses import actor_of
+from batchrun.server.api.items import items_answer
+from batchrun.server.api.run_lists import runs_answer
+from batchrun.server.api.runs import run_answer
+from batchrun.server.api.starting import finish_sync, output_answer, start_actor, wait_s_of
+from batchrun.server.call import Call, data_answer, page_answer
+from batchrun.server.catalog import Actor
+from batchrun.server.faults import thing_missing
+from batchrun.server.ids import iso
+from batchrun.server.rate_limits import PER_START
+from batchrun.server.route_table import RouteTable
+from batchrun.server.tables.runs import RunFilter
+
+
+def add_routes(table: RouteTable) -> None:
+    """Serve Actors and their builds."""
+    for collection in ("/v2/actors", "/v2/acts"):
+        table.add("GET", collection, list_actors)
+        one = f"{collection}/{{actor}}"
+        table.add("GET", one, get_actor, needs_token=False)
+        table.add("GET", f"{one}/builds/default", get_default_build, needs_token=False)
+        table.add("POST", f"{one}/validate-input", validate_input)
+        table.add("GET", f"{one}/runs", list_runs)
+        table.add("POST", f"{one}/runs", start_run, per_s=PER_START)
+        table.add("GET POST", f"{one}/run-sync", run_sync, per_s=PER_START)
+        table.add("GET POST", f"{one}/run-sync-get-dataset-items", run_sync_items, per_s=PER_START)
+    table.add("GET", "/v2/actor-builds/{log}", get_build, needs_token=False)
+
+
+def _short(call: Call, actor: Actor) -> JsonObject:
+    at = iso(call.platform.created_ms)
+    return {
+        "id": actor.id,
+        "createdAt": at,
+        "modifiedAt": at,
+        "name": actor.name,
+        "username": actor.username,
+        "title": actor.title,
+    }
+
+
+def _doc(call: Call, actor: Actor) -> JsonObject:
+    build = {"buildId": actor.build_id, "buildNumber": actor.build_number, "finishedAt": iso(call.platform.created_ms)}
+    return _short(call, actor) | {
+        "userId": call.platform.user_id,
+        "description": actor.description,
+        "isPublic": False,
+        "stats": {"totalBuilds": 1, "totalRuns": 0},
+        "versions": [{"versionNumber": actor.version, "sourceType": "SOURCE_FILES", "buildTag": actor.build_tag}],
+        "defaultRunOptions": {
+            "build": actor.build_tag,
+            "timeoutSecs": call.platform.settings.default_timeout_s,
+            "memoryMbytes": actor.default_memory_mb or call.platform.settings.default_memory_mb,
+        },
+        "taggedBuilds": {actor.build_tag: build},
+        "pricingInfos": [],
+    }
+
+
+def _build_doc(call: Call, actor: Actor) -> JsonObject:
+    at = iso(call.platform.created_ms)
+    schema = actor.input_schema.schema if actor.input_schema else None
+    definition: JsonObject = {"actorSpecification": 1, "name": actor.name, "version": actor.version}
+    if schema is not None:
+        definition["input"] = schema
+    return {
+        "id": actor.build_id,
+        "actId": actor.id,
+        "userId": call.platform.user_id,
+        "startedAt": at,
+        "finishedAt": at,
+        "status": "SUCCEEDED",
+        "meta": {"origin": "API"},
+        "buildNumber": actor.build_number,
+        "inputSchema": orjson.dumps(schema).decode() if schema is not None else None,
+        "actorDefinition": definition,
+    }
+
+
+async def list_actors(call: Call) -> web.Response:
+    """List the Actors of this server."""
+    offset, limit, is_descending = call.query.page()
+    actors = [_short(call, actor) for actor in call.platform.catalog]
+    if is_descending:
+        actors.reverse()
+    return page_answer(actors[offset : offset + limit], len(actors), offset, limit, is_descending=is_descending)
+
+
+async def get_actor(call: Call) -> web.Response:
+    """Show an Actor."""
+    return data_answer(_doc(call, actor_of(call)))
+
+
+async def get_default_build(call: Call) -> web.Response:
+    """Show the one build of an Actor."""
+    return data_answer(_build_doc(call, actor_of(call)))
+
+
+async def get_build(call: Call) -> web.Response:
+    """Show a build by its id."""
+    for actor in call.platform.catalog:
+        if actor.build_id == call.path["log"]:
+            return data_answer(_build_doc(call, actor))
+    raise thing_missing("Build")
+
+
+async def validate_input(call: Call) -> web.Response:
+    """Check an input against the Actor's schema, without a Run."""
+    actor, given = actor_of(call), await call.json_object()
+    if actor.input_schema is not None:
+        actor.input_schema.check(actor.input_schema.filled(given))
+    answer: dict[str, Any] = {"valid": True}
+    return web.json_response(answer)
+
+
+async def list_runs(call: Call) -> web.Response:
+    """List an Actor's Runs."""
+    return await runs_answer(call, RunFilter(act_id=actor_of(call).id))
+
+
+async def start_run(call: Call) -> web.Response:
+    """Start a Run of an Actor."""
+    actor, wait_s = actor_of(call), wait_s_of(call.query)
+    live = await start_actor(call, actor, await call.body())
+    location = f"{call.platform.base_url}/v2/actors/{actor.id}/runs/{live.id}"
+    await call.platform.runs.wait(live.id, wait_s)
+    return run_answer(call, live.doc, 201, {"Location": location})
+
+
+async def run_sync(call: Call) -> web.Response:
+    """Start a Run, wait for its success, answer with its output."""
+    live = await start_actor(call, actor_of(call), await call.body())
+    return await output_answer(call, await finish_sync(call, live))
+
+
+async def run_sync_items(call: Call) -> web.StreamResponse:
+    """Start a Run, wait for its success, answer with its dataset's items."""
+    doc = await finish_sync(call, await start_actor(call, actor_of(call), await call.body()))
+    return await items_answer(call, doc["defaultDatasetId"], status=201)

@@ -1,0 +1,105 @@
+"""Endpoints of key-value stores."""
+
+from urllib.parse import quote
+
+from aiohttp import web
+
+from batchrun.model import JsonObject
+from batchrun.server.api.addresses import RUN_PREFIXES, storage_id_of, storage_of
+from batchrun.server.api.storages import StorageEndpoints
+from batchrun.server.call import Call, data_answer, empty_answer, raw_answer
+from batchrun.server.faults import thing_missing
+from batchrun.server.ids import check_record_key
+from batchrun.server.query import MAX_LIST_LIMIT
+from batchrun.server.rate_limits import PER_RECORD
+from batchrun.server.route_table import RouteTable
+from batchrun.server.tables import stored_values
+from batchrun.server.tables.storages import Kind, Storage
+
+
+def _describe(call: Call, storage: Storage) -> JsonObject:
+    url = f"{call.platform.base_url}/v2/key-value-stores/{storage.id}"
+    return {
+        "consoleUrl": url,
+        "keysPublicUrl": f"{url}/keys",
+        "recordsPublicUrl": f"{url}/records",
+        "schema": None,
+        "stats": {
+            "readCount": 0,
+            "writeCount": storage.writes,
+            "deleteCount": 0,
+            "listCount": 0,
+            "storageBytes": storage.bytes,
+        },
+    }
+
+
+_ENDPOINTS = StorageEndpoints(Kind.KEY_VALUE_STORE, "Key-value store", "key-value-store-name-not-unique", _describe)
+
+
+def add_routes(table: RouteTable) -> None:
+    """Serve `/v2/key-value-stores` and the stores of Runs."""
+    table.add("GET", "/v2/key-value-stores", _ENDPOINTS.list_all)
+    table.add("POST", "/v2/key-value-stores", _ENDPOINTS.get_or_create)
+    for one in ("/v2/key-value-stores/{storage}", *(f"{prefix}/key-value-store" for prefix in RUN_PREFIXES)):
+        table.add("GET", one, _ENDPOINTS.get, needs_token=False)
+        table.add("PUT", one, _ENDPOINTS.update)
+        table.add("DELETE", one, _ENDPOINTS.delete)
+        table.add("GET", f"{one}/keys", list_keys, needs_token=False)
+        record = f"{one}/records/{{key}}"
+        table.add("GET", record, get_record, per_s=PER_RECORD, needs_token=False)
+        table.add("PUT POST", record, put_record, per_s=PER_RECORD)
+        table.add("DELETE", record, delete_record, per_s=PER_RECORD)
+
+
+async def list_keys(call: Call) -> web.Response:
+    """List keys in order of their bytes."""
+    store = await storage_of(call, Kind.KEY_VALUE_STORE)
+    after, prefix = call.query.text("exclusiveStartKey") or "", call.query.text("prefix") or ""
+    limit = call.query.integer("limit", 0, maximum=MAX_LIST_LIMIT) or MAX_LIST_LIMIT
+    found = await call.platform.database.read(stored_values.keys, store.seq, after, prefix, limit + 1)
+    shown, is_truncated = found[:limit], len(found) > limit
+    return data_answer(
+        {
+            "items": [_key(call, store, key, size) for key, size in shown],
+            "count": len(shown),
+            "limit": limit,
+            "exclusiveStartKey": after or None,
+            "isTruncated": is_truncated,
+            "nextExclusiveStartKey": shown[-1][0] if is_truncated else None,
+        }
+    )
+
+
+def _key(call: Call, store: Storage, key: str, size: int) -> JsonObject:
+    url = f"{call.platform.base_url}/v2/key-value-stores/{store.id}/records/{quote(key, safe='')}"
+    return {"key": key, "size": size, "recordPublicUrl": url}
+
+
+async def get_record(call: Call) -> web.Response:
+    """Answer with the stored bytes and their content type."""
+    store_id = await storage_id_of(call, Kind.KEY_VALUE_STORE)
+    stored = await call.platform.database.read(stored_values.read, store_id, check_record_key(call.path["key"]))
+    if stored is None:
+        raise thing_missing("Record")
+    content_type, body = stored
+    # What an Actor stores may be a page with scripts: a browser must not run it in the server's name.
+    headers = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"}
+    if call.query.boolean("attachment"):
+        headers["Content-Disposition"] = f'attachment; filename="{call.path["key"]}"'
+    return raw_answer(body, 200, content_type, headers)
+
+
+async def put_record(call: Call) -> web.Response:
+    """Store the body, decompressed, with its content type."""
+    store_id, key = await storage_id_of(call, Kind.KEY_VALUE_STORE), check_record_key(call.path["key"])
+    content_type = call.request.headers.get("Content-Type", "application/octet-stream")
+    await call.platform.database.write(stored_values.put, store_id, key, content_type, await call.body())
+    return raw_answer(b"{}", 201)
+
+
+async def delete_record(call: Call) -> web.Response:
+    """Forget a key; it need not exist."""
+    store, key = await storage_of(call, Kind.KEY_VALUE_STORE), check_record_key(call.path["key"])
+    await call.platform.database.write(stored_values.delete, store.seq, key)
+    return empty_answer()

@@ -1,0 +1,53 @@
+"""Logs of Runs: whole, or streamed while the Run lives."""
+
+import anyio
+from aiohttp import web
+
+from batchrun.server.api.addresses import RUN_PREFIXES, run_id_of
+from batchrun.server.call import Call, raw_answer
+from batchrun.server.route_table import RouteTable
+from batchrun.server.tables import runs
+
+_TEXT = "text/plain; charset=utf-8"
+_CHUNKS_AT_ONCE = 200
+#: How long a follower of a silent log waits before it looks again.
+_LOOK_AGAIN_S = 30
+
+
+def add_routes(table: RouteTable) -> None:
+    """Serve `/v2/logs` and the logs of Runs."""
+    table.add("GET", "/v2/logs/{log}", get_log, needs_token=False)
+    table.add("GET", "/v2/actor-builds/{log}/log", get_log, needs_token=False)
+    for prefix in RUN_PREFIXES:
+        table.add("GET", f"{prefix}/log", get_log, needs_token=False)
+
+
+async def get_log(call: Call) -> web.StreamResponse:
+    """Answer with a log; `stream=1` goes on until the Run ends, `download=1` suggests a file name."""
+    address = call.path.get("log")
+    if address is not None and any(actor.build_id == address for actor in call.platform.catalog):
+        return raw_answer(b"", content_type=_TEXT)
+    run_id = address or await run_id_of(call)
+    await call.platform.runs.read(run_id)
+    headers = {"Content-Disposition": f'attachment; filename="{run_id}.log"'} if call.query.boolean("download") else {}
+    return await _send_log(call, run_id, headers, is_followed=call.query.boolean("stream"))
+
+
+async def _send_log(call: Call, run_id: str, headers: dict[str, str], *, is_followed: bool) -> web.StreamResponse:
+    response = web.StreamResponse(headers={**headers, "Content-Type": _TEXT})
+    await response.prepare(call.request)
+    sent = 0
+    while True:
+        live = call.platform.runs.find_live(run_id)
+        grown = live.log_grown if live is not None else None
+        chunks = await call.platform.database.read(runs.read_log, run_id, sent, _CHUNKS_AT_ONCE)
+        for number, body in chunks:
+            await response.write(body)
+            sent = number
+        if not chunks and (grown is None or not is_followed):
+            break
+        if not chunks and grown is not None:
+            with anyio.move_on_after(_LOOK_AGAIN_S):
+                await grown.wait()
+    await response.write_eof()
+    return response

@@ -1,0 +1,97 @@
+"""Endpoints of Runs."""
+
+from collections.abc import Mapping
+
+from aiohttp import web
+
+from batchrun.model import JsonObject
+from batchrun.server.api.addresses import RUN_PREFIXES, run_id_of
+from batchrun.server.api.run_lists import runs_answer
+from batchrun.server.api.starting import given_options, wait_s_of
+from batchrun.server.auth import Caller
+from batchrun.server.call import Call, data_answer, empty_answer
+from batchrun.server.faults import Fault, request_invalid
+from batchrun.server.rate_limits import PER_START
+from batchrun.server.route_table import RouteTable
+from batchrun.server.tables.runs import RunFilter
+
+#: Hidden from callers without a token.
+_BILLING = ("usage", "usageUsd", "usageTotalUsd")
+_CHANGEABLE = {"statusMessage": str, "isStatusMessageTerminal": bool, "generalAccess": str}
+
+
+def add_routes(table: RouteTable) -> None:
+    """Serve `/v2/actor-runs`, and the last Runs of tasks and Actors."""
+    table.add("GET", "/v2/actor-runs", list_runs)
+    for prefix in RUN_PREFIXES:
+        table.add("GET", prefix, get_run, needs_token=False)
+        table.add("POST", f"{prefix}/abort", abort_run)
+        for verb in ("metamorph", "reboot"):
+            table.add("POST", f"{prefix}/{verb}", refuse_unserved, per_s=PER_START)
+    one = RUN_PREFIXES[0]
+    table.add("PUT", one, update_run)
+    table.add("DELETE", one, delete_run)
+    table.add("POST", f"{one}/resurrect", resurrect_run, per_s=PER_START)
+    table.add("POST", f"{one}/charge", refuse_unserved)
+
+
+def run_answer(
+    call: Call, doc: JsonObject, status: int = 200, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """Answer with a Run, as this caller may see it."""
+    if call.caller is Caller.NOBODY:
+        doc = {name: value for name, value in doc.items() if name not in _BILLING}
+    return data_answer(doc, status, headers)
+
+
+async def list_runs(call: Call) -> web.Response:
+    """List the account's Runs."""
+    after_ms, before_ms = call.query.time_ms("startedAfter"), call.query.time_ms("startedBefore")
+    return await runs_answer(call, RunFilter(started_after_ms=after_ms, started_before_ms=before_ms))
+
+
+async def get_run(call: Call) -> web.Response:
+    """Show a Run; with `waitForFinish`, once it has ended or the time is up."""
+    run_id, wait_s = await run_id_of(call), wait_s_of(call.query)
+    await call.platform.runs.wait(run_id, wait_s)
+    return run_answer(call, await call.platform.runs.read(run_id))
+
+
+async def update_run(call: Call) -> web.Response:
+    """Set the status message, or general access. The SDKs leave out `runId`, which the reference demands."""
+    run_id, given = await run_id_of(call), await call.json_object()
+    if given.get("runId", run_id) != run_id:
+        raise request_invalid('Property "runId" names another run than the URL')
+    changes: JsonObject = {name: given[name] for name in _CHANGEABLE if name in given}
+    _check_changes(changes)
+    return run_answer(call, await call.platform.runs.change(run_id, changes))
+
+
+def _check_changes(changes: JsonObject) -> None:
+    for name, value in changes.items():
+        if value is not None and not isinstance(value, _CHANGEABLE[name]):
+            raise request_invalid(f'Property "{name}" has the wrong type')
+
+
+async def delete_run(call: Call) -> web.Response:
+    """Forget an ended Run."""
+    await call.platform.runs.delete(await run_id_of(call))
+    return empty_answer()
+
+
+async def abort_run(call: Call) -> web.Response:
+    """Abort a Run; one that has ended is shown as it is."""
+    call.query.boolean("gracefully")  # without a channel for events to the Actor, both ways are the same
+    return run_answer(call, await call.platform.runs.abort(await run_id_of(call)))
+
+
+async def resurrect_run(call: Call) -> web.Response:
+    """Start an ended Run again under its id."""
+    given = given_options(call.query)
+    return run_answer(call, await call.platform.runs.resurrect(await run_id_of(call), given))
+
+
+async def refuse_unserved(call: Call) -> web.Response:
+    """Say that an operation is known, but not offered here."""
+    operation = call.request.path.rpartition("/")[2]
+    raise Fault(501, "not-implemented", f"This server does not offer the operation {operation}")

@@ -1,0 +1,153 @@
+"""From a request to a started Run, for tasks and for Actors: input merged and checked, options decided."""
+
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from batchrun.model import JsonObject, RunStatus
+from batchrun.server.auth import Caller
+from batchrun.server.bodies import json_kind
+from batchrun.server.call import Call, raw_answer
+from batchrun.server.catalog import Actor
+from batchrun.server.faults import Fault, input_invalid
+from batchrun.server.lifecycle import RunOrder
+from batchrun.server.live import LiveRun
+from batchrun.server.query import Query
+from batchrun.server.start_options import check_memory, decide, decode_webhooks, whole
+from batchrun.server.tables import stored_values
+
+MAX_WAIT_S = 60
+#: How long the sync endpoints wait for a Run. Source: the API reference.
+SYNC_WAIT_S = 300
+_JSON_STORED = "application/json; charset=utf-8"
+_ORIGINS = frozenset(
+    {"DEVELOPMENT", "WEB", "API", "SCHEDULER", "TEST", "WEBHOOK", "ACTOR", "CLI", "CI", "STANDBY", "MCP"}
+)
+
+
+def wait_s_of(query: Query) -> float:
+    """Return `waitForFinish`, clamped: the official client asks for 999999 seconds."""
+    return min(query.number("waitForFinish") or 0, MAX_WAIT_S)
+
+
+async def start_task(call: Call, task: JsonObject, body: bytes) -> LiveRun:
+    """Start a Run of a task: schema defaults, under the task's input, under the body, top level only.
+
+    Raises:
+        Fault: 400, 402, 404; nothing was started.
+    """
+    actor = call.platform.tasks.actor_of(task)
+    override = _parse_input(body) if body else {}
+    if not isinstance(override, dict):
+        raise input_invalid(f'Provided input must be object, got "{json_kind(override)}" instead.')
+    merged = _fitting(actor, {**(task.get("input") or {}), **override})
+    live = await _start(call, actor, task, (_JSON_STORED, orjson.dumps(merged)))
+    call.platform.tasks.count_run(task)
+    return live
+
+
+async def start_actor(call: Call, actor: Actor, body: bytes) -> LiveRun:
+    """Start a Run of an Actor; one without an input schema takes any body of any type.
+
+    Raises:
+        Fault: 400, 402, 404; nothing was started.
+    """
+    content_type = call.request.headers.get("Content-Type", "application/octet-stream")
+    if actor.input_schema is None and not _is_json(content_type):
+        return await _start(call, actor, {}, (content_type, body) if body else None)
+    value = _parse_input(body) if body else {}
+    if actor.input_schema is None:
+        return await _start(call, actor, {}, (_JSON_STORED, orjson.dumps(value)) if body else None)
+    if not isinstance(value, dict):
+        raise input_invalid(f'Provided input must be object, got "{json_kind(value)}" instead.')
+    return await _start(call, actor, {}, (_JSON_STORED, orjson.dumps(_fitting(actor, value))))
+
+
+async def finish_sync(call: Call, live: LiveRun) -> JsonObject:
+    """Wait for a Run as the sync endpoints do; return it if it has succeeded.
+
+    Raises:
+        Fault: 408 after 300 s (the Run goes on), 400 when it ended otherwise.
+    """
+    await call.platform.runs.wait(live.id, SYNC_WAIT_S)
+    if not live.ended.is_set():
+        raise Fault(408, "run-timeout-exceeded", f"Actor run exceeded the timeout of {SYNC_WAIT_S} seconds")
+    if live.status is not RunStatus.SUCCEEDED:
+        message = f"Actor run did not succeed (run ID: {live.id}, status: {live.status})"
+        raise Fault(400, "run-failed", message)
+    return live.doc
+
+
+async def output_answer(call: Call, doc: JsonObject) -> web.Response:
+    """Answer with the OUTPUT record, or the one that `outputRecordKey` names; empty if there is none."""
+    key = call.query.text("outputRecordKey") or "OUTPUT"
+    stored = await call.platform.database.read(stored_values.read, doc["defaultKeyValueStoreId"], key)
+    content_type, body = stored or (_JSON_STORED, b"")
+    return raw_answer(body, 201, content_type)
+
+
+async def _start(call: Call, actor: Actor, task: JsonObject, stored_input: tuple[str, bytes] | None) -> LiveRun:
+    settings = call.platform.settings
+    given = given_options(call.query)
+    options = decide(given, task.get("options") or {}, actor, settings.default_memory_mb, settings.default_timeout_s)
+    order = RunOrder(
+        actor=actor,
+        task_id=task.get("id"),
+        build=options["build"],
+        timeout_s=options["timeoutSecs"],
+        memory_mb=options["memoryMbytes"],
+        max_items=options.get("maxItems"),
+        max_total_charge_usd=options.get("maxTotalChargeUsd"),
+        restart_on_error=options["restartOnError"],
+        webhooks=decode_webhooks(call.query.text("webhooks")),
+        stored_input=stored_input,
+        origin=_origin(call),
+        client_ip=call.request.remote,
+        user_agent=call.request.headers.get("User-Agent"),
+    )
+    return await call.platform.runs.start(order)
+
+
+def given_options(query: Query) -> JsonObject:
+    """Return the options that a query names, in the API's spelling.
+
+    Raises:
+        Fault: 400.
+    """
+    memory, timeout, max_items = query.number("memory"), query.number("timeout"), query.number("maxItems")
+    options: JsonObject = {
+        "build": query.text("build"),
+        "timeoutSecs": None if timeout is None else whole("Parameter timeout", timeout),
+        "memoryMbytes": None if memory is None else check_memory(memory),
+        "maxItems": None if max_items is None else whole("Parameter maxItems", max_items),
+        "maxTotalChargeUsd": query.number("maxTotalChargeUsd"),
+        "restartOnError": query.boolean("restartOnError") if query.text("restartOnError") else None,
+    }
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _origin(call: Call) -> str:
+    if call.caller is Caller.RUN:
+        return "ACTOR"
+    announced = call.request.headers.get("X-Apify-Request-Origin", "API").upper()
+    return announced if announced in _ORIGINS else "API"
+
+
+def _fitting(actor: Actor, given: JsonObject) -> JsonObject:
+    if actor.input_schema is None:
+        return given
+    filled = actor.input_schema.filled(given)
+    actor.input_schema.check(filled)
+    return filled
+
+
+def _parse_input(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Fault(400, "run-input-body-not-valid-json", f"Run input is not valid JSON: {error}") from None
+
+
+def _is_json(content_type: str) -> bool:
+    return "json" in content_type.lower()

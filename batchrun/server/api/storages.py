@@ -1,0 +1,88 @@
+"""What datasets, key-value stores and request queues have in common: the collection, and the storage itself."""
+
+from collections.abc import Callable
+from sqlite3 import Connection
+
+from aiohttp import web
+
+from batchrun.model import JsonObject
+from batchrun.server.api.addresses import storage_of
+from batchrun.server.call import Call, data_answer, empty_answer, page_answer
+from batchrun.server.faults import Fault
+from batchrun.server.ids import check_name, iso, now_ms
+from batchrun.server.tables import storages
+from batchrun.server.tables.storages import Kind, Storage
+
+#: Returns what only this kind of storage shows.
+Describe = Callable[[Call, Storage], JsonObject]
+
+
+class StorageEndpoints:
+    """The endpoints that every kind has.
+
+    Args:
+        kind: whose.
+        thing: its name at the beginning of a sentence.
+        conflict: the error type for a name that is taken.
+        describe: what this kind shows of itself.
+    """
+
+    def __init__(self, kind: Kind, thing: str, conflict: str, describe: Describe) -> None:
+        self._kind, self._thing, self._conflict, self._describe = kind, thing, conflict, describe
+
+    async def list_all(self, call: Call) -> web.Response:
+        """List named storages; `unnamed=1` lists the others too."""
+        offset, limit, is_descending = call.query.page()
+        total, found = await call.platform.database.read(
+            storages.page, self._kind, offset, limit, is_descending, call.query.boolean("unnamed")
+        )
+        docs = [self._doc(call, storage) for storage in found]
+        return page_answer(docs, total, offset, limit, is_descending=is_descending)
+
+    async def get_or_create(self, call: Call) -> web.Response:
+        """Create a storage, or show the one that has the name."""
+        name = call.query.text("name")
+        if name is not None:
+            check_name(name, self._thing)
+        storage, is_new = await call.platform.database.write(storages.get_or_create, self._kind, name, now_ms())
+        return data_answer(self._doc(call, storage), 201 if is_new else 200)
+
+    async def get(self, call: Call) -> web.Response:
+        """Show a storage."""
+        return data_answer(self._doc(call, await storage_of(call, self._kind)))
+
+    async def update(self, call: Call) -> web.Response:
+        """Rename a storage; null takes the name away."""
+        storage, given = await storage_of(call, self._kind), await call.json_object()
+        if "name" in given:
+            name = None if given["name"] is None else check_name(given["name"], self._thing)
+            await call.platform.database.write(self._rename, storage, name)
+        return data_answer(self._doc(call, await storage_of(call, self._kind)))
+
+    async def delete(self, call: Call) -> web.Response:
+        """Forget a storage and all it holds."""
+        storage = await storage_of(call, self._kind)
+        await call.platform.database.write(storages.delete, storage)
+        return empty_answer()
+
+    def _rename(self, connection: Connection, storage: Storage, name: str | None) -> None:
+        holder = storages.read_named(connection, self._kind, name) if name is not None else None
+        if holder is not None and holder.id != storage.id:
+            raise Fault(409, self._conflict, f"{self._thing} with name {name} already exists")
+        storages.rename(connection, storage, name, now_ms())
+
+    def _doc(self, call: Call, storage: Storage) -> JsonObject:
+        modified_at = iso(storage.modified_ms)
+        return {
+            "id": storage.id,
+            "name": storage.name,
+            "userId": call.platform.user_id,
+            "username": call.platform.settings.username,
+            "createdAt": iso(storage.created_ms),
+            "modifiedAt": modified_at,
+            "accessedAt": modified_at,
+            "actId": storage.act_id,
+            "actRunId": storage.run_id,
+            "generalAccess": "FOLLOW_USER_SETTING",
+            **self._describe(call, storage),
+        }

@@ -1,0 +1,222 @@
+"""Composes the server: opens its parts in order, and ends them in the opposite one."""
+
+import fcntl
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+import structlog
+from aiohttp import web
+
+from batchrun.errors import OutputError
+from batchrun.server.auth import Tokens
+from batchrun.server.catalog import load_catalog
+from batchrun.server.database import Database, open_database
+from batchrun.server.demo import open_demo_site
+from batchrun.server.handler import make_handler
+from batchrun.server.ids import new_id, now_ms
+from batchrun.server.lifecycle import RunCounts, Runs
+from batchrun.server.platform import Platform
+from batchrun.server.rate_limits import RateLimits
+from batchrun.server.settings import ServerSettings
+from batchrun.server.tables import account, tasks
+from batchrun.server.task_book import TaskBook
+
+_log = structlog.get_logger()
+
+_BACKLOG = 1024
+#: How long open answers may take when the server closes; polls are simply cut.
+_SHUTDOWN_S = 0.1
+_KEEP_ALIVE_S = 75
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """A server that stands."""
+
+    #: For example `http://127.0.0.1:34567`, without `/v2`.
+    base_url: str
+    token: str = field(repr=False)
+    _platform: Platform = field(repr=False)
+
+    @property
+    def counts(self) -> RunCounts:
+        """What the server itself has counted since it was opened."""
+        return self._platform.runs.counts
+
+    @property
+    def live_runs(self) -> int:
+        """Runs that have not ended."""
+        return self._platform.runs.live_count
+
+    @property
+    def peak_live_runs(self) -> int:
+        """The most Runs that were ever live at once."""
+        return self.counts.peak_live
+
+    @property
+    def runs_started(self) -> int:
+        """Starts accepted, not counting migrations."""
+        return self.counts.started
+
+    @property
+    def start_times(self) -> Sequence[float]:
+        """When the last 100,000 starts were accepted, on the loop's clock."""
+        return self.counts.start_times
+
+
+@asynccontextmanager
+async def open_server(settings: ServerSettings) -> AsyncIterator[Server]:
+    """Open the server on its data directory; the live Runs of a predecessor start again.
+
+    On leaving, processes of Runs are ended; their Runs stay live and start again, under their ids, when the data
+    directory is opened the next time, as the platform migrates Runs between its hosts.
+
+    Raises:
+        ConfigError: an Actor directory cannot be used.
+        OutputError: the data directory cannot be used, or another server uses it; or the port is taken.
+    """
+    lock = await anyio.to_thread.run_sync(_prepare_directory, settings.data_dir)
+    try:
+        catalog = await anyio.to_thread.run_sync(load_catalog, settings)
+        token = await anyio.to_thread.run_sync(_token, settings)
+        listener = _bind(settings.host, settings.port)
+        base_url = _base_url(settings.host, listener)
+        async with (
+            open_database(settings.data_dir / "server.sqlite3") as database,
+            open_demo_site() as demo,
+            _open_children() as children,
+        ):
+            secret, user_id, created_ms = await _read_account(database)
+            tokens = Tokens(token, secret)
+            docs = await database.read(tasks.load)
+            book = TaskBook(database, catalog, docs, user_id, settings.username, settings.max_tasks)
+            runs = Runs(
+                settings, database, catalog, children, base_url=base_url, user_id=user_id, token_of=tokens.of_run
+            )
+            platform = Platform(
+                settings=settings,
+                base_url=base_url,
+                user_id=user_id,
+                created_ms=created_ms,
+                database=database,
+                catalog=catalog,
+                tasks=book,
+                runs=runs,
+                tokens=tokens,
+                rate_limits=RateLimits(anyio.current_time, is_enforced=settings.is_rate_limited),
+                demo=demo,
+            )
+            await runs.end_orphans()
+            children.start_soon(runs.watch_memory)
+            async with _listen(platform, listener):
+                await runs.migrate()
+                _log.info("server_opened", base_url=base_url)
+                yield Server(base_url=base_url, token=token, _platform=platform)
+    finally:
+        lock.close()
+
+
+@asynccontextmanager
+async def _open_children() -> AsyncIterator[anyio.abc.TaskGroup]:
+    """Open the group that Runs live in; it is cancelled on leaving, and does not wrap what the block raised."""
+    raised: BaseException | None = None
+    try:
+        async with anyio.create_task_group() as children:
+            try:
+                yield children
+            except BaseException as error:
+                raised = error
+                raise
+            finally:
+                children.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        if raised is not None and group.exceptions == (raised,):
+            raise raised from None
+        raise
+
+
+@asynccontextmanager
+async def _listen(platform: Platform, listener: socket.socket) -> AsyncIterator[None]:
+    server = web.Server(
+        make_handler(platform),
+        access_log=None,
+        auto_decompress=False,
+        handler_cancellation=True,
+        keepalive_timeout=_KEEP_ALIVE_S,
+    )
+    runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=_SHUTDOWN_S)
+    await runner.setup()
+    try:
+        await web.SockSite(runner, listener, backlog=_BACKLOG).start()
+        yield
+    finally:
+        with anyio.CancelScope(shield=True):
+            await runner.cleanup()
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise OutputError(f"the server cannot listen on {host}:{port}: {error.strerror or error}") from error
+    listener.setblocking(False)
+    return listener
+
+
+def _base_url(host: str, listener: socket.socket) -> str:
+    # Actors on this machine reach a server that listens everywhere through the loopback.
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - not bound here
+    shown = f"[{reachable}]" if ":" in reachable else reachable
+    return f"http://{shown}:{listener.getsockname()[1]}"
+
+
+def _prepare_directory(directory: Path) -> IO[str]:
+    """Create the directory and take its lock, which dies with this process."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (directory / "lock").open("w")
+    except OSError as error:
+        raise OutputError(f"the server's data directory {directory} cannot be used: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise OutputError(f"another server uses the data directory {directory}") from None
+    return lock
+
+
+def _token(settings: ServerSettings) -> str:
+    if settings.token is not None:
+        return settings.token
+    file = settings.data_dir / "token"
+    try:
+        token = file.read_text("utf-8").strip()
+    except FileNotFoundError:
+        token = ""
+    if token:
+        return token
+    token = f"batchrun_api_{secrets.token_urlsafe(24)}"
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as written:
+        written.write(token + "\n")
+    return token
+
+
+async def _read_account(database: Database) -> tuple[str, str, int]:
+    """Return the secret that signs tokens, the account's id, and when it was created."""
+    secret = await database.write(account.read_or_set, "secret", secrets.token_hex(32))
+    user_id = await database.write(account.read_or_set, "user_id", new_id())
+    created_ms = await database.write(account.read_or_set, "created_ms", str(now_ms()))
+    return secret, user_id, int(created_ms)

@@ -1,0 +1,92 @@
+"""One request as handlers see it, and the answers they give."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from batchrun.model import JsonObject
+from batchrun.server.auth import Caller, token_missing
+from batchrun.server.bodies import parse_object, read_body
+from batchrun.server.platform import Platform
+from batchrun.server.query import Query
+
+JSON_TYPE = "application/json; charset=utf-8"
+
+
+@dataclass(slots=True, kw_only=True)
+class Call:
+    """A request that was routed and admitted."""
+
+    request: web.BaseRequest
+    platform: Platform
+    caller: Caller
+    #: Decoded parameters of the path.
+    path: Mapping[str, str]
+    query: Query
+
+    async def body(self) -> bytes:
+        """Return the decompressed body."""
+        return await read_body(self.request)
+
+    async def json_object(self) -> JsonObject:
+        """Return the body as a JSON object; an empty one if there is none."""
+        return parse_object(await self.body())
+
+    def need_token(self) -> None:
+        """Refuse a caller without a token; for things that only some addresses make private.
+
+        Raises:
+            Fault: 401.
+        """
+        if self.caller is Caller.NOBODY:
+            raise token_missing()
+
+
+Handler = Callable[[Call], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """How a path is served."""
+
+    handler: Handler
+    #: Requests per second and resource.
+    per_s: int
+    needs_token: bool
+    #: The path's template: names the resource together with its first parameter.
+    path: str
+
+
+def raw_answer(
+    body: bytes, status: int = 200, content_type: str = JSON_TYPE, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """Answer with bytes."""
+    return web.Response(body=body, status=status, headers={**(headers or {}), "Content-Type": content_type})
+
+
+def data_answer(data: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Answer with the API's envelope."""
+    return raw_answer(orjson.dumps({"data": data}), status, headers=headers)
+
+
+def empty_answer(status: int = 204) -> web.Response:
+    """Answer without a body."""
+    return web.Response(status=status)
+
+
+def page_answer(items: list[Any], total: int, offset: int, limit: int, *, is_descending: bool) -> web.Response:
+    """Answer with a page of a list."""
+    return data_answer(
+        {"total": total, "count": len(items), "offset": offset, "limit": limit, "desc": is_descending, "items": items}
+    )
+
+
+def error_answer(status: int, type: str, message: str, data: JsonObject | None = None) -> web.Response:  # noqa: A002
+    """Answer with the API's error envelope."""
+    error: JsonObject = {"type": type, "message": message}
+    if data is not None:
+        error["data"] = data
+    return raw_answer(orjson.dumps({"error": error}), status)

@@ -1,0 +1,223 @@
+"""The Actors this server offers: bundled ones, those of directories, and inline coroutines.
+
+Reads Actor directories (`.actor/actor.json`) and decides how each is run as a local process. Reading blocks: callers
+do it in a thread.
+"""
+
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from batchrun.errors import ConfigError
+from batchrun.model import JsonObject
+from batchrun.server.faults import Fault
+from batchrun.server.ids import check_name, derived_id
+from batchrun.server.input_schema import InputSchema
+from batchrun.server.settings import InlineActor, ServerSettings
+
+_BUNDLED = {"hello_world": "apify", "page_scraper": "batchrun"}
+_BUNDLED_DIR = Path(__file__).parent / "actors"
+_INLINE_MEMORY_MB = 128
+#: Comments (outside of strings) and commas before a closing bracket: actor.json files in the wild have them.
+_JSON_EXTRAS = re.compile(r'("(?:\\.|[^"\\])*")|//[^\n]*|/\*.*?\*/|,(?=\s*[\]}])', re.DOTALL)
+_VERSION = re.compile(r"([0-9]|[1-9][0-9])\.([0-9]|[1-9][0-9])")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalCommand:
+    """How an Actor is run as a process of this machine."""
+
+    argv: tuple[str, ...]
+    cwd: Path
+    #: The Actor's own variables; they never override the platform's.
+    variables: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """One Actor, with the one build it has here."""
+
+    username: str
+    name: str
+    title: str
+    description: str = ""
+    version: str = "0.0"
+    build_tag: str = "latest"
+    input_schema: InputSchema | None = None
+    #: None leaves it to the server's settings.
+    default_memory_mb: int | None = None
+    min_memory_mb: int = 128
+    max_memory_mb: int = 32768
+    runner: LocalCommand | InlineActor
+    definition: JsonObject = field(default_factory=dict)
+
+    @property
+    def full_name(self) -> str:
+        """`username/name`."""
+        return f"{self.username}/{self.name}"
+
+    @property
+    def id(self) -> str:
+        """The id, the same for the same full name on every server."""
+        return derived_id(f"actor {self.full_name}")
+
+    @property
+    def build_id(self) -> str:
+        """The id of the Actor's one build."""
+        return derived_id(f"build {self.full_name} {self.version}")
+
+    @property
+    def build_number(self) -> str:
+        """The number of the Actor's one build."""
+        return f"{self.version}.1"
+
+    def check_build(self, build: str) -> None:
+        """Refuse a build tag or number that is not this Actor's.
+
+        Raises:
+            Fault: 404 `unknown-build-tag`.
+        """
+        if build not in (self.build_tag, "latest", self.version, self.build_number):
+            raise Fault(404, "unknown-build-tag", f'Build with tag "{build}" was not found. Has the Actor been built?')
+
+
+class Catalog:
+    """All Actors, by id and by name."""
+
+    def __init__(self, actors: Iterable[Actor], username: str) -> None:
+        self._username = username
+        self._by_id = {actor.id: actor for actor in actors}
+        self._by_name = {actor.full_name.lower(): actor for actor in self._by_id.values()}
+
+    def find(self, address: str) -> Actor | None:
+        """Return the Actor with this id, `username~name`, `username/name` or `~name`."""
+        if (actor := self._by_id.get(address)) is not None:
+            return actor
+        username, _, name = address.replace("~", "/").partition("/")
+        return self._by_name.get(f"{username or self._username}/{name}".lower())
+
+    def __iter__(self) -> Iterator[Actor]:
+        return iter(self._by_id.values())
+
+
+def load_catalog(settings: ServerSettings) -> Catalog:
+    """Read all Actors that the settings name, and the bundled ones; later ones take the place of earlier ones.
+
+    Raises:
+        ConfigError: a directory is no Actor, or its definition cannot be used.
+    """
+    bundled = [_read_actor(_BUNDLED_DIR / folder, username) for folder, username in _BUNDLED.items()]
+    own = [_read_actor(folder, settings.username) for path in settings.actors for folder in _actor_folders(path)]
+    inline = [_inline_actor(name, coroutine) for name, coroutine in settings.inline_actors.items()]
+    return Catalog([*bundled, *own, *inline], settings.username)
+
+
+def _inline_actor(full_name: str, coroutine: InlineActor) -> Actor:
+    username, slash, name = full_name.partition("/")
+    if not (slash and username and name):
+        raise ConfigError(f'an inline Actor is named "user/name", not "{full_name}"')
+    return Actor(username=username, name=name, title=name, default_memory_mb=_INLINE_MEMORY_MB, runner=coroutine)
+
+
+def _actor_folders(path: Path) -> list[Path]:
+    if _is_actor(path):
+        return [path]
+    found = sorted(folder for folder in path.iterdir() if _is_actor(folder)) if path.is_dir() else []
+    if not found:
+        raise ConfigError(f"{path} neither is an Actor nor holds any (a directory with .actor/actor.json)")
+    return found
+
+
+def _is_actor(folder: Path) -> bool:
+    return (folder / ".actor" / "actor.json").is_file()
+
+
+def _read_actor(folder: Path, username: str) -> Actor:
+    file = folder / ".actor" / "actor.json"
+    try:
+        definition = _read_json(file)
+        return _define(folder.resolve(), username, definition)
+    except (OSError, ValueError, Fault) as error:
+        reason = error.message if isinstance(error, Fault) else str(error)
+        raise ConfigError(f"this Actor cannot be used: {reason}", file=file) from error
+
+
+def _define(folder: Path, username: str, definition: JsonObject) -> Actor:
+    name = check_name(definition.get("name"), "Actor")
+    schema = _read_input_schema(folder, definition)
+    return Actor(
+        username=username,
+        name=name,
+        title=str(definition.get("title") or name),
+        description=str(definition.get("description") or ""),
+        version=_version(definition.get("version", "0.0")),
+        build_tag=str(definition.get("buildTag") or "latest"),
+        input_schema=InputSchema(schema) if schema else None,
+        default_memory_mb=_memory(definition, "defaultMemoryMbytes", None),
+        min_memory_mb=_memory(definition, "minMemoryMbytes", 128) or 128,
+        max_memory_mb=_memory(definition, "maxMemoryMbytes", 32768) or 32768,
+        runner=LocalCommand(argv=_find_command(folder, definition), cwd=folder, variables=_variables(definition)),
+        definition=definition,
+    )
+
+
+def _version(value: object) -> str:
+    if not _VERSION.fullmatch(str(value)):
+        raise ValueError(f'"version" must have the form 0.1, not {value!r}')
+    return str(value)
+
+
+def _memory(definition: JsonObject, key: str, default: int | None) -> int | None:
+    # The platform also takes expressions over the input here; those are left to the default.
+    value = definition.get(key)
+    return value if isinstance(value, int) else default
+
+
+def _variables(definition: JsonObject) -> dict[str, str]:
+    given = definition.get("environmentVariables") or {}
+    return {str(name): str(value) for name, value in given.items()}
+
+
+def _read_input_schema(folder: Path, definition: JsonObject) -> JsonObject | None:
+    named = definition.get("input", definition.get("inputSchema"))
+    if isinstance(named, dict):
+        return named
+    candidates = [named] if isinstance(named, str) else ["INPUT_SCHEMA.json", "../INPUT_SCHEMA.json"]
+    for candidate in candidates:
+        file = (folder / ".actor" / candidate).resolve()
+        if not file.is_relative_to(folder):
+            raise ValueError(f"the input schema {candidate} lies outside of the Actor's directory")
+        if file.is_file() or named is not None:
+            return _read_json(file)
+    return None
+
+
+def _read_json(file: Path) -> JsonObject:
+    text = _JSON_EXTRAS.sub(lambda match: match[1] or "", file.read_text("utf-8-sig"))
+    value: Any = orjson.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"{file.name} must hold an object")
+    return value
+
+
+def _find_command(folder: Path, definition: JsonObject) -> tuple[str, ...]:
+    """Return the command: an explicit `localCommand`, else package.json's start script, else a Python package."""
+    command = definition.get("localCommand")
+    if isinstance(command, list) and command:
+        return tuple(str(part) for part in command)
+    package = folder / "package.json"
+    if package.is_file() and (script := (_read_json(package).get("scripts") or {}).get("start")):
+        return ("/bin/sh", "-c", f'PATH="$PWD/node_modules/.bin:$PATH"; {script}')
+    packages = sorted(main.parent for main in folder.glob("*/__main__.py"))
+    if packages:
+        return (sys.executable, "-m", packages[0].name)
+    if (folder / "__main__.py").is_file():
+        return (sys.executable, str(folder))
+    raise ValueError(
+        "nothing to run: no package.json start script, no Python package with __main__.py, no localCommand"
+    )

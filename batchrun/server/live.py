@@ -1,0 +1,106 @@
+"""A Run while it lives: the only state of Runs held in memory; an ended one is a row."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import anyio
+
+from batchrun.model import JsonObject, RunStatus
+from batchrun.server.catalog import Actor
+from batchrun.server.database import Database
+from batchrun.server.ids import iso, now_ms
+from batchrun.server.tables import runs
+
+#: Characters of a status message and of a log at most. Source: account limits.
+MAX_STATUS_MESSAGE_LENGTH = 1000
+MAX_LOG_BYTES = 10_485_760
+#: Exit code of a process ended by SIGKILL, and of an exception in an Actor's code under the SDK.
+EXIT_KILLED = 137
+EXIT_RAISED = 91
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How a Run's work came to its end."""
+
+    status: RunStatus
+    exit_code: int | None = None
+    #: Shown unless the Actor has set a terminal message of its own.
+    message: str
+
+
+def ending_of(exit_code: int) -> Ending:
+    """Return the ending that an exit code means."""
+    if exit_code == 0:
+        return Ending(status=RunStatus.SUCCEEDED, exit_code=0, message="Actor succeeded")
+    return Ending(
+        status=RunStatus.FAILED, exit_code=exit_code, message=f"The Actor process failed with exit code {exit_code}"
+    )
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class LiveRun:
+    """One Run that has not ended."""
+
+    #: The Run as the API shows it.
+    doc: JsonObject
+    extras: JsonObject
+    actor: Actor
+    #: The merged input as stored, for an inline Actor.
+    input_body: bytes | None
+    #: On the loop's clock: when this life of the Run began, and when its time is up.
+    began: float
+    deadline: float
+    #: Set once the end is committed and shows.
+    ended: anyio.Event = field(default_factory=anyio.Event)
+    #: Around the Actor's work; cancelled to abort it.
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    #: Replaced with each new log chunk, so that followers of the log can wait for the next.
+    log_grown: anyio.Event = field(default_factory=anyio.Event)
+    log_bytes: int = 0
+    max_memory_bytes: int = 0
+    cpu_s: float = 0.0
+
+    @property
+    def id(self) -> str:
+        """The Run's id."""
+        return str(self.doc["id"])
+
+    @property
+    def memory_mb(self) -> int:
+        """What the Run has reserved."""
+        return int(self.doc["options"]["memoryMbytes"])
+
+    @property
+    def status(self) -> RunStatus:
+        """Where the Run stands."""
+        return RunStatus(self.doc["status"])
+
+    def change(self, changes: JsonObject) -> None:
+        """Set properties that the Run's owner may set; a status message is cut to the platform's length."""
+        self.doc |= changes
+        if message := self.doc.get("statusMessage"):
+            self.doc["statusMessage"] = message[:MAX_STATUS_MESSAGE_LENGTH]
+
+
+async def mark_status(database: Database, live: LiveRun, status: RunStatus) -> None:
+    """Show and keep a status on the way."""
+    live.doc["status"] = status.value
+    await database.write(runs.update_live, dict(live.doc))
+
+
+async def append_log(database: Database, live: LiveRun, text: str) -> None:
+    """Append lines, each with its time, up to the platform's limit on a log."""
+    at = iso(now_ms())
+    body = "".join(f"{at} {line}\n" for line in text.splitlines()).encode(errors="replace")
+    room = MAX_LOG_BYTES - live.log_bytes
+    if not body or room <= 0:
+        return
+    live.log_bytes += len(body)
+    await database.write(runs.append_log, live.id, body[:room])
+    grown, live.log_grown = live.log_grown, anyio.Event()
+    grown.set()
+
+
+#: Does a Run's work: returns how it ended, unless cancelled.
+Runner = Callable[[LiveRun], Awaitable[Ending]]

@@ -140,8 +140,6 @@ class JobsConfig(_Section):
     """Turns a row into an override: strings hold {{column}}, {{n:int}}, {{tags:split(|)}}, {{x:json?}}."""
     matrix: dict[_Name, Annotated[list[Any], Field(min_length=1)]] = {}
     """Multiplies every line by every combination of these lists."""
-    has_priority: bool = False
-    """Whether lines carry @priority, to be ordered within a look-ahead of 10,000 lines."""
     merge: Literal["shallow", "deep"] = "shallow"
     """How an override meets the task's input: as the API does it (top level), or merged in depth by us."""
     on_bad_line: Literal["stop", "record"] = "stop"
@@ -157,8 +155,10 @@ class LimitsConfig(_Section):
     """Most Runs live at once; "auto" takes what the account has free."""
     leave_free_runs: Annotated[int, Field(ge=0)] = 1
     """With "auto": Runs of the account that are left to others; one is always ours."""
-    start_rate: Annotated[float, Field(gt=0, le=400)] = 380.0
+    start_rate: Annotated[float, Field(gt=0)] = 380.0
     """Most starts per second; the platform allows 400 per task."""
+    request_rate: Annotated[float, Field(gt=0)] = 3958.0
+    """Most requests per second of all kinds; the platform allows 250,000 per minute and account."""
     max_open_polls: _PositiveInt = 1000
     """Most requests that wait for the end of a Run at once."""
     start_horizon_s: _Seconds = 60.0
@@ -284,9 +284,7 @@ def read_token(api: ApiConfig, environ: Mapping[str, str] = os.environ) -> Secre
         try:
             token = api.token_file.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                f"cannot be read: {_reason(error)}", key="api.token_file", file=api.token_file
-            ) from error
+            raise ConfigError(f"cannot be read: {_reason(error)}", key="api.token_file", file=api.token_file) from error
     token = token.strip()
     if not token.isascii() or not token.isprintable() or " " in token:
         raise ConfigError(f"the token in {source} holds characters that no token has; copy it again")
@@ -417,9 +415,7 @@ def _problem(kind: str, message: str, key: str) -> str:
         return "is missing"
     if kind == "extra_forbidden":
         return f"is not a known key{_did_you_mean(key)}"
-    return (
-        message.removeprefix("Value error, ").removeprefix("Assertion failed, ").replace("Input", "the value")
-    )
+    return message.removeprefix("Value error, ").removeprefix("Assertion failed, ").replace("Input", "the value")
 
 
 def _did_you_mean(key: str) -> str:

@@ -125,3 +125,17 @@ class TransportError(BatchrunError):
 
 class ConnectFailed(TransportError):
     """The connection never stood (DNS, refused, unreachable, TLS): nothing took effect."""
+
+
+def first_error(group: BaseExceptionGroup[BaseException]) -> BatchrunError:
+    """Return the first error of ours in a group; the others are its consequences.
+
+    Raises:
+        BaseExceptionGroup: it holds none: a bug, which is not to be hidden.
+    """
+    for error in group.exceptions:
+        if isinstance(error, BatchrunError):
+            return error
+        if isinstance(error, BaseExceptionGroup) and error.subgroup(BatchrunError) is not None:
+            return first_error(error)
+    raise group

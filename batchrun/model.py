@@ -8,6 +8,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, NewType
 
+import orjson
+
 JobKey = NewType("JobKey", str)
 #: The job's row in the ledger; counts up in order of admission.
 JobId = NewType("JobId", int)
@@ -170,3 +172,151 @@ class Attempt:
     #: Stored items of its dataset that are committed to the item file.
     items_offset: int = 0
     items_count: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Items:
+    """What a Run left in its dataset, as far as it was collected."""
+
+    #: Items that were collected.
+    count: int
+    dataset_id: DatasetId | None
+    #: The items themselves, where the record is to hold them.
+    values: list[Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Why a job did not succeed."""
+
+    #: An API error type, or a word of ours (bad-line, run-failed, run-lost).
+    type: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """The line that reports a settled job. Its keys are a public format and only ever added to."""
+
+    #: None for a bad line.
+    key: JobKey | None
+    line: int
+    round: int = 1
+    group: str | None = None
+    meta: Any = None
+    outcome: Outcome
+    attempts: tuple[Attempt, ...] = ()
+    #: The last Run, in the API's own fields.
+    run: JsonObject | None = None
+    #: The OUTPUT value, where it was asked for.
+    output: Any = None
+    items: Items | None = None
+    error: Problem | None = None
+    admitted_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    #: Sum of the attempts' costs as known now; None when none of them is known.
+    cost_usd: float | None = None
+    #: Whether the platform can still change the cost.
+    cost_is_final: bool = False
+
+    def as_line(self) -> bytes:
+        """Return the record as one line of JSON, line end included."""
+        return orjson.dumps(self._as_json(), option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE)
+
+    def _as_json(self) -> JsonObject:
+        return {
+            "v": 1,
+            "key": self.key,
+            "line": self.line,
+            "round": self.round,
+            "group": self.group,
+            "meta": self.meta,
+            "outcome": self.outcome,
+            "attempts": [_attempt_json(attempt) for attempt in self.attempts],
+            "run": self.run,
+            "output": self.output,
+            "items": _items_json(self.items),
+            "error": {"type": self.error.type, "message": self.error.message} if self.error else None,
+            "times": {
+                "admitted_at": self.admitted_at,
+                "started_at": self.started_at,
+                "finished_at": self.finished_at,
+                "queued_s": _seconds_between(self.admitted_at, self.started_at),
+                "run_s": _seconds_between(self.started_at, self.finished_at),
+            },
+            "cost_usd": self.cost_usd,
+            "cost_source": "unknown" if self.cost_usd is None else "platform",
+            "cost_is_final": self.cost_is_final,
+        }
+
+
+def _attempt_json(attempt: Attempt) -> JsonObject:
+    return {
+        "attempt_no": attempt.attempt_no,
+        "run_id": attempt.run_id,
+        "status": attempt.status,
+        "intended_at": attempt.intended_at,
+        "started_at": attempt.started_at,
+        "finished_at": attempt.finished_at,
+        "cost_usd": attempt.cost_usd,
+    }
+
+
+def _items_json(items: Items | None) -> JsonObject | None:
+    if items is None:
+        return None
+    values = {} if items.values is None else {"values": items.values}
+    return {"count": items.count, "dataset_id": items.dataset_id, **values}
+
+
+def _seconds_between(earlier: datetime | None, later: datetime | None) -> float | None:
+    """Return the seconds from one time to another; 0 where two clocks disagree about the order."""
+    if earlier is None or later is None:
+        return None
+    return max(0.0, round((later - earlier).total_seconds(), 3))
+
+
+class Ending(StrEnum):
+    """Why a process stopped working on its batch."""
+
+    #: Nothing is left to do.
+    FINISHED = "finished"
+    #: Some starts stay in doubt; everything else is done.
+    IN_DOUBT = "in_doubt"
+    #: Stopped from outside; the batch can be resumed.
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What a batch has come to; counts cover its earlier processes too."""
+
+    ending: Ending
+    #: Settled jobs by outcome.
+    outcomes: dict[Outcome, int]
+    #: Lines that repeat a job of another line.
+    duplicates: int
+    #: Jobs admitted and not settled.
+    open_jobs: int
+    #: Runs of ours that go on, as far as they are known or may exist.
+    live_runs: int
+    #: Items collected from settled jobs.
+    items: int
+    #: Jobs that succeeded with no item at all.
+    empty_successes: int
+    #: Known costs of settled jobs, in US dollars.
+    cost_usd: float
+    #: Settled jobs with Runs whose cost the platform did not tell.
+    unknown_costs: int
+    out_dir: str
+
+    @property
+    def settled(self) -> int:
+        """How many jobs are settled."""
+        return sum(self.outcomes.values())
+
+    @property
+    def has_succeeded(self) -> bool:
+        """Whether everything is done and every job succeeded."""
+        return self.ending is Ending.FINISHED and self.settled == self.outcomes.get(Outcome.SUCCEEDED, 0)

@@ -1,6 +1,7 @@
 """HTTP with the Apify API over aiohttp: starts are sent once, reads are retried until they succeed.
 
-It owns connections, the account's and the listings' tokens, and the mapping of aiohttp's errors to ours. It knows nothing of jobs, slots or the ledger.
+It owns connections, the account's and the listings' tokens, and the mapping of aiohttp's errors to ours. It knows
+nothing of jobs, slots or the ledger.
 """
 
 import random
@@ -25,12 +26,10 @@ from batchrun.apify.throttle import Throttle
 from batchrun.errors import ApiError, ConnectFailed, NotFound, RateLimited, ServerFailed, TransportError
 from batchrun.model import DatasetId, JsonObject, Mark, Run, RunId, RunOptions, StoreId, TaskId
 from batchrun.policy.retry import Backoff
-from batchrun.policy.token_bucket import SHARE_OF_LIMIT, TokenBucket
+from batchrun.policy.token_bucket import TokenBucket
 
 #: Requests per second that the API allows for one task's list of Runs, one Run, one dataset.
 LISTING_LIMIT_PER_S = 60
-#: The API's 250,000 requests per minute and account, less a margin.
-REQUEST_RATE_PER_S = 250_000 / 60 * SHARE_OF_LIMIT
 #: Longest wait for a connection to stand.
 CONNECT_TIMEOUT_S = 30.0
 #: Longest silence on a connection, beyond the time the server was asked to wait.
@@ -66,8 +65,9 @@ class ApifyClient:
 
     def __init__(self, session: aiohttp.ClientSession, base_url: str, *, request_rate_per_s: float) -> None:
         self._session = session
-        base = base_url.rstrip("/").removesuffix("/v2")
-        self._base = f"{base}/v2"
+        self.base_url = base_url.rstrip("/").removesuffix("/v2")
+        #: What went wrong with the last request that got no answer; empty while all is well.
+        self.last_failure = ""
         self._account = Throttle(TokenBucket(rate_per_s=request_rate_per_s, burst=200))
         self._listing = Throttle(TokenBucket.below_limit(LISTING_LIMIT_PER_S))
         self._failures_in_a_row = 0
@@ -155,9 +155,7 @@ class ApifyClient:
         page = {**query, "offset": str(offset), "limit": str(wire.MAX_LIST_LIMIT)}
         return await self._read(path, _runs, query=page)
 
-    async def get_items(
-        self, dataset_id: DatasetId, *, offset: int, limit: int, query: Mapping[str, str]
-    ) -> ItemsPage:
+    async def get_items(self, dataset_id: DatasetId, *, offset: int, limit: int, query: Mapping[str, str]) -> ItemsPage:
         """Read one page of a dataset; `query` holds the API's own view parameters (clean, fields, …)."""
         return await self._read(
             f"/datasets/{wire.segment(dataset_id)}/items",
@@ -232,8 +230,8 @@ class ApifyClient:
         self.requests += 1
         try:
             answer = await self._exchange(method, path, query or {}, body, headers, silence_s)
-        except TransportError:
-            self._note_failure()
+        except TransportError as error:
+            self._note_failure(error)
             raise
         self._note_success()
         self._note_clock(answer.headers.get("Date"))
@@ -256,7 +254,7 @@ class ApifyClient:
         headers: Mapping[str, str] | None,
         silence_s: float,
     ) -> _Answer:
-        url = yarl.URL(self._base + path, encoded=True)
+        url = yarl.URL(f"{self.base_url}/v2{path}", encoded=True)
         timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_S, sock_read=silence_s)
         try:
             async with self._session.request(
@@ -283,14 +281,16 @@ class ApifyClient:
         except (ValueError, TypeError):
             _log.debug("date_unreadable", date=date)
 
-    def _note_failure(self) -> None:
+    def _note_failure(self, error: TransportError) -> None:
+        self.last_failure = str(error)
         self._failures_in_a_row += 1
         if self._failures_in_a_row == OUTAGE_AFTER:
             self._outage_since = anyio.current_time()
-            _log.warning("api_unreachable", base_url=self._base)
+            _log.warning("api_unreachable", base_url=self.base_url, reason=self.last_failure)
 
     def _note_success(self) -> None:
         self._failures_in_a_row = 0
+        self.last_failure = ""
         if self._outage_since is not None:
             _log.warning("api_reachable", after_s=round(anyio.current_time() - self._outage_since, 1))
             self._outage_since = None
@@ -339,7 +339,7 @@ def _reason(error: BaseException) -> str:
 
 @asynccontextmanager
 async def open_client(
-    base_url: str, token: SecretStr | None, *, request_rate_per_s: float = REQUEST_RATE_PER_S
+    base_url: str, token: SecretStr | None, *, request_rate_per_s: float
 ) -> AsyncIterator[ApifyClient]:
     """Open a client; its connections close with the context.
 

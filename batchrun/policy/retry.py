@@ -27,7 +27,7 @@ class Backoff:
         uniform(d, 2d), the same shape.
         """
         # Beyond 2**60 a float would overflow long after the cap was reached.
-        ceiling_s = min(self.max_s, 2 * self.first_s * 2 ** min(n - 1, 60))
+        ceiling_s = min(self.max_s, 2.0 * self.first_s * float(2 ** min(n - 1, 60)))
         return ceiling_s * (0.5 + 0.5 * uniform)
 
 
@@ -40,9 +40,7 @@ class RetryPolicy:
     on: frozenset[Outcome]
     backoff: Backoff
 
-    def wait_before_next(
-        self, outcome: Outcome, attempt_no: int, random: Callable[[], float]
-    ) -> float | None:
+    def wait_before_next(self, outcome: Outcome, attempt_no: int, random: Callable[[], float]) -> float | None:
         """Return the seconds until the next attempt, or None when `outcome` is final.
 
         Args:

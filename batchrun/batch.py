@@ -1,0 +1,323 @@
+"""A batch, composed: configuration -> platform, job file, ledger and engine -> records and a summary."""
+
+import os
+import types
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import anyio
+from anyio.abc import TaskGroup
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from batchrun.apify.client import ApifyClient
+from batchrun.apify.wire import Account
+from batchrun.config import Config, OutputConfig
+from batchrun.engine.attempt import JobRunner, Work
+from batchrun.engine.collect import Collector, OutputPlan
+from batchrun.engine.follow import Follower
+from batchrun.engine.progress import Progress
+from batchrun.engine.reconcile import Reconciler
+from batchrun.engine.scheduler import Scheduler
+from batchrun.engine.slots import Slots
+from batchrun.engine.start_gate import StartGate
+from batchrun.errors import BatchrunError, first_error
+from batchrun.files.sink import explain
+from batchrun.job_source import FileSource, check_before_start, open_source
+from batchrun.ledger.commit import ECHO, GroupCommit, Journal, open_commit, open_journal
+from batchrun.ledger.lock import locked
+from batchrun.model import Ending, Record, Summary
+from batchrun.platform import SERVER_DIR, Task, find_task, open_platform, read_account
+from batchrun.policy.retry import Backoff, RetryPolicy
+from batchrun.policy.token_bucket import BURST_SHARE, TokenBucket
+from batchrun.report.summary import read_summary
+from batchrun.resume import check_identity, take_up
+from batchrun.server import InlineActor
+
+#: Records that wait for a slow consumer before starts slow down.
+RECORD_BUFFER = 100
+#: Slots where the account does not tell its limit.
+SLOTS_IF_UNKNOWN = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """What is known before the first start."""
+
+    account: Account
+    task: Task
+    max_concurrent_runs: int
+    #: Jobs of the file, about; None where that cannot be told cheaply.
+    job_count: int | None
+    #: Jobs that earlier processes settled, and that they left open.
+    settled_before: int
+    open_before: int
+    #: Properties of the task's input whose nested fields a shallow merge erases.
+    lost_fields: tuple[str, ...]
+
+
+class Batch:
+    """An open batch, made by `open_batch`: `run` it, or iterate over its records, once.
+
+    Leaving the context early leaves Runs running and noted; the same batch opened again goes on with them.
+    """
+
+    def __init__(self, *, opening: Opening, out_dir: Path, engine: "_Engine", children: TaskGroup) -> None:
+        self.opening = opening
+        self.out_dir = out_dir
+        self.progress = engine.progress
+        self._engine = engine
+        self._children = children
+        self._records = engine.records
+        self._is_begun = False
+        self._is_stopped = False
+        self._failure: BatchrunError | None = None
+
+    @property
+    def live_runs(self) -> int:
+        """Runs that are live or being started, as far as this process knows."""
+        return self._engine.gate.live
+
+    def stop_starting(self) -> None:
+        """Start nothing more; the batch ends when the live Runs have ended and are settled."""
+        self._is_stopped = True
+        self._engine.scheduler.stop_starting()
+
+    async def run(self) -> Summary:
+        """Carry the batch out to its end.
+
+        Raises:
+            BatchRefused: the platform refused the batch; it can be resumed.
+            OutputError: this machine got in the way; it can be resumed.
+        """
+        async for _ in self:
+            pass
+        return await self.summary()
+
+    def __aiter__(self) -> Self:
+        """Carry the batch out, yielding each record once it is durable; a slow consumer slows starts."""
+        if not self._is_begun:
+            self._is_begun = True
+            self._children.start_soon(self._carry_out)
+        return self
+
+    async def __anext__(self) -> Record:
+        try:
+            return await self._records.receive()
+        except anyio.EndOfStream:
+            if self._failure is not None:
+                raise self._failure from None
+            raise StopAsyncIteration from None
+
+    async def _carry_out(self) -> None:
+        try:
+            await self._engine.run()
+        except* BatchrunError as group:
+            self._failure = first_error(group)
+
+    async def summary(self) -> Summary:
+        """Return what the batch has come to, its earlier processes included."""
+        return await anyio.to_thread.run_sync(read_summary, self.out_dir, self._ending())
+
+    def _ending(self) -> Ending:
+        if self._is_stopped:
+            return Ending.INTERRUPTED
+        return Ending.IN_DOUBT if self._engine.scheduler.left_open else Ending.FINISHED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Engine:
+    """The engine's parts, put together for one batch."""
+
+    scheduler: Scheduler
+    reconciler: Reconciler
+    gate: StartGate
+    progress: Progress
+    resumed: Sequence[Work]
+    sending: MemoryObjectSendStream[Record]
+    records: MemoryObjectReceiveStream[Record]
+
+    async def run(self) -> None:
+        async with self.sending, anyio.create_task_group() as children:
+            children.start_soon(self.reconciler.run)
+            await self.scheduler.run(self.resumed)
+            children.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def open_batch(
+    config: Config,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    inline_actors: Mapping[str, InlineActor] = types.MappingProxyType({}),
+) -> AsyncIterator[Batch]:
+    """Open a batch, new or begun earlier; nothing is started before it is run or iterated over.
+
+    Args:
+        config: what `load_config` returned.
+        environ: holds the token (APIFY_TOKEN).
+        inline_actors: coroutines that the embedded server carries out as Actors, by full name.
+
+    Raises:
+        ConfigError: the configuration does not fit the batch that was begun, or the existing task.
+        JobFileError: the job file cannot be read, or has bad lines and nothing was started yet.
+        BatchRefused: the platform does not accept the token or knows no such task.
+        OutputError: the output directory is in use, cannot be written, or is damaged.
+    """
+    out_dir = config.out_dir
+    async with AsyncExitStack() as stack:
+        await check_before_start(config)
+        await anyio.to_thread.run_sync(_make_directory, out_dir)
+        await _enter_in_thread(stack, locked(out_dir))
+        journal = await stack.enter_async_context(open_journal(out_dir))
+        client = await stack.enter_async_context(
+            open_platform(
+                config.api,
+                environ=environ,
+                request_rate_per_s=config.limits.request_rate,
+                server=config.server,
+                server_dir=out_dir / SERVER_DIR,
+                inline_actors=inline_actors,
+            )
+        )
+        account = await read_account(client)
+        task = await find_task(client, config.task)
+        await anyio.to_thread.run_sync(check_identity, journal.ledger, config, task)
+        source = await stack.enter_async_context(open_source(config, task.input, journal))
+        resumed = await anyio.to_thread.run_sync(take_up, journal, source.job_file)
+        commit = await stack.enter_async_context(open_commit(journal))
+        children = await stack.enter_async_context(anyio.create_task_group())
+        opening = await anyio.to_thread.run_sync(_opening, config, account, task, journal, source)
+        engine = _compose(config, opening, client, commit, source, resumed, echoes=journal.ledger.fact(ECHO))
+        stack.callback(engine.records.close)
+        yield Batch(opening=opening, out_dir=out_dir, engine=engine, children=children)
+        children.cancel_scope.cancel()
+
+
+async def _enter_in_thread(stack: AsyncExitStack, context: AbstractContextManager[None]) -> None:
+    await anyio.to_thread.run_sync(context.__enter__)
+    stack.push(context.__exit__)
+
+
+def _make_directory(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise explain(error, directory) from error
+
+
+def _opening(config: Config, account: Account, task: Task, journal: Journal, source: FileSource) -> Opening:
+    open_before = len(journal.ledger.open_jobs())
+    return Opening(
+        account=account,
+        task=task,
+        max_concurrent_runs=_slot_count(config, account, open_before),
+        job_count=source.count_estimate(),
+        settled_before=sum(journal.ledger.count_outcomes().values()),
+        open_before=open_before,
+        lost_fields=source.job_file.lost_fields,
+    )
+
+
+def _slot_count(config: Config, account: Account, ours: int) -> int:
+    """Return how many Runs may be live: what was asked for, or what the account has free; one is always ours."""
+    wanted = config.limits.max_concurrent_runs
+    if wanted != "auto":
+        return wanted
+    if account.max_concurrent_runs is None:
+        return SLOTS_IF_UNKNOWN
+    others = max(0, (account.live_runs or 0) - ours)
+    return max(1, account.max_concurrent_runs - others - config.limits.leave_free_runs)
+
+
+def _compose(
+    config: Config,
+    opening: Opening,
+    client: ApifyClient,
+    commit: GroupCommit,
+    source: FileSource,
+    resumed: Sequence[Work],
+    *,
+    echoes: bool | None,
+) -> _Engine:
+    sending, records = anyio.create_memory_object_stream[Record](RECORD_BUFFER)
+    gate = StartGate(_start_bucket(config.limits.start_rate))
+    progress = Progress(settled_before=opening.settled_before)
+    reconciler = Reconciler(
+        client,
+        commit,
+        task_id=opening.task.id,
+        start_horizon_s=config.limits.start_horizon_s,
+        listing_lag_s=config.limits.listing_lag_s,
+        echoes=echoes,
+    )
+    runner = JobRunner(
+        client=client,
+        ledger=commit,
+        gate=gate,
+        follower=Follower(client, max_open_polls=config.limits.max_open_polls),
+        reconciler=reconciler,
+        collector=Collector(client, commit, _output_plan(config.output)),
+        progress=progress,
+        task_id=opening.task.id,
+        options=config.run.as_options(),
+        retry=_retry_policy(config),
+    )
+    scheduler = Scheduler(
+        source=source,
+        ledger=commit,
+        runner=runner,
+        slots=Slots(opening.max_concurrent_runs),
+        gate=gate,
+        progress=progress,
+        on_record=sending.send,
+    )
+    return _Engine(
+        scheduler=scheduler,
+        reconciler=reconciler,
+        gate=gate,
+        progress=progress,
+        resumed=resumed,
+        sending=sending,
+        records=records,
+    )
+
+
+def _start_bucket(rate_per_s: float) -> TokenBucket:
+    return TokenBucket(rate_per_s=rate_per_s, burst=max(1, int(rate_per_s * BURST_SHARE)))
+
+
+def _retry_policy(config: Config) -> RetryPolicy:
+    retry = config.retry
+    return RetryPolicy(
+        max_attempts=retry.max_attempts,
+        on=frozenset(retry.on),
+        backoff=Backoff(first_s=retry.backoff_s, max_s=retry.max_backoff_s),
+    )
+
+
+def _output_plan(output: OutputConfig) -> OutputPlan:
+    lists = {name: getattr(output, name) for name in ("fields", "omit", "unwind", "flatten")}
+    query = {name: ",".join(value) for name, value in lists.items() if value}
+    if output.clean:
+        query["clean"] = "true"
+    return OutputPlan(
+        items=output.items,
+        max_inline_items=output.max_inline_items,
+        page_size=output.page_size,
+        is_value_wanted=output.value,
+        query=query,
+    )
+
+
+async def run_batch(
+    config: Config,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    inline_actors: Mapping[str, InlineActor] = types.MappingProxyType({}),
+) -> Summary:
+    """Carry a batch out to its end, or go on with one that was begun; see `open_batch` for errors."""
+    async with open_batch(config, environ=environ, inline_actors=inline_actors) as batch:
+        return await batch.run()

@@ -1,0 +1,1 @@
+"""The engine: from a job to its record. It meets the outside through the protocols in `ports`."""

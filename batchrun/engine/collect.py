@@ -1,0 +1,135 @@
+"""The output of a finished Run: pages of its dataset, and its OUTPUT value."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+import structlog
+
+from batchrun.engine.ports import Ledger, RunClient
+from batchrun.errors import ApiError, BatchRefused, NotFound
+from batchrun.model import Attempt, DatasetId, Items, Job, JobId, Outcome, Run, StoreId
+
+OUTPUT_KEY = "OUTPUT"
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputPlan:
+    """What is collected of every Run."""
+
+    #: "file", "inline" or "none".
+    items: str
+    max_inline_items: int
+    page_size: int
+    is_value_wanted: bool
+    #: The API's own view parameters: clean, fields, omit, unwind, flatten.
+    query: Mapping[str, str]
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether a page may hold fewer or more items than it covers stored ones."""
+        return "clean" in self.query or "unwind" in self.query
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collected:
+    """What a Run left."""
+
+    items: Items | None = None
+    output: Any = None
+    #: Lines for the item file that are not written yet: they go with the record.
+    item_lines: bytes = b""
+
+
+class Collector:
+    """Collects the output of Runs; the pages of many jobs interleave in one item file."""
+
+    def __init__(self, client: RunClient, ledger: Ledger, plan: OutputPlan) -> None:
+        self._client = client
+        self._ledger = ledger
+        self._plan = plan
+
+    async def collect(self, job: Job, job_id: JobId, attempt: Attempt, run: Run, outcome: Outcome) -> Collected:
+        """Collect from a terminal Run, whatever its status: it is paid data.
+
+        Raises:
+            BatchRefused: the platform will not hand it out.
+        """
+        try:
+            output = await self._value(run.store_id)
+            if run.dataset_id is None or self._plan.items == "none":
+                return Collected(output=output)
+            if self._plan.items == "inline":
+                return Collected(output=output, items=await self._inline(run.dataset_id))
+            tag = _item_tag(job, run, outcome)
+            written, lines = await self._to_file(job_id, attempt, run.dataset_id, tag)
+        except NotFound as error:
+            _log.warning("output_missing", run_id=run.id, error=str(error))
+            return Collected()
+        except ApiError as error:
+            raise BatchRefused(f"the output of Run {run.id} cannot be read: {error}") from error
+        items = Items(count=written.items_count, dataset_id=run.dataset_id)
+        return Collected(output=output, items=items, item_lines=lines)
+
+    async def _value(self, store_id: StoreId | None) -> Any:
+        if not self._plan.is_value_wanted or store_id is None:
+            return None
+        return await self._client.get_value(store_id, OUTPUT_KEY)
+
+    async def _to_file(
+        self, job_id: JobId, attempt: Attempt, dataset_id: DatasetId, tag: dict[str, Any]
+    ) -> tuple[Attempt, bytes]:
+        """Write page after page, each with a note of where the next begins; the last one is left to the record."""
+        lines = b""
+        offset = attempt.items_offset
+        while True:
+            items, next_offset, is_last = await self._page(dataset_id, offset)
+            if items and lines:
+                await self._ledger.write_items(job_id, attempt, lines)
+                lines = b""
+            if items:
+                lines = b"".join([_item_line(item, tag) for item in items])
+                attempt = replace(attempt, items_offset=next_offset, items_count=attempt.items_count + len(items))
+            if is_last:
+                return attempt, lines
+            offset = next_offset
+
+    async def _inline(self, dataset_id: DatasetId) -> Items:
+        values: list[Any] = []
+        offset, is_last = 0, False
+        while not is_last and len(values) < self._plan.max_inline_items:
+            items, offset, is_last = await self._page(dataset_id, offset)
+            values += items
+        del values[self._plan.max_inline_items :]
+        return Items(count=len(values), dataset_id=dataset_id, values=values)
+
+    async def _page(self, dataset_id: DatasetId, offset: int) -> tuple[list[Any], int, bool]:
+        """Return items, the offset after them, and whether they are the last.
+
+        The end is an empty page: the platform's counters lag. Filters run after paging, so a filtered page may be
+        empty before the end; there the counter, which by then has had time, decides.
+        """
+        limit = self._plan.page_size
+        page = await self._client.get_items(dataset_id, offset=offset, limit=limit, query=self._plan.query)
+        if not self._plan.is_filtered:
+            return page.items, offset + len(page.items), not page.items
+        is_last = not page.items and (page.total is None or offset + limit >= page.total)
+        return page.items, offset + limit, is_last
+
+
+def _item_tag(job: Job, run: Run, outcome: Outcome) -> dict[str, Any]:
+    meta = job.meta if isinstance(job.meta, dict) else {}
+    return {"_key": job.key, "_line": job.place.line, "_run": run.id, "_outcome": outcome, **meta}
+
+
+def _item_line(item: Any, tag: dict[str, Any]) -> bytes:
+    """Return one line: the item's own properties come first and are never overwritten by meta columns."""
+    line = (
+        {**tag, **item, **{name: tag[name] for name in ("_key", "_line", "_run", "_outcome")}}
+        if isinstance(item, dict)
+        else {"value": item, **tag}
+    )
+    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)

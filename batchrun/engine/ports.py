@@ -1,0 +1,98 @@
+"""What the engine asks of the outside, as narrow as it uses it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from batchrun.apify.client import ItemsPage
+from batchrun.ledger.commit import Admission, ReadTo
+from batchrun.model import (
+    Attempt,
+    BadLine,
+    DatasetId,
+    Job,
+    JobId,
+    Mark,
+    Record,
+    Run,
+    RunId,
+    RunOptions,
+    StoreId,
+    TaskId,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some lines of the job file, and how far it is read with them."""
+
+    entries: Sequence[Job | BadLine]
+    read_to: ReadTo
+
+
+class JobSource(Protocol):
+    """Where jobs come from, in chunks and only as they are needed."""
+
+    async def next_chunk(self, max_entries: int) -> Chunk | None:
+        """Return the next lines, or None at the end."""
+
+
+class Ledger(Protocol):
+    """Notes every intent before its effect; awaiting a method means that its note is durable."""
+
+    async def admit(self, entries: Sequence[Job | BadLine], read_to: ReadTo) -> Admission:
+        """Admit what is new among lines of the job file."""
+
+    async def intend(self, job_id: JobId, attempt_no: int, mark: Mark) -> Attempt:
+        """Note an attempt before its start request is sent."""
+
+    def withdraw(self, job_id: JobId, attempt_no: int) -> None:
+        """Take back an intent whose request certainly started nothing."""
+
+    def bind(self, job_id: JobId, attempt_no: int, run: Run) -> None:
+        """Note the id of the Run that an attempt started."""
+
+    def end(self, job_id: JobId, attempt_no: int, run: Run | None) -> None:
+        """Note how an attempt ended."""
+
+    def postpone(self, job_id: JobId, wait_s: float) -> None:
+        """Note that a job is not to be tried again for a while."""
+
+    async def write_items(self, job_id: JobId, attempt: Attempt, lines: bytes) -> None:
+        """Write one page of items; `attempt` says up to where."""
+
+    async def settle(self, job_id: JobId, record: Record, item_lines: bytes = b"") -> None:
+        """Write a job's record, with its last items, and note its outcome."""
+
+    def note_echo(self, echoes: bool) -> None:
+        """Note whether the platform shows the mark of a Run it started."""
+
+    async def run_ids_since(self, since: datetime) -> set[RunId]:
+        """Return the ids of Runs noted for attempts intended since."""
+
+
+class RunClient(Protocol):
+    """The platform, as far as a Run's life needs it."""
+
+    @property
+    def clock_ahead_s(self) -> float:
+        """How far the platform's clock is ahead of ours."""
+
+    async def start_run(self, task_id: TaskId, body: bytes, options: RunOptions, mark: Mark) -> Run:
+        """Start a Run; one request, whatever happens."""
+
+    async def get_run(self, run_id: RunId, *, wait_for_finish_s: int = 0) -> Run:
+        """Read a Run, when it ends or after the wait."""
+
+    async def list_runs(self, *, started_after: datetime, offset: int) -> list[Run]:
+        """List up to 1,000 of the account's Runs, oldest first."""
+
+    async def abort_run(self, run_id: RunId, *, gracefully: bool = False) -> Run:
+        """Abort a Run."""
+
+    async def get_items(self, dataset_id: DatasetId, *, offset: int, limit: int, query: Mapping[str, str]) -> ItemsPage:
+        """Read one page of a dataset."""
+
+    async def get_value(self, store_id: StoreId, key: str) -> Any:
+        """Read a stored value, or None."""

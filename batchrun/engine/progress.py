@@ -1,0 +1,41 @@
+"""What a batch has come to so far, as plain numbers for whoever looks on."""
+
+from dataclasses import dataclass, field
+
+from batchrun.model import Outcome, Record
+
+
+@dataclass(slots=True)
+class Progress:
+    """Counters that the engine keeps and others only read."""
+
+    #: Settled jobs by outcome, those of earlier processes included.
+    outcomes: dict[Outcome, int] = field(default_factory=dict)
+    #: Of these, settled by earlier processes.
+    settled_before: int = 0
+    #: Runs started by this process.
+    started: int = 0
+    in_doubt: int = 0
+    #: Jobs waiting for their next attempt.
+    postponed: int = 0
+    #: Lines that repeat a job of another line.
+    duplicates: int = 0
+    items: int = 0
+    #: Known costs of the jobs settled by this process.
+    cost_usd: float = 0.0
+    #: Jobs whose cost the platform did not tell.
+    unknown_costs: int = 0
+
+    @property
+    def settled(self) -> int:
+        """How many jobs are settled."""
+        return sum(self.outcomes.values())
+
+    def count(self, record: Record) -> None:
+        """Count one more settled job."""
+        self.outcomes[record.outcome] = self.outcomes.get(record.outcome, 0) + 1
+        self.items += record.items.count if record.items is not None else 0
+        if record.cost_usd is not None:
+            self.cost_usd += record.cost_usd
+        elif record.attempts:
+            self.unknown_costs += 1

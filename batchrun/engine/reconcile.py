@@ -1,0 +1,193 @@
+"""Attempts in doubt -> adopted, not started, or still in doubt.
+
+A start whose answer is lost may have started a paid Run. Here the platform is asked which Runs exist, and the mark
+in `meta.userAgent`, nothing else, tells ours. Nothing is ever guessed: what cannot be told stays in doubt.
+"""
+
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+import anyio
+import structlog
+
+from batchrun.engine.ports import Ledger, RunClient
+from batchrun.errors import ApiError, BatchRefused, NotFound
+from batchrun.model import JobKey, Mark, Run, RunId, TaskId
+
+#: Between two listings while attempts are in doubt.
+LISTING_INTERVAL_S = 1.0
+#: How far two clocks, and the platform's second-wise `Date`, may disagree beyond what we measured.
+CLOCK_MARGIN = timedelta(seconds=30)
+
+_log = structlog.get_logger()
+
+
+class StillInDoubt(Exception):
+    """It cannot be told whether the attempt started a Run; its candidates are noted."""
+
+
+@dataclass(slots=True)
+class _Doubt:
+    mark: Mark
+    job_key: JobKey
+    intended_at: datetime
+    #: A listing begun after this (monotonic) that does not show the Run proves that there is none.
+    certain_after: float
+    settled: anyio.Event = field(default_factory=anyio.Event)
+    found: Run | None = None
+    is_hopeless: bool = False
+    error: BatchRefused | None = None
+
+
+class Reconciler:
+    """Resolves attempts in doubt, all that are at a moment with one listing.
+
+    Args:
+        client: the platform.
+        ledger: knows the Runs that are accounted for.
+        task_id: the task's id as the platform spells it; Runs of other tasks are none of ours.
+        start_horizon_s: a start request takes effect within this time after it was sent, or never.
+        listing_lag_s: how long a new Run may be missing from lists.
+        echoes: what an earlier process learned of it.
+    """
+
+    def __init__(
+        self,
+        client: RunClient,
+        ledger: Ledger,
+        *,
+        task_id: TaskId,
+        start_horizon_s: float,
+        listing_lag_s: float,
+        echoes: bool | None = None,
+    ) -> None:
+        self._client = client
+        self._ledger = ledger
+        self._task_id = task_id
+        self._patience_s = start_horizon_s + listing_lag_s
+        self._doubts: dict[Mark, _Doubt] = {}
+        self._arrived = anyio.Event()
+        self._user_agents: dict[RunId, str | None] = {}
+        #: Whether the platform echoes the mark; None until a start has shown it.
+        self.echoes = echoes
+
+    def note_start(self, run: Run, mark: Mark) -> None:
+        """Learn from the answer to a start whether the platform echoes the mark."""
+        echoes = run.user_agent is not None and mark in run.user_agent
+        if echoes is not self.echoes:
+            self.echoes = echoes
+            self._ledger.note_echo(echoes)
+            if not echoes:
+                _log.warning("mark_not_echoed", run_id=run.id)
+
+    @property
+    def in_doubt(self) -> int:
+        """How many attempts are in doubt now."""
+        return len(self._doubts)
+
+    async def resolve(self, mark: Mark, job_key: JobKey, intended_at: datetime) -> Run | None:
+        """Find out what became of a start request that was sent before now.
+
+        Args:
+            mark: the attempt's.
+            job_key: for the log.
+            intended_at: when the intent was noted; no Run of it began earlier.
+
+        Returns:
+            The Run it started, or None when it is certain that it started none.
+
+        Raises:
+            StillInDoubt: it cannot be told.
+            BatchRefused: the platform will not tell.
+        """
+        # The request left at the latest now, whoever sent it: an earlier process is dead since before now.
+        doubt = _Doubt(mark, job_key, intended_at, anyio.current_time() + self._patience_s)
+        self._doubts[mark] = doubt
+        self._arrived.set()
+        _log.warning("start_in_doubt", job_key=job_key, mark=mark)
+        try:
+            await doubt.settled.wait()
+        finally:
+            del self._doubts[mark]
+        if doubt.error is not None:
+            raise doubt.error
+        if doubt.is_hopeless:
+            raise StillInDoubt
+        return doubt.found
+
+    async def run(self) -> None:
+        """List and match for as long as there are doubts; runs until it is cancelled."""
+        while True:
+            await self._arrived.wait()
+            while unsettled := [doubt for doubt in self._doubts.values() if not doubt.settled.is_set()]:
+                await self._try_once(unsettled)
+                await anyio.sleep(LISTING_INTERVAL_S)
+            self._arrived = anyio.Event()
+
+    async def _try_once(self, doubts: list[_Doubt]) -> None:
+        try:
+            await self._reconcile(doubts)
+        except ApiError as error:
+            refused = BatchRefused(f"the platform does not tell which Runs it started: {error}")
+            for doubt in doubts:
+                doubt.error = refused
+                doubt.settled.set()
+
+    async def _reconcile(self, doubts: list[_Doubt]) -> None:
+        begun_at = anyio.current_time()
+        since = min(doubt.intended_at for doubt in doubts) - CLOCK_MARGIN
+        known = await self._ledger.run_ids_since(since - CLOCK_MARGIN)
+        ahead = timedelta(seconds=self._client.clock_ahead_s)
+        candidates = [run async for run in self._runs_since(since + ahead) if run.id not in known]
+        marked = await self._with_user_agents(candidates)
+        for doubt in doubts:
+            runs = [run for run in marked if doubt.mark in (run.user_agent or "")]
+            if runs:
+                await self._adopt(doubt, runs)
+            elif begun_at >= doubt.certain_after:
+                self._conclude(doubt, marked, begun_at)
+
+    async def _runs_since(self, since: datetime) -> AsyncIterator[Run]:
+        offset = 0
+        while page := await self._client.list_runs(started_after=since, offset=offset):
+            for run in page:
+                if run.fields.get("actorTaskId", self._task_id) == self._task_id:
+                    yield run
+            offset += len(page)
+
+    async def _with_user_agents(self, candidates: Iterable[Run]) -> list[Run]:
+        """Read the candidates that the list told no User-Agent of; each is read once."""
+        read = []
+        for run in candidates:
+            if run.user_agent is None and run.id not in self._user_agents:
+                try:
+                    self._user_agents[run.id] = (await self._client.get_run(run.id)).user_agent
+                except NotFound:
+                    continue  # listed before it can be read: the next round will do
+            user_agent = run.user_agent or self._user_agents.get(run.id)
+            read.append(replace(run, user_agent=user_agent))
+        return read
+
+    async def _adopt(self, doubt: _Doubt, runs: list[Run]) -> None:
+        """Take the older Run for the attempt; a second one was started by no request of ours and is aborted."""
+        oldest, *others = sorted(runs, key=lambda run: (run.started_at, run.id))
+        for run in others:
+            _log.warning("second_run_aborted", job_key=doubt.job_key, kept=oldest.id, aborted=run.id)
+            await self._client.abort_run(run.id)
+        _log.warning("run_adopted", job_key=doubt.job_key, run_id=oldest.id)
+        doubt.found = oldest
+        doubt.settled.set()
+
+    def _conclude(self, doubt: _Doubt, unclaimed: list[Run], begun_at: float) -> None:
+        """Conclude that nothing was started, if a Run of ours would have been recognised."""
+        # A Run that names another client is not ours, provided that this platform passes names on.
+        suspects = unclaimed if not self.echoes else [run for run in unclaimed if run.user_agent is None]
+        if not suspects:
+            _log.info("start_had_no_effect", job_key=doubt.job_key)
+        elif self.echoes is None and begun_at < doubt.certain_after + self._patience_s:
+            return  # whether marks are echoed is not known yet: the next start may show it
+        else:
+            doubt.is_hopeless = True
+            _log.warning("start_stays_in_doubt", job_key=doubt.job_key, candidates=[run.id for run in suspects])
+        doubt.settled.set()

@@ -1,0 +1,73 @@
+"""Slots: a resource, one for each Run that may be live; who frees one wakes the next at once."""
+
+from collections import deque
+
+import anyio
+
+
+class Slot:
+    """One place among `max_concurrent_runs`; released once, however often that is said."""
+
+    __slots__ = ("_slots",)
+
+    def __init__(self, slots: "Slots") -> None:
+        self._slots: Slots | None = slots
+
+    def release(self) -> None:
+        """Give the slot back."""
+        slots, self._slots = self._slots, None
+        if slots is not None:
+            slots.give_back()
+
+
+class Slots:
+    """A number of slots that can change while they are in use, handed out first come, first served."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+        self._is_closed = False
+        self._waiting: deque[anyio.Event] = deque()
+
+    async def acquire(self) -> Slot | None:
+        """Wait for a slot; None once no more are given out."""
+        if self._is_closed:
+            return None
+        if not self._waiting and self.used < self.limit:
+            self.used += 1
+            return Slot(self)
+        return Slot(self) if await self._is_handed_one() else None
+
+    async def _is_handed_one(self) -> bool:
+        handed_over = anyio.Event()
+        self._waiting.append(handed_over)
+        try:
+            await handed_over.wait()
+        except BaseException:
+            if not handed_over.is_set():
+                self._waiting.remove(handed_over)
+            elif not self._is_closed:
+                self.give_back()
+            raise
+        return not self._is_closed
+
+    def give_back(self) -> None:
+        """Take back one slot and hand it to who has waited longest."""
+        self.used -= 1
+        self._hand_out()
+
+    def resize(self, limit: int) -> None:
+        """Change how many there are; slots in use above a smaller limit run out as they are given back."""
+        self.limit = limit
+        self._hand_out()
+
+    def close(self) -> None:
+        """Give out no more slots; who waits gets none."""
+        self._is_closed = True
+        while self._waiting:
+            self._waiting.popleft().set()
+
+    def _hand_out(self) -> None:
+        while self._waiting and self.used < self.limit and not self._is_closed:
+            self.used += 1
+            self._waiting.popleft().set()

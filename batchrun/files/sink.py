@@ -1,0 +1,101 @@
+"""Append-only files of records and items: append, sync, cut back to a length.
+
+What is appended counts only once the ledger has committed the new length; a cut removes the rest.
+"""
+
+import errno
+import os
+from pathlib import Path
+
+from batchrun.errors import OutputError
+
+
+class Sink:
+    """One append-only file. Lines are gathered by `write` and go out with `flush`."""
+
+    def __init__(self, file: Path, committed_bytes: int | None) -> None:
+        """Open the file and cut it back to its committed length.
+
+        Args:
+            file: made, and noted durably in its directory, when missing.
+            committed_bytes: what the ledger says of it; None when the ledger says nothing yet.
+
+        Raises:
+            OutputError: it cannot be opened, or holds less or more than it may.
+        """
+        self.file = file
+        self._waiting: list[bytes] = []
+        try:
+            self._fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._length = self._cut_to_committed(committed_bytes)
+            os.lseek(self._fd, self._length, os.SEEK_SET)
+            os.fsync(self._fd)
+            sync_directory(file.parent)
+        except OSError as error:
+            raise explain(error, file) from error
+
+    def _cut_to_committed(self, committed_bytes: int | None) -> int:
+        length = os.fstat(self._fd).st_size
+        if committed_bytes is None and length:
+            raise OutputError(
+                f"{self.file}: holds {length} bytes that no ledger knows of; move it away, or choose another"
+                " --out"
+            )
+        committed_bytes = committed_bytes or 0
+        if length < committed_bytes:
+            raise OutputError(
+                f"{self.file}: {length} bytes, but {committed_bytes} were committed; it was removed or cut."
+                f" `batchrun repair {self.file.parent}` writes the missing lines again"
+            )
+        os.ftruncate(self._fd, committed_bytes)
+        return committed_bytes
+
+    @property
+    def length(self) -> int:
+        """Bytes that were flushed."""
+        return self._length
+
+    def write(self, lines: bytes) -> None:
+        """Add whole lines to what the next `flush` appends."""
+        self._waiting.append(lines)
+
+    def flush(self) -> bool:
+        """Append what waits and sync it; return whether there was anything.
+
+        Raises:
+            OutputError: it did not reach the disk; nothing of it counts.
+        """
+        if not self._waiting:
+            return False
+        data = memoryview(b"".join(self._waiting))
+        try:
+            while data:
+                written = os.write(self._fd, data)
+                self._length += written
+                data = data[written:]
+            os.fdatasync(self._fd)
+        except OSError as error:
+            raise explain(error, self.file) from error
+        self._waiting.clear()
+        return True
+
+    def close(self) -> None:
+        """Close the file; what was not flushed is given up."""
+        os.close(self._fd)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in a directory durable."""
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def explain(error: OSError, file: Path) -> OutputError:
+    """Say what a failed write means to a user, and what to do."""
+    what = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        what += "; make room and run the same command again: nothing is lost"
+    return OutputError(f"{file}: {what}")

@@ -1,0 +1,126 @@
+"""The job file as the engine's source: read in a worker thread, a chunk at a time, up to the batch's limit."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from itertools import islice
+
+import anyio
+
+from batchrun.config import Config
+from batchrun.engine.ports import Chunk
+from batchrun.errors import JobFileError
+from batchrun.files import JobFile, JobFormat, ReadPoint, open_job_file
+from batchrun.ledger.commit import READ_TO, Journal, ReadTo
+from batchrun.ledger.ledger import is_begun
+from batchrun.model import BadLine, Job, JsonObject
+
+#: Bad lines that are shown at once.
+MAX_BAD_LINES_SHOWN = 20
+
+
+class FileSource:
+    """A `JobSource` over one open job file."""
+
+    def __init__(self, job_file: JobFile, entries: Iterator[Job | BadLine], left: int | None) -> None:
+        self.job_file = job_file
+        self._entries = entries
+        self._left = left
+
+    async def next_chunk(self, max_entries: int) -> Chunk | None:
+        """Return the next lines, or None at the end of the file or of the batch's limit."""
+        # A pipe gives a line when it has one; cancelled, its reader thread is left to end with the process.
+        is_pipe = not self.job_file.is_replayable
+        wanted = 1 if is_pipe else max_entries
+        if self._left is not None:
+            wanted = min(wanted, self._left)
+        chunk = await anyio.to_thread.run_sync(self._read, wanted, abandon_on_cancel=is_pipe)
+        if self._left is not None:
+            self._left -= len(chunk.entries)
+        return chunk if chunk.entries else None
+
+    def _read(self, max_entries: int) -> Chunk:
+        entries = list(islice(self._entries, max_entries))
+        point = self.job_file.position
+        fingerprint = self.job_file.fingerprint(point.offset)
+        return Chunk(entries, ReadTo(offset=point.offset, line=point.line, fingerprint=fingerprint))
+
+    def count_estimate(self) -> int | None:
+        """Return how many jobs the file gives, about; None where that cannot be told cheaply."""
+        count = self.job_file.count_estimate()
+        return count if count is None or self._left is None else min(count, self._left)
+
+
+async def check_before_start(config: Config) -> None:
+    """Check the head of the job file before anything else is touched.
+
+    Raises:
+        JobFileError: it cannot be read; or it has bad lines, nothing was started, and they are to stop the batch.
+        ConfigError: its template, key or matrix cannot be used.
+    """
+    await anyio.to_thread.run_sync(_check_head, config)
+
+
+def _check_head(config: Config) -> None:
+    with open_job_file(job_format(config)) as job_file:
+        bad_lines = job_file.check_head()
+    if bad_lines and config.jobs.on_bad_line == "stop" and not is_begun(config.out_dir):
+        raise JobFileError(_bad_lines_text(bad_lines), file=config.jobs.file)
+
+
+def _bad_lines_text(bad_lines: list[BadLine]) -> str:
+    shown = [f"  line {bad.place.line}: {bad.reason}" for bad in bad_lines[:MAX_BAD_LINES_SHOWN]]
+    hidden = len(bad_lines) - len(shown)
+    more = [f"  … and {hidden} more"] if hidden else []
+    count = "1 bad line" if len(bad_lines) == 1 else f"{len(bad_lines)} bad lines"
+    advice = 'Nothing was started. Mend them, or set jobs.on_bad_line = "record" to carry out the others'
+    return "\n".join([f"{count}:", *shown, *more, advice])
+
+
+@asynccontextmanager
+async def open_source(config: Config, task_input: JsonObject, journal: Journal) -> AsyncIterator[FileSource]:
+    """Open the job file where the ledger says that it is read to.
+
+    Raises:
+        JobFileError: it is not the file that was begun.
+    """
+    source = await anyio.to_thread.run_sync(_open, config, task_input, journal)
+    try:
+        yield source
+    finally:
+        source.job_file.close()
+
+
+def _open(config: Config, task_input: JsonObject, journal: Journal) -> FileSource:
+    job_file = open_job_file(job_format(config, task_input))
+    read_to = journal.ledger.fact(READ_TO)
+    start = ReadPoint(offset=read_to[0], line=read_to[1]) if read_to is not None else None
+    if start is not None and job_file.fingerprint(start.offset).hex() != read_to[2]:
+        raise JobFileError(
+            f"was changed in its first {start.line} lines since this batch was begun; only appending is"
+            " possible. Put it back, or give the new file another --out",
+            file=config.jobs.file,
+        )
+    if not journal.ledger.is_empty:
+        left = None if config.jobs.limit is None else max(0, config.jobs.limit - journal.ledger.job_count())
+    else:
+        job_file.check_head()  # for `lost_fields`
+        left = config.jobs.limit
+    return FileSource(job_file, job_file.read(start), left)
+
+
+def job_format(config: Config, task_input: JsonObject | None = None) -> JobFormat:
+    """Return how the configuration says that the job file is read."""
+    jobs = config.jobs
+    return JobFormat(
+        path="-" if str(jobs.file) == "-" else jobs.file,
+        encoding=jobs.encoding,
+        delimiter=jobs.delimiter,
+        template=jobs.template,
+        key=jobs.key,
+        group=jobs.group,
+        meta=tuple(jobs.meta),
+        matrix=jobs.matrix,
+        constants=config.input,
+        merge=jobs.merge,
+        task_input=task_input,
+    )

@@ -1,0 +1,422 @@
+"""The ledger's tables as plain synchronous functions over one SQLite connection.
+
+The writer calls them inside `transaction()`; readers (`open_for_reading`) look on beside a running batch. Wall
+time is stamped here and nowhere else. It knows nothing of files, HTTP or the event loop.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from batchrun.errors import LedgerError
+from batchrun.model import (
+    Attempt,
+    AttemptState,
+    BadLine,
+    Job,
+    JobId,
+    JobKey,
+    Mark,
+    Outcome,
+    Place,
+    Run,
+    RunId,
+    RunStatus,
+)
+
+FILE_NAME = "ledger.sqlite3"
+#: Each is applied once, in one transaction with the note that it was; the last one's number is the version.
+SCHEMA_STEPS = ("ledger.sql",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenJob:
+    """A job that is admitted and not settled."""
+
+    id: JobId
+    key: JobKey
+    digest: bytes
+    place: Place
+    round: int
+    admitted_at: datetime
+    #: Not to be tried again before this time.
+    due_at: datetime | None
+    #: In order; at most the last one is not ended.
+    attempts: tuple[Attempt, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """What the ledger notes of a job's record."""
+
+    outcome: Outcome
+    error_type: str | None = None
+    error_message: str | None = None
+    items_count: int | None = None
+    cost_usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """A job with this key stands in the ledger already."""
+
+    is_same_line: bool
+    is_same_content: bool
+    #: The line that claimed the key.
+    line: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """Sums over all jobs of a batch."""
+
+    items: int
+    empty_successes: int
+    cost_usd: float
+    unknown_costs: int
+    open_jobs: int
+    #: Attempts that are not ended: their Runs live, or may.
+    live_runs: int
+
+
+class Ledger:
+    """One batch's ledger; open it with `open_ledger` or `open_for_reading`."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._db = connection
+        row = self._db.execute("SELECT coalesce(max(id), 0) FROM job").fetchone()
+        self._last_job_id: int = row[0]
+        self._now = 0.0
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit what happens inside as one, durably, or none of it; everything in it bears one time."""
+        self._now = datetime.now(UTC).timestamp()
+        last_job_id = self._last_job_id
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            self._last_job_id = last_job_id
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    # -- the batch ------------------------------------------------------------------------------------
+
+    def fact(self, name: str) -> Any:
+        """Return a fact about the batch, or None."""
+        row = self._db.execute("SELECT value FROM batch WHERE name = ?", (name,)).fetchone()
+        return None if row is None else orjson.loads(row[0])
+
+    def note_fact(self, name: str, value: Any) -> None:
+        """Note a fact about the batch (JSON), in place of what was noted before."""
+        self._db.execute(
+            "INSERT INTO batch VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+            (name, orjson.dumps(value).decode()),
+        )
+
+    def output_lengths(self) -> dict[str, int]:
+        """Return how long each output file is good, by name."""
+        return dict(self._db.execute("SELECT name, length FROM output"))
+
+    def note_output_lengths(self, lengths: dict[str, int]) -> None:
+        """Note how long output files are good from here on."""
+        self._db.executemany(
+            "INSERT INTO output VALUES (?, ?) ON CONFLICT DO UPDATE SET length = excluded.length",
+            lengths.items(),
+        )
+
+    # -- jobs -----------------------------------------------------------------------------------------
+
+    def admit(self, job: Job) -> "OpenJob | Known":
+        """Note a job that is to be carried out, unless its key stands in the ledger already."""
+        job_id = self._insert_job(job.key, job.digest, job.place, job.group)
+        if job_id is None:
+            return self._known(job)
+        return OpenJob(
+            id=job_id,
+            key=job.key,
+            digest=job.digest,
+            place=job.place,
+            round=1,
+            admitted_at=_time(self._now),
+            due_at=None,
+            attempts=(),
+        )
+
+    def _known(self, job: Job) -> Known:
+        digest, line, variant = self._db.execute(
+            "SELECT digest, line, variant FROM job WHERE key = ?", (job.key,)
+        ).fetchone()
+        return Known(
+            is_same_line=(line, variant) == (job.place.line, job.place.variant),
+            is_same_content=digest == job.digest,
+            line=line,
+        )
+
+    def admit_bad_line(self, bad_line: BadLine) -> JobId | None:
+        """Note a bad line, without a key; None when it was noted before."""
+        return self._insert_job(None, b"", bad_line.place, None)
+
+    def _insert_job(self, key: JobKey | None, digest: bytes, place: Place, group: str | None) -> JobId | None:
+        job_id = self._last_job_id + 1
+        is_new = self._db.execute(
+            'INSERT INTO job (id, key, digest, line, variant, "offset", length, "group", admitted_at)'
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (job_id, key, digest, place.line, place.variant, place.offset, place.length, group, self._now),
+        ).rowcount
+        if not is_new:
+            return None
+        self._last_job_id = job_id
+        return JobId(job_id)
+
+    def postpone(self, job_id: JobId, wait_s: float) -> None:
+        """Note that a job is not to be tried again for `wait_s` seconds."""
+        self._db.execute("UPDATE job SET due_at = ? WHERE id = ?", (self._now + wait_s, job_id))
+
+    def settle(self, job_id: JobId, settlement: Settlement) -> None:
+        """Note a job's outcome, once per round."""
+        changed = self._db.execute(
+            "UPDATE job SET settled_at = ?, outcome = ?, error_type = ?, error_message = ?, items_count = ?,"
+            " cost_usd = ? WHERE id = ? AND outcome IS NULL",
+            (
+                self._now,
+                settlement.outcome,
+                settlement.error_type,
+                settlement.error_message,
+                settlement.items_count,
+                settlement.cost_usd,
+                job_id,
+            ),
+        ).rowcount
+        if changed != 1:
+            raise LedgerError(f"job {job_id} is settled already: this is a bug, please report it")
+
+    # -- attempts -------------------------------------------------------------------------------------
+
+    def intend(self, job_id: JobId, attempt_no: int, mark: Mark) -> Attempt:
+        """Note an attempt before its start request is sent."""
+        self._db.execute(
+            "INSERT INTO attempt (job_id, attempt_no, mark, state, intended_at) VALUES (?, ?, ?, 'intended', ?)",
+            (job_id, attempt_no, mark, self._now),
+        )
+        return Attempt(attempt_no=attempt_no, mark=mark, state=AttemptState.INTENDED, intended_at=_time(self._now))
+
+    def withdraw(self, job_id: JobId, attempt_no: int) -> None:
+        """Take back an intent whose request certainly started nothing."""
+        self._db.execute(
+            "DELETE FROM attempt WHERE job_id = ? AND attempt_no = ? AND state = 'intended'",
+            (job_id, attempt_no),
+        )
+
+    def bind(self, job_id: JobId, attempt_no: int, run: Run) -> None:
+        """Note the id of the Run that an attempt started."""
+        self._db.execute(
+            "UPDATE attempt SET state = 'bound', run_id = ?, started_at = ? WHERE job_id = ? AND attempt_no = ?",
+            (run.id, run.started_at.timestamp(), job_id, attempt_no),
+        )
+
+    def end(self, job_id: JobId, attempt_no: int, run: Run | None) -> None:
+        """Note how an attempt ended; without a Run, that it started none or that its Run is gone."""
+        self._db.execute(
+            "UPDATE attempt SET state = 'ended', status = ?, finished_at = ?, cost_usd = ?"
+            " WHERE job_id = ? AND attempt_no = ?",
+            (
+                run.status if run is not None else None,
+                run.finished_at.timestamp() if run is not None and run.finished_at is not None else None,
+                run.cost_usd if run is not None else None,
+                job_id,
+                attempt_no,
+            ),
+        )
+
+    def note_items(self, job_id: JobId, attempt_no: int, items_offset: int, items_count: int) -> None:
+        """Note up to where an attempt's dataset stands in the item file, and how many lines it has there."""
+        self._db.execute(
+            "UPDATE attempt SET items_offset = ?, items_count = ? WHERE job_id = ? AND attempt_no = ?",
+            (items_offset, items_count, job_id, attempt_no),
+        )
+
+    # -- reading --------------------------------------------------------------------------------------
+
+    def open_jobs(self) -> list[OpenJob]:
+        """Return the jobs that are admitted and not settled, in order of admission."""
+        rows = self._db.execute(
+            'SELECT id, key, digest, line, variant, "offset", length, round, admitted_at, due_at'
+            " FROM job WHERE outcome IS NULL ORDER BY id"
+        ).fetchall()
+        return [
+            OpenJob(
+                id=JobId(row[0]),
+                key=JobKey(row[1]),
+                digest=row[2],
+                place=Place(line=row[3], variant=row[4], offset=row[5], length=row[6]),
+                round=row[7],
+                admitted_at=_time(row[8]),
+                due_at=_time(row[9]) if row[9] is not None else None,
+                attempts=tuple(self.attempts(JobId(row[0]))),
+            )
+            for row in rows
+        ]
+
+    def attempts(self, job_id: JobId) -> list[Attempt]:
+        """Return a job's attempts, in order."""
+        rows = self._db.execute(
+            "SELECT attempt_no, mark, state, run_id, status, intended_at, started_at, finished_at, cost_usd,"
+            " items_offset, items_count FROM attempt WHERE job_id = ? ORDER BY attempt_no",
+            (job_id,),
+        )
+        return [_attempt(row) for row in rows]
+
+    def run_ids_since(self, since: datetime) -> set[RunId]:
+        """Return the ids of all Runs noted for attempts that were intended at `since` or later."""
+        rows = self._db.execute(
+            "SELECT run_id FROM attempt WHERE intended_at >= ? AND run_id IS NOT NULL", (since.timestamp(),)
+        )
+        return {RunId(row[0]) for row in rows}
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no line of the job file was admitted yet."""
+        return self._last_job_id == 0
+
+    def job_count(self) -> int:
+        """Return how many jobs and bad lines were admitted."""
+        return self._last_job_id
+
+    def totals(self) -> Totals:
+        """Add up all jobs."""
+        items, empty, cost, unknown, open_jobs = self._db.execute(
+            "SELECT total(items_count), total(outcome = 'succeeded' AND items_count = 0), total(cost_usd),"
+            " total(outcome NOT IN ('invalid', 'rejected') AND cost_usd IS NULL), total(outcome IS NULL) FROM job"
+        ).fetchone()
+        (live,) = self._db.execute(
+            "SELECT count(*) FROM job JOIN attempt ON attempt.job_id = job.id"
+            " WHERE job.outcome IS NULL AND attempt.state != 'ended'"
+        ).fetchone()
+        return Totals(
+            items=int(items),
+            empty_successes=int(empty),
+            cost_usd=round(cost, 9),
+            unknown_costs=int(unknown),
+            open_jobs=int(open_jobs),
+            live_runs=live,
+        )
+
+    def count_outcomes(self) -> dict[Outcome, int]:
+        """Return how many jobs are settled, by outcome."""
+        rows = self._db.execute("SELECT outcome, count(*) FROM job WHERE outcome IS NOT NULL GROUP BY outcome")
+        return {Outcome(outcome): count for outcome, count in rows}
+
+
+def _attempt(row: Sequence[Any]) -> Attempt:
+    return Attempt(
+        attempt_no=row[0],
+        mark=Mark(row[1]),
+        state=AttemptState(row[2]),
+        run_id=RunId(row[3]) if row[3] is not None else None,
+        status=RunStatus(row[4]) if row[4] is not None else None,
+        intended_at=_time(row[5]),
+        started_at=_time(row[6]) if row[6] is not None else None,
+        finished_at=_time(row[7]) if row[7] is not None else None,
+        cost_usd=row[8],
+        items_offset=row[9],
+        items_count=row[10],
+    )
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+@contextmanager
+def open_ledger(directory: Path) -> Iterator[Ledger]:
+    """Open a batch's ledger for writing; made if it is missing. One process at a time (see `lock`).
+
+    Raises:
+        LedgerError: it cannot be opened, is damaged, or was written by a newer batchrun.
+    """
+    file = directory / FILE_NAME
+    with _connection(file, f"file:{_escaped(file)}?mode=rwc") as connection:
+        with _explained(file):
+            # A record must not outlive its note: every commit reaches the disk before it counts.
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            _apply_schema_steps(connection, file)
+            ledger = Ledger(connection)
+        yield ledger
+
+
+@contextmanager
+def open_for_reading(directory: Path) -> Iterator[Ledger]:
+    """Open a batch's ledger for looking on, also while another process writes it.
+
+    Raises:
+        LedgerError: there is none, or it is damaged.
+    """
+    file = directory / FILE_NAME
+    if not file.exists():
+        raise LedgerError(f"{directory}: holds no ledger; is it the output directory of a batch?")
+    with _connection(file, f"file:{_escaped(file)}?mode=ro") as connection:
+        with _explained(file):
+            ledger = Ledger(connection)
+        yield ledger
+
+
+def is_begun(directory: Path) -> bool:
+    """Whether a ledger in this directory has admitted anything."""
+    if not (directory / FILE_NAME).exists():
+        return False
+    with open_for_reading(directory) as ledger:
+        return not ledger.is_empty
+
+
+@contextmanager
+def _connection(file: Path, uri: str) -> Iterator[sqlite3.Connection]:
+    try:
+        # Used from one worker thread after another, never from two at once.
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
+    except sqlite3.Error as error:
+        raise LedgerError(f"{file}: cannot be opened: {error}") from error
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+@contextmanager
+def _explained(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise LedgerError(
+            f"{file}: {error}. The ledger is damaged or not to be had; nothing was changed. Restore it from a"
+            " copy, or start anew with another --out"
+        ) from error
+
+
+def explain(error: sqlite3.Error, file: Path) -> LedgerError:
+    """Say what a failed write means: nothing of it was committed, and the batch can be resumed."""
+    return LedgerError(f"{file}: {error}; run the same command again when that is mended")
+
+
+def _escaped(file: Path) -> str:
+    return str(file.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
+def _apply_schema_steps(connection: sqlite3.Connection, file: Path) -> None:
+    done: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if done > len(SCHEMA_STEPS):
+        raise LedgerError(f"{file}: was written by a newer batchrun; use that one")
+    for number, name in enumerate(SCHEMA_STEPS[done:], done + 1):
+        step = resources.files("batchrun.ledger").joinpath(name).read_text("utf-8")
+        connection.executescript(f"BEGIN;\n{step}\nPRAGMA user_version = {number};\nCOMMIT;")

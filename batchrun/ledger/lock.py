@@ -1,0 +1,57 @@
+"""The lock on an output directory; it dies with the process that holds it."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from batchrun.errors import OutputError
+from batchrun.files.sink import explain
+
+FILE_NAME = "lock"
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold an output directory for this process alone.
+
+    Raises:
+        OutputError: another process holds it (its pid is named), or the directory cannot be written.
+    """
+    file = directory / FILE_NAME
+    try:
+        fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise explain(error, file) from error
+    try:
+        _take(fd, directory)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _take(fd: int, directory: Path) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pid = os.pread(fd, 20, 0).decode("ascii", "replace").strip() or "unknown"
+        raise OutputError(
+            f"{directory}: in use by process {pid}; wait for it, stop it, or choose another --out"
+        ) from None
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+
+
+def holder(directory: Path) -> int | None:
+    """Return the pid of the process that works in an output directory, or None."""
+    file = directory / FILE_NAME
+    if not file.exists():
+        return None
+    with file.open("rb") as opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            text = opened.read(20).strip()
+            return int(text) if text.isdigit() else None
+    return None

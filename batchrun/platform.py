@@ -1,0 +1,165 @@
+"""The platform a batch talks to: the Apify API, or batchrun's own server in this process; its account and its task."""
+
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio
+from pydantic import SecretStr
+
+from batchrun.apify.client import ApifyClient, open_client
+from batchrun.apify.wire import Account, task_options
+from batchrun.config import ApiConfig, ServerConfig, TaskConfig, read_token
+from batchrun.errors import (
+    ApiError,
+    BatchRefused,
+    ConfigError,
+    ConnectFailed,
+    NotFound,
+    TransportError,
+    Unauthorized,
+)
+from batchrun.model import JsonObject, TaskId
+from batchrun.server import InlineActor, ServerSettings, open_server
+
+#: How long a beginning waits for a platform that does not answer; later on, there is no limit.
+PATIENCE_S = 30.0
+#: Where the embedded server of a batch keeps its state, in the output directory.
+SERVER_DIR = "server"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """The task a batch runs."""
+
+    id: TaskId
+    #: As people know it: user/name, or its id.
+    label: str
+    input: JsonObject
+
+
+@asynccontextmanager
+async def open_platform(
+    api: ApiConfig,
+    *,
+    environ: Mapping[str, str],
+    request_rate_per_s: float,
+    server: ServerConfig,
+    server_dir: Path,
+    inline_actors: Mapping[str, InlineActor],
+) -> AsyncIterator[ApifyClient]:
+    """Open a client of the configured platform; the embedded server lives as long as the context."""
+    if not api.is_embedded:
+        token = await anyio.to_thread.run_sync(read_token, api, environ)
+        async with open_client(api.base_url, token, request_rate_per_s=request_rate_per_s) as client:
+            yield client
+        return
+    settings = ServerSettings(
+        data_dir=server_dir,
+        actors=tuple(server.actors),
+        inline_actors=inline_actors,
+        max_concurrent_runs=server.max_concurrent_runs,
+        max_total_memory_mb=server.max_total_memory_mb,
+    )
+    async with (
+        open_server(settings) as embedded,
+        open_client(embedded.base_url, SecretStr(embedded.token), request_rate_per_s=request_rate_per_s) as client,
+    ):
+        yield client
+
+
+async def read_account(client: ApifyClient) -> Account:
+    """Read whose token this is.
+
+    Raises:
+        BatchRefused: the token is missing or wrong.
+        ConnectFailed: the platform does not answer.
+    """
+    try:
+        return await _patiently(client, client.get_account())
+    except Unauthorized as error:
+        raise BatchRefused(
+            f"the platform does not accept the token ({error.message}); set APIFY_TOKEN to the API token from"
+            " the account's settings, under API & Integrations"
+        ) from error
+    except ApiError as error:
+        raise BatchRefused(f"the platform does not tell whose token this is: {error}") from error
+
+
+async def _patiently(client: ApifyClient, answer: Awaitable[T]) -> T:
+    try:
+        with anyio.fail_after(PATIENCE_S):
+            return await answer
+    except TimeoutError:
+        raise ConnectFailed(
+            f"{client.base_url} does not answer ({client.last_failure or 'no reason given'}); nothing was started."
+            " Check the network and api.base_url, and run the same command again"
+        ) from None
+
+
+async def find_task(client: ApifyClient, config: TaskConfig, file: Path | None = None) -> Task:
+    """Look the task up; a described one is created when it is missing, and never changed.
+
+    Raises:
+        BatchRefused: there is no such task or Actor, or it may not be read.
+        ConfigError: the described task exists and is another.
+    """
+    try:
+        if config.id is not None:
+            return _task(await client.get_task(TaskId(config.id)), config.id)
+        return await _described_task(client, config, file)
+    except NotFound as error:
+        named = config.id if config.id is not None else f"{config.actor} ({config.name})"
+        raise BatchRefused(f"the platform knows no task {named!r} for this token: {error.message}") from error
+    except (ApiError, TransportError) as error:
+        raise BatchRefused(f"the task cannot be had: {error}") from error
+
+
+async def _described_task(client: ApifyClient, config: TaskConfig, file: Path | None) -> Task:
+    assert config.actor is not None, "a described task names its Actor"
+    assert config.name is not None, "a described task has a name"
+    actor = await client.get_actor(config.actor)
+    wanted: JsonObject = {"actId": actor["id"]}
+    if config.input:
+        wanted["input"] = config.input
+    if options := task_options(config.options.as_options()):
+        wanted["options"] = options
+    try:
+        found = await client.get_task(TaskId(f"~{config.name}"))
+    except NotFound:
+        found = await client.create_task({**wanted, "name": config.name})
+    else:
+        _refuse_differences(wanted, found, config.name, file)
+    return _task(found, config.name)
+
+
+def _task(fields: JsonObject, named: str) -> Task:
+    label = f"{fields['username']}/{fields['name']}" if fields.get("username") and fields.get("name") else named
+    task_input = fields.get("input")
+    return Task(id=TaskId(fields["id"]), label=label, input=task_input if isinstance(task_input, dict) else {})
+
+
+def _refuse_differences(wanted: JsonObject, found: JsonObject, name: str, file: Path | None) -> None:
+    differences = [
+        f"{key}: here {wanted[key]!r}, there {found.get(key)!r}"
+        for key in wanted
+        if not _agrees(wanted[key], found.get(key))
+    ]
+    if differences:
+        raise ConfigError(
+            f"a task named {name!r} exists and is another ({'; '.join(differences)}). Nothing was changed:"
+            " describe it as it is, name it by id, or choose another name",
+            key="task",
+            file=file,
+        )
+
+
+def _agrees(wanted: Any, found: Any) -> bool:
+    """Whether what exists holds everything that is asked for; the platform adds properties of its own."""
+    if isinstance(wanted, dict) and isinstance(found, dict):
+        return all(_agrees(value, found.get(key)) for key, value in wanted.items())
+    return bool(wanted == found)

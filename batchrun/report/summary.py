@@ -1,0 +1,28 @@
+"""What a batch has come to, read from its ledger."""
+
+from pathlib import Path
+
+from batchrun.ledger.ledger import open_for_reading
+from batchrun.model import Ending, Summary
+
+
+def read_summary(directory: Path, ending: Ending) -> Summary:
+    """Add up an output directory's ledger.
+
+    Raises:
+        LedgerError: there is none, or it is damaged.
+    """
+    with open_for_reading(directory) as ledger:
+        totals = ledger.totals()
+        return Summary(
+            ending=ending,
+            outcomes=ledger.count_outcomes(),
+            duplicates=ledger.fact("duplicates") or 0,
+            open_jobs=totals.open_jobs,
+            live_runs=totals.live_runs,
+            items=totals.items,
+            empty_successes=totals.empty_successes,
+            cost_usd=totals.cost_usd,
+            unknown_costs=totals.unknown_costs,
+            out_dir=str(directory),
+        )

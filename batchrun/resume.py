@@ -1,0 +1,80 @@
+"""Going on with a batch that an earlier process began: is it the same one, and what did it leave open."""
+
+from typing import Any
+
+from batchrun.config import Config
+from batchrun.engine.attempt import Work
+from batchrun.errors import ConfigError
+from batchrun.files import JobFile
+from batchrun.ledger.commit import Journal
+from batchrun.ledger.ledger import Ledger, OpenJob
+from batchrun.model import AttemptState
+from batchrun.platform import Task
+
+#: The ledger's fact that tells one batch from another.
+IDENTITY = "identity"
+
+
+def check_identity(ledger: Ledger, config: Config, task: Task) -> None:
+    """Note what the batch is, or see that it still is what was noted; limits, rates and retries may change.
+
+    Raises:
+        ConfigError: the ledger would lie; every difference is named.
+    """
+    identity = _identity(config, task)
+    noted = ledger.fact(IDENTITY)
+    if noted is None:
+        with ledger.transaction():
+            ledger.note_fact(IDENTITY, identity)
+        return
+    differences = [
+        f"\n  {name}: begun with {noted.get(name)!r}, now {value!r}"
+        for name, value in identity.items()
+        if noted.get(name) != value
+    ]
+    if differences:
+        raise ConfigError(
+            f"{config.out_dir}: holds another batch:{''.join(differences)}\n"
+            "Put that back to go on with it, or choose another --out to begin anew"
+        )
+
+
+def _identity(config: Config, task: Task) -> dict[str, Any]:
+    """Return what makes a job's key, content and Run what they are."""
+    jobs = config.jobs
+    return {
+        "task": task.id,
+        "jobs.file": jobs.file.name,
+        "jobs.encoding": jobs.encoding,
+        "jobs.delimiter": jobs.delimiter,
+        "jobs.key": jobs.key,
+        "jobs.group": jobs.group,
+        "jobs.meta": jobs.meta,
+        "jobs.template": jobs.template,
+        "jobs.matrix": jobs.matrix,
+        "jobs.merge": jobs.merge,
+        "input": config.input,
+    }
+
+
+def take_up(journal: Journal, job_file: JobFile) -> list[Work]:
+    """Return the open jobs of earlier processes, those first that may have a live Run.
+
+    Where the job file cannot be read from a position, the journal hands them out as their lines come along.
+
+    Raises:
+        JobFileError: a line that was admitted is another now.
+    """
+    open_jobs = journal.ledger.open_jobs()
+    if not job_file.is_seekable:
+        journal.awaited = {open_job.key: open_job for open_job in open_jobs}
+        return []
+    open_jobs.sort(key=_is_idle)
+    jobs = job_file.reread([open_job.place for open_job in open_jobs])
+    return [
+        Work(job=job, open=open_job, attempts=open_job.attempts) for job, open_job in zip(jobs, open_jobs, strict=True)
+    ]
+
+
+def _is_idle(open_job: OpenJob) -> bool:
+    return not open_job.attempts or open_job.attempts[-1].state is AttemptState.ENDED

@@ -9,6 +9,7 @@ from typing import Any, Final
 import orjson
 
 from batchrun.files.rows import NotAJob, brief
+from batchrun.files.template import to_int
 from batchrun.model import JobKey, JsonObject, RunOptions
 
 MAX_KEY_CHARS = 512
@@ -125,7 +126,7 @@ def _check_options(options: Any) -> None:
 def _from_cell(name: str, text: str) -> Any:
     try:
         if name == "@priority":
-            return int(text)
+            return to_int(text)
         return orjson.loads(text) if name in ("@options", "@meta") else text
     except ValueError:
         wanted = "a whole number" if name == "@priority" else "JSON"

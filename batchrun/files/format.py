@@ -49,14 +49,19 @@ class JobFormat:
     look_ahead: int | None = None
 
     @property
+    def is_stdin(self) -> bool:
+        """Whether the jobs come from standard input."""
+        return str(self.path) == "-"
+
+    @property
     def name(self) -> str:
         """The job file as messages name it."""
-        return "stdin" if self.path == "-" else str(self.path)
+        return "stdin" if self.is_stdin else str(self.path)
 
     @property
     def compression(self) -> Compression:
         """How the file is compressed, by the last part of its name."""
-        return "none" if self.path == "-" else _COMPRESSIONS.get(self.path.suffix.lower(), "none")
+        return _COMPRESSIONS.get(Path(self.path).suffix.lower(), "none")
 
     @property
     def kind(self) -> Kind:
@@ -65,9 +70,9 @@ class JobFormat:
         Raises:
             JobFileError: The name says nothing we know.
         """
-        if self.path == "-":
+        if self.is_stdin:
             return "jsonl"
-        plain = self.path if self.compression == "none" else self.path.with_suffix("")
+        plain = Path(self.path) if self.compression == "none" else Path(self.path).with_suffix("")
         try:
             return _KINDS[plain.suffix.lower()]
         except KeyError:

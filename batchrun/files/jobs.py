@@ -31,7 +31,7 @@ class JobMaker:
     """Makes jobs of rows.
 
     Args:
-        format: what to make.
+        job_format: what to make.
         columns: the columns of a CSV file; None where each row has properties of its own.
 
     Raises:
@@ -39,23 +39,25 @@ class JobMaker:
         JobFileError: A column of the file has a name it must not have.
     """
 
-    def __init__(self, format: JobFormat, columns: tuple[str, ...] | None) -> None:  # noqa: A002
+    def __init__(self, job_format: JobFormat, columns: tuple[str, ...] | None) -> None:
         self._are_cells = columns is not None
-        self._constants = check_json(format.constants, "input")
-        self._combinations = _combinations(check_json(dict(format.matrix), "jobs.matrix"))
+        self._constants = check_json(job_format.constants, "input")
+        self._combinations = _combinations(check_json(dict(job_format.matrix), "jobs.matrix"))
         self._template = (
-            None if format.template is None else Template(check_json(format.template, "jobs.template"), "jobs.template")
+            None
+            if job_format.template is None
+            else Template(check_json(job_format.template, "jobs.template"), "jobs.template")
         )
-        self._has_template_fields = any(name[:1] == "@" for name in format.template or ())
-        self._key = None if format.key is None else Template(format.key, "jobs.key")
-        self._group = None if format.group is None else Template(format.group, "jobs.group")
-        self._meta = format.meta
-        self._under = _under(format)
-        self._check_own_names(format)
+        self._has_template_fields = any(name[:1] == "@" for name in job_format.template or ())
+        self._key = None if job_format.key is None else Template(job_format.key, "jobs.key")
+        self._group = None if job_format.group is None else Template(job_format.group, "jobs.group")
+        self._meta = job_format.meta
+        self._under = _under(job_format)
+        self._check_own_names(job_format)
         if columns is not None:
-            self._check_columns(columns, format)
+            self._check_columns(columns, job_format)
         if self._key is not None:
-            _check_key_covers(self._key, format)
+            _check_key_covers(self._key, job_format)
 
     @property
     def jobs_per_row(self) -> int:
@@ -141,31 +143,31 @@ class JobMaker:
     def _templates(self) -> list[Template]:
         return [template for template in (self._template, self._key, self._group) if template is not None]
 
-    def _check_own_names(self, format: JobFormat) -> None:  # noqa: A002
+    def _check_own_names(self, job_format: JobFormat) -> None:
         for name in self._constants:
             if name[:1] == "@":
                 raise ConfigError("only lines and templates have fields of ours", key=f"input.{name}")
-        for name in format.matrix:
+        for name in job_format.matrix:
             if name[:1] == "@":
                 problem = "use it through a template, like \"@options\" = { memory_mb = '{{memory_mb:int}}' }"
                 raise ConfigError(problem, key=f"jobs.matrix.{name}")
-        for name in format.template or ():
+        for name in job_format.template or ():
             if name[:1] == "@" and name not in FIELDS:
                 raise ConfigError(unknown_field(name), key=f"jobs.template.{name}")
 
-    def _check_columns(self, columns: tuple[str, ...], format: JobFormat) -> None:  # noqa: A002
+    def _check_columns(self, columns: tuple[str, ...], job_format: JobFormat) -> None:
         for name in columns:
             if name[:1] == "@" and name not in FIELDS:
-                raise JobFileError(f"column {unknown_field(name)}", file=format.name, line=1)
-            if name in format.matrix:
+                raise JobFileError(f"column {unknown_field(name)}", file=job_format.name, line=1)
+            if name in job_format.matrix:
                 problem = "the job file has a column of that name too; rename one"
                 raise ConfigError(problem, key=f"jobs.matrix.{name}")
-        known = [*(name for name in columns if name[:1] != "@"), *format.matrix]
+        known = [*(name for name in columns if name[:1] != "@"), *job_format.matrix]
         wanted = {name: key for template in self._templates() for name, key in template.columns.items()}
         wanted |= dict.fromkeys(self._meta, "jobs.meta")
         for name, key in wanted.items():
             if name not in known:
-                raise ConfigError(f"{format.name} has no column {name!r}; it has {', '.join(known)}", key=key)
+                raise ConfigError(f"{job_format.name} has no column {name!r}; it has {', '.join(known)}", key=key)
 
 
 def deep_merge(under: JsonObject, over: JsonObject) -> JsonObject:
@@ -235,12 +237,12 @@ def _over(upper: OwnFields, lower: OwnFields) -> OwnFields:
     )
 
 
-def _under(format: JobFormat) -> JsonObject | None:  # noqa: A002
-    if format.merge == "shallow":
+def _under(job_format: JobFormat) -> JsonObject | None:
+    if job_format.merge == "shallow":
         return None
-    if format.task_input is None:
+    if job_format.task_input is None:
         raise ConfigError('"deep" needs the input of the task, which is not known', key="jobs.merge")
-    return format.task_input
+    return job_format.task_input
 
 
 def _combinations(matrix: JsonObject) -> list[tuple[JsonObject, str]]:
@@ -261,8 +263,8 @@ def _suffix(combination: JsonObject) -> str:
     return "/" + ",".join(f"{name}={as_text(value)}" for name, value in combination.items())
 
 
-def _check_key_covers(key: Template, format: JobFormat) -> None:  # noqa: A002
-    for name, values in format.matrix.items():
+def _check_key_covers(key: Template, job_format: JobFormat) -> None:
+    for name, values in job_format.matrix.items():
         if len(values) > 1 and name not in key.columns:
             problem = f"must name {{{{{name}}}}}, or the jobs that jobs.matrix makes of one line share a key"
             raise ConfigError(problem, key="jobs.key")

@@ -114,6 +114,9 @@ def _end_of_value(data: bytes, at: int, name: str, line: int) -> int:
             depth -= 1
             if not depth:
                 return token.end()
+        elif mark == b'"':
+            # The string that it opens has no end.
+            break
     raise JobFileError("begins here and never ends; the file may be cut off", file=name, line=line)
 
 

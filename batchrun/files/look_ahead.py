@@ -45,7 +45,7 @@ class LookAhead:
     """Gives the jobs of the next rows, the highest priority first, in file order where it is equal.
 
     Args:
-        size: how many jobs are held at a time.
+        size: how many rows are looked at from the oldest that waits; and how many jobs wait.
         fetch: makes the job at a place again; None to hold the jobs themselves, up to 32 MB.
         start: where the rows begin.
     """
@@ -70,10 +70,15 @@ class LookAhead:
                 else:
                     self._gave(pending)
                     yield one
-            while len(self._heap) >= self._size or self._held_bytes > MAX_HELD_BYTES:
+            while self._is_full():
                 yield self._next()
         while self._heap:
             yield self._next()
+
+    def _is_full(self) -> bool:
+        # Rows count from the oldest that waits: were it only the jobs that wait, one of low priority would wait for
+        # the end of the file, and all that came after it would have to be remembered as given.
+        return max(len(self._rows), len(self._heap)) >= self._size or self._held_bytes > MAX_HELD_BYTES
 
     def _hold(self, job: Job, row: _Pending) -> None:
         self._number += 1

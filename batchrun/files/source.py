@@ -5,6 +5,7 @@ batch, nothing is known here.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 from io import SEEK_END, BufferedIOBase, BytesIO
@@ -32,14 +33,14 @@ FINGERPRINT_BYTES = 64 << 10
 _SAMPLE_BYTES = 64 << 20
 
 
-def open_job_file(format: JobFormat) -> "JobFile":  # noqa: A002 - the word of this package
+def open_job_file(job_format: JobFormat) -> "JobFile":
     """Open a job file; of a regular one, only the first bytes and a CSV header are read now.
 
     Raises:
         JobFileError: It is missing, no text, of no known kind, damaged in its first bytes, or its header is unfit.
         ConfigError: A template, the matrix, a key or the encoding cannot be used, or names no column of the file.
     """
-    return JobFile(format)
+    return JobFile(job_format)
 
 
 class JobFile:
@@ -49,11 +50,11 @@ class JobFile:
     UTF-8. In a JSON array, lines are elements.
     """
 
-    def __init__(self, format: JobFormat) -> None:  # noqa: A002
-        self._format, self._kind = format, format.kind
-        self._source: Source = find_source(format)
+    def __init__(self, job_format: JobFormat) -> None:
+        self._format, self._kind = job_format, job_format.kind
+        self._source: Source = find_source(job_format)
         self._header: Header | None = self._read_header()
-        self._maker = JobMaker(format, None if self._header is None else self._header.columns)
+        self._maker = JobMaker(job_format, None if self._header is None else self._header.columns)
         self._top = ReadPoint() if self._header is None else self._header.end
         self._point = self._top
         self._window: LookAhead | None = None
@@ -70,7 +71,7 @@ class JobFile:
         self.close()
 
     def close(self) -> None:
-        """Close what is open; iterations that are under way end."""
+        """Close what is open; iterations that are under way cannot go on."""
         while self._streams:
             self._streams.pop().close()
         self._seeker = None
@@ -83,7 +84,7 @@ class JobFile:
     @property
     def is_replayable(self) -> bool:
         """Whether the file can be read more than once; a pipe cannot."""
-        return self._source.is_regular
+        return self._source.is_replayable
 
     @property
     def jobs_per_line(self) -> int:
@@ -234,8 +235,10 @@ class JobFile:
         if not self.is_replayable:
             # To look ahead in a pipe is to wait for whoever fills it.
             return False
-        with damage_named(self._format.name), self._source.open() as stream:
-            return b'"@priority"' in stream.read(HEAD_BYTES)
+        # Damage is reported where the rows are read, after the jobs before it.
+        with suppress(JobFileError), damage_named(self._format.name), self._source.open() as stream:
+            return _mentions_priority(stream)
+        return False
 
     def _fetch(self, place: Place) -> Job:
         if self._seeker is None:
@@ -287,8 +290,8 @@ class JobFile:
 class _Shadowed:
     """Collects the task's properties that overrides replace by objects with fewer fields."""
 
-    def __init__(self, format: JobFormat) -> None:  # noqa: A002
-        nested = (format.task_input or {}).items() if format.merge == "shallow" else ()
+    def __init__(self, job_format: JobFormat) -> None:
+        nested = (job_format.task_input or {}).items() if job_format.merge == "shallow" else ()
         self._nested = {name: value for name, value in nested if type(value) is dict and value}
         self.names: list[str] = []
 
@@ -297,6 +300,18 @@ class _Shadowed:
             for name in lost_fields(self._nested, orjson.loads(job.body)):
                 self.names.append(name)
                 del self._nested[name]
+
+
+def _mentions_priority(stream: BufferedIOBase) -> bool:
+    left = HEAD_BYTES
+    for _ in range(HEAD_ROWS):
+        line = stream.readline(left)
+        if b'"@priority"' in line:
+            return True
+        left -= len(line)
+        if not line or not left:
+            break
+    return False
 
 
 def _past_line_end(stream: BufferedIOBase, point: ReadPoint) -> ReadPoint:

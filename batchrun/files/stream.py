@@ -7,7 +7,7 @@ import stat
 import sys
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import BufferedIOBase, BufferedReader, FileIO, RawIOBase
 from pathlib import Path
@@ -33,6 +33,9 @@ _MAGIC = {
 }
 
 
+_NO_TEXT = "holds no text; a job file is JSON lines, a JSON array, or CSV"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """Where the bytes come from and how they become text."""
@@ -41,55 +44,62 @@ class Source:
     #: None: standard input.
     path: Path | None
     compression: Compression
-    #: Can be opened again; a pipe cannot.
-    is_regular: bool
     #: What the opened stream is coded in: UTF-8, or one byte per character.
     encoding: str
     #: What the file is coded in, if that must be converted while reading.
     convert_from: str | None
 
     @property
+    def is_replayable(self) -> bool:
+        """Whether it can be opened more than once."""
+        return self.path is not None
+
+    @property
     def is_seekable(self) -> bool:
         """Whether an offset in the text is an offset in the file."""
-        return self.is_regular and self.compression == "none" and self.convert_from is None
+        return self.is_replayable and self.compression == "none" and self.convert_from is None
 
     def open(self, offset: int = 0) -> BufferedIOBase:
         """Open the text at an offset; where that cannot be sought, by reading up to there.
 
         Raises:
-            JobFileError: The file cannot be opened, or ends or is damaged before the offset.
+            JobFileError: The file cannot be opened, or ends or is damaged before the offset; stdin holds no text.
         """
-        with damage_named(self.name):
+        with damage_named(self.name), ExitStack() as on_error:
             stream = _open_bytes(self.path, self.compression)
+            on_error.push(stream)
             if self.convert_from is not None:
-                stream = BufferedReader(_Converted(stream, self.convert_from), _BUFFER_BYTES)
+                stream = _buffered(_Converted(stream, self.convert_from))
+                on_error.push(stream)
             if self.is_seekable:
                 stream.seek(offset)
             else:
                 _skip(stream, offset)
+            if not self.is_replayable and _is_binary(stream.peek(1)):
+                raise JobFileError(_NO_TEXT, file=self.name)
+            on_error.pop_all()
             return stream
 
 
-def find_source(format: JobFormat) -> Source:  # noqa: A002 - this package's word
+def find_source(job_format: JobFormat) -> Source:
     """Look at the file, and say how it is to be read.
 
     Raises:
         JobFileError: It is missing, unreadable, or holds no text.
         ConfigError: `encoding` names none.
     """
-    encoding = None if format.encoding is None else _known_encoding(format.encoding)
-    path = None if isinstance(format.path, str) else format.path
-    with damage_named(format.name):
-        is_regular = False
-        if path is not None and (is_regular := _is_regular(path)):
-            encoding = _check_text(path, format, encoding)
+    encoding = None if job_format.encoding is None else _known_encoding(job_format.encoding)
+    path = None if job_format.is_stdin else Path(job_format.path)
+    with damage_named(job_format.name):
+        if path is not None:
+            _check_regular(path)
+            encoding = _check_text(path, job_format, encoding)
     encoding = encoding or "utf-8"
     is_direct = encoding == "utf-8" or _ONE_BYTE.fullmatch(encoding) is not None
     return Source(
-        name=format.name,
+        name=job_format.name,
         path=path,
-        compression=format.compression,
-        is_regular=is_regular,
+        compression=job_format.compression,
         encoding=encoding if is_direct else "utf-8",
         convert_from=None if is_direct else encoding,
     )
@@ -122,14 +132,18 @@ def skip_line(stream: BufferedIOBase) -> int:
     return skipped
 
 
-def _open_bytes(path: Path | None, compression: Compression) -> BufferedIOBase:
+def _open_bytes(path: Path | None, compression: Compression) -> BufferedReader | gzip.GzipFile:
     if path is None:
-        return BufferedReader(FileIO(sys.stdin.fileno(), closefd=False), _BUFFER_BYTES)
+        return _buffered(FileIO(sys.stdin.fileno(), closefd=False))
     if compression == "gz":
         return gzip.GzipFile(path, "rb")
     if compression == "zst":
-        return BufferedReader(_ZstdReader(BufferedReader(FileIO(path))), _BUFFER_BYTES)
-    return BufferedReader(FileIO(path), _BUFFER_BYTES)
+        return _buffered(_ZstdReader(_buffered(FileIO(path))))
+    return _buffered(FileIO(path))
+
+
+def _buffered(raw: RawIOBase) -> BufferedReader:
+    return BufferedReader(raw, _BUFFER_BYTES)
 
 
 def _skip(stream: BufferedIOBase, count: int) -> None:
@@ -140,11 +154,12 @@ def _skip(stream: BufferedIOBase, count: int) -> None:
         count -= len(piece)
 
 
-def _is_regular(path: Path) -> bool:
+def _check_regular(path: Path) -> None:
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
         raise JobFileError("is a directory; name a file", file=path)
-    return stat.S_ISREG(mode)
+    if not stat.S_ISREG(mode):
+        raise JobFileError("is a pipe or a device; send its JSON lines to standard input, named '-'", file=path)
 
 
 def _known_encoding(name: str) -> str:
@@ -158,17 +173,17 @@ def _known_encoding(name: str) -> str:
     return "utf-8" if normal == "utf-8-sig" else normal
 
 
-def _check_text(path: Path, format: JobFormat, encoding: str | None) -> str | None:  # noqa: A002
+def _check_text(path: Path, job_format: JobFormat, encoding: str | None) -> str | None:
     """Refuse a file that holds no text; return its encoding, if given or known by a byte order mark."""
-    with _open_bytes(path, format.compression) as stream:
+    with _open_bytes(path, job_format.compression) as stream:
         head = stream.read(4096)
     if encoding is None and head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     for magic, problem in _MAGIC.items():
         if head.startswith(magic):
-            raise JobFileError(problem, file=format.name)
+            raise JobFileError(problem, file=job_format.name)
     if (encoding is None or _ONE_BYTE.fullmatch(encoding)) and _is_binary(head):
-        raise JobFileError("is no text file; a job file holds JSON lines, a JSON array, or CSV", file=format.name)
+        raise JobFileError(_NO_TEXT, file=job_format.name)
     return encoding
 
 

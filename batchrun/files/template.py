@@ -30,7 +30,7 @@ DROPPED: Final = object()
 
 _PIECE = re.compile(r"\{\{\{\{|\{\{(?P<inside>.*?)\}\}", re.DOTALL)
 _INSIDE = re.compile(
-    r'\s*(?:"(?P<quoted>[^"]+)"|(?P<bare>[^":{}\s](?:[^":{}]*?[^":{}\s])??))\s*'
+    r'\s*(?:"(?P<quoted>[^"]+)"|(?P<bare>[^":?{}\s](?:[^":{}]*?[^":{}\s])??))\s*'
     r"(?::\s*(?P<converter>\w+)(?:\((?P<argument>.*)\))?\s*)?(?P<optional>\?)?\s*",
     re.DOTALL,
 )
@@ -186,7 +186,12 @@ def _converter(name: str | None, argument: str | None, key: str) -> tuple[Callab
         raise ConfigError(problem + '{{"a:b"}}', key=key) from None
 
 
-def _to_int(value: Any) -> int:
+def to_int(value: Any) -> int:
+    """Return a whole number given as text or as JSON.
+
+    Raises:
+        ValueError: It is none, or does not fit 64 bits.
+    """
     if type(value) is str and _INT.fullmatch(text := value.strip()) and len(text) < 30:
         value = int(text)
     elif type(value) is float and value.is_integer():
@@ -230,7 +235,7 @@ def _splitter(separator: str) -> Callable[[Any], list[Any]]:
 
 
 _CONVERTERS: Final[dict[str, tuple[Callable[[Any], Any], str]]] = {
-    "int": (_to_int, "a whole number"),
+    "int": (to_int, "a whole number"),
     "float": (_to_float, "a number"),
     "bool": (_to_bool, "true or false"),
     "json": (_to_json, "JSON"),

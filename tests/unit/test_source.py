@@ -1,0 +1,418 @@
+"""The job file becomes jobs: formats, offsets, resuming, bad files."""
+
+import gzip
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import zstandard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from batchrun.errors import BatchrunError, ConfigError, JobFileError
+from batchrun.files import JobFormat, ReadPoint, open_job_file
+from batchrun.files.rows import MAX_CONTENT_CHARS, MAX_ROW_BYTES
+from batchrun.model import BadLine, Job, JobKey, Place
+
+Write = Callable[[str, bytes], Path]
+
+same_dir = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text()
+names = st.text().filter(lambda name: not name.startswith("@"))
+values = st.recursive(
+    scalars.filter(lambda v: v not in (float("inf"), float("-inf"))), lambda inner: st.lists(inner, max_size=3)
+)
+overrides = st.dictionaries(names, values, max_size=4)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write(name: str, content: bytes) -> Path:
+        path = tmp_path / name
+        path.write_bytes(content)
+        return path
+
+    return write
+
+
+def read(path: Path, **settings: Any) -> list[Job | BadLine]:
+    with open_job_file(JobFormat(path=path, **settings)) as file:
+        return list(file.read())
+
+
+def jobs(path: Path, **settings: Any) -> list[Job]:
+    return [made for made in read(path, **settings) if isinstance(made, Job)]
+
+
+def bodies(path: Path, **settings: Any) -> list[Any]:
+    return [orjson.loads(job.body) for job in jobs(path, **settings)]
+
+
+def reasons(path: Path, **settings: Any) -> list[tuple[int, str]]:
+    return [(made.place.line, made.reason) for made in read(path, **settings) if isinstance(made, BadLine)]
+
+
+def read_all(path: Path, **settings: Any) -> None:
+    with open_job_file(JobFormat(path=path, **settings)) as file:
+        file.check_head()
+        list(file.read())
+
+
+def refusal(path: Path, **settings: Any) -> str:
+    with pytest.raises(BatchrunError) as caught:
+        read_all(path, **settings)
+    return str(caught.value).replace(f"{path.parent}/", "")
+
+
+def test_a_line_becomes_a_job(write: Write) -> None:
+    """A job carries the body as given, its digest as key, and where it stands."""
+    path = write("jobs.jsonl", b'\n{"b": 1, "a": "\xc3\xa9"}\r\n')
+    digest = sha256('{"a":"é","b":1}'.encode()).digest()[:16]
+    assert read(path) == [
+        Job(
+            key=JobKey(digest.hex()),
+            digest=digest,
+            place=Place(line=2, offset=1, length=21),
+            body='{"b":1,"a":"é"}'.encode(),
+        )
+    ]
+
+
+def test_a_line_that_is_no_object_is_a_bad_line(write: Write) -> None:
+    """Each reason says what the line is instead, and blank lines are no lines at all."""
+    lines = [b"[1]", b'"x"', b"5", b"null", b"true", b"", b"  \t", b"{", b'{"a":', b'{"a": NaN}', b'{"a":"\\ud800"}']
+    example = 'an object like {"url": "https://example.com"}'
+    assert reasons(write("jobs.jsonl", b"\n".join(lines))) == [
+        (1, f"is a JSON array; each line must be {example}"),
+        (2, f"is a JSON string; each line must be {example}"),
+        (3, f"is a number; each line must be {example}"),
+        (4, f"is null; each line must be {example}"),
+        (5, f"is true or false; each line must be {example}"),
+        (8, "is only the beginning of a JSON value; write one object per line, or name an array .json"),
+        (9, f"is not JSON (unexpected end of data, at character 7); each line must be {example}"),
+        (10, f"is not JSON (unexpected character, expected a JSON value, at character 7); each line must be {example}"),
+        (11, f"is not JSON (no low surrogate in string, at character 7); each line must be {example}"),
+    ]
+
+
+def test_a_line_in_another_encoding_says_so(write: Write) -> None:
+    """The reason names the byte and the setting that helps, and the setting does help."""
+    path = write("jobs.jsonl", b'{"a":"caf\xe9"}\n')
+    assert read(path) == [
+        BadLine(
+            place=Place(line=1, offset=0, length=13),
+            reason="is not UTF-8 (byte 0xe9 at position 10); convert the file, "
+            'or name its encoding: jobs.encoding = "cp1252"',
+            content='{"a":"caf\ufffd"}',
+        )
+    ]
+    assert bodies(path, encoding="latin-1") == [{"a": "café"}]
+
+
+def test_of_a_property_given_twice_the_last_counts(write: Write) -> None:
+    """As for every JavaScript on the platform; whole numbers beyond 64 bits lose digits there, too."""
+    path = write("jobs.jsonl", b'{"a":1,"a":2,"n":123456789012345678901234567890,"z":"\\u0000"}')
+    assert bodies(path) == [{"a": 2, "n": 1.2345678901234568e29, "z": "\0"}]
+
+
+def test_an_input_that_is_too_deep_or_too_large_is_a_bad_line(write: Write) -> None:
+    """What the API or JSON itself would not take is refused before anything is sent."""
+    deep = b'{"a":' + b"[" * 300 + b"]" * 300 + b"}"
+    large = b'{"a":"' + b"x" * 10_000_000 + b'"}'
+    path = write("jobs.jsonl", deep + b"\n" + large + b"\n{}\n")
+    assert reasons(path) == [
+        (1, "is nested deeper than 254 levels; flatten it"),
+        (
+            2,
+            (
+                "gives an input of 10,000,008 bytes; the API takes 9,437,184 at most: "
+                "put large content into a key-value store and pass its address"
+            ),
+        ),
+    ]
+    assert [job.place.line for job in jobs(path)] == [3]
+
+
+def test_an_endless_line_is_skipped_unread(write: Write) -> None:
+    """A line beyond 16 MB is cut to show it, and the next line is where it belongs."""
+    size = 2 * MAX_ROW_BYTES
+    path = write("jobs.jsonl", b"x" * size + b'\n{"a":1}')
+    bad, good = read(path)
+    assert isinstance(bad, BadLine)
+    assert bad.place == Place(line=1, offset=0, length=size + 1)
+    assert bad.content == "x" * MAX_CONTENT_CHARS + "…"
+    assert bad.reason == (
+        "is longer than 16,777,216 bytes and was skipped; the API takes no input over 9,437,184 bytes"
+    )
+    assert good.place == Place(line=2, offset=size + 1, length=7)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.jsonl", b"", "empty.jsonl: holds no jobs: each line is one"),
+        ("blank.jsonl", b"\xef\xbb\xbf\n \r\n", "blank.jsonl: holds no jobs: each line is one"),
+        ("empty.json", b" ", "empty.json: holds no jobs: each line is one"),
+        ("none.json", b"[ ]", "none.json: holds no jobs: each line is one"),
+        ("empty.csv", b"\n", "empty.csv: holds no jobs: the file is empty"),
+        ("header.csv", b"a,b\n,\n", "header.csv: holds no jobs: each line is one"),
+        ("empty.jsonl.gz", gzip.compress(b""), "empty.jsonl.gz: holds no jobs: each line is one"),
+        ("nothing.jsonl.gz", b"", "nothing.jsonl.gz: holds no jobs: each line is one"),
+        (
+            "cat.jsonl",
+            b"\x89PNG\r\n\x1a\n\0\0",
+            "cat.jsonl: holds no text; a job file is JSON lines, a JSON array, or CSV",
+        ),
+        ("cat.csv", bytes(range(1, 256)), "cat.csv: holds no text; a job file is JSON lines, a JSON array, or CSV"),
+        ("zip.csv", b"PK\x03\x04\x14\0", "zip.csv: is a zip archive or an Excel workbook; save it as CSV"),
+        ("gz.jsonl", gzip.compress(b"{}"), "gz.jsonl: is compressed with gzip; add .gz to its name"),
+        ("zst.jsonl", zstandard.compress(b"{}"), "zst.jsonl: is compressed with zstd; add .zst to its name"),
+        (
+            "not.jsonl.gz",
+            b'{"a":1}',
+            "not.jsonl.gz: is damaged or not compressed as its name says (Not a gzipped file (b'{\"'))",
+        ),
+        (
+            "jobs.txt",
+            b"{}",
+            (
+                "jobs.txt: the name must end in one of .jsonl, .ndjson, .json, .csv, .tsv "
+                "(each also with .gz or .zst); '-' reads JSON lines from stdin"
+            ),
+        ),
+        ("object.json", b'{"a":1}', "object.json: is not a JSON array; a file of one object per line is named .jsonl"),
+        (
+            "open.json",
+            b'[{"a":1}',
+            (
+                "open.json:1: the array is broken at byte 9: "
+                "expected a comma or the end of the array, found the end of the file"
+            ),
+        ),
+        ("cut.json", b'[{"a":1},{"b":"]', "cut.json:2: begins here and never ends; the file may be cut off"),
+        ("comma.json", b'[{"a":1},]', 'comma.json:2: the array is broken at byte 10: expected an object, found "]"'),
+        (
+            "more.json",
+            b"[{}] {}",
+            'more.json:1: the array is broken at byte 6: expected nothing after the array, found "{}"',
+        ),
+    ],
+)
+def test_an_unfit_file_is_one_clear_line(write: Write, name: str, content: bytes, message: str) -> None:
+    """The message names the file, what is wrong, and what to do."""
+    assert refusal(write(name, content)) == message
+
+
+def test_a_file_that_is_none_is_one_clear_line(tmp_path: Path) -> None:
+    """A missing file, a directory and a pipe are told apart."""
+    (tmp_path / "dir.jsonl").mkdir()
+    assert refusal(tmp_path / "gone.jsonl") == "gone.jsonl: there is no such file"
+    assert refusal(tmp_path / "dir.jsonl") == "dir.jsonl: is a directory; name a file"
+    assert refusal(Path("/dev/null.jsonl").with_name("null")).startswith("null: the name must end in")
+
+
+def test_an_unknown_encoding_is_a_config_error(write: Write) -> None:
+    """So is one that codes no text."""
+    for encoding in ("utf-99", "base64", ""):
+        with pytest.raises(ConfigError) as caught:
+            open_job_file(JobFormat(path=write("jobs.jsonl", b"{}"), encoding=encoding))
+        assert caught.value.key == "jobs.encoding"
+
+
+@pytest.mark.parametrize("suffix", ["gz", "zst"])
+def test_compressed_reads_like_plain(write: Write, suffix: str) -> None:
+    """Places count bytes of the plain text, over several members or frames."""
+    compress = gzip.compress if suffix == "gz" else zstandard.compress
+    lines = [b'{"n":%d}\n' % n for n in range(1000)]
+    plain = write("jobs.jsonl", b"".join(lines))
+    packed = write(f"jobs.jsonl.{suffix}", compress(b"".join(lines[:400])) + compress(b"".join(lines[400:])))
+    with open_job_file(JobFormat(path=packed)) as file:
+        found = list(file.read())
+        assert found == read(plain)
+        assert (file.is_seekable, file.is_replayable, file.fingerprint(100)) == (False, True, b"")
+        assert list(file.reread([found[7].place, found[500].place])) == [found[7], found[500]]
+        assert list(file.read(file.position)) == found
+        assert (file.check_head(), file.count_estimate()) == ([], 1000)
+
+
+@pytest.mark.parametrize("suffix", ["gz", "zst"])
+def test_a_cut_off_compressed_file_gives_its_jobs_and_then_says_so(write: Write, suffix: str) -> None:
+    """No end of the data is taken for the end of the file."""
+    text = b"".join(b'{"n":%d,"t":"%b"}\n' % (n, b"%x" % (n * 7919)) for n in range(50_000))
+    packed = (gzip.compress if suffix == "gz" else zstandard.compress)(text)
+    path = write(f"jobs.jsonl.{suffix}", packed[: len(packed) * 2 // 3])
+    found: list[Job | BadLine] = []
+
+    def take() -> None:
+        with open_job_file(JobFormat(path=path)) as file:
+            for made in file.read():
+                found.append(made)  # noqa: PERF402 - extend forgets what came before an error
+
+    with pytest.raises(JobFileError) as caught:
+        take()
+    assert caught.value.problem == "is cut off: the compressed data ends too early; copy it again"
+    assert 1_000 < len(found) < 50_000
+    assert not [bad for bad in found if isinstance(bad, BadLine)]
+
+
+def test_a_json_array_is_read_by_elements(write: Write) -> None:
+    """Lines count elements; offsets are those of the element; a bad element is a bad line."""
+    path = write("jobs.json", b'\xef\xbb\xbf[\n {"a":"]}\\""},\n 7, {"b":{}}, {bad}\n]\n')
+    assert bodies(path) == [{"a": ']}"'}, {"b": {}}]
+    places = [Place(line=1, offset=6, length=12), Place(line=3, offset=24, length=8)]
+    assert [job.place for job in jobs(path)] == places
+    assert [line for line, _ in reasons(path)] == [2, 4]
+    with open_job_file(JobFormat(path=path)) as file:
+        assert (file.is_seekable, file.count_estimate()) == (False, 4)
+        assert [job.place for job in file.reread(places)] == places
+
+
+@same_dir
+@given(st.lists(overrides, max_size=6))
+def test_an_array_reads_like_its_lines(write: Write, given_overrides: list[Any]) -> None:
+    """Whatever is in them, spaced and escaped as the standard library does it, the jobs are the same."""
+    array = write("jobs.json", json.dumps(given_overrides, indent=1).encode())
+    lines = write("jobs.jsonl", "".join(json.dumps(one, ensure_ascii=True) + "\n" for one in given_overrides).encode())
+    assert [(job.key, job.body, job.place.line) for job in jobs(array)] == [
+        (job.key, job.body, job.place.line) for job in jobs(lines)
+    ]
+    assert bodies(array) == [orjson.loads(orjson.dumps(one)) for one in given_overrides]
+
+
+@same_dir
+@given(st.lists(overrides.map(orjson.dumps) | st.binary(max_size=20), max_size=8), st.sampled_from([b"\n", b"\r\n"]))
+def test_reading_goes_on_from_any_position(write: Write, lines: list[bytes], end: bytes) -> None:
+    """From each position, exactly what is missing is read; every job is found again at its place."""
+    path = write("jobs.jsonl", b'{"first":"%b"}' % (b"x" * 4096) + end + end.join(lines))
+    with open_job_file(JobFormat(path=path)) as file:
+        found, positions = [], [file.position]
+        for made in file.read():
+            found.append(made)
+            positions.append(file.position)
+        for number, position in enumerate(positions):
+            assert list(file.read(position)) == found[number:]
+        good = [made for made in found if isinstance(made, Job)]
+        assert list(file.reread([job.place for job in reversed(good)])) == good[::-1]
+
+
+def test_a_line_that_gets_its_end_later_is_no_new_line(write: Write) -> None:
+    """A file whose last line had no end can be appended to; its lines keep their numbers."""
+    path = write("jobs.jsonl", b'{"n":1}\n{"n":2}')
+    with open_job_file(JobFormat(path=path)) as file:
+        list(file.read())
+        position = file.position
+        print_before = file.fingerprint(position.offset)
+    assert position == ReadPoint(offset=15, line=2)
+    with path.open("ab") as appended:
+        appended.write(b'\n{"n":3}\n')
+    with open_job_file(JobFormat(path=path)) as file:
+        assert file.fingerprint(position.offset) == print_before
+        assert [made.place for made in file.read(position)] == [Place(line=3, offset=16, length=8)]
+
+
+def test_the_fingerprint_tells_an_edited_file(write: Write) -> None:
+    """Edits near either end of what was read change it; what comes behind does not."""
+    content = b"".join(b'{"n":%06d}\n' % n for n in range(20_000))
+    offset = 15_000 * 13
+
+    def fingerprint(content: bytes) -> bytes:
+        with open_job_file(JobFormat(path=write("jobs.jsonl", content))) as file:
+            return file.fingerprint(offset)
+
+    first = fingerprint(content)
+    assert fingerprint(content[:-100] + b"more") == first
+    assert fingerprint(b" " + content[1:]) != first
+    assert fingerprint(content[: offset - 3] + b"8" + content[offset - 2 :]) != first
+    assert fingerprint(content[: offset - 1]) != first
+
+
+def test_a_changed_line_is_named_when_it_is_read_again(write: Write) -> None:
+    """The job that the ledger holds open is not silently replaced."""
+    path = write("jobs.jsonl", b'{"n":1}\n{"n":2}\n')
+    places = [job.place for job in jobs(path)]
+    for content, line in ((b'{"n":1}\n["n",2]\n', 2), (b'{"n":1}\n', 2), (b'{"n":100}\n{}\n', 1)):
+        write("jobs.jsonl", content)
+        with open_job_file(JobFormat(path=path)) as file, pytest.raises(JobFileError) as caught:
+            list(file.reread(places))
+        assert (caught.value.line, "was changed since" in caught.value.problem) == (line, True)
+    packed = write("jobs.jsonl.gz", gzip.compress(b'{"n":1}\n'))
+    with open_job_file(JobFormat(path=packed)) as file, pytest.raises(JobFileError, match=r":2: .*not there any more"):
+        list(file.reread(places))
+
+
+def test_the_head_is_checked_without_moving_the_position(write: Write) -> None:
+    """Bad lines, keys that repeat with other content, and lost nested fields are known before anything starts."""
+    path = write(
+        "jobs.jsonl",
+        b'{"@key":"a","p":{"x":1}}\n{"@key":"a","p":{"x":1}}\n{"@key":"a","p":{"x":2}}\n[]\n{"q":{"z":{}},"r":null}\n',
+    )
+    task_input = {"p": {"x": 0, "y": 0}, "q": {"z": {"deep": 1}}, "r": {"x": 1}, "s": {"x": 1}}
+    with open_job_file(JobFormat(path=path, task_input=task_input)) as file:
+        assert [(bad.place.line, bad.reason) for bad in file.check_head()] == [
+            (3, "has the key 'a' of line 1 with other content; give each line its own @key"),
+            (4, 'is a JSON array; each line must be an object like {"url": "https://example.com"}'),
+        ]
+        assert file.lost_fields == ("p", "q")
+        assert file.position == ReadPoint()
+        assert file.count_estimate() == 5
+
+
+def test_the_head_ends_after_ten_thousand_lines(write: Write) -> None:
+    """What comes behind is for the running batch to record."""
+    path = write("jobs.jsonl", b"{}\n" * 9_999 + b"[]\n[]\n")
+    with open_job_file(JobFormat(path=path)) as file:
+        assert [bad.place.line for bad in file.check_head()] == [10_000]
+        assert file.count_estimate() == 10_001
+
+
+def test_utf_16_is_known_by_its_mark(write: Write) -> None:
+    """It is converted while reading: not seekable, but the jobs are the same."""
+    text = '{"a":"é😀"}\n{"a":2}\n'
+    for encoding, named in (("utf-16", None), ("utf-16-le", "utf-16-le"), ("utf-8-sig", None), ("utf-8", "utf8")):
+        path = write("jobs.jsonl", text.encode(encoding))
+        assert bodies(path, encoding=named) == [{"a": "é😀"}, {"a": 2}]
+    cut = write("jobs.jsonl", text.encode("utf-16")[:-1])
+    assert "does not hold what its encoding promises" in refusal(cut)
+
+
+def test_stdin_is_read_once() -> None:
+    """A pipe is streamed; it has no head, no count, and cannot be read again."""
+    script = """
+from batchrun.errors import JobFileError
+from batchrun.files import JobFormat, open_job_file
+with open_job_file(JobFormat(path="-")) as file:
+    print(file.is_seekable, file.is_replayable, file.check_head(), file.count_estimate())
+    found = list(file.read())
+    print([(made.place.line, made.place.offset) for made in found])
+    try:
+        file.reread([found[0].place])
+    except JobFileError as error:
+        print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], input=b'\xef\xbb\xbf{"a":1}\n[]\n', capture_output=True, check=False
+    )
+    assert (done.stdout.decode().splitlines(), done.stderr) == (
+        [
+            "False False [] None",
+            "[(1, 3), (2, 11)]",
+            "stdin: standard input cannot be read again; give it once more",
+        ],
+        b"",
+    )
+
+
+@same_dir
+@given(st.binary(max_size=300), st.sampled_from(["jsonl", "json", "csv", "tsv", "jsonl.gz", "csv.zst"]))
+def test_whatever_the_bytes_no_other_error_comes_out(write: Write, content: bytes, suffix: str) -> None:
+    """Garbage gives jobs, bad lines, or one of our errors."""
+    path = write(f"jobs.{suffix}", content)
+    with suppress(JobFileError):
+        read_all(path)

@@ -1,0 +1,170 @@
+"""Templates turn rows into overrides."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchrun.errors import ConfigError
+from batchrun.files.rows import NotAJob
+from batchrun.files.template import DROPPED, Template
+
+
+def fill(tree: Any, **cells: Any) -> Any:
+    return Template(tree, "jobs.template").fill(cells)
+
+
+def why_not(tree: Any, **cells: Any) -> str:
+    with pytest.raises(NotAJob) as caught:
+        fill(tree, **cells)
+    return str(caught.value)
+
+
+def test_a_tree_is_filled_in_its_own_order() -> None:
+    """Strings at any depth are filled; everything else stays as it is."""
+    tree = {"z": [{"url": "https://{{host}}/{{page}}"}], "n": 3, "ok": True, "none": None, "a": "{{page}}"}
+    filled = fill(tree, host="example.com", page="x")
+    assert list(filled.items()) == [
+        ("z", [{"url": "https://example.com/x"}]),
+        ("n", 3),
+        ("ok", True),
+        ("none", None),
+        ("a", "x"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "cell", "value"),
+    [
+        ("{{x}}", "007", "007"),
+        ("{{ x }}", "", ""),
+        ("{{x:int}}", " 42 ", 42),
+        ("{{x:int}}", "-7", -7),
+        ("{{x:int}}", "18446744073709551615", 2**64 - 1),
+        ("{{x : int}}", 3.0, 3),
+        ("{{x:float}}", "1e3", 1000.0),
+        ("{{x:float}}", ".5", 0.5),
+        ("{{x:float}}", 2, 2.0),
+        ("{{x:bool}}", "TRUE", True),
+        ("{{x:bool}}", "0", False),
+        ("{{x:bool}}", 1, True),
+        ("{{x:json}}", '{"a": [1, null]}', {"a": [1, None]}),
+        ("{{x:json}}", [1], [1]),
+        ("{{x:split(|)}}", "a | b||c", ["a", "b", "", "c"]),
+        ("{{x:split(, )}}", "a, b,c", ["a", "b,c"]),
+        ("{{x:split())}}", "a)b", ["a", "b"]),
+        ("{{x:split(|)}}", "", []),
+        ("{{x}}", {"deep": [1]}, {"deep": [1]}),
+        ("{{x}}", None, None),
+        ("n={{x}}!", 5, "n=5!"),
+        ("n={{x}}", None, "n="),
+        ("n={{x}}", True, "n=true"),
+        ("{{x:int}}{{x}}", "05", "505"),
+        ("{{{{x}} {y} }}", "unused", "{{x}} {y} }}"),
+        ("{{{{{{x}}", "v", "{{v"),
+    ],
+)
+def test_a_cell_is_converted(text: str, cell: Any, value: Any) -> None:
+    """One placeholder gives the converted value with its type; in a text it gives text."""
+    filled = fill({"v": text}, x=cell)
+    assert (filled, type(filled["v"])) == ({"v": value}, type(value))
+
+
+@pytest.mark.parametrize(
+    ("text", "cell", "reason"),
+    [
+        ("{{x:int}}", "1.5", "column 'x' is \"1.5\" and jobs.template.v expects a whole number"),
+        ("{{x:int}}", "1_000", "column 'x' is \"1_000\" and jobs.template.v expects a whole number"),
+        ("{{x:int}}", "٣", "column 'x' is \"٣\" and jobs.template.v expects a whole number"),
+        ("{{x:int}}", True, "column 'x' is true and jobs.template.v expects a whole number"),
+        ("{{x:float}}", "nan", "column 'x' is \"nan\" and jobs.template.v expects a number"),
+        ("{{x:float}}", "1e999", "column 'x' is \"1e999\" and jobs.template.v expects a number"),
+        ("{{x:float}}", [], "column 'x' is [] and jobs.template.v expects a number"),
+        ("{{x:bool}}", "maybe", "column 'x' is \"maybe\" and jobs.template.v expects true or false"),
+        ("{{x:json}}", "{", "column 'x' is \"{\" and jobs.template.v expects JSON"),
+        ("{{x:split(|)}}", 5, "column 'x' is 5 and jobs.template.v expects a text to split"),
+        (
+            "{{x:int}}",
+            "",
+            (
+                "column 'x' is empty and jobs.template.v expects a whole number; "
+                "with a trailing ? it is left out when empty"
+            ),
+        ),
+    ],
+)
+def test_a_cell_that_does_not_fit_is_named(text: str, cell: Any, reason: str) -> None:
+    """A failed conversion names the column, its value, and what is expected there."""
+    assert why_not({"v": text}, x=cell) == reason
+
+
+def test_a_huge_number_is_refused() -> None:
+    """What does not fit 64 bits would not survive the platform's JSON."""
+    assert "expects a whole number" in why_not({"v": "{{x:int}}"}, x="18446744073709551616")
+    assert "expects a whole number" in why_not({"v": "{{x:int}}"}, x="9" * 5000)
+
+
+@pytest.mark.parametrize("empty", [{"x": ""}, {"x": None}, {}])
+def test_an_empty_optional_cell_drops_what_it_fills(empty: dict[str, Any]) -> None:
+    """The property or list element goes; so does a text in which it stands; the object around stays."""
+    tree = {"a": "{{x:int?}}", "b": ["{{x?}}", 1], "c": "at {{x?}}", "d": {"e": "{{x:split(|)?}}"}}
+    assert fill(tree, **empty) == {"b": [1], "d": {}}
+    assert Template("{{x?}}", "jobs.key").fill(empty) is DROPPED
+
+
+def test_a_missing_property_is_named() -> None:
+    """A JSON line without the property is no job."""
+    assert why_not({"v": ["{{x}}"]}, y=1) == "has no property 'x', which jobs.template.v.0 asks for"
+
+
+def test_a_column_with_an_odd_name_is_quoted() -> None:
+    """Quotes hold what would otherwise be read as a converter."""
+    template = Template({"a": '{{"dc:title"}}', "b": '{{ "why?":int? }}', "c": "{{two words:int}}"}, "t")
+    assert template.fill({"dc:title": "T", "why?": "", "two words": "2"}) == {"a": "T", "c": 2}
+    assert template.columns == {"dc:title": "t.a", "why?": "t.b", "two words": "t.c"}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{{x", "'{{' is never closed with '}}'; two literal braces are written '{{{{'"),
+        ("{{}}", "'{{}}' is no placeholder; write it like {{column}} or {{column:int?}}"),
+        ("{{?}}", "'{{?}}' is no placeholder; write it like {{column}} or {{column:int?}}"),
+        ("{{x:}}", "'{{x:}}' is no placeholder; write it like {{column}} or {{column:int?}}"),
+        ("{{{x}}}", "'{{{x}}' is no placeholder; write it like {{column}} or {{column:int?}}"),
+        ("{{x:split}}", "split names no separator; write it like {{tags:split(|)}}"),
+        ("{{x:split()}}", "split names no separator; write it like {{tags:split(|)}}"),
+        ("{{x:int(3)}}", "the converter 'int' takes nothing in parentheses; only split does"),
+        (
+            "{{x:date}}",
+            (
+                "there is no converter 'date', only int, float, bool, json, split(|); "
+                "a column with ':' in its name is quoted: {{\"a:b\"}}"
+            ),
+        ),
+    ],
+)
+def test_a_malformed_placeholder_is_refused_at_once(text: str, problem: str) -> None:
+    """The error names the dotted key and how to write it."""
+    with pytest.raises(ConfigError) as caught:
+        Template({"a": [{"b": text}]}, "jobs.template")
+    assert (caught.value.key, caught.value.problem) == ("jobs.template.a.0.b", problem)
+
+
+@given(st.text())
+def test_any_text_compiles_or_is_a_config_error(text: str) -> None:
+    """No text whatever gives another error, and text without braces stands for itself."""
+    try:
+        filled = Template({"v": text}, "t").fill({})
+    except (ConfigError, NotAJob):
+        assert "{{" in text
+    else:
+        assert "{{" in text or filled == {"v": text}
+
+
+@given(st.integers(-(2**63), 2**64 - 1), st.floats(allow_nan=False, allow_infinity=False), st.booleans())
+def test_converters_undo_writing(whole: int, real: float, truth: bool) -> None:
+    """What was written into a cell comes back as it was."""
+    tree = {"a": "{{a:int}}", "b": "{{b:float}}", "c": "{{c:bool}}"}
+    assert fill(tree, a=str(whole), b=repr(real), c=str(truth)) == {"a": whole, "b": real, "c": truth}

@@ -45,7 +45,7 @@ def read_header(stream: BufferedIOBase, encoding: str, delimiter: str | None, na
         text = next((line for line in lines if line.strip()), "")
         if not text:
             raise JobFileError("holds no jobs: the file is empty", file=name)
-        delimiter = delimiter or _likely_delimiter(text)
+        delimiter = _likely_delimiter(text) if delimiter is None else delimiter
         # A name may hold line ends: the reader then goes on with the lines behind.
         columns = tuple(cell.strip() for cell in next(_reader(chain([text], lines), delimiter)))
     except (NotAJob, csv.Error) as error:

@@ -167,7 +167,9 @@ class JobFile:
     def _read_header(self) -> Header | None:
         if self._kind not in ("csv", "tsv"):
             return None
-        delimiter = self._format.delimiter or ("\t" if self._kind == "tsv" else None)
+        delimiter = self._format.delimiter
+        if delimiter is None and self._kind == "tsv":
+            delimiter = "\t"
         with damage_named(self._format.name), self._source.open() as stream:
             return read_header(stream, self._source.encoding, delimiter, self._format.name)
 

@@ -1,0 +1,230 @@
+"""CSV and TSV job files: cells, offsets, headers, rows that are none."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from batchrun.errors import BatchrunError, ConfigError, JobFileError
+from batchrun.files import JobFormat, ReadPoint, open_job_file
+from batchrun.files.rows import MAX_ROW_BYTES
+from batchrun.model import BadLine, Job, Place, RunOptions
+
+cells = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8)
+
+
+def read(folder: Path, content: bytes, name: str = "jobs.csv", **settings: Any) -> list[Job | BadLine]:
+    path = folder / name
+    path.write_bytes(content)
+    with open_job_file(JobFormat(path=path, **settings)) as file:
+        return list(file.read())
+
+
+def bodies(folder: Path, content: bytes, name: str = "jobs.csv", **settings: Any) -> list[Any]:
+    return [orjson.loads(made.body) for made in read(folder, content, name, **settings) if isinstance(made, Job)]
+
+
+def reasons(folder: Path, content: bytes) -> list[tuple[int, str]]:
+    return [(made.place.line, made.reason) for made in read(folder, content) if isinstance(made, BadLine)]
+
+
+def refusal(folder: Path, content: bytes, **settings: Any) -> str:
+    with pytest.raises(BatchrunError) as caught:
+        read(folder, content, **settings)
+    return str(caught.value).replace(f"{folder}/", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "delimiter", "override"),
+    [
+        ("jobs.csv", "a,b\n1,ü\n", None, {"a": "1", "b": "ü"}),
+        ("jobs.csv", '"a,b,c";d\n1;2\n', None, {"a,b,c": "1", "d": "2"}),
+        ("jobs.csv", "a\tb\n1\t2\n", None, {"a": "1", "b": "2"}),
+        ("jobs.tsv", "a\tb,c,d\n1\t2\n", None, {"a": "1", "b,c,d": "2"}),
+        ("jobs.csv", "a|b\n1|2,3\n", "|", {"a": "1", "b": "2,3"}),
+        ("jobs.csv", "one\n1\n", None, {"one": "1"}),
+        ("jobs.CSV", "\ufeffa,b\r\n1,2", None, {"a": "1", "b": "2"}),
+        ("jobs.csv", "\n \n a , b \n\n1, 2\n,\n", None, {"a": "1", "b": " 2"}),
+    ],
+)
+def test_a_row_is_an_override_of_strings(
+    tmp_path: Path, name: str, content: str, delimiter: str | None, override: dict[str, str]
+) -> None:
+    """The delimiter is found in the header or given; names are trimmed; blank rows are passed over."""
+    assert bodies(tmp_path, content.encode(), name, delimiter=delimiter) == [override]
+
+
+def test_places_hold_with_line_ends_in_cells(tmp_path: Path) -> None:
+    """A row's line is the one where it begins; its bytes are the whole of it."""
+    content = b'\xef\xbb\xbfa,b\r\n1,"x\r\n\r\ny"\r\n\r\n2,"say ""hi"""\n3,z'
+    assert [(made.place, made.body) for made in read(tmp_path, content) if isinstance(made, Job)] == [
+        (Place(line=2, offset=8, length=12), b'{"a":"1","b":"x\\r\\n\\r\\ny"}'),
+        (Place(line=6, offset=22, length=15), b'{"a":"2","b":"say \\"hi\\""}'),
+        (Place(line=7, offset=37, length=3), b'{"a":"3","b":"z"}'),
+    ]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@given(
+    st.lists(st.tuples(cells, cells, cells), max_size=8),
+    st.sampled_from([",", ";", "\t"]),
+    st.sampled_from(["\n", "\r\n"]),
+    st.sampled_from(["utf-8", "utf-8-sig"]),
+)
+def test_what_was_written_is_read_and_found_again(
+    tmp_path: Path, rows: list[tuple[str, str, str]], delimiter: str, end: str, encoding: str
+) -> None:
+    """Any cells come back; any position goes on with exactly the rest; any place gives its job again."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, delimiter=delimiter, lineterminator=end, quoting=csv.QUOTE_ALL)
+    writer.writerows([("n", "a\nb", "c"), *rows])
+    path = tmp_path / "jobs.csv"
+    path.write_bytes(text.getvalue().encode(encoding))
+    with open_job_file(JobFormat(path=path)) as file:
+        made, positions = [], [file.position]
+        for job in file.read():
+            assert isinstance(job, Job)
+            made.append(job)
+            positions.append(file.position)
+        assert [tuple(orjson.loads(job.body).values()) for job in made] == [
+            row for row in rows if any(cell.strip() for cell in row)
+        ]
+        assert list(file.reread([job.place for job in made])) == made
+        for number, position in enumerate(positions):
+            assert list(file.read(position)) == made[number:]
+
+
+def test_a_row_that_does_not_fit_is_a_bad_line(tmp_path: Path) -> None:
+    """Ragged, broken, damaged and misspelled rows are named, and those behind them are read."""
+    content = b'a,b\n1\n1,2,3\n"x"y,2\n\0,2\n\xe9,2\nx\ry,2\n4,5\n'
+    assert reasons(tmp_path, content.replace(b"\0", b"")) == [
+        (2, "has 1 cells where the header names 2 columns; put a cell that holds ',' or a line end in quotes"),
+        (3, "has 3 cells where the header names 2 columns; put a cell that holds ',' or a line end in quotes"),
+        (4, "is not CSV: ',' expected after '\"'; inside a quoted cell a quote is written twice"),
+        (
+            6,
+            'is not UTF-8 (byte 0xe9 at position 1); convert the file, or name its encoding: jobs.encoding = "cp1252"',
+        ),
+        (7, "holds a bare carriage return; put the cell in quotes, or convert the file's line ends"),
+    ]
+    behind = b"a,b\n" + b"1,2\n" * 2000 + b"\0,2\n3,4\n"
+    assert reasons(tmp_path, behind) == [(2002, "holds a NUL byte; the file may be damaged: write it again")]
+    assert bodies(tmp_path, behind)[-1] == {"a": "3", "b": "4"}
+
+
+def test_a_quote_that_is_never_closed_is_one_bad_line(tmp_path: Path) -> None:
+    """It swallows the rest of the file, or 16 MB of it; the line where it is opened is named."""
+    made = read(tmp_path, b'a,b\n1,2\n3,"x\n4,5\n6,7\n')
+    assert [one.place for one in made] == [Place(line=2, offset=4, length=4), Place(line=3, offset=8, length=13)]
+    assert reasons(tmp_path, b'a,b\n1,2\n3,"x\n4,5\n') == [
+        (3, "opens a quote that is never closed: the rest of the file is inside it; double a quote that is meant")
+    ]
+    line = b"y" * 999_999 + b"\n"
+    count = MAX_ROW_BYTES // len(line) + 1
+    made = read(tmp_path, b'a,b\n3,"x\n' + line * count + b"4,5\n")
+    assert isinstance(made[0], BadLine)
+    assert made[0].reason == (
+        "is longer than 16,777,216 bytes and was skipped; look for a quote that is opened in this row and never closed"
+    )
+    assert (made[0].place.line, made[-1].place.line, len(made)) == (2, 3 + count, 2)
+
+
+def test_a_long_cell_is_no_trouble(tmp_path: Path) -> None:
+    """The library's own limit of 128 KB does not hold here."""
+    assert bodies(tmp_path, b"a\n" + b"x" * 1_000_000 + b"\n") == [{"a": "x" * 1_000_000}]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a,b,a\n1,2,3\n", "jobs.csv:1: two columns are named 'a'; rename one"),
+        (b"\na,,c\n", "jobs.csv:2: column 2 has no name; the first row must name every column"),
+        (b'a,"b\n1,2\n', "jobs.csv:2: the header is no CSV: unexpected end of data"),
+        (
+            b"a,@kye\n1,2\n",
+            (
+                "jobs.csv:1: column '@kye' is none of our fields (@key, @options, @priority, @group, @meta); "
+                "a property of the input must not begin with '@'"
+            ),
+        ),
+        (
+            b"a,\xe9\n",
+            (
+                "jobs.csv:1: the header is no CSV: is not UTF-8 (byte 0xe9 at position 3); "
+                'convert the file, or name its encoding: jobs.encoding = "cp1252"'
+            ),
+        ),
+    ],
+)
+def test_an_unfit_header_is_refused_at_once(tmp_path: Path, content: bytes, message: str) -> None:
+    """The header is read when the file is opened."""
+    assert refusal(tmp_path, content) == message
+
+
+@pytest.mark.parametrize("delimiter", ["", ";;", '"', "\n", "\0"])
+def test_a_delimiter_is_one_character(tmp_path: Path, delimiter: str) -> None:
+    """Anything else is an error of the configuration."""
+    message = f"jobs.delimiter: must be one character like ';', not {delimiter!r}"
+    assert refusal(tmp_path, b"a,b\n", delimiter=delimiter) == message
+
+
+def test_columns_may_be_fields_of_ours(tmp_path: Path) -> None:
+    """They are taken out of the override; an empty cell says nothing."""
+    content = b'a,@key,@group,@priority,@options,@meta\n1,k1,g,5,"{""timeout_s"":0}","[1]"\n2,k2,,,,\n'
+    first, second = read(tmp_path, content, look_ahead=1)
+    assert isinstance(first, Job)
+    assert isinstance(second, Job)
+    assert (first.key, first.group, first.priority, first.options, first.meta, first.body) == (
+        "k1", "g", 5, RunOptions(timeout_s=0), [1], b'{"a":"1"}',
+    )  # fmt: skip
+    assert (second.key, second.group, second.priority, second.options, second.meta, second.body) == (
+        "k2", None, 0, None, None, b'{"a":"2"}',
+    )  # fmt: skip
+    assert [reason for _, reason in reasons(tmp_path, b"@key,@priority,@options\n,1,{}\nk,1.5,{}\nk,1,{\n")] == [
+        "the key is empty; give each line its own, or leave it out and it is derived from content",
+        "column '@priority' must hold a whole number, not \"1.5\"",
+        "column '@options' must hold JSON, not \"{\"",
+    ]
+
+
+def test_an_unknown_column_is_an_error_before_any_start(tmp_path: Path) -> None:
+    """Wherever it is named, the error says by which key, and which columns there are."""
+    for where, asked in (
+        ("jobs.template.u.0", {"template": {"u": ["{{c}}"]}}),
+        ("jobs.key", {"key": "{{c}}"}),
+        ("jobs.group", {"group": "{{c?}}"}),
+        ("jobs.meta", {"meta": ("c",)}),
+    ):
+        assert refusal(tmp_path, b"a,b,@key\n", **asked) == f"{where}: jobs.csv has no column 'c'; it has a, b"
+
+
+def test_one_byte_encodings_keep_their_offsets(tmp_path: Path) -> None:
+    """A file in cp1252 can be sought like any other."""
+    path = tmp_path / "jobs.csv"
+    path.write_bytes("größe;b\nä;ö\nü;ß\n".encode("cp1252"))
+    with open_job_file(JobFormat(path=path, encoding="cp1252")) as file:
+        _, second = file.read()
+        assert isinstance(second, Job)
+        assert file.is_seekable
+        assert second.place == Place(line=3, offset=12, length=4)
+        assert list(file.reread([second.place])) == [second]
+        assert list(file.read(ReadPoint(offset=12, line=2))) == [second]
+        assert file.count_estimate() == 2
+
+
+def test_errors_of_the_header_name_the_file(tmp_path: Path) -> None:
+    """They are split by who can act: the file's owner or the configuration's."""
+    path = tmp_path / "jobs.csv"
+    path.write_bytes(b"a,a\n")
+    with pytest.raises(JobFileError) as of_file:
+        open_job_file(JobFormat(path=path))
+    assert (of_file.value.file, of_file.value.line) == (str(path), 1)
+    path.write_bytes(b"a,b\n")
+    with pytest.raises(ConfigError) as of_config:
+        open_job_file(JobFormat(path=path, template={"x": "{{c}}"}))
+    assert of_config.value.key == "jobs.template.x"

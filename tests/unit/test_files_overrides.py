@@ -1,0 +1,315 @@
+"""From a row to its jobs: fields of ours, keys, constants, matrix, merge, priority."""
+
+from collections.abc import Callable
+from datetime import date
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from batchrun.errors import BatchrunError
+from batchrun.files import JobFile, JobFormat, ReadPoint, open_job_file
+from batchrun.files.jobs import deep_merge, lost_fields
+from batchrun.model import BadLine, Job, RunOptions
+
+Open = Callable[..., JobFile]
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Open:
+    def opened(*lines: Any, **settings: Any) -> JobFile:
+        path = tmp_path / "jobs.jsonl"
+        path.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+        return open_job_file(JobFormat(path=path, **settings))
+
+    return opened
+
+
+def made(file: JobFile) -> list[Job]:
+    with file:
+        return [one for one in file.read() if isinstance(one, Job)]
+
+
+def reasons(file: JobFile) -> list[str]:
+    with file:
+        return [one.reason for one in file.read() if isinstance(one, BadLine)]
+
+
+def test_our_fields_are_taken_out(opened: Open) -> None:
+    """What remains is posted, in the order given."""
+    options = {
+        "build": "beta",
+        "timeout_s": 0,
+        "memory_mb": 32768,
+        "max_items": 1,
+        "max_total_charge_usd": 1,
+        "restart_on_error": False,
+        "webhooks": [{"requestUrl": "https://example.com", "eventTypes": ["ACTOR.RUN.SUCCEEDED"]}],
+    }
+    line = {"z": 1, "@key": "k 1", "@options": options, "@priority": -3, "@group": "g", "@meta": {"m": [None]}, "a": 2}
+    (job,) = made(opened(line))
+    assert (job.key, job.body, job.priority, job.group, job.meta) == ("k 1", b'{"z":1,"a":2}', -3, "g", {"m": [None]})
+    assert job.options == RunOptions(**{**options, "webhooks": tuple(options["webhooks"])})  # type: ignore[arg-type]
+    content = b'{"a":2,"z":1}\n' + orjson.dumps(options, option=orjson.OPT_SORT_KEYS)
+    assert job.digest == sha256(content).digest()[:16]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        (
+            "@foo",
+            1,
+            (
+                "'@foo' is none of our fields (@key, @options, @priority, @group, @meta); "
+                "a property of the input must not begin with '@'"
+            ),
+        ),
+        (
+            "@",
+            1,
+            (
+                "'@' is none of our fields (@key, @options, @priority, @group, @meta); "
+                "a property of the input must not begin with '@'"
+            ),
+        ),
+        ("@key", 5, "the key must be a string, not 5"),
+        ("@key", None, "the key must be a string, not null"),
+        ("@key", "", "the key is empty; give each line its own, or leave it out and it is derived from content"),
+        ("@key", "x" * 513, "the key has 513 characters; 512 are the most"),
+        ("@key", "a\nb", 'the key "a\\nb" holds a control character or a line end; leave it out'),
+        ("@group", ["g"], 'the group must be a string of at most 512 characters without line ends, not ["g"]'),
+        ("@priority", True, "@priority must be a whole number within ±1,000,000,000, not true"),
+        ("@priority", 1.0, "@priority must be a whole number within ±1,000,000,000, not 1.0"),
+        ("@priority", 10**10, "@priority must be a whole number within ±1,000,000,000, not 10000000000"),
+        ("@options", [], '@options must be an object like {"memory_mb": 1024}, not []'),
+        (
+            "@options",
+            {"memory": 1},
+            (
+                "@options has no option 'memory'; there are build, timeout_s, memory_mb, max_items, "
+                "max_total_charge_usd, restart_on_error, webhooks"
+            ),
+        ),
+        ("@options", {"memory_mb": 1000}, "@options.memory_mb must be a power of two from 128 to 32768, not 1000"),
+        ("@options", {"memory_mb": 64}, "@options.memory_mb must be a power of two from 128 to 32768, not 64"),
+        ("@options", {"memory_mb": 128.0}, "@options.memory_mb must be a power of two from 128 to 32768, not 128.0"),
+        ("@options", {"timeout_s": -1}, "@options.timeout_s must be a whole number of seconds from 0, not -1"),
+        ("@options", {"timeout_s": True}, "@options.timeout_s must be a whole number of seconds from 0, not true"),
+        ("@options", {"max_items": 0}, "@options.max_items must be a whole number from 1, not 0"),
+        ("@options", {"max_total_charge_usd": 0}, "@options.max_total_charge_usd must be a number above 0, not 0"),
+        ("@options", {"restart_on_error": 1}, "@options.restart_on_error must be true or false, not 1"),
+        ("@options", {"build": ""}, '@options.build must be a build\'s tag or number like "latest", not ""'),
+        (
+            "@options",
+            {"webhooks": ["x"]},
+            '@options.webhooks must be a list of objects in the API\'s own spelling, not ["x"]',
+        ),
+    ],
+)
+def test_an_unfit_field_is_a_bad_line(opened: Open, field: str, value: Any, reason: str) -> None:
+    """The reason names the field, what it must be, and what it is."""
+    assert reasons(opened({"a": 1, field: value})) == [reason]
+
+
+def test_a_derived_key_is_that_of_the_content(opened: Open) -> None:
+    """The order of properties does not matter; options and constants are content, group and meta are not."""
+    lines = [
+        {"a": 1, "b": {"x": 1, "y": 2}},
+        {"b": {"y": 2, "x": 1}, "a": 1, "@group": "g", "@meta": 1, "@priority": 0, "@options": {}},
+        {"a": 1, "b": {"x": 1, "y": 2}, "@options": {"timeout_s": 60}},
+        {"a": 1},
+    ]
+    first, second, third, fourth = made(opened(*lines, constants={"b": {"x": 1, "y": 2}}))
+    assert first.key == first.digest.hex() == sha256(b'{"a":1,"b":{"x":1,"y":2}}').hexdigest()[:32]
+    assert second.key == fourth.key == first.key
+    assert third.key != first.key
+
+
+def test_key_group_and_meta_are_made_of_columns(opened: Open) -> None:
+    """What the line says itself goes before what the configuration makes of it."""
+    settings = {"key": "p/{{sku}}", "group": "{{country?}}", "meta": ("sku",)}
+    jobs = made(
+        opened(
+            {"sku": 7, "country": "cz"},
+            {"sku": 8, "country": "", "@meta": {"x": 1}},
+            {"sku": 9, "country": "de", "@key": "own", "@group": "mine"},
+            **settings,
+        )
+    )
+    assert [(job.key, job.group, job.meta) for job in jobs] == [
+        ("p/7", "cz", {"sku": 7}),
+        ("p/8", None, {"sku": 8, "x": 1}),
+        ("own", "mine", {"sku": 9}),
+    ]
+    assert reasons(opened({"a": 1}, {"sku": 1, "@meta": 5}, {"sku": "\n"}, **settings)) == [
+        "has no property 'sku', which jobs.key asks for",
+        "@meta must be an object where jobs.meta copies columns, so that both have room",
+        'the key "p/\\n" holds a control character or a line end; leave it out',
+    ]
+    assert reasons(opened({"a": 1}, meta=("sku",))) == ["has no property 'sku', which jobs.meta copies"]
+
+
+def test_a_key_template_may_leave_the_key_to_content(opened: Open) -> None:
+    """An optional placeholder that is empty gives none; without ? an empty key is a bad line."""
+    (job,) = made(opened({"sku": ""}, key="{{sku?}}"))
+    assert job.key == job.digest.hex()
+    assert "the key is empty" in reasons(opened({"sku": ""}, key="{{sku}}"))[0]
+
+
+def test_a_template_may_give_fields_of_ours(opened: Open) -> None:
+    """They go over those of the line; a row's other properties are columns only."""
+    template = {"n": "{{n:int}}", "@options": {"memory_mb": "{{mem:int?}}"}, "@priority": "{{n:int}}"}
+    jobs = made(opened({"n": "1", "mem": "256", "@options": {"build": "b"}}, {"n": 2}, template=template))
+    assert [(job.body, job.options, job.priority) for job in jobs] == [
+        (b'{"n":2}', None, 2),
+        (b'{"n":1}', RunOptions(build="b", memory_mb=256), 1),
+    ]
+
+
+def test_constants_lie_under_every_override(opened: Open) -> None:
+    """An override's own top-level property wins whole; dates are strings in JSON."""
+    jobs = made(opened({"b": {"y": 1}}, {}, constants={"a": date(2024, 5, 1), "b": {"x": 1}}))
+    assert [job.body for job in jobs] == [b'{"a":"2024-05-01","b":{"y":1}}', b'{"a":"2024-05-01","b":{"x":1}}']
+
+
+def test_a_matrix_makes_every_combination(opened: Open) -> None:
+    """Without a template its names are properties; an explicit key tells the combinations apart."""
+    matrix = {"country": ["cz", "de"], "n": [1, None]}
+    jobs = made(opened({"a": 1, "@key": "k"}, matrix=matrix))
+    assert [(job.key, job.place.variant, job.body) for job in jobs] == [
+        ("k/country=cz,n=1", 0, b'{"a":1,"country":"cz","n":1}'),
+        ("k/country=cz,n=", 1, b'{"a":1,"country":"cz","n":null}'),
+        ("k/country=de,n=1", 2, b'{"a":1,"country":"de","n":1}'),
+        ("k/country=de,n=", 3, b'{"a":1,"country":"de","n":null}'),
+    ]
+    templated = made(opened({"u": "x"}, matrix=matrix, template={"c": "{{u}}-{{country}}"}, key="{{country}}{{n}}"))
+    assert [(job.key, job.body) for job in templated] == [
+        ("cz1", b'{"c":"x-cz"}'),
+        ("cz", b'{"c":"x-cz"}'),
+        ("de1", b'{"c":"x-de"}'),
+        ("de", b'{"c":"x-de"}'),
+    ]
+    assert reasons(opened({"n": 1}, matrix=matrix)) == ["has a property 'n', which jobs.matrix gives too; rename one"]
+
+
+def test_a_line_counts_as_read_when_its_last_combination_is_out(opened: Open) -> None:
+    """A position never lies behind a job that was not yielded."""
+    with opened({"a": 1}, {"a": 2}, matrix={"n": [1, 2]}) as file:
+        assert [(job.place.variant, file.position.line) for job in file.read()] == [(0, 0), (1, 1), (0, 1), (1, 2)]
+        assert file.count_estimate() == 4
+        places = [job.place for job in file.read()]
+        assert [job.place for job in file.reread(places[1:3])] == places[1:3]
+
+
+@pytest.mark.parametrize(
+    ("given_settings", "message"),
+    [
+        ({"matrix": {"n": []}}, "jobs.matrix.n: must be a list with one value at least"),
+        ({"matrix": {"n": "ab"}}, "jobs.matrix.n: must be a list with one value at least"),
+        (
+            {"matrix": {"@key": ["a"]}},
+            ("jobs.matrix.@key: use it through a template, like \"@options\" = { memory_mb = '{{memory_mb:int}}' }"),
+        ),
+        (
+            {"matrix": {"n": list(range(1000)), "m": list(range(101))}},
+            "jobs.matrix: gives 101,000 jobs for each line; 100,000 are the most",
+        ),
+        (
+            {"matrix": {"n": [1, 2]}, "key": "{{a}}"},
+            "jobs.key: must name {{n}}, or the jobs that jobs.matrix makes of one line share a key",
+        ),
+        ({"constants": {"a": {"b": float("nan")}}}, "input.a.b: JSON has no infinity and no NaN"),
+        ({"constants": {"a": 2**64}}, "input: JSON cannot hold it: Integer exceeds 64-bit range"),
+        ({"constants": {"@key": "a"}}, "input.@key: only lines and templates have fields of ours"),
+        (
+            {"template": {"@foo": 1}},
+            (
+                "jobs.template.@foo: '@foo' is none of our fields "
+                "(@key, @options, @priority, @group, @meta); a property of the input must not begin with '@'"
+            ),
+        ),
+        ({"merge": "deep"}, 'jobs.merge: "deep" needs the input of the task, which is not known'),
+        ({"key": "{{"}, "jobs.key: '{{' is never closed with '}}'; two literal braces are written '{{{{'"),
+    ],
+)
+def test_an_unusable_configuration_is_refused_at_once(opened: Open, given_settings: Any, message: str) -> None:
+    """The error names the dotted key, before any line is read."""
+    with pytest.raises(BatchrunError) as caught:
+        opened({}, **given_settings)
+    assert str(caught.value) == message
+
+
+def test_a_deep_merge_happens_before_the_post(opened: Open) -> None:
+    """Objects are merged at every level, arrays replaced whole; the key is that of the override alone."""
+    line = {"p": {"x": {"b": 2}, "l": [3]}, "q": 5}
+    task_input = {"p": {"x": {"a": 1, "b": 1}, "l": [1, 2]}, "q": {"z": 1}, "r": 0}
+    (deep,) = made(opened(line, merge="deep", task_input=task_input))
+    (shallow,) = made(opened(line, task_input=task_input))
+    assert orjson.loads(deep.body) == {"p": {"x": {"a": 1, "b": 2}, "l": [3]}, "q": 5, "r": 0}
+    assert orjson.loads(shallow.body) == line
+    assert deep.key == shallow.key
+    assert task_input == {"p": {"x": {"a": 1, "b": 1}, "l": [1, 2]}, "q": {"z": 1}, "r": 0}
+
+
+objects = st.recursive(
+    st.integers() | st.lists(st.integers(), max_size=2), lambda inner: st.dictionaries(st.sampled_from("abc"), inner)
+)
+inputs = st.dictionaries(st.sampled_from("abc"), objects)
+
+
+@given(inputs, inputs)
+def test_nothing_is_lost_where_both_merges_agree(task_input: Any, override: Any) -> None:
+    """A property is reported exactly if merging objects would keep more than replacing it does."""
+    kept = deep_merge(task_input, override)
+    lost = [
+        name
+        for name in override
+        if isinstance(override[name], dict) and isinstance(task_input.get(name), dict) and kept[name] != override[name]
+    ]
+    assert lost_fields(task_input, override) == lost
+
+
+def test_higher_priorities_go_first_within_the_look_ahead(opened: Open) -> None:
+    """Equal ones keep the order of the file; the position is the point before which nothing is held back."""
+    lines = [{"n": n, "@priority": priority} for n, priority in enumerate([0, 5, 0, 9, 5])]
+    with opened(*lines, look_ahead=3) as file:
+        seen = [(orjson.loads(job.body)["n"], file.position.line) for job in file.read() if isinstance(job, Job)]
+    assert seen == [(1, 0), (0, 2), (3, 2), (4, 2), (2, 5)]
+
+
+def test_a_low_priority_waits_no_longer_than_the_look_ahead(opened: Open) -> None:
+    """Otherwise one job could wait for the end of a file of any size."""
+    lines = [{"n": 0, "@priority": -1}, *({"n": n} for n in range(1, 100))]
+    order = [orjson.loads(job.body)["n"] for job in made(opened(*lines, look_ahead=10))]
+    assert order.index(0) == 9
+
+
+def test_priorities_in_the_head_are_noticed(opened: Open) -> None:
+    """Nobody has to ask for the look-ahead, except where that would wait for whoever fills a pipe."""
+    assert [job.priority for job in made(opened({"@priority": 1}, [], {"@priority": 2}))] == [2, 1]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@given(st.lists(st.integers(-2, 2) | st.none(), max_size=12), st.integers(1, 6), st.booleans())
+def test_no_position_loses_a_job(opened: Open, priorities: list[int | None], look_ahead: int, packed: bool) -> None:
+    """From any position on, all that was not yielded before it is yielded, whatever the priorities."""
+    lines = [[n] if priority is None else {"n": n, "@priority": priority} for n, priority in enumerate(priorities)]
+    matrix = {"m": [1, 2]} if packed else {}
+    with opened(*lines, look_ahead=look_ahead, matrix=matrix) as file:
+        everything = {(one.place.line, one.place.variant) for one in file.read()}
+        expected = sum(1 if priority is None else 1 + packed for priority in priorities)
+        points: list[tuple[ReadPoint, int]] = []
+        order = []
+        for one in file.read():
+            order.append((one.place.line, one.place.variant))
+            points.append((file.position, len(order)))
+        assert sorted(order) == sorted(everything)
+        assert len(order) == expected
+        for point, count in points:
+            rest = {(one.place.line, one.place.variant) for one in file.read(point)}
+            assert everything - set(order[:count]) <= rest

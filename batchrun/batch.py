@@ -28,7 +28,7 @@ from batchrun.files.sink import explain
 from batchrun.job_source import FileSource, check_before_start, open_source
 from batchrun.ledger.commit import ECHO, GroupCommit, Journal, open_commit, open_journal
 from batchrun.ledger.lock import locked
-from batchrun.model import Ending, Record, Summary
+from batchrun.model import Ending, Outcome, Record, Summary
 from batchrun.platform import SERVER_DIR, Task, find_task, open_platform, read_account
 from batchrun.policy.retry import Backoff, RetryPolicy
 from batchrun.policy.token_bucket import BURST_SHARE, TokenBucket
@@ -51,9 +51,12 @@ class Opening:
     max_concurrent_runs: int
     #: Jobs of the file, about; None where that cannot be told cheaply.
     job_count: int | None
-    #: Jobs that earlier processes settled, and that they left open.
+    #: Jobs that earlier processes settled, those of them that succeeded, and those left open.
     settled_before: int
+    succeeded_before: int
     open_before: int
+    #: Known costs of the jobs settled before, in US dollars.
+    cost_before_usd: float
     #: Properties of the task's input whose nested fields a shallow merge erases.
     lost_fields: tuple[str, ...]
 
@@ -79,6 +82,11 @@ class Batch:
     def live_runs(self) -> int:
         """Runs that are live or being started, as far as this process knows."""
         return self._engine.gate.live
+
+    @property
+    def outage(self) -> str:
+        """Why the platform cannot be reached; empty while it can."""
+        return self._engine.client.outage
 
     def stop_starting(self) -> None:
         """Start nothing more; the batch ends when the live Runs have ended and are settled."""
@@ -131,6 +139,7 @@ class Batch:
 class _Engine:
     """The engine's parts, put together for one batch."""
 
+    client: ApifyClient
     scheduler: Scheduler
     reconciler: Reconciler
     gate: StartGate
@@ -209,14 +218,16 @@ def _make_directory(directory: Path) -> None:
 
 
 def _opening(config: Config, account: Account, task: Task, journal: Journal, source: FileSource) -> Opening:
-    open_before = len(journal.ledger.open_jobs())
+    outcomes, totals = journal.ledger.count_outcomes(), journal.ledger.totals()
     return Opening(
         account=account,
         task=task,
-        max_concurrent_runs=_slot_count(config, account, open_before),
+        max_concurrent_runs=_slot_count(config, account, totals.live_runs),
         job_count=source.count_estimate(),
-        settled_before=sum(journal.ledger.count_outcomes().values()),
-        open_before=open_before,
+        settled_before=sum(outcomes.values()),
+        succeeded_before=outcomes.get(Outcome.SUCCEEDED, 0),
+        open_before=totals.open_jobs,
+        cost_before_usd=totals.cost_usd,
         lost_fields=source.job_file.lost_fields,
     )
 
@@ -244,7 +255,7 @@ def _compose(
 ) -> _Engine:
     sending, records = anyio.create_memory_object_stream[Record](RECORD_BUFFER)
     gate = StartGate(_start_bucket(config.limits.start_rate))
-    progress = Progress(settled_before=opening.settled_before)
+    progress = Progress()
     reconciler = Reconciler(
         client,
         commit,
@@ -275,6 +286,7 @@ def _compose(
         on_record=sending.send,
     )
     return _Engine(
+        client=client,
         scheduler=scheduler,
         reconciler=reconciler,
         gate=gate,

@@ -272,6 +272,19 @@ def load_config(
     return _with_out_dir(config, file)
 
 
+def load_api(base_url: str | None, *, environ: Mapping[str, str] = os.environ) -> ApiConfig:
+    """Return which platform to talk to where there is no batch: `base_url`, or else the environment's.
+
+    Raises:
+        ConfigError: it is no address.
+    """
+    values = {key.removeprefix("api."): value for key, value in _from_environment(environ).items() if "api." in key}
+    try:
+        return ApiConfig.model_validate({**values, **({"base_url": base_url} if base_url is not None else {})})
+    except ValidationError as error:
+        raise ConfigError(error.errors()[0]["msg"].removeprefix("Value error, "), key="api.base_url") from None
+
+
 def read_token(api: ApiConfig, environ: Mapping[str, str] = os.environ) -> SecretStr | None:
     """Return the API token from APIFY_TOKEN or else `api.token_file`; None when neither is given.
 

@@ -115,7 +115,11 @@ async def find_task(client: ApifyClient, config: TaskConfig, file: Path | None =
     except NotFound as error:
         named = config.id if config.id is not None else f"{config.actor} ({config.name})"
         raise BatchRefused(f"the platform knows no task {named!r} for this token: {error.message}") from error
-    except (ApiError, TransportError) as error:
+    except ApiError as error:
+        if error.status == 400:
+            raise ConfigError(f"the platform does not accept it: {error.message}", key="task", file=file) from error
+        raise BatchRefused(f"the task cannot be had: {error}") from error
+    except TransportError as error:
         raise BatchRefused(f"the task cannot be had: {error}") from error
 
 

@@ -272,6 +272,11 @@ class ApifyClient:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise TransportError(f"{method} {path}: no answer: {_reason(error)}") from error
 
+    @property
+    def outage(self) -> str:
+        """Why the platform has not been reached for a while; empty while it is."""
+        return self.last_failure if self._outage_since is not None else ""
+
     def _note_clock(self, date: str | None) -> None:
         if date is None or date == self._last_date:
             return  # it changes once a second, and reading it costs more than a request should

@@ -1,4 +1,4 @@
-"""What a batch has come to so far, as plain numbers for whoever looks on."""
+"""What this process has brought a batch to, as plain numbers for whoever looks on."""
 
 from dataclasses import dataclass, field
 
@@ -9,11 +9,9 @@ from batchrun.model import Outcome, Record
 class Progress:
     """Counters that the engine keeps and others only read."""
 
-    #: Settled jobs by outcome, those of earlier processes included.
+    #: Settled jobs by outcome.
     outcomes: dict[Outcome, int] = field(default_factory=dict)
-    #: Of these, settled by earlier processes.
-    settled_before: int = 0
-    #: Runs started by this process.
+    #: Runs started.
     started: int = 0
     in_doubt: int = 0
     #: Jobs waiting for their next attempt.
@@ -21,7 +19,7 @@ class Progress:
     #: Lines that repeat a job of another line.
     duplicates: int = 0
     items: int = 0
-    #: Known costs of the jobs settled by this process.
+    #: Known costs of the settled jobs, in US dollars.
     cost_usd: float = 0.0
     #: Jobs whose cost the platform did not tell.
     unknown_costs: int = 0

@@ -312,6 +312,14 @@ class Ledger:
             live_runs=live,
         )
 
+    def slowest(self) -> tuple[JobKey, float] | None:
+        """Return the key of the job with the longest Run, and its seconds."""
+        row = self._db.execute(
+            "SELECT job.key, attempt.finished_at - attempt.started_at AS run_s FROM attempt"
+            " JOIN job ON job.id = attempt.job_id WHERE run_s IS NOT NULL ORDER BY run_s DESC LIMIT 1"
+        ).fetchone()
+        return None if row is None else (JobKey(row[0]), row[1])
+
     def count_outcomes(self) -> dict[Outcome, int]:
         """Return how many jobs are settled, by outcome."""
         rows = self._db.execute("SELECT outcome, count(*) FROM job WHERE outcome IS NOT NULL GROUP BY outcome")

@@ -1,0 +1,1 @@
+"""The command line: argv, environment, signals, stdout and exit codes; a thin shell over the library."""

@@ -1,0 +1,33 @@
+"""What an exit code says."""
+
+from enum import IntEnum
+
+from batchrun.errors import ApiError, BatchRefused, BatchrunError, ConfigError, JobFileError
+
+
+class ExitCode(IntEnum):
+    """Exit codes of every command."""
+
+    #: Every job succeeded.
+    SUCCEEDED = 0
+    #: Some job did not succeed.
+    NOT_ALL_SUCCEEDED = 1
+    #: Usage, configuration or a bad job file; nothing was started.
+    USAGE = 2
+    #: The platform refused the batch.
+    REFUSED = 5
+    #: Trouble on this machine: disk, ledger, lock, network.
+    LOCAL_TROUBLE = 6
+    #: Stopped by a signal; the batch can be resumed.
+    INTERRUPTED = 130
+
+
+def exit_code_of(error: BatchrunError) -> ExitCode:
+    """Return the exit code for an error that ended a command."""
+    match error:
+        case ConfigError() | JobFileError():
+            return ExitCode.USAGE
+        case BatchRefused() | ApiError():
+            return ExitCode.REFUSED
+        case _:
+            return ExitCode.LOCAL_TROUBLE

@@ -1,0 +1,67 @@
+"""The entry point: one Typer application, and errors turned into one clear line and an exit code."""
+
+import os
+import sys
+import traceback
+
+import typer
+
+from batchrun import __version__
+from batchrun.cli import run, serve, task
+from batchrun.cli.exit_codes import ExitCode, exit_code_of
+from batchrun.cli.view import say
+from batchrun.errors import BatchrunError, first_error
+
+app = typer.Typer(
+    name="batchrun",
+    help="Carry out a file of inputs as Apify task runs: bounded, durable, never started twice.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("run")(run.command)
+app.command("serve")(serve.command)
+app.add_typer(task.app, name="task")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Show the version."),
+) -> None:
+    """Take the options that stand before a command."""
+
+
+def main() -> None:
+    """Run the command line; whatever goes wrong is a line on stderr and an exit code, never a traceback."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        # Who read our stdout is gone; what is still buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ExitCode.LOCAL_TROUBLE)
+    except Exception as error:  # noqa: BLE001 - the top of the command line is one of the four such places
+        sys.exit(_explain(error))
+
+
+def _explain(error: Exception) -> ExitCode:
+    """Say what happened and return the exit code for it."""
+    if isinstance(error, ExceptionGroup) and error.subgroup(BatchrunError) is not None:
+        error = first_error(error)
+    if isinstance(error, BatchrunError):
+        say(f"batchrun: {error}")
+        return exit_code_of(error)
+    say(
+        f"batchrun: a bug in batchrun: {type(error).__name__}: {error}. What was noted is safe: the same command goes"
+        " on with it. BATCHRUN_DEBUG=1 shows where it happened; please report that"
+    )
+    if os.environ.get("BATCHRUN_DEBUG"):
+        traceback.print_exception(error)
+    return ExitCode.LOCAL_TROUBLE

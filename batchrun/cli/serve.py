@@ -1,0 +1,53 @@
+"""`batchrun serve`: the embedded server on its own."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import anyio
+import typer
+
+from batchrun.cli.exit_codes import ExitCode
+from batchrun.cli.loop import run_async
+from batchrun.cli.view import say
+from batchrun.logs import logging_to
+from batchrun.server import ServerSettings, open_server
+
+
+def command(
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.")] = 3333,
+    data: Annotated[Path, typer.Option(help="Directory that holds the server's state.")] = Path(".batchrun"),
+    token: Annotated[str | None, typer.Option(help="The API token; default: APIFY_TOKEN, or one that is made.")] = None,
+    actors: Annotated[list[Path] | None, typer.Option(help="A directory of Actors, or one Actor; repeatable.")] = None,
+    max_concurrent_runs: Annotated[int, typer.Option(min=1, help="The account's limit of concurrent Runs.")] = 25,
+    max_total_memory_mb: Annotated[int, typer.Option(min=128, help="The account's limit of memory.")] = 8192,
+) -> None:
+    """Offer the Apify API on this machine and carry Actors out as local processes, until Ctrl-C."""
+    settings = ServerSettings(
+        data_dir=data,
+        host=host,
+        port=port,
+        token=token or os.environ.get("APIFY_TOKEN") or None,
+        actors=tuple(actors or ()),
+        max_concurrent_runs=max_concurrent_runs,
+        max_total_memory_mb=max_total_memory_mb,
+    )
+    raise typer.Exit(run_async(_serve, settings))
+
+
+async def _serve(settings: ServerSettings) -> ExitCode:
+    with logging_to(settings.data_dir / "server.log"):
+        async with open_server(settings) as server:
+            # The one line on stdout: scripts read the address from it.
+            print(server.base_url, flush=True)
+            say(f"state    {settings.data_dir}")
+            if settings.token is None:
+                say(f"token    {server.token}")
+            say(f"demo     {server.base_url}/demo/")
+            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                async for _ in signals:
+                    break
+    say("stopped; live Runs start again with the next serve on the same --data")
+    return ExitCode.SUCCEEDED

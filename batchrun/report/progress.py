@@ -1,0 +1,90 @@
+"""Progress in words: what a person at a terminal sees of a running batch. Formatting only; it reads nothing itself."""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from batchrun.model import Outcome, Summary
+
+#: Seconds over which the rate is averaged.
+RATE_WINDOW_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A running batch at one moment."""
+
+    settled: int
+    succeeded: int
+    #: Jobs in all, about; None where that is not known.
+    job_count: int | None
+    live_runs: int
+    postponed: int
+    in_doubt: int
+    cost_usd: float
+
+
+@dataclass(slots=True)
+class Speed:
+    """Settled jobs per second over the last while."""
+
+    _marks: deque[tuple[float, int]] = field(default_factory=deque)
+
+    def note(self, now: float, settled: int) -> None:
+        """Note how many jobs this process has settled at a time (seconds on any clock that only goes forward)."""
+        self._marks.append((now, settled))
+        while len(self._marks) > 2 and now - self._marks[0][0] > RATE_WINDOW_S:
+            self._marks.popleft()
+
+    def per_s(self) -> float | None:
+        """Return the rate; None before there is any."""
+        if len(self._marks) < 2:
+            return None
+        (began, settled_then), (now, settled) = self._marks[0], self._marks[-1]
+        return (settled - settled_then) / (now - began) if now > began and settled > settled_then else None
+
+
+def progress_line(at: Snapshot, per_s: float | None) -> str:
+    """Return one line: done, running, not succeeded, rate, time to go, cost."""
+    total = "" if at.job_count is None else f"/{max(at.job_count, at.settled):,}"
+    parts = [f"{at.settled:,}{total} done", f"{at.live_runs:,} running"]
+    parts += [f"{at.settled - at.succeeded:,} not succeeded"]
+    parts += [f"{at.postponed:,} waiting to retry"] if at.postponed else []
+    parts += [f"{at.in_doubt:,} in doubt"] if at.in_doubt else []
+    if per_s is not None:
+        parts.append(f"{per_s:.3g}/s")
+        if at.job_count is not None and at.job_count > at.settled:
+            parts.append(f"{duration((at.job_count - at.settled) / per_s)} to go")
+    parts.append(money(at.cost_usd))
+    return " · ".join(parts)
+
+
+def outcome_counts(outcomes: dict[Outcome, int], empty_successes: int = 0) -> str:
+    """Return the outcomes in words, the good ones first: `2,940 succeeded (412 with 0 items), 60 failed`."""
+    parts = []
+    for outcome in Outcome:
+        if count := outcomes.get(outcome, 0):
+            empty = f" ({empty_successes:,} with 0 items)" if outcome is Outcome.SUCCEEDED and empty_successes else ""
+            parts.append(f"{count:,} {outcome.replace('_', ' ')}{empty}")
+    return ", ".join(parts) or "no job settled"
+
+
+def cost_words(summary: Summary) -> str:
+    """Return what is known of the cost; what the platform did not tell is said, not counted as 0."""
+    unknown = f" and {summary.unknown_costs:,} jobs of unknown cost" if summary.unknown_costs else ""
+    return f"{money(summary.cost_usd)}{unknown}"
+
+
+def money(usd: float) -> str:
+    """Return US dollars, small amounts to four places."""
+    return f"${usd:,.2f}" if usd >= 1 or usd == 0 else f"${usd:.4f}"
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time as people say it: 7.3 s, 4 min 20 s, 3 h 05 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes:02d} min"

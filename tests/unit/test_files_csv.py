@@ -69,7 +69,7 @@ def test_places_hold_with_line_ends_in_cells(tmp_path: Path) -> None:
     ]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
 @given(
     st.lists(st.tuples(cells, cells, cells), max_size=8),
     st.sampled_from([",", ";", "\t"]),

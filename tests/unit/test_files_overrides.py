@@ -294,7 +294,7 @@ def test_priorities_in_the_head_are_noticed(opened: Open) -> None:
     assert [job.priority for job in made(opened({"@priority": 1}, [], {"@priority": 2}))] == [2, 1]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
 @given(st.lists(st.integers(-2, 2) | st.none(), max_size=12), st.integers(1, 6), st.booleans())
 def test_no_position_loses_a_job(opened: Open, priorities: list[int | None], look_ahead: int, packed: bool) -> None:
     """From any position on, all that was not yielded before it is yielded, whatever the priorities."""

@@ -23,7 +23,7 @@ from batchrun.model import BadLine, Job, JobKey, Place
 
 Write = Callable[[str, bytes], Path]
 
-same_dir = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+same_dir = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
 scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text()
 names = st.text().filter(lambda name: not name.startswith("@"))
 values = st.recursive(
@@ -126,7 +126,7 @@ def test_an_input_that_is_too_deep_or_too_large_is_a_bad_line(write: Write) -> N
     """What the API or JSON itself would not take is refused before anything is sent."""
     deep = b'{"a":' + b"[" * 300 + b"]" * 300 + b"}"
     large = b'{"a":"' + b"x" * 10_000_000 + b'"}'
-    path = write("jobs.jsonl", deep + b"\n" + large + b"\n{}\n")
+    path = write("jobs.jsonl", deep + b"\n" + large + b"\n{}\n" + deep.replace(b"a", b"@key"))
     assert reasons(path) == [
         (1, "is nested deeper than 254 levels; flatten it"),
         (
@@ -136,6 +136,7 @@ def test_an_input_that_is_too_deep_or_too_large_is_a_bad_line(write: Write) -> N
                 "put large content into a key-value store and pass its address"
             ),
         ),
+        (4, "is nested deeper than 254 levels; flatten it"),
     ]
     assert [job.place.line for job in jobs(path)] == [3]
 
@@ -337,7 +338,12 @@ def test_a_changed_line_is_named_when_it_is_read_again(write: Write) -> None:
     """The job that the ledger holds open is not silently replaced."""
     path = write("jobs.jsonl", b'{"n":1}\n{"n":2}\n')
     places = [job.place for job in jobs(path)]
-    for content, line in ((b'{"n":1}\n["n",2]\n', 2), (b'{"n":1}\n', 2), (b'{"n":100}\n{}\n', 1)):
+    for content, line in (
+        (b'{"n":1}\n["n",2]\n', 2),
+        (b'{"n":1}\n', 2),
+        (b'{"n":100}\n{}\n', 1),
+        (b'{}\n    \n{"n":2}\n', 1),
+    ):
         write("jobs.jsonl", content)
         with open_job_file(JobFormat(path=path)) as file, pytest.raises(JobFileError) as caught:
             list(file.reread(places))

@@ -19,7 +19,7 @@ from batchrun.server.faults import Fault, route_missing
 
 #: Modules that can be imported without effects on any POSIX system, by every Python from 3.11 on.
 DEMO_MODULES = (
-    "abc", "argparse", "array", "ast", "asyncio", "atexit", "base64", "bdb", "binascii", "bisect", "builtins", "bz2",
+    "abc", "argparse", "array", "ast", "asyncio", "atexit", "base64", "bdb", "binascii", "bisect", "builtins",
     "calendar", "cmath", "cmd", "code", "codecs", "codeop", "collections", "collections.abc", "colorsys",
     "compileall", "concurrent.futures", "configparser", "contextlib", "contextvars", "copy", "copyreg", "csv",
     "dataclasses", "datetime", "decimal", "difflib", "dis", "doctest", "email", "email.message", "email.parser",
@@ -27,7 +27,7 @@ DEMO_MODULES = (
     "getopt", "getpass", "gettext", "glob", "graphlib", "gzip", "hashlib", "heapq", "hmac", "html", "html.parser",
     "http", "http.client", "http.cookies", "http.server", "imaplib", "importlib", "inspect", "io", "ipaddress",
     "itertools", "json", "json.decoder", "json.encoder", "keyword", "linecache", "locale", "logging",
-    "logging.handlers", "lzma", "mailbox", "marshal", "math", "mimetypes", "mmap", "multiprocessing", "netrc",
+    "logging.handlers", "mailbox", "marshal", "math", "mimetypes", "mmap", "multiprocessing", "netrc",
     "numbers", "operator", "optparse", "os", "os.path", "pathlib", "pdb", "pickle", "pickletools", "pkgutil",
     "platform", "plistlib", "poplib", "pprint", "profile", "pstats", "py_compile", "pyclbr", "queue", "quopri",
     "random", "re", "reprlib", "sched", "secrets", "select", "selectors", "shelve", "shlex", "shutil", "signal",
@@ -75,7 +75,7 @@ class DemoSite:
 
     def index(self) -> bytes:
         """Return the page that links to all others."""
-        rows = "\n".join(f'<li><a href="{name}.html">{html.escape(name)}</a></li>' for name in DEMO_MODULES)
+        rows = "\n".join(f'<li><a href="/demo/{name}.html">{html.escape(name)}</a></li>' for name in DEMO_MODULES)
         title = "Python standard library: a site to scrape"
         return (
             f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>\n'

@@ -106,8 +106,12 @@ def _missing_name(error: jsonschema_rs.ValidationError) -> str:
 
 
 def _type_names(types: Any) -> str:
-    return ",".join(types) if isinstance(types, list) else str(types)
+    return ",".join(map(str, types)) if isinstance(types, list) else str(types)
 
 
 def _listed(options: Any) -> str:
-    return ", ".join(f'"{option}"' for option in options) if isinstance(options, list) else str(options)
+    return (
+        ", ".join(f'"{option}"' for option in options if option is not None)
+        if isinstance(options, list)
+        else str(options)
+    )

@@ -6,6 +6,7 @@ from sqlite3 import Connection
 from batchrun.server.faults import thing_missing
 from batchrun.server.ids import now_ms
 from batchrun.server.tables import storages
+from batchrun.server.tables.storages import Kind
 
 
 def append(connection: Connection, dataset_id: str, bodies: Sequence[bytes], clean_count: int) -> None:
@@ -14,7 +15,9 @@ def append(connection: Connection, dataset_id: str, bodies: Sequence[bytes], cle
     Raises:
         Fault: 404 when there is no such dataset.
     """
-    row = connection.execute("SELECT seq, count FROM storages WHERE id = ?", (dataset_id,)).fetchone()
+    row = connection.execute(
+        "SELECT seq, count FROM storages WHERE id = ? AND kind = ?", (dataset_id, Kind.DATASET.value)
+    ).fetchone()
     if row is None:
         raise thing_missing("Dataset")
     storage, position = row

@@ -5,6 +5,7 @@ from sqlite3 import Connection
 from batchrun.server.faults import thing_missing
 from batchrun.server.ids import now_ms
 from batchrun.server.tables import storages
+from batchrun.server.tables.storages import Kind
 
 
 def put(connection: Connection, store_id: str, key: str, content_type: str, body: bytes) -> None:
@@ -13,7 +14,9 @@ def put(connection: Connection, store_id: str, key: str, content_type: str, body
     Raises:
         Fault: 404 when there is no such store.
     """
-    row = connection.execute("SELECT seq FROM storages WHERE id = ?", (store_id,)).fetchone()
+    row = connection.execute(
+        "SELECT seq FROM storages WHERE id = ? AND kind = ?", (store_id, Kind.KEY_VALUE_STORE.value)
+    ).fetchone()
     if row is None:
         raise thing_missing("Key-value store")
     old = connection.execute(
@@ -27,8 +30,9 @@ def put(connection: Connection, store_id: str, key: str, content_type: str, body
 def read(connection: Connection, store_id: str, key: str) -> tuple[str, bytes] | None:
     """Return the content type and the bytes stored under a key."""
     row: tuple[str, bytes] | None = connection.execute(
-        "SELECT content_type, body FROM stored_values JOIN storages ON storage = seq WHERE id = ? AND key = ?",
-        (store_id, key),
+        "SELECT content_type, body FROM stored_values JOIN storages ON storage = seq "
+        "WHERE id = ? AND kind = ? AND key = ?",
+        (store_id, Kind.KEY_VALUE_STORE.value, key),
     ).fetchone()
     return row
 

@@ -1,0 +1,192 @@
+"""Actors as real processes: environment, log, limits, and that none of them outlives its Run."""
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import anyio
+import anyio.to_thread
+import pytest
+
+from batchrun.server.process_groups import start_time
+from tests.support.server_api import ACTORS, Api, open_api
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    """A server with the Actors of `tests/support/actors`."""
+    async with open_api(tmp_path / "server", actors=(ACTORS,)) as api:
+        yield api
+
+
+async def _run(api: Api, actor: str, given: Any, **query: Any) -> Any:
+    started = await api.send("POST", f"/v2/actors/{actor}/runs", given, **query)
+    assert started.status == 201, started.body
+    return started.data
+
+
+async def _items(api: Api, run: Any, count: int = 1) -> list[Any]:
+    """Wait until a live Run has pushed."""
+    items: list[Any] = []
+    while len(items) < count:
+        await anyio.sleep(0.02)  # pushing wakes nobody: the platform has no way to wait for it
+        items = (await api.get(f"/v2/datasets/{run['defaultDatasetId']}/items")).body
+    return items
+
+
+async def _are_gone(pids: list[int]) -> None:
+    with anyio.fail_after(10):
+        while any([await anyio.to_thread.run_sync(start_time, pid) for pid in pids]):
+            await anyio.sleep(0.02)
+
+
+async def test_an_actor_sees_the_platform(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids, aliases and its own variables, none of them empty; nothing of the account's token or ours."""
+    monkeypatch.setenv("APIFY_PROXY_PASSWORD", "secret of the user")
+    run = await _run(api, "local~acrobat", {"do": "environment"}, memory=256, timeout=60)
+    assert (await api.finish(run["id"]))["status"] == "SUCCEEDED"
+    seen, me = (await api.get(f"/v2/datasets/{run['defaultDatasetId']}/items")).body
+    expected = {
+        "APIFY_IS_AT_HOME": "1",
+        "APIFY_API_BASE_URL": api.server.base_url,
+        "ACTOR_RUN_ID": run["id"],
+        "APIFY_ACTOR_RUN_ID": run["id"],
+        "ACTOR_ID": run["actId"],
+        "ACTOR_FULL_NAME": "local/acrobat",
+        "ACTOR_BUILD_NUMBER": "0.3.1",
+        "ACTOR_BUILD_TAGS": "beta",
+        "ACTOR_DEFAULT_DATASET_ID": run["defaultDatasetId"],
+        "APIFY_DEFAULT_KEY_VALUE_STORE_ID": run["defaultKeyValueStoreId"],
+        "ACTOR_MEMORY_MBYTES": "256",
+        "APIFY_USER_ID": run["userId"],
+        "APIFY_META_ORIGIN": "API",
+        "ACTOR_STARTED_AT": run["startedAt"],
+        "OWN": "value // not a comment",
+    }
+    assert {name: seen.get(name) for name in expected} == expected
+    platform = {name: value for name, value in seen.items() if name.startswith(("APIFY_", "ACTOR_"))}
+    assert "" not in platform.values()
+    assert not {"ACTOR_TASK_ID", "ACTOR_EVENTS_WEBSOCKET_URL", "APIFY_PROXY_PASSWORD"} & set(platform)
+    assert api.server.token not in seen.values()
+    assert me["username"] == "local"
+    assert "plan" not in me
+
+
+async def test_a_runs_token_dies_with_its_run(api: Api) -> None:
+    """What a process could do while its Run was live, nobody can do with its token later."""
+    run = await _run(api, "local~acrobat", {"do": "environment"})
+    await api.finish(run["id"])
+    token = (await _items(api, run, 2))[0]["APIFY_TOKEN"]
+    assert (await api.send("GET", "/v2/users/me", token=token)).error_type == "user-or-token-not-found"
+
+
+async def test_the_log_has_a_time_before_every_line(api: Api) -> None:
+    """Plain text; unfinished last lines and Unicode survive."""
+    run = await _run(api, "local~acrobat", {"do": "exit"})
+    await api.finish(run["id"])
+    answer = await api.get(f"/v2/actor-runs/{run['id']}/log")
+    lines = answer.body.decode().splitlines()
+    assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z ", line) for line in lines)
+    assert [line[25:] for line in lines[-3:]] == ["one", "two ü", "three without end"]
+    assert (await api.get(f"/v2/logs/{run['id']}", stream="true")).body == answer.body
+
+
+async def test_an_exit_code_decides(api: Api) -> None:
+    """0 is SUCCEEDED, all else FAILED; a start script of package.json is run as one."""
+    run = await _run(api, "local~acrobat", {"do": "exit", "code": 7})
+    ended = await api.finish(run["id"])
+    assert (ended["status"], ended["exitCode"]) == ("FAILED", 7)
+    run = await _run(api, "local~scripted", None)
+    ended = await api.finish(run["id"])
+    assert (ended["status"], ended["exitCode"]) == ("FAILED", 4)
+    assert b"hello from local/scripted" in (await api.get(f"/v2/logs/{run['id']}")).body
+
+
+async def test_too_much_memory_is_the_end(api: Api) -> None:
+    """Above the Run's memory the whole group is killed: FAILED, 137."""
+    run = await _run(api, "local~acrobat", {"do": "eat"}, memory=128)
+    ended = await api.finish(run["id"])
+    assert (ended["status"], ended["exitCode"]) == ("FAILED", 137)
+    assert ended["stats"]["memMaxBytes"] > 128 << 20
+
+
+async def test_an_aborted_run_leaves_no_process(api: Api) -> None:
+    """The Actor and its child are gone when the Run is ABORTED."""
+    run = await _run(api, "local~acrobat", {"do": "hang"})
+    pids = (await _items(api, run))[0]["pids"]
+    await api.send("POST", f"/v2/actor-runs/{run['id']}/abort")
+    assert (await api.finish(run["id"]))["status"] == "ABORTED"
+    await _are_gone(pids)
+
+
+async def test_a_run_out_of_time_leaves_no_process(api: Api) -> None:
+    """The same for TIMED-OUT."""
+    run = await _run(api, "local~acrobat", {"do": "hang"}, timeout=2)
+    pids = (await _items(api, run))[0]["pids"]
+    assert (await api.finish(run["id"]))["status"] == "TIMED-OUT"
+    await _are_gone(pids)
+
+
+async def test_what_an_actor_leaves_behind_is_ended(api: Api) -> None:
+    """A child that holds the log open neither delays the end nor outlives it."""
+    run = await _run(api, "local~acrobat", {"do": "leave"})
+    assert (await api.finish(run["id"]))["status"] == "SUCCEEDED"
+    await _are_gone((await _items(api, run))[0]["pids"])
+
+
+async def test_a_closed_server_ends_its_processes_and_starts_the_run_again(tmp_path: Path) -> None:
+    """The Run stays live; the next server carries it out under its id."""
+    async with open_api(tmp_path, actors=(ACTORS,)) as api:
+        run = await _run(api, "local~acrobat", {"do": "hang"})
+        pids = (await _items(api, run))[0]["pids"]
+    await _are_gone(pids)
+    async with open_api(tmp_path, actors=(ACTORS,)) as api:
+        await _items(api, run, 2)
+        again = (await api.get(f"/v2/actor-runs/{run['id']}")).data
+        assert (again["status"], again["stats"]["migrationCount"]) == ("RUNNING", 1)
+
+
+_SERVE = """
+import sys, anyio
+from pathlib import Path
+from batchrun.server import ServerSettings, open_server
+
+async def main():
+    async with open_server(ServerSettings(data_dir=Path(sys.argv[1]), actors=(Path(sys.argv[2]),))) as server:
+        print(server.base_url, server.token, flush=True)
+        await anyio.sleep_forever()
+
+anyio.run(main)
+"""
+
+
+async def test_orphans_of_a_killed_server_are_ended_first(tmp_path: Path) -> None:
+    """After SIGKILL the Actor's processes live on; the next server ends them, then starts the Run again."""
+    command = [sys.executable, "-c", _SERVE, str(tmp_path), str(ACTORS)]
+    async with await anyio.open_process(command, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        received = b""
+        while received.count(b"http") < 1 or not received.endswith(b"\n"):
+            received += await process.stdout.receive()
+        base_url, token = received[received.rindex(b"http://127") :].decode().split()[:2]
+        async with aiohttp.ClientSession(base_url, headers={"Authorization": f"Bearer {token}"}) as session:
+            async with session.post("/v2/actors/local~acrobat/runs", json={"do": "hang"}) as answer:
+                run = (await answer.json())["data"]
+            pids: list[int] = []
+            while not pids:
+                async with session.get(f"/v2/datasets/{run['defaultDatasetId']}/items") as answer:
+                    pids = [pid for item in await answer.json() for pid in item["pids"]]
+                await anyio.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+    assert all([await anyio.to_thread.run_sync(start_time, pid) for pid in pids])
+    async with open_api(tmp_path, actors=(ACTORS,)) as api:
+        await _are_gone(pids)
+        await _items(api, run, 2)
+        assert (await api.get(f"/v2/actor-runs/{run['id']}")).data["stats"]["migrationCount"] == 1

@@ -1,0 +1,270 @@
+"""Runs over HTTP, with inline Actors: waiting, lists, limits, aborts, endings, restarts of the server."""
+
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from batchrun.server import InlineContext
+from tests.support.server_api import open_api
+
+
+class Gate:
+    """An inline Actor that waits until it is let go."""
+
+    def __init__(self) -> None:
+        self.opened = anyio.Event()
+
+    async def __call__(self, context: InlineContext) -> None:
+        """Wait, then push how often this Run has come here."""
+        await self.opened.wait()
+        await context.push_items([{"run": context.run_id}])
+
+
+async def test_a_run_goes_through_its_statuses_and_shows_its_end(tmp_path: Path) -> None:
+    """Live, then SUCCEEDED with exit code, times, stats and cost; its User-Agent and address are noted."""
+    gate = Gate()
+    async with open_api(tmp_path, inline_actors={"test/gate": gate}) as api:
+        task = await api.create_task("test/gate", name="gate")
+        path = f"/v2/actor-tasks/{task}/runs"
+        answer = await api.send("POST", path, headers={"User-Agent": "batchrun/0 (märk)".encode().decode("latin-1")})
+        run = answer.data
+        assert (answer.status, run["status"], run["finishedAt"]) == (201, "RUNNING", None)
+        assert answer.headers["Location"].endswith(f"{path}/{run['id']}")
+        assert run["meta"]["origin"] == "API"
+        assert run["meta"]["clientIp"] == "127.0.0.1"
+        gate.opened.set()
+        ended = await api.finish(run["id"])
+    assert (ended["status"], ended["exitCode"], ended["id"]) == ("SUCCEEDED", 0, run["id"])
+    assert ended["finishedAt"] >= ended["startedAt"] == run["startedAt"]
+    assert ended["usage"]["DATASET_WRITES"] == 1
+    assert ended["usageTotalUsd"] == pytest.approx(sum(ended["usageUsd"].values()))
+    assert ended["stats"]["durationMillis"] >= 1
+
+
+async def test_a_poll_wakes_when_the_run_ends(tmp_path: Path) -> None:
+    """`waitForFinish`, even an absurd one, is answered with the end, by an event."""
+    gate = Gate()
+    async with open_api(tmp_path, inline_actors={"test/gate": gate}) as api:
+        run = (await api.start(await api.create_task("test/gate", name="gate"))).data
+        answers: list[Any] = []
+
+        async def poll() -> None:
+            answers.append(await api.get(f"/v2/actor-runs/{run['id']}", waitForFinish=999999))
+
+        async with anyio.create_task_group() as children:
+            for _ in range(20):
+                children.start_soon(poll)
+            assert (await api.get(f"/v2/actor-runs/{run['id']}")).data["status"] == "RUNNING"
+            gate.opened.set()
+    assert [answer.data["status"] for answer in answers] == ["SUCCEEDED"] * 20
+
+
+async def test_a_start_may_wait_for_the_end(tmp_path: Path) -> None:
+    """`waitForFinish` on the start answers 201 with the ended Run."""
+    async with open_api(tmp_path) as api:
+        answer = await api.start(await api.create_task(name="fast"), {"a": 1}, waitForFinish=60)
+    assert (answer.status, answer.data["status"]) == (201, "SUCCEEDED")
+
+
+@pytest.mark.parametrize(
+    ("override", "exit_code", "message"),
+    [
+        ({"fail": 7}, 7, "The Actor process failed with exit code 7"),
+        ({"fail": 1, "message": "no"}, 1, "no"),
+        ({"raise": "boom"}, 91, "The Actor process failed with exit code 91"),
+    ],
+)
+async def test_a_failing_actor_fails_its_run_only(
+    tmp_path: Path, override: object, exit_code: int, message: str
+) -> None:
+    """FAILED with exit code and message; what it has pushed stays; the server goes on."""
+    async with open_api(tmp_path) as api:
+        task = await api.create_task(name="fails")
+        run = await api.finish((await api.start(task, override)).data["id"])
+        assert (run["status"], run["exitCode"], run["statusMessage"]) == ("FAILED", exit_code, message)
+        assert (await api.get(f"/v2/datasets/{run['defaultDatasetId']}/items")).body == [override]
+        assert (await api.start(task, waitForFinish=60)).data["status"] == "SUCCEEDED"
+
+
+async def test_a_run_out_of_time_is_timed_out(tmp_path: Path) -> None:
+    """TIMED-OUT, without an exit code."""
+    async with open_api(tmp_path, inline_actors={"test/gate": Gate()}) as api:
+        task = await api.create_task("test/gate", name="slow")
+        run = await api.finish((await api.start(task, timeout=1)).data["id"])
+    assert (run["status"], run["exitCode"]) == ("TIMED-OUT", None)
+
+
+async def test_an_aborted_run_is_aborted_and_frees_its_slot(tmp_path: Path) -> None:
+    """Abort answers 200 with ABORTING or ABORTED; a second abort changes nothing; the limit has room again."""
+    async with open_api(tmp_path, inline_actors={"test/gate": Gate()}, max_concurrent_runs=1) as api:
+        task = await api.create_task("test/gate", name="gate")
+        run = (await api.start(task)).data
+        refused = await api.start(task)
+        assert (refused.status, refused.error_type) == (402, "concurrent-runs-limit-exceeded")
+        answer = await api.send("POST", f"/v2/actor-runs/{run['id']}/abort", gracefully="true")
+        assert answer.status == 200
+        assert answer.data["status"] in ("ABORTING", "ABORTED")
+        assert (await api.finish(run["id"]))["status"] == "ABORTED"
+        assert (await api.send("POST", f"/v2/actor-runs/{run['id']}/abort")).data["status"] == "ABORTED"
+        assert (await api.start(task)).status == 201
+        assert (api.server.peak_live_runs, api.server.live_runs, api.server.runs_started) == (1, 1, 2)
+
+
+async def test_memory_of_live_runs_is_reserved(tmp_path: Path) -> None:
+    """402 `actor-memory-limit-exceeded` when the account's memory would be exceeded; the limits show what is used."""
+    async with open_api(tmp_path, inline_actors={"test/gate": Gate()}, max_total_memory_mb=1024) as api:
+        task = await api.create_task("test/gate", name="gate")
+        first = (await api.start(task, memory=512)).data
+        refused = await api.start(task, memory=1024)
+        assert (refused.status, refused.error_type) == (402, "actor-memory-limit-exceeded")
+        current = (await api.get("/v2/users/me/limits")).data["current"]
+        assert (current["actorMemoryGbytes"], current["activeActorJobCount"]) == (0.5, 1)
+        await api.send("POST", f"/v2/actor-runs/{first['id']}/abort")
+        await api.finish(first["id"])
+        current = (await api.get("/v2/users/me/limits")).data["current"]
+        assert (current["actorMemoryGbytes"], current["activeActorJobCount"]) == (0, 0)
+
+
+async def test_runs_are_listed_by_task_by_status_and_by_time(tmp_path: Path) -> None:
+    """Lists show the short form, in order of start; a filter that is no filter is refused."""
+    async with open_api(tmp_path) as api:
+        one, two = await api.create_task(name="one"), await api.create_task(name="two")
+        good = (await api.start(one, waitForFinish=60)).data
+        bad = (await api.start(one, {"fail": 1}, waitForFinish=60)).data
+        other = (await api.start(two, waitForFinish=60)).data
+
+        async def ids(path: str, **query: Any) -> list[str]:
+            return [item["id"] for item in (await api.get(path, **query)).data["items"]]
+
+        runs = f"/v2/actor-tasks/{one}/runs"
+        assert await ids(runs) == [good["id"], bad["id"]]
+        assert await ids(runs, desc="true", limit=1) == [bad["id"]]
+        assert await ids(runs, status="FAILED,TIMED-OUT") == [bad["id"]]
+        assert await ids("/v2/actor-runs", offset=1) == [bad["id"], other["id"]]
+        assert (await ids("/v2/actor-runs", startedAfter=other["startedAt"], desc=1))[:1] == [other["id"]]
+        assert await ids("/v2/actor-runs", startedBefore="2000-01-01T00:00:00Z") == []
+        assert await ids("/v2/actors/test~echo/runs", status="SUCCEEDED") == [good["id"], other["id"]]
+        item = (await api.get(runs)).data["items"][0]
+        assert item["meta"] == {"origin": "API"}
+        assert item["usageTotalUsd"] == good["usageTotalUsd"]
+        assert "stats" not in item
+        assert (await api.get(runs, status="DONE")).error_type == "invalid-value"
+        assert (await api.get("/v2/actor-runs", startedAfter="yesterday")).error_type == "invalid-value"
+
+
+async def test_the_last_run_of_a_task_has_all_shortcuts(tmp_path: Path) -> None:
+    """`runs/last`, filtered by status, leads to the Run and to its storages."""
+    async with open_api(tmp_path) as api:
+        task = await api.create_task(name="last")
+        last = f"/v2/actor-tasks/{task}/runs/last"
+        assert (await api.get(last)).error_type == "record-not-found"
+        good = (await api.start(task, {"n": 1}, waitForFinish=60)).data
+        bad = (await api.start(task, {"fail": 1}, waitForFinish=60)).data
+        assert (await api.get(last)).data["id"] == bad["id"]
+        assert (await api.get(last, status="SUCCEEDED")).data["id"] == good["id"]
+        assert (await api.get(f"{last}/dataset/items", status="SUCCEEDED")).body == [{"n": 1}]
+        assert (await api.get(f"{last}/key-value-store/records/OUTPUT")).body == {"fail": 1}
+
+
+async def test_a_status_message_is_set_without_the_run_id(tmp_path: Path) -> None:
+    """As both SDKs do it; a terminal message outlives the end."""
+    gate = Gate()
+    async with open_api(tmp_path, inline_actors={"test/gate": gate}) as api:
+        run = (await api.start(await api.create_task("test/gate", name="gate"))).data
+        path = f"/v2/actor-runs/{run['id']}"
+        body = {"statusMessage": "half ü", "isStatusMessageTerminal": True, "level": "INFO"}
+        assert (await api.send("PUT", path, body)).data["statusMessage"] == "half ü"
+        assert (await api.send("PUT", path, {"runId": "other", "statusMessage": "x"})).status == 400
+        assert (await api.send("PUT", path, {"statusMessage": 5})).status == 400
+        gate.opened.set()
+        assert (await api.finish(run["id"]))["statusMessage"] == "half ü"
+
+
+async def test_a_finished_run_can_be_resurrected_or_deleted(tmp_path: Path) -> None:
+    """Resurrected it runs again over the same dataset, under its id; deleted it is gone with its storages."""
+    async with open_api(tmp_path) as api:
+        task = await api.create_task(name="twice", input={"n": 1})
+        run = (await api.start(task, waitForFinish=60)).data
+        revived = await api.send("POST", f"/v2/actor-runs/{run['id']}/resurrect", timeout=9)
+        assert (revived.status, revived.data["id"]) == (200, run["id"])
+        ended = await api.finish(run["id"])
+        assert (ended["stats"]["resurrectCount"], ended["options"]["timeoutSecs"]) == (1, 9)
+        items = f"/v2/datasets/{run['defaultDatasetId']}/items"
+        assert (await api.get(items)).body == [{"n": 1}, {"n": 1}]
+        assert (await api.send("DELETE", f"/v2/actor-runs/{run['id']}")).status == 204
+        assert (await api.get(f"/v2/actor-runs/{run['id']}")).status == 404
+        assert (await api.get(items)).status == 404
+
+
+async def test_a_live_run_cannot_be_deleted_or_resurrected(tmp_path: Path) -> None:
+    """400, and the Run lives on."""
+    async with open_api(tmp_path, inline_actors={"test/gate": Gate()}) as api:
+        run = (await api.start(await api.create_task("test/gate", name="gate"))).data
+        path = f"/v2/actor-runs/{run['id']}"
+        assert (await api.send("DELETE", path)).error_type == "cannot-remove-running-run"
+        assert (await api.send("POST", f"{path}/resurrect")).status == 400
+        assert (await api.get(path)).data["status"] == "RUNNING"
+
+
+async def test_restart_on_error_restarts_three_times(tmp_path: Path) -> None:
+    """A Run that keeps failing runs four times in all, over one dataset."""
+    async with open_api(tmp_path) as api:
+        task = await api.create_task(name="again")
+        run = await api.finish((await api.start(task, {"fail": 2}, restartOnError=1)).data["id"])
+        assert (run["status"], run["stats"]["restartCount"]) == ("FAILED", 3)
+        assert len((await api.get(f"/v2/datasets/{run['defaultDatasetId']}/items")).body) == 4
+
+
+async def test_what_is_known_outlives_the_server(tmp_path: Path) -> None:
+    """Token, tasks, ended Runs and their items are there again; a live Run starts again under its id."""
+    gate = Gate()
+    async with open_api(tmp_path, inline_actors={"test/gate": gate}) as api:
+        token = api.server.token
+        done = (await api.start(await api.create_task(name="done"), {"n": 1}, waitForFinish=60)).data
+        run = (await api.start(await api.create_task("test/gate", name="gate"))).data
+    gate = Gate()
+    gate.opened.set()
+    async with open_api(tmp_path, inline_actors={"test/gate": gate}) as api:
+        assert api.server.token == token
+        assert (await api.get(f"/v2/actor-runs/{done['id']}")).data == done
+        assert (await api.get(f"/v2/datasets/{done['defaultDatasetId']}/items")).body == [{"n": 1}]
+        assert (await api.get("/v2/actor-tasks")).data["total"] == 2
+        ended = await api.finish(run["id"])
+        assert (ended["status"], ended["stats"]["migrationCount"]) == ("SUCCEEDED", 1)
+        assert (await api.get(f"/v2/datasets/{run['defaultDatasetId']}/items")).body == [{"run": run["id"]}]
+        assert (api.server.runs_started, api.server.live_runs) == (0, 0)
+
+
+async def test_a_live_run_whose_actor_is_gone_fails(tmp_path: Path) -> None:
+    """After a restart without its Actor, the Run ends as FAILED and says why."""
+    async with open_api(tmp_path, inline_actors={"test/gate": Gate()}) as api:
+        run = (await api.start(await api.create_task("test/gate", name="gate"))).data
+    async with open_api(tmp_path) as api:
+        ended = await api.finish(run["id"])
+    assert ended["status"] == "FAILED"
+    assert "no longer known" in ended["statusMessage"]
+
+
+async def test_a_start_whose_caller_has_gone_runs_to_its_end(tmp_path: Path) -> None:
+    """A client that hangs up in the middle of a start leaves a Run that is live and ends, or none: never half a one."""
+    async with open_api(tmp_path) as api:
+        task = await api.create_task(name="left")
+        for _ in range(20):
+            with anyio.move_on_after(0.002):
+                await api.start(task, waitForFinish=60)
+        runs: list[Any] = []
+        with anyio.fail_after(30):
+            # The last requests may still be on their way when the first list is made.
+            while len(runs) != api.server.runs_started or api.server.live_runs:
+                runs = (await api.get(f"/v2/actor-tasks/{task}/runs")).data["items"]
+                ended = [await api.finish(run["id"]) for run in runs]
+                assert [run["status"] for run in ended] == ["SUCCEEDED"] * len(runs)
+
+
+async def test_an_error_in_the_block_leaves_the_server_as_it_is(tmp_path: Path) -> None:
+    """What the user's block raises comes out as it was raised, not wrapped in a group."""
+    with pytest.raises(KeyError, match="mine"):
+        async with open_api(tmp_path):
+            raise KeyError("mine")

@@ -1,0 +1,70 @@
+"""The bundled Actors and the demo site."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from batchrun.server import DEMO_MODULES
+from tests.support.server_api import Api, open_api
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    """A server."""
+    async with open_api(tmp_path / "server") as api:
+        yield api
+
+
+async def test_the_demo_site_has_pages_that_link_to_each_other(api: Api) -> None:
+    """At least 110 modules on the index; each page has a title and headings, and leads only to pages that exist."""
+    assert len(set(DEMO_MODULES)) == len(DEMO_MODULES) >= 110
+    index = (await api.send("GET", "/demo/", token=None)).body.decode()
+    assert all(f'href="/demo/{name}.html"' in index for name in DEMO_MODULES)
+    page = (await api.send("GET", "/demo/json.html", token=None)).body.decode()
+    assert "<title>Python: package json</title>" in page
+    assert "<h1>" in page
+    assert 'href="file:' not in page
+    assert (await api.get("/demo/json.html")).body.decode() == page
+
+
+@pytest.mark.parametrize("name", ["os", "antigravity.html", "..%2fos.html", "json.html.html", "os.path", "%00.html"])
+async def test_the_demo_site_serves_nothing_but_its_list(api: Api, name: str) -> None:
+    """Any other name is no page, however it is spelled."""
+    assert (await api.get(f"/demo/{name}")).error_type == "page-not-found"
+
+
+async def test_the_scraper_follows_links_up_to_its_limit(api: Api) -> None:
+    """One item per page, the start page first, each with its title, headings, links and figures."""
+    task = await api.create_task("batchrun/page-scraper", name="pages")
+    given = {"startUrls": [{"url": "/demo/"}], "maxRequestsPerCrawl": 4, "maxConcurrency": 1}
+    run = await api.finish((await api.start(task, given)).data["id"])
+    assert (run["status"], run["statusMessage"]) == ("SUCCEEDED", "4 page(s) scraped")
+    items = (await api.get(f"/v2/datasets/{run['defaultDatasetId']}/items")).body
+    names = ["", *(f"{name}.html" for name in DEMO_MODULES[:3])]
+    assert [item["url"] for item in items] == [f"{api.server.base_url}/demo/{name}" for name in names]
+    assert [item["status"] for item in items] == [200] * 4
+    assert items[0]["title"] == "Python standard library: a site to scrape"
+    assert items[0]["headings"] == [{"level": 1, "text": "Python standard library: a site to scrape"}]
+    assert items[0]["linkCount"] == len(DEMO_MODULES)
+    assert items[1]["title"] == f"Python: module {DEMO_MODULES[0]}"
+    assert items[1]["textLength"] > 1000
+    assert items[1]["durationMs"] > 0
+
+
+async def test_the_scraper_fails_when_its_start_page_does(api: Api) -> None:
+    """FAILED with a message that names the page and the reason; also for a URL that leads nowhere."""
+    task = await api.create_task("batchrun/page-scraper", name="pages")
+    run = await api.finish((await api.start(task, {"startUrls": ["/demo/none.html"]})).data["id"])
+    assert (run["status"], run["exitCode"]) == ("FAILED", 1)
+    assert run["statusMessage"] == f"Start page failed: {api.server.base_url}/demo/none.html answered 404"
+    run = await api.finish((await api.start(task, {"startUrls": ["ftp://127.0.0.1/x"]})).data["id"])
+    assert "is not an http or https URL" in run["statusMessage"]
+
+
+async def test_hello_world_takes_any_input(api: Api) -> None:
+    """An object, text, nothing: it greets, stores an item and an output."""
+    actor = "/v2/acts/apify~hello-world/run-sync"
+    assert (await api.send("POST", actor, {"message": "hé"})).body == {"greeting": "hé", "input": {"message": "hé"}}
+    assert (await api.send("POST", actor, raw=b"raw", headers={"Content-Type": "text/plain"})).body["input"] == "raw"
+    assert (await api.send("POST", actor)).body == {"greeting": "Hello, world!", "input": None}

@@ -1,0 +1,216 @@
+"""Tasks over HTTP: create, change, list, their input, and starting them."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from tests.support.server_api import Api, open_api
+
+SCRAPER = "batchrun/page-scraper"
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    """A server with an inline Actor `test/echo`."""
+    async with open_api(tmp_path / "server", max_concurrent_runs=2) as api:
+        yield api
+
+
+async def test_a_created_task_is_found_by_id_and_by_name(api: Api) -> None:
+    """Id, `~name` and `username~name` address the same task; Location names it."""
+    created = await api.send("POST", "/v2/actor-tasks", {"actId": "test~echo", "name": "My-Task", "input": {"a": 1}})
+    assert created.status == 201
+    assert created.headers["Location"] == f"{api.server.base_url}/v2/actor-tasks/{created.data['id']}"
+    for address in (created.data["id"], "~my-task", "local~My-Task"):
+        assert (await api.get(f"/v2/actor-tasks/{address}")).data == created.data
+
+
+async def test_a_task_without_name_and_input_gets_both(api: Api) -> None:
+    """The platform makes up a name, counts it up, and takes the schema's prefill as input."""
+    first = (await api.send("POST", "/v2/actor-tasks", {"actId": SCRAPER})).data
+    second = (await api.send("POST", "/v2/actor-tasks", {"actId": SCRAPER})).data
+    assert (first["name"], second["name"]) == ("my-page-scraper-task", "my-page-scraper-task-1")
+    assert first["input"] == {"startUrls": [{"url": "/demo/"}]}
+
+
+async def test_a_taken_name_is_a_conflict_whatever_its_case(api: Api) -> None:
+    """409 on create and on rename; a task may keep its own name."""
+    task = await api.create_task(name="taken")
+    other = await api.create_task(name="other")
+    answer = await api.send("POST", "/v2/actor-tasks", {"actId": "test/echo", "name": "TAKEN"})
+    assert (answer.status, answer.error_type) == (409, "actor-task-name-not-unique")
+    assert (await api.send("PUT", f"/v2/actor-tasks/{other}", {"name": "Taken"})).status == 409
+    assert (await api.send("PUT", f"/v2/actor-tasks/{task}", {"name": "TAKEN"})).status == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "error_type"),
+    [
+        ({}, 400, "invalid-request"),
+        ({"actId": 7}, 400, "invalid-request"),
+        ({"actId": "no/such"}, 404, "record-not-found"),
+        ({"actId": "test/echo", "name": "ab"}, 400, "invalid-value"),
+        ({"actId": "test/echo", "name": "-abc"}, 400, "invalid-value"),
+        ({"actId": "test/echo", "name": "ä-ö-ü"}, 400, "invalid-value"),
+        ({"actId": "test/echo", "name": "x" * 64}, 400, "invalid-value"),
+        ({"actId": "test/echo", "name": 5}, 400, "invalid-value"),
+        ({"actId": "test/echo", "options": {"memoryMbytes": 100}}, 400, "invalid-value"),
+        ({"actId": "test/echo", "options": {"timeoutSecs": -1}}, 400, "invalid-value"),
+        ({"actId": "test/echo", "options": {"timeoutSecs": 1e300}}, 400, "invalid-value"),
+        ({"actId": "test/echo", "options": []}, 400, "invalid-request"),
+        ({"actId": "test/echo", "input": [1]}, 400, "invalid-request"),
+        ({"actId": SCRAPER, "input": {"startUrls": "x"}}, 400, "invalid-input"),
+        ({"actId": SCRAPER, "input": {}, "title": 3}, 400, "invalid-request"),
+        ([], 400, "invalid-request"),
+    ],
+)
+async def test_a_task_that_cannot_be_is_refused(api: Api, body: object, status: int, error_type: str) -> None:
+    """Each wrong body gets its status and error type, and creates nothing."""
+    answer = await api.send("POST", "/v2/actor-tasks", raw=orjson.dumps(body))
+    assert (answer.status, answer.error_type) == (status, error_type)
+    assert (await api.get("/v2/actor-tasks")).data["total"] == 0
+
+
+async def test_putting_a_task_replaces_its_input_and_putting_its_input_merges(api: Api) -> None:
+    """`PUT task` takes the input whole; `PUT task/input` merges top-level keys and answers without an envelope."""
+    task = await api.create_task(name="some", input={"a": 1, "b": {"c": 2}})
+    merged = await api.send("PUT", f"/v2/actor-tasks/{task}/input", {"b": {"d": 3}})
+    assert merged.body == {"a": 1, "b": {"d": 3}}
+    changed = await api.send("PUT", f"/v2/actor-tasks/{task}", {"input": {"x": 9}, "title": "T"})
+    assert (changed.data["input"], changed.data["title"], changed.data["name"]) == ({"x": 9}, "T", "some")
+    assert (await api.get(f"/v2/actor-tasks/{task}/input")).body == {"x": 9}
+
+
+async def test_tasks_are_listed_by_creation(api: Api) -> None:
+    """Offset, limit and desc; the envelope says what was applied."""
+    for name in ("one", "two", "three"):
+        await api.create_task(name=name)
+    page = (await api.get("/v2/actor-tasks", offset=1, limit=1)).data
+    assert [item["name"] for item in page["items"]] == ["two"]
+    assert {key: page[key] for key in ("total", "count", "offset", "limit", "desc")} == {
+        "total": 3, "count": 1, "offset": 1, "limit": 1, "desc": False,
+    }  # fmt: skip
+    page = (await api.get("/v2/actor-tasks", desc=1, limit=2)).data
+    assert [item["name"] for item in page["items"]] == ["three", "two"]
+    assert page["items"][0]["actName"] == "echo"
+
+
+async def test_a_deleted_task_is_gone_and_its_runs_stay(api: Api) -> None:
+    """204, then 404; Runs it has started can still be read."""
+    task = await api.create_task(name="gone")
+    run = await api.finish((await api.start(task)).data["id"])
+    assert (await api.send("DELETE", f"/v2/actor-tasks/{task}")).status == 204
+    assert (await api.get(f"/v2/actor-tasks/{task}")).error_type == "record-not-found"
+    assert (await api.start(task)).status == 404
+    assert (await api.get(f"/v2/actor-runs/{run['id']}")).data["actorTaskId"] == task
+
+
+async def test_input_is_merged_shallowly_over_defaults_and_task(api: Api) -> None:
+    """Schema defaults, under the task's input, under the override; the merged object is the stored INPUT."""
+    task = await api.create_task(SCRAPER, name="merge", input={"startUrls": [{"url": "/a"}], "maxConcurrency": 3})
+    run = (await api.start(task, {"startUrls": ["/demo/"], "note": {"ü": 1}}, memory=128)).data
+    stored = await api.get(f"/v2/key-value-stores/{run['defaultKeyValueStoreId']}/records/INPUT")
+    assert stored.body == {
+        "startUrls": ["/demo/"], "maxRequestsPerCrawl": 1, "maxConcurrency": 3, "requestTimeoutSecs": 20,
+        "delaySecs": 0, "maxLinksPerPage": 200, "note": {"ü": 1},
+    }  # fmt: skip
+    await api.send("POST", f"/v2/actor-runs/{run['id']}/abort")
+    await api.finish(run["id"])
+
+
+@pytest.mark.parametrize(
+    ("raw", "error_type"),
+    [
+        (b"{", "run-input-body-not-valid-json"),
+        (b'{"a": "\xff"}', "run-input-body-not-valid-json"),
+        (b"NaN", "run-input-body-not-valid-json"),
+        (b"[1]", "invalid-input"),
+        (b'"x"', "invalid-input"),
+        (b"null", "invalid-input"),
+    ],
+)
+async def test_an_override_that_is_no_object_starts_nothing(api: Api, raw: bytes, error_type: str) -> None:
+    """400, and no Run."""
+    task = await api.create_task(name="strict")
+    answer = await api.send("POST", f"/v2/actor-tasks/{task}/runs", raw=raw)
+    assert (answer.status, answer.error_type) == (400, error_type)
+    assert api.server.runs_started == 0
+
+
+async def test_an_input_against_the_schema_names_the_field(api: Api) -> None:
+    """400 `invalid-input` with the platform's sentence; no Run."""
+    task = await api.create_task(SCRAPER, name="strict")
+    answer = await api.start(task, {"maxRequestsPerCrawl": 0})
+    assert (answer.status, answer.error_type) == (400, "invalid-input")
+    assert answer.body["error"]["message"] == "Input is not valid: Field input.maxRequestsPerCrawl must be >= 1"
+    assert api.server.runs_started == 0
+
+
+async def test_options_of_the_start_win_over_the_task_and_the_actor(api: Api) -> None:
+    """Every option of the query shows on the Run; what is not given comes from the task."""
+    task = await api.create_task(name="opts", options={"timeoutSecs": 50, "memoryMbytes": 256, "maxItems": 5})
+    options = (await api.start(task)).data["options"]
+    assert options == {"build": "latest", "timeoutSecs": 50, "memoryMbytes": 256, "diskMbytes": 512, "maxItems": 5}
+    given = {"timeout": "7.0", "memory": 512, "maxItems": 9, "maxTotalChargeUsd": 1.5, "build": "0.0.1"}
+    options = (await api.start(task, restartOnError="true", webhooks="W10=", **given)).data["options"]
+    assert options == {
+        "build": "0.0.1", "timeoutSecs": 7, "memoryMbytes": 512, "diskMbytes": 1024, "maxItems": 9,
+        "maxTotalChargeUsd": 1.5,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "error_type"),
+    [
+        ({"memory": 100}, 400, "invalid-value"),
+        ({"memory": "x"}, 400, "invalid-value"),
+        ({"memory": 65536}, 400, "invalid-value"),
+        ({"timeout": -1}, 400, "invalid-value"),
+        ({"timeout": "nan"}, 400, "invalid-value"),
+        ({"timeout": "1e999"}, 400, "invalid-value"),
+        ({"timeout": 1.5}, 400, "invalid-value"),
+        ({"waitForFinish": "soon"}, 400, "invalid-value"),
+        ({"maxItems": 10**30}, 400, "invalid-value"),
+        ({"restartOnError": "maybe"}, 400, "invalid-value"),
+        ({"build": "nightly"}, 404, "unknown-build-tag"),
+        ({"webhooks": "%%%"}, 400, "invalid-value"),
+        ({"webhooks": "e30="}, 400, "invalid-value"),
+    ],
+)
+async def test_options_that_cannot_be_start_nothing(
+    api: Api, query: dict[str, object], status: int, error_type: str
+) -> None:
+    """Each wrong option gets its status and error type; no Run."""
+    task = await api.create_task(name="strict")
+    answer = await api.start(task, **query)
+    assert (answer.status, answer.error_type) == (status, error_type)
+    assert api.server.runs_started == 0
+
+
+async def test_run_sync_answers_with_the_output(api: Api) -> None:
+    """201 and the OUTPUT record, by POST with an override and by GET without; another key on request."""
+    task = await api.create_task(name="sync", input={"a": 1})
+    answer = await api.send("POST", f"/v2/actor-tasks/{task}/run-sync", {"b": 2})
+    assert (answer.status, answer.body) == (201, {"a": 1, "b": 2})
+    answer = await api.get(f"/v2/actor-tasks/{task}/run-sync")
+    assert (answer.status, answer.body) == (201, {"a": 1})
+    answer = await api.get(f"/v2/actor-tasks/{task}/run-sync", outputRecordKey="NONE")
+    assert (answer.status, answer.body) == (201, b"")
+
+
+async def test_run_sync_items_answers_with_the_dataset(api: Api) -> None:
+    """201, the items, the headers of a page; item parameters apply."""
+    task = await api.create_task(name="sync", input={"a": 1, "b": 2})
+    answer = await api.get(f"/v2/actor-tasks/{task}/run-sync-get-dataset-items", fields="b")
+    assert (answer.status, answer.body, answer.headers["X-Apify-Pagination-Total"]) == (201, [{"b": 2}], "1")
+
+
+async def test_run_sync_of_a_failing_run_is_400(api: Api) -> None:
+    """`run-failed`; the Run's id stands in the message only."""
+    task = await api.create_task(name="sync")
+    answer = await api.send("POST", f"/v2/actor-tasks/{task}/run-sync", {"fail": 3})
+    assert (answer.status, answer.error_type) == (400, "run-failed")
+    run_id = (await api.get(f"/v2/actor-tasks/{task}/runs")).data["items"][0]["id"]
+    assert f"run ID: {run_id}, status: FAILED" in answer.body["error"]["message"]

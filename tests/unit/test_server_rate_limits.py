@@ -1,0 +1,57 @@
+"""The server's rate limits, on a clock that the test sets."""
+
+import pytest
+
+from batchrun.server.faults import Fault
+from batchrun.server.rate_limits import RateLimits
+
+
+def _admitted(limits: RateLimits, resource: str, per_s: int, tries: int) -> int:
+    count = 0
+    for _ in range(tries):
+        try:
+            limits.admit(resource, per_s)
+        except Fault:
+            continue
+        count += 1
+    return count
+
+
+def test_a_refusal_says_which_limit_it_is() -> None:
+    """429 `rate-limit-exceeded`, with the number."""
+    limits = RateLimits(lambda: 0.0, is_enforced=True)
+    assert _admitted(limits, "a", 40, 40) == 40
+    with pytest.raises(Fault, match="rate limit of 40 requests per second") as caught:
+        limits.admit("a", 40)
+    assert (caught.value.status, caught.value.type) == (429, "rate-limit-exceeded")
+
+
+def test_one_second_worth_may_come_at_once_and_then_the_rate_holds() -> None:
+    """60 at once, none more, then 60 per second; another resource has its own."""
+    now = 100.0
+    limits = RateLimits(lambda: now, is_enforced=True)
+    assert _admitted(limits, "a", 60, 100) == 60
+    assert _admitted(limits, "b", 60, 100) == 60
+    now += 0.5
+    assert _admitted(limits, "a", 60, 100) == 30
+    now += 1000
+    assert _admitted(limits, "a", 60, 100) == 60
+
+
+def test_a_refused_request_does_not_count() -> None:
+    """However many are refused, the next second is as if they had not been."""
+    now = 0.0
+    limits = RateLimits(lambda: now, is_enforced=True)
+    assert _admitted(limits, "a", 400, 5000) == 400
+    now += 1
+    assert _admitted(limits, "a", 400, 5000) == pytest.approx(400, abs=1)
+
+
+def test_resources_that_rest_are_forgotten() -> None:
+    """A million Runs read once each do not stay in memory."""
+    now = 0.0
+    limits = RateLimits(lambda: now, is_enforced=True)
+    for number in range(50_000):
+        now += 0.01
+        limits.admit(f"run{number}", 60)
+    assert len(limits._full_at) <= 10_001

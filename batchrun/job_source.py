@@ -61,7 +61,7 @@ async def check_before_start(config: Config) -> None:
 
 
 def _check_head(config: Config) -> None:
-    with open_job_file(job_format(config)) as job_file:
+    with open_job_file(job_format(config, {})) as job_file:
         bad_lines = job_file.check_head()
     if bad_lines and config.jobs.on_bad_line == "stop" and not is_begun(config.out_dir):
         raise JobFileError(_bad_lines_text(bad_lines), file=config.jobs.file)

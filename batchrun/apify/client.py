@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import anyio
@@ -342,6 +343,14 @@ def _reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
+def _proxy_for(base_url: str) -> str | None:
+    """Return the proxy that the environment (HTTPS_PROXY, NO_PROXY, …) names for an address."""
+    address = yarl.URL(base_url)
+    if proxy_bypass(address.host or ""):
+        return None
+    return getproxies().get(address.scheme)
+
+
 @asynccontextmanager
 async def open_client(
     base_url: str, token: SecretStr | None, *, request_rate_per_s: float
@@ -364,6 +373,7 @@ async def open_client(
         # Unset: a total limit would end a poll that is just being patient.
         timeout=aiohttp.ClientTimeout(total=None),
         skip_auto_headers=("Content-Type",),
-        trust_env=True,
+        # Looked up once: aiohttp's own `trust_env` reads files and environment again for every request.
+        proxy=_proxy_for(base_url),
     ) as session:
         yield ApifyClient(session, base_url, request_rate_per_s=request_rate_per_s)

@@ -17,6 +17,8 @@ PER_QUEUE_BATCH = 40
 PER_ACCOUNT_MINUTE = 250_000
 
 _PRUNE_ABOVE = 10_000
+#: Sums of many small floats go a little above what they should be.
+_ROUNDING_S = 1e-6
 
 
 class RateLimits:
@@ -44,7 +46,7 @@ class RateLimits:
         now = self._now()
         account_full_at = max(self._account_full_at, now) + 60 / PER_ACCOUNT_MINUTE
         full_at = max(self._full_at.get((resource, per_s), 0.0), now) + 1 / per_s
-        if full_at > now + 1 or account_full_at > now + 60:
+        if full_at > now + 1 + _ROUNDING_S or account_full_at > now + 60:
             raise Fault(429, "rate-limit-exceeded", f"You have exceeded the rate limit of {per_s} requests per second")
         self._account_full_at, self._full_at[resource, per_s] = account_full_at, full_at
         if len(self._full_at) > _PRUNE_ABOVE:

@@ -75,14 +75,14 @@ CREATE TABLE stored_values (
     PRIMARY KEY (storage, key)
 ) WITHOUT ROWID;
 
--- `place` orders what is pending (the front counts down from 0, the back up); NULL once handled.
+-- `place` orders what is pending: the front counts down, the back counts up; NULL once handled.
 CREATE TABLE requests (
-    storage      INTEGER NOT NULL,
-    id           TEXT NOT NULL,
-    place        INTEGER,
-    locked_by    TEXT,
+    storage         INTEGER NOT NULL,
+    id              TEXT NOT NULL,
+    place           INTEGER,
+    locked_by       TEXT,
     locked_until_ms INTEGER NOT NULL DEFAULT 0,
-    doc          BLOB NOT NULL,
+    doc             BLOB NOT NULL,
     PRIMARY KEY (storage, id)
 ) WITHOUT ROWID;
 CREATE INDEX requests_pending ON requests (storage, place) WHERE place IS NOT NULL;

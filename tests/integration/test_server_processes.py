@@ -34,14 +34,14 @@ async def _items(api: Api, run: Any, count: int = 1) -> list[Any]:
     """Wait until a live Run has pushed."""
     items: list[Any] = []
     while len(items) < count:
-        await anyio.sleep(0.02)  # pushing wakes nobody: the platform has no way to wait for it
+        await anyio.sleep(0.02)
         items = (await api.get(f"/v2/datasets/{run['defaultDatasetId']}/items")).body
     return items
 
 
 async def _are_gone(pids: list[int]) -> None:
     with anyio.fail_after(10):
-        while any([await anyio.to_thread.run_sync(start_time, pid) for pid in pids]):
+        while any([await anyio.to_thread.run_sync(start_time, pid) for pid in pids]):  # noqa: ASYNC110 - a process that ends wakes nobody here
             await anyio.sleep(0.02)
 
 

@@ -53,7 +53,8 @@ async def get_me(call: Call) -> web.Response:
 def _feature(name: str) -> JsonObject:
     is_enabled = name in _SERVED_FEATURES
     reason = None if is_enabled else "The embedded server does not offer this"
-    return {"isEnabled": is_enabled, "disabledReason": reason, "disabledReasonType": None, "isTrial": False}
+    doc = {"isEnabled": is_enabled, "disabledReason": reason, "disabledReasonType": None}
+    return doc | {"isTrial": False, "trialExpirationAt": None}
 
 
 async def get_limits(call: Call) -> web.Response:

@@ -1,0 +1,123 @@
+"""Request queues: over HTTP, and through the unmodified SDK."""
+
+import base64
+import hashlib
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.server_api import ACTORS, Api, open_api
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    """A server without rate limits."""
+    async with open_api(tmp_path / "server", actors=(ACTORS,), is_rate_limited=False) as api:
+        yield api
+
+
+async def _queue(api: Api, *urls: str) -> str:
+    path = f"/v2/request-queues/{(await api.send('POST', '/v2/request-queues')).data['id']}"
+    if urls:
+        added = await api.send("POST", f"{path}/requests/batch", [{"url": url, "uniqueKey": url} for url in urls])
+        assert added.status == 201
+    return path
+
+
+async def _head(api: Api, path: str, **query: Any) -> list[str]:
+    return [item["url"] for item in (await api.get(f"{path}/head", **query)).data["items"]]
+
+
+async def test_a_request_is_added_once_under_the_id_that_clients_compute(api: Api) -> None:
+    """The id is derived from the unique key; a second one with the key is said to be present."""
+    path = await _queue(api)
+    first = await api.send("POST", f"{path}/requests", {"url": "http://a", "uniqueKey": "http://example.com"})
+    again = await api.send("POST", f"{path}/requests", {"url": "http://b", "uniqueKey": "http://example.com"})
+    digest = base64.b64encode(hashlib.sha256(b"http://example.com").digest()).decode()
+    request_id = re.sub("[+/=]", "", digest)[:15]
+    assert first.data == {"requestId": request_id, "wasAlreadyPresent": False, "wasAlreadyHandled": False}
+    assert again.data == {"requestId": request_id, "wasAlreadyPresent": True, "wasAlreadyHandled": False}
+    assert (await api.get(f"{path}/requests/{request_id}")).data["url"] == "http://a"
+
+
+async def test_the_head_is_in_order_and_the_forefront_comes_first(api: Api) -> None:
+    """What was added first comes first; what was put to the front before it; what is handled no more."""
+    path = await _queue(api, "a", "b", "c")
+    await api.send("POST", f"{path}/requests/batch", [{"url": "x"}, {"url": "y"}], forefront="true")
+    assert await _head(api, path) == ["x", "y", "a", "b", "c"]
+    request = (await api.get(f"{path}/head", limit=1)).data["items"][0]
+    handled = {"url": "x", "uniqueKey": "x", "handledAt": "2026-01-01T00:00:00.000Z"}
+    assert (await api.send("PUT", f"{path}/requests/{request['id']}", handled)).data["wasAlreadyPresent"]
+    assert await _head(api, path, limit=2) == ["y", "a"]
+    counts = (await api.get(path)).data
+    names = ("totalRequestCount", "handledRequestCount", "pendingRequestCount")
+    assert [counts[name] for name in names] == [5, 1, 4]
+    assert (await api.send("POST", f"{path}/requests", {"url": "x"})).data["wasAlreadyHandled"]
+
+
+async def test_locked_requests_are_held_by_one_client(api: Api) -> None:
+    """Another client gets the next ones, may not touch the first, and gets them when they are let go."""
+    path = await _queue(api, "a", "b", "c")
+    lock = f"{path}/head/lock"
+    mine = (await api.send("POST", lock, lockSecs=60, limit=2, clientKey="me")).data
+    assert [item["url"] for item in mine["items"]] == ["a", "b"]
+    other = (await api.send("POST", lock, lockSecs=60, clientKey="you")).data
+    assert ([item["url"] for item in other["items"]], other["queueHasLockedRequests"]) == (["c"], True)
+    request = f"{path}/requests/{mine['items'][0]['id']}"
+    for method, body in [("PUT", {"url": "a"}), ("DELETE", None)]:
+        refused = await api.send(method, request, body, clientKey="you")
+        assert (refused.status, refused.error_type) == (403, "request-handled-or-locked")
+    assert (await api.send("PUT", f"{request}/lock", lockSecs=90, clientKey="you")).status == 403
+    assert (await api.send("PUT", f"{request}/lock", lockSecs=90, clientKey="me")).status == 200
+    assert (await api.send("DELETE", f"{request}/lock", clientKey="me")).status == 204
+    assert await _head(api, path) == ["a"]
+    assert (await api.send("POST", f"{path}/requests/unlock", clientKey="me")).data == {"unlockedCount": 1}
+    assert await _head(api, path) == ["a", "b"]
+
+
+async def test_requests_are_listed_in_pages_and_deleted(api: Api) -> None:
+    """A cursor leads through all of them; deleted by id or key they are gone."""
+    path = await _queue(api, *(f"u{n}" for n in range(5)))
+    page = (await api.get(f"{path}/requests", limit=3)).data
+    rest = (await api.get(f"{path}/requests", cursor=page["nextCursor"])).data
+    assert {item["url"] for item in page["items"] + rest["items"]} == {f"u{n}" for n in range(5)}
+    assert "nextCursor" not in rest
+    body = [{"id": page["items"][0]["id"]}, {"uniqueKey": page["items"][1]["uniqueKey"]}]
+    assert (await api.send("DELETE", f"{path}/requests/batch", body)).status == 200
+    assert (await api.get(path)).data["totalRequestCount"] == 3
+    assert (await api.get(f"{path}/requests/{page['items'][0]['id']}")).error_type == "record-not-found"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("requests", {"url": 5}),
+        ("requests", []),
+        ("requests/batch", {}),
+        ("requests/batch", []),
+        ("requests/batch", [{"uniqueKey": "x"}]),
+        ("requests/batch", [{"url": "x"}] * 26),
+        ("head/lock", None),
+    ],
+)
+async def test_what_is_no_request_is_refused(api: Api, path: str, body: Any) -> None:
+    """400, and nothing is added."""
+    queue = await _queue(api)
+    answer = await api.send("POST", f"{queue}/{path}", body)
+    assert (answer.status, answer.error_type) == (400, "invalid-request")
+    assert (await api.get(queue)).data["totalRequestCount"] == 0
+
+
+async def test_the_official_sdk_works_through_its_queue(api: Api) -> None:
+    """Each request once, in the order of the SDK, and handled at the end."""
+    task = await api.create_task("local/sdk", name="queue")
+    run = await api.finish((await api.start(task, {"count": 0, "urls": ["http://a/", "http://b/"]})).data["id"])
+    log = (await api.get(f"/v2/logs/{run['id']}")).body.decode()
+    assert run["status"] == "SUCCEEDED", log
+    items = (await api.get(f"/v2/datasets/{run['defaultDatasetId']}/items")).body
+    assert [item["url"] for item in items if "url" in item] == ["http://a/", "http://b/"]
+    counts = (await api.get(f"/v2/actor-runs/{run['id']}/request-queue")).data
+    assert (counts["totalRequestCount"], counts["handledRequestCount"]) == (2, 2)

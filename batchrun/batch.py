@@ -3,7 +3,7 @@
 import os
 import types
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -27,7 +27,7 @@ from batchrun.errors import BatchrunError, first_error
 from batchrun.files.sink import explain
 from batchrun.job_source import FileSource, check_before_start, open_source
 from batchrun.ledger.commit import ECHO, GroupCommit, Journal, open_commit, open_journal
-from batchrun.ledger.lock import locked
+from batchrun.ledger.lock import enter_lock
 from batchrun.model import Ending, Outcome, Record, Summary
 from batchrun.platform import SERVER_DIR, Task, find_task, open_platform, read_account
 from batchrun.policy.retry import Backoff, RetryPolicy
@@ -179,7 +179,7 @@ async def open_batch(
     async with AsyncExitStack() as stack:
         await check_before_start(config)
         await anyio.to_thread.run_sync(_make_directory, out_dir)
-        await _enter_in_thread(stack, locked(out_dir))
+        await stack.enter_async_context(enter_lock(out_dir))
         journal = await stack.enter_async_context(open_journal(out_dir))
         client = await stack.enter_async_context(
             open_platform(
@@ -203,11 +203,6 @@ async def open_batch(
         stack.callback(engine.records.close)
         yield Batch(opening=opening, out_dir=out_dir, engine=engine, children=children)
         children.cancel_scope.cancel()
-
-
-async def _enter_in_thread(stack: AsyncExitStack, context: AbstractContextManager[None]) -> None:
-    await anyio.to_thread.run_sync(context.__enter__)
-    stack.push(context.__exit__)
 
 
 def _make_directory(directory: Path) -> None:
@@ -270,7 +265,7 @@ def _compose(
         gate=gate,
         follower=Follower(client, max_open_polls=config.limits.max_open_polls),
         reconciler=reconciler,
-        collector=Collector(client, commit, _output_plan(config.output)),
+        collector=Collector(client, commit, output_plan(config.output)),
         progress=progress,
         task_id=opening.task.id,
         options=config.run.as_options(),
@@ -310,7 +305,8 @@ def _retry_policy(config: Config) -> RetryPolicy:
     )
 
 
-def _output_plan(output: OutputConfig) -> OutputPlan:
+def output_plan(output: OutputConfig) -> OutputPlan:
+    """Return what is collected of every Run."""
     lists = {name: getattr(output, name) for name in ("fields", "omit", "unwind", "flatten")}
     query = {name: ",".join(value) for name, value in lists.items() if value}
     if output.clean:

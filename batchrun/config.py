@@ -232,6 +232,14 @@ class Config(_Section):
     output: OutputConfig = OutputConfig()
     server: ServerConfig = ServerConfig()
 
+    def as_noted(self) -> JsonObject:
+        """Return the configuration as JSON that holds wherever it is read again: all paths absolute."""
+        noted: JsonObject = self.model_dump(mode="json")
+        for key in _PATHS:
+            section, name = key.split(".")
+            noted[section][name] = _relative_to(Path.cwd(), noted[section][name])
+        return noted
+
     @property
     def out_dir(self) -> Path:
         """The batch's output directory; `load_config` has filled it in."""

@@ -13,30 +13,35 @@ from batchrun.platform import Task
 
 #: The ledger's fact that tells one batch from another.
 IDENTITY = "identity"
+TASK_ID = "task_id"
+
+
+#: The ledger's fact that holds the configuration the batch was last opened with.
+CONFIG = "config"
 
 
 def check_identity(ledger: Ledger, config: Config, task: Task) -> None:
-    """Note what the batch is, or see that it still is what was noted; limits, rates and retries may change.
+    """See that the batch is what was noted of it, and note what it is now; limits, rates and retries may change.
 
     Raises:
         ConfigError: the ledger would lie; every difference is named.
     """
     identity = _identity(config, task)
     noted = ledger.fact(IDENTITY)
-    if noted is None:
-        with ledger.transaction():
-            ledger.note_fact(IDENTITY, identity)
-        return
     differences = [
         f"\n  {name}: begun with {noted.get(name)!r}, now {value!r}"
         for name, value in identity.items()
-        if noted.get(name) != value
+        if noted is not None and noted.get(name) != value
     ]
     if differences:
         raise ConfigError(
             f"{config.out_dir}: holds another batch:{''.join(differences)}\n"
             "Put that back to go on with it, or choose another --out to begin anew"
         )
+    with ledger.transaction():
+        ledger.note_fact(IDENTITY, identity)
+        ledger.note_fact(TASK_ID, task.id)
+        ledger.note_fact(CONFIG, config.as_noted())
 
 
 def _identity(config: Config, task: Task) -> dict[str, Any]:

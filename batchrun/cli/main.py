@@ -7,7 +7,7 @@ import traceback
 import typer
 
 from batchrun import __version__
-from batchrun.cli import run, serve, task
+from batchrun.cli import run, serve, task, upkeep
 from batchrun.cli.exit_codes import ExitCode, exit_code_of
 from batchrun.cli.view import say
 from batchrun.errors import BatchrunError, first_error
@@ -20,6 +20,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("run")(run.command)
+app.command("status")(upkeep.status)
+app.command("abort")(upkeep.abort)
+app.command("resolve")(upkeep.resolve)
+app.command("repair")(upkeep.repair)
 app.command("serve")(serve.command)
 app.add_typer(task.app, name="task")
 

@@ -72,9 +72,17 @@ async def _run(config: Config, is_confirmed: bool, is_json: bool) -> ExitCode:
             await _carry_out(batch, config)
         # Read after the batch is closed: everything that was noted on the way out is in it.
         summary = await batch.summary()
-    show_closing(summary, config, elapsed_s=anyio.current_time() - began_at, command=_same_command())
+    show_closing(
+        summary,
+        config,
+        elapsed_s=anyio.current_time() - began_at,
+        command=_same_command(),
+        has_settled_any=batch.progress.settled > 0,
+    )
     if is_json:
-        sys.stdout.buffer.write(orjson.dumps(asdict(summary), option=orjson.OPT_APPEND_NEWLINE))
+        sys.stdout.buffer.write(
+            orjson.dumps(asdict(summary), option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
+        )
         sys.stdout.flush()
     return _exit_code(summary)
 

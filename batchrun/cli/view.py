@@ -117,11 +117,14 @@ def _line(batch: Batch, speed: Speed) -> str:
     return progress_line(snapshot, speed.per_s())
 
 
-def show_closing(summary: Summary, config: Config, *, elapsed_s: float, command: str) -> None:
+def show_closing(summary: Summary, config: Config, *, elapsed_s: float, command: str, has_settled_any: bool) -> None:
     """Say what the batch came to, where it stands, and what can be done with what is left."""
     out_dir = Path(summary.out_dir)
     outcomes = outcome_counts(summary.outcomes, summary.empty_successes)
-    say(f"{_ending_words(summary)} in {duration(elapsed_s)}: {outcomes}")
+    if has_settled_any or summary.ending is not Ending.FINISHED:
+        say(f"{_ending_words(summary)} in {duration(elapsed_s)}: {outcomes}")
+    else:
+        say(f"Nothing was left to do: this batch is finished ({outcomes}). Another --out carries the file out anew")
     if summary.duplicates:
         say(f"{summary.duplicates:,} lines repeat other lines and were passed over")
     say(f"records  {out_dir / RECORDS}  ({summary.settled:,} jobs)")

@@ -30,6 +30,7 @@ from batchrun.errors import (
     TransportError,
     Unauthorized,
 )
+from batchrun.kill_points import reach
 from batchrun.ledger.ledger import OpenJob
 from batchrun.model import (
     Attempt,
@@ -131,10 +132,13 @@ class JobRunner:
         wait_s = self._wait_before_next(ended)
         if wait_s is not None:
             self._ledger.postpone(work.id, wait_s)
+            reach("postponed")
             return Postponed(ended.work, wait_s)
         collected = await self._collect(ended)
         record = _record(ended, collected)
+        reach("collected")
         await self._ledger.settle(work.id, record, collected.item_lines)
+        reach("settled")
         return record
 
     async def run_attempt(self, work: Work, slot: Slot) -> _Ended | None:
@@ -157,6 +161,7 @@ class JobRunner:
             try:
                 mark = Mark(secrets.token_hex(12))
                 attempt = await self._ledger.intend(work.id, attempt_no, mark)
+                reach("intended")
                 answer = await self._post(work, attempt, turn)
                 match answer:
                     case Run():
@@ -190,6 +195,7 @@ class JobRunner:
         except ApiError as error:
             self._ledger.withdraw(work.id, attempt.attempt_no)
             return _refusal(error, work.job)
+        reach("answered")
         turn.started()
         self._reconciler.note_start(run, attempt.mark)
         return run
@@ -197,6 +203,7 @@ class JobRunner:
     def _bind(self, work: Work, attempt: Attempt, run: Run) -> Attempt:
         """Note the Run's id; nobody waits for it, since until then the attempt is in doubt, which is safe."""
         self._ledger.bind(work.id, attempt.attempt_no, run)
+        reach("bound")
         self._progress.started += 1
         return replace(attempt, state=AttemptState.BOUND, run_id=run.id, started_at=run.started_at)
 
@@ -225,6 +232,7 @@ class JobRunner:
         return _Ended(work=work, outcome=OUTCOME_OF_STATUS[run.status], run=run, error=_run_problem(run))
 
     def _end(self, work: Work, attempt: Attempt, run: Run | None) -> Work:
+        reach("terminal")
         self._ledger.end(work.id, attempt.attempt_no, run)
         ended = replace(attempt, state=AttemptState.ENDED)
         if run is not None:

@@ -7,8 +7,9 @@ from typing import Any
 import orjson
 import structlog
 
-from batchrun.engine.ports import Ledger, RunClient
+from batchrun.engine.ports import ItemWriter, RunClient
 from batchrun.errors import ApiError, BatchRefused, NotFound
+from batchrun.kill_points import reach
 from batchrun.model import Attempt, DatasetId, Items, Job, JobId, Outcome, Run, StoreId
 
 OUTPUT_KEY = "OUTPUT"
@@ -47,9 +48,9 @@ class Collected:
 class Collector:
     """Collects the output of Runs; the pages of many jobs interleave in one item file."""
 
-    def __init__(self, client: RunClient, ledger: Ledger, plan: OutputPlan) -> None:
+    def __init__(self, client: RunClient, writer: ItemWriter, plan: OutputPlan) -> None:
         self._client = client
-        self._ledger = ledger
+        self._writer = writer
         self._plan = plan
 
     async def collect(self, job: Job, job_id: JobId, attempt: Attempt, run: Run, outcome: Outcome) -> Collected:
@@ -88,7 +89,8 @@ class Collector:
         while True:
             items, next_offset, is_last = await self._page(dataset_id, offset)
             if items and lines:
-                await self._ledger.write_items(job_id, attempt, lines)
+                await self._writer.write_items(job_id, attempt, lines)
+                reach("page_written")
                 lines = b""
             if items:
                 lines = b"".join([_item_line(item, tag) for item in items])

@@ -38,7 +38,14 @@ class JobSource(Protocol):
         """Return the next lines, or None at the end."""
 
 
-class Ledger(Protocol):
+class ItemWriter(Protocol):
+    """Takes pages of items."""
+
+    async def write_items(self, job_id: JobId, attempt: Attempt, lines: bytes) -> None:
+        """Write one page of items; `attempt` says up to where."""
+
+
+class Ledger(ItemWriter, Protocol):
     """Notes every intent before its effect; awaiting a method means that its note is durable."""
 
     async def admit(self, entries: Sequence[Job | BadLine], read_to: ReadTo) -> Admission:
@@ -58,9 +65,6 @@ class Ledger(Protocol):
 
     def postpone(self, job_id: JobId, wait_s: float) -> None:
         """Note that a job is not to be tried again for a while."""
-
-    async def write_items(self, job_id: JobId, attempt: Attempt, lines: bytes) -> None:
-        """Write one page of items; `attempt` says up to where."""
 
     async def settle(self, job_id: JobId, record: Record, item_lines: bytes = b"") -> None:
         """Write a job's record, with its last items, and note its outcome."""

@@ -4,22 +4,20 @@ A start whose answer is lost may have started a paid Run. Here the platform is a
 in `meta.userAgent`, nothing else, tells ours. Nothing is ever guessed: what cannot be told stays in doubt.
 """
 
-from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import datetime
 
 import anyio
 import structlog
 
+from batchrun.engine.candidates import CLOCK_MARGIN, Candidates, marked
 from batchrun.engine.ports import Ledger, RunClient
-from batchrun.errors import ApiError, BatchRefused, NotFound
-from batchrun.model import JobKey, Mark, Run, RunId, TaskId
+from batchrun.errors import ApiError, BatchRefused
+from batchrun.kill_points import reach
+from batchrun.model import JobKey, Mark, Run, TaskId
 
 #: Between two listings while attempts are in doubt.
 LISTING_INTERVAL_S = 1.0
-#: How far two clocks, and the platform's second-wise `Date`, may disagree beyond what we measured.
-CLOCK_MARGIN = timedelta(seconds=30)
-
 _log = structlog.get_logger()
 
 
@@ -64,11 +62,10 @@ class Reconciler:
     ) -> None:
         self._client = client
         self._ledger = ledger
-        self._task_id = task_id
+        self._candidates = Candidates(client, task_id)
         self._patience_s = start_horizon_s + listing_lag_s
         self._doubts: dict[Mark, _Doubt] = {}
         self._arrived = anyio.Event()
-        self._user_agents: dict[RunId, str | None] = {}
         #: Whether the platform echoes the mark; None until a start has shown it.
         self.echoes = echoes
 
@@ -136,51 +133,29 @@ class Reconciler:
 
     async def _reconcile(self, doubts: list[_Doubt]) -> None:
         begun_at = anyio.current_time()
-        since = min(doubt.intended_at for doubt in doubts) - CLOCK_MARGIN
-        known = await self._ledger.run_ids_since(since - CLOCK_MARGIN)
-        ahead = timedelta(seconds=self._client.clock_ahead_s)
-        candidates = [run async for run in self._runs_since(since + ahead) if run.id not in known]
-        marked = await self._with_user_agents(candidates)
+        earliest = min(doubt.intended_at for doubt in doubts)
+        known = await self._ledger.run_ids_since(earliest - 2 * CLOCK_MARGIN)
+        listing = await self._candidates.since(earliest, known)
         for doubt in doubts:
-            runs = [run for run in marked if doubt.mark in (run.user_agent or "")]
-            if runs:
+            if runs := marked(listing.runs, doubt.mark):
                 await self._adopt(doubt, runs)
-            elif begun_at >= doubt.certain_after:
-                self._conclude(doubt, marked, begun_at)
-
-    async def _runs_since(self, since: datetime) -> AsyncIterator[Run]:
-        offset = 0
-        while page := await self._client.list_runs(started_after=since, offset=offset):
-            for run in page:
-                if run.fields.get("actorTaskId", self._task_id) == self._task_id:
-                    yield run
-            offset += len(page)
-
-    async def _with_user_agents(self, candidates: Iterable[Run]) -> list[Run]:
-        """Read the candidates that the list told no User-Agent of; each is read once."""
-        read = []
-        for run in candidates:
-            if run.user_agent is None and run.id not in self._user_agents:
-                try:
-                    self._user_agents[run.id] = (await self._client.get_run(run.id)).user_agent
-                except NotFound:
-                    continue  # listed before it can be read: the next round will do
-            user_agent = run.user_agent or self._user_agents.get(run.id)
-            read.append(replace(run, user_agent=user_agent))
-        return read
+            elif begun_at >= doubt.certain_after and listing.is_complete:
+                self._conclude(doubt, listing.runs, begun_at)
 
     async def _adopt(self, doubt: _Doubt, runs: list[Run]) -> None:
         """Take the older Run for the attempt; a second one was started by no request of ours and is aborted."""
-        oldest, *others = sorted(runs, key=lambda run: (run.started_at, run.id))
+        oldest, *others = runs
         for run in others:
             _log.warning("second_run_aborted", job_key=doubt.job_key, kept=oldest.id, aborted=run.id)
             await self._client.abort_run(run.id)
         _log.warning("run_adopted", job_key=doubt.job_key, run_id=oldest.id)
+        reach("adopted")
         doubt.found = oldest
         doubt.settled.set()
 
-    def _conclude(self, doubt: _Doubt, unclaimed: list[Run], begun_at: float) -> None:
+    def _conclude(self, doubt: _Doubt, candidates: list[Run], begun_at: float) -> None:
         """Conclude that nothing was started, if a Run of ours would have been recognised."""
+        unclaimed = [run for run in candidates if run.started_at >= doubt.intended_at - CLOCK_MARGIN]
         # A Run that names another client is not ours, provided that this platform passes names on.
         suspects = unclaimed if not self.echoes else [run for run in unclaimed if run.user_agent is None]
         if not suspects:

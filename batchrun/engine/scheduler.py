@@ -19,6 +19,7 @@ from batchrun.engine.progress import Progress
 from batchrun.engine.slots import Slot, Slots
 from batchrun.engine.start_gate import StartGate
 from batchrun.errors import BatchRefused
+from batchrun.kill_points import reach
 from batchrun.model import Record
 
 #: Most lines admitted in one commit: enough to share its cost, few enough to start at once.
@@ -170,7 +171,8 @@ class Scheduler:
             self._is_read = True
             return
         admission = await self._ledger.admit(chunk.entries, chunk.read_to)
-        self._ready.extend(Work(job=job, open=noted) for job, noted in admission.jobs)
+        reach("admitted")
+        self._ready.extend(Work(job=job, open=noted, attempts=noted.attempts) for job, noted in admission.jobs)
         self._progress.duplicates += admission.duplicates
         for record in admission.invalid:
             await self._settled(record)

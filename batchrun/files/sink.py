@@ -5,6 +5,7 @@ What is appended counts only once the ledger has committed the new length; a cut
 
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from batchrun.errors import OutputError
@@ -38,8 +39,7 @@ class Sink:
         length = os.fstat(self._fd).st_size
         if committed_bytes is None and length:
             raise OutputError(
-                f"{self.file}: holds {length} bytes that no ledger knows of; move it away, or choose another"
-                " --out"
+                f"{self.file}: holds {length} bytes that no ledger knows of; move it away, or choose another --out"
             )
         committed_bytes = committed_bytes or 0
         if length < committed_bytes:
@@ -82,6 +82,58 @@ class Sink:
     def close(self) -> None:
         """Close the file; what was not flushed is given up."""
         os.close(self._fd)
+
+
+class Replacement:
+    """A file that is written beside an old one and takes its place when it is whole."""
+
+    def __init__(self, file: Path) -> None:
+        """Begin an empty replacement.
+
+        Raises:
+            OutputError: it cannot be written beside the old file.
+        """
+        self._file = file
+        self._new_file = file.with_name(f"{file.name}.repair")
+        try:
+            self._opened = self._new_file.open("wb")
+        except OSError as error:
+            raise explain(error, self._new_file) from error
+
+    def old_lines(self) -> Iterator[bytes]:
+        """Yield the whole lines of the old file, if there is one."""
+        if not self._file.exists():
+            return
+        with self._file.open("rb") as old:
+            yield from (line for line in old if line.endswith(b"\n"))
+
+    def write(self, lines: bytes) -> None:
+        """Append whole lines.
+
+        Raises:
+            OutputError: the disk does not take them; the old file stands.
+        """
+        try:
+            self._opened.write(lines)
+        except OSError as error:
+            raise explain(error, self._new_file) from error
+
+    def put_in_place(self) -> int:
+        """Sync the new file, rename it over the old one, and return its length.
+
+        Raises:
+            OutputError: it did not reach the disk; the old file stands.
+        """
+        try:
+            self._opened.flush()
+            os.fsync(self._opened.fileno())
+            length = self._opened.tell()
+            self._opened.close()
+            self._new_file.replace(self._file)
+            sync_directory(self._file.parent)
+        except OSError as error:
+            raise explain(error, self._new_file) from error
+        return length
 
 
 def sync_directory(directory: Path) -> None:

@@ -17,6 +17,7 @@ import orjson
 
 from batchrun.errors import OutputError
 from batchrun.files.sink import Sink
+from batchrun.kill_points import reach
 from batchrun.ledger.ledger import FILE_NAME, Known, Ledger, OpenJob, Settlement, explain, open_ledger
 from batchrun.model import Attempt, BadLine, Job, JobId, JobKey, Mark, Outcome, Problem, Record, Run, RunId
 
@@ -27,6 +28,8 @@ BAD_LINES = "bad_lines.jsonl"
 READ_TO = "read_to"
 DUPLICATES = "duplicates"
 ECHO = "echo"
+#: The output file that is being repaired; None or missing when none is.
+REPAIRING = "repairing"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +96,10 @@ class Journal:
                 grown = {name: sink.length for name, sink in self._sinks.items() if sink.flush()}
                 if grown:
                     self.ledger.note_output_lengths(grown)
+                    reach("appended")
         except sqlite3.Error as error:
             raise explain(error, self._file) from error
+        reach("committed")
         self.groups += 1
 
     def admit(self, entries: Sequence[Job | BadLine], read_to: ReadTo) -> Admission:
@@ -317,6 +322,8 @@ def _open_journal(stack: ExitStack, directory: Path) -> Journal:
     if not (directory / FILE_NAME).exists():
         _refuse_orphans(directory)
     ledger = stack.enter_context(open_ledger(directory))
+    if (name := ledger.fact(REPAIRING)) is not None:
+        raise OutputError(f"{directory / name}: its repair was cut short; run `batchrun repair {directory}` again")
     lengths = ledger.output_lengths()
     sinks: dict[str, Sink] = {}
     journal = Journal(ledger, sinks, directory / FILE_NAME)

@@ -64,6 +64,20 @@ class Settlement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SettledJob:
+    """A settled job or bad line, as far as the ledger knows it."""
+
+    id: JobId
+    key: JobKey | None
+    place: Place
+    digest: bytes
+    group: str | None
+    round: int
+    admitted_at: datetime
+    settlement: Settlement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
     """A job with this key stands in the ledger already."""
 
@@ -267,6 +281,42 @@ class Ledger:
             )
             for row in rows
         ]
+
+    def settled_jobs(self) -> Iterator[SettledJob]:
+        """Yield the settled jobs and bad lines in order of admission, one pass."""
+        rows = self._db.execute(
+            'SELECT id, key, line, variant, "offset", length, digest, "group", round, admitted_at, outcome,'
+            " error_type, error_message, items_count, cost_usd FROM job WHERE outcome IS NOT NULL ORDER BY id"
+        )
+        for row in rows:
+            yield SettledJob(
+                id=JobId(row[0]),
+                key=JobKey(row[1]) if row[1] is not None else None,
+                place=Place(line=row[2], variant=row[3], offset=row[4], length=row[5]),
+                digest=row[6],
+                group=row[7],
+                round=row[8],
+                admitted_at=_time(row[9]),
+                settlement=Settlement(
+                    outcome=Outcome(row[10]),
+                    error_type=row[11],
+                    error_message=row[12],
+                    items_count=row[13],
+                    cost_usd=row[14],
+                ),
+            )
+
+    def settled_id(self, key: JobKey | None, line: int) -> JobId | None:
+        """Return the row of the settled job that a record reports: by key, or by line for a bad line."""
+        if key is None:
+            row = self._db.execute("SELECT id FROM job WHERE key IS NULL AND line = ?", (line,)).fetchone()
+        else:
+            row = self._db.execute("SELECT id FROM job WHERE key = ? AND outcome IS NOT NULL", (key,)).fetchone()
+        return JobId(row[0]) if row is not None else None
+
+    def forget_items(self, job_id: JobId) -> None:
+        """Note that no items of an open job are in the item file, so that they are collected from the beginning."""
+        self._db.execute("UPDATE attempt SET items_offset = 0, items_count = 0 WHERE job_id = ?", (job_id,))
 
     def attempts(self, job_id: JobId) -> list[Attempt]:
         """Return a job's attempts, in order."""

@@ -2,9 +2,11 @@
 
 import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+
+import anyio
 
 from batchrun.errors import OutputError
 from batchrun.files.sink import explain
@@ -29,6 +31,14 @@ def locked(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+@asynccontextmanager
+async def enter_lock(directory: Path) -> AsyncIterator[None]:
+    """Hold an output directory without blocking the event loop; see `locked`."""
+    with ExitStack() as stack:
+        await anyio.to_thread.run_sync(stack.enter_context, locked(directory))
+        yield
 
 
 def _take(fd: int, directory: Path) -> None:

@@ -1,0 +1,68 @@
+"""Runs that may belong to an attempt in doubt: those of our task since its intent that nobody accounts for."""
+
+from collections.abc import AsyncIterator
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from batchrun.engine.ports import RunClient
+from batchrun.errors import NotFound
+from batchrun.model import Run, RunId, TaskId
+
+#: How far two clocks, and the platform's second-wise `Date`, may disagree beyond what we measured.
+CLOCK_MARGIN = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The task's Runs since an intent, without those that are known, each with its User-Agent."""
+
+    #: Where `user_agent` is None, the platform does not name who started the Run.
+    runs: list[Run]
+    #: Whether all that were listed could be read; a Run just started may be listed and still unknown.
+    is_complete: bool
+
+
+class Candidates:
+    """Lists Runs and reads who started each, once per Run.
+
+    Args:
+        client: the platform.
+        task_id: the task's id as the platform spells it; Runs of other tasks are none of ours.
+    """
+
+    def __init__(self, client: RunClient, task_id: TaskId) -> None:
+        self._client = client
+        self._task_id = task_id
+        self._user_agents: dict[RunId, str | None] = {}
+
+    async def since(self, intended_at: datetime, known: AbstractSet[RunId]) -> Listing:
+        """List the task's Runs since an intent, without those that are known."""
+        since = intended_at - CLOCK_MARGIN + timedelta(seconds=self._client.clock_ahead_s)
+        runs = [await self._named(run) async for run in self._list(since) if run.id not in known]
+        return Listing([run for run in runs if run is not None], is_complete=None not in runs)
+
+    async def _list(self, since: datetime) -> AsyncIterator[Run]:
+        offset = 0
+        while page := await self._client.list_runs(started_after=since, offset=offset):
+            for run in page:
+                if run.fields.get("actorTaskId", self._task_id) == self._task_id:
+                    yield run
+            offset += len(page)
+
+    async def _named(self, run: Run) -> Run | None:
+        """Add the User-Agent, which lists leave out; None when the Run cannot be read yet."""
+        if run.user_agent is not None:
+            return run
+        if run.id not in self._user_agents:
+            try:
+                self._user_agents[run.id] = (await self._client.get_run(run.id)).user_agent
+            except NotFound:
+                return None
+        return replace(run, user_agent=self._user_agents[run.id])
+
+
+def marked(runs: list[Run], mark: str) -> list[Run]:
+    """Return the Runs that bear a mark, the oldest first."""
+    ours = [run for run in runs if mark in (run.user_agent or "")]
+    return sorted(ours, key=lambda run: (run.started_at, run.id))

@@ -1,0 +1,58 @@
+"""Where a batch stands, read beside whoever runs it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from batchrun.ledger.ledger import OpenJob, open_for_reading
+from batchrun.ledger.lock import holder
+from batchrun.model import AttemptState, Ending, JobId, JobKey, Mark, Summary
+from batchrun.report.summary import read_summary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubt:
+    """An attempt whose start request was not answered."""
+
+    job_id: JobId
+    job_key: JobKey
+    attempt_no: int
+    mark: Mark
+    intended_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """A batch at one moment."""
+
+    #: The process that works on it; None when none does.
+    pid: int | None
+    summary: Summary
+    #: Jobs waiting for their next attempt or for a slot.
+    waiting: int
+    doubts: list[Doubt]
+
+
+def read_status(directory: Path) -> Status:
+    """Read an output directory's ledger, also while another process writes it.
+
+    Raises:
+        LedgerError: there is none, or it is damaged.
+    """
+    with open_for_reading(directory) as ledger:
+        open_jobs = ledger.open_jobs()
+    pid = holder(directory)
+    ending = Ending.FINISHED if pid is None and not open_jobs else Ending.INTERRUPTED
+    summary = read_summary(directory, ending)
+    waiting = max(0, len(open_jobs) - summary.live_runs)
+    return Status(pid=pid, summary=summary, waiting=waiting, doubts=doubts_of(open_jobs))
+
+
+def doubts_of(open_jobs: Sequence[OpenJob]) -> list[Doubt]:
+    """Return the attempts among open jobs whose start was not answered."""
+    return [
+        Doubt(job_id=job.id, job_key=job.key, attempt_no=last.attempt_no, mark=last.mark, intended_at=last.intended_at)
+        for job in open_jobs
+        if job.attempts and (last := job.attempts[-1]).state is AttemptState.INTENDED
+    ]

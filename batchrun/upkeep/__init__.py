@@ -1,0 +1,1 @@
+"""What can be done with an output directory while no process runs its batch: abort, resolve, repair."""

@@ -1,0 +1,66 @@
+"""Abort the Runs that a batch has left running."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+
+from batchrun.engine.candidates import Candidates, marked
+from batchrun.errors import NotFound
+from batchrun.model import RunId
+from batchrun.report.status import Doubt
+from batchrun.upkeep.opening import Upkeep, open_upkeep, read_unfinished
+
+#: Aborts that are under way at once.
+MAX_OPEN_REQUESTS = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aborted:
+    """What became of a batch's live Runs."""
+
+    runs: int
+    #: Starts without an answer whose Run was not found; none may exist, or none may be seen yet.
+    in_doubt: int
+
+
+async def abort_runs(directory: Path, environ: Mapping[str, str], told: Callable[[RunId], None]) -> Aborted:
+    """Abort every Run of a batch that has not ended; their jobs settle as aborted when the batch goes on.
+
+    Args:
+        directory: the batch's output directory.
+        environ: holds the token.
+        told: called with each Run once the platform has taken the abort.
+
+    Raises:
+        OutputError: there is no batch in it, or a process works in it.
+        BatchRefused: the platform does not accept the token.
+    """
+    async with open_upkeep(directory, environ) as upkeep:
+        unfinished = await anyio.to_thread.run_sync(read_unfinished, directory)
+        found = await _runs_in_doubt(upkeep, unfinished.doubts, unfinished.known)
+        run_ids = [*unfinished.bound, *found]
+        limiter = anyio.Semaphore(MAX_OPEN_REQUESTS)
+        async with anyio.create_task_group() as children:
+            for run_id in run_ids:
+                children.start_soon(_abort, upkeep, run_id, limiter, told)
+    return Aborted(runs=len(run_ids), in_doubt=max(0, len(unfinished.doubts) - len(found)))
+
+
+async def _abort(upkeep: Upkeep, run_id: RunId, limiter: anyio.Semaphore, told: Callable[[RunId], None]) -> None:
+    async with limiter:
+        try:
+            await upkeep.client.abort_run(run_id)
+        except NotFound:
+            return  # gone already; the batch will find it lost
+        told(run_id)
+
+
+async def _runs_in_doubt(upkeep: Upkeep, doubts: list[Doubt], known: set[RunId]) -> list[RunId]:
+    """Return the Runs that starts without an answer have started after all."""
+    if not doubts:
+        return []
+    earliest = min(doubt.intended_at for doubt in doubts)
+    listing = await Candidates(upkeep.client, upkeep.task_id).since(earliest, known)
+    return [run.id for doubt in doubts for run in marked(listing.runs, doubt.mark)]

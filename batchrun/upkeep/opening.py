@@ -1,0 +1,94 @@
+"""An output directory opened for upkeep: its lock, its journal, the platform it works with."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import anyio
+import orjson
+from pydantic import ValidationError
+
+from batchrun.apify.client import ApifyClient
+from batchrun.config import Config
+from batchrun.engine.candidates import CLOCK_MARGIN
+from batchrun.errors import LedgerError
+from batchrun.ledger.ledger import FILE_NAME, open_for_reading
+from batchrun.ledger.lock import enter_lock
+from batchrun.model import AttemptState, RunId, TaskId
+from batchrun.platform import SERVER_DIR, open_platform, read_account
+from batchrun.report.status import Doubt, doubts_of
+from batchrun.resume import CONFIG, TASK_ID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upkeep:
+    """An output directory, held for this process alone."""
+
+    config: Config
+    task_id: TaskId
+    client: ApifyClient
+
+
+@asynccontextmanager
+async def open_upkeep(directory: Path, environ: Mapping[str, str]) -> AsyncIterator[Upkeep]:
+    """Hold an output directory and talk to the platform its batch was last opened with.
+
+    Raises:
+        OutputError: there is no batch in it, or a process works in it.
+        BatchRefused: the platform does not accept the token.
+    """
+    config, task_id = await anyio.to_thread.run_sync(read_config, directory)
+    async with (
+        enter_lock(directory),
+        open_platform(
+            config.api,
+            environ=environ,
+            request_rate_per_s=config.limits.request_rate,
+            server=config.server,
+            server_dir=directory / SERVER_DIR,
+            inline_actors={},
+        ) as client,
+    ):
+        await read_account(client)
+        yield Upkeep(config=config, task_id=task_id, client=client)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unfinished:
+    """What a batch has left open at the platform."""
+
+    #: Runs that had not ended when they were last looked at.
+    bound: list[RunId]
+    doubts: list[Doubt]
+    #: Runs that the ledger accounts for, since the first of the doubts.
+    known: set[RunId]
+
+
+def read_unfinished(directory: Path) -> Unfinished:
+    """Return the live and doubtful attempts of a batch."""
+    with open_for_reading(directory) as ledger:
+        open_jobs = ledger.open_jobs()
+        doubts = doubts_of(open_jobs)
+        since = min((doubt.intended_at for doubt in doubts), default=datetime.now(UTC)) - 2 * CLOCK_MARGIN
+        known = ledger.run_ids_since(since)
+    last = [job.attempts[-1] for job in open_jobs if job.attempts]
+    bound = [each.run_id for each in last if each.state is AttemptState.BOUND and each.run_id is not None]
+    return Unfinished(bound=bound, doubts=doubts, known=known)
+
+
+def read_config(directory: Path) -> tuple[Config, TaskId]:
+    """Return the configuration that the batch was last opened with, and its task's id.
+
+    Raises:
+        LedgerError: there is no batch in the directory, or none was ever opened to its end.
+    """
+    with open_for_reading(directory) as ledger:
+        noted, task_id = ledger.fact(CONFIG), ledger.fact(TASK_ID)
+    try:
+        config = Config.model_validate_json(orjson.dumps(noted))
+    except ValidationError as error:
+        raise LedgerError(f"{directory / FILE_NAME}: holds no batch that was begun") from error
+    output = config.output.model_copy(update={"dir": directory})
+    return config.model_copy(update={"output": output}), TaskId(task_id)

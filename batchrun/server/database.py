@@ -45,8 +45,8 @@ class _Operation:
 class _Worker:
     """A thread that owns one connection."""
 
-    def __init__(self, connection: sqlite3.Connection, name: str, *, begin: str) -> None:
-        self._connection, self._begin = connection, begin
+    def __init__(self, connection: sqlite3.Connection, name: str, *, is_writer: bool) -> None:
+        self._connection, self._is_writer = connection, is_writer
         self._loop = asyncio.get_running_loop()
         self._waiting: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
@@ -85,7 +85,7 @@ class _Worker:
 
     def _carry_out(self, group: Sequence[_Operation]) -> None:
         try:
-            self._connection.execute(self._begin)
+            self._connection.execute("BEGIN IMMEDIATE" if self._is_writer else "BEGIN")
             for operation in group:
                 self._attempt(operation)
             self._connection.execute("COMMIT")
@@ -97,13 +97,16 @@ class _Worker:
                 operation.error = operation.error or error
 
     def _attempt(self, operation: _Operation) -> None:
-        self._connection.execute("SAVEPOINT operation")
+        if self._is_writer:
+            self._connection.execute("SAVEPOINT operation")
         try:
             operation.result = operation.function(self._connection, *operation.args)
         except Exception as error:  # noqa: BLE001 - it is raised where the operation is awaited
             operation.error = error
-            self._connection.execute("ROLLBACK TO operation")
-        self._connection.execute("RELEASE operation")
+            if self._is_writer:
+                self._connection.execute("ROLLBACK TO operation")
+        if self._is_writer:
+            self._connection.execute("RELEASE operation")
 
 
 def _deliver(group: Sequence[_Operation]) -> None:
@@ -164,8 +167,8 @@ async def open_database(path: Path) -> AsyncIterator[Database]:
     """Open the file, creating it and its tables when missing; on leaving, finish what was submitted."""
     writing = await anyio.to_thread.run_sync(_connect, path)
     reading = await anyio.to_thread.run_sync(_connect, path)
-    writer = _Worker(writing, "batchrun-server-writes", begin="BEGIN IMMEDIATE")
-    reader = _Worker(reading, "batchrun-server-reads", begin="BEGIN")
+    writer = _Worker(writing, "batchrun-server-writes", is_writer=True)
+    reader = _Worker(reading, "batchrun-server-reads", is_writer=False)
     try:
         yield Database(writer, reader)
     finally:

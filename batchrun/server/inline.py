@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-import anyio
 import orjson
 import structlog
 
-from batchrun.model import RunStatus
 from batchrun.server.database import Database
 from batchrun.server.ids import check_record_key
 from batchrun.server.live import EXIT_RAISED, Ending, LiveRun, append_log, ending_of
@@ -67,14 +65,7 @@ def _encode(value: Any) -> tuple[str, bytes]:
 
 async def run_inline(database: Database, live: LiveRun, actor: InlineActor) -> Ending:
     """Carry out a Run by its coroutine, within its time limit."""
-    with anyio.CancelScope(deadline=live.deadline) as limit:
-        return await _call(database, live, actor)
-    assert limit.cancelled_caught
-    live.doc["status"] = RunStatus.TIMING_OUT.value
-    return Ending(status=RunStatus.TIMED_OUT, message="The Actor timed out")
-
-
-async def _call(database: Database, live: LiveRun, actor: InlineActor) -> Ending:
+    live.scope.deadline = live.deadline
     try:
         await actor(_Context(database, live))
     except _Failed as failure:

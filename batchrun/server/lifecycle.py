@@ -31,6 +31,7 @@ _log = structlog.get_logger()
 #: restartOnError: so many restarts within so long. Source: the platform's shared constants.
 _MAX_RESTARTS, _RESTART_WINDOW_S = 3, 60
 _MAX_START_TIMES = 100_000
+_MAX_JUST_ENDED = 1000
 _ABORTED = Ending(status=RunStatus.ABORTED, message="The Actor run was aborted")
 _TIMED_OUT = Ending(status=RunStatus.TIMED_OUT, message="The Actor timed out")
 
@@ -85,6 +86,9 @@ class Runs:
         self._children, self._user_id, self._token_of = children, user_id, token_of
         self._processes = ProcessRunner(database, base_url)
         self._live: dict[str, LiveRun] = {}
+        #: The last ones that ended, since whoever follows a Run asks for it once more right then.
+        self._just_ended: dict[str, JsonObject] = {}
+        self._reviving: set[str] = set()
         #: Accepted starts, from before they are committed.
         self._reserved_runs = self._reserved_mb = 0
         self.counts = RunCounts()
@@ -109,18 +113,12 @@ class Runs:
         Raises:
             Fault: 402 when the account has no memory or no slot for it; nothing was started.
         """
-        self._reserve(order.memory_mb)
         started_ms = now_ms()
         live = self._new_run(order, started_ms)
+        self._reserve(live.memory_mb)
         self.counts.started += 1
         self.counts.start_times.append(anyio.current_time())
-        try:
-            await self._database.write(
-                runs.insert, live.doc, live.extras, started_ms, order.stored_input, then=lambda _: self._launch(live)
-            )
-        except Exception:
-            self._release(order.memory_mb)
-            raise
+        await self._commit_start(live, runs.insert, live.doc, live.extras, started_ms, order.stored_input)
         return live
 
     async def read(self, run_id: str) -> JsonObject:
@@ -131,6 +129,8 @@ class Runs:
         """
         if (live := self._live.get(run_id)) is not None:
             return live.doc
+        if (ended := self._just_ended.get(run_id)) is not None:
+            return dict(ended)
         if (doc := await self._database.read(runs.read, run_id)) is None:
             raise thing_missing("Actor run")
         known: JsonObject = orjson.loads(doc)
@@ -163,6 +163,7 @@ class Runs:
             await self._database.write(runs.update_live, dict(live.doc))
             return live.doc
         doc = await self.read(run_id) | changes
+        self._just_ended.pop(run_id, None)
         await self._database.write(runs.update, doc)
         return doc
 
@@ -178,12 +179,18 @@ class Runs:
         actor = self._catalog.find(doc["actId"])
         if actor is None:
             raise thing_missing("Actor")
-        doc["options"] |= changes
-        doc["stats"]["resurrectCount"] += 1
-        doc |= {"finishedAt": None, "exitCode": None, "statusMessage": None, "isStatusMessageTerminal": None}
-        self._reserve(doc["options"]["memoryMbytes"])
-        live = await self._revived(doc, await self._database.read(runs.read_extras, run_id), actor)
-        await self._database.write(runs.update, dict(live.doc), then=lambda _: self._launch(live))
+        if run_id in self._reviving:
+            raise Fault(400, "invalid-request", "The Actor run is being resurrected")
+        self._reviving.add(run_id)
+        try:
+            doc["options"] = doc["options"] | changes
+            doc["stats"] = doc["stats"] | {"resurrectCount": doc["stats"]["resurrectCount"] + 1}
+            doc |= {"finishedAt": None, "exitCode": None, "statusMessage": None, "isStatusMessageTerminal": None}
+            live = await self._revived(doc, await self._database.read(runs.read_extras, run_id), actor)
+            self._reserve(live.memory_mb)
+            await self._commit_start(live, runs.update, live.doc)
+        finally:
+            self._reviving.discard(run_id)
         return live.doc
 
     async def delete(self, run_id: str) -> None:
@@ -195,6 +202,7 @@ class Runs:
         doc = await self.read(run_id)
         if run_id in self._live:
             raise Fault(400, "cannot-remove-running-run", "The Actor run is still running: abort it first")
+        self._just_ended.pop(run_id, None)
         await self._database.write(runs.delete, doc)
 
     async def migrate(self) -> None:
@@ -219,6 +227,14 @@ class Runs:
     async def watch_memory(self) -> None:
         """Enforce the memory limits of Runs that are processes; runs until cancelled."""
         await self._processes.watch_memory()
+
+    async def _commit_start(self, live: LiveRun, function: Callable[..., None], *args: object) -> None:
+        """Keep a start whose room is reserved, and launch the Run, even if the caller is cancelled meanwhile."""
+        try:
+            await self._database.write(function, *args, then=lambda _: self._launch(live))
+        except Exception:
+            self._release(live.memory_mb)
+            raise
 
     def _reserve(self, memory_mb: int) -> None:
         limit_mb, max_runs = self._settings.max_total_memory_mb, self._settings.max_concurrent_runs
@@ -266,15 +282,17 @@ class Runs:
 
     def _launch(self, live: LiveRun, ending: Ending | None = None) -> None:
         self._live[live.id] = live
+        self._just_ended.pop(live.id, None)
         self._children.start_soon(self._carry_out, live, ending)
 
     async def _carry_out(self, live: LiveRun, ending: Ending | None) -> None:
         if ending is None:
             with live.scope:
                 ending = await self._work(live)
-        # Whatever the work came to, a Run that somebody aborted is ABORTED.
-        if ending is None or live.status is RunStatus.ABORTING:
+        # Whatever the work came to, a Run that somebody aborted is ABORTED; else only its time limit cuts it.
+        if live.status is RunStatus.ABORTING:
             ending = _ABORTED
+        ending = ending or _TIMED_OUT
         ended = self._ended_doc(live, ending)
         await self._database.write(runs.end, ended, prices.settle, then=lambda _: self._retire(live, ended))
 
@@ -316,6 +334,9 @@ class Runs:
     def _retire(self, live: LiveRun, doc: JsonObject) -> None:
         live.doc = doc
         del self._live[live.id]
+        self._just_ended[live.id] = doc
+        if len(self._just_ended) > _MAX_JUST_ENDED:
+            del self._just_ended[next(iter(self._just_ended))]
         self._release(live.memory_mb)
         live.ended.set()
         live.log_grown.set()

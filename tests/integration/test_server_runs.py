@@ -268,3 +268,36 @@ async def test_an_error_in_the_block_leaves_the_server_as_it_is(tmp_path: Path) 
     with pytest.raises(KeyError, match="mine"):
         async with open_api(tmp_path):
             raise KeyError("mine")
+
+
+async def test_a_refused_resurrection_changes_nothing(tmp_path: Path) -> None:
+    """402 when there is no room; the Run is as it was, and no start is counted."""
+    async with open_api(tmp_path, inline_actors={"test/gate": Gate()}, max_concurrent_runs=1) as api:
+        done = (await api.start(await api.create_task(name="done"), waitForFinish=60)).data
+        await api.start(await api.create_task("test/gate", name="gate"))
+        path = f"/v2/actor-runs/{done['id']}"
+        refused = await api.send("POST", f"{path}/resurrect", timeout=5)
+        assert (refused.status, refused.error_type) == (402, "concurrent-runs-limit-exceeded")
+        assert (await api.get(path)).data == done
+        assert (api.server.runs_started, api.server.live_runs) == (2, 1)
+
+
+async def test_more_runs_than_are_held_in_memory_can_be_read(tmp_path: Path) -> None:
+    """1,200 ended Runs, each with its own end, whether it is still at hand or read from disk."""
+    async with open_api(tmp_path, max_concurrent_runs=2000, max_total_memory_mb=10**6, is_rate_limited=False) as api:
+        task = await api.create_task(name="many")
+        runs: list[Any] = []
+
+        async def start(number: int) -> None:
+            runs.append((await api.start(task, {"fail": number % 5}, waitForFinish=60)).data)
+
+        for first in range(0, 1200, 100):
+            async with anyio.create_task_group() as children:
+                for number in range(first, first + 100):
+                    children.start_soon(start, number)
+        assert len({run["id"] for run in runs}) == len({run["defaultDatasetId"] for run in runs}) == 1200
+        for run in (runs[0], runs[599], runs[1199]):
+            assert (await api.get(f"/v2/actor-runs/{run['id']}")).data == run
+        assert (await api.get(f"/v2/actor-tasks/{task}/runs", limit=1)).data["total"] == 1200
+        assert len(api.server._platform.runs._just_ended) == 1000
+        assert (api.server.runs_started, api.server.live_runs) == (1200, 0)

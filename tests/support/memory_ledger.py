@@ -1,0 +1,183 @@
+"""A ledger in memory, on virtual time, that keeps the order of its notes; and jobs for it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Any
+
+import anyio
+
+from batchrun.engine.ports import Chunk
+from batchrun.ledger.commit import Admission, ReadTo
+from batchrun.ledger.ledger import OpenJob
+from batchrun.model import (
+    Attempt,
+    AttemptState,
+    BadLine,
+    Job,
+    JobId,
+    JobKey,
+    Mark,
+    Outcome,
+    Place,
+    Problem,
+    Record,
+    Run,
+    RunId,
+    RunOptions,
+)
+
+
+def make_job(line: int = 1, *, key: str | None = None, body: bytes | None = None, **changes: Any) -> Job:
+    """Return a job whose key and content follow from its line."""
+    body = b'{"line":%d}' % line if body is None else body
+    place = Place(line=line, offset=100 * (line - 1), length=100)
+    options: RunOptions | None = changes.pop("options", None)
+    return Job(
+        key=JobKey(key or f"job-{line}"),
+        digest=sha256(body).digest()[:16],
+        place=place,
+        body=body,
+        options=options,
+        **changes,
+    )
+
+
+def make_bad_line(line: int, reason: str = "not JSON") -> BadLine:
+    """Return a bad line."""
+    return BadLine(place=Place(line=line, offset=100 * (line - 1), length=100), reason=reason, content="{")
+
+
+def read_to(line: int) -> ReadTo:
+    """Return how far the file is read with this line."""
+    return ReadTo(offset=100 * line, line=line, fingerprint=b"f")
+
+
+class ListSource:
+    """A source over a list that counts how far it was pulled."""
+
+    def __init__(self, entries: Sequence[Job | BadLine], *, chunk: int = 256) -> None:
+        self._entries = list(entries)
+        self._chunk = chunk
+        self.pulled = 0
+
+    async def next_chunk(self, max_entries: int) -> Chunk | None:
+        """Return the next entries."""
+        await anyio.lowlevel.checkpoint()
+        taken = self._entries[self.pulled : self.pulled + min(max_entries, self._chunk)]
+        self.pulled += len(taken)
+        return Chunk(taken, read_to(self.pulled)) if taken else None
+
+
+class MemoryLedger:
+    """Notes everything in memory; `sync_s` is how long a note takes to be durable."""
+
+    def __init__(self, *, sync_s: float = 0.0, on_note: Callable[[str], None] = lambda _: None) -> None:
+        self._sync_s = sync_s
+        self._on_note = on_note
+        self._began = datetime.now(UTC)
+        #: Each step once it is noted (and durable where somebody waits), in order, as words.
+        self.notes: list[str] = []
+        self.jobs: dict[JobKey, OpenJob] = {}
+        self.attempts: dict[tuple[JobId, int], Attempt] = {}
+        self.settled: dict[JobId, Record] = {}
+        self.item_lines: list[bytes] = []
+
+    # -- Ledger -----------------------------------------------------------------------------------------
+
+    async def admit(self, entries: Sequence[Job | BadLine], read_to: ReadTo) -> Admission:
+        """Admit what is new."""
+        await self._sync()
+        admission = Admission()
+        for entry in entries:
+            if isinstance(entry, BadLine):
+                problem = Problem(type="bad-line", message=entry.reason)
+                record = Record(key=None, line=entry.place.line, outcome=Outcome.INVALID, error=problem)
+                admission.invalid.append(record)
+            elif entry.key in self.jobs:
+                admission.duplicates += 1
+            else:
+                self.jobs[entry.key] = self._open(entry)
+                admission.jobs.append((entry, self.jobs[entry.key]))
+        self._note(f"admit {read_to.line}")
+        return admission
+
+    async def intend(self, job_id: JobId, attempt_no: int, mark: Mark) -> Attempt:
+        """Note an intent."""
+        await self._sync()
+        assert (job_id, attempt_no) not in self.attempts, "an attempt is intended once"
+        attempt = Attempt(attempt_no=attempt_no, mark=mark, state=AttemptState.INTENDED, intended_at=self._now())
+        self.attempts[job_id, attempt_no] = attempt
+        self._note(f"intend {job_id}.{attempt_no}")
+        return attempt
+
+    def withdraw(self, job_id: JobId, attempt_no: int) -> None:
+        """Take an intent back."""
+        assert self.attempts.pop((job_id, attempt_no)).state is AttemptState.INTENDED
+        self._note(f"withdraw {job_id}.{attempt_no}")
+
+    def bind(self, job_id: JobId, attempt_no: int, run: Run) -> None:
+        """Note a Run's id."""
+        self._change(job_id, attempt_no, state=AttemptState.BOUND, run_id=run.id, started_at=run.started_at)
+        self._note(f"bind {job_id}.{attempt_no} {run.id}")
+
+    def end(self, job_id: JobId, attempt_no: int, run: Run | None) -> None:
+        """Note an attempt's end."""
+        self._change(job_id, attempt_no, state=AttemptState.ENDED, status=run.status if run else None)
+        self._note(f"end {job_id}.{attempt_no}")
+
+    def postpone(self, job_id: JobId, wait_s: float) -> None:
+        """Note that a job waits."""
+        self._note(f"postpone {job_id} {wait_s > 0}")
+
+    async def write_items(self, job_id: JobId, attempt: Attempt, lines: bytes) -> None:
+        """Note a page of items."""
+        await self._sync()
+        self.item_lines.append(lines)
+        self._note(f"items {job_id}.{attempt.attempt_no} to {attempt.items_offset} ({attempt.items_count})")
+
+    async def settle(self, job_id: JobId, record: Record, item_lines: bytes = b"") -> None:
+        """Note a record, once."""
+        await self._sync()
+        assert job_id not in self.settled, "a job is settled once"
+        self.settled[job_id] = record
+        if item_lines:
+            self.item_lines.append(item_lines)
+        self._note(f"settle {job_id} {record.outcome}")
+
+    def note_echo(self, echoes: bool) -> None:
+        """Note whether marks are echoed."""
+        self._note(f"echo {echoes}")
+
+    async def run_ids_since(self, since: datetime) -> set[RunId]:
+        """Return the ids of Runs noted since."""
+        await self._sync()
+        return {each.run_id for each in self.attempts.values() if each.run_id is not None and each.intended_at >= since}
+
+    # -- inside -------------------------------------------------------------------------------------------
+
+    def _open(self, job: Job) -> OpenJob:
+        return OpenJob(
+            id=JobId(len(self.jobs) + 1),
+            key=job.key,
+            digest=job.digest,
+            place=job.place,
+            round=1,
+            admitted_at=self._now(),
+            due_at=None,
+            attempts=(),
+        )
+
+    def _change(self, job_id: JobId, attempt_no: int, **changes: Any) -> None:
+        self.attempts[job_id, attempt_no] = replace(self.attempts[job_id, attempt_no], **changes)
+
+    def _note(self, note: str) -> None:
+        self.notes.append(note)
+        self._on_note(note)
+
+    def _now(self) -> datetime:
+        return self._began + timedelta(seconds=anyio.current_time())
+
+    async def _sync(self) -> None:
+        await anyio.sleep(self._sync_s)

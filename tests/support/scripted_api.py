@@ -1,0 +1,382 @@
+"""A platform in memory, on virtual time, that does what a test scripts: a second `RunClient`, and an engine over it.
+
+It counts what it did, so that a test can hold the engine to the platform's own truth: starts, live Runs, refusals.
+"""
+
+import heapq
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import anyio
+import orjson
+
+from batchrun.apify.client import ItemsPage
+from batchrun.apify.wire import parse_error
+from batchrun.engine.attempt import JobRunner, Work
+from batchrun.engine.collect import Collector, OutputPlan
+from batchrun.engine.follow import Follower
+from batchrun.engine.ports import JobSource, Ledger
+from batchrun.engine.progress import Progress
+from batchrun.engine.reconcile import Reconciler
+from batchrun.engine.scheduler import Scheduler
+from batchrun.engine.slots import Slots
+from batchrun.engine.start_gate import StartGate
+from batchrun.errors import ApiError, BatchrunError, TransportError
+from batchrun.model import (
+    DatasetId,
+    JsonObject,
+    Mark,
+    Outcome,
+    Record,
+    Run,
+    RunId,
+    RunOptions,
+    RunStatus,
+    StoreId,
+    TaskId,
+)
+from batchrun.policy.retry import Backoff, RetryPolicy
+from batchrun.policy.token_bucket import TokenBucket
+
+TASK = TaskId("task")
+PAGE = 1000
+
+
+def api_error(status: int, error_type: str = "", *, retry_after_s: float | None = None) -> ApiError:
+    """Return the error that an answer of this status and type becomes."""
+    body = orjson.dumps({"error": {"type": error_type, "message": "so it is"}})
+    headers = {} if retry_after_s is None else {"Retry-After": f"{retry_after_s:.0f}"}
+    return parse_error(status, body, headers, method="POST", path="/", now=datetime.now(UTC))
+
+
+def busy() -> ApiError:
+    """Return the refusal of an account without a free place."""
+    return api_error(402, "concurrent-runs-limit-exceeded")
+
+
+def lost_answer() -> TransportError:
+    """Return what a reset connection becomes."""
+    return TransportError("POST: no answer: connection reset")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What becomes of one start request."""
+
+    run_s: float = 20.0
+    status: RunStatus = RunStatus.SUCCEEDED
+    cost_usd: float | None = 0.25
+    items: Sequence[Any] = ()
+    output: Any = None
+    exit_code: int | None = None
+    status_message: str | None = None
+    #: Raised in place of an answer.
+    error: BaseException | None = None
+    #: With `error`: how many Runs are started all the same.
+    effects: int = 0
+    #: Between the request's arrival and its effect.
+    effect_after_s: float = 0.0
+    #: Between the effect and the answer.
+    answer_after_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """One start request as it arrived."""
+
+    at: float
+    body: bytes
+    options: RunOptions
+    mark: Mark
+
+
+@dataclass(slots=True)
+class _Stored:
+    id: RunId
+    plan: Plan
+    user_agent: str
+    task_id: str
+    began_at: float
+    ends_at: float
+    is_aborted: bool = False
+    ended: anyio.Event = field(default_factory=anyio.Event)
+
+
+class ScriptedApi:
+    """A platform that follows a script.
+
+    Args:
+        plan: what becomes of each start request, by its number from 1; or one plan for all.
+        capacity: how many Runs may be live, which the engine is not told; may be changed while it runs.
+        echoes: whether a Run tells the User-Agent that started it.
+        list_lag_s: how long a new Run is missing from lists.
+        fresh_404_s: how long a new Run cannot be read.
+        early_answer_s: a poll is answered after so long although the Run goes on.
+    """
+
+    def __init__(
+        self,
+        plan: Plan | Callable[[int], Plan] | None = None,
+        *,
+        capacity: int | None = None,
+        echoes: bool = True,
+        list_lag_s: float = 0.0,
+        fresh_404_s: float = 0.0,
+        early_answer_s: float = 60.0,
+    ) -> None:
+        self._plan = plan if plan is not None else Plan()
+        self.capacity = capacity
+        self.echoes = echoes
+        self.list_lag_s = list_lag_s
+        self.fresh_404_s = fresh_404_s
+        self.early_answer_s = early_answer_s
+        self.clock_ahead_s = 0.0
+        self.posts: list[Post] = []
+        #: When starts were refused for want of room.
+        self.refused_at: list[float] = []
+        #: When Runs began.
+        self.begun_at: list[float] = []
+        self.peak = 0
+        self.reads: list[RunId] = []
+        self.listings: list[float] = []
+        self.aborted: list[RunId] = []
+        self.pages: list[int] = []
+        #: Raised in place of the next answers to reads, by method name.
+        self.errors: dict[str, list[BatchrunError]] = {}
+        self._runs: dict[RunId, _Stored] = {}
+        self._ends: list[float] = []
+        self._began = datetime.now(UTC)
+
+    # -- what a test asks ---------------------------------------------------------------------------------
+
+    @property
+    def run_ids(self) -> list[RunId]:
+        """Every Run that was ever started, oldest first."""
+        return list(self._runs)
+
+    @property
+    def live(self) -> int:
+        """Runs that are live now."""
+        now = anyio.current_time()
+        while self._ends and self._ends[0] <= now:
+            heapq.heappop(self._ends)
+        return len(self._ends)
+
+    def add_run(
+        self, plan: Plan | None = None, *, user_agent: str = "", task_id: str = TASK, began_at: float | None = None
+    ) -> RunId:
+        """Start a Run that no request of the engine's asked for."""
+        at = anyio.current_time() if began_at is None else began_at
+        return self._create(plan or Plan(), user_agent, at, task_id).id
+
+    def forget(self, run_id: RunId) -> None:
+        """Lose a Run, as if it had never been."""
+        del self._runs[run_id]
+
+    def run(self, run_id: RunId, *, is_short: bool = False) -> Run:
+        """Describe a Run as it is now; `is_short` as a list does, without meta."""
+        stored = self._runs[run_id]
+        now = anyio.current_time()
+        status = RunStatus.RUNNING
+        if now >= stored.ends_at:
+            status = RunStatus.ABORTED if stored.is_aborted else stored.plan.status
+        finished_at = self._wall(stored.ends_at) if status.is_terminal else None
+        fields: JsonObject = {"id": run_id, "status": status, "actorTaskId": stored.task_id}
+        fields |= {"exitCode": stored.plan.exit_code} if stored.plan.exit_code is not None else {}
+        fields |= {"statusMessage": stored.plan.status_message} if stored.plan.status_message is not None else {}
+        return Run(
+            id=run_id,
+            status=status,
+            dataset_id=DatasetId(f"dataset-{run_id}"),
+            store_id=StoreId(f"store-{run_id}"),
+            started_at=self._wall(stored.began_at),
+            finished_at=finished_at,
+            cost_usd=stored.plan.cost_usd if status.is_terminal else None,
+            user_agent=stored.user_agent if self.echoes and not is_short else None,
+            fields=fields,
+        )
+
+    # -- RunClient ------------------------------------------------------------------------------------------
+
+    async def start_run(self, task_id: TaskId, body: bytes, options: RunOptions, mark: Mark) -> Run:
+        """Take one start request and do with it what its plan says."""
+        self.posts.append(Post(anyio.current_time(), body, options, mark))
+        plan = self._plan(len(self.posts)) if callable(self._plan) else self._plan
+        if plan.error is None and self.capacity is not None and self.live >= self.capacity:
+            self.refused_at.append(anyio.current_time())
+            await anyio.sleep(plan.answer_after_s)
+            raise busy()
+        began_at = anyio.current_time() + plan.effect_after_s
+        effects = plan.effects if plan.error is not None else 1
+        runs = [self._create(plan, f"batchrun/0 ({mark})", began_at, task_id) for _ in range(effects)]
+        await anyio.sleep(plan.answer_after_s)
+        if plan.error is not None:
+            raise plan.error
+        return self.run(runs[0].id)
+
+    async def get_run(self, run_id: RunId, *, wait_for_finish_s: int = 0) -> Run:
+        """Read a Run when it ends, or after the wait."""
+        self.reads.append(run_id)
+        await anyio.lowlevel.checkpoint()
+        self._fail_if_told("get_run")
+        stored = self._runs.get(run_id)
+        if stored is None or anyio.current_time() < stored.began_at + self.fresh_404_s:
+            raise api_error(404, "record-not-found")
+        wait_s = min(wait_for_finish_s, self.early_answer_s, max(0.0, stored.ends_at - anyio.current_time()))
+        with anyio.move_on_after(wait_s):
+            await stored.ended.wait()
+        return self.run(run_id)
+
+    async def list_runs(self, *, started_after: datetime, offset: int) -> list[Run]:
+        """List Runs, oldest first, without meta, lagging as told."""
+        now = anyio.current_time()
+        self.listings.append(now)
+        await anyio.lowlevel.checkpoint()
+        self._fail_if_told("list_runs")
+        shown = [
+            run_id
+            for run_id, stored in self._runs.items()
+            if self._wall(stored.began_at) >= started_after and stored.began_at + self.list_lag_s <= now
+        ]
+        return [self.run(run_id, is_short=True) for run_id in shown[offset : offset + PAGE]]
+
+    async def abort_run(self, run_id: RunId, *, gracefully: bool = False) -> Run:  # noqa: ARG002 - at once, either way
+        """Abort a Run at once."""
+        await anyio.lowlevel.checkpoint()
+        self._fail_if_told("abort_run")
+        stored = self._runs[run_id]
+        self.aborted.append(run_id)
+        if anyio.current_time() < stored.ends_at:
+            self._ends.remove(stored.ends_at)
+            heapq.heapify(self._ends)
+            stored.is_aborted, stored.ends_at = True, anyio.current_time()
+            stored.ended.set()
+        return self.run(run_id)
+
+    async def get_items(self, dataset_id: DatasetId, *, offset: int, limit: int, query: Mapping[str, str]) -> ItemsPage:
+        """Read one page; `clean` drops empty items after paging, as the API does."""
+        self.pages.append(offset)
+        await anyio.lowlevel.checkpoint()
+        self._fail_if_told("get_items")
+        items = self._runs[RunId(dataset_id.removeprefix("dataset-"))].plan.items
+        page = list(items[offset : offset + limit])
+        if "clean" in query:
+            page = [item for item in page if item]
+        return ItemsPage(items=page, total=len(items))
+
+    async def get_value(self, store_id: StoreId, key: str) -> Any:  # noqa: ARG002 - there is but one
+        """Read the OUTPUT value."""
+        await anyio.lowlevel.checkpoint()
+        self._fail_if_told("get_value")
+        return self._runs[RunId(store_id.removeprefix("store-"))].plan.output
+
+    # -- inside ---------------------------------------------------------------------------------------------
+
+    def _create(self, plan: Plan, user_agent: str, began_at: float, task_id: str) -> _Stored:
+        run_id = RunId(f"run-{len(self.begun_at) + len(self.refused_at) + 1}")
+        stored = _Stored(run_id, plan, user_agent, task_id, began_at, began_at + plan.run_s)
+        self._runs[run_id] = stored
+        self.begun_at.append(began_at)
+        heapq.heappush(self._ends, stored.ends_at)
+        self.peak = max(self.peak, self.live)
+        return stored
+
+    def _wall(self, at: float) -> datetime:
+        return self._began + timedelta(seconds=at)
+
+    def _fail_if_told(self, method: str) -> None:
+        if self.errors.get(method):
+            raise self.errors[method].pop(0)
+
+
+def in_order(*plans: Plan, then: Plan | None = None) -> Callable[[int], Plan]:
+    """Give the first start request the first plan, and so on; `then` to all further ones."""
+    rest = then if then is not None else Plan()
+    return lambda n: plans[n - 1] if n <= len(plans) else rest
+
+
+class Engine:
+    """The engine's parts over a scripted platform, as `batch.py` puts them together."""
+
+    def __init__(
+        self,
+        api: ScriptedApi,
+        ledger: Ledger,
+        source: JobSource,
+        *,
+        slots: int = 10,
+        start_rate: float = 1000.0,
+        burst: int = 1,
+        retry: RetryPolicy | None = None,
+        options: RunOptions | None = None,
+        output: OutputPlan | None = None,
+        start_horizon_s: float = 60.0,
+        listing_lag_s: float = 5.0,
+        echoes: bool | None = None,
+        on_record: Callable[[Record], Awaitable[None]] | None = None,
+    ) -> None:
+        self.api = api
+        self.records: list[Record] = []
+        self.progress = Progress()
+        self.slots = Slots(slots)
+        self.gate = StartGate(TokenBucket(rate_per_s=start_rate, burst=burst))
+        self.reconciler = Reconciler(
+            api,
+            ledger,
+            task_id=TASK,
+            start_horizon_s=start_horizon_s,
+            listing_lag_s=listing_lag_s,
+            echoes=echoes,
+        )
+        self.runner = JobRunner(
+            client=api,
+            ledger=ledger,
+            gate=self.gate,
+            follower=Follower(api, max_open_polls=1000),
+            reconciler=self.reconciler,
+            collector=Collector(api, ledger, output or output_plan()),
+            progress=self.progress,
+            task_id=TASK,
+            options=options or RunOptions(),
+            retry=retry or retries(),
+        )
+        self.scheduler = Scheduler(
+            source=source,
+            ledger=ledger,
+            runner=self.runner,
+            slots=self.slots,
+            gate=self.gate,
+            progress=self.progress,
+            on_record=on_record or self._keep,
+        )
+
+    async def _keep(self, record: Record) -> None:
+        self.records.append(record)
+
+    @asynccontextmanager
+    async def reconciling(self) -> AsyncIterator[None]:
+        """Resolve attempts in doubt while the context lasts."""
+        async with anyio.create_task_group() as children:
+            children.start_soon(self.reconciler.run)
+            yield
+            children.cancel_scope.cancel()
+
+    async def run(self, resumed: Iterable[Work] = ()) -> list[Record]:
+        """Carry everything out; return the records as they were settled."""
+        async with self.reconciling():
+            await self.scheduler.run(resumed)
+        return self.records
+
+
+def retries(max_attempts: int = 1, *, on: Iterable[Outcome] = (Outcome.FAILED,), first_s: float = 1.0) -> RetryPolicy:
+    """Return a retry policy."""
+    return RetryPolicy(max_attempts=max_attempts, on=frozenset(on), backoff=Backoff(first_s=first_s, max_s=60.0))
+
+
+def output_plan(items: str = "none", *, is_value_wanted: bool = False, **changes: Any) -> OutputPlan:
+    """Return what is collected: by default, nothing."""
+    defaults: dict[str, Any] = {"max_inline_items": 1000, "page_size": 1000, "query": {}}
+    return OutputPlan(items=items, is_value_wanted=is_value_wanted, **{**defaults, **changes})

@@ -2,7 +2,7 @@
 
 import os
 import types
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from batchrun.apify.client import ApifyClient
 from batchrun.apify.wire import Account
 from batchrun.config import Config, OutputConfig
-from batchrun.engine.attempt import JobRunner, Work
+from batchrun.engine.attempt import JobRunner, Postponed, Work
 from batchrun.engine.collect import Collector, OutputPlan
 from batchrun.engine.follow import Follower
 from batchrun.engine.progress import Progress
@@ -33,7 +33,7 @@ from batchrun.platform import SERVER_DIR, Task, find_task, open_platform, read_a
 from batchrun.policy.retry import Backoff, RetryPolicy
 from batchrun.policy.token_bucket import BURST_SHARE, TokenBucket
 from batchrun.report.summary import read_summary
-from batchrun.resume import check_identity, take_up
+from batchrun.resume import check_all_came, check_identity, take_up
 from batchrun.server import InlineActor
 
 #: Records that wait for a slow consumer before starts slow down.
@@ -144,7 +144,8 @@ class _Engine:
     reconciler: Reconciler
     gate: StartGate
     progress: Progress
-    resumed: Sequence[Work]
+    resumed: Sequence[Work | Postponed]
+    check_all_came: Callable[[], None]
     sending: MemoryObjectSendStream[Record]
     records: MemoryObjectReceiveStream[Record]
 
@@ -153,6 +154,8 @@ class _Engine:
             children.start_soon(self.reconciler.run)
             await self.scheduler.run(self.resumed)
             children.cancel_scope.cancel()
+        if not self.scheduler.is_stopped:
+            self.check_all_came()
 
 
 @asynccontextmanager
@@ -199,7 +202,7 @@ async def open_batch(
         commit = await stack.enter_async_context(open_commit(journal))
         children = await stack.enter_async_context(anyio.create_task_group())
         opening = await anyio.to_thread.run_sync(_opening, config, account, task, journal, source)
-        engine = _compose(config, opening, client, commit, source, resumed, echoes=journal.ledger.fact(ECHO))
+        engine = _compose(config, opening, client, commit, journal, source, resumed)
         stack.callback(engine.records.close)
         yield Batch(opening=opening, out_dir=out_dir, engine=engine, children=children)
         children.cancel_scope.cancel()
@@ -243,10 +246,9 @@ def _compose(
     opening: Opening,
     client: ApifyClient,
     commit: GroupCommit,
+    journal: Journal,
     source: FileSource,
-    resumed: Sequence[Work],
-    *,
-    echoes: bool | None,
+    resumed: Sequence[Work | Postponed],
 ) -> _Engine:
     sending, records = anyio.create_memory_object_stream[Record](RECORD_BUFFER)
     gate = StartGate(_start_bucket(config.limits.start_rate))
@@ -257,7 +259,7 @@ def _compose(
         task_id=opening.task.id,
         start_horizon_s=config.limits.start_horizon_s,
         listing_lag_s=config.limits.listing_lag_s,
-        echoes=echoes,
+        echoes=journal.ledger.fact(ECHO),
     )
     runner = JobRunner(
         client=client,
@@ -287,6 +289,7 @@ def _compose(
         gate=gate,
         progress=progress,
         resumed=resumed,
+        check_all_came=lambda: check_all_came(journal, config.jobs.file),
         sending=sending,
         records=records,
     )

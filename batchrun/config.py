@@ -45,7 +45,9 @@ _Memory = Annotated[int, Field(ge=128, le=32768), AfterValidator(_power_of_two)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class ApiConfig(_Section):
@@ -287,10 +289,13 @@ def load_api(base_url: str | None, *, environ: Mapping[str, str] = os.environ) -
         ConfigError: it is no address.
     """
     values = {key.removeprefix("api."): value for key, value in _from_environment(environ).items() if "api." in key}
+    table = {**values, **({"base_url": base_url} if base_url is not None else {})}
     try:
-        return ApiConfig.model_validate({**values, **({"base_url": base_url} if base_url is not None else {})})
+        return ApiConfig.model_validate(_lax_paths({"api": table})["api"])
     except ValidationError as error:
-        raise ConfigError(error.errors()[0]["msg"].removeprefix("Value error, "), key="api.base_url") from None
+        finding = error.errors(include_url=False, include_context=False)[0]
+        key = ".".join(["api", *map(str, finding["loc"])])
+        raise ConfigError(_problem(finding["type"], finding["msg"], key), key=key) from None
 
 
 def read_token(api: ApiConfig, environ: Mapping[str, str] = os.environ) -> SecretStr | None:
@@ -443,6 +448,10 @@ def _did_you_mean(key: str) -> str:
     *sections, name = key.split(".")
     model: Any = Config
     for section in sections:
+        if model is None or section not in model.model_fields:
+            return ""
         model = _section_of(model.model_fields[section].annotation)
+    if model is None:
+        return ""
     close = difflib.get_close_matches(name, model.model_fields, n=1)
     return f"; did you mean {'.'.join([*sections, close[0]])}?" if close else ""

@@ -100,12 +100,11 @@ def _open(config: Config, task_input: JsonObject, journal: Journal) -> FileSourc
             " possible. Put it back, or give the new file another --out",
             file=config.jobs.file,
         )
-    if not journal.ledger.is_empty:
-        left = None if config.jobs.limit is None else max(0, config.jobs.limit - journal.ledger.job_count())
-    else:
+    if journal.ledger.is_empty:
         job_file.check_head()  # for `lost_fields`
-        left = config.jobs.limit
-    return FileSource(job_file, job_file.read(start), left)
+    if config.jobs.limit is not None:
+        start = None  # counted from the top; what is known is passed over
+    return FileSource(job_file, job_file.read(start), config.jobs.limit)
 
 
 def job_format(config: Config, task_input: JsonObject | None = None) -> JobFormat:

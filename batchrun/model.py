@@ -3,8 +3,9 @@
 A line of the job file becomes a Job, a Job becomes Attempts, an Attempt a Run, and all of it one Record.
 """
 
+import json
 from dataclasses import dataclass, fields, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, NewType
 
@@ -222,7 +223,7 @@ class Record:
 
     def as_line(self) -> bytes:
         """Return the record as one line of JSON, line end included."""
-        return orjson.dumps(self._as_json(), option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE)
+        return json_line(self._as_json())
 
     def _as_json(self) -> JsonObject:
         return {
@@ -249,6 +250,19 @@ class Record:
             "cost_source": "unknown" if self.cost_usd is None else "platform",
             "cost_is_final": self.cost_is_final,
         }
+
+
+def json_line(value: JsonObject) -> bytes:
+    """Return JSON on one line, line end included; times in UTC as ISO with Z."""
+    try:
+        return orjson.dumps(value, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE)
+    except TypeError:
+        # It reads 1,024 levels and writes 254; what an Actor stored must not be lost for that.
+        return (json.dumps(value, ensure_ascii=False, default=_iso) + "\n").encode()
+
+
+def _iso(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _attempt_json(attempt: Attempt) -> JsonObject:

@@ -1,14 +1,16 @@
 """Going on with a batch that an earlier process began: is it the same one, and what did it leave open."""
 
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from batchrun.config import Config
-from batchrun.engine.attempt import Work
-from batchrun.errors import ConfigError
+from batchrun.engine.attempt import Postponed, Work
+from batchrun.errors import ConfigError, JobFileError
 from batchrun.files import JobFile
 from batchrun.ledger.commit import Journal
 from batchrun.ledger.ledger import Ledger, OpenJob
-from batchrun.model import AttemptState
+from batchrun.model import AttemptState, Job
 from batchrun.platform import Task
 
 #: The ledger's fact that tells one batch from another.
@@ -62,7 +64,7 @@ def _identity(config: Config, task: Task) -> dict[str, Any]:
     }
 
 
-def take_up(journal: Journal, job_file: JobFile) -> list[Work]:
+def take_up(journal: Journal, job_file: JobFile) -> list[Work | Postponed]:
     """Return the open jobs of earlier processes, those first that may have a live Run.
 
     Where the job file cannot be read from a position, the journal hands them out as their lines come along.
@@ -72,13 +74,35 @@ def take_up(journal: Journal, job_file: JobFile) -> list[Work]:
     """
     open_jobs = journal.ledger.open_jobs()
     if not job_file.is_seekable:
-        journal.awaited = {open_job.key: open_job for open_job in open_jobs}
+        journal.read_from_top(open_jobs)
         return []
     open_jobs.sort(key=_is_idle)
     jobs = job_file.reread([open_job.place for open_job in open_jobs])
-    return [
-        Work(job=job, open=open_job, attempts=open_job.attempts) for job, open_job in zip(jobs, open_jobs, strict=True)
-    ]
+    return [_resumed(job, open_job) for job, open_job in zip(jobs, open_jobs, strict=True)]
+
+
+def _resumed(job: Job, open_job: OpenJob) -> Work | Postponed:
+    work = Work(job=job, open=open_job, attempts=open_job.attempts)
+    if open_job.due_at is None or not _is_idle(open_job):
+        return work
+    wait_s = (open_job.due_at - datetime.now(UTC)).total_seconds()
+    return Postponed(work, wait_s) if wait_s > 0 else work
+
+
+def check_all_came(journal: Journal, job_file: Path) -> None:
+    """See that every open job's line has come again, where the file was read from the top.
+
+    Raises:
+        JobFileError: some did not; what they are and have started stays noted.
+    """
+    if journal.awaited:
+        lines = sorted(open_job.place.line for open_job in journal.awaited.values())
+        shown = ", ".join(str(line) for line in lines[:10]) + (" …" if len(lines) > 10 else "")
+        raise JobFileError(
+            f"the lines of {len(lines)} jobs under way did not come again (lines {shown}); give the whole input"
+            " once more, as it was",
+            file=job_file,
+        )
 
 
 def _is_idle(open_job: OpenJob) -> bool:

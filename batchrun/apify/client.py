@@ -210,8 +210,8 @@ class ApifyClient:
             await self._account.turn()
             try:
                 return _parsed(parse, await self._send(method, path, query=query, silence_s=silence_s))
-            except RateLimited:
-                continue  # the bucket is closed now; the next turn waits
+            except RateLimited as error:
+                self._account.refused(error.retry_after_s)  # the next turn waits
             except (TransportError, ServerFailed) as error:
                 failures += 1
                 _log.debug("read_failed", method=method, path=path, failures=failures, error=str(error))
@@ -242,8 +242,6 @@ class ApifyClient:
         error = wire.parse_error(
             answer.status, answer.body, answer.headers, method=method, path=path, now=datetime.now(UTC)
         )
-        if isinstance(error, RateLimited) and method != "POST":
-            self._account.refused(error.retry_after_s)
         raise error
 
     async def _exchange(

@@ -131,12 +131,14 @@ class JobRunner:
             return None
         wait_s = self._wait_before_next(ended)
         if wait_s is not None:
+            self._note_end(ended)
             self._ledger.postpone(work.id, wait_s)
             reach("postponed")
             return Postponed(ended.work, wait_s)
         collected = await self._collect(ended)
         record = _record(ended, collected)
         reach("collected")
+        self._note_end(ended)
         await self._ledger.settle(work.id, record, collected.item_lines)
         reach("settled")
         return record
@@ -218,7 +220,7 @@ class JobRunner:
             self._progress.in_doubt -= 1
         if run is not None:
             return await self._follow(work, self._bind(work, attempt, run), turn, slot)
-        return _Ended(work=self._end(work, attempt, None), outcome=None)
+        return _Ended(work=_with_end(work, attempt, None), outcome=None)
 
     async def _follow(self, work: Work, attempt: Attempt, turn: Turn, slot: Slot) -> _Ended:
         """Wait for the Run's end, then free turn and slot before anything else is done."""
@@ -226,18 +228,19 @@ class JobRunner:
         run = await self._follower.wait_for_finish(attempt.run_id)
         turn.over()
         slot.release()
-        work = self._end(work, attempt, run)
+        reach("terminal")
+        work = _with_end(work, attempt, run)
         if run is None:
             return _Ended(work=work, outcome=Outcome.LOST, error=_lost(attempt))
         return _Ended(work=work, outcome=OUTCOME_OF_STATUS[run.status], run=run, error=_run_problem(run))
 
-    def _end(self, work: Work, attempt: Attempt, run: Run | None) -> Work:
-        reach("terminal")
-        self._ledger.end(work.id, attempt.attempt_no, run)
-        ended = replace(attempt, state=AttemptState.ENDED)
-        if run is not None:
-            ended = replace(ended, status=run.status, finished_at=run.finished_at, cost_usd=run.cost_usd)
-        return work.with_attempt(ended)
+    def _note_end(self, ended: _Ended) -> None:
+        """Note how the attempt ended, in one commit with what follows from it and never before.
+
+        An attempt that is noted as ended is not followed again: alone, the note would have the job started anew.
+        """
+        if ended.work.attempts and ended.outcome is not Outcome.REJECTED:
+            self._ledger.end(ended.work.id, ended.work.attempts[-1].attempt_no, ended.run)
 
     def _wait_before_next(self, ended: _Ended) -> float | None:
         if ended.outcome is None:
@@ -250,6 +253,13 @@ class JobRunner:
             return Collected()
         work = ended.work
         return await self._collector.collect(work.job, work.id, work.attempts[-1], ended.run, ended.outcome)
+
+
+def _with_end(work: Work, attempt: Attempt, run: Run | None) -> Work:
+    ended = replace(attempt, state=AttemptState.ENDED)
+    if run is not None:
+        ended = replace(ended, status=run.status, finished_at=run.finished_at, cost_usd=run.cost_usd)
+    return work.with_attempt(ended)
 
 
 @dataclass(frozen=True, slots=True)

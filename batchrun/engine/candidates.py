@@ -1,6 +1,6 @@
 """Runs that may belong to an attempt in doubt: those of our task since its intent that nobody accounts for."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -36,10 +36,15 @@ class Candidates:
         self._task_id = task_id
         self._user_agents: dict[RunId, str | None] = {}
 
-    async def since(self, intended_at: datetime, known: AbstractSet[RunId]) -> Listing:
-        """List the task's Runs since an intent, without those that are known."""
+    async def since(self, intended_at: datetime, known: Callable[[], Awaitable[AbstractSet[RunId]]]) -> Listing:
+        """List the task's Runs since an intent, without those that are known once the list has come.
+
+        In that order: a Run that is started, and noted, while the list is on its way is known.
+        """
         since = intended_at - CLOCK_MARGIN + timedelta(seconds=self._client.clock_ahead_s)
-        runs = [await self._named(run) async for run in self._list(since) if run.id not in known]
+        listed = [run async for run in self._list(since)]
+        accounted_for = await known()
+        runs = [await self._named(run) for run in listed if run.id not in accounted_for]
         return Listing([run for run in runs if run is not None], is_complete=None not in runs)
 
     async def _list(self, since: datetime) -> AsyncIterator[Run]:

@@ -4,13 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import orjson
 import structlog
 
 from batchrun.engine.ports import ItemWriter, RunClient
 from batchrun.errors import ApiError, BatchRefused, NotFound
 from batchrun.kill_points import reach
-from batchrun.model import Attempt, DatasetId, Items, Job, JobId, Outcome, Run, StoreId
+from batchrun.model import Attempt, DatasetId, Items, Job, JobId, Outcome, Run, StoreId, json_line
 
 OUTPUT_KEY = "OUTPUT"
 
@@ -67,9 +66,6 @@ class Collector:
                 return Collected(output=output, items=await self._inline(run.dataset_id))
             tag = _item_tag(job, run, outcome)
             written, lines = await self._to_file(job_id, attempt, run.dataset_id, tag)
-        except NotFound as error:
-            _log.warning("output_missing", run_id=run.id, error=str(error))
-            return Collected()
         except ApiError as error:
             raise BatchRefused(f"the output of Run {run.id} cannot be read: {error}") from error
         items = Items(count=written.items_count, dataset_id=run.dataset_id)
@@ -115,7 +111,11 @@ class Collector:
         empty before the end; there the counter, which by then has had time, decides.
         """
         limit = self._plan.page_size
-        page = await self._client.get_items(dataset_id, offset=offset, limit=limit, query=self._plan.query)
+        try:
+            page = await self._client.get_items(dataset_id, offset=offset, limit=limit, query=self._plan.query)
+        except NotFound:
+            _log.warning("dataset_missing", dataset_id=dataset_id, offset=offset)
+            return [], offset, True
         if not self._plan.is_filtered:
             return page.items, offset + len(page.items), not page.items
         is_last = not page.items and (page.total is None or offset + limit >= page.total)
@@ -134,4 +134,4 @@ def _item_line(item: Any, tag: dict[str, Any]) -> bytes:
         if isinstance(item, dict)
         else {"value": item, **tag}
     )
-    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+    return json_line(line)

@@ -35,8 +35,9 @@ class Follower:
             try:
                 run = await self._poll(run_id)
             except NotFound:
-                unknown_since = asked_at if unknown_since is None else unknown_since
-                if anyio.current_time() - unknown_since > LOST_AFTER_S:
+                now = anyio.current_time()
+                unknown_since = now if unknown_since is None else unknown_since
+                if now - unknown_since > LOST_AFTER_S:
                     _log.warning("run_lost", run_id=run_id)
                     return None
             except ApiError as error:

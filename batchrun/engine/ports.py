@@ -61,7 +61,7 @@ class Ledger(ItemWriter, Protocol):
         """Note the id of the Run that an attempt started."""
 
     def end(self, job_id: JobId, attempt_no: int, run: Run | None) -> None:
-        """Note how an attempt ended."""
+        """Note how an attempt ended, in one commit with the `postpone` or `settle` called next."""
 
     def postpone(self, job_id: JobId, wait_s: float) -> None:
         """Note that a job is not to be tried again for a while."""

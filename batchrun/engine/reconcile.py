@@ -5,16 +5,16 @@ in `meta.userAgent`, nothing else, tells ours. Nothing is ever guessed: what can
 """
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import anyio
 import structlog
 
 from batchrun.engine.candidates import CLOCK_MARGIN, Candidates, marked
 from batchrun.engine.ports import Ledger, RunClient
-from batchrun.errors import ApiError, BatchRefused
+from batchrun.errors import ApiError, BatchRefused, NotFound
 from batchrun.kill_points import reach
-from batchrun.model import JobKey, Mark, Run, TaskId
+from batchrun.model import JobKey, Mark, Run, RunId, TaskId
 
 #: Between two listings while attempts are in doubt.
 LISTING_INTERVAL_S = 1.0
@@ -30,6 +30,8 @@ class _Doubt:
     mark: Mark
     job_key: JobKey
     intended_at: datetime
+    #: When it was clear that no answer would come; what began a horizon later is another's.
+    raised_at: datetime
     #: A listing begun after this (monotonic) that does not show the Run proves that there is none.
     certain_after: float
     settled: anyio.Event = field(default_factory=anyio.Event)
@@ -64,6 +66,7 @@ class Reconciler:
         self._ledger = ledger
         self._candidates = Candidates(client, task_id)
         self._patience_s = start_horizon_s + listing_lag_s
+        self._horizon = timedelta(seconds=start_horizon_s)
         self._doubts: dict[Mark, _Doubt] = {}
         self._arrived = anyio.Event()
         #: Whether the platform echoes the mark; None until a start has shown it.
@@ -99,7 +102,7 @@ class Reconciler:
             BatchRefused: the platform will not tell.
         """
         # The request left at the latest now, whoever sent it: an earlier process is dead since before now.
-        doubt = _Doubt(mark, job_key, intended_at, anyio.current_time() + self._patience_s)
+        doubt = _Doubt(mark, job_key, intended_at, datetime.now(UTC), anyio.current_time() + self._patience_s)
         self._doubts[mark] = doubt
         self._arrived.set()
         _log.warning("start_in_doubt", job_key=job_key, mark=mark)
@@ -134,7 +137,10 @@ class Reconciler:
     async def _reconcile(self, doubts: list[_Doubt]) -> None:
         begun_at = anyio.current_time()
         earliest = min(doubt.intended_at for doubt in doubts)
-        known = await self._ledger.run_ids_since(earliest - 2 * CLOCK_MARGIN)
+
+        async def known() -> set[RunId]:
+            return await self._ledger.run_ids_since(earliest - 2 * CLOCK_MARGIN)
+
         listing = await self._candidates.since(earliest, known)
         for doubt in doubts:
             if runs := marked(listing.runs, doubt.mark):
@@ -146,8 +152,11 @@ class Reconciler:
         """Take the older Run for the attempt; a second one was started by no request of ours and is aborted."""
         oldest, *others = runs
         for run in others:
+            try:
+                await self._client.abort_run(run.id)
+            except NotFound:
+                return  # too fresh to be aborted; the next round comes back to both
             _log.warning("second_run_aborted", job_key=doubt.job_key, kept=oldest.id, aborted=run.id)
-            await self._client.abort_run(run.id)
         _log.warning("run_adopted", job_key=doubt.job_key, run_id=oldest.id)
         reach("adopted")
         doubt.found = oldest
@@ -155,14 +164,18 @@ class Reconciler:
 
     def _conclude(self, doubt: _Doubt, candidates: list[Run], begun_at: float) -> None:
         """Conclude that nothing was started, if a Run of ours would have been recognised."""
-        unclaimed = [run for run in candidates if run.started_at >= doubt.intended_at - CLOCK_MARGIN]
+        unclaimed = [
+            run
+            for run in candidates
+            if doubt.intended_at - CLOCK_MARGIN <= run.started_at <= doubt.raised_at + self._horizon + CLOCK_MARGIN
+        ]
         # A Run that names another client is not ours, provided that this platform passes names on.
-        suspects = unclaimed if not self.echoes else [run for run in unclaimed if run.user_agent is None]
+        suspects = {run.id for run in unclaimed if not self.echoes or run.user_agent is None}
         if not suspects:
             _log.info("start_had_no_effect", job_key=doubt.job_key)
-        elif self.echoes is None and begun_at < doubt.certain_after + self._patience_s:
-            return  # whether marks are echoed is not known yet: the next start may show it
+        elif begun_at < doubt.certain_after + self._patience_s:
+            return  # some may turn out to be other jobs' Runs; or the next start shows whether marks are echoed
         else:
             doubt.is_hopeless = True
-            _log.warning("start_stays_in_doubt", job_key=doubt.job_key, candidates=[run.id for run in suspects])
+            _log.warning("start_stays_in_doubt", job_key=doubt.job_key, candidates=sorted(suspects))
         doubt.settled.set()

@@ -14,7 +14,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from batchrun.engine.attempt import JobRunner, Postponed, Work
-from batchrun.engine.ports import JobSource, Ledger
+from batchrun.engine.ports import Chunk, JobSource, Ledger
 from batchrun.engine.progress import Progress
 from batchrun.engine.slots import Slot, Slots
 from batchrun.engine.start_gate import StartGate
@@ -68,6 +68,7 @@ class Scheduler:
         self._taking = anyio.Lock()
         self._changed = anyio.Event()
         self._is_read = False
+        self._reading = anyio.CancelScope()
         self._is_stopping = False
         self._children: TaskGroup | None = None
         self._child_count = 0
@@ -76,15 +77,20 @@ class Scheduler:
         #: Jobs that were left open: not started, or in doubt.
         self.left_open = 0
 
-    async def run(self, resumed: Iterable[Work] = ()) -> None:
+    async def run(self, resumed: Iterable[Work | Postponed] = ()) -> None:
         """Carry out `resumed`, then the source to its end; returns when nothing is left that can go on.
 
         Raises:
             BatchRefused: the platform refused the batch; what was live has been followed to its end.
         """
-        self._ready.extend(resumed)
+        for each in resumed:
+            if isinstance(each, Postponed):
+                self._postpone(each)
+            else:
+                self._ready.append(each)
         async with anyio.create_task_group() as children:
             self._children = children
+            children.start_soon(self._read)
             self._add_child()
         if self._refused is not None:
             raise self._refused
@@ -92,9 +98,15 @@ class Scheduler:
     def stop_starting(self) -> None:
         """Start nothing more; Runs that are live are followed to their end."""
         self._is_stopping = True
+        self._reading.cancel()
         self._slots.close()
         self._gate.shut()
         self._wake()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it was told to start nothing more."""
+        return self._is_stopping
 
     # -- children ---------------------------------------------------------------------------------------
 
@@ -153,29 +165,62 @@ class Scheduler:
         async with self._taking:
             while not self._is_stopping:
                 if self._postponed and self._postponed[0][0] <= anyio.current_time():
-                    self._progress.postponed -= 1
-                    return heapq.heappop(self._postponed)[2]
+                    return self._take_due()
                 if self._ready:
-                    return self._ready.popleft()
-                if not self._is_read and len(self._postponed) < MAX_POSTPONED_PER_SLOT * self._slots.limit:
-                    await self._read_on()
-                elif self._postponed:
-                    await self._wait_until(self._postponed[0][0])
-                else:
+                    return self._take_ready()
+                if self._is_read and not self._postponed:
                     return None
+                await self._wait_until(self._postponed[0][0] if self._postponed else None)
             return None
 
-    async def _read_on(self) -> None:
-        chunk = await self._source.next_chunk(min(MAX_CHUNK, max(MIN_CHUNK, self._slots.limit)))
-        if chunk is None:
-            self._is_read = True
-            return
-        admission = await self._ledger.admit(chunk.entries, chunk.read_to)
+    def _take_due(self) -> Work:
+        self._progress.postponed -= 1
+        _, _, work = heapq.heappop(self._postponed)
+        if not self._is_holding_back:
+            self._wake()
+        return work
+
+    def _take_ready(self) -> Work:
+        work = self._ready.popleft()
+        if len(self._ready) == self._low_water:
+            self._wake()
+        return work
+
+    # -- the child that reads -----------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        """Read on whenever few jobs are ready, so that the next ones are admitted while these are started."""
+        with self._reading:
+            while (chunk := await self._source.next_chunk(self._chunk_size)) is not None:
+                await self._admit(chunk)
+                while len(self._ready) > self._low_water or self._is_holding_back:
+                    await self._changed.wait()
+        self._is_read = True
+        self._wake()
+
+    async def _admit(self, chunk: Chunk) -> None:
+        # Not to be cut off by a stop: what is admitted becomes ready. The commit ends, whoever waits for it.
+        with anyio.CancelScope(shield=True):
+            admission = await self._ledger.admit(chunk.entries, chunk.read_to)
         reach("admitted")
         self._ready.extend(Work(job=job, open=noted, attempts=noted.attempts) for job, noted in admission.jobs)
         self._progress.duplicates += admission.duplicates
+        self._wake()
         for record in admission.invalid:
             await self._settled(record)
+
+    @property
+    def _chunk_size(self) -> int:
+        return min(MAX_CHUNK, max(MIN_CHUNK, self._slots.limit))
+
+    @property
+    def _low_water(self) -> int:
+        return self._chunk_size // 2
+
+    @property
+    def _is_holding_back(self) -> bool:
+        """Whether so many jobs wait for another attempt that no new ones are read."""
+        return len(self._postponed) >= MAX_POSTPONED_PER_SLOT * self._slots.limit
 
     def _postpone(self, postponed: Postponed) -> None:
         due = anyio.current_time() + postponed.wait_s
@@ -183,8 +228,8 @@ class Scheduler:
         self._progress.postponed += 1
         self._wake()
 
-    async def _wait_until(self, due: float) -> None:
-        with anyio.move_on_after(due - anyio.current_time()):
+    async def _wait_until(self, due: float | None) -> None:
+        with anyio.move_on_after(None if due is None else due - anyio.current_time()):
             await self._changed.wait()
 
     def _wake(self) -> None:

@@ -20,6 +20,14 @@ class Slot:
             slots.give_back()
 
 
+class _Waiter:
+    __slots__ = ("answered", "is_granted")
+
+    def __init__(self) -> None:
+        self.answered = anyio.Event()
+        self.is_granted = False
+
+
 class Slots:
     """A number of slots that can change while they are in use, handed out first come, first served."""
 
@@ -27,7 +35,7 @@ class Slots:
         self.limit = limit
         self.used = 0
         self._is_closed = False
-        self._waiting: deque[anyio.Event] = deque()
+        self._waiting: deque[_Waiter] = deque()
 
     async def acquire(self) -> Slot | None:
         """Wait for a slot; None once no more are given out."""
@@ -39,17 +47,17 @@ class Slots:
         return Slot(self) if await self._is_handed_one() else None
 
     async def _is_handed_one(self) -> bool:
-        handed_over = anyio.Event()
-        self._waiting.append(handed_over)
+        waiter = _Waiter()
+        self._waiting.append(waiter)
         try:
-            await handed_over.wait()
+            await waiter.answered.wait()
         except BaseException:
-            if not handed_over.is_set():
-                self._waiting.remove(handed_over)
-            elif not self._is_closed:
+            if waiter.is_granted:
                 self.give_back()
+            elif waiter in self._waiting:
+                self._waiting.remove(waiter)
             raise
-        return not self._is_closed
+        return waiter.is_granted
 
     def give_back(self) -> None:
         """Take back one slot and hand it to who has waited longest."""
@@ -65,9 +73,11 @@ class Slots:
         """Give out no more slots; who waits gets none."""
         self._is_closed = True
         while self._waiting:
-            self._waiting.popleft().set()
+            self._waiting.popleft().answered.set()
 
     def _hand_out(self) -> None:
         while self._waiting and self.used < self.limit and not self._is_closed:
             self.used += 1
-            self._waiting.popleft().set()
+            waiter = self._waiting.popleft()
+            waiter.is_granted = True
+            waiter.answered.set()

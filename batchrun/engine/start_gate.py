@@ -27,17 +27,17 @@ class Turn:
     def started(self) -> None:
         """Tell that a Run was started; it counts as live until `over`."""
         if self._gate is not None:
-            self._gate.took_a_start(is_probe=self._is_probe)
+            self._gate.took_a_start(is_probe=self._forget_probe())
 
     def unanswered(self) -> None:
         """Tell that no answer came; a Run may live, and counts as live until `over`."""
         if self._gate is not None:
-            self._gate.learned_nothing(is_probe=self._is_probe)
+            self._gate.learned_nothing(is_probe=self._forget_probe())
 
     def account_is_full(self) -> None:
         """Tell that the account has no room now; nothing was started."""
         if self._gate is not None:
-            self._gate.refuse(is_probe=self._is_probe)
+            self._gate.refuse(is_probe=self._forget_probe())
         self.over()
 
     def not_now(self, retry_after_s: float | None = None) -> None:
@@ -50,8 +50,13 @@ class Turn:
         """Tell that no Run of this turn is live; may be said more than once."""
         gate, self._gate = self._gate, None
         if gate is not None:
-            gate.learned_nothing(is_probe=self._is_probe)
+            gate.learned_nothing(is_probe=self._forget_probe())
             gate.leave()
+
+    def _forget_probe(self) -> bool:
+        """Return whether this is a probe that has not been told of: its end says nothing of a later one."""
+        is_probe, self._is_probe = self._is_probe, False
+        return is_probe
 
 
 class StartGate:

@@ -80,6 +80,12 @@ class Journal:
         self.awaited: dict[JobKey, OpenJob] = {}
         self.groups = 0
 
+    def read_from_top(self, open_jobs: Sequence[OpenJob]) -> None:
+        """Expect the job file from its first line again, the lines of these open jobs among them."""
+        self.awaited = {open_job.key: open_job for open_job in open_jobs}
+        with self.ledger.transaction():
+            self.ledger.note_fact(DUPLICATES, 0)
+
     def commit_group(self, steps: Sequence[_Step]) -> None:
         """Carry out the steps and make them durable, all or none.
 
@@ -230,7 +236,7 @@ class GroupCommit:
         self._add(self._journal.ledger.bind, job_id, attempt_no, run)
 
     def end(self, job_id: JobId, attempt_no: int, run: Run | None) -> None:
-        """Note how an attempt ended; followed again after a crash, it ends the same way."""
+        """Note how an attempt ended, in one commit with the `postpone` or `settle` called next."""
         self._add(self._journal.ledger.end, job_id, attempt_no, run)
 
     def note_echo(self, echoes: bool) -> None:
@@ -252,8 +258,10 @@ class GroupCommit:
     async def _durably(self, do: Callable[..., Any], *arguments: Any) -> Any:
         step, group = self._add(do, *arguments), self._group
         await group.done.wait()
-        if group.error is not None:
+        if isinstance(group.error, OutputError):
             raise OutputError(str(group.error)) from group.error
+        if group.error is not None:
+            raise RuntimeError("the commit failed") from group.error
         return step.result
 
     async def run(self) -> None:
@@ -273,7 +281,7 @@ class GroupCommit:
                 await anyio.to_thread.run_sync(self._journal.commit_group, group.steps)
             else:
                 self._journal.commit_group(group.steps)
-        except OutputError as error:
+        except BaseException as error:
             group.error = error
             raise
         finally:
@@ -330,6 +338,9 @@ def _open_journal(stack: ExitStack, directory: Path) -> Journal:
     stack.callback(journal.close)
     for name in (RECORDS, ITEMS, BAD_LINES):
         sinks[name] = Sink(directory / name, lengths.get(name))
+    # From here on the ledger knows the files: what a crash leaves in them can be cut.
+    with ledger.transaction():
+        ledger.note_output_lengths({name: sink.length for name, sink in sinks.items()})
     return journal
 
 

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -12,6 +13,9 @@ from batchrun.errors import OutputError
 from batchrun.files.sink import explain
 
 FILE_NAME = "lock"
+#: Who looks at the lock (`holder`) holds it for an instant; that must not be taken for a running batch.
+TRIES = 10
+TRY_INTERVAL_S = 0.05
 
 
 @contextmanager
@@ -42,15 +46,22 @@ async def enter_lock(directory: Path) -> AsyncIterator[None]:
 
 
 def _take(fd: int, directory: Path) -> None:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not _is_taken(fd):
         pid = os.pread(fd, 20, 0).decode("ascii", "replace").strip() or "unknown"
-        raise OutputError(
-            f"{directory}: in use by process {pid}; wait for it, stop it, or choose another --out"
-        ) from None
+        raise OutputError(f"{directory}: in use by process {pid}; wait for it, stop it, or choose another --out")
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+
+
+def _is_taken(fd: int) -> bool:
+    for _ in range(TRIES):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(TRY_INTERVAL_S)
+        else:
+            return True
+    return False
 
 
 def holder(directory: Path) -> int | None:

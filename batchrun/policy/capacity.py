@@ -27,8 +27,9 @@ class Capacity:
 
     def starting(self, live: int) -> bool:
         """Note a start that goes out beside `live` others; return whether it is a probe."""
-        self._is_probing = self._full_at is not None and live >= self._full_at
-        return self._is_probing
+        is_probe = self._full_at is not None and live >= self._full_at
+        self._is_probing = self._is_probing or is_probe
+        return is_probe
 
     def started(self, live: int, *, is_probe: bool) -> None:
         """Note that the platform took a start; `live` counts it. A probe that was taken asks for the next at once."""

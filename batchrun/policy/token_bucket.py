@@ -46,4 +46,4 @@ class TokenBucket:
         """Give no token before `until`; those after it come one by one, without a burst."""
         if until > self.closed_until:
             self.closed_until = until
-            self._next = until + self._tolerance_s
+            self._next = max(self._next, until + self._tolerance_s)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import anyio
 
-from batchrun.engine.candidates import Candidates, marked
+from batchrun.engine.candidates import marked
 from batchrun.errors import NotFound
 from batchrun.model import RunId
 from batchrun.report.status import Doubt
@@ -62,5 +62,5 @@ async def _runs_in_doubt(upkeep: Upkeep, doubts: list[Doubt], known: set[RunId])
     if not doubts:
         return []
     earliest = min(doubt.intended_at for doubt in doubts)
-    listing = await Candidates(upkeep.client, upkeep.task_id).since(earliest, known)
+    listing = await upkeep.list_since(earliest, known)
     return [run.id for doubt in doubts for run in marked(listing.runs, doubt.mark)]

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from batchrun.apify.client import ApifyClient
 from batchrun.config import Config
-from batchrun.engine.candidates import CLOCK_MARGIN
+from batchrun.engine.candidates import CLOCK_MARGIN, Candidates, Listing
 from batchrun.errors import LedgerError
 from batchrun.ledger.ledger import FILE_NAME, open_for_reading
 from batchrun.ledger.lock import enter_lock
@@ -29,6 +29,14 @@ class Upkeep:
     config: Config
     task_id: TaskId
     client: ApifyClient
+
+    async def list_since(self, intended_at: datetime, known: set[RunId]) -> Listing:
+        """List the task's Runs since an intent, without those that are known."""
+
+        async def accounted_for() -> set[RunId]:
+            return known
+
+        return await Candidates(self.client, self.task_id).since(intended_at, accounted_for)
 
 
 @asynccontextmanager

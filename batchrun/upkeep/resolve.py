@@ -7,7 +7,7 @@ from pathlib import Path
 
 import anyio
 
-from batchrun.engine.candidates import CLOCK_MARGIN, Candidates
+from batchrun.engine.candidates import CLOCK_MARGIN
 from batchrun.errors import LedgerError
 from batchrun.ledger.ledger import open_ledger
 from batchrun.model import Run, RunId
@@ -66,7 +66,7 @@ async def open_resolver(directory: Path, environ: Mapping[str, str]) -> AsyncIte
         questions: list[Question] = []
         if unfinished.doubts:
             earliest = min(doubt.intended_at for doubt in unfinished.doubts)
-            listing = await Candidates(upkeep.client, upkeep.task_id).since(earliest, unfinished.known)
+            listing = await upkeep.list_since(earliest, unfinished.known)
             questions = [_question(doubt, listing.runs) for doubt in unfinished.doubts]
         yield Resolver(directory, questions)
 

@@ -159,7 +159,7 @@ from batchrun.server import ServerSettings, open_server
 
 async def main():
     async with open_server(ServerSettings(data_dir=Path(sys.argv[1]), actors=(Path(sys.argv[2]),))) as server:
-        print(server.base_url, server.token, flush=True)
+        print("OPENED", server.base_url, server.token, flush=True)
         await anyio.sleep_forever()
 
 anyio.run(main)
@@ -172,9 +172,9 @@ async def test_orphans_of_a_killed_server_are_ended_first(tmp_path: Path) -> Non
     async with await anyio.open_process(command, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
         received = b""
-        while received.count(b"http") < 1 or not received.endswith(b"\n"):
+        while not (opened := re.search(rb"^OPENED (\S+) (\S+)\n", received, re.MULTILINE)):
             received += await process.stdout.receive()
-        base_url, token = received[received.rindex(b"http://127") :].decode().split()[:2]
+        base_url, token = opened[1].decode(), opened[2].decode()
         async with aiohttp.ClientSession(base_url, headers={"Authorization": f"Bearer {token}"}) as session:
             async with session.post("/v2/actors/local~acrobat/runs", json={"do": "hang"}) as answer:
                 run = (await answer.json())["data"]

@@ -1,0 +1,77 @@
+"""The tables' own promises, on a database in memory."""
+
+import sqlite3
+from collections.abc import Iterator
+from importlib import resources
+from typing import Any
+
+import pytest
+
+from batchrun.server import prices
+from batchrun.server.faults import Fault
+from batchrun.server.tables import items, runs, storages
+from batchrun.server.tables.runs import RunFilter
+from batchrun.server.tables.storages import Kind
+
+
+@pytest.fixture
+def connection() -> Iterator[sqlite3.Connection]:
+    """An empty database."""
+    connection = sqlite3.connect(":memory:")
+    connection.executescript(resources.files("batchrun.server").joinpath("schema.sql").read_text())
+    yield connection
+    connection.close()
+
+
+def _run(run_id: str, status: str = "RUNNING") -> dict[str, Any]:
+    return {
+        "id": run_id,
+        "actId": "actor",
+        "actorTaskId": "task",
+        "status": status,
+        "defaultDatasetId": f"{run_id}-d",
+        "defaultKeyValueStoreId": f"{run_id}-k",
+        "defaultRequestQueueId": f"{run_id}-q",
+        "stats": {"computeUnits": 0.5},
+    }
+
+
+def test_an_end_is_not_taken_back(connection: sqlite3.Connection) -> None:
+    """A status message that comes after the end was kept does not make the Run live again."""
+    runs.insert(connection, _run("one"), {}, 1, None)
+    runs.end(connection, _run("one", "SUCCEEDED"), prices.settle)
+    ended = runs.read(connection, "one")
+    runs.update_live(connection, _run("one") | {"statusMessage": "late"})
+    assert runs.read(connection, "one") == ended
+    assert runs.load_live(connection) == []
+
+
+def test_an_ended_run_costs_what_it_used(connection: sqlite3.Connection) -> None:
+    """Half a compute unit and two stored items."""
+    runs.insert(connection, _run("one"), {}, 1, None)
+    items.append(connection, "one-d", [b"{}", b'{"a":1}'], 1)
+    doc = _run("one", "SUCCEEDED")
+    runs.end(connection, doc, prices.settle)
+    assert doc["usage"]["DATASET_WRITES"] == 2
+    assert doc["usageTotalUsd"] == pytest.approx(0.5 * 0.25 + 2 * 0.000005)
+    dataset = storages.read(connection, "one-d")
+    assert dataset is not None
+    assert (dataset.count, dataset.clean_count) == (2, 1)
+
+
+def test_runs_are_found_by_every_filter_at_once(connection: sqlite3.Connection) -> None:
+    """Task, Actor, status and times narrow the list together."""
+    for number in range(6):
+        runs.insert(connection, _run(f"r{number}", "RUNNING" if number % 2 else "FAILED"), {}, number, None)
+    chosen = RunFilter(
+        task_id="task", act_id="actor", statuses=("FAILED", "ABORTED"), started_after_ms=1, started_before_ms=4
+    )
+    total, found = runs.page(connection, chosen, 0, 10, True)
+    assert (total, [doc["id"] for doc in found]) == (2, ["r4", "r2"])
+
+
+def test_items_go_to_datasets_only(connection: sqlite3.Connection) -> None:
+    """Another kind's id is as good as none."""
+    storages.insert(connection, Kind.KEY_VALUE_STORE, "store", 1)
+    with pytest.raises(Fault, match="Dataset was not found"):
+        items.append(connection, "store", [b"{}"], 0)

@@ -1,0 +1,50 @@
+import signal
+
+import pytest
+
+from tests.support.crash import CrashBatch, assert_promise_kept, open_api, some_jobs
+
+#: Each arrow of the start protocol, early and late in a batch.
+KILL_POINTS = [
+    "admitted:1",
+    "admitted:2",
+    "intended:1",
+    "intended:20",
+    "answered:1",
+    "answered:20",
+    "bound:1",
+    "bound:20",
+    "terminal:1",
+    "terminal:20",
+    "page_written:1",
+    "page_written:9",
+    "collected:1",
+    "collected:20",
+    "postponed:1",
+    "appended:1",
+    "appended:5",
+    "committed:1",
+    "committed:2",
+    "committed:9",
+    "settled:1",
+    "settled:20",
+]
+
+
+@pytest.mark.parametrize("kill_at", KILL_POINTS)
+def test_a_batch_killed_at_an_arrow_of_the_protocol_ends_right(tmp_path, kill_at):
+    """Killed there and run again, every job has one record, and every Run of the server is in the records once."""
+    with open_api(tmp_path / "api") as api:
+        batch = CrashBatch(tmp_path, api.base_url, some_jobs(48))
+        assert batch.run(kill_at=kill_at) == -signal.SIGKILL, batch.said()
+        assert batch.run() == 1, batch.said()
+        assert_promise_kept(batch, api)
+
+
+def test_a_batch_killed_at_random_instants_ends_right(tmp_path):
+    """Killed again and again at any instant, the batch ends as if it had never been killed."""
+    with open_api(tmp_path / "api") as api:
+        batch = CrashBatch(tmp_path, api.base_url, some_jobs(200))
+        assert batch.run_with_kills(seed=1, kills=25, longest_s=1.5) == 1, batch.said()
+        assert batch.kills >= 5
+        assert_promise_kept(batch, api)

@@ -1,0 +1,46 @@
+"""The embedded server as a process of its own, with coroutine Actors: the counterpart that crash tests count at.
+
+    python -m tests.support.api_process DATA_DIR PORT [FAULTS_TOML]
+
+Its first line on stdout is its base URL. The token is TOKEN.
+"""
+
+import sys
+from pathlib import Path
+
+import anyio
+
+from batchrun.logs import silence
+from batchrun.server import InlineContext, ServerSettings, open_server
+
+TOKEN = "crash-test-token"
+ACTOR = "test/worker"
+
+
+async def work(context: InlineContext) -> None:
+    """Take `ms` milliseconds, push `items` items, then fail where `fails` says so."""
+    await anyio.sleep(context.input.get("ms", 0) / 1000)
+    await context.push_items([{"n": n, "of": context.input["n"]} for n in range(context.input.get("items", 1))])
+    if context.input.get("fails"):
+        context.fail(1, "told to fail")
+
+
+async def serve(data_dir: Path, port: int) -> None:
+    """Serve until the process is killed."""
+    silence()
+    settings = ServerSettings(
+        data_dir=data_dir,
+        port=port,
+        token=TOKEN,
+        inline_actors={ACTOR: work},
+        max_concurrent_runs=1000,
+        max_total_memory_mb=1_000_000,
+    )
+    async with open_server(settings) as server:
+        sys.stdout.write(f"{server.base_url}\n")
+        sys.stdout.flush()
+        await anyio.sleep_forever()
+
+
+if __name__ == "__main__":
+    anyio.run(serve, Path(sys.argv[1]), int(sys.argv[2]))

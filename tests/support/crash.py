@@ -1,0 +1,194 @@
+"""Batches that are killed and run again, and the one question about them: is the truth at the server in the records?"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import orjson
+
+from tests.support.api_process import ACTOR, TOKEN
+
+ROOT = Path(__file__).parents[2]
+#: A single process of a batch must end in this time, or the test has found a hang.
+PROCESS_LIMIT_S = 120
+
+
+@dataclass
+class Api:
+    """A server process on loopback; its own list of Runs is the truth."""
+
+    base_url: str
+    process: subprocess.Popen[bytes]
+
+    def get(self, path: str) -> Any:
+        """Read JSON from the API."""
+        request = Request(f"{self.base_url}/v2{path}", headers={"Authorization": f"Bearer {TOKEN}"})
+        with urlopen(request, timeout=30) as answer:
+            return orjson.loads(answer.read())
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Return every Run that was ever started."""
+        found: list[dict[str, Any]] = []
+        while page := self.get(f"/actor-runs?limit=1000&offset={len(found)}")["data"]["items"]:
+            found += page
+        return found
+
+    def items(self, run: dict[str, Any]) -> list[Any]:
+        """Return a Run's dataset."""
+        items: list[Any] = self.get(f"/datasets/{run['defaultDatasetId']}/items")
+        return items
+
+
+@contextmanager
+def open_api(data_dir: Path, *, faults: Path | None = None, port: int = 0) -> Iterator[Api]:
+    """Run a server process for as long as the context lasts."""
+    command = [sys.executable, "-m", "tests.support.api_process", str(data_dir), str(port)]
+    if faults is not None:
+        command.append(str(faults))
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        try:
+            yield Api(process.stdout.readline().decode().strip(), process)
+        finally:
+            process.kill()
+
+
+@dataclass
+class CrashBatch:
+    """One batch in one directory, run by as many processes as it takes."""
+
+    directory: Path
+    base_url: str
+    jobs: Sequence[dict[str, Any]]
+    settings: dict[str, Any] = field(default_factory=dict)
+    kills: int = 0
+
+    def __post_init__(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        lines = b"".join(orjson.dumps(job, option=orjson.OPT_APPEND_NEWLINE) for job in self.jobs)
+        (self.directory / "jobs.jsonl").write_bytes(lines)
+        settings = {
+            "limits.max_concurrent_runs": 16,
+            "limits.start_horizon_s": 2,
+            "limits.listing_lag_s": 0.2,
+            "retry.backoff_s": 0.05,
+            "output.page_size": 2,
+            **self.settings,
+        }
+        toml = [
+            f'[api]\nbase_url = "{self.base_url}"',
+            f'[task]\nactor = "{ACTOR}"\nname = "crash"\noptions = {{ memory_mb = 128 }}',
+            '[jobs]\nfile = "jobs.jsonl"',
+            '[output]\ndir = "out"',
+        ]
+        (self.directory / "batch.toml").write_text("\n".join(toml))
+        self.flags = [flag for key, value in settings.items() for flag in ("--set", f"{key}={value}")]
+
+    @property
+    def out(self) -> Path:
+        """The output directory."""
+        return self.directory / "out"
+
+    def spawn(self, *, kill_at: str = "") -> subprocess.Popen[bytes]:
+        """Start a process that works on the batch."""
+        environ = {**os.environ, "APIFY_TOKEN": TOKEN, "BATCHRUN_KILL_AT": kill_at}
+        command = [sys.executable, "-m", "batchrun", "run", "batch.toml", *self.flags]
+        stderr = (self.directory / "stderr.txt").open("ab")
+        with stderr:
+            return subprocess.Popen(
+                command, cwd=self.directory, env=environ, stdout=subprocess.DEVNULL, stderr=stderr, stdin=subprocess.DEVNULL
+            )
+
+    def run(self, *, kill_at: str = "") -> int:
+        """Run a process to its end and return how it ended: its exit code, or minus the signal."""
+        code = self.spawn(kill_at=kill_at).wait(PROCESS_LIMIT_S)
+        self.kills += code == -signal.SIGKILL
+        return code
+
+    def run_and_kill(self, after_s: float) -> int | None:
+        """Kill a process after a while; return its exit code if it was done before."""
+        process = self.spawn()
+        try:
+            return process.wait(after_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            self.kills += 1
+            return None
+
+    def run_with_kills(self, seed: int, kills: int, *, longest_s: float = 2.5) -> int:
+        """Kill process after process at random instants, `kills` times at most; return the last one's exit code."""
+        chance = random.Random(seed)
+        for _ in range(kills):
+            code = self.run_and_kill(chance.uniform(0.3, longest_s))
+            if code is not None:
+                return code
+        return self.run()
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the records."""
+        return [orjson.loads(line) for line in (self.out / "records.jsonl").read_bytes().splitlines()]
+
+    def items(self) -> list[dict[str, Any]]:
+        """Return the collected items."""
+        return [orjson.loads(line) for line in (self.out / "items.jsonl").read_bytes().splitlines()]
+
+    def said(self) -> str:
+        """Return what all processes said on stderr."""
+        return (self.directory / "stderr.txt").read_text()
+
+
+def assert_promise_kept(batch: CrashBatch, api: Api) -> None:
+    """No job is lost, no Run is started twice, no record or item is written twice; counted at the server."""
+    records, runs = batch.records(), api.runs()
+    by_key = {record["key"]: record for record in records}
+    assert len(records) == len(by_key) == len(batch.jobs), batch.said()
+    in_records = [each["run_id"] for record in records for each in record["attempts"] if each["run_id"]]
+    assert sorted(in_records) == sorted(run["id"] for run in runs), batch.said()
+    for record in records:
+        started = [each for each in record["attempts"] if each["run_id"]]
+        expected = 2 if batch.jobs[record["line"] - 1].get("fails") else 1
+        assert len(started) == expected, (record, batch.said())
+    assert_items_exact(batch, api, records, runs)
+
+
+def assert_items_exact(
+    batch: CrashBatch, api: Api, records: list[dict[str, Any]], runs: list[dict[str, Any]]
+) -> None:
+    """The item file holds each settled Run's dataset, whole, in order, once."""
+    collected: dict[str, list[int]] = {}
+    for item in batch.items():
+        collected.setdefault(item["_run"], []).append(item["n"])
+    datasets = {run["id"]: run for run in runs}
+    for record in records:
+        run_id = record["run"]["id"]
+        stored = [item["n"] for item in api.items(datasets[run_id])]
+        assert collected.pop(run_id, []) == stored, (record["key"], batch.said())
+        assert record["items"]["count"] == len(stored)
+    assert collected == {}
+
+
+def some_jobs(count: int, seed: int = 1) -> list[dict[str, Any]]:
+    """Return jobs of different lengths, some without items, a few that fail."""
+    chance = random.Random(seed)
+    return [
+        {"n": n, "ms": chance.choice([0, 5, 50, 200]), "items": chance.choice([0, 1, 3, 5]), "fails": n % 23 == 7}
+        for n in range(count)
+    ]
+
+
+def wait_until(condition: Any, limit_s: float = 30.0) -> None:
+    """Look at the world outside again and again until it is as it should be."""
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to be"
+        time.sleep(0.02)

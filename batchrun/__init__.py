@@ -1,3 +1,47 @@
-"""Carry out a file of inputs as Apify task runs: bounded, durable, never started twice."""
+"""Carry out a file of inputs as Apify task runs: bounded, durable, never started twice.
+
+Public is what `__all__` lists. Names are imported when they are first used: a process that only wants one small
+module of this package, as a bundled Actor does, must not wait for the whole engine.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from batchrun.batch import Batch, Opening, open_batch, run_batch
+    from batchrun.config import Config, load_config
+    from batchrun.errors import BatchrunError, BatchRefused, ConfigError, JobFileError, OutputError
+    from batchrun.model import Outcome, Record, Summary
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Batch",
+    "BatchRefused",
+    "BatchrunError",
+    "Config",
+    "ConfigError",
+    "JobFileError",
+    "Opening",
+    "Outcome",
+    "OutputError",
+    "Record",
+    "Summary",
+    "load_config",
+    "open_batch",
+    "run_batch",
+]
+
+_HOMES = {
+    "batchrun.batch": ("Batch", "Opening", "open_batch", "run_batch"),
+    "batchrun.config": ("Config", "load_config"),
+    "batchrun.errors": ("BatchRefused", "BatchrunError", "ConfigError", "JobFileError", "OutputError"),
+    "batchrun.model": ("Outcome", "Record", "Summary"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(home), name)
+    raise AttributeError(f"module 'batchrun' has no attribute {name!r}")

@@ -24,7 +24,7 @@ from batchrun.engine.reconcile import Reconciler
 from batchrun.engine.scheduler import Scheduler
 from batchrun.engine.slots import Slots
 from batchrun.engine.start_gate import StartGate
-from batchrun.errors import ApiError, BatchrunError, TransportError
+from batchrun.errors import ApiError, BatchrunError, TransportError, first_error
 from batchrun.model import (
     DatasetId,
     JsonObject,
@@ -366,8 +366,11 @@ class Engine:
 
     async def run(self, resumed: Iterable[Work] = ()) -> list[Record]:
         """Carry everything out; return the records as they were settled."""
-        async with self.reconciling():
-            await self.scheduler.run(resumed)
+        try:
+            async with self.reconciling():
+                await self.scheduler.run(resumed)
+        except* BatchrunError as group:
+            raise first_error(group) from None
         return self.records
 
 

@@ -1,0 +1,82 @@
+import pytest
+
+from batchrun.policy.capacity import PROBE_BACKOFF, Capacity
+
+
+def full(at: int, now: float = 0.0) -> Capacity:
+    """Return a capacity that a plain start just found full with `at` Runs live."""
+    capacity = Capacity()
+    assert not capacity.starting(at)
+    capacity.refused(now, at, is_probe=False, uniform=0.0)
+    return capacity
+
+
+def test_nothing_is_held_back_before_the_first_refusal() -> None:
+    """An account whose limit is not known is not guessed at."""
+    capacity = Capacity()
+    assert [capacity.next_start_at(5.0, live) for live in (0, 37, 100_000)] == [5.0, 5.0, 5.0]
+
+
+def test_a_refusal_tells_that_what_is_live_is_all_there_is() -> None:
+    """Below it one starts at once; at it one probe waits a second."""
+    capacity = full(37)
+    assert (capacity.next_start_at(0.0, 36), capacity.next_start_at(0.0, 37)) == (0.0, 1.0)
+
+
+def test_while_a_probe_is_out_no_other_goes() -> None:
+    """There is nothing to wait for but its answer."""
+    capacity = full(37)
+    assert capacity.starting(37)
+    assert capacity.next_start_at(99.0, 38) is None
+
+
+def test_a_probe_that_was_taken_asks_for_the_next_at_once() -> None:
+    """So a limit that was raised is found without waits."""
+    capacity = full(37)
+    capacity.starting(37)
+    capacity.started(38, is_probe=True)
+    assert (capacity.next_start_at(9.0, 37), capacity.next_start_at(9.0, 38)) == (9.0, 9.0)
+
+
+def test_probes_that_are_refused_wait_longer_up_to_ten_seconds() -> None:
+    """1, 2, 4, 8, 10, 10: each spread over its upper half."""
+    capacity, now, waits = full(5), 0.0, []
+    for _ in range(6):
+        at = capacity.next_start_at(now, 5)
+        assert at is not None
+        waits.append(at - now)
+        now = at
+        assert capacity.starting(5)
+        capacity.refused(now, 5, is_probe=True, uniform=0.0)
+    assert waits == [1.0, 2.0, 4.0, 5.0, 5.0, 5.0]
+    assert PROBE_BACKOFF.wait_s(6, 0.999) == pytest.approx(10.0, abs=0.01)
+
+
+def test_a_probe_without_an_answer_lets_the_next_go() -> None:
+    """A lost answer teaches nothing and blocks nobody."""
+    capacity = full(5)
+    capacity.starting(5)
+    capacity.unanswered(is_probe=True)
+    assert capacity.next_start_at(2.0, 6) == 2.0
+
+
+def test_many_refusals_of_one_moment_count_as_one() -> None:
+    """Starts that were under way when the account filled up do not double the wait."""
+    capacity = full(40)
+    for live in (39, 38, 37):
+        capacity.refused(0.0, live, is_probe=False, uniform=0.0)
+    assert (capacity.next_start_at(0.0, 36), capacity.next_start_at(0.0, 37)) == (0.0, 1.0)
+
+
+def test_an_account_that_others_fill_lets_one_probe_at_a_time() -> None:
+    """With no Run of ours live there is still one who asks."""
+    capacity = full(0)
+    assert capacity.next_start_at(0.5, 0) == 1.0
+
+
+def test_a_start_into_known_room_leaves_the_probe_that_is_out_alone() -> None:
+    """Only the probe's own answer lets the next probe go."""
+    capacity = full(37)
+    assert capacity.starting(37)
+    assert not capacity.starting(36)
+    assert capacity.next_start_at(99.0, 38) is None

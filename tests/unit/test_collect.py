@@ -1,0 +1,198 @@
+from typing import Any
+
+import orjson
+import pytest
+
+from batchrun.engine.collect import Collected, Collector, OutputPlan
+from batchrun.errors import BatchRefused
+from batchrun.model import Attempt, AttemptState, DatasetId, Items, JobId, Mark, Outcome, RunId
+from tests.support.memory_ledger import MemoryLedger, make_job
+from tests.support.scripted_api import Plan, ScriptedApi, api_error, output_plan
+
+FIELDS = {"_key": "job-1", "_line": 1, "_run": "run-1", "_outcome": "succeeded"}
+DATASET = DatasetId("dataset-run-1")
+
+
+async def collect(
+    api: ScriptedApi,
+    plan: OutputPlan,
+    *,
+    ledger: MemoryLedger | None = None,
+    items_offset: int = 0,
+    items_count: int = 0,
+    meta: Any = None,
+) -> Collected:
+    """Collect the output of the platform's first Run."""
+    run = api.run(RunId("run-1"))
+    attempt = Attempt(
+        attempt_no=1,
+        mark=Mark("m"),
+        state=AttemptState.ENDED,
+        intended_at=run.started_at,
+        items_offset=items_offset,
+        items_count=items_count,
+    )
+    collector = Collector(api, ledger or MemoryLedger(), plan)
+    return await collector.collect(make_job(meta=meta), JobId(1), attempt, run, Outcome.SUCCEEDED)
+
+
+def platform(items: list[Any], output: Any = None) -> ScriptedApi:
+    """Return a platform with one Run that left these items."""
+    api = ScriptedApi()
+    api.add_run(Plan(run_s=0, items=items, output=output))
+    return api
+
+
+def numbers(*lines: bytes) -> list[int]:
+    """Return the `n` of each line."""
+    return [orjson.loads(line)["n"] for chunk in lines for line in chunk.splitlines()]
+
+
+def counted(n: int) -> list[dict[str, int]]:
+    """Return n items."""
+    return [{"n": i} for i in range(n)]
+
+
+async def test_pages_are_read_until_an_empty_one() -> None:
+    """A page that is not full is no proof of the end: the platform's counters lag."""
+    api, ledger = platform(counted(5)), MemoryLedger()
+    collected = await collect(api, output_plan("file", page_size=2), ledger=ledger)
+    assert api.pages == [0, 2, 4, 5]
+    assert numbers(*ledger.item_lines, collected.item_lines) == [0, 1, 2, 3, 4]
+    assert collected.items == Items(count=5, dataset_id=DATASET)
+
+
+async def test_each_page_is_noted_with_where_the_next_begins() -> None:
+    """The last page goes with the record, all before it with notes of their own."""
+    ledger = MemoryLedger()
+    collected = await collect(platform(counted(5)), output_plan("file", page_size=2), ledger=ledger)
+    assert ledger.notes == ["items 1.1 to 2 (2)", "items 1.1 to 4 (4)"]
+    assert numbers(collected.item_lines) == [4]
+
+
+async def test_it_goes_on_where_the_ledger_says() -> None:
+    """Pages that are committed are neither read nor written again, and the count covers them."""
+    api, ledger = platform(counted(5)), MemoryLedger()
+    collected = await collect(api, output_plan("file", page_size=2), ledger=ledger, items_offset=4, items_count=4)
+    assert (api.pages, ledger.notes, numbers(collected.item_lines)) == ([4, 5], [], [4])
+    assert collected.items == Items(count=5, dataset_id=DATASET)
+
+
+async def test_everything_was_written_before_the_kill() -> None:
+    """Resumed behind the last page, nothing is added and the count stands."""
+    collected = await collect(platform(counted(4)), output_plan("file"), items_offset=4, items_count=4)
+    assert (collected.item_lines, collected.items) == (b"", Items(count=4, dataset_id=DATASET))
+
+
+async def test_a_filtered_page_may_be_empty_in_the_middle() -> None:
+    """`clean` runs after paging: an empty page before the end is passed over, by stored offsets."""
+    items: list[Any] = [{"n": 0}, {}, {}, {}, {}, {}, {"n": 1}, {}]
+    api, ledger = platform(items), MemoryLedger()
+    plan = output_plan("file", page_size=2, query={"clean": "true"})
+    collected = await collect(api, plan, ledger=ledger)
+    assert api.pages == [0, 2, 4, 6, 8]
+    assert numbers(*ledger.item_lines, collected.item_lines) == [0, 1]
+    assert ledger.notes == ["items 1.1 to 2 (1)"]
+    assert collected.items == Items(count=2, dataset_id=DATASET)
+
+
+async def test_a_dataset_without_items_is_collected_as_such() -> None:
+    """No lines, a count of 0."""
+    collected = await collect(platform([]), output_plan("file"))
+    assert collected == Collected(items=Items(count=0, dataset_id=DATASET))
+
+
+async def test_an_items_line_is_the_item_and_where_it_is_from() -> None:
+    """Its own properties are kept, meta fills in what it lacks, and our four fields are ours."""
+    api = platform([{"n": 1, "sku": "own", "_run": "forged"}, "text", [1], None])
+    collected = await collect(api, output_plan("file"), meta={"sku": "meta", "shop": 7})
+    assert [orjson.loads(line) for line in collected.item_lines.splitlines()] == [
+        {"n": 1, "sku": "own", "shop": 7, **FIELDS},
+        {"value": "text", "sku": "meta", "shop": 7, **FIELDS},
+        {"value": [1], "sku": "meta", "shop": 7, **FIELDS},
+        {"value": None, "sku": "meta", "shop": 7, **FIELDS},
+    ]
+
+
+async def test_meta_that_is_no_object_stays_out_of_the_items() -> None:
+    """It is in the record anyway."""
+    collected = await collect(platform([{"n": 1}]), output_plan("file"), meta=["x"])
+    assert orjson.loads(collected.item_lines) == {"n": 1, **FIELDS}
+
+
+async def test_inline_items_are_bounded() -> None:
+    """No more than asked for go into the record, and reading stops there."""
+    api = platform(counted(100))
+    collected = await collect(api, output_plan("inline", page_size=10, max_inline_items=25))
+    assert collected.items == Items(count=25, dataset_id=DATASET, values=counted(25))
+    assert (api.pages, collected.item_lines) == ([0, 10, 20], b"")
+
+
+async def test_nothing_is_fetched_where_nothing_is_wanted() -> None:
+    """`none` makes no request."""
+    api = platform(counted(3), output="x")
+    assert await collect(api, output_plan("none")) == Collected()
+    assert api.pages == []
+
+
+async def test_the_output_value_comes_where_it_is_asked_for() -> None:
+    """As JSON, with or without items."""
+    api = platform(counted(1), output={"a": [1]})
+    assert await collect(api, output_plan("none", is_value_wanted=True)) == Collected(output={"a": [1]})
+
+
+async def test_a_missing_dataset_leaves_a_record_without_items() -> None:
+    """A dataset that was deleted or has expired is no error of the job; nothing was collected of it."""
+    api = platform([])
+    api.errors["get_items"] = [api_error(404)]
+    assert await collect(api, output_plan("file")) == Collected(items=Items(count=0, dataset_id=DATASET))
+
+
+async def test_a_missing_dataset_does_not_cost_the_output_value() -> None:
+    """What was read already is kept."""
+    api = platform([], output="kept")
+    api.errors["get_items"] = [api_error(404)]
+    assert (await collect(api, output_plan("file", is_value_wanted=True))).output == "kept"
+
+
+async def test_a_dataset_that_vanishes_midway_keeps_what_was_written() -> None:
+    """The record counts the lines that stand in the item file."""
+    api, ledger = platform(counted(6)), MemoryLedger()
+    plan = output_plan("file", page_size=2)
+    collected = await collect(_VanishingDataset(api), plan, ledger=ledger)
+    assert numbers(*ledger.item_lines, collected.item_lines) == [0, 1, 2, 3]
+    assert collected.items == Items(count=4, dataset_id=DATASET)
+
+
+class _VanishingDataset(ScriptedApi):
+    """A platform whose datasets are gone from the third page on."""
+
+    def __init__(self, api: ScriptedApi) -> None:
+        self.__dict__ = api.__dict__
+
+    async def get_items(self, *args: Any, **query: Any) -> Any:
+        if len(self.pages) == 2:
+            raise api_error(404)
+        return await super().get_items(*args, **query)
+
+
+async def test_a_platform_that_will_not_hand_it_out_stops_the_batch() -> None:
+    """Paid data that may not be read is no outcome of the job: it can be resumed."""
+    api = platform(counted(1))
+    api.errors["get_items"] = [api_error(403, "insufficient-permissions")]
+    with pytest.raises(BatchRefused, match="the output of Run run-1 cannot be read"):
+        await collect(api, output_plan("file"))
+
+
+def deep(levels: int) -> Any:
+    """Return lists within lists."""
+    value: Any = 0
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+async def test_an_item_nested_very_deeply_does_not_stop_the_batch() -> None:
+    """What can be read can be written, or is reported as what cannot."""
+    collected = await collect(platform([{"n": deep(400)}]), output_plan("file"))
+    assert collected.items == Items(count=1, dataset_id=DATASET)

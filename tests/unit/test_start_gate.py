@@ -1,0 +1,260 @@
+from itertools import pairwise
+
+import anyio
+import pytest
+
+from batchrun.engine.start_gate import StartGate, Turn
+from batchrun.errors import ResourcesBusy
+from batchrun.model import Mark, RunOptions
+from batchrun.policy.token_bucket import TokenBucket
+from tests.support.scripted_api import TASK, Plan, ScriptedApi
+
+
+def gate_of(rate_per_s: float = 1e6, burst: int = 1) -> StartGate:
+    """Return a gate whose rate is no obstacle unless told."""
+    return StartGate(TokenBucket(rate_per_s=rate_per_s, burst=burst))
+
+
+async def granted(gate: StartGate) -> Turn:
+    """Return a turn that must come."""
+    turn = await gate.turn()
+    assert turn is not None
+    return turn
+
+
+async def keep_starting(gate: StartGate, api: ScriptedApi) -> None:
+    """Start Run after Run, as a slot does."""
+    while (turn := await gate.turn()) is not None:
+        try:
+            run = await api.start_run(TASK, b"{}", RunOptions(), Mark("m"))
+        except ResourcesBusy:
+            turn.account_is_full()
+            continue
+        turn.started()
+        while not (await api.get_run(run.id, wait_for_finish_s=60)).status.is_terminal:
+            pass
+        turn.over()
+
+
+async def press(gate: StartGate, api: ScriptedApi, *, starters: int, for_s: float) -> None:
+    """Let many want to start for a while."""
+    async with anyio.create_task_group() as children:
+        for _ in range(starters):
+            children.start_soon(keep_starting, gate, api)
+        await anyio.sleep(for_s)
+        children.cancel_scope.cancel()
+
+
+async def test_a_hidden_limit_is_found_and_held() -> None:
+    """With 256 who want to start and room for 37, 37 are live all the time and few are refused."""
+    api = ScriptedApi(Plan(run_s=20, answer_after_s=0.05), capacity=37)
+    gate = gate_of(380, burst=19)
+    await press(gate, api, starters=256, for_s=600)
+    assert api.peak == 37
+    assert len(api.begun_at) >= 0.98 * 37 * 600 / 20.05
+
+
+async def test_one_asks_for_all_while_the_account_is_full() -> None:
+    """After the first rush, a thousand who wait make at most one refused start per second, and far less over time."""
+    api = ScriptedApi(Plan(run_s=1e6, answer_after_s=0.05), capacity=37)
+    await press(gate_of(380, burst=19), api, starters=1000, for_s=600)
+    later = [at for at in api.refused_at if at > 1.0]
+    gaps = [b - a for a, b in pairwise(later)]
+    assert min(gaps) >= 1.0
+    assert 60 <= len(later) <= 130  # every 5 to 10 seconds in the end
+
+
+async def test_an_end_is_followed_by_a_start_at_once() -> None:
+    """In a full account, who waits does not wait for the prober's next time."""
+    api = ScriptedApi(lambda n: Plan(run_s=100 + n), capacity=3)
+    await press(gate_of(), api, starters=10, for_s=110)
+    assert api.begun_at == [
+        0.0,
+        pytest.approx(1e-6),
+        pytest.approx(2e-6),
+        101.0,
+        pytest.approx(102),
+        pytest.approx(103),
+    ]
+
+
+async def test_a_limit_that_is_raised_is_found_without_further_waits() -> None:
+    """One probe that is taken opens the way for all."""
+    api = ScriptedApi(Plan(run_s=1e6), capacity=5)
+    gate = gate_of()
+    async with anyio.create_task_group() as children:
+        children.start_soon(lambda: press(gate, api, starters=50, for_s=130))
+        await anyio.sleep(100)
+        api.capacity = 40
+    assert api.live == 40
+    assert max(api.begun_at) <= 110.1
+
+
+async def test_the_rate_is_kept_exactly() -> None:
+    """Tokens come one interval apart, however many press."""
+    gate, at = gate_of(10), list[float]()
+
+    async def start() -> None:
+        await granted(gate)
+        at.append(anyio.current_time())
+
+    async with anyio.create_task_group() as children:
+        for _ in range(50):
+            children.start_soon(start)
+    assert at == pytest.approx([n / 10 for n in range(50)])
+
+
+async def test_turns_come_in_the_order_in_which_they_were_asked_for() -> None:
+    """First come, first served."""
+    gate, order = gate_of(10), list[int]()
+
+    async def start(n: int) -> None:
+        await granted(gate)
+        order.append(n)
+
+    async with anyio.create_task_group() as children:
+        for n in range(20):
+            children.start_soon(start, n)
+            await anyio.wait_all_tasks_blocked()
+    assert order == list(range(20))
+
+
+async def test_one_429_holds_back_everybody() -> None:
+    """Closed for 30 seconds, nobody starts; then they come at the rate, without a burst."""
+    gate, at = gate_of(10, burst=5), list[float]()
+    (await granted(gate)).not_now(retry_after_s=30)
+
+    async def start() -> None:
+        await granted(gate)
+        at.append(anyio.current_time())
+
+    async with anyio.create_task_group() as children:
+        for _ in range(10):
+            children.start_soon(start)
+    assert at == pytest.approx([30 + n / 10 for n in range(10)])
+    assert gate.live == 10
+
+
+async def test_a_429_that_comes_while_one_waits_for_its_token_holds_it_back_too() -> None:
+    """A reservation made before the closure does not slip through it."""
+    gate, at = gate_of(1), list[float]()
+    first = await granted(gate)
+
+    async def start() -> None:
+        await granted(gate)
+        at.append(anyio.current_time())
+
+    async with anyio.create_task_group() as children:
+        children.start_soon(start)
+        await anyio.sleep(0.5)
+        first.not_now(retry_after_s=20)
+    assert at == [20.5]
+
+
+async def test_refusals_of_one_moment_close_the_gate_once() -> None:
+    """Three 429 in flight together are one closure, so the wait is not doubled three times."""
+    gate = gate_of()
+    turns = [await granted(gate) for _ in range(3)]
+    for turn in turns:
+        turn.not_now(retry_after_s=None)
+    begun = anyio.current_time()
+    await granted(gate)
+    assert anyio.current_time() - begun <= 1.0
+
+
+async def test_closings_in_a_row_last_longer_up_to_half_a_minute() -> None:
+    """While nothing can be started, asking gets rarer; one success and it begins anew."""
+    gate, waits = gate_of(), list[float]()
+    for _ in range(12):
+        begun = anyio.current_time()
+        turn = await granted(gate)
+        waits.append(anyio.current_time() - begun)
+        turn.not_now()
+    assert 15 <= waits[-1] <= 30
+    (await granted(gate)).started()
+    (await granted(gate)).not_now()
+    begun = anyio.current_time()
+    await granted(gate)
+    assert anyio.current_time() - begun <= 1.0
+
+
+@pytest.mark.parametrize("blocked_by", ["rate", "capacity", "closure", "queue"])
+async def test_shut_wakes_everybody_who_waits(blocked_by: str) -> None:
+    """Whatever they wait for, no more starts means an answer at once: None."""
+    gate, turns = gate_of(0.001 if blocked_by == "rate" else 1e6), list[Turn | None]()
+    first = await granted(gate)
+    if blocked_by == "capacity":
+        first.account_is_full()
+    if blocked_by == "closure":
+        first.not_now(retry_after_s=1000)
+
+    async def start() -> None:
+        turns.append(await gate.turn())
+
+    async with anyio.create_task_group() as children:
+        for _ in range(1 if blocked_by != "queue" else 5):
+            children.start_soon(start)
+        await anyio.sleep(0.1)
+        turns.clear()
+        shut_at = anyio.current_time()
+        gate.shut()
+    assert anyio.current_time() == shut_at
+    assert not [turn for turn in turns if turn is not None]
+    assert await gate.turn() is None
+
+
+async def test_cancelled_while_waiting_the_count_of_live_runs_stays_right() -> None:
+    """Who gives up leaves nothing behind, and the next in line gets the turn."""
+    gate = gate_of(1)
+    first = await granted(gate)
+    with anyio.move_on_after(0.5):
+        await gate.turn()
+    assert gate.live == 1
+    second = await granted(gate)
+    assert gate.live == 2
+    first.over()
+    second.over()
+    first.over()
+    assert gate.live == 0
+
+
+async def test_a_run_of_an_earlier_process_counts_as_live() -> None:
+    """Taken up again, it fills the room that a new one would need."""
+    gate = gate_of()
+    full = await granted(gate)
+    adopted = gate.adopt()
+    full.account_is_full()
+    begun = anyio.current_time()
+    async with anyio.create_task_group() as children:
+        children.start_soon(granted, gate)
+        await anyio.sleep(0.25)
+        adopted.over()
+    assert (gate.live, anyio.current_time() - begun) == (1, 0.25)
+
+
+async def test_a_refusal_of_one_start_ends_its_own_turn_only() -> None:
+    """Every way to end a turn counts it once."""
+    gate = gate_of()
+    turns = [await granted(gate) for _ in range(4)]
+    turns[0].account_is_full()
+    turns[0].over()
+    turns[1].not_now()
+    turns[1].over()
+    turns[2].unanswered()
+    assert gate.live == 2
+    turns[2].over()
+    assert gate.live == 1
+
+
+async def test_the_end_of_a_former_probes_run_lets_no_second_probe_go() -> None:
+    """One prober for the batch: while its answer is out, the end of an earlier probe's Run is nobody's turn."""
+    gate = gate_of()
+    (await granted(gate)).account_is_full()
+    first = await granted(gate)
+    first.started()
+    second = await granted(gate)  # a probe, and its answer takes long
+    first.over()
+    with anyio.move_on_after(100) as waiting:
+        await gate.turn()
+    assert waiting.cancelled_caught
+    second.over()

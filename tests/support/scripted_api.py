@@ -376,7 +376,7 @@ class Engine:
 
 def retries(max_attempts: int = 1, *, on: Iterable[Outcome] = (Outcome.FAILED,), first_s: float = 1.0) -> RetryPolicy:
     """Return a retry policy."""
-    return RetryPolicy(max_attempts=max_attempts, on=frozenset(on), backoff=Backoff(first_s=first_s, max_s=60.0))
+    return RetryPolicy(max_attempts=max_attempts, on=frozenset(on), backoff=Backoff(first_s=first_s, max_s=1e9))
 
 
 def output_plan(items: str = "none", *, is_value_wanted: bool = False, **changes: Any) -> OutputPlan:

@@ -5,7 +5,7 @@ import os
 import secrets
 import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -26,6 +26,7 @@ from batchrun.server.ids import new_id, now_ms
 from batchrun.server.lifecycle import RunCounts, Runs
 from batchrun.server.platform import Platform
 from batchrun.server.rate_limits import RateLimits
+from batchrun.server.room import Room
 from batchrun.server.settings import ServerSettings
 from batchrun.server.tables import account, tasks
 from batchrun.server.task_book import TaskBook
@@ -99,13 +100,21 @@ async def open_server(settings: ServerSettings) -> AsyncIterator[Server]:
             tokens = Tokens(token, secret)
             docs = await database.read(tasks.load)
             book = TaskBook(database, catalog, docs, user_id, settings.username, settings.max_tasks)
+            room = Room(settings.max_total_memory_mb, settings.max_concurrent_runs)
             runs = Runs(
-                settings, database, catalog, children, base_url=base_url, user_id=user_id, token_of=tokens.of_run
+                settings,
+                database,
+                catalog,
+                children,
+                base_url=base_url,
+                rooms={user_id: room},
+                token_of=tokens.of_run,
             )
             platform = Platform(
                 settings=settings,
                 base_url=base_url,
                 user_id=user_id,
+                room=room,
                 created_ms=created_ms,
                 database=database,
                 catalog=catalog,
@@ -119,8 +128,12 @@ async def open_server(settings: ServerSettings) -> AsyncIterator[Server]:
             children.start_soon(runs.watch_memory)
             async with _listen(platform, listener):
                 await runs.migrate()
+                children.start_soon(runs.note_time)
                 _log.info("server_opened", base_url=base_url)
-                yield Server(base_url=base_url, token=token, _platform=platform)
+                try:
+                    yield Server(base_url=base_url, token=token, _platform=platform)
+                finally:
+                    await runs.announce_migration()
     finally:
         lock.close()
 

@@ -3,9 +3,21 @@
 from collections.abc import Awaitable, Callable
 
 import structlog
+import anyio.abc
 from aiohttp import web
 
-from batchrun.server.api import actors, datasets, demo_site, key_value_stores, logs, request_queues, runs, tasks, users
+from batchrun.server.api import (
+    actors,
+    datasets,
+    demo_site,
+    events,
+    key_value_stores,
+    logs,
+    request_queues,
+    runs,
+    tasks,
+    users,
+)
 from batchrun.server.auth import Caller, token_missing
 from batchrun.server.call import Call, Route, empty_answer, error_answer
 from batchrun.server.faults import Fault
@@ -33,7 +45,7 @@ _EXPOSED = ", ".join(
 def make_handler(platform: Platform) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
     """Return the handler of all requests."""
     table = RouteTable()
-    for module in (actors, datasets, demo_site, key_value_stores, logs, request_queues, runs, tasks, users):
+    for module in (actors, datasets, demo_site, events, key_value_stores, logs, request_queues, runs, tasks, users):
         module.add_routes(table)
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:

@@ -33,7 +33,13 @@ class _Context:
     @property
     def input(self) -> Any:
         body = self._live.input_body
-        return orjson.loads(body) if body else None
+        if not body:
+            return None
+        try:
+            return orjson.loads(body)
+        except orjson.JSONDecodeError:
+            # An Actor without an input schema takes any body, text or bytes as well.
+            return body.decode() if _is_utf8(body) else body
 
     async def push_items(self, new_items: Sequence[Any]) -> None:
         bodies = [orjson.dumps(item) for item in new_items]
@@ -53,6 +59,14 @@ class _Context:
 
     def fail(self, exit_code: int = 1, message: str | None = None) -> NoReturn:
         raise _Failed(exit_code, message)
+
+
+def _is_utf8(body: bytes) -> bool:
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _encode(value: Any) -> tuple[str, bytes]:

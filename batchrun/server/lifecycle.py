@@ -5,7 +5,7 @@ waiters wake, and only then are its slot and memory free.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import anyio
@@ -23,8 +23,20 @@ from batchrun.server.ids import iso, new_id, now_ms
 from batchrun.server.inline import run_inline
 from batchrun.server.live import Ending, LiveRun, append_log, mark_status
 from batchrun.server.processes import ProcessRunner
+from batchrun.server.room import Room
+from batchrun.server.run_docs import (
+    MAX_METAMORPHS,
+    RunOrder,
+    current_part,
+    ended_stats,
+    metamorphosed,
+    migrated_extras,
+    new_doc,
+    new_extras,
+    resurrected,
+)
 from batchrun.server.settings import ServerSettings
-from batchrun.server.tables import runs, stored_values
+from batchrun.server.tables import account, runs, stored_values
 
 _log = structlog.get_logger()
 
@@ -32,28 +44,10 @@ _log = structlog.get_logger()
 _MAX_RESTARTS, _RESTART_WINDOW_S = 3, 60
 _MAX_START_TIMES = 100_000
 _MAX_JUST_ENDED = 1000
+#: How often the time is noted until which live Runs have certainly run: a migrated Run keeps the rest of its limit.
+_NOTE_TIME_EVERY_S = 5
 _ABORTED = Ending(status=RunStatus.ABORTED, message="The Actor run was aborted")
 _TIMED_OUT = Ending(status=RunStatus.TIMED_OUT, message="The Actor timed out")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOrder:
-    """A start as asked for, merged and checked: what a new Run is made of."""
-
-    actor: Actor
-    task_id: str | None
-    build: str
-    timeout_s: int
-    memory_mb: int
-    max_items: int | None
-    max_total_charge_usd: float | None
-    restart_on_error: bool
-    webhooks: list[JsonObject]
-    #: Content type and bytes; None starts without an input.
-    stored_input: tuple[str, bytes] | None
-    origin: str
-    client_ip: str | None
-    user_agent: str | None
 
 
 @dataclass(slots=True)
@@ -61,6 +55,7 @@ class RunCounts:
     """The server's own count, the truth for tests."""
 
     started: int = 0
+    live: int = 0
     peak_live: int = 0
     peak_memory_mb: int = 0
     #: The last 100,000 starts, on the loop's clock.
@@ -68,7 +63,17 @@ class RunCounts:
 
 
 class Runs:
-    """All Runs of the account."""
+    """All Runs of all accounts.
+
+    Args:
+        settings: how long Actors are given to stop.
+        database: where Runs are kept.
+        catalog: what Actors there are.
+        children: the group that Runs live in.
+        base_url: where Actors reach the server.
+        rooms: the room of each account, by its id.
+        token_of: makes the token of a Run.
+    """
 
     def __init__(
         self,
@@ -78,30 +83,22 @@ class Runs:
         children: anyio.abc.TaskGroup,
         *,
         base_url: str,
-        user_id: str,
+        rooms: Mapping[str, Room],
         token_of: Callable[[str], str],
     ) -> None:
-        """Take over; `token_of` makes the token of a Run."""
         self._settings, self._database, self._catalog = settings, database, catalog
-        self._children, self._user_id, self._token_of = children, user_id, token_of
+        self._children, self._rooms, self._token_of = children, rooms, token_of
         self._processes = ProcessRunner(database, base_url)
         self._live: dict[str, LiveRun] = {}
         #: The last ones that ended, since whoever follows a Run asks for it once more right then.
         self._just_ended: dict[str, JsonObject] = {}
         self._reviving: set[str] = set()
-        #: Accepted starts, from before they are committed.
-        self._reserved_runs = self._reserved_mb = 0
         self.counts = RunCounts()
 
     @property
     def live_count(self) -> int:
-        """Runs that have not ended."""
-        return self._reserved_runs
-
-    @property
-    def live_memory_mb(self) -> int:
-        """What they have reserved."""
-        return self._reserved_mb
+        """Runs that have not ended, from before their start is committed."""
+        return self.counts.live
 
     def find_live(self, run_id: str) -> LiveRun | None:
         """Return a Run that has not ended."""
@@ -114,8 +111,9 @@ class Runs:
             Fault: 402 when the account has no memory or no slot for it; nothing was started.
         """
         started_ms = now_ms()
-        live = self._new_run(order, started_ms)
-        self._reserve(live.memory_mb)
+        body = order.stored_input[1] if order.stored_input else None
+        live = self._live_run(new_doc(order, started_ms), new_extras(order), order.actor, body)
+        self._take_room(live.doc)
         self.counts.started += 1
         self.counts.start_times.append(anyio.current_time())
         await self._commit_start(live, runs.insert, live.doc, live.extras, started_ms, order.stored_input)
@@ -142,11 +140,21 @@ class Runs:
             with anyio.move_on_after(wait_s):
                 await live.ended.wait()
 
-    async def abort(self, run_id: str) -> JsonObject:
-        """Abort a Run; one that ends or has ended is left alone."""
+    async def abort(self, run_id: str, *, is_graceful: bool = False) -> JsonObject:
+        """Abort a Run; one that ends or has ended is left alone.
+
+        Args:
+            run_id: which.
+            is_graceful: tell the Actor, and give it time to stop by itself; a coroutine is not asked.
+        """
         live = self._live.get(run_id)
-        if live is not None and live.status not in (RunStatus.ABORTING, RunStatus.TIMING_OUT):
-            await mark_status(self._database, live, RunStatus.ABORTING)
+        if live is None or live.status in (RunStatus.ABORTING, RunStatus.TIMING_OUT):
+            return await self.read(run_id)
+        await mark_status(self._database, live, RunStatus.ABORTING)
+        if is_graceful and live.is_process:
+            live.scope.deadline = anyio.current_time() + self._settings.abort_grace_s
+            live.tell_abort()
+        else:
             live.scope.cancel()
         return await self.read(run_id)
 
@@ -167,28 +175,60 @@ class Runs:
         await self._database.write(runs.update, doc)
         return doc
 
+    async def reboot(self, run_id: str) -> JsonObject:
+        """Begin the work of a running Run anew, over the same storages.
+
+        Raises:
+            Fault: 403 `job-finished`, 400 when it does not run yet or no longer, 404.
+        """
+        live = await self._running(run_id)
+        live.doc["stats"] = live.doc["stats"] | {"rebootCount": live.doc["stats"]["rebootCount"] + 1}
+        await self._database.write(runs.update_live, dict(live.doc))
+        live.life.cancel()
+        return live.doc
+
+    async def metamorph(self, run_id: str, actor: Actor, stored_input: tuple[str, bytes] | None) -> JsonObject:
+        """Go on as a Run of another Actor, over the same storages, with an input of its own.
+
+        Raises:
+            Fault: as `reboot`, and 400 after ten of them.
+        """
+        live = await self._running(run_id)
+        if len(live.doc.get("metamorphs") or ()) >= MAX_METAMORPHS:
+            raise Fault(400, "max-metamorphs-exceeded", f"A run can be metamorphed at most {MAX_METAMORPHS} times")
+        changes, key = metamorphosed(live.doc, actor)
+        live.doc |= changes
+        live.actor, live.input_key = actor, key
+        live.input_body = stored_input[1] if stored_input else None
+        if stored_input is not None:
+            store_id = live.doc["defaultKeyValueStoreId"]
+            await self._database.write(stored_values.put, store_id, key, *stored_input)
+        await self._database.write(runs.update_live, dict(live.doc))
+        live.life.cancel()
+        return live.doc
+
     async def resurrect(self, run_id: str, changes: JsonObject) -> JsonObject:
         """Start an ended Run again, with its id, input and storages; `changes` are options of the API.
 
         Raises:
             Fault: 400 when the Run has not ended, 402 when the account has no room for it.
         """
-        doc = await self.read(run_id)
-        if not RunStatus(doc["status"]).is_terminal:
+        ended = await self.read(run_id)
+        if not RunStatus(ended["status"]).is_terminal:
             raise Fault(400, "invalid-request", "Only a finished Actor run can be resurrected")
-        actor = self._catalog.find(doc["actId"])
+        actor = self._catalog.find(current_part(ended)[0])
         if actor is None:
             raise thing_missing("Actor")
         if run_id in self._reviving:
             raise Fault(400, "invalid-request", "The Actor run is being resurrected")
         self._reviving.add(run_id)
         try:
-            doc["options"] = doc["options"] | changes
-            doc["stats"] = doc["stats"] | {"resurrectCount": doc["stats"]["resurrectCount"] + 1}
-            doc |= {"finishedAt": None, "exitCode": None, "statusMessage": None, "isStatusMessageTerminal": None}
-            live = await self._revived(doc, await self._database.read(runs.read_extras, run_id), actor)
-            self._reserve(live.memory_mb)
-            await self._commit_start(live, runs.update, live.doc)
+            extras = await self._database.read(runs.read_extras, run_id)
+            # Its time limit begins anew; what it has run before still counts as its duration.
+            extras |= {"begunMs": now_ms(), "usedS": 0, "ranS": ended["stats"].get("runTimeSecs", 0)}
+            live = await self._revived(resurrected(ended, changes), extras, actor)
+            self._take_room(live.doc)
+            await self._commit_start(live, runs.revive, live.doc, live.extras)
         finally:
             self._reviving.discard(run_id)
         return live.doc
@@ -206,16 +246,39 @@ class Runs:
         await self._database.write(runs.delete, doc)
 
     async def migrate(self) -> None:
-        """Start the live Runs of a predecessor again, each under its id, with its time limit anew."""
-        for doc, extras in await self._database.read(runs.load_live):
-            actor = self._catalog.find(doc["actId"])
+        """Start the live Runs of a predecessor again, each under its id, with what is left of its time limit."""
+        alive_ms = int(await self._database.write(account.read_or_set, "alive_ms", str(now_ms())))
+        for doc, kept in await self._database.read(runs.load_live):
+            actor = self._catalog.find(current_part(doc)[0])
             doc["stats"]["migrationCount"] += 1
-            # Room was made for them when they were started; a smaller limit now does not end them.
-            self._reserved_runs += 1
-            self._reserved_mb += doc["options"]["memoryMbytes"]
+            extras = migrated_extras(doc, kept, alive_ms)
+            self._room_of(doc).take_over(doc["options"]["memoryMbytes"])
+            self._count_live()
             live = await self._revived(doc, extras, actor or _missing_actor(doc))
-            self._launch(live, ending=_ending_left_over(RunStatus(doc["status"]), is_actor_known=actor is not None))
+            await self._database.write(runs.revive, live.doc, extras)
+            self._launch(live, ending=_ending_left_over(live.status, is_actor_known=actor is not None))
             _log.info("run_migrated", run_id=live.id)
+
+    async def announce_migration(self) -> None:
+        """Tell the Actors that listen that they will be moved, and give them a moment to save what they are at."""
+        told = [live for live in self._live.values() if live.events.is_followed]
+        for live in told:
+            live.events.send("migrating", {})
+        with anyio.move_on_after(self._settings.migration_notice_s, shield=True):
+            for live in told:
+                await live.ended.wait()
+        with anyio.CancelScope(shield=True):
+            await self._note_time()
+
+    async def note_time(self) -> None:
+        """Note every few seconds until when live Runs have certainly run; runs until cancelled."""
+        while True:
+            if self._live:
+                await self._note_time()
+            await anyio.sleep(_NOTE_TIME_EVERY_S)
+
+    async def _note_time(self) -> None:
+        await self._database.write(account.put, "alive_ms", str(now_ms()))
 
     async def end_orphans(self) -> None:
         """End the process groups that a dead predecessor has left; before anything else may start."""
@@ -233,52 +296,53 @@ class Runs:
         try:
             await self._database.write(function, *args, then=lambda _: self._launch(live))
         except Exception:
-            self._release(live.memory_mb)
+            self._give_room_back(live.doc)
             raise
 
-    def _reserve(self, memory_mb: int) -> None:
-        limit_mb, max_runs = self._settings.max_total_memory_mb, self._settings.max_concurrent_runs
-        if self._reserved_mb + memory_mb > limit_mb:
-            raise Fault(
-                402,
-                "actor-memory-limit-exceeded",
-                f"By launching this job you will exceed the memory limit of {limit_mb}MB for all your Actor runs and "
-                f"builds (currently used: {self._reserved_mb}MB, requested: {memory_mb}MB)",
-            )
-        if self._reserved_runs + 1 > max_runs:
-            raise Fault(
-                402,
-                "concurrent-runs-limit-exceeded",
-                f"By launching this job you will exceed your limit of {max_runs} concurrent Actor runs",
-            )
-        self._reserved_runs += 1
-        self._reserved_mb += memory_mb
-        self.counts.peak_live = max(self.counts.peak_live, self._reserved_runs)
-        self.counts.peak_memory_mb = max(self.counts.peak_memory_mb, self._reserved_mb)
+    def _room_of(self, doc: JsonObject) -> Room:
+        return self._rooms[doc["userId"]]
 
-    def _release(self, memory_mb: int) -> None:
-        self._reserved_runs -= 1
-        self._reserved_mb -= memory_mb
+    def _take_room(self, doc: JsonObject) -> None:
+        room = self._room_of(doc)
+        room.take(doc["options"]["memoryMbytes"])
+        self.counts.peak_memory_mb = max(self.counts.peak_memory_mb, room.memory_mb)
+        self._count_live()
 
-    def _new_run(self, order: RunOrder, started_ms: int) -> LiveRun:
-        extras: JsonObject = {"restartOnError": True} if order.restart_on_error else {}
-        if order.webhooks:
-            extras["webhooks"] = order.webhooks
-        body = order.stored_input[1] if order.stored_input else None
-        doc = _new_doc(order, started_ms, self._user_id, len(body or b""))
-        return self._live_run(doc, extras, order.actor, body)
+    def _count_live(self) -> None:
+        self.counts.live += 1
+        self.counts.peak_live = max(self.counts.peak_live, self.counts.live)
+
+    def _give_room_back(self, doc: JsonObject) -> None:
+        self._room_of(doc).give_back(doc["options"]["memoryMbytes"])
+        self.counts.live -= 1
+
+    async def _running(self, run_id: str) -> LiveRun:
+        live = self._live.get(run_id)
+        if live is not None and live.status is RunStatus.RUNNING:
+            return live
+        doc = await self.read(run_id)
+        if RunStatus(doc["status"]).is_terminal:
+            raise Fault(403, "job-finished", "The Actor run has already finished")
+        raise Fault(400, "invalid-request", f"The Actor run is not running (status: {doc['status']})")
 
     def _live_run(self, doc: JsonObject, extras: JsonObject, actor: Actor, body: bytes | None) -> LiveRun:
         now = anyio.current_time()
         timeout_s = doc["options"]["timeoutSecs"]
         # An inline Actor is at work with the commit of its start.
         doc["status"] = (RunStatus.READY if isinstance(actor.runner, LocalCommand) else RunStatus.RUNNING).value
-        deadline = now + timeout_s if timeout_s else float("inf")
-        return LiveRun(doc=doc, extras=extras, actor=actor, input_body=body, began=now, deadline=deadline)
+        deadline = now + max(timeout_s - extras.get("usedS", 0), 0) if timeout_s else float("inf")
+        began = now - extras.get("ranS", 0)
+        return LiveRun(doc=doc, extras=extras, actor=actor, input_body=body, began=began, deadline=deadline)
 
     async def _revived(self, doc: JsonObject, extras: JsonObject, actor: Actor) -> LiveRun:
-        stored = await self._database.read(stored_values.read, doc["defaultKeyValueStoreId"], "INPUT")
-        return self._live_run(doc, extras, actor, stored[1] if stored else None)
+        _, input_key = current_part(doc)
+        stored = await self._database.read(stored_values.read, doc["defaultKeyValueStoreId"], input_key)
+        status = RunStatus(doc["status"])
+        live = self._live_run(doc, extras, actor, stored[1] if stored else None)
+        live.input_key = input_key
+        if status in (RunStatus.ABORTING, RunStatus.TIMING_OUT):
+            live.doc["status"] = status.value
+        return live
 
     def _launch(self, live: LiveRun, ending: Ending | None = None) -> None:
         self._live[live.id] = live
@@ -299,14 +363,25 @@ class Runs:
     async def _work(self, live: LiveRun) -> Ending:
         restarts: deque[float] = deque(maxlen=_MAX_RESTARTS)
         while True:
-            ending = await self._run_actor(live)
+            ending = await self._live_once(live)
+            if ending is None:
+                await append_log(self._database, live, "ACTOR: Beginning anew, as the run was rebooted or metamorphed.")
+                continue
             now = anyio.current_time()
             is_worn_out = len(restarts) == _MAX_RESTARTS and now - restarts[0] < _RESTART_WINDOW_S
-            if ending.status is not RunStatus.FAILED or not live.extras.get("restartOnError") or is_worn_out:
+            if ending.status is not RunStatus.FAILED or not live.doc["options"].get("restartOnError") or is_worn_out:
                 return ending
             restarts.append(now)
             live.doc["stats"]["restartCount"] += 1
             await append_log(self._database, live, "ACTOR: Restarting, as the run was started with restartOnError.")
+
+    async def _live_once(self, live: LiveRun) -> Ending | None:
+        """Carry the Actor out once; None when the Run is to begin anew."""
+        live.life = anyio.CancelScope()
+        ending: Ending | None = None
+        with live.life:
+            ending = await self._run_actor(live)
+        return None if live.life.cancel_called else ending
 
     async def _run_actor(self, live: LiveRun) -> Ending:
         runner = live.actor.runner
@@ -322,13 +397,7 @@ class Runs:
         if not (doc.get("isStatusMessageTerminal") and doc.get("statusMessage")):
             doc["statusMessage"] = ending.message
         doc["isStatusMessageTerminal"] = True
-        doc["stats"] = doc["stats"] | {
-            "durationMillis": round(duration_s * 1000),
-            "runTimeSecs": round(duration_s, 3),
-            "computeUnits": prices.compute_units(live.memory_mb, duration_s),
-            "memMaxBytes": live.max_memory_bytes,
-            "cpuAvgUsage": round(100 * live.cpu_s / duration_s, 3),
-        }
+        doc["stats"] = ended_stats(doc["stats"] | live.measured(), memory_mb=live.memory_mb, duration_s=duration_s)
         return doc
 
     def _retire(self, live: LiveRun, doc: JsonObject) -> None:
@@ -337,52 +406,10 @@ class Runs:
         self._just_ended[live.id] = doc
         if len(self._just_ended) > _MAX_JUST_ENDED:
             del self._just_ended[next(iter(self._just_ended))]
-        self._release(live.memory_mb)
+        self._give_room_back(doc)
         live.ended.set()
+        live.events.close()
         live.log_grown.set()
-
-
-def _new_doc(order: RunOrder, started_ms: int, user_id: str, input_length: int) -> JsonObject:
-    options: JsonObject = {
-        "build": order.build,
-        "timeoutSecs": order.timeout_s,
-        "memoryMbytes": order.memory_mb,
-        "diskMbytes": order.memory_mb * 2,
-    }
-    if order.max_items is not None:
-        options["maxItems"] = order.max_items
-    if order.max_total_charge_usd is not None:
-        options["maxTotalChargeUsd"] = order.max_total_charge_usd
-    return {
-        "id": new_id(),
-        "actId": order.actor.id,
-        "userId": user_id,
-        "actorTaskId": order.task_id,
-        "startedAt": iso(started_ms),
-        "finishedAt": None,
-        "status": RunStatus.READY.value,
-        "statusMessage": None,
-        "isStatusMessageTerminal": None,
-        "meta": {"origin": order.origin, "clientIp": order.client_ip, "userAgent": order.user_agent},
-        "stats": {
-            "inputBodyLen": input_length,
-            "migrationCount": 0,
-            "rebootCount": 0,
-            "restartCount": 0,
-            "resurrectCount": 0,
-            "metamorph": 0,
-            "computeUnits": 0,
-        },
-        "options": options,
-        "buildId": order.actor.build_id,
-        "buildNumber": order.actor.build_number,
-        "exitCode": None,
-        "generalAccess": "FOLLOW_USER_SETTING",
-        "defaultKeyValueStoreId": new_id(),
-        "defaultDatasetId": new_id(),
-        "defaultRequestQueueId": new_id(),
-        "usageTotalUsd": 0,
-    }
 
 
 def _missing_actor(doc: JsonObject) -> Actor:

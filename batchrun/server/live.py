@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 import anyio
 
 from batchrun.model import JsonObject, RunStatus
-from batchrun.server.catalog import Actor
+from batchrun.server.catalog import Actor, LocalCommand
 from batchrun.server.database import Database
+from batchrun.server.events import EventChannel
 from batchrun.server.ids import iso, now_ms
 from batchrun.server.tables import runs
 
@@ -55,11 +56,24 @@ class LiveRun:
     ended: anyio.Event = field(default_factory=anyio.Event)
     #: Around the Actor's work; cancelled to abort it.
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    #: Around one life of the Actor; cancelled to let it begin anew. Replaced with each life.
+    life: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    #: What the Actor is told while it works.
+    events: EventChannel = field(default_factory=EventChannel)
+    #: Where its input is stored; another place after a metamorph.
+    input_key: str = "INPUT"
     #: Replaced with each new log chunk, so that followers of the log can wait for the next.
     log_grown: anyio.Event = field(default_factory=anyio.Event)
     log_bytes: int = 0
+    #: As measured last; sums are over `measures`.
+    memory_bytes: int = 0
     max_memory_bytes: int = 0
+    sum_memory_bytes: int = 0
+    measures: int = 0
     cpu_s: float = 0.0
+    #: Per cent of one core.
+    cpu_usage: float = 0.0
+    max_cpu_usage: float = 0.0
 
     @property
     def id(self) -> str:
@@ -75,6 +89,38 @@ class LiveRun:
     def status(self) -> RunStatus:
         """Where the Run stands."""
         return RunStatus(self.doc["status"])
+
+    @property
+    def is_process(self) -> bool:
+        """Whether a process does its work, and not a coroutine."""
+        return isinstance(self.actor.runner, LocalCommand)
+
+    def note_usage(self, memory_bytes: int, cpu_s: float, elapsed_s: float) -> None:
+        """Take in one measurement of its processes; `cpu_s` is what those that live have used in all."""
+        self.memory_bytes, self.max_memory_bytes = memory_bytes, max(self.max_memory_bytes, memory_bytes)
+        self.sum_memory_bytes, self.measures = self.sum_memory_bytes + memory_bytes, self.measures + 1
+        self.cpu_usage = max(cpu_s - self.cpu_s, 0.0) / elapsed_s * 100 if elapsed_s > 0 else 0.0
+        self.max_cpu_usage = max(self.max_cpu_usage, self.cpu_usage)
+        self.cpu_s = max(self.cpu_s, cpu_s)
+
+    def measured(self) -> JsonObject:
+        """Return what was measured, in the words of the Run's statistics."""
+        duration_s = max(anyio.current_time() - self.began, 0.001)
+        return {
+            "memAvgBytes": self.sum_memory_bytes / self.measures if self.measures else 0,
+            "memMaxBytes": self.max_memory_bytes,
+            "memCurrentBytes": self.memory_bytes,
+            "cpuAvgUsage": round(100 * self.cpu_s / duration_s, 3),
+            "cpuMaxUsage": round(self.max_cpu_usage, 3),
+            "cpuCurrentUsage": round(self.cpu_usage, 3),
+            "netRxBytes": 0,
+            "netTxBytes": 0,
+        }
+
+    def tell_abort(self) -> None:
+        """Tell the Actor that it is about to be aborted, and had better save its state."""
+        self.events.send("aborting")
+        self.events.send("persistState", {"isMigrating": False})
 
     def change(self, changes: JsonObject) -> None:
         """Set properties that the Run's owner may set; a status message is cut to the platform's length."""

@@ -8,6 +8,7 @@ from batchrun.server.database import Database
 from batchrun.server.demo import DemoSite
 from batchrun.server.lifecycle import Runs
 from batchrun.server.rate_limits import RateLimits
+from batchrun.server.room import Room
 from batchrun.server.settings import ServerSettings
 from batchrun.server.task_book import TaskBook
 
@@ -20,6 +21,7 @@ class Platform:
     #: Without a slash at the end, without `/v2`.
     base_url: str
     user_id: str
+    room: Room
     #: Wall milliseconds.
     created_ms: int
     database: Database

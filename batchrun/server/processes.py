@@ -15,6 +15,7 @@ from batchrun.server.catalog import LocalCommand
 from batchrun.server.database import Database
 from batchrun.server.ids import iso, now_ms
 from batchrun.server.live import EXIT_KILLED, Ending, LiveRun, append_log, ending_of, mark_status
+from batchrun.server.process_groups import GroupUsage
 from batchrun.server.tables import runs
 
 _log = structlog.get_logger()
@@ -43,19 +44,21 @@ class ProcessRunner:
     async def watch_memory(self) -> None:
         """Kill every process group that outgrows its Run's memory; runs until cancelled."""
         while True:
+            began = anyio.current_time()
             await anyio.sleep(_MEASURE_EVERY_S)
             if not self._running:
                 continue
             usages = await anyio.to_thread.run_sync(process_groups.measure, tuple(self._running))
             for pid, usage in usages.items():
-                live = self._running.get(pid)
-                if live is None:
-                    continue
-                live.max_memory_bytes = max(live.max_memory_bytes, usage.resident_bytes)
-                live.cpu_s = max(live.cpu_s, usage.cpu_s)
-                if usage.resident_bytes > live.memory_mb * 1024 * 1024:
-                    self._over_memory.add(pid)
-                    process_groups.end_group(pid)
+                self._judge(pid, usage, anyio.current_time() - began)
+
+    def _judge(self, pid: int, usage: GroupUsage, elapsed_s: float) -> None:
+        if (live := self._running.get(pid)) is None:
+            return
+        live.note_usage(usage.resident_bytes, usage.cpu_s, elapsed_s)
+        if usage.resident_bytes > live.memory_mb * 1024 * 1024:
+            self._over_memory.add(pid)
+            process_groups.end_group(pid)
 
     async def run(self, live: LiveRun, command: LocalCommand, token: str) -> Ending:
         """Carry out one Run; its process group is gone when this returns or is cancelled."""
@@ -89,7 +92,8 @@ class ProcessRunner:
                     await process.wait()
                     # What the Actor has left behind would hold its log open, and must not outlive the Run.
                     process_groups.end_group(process.pid)
-            if limit.cancelled_caught:
+            # One that is being aborted, and takes until its time is up, is ABORTED all the same.
+            if limit.cancelled_caught and live.status is not RunStatus.ABORTING:
                 await mark_status(self._database, live, RunStatus.TIMING_OUT)
                 message = f"The Actor timed out after {live.doc['options']['timeoutSecs']} seconds"
                 return Ending(status=RunStatus.TIMED_OUT, message=message)
@@ -149,25 +153,27 @@ def _environment(live: LiveRun, command: LocalCommand, base_url: str, token: str
 
 def _platform_variables(live: LiveRun, base_url: str, token: str) -> dict[str, str]:
     doc, options, actor = live.doc, live.doc["options"], live.actor
-    timeout_s = options["timeoutSecs"]
+    timeout_s, left_s = options["timeoutSecs"], live.deadline - anyio.current_time()
     values: dict[str, object] = {
-        "ACTOR_ID": doc["actId"],
+        "ACTOR_ID": actor.id,
         "ACTOR_FULL_NAME": actor.full_name,
         "ACTOR_RUN_ID": doc["id"],
         "ACTOR_TASK_ID": doc.get("actorTaskId"),
-        "ACTOR_BUILD_ID": doc["buildId"],
-        "ACTOR_BUILD_NUMBER": doc["buildNumber"],
+        "ACTOR_BUILD_ID": actor.build_id,
+        "ACTOR_BUILD_NUMBER": actor.build_number,
         "ACTOR_BUILD_TAGS": actor.build_tag,
         "ACTOR_DEFAULT_DATASET_ID": doc["defaultDatasetId"],
         "ACTOR_DEFAULT_KEY_VALUE_STORE_ID": doc["defaultKeyValueStoreId"],
         "ACTOR_DEFAULT_REQUEST_QUEUE_ID": doc["defaultRequestQueueId"],
-        "ACTOR_INPUT_KEY": "INPUT",
+        "ACTOR_INPUT_KEY": live.input_key,
         "ACTOR_MEMORY_MBYTES": options["memoryMbytes"],
         "ACTOR_STARTED_AT": doc["startedAt"],
-        "ACTOR_TIMEOUT_AT": iso(now_ms() + timeout_s * 1000) if timeout_s else None,
+        "ACTOR_TIMEOUT_AT": iso(now_ms() + round(left_s * 1000)) if timeout_s else None,
         "ACTOR_MAX_PAID_DATASET_ITEMS": options.get("maxItems"),
         "ACTOR_MAX_TOTAL_CHARGE_USD": options.get("maxTotalChargeUsd"),
-        "ACTOR_RESTART_ON_ERROR": "1" if live.extras.get("restartOnError") else None,
+        "ACTOR_RESTART_ON_ERROR": "1" if options.get("restartOnError") else None,
+        # Served before any Actor starts: one that is told of it and cannot reach it dies at once.
+        "ACTOR_EVENTS_WEBSOCKET_URL": f"{base_url.replace('http', 'ws', 1)}/events/{doc['id']}",
         "ACTOR_PERMISSION_LEVEL": "LIMITED_PERMISSIONS",
         "APIFY_IS_AT_HOME": "1",
         "APIFY_API_BASE_URL": base_url,
@@ -197,4 +203,5 @@ _ALIASES = {
     "APIFY_MEMORY_MBYTES": "ACTOR_MEMORY_MBYTES",
     "APIFY_STARTED_AT": "ACTOR_STARTED_AT",
     "APIFY_TIMEOUT_AT": "ACTOR_TIMEOUT_AT",
+    "APIFY_ACTOR_EVENTS_WS_URL": "ACTOR_EVENTS_WEBSOCKET_URL",
 }

@@ -16,7 +16,7 @@ class InlineContext(Protocol):
 
     @property
     def input(self) -> Any:
-        """The merged and validated input; None if the Run was started without one."""
+        """The merged and validated input; None if the Run was started without one, text or bytes if it is not JSON."""
         ...
 
     async def push_items(self, items: list[Any]) -> None:

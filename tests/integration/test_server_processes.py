@@ -67,11 +67,12 @@ async def test_an_actor_sees_the_platform(api: Api, monkeypatch: pytest.MonkeyPa
         "APIFY_META_ORIGIN": "API",
         "ACTOR_STARTED_AT": run["startedAt"],
         "OWN": "value // not a comment",
+        "ACTOR_EVENTS_WEBSOCKET_URL": f"{api.server.base_url.replace('http', 'ws')}/events/{run['id']}",
     }
     assert {name: seen.get(name) for name in expected} == expected
     platform = {name: value for name, value in seen.items() if name.startswith(("APIFY_", "ACTOR_"))}
     assert "" not in platform.values()
-    assert not {"ACTOR_TASK_ID", "ACTOR_EVENTS_WEBSOCKET_URL", "APIFY_PROXY_PASSWORD"} & set(platform)
+    assert not {"ACTOR_TASK_ID", "APIFY_PROXY_PASSWORD"} & set(platform)
     assert api.server.token not in seen.values()
     assert me["username"] == "local"
     assert "plan" not in me

@@ -157,7 +157,7 @@ async def test_options_of_the_start_win_over_the_task_and_the_actor(api: Api) ->
     options = (await api.start(task, restartOnError="true", webhooks="W10=", **given)).data["options"]
     assert options == {
         "build": "0.0.1", "timeoutSecs": 7, "memoryMbytes": 512, "diskMbytes": 1024, "maxItems": 9,
-        "maxTotalChargeUsd": 1.5,
+        "maxTotalChargeUsd": 1.5, "restartOnError": True,
     }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from aiohttp import web
 from batchrun.model import JsonObject
 from batchrun.server.api.addresses import RUN_PREFIXES, run_id_of
 from batchrun.server.api.run_lists import runs_answer
-from batchrun.server.api.starting import given_options, wait_s_of
+from batchrun.server.api.starting import actor_input, given_options, wait_s_of
 from batchrun.server.auth import Caller
 from batchrun.server.call import Call, data_answer, empty_answer
 from batchrun.server.faults import Fault, request_invalid
@@ -26,8 +26,8 @@ def add_routes(table: RouteTable) -> None:
     for prefix in RUN_PREFIXES:
         table.add("GET", prefix, get_run, needs_token=False)
         table.add("POST", f"{prefix}/abort", abort_run)
-        for verb in ("metamorph", "reboot"):
-            table.add("POST", f"{prefix}/{verb}", refuse_unserved, per_s=PER_START)
+        table.add("POST", f"{prefix}/metamorph", metamorph_run, per_s=PER_START)
+        table.add("POST", f"{prefix}/reboot", reboot_run)
     one = RUN_PREFIXES[0]
     table.add("PUT", one, update_run)
     table.add("DELETE", one, delete_run)
@@ -81,8 +81,26 @@ async def delete_run(call: Call) -> web.Response:
 
 async def abort_run(call: Call) -> web.Response:
     """Abort a Run; one that has ended is shown as it is."""
-    call.query.boolean("gracefully")  # without a channel for events to the Actor, both ways are the same
-    return run_answer(call, await call.platform.runs.abort(await run_id_of(call)))
+    is_graceful = call.query.boolean("gracefully")
+    return run_answer(call, await call.platform.runs.abort(await run_id_of(call), is_graceful=is_graceful))
+
+
+async def reboot_run(call: Call) -> web.Response:
+    """Begin the work of a running Run anew."""
+    return run_answer(call, await call.platform.runs.reboot(await run_id_of(call)))
+
+
+async def metamorph_run(call: Call) -> web.Response:
+    """Turn a running Run into one of another Actor, with the body as its input."""
+    run_id, address = await run_id_of(call), call.query.text("targetActorId")
+    if address is None:
+        raise request_invalid("Parameter targetActorId is required")
+    if (actor := call.platform.catalog.find(address)) is None:
+        raise thing_missing("Actor")
+    if (build := call.query.text("build")) is not None:
+        actor.check_build(build)
+    stored_input = actor_input(call, actor, await call.body())
+    return run_answer(call, await call.platform.runs.metamorph(run_id, actor, stored_input))
 
 
 async def resurrect_run(call: Call) -> web.Response:

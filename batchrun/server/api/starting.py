@@ -13,6 +13,7 @@ from batchrun.server.catalog import Actor
 from batchrun.server.faults import Fault, input_invalid
 from batchrun.server.lifecycle import RunOrder
 from batchrun.server.live import LiveRun
+from batchrun.server.run_docs import RunOrder
 from batchrun.server.query import Query
 from batchrun.server.start_options import check_memory, decide, decode_webhooks, whole
 from batchrun.server.tables import stored_values
@@ -52,16 +53,25 @@ async def start_actor(call: Call, actor: Actor, body: bytes) -> LiveRun:
 
     Raises:
         Fault: 400, 402, 404; nothing was started.
+    return await _start(call, actor, {}, actor_input(call, actor, body))
+
+
+def actor_input(call: Call, actor: Actor, body: bytes) -> tuple[str, bytes] | None:
+    """Return content type and bytes of what is stored as the input of a Run of an Actor; None for no input.
+
+    Raises:
+        Fault: 400.
+    """
     """
     content_type = call.request.headers.get("Content-Type", "application/octet-stream")
     if actor.input_schema is None and not _is_json(content_type):
-        return await _start(call, actor, {}, (content_type, body) if body else None)
+        return (content_type, body) if body else None
     value = _parse_input(body) if body else {}
     if actor.input_schema is None:
-        return await _start(call, actor, {}, (_JSON_STORED, orjson.dumps(value)) if body else None)
+        return (_JSON_STORED, orjson.dumps(value)) if body else None
     if not isinstance(value, dict):
         raise input_invalid(f'Provided input must be object, got "{json_kind(value)}" instead.')
-    return await _start(call, actor, {}, (_JSON_STORED, orjson.dumps(_fitting(actor, value))))
+    return _JSON_STORED, orjson.dumps(_fitting(actor, value))
 
 
 async def finish_sync(call: Call, live: LiveRun) -> JsonObject:
@@ -91,6 +101,7 @@ async def _start(call: Call, actor: Actor, task: JsonObject, stored_input: tuple
     settings = call.platform.settings
     given = given_options(call.query)
     options = decide(given, task.get("options") or {}, actor, settings.default_memory_mb, settings.default_timeout_s)
+        user_id=call.platform.user_id,
     order = RunOrder(
         actor=actor,
         task_id=task.get("id"),

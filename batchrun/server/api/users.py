@@ -59,7 +59,7 @@ def _feature(name: str) -> JsonObject:
 
 async def get_limits(call: Call) -> web.Response:
     """Show the account's limits and what of them is used right now."""
-    settings, runs = call.platform.settings, call.platform.runs
+    settings, room = call.platform.settings, call.platform.room
     start_at, end_at = _month()
     limits = {
         "maxMonthlyUsageUsd": _PLENTY,
@@ -81,10 +81,10 @@ async def get_limits(call: Call) -> web.Response:
         "monthlyExternalDataTransferGbytes": 0,
         "monthlyProxySerps": 0,
         "monthlyResidentialProxyGbytes": 0,
-        "actorMemoryGbytes": runs.live_memory_mb / 1024,
+        "actorMemoryGbytes": room.memory_mb / 1024,
         "actorCount": sum(1 for _ in call.platform.catalog),
         "actorTaskCount": len(call.platform.tasks),
-        "activeActorJobCount": runs.live_count,
+        "activeActorJobCount": room.runs,
         "teamAccountSeatCount": 1,
         "scheduleCount": 0,
     }

@@ -80,6 +80,14 @@ def update(connection: Connection, doc: JsonObject) -> None:
     )
 
 
+def revive(connection: Connection, doc: JsonObject, extras: JsonObject) -> None:
+    """Keep a Run that begins again: one that had ended, or one of a server that has died."""
+    connection.execute(
+        "UPDATE runs SET status = ?, doc = ?, extras = ? WHERE id = ?",
+        (doc["status"], orjson.dumps(doc), orjson.dumps(extras), doc["id"]),
+    )
+
+
 def update_live(connection: Connection, doc: JsonObject) -> None:
     """Keep a live Run's changed state, unless its end has been kept meanwhile: that is not taken back."""
     connection.execute(

@@ -7,13 +7,13 @@ module of this package, as a bundled Actor does, must not wait for the whole eng
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from batchrun.version import __version__
+
 if TYPE_CHECKING:
     from batchrun.batch import Batch, Opening, open_batch, run_batch
     from batchrun.config import Config, load_config
-    from batchrun.errors import BatchrunError, BatchRefused, ConfigError, JobFileError, OutputError
+    from batchrun.errors import BatchRefused, BatchrunError, ConfigError, JobFileError, OutputError
     from batchrun.model import Outcome, Record, Summary
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Batch",
@@ -27,6 +27,7 @@ __all__ = [
     "OutputError",
     "Record",
     "Summary",
+    "__version__",
     "load_config",
     "open_batch",
     "run_batch",

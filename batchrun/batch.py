@@ -14,6 +14,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from batchrun.apify.client import ApifyClient
 from batchrun.apify.wire import Account
+from batchrun.children import open_children
 from batchrun.config import Config, OutputConfig
 from batchrun.engine.attempt import JobRunner, Postponed, Work
 from batchrun.engine.collect import Collector, OutputPlan
@@ -67,13 +68,21 @@ class Batch:
     Leaving the context early leaves Runs running and noted; the same batch opened again goes on with them.
     """
 
-    def __init__(self, *, opening: Opening, out_dir: Path, engine: "_Engine", children: TaskGroup) -> None:
+    def __init__(
+        self,
+        *,
+        opening: Opening,
+        out_dir: Path,
+        engine: "_Engine",
+        records: MemoryObjectReceiveStream[Record],
+        children: TaskGroup,
+    ) -> None:
         self.opening = opening
         self.out_dir = out_dir
         self.progress = engine.progress
         self._engine = engine
         self._children = children
-        self._records = engine.records
+        self._records = records
         self._is_begun = False
         self._is_stopped = False
         self._failure: BatchrunError | None = None
@@ -147,7 +156,6 @@ class _Engine:
     resumed: Sequence[Work | Postponed]
     check_all_came: Callable[[], None]
     sending: MemoryObjectSendStream[Record]
-    records: MemoryObjectReceiveStream[Record]
 
     async def run(self) -> None:
         async with self.sending, anyio.create_task_group() as children:
@@ -200,12 +208,15 @@ async def open_batch(
         source = await stack.enter_async_context(open_source(config, task.input, journal))
         resumed = await anyio.to_thread.run_sync(take_up, journal, source.job_file)
         commit = await stack.enter_async_context(open_commit(journal))
-        children = await stack.enter_async_context(anyio.create_task_group())
+        sending, records = anyio.create_memory_object_stream[Record](RECORD_BUFFER)
+        stack.callback(sending.close)
+        stack.callback(records.close)
+        children = await stack.enter_async_context(open_children())
+        stack.callback(children.cancel_scope.cancel)
         opening = await anyio.to_thread.run_sync(_opening, config, account, task, journal, source)
-        engine = _compose(config, opening, client, commit, journal, source, resumed)
-        stack.callback(engine.records.close)
-        yield Batch(opening=opening, out_dir=out_dir, engine=engine, children=children)
-        children.cancel_scope.cancel()
+        echoes = await anyio.to_thread.run_sync(journal.ledger.fact, ECHO)
+        engine = _compose(config, opening, client, commit, journal, source, resumed, sending, echoes)
+        yield Batch(opening=opening, out_dir=out_dir, engine=engine, records=records, children=children)
 
 
 def _make_directory(directory: Path) -> None:
@@ -249,8 +260,9 @@ def _compose(
     journal: Journal,
     source: FileSource,
     resumed: Sequence[Work | Postponed],
+    sending: MemoryObjectSendStream[Record],
+    echoes: bool | None,
 ) -> _Engine:
-    sending, records = anyio.create_memory_object_stream[Record](RECORD_BUFFER)
     gate = StartGate(_start_bucket(config.limits.start_rate))
     progress = Progress()
     reconciler = Reconciler(
@@ -259,7 +271,7 @@ def _compose(
         task_id=opening.task.id,
         start_horizon_s=config.limits.start_horizon_s,
         listing_lag_s=config.limits.listing_lag_s,
-        echoes=journal.ledger.fact(ECHO),
+        echoes=echoes,
     )
     runner = JobRunner(
         client=client,
@@ -291,7 +303,6 @@ def _compose(
         resumed=resumed,
         check_all_came=lambda: check_all_came(journal, config.jobs.file),
         sending=sending,
-        records=records,
     )
 
 

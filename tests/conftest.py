@@ -5,11 +5,19 @@ from collections.abc import Iterator
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 
+from batchrun.logs import silence
+
 
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, object]]:
     """Run asynchronous tests on asyncio's own loop; unit tests swap in virtual time."""
     return "asyncio", {"debug": False}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _silence() -> None:
+    """Keep the library's logs, which nobody has configured a place for, off the tests' output."""
+    silence()
 
 
 @pytest.fixture(autouse=True)

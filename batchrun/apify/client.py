@@ -21,13 +21,13 @@ import structlog
 import yarl
 from pydantic import SecretStr
 
-from batchrun import __version__
 from batchrun.apify import wire
 from batchrun.apify.throttle import Throttle
 from batchrun.errors import ApiError, ConnectFailed, NotFound, RateLimited, ServerFailed, TransportError
 from batchrun.model import DatasetId, JsonObject, Mark, Run, RunId, RunOptions, StoreId, TaskId
 from batchrun.policy.retry import Backoff
 from batchrun.policy.token_bucket import TokenBucket
+from batchrun.version import __version__
 
 #: Requests per second that the API allows for one task's list of Runs, one Run, one dataset.
 LISTING_LIMIT_PER_S = 60
@@ -239,10 +239,9 @@ class ApifyClient:
         if 200 <= answer.status < 300:
             self._account.passed()
             return answer
-        error = wire.parse_error(
+        raise wire.parse_error(
             answer.status, answer.body, answer.headers, method=method, path=path, now=datetime.now(UTC)
         )
-        raise error
 
     async def _exchange(
         self,

@@ -6,11 +6,11 @@ import traceback
 
 import typer
 
-from batchrun import __version__
 from batchrun.cli import run, serve, task, upkeep
 from batchrun.cli.exit_codes import ExitCode, exit_code_of
 from batchrun.cli.view import say
 from batchrun.errors import BatchrunError, first_error
+from batchrun.version import __version__
 
 app = typer.Typer(
     name="batchrun",

@@ -12,7 +12,7 @@ from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.loop import run_async
 from batchrun.cli.view import say
 from batchrun.logs import logging_to
-from batchrun.server import ServerSettings, open_server
+from batchrun.server import ServerSettings, load_faults, open_server
 
 
 def command(
@@ -23,6 +23,7 @@ def command(
     actors: Annotated[list[Path] | None, typer.Option(help="A directory of Actors, or one Actor; repeatable.")] = None,
     max_concurrent_runs: Annotated[int, typer.Option(min=1, help="The account's limit of concurrent Runs.")] = 25,
     max_total_memory_mb: Annotated[int, typer.Option(min=128, help="The account's limit of memory.")] = 8192,
+    faults: Annotated[Path | None, typer.Option(help="A TOML file of faults: misbehave as it says.")] = None,
 ) -> None:
     """Offer the Apify API on this machine and carry Actors out as local processes, until Ctrl-C."""
     settings = ServerSettings(
@@ -33,6 +34,7 @@ def command(
         actors=tuple(actors or ()),
         max_concurrent_runs=max_concurrent_runs,
         max_total_memory_mb=max_total_memory_mb,
+        faults=load_faults(faults) if faults is not None else None,
     )
     raise typer.Exit(run_async(_serve, settings))
 
@@ -46,6 +48,8 @@ async def _serve(settings: ServerSettings) -> ExitCode:
             if settings.token is None:
                 say(f"token    {server.token}")
             say(f"demo     {server.base_url}/demo/")
+            if settings.faults is not None:
+                say(f"faults   {len(settings.faults.fault)} from {settings.faults.source}: this server misbehaves")
             with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
                 async for _ in signals:
                     break

@@ -4,6 +4,7 @@ The start protocol, step by step: intend, POST once, bind, follow, collect, sett
 next one can happen, so that a process killed between any two of them can be followed by another.
 """
 
+import math
 import random
 import secrets
 from collections.abc import Sequence
@@ -323,4 +324,4 @@ def _total_cost(attempts: Sequence[Attempt]) -> float | None:
     """Add up what is known; an unknown cost is never counted as 0."""
     costs = [attempt.cost_usd for attempt in attempts if attempt.run_id is not None]
     known = [cost for cost in costs if cost is not None]
-    return round(sum(known), 9) if costs and len(known) == len(costs) else None
+    return math.fsum(known) if costs and len(known) == len(costs) else None

@@ -15,6 +15,7 @@ from typing import Any
 import anyio
 import orjson
 
+from batchrun.children import open_children
 from batchrun.errors import OutputError
 from batchrun.files.sink import Sink
 from batchrun.kill_points import reach
@@ -297,7 +298,7 @@ class GroupCommit:
 async def open_commit(journal: Journal, *, in_thread: bool = True) -> AsyncIterator[GroupCommit]:
     """Open a group commit; leaving it, however that happens, makes durable what was handed in."""
     commit = GroupCommit(journal, in_thread=in_thread)
-    async with anyio.create_task_group() as children:
+    async with open_children() as children:
         # Cancelled by nothing outside: what was paid for is noted before the process may end.
         children.start_soon(_run_shielded, commit)
         try:

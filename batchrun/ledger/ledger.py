@@ -356,7 +356,7 @@ class Ledger:
         return Totals(
             items=int(items),
             empty_successes=int(empty),
-            cost_usd=round(cost, 9),
+            cost_usd=cost,
             unknown_costs=int(unknown),
             open_jobs=int(open_jobs),
             live_runs=live,

@@ -105,7 +105,12 @@ class CrashBatch:
         stderr = (self.directory / "stderr.txt").open("ab")
         with stderr:
             return subprocess.Popen(
-                command, cwd=self.directory, env=environ, stdout=subprocess.DEVNULL, stderr=stderr, stdin=subprocess.DEVNULL
+                command,
+                cwd=self.directory,
+                env=environ,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                stdin=subprocess.DEVNULL,
             )
 
     def run(self, *, kill_at: str = "") -> int:
@@ -161,9 +166,7 @@ def assert_promise_kept(batch: CrashBatch, api: Api) -> None:
     assert_items_exact(batch, api, records, runs)
 
 
-def assert_items_exact(
-    batch: CrashBatch, api: Api, records: list[dict[str, Any]], runs: list[dict[str, Any]]
-) -> None:
+def assert_items_exact(batch: CrashBatch, api: Api, records: list[dict[str, Any]], runs: list[dict[str, Any]]) -> None:
     """The item file holds each settled Run's dataset, whole, in order, once."""
     collected: dict[str, list[int]] = {}
     for item in batch.items():

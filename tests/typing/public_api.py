@@ -6,12 +6,8 @@ from batchrun import Outcome, Record, Summary, load_config, open_batch, run_batc
 
 
 async def _one_by_one(file: Path) -> list[Record]:
-    failed = []
     async with open_batch(load_config(file)) as batch:
-        async for record in batch:
-            if record.outcome is not Outcome.SUCCEEDED:
-                failed.append(record)
-    return failed
+        return [record async for record in batch if record.outcome is not Outcome.SUCCEEDED]
 
 
 async def _at_once(file: Path) -> Summary:

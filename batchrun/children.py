@@ -1,0 +1,27 @@
+"""A task group for resources that own children: what the block inside raises comes out as it is."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+from anyio.abc import TaskGroup
+
+
+@asynccontextmanager
+async def open_children() -> AsyncIterator[TaskGroup]:
+    """Open a task group that waits for its children on leaving, like any other.
+
+    An error of the block alone is raised as such, not in a group: who wrote the block has never heard of the children.
+    """
+    raised: BaseException | None = None
+    try:
+        async with anyio.create_task_group() as children:
+            try:
+                yield children
+            except BaseException as error:
+                raised = error
+                raise
+    except BaseExceptionGroup as group:
+        if raised is not None and group.exceptions == (raised,):
+            raise raised from None
+        raise

@@ -1,0 +1,1 @@
+"""Measurements, bounded and on loopback only: `python -m benchmarks NAME`."""

@@ -1,0 +1,197 @@
+"""Batches against the embedded server, in this process; counts are taken at the server."""
+
+from collections import Counter
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import orjson
+import pytest
+
+from batchrun import JobFileError, Outcome, load_config, open_batch, run_batch
+from batchrun.config import Config
+from batchrun.server import InlineContext, Server, ServerSettings, open_server
+
+ACTOR = "test/worker"
+TOKEN = "test-token"
+
+
+async def work(context: InlineContext) -> None:
+    """Take as long as the input says, store its number, and fail where it says so."""
+    await anyio.sleep(context.input.get("ms", 0) / 1000)
+    await context.push_items([{"n": context.input.get("n")}])
+    await context.set_value("OUTPUT", {"seen": context.input})
+    if context.input.get("fails"):
+        context.fail(7, "told to fail")
+
+
+@asynccontextmanager
+async def _server(tmp_path: Path, **settings: Any):
+    defaults: dict[str, Any] = {"max_concurrent_runs": 500, "max_total_memory_mb": 500_000}
+    async with open_server(
+        ServerSettings(data_dir=tmp_path / "api", token=TOKEN, inline_actors={ACTOR: work}, **{**defaults, **settings})
+    ) as server:
+        yield server
+
+
+def _config(tmp_path: Path, server: Server, lines: list[Any], **flags: Any) -> Config:
+    file = tmp_path / "jobs.jsonl"
+    file.write_bytes(b"".join(line if isinstance(line, bytes) else orjson.dumps(line) + b"\n" for line in lines))
+    named = {key.replace("__", "."): value for key, value in flags.items()}
+    return load_config(
+        flags={
+            "api.base_url": server.base_url,
+            "task.actor": ACTOR,
+            "task.name": "test",
+            "jobs.file": str(file),
+            "output.dir": str(tmp_path / "out"),
+            "limits.max_concurrent_runs": 16,
+            "limits.start_rate": 2000.0,
+            "retry.backoff_s": 0.01,
+            **named,
+        },
+        environ={},
+    )
+
+
+ENVIRON = {"APIFY_TOKEN": TOKEN}
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    return [orjson.loads(line) for line in file.read_bytes().splitlines()]
+
+
+async def test_every_job_becomes_one_record_and_its_items(tmp_path):
+    """A thousand jobs make a thousand Runs, records and items, never more live than allowed, at the rate allowed."""
+    async with _server(tmp_path) as server:
+        config = _config(
+            tmp_path, server, [{"n": n} for n in range(1000)], limits__max_concurrent_runs=20, limits__start_rate=300.0
+        )
+        summary = await run_batch(config, environ=ENVIRON)
+        assert summary.outcomes == {Outcome.SUCCEEDED: 1000}
+        assert (server.runs_started, server.peak_live_runs <= 20) == (1000, True)
+        starts = list(server.start_times)
+        # 300 a second, and at most 15 (5 %) at once after a pause.
+        assert all(later - first >= (150 - 15) / 300 - 0.1 for first, later in zip(starts, starts[150:], strict=False))
+    records, items = _lines(tmp_path / "out/records.jsonl"), _lines(tmp_path / "out/items.jsonl")
+    assert sorted(item["n"] for item in items) == list(range(1000))
+    assert len({record["key"] for record in records}) == 1000
+    assert {record["outcome"] for record in records} == {"succeeded"}
+
+
+async def test_a_failed_run_is_tried_again_and_reported(tmp_path):
+    """By default a job has two attempts; its record names both, the cause, and the sum of what they cost."""
+    async with _server(tmp_path) as server:
+        config = _config(tmp_path, server, [{"n": 1, "fails": True, "@key": "bad", "@meta": {"a": [1]}}])
+        summary = await run_batch(config, environ=ENVIRON)
+        assert (summary.outcomes, server.runs_started) == ({Outcome.FAILED: 1}, 2)
+    (record,) = _lines(tmp_path / "out/records.jsonl")
+    assert (record["key"], record["meta"], record["outcome"]) == ("bad", {"a": [1]}, "failed")
+    assert [attempt["status"] for attempt in record["attempts"]] == ["FAILED", "FAILED"]
+    assert record["run"]["id"] == record["attempts"][1]["run_id"]
+    assert record["error"] == {"type": "run-failed", "message": "told to fail (exit code 7)"}
+    assert record["cost_usd"] == pytest.approx(sum(attempt["cost_usd"] for attempt in record["attempts"]))
+
+
+async def test_bad_lines_start_nothing(tmp_path):
+    """Three bad lines among a thousand are all named, and nothing is started."""
+    lines: list[Any] = [{"n": n} for n in range(1000)]
+    lines[9], lines[499], lines[999] = b"[1]\n", b"{\n", orjson.dumps({"@nope": 1}) + b"\n"
+    async with _server(tmp_path) as server:
+        with pytest.raises(JobFileError) as caught:
+            await run_batch(_config(tmp_path, server, lines), environ=ENVIRON)
+        assert server.runs_started == 0
+    assert [f"line {number}:" in str(caught.value) for number in (10, 500, 1000)] == [True] * 3
+    assert not (tmp_path / "out").exists()
+
+
+async def test_bad_lines_can_be_recorded_instead(tmp_path):
+    """With on_bad_line = "record", 997 of a thousand jobs are carried out and three are recorded as invalid."""
+    lines: list[Any] = [{"n": n} for n in range(1000)]
+    lines[9], lines[499], lines[999] = b"[1]\n", b"{\n", orjson.dumps({"@nope": 1}) + b"\n"
+    async with _server(tmp_path) as server:
+        summary = await run_batch(_config(tmp_path, server, lines, jobs__on_bad_line="record"), environ=ENVIRON)
+        assert summary.outcomes == {Outcome.SUCCEEDED: 997, Outcome.INVALID: 3}
+        assert server.runs_started == 997
+    bad = _lines(tmp_path / "out/bad_lines.jsonl")
+    assert [(line["line"], line["content"]) for line in bad] == [(10, "[1]"), (500, "{"), (1000, '{"@nope":1}')]
+
+
+async def test_records_are_yielded_once_they_are_durable(tmp_path):
+    """Iterating yields each record of this process, and each stands in the file by then."""
+    async with _server(tmp_path) as server:
+        config = _config(tmp_path, server, [{"n": n} for n in range(50)])
+        async with open_batch(config, environ=ENVIRON) as batch:
+            async for record in batch:
+                keys = {line["key"] for line in _lines(tmp_path / "out/records.jsonl")}
+                assert record.key in keys
+
+
+async def test_a_slow_consumer_slows_starts(tmp_path):
+    """While nobody takes the records, only so many Runs are started as the buffer and the slots hold."""
+    async with _server(tmp_path) as server:
+        config = _config(tmp_path, server, [{"n": n} for n in range(1000)], limits__max_concurrent_runs=4)
+        async with open_batch(config, environ=ENVIRON) as batch:
+            records = aiter(batch)
+            await anext(records)
+            while await _grew(server):
+                pass
+            assert 100 <= server.runs_started < 150
+
+
+async def _grew(server: Server) -> bool:
+    """Whether more Runs are started within a while."""
+    before = server.runs_started
+    await anyio.sleep(1)
+    return server.runs_started > before
+
+
+async def test_leaving_leaves_runs_noted_and_the_batch_goes_on(tmp_path):
+    """Left after the first record and opened again, the batch ends with one record per job and no Run twice."""
+    async with _server(tmp_path) as server:
+        config = _config(tmp_path, server, [{"n": n, "ms": 20} for n in range(100)])
+        async with open_batch(config, environ=ENVIRON) as batch:
+            async for _ in batch:
+                break
+        summary = await run_batch(config, environ=ENVIRON)
+        assert summary.outcomes == {Outcome.SUCCEEDED: 100}
+        assert server.runs_started == 100
+    assert Counter(record["line"] for record in _lines(tmp_path / "out/records.jsonl")) == Counter(range(1, 101))
+
+
+async def test_an_account_without_room_delays_jobs_and_fails_none(tmp_path):
+    """More slots than the account has Runs: refusals cost no attempt, and every job succeeds in one."""
+    async with _server(tmp_path, max_concurrent_runs=3) as server:
+        config = _config(tmp_path, server, [{"n": n, "ms": 10} for n in range(40)], limits__max_concurrent_runs=20)
+        summary = await run_batch(config, environ=ENVIRON)
+        assert summary.outcomes == {Outcome.SUCCEEDED: 40}
+        assert (server.runs_started, server.peak_live_runs) == (40, 3)
+    assert {len(record["attempts"]) for record in _lines(tmp_path / "out/records.jsonl")} == {1}
+
+
+async def test_auto_takes_what_the_account_has_free(tmp_path):
+    """`max_concurrent_runs = "auto"` is the account's limit less one that is left free."""
+    async with _server(tmp_path, max_concurrent_runs=5) as server:
+        config = _config(tmp_path, server, [{"n": 1}], limits__max_concurrent_runs="auto")
+        async with open_batch(config, environ=ENVIRON) as batch:
+            assert batch.opening.max_concurrent_runs == 4
+
+
+async def test_output_values_and_inline_items_go_into_the_record(tmp_path):
+    """Asked for, the OUTPUT value and the items stand in the record itself."""
+    async with _server(tmp_path) as server:
+        config = _config(tmp_path, server, [{"n": 5}], output__value=True, output__items="inline")
+        await run_batch(config, environ=ENVIRON)
+    (record,) = _lines(tmp_path / "out/records.jsonl")
+    assert record["output"] == {"seen": {"n": 5}}
+    assert (record["items"]["count"], record["items"]["values"]) == (1, [{"n": 5}])
+    assert (tmp_path / "out/items.jsonl").read_bytes() == b""
+
+
+async def test_the_token_is_written_nowhere(tmp_path):
+    """No file of the output directory holds the API token."""
+    async with _server(tmp_path) as server:
+        await run_batch(_config(tmp_path, server, [{"n": 1}]), environ=ENVIRON)
+    files = [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
+    assert [file for file in files if TOKEN.encode() in file.read_bytes()] == []

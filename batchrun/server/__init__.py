@@ -5,6 +5,9 @@ It shares no code with `batchrun.apify`, so that a mistake of one side cannot hi
 
 from batchrun.server.app import Server, open_server
 from batchrun.server.demo import DEMO_MODULES
+from batchrun.server.misbehaviour_config import Faults, load_faults
 from batchrun.server.settings import InlineActor, InlineContext, ServerSettings
 
-__all__ = ["DEMO_MODULES", "InlineActor", "InlineContext", "Server", "ServerSettings", "open_server"]
+__all__ = [
+    "DEMO_MODULES", "Faults", "InlineActor", "InlineContext", "Server", "ServerSettings", "load_faults", "open_server",
+]  # fmt: skip

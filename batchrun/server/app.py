@@ -126,7 +126,7 @@ async def open_server(settings: ServerSettings) -> AsyncIterator[Server]:
             )
             await runs.end_orphans()
             children.start_soon(runs.watch_memory)
-            async with _listen(platform, listener):
+            async with _listen(platform, listener, children):
                 await runs.migrate()
                 children.start_soon(runs.note_time)
                 _log.info("server_opened", base_url=base_url)
@@ -158,22 +158,23 @@ async def _open_children() -> AsyncIterator[anyio.abc.TaskGroup]:
 
 
 @asynccontextmanager
-async def _listen(platform: Platform, listener: socket.socket) -> AsyncIterator[None]:
-    server = web.Server(
-        make_handler(platform),
-        access_log=None,
-        auto_decompress=False,
-        handler_cancellation=True,
-        keepalive_timeout=_KEEP_ALIVE_S,
-    )
-    runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=_SHUTDOWN_S)
-    await runner.setup()
-    try:
-        await web.SockSite(runner, listener, backlog=_BACKLOG).start()
-        yield
-    finally:
-        with anyio.CancelScope(shield=True):
-            await runner.cleanup()
+async def _listen(platform: Platform, listener: socket.socket, children: anyio.abc.TaskGroup) -> AsyncIterator[None]:
+    with closing(listener):
+        server = web.Server(
+            make_handler(platform, children),
+            access_log=None,
+            auto_decompress=False,
+            handler_cancellation=True,
+            keepalive_timeout=_KEEP_ALIVE_S,
+        )
+        runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=_SHUTDOWN_S)
+        await runner.setup()
+        try:
+            await web.SockSite(runner, listener, backlog=_BACKLOG).start()
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                await runner.cleanup()
 
 
 def _bind(host: str, port: int) -> socket.socket:

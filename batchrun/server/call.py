@@ -1,7 +1,7 @@
 """One request as handlers see it, and the answers they give."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -10,6 +10,7 @@ from aiohttp import web
 from batchrun.model import JsonObject
 from batchrun.server.auth import Caller, token_missing
 from batchrun.server.bodies import parse_object, read_body
+from batchrun.server.misbehaviour import NO_QUIRKS, Quirks
 from batchrun.server.platform import Platform
 from batchrun.server.query import Query
 
@@ -26,10 +27,15 @@ class Call:
     #: Decoded parameters of the path.
     path: Mapping[str, str]
     query: Query
+    #: What a server that was told to misbehave does otherwise.
+    quirks: Quirks = NO_QUIRKS
+    _body: bytes | None = field(default=None, init=False, repr=False)
 
     async def body(self) -> bytes:
         """Return the decompressed body."""
-        return await read_body(self.request)
+        if self._body is None:
+            self._body = await read_body(self.request)
+        return self._body
 
     async def json_object(self) -> JsonObject:
         """Return the body as a JSON object; an empty one if there is none."""

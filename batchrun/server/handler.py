@@ -1,7 +1,9 @@
 """Every request's way in and out: route, caller, rate limit, handler; and errors as the API's envelope."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
+import anyio.abc
 import structlog
 import anyio.abc
 from aiohttp import web
@@ -21,6 +23,8 @@ from batchrun.server.api import (
 from batchrun.server.auth import Caller, token_missing
 from batchrun.server.call import Call, Route, empty_answer, error_answer
 from batchrun.server.faults import Fault
+from batchrun.server.misbehaviour import Script
+from batchrun.server.misbehaviour_answers import Misbehaviour
 from batchrun.server.platform import Platform
 from batchrun.server.query import Query
 from batchrun.server.route_table import RouteTable
@@ -42,26 +46,35 @@ _EXPOSED = ", ".join(
 )
 
 
-def make_handler(platform: Platform) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
-    """Return the handler of all requests."""
+def make_table() -> RouteTable:
+    """Return all routes that are served."""
     table = RouteTable()
     for module in (actors, datasets, demo_site, events, key_value_stores, logs, request_queues, runs, tasks, users):
         module.add_routes(table)
+    return table
+
+
+def make_handler(
+    platform: Platform, children: anyio.abc.TaskGroup
+) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
+    """Return the handler of all requests.
+
+    Args:
+        platform: what they are about.
+        children: outlives any request.
+
+    Raises:
+        ConfigError: a fault is for a route that does not exist.
+    """
+    table = make_table()
+    misbehaviour = _misbehaviour(platform, table, children)
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         if request.method == "OPTIONS":
             response: web.StreamResponse = empty_answer()
             response.headers.update(_CORS)
             return response
-        try:
-            response = await _answer(request, platform, table)
-        except Fault as fault:
-            response = error_answer(fault.status, fault.type, fault.message, fault.data)
-            response.headers.update(fault.headers)
-        except Exception:  # noqa: BLE001 - the one place where a bug becomes a 500
-            # A caller learns nothing of the inside; the path is logged without its query, which may hold a token.
-            _log.exception("request_failed", method=request.method, path=request.path)
-            response = error_answer(500, "internal-server-error", "There was an unexpected error on the server")
+        response = await _guarded(request, lambda: _answer(request, platform, table, misbehaviour))
         if not response.prepared:
             response.headers["Access-Control-Allow-Origin"] = "*"
             response.headers["Access-Control-Expose-Headers"] = _EXPOSED
@@ -70,7 +83,31 @@ def make_handler(platform: Platform) -> Callable[[web.BaseRequest], Awaitable[we
     return handle
 
 
-async def _answer(request: web.BaseRequest, platform: Platform, table: RouteTable) -> web.StreamResponse:
+def _misbehaviour(platform: Platform, table: RouteTable, children: anyio.abc.TaskGroup) -> Misbehaviour | None:
+    if platform.settings.faults is None:
+        return None
+    script = Script(platform.settings.faults)
+    script.check(table.served)
+    return Misbehaviour(script, children)
+
+
+async def _guarded(request: web.BaseRequest, work: Callable[[], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
+    """Return the work's answer, or that of what it raised."""
+    try:
+        return await work()
+    except Fault as fault:
+        response = error_answer(fault.status, fault.type, fault.message, fault.data)
+        response.headers.update(fault.headers)
+        return response
+    except Exception:  # noqa: BLE001 - the one place where a bug becomes a 500
+        # A caller learns nothing of the inside; the path is logged without its query, which may hold a token.
+        _log.exception("request_failed", method=request.method, path=request.path)
+        return error_answer(500, "internal-server-error", "There was an unexpected error on the server")
+
+
+async def _answer(
+    request: web.BaseRequest, platform: Platform, table: RouteTable, misbehaviour: Misbehaviour | None
+) -> web.StreamResponse:
     query = Query(request.rel_url.raw_query_string)
     method = _method(request, query)
     route, path = table.router.find(method, request.rel_url.raw_path)
@@ -79,7 +116,11 @@ async def _answer(request: web.BaseRequest, platform: Platform, table: RouteTabl
         raise token_missing()
     _admit(platform, route, path)
     call = Call(request=request, platform=platform, caller=caller, path=path, query=query)
-    response = await route.handler(call)
+    if misbehaviour is None:
+        response = await route.handler(call)
+    else:
+        work = partial(_guarded, request, lambda: route.handler(call))
+        response = await misbehaviour.answer(call, route, method, work)
     if not response.prepared:
         response.headers["X-RateLimit-Limit"] = str(route.per_s)
     return response

@@ -10,6 +10,8 @@ class RouteTable:
 
     def __init__(self) -> None:
         self.router: Router[Route] = Router()
+        #: Method and path of every route, in order of their addition.
+        self.served: list[tuple[str, str]] = []
 
     def add(
         self, methods: str, path: str, handler: Handler, *, per_s: int = PER_RESOURCE, needs_token: bool = True
@@ -18,3 +20,4 @@ class RouteTable:
         route = Route(handler=handler, per_s=per_s, needs_token=needs_token, path=path)
         for method in methods.split():
             self.router.add(method, path, route)
+            self.served.append((method, path))

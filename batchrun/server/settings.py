@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from batchrun.server.misbehaviour_config import Faults
+
 
 class InlineContext(Protocol):
     """What a coroutine Actor may do with its Run; no HTTP and no process stand in between."""
@@ -70,3 +72,5 @@ class ServerSettings:
     #: The time limit of such a Run; 0 means none.
     default_timeout_s: int = 3600
     max_tasks: int = 5000
+    #: What the server does wrong, on purpose; None means nothing.
+    faults: Faults | None = None

@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 
 from batchrun.logs import silence
-from batchrun.server import InlineContext, ServerSettings, open_server
+from batchrun.server import InlineContext, ServerSettings, load_faults, open_server
 
 TOKEN = "crash-test-token"
 ACTOR = "test/worker"
@@ -25,7 +25,7 @@ async def work(context: InlineContext) -> None:
         context.fail(1, "told to fail")
 
 
-async def serve(data_dir: Path, port: int) -> None:
+async def serve(data_dir: Path, port: int, faults: Path | None = None) -> None:
     """Serve until the process is killed."""
     silence()
     settings = ServerSettings(
@@ -35,6 +35,7 @@ async def serve(data_dir: Path, port: int) -> None:
         inline_actors={ACTOR: work},
         max_concurrent_runs=1000,
         max_total_memory_mb=1_000_000,
+        faults=load_faults(faults) if faults is not None else None,
     )
     async with open_server(settings) as server:
         sys.stdout.write(f"{server.base_url}\n")
@@ -43,4 +44,4 @@ async def serve(data_dir: Path, port: int) -> None:
 
 
 if __name__ == "__main__":
-    anyio.run(serve, Path(sys.argv[1]), int(sys.argv[2]))
+    anyio.run(serve, Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]) if sys.argv[3:] else None)

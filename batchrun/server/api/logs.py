@@ -1,5 +1,7 @@
 """Logs of Runs: whole, or streamed while the Run lives."""
 
+from collections.abc import AsyncIterator
+
 import anyio
 from aiohttp import web
 
@@ -30,24 +32,28 @@ async def get_log(call: Call) -> web.StreamResponse:
     run_id = address or await run_id_of(call)
     await call.platform.runs.read(run_id)
     headers = {"Content-Disposition": f'attachment; filename="{run_id}.log"'} if call.query.boolean("download") else {}
-    return await _send_log(call, run_id, headers, is_followed=call.query.boolean("stream"))
-
-
-async def _send_log(call: Call, run_id: str, headers: dict[str, str], *, is_followed: bool) -> web.StreamResponse:
+    lines = _lines(call, run_id, is_followed=call.query.boolean("stream"))
+    if call.quirks.is_whole:
+        return raw_answer(b"".join([body async for body in lines]), content_type=_TEXT, headers=headers)
     response = web.StreamResponse(headers={**headers, "Content-Type": _TEXT})
     await response.prepare(call.request)
+    async for body in lines:
+        await response.write(body)
+    await response.write_eof()
+    return response
+
+
+async def _lines(call: Call, run_id: str, *, is_followed: bool) -> AsyncIterator[bytes]:
     sent = 0
     while True:
         live = call.platform.runs.find_live(run_id)
         grown = live.log_grown if live is not None else None
         chunks = await call.platform.database.read(runs.read_log, run_id, sent, _CHUNKS_AT_ONCE)
         for number, body in chunks:
-            await response.write(body)
+            yield body
             sent = number
         if not chunks and (grown is None or not is_followed):
             break
         if not chunks and grown is not None:
             with anyio.move_on_after(_LOOK_AGAIN_S):
                 await grown.wait()
-    await response.write_eof()
-    return response

@@ -7,6 +7,7 @@ from aiohttp import web
 from batchrun.model import JsonObject, RunStatus
 from batchrun.server.call import Call, page_answer
 from batchrun.server.faults import thing_missing, value_invalid
+from batchrun.server.ids import now_ms
 from batchrun.server.tables import runs
 from batchrun.server.tables.runs import RunFilter
 
@@ -20,10 +21,18 @@ _STATUSES = frozenset(status.value for status in RunStatus)
 async def runs_answer(call: Call, run_filter: RunFilter) -> web.Response:
     """Answer with a page of the Runs that match, in the short form."""
     offset, limit, is_descending = call.query.page()
-    total, docs = await call.platform.database.read(
-        runs.page, replace(run_filter, statuses=statuses_of(call)), offset, limit, is_descending
-    )
+    chosen = replace(_lagging(call, run_filter), statuses=statuses_of(call))
+    total, docs = await call.platform.database.read(runs.page, chosen, offset, limit, is_descending)
     return page_answer([_short(doc) for doc in docs], total, offset, limit, is_descending=is_descending)
+
+
+def _lagging(call: Call, run_filter: RunFilter) -> RunFilter:
+    """Leave out young Runs, if the server was told to."""
+    if not call.quirks.list_lag_s:
+        return run_filter
+    shown_ms = now_ms() - round(call.quirks.list_lag_s * 1000)
+    before_ms = run_filter.started_before_ms
+    return replace(run_filter, started_before_ms=shown_ms if before_ms is None else min(before_ms, shown_ms))
 
 
 def statuses_of(call: Call) -> tuple[str, ...]:

@@ -1,0 +1,297 @@
+"""What a server can be told to do wrong: the faults of a TOML file as validated values.
+
+    seed = 1
+    [[fault]]
+    kind = "drop_answer"
+    routes = ["starts"]
+    probability = 0.05
+
+Owns names, kinds, bounds and defaults of faults; knows nothing of HTTP and decides nothing.
+"""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from batchrun.errors import ConfigError
+
+_METHODS = frozenset({"*", "GET", "POST", "PUT", "DELETE"})
+_STARTS = (
+    "POST /v2/actor-tasks/*/runs",
+    "POST /v2/actors/*/runs",
+    "POST /v2/acts/*/runs",
+    *(
+        f"* /v2/{collection}/*/{verb}"
+        for collection in ("actor-tasks", "actors", "acts")
+        for verb in ("run-sync", "run-sync-get-dataset-items")
+    ),
+)
+_RUN_LISTS = ("GET /v2/actor-runs", "GET /v2/actor-tasks/*/runs", "GET /v2/actors/*/runs", "GET /v2/acts/*/runs")
+#: Names for groups of routes that are often meant.
+ROUTE_NAMES = {
+    "all": ("* /v2/**",),
+    "reads": ("GET /v2/**",),
+    "writes": ("POST /v2/**", "PUT /v2/**", "DELETE /v2/**"),
+    "starts": _STARTS,
+    "run-lists": _RUN_LISTS,
+    "runs": ("GET /v2/actor-runs/*",),
+    "items": ("GET /v2/datasets/*/items", "GET /v2/actor-runs/*/dataset/items"),
+}
+
+
+def names_route(pattern: str, method: str, template: str) -> bool:
+    """Return whether a pattern ("GET /v2/actor-runs/*") means a route of the server, given by its template.
+
+    `*` and `{anything}` stand for any one segment, a last `**` for all that follows, `*` as a method for any.
+    """
+    wanted_method, _, path = pattern.partition(" ")
+    if wanted_method not in ("*", method):
+        return False
+    wanted, segments = path.strip("/").split("/"), template.strip("/").split("/")
+    if wanted[-1] == "**":
+        wanted = wanted[:-1]
+        segments = segments[: len(wanted)]
+    return len(wanted) == len(segments) and all(map(_fits, wanted, segments))
+
+
+def _fits(wanted: str, segment: str) -> bool:
+    return wanted == "*" or wanted.startswith("{") or wanted == segment
+
+
+def _checked_route(text: str) -> str:
+    method, _, path = text.partition(" ")
+    if text not in ROUTE_NAMES and (method not in _METHODS or not path.startswith("/v2")):
+        names = ", ".join(ROUTE_NAMES)
+        raise ValueError(f'must be a method and a path, like "GET /v2/actor-runs/*", or one of {names}')
+    return text
+
+
+_Routes = Annotated[list[Annotated[str, AfterValidator(_checked_route)]], Field(min_length=1)]
+_Seconds = Annotated[float, Field(gt=0)]
+_Count = Annotated[int, Field(ge=1)]
+
+
+class Fault(BaseModel):
+    """What all faults have in common: which requests they strike, and how often."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    kind: str
+    #: Names of ROUTE_NAMES, or patterns for `names_route`.
+    routes: _Routes = ["all"]
+    #: Of each request that matches.
+    probability: Annotated[float, Field(ge=0, le=1)] = 1.0
+    #: At most so many times.
+    count: _Count | None = None
+    #: So many matching requests are let through first.
+    after: Annotated[int, Field(ge=0)] = 0
+    #: Whether requests of Actors at work are struck too.
+    actors: bool = False
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The routes as patterns."""
+        return tuple(pattern for route in self.routes for pattern in ROUTE_NAMES.get(route, (route,)))
+
+    def names(self, method: str, template: str) -> bool:
+        """Return whether the fault is for a route."""
+        return any(names_route(pattern, method, template) for pattern in self.patterns)
+
+
+class Refusal(Fault):
+    """A fault that takes the place of the effect: nothing happens."""
+
+
+class ResetBefore(Refusal):
+    """The connection is reset, nothing has happened."""
+
+    kind: Literal["reset_before"]
+
+
+class ErrorBefore(Refusal):
+    """An error is answered, nothing has happened."""
+
+    kind: Literal["error_before"]
+    status: Annotated[int, Field(ge=400, le=599)] = 503
+    type: str = "internal-server-error"
+
+
+class RateLimit(Refusal):
+    """429, nothing has happened."""
+
+    kind: Literal["rate_limit"]
+    #: Sent as `Retry-After`, if given.
+    retry_after_s: Annotated[int, Field(ge=0)] | None = None
+    #: Once it strikes, so many matching requests in a row are refused.
+    burst: _Count = 1
+
+
+class Capacity(Refusal):
+    """The account has no room for another Run, it is said; nothing was started."""
+
+    kind: Literal["capacity"]
+    routes: _Routes = ["starts"]
+    type: Literal["actor-memory-limit-exceeded", "concurrent-runs-limit-exceeded"] = "concurrent-runs-limit-exceeded"
+    #: The platform has been seen to use either.
+    status: Literal[402, 400] = 402
+
+
+class Fresh404(Refusal):
+    """A Run is not found for a while after its start."""
+
+    kind: Literal["fresh_404"]
+    routes: _Routes = ["runs"]
+    seconds: _Seconds
+
+
+class Latency(Fault):
+    """The answer takes longer: by a fixed time, or one of a Pareto distribution (most short, a few very long)."""
+
+    kind: Literal["latency"]
+    #: The whole of a fixed latency, the least of a Pareto one.
+    seconds: _Seconds
+    distribution: Literal["fixed", "pareto"] = "fixed"
+    #: Of the Pareto distribution: the smaller, the longer the tail; and where the tail is cut off.
+    shape: Annotated[float, Field(gt=0)] = 1.5
+    max_seconds: _Seconds = 30.0
+    #: Before the effect, which takes place even if the caller has hung up meanwhile; or after it.
+    where: Literal["before", "after"] = "before"
+
+
+class ListLag(Fault):
+    """New Runs are missing from lists for a while."""
+
+    kind: Literal["list_lag"]
+    routes: _Routes = ["run-lists"]
+    seconds: _Seconds
+
+
+class NoEcho(Fault):
+    """A Run that is started does not show who has started it: its `meta.userAgent` stays null."""
+
+    kind: Literal["no_echo"]
+    routes: _Routes = ["starts"]
+
+
+class Spoiler(Fault):
+    """A fault of the answer: the effect took place."""
+
+
+class DropAnswer(Spoiler):
+    """The connection is reset after the effect took place."""
+
+    kind: Literal["drop_answer"]
+
+
+class ErrorAfter(Spoiler):
+    """An error is answered after the effect took place."""
+
+    kind: Literal["error_after"]
+    status: Annotated[int, Field(ge=400, le=599)] = 502
+    type: str = "internal-server-error"
+
+
+class Truncate(Spoiler):
+    """The body ends too early for its Content-Length."""
+
+    kind: Literal["truncate"]
+    #: This part of the body is sent.
+    keep: Annotated[float, Field(ge=0, lt=1)] = 0.5
+
+
+class Garbage(Spoiler):
+    """The status is right, the body is not JSON."""
+
+    kind: Literal["garbage"]
+    body: str = "<html><body>Please wait</body></html>"
+
+
+class SlowBody(Spoiler):
+    """The body trickles."""
+
+    kind: Literal["slow_body"]
+    chunk_bytes: _Count = 16
+    #: Between two chunks.
+    pause_s: _Seconds = 0.05
+
+
+AnyFault = Annotated[
+    ResetBefore
+    | ErrorBefore
+    | RateLimit
+    | Capacity
+    | Fresh404
+    | Latency
+    | ListLag
+    | NoEcho
+    | DropAnswer
+    | ErrorAfter
+    | Truncate
+    | Garbage
+    | SlowBody,
+    Field(discriminator="kind"),
+]
+KINDS = tuple(get_args(kind.model_fields["kind"].annotation)[0] for kind in get_args(get_args(AnyFault)[0]))
+
+
+class Faults(BaseModel):
+    """All faults of a server, and the seed that makes them repeatable."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    seed: int = 0
+    fault: list[AnyFault] = []
+    #: Where they were read from, for messages.
+    source: Path | None = None
+
+
+def load_faults(file: Path) -> Faults:
+    """Read faults from a TOML file.
+
+    Raises:
+        ConfigError: naming the file and the key.
+    """
+    try:
+        values = tomllib.loads(file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"cannot be read: {error}", file=file) from error
+    return parse_faults(values, file)
+
+
+def parse_faults(values: dict[str, Any], file: Path | None = None) -> Faults:
+    """Return faults from a TOML table.
+
+    Raises:
+        ConfigError: naming the key, and the file if there is one.
+    """
+    if "source" in values:
+        raise ConfigError("is not a known key", key="source", file=file)
+    try:
+        return Faults.model_validate({**values, "source": file})
+    except ValidationError as error:
+        finding = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        key, problem = _explained(finding["type"], finding["msg"], finding["loc"], values)
+        raise ConfigError(problem, key=key or None, file=file) from None
+
+
+def _explained(code: str, message: str, location: tuple[int | str, ...], values: dict[str, Any]) -> tuple[str, str]:
+    """Return the dotted key of a finding and what is wrong with it."""
+    # Behind the fault's number pydantic names the kind, which is no part of the key.
+    path = [*location[:2], *location[3:]] if location[0] == "fault" else [*location]
+    key = ".".join(map(str, path))
+    if code == "union_tag_invalid":
+        return f"{key}.kind", f"is not a known kind of fault{_kinds_like(values['fault'][location[1]]['kind'])}"
+    if code == "union_tag_not_found":
+        return f"{key}.kind", f"is missing; a fault has one of the kinds {', '.join(KINDS)}"
+    if code == "extra_forbidden":
+        return key, "is not a known key"
+    problem = "is missing" if code == "missing" else message.removeprefix("Value error, ")
+    return key, problem.replace("Input", "the value")
+
+
+def _kinds_like(given: object) -> str:
+    close = difflib.get_close_matches(str(given), KINDS, n=1)
+    return f"; did you mean {close[0]}?" if close else f" (known are {', '.join(KINDS)})"

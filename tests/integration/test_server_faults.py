@@ -1,0 +1,281 @@
+"""The server misbehaves as it is told: what the caller sees, and what the server itself says happened."""
+
+import io
+import itertools
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import anyio
+import orjson
+import pytest
+
+from batchrun.errors import ConfigError
+from batchrun.server import InlineContext
+from batchrun.server.misbehaviour_config import parse_faults
+from tests.support.server_api import ACTORS, Answer, Api, open_api
+
+Opens = Callable[..., AbstractAsyncContextManager[tuple[Api, str]]]
+
+
+@pytest.fixture
+def opens(tmp_path: Path) -> Opens:
+    """Open a new server with faults; gives it with a task."""
+    numbers = itertools.count()
+
+    @asynccontextmanager
+    async def opened(*faults: dict[str, Any], **settings: Any) -> AsyncIterator[tuple[Api, str]]:
+        parsed = parse_faults({"seed": 1, "fault": list(faults)})
+        async with open_api(
+            tmp_path / f"server-{next(numbers)}", faults=parsed, is_rate_limited=False, **settings
+        ) as api:
+            yield api, await api.create_task(name="faulty")
+
+    return opened
+
+
+async def _send(api: Api, method: str, path: str, body: Any = None) -> aiohttp.ClientResponse:
+    """Send a request on a connection of its own; aiohttp retries none of them."""
+    raw = io.BytesIO(orjson.dumps(body)) if body is not None else None
+    headers = {"Authorization": f"Bearer {api.server.token}", "Content-Type": "application/json", "User-Agent": "me"}
+    async with (
+        aiohttp.ClientSession(api.server.base_url, connector=aiohttp.TCPConnector(force_close=True)) as session,
+        session.request(method, path, data=raw, headers=headers) as response,
+    ):
+        await response.read()
+        return response
+
+
+async def _start(api: Api, task: str) -> aiohttp.ClientResponse:
+    return await _send(api, "POST", f"/v2/actor-tasks/{task}/runs", {"n": 1})
+
+
+async def _runs(api: Api) -> list[Any]:
+    return list((await api.get("/v2/actor-runs")).data["items"])
+
+
+async def _until_listed(api: Api) -> list[Any]:
+    with anyio.fail_after(10):
+        while not (runs := await _runs(api)):  # noqa: ASYNC110 - the server tells nobody when it shows a Run
+            await anyio.sleep(0.01)
+    return runs
+
+
+async def _refused(api: Api, task: str) -> Answer:
+    answer = await api.start(task, {"n": 1})
+    assert await _runs(api) == []
+    assert api.server.runs_started == 0
+    return answer
+
+
+async def test_an_answer_is_dropped_after_the_effect(opens):
+    """The caller sees a reset; the Run exists, once, and ends as ever."""
+    async with opens({"kind": "drop_answer", "routes": ["starts"], "count": 1}) as (api, task):
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await _start(api, task)
+        (run,) = await _runs(api)
+        assert (await api.finish(run["id"]))["status"] == "SUCCEEDED"
+        assert (await _start(api, task)).status == 201
+
+
+async def test_a_dropped_answer_is_a_reset_on_the_wire(opens):
+    """Not an orderly end: the socket itself says ECONNRESET."""
+    async with opens({"kind": "drop_answer", "routes": ["starts"]}) as (api, task):
+        host, _, port = api.server.base_url.removeprefix("http://").rpartition(":")
+        async with await anyio.connect_tcp(host, int(port)) as stream:
+            request = f"POST /v2/actor-tasks/{task}/runs?token={api.server.token} HTTP/1.1\r\nHost: x\r\n\r\n"
+            await stream.send(request.encode())
+            with pytest.raises(anyio.BrokenResourceError) as caught:
+                await stream.receive()
+        assert isinstance(caught.value.__cause__, ConnectionResetError)
+
+
+async def test_a_connection_is_reset_before_the_effect(opens):
+    """The caller sees the same; nothing was started."""
+    async with opens({"kind": "reset_before", "routes": ["starts"]}) as (api, task):
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await _start(api, task)
+        assert await _runs(api) == []
+
+
+@pytest.mark.parametrize(("status", "is_json"), [(500, True), (502, False), (503, True)])
+async def test_an_error_is_answered_after_the_effect(opens, status, is_json):
+    """5xx, as the API or as a gateway words it, and a Run all the same."""
+    fault = {"kind": "error_after", "routes": ["starts"], "status": status}
+    async with opens(fault) as (api, task):
+        answer = await api.start(task, {"n": 1})
+        assert answer.status == status
+        assert isinstance(answer.body, dict) is is_json
+        assert len(await _runs(api)) == 1
+
+
+@pytest.mark.parametrize("status", [500, 503])
+async def test_an_error_is_answered_before_the_effect(opens, status):
+    """The same answer, and no Run."""
+    async with opens({"kind": "error_before", "routes": ["starts"], "status": status}) as (api, task):
+        answer = await _refused(api, task)
+        assert (answer.status, answer.error_type) == (status, "internal-server-error")
+
+
+async def test_a_rate_limit_refuses_in_bursts(opens):
+    """429 in a row, with Retry-After if told; then starts work again."""
+    fault = {"kind": "rate_limit", "routes": ["starts"], "burst": 3, "count": 3, "retry_after_s": 7}
+    async with opens(fault) as (api, task):
+        answers = [await api.start(task, {"n": 1}) for _ in range(4)]
+        assert [answer.status for answer in answers] == [429, 429, 429, 201]
+        assert (answers[0].error_type, answers[0].headers["Retry-After"]) == ("rate-limit-exceeded", "7")
+        assert len(await _runs(api)) == 1
+    async with opens({"kind": "rate_limit", "routes": ["starts"]}) as (api, task):
+        assert "Retry-After" not in (await api.start(task)).headers
+
+
+@pytest.mark.parametrize("status", [402, 400])
+@pytest.mark.parametrize("error_type", ["actor-memory-limit-exceeded", "concurrent-runs-limit-exceeded"])
+async def test_the_account_is_said_to_be_full(opens, status, error_type):
+    """Either type with either status, on starts only."""
+    async with opens({"kind": "capacity", "type": error_type, "status": status}) as (api, task):
+        answer = await _refused(api, task)
+        assert (answer.status, answer.error_type) == (status, error_type)
+        assert (await api.get(f"/v2/actor-tasks/{task}")).status == 200
+
+
+async def test_latency_before_the_effect_outlives_its_caller(opens):
+    """Who hangs up while the platform is slow has started a Run nevertheless, later."""
+    async with opens({"kind": "latency", "routes": ["starts"], "seconds": 0.2}) as (api, task):
+        with anyio.move_on_after(0.05) as hung_up:
+            await _start(api, task)
+        assert hung_up.cancelled_caught
+        assert await _runs(api) == []
+        runs = await _until_listed(api)
+        assert (await api.finish(runs[0]["id"]))["status"] == "SUCCEEDED"
+        stored = await api.get(f"/v2/key-value-stores/{runs[0]['defaultKeyValueStoreId']}/records/INPUT")
+        assert stored.body == {"n": 1}
+
+
+async def test_latency_after_the_effect_only_keeps_the_answer_back(opens):
+    """The Run is there while its starter still waits."""
+    fault = {"kind": "latency", "routes": ["starts"], "seconds": 3600.0, "where": "after"}
+    async with opens(fault) as (api, task), anyio.create_task_group() as children:
+        children.start_soon(_start, api, task)
+        await _until_listed(api)
+        children.cancel_scope.cancel()
+
+
+async def test_a_late_request_is_answered_as_ever(opens):
+    """Latency before the effect changes neither errors nor answers."""
+    async with opens({"kind": "latency", "seconds": 0.001}) as (api, task):
+        assert (await api.start(task, {"n": 1})).status == 201
+        assert (await api.get("/v2/actor-tasks/nosuchtask")).error_type == "record-not-found"
+
+
+async def test_a_body_is_cut_short(opens):
+    """The length is announced in full, part of it comes; the effect took place."""
+    async with opens({"kind": "truncate", "routes": ["starts"], "count": 1}) as (api, task):
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await _start(api, task)
+        assert len(await _runs(api)) == 1
+        assert (await _start(api, task)).status == 201
+
+
+async def test_a_body_is_not_json(opens):
+    """The status is right, the body is a web page."""
+    async with opens({"kind": "garbage", "routes": ["starts", "runs"]}) as (api, task):
+        started = await api.start(task, {"n": 1})
+        (run,) = await _runs(api)
+        shown = await api.get(f"/v2/actor-runs/{run['id']}")
+        assert (started.status, shown.status) == (201, 200)
+        assert started.body == shown.body == b"<html><body>Please wait</body></html>"
+
+
+async def test_a_slow_body_is_a_whole_one(opens):
+    """It trickles, and is what it should be."""
+    fault = {"kind": "slow_body", "routes": ["items"], "chunk_bytes": 5, "pause_s": 0.001}
+    async with opens(fault) as (api, task):
+        run = (await api.start(task, {"text": "ü" * 50}, waitForFinish=60)).data
+        answer = await api.get(f"/v2/datasets/{run['defaultDatasetId']}/items")
+        assert answer.body == [{"text": "ü" * 50}]
+        assert answer.headers["X-Apify-Pagination-Total"] == "1"
+
+
+async def test_answers_that_are_streamed_otherwise_are_spoilt_too(opens):
+    """Large pages of items and logs come in one piece when they are to suffer."""
+    fault = {"kind": "truncate", "routes": ["items", "GET /v2/logs/*"], "keep": 0}
+
+    async def push(context: InlineContext) -> None:
+        await context.push_items([{"n": n} for n in range(1500)])
+        await context.log("here")
+
+    async with opens(fault, inline_actors={"test/push": push}) as (api, _):
+        task = await api.create_task("test/push", name="many")
+        run = (await api.start(task, waitForFinish=60)).data
+        for path in (f"/v2/datasets/{run['defaultDatasetId']}/items", f"/v2/logs/{run['id']}?stream=1"):
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await _send(api, "GET", path)
+
+
+async def test_new_runs_are_missing_from_lists(opens):
+    """Read by its id a Run is there; lists and their totals show it once it is old enough."""
+    async with opens({"kind": "list_lag", "seconds": 3600.0, "count": 2}) as (api, task):
+        run = (await api.start(task, waitForFinish=60)).data
+        listed = [(await api.get(path)).data for path in ("/v2/actor-runs", f"/v2/actor-tasks/{task}/runs")]
+        assert [(page["total"], page["items"]) for page in listed] == [(0, [])] * 2
+        assert (await api.get(f"/v2/actor-runs/{run['id']}")).status == 200
+        assert [each["id"] for each in await _runs(api)] == [run["id"]]
+    async with opens({"kind": "list_lag", "seconds": 0.05}) as (api, task):
+        await api.start(task)
+        await _until_listed(api)
+
+
+async def test_a_fresh_run_is_not_found_at_first(opens):
+    """404 as for an unknown id, then the Run; lists know it all the while."""
+    async with opens({"kind": "fresh_404", "seconds": 3600.0, "count": 2}) as (api, task):
+        run = (await api.start(task, waitForFinish=60)).data
+        answers = [await api.get(f"/v2/actor-runs/{run['id']}") for _ in range(3)]
+        assert [answer.status for answer in answers] == [404, 404, 200]
+        assert answers[0].error_type == "record-not-found"
+        assert [each["id"] for each in await _runs(api)] == [run["id"]]
+
+
+async def test_a_starter_is_not_shown(opens):
+    """meta.userAgent is null for the Run's whole life, in the answer to its start too."""
+    async with opens({"kind": "no_echo", "count": 1}) as (api, task):
+        runs = [(await api.start(task, headers={"User-Agent": "me"})).data for _ in range(2)]
+        assert [run["meta"]["userAgent"] for run in runs] == [None, "me"]
+        assert (await api.finish(runs[0]["id"]))["meta"]["userAgent"] is None
+
+
+async def test_actors_and_the_demo_site_are_spared(opens):
+    """An SDK Actor ends well on a server that answers nobody else; pages are served."""
+    fault = {"kind": "error_before", "after": 2}
+    async with opens(fault, actors=(ACTORS,)) as (api, _):
+        started = await api.send("POST", "/v2/actors/local~sdk/runs?waitForFinish=60", {"count": 2})
+        assert (started.status, started.data["status"]) == (201, "SUCCEEDED")
+        assert (await api.get("/demo")).status == 200
+        assert (await api.get("/v2/users/me")).status == 503
+
+
+async def test_refused_callers_do_not_move_the_dice(opens):
+    """Wrong tokens, unknown paths and other routes leave the sequence as it is."""
+    fault = {"kind": "error_before", "routes": ["starts"], "probability": 0.5}
+    seen = []
+    for noise in (False, True):
+        async with opens(fault) as (api, task):
+            statuses = []
+            for _ in range(20):
+                if noise:
+                    await api.send("POST", f"/v2/actor-tasks/{task}/runs", token="wrong")
+                    await api.get("/v2/nothing")
+                    await api.get(f"/v2/actor-tasks/{task}")
+                statuses.append((await api.start(task, {"n": 1})).status)
+        seen.append(statuses)
+    assert seen[0] == seen[1]
+    assert set(seen[0]) == {201, 503}
+
+
+async def test_a_fault_for_a_route_that_is_not_served_is_refused(opens):
+    """The server does not open on a misspelt route."""
+    with pytest.raises(ConfigError, match=r"fault\.0\.routes: no route that is served matches GET /v2/actor-rums"):
+        async with opens({"kind": "drop_answer", "routes": ["GET /v2/actor-rums"]}):
+            pass

@@ -5,7 +5,6 @@ from functools import partial
 
 import anyio.abc
 import structlog
-import anyio.abc
 from aiohttp import web
 
 from batchrun.server.api import (

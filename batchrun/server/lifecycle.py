@@ -19,7 +19,7 @@ from batchrun.server import prices, process_groups
 from batchrun.server.catalog import Actor, Catalog, LocalCommand
 from batchrun.server.database import Database
 from batchrun.server.faults import Fault, thing_missing
-from batchrun.server.ids import iso, new_id, now_ms
+from batchrun.server.ids import iso, now_ms
 from batchrun.server.inline import run_inline
 from batchrun.server.live import Ending, LiveRun, append_log, mark_status
 from batchrun.server.processes import ProcessRunner

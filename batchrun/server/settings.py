@@ -72,5 +72,9 @@ class ServerSettings:
     #: The time limit of such a Run; 0 means none.
     default_timeout_s: int = 3600
     max_tasks: int = 5000
+    #: How long a Run that is aborted gracefully may go on. Source: the API reference.
+    abort_grace_s: float = 30
+    #: How long Actors that listen are given to save their state when the server closes.
+    migration_notice_s: float = 1
     #: What the server does wrong, on purpose; None means nothing.
     faults: Faults | None = None

@@ -10,7 +10,7 @@ from batchrun.server.api.run_lists import runs_answer
 from batchrun.server.api.starting import actor_input, given_options, wait_s_of
 from batchrun.server.auth import Caller
 from batchrun.server.call import Call, data_answer, empty_answer
-from batchrun.server.faults import Fault, request_invalid
+from batchrun.server.faults import Fault, request_invalid, thing_missing
 from batchrun.server.rate_limits import PER_START
 from batchrun.server.route_table import RouteTable
 from batchrun.server.tables.runs import RunFilter

@@ -11,10 +11,9 @@ from batchrun.server.bodies import json_kind
 from batchrun.server.call import Call, raw_answer
 from batchrun.server.catalog import Actor
 from batchrun.server.faults import Fault, input_invalid
-from batchrun.server.lifecycle import RunOrder
 from batchrun.server.live import LiveRun
-from batchrun.server.run_docs import RunOrder
 from batchrun.server.query import Query
+from batchrun.server.run_docs import RunOrder
 from batchrun.server.start_options import check_memory, decide, decode_webhooks, whole
 from batchrun.server.tables import stored_values
 
@@ -53,6 +52,7 @@ async def start_actor(call: Call, actor: Actor, body: bytes) -> LiveRun:
 
     Raises:
         Fault: 400, 402, 404; nothing was started.
+    """
     return await _start(call, actor, {}, actor_input(call, actor, body))
 
 
@@ -61,7 +61,6 @@ def actor_input(call: Call, actor: Actor, body: bytes) -> tuple[str, bytes] | No
 
     Raises:
         Fault: 400.
-    """
     """
     content_type = call.request.headers.get("Content-Type", "application/octet-stream")
     if actor.input_schema is None and not _is_json(content_type):
@@ -101,8 +100,8 @@ async def _start(call: Call, actor: Actor, task: JsonObject, stored_input: tuple
     settings = call.platform.settings
     given = given_options(call.query)
     options = decide(given, task.get("options") or {}, actor, settings.default_memory_mb, settings.default_timeout_s)
-        user_id=call.platform.user_id,
     order = RunOrder(
+        user_id=call.platform.user_id,
         actor=actor,
         task_id=task.get("id"),
         build=options["build"],

@@ -1,0 +1,269 @@
+"""Attempts in doubt: found by their mark alone, or certain to have started nothing, or left in doubt."""
+
+from datetime import UTC, datetime, timedelta
+
+import anyio
+import pytest
+
+from batchrun.engine.reconcile import Reconciler, StillInDoubt
+from batchrun.errors import BatchRefused
+from batchrun.model import Attempt, AttemptState, JobId, JobKey, Mark, Run, RunId
+from tests.support.memory_ledger import MemoryLedger
+from tests.support.scripted_api import TASK, Plan, ScriptedApi, api_error
+
+HORIZON_S, LAG_S = 60.0, 5.0
+
+
+class Doubts:
+    """A reconciler, and what became of the marks it was asked about: a Run's id, "none", "doubt" or an error."""
+
+    def __init__(self, api: ScriptedApi, *, echoes: bool | None = True, ledger: MemoryLedger | None = None) -> None:
+        self.api = api
+        self.ledger = ledger or MemoryLedger()
+        self.reconciler = Reconciler(
+            api, self.ledger, task_id=TASK, start_horizon_s=HORIZON_S, listing_lag_s=LAG_S, echoes=echoes
+        )
+        self.found: dict[str, str] = {}
+        self.at: dict[str, float] = {}
+
+    async def ask(self, mark: str) -> None:
+        """Resolve one mark, intended a moment ago."""
+        intended_at = datetime.now(UTC) + timedelta(seconds=anyio.current_time() - 1)
+        try:
+            run = await self.reconciler.resolve(Mark(mark), JobKey(mark), intended_at)
+            self.found[mark] = run.id if run is not None else "none"
+        except StillInDoubt:
+            self.found[mark] = "doubt"
+        except BatchRefused:
+            self.found[mark] = "refused"
+        self.at[mark] = anyio.current_time()
+
+    async def resolve(self, *marks: str) -> dict[str, str]:
+        """Resolve marks together; return what became of each."""
+        async with anyio.create_task_group() as listing:
+            listing.start_soon(self.reconciler.run)
+            async with anyio.create_task_group() as asking:
+                for mark in marks:
+                    asking.start_soon(self.ask, mark)
+            listing.cancel_scope.cancel()
+        return self.found
+
+
+def agent(mark: str) -> str:
+    """Return the User-Agent that a start with this mark sends."""
+    return f"batchrun/1.0 ({mark})"
+
+
+async def test_a_run_is_recognised_by_its_mark() -> None:
+    """Among Runs of other attempts and other clients, the mark tells ours."""
+    api = ScriptedApi()
+    api.add_run(user_agent=agent("other"))
+    ours = api.add_run(user_agent=agent("mine"))
+    api.add_run(user_agent="apify-client/3")
+    assert await Doubts(api).resolve("mine") == {"mine": ours}
+
+
+async def test_one_listing_serves_all_that_are_in_doubt() -> None:
+    """Fifty attempts in doubt cost one listing of two pages and one read per Run."""
+    api = ScriptedApi()
+    runs = {f"m-{n:02d}": api.add_run(user_agent=agent(f"m-{n:02d}")) for n in range(50)}
+    assert await Doubts(api).resolve(*runs) == runs
+    assert (len(api.listings), sorted(api.reads)) == (2, sorted(runs.values()))
+
+
+async def test_nothing_found_is_concluded_after_horizon_and_lag_only() -> None:
+    """Before that, a Run may still come to be or to be listed."""
+    doubts = Doubts(ScriptedApi())
+    assert await doubts.resolve("mine") == {"mine": "none"}
+    assert HORIZON_S + LAG_S <= doubts.at["mine"] <= HORIZON_S + LAG_S + 2
+
+
+async def test_a_run_that_comes_to_be_at_the_end_of_the_horizon_is_found() -> None:
+    """Late effect and lagging list together are waited out."""
+    api = ScriptedApi(list_lag_s=LAG_S)
+    late = api.add_run(user_agent=agent("mine"), began_at=HORIZON_S - 0.5)
+    assert await Doubts(api).resolve("mine") == {"mine": late}
+
+
+async def test_a_run_that_is_listed_and_not_readable_yet_is_waited_for() -> None:
+    """404 for a fresh Run is no proof that it is not ours."""
+    api = ScriptedApi(fresh_404_s=100)
+    late = api.add_run(user_agent=agent("mine"), began_at=30)
+    assert await Doubts(api).resolve("mine") == {"mine": late}
+
+
+async def test_two_runs_of_one_mark_bind_the_older_and_abort_the_younger() -> None:
+    """The second was started by no request of ours."""
+    api = ScriptedApi(Plan(run_s=500))
+    younger = api.add_run(user_agent=agent("mine"), began_at=0.5)
+    older = api.add_run(user_agent=agent("mine"), began_at=0.0)
+    await anyio.sleep(1)
+    assert await Doubts(api).resolve("mine") == {"mine": older}
+    assert api.aborted == [younger]
+
+
+async def test_a_younger_run_too_fresh_to_be_aborted_is_aborted_a_moment_later() -> None:
+    """404 to the abort stops nothing and is not forgotten."""
+    api = ScriptedApi()
+    older, younger = (api.add_run(user_agent=agent("mine"), began_at=float(n)) for n in range(2))
+    await anyio.sleep(2)
+    api.errors["abort_run"] = [api_error(404)]
+    assert await Doubts(api).resolve("mine") == {"mine": older}
+    assert api.aborted == [younger]
+
+
+async def test_runs_of_other_tasks_are_none_of_ours() -> None:
+    """They are not even read."""
+    api = ScriptedApi()
+    api.add_run(user_agent=agent("mine"), task_id="another")
+    assert await Doubts(api).resolve("mine") == {"mine": "none"}
+    assert api.reads == []
+
+
+async def test_runs_that_the_ledger_knows_are_not_read() -> None:
+    """They belong to other attempts already."""
+    api, ledger = ScriptedApi(), MemoryLedger()
+    known = api.add_run(user_agent=agent("other"))
+    at = datetime.now(UTC) - timedelta(seconds=1)
+    ledger.attempts[JobId(9), 1] = Attempt(
+        attempt_no=1, mark=Mark("other"), state=AttemptState.BOUND, run_id=known, intended_at=at
+    )
+    assert await Doubts(api, ledger=ledger).resolve("mine") == {"mine": "none"}
+    assert api.reads == []
+
+
+async def test_a_stranger_is_read_once_however_often_it_is_listed() -> None:
+    """A minute of listings makes one read per candidate."""
+    api = ScriptedApi()
+    api.add_run(user_agent="somebody else")
+    assert await Doubts(api).resolve("mine") == {"mine": "none"}
+    assert (len(api.reads), len(api.listings) > 60) == (1, True)
+
+
+async def test_without_an_echo_a_candidate_keeps_it_in_doubt() -> None:
+    """A Run that could be ours and tells nothing is neither adopted nor denied."""
+    api = ScriptedApi(echoes=False)
+    api.add_run(user_agent=agent("mine"))
+    assert await Doubts(api, echoes=False).resolve("mine") == {"mine": "doubt"}
+    assert api.aborted == []
+
+
+async def test_without_an_echo_and_without_a_candidate_nothing_was_started() -> None:
+    """An empty list is proof on any platform."""
+    assert await Doubts(ScriptedApi(echoes=False), echoes=False).resolve("mine") == {"mine": "none"}
+
+
+async def test_without_an_echo_runs_that_we_start_meanwhile_are_no_suspects() -> None:
+    """A Run that is bound between listing and judging belongs to its own attempt."""
+    ledger = MemoryLedger()
+
+    class _Busy(ScriptedApi):
+        """A platform on which this process starts a Run during every listing."""
+
+        async def list_runs(self, *, started_after: datetime, offset: int) -> list[Run]:
+            if offset == 0:
+                run_id = self.add_run(Plan(run_s=1))
+                at = datetime.now(UTC) + timedelta(seconds=anyio.current_time())
+                ledger.attempts[JobId(len(self.begun_at)), 1] = Attempt(
+                    attempt_no=1, mark=Mark(run_id), state=AttemptState.BOUND, run_id=run_id, intended_at=at
+                )
+            return await super().list_runs(started_after=started_after, offset=offset)
+
+    assert await Doubts(_Busy(echoes=False), echoes=False, ledger=ledger).resolve("mine") == {"mine": "none"}
+
+
+async def test_whether_marks_are_echoed_is_learned_from_the_first_answer() -> None:
+    """Noted once, not with every start."""
+    api, ledger = ScriptedApi(), MemoryLedger()
+    doubts = Doubts(api, echoes=None, ledger=ledger)
+    for n in range(3):
+        doubts.reconciler.note_start(api.run(api.add_run(user_agent=agent(f"m{n}"))), Mark(f"m{n}"))
+    assert (doubts.reconciler.echoes, ledger.notes) == (True, ["echo True"])
+
+
+async def test_a_user_agent_without_the_mark_is_no_echo() -> None:
+    """A proxy that puts its own name in place of ours takes the mark away."""
+    api, ledger = ScriptedApi(), MemoryLedger()
+    doubts = Doubts(api, echoes=True, ledger=ledger)
+    doubts.reconciler.note_start(api.run(api.add_run(user_agent="proxy/1")), Mark("mine"))
+    assert (doubts.reconciler.echoes, ledger.notes) == (False, ["echo False"])
+
+
+async def test_a_list_of_many_pages_is_read_to_its_end() -> None:
+    """The Run stands on the third page of a thousand."""
+    api = ScriptedApi()
+    for _ in range(2500):
+        api.add_run(task_id="another")
+    ours = api.add_run(user_agent=agent("mine"))
+    assert await Doubts(api).resolve("mine") == {"mine": ours}
+    assert len(api.listings) == 4
+
+
+async def test_the_platforms_clock_is_taken_into_account() -> None:
+    """A platform that is an hour behind lists by its own time."""
+    api = ScriptedApi()
+    api.clock_ahead_s = -3600
+    ours = api.add_run(user_agent=agent("mine"), began_at=-3600)
+    assert await Doubts(api).resolve("mine") == {"mine": ours}
+
+
+async def test_a_doubt_that_comes_while_others_are_resolved_is_resolved_too() -> None:
+    """Nobody is forgotten between two listings."""
+    api = ScriptedApi()
+    doubts = Doubts(api)
+    async with anyio.create_task_group() as children:
+        children.start_soon(doubts.reconciler.run)
+        children.start_soon(doubts.ask, "first")
+        await anyio.sleep(65.5)
+        ours = api.add_run(user_agent=agent("second"))
+        await doubts.ask("second")
+        await anyio.sleep(5)
+        third = api.add_run(user_agent=agent("third"))
+        await doubts.ask("third")
+        children.cancel_scope.cancel()
+    assert doubts.found == {"first": "none", "second": ours, "third": third}
+    assert doubts.reconciler.in_doubt == 0
+
+
+async def test_who_is_cancelled_is_no_longer_in_doubt_here() -> None:
+    """The listing stops when nobody asks any more."""
+    api = ScriptedApi()
+    doubts = Doubts(api)
+    async with anyio.create_task_group() as children:
+        children.start_soon(doubts.reconciler.run)
+        with anyio.move_on_after(10):
+            await doubts.ask("mine")
+        listed = len(api.listings)
+        await anyio.sleep(100)
+        children.cancel_scope.cancel()
+    assert (doubts.reconciler.in_doubt, len(api.listings) - listed <= 1) == (0, True)
+
+
+async def test_a_platform_that_will_not_list_stops_the_batch() -> None:
+    """403 concerns everybody who is in doubt."""
+    api = ScriptedApi()
+    api.errors["list_runs"] = [api_error(403)]
+    assert await Doubts(api).resolve("a", "b") == {"a": "refused", "b": "refused"}
+
+
+@pytest.mark.xfail(strict=True, reason="a Run that is listed and stays unreadable is waited for without end")
+async def test_a_candidate_that_can_never_be_read_does_not_hold_the_batch_for_ever() -> None:
+    """What cannot be told stays in doubt, and the batch goes on."""
+    api = ScriptedApi(fresh_404_s=1e9)
+    api.add_run(user_agent="who knows")
+    doubts = Doubts(api)
+    with anyio.move_on_after(3600):
+        await doubts.resolve("mine")
+    assert doubts.found == {"mine": "doubt"}
+
+
+async def test_the_run_that_is_returned_is_as_the_platform_described_it() -> None:
+    """Its id and its start are what the ledger binds."""
+    api = ScriptedApi()
+    run_id = api.add_run(user_agent=agent("mine"))
+    doubts = Doubts(api)
+    async with anyio.create_task_group() as children:
+        children.start_soon(doubts.reconciler.run)
+        run = await doubts.reconciler.resolve(Mark("mine"), JobKey("j"), datetime.now(UTC))
+        children.cancel_scope.cancel()
+    assert (run and (run.id, run.started_at)) == (RunId(run_id), api.run(run_id).started_at)

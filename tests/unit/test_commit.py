@@ -1,0 +1,419 @@
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import anyio
+import orjson
+import pytest
+from blockbuster import BlockBuster
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchrun.errors import LedgerError, OutputError
+from batchrun.files.sink import Sink
+from batchrun.ledger.commit import (
+    BAD_LINES,
+    DUPLICATES,
+    ITEMS,
+    READ_TO,
+    RECORDS,
+    GroupCommit,
+    Journal,
+    _open_journal,
+    _Step,
+    open_commit,
+)
+from batchrun.ledger.ledger import FILE_NAME, OpenJob
+from batchrun.model import Attempt, AttemptState, BadLine, Job, JobId, Mark, Outcome, Record
+from tests.support.memory_ledger import make_bad_line, make_job, read_to
+
+
+@pytest.fixture(autouse=True)
+def inline(blockbuster: BlockBuster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files and SQLite inline, without syncing: no thread, and no power is cut here."""
+    blockbuster.deactivate()
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    monkeypatch.setattr(os, "fdatasync", lambda _: None)
+
+
+@contextmanager
+def opened(directory: Path) -> Iterator[Journal]:
+    """Open a journal without a thread."""
+    with ExitStack() as stack:
+        yield _open_journal(stack, directory)
+
+
+def record_of(line: int, outcome: Outcome = Outcome.SUCCEEDED) -> Record:
+    """Return the record of the job on a line."""
+    return Record(key=make_job(line).key, line=line, outcome=outcome)
+
+
+def admit(journal: Journal, *entries: Job | BadLine) -> list[OpenJob]:
+    """Admit lines in a group of their own; return the new jobs."""
+    step = _Step(journal.admit, (entries, read_to(entries[-1].place.line)))
+    journal.commit_group([step])
+    return [noted for _, noted in step.result.jobs]
+
+
+def settle(journal: Journal, job: OpenJob, item_lines: bytes = b"") -> _Step:
+    """Return the step that settles a job."""
+    return _Step(journal.settle, (job.id, record_of(job.place.line), item_lines))
+
+
+def lines(directory: Path, name: str) -> list[Any]:
+    """Return the lines of an output file."""
+    return [orjson.loads(line) for line in (directory / name).read_bytes().splitlines()]
+
+
+def fail() -> None:
+    """Fail as SQLite does."""
+    raise LedgerError("disk full")
+
+
+# -- groups ------------------------------------------------------------------------------------------------------
+
+
+def test_a_group_commits_records_items_and_outcomes_together(tmp_path: Path) -> None:
+    """After it, the files are exactly as long as the ledger says."""
+    with opened(tmp_path) as journal:
+        first, second = admit(journal, make_job(1), make_job(2))
+        journal.commit_group([settle(journal, first, b'{"i":1}\n'), settle(journal, second)])
+        lengths, outcomes = journal.ledger.output_lengths(), journal.ledger.count_outcomes()
+    assert lengths == {name: (tmp_path / name).stat().st_size for name in (RECORDS, ITEMS, BAD_LINES)}
+    assert ([line["key"] for line in lines(tmp_path, RECORDS)], outcomes) == (["job-1", "job-2"], {"succeeded": 2})
+    assert lines(tmp_path, ITEMS) == [{"i": 1}]
+
+
+def test_a_failure_in_the_middle_of_a_group_leaves_nothing_of_it(tmp_path: Path) -> None:
+    """Steps before the failing one do not count, and after opening again no line of them is there."""
+    with opened(tmp_path) as journal:
+        first, second = admit(journal, make_job(1), make_job(2))
+        journal.commit_group([settle(journal, first)])
+        with pytest.raises(LedgerError):
+            journal.commit_group([settle(journal, second, b"{}\n"), _Step(fail, ())])
+        assert [job.id for job in journal.ledger.open_jobs()] == [second.id]
+    with opened(tmp_path) as journal:
+        assert [job.id for job in journal.ledger.open_jobs()] == [second.id]
+        journal.commit_group([settle(journal, second)])
+    assert ([line["key"] for line in lines(tmp_path, RECORDS)], lines(tmp_path, ITEMS)) == (["job-1", "job-2"], [])
+
+
+@pytest.mark.parametrize("at", ["steps", "flush", "lengths"])
+def test_killed_anywhere_within_a_commit_the_group_never_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """The very first records too: lines that were appended and not committed are cut, and nothing is refused."""
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    with opened(tmp_path) as journal:
+        (job,) = admit(journal, make_job(1))
+        steps = [settle(journal, job, b"{}\n"), *([_Step(die, ())] if at == "steps" else [])]
+        with monkeypatch.context() as patched:
+            if at == "flush":
+                patched.setattr(os, "fdatasync", die)
+            elif at == "lengths":
+                patched.setattr(journal.ledger, "note_output_lengths", die)
+            with pytest.raises(Killed):
+                journal.commit_group(steps)
+    with opened(tmp_path) as journal:
+        assert [(tmp_path / name).read_bytes() for name in (RECORDS, ITEMS)] == [b"", b""]
+        (job,) = journal.ledger.open_jobs()
+        journal.commit_group([settle(journal, job)])
+    assert [line["key"] for line in lines(tmp_path, RECORDS)] == ["job-1"]
+
+
+def test_settling_twice_is_refused_and_writes_no_second_record(tmp_path: Path) -> None:
+    """Within one group and in a later one."""
+    with opened(tmp_path) as journal:
+        first, second = admit(journal, make_job(1), make_job(2))
+        with pytest.raises(LedgerError):
+            journal.commit_group([settle(journal, first), settle(journal, first)])
+    with opened(tmp_path) as journal:
+        journal.commit_group([settle(journal, first)])
+        with pytest.raises(LedgerError):
+            journal.commit_group([settle(journal, second), settle(journal, first)])
+    with opened(tmp_path):
+        assert [line["key"] for line in lines(tmp_path, RECORDS)] == ["job-1"]
+
+
+def test_pages_of_items_are_noted_with_their_lines(tmp_path: Path) -> None:
+    """The offset of an attempt and the length of the file are committed as one."""
+    with opened(tmp_path) as journal:
+        (job,) = admit(journal, make_job(1))
+        intend = _Step(journal.ledger.intend, (job.id, 1, Mark("m")))
+        journal.commit_group([intend])
+        attempt: Attempt = intend.result
+        page = Attempt(
+            attempt_no=1,
+            mark=attempt.mark,
+            state=AttemptState.BOUND,
+            intended_at=attempt.intended_at,
+            items_offset=10,
+            items_count=1,
+        )
+        journal.commit_group([_Step(journal.write_items, (job.id, page, b'{"i":0}\n'))])
+    with opened(tmp_path) as journal:
+        ((noted,),) = (job.attempts for job in journal.ledger.open_jobs())
+    assert (noted.items_offset, noted.items_count, lines(tmp_path, ITEMS)) == (10, 1, [{"i": 0}])
+
+
+# -- admission --------------------------------------------------------------------------------------------------------
+
+
+def test_admission_notes_jobs_duplicates_bad_lines_and_how_far_it_read(tmp_path: Path) -> None:
+    """One group does it all; a conflicting key is a bad line that names the line which claimed it."""
+    entries = [
+        make_job(1),
+        make_job(2, key="job-1", body=make_job(1).body),
+        make_job(3, key="job-1"),
+        make_bad_line(4, "not JSON"),
+    ]
+    with opened(tmp_path) as journal:
+        step = _Step(journal.admit, (entries, read_to(4)))
+        journal.commit_group([step])
+        facts = journal.ledger.fact(READ_TO), journal.ledger.fact(DUPLICATES)
+    conflict = "key 'job-1' stands on line 1 with other content; give this line another @key"
+    assert [job.place.line for job, _ in step.result.jobs] == [1]
+    assert (step.result.duplicates, facts) == (1, ([400, 4, b"f".hex()], 1))
+    assert [(r.line, r.key, r.outcome, r.error.message if r.error else "") for r in step.result.invalid] == [
+        (3, None, Outcome.INVALID, conflict), (4, None, Outcome.INVALID, "not JSON"),
+    ]  # fmt: skip
+    assert [(line["line"], line["outcome"]) for line in lines(tmp_path, RECORDS)] == [(3, "invalid"), (4, "invalid")]
+    assert lines(tmp_path, BAD_LINES) == [
+        {"line": 3, "reason": conflict, "content": '{"line":3}'},
+        {"line": 4, "reason": "not JSON", "content": "{"},
+    ]
+
+
+def test_lines_that_are_read_again_change_nothing(tmp_path: Path) -> None:
+    """Settled jobs, bad lines and conflicts are known; no second record is written."""
+    entries: list[Job | BadLine] = [make_job(1), make_job(2), make_job(3, key="job-1"), make_bad_line(4)]
+    with opened(tmp_path) as journal:
+        first, _ = admit(journal, *entries)
+        journal.commit_group([settle(journal, first)])
+        before = (tmp_path / RECORDS).read_bytes(), (tmp_path / BAD_LINES).read_bytes()
+        assert admit(journal, *entries) == []
+    assert ((tmp_path / RECORDS).read_bytes(), (tmp_path / BAD_LINES).read_bytes()) == before
+
+
+@pytest.mark.xfail(strict=True, reason="duplicates are counted at every reading")
+def test_duplicates_that_are_read_again_are_not_counted_again(tmp_path: Path) -> None:
+    """A compressed file is read from the top by every process."""
+    entries = [make_job(1), make_job(2, key="job-1", body=make_job(1).body)]
+    with opened(tmp_path) as journal:
+        for _ in range(3):
+            admit(journal, *entries)
+        assert journal.ledger.fact(DUPLICATES) == 1
+
+
+def test_an_awaited_job_is_handed_out_with_its_line_once(tmp_path: Path) -> None:
+    """Where a file is read from the top again, open jobs come along with their lines, attempts and all."""
+    with opened(tmp_path) as journal:
+        (job,) = admit(journal, make_job(1))
+        journal.commit_group([_Step(journal.ledger.intend, (job.id, 1, Mark("m")))])
+    with opened(tmp_path) as journal:
+        journal.awaited = {job.key: job for job in journal.ledger.open_jobs()}
+        again = admit(journal, make_job(1), make_job(2))
+        assert [(job.key, len(job.attempts)) for job in again] == [("job-1", 1), ("job-2", 0)]
+        assert (journal.awaited, admit(journal, make_job(1))) == ({}, [])
+
+
+def test_a_line_that_was_edited_since_it_was_admitted_is_a_bad_line(tmp_path: Path) -> None:
+    """The job that was admitted is not carried out with other content under the same key."""
+    with opened(tmp_path) as journal:
+        admit(journal, make_job(1))
+        step = _Step(journal.admit, ([make_job(1, body=b'{"other":1}')], read_to(1)))
+        journal.commit_group([step])
+    assert [record.outcome for record in step.result.invalid] == [Outcome.INVALID]
+
+
+# -- opening ---------------------------------------------------------------------------------------------------------
+
+
+def test_records_without_their_ledger_are_refused_and_not_cut(tmp_path: Path) -> None:
+    """No new ledger is made beside them either."""
+    (tmp_path / RECORDS).write_bytes(b"{}\n")
+    with pytest.raises(OutputError, match="is missing; put it back"), opened(tmp_path):
+        pass
+    assert ((tmp_path / RECORDS).read_bytes(), (tmp_path / FILE_NAME).exists()) == (b"{}\n", False)
+
+
+def test_items_without_their_ledger_are_refused_and_not_cut(tmp_path: Path) -> None:
+    """However often it is tried."""
+    (tmp_path / ITEMS).write_bytes(b"{}\n")
+    for _ in range(2):
+        with pytest.raises(OutputError), opened(tmp_path):
+            pass
+    assert (tmp_path / ITEMS).read_bytes() == b"{}\n"
+
+
+def test_a_records_file_that_was_cut_is_refused(tmp_path: Path) -> None:
+    """`repair` is named."""
+    with opened(tmp_path) as journal:
+        (job,) = admit(journal, make_job(1))
+        journal.commit_group([settle(journal, job)])
+    (tmp_path / RECORDS).write_bytes(b"{}\n")
+    with pytest.raises(OutputError, match="batchrun repair"), opened(tmp_path):
+        pass
+    assert (tmp_path / RECORDS).read_bytes() == b"{}\n"
+
+
+def test_opened_and_closed_without_work_it_opens_again(tmp_path: Path) -> None:
+    """Nothing was committed, and nothing is in the way."""
+    for _ in range(2):
+        with opened(tmp_path) as journal:
+            assert journal.ledger.is_empty
+
+
+# -- any sequence of commits, cut anywhere -----------------------------------------------------------------------------
+
+_texts = st.text(st.characters(codec="ascii", categories=["L"]), max_size=30)
+_groups = st.lists(st.tuples(st.lists(_texts, max_size=3), st.booleans()), min_size=1, max_size=6)
+
+
+@settings(deadline=None, max_examples=40)
+@given(processes=st.lists(st.tuples(_groups, st.floats(0, 1), st.binary(max_size=20)), min_size=1, max_size=4))
+def test_cut_anywhere_the_files_come_back_as_committed(
+    processes: list[tuple[list[tuple[list[str], bool]], float, bytes]],
+) -> None:
+    """Groups commit or fail; then the tail beyond the committed length is cut at any byte, or holds garbage."""
+    with TemporaryDirectory() as name:
+        directory, committed, line = Path(name), dict[str, bytes](), 0
+        for groups, cut_at, garbage in processes:
+            with opened(directory) as journal:
+                for texts, is_committed in groups:
+                    line += 1
+                    (job,) = admit(journal, make_job(line))
+                    steps = [settle(journal, job, b"".join(b'{"t":"%s"}\n' % text.encode() for text in texts))]
+                    if not is_committed:
+                        with pytest.raises(LedgerError):
+                            journal.commit_group([*steps, _Step(_flush_and_fail, (journal._sinks,))])
+                        break  # a process ends with the first group that cannot be committed
+                    journal.commit_group(steps)
+                lengths = journal.ledger.output_lengths()
+            for each, length in lengths.items():
+                content = (directory / each).read_bytes()
+                assert content[: len(committed.get(each, b""))] == committed.get(each, b"")
+                committed[each] = content[:length]
+                kept = length + int(cut_at * (len(content) - length))
+                (directory / each).write_bytes(content[:kept] + garbage)
+        with opened(directory) as journal:
+            settled = sum(journal.ledger.count_outcomes().values())
+        assert {each: (directory / each).read_bytes() for each in committed} == committed
+        assert len(committed[RECORDS].splitlines()) == settled
+
+
+def _flush_and_fail(sinks: dict[str, Sink]) -> None:
+    for sink in sinks.values():
+        sink.flush()
+    raise LedgerError("killed here")
+
+
+# -- the child that commits --------------------------------------------------------------------------------------------
+
+
+async def test_what_waits_is_committed_as_one_group(tmp_path: Path) -> None:
+    """A hundred intents at one moment are one commit."""
+    with opened(tmp_path) as journal:
+        jobs = admit(journal, *[make_job(line) for line in range(1, 101)])
+        before = journal.groups
+        async with open_commit(journal, in_thread=False) as commit, anyio.create_task_group() as children:
+            for job in jobs:
+                children.start_soon(commit.intend, job.id, 1, Mark("m"))
+        assert (journal.groups - before, sum(len(j.attempts) for j in journal.ledger.open_jobs())) == (1, 100)
+
+
+async def test_awaiting_a_step_means_that_it_is_durable(tmp_path: Path) -> None:
+    """The row is there for others to see when `intend` returns."""
+    with opened(tmp_path) as journal:
+        (job,) = admit(journal, make_job(1))
+        async with open_commit(journal, in_thread=False) as commit:
+            attempt = await commit.intend(job.id, 1, Mark("m"))
+            assert not journal.ledger._db.in_transaction
+            assert journal.ledger.attempts(job.id) == [attempt]
+
+
+async def test_a_withdrawn_number_can_be_used_again_in_the_same_group(tmp_path: Path) -> None:
+    """Steps are carried out in the order in which they were handed in."""
+    with opened(tmp_path) as journal:
+        (job,) = admit(journal, make_job(1))
+        async with open_commit(journal, in_thread=False) as commit:
+            await commit.intend(job.id, 1, Mark("a"))
+            commit.withdraw(job.id, 1)
+            attempt = await commit.intend(job.id, 1, Mark("b"))
+        assert [each.mark for each in journal.ledger.attempts(job.id)] == [attempt.mark] == ["b"]
+
+
+async def test_what_nobody_waits_for_is_durable_when_it_is_closed(tmp_path: Path) -> None:
+    """Also when the context is cancelled: what was paid for is noted."""
+    with opened(tmp_path) as journal:
+        (job,) = admit(journal, make_job(1))
+        with anyio.CancelScope() as scope:
+            async with open_commit(journal, in_thread=False) as commit:
+                commit.note_echo(True)
+                commit.postpone(job.id, 60)
+                scope.cancel()
+        assert (journal.ledger.fact("echo"), journal.ledger.open_jobs()[0].due_at is not None) == (True, True)
+
+
+async def test_cancelled_while_it_waits_a_step_is_committed_all_the_same(tmp_path: Path) -> None:
+    """What was handed in cannot be taken back, and the ledger says what happened."""
+    with opened(tmp_path) as journal:
+        (job,) = admit(journal, make_job(1))
+        async with open_commit(journal, in_thread=False) as commit:
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await commit.intend(job.id, 1, Mark("m"))
+        assert [attempt.mark for attempt in journal.ledger.attempts(job.id)] == ["m"]
+
+
+async def test_a_commit_that_fails_reaches_everybody_who_waits(tmp_path: Path) -> None:
+    """None of them takes its step for done, and the batch stops."""
+    with opened(tmp_path) as journal:
+        (job,) = admit(journal, make_job(1))
+        told = list[str]()
+
+        async def wait(commit: GroupCommit, job_id: JobId) -> None:
+            try:
+                await commit.settle(job_id, record_of(1))
+            except OutputError as error:
+                told.append(type(error).__name__)
+                raise
+
+        with pytest.raises(ExceptionGroup):  # noqa: PT012 - whichever of them is told first
+            async with open_commit(journal, in_thread=False) as commit, anyio.create_task_group() as children:
+                for _ in range(3):
+                    children.start_soon(wait, commit, job.id)
+        assert (len(told) >= 1, [each.id for each in journal.ledger.open_jobs()]) == (True, [job.id])
+
+
+async def test_a_bug_in_a_step_is_not_taken_for_success(tmp_path: Path) -> None:
+    """Whatever goes wrong in a commit, nobody who waits believes that it is durable."""
+    with opened(tmp_path) as journal:
+        (job,) = admit(journal, make_job(1))
+        believed = list[int]()
+        unwritable = Record(key=None, line=1, outcome=Outcome.SUCCEEDED, meta=object())
+        with pytest.raises(ExceptionGroup):  # noqa: PT012 - what comes after must not happen
+            async with open_commit(journal, in_thread=False) as commit:
+                await commit.settle(job.id, unwritable)
+                believed.append(1)
+        assert believed == []
+
+
+async def test_group_after_group_is_committed_as_they_come(tmp_path: Path) -> None:
+    """No step is left lying after a pause."""
+    with opened(tmp_path) as journal:
+        (job,) = admit(journal, make_job(1))
+        async with open_commit(journal, in_thread=False) as commit:
+            for n in range(1, 6):
+                await commit.intend(job.id, n, Mark(f"m{n}"))
+                await anyio.sleep(10)
+        assert len(journal.ledger.attempts(job.id)) == 5

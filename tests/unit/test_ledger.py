@@ -1,0 +1,265 @@
+import sqlite3
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from batchrun.errors import LedgerError
+from batchrun.ledger.ledger import (
+    FILE_NAME,
+    Known,
+    Ledger,
+    OpenJob,
+    Settlement,
+    is_begun,
+    open_for_reading,
+    open_ledger,
+)
+from batchrun.model import Attempt, AttemptState, JobId, Mark, Outcome, Run, RunId, RunStatus
+from tests.support.memory_ledger import make_bad_line, make_job
+
+AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def make_run(run_id: str = "r1", status: RunStatus = RunStatus.SUCCEEDED, cost_usd: float | None = 0.5) -> Run:
+    """Return a Run that took ten seconds."""
+    return Run(
+        id=RunId(run_id),
+        status=status,
+        dataset_id=None,
+        store_id=None,
+        started_at=AT,
+        finished_at=AT + timedelta(seconds=10),
+        cost_usd=cost_usd,
+        user_agent=None,
+        fields={},
+    )
+
+
+def admitted(ledger: Ledger, line: int = 1) -> OpenJob:
+    """Admit a new job."""
+    noted = ledger.admit(make_job(line))
+    assert isinstance(noted, OpenJob)
+    return noted
+
+
+def test_what_is_committed_is_there_when_it_is_opened_again(tmp_path: Path) -> None:
+    """An open job comes back as it was, with its attempts in order."""
+    with open_ledger(tmp_path) as ledger, ledger.transaction():
+        noted = admitted(ledger)
+        ledger.intend(noted.id, 1, Mark("m1"))
+        ledger.bind(noted.id, 1, make_run())
+        ledger.end(noted.id, 1, make_run(status=RunStatus.FAILED))
+        ledger.intend(noted.id, 2, Mark("m2"))
+        ledger.bind(noted.id, 2, make_run("r2"))
+        ledger.note_items(noted.id, 2, 20, 18)
+    with open_for_reading(tmp_path) as ledger:
+        (job,) = ledger.open_jobs()
+    first, second = job.attempts
+    assert (job.id, job.key, job.digest, job.place, job.round) == (
+        noted.id, noted.key, noted.digest, make_job().place, 1,
+    )  # fmt: skip
+    assert first == Attempt(
+        attempt_no=1,
+        mark=Mark("m1"),
+        state=AttemptState.ENDED,
+        run_id=RunId("r1"),
+        status=RunStatus.FAILED,
+        intended_at=first.intended_at,
+        started_at=AT,
+        finished_at=AT + timedelta(seconds=10),
+        cost_usd=0.5,
+    )
+    assert (second.state, second.run_id, second.items_offset, second.items_count) == (
+        AttemptState.BOUND, "r2", 20, 18,
+    )  # fmt: skip
+
+
+def test_a_transaction_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    """Neither rows nor the count of jobs: the next job takes the same number."""
+    with open_ledger(tmp_path) as ledger:
+        with pytest.raises(sqlite3.IntegrityError), ledger.transaction():  # noqa: PT012 - the last one fails
+            job_id = admitted(ledger, 1).id
+            admitted(ledger, 2)
+            ledger.intend(job_id, 1, Mark("a"))
+            ledger.intend(job_id, 1, Mark("a"))
+        assert (ledger.is_empty, ledger.open_jobs()) == (True, [])
+        with ledger.transaction():
+            assert admitted(ledger, 3).id == JobId(1)
+
+
+def test_a_key_is_admitted_once(tmp_path: Path) -> None:
+    """The same line again, another line with the same content, and one with other content are told apart."""
+    with open_ledger(tmp_path) as ledger, ledger.transaction():
+        admitted(ledger, 1)
+        answers = [
+            ledger.admit(make_job(1)),
+            ledger.admit(make_job(5, key="job-1", body=b'{"line":1}')),
+            ledger.admit(make_job(6, key="job-1")),
+        ]
+    assert answers == [
+        Known(is_same_line=True, is_same_content=True, line=1),
+        Known(is_same_line=False, is_same_content=True, line=1),
+        Known(is_same_line=False, is_same_content=False, line=1),
+    ]
+
+
+def test_a_bad_line_is_noted_once_and_claims_no_key(tmp_path: Path) -> None:
+    """Read again it is known by where it stands; two bad lines are two."""
+    with open_ledger(tmp_path) as ledger, ledger.transaction():
+        ids = [ledger.admit_bad_line(make_bad_line(line)) for line in (3, 3, 4)]
+        noted = admitted(ledger, 5)
+    assert (ids, noted.id) == ([1, None, 2], 3)
+
+
+def test_a_job_is_settled_once(tmp_path: Path) -> None:
+    """A second verdict is refused, whatever it says, and so is one on a job that is not there."""
+    with open_ledger(tmp_path) as ledger:
+        with ledger.transaction():
+            job_id = admitted(ledger).id
+            ledger.settle(job_id, Settlement(outcome=Outcome.SUCCEEDED))
+        for settled in (job_id, JobId(99)):
+            with pytest.raises(LedgerError), ledger.transaction():
+                ledger.settle(settled, Settlement(outcome=Outcome.FAILED))
+        assert (ledger.count_outcomes(), ledger.open_jobs()) == ({Outcome.SUCCEEDED: 1}, [])
+
+
+def test_an_attempt_is_intended_once(tmp_path: Path) -> None:
+    """The same number twice is refused by the schema: no second start can hide behind the first."""
+    with open_ledger(tmp_path) as ledger:
+        with ledger.transaction():
+            job_id = admitted(ledger).id
+            ledger.intend(job_id, 1, Mark("a"))
+        with pytest.raises(sqlite3.IntegrityError), ledger.transaction():
+            ledger.intend(job_id, 1, Mark("b"))
+        assert [attempt.mark for attempt in ledger.attempts(job_id)] == ["a"]
+
+
+def test_only_an_intent_can_be_withdrawn(tmp_path: Path) -> None:
+    """A Run that is bound stays noted, whatever is said later."""
+    with open_ledger(tmp_path) as ledger, ledger.transaction():
+        job_id = admitted(ledger).id
+        ledger.intend(job_id, 1, Mark("a"))
+        ledger.withdraw(job_id, 1)
+        assert ledger.attempts(job_id) == []
+        ledger.intend(job_id, 1, Mark("b"))
+        ledger.bind(job_id, 1, make_run())
+        ledger.withdraw(job_id, 1)
+        assert [attempt.run_id for attempt in ledger.attempts(job_id)] == ["r1"]
+
+
+def test_totals_count_what_is_known_and_what_is_not(tmp_path: Path) -> None:
+    """An unknown cost is counted as unknown and not as nothing; what never ran has none."""
+    settlements = [
+        Settlement(outcome=Outcome.SUCCEEDED, items_count=3, cost_usd=0.1),
+        Settlement(outcome=Outcome.SUCCEEDED, items_count=0, cost_usd=0.2),
+        Settlement(outcome=Outcome.FAILED, items_count=2, cost_usd=None),
+        Settlement(outcome=Outcome.REJECTED),
+        Settlement(outcome=Outcome.INVALID),
+    ]
+    with open_ledger(tmp_path) as ledger:
+        with ledger.transaction():
+            for line, settlement in enumerate(settlements, 1):
+                ledger.settle(admitted(ledger, line).id, settlement)
+            live = admitted(ledger, 9)
+            ledger.intend(live.id, 1, Mark("m"))
+            admitted(ledger, 10)
+        totals = ledger.totals()
+    assert (totals.items, totals.empty_successes, round(totals.cost_usd, 9), totals.unknown_costs) == (5, 1, 0.3, 1)
+    assert (totals.open_jobs, totals.live_runs) == (2, 1)
+
+
+def test_facts_replace_one_another(tmp_path: Path) -> None:
+    """The last word holds; what was never noted is None."""
+    with open_ledger(tmp_path) as ledger:
+        with ledger.transaction():
+            ledger.note_fact("echo", {"a": [1]})
+            ledger.note_fact("echo", False)
+        assert (ledger.fact("echo"), ledger.fact("other")) == (False, None)
+
+
+def test_runs_are_known_since_their_intent(tmp_path: Path) -> None:
+    """Those without an id, and those of long ago, are left out."""
+    with open_ledger(tmp_path) as ledger:
+        with ledger.transaction():
+            job_id = admitted(ledger).id
+            ledger.intend(job_id, 1, Mark("a"))
+            ledger.bind(job_id, 1, make_run("r1"))
+            ledger.intend(admitted(ledger, 2).id, 1, Mark("b"))
+        now = datetime.now(UTC)
+        assert ledger.run_ids_since(now - timedelta(minutes=1)) == {"r1"}
+        assert ledger.run_ids_since(now + timedelta(minutes=1)) == set()
+
+
+def test_the_slowest_run_is_found(tmp_path: Path) -> None:
+    """None before one has ended."""
+    with open_ledger(tmp_path) as ledger:
+        assert ledger.slowest() is None
+        with ledger.transaction():
+            job_id = admitted(ledger, 4).id
+            ledger.intend(job_id, 1, Mark("a"))
+            ledger.bind(job_id, 1, make_run())
+            ledger.end(job_id, 1, make_run())
+        assert ledger.slowest() == ("job-4", 10.0)
+
+
+def test_a_ledger_of_a_newer_batchrun_is_refused_and_not_touched(tmp_path: Path) -> None:
+    """Its version is kept as it is."""
+    with open_ledger(tmp_path):
+        pass
+    with sqlite3.connect(tmp_path / FILE_NAME) as connection:
+        connection.execute("PRAGMA user_version = 1000")
+    connection.close()
+    with pytest.raises(LedgerError, match="was written by a newer batchrun"), open_ledger(tmp_path):
+        pass
+    connection = sqlite3.connect(tmp_path / FILE_NAME)
+    assert connection.execute("PRAGMA user_version").fetchone() == (1000,)
+    connection.close()
+
+
+@pytest.mark.parametrize("content", [b"no database at all" * 100, b"SQLite format 3\0" + b"\xff" * 5000])
+def test_a_damaged_ledger_is_refused_and_not_touched(tmp_path: Path, content: bytes) -> None:
+    """It is named, and its bytes are left for whoever can mend them."""
+    file = tmp_path / FILE_NAME
+    file.write_bytes(content)
+    with pytest.raises(LedgerError, match="damaged"), open_ledger(tmp_path):
+        pass
+    with pytest.raises(LedgerError), open_for_reading(tmp_path):
+        pass
+    assert file.read_bytes() == content
+
+
+def test_where_there_is_no_ledger_there_is_nothing_to_read(tmp_path: Path) -> None:
+    """Looking on makes no file."""
+    with pytest.raises(LedgerError, match="holds no ledger"), open_for_reading(tmp_path):
+        pass
+    assert (is_begun(tmp_path), list(tmp_path.iterdir())) == (False, [])
+
+
+def test_a_batch_is_begun_with_its_first_line(tmp_path: Path) -> None:
+    """An empty ledger is none; a bad line counts."""
+    with open_ledger(tmp_path) as ledger:
+        assert not is_begun(tmp_path)
+        with ledger.transaction():
+            ledger.admit_bad_line(make_bad_line(1))
+        assert is_begun(tmp_path)
+
+
+def test_readers_look_on_beside_the_writer(tmp_path: Path) -> None:
+    """They see what is committed and nothing of what is under way."""
+    with open_ledger(tmp_path) as ledger, open_for_reading(tmp_path) as reader:
+        with ledger.transaction():
+            admitted(ledger)
+            assert reader.totals().open_jobs == 0
+        assert reader.totals().open_jobs == 1
+
+
+@pytest.mark.parametrize("name", ["out?mode=memory", "a#b", "50%41", "ü ö"])
+def test_a_directory_may_have_any_name(tmp_path: Path, name: str) -> None:
+    """The name is a name, and no part of a database address."""
+    directory = tmp_path / name
+    directory.mkdir()
+    with open_ledger(directory) as ledger, ledger.transaction():
+        admitted(ledger)
+    assert is_begun(directory)
+    assert (directory / FILE_NAME).exists()

@@ -1,0 +1,54 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from batchrun.errors import OutputError
+from batchrun.ledger.lock import FILE_NAME, holder, locked
+
+
+def test_a_second_holder_is_refused_with_the_first_ones_pid(tmp_path: Path) -> None:
+    """The message says who, and what to do."""
+    with locked(tmp_path), pytest.raises(OutputError) as refused, locked(tmp_path):
+        pass
+    assert str(refused.value) == (
+        f"{tmp_path}: in use by process {os.getpid()}; wait for it, stop it, or choose another --out"
+    )
+
+
+def test_a_lock_ends_with_its_context(tmp_path: Path) -> None:
+    """The next one gets it, also after an error inside."""
+    with pytest.raises(ZeroDivisionError), locked(tmp_path):
+        raise ZeroDivisionError
+    with locked(tmp_path):
+        assert holder(tmp_path) == os.getpid()
+
+
+def test_who_holds_it_can_be_asked(tmp_path: Path) -> None:
+    """Nobody before, the process while, nobody after; asking changes nothing."""
+    before = holder(tmp_path)
+    with locked(tmp_path):
+        during = [holder(tmp_path), holder(tmp_path)]
+    assert (before, during, holder(tmp_path)) == (None, [os.getpid()] * 2, None)
+
+
+def test_a_refused_second_holder_does_not_break_the_firsts_lock(tmp_path: Path) -> None:
+    """Its attempt leaves lock and pid as they were."""
+    with locked(tmp_path):
+        for _ in range(2):
+            with pytest.raises(OutputError), locked(tmp_path):
+                pass
+        assert holder(tmp_path) == os.getpid()
+
+
+def test_the_pid_of_an_earlier_holder_is_overwritten_whole(tmp_path: Path) -> None:
+    """A longer pid leaves no digits behind."""
+    (tmp_path / FILE_NAME).write_text("99999999999\n")
+    with locked(tmp_path):
+        assert (tmp_path / FILE_NAME).read_text() == f"{os.getpid()}\n"
+
+
+def test_a_directory_that_cannot_be_locked_is_explained(tmp_path: Path) -> None:
+    """The error names the file."""
+    with pytest.raises(OutputError, match="No such file or directory"), locked(tmp_path / "missing"):
+        pass

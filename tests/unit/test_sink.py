@@ -1,0 +1,100 @@
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from batchrun.errors import OutputError
+from batchrun.files.sink import Sink, explain
+
+
+def test_a_new_file_is_made_and_empty(tmp_path: Path) -> None:
+    """Nothing is committed of it yet."""
+    sink = Sink(tmp_path / "records.jsonl", None)
+    assert ((tmp_path / "records.jsonl").read_bytes(), sink.length) == (b"", 0)
+    sink.close()
+
+
+def test_lines_reach_the_file_with_flush_and_not_before(tmp_path: Path) -> None:
+    """What waits is appended in order, and the length counts what was flushed."""
+    sink = Sink(tmp_path / "f", None)
+    sink.write(b"one\n")
+    sink.write(b"two\n")
+    assert ((tmp_path / "f").read_bytes(), sink.length) == (b"", 0)
+    assert (sink.flush(), (tmp_path / "f").read_bytes(), sink.length) == (True, b"one\ntwo\n", 8)
+    assert (sink.flush(), sink.length) == (False, 8)
+    sink.close()
+
+
+def test_what_lies_beyond_the_committed_length_is_cut(tmp_path: Path) -> None:
+    """It was never committed; new lines go where it stood."""
+    (tmp_path / "f").write_bytes(b"good\nhalf a li")
+    sink = Sink(tmp_path / "f", 5)
+    assert (tmp_path / "f").read_bytes() == b"good\n"
+    sink.write(b"next\n")
+    sink.flush()
+    assert ((tmp_path / "f").read_bytes(), sink.length) == (b"good\nnext\n", 10)
+    sink.close()
+
+
+def test_a_file_shorter_than_committed_is_refused_and_left_alone(tmp_path: Path) -> None:
+    """It is not padded with zeros, and `repair` is named."""
+    (tmp_path / "f").write_bytes(b"go")
+    with pytest.raises(OutputError, match=r"2 bytes, but 5 were committed.*batchrun repair"):
+        Sink(tmp_path / "f", 5)
+    assert (tmp_path / "f").read_bytes() == b"go"
+
+
+def test_a_file_that_is_gone_is_refused(tmp_path: Path) -> None:
+    """Committed lines that were removed are not papered over."""
+    with pytest.raises(OutputError, match="0 bytes, but 5 were committed"):
+        Sink(tmp_path / "f", 5)
+
+
+def test_a_file_that_no_ledger_knows_is_refused_and_left_alone(tmp_path: Path) -> None:
+    """Somebody's file is never cut."""
+    (tmp_path / "f").write_bytes(b"mine\n")
+    with pytest.raises(OutputError, match="holds 5 bytes that no ledger knows of"):
+        Sink(tmp_path / "f", None)
+    assert (tmp_path / "f").read_bytes() == b"mine\n"
+
+
+def test_a_file_that_cannot_be_opened_is_explained(tmp_path: Path) -> None:
+    """The error names the file."""
+    (tmp_path / "f").mkdir()
+    with pytest.raises(OutputError, match="f: Is a directory"):
+        Sink(tmp_path / "f", None)
+
+
+def test_a_write_in_pieces_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system may take less than it was given."""
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:3]))
+    sink = Sink(tmp_path / "f", None)
+    sink.write(b"0123456789\n")
+    assert (sink.flush(), sink.length, (tmp_path / "f").read_bytes()) == (True, 11, b"0123456789\n")
+    sink.close()
+
+
+@pytest.mark.parametrize("call", ["write", "fdatasync"])
+def test_what_did_not_reach_the_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """A failed sync is as bad as a failed write: nothing of it counts."""
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    sink = Sink(tmp_path / "f", None)
+    sink.write(b"line\n")
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(OutputError, match="No space left on device; make room and run the same command again"):
+        sink.flush()
+    monkeypatch.undo()
+    sink.close()
+    kept = Sink(tmp_path / "f", 0)
+    assert (tmp_path / "f").read_bytes() == b""
+    kept.close()
+
+
+def test_other_failures_are_named_as_the_system_names_them(tmp_path: Path) -> None:
+    """Without advice that does not fit."""
+    assert str(explain(OSError(errno.EACCES, "Permission denied"), Path("/x/y"))) == "/x/y: Permission denied"

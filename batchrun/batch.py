@@ -3,12 +3,13 @@
 import os
 import types
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import anyio
+import structlog
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
@@ -29,6 +30,7 @@ from batchrun.files.sink import explain
 from batchrun.job_source import FileSource, check_before_start, open_source
 from batchrun.ledger.commit import ECHO, GroupCommit, Journal, open_commit, open_journal
 from batchrun.ledger.lock import enter_lock
+from batchrun.logs import FILE_NAME, logging_to
 from batchrun.model import Ending, Outcome, Record, Summary
 from batchrun.platform import SERVER_DIR, Task, find_task, open_platform, read_account
 from batchrun.policy.retry import Backoff, RetryPolicy
@@ -191,6 +193,7 @@ async def open_batch(
         await check_before_start(config)
         await anyio.to_thread.run_sync(_make_directory, out_dir)
         await stack.enter_async_context(enter_lock(out_dir))
+        await stack.enter_async_context(_log_beside(out_dir))
         journal = await stack.enter_async_context(open_journal(out_dir))
         client = await stack.enter_async_context(
             open_platform(
@@ -217,6 +220,21 @@ async def open_batch(
         echoes = await anyio.to_thread.run_sync(journal.ledger.fact, ECHO)
         engine = _compose(config, opening, client, commit, journal, source, resumed, sending, echoes)
         yield Batch(opening=opening, out_dir=out_dir, engine=engine, records=records, children=children)
+
+
+@asynccontextmanager
+async def _log_beside(out_dir: Path) -> AsyncIterator[None]:
+    """Log into the output directory, unless the program that we are part of has its own place for logs."""
+    if structlog.is_configured():
+        yield
+        return
+    with ExitStack() as stack:
+        stack.enter_context(logging_to(out_dir / FILE_NAME))
+        try:
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(stack.close)
 
 
 def _make_directory(directory: Path) -> None:
@@ -314,7 +332,7 @@ def _retry_policy(config: Config) -> RetryPolicy:
     retry = config.retry
     return RetryPolicy(
         max_attempts=retry.max_attempts,
-        on=frozenset(retry.on),
+        on=frozenset(Outcome(outcome) for outcome in retry.on),
         backoff=Backoff(first_s=retry.backoff_s, max_s=retry.max_backoff_s),
     )
 

@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from batchrun.errors import ConfigError
-from batchrun.model import JsonObject, Outcome, RunOptions
+from batchrun.model import JsonObject, RunOptions
 
 #: Environment variables of this form set configuration keys: BATCHRUN_LIMITS__START_RATE.
 ENVIRONMENT_PREFIX = "BATCHRUN_"
@@ -32,6 +32,8 @@ EMBEDDED = "embedded"
 
 _Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 _PositiveInt = Annotated[int, Field(ge=1)]
+#: Outcomes of a Run; what was rejected or invalid would be so again.
+_Retryable = Literal["failed", "timed_out", "aborted", "lost"]
 _Seconds = Annotated[float, Field(ge=0)]
 
 
@@ -176,7 +178,7 @@ class RetryConfig(_Section):
 
     max_attempts: _PositiveInt = 2
     """Attempts per job in all, the first included."""
-    on: list[Annotated[Outcome, Field(strict=False)]] = [Outcome.FAILED]
+    on: list[_Retryable] = ["failed"]
     """Outcomes that get another attempt."""
     backoff_s: _Seconds = 1.0
     """Wait before the second attempt; doubles with each further one."""
@@ -254,7 +256,7 @@ _PATHS = ("api.token_file", "jobs.file", "output.dir", "server.actors")
 
 
 def load_config(
-    file: Path | None = None,
+    file: Path | str | None = None,
     *,
     flags: Mapping[str, Any] = types.MappingProxyType({}),
     environ: Mapping[str, str] = os.environ,
@@ -269,6 +271,7 @@ def load_config(
     Raises:
         ConfigError: naming the file and every dotted key that is wrong.
     """
+    file = Path(file) if file is not None else None
     values = _read_toml(file) if file is not None else {}
     if file is not None:
         _resolve_paths(values, file.parent)

@@ -17,7 +17,6 @@ from batchrun.cli.stopping import obey_signals
 from batchrun.cli.view import show_closing, show_opening, watch_progress
 from batchrun.config import Config, load_config, parse_setting
 from batchrun.errors import ConfigError
-from batchrun.logs import FILE_NAME, logging_to
 from batchrun.model import Ending, Summary
 
 #: On a platform that costs money, more Runs than this are not started without a word.
@@ -64,14 +63,13 @@ def _number_or_auto(text: str | None) -> int | str | None:
 
 async def _run(config: Config, is_confirmed: bool, is_json: bool) -> ExitCode:
     began_at = anyio.current_time()
-    with logging_to(config.out_dir / FILE_NAME):
-        async with open_batch(config) as batch:
-            show_opening(batch, config)
-            if not is_confirmed:
-                await _confirm(batch, config)
-            await _carry_out(batch, config)
-        # Read after the batch is closed: everything that was noted on the way out is in it.
-        summary = await batch.summary()
+    async with open_batch(config) as batch:
+        show_opening(batch, config)
+        if not is_confirmed:
+            await _confirm(batch, config)
+        await _carry_out(batch, config)
+    # Read after the batch is closed: everything that was noted on the way out is in it.
+    summary = await batch.summary()
     show_closing(
         summary,
         config,

@@ -26,7 +26,8 @@ def show_opening(batch: Batch, config: Config) -> None:
     """Say whose account, which plan, how many slots, how much budget; which task; how many jobs."""
     opening = batch.opening
     slots = "1 Run at once" if opening.max_concurrent_runs == 1 else f"{opening.max_concurrent_runs} Runs at once"
-    say(" · ".join([*_account_words(opening.account), slots, f"task {opening.task.label}", _jobs_words(batch)]))
+    account = _account_words(opening.account, is_free=config.api.is_loopback)
+    say(" · ".join([*account, slots, f"task {opening.task.label}", _jobs_words(batch)]))
     if opening.lost_fields:
         names = ", ".join(opening.lost_fields)
         say(
@@ -37,9 +38,11 @@ def show_opening(batch: Batch, config: Config) -> None:
         say(f"Only the first {config.jobs.limit:,} jobs of the file.")
 
 
-def _account_words(account: Account) -> list[str]:
+def _account_words(account: Account, *, is_free: bool) -> list[str]:
     words = [f"Account {account.username}" + (f" ({account.plan})" if account.plan else "")]
-    if account.max_monthly_usage_usd is not None:
+    if is_free:
+        words.append("on this machine, nothing to pay")
+    elif account.max_monthly_usage_usd is not None:
         left = account.max_monthly_usage_usd - (account.monthly_usage_usd or 0.0)
         words.append(f"{money(max(0.0, left))} of {money(account.max_monthly_usage_usd)} left this month")
     return words

@@ -19,8 +19,8 @@ class Listing:
 
     #: Where `user_agent` is None, the platform does not name who started the Run.
     runs: list[Run]
-    #: Whether all that were listed could be read; a Run just started may be listed and still unknown.
-    is_complete: bool
+    #: Runs that were listed and cannot be read: too fresh, most likely.
+    unreadable: list[Run]
 
 
 class Candidates:
@@ -44,8 +44,12 @@ class Candidates:
         since = intended_at - CLOCK_MARGIN + timedelta(seconds=self._client.clock_ahead_s)
         listed = [run async for run in self._list(since)]
         accounted_for = await known()
-        runs = [await self._named(run) for run in listed if run.id not in accounted_for]
-        return Listing([run for run in runs if run is not None], is_complete=None not in runs)
+        readable, unreadable = [], []
+        for run in listed:
+            if run.id not in accounted_for:
+                named = await self._named(run)
+                readable.append(named) if named is not None else unreadable.append(run)
+        return Listing(readable, unreadable)
 
     async def _list(self, since: datetime) -> AsyncIterator[Run]:
         offset = 0

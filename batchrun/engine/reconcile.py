@@ -145,8 +145,8 @@ class Reconciler:
         for doubt in doubts:
             if runs := marked(listing.runs, doubt.mark):
                 await self._adopt(doubt, runs)
-            elif begun_at >= doubt.certain_after and listing.is_complete:
-                self._conclude(doubt, listing.runs, begun_at)
+            elif begun_at >= doubt.certain_after:
+                self._conclude(doubt, [*listing.runs, *listing.unreadable], begun_at)
 
     async def _adopt(self, doubt: _Doubt, runs: list[Run]) -> None:
         """Take the older Run for the attempt; a second one was started by no request of ours and is aborted."""

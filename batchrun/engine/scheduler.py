@@ -182,7 +182,7 @@ class Scheduler:
 
     def _take_ready(self) -> Work:
         work = self._ready.popleft()
-        if len(self._ready) == self._low_water:
+        if len(self._ready) <= self._low_water and not self._is_read:
             self._wake()
         return work
 

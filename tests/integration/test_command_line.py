@@ -1,0 +1,219 @@
+"""The command line in processes of its own: what is said, and with which exit code."""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.support.command_line import batchrun, serving
+
+ROOT = Path(__file__).parents[2]
+BATCH = """
+[api]
+base_url = "embedded"
+[task]
+actor = "apify/hello-world"
+name = "hello"
+[jobs]
+file = "jobs.jsonl"
+"""
+
+
+def _write(directory: Path, *, batch: str = BATCH, jobs: bytes = b'{"a": 1}\n') -> None:
+    (directory / "batch.toml").write_text(batch)
+    (directory / "jobs.jsonl").write_bytes(jobs)
+
+
+BAD_BATCHES: dict[str, tuple[str, str]] = {
+    "unknown key": (BATCH + "[limits]\nmax_concurent_runs = 3\n", "did you mean limits.max_concurrent_runs?"),
+    "unknown section": (BATCH + "[limit]\n", "batch.toml: limit: is not a known key"),
+    "syntax error": (BATCH + "[task\n", "batch.toml: is not valid TOML"),
+    "wrong type": (BATCH + '[limits]\nstart_rate = "fast"\n', "batch.toml: limits.start_rate: "),
+    "negative concurrency": (BATCH + "[limits]\nmax_concurrent_runs = -1\n", "limits.max_concurrent_runs: "),
+    "zero rate": (BATCH + "[limits]\nstart_rate = 0.0\n", "limits.start_rate: "),
+    "empty task": (BATCH.replace('actor = "apify/hello-world"\nname = "hello"', 'id = ""'), "task.id: "),
+    "missing job file": (BATCH.replace("jobs.jsonl", "nope.jsonl"), "nope.jsonl: "),
+    "unknown column": (
+        BATCH.replace("jobs.jsonl", "jobs.csv") + '[jobs.template]\nurl = "{{nope}}"\n',
+        "nope",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_BATCHES)
+def test_a_bad_configuration_is_one_clear_line(tmp_path, name):
+    """Exit 2, no traceback, and the line names what is wrong."""
+    batch, part = BAD_BATCHES[name]
+    _write(tmp_path, batch=batch)
+    (tmp_path / "jobs.csv").write_text("a,b\n1,2\n")
+    said = batchrun("run", "batch.toml", cwd=tmp_path)
+    assert (said.code, said.out, said.err.count("\n")) == (2, "", 1), said
+    assert part in said.err
+    assert "Traceback" not in said.err
+
+
+BAD_FILES = {
+    "empty": (b"", "jobs.jsonl: "),
+    "only blank lines": (b"\n\n\n", "jobs.jsonl: "),
+    "binary garbage": (bytes(range(256)) * 40, "jobs.jsonl"),
+    "array as a line": (b"[1, 2]\n", "line 1: "),
+    "unknown field": (b'{"@nope": 1}\n', "line 1: "),
+    "10 MB line": (b'{"a": "' + b"x" * 10_000_000 + b'"}\n', "line 1: "),
+    "not JSON": (b'{"a": 1}\nnope\n', "line 2: "),
+    "bad options": (b'{"@options": {"memory_mb": 300}}\n', "line 1: "),
+    "same key, other content": (b'{"@key": "k", "a": 1}\n{"@key": "k", "a": 2}\n', "line 2: "),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_a_bad_job_file_starts_nothing_and_says_where(tmp_path, name):
+    """Exit 2, no traceback, no output directory, and the line is named."""
+    jobs, part = BAD_FILES[name]
+    _write(tmp_path, jobs=jobs)
+    said = batchrun("run", "batch.toml", cwd=tmp_path)
+    assert (said.code, said.out) == (2, ""), said
+    assert part in said.err
+    assert "Traceback" not in said.err
+    assert len(said.err) < 2000
+    assert not (tmp_path / "batch.out").exists()
+
+
+def test_a_missing_batch_file_is_one_clear_line(tmp_path):
+    """Exit 2."""
+    said = batchrun("run", "nope.toml", cwd=tmp_path)
+    assert (said.code, said.err) == (2, "batchrun: nope.toml: cannot be read: No such file or directory\n")
+
+
+def test_an_output_directory_that_cannot_be_written_is_local_trouble(tmp_path):
+    """Exit 6, naming the directory."""
+    _write(tmp_path)
+    (tmp_path / "file").write_text("")
+    said = batchrun("run", "batch.toml", "--out", "file/out", cwd=tmp_path)
+    assert (said.code, said.out) == (6, ""), said
+    assert "file/out: " in said.err
+    assert "Traceback" not in said.err
+
+
+def test_an_unknown_task_refuses_the_batch(tmp_path):
+    """Exit 5, naming the task."""
+    _write(tmp_path)
+    said = batchrun("run", "--task", "nobody~nothing", "--jobs", "jobs.jsonl", "--api-url", "embedded", cwd=tmp_path)
+    assert said.code == 5, said
+    assert "nobody~nothing" in said.err
+
+
+def test_a_server_that_is_not_there_is_said_once(tmp_path):
+    """Exit 6 and a line that names the address, when nobody listens there."""
+    _write(tmp_path)
+    said = batchrun("run", "batch.toml", "--api-url", "http://127.0.0.1:9", cwd=tmp_path, environ={"APIFY_TOKEN": "t"})
+    assert said.code == 6, said
+    assert "http://127.0.0.1:9 does not answer" in said.err
+
+
+def _comparable(record: dict[str, Any]) -> dict[str, Any]:
+    """Leave out ids, times, and what is measured."""
+    run = {name: record["run"][name] for name in ("status", "exitCode", "statusMessage", "options")}
+    attempts = [(each["attempt_no"], each["status"]) for each in record["attempts"]]
+    kept = ("v", "key", "line", "round", "group", "meta", "outcome", "output", "error")
+    return {
+        **{name: record[name] for name in kept},
+        "items": record["items"]["count"],
+        "run": run,
+        "attempts": attempts,
+    }
+
+
+def test_the_same_batch_runs_against_a_server_in_another_process(tmp_path):
+    """Embedded and served, the records are equal but for ids and times; a wrong token ends with exit 5."""
+    lines = (ROOT / "configs/quickstart.csv").read_text().splitlines()[:7]
+    (tmp_path / "quickstart.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "quickstart.toml").write_bytes((ROOT / "configs/quickstart.toml").read_bytes())
+    embedded = batchrun("run", "quickstart.toml", "--out", "embedded", cwd=tmp_path)
+    assert embedded.code == 0, embedded
+    with serving(tmp_path / "api", "right") as base_url:
+        arguments = ("run", "quickstart.toml", "--out", "served", "--api-url", base_url)
+        refused = batchrun(*arguments, cwd=tmp_path, environ={"APIFY_TOKEN": "wrong"})
+        assert (refused.code, refused.err.count("\n")) == (5, 1), refused
+        assert "token" in refused.err
+        served = batchrun(*arguments, "--json", cwd=tmp_path, environ={"APIFY_TOKEN": "right"})
+        assert served.code == 0, served
+        assert orjson.loads(served.out)["outcomes"] == {"succeeded": 6}
+    both = [_records(tmp_path / name) for name in ("embedded", "served")]
+    assert both[0] == both[1]
+    titles = [orjson.loads(line)["title"] for line in (tmp_path / "served/items.jsonl").read_bytes().splitlines()]
+    assert len(titles) == 6
+    assert all(title.startswith("Python: ") for title in titles)
+
+
+def _records(out: Path) -> list[dict[str, Any]]:
+    records = [orjson.loads(line) for line in (out / "records.jsonl").read_bytes().splitlines()]
+    return sorted(map(_comparable, records), key=lambda record: record["line"])
+
+
+def test_tasks_are_created_read_and_run(tmp_path):
+    """`task create|get|run` print the API's own JSON; `run --sync` prints the OUTPUT value."""
+    with serving(tmp_path / "api", "t") as base_url:
+        environ = {"APIFY_TOKEN": "t", "BATCHRUN_API__BASE_URL": base_url}
+        created = batchrun(
+            "task", "create", "--actor", "apify/hello-world", "--name", "hello", cwd=tmp_path, environ=environ
+        )
+        assert created.code == 0, created
+        task_id = orjson.loads(created.out)["id"]
+        assert orjson.loads(batchrun("task", "get", "~hello", cwd=tmp_path, environ=environ).out)["id"] == task_id
+        started = orjson.loads(batchrun("task", "run", task_id, cwd=tmp_path, environ=environ).out)
+        assert started["actorTaskId"] == task_id
+        value = batchrun("task", "run", task_id, "--sync", "--input", '{"x": 1}', cwd=tmp_path, environ=environ)
+        assert value.code == 0, value
+        assert orjson.loads(value.out)
+        wrong = batchrun("task", "run", task_id, "--input", "[1]", cwd=tmp_path, environ=environ)
+        assert (wrong.code, wrong.err.count("\n")) == (2, 1)
+        unknown = batchrun("task", "get", "nope", cwd=tmp_path, environ=environ)
+        assert (unknown.code, unknown.err.count("\n")) == (5, 1)
+
+
+def test_jobs_can_come_from_stdin(tmp_path):
+    """`--jobs -` reads JSON lines from stdin; each becomes a record."""
+    (tmp_path / "batch.toml").write_text(BATCH.replace("jobs.jsonl", "-"))
+    said = batchrun("run", "batch.toml", cwd=tmp_path, stdin='{"a": 1}\n{"a": 2}\n{"a": 1}\n')
+    assert said.code == 0, said
+    assert "2 succeeded" in said.err
+    assert "1 lines repeat" in said.err
+
+
+def test_more_than_a_hundred_paid_runs_need_a_yes(tmp_path, monkeypatch):
+    """On a platform that costs money, without a terminal, nothing is started without --yes."""
+    _write(tmp_path, jobs=b"".join(b'{"n": %d}\n' % n for n in range(150)))
+    with serving(tmp_path / "api", "t") as base_url:
+        # An address of this machine that does not look like one: as good as the platform's own.
+        address = base_url.replace("127.0.0.1", "0.0.0.0")
+        environ = {"APIFY_TOKEN": "t", "no_proxy": "*"}
+        said = batchrun("run", "batch.toml", "--api-url", address, cwd=tmp_path, environ=environ)
+        assert said.code == 2, said
+        assert "Start 150 runs? There is no terminal to ask at: --yes starts them" in said.err
+
+
+def test_what_is_finished_says_so_and_starts_nothing(tmp_path):
+    """The same command on a finished batch exits 0 and says that nothing was left to do."""
+    _write(tmp_path)
+    assert batchrun("run", "batch.toml", cwd=tmp_path).code == 0
+    again = batchrun("run", "batch.toml", cwd=tmp_path)
+    assert again.code == 0
+    assert "this batch is finished" in again.err
+    (tmp_path / "jobs.jsonl").write_bytes(b'{"a": 1}\n{"a": 2}\n')
+    grown = batchrun("run", "batch.toml", cwd=tmp_path)
+    assert grown.code == 0
+    assert len((tmp_path / "batch.out/records.jsonl").read_bytes().splitlines()) == 2
+
+
+def test_another_batch_in_the_same_directory_is_refused(tmp_path):
+    """A changed template, task or file is named, with what was noted and what is new; exit 2."""
+    _write(tmp_path)
+    assert batchrun("run", "batch.toml", cwd=tmp_path).code == 0
+    changed = batchrun("run", "batch.toml", "--set", "input.extra=1", cwd=tmp_path)
+    assert changed.code == 2
+    assert "input: begun with {}, now {'extra': 1}" in changed.err
+    (tmp_path / "jobs.jsonl").write_bytes(b'{"a": 7}\n')
+    edited = batchrun("run", "batch.toml", cwd=tmp_path)
+    assert edited.code == 2
+    assert "was changed" in edited.err

@@ -1,0 +1,147 @@
+"""What the documentation says is true: commands, flags, keys, exit codes, examples."""
+
+import inspect
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import typer.main
+from pydantic import BaseModel
+
+from batchrun.cli.exit_codes import ExitCode
+from batchrun.cli.main import app
+from batchrun.config import Config, load_config
+from batchrun.version import __version__
+from tests.support.command_line import batchrun, serving
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text("utf-8")
+CONFIGS = sorted((ROOT / "configs").glob("*.toml"))
+
+
+def _commands() -> dict[str, set[str]]:
+    """Return every command's flags."""
+
+    def walk(command: Any, name: str) -> dict[str, set[str]]:
+        flags = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+        found = {name: flags}
+        for sub_name, sub in getattr(command, "commands", {}).items():
+            found |= walk(sub, f"{name} {sub_name}".strip())
+        return found
+
+    return walk(typer.main.get_command(app), "")
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
+    """Return every dotted configuration key with its default."""
+    found: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        section = next((each for each in (field.annotation, *get_args(field.annotation)) if _is_section(each)), None)
+        if section is not None and prefix == "":
+            found |= _keys(section, f"{name}.")
+        else:
+            found[prefix + name] = field.default
+    return found
+
+
+def _is_section(annotation: Any) -> bool:
+    return inspect.isclass(annotation) and issubclass(annotation, BaseModel)
+
+
+def test_every_command_of_the_readme_exists():
+    """Each `batchrun …` in a code block names a command and flags that there are."""
+    commands = _commands()
+    blocks = "".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL) + re.findall(r"^    .*\n", README, re.MULTILINE))
+    lines = re.findall(r"(?:^|[ /])batchrun (.*)$", blocks.replace("\\\n", " "), re.MULTILINE)
+    assert len(lines) >= 6
+    for line in lines:
+        words = line.split()
+        name = " ".join(words[:2]) if " ".join(words[:2]) in commands else words[0]
+        assert name in commands, line
+        flags = {word for word in words if word.startswith("--")}
+        assert flags <= commands[name], line
+
+
+def test_every_command_stands_in_the_readme():
+    """The table of commands leaves none out."""
+    table = README[README.index("## Commands") :]
+    for name in _commands():
+        assert f"batchrun {name.split()[0] if name else 'run'}" in table
+
+
+def test_the_exit_codes_of_the_readme_are_those_there_are():
+    """The table lists each exit code once."""
+    codes = [int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)]
+    assert codes == sorted(ExitCode)
+
+
+def test_every_key_named_in_the_readme_exists():
+    """Dotted keys in the text are configuration keys."""
+    keys = _keys(Config)
+    named = set(re.findall(r"`((?:api|task|jobs|run|limits|retry|output|server)\.[a-z_]+)", README))
+    assert len(named) >= 5
+    assert named <= set(keys)
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.name)
+def test_every_config_can_be_loaded(file):
+    """Each TOML file of configs/ is a valid batch, unless it says that it is something else."""
+    if file.name == "faults.toml":
+        pytest.skip("not a batch: what the embedded server is to do wrong; tested with the server")
+    assert load_config(file, environ={}).jobs.file.exists()
+
+
+def test_the_full_config_names_every_key_with_its_default():
+    """Uncommented keys hold their default, commented ones have none; no key is missing."""
+    text = (ROOT / "configs/full.toml").read_text("utf-8")
+    values, section = tomllib.loads(text), ""
+    commented: set[str] = set()
+    for line in text.splitlines():
+        section = found[1] + "." if (found := re.match(r"\[(\w+)\]", line)) else section
+        if found := re.match(r"# (\w+) = ", line):
+            commented.add(section + found[1])
+    given = {f"{name}.{key}": value for name, table in values.items() for key, value in table.items()}
+    keys = _keys(Config)
+    assert set(given) | commented | {"input"} == set(keys)
+    needed = {"task.id", "jobs.file"}
+    assert {key: value for key, value in given.items() if key not in needed} == {
+        key: default for key, default in keys.items() if key in given and key not in needed
+    }
+
+
+def test_the_python_example_of_the_readme_runs(tmp_path):
+    """The example yields a record per job, with what it prints."""
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    assert code is not None
+    (tmp_path / "jobs.jsonl").write_text('{"@key": "one"}\n{"@key": "two"}\n')
+    with serving(tmp_path / "api", "t") as base_url:
+        (tmp_path / "shop.toml").write_text(
+            f'[api]\nbase_url = "{base_url}"\n[task]\nactor = "apify/hello-world"\nname = "hello"\n'
+            '[jobs]\nfile = "jobs.jsonl"\n'
+        )
+        (tmp_path / "example.py").write_text(code[1])
+        said = _python(tmp_path)
+    lines = sorted(line.split()[:2] for line in said.splitlines() if "succeeded" in line)
+    assert lines == [["one", "succeeded"], ["two", "succeeded"]]
+
+
+def _python(directory: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "example.py"],
+        cwd=directory,
+        env={"APIFY_TOKEN": "t", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return done.stdout
+
+
+def test_the_version_is_told(tmp_path):
+    """`--version` prints the version and nothing else."""
+    assert batchrun("--version", cwd=tmp_path).out == f"{__version__}\n"

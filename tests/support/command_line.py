@@ -1,0 +1,56 @@
+"""The command line as a user meets it: a process, its exit code, and what it says."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+LIMIT_S = 120
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def batchrun(*arguments: str, cwd: Path, environ: Mapping[str, str] | None = None, stdin: str | None = None) -> Said:
+    """Run a command to its end, in a directory, without a terminal."""
+    done = subprocess.run(
+        [sys.executable, "-m", "batchrun", *arguments],
+        cwd=cwd,
+        env={**_clean_environment(), **(environ or {})},
+        input=stdin,
+        stdin=None if stdin is not None else subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    return Said(done.returncode, done.stdout, done.stderr)
+
+
+@contextmanager
+def serving(data_dir: Path, token: str) -> Iterator[str]:
+    """Run `batchrun serve` and give its address."""
+    command = [sys.executable, "-m", "batchrun", "serve", "--port", "0", "--data", str(data_dir), "--token", token]
+    with subprocess.Popen(
+        command, env=_clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+            rest = process.stdout.read()
+            assert rest == "", "nothing but the address goes to stdout"
+
+
+def _clean_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(("APIFY_", "BATCHRUN_"))}

@@ -1,0 +1,185 @@
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+import pytest
+
+from batchrun.model import (
+    Attempt,
+    AttemptState,
+    DatasetId,
+    Ending,
+    Items,
+    JobKey,
+    Mark,
+    Outcome,
+    Problem,
+    Record,
+    RunId,
+    RunOptions,
+    RunStatus,
+    Summary,
+)
+
+AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def line_of(record: Record) -> Any:
+    """Return what stands in the record's line."""
+    line = record.as_line()
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    return orjson.loads(line)
+
+
+def test_a_record_of_a_run_is_written_whole() -> None:
+    """Every key of the public format, in its order."""
+    attempt = Attempt(
+        attempt_no=1,
+        mark=Mark("secret-mark"),
+        state=AttemptState.ENDED,
+        run_id=RunId("r"),
+        status=RunStatus.FAILED,
+        intended_at=AT,
+        started_at=AT + timedelta(seconds=1),
+        finished_at=AT + timedelta(seconds=11),
+        cost_usd=0.5,
+    )
+    record = Record(
+        key=JobKey("k"),
+        line=3,
+        group="g",
+        meta={"sku": 1},
+        outcome=Outcome.FAILED,
+        attempts=(attempt,),
+        run={"id": "r"},
+        output=[1],
+        items=Items(count=2, dataset_id=DatasetId("d")),
+        error=Problem(type="run-failed", message="no\npage"),
+        admitted_at=AT - timedelta(seconds=4),
+        started_at=AT + timedelta(seconds=1),
+        finished_at=AT + timedelta(seconds=11),
+        cost_usd=0.5,
+    )
+    read = line_of(record)
+    assert read == {
+        "v": 1,
+        "key": "k",
+        "line": 3,
+        "round": 1,
+        "group": "g",
+        "meta": {"sku": 1},
+        "outcome": "failed",
+        "attempts": [
+            {
+                "attempt_no": 1,
+                "run_id": "r",
+                "status": "FAILED",
+                "intended_at": "2026-01-02T03:04:05Z",
+                "started_at": "2026-01-02T03:04:06Z",
+                "finished_at": "2026-01-02T03:04:16Z",
+                "cost_usd": 0.5,
+            }
+        ],
+        "run": {"id": "r"},
+        "output": [1],
+        "items": {"count": 2, "dataset_id": "d"},
+        "error": {"type": "run-failed", "message": "no\npage"},
+        "times": {
+            "admitted_at": "2026-01-02T03:04:01Z",
+            "started_at": "2026-01-02T03:04:06Z",
+            "finished_at": "2026-01-02T03:04:16Z",
+            "queued_s": 5.0,
+            "run_s": 10.0,
+        },
+        "cost_usd": 0.5,
+        "cost_source": "platform",
+        "cost_is_final": False,
+    }
+    assert list(read) == [
+        "v",
+        "key",
+        "line",
+        "round",
+        "group",
+        "meta",
+        "outcome",
+        "attempts",
+        "run",
+        "output",
+        "items",
+        "error",
+        "times",
+        "cost_usd",
+        "cost_source",
+        "cost_is_final",
+    ]
+
+
+def test_a_record_of_a_bad_line_has_the_same_keys() -> None:
+    """What there is none of is null; an unknown cost is unknown, and not 0."""
+    read = line_of(Record(key=None, line=3, outcome=Outcome.INVALID))
+    assert (read["key"], read["attempts"], read["items"], read["error"]) == (None, [], None, None)
+    assert (read["cost_usd"], read["cost_source"], read["times"]["run_s"]) == (None, "unknown", None)
+    assert len(read) == 16
+
+
+def test_inline_items_stand_in_the_record() -> None:
+    """Beside their count."""
+    items = Items(count=1, dataset_id=DatasetId("d"), values=[{"a": 1}])
+    read = line_of(Record(key=JobKey("k"), line=1, outcome=Outcome.SUCCEEDED, items=items))
+    assert read["items"] == {"count": 1, "dataset_id": "d", "values": [{"a": 1}]}
+
+
+def test_lengths_of_time_are_never_negative() -> None:
+    """Two clocks that disagree make no Run start before it was admitted."""
+    read = line_of(Record(key=None, line=1, outcome=Outcome.LOST, admitted_at=AT, started_at=AT - timedelta(seconds=5)))
+    assert read["times"]["queued_s"] == 0.0
+
+
+def test_four_statuses_are_terminal() -> None:
+    """The other four are on their way."""
+    terminal = {status for status in RunStatus if status.is_terminal}
+    assert terminal == {RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.TIMED_OUT, RunStatus.ABORTED}
+
+
+def test_options_of_a_job_come_over_those_of_the_batch() -> None:
+    """0 and False are said; None is not."""
+    own = RunOptions(timeout_s=0, restart_on_error=False)
+    base = RunOptions(timeout_s=60, restart_on_error=True, memory_mb=256)
+    assert own.over(base) == RunOptions(timeout_s=0, restart_on_error=False, memory_mb=256)
+    assert RunOptions().over(base) == base
+
+
+def summary(ending: Ending, outcomes: dict[Outcome, int]) -> Summary:
+    """Return a summary of these outcomes."""
+    return Summary(
+        ending=ending,
+        outcomes=outcomes,
+        duplicates=0,
+        open_jobs=0,
+        live_runs=0,
+        items=0,
+        empty_successes=0,
+        cost_usd=0.0,
+        unknown_costs=0,
+        out_dir="out",
+    )
+
+
+@pytest.mark.parametrize(
+    ("ending", "outcomes", "has_succeeded"),
+    [
+        (Ending.FINISHED, {Outcome.SUCCEEDED: 3}, True),
+        (Ending.FINISHED, {}, True),
+        (Ending.FINISHED, {Outcome.SUCCEEDED: 3, Outcome.FAILED: 1}, False),
+        (Ending.FINISHED, {Outcome.INVALID: 1}, False),
+        (Ending.IN_DOUBT, {Outcome.SUCCEEDED: 3}, False),
+        (Ending.INTERRUPTED, {Outcome.SUCCEEDED: 3}, False),
+    ],
+)
+def test_a_batch_has_succeeded_when_all_is_done_and_well(
+    ending: Ending, outcomes: dict[Outcome, int], has_succeeded: bool
+) -> None:
+    """One job that did not, or one thing left to do, and it has not."""
+    assert summary(ending, outcomes).has_succeeded is has_succeeded

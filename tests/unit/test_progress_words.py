@@ -1,0 +1,115 @@
+import pytest
+
+from batchrun.engine.progress import Progress
+from batchrun.model import Items, JobKey, Outcome, Record
+from batchrun.report.progress import Snapshot, Speed, duration, money, outcome_counts, progress_line
+
+
+def at(**changes: object) -> Snapshot:
+    """Return a moment of a batch."""
+    given: dict[str, object] = {
+        "settled": 1200,
+        "succeeded": 1190,
+        "job_count": 10_000,
+        "live_runs": 250,
+        "postponed": 0,
+        "in_doubt": 0,
+        "cost_usd": 1.5,
+        **changes,
+    }
+    return Snapshot(**given)  # type: ignore[arg-type] # whatever a test gives
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "per_s", "line"),
+    [
+        (at(), 20.0, "1,200/10,000 done · 250 running · 10 not succeeded · 20/s · 7 min 20 s to go · $1.50"),
+        (at(job_count=None), 0.123456, "1,200 done · 250 running · 10 not succeeded · 0.123/s · $1.50"),
+        (at(), None, "1,200/10,000 done · 250 running · 10 not succeeded · $1.50"),
+        (at(job_count=1000), 5.0, "1,200/1,200 done · 250 running · 10 not succeeded · 5/s · $1.50"),
+        (
+            at(postponed=3, in_doubt=2, cost_usd=0.0),
+            None,
+            "1,200/10,000 done · 250 running · 10 not succeeded · 3 waiting to retry · 2 in doubt · $0.00",
+        ),
+    ],
+)
+def test_a_line_says_where_the_batch_stands(snapshot: Snapshot, per_s: float | None, line: str) -> None:
+    """What is not known, or is nothing, is left out."""
+    assert progress_line(snapshot, per_s) == line
+
+
+def test_speed_is_over_the_last_while() -> None:
+    """What was long ago does not count, and a standstill has no rate to divide by."""
+    speed = Speed()
+    rates = []
+    for now, settled in [(0, 0), (10, 100), (20, 100), (40, 130), (60, 130), (75, 130)]:
+        speed.note(float(now), settled)
+        rates.append(speed.per_s())
+    assert rates == [None, 10.0, 5.0, 1.0, None, None]
+
+
+def test_two_looks_at_one_moment_divide_by_nothing() -> None:
+    """No rate, and no error."""
+    speed = Speed()
+    speed.note(5.0, 1)
+    speed.note(5.0, 2)
+    assert speed.per_s() is None
+
+
+def test_speed_remembers_no_more_than_its_window() -> None:
+    """A day of looks costs no memory."""
+    speed = Speed()
+    for second in range(86_400):
+        speed.note(float(second), second)
+    assert (len(speed._marks) < 50, speed.per_s()) == (True, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.0, "0.0 s"),
+        (7.25, "7.2 s"),
+        (42.4, "42 s"),
+        (60, "1 min 00 s"),
+        (260, "4 min 20 s"),
+        (3599.6, "1 h 00 min"),
+        (11_100, "3 h 05 min"),
+        (4_000_000, "1,111 h 06 min"),
+    ],
+)
+def test_a_length_of_time_is_said_as_people_say_it(seconds: float, words: str) -> None:
+    """Carried over where it is rounded up."""
+    assert duration(seconds) == words
+
+
+@pytest.mark.xfail(strict=True, reason="59.7 s is rounded within the seconds")
+def test_sixty_seconds_are_a_minute() -> None:
+    """Rounded up, seconds become a minute too."""
+    assert (duration(59.7), duration(9.97)) == ("1 min 00 s", "10 s")
+
+
+@pytest.mark.parametrize(
+    ("usd", "words"),
+    [(0.0, "$0.00"), (0.0123, "$0.0123"), (0.00001, "$0.0000"), (1.0, "$1.00"), (12345.678, "$12,345.68")],
+)
+def test_small_amounts_are_not_rounded_away(usd: float, words: str) -> None:
+    """Four places below a dollar."""
+    assert money(usd) == words
+
+
+def test_outcomes_are_said_the_good_ones_first() -> None:
+    """With the successes that brought nothing."""
+    counts = {Outcome.FAILED: 60, Outcome.TIMED_OUT: 2, Outcome.SUCCEEDED: 2940}
+    assert outcome_counts(counts, 412) == "2,940 succeeded (412 with 0 items), 60 failed, 2 timed out"
+    assert outcome_counts({}) == "no job settled"
+
+
+def test_progress_adds_up_records() -> None:
+    """A cost that is not known is counted as unknown; a job without a Run has none to know."""
+    progress = Progress()
+    items = Items(count=3, dataset_id=None)
+    progress.count(Record(key=JobKey("a"), line=1, outcome=Outcome.SUCCEEDED, items=items, cost_usd=0.5))
+    progress.count(Record(key=None, line=2, outcome=Outcome.INVALID))
+    assert (progress.settled, progress.items, progress.cost_usd, progress.unknown_costs) == (2, 3, 0.5, 0)
+    assert progress.outcomes == {Outcome.SUCCEEDED: 1, Outcome.INVALID: 1}

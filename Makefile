@@ -18,7 +18,8 @@ test:
 	pytest
 
 crash: ## the long form of the crash suite: more than 1,000 kills
-	pytest tests/crash -m long --no-header
+	pytest tests/crash -m long --junit-xml=crash.xml
+	@grep -o 'name="kills" value="[0-9]*"' crash.xml | grep -o '[0-9]*' | awk '{ kills += $$1 } END { print kills " kills" }'
 
 quickstart:
 	rm -rf quickstart.out

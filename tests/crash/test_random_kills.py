@@ -1,0 +1,43 @@
+import pytest
+
+from tests.support.crash import CrashBatch, assert_promise_kept, open_api, some_jobs
+from tests.support.fault_sets import FAULT_SETS
+
+#: A list that lags 3 s, as two of the fault sets have it, needs more than the default patience of these tests.
+PATIENT = {"limits.listing_lag_s": 4.0}
+
+
+def _carry_out(tmp_path, *, faults: str, jobs: int, seed: int, kills: int) -> int:
+    """Carry a batch out under faults and kills, see that the promise was kept, and return how often it was killed."""
+    file = tmp_path / "faults.toml"
+    file.write_text(f"seed = {seed}\n{faults}")
+    with open_api(tmp_path / "api", faults=file) as api:
+        batch = CrashBatch(tmp_path, api.base_url, some_jobs(jobs, seed), PATIENT)
+        assert batch.run_with_kills(seed, kills) == 1, batch.said()
+    with open_api(tmp_path / "api") as api:
+        assert_promise_kept(batch, api)
+    return batch.kills
+
+
+@pytest.mark.parametrize("name", FAULT_SETS)
+def test_a_batch_killed_under_faults_ends_right(tmp_path, name):
+    """Whatever the platform does wrong meanwhile: one record per job, every Run in the records, items exact."""
+    assert _carry_out(tmp_path, faults=FAULT_SETS[name], jobs=60, seed=3, kills=6) >= 1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("name", FAULT_SETS)
+def test_the_long_form(tmp_path, name, seed, record_property):
+    """The same over batches of 200 jobs, killed some 30 times each: more than a thousand kills in all."""
+    kills = _carry_out(tmp_path, faults=FAULT_SETS[name], jobs=200, seed=100 + seed, kills=30)
+    record_property("kills", kills)
+
+
+def test_a_batch_that_carries_its_server_along_ends_right(tmp_path):
+    """Embedded, the server dies with the process; its live Runs start again under their ids, and none twice."""
+    batch = CrashBatch(tmp_path, "embedded", some_jobs(40), {"limits.max_concurrent_runs": 6})
+    assert batch.run_with_kills(seed=5, kills=8, longest_s=2.5) == 1, batch.said()
+    assert batch.kills >= 1
+    with open_api(batch.out / "server") as api:
+        assert_promise_kept(batch, api)

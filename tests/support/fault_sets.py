@@ -1,0 +1,61 @@
+"""What the platform does wrong while a batch is killed and run again."""
+
+LOST_ANSWERS = """
+[[fault]]
+kind = "drop_answer"
+routes = ["starts"]
+probability = 0.05
+[[fault]]
+kind = "error_after"
+routes = ["starts"]
+status = 502
+probability = 0.05
+"""
+
+FAULT_SETS = {
+    "lost answers": LOST_ANSWERS,
+    "rate limits half of the time": LOST_ANSWERS
+    + """
+[[fault]]
+kind = "rate_limit"
+routes = ["starts"]
+probability = 0.5
+""",
+    "lists that lag 3 s": LOST_ANSWERS + '[[fault]]\nkind = "list_lag"\nseconds = 3.0\n',
+    "fresh Runs unknown for 3 s": LOST_ANSWERS + '[[fault]]\nkind = "fresh_404"\nseconds = 3.0\n',
+    "an account that is full": LOST_ANSWERS
+    + """
+[[fault]]
+kind = "capacity"
+type = "actor-memory-limit-exceeded"
+status = 402
+probability = 0.1
+[[fault]]
+kind = "capacity"
+type = "concurrent-runs-limit-exceeded"
+status = 400
+probability = 0.1
+""",
+    "a bad network": LOST_ANSWERS
+    + """
+[[fault]]
+kind = "reset_before"
+probability = 0.05
+[[fault]]
+kind = "error_before"
+status = 503
+probability = 0.05
+[[fault]]
+kind = "truncate"
+probability = 0.05
+[[fault]]
+kind = "garbage"
+probability = 0.05
+[[fault]]
+kind = "latency"
+distribution = "pareto"
+seconds = 0.005
+max_seconds = 1.0
+probability = 0.5
+""",
+}

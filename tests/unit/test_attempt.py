@@ -293,10 +293,10 @@ async def test_other_jobs_go_on_while_one_is_in_doubt() -> None:
 
 async def test_a_cost_that_is_not_known_is_never_counted_as_nothing() -> None:
     """Sums cover all Runs of the job, or there is none."""
-    failed = Plan(status=RunStatus.FAILED, run_s=1, cost_usd=0.1)
-    known = await one_job(ScriptedApi(in_order(failed, then=Plan(cost_usd=0.2))), retry=retries(2))
+    failed = Plan(status=RunStatus.FAILED, run_s=1, cost_usd=0.25)
+    known = await one_job(ScriptedApi(in_order(failed, then=Plan(cost_usd=0.5))), retry=retries(2))
     unknown = await one_job(ScriptedApi(in_order(failed, then=Plan(cost_usd=None))), retry=retries(2))
-    assert (known.cost_usd, unknown.cost_usd) == (0.3, None)
+    assert (known.cost_usd, unknown.cost_usd) == (0.75, None)
 
 
 async def test_a_start_without_effect_makes_no_cost_unknown() -> None:

@@ -3,7 +3,6 @@
 from datetime import UTC, datetime, timedelta
 
 import anyio
-import pytest
 
 from batchrun.engine.reconcile import Reconciler, StillInDoubt
 from batchrun.errors import BatchRefused
@@ -246,7 +245,6 @@ async def test_a_platform_that_will_not_list_stops_the_batch() -> None:
     assert await Doubts(api).resolve("a", "b") == {"a": "refused", "b": "refused"}
 
 
-@pytest.mark.xfail(strict=True, reason="a Run that is listed and stays unreadable is waited for without end")
 async def test_a_candidate_that_can_never_be_read_does_not_hold_the_batch_for_ever() -> None:
     """What cannot be told stays in doubt, and the batch goes on."""
     api = ScriptedApi(fresh_404_s=1e9)

@@ -261,7 +261,6 @@ async def test_progress_counts_what_was_done() -> None:
     assert (progress.cost_usd, progress.unknown_costs) == (1.0, 1)
 
 
-@pytest.mark.xfail(strict=True, reason="the reader is woken at exactly its low-water mark, which resize() moves")
 async def test_more_slots_while_it_runs_are_used() -> None:
     """A limit that grows takes effect at once and nothing gets stuck."""
     api = ScriptedApi(Plan(run_s=10))

@@ -18,6 +18,7 @@ from batchrun.errors import (
     ConfigError,
     ConnectFailed,
     NotFound,
+    ServerFailed,
     TransportError,
     Unauthorized,
 )
@@ -26,6 +27,7 @@ from batchrun.server import InlineActor, ServerSettings, open_server
 
 #: How long a beginning waits for a platform that does not answer; later on, there is no limit.
 PATIENCE_S = 30.0
+RETRY_INTERVAL_S = 0.5
 #: Where the embedded server of a batch keeps its state, in the output directory.
 SERVER_DIR = "server"
 
@@ -109,9 +111,7 @@ async def find_task(client: ApifyClient, config: TaskConfig, file: Path | None =
         ConfigError: the described task exists and is another.
     """
     try:
-        if config.id is not None:
-            return _task(await client.get_task(TaskId(config.id)), config.id)
-        return await _described_task(client, config, file)
+        return await _patiently(client, _find_task(client, config, file))
     except NotFound as error:
         named = config.id if config.id is not None else f"{config.actor} ({config.name})"
         raise BatchRefused(f"the platform knows no task {named!r} for this token: {error.message}") from error
@@ -119,8 +119,17 @@ async def find_task(client: ApifyClient, config: TaskConfig, file: Path | None =
         if error.status == 400:
             raise ConfigError(f"the platform does not accept it: {error.message}", key="task", file=file) from error
         raise BatchRefused(f"the task cannot be had: {error}") from error
-    except TransportError as error:
-        raise BatchRefused(f"the task cannot be had: {error}") from error
+
+
+async def _find_task(client: ApifyClient, config: TaskConfig, file: Path | None) -> Task:
+    if config.id is not None:
+        return _task(await client.get_task(TaskId(config.id)), config.id)
+    while True:
+        try:
+            return await _described_task(client, config, file)
+        except (TransportError, ServerFailed):
+            # The answer to the creation is lost; its name tells whether the task is there, and nothing was paid.
+            await anyio.sleep(RETRY_INTERVAL_S)
 
 
 async def _described_task(client: ApifyClient, config: TaskConfig, file: Path | None) -> Task:

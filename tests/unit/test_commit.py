@@ -204,14 +204,14 @@ def test_lines_that_are_read_again_change_nothing(tmp_path: Path) -> None:
     assert ((tmp_path / RECORDS).read_bytes(), (tmp_path / BAD_LINES).read_bytes()) == before
 
 
-@pytest.mark.xfail(strict=True, reason="duplicates are counted at every reading")
 def test_duplicates_that_are_read_again_are_not_counted_again(tmp_path: Path) -> None:
     """A compressed file is read from the top by every process."""
     entries = [make_job(1), make_job(2, key="job-1", body=make_job(1).body)]
-    with opened(tmp_path) as journal:
-        for _ in range(3):
+    for _ in range(3):
+        with opened(tmp_path) as journal:
+            journal.read_from_top(journal.ledger.open_jobs())
             admit(journal, *entries)
-        assert journal.ledger.fact(DUPLICATES) == 1
+            assert journal.ledger.fact(DUPLICATES) == 1
 
 
 def test_an_awaited_job_is_handed_out_with_its_line_once(tmp_path: Path) -> None:

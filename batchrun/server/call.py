@@ -41,6 +41,14 @@ class Call:
         """Return the body as a JSON object; an empty one if there is none."""
         return parse_object(await self.body())
 
+    def header(self, name: str) -> str | None:
+        """Return a header as text that can be stored: bytes that are not UTF-8 are read as Latin-1."""
+        value = self.request.headers.get(name)
+        try:
+            return value and value.encode().decode()
+        except UnicodeEncodeError:
+            return value and value.encode(errors="surrogateescape").decode("latin-1")
+
     def need_token(self) -> None:
         """Refuse a caller without a token; for things that only some addresses make private.
 

@@ -17,6 +17,7 @@ from batchrun.server.api import (
     request_queues,
     runs,
     tasks,
+    unserved,
     users,
 )
 from batchrun.server.auth import Caller, token_missing
@@ -50,6 +51,7 @@ def make_table() -> RouteTable:
     table = RouteTable()
     for module in (actors, datasets, demo_site, events, key_value_stores, logs, request_queues, runs, tasks, users):
         module.add_routes(table)
+    unserved.add_routes(table)
     return table
 
 

@@ -106,7 +106,7 @@ class ItemFormat:
 #: Formats that can be written chunk by chunk.
 STREAMED = {
     "json": ItemFormat("application/json; charset=utf-8", b"[", b",", b"]"),
-    "jsonl": ItemFormat("application/x-ndjson; charset=utf-8", b"", b"\n", b"\n"),
+    "jsonl": ItemFormat("application/jsonl; charset=utf-8", b"", b"\n", b"\n"),
 }
 
 

@@ -67,7 +67,8 @@ async def push_items(call: Call) -> web.Response:
             raise request_invalid(f'Dataset items must be objects, got "{json_kind(item)}" instead')
     bodies = [_dump(item) for item in pushed]
     await call.platform.database.write(items.append, dataset_id, bodies, sum(1 for item in pushed if item))
-    return raw_answer(b"{}", 201)
+    location = f"{call.platform.base_url}/v2/datasets/{dataset_id}/items"
+    return raw_answer(b"{}", 201, headers={"Location": location})
 
 
 def _dump(item: JsonObject) -> bytes:

@@ -72,8 +72,11 @@ async def list_keys(call: Call) -> web.Response:
 
 
 def _key(call: Call, store: Storage, key: str, size: int) -> JsonObject:
-    url = f"{call.platform.base_url}/v2/key-value-stores/{store.id}/records/{quote(key, safe='')}"
-    return {"key": key, "size": size, "recordPublicUrl": url}
+    return {"key": key, "size": size, "recordPublicUrl": _record_url(call, store.id, key)}
+
+
+def _record_url(call: Call, store_id: str, key: str) -> str:
+    return f"{call.platform.base_url}/v2/key-value-stores/{store_id}/records/{quote(key, safe='')}"
 
 
 async def get_record(call: Call) -> web.Response:
@@ -93,9 +96,9 @@ async def get_record(call: Call) -> web.Response:
 async def put_record(call: Call) -> web.Response:
     """Store the body, decompressed, with its content type."""
     store_id, key = await storage_id_of(call, Kind.KEY_VALUE_STORE), check_record_key(call.path["key"])
-    content_type = call.request.headers.get("Content-Type", "application/octet-stream")
+    content_type = call.header("Content-Type") or "application/octet-stream"
     await call.platform.database.write(stored_values.put, store_id, key, content_type, await call.body())
-    return raw_answer(b"{}", 201)
+    return raw_answer(b"{}", 201, headers={"Location": _record_url(call, store_id, key)})
 
 
 async def delete_record(call: Call) -> web.Response:

@@ -62,7 +62,7 @@ def actor_input(call: Call, actor: Actor, body: bytes) -> tuple[str, bytes] | No
     Raises:
         Fault: 400.
     """
-    content_type = call.request.headers.get("Content-Type", "application/octet-stream")
+    content_type = call.header("Content-Type") or "application/octet-stream"
     if actor.input_schema is None and not _is_json(content_type):
         return (content_type, body) if body else None
     value = _parse_input(body) if body else {}
@@ -114,7 +114,7 @@ async def _start(call: Call, actor: Actor, task: JsonObject, stored_input: tuple
         stored_input=stored_input,
         origin=_origin(call),
         client_ip=call.request.remote,
-        user_agent=None if call.quirks.hides_user_agent else call.request.headers.get("User-Agent"),
+        user_agent=None if call.quirks.hides_user_agent else call.header("User-Agent"),
     )
     return await call.platform.runs.start(order)
 

@@ -45,7 +45,8 @@ class StorageEndpoints:
         if name is not None:
             check_name(name, self._thing)
         storage, is_new = await call.platform.database.write(storages.get_or_create, self._kind, name, now_ms())
-        return data_answer(self._doc(call, storage), 201 if is_new else 200)
+        location = {"Location": f"{call.platform.base_url}{call.request.path.rstrip('/')}/{storage.id}"}
+        return data_answer(self._doc(call, storage), 201 if is_new else 200, location if is_new else None)
 
     async def get(self, call: Call) -> web.Response:
         """Show a storage."""

@@ -1,0 +1,65 @@
+"""Operations of the platform that this server knows of, but does not offer: 501 and the reason, instead of a 404."""
+
+from aiohttp import web
+
+from batchrun.server.call import Call
+from batchrun.server.faults import Fault
+from batchrun.server.route_table import RouteTable
+
+_ACTORS_ARE_DIRECTORIES = "Actors come from directories here (batchrun serve --actors DIR)"
+_ONE_BUILD = "each Actor has the one build that its directory is"
+_NO_SCHEDULES = "this server has no schedules"
+#: Method(s), path, reason. What another module serves meanwhile is passed over.
+_UNSERVED = (
+    *(
+        operation
+        for actors in ("/v2/actors", "/v2/acts")
+        for operation in (
+            ("POST", actors, _ACTORS_ARE_DIRECTORIES),
+            ("PUT DELETE", f"{actors}/{{actor}}", _ACTORS_ARE_DIRECTORIES),
+            ("GET POST", f"{actors}/{{actor}}/versions", _ACTORS_ARE_DIRECTORIES),
+            ("GET PUT DELETE", f"{actors}/{{actor}}/versions/{{version}}", _ACTORS_ARE_DIRECTORIES),
+            ("GET POST", f"{actors}/{{actor}}/builds", _ONE_BUILD),
+            ("GET", f"{actors}/{{actor}}/webhooks", "webhooks belong to Runs here"),
+        )
+    ),
+    ("GET", "/v2/actor-builds", _ONE_BUILD),
+    ("DELETE", "/v2/actor-builds/{log}", _ONE_BUILD),
+    ("POST", "/v2/actor-builds/{log}/abort", _ONE_BUILD),
+    *(
+        ("GET", f"{prefix}/records", "records are read one by one")
+        for prefix in (
+            "/v2/key-value-stores/{storage}",
+            "/v2/actor-runs/{run}/key-value-store",
+            "/v2/actor-tasks/{task}/runs/last/key-value-store",
+            "/v2/actors/{actor}/runs/last/key-value-store",
+            "/v2/acts/{actor}/runs/last/key-value-store",
+        )
+    ),
+    ("GET", "/v2/users/me/usage/monthly", "a Run on this machine costs nothing"),
+    ("PUT", "/v2/users/me/limits", "limits are set when the server is started"),
+    ("GET POST", "/v2/schedules", _NO_SCHEDULES),
+    ("GET PUT DELETE", "/v2/schedules/{schedule}", _NO_SCHEDULES),
+    ("GET", "/v2/schedules/{schedule}/log", _NO_SCHEDULES),
+    ("GET", "/v2/store", "this server has no store"),
+    ("GET POST", "/v2/webhooks", "webhooks are given with the start of a Run here"),
+    ("GET", "/v2/webhook-dispatches", "webhooks are given with the start of a Run here"),
+)
+
+
+class Refusal:
+    """A handler that says why an operation is not offered."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    async def __call__(self, _: Call) -> web.StreamResponse:
+        raise Fault(501, "not-implemented", f"This server does not offer this operation: {self.reason}")
+
+
+def add_routes(table: RouteTable) -> None:
+    """Answer for what nobody else serves; to be called last."""
+    for methods, path, reason in _UNSERVED:
+        for method in methods.split():
+            if (method, path) not in table.served:
+                table.add(method, path, Refusal(reason))

@@ -1,0 +1,88 @@
+"""The table of operations in batchrun/server/OPERATIONS.md, made from the document and the server's routes.
+
+python -m tests.support.operations    writes it anew
+"""
+
+from functools import cache
+from pathlib import Path
+
+from batchrun.server.api.runs import refuse_unserved
+from batchrun.server.api.unserved import Refusal
+from batchrun.server.faults import Fault
+from batchrun.server.handler import make_table
+from batchrun.server.route_table import RouteTable
+from tests.support.openapi import OpenApi
+
+FILE = Path(__file__).parents[2] / "batchrun" / "server" / "OPERATIONS.md"
+_HEAD = """\
+# Operations
+
+What the embedded server answers to every operation that the Apify API documents for Actors, tasks, Runs, builds,
+storages, logs and users. Made by `python -m tests.support.operations`; a test holds it to the server's routes.
+
+**served**: as documented, with the statuses of success that stand there; errors have the documented types.
+**501**: known, and refused with `not-implemented` and the reason.
+
+Every path under `/v2/actors` is served under `/v2/acts` too.
+
+| Operation | Path | Answer |
+|---|---|---|
+"""
+_MORE = """
+Served beyond that document:
+
+| Operation | Path | Answer |
+|---|---|---|
+"""
+
+
+@cache
+def _table() -> RouteTable:
+    return make_table()
+
+
+def answer_of(method: str, path: str, success: str) -> str:
+    """Return what the server answers to an operation."""
+    try:
+        route, _ = _table().router.find(method, path)
+    except Fault as fault:
+        return f"{fault.status} `{fault.type}`"
+    if isinstance(route.handler, Refusal):
+        return f"501: {route.handler.reason}"
+    if route.handler is refuse_unserved:
+        return "501"
+    return f"served: {success}" if success else "served"
+
+
+def render(openapi: OpenApi) -> str:
+    """Return the whole file."""
+    rows, documented = [], set()
+    for operation in openapi.operations:
+        success = ", ".join(map(str, operation.success))
+        rows.append(_row(operation.method, operation.path, answer_of(operation.method, operation.path, success)))
+        documented.add((operation.method, _shape(operation.path)))
+    more = [
+        _row(method, path, answer_of(method, path, ""))
+        for method, path in _table().served
+        if (method, _shape(path)) not in documented and not path.startswith("/v2/acts")
+    ]
+    return _HEAD + "".join(rows) + _MORE + "".join(more)
+
+
+def rows() -> list[tuple[str, str, str]]:
+    """Return the rows of the file as (method, path, answer)."""
+    lines = FILE.read_text("utf-8").splitlines()
+    cells = [[cell.strip().strip("`") for cell in line.strip("|").split("|")] for line in lines if line[:3] == "| `"]
+    return [(method, path, answer) for method, path, answer in cells]
+
+
+def _row(method: str, path: str, answer: str) -> str:
+    return f"| `{method}` | `{path}` | {answer} |\n"
+
+
+def _shape(path: str) -> str:
+    return "/".join("*" if part.startswith("{") else part for part in path.split("/"))
+
+
+if __name__ == "__main__":
+    FILE.write_text(render(OpenApi()), "utf-8")

@@ -209,7 +209,7 @@ async def open_batch(
         task = await find_task(client, config.task)
         await anyio.to_thread.run_sync(check_identity, journal.ledger, config, task)
         source = await stack.enter_async_context(open_source(config, task.input, journal))
-        resumed = await anyio.to_thread.run_sync(take_up, journal, source.job_file)
+        resumed = await anyio.to_thread.run_sync(take_up, journal, source.job_file, config.retry.max_backoff_s)
         commit = await stack.enter_async_context(open_commit(journal))
         sending, records = anyio.create_memory_object_stream[Record](RECORD_BUFFER)
         stack.callback(sending.close)

@@ -396,8 +396,14 @@ def _with_out_dir(config: Config, file: Path | None) -> Config:
     if config.output.dir is not None:
         return config
     named = file if file is not None else config.jobs.file
-    stem = "stdin" if str(named) == "-" else named.name.split(".")[0] or "batch"
+    stem = "stdin" if str(named) == "-" else _stem(named)
     return config.model_copy(update={"output": config.output.model_copy(update={"dir": Path(f"{stem}.out")})})
+
+
+def _stem(named: Path) -> str:
+    """Return a file's name without what tells its format: shop.uk.csv.gz is shop.uk."""
+    plain = Path(named.stem) if named.suffix in (".gz", ".zst") else named
+    return plain.stem.removeprefix(".") if plain.suffix else "batch"
 
 
 def _as_config_error(error: ValidationError, file: Path | None, given: Mapping[str, Any]) -> ConfigError:

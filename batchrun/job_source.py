@@ -102,8 +102,9 @@ def _open(config: Config, task_input: JsonObject, journal: Journal) -> FileSourc
         )
     if journal.ledger.is_empty:
         job_file.check_head()  # for `lost_fields`
-    if config.jobs.limit is not None:
-        start = None  # counted from the top; what is known is passed over
+    if config.jobs.limit is not None or not job_file.is_seekable:
+        start = None  # from the top, where it can be counted from and what is known is passed over
+        journal.forget_duplicates()
     return FileSource(job_file, job_file.read(start), config.jobs.limit)
 
 

@@ -71,7 +71,14 @@ def _configure(level: str, lines: "queue.SimpleQueue[bytes]") -> None:
 
 
 def _dumps(event: dict[str, Any], **_options: Any) -> bytes:
-    return orjson.dumps(event, default=str)
+    try:
+        return orjson.dumps(event, default=str)
+    except TypeError:  # a lone surrogate, or a number beyond 64 bits, in what somebody else said
+        return orjson.dumps({key: _plain(value) for key, value in event.items()})
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) and value.isprintable() else ascii(value)
 
 
 def silence() -> None:

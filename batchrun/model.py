@@ -5,7 +5,7 @@ A line of the job file becomes a Job, a Job becomes Attempts, an Attempt a Run, 
 
 import json
 from dataclasses import dataclass, fields, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, NewType
 
@@ -146,6 +146,10 @@ class Run:
     fields: JsonObject
 
 
+#: How wrong this machine's clock may be where the platform shows no time of its own.
+CLOCK_DOUBT = timedelta(days=1)
+
+
 class AttemptState(StrEnum):
     """Where an attempt's row in the ledger stands."""
 
@@ -166,13 +170,21 @@ class Attempt:
     run_id: RunId | None = None
     #: How its Run ended.
     status: RunStatus | None = None
+    #: By this machine's clock, which may be wrong and may be set.
     intended_at: datetime
+    #: By the platform's clock, as last seen before the start request was sent; None where it shows none.
+    platform_time: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
     cost_usd: float | None = None
     #: Stored items of its dataset that are committed to the item file.
     items_offset: int = 0
     items_count: int = 0
+
+    @property
+    def earliest_start(self) -> datetime:
+        """No Run of this attempt began earlier, by the platform's clock."""
+        return self.platform_time if self.platform_time is not None else self.intended_at - CLOCK_DOUBT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

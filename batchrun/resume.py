@@ -64,7 +64,7 @@ def _identity(config: Config, task: Task) -> dict[str, Any]:
     }
 
 
-def take_up(journal: Journal, job_file: JobFile) -> list[Work | Postponed]:
+def take_up(journal: Journal, job_file: JobFile, max_wait_s: float) -> list[Work | Postponed]:
     """Return the open jobs of earlier processes, those first that may have a live Run.
 
     Where the job file cannot be read from a position, the journal hands them out as their lines come along.
@@ -74,18 +74,19 @@ def take_up(journal: Journal, job_file: JobFile) -> list[Work | Postponed]:
     """
     open_jobs = journal.ledger.open_jobs()
     if not job_file.is_seekable:
-        journal.read_from_top(open_jobs)
+        journal.await_lines(open_jobs)
         return []
     open_jobs.sort(key=_is_idle)
     jobs = job_file.reread([open_job.place for open_job in open_jobs])
-    return [_resumed(job, open_job) for job, open_job in zip(jobs, open_jobs, strict=True)]
+    return [_resumed(job, open_job, max_wait_s) for job, open_job in zip(jobs, open_jobs, strict=True)]
 
 
-def _resumed(job: Job, open_job: OpenJob) -> Work | Postponed:
+def _resumed(job: Job, open_job: OpenJob, max_wait_s: float) -> Work | Postponed:
     work = Work(job=job, open=open_job, attempts=open_job.attempts)
     if open_job.due_at is None or not _is_idle(open_job):
         return work
-    wait_s = (open_job.due_at - datetime.now(UTC)).total_seconds()
+    # A clock that was set back must not make it wait longer than it ever would have.
+    wait_s = min(max_wait_s, (open_job.due_at - datetime.now(UTC)).total_seconds())
     return Postponed(work, wait_s) if wait_s > 0 else work
 
 

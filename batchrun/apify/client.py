@@ -74,8 +74,8 @@ class ApifyClient:
         self._failures_in_a_row = 0
         self._outage_since: float | None = None
         self._last_date: str | None = None
-        #: How far the platform's clock is ahead of ours, in seconds, as its last `Date` header said.
-        self.clock_ahead_s = 0.0
+        #: The platform's clock, as its last answer showed it; None before the first.
+        self.platform_time: datetime | None = None
         #: Requests sent so far.
         self.requests = 0
 
@@ -280,7 +280,7 @@ class ApifyClient:
             return  # it changes once a second, and reading it costs more than a request should
         self._last_date = date
         try:
-            self.clock_ahead_s = (parsedate_to_datetime(date) - datetime.now(UTC)).total_seconds()
+            self.platform_time = parsedate_to_datetime(date).astimezone(UTC)
         except (ValueError, TypeError):
             _log.debug("date_unreadable", date=date)
 

@@ -31,6 +31,8 @@ MAX_WAIT_FOR_FINISH_S = 60
 MAX_LIST_LIMIT = 1000
 #: Most bytes of a request body, counted uncompressed.
 MAX_BODY_BYTES = 9_437_184
+#: A longer `Retry-After` is not believed: it is asked again after this time.
+MAX_RETRY_AFTER_S = 600.0
 
 _BUSY = frozenset({"actor-memory-limit-exceeded", "concurrent-runs-limit-exceeded"})
 _OUT_OF_CREDIT = frozenset(
@@ -132,7 +134,7 @@ def parse_run(data: Any) -> Run:
             started_at=parse_time(data["startedAt"]),
             finished_at=parse_time(data["finishedAt"]) if data.get("finishedAt") else None,
             cost_usd=_cost(data.get("usageTotalUsd")),
-            user_agent=meta.get("userAgent"),
+            user_agent=agent if isinstance(agent := meta.get("userAgent"), str) else None,
             fields=data,
         )
     except (KeyError, TypeError, AttributeError) as error:
@@ -224,8 +226,8 @@ def _retry_after_s(value: str | None, now: datetime) -> float | None:
     if value is None:
         return None
     if re.fullmatch(r"\d{1,9}", value.strip()):
-        return float(value)
+        return min(MAX_RETRY_AFTER_S, float(value))
     try:
-        return max(0.0, (parsedate_to_datetime(value) - now).total_seconds())
+        return min(MAX_RETRY_AFTER_S, max(0.0, (parsedate_to_datetime(value) - now).total_seconds()))
     except (ValueError, TypeError):
         return None

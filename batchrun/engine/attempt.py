@@ -163,7 +163,7 @@ class JobRunner:
         while (turn := await self._gate.turn()) is not None:
             try:
                 mark = Mark(secrets.token_hex(12))
-                attempt = await self._ledger.intend(work.id, attempt_no, mark)
+                attempt = await self._ledger.intend(work.id, attempt_no, mark, self._client.platform_time)
                 reach("intended")
                 answer = await self._post(work, attempt, turn)
                 match answer:
@@ -214,7 +214,7 @@ class JobRunner:
         """Find out what became of a start whose answer was lost; the slot is kept, for a Run may be live."""
         self._progress.in_doubt += 1
         try:
-            run = await self._reconciler.resolve(attempt.mark, work.job.key, attempt.intended_at)
+            run = await self._reconciler.resolve(attempt.mark, work.job.key, attempt.earliest_start)
         except StillInDoubt:
             return None
         finally:
@@ -278,7 +278,9 @@ def _give_way(turn: Turn, error: ApiError | ConnectFailed) -> None:
 def _refusal(error: ApiError, job: Job) -> Problem:
     """Tell a refusal of this job, returned, from one of the whole batch, raised."""
     is_own_build = error.type == "unknown-build-tag" and job.options is not None and job.options.build is not None
-    concerns_batch = isinstance(error, Unauthorized | OutOfCredit | NotFound) or error.status in (301, 302, 307, 308)
+    # A redirect, a wrong method or a proxy that wants a password is no answer to this job's input.
+    is_misdirected = error.status < 400 or error.status in (405, 407)
+    concerns_batch = is_misdirected or isinstance(error, Unauthorized | OutOfCredit | NotFound)
     if concerns_batch and not is_own_build:
         raise BatchRefused(f"the platform refuses to start Runs: {error}") from error
     return Problem(type=error.type or f"http-{error.status}", message=error.message)

@@ -9,7 +9,7 @@ from batchrun.engine.ports import RunClient
 from batchrun.errors import NotFound
 from batchrun.model import Run, RunId, TaskId
 
-#: How far two clocks, and the platform's second-wise `Date`, may disagree beyond what we measured.
+#: How far two clocks of the platform may disagree; its `Date` counts in seconds besides.
 CLOCK_MARGIN = timedelta(seconds=30)
 
 
@@ -36,13 +36,12 @@ class Candidates:
         self._task_id = task_id
         self._user_agents: dict[RunId, str | None] = {}
 
-    async def since(self, intended_at: datetime, known: Callable[[], Awaitable[AbstractSet[RunId]]]) -> Listing:
+    async def since(self, earliest_start: datetime, known: Callable[[], Awaitable[AbstractSet[RunId]]]) -> Listing:
         """List the task's Runs since an intent, without those that are known once the list has come.
 
         In that order: a Run that is started, and noted, while the list is on its way is known.
         """
-        since = intended_at - CLOCK_MARGIN + timedelta(seconds=self._client.clock_ahead_s)
-        listed = [run async for run in self._list(since)]
+        listed = [run async for run in self._list(earliest_start - CLOCK_MARGIN)]
         accounted_for = await known()
         readable, unreadable = [], []
         for run in listed:

@@ -51,7 +51,7 @@ class Ledger(ItemWriter, Protocol):
     async def admit(self, entries: Sequence[Job | BadLine], read_to: ReadTo) -> Admission:
         """Admit what is new among lines of the job file."""
 
-    async def intend(self, job_id: JobId, attempt_no: int, mark: Mark) -> Attempt:
+    async def intend(self, job_id: JobId, attempt_no: int, mark: Mark, platform_time: datetime | None) -> Attempt:
         """Note an attempt before its start request is sent."""
 
     def withdraw(self, job_id: JobId, attempt_no: int) -> None:
@@ -73,15 +73,15 @@ class Ledger(ItemWriter, Protocol):
         """Note whether the platform shows the mark of a Run it started."""
 
     async def run_ids_since(self, since: datetime) -> set[RunId]:
-        """Return the ids of Runs noted for attempts intended since."""
+        """Return the ids of noted Runs that began since, by the platform's clock."""
 
 
 class RunClient(Protocol):
     """The platform, as far as a Run's life needs it."""
 
     @property
-    def clock_ahead_s(self) -> float:
-        """How far the platform's clock is ahead of ours."""
+    def platform_time(self) -> datetime | None:
+        """The platform's clock, as its last answer showed it; None where it shows none."""
 
     async def start_run(self, task_id: TaskId, body: bytes, options: RunOptions, mark: Mark) -> Run:
         """Start a Run; one request, whatever happens."""

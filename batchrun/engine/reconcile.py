@@ -14,7 +14,7 @@ from batchrun.engine.candidates import CLOCK_MARGIN, Candidates, marked
 from batchrun.engine.ports import Ledger, RunClient
 from batchrun.errors import ApiError, BatchRefused, NotFound
 from batchrun.kill_points import reach
-from batchrun.model import JobKey, Mark, Run, RunId, TaskId
+from batchrun.model import CLOCK_DOUBT, JobKey, Mark, Run, RunId, TaskId
 
 #: Between two listings while attempts are in doubt.
 LISTING_INTERVAL_S = 1.0
@@ -29,9 +29,9 @@ class StillInDoubt(Exception):
 class _Doubt:
     mark: Mark
     job_key: JobKey
-    intended_at: datetime
-    #: When it was clear that no answer would come; what began a horizon later is another's.
-    raised_at: datetime
+    #: By the platform's clock: no Run of it began earlier, and none later.
+    earliest_start: datetime
+    latest_start: datetime
     #: A listing begun after this (monotonic) that does not show the Run proves that there is none.
     certain_after: float
     settled: anyio.Event = field(default_factory=anyio.Event)
@@ -86,13 +86,13 @@ class Reconciler:
         """How many attempts are in doubt now."""
         return len(self._doubts)
 
-    async def resolve(self, mark: Mark, job_key: JobKey, intended_at: datetime) -> Run | None:
+    async def resolve(self, mark: Mark, job_key: JobKey, earliest_start: datetime) -> Run | None:
         """Find out what became of a start request that was sent before now.
 
         Args:
             mark: the attempt's.
             job_key: for the log.
-            intended_at: when the intent was noted; no Run of it began earlier.
+            earliest_start: no Run of it began earlier, by the platform's clock.
 
         Returns:
             The Run it started, or None when it is certain that it started none.
@@ -102,7 +102,9 @@ class Reconciler:
             BatchRefused: the platform will not tell.
         """
         # The request left at the latest now, whoever sent it: an earlier process is dead since before now.
-        doubt = _Doubt(mark, job_key, intended_at, datetime.now(UTC), anyio.current_time() + self._patience_s)
+        now = self._client.platform_time or datetime.now(UTC) + CLOCK_DOUBT
+        latest_start = now + self._horizon + CLOCK_MARGIN
+        doubt = _Doubt(mark, job_key, earliest_start, latest_start, anyio.current_time() + self._patience_s)
         self._doubts[mark] = doubt
         self._arrived.set()
         _log.warning("start_in_doubt", job_key=job_key, mark=mark)
@@ -136,10 +138,10 @@ class Reconciler:
 
     async def _reconcile(self, doubts: list[_Doubt]) -> None:
         begun_at = anyio.current_time()
-        earliest = min(doubt.intended_at for doubt in doubts)
+        earliest = min(doubt.earliest_start for doubt in doubts)
 
         async def known() -> set[RunId]:
-            return await self._ledger.run_ids_since(earliest - 2 * CLOCK_MARGIN)
+            return await self._ledger.run_ids_since(earliest - CLOCK_MARGIN)
 
         listing = await self._candidates.since(earliest, known)
         for doubt in doubts:
@@ -165,9 +167,7 @@ class Reconciler:
     def _conclude(self, doubt: _Doubt, candidates: list[Run], begun_at: float) -> None:
         """Conclude that nothing was started, if a Run of ours would have been recognised."""
         unclaimed = [
-            run
-            for run in candidates
-            if doubt.intended_at - CLOCK_MARGIN <= run.started_at <= doubt.raised_at + self._horizon + CLOCK_MARGIN
+            run for run in candidates if doubt.earliest_start - CLOCK_MARGIN <= run.started_at <= doubt.latest_start
         ]
         # A Run that names another client is not ours, provided that this platform passes names on.
         suspects = {run.id for run in unclaimed if not self.echoes or run.user_agent is None}

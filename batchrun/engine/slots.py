@@ -57,7 +57,7 @@ class Slots:
             elif waiter in self._waiting:
                 self._waiting.remove(waiter)
             raise
-        return waiter.is_granted
+        return self._is_wanted(waiter)
 
     def give_back(self) -> None:
         """Take back one slot and hand it to who has waited longest."""
@@ -74,6 +74,13 @@ class Slots:
         self._is_closed = True
         while self._waiting:
             self._waiting.popleft().answered.set()
+
+    def _is_wanted(self, waiter: _Waiter) -> bool:
+        """Whether a waiter that woke has a slot and may still use it."""
+        if waiter.is_granted and self._is_closed:
+            self.give_back()
+            return False
+        return waiter.is_granted
 
     def _hand_out(self) -> None:
         while self._waiting and self.used < self.limit and not self._is_closed:

@@ -81,9 +81,12 @@ class Journal:
         self.awaited: dict[JobKey, OpenJob] = {}
         self.groups = 0
 
-    def read_from_top(self, open_jobs: Sequence[OpenJob]) -> None:
-        """Expect the job file from its first line again, the lines of these open jobs among them."""
+    def await_lines(self, open_jobs: Sequence[OpenJob]) -> None:
+        """Expect the lines of these open jobs to come again, since the job file is read from its first line."""
         self.awaited = {open_job.key: open_job for open_job in open_jobs}
+
+    def forget_duplicates(self) -> None:
+        """Count repeated lines anew, since the job file is read from its first line."""
         with self.ledger.transaction():
             self.ledger.note_fact(DUPLICATES, 0)
 
@@ -204,9 +207,9 @@ class GroupCommit:
         admission: Admission = await self._durably(self._journal.admit, entries, read_to)
         return admission
 
-    async def intend(self, job_id: JobId, attempt_no: int, mark: Mark) -> Attempt:
+    async def intend(self, job_id: JobId, attempt_no: int, mark: Mark, platform_time: datetime | None) -> Attempt:
         """Note an attempt before its start request is sent."""
-        attempt: Attempt = await self._durably(self._journal.ledger.intend, job_id, attempt_no, mark)
+        attempt: Attempt = await self._durably(self._journal.ledger.intend, job_id, attempt_no, mark, platform_time)
         return attempt
 
     async def write_items(self, job_id: JobId, attempt: Attempt, lines: bytes) -> None:
@@ -222,7 +225,7 @@ class GroupCommit:
         await self._durably(self._journal.ledger.note_fact, name, value)
 
     async def run_ids_since(self, since: datetime) -> set[RunId]:
-        """Return the ids of Runs noted for attempts intended since."""
+        """Return the ids of noted Runs that began since."""
         run_ids: set[RunId] = await self._durably(self._journal.ledger.run_ids_since, since)
         return run_ids
 

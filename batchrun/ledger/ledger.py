@@ -217,13 +217,20 @@ class Ledger:
 
     # -- attempts -------------------------------------------------------------------------------------
 
-    def intend(self, job_id: JobId, attempt_no: int, mark: Mark) -> Attempt:
+    def intend(self, job_id: JobId, attempt_no: int, mark: Mark, platform_time: datetime | None) -> Attempt:
         """Note an attempt before its start request is sent."""
         self._db.execute(
-            "INSERT INTO attempt (job_id, attempt_no, mark, state, intended_at) VALUES (?, ?, ?, 'intended', ?)",
-            (job_id, attempt_no, mark, self._now),
+            "INSERT INTO attempt (job_id, attempt_no, mark, state, intended_at, platform_time)"
+            " VALUES (?, ?, ?, 'intended', ?, ?)",
+            (job_id, attempt_no, mark, self._now, platform_time.timestamp() if platform_time is not None else None),
         )
-        return Attempt(attempt_no=attempt_no, mark=mark, state=AttemptState.INTENDED, intended_at=_time(self._now))
+        return Attempt(
+            attempt_no=attempt_no,
+            mark=mark,
+            state=AttemptState.INTENDED,
+            intended_at=_time(self._now),
+            platform_time=platform_time,
+        )
 
     def withdraw(self, job_id: JobId, attempt_no: int) -> None:
         """Take back an intent whose request certainly started nothing."""
@@ -322,16 +329,14 @@ class Ledger:
         """Return a job's attempts, in order."""
         rows = self._db.execute(
             "SELECT attempt_no, mark, state, run_id, status, intended_at, started_at, finished_at, cost_usd,"
-            " items_offset, items_count FROM attempt WHERE job_id = ? ORDER BY attempt_no",
+            " items_offset, items_count, platform_time FROM attempt WHERE job_id = ? ORDER BY attempt_no",
             (job_id,),
         )
         return [_attempt(row) for row in rows]
 
     def run_ids_since(self, since: datetime) -> set[RunId]:
-        """Return the ids of all Runs noted for attempts that were intended at `since` or later."""
-        rows = self._db.execute(
-            "SELECT run_id FROM attempt WHERE intended_at >= ? AND run_id IS NOT NULL", (since.timestamp(),)
-        )
+        """Return the ids of all noted Runs that began at `since` or later, by the platform's clock."""
+        rows = self._db.execute("SELECT run_id FROM attempt WHERE started_at >= ?", (since.timestamp(),))
         return {RunId(row[0]) for row in rows}
 
     @property
@@ -389,6 +394,7 @@ def _attempt(row: Sequence[Any]) -> Attempt:
         cost_usd=row[8],
         items_offset=row[9],
         items_count=row[10],
+        platform_time=_time(row[11]) if row[11] is not None else None,
     )
 
 

@@ -42,6 +42,8 @@ CREATE TABLE attempt (
     mark TEXT NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('intended', 'bound', 'ended')),
     intended_at REAL NOT NULL,
+    -- The platform's clock as last seen before the request was sent; it, not ours, dates Runs.
+    platform_time REAL,
     run_id TEXT,
     status TEXT,
     started_at REAL,

@@ -13,6 +13,10 @@ OUTCOME_OF_STATUS = {
 }
 
 
+#: What was refused before it began would be refused again.
+FINAL = frozenset({Outcome.REJECTED, Outcome.INVALID})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backoff:
     """A wait that doubles up to a cap, spread so that many who wait do not return at once."""
@@ -48,6 +52,6 @@ class RetryPolicy:
             attempt_no: attempts made so far.
             random: gives a number in [0, 1).
         """
-        if outcome not in self.on or attempt_no >= self.max_attempts:
+        if outcome in FINAL or outcome not in self.on or attempt_no >= self.max_attempts:
             return None
         return self.backoff.wait_s(attempt_no, random())

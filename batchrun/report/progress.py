@@ -81,8 +81,8 @@ def money(usd: float) -> str:
 
 def duration(seconds: float) -> str:
     """Return a length of time as people say it: 7.3 s, 4 min 20 s, 3 h 05 min."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"

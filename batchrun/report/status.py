@@ -20,6 +20,8 @@ class Doubt:
     attempt_no: int
     mark: Mark
     intended_at: datetime
+    #: No Run of it began earlier, by the platform's clock.
+    earliest_start: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +54,14 @@ def read_status(directory: Path) -> Status:
 def doubts_of(open_jobs: Sequence[OpenJob]) -> list[Doubt]:
     """Return the attempts among open jobs whose start was not answered."""
     return [
-        Doubt(job_id=job.id, job_key=job.key, attempt_no=last.attempt_no, mark=last.mark, intended_at=last.intended_at)
+        Doubt(
+            job_id=job.id,
+            job_key=job.key,
+            attempt_no=last.attempt_no,
+            mark=last.mark,
+            intended_at=last.intended_at,
+            earliest_start=last.earliest_start,
+        )
         for job in open_jobs
         if job.attempts and (last := job.attempts[-1]).state is AttemptState.INTENDED
     ]

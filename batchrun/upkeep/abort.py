@@ -61,6 +61,6 @@ async def _runs_in_doubt(upkeep: Upkeep, doubts: list[Doubt], known: set[RunId])
     """Return the Runs that starts without an answer have started after all."""
     if not doubts:
         return []
-    earliest = min(doubt.intended_at for doubt in doubts)
+    earliest = min(doubt.earliest_start for doubt in doubts)
     listing = await upkeep.list_since(earliest, known)
     return [run.id for doubt in doubts for run in marked(listing.runs, doubt.mark)]

@@ -30,13 +30,13 @@ class Upkeep:
     task_id: TaskId
     client: ApifyClient
 
-    async def list_since(self, intended_at: datetime, known: set[RunId]) -> Listing:
+    async def list_since(self, earliest_start: datetime, known: set[RunId]) -> Listing:
         """List the task's Runs since an intent, without those that are known."""
 
         async def accounted_for() -> set[RunId]:
             return known
 
-        return await Candidates(self.client, self.task_id).since(intended_at, accounted_for)
+        return await Candidates(self.client, self.task_id).since(earliest_start, accounted_for)
 
 
 @asynccontextmanager
@@ -79,7 +79,7 @@ def read_unfinished(directory: Path) -> Unfinished:
     with open_for_reading(directory) as ledger:
         open_jobs = ledger.open_jobs()
         doubts = doubts_of(open_jobs)
-        since = min((doubt.intended_at for doubt in doubts), default=datetime.now(UTC)) - 2 * CLOCK_MARGIN
+        since = min((doubt.earliest_start for doubt in doubts), default=datetime.now(UTC)) - CLOCK_MARGIN
         known = ledger.run_ids_since(since)
     last = [job.attempts[-1] for job in open_jobs if job.attempts]
     bound = [each.run_id for each in last if each.state is AttemptState.BOUND and each.run_id is not None]

@@ -65,7 +65,7 @@ async def open_resolver(directory: Path, environ: Mapping[str, str]) -> AsyncIte
         unfinished = await anyio.to_thread.run_sync(read_unfinished, directory)
         questions: list[Question] = []
         if unfinished.doubts:
-            earliest = min(doubt.intended_at for doubt in unfinished.doubts)
+            earliest = min(doubt.earliest_start for doubt in unfinished.doubts)
             listing = await upkeep.list_since(earliest, unfinished.known)
             questions = [_question(doubt, listing.runs) for doubt in unfinished.doubts]
         yield Resolver(directory, questions)
@@ -73,5 +73,5 @@ async def open_resolver(directory: Path, environ: Mapping[str, str]) -> AsyncIte
 
 def _question(doubt: Doubt, runs: list[Run]) -> Question:
     """Leave out what began before the attempt was intended."""
-    candidates = [run for run in runs if run.started_at >= doubt.intended_at - CLOCK_MARGIN]
+    candidates = [run for run in runs if run.started_at >= doubt.earliest_start - CLOCK_MARGIN]
     return Question(doubt=doubt, candidates=candidates)

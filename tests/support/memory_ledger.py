@@ -103,11 +103,17 @@ class MemoryLedger:
         self._note(f"admit {read_to.line}")
         return admission
 
-    async def intend(self, job_id: JobId, attempt_no: int, mark: Mark) -> Attempt:
+    async def intend(self, job_id: JobId, attempt_no: int, mark: Mark, platform_time: datetime | None) -> Attempt:
         """Note an intent."""
         await self._sync()
         assert (job_id, attempt_no) not in self.attempts, "an attempt is intended once"
-        attempt = Attempt(attempt_no=attempt_no, mark=mark, state=AttemptState.INTENDED, intended_at=self._now())
+        attempt = Attempt(
+            attempt_no=attempt_no,
+            mark=mark,
+            state=AttemptState.INTENDED,
+            intended_at=self._now(),
+            platform_time=platform_time,
+        )
         self.attempts[job_id, attempt_no] = attempt
         self._note(f"intend {job_id}.{attempt_no}")
         return attempt
@@ -153,7 +159,8 @@ class MemoryLedger:
     async def run_ids_since(self, since: datetime) -> set[RunId]:
         """Return the ids of Runs noted since."""
         await self._sync()
-        return {each.run_id for each in self.attempts.values() if each.run_id is not None and each.intended_at >= since}
+        bound = [each for each in self.attempts.values() if each.run_id is not None and each.started_at is not None]
+        return {each.run_id for each in bound if each.run_id and each.started_at and each.started_at >= since}
 
     # -- inside -------------------------------------------------------------------------------------------
 

@@ -133,7 +133,8 @@ class ScriptedApi:
         self.list_lag_s = list_lag_s
         self.fresh_404_s = fresh_404_s
         self.early_answer_s = early_answer_s
-        self.clock_ahead_s = 0.0
+        #: How far the platform's clock is ahead of this machine's; None shows no clock.
+        self.clock_ahead_s: float | None = 0.0
         self.posts: list[Post] = []
         #: When starts were refused for want of room.
         self.refused_at: list[float] = []
@@ -283,6 +284,13 @@ class ScriptedApi:
         heapq.heappush(self._ends, stored.ends_at)
         self.peak = max(self.peak, self.live)
         return stored
+
+    @property
+    def platform_time(self) -> datetime | None:
+        """The platform's clock, as an answer would show it."""
+        if self.clock_ahead_s is None:
+            return None
+        return self._wall(anyio.current_time() + self.clock_ahead_s)
 
     def _wall(self, at: float) -> datetime:
         return self._began + timedelta(seconds=at)

@@ -180,7 +180,6 @@ async def test_a_refused_job_is_rejected_and_nothing_is_tried_again() -> None:
     assert ledger.notes == ["admit 1", "intend 1.1", "withdraw 1.1", "settle 1 rejected"]
 
 
-@pytest.mark.xfail(strict=True, reason="attempts are counted by their Runs, and a rejected job has none")
 async def test_a_rejected_job_is_not_tried_for_ever() -> None:
     """Even where `rejected` is to be retried, max_attempts holds."""
     api = ScriptedApi(Plan(error=api_error(400, "invalid-input")))

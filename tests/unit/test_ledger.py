@@ -47,10 +47,10 @@ def test_what_is_committed_is_there_when_it_is_opened_again(tmp_path: Path) -> N
     """An open job comes back as it was, with its attempts in order."""
     with open_ledger(tmp_path) as ledger, ledger.transaction():
         noted = admitted(ledger)
-        ledger.intend(noted.id, 1, Mark("m1"))
+        ledger.intend(noted.id, 1, Mark("m1"), None)
         ledger.bind(noted.id, 1, make_run())
         ledger.end(noted.id, 1, make_run(status=RunStatus.FAILED))
-        ledger.intend(noted.id, 2, Mark("m2"))
+        ledger.intend(noted.id, 2, Mark("m2"), None)
         ledger.bind(noted.id, 2, make_run("r2"))
         ledger.note_items(noted.id, 2, 20, 18)
     with open_for_reading(tmp_path) as ledger:
@@ -81,8 +81,8 @@ def test_a_transaction_that_fails_leaves_nothing(tmp_path: Path) -> None:
         with pytest.raises(sqlite3.IntegrityError), ledger.transaction():  # noqa: PT012 - the last one fails
             job_id = admitted(ledger, 1).id
             admitted(ledger, 2)
-            ledger.intend(job_id, 1, Mark("a"))
-            ledger.intend(job_id, 1, Mark("a"))
+            ledger.intend(job_id, 1, Mark("a"), None)
+            ledger.intend(job_id, 1, Mark("a"), None)
         assert (ledger.is_empty, ledger.open_jobs()) == (True, [])
         with ledger.transaction():
             assert admitted(ledger, 3).id == JobId(1)
@@ -129,9 +129,9 @@ def test_an_attempt_is_intended_once(tmp_path: Path) -> None:
     with open_ledger(tmp_path) as ledger:
         with ledger.transaction():
             job_id = admitted(ledger).id
-            ledger.intend(job_id, 1, Mark("a"))
+            ledger.intend(job_id, 1, Mark("a"), None)
         with pytest.raises(sqlite3.IntegrityError), ledger.transaction():
-            ledger.intend(job_id, 1, Mark("b"))
+            ledger.intend(job_id, 1, Mark("b"), None)
         assert [attempt.mark for attempt in ledger.attempts(job_id)] == ["a"]
 
 
@@ -139,10 +139,10 @@ def test_only_an_intent_can_be_withdrawn(tmp_path: Path) -> None:
     """A Run that is bound stays noted, whatever is said later."""
     with open_ledger(tmp_path) as ledger, ledger.transaction():
         job_id = admitted(ledger).id
-        ledger.intend(job_id, 1, Mark("a"))
+        ledger.intend(job_id, 1, Mark("a"), None)
         ledger.withdraw(job_id, 1)
         assert ledger.attempts(job_id) == []
-        ledger.intend(job_id, 1, Mark("b"))
+        ledger.intend(job_id, 1, Mark("b"), None)
         ledger.bind(job_id, 1, make_run())
         ledger.withdraw(job_id, 1)
         assert [attempt.run_id for attempt in ledger.attempts(job_id)] == ["r1"]
@@ -162,7 +162,7 @@ def test_totals_count_what_is_known_and_what_is_not(tmp_path: Path) -> None:
             for line, settlement in enumerate(settlements, 1):
                 ledger.settle(admitted(ledger, line).id, settlement)
             live = admitted(ledger, 9)
-            ledger.intend(live.id, 1, Mark("m"))
+            ledger.intend(live.id, 1, Mark("m"), None)
             admitted(ledger, 10)
         totals = ledger.totals()
     assert (totals.items, totals.empty_successes, round(totals.cost_usd, 9), totals.unknown_costs) == (5, 1, 0.3, 1)
@@ -183,12 +183,11 @@ def test_runs_are_known_since_their_intent(tmp_path: Path) -> None:
     with open_ledger(tmp_path) as ledger:
         with ledger.transaction():
             job_id = admitted(ledger).id
-            ledger.intend(job_id, 1, Mark("a"))
+            ledger.intend(job_id, 1, Mark("a"), None)
             ledger.bind(job_id, 1, make_run("r1"))
-            ledger.intend(admitted(ledger, 2).id, 1, Mark("b"))
-        now = datetime.now(UTC)
-        assert ledger.run_ids_since(now - timedelta(minutes=1)) == {"r1"}
-        assert ledger.run_ids_since(now + timedelta(minutes=1)) == set()
+            ledger.intend(admitted(ledger, 2).id, 1, Mark("b"), None)
+        assert ledger.run_ids_since(AT - timedelta(minutes=1)) == {"r1"}
+        assert ledger.run_ids_since(AT + timedelta(minutes=1)) == set()
 
 
 def test_the_slowest_run_is_found(tmp_path: Path) -> None:
@@ -197,7 +196,7 @@ def test_the_slowest_run_is_found(tmp_path: Path) -> None:
         assert ledger.slowest() is None
         with ledger.transaction():
             job_id = admitted(ledger, 4).id
-            ledger.intend(job_id, 1, Mark("a"))
+            ledger.intend(job_id, 1, Mark("a"), None)
             ledger.bind(job_id, 1, make_run())
             ledger.end(job_id, 1, make_run())
         assert ledger.slowest() == ("job-4", 10.0)

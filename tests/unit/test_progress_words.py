@@ -83,7 +83,6 @@ def test_a_length_of_time_is_said_as_people_say_it(seconds: float, words: str) -
     assert duration(seconds) == words
 
 
-@pytest.mark.xfail(strict=True, reason="59.7 s is rounded within the seconds")
 def test_sixty_seconds_are_a_minute() -> None:
     """Rounded up, seconds become a minute too."""
     assert (duration(59.7), duration(9.97)) == ("1 min 00 s", "10 s")

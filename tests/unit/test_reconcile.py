@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import anyio
+import pytest
 
 from batchrun.engine.reconcile import Reconciler, StillInDoubt
 from batchrun.errors import BatchRefused
@@ -27,9 +28,9 @@ class Doubts:
 
     async def ask(self, mark: str) -> None:
         """Resolve one mark, intended a moment ago."""
-        intended_at = datetime.now(UTC) + timedelta(seconds=anyio.current_time() - 1)
+        shown = self.api.platform_time or datetime.now(UTC) - timedelta(days=1)
         try:
-            run = await self.reconciler.resolve(Mark(mark), JobKey(mark), intended_at)
+            run = await self.reconciler.resolve(Mark(mark), JobKey(mark), shown - timedelta(seconds=1))
             self.found[mark] = run.id if run is not None else "none"
         except StillInDoubt:
             self.found[mark] = "doubt"
@@ -125,7 +126,7 @@ async def test_runs_that_the_ledger_knows_are_not_read() -> None:
     known = api.add_run(user_agent=agent("other"))
     at = datetime.now(UTC) - timedelta(seconds=1)
     ledger.attempts[JobId(9), 1] = Attempt(
-        attempt_no=1, mark=Mark("other"), state=AttemptState.BOUND, run_id=known, intended_at=at
+        attempt_no=1, mark=Mark("other"), state=AttemptState.BOUND, run_id=known, intended_at=at, started_at=at
     )
     assert await Doubts(api, ledger=ledger).resolve("mine") == {"mine": "none"}
     assert api.reads == []
@@ -164,7 +165,12 @@ async def test_without_an_echo_runs_that_we_start_meanwhile_are_no_suspects() ->
                 run_id = self.add_run(Plan(run_s=1))
                 at = datetime.now(UTC) + timedelta(seconds=anyio.current_time())
                 ledger.attempts[JobId(len(self.begun_at)), 1] = Attempt(
-                    attempt_no=1, mark=Mark(run_id), state=AttemptState.BOUND, run_id=run_id, intended_at=at
+                    attempt_no=1,
+                    mark=Mark(run_id),
+                    state=AttemptState.BOUND,
+                    run_id=run_id,
+                    intended_at=at,
+                    started_at=at,
                 )
             return await super().list_runs(started_after=started_after, offset=offset)
 
@@ -198,11 +204,12 @@ async def test_a_list_of_many_pages_is_read_to_its_end() -> None:
     assert len(api.listings) == 4
 
 
-async def test_the_platforms_clock_is_taken_into_account() -> None:
-    """A platform that is an hour behind lists by its own time."""
+@pytest.mark.parametrize("ahead_s", [-3600, None])
+async def test_the_platforms_clock_dates_runs_and_ours_does_not(ahead_s: float | None) -> None:
+    """Behind or not shown at all: a Run is found by the time that the platform gives it."""
     api = ScriptedApi()
-    api.clock_ahead_s = -3600
-    ours = api.add_run(user_agent=agent("mine"), began_at=-3600)
+    api.clock_ahead_s = ahead_s
+    ours = api.add_run(user_agent=agent("mine"), began_at=ahead_s or 0)
     assert await Doubts(api).resolve("mine") == {"mine": ours}
 
 

@@ -2,14 +2,13 @@
 
 import sqlite3
 from collections.abc import Iterator
-from importlib import resources
 from typing import Any
 
 import pytest
 
-from batchrun.server import prices
+from batchrun.server.database import take_schema_steps
 from batchrun.server.faults import Fault
-from batchrun.server.tables import items, runs, storages
+from batchrun.server.tables import items, runs, settlements, storages
 from batchrun.server.tables.runs import RunFilter
 from batchrun.server.tables.storages import Kind
 
@@ -17,8 +16,8 @@ from batchrun.server.tables.storages import Kind
 @pytest.fixture
 def connection() -> Iterator[sqlite3.Connection]:
     """An empty database."""
-    connection = sqlite3.connect(":memory:")
-    connection.executescript(resources.files("batchrun.server").joinpath("schema.sql").read_text())
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    take_schema_steps(connection)
     yield connection
     connection.close()
 
@@ -26,6 +25,8 @@ def connection() -> Iterator[sqlite3.Connection]:
 def _run(run_id: str, status: str = "RUNNING") -> dict[str, Any]:
     return {
         "id": run_id,
+        "userId": "user",
+        "finishedAt": "2026-01-31T12:00:00.000Z",
         "actId": "actor",
         "actorTaskId": "task",
         "status": status,
@@ -39,7 +40,7 @@ def _run(run_id: str, status: str = "RUNNING") -> dict[str, Any]:
 def test_an_end_is_not_taken_back(connection: sqlite3.Connection) -> None:
     """A status message that comes after the end was kept does not make the Run live again."""
     runs.insert(connection, _run("one"), {}, 1, None)
-    runs.end(connection, _run("one", "SUCCEEDED"), prices.settle)
+    runs.end(connection, _run("one", "SUCCEEDED"), 5)
     ended = runs.read(connection, "one")
     runs.update_live(connection, _run("one") | {"statusMessage": "late"})
     assert runs.read(connection, "one") == ended
@@ -49,9 +50,9 @@ def test_an_end_is_not_taken_back(connection: sqlite3.Connection) -> None:
 def test_an_ended_run_costs_what_it_used(connection: sqlite3.Connection) -> None:
     """Half a compute unit and two stored items."""
     runs.insert(connection, _run("one"), {}, 1, None)
-    items.append(connection, "one-d", [b"{}", b'{"a":1}'], 1)
+    items.append(connection, "one-d", "user", [b"{}", b'{"a":1}'], 1)
     doc = _run("one", "SUCCEEDED")
-    runs.end(connection, doc, prices.settle)
+    settlements.end(connection, doc, 0, {})
     assert doc["usage"]["DATASET_WRITES"] == 2
     assert doc["usageTotalUsd"] == pytest.approx(0.5 * 0.25 + 2 * 0.000005)
     dataset = storages.read(connection, "one-d")
@@ -72,6 +73,6 @@ def test_runs_are_found_by_every_filter_at_once(connection: sqlite3.Connection) 
 
 def test_items_go_to_datasets_only(connection: sqlite3.Connection) -> None:
     """Another kind's id is as good as none."""
-    storages.insert(connection, Kind.KEY_VALUE_STORE, "store", 1)
+    storages.insert(connection, Kind.KEY_VALUE_STORE, "store", 1, "user")
     with pytest.raises(Fault, match="Dataset was not found"):
-        items.append(connection, "store", [b"{}"], 0)
+        items.append(connection, "store", "user", [b"{}"], 0)

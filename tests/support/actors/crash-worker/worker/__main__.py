@@ -14,7 +14,8 @@ def call(method: str, path: str, body: object = None) -> bytes:
     headers = {"Authorization": f"Bearer {os.environ['APIFY_TOKEN']}", "Content-Type": "application/json"}
     data = json.dumps(body).encode() if body is not None else None
     with urlopen(Request(API + path, data=data, method=method, headers=headers), timeout=30) as answer:
-        return answer.read()
+        content: bytes = answer.read()
+    return content
 
 
 given = json.loads(call("GET", f"/key-value-stores/{os.environ['ACTOR_DEFAULT_KEY_VALUE_STORE_ID']}/records/INPUT"))

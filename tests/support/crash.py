@@ -102,10 +102,10 @@ class CrashBatch:
         """The output directory."""
         return self.directory / "out"
 
-    def spawn(self, *, kill_at: str = "") -> subprocess.Popen[bytes]:
+    def spawn(self, *, kill_at: str = "", command: list[str] | None = None) -> subprocess.Popen[bytes]:
         """Start a process that works on the batch."""
         environ = {**os.environ, "APIFY_TOKEN": TOKEN, "BATCHRUN_KILL_AT": kill_at}
-        command = [sys.executable, "-m", "batchrun", "run", "batch.toml", *self.flags]
+        command = command or [sys.executable, "-m", "batchrun", "run", "batch.toml", *self.flags]
         stderr = (self.directory / "stderr.txt").open("ab")
         with stderr:
             return subprocess.Popen(

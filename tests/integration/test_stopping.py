@@ -1,0 +1,184 @@
+"""Signals, the lock, status, abort, resolve and repair: a real process, and a real server process beside it."""
+
+import signal
+import subprocess
+from pathlib import Path
+
+import orjson
+import pytest
+
+from tests.support.api_process import TOKEN
+from tests.support.command_line import Said, batchrun
+from tests.support.crash import CrashBatch, assert_promise_kept, open_api, some_jobs, wait_until
+
+ENVIRON = {"APIFY_TOKEN": TOKEN}
+#: Longer than any test: Runs that end only when they are aborted, or when the test lets them.
+LONG_MS = 600_000
+
+
+def _upkeep(batch: CrashBatch, *arguments: str) -> Said:
+    return batchrun(*arguments, cwd=batch.directory, environ=ENVIRON)
+
+
+def _is_settling(batch: CrashBatch) -> bool:
+    file = batch.out / "records.jsonl"
+    return file.exists() and file.stat().st_size > 0
+
+
+def _stop(batch: CrashBatch, process: subprocess.Popen[bytes], *signals: signal.Signals) -> int:
+    for number in signals:
+        said = batch.said()
+        process.send_signal(number)
+        if number is not signals[-1]:
+            wait_until(lambda said=said: batch.said() != said)
+    return process.wait(60)
+
+
+def test_the_first_signal_drains(tmp_path):
+    """SIGTERM starts nothing more and waits for what runs; nothing stays live, and the batch goes on later."""
+    with open_api(tmp_path / "api") as api:
+        batch = CrashBatch(tmp_path, api.base_url, some_jobs(200))
+        process = batch.spawn()
+        wait_until(lambda: _is_settling(batch))
+        assert _stop(batch, process, signal.SIGTERM) == 130, batch.said()
+        assert [run for run in api.runs() if run["status"] in ("READY", "RUNNING")] == []
+        assert "no new starts" in batch.said()
+        assert "resume   batchrun run batch.toml" in batch.said()
+        assert batch.run() == 1, batch.said()
+        assert_promise_kept(batch, api)
+
+
+@pytest.mark.parametrize("signals", [(signal.SIGINT, signal.SIGINT), (signal.SIGHUP,)])
+def test_a_second_signal_or_a_hang_up_leaves_runs_running(tmp_path, signals):
+    """It exits at once with 130, says how many Runs go on, and abort ends exactly those."""
+    jobs = [{"n": n, "ms": 0 if n == 0 else LONG_MS, "items": 0} for n in range(9)]
+    with open_api(tmp_path / "api") as api:
+        batch = CrashBatch(tmp_path, api.base_url, jobs)
+        process = batch.spawn()
+        wait_until(lambda: _is_settling(batch) and len(api.runs()) == 9)
+        assert _stop(batch, process, *signals) == 130, batch.said()
+        assert "8 Runs go on" in batch.said()
+        status = orjson.loads(_upkeep(batch, "status", "out", "--json").out)
+        assert (status["pid"], status["summary"]["live_runs"]) == (None, 8)
+        aborted = _upkeep(batch, "abort", "out")
+        assert aborted.code == 0, aborted
+        live = {run["id"] for run in api.runs() if run["status"] != "SUCCEEDED"}
+        assert set(aborted.out.split()) == live
+        assert batch.run() == 1
+        assert sorted(record["outcome"] for record in batch.records()) == ["aborted"] * 8 + ["succeeded"]
+        assert len(api.runs()) == 9
+
+
+def test_one_process_at_a_time_works_on_a_directory(tmp_path):
+    """A second run, an abort and a repair are refused with the first one's pid; status looks on; a kill frees it."""
+    jobs = [{"n": n, "ms": LONG_MS} for n in range(3)]
+    with open_api(tmp_path / "api") as api:
+        batch = CrashBatch(tmp_path, api.base_url, jobs)
+        process = batch.spawn()
+        wait_until(lambda: len(api.runs()) == 3)
+        for command in (("run", "batch.toml"), ("abort", "out"), ("repair", "out"), ("resolve", "out")):
+            refused = _upkeep(batch, *command)
+            assert refused.code == 6, refused
+            assert f"in use by process {process.pid}" in refused.err
+        status = _upkeep(batch, "status", "out")
+        assert (status.code, f"process  {process.pid}" in status.out) == (0, True)
+        process.kill()
+        process.wait()
+        assert _upkeep(batch, "abort", "out").code == 0
+        assert {run["status"] for run in api.runs()} == {"ABORTED"}
+
+
+def _batch_in_doubt(tmp_path: Path) -> tuple[CrashBatch, Path]:
+    """Return a batch of three jobs, the second of whose starts is not answered, and a platform that echoes nothing."""
+    faults = tmp_path / "faults.toml"
+    faults.write_text(
+        'seed = 1\n[[fault]]\nkind = "no_echo"\n[[fault]]\nkind = "drop_answer"\nroutes = ["starts"]\ncount = 1\nafter = 1\n'
+    )
+    return CrashBatch(tmp_path, "", [{"n": n} for n in range(3)], {"limits.max_concurrent_runs": 1}), faults
+
+
+def _pointed_at(batch: CrashBatch, base_url: str) -> CrashBatch:
+    return CrashBatch(batch.directory, base_url, batch.jobs, batch.settings)
+
+
+def test_without_an_echo_nothing_is_guessed_and_a_person_decides(tmp_path):
+    """The rest of the batch finishes, exit 1; resolve shows the candidate, takes the decision, and run goes on."""
+    batch, faults = _batch_in_doubt(tmp_path)
+    with open_api(tmp_path / "api", faults=faults) as api:
+        batch = _pointed_at(batch, api.base_url)
+        assert batch.run() == 1, batch.said()
+        assert (len(batch.records()), len(api.runs())) == (2, 3)
+        assert "stay in doubt" in batch.said()
+        shown = batchrun("resolve", "out", cwd=batch.directory, environ=ENVIRON, stdin="\n")
+        assert shown.code == 0, shown
+        (candidate,) = {run["id"] for run in api.runs()} - {record["run"]["id"] for record in batch.records()}
+        assert candidate in shown.out
+        status = orjson.loads(_upkeep(batch, "status", "out", "--json").out)
+        (doubt,) = status["doubts"]
+        wrong = _upkeep(batch, "resolve", "out", "--key", doubt["job_key"], "--run", "no-such-run")
+        assert wrong.code == 6, wrong
+        decided = _upkeep(batch, "resolve", "out", "--key", doubt["job_key"], "--run", candidate)
+        assert decided.code == 0, decided
+        assert batch.run() == 0, batch.said()
+        assert_promise_kept(batch, api)
+
+
+def test_a_start_that_a_person_denies_is_made_anew(tmp_path):
+    """Told that the lost start has started nothing, the job gets its own Run."""
+    batch, faults = _batch_in_doubt(tmp_path)
+    with open_api(tmp_path / "api", faults=faults) as api:
+        batch = _pointed_at(batch, api.base_url)
+        assert batch.run() == 1, batch.said()
+        (doubt,) = orjson.loads(_upkeep(batch, "status", "out", "--json").out)["doubts"]
+        assert _upkeep(batch, "resolve", "out", "--key", doubt["job_key"], "--none").code == 0
+        assert batch.run() == 0, batch.said()
+        assert (len(batch.records()), len(api.runs())) == (3, 4)
+
+
+def test_repair_writes_missing_and_damaged_records_again(tmp_path):
+    """Lines that are gone or garbled come back as they were, from the platform; nothing is started."""
+    with open_api(tmp_path / "api") as api:
+        batch = CrashBatch(tmp_path, api.base_url, some_jobs(40))
+        assert batch.run() == 1, batch.said()
+        before = {record["key"]: record for record in batch.records()}
+        file = batch.out / "records.jsonl"
+        lines = file.read_bytes().splitlines(keepends=True)
+        file.write_bytes(b"".join([*lines[:5], b"{garbage\n", *lines[9:20], lines[20][:30]]))
+        refused = batch.run()
+        assert (refused, "batchrun repair" in batch.said()) == (6, True), batch.said()
+        repaired = _upkeep(batch, "repair", "out")
+        assert repaired.code == 0, repaired
+        assert "16 records were good, 24 were written again" in repaired.err
+        after = {record["key"]: record for record in batch.records()}
+        assert set(after) == set(before)
+        for key, record in before.items():
+            assert _lasting(after[key]) == _lasting(record)
+        assert batch.run() == 0
+        assert_promise_kept(batch, api)
+
+
+def _lasting(record: dict[str, object]) -> dict[str, object]:
+    """Leave out what the platform may settle after a Run's end."""
+    return {
+        name: value for name, value in record.items() if name not in ("run", "attempts", "cost_usd", "cost_is_final")
+    }
+
+
+def test_repair_brings_back_a_removed_item_file(tmp_path):
+    """Items come from the datasets again, whole, once each."""
+    with open_api(tmp_path / "api") as api:
+        batch = CrashBatch(tmp_path, api.base_url, some_jobs(30))
+        assert batch.run() == 1, batch.said()
+        (batch.out / "items.jsonl").unlink()
+        (batch.out / "records.jsonl").unlink()
+        assert batch.run() == 6
+        assert _upkeep(batch, "repair", "out").code == 0
+        assert_promise_kept(batch, api)
+
+
+def test_upkeep_of_what_is_no_batch_is_one_clear_line(tmp_path):
+    """Exit 6, naming the directory."""
+    for command in ("status", "abort", "repair", "resolve"):
+        said = batchrun(command, "nowhere", cwd=tmp_path, environ=ENVIRON)
+        assert (said.code, said.out, said.err.count("\n")) == (6, "", 1), said
+        assert "nowhere: holds no ledger" in said.err

@@ -17,17 +17,19 @@ import structlog
 from aiohttp import web
 
 from batchrun.errors import OutputError
+from batchrun.server.account_book import read_accounts
+from batchrun.server.accounts import Accounts
 from batchrun.server.auth import Tokens
-from batchrun.server.catalog import load_catalog
+from batchrun.server.catalog import Catalog, load_catalog
 from batchrun.server.database import Database, open_database
-from batchrun.server.demo import open_demo_site
+from batchrun.server.demo import DemoSite, open_demo_site
 from batchrun.server.handler import make_handler
-from batchrun.server.ids import new_id, now_ms
 from batchrun.server.lifecycle import RunCounts, Runs
+from batchrun.server.migration import announce_migration, end_orphans, migrate, note_time
 from batchrun.server.platform import Platform
 from batchrun.server.rate_limits import RateLimits
-from batchrun.server.room import Room
 from batchrun.server.settings import ServerSettings
+from batchrun.server.settling import Settling
 from batchrun.server.tables import account, tasks
 from batchrun.server.task_book import TaskBook
 
@@ -86,56 +88,75 @@ async def open_server(settings: ServerSettings) -> AsyncIterator[Server]:
         OutputError: the data directory cannot be used, or another server uses it; or the port is taken.
     """
     lock = await anyio.to_thread.run_sync(_prepare_directory, settings.data_dir)
-    try:
+    with closing(lock):
         catalog = await anyio.to_thread.run_sync(load_catalog, settings)
         token = await anyio.to_thread.run_sync(_token, settings)
-        listener = _bind(settings.host, settings.port)
-        base_url = _base_url(settings.host, listener)
-        async with (
-            open_database(settings.data_dir / "server.sqlite3") as database,
-            open_demo_site() as demo,
-            _open_children() as children,
-        ):
-            secret, user_id, created_ms = await _read_account(database)
-            tokens = Tokens(token, secret)
-            docs = await database.read(tasks.load)
-            book = TaskBook(database, catalog, docs, user_id, settings.username, settings.max_tasks)
-            room = Room(settings.max_total_memory_mb, settings.max_concurrent_runs)
-            runs = Runs(
-                settings,
-                database,
-                catalog,
-                children,
-                base_url=base_url,
-                rooms={user_id: room},
-                token_of=tokens.of_run,
-            )
-            platform = Platform(
-                settings=settings,
-                base_url=base_url,
-                user_id=user_id,
-                room=room,
-                created_ms=created_ms,
-                database=database,
-                catalog=catalog,
-                tasks=book,
-                runs=runs,
-                tokens=tokens,
-                rate_limits=RateLimits(anyio.current_time, is_enforced=settings.is_rate_limited),
-                demo=demo,
-            )
-            await runs.end_orphans()
-            children.start_soon(runs.watch_memory)
-            async with _listen(platform, listener, children):
-                await runs.migrate()
-                children.start_soon(runs.note_time)
-                _log.info("server_opened", base_url=base_url)
-                try:
+        with closing(_bind(settings.host, settings.port)) as listener:
+            async with (
+                open_database(settings.data_dir / "server.sqlite3") as database,
+                open_demo_site() as demo,
+                _open_children() as children,
+            ):
+                accounts = await read_accounts(database, settings, token)
+                base_url = _base_url(settings.host, listener)
+                platform = await _compose(settings, database, catalog, accounts, demo, children, base_url)
+                await end_orphans(database)
+                await platform.settling.load()
+                async with _listen(platform, listener, children), _alive(platform, children):
+                    _log.info("server_opened", base_url=base_url)
                     yield Server(base_url=base_url, token=token, _platform=platform)
-                finally:
-                    await runs.announce_migration()
+
+
+async def _compose(
+    settings: ServerSettings,
+    database: Database,
+    catalog: Catalog,
+    accounts: Accounts,
+    demo: DemoSite,
+    children: anyio.abc.TaskGroup,
+    base_url: str,
+) -> Platform:
+    secret = await database.write(account.read_or_set, "secret", secrets.token_hex(32))
+    tokens = Tokens(accounts, secret)
+    settling = Settling(database, settings.usage_settle_s)
+    runs = Runs(
+        settings,
+        database,
+        catalog,
+        children,
+        base_url=base_url,
+        rooms={known.id: known.room for known in accounts},
+        settling=settling,
+        token_of=tokens.of_run,
+    )
+    return Platform(
+        settings=settings,
+        base_url=base_url,
+        accounts=accounts,
+        created_ms=accounts.first.created_ms,
+        database=database,
+        catalog=catalog,
+        tasks=TaskBook(database, catalog, await database.read(tasks.load)),
+        runs=runs,
+        tokens=tokens,
+        rate_limits=RateLimits(anyio.current_time, is_enforced=settings.is_rate_limited),
+        settling=settling,
+        demo=demo,
+    )
+
+
+@asynccontextmanager
+async def _alive(platform: Platform, children: anyio.abc.TaskGroup) -> AsyncIterator[None]:
+    """Go on with what a predecessor has left, and see to what is always at work; tell Actors of the end."""
+    database, runs = platform.database, platform.runs
+    children.start_soon(runs.watch_memory)
+    await migrate(database, platform.catalog, runs)
+    children.start_soon(note_time, database, runs)
+    children.start_soon(platform.settling.run, runs.show_settled)
+    try:
+        yield
     finally:
-        lock.close()
+        await announce_migration(database, runs, platform.settings.migration_notice_s)
 
 
 @asynccontextmanager
@@ -226,11 +247,3 @@ def _token(settings: ServerSettings) -> str:
     with os.fdopen(descriptor, "w") as written:
         written.write(token + "\n")
     return token
-
-
-async def _read_account(database: Database) -> tuple[str, str, int]:
-    """Return the secret that signs tokens, the account's id, and when it was created."""
-    secret = await database.write(account.read_or_set, "secret", secrets.token_hex(32))
-    user_id = await database.write(account.read_or_set, "user_id", new_id())
-    created_ms = await database.write(account.read_or_set, "created_ms", str(now_ms()))
-    return secret, user_id, int(created_ms)

@@ -8,6 +8,7 @@ import orjson
 from aiohttp import web
 
 from batchrun.model import JsonObject
+from batchrun.server.accounts import Account
 from batchrun.server.auth import Caller, token_missing
 from batchrun.server.bodies import parse_object, read_body
 from batchrun.server.misbehaviour import NO_QUIRKS, Quirks
@@ -24,6 +25,8 @@ class Call:
     request: web.BaseRequest
     platform: Platform
     caller: Caller
+    #: On whose behalf; None for nobody.
+    account: Account | None
     #: Decoded parameters of the path.
     path: Mapping[str, str]
     query: Query
@@ -37,10 +40,6 @@ class Call:
             self._body = await read_body(self.request)
         return self._body
 
-    async def json_object(self) -> JsonObject:
-        """Return the body as a JSON object; an empty one if there is none."""
-        return parse_object(await self.body())
-
     def header(self, name: str) -> str | None:
         """Return a header as text that can be stored: bytes that are not UTF-8 are read as Latin-1."""
         value = self.request.headers.get(name)
@@ -49,14 +48,24 @@ class Call:
         except UnicodeEncodeError:
             return value and value.encode(errors="surrogateescape").decode("latin-1")
 
-    def need_token(self) -> None:
-        """Refuse a caller without a token; for things that only some addresses make private.
+    async def json_object(self) -> JsonObject:
+        """Return the body as a JSON object; an empty one if there is none."""
+        return parse_object(await self.body())
+
+    @property
+    def user(self) -> Account:
+        """The account on whose behalf the request comes.
 
         Raises:
-            Fault: 401.
+            Fault: 401 for nobody.
         """
-        if self.caller is Caller.NOBODY:
+        if self.account is None:
             raise token_missing()
+        return self.account
+
+    def is_by(self, user_id: str) -> bool:
+        """Whether the request comes on behalf of this account."""
+        return self.account is not None and self.account.id == user_id
 
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]

@@ -55,6 +55,8 @@ class Actor:
     max_memory_mb: int = 32768
     runner: LocalCommand | InlineActor
     definition: JsonObject = field(default_factory=dict)
+    #: Event name -> title, description, price: makes the Actor one that is paid per event.
+    charge_events: JsonObject = field(default_factory=dict)
 
     @property
     def full_name(self) -> str:
@@ -89,17 +91,16 @@ class Actor:
 class Catalog:
     """All Actors, by id and by name."""
 
-    def __init__(self, actors: Iterable[Actor], username: str) -> None:
-        self._username = username
+    def __init__(self, actors: Iterable[Actor]) -> None:
         self._by_id = {actor.id: actor for actor in actors}
         self._by_name = {actor.full_name.lower(): actor for actor in self._by_id.values()}
 
-    def find(self, address: str) -> Actor | None:
-        """Return the Actor with this id, `username~name`, `username/name` or `~name`."""
+    def find(self, address: str, own_username: str = "") -> Actor | None:
+        """Return the Actor with this id, `username~name`, `username/name` or, of one's own, `~name`."""
         if (actor := self._by_id.get(address)) is not None:
             return actor
         username, _, name = address.replace("~", "/").partition("/")
-        return self._by_name.get(f"{username or self._username}/{name}".lower())
+        return self._by_name.get(f"{username or own_username}/{name}".lower())
 
     def __iter__(self) -> Iterator[Actor]:
         return iter(self._by_id.values())
@@ -114,7 +115,7 @@ def load_catalog(settings: ServerSettings) -> Catalog:
     bundled = [_read_actor(_BUNDLED_DIR / folder, username) for folder, username in _BUNDLED.items()]
     own = [_read_actor(folder, settings.username) for path in settings.actors for folder in _actor_folders(path)]
     inline = [_inline_actor(name, coroutine) for name, coroutine in settings.inline_actors.items()]
-    return Catalog([*bundled, *own, *inline], settings.username)
+    return Catalog([*bundled, *own, *inline])
 
 
 def _inline_actor(full_name: str, coroutine: InlineActor) -> Actor:
@@ -163,7 +164,24 @@ def _define(folder: Path, username: str, definition: JsonObject) -> Actor:
         max_memory_mb=_memory(definition, "maxMemoryMbytes", 32768) or 32768,
         runner=LocalCommand(argv=_find_command(folder, definition), cwd=folder, variables=_variables(definition)),
         definition=definition,
+        charge_events=_charge_events(definition),
     )
+
+
+def _charge_events(definition: JsonObject) -> JsonObject:
+    """Return the priced events; actor.json has no place for them on the platform, hence a key of ours."""
+    events = definition.get("localChargeEvents") or {}
+    if not isinstance(events, dict):
+        raise ValueError('"localChargeEvents" must be an object of events')
+    return {name: _charge_event(name, event) for name, event in events.items()}
+
+
+def _charge_event(name: str, event: Any) -> JsonObject:
+    price = event.get("eventPriceUsd") if isinstance(event, dict) else None
+    if isinstance(price, bool) or not isinstance(price, int | float) or price < 0:
+        raise ValueError(f'"localChargeEvents": {name} needs an "eventPriceUsd" that is a number')
+    title, description = event.get("eventTitle", name), event.get("eventDescription", "")
+    return {"eventTitle": str(title), "eventDescription": str(description), "eventPriceUsd": price}
 
 
 def _version(value: object) -> str:

@@ -29,7 +29,8 @@ T = TypeVar("T")
 
 #: Operations in one transaction at most, so that one waiter is not held up by thousands.
 _MAX_GROUP = 500
-_SCHEMA_VERSION = 1
+#: Each takes the file one version further; a file is as new as the steps it has taken.
+_SCHEMA_STEPS = ("schema.sql", "schema_2.sql")
 
 
 @dataclass(slots=True)
@@ -183,8 +184,13 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA busy_timeout = 5000")
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version < _SCHEMA_VERSION:
-        schema = resources.files(__package__).joinpath("schema.sql").read_text("utf-8")
-        connection.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
+    take_schema_steps(connection)
     return connection
+
+
+def take_schema_steps(connection: sqlite3.Connection) -> None:
+    """Bring a database's tables up to this version of the server, each step in one transaction with its record."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    for number, name in enumerate(_SCHEMA_STEPS[version:], start=version + 1):
+        step = resources.files(__package__).joinpath(name).read_text("utf-8")
+        connection.executescript(f"BEGIN IMMEDIATE; {step} PRAGMA user_version = {number}; COMMIT;")

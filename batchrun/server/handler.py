@@ -18,9 +18,10 @@ from batchrun.server.api import (
     runs,
     tasks,
     unserved,
+    usage,
     users,
 )
-from batchrun.server.auth import Caller, token_missing
+from batchrun.server.auth import token_missing
 from batchrun.server.call import Call, Route, empty_answer, error_answer
 from batchrun.server.faults import Fault
 from batchrun.server.misbehaviour import Script
@@ -30,6 +31,8 @@ from batchrun.server.query import Query
 from batchrun.server.route_table import RouteTable
 
 _log = structlog.get_logger()
+
+_MODULES = (actors, datasets, demo_site, events, key_value_stores, logs, request_queues, runs, tasks, usage, users)
 
 _CORS = {
     "Access-Control-Allow-Origin": "*",
@@ -49,7 +52,7 @@ _EXPOSED = ", ".join(
 def make_table() -> RouteTable:
     """Return all routes that are served."""
     table = RouteTable()
-    for module in (actors, datasets, demo_site, events, key_value_stores, logs, request_queues, runs, tasks, users):
+    for module in _MODULES:
         module.add_routes(table)
     unserved.add_routes(table)
     return table
@@ -112,11 +115,11 @@ async def _answer(
     query = Query(request.rel_url.raw_query_string)
     method = _method(request, query)
     route, path = table.router.find(method, request.rel_url.raw_path)
-    caller = platform.tokens.recognise(_token(request, query), lambda run_id: _is_live(platform, run_id))
-    if route.needs_token and caller is Caller.NOBODY:
+    caller, account = platform.tokens.recognise(_token(request, query), platform.runs.owner_of_live)
+    if route.needs_token and account is None:
         raise token_missing()
     _admit(platform, route, path)
-    call = Call(request=request, platform=platform, caller=caller, path=path, query=query)
+    call = Call(request=request, platform=platform, caller=caller, account=account, path=path, query=query)
     if misbehaviour is None:
         response = await route.handler(call)
     else:
@@ -136,10 +139,6 @@ def _method(request: web.BaseRequest, query: Query) -> str:
 def _token(request: web.BaseRequest, query: Query) -> str | None:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else query.text("token")
-
-
-def _is_live(platform: Platform, run_id: str) -> bool:
-    return platform.runs.find_live(run_id) is not None
 
 
 def _admit(platform: Platform, route: Route, path: dict[str, str]) -> None:

@@ -44,11 +44,13 @@ class _Context:
     async def push_items(self, new_items: Sequence[Any]) -> None:
         bodies = [orjson.dumps(item) for item in new_items]
         clean_count = sum(1 for item in new_items if item)
-        await self._database.write(items.append, self._live.doc["defaultDatasetId"], bodies, clean_count)
+        await self._database.write(
+            items.append, self._live.doc["defaultDatasetId"], self._live.doc["userId"], bodies, clean_count
+        )
 
     async def set_value(self, key: str, value: Any) -> None:
-        store_id = self._live.doc["defaultKeyValueStoreId"]
-        await self._database.write(stored_values.put, store_id, check_record_key(key), *_encode(value))
+        store_id, user_id = self._live.doc["defaultKeyValueStoreId"], self._live.doc["userId"]
+        await self._database.write(stored_values.put, store_id, user_id, check_record_key(key), *_encode(value))
 
     async def set_status_message(self, message: str, *, is_terminal: bool = False) -> None:
         self._live.change({"statusMessage": message, "isStatusMessageTerminal": is_terminal})

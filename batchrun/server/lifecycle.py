@@ -1,53 +1,47 @@
-"""Runs from start to end: limits of the account, the Actor's work, restarts, aborts, waiting, and migration.
+"""Runs from start to end: limits of the account, the Actor's work, restarts, aborts, and waiting.
 
 The truth about Runs: a Run is live from the moment its start is accepted until its end is committed; only then do
 waiters wake, and only then are its slot and memory free.
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import anyio
 import anyio.abc
-import anyio.to_thread
 import orjson
-import structlog
 
 from batchrun.model import JsonObject, RunStatus
-from batchrun.server import prices, process_groups
 from batchrun.server.catalog import Actor, Catalog, LocalCommand
 from batchrun.server.database import Database
 from batchrun.server.faults import Fault, thing_missing
 from batchrun.server.ids import iso, now_ms
-from batchrun.server.inline import run_inline
-from batchrun.server.live import Ending, LiveRun, append_log, mark_status
+from batchrun.server.live import Ending, LiveRun, mark_status
 from batchrun.server.processes import ProcessRunner
 from batchrun.server.room import Room
 from batchrun.server.run_docs import (
     MAX_METAMORPHS,
     RunOrder,
+    charged,
     current_part,
     ended_stats,
     metamorphosed,
-    migrated_extras,
     new_doc,
     new_extras,
     resurrected,
 )
 from batchrun.server.settings import ServerSettings
-from batchrun.server.tables import account, runs, stored_values
+from batchrun.server.settling import Settling
+from batchrun.server.tables import runs, settlements, stored_values
+from batchrun.server.working import Worker
 
-_log = structlog.get_logger()
-
-#: restartOnError: so many restarts within so long. Source: the platform's shared constants.
-_MAX_RESTARTS, _RESTART_WINDOW_S = 3, 60
 _MAX_START_TIMES = 100_000
 _MAX_JUST_ENDED = 1000
-#: How often the time is noted until which live Runs have certainly run: a migrated Run keeps the rest of its limit.
-_NOTE_TIME_EVERY_S = 5
-_ABORTED = Ending(status=RunStatus.ABORTED, message="The Actor run was aborted")
-_TIMED_OUT = Ending(status=RunStatus.TIMED_OUT, message="The Actor timed out")
+#: How long a charge's idempotency key is remembered. Source: the SDK's charging.
+_REMEMBER_CHARGE_S = 180
+ABORTED = Ending(status=RunStatus.ABORTED, message="The Actor run was aborted")
+TIMED_OUT = Ending(status=RunStatus.TIMED_OUT, message="The Actor timed out")
 
 
 @dataclass(slots=True)
@@ -72,6 +66,7 @@ class Runs:
         children: the group that Runs live in.
         base_url: where Actors reach the server.
         rooms: the room of each account, by its id.
+        settling: makes the usage of ended Runs final.
         token_of: makes the token of a Run.
     """
 
@@ -83,12 +78,14 @@ class Runs:
         children: anyio.abc.TaskGroup,
         *,
         base_url: str,
-        rooms: Mapping[str, Room],
+        rooms: dict[str, Room],
+        settling: Settling,
         token_of: Callable[[str], str],
     ) -> None:
         self._settings, self._database, self._catalog = settings, database, catalog
-        self._children, self._rooms, self._token_of = children, rooms, token_of
+        self._children, self._rooms, self._settling = children, rooms, settling
         self._processes = ProcessRunner(database, base_url)
+        self._worker = Worker(database, self._processes, token_of)
         self._live: dict[str, LiveRun] = {}
         #: The last ones that ended, since whoever follows a Run asks for it once more right then.
         self._just_ended: dict[str, JsonObject] = {}
@@ -100,9 +97,18 @@ class Runs:
         """Runs that have not ended, from before their start is committed."""
         return self.counts.live
 
+    def all_live(self) -> Iterable[LiveRun]:
+        """Return the Runs that have not ended."""
+        return tuple(self._live.values())
+
     def find_live(self, run_id: str) -> LiveRun | None:
         """Return a Run that has not ended."""
         return self._live.get(run_id)
+
+    def owner_of_live(self, run_id: str) -> str | None:
+        """Return the user id behind a Run that has not ended."""
+        live = self._live.get(run_id)
+        return live.doc["userId"] if live is not None else None
 
     async def start(self, order: RunOrder) -> LiveRun:
         """Start a Run; it lives on if the caller is cancelled.
@@ -158,6 +164,14 @@ class Runs:
             live.scope.cancel()
         return await self.read(run_id)
 
+    async def owner_of(self, run_id: str) -> str:
+        """Return the user id behind a Run.
+
+        Raises:
+            Fault: 404.
+        """
+        return str((await self.read(run_id))["userId"])
+
     async def abort_of_task(self, task_id: str) -> None:
         """Abort all live Runs of a task."""
         for live in [live for live in self._live.values() if live.doc.get("actorTaskId") == task_id]:
@@ -187,6 +201,22 @@ class Runs:
         live.life.cancel()
         return live.doc
 
+    async def charge(self, run_id: str, event: str, count: int, key: str | None) -> None:
+        """Charge for events of a running Run; the same key within three minutes charges once.
+
+        Raises:
+            Fault: 400 when there is no such event; as `reboot` else.
+        """
+        live = await self._running(run_id)
+        now = anyio.current_time()
+        live.charge_keys = {known: until for known, until in live.charge_keys.items() if until > now}
+        if key is not None and key in live.charge_keys:
+            return
+        live.doc |= charged(live.doc, event, count)
+        if key is not None:
+            live.charge_keys[key] = now + _REMEMBER_CHARGE_S
+        await self._database.write(runs.update_live, dict(live.doc))
+
     async def metamorph(self, run_id: str, actor: Actor, stored_input: tuple[str, bytes] | None) -> JsonObject:
         """Go on as a Run of another Actor, over the same storages, with an input of its own.
 
@@ -201,8 +231,8 @@ class Runs:
         live.actor, live.input_key = actor, key
         live.input_body = stored_input[1] if stored_input else None
         if stored_input is not None:
-            store_id = live.doc["defaultKeyValueStoreId"]
-            await self._database.write(stored_values.put, store_id, key, *stored_input)
+            store_id, user_id = live.doc["defaultKeyValueStoreId"], live.doc["userId"]
+            await self._database.write(stored_values.put, store_id, user_id, key, *stored_input)
         await self._database.write(runs.update_live, dict(live.doc))
         live.life.cancel()
         return live.doc
@@ -226,6 +256,8 @@ class Runs:
             extras = await self._database.read(runs.read_extras, run_id)
             # Its time limit begins anew; what it has run before still counts as its duration.
             extras |= {"begunMs": now_ms(), "usedS": 0, "ranS": ended["stats"].get("runTimeSecs", 0)}
+            if await self._database.read(settlements.is_settled, run_id):
+                extras["counted"] = ended.get("usage", {})
             live = await self._revived(resurrected(ended, changes), extras, actor)
             self._take_room(live.doc)
             await self._commit_start(live, runs.revive, live.doc, live.extras)
@@ -245,51 +277,22 @@ class Runs:
         self._just_ended.pop(run_id, None)
         await self._database.write(runs.delete, doc)
 
-    async def migrate(self) -> None:
-        """Start the live Runs of a predecessor again, each under its id, with what is left of its time limit."""
-        alive_ms = int(await self._database.write(account.read_or_set, "alive_ms", str(now_ms())))
-        for doc, kept in await self._database.read(runs.load_live):
-            actor = self._catalog.find(current_part(doc)[0])
-            doc["stats"]["migrationCount"] += 1
-            extras = migrated_extras(doc, kept, alive_ms)
-            self._room_of(doc).take_over(doc["options"]["memoryMbytes"])
-            self._count_live()
-            live = await self._revived(doc, extras, actor or _missing_actor(doc))
-            await self._database.write(runs.revive, live.doc, extras)
-            self._launch(live, ending=_ending_left_over(live.status, is_actor_known=actor is not None))
-            _log.info("run_migrated", run_id=live.id)
-
-    async def announce_migration(self) -> None:
-        """Tell the Actors that listen that they will be moved, and give them a moment to save what they are at."""
-        told = [live for live in self._live.values() if live.events.is_followed]
-        for live in told:
-            live.events.send("migrating", {})
-        with anyio.move_on_after(self._settings.migration_notice_s, shield=True):
-            for live in told:
-                await live.ended.wait()
-        with anyio.CancelScope(shield=True):
-            await self._note_time()
-
-    async def note_time(self) -> None:
-        """Note every few seconds until when live Runs have certainly run; runs until cancelled."""
-        while True:
-            if self._live:
-                await self._note_time()
-            await anyio.sleep(_NOTE_TIME_EVERY_S)
-
-    async def _note_time(self) -> None:
-        await self._database.write(account.put, "alive_ms", str(now_ms()))
-
-    async def end_orphans(self) -> None:
-        """End the process groups that a dead predecessor has left; before anything else may start."""
-        for pid, started in await self._database.read(runs.take_processes):
-            if await anyio.to_thread.run_sync(process_groups.end_orphan, pid, started):
-                _log.info("orphan_ended", pid=pid)
-        await self._database.write(runs.forget_processes)
+    async def take_over(self, doc: JsonObject, extras: JsonObject, actor: Actor, ending: Ending | None) -> None:
+        """Go on with a live Run of a predecessor, or end it with `ending`; there is room for it."""
+        self._room_of(doc).take_over(doc["options"]["memoryMbytes"])
+        self._count_live()
+        live = await self._revived(doc, extras, actor)
+        await self._database.write(runs.revive, live.doc, extras)
+        self._launch(live, ending)
 
     async def watch_memory(self) -> None:
         """Enforce the memory limits of Runs that are processes; runs until cancelled."""
         await self._processes.watch_memory()
+
+    def show_settled(self, doc: JsonObject) -> None:
+        """Show an ended Run with its final figures from now on."""
+        if doc["id"] in self._just_ended:
+            self._just_ended[doc["id"]] = doc
 
     async def _commit_start(self, live: LiveRun, function: Callable[..., None], *args: object) -> None:
         """Keep a start whose room is reserved, and launch the Run, even if the caller is cancelled meanwhile."""
@@ -300,7 +303,8 @@ class Runs:
             raise
 
     def _room_of(self, doc: JsonObject) -> Room:
-        return self._rooms[doc["userId"]]
+        # Runs of an account that the settings no longer name go on to their end.
+        return self._rooms.setdefault(doc["userId"], Room(0, 0))
 
     def _take_room(self, doc: JsonObject) -> None:
         room = self._room_of(doc)
@@ -352,43 +356,14 @@ class Runs:
     async def _carry_out(self, live: LiveRun, ending: Ending | None) -> None:
         if ending is None:
             with live.scope:
-                ending = await self._work(live)
+                ending = await self._worker.work(live)
         # Whatever the work came to, a Run that somebody aborted is ABORTED; else only its time limit cuts it.
         if live.status is RunStatus.ABORTING:
-            ending = _ABORTED
-        ending = ending or _TIMED_OUT
+            ending = ABORTED
+        ending = ending or TIMED_OUT
         ended = self._ended_doc(live, ending)
-        await self._database.write(runs.end, ended, prices.settle, then=lambda _: self._retire(live, ended))
-
-    async def _work(self, live: LiveRun) -> Ending:
-        restarts: deque[float] = deque(maxlen=_MAX_RESTARTS)
-        while True:
-            ending = await self._live_once(live)
-            if ending is None:
-                await append_log(self._database, live, "ACTOR: Beginning anew, as the run was rebooted or metamorphed.")
-                continue
-            now = anyio.current_time()
-            is_worn_out = len(restarts) == _MAX_RESTARTS and now - restarts[0] < _RESTART_WINDOW_S
-            if ending.status is not RunStatus.FAILED or not live.doc["options"].get("restartOnError") or is_worn_out:
-                return ending
-            restarts.append(now)
-            live.doc["stats"]["restartCount"] += 1
-            await append_log(self._database, live, "ACTOR: Restarting, as the run was started with restartOnError.")
-
-    async def _live_once(self, live: LiveRun) -> Ending | None:
-        """Carry the Actor out once; None when the Run is to begin anew."""
-        live.life = anyio.CancelScope()
-        ending: Ending | None = None
-        with live.life:
-            ending = await self._run_actor(live)
-        return None if live.life.cancel_called else ending
-
-    async def _run_actor(self, live: LiveRun) -> Ending:
-        runner = live.actor.runner
-        if not isinstance(runner, LocalCommand):
-            return await run_inline(self._database, live, runner)
-        await append_log(self._database, live, "ACTOR: Starting a local process.")
-        return await self._processes.run(live, runner, self._token_of(live.id))
+        args = (ended, self._settling.delay_s, self._settling.reads.take() if self._settling.delay_s == 0 else {})
+        await self._database.write(settlements.end, *args, then=lambda settled: self._retire(live, ended, settled))
 
     def _ended_doc(self, live: LiveRun, ending: Ending) -> JsonObject:
         duration_s = max(anyio.current_time() - live.began, 0.001)
@@ -400,7 +375,11 @@ class Runs:
         doc["stats"] = ended_stats(doc["stats"] | live.measured(), memory_mb=live.memory_mb, duration_s=duration_s)
         return doc
 
-    def _retire(self, live: LiveRun, doc: JsonObject) -> None:
+    def _retire(self, live: LiveRun, doc: JsonObject, settled: list[tuple[JsonObject, float]]) -> None:
+        if settled:
+            self._settling.note_spent(*settled[0])
+        else:
+            self._settling.expect(live.id)
         live.doc = doc
         del self._live[live.id]
         self._just_ended[live.id] = doc
@@ -410,21 +389,3 @@ class Runs:
         live.ended.set()
         live.events.close()
         live.log_grown.set()
-
-
-def _missing_actor(doc: JsonObject) -> Actor:
-    async def never(_: object) -> None:
-        raise AssertionError(doc["actId"])
-
-    return Actor(username="unknown", name="unknown", title="unknown", runner=never)
-
-
-def _ending_left_over(status: RunStatus, *, is_actor_known: bool) -> Ending | None:
-    """Return how a predecessor's Run ends without starting again, if it does."""
-    if status is RunStatus.ABORTING:
-        return _ABORTED
-    if status is RunStatus.TIMING_OUT:
-        return _TIMED_OUT
-    if not is_actor_known:
-        return Ending(status=RunStatus.FAILED, message="The Actor of this run is no longer known to the server")
-    return None

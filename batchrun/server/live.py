@@ -65,6 +65,8 @@ class LiveRun:
     #: Replaced with each new log chunk, so that followers of the log can wait for the next.
     log_grown: anyio.Event = field(default_factory=anyio.Event)
     log_bytes: int = 0
+    #: Idempotency keys of charges, each with the loop's time until which it is remembered.
+    charge_keys: dict[str, float] = field(default_factory=dict)
     #: As measured last; sums are over `measures`.
     memory_bytes: int = 0
     max_memory_bytes: int = 0

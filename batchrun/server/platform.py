@@ -2,27 +2,28 @@
 
 from dataclasses import dataclass
 
+from batchrun.server.accounts import Accounts
 from batchrun.server.auth import Tokens
 from batchrun.server.catalog import Catalog
 from batchrun.server.database import Database
 from batchrun.server.demo import DemoSite
 from batchrun.server.lifecycle import Runs
 from batchrun.server.rate_limits import RateLimits
-from batchrun.server.room import Room
+from batchrun.server.read_counts import ReadCounts
 from batchrun.server.settings import ServerSettings
+from batchrun.server.settling import Settling
 from batchrun.server.task_book import TaskBook
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Platform:
-    """One account, its Actors, tasks, Runs and storages."""
+    """The accounts, and their Actors, tasks, Runs and storages."""
 
     settings: ServerSettings
     #: Without a slash at the end, without `/v2`.
     base_url: str
-    user_id: str
-    room: Room
-    #: Wall milliseconds.
+    accounts: Accounts
+    #: Of the data directory, in wall milliseconds.
     created_ms: int
     database: Database
     catalog: Catalog
@@ -30,4 +31,10 @@ class Platform:
     runs: Runs
     tokens: Tokens
     rate_limits: RateLimits
+    settling: Settling
     demo: DemoSite
+
+    @property
+    def reads(self) -> ReadCounts:
+        """Counts reads of storages."""
+        return self.settling.reads

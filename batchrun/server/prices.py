@@ -4,9 +4,12 @@ The price model is a plain pay-per-usage plan without discounts, in US dollars:
 
 - a compute unit is one gigabyte of reserved memory for one hour, at 0.25;
 - writes: dataset 0.000005 per item, key-value store 0.00005, request queue 0.00002;
-- whatever else the platform charges for (reads, transfer, proxies) costs nothing on one's own machine.
+- whatever else the platform charges for (reads, lists, transfer, proxies) is counted, and costs nothing on one's own
+  machine;
+- the events of a pay-per-event Actor cost what the Actor says.
 """
 
+import math
 from collections.abc import Mapping
 
 from batchrun.model import JsonObject
@@ -24,13 +27,37 @@ def compute_units(memory_mb: int, duration_s: float) -> float:
     return memory_mb / 1024 * duration_s / 3600
 
 
-def settle(doc: JsonObject, writes: Mapping[str, int]) -> None:
+def usd_per_unit(name: str) -> float:
+    """Return the price of one unit of a usage item."""
+    return _USD_PER_UNIT.get(name, 0.0)
+
+
+def estimate(doc: JsonObject) -> None:
+    """Note the preliminary figures of a Run that has just ended: those of its time; its storages' come later."""
+    settle(doc, {})
+
+
+def settle(doc: JsonObject, uses: Mapping[str, int]) -> None:
     """Note `usage`, `usageUsd` and `usageTotalUsd` on an ended Run.
 
     Args:
         doc: the Run; its `stats.computeUnits` is known.
-        writes: how often each kind of storage was written to, by the name of its usage counter.
+        uses: how often its default storages were used, by the name of the usage item.
     """
-    usage: dict[str, float | int] = {"ACTOR_COMPUTE_UNITS": doc["stats"]["computeUnits"], **writes}
-    usage_usd = {name: amount * _USD_PER_UNIT[name] for name, amount in usage.items()}
-    doc["usage"], doc["usageUsd"], doc["usageTotalUsd"] = usage, usage_usd, sum(usage_usd.values())
+    usage: dict[str, float | int] = {"ACTOR_COMPUTE_UNITS": doc["stats"]["computeUnits"], **uses}
+    usage_usd = {name: amount * usd_per_unit(name) for name, amount in usage.items()}
+    doc["usage"], doc["usageUsd"] = usage, usage_usd
+    doc["usageTotalUsd"] = sum(usage_usd.values()) + charged_usd(doc)
+
+
+def charged_usd(doc: JsonObject) -> float:
+    """Return what the events cost that a Run of a pay-per-event Actor was charged for."""
+    events = ((doc.get("pricingInfo") or {}).get("pricingPerEvent") or {}).get("actorChargeEvents") or {}
+    counts = doc.get("chargedEventCounts") or {}
+    return math.fsum(count * events[name]["eventPriceUsd"] for name, count in counts.items() if name in events)
+
+
+def difference(usage: Mapping[str, float], counted: Mapping[str, float]) -> dict[str, tuple[float, float]]:
+    """Return what has come since: quantity and dollars by usage item, without those that are 0."""
+    added = {name: amount - counted.get(name, 0) for name, amount in usage.items()}
+    return {name: (amount, amount * usd_per_unit(name)) for name, amount in added.items() if amount > 0}

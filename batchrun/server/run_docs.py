@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from batchrun.model import JsonObject, RunStatus
 from batchrun.server import prices
 from batchrun.server.catalog import Actor
+from batchrun.server.faults import Fault, value_invalid
 from batchrun.server.ids import iso, new_id, now_ms, parse_iso
 
 #: How often one Run may become another Actor's. Source: account limits.
@@ -63,7 +64,34 @@ def new_doc(order: RunOrder, started_ms: int) -> JsonObject:
         "defaultDatasetId": new_id(),
         "defaultRequestQueueId": new_id(),
         "usageTotalUsd": 0,
+        **_pricing(order.actor, started_ms),
     }
+
+
+def _pricing(actor: Actor, started_ms: int) -> JsonObject:
+    """Return what a Run of a pay-per-event Actor shows of its prices and charges; nothing for others."""
+    if not actor.charge_events:
+        return {}
+    at = iso(started_ms)
+    pricing = {"pricingModel": "PAY_PER_EVENT", "apifyMarginPercentage": 0.2, "createdAt": at, "startedAt": at}
+    return {
+        "pricingInfo": pricing | {"pricingPerEvent": {"actorChargeEvents": actor.charge_events}},
+        "chargedEventCounts": dict.fromkeys(actor.charge_events, 0),
+    }
+
+
+def charged(doc: JsonObject, event: str, count: int) -> JsonObject:
+    """Return what changes in a Run that is charged for events.
+
+    Raises:
+        Fault: 400 when its Actor has no such events.
+    """
+    counts = doc.get("chargedEventCounts")
+    if counts is None:
+        raise Fault(400, "cannot-charge-non-pay-per-event-actor", "The Actor is not paid per event")
+    if event not in counts:
+        raise value_invalid(f'The Actor has no event "{event}" to charge for')
+    return {"chargedEventCounts": counts | {event: counts[event] + count}}
 
 
 def _options(order: RunOrder) -> JsonObject:

@@ -47,8 +47,19 @@ InlineActor = Callable[[InlineContext], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AccountSettings:
+    """One more account, and what it may do."""
+
+    username: str
+    token: str = field(repr=False)
+    max_total_memory_mb: int = 8192
+    max_concurrent_runs: int = 25
+    max_tasks: int = 5000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
-    """How the server stands and what its one account may do."""
+    """How the server stands and what its accounts may do; all but `accounts` is about the first one."""
 
     #: Holds the state; created (for this user only) when missing. One server at a time.
     data_dir: Path
@@ -72,9 +83,13 @@ class ServerSettings:
     #: The time limit of such a Run; 0 means none.
     default_timeout_s: int = 3600
     max_tasks: int = 5000
+    #: More accounts. What an account has is private, but for what the API opens to everybody who knows an id.
+    accounts: tuple[AccountSettings, ...] = ()
     #: How long a Run that is aborted gracefully may go on. Source: the API reference.
     abort_grace_s: float = 30
     #: How long Actors that listen are given to save their state when the server closes.
     migration_notice_s: float = 1
+    #: How long after its end the usage of a Run becomes final; 0 makes the first figures final.
+    usage_settle_s: float = 5
     #: What the server does wrong, on purpose; None means nothing.
     faults: Faults | None = None

@@ -1,9 +1,10 @@
-"""The account's tasks: at most a few thousand, hence held in memory and written through."""
+"""The accounts' tasks: at most a few thousand, hence held in memory and written through."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from batchrun.model import JsonObject
+from batchrun.server.accounts import Account
 from batchrun.server.catalog import Actor, Catalog
 from batchrun.server.database import Database
 from batchrun.server.faults import Fault, request_invalid, thing_missing
@@ -25,32 +26,26 @@ class TaskBook:
         database: Database,
         catalog: Catalog,
         docs: Iterable[JsonObject],
-        user_id: str,
-        username: str,
-        max_tasks: int,
     ) -> None:
         self._database, self._catalog = database, catalog
-        self._user_id, self._username, self._max_tasks = user_id, username, max_tasks
         self._by_id = {doc["id"]: doc for doc in docs}
-        self._by_name = {doc["name"].lower(): doc for doc in self._by_id.values()}
+        self._by_name = {_name_key(doc): doc for doc in self._by_id.values()}
 
-    def __len__(self) -> int:
-        return len(self._by_id)
+    def of_account(self, account: Account) -> list[JsonObject]:
+        """Return an account's tasks, oldest first."""
+        return [doc for doc in self._by_id.values() if doc["userId"] == account.id]
 
-    def __iter__(self) -> Iterator[JsonObject]:
-        return iter(self._by_id.values())
-
-    def find(self, address: str) -> JsonObject:
-        """Return the task with this id, `username~name` or `~name`.
+    def find(self, address: str, account: Account) -> JsonObject:
+        """Return the account's task with this id, `username~name` or `~name`.
 
         Raises:
-            Fault: 404.
+            Fault: 404, also for tasks of others: tasks are private.
         """
-        if (doc := self._by_id.get(address)) is not None:
-            return doc
+        doc = self._by_id.get(address)
         username, tilde, name = address.replace("/", "~").partition("~")
-        is_own = tilde and username.lower() in ("", self._username.lower())
-        if not is_own or (doc := self._by_name.get(name.lower())) is None:
+        if doc is None and tilde and username.lower() in ("", account.username.lower(), account.id.lower()):
+            doc = self._by_name.get((account.id, name.lower()))
+        if doc is None or doc["userId"] != account.id:
             raise thing_missing("Actor task")
         return doc
 
@@ -64,26 +59,21 @@ class TaskBook:
             raise thing_missing("Actor")
         return actor
 
-    async def create(self, given: JsonObject) -> JsonObject:
+    async def create(self, account: Account, actor: Actor, given: JsonObject) -> JsonObject:
         """Create a task.
 
         Raises:
-            Fault: 400, 404 (unknown Actor), 409 (name taken); nothing was created.
+            Fault: 400, 409 (name taken); nothing was created.
         """
-        address = given.get("actId")
-        if not isinstance(address, str):
-            raise request_invalid('Property "actId" is required and must be a string')
-        if (actor := self._catalog.find(address)) is None:
-            raise thing_missing("Actor")
-        if len(self._by_id) >= self._max_tasks:
-            raise Fault(403, "too-many-actor-tasks", f"You have reached the limit of {self._max_tasks} Actor tasks")
+        if len(self.of_account(account)) >= account.max_tasks:
+            raise Fault(403, "too-many-actor-tasks", f"You have reached the limit of {account.max_tasks} Actor tasks")
         at = iso(now_ms())
         doc: JsonObject = {
             "id": new_id(),
-            "userId": self._user_id,
+            "userId": account.id,
             "actId": actor.id,
-            "name": given["name"] if given.get("name") is not None else self._free_name(actor),
-            "username": self._username,
+            "name": given["name"] if given.get("name") is not None else self._free_name(account, actor),
+            "username": account.username,
             "createdAt": at,
             "modifiedAt": at,
             "stats": {"totalRuns": 0},
@@ -115,7 +105,7 @@ class TaskBook:
     def _change(self, doc: JsonObject, given: JsonObject, actor: Actor) -> None:
         if given.get("name") is not None:
             doc["name"] = check_name(given["name"], "Actor task", min_length=3)
-        holder = self._by_name.get(doc["name"].lower())
+        holder = self._by_name.get(_name_key(doc))
         if holder is not None and holder["id"] != doc["id"]:
             raise Fault(409, "actor-task-name-not-unique", f"Actor task with name {doc['name']} already exists")
         for name, kind in _PLAIN.items():
@@ -128,28 +118,32 @@ class TaskBook:
         if "input" in given and actor.input_schema is not None and doc["input"]:
             actor.input_schema.check(actor.input_schema.filled(doc["input"]))
 
-    def _free_name(self, actor: Actor) -> str:
+    def _free_name(self, account: Account, actor: Actor) -> str:
         stem = f"my-{actor.name}-task"[: MAX_NAME_LENGTH - 6]
-        names = (stem if n == 0 else f"{stem}-{n}" for n in range(self._max_tasks + 1))
-        return next(name for name in names if name.lower() not in self._by_name)
+        names = (stem if n == 0 else f"{stem}-{n}" for n in range(account.max_tasks + 1))
+        return next(name for name in names if (account.id, name.lower()) not in self._by_name)
 
     async def _keep(self, doc: JsonObject) -> JsonObject:
         # The name is taken before the write, so that two requests cannot both have found it free.
         old = self._by_id.get(doc["id"])
         self._forget(doc["id"])
-        self._by_id[doc["id"]] = self._by_name[doc["name"].lower()] = doc
+        self._by_id[doc["id"]] = self._by_name[_name_key(doc)] = doc
         try:
             await self._database.write(tasks.put, doc)
         except Exception:
             self._forget(doc["id"])
             if old is not None:
-                self._by_id[old["id"]] = self._by_name[old["name"].lower()] = old
+                self._by_id[old["id"]] = self._by_name[_name_key(old)] = old
             raise
         return doc
 
     def _forget(self, task_id: str) -> None:
         if (doc := self._by_id.pop(task_id, None)) is not None:
-            self._by_name.pop(doc["name"].lower(), None)
+            self._by_name.pop(_name_key(doc), None)
+
+
+def _name_key(doc: JsonObject) -> tuple[str, str]:
+    return doc["userId"], doc["name"].lower()
 
 
 def _checked(name: str, value: Any, kind: type) -> Any:

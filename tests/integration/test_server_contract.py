@@ -204,10 +204,24 @@ async def use_actors(judged: Judged) -> Any:
     return run
 
 
+async def use_charges(judged: Judged, api: Api) -> None:
+    """Charge for events of a Run of an Actor that is paid per event."""
+    run = (await judged.ok("POST", "/v2/actors/local~paid/runs")).data
+    status = ""
+    while status != "RUNNING":
+        await anyio.sleep(0.02)
+        status = (await judged.ok("GET", f"/v2/actor-runs/{run['id']}")).data["status"]
+    await judged.ok("POST", f"/v2/actor-runs/{run['id']}/charge", {"eventName": "page", "count": 1})
+    await judged.ok("POST", f"/v2/actor-runs/{run['id']}/abort")
+    await api.finish(run["id"])
+
+
 async def use_everything(api: Api, judged: Judged) -> None:
     """Exercise every operation that is served, each with success."""
     await judged.ok("GET", "/v2/users/me")
     await judged.ok("GET", "/v2/users/me/limits")
+    await judged.ok("PUT", "/v2/users/me/limits", {"maxMonthlyUsageUsd": 100, "dataRetentionDays": 7})
+    await judged.ok("GET", "/v2/users/me/usage/monthly")
     await use_collections(judged)
     run = await use_actors(judged)
     for kind, use in _USES.items():
@@ -219,6 +233,7 @@ async def use_everything(api: Api, judged: Judged) -> None:
     task = await use_tasks(judged)
     await use_last_run(judged, api, task)
     await judged.ok("DELETE", task)
+    await use_charges(judged, api)
 
 
 @needs_document

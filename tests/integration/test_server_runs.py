@@ -25,7 +25,7 @@ class Gate:
 async def test_a_run_goes_through_its_statuses_and_shows_its_end(tmp_path: Path) -> None:
     """Live, then SUCCEEDED with exit code, times, stats and cost; its User-Agent and address are noted."""
     gate = Gate()
-    async with open_api(tmp_path, inline_actors={"test/gate": gate}) as api:
+    async with open_api(tmp_path, inline_actors={"test/gate": gate}, usage_settle_s=0) as api:
         task = await api.create_task("test/gate", name="gate")
         path = f"/v2/actor-tasks/{task}/runs"
         answer = await api.send("POST", path, headers={"User-Agent": "batchrun/0 (märk)".encode().decode("latin-1")})

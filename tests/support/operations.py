@@ -6,7 +6,6 @@ python -m tests.support.operations    writes it anew
 from functools import cache
 from pathlib import Path
 
-from batchrun.server.api.runs import refuse_unserved
 from batchrun.server.api.unserved import Refusal
 from batchrun.server.faults import Fault
 from batchrun.server.handler import make_table
@@ -49,8 +48,6 @@ def answer_of(method: str, path: str, success: str) -> str:
         return f"{fault.status} `{fault.type}`"
     if isinstance(route.handler, Refusal):
         return f"501: {route.handler.reason}"
-    if route.handler is refuse_unserved:
-        return "501"
     return f"served: {success}" if success else "served"
 
 

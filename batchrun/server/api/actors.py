@@ -50,9 +50,9 @@ def _short(call: Call, actor: Actor) -> JsonObject:
 def _doc(call: Call, actor: Actor) -> JsonObject:
     build = {"buildId": actor.build_id, "buildNumber": actor.build_number, "finishedAt": iso(call.platform.created_ms)}
     return _short(call, actor) | {
-        "userId": call.platform.user_id,
+        "userId": call.platform.accounts.owner_id_of(actor.username),
         "description": actor.description,
-        "isPublic": False,
+        "isPublic": call.platform.accounts.named(actor.username) is None,
         "stats": {"totalBuilds": 1, "totalRuns": 0},
         "versions": [{"versionNumber": actor.version, "sourceType": "SOURCE_FILES", "buildTag": actor.build_tag}],
         "defaultRunOptions": {
@@ -74,7 +74,7 @@ def _build_doc(call: Call, actor: Actor) -> JsonObject:
     return {
         "id": actor.build_id,
         "actId": actor.id,
-        "userId": call.platform.user_id,
+        "userId": call.platform.accounts.owner_id_of(actor.username),
         "startedAt": at,
         "finishedAt": at,
         "status": "SUCCEEDED",
@@ -86,9 +86,10 @@ def _build_doc(call: Call, actor: Actor) -> JsonObject:
 
 
 async def list_actors(call: Call) -> web.Response:
-    """List the Actors of this server."""
+    """List the Actors that the account may use."""
     offset, limit, is_descending = call.query.page()
-    actors = [_short(call, actor) for actor in call.platform.catalog]
+    accounts = call.platform.accounts
+    actors = [_short(call, actor) for actor in call.platform.catalog if accounts.may_use(actor.username, call.account)]
     if is_descending:
         actors.reverse()
     return page_answer(actors[offset : offset + limit], len(actors), offset, limit, is_descending=is_descending)
@@ -123,7 +124,7 @@ async def validate_input(call: Call) -> web.Response:
 
 async def list_runs(call: Call) -> web.Response:
     """List an Actor's Runs."""
-    return await runs_answer(call, RunFilter(act_id=actor_of(call).id))
+    return await runs_answer(call, RunFilter(user_id=call.user.id, act_id=actor_of(call).id))
 
 
 async def start_run(call: Call) -> web.Response:

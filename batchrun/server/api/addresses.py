@@ -1,9 +1,9 @@
 """Which Run or storage a path means: by id, by name, or by way of a Run, perhaps the last of a task or an Actor."""
 
 from batchrun.server.api.run_lists import last_run_id
+from batchrun.server.auth import not_permitted, token_missing
 from batchrun.server.call import Call
 from batchrun.server.catalog import Actor
-from batchrun.server.database import Database
 from batchrun.server.faults import thing_missing
 from batchrun.server.tables import storages
 from batchrun.server.tables.runs import RunFilter
@@ -14,6 +14,8 @@ _DEFAULTS = {
     Kind.KEY_VALUE_STORE: ("defaultKeyValueStoreId", "Key-value store"),
     Kind.REQUEST_QUEUE: ("defaultRequestQueueId", "Request queue"),
 }
+#: General access, in the API's words: only its owner may read it; or anybody who knows its name.
+_RESTRICTED, _BY_NAME = "RESTRICTED", "ANYONE_WITH_NAME_CAN_READ"
 #: Where Runs are found: by id, or as the last of a task or Actor. All their shortcuts hang below.
 RUN_PREFIXES = (
     "/v2/actor-runs/{run}",
@@ -29,7 +31,20 @@ def actor_of(call: Call) -> Actor:
     Raises:
         Fault: 404.
     """
-    if (actor := call.platform.catalog.find(call.path["actor"])) is None:
+    return find_actor(call, call.path["actor"])
+
+
+def find_actor(call: Call, address: str) -> Actor:
+    """Return the Actor at an address, if the caller may use it.
+
+    Raises:
+        Fault: 404; 401 for somebody's own Actor without a token.
+    """
+    own_username = call.account.username if call.account is not None else ""
+    actor = call.platform.catalog.find(address, own_username)
+    if actor is None or not call.platform.accounts.may_use(actor.username, call.account):
+        if actor is not None and call.account is None:
+            raise token_missing()
         raise thing_missing("Actor")
     return actor
 
@@ -42,10 +57,22 @@ async def run_id_of(call: Call) -> str:
     """
     if (run_id := call.path.get("run")) is not None:
         return run_id
-    call.need_token()
+    user = call.user
     if (task := call.path.get("task")) is not None:
-        return await last_run_id(call, RunFilter(task_id=call.platform.tasks.find(task)["id"]))
-    return await last_run_id(call, RunFilter(act_id=actor_of(call).id))
+        return await last_run_id(call, RunFilter(task_id=call.platform.tasks.find(task, user)["id"]))
+    return await last_run_id(call, RunFilter(user_id=user.id, act_id=actor_of(call).id))
+
+
+async def own_run_id_of(call: Call) -> str:
+    """Return the id of the Run that the path means, for an operation that only its owner may carry out.
+
+    Raises:
+        Fault: 404; 403 for a Run of another account.
+    """
+    run_id = await run_id_of(call)
+    if not call.is_by(await call.platform.runs.owner_of(run_id)):
+        raise not_permitted("Actor run")
+    return run_id
 
 
 async def storage_id_of(call: Call, kind: Kind) -> str:
@@ -61,31 +88,48 @@ async def storage_id_of(call: Call, kind: Kind) -> str:
         return str(doc[property_name])
     if "~" not in address:
         return address
-    call.need_token()
     username, _, name = address.partition("~")
-    if username.lower() not in ("", call.platform.settings.username.lower(), call.platform.user_id.lower()):
+    owner = call.platform.accounts.named(username) if username else call.user
+    if owner is None:
         raise thing_missing(thing)
-    if (named := await call.platform.database.read(storages.read_named, kind, name)) is None:
+    named = await call.platform.database.read(storages.read_named, kind, owner.id, name)
+    if named is not None and named.access == _BY_NAME:
+        return named.id
+    if named is None or call.user is not owner:
         raise thing_missing(thing)
     return named.id
 
 
 async def storage_of(call: Call, kind: Kind) -> Storage:
-    """Return the storage that the path means.
+    """Return the storage that the path means, to be read.
 
     Raises:
-        Fault: 404.
+        Fault: 404; 403 when only its owner may read it.
     """
-    return await read_storage(call.platform.database, kind, await storage_id_of(call, kind))
+    return await read_storage(call, kind, await storage_id_of(call, kind))
 
 
-async def read_storage(database: Database, kind: Kind, storage_id: str) -> Storage:
-    """Return a storage of a kind by its id.
+async def own_storage_of(call: Call, kind: Kind) -> Storage:
+    """Return the storage that the path means, to be changed.
 
     Raises:
-        Fault: 404, also for an id of another kind.
+        Fault: 404; 403 for a storage of another account.
     """
-    storage = await database.read(storages.read, storage_id)
+    storage = await storage_of(call, kind)
+    if not call.is_by(storage.user_id):
+        raise not_permitted(_DEFAULTS[kind][1].lower())
+    return storage
+
+
+async def read_storage(call: Call, kind: Kind, storage_id: str) -> Storage:
+    """Return a storage of a kind by its id, which is all that it takes to read it unless access is restricted.
+
+    Raises:
+        Fault: 404, also for an id of another kind; 403.
+    """
+    storage = await call.platform.database.read(storages.read, storage_id)
     if storage is None or storage.kind is not kind:
         raise thing_missing(_DEFAULTS[kind][1])
+    if storage.access == _RESTRICTED and not call.is_by(storage.user_id):
+        raise not_permitted(_DEFAULTS[kind][1].lower())
     return storage

@@ -28,7 +28,7 @@ def _describe(call: Call, storage: Storage) -> JsonObject:
         "consoleUrl": f"{base_url}/v2/datasets/{storage.id}",
         "itemsPublicUrl": f"{base_url}/v2/datasets/{storage.id}/items",
         "stats": {
-            "readCount": 0,
+            "readCount": storage.reads,
             "writeCount": storage.writes,
             "storageBytes": storage.bytes,
             "inflatedBytes": storage.bytes,
@@ -65,8 +65,8 @@ async def push_items(call: Call) -> web.Response:
     for item in pushed:
         if not isinstance(item, dict):
             raise request_invalid(f'Dataset items must be objects, got "{json_kind(item)}" instead')
-    bodies = [_dump(item) for item in pushed]
-    await call.platform.database.write(items.append, dataset_id, bodies, sum(1 for item in pushed if item))
+    bodies, clean = [_dump(item) for item in pushed], sum(1 for item in pushed if item)
+    await call.platform.database.write(items.append, dataset_id, call.user.id, bodies, clean)
     location = f"{call.platform.base_url}/v2/datasets/{dataset_id}/items"
     return raw_answer(b"{}", 201, headers={"Location": location})
 

@@ -19,7 +19,8 @@ _ITEMS_AT_ONCE = 1000
 
 async def items_answer(call: Call, dataset_id: str, status: int = 200) -> web.StreamResponse:
     """Answer with the items that a request asks for, with the headers of a page."""
-    dataset = await read_storage(call.platform.database, Kind.DATASET, dataset_id)
+    dataset = await read_storage(call, Kind.DATASET, dataset_id)
+    call.platform.reads.note(dataset.id, reads=1)
     offset, limit, is_descending = call.query.page(UNLIMITED)
     view, name = view_of(call.query), call.query.text("format") or "json"
     if name not in STREAMED and name not in WHOLE:

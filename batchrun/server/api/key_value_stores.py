@@ -5,7 +5,7 @@ from urllib.parse import quote
 from aiohttp import web
 
 from batchrun.model import JsonObject
-from batchrun.server.api.addresses import RUN_PREFIXES, storage_id_of, storage_of
+from batchrun.server.api.addresses import RUN_PREFIXES, own_storage_of, storage_id_of, storage_of
 from batchrun.server.api.storages import StorageEndpoints
 from batchrun.server.call import Call, data_answer, empty_answer, raw_answer
 from batchrun.server.faults import thing_missing
@@ -25,10 +25,10 @@ def _describe(call: Call, storage: Storage) -> JsonObject:
         "recordsPublicUrl": f"{url}/records",
         "schema": None,
         "stats": {
-            "readCount": 0,
+            "readCount": storage.reads,
             "writeCount": storage.writes,
-            "deleteCount": 0,
-            "listCount": 0,
+            "deleteCount": storage.deletes,
+            "listCount": storage.lists,
             "storageBytes": storage.bytes,
         },
     }
@@ -55,6 +55,7 @@ def add_routes(table: RouteTable) -> None:
 async def list_keys(call: Call) -> web.Response:
     """List keys in order of their bytes."""
     store = await storage_of(call, Kind.KEY_VALUE_STORE)
+    call.platform.reads.note(store.id, lists=1)
     after, prefix = call.query.text("exclusiveStartKey") or "", call.query.text("prefix") or ""
     limit = call.query.integer("limit", 0, maximum=MAX_LIST_LIMIT) or MAX_LIST_LIMIT
     found = await call.platform.database.read(stored_values.keys, store.seq, after, prefix, limit + 1)
@@ -81,10 +82,11 @@ def _record_url(call: Call, store_id: str, key: str) -> str:
 
 async def get_record(call: Call) -> web.Response:
     """Answer with the stored bytes and their content type."""
-    store_id = await storage_id_of(call, Kind.KEY_VALUE_STORE)
-    stored = await call.platform.database.read(stored_values.read, store_id, check_record_key(call.path["key"]))
+    store_id, key = await storage_id_of(call, Kind.KEY_VALUE_STORE), check_record_key(call.path["key"])
+    stored = await call.platform.database.read(stored_values.read_for, store_id, key, _caller_id(call))
     if stored is None:
         raise thing_missing("Record")
+    call.platform.reads.note(store_id, reads=1)
     content_type, body = stored
     # What an Actor stores may be a page with scripts: a browser must not run it in the server's name.
     headers = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"}
@@ -93,16 +95,20 @@ async def get_record(call: Call) -> web.Response:
     return raw_answer(body, 200, content_type, headers)
 
 
+def _caller_id(call: Call) -> str | None:
+    return call.account.id if call.account is not None else None
+
+
 async def put_record(call: Call) -> web.Response:
     """Store the body, decompressed, with its content type."""
     store_id, key = await storage_id_of(call, Kind.KEY_VALUE_STORE), check_record_key(call.path["key"])
     content_type = call.header("Content-Type") or "application/octet-stream"
-    await call.platform.database.write(stored_values.put, store_id, key, content_type, await call.body())
+    await call.platform.database.write(stored_values.put, store_id, call.user.id, key, content_type, await call.body())
     return raw_answer(b"{}", 201, headers={"Location": _record_url(call, store_id, key)})
 
 
 async def delete_record(call: Call) -> web.Response:
     """Forget a key; it need not exist."""
-    store, key = await storage_of(call, Kind.KEY_VALUE_STORE), check_record_key(call.path["key"])
+    store, key = await own_storage_of(call, Kind.KEY_VALUE_STORE), check_record_key(call.path["key"])
     await call.platform.database.write(stored_values.delete, store.seq, key)
     return empty_answer()

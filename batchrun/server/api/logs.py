@@ -6,6 +6,7 @@ import anyio
 from aiohttp import web
 
 from batchrun.server.api.addresses import RUN_PREFIXES, run_id_of
+from batchrun.server.auth import not_permitted
 from batchrun.server.call import Call, raw_answer
 from batchrun.server.route_table import RouteTable
 from batchrun.server.tables import runs
@@ -30,7 +31,9 @@ async def get_log(call: Call) -> web.StreamResponse:
     if address is not None and any(actor.build_id == address for actor in call.platform.catalog):
         return raw_answer(b"", content_type=_TEXT)
     run_id = address or await run_id_of(call)
-    await call.platform.runs.read(run_id)
+    doc = await call.platform.runs.read(run_id)
+    if doc["generalAccess"] == "RESTRICTED" and not call.is_by(doc["userId"]):
+        raise not_permitted("log")
     headers = {"Content-Disposition": f'attachment; filename="{run_id}.log"'} if call.query.boolean("download") else {}
     lines = _lines(call, run_id, is_followed=call.query.boolean("stream"))
     if call.quirks.is_whole:

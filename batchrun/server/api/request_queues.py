@@ -5,7 +5,7 @@ from typing import Any
 from aiohttp import web
 
 from batchrun.model import JsonObject
-from batchrun.server.api.addresses import RUN_PREFIXES, storage_of
+from batchrun.server.api.addresses import RUN_PREFIXES, own_storage_of, storage_of
 from batchrun.server.api.storages import StorageEndpoints
 from batchrun.server.bodies import parse_json
 from batchrun.server.call import Call, data_answer, empty_answer
@@ -13,7 +13,7 @@ from batchrun.server.faults import request_invalid, thing_missing
 from batchrun.server.ids import iso, now_ms
 from batchrun.server.rate_limits import PER_QUEUE_BATCH, PER_START
 from batchrun.server.route_table import RouteTable
-from batchrun.server.tables import requests
+from batchrun.server.tables import requests, storages
 from batchrun.server.tables.requests import Registration
 from batchrun.server.tables.storages import Kind, Storage
 
@@ -28,10 +28,15 @@ def _describe(call: Call, storage: Storage) -> JsonObject:
         "totalRequestCount": storage.count,
         "handledRequestCount": storage.clean_count,
         "pendingRequestCount": storage.count - storage.clean_count,
-        # Which clients have come is not kept: an Actor that shares its queue says so to its SDK.
-        "hadMultipleClients": False,
+        "hadMultipleClients": bool(storage.is_shared),
         "consoleUrl": f"{call.platform.base_url}/v2/request-queues/{storage.id}",
-        "stats": {"writeCount": storage.writes, "readCount": 0, "deleteCount": 0, "headItemReadCount": 0},
+        "stats": {
+            "writeCount": storage.writes,
+            "readCount": storage.reads,
+            "deleteCount": storage.deletes,
+            "headItemReadCount": 0,
+            "storageBytes": storage.bytes,
+        },
     }
 
 
@@ -62,6 +67,21 @@ def add_routes(table: RouteTable) -> None:
 
 
 async def _queue(call: Call) -> Storage:
+    queue = await storage_of(call, Kind.REQUEST_QUEUE)
+    call.platform.reads.note(queue.id, reads=1)
+    return await _shared_with(call, queue)
+
+
+async def _own_queue(call: Call) -> Storage:
+    return await _shared_with(call, await own_storage_of(call, Kind.REQUEST_QUEUE))
+
+
+async def _shared_with(call: Call, queue: Storage) -> Storage:
+    """Return the queue, once it is noted which clients have come; a second one makes it shared for good."""
+    client = call.query.text("clientKey")
+    if client is None or queue.is_shared or queue.client == client or not call.is_by(queue.user_id):
+        return queue
+    await call.platform.database.write(storages.note_client, queue, client)
     return await storage_of(call, Kind.REQUEST_QUEUE)
 
 
@@ -84,7 +104,7 @@ def _shown(registration: Registration) -> JsonObject:
 
 async def add_request(call: Call) -> web.Response:
     """Add a request, unless one with its key is there."""
-    queue, doc = await _queue(call), _checked(await call.json_object())
+    queue, doc = await _own_queue(call), _checked(await call.json_object())
     to_front = call.query.boolean("forefront")
     added = await call.platform.database.write(requests.add, queue.seq, [doc], to_front, now_ms())
     return data_answer(_shown(added[0]), 201)
@@ -92,7 +112,7 @@ async def add_request(call: Call) -> web.Response:
 
 async def add_batch(call: Call) -> web.Response:
     """Add up to 25 requests, all or none."""
-    queue, docs = await _queue(call), [_checked(value) for value in await _batch(call)]
+    queue, docs = await _own_queue(call), [_checked(value) for value in await _batch(call)]
     to_front = call.query.boolean("forefront")
     added = await call.platform.database.write(requests.add, queue.seq, docs, to_front, now_ms())
     processed = [{**_shown(registration), "uniqueKey": registration.unique_key} for registration in added]
@@ -101,7 +121,7 @@ async def add_batch(call: Call) -> web.Response:
 
 async def delete_batch(call: Call) -> web.Response:
     """Forget up to 25 requests, each by `id` or by `uniqueKey`."""
-    queue, values = await _queue(call), await _batch(call)
+    queue, values = await _own_queue(call), await _batch(call)
     ids = [_id_of(value) for value in values]
     client = call.query.text("clientKey")
     await call.platform.database.write(requests.delete, queue.seq, ids, client, now_ms())
@@ -149,7 +169,7 @@ async def get_request(call: Call) -> web.Response:
 
 async def update_request(call: Call) -> web.Response:
     """Change a request; `handledAt` ends it, without it the request is pending again."""
-    queue, given = await _queue(call), _checked(await call.json_object())
+    queue, given = await _own_queue(call), _checked(await call.json_object())
     doc = {**given, "id": call.path["request"]}
     to_front, client = call.query.boolean("forefront"), call.query.text("clientKey")
     changed = await call.platform.database.write(requests.update, queue.seq, doc, to_front, client, now_ms())
@@ -158,7 +178,7 @@ async def update_request(call: Call) -> web.Response:
 
 async def delete_request(call: Call) -> web.Response:
     """Forget a request."""
-    queue, client = await _queue(call), call.query.text("clientKey")
+    queue, client = await _own_queue(call), call.query.text("clientKey")
     await call.platform.database.write(requests.delete, queue.seq, [call.path["request"]], client, now_ms())
     return empty_answer()
 
@@ -173,7 +193,7 @@ async def get_head(call: Call) -> web.Response:
 
 async def lock_head(call: Call) -> web.Response:
     """Hold the first pending requests for this client."""
-    queue, client, lock_s = await _queue(call), call.query.text("clientKey"), _lock_s(call)
+    queue, client, lock_s = await _own_queue(call), call.query.text("clientKey"), _lock_s(call)
     limit = call.query.integer("limit", 0, maximum=_MAX_LOCKED_HEAD) or _MAX_LOCKED_HEAD
     until_ms = now_ms() + lock_s * 1000
     docs, is_any_locked = await call.platform.database.write(
@@ -188,7 +208,7 @@ async def lock_head(call: Call) -> web.Response:
 
 def _head(queue: Storage, limit: int, items: list[JsonObject]) -> JsonObject:
     modified_at = iso(queue.modified_ms)
-    return {"limit": limit, "queueModifiedAt": modified_at, "hadMultipleClients": False, "items": items}
+    return {"limit": limit, "queueModifiedAt": modified_at, "hadMultipleClients": bool(queue.is_shared), "items": items}
 
 
 def _short(doc: JsonObject) -> JsonObject:
@@ -204,14 +224,14 @@ def _lock_s(call: Call) -> int:
 
 async def prolong_lock(call: Call) -> web.Response:
     """Hold a request for longer."""
-    queue, until_ms = await _queue(call), now_ms() + _lock_s(call) * 1000
+    queue, until_ms = await _own_queue(call), now_ms() + _lock_s(call) * 1000
     await _set_lock(call, queue, until_ms)
     return data_answer({"lockExpiresAt": iso(until_ms)})
 
 
 async def delete_lock(call: Call) -> web.Response:
     """Let a request go."""
-    await _set_lock(call, await _queue(call), 0)
+    await _set_lock(call, await _own_queue(call), 0)
     return empty_answer()
 
 
@@ -224,6 +244,6 @@ async def _set_lock(call: Call, queue: Storage, until_ms: int) -> None:
 
 async def unlock_all(call: Call) -> web.Response:
     """Let go all requests that this client holds."""
-    queue, client = await _queue(call), call.query.text("clientKey")
+    queue, client = await _own_queue(call), call.query.text("clientKey")
     unlocked = await call.platform.database.write(requests.unlock_all, queue.seq, client, now_ms())
     return data_answer({"unlockedCount": unlocked})

@@ -5,17 +5,17 @@ from collections.abc import Mapping
 from aiohttp import web
 
 from batchrun.model import JsonObject
-from batchrun.server.api.addresses import RUN_PREFIXES, run_id_of
+from batchrun.server.api.addresses import RUN_PREFIXES, find_actor, own_run_id_of, run_id_of
 from batchrun.server.api.run_lists import runs_answer
 from batchrun.server.api.starting import actor_input, given_options, wait_s_of
-from batchrun.server.auth import Caller
-from batchrun.server.call import Call, data_answer, empty_answer
-from batchrun.server.faults import Fault, request_invalid, thing_missing
+from batchrun.server.auth import not_permitted
+from batchrun.server.call import Call, data_answer, empty_answer, raw_answer
+from batchrun.server.faults import request_invalid
 from batchrun.server.rate_limits import PER_START
 from batchrun.server.route_table import RouteTable
 from batchrun.server.tables.runs import RunFilter
 
-#: Hidden from callers without a token.
+#: Hidden from all but the owner.
 _BILLING = ("usage", "usageUsd", "usageTotalUsd")
 _CHANGEABLE = {"statusMessage": str, "isStatusMessageTerminal": bool, "generalAccess": str}
 
@@ -32,14 +32,14 @@ def add_routes(table: RouteTable) -> None:
     table.add("PUT", one, update_run)
     table.add("DELETE", one, delete_run)
     table.add("POST", f"{one}/resurrect", resurrect_run, per_s=PER_START)
-    table.add("POST", f"{one}/charge", refuse_unserved)
+    table.add("POST", f"{one}/charge", charge_run)
 
 
 def run_answer(
     call: Call, doc: JsonObject, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> web.Response:
     """Answer with a Run, as this caller may see it."""
-    if call.caller is Caller.NOBODY:
+    if not call.is_by(doc["userId"]):
         doc = {name: value for name, value in doc.items() if name not in _BILLING}
     return data_answer(doc, status, headers)
 
@@ -47,19 +47,24 @@ def run_answer(
 async def list_runs(call: Call) -> web.Response:
     """List the account's Runs."""
     after_ms, before_ms = call.query.time_ms("startedAfter"), call.query.time_ms("startedBefore")
-    return await runs_answer(call, RunFilter(started_after_ms=after_ms, started_before_ms=before_ms))
+    return await runs_answer(
+        call, RunFilter(user_id=call.user.id, started_after_ms=after_ms, started_before_ms=before_ms)
+    )
 
 
 async def get_run(call: Call) -> web.Response:
     """Show a Run; with `waitForFinish`, once it has ended or the time is up."""
     run_id, wait_s = await run_id_of(call), wait_s_of(call.query)
     await call.platform.runs.wait(run_id, wait_s)
-    return run_answer(call, await call.platform.runs.read(run_id))
+    doc = await call.platform.runs.read(run_id)
+    if doc["generalAccess"] == "RESTRICTED" and not call.is_by(doc["userId"]):
+        raise not_permitted("Actor run")
+    return run_answer(call, doc)
 
 
 async def update_run(call: Call) -> web.Response:
     """Set the status message, or general access. The SDKs leave out `runId`, which the reference demands."""
-    run_id, given = await run_id_of(call), await call.json_object()
+    run_id, given = await own_run_id_of(call), await call.json_object()
     if given.get("runId", run_id) != run_id:
         raise request_invalid('Property "runId" names another run than the URL')
     changes: JsonObject = {name: given[name] for name in _CHANGEABLE if name in given}
@@ -75,28 +80,27 @@ def _check_changes(changes: JsonObject) -> None:
 
 async def delete_run(call: Call) -> web.Response:
     """Forget an ended Run."""
-    await call.platform.runs.delete(await run_id_of(call))
+    await call.platform.runs.delete(await own_run_id_of(call))
     return empty_answer()
 
 
 async def abort_run(call: Call) -> web.Response:
     """Abort a Run; one that has ended is shown as it is."""
     is_graceful = call.query.boolean("gracefully")
-    return run_answer(call, await call.platform.runs.abort(await run_id_of(call), is_graceful=is_graceful))
+    return run_answer(call, await call.platform.runs.abort(await own_run_id_of(call), is_graceful=is_graceful))
 
 
 async def reboot_run(call: Call) -> web.Response:
     """Begin the work of a running Run anew."""
-    return run_answer(call, await call.platform.runs.reboot(await run_id_of(call)))
+    return run_answer(call, await call.platform.runs.reboot(await own_run_id_of(call)))
 
 
 async def metamorph_run(call: Call) -> web.Response:
     """Turn a running Run into one of another Actor, with the body as its input."""
-    run_id, address = await run_id_of(call), call.query.text("targetActorId")
+    run_id, address = await own_run_id_of(call), call.query.text("targetActorId")
     if address is None:
         raise request_invalid("Parameter targetActorId is required")
-    if (actor := call.platform.catalog.find(address)) is None:
-        raise thing_missing("Actor")
+    actor = find_actor(call, address)
     if (build := call.query.text("build")) is not None:
         actor.check_build(build)
     stored_input = actor_input(call, actor, await call.body())
@@ -106,10 +110,14 @@ async def metamorph_run(call: Call) -> web.Response:
 async def resurrect_run(call: Call) -> web.Response:
     """Start an ended Run again under its id."""
     given = given_options(call.query)
-    return run_answer(call, await call.platform.runs.resurrect(await run_id_of(call), given))
+    return run_answer(call, await call.platform.runs.resurrect(await own_run_id_of(call), given))
 
 
-async def refuse_unserved(call: Call) -> web.Response:
-    """Say that an operation is known, but not offered here."""
-    operation = call.request.path.rpartition("/")[2]
-    raise Fault(501, "not-implemented", f"This server does not offer the operation {operation}")
+async def charge_run(call: Call) -> web.Response:
+    """Charge for events of a Run of a pay-per-event Actor."""
+    run_id, given = await own_run_id_of(call), await call.json_object()
+    event, count = given.get("eventName"), given.get("count", 1)
+    if not isinstance(event, str) or isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise request_invalid("The body must hold eventName (string) and count (a whole number from 1)")
+    await call.platform.runs.charge(run_id, event, count, call.request.headers.get("idempotency-key"))
+    return raw_answer(b"{}", 201)

@@ -98,10 +98,11 @@ async def output_answer(call: Call, doc: JsonObject) -> web.Response:
 
 async def _start(call: Call, actor: Actor, task: JsonObject, stored_input: tuple[str, bytes] | None) -> LiveRun:
     settings = call.platform.settings
+    _check_spending(call)
     given = given_options(call.query)
     options = decide(given, task.get("options") or {}, actor, settings.default_memory_mb, settings.default_timeout_s)
     order = RunOrder(
-        user_id=call.platform.user_id,
+        user_id=call.user.id,
         actor=actor,
         task_id=task.get("id"),
         build=options["build"],
@@ -117,6 +118,14 @@ async def _start(call: Call, actor: Actor, task: JsonObject, stored_input: tuple
         user_agent=None if call.quirks.hides_user_agent else call.header("User-Agent"),
     )
     return await call.platform.runs.start(order)
+
+
+def _check_spending(call: Call) -> None:
+    user = call.user
+    if (limit_usd := user.limits.get("maxMonthlyUsageUsd")) is None:
+        return
+    if call.platform.settling.spent_usd(user.id) >= limit_usd:
+        raise Fault(403, "platform-feature-disabled", "Monthly usage hard limit exceeded")
 
 
 def given_options(query: Query) -> JsonObject:

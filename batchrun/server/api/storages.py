@@ -6,13 +6,14 @@ from sqlite3 import Connection
 from aiohttp import web
 
 from batchrun.model import JsonObject
-from batchrun.server.api.addresses import storage_of
+from batchrun.server.api.addresses import own_storage_of, storage_of
 from batchrun.server.call import Call, data_answer, empty_answer, page_answer
-from batchrun.server.faults import Fault
+from batchrun.server.faults import Fault, request_invalid
 from batchrun.server.ids import check_name, iso, now_ms
 from batchrun.server.tables import storages
 from batchrun.server.tables.storages import Kind, Storage
 
+_ACCESS = ("FOLLOW_USER_SETTING", "ANYONE_WITH_ID_CAN_READ", "ANYONE_WITH_NAME_CAN_READ", "RESTRICTED")
 #: Returns what only this kind of storage shows.
 Describe = Callable[[Call, Storage], JsonObject]
 
@@ -34,7 +35,7 @@ class StorageEndpoints:
         """List named storages; `unnamed=1` lists the others too."""
         offset, limit, is_descending = call.query.page()
         total, found = await call.platform.database.read(
-            storages.page, self._kind, offset, limit, is_descending, call.query.boolean("unnamed")
+            storages.page, self._kind, call.user.id, offset, limit, is_descending, call.query.boolean("unnamed")
         )
         docs = [self._doc(call, storage) for storage in found]
         return page_answer(docs, total, offset, limit, is_descending=is_descending)
@@ -44,7 +45,9 @@ class StorageEndpoints:
         name = call.query.text("name")
         if name is not None:
             check_name(name, self._thing)
-        storage, is_new = await call.platform.database.write(storages.get_or_create, self._kind, name, now_ms())
+        storage, is_new = await call.platform.database.write(
+            storages.get_or_create, self._kind, call.user.id, name, now_ms()
+        )
         location = {"Location": f"{call.platform.base_url}{call.request.path.rstrip('/')}/{storage.id}"}
         return data_answer(self._doc(call, storage), 201 if is_new else 200, location if is_new else None)
 
@@ -53,8 +56,12 @@ class StorageEndpoints:
         return data_answer(self._doc(call, await storage_of(call, self._kind)))
 
     async def update(self, call: Call) -> web.Response:
-        """Rename a storage; null takes the name away."""
-        storage, given = await storage_of(call, self._kind), await call.json_object()
+        """Rename a storage (null takes the name away), or say who may read it."""
+        storage, given = await own_storage_of(call, self._kind), await call.json_object()
+        if given.get("generalAccess") is not None:
+            if given["generalAccess"] not in _ACCESS:
+                raise request_invalid(f'Property "generalAccess" must be one of {", ".join(_ACCESS)}')
+            await call.platform.database.write(storages.set_access, storage, given["generalAccess"])
         if "name" in given:
             name = None if given["name"] is None else check_name(given["name"], self._thing)
             await call.platform.database.write(self._rename, storage, name)
@@ -62,12 +69,12 @@ class StorageEndpoints:
 
     async def delete(self, call: Call) -> web.Response:
         """Forget a storage and all it holds."""
-        storage = await storage_of(call, self._kind)
+        storage = await own_storage_of(call, self._kind)
         await call.platform.database.write(storages.delete, storage)
         return empty_answer()
 
     def _rename(self, connection: Connection, storage: Storage, name: str | None) -> None:
-        holder = storages.read_named(connection, self._kind, name) if name is not None else None
+        holder = storages.read_named(connection, self._kind, storage.user_id, name) if name is not None else None
         if holder is not None and holder.id != storage.id:
             raise Fault(409, self._conflict, f"{self._thing} with name {name} already exists")
         storages.rename(connection, storage, name, now_ms())
@@ -77,13 +84,13 @@ class StorageEndpoints:
         return {
             "id": storage.id,
             "name": storage.name,
-            "userId": call.platform.user_id,
-            "username": call.platform.settings.username,
+            "userId": storage.user_id,
+            "username": call.platform.accounts.username_of(storage.user_id),
             "createdAt": iso(storage.created_ms),
             "modifiedAt": modified_at,
             "accessedAt": modified_at,
             "actId": storage.act_id,
             "actRunId": storage.run_id,
-            "generalAccess": "FOLLOW_USER_SETTING",
+            "generalAccess": storage.access or _ACCESS[0],
             **self._describe(call, storage),
         }

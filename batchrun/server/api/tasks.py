@@ -3,11 +3,13 @@
 from aiohttp import web
 
 from batchrun.model import JsonObject
+from batchrun.server.api.addresses import find_actor
 from batchrun.server.api.items import items_answer
 from batchrun.server.api.run_lists import runs_answer
 from batchrun.server.api.runs import run_answer
 from batchrun.server.api.starting import finish_sync, output_answer, start_task, wait_s_of
 from batchrun.server.call import Call, data_answer, empty_answer, page_answer, raw_answer
+from batchrun.server.faults import request_invalid
 from batchrun.server.rate_limits import PER_START
 from batchrun.server.route_table import RouteTable
 from batchrun.server.tables.runs import RunFilter
@@ -35,13 +37,13 @@ def add_routes(table: RouteTable) -> None:
 
 
 def _task(call: Call) -> JsonObject:
-    return call.platform.tasks.find(call.path["task"])
+    return call.platform.tasks.find(call.path["task"], call.user)
 
 
 async def list_tasks(call: Call) -> web.Response:
     """List tasks by creation."""
     offset, limit, is_descending = call.query.page()
-    docs = list(call.platform.tasks)
+    docs = call.platform.tasks.of_account(call.user)
     if is_descending:
         docs.reverse()
     items = [_short(call, doc) for doc in docs[offset : offset + limit]]
@@ -57,7 +59,10 @@ def _short(call: Call, doc: JsonObject) -> JsonObject:
 
 async def create_task(call: Call) -> web.Response:
     """Create a task."""
-    doc = await call.platform.tasks.create(await call.json_object())
+    given = await call.json_object()
+    if not isinstance(given.get("actId"), str):
+        raise request_invalid('Property "actId" is required and must be a string')
+    doc = await call.platform.tasks.create(call.user, find_actor(call, given["actId"]), given)
     return data_answer(doc, 201, {"Location": f"{call.platform.base_url}/v2/actor-tasks/{doc['id']}"})
 
 

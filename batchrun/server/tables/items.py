@@ -3,24 +3,27 @@
 from collections.abc import Sequence
 from sqlite3 import Connection
 
+from batchrun.server.auth import not_permitted
 from batchrun.server.faults import thing_missing
 from batchrun.server.ids import now_ms
 from batchrun.server.tables import storages
 from batchrun.server.tables.storages import Kind
 
 
-def append(connection: Connection, dataset_id: str, bodies: Sequence[bytes], clean_count: int) -> None:
+def append(connection: Connection, dataset_id: str, user_id: str, bodies: Sequence[bytes], clean_count: int) -> None:
     """Append items, each as JSON, all or none of them.
 
     Raises:
-        Fault: 404 when there is no such dataset.
+        Fault: 404 when there is no such dataset, 403 when it is another account's.
     """
     row = connection.execute(
-        "SELECT seq, count FROM storages WHERE id = ? AND kind = ?", (dataset_id, Kind.DATASET.value)
+        "SELECT seq, count, user_id FROM storages WHERE id = ? AND kind = ?", (dataset_id, Kind.DATASET.value)
     ).fetchone()
     if row is None:
         raise thing_missing("Dataset")
-    storage, position = row
+    storage, position, owner_id = row
+    if owner_id != user_id:
+        raise not_permitted("dataset")
     connection.executemany(
         "INSERT INTO items VALUES (?, ?, ?)", [(storage, position + n, body) for n, body in enumerate(bodies)]
     )

@@ -1,6 +1,5 @@
 """Runs at rest, live ones included: what a restarted server goes on from."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from sqlite3 import Connection
 
@@ -17,6 +16,7 @@ _LIVE_SQL = ", ".join(f"'{status}'" for status in RunStatus if not status.is_ter
 class RunFilter:
     """Which Runs a list shows."""
 
+    user_id: str | None = None
     task_id: str | None = None
     act_id: str | None = None
     statuses: tuple[str, ...] = ()
@@ -26,6 +26,8 @@ class RunFilter:
     def where(self) -> tuple[str, list[object]]:
         """Return the condition in SQL and its arguments."""
         terms: list[tuple[str, list[object]]] = []
+        if self.user_id is not None:
+            terms.append(("user_id = ?", [self.user_id]))
         if self.task_id is not None:
             terms.append(("task_id = ?", [self.task_id]))
         if self.act_id is not None:
@@ -49,9 +51,11 @@ def insert(
     """Keep a new Run with its three default storages and its input (content type and body)."""
     run_id, act_id = doc["id"], doc["actId"]
     connection.execute(
-        "INSERT INTO runs (id, act_id, task_id, status, started_ms, extras, doc) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO runs (id, user_id, act_id, task_id, status, started_ms, extras, doc) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (
             run_id,
+            doc["userId"],
             act_id,
             doc.get("actorTaskId"),
             doc["status"],
@@ -66,7 +70,7 @@ def insert(
         (Kind.REQUEST_QUEUE, doc["defaultRequestQueueId"]),
     )
     seqs = [
-        storages.insert(connection, kind, storage_id, started_ms, run_id=run_id, act_id=act_id)
+        storages.insert(connection, kind, storage_id, started_ms, doc["userId"], run_id=run_id, act_id=act_id)
         for kind, storage_id in defaults
     ]
     if stored_input is not None:
@@ -83,7 +87,7 @@ def update(connection: Connection, doc: JsonObject) -> None:
 def revive(connection: Connection, doc: JsonObject, extras: JsonObject) -> None:
     """Keep a Run that begins again: one that had ended, or one of a server that has died."""
     connection.execute(
-        "UPDATE runs SET status = ?, doc = ?, extras = ? WHERE id = ?",
+        "UPDATE runs SET status = ?, doc = ?, extras = ?, settle_ms = NULL WHERE id = ?",
         (doc["status"], orjson.dumps(doc), orjson.dumps(extras), doc["id"]),
     )
 
@@ -96,18 +100,12 @@ def update_live(connection: Connection, doc: JsonObject) -> None:
     )
 
 
-def end(connection: Connection, doc: JsonObject, settle: Callable[[JsonObject, JsonObject], None]) -> None:
-    """Keep a Run's end.
-
-    Args:
-        connection: of the caller.
-        doc: the ended Run.
-        settle: is given `doc` and what its default storages were used for (operation -> count), and notes the cost.
-    """
-    ids = (doc["defaultDatasetId"], doc["defaultKeyValueStoreId"], doc["defaultRequestQueueId"])
-    rows = connection.execute("SELECT kind, writes FROM storages WHERE id IN (?, ?, ?)", ids)
-    settle(doc, {f"{kind}_WRITES": writes for kind, writes in rows})
-    update(connection, doc)
+def end(connection: Connection, doc: JsonObject, settle_ms: int) -> None:
+    """Keep a Run's end, and when its usage is to be settled."""
+    connection.execute(
+        "UPDATE runs SET status = ?, doc = ?, settle_ms = ? WHERE id = ?",
+        (doc["status"], orjson.dumps(doc), settle_ms, doc["id"]),
+    )
     connection.execute("DELETE FROM processes WHERE run_id = ?", (doc["id"],))
 
 

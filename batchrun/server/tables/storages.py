@@ -1,9 +1,11 @@
 """What datasets, key-value stores and request queues have in common: id, kind, name, owner, counters."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from sqlite3 import Connection
 
+from batchrun.model import JsonObject
 from batchrun.server.ids import new_id
 
 
@@ -31,9 +33,19 @@ class Storage:
     clean_count: int
     writes: int
     bytes: int
+    user_id: str
+    reads: int
+    lists: int
+    deletes: int
+    client: str | None
+    is_shared: int
+    access: str | None
 
 
-_COLUMNS = "seq, id, kind, name, run_id, act_id, created_ms, modified_ms, count, clean_count, writes, bytes"
+_COLUMNS = (
+    "seq, id, kind, name, run_id, act_id, created_ms, modified_ms, count, clean_count, writes, bytes, "
+    "user_id, reads, lists, deletes, client, is_shared, access"
+)
 _CONTENTS = {Kind.DATASET: "items", Kind.KEY_VALUE_STORE: "stored_values", Kind.REQUEST_QUEUE: "requests"}
 
 
@@ -47,6 +59,7 @@ def insert(
     kind: Kind,
     storage_id: str,
     created_ms: int,
+    user_id: str,
     *,
     name: str | None = None,
     run_id: str | None = None,
@@ -55,9 +68,9 @@ def insert(
     """Keep a new storage; return its row number."""
     return (
         connection.execute(
-            "INSERT INTO storages (id, kind, name, run_id, act_id, created_ms, modified_ms) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (storage_id, kind.value, name, run_id, act_id, created_ms, created_ms),
+            "INSERT INTO storages (id, kind, name, run_id, act_id, created_ms, modified_ms, user_id) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (storage_id, kind.value, name, run_id, act_id, created_ms, created_ms, user_id),
         ).lastrowid
         or 0
     )
@@ -72,21 +85,23 @@ def read(connection: Connection, storage_id: str) -> Storage | None:
     return _storage(row) if row else None
 
 
-def read_named(connection: Connection, kind: Kind, name: str) -> Storage | None:
-    """Return the storage of this kind and name, whatever the name's case."""
+def read_named(connection: Connection, kind: Kind, user_id: str, name: str) -> Storage | None:
+    """Return the account's storage of this kind and name, whatever the name's case."""
     row = connection.execute(
-        f"SELECT {_COLUMNS} FROM storages WHERE kind = ? AND name = ?",  # noqa: S608 - own text
-        (kind.value, name),
+        f"SELECT {_COLUMNS} FROM storages WHERE user_id = ? AND kind = ? AND name = ?",  # noqa: S608 - own text
+        (user_id, kind.value, name),
     ).fetchone()
     return _storage(row) if row else None
 
 
-def get_or_create(connection: Connection, kind: Kind, name: str | None, at_ms: int) -> tuple[Storage, bool]:
+def get_or_create(
+    connection: Connection, kind: Kind, user_id: str, name: str | None, at_ms: int
+) -> tuple[Storage, bool]:
     """Return the storage of this name and whether it is new; without a name it always is."""
-    if name is not None and (known := read_named(connection, kind, name)) is not None:
+    if name is not None and (known := read_named(connection, kind, user_id, name)) is not None:
         return known, False
     storage_id = new_id()
-    insert(connection, kind, storage_id, at_ms, name=name)
+    insert(connection, kind, storage_id, at_ms, user_id, name=name)
     created = read(connection, storage_id)
     assert created is not None
     return created, True
@@ -98,31 +113,79 @@ def rename(connection: Connection, storage: Storage, name: str | None, at_ms: in
 
 
 def page(
-    connection: Connection, kind: Kind, offset: int, limit: int, is_descending: bool, with_unnamed: bool
+    connection: Connection,
+    kind: Kind,
+    user_id: str,
+    offset: int,
+    limit: int,
+    is_descending: bool,
+    with_unnamed: bool,
 ) -> tuple[int, list[Storage]]:
-    """Return how many storages there are, and a page of them by creation."""
-    where = "kind = ?" if with_unnamed else "kind = ? AND name IS NOT NULL"
+    """Return how many storages of a kind the account has, and a page of them by creation."""
+    where = "user_id = ? AND kind = ?" + ("" if with_unnamed else " AND name IS NOT NULL")
     order = "DESC" if is_descending else "ASC"
     (total,) = connection.execute(
         f"SELECT count(*) FROM storages WHERE {where}",  # noqa: S608 - own text
-        (kind.value,),
+        (user_id, kind.value),
     ).fetchone()
     rows = connection.execute(
         f"SELECT {_COLUMNS} FROM storages WHERE {where} ORDER BY seq {order} LIMIT ? OFFSET ?",  # noqa: S608
-        (kind.value, limit, offset),
+        (user_id, kind.value, limit, offset),
     )
     return total, [_storage(row) for row in rows]
 
 
 def note_write(
-    connection: Connection, storage: int, at_ms: int, *, added: int = 0, clean: int = 0, size: int = 0, writes: int = 1
+    connection: Connection,
+    storage: int,
+    at_ms: int,
+    *,
+    added: int = 0,
+    clean: int = 0,
+    size: int = 0,
+    writes: int = 1,
+    deletes: int = 0,
 ) -> None:
     """Count a change to a storage's content."""
     connection.execute(
         "UPDATE storages SET modified_ms = ?, count = count + ?, clean_count = clean_count + ?, "
-        "bytes = bytes + ?, writes = writes + ? WHERE seq = ?",
-        (at_ms, added, clean, size, writes, storage),
+        "bytes = bytes + ?, writes = writes + ?, deletes = deletes + ? WHERE seq = ?",
+        (at_ms, added, clean, size, writes, deletes, storage),
     )
+
+
+def note_reads(connection: Connection, counts: Mapping[str, tuple[int, int]]) -> None:
+    """Count reads and lists, by storage id."""
+    connection.executemany(
+        "UPDATE storages SET reads = reads + ?, lists = lists + ? WHERE id = ?",
+        [(reads, lists, storage_id) for storage_id, (reads, lists) in counts.items()],
+    )
+
+
+def note_client(connection: Connection, storage: Storage, client: str) -> None:
+    """Note who uses a request queue: the first client, and that another has come."""
+    connection.execute(
+        "UPDATE storages SET is_shared = is_shared OR coalesce(client, ?1) <> ?1, client = coalesce(client, ?1) "
+        "WHERE seq = ?2",
+        (client, storage.seq),
+    )
+
+
+def set_access(connection: Connection, storage: Storage, access: str) -> None:
+    """Say who may read a storage."""
+    connection.execute("UPDATE storages SET access = ? WHERE seq = ?", (access, storage.seq))
+
+
+def read_uses(connection: Connection, doc: JsonObject) -> dict[str, int]:
+    """Return what the default storages of a Run were used for, by the name of the usage item."""
+    ids = (doc["defaultDatasetId"], doc["defaultKeyValueStoreId"], doc["defaultRequestQueueId"])
+    uses: dict[str, int] = {}
+    rows = connection.execute("SELECT kind, writes, reads, lists FROM storages WHERE id IN (?, ?, ?)", ids)
+    for kind, writes, reads, lists in rows:
+        uses |= {f"{kind}_WRITES": writes, f"{kind}_READS": reads}
+        if kind == Kind.KEY_VALUE_STORE:
+            uses[f"{kind}_LISTS"] = lists
+    return uses
 
 
 def delete(connection: Connection, storage: Storage) -> None:

@@ -2,23 +2,26 @@
 
 from sqlite3 import Connection
 
+from batchrun.server.auth import not_permitted
 from batchrun.server.faults import thing_missing
 from batchrun.server.ids import now_ms
 from batchrun.server.tables import storages
 from batchrun.server.tables.storages import Kind
 
 
-def put(connection: Connection, store_id: str, key: str, content_type: str, body: bytes) -> None:
+def put(connection: Connection, store_id: str, user_id: str, key: str, content_type: str, body: bytes) -> None:
     """Store a value under a key, in place of what was there.
 
     Raises:
-        Fault: 404 when there is no such store.
+        Fault: 404 when there is no such store, 403 when it is another account's.
     """
     row = connection.execute(
-        "SELECT seq FROM storages WHERE id = ? AND kind = ?", (store_id, Kind.KEY_VALUE_STORE.value)
+        "SELECT seq, user_id FROM storages WHERE id = ? AND kind = ?", (store_id, Kind.KEY_VALUE_STORE.value)
     ).fetchone()
     if row is None:
         raise thing_missing("Key-value store")
+    if row[1] != user_id:
+        raise not_permitted("key-value store")
     old = connection.execute(
         "SELECT length(body) FROM stored_values WHERE storage = ? AND key = ?", (row[0], key)
     ).fetchone()
@@ -37,13 +40,25 @@ def read(connection: Connection, store_id: str, key: str) -> tuple[str, bytes] |
     return row
 
 
+def read_for(connection: Connection, store_id: str, key: str, user_id: str | None) -> tuple[str, bytes] | None:
+    """Return what `read` does, for this account or for nobody.
+
+    Raises:
+        Fault: 403 when only the store's owner may read it.
+    """
+    row = connection.execute("SELECT access, user_id FROM storages WHERE id = ?", (store_id,)).fetchone()
+    if row is not None and row[0] == "RESTRICTED" and row[1] != user_id:
+        raise not_permitted("key-value store")
+    return read(connection, store_id, key)
+
+
 def delete(connection: Connection, storage: int, key: str) -> None:
     """Forget a key; it need not exist."""
     row = connection.execute(
         "DELETE FROM stored_values WHERE storage = ? AND key = ? RETURNING length(body)", (storage, key)
     ).fetchone()
     if row is not None:
-        storages.note_write(connection, storage, now_ms(), added=-1, size=-row[0])
+        storages.note_write(connection, storage, now_ms(), added=-1, size=-row[0], deletes=1)
 
 
 def keys(connection: Connection, storage: int, after: str, prefix: str, limit: int) -> list[tuple[str, int]]:

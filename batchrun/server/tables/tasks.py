@@ -15,9 +15,9 @@ def load(connection: Connection) -> list[JsonObject]:
 def put(connection: Connection, doc: JsonObject) -> None:
     """Keep a new or changed task."""
     connection.execute(
-        "INSERT INTO tasks (id, name, doc) VALUES (?, ?, ?) "
+        "INSERT INTO tasks (id, user_id, name, doc) VALUES (?, ?, ?, ?) "
         "ON CONFLICT (id) DO UPDATE SET name = excluded.name, doc = excluded.doc",
-        (doc["id"], doc["name"], orjson.dumps(doc)),
+        (doc["id"], doc["userId"], doc["name"], orjson.dumps(doc)),
     )
 
 

@@ -1,0 +1,173 @@
+"""Several accounts on one server: what is private, what an id opens, and that each has limits of its own."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchrun.errors import ConfigError
+from batchrun.server.settings import AccountSettings
+from tests.support.server_api import ACTORS, Answer, Api, open_api
+
+BOB = "bob's token"
+_ACCOUNTS = (AccountSettings(username="bob", token=BOB, max_concurrent_runs=3, max_total_memory_mb=1024),)
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    """A server for `local` and `bob`; `local` is who asks unless it is said otherwise."""
+    async with open_api(tmp_path / "server", actors=(ACTORS,), accounts=_ACCOUNTS) as api:
+        yield api
+
+
+async def _bob(api: Api, method: str, path: str, body: Any = None, **query: Any) -> Answer:
+    return await api.send(method, path, body, token=BOB, **query)
+
+
+async def _ended_run(api: Api) -> Any:
+    task = await api.create_task(name="mine")
+    return (await api.start(task, {"a": 1}, waitForFinish=60)).data
+
+
+async def test_each_account_is_somebody_else(tmp_path: Path) -> None:
+    """Own id, name and limits, the same after a restart."""
+    seen: list[Any] = []
+    for _ in range(2):
+        async with open_api(tmp_path, accounts=_ACCOUNTS) as api:
+            local, bob = (await api.get("/v2/users/me")).data, (await _bob(api, "GET", "/v2/users/me")).data
+            limits = (await _bob(api, "GET", "/v2/users/me/limits")).data["limits"]
+        assert (local["username"], bob["username"]) == ("local", "bob")
+        assert (limits["maxConcurrentActorJobs"], limits["maxActorMemoryGbytes"]) == (3, 1)
+        assert local["id"] != bob["id"]
+        seen.append((local["id"], bob["id"]))
+    assert seen[0] == seen[1]
+
+
+async def test_lists_show_ones_own(api: Api) -> None:
+    """Runs, tasks, storages and Actors; two accounts may use the same names."""
+    await _ended_run(api)
+    await api.send("POST", "/v2/datasets", name="shared-name")
+    made = await _bob(api, "POST", "/v2/actor-tasks", {"actId": "test~echo", "name": "mine"})
+    dataset = await _bob(api, "POST", "/v2/datasets", name="shared-name")
+    assert (made.status, dataset.status) == (201, 201)
+    for path, local_total, bob_total in (
+        ("/v2/actor-runs", 1, 0),
+        ("/v2/actors/test~echo/runs", 1, 0),
+        ("/v2/actor-tasks", 1, 1),
+        ("/v2/datasets", 1, 1),
+        ("/v2/key-value-stores", 0, 0),
+    ):
+        assert (await api.get(path)).data["total"] == local_total, path
+        assert (await _bob(api, "GET", path)).data["total"] == bob_total, path
+    names = {actor["name"] for actor in (await _bob(api, "GET", "/v2/actors")).data["items"]}
+    assert "acrobat" not in names
+    assert "hello-world" in names
+
+
+async def test_tasks_and_actors_of_others_do_not_exist(api: Api) -> None:
+    """404 by id and by name; nothing can be started, changed or read."""
+    task = await api.create_task(name="mine")
+    for address in (task, "local~mine", "~mine"):
+        assert (await _bob(api, "GET", f"/v2/actor-tasks/{address}")).status == 404
+        assert (await _bob(api, "POST", f"/v2/actor-tasks/{address}/runs")).status == 404
+        assert (await _bob(api, "DELETE", f"/v2/actor-tasks/{address}")).status == 404
+    assert (await _bob(api, "GET", "/v2/actors/local~acrobat")).status == 404
+    assert (await _bob(api, "POST", "/v2/actors/local~acrobat/runs")).status == 404
+    assert (await _bob(api, "POST", "/v2/actor-tasks", {"actId": "local/acrobat"})).status == 404
+    nobody = await api.send("GET", "/v2/actors/local~acrobat", token=None)
+    assert (nobody.status, nobody.error_type) == (401, "token-not-provided")
+    assert (await api.send("GET", "/v2/actors/test~echo", token=None)).status == 200
+
+
+async def test_an_id_opens_a_run_and_its_storages_for_reading(api: Api) -> None:
+    """To anybody, with a token or without; its cost is the owner's business."""
+    run = await _ended_run(api)
+    for token in (None, BOB):
+        shown = (await api.send("GET", f"/v2/actor-runs/{run['id']}", token=token)).data
+        assert (shown["id"], "usageTotalUsd" in shown, "usageUsd" in shown) == (run["id"], False, False)
+        items = await api.send("GET", f"/v2/datasets/{run['defaultDatasetId']}/items", token=token)
+        assert items.body == [{"a": 1}]
+        store = f"/v2/key-value-stores/{run['defaultKeyValueStoreId']}"
+        assert (await api.send("GET", f"{store}/records/OUTPUT", token=token)).body == {"a": 1}
+        assert (await api.send("GET", f"{store}/keys", token=token)).status == 200
+        assert (await api.send("GET", f"/v2/logs/{run['id']}", token=token)).status == 200
+    assert "usageTotalUsd" in (await api.get(f"/v2/actor-runs/{run['id']}")).data
+
+
+async def test_an_id_does_not_open_anything_for_writing(api: Api) -> None:
+    """403 `insufficient-permissions` for another account, 401 for nobody; nothing has changed."""
+    run = await _ended_run(api)
+    dataset, store = f"/v2/datasets/{run['defaultDatasetId']}", f"/v2/key-value-stores/{run['defaultKeyValueStoreId']}"
+    queue, path = f"/v2/request-queues/{run['defaultRequestQueueId']}", f"/v2/actor-runs/{run['id']}"
+    request = {"url": "http://example.com", "uniqueKey": "x"}
+    attempts: list[tuple[str, str, Any]] = [
+        ("POST", f"{dataset}/items", {"b": 2}),
+        ("PUT", dataset, {"name": "taken"}),
+        ("DELETE", dataset, None),
+        ("PUT", f"{store}/records/OUTPUT", {"b": 2}),
+        ("DELETE", f"{store}/records/OUTPUT", None),
+        ("POST", f"{queue}/requests", request),
+        ("POST", f"{queue}/head/lock?lockSecs=60", None),
+        ("DELETE", queue, None),
+        ("PUT", path, {"statusMessage": "mine now"}),
+        ("POST", f"{path}/abort", None),
+        ("POST", f"{path}/resurrect", None),
+        ("POST", f"{path}/reboot", None),
+        ("DELETE", path, None),
+    ]
+    for method, address, body in attempts:
+        answer = await _bob(api, method, address, body)
+        assert (answer.status, answer.error_type) == (403, "insufficient-permissions"), address
+        assert (await api.send(method, address, body, token=None)).status == 401, address
+    assert (await api.get(f"{dataset}/items")).body == [{"a": 1}]
+    assert (await api.get(path)).data["statusMessage"] == "Actor succeeded"
+
+
+async def test_access_can_be_restricted_to_the_owner(api: Api) -> None:
+    """Then an id is not enough to read: 403; a named storage can be opened to all who know its name."""
+    run = await _ended_run(api)
+    paths = {
+        f"/v2/actor-runs/{run['id']}": [f"/v2/actor-runs/{run['id']}", f"/v2/logs/{run['id']}"],
+        f"/v2/datasets/{run['defaultDatasetId']}": [f"/v2/datasets/{run['defaultDatasetId']}/items"],
+        f"/v2/key-value-stores/{run['defaultKeyValueStoreId']}": [
+            f"/v2/key-value-stores/{run['defaultKeyValueStoreId']}/records/OUTPUT"
+        ],
+    }
+    for path, closed in paths.items():
+        assert (await api.send("PUT", path, {"generalAccess": "RESTRICTED"})).status == 200
+        for address in closed:
+            for token in (None, BOB):
+                assert (await api.send("GET", address, token=token)).status == 403, address
+            assert (await api.get(address)).status == 200
+    dataset = (await api.send("POST", "/v2/datasets", name="open")).data["id"]
+    assert (await _bob(api, "GET", "/v2/datasets/local~open")).status == 404
+    assert (await api.send("GET", "/v2/datasets/local~open", token=None)).status == 401
+    await api.send("PUT", f"/v2/datasets/{dataset}", {"generalAccess": "ANYONE_WITH_NAME_CAN_READ"})
+    assert (await _bob(api, "GET", "/v2/datasets/local~open")).data["id"] == dataset
+    assert (await api.send("GET", "/v2/datasets/local~open/items", token=None)).body == []
+
+
+async def test_limits_are_each_accounts_own(api: Api) -> None:
+    """A Run that is too large for bob fits into what `local` has; bob's Runs take nothing of it."""
+    refused = await _bob(api, "POST", "/v2/actors/test~echo/runs", {}, memory=2048)
+    assert (refused.status, refused.error_type) == (402, "actor-memory-limit-exceeded")
+    assert (await api.send("POST", "/v2/actors/test~echo/runs", {}, memory=2048)).status == 201
+
+
+async def test_a_runs_token_acts_for_its_account(api: Api) -> None:
+    """An Actor at work for bob is bob: it reads and writes what is bob's, and sees no plan."""
+    run = (await _bob(api, "POST", "/v2/actors/test~echo/runs", {}, waitForFinish=60)).data
+    platform = api.server._platform
+    owner = (await _bob(api, "GET", "/v2/users/me")).data["id"]
+    assert run["userId"] == owner
+    caller, account = platform.tokens.recognise(platform.tokens.of_run("r" * 17), lambda _: owner)
+    assert (caller.name, account and account.username) == ("RUN", "bob")
+
+
+async def test_two_accounts_cannot_share_a_token(tmp_path: Path) -> None:
+    """Nor a name: a clear ConfigError before anything is served."""
+    for bad in (AccountSettings(username="x", token="t"), AccountSettings(username="LOCAL", token="u")):
+        with pytest.raises(ConfigError, match="of its own"):
+            async with open_api(tmp_path, token="t", accounts=(bad,)):
+                pass

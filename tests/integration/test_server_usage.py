@@ -1,0 +1,168 @@
+"""What Runs cost: first as an estimate, then for good; what accounts have used and may use; charged events."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from batchrun.server.database import open_database
+from tests.support.server_api import ACTORS, Api, open_api
+
+_PRICES = {"DATASET_WRITES": 0.000005, "KEY_VALUE_STORE_WRITES": 0.00005}
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    """A server that settles at once."""
+    async with open_api(tmp_path / "server", actors=(ACTORS,), usage_settle_s=0) as api:
+        yield api
+
+
+async def _echo(api: Api, given: Any = None, **query: Any) -> Any:
+    started = await api.send("POST", "/v2/actors/test~echo/runs", given or {}, waitForFinish=60, **query)
+    assert started.status == 201, started.body
+    return started.data
+
+
+async def _settled(api: Api, run_id: str) -> Any:
+    run = (await api.get(f"/v2/actor-runs/{run_id}")).data
+    with anyio.fail_after(20):
+        while "DATASET_WRITES" not in run["usage"]:
+            await anyio.sleep(0.02)
+            run = (await api.get(f"/v2/actor-runs/{run_id}")).data
+    return run
+
+
+async def _runs(api: Api, run_id: str) -> None:
+    status = ""
+    while status != "RUNNING":
+        await anyio.sleep(0.02)
+        status = (await api.get(f"/v2/actor-runs/{run_id}")).data["status"]
+
+
+async def test_the_first_figures_are_preliminary(tmp_path: Path) -> None:
+    """The first terminal answer counts time only; a while later the storages' use is in it, for good."""
+    async with open_api(tmp_path / "server", usage_settle_s=0.3) as api:
+        first = await _echo(api)
+        assert set(first["usage"]) == {"ACTOR_COMPUTE_UNITS"}
+        final = await _settled(api, first["id"])
+        assert final["usage"]["DATASET_WRITES"] == final["usage"]["KEY_VALUE_STORE_WRITES"] == 1
+        expected = first["usageTotalUsd"] + sum(_PRICES.values())
+        assert final["usageTotalUsd"] == pytest.approx(expected) == pytest.approx(sum(final["usageUsd"].values()))
+        listed = (await api.get("/v2/actor-runs")).data["items"][0]
+        assert listed["usageTotalUsd"] == final["usageTotalUsd"]
+
+
+async def test_what_was_not_settled_is_settled_after_a_restart(tmp_path: Path) -> None:
+    """Once: the account's sums do not count it again."""
+    async with open_api(tmp_path, usage_settle_s=3600) as api:
+        run = await _echo(api)
+    database = tmp_path / "server.sqlite3"
+    await _make_due(database)
+    for _ in range(2):
+        async with open_api(tmp_path, usage_settle_s=3600) as api:
+            final = await _settled(api, run["id"])
+            month = (await api.get("/v2/users/me/usage/monthly")).data
+            assert month["totalUsageCreditsUsdAfterVolumeDiscount"] == pytest.approx(final["usageTotalUsd"])
+
+
+async def _make_due(file: Path) -> None:
+    async with open_database(file) as database:
+        await database.write(lambda connection: connection.execute("UPDATE runs SET settle_ms = 1").rowcount)
+
+
+async def test_a_month_adds_up_its_runs(api: Api) -> None:
+    """By usage item and day; the limits show the same sum; another month is empty."""
+    runs = [await _echo(api) for _ in range(3)]
+    month = (await api.get("/v2/users/me/usage/monthly")).data
+    total = sum(run["usageTotalUsd"] for run in runs)
+    writes = month["monthlyServiceUsage"]["DATASET_WRITES"]
+    assert (writes["quantity"], writes["baseUnitPriceUsd"]) == (3, 0.000005)
+    assert month["totalUsageCreditsUsdBeforeVolumeDiscount"] == pytest.approx(total)
+    (day,) = month["dailyServiceUsages"]
+    assert day["date"][:10] == datetime.now(UTC).date().isoformat()
+    assert day["totalUsageCreditsUsd"] == pytest.approx(total)
+    limits = (await api.get("/v2/users/me/limits")).data
+    assert limits["current"]["monthlyUsageUsd"] == pytest.approx(total)
+    other = (await api.get("/v2/users/me/usage/monthly", date="2020-06-14")).data
+    assert other["usageCycle"] == {"startAt": "2020-06-01T00:00:00.000Z", "endAt": "2020-06-30T23:59:59.999Z"}
+    assert (other["monthlyServiceUsage"], other["dailyServiceUsages"]) == ({}, [])
+
+
+@pytest.mark.parametrize("date", ["yesterday", "2020-13-01", "9999-12-31", "0001-01-01"])
+async def test_a_date_that_is_none_is_refused(api: Api, date: str) -> None:
+    """400, naming the parameter."""
+    answer = await api.get("/v2/users/me/usage/monthly", date=date)
+    assert (answer.status, answer.error_type) == (400, "invalid-value")
+
+
+async def test_a_resurrected_run_counts_what_it_adds(api: Api) -> None:
+    """The month's sum is the Run's sum, though it has ended twice."""
+    run = await _echo(api)
+    await api.send("POST", f"/v2/actor-runs/{run['id']}/resurrect")
+    again = await api.finish(run["id"])
+    month = (await api.get("/v2/users/me/usage/monthly")).data
+    assert again["usage"]["DATASET_WRITES"] == month["monthlyServiceUsage"]["DATASET_WRITES"]["quantity"] == 2
+    assert month["totalUsageCreditsUsdAfterVolumeDiscount"] == pytest.approx(again["usageTotalUsd"])
+    assert again["stats"]["runTimeSecs"] >= run["stats"]["runTimeSecs"]
+
+
+async def test_a_spending_limit_stops_starts(tmp_path: Path) -> None:
+    """Set by PUT, kept over a restart; a limit below what is spent is refused."""
+    async with open_api(tmp_path, usage_settle_s=0) as api:
+        await _echo(api)
+        refused = await api.send("PUT", "/v2/users/me/limits", {"maxMonthlyUsageUsd": 0})
+        assert (refused.status, refused.error_type) == (400, "monthly-usage-limit-too-low")
+        spent = (await api.get("/v2/users/me/limits")).data["current"]["monthlyUsageUsd"]
+        changed = await api.send("PUT", "/v2/users/me/limits", {"maxMonthlyUsageUsd": spent, "dataRetentionDays": 9})
+        assert changed.status == 201
+    async with open_api(tmp_path, usage_settle_s=0) as api:
+        limits = (await api.get("/v2/users/me/limits")).data["limits"]
+        assert (limits["maxMonthlyUsageUsd"], limits["dataRetentionDays"]) == (spent, 9)
+        answer = await api.send("POST", "/v2/actors/test~echo/runs", {})
+        assert (answer.status, answer.error_type) == (403, "platform-feature-disabled")
+
+
+async def test_reads_are_counted(api: Api) -> None:
+    """Of items, of records and of keys; they show on the storage soon after."""
+    run = await _echo(api)
+    dataset, store = f"/v2/datasets/{run['defaultDatasetId']}", f"/v2/key-value-stores/{run['defaultKeyValueStoreId']}"
+    for path in (f"{dataset}/items", f"{store}/records/INPUT", f"{store}/records/INPUT", f"{store}/keys"):
+        assert (await api.get(path)).status == 200
+    await _echo(api)  # with whose end what was read is kept
+    assert (await api.get(dataset)).data["stats"]["readCount"] == 1
+    stats = (await api.get(store)).data["stats"]
+    assert (stats["readCount"], stats["listCount"]) == (2, 1)
+
+
+async def test_an_actor_is_paid_per_event(tmp_path: Path) -> None:
+    """A charge counts once per idempotency key and shows in the cost; what has no price is refused."""
+    async with open_api(tmp_path / "server", actors=(ACTORS,), usage_settle_s=0) as api:
+        run = (await api.send("POST", "/v2/actors/local~paid/runs")).data
+        assert run["pricingInfo"]["pricingPerEvent"]["actorChargeEvents"]["page"]["eventPriceUsd"] == 0.01
+        await _runs(api, run["id"])
+        path, once = f"/v2/actor-runs/{run['id']}/charge", {"idempotency-key": "k"}
+        for _ in range(2):
+            assert (await api.send("POST", path, {"eventName": "page", "count": 2}, headers=once)).status == 201
+        assert (await api.send("POST", path, {"eventName": "page", "count": 1})).status == 201
+        assert (await api.send("POST", path, {"eventName": "pages", "count": 1})).status == 400
+        await api.send("POST", f"/v2/actor-runs/{run['id']}/abort")
+        ended = await api.finish(run["id"])
+    assert ended["chargedEventCounts"] == {"page": 3}
+    assert ended["usageTotalUsd"] == pytest.approx(0.03 + sum(ended["usageUsd"].values()))
+
+
+async def test_an_actor_that_is_free_cannot_charge(api: Api) -> None:
+    """400 with the platform's type; a Run that has ended is no more charged."""
+    run = (await api.send("POST", "/v2/actors/local~acrobat/runs", {"do": "hang"})).data
+    await _runs(api, run["id"])
+    path = f"/v2/actor-runs/{run['id']}"
+    charged = await api.send("POST", f"{path}/charge", {"eventName": "page", "count": 1})
+    assert (charged.status, charged.error_type) == (400, "cannot-charge-non-pay-per-event-actor")
+    await api.send("POST", f"{path}/abort")
+    await api.finish(run["id"])
+    charged = await api.send("POST", f"{path}/charge", {"eventName": "page", "count": 1})
+    assert (charged.status, charged.error_type) == (403, "job-finished")

@@ -32,7 +32,8 @@ def status(
     """Show where a batch stands; works while another process runs it."""
     found = read_status(directory)
     if json:
-        sys.stdout.buffer.write(orjson.dumps(asdict(found), option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z))
+        options = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
+        sys.stdout.buffer.write(orjson.dumps(asdict(found), option=options))
         return
     for line in _status_lines(found):
         print(line)

@@ -1,0 +1,93 @@
+"""Actors written as the official Python templates write them, run unmodified as real processes."""
+
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+import orjson
+import pytest
+from apify_client import ApifyClientAsync
+
+from tests.support.server_api import ACTORS, Api, open_api
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    """A server with the Actors of `tests/support/actors`."""
+    async with open_api(tmp_path / "server", actors=(ACTORS,)) as api:
+        yield api
+
+
+async def run(api: Api, actor: str, given: Any) -> tuple[Any, list[Any], str]:
+    """Run an Actor through a task; return the ended Run, its items and its log."""
+    task = await api.create_task(actor, name="template", options={"memoryMbytes": 1024})
+    ended = await api.finish((await api.start(task, given)).data["id"])
+    items = (await api.get(f"/v2/datasets/{ended['defaultDatasetId']}/items")).body
+    return ended, items, (await api.get(f"/v2/logs/{ended['id']}")).body.decode()
+
+
+async def test_a_scraper_in_the_shape_of_the_template_works(api: Api) -> None:
+    """Input defaults, a queue of pages followed to a depth, items, state, a value, status messages."""
+    site = f"{api.server.base_url}/demo/"
+    ended, items, log = await run(api, "local/python-scraper", {"start_urls": [{"url": site}]})
+    assert (ended["status"], ended["statusMessage"]) == ("SUCCEEDED", "Scraped 5 pages in all"), log
+    assert [item["depth"] for item in items] == [0, 1, 1, 1, 1]
+    assert items[0] == {"url": site, "depth": 0, "title": "Python standard library: a site to scrape"}
+    assert "abc" in items[1]["title"]
+    store = f"/v2/actor-runs/{ended['id']}/key-value-store/records"
+    assert (await api.get(f"{store}/OUTPUT")).body == {"pages": 5}
+    assert (await api.get(f"{store}/APIFY_GLOBAL_STATE")).body == {"pages": 5}
+    queue = (await api.get(f"/v2/request-queues/{ended['defaultRequestQueueId']}")).data
+    assert (queue["totalRequestCount"], queue["handledRequestCount"]) == (5, 5)
+
+
+async def test_a_page_that_is_not_there_does_not_fail_the_scraper(api: Api) -> None:
+    """A start URL that nobody serves is logged, the Run goes on."""
+    urls = [{"url": "http://127.0.0.1:9/"}, {"url": f"{api.server.base_url}/demo/abc.html"}]
+    ended, items, log = await run(api, "local/python-scraper", {"start_urls": urls, "max_depth": 0})
+    assert (ended["status"], [item["url"] for item in items]) == ("SUCCEEDED", [urls[1]["url"]]), log
+    assert "Cannot extract data from http://127.0.0.1:9/" in log
+
+
+async def test_input_is_checked_before_the_scraper_starts(api: Api) -> None:
+    """The template's schema: a required field, a minimum."""
+    task = await api.create_task("local/python-scraper", name="template")
+    assert (await api.send("PUT", f"/v2/actor-tasks/{task}/input", {"start_urls": 1})).error_type == "invalid-input"
+    assert (await api.start(task, {"start_urls": [], "max_depth": -1})).error_type == "invalid-input"
+
+
+async def test_a_crawler_with_crawlee_works(api: Api) -> None:
+    """Crawlee takes the Run's own queue and dataset; its limit on requests holds."""
+    given = {"start_urls": [{"url": f"{api.server.base_url}/demo/"}], "max_requests": 4}
+    ended, items, log = await run(api, "local/python-crawler", given)
+    assert ended["status"] == "SUCCEEDED", log
+    assert len(items) >= 4, log
+    assert len({item["url"] for item in items}) == len(items)
+    assert items[0]["title"] == "Python standard library: a site to scrape"
+
+
+async def test_a_batch_runs_the_scraper_and_the_official_client_sees_its_runs(api: Api, tmp_path: Path) -> None:
+    """`batchrun run` starts a Run per page; each is whole to whoever follows it with another client."""
+    task = await api.create_task("local/python-scraper", name="batch", input={"start_urls": [], "max_depth": 0})
+    pages = [f"{api.server.base_url}/demo/{name}.html" for name in ("abc", "base64", "bisect")]
+    jobs = b"".join(orjson.dumps({"start_urls": [{"url": page}]}) + b"\n" for page in pages)
+    (tmp_path / "jobs.jsonl").write_bytes(jobs)
+    command = [sys.executable, "-m", "batchrun", "run", "--task", task, "--jobs", "jobs.jsonl", "--out", "out"]
+    environ = {**os.environ, "APIFY_TOKEN": api.server.token}
+    batch = partial(subprocess.run, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False, timeout=60)
+    done = await anyio.to_thread.run_sync(batch, [*command, "--api-url", api.server.base_url])
+    assert done.returncode == 0, done.stderr
+    records = [orjson.loads(line) for line in (tmp_path / "out" / "records.jsonl").read_bytes().splitlines()]
+    client = ApifyClientAsync(token=api.server.token, api_url=api.server.base_url)
+    seen = []
+    for record in records:
+        run = await client.run(record["run"]["id"]).wait_for_finish()
+        assert run is not None
+        assert (run.status, run.actor_task_id) == ("SUCCEEDED", task)
+        seen += [item["url"] for item in (await client.dataset(run.default_dataset_id).list_items()).items]
+    assert sorted(seen) == pages

@@ -1,0 +1,146 @@
+"""The official JavaScript client, SDK and crawler, unmodified, from npm in exactly these versions."""
+
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import orjson
+import pytest
+
+from batchrun.server import InlineContext
+from tests.support.server_api import ACTORS, Api, open_api
+
+JAVASCRIPT = Path(__file__).parents[1] / "support" / "javascript"
+_INSTALL_LIMIT_S = 240
+
+
+@pytest.fixture(scope="session")
+def packages(request: pytest.FixtureRequest) -> Path:
+    """A directory with the scripts, the Actors and their packages, kept between test runs."""
+    if not (shutil.which("node") and shutil.which("npm")):
+        pytest.skip("Node and npm are not on this machine")
+    assert request.config.cache is not None
+    folder = request.config.cache.mkdir("javascript")
+    is_installed = (folder / "installed.json").exists() and _same(
+        folder / "installed.json", JAVASCRIPT / "package.json"
+    )
+    shutil.copytree(JAVASCRIPT, folder, dirs_exist_ok=True)
+    for name in ("javascript_scraper", "javascript_crawler"):
+        shutil.copytree(ACTORS / name, folder / "actors" / name, dirs_exist_ok=True)
+    if not is_installed:
+        _install(folder)
+        shutil.copy(JAVASCRIPT / "package.json", folder / "installed.json")
+    return folder
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.read_bytes() == other.read_bytes()
+
+
+def _install(folder: Path) -> None:
+    command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--no-package-lock"]
+    try:
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=_INSTALL_LIMIT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        pytest.skip(f"npm has not installed the packages within {_INSTALL_LIMIT_S} s")
+    if done.returncode:
+        pytest.skip(f"npm cannot install the packages: {done.stderr.strip().splitlines()[:1]}")
+
+
+async def wait_long(context: InlineContext) -> None:
+    """Play an Actor that does not end by itself."""
+    await context.log("going on")
+    await anyio.sleep_forever()
+
+
+@pytest.fixture
+async def api(tmp_path: Path, packages: Path) -> AsyncIterator[Api]:
+    """A server with the Actors among their packages."""
+    inline = {"test/long": wait_long}
+    actors = (packages / "actors",)
+    async with open_api(tmp_path / "server", actors=actors, inline_actors=inline, abort_grace_s=0.1) as api:
+        yield api
+
+
+async def test_the_javascript_client_does_all_a_task_user_does(api: Api, packages: Path) -> None:
+    """Tasks, starts with options, Runs to their end, steering, all storages, account, refusals."""
+    command = ["node", "client.js", api.server.base_url, api.server.token]
+    run = partial(subprocess.run, command, cwd=packages, capture_output=True, text=True, timeout=60, check=False)
+    done = await anyio.to_thread.run_sync(run)
+    assert done.returncode == 0, done.stderr
+    assert orjson.loads(done.stdout) == {
+        "sameTask": True,
+        "updated": "A task",
+        "mergedInput": {"a": 1, "b": {"d": 2}},
+        "input": {"a": 1, "b": {"d": 2}},
+        "tasks": ["javascript"],
+        "webhooks": [],
+        "run": ["SUCCEEDED", 0, 512, "API"],
+        "items": [[1, 2000]],
+        "output": {"d": 2},
+        "missing": True,
+        "lastRun": True,
+        "started": ["FAILED", 128, 30, 5],
+        "failed": [True],
+        "runs": 2,
+        "live": "RUNNING",
+        "message": "half way",
+        "aborted": "ABORTED",
+        "log": True,
+        "resurrected": 256,
+        "deletedRun": True,
+        "page": [[{"n": 1098}, {"n": 1099}], 1100, 2],
+        "csv": ["n", "0", "1"],
+        "itemCount": 1100,
+        "renamed": "js-renamed",
+        "json": {"a": "ü"},
+        "bytes": [0, 255],
+        "exists": [True, False],
+        "keys": ["bytes", "json"],
+        "batch": 40,
+        "locked": 3,
+        "handled": 1,
+        "requests": 40,
+        "user": "local",
+        "limits": 25,
+        "refused": [402, "actor-memory-limit-exceeded"],
+        "deletedTask": True,
+    }
+
+
+async def run(api: Api, actor: str, given: Any) -> tuple[Any, list[Any], str]:
+    """Run an Actor through a task; return the ended Run, its items and its log."""
+    task = await api.create_task(actor, name="template", options={"memoryMbytes": 1024})
+    ended = await api.finish((await api.start(task, given)).data["id"])
+    items = (await api.get(f"/v2/datasets/{ended['defaultDatasetId']}/items")).body
+    return ended, items, (await api.get(f"/v2/logs/{ended['id']}")).body.decode()
+
+
+async def test_a_javascript_scraper_in_the_shape_of_the_template_works(api: Api) -> None:
+    """Input with defaults, compressed pushes, state, a value, the queue, the exit message."""
+    page = f"{api.server.base_url}/demo/abc.html"
+    ended, items, log = await run(api, "local/javascript-scraper", {"url": page})
+    assert (ended["status"], ended["statusMessage"]) == ("SUCCEEDED", "Pushed 3 headings"), log
+    assert [len(item["padding"]) for item in items] == [1000] * 3
+    store = f"/v2/actor-runs/{ended['id']}/key-value-store/records"
+    assert (await api.get(f"{store}/OUTPUT")).body == {"url": page, "headings": 3}
+    assert (await api.get(f"{store}/STATE")).body == {"headings": 3}
+    queue = (await api.get(f"/v2/request-queues/{ended['defaultRequestQueueId']}")).data
+    assert (queue["totalRequestCount"], queue["handledRequestCount"]) == (1, 1)
+
+
+async def test_a_javascript_crawler_with_crawlee_works(api: Api) -> None:
+    """The Cheerio crawler takes the Run's own queue and dataset; its limit on requests holds."""
+    given = {"startUrls": [{"url": f"{api.server.base_url}/demo/"}], "maxRequestsPerCrawl": 4}
+    ended, items, log = await run(api, "local/javascript-crawler", given)
+    assert ended["status"] == "SUCCEEDED", log
+    assert len(items) == 4, log
+    assert len({item["url"] for item in items}) == 4
+    assert items[0]["title"] == "Python standard library: a site to scrape"

@@ -4,7 +4,6 @@ The engine's view of the ledger and the output files. One child commits; everybo
 the group they are in. A step that nobody waits for (`bind`, `end`) is durable with the next group.
 """
 
-import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from batchrun.children import open_children
 from batchrun.errors import OutputError
 from batchrun.files.sink import Sink
 from batchrun.kill_points import reach
-from batchrun.ledger.ledger import FILE_NAME, Known, Ledger, OpenJob, Settlement, explain, open_ledger
+from batchrun.ledger.ledger import FILE_NAME, Known, Ledger, OpenJob, Settlement, open_ledger
 from batchrun.model import Attempt, BadLine, Job, JobId, JobKey, Mark, Outcome, Problem, Record, Run, RunId
 
 RECORDS = "records.jsonl"
@@ -73,10 +72,9 @@ class _Group:
 class Journal:
     """Ledger and output files of one batch, as synchronous steps inside one transaction each group."""
 
-    def __init__(self, ledger: Ledger, sinks: dict[str, Sink], file: Path) -> None:
+    def __init__(self, ledger: Ledger, sinks: dict[str, Sink]) -> None:
         self.ledger = ledger
         self._sinks = sinks
-        self._file = file
         #: Open jobs of an earlier process whose lines are still to come, where a file is read from the top again.
         self.awaited: dict[JobKey, OpenJob] = {}
         self.groups = 0
@@ -99,16 +97,13 @@ class Journal:
         Raises:
             OutputError: nothing of the group counts.
         """
-        try:
-            with self.ledger.transaction():
-                for step in steps:
-                    step.result = step.do(*step.arguments)
-                grown = {name: sink.length for name, sink in self._sinks.items() if sink.flush()}
-                if grown:
-                    self.ledger.note_output_lengths(grown)
-                    reach("appended")
-        except sqlite3.Error as error:
-            raise explain(error, self._file) from error
+        with self.ledger.transaction():
+            for step in steps:
+                step.result = step.do(*step.arguments)
+            grown = {name: sink.length for name, sink in self._sinks.items() if sink.flush()}
+            if grown:
+                self.ledger.note_output_lengths(grown)
+                reach("appended")
         reach("committed")
         self.groups += 1
 
@@ -338,7 +333,7 @@ def _open_journal(stack: ExitStack, directory: Path) -> Journal:
         raise OutputError(f"{directory / name}: its repair was cut short; run `batchrun repair {directory}` again")
     lengths = ledger.output_lengths()
     sinks: dict[str, Sink] = {}
-    journal = Journal(ledger, sinks, directory / FILE_NAME)
+    journal = Journal(ledger, sinks)
     stack.callback(journal.close)
     for name in (RECORDS, ITEMS, BAD_LINES):
         sinks[name] = Sink(directory / name, lengths.get(name))

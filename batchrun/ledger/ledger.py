@@ -402,6 +402,32 @@ def _time(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
+#: Errors of SQLite that say something of us and nothing of the file.
+_BUGS = (sqlite3.IntegrityError, sqlite3.ProgrammingError)
+
+
+class _Connection(sqlite3.Connection):
+    """A connection whose errors say which file, and what to do."""
+
+    file = Path()
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        try:
+            return super().execute(sql, parameters)
+        except _BUGS:
+            raise
+        except sqlite3.Error as error:
+            raise explain(error, self.file) from error
+
+    def executemany(self, sql: str, parameters: Any, /) -> sqlite3.Cursor:
+        try:
+            return super().executemany(sql, parameters)
+        except _BUGS:
+            raise
+        except sqlite3.Error as error:
+            raise explain(error, self.file) from error
+
+
 @contextmanager
 def open_ledger(directory: Path) -> Iterator[Ledger]:
     """Open a batch's ledger for writing; made if it is missing. One process at a time (see `lock`).
@@ -411,13 +437,11 @@ def open_ledger(directory: Path) -> Iterator[Ledger]:
     """
     file = directory / FILE_NAME
     with _connection(file, f"file:{_escaped(file)}?mode=rwc") as connection:
-        with _explained(file):
-            # A record must not outlive its note: every commit reaches the disk before it counts.
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            _apply_schema_steps(connection, file)
-            ledger = Ledger(connection)
-        yield ledger
+        # A record must not outlive its note: every commit reaches the disk before it counts.
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        _apply_schema_steps(connection, file)
+        yield Ledger(connection)
 
 
 @contextmanager
@@ -431,9 +455,7 @@ def open_for_reading(directory: Path) -> Iterator[Ledger]:
     if not file.exists():
         raise LedgerError(f"{directory}: holds no ledger; is it the output directory of a batch?")
     with _connection(file, f"file:{_escaped(file)}?mode=ro") as connection:
-        with _explained(file):
-            ledger = Ledger(connection)
-        yield ledger
+        yield Ledger(connection)
 
 
 def is_begun(directory: Path) -> bool:
@@ -445,42 +467,41 @@ def is_begun(directory: Path) -> bool:
 
 
 @contextmanager
-def _connection(file: Path, uri: str) -> Iterator[sqlite3.Connection]:
+def _connection(file: Path, uri: str) -> Iterator[_Connection]:
     try:
         # Used from one worker thread after another, never from two at once.
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
+        connection = sqlite3.connect(
+            uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10, factory=_Connection
+        )
     except sqlite3.Error as error:
-        raise LedgerError(f"{file}: cannot be opened: {error}") from error
+        raise explain(error, file) from error
+    connection.file = file
     try:
         yield connection
     finally:
         connection.close()
 
 
-@contextmanager
-def _explained(file: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        raise LedgerError(
-            f"{file}: {error}. The ledger is damaged or not to be had; nothing was changed. Restore it from a"
-            " copy, or start anew with another --out"
-        ) from error
-
-
 def explain(error: sqlite3.Error, file: Path) -> LedgerError:
-    """Say what a failed write means: nothing of it was committed, and the batch can be resumed."""
-    return LedgerError(f"{file}: {error}; run the same command again when that is mended")
+    """Say what a failed statement means: nothing of it was committed, and what to do."""
+    if not isinstance(error, sqlite3.OperationalError) or "no such table" in str(error):
+        advice = "The ledger is damaged; nothing was changed. Restore it from a copy, or start anew with another --out"
+    else:
+        advice = "Nothing is lost: run the same command again when that is mended"
+    return LedgerError(f"{file}: {error}. {advice}")
 
 
 def _escaped(file: Path) -> str:
     return str(file.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 
-def _apply_schema_steps(connection: sqlite3.Connection, file: Path) -> None:
+def _apply_schema_steps(connection: _Connection, file: Path) -> None:
     done: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if done > len(SCHEMA_STEPS):
         raise LedgerError(f"{file}: was written by a newer batchrun; use that one")
     for number, name in enumerate(SCHEMA_STEPS[done:], done + 1):
         step = resources.files("batchrun.ledger").joinpath(name).read_text("utf-8")
-        connection.executescript(f"BEGIN;\n{step}\nPRAGMA user_version = {number};\nCOMMIT;")
+        try:
+            connection.executescript(f"BEGIN;\n{step}\nPRAGMA user_version = {number};\nCOMMIT;")
+        except sqlite3.Error as error:
+            raise explain(error, file) from error

@@ -32,6 +32,7 @@ from batchrun.server.settings import ServerSettings
 from batchrun.server.settling import Settling
 from batchrun.server.tables import account, tasks
 from batchrun.server.task_book import TaskBook
+from batchrun.server.webhook_book import WebhookBook
 
 _log = structlog.get_logger()
 
@@ -102,6 +103,7 @@ async def open_server(settings: ServerSettings) -> AsyncIterator[Server]:
                 platform = await _compose(settings, database, catalog, accounts, demo, children, base_url)
                 await end_orphans(database)
                 await platform.settling.load()
+                await platform.webhooks.load()
                 async with _listen(platform, listener, children), _alive(platform, children):
                     _log.info("server_opened", base_url=base_url)
                     yield Server(base_url=base_url, token=token, _platform=platform)
@@ -119,6 +121,7 @@ async def _compose(
     secret = await database.write(account.read_or_set, "secret", secrets.token_hex(32))
     tokens = Tokens(accounts, secret)
     settling = Settling(database, settings.usage_settle_s)
+    webhook_book = WebhookBook(database)
     runs = Runs(
         settings,
         database,
@@ -127,7 +130,9 @@ async def _compose(
         base_url=base_url,
         rooms={known.id: known.room for known in accounts},
         settling=settling,
+        webhook_book=webhook_book,
         token_of=tokens.of_run,
+        account_token_of=lambda user_id: known.token if (known := accounts.get(user_id)) is not None else None,
     )
     return Platform(
         settings=settings,
@@ -141,6 +146,7 @@ async def _compose(
         tokens=tokens,
         rate_limits=RateLimits(anyio.current_time, is_enforced=settings.is_rate_limited),
         settling=settling,
+        webhooks=webhook_book,
         demo=demo,
     )
 
@@ -153,6 +159,7 @@ async def _alive(platform: Platform, children: anyio.abc.TaskGroup) -> AsyncIter
     await migrate(database, platform.catalog, runs)
     children.start_soon(note_time, database, runs)
     children.start_soon(platform.settling.run, runs.show_settled)
+    children.start_soon(runs.delivery.run)
     try:
         yield
     finally:

@@ -20,6 +20,7 @@ from batchrun.server.api import (
     unserved,
     usage,
     users,
+    webhooks,
 )
 from batchrun.server.auth import token_missing
 from batchrun.server.call import Call, Route, empty_answer, error_answer
@@ -32,7 +33,9 @@ from batchrun.server.route_table import RouteTable
 
 _log = structlog.get_logger()
 
-_MODULES = (actors, datasets, demo_site, events, key_value_stores, logs, request_queues, runs, tasks, usage, users)
+_MODULES = (
+    actors, datasets, demo_site, events, key_value_stores, logs, request_queues, runs, tasks, usage, users, webhooks,
+)  # fmt: skip
 
 _CORS = {
     "Access-Control-Allow-Origin": "*",

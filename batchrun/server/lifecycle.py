@@ -7,6 +7,7 @@ waiters wake, and only then are its slot and memory free.
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import anyio
 import anyio.abc
@@ -28,12 +29,13 @@ from batchrun.server.run_docs import (
     ended_stats,
     metamorphosed,
     new_doc,
-    new_extras,
     resurrected,
 )
 from batchrun.server.settings import ServerSettings
 from batchrun.server.settling import Settling
-from batchrun.server.tables import runs, settlements, stored_values
+from batchrun.server.tables import runs, settlements, stored_values, webhooks
+from batchrun.server.webhook_book import WebhookBook
+from batchrun.server.webhook_delivery import WebhookDelivery
 from batchrun.server.working import Worker
 
 _MAX_START_TIMES = 100_000
@@ -42,6 +44,8 @@ _MAX_JUST_ENDED = 1000
 _REMEMBER_CHARGE_S = 180
 ABORTED = Ending(status=RunStatus.ABORTED, message="The Actor run was aborted")
 TIMED_OUT = Ending(status=RunStatus.TIMED_OUT, message="The Actor timed out")
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -67,7 +71,9 @@ class Runs:
         base_url: where Actors reach the server.
         rooms: the room of each account, by its id.
         settling: makes the usage of ended Runs final.
+        webhook_book: knows which webhooks an event sets off.
         token_of: makes the token of a Run.
+        account_token_of: returns the token of an account, for its webhooks that call this server.
     """
 
     def __init__(
@@ -80,11 +86,19 @@ class Runs:
         base_url: str,
         rooms: dict[str, Room],
         settling: Settling,
+        webhook_book: WebhookBook,
         token_of: Callable[[str], str],
+        account_token_of: Callable[[str], str | None],
     ) -> None:
         self._settings, self._database, self._catalog = settings, database, catalog
         self._children, self._rooms, self._settling = children, rooms, settling
         self._processes = ProcessRunner(database, base_url)
+        self._webhooks, self.delivery = (
+            webhook_book,
+            WebhookDelivery(
+                database, self.read, retry_s=settings.webhook_retry_s, base_url=base_url, token_of=account_token_of
+            ),
+        )
         self._worker = Worker(database, self._processes, token_of)
         self._live: dict[str, LiveRun] = {}
         #: The last ones that ended, since whoever follows a Run asks for it once more right then.
@@ -118,11 +132,15 @@ class Runs:
         """
         started_ms = now_ms()
         body = order.stored_input[1] if order.stored_input else None
-        live = self._live_run(new_doc(order, started_ms), new_extras(order), order.actor, body)
+        live = self._live_run(new_doc(order, started_ms), {}, order.actor, body)
         self._take_room(live.doc)
         self.counts.started += 1
         self.counts.start_times.append(anyio.current_time())
-        await self._commit_start(live, runs.insert, live.doc, live.extras, started_ms, order.stored_input)
+        if order.webhooks:
+            await self._webhooks.add_to_run(live.doc, order.webhooks)
+        await self._commit_start(
+            live, "ACTOR.RUN.CREATED", runs.insert, live.doc, live.extras, started_ms, order.stored_input
+        )
         return live
 
     async def read(self, run_id: str) -> JsonObject:
@@ -260,7 +278,8 @@ class Runs:
                 extras["counted"] = ended.get("usage", {})
             live = await self._revived(resurrected(ended, changes), extras, actor)
             self._take_room(live.doc)
-            await self._commit_start(live, runs.revive, live.doc, live.extras)
+            await self._webhooks.load_run(run_id)
+            await self._commit_start(live, "ACTOR.RUN.RESURRECTED", runs.revive, live.doc, live.extras)
         finally:
             self._reviving.discard(run_id)
         return live.doc
@@ -283,6 +302,7 @@ class Runs:
         self._count_live()
         live = await self._revived(doc, extras, actor)
         await self._database.write(runs.revive, live.doc, extras)
+        await self._webhooks.load_run(live.id)
         self._launch(live, ending)
 
     async def watch_memory(self) -> None:
@@ -294,13 +314,28 @@ class Runs:
         if doc["id"] in self._just_ended:
             self._just_ended[doc["id"]] = doc
 
-    async def _commit_start(self, live: LiveRun, function: Callable[..., None], *args: object) -> None:
+    async def _commit_start(self, live: LiveRun, event: str, function: Callable[..., None], *args: object) -> None:
         """Keep a start whose room is reserved, and launch the Run, even if the caller is cancelled meanwhile."""
         try:
-            await self._database.write(function, *args, then=lambda _: self._launch(live))
+            await self._write(live.doc, event, function, *args, then=lambda _: self._launch(live))
         except Exception:
             self._give_room_back(live.doc)
             raise
+
+    async def _write(
+        self, doc: JsonObject, event: str, function: Callable[..., T], *args: object, then: Callable[[T], None]
+    ) -> None:
+        """Keep a change of a Run together with the calls of webhooks that it sets off."""
+        dispatches = self._webhooks.dispatches_of(doc, event)
+        if not dispatches:
+            await self._database.write(function, *args, then=then)
+            return
+
+        def both(result: T) -> None:
+            then(result)
+            self.delivery.expect(dispatches)
+
+        await self._database.write(webhooks.along, dispatches, now_ms(), function, *args, then=both)
 
     def _room_of(self, doc: JsonObject) -> Room:
         # Runs of an account that the settings no longer name go on to their end.
@@ -363,7 +398,8 @@ class Runs:
         ending = ending or TIMED_OUT
         ended = self._ended_doc(live, ending)
         args = (ended, self._settling.delay_s, self._settling.reads.take() if self._settling.delay_s == 0 else {})
-        await self._database.write(settlements.end, *args, then=lambda settled: self._retire(live, ended, settled))
+        event = f"ACTOR.RUN.{ending.status.value.replace('-', '_')}"
+        await self._write(ended, event, settlements.end, *args, then=lambda settled: self._retire(live, ended, settled))
 
     def _ended_doc(self, live: LiveRun, ending: Ending) -> JsonObject:
         duration_s = max(anyio.current_time() - live.began, 0.001)
@@ -382,6 +418,7 @@ class Runs:
             self._settling.expect(live.id)
         live.doc = doc
         del self._live[live.id]
+        self._webhooks.forget_run(live.id)
         self._just_ended[live.id] = doc
         if len(self._just_ended) > _MAX_JUST_ENDED:
             del self._just_ended[next(iter(self._just_ended))]

@@ -13,6 +13,8 @@ from batchrun.server.read_counts import ReadCounts
 from batchrun.server.settings import ServerSettings
 from batchrun.server.settling import Settling
 from batchrun.server.task_book import TaskBook
+from batchrun.server.webhook_book import WebhookBook
+from batchrun.server.webhook_delivery import WebhookDelivery
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,9 +34,15 @@ class Platform:
     tokens: Tokens
     rate_limits: RateLimits
     settling: Settling
+    webhooks: WebhookBook
     demo: DemoSite
 
     @property
     def reads(self) -> ReadCounts:
         """Counts reads of storages."""
         return self.settling.reads
+
+    @property
+    def webhook_delivery(self) -> WebhookDelivery:
+        """Delivers what webhooks are set off by."""
+        return self.runs.delivery

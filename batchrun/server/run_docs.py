@@ -110,14 +110,6 @@ def _options(order: RunOrder) -> JsonObject:
     return options
 
 
-def new_extras(order: RunOrder) -> JsonObject:
-    """Return what is kept of a new Run and never shown."""
-    extras: JsonObject = {}
-    if order.webhooks:
-        extras["webhooks"] = order.webhooks
-    return extras
-
-
 def metamorphosed(doc: JsonObject, actor: Actor) -> tuple[JsonObject, str]:
     """Return what changes in a Run that becomes a Run of `actor`, and the key of its new input."""
     metamorphs = list(doc.get("metamorphs") or [])

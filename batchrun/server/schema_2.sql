@@ -48,8 +48,11 @@ CREATE TABLE webhooks (
     id              TEXT NOT NULL UNIQUE,
     user_id         TEXT NOT NULL,
     idempotency_key TEXT,
+    -- Of an ad-hoc webhook: the one Run that it is for.
+    run_id          TEXT,
     doc             BLOB NOT NULL
 );
+CREATE INDEX webhooks_by_run ON webhooks (run_id) WHERE run_id IS NOT NULL;
 CREATE UNIQUE INDEX webhooks_by_key ON webhooks (user_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
 
 -- One call of a webhook, with all its tries. `next_ms`: when it is tried next; NULL once it has succeeded or failed.

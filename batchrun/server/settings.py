@@ -91,5 +91,7 @@ class ServerSettings:
     migration_notice_s: float = 1
     #: How long after its end the usage of a Run becomes final; 0 makes the first figures final.
     usage_settle_s: float = 5
+    #: The break before a webhook is called again; each further one is twice as long. Source: webhook actions.
+    webhook_retry_s: float = 60
     #: What the server does wrong, on purpose; None means nothing.
     faults: Faults | None = None

@@ -10,6 +10,7 @@ import orjson
 from batchrun.model import JsonObject
 from batchrun.server.catalog import Actor
 from batchrun.server.faults import request_invalid, value_invalid
+from batchrun.server.webhook_book import new_webhook
 
 #: A Run's memory: a power of two between these. Source: usage and resources.
 MIN_MEMORY_MB, MAX_MEMORY_MB = 128, 32768
@@ -98,10 +99,9 @@ def decode_webhooks(encoded: str | None) -> list[JsonObject]:
     except (binascii.Error, ValueError):
         raise value_invalid("Parameter webhooks must be a base64-encoded JSON array") from None
     is_list = isinstance(webhooks, list) and all(isinstance(webhook, dict) for webhook in webhooks)
-    if not is_list or not all(_is_webhook(webhook) for webhook in webhooks):
+    if not is_list:
         raise value_invalid("Parameter webhooks must hold objects with eventTypes (array) and requestUrl (string)")
+    for webhook in webhooks:
+        # Made once for nothing, so that no Run starts whose webhooks cannot be.
+        new_webhook("", webhook)
     return list(webhooks)
-
-
-def _is_webhook(webhook: JsonObject) -> bool:
-    return isinstance(webhook.get("eventTypes"), list) and isinstance(webhook.get("requestUrl"), str)

@@ -29,7 +29,6 @@ def add_routes(table: RouteTable) -> None:
     table.add("DELETE", one, delete_task)
     table.add("GET", f"{one}/input", get_input)
     table.add("PUT", f"{one}/input", update_input)
-    table.add("GET", f"{one}/webhooks", list_webhooks)
     table.add("GET", f"{one}/runs", list_runs)
     table.add("POST", f"{one}/runs", start_run, per_s=PER_START)
     table.add("GET POST", f"{one}/run-sync", run_sync, per_s=PER_START)
@@ -95,13 +94,6 @@ async def update_input(call: Call) -> web.Response:
     task, given = _task(call), await call.json_object()
     changed = await call.platform.tasks.update(task, {"input": {**(task.get("input") or {}), **given}})
     return raw_answer(orjson.dumps(changed["input"]))
-
-
-async def list_webhooks(call: Call) -> web.Response:
-    """List a task's webhooks: stored ones do not exist here."""
-    _task(call)
-    offset, limit, is_descending = call.query.page()
-    return page_answer([], 0, offset, limit, is_descending=is_descending)
 
 
 async def list_runs(call: Call) -> web.Response:

@@ -1,0 +1,111 @@
+"""Webhooks and their dispatches at rest."""
+
+from collections.abc import Callable, Iterable
+from sqlite3 import Connection
+from typing import TypeVar
+
+import orjson
+
+from batchrun.model import JsonObject
+
+T = TypeVar("T")
+
+
+def load_stored(connection: Connection) -> list[JsonObject]:
+    """Return the webhooks that are not for a single Run, oldest first."""
+    return [
+        orjson.loads(doc) for (doc,) in connection.execute("SELECT doc FROM webhooks WHERE run_id IS NULL ORDER BY seq")
+    ]
+
+
+def of_run(connection: Connection, run_id: str) -> list[JsonObject]:
+    """Return the webhooks of a single Run."""
+    return [orjson.loads(doc) for (doc,) in connection.execute("SELECT doc FROM webhooks WHERE run_id = ?", (run_id,))]
+
+
+def add(connection: Connection, doc: JsonObject, key: str | None) -> JsonObject | None:
+    """Keep a new webhook; one of this account with the same idempotency key is returned instead."""
+    kept = connection.execute(
+        "INSERT INTO webhooks (id, user_id, idempotency_key, run_id, doc) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT DO NOTHING",
+        (doc["id"], doc["userId"], key, doc["condition"].get("actorRunId"), orjson.dumps(doc)),
+    )
+    if kept.rowcount:
+        return None
+    (known,) = connection.execute(
+        "SELECT doc FROM webhooks WHERE user_id = ? AND idempotency_key = ?", (doc["userId"], key)
+    ).fetchone()
+    shown: JsonObject = orjson.loads(known)
+    return shown
+
+
+def update(connection: Connection, doc: JsonObject) -> None:
+    """Keep a changed webhook."""
+    connection.execute("UPDATE webhooks SET doc = ? WHERE id = ?", (orjson.dumps(doc), doc["id"]))
+
+
+def read(connection: Connection, webhook_id: str) -> JsonObject | None:
+    """Return a webhook."""
+    row = connection.execute("SELECT doc FROM webhooks WHERE id = ?", (webhook_id,)).fetchone()
+    return orjson.loads(row[0]) if row else None
+
+
+def delete(connection: Connection, webhook_id: str) -> None:
+    """Forget a webhook; what it still has to deliver fails."""
+    connection.execute("DELETE FROM webhooks WHERE id = ?", (webhook_id,))
+
+
+def statistics(connection: Connection, webhook_id: str) -> tuple[int, JsonObject | None]:
+    """Return how many dispatches a webhook has had, and the last one."""
+    (total,) = connection.execute("SELECT count(*) FROM dispatches WHERE webhook_id = ?", (webhook_id,)).fetchone()
+    row = connection.execute(
+        "SELECT doc FROM dispatches WHERE webhook_id = ? ORDER BY seq DESC LIMIT 1", (webhook_id,)
+    ).fetchone()
+    return total, orjson.loads(row[0]) if row else None
+
+
+def along(
+    connection: Connection, dispatches: Iterable[JsonObject], next_ms: int, function: Callable[..., T], *args: object
+) -> T:
+    """Carry out a change and keep what it sets off, both or neither."""
+    result = function(connection, *args)
+    for doc in dispatches:
+        connection.execute(
+            "INSERT INTO dispatches (id, user_id, webhook_id, next_ms, doc) VALUES (?, ?, ?, ?, ?)",
+            (doc["id"], doc["userId"], doc["webhookId"], next_ms, orjson.dumps(doc)),
+        )
+    return result
+
+
+def note_call(connection: Connection, doc: JsonObject, next_ms: int | None) -> None:
+    """Keep what became of a try, and when the next one is due."""
+    connection.execute(
+        "UPDATE dispatches SET doc = ?, next_ms = ? WHERE id = ?", (orjson.dumps(doc), next_ms, doc["id"])
+    )
+
+
+def due(connection: Connection) -> list[tuple[str, int]]:
+    """Return the ids of the dispatches that have neither succeeded nor failed, each with its next try's time."""
+    return connection.execute(
+        "SELECT id, next_ms FROM dispatches WHERE next_ms IS NOT NULL ORDER BY next_ms, seq"
+    ).fetchall()
+
+
+def read_dispatch(connection: Connection, dispatch_id: str) -> JsonObject | None:
+    """Return a dispatch."""
+    row = connection.execute("SELECT doc FROM dispatches WHERE id = ?", (dispatch_id,)).fetchone()
+    return orjson.loads(row[0]) if row else None
+
+
+def page_dispatches(
+    connection: Connection, user_id: str, webhook_id: str | None, offset: int, limit: int, is_descending: bool
+) -> tuple[int, list[JsonObject]]:
+    """Return how many dispatches an account, or one of its webhooks, has had, and a page of them by time."""
+    where, args = ("user_id = ?", [user_id]) if webhook_id is None else ("webhook_id = ?", [webhook_id])
+    order = "DESC" if is_descending else "ASC"
+    (total,) = connection.execute(f"SELECT count(*) FROM dispatches WHERE {where}", args).fetchone()  # noqa: S608
+    rows = connection.execute(
+        f"SELECT doc FROM dispatches WHERE {where} ORDER BY seq {order} LIMIT ? OFFSET ?",  # noqa: S608 - own text
+        [*args, limit, offset],
+    )
+    return total, [orjson.loads(doc) for (doc,) in rows]

@@ -1,0 +1,282 @@
+"""Webhooks delivered over HTTP to a receiver on loopback that answers as it is told."""
+
+import base64
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+import orjson
+import pytest
+from aiohttp import web
+from apify_client import ApifyClientAsync
+
+from batchrun.server.settings import AccountSettings
+from tests.support.server_api import ACTORS, Api, open_api
+
+_ENDS = ["ACTOR.RUN.SUCCEEDED", "ACTOR.RUN.FAILED", "ACTOR.RUN.ABORTED", "ACTOR.RUN.TIMED_OUT"]
+
+
+@dataclass
+class Receiver:
+    """Notes what comes in, and answers with the next status; 200 when none is left."""
+
+    url: str = ""
+    statuses: list[int] = field(default_factory=list)
+    received: list[tuple[Any, Any]] = field(default_factory=list)
+    arrived: anyio.Event = field(default_factory=anyio.Event)
+
+    async def take(self, request: web.BaseRequest) -> web.Response:
+        """Answer one call."""
+        self.received.append((request.headers, orjson.loads(await request.read())))
+        self.arrived.set()
+        self.arrived = anyio.Event()
+        return web.Response(status=self.statuses.pop(0) if self.statuses else 200, text="thanks")
+
+    async def wait_for(self, count: int) -> list[Any]:
+        """Wait for so many calls; return their payloads."""
+        with anyio.fail_after(10):
+            while len(self.received) < count:
+                await self.arrived.wait()
+        return [payload for _, payload in self.received]
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    """A receiver that listens."""
+    receiver = Receiver()
+    runner = web.ServerRunner(web.Server(receiver.take))
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    receiver.url = f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
+    yield receiver
+    await runner.cleanup()
+
+
+@asynccontextmanager
+async def _open(path: Path, **settings: Any) -> AsyncIterator[Api]:
+    async with open_api(path, actors=(ACTORS,), **{"webhook_retry_s": 0.02, **settings}) as api:
+        yield api
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    """A server that does not wait long before it calls again."""
+    async with _open(tmp_path / "server") as api:
+        yield api
+
+
+def _adhoc(*webhooks: Any) -> str:
+    return base64.b64encode(orjson.dumps(webhooks)).decode()
+
+
+async def _dispatch(api: Api, is_meant: Callable[[Any], bool], path: str = "/v2/webhook-dispatches") -> Any:
+    """Wait for a dispatch that is as meant."""
+    with anyio.fail_after(10):
+        while True:
+            for dispatch in (await api.get(path)).data["items"]:
+                if is_meant(dispatch):
+                    return dispatch
+            await anyio.sleep(0.01)
+
+
+def _is_over(dispatch: Any) -> bool:
+    return bool(dispatch["status"] != "ACTIVE")
+
+
+async def test_an_adhoc_webhook_brings_the_default_payload(api: Api, receiver: Receiver) -> None:
+    """The Run as the API shows it, whose it is, and which event; with the platform's headers."""
+    webhooks = _adhoc({"eventTypes": _ENDS, "requestUrl": receiver.url})
+    task = await api.create_task(name="hooked")
+    run = (await api.start(task, {"a": 1}, webhooks=webhooks)).data
+    (payload,) = await receiver.wait_for(1)
+    headers, _ = receiver.received[0]
+    dispatch = await _dispatch(api, _is_over)
+    assert payload["eventType"] == "ACTOR.RUN.SUCCEEDED"
+    assert payload["eventData"] == {"actorId": run["actId"], "actorTaskId": task, "actorRunId": run["id"]}
+    assert (payload["resource"]["id"], payload["resource"]["status"]) == (run["id"], "SUCCEEDED")
+    assert (payload["userId"], payload["createdAt"]) == (run["userId"], dispatch["createdAt"])
+    assert headers["Content-Type"] == "application/json; charset=utf-8"
+    assert headers["X-Apify-Webhook-Dispatch-Id"] == dispatch["id"]
+    assert headers["X-Apify-Webhook"] == dispatch["webhookId"]
+    assert "Authorization" not in headers
+    (call,) = dispatch["calls"]
+    assert (dispatch["status"], call["responseStatus"], call["responseBody"]) == ("SUCCEEDED", 200, "thanks")
+
+
+async def test_a_stored_webhook_fires_for_what_its_condition_says(api: Api, receiver: Receiver) -> None:
+    """For Runs of its task and its events, no others; it stands in the task's list with its last dispatch."""
+    task, other = await api.create_task(name="hooked"), await api.create_task(name="other")
+    given = {"eventTypes": ["ACTOR.RUN.FAILED"], "requestUrl": receiver.url, "condition": {"actorTaskId": "~hooked"}}
+    created = await api.send("POST", "/v2/webhooks", given)
+    assert created.status == 201, created.body
+    starts: list[tuple[str, Any]] = [(other, {"fail": 1}), (task, {}), (task, {"fail": 1})]
+    *_, run = [await api.finish((await api.start(*start)).data["id"]) for start in starts]
+    await _dispatch(api, _is_over)
+    assert [payload["resource"]["id"] for payload in await receiver.wait_for(1)] == [run["id"]]
+    (listed,) = (await api.get(f"/v2/actor-tasks/{task}/webhooks")).data["items"]
+    assert (listed["id"], listed["stats"]) == (created.data["id"], {"totalDispatches": 1})
+    assert listed["lastDispatch"]["status"] == "SUCCEEDED"
+    assert (await api.get(f"/v2/actor-tasks/{other}/webhooks")).data["total"] == 0
+
+
+async def test_starts_and_resurrections_are_events_too(api: Api, receiver: Receiver) -> None:
+    """CREATED, SUCCEEDED, RESURRECTED, SUCCEEDED; a webhook of one Run fires in its second life as well."""
+    events = ["ACTOR.RUN.CREATED", "ACTOR.RUN.RESURRECTED", *_ENDS]
+    webhooks = _adhoc({"eventTypes": events, "requestUrl": receiver.url})
+    run = (await api.send("POST", "/v2/actors/test~echo/runs", {}, webhooks=webhooks, waitForFinish=60)).data
+    await receiver.wait_for(2)
+    await api.send("POST", f"/v2/actor-runs/{run['id']}/resurrect")
+    seen = sorted(payload["eventType"] for payload in await receiver.wait_for(4))
+    assert seen == ["ACTOR.RUN.CREATED", "ACTOR.RUN.RESURRECTED", "ACTOR.RUN.SUCCEEDED", "ACTOR.RUN.SUCCEEDED"]
+
+
+async def test_templates_decide_payload_and_headers(api: Api, receiver: Receiver) -> None:
+    """Fixed headers stay what they are."""
+    webhook = {
+        "eventTypes": _ENDS,
+        "requestUrl": receiver.url,
+        "payloadTemplate": '{"run": {{resource.id}}, "text": "it {{eventType}}"}',
+        "headersTemplate": '{"X-Run": "{{resource.id}}", "Content-Type": "text/plain", "X-Apify-Webhook": "me"}',
+        "shouldInterpolateStrings": True,
+    }
+    run = (await api.send("POST", "/v2/actors/test~echo/runs", {}, webhooks=_adhoc(webhook))).data
+    (payload,) = await receiver.wait_for(1)
+    headers, _ = receiver.received[0]
+    assert payload == {"run": run["id"], "text": "it ACTOR.RUN.SUCCEEDED"}
+    assert (headers["X-Run"], headers["Content-Type"]) == (run["id"], "application/json; charset=utf-8")
+    assert headers["X-Apify-Webhook"] != "me"
+
+
+async def test_what_is_not_a_2xx_is_tried_again(api: Api, receiver: Receiver) -> None:
+    """Until one comes; every try stands in the dispatch; after the 2xx there is none."""
+    receiver.statuses = [500, 302, 404]
+    webhooks = _adhoc({"eventTypes": _ENDS, "requestUrl": receiver.url})
+    await api.send("POST", "/v2/actors/test~echo/runs", {}, webhooks=webhooks)
+    dispatch = await _dispatch(api, _is_over)
+    assert [call["responseStatus"] for call in dispatch["calls"]] == [500, 302, 404, 200]
+    assert dispatch["status"] == "SUCCEEDED"
+    assert len(receiver.received) == 4
+    assert (await api.get(f"/v2/webhook-dispatches/{dispatch['id']}")).data == dispatch
+
+
+async def test_it_gives_up_when_it_is_told_to(api: Api, receiver: Receiver) -> None:
+    """`doNotRetry` tries once; a receiver that is not there is an error like another."""
+    receiver.statuses = [500]
+    once = {"eventTypes": _ENDS, "requestUrl": receiver.url, "doNotRetry": True}
+    gone = {"eventTypes": _ENDS, "requestUrl": "http://127.0.0.1:1/nobody", "doNotRetry": True}
+    await api.send("POST", "/v2/actors/test~echo/runs", {}, webhooks=_adhoc(once, gone))
+    failed = await _dispatch(api, lambda one: _is_over(one) and one["webhook"]["requestUrl"] == receiver.url)
+    lost = await _dispatch(api, lambda one: _is_over(one) and one["webhook"]["requestUrl"] == gone["requestUrl"])
+    assert (failed["status"], len(failed["calls"]), len(receiver.received)) == ("FAILED", 1, 1)
+    assert (lost["status"], "errorMessage" in lost["calls"][0]) == ("FAILED", True)
+
+
+async def test_eleven_retries_are_the_last(tmp_path: Path, receiver: Receiver) -> None:
+    """Then the dispatch has failed."""
+    receiver.statuses = [500] * 50
+    async with _open(tmp_path / "server", webhook_retry_s=0) as api:
+        webhooks = _adhoc({"eventTypes": _ENDS, "requestUrl": receiver.url})
+        await api.send("POST", "/v2/actors/test~echo/runs", {}, webhooks=webhooks)
+        dispatch = await _dispatch(api, _is_over)
+    assert (dispatch["status"], len(dispatch["calls"]), len(receiver.received)) == ("FAILED", 12, 12)
+
+
+async def test_what_is_not_delivered_is_delivered_after_a_restart(tmp_path: Path, receiver: Receiver) -> None:
+    """Tries go on where they stopped; what was delivered is not delivered again."""
+    receiver.statuses = [200, 503]
+    one, two = {"eventTypes": _ENDS, "requestUrl": receiver.url}, {"eventTypes": _ENDS, "requestUrl": receiver.url}
+    async with _open(tmp_path, webhook_retry_s=0.3) as api:
+        await api.send("POST", "/v2/actors/test~echo/runs", {}, webhooks=_adhoc(one, two))
+        await _dispatch(api, lambda one: one["status"] == "ACTIVE" and len(one["calls"]) == 1)
+        await _dispatch(api, _is_over)
+    async with _open(tmp_path) as api:
+        dispatch = await _dispatch(api, lambda one: _is_over(one) and len(one["calls"]) == 2)
+        assert [call["responseStatus"] for call in dispatch["calls"]] == [503, 200]
+        assert [one["status"] for one in (await api.get("/v2/webhook-dispatches")).data["items"]] == ["SUCCEEDED"] * 2
+    assert len(receiver.received) == 3
+
+
+async def test_an_idempotency_key_makes_one_webhook(api: Api, receiver: Receiver) -> None:
+    """A start that is sent twice starts two Runs, but calls for the first only; creating answers with the known one."""
+    webhooks = _adhoc({"eventTypes": _ENDS, "requestUrl": receiver.url, "idempotencyKey": "k"})
+    runs = [
+        (await api.send("POST", "/v2/actors/test~echo/runs", {}, webhooks=webhooks, waitForFinish=60)).data
+        for _ in range(2)
+    ]
+    await _dispatch(api, _is_over)
+    assert [payload["resource"]["id"] for payload in await receiver.wait_for(1)] == [runs[0]["id"]]
+    given = {"eventTypes": _ENDS, "requestUrl": receiver.url, "condition": {}, "idempotencyKey": "other"}
+    first, second = await api.send("POST", "/v2/webhooks", given), await api.send("POST", "/v2/webhooks", given)
+    assert (first.status, second.status, first.data["id"]) == (201, 200, second.data["id"])
+
+
+async def test_a_webhook_is_changed_tested_and_deleted_by_the_official_client(api: Api, receiver: Receiver) -> None:
+    """Everything that `apify-client` offers for webhooks."""
+    client = ApifyClientAsync(api.server.token, api_url=api.server.base_url)
+    actor = await client.actor("test/echo").get()
+    assert actor is not None
+    created = await client.webhooks().create(
+        event_types=["ACTOR.RUN.SUCCEEDED"], request_url=receiver.url, actor_id=actor.id
+    )
+    webhook = client.webhook(created.id)
+    updated = await webhook.update(description="mine", event_types=["ACTOR.RUN.FAILED"])
+    assert (updated.description, updated.event_types) == ("mine", ["ACTOR.RUN.FAILED"])
+    tested = await webhook.test()
+    assert (tested.event_type, tested.webhook_id) == ("TEST", created.id)
+    assert (await receiver.wait_for(1))[0]["eventType"] == "TEST"
+    assert [item.id for item in (await client.webhooks().list()).items] == [created.id]
+    dispatched = (await webhook.dispatches().list()).items
+    assert [one.id for one in dispatched] == [tested.id]
+    assert (await client.webhook_dispatch(tested.id).get()) is not None
+    await webhook.delete()
+    assert await webhook.get() is None
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"eventTypes": ["ACTOR.RUN.EXPLODED"], "requestUrl": "http://a.test"},
+        {"eventTypes": [], "requestUrl": "http://a.test"},
+        {"eventTypes": ["ACTOR.RUN.FAILED"], "requestUrl": "ftp://a.test"},
+        {"eventTypes": ["ACTOR.RUN.FAILED"], "requestUrl": "http://[bad"},
+        {"eventTypes": ["ACTOR.RUN.FAILED"], "requestUrl": "http://a.test", "payloadTemplate": "{"},
+        {"requestUrl": "http://a.test"},
+    ],
+)
+async def test_a_webhook_that_cannot_be_is_refused(api: Api, given: Any) -> None:
+    """400 on creation and on a start, and no Run starts."""
+    assert (await api.send("POST", "/v2/webhooks", {"condition": {}, **given})).status == 400
+    assert (await api.send("POST", "/v2/actors/test~echo/runs", {}, webhooks=_adhoc(given))).status == 400
+    assert api.server.runs_started == 0
+
+
+async def test_webhooks_are_private(tmp_path: Path, receiver: Receiver) -> None:
+    """Nobody sees, changes or sets off another account's webhook, nor hooks into another's Runs."""
+    async with _open(tmp_path / "server", accounts=(AccountSettings(username="bob", token="bob"),)) as api:
+        mine = {"eventTypes": _ENDS, "requestUrl": receiver.url}
+        webhook = (await api.send("POST", "/v2/webhooks", mine)).data["id"]
+        run = (await api.send("POST", "/v2/actors/test~echo/runs", {}, token="bob", waitForFinish=60)).data
+        for method in ("GET", "PUT", "DELETE"):
+            assert (await api.send(method, f"/v2/webhooks/{webhook}", mine, token="bob")).status == 404
+        hooked = {**mine, "condition": {"actorRunId": run["id"]}}
+        assert (await api.send("POST", "/v2/webhooks", hooked)).status == 403
+        assert (await api.get("/v2/webhook-dispatches")).data["total"] == 0
+        assert (await api.send("GET", "/v2/webhooks", token="bob")).data["total"] == 0
+
+
+async def test_a_call_to_this_server_carries_the_accounts_token(api: Api) -> None:
+    """As on the platform: a webhook may start the next task without a token in its URL."""
+    task = await api.create_task(name="second")
+    url = f"{api.server.base_url}/v2/actor-tasks/{task}/runs"
+    webhook = {"eventTypes": _ENDS, "requestUrl": url, "payloadTemplate": '{"after": {{resource.id}}}'}
+    first = (await api.send("POST", "/v2/actors/test~echo/runs", {}, webhooks=_adhoc(webhook))).data
+    dispatch = await _dispatch(api, _is_over)
+    assert dispatch["calls"][0]["responseStatus"] == 201
+    last = (await api.get(f"/v2/actor-tasks/{task}/runs/last", waitForFinish=60)).data
+    items = (await api.get(f"/v2/datasets/{last['defaultDatasetId']}/items")).body
+    assert items == [{"after": first["id"]}]
+    assert last["meta"]["origin"] == "WEBHOOK"

@@ -281,7 +281,9 @@ class GroupCommit:
             else:
                 self._journal.commit_group(group.steps)
         except BaseException as error:
-            group.error = error
+            # Nothing is committed any more: who joins the next group must not wait for ever.
+            group.error = self._group.error = error
+            self._group.done.set()
             raise
         finally:
             group.done.set()

@@ -15,7 +15,7 @@ from blockbuster import BlockBuster
 
 from batchrun.engine.attempt import Postponed, Work
 from batchrun.errors import BatchRefused, BatchrunError, ConnectFailed
-from batchrun.ledger.commit import GroupCommit, Journal, open_commit, open_journal
+from batchrun.ledger.commit import RECORDS, GroupCommit, Journal, open_commit, open_journal
 from batchrun.model import Attempt, AttemptState, Job, JobKey, Mark, Outcome, Problem, Record, RunOptions, RunStatus
 from tests.support.memory_ledger import ListSource, MemoryLedger, make_job, read_to
 from tests.support.scripted_api import (
@@ -459,7 +459,7 @@ class Mortal:
     def _step(self) -> None:
         self._left -= 1
         if self._left == 0:
-            directory = self._journal._file.parent
+            directory = self._journal._sinks[RECORDS].file.parent
             self.remains = directory.with_name(directory.name + "+")
             shutil.copytree(directory, self.remains)
             raise Killed

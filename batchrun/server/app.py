@@ -19,6 +19,7 @@ from aiohttp import web
 from batchrun.errors import OutputError
 from batchrun.server.account_book import read_accounts
 from batchrun.server.accounts import Accounts
+from batchrun.server.actor_builds import ActorBuilds
 from batchrun.server.auth import Tokens
 from batchrun.server.catalog import Catalog, load_catalog
 from batchrun.server.database import Database, open_database
@@ -102,6 +103,7 @@ async def open_server(settings: ServerSettings) -> AsyncIterator[Server]:
                 base_url = _base_url(settings.host, listener)
                 platform = await _compose(settings, database, catalog, accounts, demo, children, base_url)
                 await end_orphans(database)
+                await platform.builds.take_in_all()
                 await platform.settling.load()
                 await platform.webhooks.load()
                 async with _listen(platform, listener, children), _alive(platform, children):
@@ -141,6 +143,7 @@ async def _compose(
         created_ms=accounts.first.created_ms,
         database=database,
         catalog=catalog,
+        builds=ActorBuilds(settings, database, catalog, accounts),
         tasks=TaskBook(database, catalog, await database.read(tasks.load)),
         runs=runs,
         tokens=tokens,
@@ -160,6 +163,7 @@ async def _alive(platform: Platform, children: anyio.abc.TaskGroup) -> AsyncIter
     children.start_soon(note_time, database, runs)
     children.start_soon(platform.settling.run, runs.show_settled)
     children.start_soon(runs.delivery.run)
+    children.start_soon(platform.builds.watch)
     try:
         yield
     finally:

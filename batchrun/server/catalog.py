@@ -40,13 +40,16 @@ class LocalCommand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Actor:
-    """One Actor, with the one build it has here."""
+    """One Actor, as its files are now."""
 
     username: str
     name: str
     title: str
     description: str = ""
     version: str = "0.0"
+    #: The number of its build within the version; when that was first seen, in wall milliseconds.
+    build_no: int = 1
+    built_ms: int = 0
     build_tag: str = "latest"
     input_schema: InputSchema | None = None
     #: None leaves it to the server's settings.
@@ -70,13 +73,13 @@ class Actor:
 
     @property
     def build_id(self) -> str:
-        """The id of the Actor's one build."""
-        return derived_id(f"build {self.full_name} {self.version}")
+        """The id of the build that the Actor's files are now."""
+        return derived_id(f"build {self.full_name} {self.build_number}")
 
     @property
     def build_number(self) -> str:
-        """The number of the Actor's one build."""
-        return f"{self.version}.1"
+        """The number of that build."""
+        return f"{self.version}.{self.build_no}"
 
     def check_build(self, build: str) -> None:
         """Refuse a build tag or number that is not this Actor's.
@@ -102,8 +105,17 @@ class Catalog:
         username, _, name = address.replace("~", "/").partition("/")
         return self._by_name.get(f"{username or own_username}/{name}".lower())
 
+    def put(self, actor: Actor) -> None:
+        """Offer an Actor, in place of the one of its name."""
+        self._by_id[actor.id] = self._by_name[actor.full_name.lower()] = actor
+
+    def remove(self, actor_id: str) -> None:
+        """Offer an Actor no longer."""
+        if (actor := self._by_id.pop(actor_id, None)) is not None:
+            self._by_name.pop(actor.full_name.lower(), None)
+
     def __iter__(self) -> Iterator[Actor]:
-        return iter(self._by_id.values())
+        return iter(tuple(self._by_id.values()))
 
 
 def load_catalog(settings: ServerSettings) -> Catalog:
@@ -112,8 +124,12 @@ def load_catalog(settings: ServerSettings) -> Catalog:
     Raises:
         ConfigError: a directory is no Actor, or its definition cannot be used.
     """
-    bundled = [_read_actor(_BUNDLED_DIR / folder, username) for folder, username in _BUNDLED.items()]
-    own = [_read_actor(folder, settings.username) for path in settings.actors for folder in _actor_folders(path)]
+    bundled = [read_actor(_BUNDLED_DIR / folder, username) for folder, username in _BUNDLED.items()]
+    for path in settings.actors:
+        if not actor_folders(path):
+            raise ConfigError(f"{path} neither is an Actor nor holds any (a directory with .actor/actor.json)")
+    folders = [folder for path in settings.actors for folder in actor_folders(path)]
+    own = [read_actor(folder, settings.username) for folder in folders]
     inline = [_inline_actor(name, coroutine) for name, coroutine in settings.inline_actors.items()]
     return Catalog([*bundled, *own, *inline])
 
@@ -125,20 +141,23 @@ def _inline_actor(full_name: str, coroutine: InlineActor) -> Actor:
     return Actor(username=username, name=name, title=name, default_memory_mb=_INLINE_MEMORY_MB, runner=coroutine)
 
 
-def _actor_folders(path: Path) -> list[Path]:
+def actor_folders(path: Path) -> list[Path]:
+    """Return the Actors' directories: this one, or those right below it."""
     if _is_actor(path):
         return [path]
-    found = sorted(folder for folder in path.iterdir() if _is_actor(folder)) if path.is_dir() else []
-    if not found:
-        raise ConfigError(f"{path} neither is an Actor nor holds any (a directory with .actor/actor.json)")
-    return found
+    return sorted(folder for folder in path.iterdir() if _is_actor(folder)) if path.is_dir() else []
 
 
 def _is_actor(folder: Path) -> bool:
     return (folder / ".actor" / "actor.json").is_file()
 
 
-def _read_actor(folder: Path, username: str) -> Actor:
+def read_actor(folder: Path, username: str) -> Actor:
+    """Read one Actor's directory.
+
+    Raises:
+        ConfigError: its definition cannot be used; names the file and the reason.
+    """
     file = folder / ".actor" / "actor.json"
     try:
         definition = _read_json(file)
@@ -198,6 +217,8 @@ def _memory(definition: JsonObject, key: str, default: int | None) -> int | None
 
 def _variables(definition: JsonObject) -> dict[str, str]:
     given = definition.get("environmentVariables") or {}
+    if not isinstance(given, dict):
+        raise ValueError('"environmentVariables" must be an object')
     return {str(name): str(value) for name, value in given.items()}
 
 
@@ -229,7 +250,8 @@ def _find_command(folder: Path, definition: JsonObject) -> tuple[str, ...]:
     if isinstance(command, list) and command:
         return tuple(str(part) for part in command)
     package = folder / "package.json"
-    if package.is_file() and (script := (_read_json(package).get("scripts") or {}).get("start")):
+    scripts = _read_json(package).get("scripts") if package.is_file() else None
+    if isinstance(scripts, dict) and (script := scripts.get("start")):
         return ("/bin/sh", "-c", f'PATH="$PWD/node_modules/.bin:$PATH"; {script}')
     packages = sorted(main.parent for main in folder.glob("*/__main__.py"))
     if packages:

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from batchrun.server.api import (
     actors,
+    builds,
     datasets,
     demo_site,
     events,
@@ -34,7 +35,8 @@ from batchrun.server.route_table import RouteTable
 _log = structlog.get_logger()
 
 _MODULES = (
-    actors, datasets, demo_site, events, key_value_stores, logs, request_queues, runs, tasks, usage, users, webhooks,
+    actors, builds, datasets, demo_site, events, key_value_stores, logs, request_queues, runs, tasks, usage, users,
+    webhooks,
 )  # fmt: skip
 
 _CORS = {

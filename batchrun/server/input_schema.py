@@ -26,17 +26,17 @@ class InputSchema:
             Fault: 400 `invalid-input-schema` when it cannot be understood.
         """
         self.schema = schema
-        fields: dict[str, JsonObject] = schema.get("properties") or {}
+        try:
+            fields = _fields(schema)
+            self._validator = jsonschema_rs.Draft7Validator(_translate(schema))
+        except (jsonschema_rs.ValidationError, ValueError, TypeError, AttributeError) as error:
+            raise Fault(400, "invalid-input-schema", f"Input schema is not valid: {error}") from error
         self._defaults = {name: field["default"] for name, field in fields.items() if "default" in field}
         self._prefills = {
             name: field.get("prefill", field.get("default"))
             for name, field in fields.items()
             if "prefill" in field or (field.get("editor") == "hidden" and "default" in field)
         }
-        try:
-            self._validator = jsonschema_rs.Draft7Validator(_translate(schema))
-        except (jsonschema_rs.ValidationError, ValueError, TypeError, AttributeError) as error:
-            raise Fault(400, "invalid-input-schema", f"Input schema is not valid: {error}") from error
 
     def filled(self, given: JsonObject) -> JsonObject:
         """Return the input with the defaults of what it lacks, top level only."""
@@ -56,8 +56,15 @@ class InputSchema:
             raise input_invalid(_sentence(error))
 
 
+def _fields(schema: JsonObject) -> dict[str, JsonObject]:
+    fields = schema.get("properties", {})
+    if not isinstance(fields, dict) or not all(isinstance(field, dict) for field in fields.values()):
+        raise ValueError('"properties" must be an object of objects')
+    return fields
+
+
 def _translate(schema: JsonObject) -> JsonObject:
-    fields = schema.get("properties") or {}
+    fields = _fields(schema)
     return {
         "type": "object",
         "properties": {name: _translate_field(field) for name, field in fields.items()},

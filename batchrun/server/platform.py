@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from batchrun.server.accounts import Accounts
+from batchrun.server.actor_builds import ActorBuilds
 from batchrun.server.auth import Tokens
 from batchrun.server.catalog import Catalog
 from batchrun.server.database import Database
@@ -29,6 +30,7 @@ class Platform:
     created_ms: int
     database: Database
     catalog: Catalog
+    builds: ActorBuilds
     tasks: TaskBook
     runs: Runs
     tokens: Tokens

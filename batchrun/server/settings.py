@@ -70,6 +70,8 @@ class ServerSettings:
     token: str | None = field(default=None, repr=False)
     #: Directories which are an Actor (hold `.actor/actor.json`) or hold such directories.
     actors: tuple[Path, ...] = ()
+    #: How often these directories are looked at for changes.
+    reload_every_s: float = 1
     #: Full name ("user/name") -> coroutine Actor.
     inline_actors: Mapping[str, InlineActor] = field(default_factory=dict)
     #: The account's name; Actors from directories belong to it.

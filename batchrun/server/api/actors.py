@@ -2,18 +2,17 @@
 
 from typing import Any
 
-import orjson
 from aiohttp import web
 
 from batchrun.model import JsonObject
 from batchrun.server.api.addresses import actor_of
+from batchrun.server.api.builds import version_of
 from batchrun.server.api.items import items_answer
 from batchrun.server.api.run_lists import runs_answer
 from batchrun.server.api.runs import run_answer
 from batchrun.server.api.starting import finish_sync, output_answer, start_actor, wait_s_of
 from batchrun.server.call import Call, data_answer, page_answer
 from batchrun.server.catalog import Actor
-from batchrun.server.faults import thing_missing
 from batchrun.server.ids import iso
 from batchrun.server.rate_limits import PER_START
 from batchrun.server.route_table import RouteTable
@@ -21,18 +20,16 @@ from batchrun.server.tables.runs import RunFilter
 
 
 def add_routes(table: RouteTable) -> None:
-    """Serve Actors and their builds."""
+    """Serve Actors."""
     for collection in ("/v2/actors", "/v2/acts"):
         table.add("GET", collection, list_actors)
         one = f"{collection}/{{actor}}"
         table.add("GET", one, get_actor, needs_token=False)
-        table.add("GET", f"{one}/builds/default", get_default_build, needs_token=False)
         table.add("POST", f"{one}/validate-input", validate_input)
         table.add("GET", f"{one}/runs", list_runs)
         table.add("POST", f"{one}/runs", start_run, per_s=PER_START)
         table.add("GET POST", f"{one}/run-sync", run_sync, per_s=PER_START)
         table.add("GET POST", f"{one}/run-sync-get-dataset-items", run_sync_items, per_s=PER_START)
-    table.add("GET", "/v2/actor-builds/{log}", get_build, needs_token=False)
 
 
 def _short(call: Call, actor: Actor) -> JsonObject:
@@ -40,7 +37,7 @@ def _short(call: Call, actor: Actor) -> JsonObject:
     return {
         "id": actor.id,
         "createdAt": at,
-        "modifiedAt": at,
+        "modifiedAt": iso(actor.built_ms),
         "name": actor.name,
         "username": actor.username,
         "title": actor.title,
@@ -48,13 +45,13 @@ def _short(call: Call, actor: Actor) -> JsonObject:
 
 
 def _doc(call: Call, actor: Actor) -> JsonObject:
-    build = {"buildId": actor.build_id, "buildNumber": actor.build_number, "finishedAt": iso(call.platform.created_ms)}
+    build = {"buildId": actor.build_id, "buildNumber": actor.build_number, "finishedAt": iso(actor.built_ms)}
     return _short(call, actor) | {
         "userId": call.platform.accounts.owner_id_of(actor.username),
         "description": actor.description,
         "isPublic": call.platform.accounts.named(actor.username) is None,
-        "stats": {"totalBuilds": 1, "totalRuns": 0},
-        "versions": [{"versionNumber": actor.version, "sourceType": "SOURCE_FILES", "buildTag": actor.build_tag}],
+        "stats": {"totalBuilds": actor.build_no, "totalRuns": 0},
+        "versions": [version_of(actor)],
         "defaultRunOptions": {
             "build": actor.build_tag,
             "timeoutSecs": call.platform.settings.default_timeout_s,
@@ -62,26 +59,6 @@ def _doc(call: Call, actor: Actor) -> JsonObject:
         },
         "taggedBuilds": {actor.build_tag: build},
         "pricingInfos": [],
-    }
-
-
-def _build_doc(call: Call, actor: Actor) -> JsonObject:
-    at = iso(call.platform.created_ms)
-    schema = actor.input_schema.schema if actor.input_schema else None
-    definition: JsonObject = {"actorSpecification": 1, "name": actor.name, "version": actor.version}
-    if schema is not None:
-        definition["input"] = schema
-    return {
-        "id": actor.build_id,
-        "actId": actor.id,
-        "userId": call.platform.accounts.owner_id_of(actor.username),
-        "startedAt": at,
-        "finishedAt": at,
-        "status": "SUCCEEDED",
-        "meta": {"origin": "API"},
-        "buildNumber": actor.build_number,
-        "inputSchema": orjson.dumps(schema).decode() if schema is not None else None,
-        "actorDefinition": definition,
     }
 
 
@@ -98,19 +75,6 @@ async def list_actors(call: Call) -> web.Response:
 async def get_actor(call: Call) -> web.Response:
     """Show an Actor."""
     return data_answer(_doc(call, actor_of(call)))
-
-
-async def get_default_build(call: Call) -> web.Response:
-    """Show the one build of an Actor."""
-    return data_answer(_build_doc(call, actor_of(call)))
-
-
-async def get_build(call: Call) -> web.Response:
-    """Show a build by its id."""
-    for actor in call.platform.catalog:
-        if actor.build_id == call.path["log"]:
-            return data_answer(_build_doc(call, actor))
-    raise thing_missing("Build")
 
 
 async def validate_input(call: Call) -> web.Response:

@@ -6,10 +6,11 @@ import anyio
 from aiohttp import web
 
 from batchrun.server.api.addresses import RUN_PREFIXES, run_id_of
+from batchrun.server.api.builds import read_build
 from batchrun.server.auth import not_permitted
 from batchrun.server.call import Call, raw_answer
 from batchrun.server.route_table import RouteTable
-from batchrun.server.tables import runs
+from batchrun.server.tables import builds, runs
 
 _TEXT = "text/plain; charset=utf-8"
 _CHUNKS_AT_ONCE = 200
@@ -28,8 +29,10 @@ def add_routes(table: RouteTable) -> None:
 async def get_log(call: Call) -> web.StreamResponse:
     """Answer with a log; `stream=1` goes on until the Run ends, `download=1` suggests a file name."""
     address = call.path.get("log")
-    if address is not None and any(actor.build_id == address for actor in call.platform.catalog):
-        return raw_answer(b"", content_type=_TEXT)
+    if address is not None and await call.platform.database.read(builds.read, address) is not None:
+        build = await read_build(call, address)
+        line = f"{build['startedAt']} ACTOR: Took in the Actor's directory as build {build['buildNumber']}.\n"
+        return raw_answer(line.encode(), content_type=_TEXT)
     run_id = address or await run_id_of(call)
     doc = await call.platform.runs.read(run_id)
     if doc["generalAccess"] == "RESTRICTED" and not call.is_by(doc["userId"]):

@@ -1,0 +1,101 @@
+"""Endpoints of the builds and versions of Actors: each state of an Actor's directory is a build."""
+
+from aiohttp import web
+
+from batchrun.model import JsonObject
+from batchrun.server.api.addresses import actor_of
+from batchrun.server.call import Call, data_answer, page_answer
+from batchrun.server.catalog import Actor
+from batchrun.server.faults import thing_missing
+from batchrun.server.route_table import RouteTable
+from batchrun.server.tables import builds
+
+_SHORT = ("id", "actId", "userId", "status", "startedAt", "finishedAt", "usageTotalUsd", "buildNumber", "meta")
+
+
+def add_routes(table: RouteTable) -> None:
+    """Serve builds and versions."""
+    for collection in ("/v2/actors", "/v2/acts"):
+        one = f"{collection}/{{actor}}"
+        table.add("GET", f"{one}/builds", list_builds)
+        table.add("GET", f"{one}/builds/default", get_default_build, needs_token=False)
+        table.add("GET", f"{one}/versions", list_versions)
+        table.add("GET", f"{one}/versions/{{version}}", get_version)
+    table.add("GET", "/v2/actor-builds", list_own_builds)
+    table.add("GET", "/v2/actor-builds/{log}", get_build, needs_token=False)
+
+
+async def list_builds(call: Call) -> web.Response:
+    """List an Actor's builds."""
+    return await _page(call, [actor_of(call).id])
+
+
+async def list_own_builds(call: Call) -> web.Response:
+    """List the builds of the account's Actors."""
+    username = call.user.username.lower()
+    return await _page(call, [actor.id for actor in call.platform.catalog if actor.username.lower() == username])
+
+
+async def _page(call: Call, act_ids: list[str]) -> web.Response:
+    offset, limit, is_descending = call.query.page()
+    docs = await call.platform.database.read(builds.of_actors, act_ids)
+    if is_descending:
+        docs.reverse()
+    items = [{name: doc[name] for name in _SHORT} for doc in docs[offset : offset + limit]]
+    return page_answer(items, len(docs), offset, limit, is_descending=is_descending)
+
+
+async def get_default_build(call: Call) -> web.Response:
+    """Show the build that an Actor's Runs use."""
+    return data_answer(await _read(call, actor_of(call).build_id))
+
+
+async def get_build(call: Call) -> web.Response:
+    """Show a build by its id."""
+    return data_answer(await read_build(call, call.path["log"]))
+
+
+async def read_build(call: Call, build_id: str) -> JsonObject:
+    """Return a build that the caller may see.
+
+    Raises:
+        Fault: 404.
+    """
+    doc = await _read(call, build_id)
+    # Unlike other ids, those of builds follow from names: they are no credential.
+    owner = call.platform.accounts.get(doc["userId"])
+    if owner is not None and owner is not call.account:
+        raise thing_missing("Build")
+    return doc
+
+
+async def _read(call: Call, build_id: str) -> JsonObject:
+    doc = await call.platform.database.read(builds.read, build_id)
+    if doc is None:
+        raise thing_missing("Build")
+    return doc
+
+
+async def list_versions(call: Call) -> web.Response:
+    """List an Actor's versions: the one that its directory is."""
+    return data_answer({"total": 1, "items": [version_of(actor_of(call))]})
+
+
+async def get_version(call: Call) -> web.Response:
+    """Show an Actor's version."""
+    actor = actor_of(call)
+    if call.path["version"] != actor.version:
+        raise thing_missing("Actor version")
+    return data_answer(version_of(actor))
+
+
+def version_of(actor: Actor) -> JsonObject:
+    """Return the version that an Actor's directory is; its source stays where it is."""
+    return {
+        "versionNumber": actor.version,
+        "sourceType": "SOURCE_FILES",
+        "sourceFiles": [],
+        "envVars": [],
+        "buildTag": actor.build_tag,
+        "applyEnvVarsToBuild": False,
+    }

@@ -79,8 +79,6 @@ class ApifyClient:
         #: Requests sent so far.
         self.requests = 0
 
-    # -- starting: sent once, never again ------------------------------------------------------------
-
     async def start_run(self, task_id: TaskId, body: bytes, options: RunOptions, mark: Mark) -> Run:
         """Start a Run of the task. One POST, whatever happens.
 
@@ -130,8 +128,6 @@ class ApifyClient:
             silence_s=SYNC_TIMEOUT_S,
         )
         return answer.headers.get("Content-Type", "application/octet-stream"), answer.body
-
-    # -- reading: repeated until an answer comes -----------------------------------------------------
 
     async def get_run(self, run_id: RunId, *, wait_for_finish_s: int = 0) -> Run:
         """Read a Run; with `wait_for_finish_s` (at most 60) the server answers when it ends, or then."""
@@ -192,8 +188,6 @@ class ApifyClient:
         except ApiError:
             limits = {}  # a token may be allowed to run tasks and not to read limits
         return wire.parse_account(user, limits)
-
-    # -- one request ----------------------------------------------------------------------------------
 
     async def _read(
         self,

@@ -32,7 +32,7 @@ from batchrun.errors import (
     Unauthorized,
 )
 from batchrun.kill_points import reach
-from batchrun.ledger.ledger import OpenJob
+from batchrun.ledger.rows import OpenJob
 from batchrun.model import (
     Attempt,
     AttemptState,

@@ -108,8 +108,6 @@ class Scheduler:
         """Whether it was told to start nothing more."""
         return self._is_stopping
 
-    # -- children ---------------------------------------------------------------------------------------
-
     def _add_child(self) -> None:
         """Add a child when none is idle; half of them may collect and settle while the others hold the slots."""
         if self._children is not None and not self._idle and self._child_count < 2 * self._slots.limit:
@@ -158,8 +156,6 @@ class Scheduler:
         _log.info("job_settled", job_key=record.key, line=record.line, outcome=record.outcome)
         await self._on_record(record)
 
-    # -- the next job -------------------------------------------------------------------------------------
-
     async def _next_work(self) -> Work | None:
         """Return the job to go on with: one that is due again, or else the next of the file; None at the end."""
         async with self._taking:
@@ -185,8 +181,6 @@ class Scheduler:
         if len(self._ready) <= self._low_water and not self._is_read:
             self._wake()
         return work
-
-    # -- the child that reads -----------------------------------------------------------------------------
 
     async def _read(self) -> None:
         """Read on whenever few jobs are ready, so that the next ones are admitted while these are started."""

@@ -121,8 +121,6 @@ class StartGate:
         self._changed.set()
         self._changed = anyio.Event()
 
-    # -- what turns tell ------------------------------------------------------------------------------
-
     def took_a_start(self, *, is_probe: bool) -> None:
         """Note that the platform took a start."""
         self._closings = 0

@@ -18,7 +18,8 @@ from batchrun.children import open_children
 from batchrun.errors import OutputError
 from batchrun.files.sink import Sink
 from batchrun.kill_points import reach
-from batchrun.ledger.ledger import FILE_NAME, Known, Ledger, OpenJob, Settlement, open_ledger
+from batchrun.ledger.ledger import FILE_NAME, Ledger, open_ledger
+from batchrun.ledger.rows import Known, OpenJob, Settlement
 from batchrun.model import Attempt, BadLine, Job, JobId, JobKey, Mark, Outcome, Problem, Record, Run, RunId
 
 RECORDS = "records.jsonl"
@@ -195,8 +196,6 @@ class GroupCommit:
         self._arrived = anyio.Event()
         self._is_closing = False
 
-    # -- steps that are waited for --------------------------------------------------------------------
-
     async def admit(self, entries: Sequence[Job | BadLine], read_to: ReadTo) -> Admission:
         """Admit what is new among lines of the job file."""
         admission: Admission = await self._durably(self._journal.admit, entries, read_to)
@@ -224,8 +223,6 @@ class GroupCommit:
         run_ids: set[RunId] = await self._durably(self._journal.ledger.run_ids_since, since)
         return run_ids
 
-    # -- steps that nobody has to wait for --------------------------------------------------------------
-
     def withdraw(self, job_id: JobId, attempt_no: int) -> None:
         """Take back an intent whose request certainly started nothing."""
         self._add(self._journal.ledger.withdraw, job_id, attempt_no)
@@ -245,8 +242,6 @@ class GroupCommit:
     def postpone(self, job_id: JobId, wait_s: float) -> None:
         """Note that a job is not to be tried again for a while."""
         self._add(self._journal.ledger.postpone, job_id, wait_s)
-
-    # -- the child that commits -------------------------------------------------------------------------
 
     def _add(self, do: Callable[..., Any], *arguments: Any) -> _Step:
         step = _Step(do, arguments)

@@ -4,18 +4,17 @@ The writer calls them inside `transaction()`; readers (`open_for_reading`) look 
 time is stamped here and nowhere else. It knows nothing of files, HTTP or the event loop.
 """
 
-import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from batchrun.errors import LedgerError
+from batchrun.ledger.connection import Connection, apply_schema_steps, open_connection
+from batchrun.ledger.rows import Known, OpenJob, SettledJob, Settlement, Totals
 from batchrun.model import (
     Attempt,
     AttemptState,
@@ -32,78 +31,12 @@ from batchrun.model import (
 )
 
 FILE_NAME = "ledger.sqlite3"
-#: Each is applied once, in one transaction with the note that it was; the last one's number is the version.
-SCHEMA_STEPS = ("ledger.sql",)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenJob:
-    """A job that is admitted and not settled."""
-
-    id: JobId
-    key: JobKey
-    digest: bytes
-    place: Place
-    round: int
-    admitted_at: datetime
-    #: Not to be tried again before this time.
-    due_at: datetime | None
-    #: In order; at most the last one is not ended.
-    attempts: tuple[Attempt, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settlement:
-    """What the ledger notes of a job's record."""
-
-    outcome: Outcome
-    error_type: str | None = None
-    error_message: str | None = None
-    items_count: int | None = None
-    cost_usd: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SettledJob:
-    """A settled job or bad line, as far as the ledger knows it."""
-
-    id: JobId
-    key: JobKey | None
-    place: Place
-    digest: bytes
-    group: str | None
-    round: int
-    admitted_at: datetime
-    settlement: Settlement
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
-    """A job with this key stands in the ledger already."""
-
-    is_same_line: bool
-    is_same_content: bool
-    #: The line that claimed the key.
-    line: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Totals:
-    """Sums over all jobs of a batch."""
-
-    items: int
-    empty_successes: int
-    cost_usd: float
-    unknown_costs: int
-    open_jobs: int
-    #: Attempts that are not ended: their Runs live, or may.
-    live_runs: int
 
 
 class Ledger:
     """One batch's ledger; open it with `open_ledger` or `open_for_reading`."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._db = connection
         row = self._db.execute("SELECT coalesce(max(id), 0) FROM job").fetchone()
         self._last_job_id: int = row[0]
@@ -123,8 +56,6 @@ class Ledger:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
-
-    # -- the batch ------------------------------------------------------------------------------------
 
     def fact(self, name: str) -> Any:
         """Return a fact about the batch, or None."""
@@ -148,8 +79,6 @@ class Ledger:
             "INSERT INTO output VALUES (?, ?) ON CONFLICT DO UPDATE SET length = excluded.length",
             lengths.items(),
         )
-
-    # -- jobs -----------------------------------------------------------------------------------------
 
     def admit(self, job: Job) -> "OpenJob | Known":
         """Note a job that is to be carried out, unless its key stands in the ledger already."""
@@ -215,8 +144,6 @@ class Ledger:
         if changed != 1:
             raise LedgerError(f"job {job_id} is settled already: this is a bug, please report it")
 
-    # -- attempts -------------------------------------------------------------------------------------
-
     def intend(self, job_id: JobId, attempt_no: int, mark: Mark, platform_time: datetime | None) -> Attempt:
         """Note an attempt before its start request is sent."""
         self._db.execute(
@@ -266,8 +193,6 @@ class Ledger:
             "UPDATE attempt SET items_offset = ?, items_count = ? WHERE job_id = ? AND attempt_no = ?",
             (items_offset, items_count, job_id, attempt_no),
         )
-
-    # -- reading --------------------------------------------------------------------------------------
 
     def open_jobs(self) -> list[OpenJob]:
         """Return the jobs that are admitted and not settled, in order of admission."""
@@ -402,32 +327,6 @@ def _time(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-#: Errors of SQLite that say something of us and nothing of the file.
-_BUGS = (sqlite3.IntegrityError, sqlite3.ProgrammingError)
-
-
-class _Connection(sqlite3.Connection):
-    """A connection whose errors say which file, and what to do."""
-
-    file = Path()
-
-    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
-        try:
-            return super().execute(sql, parameters)
-        except _BUGS:
-            raise
-        except sqlite3.Error as error:
-            raise explain(error, self.file) from error
-
-    def executemany(self, sql: str, parameters: Any, /) -> sqlite3.Cursor:
-        try:
-            return super().executemany(sql, parameters)
-        except _BUGS:
-            raise
-        except sqlite3.Error as error:
-            raise explain(error, self.file) from error
-
-
 @contextmanager
 def open_ledger(directory: Path) -> Iterator[Ledger]:
     """Open a batch's ledger for writing; made if it is missing. One process at a time (see `lock`).
@@ -436,11 +335,11 @@ def open_ledger(directory: Path) -> Iterator[Ledger]:
         LedgerError: it cannot be opened, is damaged, or was written by a newer batchrun.
     """
     file = directory / FILE_NAME
-    with _connection(file, f"file:{_escaped(file)}?mode=rwc") as connection:
+    with open_connection(file, mode="rwc") as connection:
         # A record must not outlive its note: every commit reaches the disk before it counts.
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        _apply_schema_steps(connection, file)
+        apply_schema_steps(connection, file)
         yield Ledger(connection)
 
 
@@ -454,7 +353,7 @@ def open_for_reading(directory: Path) -> Iterator[Ledger]:
     file = directory / FILE_NAME
     if not file.exists():
         raise LedgerError(f"{directory}: holds no ledger; is it the output directory of a batch?")
-    with _connection(file, f"file:{_escaped(file)}?mode=ro") as connection:
+    with open_connection(file, mode="ro") as connection:
         yield Ledger(connection)
 
 
@@ -464,44 +363,3 @@ def is_begun(directory: Path) -> bool:
         return False
     with open_for_reading(directory) as ledger:
         return not ledger.is_empty
-
-
-@contextmanager
-def _connection(file: Path, uri: str) -> Iterator[_Connection]:
-    try:
-        # Used from one worker thread after another, never from two at once.
-        connection = sqlite3.connect(
-            uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10, factory=_Connection
-        )
-    except sqlite3.Error as error:
-        raise explain(error, file) from error
-    connection.file = file
-    try:
-        yield connection
-    finally:
-        connection.close()
-
-
-def explain(error: sqlite3.Error, file: Path) -> LedgerError:
-    """Say what a failed statement means: nothing of it was committed, and what to do."""
-    if not isinstance(error, sqlite3.OperationalError) or "no such table" in str(error):
-        advice = "The ledger is damaged; nothing was changed. Restore it from a copy, or start anew with another --out"
-    else:
-        advice = "Nothing is lost: run the same command again when that is mended"
-    return LedgerError(f"{file}: {error}. {advice}")
-
-
-def _escaped(file: Path) -> str:
-    return str(file.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-
-
-def _apply_schema_steps(connection: _Connection, file: Path) -> None:
-    done: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    if done > len(SCHEMA_STEPS):
-        raise LedgerError(f"{file}: was written by a newer batchrun; use that one")
-    for number, name in enumerate(SCHEMA_STEPS[done:], done + 1):
-        step = resources.files("batchrun.ledger").joinpath(name).read_text("utf-8")
-        try:
-            connection.executescript(f"BEGIN;\n{step}\nPRAGMA user_version = {number};\nCOMMIT;")
-        except sqlite3.Error as error:
-            raise explain(error, file) from error

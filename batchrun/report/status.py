@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from batchrun.ledger.ledger import OpenJob, open_for_reading
+from batchrun.ledger.ledger import open_for_reading
 from batchrun.ledger.lock import holder
+from batchrun.ledger.rows import OpenJob
 from batchrun.model import AttemptState, Ending, JobId, JobKey, Mark, Summary
 from batchrun.report.summary import read_summary
 

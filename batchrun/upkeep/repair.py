@@ -22,7 +22,8 @@ from batchrun.files import JobFile, open_job_file
 from batchrun.files.sink import Replacement
 from batchrun.job_source import job_format
 from batchrun.ledger.commit import ITEMS, RECORDS, REPAIRING
-from batchrun.ledger.ledger import Ledger, SettledJob, open_ledger
+from batchrun.ledger.ledger import Ledger, open_ledger
+from batchrun.ledger.rows import SettledJob
 from batchrun.model import Attempt, Items, Job, JobId, JobKey, Problem, Record, Run
 from batchrun.upkeep.opening import Upkeep, open_upkeep
 
@@ -64,8 +65,6 @@ class _Repair:
         self._ledger = ledger
         self._plan = output_plan(upkeep.config.output)
         self.done = Repaired()
-
-    # -- records --------------------------------------------------------------------------------------
 
     async def records(self) -> None:
         """Keep the good lines and write those of the other settled jobs again."""
@@ -148,8 +147,6 @@ class _Repair:
             self.done.without_run += 1
             return None
 
-    # -- items ----------------------------------------------------------------------------------------
-
     async def items(self) -> None:
         """Write the item file again when it is shorter than the ledger says: whole Runs, each once."""
         file = self._directory / ITEMS
@@ -192,8 +189,6 @@ class _Repair:
             if _run_of(line) in whole:
                 replacement.write(line)
         return incomplete
-
-    # -- both -----------------------------------------------------------------------------------------
 
     def _put_in_place(self, name: str, replacement: Replacement) -> None:
         with self._ledger.transaction():

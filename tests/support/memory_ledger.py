@@ -10,7 +10,7 @@ import anyio
 
 from batchrun.engine.ports import Chunk
 from batchrun.ledger.commit import Admission, ReadTo
-from batchrun.ledger.ledger import OpenJob
+from batchrun.ledger.rows import OpenJob
 from batchrun.model import (
     Attempt,
     AttemptState,
@@ -83,8 +83,6 @@ class MemoryLedger:
         self.attempts: dict[tuple[JobId, int], Attempt] = {}
         self.settled: dict[JobId, Record] = {}
         self.item_lines: list[bytes] = []
-
-    # -- Ledger -----------------------------------------------------------------------------------------
 
     async def admit(self, entries: Sequence[Job | BadLine], read_to: ReadTo) -> Admission:
         """Admit what is new."""
@@ -161,8 +159,6 @@ class MemoryLedger:
         await self._sync()
         bound = [each for each in self.attempts.values() if each.run_id is not None and each.started_at is not None]
         return {each.run_id for each in bound if each.run_id and each.started_at and each.started_at >= since}
-
-    # -- inside -------------------------------------------------------------------------------------------
 
     def _open(self, job: Job) -> OpenJob:
         return OpenJob(

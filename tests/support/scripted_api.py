@@ -151,8 +151,6 @@ class ScriptedApi:
         self._ends: list[float] = []
         self._began = datetime.now(UTC)
 
-    # -- what a test asks ---------------------------------------------------------------------------------
-
     @property
     def run_ids(self) -> list[RunId]:
         """Every Run that was ever started, oldest first."""
@@ -199,8 +197,6 @@ class ScriptedApi:
             user_agent=stored.user_agent if self.echoes and not is_short else None,
             fields=fields,
         )
-
-    # -- RunClient ------------------------------------------------------------------------------------------
 
     async def start_run(self, task_id: TaskId, body: bytes, options: RunOptions, mark: Mark) -> Run:
         """Take one start request and do with it what its plan says."""
@@ -273,8 +269,6 @@ class ScriptedApi:
         await anyio.lowlevel.checkpoint()
         self._fail_if_told("get_value")
         return self._runs[RunId(store_id.removeprefix("store-"))].plan.output
-
-    # -- inside ---------------------------------------------------------------------------------------------
 
     def _create(self, plan: Plan, user_agent: str, began_at: float, task_id: str) -> _Stored:
         run_id = RunId(f"run-{len(self.begun_at) + len(self.refused_at) + 1}")

@@ -65,9 +65,6 @@ def intended(attempt_no: int = 1, **changes: Any) -> Attempt:
     return replace(attempt, **changes)
 
 
-# -- the straight path -----------------------------------------------------------------------------------------
-
-
 async def test_every_note_comes_before_the_effect_that_it_announces() -> None:
     """Intend, POST, bind, end, settle: one of each and in this order."""
     api = ScriptedApi(Plan(run_s=3))
@@ -142,9 +139,6 @@ async def test_the_slot_is_free_before_the_output_is_collected() -> None:
     with anyio.move_on_after(15):
         await engine.run()
     assert [post.at for post in api.posts] == [0.0, 10.0]
-
-
-# -- refusals that start nothing ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -237,9 +231,6 @@ async def test_an_unknown_build_of_the_batch_stops_the_batch() -> None:
         await engine.run()
 
 
-# -- lost answers --------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "error",
     [lost_answer(), api_error(408), api_error(500), api_error(502), api_error(503, "x")],
@@ -304,9 +295,6 @@ async def test_a_start_without_effect_makes_no_cost_unknown() -> None:
     assert record.cost_usd == 0.2
 
 
-# -- retries -------------------------------------------------------------------------------------------------------
-
-
 async def test_a_failed_run_is_tried_again_after_its_wait_and_no_more_than_allowed() -> None:
     """Three attempts in all; the last one decides."""
     api = ScriptedApi(Plan(status=RunStatus.FAILED, run_s=1))
@@ -332,9 +320,6 @@ async def test_waiting_to_retry_holds_no_slot() -> None:
     engine = Engine(api, MemoryLedger(), ListSource([make_job(1), make_job(2)]), slots=1, retry=retries(2, first_s=50))
     records = await engine.run()
     assert [record.key for record in records] == ["job-2", "job-1"]
-
-
-# -- going on with what an earlier process left ---------------------------------------------------------------------
 
 
 async def test_a_bound_attempt_is_followed_and_not_started() -> None:
@@ -425,9 +410,6 @@ async def test_a_job_is_handed_back_while_it_waits_for_its_next_attempt() -> Non
     assert isinstance(result, Postponed)
     assert [each.state for each in result.work.attempts] == [AttemptState.ENDED]
     assert (engine.slots.used, engine.gate.live) == (0, 0)
-
-
-# -- killed at any instant and run again ----------------------------------------------------------------------------
 
 
 class Killed(BaseException):

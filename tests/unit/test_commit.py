@@ -26,7 +26,8 @@ from batchrun.ledger.commit import (
     _Step,
     open_commit,
 )
-from batchrun.ledger.ledger import FILE_NAME, OpenJob
+from batchrun.ledger.ledger import FILE_NAME
+from batchrun.ledger.rows import OpenJob
 from batchrun.model import Attempt, AttemptState, BadLine, Job, JobId, Mark, Outcome, Record
 from tests.support.memory_ledger import make_bad_line, make_job, read_to
 
@@ -71,9 +72,6 @@ def lines(directory: Path, name: str) -> list[Any]:
 def fail() -> None:
     """Fail as SQLite does."""
     raise LedgerError("disk full")
-
-
-# -- groups ------------------------------------------------------------------------------------------------------
 
 
 def test_a_group_commits_records_items_and_outcomes_together(tmp_path: Path) -> None:
@@ -165,9 +163,6 @@ def test_pages_of_items_are_noted_with_their_lines(tmp_path: Path) -> None:
     assert (noted.items_offset, noted.items_count, lines(tmp_path, ITEMS)) == (10, 1, [{"i": 0}])
 
 
-# -- admission --------------------------------------------------------------------------------------------------------
-
-
 def test_admission_notes_jobs_duplicates_bad_lines_and_how_far_it_read(tmp_path: Path) -> None:
     """One group does it all; a conflicting key is a bad line that names the line which claimed it."""
     entries = [
@@ -236,9 +231,6 @@ def test_a_line_that_was_edited_since_it_was_admitted_is_a_bad_line(tmp_path: Pa
     assert [record.outcome for record in step.result.invalid] == [Outcome.INVALID]
 
 
-# -- opening ---------------------------------------------------------------------------------------------------------
-
-
 def test_records_without_their_ledger_are_refused_and_not_cut(tmp_path: Path) -> None:
     """No new ledger is made beside them either."""
     (tmp_path / RECORDS).write_bytes(b"{}\n")
@@ -273,8 +265,6 @@ def test_opened_and_closed_without_work_it_opens_again(tmp_path: Path) -> None:
         with opened(tmp_path) as journal:
             assert journal.ledger.is_empty
 
-
-# -- any sequence of commits, cut anywhere -----------------------------------------------------------------------------
 
 _texts = st.text(st.characters(codec="ascii", categories=["L"]), max_size=30)
 _groups = st.lists(st.tuples(st.lists(_texts, max_size=3), st.booleans()), min_size=1, max_size=6)
@@ -316,9 +306,6 @@ def _flush_and_fail(sinks: dict[str, Sink]) -> None:
     for sink in sinks.values():
         sink.flush()
     raise LedgerError("killed here")
-
-
-# -- the child that commits --------------------------------------------------------------------------------------------
 
 
 async def test_what_waits_is_committed_as_one_group(tmp_path: Path) -> None:

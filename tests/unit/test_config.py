@@ -193,9 +193,6 @@ def test_a_quoted_key_with_a_dot_is_an_unknown_key(tmp_path: Path, toml: str) ->
     assert "is not a known key" in problem(tmp_path, toml)
 
 
-# -- the token -----------------------------------------------------------------------------------------------------
-
-
 def test_the_token_comes_from_the_environment_before_its_file(tmp_path: Path) -> None:
     """And from the file where the environment has none; white space around it is no part of it."""
     (tmp_path / "token").write_text(f"  {TOKEN}-file\n")
@@ -229,9 +226,6 @@ def test_a_token_file_that_cannot_be_read_is_named(tmp_path: Path, content: byte
     with pytest.raises(ConfigError) as error:
         read_token(load(tmp_path, GOOD + '[api]\ntoken_file = "token"\n').api, {})
     assert str(error.value).startswith(f"{tmp_path / 'token'}: api.token_file: cannot be read: ")
-
-
-# -- single values ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,8 @@ from pathlib import Path
 import pytest
 
 from batchrun.errors import LedgerError
-from batchrun.ledger.ledger import (
-    FILE_NAME,
-    Known,
-    Ledger,
-    OpenJob,
-    Settlement,
-    is_begun,
-    open_for_reading,
-    open_ledger,
-)
+from batchrun.ledger.ledger import FILE_NAME, Ledger, is_begun, open_for_reading, open_ledger
+from batchrun.ledger.rows import Known, OpenJob, Settlement
 from batchrun.model import Attempt, AttemptState, JobId, Mark, Outcome, Run, RunId, RunStatus
 from tests.support.memory_ledger import make_bad_line, make_job
 

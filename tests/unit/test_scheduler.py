@@ -125,9 +125,6 @@ async def test_an_idle_pipe_holds_up_no_stop() -> None:
     assert (anyio.current_time(), len(engine.records)) == (50, 1)
 
 
-# -- stopping --------------------------------------------------------------------------------------------------------
-
-
 async def test_stopping_lets_live_runs_finish_and_starts_nothing() -> None:
     """Three are live: three records, no fourth start, and it takes as long as they do."""
     api, ledger = ScriptedApi(Plan(run_s=100)), MemoryLedger()
@@ -197,9 +194,6 @@ async def test_cancelled_it_ends_at_once_and_leaves_runs_noted() -> None:
         await engine.run()
     assert sorted(each.run_id or "" for each in ledger.attempts.values()) == ["run-1", "run-2", "run-3"]
     assert (ledger.settled, engine.slots.used, engine.gate.live) == ({}, 0, 0)
-
-
-# -- what comes out ----------------------------------------------------------------------------------------------------
 
 
 async def test_a_slow_consumer_slows_starts() -> None:

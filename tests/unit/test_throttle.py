@@ -100,9 +100,6 @@ async def test_cancelled_while_waiting_only_its_token_is_gone() -> None:
     assert await turns(throttle, 1) == [2.0]
 
 
-# -- the client's own loop over it ----------------------------------------------------------------------------------
-
-
 class _Response:
     status = 429
     headers: Mapping[str, str] = {}

@@ -158,9 +158,6 @@ def test_no_body_breaks_an_error(body: bytes, status: int) -> None:
     assert error_of(status, body=body).status == status
 
 
-# -- Runs ------------------------------------------------------------------------------------------------------------
-
-
 def test_a_run_is_read_whole() -> None:
     """Ids, status, times, cost and mark; the API's own fields are kept as they came."""
     at = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
@@ -241,9 +238,6 @@ def test_an_answer_without_data_is_a_value_error(body: bytes) -> None:
 def test_data_may_be_anything() -> None:
     """Null included."""
     assert [parse_data(body) for body in (b'{"data":null}', b'{"data":[1]}')] == [None, [1]]
-
-
-# -- times, queries, paths --------------------------------------------------------------------------------------------
 
 
 def test_times_are_aware_and_in_utc() -> None:

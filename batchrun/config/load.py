@@ -1,0 +1,222 @@
+"""Defaults under a TOML file, under the environment, under flags -> one frozen configuration, or every error in it."""
+
+import difflib
+import os
+import tomllib
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import SecretStr, ValidationError
+
+from batchrun.config.sections import PATHS, ApiConfig, Config, relative_to
+from batchrun.errors import ConfigError
+
+#: Environment variables of this form set configuration keys: BATCHRUN_LIMITS__START_RATE.
+ENVIRONMENT_PREFIX = "BATCHRUN_"
+
+
+def load_config(
+    file: Path | str | None = None,
+    *,
+    flags: Mapping[str, Any] = types.MappingProxyType({}),
+    environ: Mapping[str, str] = os.environ,
+) -> Config:
+    """Read a batch's configuration.
+
+    Args:
+        file: a TOML file; its paths are relative to it.
+        flags: values by dotted key, before everything else; paths are relative to the current directory.
+        environ: the environment; BATCHRUN_SECTION__KEY comes before the file.
+
+    Raises:
+        ConfigError: naming the file and every dotted key that is wrong.
+    """
+    file = Path(file) if file is not None else None
+    values = _read_toml(file) if file is not None else {}
+    if file is not None:
+        _resolve_paths(values, file.parent)
+    given = {**_from_environment(environ), **flags}
+    for key, value in given.items():
+        _put(values, key, value)
+    try:
+        config = Config.model_validate(_lax_paths(values))
+    except ValidationError as error:
+        raise _as_config_error(error, file, given) from None
+    return _with_out_dir(config, file)
+
+
+def load_api(base_url: str | None, *, environ: Mapping[str, str] = os.environ) -> ApiConfig:
+    """Return which platform to talk to where there is no batch: `base_url`, or else the environment's.
+
+    Raises:
+        ConfigError: it is no address.
+    """
+    values = {key.removeprefix("api."): value for key, value in _from_environment(environ).items() if "api." in key}
+    table = {**values, **({"base_url": base_url} if base_url is not None else {})}
+    try:
+        return ApiConfig.model_validate(_lax_paths({"api": table})["api"])
+    except ValidationError as error:
+        finding = error.errors(include_url=False, include_context=False)[0]
+        key = ".".join(["api", *map(str, finding["loc"])])
+        raise ConfigError(_problem(finding["type"], finding["msg"], key), key=key) from None
+
+
+def read_token(api: ApiConfig, environ: Mapping[str, str] = os.environ) -> SecretStr | None:
+    """Return the API token from APIFY_TOKEN or else `api.token_file`; None when neither is given.
+
+    Raises:
+        ConfigError: the file cannot be read, or the token cannot be one.
+    """
+    token, source = environ.get("APIFY_TOKEN", ""), "APIFY_TOKEN"
+    if not token.strip() and api.token_file is not None:
+        source = str(api.token_file)
+        try:
+            token = api.token_file.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot be read: {_reason(error)}", key="api.token_file", file=api.token_file) from error
+    token = token.strip()
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise ConfigError(f"the token in {source} holds characters that no token has; copy it again")
+    return SecretStr(token) if token else None
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Split `a.b=c` into dotted key and value; the value is read as TOML where it can be, else as text."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {text}: write it as section.key=value")
+    return key.strip(), _toml_value(value.strip())
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except (tomllib.TOMLDecodeError, KeyError):
+        return text
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {_reason(error)}", file=file) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError("is not a TOML file (not UTF-8 text)", file=file) from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"is not valid TOML: {error}", file=file) from error
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+
+
+def _resolve_paths(values: dict[str, Any], base: Path) -> None:
+    for key in PATHS:
+        section, name = key.split(".")
+        table = values.get(section)
+        if isinstance(table, dict) and name in table:
+            table[name] = relative_to(base, table[name])
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", "."): _toml_value(value)
+        for name, value in environ.items()
+        if name.startswith(ENVIRONMENT_PREFIX) and "__" in name
+    }
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    *sections, name = key.split(".")
+    table = values
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise ConfigError("is not a section", key=key)
+    table[name] = value
+
+
+def _lax_paths(values: dict[str, Any]) -> dict[str, Any]:
+    """Turn the strings of path keys into paths: the sections are strict, and TOML has no path type."""
+    for key in PATHS:
+        section, name = key.split(".")
+        table = values.get(section)
+        if isinstance(table, dict) and isinstance(given := table.get(name), str | list) and given != "":
+            table[name] = Path(given) if isinstance(given, str) else [Path(str(each)) for each in given]
+    return values
+
+
+def _with_out_dir(config: Config, file: Path | None) -> Config:
+    if config.output.dir is not None:
+        return config
+    named = file if file is not None else config.jobs.file
+    stem = "stdin" if str(named) == "-" else _stem(named)
+    return config.model_copy(update={"output": config.output.model_copy(update={"dir": Path(f"{stem}.out")})})
+
+
+def _stem(named: Path) -> str:
+    """Return a file's name without what tells its format: shop.uk.csv.gz is shop.uk."""
+    plain = Path(named.stem) if named.suffix in (".gz", ".zst") else named
+    return plain.stem.removeprefix(".") if plain.suffix else "batch"
+
+
+def _as_config_error(error: ValidationError, file: Path | None, given: Mapping[str, Any]) -> ConfigError:
+    """Turn pydantic's findings into lines that name file and dotted key, one per key."""
+    lines: dict[str, str] = {}
+    for finding in error.errors(include_url=False, include_context=False):
+        key = _dotted(finding["loc"])
+        lines.setdefault(key, _problem(finding["type"], finding["msg"], key))
+    (first_key, first), *others = lines.items()
+    more = "".join(f"\n{_where(key, file, given)}{problem}" for key, problem in others)
+    from_file = file if not _is_given(first_key, given) else None
+    return ConfigError(first + more, key=first_key or None, file=from_file)
+
+
+def _where(key: str, file: Path | None, given: Mapping[str, Any]) -> str:
+    parts = [] if file is None or _is_given(key, given) else [str(file)]
+    return "".join(f"{part}: " for part in [*parts, key] if part)
+
+
+def _is_given(key: str, given: Mapping[str, Any]) -> bool:
+    return any(key == each or key.startswith(f"{each}.") for each in given)
+
+
+def _dotted(location: Sequence[int | str]) -> str:
+    """Name a finding's key; pydantic adds the tried alternatives of a union, which are no part of it."""
+    known: list[str] = []
+    model: Any = Config
+    for part in location:
+        fields = getattr(model, "model_fields", None)
+        if known and fields is None:
+            break
+        known.append(str(part))
+        model = _section_of(fields[part].annotation) if fields and part in fields else None
+    return ".".join(known)
+
+
+def _section_of(annotation: Any) -> Any:
+    candidates = [annotation, *get_args(annotation)]
+    return next((each for each in candidates if hasattr(each, "model_fields")), None)
+
+
+def _problem(kind: str, message: str, key: str) -> str:
+    if kind == "missing":
+        return "is missing"
+    if kind == "extra_forbidden":
+        return f"is not a known key{_did_you_mean(key)}"
+    return message.removeprefix("Value error, ").removeprefix("Assertion failed, ").replace("Input", "the value")
+
+
+def _did_you_mean(key: str) -> str:
+    *sections, name = key.split(".")
+    model: Any = Config
+    for section in sections:
+        if model is None or section not in model.model_fields:
+            return ""
+        model = _section_of(model.model_fields[section].annotation)
+    if model is None:
+        return ""
+    close = difflib.get_close_matches(name, model.model_fields, n=1)
+    return f"; did you mean {'.'.join([*sections, close[0]])}?" if close else ""

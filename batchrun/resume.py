@@ -9,7 +9,8 @@ from batchrun.engine.attempt import Postponed, Work
 from batchrun.errors import ConfigError, JobFileError
 from batchrun.files import JobFile
 from batchrun.ledger.commit import Journal
-from batchrun.ledger.ledger import Ledger, OpenJob
+from batchrun.ledger.ledger import Ledger
+from batchrun.ledger.rows import OpenJob
 from batchrun.model import AttemptState, Job
 from batchrun.platform import Task
 

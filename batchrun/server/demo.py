@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import anyio
 import anyio.abc
@@ -102,7 +102,9 @@ class DemoSite:
         """End the child."""
         if self._renderer is not None:
             with anyio.CancelScope(shield=True):
-                self._renderer.kill()
+                # It may have ended by itself, as a child does when its parent's standard input closes.
+                with suppress(ProcessLookupError):
+                    self._renderer.kill()
                 await self._renderer.wait()
                 await self._renderer.aclose()
             self._renderer = None
@@ -124,8 +126,11 @@ class DemoSite:
 
     async def _ask(self, name: str) -> bytes:
         if self._renderer is None:
+            # Its own session: a Ctrl-C at the terminal is for us, and pages are needed while Runs are drained.
             self._renderer = await anyio.open_process(
-                [sys.executable, "-E", "-W", "ignore", "-c", _RENDERER], stderr=subprocess.DEVNULL
+                [sys.executable, "-E", "-W", "ignore", "-c", _RENDERER],
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
             )
             assert self._renderer.stdout is not None
             self._answers = BufferedByteReceiveStream(self._renderer.stdout)

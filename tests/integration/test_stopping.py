@@ -1,7 +1,9 @@
 """Signals, the lock, status, abort, resolve and repair: a real process, and a real server process beside it."""
 
+import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import orjson
@@ -9,7 +11,7 @@ import pytest
 
 from tests.support.api_process import TOKEN
 from tests.support.command_line import Said, batchrun
-from tests.support.crash import CrashBatch, assert_promise_kept, open_api, some_jobs, wait_until
+from tests.support.crash import ROOT, CrashBatch, assert_promise_kept, open_api, some_jobs, wait_until
 
 ENVIRON = {"APIFY_TOKEN": TOKEN}
 #: Longer than any test: Runs that end only when they are aborted, or when the test lets them.
@@ -67,6 +69,21 @@ def test_a_second_signal_or_a_hang_up_leaves_runs_running(tmp_path, signals):
         assert batch.run() == 1
         assert sorted(record["outcome"] for record in batch.records()) == ["aborted"] * 8 + ["succeeded"]
         assert len(api.runs()) == 9
+
+
+def test_ctrl_c_at_a_terminal_reaches_the_whole_process_group_and_harms_nothing(tmp_path):
+    """Embedded, with the demo site's renderer at work: the first Ctrl-C drains, and the batch goes on later."""
+    command = [sys.executable, "-m", "batchrun", "run", str(ROOT / "configs/quickstart.toml"), "--out", "out"]
+    with (tmp_path / "stderr.txt").open("wb") as stderr:
+        process = subprocess.Popen(command, cwd=tmp_path, stderr=stderr, start_new_session=True)
+    records = tmp_path / "out/records.jsonl"
+    wait_until(lambda: records.exists() and records.stat().st_size > 0)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) == 130, (tmp_path / "stderr.txt").read_text()
+    said = batchrun(*command[3:], "--limit", "110", cwd=tmp_path)
+    assert said.code == 0, said
+    outcomes = [orjson.loads(line)["outcome"] for line in records.read_bytes().splitlines()]
+    assert outcomes == ["succeeded"] * 110
 
 
 def test_one_process_at_a_time_works_on_a_directory(tmp_path):

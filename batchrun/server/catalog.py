@@ -60,6 +60,8 @@ class Actor:
     definition: JsonObject = field(default_factory=dict)
     #: Event name -> title, description, price: makes the Actor one that is paid per event.
     charge_events: JsonObject = field(default_factory=dict)
+    #: Views of its dataset schema, by name.
+    dataset_views: JsonObject = field(default_factory=dict)
 
     @property
     def full_name(self) -> str:
@@ -184,6 +186,7 @@ def _define(folder: Path, username: str, definition: JsonObject) -> Actor:
         runner=LocalCommand(argv=_find_command(folder, definition), cwd=folder, variables=_variables(definition)),
         definition=definition,
         charge_events=_charge_events(definition),
+        dataset_views=_dataset_views(folder, definition),
     )
 
 
@@ -228,12 +231,27 @@ def _read_input_schema(folder: Path, definition: JsonObject) -> JsonObject | Non
         return named
     candidates = [named] if isinstance(named, str) else ["INPUT_SCHEMA.json", "../INPUT_SCHEMA.json"]
     for candidate in candidates:
-        file = (folder / ".actor" / candidate).resolve()
-        if not file.is_relative_to(folder):
-            raise ValueError(f"the input schema {candidate} lies outside of the Actor's directory")
+        file = _inside(folder, candidate)
         if file.is_file() or named is not None:
             return _read_json(file)
     return None
+
+
+def _dataset_views(folder: Path, definition: JsonObject) -> JsonObject:
+    storages = definition.get("storages")
+    schema = storages.get("dataset") if isinstance(storages, dict) else None
+    if isinstance(schema, str):
+        schema = _read_json(_inside(folder, schema))
+    views = schema.get("views") if isinstance(schema, dict) else None
+    return views if isinstance(views, dict) else {}
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """Return the file that actor.json names, unless it lies outside of the Actor's directory."""
+    file = (folder / ".actor" / name).resolve()
+    if not file.is_relative_to(folder):
+        raise ValueError(f"{name} lies outside of the Actor's directory")
+    return file
 
 
 def _read_json(file: Path) -> JsonObject:

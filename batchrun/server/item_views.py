@@ -1,12 +1,8 @@
-"""How dataset items are shown: chosen fields, unwound, flattened, cleaned, and in which format. Pure."""
+"""How dataset items are shown: chosen fields, unwound, flattened, cleaned. Pure."""
 
-import csv
-import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import orjson
 
 from batchrun.model import JsonObject
 from batchrun.server.faults import value_invalid
@@ -51,21 +47,31 @@ class ItemView:
         return item
 
 
-def view_of(query: Query) -> ItemView:
-    """Return the view that a request asks for."""
+def view_of(query: Query, transformation: JsonObject | None = None) -> ItemView:
+    """Return the view that a request asks for.
+
+    Args:
+        query: what it names wins.
+        transformation: of the named view of a dataset schema.
+    """
     is_clean = query.boolean("clean")
     fields, output_fields = query.names("fields"), query.names("outputFields")
     if output_fields and len(output_fields) != len(fields):
         raise value_invalid("Parameter outputFields must name as many fields as parameter fields")
+    view = transformation or {}
     return ItemView(
-        unwind=tuple(query.names("unwind")),
-        flatten=tuple(query.names("flatten")),
-        fields=tuple(fields),
-        omit=tuple(query.names("omit")),
+        unwind=tuple(query.names("unwind") or _names(view.get("unwind"))),
+        flatten=tuple(query.names("flatten") or _names(view.get("flatten"))),
+        fields=tuple(fields or _names(view.get("fields"))),
+        omit=tuple(query.names("omit") or _names(view.get("omit"))),
         output_fields=tuple(output_fields),
         skips_hidden=is_clean or query.boolean("skipHidden"),
         skips_empty=is_clean or query.boolean("skipEmpty"),
     )
+
+
+def _names(value: Any) -> list[str]:
+    return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
 
 
 def _unwind(item: Any, name: str) -> list[Any]:
@@ -79,68 +85,16 @@ def _unwind(item: Any, name: str) -> list[Any]:
 def _flatten(item: JsonObject, name: str) -> JsonObject:
     flat: JsonObject = {}
     for key, value in item.items():
-        flat.update(_leaves(key, value) if key == name and isinstance(value, dict | list) else {key: value})
+        flat.update(leaves(key, value) if key == name and isinstance(value, dict | list) else {key: value})
     return flat
 
 
-def _leaves(prefix: str, value: Any) -> JsonObject:
+def leaves(prefix: str, value: Any) -> JsonObject:
+    """Return the leaves of a nested value by their path: `a.b` into objects, `a/0` into arrays."""
     if not isinstance(value, dict | list) or not value:
         return {prefix: value}
     pairs = value.items() if isinstance(value, dict) else ((str(index), part) for index, part in enumerate(value))
-    leaves: JsonObject = {}
+    found: JsonObject = {}
     for key, part in pairs:
-        leaves |= _leaves(f"{prefix}.{key}" if isinstance(value, dict) else f"{prefix}/{key}", part)
-    return leaves
-
-
-@dataclass(frozen=True, slots=True)
-class ItemFormat:
-    """One format: its content type, and how a chunk of items is written."""
-
-    content_type: str
-    opening: bytes
-    separator: bytes
-    closing: bytes
-
-
-#: Formats that can be written chunk by chunk.
-STREAMED = {
-    "json": ItemFormat("application/json; charset=utf-8", b"[", b",", b"]"),
-    "jsonl": ItemFormat("application/jsonl; charset=utf-8", b"", b"\n", b"\n"),
-}
-
-
-def _render_csv(items: Sequence[Any], query: Query) -> bytes:
-    rows = [_leaves_of(item) for item in items]
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    delimiter = query.text("delimiter") or ","
-    if len(delimiter) != 1 or delimiter in '"\r\n':
-        raise value_invalid("Parameter delimiter must be one character")
-    writer = csv.writer(text, delimiter=delimiter, lineterminator="\r\n")
-    if not query.boolean("skipHeaderRow"):
-        writer.writerow(names)
-    writer.writerows([_cell(row.get(name)) for name in names] for row in rows)
-    mark = "\ufeff" if query.boolean("bom", default=True) else ""
-    return (mark + text.getvalue()).encode(errors="replace")
-
-
-def _leaves_of(item: Any) -> JsonObject:
-    if not isinstance(item, dict):
-        return {"value": item}
-    leaves: JsonObject = {}
-    for name, value in item.items():
-        leaves |= _leaves(name, value)
-    return leaves
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
-
-
-#: Formats that need all items at once: content type and writer.
-WHOLE: dict[str, tuple[str, Callable[[Sequence[Any], Query], bytes]]] = {
-    "csv": ("text/csv; charset=utf-8", _render_csv),
-}
+        found |= leaves(f"{prefix}.{key}" if isinstance(value, dict) else f"{prefix}/{key}", part)
+    return found

@@ -88,6 +88,7 @@ async def use_store(judged: Judged, one: str) -> None:
     await judged.ok("HEAD", f"{one}/records/json")
     for query in ({}, {"limit": 1}, {"exclusiveStartKey": "json"}, {"prefix": "te"}):
         await judged.ok("GET", f"{one}/keys", **query)
+    await judged.ok("GET", f"{one}/records", prefix="t")
     await judged.ok("DELETE", f"{one}/records/text")
     assert (await judged.send("GET", f"{one}/records/text")).status == 404
     await judged.ok("GET", one)

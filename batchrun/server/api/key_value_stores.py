@@ -1,7 +1,9 @@
 """Endpoints of key-value stores."""
 
+from collections.abc import AsyncIterator
 from urllib.parse import quote
 
+import anyio.to_thread
 from aiohttp import web
 
 from batchrun.model import JsonObject
@@ -15,6 +17,7 @@ from batchrun.server.rate_limits import PER_RECORD
 from batchrun.server.route_table import RouteTable
 from batchrun.server.tables import stored_values
 from batchrun.server.tables.storages import Kind, Storage
+from batchrun.server.zip_stream import ZipStream
 
 
 def _describe(call: Call, storage: Storage) -> JsonObject:
@@ -46,6 +49,7 @@ def add_routes(table: RouteTable) -> None:
         table.add("PUT", one, _ENDPOINTS.update)
         table.add("DELETE", one, _ENDPOINTS.delete)
         table.add("GET", f"{one}/keys", list_keys, needs_token=False)
+        table.add("GET", f"{one}/records", download_records, needs_token=False)
         record = f"{one}/records/{{key}}"
         table.add("GET", record, get_record, per_s=PER_RECORD, needs_token=False)
         table.add("PUT POST", record, put_record, per_s=PER_RECORD)
@@ -93,6 +97,31 @@ async def get_record(call: Call) -> web.Response:
     if call.query.boolean("attachment"):
         headers["Content-Disposition"] = f'attachment; filename="{call.path["key"]}"'
     return raw_answer(body, 200, content_type, headers)
+
+
+async def download_records(call: Call) -> web.StreamResponse:
+    """Answer with a ZIP archive of the records, one after the other, so that it never is in memory as a whole."""
+    store, prefix = await storage_of(call, Kind.KEY_VALUE_STORE), call.query.text("prefix") or ""
+    headers = {"Content-Type": "application/zip", "Content-Disposition": f'attachment; filename="{store.id}.zip"'}
+    response = web.StreamResponse(headers=headers)
+    await response.prepare(call.request)
+    archive = ZipStream()
+    async for key in _all_keys(call, store, prefix):
+        stored = await call.platform.database.read(stored_values.read, store.id, key)
+        if stored is not None:
+            call.platform.reads.note(store.id, reads=1)
+            await response.write(await anyio.to_thread.run_sync(archive.add, key, stored[1]))
+    await response.write(archive.close())
+    await response.write_eof()
+    return response
+
+
+async def _all_keys(call: Call, store: Storage, prefix: str) -> AsyncIterator[str]:
+    after = ""
+    while found := await call.platform.database.read(stored_values.keys, store.seq, after, prefix, MAX_LIST_LIMIT):
+        for key, _ in found:
+            yield key
+        after = found[-1][0]
 
 
 def _caller_id(call: Call) -> str | None:

@@ -1,0 +1,158 @@
+"""Items in every format, named views, records as an archive, and who has come to a request queue."""
+
+import io
+import zipfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import anyio
+import orjson
+import pytest
+
+from tests.support.server_api import Api, open_api
+
+ITEMS = [
+    {"name": "Paul <b>", "n": 1, "address": [{"type": "home", "city": "Ĉikago"}, {"type": "office", "city": None}]},
+    {"name": '=1+1,"x"', "@": {"kind": "odd & even"}, "#": "only a text", "0 bad tag": True},
+]
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    """A server."""
+    async with open_api(tmp_path / "server") as api:
+        yield api
+
+
+async def _dataset(api: Api, items: Any = ITEMS) -> str:
+    created = (await api.send("POST", "/v2/datasets")).data["id"]
+    assert (await api.send("POST", f"/v2/datasets/{created}/items", items)).status == 201
+    return f"/v2/datasets/{created}/items"
+
+
+async def test_xml_is_what_the_reference_says(api: Api) -> None:
+    """Arrays repeat their element, `@` gives attributes, `#` the text; root and row can be named."""
+    path = await _dataset(api)
+    answer = await api.get(path, format="xml", xmlRoot="people", xmlRow="person")
+    root = ET.fromstring(answer.body)
+    assert answer.headers["Content-Type"] == "application/xml; charset=utf-8"
+    assert (root.tag, [child.tag for child in root]) == ("people", ["person", "person"])
+    assert [(one.findtext("type"), one.findtext("city")) for one in root[0].findall("address")] == [
+        ("home", "Ĉikago"),
+        ("office", ""),
+    ]
+    assert root[0].findtext("name") == "Paul <b>"
+    assert root[1].attrib == {"kind": "odd & even"}
+    assert root[1].findtext("_0_bad_tag") == "true"
+
+
+async def test_an_element_without_children_shows_its_text(api: Api) -> None:
+    """`#` stands for the text."""
+    path = await _dataset(api, [{"address": [{"@": {"type": "office"}, "#": "unknown"}]}])
+    (address,) = ET.fromstring((await api.get(path, format="xml")).body)[0]
+    assert (address.attrib, address.text) == ({"type": "office"}, "unknown")
+
+
+async def test_rss_is_a_channel_of_items(api: Api) -> None:
+    """With a title that can be given."""
+    path = await _dataset(api)
+    channel = ET.fromstring((await api.get(path, format="rss", feedTitle="News & more")).body)[0]
+    assert channel.findtext("title") == "News & more"
+    assert [item.findtext("name") for item in channel.findall("item")] == ["Paul <b>", '=1+1,"x"']
+
+
+async def test_html_is_a_table_that_runs_nothing(api: Api) -> None:
+    """What an Actor stores is text; the browser is told so too."""
+    path = await _dataset(api, [{"a": "<script>alert(1)</script>"}])
+    answer = await api.get(path, format="html")
+    assert b"<td>&lt;script&gt;alert(1)&lt;/script&gt;</td>" in answer.body
+    assert b"<script" not in answer.body
+    assert answer.headers["Content-Security-Policy"] == "sandbox"
+
+
+async def test_xlsx_is_a_sheet_of_texts(api: Api) -> None:
+    """An archive with one sheet: names of columns, then rows; nothing is a formula."""
+    path = await _dataset(api)
+    answer = await api.get(path, format="xlsx", fields="name,n", attachment="true")
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="dataset.xlsx"'
+    with zipfile.ZipFile(io.BytesIO(answer.body)) as archive:
+        assert archive.testzip() is None
+        sheet = ET.fromstring(archive.read("xl/worksheets/sheet1.xml"))
+    space = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
+    rows = [[cell.text for cell in row.iter(f"{space}t")] for row in sheet.iter(f"{space}row")]
+    assert rows == [["name", "n"], ["Paul <b>", "1"], ['=1+1,"x"', None]]
+    assert not list(sheet.iter(f"{space}f"))
+
+
+@pytest.mark.parametrize("name", ["csv", "html", "xml", "rss", "xlsx", "json", "jsonl"])
+async def test_any_item_can_be_written_in_any_format(api: Api, name: str) -> None:
+    """Control characters, lone surrogates' substitutes, depth, odd names, many items: never a 500."""
+    odd: dict[str, Any] = {"a\u0000b": "\u0001\u000b", "": {"": [[], {}, [None]]}, "ü": "\ufffe", "x:y": 1e300}
+    path = await _dataset(api, [odd] * 60)
+    answer = await api.get(path, format=name)
+    assert answer.status == 200
+    if name in ("xml", "rss"):
+        ET.fromstring(answer.body)
+    assert (await api.get(await _dataset(api, []), format=name)).status == 200
+
+
+async def test_a_format_that_is_none_is_refused(api: Api) -> None:
+    """400, with those that are."""
+    answer = await api.get(await _dataset(api), format="pdf")
+    assert (answer.status, answer.error_type) == (400, "invalid-value")
+
+
+async def test_fields_are_renamed_by_position(api: Api) -> None:
+    """OutputFields names what fields chooses."""
+    path = await _dataset(api)
+    answer = await api.get(path, fields="name,n", outputFields="title,number", limit=1)
+    assert answer.body == [{"title": "Paul <b>", "number": 1}]
+
+
+async def test_a_view_of_the_actors_schema_shapes_items(tmp_path: Path) -> None:
+    """Its transformation, unless the request says otherwise; a view that is not there is refused."""
+    folder = anyio.Path(tmp_path / "actors" / "viewed")
+    await (folder / ".actor").mkdir(parents=True)
+    views = {"overview": {"title": "O", "transformation": {"fields": ["url"], "unwind": ["pages"]}}}
+    schema = {"actorSpecification": 1, "fields": {}, "views": views}
+    await (folder / ".actor" / "dataset.json").write_bytes(orjson.dumps(schema))
+    definition = {"name": "viewed", "version": "0.1", "storages": {"dataset": "./dataset.json"}}
+    await (folder / ".actor" / "actor.json").write_bytes(orjson.dumps(definition))
+    await (folder / "__main__.py").write_text("")
+    async with open_api(tmp_path / "server", actors=(Path(folder),)) as api:
+        run = (await api.send("POST", "/v2/actors/local~viewed/runs", waitForFinish=60)).data
+        path = f"/v2/datasets/{run['defaultDatasetId']}/items"
+        await api.send("POST", path, {"host": "h", "pages": [{"url": 1}, {"url": 2}]})
+        assert (await api.get(path, view="overview")).body == [{"url": 1}, {"url": 2}]
+        assert (await api.get(path, view="overview", fields="host")).body == [{"host": "h"}, {"host": "h"}]
+        assert (await api.get(path, view="nothing")).status == 400
+
+
+async def test_records_come_as_an_archive(api: Api) -> None:
+    """All of them, or those with a prefix; no name leads out of a directory."""
+    store = (await api.send("POST", "/v2/key-value-stores")).data["id"]
+    stored = {"a.txt": b"one", "ab": b"two" * 100_000, "...": b"three"}
+    for key, value in stored.items():
+        put = await api.send("PUT", f"/v2/key-value-stores/{store}/records/{key}", raw=value)
+        assert put.status == 201, key
+    answer = await api.get(f"/v2/key-value-stores/{store}/records")
+    assert answer.headers["Content-Type"] == "application/zip"
+    with zipfile.ZipFile(io.BytesIO(answer.body)) as archive:
+        found = {name: archive.read(name) for name in archive.namelist()}
+    assert found == {"a.txt": b"one", "ab": b"two" * 100_000, "%2E%2E%2E": b"three"}
+    some = await api.get(f"/v2/key-value-stores/{store}/records", prefix="ab")
+    with zipfile.ZipFile(io.BytesIO(some.body)) as archive:
+        assert archive.namelist() == ["ab"]
+
+
+async def test_a_queue_knows_that_several_clients_have_come(api: Api) -> None:
+    """One is not many; the second makes it shared, for good; those without a name do not count."""
+    queue = f"/v2/request-queues/{(await api.send('POST', '/v2/request-queues')).data['id']}"
+    seen = []
+    for client in ("one", "one", None, "two", "one"):
+        query = {} if client is None else {"clientKey": client}
+        seen.append((await api.get(f"{queue}/head", **query)).data["hadMultipleClients"])
+    assert seen == [False, False, False, True, True]
+    assert (await api.get(queue)).data["hadMultipleClients"] is True

@@ -34,6 +34,15 @@ def test_the_long_form(tmp_path, name, seed, record_property):
     record_property("kills", kills)
 
 
+def test_a_batch_from_a_compressed_file_ends_right(tmp_path):
+    """A file that is read from the top after every kill gives each job once, those under way included."""
+    with open_api(tmp_path / "api") as api:
+        batch = CrashBatch(tmp_path, api.base_url, some_jobs(120), suffix=".gz")
+        assert batch.run_with_kills(seed=2, kills=6) == 1, batch.said()
+        assert batch.kills >= 1
+        assert_promise_kept(batch, api)
+
+
 def test_a_batch_that_carries_its_server_along_ends_right(tmp_path):
     """Embedded, the server dies with the process; its live Runs start again under their ids, and none twice."""
     batch = CrashBatch(tmp_path, "embedded", some_jobs(40), {"limits.max_concurrent_runs": 6})

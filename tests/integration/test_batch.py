@@ -9,7 +9,7 @@ import anyio
 import orjson
 import pytest
 
-from batchrun import JobFileError, Outcome, load_config, open_batch, run_batch
+from batchrun import ConfigError, JobFileError, Outcome, load_config, open_batch, run_batch
 from batchrun.config import Config
 from batchrun.server import InlineContext, Server, ServerSettings, open_server
 
@@ -168,6 +168,50 @@ async def test_an_account_without_room_delays_jobs_and_fails_none(tmp_path):
         assert summary.outcomes == {Outcome.SUCCEEDED: 40}
         assert (server.runs_started, server.peak_live_runs) == (40, 3)
     assert {len(record["attempts"]) for record in _lines(tmp_path / "out/records.jsonl")} == {1}
+
+
+async def test_a_task_that_is_another_than_described_is_never_changed(tmp_path):
+    """A described task is created once; described differently, the difference is shown and nothing is touched."""
+    async with _server(tmp_path) as server:
+        await run_batch(_config(tmp_path, server, [{"n": 1}], task__input={"a": 1, "b": 2}), environ=ENVIRON)
+        other = _config(tmp_path, server, [{"n": 1}], task__input={"a": 2, "b": 2})
+        with pytest.raises(ConfigError, match=r"input: here \{'a': 2, 'b': 2\}, there \{'a': 1, 'b': 2\}"):
+            await run_batch(other, environ=ENVIRON)
+        assert server.runs_started == 1
+
+
+async def test_a_file_that_grew_is_continued(tmp_path):
+    """Lines appended since are new jobs; those before are passed over."""
+    async with _server(tmp_path) as server:
+        lines: list[Any] = [{"n": n} for n in range(5)]
+        await run_batch(_config(tmp_path, server, lines), environ=ENVIRON)
+        summary = await run_batch(_config(tmp_path, server, [*lines, {"n": 5}, {"n": 0}]), environ=ENVIRON)
+        assert (summary.settled, summary.duplicates, server.runs_started) == (6, 1, 6)
+
+
+async def test_a_limit_counts_over_all_processes(tmp_path):
+    """`jobs.limit` means the first lines of the file, however often the batch is run."""
+    async with _server(tmp_path) as server:
+        lines = [{"n": n} for n in range(50)]
+        for limit, started in ((10, 10), (10, 10), (25, 25)):
+            await run_batch(_config(tmp_path, server, lines, jobs__limit=limit), environ=ENVIRON)
+            assert server.runs_started == started
+
+
+async def test_a_deep_merge_keeps_what_a_shallow_one_would_lose(tmp_path):
+    """With jobs.merge = "deep" nested objects of the task's input stay, under those of the line."""
+    async with _server(tmp_path) as server:
+        config = _config(
+            tmp_path,
+            server,
+            [{"n": 1, "proxy": {"country": "de"}}],
+            task__input={"proxy": {"country": "us", "groups": ["a"]}},
+            jobs__merge="deep",
+            output__value=True,
+        )
+        await run_batch(config, environ=ENVIRON)
+    (record,) = _lines(tmp_path / "out/records.jsonl")
+    assert record["output"]["seen"]["proxy"] == {"country": "de", "groups": ["a"]}
 
 
 async def test_auto_takes_what_the_account_has_free(tmp_path):

@@ -1,5 +1,6 @@
 """Batches that are killed and run again, and the one question about them: is the truth at the server in the records?"""
 
+import gzip
 import os
 import random
 import signal
@@ -73,11 +74,14 @@ class CrashBatch:
     jobs: Sequence[dict[str, Any]]
     settings: dict[str, Any] = field(default_factory=dict)
     kills: int = 0
+    #: .gz cannot be read from a position: resuming reads it from the top.
+    suffix: str = ""
 
     def __post_init__(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         lines = b"".join(orjson.dumps(job, option=orjson.OPT_APPEND_NEWLINE) for job in self.jobs)
-        (self.directory / "jobs.jsonl").write_bytes(lines)
+        jobs_file = self.directory / f"jobs.jsonl{self.suffix}"
+        jobs_file.write_bytes(gzip.compress(lines) if self.suffix else lines)
         settings = {
             "limits.max_concurrent_runs": 16,
             "limits.start_horizon_s": 2,
@@ -90,7 +94,7 @@ class CrashBatch:
         toml = [
             f'[api]\nbase_url = "{self.base_url}"',
             f'[task]\nactor = "{actor}"\nname = "crash"\noptions = {{ memory_mb = 128 }}',
-            '[jobs]\nfile = "jobs.jsonl"',
+            f'[jobs]\nfile = "{jobs_file.name}"',
             '[output]\ndir = "out"',
             f'[server]\nactors = ["{ROOT / "tests/support/actors/crash-worker"}"]',
         ]

@@ -98,6 +98,25 @@ _DECODERS = {
 }
 
 
+#: JSON is read deeper than it is written (254 levels): below so many brackets there is nothing to check.
+_NESTED_FROM = 200
+
+
+def load_json(body: bytes) -> Any:
+    """Return the JSON value of a body, if it can be written again, also inside of what it will be a part of.
+
+    Raises:
+        ValueError: it is not JSON, or nested too deeply.
+    """
+    value = orjson.loads(body)
+    if body.count(b"[") + body.count(b"{") > _NESTED_FROM:
+        try:
+            orjson.dumps([[[[value]]]])
+        except orjson.JSONEncodeError:
+            raise ValueError("it is nested too deeply") from None
+    return value
+
+
 def parse_json(body: bytes) -> Any:
     """Return the JSON value of a body.
 
@@ -105,8 +124,8 @@ def parse_json(body: bytes) -> Any:
         Fault: 400.
     """
     try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
+        return load_json(body)
+    except ValueError as error:
         raise request_invalid(f"The body is not valid JSON: {error}") from None
 
 

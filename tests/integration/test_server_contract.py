@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from batchrun.server import InlineContext
+from batchrun.server.api.unserved import UNSERVED
 from tests.support import operations
 from tests.support.openapi import DOCUMENT, OpenApi
 from tests.support.server_api import ACTORS, Answer, Api, open_api
@@ -282,3 +283,10 @@ def test_the_table_of_operations_is_true() -> None:
     for method, path, answer in rows:
         success = answer.removeprefix("served: ") if answer.startswith("served: ") else ""
         assert operations.answer_of(method, path, success) == answer, (method, path)
+
+
+def test_only_what_nobody_serves_is_refused() -> None:
+    """No operation is named as unserved that is served by now."""
+    for methods, path, reason in UNSERVED:
+        for method in methods.split():
+            assert operations.answer_of(method, path, "") == f"501: {reason}", (method, path)

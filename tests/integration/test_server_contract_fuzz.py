@@ -109,6 +109,8 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
                 "log": [run["id"]],
                 "actor": [run["actId"], "test~echo"],
                 "storage": [run[name] for name in run if name.startswith("default")],
+                "dataset": [run["defaultDatasetId"]],
+                "queue": [run["defaultRequestQueueId"]],
                 "key": ["OUTPUT", "INPUT"],
             }
             target = Target(api.server.base_url, api.server.token, known, log)
@@ -152,6 +154,29 @@ def test_a_user_agent_in_any_encoding_is_kept(target: Target, sent: bytes, shown
     path = f"/v2/actor-tasks/{target.known['task'][0]}/runs"
     status, body = target.send("POST", path, {}, None, {"User-Agent": sent.decode("latin-1")})
     assert (status, orjson.loads(body)["data"]["meta"]["userAgent"]) == (201, shown)
+
+
+@pytest.mark.parametrize("levels", [245, 252, 253, 254, 255, 1000, 1100])
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/v2/actor-tasks/{task}/runs", b'{"a":%s}'),
+        ("POST", "/v2/actors/{actor}/runs", b'{"a":%s}'),
+        ("PUT", "/v2/actor-tasks/{task}/input", b'{"deep":%s}'),
+        ("PUT", "/v2/actor-tasks/{task}", b'{"input":{"a":%s}}'),
+        ("POST", "/v2/datasets/{dataset}/items", b'[{"a":%s}]'),
+        ("POST", "/v2/request-queues/{queue}/requests", b'{"url":"http://a.test","userData":{"a":%s}}'),
+    ],
+)
+def test_json_that_is_nested_deeply_is_refused(
+    target: Target, method: str, path: str, body: bytes, levels: int
+) -> None:
+    """Deeper than can be stored: 400 in the API's words; below that it is taken."""
+    address = path.format(**{name: known[0] for name, known in target.known.items()})
+    nested = body % (b"[" * levels + b"1" + b"]" * levels)
+    status, answered = target.send(method, address, {}, nested, {"Content-Type": "application/json"})
+    assert status < 500, answered
+    assert (status == 400) is (levels > 250), answered
 
 
 @example(path="//")

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from batchrun.model import JsonObject, RunStatus
 from batchrun.server.auth import Caller
-from batchrun.server.bodies import json_kind
+from batchrun.server.bodies import json_kind, load_json
 from batchrun.server.call import Call, raw_answer
 from batchrun.server.catalog import Actor
 from batchrun.server.faults import Fault, input_invalid
@@ -163,8 +163,8 @@ def _fitting(actor: Actor, given: JsonObject) -> JsonObject:
 
 def _parse_input(body: bytes) -> Any:
     try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
+        return load_json(body)
+    except ValueError as error:
         raise Fault(400, "run-input-body-not-valid-json", f"Run input is not valid JSON: {error}") from None
 
 

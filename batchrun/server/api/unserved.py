@@ -10,40 +10,24 @@ _ACTORS_ARE_DIRECTORIES = "Actors come from directories here (batchrun serve --a
 _ONE_BUILD = "each Actor has the one build that its directory is"
 _NO_SCHEDULES = "this server has no schedules"
 #: Method(s), path, reason. What another module serves meanwhile is passed over.
-_UNSERVED = (
+UNSERVED = (
     *(
         operation
         for actors in ("/v2/actors", "/v2/acts")
         for operation in (
             ("POST", actors, _ACTORS_ARE_DIRECTORIES),
             ("PUT DELETE", f"{actors}/{{actor}}", _ACTORS_ARE_DIRECTORIES),
-            ("GET POST", f"{actors}/{{actor}}/versions", _ACTORS_ARE_DIRECTORIES),
-            ("GET PUT DELETE", f"{actors}/{{actor}}/versions/{{version}}", _ACTORS_ARE_DIRECTORIES),
-            ("GET POST", f"{actors}/{{actor}}/builds", _ONE_BUILD),
-            ("GET", f"{actors}/{{actor}}/webhooks", "webhooks belong to Runs here"),
+            ("POST", f"{actors}/{{actor}}/versions", _ACTORS_ARE_DIRECTORIES),
+            ("PUT DELETE", f"{actors}/{{actor}}/versions/{{version}}", _ACTORS_ARE_DIRECTORIES),
+            ("POST", f"{actors}/{{actor}}/builds", _ONE_BUILD),
         )
     ),
-    ("GET", "/v2/actor-builds", _ONE_BUILD),
     ("DELETE", "/v2/actor-builds/{log}", _ONE_BUILD),
     ("POST", "/v2/actor-builds/{log}/abort", _ONE_BUILD),
-    *(
-        ("GET", f"{prefix}/records", "records are read one by one")
-        for prefix in (
-            "/v2/key-value-stores/{storage}",
-            "/v2/actor-runs/{run}/key-value-store",
-            "/v2/actor-tasks/{task}/runs/last/key-value-store",
-            "/v2/actors/{actor}/runs/last/key-value-store",
-            "/v2/acts/{actor}/runs/last/key-value-store",
-        )
-    ),
-    ("GET", "/v2/users/me/usage/monthly", "a Run on this machine costs nothing"),
-    ("PUT", "/v2/users/me/limits", "limits are set when the server is started"),
     ("GET POST", "/v2/schedules", _NO_SCHEDULES),
     ("GET PUT DELETE", "/v2/schedules/{schedule}", _NO_SCHEDULES),
     ("GET", "/v2/schedules/{schedule}/log", _NO_SCHEDULES),
     ("GET", "/v2/store", "this server has no store"),
-    ("GET POST", "/v2/webhooks", "webhooks are given with the start of a Run here"),
-    ("GET", "/v2/webhook-dispatches", "webhooks are given with the start of a Run here"),
 )
 
 
@@ -59,7 +43,7 @@ class Refusal:
 
 def add_routes(table: RouteTable) -> None:
     """Answer for what nobody else serves; to be called last."""
-    for methods, path, reason in _UNSERVED:
+    for methods, path, reason in UNSERVED:
         for method in methods.split():
             if (method, path) not in table.served:
                 table.add(method, path, Refusal(reason))

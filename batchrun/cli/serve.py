@@ -12,7 +12,7 @@ from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.loop import run_async
 from batchrun.cli.view import say
 from batchrun.logs import logging_to
-from batchrun.server import ServerSettings, load_faults, open_server
+from batchrun.server import ServerSettings, exposure_warning, load_faults, open_server
 
 
 def command(
@@ -42,6 +42,8 @@ def command(
 async def _serve(settings: ServerSettings) -> ExitCode:
     with logging_to(settings.data_dir / "server.log"):
         async with open_server(settings) as server:
+            if (warning := exposure_warning(settings.host, has_own_token=settings.token is not None)) is not None:
+                say(warning)
             # The one line on stdout: scripts read the address from it.
             print(server.base_url, flush=True)
             say(f"state    {settings.data_dir}")

@@ -24,6 +24,7 @@ from batchrun.server.auth import Tokens
 from batchrun.server.catalog import Catalog, load_catalog
 from batchrun.server.database import Database, open_database
 from batchrun.server.demo import DemoSite, open_demo_site
+from batchrun.server.exposure import is_loopback
 from batchrun.server.handler import make_handler
 from batchrun.server.lifecycle import RunCounts, Runs
 from batchrun.server.migration import announce_migration, end_orphans, migrate, note_time
@@ -41,6 +42,8 @@ _BACKLOG = 1024
 #: How long open answers may take when the server closes; polls are simply cut.
 _SHUTDOWN_S = 0.1
 _KEEP_ALIVE_S = 75
+#: How long the rest of a refused body is read and dropped, so that its sender gets to see the answer.
+_LINGER_S = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +111,8 @@ async def open_server(settings: ServerSettings) -> AsyncIterator[Server]:
                 await platform.webhooks.load()
                 async with _listen(platform, listener, children), _alive(platform, children):
                     _log.info("server_opened", base_url=base_url)
+                    if not is_loopback(settings.host):
+                        _log.warning("server_exposed", host=settings.host, has_own_token=settings.token is not None)
                     yield Server(base_url=base_url, token=token, _platform=platform)
 
 
@@ -198,6 +203,7 @@ async def _listen(platform: Platform, listener: socket.socket, children: anyio.a
             auto_decompress=False,
             handler_cancellation=True,
             keepalive_timeout=_KEEP_ALIVE_S,
+            lingering_time=_LINGER_S,
         )
         runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=_SHUTDOWN_S)
         await runner.setup()

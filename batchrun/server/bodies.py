@@ -3,6 +3,7 @@
 import zlib
 from typing import Any
 
+import anyio
 import anyio.to_thread
 import brotli  # type: ignore[import-untyped]  # it ships neither stubs nor a marker
 import orjson
@@ -16,6 +17,8 @@ MAX_BODY_BYTES = 9_437_184
 #: Compressed bytes from which decompression would hold up the loop noticeably.
 _THREAD_FROM_BYTES = 131_072
 _CHUNK_BYTES = 1 << 20
+#: How long a body may take to arrive: whoever is slower holds memory for nothing.
+BODY_TIMEOUT_S = 120
 
 
 async def read_body(request: web.BaseRequest) -> bytes:
@@ -44,6 +47,16 @@ async def read_body(request: web.BaseRequest) -> bytes:
 async def _read_raw(request: web.BaseRequest) -> bytes:
     if (request.content_length or 0) > MAX_BODY_BYTES:
         raise body_too_large(MAX_BODY_BYTES)
+    try:
+        with anyio.fail_after(BODY_TIMEOUT_S):
+            return await _read_chunks(request)
+    except TimeoutError:
+        message = f"The body has not arrived within {BODY_TIMEOUT_S} seconds"
+        # What is still to come would be taken for the next request.
+        raise Fault(408, "request-timeout", message, headers={"Connection": "close"}) from None
+
+
+async def _read_chunks(request: web.BaseRequest) -> bytes:
     chunks: list[bytes] = []
     size = 0
     async for chunk in request.content.iter_any():

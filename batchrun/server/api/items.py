@@ -16,8 +16,9 @@ from batchrun.server.query import UNLIMITED
 from batchrun.server.tables import items
 from batchrun.server.tables.storages import Kind, Storage
 
-#: Items read at once; a larger page is streamed, so that neither it nor a slow reader of it fills the memory.
-_ITEMS_AT_ONCE = 1000
+#: Items, and about how many bytes of them, read at once; a larger page is streamed, so that neither it nor a slow
+#: reader of it fills the memory.
+_ITEMS_AT_ONCE, _BYTES_AT_ONCE = 1000, 8 << 20
 _RENDERED_INLINE = 50
 
 
@@ -45,7 +46,7 @@ async def items_answer(call: Call, dataset_id: str, status: int = 200) -> web.St
     if name in WHOLE:
         return raw_answer(await _rendered(call, pages, view, name, dataset.id), status, WHOLE[name][0], headers)
     form = STREAMED[name]
-    if count <= _ITEMS_AT_ONCE or call.quirks.is_whole:
+    if count <= _at_once(dataset) or call.quirks.is_whole:
         pieces = [piece for page in [page async for page in pages] for piece in _pieces(page, view)]
         return raw_answer(_whole(pieces, form), status, form.content_type, headers)
     return await _stream(call, pages, view, form, status, headers)
@@ -78,11 +79,17 @@ async def _rendered(call: Call, pages: AsyncIterator[list[bytes]], view: ItemVie
     return rendered() if len(found) <= _RENDERED_INLINE else await anyio.to_thread.run_sync(rendered)
 
 
+def _at_once(dataset: Storage) -> int:
+    """Return how many items may be held at once: fewer when they are large."""
+    return max(min(_ITEMS_AT_ONCE, _BYTES_AT_ONCE * dataset.count // max(dataset.bytes, 1)), 1)
+
+
 async def _pages(
     call: Call, dataset: Storage, offset: int, count: int, *, is_descending: bool
 ) -> AsyncIterator[list[bytes]]:
-    for start in range(offset, offset + count, _ITEMS_AT_ONCE):
-        size = min(_ITEMS_AT_ONCE, offset + count - start)
+    at_once = _at_once(dataset)
+    for start in range(offset, offset + count, at_once):
+        size = min(at_once, offset + count - start)
         yield await call.platform.database.read(items.page, dataset.seq, dataset.count, start, size, is_descending)
 
 

@@ -1,0 +1,161 @@
+"""What keeps the server safe by default: who reaches it, what it holds for whom, and what it never tells."""
+
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from batchrun.logs import logging_to
+from batchrun.server import ServerSettings, bodies, exposure_warning, tables
+from batchrun.server.api import items as items_api
+from tests.support.server_api import Api, open_api
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    """A server with a token of its own making."""
+    async with open_api(tmp_path / "server") as api:
+        yield api
+
+
+async def test_only_this_machine_reaches_it(api: Api) -> None:
+    """Loopback, unless it is told otherwise."""
+    assert ServerSettings(data_dir=Path("x")).host == "127.0.0.1"
+    assert api.server.base_url.startswith("http://127.0.0.1:")
+
+
+@pytest.mark.parametrize(
+    ("host", "has_own_token", "words"),
+    [
+        ("127.0.0.1", False, None),
+        ("::1", False, None),
+        ("localhost", False, None),
+        ("0.0.0.0", False, "WITHOUT A TOKEN OF YOUR OWN"),
+        ("::", False, "WITHOUT A TOKEN OF YOUR OWN"),
+        ("192.168.1.7", False, "WITHOUT A TOKEN OF YOUR OWN"),
+        ("0.0.0.0", True, "other machines can reach it"),
+        ("my-host", True, "other machines can reach it"),
+    ],
+)
+def test_a_server_that_others_reach_is_warned_about(host: str, has_own_token: bool, words: str | None) -> None:
+    """Loudly if its token was not chosen; a loopback address is nothing to talk about."""
+    warning = exposure_warning(host, has_own_token=has_own_token)
+    assert (warning is None) if words is None else (warning is not None and words in warning)
+
+
+async def test_its_files_are_for_its_user_only(api: Api, tmp_path: Path) -> None:
+    """The directory and the token in it."""
+    directory, token = anyio.Path(tmp_path / "server"), anyio.Path(tmp_path / "server" / "token")
+    assert stat.S_IMODE((await directory.stat()).st_mode) == 0o700
+    assert stat.S_IMODE((await token.stat()).st_mode) == 0o600
+    assert (await token.read_text()).strip() == api.server.token
+    assert len(api.server.token) > 40
+
+
+def test_secrets_stand_in_no_log_and_no_repr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither when all goes well nor when a request runs into a bug; its caller learns nothing of the inside."""
+    token = "a token that nobody may see"
+
+    async def fail(*_: Any) -> None:
+        raise RuntimeError("a bug")
+
+    async def ask() -> tuple[Any, str]:
+        async with open_api(tmp_path / "server", token=token) as api:
+            await api.send("GET", "/v2/users/me", token=None, **_secret(token))
+            monkeypatch.setattr(api.server._platform.runs, "read", fail)
+            answer = await api.send("GET", f"/v2/actor-runs/{'x' * 17}", token=None, **_secret(token))
+            return answer, repr(api.server) + repr(ServerSettings(data_dir=tmp_path, token=token))
+
+    file = tmp_path / "server.log"
+    with logging_to(file):
+        answer, shown = anyio.run(ask)
+    assert (answer.status, answer.error_type) == (500, "internal-server-error")
+    assert "bug" not in answer.body["error"]["message"]
+    logged = file.read_text()
+    assert "request_failed" in logged
+    assert token not in logged + shown
+
+
+def _secret(token: str) -> dict[str, Any]:
+    return {"headers": {"Authorization": f"Bearer {token}", "X-Other": token}, "q": token}
+
+
+@pytest.mark.parametrize("name", ["../../escape", "..", "a/b", "/etc/passwd", "%2e%2e%2fescape", "nul\x00", "a" * 64])
+async def test_names_and_keys_stay_inside(api: Api, tmp_path: Path, name: str) -> None:
+    """They are refused or kept as text: nothing is written beside the server's own files."""
+    before = await _files(tmp_path)
+    await api.send("POST", "/v2/datasets", name=name)
+    await api.send("POST", "/v2/actor-tasks", {"actId": "test/echo", "name": name})
+    store = (await api.send("POST", "/v2/key-value-stores")).data["id"]
+    escaped = "".join(f"%{byte:02X}" for byte in name.encode())
+    for method in ("PUT", "GET", "DELETE"):
+        answer = await api.send(method, f"/v2/key-value-stores/{store}/records/{escaped}", raw=b"x")
+        assert answer.status < 500
+    for path in (f"/v2/logs/{escaped}", f"/demo/{escaped}", f"/v2/actors/{escaped}", f"/events/{escaped}"):
+        assert (await api.get(path)).status in (400, 404)
+    assert await _files(tmp_path) == before
+
+
+async def _files(folder: Path) -> set[str]:
+    return await anyio.to_thread.run_sync(lambda: {str(path) for path in folder.rglob("*")})
+
+
+async def _raw(api: Api, head: str) -> anyio.abc.SocketStream:
+    host, port = api.server.base_url.removeprefix("http://").split(":")
+    stream = await anyio.connect_tcp(host, int(port))
+    await stream.send(head.encode())
+    return stream
+
+
+async def test_a_body_that_does_not_arrive_is_given_up(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """408 and the end of the connection: a slow upload does not hold what it has sent for ever."""
+    monkeypatch.setattr(bodies, "BODY_TIMEOUT_S", 0.1)
+    store = (await api.send("POST", "/v2/key-value-stores")).data["id"]
+    head = (
+        f"PUT /v2/key-value-stores/{store}/records/slow HTTP/1.1\r\nHost: x\r\n"
+        f"Authorization: Bearer {api.server.token}\r\nContent-Length: 5000000\r\n\r\nonly this much"
+    )
+    async with await _raw(api, head) as stream:
+        received = b""
+        with anyio.fail_after(5):
+            while b"request-timeout" not in received:
+                received += await stream.receive()
+    assert received.startswith(b"HTTP/1.1 408 ")
+    assert b"Connection: close" in received
+    assert (await api.get(f"/v2/key-value-stores/{store}/records/slow")).status == 404
+
+
+async def test_large_items_are_read_a_few_at_a_time(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page of many large items is streamed, so that no reader, fast or slow, makes the server hold them all."""
+    dataset = (await api.send("POST", "/v2/datasets")).data["id"]
+    for number in range(12):
+        await api.send("POST", f"/v2/datasets/{dataset}/items", {"n": number, "text": "x" * 100_000})
+    monkeypatch.setattr(items_api, "_BYTES_AT_ONCE", 250_000)
+    sizes = []
+    page = tables.items.page
+
+    def noted(*args: Any) -> list[bytes]:
+        found = page(*args)
+        sizes.append(len(found))
+        return found
+
+    monkeypatch.setattr(tables.items, "page", noted)
+    answer = await api.get(f"/v2/datasets/{dataset}/items")
+    assert [item["n"] for item in answer.body] == list(range(12))
+    assert sizes == [2] * 6
+    assert "Content-Length" not in answer.headers
+
+
+async def test_a_reader_who_does_not_read_holds_no_whole_dataset(api: Api) -> None:
+    """Others are served meanwhile, and the server closes without waiting for him."""
+    dataset = (await api.send("POST", "/v2/datasets")).data["id"]
+    path = f"/v2/datasets/{dataset}/items"
+    for _ in range(4):
+        await api.send("POST", path, [{"text": "x" * 1_000_000}] * 8)
+    async with await _raw(api, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"):
+        assert (await api.get(path, limit=1)).status == 200
+        assert len((await api.get(path)).body) == 32

@@ -16,7 +16,7 @@ from structlog.testing import LogCapture
 from batchrun.server.handler import make_table
 from tests.support.server_api import open_api
 
-#: A follower of a log waits for its Run, and a Run that is started synchronously for its end: not for fuzzing.
+#: `/v2/acts` is `/v2/actors` once more.
 ROUTES = sorted(
     route for route in make_table().served if route[1].startswith("/v2") and not route[1].startswith("/v2/acts")
 )

@@ -2,10 +2,15 @@
 
 import io
 import itertools
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import aiohttp
 import anyio
@@ -279,3 +284,35 @@ async def test_a_fault_for_a_route_that_is_not_served_is_refused(opens):
     with pytest.raises(ConfigError, match=r"fault\.0\.routes: no route that is served matches GET /v2/actor-rums"):
         async with opens({"kind": "drop_answer", "routes": ["GET /v2/actor-rums"]}):
             pass
+
+
+def test_the_command_serves_with_faults_and_says_so(tmp_path: Path) -> None:
+    """`batchrun serve --faults`: the file is read at once, and the server warns that it misbehaves."""
+    faults = tmp_path / "faults.toml"
+    faults.write_text('[[fault]]\nkind = "error_before"\nroutes = ["GET /v2/users/me"]\nstatus = 500')
+    command = [sys.executable, "-m", "batchrun", "serve", "--port", "0", "--data", str(tmp_path / "data")]
+    with subprocess.Popen(
+        [*command, "--faults", str(faults)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        with pytest.raises(HTTPError) as caught:
+            urlopen(f"{process.stdout.readline().strip()}/v2/users/me?token={_token(tmp_path)}", timeout=30)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    with caught.value as answer:
+        assert (answer.code, process.returncode) == (500, 0)
+    assert f"faults   1 from {faults}" in said
+
+
+def _token(directory: Path) -> str:
+    return (directory / "data" / "token").read_text().strip()
+
+
+def test_the_command_refuses_a_file_that_it_does_not_understand(tmp_path: Path) -> None:
+    """Exit 2 with file and key, and no server."""
+    faults = tmp_path / "faults.toml"
+    faults.write_text('[[fault]]\nkind = "drop_answer"\nprobabilty = 0.1')
+    command = [sys.executable, "-m", "batchrun", "serve", "--port", "0", "--data", str(tmp_path / "data")]
+    done = subprocess.run([*command, "--faults", str(faults)], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{faults}: fault.0.probabilty: is not a known key" in done.stderr

@@ -5,7 +5,6 @@ nothing of jobs, slots or the ledger.
 """
 
 import random
-import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -259,7 +258,8 @@ class ApifyClient:
                 allow_redirects=method == "GET",
             ) as response:
                 return _Answer(response.status, response.headers, await response.read())
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, ssl.SSLError) as error:
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            # Only what the connector raises: any other error may come after the request was sent.
             raise ConnectFailed(f"no connection to {url.host}: {_reason(error)}") from error
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise TransportError(f"{method} {path}: no answer: {_reason(error)}") from error

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -277,6 +277,37 @@ async def test_refused_callers_do_not_move_the_dice(opens):
         seen.append(statuses)
     assert seen[0] == seen[1]
     assert set(seen[0]) == {201, 503}
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_whatever_goes_wrong_a_start_is_whole_or_was_not(tmp_path: Path, seed: int) -> None:
+    """Under all faults at once: each Run that is listed has its input and its item, and no room is left taken."""
+    kinds = ("reset_before", "error_before", "capacity", "drop_answer", "error_after", "truncate", "garbage")
+    faults: list[dict[str, Any]] = [{"kind": kind, "routes": ["starts"], "probability": 0.15} for kind in kinds]
+    latency = {"kind": "latency", "routes": ["starts"], "distribution": "pareto", "seconds": 0.001, "max_seconds": 0.1}
+    parsed = parse_faults({"seed": seed, "fault": [*faults, latency, {**latency, "where": "after"}]})
+    async with open_api(tmp_path, faults=parsed, is_rate_limited=False, migration_notice_s=0.01) as api:
+        task = await api.create_task(name="faulty")
+        async with anyio.create_task_group() as children:
+            for n in range(80):
+                children.start_soon(_try_to_start, api, task, n)
+    # Closed and opened again: what a caller who hung up has left under way comes no more.
+    async with open_api(tmp_path, is_rate_limited=False) as api:
+        runs = await _runs(api)
+        assert runs
+        for run in runs:
+            assert (await api.finish(run["id"]))["status"] == "SUCCEEDED"
+            given = (await api.get(f"/v2/key-value-stores/{run['defaultKeyValueStoreId']}/records/INPUT")).body
+            items = (await api.get(f"/v2/datasets/{run['defaultDatasetId']}/items")).body
+            assert items[0] == items[-1] == given
+        current = (await api.get("/v2/users/me/limits")).data["current"]
+        assert (current["activeActorJobCount"], current["actorMemoryGbytes"]) == (0, 0)
+
+
+async def _try_to_start(api: Api, task: str, n: int) -> None:
+    # Every other caller hangs up early.
+    with anyio.move_on_after(0.01 if n % 2 else 30), suppress(aiohttp.ClientError):
+        await _send(api, "POST", f"/v2/actor-tasks/{task}/runs", {"n": n})
 
 
 async def test_a_fault_for_a_route_that_is_not_served_is_refused(opens):

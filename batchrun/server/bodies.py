@@ -17,6 +17,8 @@ MAX_BODY_BYTES = 9_437_184
 #: Compressed bytes from which decompression would hold up the loop noticeably.
 _THREAD_FROM_BYTES = 131_072
 _CHUNK_BYTES = 1 << 20
+#: A body that is announced as smaller than this holds no memory worth a timer.
+_UNTIMED_BYTES = 65_536
 #: How long a body may take to arrive: whoever is slower holds memory for nothing.
 BODY_TIMEOUT_S = 120
 
@@ -47,6 +49,8 @@ async def read_body(request: web.BaseRequest) -> bytes:
 async def _read_raw(request: web.BaseRequest) -> bytes:
     if (request.content_length or 0) > MAX_BODY_BYTES:
         raise body_too_large(MAX_BODY_BYTES)
+    if request.content_length is not None and request.content_length <= _UNTIMED_BYTES:
+        return await _read_chunks(request)
     try:
         with anyio.fail_after(BODY_TIMEOUT_S):
             return await _read_chunks(request)

@@ -216,7 +216,7 @@ class Runs:
         live = await self._running(run_id)
         live.doc["stats"] = live.doc["stats"] | {"rebootCount": live.doc["stats"]["rebootCount"] + 1}
         await self._database.write(runs.update_live, dict(live.doc))
-        live.life.cancel()
+        live.begin_anew()
         return live.doc
 
     async def charge(self, run_id: str, event: str, count: int, key: str | None) -> None:
@@ -252,7 +252,7 @@ class Runs:
             store_id, user_id = live.doc["defaultKeyValueStoreId"], live.doc["userId"]
             await self._database.write(stored_values.put, store_id, user_id, key, *stored_input)
         await self._database.write(runs.update_live, dict(live.doc))
-        live.life.cancel()
+        live.begin_anew()
         return live.doc
 
     async def resurrect(self, run_id: str, changes: JsonObject) -> JsonObject:
@@ -425,4 +425,4 @@ class Runs:
         self._give_room_back(doc)
         live.ended.set()
         live.events.close()
-        live.log_grown.set()
+        live.tell_followers()

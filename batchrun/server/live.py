@@ -56,14 +56,14 @@ class LiveRun:
     ended: anyio.Event = field(default_factory=anyio.Event)
     #: Around the Actor's work; cancelled to abort it.
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
-    #: Around one life of the Actor; cancelled to let it begin anew. Replaced with each life.
-    life: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    #: Around one life of the Actor; cancelled to let it begin anew. Replaced with each life; None before the first.
+    life: anyio.CancelScope | None = None
     #: What the Actor is told while it works.
     events: EventChannel = field(default_factory=EventChannel)
     #: Where its input is stored; another place after a metamorph.
     input_key: str = "INPUT"
-    #: Replaced with each new log chunk, so that followers of the log can wait for the next.
-    log_grown: anyio.Event = field(default_factory=anyio.Event)
+    #: Made by whoever follows the log, to wait for the next chunk; set and forgotten when it comes.
+    log_grown: anyio.Event | None = None
     log_bytes: int = 0
     #: Idempotency keys of charges, each with the loop's time until which it is remembered.
     charge_keys: dict[str, float] = field(default_factory=dict)
@@ -119,6 +119,23 @@ class LiveRun:
             "netTxBytes": 0,
         }
 
+    def next_log(self) -> anyio.Event:
+        """Return what is set when the log grows or the Run ends."""
+        if self.log_grown is None:
+            self.log_grown = anyio.Event()
+        return self.log_grown
+
+    def tell_followers(self) -> None:
+        """Wake those who follow the log."""
+        if self.log_grown is not None:
+            self.log_grown.set()
+            self.log_grown = None
+
+    def begin_anew(self) -> None:
+        """End the Actor's present life, for the next to begin."""
+        if self.life is not None:
+            self.life.cancel()
+
     def tell_abort(self) -> None:
         """Tell the Actor that it is about to be aborted, and had better save its state."""
         self.events.send("aborting")
@@ -146,8 +163,7 @@ async def append_log(database: Database, live: LiveRun, text: str) -> None:
         return
     live.log_bytes += len(body)
     await database.write(runs.append_log, live.id, body[:room])
-    grown, live.log_grown = live.log_grown, anyio.Event()
-    grown.set()
+    live.tell_followers()
 
 
 #: Does a Run's work: returns how it ended, unless cancelled.

@@ -12,8 +12,8 @@ from batchrun.server.ids import now_ms
 from batchrun.server.read_counts import ReadCounts
 from batchrun.server.tables import settlements, usage
 
-#: Runs settled in one transaction, so that a start behind it waits for milliseconds.
-_MAX_GROUP = 200
+#: Runs settled in one transaction, so that a start or an end behind it waits for a few milliseconds.
+_MAX_GROUP = 40
 #: How often reads are kept when no Run ends.
 _KEEP_READS_EVERY_S = 2
 

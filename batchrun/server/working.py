@@ -40,9 +40,8 @@ class Worker:
 
     async def _live_once(self, live: LiveRun) -> Ending | None:
         """Carry the Actor out once; None when the Run is to begin anew."""
-        live.life = anyio.CancelScope()
         ending: Ending | None = None
-        with live.life:
+        with anyio.CancelScope() as live.life:
             ending = await self._run_actor(live)
         return None if live.life.cancel_called else ending
 

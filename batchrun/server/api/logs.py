@@ -53,7 +53,7 @@ async def _lines(call: Call, run_id: str, *, is_followed: bool) -> AsyncIterator
     sent = 0
     while True:
         live = call.platform.runs.find_live(run_id)
-        grown = live.log_grown if live is not None else None
+        grown = live.next_log() if live is not None else None
         chunks = await call.platform.database.read(runs.read_log, run_id, sent, _CHUNKS_AT_ONCE)
         for number, body in chunks:
             yield body

@@ -1,0 +1,52 @@
+"""A data directory of an earlier server is brought up to date, and loses nothing."""
+
+import sqlite3
+from importlib import resources
+
+import orjson
+import pytest
+
+from batchrun.server.database import take_schema_steps
+
+
+def _tables(connection: sqlite3.Connection) -> dict[str, str]:
+    rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'")
+    return {name: " ".join(sql.split()) for name, sql in rows}
+
+
+def _first_version() -> sqlite3.Connection:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.executescript(resources.files("batchrun.server").joinpath("schema.sql").read_text())
+    connection.execute("PRAGMA user_version = 1")
+    connection.execute("INSERT INTO account VALUES ('user_id', 'me')")
+    connection.execute("INSERT INTO tasks (id, name, doc) VALUES ('t', 'Mine', ?)", (orjson.dumps({"id": "t"}),))
+    connection.execute("INSERT INTO runs (id, act_id, status, started_ms, doc) VALUES ('r', 'a', 'RUNNING', 1, '{}')")
+    connection.execute(
+        "INSERT INTO storages (id, kind, name, created_ms, modified_ms) VALUES ('d', 'DATASET', 'data', 1, 1)"
+    )
+    return connection
+
+
+def test_what_was_there_belongs_to_the_first_account() -> None:
+    """Tasks, Runs and storages alike; nothing that has ended before is settled again."""
+    connection = _first_version()
+    take_schema_steps(connection)
+    assert connection.execute("SELECT id, user_id, name FROM tasks").fetchall() == [("t", "me", "Mine")]
+    assert connection.execute("SELECT id, user_id, settle_ms FROM runs").fetchall() == [("r", "me", None)]
+    assert connection.execute("SELECT id, user_id, reads FROM storages").fetchall() == [("d", "me", 0)]
+    with pytest.raises(sqlite3.IntegrityError):
+        connection.execute("INSERT INTO tasks (id, user_id, name, doc) VALUES ('u', 'me', 'MINE', '{}')")
+    connection.execute("INSERT INTO tasks (id, user_id, name, doc) VALUES ('u', 'you', 'MINE', '{}')")
+    connection.close()
+
+
+def test_old_and_new_files_end_up_the_same() -> None:
+    """Whatever version a file begins with; taking the steps again changes nothing."""
+    old, new = _first_version(), sqlite3.connect(":memory:", isolation_level=None)
+    for connection in (old, new, new):
+        take_schema_steps(connection)
+    assert _tables(old) == _tables(new)
+    versions = [connection.execute("PRAGMA user_version").fetchone() for connection in (old, new)]
+    assert versions == [(2,), (2,)]
+    for connection in (old, new):
+        connection.close()

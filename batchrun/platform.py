@@ -18,6 +18,7 @@ from batchrun.errors import (
     ConfigError,
     ConnectFailed,
     NotFound,
+    RateLimited,
     ServerFailed,
     TransportError,
     Unauthorized,
@@ -127,7 +128,7 @@ async def _find_task(client: ApifyClient, config: TaskConfig, file: Path | None)
     while True:
         try:
             return await _described_task(client, config, file)
-        except (TransportError, ServerFailed):
+        except (TransportError, ServerFailed, RateLimited):
             # The answer to the creation is lost; its name tells whether the task is there, and nothing was paid.
             await anyio.sleep(RETRY_INTERVAL_S)
 

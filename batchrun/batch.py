@@ -4,7 +4,7 @@ import os
 import types
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -15,7 +15,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from batchrun.apify.client import ApifyClient
 from batchrun.apify.wire import Account
-from batchrun.children import open_children
+from batchrun.children import open_children, plain_errors
 from batchrun.config import Config, OutputConfig
 from batchrun.engine.attempt import JobRunner, Postponed, Work
 from batchrun.engine.collect import Collector, OutputPlan
@@ -26,7 +26,7 @@ from batchrun.engine.scheduler import Scheduler
 from batchrun.engine.slots import Slots
 from batchrun.engine.start_gate import StartGate
 from batchrun.errors import BatchrunError, first_error
-from batchrun.files.sink import explain
+from batchrun.files.sink import explain, sync_directory
 from batchrun.job_source import FileSource, check_before_start, open_source
 from batchrun.ledger.commit import ECHO, GroupCommit, Journal, open_commit, open_journal
 from batchrun.ledger.lock import enter_lock
@@ -138,7 +138,10 @@ class Batch:
 
     async def summary(self) -> Summary:
         """Return what the batch has come to, its earlier processes included."""
-        return await anyio.to_thread.run_sync(read_summary, self.out_dir, self._ending())
+        summary = await anyio.to_thread.run_sync(read_summary, self.out_dir, self._ending())
+        if self._is_stopped and self._engine.scheduler.has_read_all and not summary.open_jobs:
+            return replace(summary, ending=Ending.FINISHED)  # stopped when there was nothing left to stop
+        return summary
 
     def _ending(self) -> Ending:
         if self._is_stopped:
@@ -189,7 +192,7 @@ async def open_batch(
         OutputError: the output directory is in use, cannot be written, or is damaged.
     """
     out_dir = config.out_dir
-    async with AsyncExitStack() as stack:
+    async with plain_errors(), AsyncExitStack() as stack:
         await check_before_start(config)
         await anyio.to_thread.run_sync(_make_directory, out_dir)
         await stack.enter_async_context(enter_lock(out_dir))
@@ -239,7 +242,10 @@ async def _log_beside(out_dir: Path) -> AsyncIterator[None]:
 
 def _make_directory(directory: Path) -> None:
     try:
+        new = [each for each in (directory, *directory.parents) if not each.exists()]
         directory.mkdir(parents=True, exist_ok=True)
+        for each in new:
+            sync_directory(each.parent)
     except OSError as error:
         raise explain(error, directory) from error
 

@@ -6,6 +6,19 @@ from contextlib import asynccontextmanager
 import anyio
 from anyio.abc import TaskGroup
 
+from batchrun.errors import BatchrunError, first_error
+
+
+@asynccontextmanager
+async def plain_errors() -> AsyncIterator[None]:
+    """Let an error of ours that children ended with come out as itself, not in a group."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        if group.subgroup(BatchrunError) is not None:
+            raise first_error(group) from group
+        raise
+
 
 @asynccontextmanager
 async def open_children() -> AsyncIterator[TaskGroup]:

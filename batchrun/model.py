@@ -269,8 +269,8 @@ def json_line(value: JsonObject) -> bytes:
     try:
         return orjson.dumps(value, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE)
     except TypeError:
-        # It reads 1,024 levels and writes 254; what an Actor stored must not be lost for that.
-        return (json.dumps(value, ensure_ascii=False, default=_iso) + "\n").encode()
+        # It writes 254 levels and no lone surrogates; what an Actor stored must not be lost for that.
+        return (json.dumps(value, default=_iso) + "\n").encode()
 
 
 def _iso(at: datetime) -> str:

@@ -4,6 +4,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from batchrun.config import Config
 from batchrun.engine.attempt import Postponed, Work
 from batchrun.errors import ConfigError, JobFileError
@@ -29,7 +31,8 @@ def check_identity(ledger: Ledger, config: Config, task: Task) -> None:
     Raises:
         ConfigError: the ledger would lie; every difference is named.
     """
-    identity = _identity(config, task)
+    # As JSON gives it back: a date in the TOML is text by then.
+    identity = orjson.loads(orjson.dumps(_identity(config, task)))
     noted = ledger.fact(IDENTITY)
     differences = [
         f"\n  {name}: begun with {noted.get(name)!r}, now {value!r}"

@@ -4,7 +4,9 @@ It owns connections, the account's and the listings' tokens, and the mapping of 
 nothing of jobs, slots or the ledger.
 """
 
+import json
 import random
+import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -258,7 +260,7 @@ class ApifyClient:
                 allow_redirects=method == "GET",
             ) as response:
                 return _Answer(response.status, response.headers, await response.read())
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError) as error:
             # Only what the connector raises: any other error may come after the request was sent.
             raise ConnectFailed(f"no connection to {url.host}: {_reason(error)}") from error
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
@@ -315,8 +317,16 @@ def _runs(answer: _Answer) -> list[Run]:
     return [wire.parse_run(item) for item in _object(answer).get("items", [])]
 
 
+def _json(body: bytes) -> Any:
+    """Read JSON that an Actor has stored; lone surrogates and NaN, which orjson refuses, are somebody's paid data."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return json.loads(body)
+
+
 def _items_page(answer: _Answer) -> ItemsPage:
-    items = orjson.loads(answer.body)
+    items = _json(answer.body)
     if not isinstance(items, list):
         raise ValueError("it is no list of items")
     total = answer.headers.get("X-Apify-Pagination-Total", "")
@@ -326,12 +336,24 @@ def _items_page(answer: _Answer) -> ItemsPage:
 def _value(answer: _Answer) -> Any:
     content_type = answer.headers.get("Content-Type", "")
     if "json" in content_type:
-        return orjson.loads(answer.body)
+        return _json(answer.body)
     return answer.body.decode("utf-8", "replace") if content_type.startswith("text/") else None
 
 
 def _reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
+
+
+def _socket(address: tuple[Any, ...]) -> socket.socket:
+    """Make a socket whose kernel gives up on unacknowledged bytes, instead of delivering them minutes later.
+
+    A start request that we have given up on must not reach the platform long after the horizon.
+    """
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(READ_TIMEOUT_S * 1000))
+    return made
 
 
 def _proxy_for(base_url: str) -> str | None:
@@ -358,7 +380,7 @@ async def open_client(
         headers["Authorization"] = f"Bearer {token.get_secret_value()}"
     async with aiohttp.ClientSession(
         # Slots and `max_open_polls` bound what is open; a second bound here would only hide waits.
-        connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
+        connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, socket_factory=_socket),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers=headers,
         # Unset: a total limit would end a poll that is just being patient.

@@ -218,6 +218,8 @@ def _error_class(status: int, error_type: str) -> type[ApiError]:
         return ResourcesBusy
     if error_type in _OUT_OF_CREDIT or status == 402:
         return OutOfCredit
+    if status == 404 and not error_type:
+        return ServerFailed  # not the API's own: something in between answers while the platform cannot
     by_status = {401: Unauthorized, 403: Unauthorized, 404: NotFound, 408: ServerFailed, 429: RateLimited}
     return by_status.get(status, ServerFailed if status >= 500 else ApiError)
 

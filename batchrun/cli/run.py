@@ -120,7 +120,8 @@ async def _confirm(batch: Batch, config: Config) -> None:
     question = "Start an unknown number of runs?" if left is None else f"Start {left:,} runs?"
     if not sys.stdin.isatty() or str(config.jobs.file) == "-":
         raise ConfigError(f"{question} There is no terminal to ask at: --yes starts them")
-    if not await anyio.to_thread.run_sync(lambda: typer.confirm(question, err=True)):
+    # Asked before anything runs, so that the loop may wait for the answer, and Ctrl-C is one.
+    if not typer.confirm(question, err=True):
         raise ConfigError("nothing was started")
 
 

@@ -19,7 +19,9 @@ async def obey_signals(*, drain: Callable[[], int], leave: Callable[[], None], d
         drain_s: how long after the first signal `leave` is called anyway.
     """
     async with anyio.create_task_group() as children:
-        with anyio.open_signal_receiver(*_WORDS) as signals:
+        # What was ignored when we began (nohup) stays ignored.
+        heeded = [number for number in _WORDS if signal.getsignal(number) is not signal.SIG_IGN]
+        with anyio.open_signal_receiver(*heeded) as signals:
             is_draining = False
             async for number in signals:
                 if is_draining or number == signal.SIGHUP:

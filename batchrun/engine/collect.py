@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import anyio
 import structlog
 
+from batchrun.apify.client import ItemsPage
+from batchrun.engine.follow import LOST_AFTER_S
 from batchrun.engine.ports import ItemWriter, RunClient
 from batchrun.errors import ApiError, BatchRefused, NotFound
 from batchrun.kill_points import reach
@@ -111,15 +114,24 @@ class Collector:
         empty before the end; there the counter, which by then has had time, decides.
         """
         limit = self._plan.page_size
-        try:
-            page = await self._client.get_items(dataset_id, offset=offset, limit=limit, query=self._plan.query)
-        except NotFound:
-            _log.warning("dataset_missing", dataset_id=dataset_id, offset=offset)
+        page = await self._get_page(dataset_id, offset)
+        if page is None:
             return [], offset, True
         if not self._plan.is_filtered:
             return page.items, offset + len(page.items), not page.items
         is_last = not page.items and (page.total is None or offset + limit >= page.total)
         return page.items, offset + limit, is_last
+
+    async def _get_page(self, dataset_id: DatasetId, offset: int) -> ItemsPage | None:
+        """Read a page; None when the platform has not known the dataset for a while."""
+        limit, query = self._plan.page_size, self._plan.query
+        for _ in range(int(LOST_AFTER_S)):
+            try:
+                return await self._client.get_items(dataset_id, offset=offset, limit=limit, query=query)
+            except NotFound:
+                await anyio.sleep(1)  # a fresh dataset, on a platform whose replicas lag
+        _log.warning("dataset_missing", dataset_id=dataset_id, offset=offset)
+        return None
 
 
 def _item_tag(job: Job, run: Run, outcome: Outcome) -> dict[str, Any]:

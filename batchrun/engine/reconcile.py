@@ -18,6 +18,8 @@ from batchrun.model import CLOCK_DOUBT, JobKey, Mark, Run, RunId, TaskId
 
 #: Between two listings while attempts are in doubt.
 LISTING_INTERVAL_S = 1.0
+END_OF_TIME = datetime.max.replace(tzinfo=UTC)
+
 _log = structlog.get_logger()
 
 
@@ -31,9 +33,10 @@ class _Doubt:
     job_key: JobKey
     #: By the platform's clock: no Run of it began earlier, and none later.
     earliest_start: datetime
-    latest_start: datetime
-    #: A listing begun after this (monotonic) that does not show the Run proves that there is none.
-    certain_after: float
+    latest_start: datetime = END_OF_TIME
+    #: A listing begun after this (monotonic) that does not show the Run proves that there is none. None until the
+    #: platform has answered: while it cannot be reached, the lost request may still be on its way to it.
+    certain_after: float | None = None
     settled: anyio.Event = field(default_factory=anyio.Event)
     found: Run | None = None
     is_hopeless: bool = False
@@ -102,9 +105,7 @@ class Reconciler:
             BatchRefused: the platform will not tell.
         """
         # The request left at the latest now, whoever sent it: an earlier process is dead since before now.
-        now = self._client.platform_time or datetime.now(UTC) + CLOCK_DOUBT
-        latest_start = now + self._horizon + CLOCK_MARGIN
-        doubt = _Doubt(mark, job_key, earliest_start, latest_start, anyio.current_time() + self._patience_s)
+        doubt = _Doubt(mark, job_key, earliest_start)
         self._doubts[mark] = doubt
         self._arrived.set()
         _log.warning("start_in_doubt", job_key=job_key, mark=mark)
@@ -147,8 +148,17 @@ class Reconciler:
         for doubt in doubts:
             if runs := marked(listing.runs, doubt.mark):
                 await self._adopt(doubt, runs)
+            elif doubt.certain_after is None:
+                self._start_the_clock(doubt)
             elif begun_at >= doubt.certain_after:
-                self._conclude(doubt, [*listing.runs, *listing.unreadable], begun_at)
+                is_patient = begun_at < doubt.certain_after + self._patience_s
+                self._conclude(doubt, [*listing.runs, *listing.unreadable], is_patient=is_patient)
+
+    def _start_the_clock(self, doubt: _Doubt) -> None:
+        """Count the horizon from the platform's first answer since the doubt arose."""
+        doubt.certain_after = anyio.current_time() + self._patience_s
+        now = self._client.platform_time or datetime.now(UTC) + CLOCK_DOUBT
+        doubt.latest_start = now + self._horizon + CLOCK_MARGIN
 
     async def _adopt(self, doubt: _Doubt, runs: list[Run]) -> None:
         """Take the older Run for the attempt; a second one was started by no request of ours and is aborted."""
@@ -164,7 +174,7 @@ class Reconciler:
         doubt.found = oldest
         doubt.settled.set()
 
-    def _conclude(self, doubt: _Doubt, candidates: list[Run], begun_at: float) -> None:
+    def _conclude(self, doubt: _Doubt, candidates: list[Run], *, is_patient: bool) -> None:
         """Conclude that nothing was started, if a Run of ours would have been recognised."""
         unclaimed = [
             run for run in candidates if doubt.earliest_start - CLOCK_MARGIN <= run.started_at <= doubt.latest_start
@@ -173,7 +183,7 @@ class Reconciler:
         suspects = {run.id for run in unclaimed if not self.echoes or run.user_agent is None}
         if not suspects:
             _log.info("start_had_no_effect", job_key=doubt.job_key)
-        elif begun_at < doubt.certain_after + self._patience_s:
+        elif is_patient:
             return  # some may turn out to be other jobs' Runs; or the next start shows whether marks are echoed
         else:
             doubt.is_hopeless = True

@@ -18,7 +18,7 @@ from batchrun.engine.ports import Chunk, JobSource, Ledger
 from batchrun.engine.progress import Progress
 from batchrun.engine.slots import Slot, Slots
 from batchrun.engine.start_gate import StartGate
-from batchrun.errors import BatchRefused
+from batchrun.errors import BatchRefused, JobFileError
 from batchrun.kill_points import reach
 from batchrun.model import Record
 
@@ -68,12 +68,14 @@ class Scheduler:
         self._taking = anyio.Lock()
         self._changed = anyio.Event()
         self._is_read = False
+        #: Whether the source was read to its end.
+        self.has_read_all = False
         self._reading = anyio.CancelScope()
         self._is_stopping = False
         self._children: TaskGroup | None = None
         self._child_count = 0
         self._idle = 0
-        self._refused: BatchRefused | None = None
+        self._failure: BatchRefused | JobFileError | None = None
         #: Jobs that were left open: not started, or in doubt.
         self.left_open = 0
 
@@ -82,6 +84,7 @@ class Scheduler:
 
         Raises:
             BatchRefused: the platform refused the batch; what was live has been followed to its end.
+            JobFileError: the job file cannot be read any further; what was admitted has been carried out.
         """
         for each in resumed:
             if isinstance(each, Postponed):
@@ -92,8 +95,8 @@ class Scheduler:
             self._children = children
             children.start_soon(self._read)
             self._add_child()
-        if self._refused is not None:
-            raise self._refused
+        if self._failure is not None:
+            raise self._failure
 
     def stop_starting(self) -> None:
         """Start nothing more; Runs that are live are followed to their end."""
@@ -139,7 +142,7 @@ class Scheduler:
         try:
             result = await self._runner.run_job(work, slot)
         except BatchRefused as refused:
-            self._refused = self._refused or refused
+            self._failure = self._failure or refused
             self.left_open += 1
             self.stop_starting()
             return
@@ -185,12 +188,20 @@ class Scheduler:
     async def _read(self) -> None:
         """Read on whenever few jobs are ready, so that the next ones are admitted while these are started."""
         with self._reading:
-            while (chunk := await self._source.next_chunk(self._chunk_size)) is not None:
-                await self._admit(chunk)
-                while len(self._ready) > self._low_water or self._is_holding_back:
-                    await self._changed.wait()
+            try:
+                await self._read_to_the_end()
+            except JobFileError as error:
+                # What is admitted, and above all what is paid for, is carried out all the same.
+                self._failure = self._failure or error
         self._is_read = True
         self._wake()
+
+    async def _read_to_the_end(self) -> None:
+        while (chunk := await self._source.next_chunk(self._chunk_size)) is not None:
+            await self._admit(chunk)
+            while len(self._ready) > self._low_water or self._is_holding_back:
+                await self._changed.wait()
+        self.has_read_all = True
 
     async def _admit(self, chunk: Chunk) -> None:
         # Not to be cut off by a stop: what is admitted becomes ready. The commit ends, whoever waits for it.

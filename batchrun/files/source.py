@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
-from io import SEEK_END, BufferedIOBase, BytesIO
+from io import SEEK_END, BufferedIOBase, BufferedReader, BytesIO
 from typing import Self
 
 import orjson
@@ -20,7 +20,7 @@ from batchrun.files.jobs import JobMaker, lost_fields
 from batchrun.files.json_rows import array_rows, line_rows
 from batchrun.files.look_ahead import LOOK_AHEAD_JOBS, LOOK_AHEAD_ROWS, LookAhead, end_of
 from batchrun.files.rows import NotAJob, ReadPoint, Row, bad_line
-from batchrun.files.stream import Source, damage_named, find_source
+from batchrun.files.stream import PipeReader, Source, damage_named, find_source
 from batchrun.model import BadLine, Job, JobKey, Place
 
 #: What is checked before anything starts, whichever comes first.
@@ -73,7 +73,10 @@ class JobFile:
     def close(self) -> None:
         """Close what is open; iterations that are under way cannot go on."""
         while self._streams:
-            self._streams.pop().close()
+            stream = self._streams.pop()
+            if isinstance(stream, BufferedReader) and isinstance(stream.raw, PipeReader):
+                stream.raw.stop()
+            stream.close()
         self._seeker = None
 
     @property

@@ -2,7 +2,9 @@
 
 import codecs
 import gzip
+import os
 import re
+import select
 import stat
 import sys
 import zlib
@@ -134,12 +136,45 @@ def skip_line(stream: BufferedIOBase) -> int:
 
 def _open_bytes(path: Path | None, compression: Compression) -> BufferedReader | gzip.GzipFile:
     if path is None:
-        return _buffered(FileIO(sys.stdin.fileno(), closefd=False))
+        return _buffered(PipeReader(sys.stdin.fileno()))
     if compression == "gz":
         return gzip.GzipFile(path, "rb")
     if compression == "zst":
         return _buffered(_ZstdReader(_buffered(FileIO(path))))
     return _buffered(FileIO(path))
+
+
+class PipeReader(RawIOBase):
+    """A pipe whose reader, waiting in a thread for somebody to write, can be told to stop."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__()
+        self._fd = fd
+        self._stopped, self._stop = os.pipe()
+
+    def readable(self) -> bool:
+        """Return that it is for reading."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Wait for bytes, or for `stop`, which reads as the end."""
+        ready, _, _ = select.select([self._fd, self._stopped], [], [])
+        if self._stopped in ready:
+            return 0
+        data = os.read(self._fd, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def stop(self) -> None:
+        """Let whoever reads meet the end; closing before that would wait for the pipe to speak."""
+        os.write(self._stop, b"x")
+
+    def close(self) -> None:
+        """Close what is ours; the pipe itself is not."""
+        if not self.closed:
+            os.close(self._stopped)
+            os.close(self._stop)
+        super().close()
 
 
 def _buffered(raw: RawIOBase) -> BufferedReader:

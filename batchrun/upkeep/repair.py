@@ -51,7 +51,7 @@ async def repair_outputs(directory: Path, environ: Mapping[str, str]) -> Repaire
     async with open_upkeep(directory, environ) as upkeep:
         with ExitStack() as stack:
             ledger = await anyio.to_thread.run_sync(stack.enter_context, open_ledger(directory))
-            repair = _Repair(directory, upkeep, ledger)
+            repair = await anyio.to_thread.run_sync(_Repair, directory, upkeep, ledger)
             await repair.records()
             if upkeep.config.output.items == "file":
                 await repair.items()
@@ -64,6 +64,8 @@ class _Repair:
         self._upkeep = upkeep
         self._ledger = ledger
         self._plan = output_plan(upkeep.config.output)
+        #: Whether an earlier repair of the items did not come to its end.
+        self._is_cut_short = ledger.fact(REPAIRING) == ITEMS
         self.done = Repaired()
 
     async def records(self) -> None:
@@ -150,7 +152,7 @@ class _Repair:
     async def items(self) -> None:
         """Write the item file again when it is shorter than the ledger says: whole Runs, each once."""
         file = self._directory / ITEMS
-        if await anyio.to_thread.run_sync(self._is_long_enough, file):
+        if not self._is_cut_short and await anyio.to_thread.run_sync(self._is_long_enough, file):
             return
         replacement = await anyio.to_thread.run_sync(Replacement, file)
         incomplete = await anyio.to_thread.run_sync(self._keep_items, replacement)
@@ -160,6 +162,7 @@ class _Repair:
             attempts = await anyio.to_thread.run_sync(self._ledger.attempts, settled.id)
             run = await self._last_run(attempts)
             if run is None:
+                await anyio.to_thread.run_sync(self._keep_what_is_left, replacement, attempts)
                 continue
             job = jobs.get(settled.id) or _stand_in(settled)
             fresh = replace(attempts[-1], items_offset=0, items_count=0)
@@ -189,6 +192,13 @@ class _Repair:
             if _run_of(line) in whole:
                 replacement.write(line)
         return incomplete
+
+    def _keep_what_is_left(self, replacement: Replacement, attempts: list[Attempt]) -> None:
+        """Keep the lines of a Run that the platform does not know any more: nothing better can be had."""
+        run_ids = {each.run_id for each in attempts}
+        for line in replacement.old_lines():
+            if _run_of(line) in run_ids:
+                replacement.write(line)
 
     def _put_in_place(self, name: str, replacement: Replacement) -> None:
         with self._ledger.transaction():

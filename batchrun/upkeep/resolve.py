@@ -40,6 +40,8 @@ class Resolver:
         if run is None:
             raise LedgerError(f"Run {run_id} is no candidate for {question.doubt.job_key}")
         await anyio.to_thread.run_sync(self._note, question.doubt, run)
+        for other in self.questions:
+            other.candidates[:] = [each for each in other.candidates if each.id != run_id]
 
     async def deny(self, question: Question) -> None:
         """Note that the attempt started nothing; the job is started anew."""

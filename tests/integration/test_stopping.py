@@ -86,6 +86,24 @@ def test_ctrl_c_at_a_terminal_reaches_the_whole_process_group_and_harms_nothing(
     assert outcomes == ["succeeded"] * 110
 
 
+def test_an_idle_pipe_does_not_keep_a_batch_from_stopping(tmp_path):
+    """With jobs from a pipe that says nothing more, two signals end the process; none has to kill it."""
+    (tmp_path / "batch.toml").write_text(
+        '[api]\nbase_url = "embedded"\n[task]\nactor = "apify/hello-world"\nname = "hello"\n[jobs]\nfile = "-"\n'
+    )
+    command = [sys.executable, "-m", "batchrun", "run", "batch.toml"]
+    with (tmp_path / "stderr.txt").open("wb") as stderr:
+        process = subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stderr=stderr)
+    assert process.stdin is not None
+    process.stdin.write(b'{"a": 1}\n')
+    process.stdin.flush()
+    records = tmp_path / "batch.out/records.jsonl"
+    wait_until(lambda: records.exists() and records.stat().st_size > 0)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130, (tmp_path / "stderr.txt").read_text()
+    process.stdin.close()
+
+
 def test_one_process_at_a_time_works_on_a_directory(tmp_path):
     """A second run, an abort and a repair are refused with the first one's pid; status looks on; a kill frees it."""
     jobs = [{"n": n, "ms": LONG_MS} for n in range(3)]

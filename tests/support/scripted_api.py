@@ -47,7 +47,9 @@ PAGE = 1000
 
 def api_error(status: int, error_type: str = "", *, retry_after_s: float | None = None) -> ApiError:
     """Return the error that an answer of this status and type becomes."""
-    body = orjson.dumps({"error": {"type": error_type, "message": "so it is"}})
+    # A 404 that names no type is not the API's own.
+    named = error_type or ("record-not-found" if status == 404 else "")
+    body = orjson.dumps({"error": {"type": named, "message": "so it is"}})
     headers = {} if retry_after_s is None else {"Retry-After": f"{retry_after_s:.0f}"}
     return parse_error(status, body, headers, method="POST", path="/", now=datetime.now(UTC))
 

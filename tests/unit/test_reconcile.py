@@ -272,3 +272,19 @@ async def test_the_run_that_is_returned_is_as_the_platform_described_it() -> Non
         run = await doubts.reconciler.resolve(Mark("mine"), JobKey("j"), datetime.now(UTC))
         children.cancel_scope.cancel()
     assert (run and (run.id, run.started_at)) == (RunId(run_id), api.run(run_id).started_at)
+
+
+async def test_the_horizon_begins_when_the_platform_answers_again() -> None:
+    """While it cannot be reached, the lost request may still be on its way: an outage does not use up the horizon."""
+
+    class _Away(ScriptedApi):
+        """A platform that answers no listing for ten minutes."""
+
+        async def list_runs(self, *, started_after: datetime, offset: int) -> list[Run]:
+            if anyio.current_time() < 600:
+                await anyio.sleep(600 - anyio.current_time())
+                self.add_run(user_agent=agent("mine"), began_at=601)
+            return await super().list_runs(started_after=started_after, offset=offset)
+
+    api = _Away()
+    assert await Doubts(api).resolve("mine") == {"mine": "run-1"}

@@ -46,7 +46,10 @@ class FileSource:
 
     def count_estimate(self) -> int | None:
         """Return how many jobs the file gives, about; None where that cannot be told cheaply."""
-        count = self.job_file.count_estimate()
+        try:
+            count = self.job_file.count_estimate()
+        except JobFileError:
+            return None  # damaged further on: said when it is read to there
         return count if count is None or self._left is None else min(count, self._left)
 
 

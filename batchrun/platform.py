@@ -83,7 +83,7 @@ async def read_account(client: ApifyClient) -> Account:
         ConnectFailed: the platform does not answer.
     """
     try:
-        return await _patiently(client, client.get_account())
+        return await patiently(client, client.get_account())
     except Unauthorized as error:
         raise BatchRefused(
             f"the platform does not accept the token ({error.message}); set APIFY_TOKEN to the API token from"
@@ -93,7 +93,12 @@ async def read_account(client: ApifyClient) -> Account:
         raise BatchRefused(f"the platform does not tell whose token this is: {error}") from error
 
 
-async def _patiently(client: ApifyClient, answer: Awaitable[T]) -> T:
+async def patiently(client: ApifyClient, answer: Awaitable[T]) -> T:
+    """Wait for an answer that is asked for again and again, but not for ever: there may be no platform there.
+
+    Raises:
+        ConnectFailed: none came in time.
+    """
     try:
         with anyio.fail_after(PATIENCE_S):
             return await answer
@@ -112,7 +117,7 @@ async def find_task(client: ApifyClient, config: TaskConfig, file: Path | None =
         ConfigError: the described task exists and is another.
     """
     try:
-        return await _patiently(client, _find_task(client, config, file))
+        return await patiently(client, _find_task(client, config, file))
     except NotFound as error:
         named = config.id if config.id is not None else f"{config.actor} ({config.name})"
         raise BatchRefused(f"the platform knows no task {named!r} for this token: {error.message}") from error

@@ -13,9 +13,10 @@ from batchrun.apify.client import ApifyClient, open_client
 from batchrun.apify.wire import task_options
 from batchrun.cli.loop import run_async
 from batchrun.config import ApiConfig, LimitsConfig, load_api, read_token
-from batchrun.errors import ConfigError, TransportError
+from batchrun.errors import ConfigError, ConnectFailed, TransportError
 from batchrun.logs import silence
 from batchrun.model import JsonObject, Mark, RunOptions, TaskId
+from batchrun.platform import patiently
 
 app = typer.Typer(help="Create, read and run single tasks.", no_args_is_help=True)
 
@@ -41,7 +42,8 @@ def create(
     options = RunOptions(build=build, memory_mb=memory_mb, timeout_s=timeout_s)
 
     async def call(client: ApifyClient) -> JsonObject:
-        task: JsonObject = {"actId": (await client.get_actor(actor))["id"], "options": task_options(options)}
+        found = await patiently(client, client.get_actor(actor))
+        task: JsonObject = {"actId": found["id"], "options": task_options(options)}
         task |= {"name": name} if name is not None else {}
         task |= {"input": task_input} if task_input is not None else {}
         return await client.create_task(task)
@@ -55,7 +57,7 @@ def get(
     api_url: _ApiUrl = None,
 ) -> None:
     """Print a task."""
-    _print(_call(api_url, lambda client: client.get_task(TaskId(task))))
+    _print(_call(api_url, lambda client: patiently(client, client.get_task(TaskId(task)))))
 
 
 @app.command("run")
@@ -104,6 +106,8 @@ async def _call_once(api: ApiConfig, call: Callable[[ApifyClient], Awaitable[Any
     async with open_client(api.base_url, read_token(api), request_rate_per_s=LimitsConfig().request_rate) as client:
         try:
             return await call(client)
+        except ConnectFailed:
+            raise
         except TransportError as error:
             raise TransportError(
                 f"{error}. If this was a start, a Run may have been started: look at the task"

@@ -1,7 +1,10 @@
 """Batches against the embedded server, in this process; counts are taken at the server."""
 
+import gzip
+import os
 from collections import Counter
 from contextlib import asynccontextmanager
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +31,13 @@ async def work(context: InlineContext) -> None:
 
 @asynccontextmanager
 async def _server(tmp_path: Path, **settings: Any):
-    defaults: dict[str, Any] = {"max_concurrent_runs": 500, "max_total_memory_mb": 500_000}
+    defaults: dict[str, Any] = {
+        "max_concurrent_runs": 500,
+        "max_total_memory_mb": 500_000,
+        "inline_actors": {ACTOR: work},
+    }
     async with open_server(
-        ServerSettings(data_dir=tmp_path / "api", token=TOKEN, inline_actors={ACTOR: work}, **{**defaults, **settings})
+        ServerSettings(data_dir=tmp_path / "api", token=TOKEN, **{**defaults, **settings})
     ) as server:
         yield server
 
@@ -239,3 +246,28 @@ async def test_the_token_is_written_nowhere(tmp_path):
         await run_batch(_config(tmp_path, server, [{"n": 1}]), environ=ENVIRON)
     files = [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
     assert [file for file in files if TOKEN.encode() in file.read_bytes()] == []
+
+
+async def test_a_date_in_the_configuration_does_not_make_another_batch(tmp_path):
+    """What TOML reads as a date is the same batch when it is opened again."""
+    async with _server(tmp_path) as server:
+        for _ in range(2):
+            config = _config(tmp_path, server, [{"n": 1}], input={"since": date(2024, 1, 1)})
+            summary = await run_batch(config, environ=ENVIRON)
+            assert summary.outcomes == {Outcome.SUCCEEDED: 1}
+
+
+async def test_a_file_that_is_damaged_late_still_has_what_was_admitted_carried_out(tmp_path):
+    """The error comes at the end; until then every admitted job is settled, and none of its Runs abandoned."""
+    # Beyond the 16 MB that are checked before anything starts.
+    lines = [b'{"n": %d, "x": "%s"}\n' % (n, os.urandom(60_000).hex().encode()) for n in range(200)]
+    whole = gzip.compress(b"".join(lines), compresslevel=1)
+    (tmp_path / "jobs.jsonl.gz").write_bytes(whole[: len(whole) * 9 // 10])
+    async with _server(tmp_path) as server:
+        config = _config(tmp_path, server, [], jobs__file=str(tmp_path / "jobs.jsonl.gz"), jobs__limit=None)
+        config = config.model_copy(update={"limits": config.limits.model_copy(update={"max_concurrent_runs": 100})})
+        with pytest.raises(JobFileError):
+            await run_batch(config, environ=ENVIRON)
+        assert server.live_runs == 0
+        records = (tmp_path / "out/records.jsonl").read_bytes().splitlines()
+        assert len(records) == server.runs_started > 0

@@ -77,8 +77,6 @@ class ApifyClient:
         self._last_date: str | None = None
         #: The platform's clock, as its last answer showed it; None before the first.
         self.platform_time: datetime | None = None
-        #: Requests sent so far.
-        self.requests = 0
 
     async def start_run(self, task_id: TaskId, body: bytes, options: RunOptions, mark: Mark) -> Run:
         """Start a Run of the task. One POST, whatever happens.
@@ -141,17 +139,13 @@ class ApifyClient:
 
     async def list_runs(self, *, started_after: datetime, offset: int) -> list[Run]:
         """List up to 1,000 of the account's Runs started at or after a time, oldest first."""
-        query = {"startedAfter": wire.format_time(started_after)}
-        return await self._list_runs("/actor-runs", query, offset)
-
-    async def list_task_runs(self, task_id: TaskId, *, offset: int) -> list[Run]:
-        """List up to 1,000 of the task's Runs, newest first."""
-        return await self._list_runs(f"/actor-tasks/{wire.segment(task_id)}/runs", {"desc": "1"}, offset)
-
-    async def _list_runs(self, path: str, query: Mapping[str, str], offset: int) -> list[Run]:
         await self._listing.turn()
-        page = {**query, "offset": str(offset), "limit": str(wire.MAX_LIST_LIMIT)}
-        return await self._read(path, _runs, query=page)
+        query = {
+            "startedAfter": wire.format_time(started_after),
+            "offset": str(offset),
+            "limit": str(wire.MAX_LIST_LIMIT),
+        }
+        return await self._read("/actor-runs", _runs, query=query)
 
     async def get_items(self, dataset_id: DatasetId, *, offset: int, limit: int, query: Mapping[str, str]) -> ItemsPage:
         """Read one page of a dataset; `query` holds the API's own view parameters (clean, fields, …)."""
@@ -223,7 +217,6 @@ class ApifyClient:
         silence_s: float = READ_TIMEOUT_S,
     ) -> _Answer:
         """Send one request once; anything but a 2xx becomes the error it is."""
-        self.requests += 1
         try:
             answer = await self._exchange(method, path, query or {}, body, headers, silence_s)
         except TransportError as error:

@@ -214,10 +214,6 @@ class GroupCommit:
         """Write a job's record, with its last items, and note its outcome."""
         await self._durably(self._journal.settle, job_id, record, item_lines)
 
-    async def note_fact(self, name: str, value: Any) -> None:
-        """Note a fact about the batch."""
-        await self._durably(self._journal.ledger.note_fact, name, value)
-
     async def run_ids_since(self, since: datetime) -> set[RunId]:
         """Return the ids of noted Runs that began since."""
         run_ids: set[RunId] = await self._durably(self._journal.ledger.run_ids_since, since)

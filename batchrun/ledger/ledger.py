@@ -269,10 +269,6 @@ class Ledger:
         """Whether no line of the job file was admitted yet."""
         return self._last_job_id == 0
 
-    def job_count(self) -> int:
-        """Return how many jobs and bad lines were admitted."""
-        return self._last_job_id
-
     def totals(self) -> Totals:
         """Add up all jobs."""
         items, empty, cost, unknown, open_jobs = self._db.execute(

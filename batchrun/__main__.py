@@ -1,5 +1,33 @@
-"""`python -m batchrun`."""
+"""The entry point: `batchrun`, or `python -m batchrun`.
 
-from batchrun.cli.main import main
+It imports the rest only once a Ctrl-C would end the process quietly and the standard streams are there.
+"""
 
-main()
+import os
+import signal
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    # Until there is something to drain, Ctrl-C just ends the process; what was ignored (nohup) stays ignored.
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _open_closed_streams()
+    from batchrun.cli import main as command_line  # noqa: PLC0415 - see above
+
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    command_line.main()
+
+
+def _open_closed_streams() -> None:
+    """Put the null device where a standard stream was closed (`2>&-`): its number must not go to another file."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+if __name__ == "__main__":
+    main()

@@ -175,14 +175,14 @@ class _Engine:
 async def open_batch(
     config: Config,
     *,
-    environ: Mapping[str, str] = os.environ,
+    environ: Mapping[str, str] | None = None,
     inline_actors: Mapping[str, InlineActor] = types.MappingProxyType({}),
 ) -> AsyncIterator[Batch]:
     """Open a batch, new or begun earlier; nothing is started before it is run or iterated over.
 
     Args:
         config: what `load_config` returned.
-        environ: holds the token (APIFY_TOKEN).
+        environ: holds the token (APIFY_TOKEN); default: the process's environment.
         inline_actors: coroutines that the embedded server carries out as Actors, by full name.
 
     Raises:
@@ -201,7 +201,7 @@ async def open_batch(
         client = await stack.enter_async_context(
             open_platform(
                 config.api,
-                environ=environ,
+                environ=os.environ if environ is None else environ,
                 request_rate_per_s=config.limits.request_rate,
                 server=config.server,
                 server_dir=out_dir / SERVER_DIR,
@@ -361,7 +361,7 @@ def output_plan(output: OutputConfig) -> OutputPlan:
 async def run_batch(
     config: Config,
     *,
-    environ: Mapping[str, str] = os.environ,
+    environ: Mapping[str, str] | None = None,
     inline_actors: Mapping[str, InlineActor] = types.MappingProxyType({}),
 ) -> Summary:
     """Carry a batch out to its end, or go on with one that was begun; see `open_batch` for errors."""

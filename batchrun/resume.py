@@ -37,7 +37,7 @@ def check_identity(ledger: Ledger, config: Config, task: Task) -> None:
     differences = [
         f"\n  {name}: begun with {noted.get(name)!r}, now {value!r}"
         for name, value in identity.items()
-        if noted is not None and noted.get(name) != value
+        if noted is not None and not ledger.is_empty and noted.get(name) != value
     ]
     if differences:
         raise ConfigError(

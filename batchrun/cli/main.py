@@ -1,5 +1,6 @@
 """The entry point: one Typer application, and errors turned into one clear line and an exit code."""
 
+import errno
 import os
 import sys
 import traceback
@@ -62,6 +63,9 @@ def _explain(error: Exception) -> ExitCode:
     if isinstance(error, BatchrunError):
         say(f"batchrun: {error}")
         return exit_code_of(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EPIPE):
+        say(f"batchrun: {error.strerror}")
+        return ExitCode.LOCAL_TROUBLE
     say(
         f"batchrun: a bug in batchrun: {type(error).__name__}: {error}. What was noted is safe: the same command goes"
         " on with it. BATCHRUN_DEBUG=1 shows where it happened; please report that"

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -12,7 +13,7 @@ from rich.text import Text
 from batchrun.apify.wire import Account
 from batchrun.batch import Batch
 from batchrun.config import Config
-from batchrun.ledger.commit import ITEMS, RECORDS
+from batchrun.ledger.commit import BAD_LINES, ITEMS, RECORDS
 from batchrun.model import Ending, Outcome, Summary
 from batchrun.report.progress import Snapshot, Speed, cost_words, duration, money, outcome_counts, progress_line
 from batchrun.report.summary import slowest_job
@@ -133,6 +134,8 @@ def show_closing(summary: Summary, config: Config, *, elapsed_s: float, command:
     say(f"records  {out_dir / RECORDS}  ({summary.settled:,} jobs)")
     if config.output.items == "file":
         say(f"items    {out_dir / ITEMS}  ({summary.items:,} items)")
+    if invalid := summary.outcomes.get(Outcome.INVALID, 0):
+        say(f"bad      {out_dir / BAD_LINES}  ({invalid:,} lines, each with its reason)")
     if (slowest := slowest_job(out_dir)) is not None:
         say(f"slowest  {slowest.key}  ({duration(slowest.run_s)})")
     say(f"cost     {cost_words(summary)}")
@@ -163,5 +166,6 @@ def _advice(summary: Summary, config: Config, command: str) -> list[str]:
 
 
 def say(text: str) -> None:
-    """Print a line for people."""
-    print(text, file=sys.stderr, flush=True)
+    """Print a line for people; that nobody listens any more (`| head`) stops no batch."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)

@@ -15,13 +15,15 @@ from batchrun.errors import ConfigError
 
 #: Environment variables of this form set configuration keys: BATCHRUN_LIMITS__START_RATE.
 ENVIRONMENT_PREFIX = "BATCHRUN_"
+#: Those of that form that are no configuration.
+_SWITCHES = frozenset({"BATCHRUN_DEBUG", "BATCHRUN_KILL_AT"})
 
 
 def load_config(
     file: Path | str | None = None,
     *,
     flags: Mapping[str, Any] = types.MappingProxyType({}),
-    environ: Mapping[str, str] = os.environ,
+    environ: Mapping[str, str] | None = None,
 ) -> Config:
     """Read a batch's configuration.
 
@@ -37,7 +39,7 @@ def load_config(
     values = _read_toml(file) if file is not None else {}
     if file is not None:
         _resolve_paths(values, file.parent)
-    given = {**_from_environment(environ), **flags}
+    given = {**_from_environment(os.environ if environ is None else environ), **flags}
     for key, value in given.items():
         _put(values, key, value)
     try:
@@ -47,13 +49,14 @@ def load_config(
     return _with_out_dir(config, file)
 
 
-def load_api(base_url: str | None, *, environ: Mapping[str, str] = os.environ) -> ApiConfig:
+def load_api(base_url: str | None, *, environ: Mapping[str, str] | None = None) -> ApiConfig:
     """Return which platform to talk to where there is no batch: `base_url`, or else the environment's.
 
     Raises:
         ConfigError: it is no address.
     """
-    values = {key.removeprefix("api."): value for key, value in _from_environment(environ).items() if "api." in key}
+    set_there = _from_environment(os.environ if environ is None else environ)
+    values = {key.removeprefix("api."): value for key, value in set_there.items() if "api." in key}
     table = {**values, **({"base_url": base_url} if base_url is not None else {})}
     try:
         return ApiConfig.model_validate(_lax_paths({"api": table})["api"])
@@ -63,13 +66,13 @@ def load_api(base_url: str | None, *, environ: Mapping[str, str] = os.environ) -
         raise ConfigError(_problem(finding["type"], finding["msg"], key), key=key) from None
 
 
-def read_token(api: ApiConfig, environ: Mapping[str, str] = os.environ) -> SecretStr | None:
+def read_token(api: ApiConfig, environ: Mapping[str, str] | None = None) -> SecretStr | None:
     """Return the API token from APIFY_TOKEN or else `api.token_file`; None when neither is given.
 
     Raises:
         ConfigError: the file cannot be read, or the token cannot be one.
     """
-    token, source = environ.get("APIFY_TOKEN", ""), "APIFY_TOKEN"
+    token, source = (os.environ if environ is None else environ).get("APIFY_TOKEN", ""), "APIFY_TOKEN"
     if not token.strip() and api.token_file is not None:
         source = str(api.token_file)
         try:
@@ -124,7 +127,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     return {
         name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", "."): _toml_value(value)
         for name, value in environ.items()
-        if name.startswith(ENVIRONMENT_PREFIX) and "__" in name
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in _SWITCHES
     }
 
 

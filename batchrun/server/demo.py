@@ -100,14 +100,15 @@ class DemoSite:
 
     async def close(self) -> None:
         """End the child."""
-        if self._renderer is not None:
+        # Taken first: two that close at once must not both wait for the same child.
+        renderer, self._renderer = self._renderer, None
+        if renderer is not None:
             with anyio.CancelScope(shield=True):
                 # It may have ended by itself, as a child does when its parent's standard input closes.
                 with suppress(ProcessLookupError):
-                    self._renderer.kill()
-                await self._renderer.wait()
-                await self._renderer.aclose()
-            self._renderer = None
+                    renderer.kill()
+                await renderer.wait()
+                await renderer.aclose()
 
     async def _render(self, name: str) -> bytes:
         page: bytes | None = None

@@ -46,9 +46,15 @@ def test_defaults_stand_under_the_least_that_is_needed(tmp_path: Path) -> None:
 def test_flags_beat_the_environment_and_the_environment_beats_the_file(tmp_path: Path) -> None:
     """Key by key."""
     toml = GOOD + "[limits]\nstart_rate = 1\nmax_concurrent_runs = 1\ndrain_s = 1\n"
-    environ = {"BATCHRUN_LIMITS__START_RATE": "2", "BATCHRUN_LIMITS__MAX_CONCURRENT_RUNS": "2", "BATCHRUN_X": "1"}
+    environ = {"BATCHRUN_LIMITS__START_RATE": "2", "BATCHRUN_LIMITS__MAX_CONCURRENT_RUNS": "2", "BATCHRUN_DEBUG": "1"}
     limits = load(tmp_path, toml, environ=environ, limits__start_rate=3.0).limits
     assert (limits.start_rate, limits.max_concurrent_runs, limits.drain_s) == (3.0, 2, 1.0)
+
+
+def test_a_misspelt_variable_is_an_error(tmp_path: Path) -> None:
+    """With one underscore where two belong, it names no key, and is not passed over."""
+    with pytest.raises(ConfigError, match="limits_start_rate: is not a known key"):
+        load(tmp_path, environ={"BATCHRUN_LIMITS_START_RATE": "2"})
 
 
 def test_the_environment_may_say_any_toml_value(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ It imports the rest only once a Ctrl-C would end the process quietly and the sta
 
 import os
 import signal
+import sys
 
 
 def main() -> None:
@@ -22,11 +23,13 @@ def main() -> None:
 
 def _open_closed_streams() -> None:
     """Put the null device where a standard stream was closed (`2>&-`): its number must not go to another file."""
-    for fd in range(3):
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(fd, "r" if fd == 0 else "w", closefd=False))
 
 
 if __name__ == "__main__":

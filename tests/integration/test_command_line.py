@@ -1,5 +1,7 @@
 """The command line in processes of its own: what is said, and with which exit code."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -217,3 +219,14 @@ def test_another_batch_in_the_same_directory_is_refused(tmp_path):
     edited = batchrun("run", "batch.toml", cwd=tmp_path)
     assert edited.code == 2
     assert "was changed" in edited.err
+
+
+def test_closed_streams_and_a_reader_that_leaves_stop_no_batch(tmp_path):
+    """With stdin and stderr closed, or stderr piped into `head`, every job is carried out."""
+    _write(tmp_path, jobs=b'{"a": 1}\n{"a": 2}\n')
+    run = f"{sys.executable} -m batchrun run batch.toml --out"
+    for number, streams in enumerate(("<&- 2>&-", "2>&1 | head -1")):
+        shell = ["bash", "-c", f"set -o pipefail; {run} {number} {streams}"]
+        done = subprocess.run(shell, cwd=tmp_path, stdout=subprocess.DEVNULL, timeout=60, check=False)
+        assert done.returncode == 0
+        assert len((tmp_path / f"{number}/records.jsonl").read_bytes().splitlines()) == 2

@@ -2,7 +2,9 @@
 PATH := $(CURDIR)/.venv/bin:$(PATH)
 SHELL := /bin/bash
 
-.PHONY: check format test cov quickstart crash
+.PHONY: check format test cov quickstart crash long bench
+
+BENCHMARKS ?= throughput overhead start-up crash-cost slots memory followed
 
 check: ## formatting, lint, types, and the house's walls
 	ruff format --check .
@@ -20,6 +22,12 @@ test:
 crash: ## the long form of the crash suite: more than 1,000 kills
 	pytest tests/crash -m long --junit-xml=crash.xml -o junit_family=xunit1
 	@grep -o 'name="kills" value="[0-9]*"' crash.xml | grep -o '[0-9]*' | awk '{ kills += $$1 } END { print kills " kills" }'
+
+bench: ## about half an hour; BENCHMARKS="throughput slots" for some of them
+	python -m benchmarks $(BENCHMARKS)
+
+long: ## the long forms of other tests: 10,000 jobs of which 112 fail
+	pytest tests/integration -m long
 
 quickstart:
 	rm -rf quickstart.out

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from batchrun.version import __version__
 
 if TYPE_CHECKING:
-    from batchrun.batch import Batch, Opening, open_batch, run_batch
+    from batchrun.batch import Batch, open_batch, run_batch
     from batchrun.config import Config, load_config
     from batchrun.errors import BatchRefused, BatchrunError, ConfigError, JobFileError, OutputError
-    from batchrun.model import Outcome, Record, Summary
+    from batchrun.model import Outcome, Record, Selection, Summary
+    from batchrun.opening import Opening
 
 __all__ = [
     "Batch",
@@ -26,6 +27,7 @@ __all__ = [
     "Outcome",
     "OutputError",
     "Record",
+    "Selection",
     "Summary",
     "__version__",
     "load_config",
@@ -34,10 +36,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "batchrun.batch": ("Batch", "Opening", "open_batch", "run_batch"),
+    "batchrun.batch": ("Batch", "open_batch", "run_batch"),
     "batchrun.config": ("Config", "load_config"),
     "batchrun.errors": ("BatchRefused", "BatchrunError", "ConfigError", "JobFileError", "OutputError"),
-    "batchrun.model": ("Outcome", "Record", "Summary"),
+    "batchrun.model": ("Outcome", "Record", "Selection", "Summary"),
+    "batchrun.opening": ("Opening",),
 }
 
 

@@ -4,64 +4,38 @@ import os
 import types
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 import anyio
 import structlog
 from anyio.abc import TaskGroup
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from anyio.streams.memory import MemoryObjectReceiveStream
 
-from batchrun.apify.client import ApifyClient
-from batchrun.apify.wire import Account
+from batchrun.assembly import Engine, Materials, assemble
 from batchrun.children import open_children, plain_errors
-from batchrun.config import Config, OutputConfig
-from batchrun.engine.attempt import JobRunner, Postponed, Work
-from batchrun.engine.collect import Collector, OutputPlan
-from batchrun.engine.follow import Follower
-from batchrun.engine.progress import Progress
-from batchrun.engine.reconcile import Reconciler
-from batchrun.engine.scheduler import Scheduler
-from batchrun.engine.slots import Slots
-from batchrun.engine.start_gate import StartGate
+from batchrun.config import Config
+from batchrun.config.policies import expectation
 from batchrun.errors import BatchrunError, first_error
 from batchrun.files.sink import explain, sync_directory
-from batchrun.job_source import FileSource, check_before_start, open_source
-from batchrun.ledger.commit import ECHO, GroupCommit, Journal, open_commit, open_journal
+from batchrun.job_source import check_before_start, open_source
+from batchrun.ledger.commit import ECHO, open_commit, open_journal
 from batchrun.ledger.lock import enter_lock
 from batchrun.logs import FILE_NAME, logging_to
-from batchrun.model import Ending, Outcome, Record, Summary
-from batchrun.platform import SERVER_DIR, Task, find_task, open_platform, read_account
-from batchrun.policy.retry import Backoff, RetryPolicy
-from batchrun.policy.token_bucket import BURST_SHARE, TokenBucket
+from batchrun.model import Ending, Outcome, Record, Selection, Summary
+from batchrun.opening import Opening, read_opening
+from batchrun.plan.opening import prepare, refuse_head
+from batchrun.plan.outlook import Effort, Forecast, read_forecast
+from batchrun.platform import SERVER_DIR, find_task, open_platform, read_account
 from batchrun.report.summary import read_summary
-from batchrun.resume import check_all_came, check_identity, take_up
+from batchrun.resume import check_all_came, check_identity, check_limit, open_backlog, reopen, take_up
 from batchrun.server import InlineActor
+from batchrun.spending import fill_purse, read_terms
+from batchrun.task_watch import note_task
 
 #: Records that wait for a slow consumer before starts slow down.
 RECORD_BUFFER = 100
-#: Slots where the account does not tell its limit.
-SLOTS_IF_UNKNOWN = 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opening:
-    """What is known before the first start."""
-
-    account: Account
-    task: Task
-    max_concurrent_runs: int
-    #: Jobs of the file, about; None where that cannot be told cheaply.
-    job_count: int | None
-    #: Jobs that earlier processes settled, those of them that succeeded, and those left open.
-    settled_before: int
-    succeeded_before: int
-    open_before: int
-    #: Known costs of the jobs settled before, in US dollars.
-    cost_before_usd: float
-    #: Properties of the task's input whose nested fields a shallow merge erases.
-    lost_fields: tuple[str, ...]
 
 
 class Batch:
@@ -75,18 +49,20 @@ class Batch:
         *,
         opening: Opening,
         out_dir: Path,
-        engine: "_Engine",
+        engine: Engine,
         records: MemoryObjectReceiveStream[Record],
         children: TaskGroup,
+        reopen: Callable[[Selection], dict[Outcome, int]],
     ) -> None:
         self.opening = opening
         self.out_dir = out_dir
         self.progress = engine.progress
         self._engine = engine
         self._children = children
+        #: Opens settled jobs for another round; returns how many are settled then.
+        self._reopen = reopen
         self._records = records
         self._is_begun = False
-        self._is_stopped = False
         self._failure: BatchrunError | None = None
 
     @property
@@ -99,10 +75,48 @@ class Batch:
         """Why the platform cannot be reached; empty while it can."""
         return self._engine.client.outage
 
+    @property
+    def task_edits(self) -> Sequence[tuple[str, ...]]:
+        """What edits of the task have changed (input, options, Actor) while this process was at work."""
+        return self._engine.task_watch.edits
+
+    async def forecast(self, anew: int = 0) -> Forecast | None:
+        """Reckon how long the rest takes and what it costs; None where nobody knows how many jobs there are.
+
+        Of settled jobs, `anew` are to be reopened.
+
+        Asks the platform for the task's recent Runs.
+        """
+        opening = self.opening
+        if opening.job_count is None:
+            return None
+        effort = Effort(
+            runs=max(0, opening.job_count - opening.settled_before + anew),
+            slots=opening.max_concurrent_runs,
+            run_memory_mb=opening.run_memory_mb,
+            start_rate_per_s=opening.start_rate_per_s,
+        )
+        return await read_forecast(self._engine.client, opening.account, opening.task, effort)
+
     def stop_starting(self) -> None:
         """Start nothing more; the batch ends when the live Runs have ended and are settled."""
-        self._is_stopped = True
         self._engine.scheduler.stop_starting()
+
+    async def reopen(self, selection: Selection) -> None:
+        """Open settled jobs for another round, all that are selected or none; to be called before the batch is run.
+
+        Raises:
+            JobFileError: a line of the job file is another now than the job that was made of it.
+        """
+        assert not self._is_begun, "a batch that runs takes no jobs but its source's"
+        outcomes = await anyio.to_thread.run_sync(self._reopen, selection)
+        settled = sum(outcomes.values())
+        self.opening = replace(
+            self.opening,
+            open_before=self.opening.open_before + self.opening.settled_before - settled,
+            settled_before=settled,
+            succeeded_before=outcomes.get(Outcome.SUCCEEDED, 0),
+        )
 
     async def run(self) -> Summary:
         """Carry the batch out to its end.
@@ -111,6 +125,7 @@ class Batch:
             BatchRefused: the platform refused the batch; it can be resumed.
             OutputError: this machine got in the way; it can be resumed.
         """
+        self._engine.scheduler.on_record = None  # nobody looks at them: what is durable is enough
         async for _ in self:
             pass
         return await self.summary()
@@ -138,37 +153,29 @@ class Batch:
 
     async def summary(self) -> Summary:
         """Return what the batch has come to, its earlier processes included."""
-        summary = await anyio.to_thread.run_sync(read_summary, self.out_dir, self._ending())
-        if self._is_stopped and self._engine.scheduler.has_read_all and not summary.open_jobs:
+        summary = self._with_slots(await anyio.to_thread.run_sync(read_summary, self.out_dir, self._ending()))
+        if self._engine.scheduler.has_read_all and not summary.open_jobs:
             return replace(summary, ending=Ending.FINISHED)  # stopped when there was nothing left to stop
         return summary
 
+    def _with_slots(self, summary: Summary) -> Summary:
+        meter = self._engine.meter
+        return replace(
+            summary,
+            slot_use=meter.use.share,
+            refill_p50_s=meter.refill.quantile(0.5),
+            refill_p99_s=meter.refill.quantile(0.99),
+        )
+
     def _ending(self) -> Ending:
-        if self._is_stopped:
-            return Ending.INTERRUPTED
-        return Ending.IN_DOUBT if self._engine.scheduler.left_open else Ending.FINISHED
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Engine:
-    """The engine's parts, put together for one batch."""
-
-    client: ApifyClient
-    scheduler: Scheduler
-    reconciler: Reconciler
-    gate: StartGate
-    progress: Progress
-    resumed: Sequence[Work | Postponed]
-    check_all_came: Callable[[], None]
-    sending: MemoryObjectSendStream[Record]
-
-    async def run(self) -> None:
-        async with self.sending, anyio.create_task_group() as children:
-            children.start_soon(self.reconciler.run)
-            await self.scheduler.run(self.resumed)
-            children.cancel_scope.cancel()
-        if not self.scheduler.is_stopped:
-            self.check_all_came()
+        scheduler = self._engine.scheduler
+        if scheduler.stopped_for is not None:
+            return scheduler.stopped_for
+        if scheduler.has_tripped:
+            return Ending.TRIPPED
+        if scheduler.is_out_of_budget:
+            return Ending.OUT_OF_BUDGET
+        return Ending.IN_DOUBT if scheduler.left_open else Ending.FINISHED
 
 
 @asynccontextmanager
@@ -187,7 +194,8 @@ async def open_batch(
 
     Raises:
         ConfigError: the configuration does not fit the batch that was begun, or the existing task.
-        JobFileError: the job file cannot be read, or has bad lines and nothing was started yet.
+        JobFileError: the job file cannot be read; or has bad lines, or inputs that the platform would refuse, and
+            nothing was started yet.
         BatchRefused: the platform does not accept the token or knows no such task.
         OutputError: the output directory is in use, cannot be written, or is damaged.
     """
@@ -210,19 +218,49 @@ async def open_batch(
         )
         account = await read_account(client)
         task = await find_task(client, config.task)
+        task_terms = await read_terms(client, config, account, task)
         await anyio.to_thread.run_sync(check_identity, journal.ledger, config, task)
-        source = await stack.enter_async_context(open_source(config, task.input, journal))
+        await anyio.to_thread.run_sync(check_limit, journal.ledger, config)
+        edits = await anyio.to_thread.run_sync(note_task, journal.ledger, task)
+        prepared = await prepare(client, config, account, task, journal.ledger)
+        look_at = prepared.head.look_at if prepared.head is not None else None
+        source = await stack.enter_async_context(open_source(config, task.input, journal, look_at))
+        if prepared.head is not None:
+            refuse_head(prepared.head.problems, config)
+        backlog = await stack.enter_async_context(open_backlog(out_dir, journal, source.job_file, source))
         resumed = await anyio.to_thread.run_sync(take_up, journal, source.job_file, config.retry.max_backoff_s)
         commit = await stack.enter_async_context(open_commit(journal))
         sending, records = anyio.create_memory_object_stream[Record](RECORD_BUFFER)
         stack.callback(sending.close)
         stack.callback(records.close)
-        children = await stack.enter_async_context(open_children())
-        stack.callback(children.cancel_scope.cancel)
-        opening = await anyio.to_thread.run_sync(_opening, config, account, task, journal, source)
+        children = await stack.enter_async_context(open_children(cancels_on_leaving=True))
+        opening = await anyio.to_thread.run_sync(
+            read_opening, config, account, task, journal.ledger, source, prepared, edits
+        )
         echoes = await anyio.to_thread.run_sync(journal.ledger.fact, ECHO)
-        engine = _compose(config, opening, client, commit, journal, source, resumed, sending, echoes)
-        yield Batch(opening=opening, out_dir=out_dir, engine=engine, records=records, children=children)
+        materials = Materials(
+            opening=opening,
+            client=client,
+            commit=commit,
+            source=backlog,
+            resumed=resumed,
+            check_all_came=lambda: check_all_came(journal, config.jobs.file),
+            sending=sending,
+            echoes=echoes,
+            options=prepared.options,
+            task_options=task_terms.options,
+            purse=fill_purse(config, task_terms, await anyio.to_thread.run_sync(journal.ledger.money)),
+            expectation=await anyio.to_thread.run_sync(expectation, config.output),
+        )
+        engine = assemble(config, materials)
+
+        def reopen_jobs(selection: Selection) -> dict[Outcome, int]:
+            resumed[:] = reopen(journal, source.job_file, config.retry.max_backoff_s, selection)
+            return journal.ledger.count_outcomes()
+
+        yield Batch(
+            opening=opening, out_dir=out_dir, engine=engine, records=records, children=children, reopen=reopen_jobs
+        )
 
 
 @asynccontextmanager
@@ -248,114 +286,6 @@ def _make_directory(directory: Path) -> None:
             sync_directory(each.parent)
     except OSError as error:
         raise explain(error, directory) from error
-
-
-def _opening(config: Config, account: Account, task: Task, journal: Journal, source: FileSource) -> Opening:
-    outcomes, totals = journal.ledger.count_outcomes(), journal.ledger.totals()
-    return Opening(
-        account=account,
-        task=task,
-        max_concurrent_runs=_slot_count(config, account, totals.live_runs),
-        job_count=source.count_estimate(),
-        settled_before=sum(outcomes.values()),
-        succeeded_before=outcomes.get(Outcome.SUCCEEDED, 0),
-        open_before=totals.open_jobs,
-        cost_before_usd=totals.cost_usd,
-        lost_fields=source.job_file.lost_fields,
-    )
-
-
-def _slot_count(config: Config, account: Account, ours: int) -> int:
-    """Return how many Runs may be live: what was asked for, or what the account has free; one is always ours."""
-    wanted = config.limits.max_concurrent_runs
-    if wanted != "auto":
-        return wanted
-    if account.max_concurrent_runs is None:
-        return SLOTS_IF_UNKNOWN
-    others = max(0, (account.live_runs or 0) - ours)
-    return max(1, account.max_concurrent_runs - others - config.limits.leave_free_runs)
-
-
-def _compose(
-    config: Config,
-    opening: Opening,
-    client: ApifyClient,
-    commit: GroupCommit,
-    journal: Journal,
-    source: FileSource,
-    resumed: Sequence[Work | Postponed],
-    sending: MemoryObjectSendStream[Record],
-    echoes: bool | None,
-) -> _Engine:
-    gate = StartGate(_start_bucket(config.limits.start_rate))
-    progress = Progress()
-    reconciler = Reconciler(
-        client,
-        commit,
-        task_id=opening.task.id,
-        start_horizon_s=config.limits.start_horizon_s,
-        listing_lag_s=config.limits.listing_lag_s,
-        echoes=echoes,
-    )
-    runner = JobRunner(
-        client=client,
-        ledger=commit,
-        gate=gate,
-        follower=Follower(client, max_open_polls=config.limits.max_open_polls),
-        reconciler=reconciler,
-        collector=Collector(client, commit, output_plan(config.output)),
-        progress=progress,
-        task_id=opening.task.id,
-        options=config.run.as_options(),
-        retry=_retry_policy(config),
-    )
-    scheduler = Scheduler(
-        source=source,
-        ledger=commit,
-        runner=runner,
-        slots=Slots(opening.max_concurrent_runs),
-        gate=gate,
-        progress=progress,
-        on_record=sending.send,
-    )
-    return _Engine(
-        client=client,
-        scheduler=scheduler,
-        reconciler=reconciler,
-        gate=gate,
-        progress=progress,
-        resumed=resumed,
-        check_all_came=lambda: check_all_came(journal, config.jobs.file),
-        sending=sending,
-    )
-
-
-def _start_bucket(rate_per_s: float) -> TokenBucket:
-    return TokenBucket(rate_per_s=rate_per_s, burst=max(1, int(rate_per_s * BURST_SHARE)))
-
-
-def _retry_policy(config: Config) -> RetryPolicy:
-    retry = config.retry
-    return RetryPolicy(
-        max_attempts=retry.max_attempts,
-        on=frozenset(Outcome(outcome) for outcome in retry.on),
-        backoff=Backoff(first_s=retry.backoff_s, max_s=retry.max_backoff_s),
-    )
-
-
-def output_plan(output: OutputConfig) -> OutputPlan:
-    """Return what is collected of every Run."""
-    lists = {name: getattr(output, name) for name in ("fields", "omit", "unwind", "flatten")}
-    query = {name: ",".join(value) for name, value in lists.items() if value}
-    if output.clean:
-        query["clean"] = "true"
-    return OutputPlan(
-        items=output.items,
-        max_inline_items=output.max_inline_items,
-        page_size=output.page_size,
-        is_value_wanted=output.value,
-        query=query,
-    )
 
 
 async def run_batch(

@@ -21,10 +21,13 @@ async def plain_errors() -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def open_children() -> AsyncIterator[TaskGroup]:
-    """Open a task group that waits for its children on leaving, like any other.
+async def open_children(*, cancels_on_leaving: bool = False) -> AsyncIterator[TaskGroup]:
+    """Open a task group whose block is written by somebody who has never heard of the children.
 
-    An error of the block alone is raised as such, not in a group: who wrote the block has never heard of the children.
+    An error of the block alone is raised as such, not in a group.
+
+    Args:
+        cancels_on_leaving: for children that do not end by themselves; else leaving waits for them, like any group.
     """
     raised: BaseException | None = None
     try:
@@ -34,6 +37,9 @@ async def open_children() -> AsyncIterator[TaskGroup]:
             except BaseException as error:
                 raised = error
                 raise
+            finally:
+                if cancels_on_leaving:
+                    children.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         if raised is not None and group.exceptions == (raised,):
             raise raised from None

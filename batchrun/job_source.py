@@ -1,7 +1,7 @@
 """The job file as the engine's source: read in a worker thread, a chunk at a time, up to the batch's limit."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from itertools import islice
 
 import anyio
@@ -12,7 +12,7 @@ from batchrun.errors import JobFileError
 from batchrun.files import JobFile, JobFormat, ReadPoint, open_job_file
 from batchrun.ledger.commit import READ_TO, Journal, ReadTo
 from batchrun.ledger.ledger import is_begun
-from batchrun.model import BadLine, Job, JsonObject
+from batchrun.model import BadLine, Job, JsonObject, Place
 
 #: Bad lines that are shown at once.
 MAX_BAD_LINES_SHOWN = 20
@@ -80,20 +80,30 @@ def _bad_lines_text(bad_lines: list[BadLine]) -> str:
 
 
 @asynccontextmanager
-async def open_source(config: Config, task_input: JsonObject, journal: Journal) -> AsyncIterator[FileSource]:
+async def open_source(
+    config: Config, task_input: JsonObject, journal: Journal, look_at: Callable[[Job], None] | None = None
+) -> AsyncIterator[FileSource]:
     """Open the job file where the ledger says that it is read to.
+
+    Args:
+        config: names the file and how it is read.
+        task_input: what overrides are laid over.
+        journal: knows how far the file is read.
+        look_at: is given the good jobs at the head of the file where nothing was begun yet.
 
     Raises:
         JobFileError: it is not the file that was begun.
     """
-    source = await anyio.to_thread.run_sync(_open, config, task_input, journal)
+    source = await anyio.to_thread.run_sync(_open, config, task_input, journal, look_at)
     try:
         yield source
     finally:
         source.job_file.close()
 
 
-def _open(config: Config, task_input: JsonObject, journal: Journal) -> FileSource:
+def _open(
+    config: Config, task_input: JsonObject, journal: Journal, look_at: Callable[[Job], None] | None
+) -> FileSource:
     job_file = open_job_file(job_format(config, task_input))
     read_to = journal.ledger.fact(READ_TO)
     start = ReadPoint(offset=read_to[0], line=read_to[1]) if read_to is not None else None
@@ -104,11 +114,23 @@ def _open(config: Config, task_input: JsonObject, journal: Journal) -> FileSourc
             file=config.jobs.file,
         )
     if journal.ledger.is_empty:
-        job_file.check_head()  # for `lost_fields`
+        job_file.check_head(look_at)  # for `lost_fields`, too
     if config.jobs.limit is not None or not job_file.is_seekable:
         start = None  # from the top, where it can be counted from and what is known is passed over
         journal.forget_duplicates()
     return FileSource(job_file, job_file.read(start), config.jobs.limit)
+
+
+def reread_jobs(config: Config, places: Sequence[Place]) -> dict[Place, Job]:
+    """Read jobs again by their places; those that cannot be had any more are left out."""
+    found: dict[Place, Job] = {}
+    with suppress(JobFileError), open_job_file(job_format(config, {})) as job_file:
+        # Where places cannot be sought, all come by one pass, as far as it goes.
+        parts = [[place] for place in places] if job_file.is_seekable else [places]
+        for part in parts:
+            with suppress(JobFileError):
+                found |= {job.place: job for job in job_file.reread(part)}
+    return found
 
 
 def job_format(config: Config, task_input: JsonObject | None = None) -> JobFormat:

@@ -35,10 +35,17 @@ def logging_to(file: Path, *, level: str = "info") -> Iterator[None]:
 
 def _write(file: Path, lines: "queue.SimpleQueue[bytes]") -> None:
     opened: BinaryIO | None = None
-    while (line := lines.get()) != _END:
+    is_open = True
+    while is_open:
+        # What waits goes out at once: a write for each line would take the interpreter from the loop for each line.
+        waiting = [lines.get()]
+        while not lines.empty():
+            waiting.append(lines.get())
+        is_open = _END not in waiting
         with suppress(OSError):
-            opened = opened or file.open("ab", buffering=0)
-            opened.write(line)
+            opened = opened or (file.open("ab", buffering=0) if any(waiting) else None)
+            if opened is not None:
+                opened.write(b"".join(waiting))
     if opened is not None:
         opened.close()
 

@@ -4,7 +4,9 @@ A line of the job file becomes a Job, a Job becomes Attempts, an Attempt a Run, 
 """
 
 import json
-from dataclasses import dataclass, fields, replace
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, NewType
@@ -65,6 +67,29 @@ class Outcome(StrEnum):
     LOST = "lost"
 
 
+class Cause(StrEnum):
+    """Why an attempt was no success: what decides whether, when and with what the job is tried again."""
+
+    FAILED = "failed"
+    #: Failed because its memory did not suffice.
+    OUT_OF_MEMORY = "out_of_memory"
+    TIMED_OUT = "timed_out"
+    ABORTED = "aborted"
+    EMPTY = "empty"
+    MALFORMED = "malformed"
+    LOST = "lost"
+
+
+class CostSource(StrEnum):
+    """Where a cost comes from."""
+
+    #: The platform said it.
+    PLATFORM = "platform"
+    #: Worked out here from what the Run was charged for and the Actor's prices.
+    DERIVED = "derived"
+    UNKNOWN = "unknown"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
     """What a start asks for besides its input; None leaves it to the task."""
@@ -81,8 +106,18 @@ class RunOptions:
 
     def over(self, base: "RunOptions") -> "RunOptions":
         """Return these options, with `base` filling in what they leave open."""
-        given = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
-        return replace(base, **given)
+        # Spelled out: it is asked of every job, and looking through the fields takes ten times as long.
+        return RunOptions(
+            build=base.build if self.build is None else self.build,
+            timeout_s=base.timeout_s if self.timeout_s is None else self.timeout_s,
+            memory_mb=base.memory_mb if self.memory_mb is None else self.memory_mb,
+            max_items=base.max_items if self.max_items is None else self.max_items,
+            max_total_charge_usd=(
+                base.max_total_charge_usd if self.max_total_charge_usd is None else self.max_total_charge_usd
+            ),
+            restart_on_error=base.restart_on_error if self.restart_on_error is None else self.restart_on_error,
+            webhooks=base.webhooks if self.webhooks is None else self.webhooks,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,8 +173,12 @@ class Run:
     store_id: StoreId | None
     started_at: datetime
     finished_at: datetime | None
-    #: None while the platform has not said; never to be read as 0.
+    #: None while nobody knows; never to be read as 0.
     cost_usd: float | None
+    cost_source: CostSource = CostSource.UNKNOWN
+    #: What it was given; None where the platform does not say, as in lists.
+    memory_mb: int | None = None
+    timeout_s: int | None = None
     #: The User-Agent of the request that started it; None where the platform does not say.
     user_agent: str | None
     #: Everything the API said of it, as it said it.
@@ -164,19 +203,31 @@ class AttemptState(StrEnum):
 class Attempt:
     """One try at a job: one start request and the Run it produced."""
 
+    #: Counts on from round to round.
     attempt_no: int
+    round: int = 1
     mark: Mark
     state: AttemptState
     run_id: RunId | None = None
     #: How its Run ended.
     status: RunStatus | None = None
+    #: Why it was no success; None for a success, and before its end.
+    cause: Cause | None = None
+    #: What its Run was given, as the platform said it.
+    memory_mb: int | None = None
+    timeout_s: int | None = None
     #: By this machine's clock, which may be wrong and may be set.
     intended_at: datetime
     #: By the platform's clock, as last seen before the start request was sent; None where it shows none.
     platform_time: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    #: Most that its Run may cost; None where nothing bounds it.
+    reserved_usd: float | None = None
     cost_usd: float | None = None
+    cost_source: CostSource = CostSource.UNKNOWN
+    #: Whether the platform cannot change the cost any more.
+    cost_is_final: bool = False
     #: Stored items of its dataset that are committed to the item file.
     items_offset: int = 0
     items_count: int = 0
@@ -185,6 +236,29 @@ class Attempt:
     def earliest_start(self) -> datetime:
         """No Run of this attempt began earlier, by the platform's clock."""
         return self.platform_time if self.platform_time is not None else self.intended_at - CLOCK_DOUBT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """An attempt as it is to be noted before its start request is sent."""
+
+    attempt_no: int
+    round: int = 1
+    mark: Mark
+    platform_time: datetime | None = None
+    reserved_usd: float | None = None
+
+    def noted_at(self, at: datetime) -> Attempt:
+        """Return the attempt that a ledger's note at a time makes of it."""
+        return Attempt(
+            attempt_no=self.attempt_no,
+            round=self.round,
+            mark=self.mark,
+            state=AttemptState.INTENDED,
+            intended_at=at,
+            platform_time=self.platform_time,
+            reserved_usd=self.reserved_usd,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,10 +302,29 @@ class Record:
     admitted_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
-    #: Sum of the attempts' costs as known now; None when none of them is known.
-    cost_usd: float | None = None
-    #: Whether the platform can still change the cost.
-    cost_is_final: bool = False
+
+    @property
+    def cost_usd(self) -> float | None:
+        """Sum of the attempts' costs as known now; None when one of them is unknown, for that is not 0."""
+        costs = [attempt.cost_usd for attempt in self._paid]
+        known = [cost for cost in costs if cost is not None]
+        return math.fsum(known) if costs and len(known) == len(costs) else None
+
+    @property
+    def cost_source(self) -> CostSource:
+        """The weakest source among the attempts' costs."""
+        sources = {attempt.cost_source for attempt in self._paid}
+        weakest_first = (CostSource.UNKNOWN, CostSource.DERIVED, CostSource.PLATFORM)
+        return next((source for source in weakest_first if source in sources), CostSource.UNKNOWN)
+
+    @property
+    def cost_is_final(self) -> bool:
+        """Whether the platform cannot change the cost any more."""
+        return all(attempt.cost_is_final for attempt in self._paid)
+
+    @property
+    def _paid(self) -> list[Attempt]:
+        return [attempt for attempt in self.attempts if attempt.run_id is not None]
 
     def as_line(self) -> bytes:
         """Return the record as one line of JSON, line end included."""
@@ -259,7 +352,7 @@ class Record:
                 "run_s": _seconds_between(self.started_at, self.finished_at),
             },
             "cost_usd": self.cost_usd,
-            "cost_source": "unknown" if self.cost_usd is None else "platform",
+            "cost_source": self.cost_source,
             "cost_is_final": self.cost_is_final,
         }
 
@@ -285,7 +378,11 @@ def _attempt_json(attempt: Attempt) -> JsonObject:
         "intended_at": attempt.intended_at,
         "started_at": attempt.started_at,
         "finished_at": attempt.finished_at,
+        "cause": attempt.cause,
+        "memory_mb": attempt.memory_mb,
+        "timeout_s": attempt.timeout_s,
         "cost_usd": attempt.cost_usd,
+        "cost_source": attempt.cost_source,
     }
 
 
@@ -303,6 +400,19 @@ def _seconds_between(earlier: datetime | None, later: datetime | None) -> float 
     return max(0.0, round((later - earlier).total_seconds(), 3))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which settled jobs are meant: all that is given must hold, None leaves it open; bad lines are no jobs."""
+
+    #: None: all but succeeded.
+    outcomes: Collection[Outcome] | None = None
+    error_types: Collection[str] | None = None
+    groups: Collection[str] | None = None
+    keys: Collection[str] | None = None
+    #: As `batchrun failures` names them.
+    failures: Collection[str] | None = None
+
+
 class Ending(StrEnum):
     """Why a process stopped working on its batch."""
 
@@ -312,6 +422,12 @@ class Ending(StrEnum):
     IN_DOUBT = "in_doubt"
     #: Stopped from outside; the batch can be resumed.
     INTERRUPTED = "interrupted"
+    #: Too much of what was paid for failed: the breaker stopped the batch, or a group of it.
+    TRIPPED = "tripped"
+    #: The next start is not within the budget.
+    OUT_OF_BUDGET = "out_of_budget"
+    #: `deadlines.max_batch_s` is over.
+    OUT_OF_TIME = "out_of_time"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -325,17 +441,29 @@ class Summary:
     duplicates: int
     #: Jobs admitted and not settled.
     open_jobs: int
-    #: Runs of ours that go on, as far as they are known or may exist.
+    #: Runs of ours that had not ended when they were last looked at.
     live_runs: int
-    #: Items collected from settled jobs.
+    #: Starts without an answer: whether they have started a Run is not known.
+    in_doubt: int
+    #: Items collected from settled jobs, those of earlier rounds included: what the item file holds.
     items: int
+    #: Records of earlier rounds: another one of the same job has come after them, or is to come.
+    earlier_records: int
     #: Jobs that succeeded with no item at all.
     empty_successes: int
-    #: Known costs of settled jobs, in US dollars.
+    #: Known costs of all Runs that have ended, in US dollars.
     cost_usd: float
-    #: Settled jobs with Runs whose cost the platform did not tell.
+    #: Runs whose cost nobody knows.
     unknown_costs: int
+    #: Runs whose cost the platform can still change.
+    open_costs: int
     out_dir: str
+    #: By this process alone: the share (0 to 1) of the slots' time that was Runs, while jobs waited for one; None if
+    #: nothing ran.
+    slot_use: float | None = None
+    #: From the end of a Run to the next start request: seconds that half of them, and 99 of 100, are not above.
+    refill_p50_s: float | None = None
+    refill_p99_s: float | None = None
 
     @property
     def settled(self) -> int:

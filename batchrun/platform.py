@@ -2,16 +2,18 @@
 
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
+import anyio.to_thread
 from pydantic import SecretStr
 
 from batchrun.apify.client import ApifyClient, open_client
 from batchrun.apify.wire import Account, task_options
-from batchrun.config import ApiConfig, ServerConfig, TaskConfig, read_token
+from batchrun.config import ApiConfig, LimitsConfig, ServerConfig, TaskConfig, read_token
+from batchrun.engine.account_watch import FIRST_SLOTS
 from batchrun.errors import (
     ApiError,
     BatchRefused,
@@ -24,7 +26,8 @@ from batchrun.errors import (
     Unauthorized,
 )
 from batchrun.model import JsonObject, TaskId
-from batchrun.server import InlineActor, ServerSettings, open_server
+from batchrun.policy.capacity import Share
+from batchrun.server import InlineActor, ServerSettings, load_faults, open_server
 
 #: How long a beginning waits for a platform that does not answer; later on, there is no limit.
 PATIENCE_S = 30.0
@@ -43,6 +46,16 @@ class Task:
     #: As people know it: user/name, or its id.
     label: str
     input: JsonObject
+    actor_id: str = ""
+    #: As the API spells them.
+    options: JsonObject = field(default_factory=dict)
+    #: When it was last edited, as the API says it.
+    modified_at: str | None = None
+
+    @property
+    def exists(self) -> bool:
+        """Whether the platform has it; a described one may be yet to be created."""
+        return bool(self.id)
 
 
 @asynccontextmanager
@@ -55,7 +68,11 @@ async def open_platform(
     server_dir: Path,
     inline_actors: Mapping[str, InlineActor],
 ) -> AsyncIterator[ApifyClient]:
-    """Open a client of the configured platform; the embedded server lives as long as the context."""
+    """Open a client of the configured platform; the embedded server lives as long as the context.
+
+    Raises:
+        ConfigError: the token's file, an Actor's directory or the file of faults cannot be used.
+    """
     if not api.is_embedded:
         token = await anyio.to_thread.run_sync(read_token, api, environ)
         async with open_client(api.base_url, token, request_rate_per_s=request_rate_per_s) as client:
@@ -67,6 +84,7 @@ async def open_platform(
         inline_actors=inline_actors,
         max_concurrent_runs=server.max_concurrent_runs,
         max_total_memory_mb=server.max_total_memory_mb,
+        faults=await anyio.to_thread.run_sync(load_faults, server.faults) if server.faults is not None else None,
     )
     async with (
         open_server(settings) as embedded,
@@ -93,6 +111,21 @@ async def read_account(client: ApifyClient) -> Account:
         raise BatchRefused(f"the platform does not tell whose token this is: {error}") from error
 
 
+def slot_count(limits: LimitsConfig, account: Account, ours: int) -> int:
+    """Return how many Runs may be live: what was asked for, or what the account has free; one is always ours."""
+    wanted = limits.max_concurrent_runs
+    if wanted != "auto":
+        return wanted
+    if account.limits.max_concurrent_runs is None:
+        return FIRST_SLOTS
+    return share_of_runs(limits).of(account.limits.max_concurrent_runs, account.limits.live_runs or 0, ours)
+
+
+def share_of_runs(limits: LimitsConfig) -> Share:
+    """Return what of the account's Runs is ours."""
+    return Share(leave_free=limits.leave_free_runs, least=1)
+
+
 async def patiently(client: ApifyClient, answer: Awaitable[T]) -> T:
     """Wait for an answer that is asked for again and again, but not for ever: there may be no platform there.
 
@@ -109,15 +142,23 @@ async def patiently(client: ApifyClient, answer: Awaitable[T]) -> T:
         ) from None
 
 
-async def find_task(client: ApifyClient, config: TaskConfig, file: Path | None = None) -> Task:
+async def find_task(
+    client: ApifyClient, config: TaskConfig, file: Path | None = None, *, is_created: bool = True
+) -> Task:
     """Look the task up; a described one is created when it is missing, and never changed.
+
+    Args:
+        client: asks the platform.
+        config: names or describes the task.
+        file: the configuration, for messages.
+        is_created: without, a described task that is missing is returned as it would be, with an empty id.
 
     Raises:
         BatchRefused: there is no such task or Actor, or it may not be read.
         ConfigError: the described task exists and is another.
     """
     try:
-        return await patiently(client, _find_task(client, config, file))
+        return await patiently(client, _find_task(client, config, file, is_created=is_created))
     except NotFound as error:
         named = config.id if config.id is not None else f"{config.actor} ({config.name})"
         raise BatchRefused(f"the platform knows no task {named!r} for this token: {error.message}") from error
@@ -127,18 +168,18 @@ async def find_task(client: ApifyClient, config: TaskConfig, file: Path | None =
         raise BatchRefused(f"the task cannot be had: {error}") from error
 
 
-async def _find_task(client: ApifyClient, config: TaskConfig, file: Path | None) -> Task:
+async def _find_task(client: ApifyClient, config: TaskConfig, file: Path | None, *, is_created: bool) -> Task:
     if config.id is not None:
-        return _task(await client.get_task(TaskId(config.id)), config.id)
+        return read_task(await client.get_task(TaskId(config.id)), config.id)
     while True:
         try:
-            return await _described_task(client, config, file)
+            return await _described_task(client, config, file, is_created=is_created)
         except (TransportError, ServerFailed, RateLimited):
             # The answer to the creation is lost; its name tells whether the task is there, and nothing was paid.
             await anyio.sleep(RETRY_INTERVAL_S)
 
 
-async def _described_task(client: ApifyClient, config: TaskConfig, file: Path | None) -> Task:
+async def _described_task(client: ApifyClient, config: TaskConfig, file: Path | None, *, is_created: bool) -> Task:
     assert config.actor is not None, "a described task names its Actor"
     assert config.name is not None, "a described task has a name"
     actor = await client.get_actor(config.actor)
@@ -150,16 +191,28 @@ async def _described_task(client: ApifyClient, config: TaskConfig, file: Path | 
     try:
         found = await client.get_task(TaskId(f"~{config.name}"))
     except NotFound:
-        found = await client.create_task({**wanted, "name": config.name})
+        described = {**wanted, "name": config.name}
+        found = await client.create_task(described) if is_created else {**described, "id": ""}
     else:
         _refuse_differences(wanted, found, config.name, file)
-    return _task(found, config.name)
+    return read_task(found, config.name)
 
 
-def _task(fields: JsonObject, named: str) -> Task:
+def read_task(fields: JsonObject, named: str) -> Task:
+    """Return a task as the API describes it; `named` is its label where it has no name."""
     label = f"{fields['username']}/{fields['name']}" if fields.get("username") and fields.get("name") else named
-    task_input = fields.get("input")
-    return Task(id=TaskId(fields["id"]), label=label, input=task_input if isinstance(task_input, dict) else {})
+    return Task(
+        id=TaskId(fields["id"]),
+        label=label,
+        input=_dict(fields.get("input")),
+        actor_id=str(fields.get("actId") or ""),
+        options=_dict(fields.get("options")),
+        modified_at=fields.get("modifiedAt"),
+    )
+
+
+def _dict(value: Any) -> JsonObject:
+    return value if isinstance(value, dict) else {}
 
 
 def _refuse_differences(wanted: JsonObject, found: JsonObject, name: str, file: Path | None) -> None:

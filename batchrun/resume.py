@@ -1,21 +1,28 @@
 """Going on with a batch that an earlier process began: is it the same one, and what did it leave open."""
 
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import anyio
 import orjson
 
 from batchrun.config import Config
-from batchrun.engine.attempt import Postponed, Work
+from batchrun.engine.ports import Chunk, JobSource
+from batchrun.engine.work import Postponed, Work
 from batchrun.errors import ConfigError, JobFileError
 from batchrun.files import JobFile
-from batchrun.ledger.commit import Journal
-from batchrun.ledger.ledger import Ledger
+from batchrun.kill_points import reach
+from batchrun.ledger.commit import READ_TO, Journal, ReadTo
+from batchrun.ledger.ledger import Ledger, open_for_reading
 from batchrun.ledger.rows import OpenJob
-from batchrun.model import AttemptState, Job
+from batchrun.model import AttemptState, Job, JobId, Selection
 from batchrun.platform import Task
 
+#: Open jobs that are looked at together.
+JOBS_AT_ONCE = 1000
 #: The ledger's fact that tells one batch from another.
 IDENTITY = "identity"
 TASK_ID = "task_id"
@@ -50,6 +57,21 @@ def check_identity(ledger: Ledger, config: Config, task: Task) -> None:
         ledger.note_fact(CONFIG, config.as_noted())
 
 
+def check_limit(ledger: Ledger, config: Config) -> None:
+    """See that no job is open which the limit leaves out: what was read in is carried out.
+
+    Raises:
+        ConfigError: some are.
+    """
+    limit = config.jobs.limit
+    if limit is not None and (beyond := ledger.open_beyond(limit)):
+        raise ConfigError(
+            f"{beyond:,} jobs beyond the first {limit:,} of this batch are read in and open already, and a limit cannot"
+            " take them back; leave it out, or choose another --out",
+            key="jobs.limit",
+        )
+
+
 def _identity(config: Config, task: Task) -> dict[str, Any]:
     """Return what makes a job's key, content and Run what they are."""
     jobs = config.jobs
@@ -69,20 +91,100 @@ def _identity(config: Config, task: Task) -> dict[str, Any]:
 
 
 def take_up(journal: Journal, job_file: JobFile, max_wait_s: float) -> list[Work | Postponed]:
-    """Return the open jobs of earlier processes, those first that may have a live Run.
+    """Return the jobs that earlier processes had begun, those first that may have a live Run; the rest is a `Backlog`.
 
-    Where the job file cannot be read from a position, the journal hands them out as their lines come along.
+    Where the job file cannot be read from a position, the journal hands them all out as their lines come along.
 
     Raises:
         JobFileError: a line that was admitted is another now.
     """
-    open_jobs = journal.ledger.open_jobs()
     if not job_file.is_seekable:
-        journal.await_lines(open_jobs)
+        journal.await_lines(journal.ledger.open_jobs())
         return []
-    open_jobs.sort(key=_is_idle)
+    begun_jobs = journal.ledger.begun_jobs()
+    begun_jobs.sort(key=_is_idle)
+    jobs = _same_jobs(job_file, begun_jobs)
+    return [_resumed(job, open_job, max_wait_s) for job, open_job in zip(jobs, begun_jobs, strict=True)]
+
+
+def reopen(journal: Journal, job_file: JobFile, max_wait_s: float, selection: Selection) -> list[Work | Postponed]:
+    """Open settled jobs for another round, or none of them; return the begun jobs as `take_up` does.
+
+    Raises:
+        JobFileError: a line that was admitted is another now.
+    """
+    with journal.ledger.transaction():
+        journal.ledger.reopen(selection)
+        # All are looked at before any is opened: retries come when people edit job files.
+        for open_jobs in _unbegun_jobs(journal.ledger) if job_file.is_seekable else ():
+            for _ in _same_jobs(job_file, open_jobs):
+                pass
+        resumed = take_up(journal, job_file, max_wait_s)
+    reach("reopened")
+    return resumed
+
+
+class Backlog:
+    """A source that gives the open jobs which were not begun, however many a retry has made, and then another's."""
+
+    def __init__(self, journal: Journal, ledger: Ledger, job_file: JobFile, then: JobSource) -> None:
+        self._journal = journal
+        #: For reading only: the journal's own is at work in another thread.
+        self._ledger = ledger
+        self._job_file = job_file
+        self._then = then
+        self._after = JobId(0)
+        self._is_over = not job_file.is_seekable
+
+    async def next_chunk(self, max_entries: int) -> Chunk | None:
+        """Return the next jobs or lines, or None at the end."""
+        if not self._is_over and (chunk := await anyio.to_thread.run_sync(self._next, max_entries)) is not None:
+            return chunk
+        self._is_over = True
+        return await self._then.next_chunk(max_entries)
+
+    def _next(self, max_entries: int) -> Chunk | None:
+        open_jobs = self._ledger.unbegun_jobs(self._after, max_entries)
+        if not open_jobs:
+            return None
+        self._after = open_jobs[-1].id
+        jobs = list(_same_jobs(self._job_file, open_jobs))
+        self._journal.awaited.update({open_job.key: open_job for open_job in open_jobs})
+        offset, line, fingerprint = self._ledger.fact(READ_TO)
+        return Chunk(jobs, ReadTo(offset=offset, line=line, fingerprint=bytes.fromhex(fingerprint)))
+
+
+@asynccontextmanager
+async def open_backlog(directory: Path, journal: Journal, job_file: JobFile, then: JobSource) -> AsyncIterator[Backlog]:
+    """Open the source of jobs that were not begun, before another one."""
+    with ExitStack() as stack:
+        ledger = await anyio.to_thread.run_sync(stack.enter_context, open_for_reading(directory))
+        yield Backlog(journal, ledger, job_file, then)
+
+
+def _unbegun_jobs(ledger: Ledger) -> Iterator[list[OpenJob]]:
+    after = JobId(0)
+    while open_jobs := ledger.unbegun_jobs(after, JOBS_AT_ONCE):
+        after = open_jobs[-1].id
+        yield open_jobs
+
+
+def _same_jobs(job_file: JobFile, open_jobs: Sequence[OpenJob]) -> Iterator[Job]:
+    """Yield the jobs of a seekable file again.
+
+    Raises:
+        JobFileError: a line is another now.
+    """
     jobs = job_file.reread([open_job.place for open_job in open_jobs])
-    return [_resumed(job, open_job, max_wait_s) for job, open_job in zip(jobs, open_jobs, strict=True)]
+    for job, open_job in zip(jobs, open_jobs, strict=True):
+        if (job.key, job.digest) != (open_job.key, open_job.digest):
+            raise JobFileError(
+                f"was changed since it was admitted as job {open_job.key!r}; put it back, and append what it is now"
+                " as a new line",
+                file=job_file.name,
+                line=job.place.line,
+            )
+        yield job
 
 
 def _resumed(job: Job, open_job: OpenJob, max_wait_s: float) -> Work | Postponed:

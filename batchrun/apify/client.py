@@ -10,9 +10,10 @@ import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Any, TypeVar
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeVar
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -23,9 +24,9 @@ import yarl
 from pydantic import SecretStr
 
 from batchrun.apify import wire
-from batchrun.apify.throttle import Throttle
+from batchrun.apify.throttle import AnnouncedLimit, Throttle, rate_limit_wait_s
 from batchrun.errors import ApiError, ConnectFailed, NotFound, RateLimited, ServerFailed, TransportError
-from batchrun.model import DatasetId, JsonObject, Mark, Run, RunId, RunOptions, StoreId, TaskId
+from batchrun.model import DatasetId, JsonObject, Mark, Run, RunId, RunOptions, RunStatus, StoreId, TaskId
 from batchrun.policy.retry import Backoff
 from batchrun.policy.token_bucket import TokenBucket
 from batchrun.version import __version__
@@ -39,15 +40,20 @@ READ_TIMEOUT_S = 30.0
 #: A synchronous run is held open for up to 300 seconds by the API.
 SYNC_TIMEOUT_S = 330.0
 READ_BACKOFF = Backoff(first_s=0.5, max_s=10.0)
+#: A documented limit is a resource's own (one task's starts, one Run, one dataset, the list of Runs), and so is a 429:
+#: others need not wait for it. The account's limit looks the same in an answer; what tells it is that so many different
+#: resources are refused and nothing passes in between.
+ACCOUNT_REFUSALS = 5
 #: Failures in a row after which an outage is reported: a single lost answer is not worth a word.
 OUTAGE_AFTER = 3
+#: Without it the platform does not take a body for a task's input.
+_JSON = {"Content-Type": "application/json; charset=utf-8"}
 
 _log = structlog.get_logger()
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
+class _Answer(NamedTuple):
     status: int
     headers: Mapping[str, str]
     body: bytes
@@ -68,18 +74,29 @@ class ApifyClient:
     def __init__(self, session: aiohttp.ClientSession, base_url: str, *, request_rate_per_s: float) -> None:
         self._session = session
         self.base_url = base_url.rstrip("/").removesuffix("/v2")
+        self._api_url = f"{self.base_url}/v2"
         #: What went wrong with the last request that got no answer; empty while all is well.
         self.last_failure = ""
-        self._account = Throttle(TokenBucket(rate_per_s=request_rate_per_s, burst=200))
+        #: All requests' bucket. Who starts Runs takes its turn before `start_run`, so that the request leaves at once.
+        self.account = Throttle(TokenBucket(rate_per_s=request_rate_per_s, burst=200))
         self._listing = Throttle(TokenBucket.below_limit(LISTING_LIMIT_PER_S))
+        self._listing_limit = AnnouncedLimit("list of Runs", self._listing.stay_below)
+        #: Starts per second and task, as the answers to starts announce them; whoever paces starts sets its `learn`.
+        self.start_limit = AnnouncedLimit("starts")
+        #: Resources refused with 429 since the last request that passed, at most ACCOUNT_REFUSALS.
+        self._refused_paths: set[str] = set()
         self._failures_in_a_row = 0
         self._outage_since: float | None = None
         self._last_date: str | None = None
         #: The platform's clock, as its last answer showed it; None before the first.
         self.platform_time: datetime | None = None
+        self._seen_at = 0.0
 
     async def start_run(self, task_id: TaskId, body: bytes, options: RunOptions, mark: Mark) -> Run:
-        """Start a Run of the task. One POST, whatever happens.
+        """Start a Run of the task. One POST, at once, whatever happens.
+
+        It waits for no token: a wait between the note of the intent and the request would be one in which a process
+        that dies leaves a doubt behind. The caller has taken its turn before (`account`, and the start's own).
 
         Args:
             task_id: id or user~name of the task.
@@ -92,19 +109,19 @@ class ApifyClient:
             ServerFailed, TransportError: unknown whether a Run was started.
             ApiError: nothing was started, and asking again would not help.
         """
-        await self._account.turn()
         answer = await self._send(
             "POST",
             f"/actor-tasks/{wire.segment(task_id)}/runs",
             query={**wire.options_query(options), "waitForFinish": "0"},
             body=body,
-            headers={"User-Agent": wire.user_agent(__version__, mark)},
+            headers={**_JSON, "User-Agent": wire.user_agent(__version__, mark)},
+            limit=self.start_limit,
         )
         return _parsed(_run, answer)
 
     async def create_task(self, task: JsonObject) -> JsonObject:
         """Create a task from the API's own fields (actId, name, options, input)."""
-        answer = await self._send("POST", "/actor-tasks", body=orjson.dumps(task))
+        answer = await self._send("POST", "/actor-tasks", body=orjson.dumps(task), headers=_JSON)
         return _parsed(_object, answer)
 
     async def abort_run(self, run_id: RunId, *, gracefully: bool = False) -> Run:
@@ -124,6 +141,7 @@ class ApifyClient:
             f"/actor-tasks/{wire.segment(task_id)}/run-sync",
             query=wire.options_query(options),
             body=body,
+            headers=_JSON,
             silence_s=SYNC_TIMEOUT_S,
         )
         return answer.headers.get("Content-Type", "application/octet-stream"), answer.body
@@ -139,13 +157,12 @@ class ApifyClient:
 
     async def list_runs(self, *, started_after: datetime, offset: int) -> list[Run]:
         """List up to 1,000 of the account's Runs started at or after a time, oldest first."""
-        await self._listing.turn()
         query = {
             "startedAfter": wire.format_time(started_after),
             "offset": str(offset),
             "limit": str(wire.MAX_LIST_LIMIT),
         }
-        return await self._read("/actor-runs", _runs, query=query)
+        return await self._read("/actor-runs", _runs, query=query, throttle=self._listing, limit=self._listing_limit)
 
     async def get_items(self, dataset_id: DatasetId, *, offset: int, limit: int, query: Mapping[str, str]) -> ItemsPage:
         """Read one page of a dataset; `query` holds the API's own view parameters (clean, fields, …)."""
@@ -155,6 +172,12 @@ class ApifyClient:
             query={**query, "format": "json", "offset": str(offset), "limit": str(limit)},
         )
 
+    async def get_item_count(self, dataset_id: DatasetId) -> int | None:
+        """Read how many items a dataset holds, as far as the platform's lagging counter knows."""
+        dataset = await self._read(f"/datasets/{wire.segment(dataset_id)}", _object)
+        count = dataset.get("itemCount")
+        return count if isinstance(count, int) else None
+
     async def get_value(self, store_id: StoreId, key: str) -> Any:
         """Read a stored value: JSON parsed, text as text; None when there is none or it is neither."""
         path = f"/key-value-stores/{wire.segment(store_id)}/records/{wire.segment(key)}"
@@ -163,6 +186,32 @@ class ApifyClient:
         except NotFound:
             return None
 
+    async def get_log_tail(self, run_id: RunId, max_bytes: int) -> bytes:
+        """Read the last whole lines of a Run's log; it is streamed, and no more than the tail is held."""
+        failures = 0
+        while True:
+            await self.account.turn()
+            try:
+                return await self._stream_tail(f"/logs/{wire.segment(run_id)}", max_bytes)
+            except (RateLimited, ServerFailed, TransportError) as error:
+                failures += 1
+                _log.debug("log_tail_failed", run_id=run_id, failures=failures, error=str(error))
+                await anyio.sleep(READ_BACKOFF.wait_s(failures, random.random()))  # noqa: S311 - spread
+
+    async def _stream_tail(self, path: str, max_bytes: int) -> bytes:
+        try:
+            async with self._session.get(
+                yarl.URL(f"{self.base_url}/v2{path}", encoded=True),
+                timeout=aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S),
+            ) as response:
+                tail = await _tail_of(response.content, max_bytes)
+                status, headers = response.status, response.headers
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise TransportError(f"GET {path}: no answer: {_reason(error)}") from error
+        if status != 200:
+            raise wire.parse_error(status, tail, headers, method="GET", path=path, now=datetime.now(UTC))
+        return tail
+
     async def get_task(self, task_id: TaskId) -> JsonObject:
         """Read a task, in the API's own fields."""
         return await self._read(f"/actor-tasks/{wire.segment(task_id)}", _object)
@@ -170,6 +219,44 @@ class ApifyClient:
     async def get_actor(self, actor_id: str) -> JsonObject:
         """Read an Actor, in the API's own fields."""
         return await self._read(f"/actors/{wire.segment(actor_id)}", _object)
+
+    async def get_monthly_usage(self) -> JsonObject:
+        """Read what the account has used this month, and at which prices."""
+        return await self._read("/users/me/usage/monthly", _object)
+
+    async def list_live_runs(self, task_id: TaskId, *, offset: int) -> list[RunId]:
+        """List the ids of up to 1,000 of a task's live Runs, newest first."""
+        query = {
+            "desc": "1",
+            "offset": str(offset),
+            "limit": str(wire.MAX_LIST_LIMIT),
+            "status": ",".join(status for status in RunStatus if not status.is_terminal),
+        }
+        return await self._read(
+            f"/actor-tasks/{wire.segment(task_id)}/runs",
+            _run_ids,
+            query=query,
+            throttle=self._listing,
+            limit=self._listing_limit,
+        )
+
+    async def list_task_runs(self, task_id: TaskId, *, limit: int) -> list[Run]:
+        """List a task's last Runs (at most 1,000), newest first."""
+        query = {"desc": "1", "limit": str(limit)}
+        return await self._read(
+            f"/actor-tasks/{wire.segment(task_id)}/runs", _runs, query=query, throttle=self._listing
+        )
+
+    async def list_builds(self, actor_id: str) -> Mapping[str, str]:
+        """List an Actor's last 1,000 builds: ids by build number."""
+        query = {"desc": "1", "limit": str(wire.MAX_LIST_LIMIT)}
+        return await self._read(
+            f"/actors/{wire.segment(actor_id)}/builds", _builds, query=query, throttle=self._listing
+        )
+
+    async def get_build(self, build_id: str) -> wire.BuildInfo:
+        """Read a build: its number, its input schema, its bounds."""
+        return await self._read(f"/actor-builds/{wire.segment(build_id)}", _build)
 
     async def get_account(self) -> wire.Account:
         """Read whose token this is and what the account may do.
@@ -184,6 +271,14 @@ class ApifyClient:
             limits = {}  # a token may be allowed to run tasks and not to read limits
         return wire.parse_account(user, limits)
 
+    async def get_limits(self) -> wire.AccountLimits:
+        """Read what may be live in the account at once, and what is.
+
+        Raises:
+            ApiError: this token may not read it.
+        """
+        return wire.parse_limits(await self._read("/users/me/limits", _object))
+
     async def _read(
         self,
         path: str,
@@ -192,19 +287,42 @@ class ApifyClient:
         query: Mapping[str, str] | None = None,
         silence_s: float = READ_TIMEOUT_S,
         method: str = "GET",
+        throttle: Throttle | None = None,
+        limit: AnnouncedLimit | None = None,
     ) -> T:
-        """Send a request that is safe to send twice, until a readable answer comes, be it an error."""
-        failures = 0
+        """Send a request that is safe to send twice, until a readable answer comes, be it an error.
+
+        Args:
+            path: the resource.
+            parse: reads the answer.
+            query: of the address.
+            silence_s: longest silence of the server.
+            method: of the request.
+            throttle: the bucket of what many requests share beside the account.
+            limit: learns what the answers announce.
+        """
+        failures = refusals = 0
         while True:
-            await self._account.turn()
+            if throttle is not None:
+                await throttle.turn()
+            await self.account.turn()
             try:
-                return _parsed(parse, await self._send(method, path, query=query, silence_s=silence_s))
+                answer = _parsed(parse, await self._send(method, path, query=query, silence_s=silence_s, limit=limit))
             except RateLimited as error:
-                self._account.refused(error.retry_after_s)  # the next turn waits
+                refusals += 1
+                if throttle is not None:
+                    throttle.refused(error.retry_after_s)  # the next turn waits
+                else:
+                    # No bucket of ours is full: whoever else uses this one resource, only this request has to wait.
+                    await anyio.sleep(rate_limit_wait_s(refusals, error.retry_after_s))
             except (TransportError, ServerFailed) as error:
                 failures += 1
                 _log.debug("read_failed", method=method, path=path, failures=failures, error=str(error))
                 await anyio.sleep(READ_BACKOFF.wait_s(failures, random.random()))  # noqa: S311 - spread
+            else:
+                if throttle is not None:
+                    throttle.passed()
+                return answer
 
     async def _send(
         self,
@@ -215,6 +333,7 @@ class ApifyClient:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         silence_s: float = READ_TIMEOUT_S,
+        limit: AnnouncedLimit | None = None,
     ) -> _Answer:
         """Send one request once; anything but a 2xx becomes the error it is."""
         try:
@@ -224,12 +343,17 @@ class ApifyClient:
             raise
         self._note_success()
         self._note_clock(answer.headers.get("Date"))
+        if limit is not None:
+            limit.note(answer.headers.get("X-RateLimit-Limit"))
         if 200 <= answer.status < 300:
-            self._account.passed()
+            self._note_passed()
             return answer
-        raise wire.parse_error(
+        refusal = wire.parse_error(
             answer.status, answer.body, answer.headers, method=method, path=path, now=datetime.now(UTC)
         )
+        if isinstance(refusal, RateLimited):
+            self._note_refused(path, refusal)
+        raise refusal
 
     async def _exchange(
         self,
@@ -240,15 +364,16 @@ class ApifyClient:
         headers: Mapping[str, str] | None,
         silence_s: float,
     ) -> _Answer:
-        url = yarl.URL(f"{self.base_url}/v2{path}", encoded=True)
-        timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_S, sock_read=silence_s)
+        # Encoded here: what yarl would have to look through is made of a few characters.
+        target = f"{path}?{wire.query_text(query)}" if query else path
+        url = yarl.URL(f"{self._api_url}{target}", encoded=True)
         try:
             async with self._session.request(
                 method,
-                url.with_query(query) if query else url,
+                url,
                 data=body,
                 headers=headers,
-                timeout=timeout,
+                timeout=_timeout(silence_s),
                 # A redirected POST would be sent a second time.
                 allow_redirects=method == "GET",
             ) as response:
@@ -260,9 +385,28 @@ class ApifyClient:
             raise TransportError(f"{method} {path}: no answer: {_reason(error)}") from error
 
     @property
+    def platform_now(self) -> datetime | None:
+        """The platform's clock by now: its last answer's, and what has passed here since."""
+        if self.platform_time is None:
+            return None
+        return self.platform_time + timedelta(seconds=anyio.current_time() - self._seen_at)
+
+    @property
     def outage(self) -> str:
         """Why the platform has not been reached for a while; empty while it is."""
         return self.last_failure if self._outage_since is not None else ""
+
+    def _note_passed(self) -> None:
+        if self._refused_paths:
+            self._refused_paths.clear()
+            self.account.passed()
+
+    def _note_refused(self, path: str, error: RateLimited) -> None:
+        if len(self._refused_paths) < ACCOUNT_REFUSALS:
+            self._refused_paths.add(path)
+        if len(self._refused_paths) == ACCOUNT_REFUSALS:
+            _log.info("account_rate_limited", retry_after_s=error.retry_after_s)
+            self.account.refused(error.retry_after_s)
 
     def _note_clock(self, date: str | None) -> None:
         if date is None or date == self._last_date:
@@ -270,6 +414,7 @@ class ApifyClient:
         self._last_date = date
         try:
             self.platform_time = parsedate_to_datetime(date).astimezone(UTC)
+            self._seen_at = anyio.current_time()
         except (ValueError, TypeError):
             _log.debug("date_unreadable", date=date)
 
@@ -306,8 +451,21 @@ def _run(answer: _Answer) -> Run:
     return wire.parse_run(wire.parse_data(answer.body))
 
 
+def _run_ids(answer: _Answer) -> list[RunId]:
+    return [wire.parse_run_id(item) for item in _object(answer).get("items", [])]
+
+
 def _runs(answer: _Answer) -> list[Run]:
     return [wire.parse_run(item) for item in _object(answer).get("items", [])]
+
+
+def _build(answer: _Answer) -> wire.BuildInfo:
+    return wire.parse_build(_object(answer))
+
+
+def _builds(answer: _Answer) -> dict[str, str]:
+    items = [item for item in _object(answer).get("items", []) if isinstance(item, dict)]
+    return {item["buildNumber"]: item["id"] for item in items if item.get("buildNumber") and item.get("id")}
 
 
 def _json(body: bytes) -> Any:
@@ -331,6 +489,25 @@ def _value(answer: _Answer) -> Any:
     if "json" in content_type:
         return _json(answer.body)
     return answer.body.decode("utf-8", "replace") if content_type.startswith("text/") else None
+
+
+@lru_cache
+def _timeout(silence_s: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_S, sock_read=silence_s)
+
+
+async def _tail_of(content: aiohttp.StreamReader, max_bytes: int) -> bytes:
+    """Return the end of a stream; what was cut off ends with a line."""
+    tail, is_cut = bytearray(), False
+    async for piece in content.iter_any():
+        tail += piece
+        if len(tail) > 2 * max_bytes:
+            del tail[:-max_bytes]
+            is_cut = True
+    if len(tail) > max_bytes:
+        del tail[:-max_bytes]
+        is_cut = True
+    return bytes(tail[tail.find(b"\n") + 1 :] if is_cut else tail)
 
 
 def _reason(error: BaseException) -> str:

@@ -4,10 +4,11 @@ Source of every name: the Apify API v2 reference (https://docs.apify.com/api/v2)
 """
 
 import base64
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote
@@ -23,7 +24,8 @@ from batchrun.errors import (
     ServerFailed,
     Unauthorized,
 )
-from batchrun.model import DatasetId, JsonObject, Mark, Run, RunId, RunOptions, RunStatus, StoreId
+from batchrun.model import CostSource, DatasetId, JsonObject, Mark, Run, RunId, RunOptions, RunStatus, StoreId
+from batchrun.policy.budget import Prices
 
 #: Longest `waitForFinish` that the API honours, in seconds.
 MAX_WAIT_FOR_FINISH_S = 60
@@ -46,20 +48,67 @@ _OUT_OF_CREDIT = frozenset(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AccountLimits:
+    """What may be live in an account at once, and what is; None where the platform does not say."""
+
+    max_concurrent_runs: int | None = None
+    #: Live Runs and builds of the account, whoever started them.
+    live_runs: int | None = None
+    #: Memory of all that is live together, in megabytes.
+    max_total_memory_mb: int | None = None
+    used_memory_mb: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
     """Whose token this is, and what the account may do; None where the platform does not say."""
 
     username: str
     plan: str | None
-    max_concurrent_runs: int | None
-    live_runs: int | None
+    limits: AccountLimits
     max_monthly_usage_usd: float | None
     monthly_usage_usd: float | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActorInfo:
+    """What an Actor says of the Runs that it is started with."""
+
+    id: str
+    #: Tag or number of the build that is used where nothing names one.
+    default_build: str
+    default_memory_mb: int | None
+    #: Id and number (None: not told) of the builds that bear a tag; None where the Actor does not show them.
+    tagged: Mapping[str, tuple[str, str | None]] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildInfo:
+    """What a build says of the Runs that use it."""
+
+    id: str
+    number: str | None
+    #: None where there is none, or none that can be read.
+    input_schema: JsonObject | None
+    min_memory_mb: int | None
+    max_memory_mb: int | None
+
+
 def segment(id_or_name: str) -> str:
     """Encode an id or a `user/name` address as one path segment."""
+    if id_or_name.isalnum() and id_or_name.isascii():
+        return id_or_name
     return quote(id_or_name.replace("/", "~", 1), safe="~-._")
+
+
+def query_text(query: Mapping[str, str]) -> str:
+    """Encode the query of an address; names are the API's own."""
+    return "&".join(
+        [
+            f"{name}={value if value.isalnum() and value.isascii() else quote(value, safe='')}"
+            for name, value in query.items()
+        ]
+    )
 
 
 def user_agent(version: str, mark: Mark | None = None) -> str:
@@ -94,6 +143,50 @@ def task_options(options: RunOptions) -> JsonObject:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def parse_options(options: JsonObject) -> RunOptions:
+    """Read the options of a task, or an Actor's default ones."""
+    cap = _cost(options.get("maxTotalChargeUsd"))
+    return RunOptions(
+        build=options.get("build") or None,
+        timeout_s=_count(options.get("timeoutSecs")),
+        memory_mb=_count(options.get("memoryMbytes")),
+        max_items=_count(options.get("maxItems")),
+        max_total_charge_usd=cap,
+    )
+
+
+def parse_prices(actor: JsonObject, usage: JsonObject, now: datetime, *, is_own: bool) -> Prices:
+    """Read what Runs of an Actor are charged for.
+
+    Args:
+        actor: the Actor; {} where it may not be read.
+        usage: the account's monthly usage, which tells the price of a compute unit; {} likewise.
+        now: which of the Actor's prices, past and announced ones, are in force.
+        is_own: whether the Actor is the account's own, which pays for the platform's usage itself.
+    """
+    soon = now + timedelta(seconds=1)  # the platform shows its clock in whole seconds
+    infos = [info for info in actor.get("pricingInfos") or [] if parse_time(info["startedAt"]) <= soon]
+    info: JsonObject = max(infos, key=lambda each: parse_time(each["startedAt"]), default={})
+    units = (usage.get("monthlyServiceUsage") or {}).get("ACTOR_COMPUTE_UNITS") or {}
+    return Prices(
+        model=info.get("pricingModel"),
+        per_item_usd=_price_per_item(info),
+        least_cap_usd=_cost(info.get("minimalMaxTotalChargeUsd")),
+        pays_usage=is_own or info.get("isPPEPlatformUsagePaidByUser") is True,
+        compute_unit_usd=_cost(units.get("baseUnitPriceUsd")),
+    )
+
+
+def _price_per_item(info: JsonObject) -> float | None:
+    """Return a pay-per-result price; where it depends on the user's tier, which is not told, the highest."""
+    if info.get("pricingModel") != "PRICE_PER_DATASET_ITEM":
+        return None
+    if (price := _cost(info.get("pricePerUnitUsd"))) is not None:
+        return price
+    tiers = [_cost(tier.get("tieredPricePerUnitUsd")) for tier in (info.get("tieredPricing") or {}).values()]
+    return max((price for price in tiers if price is not None), default=None)
+
+
 def _number(value: float | None) -> str | None:
     return None if value is None else str(value)
 
@@ -125,7 +218,8 @@ def parse_run(data: Any) -> Run:
         ValueError: it is not one; a Run without an id and a status we know cannot be followed.
     """
     try:
-        meta = data.get("meta") or {}
+        meta, options = data.get("meta") or {}, data.get("options") or {}
+        cost_usd, cost_source = _run_cost(data)
         return Run(
             id=RunId(_text(data["id"])),
             status=RunStatus(data["status"]),
@@ -133,7 +227,10 @@ def parse_run(data: Any) -> Run:
             store_id=StoreId(data["defaultKeyValueStoreId"]) if data.get("defaultKeyValueStoreId") else None,
             started_at=parse_time(data["startedAt"]),
             finished_at=parse_time(data["finishedAt"]) if data.get("finishedAt") else None,
-            cost_usd=_cost(data.get("usageTotalUsd")),
+            cost_usd=cost_usd,
+            cost_source=cost_source,
+            memory_mb=_count(options.get("memoryMbytes")),
+            timeout_s=_count(options.get("timeoutSecs")),
             user_agent=agent if isinstance(agent := meta.get("userAgent"), str) else None,
             fields=data,
         )
@@ -141,10 +238,38 @@ def parse_run(data: Any) -> Run:
         raise ValueError(f"not a Run: {error!r}") from error
 
 
+def parse_run_id(data: Any) -> RunId:
+    """Read the id of an item of a list of Runs, and nothing else of it.
+
+    Raises:
+        ValueError: it has none.
+    """
+    return RunId(_text(data.get("id") if isinstance(data, dict) else None))
+
+
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError("an id is no text")
     return value
+
+
+def _run_cost(data: JsonObject) -> tuple[float | None, CostSource]:
+    """Return what a Run costs, and who says so: the platform tells it to the Actor's owner only, as the case may be."""
+    if (told := _cost(data.get("usageTotalUsd"))) is not None:
+        return told, CostSource.PLATFORM
+    if (derived := _charged_usd(data.get("pricingInfo") or {}, data.get("chargedEventCounts") or {})) is not None:
+        return derived, CostSource.DERIVED
+    return None, CostSource.UNKNOWN
+
+
+def _charged_usd(pricing: JsonObject, counts: JsonObject) -> float | None:
+    """Add up the events that a Run of a pay-per-event Actor was charged for; None when a price is not told."""
+    if pricing.get("pricingModel") != "PAY_PER_EVENT":
+        return None
+    events = (pricing.get("pricingPerEvent") or {}).get("actorChargeEvents") or {}
+    prices = {name: _cost((events.get(name) or {}).get("eventPriceUsd")) for name, count in counts.items() if count}
+    charges = [counts[name] * price for name, price in prices.items() if price is not None]
+    return math.fsum(charges) if len(charges) == len(prices) else None
 
 
 def _cost(value: Any) -> float | None:
@@ -164,16 +289,89 @@ def format_time(at: datetime) -> str:
 
 def parse_account(user: JsonObject, limits: JsonObject) -> Account:
     """Read `users/me` and `users/me/limits` ({} where that may not be read)."""
-    allowed, used = limits.get("limits") or {}, limits.get("current") or {}
+    allowed, used = _part(limits, "limits"), _part(limits, "current")
     plan = user.get("plan")
     return Account(
         username=str(user.get("username") or "?"),
         plan=plan.get("id") if isinstance(plan, dict) else None,
-        max_concurrent_runs=_count(allowed.get("maxConcurrentActorJobs")),
-        live_runs=_count(used.get("activeActorJobCount")),
+        limits=parse_limits(limits),
         max_monthly_usage_usd=_cost(allowed.get("maxMonthlyUsageUsd")),
         monthly_usage_usd=_cost(used.get("monthlyUsageUsd")),
     )
+
+
+def parse_limits(limits: JsonObject) -> AccountLimits:
+    """Read `users/me/limits`: what it says of live Runs and their memory, which it gives in gigabytes."""
+    allowed, used = _part(limits, "limits"), _part(limits, "current")
+    return AccountLimits(
+        max_concurrent_runs=_count(allowed.get("maxConcurrentActorJobs")),
+        live_runs=_count(used.get("activeActorJobCount")),
+        max_total_memory_mb=_megabytes(allowed.get("maxActorMemoryGbytes")),
+        used_memory_mb=_megabytes(used.get("actorMemoryGbytes")),
+    )
+
+
+def _megabytes(gigabytes: Any) -> int | None:
+    # More than a petabyte is no limit, whatever number stands for that.
+    return None if (number := _cost(gigabytes)) is None else round(min(number, 1e6) * 1024)
+
+
+def _part(whole: JsonObject, name: str) -> JsonObject:
+    part = whole.get(name)
+    return part if isinstance(part, dict) else {}
+
+
+def parse_actor(fields: JsonObject) -> ActorInfo:
+    """Read an Actor.
+
+    Raises:
+        ValueError: it has no id.
+    """
+    options, tagged = fields.get("defaultRunOptions"), fields.get("taggedBuilds")
+    options = options if isinstance(options, dict) else {}
+    return ActorInfo(
+        id=_text(fields.get("id")),
+        default_build=str(options.get("build") or "latest"),
+        default_memory_mb=_count(options.get("memoryMbytes")),
+        tagged=_tagged(tagged) if isinstance(tagged, dict) and tagged else None,
+    )
+
+
+def _tagged(builds: JsonObject) -> dict[str, tuple[str, str | None]]:
+    # A tag without a build is null.
+    return {
+        tag: (build["buildId"], build.get("buildNumber"))
+        for tag, build in builds.items()
+        if isinstance(build, dict) and isinstance(build.get("buildId"), str)
+    }
+
+
+def parse_build(fields: JsonObject) -> BuildInfo:
+    """Read a build.
+
+    Raises:
+        ValueError: it has no id.
+    """
+    definition = fields.get("actorDefinition")
+    definition = definition if isinstance(definition, dict) else {}
+    return BuildInfo(
+        id=_text(fields.get("id")),
+        number=number if isinstance(number := fields.get("buildNumber"), str) else None,
+        input_schema=_input_schema(definition.get("input"), fields.get("inputSchema")),
+        min_memory_mb=_count(definition.get("minMemoryMbytes")),
+        max_memory_mb=_count(definition.get("maxMemoryMbytes")),
+    )
+
+
+def _input_schema(definition: Any, text: Any) -> JsonObject | None:
+    """Return a build's input schema: part of its definition, or JSON text in builds of older Actors."""
+    if isinstance(definition, dict):
+        return definition
+    try:
+        schema = orjson.loads(text) if isinstance(text, str) else None
+    except orjson.JSONDecodeError:
+        return None
+    return schema if isinstance(schema, dict) else None
 
 
 def _count(value: Any) -> int | None:
@@ -227,8 +425,8 @@ def _error_class(status: int, error_type: str) -> type[ApiError]:
 def _retry_after_s(value: str | None, now: datetime) -> float | None:
     if value is None:
         return None
-    if re.fullmatch(r"\d{1,9}", value.strip()):
-        return min(MAX_RETRY_AFTER_S, float(value))
+    if re.fullmatch(r"\d{1,9}", seconds := value.strip()):
+        return min(MAX_RETRY_AFTER_S, float(seconds))
     try:
         return min(MAX_RETRY_AFTER_S, max(0.0, (parsedate_to_datetime(value) - now).total_seconds()))
     except (ValueError, TypeError):

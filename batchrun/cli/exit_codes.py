@@ -14,6 +14,10 @@ class ExitCode(IntEnum):
     NOT_ALL_SUCCEEDED = 1
     #: Usage, configuration or a bad job file; nothing was started.
     USAGE = 2
+    #: The breaker stopped the batch, or a group of it.
+    TRIPPED = 3
+    #: The budget allows no further start.
+    OUT_OF_BUDGET = 4
     #: The platform refused the batch.
     REFUSED = 5
     #: Trouble on this machine: disk, ledger, lock, network.

@@ -7,7 +7,7 @@ import traceback
 
 import typer
 
-from batchrun.cli import run, serve, task, upkeep
+from batchrun.cli import cost, failures, plan, retry, run, schema, serve, task, upkeep
 from batchrun.cli.exit_codes import ExitCode, exit_code_of
 from batchrun.cli.view import say
 from batchrun.errors import BatchrunError, first_error
@@ -21,10 +21,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("run")(run.command)
+app.command("plan")(plan.command)
 app.command("status")(upkeep.status)
+app.command("failures")(failures.command)
+app.command("retry")(retry.command)
+app.command("cost")(cost.command)
 app.command("abort")(upkeep.abort)
 app.command("resolve")(upkeep.resolve)
 app.command("repair")(upkeep.repair)
+app.command("schema")(schema.command)
 app.command("serve")(serve.command)
 app.add_typer(task.app, name="task")
 

@@ -2,71 +2,76 @@
 
 import shlex
 import sys
-from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated, Any
+from dataclasses import asdict, dataclass
+from typing import Annotated
 
 import anyio
 import orjson
 import typer
 
 from batchrun.batch import Batch, open_batch
+from batchrun.cli import batch_options
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.loop import run_async
 from batchrun.cli.stopping import obey_signals
-from batchrun.cli.view import show_closing, show_opening, watch_progress
-from batchrun.config import Config, load_config, parse_setting
+from batchrun.cli.view import forecast_lines, say, show_closing, show_opening, watch_progress
+from batchrun.config import Config
 from batchrun.errors import ConfigError
-from batchrun.model import Ending, Summary
+from batchrun.model import Ending, Selection, Summary
 
 #: On a platform that costs money, more Runs than this are not started without a word.
 ASK_ABOVE_RUNS = 100
 
 
 def command(
-    batch: Annotated[Path | None, typer.Argument(help="The batch's TOML file; or give --task and --jobs.")] = None,
-    task: Annotated[str | None, typer.Option(help="Id of the task, or user~name.")] = None,
-    jobs: Annotated[Path | None, typer.Option(help="The job file; - is JSONL on stdin.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The output directory.")] = None,
-    max_concurrent_runs: Annotated[
-        str | None, typer.Option("--max-concurrent-runs", "-c", help='Most Runs live at once, or "auto".')
-    ] = None,
-    start_rate: Annotated[float | None, typer.Option(help="Most starts per second.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Carry out only the first so many jobs of the file.")] = None,
-    api_url: Annotated[str | None, typer.Option(help='Address of the API, or "embedded".')] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Any configuration key: --set limits.drain_s=10.")
-    ] = None,
+    batch: batch_options.Batch = None,
+    task: batch_options.Task = None,
+    jobs: batch_options.Jobs = None,
+    out: batch_options.Out = None,
+    max_concurrent_runs: batch_options.MaxConcurrentRuns = None,
+    start_rate: batch_options.StartRate = None,
+    budget_usd: batch_options.BudgetUsd = None,
+    limit: batch_options.Limit = None,
+    api_url: batch_options.ApiUrl = None,
+    settings: batch_options.Settings = None,
     yes: Annotated[bool, typer.Option("--yes", help="Start without asking.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the Summary as JSON on stdout.")] = False,
 ) -> None:
     """Start a batch, or go on with it: the same command."""
-    if batch is None and (task is None or jobs is None):
-        raise ConfigError("give a batch's TOML file, or --task and --jobs")
-    flags: dict[str, Any] = {
-        "task.id": task,
-        "jobs.file": str(jobs) if jobs is not None else None,
-        "output.dir": str(out) if out is not None else None,
-        "limits.max_concurrent_runs": _number_or_auto(max_concurrent_runs),
-        "limits.start_rate": start_rate,
-        "jobs.limit": limit,
-        "api.base_url": api_url,
-    }
-    given = dict(parse_setting(each) for each in settings or [])
-    config = load_config(batch, flags={**given, **{key: value for key, value in flags.items() if value is not None}})
-    raise typer.Exit(run_async(_run, config, yes, json))
+    config = batch_options.load(
+        batch,
+        task=task,
+        jobs=jobs,
+        out=out,
+        max_concurrent_runs=max_concurrent_runs,
+        start_rate=start_rate,
+        budget_usd=budget_usd,
+        limit=limit,
+        api_url=api_url,
+        settings=settings,
+    )
+    raise typer.Exit(run_async(run_to_the_end, config, yes, json, _same_command(), None))
 
 
-def _number_or_auto(text: str | None) -> int | str | None:
-    return int(text) if text is not None and text.lstrip("-").isdecimal() else text
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anew:
+    """Settled jobs that are to be carried out once more."""
+
+    selection: Selection
+    count: int
 
 
-async def _run(config: Config, is_confirmed: bool, is_json: bool) -> ExitCode:
+async def run_to_the_end(
+    config: Config, is_confirmed: bool, is_json: bool, resume_command: str, anew: Anew | None
+) -> ExitCode:
+    """Start a batch or go on with it, `anew` included, with everything that a person sees of it."""
     began_at = anyio.current_time()
     async with open_batch(config) as batch:
         show_opening(batch, config)
         if not is_confirmed:
-            await _confirm(batch, config)
+            await _confirm(batch, config, anew.count if anew is not None else 0)
+        if anew is not None:
+            await batch.reopen(anew.selection)
         await _carry_out(batch, config)
     # Read after the batch is closed: everything that was noted on the way out is in it.
     summary = await batch.summary()
@@ -74,7 +79,7 @@ async def _run(config: Config, is_confirmed: bool, is_json: bool) -> ExitCode:
         summary,
         config,
         elapsed_s=anyio.current_time() - began_at,
-        command=_same_command(),
+        command=resume_command,
         has_settled_any=batch.progress.settled > 0,
     )
     if is_json:
@@ -107,16 +112,18 @@ async def _carry_out(batch: Batch, config: Config) -> None:
         children.cancel_scope.cancel()
 
 
-async def _confirm(batch: Batch, config: Config) -> None:
+async def _confirm(batch: Batch, config: Config, anew: int) -> None:
     """Ask before many Runs are started that cost money.
 
     Raises:
         ConfigError: the answer was no, or there is nobody to ask.
     """
     count = batch.opening.job_count
-    left = None if count is None else count - batch.opening.settled_before
+    left = None if count is None else count - batch.opening.settled_before + anew
     if config.api.is_loopback or (left is not None and left <= ASK_ABOVE_RUNS):
         return
+    for line in forecast_lines(await batch.forecast(anew)):
+        say(line)
     question = "Start an unknown number of runs?" if left is None else f"Start {left:,} runs?"
     if not sys.stdin.isatty() or str(config.jobs.file) == "-":
         raise ConfigError(f"{question} There is no terminal to ask at: --yes starts them")
@@ -130,6 +137,12 @@ def _same_command() -> str:
 
 
 def _exit_code(summary: Summary) -> ExitCode:
-    if summary.ending is Ending.INTERRUPTED:
-        return ExitCode.INTERRUPTED
-    return ExitCode.SUCCEEDED if summary.has_succeeded else ExitCode.NOT_ALL_SUCCEEDED
+    match summary.ending:
+        case Ending.INTERRUPTED | Ending.OUT_OF_TIME:
+            return ExitCode.INTERRUPTED
+        case Ending.TRIPPED:
+            return ExitCode.TRIPPED
+        case Ending.OUT_OF_BUDGET:
+            return ExitCode.OUT_OF_BUDGET
+        case _:
+            return ExitCode.SUCCEEDED if summary.has_succeeded else ExitCode.NOT_ALL_SUCCEEDED

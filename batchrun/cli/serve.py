@@ -12,7 +12,7 @@ from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.loop import run_async
 from batchrun.cli.view import say
 from batchrun.logs import logging_to
-from batchrun.server import ServerSettings, exposure_warning, load_faults, open_server
+from batchrun.server import AccountSettings, ServerSettings, exposure_warning, load_faults, open_server
 
 
 def command(
@@ -21,8 +21,12 @@ def command(
     data: Annotated[Path, typer.Option(help="Directory that holds the server's state.")] = Path(".batchrun"),
     token: Annotated[str | None, typer.Option(help="The API token; default: APIFY_TOKEN, or one that is made.")] = None,
     actors: Annotated[list[Path] | None, typer.Option(help="A directory of Actors, or one Actor; repeatable.")] = None,
-    max_concurrent_runs: Annotated[int, typer.Option(min=1, help="The account's limit of concurrent Runs.")] = 25,
-    max_total_memory_mb: Annotated[int, typer.Option(min=128, help="The account's limit of memory.")] = 8192,
+    account: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[=TOKEN]", help="One more account, with a token that is made if none; repeatable."),
+    ] = None,
+    max_concurrent_runs: Annotated[int, typer.Option(min=1, help="Each account's limit of concurrent Runs.")] = 25,
+    max_total_memory_mb: Annotated[int, typer.Option(min=128, help="Each account's limit of memory.")] = 8192,
     faults: Annotated[Path | None, typer.Option(help="A TOML file of faults: misbehave as it says.")] = None,
 ) -> None:
     """Offer the Apify API on this machine and carry Actors out as local processes, until Ctrl-C."""
@@ -32,11 +36,22 @@ def command(
         port=port,
         token=token or os.environ.get("APIFY_TOKEN") or None,
         actors=tuple(actors or ()),
+        accounts=tuple(_account(text, max_concurrent_runs, max_total_memory_mb) for text in account or ()),
         max_concurrent_runs=max_concurrent_runs,
         max_total_memory_mb=max_total_memory_mb,
         faults=load_faults(faults) if faults is not None else None,
     )
     raise typer.Exit(run_async(_serve, settings))
+
+
+def _account(text: str, max_concurrent_runs: int, max_total_memory_mb: int) -> AccountSettings:
+    name, _, token = text.partition("=")
+    return AccountSettings(
+        username=name,
+        token=token or None,
+        max_concurrent_runs=max_concurrent_runs,
+        max_total_memory_mb=max_total_memory_mb,
+    )
 
 
 async def _serve(settings: ServerSettings) -> ExitCode:
@@ -49,6 +64,10 @@ async def _serve(settings: ServerSettings) -> ExitCode:
             say(f"state    {settings.data_dir}")
             if settings.token is None:
                 say(f"token    {server.token}")
+            for account in settings.accounts:
+                made = f", token {server.tokens[account.username]}" if account.token is None else ""
+                say(f"account  {account.username}{made}")
+            say(f"actors   {', '.join(server.actors)}")
             say(f"demo     {server.base_url}/demo/")
             if settings.faults is not None:
                 say(f"faults   {len(settings.faults.fault)} from {settings.faults.source}: this server misbehaves")

@@ -12,7 +12,7 @@ import typer
 
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.loop import run_async
-from batchrun.cli.view import say
+from batchrun.cli.view import records_words, say
 from batchrun.errors import ConfigError
 from batchrun.logs import silence
 from batchrun.model import RunId
@@ -22,11 +22,11 @@ from batchrun.upkeep.abort import Aborted, abort_runs
 from batchrun.upkeep.repair import Repaired, repair_outputs
 from batchrun.upkeep.resolve import Question, Resolver, open_resolver
 
-_Directory = Annotated[Path, typer.Argument(help="The batch's output directory.")]
+Directory = Annotated[Path, typer.Argument(help="The batch's output directory.")]
 
 
 def status(
-    directory: _Directory,
+    directory: Directory,
     json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Show where a batch stands; works while another process runs it."""
@@ -39,12 +39,19 @@ def status(
         print(line)
 
 
+def _runs_words(found: Status) -> str:
+    # Nobody has looked since the process ended.
+    live = f"{found.summary.live_runs:,} live" + ("" if found.pid is not None else " when last seen")
+    return live + (f", {found.summary.in_doubt:,} starts in doubt" if found.summary.in_doubt else "")
+
+
 def _status_lines(found: Status) -> list[str]:
     summary = found.summary
     lines = [
         f"process  {found.pid if found.pid is not None else 'none works on it'}",
         f"jobs     {outcome_counts(summary.outcomes, summary.empty_successes)}; {summary.open_jobs:,} open",
-        f"runs     {summary.live_runs:,} live, {found.waiting:,} jobs waiting",
+        *([f"records  {records_words(summary)}"] if summary.earlier_records else []),
+        f"runs     {_runs_words(found)}, {found.waiting:,} jobs waiting",
         f"items    {summary.items:,}",
         f"cost     {cost_words(summary)}",
     ]
@@ -52,25 +59,32 @@ def _status_lines(found: Status) -> list[str]:
         lines.append(f"doubt    {len(found.doubts):,} starts without an answer; `batchrun run` asks the platform,")
         lines.append(f"         `batchrun resolve {summary.out_dir}` asks you:")
         lines += [
-            f"         {each.job_key}, intended at {each.intended_at:%Y-%m-%d %H:%M:%S}Z" for each in found.doubts
+            f"         {each.job_key}, intended at {each.attempt.intended_at:%Y-%m-%d %H:%M:%S}Z"
+            for each in found.doubts
         ]
     return lines
 
 
-def abort(directory: _Directory) -> None:
+def abort(directory: Directory) -> None:
     """Abort the Runs that a batch has left running."""
     silence()
     aborted = run_async(_abort, directory)
-    say(f"{aborted.runs:,} Runs aborted; their jobs settle as aborted when the batch goes on")
+    say(f"{aborted.runs:,} Runs aborted" + ("; their jobs settle when the batch goes on" if aborted.runs else ""))
+    if aborted.ended:
+        say(f"{aborted.ended:,} Runs had ended already")
     if aborted.in_doubt:
         say(f"{aborted.in_doubt:,} starts without an answer stay in doubt: no Run of theirs is to be seen")
+    for run_id, reason in aborted.refused.items():
+        say(f"{run_id} goes on: {reason}")
+    if aborted.refused:
+        raise typer.Exit(ExitCode.REFUSED)
 
 
 async def _abort(directory: Path) -> Aborted:
     return await abort_runs(directory, os.environ, lambda run_id: print(run_id, flush=True))
 
 
-def repair(directory: _Directory) -> None:
+def repair(directory: Directory) -> None:
     """Write missing or damaged lines of records.jsonl again from the platform; nothing is started."""
     silence()
     done = run_async(_repair, directory)
@@ -86,7 +100,7 @@ async def _repair(directory: Path) -> Repaired:
 
 
 def resolve(
-    directory: _Directory,
+    directory: Directory,
     key: Annotated[str | None, typer.Option(help="Decide about this job only, with --run or --none.")] = None,
     run: Annotated[str | None, typer.Option(help="The Run that the job's start has started.")] = None,
     none: Annotated[bool, typer.Option("--none", help="The job's start has started no Run.")] = False,
@@ -123,7 +137,8 @@ async def _decide(resolver: Resolver, key: str, run_id: RunId | None) -> None:
 
 async def _ask(resolver: Resolver, question: Question) -> None:
     """Show an attempt's candidates and take an answer; an empty one leaves it in doubt."""
-    print(f"{question.doubt.job_key}: its start at {question.doubt.intended_at:%Y-%m-%d %H:%M:%S}Z was not answered.")
+    intended_at = question.doubt.attempt.intended_at
+    print(f"{question.doubt.job_key}: its start at {intended_at:%Y-%m-%d %H:%M:%S}Z was not answered.")
     for number, run in enumerate(question.candidates, 1):
         print(f"  {number}  {run.id}  {run.status}  began {run.started_at:%H:%M:%S}Z  by {run.user_agent or 'unknown'}")
     print("  0  it started none of these: start the job anew")

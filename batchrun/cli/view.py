@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +16,18 @@ from batchrun.batch import Batch
 from batchrun.config import Config
 from batchrun.ledger.commit import BAD_LINES, ITEMS, RECORDS
 from batchrun.model import Ending, Outcome, Summary
-from batchrun.report.progress import Snapshot, Speed, cost_words, duration, money, outcome_counts, progress_line
+from batchrun.plan.outlook import Forecast
+from batchrun.policy.forecast import Spread
+from batchrun.report.progress import (
+    Snapshot,
+    Speed,
+    cost_words,
+    duration,
+    money,
+    outcome_counts,
+    progress_line,
+    slot_words,
+)
 from batchrun.report.summary import slowest_job
 
 #: Between two redraws of the live view, and between two plain lines.
@@ -35,6 +47,8 @@ def show_opening(batch: Batch, config: Config) -> None:
             f"Note: overrides replace {names} of the task's input whole, nested fields included;"
             ' jobs.merge = "deep" would keep them.'
         )
+    if opening.task_edits:
+        say(edit_words(opening.task_edits, "since the batch was last at work"))
     if config.jobs.limit is not None:
         say(f"Only the first {config.jobs.limit:,} jobs of the file.")
 
@@ -54,55 +68,103 @@ def _jobs_words(batch: Batch) -> str:
     jobs = "jobs from stdin" if opening.job_count is None else f"{opening.job_count:,} jobs"
     if not opening.settled_before and not opening.open_before:
         return jobs
-    return f"{jobs}, of which {opening.settled_before:,} are done and {opening.open_before:,} were under way"
+    return f"{jobs}, of which {opening.settled_before:,} are done and {opening.open_before:,} are read in and open"
+
+
+def edit_words(changed: Sequence[str], when: str) -> str:
+    """Say that the task was edited, and what that means."""
+    return (
+        f"Warning: the task's {' and '.join(changed)} {'was' if len(changed) == 1 else 'were'} edited {when}:"
+        " Runs that start now differ from those before"
+    )
+
+
+def forecast_lines(forecast: Forecast | None, *, are_unknowns_told: bool = True) -> list[str]:
+    """Say how long a batch takes and what it costs, what that rests on, and what is not known."""
+    if forecast is None:
+        return []
+    if forecast.elapsed_s is None or forecast.run_s is None:
+        lines = []
+    else:
+        at_once = "1 Run" if forecast.slots == 1 else f"{forecast.slots:,} Runs"
+        cost = "cost unknown" if forecast.cost_usd is None else _spread(forecast.cost_usd, money)
+        each = "" if forecast.run_cost_usd is None else f" and costs {_spread(forecast.run_cost_usd, _small_money)}"
+        lines = [
+            f"forecast  {_spread(forecast.elapsed_s, duration)} with {at_once} at once; {cost}",
+            f"          a Run takes {_spread(forecast.run_s, duration)}{each}, by {forecast.samples:,} recent ones",
+        ]
+    return lines + ([f"unknown   {each}" for each in forecast.unknown] if are_unknowns_told else [])
+
+
+def _small_money(usd: float) -> str:
+    return f"${usd:.6f}" if 0 < usd < 0.001 else money(usd)
+
+
+def _spread(spread: Spread, words: Callable[[float], str]) -> str:
+    return f"{words(spread.p50)} (p90 {words(spread.p90)})"
+
+
+class News:
+    """What is to be told at once: notices of the engine, edits of the task, an outage's beginning and end."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+        self._told = 0
+        self._edits_told = 0
+        self._outage_began_at: float | None = None
+
+    def words(self) -> list[str]:
+        """Return what is new."""
+        notices = self._batch.progress.notices[self._told :]
+        self._told += len(notices)
+        edits = self._batch.task_edits[self._edits_told :]
+        self._edits_told += len(edits)
+        return [*notices, *(edit_words(changed, "just now") for changed in edits), *self._outage_words()]
+
+    def _outage_words(self) -> list[str]:
+        reason = self._batch.outage
+        if reason and self._outage_began_at is None:
+            self._outage_began_at = anyio.current_time()
+            return [f"The platform cannot be reached ({reason}); trying on. Nothing is lost, no job fails for it."]
+        if not reason and self._outage_began_at is not None:
+            lasted = duration(anyio.current_time() - self._outage_began_at)
+            self._outage_began_at = None
+            return [f"The platform can be reached again, after {lasted}."]
+        return []
 
 
 async def watch_progress(batch: Batch) -> None:
     """Show progress until cancelled: a live line on a terminal, else a plain line every few seconds."""
+    news = News(batch)
+    try:
+        await (_live(batch, news) if sys.stderr.isatty() else _plain(batch, news))
+    finally:
+        for word in news.words():
+            say(word)
+
+
+async def _live(batch: Batch, news: News) -> None:
     speed = Speed()
-    if not sys.stderr.isatty():
-        await _plain(batch, speed)
-        return
     console = Console(stderr=True)
     with Live(console=console, auto_refresh=False, transient=True) as live:
-        outage = Outage()
         while True:
-            if word := outage.word(batch):
+            for word in news.words():
                 console.print(Text(word))
             live.update(Text(_line(batch, speed), overflow="ellipsis", no_wrap=True), refresh=True)
             await anyio.sleep(LIVE_INTERVAL_S)
 
 
-async def _plain(batch: Batch, speed: Speed) -> None:
-    outage = Outage()
+async def _plain(batch: Batch, news: News) -> None:
+    speed = Speed()
     shown_at = anyio.current_time()
     speed.note(shown_at, 0)
     while True:
         await anyio.sleep(1)
-        if word := outage.word(batch):
+        for word in news.words():
             say(word)
         if anyio.current_time() - shown_at >= PLAIN_INTERVAL_S:
             shown_at = anyio.current_time()
             say(f"{time.strftime('%H:%M:%S')}  {_line(batch, speed)}")
-
-
-class Outage:
-    """Says once that the platform cannot be reached, and once that it can be again."""
-
-    def __init__(self) -> None:
-        self._began_at: float | None = None
-
-    def word(self, batch: Batch) -> str:
-        """Return what is new, or nothing."""
-        reason = batch.outage
-        if reason and self._began_at is None:
-            self._began_at = anyio.current_time()
-            return f"The platform cannot be reached ({reason}); trying on. Nothing is lost, no job fails for it."
-        if not reason and self._began_at is not None:
-            lasted = duration(anyio.current_time() - self._began_at)
-            self._began_at = None
-            return f"The platform can be reached again, after {lasted}."
-        return ""
 
 
 def _line(batch: Batch, speed: Speed) -> str:
@@ -131,16 +193,30 @@ def show_closing(summary: Summary, config: Config, *, elapsed_s: float, command:
         say(f"Nothing was left to do: this batch is finished ({outcomes}). Another --out carries the file out anew")
     if summary.duplicates:
         say(f"{summary.duplicates:,} lines repeat other lines and were passed over")
-    say(f"records  {out_dir / RECORDS}  ({summary.settled:,} jobs)")
+    say(f"records  {out_dir / RECORDS}  ({records_words(summary)})")
     if config.output.items == "file":
         say(f"items    {out_dir / ITEMS}  ({summary.items:,} items)")
     if invalid := summary.outcomes.get(Outcome.INVALID, 0):
         say(f"bad      {out_dir / BAD_LINES}  ({invalid:,} lines, each with its reason)")
+    if summary.open_jobs:
+        say(f"open     {summary.open_jobs:,} jobs were read in and are not done")
     if (slowest := slowest_job(out_dir)) is not None:
         say(f"slowest  {slowest.key}  ({duration(slowest.run_s)})")
+    if slots := slot_words(summary):
+        say(f"slots    {slots}")
     say(f"cost     {cost_words(summary)}")
+    if summary.settled > summary.outcomes.get(Outcome.SUCCEEDED, 0) + summary.outcomes.get(Outcome.INVALID, 0):
+        say(f"why      batchrun failures {summary.out_dir}")
     for line in _advice(summary, config, command):
         say(line)
+
+
+def records_words(summary: Summary) -> str:
+    """Return how many jobs the record file reports, and in how many lines where those are more."""
+    if not summary.earlier_records:
+        return f"{summary.settled:,} jobs"
+    lines = summary.settled + summary.earlier_records
+    return f"{summary.settled:,} jobs, {lines:,} lines: {summary.earlier_records:,} are of earlier rounds"
 
 
 def _ending_words(summary: Summary) -> str:
@@ -148,6 +224,9 @@ def _ending_words(summary: Summary) -> str:
         Ending.FINISHED: "Finished",
         Ending.IN_DOUBT: "Finished, but for starts that stay in doubt,",
         Ending.INTERRUPTED: "Stopped",
+        Ending.TRIPPED: "Stopped by the breaker",
+        Ending.OUT_OF_BUDGET: "Stopped at the budget",
+        Ending.OUT_OF_TIME: "Stopped by deadlines.max_batch_s",
     }[summary.ending]
 
 
@@ -162,7 +241,19 @@ def _advice(summary: Summary, config: Config, command: str) -> list[str]:
             else "go on" + ("" if config.api.is_loopback else " and cost money")
         )
         lines.append(f"{summary.live_runs:,} Runs {fate}")
-    return [*lines, f"resume   {command}", f"abort    batchrun abort {summary.out_dir}"]
+    if summary.in_doubt:
+        lines.append(f"{summary.in_doubt:,} starts were not answered: whether their Runs exist is not known")
+    if summary.ending is Ending.IN_DOUBT:
+        lines.append(f"resolve  batchrun resolve {summary.out_dir}  (shows which Runs may be theirs, and asks you)")
+        return lines
+    if summary.ending is Ending.TRIPPED:
+        lines.append(f"rerun    batchrun retry {summary.out_dir} --tripped  (those that tripped it, then the rest)")
+    if summary.ending is Ending.OUT_OF_BUDGET:
+        lines.append("resume   the same command with a larger --budget-usd (limits.budget_usd)")
+    else:
+        lines.append(f"resume   {command}")
+    may_live = summary.live_runs or summary.in_doubt
+    return [*lines, *([f"abort    batchrun abort {summary.out_dir}"] if may_live else [])]
 
 
 def say(text: str) -> None:

@@ -10,12 +10,19 @@ from batchrun.model import JsonObject, RunOptions
 
 EMBEDDED = "embedded"
 #: Keys that hold paths: in a file they are relative to it, in flags to the current directory.
-PATHS = ("api.token_file", "jobs.file", "output.dir", "server.actors")
+PATHS = (
+    "api.token_file",
+    "jobs.file",
+    "output.dir",
+    "output.expect_item_schema",
+    "server.actors",
+    "server.faults",
+)
 
 _Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 _PositiveInt = Annotated[int, Field(ge=1)]
 #: Outcomes of a Run; what was rejected or invalid would be so again.
-_Retryable = Literal["failed", "timed_out", "aborted", "lost"]
+_Retryable = Literal["failed", "timed_out", "aborted", "lost", "empty", "malformed"]
 _Seconds = Annotated[float, Field(ge=0)]
 
 
@@ -61,8 +68,8 @@ class ApiConfig(_Section):
         return self.is_embedded or host in ("localhost", "::1") or host.startswith("127.")
 
 
-class RunConfig(_Section):
-    """Options of every Run; a job's own `@options` come first, what both leave open is the task's."""
+class OptionsConfig(_Section):
+    """Options of a Run."""
 
     build: _Name | None = None
     """Tag or number of the Actor's build."""
@@ -81,12 +88,22 @@ class RunConfig(_Section):
 
     def as_options(self) -> RunOptions:
         """Return these options as the engine takes them."""
-        values = self.model_dump(exclude={"webhooks"})
+        values = self.model_dump(include=OptionsConfig.model_fields.keys() - {"webhooks"})
         return RunOptions(**values, webhooks=tuple(self.webhooks) if self.webhooks is not None else None)
+
+
+class RunConfig(OptionsConfig):
+    """Options of every Run; a job's own `@options` come first, what both leave open is the task's."""
+
+    pin_build: bool = False
+    """Whether all Runs use the build that the tag means when the batch is begun, whatever is released meanwhile."""
 
 
 class TaskConfig(_Section):
     """The task: named by id, or described so that it is created when missing."""
+
+    # For editors: what `_is_named_or_described` says, nearly.
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["id"]}, {"required": ["actor", "name"]}]})
 
     id: _Name | None = None
     """Id of the task, or user~name."""
@@ -96,7 +113,7 @@ class TaskConfig(_Section):
     """The name of a described task."""
     input: JsonObject = {}
     """The input of a described task."""
-    options: RunConfig = RunConfig()
+    options: OptionsConfig = OptionsConfig()
     """The options of a described task."""
 
     @model_validator(mode="after")
@@ -130,6 +147,8 @@ class JobsConfig(_Section):
     """How an override meets the task's input: as the API does it (top level), or merged in depth by us."""
     on_bad_line: Literal["stop", "record"] = "stop"
     """What a bad line among the first 10,000 does before anything was started."""
+    check_inputs: bool = True
+    """Whether the first 10,000 inputs are checked against the Actor's input schema before a batch is begun."""
     limit: _PositiveInt | None = None
     """Carry out only the first so many jobs of the file."""
 
@@ -141,8 +160,12 @@ class LimitsConfig(_Section):
     """Most Runs live at once; "auto" takes what the account has free."""
     leave_free_runs: Annotated[int, Field(ge=0)] = 1
     """With "auto": Runs of the account that are left to others; one is always ours."""
+    max_total_memory_mb: Annotated[int, Field(ge=128)] | Literal["auto"] = "auto"
+    """Most memory of all live Runs together, in megabytes; "auto" takes what the account has free."""
+    leave_free_memory_mb: Annotated[int, Field(ge=0)] = 0
+    """With "auto": memory of the account that is left to others, in megabytes."""
     start_rate: Annotated[float, Field(gt=0)] = 380.0
-    """Most starts per second; the platform allows 400 per task."""
+    """Most starts per second; the platform allows 400 per task. Less is used where the platform announces less."""
     request_rate: Annotated[float, Field(gt=0)] = 3958.0
     """Most requests per second of all kinds; the platform allows 250,000 per minute and account."""
     max_open_polls: _PositiveInt = 1000
@@ -153,19 +176,105 @@ class LimitsConfig(_Section):
     """How long a new Run may be missing from the platform's lists."""
     drain_s: _Seconds = 60.0
     """How long a first Ctrl-C waits for what runs."""
+    budget_usd: Annotated[float, Field(gt=0)] | None = None
+    """Most that the batch may cost, in US dollars, all its processes together."""
+    budget_mode: Literal["strict", "best_effort"] = "strict"
+    """"strict" starts nothing whose cost nothing bounds; "best_effort" goes by what earlier Runs cost."""
+    compute_unit_usd: Annotated[float, Field(ge=0)] | None = None
+    """Price of a compute unit (1 GB for 1 hour); default: as the account's monthly usage tells."""
+
+
+class RetryRuleConfig(_Section):
+    """What follows an attempt that ended for one cause; what is left open is as in [retry]."""
+
+    max_attempts: _PositiveInt | None = None
+    """Another attempt is made while the job has made fewer, the first included."""
+    backoff_s: _Seconds | None = None
+    """Wait before the second attempt; doubles with each further one."""
+    max_backoff_s: _Seconds | None = None
+    """Longest wait between attempts."""
+
+
+class OutOfMemoryConfig(RetryRuleConfig):
+    """What follows a Run that its memory did not suffice for."""
+
+    memory_factor: Literal[1, 2, 4, 8] = 2
+    """So many times the memory of the Run that failed."""
+    memory_ceiling_mb: _Memory = 8192
+    """Most memory in megabytes; a Run that had as much is not tried again."""
+
+
+class TimedOutConfig(RetryRuleConfig):
+    """What follows a Run that ran out of time."""
+
+    timeout_factor: Annotated[float, Field(ge=1)] = 1.0
+    """So many times the time limit of the Run that timed out."""
+    timeout_ceiling_s: _PositiveInt | None = None
+    """Longest time limit in seconds."""
 
 
 class RetryConfig(_Section):
-    """Which Runs get another attempt."""
+    """Which Runs get another attempt, and with what."""
 
     max_attempts: _PositiveInt = 2
     """Attempts per job in all, the first included."""
     on: list[_Retryable] = ["failed"]
-    """Outcomes that get another attempt."""
+    """Outcomes that get another attempt; those with a table of their own do anyway."""
     backoff_s: _Seconds = 1.0
     """Wait before the second attempt; doubles with each further one."""
     max_backoff_s: _Seconds = 60.0
     """Longest wait between attempts."""
+    failed: RetryRuleConfig | None = None
+    """After Runs that failed."""
+    out_of_memory: OutOfMemoryConfig | None = None
+    """After Runs that failed for want of memory; default: as failed, with memory doubled up to 8192 MB."""
+    timed_out: TimedOutConfig | None = None
+    """After Runs that ran out of time."""
+    aborted: RetryRuleConfig | None = None
+    """After Runs that somebody aborted."""
+    lost: RetryRuleConfig | None = None
+    """After Runs that the platform does not know any more."""
+    empty: RetryRuleConfig | None = None
+    """After Runs with fewer items than expected."""
+    malformed: RetryRuleConfig | None = None
+    """After Runs with items that break the expected schema."""
+
+
+class DeadlinesConfig(_Section):
+    """How long is too long, and what is done about it."""
+
+    max_job_s: Annotated[float, Field(gt=0)] | None = None
+    """Seconds from a job's first start to its end; a Run that is live then is aborted, no other is started."""
+    max_batch_s: Annotated[float, Field(gt=0)] | None = None
+    """Seconds after which this process starts nothing more; the same command resumes."""
+    overdue_grace_s: _Seconds = 300.0
+    """A Run that is live so many seconds past its own time limit is overdue."""
+    on_overdue: Literal["report", "abort"] = "report"
+    """What is done about an overdue Run."""
+    quiet_s: Annotated[float, Field(gt=0)] | None = None
+    """A Run without a new status message, item or line in its log for so many seconds is quiet."""
+    on_quiet: Literal["report", "abort"] = "report"
+    """What is done about a quiet Run."""
+
+
+class BreakerConfig(_Section):
+    """When to stop, because what is paid for fails."""
+
+    max_failed: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)] | Literal["off"] = 0.5
+    """So many jobs, or such a share, among the last `window` settled ones; of the batch, and of each group."""
+    window: _PositiveInt = 50
+    """How many settled jobs are looked at."""
+    empty_in_a_row: _PositiveInt | Literal["off"] = 25
+    """So many successes in a row without any item, after some that had items."""
+
+
+class GroupConfig(_Section):
+    """How jobs of one `@group` share in what there is."""
+
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """Share of the starts against other groups."""
+    max_concurrent_runs: _PositiveInt | None = None
+    """Most Runs of the group live at once."""
 
 
 class OutputConfig(_Section):
@@ -181,6 +290,12 @@ class OutputConfig(_Section):
     """Items per request."""
     value: bool = False
     """Whether the OUTPUT value of each Run goes into its record."""
+    logs: bool = True
+    """Whether the last 64 KB of the logs of Runs whose jobs did not succeed are kept: of 1,000 Runs at most."""
+    expect_items_min: _PositiveInt | None = None
+    """A Run with fewer items is no success but empty."""
+    expect_item_schema: Path | None = None
+    """JSON Schema file; a Run with an item among its first 100 that breaks it is no success but malformed."""
     clean: bool | None = None
     """The API's `clean`: only non-empty items, without hidden fields."""
     fields: list[_Name] | None = None
@@ -202,6 +317,8 @@ class ServerConfig(_Section):
     """The account's limit of concurrent Runs."""
     max_total_memory_mb: Annotated[int, Field(ge=128)] = 8192
     """The account's limit of memory in all Runs together."""
+    faults: Path | None = None
+    """TOML file of faults: what the server is to do wrong, as with `batchrun serve --faults`."""
 
 
 class Config(_Section):
@@ -215,6 +332,10 @@ class Config(_Section):
     run: RunConfig = RunConfig()
     limits: LimitsConfig = LimitsConfig()
     retry: RetryConfig = RetryConfig()
+    deadlines: DeadlinesConfig = DeadlinesConfig()
+    breaker: BreakerConfig = BreakerConfig()
+    groups: dict[_Name, GroupConfig] = {}
+    """By `@group`; others have weight 1 and no limit of their own."""
     output: OutputConfig = OutputConfig()
     server: ServerConfig = ServerConfig()
 

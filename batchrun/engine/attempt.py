@@ -4,11 +4,9 @@ The start protocol, step by step: intend, POST once, bind, follow, collect, sett
 next one can happen, so that a process killed between any two of them can be followed by another.
 """
 
-import math
 import random
-import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import structlog
 
@@ -16,9 +14,12 @@ from batchrun.engine.collect import Collected, Collector
 from batchrun.engine.follow import Follower
 from batchrun.engine.ports import Ledger, RunClient
 from batchrun.engine.progress import Progress
+from batchrun.engine.purse import Purse
 from batchrun.engine.reconcile import Reconciler, StillInDoubt
-from batchrun.engine.slots import Slot
+from batchrun.engine.slots import Demand, Slot
 from batchrun.engine.start_gate import StartGate, Turn
+from batchrun.engine.watch import Watch
+from batchrun.engine.work import Marks, Postponed, Terms, Work
 from batchrun.errors import (
     ApiError,
     BatchRefused,
@@ -32,13 +33,13 @@ from batchrun.errors import (
     Unauthorized,
 )
 from batchrun.kill_points import reach
-from batchrun.ledger.rows import OpenJob
 from batchrun.model import (
     Attempt,
     AttemptState,
+    Cause,
+    CostSource,
+    Intent,
     Job,
-    JobId,
-    Mark,
     Outcome,
     Problem,
     Record,
@@ -46,36 +47,9 @@ from batchrun.model import (
     RunOptions,
     TaskId,
 )
-from batchrun.policy.retry import OUTCOME_OF_STATUS, RetryPolicy
+from batchrun.policy.retry import OUTCOME_OF_STATUS, cause_of
 
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """A job in the engine's hands: what it is, and what was tried so far."""
-
-    job: Job
-    open: OpenJob
-    attempts: tuple[Attempt, ...] = ()
-
-    @property
-    def id(self) -> JobId:
-        """The job's row in the ledger."""
-        return self.open.id
-
-    def with_attempt(self, attempt: Attempt) -> "Work":
-        """Return this work with its latest attempt added, or replaced by what is known of it now."""
-        before = tuple(each for each in self.attempts if each.attempt_no != attempt.attempt_no)
-        return replace(self, attempts=(*before, attempt))
-
-
-@dataclass(frozen=True, slots=True)
-class Postponed:
-    """The job is to be tried again after a wait."""
-
-    work: Work
-    wait_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +60,10 @@ class _Ended:
     outcome: Outcome | None
     run: Run | None = None
     error: Problem | None = None
+    #: Whether an attempt has ended with this, which is to be noted once.
+    is_news: bool = False
+    #: Whether no further attempt can be made, whatever the retries say.
+    is_final: bool = False
 
 
 class JobRunner:
@@ -101,10 +79,11 @@ class JobRunner:
         reconciler: Reconciler,
         collector: Collector,
         progress: Progress,
+        purse: Purse,
         task_id: TaskId,
-        options: RunOptions,
-        retry: RetryPolicy,
+        terms: Terms,
     ) -> None:
+        self._marks = Marks()
         self._client = client
         self._ledger = ledger
         self._gate = gate
@@ -112,9 +91,31 @@ class JobRunner:
         self._reconciler = reconciler
         self._collector = collector
         self._progress = progress
+        self._purse = purse
         self._task_id = task_id
-        self._options = options
-        self._retry = retry
+        self._terms = terms
+        #: Memory of a Run for which neither job nor batch nor task say any; 0 until one was started.
+        self._usual_memory_mb = 0
+        self._has_told_of_doubt = False
+
+    def demand(self, work: Work) -> Demand:
+        """Return what the job's next Run takes beside a slot."""
+        if self._is_too_large(work):
+            return Demand(0, work.job.group)  # it is not going to be started
+        return Demand(self._memory_mb(work), work.job.group)
+
+    def quote_usd(self, work: Work) -> float | None:
+        """Return what to set aside for the job's next start; None when nothing bounds it and that is not allowed."""
+        return self._purse.quote(self._options_of(work))
+
+    def with_money(self, work: Work) -> Work:
+        """Set money aside for a live Run that was started when there was no budget."""
+        last = work.attempts[-1]
+        if not self._purse.is_limited or last.reserved_usd is not None or not (usd := self.quote_usd(work)):
+            return work
+        self._purse.budget.reserve(usd)
+        self._ledger.note_reservation(work.id, last.attempt_no, usd)
+        return work.with_attempt(replace(last, reserved_usd=usd))
 
     async def run_job(self, work: Work, slot: Slot) -> Record | Postponed | None:
         """Carry a job one attempt further.
@@ -130,6 +131,7 @@ class JobRunner:
         ended = await self.run_attempt(work, slot)
         if ended is None:
             return None
+        ended = await self._judge(ended)
         wait_s = self._wait_before_next(ended)
         if wait_s is not None:
             self._note_end(ended)
@@ -137,6 +139,7 @@ class JobRunner:
             reach("postponed")
             return Postponed(ended.work, wait_s)
         collected = await self._collect(ended)
+        ended = self._priced(ended, collected)
         record = _record(ended, collected)
         reach("collected")
         self._note_end(ended)
@@ -146,9 +149,9 @@ class JobRunner:
 
     async def run_attempt(self, work: Work, slot: Slot) -> _Ended | None:
         """Start a Run, or take up the one of an earlier process, and follow it to its end; free the slot then."""
-        last = work.attempts[-1] if work.attempts else None
-        if last is None or last.state is AttemptState.ENDED:
+        if work.starts_anew:
             return await self._start(work, slot)
+        last = work.attempts[-1]
         turn = self._gate.adopt()
         try:
             if last.state is AttemptState.BOUND:
@@ -159,11 +162,20 @@ class JobRunner:
 
     async def _start(self, work: Work, slot: Slot) -> _Ended | None:
         """Take turns until one start is answered for good."""
+        if (problem := self._why_not_started(work)) is not None:
+            self._purse.give_back(work.reserved_usd)
+            return await self._as_it_stands(work, problem)
         attempt_no = len(work.attempts) + 1
         while (turn := await self._gate.turn()) is not None:
             try:
-                mark = Mark(secrets.token_hex(12))
-                attempt = await self._ledger.intend(work.id, attempt_no, mark, self._client.platform_time)
+                intent = Intent(
+                    attempt_no=attempt_no,
+                    round=work.open.round,
+                    mark=self._marks.next(),
+                    platform_time=self._client.platform_time,
+                    reserved_usd=work.reserved_usd,
+                )
+                attempt = await self._ledger.intend(work.id, intent)
                 reach("intended")
                 answer = await self._post(work, attempt, turn)
                 match answer:
@@ -172,10 +184,37 @@ class JobRunner:
                     case _InDoubt():
                         return await self._reconcile(work, attempt, turn, slot)
                     case Problem():
+                        self._purse.give_back(work.reserved_usd)
                         return _Ended(work=work, outcome=Outcome.REJECTED, error=answer)
             finally:
                 turn.over()
+        self._purse.give_back(work.reserved_usd)
         return None
+
+    def _why_not_started(self, work: Work) -> Problem | None:
+        """Say why we do not even ask the platform to start this job's Run."""
+        if self._is_too_large(work):
+            message = f"asks for {self._memory_mb(work):,} MB, and {self._terms.most_memory_mb:,} MB are all there is"
+            return Problem(type="memory-never-available", message=message)
+        if self._purse.is_limited and work.reserved_usd is None:
+            message = "nothing bounds what its Run may cost, and there is a budget: see its @options"
+            return Problem(type="cost-not-bounded", message=message)
+        if work.this_round and (left_s := self._left_s(work, work.this_round[0])) is not None and left_s <= 0:
+            return _job_took_too_long(self._terms.deadlines.max_job_s)
+        return None
+
+    async def _as_it_stands(self, work: Work, problem: Problem) -> _Ended:
+        """Settle a job that gets no further attempt: by its last Run, which was paid for, if it had one."""
+        run_ids = [attempt.run_id for attempt in work.this_round if attempt.run_id is not None]
+        if not run_ids:
+            outcome = Outcome.TIMED_OUT if work.this_round else Outcome.REJECTED
+            return _Ended(work=work, outcome=outcome, error=problem, is_final=True)
+        try:
+            run = await self._client.get_run(run_ids[-1])
+        except NotFound:
+            return _Ended(work=work, outcome=Outcome.LOST, error=problem, is_final=True)
+        outcome, error = OUTCOME_OF_STATUS[run.status], _run_problem(run) or problem
+        return _Ended(work=work, outcome=outcome, run=run, error=error, is_final=True)
 
     async def _post(self, work: Work, attempt: Attempt, turn: Turn) -> "Run | _InDoubt | Problem | None":
         """Send the start request, once.
@@ -184,9 +223,9 @@ class JobRunner:
             The Run; or that its answer was lost; or why the platform refuses this job; or None when nothing was
             started and the job may try again at its next turn.
         """
-        options = work.job.options.over(self._options) if work.job.options else self._options
+        turn.sending()
         try:
-            run = await self._client.start_run(self._task_id, work.job.body, options, attempt.mark)
+            run = await self._client.start_run(self._task_id, work.job.body, self._options_of(work), attempt.mark)
         except (RateLimited, ResourcesBusy, ConnectFailed) as error:
             self._ledger.withdraw(work.id, attempt.attempt_no)
             _give_way(turn, error)
@@ -203,51 +242,131 @@ class JobRunner:
         self._reconciler.note_start(run, attempt.mark)
         return run
 
+    def _options_of(self, work: Work) -> RunOptions:
+        """Return what the next start asks for: what the ladder raises, over the job's own, over the batch's."""
+        own = work.job.options.over(self._terms.options) if work.job.options else self._terms.options
+        if self._purse.is_limited:
+            # Asked for by ourselves, so that no edit of the task makes a Run cost more than was set aside for it.
+            own = own.over(self._terms.task_options)
+        return self._terms.retry.ladder.next_options(work.this_round).over(own) if work.attempts else own
+
+    def _memory_mb(self, work: Work) -> int:
+        asked_mb = self._options_of(work).memory_mb
+        return self._terms.task_options.memory_mb or self._usual_memory_mb if asked_mb is None else asked_mb
+
+    def _is_too_large(self, work: Work) -> bool:
+        most_mb = self._terms.most_memory_mb
+        return most_mb is not None and work.starts_anew and self._memory_mb(work) > most_mb
+
     def _bind(self, work: Work, attempt: Attempt, run: Run) -> Attempt:
         """Note the Run's id; nobody waits for it, since until then the attempt is in doubt, which is safe."""
         self._ledger.bind(work.id, attempt.attempt_no, run)
         reach("bound")
         self._progress.started += 1
-        return replace(attempt, state=AttemptState.BOUND, run_id=run.id, started_at=run.started_at)
+        self._usual_memory_mb = run.memory_mb or self._usual_memory_mb
+        bound = replace(attempt, state=AttemptState.BOUND, run_id=run.id, started_at=run.started_at)
+        return replace(bound, memory_mb=run.memory_mb, timeout_s=run.timeout_s)
 
     async def _reconcile(self, work: Work, attempt: Attempt, turn: Turn, slot: Slot) -> _Ended | None:
         """Find out what became of a start whose answer was lost; the slot is kept, for a Run may be live."""
         self._progress.in_doubt += 1
+        self._tell_of_doubt()
         try:
             run = await self._reconciler.resolve(attempt.mark, work.job.key, attempt.earliest_start)
         except StillInDoubt:
+            self._purse.settle(attempt.reserved_usd or 0.0, None)  # a Run may live, and nobody knows its cost
             return None
         finally:
             self._progress.in_doubt -= 1
         if run is not None:
             return await self._follow(work, self._bind(work, attempt, run), turn, slot)
-        return _Ended(work=_with_end(work, attempt, None), outcome=None)
+        self._purse.give_back(attempt.reserved_usd)
+        nothing = replace(attempt, state=AttemptState.ENDED)
+        return _Ended(work=work.with_attempt(nothing), outcome=None, is_news=True)
+
+    def _tell_of_doubt(self) -> None:
+        if not self._has_told_of_doubt:
+            self._has_told_of_doubt = True
+            self._progress.notices.append(
+                "A start was not answered. The platform is asked which Runs exist, for as long as one of it might"
+                " appear; meanwhile nothing is started in its place"
+            )
 
     async def _follow(self, work: Work, attempt: Attempt, turn: Turn, slot: Slot) -> _Ended:
         """Wait for the Run's end, then free turn and slot before anything else is done."""
         assert attempt.run_id is not None, "a bound attempt has a Run"
-        run = await self._follower.wait_for_finish(attempt.run_id)
+        watch = Watch(
+            self._client,
+            self._terms.deadlines,
+            work.job.key,
+            job_left_s=self._left_s(work, attempt),
+            timeout_s=attempt.timeout_s,
+            tell=self._progress.notices.append,
+        )
+        run = await self._follower.wait_for_finish(attempt.run_id, watch)
         turn.over()
         slot.release()
         reach("terminal")
-        work = _with_end(work, attempt, run)
         if run is None:
-            return _Ended(work=work, outcome=Outcome.LOST, error=_lost(attempt))
-        return _Ended(work=work, outcome=OUTCOME_OF_STATUS[run.status], run=run, error=_run_problem(run))
+            self._purse.settle(attempt.reserved_usd or 0.0, None)
+            lost = replace(attempt, state=AttemptState.ENDED, cause=Cause.LOST, cost_is_final=True)
+            return _Ended(work=work.with_attempt(lost), outcome=Outcome.LOST, error=_lost(attempt), is_news=True)
+        outcome, problem = OUTCOME_OF_STATUS[run.status], _run_problem(run)
+        if watch.problem is not None and outcome is Outcome.ABORTED:
+            outcome, problem = Outcome.TIMED_OUT, watch.problem
+        ended = _ended(attempt, run, outcome, self._client.platform_now)
+        return _Ended(work=work.with_attempt(ended), outcome=outcome, run=run, error=problem, is_news=True)
+
+    def _left_s(self, work: Work, attempt: Attempt) -> float | None:
+        """Return what is left of the job's own time, counted from its first start in this round."""
+        if self._terms.deadlines.max_job_s is None:
+            return None
+        first = work.this_round[0] if work.this_round else attempt
+        began_at, now = first.platform_time, self._client.platform_now
+        if began_at is None or now is None:
+            began_at, now = first.intended_at, datetime.now(UTC)
+        return self._terms.deadlines.max_job_s - (now - began_at).total_seconds()
+
+    async def _judge(self, ended: _Ended) -> _Ended:
+        """See whether a Run that succeeded has left what was expected of it."""
+        if self._terms.expectation is None or ended.run is None or ended.outcome is not Outcome.SUCCEEDED:
+            return ended
+        verdict = await self._collector.judge(ended.run, self._terms.expectation)
+        if verdict is None:
+            return ended
+        attempt = replace(ended.work.attempts[-1], cause=Cause(verdict.outcome))
+        work = ended.work.with_attempt(attempt)
+        return replace(ended, work=work, outcome=verdict.outcome, error=verdict.problem)
+
+    def _priced(self, ended: _Ended, collected: Collected) -> _Ended:
+        """Work out what a pay-per-result Run costs where the platform does not tell, from what it has left."""
+        per_item_usd = self._purse.prices.per_item_usd
+        if per_item_usd is None or collected.items is None or not ended.work.attempts:
+            return ended
+        last = ended.work.attempts[-1]
+        if last.cost_usd is not None or last.run_id is None:
+            return ended
+        cost_usd = per_item_usd * collected.items.count
+        priced = replace(last, cost_usd=cost_usd, cost_source=CostSource.DERIVED)
+        return replace(ended, work=ended.work.with_attempt(priced))
 
     def _note_end(self, ended: _Ended) -> None:
         """Note how the attempt ended, in one commit with what follows from it and never before.
 
         An attempt that is noted as ended is not followed again: alone, the note would have the job started anew.
         """
-        if ended.work.attempts and ended.outcome is not Outcome.REJECTED:
-            self._ledger.end(ended.work.id, ended.work.attempts[-1].attempt_no, ended.run)
+        if ended.is_news:
+            self._ledger.end(ended.work.id, ended.work.attempts[-1])
 
     def _wait_before_next(self, ended: _Ended) -> float | None:
         if ended.outcome is None:
             return 0.0  # it has waited out the horizon already
-        runs = sum(1 for attempt in ended.work.attempts if attempt.run_id is not None)
-        return self._retry.wait_before_next(ended.outcome, runs, random.random)
+        if ended.is_final or ended.outcome is Outcome.REJECTED:
+            return None  # what was refused would be refused again
+        attempts = ended.work.this_round
+        wait_s = self._terms.retry.wait_before_next(attempts, random.random)
+        left_s = self._left_s(ended.work, attempts[-1])
+        return None if wait_s is None or (left_s is not None and left_s <= wait_s) else wait_s
 
     async def _collect(self, ended: _Ended) -> Collected:
         if ended.run is None or ended.outcome is None:
@@ -256,11 +375,20 @@ class JobRunner:
         return await self._collector.collect(work.job, work.id, work.attempts[-1], ended.run, ended.outcome)
 
 
-def _with_end(work: Work, attempt: Attempt, run: Run | None) -> Work:
-    ended = replace(attempt, state=AttemptState.ENDED)
-    if run is not None:
-        ended = replace(ended, status=run.status, finished_at=run.finished_at, cost_usd=run.cost_usd)
-    return work.with_attempt(ended)
+def _ended(attempt: Attempt, run: Run, outcome: Outcome, now: datetime | None) -> Attempt:
+    """Return an attempt with what its Run's end tells."""
+    return replace(
+        attempt,
+        state=AttemptState.ENDED,
+        status=run.status,
+        cause=cause_of(outcome, run.fields.get("exitCode"), run.fields.get("statusMessage")),
+        memory_mb=run.memory_mb,
+        timeout_s=run.timeout_s,
+        # A Run that does not say when it ended has ended by now.
+        finished_at=run.finished_at or now or datetime.now(UTC),
+        cost_usd=run.cost_usd,
+        cost_source=run.cost_source,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +424,10 @@ def _run_problem(run: Run) -> Problem | None:
     return Problem(type=f"run-{outcome.replace('_', '-')}", message=message)
 
 
+def _job_took_too_long(max_job_s: float | None) -> Problem:
+    return Problem(type="max-job-s", message=f"deadlines.max_job_s ({max_job_s:g} s) was over before its next attempt")
+
+
 def _lost(attempt: Attempt) -> Problem:
     return Problem(type="run-lost", message=f"the platform does not know Run {attempt.run_id} any more")
 
@@ -310,7 +442,7 @@ def _record(ended: _Ended, collected: Collected) -> Record:
         group=work.job.group,
         meta=work.job.meta,
         outcome=ended.outcome,
-        attempts=work.attempts,
+        attempts=work.this_round,
         run=run.fields if run is not None else None,
         output=collected.output,
         items=collected.items,
@@ -318,12 +450,4 @@ def _record(ended: _Ended, collected: Collected) -> Record:
         admitted_at=work.open.admitted_at,
         started_at=run.started_at if run is not None else None,
         finished_at=run.finished_at if run is not None else None,
-        cost_usd=_total_cost(work.attempts),
     )
-
-
-def _total_cost(attempts: Sequence[Attempt]) -> float | None:
-    """Add up what is known; an unknown cost is never counted as 0."""
-    costs = [attempt.cost_usd for attempt in attempts if attempt.run_id is not None]
-    known = [cost for cost in costs if cost is not None]
-    return math.fsum(known) if costs and len(known) == len(costs) else None

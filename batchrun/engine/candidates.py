@@ -1,6 +1,6 @@
 """Runs that may belong to an attempt in doubt: those of our task since its intent that nobody accounts for."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -36,13 +36,15 @@ class Candidates:
         self._task_id = task_id
         self._user_agents: dict[RunId, str | None] = {}
 
-    async def since(self, earliest_start: datetime, known: Callable[[], Awaitable[AbstractSet[RunId]]]) -> Listing:
+    async def since(
+        self, earliest_start: datetime, known: Callable[[Collection[RunId]], Awaitable[AbstractSet[RunId]]]
+    ) -> Listing:
         """List the task's Runs since an intent, without those that are known once the list has come.
 
         In that order: a Run that is started, and noted, while the list is on its way is known.
         """
         listed = [run async for run in self._list(earliest_start - CLOCK_MARGIN)]
-        accounted_for = await known()
+        accounted_for = await known([run.id for run in listed])
         readable, unreadable = [], []
         for run in listed:
             if run.id not in accounted_for:

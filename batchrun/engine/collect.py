@@ -13,8 +13,13 @@ from batchrun.engine.ports import ItemWriter, RunClient
 from batchrun.errors import ApiError, BatchRefused, NotFound
 from batchrun.kill_points import reach
 from batchrun.model import Attempt, DatasetId, Items, Job, JobId, Outcome, Run, StoreId, json_line
+from batchrun.policy.expectation import Expectation, Verdict
 
 OUTPUT_KEY = "OUTPUT"
+#: Items that were pushed last may be seen so much later. Source: the API reference, counters of a dataset.
+ITEMS_LAG_S = 5.0
+#: Of fewer items than expected, so many are counted, for the message.
+MAX_COUNTED = 1000
 
 _log = structlog.get_logger()
 
@@ -74,6 +79,40 @@ class Collector:
         items = Items(count=written.items_count, dataset_id=run.dataset_id)
         return Collected(output=output, items=items, item_lines=lines)
 
+    async def judge(self, run: Run, expectation: Expectation) -> Verdict | None:
+        """Say why a Run that succeeded is no success: too few items, or items that are not what they should be.
+
+        Raises:
+            BatchRefused: the platform will not hand its items out.
+        """
+        if run.dataset_id is None:
+            return expectation.judge_count(0)
+        try:
+            verdict = expectation.judge_count(await self._count_up_to(run.dataset_id, expectation.items_min or 0))
+            if verdict is not None or not expectation.sample:
+                return verdict
+            page = await self._get_page(run.dataset_id, 0, expectation.sample, {})
+        except ApiError as error:
+            raise BatchRefused(f"the items of Run {run.id} cannot be read: {error}") from error
+        return expectation.judge_items(page.items if page is not None else [])
+
+    async def _count_up_to(self, dataset_id: DatasetId, wanted: int) -> int:
+        """Count stored items as far as `wanted`; items that were pushed last may be seen a little late."""
+        count = await self._count_now(dataset_id, wanted)
+        if count < wanted:
+            await anyio.sleep(ITEMS_LAG_S)
+            count = await self._count_now(dataset_id, wanted)
+        return count
+
+    async def _count_now(self, dataset_id: DatasetId, wanted: int) -> int:
+        if not wanted:
+            return 0
+        last = await self._get_page(dataset_id, wanted - 1, 1, {})
+        if last is None or last.items:
+            return wanted if last is not None else 0
+        first = await self._get_page(dataset_id, 0, min(wanted, MAX_COUNTED), {})
+        return len(first.items) if first is not None else 0
+
     async def _value(self, store_id: StoreId | None) -> Any:
         if not self._plan.is_value_wanted or store_id is None:
             return None
@@ -114,7 +153,7 @@ class Collector:
         empty before the end; there the counter, which by then has had time, decides.
         """
         limit = self._plan.page_size
-        page = await self._get_page(dataset_id, offset)
+        page = await self._get_page(dataset_id, offset, limit, self._plan.query)
         if page is None:
             return [], offset, True
         if not self._plan.is_filtered:
@@ -122,9 +161,10 @@ class Collector:
         is_last = not page.items and (page.total is None or offset + limit >= page.total)
         return page.items, offset + limit, is_last
 
-    async def _get_page(self, dataset_id: DatasetId, offset: int) -> ItemsPage | None:
+    async def _get_page(
+        self, dataset_id: DatasetId, offset: int, limit: int, query: Mapping[str, str]
+    ) -> ItemsPage | None:
         """Read a page; None when the platform has not known the dataset for a while."""
-        limit, query = self._plan.page_size, self._plan.query
         for _ in range(int(LOST_AFTER_S)):
             try:
                 return await self._client.get_items(dataset_id, offset=offset, limit=limit, query=query)

@@ -1,12 +1,16 @@
-"""Runs to their end: polls that the server holds open until the Run has ended."""
+"""Runs to their end: polls that the server holds open until the Run has ended, and a sweep for those beyond them."""
+
+import math
 
 import anyio
 import structlog
 
 from batchrun.apify.wire import MAX_WAIT_FOR_FINISH_S
 from batchrun.engine.ports import RunClient
+from batchrun.engine.sweep import Sweep
+from batchrun.engine.watch import Watch
 from batchrun.errors import ApiError, BatchRefused, NotFound
-from batchrun.model import Run, RunId
+from batchrun.model import Run, RunId, TaskId
 
 #: How long a Run that we hold the id of may stay unknown to the platform before it counts as lost.
 LOST_AFTER_S = 10.0
@@ -17,23 +21,44 @@ _log = structlog.get_logger()
 
 
 class Follower:
-    """Follows Runs with at most `max_open_polls` open requests."""
+    """Follows Runs with at most `max_open_polls` open requests; those beyond are swept, until a poll comes free.
 
-    def __init__(self, client: RunClient, *, max_open_polls: int) -> None:
+    Args:
+        client: the platform.
+        task_id: whose Runs they are.
+        max_open_polls: most requests that wait for the end of a Run at once.
+    """
+
+    def __init__(self, client: RunClient, task_id: TaskId, *, max_open_polls: int) -> None:
         self._client = client
-        self._polls = anyio.Semaphore(max_open_polls, fast_acquire=True)
+        self._free_polls = max_open_polls
+        self.sweep = Sweep(client, task_id)
 
-    async def wait_for_finish(self, run_id: RunId) -> Run | None:
+    async def wait_for_finish(self, run_id: RunId, watch: Watch | None = None) -> Run | None:
         """Return the Run once it is terminal, never before; None when the platform does not know it (any more).
+
+        Args:
+            run_id: the Run.
+            watch: judges it while it is live; None: nobody does.
 
         Raises:
             BatchRefused: the platform will not tell.
         """
+        poll = _Poll(self)
+        try:
+            run = await self._follow(run_id, watch, poll)
+        finally:
+            poll.give_back()
+        if run is not None and run.finished_at is not None:
+            self.sweep.note_life((run.finished_at - run.started_at).total_seconds())
+        return run
+
+    async def _follow(self, run_id: RunId, watch: Watch | None, poll: "_Poll") -> Run | None:
         unknown_since: float | None = None
         while True:
             asked_at = anyio.current_time()
             try:
-                run = await self._poll(run_id)
+                run = await self._look(run_id, watch, poll)
             except NotFound:
                 now = anyio.current_time()
                 unknown_since = now if unknown_since is None else unknown_since
@@ -46,8 +71,47 @@ class Follower:
                 if run.status.is_terminal:
                     return run
                 unknown_since = None
+                if watch is not None:
+                    await watch.look(run)
             await anyio.sleep(max(0.0, asked_at + MIN_POLL_INTERVAL_S - anyio.current_time()))
 
-    async def _poll(self, run_id: RunId) -> Run:
-        async with self._polls:
-            return await self._client.get_run(run_id, wait_for_finish_s=MAX_WAIT_FOR_FINISH_S)
+    async def _look(self, run_id: RunId, watch: Watch | None, poll: "_Poll") -> Run:
+        """Read the Run when it has ended, or after a while; where no poll is free, when the sweep misses it."""
+        patience_s = math.inf if watch is None else watch.patience_s
+        if not poll.is_held():
+            await self.sweep.wait(run_id, patience_s)
+        if not poll.is_held():
+            return await self._client.get_run(run_id)
+        wait_s = min(MAX_WAIT_FOR_FINISH_S, math.ceil(min(patience_s, MAX_WAIT_FOR_FINISH_S)))
+        return await self._client.get_run(run_id, wait_for_finish_s=wait_s)
+
+    def take_poll(self) -> bool:
+        """Take one of the polls, if one is free."""
+        if not self._free_polls:
+            return False
+        self._free_polls -= 1
+        return True
+
+    def give_poll_back(self) -> None:
+        """Free a poll, for the Run that has been swept for longest."""
+        self._free_polls += 1
+        self.sweep.let_go_of_one()
+
+
+class _Poll:
+    """A Run's claim to one of the polls; once it has one, it keeps it to the Run's end."""
+
+    __slots__ = ("_follower", "_has_one")
+
+    def __init__(self, follower: Follower) -> None:
+        self._follower = follower
+        self._has_one = False
+
+    def is_held(self) -> bool:
+        """Whether the Run has a poll, now that one may have come free."""
+        self._has_one = self._has_one or self._follower.take_poll()
+        return self._has_one
+
+    def give_back(self) -> None:
+        if self._has_one:
+            self._follower.give_poll_back()

@@ -1,16 +1,18 @@
 """What the engine asks of the outside, as narrow as it uses it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
 from batchrun.apify.client import ItemsPage
 from batchrun.ledger.commit import Admission, ReadTo
+from batchrun.ledger.rows import FinalCost, OpenCost
 from batchrun.model import (
     Attempt,
     BadLine,
     DatasetId,
+    Intent,
     Job,
     JobId,
     Mark,
@@ -21,6 +23,7 @@ from batchrun.model import (
     StoreId,
     TaskId,
 )
+from batchrun.policy.breaker import Trip
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ class Ledger(ItemWriter, Protocol):
     async def admit(self, entries: Sequence[Job | BadLine], read_to: ReadTo) -> Admission:
         """Admit what is new among lines of the job file."""
 
-    async def intend(self, job_id: JobId, attempt_no: int, mark: Mark, platform_time: datetime | None) -> Attempt:
+    async def intend(self, job_id: JobId, intent: Intent) -> Attempt:
         """Note an attempt before its start request is sent."""
 
     def withdraw(self, job_id: JobId, attempt_no: int) -> None:
@@ -60,7 +63,10 @@ class Ledger(ItemWriter, Protocol):
     def bind(self, job_id: JobId, attempt_no: int, run: Run) -> None:
         """Note the id of the Run that an attempt started."""
 
-    def end(self, job_id: JobId, attempt_no: int, run: Run | None) -> None:
+    def note_reservation(self, job_id: JobId, attempt_no: int, usd: float) -> None:
+        """Note what was set aside for a live Run that had nothing."""
+
+    def end(self, job_id: JobId, attempt: Attempt) -> None:
         """Note how an attempt ended, in one commit with the `postpone` or `settle` called next."""
 
     def postpone(self, job_id: JobId, wait_s: float) -> None:
@@ -69,11 +75,20 @@ class Ledger(ItemWriter, Protocol):
     async def settle(self, job_id: JobId, record: Record, item_lines: bytes = b"") -> None:
         """Write a job's record, with its last items, and note its outcome."""
 
+    def note_trip(self, trip: Trip) -> None:
+        """Note that the breaker has tripped."""
+
     def note_echo(self, echoes: bool) -> None:
         """Note whether the platform shows the mark of a Run it started."""
 
-    async def run_ids_since(self, since: datetime) -> set[RunId]:
-        """Return the ids of noted Runs that began since, by the platform's clock."""
+    async def known_runs(self, run_ids: Collection[RunId]) -> set[RunId]:
+        """Return those among some Runs that an attempt of this batch has started."""
+
+    async def open_costs(self, ended_before: datetime, limit: int) -> list[OpenCost]:
+        """Return Runs that ended before a time, by the platform's clock, and whose cost may not be final yet."""
+
+    async def note_final_costs(self, costs: Sequence[FinalCost]) -> None:
+        """Note what Runs cost in the end."""
 
 
 class RunClient(Protocol):
@@ -82,6 +97,10 @@ class RunClient(Protocol):
     @property
     def platform_time(self) -> datetime | None:
         """The platform's clock, as its last answer showed it; None where it shows none."""
+
+    @property
+    def platform_now(self) -> datetime | None:
+        """The platform's clock by now: its last answer's, and what has passed since."""
 
     async def start_run(self, task_id: TaskId, body: bytes, options: RunOptions, mark: Mark) -> Run:
         """Start a Run; one request, whatever happens."""
@@ -92,11 +111,20 @@ class RunClient(Protocol):
     async def list_runs(self, *, started_after: datetime, offset: int) -> list[Run]:
         """List up to 1,000 of the account's Runs, oldest first."""
 
+    async def list_live_runs(self, task_id: TaskId, *, offset: int) -> list[RunId]:
+        """List the ids of up to 1,000 of the task's live Runs, newest first."""
+
     async def abort_run(self, run_id: RunId, *, gracefully: bool = False) -> Run:
         """Abort a Run."""
 
     async def get_items(self, dataset_id: DatasetId, *, offset: int, limit: int, query: Mapping[str, str]) -> ItemsPage:
         """Read one page of a dataset."""
+
+    async def get_item_count(self, dataset_id: DatasetId) -> int | None:
+        """Read how many items a dataset holds, as far as its lagging counter knows."""
+
+    async def get_log_tail(self, run_id: RunId, max_bytes: int) -> bytes:
+        """Read the end of a Run's log."""
 
     async def get_value(self, store_id: StoreId, key: str) -> Any:
         """Read a stored value, or None."""

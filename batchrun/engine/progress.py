@@ -19,10 +19,13 @@ class Progress:
     #: Lines that repeat a job of another line.
     duplicates: int = 0
     items: int = 0
-    #: Known costs of the settled jobs, in US dollars.
+    #: Known costs of the settled jobs' Runs, in US dollars.
     cost_usd: float = 0.0
-    #: Jobs whose cost the platform did not tell.
+    #: Runs whose cost nobody knows.
     unknown_costs: int = 0
+
+    #: What people are to be told at once, in order.
+    notices: list[str] = field(default_factory=list)
 
     @property
     def settled(self) -> int:
@@ -33,7 +36,8 @@ class Progress:
         """Count one more settled job."""
         self.outcomes[record.outcome] = self.outcomes.get(record.outcome, 0) + 1
         self.items += record.items.count if record.items is not None else 0
-        if record.cost_usd is not None:
-            self.cost_usd += record.cost_usd
-        elif record.attempts:
-            self.unknown_costs += 1
+        for attempt in record.attempts:
+            if attempt.cost_usd is not None:
+                self.cost_usd += attempt.cost_usd
+            elif attempt.run_id is not None:
+                self.unknown_costs += 1

@@ -14,7 +14,7 @@ from batchrun.engine.candidates import CLOCK_MARGIN, Candidates, marked
 from batchrun.engine.ports import Ledger, RunClient
 from batchrun.errors import ApiError, BatchRefused, NotFound
 from batchrun.kill_points import reach
-from batchrun.model import CLOCK_DOUBT, JobKey, Mark, Run, RunId, TaskId
+from batchrun.model import CLOCK_DOUBT, JobKey, Mark, Run, TaskId
 
 #: Between two listings while attempts are in doubt.
 LISTING_INTERVAL_S = 1.0
@@ -140,11 +140,7 @@ class Reconciler:
     async def _reconcile(self, doubts: list[_Doubt]) -> None:
         begun_at = anyio.current_time()
         earliest = min(doubt.earliest_start for doubt in doubts)
-
-        async def known() -> set[RunId]:
-            return await self._ledger.run_ids_since(earliest - CLOCK_MARGIN)
-
-        listing = await self._candidates.since(earliest, known)
+        listing = await self._candidates.since(earliest, self._ledger.known_runs)
         for doubt in doubts:
             if runs := marked(listing.runs, doubt.mark):
                 await self._adopt(doubt, runs)

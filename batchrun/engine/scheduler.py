@@ -5,26 +5,37 @@ as jobs are needed, so that a job file of any size costs constant memory.
 """
 
 import heapq
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+import math
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
 from itertools import count
 
 import anyio
 import structlog
 from anyio.abc import TaskGroup
 
-from batchrun.engine.attempt import JobRunner, Postponed, Work
+from batchrun.engine.attempt import JobRunner
 from batchrun.engine.ports import Chunk, JobSource, Ledger
 from batchrun.engine.progress import Progress
+from batchrun.engine.purse import Purse
 from batchrun.engine.slots import Slot, Slots
 from batchrun.engine.start_gate import StartGate
+from batchrun.engine.work import Postponed, Work
 from batchrun.errors import BatchRefused, JobFileError
 from batchrun.kill_points import reach
-from batchrun.model import Record
+from batchrun.model import Ending, Record
+from batchrun.policy.breaker import Breaker, Trip
+from batchrun.policy.fair_queue import FairQueue, Fit
 
 #: Most lines admitted in one commit: enough to share its cost, few enough to start at once.
 MAX_CHUNK = 256
 MIN_CHUNK = 32
+#: Where none of the jobs that are ready fits, so many are read in search of one that does,
+MAX_LOOK_AHEAD = 10_000
+#: and no more than this.
+MAX_READY_BYTES = 32 << 20
+#: After so many jobs that the budget cannot pay for, no more are looked at.
+MAX_TOO_DEAR = 100
 #: Postponed jobs are held in memory; beyond so many per slot no new ones are read.
 MAX_POSTPONED_PER_SLOT = 8
 
@@ -40,8 +51,13 @@ class Scheduler:
         runner: carries one job an attempt further.
         slots: how many Runs may be live.
         gate: shut when no more starts are wanted.
+        purse: money that each start sets aside.
+        breaker: watches settled jobs.
+        weights: of the groups that have one.
         progress: counters to keep.
-        on_record: called with each record after it is durable; while it waits, its child takes no further job.
+        on_record: called with each record after it is durable; while it waits, its child takes no further job. None:
+            nobody wants them.
+        keep_log: called with each record, to see to its Run's log; None keeps none.
     """
 
     def __init__(
@@ -52,26 +68,47 @@ class Scheduler:
         runner: JobRunner,
         slots: Slots,
         gate: StartGate,
+        purse: Purse,
+        breaker: Breaker,
+        weights: Mapping[str | None, float],
         progress: Progress,
-        on_record: Callable[[Record], Awaitable[None]],
+        on_record: Callable[[Record], Awaitable[None]] | None,
+        keep_log: Callable[[Record], None] | None = None,
     ) -> None:
         self._source = source
         self._ledger = ledger
         self._runner = runner
         self._slots = slots
         self._gate = gate
+        self._purse = purse
+        self._breaker = breaker
+        slots.on_room = purse.on_change = self._note_room
         self._progress = progress
-        self._on_record = on_record
-        self._ready: deque[Work] = deque()
+        self.on_record = on_record
+        self._keep_log = keep_log
+        self._ready: FairQueue[Work] = FairQueue(weights)
+        self._ready_bytes = 0
+        #: Whether jobs are ready and none of them fits.
+        self._is_blocked = False
+        self._has_told_of_waiting = False
+        #: Jobs that the budget cannot pay for; they are left open.
+        self._too_dear = 0
+        #: Groups that the breaker has stopped.
+        self._tripped: set[str | None] = set()
         self._postponed: list[tuple[float, int, Work]] = []
         self._tie = count()
-        self._taking = anyio.Lock()
-        self._changed = anyio.Event()
+        self._taking = anyio.Lock(fast_acquire=True)
+        #: Made by who waits, since most changes are waited for by nobody.
+        self._changed: anyio.Event | None = None
         self._is_read = False
         #: Whether the source was read to its end.
         self.has_read_all = False
         self._reading = anyio.CancelScope()
-        self._is_stopping = False
+        #: Why nothing more is started; None while starts go on.
+        self.stopped_for: Ending | None = None
+        #: Set when it is told from outside to come to an end.
+        self.is_interrupted = anyio.Event()
+        self._is_admitting = False
         self._children: TaskGroup | None = None
         self._child_count = 0
         self._idle = 0
@@ -86,30 +123,38 @@ class Scheduler:
             BatchRefused: the platform refused the batch; what was live has been followed to its end.
             JobFileError: the job file cannot be read any further; what was admitted has been carried out.
         """
-        for each in resumed:
-            if isinstance(each, Postponed):
-                self._postpone(each)
-            else:
-                self._ready.append(each)
         async with anyio.create_task_group() as children:
             self._children = children
+            for each in resumed:
+                if isinstance(each, Postponed):
+                    self._postpone(each)
+                else:
+                    self._push(each)
             children.start_soon(self._read)
             self._add_child()
         if self._failure is not None:
             raise self._failure
 
-    def stop_starting(self) -> None:
+    def stop_starting(self, ending: Ending = Ending.INTERRUPTED) -> None:
         """Start nothing more; Runs that are live are followed to their end."""
-        self._is_stopping = True
+        self.stopped_for = self.stopped_for or ending
+        if ending is Ending.INTERRUPTED:
+            self.is_interrupted.set()
         self._reading.cancel()
         self._slots.close()
         self._gate.shut()
         self._wake()
 
     @property
-    def is_stopped(self) -> bool:
-        """Whether it was told to start nothing more."""
-        return self._is_stopping
+    def has_tripped(self) -> bool:
+        """Whether the breaker has stopped the batch, or groups of it."""
+        return bool(self._tripped)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a job waits for a slot: one that is read, or being admitted, or due again."""
+        is_due = bool(self._postponed) and self._postponed[0][0] <= anyio.current_time()
+        return self.stopped_for is None and (len(self._ready) > 0 or self._is_admitting or is_due)
 
     def _add_child(self) -> None:
         """Add a child when none is idle; half of them may collect and settle while the others hold the slots."""
@@ -121,7 +166,7 @@ class Scheduler:
         try:
             while (slot := await self._free_slot()) is not None:
                 try:
-                    work = await self._next_work()
+                    work = await self._next_work(slot)
                     if work is None:
                         return
                     self._add_child()
@@ -142,7 +187,9 @@ class Scheduler:
         try:
             result = await self._runner.run_job(work, slot)
         except BatchRefused as refused:
-            self._failure = self._failure or refused
+            if self._failure is None:
+                self._failure = refused
+                self._progress.notices.append(f"{refused}. Nothing more is started; what runs is followed to its end")
             self.left_open += 1
             self.stop_starting()
             return
@@ -157,33 +204,148 @@ class Scheduler:
     async def _settled(self, record: Record) -> None:
         self._progress.count(record)
         _log.info("job_settled", job_key=record.key, line=record.line, outcome=record.outcome)
-        await self._on_record(record)
+        trip = self._breaker.note(record)
+        if trip is not None and None not in self._tripped:
+            self._stop_for(trip)
+        if self._keep_log is not None:
+            self._keep_log(record)
+        if self.on_record is not None:
+            await self.on_record(record)
 
-    async def _next_work(self) -> Work | None:
-        """Return the job to go on with: one that is due again, or else the next of the file; None at the end."""
+    def _stop_for(self, trip: Trip) -> None:
+        """Start nothing more of the batch, or of the group, that the breaker has tripped for."""
+        self._ledger.note_trip(trip)
+        self._tripped.add(trip.group)
+        _log.warning("breaker_tripped", group=trip.group, reason=trip.reason)
+        what = "The batch" if trip.group is None else f"Group {trip.group}"
+        self._progress.notices.append(f"{what} is stopped: {trip.reason}. What runs is followed to its end")
+        if trip.group is None:
+            self.stop_starting(Ending.TRIPPED)
+            return
+        for work in self._ready.drop(trip.group):
+            self._ready_bytes -= len(work.job.body)
+            self._push(work)
+        self._wake()
+
+    async def _next_work(self, slot: Slot) -> Work | None:
+        """Return the job to go on with, its slot fitted out and its money set aside; None at the end."""
         async with self._taking:
-            while not self._is_stopping:
-                if self._postponed and self._postponed[0][0] <= anyio.current_time():
-                    return self._take_due()
-                if self._ready:
-                    return self._take_ready()
-                if self._is_read and not self._postponed:
+            while self.stopped_for is None:
+                self._push_due()
+                work = self._take()
+                if work is not None:
+                    slot.fit_out(self._runner.demand(work))
+                    return work
+                if self._is_done:
                     return None
                 await self._wait_until(self._postponed[0][0] if self._postponed else None)
             return None
 
-    def _take_due(self) -> Work:
-        self._progress.postponed -= 1
-        _, _, work = heapq.heappop(self._postponed)
-        if not self._is_holding_back:
-            self._wake()
-        return work
+    @property
+    def _is_done(self) -> bool:
+        """Whether there will be nothing more to take."""
+        return self.stopped_for is not None or (self._is_read and not self._postponed and not self._ready)
 
-    def _take_ready(self) -> Work:
-        work = self._ready.popleft()
-        if len(self._ready) <= self._low_water and not self._is_read:
+    def _push(self, work: Work, *, is_first: bool = False) -> None:
+        if not work.starts_anew:
+            self._follow_on(work)
+            return
+        if work.job.group in self._tripped:
+            self.left_open += 1
+            return
+        self._ready.push(work, work.job.group, is_first=is_first)
+        self._ready_bytes += len(work.job.body)
+
+    def _follow_on(self, work: Work) -> None:
+        """Take up an attempt of an earlier process at once, whatever stops starts: its Run is live, or may be."""
+        assert self._children is not None, "jobs come while the scheduler runs"
+        work = self._runner.with_money(work)
+        self._children.start_soon(self._carry_on, work, self._slots.seat(self._runner.demand(work)))
+
+    async def _carry_on(self, work: Work, slot: Slot) -> None:
+        try:
+            await self._carry_out(work, slot)
+        finally:
+            slot.release()
+        # Its job may be due again when everybody else has found nothing left to do.
+        self._child_count += 1
+        await self._child()
+
+    def _push_due(self) -> None:
+        """Put jobs that are due again before those that wait for their first attempt."""
+        due: list[Work] = []
+        while self._postponed and self._postponed[0][0] <= anyio.current_time():
+            due.append(heapq.heappop(self._postponed)[2])
+        self._progress.postponed -= len(due)
+        for work in reversed(due):
+            self._push(work, is_first=True)
+
+    def _take(self) -> Work | None:
+        """Take the next job that fits and can be paid for, if there is one."""
+        while self.stopped_for is None:
+            work = self._ready.take(self._fit)
+            self._is_blocked = work is None and len(self._ready) > 0
+            if not self._is_read and self._wants_more:
+                self._wake()
+            if work is None:
+                return None
+            self._ready_bytes -= len(work.job.body)
+            if not self._purse.is_limited:
+                return work
+            usd = self._runner.quote_usd(work)
+            if self._purse.budget.can_ever_have(usd or 0.0):
+                self._purse.budget.reserve(usd or 0.0)
+                return replace(work, reserved_usd=usd)
+            self._leave_open_for_want_of_money(usd or 0.0)
+        return None
+
+    def _leave_open_for_want_of_money(self, usd: float) -> None:
+        self.left_open += 1
+        self._too_dear += 1
+        if self._too_dear == 1:
+            self._tell_of_the_budget(usd)
+        if self._too_dear >= MAX_TOO_DEAR:
+            self.stop_starting(Ending.OUT_OF_BUDGET)
+
+    @property
+    def is_out_of_budget(self) -> bool:
+        """Whether the budget could not pay for a job."""
+        return self._too_dear > 0
+
+    def _fit(self, work: Work) -> Fit:
+        fit = self._slots.fit(self._runner.demand(work))
+        if fit is not Fit.YES or not self._purse.is_limited:
+            return fit
+        usd = self._runner.quote_usd(work) or 0.0
+        if self._purse.budget.has(usd) or not self._purse.budget.can_ever_have(usd):
+            return Fit.YES  # what can never be paid for is taken out of the queue
+        self._tell_of_waiting_for_money(usd)
+        return Fit.TOO_LARGE
+
+    def _tell_of_waiting_for_money(self, usd: float) -> None:
+        if not self._has_told_of_waiting:
+            self._has_told_of_waiting = True
+            self._progress.notices.append(
+                f"Starts wait for the budget: each sets ${usd:.4g} aside until its Run's cost is final, ten seconds"
+                " after its end"
+            )
+
+    def _tell_of_the_budget(self, usd: float) -> None:
+        budget = self._purse.budget
+        if usd == math.inf:
+            self._progress.notices.append(
+                "The platform does not tell what Runs cost, and nothing bounds it: no budget can be kept. What runs is"
+                " followed to its end"
+            )
+            return
+        self._progress.notices.append(
+            f"The budget does not allow the next start: it sets ${usd:.4g} aside, and ${budget.spent_usd:.4g} of"
+            f" ${budget.limit_usd:.4g} is spent. What runs is followed to its end"
+        )
+
+    def _note_room(self) -> None:
+        if self._is_blocked:
             self._wake()
-        return work
 
     async def _read(self) -> None:
         """Read on whenever few jobs are ready, so that the next ones are admitted while these are started."""
@@ -199,16 +361,19 @@ class Scheduler:
     async def _read_to_the_end(self) -> None:
         while (chunk := await self._source.next_chunk(self._chunk_size)) is not None:
             await self._admit(chunk)
-            while len(self._ready) > self._low_water or self._is_holding_back:
-                await self._changed.wait()
+            while not self._wants_more:
+                await self._change()
         self.has_read_all = True
 
     async def _admit(self, chunk: Chunk) -> None:
         # Not to be cut off by a stop: what is admitted becomes ready. The commit ends, whoever waits for it.
+        self._is_admitting = True
         with anyio.CancelScope(shield=True):
             admission = await self._ledger.admit(chunk.entries, chunk.read_to)
+        self._is_admitting = False
         reach("admitted")
-        self._ready.extend(Work(job=job, open=noted, attempts=noted.attempts) for job, noted in admission.jobs)
+        for job, noted in admission.jobs:
+            self._push(Work(job=job, open=noted, attempts=noted.attempts))
         self._progress.duplicates += admission.duplicates
         self._wake()
         for record in admission.invalid:
@@ -223,9 +388,13 @@ class Scheduler:
         return self._chunk_size // 2
 
     @property
-    def _is_holding_back(self) -> bool:
-        """Whether so many jobs wait for another attempt that no new ones are read."""
-        return len(self._postponed) >= MAX_POSTPONED_PER_SLOT * self._slots.limit
+    def _wants_more(self) -> bool:
+        """Whether more of the file is to be read: few jobs are ready, or none of them fits."""
+        if len(self._postponed) >= MAX_POSTPONED_PER_SLOT * self._slots.limit:
+            return False
+        if len(self._ready) <= self._low_water:
+            return True
+        return self._is_blocked and len(self._ready) < MAX_LOOK_AHEAD and self._ready_bytes < MAX_READY_BYTES
 
     def _postpone(self, postponed: Postponed) -> None:
         due = anyio.current_time() + postponed.wait_s
@@ -235,8 +404,13 @@ class Scheduler:
 
     async def _wait_until(self, due: float | None) -> None:
         with anyio.move_on_after(None if due is None else due - anyio.current_time()):
-            await self._changed.wait()
+            await self._change()
+
+    async def _change(self) -> None:
+        self._changed = self._changed or anyio.Event()
+        await self._changed.wait()
 
     def _wake(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None

@@ -1,23 +1,45 @@
-"""Slots: a resource, one for each Run that may be live; who frees one wakes the next at once."""
+"""Slots: a resource, one for each Run that may be live; who frees one wakes the next at once.
 
-from collections import deque
+A slot is taken first, and fitted out with what its job's Run needs besides: memory, and a place in its group.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import anyio
+
+from batchrun.policy.fair_queue import Fit
+
+
+class Demand(NamedTuple):
+    """What a Run takes beside a slot."""
+
+    #: Megabytes; 0 where nobody knows.
+    memory_mb: int = 0
+    group: str | None = None
 
 
 class Slot:
     """One place among `max_concurrent_runs`; released once, however often that is said."""
 
-    __slots__ = ("_slots",)
+    __slots__ = ("_demand", "_slots")
 
     def __init__(self, slots: "Slots") -> None:
         self._slots: Slots | None = slots
+        self._demand: Demand | None = None
+
+    def fit_out(self, demand: Demand) -> None:
+        """Take what a Run needs, until the slot is released."""
+        assert self._slots is not None, "a slot is fitted out before it is released"
+        self._demand = demand
+        self._slots.occupy(demand)
 
     def release(self) -> None:
-        """Give the slot back."""
+        """Give the slot back, and what it was fitted out with."""
         slots, self._slots = self._slots, None
         if slots is not None:
-            slots.give_back()
+            slots.give_back(self._demand)
 
 
 class _Waiter:
@@ -29,11 +51,25 @@ class _Waiter:
 
 
 class Slots:
-    """A number of slots that can change while they are in use, handed out first come, first served."""
+    """A number of slots that can change while they are in use, handed out first come, first served.
 
-    def __init__(self, limit: int) -> None:
+    Args:
+        limit: how many there are.
+        memory_mb: memory of all live Runs together; None: any amount.
+        group_limits: most live Runs of a group; others have no limit of their own.
+    """
+
+    def __init__(
+        self, limit: int, *, memory_mb: int | None = None, group_limits: Mapping[str, int] | None = None
+    ) -> None:
         self.limit = limit
+        self.memory_mb = memory_mb
         self.used = 0
+        self.used_memory_mb = 0
+        #: Called when room has come free.
+        self.on_room: Callable[[], None] = lambda: None
+        self._group_limits = dict(group_limits or {})
+        self._live_in_group: Counter[str] = Counter()
         self._is_closed = False
         self._waiting: deque[_Waiter] = deque()
 
@@ -45,6 +81,30 @@ class Slots:
             self.used += 1
             return Slot(self)
         return Slot(self) if await self._is_handed_one() else None
+
+    def seat(self, demand: Demand) -> Slot:
+        """Give a slot to a Run that is live already, whether there is room for it or not."""
+        self.used += 1
+        slot = Slot(self)
+        slot.fit_out(demand)
+        return slot
+
+    def fit(self, demand: Demand) -> Fit:
+        """Say whether a Run with this demand can be live beside the others."""
+        limit = self._group_limits.get(demand.group) if demand.group is not None else None
+        if limit is not None and demand.group is not None and self._live_in_group[demand.group] >= limit:
+            return Fit.GROUP_IS_FULL
+        # Where nothing of ours is live, the platform is to say whether there is room: our figures may be old.
+        is_alone = self.used_memory_mb == 0
+        if self.memory_mb is not None and not is_alone and self.used_memory_mb + demand.memory_mb > self.memory_mb:
+            return Fit.TOO_LARGE
+        return Fit.YES
+
+    def occupy(self, demand: Demand) -> None:
+        """Note that a Run takes memory and a place in its group."""
+        self.used_memory_mb += demand.memory_mb
+        if demand.group in self._group_limits:
+            self._live_in_group[demand.group] += 1
 
     async def _is_handed_one(self) -> bool:
         waiter = _Waiter()
@@ -59,15 +119,25 @@ class Slots:
             raise
         return self._is_wanted(waiter)
 
-    def give_back(self) -> None:
+    def give_back(self, demand: Demand | None = None) -> None:
         """Take back one slot and hand it to who has waited longest."""
         self.used -= 1
+        if demand is not None:
+            self.used_memory_mb -= demand.memory_mb
+            if demand.group in self._group_limits:
+                self._live_in_group[demand.group] -= 1
+            self.on_room()
         self._hand_out()
 
     def resize(self, limit: int) -> None:
         """Change how many there are; slots in use above a smaller limit run out as they are given back."""
         self.limit = limit
         self._hand_out()
+
+    def resize_memory(self, memory_mb: int | None) -> None:
+        """Change how much memory live Runs may take together."""
+        self.memory_mb = memory_mb
+        self.on_room()
 
     def close(self) -> None:
         """Give out no more slots; who waits gets none."""

@@ -1,10 +1,13 @@
 """The gate every start passes: one's turn comes when rate, capacity and the platform allow it."""
 
 import random
+from collections.abc import Callable
 
 import anyio
 import structlog
 
+from batchrun.apify.throttle import Throttle
+from batchrun.engine.slot_use import SlotMeter
 from batchrun.policy.capacity import Capacity
 from batchrun.policy.retry import Backoff
 from batchrun.policy.token_bucket import TokenBucket
@@ -18,26 +21,45 @@ _log = structlog.get_logger()
 class Turn:
     """One start that was let through; it is told how the start went, and when its Run is live no more."""
 
-    __slots__ = ("_gate", "_is_probe")
+    __slots__ = ("_began_at", "_freed_at", "_gate", "_is_live", "_is_probe")
 
-    def __init__(self, gate: "StartGate", *, is_probe: bool) -> None:
+    def __init__(
+        self,
+        gate: "StartGate",
+        *,
+        is_probe: bool,
+        began_at: float = 0.0,
+        is_live: bool = False,
+        freed_at: float | None = None,
+    ) -> None:
         self._gate: StartGate | None = gate
         self._is_probe = is_probe
+        self._is_live = is_live
+        self._began_at = began_at
+        self._freed_at = freed_at
+
+    def sending(self) -> None:
+        """Tell that the start request is sent now."""
+        if self._gate is not None and self._freed_at is not None:
+            self._gate.note_refill(self._freed_at)
+            self._freed_at = None
 
     def started(self) -> None:
         """Tell that a Run was started; it counts as live until `over`."""
         if self._gate is not None:
+            self._is_live = True
             self._gate.took_a_start(is_probe=self._forget_probe())
 
     def unanswered(self) -> None:
         """Tell that no answer came; a Run may live, and counts as live until `over`."""
         if self._gate is not None:
+            self._is_live = True
             self._gate.learned_nothing(is_probe=self._forget_probe())
 
     def account_is_full(self) -> None:
         """Tell that the account has no room now; nothing was started."""
         if self._gate is not None:
-            self._gate.refuse(is_probe=self._forget_probe())
+            self._gate.refuse(is_probe=self._forget_probe(), sent_at=self._began_at)
         self.over()
 
     def not_now(self, retry_after_s: float | None = None) -> None:
@@ -51,7 +73,7 @@ class Turn:
         gate, self._gate = self._gate, None
         if gate is not None:
             gate.learned_nothing(is_probe=self._forget_probe())
-            gate.leave()
+            gate.leave(is_end=self._is_live)
 
     def _forget_probe(self) -> bool:
         """Return whether this is a probe that has not been told of: its end says nothing of a later one."""
@@ -60,13 +82,27 @@ class Turn:
 
 
 class StartGate:
-    """Rate, learned capacity and closures put into time, for all who start Runs in one account."""
+    """Rate, learned capacity and closures put into time, for all who start Runs in one account.
 
-    def __init__(self, bucket: TokenBucket) -> None:
+    Args:
+        bucket: the rate of starts.
+        account: the rate of all requests, starts among them; None knows no such limit.
+        meter: measures how slots are used; None measures nothing.
+    """
+
+    def __init__(self, bucket: TokenBucket, account: Throttle | None = None, meter: SlotMeter | None = None) -> None:
+        self._meter = meter
+        #: Starts that wait for their turn.
+        self._starters = 0
+        #: Called when the platform has taken a start.
+        self.on_taken: Callable[[], None] = lambda: None
         self._bucket = bucket
+        self._account = account
+        self._account_wait = anyio.CancelScope()
         self._capacity = Capacity()
-        self._queue = anyio.Lock()
-        self._changed = anyio.Event()
+        self._queue = anyio.Lock(fast_acquire=True)
+        #: Made by who waits, since most changes are waited for by nobody.
+        self._changed: anyio.Event | None = None
         self._is_shut = False
         self._closings = 0
         #: Runs of ours that are live, or being started.
@@ -75,24 +111,72 @@ class StartGate:
     async def turn(self) -> Turn | None:
         """Wait for one's turn to start, first come, first served; None when no more starts are wanted.
 
-        Cancelled, it leaves nothing behind but a used token.
+        A turn is for now: rate, room and the account's rate have been waited for, and nothing need be waited for
+        between the note of an intent and its request. Cancelled, it leaves nothing behind.
         """
-        async with self._queue:
-            if not (await self._has_room() and await self._has_token()):
-                return None
-            is_probe = self._capacity.starting(self.live)
-            self.live += 1
-            return Turn(self, is_probe=is_probe)
+        self._starters += 1
+        try:
+            async with self._queue:
+                now = await self._may_start()
+        finally:
+            self._starters -= 1
+        return None if now is None else self._begin(now)
+
+    def _begin(self, now: float) -> Turn:
+        is_probe = self._capacity.starting(self.live)
+        self.live += 1
+        freed_at = self._meter.refilling(live=self.live) if self._meter is not None else None
+        self._measure(now)
+        return Turn(self, is_probe=is_probe, began_at=now, freed_at=freed_at)
 
     def adopt(self) -> Turn:
         """Count a Run as live that was started earlier, or may have been."""
         self.live += 1
-        return Turn(self, is_probe=False)
+        self._measure(anyio.current_time())
+        return Turn(self, is_probe=False, is_live=True)
+
+    @property
+    def was_refused(self) -> bool:
+        """Whether the account has ever had no room."""
+        return self._capacity.room < float("inf")
+
+    def allow(self, count: int | None) -> None:
+        """Let no more Runs of ours be live than the account has for us; None is no limit."""
+        before, self._capacity.allowed = self._capacity.allowed, count
+        if count is not None and (before is None or count > before):
+            # Others have left: what was refused before may be taken now.
+            self._capacity.may_have_grown(anyio.current_time())
+        self._wake()
 
     def shut(self) -> None:
         """Let no more starts through, for good."""
         self._is_shut = True
+        self._account_wait.cancel()
         self._wake()
+
+    def stay_below(self, limit_per_s: float) -> None:
+        """Adapt to a limit of starts that the platform announces."""
+        self._bucket.stay_below(limit_per_s)
+
+    async def _may_start(self) -> float | None:
+        """Wait until everything allows one start in the same moment, and return it; None when no more are wanted.
+
+        What has changed while something else was waited for is asked again: a refusal that came meanwhile makes this
+        start wait for its turn to probe, instead of being one of a herd.
+        """
+        while await self._has_room():
+            at = await self._token_time()
+            if at is None or not await self._has_account_token():
+                return None
+            now = anyio.current_time()
+            if now >= self._bucket.closed_until and self._is_room(now):
+                self._bucket.take(at)
+                return now
+        return None
+
+    def _is_room(self, now: float) -> bool:
+        at = self._capacity.next_start_at(now, self.live)
+        return at is not None and at <= now
 
     async def _has_room(self) -> bool:
         while not self._is_shut:
@@ -103,28 +187,38 @@ class StartGate:
             await self._wait(None if at is None else at - now)
         return False
 
-    async def _has_token(self) -> bool:
+    async def _token_time(self) -> float | None:
+        """Wait for the next token's time, and return it; the token is not taken yet."""
         while not self._is_shut:
-            now = anyio.current_time()
-            at = self._bucket.reserve(now)[0]
+            at = self._bucket.next_at(anyio.current_time())
             while (now := anyio.current_time()) < at and not self._is_shut:
                 await self._wait(at - now)
             if now >= self._bucket.closed_until:
-                return not self._is_shut
-        return False
+                return at
+        return None
+
+    async def _has_account_token(self) -> bool:
+        if self._account is not None and not self._account.passes_now():
+            with anyio.CancelScope() as self._account_wait:
+                await self._account.turn()
+        return not self._is_shut
 
     async def _wait(self, limit_s: float | None) -> None:
+        self._measure(anyio.current_time())
+        self._changed = self._changed or anyio.Event()
         with anyio.move_on_after(limit_s):
             await self._changed.wait()
 
     def _wake(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
     def took_a_start(self, *, is_probe: bool) -> None:
         """Note that the platform took a start."""
         self._closings = 0
         self._capacity.started(self.live, is_probe=is_probe)
+        self.on_taken()
         self._wake()
 
     def learned_nothing(self, *, is_probe: bool) -> None:
@@ -133,11 +227,12 @@ class StartGate:
             self._capacity.unanswered(is_probe=is_probe)
             self._wake()
 
-    def refuse(self, *, is_probe: bool) -> None:
+    def refuse(self, *, is_probe: bool, sent_at: float) -> None:
         """Note that the account has no room for one more Run."""
         live = self.live - 1
         _log.debug("start_refused", live=live)
-        self._capacity.refused(anyio.current_time(), live, is_probe=is_probe, uniform=random.random())  # noqa: S311 - spread
+        uniform = random.random()  # noqa: S311 - spread
+        self._capacity.refused(anyio.current_time(), live, is_probe=is_probe, sent_at=sent_at, uniform=uniform)
 
     def close(self, retry_after_s: float | None) -> None:
         """Let nothing through for a while: as long as the platform says, or longer each time in a row."""
@@ -148,7 +243,26 @@ class StartGate:
         wait_s = CLOSING_BACKOFF.wait_s(self._closings, random.random())  # noqa: S311 - spread
         self._bucket.close(now + (wait_s if retry_after_s is None else retry_after_s))
 
-    def leave(self) -> None:
-        """Note that a Run of ours is live no more: at once somebody else's turn may have come."""
+    def leave(self, *, is_end: bool) -> None:
+        """Note that a Run of ours is live no more: at once somebody else's turn may have come.
+
+        Args:
+            is_end: whether it was live, or may have been; a start that was refused frees no slot.
+        """
         self.live -= 1
+        now = anyio.current_time()
+        if is_end:
+            self._capacity.ended(now)
+        if is_end and self._meter is not None:
+            self._meter.ended(now, live=self.live, room=self._capacity.room, starters=self._starters)
+        self._measure(now)
         self._wake()
+
+    def note_refill(self, freed_at: float) -> None:
+        """Note that the start request of a slot that became free then is sent."""
+        if self._meter is not None:
+            self._meter.sent(freed_at)
+
+    def _measure(self, now: float) -> None:
+        if self._meter is not None:
+            self._meter.changed(now, live=self.live, room=self._capacity.room, starters=self._starters)

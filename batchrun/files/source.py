@@ -4,7 +4,7 @@ A row becomes a Job or a BadLine here and nowhere else; the ledger decides what 
 batch, nothing is known here.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
@@ -80,6 +80,11 @@ class JobFile:
         self._seeker = None
 
     @property
+    def name(self) -> str:
+        """The file, as the user named it."""
+        return self._format.name
+
+    @property
     def is_seekable(self) -> bool:
         """Whether reading can go on from a ReadPoint, and a place can be read again without reading all before it."""
         return self._source.is_seekable and self._kind != "json"
@@ -102,8 +107,11 @@ class JobFile:
         """
         return self._point if self._window is None else self._window.low_water
 
-    def check_head(self) -> list[BadLine]:
+    def check_head(self, look_at: Callable[[Job], None] | None = None) -> list[BadLine]:
         """Check the first 10,000 lines or 16 MB, without moving the position of `read`.
+
+        Args:
+            look_at: is given each good job there.
 
         Returns:
             The bad lines there, those included which repeat a key with other content. A pipe is not checked.
@@ -111,7 +119,7 @@ class JobFile:
         Raises:
             JobFileError: The file holds no jobs at all, or cannot be read.
         """
-        return self._check_head() if self.is_replayable else []
+        return self._check_head(look_at) if self.is_replayable else []
 
     def read(self, start: ReadPoint | None = None) -> Iterator[Job | BadLine]:
         """Yield the jobs and bad lines from a point on, one pass.
@@ -203,7 +211,7 @@ class JobFile:
             self._point = end_of(row)
             yield made[-1]
 
-    def _check_head(self) -> list[BadLine]:
+    def _check_head(self, look_at: Callable[[Job], None] | None) -> list[BadLine]:
         bad: list[BadLine] = []
         seen: dict[JobKey, tuple[bytes, int]] = {}
         shadowed = _Shadowed(self._format)
@@ -217,6 +225,8 @@ class JobFile:
                     bad.append(bad_line(row, _taken(made.key, first[1])))
                 else:
                     shadowed.look_at(made)
+                    if look_at is not None:
+                        look_at(made)
                 jobs += 1
             if row.last_line >= HEAD_ROWS or end_of(row).offset >= HEAD_BYTES or jobs >= HEAD_JOBS:
                 break

@@ -4,7 +4,7 @@ The engine's view of the ledger and the output files. One child commits; everybo
 the group they are in. A step that nobody waits for (`bind`, `end`) is durable with the next group.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,8 +19,9 @@ from batchrun.errors import OutputError
 from batchrun.files.sink import Sink
 from batchrun.kill_points import reach
 from batchrun.ledger.ledger import FILE_NAME, Ledger, open_ledger
-from batchrun.ledger.rows import Known, OpenJob, Settlement
-from batchrun.model import Attempt, BadLine, Job, JobId, JobKey, Mark, Outcome, Problem, Record, Run, RunId
+from batchrun.ledger.rows import FinalCost, Known, OpenCost, OpenJob, Settlement
+from batchrun.model import Attempt, BadLine, Intent, Job, JobId, JobKey, Outcome, Problem, Record, Run, RunId
+from batchrun.policy.breaker import Trip
 
 RECORDS = "records.jsonl"
 ITEMS = "items.jsonl"
@@ -29,6 +30,8 @@ BAD_LINES = "bad_lines.jsonl"
 READ_TO = "read_to"
 DUPLICATES = "duplicates"
 ECHO = "echo"
+#: The breaker's trips in the last process that had any: reason, group, and the keys of the jobs that tripped it.
+TRIPPED = "tripped"
 #: The output file that is being repaired; None or missing when none is.
 REPAIRING = "repairing"
 
@@ -155,7 +158,6 @@ class Journal:
                 error_type=error.type if error else None,
                 error_message=error.message if error else None,
                 items_count=record.items.count if record.items else None,
-                cost_usd=record.cost_usd,
             ),
         )
 
@@ -195,15 +197,16 @@ class GroupCommit:
         self._group = _Group()
         self._arrived = anyio.Event()
         self._is_closing = False
+        self._trips: list[dict[str, Any]] = []
 
     async def admit(self, entries: Sequence[Job | BadLine], read_to: ReadTo) -> Admission:
         """Admit what is new among lines of the job file."""
         admission: Admission = await self._durably(self._journal.admit, entries, read_to)
         return admission
 
-    async def intend(self, job_id: JobId, attempt_no: int, mark: Mark, platform_time: datetime | None) -> Attempt:
+    async def intend(self, job_id: JobId, intent: Intent) -> Attempt:
         """Note an attempt before its start request is sent."""
-        attempt: Attempt = await self._durably(self._journal.ledger.intend, job_id, attempt_no, mark, platform_time)
+        attempt: Attempt = await self._durably(self._journal.ledger.intend, job_id, intent)
         return attempt
 
     async def write_items(self, job_id: JobId, attempt: Attempt, lines: bytes) -> None:
@@ -214,10 +217,19 @@ class GroupCommit:
         """Write a job's record, with its last items, and note its outcome."""
         await self._durably(self._journal.settle, job_id, record, item_lines)
 
-    async def run_ids_since(self, since: datetime) -> set[RunId]:
-        """Return the ids of noted Runs that began since."""
-        run_ids: set[RunId] = await self._durably(self._journal.ledger.run_ids_since, since)
-        return run_ids
+    async def known_runs(self, run_ids: Collection[RunId]) -> set[RunId]:
+        """Return those among some Runs that an attempt of this batch has started."""
+        known: set[RunId] = await self._durably(self._journal.ledger.known_runs, run_ids)
+        return known
+
+    async def open_costs(self, ended_before: datetime, limit: int) -> list[OpenCost]:
+        """Return Runs that ended before a time and whose cost may not be final yet."""
+        costs: list[OpenCost] = await self._durably(self._journal.ledger.open_costs, ended_before, limit)
+        return costs
+
+    async def note_final_costs(self, costs: Sequence[FinalCost]) -> None:
+        """Note what Runs cost in the end."""
+        await self._durably(self._journal.ledger.note_final_costs, costs)
 
     def withdraw(self, job_id: JobId, attempt_no: int) -> None:
         """Take back an intent whose request certainly started nothing."""
@@ -227,9 +239,25 @@ class GroupCommit:
         """Note the id of the Run that an attempt started; until then the attempt is in doubt, which is safe."""
         self._add(self._journal.ledger.bind, job_id, attempt_no, run)
 
-    def end(self, job_id: JobId, attempt_no: int, run: Run | None) -> None:
+    def note_reservation(self, job_id: JobId, attempt_no: int, usd: float) -> None:
+        """Note what was set aside for a live Run that had nothing."""
+        self._add(self._journal.ledger.note_reservation, job_id, attempt_no, usd)
+
+    def end(self, job_id: JobId, attempt: Attempt) -> None:
         """Note how an attempt ended, in one commit with the `postpone` or `settle` called next."""
-        self._add(self._journal.ledger.end, job_id, attempt_no, run)
+        self._add(self._journal.ledger.end, job_id, attempt)
+
+    def note_trip(self, trip: Trip) -> None:
+        """Note that the breaker has tripped, and over which jobs."""
+        self._trips.append(
+            {
+                "reason": trip.reason,
+                "group": trip.group,
+                "keys": list(trip.keys),
+                "is_for_empty": trip.is_for_empty,
+            }
+        )
+        self._add(self._journal.ledger.note_fact, TRIPPED, list(self._trips))
 
     def note_echo(self, echoes: bool) -> None:
         """Note whether the platform shows the mark of a Run it started."""

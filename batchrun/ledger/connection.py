@@ -10,7 +10,7 @@ from typing import Any
 from batchrun.errors import LedgerError
 
 #: Each is applied once, in one transaction with the note that it was; the last one's number is the version.
-SCHEMA_STEPS = ("ledger.sql",)
+SCHEMA_STEPS = ("ledger.sql", "ledger_2.sql")
 #: Errors of SQLite that say something of us and nothing of the file.
 _BUGS = (sqlite3.IntegrityError, sqlite3.ProgrammingError)
 
@@ -70,6 +70,19 @@ def _explain(error: sqlite3.Error, file: Path) -> LedgerError:
 
 def _escaped(file: Path) -> str:
     return str(file.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
+def check_schema(connection: Connection, file: Path) -> None:
+    """See that a ledger's tables are those that this batchrun reads.
+
+    Raises:
+        LedgerError: they were written by an older or a newer one.
+    """
+    done: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if done > len(SCHEMA_STEPS):
+        raise LedgerError(f"{file}: was written by a newer batchrun; use that one")
+    if done < len(SCHEMA_STEPS):
+        raise LedgerError(f"{file}: was written by an older batchrun; `batchrun run` brings it up to date and goes on")
 
 
 def apply_schema_steps(connection: Connection, file: Path) -> None:

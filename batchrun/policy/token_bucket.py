@@ -9,8 +9,16 @@ SHARE_OF_LIMIT = 0.95
 BURST_SHARE = 0.05
 
 
+def burst_of(rate_per_s: float) -> int:
+    """Return how many tokens of a rate may be taken at one instant."""
+    return max(1, int(rate_per_s * BURST_SHARE))
+
+
 class TokenBucket:
     """Says when each request may be sent so that a rate is kept.
+
+    Whoever is next asks `next_at`, waits for that time, and then takes the token *of that time*: a timer that fires
+    late delays one request and costs no token, and who gives up while waiting has taken none.
 
     Args:
         rate_per_s: tokens per second, above 0.
@@ -18,8 +26,8 @@ class TokenBucket:
     """
 
     def __init__(self, *, rate_per_s: float, burst: int = 1) -> None:
-        self._interval_s = 1.0 / rate_per_s
-        self._tolerance_s = (burst - 1) * self._interval_s
+        self._most_per_s, self._most_burst = rate_per_s, burst
+        self._pace(rate_per_s, burst)
         self._next = float("-inf")
         self.closed_until = float("-inf")
 
@@ -27,23 +35,28 @@ class TokenBucket:
     def below_limit(cls, limit_per_s: float) -> "TokenBucket":
         """Make a bucket that stays safely under a documented limit of requests per second."""
         rate_per_s = limit_per_s * SHARE_OF_LIMIT
-        return cls(rate_per_s=rate_per_s, burst=max(1, int(rate_per_s * BURST_SHARE)))
+        return cls(rate_per_s=rate_per_s, burst=burst_of(rate_per_s))
 
-    def reserve(self, now: float, n: int = 1) -> list[float]:
-        """Take `n` tokens and return their send times, in order, none before `now`.
+    def stay_below(self, limit_per_s: float) -> None:
+        """Stay safely under a limit that was learned, and never above what the bucket was made for."""
+        rate_per_s = min(self._most_per_s, limit_per_s * SHARE_OF_LIMIT)
+        is_slower = rate_per_s < self._most_per_s
+        self._pace(rate_per_s, min(self._most_burst, burst_of(rate_per_s)) if is_slower else self._most_burst)
 
-        A token is taken whether or not it is used. A reservation made before `close` holds for a closed
-        bucket no longer: who wakes before `closed_until` reserves again.
-        """
-        times = []
-        for _ in range(n):
-            at = max(now, self._next - self._tolerance_s, self.closed_until)
-            self._next = max(self._next, at) + self._interval_s
-            times.append(at)
-        return times
+    def next_at(self, now: float) -> float:
+        """Return when the next token may be used, not before `now`; who wakes before `closed_until` asks again."""
+        return max(now, self._next - self._tolerance_s, self.closed_until)
+
+    def take(self, at: float) -> None:
+        """Take the token of a time that `next_at` has given."""
+        self._next = max(self._next, at) + self._interval_s
 
     def close(self, until: float) -> None:
         """Give no token before `until`; those after it come one by one, without a burst."""
         if until > self.closed_until:
             self.closed_until = until
             self._next = max(self._next, until + self._tolerance_s)
+
+    def _pace(self, rate_per_s: float, burst: int) -> None:
+        self._interval_s = 1.0 / rate_per_s
+        self._tolerance_s = (burst - 1) * self._interval_s

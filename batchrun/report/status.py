@@ -1,14 +1,13 @@
 """Where a batch stands, read beside whoever runs it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from batchrun.ledger.ledger import open_for_reading
 from batchrun.ledger.lock import holder
 from batchrun.ledger.rows import OpenJob
-from batchrun.model import AttemptState, Ending, JobId, JobKey, Mark, Summary
+from batchrun.model import Attempt, AttemptState, Ending, JobId, JobKey, Summary
 from batchrun.report.summary import read_summary
 
 
@@ -18,11 +17,7 @@ class Doubt:
 
     job_id: JobId
     job_key: JobKey
-    attempt_no: int
-    mark: Mark
-    intended_at: datetime
-    #: No Run of it began earlier, by the platform's clock.
-    earliest_start: datetime
+    attempt: Attempt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,25 +39,19 @@ def read_status(directory: Path) -> Status:
         LedgerError: there is none, or it is damaged.
     """
     with open_for_reading(directory) as ledger:
-        open_jobs = ledger.open_jobs()
+        begun_jobs = ledger.begun_jobs()
     pid = holder(directory)
-    ending = Ending.FINISHED if pid is None and not open_jobs else Ending.INTERRUPTED
-    summary = read_summary(directory, ending)
-    waiting = max(0, len(open_jobs) - summary.live_runs)
-    return Status(pid=pid, summary=summary, waiting=waiting, doubts=doubts_of(open_jobs))
+    summary = read_summary(directory, Ending.INTERRUPTED)
+    if pid is None and not summary.open_jobs:
+        summary = replace(summary, ending=Ending.FINISHED)
+    waiting = max(0, summary.open_jobs - summary.live_runs - summary.in_doubt)
+    return Status(pid=pid, summary=summary, waiting=waiting, doubts=doubts_of(begun_jobs))
 
 
 def doubts_of(open_jobs: Sequence[OpenJob]) -> list[Doubt]:
     """Return the attempts among open jobs whose start was not answered."""
     return [
-        Doubt(
-            job_id=job.id,
-            job_key=job.key,
-            attempt_no=last.attempt_no,
-            mark=last.mark,
-            intended_at=last.intended_at,
-            earliest_start=last.earliest_start,
-        )
+        Doubt(job_id=job.id, job_key=job.key, attempt=last)
         for job in open_jobs
         if job.attempts and (last := job.attempts[-1]).state is AttemptState.INTENDED
     ]

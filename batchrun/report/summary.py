@@ -22,10 +22,13 @@ def read_summary(directory: Path, ending: Ending) -> Summary:
             duplicates=ledger.fact(DUPLICATES) or 0,
             open_jobs=totals.open_jobs,
             live_runs=totals.live_runs,
+            in_doubt=totals.in_doubt,
             items=totals.items,
+            earlier_records=totals.earlier_records,
             empty_successes=totals.empty_successes,
             cost_usd=totals.cost_usd,
             unknown_costs=totals.unknown_costs,
+            open_costs=totals.open_costs,
             out_dir=str(directory),
         )
 

@@ -1,5 +1,6 @@
 """Gives each state of an Actor's files a build number, and takes in what changes while the server stands."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,15 +18,35 @@ from batchrun.server.database import Database
 from batchrun.server.ids import iso, now_ms
 from batchrun.server.settings import ServerSettings
 from batchrun.server.tables import builds
+from batchrun.server.webhook_book import WebhookBook
 
 _log = structlog.get_logger()
 
 
 class ActorBuilds:
-    """The Actors of the settings' directories, as they are on disk right now."""
+    """The Actors of the settings' directories, as they are on disk right now.
 
-    def __init__(self, settings: ServerSettings, database: Database, catalog: Catalog, accounts: Accounts) -> None:
+    Args:
+        settings: where they are.
+        database: where builds are kept.
+        catalog: shows them.
+        accounts: own them.
+        webhook_book: knows which webhooks a new build sets off.
+        expect: sees to it that these are called.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        database: Database,
+        catalog: Catalog,
+        accounts: Accounts,
+        *,
+        webhook_book: WebhookBook,
+        expect: Callable[[list[JsonObject]], None],
+    ) -> None:
         self._settings, self._database, self._catalog, self._accounts = settings, database, catalog, accounts
+        self._webhooks, self._expect = webhook_book, expect
         #: Folder -> signature when it was looked at last, and whose Actor it was found to be.
         self._seen: dict[Path, tuple[str, str | None]] = {}
 
@@ -85,9 +106,11 @@ class ActorBuilds:
             owner_id = self._accounts.owner_id_of(actor.username)
             return build_doc(replace(actor, build_no=build_no), owner_id, at_ms)
 
-        build_no, built_ms = await self._database.write(
-            builds.take_in, actor.id, actor.version, digest, at_ms, describe
+        dispatches_of = self._webhooks.dispatches_of_build
+        build_no, built_ms, dispatches = await self._database.write(
+            builds.take_in, actor.id, actor.version, digest, at_ms, describe, dispatches_of
         )
+        self._expect(dispatches)
         taken_in = replace(actor, build_no=build_no, built_ms=built_ms)
         self._catalog.put(taken_in)
         return taken_in

@@ -8,8 +8,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-#: Never part of an Actor's source: installed packages, caches, and what Actors store when run without a platform.
-_PASSED_OVER = frozenset({"node_modules", "__pycache__", "storage", "apify_storage", "venv", "dist", "build"})
+from batchrun.server.ignore_rules import IgnoreRules, read_ignore_rules
+
 #: Trees larger than this are told apart by names, sizes and times alone.
 _MAX_DIGESTED_BYTES = 32 << 20
 
@@ -36,19 +36,25 @@ def digest(folder: Path) -> str:
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Yield the Actor's own files in order of their names; what vanishes meanwhile is passed over."""
+    """Yield the Actor's source files in order of their names; what vanishes meanwhile is passed over."""
+    rules = read_ignore_rules(folder)
     for directory, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if _is_source(name))
+        inside = Path(directory).relative_to(folder)
+        folders[:] = sorted(name for name in folders if _is_source(inside / name, rules, is_directory=True))
         for name in sorted(names):
             path = Path(directory, name)
             try:
                 stat = path.lstat()
             except OSError:
                 continue
-            if path.is_file():
+            if path.is_file() and _is_source(inside / name, rules, is_directory=False):
                 yield path, stat
 
 
-def _is_source(name: str) -> bool:
-    # `.actor` holds the definition; other hidden directories belong to tools.
-    return name == ".actor" or (not name.startswith(".") and name not in _PASSED_OVER)
+def _is_source(path: Path, rules: IgnoreRules, *, is_directory: bool) -> bool:
+    # `.actor` holds the definition, whatever is ignored; other hidden directories belong to tools.
+    if path.parts[0] == ".actor":
+        return True
+    if is_directory and path.name.startswith("."):
+        return False
+    return not rules.ignore(path.as_posix(), is_directory=is_directory)

@@ -1,10 +1,9 @@
 """Composes the server: opens its parts in order, and ends them in the opposite one."""
 
 import fcntl
-import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +15,9 @@ import anyio.to_thread
 import structlog
 from aiohttp import web
 
+from batchrun.children import open_children
 from batchrun.errors import OutputError
-from batchrun.server.account_book import read_accounts
+from batchrun.server.account_book import read_accounts, with_tokens
 from batchrun.server.accounts import Accounts
 from batchrun.server.actor_builds import ActorBuilds
 from batchrun.server.auth import Tokens
@@ -56,6 +56,16 @@ class Server:
     _platform: Platform = field(repr=False)
 
     @property
+    def tokens(self) -> Mapping[str, str]:
+        """The API token of each account, by its name."""
+        return {account.username: account.token for account in self._platform.accounts}
+
+    @property
+    def actors(self) -> Sequence[str]:
+        """The full names of the Actors it offers right now."""
+        return sorted(actor.full_name for actor in self._platform.catalog)
+
+    @property
     def counts(self) -> RunCounts:
         """What the server itself has counted since it was opened."""
         return self._platform.runs.counts
@@ -89,31 +99,31 @@ async def open_server(settings: ServerSettings) -> AsyncIterator[Server]:
     directory is opened the next time, as the platform migrates Runs between its hosts.
 
     Raises:
-        ConfigError: an Actor directory cannot be used.
+        ConfigError: an Actor directory or an account cannot be used.
         OutputError: the data directory cannot be used, or another server uses it; or the port is taken.
     """
     lock = await anyio.to_thread.run_sync(_prepare_directory, settings.data_dir)
     with closing(lock):
         catalog = await anyio.to_thread.run_sync(load_catalog, settings)
-        token = await anyio.to_thread.run_sync(_token, settings)
+        given = await anyio.to_thread.run_sync(with_tokens, settings)
         with closing(_bind(settings.host, settings.port)) as listener:
             async with (
                 open_database(settings.data_dir / "server.sqlite3") as database,
                 open_demo_site() as demo,
-                _open_children() as children,
+                open_children(cancels_on_leaving=True) as children,
             ):
-                accounts = await read_accounts(database, settings, token)
+                accounts = await read_accounts(database, given)
                 base_url = _base_url(settings.host, listener)
                 platform = await _compose(settings, database, catalog, accounts, demo, children, base_url)
                 await end_orphans(database)
+                await platform.webhooks.load()
                 await platform.builds.take_in_all()
                 await platform.settling.load()
-                await platform.webhooks.load()
                 async with _listen(platform, listener, children), _alive(platform, children):
                     _log.info("server_opened", base_url=base_url)
                     if not is_loopback(settings.host):
                         _log.warning("server_exposed", host=settings.host, has_own_token=settings.token is not None)
-                    yield Server(base_url=base_url, token=token, _platform=platform)
+                    yield Server(base_url=base_url, token=accounts.first.token, _platform=platform)
 
 
 async def _compose(
@@ -148,7 +158,9 @@ async def _compose(
         created_ms=accounts.first.created_ms,
         database=database,
         catalog=catalog,
-        builds=ActorBuilds(settings, database, catalog, accounts),
+        builds=ActorBuilds(
+            settings, database, catalog, accounts, webhook_book=webhook_book, expect=runs.delivery.expect
+        ),
         tasks=TaskBook(database, catalog, await database.read(tasks.load)),
         runs=runs,
         tokens=tokens,
@@ -173,25 +185,6 @@ async def _alive(platform: Platform, children: anyio.abc.TaskGroup) -> AsyncIter
         yield
     finally:
         await announce_migration(database, runs, platform.settings.migration_notice_s)
-
-
-@asynccontextmanager
-async def _open_children() -> AsyncIterator[anyio.abc.TaskGroup]:
-    """Open the group that Runs live in; it is cancelled on leaving, and does not wrap what the block raised."""
-    raised: BaseException | None = None
-    try:
-        async with anyio.create_task_group() as children:
-            try:
-                yield children
-            except BaseException as error:
-                raised = error
-                raise
-            finally:
-                children.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        if raised is not None and group.exceptions == (raised,):
-            raise raised from None
-        raise
 
 
 @asynccontextmanager
@@ -247,20 +240,3 @@ def _prepare_directory(directory: Path) -> IO[str]:
         lock.close()
         raise OutputError(f"another server uses the data directory {directory}") from None
     return lock
-
-
-def _token(settings: ServerSettings) -> str:
-    if settings.token is not None:
-        return settings.token
-    file = settings.data_dir / "token"
-    try:
-        token = file.read_text("utf-8").strip()
-    except FileNotFoundError:
-        token = ""
-    if token:
-        return token
-    token = f"batchrun_api_{secrets.token_urlsafe(24)}"
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as written:
-        written.write(token + "\n")
-    return token

@@ -1,118 +1,122 @@
-"""Request bodies: read within the limit, decompressed within the limit, and parsed."""
+"""Request bodies: taken in within the limit, decompressed on the way, and parsed.
 
-import zlib
-from typing import Any
+A body that is not small goes to a file while it arrives, so that a slow or hostile sender holds a little memory only,
+however much he sends and whatever it inflates to. What must be parsed (inputs, items, requests) is read from there at
+once when it is complete, within the documented limit; a stored value goes to the database from there.
+"""
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import IO, Any
 
 import anyio
 import anyio.to_thread
-import brotli  # type: ignore[import-untyped]  # it ships neither stubs nor a marker
 import orjson
 from aiohttp import web
 
 from batchrun.model import JsonObject
-from batchrun.server.faults import Fault, body_too_large, request_invalid
+from batchrun.server.decoding import Decoder, decode, decoders_of
+from batchrun.server.faults import body_too_large, body_too_slow, request_invalid
 
 #: Bytes of a request's body at most, counted after decompression. Source: the API reference.
 MAX_BODY_BYTES = 9_437_184
-#: Compressed bytes from which decompression would hold up the loop noticeably.
-_THREAD_FROM_BYTES = 131_072
-_CHUNK_BYTES = 1 << 20
-#: A body that is announced as smaller than this holds no memory worth a timer.
-_UNTIMED_BYTES = 65_536
-#: How long a body may take to arrive: whoever is slower holds memory for nothing.
+#: Bytes of a body from which on it is kept in a file.
+_SPOOL_FROM_BYTES = 262_144
+#: A body that is announced as smaller than this holds no memory worth a file or a timer.
+_SMALL_BYTES = 65_536
+#: How long a body may take to arrive.
 BODY_TIMEOUT_S = 120
 
 
-async def read_body(request: web.BaseRequest) -> bytes:
-    """Return the decompressed body.
+class Spool:
+    """A body that is not small: in memory at first, then in a file of the directory that has no name.
+
+    Everything here may block: callers on the loop go through a thread.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(_SPOOL_FROM_BYTES, dir=str(directory))  # noqa: SIM115
+        self._size = 0
+
+    def append(self, pieces: Iterable[bytes]) -> None:
+        """Take in what has arrived.
+
+        Raises:
+            Fault: 413 above the limit; 400 for pieces that are damaged.
+        """
+        for piece in pieces:
+            self._size += len(piece)
+            if self._size > MAX_BODY_BYTES:
+                raise body_too_large(MAX_BODY_BYTES)
+            self._file.write(piece)
+
+    def read(self) -> bytes:
+        """Return the body."""
+        self._file.seek(0)
+        return self._file.read()
+
+    def take(self) -> bytes:
+        """Return the body and drop it."""
+        with self._file:
+            return self.read()
+
+    def close(self) -> None:
+        """Drop the body; of all that is done to it, this does not block."""
+        self._file.close()
+
+
+async def receive_body(request: web.BaseRequest, directory: Path) -> bytes | Spool:
+    """Take in a body, decompressed; the caller has to `take` or `close` one that comes as a Spool.
+
+    Args:
+        request: whose.
+        directory: for the file of a body that is not small.
 
     Raises:
-        Fault: 413 above the limit, 415 for an unknown encoding, 400 for one that is damaged.
+        Fault: 413 above the limit, 415 for an unknown encoding, 400 for one that is damaged, 408 for one that takes
+            too long.
     """
     if not request.body_exists:
         return b""
-    encodings = [name.strip().lower() for name in request.headers.get("Content-Encoding", "").split(",")]
-    encodings = [name for name in encodings if name not in ("", "identity")]
-    if any(name not in _DECODERS for name in encodings):
-        raise Fault(
-            415,
-            "unsupported-content-encoding",
-            f"Content-Encoding {', '.join(encodings)} is not supported (use br, gzip, deflate or identity)",
-        )
-    body = await _read_raw(request)
-    for name in reversed(encodings):
-        decode = _DECODERS[name]
-        body = decode(body) if len(body) < _THREAD_FROM_BYTES else await anyio.to_thread.run_sync(decode, body)
-    return body
-
-
-async def _read_raw(request: web.BaseRequest) -> bytes:
-    if (request.content_length or 0) > MAX_BODY_BYTES:
+    decoders = decoders_of(request.headers.get("Content-Encoding", ""))
+    length = request.content_length
+    if length is not None and length > MAX_BODY_BYTES:
         raise body_too_large(MAX_BODY_BYTES)
-    if request.content_length is not None and request.content_length <= _UNTIMED_BYTES:
-        return await _read_chunks(request)
+    if length is not None and length <= _SMALL_BYTES:
+        body = await request.content.read()
+        return _decoded(body, decoders) if decoders else body
+    spool = await anyio.to_thread.run_sync(Spool, directory)
     try:
         with anyio.fail_after(BODY_TIMEOUT_S):
-            return await _read_chunks(request)
-    except TimeoutError:
-        message = f"The body has not arrived within {BODY_TIMEOUT_S} seconds"
-        # What is still to come would be taken for the next request.
-        raise Fault(408, "request-timeout", message, headers={"Connection": "close"}) from None
+            await _fill(spool, request, decoders)
+    except BaseException as error:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(spool.close)
+        if isinstance(error, TimeoutError):
+            raise body_too_slow(BODY_TIMEOUT_S) from None
+        raise
+    return spool
 
 
-async def _read_chunks(request: web.BaseRequest) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
+async def _fill(spool: Spool, request: web.BaseRequest, decoders: Sequence[Decoder]) -> None:
     async for chunk in request.content.iter_any():
-        size += len(chunk)
+        await anyio.to_thread.run_sync(spool.append, decode(decoders, chunk))
+    for decoder in decoders:
+        decoder.finish()
+
+
+def _decoded(body: bytes, decoders: Sequence[Decoder]) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    for piece in decode(decoders, body):
+        size += len(piece)
         if size > MAX_BODY_BYTES:
             raise body_too_large(MAX_BODY_BYTES)
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-def _inflate(body: bytes, *window_bits: int) -> bytes:
-    """Decompress without ever holding more than the limit, so that a small body cannot fill the memory."""
-    try:
-        inflater = zlib.decompressobj(window_bits[0])
-        decoded = inflater.decompress(body, MAX_BODY_BYTES + 1)
-    except zlib.error:
-        # "deflate" is sent with and without the zlib header.
-        if len(window_bits) > 1:
-            return _inflate(body, *window_bits[1:])
-        raise request_invalid("The body does not match its Content-Encoding") from None
-    if len(decoded) > MAX_BODY_BYTES:
-        raise body_too_large(MAX_BODY_BYTES)
-    if not inflater.eof:
-        raise request_invalid("The compressed body ends too early")
-    return decoded
-
-
-def _unbrotli(body: bytes) -> bytes:
-    decoder = brotli.Decompressor()
-    chunks: list[bytes] = []
-    size = 0
-    try:
-        chunk = decoder.process(body, output_buffer_limit=_CHUNK_BYTES)
-        while chunk or not decoder.can_accept_more_data():
-            size += len(chunk)
-            if size > MAX_BODY_BYTES:
-                raise body_too_large(MAX_BODY_BYTES)
-            chunks.append(chunk)
-            chunk = decoder.process(b"", output_buffer_limit=_CHUNK_BYTES)
-    except brotli.error:
-        raise request_invalid("The body does not match its Content-Encoding") from None
-    if not decoder.is_finished():
-        raise request_invalid("The compressed body ends too early")
-    return b"".join(chunks)
-
-
-_DECODERS = {
-    "gzip": lambda body: _inflate(body, 31),
-    "x-gzip": lambda body: _inflate(body, 31),
-    "deflate": lambda body: _inflate(body, 15, -15),
-    "br": _unbrotli,
-}
+        pieces.append(piece)
+    for decoder in decoders:
+        decoder.finish()
+    return b"".join(pieces)
 
 
 #: JSON is read deeper than it is written (254 levels): below so many brackets there is nothing to check.

@@ -1,21 +1,31 @@
 """One request as handlers see it, and the answers they give."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import anyio.to_thread
 import orjson
 from aiohttp import web
 
 from batchrun.model import JsonObject
 from batchrun.server.accounts import Account
 from batchrun.server.auth import Caller, token_missing
-from batchrun.server.bodies import parse_object, read_body
+from batchrun.server.bodies import Spool, parse_object, receive_body
 from batchrun.server.misbehaviour import NO_QUIRKS, Quirks
 from batchrun.server.platform import Platform
 from batchrun.server.query import Query
+from batchrun.server.rate_limits import PER_RESOURCE
 
 JSON_TYPE = "application/json; charset=utf-8"
+RATE_LIMIT = "X-RateLimit-Limit"
+_EXPOSED = ", ".join(
+    (
+        "Location",
+        RATE_LIMIT,
+        *(f"X-Apify-Pagination-{name}" for name in ("Total", "Offset", "Limit", "Count", "Desc")),
+    )
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,15 +40,25 @@ class Call:
     #: Decoded parameters of the path.
     path: Mapping[str, str]
     query: Query
+    #: Requests per second that the route admits.
+    #: Requests per second that the answer announces; None where no limit is kept.
+    per_s: int | None = PER_RESOURCE
     #: What a server that was told to misbehave does otherwise.
     quirks: Quirks = NO_QUIRKS
     _body: bytes | None = field(default=None, init=False, repr=False)
 
     async def body(self) -> bytes:
-        """Return the decompressed body."""
+        """Return the decompressed body: for what must be parsed as a whole, once all of it is here."""
         if self._body is None:
-            self._body = await read_body(self.request)
+            body = await self.body_or_spool()
+            self._body = body if isinstance(body, bytes) else await anyio.to_thread.run_sync(body.take)
         return self._body
+
+    async def body_or_spool(self) -> bytes | Spool:
+        """Return the decompressed body, a large one as a Spool that the caller has to take or close."""
+        if self._body is not None:
+            return self._body
+        return await receive_body(self.request, self.platform.settings.data_dir)
 
     def header(self, name: str) -> str | None:
         """Return a header as text that can be stored: bytes that are not UTF-8 are read as Latin-1."""
@@ -93,6 +113,29 @@ def raw_answer(
 def data_answer(data: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """Answer with the API's envelope."""
     return raw_answer(orjson.dumps({"data": data}), status, headers=headers)
+
+
+def add_common_headers(response: web.StreamResponse, per_s: int | None) -> None:
+    """Add what every answer tells: a rate limit, unless it stands there, and that scripts of any origin may read it."""
+    if per_s is not None:
+        response.headers.setdefault(RATE_LIMIT, str(per_s))
+    response.headers["Access-Control-Allow-Origin"] = "*"
+    response.headers["Access-Control-Expose-Headers"] = _EXPOSED
+
+
+async def stream_answer(
+    call: Call, pieces: AsyncIterator[bytes], status: int, headers: Mapping[str, str]
+) -> web.StreamResponse:
+    """Answer piece by piece, no faster than the caller reads."""
+    response = web.StreamResponse(status=status, headers=headers)
+    add_common_headers(response, call.per_s)
+    await response.prepare(call.request)
+    # What is written after the headers of a HEAD would be taken for the next answer.
+    if call.request.method != "HEAD":
+        async for piece in pieces:
+            await response.write(piece)
+    await response.write_eof()
+    return response
 
 
 def empty_answer(status: int = 204) -> web.Response:

@@ -67,3 +67,9 @@ def input_invalid(problem: str) -> Fault:
 def body_too_large(max_bytes: int) -> Fault:
     """Return the fault for a body above the limit, counted after decompression."""
     return Fault(413, "request-too-large", f"The POST payload is too large (limit: {max_bytes} bytes)")
+
+
+def body_too_slow(limit_s: float) -> Fault:
+    """Return the fault for a body that has not arrived in time; what is still to come is not the next request."""
+    message = f"The body has not arrived within {limit_s} seconds"
+    return Fault(408, "request-timeout", message, headers={"Connection": "close"})

@@ -24,12 +24,13 @@ from batchrun.server.api import (
     webhooks,
 )
 from batchrun.server.auth import token_missing
-from batchrun.server.call import Call, Route, empty_answer, error_answer
+from batchrun.server.call import RATE_LIMIT, Call, Route, add_common_headers, empty_answer, error_answer
 from batchrun.server.faults import Fault
 from batchrun.server.misbehaviour import Script
 from batchrun.server.misbehaviour_answers import Misbehaviour
 from batchrun.server.platform import Platform
 from batchrun.server.query import Query
+from batchrun.server.rate_limits import PER_RESOURCE
 from batchrun.server.route_table import RouteTable
 
 _log = structlog.get_logger()
@@ -45,13 +46,6 @@ _CORS = {
     "Access-Control-Allow-Headers": "Authorization, Content-Type, Content-Encoding, User-Agent",
     "Access-Control-Max-Age": "86400",
 }
-_EXPOSED = ", ".join(
-    (
-        "Location",
-        "X-RateLimit-Limit",
-        *(f"X-Apify-Pagination-{name}" for name in ("Total", "Offset", "Limit", "Count", "Desc")),
-    )
-)
 
 
 def make_table() -> RouteTable:
@@ -80,13 +74,13 @@ def make_handler(
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         if request.method == "OPTIONS":
-            response: web.StreamResponse = empty_answer()
-            response.headers.update(_CORS)
-            return response
+            preflight = empty_answer()
+            preflight.headers.update(_CORS)
+            add_common_headers(preflight, platform.rate_limits.announced(PER_RESOURCE))
+            return preflight
         response = await _guarded(request, lambda: _answer(request, platform, table, misbehaviour))
         if not response.prepared:
-            response.headers["Access-Control-Allow-Origin"] = "*"
-            response.headers["Access-Control-Expose-Headers"] = _EXPOSED
+            add_common_headers(response, platform.rate_limits.announced(PER_RESOURCE))
         return response
 
     return handle
@@ -120,19 +114,43 @@ async def _answer(
     query = Query(request.rel_url.raw_query_string)
     method = _method(request, query)
     route, path = table.router.find(method, request.rel_url.raw_path)
+    announced = platform.rate_limits.announced(route.per_s)
+    headers = {} if announced is None else {RATE_LIMIT: str(announced)}
+    try:
+        response = await _routed(request, platform, route, path, query, method, misbehaviour)
+    except Fault as fault:
+        fault.headers.update(headers)
+        raise
+    if not response.prepared:
+        response.headers.update(headers)
+    return response
+
+
+async def _routed(
+    request: web.BaseRequest,
+    platform: Platform,
+    route: Route,
+    path: dict[str, str],
+    query: Query,
+    method: str,
+    misbehaviour: Misbehaviour | None,
+) -> web.StreamResponse:
     caller, account = platform.tokens.recognise(_token(request, query), platform.runs.owner_of_live)
     if route.needs_token and account is None:
         raise token_missing()
-    _admit(platform, route, path)
-    call = Call(request=request, platform=platform, caller=caller, account=account, path=path, query=query)
+    _admit(platform, route, path, account.id if account is not None else request.remote or "")
+    call = Call(
+        request=request,
+        platform=platform,
+        caller=caller,
+        account=account,
+        path=path,
+        query=query,
+        per_s=platform.rate_limits.announced(route.per_s),
+    )
     if misbehaviour is None:
-        response = await route.handler(call)
-    else:
-        work = partial(_guarded, request, lambda: route.handler(call))
-        response = await misbehaviour.answer(call, route, method, work)
-    if not response.prepared:
-        response.headers["X-RateLimit-Limit"] = str(route.per_s)
-    return response
+        return await route.handler(call)
+    return await misbehaviour.answer(call, route, method, partial(_guarded, request, lambda: route.handler(call)))
 
 
 def _method(request: web.BaseRequest, query: Query) -> str:
@@ -146,8 +164,8 @@ def _token(request: web.BaseRequest, query: Query) -> str | None:
     return token.strip() if scheme.lower() == "bearer" else query.text("token")
 
 
-def _admit(platform: Platform, route: Route, path: dict[str, str]) -> None:
+def _admit(platform: Platform, route: Route, path: dict[str, str], who: str) -> None:
     if route.path.startswith("/demo"):
         return
     resource = next(iter(path.values()), "")
-    platform.rate_limits.admit(f"{route.path.split('/', 3)[2]}/{resource}", route.per_s)
+    platform.rate_limits.admit(who, f"{route.path.split('/', 3)[2]}/{resource}", route.per_s)

@@ -4,14 +4,21 @@ import hashlib
 import os
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from batchrun.server.faults import Fault, value_invalid
 
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
-#: Every byte to a character; eight characters come a little more often, which costs 0.05 of 101 bits.
+#: Every byte to a character; eight characters come a little more often, which costs 0.04 of 77 bits.
 _BYTE_TO_CHARACTER = bytes(_ALPHABET[byte % 62] for byte in range(256))
 
 ID_LENGTH = 17
+#: An id begins with the time, in eighths of a second, in characters whose order is that of their bytes: ids made at
+#: about the same time lie close together in an index, so that a commit writes few of its pages. They come round again
+#: after 21 days, which does no harm.
+_PREFIX_LENGTH, _PREFIX_BITS = 4, 7
+_PREFIX_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_RANDOM_LENGTH = ID_LENGTH - _PREFIX_LENGTH
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC, whose offset the API writes as a Z
 MAX_NAME_LENGTH = 63
 #: Popping and extending a list is atomic: ids are made on several threads.
@@ -28,10 +35,22 @@ def new_id() -> str:
             return _SPARE_IDS.pop()
         except IndexError:
             # The system is asked for a hundred at once: a call costs more than all else about an id.
-            characters = os.urandom(ID_LENGTH * 100).translate(_BYTE_TO_CHARACTER).decode()
-            _SPARE_IDS.extend(characters[at : at + ID_LENGTH] for at in range(0, len(characters), ID_LENGTH))
+            characters = os.urandom(_RANDOM_LENGTH * 100).translate(_BYTE_TO_CHARACTER).decode()
+            prefix = _time_prefix(now_ms())
+            _SPARE_IDS.extend(
+                prefix + characters[at : at + _RANDOM_LENGTH] for at in range(0, len(characters), _RANDOM_LENGTH)
+            )
 
 
+def _time_prefix(at_ms: int) -> str:
+    rest, prefix = at_ms >> _PREFIX_BITS, ""
+    for _ in range(_PREFIX_LENGTH):
+        rest, digit = divmod(rest, len(_PREFIX_ALPHABET))
+        prefix = _PREFIX_ALPHABET[digit] + prefix
+    return prefix
+
+
+@lru_cache(maxsize=1024)
 def derived_id(name: str) -> str:
     """Return the id that always belongs to `name`; for Actors, whose ids are public and must outlive restarts."""
     return hashlib.sha256(name.encode()).digest()[:ID_LENGTH].translate(_BYTE_TO_CHARACTER).decode()

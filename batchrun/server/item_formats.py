@@ -1,16 +1,16 @@
-"""The formats that dataset items are written in. Pure.
+"""The formats that dataset items are written in, each page by page, so that no dataset is in memory as a whole. Pure.
 
-JSON and JSON lines can be written chunk by chunk; all others need to see every item first.
+Tables (CSV, HTML, XLSX) need the names of all columns before their first row: whoever writes one goes over the items
+twice.
 """
 
 import csv
 import html
 import io
 import re
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 from xml.sax.saxutils import escape, quoteattr
 
 import orjson
@@ -19,6 +19,7 @@ from batchrun.model import JsonObject
 from batchrun.server.faults import value_invalid
 from batchrun.server.item_views import leaves
 from batchrun.server.query import Query
+from batchrun.server.zip_stream import ZipStream
 
 #: Columns of a table, and characters of their names. Source: the API reference.
 _MAX_COLUMNS, _MAX_COLUMN_NAME = 2000, 200
@@ -28,9 +29,35 @@ _NOT_IN_XML_NAME = re.compile(r"[^\w.-]", re.ASCII)
 _NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-@dataclass(frozen=True, slots=True)
+class ItemWriter(Protocol):
+    """Writes one selection of items."""
+
+    def opening(self) -> bytes:
+        """Return what comes before the items."""
+        ...
+
+    def page(self, items: Sequence[Any]) -> bytes:
+        """Return some items, the next ones."""
+        ...
+
+    def closing(self) -> bytes:
+        """Return what comes after them."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ItemFormat:
-    """One format: its content type, and how a chunk of items is written."""
+    """One format: its content type, and who writes it, given the columns, the query and the dataset's id."""
+
+    content_type: str
+    #: Whether the writer has to know all columns; others are given none.
+    is_table: bool = False
+    writer: Callable[[Sequence[str], Query, str], ItemWriter]
+
+
+@dataclass(frozen=True, slots=True)
+class JsonFormat:
+    """One of the formats that take the items' own bytes."""
 
     content_type: str
     opening: bytes
@@ -38,18 +65,25 @@ class ItemFormat:
     closing: bytes
 
 
-#: Formats that can be written chunk by chunk.
-STREAMED = {
-    "json": ItemFormat("application/json; charset=utf-8", b"[", b",", b"]"),
-    "jsonl": ItemFormat("application/jsonl; charset=utf-8", b"", b"\n", b"\n"),
+JSON_FORMATS = {
+    "json": JsonFormat("application/json; charset=utf-8", b"[", b",", b"]"),
+    "jsonl": JsonFormat("application/jsonl; charset=utf-8", b"", b"\n", b"\n"),
 }
 
 
-def _table(items: Sequence[Any]) -> tuple[list[str], list[list[str]]]:
-    """Return names of columns and rows of cells; nested values are spread over columns."""
-    rows = [_columns_of(item) for item in items]
-    names = list(dict.fromkeys(name for row in rows for name in row))[:_MAX_COLUMNS]
-    return names, [[_cell(row.get(name)) for name in names] for row in rows]
+def add_columns(known: dict[str, None], items: Iterable[Any]) -> None:
+    """Add the columns of these items to those known, in order of their first appearance, up to the limit."""
+    for item in items:
+        if len(known) >= _MAX_COLUMNS:
+            return
+        known.update(dict.fromkeys(_columns_of(item)))
+
+
+def _rows(names: Sequence[str], items: Iterable[Any]) -> Iterator[list[str]]:
+    """Yield the cells of each item."""
+    for item in items:
+        columns = _columns_of(item)
+        yield [_cell(columns.get(name)) for name in names]
 
 
 def _columns_of(item: Any) -> JsonObject:
@@ -65,45 +99,85 @@ def _cell(value: Any) -> str:
     return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
-def _encoded(text: str, query: Query, *, has_mark: bool = False) -> bytes:
-    return (("\ufeff" if query.boolean("bom", default=has_mark) else "") + text).encode(errors="replace")
+def _encoded(text: str) -> bytes:
+    return text.encode(errors="replace")
 
 
-def _render_csv(items: Sequence[Any], query: Query, _: str) -> bytes:
-    names, rows = _table(items)
-    text = io.StringIO()
-    delimiter = query.text("delimiter") or ","
-    if len(delimiter) != 1 or delimiter in '"\r\n':
-        raise value_invalid("Parameter delimiter must be one character")
-    writer = csv.writer(text, delimiter=delimiter, lineterminator="\r\n")
-    if not query.boolean("skipHeaderRow"):
-        writer.writerow(names)
-    writer.writerows(rows)
-    return _encoded(text.getvalue(), query, has_mark=True)
+def _mark(query: Query, *, default: bool = False) -> str:
+    return "\ufeff" if query.boolean("bom", default=default) else ""
 
 
-def _render_html(items: Sequence[Any], query: Query, _: str) -> bytes:
-    names, rows = _table(items)
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
-    lines = ["<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows]
-    body = "\n".join(lines)
-    text = f'<!doctype html>\n<meta charset="utf-8">\n<table>\n<tr>{head}</tr>\n{body}\n</table>\n'
-    return _encoded(text, query)
+class _Csv:
+    def __init__(self, columns: Sequence[str], query: Query, _: str) -> None:
+        self._columns, self._mark = columns[:_MAX_COLUMNS], _mark(query, default=True)
+        self._has_header = not query.boolean("skipHeaderRow")
+        self._delimiter = query.text("delimiter") or ","
+        if len(self._delimiter) != 1 or self._delimiter in '"\r\n':
+            raise value_invalid("Parameter delimiter must be one character")
+
+    def opening(self) -> bytes:
+        return _encoded(self._mark + (self._lines([self._columns]) if self._has_header else ""))
+
+    def page(self, items: Sequence[Any]) -> bytes:
+        return _encoded(self._lines(_rows(self._columns, items)))
+
+    def closing(self) -> bytes:
+        return b""
+
+    def _lines(self, rows: Iterable[Sequence[str]]) -> str:
+        text = io.StringIO()
+        csv.writer(text, delimiter=self._delimiter, lineterminator="\r\n").writerows(rows)
+        return text.getvalue()
 
 
-def _render_xml(items: Sequence[Any], query: Query, _: str) -> bytes:
-    root = _tag(query.text("xmlRoot") or "items")
-    row = _tag(query.text("xmlRow") or "item")
-    body = "".join(piece + "\n" for item in items for piece in _elements(row, item))
-    return _encoded(f"{_XML_HEAD}<{root}>\n{body}</{root}>\n", query)
+class _Html:
+    def __init__(self, columns: Sequence[str], query: Query, _: str) -> None:
+        self._columns, self._mark = columns[:_MAX_COLUMNS], _mark(query)
+
+    def opening(self) -> bytes:
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in self._columns)
+        return _encoded(f'{self._mark}<!doctype html>\n<meta charset="utf-8">\n<table>\n<tr>{head}</tr>\n')
+
+    def page(self, items: Sequence[Any]) -> bytes:
+        rows = _rows(self._columns, items)
+        lines = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows)
+        return _encoded("".join(f"<tr>{line}</tr>\n" for line in lines))
+
+    def closing(self) -> bytes:
+        return b"</table>\n"
 
 
-def _render_rss(items: Sequence[Any], query: Query, dataset_id: str) -> bytes:
-    title = query.text("feedTitle") or f"Dataset {dataset_id}"
-    description = query.text("feedDescription") or f'Items in dataset with id "{dataset_id}".'
-    body = "".join(piece + "\n" for item in items for piece in _elements("item", item))
-    channel = f"<title>{_text(title)}</title>\n<description>{_text(description)}</description>\n{body}"
-    return _encoded(f'{_XML_HEAD}<rss version="2.0"><channel>\n{channel}</channel></rss>\n', query)
+class _Xml:
+    def __init__(self, _: Sequence[str], query: Query, __: str) -> None:
+        self._mark, self._row = _mark(query), _tag(query.text("xmlRow") or "item")
+        self._root = _tag(query.text("xmlRoot") or "items")
+
+    def opening(self) -> bytes:
+        return _encoded(f"{self._mark}{_XML_HEAD}<{self._root}>\n")
+
+    def page(self, items: Sequence[Any]) -> bytes:
+        return _encoded("".join(piece + "\n" for item in items for piece in _elements(self._row, item)))
+
+    def closing(self) -> bytes:
+        return _encoded(f"</{self._root}>\n")
+
+
+class _Rss:
+    def __init__(self, _: Sequence[str], query: Query, dataset_id: str) -> None:
+        self._mark = _mark(query)
+        self._title = query.text("feedTitle") or f"Dataset {dataset_id}"
+        self._description = query.text("feedDescription") or f'Items in dataset with id "{dataset_id}".'
+
+    def opening(self) -> bytes:
+        title, description = _text(self._title), _text(self._description)
+        channel = f"<title>{title}</title>\n<description>{description}</description>\n"
+        return _encoded(f'{self._mark}{_XML_HEAD}<rss version="2.0"><channel>\n{channel}')
+
+    def page(self, items: Sequence[Any]) -> bytes:
+        return _encoded("".join(piece + "\n" for item in items for piece in _elements("item", item)))
+
+    def closing(self) -> bytes:
+        return b"</channel></rss>\n"
 
 
 def _elements(name: str, value: Any) -> Iterator[str]:
@@ -164,29 +238,38 @@ _XLSX_PARTS = {
 }
 
 
-def _render_xlsx(items: Sequence[Any], query: Query, _: str) -> bytes:
-    names, rows = _table(items)
-    lines = rows if query.boolean("skipHeaderRow") else [names, *rows]
-    sheet = "".join(f"<row>{''.join(map(_xlsx_cell, line))}</row>" for line in lines)
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as parts:
-        for name, content in _XLSX_PARTS.items():
-            parts.writestr(name, _XML_HEAD + content)
-        opening = '<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>'
-        parts.writestr("xl/worksheets/sheet1.xml", f"{_XML_HEAD}{opening}{sheet}</sheetData></worksheet>")
-    return archive.getvalue()
+class _Xlsx:
+    """A ZIP archive whose last part is the sheet; what is written of it is handed out at once."""
+
+    def __init__(self, columns: Sequence[str], query: Query, _: str) -> None:
+        self._columns, self._has_header = columns[:_MAX_COLUMNS], not query.boolean("skipHeaderRow")
+        self._archive = ZipStream()
+
+    def opening(self) -> bytes:
+        before = b"".join(self._archive.add(name, _encoded(_XML_HEAD + part)) for name, part in _XLSX_PARTS.items())
+        self._archive.begin("xl/worksheets/sheet1.xml")
+        head = '<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>'
+        names = _xlsx_row(self._columns) if self._has_header else ""
+        return before + self._archive.write(_encoded(f"{_XML_HEAD}{head}{names}"))
+
+    def page(self, items: Sequence[Any]) -> bytes:
+        return self._archive.write(_encoded("".join(map(_xlsx_row, _rows(self._columns, items)))))
+
+    def closing(self) -> bytes:
+        return self._archive.write(b"</sheetData></worksheet>") + self._archive.close()
 
 
-def _xlsx_cell(text: str) -> str:
+def _xlsx_row(cells: Sequence[str]) -> str:
     # Text always: a spreadsheet must not take what was scraped for a formula.
-    return f'<c t="inlineStr"><is><t xml:space="preserve">{_text(text)}</t></is></c>'
+    inside = "".join(f'<c t="inlineStr"><is><t xml:space="preserve">{_text(cell)}</t></is></c>' for cell in cells)
+    return f"<row>{inside}</row>"
 
 
-#: Formats that need all items at once: content type, and a writer that is given items, query and the dataset's id.
-WHOLE: dict[str, tuple[str, Callable[[Sequence[Any], Query, str], bytes]]] = {
-    "csv": ("text/csv; charset=utf-8", _render_csv),
-    "html": ("text/html; charset=utf-8", _render_html),
-    "xml": ("application/xml; charset=utf-8", _render_xml),
-    "rss": ("application/rss+xml; charset=utf-8", _render_rss),
-    "xlsx": ("application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", _render_xlsx),
+_XLSX_TYPE = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+FORMATS: Mapping[str, ItemFormat] = {
+    "csv": ItemFormat(content_type="text/csv; charset=utf-8", is_table=True, writer=_Csv),
+    "html": ItemFormat(content_type="text/html; charset=utf-8", is_table=True, writer=_Html),
+    "xml": ItemFormat(content_type="application/xml; charset=utf-8", writer=_Xml),
+    "rss": ItemFormat(content_type="application/rss+xml; charset=utf-8", writer=_Rss),
+    "xlsx": ItemFormat(content_type=_XLSX_TYPE, is_table=True, writer=_Xlsx),
 }

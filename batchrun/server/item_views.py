@@ -11,7 +11,10 @@ from batchrun.server.query import Query
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemView:
-    """What is done to each item, in this order: unwind, flatten, fields, omit, hidden fields, empty items."""
+    """What is done to items: failed ones out, simplified, unwind, flatten, fields, omit, hidden fields, empty items."""
+
+    skips_failed: bool = False
+    is_simplified: bool = False
 
     unwind: Sequence[str] = ()
     flatten: Sequence[str] = ()
@@ -28,7 +31,9 @@ class ItemView:
 
     def apply(self, items: Iterable[Any]) -> list[Any]:
         """Return what is shown of the items; there may be more or fewer of them."""
-        shown = list(items)
+        shown = [item for item in items if not (self.skips_failed and isinstance(item, dict) and item.get("errorInfo"))]
+        if self.is_simplified:
+            shown = [piece for item in shown for piece in _unwind(_simplified(item), "pageFunctionResult")]
         for name in self.unwind:
             shown = [piece for item in shown for piece in _unwind(item, name)]
         shown = [self._shape(item) if isinstance(item, dict) else item for item in shown]
@@ -65,6 +70,8 @@ def view_of(query: Query, transformation: JsonObject | None = None) -> ItemView:
         fields=tuple(fields or _names(view.get("fields"))),
         omit=tuple(query.names("omit") or _names(view.get("omit"))),
         output_fields=tuple(output_fields),
+        skips_failed=query.boolean("skipFailedPages"),
+        is_simplified=query.boolean("simplified"),
         skips_hidden=is_clean or query.boolean("skipHidden"),
         skips_empty=is_clean or query.boolean("skipEmpty"),
     )
@@ -72,6 +79,12 @@ def view_of(query: Query, transformation: JsonObject | None = None) -> ItemView:
 
 def _names(value: Any) -> list[str]:
     return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
+
+
+def _simplified(item: Any) -> Any:
+    """Return what the platform's old crawler would have shown; source: the API reference."""
+    names = ("url", "pageFunctionResult", "errorInfo")
+    return {name: item[name] for name in names if name in item} if isinstance(item, dict) else item
 
 
 def _unwind(item: Any, name: str) -> list[Any]:

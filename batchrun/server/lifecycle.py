@@ -14,6 +14,7 @@ import anyio.abc
 import orjson
 
 from batchrun.model import JsonObject, RunStatus
+from batchrun.server import prices
 from batchrun.server.catalog import Actor, Catalog, LocalCommand
 from batchrun.server.database import Database
 from batchrun.server.faults import Fault, thing_missing
@@ -135,7 +136,7 @@ class Runs:
         live = self._live_run(new_doc(order, started_ms), {}, order.actor, body)
         self._take_room(live.doc)
         self.counts.started += 1
-        self.counts.start_times.append(anyio.current_time())
+        self.counts.start_times.append(live.began)
         if order.webhooks:
             await self._webhooks.add_to_run(live.doc, order.webhooks)
         await self._commit_start(
@@ -162,7 +163,7 @@ class Runs:
         """Wait until a Run has ended, at most so long; at once for one that is not live."""
         if wait_s > 0 and (live := self._live.get(run_id)) is not None:
             with anyio.move_on_after(wait_s):
-                await live.ended.wait()
+                await live.wait_ended()
 
     async def abort(self, run_id: str, *, is_graceful: bool = False) -> JsonObject:
         """Abort a Run; one that ends or has ended is left alone.
@@ -275,7 +276,7 @@ class Runs:
             # Its time limit begins anew; what it has run before still counts as its duration.
             extras |= {"begunMs": now_ms(), "usedS": 0, "ranS": ended["stats"].get("runTimeSecs", 0)}
             if await self._database.read(settlements.is_settled, run_id):
-                extras["counted"] = ended.get("usage", {})
+                extras["counted"] = prices.countable(ended)
             live = await self._revived(resurrected(ended, changes), extras, actor)
             self._take_room(live.doc)
             await self._webhooks.load_run(run_id)
@@ -402,13 +403,15 @@ class Runs:
         await self._write(ended, event, settlements.end, *args, then=lambda settled: self._retire(live, ended, settled))
 
     def _ended_doc(self, live: LiveRun, ending: Ending) -> JsonObject:
-        duration_s = max(anyio.current_time() - live.began, 0.001)
+        duration_s = live.duration_s()
         doc = dict(live.doc)
         doc["status"], doc["finishedAt"], doc["exitCode"] = ending.status.value, iso(now_ms()), ending.exit_code
         if not (doc.get("isStatusMessageTerminal") and doc.get("statusMessage")):
             doc["statusMessage"] = ending.message
         doc["isStatusMessageTerminal"] = True
-        doc["stats"] = ended_stats(doc["stats"] | live.measured(), memory_mb=live.memory_mb, duration_s=duration_s)
+        doc["stats"] = ended_stats(
+            doc["stats"] | live.measured(duration_s), memory_mb=live.memory_mb, duration_s=duration_s
+        )
         return doc
 
     def _retire(self, live: LiveRun, doc: JsonObject, settled: list[tuple[JsonObject, float]]) -> None:
@@ -423,6 +426,6 @@ class Runs:
         if len(self._just_ended) > _MAX_JUST_ENDED:
             del self._just_ended[next(iter(self._just_ended))]
         self._give_room_back(doc)
-        live.ended.set()
+        live.note_ended()
         live.events.close()
         live.tell_followers()

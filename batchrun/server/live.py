@@ -52,8 +52,10 @@ class LiveRun:
     #: On the loop's clock: when this life of the Run began, and when its time is up.
     began: float
     deadline: float
-    #: Set once the end is committed and shows.
-    ended: anyio.Event = field(default_factory=anyio.Event)
+    #: Whether its end is committed and shows.
+    is_ended: bool = False
+    #: Made by whoever waits for the end: most Runs are not waited for.
+    _ended: anyio.Event | None = None
     #: Around the Actor's work; cancelled to abort it.
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     #: Around one life of the Actor; cancelled to let it begin anew. Replaced with each life; None before the first.
@@ -105,9 +107,12 @@ class LiveRun:
         self.max_cpu_usage = max(self.max_cpu_usage, self.cpu_usage)
         self.cpu_s = max(self.cpu_s, cpu_s)
 
-    def measured(self) -> JsonObject:
-        """Return what was measured, in the words of the Run's statistics."""
-        duration_s = max(anyio.current_time() - self.began, 0.001)
+    def duration_s(self) -> float:
+        """Return for how long it has run."""
+        return max(anyio.current_time() - self.began, 0.001)
+
+    def measured(self, duration_s: float) -> JsonObject:
+        """Return what was measured in so long, in the words of the Run's statistics."""
         return {
             "memAvgBytes": self.sum_memory_bytes / self.measures if self.measures else 0,
             "memMaxBytes": self.max_memory_bytes,
@@ -118,6 +123,20 @@ class LiveRun:
             "netRxBytes": 0,
             "netTxBytes": 0,
         }
+
+    async def wait_ended(self) -> None:
+        """Wait for the end."""
+        if self.is_ended:
+            return
+        if self._ended is None:
+            self._ended = anyio.Event()
+        await self._ended.wait()
+
+    def note_ended(self) -> None:
+        """Wake those who wait for the end."""
+        self.is_ended = True
+        if self._ended is not None:
+            self._ended.set()
 
     def next_log(self) -> anyio.Event:
         """Return what is set when the log grows or the Run ends."""

@@ -46,7 +46,7 @@ async def announce_migration(database: Database, live_runs: Runs, notice_s: floa
         live.events.send("migrating")
     with anyio.move_on_after(notice_s, shield=True):
         for live in told:
-            await live.ended.wait()
+            await live.wait_ended()
     with anyio.CancelScope(shield=True):
         await _note_time(database)
 

@@ -6,7 +6,8 @@ The price model is a plain pay-per-usage plan without discounts, in US dollars:
 - writes: dataset 0.000005 per item, key-value store 0.00005, request queue 0.00002;
 - whatever else the platform charges for (reads, lists, transfer, proxies) is counted, and costs nothing on one's own
   machine;
-- the events of a pay-per-event Actor cost what the Actor says.
+- the events of a pay-per-event Actor cost what the Actor says; in an account's sums they are one usage item, whose unit
+  is a dollar.
 """
 
 import math
@@ -14,11 +15,13 @@ from collections.abc import Mapping
 
 from batchrun.model import JsonObject
 
+_CHARGES = "PAID_ACTORS_PER_EVENT"
 _USD_PER_UNIT: Mapping[str, float] = {
     "ACTOR_COMPUTE_UNITS": 0.25,
     "DATASET_WRITES": 0.000005,
     "KEY_VALUE_STORE_WRITES": 0.00005,
     "REQUEST_QUEUE_WRITES": 0.00002,
+    _CHARGES: 1.0,
 }
 
 
@@ -50,14 +53,38 @@ def settle(doc: JsonObject, uses: Mapping[str, int]) -> None:
     doc["usageTotalUsd"] = sum(usage_usd.values()) + charged_usd(doc)
 
 
+def pricing_info(charge_events: JsonObject, at: str) -> JsonObject:
+    """Return the prices of a pay-per-event Actor, as it and its Runs show them.
+
+    Args:
+        charge_events: its events, by name.
+        at: since when, as the API writes times.
+    """
+    return {
+        "pricingModel": "PAY_PER_EVENT",
+        "apifyMarginPercentage": 0.2,
+        "createdAt": at,
+        "startedAt": at,
+        "pricingPerEvent": {"actorChargeEvents": charge_events},
+    }
+
+
 def charged_usd(doc: JsonObject) -> float:
-    """Return what the events cost that a Run of a pay-per-event Actor was charged for."""
+    """Return what the events cost that a Run of a pay-per-event Actor was charged for, its cap at most."""
     events = ((doc.get("pricingInfo") or {}).get("pricingPerEvent") or {}).get("actorChargeEvents") or {}
     counts = doc.get("chargedEventCounts") or {}
-    return math.fsum(count * events[name]["eventPriceUsd"] for name, count in counts.items() if name in events)
+    total_usd = math.fsum(count * events[name]["eventPriceUsd"] for name, count in counts.items() if name in events)
+    cap_usd = (doc.get("options") or {}).get("maxTotalChargeUsd")
+    return total_usd if cap_usd is None else min(total_usd, cap_usd)
 
 
-def difference(usage: Mapping[str, float], counted: Mapping[str, float]) -> dict[str, tuple[float, float]]:
+def countable(doc: JsonObject) -> dict[str, float]:
+    """Return the quantities by which an ended Run adds to its account's sums: its usage, and its charges."""
+    charges_usd = charged_usd(doc)
+    return {**doc.get("usage", {}), **({_CHARGES: charges_usd} if charges_usd else {})}
+
+
+def difference(quantities: Mapping[str, float], counted: Mapping[str, float]) -> dict[str, tuple[float, float]]:
     """Return what has come since: quantity and dollars by usage item, without those that are 0."""
-    added = {name: amount - counted.get(name, 0) for name, amount in usage.items()}
+    added = {name: amount - counted.get(name, 0) for name, amount in quantities.items()}
     return {name: (amount, amount * usd_per_unit(name)) for name, amount in added.items() if amount > 0}

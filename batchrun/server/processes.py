@@ -174,12 +174,16 @@ def _platform_variables(live: LiveRun, base_url: str, token: str) -> dict[str, s
         "ACTOR_RESTART_ON_ERROR": "1" if options.get("restartOnError") else None,
         # Served before any Actor starts: one that is told of it and cannot reach it dies at once.
         "ACTOR_EVENTS_WEBSOCKET_URL": f"{base_url.replace('http', 'ws', 1)}/events/{doc['id']}",
-        "ACTOR_PERMISSION_LEVEL": "LIMITED_PERMISSIONS",
+        # The Run's token may do what its account may. The platform's default is narrower, but a process of this user
+        # could read the account's own token from the disk: a narrower one here would protect nothing.
+        "ACTOR_PERMISSION_LEVEL": "FULL_PERMISSIONS",
         "APIFY_IS_AT_HOME": "1",
         "APIFY_API_BASE_URL": base_url,
         "APIFY_API_PUBLIC_BASE_URL": base_url,
         "APIFY_TOKEN": token,
         "APIFY_USER_ID": doc["userId"],
+        # One core for 4 GB. Source: usage and resources.
+        "APIFY_DEDICATED_CPUS": options["memoryMbytes"] / 4096,
         "APIFY_META_ORIGIN": doc["meta"]["origin"],
         "APIFY_HEADLESS": "1",
     }

@@ -72,10 +72,8 @@ def _pricing(actor: Actor, started_ms: int) -> JsonObject:
     """Return what a Run of a pay-per-event Actor shows of its prices and charges; nothing for others."""
     if not actor.charge_events:
         return {}
-    at = iso(started_ms)
-    pricing = {"pricingModel": "PAY_PER_EVENT", "apifyMarginPercentage": 0.2, "createdAt": at, "startedAt": at}
     return {
-        "pricingInfo": pricing | {"pricingPerEvent": {"actorChargeEvents": actor.charge_events}},
+        "pricingInfo": prices.pricing_info(actor.charge_events, iso(started_ms)),
         "chargedEventCounts": dict.fromkeys(actor.charge_events, 0),
     }
 

@@ -51,7 +51,8 @@ class AccountSettings:
     """One more account, and what it may do."""
 
     username: str
-    token: str = field(repr=False)
+    #: None makes one and keeps it in `data_dir`, so that a restart keeps it.
+    token: str | None = field(default=None, repr=False)
     max_total_memory_mb: int = 8192
     max_concurrent_runs: int = 25
     max_tasks: int = 5000
@@ -78,7 +79,7 @@ class ServerSettings:
     username: str = "local"
     max_total_memory_mb: int = 8192
     max_concurrent_runs: int = 25
-    #: Whether the documented rate limits are enforced; they are announced either way.
+    #: Whether the documented rate limits are announced and enforced.
     is_rate_limited: bool = True
     #: The memory of a Run for which neither start, task nor Actor says anything.
     default_memory_mb: int = 1024

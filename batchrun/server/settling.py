@@ -37,7 +37,7 @@ class Settling:
         self.reads = ReadCounts()
         #: In order of their time on the loop's clock.
         self._due: deque[tuple[float, str]] = deque()
-        self._month = ""
+        self._month = (0, 0)
         self._spent_usd: dict[str, float] = {}
 
     async def load(self) -> None:
@@ -45,8 +45,9 @@ class Settling:
         now = anyio.current_time()
         left = await self._database.read(settlements.unsettled)
         self._due.extend((now + max(at_ms - now_ms(), 0) / 1000, run_id) for run_id, at_ms in left)
-        self._month, _ = month_of(datetime.now(UTC))
-        self._spent_usd = await self._database.read(usage.read_totals, self._month)
+        today = datetime.now(UTC)
+        self._month = (today.year, today.month)
+        self._spent_usd = await self._database.read(usage.read_totals, month_of(today)[0])
 
     def expect(self, run_id: str) -> None:
         """Settle this Run when its time has come."""
@@ -54,9 +55,9 @@ class Settling:
 
     def spent_usd(self, user_id: str) -> float:
         """Return what an account has spent this month, by the Runs that are settled."""
-        month, _ = month_of(datetime.now(UTC))
-        if month != self._month:
-            self._month, self._spent_usd = month, {}
+        today = datetime.now(UTC)
+        if (today.year, today.month) != self._month:
+            self._month, self._spent_usd = (today.year, today.month), {}
         return self._spent_usd.get(user_id, 0.0)
 
     def note_spent(self, doc: JsonObject, usd: float) -> None:

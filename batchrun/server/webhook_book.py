@@ -1,4 +1,4 @@
-"""The webhooks: which there are, and which of them an event of a Run sets off.
+"""The webhooks: which there are, and which of them an event of a Run or of a build sets off.
 
 Stored ones are few and held in memory; those of a single Run are held while it lives.
 """
@@ -60,6 +60,18 @@ class WebhookBook:
             return []
         candidates = [*self._stored.values(), *self._of_run.get(run["id"], ())]
         return [new_dispatch(doc, event, run) for doc in candidates if _is_set_off(doc, run, event)]
+
+    def dispatches_of_build(self, build: JsonObject) -> list[JsonObject]:
+        """Return new dispatches for each webhook that a new build sets off: it is created, and a success at once."""
+        ids = {"actorId": build["actId"], "actorBuildId": build["id"]}
+        return [
+            _dispatch(doc, event, ids)
+            for event in ("ACTOR.BUILD.CREATED", "ACTOR.BUILD.SUCCEEDED")
+            for doc in self._stored.values()
+            if event in doc["eventTypes"]
+            and doc["userId"] == build["userId"]
+            and doc["condition"] in ({}, {"actorId": build["actId"]})
+        ]
 
     async def add_to_run(self, run: JsonObject, given: Sequence[JsonObject]) -> None:
         """Take in the ad-hoc webhooks of a new Run, but for those whose idempotency key has come before."""
@@ -178,6 +190,11 @@ def new_dispatch(webhook: JsonObject, event: str, run: JsonObject | None) -> Jso
     """Return a new dispatch of a webhook."""
     ids = ("actorId", "actId"), ("actorTaskId", "actorTaskId"), ("actorRunId", "id")
     made_up = {"actorId": _NO_ID, "actorRunId": _NO_ID} | webhook["condition"]
+    data = {name: run[key] for name, key in ids if run.get(key)} if run is not None else made_up
+    return _dispatch(webhook, event, data)
+
+
+def _dispatch(webhook: JsonObject, event: str, data: JsonObject) -> JsonObject:
     return {
         "id": new_id(),
         "userId": webhook["userId"],
@@ -185,7 +202,7 @@ def new_dispatch(webhook: JsonObject, event: str, run: JsonObject | None) -> Jso
         "createdAt": iso(now_ms()),
         "status": "ACTIVE",
         "eventType": event,
-        "eventData": {name: run[key] for name, key in ids if run.get(key)} if run is not None else made_up,
+        "eventData": data,
         "webhook": {name: webhook[name] for name in ("requestUrl", "condition", "isAdHoc")},
         "calls": [],
     }

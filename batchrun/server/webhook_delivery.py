@@ -1,7 +1,9 @@
 """Delivers dispatches over HTTP: at once, then again and again with longer and longer breaks.
 
-A dispatch is kept in the same step as the event that sets it off, and each try is kept as soon as it is answered. So a
-restart of the server loses none; only if it dies between an answer and keeping that, the call is made once more.
+At least once, as on the platform ("may be called more than once", webhook actions): a dispatch is kept in the same step
+as the event that sets it off, and each try as soon as it is answered, so that a restart of the server loses none. A
+server that dies between the receiver's 2xx and keeping it makes the call once more; nobody could tell those two deaths
+apart. A receiver that must not act twice goes by the header X-Apify-Webhook-Dispatch-Id, which stays the same.
 """
 
 import heapq
@@ -17,7 +19,7 @@ from batchrun.model import JsonObject
 from batchrun.server.database import Database
 from batchrun.server.faults import Fault
 from batchrun.server.ids import iso, now_ms
-from batchrun.server.tables import webhooks
+from batchrun.server.tables import builds, webhooks
 from batchrun.server.webhook_templates import DEFAULT_PAYLOAD, render, render_headers
 
 _log = structlog.get_logger()
@@ -56,6 +58,8 @@ class WebhookDelivery:
         self._base_url, self._token_of = base_url, token_of
         #: Loop time and id.
         self._due: list[tuple[float, str]] = []
+        #: Due or being delivered: one that was kept just before `run` began is both expected and found to be left.
+        self._known: set[str] = set()
         self._came = anyio.Event()
 
     def expect(self, dispatches: Iterable[JsonObject]) -> None:
@@ -81,6 +85,9 @@ class WebhookDelivery:
                 calls.start_soon(self._deliver, session, limit, dispatch_id)
 
     def _push(self, dispatch_id: str, after_s: float) -> None:
+        if dispatch_id in self._known:
+            return
+        self._known.add(dispatch_id)
         heapq.heappush(self._due, (anyio.current_time() + after_s, dispatch_id))
         self._came.set()
 
@@ -92,14 +99,19 @@ class WebhookDelivery:
         return heapq.heappop(self._due)[1]
 
     async def _deliver(self, session: aiohttp.ClientSession, limit: anyio.CapacityLimiter, dispatch_id: str) -> None:
+        after_s: float | None = None
         try:
             doc = await self._database.read(webhooks.read_dispatch, dispatch_id)
             if doc is not None and doc["status"] == "ACTIVE":
-                await self._try(session, doc)
+                after_s = await self._try(session, doc)
         finally:
             limit.release_on_behalf_of(dispatch_id)
+            self._known.discard(dispatch_id)
+        if after_s is not None:
+            self._push(dispatch_id, after_s)
 
-    async def _try(self, session: aiohttp.ClientSession, doc: JsonObject) -> None:
+    async def _try(self, session: aiohttp.ClientSession, doc: JsonObject) -> float | None:
+        """Make a call and keep what came of it; return after how long it is to be made again, if it is."""
         webhook = await self._database.read(webhooks.read, doc["webhookId"])
         started_at = iso(now_ms())
         answer = _DELETED if webhook is None else await self._call(session, webhook, doc)
@@ -113,9 +125,8 @@ class WebhookDelivery:
         with anyio.CancelScope(shield=True):
             next_ms = None if after_s is None else now_ms() + round(after_s * 1000)
             await self._database.write(webhooks.note_call, doc, next_ms)
-        if after_s is not None:
-            self._push(doc["id"], after_s)
         _log.info("webhook_called", dispatch_id=doc["id"], event_type=doc["eventType"], status=doc["status"])
+        return after_s
 
     async def _call(self, session: aiohttp.ClientSession, webhook: JsonObject, doc: JsonObject) -> JsonObject:
         """Make one call; return what came back or what went wrong, in the words of a dispatch."""
@@ -145,6 +156,8 @@ class WebhookDelivery:
         }
 
     async def _resource(self, doc: JsonObject) -> JsonObject | None:
+        if (build_id := doc["eventData"].get("actorBuildId")) is not None:
+            return await self._database.read(builds.read, build_id)
         run_id = doc["eventData"].get("actorRunId")
         try:
             return await self._read_run(run_id) if run_id is not None else None

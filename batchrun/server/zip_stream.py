@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from typing import IO
 
 
 class ZipStream:
@@ -10,6 +11,7 @@ class ZipStream:
     def __init__(self) -> None:
         self._pieces = _Pieces()
         self._archive = zipfile.ZipFile(self._pieces, "w", zipfile.ZIP_DEFLATED)
+        self._entry: IO[bytes] | None = None
 
     def add(self, name: str, content: bytes) -> bytes:
         """Add an entry; return what of the archive is new. May take a while."""
@@ -17,8 +19,20 @@ class ZipStream:
         self._archive.writestr(name if name.strip(".") else name.replace(".", "%2E"), content)
         return self._pieces.take()
 
+    def begin(self, name: str) -> None:
+        """Begin an entry that is written piece by piece, up to the archive's end."""
+        self._entry = self._archive.open(name, "w")
+
+    def write(self, content: bytes) -> bytes:
+        """Go on with the entry that was begun; return what of the archive is new."""
+        assert self._entry is not None, "an entry was begun"
+        self._entry.write(content)
+        return self._pieces.take()
+
     def close(self) -> bytes:
         """Return the end of the archive."""
+        if self._entry is not None:
+            self._entry.close()
         self._archive.close()
         return self._pieces.take()
 

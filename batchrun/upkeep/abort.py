@@ -7,8 +7,8 @@ from pathlib import Path
 import anyio
 
 from batchrun.engine.candidates import marked
-from batchrun.errors import NotFound
-from batchrun.model import RunId
+from batchrun.errors import ApiError, NotFound
+from batchrun.model import RunId, RunStatus
 from batchrun.report.status import Doubt
 from batchrun.upkeep.opening import Upkeep, open_upkeep, read_unfinished
 
@@ -21,6 +21,10 @@ class Aborted:
     """What became of a batch's live Runs."""
 
     runs: int
+    #: Runs that had ended before.
+    ended: int
+    #: Runs that the platform would not abort, each with its reason.
+    refused: dict[RunId, str]
     #: Starts without an answer whose Run was not found; none may exist, or none may be seen yet.
     in_doubt: int
 
@@ -39,28 +43,43 @@ async def abort_runs(directory: Path, environ: Mapping[str, str], told: Callable
     """
     async with open_upkeep(directory, environ) as upkeep:
         unfinished = await anyio.to_thread.run_sync(read_unfinished, directory)
-        found = await _runs_in_doubt(upkeep, unfinished.doubts, unfinished.known)
+        found = await _runs_in_doubt(upkeep, unfinished.doubts)
         run_ids = [*unfinished.bound, *found]
         limiter = anyio.Semaphore(MAX_OPEN_REQUESTS)
+        aborted, refused = set[RunId](), dict[RunId, str]()
         async with anyio.create_task_group() as children:
             for run_id in run_ids:
-                children.start_soon(_abort, upkeep, run_id, limiter, told)
-    return Aborted(runs=len(run_ids), in_doubt=max(0, len(unfinished.doubts) - len(found)))
+                children.start_soon(_abort, upkeep, run_id, limiter, told, aborted, refused)
+    in_doubt = max(0, len(unfinished.doubts) - len(found))
+    ended = len(run_ids) - len(aborted) - len(refused)
+    return Aborted(runs=len(aborted), ended=ended, refused=refused, in_doubt=in_doubt)
 
 
-async def _abort(upkeep: Upkeep, run_id: RunId, limiter: anyio.Semaphore, told: Callable[[RunId], None]) -> None:
+async def _abort(
+    upkeep: Upkeep,
+    run_id: RunId,
+    limiter: anyio.Semaphore,
+    told: Callable[[RunId], None],
+    aborted: set[RunId],
+    refused: dict[RunId, str],
+) -> None:
     async with limiter:
         try:
-            await upkeep.client.abort_run(run_id)
+            run = await upkeep.client.abort_run(run_id)
         except NotFound:
             return  # gone already; the batch will find it lost
-        told(run_id)
+        except ApiError as error:
+            refused[run_id] = str(error)  # the others are aborted all the same
+            return
+        if run.status in (RunStatus.ABORTING, RunStatus.ABORTED):
+            aborted.add(run_id)
+            told(run_id)
 
 
-async def _runs_in_doubt(upkeep: Upkeep, doubts: list[Doubt], known: set[RunId]) -> list[RunId]:
+async def _runs_in_doubt(upkeep: Upkeep, doubts: list[Doubt]) -> list[RunId]:
     """Return the Runs that starts without an answer have started after all."""
     if not doubts:
         return []
-    earliest = min(doubt.earliest_start for doubt in doubts)
-    listing = await upkeep.list_since(earliest, known)
-    return [run.id for doubt in doubts for run in marked(listing.runs, doubt.mark)]
+    earliest = min(doubt.attempt.earliest_start for doubt in doubts)
+    listing = await upkeep.list_since(earliest)
+    return [run.id for doubt in doubts for run in marked(listing.runs, doubt.attempt.mark)]

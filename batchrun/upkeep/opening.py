@@ -1,9 +1,9 @@
 """An output directory opened for upkeep: its lock, its journal, the platform it works with."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import anyio
@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from batchrun.apify.client import ApifyClient
 from batchrun.config import Config
-from batchrun.engine.candidates import CLOCK_MARGIN, Candidates, Listing
+from batchrun.engine.candidates import Candidates, Listing
 from batchrun.errors import LedgerError
 from batchrun.ledger.ledger import FILE_NAME, open_for_reading
 from batchrun.ledger.lock import enter_lock
@@ -30,13 +30,19 @@ class Upkeep:
     task_id: TaskId
     client: ApifyClient
 
-    async def list_since(self, earliest_start: datetime, known: set[RunId]) -> Listing:
-        """List the task's Runs since an intent, without those that are known."""
+    async def list_since(self, earliest_start: datetime) -> Listing:
+        """List the task's Runs since an intent, without those that the ledger accounts for."""
+        directory = self.config.out_dir
 
-        async def accounted_for() -> set[RunId]:
-            return known
+        async def known(run_ids: Collection[RunId]) -> set[RunId]:
+            return await anyio.to_thread.run_sync(_known_runs, directory, run_ids)
 
-        return await Candidates(self.client, self.task_id).since(earliest_start, accounted_for)
+        return await Candidates(self.client, self.task_id).since(earliest_start, known)
+
+
+def _known_runs(directory: Path, run_ids: Collection[RunId]) -> set[RunId]:
+    with open_for_reading(directory) as ledger:
+        return ledger.known_runs(run_ids)
 
 
 @asynccontextmanager
@@ -70,20 +76,15 @@ class Unfinished:
     #: Runs that had not ended when they were last looked at.
     bound: list[RunId]
     doubts: list[Doubt]
-    #: Runs that the ledger accounts for, since the first of the doubts.
-    known: set[RunId]
 
 
 def read_unfinished(directory: Path) -> Unfinished:
     """Return the live and doubtful attempts of a batch."""
     with open_for_reading(directory) as ledger:
-        open_jobs = ledger.open_jobs()
-        doubts = doubts_of(open_jobs)
-        since = min((doubt.earliest_start for doubt in doubts), default=datetime.now(UTC)) - CLOCK_MARGIN
-        known = ledger.run_ids_since(since)
-    last = [job.attempts[-1] for job in open_jobs if job.attempts]
+        begun_jobs = ledger.begun_jobs()
+    last = [job.attempts[-1] for job in begun_jobs if job.attempts]
     bound = [each.run_id for each in last if each.state is AttemptState.BOUND and each.run_id is not None]
-    return Unfinished(bound=bound, doubts=doubts, known=known)
+    return Unfinished(bound=bound, doubts=doubts_of(begun_jobs))
 
 
 def read_config(directory: Path) -> tuple[Config, TaskId]:

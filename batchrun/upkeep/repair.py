@@ -8,13 +8,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import anyio
 import orjson
 
-from batchrun.batch import output_plan
+from batchrun.assembly import output_plan
 from batchrun.engine.collect import Collector
 from batchrun.engine.ports import ItemWriter
 from batchrun.errors import JobFileError, NotFound
@@ -69,37 +70,50 @@ class _Repair:
         self.done = Repaired()
 
     async def records(self) -> None:
-        """Keep the good lines and write those of the other settled jobs again."""
+        """Keep the good lines and write those of the other settled jobs again, one round after the other.
+
+        So the last line of a job is its latest, whatever was missing.
+        """
         replacement = await anyio.to_thread.run_sync(Replacement, self._directory / RECORDS)
-        present = await anyio.to_thread.run_sync(self._keep_records, replacement)
-        missing = await anyio.to_thread.run_sync(self._settled_without, present)
-        jobs = await anyio.to_thread.run_sync(self._read_again, missing)
-        for settled in missing:
-            record = await self._rebuild(settled, jobs.get(settled.id))
-            replacement.write(record.as_line())
-            self.done.rebuilt += 1
+        for number in await anyio.to_thread.run_sync(self._rounds):
+            present = await anyio.to_thread.run_sync(self._keep_records, replacement, number)
+            missing = await anyio.to_thread.run_sync(self._settled_without, present, number)
+            jobs = await anyio.to_thread.run_sync(self._read_again, missing)
+            for settled in missing:
+                record = await self._rebuild(settled, jobs.get(settled.id))
+                replacement.write(record.as_line())
+                self.done.rebuilt += 1
         await anyio.to_thread.run_sync(self._put_in_place, RECORDS, replacement)
 
-    def _keep_records(self, replacement: Replacement) -> set[JobId]:
+    def _rounds(self) -> range:
+        return range(1, self._ledger.last_round() + 1)
+
+    def _keep_records(self, replacement: Replacement, number: int) -> set[JobId]:
         present: set[JobId] = set()
         for line in replacement.old_lines():
-            job_id = self._settled_job_of(line)
+            job_id = self._settled_job_of(line, number)
             if job_id is not None and job_id not in present:
                 present.add(job_id)
                 replacement.write(line)
-        self.done.kept = len(present)
+        self.done.kept += len(present)
         return present
 
-    def _settled_job_of(self, line: bytes) -> JobId | None:
-        """Return the settled job that a line reports; None when it is damaged or was never committed."""
+    def _settled_job_of(self, line: bytes, number: int) -> JobId | None:
+        """Return the job that a line reports of a round; None when it is damaged or was never committed."""
         try:
             record = orjson.loads(line)
-            return self._ledger.settled_id(record["key"], record["line"]) if record["outcome"] else None
+            if record["round"] != number or not record["outcome"]:
+                return None
+            return self._ledger.settled_id(record["key"], record["line"], number)
         except (ValueError, KeyError, TypeError):
             return None
 
-    def _settled_without(self, present: set[JobId]) -> list[SettledJob]:
-        return [job for job in self._ledger.settled_jobs() if job.id not in present]
+    def _settled_without(self, present: set[JobId], number: int) -> list[SettledJob]:
+        return [job for job in self._ledger.settled_jobs(number) if job.id not in present]
+
+    def _attempts(self, settled: SettledJob) -> list[Attempt]:
+        """Return the attempts of the round that a job was settled in."""
+        return [each for each in self._ledger.attempts(settled.id) if each.round == settled.round]
 
     def _read_again(self, missing: Iterable[SettledJob]) -> dict[JobId, Job]:
         """Read the jobs' lines again for what only the job file knows; what is gone stays unknown."""
@@ -111,7 +125,7 @@ class _Repair:
         return jobs
 
     async def _rebuild(self, settled: SettledJob, job: Job | None) -> Record:
-        attempts = await anyio.to_thread.run_sync(self._ledger.attempts, settled.id)
+        attempts = await anyio.to_thread.run_sync(self._attempts, settled)
         run = await self._last_run(attempts)
         noted = settled.settlement
         record = Record(
@@ -128,7 +142,6 @@ class _Repair:
             admitted_at=settled.admitted_at if settled.key is not None else None,
             started_at=run.started_at if run is not None else None,
             finished_at=run.finished_at if run is not None else None,
-            cost_usd=noted.cost_usd,
         )
         if run is None or job is None:
             return record
@@ -159,7 +172,7 @@ class _Repair:
         jobs = await anyio.to_thread.run_sync(self._read_again, incomplete)
         collector = Collector(self._upkeep.client, _PagesTo(replacement), self._plan)
         for settled in incomplete:
-            attempts = await anyio.to_thread.run_sync(self._ledger.attempts, settled.id)
+            attempts = await anyio.to_thread.run_sync(self._attempts, settled)
             run = await self._last_run(attempts)
             if run is None:
                 await anyio.to_thread.run_sync(self._keep_what_is_left, replacement, attempts)
@@ -176,14 +189,14 @@ class _Repair:
         return file.exists() and file.stat().st_size >= committed
 
     def _keep_items(self, replacement: Replacement) -> list[SettledJob]:
-        """Keep the lines of Runs that are whole; return the jobs whose items have to be written again."""
+        """Keep the lines of Runs that are whole; return the jobs (and rounds) whose items have to be written again."""
         counts = Counter(run_id for line in replacement.old_lines() if (run_id := _run_of(line)) is not None)
         whole: set[str] = set()
         incomplete = []
-        for settled in self._ledger.settled_jobs():
+        for settled in chain.from_iterable(self._ledger.settled_jobs(number) for number in self._rounds()):
             if not settled.settlement.items_count:
                 continue
-            run_id = self._ledger.attempts(settled.id)[-1].run_id
+            run_id = self._attempts(settled)[-1].run_id
             if run_id is not None and counts[run_id] == settled.settlement.items_count:
                 whole.add(run_id)
             else:
@@ -208,8 +221,7 @@ class _Repair:
             self._ledger.note_output_lengths({name: length})
             self._ledger.note_fact(REPAIRING, None)
             if name == ITEMS:
-                for open_job in self._ledger.open_jobs():
-                    self._ledger.forget_items(open_job.id)
+                self._ledger.forget_open_items()
 
 
 class _PagesTo(ItemWriter):

@@ -50,9 +50,9 @@ class Resolver:
     def _note(self, doubt: Doubt, run: Run | None) -> None:
         with open_ledger(self._directory) as ledger, ledger.transaction():
             if run is not None:
-                ledger.bind(doubt.job_id, doubt.attempt_no, run)
+                ledger.bind(doubt.job_id, doubt.attempt.attempt_no, run)
             else:
-                ledger.end(doubt.job_id, doubt.attempt_no, None)
+                ledger.end(doubt.job_id, doubt.attempt)
 
 
 @asynccontextmanager
@@ -67,13 +67,13 @@ async def open_resolver(directory: Path, environ: Mapping[str, str]) -> AsyncIte
         unfinished = await anyio.to_thread.run_sync(read_unfinished, directory)
         questions: list[Question] = []
         if unfinished.doubts:
-            earliest = min(doubt.earliest_start for doubt in unfinished.doubts)
-            listing = await upkeep.list_since(earliest, unfinished.known)
+            earliest = min(doubt.attempt.earliest_start for doubt in unfinished.doubts)
+            listing = await upkeep.list_since(earliest)
             questions = [_question(doubt, listing.runs) for doubt in unfinished.doubts]
         yield Resolver(directory, questions)
 
 
 def _question(doubt: Doubt, runs: list[Run]) -> Question:
     """Leave out what began before the attempt was intended."""
-    candidates = [run for run in runs if run.started_at >= doubt.earliest_start - CLOCK_MARGIN]
+    candidates = [run for run in runs if run.started_at >= doubt.attempt.earliest_start - CLOCK_MARGIN]
     return Question(doubt=doubt, candidates=candidates)

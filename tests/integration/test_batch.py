@@ -11,9 +11,12 @@ from typing import Any
 import anyio
 import orjson
 import pytest
+from pydantic import SecretStr
 
 from batchrun import ConfigError, JobFileError, Outcome, load_config, open_batch, run_batch
+from batchrun.apify.client import open_client
 from batchrun.config import Config
+from batchrun.model import Mark, RunOptions
 from batchrun.server import InlineContext, Server, ServerSettings, open_server
 
 ACTOR = "test/worker"
@@ -157,7 +160,9 @@ async def _grew(server: Server) -> bool:
 async def test_leaving_leaves_runs_noted_and_the_batch_goes_on(tmp_path):
     """Left after the first record and opened again, the batch ends with one record per job and no Run twice."""
     async with _server(tmp_path) as server:
-        config = _config(tmp_path, server, [{"n": n, "ms": 20} for n in range(100)])
+        # Leaving cuts off starts that are being sent; whether one took effect is certain after the horizon only.
+        short = {"limits__start_horizon_s": 1.0, "limits__listing_lag_s": 0.2}
+        config = _config(tmp_path, server, [{"n": n, "ms": 20} for n in range(100)], **short)
         async with open_batch(config, environ=ENVIRON) as batch:
             async for _ in batch:
                 break
@@ -271,3 +276,51 @@ async def test_a_file_that_is_damaged_late_still_has_what_was_admitted_carried_o
         assert server.live_runs == 0
         records = (tmp_path / "out/records.jsonl").read_bytes().splitlines()
         assert len(records) == server.runs_started > 0
+
+
+@pytest.mark.parametrize("runs", [5, 25])
+async def test_a_strangers_account_is_filled_without_a_setting(tmp_path, runs):
+    """In a Free account all Runs but one are ours at once, none is refused, and the Summary says how well it went."""
+    async with _server(tmp_path, max_concurrent_runs=runs, max_total_memory_mb=runs * 1024) as server:
+        config = _config(
+            tmp_path, server, [{"n": n, "ms": 100} for n in range(runs * 10)], limits__max_concurrent_runs="auto"
+        )
+        async with open_batch(config, environ=ENVIRON) as batch:
+            assert batch.opening.max_concurrent_runs == runs - 1
+            summary = await batch.run()
+        assert (summary.outcomes, server.peak_live_runs) == ({Outcome.SUCCEEDED: runs * 10}, runs - 1)
+    assert summary.slot_use is not None
+    assert 0 < summary.slot_use <= 1
+    assert summary.refill_p50_s is not None
+
+
+async def test_runs_of_others_are_left_their_places(tmp_path):
+    """Three of eight places are another program's: four are ours, until it is done."""
+    async with _server(tmp_path, max_concurrent_runs=8) as server, _other_program(server, runs=3, ms=4000):
+        config = _config(
+            tmp_path, server, [{"n": n, "ms": 100} for n in range(400)], limits__max_concurrent_runs="auto"
+        )
+        async with open_batch(config, environ=ENVIRON) as batch:
+            assert batch.opening.max_concurrent_runs == 4
+            await batch.run()
+        assert server.peak_live_runs == 7
+        assert server.runs_started == 403
+
+
+@asynccontextmanager
+async def _other_program(server: Server, *, runs: int, ms: int):
+    async with open_client(server.base_url, SecretStr(TOKEN), request_rate_per_s=100) as client:
+        task = await client.create_task({"actId": ACTOR, "name": "others"})
+        body = orjson.dumps({"ms": ms})
+        for _ in range(runs):
+            await client.start_run(task["id"], body, RunOptions(), Mark("others"))
+        yield
+
+
+async def test_runs_beyond_the_open_polls_are_swept(tmp_path):
+    """Sixty Runs at once and five polls: every end is noticed, by listing the task's live Runs."""
+    async with _server(tmp_path) as server:
+        lines = [{"n": n, "ms": 1500} for n in range(60)]
+        flags = {"limits__max_concurrent_runs": 60, "limits__max_open_polls": 5}
+        summary = await run_batch(_config(tmp_path, server, lines, **flags), environ=ENVIRON)
+        assert (summary.outcomes, server.runs_started) == ({Outcome.SUCCEEDED: 60}, 60)

@@ -13,6 +13,7 @@ import orjson
 import pytest
 from apify_client import ApifyClientAsync
 
+from tests.support.command_line import batchrun, embedded_batch
 from tests.support.server_api import ACTORS, Api, open_api
 
 
@@ -91,3 +92,17 @@ async def test_a_batch_runs_the_scraper_and_the_official_client_sees_its_runs(ap
         assert (run.status, run.actor_task_id) == ("SUCCEEDED", task)
         seen += [item["url"] for item in (await client.dataset(run.default_dataset_id).list_items()).items]
     assert sorted(seen) == pages
+
+
+async def test_a_batch_brings_the_scrapers_server_along(api: Api, tmp_path: Path) -> None:
+    """`batchrun run` with `api.base_url = "embedded"`: the same Actor, unmodified; another server has the pages."""
+    pages = [f"{api.server.base_url}/demo/{name}.html" for name in ("abc", "base64")]
+    lines = [orjson.dumps({"start_urls": [{"url": page}], "max_depth": 0}).decode() for page in pages]
+    await anyio.to_thread.run_sync(embedded_batch, tmp_path, ACTORS, "local/python-scraper", lines)
+    said = await anyio.to_thread.run_sync(lambda: batchrun("run", "batch.toml", cwd=tmp_path))
+    assert said.code == 0, said.err
+    output = tmp_path / "batch.out"
+    items = [orjson.loads(line) for line in (output / "items.jsonl").read_bytes().splitlines()]
+    records = [orjson.loads(line) for line in (output / "records.jsonl").read_bytes().splitlines()]
+    assert sorted(item["url"] for item in items) == pages
+    assert [(record["outcome"], record["output"]) for record in records] == [("succeeded", {"pages": 1})] * 2

@@ -13,6 +13,7 @@ import orjson
 import pytest
 
 from batchrun.server import InlineContext
+from tests.support.command_line import batchrun, embedded_batch
 from tests.support.server_api import ACTORS, Api, open_api
 
 JAVASCRIPT = Path(__file__).parents[1] / "support" / "javascript"
@@ -144,3 +145,20 @@ async def test_a_javascript_crawler_with_crawlee_works(api: Api) -> None:
     assert len(items) == 4, log
     assert len({item["url"] for item in items}) == 4
     assert items[0]["title"] == "Python standard library: a site to scrape"
+
+
+async def test_a_batch_brings_the_javascript_scrapers_server_along(api: Api, packages: Path, tmp_path: Path) -> None:
+    """`batchrun run` with `api.base_url = "embedded"`: the same Actor, unmodified; another server has the pages."""
+    pages = [f"{api.server.base_url}/demo/{name}.html" for name in ("abc", "base64")]
+    lines = [orjson.dumps({"url": page}).decode() for page in pages]
+    await anyio.to_thread.run_sync(embedded_batch, tmp_path, packages / "actors", "local/javascript-scraper", lines)
+    said = await anyio.to_thread.run_sync(lambda: batchrun("run", "batch.toml", cwd=tmp_path))
+    assert said.code == 0, said.err
+    output = tmp_path / "batch.out"
+    items = [orjson.loads(line) for line in (output / "items.jsonl").read_bytes().splitlines()]
+    records = [orjson.loads(line) for line in (output / "records.jsonl").read_bytes().splitlines()]
+    assert [record["outcome"] for record in records] == ["succeeded"] * 2
+    assert sorted(record["output"]["url"] for record in records) == pages
+    assert {item["_run"] for item in items} == {record["run"]["id"] for record in records}
+    assert len(items) == sum(record["output"]["headings"] for record in records) > 0
+    assert all(len(item["padding"]) == 1000 for item in items)

@@ -1,7 +1,9 @@
 """The command line in processes of its own: what is said, and with which exit code."""
 
+import os
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import orjson
 import pytest
 
 from tests.support.command_line import batchrun, serving
+from tests.support.server_api import ACTORS
 
 ROOT = Path(__file__).parents[2]
 BATCH = """
@@ -230,3 +233,61 @@ def test_closed_streams_and_a_reader_that_leaves_stop_no_batch(tmp_path):
         done = subprocess.run(shell, cwd=tmp_path, stdout=subprocess.DEVNULL, timeout=60, check=False)
         assert done.returncode == 0
         assert len((tmp_path / f"{number}/records.jsonl").read_bytes().splitlines()) == 2
+
+
+def test_an_embedded_server_can_be_told_to_misbehave(tmp_path):
+    """`server.faults`, relative to the batch's file: every answer to a start is lost, and no job is."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "bad.toml").write_text('[[fault]]\nkind = "drop_answer"\nroutes = ["starts"]\n')
+    _write(tmp_path, batch=f'{BATCH}[server]\nfaults = "elsewhere/bad.toml"\n', jobs=b'{"a": 1}\n{"a": 2}\n')
+    said = batchrun("run", str(tmp_path / "batch.toml"), "--json", cwd=tmp_path / "elsewhere")
+    assert (said.code, orjson.loads(said.out)["outcomes"]) == (0, {"succeeded": 2}), said
+    out = tmp_path / "elsewhere" / "batch.out"
+    assert {len(record["attempts"]) for record in _records(out)} == {1}
+    assert (out / "batch.log").read_text().count('"event":"run_adopted"') == 2
+
+
+@pytest.mark.parametrize(
+    ("faults", "problem"),
+    [
+        (None, "bad.toml: cannot be read"),
+        ('[[fault]]\nkind = "drop_answers"\n', "bad.toml: fault.0.kind: is not a known kind"),
+    ],
+)
+def test_a_file_of_faults_that_is_none_starts_nothing(tmp_path, faults, problem):
+    """Exit 2, naming the file and the key."""
+    if faults is not None:
+        (tmp_path / "bad.toml").write_text(faults)
+    _write(tmp_path, batch=f'{BATCH}[server]\nfaults = "bad.toml"\n')
+    said = batchrun("run", "batch.toml", cwd=tmp_path)
+    assert (said.code, problem in said.err) == (2, True), said
+
+
+def test_serve_says_what_it_offers_to_whom(tmp_path):
+    """Its Actors by full name, in one line; its accounts, with the tokens it has made, each of which is somebody."""
+    command = [sys.executable, "-m", "batchrun", "serve", "--port", "0", "--data", "state", "--token", "mine"]
+    command += ["--actors", str(ACTORS / "acrobat"), "--account", "alice", "--account", "bob=his"]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("APIFY_", "BATCHRUN_"))}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        base_url = process.stdout.readline().strip()
+        assert process.stderr is not None
+        said: dict[str, list[str]] = {}
+        while "actors" not in said:
+            word, _, rest = process.stderr.readline().strip().partition(" ")
+            said.setdefault(word, []).append(rest.strip())
+        made = said["account"][0].removeprefix("alice, token ")
+        names = [_username(base_url, token) for token in ("mine", made, "his")]
+        process.terminate()
+    assert names == ["local", "alice", "bob"]
+    assert said["account"][1] == "bob"
+    assert "token" not in said
+    assert said["actors"] == ["apify/hello-world, batchrun/page-scraper, local/acrobat"]
+
+
+def _username(base_url: str, token: str) -> str:
+    request = urllib.request.Request(f"{base_url}/v2/users/me", headers={"Authorization": f"Bearer {token}"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return str(orjson.loads(answer.read())["data"]["username"])

@@ -171,3 +171,25 @@ async def test_two_accounts_cannot_share_a_token(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="of its own"):
             async with open_api(tmp_path, token="t", accounts=(bad,)):
                 pass
+
+
+async def test_a_token_that_is_not_given_is_made_and_kept(tmp_path: Path) -> None:
+    """Each account has one of its own, the same after a restart, in a file for its user only."""
+    seen = []
+    for _ in range(2):
+        async with open_api(tmp_path, accounts=(AccountSettings(username="Ann"),)) as api:
+            token = api.server.tokens["Ann"]
+            assert (await api.send("GET", "/v2/users/me", token=token)).data["username"] == "Ann"
+            seen.append((token, api.server.token))
+    assert seen[0] == seen[1]
+    assert seen[0][0] != seen[0][1]
+    assert (tmp_path / "token.ann").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "../x", "a~b", "ü", "a" * 64])
+async def test_a_name_that_cannot_be_one_is_refused(tmp_path: Path, name: str) -> None:
+    """Before anything is written anywhere for it."""
+    with pytest.raises(ConfigError, match="cannot be an account's name"):
+        async with open_api(tmp_path / "server", accounts=(AccountSettings(username=name),)):
+            pass
+    assert {file.name for file in (tmp_path / "server").iterdir()} == {"lock"}

@@ -84,6 +84,68 @@ async def test_changed_files_are_a_new_build(api: Api, folder: Folder) -> None:
     assert (await _run(api, build="0.1"))["buildNumber"] == "0.1.2"
 
 
+async def test_a_build_that_is_no_more_is_deleted(folder: Folder) -> None:
+    """Gone for good: its number never comes again; the default one and those of others stay."""
+    async with _open(folder, accounts=(AccountSettings(username="bob", token="b"),)) as api:
+        runs = [await _run(api)]
+        await folder.write("one", "print('second')")
+        await _look(api)
+        runs.append(await _run(api))
+        old, new = (f"/v2/actor-builds/{run['buildId']}" for run in runs)
+        for path, token, answered in (
+            (new, "", (400, "deleting-default-build")),
+            (old, "b", (404, "record-not-found")),
+            (old, None, (401, "token-not-provided")),
+        ):
+            refused = await api.send("DELETE", path, token=token)
+            assert (refused.status, refused.error_type) == answered
+        bundled = (await api.get("/v2/actors/apify~hello-world/builds/default")).data["id"]
+        assert (await api.send("DELETE", f"/v2/actor-builds/{bundled}")).error_type == "insufficient-permissions"
+        assert (await api.send("POST", f"{old}/abort")).data["status"] == "SUCCEEDED"
+        assert (await api.send("DELETE", old)).status == 204
+        assert ((await api.send("DELETE", old)).status, (await api.get(old)).status) == (404, 404)
+        assert (await api.get("/v2/actors/local~one/builds")).data["total"] == 1
+        assert (await api.get(f"/v2/actor-runs/{runs[0]['id']}")).data["buildNumber"] == "0.1.1"
+    await folder.write("one")
+    async with _open(folder) as api:
+        assert (await _run(api))["buildNumber"] == "0.1.3"
+
+
+async def test_a_number_of_a_deleted_build_never_comes_again(folder: Folder) -> None:
+    """Not even when the version that it was the last of comes back, with the very files."""
+    async with _open(folder) as api:
+        old = (await _run(api))["buildId"]
+        await folder.write("one", "print('first')", version="0.2")
+        await _look(api)
+        assert (await api.send("DELETE", f"/v2/actor-builds/{old}")).status == 204
+        await folder.write("one", "print('first')")
+        await _look(api)
+        again = await _run(api)
+        assert again["buildNumber"] == "0.1.2"
+        assert (await api.get(f"/v2/actor-builds/{again['buildId']}")).status == 200
+
+
+async def test_by_products_are_no_new_build(api: Api, folder: Folder) -> None:
+    """What an Actor writes beside its code: by custom, or by an ignore file of its directory; source stays source."""
+    one = anyio.Path(folder.path / "one")
+    await (one / ".gitignore").write_text("/results/\n*.csv\n")
+    await (one / ".dockerignore").write_text("notes\n")
+    await (one / ".actorignore").write_text("!kept.csv\n.actor\n")
+    await _look(api)
+    before = (await _run(api))["buildNumber"]
+    for name in ("storage/datasets/1.json", "__pycache__/x.pyc", "run.log", "results/1.json", "a/b.csv", "notes"):
+        await (one / name).parent.mkdir(parents=True, exist_ok=True)
+        await (one / name).write_text("written by a Run")
+    await _look(api)
+    assert (await _run(api))["buildNumber"] == before
+    numbers = [before]
+    for name in ("kept.csv", "helper.py", ".actor/README.md"):
+        await (one / name).write_text("written by a person")
+        await _look(api)
+        numbers.append((await _run(api))["buildNumber"])
+    assert len(set(numbers)) == 4
+
+
 async def test_the_same_files_are_the_same_build(folder: Folder) -> None:
     """A touched file, a restart and a cache make none; the number goes on where it was."""
     for expected in ("0.1.1", "0.1.1"):

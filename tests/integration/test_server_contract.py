@@ -47,12 +47,21 @@ async def wait_long(context: InlineContext) -> None:
     await anyio.sleep_forever()
 
 
+async def write_changing(folder: Path, code: str) -> None:
+    """Write the Actor `local/changing`, as it is now."""
+    definition = anyio.Path(folder / ".actor" / "actor.json")
+    await definition.parent.mkdir(parents=True, exist_ok=True)
+    await definition.write_text('{"actorSpecification": 1, "name": "changing", "version": "0.1"}')
+    await anyio.Path(folder / "__main__.py").write_text(f"print({code!r})")
+
+
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
     """A server with Actors that end at once, never, and as real processes."""
+    await write_changing(tmp_path / "changing", "first")
     async with open_api(
         tmp_path / "server",
-        actors=(ACTORS,),
+        actors=(ACTORS, tmp_path / "changing"),
         inline_actors={"test/long": wait_long},
         is_rate_limited=False,
         abort_grace_s=0.1,
@@ -218,6 +227,15 @@ async def use_charges(judged: Judged, api: Api) -> None:
     await api.finish(run["id"])
 
 
+async def use_builds(judged: Judged, api: Api) -> None:
+    """Delete a build that is the default no more."""
+    build = (await judged.ok("GET", "/v2/actors/local~changing/builds/default")).data["id"]
+    assert (await judged.send("DELETE", f"/v2/actor-builds/{build}")).error_type == "deleting-default-build"
+    await write_changing(api.server._platform.settings.actors[-1], "second")
+    await api.server._platform.builds.look()
+    await judged.ok("DELETE", f"/v2/actor-builds/{build}")
+
+
 async def use_everything(api: Api, judged: Judged) -> None:
     """Exercise every operation that is served, each with success."""
     await judged.ok("GET", "/v2/users/me")
@@ -226,6 +244,7 @@ async def use_everything(api: Api, judged: Judged) -> None:
     await judged.ok("GET", "/v2/users/me/usage/monthly")
     await use_collections(judged)
     run = await use_actors(judged)
+    await use_builds(judged, api)
     for kind, use in _USES.items():
         await use(judged, f"/v2/actor-runs/{run['id']}/{kind}")
     await use_run(judged, api, run)

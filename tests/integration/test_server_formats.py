@@ -1,8 +1,11 @@
 """Items in every format, named views, records as an archive, and who has come to a request queue."""
 
+import csv
+import html
 import io
+import re
 import zipfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -11,6 +14,7 @@ import anyio
 import orjson
 import pytest
 
+from batchrun.server import tables
 from tests.support.server_api import Api, open_api
 
 ITEMS = [
@@ -96,6 +100,79 @@ async def test_any_item_can_be_written_in_any_format(api: Api, name: str) -> Non
     if name in ("xml", "rss"):
         ET.fromstring(answer.body)
     assert (await api.get(await _dataset(api, []), format=name)).status == 200
+
+
+def _csv_rows(body: bytes) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(body.decode("utf-8-sig"), newline="")))
+
+
+def _html_rows(body: bytes) -> list[list[str]]:
+    rows = re.findall(r"<tr>(.*?)</tr>", body.decode())
+    return [re.findall(r"<t[hd]>(.*?)</t[hd]>", row) for row in rows]
+
+
+def _xlsx_rows(body: bytes) -> list[list[str]]:
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        assert archive.testzip() is None
+        sheet = ET.fromstring(archive.read("xl/worksheets/sheet1.xml"))
+    space = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
+    return [[cell.text or "" for cell in row.iter(f"{space}t")] for row in sheet.iter(f"{space}row")]
+
+
+def _xml_rows(body: bytes) -> list[list[str]]:
+    rows = [[part.text or "" for part in item] for item in ET.fromstring(body).iter("item")]
+    return [["n", "text", "late"], *([*row, ""][:3] for row in rows)]
+
+
+@pytest.mark.parametrize(
+    ("name", "parse"),
+    [("csv", _csv_rows), ("html", _html_rows), ("xlsx", _xlsx_rows), ("xml", _xml_rows), ("rss", _xml_rows)],
+)
+async def test_a_large_dataset_is_written_in_pages(
+    api: Api, monkeypatch: pytest.MonkeyPatch, name: str, parse: Callable[[bytes], list[list[str]]]
+) -> None:
+    """No more than a page of it is read at once, and a column that only the last item has is a column of all."""
+    path = await _dataset(api, [{"n": n, "text": "ü" * 50} for n in range(2400)])
+    assert (await api.send("POST", path, [{"n": 2400, "text": "", "late": "<&>"}])).status == 201
+    sizes = []
+    page = tables.items.page
+
+    def noted(*args: Any) -> list[bytes]:
+        found = page(*args)
+        sizes.append(len(found))
+        return found
+
+    monkeypatch.setattr(tables.items, "page", noted)
+    answer = await api.get(path, format=name)
+    assert "Content-Length" not in answer.headers
+    assert set(sizes) == {1000, 401}
+    rows = parse(answer.body)
+    assert (rows[0], len(rows)) == (["n", "text", "late"], 2402)
+    assert rows[2400] == ["2399", "ü" * 50, ""]
+    assert [html.unescape(cell) for cell in rows[2401]] == ["2400", "", "<&>"]
+    assert rows[1][0] == "0"
+    some = await api.get(path, format=name, offset=1000, limit=1200, desc=1)
+    assert [row[0] for row in parse(some.body)[1:]] == [str(n) for n in range(1400, 200, -1)]
+
+
+async def test_a_head_has_no_body_however_long_the_answer_would_be(api: Api) -> None:
+    """Of items in any format, of an archive, of a log: the next answer on the connection is whole."""
+    path = await _dataset(api, [{"n": n} for n in range(1500)])
+    store = (await api.send("POST", "/v2/key-value-stores")).data["id"]
+    run = (await api.send("POST", "/v2/actors/test~echo/runs", {"raise": "a line in the log"}, waitForFinish=60)).data
+    queries = ["format=json", "format=csv", "format=xlsx"]
+    streamed = [*(f"{path}?{query}" for query in queries), f"/v2/key-value-stores/{store}/records"]
+    for address in (*streamed, f"/v2/actor-runs/{run['id']}/log"):
+        head = await api.send("HEAD", address)
+        assert (head.status, head.body) == (200, b""), address
+        assert (await api.get("/v2/users/me")).data["username"] == "local", address
+
+
+async def test_a_wrong_parameter_is_refused_before_the_first_page(api: Api) -> None:
+    """400, however large the dataset is."""
+    path = await _dataset(api, [{"n": n} for n in range(1500)])
+    answer = await api.get(path, format="csv", delimiter="ab")
+    assert (answer.status, answer.error_type) == (400, "invalid-value")
 
 
 async def test_a_format_that_is_none_is_refused(api: Api) -> None:

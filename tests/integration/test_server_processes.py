@@ -63,10 +63,12 @@ async def test_an_actor_sees_the_platform(api: Api, monkeypatch: pytest.MonkeyPa
         "ACTOR_DEFAULT_DATASET_ID": run["defaultDatasetId"],
         "APIFY_DEFAULT_KEY_VALUE_STORE_ID": run["defaultKeyValueStoreId"],
         "ACTOR_MEMORY_MBYTES": "256",
+        "APIFY_DEDICATED_CPUS": "0.0625",
         "APIFY_USER_ID": run["userId"],
         "APIFY_META_ORIGIN": "API",
         "ACTOR_STARTED_AT": run["startedAt"],
         "OWN": "value // not a comment",
+        "ACTOR_PERMISSION_LEVEL": "FULL_PERMISSIONS",
         "ACTOR_EVENTS_WEBSOCKET_URL": f"{api.server.base_url.replace('http', 'ws')}/events/{run['id']}",
     }
     assert {name: seen.get(name) for name in expected} == expected

@@ -134,7 +134,8 @@ async def test_input_is_merged_shallowly_over_defaults_and_task(api: Api) -> Non
 async def test_an_override_that_is_no_object_starts_nothing(api: Api, raw: bytes, error_type: str) -> None:
     """400, and no Run."""
     task = await api.create_task(name="strict")
-    answer = await api.send("POST", f"/v2/actor-tasks/{task}/runs", raw=raw)
+    json = {"Content-Type": "application/json"}
+    answer = await api.send("POST", f"/v2/actor-tasks/{task}/runs", raw=raw, headers=json)
     assert (answer.status, answer.error_type) == (400, error_type)
     assert api.server.runs_started == 0
 
@@ -214,3 +215,26 @@ async def test_run_sync_of_a_failing_run_is_400(api: Api) -> None:
     assert (answer.status, answer.error_type) == (400, "run-failed")
     run_id = (await api.get(f"/v2/actor-tasks/{task}/runs")).data["items"][0]["id"]
     assert f"run ID: {run_id}, status: FAILED" in answer.body["error"]["message"]
+
+
+async def test_the_statistics_of_a_task_outlive_the_server(tmp_path: Path) -> None:
+    """A start does not write its task; its Runs tell all the same."""
+    async with open_api(tmp_path) as api:
+        task = await api.create_task(name="counted")
+        runs = [(await api.start(task, waitForFinish=60)).data for _ in range(3)]
+        before = (await api.get(f"/v2/actor-tasks/{task}")).data["stats"]
+    async with open_api(tmp_path) as api:
+        after = (await api.get(f"/v2/actor-tasks/{task}")).data["stats"]
+        assert after["totalRuns"] == before["totalRuns"] == 3
+        assert after["lastRunStartedAt"] == runs[-1]["startedAt"]
+
+
+async def test_the_input_of_a_tasks_run_is_json_and_says_so(tmp_path: Path) -> None:
+    """A form, plain text or nobody knows what is refused, as on the platform, whatever it holds."""
+    async with open_api(tmp_path) as api:
+        path = f"/v2/actor-tasks/{await api.create_task(name='typed')}/runs"
+        for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
+            refused = await api.send("POST", path, raw=b'{"a": 1}', headers={"Content-Type": kind})
+            assert (refused.status, refused.error_type) == (400, "invalid-request")
+        taken = await api.send("POST", path, raw=b'{"a": 1}', headers={"Content-Type": "application/json; charset=x"})
+        assert (taken.status, api.server.runs_started) == (201, 1)

@@ -155,6 +155,35 @@ async def test_an_actor_is_paid_per_event(tmp_path: Path) -> None:
     assert ended["usageTotalUsd"] == pytest.approx(0.03 + sum(ended["usageUsd"].values()))
 
 
+async def _pay(api: Api, run_id: str, count: int) -> Any:
+    """Charge for some events of a running Run, and end it."""
+    await _runs(api, run_id)
+    charge = {"eventName": "page", "count": count}
+    assert (await api.send("POST", f"/v2/actor-runs/{run_id}/charge", charge)).status == 201
+    await api.send("POST", f"/v2/actor-runs/{run_id}/abort")
+    return await api.finish(run_id)
+
+
+async def test_charges_count_in_the_month_and_towards_the_limit(api: Api) -> None:
+    """Once, though the Run is resurrected and charged again; a limit that they have reached stops starts."""
+    run = (await api.send("POST", "/v2/actors/local~paid/runs")).data
+    first = await _pay(api, run["id"], 3)
+    assert (await api.get("/v2/users/me/limits")).data["current"]["monthlyUsageUsd"] == pytest.approx(
+        first["usageTotalUsd"]
+    )
+    await api.send("POST", f"/v2/actor-runs/{run['id']}/resurrect")
+    second = await _pay(api, run["id"], 4)
+    month = (await api.get("/v2/users/me/usage/monthly")).data
+    assert second["usageTotalUsd"] > 0.07
+    assert month["totalUsageCreditsUsdAfterVolumeDiscount"] == pytest.approx(second["usageTotalUsd"])
+    assert month["monthlyServiceUsage"]["PAID_ACTORS_PER_EVENT"]["baseAmountUsd"] == pytest.approx(0.07)
+    assert (await api.send("PUT", "/v2/users/me/limits", {"maxMonthlyUsageUsd": 0.075})).status == 201
+    assert (await api.send("POST", "/v2/actors/test~echo/runs", {}, waitForFinish=60)).status == 201
+    await _pay(api, (await api.send("POST", "/v2/actors/local~paid/runs")).data["id"], 1)
+    refused = await api.send("POST", "/v2/actors/test~echo/runs", {})
+    assert (refused.status, refused.error_type) == (403, "platform-feature-disabled")
+
+
 async def test_an_actor_that_is_free_cannot_charge(api: Api) -> None:
     """400 with the platform's type; a Run that has ended is no more charged."""
     run = (await api.send("POST", "/v2/actors/local~acrobat/runs", {"do": "hang"})).data

@@ -1,19 +1,24 @@
 """Webhooks delivered over HTTP to a receiver on loopback that answers as it is told."""
 
 import base64
+import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import aiohttp
 import anyio
+import anyio.abc
 import orjson
 import pytest
 from aiohttp import web
 from apify_client import ApifyClientAsync
 
 from batchrun.server.settings import AccountSettings
+from tests.support import api_process
 from tests.support.server_api import ACTORS, Api, open_api
 
 _ENDS = ["ACTOR.RUN.SUCCEEDED", "ACTOR.RUN.FAILED", "ACTOR.RUN.ABORTED", "ACTOR.RUN.TIMED_OUT"]
@@ -27,9 +32,11 @@ class Receiver:
     statuses: list[int] = field(default_factory=list)
     received: list[tuple[Any, Any]] = field(default_factory=list)
     arrived: anyio.Event = field(default_factory=anyio.Event)
+    on_call: Callable[[], None] = lambda: None
 
     async def take(self, request: web.BaseRequest) -> web.Response:
         """Answer one call."""
+        self.on_call()
         self.received.append((request.headers, orjson.loads(await request.read())))
         self.arrived.set()
         self.arrived = anyio.Event()
@@ -123,6 +130,35 @@ async def test_a_stored_webhook_fires_for_what_its_condition_says(api: Api, rece
     assert (await api.get(f"/v2/actor-tasks/{other}/webhooks")).data["total"] == 0
 
 
+async def test_a_new_build_sets_off_webhooks(tmp_path: Path, receiver: Receiver) -> None:
+    """Created and succeeded at once, for the Actor that the condition names; also one that was changed meanwhile."""
+    code = anyio.Path(tmp_path / "actors" / "one" / "__main__.py")
+    await (code.parent / ".actor").mkdir(parents=True)
+    await (code.parent / ".actor" / "actor.json").write_text('{"name": "one", "version": "0.1"}')
+    await code.write_text("print(1)")
+    settings: dict[str, Any] = {"actors": (tmp_path / "actors",), "reload_every_s": 3600}
+    async with open_api(tmp_path / "server", **settings) as api:
+        for actor, event in (("local~one", "ACTOR.BUILD.CREATED"), ("test~echo", "ACTOR.BUILD.SUCCEEDED")):
+            hook = {"eventTypes": [event], "requestUrl": receiver.url, "condition": {"actorId": actor}}
+            assert (await api.send("POST", "/v2/webhooks", hook)).status == 201
+        hook = {"eventTypes": ["ACTOR.BUILD.SUCCEEDED"], "requestUrl": receiver.url}
+        assert (await api.send("POST", "/v2/webhooks", hook)).status == 201
+        await code.write_text("print(2)")
+        await api.server._platform.builds.look()
+        payloads = await receiver.wait_for(2)
+        build = (await api.get("/v2/actors/local~one/builds/default")).data
+    await code.write_text("print(3)")
+    async with open_api(tmp_path / "server", **settings):
+        payloads = await receiver.wait_for(4)
+    assert sorted(payload["eventType"] for payload in payloads) == [
+        *["ACTOR.BUILD.CREATED"] * 2,
+        *["ACTOR.BUILD.SUCCEEDED"] * 2,
+    ]
+    assert [payload["resource"]["buildNumber"] for payload in payloads] == ["0.1.2"] * 2 + ["0.1.3"] * 2
+    assert payloads[0]["eventData"] == {"actorId": build["actId"], "actorBuildId": build["id"]}
+    assert payloads[0]["resource"] == build
+
+
 async def test_starts_and_resurrections_are_events_too(api: Api, receiver: Receiver) -> None:
     """CREATED, SUCCEEDED, RESURRECTED, SUCCEEDED; a webhook of one Run fires in its second life as well."""
     events = ["ACTOR.RUN.CREATED", "ACTOR.RUN.RESURRECTED", *_ENDS]
@@ -198,6 +234,36 @@ async def test_what_is_not_delivered_is_delivered_after_a_restart(tmp_path: Path
         assert [call["responseStatus"] for call in dispatch["calls"]] == [503, 200]
         assert [one["status"] for one in (await api.get("/v2/webhook-dispatches")).data["items"]] == ["SUCCEEDED"] * 2
     assert len(receiver.received) == 3
+
+
+async def test_a_call_whose_answer_was_not_kept_is_made_again(tmp_path: Path, receiver: Receiver) -> None:
+    """At least once: the server is killed while the receiver has the call; the next one makes it again, with its id."""
+    query = f"?webhooks={quote(_adhoc({'eventTypes': ['ACTOR.RUN.SUCCEEDED'], 'requestUrl': receiver.url}))}"
+    async with _serving(tmp_path) as (process, session):
+        receiver.on_call = process.kill
+        async with session.post(f"/v2/actors/test~worker/runs{query}", json={"n": 1}) as response:
+            assert response.status == 201
+        await receiver.wait_for(1)
+        await process.wait()
+    receiver.on_call = lambda: None
+    async with _serving(tmp_path):
+        await receiver.wait_for(2)
+    first, second = (headers["X-Apify-Webhook-Dispatch-Id"] for headers, _ in receiver.received)
+    assert first == second
+
+
+@asynccontextmanager
+async def _serving(path: Path) -> AsyncIterator[tuple[anyio.abc.Process, aiohttp.ClientSession]]:
+    """Run a server as a process of its own."""
+    command = [sys.executable, "-m", "tests.support.api_process", str(path), "0"]
+    async with await anyio.open_process(command) as process:
+        assert process.stdout is not None
+        base_url = (await process.stdout.receive()).decode().strip()
+        headers = {"Authorization": f"Bearer {api_process.TOKEN}"}
+        async with aiohttp.ClientSession(base_url, headers=headers) as session:
+            yield process, session
+        with suppress(ProcessLookupError):
+            process.kill()
 
 
 async def test_an_idempotency_key_makes_one_webhook(api: Api, receiver: Receiver) -> None:

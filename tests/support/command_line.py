@@ -37,9 +37,10 @@ def batchrun(*arguments: str, cwd: Path, environ: Mapping[str, str] | None = Non
 
 
 @contextmanager
-def serving(data_dir: Path, token: str) -> Iterator[str]:
+def serving(data_dir: Path, token: str, *options: str) -> Iterator[str]:
     """Run `batchrun serve` and give its address."""
     command = [sys.executable, "-m", "batchrun", "serve", "--port", "0", "--data", str(data_dir), "--token", token]
+    command += options
     with subprocess.Popen(
         command, env=_clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
@@ -54,3 +55,14 @@ def serving(data_dir: Path, token: str) -> Iterator[str]:
 
 def _clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(("APIFY_", "BATCHRUN_"))}
+
+
+def embedded_batch(directory: Path, actors: Path, actor: str, lines: list[str]) -> Path:
+    """Write a batch that brings its server along, with Actors of a directory; return its file."""
+    (directory / "jobs.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    file = directory / "batch.toml"
+    file.write_text(
+        f'[api]\nbase_url = "embedded"\n[server]\nactors = ["{actors}"]\n'
+        f'[task]\nactor = "{actor}"\nname = "template"\n[jobs]\nfile = "jobs.jsonl"\n[output]\nvalue = true\n'
+    )
+    return file

@@ -1,6 +1,6 @@
 """A ledger in memory, on virtual time, that keeps the order of its notes; and jobs for it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -10,15 +10,15 @@ import anyio
 
 from batchrun.engine.ports import Chunk
 from batchrun.ledger.commit import Admission, ReadTo
-from batchrun.ledger.rows import OpenJob
+from batchrun.ledger.rows import FinalCost, OpenCost, OpenJob
 from batchrun.model import (
     Attempt,
     AttemptState,
     BadLine,
+    Intent,
     Job,
     JobId,
     JobKey,
-    Mark,
     Outcome,
     Place,
     Problem,
@@ -27,6 +27,7 @@ from batchrun.model import (
     RunId,
     RunOptions,
 )
+from batchrun.policy.breaker import Trip
 
 
 def make_job(line: int = 1, *, key: str | None = None, body: bytes | None = None, **changes: Any) -> Job:
@@ -83,6 +84,7 @@ class MemoryLedger:
         self.attempts: dict[tuple[JobId, int], Attempt] = {}
         self.settled: dict[JobId, Record] = {}
         self.item_lines: list[bytes] = []
+        self.trips: list[Trip] = []
 
     async def admit(self, entries: Sequence[Job | BadLine], read_to: ReadTo) -> Admission:
         """Admit what is new."""
@@ -101,19 +103,13 @@ class MemoryLedger:
         self._note(f"admit {read_to.line}")
         return admission
 
-    async def intend(self, job_id: JobId, attempt_no: int, mark: Mark, platform_time: datetime | None) -> Attempt:
+    async def intend(self, job_id: JobId, intent: Intent) -> Attempt:
         """Note an intent."""
         await self._sync()
-        assert (job_id, attempt_no) not in self.attempts, "an attempt is intended once"
-        attempt = Attempt(
-            attempt_no=attempt_no,
-            mark=mark,
-            state=AttemptState.INTENDED,
-            intended_at=self._now(),
-            platform_time=platform_time,
-        )
-        self.attempts[job_id, attempt_no] = attempt
-        self._note(f"intend {job_id}.{attempt_no}")
+        assert (job_id, intent.attempt_no) not in self.attempts, "an attempt is intended once"
+        attempt = intent.noted_at(self._now())
+        self.attempts[job_id, intent.attempt_no] = attempt
+        self._note(f"intend {job_id}.{intent.attempt_no}")
         return attempt
 
     def withdraw(self, job_id: JobId, attempt_no: int) -> None:
@@ -126,10 +122,16 @@ class MemoryLedger:
         self._change(job_id, attempt_no, state=AttemptState.BOUND, run_id=run.id, started_at=run.started_at)
         self._note(f"bind {job_id}.{attempt_no} {run.id}")
 
-    def end(self, job_id: JobId, attempt_no: int, run: Run | None) -> None:
-        """Note an attempt's end."""
-        self._change(job_id, attempt_no, state=AttemptState.ENDED, status=run.status if run else None)
-        self._note(f"end {job_id}.{attempt_no}")
+    def note_reservation(self, job_id: JobId, attempt_no: int, usd: float) -> None:
+        """Note what is set aside."""
+        self._change(job_id, attempt_no, reserved_usd=usd)
+
+    def end(self, job_id: JobId, attempt: Attempt) -> None:
+        """Note an attempt's end, once."""
+        assert (job_id, attempt.attempt_no) in self.attempts, "what was not intended cannot end"
+        assert self.attempts[job_id, attempt.attempt_no].state is not AttemptState.ENDED, "an attempt ends once"
+        self.attempts[job_id, attempt.attempt_no] = replace(attempt, state=AttemptState.ENDED)
+        self._note(f"end {job_id}.{attempt.attempt_no}")
 
     def postpone(self, job_id: JobId, wait_s: float) -> None:
         """Note that a job waits."""
@@ -150,15 +152,45 @@ class MemoryLedger:
             self.item_lines.append(item_lines)
         self._note(f"settle {job_id} {record.outcome}")
 
+    def note_trip(self, trip: Trip) -> None:
+        """Note that the breaker has tripped."""
+        self.trips.append(trip)
+        self._note(f"trip {trip.group}")
+
     def note_echo(self, echoes: bool) -> None:
         """Note whether marks are echoed."""
         self._note(f"echo {echoes}")
 
-    async def run_ids_since(self, since: datetime) -> set[RunId]:
-        """Return the ids of Runs noted since."""
+    async def known_runs(self, run_ids: Collection[RunId]) -> set[RunId]:
+        """Return those among some Runs that are noted."""
         await self._sync()
-        bound = [each for each in self.attempts.values() if each.run_id is not None and each.started_at is not None]
-        return {each.run_id for each in bound if each.run_id and each.started_at and each.started_at >= since}
+        return set(run_ids) & {each.run_id for each in self.attempts.values()}
+
+    async def open_costs(self, ended_before: datetime, limit: int) -> list[OpenCost]:
+        """Return ended Runs whose cost is not final."""
+        await self._sync()
+        return [
+            OpenCost(
+                job_id=job_id,
+                attempt_no=each.attempt_no,
+                run_id=each.run_id,
+                started_at=each.started_at,
+                finished_at=each.finished_at,
+                reserved_usd=each.reserved_usd if each.reserved_usd is not None else each.cost_usd,
+                cost_usd=each.cost_usd,
+                cost_source=each.cost_source,
+            )
+            for (job_id, _), each in self.attempts.items()
+            if each.run_id is not None and each.started_at is not None and each.finished_at is not None
+            if not each.cost_is_final and each.state is AttemptState.ENDED and each.finished_at < ended_before
+        ][:limit]
+
+    async def note_final_costs(self, costs: Sequence[FinalCost]) -> None:
+        """Note what Runs cost in the end."""
+        await self._sync()
+        for cost in costs:
+            changes = {"cost_usd": cost.cost_usd, "cost_source": cost.source, "cost_is_final": True}
+            self._change(cost.job_id, cost.attempt_no, **changes)
 
     def _open(self, job: Job) -> OpenJob:
         return OpenJob(

@@ -4,28 +4,36 @@ It counts what it did, so that a test can hold the engine to the platform's own 
 """
 
 import heapq
+import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import orjson
 
 from batchrun.apify.client import ItemsPage
-from batchrun.apify.wire import parse_error
-from batchrun.engine.attempt import JobRunner, Work
+from batchrun.apify.wire import AccountLimits, parse_error
+from batchrun.engine.account_watch import FIRST_SLOTS, AccountWatch, AutoSlots, Watched
+from batchrun.engine.attempt import JobRunner
 from batchrun.engine.collect import Collector, OutputPlan
+from batchrun.engine.costs import CostReader
 from batchrun.engine.follow import Follower
 from batchrun.engine.ports import JobSource, Ledger
 from batchrun.engine.progress import Progress
+from batchrun.engine.purse import Purse, no_budget
 from batchrun.engine.reconcile import Reconciler
 from batchrun.engine.scheduler import Scheduler
+from batchrun.engine.slot_use import SlotMeter
 from batchrun.engine.slots import Slots
 from batchrun.engine.start_gate import StartGate
+from batchrun.engine.work import Terms, Work
 from batchrun.errors import ApiError, BatchrunError, TransportError, first_error
 from batchrun.model import (
+    Cause,
+    CostSource,
     DatasetId,
     JsonObject,
     Mark,
@@ -38,11 +46,15 @@ from batchrun.model import (
     StoreId,
     TaskId,
 )
-from batchrun.policy.retry import Backoff, RetryPolicy
+from batchrun.policy.breaker import Breaker, Limits
+from batchrun.policy.capacity import Share
+from batchrun.policy.retry import Backoff, Ladder, RetryPolicy, Rule
 from batchrun.policy.token_bucket import TokenBucket
 
 TASK = TaskId("task")
 PAGE = 1000
+#: The platform settles the cost of a Run so long after its end.
+SETTLED_AFTER_S = 8.0
 
 
 def api_error(status: int, error_type: str = "", *, retry_after_s: float | None = None) -> ApiError:
@@ -75,6 +87,10 @@ class Plan:
     output: Any = None
     exit_code: int | None = None
     status_message: str | None = None
+    #: Between two lines of its log.
+    log_every_s: float = float("inf")
+    #: What it costs once the platform has settled it, some seconds after its end; None: as at its end.
+    final_cost_usd: float | None = None
     #: Raised in place of an answer.
     error: BaseException | None = None
     #: With `error`: how many Runs are started all the same.
@@ -103,6 +119,7 @@ class _Stored:
     task_id: str
     began_at: float
     ends_at: float
+    options: RunOptions
     is_aborted: bool = False
     ended: anyio.Event = field(default_factory=anyio.Event)
 
@@ -130,7 +147,16 @@ class ScriptedApi:
         early_answer_s: float = 60.0,
     ) -> None:
         self._plan = plan if plan is not None else Plan()
+        #: Runs that the account may have live at once; None is no limit.
         self.capacity = capacity
+        #: Runs of other users that are live.
+        self.others = 0
+        #: Whether the token may read the account's limits.
+        self.tells_limits = True
+        #: How late the account's counters show what became of Runs.
+        self.counter_lag_s = 0.0
+        #: When the account's limits were asked for.
+        self.limit_reads: list[float] = []
         self.echoes = echoes
         self.list_lag_s = list_lag_s
         self.fresh_404_s = fresh_404_s
@@ -145,6 +171,7 @@ class ScriptedApi:
         self.peak = 0
         self.reads: list[RunId] = []
         self.listings: list[float] = []
+        self.live_listings: list[float] = []
         self.aborted: list[RunId] = []
         self.pages: list[int] = []
         #: Raised in place of the next answers to reads, by method name.
@@ -166,12 +193,23 @@ class ScriptedApi:
             heapq.heappop(self._ends)
         return len(self._ends)
 
+    async def get_limits(self) -> AccountLimits:
+        """Tell the account's limit and what is live of it, lagging as told; or that it may not be read."""
+        self.limit_reads.append(anyio.current_time())
+        await anyio.lowlevel.checkpoint()
+        self._fail_if_told("get_limits")
+        if self.capacity is None or not self.tells_limits:
+            raise api_error(403, "insufficient-permissions")
+        at = anyio.current_time() - self.counter_lag_s
+        live = sum(1 for stored in self._runs.values() if stored.began_at <= at < stored.ends_at)
+        return AccountLimits(max_concurrent_runs=self.capacity, live_runs=live + self.others)
+
     def add_run(
         self, plan: Plan | None = None, *, user_agent: str = "", task_id: str = TASK, began_at: float | None = None
     ) -> RunId:
         """Start a Run that no request of the engine's asked for."""
         at = anyio.current_time() if began_at is None else began_at
-        return self._create(plan or Plan(), user_agent, at, task_id).id
+        return self._create(plan or Plan(), user_agent, at, task_id, RunOptions()).id
 
     def forget(self, run_id: RunId) -> None:
         """Lose a Run, as if it had never been."""
@@ -185,6 +223,9 @@ class ScriptedApi:
         if now >= stored.ends_at:
             status = RunStatus.ABORTED if stored.is_aborted else stored.plan.status
         finished_at = self._wall(stored.ends_at) if status.is_terminal else None
+        cost_usd = stored.plan.cost_usd if status.is_terminal else None
+        if status.is_terminal and stored.plan.final_cost_usd is not None and now >= stored.ends_at + SETTLED_AFTER_S:
+            cost_usd = stored.plan.final_cost_usd
         fields: JsonObject = {"id": run_id, "status": status, "actorTaskId": stored.task_id}
         fields |= {"exitCode": stored.plan.exit_code} if stored.plan.exit_code is not None else {}
         fields |= {"statusMessage": stored.plan.status_message} if stored.plan.status_message is not None else {}
@@ -195,7 +236,10 @@ class ScriptedApi:
             store_id=StoreId(f"store-{run_id}"),
             started_at=self._wall(stored.began_at),
             finished_at=finished_at,
-            cost_usd=stored.plan.cost_usd if status.is_terminal else None,
+            cost_usd=cost_usd,
+            memory_mb=None if is_short else stored.options.memory_mb,
+            timeout_s=None if is_short else stored.options.timeout_s,
+            cost_source=CostSource.UNKNOWN if cost_usd is None else CostSource.PLATFORM,
             user_agent=stored.user_agent if self.echoes and not is_short else None,
             fields=fields,
         )
@@ -204,13 +248,13 @@ class ScriptedApi:
         """Take one start request and do with it what its plan says."""
         self.posts.append(Post(anyio.current_time(), body, options, mark))
         plan = self._plan(len(self.posts)) if callable(self._plan) else self._plan
-        if plan.error is None and self.capacity is not None and self.live >= self.capacity:
+        if plan.error is None and self.capacity is not None and self.live + self.others >= self.capacity:
             self.refused_at.append(anyio.current_time())
             await anyio.sleep(plan.answer_after_s)
             raise busy()
         began_at = anyio.current_time() + plan.effect_after_s
         effects = plan.effects if plan.error is not None else 1
-        runs = [self._create(plan, f"batchrun/0 ({mark})", began_at, task_id) for _ in range(effects)]
+        runs = [self._create(plan, f"batchrun/0 ({mark})", began_at, task_id, options) for _ in range(effects)]
         await anyio.sleep(plan.answer_after_s)
         if plan.error is not None:
             raise plan.error
@@ -242,6 +286,20 @@ class ScriptedApi:
         ]
         return [self.run(run_id, is_short=True) for run_id in shown[offset : offset + PAGE]]
 
+    async def list_live_runs(self, task_id: TaskId, *, offset: int) -> list[RunId]:
+        """List the ids of live Runs of the task, newest first, lagging as told."""
+        now = anyio.current_time()
+        self.live_listings.append(now)
+        await anyio.sleep(0.05)
+        self._fail_if_told("list_live_runs")
+        now = anyio.current_time()
+        live = [
+            run_id
+            for run_id, stored in reversed(self._runs.items())
+            if stored.task_id == task_id and stored.began_at + self.list_lag_s <= now < stored.ends_at
+        ]
+        return live[offset : offset + PAGE]
+
     async def abort_run(self, run_id: RunId, *, gracefully: bool = False) -> Run:  # noqa: ARG002 - at once, either way
         """Abort a Run at once."""
         await anyio.lowlevel.checkpoint()
@@ -266,15 +324,27 @@ class ScriptedApi:
             page = [item for item in page if item]
         return ItemsPage(items=page, total=len(items))
 
+    async def get_item_count(self, dataset_id: DatasetId) -> int | None:
+        """Count the items that a Run has by now: all of them from its beginning."""
+        await anyio.lowlevel.checkpoint()
+        return len(self._runs[RunId(dataset_id.removeprefix("dataset-"))].plan.items)
+
+    async def get_log_tail(self, run_id: RunId, max_bytes: int) -> bytes:  # noqa: ARG002 - it is short
+        """Read the end of a Run's log: a line every `log_every_s`."""
+        await anyio.lowlevel.checkpoint()
+        stored = self._runs[run_id]
+        lived_s = min(anyio.current_time(), stored.ends_at) - stored.began_at
+        return b"line %d\n" % (lived_s // stored.plan.log_every_s)
+
     async def get_value(self, store_id: StoreId, key: str) -> Any:  # noqa: ARG002 - there is but one
         """Read the OUTPUT value."""
         await anyio.lowlevel.checkpoint()
         self._fail_if_told("get_value")
         return self._runs[RunId(store_id.removeprefix("store-"))].plan.output
 
-    def _create(self, plan: Plan, user_agent: str, began_at: float, task_id: str) -> _Stored:
+    def _create(self, plan: Plan, user_agent: str, began_at: float, task_id: str, options: RunOptions) -> _Stored:
         run_id = RunId(f"run-{len(self.begun_at) + len(self.refused_at) + 1}")
-        stored = _Stored(run_id, plan, user_agent, task_id, began_at, began_at + plan.run_s)
+        stored = _Stored(run_id, plan, user_agent, task_id, began_at, began_at + plan.run_s, options)
         self._runs[run_id] = stored
         self.begun_at.append(began_at)
         heapq.heappush(self._ends, stored.ends_at)
@@ -287,6 +357,11 @@ class ScriptedApi:
         if self.clock_ahead_s is None:
             return None
         return self._wall(anyio.current_time() + self.clock_ahead_s)
+
+    @property
+    def platform_now(self) -> datetime | None:
+        """The platform's clock by now."""
+        return self.platform_time
 
     def _wall(self, at: float) -> datetime:
         return self._began + timedelta(seconds=at)
@@ -311,7 +386,8 @@ class Engine:
         ledger: Ledger,
         source: JobSource,
         *,
-        slots: int = 10,
+        slots: int | Literal["auto"] = 10,
+        leave_free: int = 0,
         start_rate: float = 1000.0,
         burst: int = 1,
         retry: RetryPolicy | None = None,
@@ -320,13 +396,26 @@ class Engine:
         start_horizon_s: float = 60.0,
         listing_lag_s: float = 5.0,
         echoes: bool | None = None,
+        max_open_polls: int = 1000,
+        purse: Purse | None = None,
+        limits: Limits | None = None,
+        weights: Mapping[str | None, float] | None = None,
+        group_limits: Mapping[str, int] | None = None,
+        memory_mb: int | None = None,
+        terms: Mapping[str, Any] = types.MappingProxyType({}),
         on_record: Callable[[Record], Awaitable[None]] | None = None,
     ) -> None:
         self.api = api
         self.records: list[Record] = []
         self.progress = Progress()
-        self.slots = Slots(slots)
-        self.gate = StartGate(TokenBucket(rate_per_s=start_rate, burst=burst))
+        self.purse = purse or no_budget()
+        self.is_auto = slots == "auto"
+        first_slots = FIRST_SLOTS if slots == "auto" else slots
+        self.slots = Slots(first_slots, memory_mb=memory_mb, group_limits=group_limits)
+        self.costs = CostReader(api, ledger, self.purse)
+        self.meter = SlotMeter(self.slots, lambda: self.scheduler.has_work)
+        self.gate = StartGate(TokenBucket(rate_per_s=start_rate, burst=burst), None, self.meter)
+        self.watch = AccountWatch(api, runs=self._watched(leave_free) if self.is_auto else None, memory=None)
         self.reconciler = Reconciler(
             api,
             ledger,
@@ -335,17 +424,18 @@ class Engine:
             listing_lag_s=listing_lag_s,
             echoes=echoes,
         )
+        self.follower = Follower(api, TASK, max_open_polls=max_open_polls)
         self.runner = JobRunner(
             client=api,
             ledger=ledger,
             gate=self.gate,
-            follower=Follower(api, max_open_polls=1000),
+            follower=self.follower,
             reconciler=self.reconciler,
             collector=Collector(api, ledger, output or output_plan()),
             progress=self.progress,
+            purse=self.purse,
             task_id=TASK,
-            options=options or RunOptions(),
-            retry=retry or retries(),
+            terms=Terms(options=options or RunOptions(), retry=retry or retries(), **terms),
         )
         self.scheduler = Scheduler(
             source=source,
@@ -353,18 +443,31 @@ class Engine:
             runner=self.runner,
             slots=self.slots,
             gate=self.gate,
+            purse=self.purse,
+            breaker=Breaker(limits or Limits()),
+            weights=weights or {},
             progress=self.progress,
             on_record=on_record or self._keep,
         )
+
+    def _watched(self, leave_free: int) -> Watched:
+        share = Share(leave_free=leave_free, least=1)
+        return Watched(share=share, own=lambda: self.gate.live, tell=AutoSlots(self.slots, self.gate).set)
 
     async def _keep(self, record: Record) -> None:
         self.records.append(record)
 
     @asynccontextmanager
     async def reconciling(self) -> AsyncIterator[None]:
-        """Resolve attempts in doubt while the context lasts."""
+        """Resolve attempts in doubt, and watch the account, while the context lasts."""
+        if self.is_auto:
+            with suppress(ApiError):
+                self.watch.note(await self.api.get_limits(), runs=0, memory_mb=0)
         async with anyio.create_task_group() as children:
             children.start_soon(self.reconciler.run)
+            children.start_soon(self.follower.sweep.run)
+            children.start_soon(self.costs.run)
+            children.start_soon(self.watch.run)
             yield
             children.cancel_scope.cancel()
 
@@ -378,9 +481,16 @@ class Engine:
         return self.records
 
 
-def retries(max_attempts: int = 1, *, on: Iterable[Outcome] = (Outcome.FAILED,), first_s: float = 1.0) -> RetryPolicy:
+def retries(
+    max_attempts: int = 1,
+    *,
+    on: Iterable[Outcome] = (Outcome.FAILED,),
+    first_s: float = 1.0,
+    ladder: Ladder | None = None,
+) -> RetryPolicy:
     """Return a retry policy."""
-    return RetryPolicy(max_attempts=max_attempts, on=frozenset(on), backoff=Backoff(first_s=first_s, max_s=1e9))
+    rule = Rule(max_attempts=max_attempts, backoff=Backoff(first_s=first_s, max_s=1e9))
+    return RetryPolicy(rules={Cause(outcome): rule for outcome in on}, ladder=ladder or Ladder())
 
 
 def output_plan(items: str = "none", *, is_value_wanted: bool = False, **changes: Any) -> OutputPlan:

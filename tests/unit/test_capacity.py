@@ -1,13 +1,13 @@
 import pytest
 
-from batchrun.policy.capacity import PROBE_BACKOFF, Capacity
+from batchrun.policy.capacity import PROBE_BACKOFF, Capacity, Share
 
 
 def full(at: int, now: float = 0.0) -> Capacity:
     """Return a capacity that a plain start just found full with `at` Runs live."""
     capacity = Capacity()
     assert not capacity.starting(at)
-    capacity.refused(now, at, is_probe=False, uniform=0.0)
+    capacity.refused(now, at, is_probe=False, sent_at=0.0, uniform=0.0)
     return capacity
 
 
@@ -47,7 +47,7 @@ def test_probes_that_are_refused_wait_longer_up_to_ten_seconds() -> None:
         waits.append(at - now)
         now = at
         assert capacity.starting(5)
-        capacity.refused(now, 5, is_probe=True, uniform=0.0)
+        capacity.refused(now, 5, is_probe=True, sent_at=0.0, uniform=0.0)
     assert waits == [1.0, 2.0, 4.0, 5.0, 5.0, 5.0]
     assert PROBE_BACKOFF.wait_s(6, 0.999) == pytest.approx(10.0, abs=0.01)
 
@@ -64,7 +64,7 @@ def test_many_refusals_of_one_moment_count_as_one() -> None:
     """Starts that were under way when the account filled up do not double the wait."""
     capacity = full(40)
     for live in (39, 38, 37):
-        capacity.refused(0.0, live, is_probe=False, uniform=0.0)
+        capacity.refused(0.0, live, is_probe=False, sent_at=-0.1, uniform=0.0)
     assert (capacity.next_start_at(0.0, 36), capacity.next_start_at(0.0, 37)) == (0.0, 1.0)
 
 
@@ -80,3 +80,58 @@ def test_a_start_into_known_room_leaves_the_probe_that_is_out_alone() -> None:
     assert capacity.starting(37)
     assert not capacity.starting(36)
     assert capacity.next_start_at(99.0, 38) is None
+
+
+def test_a_share_is_the_limit_less_others_less_what_is_left_free() -> None:
+    """25, of which 3 are somebody else's and one stays free."""
+    assert Share(leave_free=1, least=1).of(25, 10, 7) == 21
+
+
+@pytest.mark.parametrize(("limit", "used", "own"), [(5, 5, 0), (5, 90, 0), (0, 0, 0), (1, 0, 0)])
+def test_one_is_always_ours(limit: int, used: int, own: int) -> None:
+    """However full the account is."""
+    assert Share(leave_free=1, least=1).of(limit, used, own) == 1
+
+
+def test_more_use_by_others_is_believed_when_it_is_seen_twice() -> None:
+    """And then the smaller of the two; less use at once."""
+    share = Share(leave_free=0, least=1)
+    assert [share.of(100, used, 20) for used in (20, 50, 70, 60, 20, 90, 20)] == [100, 100, 70, 60, 100, 100, 100]
+
+
+def test_counters_behind_our_own_starts_are_no_gain() -> None:
+    """Fewer than we know to be ours alone is no use by others, not less than none."""
+    assert Share(leave_free=0, least=1).of(100, 5, 60) == 100
+
+
+def test_what_the_account_has_for_us_is_not_exceeded() -> None:
+    """Not by a probe either."""
+    capacity = Capacity()
+    capacity.allowed = 3
+    assert [capacity.next_start_at(0.0, live) for live in (2, 3, 4)] == [0.0, None, None]
+
+
+def test_a_sign_of_more_room_sends_the_next_probe_at_once() -> None:
+    """The wait of the last refusal is over; a further one waits longer, as before."""
+    capacity = full(37)
+    capacity.may_have_grown(0.25)
+    assert capacity.next_start_at(0.25, 37) == 0.25
+
+
+def test_a_place_of_ours_that_others_take_makes_the_next_start_a_probe() -> None:
+    """A start into a place that one of our Runs has left is refused: a second later one asks again, and no herd."""
+    capacity = full(37)
+    assert not capacity.starting(36)
+    capacity.refused(10.0, 36, is_probe=False, sent_at=10.0, uniform=1.0)
+    capacity.ended(10.1)
+    assert (capacity.next_start_at(10.1, 35), capacity.starting(35)) == (11.0, True)
+    assert capacity.next_start_at(11.0, 34) is None
+
+
+def test_a_probe_that_is_taken_ends_the_contest() -> None:
+    """Then every place of ours is filled at once again."""
+    capacity = full(37)
+    capacity.refused(10.0, 36, is_probe=False, sent_at=10.0, uniform=0.0)
+    assert capacity.starting(30)
+    capacity.started(31, is_probe=True)
+    assert (capacity.next_start_at(11.0, 35), capacity.starting(35)) == (11.0, False)

@@ -28,7 +28,7 @@ from batchrun.ledger.commit import (
 )
 from batchrun.ledger.ledger import FILE_NAME
 from batchrun.ledger.rows import OpenJob
-from batchrun.model import Attempt, AttemptState, BadLine, Job, JobId, Mark, Outcome, Record
+from batchrun.model import Attempt, AttemptState, BadLine, Intent, Job, JobId, Mark, Outcome, Record
 from tests.support.memory_ledger import make_bad_line, make_job, read_to
 
 
@@ -146,7 +146,7 @@ def test_pages_of_items_are_noted_with_their_lines(tmp_path: Path) -> None:
     """The offset of an attempt and the length of the file are committed as one."""
     with opened(tmp_path) as journal:
         (job,) = admit(journal, make_job(1))
-        intend = _Step(journal.ledger.intend, (job.id, 1, Mark("m"), None))
+        intend = _Step(journal.ledger.intend, (job.id, Intent(attempt_no=1, mark=Mark("m"))))
         journal.commit_group([intend])
         attempt: Attempt = intend.result
         page = Attempt(
@@ -214,7 +214,7 @@ def test_an_awaited_job_is_handed_out_with_its_line_once(tmp_path: Path) -> None
     """Where a file is read from the top again, open jobs come along with their lines, attempts and all."""
     with opened(tmp_path) as journal:
         (job,) = admit(journal, make_job(1))
-        journal.commit_group([_Step(journal.ledger.intend, (job.id, 1, Mark("m"), None))])
+        journal.commit_group([_Step(journal.ledger.intend, (job.id, Intent(attempt_no=1, mark=Mark("m"))))])
     with opened(tmp_path) as journal:
         journal.awaited = {job.key: job for job in journal.ledger.open_jobs()}
         again = admit(journal, make_job(1), make_job(2))
@@ -315,7 +315,7 @@ async def test_what_waits_is_committed_as_one_group(tmp_path: Path) -> None:
         before = journal.groups
         async with open_commit(journal, in_thread=False) as commit, anyio.create_task_group() as children:
             for job in jobs:
-                children.start_soon(commit.intend, job.id, 1, Mark("m"), None)
+                children.start_soon(commit.intend, job.id, Intent(attempt_no=1, mark=Mark("m")))
         assert (journal.groups - before, sum(len(j.attempts) for j in journal.ledger.open_jobs())) == (1, 100)
 
 
@@ -324,7 +324,7 @@ async def test_awaiting_a_step_means_that_it_is_durable(tmp_path: Path) -> None:
     with opened(tmp_path) as journal:
         (job,) = admit(journal, make_job(1))
         async with open_commit(journal, in_thread=False) as commit:
-            attempt = await commit.intend(job.id, 1, Mark("m"), None)
+            attempt = await commit.intend(job.id, Intent(attempt_no=1, mark=Mark("m")))
             assert not journal.ledger._db.in_transaction
             assert journal.ledger.attempts(job.id) == [attempt]
 
@@ -334,9 +334,9 @@ async def test_a_withdrawn_number_can_be_used_again_in_the_same_group(tmp_path: 
     with opened(tmp_path) as journal:
         (job,) = admit(journal, make_job(1))
         async with open_commit(journal, in_thread=False) as commit:
-            await commit.intend(job.id, 1, Mark("a"), None)
+            await commit.intend(job.id, Intent(attempt_no=1, mark=Mark("a")))
             commit.withdraw(job.id, 1)
-            attempt = await commit.intend(job.id, 1, Mark("b"), None)
+            attempt = await commit.intend(job.id, Intent(attempt_no=1, mark=Mark("b")))
         assert [each.mark for each in journal.ledger.attempts(job.id)] == [attempt.mark] == ["b"]
 
 
@@ -359,7 +359,7 @@ async def test_cancelled_while_it_waits_a_step_is_committed_all_the_same(tmp_pat
         async with open_commit(journal, in_thread=False) as commit:
             with anyio.CancelScope() as scope:
                 scope.cancel()
-                await commit.intend(job.id, 1, Mark("m"), None)
+                await commit.intend(job.id, Intent(attempt_no=1, mark=Mark("m")))
         assert [attempt.mark for attempt in journal.ledger.attempts(job.id)] == ["m"]
 
 
@@ -402,6 +402,6 @@ async def test_group_after_group_is_committed_as_they_come(tmp_path: Path) -> No
         (job,) = admit(journal, make_job(1))
         async with open_commit(journal, in_thread=False) as commit:
             for n in range(1, 6):
-                await commit.intend(job.id, n, Mark(f"m{n}"), None)
+                await commit.intend(job.id, Intent(attempt_no=n, mark=Mark(f"m{n}")))
                 await anyio.sleep(10)
         assert len(journal.ledger.attempts(job.id)) == 5

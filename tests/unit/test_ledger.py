@@ -1,13 +1,15 @@
 import sqlite3
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from batchrun.errors import LedgerError
 from batchrun.ledger.ledger import FILE_NAME, Ledger, is_begun, open_for_reading, open_ledger
-from batchrun.ledger.rows import Known, OpenJob, Settlement
-from batchrun.model import Attempt, AttemptState, JobId, Mark, Outcome, Run, RunId, RunStatus
+from batchrun.ledger.rows import FinalCost, Known, OpenJob, Settlement
+from batchrun.model import Attempt, AttemptState, Cause, CostSource, Intent, JobId, Mark, Outcome, Run, RunId, RunStatus
 from tests.support.memory_ledger import make_bad_line, make_job
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -28,6 +30,34 @@ def make_run(run_id: str = "r1", status: RunStatus = RunStatus.SUCCEEDED, cost_u
     )
 
 
+def make_ended(run: Run, attempt_no: int = 1, **changes: Any) -> Attempt:
+    """Return the attempt that a Run's end makes."""
+    return replace(
+        Attempt(
+            attempt_no=attempt_no,
+            mark=Mark("m"),
+            state=AttemptState.ENDED,
+            run_id=run.id,
+            status=run.status,
+            intended_at=AT,
+            started_at=run.started_at,
+            finished_at=run.finished_at,
+            cost_usd=run.cost_usd,
+            cost_source=CostSource.UNKNOWN if run.cost_usd is None else CostSource.PLATFORM,
+        ),
+        **changes,
+    )
+
+
+def carry_out(ledger: Ledger, line: int, run: Run) -> JobId:
+    """Admit a job and carry it out; it is not settled."""
+    job_id = admitted(ledger, line).id
+    ledger.intend(job_id, Intent(attempt_no=1, mark=Mark(f"m{line}"), reserved_usd=1.0))
+    ledger.bind(job_id, 1, run)
+    ledger.end(job_id, make_ended(run))
+    return job_id
+
+
 def admitted(ledger: Ledger, line: int = 1) -> OpenJob:
     """Admit a new job."""
     noted = ledger.admit(make_job(line))
@@ -39,10 +69,10 @@ def test_what_is_committed_is_there_when_it_is_opened_again(tmp_path: Path) -> N
     """An open job comes back as it was, with its attempts in order."""
     with open_ledger(tmp_path) as ledger, ledger.transaction():
         noted = admitted(ledger)
-        ledger.intend(noted.id, 1, Mark("m1"), None)
+        ledger.intend(noted.id, Intent(attempt_no=1, mark=Mark("m1")))
         ledger.bind(noted.id, 1, make_run())
-        ledger.end(noted.id, 1, make_run(status=RunStatus.FAILED))
-        ledger.intend(noted.id, 2, Mark("m2"), None)
+        ledger.end(noted.id, make_ended(make_run(status=RunStatus.FAILED), cause=Cause.OUT_OF_MEMORY, memory_mb=512))
+        ledger.intend(noted.id, Intent(attempt_no=2, mark=Mark("m2")))
         ledger.bind(noted.id, 2, make_run("r2"))
         ledger.note_items(noted.id, 2, 20, 18)
     with open_for_reading(tmp_path) as ledger:
@@ -51,16 +81,10 @@ def test_what_is_committed_is_there_when_it_is_opened_again(tmp_path: Path) -> N
     assert (job.id, job.key, job.digest, job.place, job.round) == (
         noted.id, noted.key, noted.digest, make_job().place, 1,
     )  # fmt: skip
-    assert first == Attempt(
-        attempt_no=1,
+    assert first == replace(
+        make_ended(make_run(status=RunStatus.FAILED), cause=Cause.OUT_OF_MEMORY, memory_mb=512),
         mark=Mark("m1"),
-        state=AttemptState.ENDED,
-        run_id=RunId("r1"),
-        status=RunStatus.FAILED,
         intended_at=first.intended_at,
-        started_at=AT,
-        finished_at=AT + timedelta(seconds=10),
-        cost_usd=0.5,
     )
     assert (second.state, second.run_id, second.items_offset, second.items_count) == (
         AttemptState.BOUND, "r2", 20, 18,
@@ -73,8 +97,8 @@ def test_a_transaction_that_fails_leaves_nothing(tmp_path: Path) -> None:
         with pytest.raises(sqlite3.IntegrityError), ledger.transaction():  # noqa: PT012 - the last one fails
             job_id = admitted(ledger, 1).id
             admitted(ledger, 2)
-            ledger.intend(job_id, 1, Mark("a"), None)
-            ledger.intend(job_id, 1, Mark("a"), None)
+            ledger.intend(job_id, Intent(attempt_no=1, mark=Mark("a")))
+            ledger.intend(job_id, Intent(attempt_no=1, mark=Mark("a")))
         assert (ledger.is_empty, ledger.open_jobs()) == (True, [])
         with ledger.transaction():
             assert admitted(ledger, 3).id == JobId(1)
@@ -121,9 +145,9 @@ def test_an_attempt_is_intended_once(tmp_path: Path) -> None:
     with open_ledger(tmp_path) as ledger:
         with ledger.transaction():
             job_id = admitted(ledger).id
-            ledger.intend(job_id, 1, Mark("a"), None)
+            ledger.intend(job_id, Intent(attempt_no=1, mark=Mark("a")))
         with pytest.raises(sqlite3.IntegrityError), ledger.transaction():
-            ledger.intend(job_id, 1, Mark("b"), None)
+            ledger.intend(job_id, Intent(attempt_no=1, mark=Mark("b")))
         assert [attempt.mark for attempt in ledger.attempts(job_id)] == ["a"]
 
 
@@ -131,10 +155,10 @@ def test_only_an_intent_can_be_withdrawn(tmp_path: Path) -> None:
     """A Run that is bound stays noted, whatever is said later."""
     with open_ledger(tmp_path) as ledger, ledger.transaction():
         job_id = admitted(ledger).id
-        ledger.intend(job_id, 1, Mark("a"), None)
+        ledger.intend(job_id, Intent(attempt_no=1, mark=Mark("a")))
         ledger.withdraw(job_id, 1)
         assert ledger.attempts(job_id) == []
-        ledger.intend(job_id, 1, Mark("b"), None)
+        ledger.intend(job_id, Intent(attempt_no=1, mark=Mark("b")))
         ledger.bind(job_id, 1, make_run())
         ledger.withdraw(job_id, 1)
         assert [attempt.run_id for attempt in ledger.attempts(job_id)] == ["r1"]
@@ -143,22 +167,59 @@ def test_only_an_intent_can_be_withdrawn(tmp_path: Path) -> None:
 def test_totals_count_what_is_known_and_what_is_not(tmp_path: Path) -> None:
     """An unknown cost is counted as unknown and not as nothing; what never ran has none."""
     settlements = [
-        Settlement(outcome=Outcome.SUCCEEDED, items_count=3, cost_usd=0.1),
-        Settlement(outcome=Outcome.SUCCEEDED, items_count=0, cost_usd=0.2),
-        Settlement(outcome=Outcome.FAILED, items_count=2, cost_usd=None),
+        Settlement(outcome=Outcome.SUCCEEDED, items_count=3),
+        Settlement(outcome=Outcome.SUCCEEDED, items_count=0),
+        Settlement(outcome=Outcome.FAILED, items_count=2),
         Settlement(outcome=Outcome.REJECTED),
         Settlement(outcome=Outcome.INVALID),
     ]
+    costs = {1: 0.1, 2: 0.2, 3: None}
     with open_ledger(tmp_path) as ledger:
         with ledger.transaction():
             for line, settlement in enumerate(settlements, 1):
-                ledger.settle(admitted(ledger, line).id, settlement)
+                is_run = line in costs
+                run = make_run(f"r{line}", cost_usd=costs.get(line))
+                job_id = carry_out(ledger, line, run) if is_run else admitted(ledger, line).id
+                ledger.settle(job_id, settlement)
             live = admitted(ledger, 9)
-            ledger.intend(live.id, 1, Mark("m"), None)
+            ledger.intend(live.id, Intent(attempt_no=1, mark=Mark("m")))
             admitted(ledger, 10)
         totals = ledger.totals()
     assert (totals.items, totals.empty_successes, round(totals.cost_usd, 9), totals.unknown_costs) == (5, 1, 0.3, 1)
-    assert (totals.open_jobs, totals.live_runs) == (2, 1)
+    assert (totals.open_jobs, totals.live_runs, totals.in_doubt, totals.open_costs) == (2, 0, 1, 3)
+
+
+def test_costs_are_open_until_they_are_noted_as_final(tmp_path: Path) -> None:
+    """Of Runs that have ended before a time; what is noted as final is not asked for again."""
+    ended_at = AT + timedelta(seconds=10)
+    with open_ledger(tmp_path) as ledger:
+        with ledger.transaction():
+            ids = [carry_out(ledger, line, make_run(f"r{line}", cost_usd=None)) for line in (1, 2, 3)]
+        assert ledger.open_costs(ended_at, 9) == []
+        later = ended_at + timedelta(seconds=1)
+        first, second = ledger.open_costs(later, 2)
+        assert (first.run_id, first.cost_usd, first.reserved_usd, first.finished_at) == ("r1", None, 1.0, ended_at)
+        with ledger.transaction():
+            ledger.note_final_costs(
+                [
+                    FinalCost(job_id=first.job_id, attempt_no=1, cost_usd=0.25, source=CostSource.PLATFORM),
+                    FinalCost(job_id=second.job_id, attempt_no=1, cost_usd=None, source=CostSource.UNKNOWN),
+                ]
+            )
+        assert [each.run_id for each in ledger.open_costs(later, 9)] == ["r3"]
+        assert [(ledger.attempts(each)[0].cost_usd, ledger.attempts(each)[0].cost_is_final) for each in ids] == [
+            (0.25, True),
+            (None, True),
+            (None, False),
+        ]
+
+
+def test_no_run_belongs_to_two_attempts(tmp_path: Path) -> None:
+    """The promise, held by the ledger itself."""
+    with open_ledger(tmp_path) as ledger, ledger.transaction():
+        carry_out(ledger, 1, make_run("r1"))
+        with pytest.raises(sqlite3.IntegrityError):
+            carry_out(ledger, 2, make_run("r1"))
 
 
 def test_facts_replace_one_another(tmp_path: Path) -> None:
@@ -170,16 +231,17 @@ def test_facts_replace_one_another(tmp_path: Path) -> None:
         assert (ledger.fact("echo"), ledger.fact("other")) == (False, None)
 
 
-def test_runs_are_known_since_their_intent(tmp_path: Path) -> None:
-    """Those without an id, and those of long ago, are left out."""
+def test_runs_of_attempts_are_known(tmp_path: Path) -> None:
+    """Of those that are asked for; an attempt without a Run's id makes none known."""
     with open_ledger(tmp_path) as ledger:
         with ledger.transaction():
             job_id = admitted(ledger).id
-            ledger.intend(job_id, 1, Mark("a"), None)
+            ledger.intend(job_id, Intent(attempt_no=1, mark=Mark("a")))
             ledger.bind(job_id, 1, make_run("r1"))
-            ledger.intend(admitted(ledger, 2).id, 1, Mark("b"), None)
-        assert ledger.run_ids_since(AT - timedelta(minutes=1)) == {"r1"}
-        assert ledger.run_ids_since(AT + timedelta(minutes=1)) == set()
+            ledger.intend(admitted(ledger, 2).id, Intent(attempt_no=1, mark=Mark("b")))
+            carry_out(ledger, 3, make_run("r3"))
+        assert ledger.known_runs([RunId("r1"), RunId("r2"), RunId('r\u00e9"1')]) == {"r1"}
+        assert ledger.known_runs([]) == set()
 
 
 def test_the_slowest_run_is_found(tmp_path: Path) -> None:
@@ -188,9 +250,9 @@ def test_the_slowest_run_is_found(tmp_path: Path) -> None:
         assert ledger.slowest() is None
         with ledger.transaction():
             job_id = admitted(ledger, 4).id
-            ledger.intend(job_id, 1, Mark("a"), None)
+            ledger.intend(job_id, Intent(attempt_no=1, mark=Mark("a")))
             ledger.bind(job_id, 1, make_run())
-            ledger.end(job_id, 1, make_run())
+            ledger.end(job_id, make_ended(make_run()))
         assert ledger.slowest() == ("job-4", 10.0)
 
 

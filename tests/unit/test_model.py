@@ -1,3 +1,4 @@
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -7,6 +8,8 @@ import pytest
 from batchrun.model import (
     Attempt,
     AttemptState,
+    Cause,
+    CostSource,
     DatasetId,
     Ending,
     Items,
@@ -43,7 +46,11 @@ def test_a_record_of_a_run_is_written_whole() -> None:
         intended_at=AT,
         started_at=AT + timedelta(seconds=1),
         finished_at=AT + timedelta(seconds=11),
+        cause=Cause.FAILED,
+        memory_mb=1024,
+        timeout_s=60,
         cost_usd=0.5,
+        cost_source=CostSource.PLATFORM,
     )
     record = Record(
         key=JobKey("k"),
@@ -59,7 +66,6 @@ def test_a_record_of_a_run_is_written_whole() -> None:
         admitted_at=AT - timedelta(seconds=4),
         started_at=AT + timedelta(seconds=1),
         finished_at=AT + timedelta(seconds=11),
-        cost_usd=0.5,
     )
     read = line_of(record)
     assert read == {
@@ -78,7 +84,11 @@ def test_a_record_of_a_run_is_written_whole() -> None:
                 "intended_at": "2026-01-02T03:04:05Z",
                 "started_at": "2026-01-02T03:04:06Z",
                 "finished_at": "2026-01-02T03:04:16Z",
+                "cause": "failed",
+                "memory_mb": 1024,
+                "timeout_s": 60,
                 "cost_usd": 0.5,
+                "cost_source": "platform",
             }
         ],
         "run": {"id": "r"},
@@ -159,10 +169,13 @@ def summary(ending: Ending, outcomes: dict[Outcome, int]) -> Summary:
         duplicates=0,
         open_jobs=0,
         live_runs=0,
+        in_doubt=0,
+        earlier_records=0,
         items=0,
         empty_successes=0,
         cost_usd=0.0,
         unknown_costs=0,
+        open_costs=0,
         out_dir="out",
     )
 
@@ -183,3 +196,10 @@ def test_a_batch_has_succeeded_when_all_is_done_and_well(
 ) -> None:
     """One job that did not, or one thing left to do, and it has not."""
     assert summary(ending, outcomes).has_succeeded is has_succeeded
+
+
+@pytest.mark.parametrize("name", [each.name for each in fields(RunOptions)])
+def test_every_option_comes_over_and_shows_through(name: str) -> None:
+    """No field is forgotten, on top or beneath."""
+    given, nothing = RunOptions(**{name: 7}), RunOptions()  # type: ignore[arg-type] # whatever the field's type is
+    assert getattr(given.over(nothing), name) == getattr(nothing.over(given), name) == 7

@@ -1,8 +1,11 @@
+from dataclasses import replace
+from datetime import UTC, datetime
+
 import pytest
 
 from batchrun.engine.progress import Progress
-from batchrun.model import Items, JobKey, Outcome, Record
-from batchrun.report.progress import Snapshot, Speed, duration, money, outcome_counts, progress_line
+from batchrun.model import Attempt, AttemptState, Ending, Items, JobKey, Mark, Outcome, Record, RunId, Summary
+from batchrun.report.progress import Snapshot, Speed, duration, money, outcome_counts, progress_line, slot_words
 
 
 def at(**changes: object) -> Snapshot:
@@ -107,8 +110,45 @@ def test_outcomes_are_said_the_good_ones_first() -> None:
 def test_progress_adds_up_records() -> None:
     """A cost that is not known is counted as unknown; a job without a Run has none to know."""
     progress = Progress()
+    paid = Attempt(attempt_no=1, mark=Mark("m"), state=AttemptState.ENDED, run_id=RunId("r"), cost_usd=0.5,
+                   intended_at=datetime(2026, 1, 2, tzinfo=UTC))  # fmt: skip
+    unpaid = replace(paid, run_id=None, cost_usd=None)
     items = Items(count=3, dataset_id=None)
-    progress.count(Record(key=JobKey("a"), line=1, outcome=Outcome.SUCCEEDED, items=items, cost_usd=0.5))
+    progress.count(Record(key=JobKey("a"), line=1, outcome=Outcome.SUCCEEDED, items=items, attempts=(paid, unpaid)))
     progress.count(Record(key=None, line=2, outcome=Outcome.INVALID))
     assert (progress.settled, progress.items, progress.cost_usd, progress.unknown_costs) == (2, 3, 0.5, 0)
     assert progress.outcomes == {Outcome.SUCCEEDED: 1, Outcome.INVALID: 1}
+
+
+@pytest.mark.parametrize(
+    ("use", "half", "most", "words"),
+    [
+        (0.99617, 0.0042, 0.0121, "99.6 % in use, refilled within 4 ms (99 % within 12 ms)"),
+        (1.0, 0.0001, 3.21, "100.0 % in use, refilled within 1 ms (99 % within 3.2 s)"),
+        (0.5, None, None, "50.0 % in use"),
+        (None, None, None, ""),
+    ],
+)
+def test_the_closing_says_how_slots_were_used(
+    use: float | None, half: float | None, most: float | None, words: str
+) -> None:
+    """Where nothing ran or nothing was refilled, nothing is said of it."""
+    summary = Summary(
+        ending=Ending.FINISHED,
+        outcomes={},
+        duplicates=0,
+        open_jobs=0,
+        live_runs=0,
+        in_doubt=0,
+        items=0,
+        earlier_records=0,
+        empty_successes=0,
+        cost_usd=0.0,
+        unknown_costs=0,
+        open_costs=0,
+        out_dir="out",
+        slot_use=use,
+        refill_p50_s=half,
+        refill_p99_s=most,
+    )
+    assert slot_words(summary) == words

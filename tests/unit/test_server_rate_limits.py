@@ -6,11 +6,11 @@ from batchrun.server.faults import Fault
 from batchrun.server.rate_limits import RateLimits
 
 
-def _admitted(limits: RateLimits, resource: str, per_s: int, tries: int) -> int:
+def _admitted(limits: RateLimits, resource: str, per_s: int, tries: int, who: str = "me") -> int:
     count = 0
     for _ in range(tries):
         try:
-            limits.admit(resource, per_s)
+            limits.admit(who, resource, per_s)
         except Fault:
             continue
         count += 1
@@ -22,7 +22,7 @@ def test_a_refusal_says_which_limit_it_is() -> None:
     limits = RateLimits(lambda: 0.0, is_enforced=True)
     assert _admitted(limits, "a", 40, 40) == 40
     with pytest.raises(Fault, match="rate limit of 40 requests per second") as caught:
-        limits.admit("a", 40)
+        limits.admit("me", "a", 40)
     assert (caught.value.status, caught.value.type) == (429, "rate-limit-exceeded")
 
 
@@ -53,5 +53,14 @@ def test_resources_that_rest_are_forgotten() -> None:
     limits = RateLimits(lambda: now, is_enforced=True)
     for number in range(50_000):
         now += 0.01
-        limits.admit(f"run{number}", 60)
+        limits.admit("me", f"run{number}", 60)
     assert len(limits._full_at) <= 10_001
+
+
+def test_one_account_takes_nothing_from_another() -> None:
+    """Neither of a resource that each has (its list of tasks), nor of the sum per minute."""
+    limits = RateLimits(lambda: 0.0, is_enforced=True)
+    assert _admitted(limits, "actor-tasks/", 60, 100) == 60
+    assert _admitted(limits, "actor-tasks/", 60, 100, who="bob") == 60
+    assert sum(_admitted(limits, f"run{number}", 400, 400) for number in range(700)) == 250_000 - 60
+    assert _admitted(limits, "another", 400, 400, who="bob") == 400

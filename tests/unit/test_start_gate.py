@@ -3,6 +3,7 @@ from itertools import pairwise
 import anyio
 import pytest
 
+from batchrun.apify.throttle import Throttle
 from batchrun.engine.start_gate import StartGate, Turn
 from batchrun.errors import ResourcesBusy
 from batchrun.model import Mark, RunOptions
@@ -178,11 +179,15 @@ async def test_closings_in_a_row_last_longer_up_to_half_a_minute() -> None:
     assert anyio.current_time() - begun <= 1.0
 
 
-@pytest.mark.parametrize("blocked_by", ["rate", "capacity", "closure", "queue"])
+@pytest.mark.parametrize("blocked_by", ["rate", "capacity", "closure", "queue", "account"])
 async def test_shut_wakes_everybody_who_waits(blocked_by: str) -> None:
     """Whatever they wait for, no more starts means an answer at once: None."""
-    gate, turns = gate_of(0.001 if blocked_by == "rate" else 1e6), list[Turn | None]()
+    account = Throttle(TokenBucket(rate_per_s=1e6))
+    gate = StartGate(TokenBucket(rate_per_s=0.001 if blocked_by == "rate" else 1e6), account)
+    turns = list[Turn | None]()
     first = await granted(gate)
+    if blocked_by == "account":
+        account.refused(1000)
     if blocked_by == "capacity":
         first.account_is_full()
     if blocked_by == "closure":
@@ -258,3 +263,51 @@ async def test_the_end_of_a_former_probes_run_lets_no_second_probe_go() -> None:
         await gate.turn()
     assert waiting.cancelled_caught
     second.over()
+
+
+async def test_a_turn_is_one_of_the_account_too() -> None:
+    """Whoever has it may send at once: the account's rate has been waited for."""
+    account = Throttle(TokenBucket(rate_per_s=10))
+    gate, at = StartGate(TokenBucket(rate_per_s=1e6), account), list[float]()
+    for _ in range(3):
+        await granted(gate)
+        await account.turn()  # somebody polls in between
+        at.append(anyio.current_time())
+    assert at == pytest.approx([0.1, 0.3, 0.5])
+
+
+async def test_given_up_while_the_account_is_waited_for_no_start_is_counted_and_no_token_gone() -> None:
+    """The next one starts as soon as the account allows."""
+    account = Throttle(TokenBucket(rate_per_s=1e6))
+    gate = StartGate(TokenBucket(rate_per_s=0.01), account)
+    account.refused(60)
+    with anyio.move_on_after(30):
+        await gate.turn()
+    await granted(gate)
+    assert (anyio.current_time(), gate.live) == (60, 1)
+
+
+async def test_a_refusal_that_comes_while_one_waits_for_its_token_makes_it_wait_for_its_probe() -> None:
+    """It does not follow the refused one at its heels, and its token is not spent."""
+    gate, at = gate_of(10), list[float]()
+    first = await granted(gate)
+
+    async def start() -> None:
+        await granted(gate)
+        at.append(anyio.current_time())
+
+    async with anyio.create_task_group() as children:
+        children.start_soon(start)
+        await anyio.sleep(0.05)
+        first.account_is_full()
+    assert 1.05 <= at[0] <= 2.05
+
+
+async def test_an_announced_limit_paces_starts() -> None:
+    """A platform that allows 4 starts per second gets 3.8, however many were asked for."""
+    gate, at = gate_of(380, burst=19), list[float]()
+    gate.stay_below(4)
+    for _ in range(4):
+        await granted(gate)
+        at.append(anyio.current_time())
+    assert at == pytest.approx([n / 3.8 for n in range(4)])

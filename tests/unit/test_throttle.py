@@ -1,15 +1,9 @@
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
 from itertools import pairwise
-from typing import Any, cast
 
-import aiohttp
 import anyio
 import pytest
 
-from batchrun.apify.client import ApifyClient
-from batchrun.apify.throttle import Throttle
-from batchrun.model import RunId
+from batchrun.apify.throttle import AnnouncedLimit, Throttle
 from batchrun.policy.token_bucket import TokenBucket
 
 
@@ -91,41 +85,47 @@ async def test_refusals_in_a_row_wait_longer_and_a_success_begins_anew() -> None
     assert 0.5 <= anyio.current_time() - begun <= 1.0
 
 
-async def test_cancelled_while_waiting_only_its_token_is_gone() -> None:
-    """The others go on."""
+async def test_cancelled_while_waiting_nothing_is_gone() -> None:
+    """A thousand that give up cost the next one no time."""
     throttle = throttle_of(1)
     await throttle.turn()
     with anyio.move_on_after(0.5):
+        await turns(throttle, 1000)
+    assert await turns(throttle, 2) == [1.0, 2.0]
+
+
+async def test_who_waits_is_not_overtaken() -> None:
+    """A turn that could be taken at once is not, while somebody waits for it."""
+    throttle, order = throttle_of(1), list[str]()
+    await throttle.turn()
+
+    async def wait() -> None:
         await throttle.turn()
-    assert await turns(throttle, 1) == [2.0]
+        order.append("first")
+
+    async with anyio.create_task_group() as children:
+        children.start_soon(wait)
+        await anyio.sleep(0.5)
+        assert not throttle.passes_now()
+        await throttle.turn()
+        order.append("second")
+    assert order == ["first", "second"]
 
 
-class _Response:
-    status = 429
-    headers: Mapping[str, str] = {}
-
-    async def read(self) -> bytes:
-        return b""
-
-
-class _AlwaysTooMany:
-    """A session on which every answer is 429."""
-
-    def __init__(self) -> None:
-        self.requests = 0
-
-    @asynccontextmanager
-    async def request(self, *_: Any, **__: Any) -> AsyncIterator[_Response]:
-        self.requests += 1
-        await anyio.lowlevel.checkpoint()
-        yield _Response()
+async def test_an_announced_limit_slows_and_never_speeds_up() -> None:
+    """Lower than what was assumed, 95 % of it are used; higher, what was asked for stays the most."""
+    throttle = throttle_of(10)
+    throttle.stay_below(4)
+    assert await turns(throttle, 3) == pytest.approx([0, 1 / 3.8, 2 / 3.8])
+    throttle.stay_below(400)
+    begun = anyio.current_time()
+    assert [at - begun for at in await turns(throttle, 3)] == pytest.approx([1 / 3.8, 1 / 3.8 + 0.1, 1 / 3.8 + 0.2])
 
 
-@pytest.mark.parametrize("method", ["get_run", "abort_run"])
-async def test_a_refused_request_is_repeated_with_growing_waits(method: str) -> None:
-    """Ten minutes of 429 make some dozens of requests, and no storm."""
-    session = _AlwaysTooMany()
-    client = ApifyClient(cast("aiohttp.ClientSession", session), "http://api", request_rate_per_s=1000)
-    with anyio.move_on_after(600):
-        await getattr(client, method)(RunId("r"))
-    assert 10 <= session.requests <= 60
+def test_an_announcement_is_read_once() -> None:
+    """The same text again is no news, and what is no number of requests is none."""
+    learned = list[float]()
+    limit = AnnouncedLimit("list", learned.append)
+    for text in (None, "60", "60", "60", "0", "-5", "many", "1e3", "", "99999999999", "60", "400", None, "400"):
+        limit.note(text)
+    assert learned == [60, 60, 400]

@@ -9,11 +9,17 @@ from hypothesis import strategies as st
 
 from batchrun.apify.wire import (
     Account,
+    AccountLimits,
+    ActorInfo,
+    BuildInfo,
     format_time,
     options_query,
     parse_account,
+    parse_actor,
+    parse_build,
     parse_data,
     parse_error,
+    parse_prices,
     parse_run,
     parse_time,
     segment,
@@ -29,7 +35,8 @@ from batchrun.errors import (
     ServerFailed,
     Unauthorized,
 )
-from batchrun.model import Mark, Run, RunOptions, RunStatus
+from batchrun.model import CostSource, Mark, Run, RunOptions, RunStatus
+from batchrun.policy.budget import Prices
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 RUN = {
@@ -169,6 +176,7 @@ def test_a_run_is_read_whole() -> None:
         started_at=at,
         finished_at=at + timedelta(minutes=1),
         cost_usd=0.25,
+        cost_source=CostSource.PLATFORM,
         user_agent="batchrun/1 (mark)",
         fields=RUN,
     )
@@ -191,6 +199,31 @@ def test_a_cost_of_nothing_is_known() -> None:
     assert [parse_run({**RUN, "usageTotalUsd": cost}).cost_usd for cost in (0, 0.0, 2, None, "1", True)] == [
         0.0, 0.0, 2.0, None, None, None,
     ]  # fmt: skip
+
+
+EVENTS = {"page": {"eventPriceUsd": 0.01}, "start": {"eventPriceUsd": 0.5}, "tiered": {"eventTieredPricingUsd": {}}}
+PER_EVENT = {"pricingModel": "PAY_PER_EVENT", "pricingPerEvent": {"actorChargeEvents": EVENTS}}
+
+
+@pytest.mark.parametrize(
+    ("told", "pricing", "counts", "cost"),
+    [
+        (0.75, PER_EVENT, {"page": 3}, (0.75, CostSource.PLATFORM)),
+        (None, PER_EVENT, {"page": 3, "start": 1}, (0.53, CostSource.DERIVED)),
+        (None, PER_EVENT, {}, (0.0, CostSource.DERIVED)),
+        (None, PER_EVENT, {"tiered": 0, "page": 1}, (0.01, CostSource.DERIVED)),
+        (None, PER_EVENT, {"tiered": 2, "page": 1}, (None, CostSource.UNKNOWN)),
+        (None, PER_EVENT, {"renamed": 1}, (None, CostSource.UNKNOWN)),
+        (None, {"pricingModel": "FREE"}, {"page": 3}, (None, CostSource.UNKNOWN)),
+        (None, None, None, (None, CostSource.UNKNOWN)),
+    ],
+)
+def test_a_cost_has_a_source(
+    told: float | None, pricing: Any, counts: Any, cost: tuple[float | None, CostSource]
+) -> None:
+    """The platform's word first; else what was charged at known prices; else nobody knows."""
+    run = parse_run({**RUN, "usageTotalUsd": told, "pricingInfo": pricing, "chargedEventCounts": counts})
+    assert (run.cost_usd, run.cost_source) == (pytest.approx(cost[0]) if cost[0] is not None else None, cost[1])
 
 
 @pytest.mark.parametrize("status", list(RunStatus))
@@ -309,22 +342,91 @@ def test_the_user_agent_carries_the_mark() -> None:
 def test_an_account_is_read_as_far_as_it_is_told() -> None:
     """Limits that may not be read are None, and no 0."""
     limits = {
-        "limits": {"maxConcurrentActorJobs": 25, "maxMonthlyUsageUsd": 49},
-        "current": {"activeActorJobCount": 3, "monthlyUsageUsd": 1.5},
+        "limits": {"maxConcurrentActorJobs": 25, "maxActorMemoryGbytes": 8, "maxMonthlyUsageUsd": 49},
+        "current": {"activeActorJobCount": 3, "actorMemoryGbytes": 0.125, "monthlyUsageUsd": 1.5},
     }
     assert parse_account({"username": "u", "plan": {"id": "FREE"}}, limits) == Account(
         username="u",
         plan="FREE",
-        max_concurrent_runs=25,
-        live_runs=3,
+        limits=AccountLimits(max_concurrent_runs=25, live_runs=3, max_total_memory_mb=8192, used_memory_mb=128),
         max_monthly_usage_usd=49.0,
         monthly_usage_usd=1.5,
     )
     assert parse_account({}, {}) == Account(
         username="?",
         plan=None,
-        max_concurrent_runs=None,
-        live_runs=None,
+        limits=AccountLimits(),
         max_monthly_usage_usd=None,
         monthly_usage_usd=None,
     )
+
+
+def test_memory_is_read_in_megabytes():
+    """The API tells the account's memory in gigabytes."""
+    account = parse_account({}, {"limits": {"maxActorMemoryGbytes": 8}, "current": {"actorMemoryGbytes": 1.5}})
+    assert (account.limits.max_total_memory_mb, account.limits.used_memory_mb) == (8192, 1536)
+
+
+def test_an_actor_tells_its_builds():
+    """Tags without a build are none; an Actor may show nothing of all that."""
+    tagged = {"latest": {"buildId": "b1", "buildNumber": "0.1.2"}, "beta": None, "old": {"buildId": "b0"}}
+    options = {"build": "latest", "memoryMbytes": 1024, "timeoutSecs": 0}
+    assert parse_actor({"id": "a", "defaultRunOptions": options, "taggedBuilds": tagged}) == ActorInfo(
+        id="a", default_build="latest", default_memory_mb=1024, tagged={"latest": ("b1", "0.1.2"), "old": ("b0", None)}
+    )
+    assert parse_actor({"id": "a"}) == ActorInfo(id="a", default_build="latest", default_memory_mb=None, tagged=None)
+    with pytest.raises(ValueError, match="id"):
+        parse_actor({})
+
+
+@pytest.mark.parametrize(
+    ("fields", "schema"),
+    [
+        ({"inputSchema": '{"type": "object"}'}, {"type": "object"}),
+        ({"actorDefinition": {"input": {"a": 1}}, "inputSchema": '{"b": 1}'}, {"a": 1}),
+        ({"actorDefinition": {"input": "./schema.json"}, "inputSchema": '{"b": 1}'}, {"b": 1}),
+        ({"inputSchema": None, "actorDefinition": None}, None),
+        ({"inputSchema": "{nope"}, None),
+        ({"inputSchema": "[1]"}, None),
+        ({"inputSchema": "[" * 5000}, None),
+        ({}, None),
+    ],
+)
+def test_a_build_tells_its_input_schema(fields, schema):
+    """Part of its definition, or JSON text; what cannot be read is none."""
+    assert parse_build({"id": "b", "buildNumber": "0.1.2", **fields}).input_schema == schema
+
+
+def test_a_build_tells_its_bounds():
+    """Number and memory."""
+    definition = {"minMemoryMbytes": 256, "maxMemoryMbytes": 4096}
+    assert parse_build({"id": "b", "buildNumber": "0.1.2", "actorDefinition": definition}) == BuildInfo(
+        id="b", number="0.1.2", input_schema=None, min_memory_mb=256, max_memory_mb=4096
+    )
+
+
+PRICED_SINCE = "2026-01-01T00:00:00.000Z"
+ANNOUNCED = {"pricingModel": "FREE", "startedAt": "2026-09-01T00:00:00.000Z"}
+USAGE = {"monthlyServiceUsage": {"ACTOR_COMPUTE_UNITS": {"quantity": 1, "baseUnitPriceUsd": 0.3}}}
+
+
+@pytest.mark.parametrize(
+    ("info", "prices"),
+    [
+        ({"pricingModel": "PAY_PER_EVENT", "minimalMaxTotalChargeUsd": 0.1},
+         Prices(model="PAY_PER_EVENT", least_cap_usd=0.1, compute_unit_usd=0.3)),
+        ({"pricingModel": "PRICE_PER_DATASET_ITEM", "pricePerUnitUsd": 0.005},
+         Prices(model="PRICE_PER_DATASET_ITEM", per_item_usd=0.005, compute_unit_usd=0.3)),
+        ({"pricingModel": "PRICE_PER_DATASET_ITEM",
+          "tieredPricing": {"FREE": {"tieredPricePerUnitUsd": 0.004}, "GOLD": {"tieredPricePerUnitUsd": 0.002}}},
+         Prices(model="PRICE_PER_DATASET_ITEM", per_item_usd=0.004, compute_unit_usd=0.3)),
+        ({"pricingModel": "FLAT_PRICE_PER_MONTH", "pricePerUnitUsd": 30},
+         Prices(model="FLAT_PRICE_PER_MONTH", compute_unit_usd=0.3)),
+    ],
+)  # fmt: skip
+def test_prices_are_those_in_force(info: Any, prices: Prices) -> None:
+    """Announced ones come later; a tier that is not told is taken for the dearest."""
+    now = datetime(2026, 5, 1, tzinfo=UTC)
+    actor = {"pricingInfos": [{**info, "startedAt": PRICED_SINCE}, ANNOUNCED]}
+    assert parse_prices(actor, USAGE, now, is_own=False) == prices
+    assert parse_prices({}, {}, now, is_own=True) == Prices(pays_usage=True)

@@ -13,9 +13,12 @@ from batchrun.server.api.runs import run_answer
 from batchrun.server.api.starting import finish_sync, output_answer, start_actor, wait_s_of
 from batchrun.server.call import Call, data_answer, page_answer
 from batchrun.server.catalog import Actor
+from batchrun.server.faults import value_invalid
 from batchrun.server.ids import iso
+from batchrun.server.prices import pricing_info
 from batchrun.server.rate_limits import PER_START
 from batchrun.server.route_table import RouteTable
+from batchrun.server.tables import runs
 from batchrun.server.tables.runs import RunFilter
 
 
@@ -44,13 +47,19 @@ def _short(call: Call, actor: Actor) -> JsonObject:
     }
 
 
-def _doc(call: Call, actor: Actor) -> JsonObject:
+async def _stats(call: Call, actor: Actor) -> JsonObject:
+    total, last_ms = await call.platform.database.read(runs.of_actor, actor.id)
+    last = {"lastRunStartedAt": iso(last_ms)} if last_ms is not None else {}
+    return {"totalBuilds": actor.build_no, "totalRuns": total, **last}
+
+
+async def _doc(call: Call, actor: Actor) -> JsonObject:
     build = {"buildId": actor.build_id, "buildNumber": actor.build_number, "finishedAt": iso(actor.built_ms)}
     return _short(call, actor) | {
         "userId": call.platform.accounts.owner_id_of(actor.username),
         "description": actor.description,
         "isPublic": call.platform.accounts.named(actor.username) is None,
-        "stats": {"totalBuilds": actor.build_no, "totalRuns": 0},
+        "stats": await _stats(call, actor),
         "versions": [version_of(actor)],
         "defaultRunOptions": {
             "build": actor.build_tag,
@@ -58,23 +67,31 @@ def _doc(call: Call, actor: Actor) -> JsonObject:
             "memoryMbytes": actor.default_memory_mb or call.platform.settings.default_memory_mb,
         },
         "taggedBuilds": {actor.build_tag: build},
-        "pricingInfos": [],
+        "pricingInfos": [pricing_info(actor.charge_events, iso(actor.built_ms))] if actor.charge_events else [],
     }
 
 
 async def list_actors(call: Call) -> web.Response:
-    """List the Actors that the account may use."""
+    """List the Actors that the account may use, or with `my=1` those that are its own."""
     offset, limit, is_descending = call.query.page()
-    accounts = call.platform.accounts
-    actors = [_short(call, actor) for actor in call.platform.catalog if accounts.may_use(actor.username, call.account)]
+    is_mine, sort_by = call.query.boolean("my"), call.query.text("sortBy") or "createdAt"
+    if sort_by not in ("createdAt", "stats.lastRunStartedAt"):
+        raise value_invalid("Parameter sortBy must be createdAt or stats.lastRunStartedAt")
+    accounts, user = call.platform.accounts, call.user
+    found = [actor for actor in call.platform.catalog if accounts.may_use(actor.username, user)]
+    if is_mine:
+        found = [actor for actor in found if accounts.named(actor.username) is user]
+    shown = [{**_short(call, actor), "stats": await _stats(call, actor)} for actor in found]
+    if sort_by != "createdAt":
+        shown.sort(key=lambda doc: str(doc["stats"].get("lastRunStartedAt", "")))
     if is_descending:
-        actors.reverse()
-    return page_answer(actors[offset : offset + limit], len(actors), offset, limit, is_descending=is_descending)
+        shown.reverse()
+    return page_answer(shown[offset : offset + limit], len(shown), offset, limit, is_descending=is_descending)
 
 
 async def get_actor(call: Call) -> web.Response:
     """Show an Actor."""
-    return data_answer(_doc(call, actor_of(call)))
+    return data_answer(await _doc(call, actor_of(call)))
 
 
 async def validate_input(call: Call) -> web.Response:

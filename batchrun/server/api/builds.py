@@ -4,9 +4,10 @@ from aiohttp import web
 
 from batchrun.model import JsonObject
 from batchrun.server.api.addresses import actor_of
-from batchrun.server.call import Call, data_answer, page_answer
+from batchrun.server.auth import not_permitted
+from batchrun.server.call import Call, data_answer, empty_answer, page_answer
 from batchrun.server.catalog import Actor
-from batchrun.server.faults import thing_missing
+from batchrun.server.faults import Fault, thing_missing
 from batchrun.server.route_table import RouteTable
 from batchrun.server.tables import builds
 
@@ -22,7 +23,10 @@ def add_routes(table: RouteTable) -> None:
         table.add("GET", f"{one}/versions", list_versions)
         table.add("GET", f"{one}/versions/{{version}}", get_version)
     table.add("GET", "/v2/actor-builds", list_own_builds)
-    table.add("GET", "/v2/actor-builds/{log}", get_build, needs_token=False)
+    one = "/v2/actor-builds/{log}"
+    table.add("GET", one, get_build, needs_token=False)
+    table.add("DELETE", one, delete_build)
+    table.add("POST", f"{one}/abort", abort_build)
 
 
 async def list_builds(call: Call) -> web.Response:
@@ -53,6 +57,28 @@ async def get_default_build(call: Call) -> web.Response:
 async def get_build(call: Call) -> web.Response:
     """Show a build by its id."""
     return data_answer(await read_build(call, call.path["log"]))
+
+
+async def delete_build(call: Call) -> web.Response:
+    """Forget a build that its Actor's directory is no more; Runs of it are kept."""
+    doc = await _read_own(call)
+    actor = call.platform.catalog.find(doc["actId"])
+    if actor is not None and actor.build_id == doc["id"]:
+        raise Fault(400, "deleting-default-build", "The default build of an Actor cannot be deleted")
+    await call.platform.database.write(builds.delete, doc["id"])
+    return empty_answer()
+
+
+async def abort_build(call: Call) -> web.Response:
+    """Show a build: it was finished at once, and what is finished cannot be aborted."""
+    return data_answer(await _read_own(call))
+
+
+async def _read_own(call: Call) -> JsonObject:
+    doc = await read_build(call, call.path["log"])
+    if not call.is_by(doc["userId"]):
+        raise not_permitted("Actor build")
+    return doc
 
 
 async def read_build(call: Call, build_id: str) -> JsonObject:

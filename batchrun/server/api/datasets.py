@@ -58,7 +58,10 @@ async def list_items(call: Call) -> web.StreamResponse:
 
 
 async def push_items(call: Call) -> web.Response:
-    """Append one item or an array of them, all or none."""
+    """Append one item or an array of them, all or none.
+
+    They are parsed as a whole, and so are in memory for a moment: 9 MB of them at most, the documented limit of a push.
+    """
     dataset_id, body = await storage_id_of(call, Kind.DATASET), await call.body()
     value = parse_json(body)
     pushed: list[Any] = value if isinstance(value, list) else [value]

@@ -79,7 +79,7 @@ async def _tell(socket: web.WebSocketResponse, live: LiveRun, events: MemoryObje
 
 def _usage(live: LiveRun) -> list[str]:
     is_overloaded = live.cpu_usage > _OVERLOAD * (os.cpu_count() or 1)
-    measured = live.measured()
+    measured = live.measured(live.duration_s())
     usage: JsonObject = {name: measured[name] for name in measured if name.startswith(("mem", "cpu"))}
     usage |= {"isCpuOverloaded": is_overloaded, "createdAt": iso(now_ms())}
     return [event_message("systemInfo", usage), event_message("cpuInfo", {"isCpuOverloaded": is_overloaded})]

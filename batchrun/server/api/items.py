@@ -1,6 +1,8 @@
 """The items of a dataset as an answer: paged, shown in a view, and streamed when there are many."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import anyio.to_thread
 import orjson
@@ -8,9 +10,9 @@ from aiohttp import web
 
 from batchrun.model import JsonObject
 from batchrun.server.api.addresses import read_storage
-from batchrun.server.call import Call, raw_answer
+from batchrun.server.call import Call, raw_answer, stream_answer
 from batchrun.server.faults import value_invalid
-from batchrun.server.item_formats import STREAMED, WHOLE, ItemFormat
+from batchrun.server.item_formats import FORMATS, JSON_FORMATS, ItemFormat, JsonFormat, add_columns
 from batchrun.server.item_views import ItemView, view_of
 from batchrun.server.query import UNLIMITED
 from batchrun.server.tables import items
@@ -18,8 +20,11 @@ from batchrun.server.tables.storages import Kind, Storage
 
 #: Items, and about how many bytes of them, read at once; a larger page is streamed, so that neither it nor a slow
 #: reader of it fills the memory.
-_ITEMS_AT_ONCE, _BYTES_AT_ONCE = 1000, 8 << 20
-_RENDERED_INLINE = 50
+_ITEMS_AT_ONCE, _BYTES_AT_ONCE = 1000, 2 << 20
+#: Items that are rendered on the loop.
+_INLINE = 50
+
+T = TypeVar("T")
 
 
 async def items_answer(call: Call, dataset_id: str, status: int = 200) -> web.StreamResponse:
@@ -28,8 +33,8 @@ async def items_answer(call: Call, dataset_id: str, status: int = 200) -> web.St
     call.platform.reads.note(dataset.id, reads=1)
     offset, limit, is_descending = call.query.page(UNLIMITED)
     view, name = view_of(call.query, _transformation(call, dataset)), call.query.text("format") or "json"
-    if name not in STREAMED and name not in WHOLE:
-        raise value_invalid(f"Format {name} is not served ({', '.join((*STREAMED, *WHOLE))} are)")
+    if name not in JSON_FORMATS and name not in FORMATS:
+        raise value_invalid(f"Format {name} is not served ({', '.join((*JSON_FORMATS, *FORMATS))} are)")
     count = max(min(limit, dataset.count - offset), 0)
     headers = {
         # What an Actor stores may hold scripts: a browser must not run them in the server's name.
@@ -42,14 +47,47 @@ async def items_answer(call: Call, dataset_id: str, status: int = 200) -> web.St
     }
     if call.query.boolean("attachment"):
         headers["Content-Disposition"] = f'attachment; filename="dataset.{name}"'
-    pages = _pages(call, dataset, offset, count, is_descending=is_descending)
-    if name in WHOLE:
-        return raw_answer(await _rendered(call, pages, view, name, dataset.id), status, WHOLE[name][0], headers)
-    form = STREAMED[name]
-    if count <= _at_once(dataset) or call.quirks.is_whole:
-        pieces = [piece for page in [page async for page in pages] for piece in _pieces(page, view)]
-        return raw_answer(_whole(pieces, form), status, form.content_type, headers)
-    return await _stream(call, pages, view, form, status, headers)
+    selection = _Selection(call, dataset, view, offset, count, is_descending)
+    if name in FORMATS:
+        pieces, content_type = await _written(selection, FORMATS[name]), FORMATS[name].content_type
+    else:
+        pieces, content_type = _joined(selection, JSON_FORMATS[name]), JSON_FORMATS[name].content_type
+    if selection.is_small or call.quirks.is_whole:
+        return raw_answer(b"".join([piece async for piece in pieces]), status, content_type, headers)
+    return await stream_answer(call, pieces, status, {**headers, "Content-Type": content_type})
+
+
+@dataclass(frozen=True, slots=True)
+class _Selection:
+    """The items that a request asks for; they may be gone over several times."""
+
+    call: Call
+    dataset: Storage
+    view: ItemView
+    offset: int
+    count: int
+    is_descending: bool
+
+    @property
+    def is_small(self) -> bool:
+        """Whether all of it may be held at once."""
+        return self.count <= self._at_once
+
+    @property
+    def _at_once(self) -> int:
+        """How many items may be held at once: fewer when they are large."""
+        return max(min(_ITEMS_AT_ONCE, _BYTES_AT_ONCE * self.dataset.count // max(self.dataset.bytes, 1)), 1)
+
+    async def pages(self) -> AsyncIterator[list[bytes]]:
+        """Yield the items as they are stored."""
+        database, dataset = self.call.platform.database, self.dataset
+        for start in range(self.offset, self.offset + self.count, self._at_once):
+            size = min(self._at_once, self.offset + self.count - start)
+            yield await database.read(items.page, dataset.seq, dataset.count, start, size, self.is_descending)
+
+    def shown(self, page: list[bytes]) -> list[Any]:
+        """Return what the view shows of a page."""
+        return self.view.apply(map(orjson.loads, page))
 
 
 def _transformation(call: Call, dataset: Storage) -> JsonObject | None:
@@ -68,55 +106,35 @@ def _transformation(call: Call, dataset: Storage) -> JsonObject | None:
     return transformation if isinstance(transformation, dict) else {}
 
 
-async def _rendered(call: Call, pages: AsyncIterator[list[bytes]], view: ItemView, name: str, dataset_id: str) -> bytes:
-    found = [body for page in [page async for page in pages] for body in page]
-    _, render = WHOLE[name]
+async def _written(selection: _Selection, form: ItemFormat) -> AsyncIterator[bytes]:
+    """Return the pieces of an answer; a table's columns are known, and a wrong parameter is refused, by then."""
+    columns: dict[str, None] = {}
+    if form.is_table:
+        async for page in selection.pages():
+            await _aside(page, lambda page: add_columns(columns, selection.shown(page)))
+    writer = form.writer(list(columns), selection.call.query, selection.dataset.id)
 
-    def rendered() -> bytes:
-        return render(view.apply(map(orjson.loads, found)), call.query, dataset_id)
+    async def pieces() -> AsyncIterator[bytes]:
+        yield writer.opening()
+        async for page in selection.pages():
+            yield await _aside(page, lambda page: writer.page(selection.shown(page)))
+        yield writer.closing()
 
-    # A large table would hold up everybody else on the loop.
-    return rendered() if len(found) <= _RENDERED_INLINE else await anyio.to_thread.run_sync(rendered)
-
-
-def _at_once(dataset: Storage) -> int:
-    """Return how many items may be held at once: fewer when they are large."""
-    return max(min(_ITEMS_AT_ONCE, _BYTES_AT_ONCE * dataset.count // max(dataset.bytes, 1)), 1)
-
-
-async def _pages(
-    call: Call, dataset: Storage, offset: int, count: int, *, is_descending: bool
-) -> AsyncIterator[list[bytes]]:
-    at_once = _at_once(dataset)
-    for start in range(offset, offset + count, at_once):
-        size = min(at_once, offset + count - start)
-        yield await call.platform.database.read(items.page, dataset.seq, dataset.count, start, size, is_descending)
+    return pieces()
 
 
-def _pieces(page: list[bytes], view: ItemView) -> list[bytes]:
-    return page if view.is_plain else [orjson.dumps(item) for item in view.apply(map(orjson.loads, page))]
+async def _aside(page: list[bytes], work: Callable[[list[bytes]], T]) -> T:
+    # A large page would hold up everybody else on the loop.
+    return work(page) if len(page) <= _INLINE else await anyio.to_thread.run_sync(work, page)
 
 
-def _whole(pieces: list[bytes], form: ItemFormat) -> bytes:
-    closing = form.closing if pieces or form.opening else b""
-    return form.opening + form.separator.join(pieces) + closing
-
-
-async def _stream(
-    call: Call,
-    pages: AsyncIterator[list[bytes]],
-    view: ItemView,
-    form: ItemFormat,
-    status: int,
-    headers: dict[str, str],
-) -> web.StreamResponse:
-    response = web.StreamResponse(status=status, headers={**headers, "Content-Type": form.content_type})
-    await response.prepare(call.request)
+async def _joined(selection: _Selection, form: JsonFormat) -> AsyncIterator[bytes]:
     before = form.opening
-    async for page in pages:
-        if pieces := _pieces(page, view):
-            await response.write(before + form.separator.join(pieces))
+    async for page in selection.pages():
+        shown = page if selection.view.is_plain else [orjson.dumps(item) for item in selection.shown(page)]
+        if shown:
+            yield before + form.separator.join(shown)
             before = form.separator
-    await response.write((b"" if before == form.separator else form.opening) + form.closing)
-    await response.write_eof()
-    return response
+    # Without any item there is no last line to end.
+    if before == form.separator or form.opening:
+        yield (b"" if before == form.separator else form.opening) + form.closing

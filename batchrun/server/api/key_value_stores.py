@@ -1,6 +1,7 @@
 """Endpoints of key-value stores."""
 
 from collections.abc import AsyncIterator
+from sqlite3 import Connection
 from urllib.parse import quote
 
 import anyio.to_thread
@@ -9,7 +10,8 @@ from aiohttp import web
 from batchrun.model import JsonObject
 from batchrun.server.api.addresses import RUN_PREFIXES, own_storage_of, storage_id_of, storage_of
 from batchrun.server.api.storages import StorageEndpoints
-from batchrun.server.call import Call, data_answer, empty_answer, raw_answer
+from batchrun.server.bodies import Spool
+from batchrun.server.call import Call, data_answer, empty_answer, raw_answer, stream_answer
 from batchrun.server.faults import thing_missing
 from batchrun.server.ids import check_record_key
 from batchrun.server.query import MAX_LIST_LIMIT
@@ -103,17 +105,17 @@ async def download_records(call: Call) -> web.StreamResponse:
     """Answer with a ZIP archive of the records, one after the other, so that it never is in memory as a whole."""
     store, prefix = await storage_of(call, Kind.KEY_VALUE_STORE), call.query.text("prefix") or ""
     headers = {"Content-Type": "application/zip", "Content-Disposition": f'attachment; filename="{store.id}.zip"'}
-    response = web.StreamResponse(headers=headers)
-    await response.prepare(call.request)
+    return await stream_answer(call, _archived(call, store, prefix), 200, headers)
+
+
+async def _archived(call: Call, store: Storage, prefix: str) -> AsyncIterator[bytes]:
     archive = ZipStream()
     async for key in _all_keys(call, store, prefix):
         stored = await call.platform.database.read(stored_values.read, store.id, key)
         if stored is not None:
             call.platform.reads.note(store.id, reads=1)
-            await response.write(await anyio.to_thread.run_sync(archive.add, key, stored[1]))
-    await response.write(archive.close())
-    await response.write_eof()
-    return response
+            yield await anyio.to_thread.run_sync(archive.add, key, stored[1])
+    yield archive.close()
 
 
 async def _all_keys(call: Call, store: Storage, prefix: str) -> AsyncIterator[str]:
@@ -129,11 +131,30 @@ def _caller_id(call: Call) -> str | None:
 
 
 async def put_record(call: Call) -> web.Response:
-    """Store the body, decompressed, with its content type."""
+    """Store the body, decompressed, with its content type; a large one waits in a file until it is here."""
     store_id, key = await storage_id_of(call, Kind.KEY_VALUE_STORE), check_record_key(call.path["key"])
     content_type = call.header("Content-Type") or "application/octet-stream"
-    await call.platform.database.write(stored_values.put, store_id, call.user.id, key, content_type, await call.body())
+    user_id, body = call.user.id, await call.body_or_spool()
+    if isinstance(body, bytes):
+        await call.platform.database.write(stored_values.put, store_id, user_id, key, content_type, body)
+    else:
+        await _put_large(call, body, store_id, user_id, key, content_type)
     return raw_answer(b"{}", 201, headers={"Location": _record_url(call, store_id, key)})
+
+
+async def _put_large(call: Call, body: Spool, *names: str) -> None:
+    try:
+        # Closed once it is kept, even if the caller has hung up meanwhile; not before, since what a transaction does
+        # may have to be done again.
+        await call.platform.database.write(_put_spooled, *names, body, then=lambda _: body.close())
+    except Exception:
+        body.close()
+        raise
+
+
+def _put_spooled(connection: Connection, store_id: str, user_id: str, key: str, content_type: str, body: Spool) -> None:
+    """Store what has gone to a file; read by the one thread that writes, so that one such body is in memory at most."""
+    stored_values.put(connection, store_id, user_id, key, content_type, body.read())
 
 
 async def delete_record(call: Call) -> web.Response:

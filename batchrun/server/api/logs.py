@@ -1,5 +1,6 @@
 """Logs of Runs: whole, or streamed while the Run lives."""
 
+import re
 from collections.abc import AsyncIterator
 
 import anyio
@@ -8,10 +9,12 @@ from aiohttp import web
 from batchrun.server.api.addresses import RUN_PREFIXES, run_id_of
 from batchrun.server.api.builds import read_build
 from batchrun.server.auth import not_permitted
-from batchrun.server.call import Call, raw_answer
+from batchrun.server.call import Call, raw_answer, stream_answer
 from batchrun.server.route_table import RouteTable
 from batchrun.server.tables import builds, runs
 
+#: ECMA-48: control sequences (colours, cursor), titles, and the shorter ones.
+_ESCAPE_CODE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)|[ -/]*[0-~])")
 _TEXT = "text/plain; charset=utf-8"
 _CHUNKS_AT_ONCE = 200
 #: How long a follower of a silent log waits before it looks again.
@@ -27,7 +30,10 @@ def add_routes(table: RouteTable) -> None:
 
 
 async def get_log(call: Call) -> web.StreamResponse:
-    """Answer with a log; `stream=1` goes on until the Run ends, `download=1` suggests a file name."""
+    """Answer with a log; `stream=1` goes on until the Run ends, `download=1` suggests a file name.
+
+    Escape codes of terminals are taken out unless `raw=1`; a line's chunk always holds them whole.
+    """
     address = call.path.get("log")
     if address is not None and await call.platform.database.read(builds.read, address) is not None:
         build = await read_build(call, address)
@@ -38,25 +44,21 @@ async def get_log(call: Call) -> web.StreamResponse:
     if doc["generalAccess"] == "RESTRICTED" and not call.is_by(doc["userId"]):
         raise not_permitted("log")
     headers = {"Content-Disposition": f'attachment; filename="{run_id}.log"'} if call.query.boolean("download") else {}
-    lines = _lines(call, run_id, is_followed=call.query.boolean("stream"))
+    is_raw = call.query.boolean("raw")
+    lines = _lines(call, run_id, is_followed=call.query.boolean("stream"), is_raw=is_raw)
     if call.quirks.is_whole:
         return raw_answer(b"".join([body async for body in lines]), content_type=_TEXT, headers=headers)
-    response = web.StreamResponse(headers={**headers, "Content-Type": _TEXT})
-    await response.prepare(call.request)
-    async for body in lines:
-        await response.write(body)
-    await response.write_eof()
-    return response
+    return await stream_answer(call, lines, 200, {**headers, "Content-Type": _TEXT})
 
 
-async def _lines(call: Call, run_id: str, *, is_followed: bool) -> AsyncIterator[bytes]:
+async def _lines(call: Call, run_id: str, *, is_followed: bool, is_raw: bool) -> AsyncIterator[bytes]:
     sent = 0
     while True:
         live = call.platform.runs.find_live(run_id)
         grown = live.next_log() if live is not None else None
         chunks = await call.platform.database.read(runs.read_log, run_id, sent, _CHUNKS_AT_ONCE)
         for number, body in chunks:
-            yield body
+            yield body if is_raw else _ESCAPE_CODE.sub(b"", body)
             sent = number
         if not chunks and (grown is None or not is_followed):
             break

@@ -9,7 +9,7 @@ from batchrun.server.api.addresses import RUN_PREFIXES, own_storage_of, storage_
 from batchrun.server.api.storages import StorageEndpoints
 from batchrun.server.bodies import parse_json
 from batchrun.server.call import Call, data_answer, empty_answer
-from batchrun.server.faults import request_invalid, thing_missing
+from batchrun.server.faults import request_invalid, thing_missing, value_invalid
 from batchrun.server.ids import iso, now_ms
 from batchrun.server.rate_limits import PER_QUEUE_BATCH, PER_START
 from batchrun.server.route_table import RouteTable
@@ -145,11 +145,16 @@ def _id_of(value: Any) -> str:
 
 
 async def list_requests(call: Call) -> web.Response:
-    """List all requests by id, in pages."""
+    """List requests by id, in pages; `filter` chooses those that are locked or pending."""
     queue = await _queue(call)
     limit = call.query.integer("limit", 0, maximum=_MAX_LIST) or _MAX_LIST
     after_id = call.query.text("cursor") or call.query.text("exclusiveStartId") or ""
-    found = await call.platform.database.read(requests.page, queue.seq, after_id, limit + 1)
+    states = call.query.names("filter")
+    if unknown := [state for state in states if state not in requests.STATES]:
+        raise value_invalid(f"Parameter filter must hold {' or '.join(requests.STATES)}, not {unknown[0]}")
+    if states and call.query.text("exclusiveStartId"):
+        raise value_invalid("Parameters filter and exclusiveStartId cannot be used together")
+    found = await call.platform.database.read(requests.page, queue.seq, after_id, limit + 1, states, now_ms())
     answer: JsonObject = {"items": found[:limit], "limit": limit}
     if after_id:
         answer["exclusiveStartId"] = after_id

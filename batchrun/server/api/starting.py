@@ -10,7 +10,7 @@ from batchrun.server.auth import Caller
 from batchrun.server.bodies import json_kind, load_json
 from batchrun.server.call import Call, raw_answer
 from batchrun.server.catalog import Actor
-from batchrun.server.faults import Fault, input_invalid
+from batchrun.server.faults import Fault, input_invalid, request_invalid, value_invalid
 from batchrun.server.live import LiveRun
 from batchrun.server.query import Query
 from batchrun.server.run_docs import RunOrder
@@ -38,6 +38,8 @@ async def start_task(call: Call, task: JsonObject, body: bytes) -> LiveRun:
         Fault: 400, 402, 404; nothing was started.
     """
     actor = call.platform.tasks.actor_of(task)
+    if body and not _is_json(call.request.headers.get("Content-Type", "")):
+        raise request_invalid("The input of a task's run must be JSON, with Content-Type: application/json")
     override = _parse_input(body) if body else {}
     if not isinstance(override, dict):
         raise input_invalid(f'Provided input must be object, got "{json_kind(override)}" instead.')
@@ -80,7 +82,7 @@ async def finish_sync(call: Call, live: LiveRun) -> JsonObject:
         Fault: 408 after 300 s (the Run goes on), 400 when it ended otherwise.
     """
     await call.platform.runs.wait(live.id, SYNC_WAIT_S)
-    if not live.ended.is_set():
+    if not live.is_ended:
         raise Fault(408, "run-timeout-exceeded", f"Actor run exceeded the timeout of {SYNC_WAIT_S} seconds")
     if live.status is not RunStatus.SUCCEEDED:
         message = f"Actor run did not succeed (run ID: {live.id}, status: {live.status})"
@@ -134,6 +136,8 @@ def given_options(query: Query) -> JsonObject:
     Raises:
         Fault: 400.
     """
+    if query.text("forcePermissionLevel") not in (None, "FULL_PERMISSIONS"):
+        raise value_invalid("Runs have FULL_PERMISSIONS here: parameter forcePermissionLevel cannot limit them")
     memory, timeout, max_items = query.number("memory"), query.number("timeout"), query.number("maxItems")
     options: JsonObject = {
         "build": query.text("build"),

@@ -8,7 +8,7 @@ from aiohttp import web
 from batchrun.model import JsonObject
 from batchrun.server.api.addresses import own_storage_of, storage_of
 from batchrun.server.call import Call, data_answer, empty_answer, page_answer
-from batchrun.server.faults import Fault, request_invalid
+from batchrun.server.faults import Fault, request_invalid, value_invalid
 from batchrun.server.ids import check_name, iso, now_ms
 from batchrun.server.tables import storages
 from batchrun.server.tables.storages import Kind, Storage
@@ -32,8 +32,13 @@ class StorageEndpoints:
         self._kind, self._thing, self._conflict, self._describe = kind, thing, conflict, describe
 
     async def list_all(self, call: Call) -> web.Response:
-        """List named storages; `unnamed=1` lists the others too."""
+        """List named storages; `unnamed=1` lists the others too. Nothing is shared with anybody by the list."""
         offset, limit, is_descending = call.query.page()
+        ownership = call.query.text("ownership") or "ownedByMe"
+        if ownership not in ("ownedByMe", "sharedWithMe"):
+            raise value_invalid("Parameter ownership must be ownedByMe or sharedWithMe")
+        if ownership == "sharedWithMe":
+            return page_answer([], 0, offset, limit, is_descending=is_descending)
         total, found = await call.platform.database.read(
             storages.page, self._kind, call.user.id, offset, limit, is_descending, call.query.boolean("unnamed")
         )

@@ -1,4 +1,7 @@
-"""Operations of the platform that this server knows of, but does not offer: 501 and the reason, instead of a 404."""
+"""Operations of the platform that this server knows of, but does not offer: 501 and the reason, instead of a 404.
+
+An Actor that is created or changed over the API would have no source here that could run: its directory is the truth.
+"""
 
 from aiohttp import web
 
@@ -7,7 +10,7 @@ from batchrun.server.faults import Fault
 from batchrun.server.route_table import RouteTable
 
 _ACTORS_ARE_DIRECTORIES = "Actors come from directories here (batchrun serve --actors DIR)"
-_ONE_BUILD = "each Actor has the one build that its directory is"
+_BUILT_BY_ITSELF = "each state of an Actor's directory is built by itself"
 _NO_SCHEDULES = "this server has no schedules"
 #: Method(s), path, reason. What another module serves meanwhile is passed over.
 UNSERVED = (
@@ -19,11 +22,9 @@ UNSERVED = (
             ("PUT DELETE", f"{actors}/{{actor}}", _ACTORS_ARE_DIRECTORIES),
             ("POST", f"{actors}/{{actor}}/versions", _ACTORS_ARE_DIRECTORIES),
             ("PUT DELETE", f"{actors}/{{actor}}/versions/{{version}}", _ACTORS_ARE_DIRECTORIES),
-            ("POST", f"{actors}/{{actor}}/builds", _ONE_BUILD),
+            ("POST", f"{actors}/{{actor}}/builds", _BUILT_BY_ITSELF),
         )
     ),
-    ("DELETE", "/v2/actor-builds/{log}", _ONE_BUILD),
-    ("POST", "/v2/actor-builds/{log}/abort", _ONE_BUILD),
     ("GET POST", "/v2/schedules", _NO_SCHEDULES),
     ("GET PUT DELETE", "/v2/schedules/{schedule}", _NO_SCHEDULES),
     ("GET", "/v2/schedules/{schedule}/log", _NO_SCHEDULES),

@@ -178,10 +178,22 @@ def unlock_all(connection: Connection, storage: int, client: str | None, at_ms: 
     ).rowcount
 
 
-def page(connection: Connection, storage: int, after_id: str, limit: int) -> list[JsonObject]:
-    """Return requests by id, after one."""
+#: The states that a list can be asked for: handled requests are in neither.
+STATES = {
+    "locked": "(place IS NOT NULL AND locked_until_ms > :now)",
+    "pending": "(place IS NOT NULL AND locked_until_ms <= :now)",
+}
+
+
+def page(
+    connection: Connection, storage: int, after_id: str, limit: int, states: Iterable[str], at_ms: int
+) -> list[JsonObject]:
+    """Return requests by id, after one; only those in one of these states, if there are any."""
+    condition = " OR ".join(STATES[state] for state in states) or "1"
     rows = connection.execute(
-        "SELECT doc FROM requests WHERE storage = ? AND id > ? ORDER BY id LIMIT ?", (storage, after_id, limit)
+        "SELECT doc FROM requests WHERE storage = :storage AND id > :after "  # noqa: S608 - own text
+        f"AND ({condition}) ORDER BY id LIMIT :limit",
+        {"storage": storage, "after": after_id, "limit": limit, "now": at_ms},
     )
     return [orjson.loads(doc) for (doc,) in rows]
 

@@ -7,7 +7,6 @@ import orjson
 
 from batchrun.model import JsonObject, RunStatus
 from batchrun.server.tables import storages
-from batchrun.server.tables.storages import Kind
 
 _LIVE_SQL = ", ".join(f"'{status}'" for status in RunStatus if not status.is_terminal)
 
@@ -49,14 +48,13 @@ def insert(
     stored_input: tuple[str, bytes] | None,
 ) -> None:
     """Keep a new Run with its three default storages and its input (content type and body)."""
-    run_id, act_id = doc["id"], doc["actId"]
     connection.execute(
         "INSERT INTO runs (id, user_id, act_id, task_id, status, started_ms, extras, doc) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            run_id,
+            doc["id"],
             doc["userId"],
-            act_id,
+            doc["actId"],
             doc.get("actorTaskId"),
             doc["status"],
             started_ms,
@@ -64,17 +62,9 @@ def insert(
             orjson.dumps(doc),
         ),
     )
-    defaults = (
-        (Kind.DATASET, doc["defaultDatasetId"]),
-        (Kind.KEY_VALUE_STORE, doc["defaultKeyValueStoreId"]),
-        (Kind.REQUEST_QUEUE, doc["defaultRequestQueueId"]),
-    )
-    seqs = [
-        storages.insert(connection, kind, storage_id, started_ms, doc["userId"], run_id=run_id, act_id=act_id)
-        for kind, storage_id in defaults
-    ]
+    store = storages.insert_defaults(connection, doc, started_ms)
     if stored_input is not None:
-        connection.execute("INSERT INTO stored_values VALUES (?, 'INPUT', ?, ?)", (seqs[1], *stored_input))
+        connection.execute("INSERT INTO stored_values VALUES (?, 'INPUT', ?, ?)", (store, *stored_input))
 
 
 def update(connection: Connection, doc: JsonObject) -> None:
@@ -131,6 +121,14 @@ def read_last(connection: Connection, run_filter: RunFilter, origin: str | None)
         args,
     ).fetchone()
     return row[0] if row else None
+
+
+def of_actor(connection: Connection, act_id: str) -> tuple[int, int | None]:
+    """Return how many Runs an Actor has had, and when the last one began."""
+    row: tuple[int, int | None] = connection.execute(
+        "SELECT count(*), max(started_ms) FROM runs WHERE act_id = ?", (act_id,)
+    ).fetchone()
+    return row
 
 
 def page(

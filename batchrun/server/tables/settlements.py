@@ -64,7 +64,7 @@ def settle(
         before = (orjson.loads(row[1]) if row[1] else {}).get("counted", {})
         prices.settle(doc, storages.read_uses(connection, doc))
         connection.execute("UPDATE runs SET doc = ?, settle_ms = NULL WHERE id = ?", (orjson.dumps(doc), run_id))
-        added = prices.difference(doc["usage"], before)
+        added = prices.difference(prices.countable(doc), before)
         day = sums[doc["userId"], doc["finishedAt"][:10]]
         for name, (quantity, usd) in added.items():
             known = day.get(name, (0.0, 0.0))

@@ -62,18 +62,32 @@ def insert(
     user_id: str,
     *,
     name: str | None = None,
-    run_id: str | None = None,
-    act_id: str | None = None,
-) -> int:
-    """Keep a new storage; return its row number."""
-    return (
-        connection.execute(
-            "INSERT INTO storages (id, kind, name, run_id, act_id, created_ms, modified_ms, user_id) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (storage_id, kind.value, name, run_id, act_id, created_ms, created_ms, user_id),
-        ).lastrowid
-        or 0
+) -> None:
+    """Keep a new storage."""
+    connection.execute(
+        "INSERT INTO storages (id, kind, name, created_ms, modified_ms, user_id) VALUES (?, ?, ?, ?, ?, ?)",
+        (storage_id, kind.value, name, created_ms, created_ms, user_id),
     )
+
+
+def insert_defaults(connection: Connection, run: JsonObject, created_ms: int) -> int:
+    """Keep the three default storages of a new Run; return the row number of the key-value store."""
+    row_number = connection.execute(
+        "INSERT INTO storages (id, kind, run_id, act_id, created_ms, modified_ms, user_id) VALUES "
+        "(?1, 'DATASET', ?4, ?5, ?6, ?6, ?7), (?2, 'REQUEST_QUEUE', ?4, ?5, ?6, ?6, ?7), "
+        # The last row's number is the one that SQLite tells.
+        "(?3, 'KEY_VALUE_STORE', ?4, ?5, ?6, ?6, ?7)",
+        (
+            run["defaultDatasetId"],
+            run["defaultRequestQueueId"],
+            run["defaultKeyValueStoreId"],
+            run["id"],
+            run["actId"],
+            created_ms,
+            run["userId"],
+        ),
+    ).lastrowid
+    return row_number or 0
 
 
 def read(connection: Connection, storage_id: str) -> Storage | None:

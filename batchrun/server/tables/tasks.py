@@ -5,11 +5,22 @@ from sqlite3 import Connection
 import orjson
 
 from batchrun.model import JsonObject
+from batchrun.server.ids import iso
 
 
 def load(connection: Connection) -> list[JsonObject]:
-    """Return all tasks, oldest first."""
-    return [orjson.loads(doc) for (doc,) in connection.execute("SELECT doc FROM tasks ORDER BY seq")]
+    """Return all tasks, oldest first, each with the statistics that its Runs add up to."""
+    docs = [orjson.loads(doc) for (doc,) in connection.execute("SELECT doc FROM tasks ORDER BY seq")]
+    rows = connection.execute(
+        "SELECT task_id, count(*), max(started_ms) FROM runs WHERE task_id IS NOT NULL GROUP BY task_id"
+    )
+    counted = {task_id: (total, last_ms) for task_id, total, last_ms in rows}
+    for doc in docs:
+        if doc["id"] in counted:
+            total, last_ms = counted[doc["id"]]
+            # A start does not write its task, so that what is kept may be old; Runs that were deleted count there.
+            doc["stats"] = {"totalRuns": max(total, doc["stats"]["totalRuns"]), "lastRunStartedAt": iso(last_ms)}
+    return docs
 
 
 def put(connection: Connection, doc: JsonObject) -> None:

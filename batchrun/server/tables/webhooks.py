@@ -70,11 +70,16 @@ def along(
     """Carry out a change and keep what it sets off, both or neither."""
     result = function(connection, *args)
     for doc in dispatches:
-        connection.execute(
-            "INSERT INTO dispatches (id, user_id, webhook_id, next_ms, doc) VALUES (?, ?, ?, ?, ?)",
-            (doc["id"], doc["userId"], doc["webhookId"], next_ms, orjson.dumps(doc)),
-        )
+        add_dispatch(connection, doc, next_ms)
     return result
+
+
+def add_dispatch(connection: Connection, doc: JsonObject, next_ms: int) -> None:
+    """Keep a new dispatch."""
+    connection.execute(
+        "INSERT INTO dispatches (id, user_id, webhook_id, next_ms, doc) VALUES (?, ?, ?, ?, ?)",
+        (doc["id"], doc["userId"], doc["webhookId"], next_ms, orjson.dumps(doc)),
+    )
 
 
 def note_call(connection: Connection, doc: JsonObject, next_ms: int | None) -> None:

@@ -1,0 +1,60 @@
+"""The arguments that name and set a batch, the same for every command that takes one."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from batchrun.config import Config, load_config, parse_setting
+from batchrun.errors import ConfigError
+
+Batch = Annotated[Path | None, typer.Argument(help="The batch's TOML file; or give --task and --jobs.")]
+Task = Annotated[str | None, typer.Option(help="Id of the task, or user~name.")]
+Jobs = Annotated[Path | None, typer.Option(help="The job file; - is JSONL on stdin.")]
+Out = Annotated[Path | None, typer.Option(help="The output directory.")]
+MaxConcurrentRuns = Annotated[
+    str | None, typer.Option("--max-concurrent-runs", "-c", help='Most Runs live at once, or "auto".')
+]
+StartRate = Annotated[float | None, typer.Option(help="Most starts per second.")]
+BudgetUsd = Annotated[float | None, typer.Option(help="Most that the batch may cost, in US dollars.")]
+Limit = Annotated[int | None, typer.Option(help="Only the first so many jobs of the file.")]
+ApiUrl = Annotated[str | None, typer.Option(help='Address of the API, or "embedded".')]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="Any configuration key: --set limits.drain_s=10.")]
+
+
+def load(
+    batch: Path | None,
+    *,
+    task: str | None,
+    jobs: Path | None,
+    out: Path | None,
+    max_concurrent_runs: str | None,
+    start_rate: float | None,
+    budget_usd: float | None = None,
+    limit: int | None,
+    api_url: str | None,
+    settings: list[str] | None,
+) -> Config:
+    """Return the configuration that a command's arguments come to.
+
+    Raises:
+        ConfigError: it cannot be used, or no batch is named.
+    """
+    if batch is None and (task is None or jobs is None):
+        raise ConfigError("give a batch's TOML file, or --task and --jobs")
+    flags: dict[str, Any] = {
+        "task.id": task,
+        "jobs.file": str(jobs) if jobs is not None else None,
+        "output.dir": str(out) if out is not None else None,
+        "limits.max_concurrent_runs": _number_or_auto(max_concurrent_runs),
+        "limits.start_rate": start_rate,
+        "limits.budget_usd": budget_usd,
+        "jobs.limit": limit,
+        "api.base_url": api_url,
+    }
+    given = dict(parse_setting(each) for each in settings or [])
+    return load_config(batch, flags={**given, **{key: value for key, value in flags.items() if value is not None}})
+
+
+def _number_or_auto(text: str | None) -> int | str | None:
+    return int(text) if text is not None and text.lstrip("-").isdecimal() else text

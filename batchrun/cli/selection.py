@@ -1,0 +1,59 @@
+"""Which jobs a command means: the flags that name them."""
+
+from collections.abc import Iterable
+from typing import Annotated
+
+import typer
+
+from batchrun.errors import ConfigError
+from batchrun.model import Outcome, Selection
+
+Outcomes = Annotated[
+    list[str] | None, typer.Option("--outcome", help="Only these outcomes: failed,timed_out; default: no success.")
+]
+ErrorTypes = Annotated[list[str] | None, typer.Option("--error", help="Only these error types, as records have them.")]
+Groups = Annotated[list[str] | None, typer.Option("--group", help="Only jobs of these groups.")]
+Keys = Annotated[list[str] | None, typer.Option("--key", help="Only these jobs; not split at commas.")]
+FailureIds = Annotated[
+    list[str] | None, typer.Option("--failure", help="Only these causes, as `batchrun failures` names them.")
+]
+
+
+def make_selection(
+    *,
+    outcomes: list[str] | None,
+    error_types: list[str] | None,
+    groups: list[str] | None,
+    keys: Iterable[str] | None,
+    failures: list[str] | None,
+) -> Selection:
+    """Return what flags select: all that is given must hold; values are repeated, or put together with commas.
+
+    Keys are only repeated: those of a matrix hold commas, and one taken apart could name another job.
+
+    Raises:
+        ConfigError: there is no such outcome.
+    """
+    return Selection(
+        outcomes=_outcomes(outcomes),
+        error_types=_split(error_types),
+        groups=[*groups, *(_split(groups) or [])] if groups else None,  # whose names may hold commas
+        keys=list(keys) if keys is not None else None,
+        failures=_split(failures),
+    )
+
+
+def _split(values: list[str] | None) -> list[str] | None:
+    return [part for value in values for part in value.split(",") if part] if values else None
+
+
+def _outcomes(values: list[str] | None) -> list[Outcome] | None:
+    outcomes = _split(values)
+    if outcomes is None:
+        return None
+    if Outcome.INVALID in outcomes:
+        raise ConfigError("--outcome invalid: such lines are no jobs; append them, mended, to the job file")
+    known = [each for each in Outcome if each is not Outcome.INVALID]
+    if unknown := [each for each in outcomes if each not in known]:
+        raise ConfigError(f"--outcome {unknown[0]}: is none; there are {', '.join(known)}")
+    return [Outcome(each) for each in outcomes]

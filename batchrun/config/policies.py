@@ -1,0 +1,117 @@
+"""What the configuration says, as the policies that decide by it."""
+
+import json
+from collections.abc import Mapping
+
+from batchrun.config.sections import (
+    BreakerConfig,
+    DeadlinesConfig,
+    GroupConfig,
+    OutOfMemoryConfig,
+    OutputConfig,
+    RetryConfig,
+    RetryRuleConfig,
+    TimedOutConfig,
+)
+from batchrun.errors import ConfigError
+from batchrun.model import Cause
+from batchrun.policy.breaker import Breaker, Limits
+from batchrun.policy.deadlines import Deadlines
+from batchrun.policy.expectation import Expectation
+from batchrun.policy.retry import Backoff, Ladder, RetryPolicy, Rule
+from batchrun.policy.token_bucket import TokenBucket, burst_of
+
+
+def deadlines(config: DeadlinesConfig) -> Deadlines:
+    """Return how long is too long."""
+    return Deadlines(
+        max_job_s=config.max_job_s,
+        overdue_grace_s=config.overdue_grace_s,
+        aborts_overdue=config.on_overdue == "abort",
+        quiet_s=config.quiet_s,
+        aborts_quiet=config.on_quiet == "abort",
+    )
+
+
+def breaker(config: BreakerConfig) -> Breaker:
+    """Return what watches settled jobs."""
+    max_failed = None if config.max_failed == "off" else config.max_failed
+    empty_in_a_row = None if config.empty_in_a_row == "off" else config.empty_in_a_row
+    return Breaker(
+        Limits(
+            max_failed=max_failed,
+            is_share=isinstance(max_failed, float),
+            window=config.window,
+            empty_in_a_row=empty_in_a_row,
+        )
+    )
+
+
+def expectation(output: OutputConfig) -> Expectation | None:
+    """Return what a Run must leave to be a success; None when nothing is asked for.
+
+    Raises:
+        ConfigError: the schema cannot be read, or is none.
+    """
+    if output.expect_items_min is None and output.expect_item_schema is None:
+        return None
+    file = output.expect_item_schema
+    try:
+        schema = None if file is None else json.loads(file.read_bytes())
+        return Expectation(items_min=output.expect_items_min, schema=schema)
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", key="output.expect_item_schema", file=file) from error
+    except ValueError as error:
+        raise ConfigError(f"is no JSON Schema: {error}", key="output.expect_item_schema", file=file) from error
+
+
+def group_limits(groups: Mapping[str, GroupConfig]) -> dict[str, int]:
+    """Return the most live Runs of each group that has a limit of its own."""
+    limits = {name: group.max_concurrent_runs for name, group in groups.items()}
+    return {name: limit for name, limit in limits.items() if limit is not None}
+
+
+def group_weights(groups: Mapping[str, GroupConfig]) -> dict[str | None, float]:
+    """Return the weights of the groups that have one."""
+    return {name: group.weight for name, group in groups.items()}
+
+
+def start_bucket(rate_per_s: float) -> TokenBucket:
+    """Return the bucket that keeps a rate of starts."""
+    return TokenBucket(rate_per_s=rate_per_s, burst=burst_of(rate_per_s))
+
+
+def retry_policy(retry: RetryConfig, most_memory_mb: int | None = None) -> RetryPolicy:
+    """Return which attempts are followed by another.
+
+    Args:
+        retry: the section.
+        most_memory_mb: all the memory that there is for a Run; None where nobody knows.
+    """
+    tables: dict[Cause, RetryRuleConfig | None] = {cause: getattr(retry, cause.value) for cause in Cause}
+    rules = {Cause(outcome): _rule(retry, RetryRuleConfig()) for outcome in retry.on}
+    rules |= {cause: _rule(retry, table) for cause, table in tables.items() if table is not None}
+    if Cause.OUT_OF_MEMORY not in rules and Cause.FAILED in rules:
+        rules[Cause.OUT_OF_MEMORY] = rules[Cause.FAILED]
+    memory, time = retry.out_of_memory or OutOfMemoryConfig(), retry.timed_out or TimedOutConfig()
+    ladder = Ladder(
+        memory_factor=memory.memory_factor,
+        memory_ceiling_mb=_ceiling_mb(memory.memory_ceiling_mb, most_memory_mb),
+        timeout_factor=time.timeout_factor,
+        timeout_ceiling_s=time.timeout_ceiling_s,
+    )
+    return RetryPolicy(rules=rules, ladder=ladder)
+
+
+def _ceiling_mb(wanted_mb: int, most_mb: int | None) -> int:
+    """Return the largest power of two that is neither above what is wanted nor above what there is."""
+    return wanted_mb if most_mb is None or most_mb >= wanted_mb else 1 << (max(128, most_mb).bit_length() - 1)
+
+
+def _rule(retry: RetryConfig, table: RetryRuleConfig) -> Rule:
+    first_s = retry.backoff_s if table.backoff_s is None else table.backoff_s
+    max_s = retry.max_backoff_s if table.max_backoff_s is None else table.max_backoff_s
+    return Rule(
+        max_attempts=retry.max_attempts if table.max_attempts is None else table.max_attempts,
+        backoff=Backoff(first_s=first_s, max_s=max_s),
+    )

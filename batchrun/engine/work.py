@@ -1,0 +1,80 @@
+"""A job in the engine's hands, the terms on which jobs are carried out, and the marks of their attempts."""
+
+import secrets
+from dataclasses import dataclass, field
+
+from batchrun.ledger.rows import OpenJob
+from batchrun.model import Attempt, AttemptState, Job, JobId, Mark, RunOptions
+from batchrun.policy.deadlines import Deadlines
+from batchrun.policy.expectation import Expectation
+from batchrun.policy.retry import RetryPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """A job in the engine's hands: what it is, and what was tried so far."""
+
+    job: Job
+    open: OpenJob
+    attempts: tuple[Attempt, ...] = ()
+    #: What is set aside for its next start, in US dollars; None without a budget, or where nothing bounds it.
+    reserved_usd: float | None = None
+
+    @property
+    def starts_anew(self) -> bool:
+        """Whether its next step is a start, and not to follow one that was made."""
+        return not self.attempts or self.attempts[-1].state is AttemptState.ENDED
+
+    @property
+    def id(self) -> JobId:
+        """The job's row in the ledger."""
+        return self.open.id
+
+    @property
+    def this_round(self) -> tuple[Attempt, ...]:
+        """The attempts of the job's current round."""
+        return tuple([attempt for attempt in self.attempts if attempt.round == self.open.round])
+
+    def with_attempt(self, attempt: Attempt) -> "Work":
+        """Return this work with its latest attempt added, or replaced by what is known of it now."""
+        before = tuple([each for each in self.attempts if each.attempt_no != attempt.attempt_no])
+        return Work(job=self.job, open=self.open, attempts=(*before, attempt), reserved_usd=self.reserved_usd)
+
+
+@dataclass(frozen=True, slots=True)
+class Postponed:
+    """The job is to be tried again after a wait."""
+
+    work: Work
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """On what terms a batch's jobs are carried out."""
+
+    #: Of every Run, under its job's own; what both leave open is the task's.
+    options: RunOptions
+    retry: RetryPolicy
+    task_options: RunOptions = field(default_factory=RunOptions)
+    #: All the memory there ever is for Runs; None: nobody knows.
+    most_memory_mb: int | None = None
+    deadlines: Deadlines = field(default_factory=Deadlines)
+    expectation: Expectation | None = None
+
+
+class Marks:
+    """Random marks, drawn many at a time: a mark of its own for each start would be a system call each."""
+
+    _BYTES = 12
+    _AT_ONCE = 256
+
+    def __init__(self) -> None:
+        self._drawn: list[Mark] = []
+
+    def next(self) -> Mark:
+        """Return one that was never returned before."""
+        if not self._drawn:
+            text, length = secrets.token_hex(self._BYTES * self._AT_ONCE), 2 * self._BYTES
+            self._drawn = [Mark(text[at : at + length]) for at in range(0, len(text), length)]
+        return self._drawn.pop()

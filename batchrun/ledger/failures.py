@@ -1,0 +1,47 @@
+"""What makes two failures one kind: outcome, error type, exit code, and the message without what differs by page."""
+
+import re
+from hashlib import sha256
+
+#: As much of a message as tells its kind.
+LOOKED_AT_CHARS = 2000
+COMPARED_CHARS = 200
+
+_EXIT_CODE = re.compile(r" \(exit code (-?\d+)\)\Z")
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://\S+")
+#: Quoted text, unless it is a plain word such as the name of a missing property; an apostrophe quotes nothing.
+_QUOTED = re.compile(r"""(?<!\w)(["'`])(?![A-Za-z_.-]+\1).*?\1(?!\w)""")
+_RUN_ID = re.compile(r"\bRun \w+")
+#: 403 and 500 are two causes, where they are said to be codes; page 403 and page 500 are not.
+_STATUS = re.compile(r"(?i)(?:^|\b(?:http(?:/[\d.]+)?|status|code|error)[ :=]*)[45]\d\d\b")
+_WITH_DIGITS = re.compile(r"\w*\d\w*")
+
+
+def split_exit_code(message: str) -> tuple[str, int | None]:
+    """Return a message without the exit code that its end tells, and that."""
+    found = _EXIT_CODE.search(message[-40:])
+    return (message, None) if found is None else (message[: -len(found[0])], int(found[1]))
+
+
+def failure_id(outcome: str, error_type: str | None, message: str | None) -> str:
+    """Return a short name, always the same, for failures that are alike."""
+    said, exit_code = split_exit_code(message or "")
+    parts = (outcome, error_type or "", "" if exit_code is None else str(exit_code), _without_particulars(said))
+    return sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+
+def _without_particulars(message: str) -> str:
+    text = " ".join(message[:LOOKED_AT_CHARS].split())
+    text = _QUOTED.sub("'…'", _URL.sub("…", text))
+    text = _RUN_ID.sub("Run …", text)
+    kept = "".join(_between_statuses(text))
+    return kept[:COMPARED_CHARS]
+
+
+def _between_statuses(text: str) -> list[str]:
+    """Return the pieces of a text: status codes as they are, and between them every word with a digit replaced."""
+    pieces, end = [], 0
+    for status in _STATUS.finditer(text):
+        pieces += [_WITH_DIGITS.sub("#", text[end : status.start()]), status[0]]
+        end = status.end()
+    return [*pieces, _WITH_DIGITS.sub("#", text[end:])]

@@ -1,0 +1,35 @@
+"""How many connections this process may have open."""
+
+import structlog
+
+try:
+    import resource
+except ImportError:  # Windows knows no such limit
+    resource = None  # type: ignore[assignment]
+
+#: Descriptors for all else: starts, output that is collected, files, the embedded server.
+RESERVED = 512
+ENOUGH = 65_536
+
+_log = structlog.get_logger()
+
+
+def raise_limit() -> None:
+    """Let this process open many files, as far as its user may; for programs, not for libraries."""
+    if resource is not None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = ENOUGH if hard == resource.RLIM_INFINITY else min(hard, ENOUGH)
+        if soft != resource.RLIM_INFINITY and soft < most:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def polls_within_limit(wanted: int) -> int:
+    """Return how many polls may be open at once: fewer than are wanted, and a word in the log, where files are few."""
+    if resource is None:
+        return wanted
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or wanted + RESERVED <= soft:
+        return wanted
+    possible = max(1, min(wanted, soft - RESERVED))
+    _log.warning("fewer_polls", wanted=wanted, possible=possible, open_files=soft)
+    return possible

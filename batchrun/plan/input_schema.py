@@ -1,0 +1,189 @@
+"""An Actor's input schema: the defaults the platform fills in, and what it would say of an input. Pure.
+
+Apify's format is JSON Schema with words for a form (editor, prefill, …) and some checks of its own. What checks is
+translated by a list of known words: anything else, `$ref` above all, comes from a stranger and is not followed.
+Source: the platform's documentation of the input schema, and its published validation (apify-shared-js,
+packages/input_schema). Not checked here: proxy groups and countries, and how URLs of request lists are spelled.
+"""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import jsonschema_rs
+
+from batchrun.model import JsonObject
+
+#: Of one input, so many faults are told: an array may hold the same one a million times.
+MAX_PROBLEMS_PER_INPUT = 20
+#: A message is cut here; a schema's list of allowed values may be very long.
+MAX_MESSAGE_CHARS = 300
+
+#: Words that mean the same in both formats and hold no schemas.
+_PLAIN_WORDS = (
+    "enum", "const", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength",
+    "maxLength", "minItems", "maxItems", "uniqueItems", "minProperties", "maxProperties",
+)  # fmt: skip
+#: How the platform shows a secret that is stored in a task: nobody but the Actor can tell what it is.
+_ENCRYPTED = "ENCRYPTED_"
+#: A pattern that takes too long says nothing about the input.
+_UNDECIDED = ("BacktrackLimitExceeded", "RegexEngineFailure")
+
+
+class SchemaUnusable(ValueError):
+    """The schema is none that can be understood; its text says why."""
+
+
+class InputSchema:
+    """One Actor's input schema, ready to be used.
+
+    Raises:
+        SchemaUnusable: it cannot be understood.
+    """
+
+    def __init__(self, schema: JsonObject) -> None:
+        #: Fields whose pattern is none that can be tried here; it is left out.
+        self.untried_patterns: list[str] = []
+        try:
+            fields = _objects(schema.get("properties", {}))
+            self._validator = jsonschema_rs.Draft7Validator(self._translated({"type": "object", **schema}, "input"))
+        except (ValueError, TypeError, RecursionError, OverflowError) as error:
+            raise SchemaUnusable(_brief(str(error).splitlines()[0] if str(error) else type(error).__name__)) from error
+        self.defaults = {name: field["default"] for name, field in fields.items() if "default" in field}
+        #: What the platform gives to a new task for which no input is given.
+        self.prefills = {
+            name: field.get("prefill", field.get("default"))
+            for name, field in fields.items()
+            if "prefill" in field or (field.get("editor") == "hidden" and "default" in field)
+        }
+        self._secrets = {name for name, field in fields.items() if field.get("isSecret")}
+
+    def problems(self, value: JsonObject) -> list[str]:
+        """Return what the platform would say of an input, defaults and all; nothing when it would be taken.
+
+        Positions in arrays are not told, so that the same fault of many inputs is the same message; nor are values,
+        which may be secrets.
+        """
+        try:
+            if self._validator.is_valid(value):
+                return []
+            errors = islice(self._validator.iter_errors(value), MAX_PROBLEMS_PER_INPUT)
+            return list(dict.fromkeys(message for error in errors for message in self._messages(error, value)))
+        except ValueError as error:  # what nests too deeply for the validator
+            return [f"The input cannot be checked: {_brief(str(error))}"]
+
+    def _messages(self, error: jsonschema_rs.ValidationError, value: JsonObject) -> Iterator[str]:
+        path = list(error.instance_path)
+        if path and path[0] in self._secrets and str(value[path[0]]).startswith(_ENCRYPTED):
+            return
+        if type(error.kind).__name__ in _UNDECIDED:
+            return
+        named = ".".join(["input", *("*" if isinstance(part, int) else str(part) for part in path)])
+        for message in _sentences(error, named):
+            yield _brief(message)
+
+    def _translated(self, field: JsonObject, path: str) -> JsonObject:
+        made = {name: field[name] for name in _PLAIN_WORDS if name in field}
+        if isinstance(pattern := field.get("pattern"), str) and self._can_be_tried(pattern, path):
+            made["pattern"] = pattern
+        if isinstance(required := field.get("required"), list):
+            made["required"] = required
+        if "properties" in field:
+            parts = _objects(field["properties"]).items()
+            made["properties"] = {name: self._translated(part, f"{path}.{name}") for name, part in parts}
+        for name in ("items", "additionalProperties"):
+            if name in field:
+                part = field[name]
+                made[name] = self._translated(part, f"{path}.*") if isinstance(part, dict) else part
+        self._add_own_checks(made, field, path)
+        return _with_type(made, field)
+
+    def _add_own_checks(self, made: JsonObject, field: JsonObject, path: str) -> None:
+        """Add what the platform checks by words of its own: patterns of keys and values, sources of requests."""
+        key, value = (self._pattern(field.get(name), path) for name in ("patternKey", "patternValue"))
+        editor = field.get("editor")
+        if field.get("type") == "object":
+            made.update({"propertyNames": key} if key else {})
+            made.update({"patternProperties": {"": {"type": "string", **value}}} if value else {})
+        elif field.get("type") == "array" and "items" not in made:
+            if editor == "requestListSources":
+                made["items"] = {"type": "object", "anyOf": [{"required": ["url"]}, {"required": ["requestsFromUrl"]}]}
+            elif editor == "keyValue" and (key or value):
+                made["items"] = {"properties": {"key": key, "value": value}}
+            elif editor == "stringList" and value:
+                made["items"] = value
+
+    def _pattern(self, pattern: Any, path: str) -> JsonObject:
+        is_one = isinstance(pattern, str) and self._can_be_tried(pattern, path)
+        return {"pattern": pattern} if is_one else {}
+
+    def _can_be_tried(self, pattern: str, path: str) -> bool:
+        try:
+            jsonschema_rs.Draft7Validator({"pattern": pattern})
+        except ValueError:
+            self.untried_patterns.append(path)
+            return False
+        return True
+
+
+def _objects(fields: Any) -> dict[str, JsonObject]:
+    if not isinstance(fields, dict) or not all(isinstance(field, dict) for field in fields.values()):
+        raise ValueError('"properties" must be an object of objects')
+    return fields
+
+
+def _with_type(made: JsonObject, field: JsonObject) -> JsonObject:
+    given = field.get("type")
+    types = [*given] if isinstance(given, list) else [given] if given else []
+    if not field.get("nullable"):
+        return made | ({"type": types} if types else {})
+    if isinstance(made.get("enum"), list):
+        made["enum"] = [*made["enum"], *([] if None in made["enum"] else [None])]
+    return made | ({"type": [*types, *([] if "null" in types else ["null"])]} if types else {})
+
+
+def _sentences(error: jsonschema_rs.ValidationError, path: str) -> list[str]:
+    """Say what is wrong with a field as the platform does; one sentence for each property that must not be there."""
+    kind = error.kind
+    keyword = str(error.schema_path[-1]) if error.schema_path else ""
+    limit = next(
+        (getattr(kind, name) for name in ("limit", "types", "options", "pattern") if hasattr(kind, name)), None
+    )
+    if keyword == "additionalProperties" and hasattr(kind, "unexpected"):
+        return [f"Property {path}.{name} is not allowed" for name in kind.unexpected]
+    if "propertyNames" in error.schema_path[-2:]:
+        return [f"Field {path} has names of properties that do not fit"]
+    missing = str(getattr(kind, "property", "")).strip('"')
+    sentences = {
+        "required": f"Field {path}.{missing} is required",
+        "type": f"Field {path} must be {_types(limit)}",
+        "minimum": f"Field {path} must be >= {limit}",
+        "maximum": f"Field {path} must be <= {limit}",
+        "exclusiveMinimum": f"Field {path} must be > {limit}",
+        "exclusiveMaximum": f"Field {path} must be < {limit}",
+        "enum": f"Field {path} must be equal to one of the allowed values: {_quoted(limit)}",
+        "pattern": f"Field {path} must match regular expression {limit}",
+        "minLength": f"Field {path} must NOT have fewer than {limit} characters",
+        "maxLength": f"Field {path} must NOT have more than {limit} characters",
+        "minItems": f"Field {path} must NOT have fewer than {limit} items",
+        "maxItems": f"Field {path} must NOT have more than {limit} items",
+        "minProperties": f"Field {path} must NOT have fewer than {limit} properties",
+        "maxProperties": f"Field {path} must NOT have more than {limit} properties",
+        "uniqueItems": f"Field {path} must NOT have items that are equal",
+        "anyOf": f"Field {path} needs url or requestsFromUrl",
+    }
+    return [sentences.get(keyword, f"Field {path} does not fit ({keyword})")]
+
+
+def _types(types: Any) -> str:
+    return ",".join(map(str, types)) if isinstance(types, list) else str(types)
+
+
+def _quoted(options: Any) -> str:
+    if not isinstance(options, list):
+        return str(options)
+    return ", ".join(f'"{option}"' for option in options if option is not None)
+
+
+def _brief(message: str) -> str:
+    return message if len(message) <= MAX_MESSAGE_CHARS else f"{message[:MAX_MESSAGE_CHARS]} …"

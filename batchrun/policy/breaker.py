@@ -1,0 +1,125 @@
+"""When to stop starting, because what is paid for fails.
+
+Looks at the last settled jobs, of the batch as a whole and of each group on its own. A breaker trips once: what was
+live is followed to its end, and whoever goes on begins with a new window.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+from batchrun.model import JobKey, Outcome, Record
+
+#: Groups that are watched at a time; the one that was seen longest ago makes room.
+MAX_GROUPS = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What trips a breaker; None trips it never."""
+
+    #: So many of the last `window` jobs may not succeed; below 1 and in a fraction, such a share of a full window.
+    max_failed: float | None = None
+    is_share: bool = True
+    window: int = 50
+    #: So many successes in a row without any item, after one that had some.
+    empty_in_a_row: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trip:
+    """A breaker has tripped."""
+
+    #: What happened, in words.
+    reason: str
+    #: The group that is to start nothing more; None: the whole batch.
+    group: str | None
+    #: The jobs of the window.
+    keys: tuple[JobKey, ...]
+    #: Whether it is for successes that brought no item, and not for failures.
+    is_for_empty: bool = False
+
+
+class _Window:
+    """The last jobs of a batch, or of one group."""
+
+    __slots__ = ("_failed", "_has_had_items", "_is_tripped", "_jobs", "_limits", "empty_keys")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._jobs: deque[tuple[JobKey, bool]] = deque()
+        self._failed = 0
+        self._has_had_items = False
+        self._is_tripped = False
+        self.empty_keys: list[JobKey] = []
+
+    def note(self, record: Record, key: JobKey) -> str | None:
+        """Note a settled job; return why that is too much, once."""
+        is_failure = record.outcome is not Outcome.SUCCEEDED
+        self._jobs.append((key, is_failure))
+        self._failed += is_failure
+        if len(self._jobs) > self._limits.window:
+            self._failed -= self._jobs.popleft()[1]
+        self._note_items(record, key)
+        reason = None if self._is_tripped else self._too_many_failed() or self.too_many_empty()
+        self._is_tripped = self._is_tripped or reason is not None
+        return reason
+
+    @property
+    def keys(self) -> tuple[JobKey, ...]:
+        """The jobs in it."""
+        return tuple(key for key, _ in self._jobs)
+
+    def _note_items(self, record: Record, key: JobKey) -> None:
+        if record.outcome is not Outcome.SUCCEEDED or record.items is None:
+            return
+        if record.items.count:
+            self._has_had_items = True
+            self.empty_keys = []
+        elif self._has_had_items and self._limits.empty_in_a_row is not None:
+            self.empty_keys = [*self.empty_keys, key][-self._limits.empty_in_a_row :]
+
+    def _too_many_failed(self) -> str | None:
+        limits = self._limits
+        if limits.max_failed is None or not self._failed:
+            return None
+        if limits.is_share and (len(self._jobs) < limits.window or self._failed < limits.max_failed * limits.window):
+            return None
+        if not limits.is_share and self._failed < limits.max_failed:
+            return None
+        return f"{self._failed} of the last {len(self._jobs)} jobs did not succeed"
+
+    def too_many_empty(self) -> str | None:
+        """Return why successes without an item are too many; None when they are not."""
+        if self._limits.empty_in_a_row is None or len(self.empty_keys) < self._limits.empty_in_a_row:
+            return None
+        return f"{len(self.empty_keys)} successes in a row brought no item, after others had some"
+
+
+class Breaker:
+    """Watches settled jobs."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._batch = _Window(limits)
+        self._groups: dict[str, _Window] = {}
+
+    def note(self, record: Record) -> Trip | None:
+        """Note a settled job; return what trips with it. A bad line started nothing and is no job."""
+        if record.key is None:
+            return None
+        reason = self._batch.note(record, record.key)
+        if reason is not None:
+            return self._trip(self._batch, reason, None)
+        if record.group is None:
+            return None
+        group = self._groups.pop(record.group, None) or _Window(self._limits)
+        self._groups[record.group] = group  # the one seen last stands last
+        if len(self._groups) > MAX_GROUPS:
+            del self._groups[next(iter(self._groups))]
+        reason = group.note(record, record.key)
+        return None if reason is None else self._trip(group, reason, record.group)
+
+    def _trip(self, window: _Window, reason: str, group: str | None) -> Trip:
+        # The empty ones may reach further back than the window.
+        keys = tuple(dict.fromkeys((*window.empty_keys, *window.keys)))
+        return Trip(reason=reason, group=group, keys=keys, is_for_empty=reason == window.too_many_empty())

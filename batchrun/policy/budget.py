@@ -1,0 +1,141 @@
+"""How much may still be spent: money is reserved before a start, and given back when its cost is final.
+
+A reservation is the most that a Run may cost, so that all reservations and all final costs together never exceed the
+budget. A cost that nobody knows keeps its reservation: null is never 0.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+from batchrun.model import RunOptions
+
+#: Sums of many small amounts are a little off; a budget is kept to a millionth of a cent.
+_ROUNDING_USD = 1e-8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prices:
+    """What Runs of an Actor are charged for, in US dollars."""
+
+    #: The API's pricingModel; None for an Actor without one: its user pays for the platform's usage.
+    model: str | None = None
+    #: Pay-per-result: for each stored item.
+    per_item_usd: float | None = None
+    #: Pay-per-event: the least that a Run may be capped at.
+    least_cap_usd: float | None = None
+    #: Whether we pay for the platform's usage besides what the Actor charges, as its owner does.
+    pays_usage: bool = False
+    #: Compute unit: 1 GB for 1 hour; None when the account does not tell.
+    compute_unit_usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """The most that a Run may cost."""
+
+    #: None: nothing bounds it.
+    usd: float | None
+    #: By what, or what would bound it.
+    reason: str
+
+
+def most_a_run_may_cost(prices: Prices, options: RunOptions) -> Bound:
+    """Return what bounds the cost of a Run that is started with these options, those of the task included."""
+    match prices.model:
+        case "PAY_PER_EVENT":
+            capped = Bound(usd=options.max_total_charge_usd, reason="run.max_total_charge_usd")
+            return _with_usage(prices, options, capped)
+        case "PRICE_PER_DATASET_ITEM":
+            return _with_usage(prices, options, _most_items(prices, options))
+        case _:
+            return _most_compute(prices, options)
+
+
+def _most_items(prices: Prices, options: RunOptions) -> Bound:
+    if options.max_items is None or prices.per_item_usd is None:
+        return Bound(usd=None, reason="run.max_items")
+    return Bound(usd=options.max_items * prices.per_item_usd, reason="run.max_items")
+
+
+def _with_usage(prices: Prices, options: RunOptions, charges: Bound) -> Bound:
+    """Add the platform's usage to what the Actor charges, where we pay for both."""
+    if charges.usd is None or not prices.pays_usage:
+        return charges
+    compute = _most_compute(prices, options)
+    if compute.usd is None:
+        return compute
+    return Bound(usd=charges.usd + compute.usd, reason=f"{charges.reason}, {compute.reason}")
+
+
+def _most_compute(prices: Prices, options: RunOptions) -> Bound:
+    if prices.compute_unit_usd is None:
+        return Bound(usd=None, reason="limits.compute_unit_usd")
+    if not options.timeout_s:
+        return Bound(usd=None, reason="run.timeout_s")
+    if options.memory_mb is None:
+        return Bound(usd=None, reason="run.memory_mb")
+    units = options.memory_mb / 1024 * options.timeout_s / 3600
+    return Bound(usd=units * prices.compute_unit_usd, reason="run.memory_mb and run.timeout_s")
+
+
+@dataclass(slots=True)
+class Learned:
+    """What Runs cost so far: a guess for those that nothing bounds."""
+
+    #: Counts of costs, by the power of 2^(1/4) just above them: a small histogram for any number of Runs.
+    _counts: dict[int, int] = field(default_factory=dict)
+    count: int = 0
+
+    def note(self, cost_usd: float) -> None:
+        """Note a final cost."""
+        step = math.ceil(4 * math.log2(max(cost_usd, 1e-9)))
+        self._counts[step] = self._counts.get(step, 0) + 1
+        self.count += 1
+
+    def p95_usd(self) -> float:
+        """Return what 95 % of the Runs cost at most, within a fifth; 0 before any is known."""
+        left = math.ceil(0.95 * self.count)
+        for step in sorted(self._counts):
+            left -= self._counts[step]
+            if left <= 0:
+                return float(2.0 ** (step / 4))
+        return 0.0
+
+
+class Budget:
+    """A batch's money.
+
+    Args:
+        limit_usd: what may be spent in all; None: as much as it takes.
+        spent_usd: final costs of earlier processes.
+        reserved_usd: what may still come of Runs whose cost is not final.
+    """
+
+    def __init__(self, limit_usd: float | None, *, spent_usd: float = 0.0, reserved_usd: float = 0.0) -> None:
+        self.limit_usd = limit_usd
+        self.spent_usd = spent_usd
+        self.reserved_usd = reserved_usd
+
+    def has(self, usd: float) -> bool:
+        """Whether so much is free now."""
+        return self._fits(self.spent_usd + self.reserved_usd + usd)
+
+    def can_ever_have(self, usd: float) -> bool:
+        """Whether so much would be free if nothing came of what is reserved now."""
+        return self._fits(self.spent_usd + usd)
+
+    def reserve(self, usd: float) -> None:
+        """Set aside what a Run may cost."""
+        self.reserved_usd += usd
+
+    def release(self, usd: float) -> None:
+        """Give back what was set aside for a Run that was not started."""
+        self.reserved_usd -= usd
+
+    def settle(self, reserved_usd: float, cost_usd: float | None) -> None:
+        """Note a Run's final cost; None keeps what was set aside for it as spent."""
+        self.reserved_usd -= reserved_usd
+        self.spent_usd += reserved_usd if cost_usd is None else cost_usd
+
+    def _fits(self, usd: float) -> bool:
+        return self.limit_usd is None or usd <= self.limit_usd + _ROUNDING_USD

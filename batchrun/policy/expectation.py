@@ -1,0 +1,80 @@
+"""Success means data: what a Run that succeeded must have left in its dataset."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jsonschema_rs
+
+from batchrun.model import JsonObject, Outcome, Problem
+
+#: Items of each Run that are held against the schema.
+SAMPLE = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Why a Run that succeeded is no success."""
+
+    outcome: Outcome
+    problem: Problem
+
+
+class Expectation:
+    """What is expected of a dataset.
+
+    Args:
+        items_min: fewest items; None: any number.
+        schema: JSON Schema of an item; None: any item.
+
+    Raises:
+        ValueError: it is no JSON Schema.
+    """
+
+    def __init__(self, *, items_min: int | None, schema: JsonObject | None) -> None:
+        self.items_min = items_min
+        self._validator = None if schema is None else _validator(schema)
+
+    @property
+    def sample(self) -> int:
+        """How many of the first items are to be looked at."""
+        return SAMPLE if self._validator is not None else 0
+
+    def judge_count(self, count: int) -> Verdict | None:
+        """Say whether there are enough items; `count` need not go beyond `items_min`."""
+        if self.items_min is None or count >= self.items_min:
+            return None
+        found = {0: "no item", 1: "1 item"}.get(count, f"{count:,} items")
+        message = f"{found}, where {self.items_min:,} or more were expected"
+        return Verdict(outcome=Outcome.EMPTY, problem=Problem(type="too-few-items", message=message))
+
+    def judge_items(self, items: Sequence[Any]) -> Verdict | None:
+        """Say whether the first items are what they should be."""
+        if self._validator is None:
+            return None
+        errors = [(number, error) for number, item in enumerate(items, 1) if (error := self._error_of(item))]
+        if not errors:
+            return None
+        (error, _), *_ = Counter(error for _, error in errors).most_common(1)
+        first = next(number for number, each in errors if each == error)
+        message = f"{len(errors)} of the first {len(items)} items break the schema; item {first}: {error}"
+        return Verdict(outcome=Outcome.MALFORMED, problem=Problem(type="item-schema", message=message))
+
+    def _error_of(self, item: Any) -> str | None:
+        assert self._validator is not None, "asked only where there is a schema"
+        try:
+            error = next(iter(self._validator.iter_errors(item)), None)
+        except ValueError as unfit:
+            return f"cannot be checked: {unfit}"
+        if error is None:
+            return None
+        path = ".".join(str(part) for part in error.instance_path)
+        return f"{path}: {error.message}"[:500] if path else error.message[:500]
+
+
+def _validator(schema: JsonObject) -> Any:
+    try:
+        return jsonschema_rs.validator_for(schema)
+    except jsonschema_rs.ValidationError as error:
+        raise ValueError(f"is no JSON Schema: {error.message}") from error

@@ -1,0 +1,145 @@
+"""What did not succeed, sorted by cause, with a sample of each: read from the ledger, beside whoever runs the batch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+from batchrun.config import ApiConfig
+from batchrun.files.log_tails import LogTails
+from batchrun.ledger.commit import TRIPPED
+from batchrun.ledger.failures import split_exit_code
+from batchrun.ledger.ledger import Ledger, open_for_reading
+from batchrun.ledger.rows import FailureKind
+from batchrun.model import JobKey, Outcome, Place, RunId, Selection
+from batchrun.report.plain_text import one_line
+
+#: Kinds of failure that are told apart; the rest is counted.
+MAX_KINDS = 50
+_MESSAGE_CHARS = 160
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Jobs that did not succeed for one cause, and the first of them."""
+
+    #: For `retry --failure`.
+    id: str
+    count: int
+    outcome: Outcome
+    error_type: str | None
+    exit_code: int | None
+    #: The sample's.
+    message: str
+    key: JobKey
+    place: Place
+    run_id: RunId | None
+    #: None: no log was kept.
+    log_tail: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failures:
+    """What did not succeed, most frequent causes first."""
+
+    kinds: list[Failure]
+    #: Further kinds, and the jobs in them.
+    other_kinds: int
+    other_jobs: int
+    #: Lines that are no jobs.
+    bad_lines: int
+    succeeded: int
+
+    @property
+    def jobs(self) -> int:
+        """How many jobs did not succeed."""
+        return self.other_jobs + sum(kind.count for kind in self.kinds)
+
+
+def read_failures(directory: Path, selection: Selection) -> Failures:
+    """Sort an output directory's settled jobs by how they ended.
+
+    Args:
+        directory: the output directory.
+        selection: which jobs; by default all that did not succeed.
+
+    Raises:
+        LedgerError: there is no ledger, or it is damaged.
+    """
+    logs = LogTails(directory)
+    with open_for_reading(directory) as ledger, ledger.snapshot():
+        found = ledger.failure_kinds(selection, MAX_KINDS)
+        outcomes = ledger.count_outcomes()
+        kinds = [_failure(ledger, logs, kind) for kind in found.kinds]
+    return Failures(
+        kinds=kinds,
+        other_kinds=found.kinds_in_all - len(kinds),
+        other_jobs=found.jobs_in_all - sum(kind.count for kind in kinds),
+        bad_lines=outcomes.get(Outcome.INVALID, 0),
+        succeeded=outcomes.get(Outcome.SUCCEEDED, 0),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tripped:
+    """What the breaker tripped over last, in any group."""
+
+    keys: list[str]
+    #: Whether it was for successes that brought no item.
+    is_for_empty: bool
+
+
+def read_tripped(directory: Path) -> Tripped | None:
+    """Return what the breaker tripped over last; None when it never did.
+
+    Raises:
+        LedgerError: there is no ledger, or it is damaged.
+    """
+    with open_for_reading(directory) as ledger:
+        trips = ledger.fact(TRIPPED)
+    if trips is None:
+        return None
+    keys = list(dict.fromkeys(key for trip in trips for key in trip["keys"]))
+    return Tripped(keys=keys, is_for_empty=any(trip.get("is_for_empty") for trip in trips))
+
+
+def _failure(ledger: Ledger, logs: LogTails, kind: FailureKind) -> Failure:
+    sample = kind.sample
+    assert sample.key is not None, "a bad line is no job that could be selected"
+    attempts = ledger.attempts(sample.id)
+    run_ids = [each.run_id for each in attempts if each.round == sample.round and each.run_id is not None]
+    run_id = run_ids[-1] if run_ids else None
+    message, exit_code = split_exit_code(sample.settlement.error_message or "")
+    tail = logs.read(run_id) if run_id is not None else None
+    return Failure(
+        id=kind.id,
+        count=kind.count,
+        outcome=sample.settlement.outcome,
+        error_type=sample.settlement.error_type,
+        exit_code=exit_code,
+        message=message,
+        key=sample.key,
+        place=sample.place,
+        run_id=run_id,
+        log_tail=tail.decode("utf-8", "replace") if tail is not None else None,
+    )
+
+
+def cause_words(failure: Failure) -> str:
+    """Return a kind of failure in words: `81 failed, exit 91, "403 blocked"`."""
+    words = [f"{failure.count:,} {failure.outcome.replace('_', ' ')}"]
+    if failure.outcome is Outcome.REJECTED and failure.error_type:
+        words.append(one_line(failure.error_type, _MESSAGE_CHARS))
+    if failure.exit_code is not None:
+        words.append(f"exit {failure.exit_code}")
+    if failure.message:
+        words.append(f'"{one_line(failure.message, _MESSAGE_CHARS)}"')
+    return ", ".join(words)
+
+
+def run_address(api: ApiConfig, run_id: RunId) -> str | None:
+    """Return where a Run can be looked at; None where its platform is there only while a batch runs."""
+    if api.is_embedded:
+        return None
+    if urlsplit(api.base_url).hostname == "api.apify.com":
+        return f"https://console.apify.com/view/runs/{quote(run_id, safe='')}"
+    return f"{api.base_url.rstrip('/').removesuffix('/v2')}/v2/actor-runs/{quote(run_id, safe='')}"

@@ -1,0 +1,19 @@
+"""Text that others wrote, made fit for a terminal: an Actor's message must not move cursors or recolour screens."""
+
+import re
+
+_ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])")
+
+
+def one_line(text: str, max_chars: int) -> str:
+    """Return text as one line of printable characters, cut with … where it is too long."""
+    # Cut before anything else: a message may be megabytes.
+    plain = _ESCAPE_SEQUENCE.sub("", text[: 4 * max_chars])
+    line = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(plain.split()))
+    is_cut = len(line) > max_chars or len(text) > 4 * max_chars
+    return line[: max_chars - 1].rstrip() + "…" if is_cut else line
+
+
+def last_lines(text: str, count: int, max_chars: int) -> list[str]:
+    """Return the last lines of a text that hold something, each fit for a terminal."""
+    return [one_line(line, max_chars) for line in text.splitlines() if line.strip()][-count:]

@@ -1,0 +1,90 @@
+"""What of an Actor's directory is a by-product, not its source: by custom, and by the directory's own ignore files.
+
+The patterns are git's: `*`, `?`, `[a-z]`, `**`, `!` for what is source after all, a slash at the end for directories
+only, any other slash ties a pattern to the top; the last that fits counts. `.dockerignore` is read the same way.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+#: Read in this order. Only those at the top of the directory count.
+_FILES = (".gitignore", ".dockerignore", ".actorignore")
+#: Installed packages, caches, what is built, and what Actors write when run without a platform.
+_CUSTOMARY = (
+    "node_modules/", "venv/", "__pycache__/", "*.egg-info/", "dist/", "build/", "storage/", "apify_storage/",
+    "*.pyc", "*.pyo", "*.log", "*.tmp", "*.swp", "*~", ".DS_Store",
+)  # fmt: skip
+_PART = re.compile(r"\*+|\?|\[!?\]?[^\]]*\]|\\.|.", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    pattern: re.Pattern[str]
+    is_for_directories: bool
+    ignores: bool
+
+
+class IgnoreRules:
+    """The rules of one directory."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._rules = list(_parse((*_CUSTOMARY, *lines)))
+
+    def ignore(self, path: str, *, is_directory: bool) -> bool:
+        """Whether a path, relative and with slashes, is a by-product; what lies in an ignored directory is one too."""
+        fitting = (
+            rule
+            for rule in reversed(self._rules)
+            if (is_directory or not rule.is_for_directories) and rule.pattern.fullmatch(path)
+        )
+        return next((rule.ignores for rule in fitting), False)
+
+
+def read_ignore_rules(folder: Path) -> IgnoreRules:
+    """Read a directory's rules; a file that is not there or cannot be read gives none."""
+    lines: list[str] = []
+    for name in _FILES:
+        try:
+            lines += (folder / name).read_text("utf-8-sig", errors="replace").splitlines()
+        except OSError:
+            continue
+    return IgnoreRules(lines)
+
+
+def _parse(lines: Iterable[str]) -> Iterator[_Rule]:
+    for line in lines:
+        text = line.rstrip()
+        if not text or text.startswith("#"):
+            continue
+        is_exception = text.startswith("!")
+        text = text[1:] if is_exception else text
+        bare = text.rstrip("/")
+        try:
+            pattern = re.compile(_expression(bare))
+        except re.error:
+            continue  # a class like [z-a] fits nothing
+        yield _Rule(pattern, is_for_directories=text != bare, ignores=not is_exception)
+
+
+def _expression(pattern: str) -> str:
+    segments = pattern.removeprefix("./").lstrip("/").split("/")
+    top = "" if "/" in pattern else "(?:.*/)?"
+    *before, last = segments
+    inner = "".join("(?:[^/]+/)*" if segment == "**" else f"{_glob(segment)}/" for segment in before)
+    return top + inner + (".+" if last == "**" else _glob(last))
+
+
+def _glob(segment: str) -> str:
+    return "".join(map(_translated, _PART.findall(segment)))
+
+
+def _translated(part: str) -> str:
+    if part[0] == "*":
+        return "[^/]*"
+    if part == "?":
+        return "[^/]"
+    if part[0] == "[" and len(part) > 2:
+        return f"[^{part[2:-1]}]" if part[1] == "!" else part
+    return re.escape(part[1:] if len(part) > 1 else part)

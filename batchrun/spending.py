@@ -1,0 +1,83 @@
+"""What Runs of a task are charged for, and whether a budget can be kept with that."""
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from batchrun.apify.client import ApifyClient
+from batchrun.apify.wire import Account, parse_options, parse_prices
+from batchrun.config import Config
+from batchrun.engine.purse import Purse
+from batchrun.errors import ApiError, ConfigError
+from batchrun.ledger.rows import Money
+from batchrun.model import JsonObject, RunOptions
+from batchrun.platform import Task
+from batchrun.policy.budget import Budget, Prices, most_a_run_may_cost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskTerms:
+    """What Runs of a task get and cost, where nobody asks for anything else."""
+
+    #: The task's own options over its Actor's.
+    options: RunOptions
+    prices: Prices
+
+
+async def read_terms(client: ApifyClient, config: Config, account: Account, task: Task) -> TaskTerms:
+    """Return what Runs of the task get, and what they are charged for.
+
+    Raises:
+        ConfigError: there is a budget, and it cannot be kept.
+    """
+    actor = await _actor(client, task)
+    if not actor and config.limits.budget_usd is not None and config.limits.budget_mode == "strict":
+        raise ConfigError(
+            "the token may not read the task's Actor, so that nobody knows what its Runs are charged for; set"
+            ' limits.budget_mode = "best_effort" to start them all the same. Nothing was started',
+            key="limits.budget_usd",
+        )
+    options = parse_options(task.options).over(parse_options(actor.get("defaultRunOptions") or {}))
+    own_usd = config.limits.compute_unit_usd
+    is_asked = config.limits.budget_usd is not None and own_usd is None
+    try:
+        usage = await client.get_monthly_usage() if is_asked else {}
+    except ApiError:
+        usage = {}  # a token may be allowed to run tasks and not to read usage
+    is_own = actor.get("username") == account.username
+    prices = parse_prices(actor, usage, client.platform_now or datetime.now(UTC), is_own=is_own)
+    prices = prices if own_usd is None else replace(prices, compute_unit_usd=own_usd)
+    if config.limits.budget_usd is not None:
+        _check(prices, config.run.as_options().over(options), is_strict=config.limits.budget_mode == "strict")
+    return TaskTerms(options=options, prices=prices)
+
+
+async def _actor(client: ApifyClient, task: Task) -> JsonObject:
+    """Read a task's Actor; a token may be allowed to run the task and not to read it."""
+    try:
+        return await client.get_actor(task.actor_id)
+    except ApiError:
+        return {}
+
+
+def _check(prices: Prices, options: RunOptions, *, is_strict: bool) -> None:
+    bound = most_a_run_may_cost(prices, options)
+    if bound.usd is None and is_strict:
+        raise ConfigError(
+            f'nothing bounds what a Run may cost: set {bound.reason}, or limits.budget_mode = "best_effort".'
+            " Nothing was started",
+            key="limits.budget_usd",
+        )
+    cap, least = options.max_total_charge_usd, prices.least_cap_usd
+    if prices.model == "PAY_PER_EVENT" and cap is not None and least is not None and cap < least:
+        raise ConfigError(f"the Actor takes no cap below ${least:g}", key="run.max_total_charge_usd")
+
+
+def fill_purse(config: Config, terms: TaskTerms, money: Money) -> Purse:
+    """Return the batch's money, what its earlier processes have spent taken out."""
+    limits = config.limits
+    return Purse(
+        Budget(limits.budget_usd, spent_usd=money.spent_usd, reserved_usd=money.reserved_usd),
+        terms.prices,
+        task_options=terms.options,
+        is_strict=limits.budget_mode == "strict",
+    )

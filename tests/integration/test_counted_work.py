@@ -1,0 +1,178 @@
+"""What a fixed batch costs, in what can be counted exactly: requests, commits, waits for the ledger, bytecode.
+
+None of it is timed, so that it means the same on any machine. A change that makes a count grow has to say why, here.
+"""
+
+import re
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import anyio
+import pytest
+
+from batchrun import Outcome, load_config, open_batch
+from batchrun.apify.client import ApifyClient
+from batchrun.config import Config
+from batchrun.ledger.commit import GroupCommit, Journal
+from batchrun.model import JobId, JobKey, Record
+from batchrun.server import InlineContext, ServerSettings, open_server
+from tests.support.memory_ledger import ListSource, MemoryLedger, make_job
+from tests.support.scripted_api import Engine, Plan, ScriptedApi
+from tests.support.virtual_time import VirtualTimeLoop
+
+#: Whose calls are counted.
+COUNTED = re.compile(r"batchrun/(engine|policy|model)")
+
+TOKEN = "test-token"
+JOBS = 200
+SLOTS = 20
+#: Lines are admitted 32 at a time where there are so few slots.
+CHUNKS = 7
+#: Python calls (and resumptions of coroutines) in `engine`, `policy` and `model` that one job takes; by CPython 3.11,
+#: on virtual time, they are 218: what is asked before a start (memory, money, deadlines) among them. Later ones count
+#: less, since they inline comprehensions.
+MAX_CALLS = 222
+#: Of one job: start, poll, a page of items, and the empty page that ends them.
+REQUESTS = {"start_run": 1, "get_run": 1, "get_items": 2}
+#: Of one job: the intent must be durable before its request, the record before the job counts as settled.
+WAITS = {"intend": 1, "settle": 1}
+#: Notes that nobody waits for.
+NOTES = {"bind": 1, "end": 1}
+
+
+async def one_item(context: InlineContext) -> None:
+    """Store one item."""
+    await context.push_items([{"n": context.input["n"]}])
+
+
+def _config(tmp_path: Path, base_url: str, jobs: int) -> Config:
+    (tmp_path / "jobs.jsonl").write_bytes(b"".join(b'{"n":%d}\n' % n for n in range(jobs)))
+    return load_config(
+        flags={
+            "api.base_url": base_url,
+            "task.actor": "test/item",
+            "task.name": "test",
+            "jobs.file": str(tmp_path / "jobs.jsonl"),
+            "output.dir": str(tmp_path / "out"),
+            "limits.max_concurrent_runs": SLOTS,
+            "limits.start_rate": 10_000.0,
+        },
+        environ={},
+    )
+
+
+def _counting(monkeypatch: pytest.MonkeyPatch, counts: Counter[str], owner: type, names: Iterator[str]) -> None:
+    for name in names:
+        monkeypatch.setattr(owner, name, _counted(counts, name, getattr(owner, name)))
+
+
+def _counted(counts: Counter[str], name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def counted(*args: Any, **kwargs: Any) -> Awaitable[Any] | Any:
+        counts[name] += 1
+        return function(*args, **kwargs)
+
+    return counted
+
+
+async def _run(tmp_path: Path, jobs: int = JOBS) -> None:
+    settings = ServerSettings(
+        data_dir=tmp_path / "api",
+        token=TOKEN,
+        inline_actors={"test/item": one_item},
+        max_concurrent_runs=500,
+        max_total_memory_mb=10**6,
+        is_rate_limited=False,
+    )
+    async with open_server(settings) as server:
+        config = _config(tmp_path, server.base_url, jobs)
+        async with open_batch(config, environ={"APIFY_TOKEN": TOKEN}) as batch:
+            summary = await batch.run()
+    assert summary.outcomes == {Outcome.SUCCEEDED: jobs}
+
+
+async def test_a_job_takes_four_requests_and_two_waits_for_the_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests and ledger steps of a batch are those of its jobs, and nothing beside them."""
+    counts: Counter[str] = Counter()
+    _counting(monkeypatch, counts, ApifyClient, iter(REQUESTS))
+    _counting(monkeypatch, counts, GroupCommit, iter([*WAITS, *NOTES, "write_items", "withdraw", "postpone"]))
+    _counting(monkeypatch, counts, Journal, iter(["admit"]))
+    await _run(tmp_path)
+    wanted = {name: count * JOBS for name, count in (REQUESTS | WAITS | NOTES).items()}
+    assert counts == wanted | {"admit": CHUNKS}
+
+
+async def test_commits_are_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the steps arrive, a commit is for all that wait: never one for each step, with every slot at work."""
+    groups: list[Counter[str]] = []
+    commit_group = Journal.commit_group
+
+    def counted(journal: Journal, steps: Any) -> None:
+        groups.append(Counter(step.do.__name__ for step in steps))
+        commit_group(journal, steps)
+
+    monkeypatch.setattr(Journal, "commit_group", counted)
+    await _run(tmp_path)
+    steps = sum(groups, Counter())
+    del steps["open_costs"]  # asked every two seconds
+    assert steps == {**dict.fromkeys((*WAITS, *NOTES), JOBS), "admit": CHUNKS, "note_fact": 1}
+    assert len(groups) <= 2 * JOBS, "there is a commit for each intent and each record"
+
+
+async def test_steps_that_are_ready_share_one_commit() -> None:
+    """Whoever is ready to note something when a commit begins is in it: so many waits, one group."""
+    groups: list[int] = []
+
+    record = Record(key=JobKey("job"), line=1, outcome=Outcome.SUCCEEDED)
+
+    class CountingJournal(Journal):
+        def __init__(self) -> None:
+            super().__init__(None, {})  # type: ignore[arg-type]  # no step of this test looks into the ledger
+
+        def commit_group(self, steps: Any) -> None:
+            groups.append(len(steps))
+
+        def settle(self, *_: Any) -> None:
+            """Do nothing."""
+
+    commit = GroupCommit(CountingJournal(), in_thread=False)
+    async with anyio.create_task_group() as children, anyio.create_task_group() as settling:
+        children.start_soon(commit.run)
+        for _ in range(100):
+            settling.start_soon(commit.settle, JobId(1), record, b"")
+        settling.start_soon(_close_when_idle, commit)
+    assert groups == [100]
+
+
+async def _close_when_idle(commit: GroupCommit) -> None:
+    await anyio.wait_all_tasks_blocked()
+    commit.close()
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"loop_factory": VirtualTimeLoop})])
+async def test_the_engine_calls_no_more_for_a_job_than_it_did() -> None:
+    """What the engine does for a job, without its ledger and its platform, is about 200 calls, and no more."""
+    assert await _calls(1000) / 1000 <= MAX_CALLS, "if it is worth it, raise the limit and say what for"
+
+
+async def _calls(jobs: int) -> int:
+    api, source = ScriptedApi(Plan(run_s=1)), ListSource([make_job(line) for line in range(1, jobs + 1)])
+    engine = Engine(api, MemoryLedger(sync_s=0.005), source, slots=SLOTS)
+    counted = 0
+
+    def count(frame: FrameType, event: str, _: object) -> None:
+        nonlocal counted
+        counted += event == "call" and COUNTED.search(frame.f_code.co_filename) is not None
+
+    sys.setprofile(count)
+    try:
+        records = await engine.run()
+    finally:
+        sys.setprofile(None)
+    assert len(records) == jobs
+    return counted

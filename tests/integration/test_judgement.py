@@ -1,0 +1,246 @@
+"""Judgement against the embedded server over loopback: money, breaker, groups, memory, and what counts as a success."""
+
+import json
+from collections import Counter
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import anyio
+import orjson
+import pytest
+
+from batchrun import ConfigError, Outcome, load_config, open_batch, run_batch
+from batchrun.cli.run import _exit_code
+from batchrun.config import Config
+from batchrun.model import Ending, Selection
+from batchrun.report.failures import read_tripped
+from batchrun.server import InlineContext, Server, ServerSettings, open_server
+from tests.support.server_api import ACTORS
+
+ACTOR = "test/worker"
+TOKEN = "test-token"
+ENVIRON = {"APIFY_TOKEN": TOKEN}
+
+
+class Seen:
+    """What a server saw: how many Runs of each group were live at once, and how much memory."""
+
+    def __init__(self) -> None:
+        self.live: Counter[str] = Counter()
+        self.most: Counter[str] = Counter()
+        self.memory_mb = self.most_memory_mb = 0
+        self.is_broken = False
+
+    async def work(self, context: InlineContext) -> None:
+        """Take as long as the input says, store items, and fail where it says so."""
+        group, memory_mb = context.input.get("group", ""), context.input.get("memory_mb", 0)
+        self.live[group] += 1
+        self.memory_mb += memory_mb
+        self.most[group] = max(self.most[group], self.live[group])
+        self.most_memory_mb = max(self.most_memory_mb, self.memory_mb)
+        try:
+            await anyio.sleep(context.input.get("ms", 0) / 1000)
+            await context.push_items([{"n": n} for n in range(context.input.get("items", 1))])
+        finally:
+            self.live[group] -= 1
+            self.memory_mb -= memory_mb
+        if context.input.get("fails") or self.is_broken:
+            context.fail(91, "403 blocked")
+
+
+@asynccontextmanager
+async def _server(tmp_path: Path, seen: Seen | None = None, **settings: Any):
+    defaults: dict[str, Any] = {
+        "max_concurrent_runs": 500,
+        "max_total_memory_mb": 500_000,
+        "inline_actors": {ACTOR: (seen or Seen()).work},
+    }
+    async with open_server(
+        ServerSettings(data_dir=tmp_path / "api", token=TOKEN, **{**defaults, **settings})
+    ) as server:
+        yield server
+
+
+def _config(tmp_path: Path, server: Server, lines: list[Any], **flags: Any) -> Config:
+    file = tmp_path / "jobs.jsonl"
+    file.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+    named = {key.replace("__", "."): value for key, value in flags.items()}
+    return load_config(
+        flags={
+            "api.base_url": server.base_url,
+            "task.actor": ACTOR,
+            "task.name": "test",
+            "jobs.file": str(file),
+            "output.dir": str(tmp_path / "out"),
+            "limits.max_concurrent_runs": 16,
+            "retry.max_attempts": 1,
+            **named,
+        },
+        environ={},
+    )
+
+
+async def _run(server: Server, run_id: str) -> Any:
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{server.base_url}/v2/actor-runs/{run_id}", headers=headers) as answer,
+    ):
+        return (await answer.json())["data"]
+
+
+def _records(tmp_path: Path) -> list[Any]:
+    return [orjson.loads(line) for line in (tmp_path / "out/records.jsonl").read_bytes().splitlines()]
+
+
+async def test_a_budget_stops_the_batch_and_a_larger_one_goes_on(tmp_path):
+    """Seven Runs of half a cent each fit in three cents; the costs are the server's own, to the cent."""
+    money = {"limits__compute_unit_usd": 0.25, "run__timeout_s": 60, "run__memory_mb": 1024}
+    async with _server(tmp_path) as server:
+        lines = [{"n": n} for n in range(10)]
+        config = _config(tmp_path, server, lines, limits__budget_usd=0.004, **money)
+        stopped = await run_batch(config, environ=ENVIRON)
+        assert (stopped.ending, stopped.settled, _exit_code(stopped)) == (Ending.OUT_OF_BUDGET, 0, 4)
+        config = _config(tmp_path, server, lines, limits__budget_usd=0.05, **money)
+        async with open_batch(config, environ=ENVIRON) as batch:
+            summary = await batch.run()
+        assert (summary.ending, summary.outcomes) == (Ending.FINISHED, {Outcome.SUCCEEDED: 10})
+        runs = [await _run(server, record["run"]["id"]) for record in _records(tmp_path)]
+        assert summary.cost_usd == pytest.approx(sum(run["usageTotalUsd"] for run in runs))
+        assert (summary.open_costs, summary.unknown_costs) == (0, 0)
+
+
+async def test_spending_that_nothing_bounds_is_refused_before_any_start(tmp_path):
+    """With what would bound it; `best_effort` starts all the same."""
+    async with _server(tmp_path) as server:
+        config = _config(tmp_path, server, [{"n": 1}], limits__budget_usd=1.0, run__timeout_s=0,
+                         limits__compute_unit_usd=0.25)  # fmt: skip
+        with pytest.raises(ConfigError, match=r"limits\.budget_usd.*run\.timeout_s"):
+            await run_batch(config, environ=ENVIRON)
+        assert not (tmp_path / "out/records.jsonl").read_bytes()
+        config = _config(tmp_path, server, [{"n": 1}], limits__budget_usd=1.0, run__timeout_s=0,
+                         limits__compute_unit_usd=0.25, limits__budget_mode="best_effort")  # fmt: skip
+        assert (await run_batch(config, environ=ENVIRON)).has_succeeded
+
+
+async def test_an_actor_that_is_paid_per_event_is_bounded_by_its_cap(tmp_path):
+    """The server tells its prices; without a cap, nothing is started."""
+    async with _server(tmp_path, actors=(ACTORS,)) as server:
+        flags = {"task__actor": "local/paid", "limits__budget_usd": 1.0, "limits__compute_unit_usd": 0.25}
+        config = _config(tmp_path, server, [{}], **flags)
+        with pytest.raises(ConfigError, match=r"run\.max_total_charge_usd"):
+            await run_batch(config, environ=ENVIRON)
+        config = _config(tmp_path, server, [{}], **flags, run__max_total_charge_usd=0.5, run__timeout_s=1)
+        assert (await run_batch(config, environ=ENVIRON)).outcomes == {Outcome.TIMED_OUT: 1}
+
+
+async def test_the_breaker_stops_a_batch_that_fails_and_the_same_command_goes_on(tmp_path):
+    """Half of the last twenty: exit 3, the rest is left open; the next process begins a new window."""
+    lines = [{"n": n, "fails": n < 20} for n in range(100)]
+    async with _server(tmp_path) as server:
+        config = _config(tmp_path, server, lines, breaker__window=20, limits__max_concurrent_runs=4)
+        async with open_batch(config, environ=ENVIRON) as batch:
+            stopped = await batch.run()
+            assert "did not succeed" in batch.progress.notices[0]
+        assert (stopped.ending, _exit_code(stopped)) == (Ending.TRIPPED, 3)
+        assert 20 <= stopped.settled <= 28
+        finished = await run_batch(config, environ=ENVIRON)
+    assert (finished.ending, finished.outcomes) == (Ending.FINISHED, {Outcome.FAILED: 20, Outcome.SUCCEEDED: 80})
+
+
+async def test_what_tripped_the_breaker_is_carried_out_anew_and_then_the_rest(tmp_path):
+    """The Actor is mended in between: the window has a second round, the other jobs their first."""
+    seen = Seen()
+    seen.is_broken = True
+    async with _server(tmp_path, seen) as server:
+        config = _config(tmp_path, server, [{"n": n} for n in range(60)], breaker__window=20)
+        assert (await run_batch(config, environ=ENVIRON)).ending is Ending.TRIPPED
+        seen.is_broken = False
+        tripped = await anyio.to_thread.run_sync(read_tripped, tmp_path / "out")
+        assert tripped is not None
+        assert (len(tripped.keys), tripped.is_for_empty) == (20, False)
+        async with open_batch(config, environ=ENVIRON) as batch:
+            await batch.reopen(Selection(keys=tripped.keys))
+            summary = await batch.run()
+    first_round = [record for record in _records(tmp_path) if record["outcome"] == "failed"]
+    again = {record["key"] for record in _records(tmp_path) if record["round"] == 2}
+    assert again == set(tripped.keys)
+    others = len(first_round) - len(tripped.keys)  # were live when it tripped
+    wanted = {Outcome.SUCCEEDED: 60 - others} | ({Outcome.FAILED: others} if others else {})
+    assert summary.outcomes == wanted
+
+
+async def test_a_group_has_no_more_runs_live_than_it_may(tmp_path):
+    """Counted at the server, with the other groups taking what is left."""
+    seen = Seen()
+    lines = [{"@group": "a", "group": "a", "ms": 40, "@key": f"a{n}"} for n in range(60)]
+    lines += [{"@group": "b", "group": "b", "ms": 40, "@key": f"b{n}"} for n in range(60)]
+    async with _server(tmp_path, seen) as server:
+        config = _config(tmp_path, server, lines, groups={"a": {"max_concurrent_runs": 3}})
+        summary = await run_batch(config, environ=ENVIRON)
+    assert summary.outcomes == {Outcome.SUCCEEDED: 120}
+    assert seen.most["a"] == 3
+    assert seen.most["b"] > 3
+
+
+async def test_mixed_memory_is_packed_into_what_the_account_has(tmp_path):
+    """By the account's own word, without a setting; the server refuses next to nothing, and all is carried out."""
+    seen = Seen()
+    sizes = [256, 512, 1024, 2048]
+    lines = [{"n": n, "ms": 60, "memory_mb": sizes[n % 4], "@options": {"memory_mb": sizes[n % 4]}} for n in range(80)]
+    async with _server(tmp_path, seen, max_total_memory_mb=4096) as server:
+        config = _config(tmp_path, server, lines, limits__max_concurrent_runs="auto")
+        summary = await run_batch(config, environ=ENVIRON)
+    assert summary.outcomes == {Outcome.SUCCEEDED: 80}
+    assert 3072 <= seen.most_memory_mb <= 4096
+
+
+async def test_a_run_larger_than_the_account_is_rejected(tmp_path):
+    """With both figures; the others are carried out."""
+    async with _server(tmp_path, max_total_memory_mb=1024) as server:
+        lines = [{"n": 1, "@options": {"memory_mb": 2048}}, {"n": 2, "@options": {"memory_mb": 512}}]
+        config = _config(tmp_path, server, lines, jobs__check_inputs=False)
+        summary = await run_batch(config, environ=ENVIRON)
+    assert summary.outcomes == {Outcome.REJECTED: 1, Outcome.SUCCEEDED: 1}
+    (rejected,) = [record for record in _records(tmp_path) if record["outcome"] == "rejected"]
+    assert rejected["error"] == {
+        "type": "memory-never-available", "message": "asks for 2,048 MB, and 1,024 MB are all there is",
+    }  # fmt: skip
+
+
+async def test_success_means_data(tmp_path):
+    """Too few items are empty, other items than expected malformed; both are collected."""
+    schema = tmp_path / "item.schema.json"
+    schema.write_text(json.dumps({"properties": {"n": {"maximum": 3}}}))
+    async with _server(tmp_path) as server:
+        lines = [{"items": count} for count in (0, 1, 3, 9)]
+        config = _config(tmp_path, server, lines, output__expect_items_min=2, output__expect_item_schema=str(schema))
+        summary = await run_batch(config, environ=ENVIRON)
+    assert summary.outcomes == {Outcome.EMPTY: 2, Outcome.MALFORMED: 1, Outcome.SUCCEEDED: 1}
+    assert summary.items == 13
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [("{", "is no JSON Schema"), ('{"type": 7}', "is no JSON Schema"), (None, "cannot be read")]
+)
+async def test_a_schema_that_is_none_is_named(tmp_path, content, message):
+    """With its file and key, before anything is started."""
+    schema = tmp_path / "item.schema.json"
+    if content is not None:
+        schema.write_text(content)
+    async with _server(tmp_path) as server:
+        config = _config(tmp_path, server, [{}], output__expect_item_schema=str(schema))
+        with pytest.raises(ConfigError, match=rf"output\.expect_item_schema: {message}"):
+            await run_batch(config, environ=ENVIRON)
+
+
+async def test_a_job_that_takes_too_long_is_aborted_at_the_server(tmp_path):
+    """Its Run is aborted there, and the record says why."""
+    async with _server(tmp_path) as server:
+        config = _config(tmp_path, server, [{"ms": 60_000}], deadlines__max_job_s=1.5)
+        summary = await run_batch(config, environ=ENVIRON)
+        (record,) = _records(tmp_path)
+        assert (await _run(server, record["run"]["id"]))["status"] == "ABORTED"
+    assert (summary.outcomes, record["error"]["type"]) == ({Outcome.TIMED_OUT: 1}, "max-job-s")

@@ -1,0 +1,353 @@
+"""What a batch would do, told before it does it; and that it then does so."""
+
+import tomllib
+from collections.abc import Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import jsonschema_rs
+import orjson
+import pytest
+
+from batchrun import ConfigError, JobFileError, load_config, open_batch, run_batch, task_watch
+from batchrun.server import InlineContext, ServerSettings, open_server
+from tests.support.command_line import Said, batchrun, serving
+from tests.support.server_api import open_api
+
+ROOT = Path(__file__).parents[2]
+TOKEN = "t"
+ENVIRON = {"APIFY_TOKEN": TOKEN}
+SCHEMA = {
+    "title": "Worker",
+    "type": "object",
+    "schemaVersion": 1,
+    "properties": {
+        "n": {"title": "N", "type": "integer", "description": "A number", "editor": "number", "minimum": 1},
+        "mode": {"title": "Mode", "type": "string", "enum": ["a", "b"], "default": "a", "nullable": True},
+        "proxy": {"title": "Proxy", "type": "object", "description": "Where from", "editor": "json"},
+    },
+    "required": ["n"],
+}
+BATCH = """
+[task]
+actor = "local/worker"
+name = "work"
+[jobs]
+file = "jobs.jsonl"
+on_bad_line = "record"
+[limits]
+max_concurrent_runs = 4
+"""
+LINES: list[Any] = [
+    {"@key": "good", "n": 1, "@group": "uk"},
+    {"@key": "also good", "n": 2.0, "mode": None, "@group": "uk"},
+    {"@key": "too small", "n": 0},
+    {"@key": "text", "n": "1"},
+    {"@key": "no number", "mode": "a"},
+    {"@key": "too small, too", "n": -1, "mode": "c"},
+    b"not JSON",
+    {"@key": "good", "n": 1, "@group": "uk"},
+    {"@key": "good", "n": 7},
+    {"@key": "no such build", "n": 1, "@options": {"build": "nope"}},
+    {"@key": "small", "n": 1, "@options": {"memory_mb": 128}, "@group": "de"},
+]
+
+
+def _write_actor(actors: Path) -> None:
+    folder = actors / "worker"
+    (folder / ".actor").mkdir(parents=True)
+    definition = {"actorSpecification": 1, "name": "worker", "version": "0.1", "defaultMemoryMbytes": 256}
+    (folder / ".actor/actor.json").write_bytes(orjson.dumps({**definition, "input": SCHEMA}))
+    (folder / "__main__.py").write_text("pass")
+
+
+def _write_jobs(directory: Path, lines: list[Any]) -> None:
+    texts = [line if isinstance(line, bytes) else orjson.dumps(line) for line in lines]
+    (directory / "jobs.jsonl").write_bytes(b"\n".join(texts) + b"\n")
+
+
+class Place:
+    """A directory with a batch in it, and a platform that carries out `local/worker`."""
+
+    def __init__(self, path: Path, base_url: str) -> None:
+        self.path, self.base_url = path, base_url
+        (path / "batch.toml").write_text(BATCH)
+
+    def call(self, *arguments: str, **environ: str) -> Said:
+        return batchrun(*arguments, "--api-url", self.base_url, cwd=self.path, environ={**ENVIRON, **environ})
+
+    def plan(self, *arguments: str) -> tuple[int, Any]:
+        said = self.call("plan", "batch.toml", "--json", *arguments)
+        assert said.err == "", said
+        return said.code, orjson.loads(said.out)
+
+    def records(self, out: str = "batch.out") -> list[dict[str, Any]]:
+        return [orjson.loads(line) for line in (self.path / out / "records.jsonl").read_bytes().splitlines()]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    _write_actor(tmp_path / "actors")
+    with serving(tmp_path / "api", TOKEN, "--actors", str(tmp_path / "actors")) as base_url:
+        yield Place(tmp_path, base_url)
+
+
+def test_a_plan_tells_what_would_fail_and_the_run_does_so(place):
+    """Exactly the lines that the plan names come to nothing; the plan itself leaves no trace."""
+    _write_jobs(place.path, LINES)
+    said = place.call("plan", "batch.toml")
+    assert (said.code, said.err) == (2, ""), said
+    for line in (
+        "jobs      8; 1 line repeats another: passed over",
+        "groups    5 (none), 2 uk, 1 de",
+        "inputs    7 lines would fail; the largest has 21 of 9,437,184 bytes",
+        "  lines 3, 6: Field input.n must be >= 1",
+        "  line 4: Field input.n must be integer",
+        "  line 5: Field input.n is required",
+        '  line 6: Field input.mode must be equal to one of the allowed values: "a", "b"',
+        "  line 9: has the key of an earlier line with other content; give each line its own @key",
+        "  line 10: The Actor has no build 'nope'; it has latest",
+        "warning   the task does not exist yet; `batchrun run` creates it",
+        "unknown   time and money: no recent Run of the task has succeeded",
+    ):
+        assert line in said.out.splitlines(), said.out
+    assert "line 7: is not JSON" in said.out
+    assert not (place.path / "batch.out").exists()
+    assert place.call("task", "get", "~work").code == 5
+
+    code, plan = place.plan()
+    assert (code, plan["would_fail"], plan["jobs"], plan["duplicates"], plan["failing_lines"]) == (2, True, 8, 1, 7)
+    done = place.call("run", "batch.toml", "--set", "jobs.check_inputs=false")
+    assert done.code == 1, done
+    records = place.records()
+    lost = {record["line"] for record in records if record["outcome"] in ("rejected", "invalid")}
+    assert lost == {3, 4, 5, 6, 7, 9, 10} == {line for problem in plan["problems"] for line in problem["lines"]}
+    assert {record["line"] for record in records if record["outcome"] == "succeeded"} == {1, 2, 11}
+    messages = {record["line"]: record["error"]["message"] for record in records if record["outcome"] == "rejected"}
+    assert "Field input.n must be >= 1" in messages[3]
+
+
+def test_a_plan_forecasts_from_recent_runs(place):
+    """Quantiles, samples, slots; what is settled is not started again; no trace in the output directory."""
+    _write_jobs(place.path, [{"n": n} for n in range(1, 5)])
+    assert place.call("run", "batch.toml").code == 0
+    _write_jobs(place.path, [{"n": n} for n in range(1, 25)])
+    before = sorted(file.name for file in (place.path / "batch.out").iterdir())
+    code, plan = place.plan("--start-rate", "2")
+    assert sorted(file.name for file in (place.path / "batch.out").iterdir()) == before
+    assert (code, plan["would_fail"], plan["problems"]) == (0, False, [])
+    assert (plan["jobs"], plan["settled"], plan["is_task_there"], plan["build"]) == (24, 4, True, "0.1.1")
+    forecast = plan["forecast"]
+    assert (forecast["runs"], forecast["slots"], forecast["samples"], forecast["cost_samples"]) == (20, 4, 4, 4)
+    assert 10 <= forecast["elapsed_s"]["p50"] <= forecast["elapsed_s"]["p90"] < 600
+    assert 0 < forecast["run_s"]["p50"] <= forecast["run_s"]["p90"]
+    assert 0 < forecast["cost_usd"]["p50"] <= forecast["cost_usd"]["p90"]
+    assert "much: 4 recent Runs make a rough forecast" in plan["unknown"]
+    text = place.call("plan", "batch.toml").out
+    assert "jobs      24; 4 of them are done, 20 are to be run" in text
+    assert "\nforecast  " in text
+    assert " with 4 Runs at once; $" in text
+    assert place.plan("--limit", "6")[1]["forecast"]["runs"] == 2
+
+
+def test_a_run_stops_before_it_starts_what_would_be_refused(place):
+    """Exit 2 and the grouped problems; mended, the same command goes on; what was begun is not checked again."""
+    _write_jobs(place.path, [{"n": 1}, {"n": 0}, {"n": 0, "mode": "a"}])
+    said = place.call("run", "batch.toml")
+    assert (said.code, said.out) == (2, ""), said
+    assert said.err == (
+        "batchrun: jobs.jsonl: 2 lines of those at its head would be refused:\n"
+        "  lines 2, 3: Field input.n must be >= 1\n"
+        "Nothing was started. Mend them (`batchrun plan` checks the whole file), or set jobs.check_inputs = false to"
+        " carry out the others\n"
+    )
+    assert not (place.path / "batch.out/records.jsonl").read_bytes()
+    _write_jobs(place.path, [{"n": 1}])
+    assert place.call("run", "batch.toml").code == 0
+    _write_jobs(place.path, [{"n": 1}, {"n": 0}])
+    assert place.call("run", "batch.toml").code == 1
+    assert [record["outcome"] for record in place.records()] == ["succeeded", "rejected"]
+
+
+def test_the_forecast_stands_where_it_is_asked_for_a_yes(place):
+    """Before the question, on a platform that costs money."""
+    _write_jobs(place.path, [{"n": 1}])
+    assert place.call("run", "batch.toml").code == 0
+    _write_jobs(place.path, [{"n": n} for n in range(1, 151)])
+    place.base_url = place.base_url.replace("127.0.0.1", "0.0.0.0")
+    said = place.call("run", "batch.toml", no_proxy="*")
+    assert said.code == 2, said
+    lines = said.err.splitlines()
+    assert lines[1].startswith("forecast  ")
+    assert lines[2].startswith("          a Run takes ")
+    assert lines[-1] == "batchrun: Start 149 runs? There is no terminal to ask at: --yes starts them"
+
+
+def test_a_shallow_merge_that_erases_is_warned_of(place):
+    """With the fields that are lost; a deep merge erases nothing."""
+    task = BATCH.replace(
+        'name = "work"', 'name = "work"\ninput = { n = 1, proxy = { groups = ["A"], country = "US" } }'
+    )
+    (place.path / "batch.toml").write_text(task)
+    _write_jobs(place.path, [{"proxy": {"country": "DE"}}, {"n": 3}])
+    code, plan = place.plan()
+    assert code == 0
+    assert plan["warnings"][0] == (
+        "1 override replaces proxy of the task's input whole and erase groups in it;"
+        ' jobs.merge = "deep" would keep that'
+    )
+    assert place.plan("--set", "jobs.merge=deep")[1]["warnings"] == [
+        "the task does not exist yet; `batchrun run` creates it"
+    ]
+
+
+def test_a_plan_reads_stdin_and_needs_jobs(place):
+    """`-` is JSON lines on stdin; an empty file is said to be one."""
+    arguments = ("plan", "batch.toml", "--jobs", "-", "--api-url", place.base_url, "--json")
+    said = batchrun(*arguments, cwd=place.path, environ=ENVIRON, stdin='{"n": 1}\n{"n": 0}\n')
+    assert (said.code, orjson.loads(said.out)["failing_lines"]) == (2, 1)
+    _write_jobs(place.path, [b""])
+    said = place.call("plan", "batch.toml")
+    assert (said.code, said.err) == (2, "batchrun: jobs.jsonl: holds no jobs: each line is one\n")
+
+
+def test_a_plan_of_an_embedded_batch_touches_nothing(tmp_path):
+    """It asks a fresh server; the batch's own is neither opened nor made."""
+    _write_actor(tmp_path / "actors")
+    (tmp_path / "batch.toml").write_text(
+        f'[api]\nbase_url = "embedded"\n[server]\nactors = ["{tmp_path}/actors"]\n{BATCH}'
+    )
+    _write_jobs(tmp_path, [{"n": 0}])
+    said = batchrun("plan", "batch.toml", cwd=tmp_path)
+    assert said.code == 2, said
+    assert "line 1: Field input.n must be >= 1" in said.out
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["actors", "batch.toml", "jobs.jsonl"]
+
+
+def test_a_wrong_token_refuses_the_plan(place):
+    """As it refuses the run: exit 5."""
+    _write_jobs(place.path, [{"n": 1}])
+    assert place.call("plan", "batch.toml", APIFY_TOKEN="wrong").code == 5
+
+
+def test_the_schema_of_the_configuration_serves_editors(tmp_path):
+    """Every example fits it, a misspelt key does not, and every key is described."""
+    said = batchrun("schema", cwd=tmp_path)
+    assert (said.code, said.err) == (0, "")
+    schema = orjson.loads(said.out)
+    validator = jsonschema_rs.Draft202012Validator(schema)
+    batches = [file for file in (ROOT / "configs").glob("*.toml") if file.name != "faults.toml"]
+    assert len(batches) >= 2
+    for file in batches:
+        validator.validate(tomllib.loads(file.read_text("utf-8")))
+    batch = tomllib.loads(BATCH)
+    assert validator.is_valid(batch)
+    wrongs: list[dict[str, Any]] = [{"limits": {"max_concurent_runs": 3}}, {"limit": {}}, {"task": {}}, {"jobs": {}}]
+    for wrong in wrongs:
+        assert not validator.is_valid({**batch, **wrong}), wrong
+    sections = [schema, *schema["$defs"].values()]
+    keys = [key for section in sections[1:] for key in section["properties"].values()]
+    assert all("description" in section for section in sections)
+    assert all("description" in key for key in keys)
+
+
+async def _work(context: InlineContext) -> None:
+    await anyio.sleep(context.input.get("s", 0))
+
+
+@asynccontextmanager
+async def _server(tmp_path: Path):
+    settings = ServerSettings(data_dir=tmp_path / "api", token=TOKEN, inline_actors={"test/worker": _work})
+    async with open_server(settings) as server:
+        yield server
+
+
+def _config(tmp_path: Path, base_url: str, lines: list[Any], **flags: Any) -> Any:
+    _write_jobs(tmp_path, lines)
+    given = {
+        "api.base_url": base_url,
+        "task.actor": "test/worker",
+        "task.name": "work",
+        "jobs.file": str(tmp_path / "jobs.jsonl"),
+        "output.dir": str(tmp_path / "out"),
+        **{key.replace("__", "."): value for key, value in flags.items()},
+    }
+    return load_config(flags=given, environ={})
+
+
+def _builds(tmp_path: Path) -> list[str]:
+    lines = (tmp_path / "out/records.jsonl").read_bytes().splitlines()
+    return [orjson.loads(line)["run"]["options"]["build"] for line in lines]
+
+
+async def test_a_pinned_batch_asks_for_one_build_by_number(tmp_path):
+    """The number is noted when the batch is begun and used by every later process; a job's own build comes first."""
+    async with _server(tmp_path) as server:
+        config = _config(tmp_path, server.base_url, [{"a": 1}, {"a": 2, "@options": {"build": "latest"}}])
+        await run_batch(config, environ=ENVIRON)
+        assert _builds(tmp_path) == ["latest", "latest"]
+        lines = [
+            {"a": 1},
+            {"a": 2, "@options": {"build": "latest"}},
+            {"a": 3},
+            {"a": 4, "@options": {"build": "latest"}},
+        ]
+        config = _config(tmp_path, server.base_url, lines, run__pin_build=True)
+        await run_batch(config, environ=ENVIRON)
+        assert sorted(_builds(tmp_path)[2:]) == ["0.0.1", "latest"]
+
+
+async def test_a_pinned_build_outlives_a_release(tmp_path):
+    """A new build between two processes changes nothing for the batch; an unpinned one takes it."""
+    _write_actor(tmp_path / "actors")
+    options: dict[str, Any] = {"actors": (tmp_path / "actors",), "reload_every_s": 3600}
+    flags = {"task__actor": "local/worker", "run__pin_build": True}
+    async with open_api(tmp_path / "api", **options) as api:
+        environ = {"APIFY_TOKEN": api.server.token}
+        config = _config(tmp_path, api.server.base_url, [{"n": 1}], **flags)
+        await run_batch(config, environ=environ)
+        await anyio.Path(tmp_path / "actors/worker/__main__.py").write_text("print('new')")
+        await api.server._platform.builds.look()
+        config = _config(tmp_path, api.server.base_url, [{"n": 1}, {"n": 2}], **flags)
+        async with open_batch(config, environ=environ) as batch:
+            assert batch._engine.scheduler._runner._terms.options.build == "0.1.1"
+        config = _config(tmp_path, api.server.base_url, [{"n": 1}, {"n": 2}], task__actor="local/worker")
+        async with open_batch(config, environ=environ) as batch:
+            assert batch._engine.scheduler._runner._terms.options.build is None
+
+
+async def test_a_build_that_cannot_be_pinned_stops_the_batch(tmp_path):
+    """Nothing is started, and the key is named."""
+    async with _server(tmp_path) as server:
+        config = _config(tmp_path, server.base_url, [{"a": 1}], run__pin_build=True, run__build="nope")
+        with pytest.raises((ConfigError, JobFileError), match=r"run\.pin_build: .*'nope'"):
+            await run_batch(config, environ=ENVIRON)
+        assert server.runs_started == 0
+
+
+async def test_an_edit_of_the_task_is_noticed_while_the_batch_runs(tmp_path, monkeypatch):
+    """Once per edit, while it runs and when it is opened again."""
+    monkeypatch.setattr(task_watch, "INTERVAL_S", 0.05)
+    async with open_api(tmp_path / "api", inline_actors={"test/worker": _work}) as api:
+        environ = {"APIFY_TOKEN": api.server.token}
+        config = _config(tmp_path, api.server.base_url, [{"s": 0}, {"s": 2}], limits__max_concurrent_runs=2)
+        async with open_batch(config, environ=environ) as batch:
+            records = aiter(batch)
+            await anext(records)
+            path = f"/v2/actor-tasks/{batch.opening.task.id}"
+            assert (await api.send("PUT", path, {"name": "renamed"})).status == 200
+            await anyio.sleep(0.2)
+            assert list(batch.task_edits) == []
+            assert (await api.send("PUT", path, {"input": {"s": 0, "x": 1}})).status == 200
+            await anext(records)
+            assert list(batch.task_edits) == [("input",)]
+        assert (await api.send("PUT", path, {"name": "work", "options": {"memoryMbytes": 512}})).status == 200
+        config = _config(
+            tmp_path, api.server.base_url, [{"s": 0}, {"s": 2}], task__id="~work", task__actor=None, task__name=None
+        )
+        async with open_batch(config, environ=environ) as batch:
+            assert batch.opening.task_edits == ("input", "options")
+        async with open_batch(config, environ=environ) as batch:
+            assert batch.opening.task_edits == ()

@@ -1,0 +1,81 @@
+"""The rate of starts, counted by the server that limits it."""
+
+from datetime import datetime
+from pathlib import Path
+
+import orjson
+import pytest
+
+from batchrun import Outcome, load_config, run_batch
+from batchrun.server import InlineContext, ServerSettings, open_server
+from batchrun.server.faults import Fault
+from batchrun.server.rate_limits import RateLimits
+
+TOKEN = "test-token"
+
+
+async def nothing(_: InlineContext) -> None:
+    """Do nothing, successfully."""
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the resources of requests that the server's limiter has refused."""
+    resources = list[str]()
+    admit = RateLimits.admit
+
+    def counted(limits: RateLimits, who: str, resource: str, per_s: int) -> None:
+        try:
+            admit(limits, who, resource, per_s)
+        except Fault:
+            resources.append(resource)
+            raise
+
+    monkeypatch.setattr(RateLimits, "admit", counted)
+    return resources
+
+
+@pytest.mark.parametrize(("start_rate", "jobs"), [(200.0, 2000), (5000.0, 2000)])
+async def test_starts_keep_the_rate_and_are_never_refused(
+    tmp_path: Path, refused: list[str], start_rate: float, jobs: int
+) -> None:
+    """By the server's own times no five seconds hold more starts than the rate, and no request meets a limit.
+
+    A rate above what the server announces is not used.
+    """
+    (tmp_path / "jobs.jsonl").write_bytes(b"".join(b'{"n":%d}\n' % n for n in range(jobs)))
+    settings = ServerSettings(
+        data_dir=tmp_path / "api",
+        token=TOKEN,
+        inline_actors={"test/nothing": nothing},
+        max_concurrent_runs=500,
+        max_total_memory_mb=10**6,
+    )
+    async with open_server(settings) as server:
+        config = load_config(
+            flags={
+                "api.base_url": server.base_url,
+                "task.actor": "test/nothing",
+                "task.name": "test",
+                "jobs.file": str(tmp_path / "jobs.jsonl"),
+                "output.dir": str(tmp_path / "out"),
+                "output.items": "none",
+                "limits.max_concurrent_runs": 100,
+                "limits.start_rate": start_rate,
+            },
+            environ={},
+        )
+        summary = await run_batch(config, environ={"APIFY_TOKEN": TOKEN})
+        assert (summary.outcomes, server.runs_started) == ({Outcome.SUCCEEDED: jobs}, jobs)
+    assert refused == []
+    rate = min(start_rate, 380.0)
+    times = sorted(_started_at(line) for line in (tmp_path / "out/records.jsonl").read_bytes().splitlines())
+    # A machine that stalls sends late what was let through on time, so that a window may hold half a second more. The
+    # first answer announces the limit: up to 250 starts (a burst) may have left by then.
+    span, burst = round(5 * rate), 0.05 * start_rate
+    windows = zip(times, times[span:], strict=False)
+    assert all((later - first).total_seconds() >= 5 - 0.5 - burst / rate for first, later in windows)
+
+
+def _started_at(line: bytes) -> datetime:
+    return datetime.fromisoformat(orjson.loads(line)["run"]["startedAt"])

@@ -1,0 +1,63 @@
+"""The server's database: groups of operations, and the write-ahead log."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from sqlite3 import Connection
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from batchrun.server import database as server_database
+from batchrun.server.database import Database, open_database
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    """A new database."""
+    async with open_database(tmp_path / "server.sqlite3") as database:
+        yield database
+
+
+def put(connection: Connection, name: str) -> None:
+    """Keep a name; refuse "bad" after it was written."""
+    connection.execute("INSERT INTO account VALUES (?, 'x')", (name,))
+    if name == "bad":
+        raise ValueError(name)
+
+
+def names(connection: Connection) -> list[str]:
+    """Return what is kept."""
+    return [name for (name,) in connection.execute("SELECT name FROM account ORDER BY name")]
+
+
+async def test_an_operation_that_fails_takes_nothing_of_its_group_with_it(database: Database) -> None:
+    """It leaves nothing behind; those that were submitted with it are kept, once."""
+    results: dict[str, str] = {}
+
+    async def write(name: str) -> None:
+        try:
+            await database.write(put, name, then=lambda _: results.__setitem__(name, "kept"))
+        except ValueError:
+            results[name] = "refused"
+
+    async with anyio.create_task_group() as children:
+        for name in ("a", "bad", "c"):
+            children.start_soon(write, name)
+    assert results == {"a": "kept", "bad": "refused", "c": "kept"}
+    assert await database.read(names) == ["a", "c"]
+
+
+async def test_the_write_ahead_log_is_begun_anew(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written without a pause, it is moved into the file again and again, and nothing is lost by that."""
+    monkeypatch.setattr(server_database, "_MAX_LOG_BYTES", 100_000)
+    log = tmp_path / "server.sqlite3-wal"
+    written = times_cut = length = 0
+    with anyio.fail_after(30):
+        while times_cut < 3:
+            await database.write(put, f"{written:05}" + "x" * 4000)
+            before, length = length, await anyio.to_thread.run_sync(lambda: log.stat().st_size)
+            written, times_cut = written + 1, times_cut + (length < before)
+    assert len(await database.read(names)) == written

@@ -1,0 +1,187 @@
+"""Large uploads: they wait in a file of the data directory, whoever sends them, how slowly, and in which encoding."""
+
+import gzip
+import io
+import random
+import sys
+import tracemalloc
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+
+import aiohttp
+import anyio
+import anyio.abc
+import anyio.to_thread
+import brotli  # type: ignore[import-untyped]  # it ships neither stubs nor a marker
+import pytest
+
+from tests.support.server_api import Api, open_api
+
+_MB = 1 << 20
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at open files through /proc")
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    """A server in `tmp_path`/server."""
+    async with open_api(tmp_path / "server") as api:
+        yield api
+
+
+def _spooled_bytes(directory: Path) -> list[int]:
+    """Return the sizes of this process's open files in a directory that have no name there."""
+    sizes = []
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            target = str(entry.readlink())
+            if target.startswith(f"{directory}/") and target.endswith(" (deleted)"):
+                sizes.append(entry.stat().st_size)
+        except FileNotFoundError:
+            continue
+    return sizes
+
+
+async def _wait_until_spooled(directory: Path, is_reached: Callable[[list[int]], bool]) -> None:
+    sizes = await anyio.to_thread.run_sync(_spooled_bytes, directory)
+    with anyio.fail_after(20):
+        while not is_reached(sizes):
+            await anyio.sleep(0.02)
+            sizes = await anyio.to_thread.run_sync(_spooled_bytes, directory)
+
+
+@contextmanager
+def _traced() -> Iterator[None]:
+    tracemalloc.start()
+    try:
+        yield
+    finally:
+        tracemalloc.stop()
+
+
+async def _store(api: Api) -> str:
+    created = (await api.send("POST", "/v2/key-value-stores")).data["id"]
+    return f"/v2/key-value-stores/{created}/records"
+
+
+async def _begin_upload(api: Api, path: str, announced: int) -> anyio.abc.SocketStream:
+    host, port = api.server.base_url.removeprefix("http://").split(":")
+    stream = await anyio.connect_tcp(host, int(port))
+    head = f"PUT {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {api.server.token}\r\n"
+    await stream.send(f"{head}Content-Length: {announced}\r\n\r\n".encode())
+    return stream
+
+
+async def test_slow_senders_hold_files_and_no_memory(api: Api, tmp_path: Path) -> None:
+    """Six uploads that stop half way: what they have sent is on the disk; one that goes on is stored whole."""
+    path, sent = await _store(api), random.Random(1).randbytes(4 * _MB)
+    async with AsyncExitStack() as uploads:
+        with _traced():
+            before, _ = tracemalloc.get_traced_memory()
+            streams = []
+            for number in range(6):
+                stream = await _begin_upload(api, f"{path}/slow-{number}", 8 * _MB)
+                streams.append(await uploads.enter_async_context(stream))
+                await stream.send(sent)
+            await _wait_until_spooled(
+                tmp_path / "server", lambda sizes: len(sizes) == 6 and sum(sizes) > 6 * 4 * _MB - _MB
+            )
+            held = tracemalloc.get_traced_memory()[0] - before
+        assert held < 4 * _MB
+        await streams[0].send(sent)
+        assert (await streams[0].receive()).startswith(b"HTTP/1.1 201 ")
+        assert (await api.get(f"{path}/slow-0")).body == sent * 2
+    await _wait_until_spooled(tmp_path / "server", lambda sizes: not sizes)
+    assert (await api.get(f"{path}/slow-1")).status == 404
+
+
+@pytest.mark.parametrize(
+    ("encoding", "encode"),
+    [
+        ("identity", bytes),
+        ("gzip", gzip.compress),
+        ("br", lambda body: brotli.compress(body, quality=1)),
+        ("deflate", zlib.compress),
+        ("deflate", lambda body: zlib.compress(body, wbits=-15)),
+        ("gzip, br", lambda body: brotli.compress(gzip.compress(body), quality=1)),
+    ],
+)
+@pytest.mark.parametrize("is_announced", [True, False])
+async def test_a_large_value_is_stored_whole(
+    api: Api, tmp_path: Path, encoding: str, encode: Callable[[bytes], bytes], is_announced: bool
+) -> None:
+    """In every encoding, with a length or in chunks; no file is left."""
+    path = await _store(api)
+    value = random.Random(2).randbytes(600_000) + bytes(900_000)
+    raw = encode(value)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for start in range(0, len(raw), 10_001):
+            yield raw[start : start + 10_001]
+
+    headers = {"Authorization": f"Bearer {api.server.token}", "Content-Encoding": encoding}
+    async with (
+        aiohttp.ClientSession(api.server.base_url) as session,
+        session.put(f"{path}/large", data=io.BytesIO(raw) if is_announced else chunks(), headers=headers) as response,
+    ):
+        assert response.status == 201
+    assert (await api.get(f"{path}/large")).body == value
+    assert await anyio.to_thread.run_sync(_spooled_bytes, tmp_path / "server") == []
+
+
+@pytest.mark.parametrize(
+    ("encoding", "encode"),
+    [
+        ("gzip", gzip.compress),
+        ("deflate", zlib.compress),
+        ("br", lambda body: brotli.compress(body, quality=1)),
+        ("gzip, br", lambda body: brotli.compress(gzip.compress(body), quality=0)),
+    ],
+)
+async def test_a_bomb_is_stopped_at_the_limit(
+    api: Api, tmp_path: Path, encoding: str, encode: Callable[[bytes], bytes]
+) -> None:
+    """413 after 9 MB of 80; neither is ever in memory if the body is not small, and no file is left."""
+    path, raw = await _store(api), await anyio.to_thread.run_sync(encode, bytes(80 * _MB))
+    with _traced():
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        answer = await api.send("PUT", f"{path}/bomb", raw=raw, headers={"Content-Encoding": encoding})
+        peak = tracemalloc.get_traced_memory()[1] - before
+    assert (answer.status, answer.error_type) == (413, "request-too-large")
+    # A small compressed body may be inflated in memory, up to the limit.
+    assert peak < (2 if len(raw) > 65_536 else 21) * _MB
+    assert await anyio.to_thread.run_sync(_spooled_bytes, tmp_path / "server") == []
+
+
+async def test_an_upload_that_is_cut_leaves_nothing(api: Api, tmp_path: Path) -> None:
+    """Its sender hangs up: the file is gone, the value does not exist, and the next upload succeeds."""
+    path = await _store(api)
+    async with await _begin_upload(api, f"{path}/cut", 4 * _MB) as stream:
+        await stream.send(bytes(_MB))
+        await _wait_until_spooled(tmp_path / "server", bool)
+    await _wait_until_spooled(tmp_path / "server", lambda sizes: not sizes)
+    assert (await api.get(f"{path}/cut")).status == 404
+    assert (await api.send("PUT", f"{path}/cut", raw=bytes(_MB))).status == 201
+
+
+async def test_a_large_value_that_cannot_be_stored_leaves_no_file(api: Api, tmp_path: Path) -> None:
+    """No such store; the next one is stored."""
+    refused = await api.send("PUT", f"/v2/key-value-stores/{'x' * 17}/records/large", raw=bytes(_MB))
+    assert (refused.status, refused.error_type) == (404, "record-not-found")
+    assert await anyio.to_thread.run_sync(_spooled_bytes, tmp_path / "server") == []
+    path = await _store(api)
+    assert (await api.send("PUT", f"{path}/large", raw=bytes(_MB))).status == 201
+    assert await anyio.to_thread.run_sync(_spooled_bytes, tmp_path / "server") == []
+
+
+async def test_many_items_in_one_push_are_appended(api: Api) -> None:
+    """A push is parsed as a whole, up to the documented limit on bodies; one byte more is refused."""
+    dataset = (await api.send("POST", "/v2/datasets")).data["id"]
+    path = f"/v2/datasets/{dataset}/items"
+    items = [{"n": n, "text": "x" * 1000} for n in range(8000)]
+    assert (await api.send("POST", path, items)).status == 201
+    assert (await api.get(path, offset=7998)).body == items[7998:]
+    refused = await api.send("POST", path, raw=b"[" + b" " * 9_437_183 + b"]")
+    assert (refused.status, refused.error_type) == (413, "request-too-large")

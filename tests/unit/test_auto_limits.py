@@ -1,0 +1,209 @@
+"""Slots without a setting: what the account says, what its refusals teach, and how well what there is gets used."""
+
+from itertools import pairwise
+from typing import Any
+
+import anyio
+import pytest
+
+from batchrun.apify.wire import AccountLimits
+from batchrun.engine.account_watch import MOST_GROWN_SLOTS, AccountWatch, Watched
+from batchrun.policy.capacity import Share
+from tests.support.memory_ledger import ListSource, MemoryLedger, make_job
+from tests.support.scripted_api import Engine, Plan, ScriptedApi, api_error
+
+SYNC_S = 0.005
+
+
+def jobs(n: int) -> ListSource:
+    """Return a source of n jobs."""
+    return ListSource([make_job(line) for line in range(1, n + 1)])
+
+
+def engine_of(api: ScriptedApi, n: int, **settings: Any) -> Engine:
+    """Return an engine that starts at the default rate, over a ledger that takes as long as a disk does."""
+    chosen: dict[str, Any] = {"slots": "auto", "start_rate": 380, "burst": 19, **settings}
+    return Engine(api, MemoryLedger(sync_s=SYNC_S), jobs(n), **chosen)
+
+
+def live_at(api: ScriptedApi, at: float, run_s: float) -> int:
+    """Return how many Runs were live at a time, each of them `run_s` long."""
+    return sum(1 for began in api.begun_at if began <= at < began + run_s)
+
+
+def refill_waits(api: ScriptedApi, slots: int, run_s: float, until: float) -> list[float]:
+    """Return how long after each end, until a time, the Run began that took its place."""
+    begun = sorted(api.begun_at)
+    ends = [at + run_s for at in begun if at + run_s < until]
+    return [begin - end for end, begin in zip(ends, begun[slots:], strict=False)]
+
+
+@pytest.mark.parametrize("run_s", [20, 60])
+async def test_slots_are_used_and_refilled(run_s: int) -> None:
+    """256 slots in an account with room for 256: 99.5 % of their time is Runs, and each is filled again in 50 ms."""
+    api = ScriptedApi(Plan(run_s=run_s, answer_after_s=0.02), capacity=256)
+    engine = engine_of(api, 256 * 12)
+    await engine.run()
+    assert (len(engine.records), api.peak) == (256 * 12, 256)
+    begin, end = 4.0, max(api.begun_at)
+    busy = sum(max(0.0, min(end, at + run_s) - max(begin, at)) for at in api.begun_at)
+    assert busy / (256 * (end - begin)) >= 0.995
+    assert 0.99 <= (engine.meter.use.share or 0) <= 1
+    waits = refill_waits(api, 256, run_s, end)
+    assert (len(waits) >= 2000, max(waits) <= 0.05) == (True, True)
+    assert (engine.meter.refill.quantile(0.5) or 1) <= 0.02
+    assert (engine.meter.refill.quantile(0.99) or 1) <= 0.05
+
+
+async def test_the_meter_says_what_the_platform_saw() -> None:
+    """Runs of 1 s at 10 starts per second hold 10 of 20 slots: half of them, and each end waits for the next token."""
+    api = ScriptedApi(Plan(run_s=1))
+    engine = engine_of(api, 1000, slots=20, start_rate=10, burst=1)
+    await engine.run()
+    assert engine.meter.use.share == pytest.approx(0.5, abs=0.02)
+    assert engine.meter.refill.quantile(0.5) == pytest.approx(0.1, rel=0.1)
+
+
+async def test_a_hidden_limit_is_found_from_two_and_held() -> None:
+    """Told nothing, it begins with two, finds the room for 37 within seconds, and keeps it full with few refusals."""
+    api = ScriptedApi(Plan(run_s=20, answer_after_s=0.05), capacity=37)
+    api.tells_limits = False
+    engine = engine_of(api, 37 * 30)
+    await engine.run()
+    assert (api.begun_at[1] - api.begun_at[0] < 0.1, api.peak) == (True, 37)
+    assert live_at(api, 3.0, 20) == 37
+    begin, end = 3.0, max(api.begun_at)
+    busy = sum(max(0.0, min(end, at + 20) - max(begin, at)) for at in api.begun_at)
+    assert busy / (37 * (end - begin)) >= 0.98
+    later = [at for at in api.refused_at if at > 3.0]
+    assert min(b - a for a, b in pairwise(later)) >= 1.0
+    assert len(api.refused_at) - len(later) <= 37  # those in flight when the first was refused
+
+
+async def test_growth_ends_at_the_largest_documented_account() -> None:
+    """A platform that neither tells a limit nor refuses is not given all at once."""
+    api = ScriptedApi(Plan(run_s=100))
+    engine = engine_of(api, 1000)
+    with anyio.move_on_after(50):
+        await engine.run()
+    assert api.live == MOST_GROWN_SLOTS
+
+
+async def test_others_come_and_go() -> None:
+    """In an account of 25, one of them left free, our Runs make way for those of others and come back."""
+    api = ScriptedApi(Plan(run_s=5), capacity=25)
+    engine = engine_of(api, 2000, leave_free=1)
+    ours = dict[float, int]()
+
+    async def look(at: float) -> None:
+        await anyio.sleep(at - anyio.current_time())
+        ours[at] = api.live
+
+    with anyio.move_on_after(100):
+        async with anyio.create_task_group() as children:
+            children.start_soon(engine.run)
+            await look(10)
+            api.others = 15
+            await look(25)  # seen twice, and then those that were live have ended
+            api.others = 24
+            await look(45)
+            api.others = 0
+            await look(49.5)  # seen at once
+            children.cancel_scope.cancel()
+    assert ours == {10: 24, 25: 9, 45: 1, 49.5: 24}
+
+
+async def test_others_that_come_unseen_cause_at_most_one_refused_start_per_second() -> None:
+    """Where limits cannot be read, the account's refusals are asked for rarely, with others there too."""
+    api = ScriptedApi(lambda n: Plan(run_s=10 + n % 7, answer_after_s=0.05), capacity=25)
+    api.tells_limits = False
+    engine = engine_of(api, 2000)
+    with anyio.move_on_after(150):
+        async with anyio.create_task_group() as children:
+            children.start_soon(engine.run)
+            await anyio.sleep(30)
+            api.others = 20
+            await anyio.sleep(60)
+            assert 4 <= api.live <= 5  # one may have ended just now
+            api.others = 0
+            await anyio.sleep(15)
+            assert 23 <= api.live <= 25
+            children.cancel_scope.cancel()
+    later = [at for at in api.refused_at if at > 2]
+    assert len(later) <= 40
+    # One per second, and a second one only where two had left before the first was answered.
+    assert all(b - a >= 10 for a, b in zip(later, later[12:], strict=False))
+
+
+async def test_counters_that_lag_take_no_slot_away() -> None:
+    """A hundred Runs of ours that end together and are still counted are not believed to be somebody else's."""
+    api = ScriptedApi(Plan(run_s=20), capacity=100)
+    api.counter_lag_s = 1.9
+    engine = engine_of(api, 5000)
+    least = list[int]()
+    with anyio.move_on_after(40):
+        async with anyio.create_task_group() as children:
+            children.start_soon(engine.run)
+            await anyio.sleep(5)
+            engine.gate.stay_below(10)  # so that the places they leave stay empty for a while
+            while True:
+                await anyio.sleep(0.5)
+                least.append(engine.slots.limit)
+    assert min(least) == 100
+
+
+async def test_a_limit_that_changes_is_followed_within_seconds() -> None:
+    """A plan is changed while the batch runs: more at once, less as soon as Runs end."""
+    api = ScriptedApi(Plan(run_s=1), capacity=5)
+    engine = engine_of(api, 5000, leave_free=1)
+    with anyio.move_on_after(60):
+        async with anyio.create_task_group() as children:
+            children.start_soon(engine.run)
+            await anyio.sleep(10)
+            assert api.live == 4
+            api.capacity = 40
+            await anyio.sleep(3)
+            assert api.live == 39
+            api.capacity = 3
+            await anyio.sleep(4)
+            assert api.live == 2
+            children.cancel_scope.cancel()
+
+
+async def test_a_platform_that_tells_no_more_is_asked_more_rarely_and_what_it_told_last_holds() -> None:
+    """An hour of refused readings makes some eighty of them."""
+    api = ScriptedApi(Plan(run_s=1), capacity=10)
+    engine = engine_of(api, 100_000)
+    with anyio.move_on_after(3600):
+        async with anyio.create_task_group() as children:
+            children.start_soon(engine.watch.run)
+            await anyio.sleep(3)
+            api.errors["get_limits"] = [api_error(403)] * 1000
+            await anyio.sleep_forever()
+    assert engine.slots.limit == 10
+    assert 70 <= len(api.limit_reads) <= 100
+
+
+async def test_numbers_need_no_reading() -> None:
+    """Where both limits were set, the account is not asked."""
+    api = ScriptedApi(Plan(run_s=30))
+    await engine_of(api, 10, slots=2).run()
+    assert api.limit_reads == []
+
+
+async def test_memory_is_told_as_runs_are() -> None:
+    """In megabytes, what the account has for us; each change once, and None where it does not say."""
+    api, told, own = ScriptedApi(), list[int | None](), 1024
+    memory = Watched(share=Share(leave_free=512, least=128), own=lambda: own, tell=told.append)
+    watch = AccountWatch(api, runs=None, memory=memory)
+    for allowed, used in (
+        (8192, 1024),
+        (8192, 1024),
+        (8192, 5120),
+        (8192, 6144),
+        (8192, 1024),
+        (1024, 1024),
+        (None, 1),
+    ):
+        watch.note(AccountLimits(max_total_memory_mb=allowed, used_memory_mb=used), runs=0, memory_mb=own)
+    assert told == [7680, 3584, 7680, 512, None]

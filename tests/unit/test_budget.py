@@ -1,0 +1,83 @@
+"""Money: what a Run may cost, what is set aside, and that it is never exceeded."""
+
+import pytest
+
+from batchrun.model import RunOptions
+from batchrun.policy.budget import Budget, Learned, Prices, most_a_run_may_cost
+
+PER_EVENT = Prices(model="PAY_PER_EVENT")
+PER_RESULT = Prices(model="PRICE_PER_DATASET_ITEM", per_item_usd=0.002)
+OWN = Prices(model="PAY_PER_EVENT", pays_usage=True, compute_unit_usd=0.25)
+BY_USAGE = Prices(compute_unit_usd=0.25)
+
+
+@pytest.mark.parametrize(
+    ("prices", "options", "usd", "reason"),
+    [
+        (PER_EVENT, RunOptions(max_total_charge_usd=0.5), 0.5, "run.max_total_charge_usd"),
+        (PER_EVENT, RunOptions(max_items=5, timeout_s=1, memory_mb=128), None, "run.max_total_charge_usd"),
+        (OWN, RunOptions(max_total_charge_usd=0.5, memory_mb=2048, timeout_s=1800), 0.75,
+         "run.max_total_charge_usd, run.memory_mb and run.timeout_s"),
+        (OWN, RunOptions(max_total_charge_usd=0.5, memory_mb=2048), None, "run.timeout_s"),
+        (PER_RESULT, RunOptions(max_items=100), 0.2, "run.max_items"),
+        (PER_RESULT, RunOptions(max_total_charge_usd=1.0), None, "run.max_items"),
+        (Prices(model="PRICE_PER_DATASET_ITEM"), RunOptions(max_items=100), None, "run.max_items"),
+        (BY_USAGE, RunOptions(memory_mb=2048, timeout_s=1800), 0.25, "run.memory_mb and run.timeout_s"),
+        (BY_USAGE, RunOptions(memory_mb=2048, timeout_s=0), None, "run.timeout_s"),
+        (BY_USAGE, RunOptions(memory_mb=2048), None, "run.timeout_s"),
+        (BY_USAGE, RunOptions(timeout_s=60), None, "run.memory_mb"),
+        (Prices(), RunOptions(memory_mb=2048, timeout_s=60), None, "limits.compute_unit_usd"),
+        (Prices(model="FLAT_PRICE_PER_MONTH", compute_unit_usd=0.4), RunOptions(memory_mb=1024, timeout_s=3600), 0.4,
+         "run.memory_mb and run.timeout_s"),
+    ],
+)  # fmt: skip
+def test_what_bounds_a_cost(prices: Prices, options: RunOptions, usd: float | None, reason: str) -> None:
+    """Each row: prices, options, the most that a Run may cost, and what bounds it or would."""
+    bound = most_a_run_may_cost(prices, options)
+    assert (bound.usd, bound.reason) == (pytest.approx(usd) if usd is not None else None, reason)
+
+
+def test_money_set_aside_is_not_free() -> None:
+    """What is given back is free again; what was spent is not."""
+    budget = Budget(1.0)
+    budget.reserve(0.7)
+    assert (budget.has(0.3), budget.has(0.31), budget.can_ever_have(1.0)) == (True, False, True)
+    budget.settle(0.7, 0.1)
+    assert (budget.has(0.9), budget.has(0.91), budget.can_ever_have(0.91)) == (True, False, False)
+    budget.reserve(0.9)
+    budget.release(0.9)
+    assert (budget.spent_usd, budget.reserved_usd) == pytest.approx((0.1, 0.0))
+
+
+def test_a_cost_that_nobody_knows_keeps_what_was_set_aside() -> None:
+    """Null is never 0."""
+    budget = Budget(1.0)
+    budget.reserve(0.6)
+    budget.settle(0.6, None)
+    assert (budget.spent_usd, budget.has(0.4), budget.has(0.5)) == (0.6, True, False)
+
+
+def test_many_small_amounts_do_not_exceed_it_by_rounding() -> None:
+    """A thousand times a thousandth is the whole."""
+    budget = Budget(1.0)
+    for _ in range(1000):
+        assert budget.has(0.001)
+        budget.reserve(0.001)
+        budget.settle(0.001, 0.001)
+    assert not budget.has(0.001)
+
+
+def test_without_a_limit_there_is_always_money() -> None:
+    """However much."""
+    assert Budget(None).has(1e12)
+    assert not Budget(0.0).has(0.01)
+
+
+def test_what_was_learned_is_what_most_runs_cost() -> None:
+    """Within a fifth of the 95th percentile; nothing before the first."""
+    learned = Learned()
+    assert learned.p95_usd() == 0.0
+    for number in range(1, 1001):
+        learned.note(number / 1000)
+    assert 0.95 <= learned.p95_usd() <= 0.95 * 1.2
+    learned.note(0.0)

@@ -1,0 +1,174 @@
+"""What the client does about rate limits, over a session that a test scripts."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any, cast
+
+import aiohttp
+import anyio
+import orjson
+import pytest
+import yarl
+
+from batchrun.apify.client import ApifyClient
+from batchrun.errors import RateLimited
+from batchrun.model import Mark, Run, RunId, RunOptions, TaskId
+
+RUN = {"id": "r", "status": "SUCCEEDED", "startedAt": "2026-01-01T00:00:00.000Z"}
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Response:
+    """One answer."""
+
+    status: int = 200
+    data: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    async def read(self) -> bytes:
+        """Return the body."""
+        return orjson.dumps({"data": self.data})
+
+
+Script = Callable[[str], Response]
+
+
+class Session:
+    """Answers each request, by its path, as the script says; keeps when which was sent."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self.sent: list[tuple[float, str]] = []
+
+    @asynccontextmanager
+    async def request(self, _method: str, url: yarl.URL, **_: Any) -> AsyncIterator[Response]:
+        """Take one request."""
+        path = url.path.removeprefix("/v2/")
+        self.sent.append((anyio.current_time(), path))
+        await anyio.lowlevel.checkpoint()
+        yield self._script(path)
+
+    def times(self, path: str) -> list[float]:
+        """Return when a path was asked for."""
+        return [at for at, asked in self.sent if asked == path]
+
+
+def client_of(script: Script, request_rate_per_s: float = 1000) -> tuple[ApifyClient, Session]:
+    """Return a client over a scripted session."""
+    session = Session(script)
+    return ApifyClient(
+        cast("aiohttp.ClientSession", session), "http://api", request_rate_per_s=request_rate_per_s
+    ), session
+
+
+def answer(path: str) -> Response:
+    """Return what a healthy platform says."""
+    return Response(data={"items": []} if path == "actor-runs" else RUN)
+
+
+async def start(client: ApifyClient) -> Run:
+    """Start a Run."""
+    return await client.start_run(TaskId("t"), b"{}", RunOptions(), Mark("m"))
+
+
+@pytest.mark.parametrize("method", ["get_run", "abort_run"])
+async def test_a_refused_request_is_repeated_with_growing_waits(method: str) -> None:
+    """Ten minutes of 429 make some dozens of requests, and no storm."""
+    client, session = client_of(lambda _: Response(429))
+    with anyio.move_on_after(600):
+        await getattr(client, method)(RunId("r"))
+    assert 10 <= len(session.sent) <= 60
+
+
+async def test_a_429_for_one_run_holds_back_nobody_else() -> None:
+    """Whoever else reads that Run too often, the others are followed without a wait."""
+    client, session = client_of(
+        lambda path: answer(path) if path != "actor-runs/a" or len(session.times(path)) > 3 else Response(429)
+    )
+    ended = dict[str, float]()
+
+    async def read(run_id: str) -> None:
+        await client.get_run(RunId(run_id))
+        ended[run_id] = anyio.current_time()
+
+    async with anyio.create_task_group() as children:
+        children.start_soon(read, "a")
+        await anyio.sleep(0.1)
+        for run_id in "bcde":
+            children.start_soon(read, run_id)
+    assert {run_id: at for run_id, at in ended.items() if run_id != "a"} == dict.fromkeys("bcde", 0.1)
+    assert ended["a"] >= 0.5 + 1 + 2
+    assert client.account.passes_now()
+
+
+async def test_a_429_for_a_list_closes_the_lists_bucket_alone() -> None:
+    """Lists wait for the time it names; a Run is read meanwhile."""
+    refusals = [Response(429, headers={"Retry-After": "20"})]
+    client, session = client_of(lambda path: refusals.pop() if path == "actor-runs" and refusals else answer(path))
+    async with anyio.create_task_group() as children:
+        children.start_soon(lambda: client.list_runs(started_after=NOW, offset=0))
+        await anyio.sleep(1)
+        children.start_soon(lambda: client.list_runs(started_after=NOW, offset=0))
+        await client.get_run(RunId("r"))
+        assert anyio.current_time() == 1
+    assert session.times("actor-runs") == pytest.approx([0, 20, 20 + 1 / 57])
+
+
+async def test_refusals_of_many_resources_in_a_row_are_the_accounts() -> None:
+    """When nothing passes any more, the limit that was met is the one they share, and all wait."""
+    is_open = False
+    client, session = client_of(lambda path: answer(path) if is_open else Response(429, headers={"Retry-After": "30"}))
+    async with anyio.create_task_group() as children:
+        for run_id in "abcde":
+            children.start_soon(client.get_run, RunId(run_id))
+        await anyio.sleep(1)
+        is_open = True
+        await client.get_run(RunId("f"))
+        assert anyio.current_time() == pytest.approx(30)
+    assert len(session.sent) == 11
+
+
+async def test_a_retry_after_may_be_a_date() -> None:
+    """It is waited for as seconds are, by this machine's clock."""
+    until = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
+    refusals = [Response(429, headers={"Retry-After": until})]
+    client, session = client_of(lambda path: refusals.pop() if refusals else answer(path))
+    await client.get_run(RunId("r"))
+    assert session.sent[1][0] == pytest.approx(99, abs=2)
+
+
+async def test_a_start_leaves_at_once_whatever_the_account_waits_for() -> None:
+    """The intent is noted by then: a wait here would be one more moment in which to die in doubt."""
+    client, session = client_of(answer)
+    client.account.refused(1000)
+    await start(client)
+    assert session.sent == [(0.0, "actor-tasks/t/runs")]
+
+
+async def test_the_limit_of_starts_is_learned_from_their_answers() -> None:
+    """From refusals too, and each figure once."""
+    texts = iter(["400", "400", "100", "100", "400"])
+    learned = list[float]()
+    client, _ = client_of(
+        lambda _: Response(429 if len(learned) == 2 else 201, RUN, {"X-RateLimit-Limit": next(texts)})
+    )
+    client.start_limit.learn = learned.append
+    for _ in range(5):
+        try:
+            await start(client)
+        except RateLimited:
+            continue
+    assert learned == [400, 100, 400]
+
+
+async def test_the_limit_of_lists_is_learned_from_their_answers() -> None:
+    """Announced as 10, they come at 9.5 per second; a higher figure than documented changes nothing."""
+    client, session = client_of(lambda _: Response(data={"items": []}, headers={"X-RateLimit-Limit": "10"}))
+    for _ in range(4):
+        await client.list_runs(started_after=NOW, offset=0)
+    times = session.times("actor-runs")
+    assert [later - times[1] for later in times[1:]] == pytest.approx([0, 1 / 9.5, 2 / 9.5])

@@ -1,0 +1,52 @@
+"""Success means data: counts and schemas."""
+
+import pytest
+
+from batchrun.model import Outcome
+from batchrun.policy.expectation import Expectation
+
+PRICED = {"type": "object", "required": ["price"], "properties": {"price": {"type": "number", "minimum": 0}}}
+
+
+@pytest.mark.parametrize(("count", "message"), [(0, "no item"), (1, "1 item"), (9, "9 items"), (10, None), (11, None)])
+def test_too_few_items_are_empty(count: int, message: str | None) -> None:
+    """As many as expected are enough."""
+    verdict = Expectation(items_min=10, schema=None).judge_count(count)
+    if message is None:
+        assert verdict is None
+    else:
+        assert verdict is not None
+        assert verdict.outcome is Outcome.EMPTY
+        assert verdict.problem.message == f"{message}, where 10 or more were expected"
+
+
+def test_items_that_break_the_schema_are_malformed() -> None:
+    """The commonest error is named, with the first item that has it."""
+    items = [{"price": 1}, {"price": -1}, {}, {"cost": 2}, "text"]
+    verdict = Expectation(items_min=None, schema=PRICED).judge_items(items)
+    assert verdict is not None
+    assert (verdict.outcome, verdict.problem.type) == (Outcome.MALFORMED, "item-schema")
+    assert verdict.problem.message == (
+        '4 of the first 5 items break the schema; item 3: "price" is a required property'
+    )
+
+
+def test_good_items_and_no_items_break_no_schema() -> None:
+    """How many there must be is the other expectation."""
+    expectation = Expectation(items_min=None, schema=PRICED)
+    assert expectation.judge_items([{"price": 0}] * 100) is None
+    assert expectation.judge_items([]) is None
+    assert expectation.judge_count(0) is None
+
+
+def test_without_a_schema_no_item_is_asked_for() -> None:
+    """Any item will do."""
+    expectation = Expectation(items_min=1, schema=None)
+    assert (expectation.sample, expectation.judge_items([None])) == (0, None)
+
+
+@pytest.mark.parametrize("schema", [{"type": "nonsense"}, {"pattern": "["}, {"required": 3}])
+def test_what_is_no_schema_is_refused(schema: dict[str, object]) -> None:
+    """With what is wrong."""
+    with pytest.raises(ValueError, match="no JSON Schema"):
+        Expectation(items_min=None, schema=schema)

@@ -1,0 +1,183 @@
+"""Money in the engine: a budget that is never exceeded, and costs that are read again when they are final."""
+
+import random
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import anyio
+import pytest
+
+from batchrun.engine.purse import Purse
+from batchrun.engine.work import Work
+from batchrun.model import AttemptState, CostSource, Ending, Job, Outcome, RunOptions, RunStatus
+from batchrun.policy.budget import Budget, Prices
+from tests.support.memory_ledger import ListSource, MemoryLedger, make_job
+from tests.support.scripted_api import Engine, Plan, ScriptedApi, in_order, lost_answer, output_plan, retries
+
+PER_EVENT = Prices(model="PAY_PER_EVENT")
+CAP_USD = 0.10
+
+
+def purse(budget_usd: float | None, prices: Prices = PER_EVENT, *, is_strict: bool = True, **spent: float) -> Purse:
+    """Return a purse with so much in it."""
+    return Purse(Budget(budget_usd, **spent), prices, task_options=RunOptions(), is_strict=is_strict)
+
+
+def capped(count: int) -> ListSource:
+    """Return jobs whose Runs cost ten cents at most."""
+    return ListSource(
+        [make_job(line, options=RunOptions(max_total_charge_usd=CAP_USD)) for line in range(1, count + 1)]
+    )
+
+
+def spent_at(api: ScriptedApi) -> float:
+    """Return what all Runs cost in the end, by the platform's word."""
+    return sum(run.cost_usd or 0.0 for run in (api.run(run_id) for run_id in api.run_ids))
+
+
+@pytest.mark.parametrize("seed", range(100))
+async def test_a_budget_is_never_exceeded(seed: int) -> None:
+    """A thousand jobs with random costs up to their cap, random lengths and lost answers; a hundred seeds."""
+    chance = random.Random(seed)
+
+    def plan(_: int) -> Plan:
+        final_usd = chance.uniform(0, CAP_USD)
+        told_usd = chance.choice([None, final_usd, final_usd * chance.random()])
+        error, effects = (lost_answer(), chance.choice([0, 1])) if chance.random() < 0.02 else (None, 0)
+        status = chance.choice([RunStatus.SUCCEEDED, RunStatus.FAILED])
+        return Plan(run_s=chance.uniform(0.1, 30), status=status, cost_usd=told_usd, final_cost_usd=final_usd,
+                    error=error, effects=effects)  # fmt: skip
+
+    api, budget_usd = ScriptedApi(plan), chance.uniform(0.5, 8)
+    engine = Engine(api, MemoryLedger(), capped(1000), slots=50, purse=purse(budget_usd), retry=retries(2))
+    await engine.run()
+    await anyio.sleep(60)
+    assert spent_at(api) <= budget_usd
+    assert engine.scheduler.stopped_for is Ending.OUT_OF_BUDGET
+    # Nothing lies idle either: what is left would not pay for another Run.
+    await engine.costs.finish()
+    assert engine.purse.budget.spent_usd == pytest.approx(spent_at(api))
+
+
+async def test_a_kill_in_between_changes_nothing() -> None:
+    """What an earlier process has spent and set aside is taken out of what the next one has."""
+    ledger, api = MemoryLedger(), ScriptedApi(Plan(run_s=5, cost_usd=0.04, final_cost_usd=0.08))
+    first = Engine(api, ledger, capped(100), slots=5, purse=purse(2.0))
+    with anyio.move_on_after(32):
+        await first.run()
+    attempts = [each for each in ledger.attempts.values() if each.run_id or each.state is not AttemptState.ENDED]
+    final = sum(each.cost_usd or 0.0 for each in attempts if each.cost_is_final)
+    open_usd = sum(each.reserved_usd or 0.0 for each in attempts if not each.cost_is_final)
+    assert 0 < final < 2.0
+    by_key = {job.key: job for job in capped(100)._entries if isinstance(job, Job)}
+    resumed = []
+    for noted in ledger.jobs.values():
+        if noted.id not in ledger.settled:
+            mine = tuple(each for (job_id, _), each in sorted(ledger.attempts.items()) if job_id == noted.id)
+            job = by_key[noted.key]
+            resumed.append(Work(job=job, open=replace(noted, attempts=mine), attempts=mine))
+    rest = ListSource(capped(100)._entries[len(ledger.jobs) :])
+    second = Engine(api, ledger, rest, slots=5, purse=purse(2.0, spent_usd=final, reserved_usd=open_usd))
+    await second.run(resumed)
+    await anyio.sleep(60)
+    assert spent_at(api) <= 2.0
+    assert len(api.run_ids) == int((2.0 - CAP_USD) / 0.08) + 1
+
+
+async def test_a_run_that_nothing_bounds_is_not_started() -> None:
+    """Where there is a strict budget; the others are."""
+    source = ListSource([make_job(1), *capped(3)._entries[1:]])
+    api = ScriptedApi(Plan(run_s=1, cost_usd=0.01))
+    records = {record.line: record for record in await Engine(api, MemoryLedger(), source, purse=purse(5.0)).run()}
+    assert [records[line].outcome for line in (1, 2, 3)] == [
+        Outcome.REJECTED, Outcome.SUCCEEDED, Outcome.SUCCEEDED,
+    ]  # fmt: skip
+    assert records[1].error is not None
+    assert records[1].error.type == "cost-not-bounded"
+
+
+async def test_best_effort_goes_by_what_runs_cost_so_far() -> None:
+    """It may overshoot, by no more than what was live when the first costs came."""
+    source = ListSource([make_job(line) for line in range(1, 1001)])
+    api = ScriptedApi(Plan(run_s=5, cost_usd=0.1))
+    engine = Engine(api, MemoryLedger(), source, slots=10, purse=purse(5.0, is_strict=False))
+    await engine.run()
+    assert engine.scheduler.stopped_for is Ending.OUT_OF_BUDGET
+    assert 4.0 <= spent_at(api) <= 7.0
+
+
+async def test_costs_that_nobody_tells_end_a_budget_that_goes_by_guesses() -> None:
+    """An unknown cost is not 0: after some of them, nothing more is started."""
+    source = ListSource([make_job(line) for line in range(1, 1001)])
+    api = ScriptedApi(Plan(run_s=5, cost_usd=None))
+    engine = Engine(api, MemoryLedger(), source, slots=10, purse=purse(5.0, is_strict=False))
+    await engine.run()
+    assert engine.scheduler.is_out_of_budget
+    assert 50 <= len(api.run_ids) <= 100
+    assert "no budget can be kept" in engine.progress.notices[-1]
+
+
+async def test_without_a_budget_nothing_is_set_aside() -> None:
+    """And nothing is refused."""
+    ledger = MemoryLedger()
+    records = await Engine(ScriptedApi(Plan(run_s=1)), ledger, capped(20), purse=purse(None)).run()
+    assert len(records) == 20
+    assert {attempt.reserved_usd for attempt in ledger.attempts.values()} == {None}
+
+
+async def test_what_started_nothing_gives_its_money_back() -> None:
+    """A refused start, and one that was lost without effect."""
+    plans = in_order(Plan(error=lost_answer()), then=Plan(run_s=1, cost_usd=0.1, final_cost_usd=0.1))
+    engine = Engine(ScriptedApi(plans), MemoryLedger(), capped(1), purse=purse(0.15))
+    (record,) = await engine.run()
+    await engine.costs.finish()
+    assert record.outcome is Outcome.SUCCEEDED
+    assert (engine.purse.budget.reserved_usd, engine.purse.budget.spent_usd) == pytest.approx((0.0, 0.1))
+
+
+async def test_final_costs_are_read_many_at_a_time() -> None:
+    """Two hundred Runs in a few listings, none of them read one by one after its end."""
+    api = ScriptedApi(Plan(run_s=5, cost_usd=None, final_cost_usd=0.02))
+    ledger = MemoryLedger()
+    engine = Engine(api, ledger, capped(200), slots=100, purse=purse(None))
+    await engine.run()
+    reads = len(api.reads)
+    await engine.costs.finish()
+    assert len(api.reads) <= reads + 2  # what the last listing left over
+    assert len(api.listings) <= 6
+    attempts = ledger.attempts.values()
+    assert {(each.cost_usd, each.cost_source, each.cost_is_final) for each in attempts} == {
+        (0.02, CostSource.PLATFORM, True)
+    }
+
+
+async def test_a_cost_is_not_taken_for_final_before_its_time() -> None:
+    """Ten seconds after the end by the platform's clock, and not before."""
+    api, ledger = ScriptedApi(Plan(run_s=5, cost_usd=0.01, final_cost_usd=0.02)), MemoryLedger()
+    engine = Engine(api, ledger, capped(1), purse=purse(None))
+    (record,) = await engine.run()
+    assert (record.cost_usd, record.cost_is_final) == (0.01, False)
+    assert anyio.current_time() == pytest.approx(5, abs=0.1)
+    await engine.costs.finish()
+    assert 15 <= anyio.current_time() <= 18
+    (attempt,) = ledger.attempts.values()
+    assert (attempt.cost_usd, attempt.cost_is_final) == (0.02, True)
+
+
+async def test_a_cost_that_the_platform_never_tells_stays_unknown() -> None:
+    """Final all the same: it is not asked for again and again."""
+    ledger = MemoryLedger()
+    engine = Engine(ScriptedApi(Plan(run_s=5, cost_usd=None)), ledger, capped(3), purse=purse(None))
+    await engine.run()
+    await engine.costs.finish()
+    assert {(each.cost_usd, each.cost_source) for each in ledger.attempts.values()} == {(None, CostSource.UNKNOWN)}
+    assert await ledger.open_costs(datetime.max.replace(tzinfo=UTC), 10) == []
+
+
+async def test_a_pay_per_result_cost_is_worked_out_from_the_items() -> None:
+    """Where the platform does not tell it; the record says that it is derived."""
+    prices = Prices(model="PRICE_PER_DATASET_ITEM", per_item_usd=0.5)
+    plan = Plan(run_s=1, cost_usd=None, items=[{"a": 1}] * 3)
+    engine = Engine(ScriptedApi(plan), MemoryLedger(), capped(1), purse=purse(None, prices), output=output_plan("file"))
+    (record,) = await engine.run()
+    assert (record.cost_usd, record.cost_source) == (1.5, CostSource.DERIVED)

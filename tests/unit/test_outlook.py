@@ -1,0 +1,100 @@
+"""A batch's time and money, going by the task's recent Runs; and what is said to be unknown."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from batchrun.apify.wire import Account, AccountLimits
+from batchrun.model import Run, RunId, RunStatus
+from batchrun.plan.outlook import Effort, Samples, forecast, take_samples
+from batchrun.policy.forecast import Spread
+
+BEGAN = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def _run(seconds: float | None, cost_usd: float | None, status: RunStatus = RunStatus.SUCCEEDED) -> Run:
+    return Run(
+        id=RunId("r"),
+        status=status,
+        dataset_id=None,
+        store_id=None,
+        started_at=BEGAN,
+        finished_at=None if seconds is None else BEGAN + timedelta(seconds=seconds),
+        cost_usd=cost_usd,
+        user_agent=None,
+        fields={},
+    )
+
+
+def _account(**known: Any) -> Account:
+    values: dict[str, Any] = {"max_concurrent_runs": 25, "live_runs": 0, "max_total_memory_mb": 8192}
+    limits = AccountLimits(**{**values, "used_memory_mb": 0, **known})
+    return Account(username="u", plan=None, limits=limits, max_monthly_usage_usd=None, monthly_usage_usd=None)
+
+
+EFFORT = Effort(runs=100, slots=10, run_memory_mb=1024, start_rate_per_s=100.0)
+STEADY = Samples(durations_s=[20.0] * 40, costs_usd=[0.25] * 40, unknown_costs=0, unsuccessful=0)
+
+
+def test_only_runs_that_succeeded_are_samples():
+    """An untold cost is no 0; a Run that still runs is neither good nor bad."""
+    runs = [
+        _run(10, 0.5),
+        _run(20, None),
+        _run(30, 0.0),
+        _run(5, 9.0, RunStatus.FAILED),
+        _run(5, None, RunStatus.ABORTED),
+        _run(None, None, RunStatus.RUNNING),
+    ]
+    assert take_samples(runs) == Samples(
+        durations_s=[10.0, 20.0, 30.0], costs_usd=[0.5, 0.0], unknown_costs=1, unsuccessful=2
+    )
+
+
+def test_a_steady_task_is_forecast_exactly():
+    """Ten at once, of which eight fit into memory: 100 Runs of 20 s, at 25 cents."""
+    found = forecast(STEADY, _account(), EFFORT)
+    assert (found.runs, found.slots, found.samples, found.cost_samples) == (100, 8, 40, 40)
+    assert found.elapsed_s == Spread(p50=250 + 7 / 8 * 20, p90=250 + 7 / 8 * 20)
+    assert found.cost_usd == Spread(p50=25.0, p90=25.0)
+    assert found.run_s == Spread(p50=20.0, p90=20.0)
+    assert found.unknown == ["whether Runs of these inputs are like the recent ones; what waits and retries add"]
+
+
+def test_memory_that_others_take_is_not_ours():
+    """What is left decides; one Run fits always."""
+    assert forecast(STEADY, _account(used_memory_mb=4096), EFFORT).slots == 4
+    assert forecast(STEADY, _account(used_memory_mb=9000), EFFORT).slots == 1
+
+
+def test_without_samples_nothing_is_claimed():
+    """No recent Run, none that succeeded, none that may be read: no number."""
+    nothing = Samples(durations_s=[], costs_usd=[], unknown_costs=0, unsuccessful=3)
+    for samples, why in ((nothing, "no recent Run of the task has succeeded"), (None, "cannot be read")):
+        found = forecast(samples, _account(), EFFORT)
+        assert (found.elapsed_s, found.cost_usd, found.run_s, found.run_cost_usd) == (None, None, None, None)
+        assert any(why in each for each in found.unknown)
+
+
+def test_what_is_not_known_is_said():
+    """Untold costs, failures, few samples, slots and memory of the account."""
+    samples = Samples(durations_s=[1.0] * 3, costs_usd=[], unknown_costs=3, unsuccessful=2)
+    account = _account(max_concurrent_runs=None, max_total_memory_mb=None)
+    effort = Effort(runs=5, slots=2, run_memory_mb=None, start_rate_per_s=1.0)
+    found = forecast(samples, account, effort)
+    assert found.cost_usd is None
+    assert found.unknown[1:] == [
+        "the cost of 3 of the recent Runs",
+        "much: 3 recent Runs make a rough forecast",
+        "how many Runs fail, and what they cost: 2 of the last 5 did not succeed",
+        "how many Runs the account may have at once",
+        "how much memory the account has",
+    ]
+    assert forecast(STEADY, _account(), Effort(runs=5, slots=2, run_memory_mb=None, start_rate_per_s=1.0)).unknown[
+        1:
+    ] == ["how much memory a Run takes"]
+
+
+def test_nothing_to_do_is_known_to_take_nothing():
+    """A finished batch has no unknowns."""
+    effort = Effort(runs=0, slots=10, run_memory_mb=None, start_rate_per_s=1.0)
+    assert forecast(None, _account(), effort).unknown == []

@@ -1,0 +1,191 @@
+"""Lines of a job file, judged before anything is started: inputs, options, repetitions, what is erased."""
+
+from hashlib import sha256
+from typing import Any
+
+import orjson
+import pytest
+
+from batchrun.model import BadLine, Job, JobKey, Place, RunOptions
+from batchrun.plan.builds import Build
+from batchrun.plan.checks import (
+    MAX_PROBLEMS,
+    OTHER_PROBLEMS,
+    REPEATED_KEY,
+    HeadCheck,
+    JobCheck,
+    Problem,
+    Problems,
+    Survey,
+)
+from batchrun.plan.input_schema import InputSchema
+
+SCHEMA = InputSchema(
+    {
+        "properties": {
+            "maxPages": {"type": "integer", "minimum": 1, "default": 3},
+            "mode": {"type": "string", "enum": ["a", "b"]},
+            "proxy": {"type": "object"},
+        },
+        "required": ["mode"],
+    }
+)
+BUILD = Build(
+    asked="latest",
+    number="0.1.2",
+    schema=SCHEMA,
+    min_memory_mb=256,
+    max_memory_mb=4096,
+    default_memory_mb=1024,
+    tags={"latest": "b1", "same": "b1", "beta": "b2"},
+)
+
+
+def _check(task_input: dict[str, Any] | None = None, known: Build = BUILD, **options: Any) -> JobCheck:
+    return JobCheck(task_input=task_input or {}, build=known, options=RunOptions(**options), account_memory_mb=8192)
+
+
+def _job(
+    line: int, override: dict[str, Any], *, key: str | None = None, group: str | None = None, **options: Any
+) -> Job:
+    body = orjson.dumps(override)
+    digest = sha256(body).digest()[:16]
+    return Job(
+        key=JobKey(key or digest.hex()),
+        digest=digest,
+        place=Place(line=line, offset=0, length=1),
+        body=body,
+        options=RunOptions(**options) if options else None,
+        group=group,
+    )
+
+
+def _bad(line: int, reason: str) -> BadLine:
+    return BadLine(place=Place(line=line, offset=0, length=1), reason=reason, content="")
+
+
+def test_an_override_lies_over_the_task_over_the_defaults():
+    """Property by property, top level only, as the platform merges."""
+    assert _check().problems(_job(1, {})) == ["Field input.mode is required"]
+    assert _check({"mode": "a"}).problems(_job(1, {})) == []
+    assert _check({"mode": "a", "maxPages": 0}).problems(_job(1, {})) == ["Field input.maxPages must be >= 1"]
+    assert _check({"mode": "a", "maxPages": 0}).problems(_job(1, {"maxPages": 5})) == []
+    assert _check({"mode": "a"}).problems(_job(1, {"maxPages": None})) == ["Field input.maxPages must be integer"]
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"memory_mb": 4096}, None),
+        ({"memory_mb": 128}, "The Actor takes 256 to 4,096 MB of memory, not 128 MB"),
+        ({"memory_mb": 8192}, "The Actor takes 256 to 4,096 MB of memory, not 8,192 MB"),
+        ({"build": "beta"}, None),
+        ({"build": "0.0.7"}, None),
+        ({"build": "nope"}, "The Actor has no build 'nope'; it has latest, same, beta"),
+    ],
+)
+def test_options_that_would_be_refused_are_told(options, problem):
+    """Those of the job, and those of the batch for jobs without any."""
+    wanted = [problem] if problem is not None else []
+    assert _check().problems(_job(1, {"mode": "a"}, **options)) == wanted
+    assert _check(**options).problems(_job(1, {"mode": "a"})) == wanted
+    assert _check(**options).problems(_job(1, {"mode": "a"}, timeout_s=5)) == wanted
+
+
+def test_a_run_larger_than_the_account_is_told():
+    """It would wait for ever."""
+    check = _check(known=Build(asked="latest", why_unchecked="so"), memory_mb=16384)
+    assert check.problems(_job(1, {})) == ["A Run of 16,384 MB does not fit into the account's 8,192 MB of memory"]
+
+
+def test_inputs_for_another_build_are_not_judged_by_this_one():
+    """A tag or number of the same build is; the others are counted."""
+    check = _check()
+    for build, problems in (("same", 1), ("0.1.2", 1), ("latest", 1), ("beta", 0), ("0.0.9", 0), ("nope", 1)):
+        assert len(check.problems(_job(1, {}, build=build))) == problems, build
+    assert check.of_other_builds == 2
+
+
+def test_problems_are_grouped_with_their_first_lines():
+    """The same message of many lines is one; those of most lines come first."""
+    problems = Problems()
+    for line in (3, 17, 240, *range(300, 409)):
+        problems.note(line, ["Field input.maxPages must be >= 1"])
+    problems.note(500, ["one", "two"])
+    problems.note(501, ["two"])
+    assert problems.lines == 114
+    assert list(map(str, problems)) == [
+        "lines 3, 17, 240 and 109 more: Field input.maxPages must be >= 1",
+        "lines 500, 501: two",
+        "line 500: one",
+    ]
+
+
+def test_a_line_counts_once_whatever_the_matrix():
+    """Its combinations have one problem together."""
+    problems = Problems()
+    for _ in range(5):
+        problems.note(7, ["one"])
+    assert (problems.lines, list(problems)) == (1, [Problem(message="one", count=1, lines=[7])])
+
+
+def test_endless_kinds_of_problems_are_bounded():
+    """Beyond so many, they are counted together."""
+    problems = Problems()
+    for line in range(1, 3 * MAX_PROBLEMS + 1):
+        problems.note(line, [f"message {line}"])
+    found = list(problems)
+    assert len(found) == MAX_PROBLEMS + 1
+    assert found[0] == Problem(
+        message=OTHER_PROBLEMS, count=2 * MAX_PROBLEMS, lines=[MAX_PROBLEMS + 1, MAX_PROBLEMS + 2, MAX_PROBLEMS + 3]
+    )
+    assert problems.lines == 3 * MAX_PROBLEMS
+
+
+def test_a_survey_adds_up_a_job_file():
+    """Jobs by group, repeated lines, bad lines, the largest input, memory, what would be refused."""
+    survey = Survey(_check({"mode": "a"}), {})
+    for entry in (
+        _job(1, {"maxPages": 1}, group="uk"),
+        _bad(2, "is not JSON"),
+        _job(3, {"maxPages": 0}, group="uk"),
+        _job(4, {"maxPages": 1}, group="de"),
+        _job(5, {"maxPages": 5}, key="k", memory_mb=2048),
+        _job(6, {"maxPages": 6}, key="k"),
+        _job(7, {"maxPages": 5}, key="k", memory_mb=2048),
+    ):
+        survey.look_at(entry)
+    assert (survey.jobs, survey.duplicates, survey.bad_lines) == (3, 2, 2)
+    assert survey.groups == {"uk": 2, "": 1}
+    assert (survey.memory_mb, survey.of_unknown_memory) == (1024 + 1024 + 2048, 0)
+    assert survey.largest_body_bytes == len(b'{"maxPages":1}')
+    assert sorted(map(str, survey.problems)) == [
+        "line 2: is not JSON",
+        "line 3: Field input.maxPages must be >= 1",
+        f"line 6: {REPEATED_KEY}",
+    ]
+
+
+def test_erased_fields_are_told():
+    """An object that replaces one of the task whole erases what it does not name, however deep."""
+    task_input = {"proxy": {"useApifyProxy": True, "groups": ["A"], "deep": {"a": 1}}, "mode": "a", "list": [1]}
+    survey = Survey(_check(task_input), task_input)
+    overrides: list[dict[str, Any]] = [
+        {"proxy": {"useApifyProxy": False, "deep": {"a": 2}}},
+        {"proxy": {"useApifyProxy": False, "groups": [], "deep": {}}},
+        {"proxy": {"useApifyProxy": False, "groups": [], "deep": {"a": 3, "b": 4}}},
+        {"list": [], "mode": "b"},
+    ]
+    for line, override in enumerate(overrides, 1):
+        survey.look_at(_job(line, override))
+    assert survey.erased == {"proxy": 2}
+    assert survey.erased_fields == {"proxy": {"groups"}}
+
+
+def test_the_head_is_judged_by_the_same_check():
+    """Problems by line; nothing to say of good ones."""
+    head = HeadCheck(_check())
+    head.look_at(_job(1, {"mode": "a"}))
+    assert not head.problems
+    head.look_at(_job(2, {"mode": "c"}))
+    assert [problem.lines for problem in head.problems] == [[2]]

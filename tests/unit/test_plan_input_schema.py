@@ -1,0 +1,223 @@
+"""What the platform would say of an input, said beforehand; whatever the schema is."""
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchrun.plan.input_schema import MAX_MESSAGE_CHARS, MAX_PROBLEMS_PER_INPUT, InputSchema, SchemaUnusable
+from batchrun.server import input_schema as server_schema
+from batchrun.server.faults import Fault
+
+SCHEMA: dict[str, Any] = {
+    "title": "Some",
+    "type": "object",
+    "schemaVersion": 1,
+    "properties": {
+        "count": {"type": "integer", "minimum": 1, "maximum": 9, "default": 5, "prefill": 7, "unit": "pages"},
+        "mode": {"type": "string", "enum": ["a", "b"], "nullable": True, "editor": "select", "enumTitles": ["A", "B"]},
+        "name": {"type": "string", "pattern": "^[a-zö]+$", "minLength": 2, "maxLength": 4, "sectionCaption": "Who"},
+        "list": {"type": "array", "minItems": 1, "maxItems": 2, "uniqueItems": True, "items": {"type": "string"}},
+        "people": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"age": {"type": "integer", "nullable": True}, "of": {"type": "string"}},
+                "required": ["of"],
+                "additionalProperties": False,
+            },
+        },
+        "any": {"type": ["string", "object"], "editor": "json"},
+        "hidden": {"type": "string", "editor": "hidden", "default": "s"},
+        "token": {"type": "object", "isSecret": True, "editor": "json"},
+        "store": {"type": "string", "resourceType": "dataset"},
+    },
+    "required": ["name"],
+}
+
+
+def test_defaults_and_prefills_are_told():
+    """Defaults go under every input, prefills into a new task."""
+    schema = InputSchema(SCHEMA)
+    assert schema.defaults == {"count": 5, "hidden": "s"}
+    assert schema.prefills == {"count": 7, "hidden": "s"}
+
+
+@pytest.mark.parametrize(
+    ("value", "problems"),
+    [
+        ({"name": "ab"}, []),
+        ({"name": "öö", "unknown": {"x": [1]}}, []),
+        ({"name": "ab", "mode": None, "people": [{"of": "x", "age": None}]}, []),
+        ({"name": "ab", "any": {}, "store": "x"}, []),
+        ({"name": "ab", "count": 9.0}, []),
+        ({}, ["Field input.name is required"]),
+        ({"name": None}, ["Field input.name must be string"]),
+        ({"name": "ab", "count": 0}, ["Field input.count must be >= 1"]),
+        ({"name": "ab", "count": 1e300}, ["Field input.count must be <= 9"]),
+        ({"name": "ab", "count": True}, ["Field input.count must be integer"]),
+        ({"name": "ab", "count": 1.5}, ["Field input.count must be integer"]),
+        ({"name": "ab", "any": 1}, ["Field input.any must be string,object"]),
+        ({"name": "ab", "mode": "c"}, ['Field input.mode must be equal to one of the allowed values: "a", "b"']),
+        ({"name": "AB"}, ["Field input.name must match regular expression ^[a-zö]+$"]),
+        (
+            {"name": "\U0001d51e"},
+            ["Field input.name must NOT have fewer than 2 characters", "Field input.name must match regul"],
+        ),
+        ({"name": "abcde"}, ["Field input.name must NOT have more than 4 characters"]),
+        ({"name": "ab", "list": []}, ["Field input.list must NOT have fewer than 1 items"]),
+        ({"name": "ab", "list": ["a", "a"]}, ["Field input.list must NOT have items that are equal"]),
+        ({"name": "ab", "list": ["a", 2]}, ["Field input.list.* must be string"]),
+        (
+            {"name": "ab", "people": [{"of": 1}, {}, {"of": "x", "x": 1}, {"of": 2}]},
+            [
+                "Field input.people.*.of must be string",
+                "Field input.people.*.of is required",
+                "Property input.people.*.x is not allowed",
+            ],
+        ),
+    ],
+)
+def test_an_input_that_does_not_fit_is_told_why(value, problems):
+    """A sentence for each fault, the same one for the same fault anywhere in an array, and never a value."""
+    found = InputSchema(SCHEMA).problems(value)
+    assert len(found) == len(problems)
+    for expected in problems:
+        assert any(each.startswith(expected) for each in found), (expected, found)
+
+
+def test_checks_of_the_platforms_own_are_made():
+    """Patterns of keys and values, and the sources of a request list."""
+    schema = InputSchema(
+        {
+            "properties": {
+                "headers": {"type": "object", "patternKey": "^X-", "patternValue": "^[0-9]+$"},
+                "pairs": {"type": "array", "editor": "keyValue", "patternKey": "^k", "patternValue": "^v"},
+                "words": {"type": "array", "editor": "stringList", "patternValue": "^w"},
+                "startUrls": {"type": "array", "editor": "requestListSources"},
+            }
+        }
+    )
+    good = {
+        "headers": {"X-A": "1"},
+        "pairs": [{"key": "k1", "value": "v1"}],
+        "words": ["w"],
+        "startUrls": [{"url": "https://example.com"}, {"requestsFromUrl": "https://example.com/list.txt"}],
+    }
+    assert schema.problems(good) == []
+    bad = {"headers": {"Y": "a"}, "pairs": [{"key": "x"}, {"value": "x"}], "words": ["x"], "startUrls": [{}, "u"]}
+    assert sorted(schema.problems(bad)) == [
+        "Field input.headers has names of properties that do not fit",
+        "Field input.headers.Y must match regular expression ^[0-9]+$",
+        "Field input.pairs.*.key must match regular expression ^k",
+        "Field input.pairs.*.value must match regular expression ^v",
+        "Field input.startUrls.* must be object",
+        "Field input.startUrls.* needs url or requestsFromUrl",
+        "Field input.words.* must match regular expression ^w",
+    ]
+
+
+def test_a_stored_secret_is_not_judged():
+    """The platform shows a task's secrets encrypted: what they are cannot be told."""
+    schema = InputSchema(SCHEMA)
+    assert schema.problems({"name": "ab", "token": "ENCRYPTED_JSON:abc:def"}) == []
+    assert schema.problems({"name": "ab", "token": "plain"}) == ["Field input.token must be object"]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": []},
+        {"properties": {"a": 1}},
+        {"properties": {"a": {"type": "nope"}}},
+        {"properties": {"a": {"type": "integer", "minimum": "one"}}},
+        {"properties": {"a": {"type": [1]}}},
+        {"properties": {"a": {"type": "string", "enum": "abc"}}},
+        {"properties": {"a": {"type": "array", "items": {"properties": {"b": []}}}}},
+        {"required": [1]},
+    ],
+    ids=str,
+)
+def test_a_broken_schema_is_said_to_be_one(schema):
+    """One error of ours, in one line, whatever is wrong with it."""
+    with pytest.raises(SchemaUnusable) as caught:
+        InputSchema(schema)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_schema_that_nests_too_deeply_is_said_to_be_broken():
+    """Thousands of levels are no way to bring us down."""
+    schema: dict[str, Any] = {}
+    for _ in range(5000):
+        schema = {"properties": {"a": schema}}
+    with pytest.raises(SchemaUnusable):
+        InputSchema(schema)
+
+
+def test_references_are_not_followed():
+    """A stranger's schema makes us read no address and no file."""
+    schema = InputSchema({"$ref": "file:///etc/passwd", "properties": {"a": {"$ref": "http://127.0.0.1:9/x"}}})
+    assert schema.problems({"a": 1}) == []
+
+
+def test_a_pattern_that_cannot_be_tried_is_left_out_and_named():
+    """The other checks are made all the same."""
+    schema = InputSchema({"properties": {"a": {"type": "string", "pattern": "("}, "b": {"type": "integer"}}})
+    assert schema.untried_patterns == ["input.a"]
+    assert schema.problems({"a": "x", "b": 1}) == []
+    assert schema.problems({"a": 1, "b": ""}) == ["Field input.a must be string", "Field input.b must be integer"]
+
+
+def test_a_pattern_that_takes_too_long_says_nothing():
+    """It is given up, and is no verdict on the input."""
+    schema = InputSchema({"properties": {"a": {"type": "string", "pattern": r"(?<!x)^(?:(a+)\1?)+$"}}})
+    assert schema.problems({"a": "a" * 50 + "!"}) == []
+
+
+def test_deep_and_long_inputs_are_judged_and_bounded():
+    """254 levels are read; a million faults of one input are a few; long messages are cut."""
+    deep: Any = 1
+    for _ in range(250):
+        deep = {"a": deep}
+    assert InputSchema(SCHEMA).problems({"name": "ab", "x": deep}) == []
+    many = InputSchema({"properties": {f"f{n}": {"type": "string"} for n in range(100)}})
+    assert len(many.problems({f"f{n}": n for n in range(100)})) == MAX_PROBLEMS_PER_INPUT
+    long = InputSchema({"properties": {"a": {"enum": ["x" * 50] * 1 + [f"{n:050}" for n in range(1000)]}}})
+    assert len(long.problems({"a": 1})[0]) <= MAX_MESSAGE_CHARS + 2
+
+
+_JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+_INPUTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "count": _JSON | st.integers(0, 10),
+        "mode": _JSON | st.sampled_from(["a", "b"]),
+        "name": _JSON | st.text(alphabet="abö", max_size=5),
+        "list": _JSON | st.lists(st.text(), max_size=3),
+        "any": _JSON,
+        "other": _JSON,
+    },
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(_INPUTS)
+def test_it_agrees_with_the_embedded_server(value):
+    """Two implementations that share no code refuse the same inputs."""
+    value = orjson.loads(orjson.dumps(value))
+    try:
+        server_schema.InputSchema(SCHEMA).check(value)
+        is_taken = True
+    except Fault:
+        is_taken = False
+    assert (InputSchema(SCHEMA).problems(value) == []) is is_taken

@@ -1,0 +1,80 @@
+"""How exactly the rate is kept on a machine whose timers fire late, judged by the server's own limiter."""
+
+import anyio
+import pytest
+
+from batchrun.apify.throttle import Throttle
+from batchrun.engine.start_gate import StartGate
+from batchrun.policy.token_bucket import TokenBucket, burst_of
+from batchrun.server.faults import Fault
+from batchrun.server.rate_limits import PER_START, RateLimits
+from tests.support.virtual_time import LateTimersLoop
+
+FOR_S = 120
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, object]]:
+    """Give anyio the loop that wakes late."""
+    return "asyncio", {"loop_factory": LateTimersLoop}
+
+
+async def started_at(rate_per_s: float, for_s: float) -> list[float]:
+    """Return when starts were let through while more wanted to start than may."""
+    gate, at = StartGate(TokenBucket(rate_per_s=rate_per_s, burst=burst_of(rate_per_s))), list[float]()
+
+    async def keep_starting() -> None:
+        while (turn := await gate.turn()) is not None:
+            at.append(anyio.current_time())
+            turn.over()
+
+    async with anyio.create_task_group() as children:
+        for _ in range(20):
+            children.start_soon(keep_starting)
+        await anyio.sleep(for_s)
+        children.cancel_scope.cancel()
+    return at
+
+
+@pytest.mark.parametrize("rate_per_s", [5, 30, 60, 200, 380])
+async def test_late_timers_cost_less_than_two_percent_of_the_rate(rate_per_s: float) -> None:
+    """Over two minutes the rate is the one that was set, within 2 %, and never above it but for one burst."""
+    at = await started_at(rate_per_s, FOR_S)
+    assert 0.98 * rate_per_s * FOR_S <= len(at) <= rate_per_s * FOR_S + burst_of(rate_per_s)
+
+
+async def test_the_servers_own_limit_is_never_met() -> None:
+    """At the default rate, starts that leave late and then in a bunch are not one too many at the documented limit."""
+    refused = 0
+    limits = RateLimits(anyio.current_time, is_enforced=True)
+    gate = StartGate(TokenBucket.below_limit(PER_START))
+
+    async def keep_starting() -> None:
+        nonlocal refused
+        while (turn := await gate.turn()) is not None:
+            try:
+                limits.admit("account", "task", PER_START)
+            except Fault:
+                refused += 1
+            turn.over()
+
+    with anyio.move_on_after(FOR_S):
+        await keep_starting()
+    assert refused == 0
+
+
+async def test_the_accounts_rate_is_kept_as_exactly() -> None:
+    """Requests of all kinds share one bucket, and late timers cost it nothing either."""
+    throttle, passed = Throttle(TokenBucket(rate_per_s=30)), 0
+
+    async def keep_reading() -> None:
+        nonlocal passed
+        while True:
+            await throttle.turn()
+            passed += 1
+
+    with anyio.move_on_after(FOR_S):
+        async with anyio.create_task_group() as children:
+            for _ in range(5):
+                children.start_soon(keep_reading)
+    assert 0.98 * 30 * FOR_S <= passed <= 30 * FOR_S + 1

@@ -1,0 +1,73 @@
+"""A task that somebody edits while its batch is under way."""
+
+from typing import Any
+
+import anyio
+import pytest
+
+from batchrun.ledger.ledger import open_ledger
+from batchrun.model import Job, JobKey, Place, TaskId
+from batchrun.platform import Task
+from batchrun.task_watch import INTERVAL_S, TaskWatch, note_task
+from tests.support.scripted_api import api_error
+
+FIELDS = {"id": "t", "actId": "a", "name": "n", "input": {"x": 1}, "options": {"build": "latest"}, "modifiedAt": "1"}
+
+
+def _task(**changed: Any) -> Task:
+    fields: dict[str, Any] = {"input": {"x": 1}, "options": {"build": "latest"}, "modified_at": "1", **changed}
+    return Task(id=TaskId("t"), label="n", actor_id="a", **fields)
+
+
+class _Client:
+    """Shows the task as it is scripted, minute by minute; then as it was last."""
+
+    def __init__(self, *answers: Any) -> None:
+        self._answers = [*answers]
+        self.asked = 0
+
+    async def get_task(self, task_id: TaskId) -> Any:  # noqa: ARG002 - there is but one
+        self.asked += 1
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return {**FIELDS, **answer}
+
+
+async def _watch(client: _Client, minutes: int) -> list[tuple[str, ...]]:
+    watch = TaskWatch(client, _task())  # type: ignore[arg-type]  # the one method it calls
+    with anyio.move_on_after(minutes * INTERVAL_S + 1):
+        await watch.run()
+    assert client.asked == minutes
+    return watch.edits
+
+
+async def test_an_edit_is_told_once():
+    """What was changed is named; that it stays so is no news."""
+    edited = {"input": {"x": 2}, "modifiedAt": "2"}
+    twice = {"input": {"x": 2}, "options": {"build": "beta"}, "modifiedAt": "3"}
+    assert await _watch(_Client({}, edited, edited, twice), 10) == [("input",), ("options",)]
+
+
+async def test_what_changes_nothing_for_runs_is_no_edit():
+    """A new name; a task that cannot be read for a while."""
+    client = _Client({"name": "other", "modifiedAt": "2"}, api_error(404), api_error(403, "x"), {"modifiedAt": "2"})
+    assert await _watch(client, 6) == []
+
+
+@pytest.mark.parametrize("missing", ["input", "options", "modifiedAt"])
+async def test_a_task_that_shows_less_is_no_reason_to_fail(missing):
+    """Properties that are null are as good as none."""
+    assert len(await _watch(_Client({missing: None}), 2)) <= 1
+
+
+def test_edits_between_two_processes_are_told(tmp_path):
+    """Compared with what was noted at the last opening, as soon as there are jobs."""
+    with open_ledger(tmp_path) as ledger:
+        assert note_task(ledger, _task()) == ()
+        assert note_task(ledger, _task(input={"x": 5}, modified_at="2")) == ()
+        with ledger.transaction():
+            ledger.admit(Job(key=JobKey("k"), digest=b"d", place=Place(line=1, offset=0, length=1), body=b"{}"))
+        edited = _task(input={"x": 5}, options={}, modified_at="3")
+        assert note_task(ledger, edited) == ("options",)
+        assert note_task(ledger, edited) == ()

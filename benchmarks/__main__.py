@@ -1,26 +1,36 @@
-"""`python -m benchmarks NAME [JOBS]`: prints a table and appends one JSON line to benchmarks/results.jsonl."""
+"""`python -m benchmarks NAME...`: prints tables, draws pictures, and appends a JSON line each to results.jsonl."""
 
-import json
-import platform
-import sys
-from pathlib import Path
+import argparse
+import os
+from collections.abc import Callable
+from typing import Any
 
-from batchrun.version import __version__
-from benchmarks import memory
+from benchmarks import crash_cost, followed, memory, overhead, rate, server, slots, start_up, throughput
+from benchmarks.results import Size, note
 
-RESULTS = Path(__file__).with_name("results.jsonl")
-BENCHMARKS = {"memory": memory.measure}
+BENCHMARKS: dict[str, Callable[[Size], dict[str, Any]]] = {
+    "throughput": throughput.measure,
+    "overhead": overhead.measure,
+    "start-up": start_up.measure,
+    "crash-cost": crash_cost.measure,
+    "slots": slots.measure,
+    "memory": memory.measure,
+    "followed": followed.measure,
+    "rate": lambda size: rate.measure(size.jobs or 10_000),
+    "server": lambda size: server.measure(size.jobs or 10_000),
+}
 
 
 def main() -> None:
-    """Run one benchmark."""
-    if len(sys.argv) < 2 or sys.argv[1] not in BENCHMARKS:
-        sys.exit(f"usage: python -m benchmarks {'|'.join(BENCHMARKS)} [JOBS]")
-    name = sys.argv[1]
-    figures = BENCHMARKS[name](int(sys.argv[2]) if len(sys.argv) > 2 else 10_000)
-    line = {"benchmark": name, "batchrun": __version__, "python": platform.python_version(), **figures}
-    with RESULTS.open("a") as results:
-        results.write(json.dumps(line) + "\n")
+    """Run the benchmarks that are named, one after the other."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="+", choices=BENCHMARKS, metavar="NAME", help=", ".join(BENCHMARKS))
+    parser.add_argument("--jobs", type=int, help="jobs (Runs, slots) of each measurement; default: the benchmark's own")
+    parser.add_argument("--rounds", type=int, help="rounds, where sides are compared")
+    asked = parser.parse_args()
+    for name in asked.names:
+        load = os.getloadavg()
+        note(name, BENCHMARKS[name](Size(jobs=asked.jobs, rounds=asked.rounds)), load)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
-"""The platform of a benchmark: the embedded server with a coroutine Actor, in a process of its own."""
+"""The platform of a benchmark: the embedded server with coroutine Actors, in a process of its own, until SIGTERM."""
 
+import signal
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
 
+from batchrun.cli.loop import run_async
 from batchrun.logs import silence
 from batchrun.server import InlineContext, ServerSettings, open_server
 
@@ -13,20 +16,26 @@ async def _echo(context: InlineContext) -> None:
     await context.push_items([context.input])
 
 
-async def _serve(data_dir: Path) -> None:
+async def _sleep(context: InlineContext) -> None:
+    await anyio.sleep(context.input["endsAt"] - datetime.now(UTC).timestamp())
+
+
+async def _serve(data_dir: Path, is_rate_limited: bool) -> None:
     silence()
     settings = ServerSettings(
         data_dir=data_dir,
         token="bench",  # noqa: S106 - on loopback, for the length of a benchmark
-        inline_actors={"bench/echo": _echo},
+        inline_actors={"bench/echo": _echo, "bench/sleep": _sleep},
         max_concurrent_runs=100_000,
         max_total_memory_mb=100_000_000,
-        is_rate_limited=False,
+        is_rate_limited=is_rate_limited,
     )
     async with open_server(settings) as server:
         print(server.base_url, flush=True)
-        await anyio.sleep_forever()
+        with anyio.open_signal_receiver(signal.SIGTERM) as signals:
+            async for _ in signals:
+                break
 
 
 if __name__ == "__main__":
-    anyio.run(_serve, Path(sys.argv[1]), backend_options={"use_uvloop": True})
+    run_async(_serve, Path(sys.argv[1]), "--limited" in sys.argv)

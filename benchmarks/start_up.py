@@ -1,0 +1,149 @@
+"""The time from the command to its first start request: a small job file, one of 1 GB, and 1,000,000 settled jobs.
+
+It is the whole process that is measured, interpreter and imports included, until the responder has read the request.
+The files were written just before, so that they are in the page cache. The ledger is made through `batchrun.ledger`,
+without syncs, as a batch would have left it.
+"""
+
+import shutil
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from batchrun.files import open_job_file
+from batchrun.job_source import job_format
+from batchrun.ledger.commit import ITEMS, READ_TO, RECORDS
+from batchrun.ledger.ledger import Ledger, open_ledger
+from batchrun.ledger.rows import OpenJob, Settlement
+from batchrun.model import (
+    Attempt,
+    AttemptState,
+    CostSource,
+    DatasetId,
+    Intent,
+    Job,
+    Mark,
+    Outcome,
+    Run,
+    RunId,
+    RunStatus,
+)
+from benchmarks import pictures
+from benchmarks.command import running
+from benchmarks.counterpart import open_responder
+from benchmarks.results import Size, print_table, spread, spread_words
+from benchmarks.sides import Order, config
+
+SLOTS = 256
+ROUNDS = 5
+SETTLED = 1_000_000
+LARGE_LINES = 1_000_000
+#: With the number and the line's end, 1,000 bytes.
+PADDING = "x" * 974
+PATIENCE_S = 60.0
+
+
+def measure(size: Size) -> dict[str, Any]:
+    """Measure the three in turns; making what they start from takes a minute or two."""
+    rounds, lines, settled = size.rounds or ROUNDS, size.jobs or LARGE_LINES, size.jobs or SETTLED
+    with tempfile.TemporaryDirectory(prefix="batchrun-bench-") as name:
+        small, large, resumed = (Path(name, each) for each in ("small", "large", "resumed"))
+        _write_jobs(small, 1000, "")
+        _write_jobs(large, lines, PADDING)
+        _write_jobs(resumed, settled + 1000, "")
+        _settle(resumed, settled)
+        times = {
+            each.name: [
+                _first_start_s(each, None if each is not resumed else resumed / "settled") for _ in range(rounds)
+            ]
+            for each in (small, large, resumed)
+        }
+        file_gb = round((large / "jobs.jsonl").stat().st_size / 1e9, 2)
+    figures: dict[str, Any] = {"rounds": rounds, "file_gb": file_gb, "settled": settled}
+    figures |= {f"{each}_s": spread(found) for each, found in times.items()}
+    figures["small_file_s"], figures["large_file_s"] = figures.pop("small_s"), figures.pop("large_s")
+    rows = [
+        ("job file of 1,000 lines", spread_words(figures["small_file_s"])),
+        (f"job file of {file_gb:g} GB", spread_words(figures["large_file_s"])),
+        (f"{settled:,} jobs settled", spread_words(figures["resumed_s"])),
+    ]
+    print_table("From the command to its first start: median (range)", ("", "s"), rows)
+    pictures.start_up(figures)
+    return figures
+
+
+def _write_jobs(directory: Path, lines: int, padding: str) -> None:
+    directory.mkdir()
+    with (directory / "jobs.jsonl").open("w") as file:
+        file.writelines(f'{{"n": {n:8}, "text": "{padding}"}}\n' for n in range(lines))
+
+
+def _first_start_s(directory: Path, begun: Path | None) -> float:
+    out = directory / "out"
+    shutil.rmtree(out, ignore_errors=True)
+    if begun is not None:
+        shutil.copytree(begun, out)
+    with open_responder() as responder:
+        began_at = time.monotonic()
+        with running(directory, responder.base_url, slots=SLOTS) as batch:
+            while (started_at := responder.stats()["first_start"]) is None:
+                assert batch.poll() is None, f"the batch ended with {batch.returncode}"
+                assert time.monotonic() - began_at < PATIENCE_S, "nothing was started"
+                time.sleep(0.1)
+    return float(started_at - began_at)
+
+
+def _settle(directory: Path, count: int) -> None:
+    """Make the output directory of a batch that has settled the first `count` jobs of its file."""
+    out = directory / "settled"
+    out.mkdir()
+    order = Order(side="", base_url="http://127.0.0.1", jobs=count, slots=SLOTS, directory=str(directory))
+    with open_job_file(job_format(config(order), {})) as job_file, open_ledger(out) as ledger:
+        ledger._db.execute("PRAGMA synchronous = OFF")  # noqa: SLF001 - nothing is lost with it
+        jobs = (job for job in job_file.read() if isinstance(job, Job))
+        for first in range(0, count, 10_000):
+            with ledger.transaction():
+                for _, job in zip(range(min(10_000, count - first)), jobs, strict=False):
+                    _settle_one(ledger, job)
+        point = job_file.position
+        with ledger.transaction():
+            ledger.note_fact(READ_TO, [point.offset, point.line, job_file.fingerprint(point.offset).hex()])
+            # As long as they would be; nobody reads them.
+            lengths = {RECORDS: 2_000 * count, ITEMS: 200 * count}
+            ledger.note_output_lengths(lengths)
+    for name, length in lengths.items():
+        with (out / name).open("wb") as file:
+            file.truncate(length)
+
+
+def _settle_one(ledger: Ledger, job: Job) -> None:
+    noted, at = ledger.admit(job), datetime.now(UTC)
+    assert isinstance(noted, OpenJob)
+    run = Run(
+        id=RunId(f"r{noted.id:016}"),
+        status=RunStatus.SUCCEEDED,
+        dataset_id=DatasetId("d"),
+        store_id=None,
+        started_at=at,
+        finished_at=at,
+        cost_usd=0.0001,
+        user_agent=None,
+        fields={},
+    )
+    ledger.intend(noted.id, Intent(attempt_no=1, mark=Mark("0123456789abcdef01234567"), platform_time=at))
+    ledger.bind(noted.id, 1, run)
+    ended = Attempt(
+        attempt_no=1,
+        mark=Mark(""),
+        state=AttemptState.ENDED,
+        status=run.status,
+        intended_at=at,
+        finished_at=at,
+        cost_usd=run.cost_usd,
+        cost_source=CostSource.PLATFORM,
+        cost_is_final=True,
+    )
+    ledger.end(noted.id, ended)
+    ledger.settle(noted.id, Settlement(outcome=Outcome.SUCCEEDED, items_count=1))

@@ -5,10 +5,9 @@ however much he sends and whatever it inflates to. What must be parsed (inputs, 
 once when it is complete, within the documented limit; a stored value goes to the database from there.
 """
 
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -18,52 +17,14 @@ from aiohttp import web
 from batchrun.model import JsonObject
 from batchrun.server.decoding import Decoder, decode, decoders_of
 from batchrun.server.faults import body_too_large, body_too_slow, request_invalid
+from batchrun.server.spool import Spool
 
 #: Bytes of a request's body at most, counted after decompression. Source: the API reference.
 MAX_BODY_BYTES = 9_437_184
-#: Bytes of a body from which on it is kept in a file.
-_SPOOL_FROM_BYTES = 262_144
 #: A body that is announced as smaller than this holds no memory worth a file or a timer.
 _SMALL_BYTES = 65_536
 #: How long a body may take to arrive.
 BODY_TIMEOUT_S = 120
-
-
-class Spool:
-    """A body that is not small: in memory at first, then in a file of the directory that has no name.
-
-    Everything here may block: callers on the loop go through a thread.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(_SPOOL_FROM_BYTES, dir=str(directory))  # noqa: SIM115
-        self._size = 0
-
-    def append(self, pieces: Iterable[bytes]) -> None:
-        """Take in what has arrived.
-
-        Raises:
-            Fault: 413 above the limit; 400 for pieces that are damaged.
-        """
-        for piece in pieces:
-            self._size += len(piece)
-            if self._size > MAX_BODY_BYTES:
-                raise body_too_large(MAX_BODY_BYTES)
-            self._file.write(piece)
-
-    def read(self) -> bytes:
-        """Return the body."""
-        self._file.seek(0)
-        return self._file.read()
-
-    def take(self) -> bytes:
-        """Return the body and drop it."""
-        with self._file:
-            return self.read()
-
-    def close(self) -> None:
-        """Drop the body; of all that is done to it, this does not block."""
-        self._file.close()
 
 
 async def receive_body(request: web.BaseRequest, directory: Path) -> bytes | Spool:
@@ -101,9 +62,16 @@ async def receive_body(request: web.BaseRequest, directory: Path) -> bytes | Spo
 
 async def _fill(spool: Spool, request: web.BaseRequest, decoders: Sequence[Decoder]) -> None:
     async for chunk in request.content.iter_any():
-        await anyio.to_thread.run_sync(spool.append, decode(decoders, chunk))
+        await anyio.to_thread.run_sync(_take_in, spool, decode(decoders, chunk))
     for decoder in decoders:
         decoder.finish()
+
+
+def _take_in(spool: Spool, pieces: Iterable[bytes]) -> None:
+    for piece in pieces:
+        if spool.size + len(piece) > MAX_BODY_BYTES:
+            raise body_too_large(MAX_BODY_BYTES)
+        spool.write(piece)
 
 
 def _decoded(body: bytes, decoders: Sequence[Decoder]) -> bytes:

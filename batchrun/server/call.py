@@ -11,11 +11,13 @@ from aiohttp import web
 from batchrun.model import JsonObject
 from batchrun.server.accounts import Account
 from batchrun.server.auth import Caller, token_missing
-from batchrun.server.bodies import Spool, parse_object, receive_body
+from batchrun.server.bodies import parse_object, receive_body
 from batchrun.server.misbehaviour import NO_QUIRKS, Quirks
 from batchrun.server.platform import Platform
 from batchrun.server.query import Query
 from batchrun.server.rate_limits import PER_RESOURCE
+from batchrun.server.sending import send_pieces, send_spool
+from batchrun.server.spool import Spool
 
 JSON_TYPE = "application/json; charset=utf-8"
 RATE_LIMIT = "X-RateLimit-Limit"
@@ -45,20 +47,21 @@ class Call:
     per_s: int | None = PER_RESOURCE
     #: What a server that was told to misbehave does otherwise.
     quirks: Quirks = NO_QUIRKS
-    _body: bytes | None = field(default=None, init=False, repr=False)
+    _body: bytes | Spool | None = field(default=None, init=False, repr=False)
+
+    async def receive(self) -> None:
+        """Take the body in, ahead of whoever asks for it."""
+        self._body = await self.body_or_spool()
 
     async def body(self) -> bytes:
-        """Return the decompressed body: for what must be parsed as a whole, once all of it is here."""
-        if self._body is None:
-            body = await self.body_or_spool()
-            self._body = body if isinstance(body, bytes) else await anyio.to_thread.run_sync(body.take)
-        return self._body
+        """Return the decompressed body, once: for what must be parsed as a whole, once all of it is here."""
+        body = await self.body_or_spool()
+        return body if isinstance(body, bytes) else await anyio.to_thread.run_sync(body.take)
 
     async def body_or_spool(self) -> bytes | Spool:
-        """Return the decompressed body, a large one as a Spool that the caller has to take or close."""
-        if self._body is not None:
-            return self._body
-        return await receive_body(self.request, self.platform.settings.data_dir)
+        """Return the decompressed body, once; a large one as a Spool that the caller has to take or close."""
+        body, self._body = self._body, None
+        return body if body is not None else await receive_body(self.request, self.platform.settings.data_dir)
 
     def header(self, name: str) -> str | None:
         """Return a header as text that can be stored: bytes that are not UTF-8 are read as Latin-1."""
@@ -127,14 +130,17 @@ async def stream_answer(
     call: Call, pieces: AsyncIterator[bytes], status: int, headers: Mapping[str, str]
 ) -> web.StreamResponse:
     """Answer piece by piece, no faster than the caller reads."""
+    return await send_pieces(call.request, _begun(call, status, headers), pieces, call.platform.settings.data_dir)
+
+
+async def spool_answer(call: Call, body: Spool, status: int, headers: Mapping[str, str]) -> web.StreamResponse:
+    """Answer with what is in a spool, no faster than the caller reads."""
+    return await send_spool(call.request, _begun(call, status, headers), body)
+
+
+def _begun(call: Call, status: int, headers: Mapping[str, str]) -> web.StreamResponse:
     response = web.StreamResponse(status=status, headers=headers)
     add_common_headers(response, call.per_s)
-    await response.prepare(call.request)
-    # What is written after the headers of a HEAD would be taken for the next answer.
-    if call.request.method != "HEAD":
-        async for piece in pieces:
-            await response.write(piece)
-    await response.write_eof()
     return response
 
 

@@ -76,6 +76,8 @@ class _Worker:
                 self._loop.call_soon_threadsafe(_deliver, group)
                 if self._log is not None:
                     self._log.keep_short()
+            # Not held until the next one comes: what was written and read may be large.
+            del group
             if is_last:
                 return
 

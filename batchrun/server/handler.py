@@ -32,6 +32,7 @@ from batchrun.server.platform import Platform
 from batchrun.server.query import Query
 from batchrun.server.rate_limits import PER_RESOURCE
 from batchrun.server.route_table import RouteTable
+from batchrun.server.sending import is_large, send_large
 
 _log = structlog.get_logger()
 
@@ -79,8 +80,11 @@ def make_handler(
             add_common_headers(preflight, platform.rate_limits.announced(PER_RESOURCE))
             return preflight
         response = await _guarded(request, lambda: _answer(request, platform, table, misbehaviour))
-        if not response.prepared:
-            add_common_headers(response, platform.rate_limits.announced(PER_RESOURCE))
+        if response.prepared:
+            return response
+        add_common_headers(response, platform.rate_limits.announced(PER_RESOURCE))
+        if is_large(response):
+            return await _guarded(request, lambda: send_large(request, response, platform.settings.data_dir))
         return response
 
     return handle

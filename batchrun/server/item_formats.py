@@ -246,8 +246,11 @@ class _Xlsx:
         self._archive = ZipStream()
 
     def opening(self) -> bytes:
-        before = b"".join(self._archive.add(name, _encoded(_XML_HEAD + part)) for name, part in _XLSX_PARTS.items())
-        self._archive.begin("xl/worksheets/sheet1.xml")
+        before = b"".join(
+            self._archive.begin(name) + self._archive.write(_encoded(_XML_HEAD + part))
+            for name, part in _XLSX_PARTS.items()
+        )
+        before += self._archive.begin("xl/worksheets/sheet1.xml")
         head = '<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>'
         names = _xlsx_row(self._columns) if self._has_header else ""
         return before + self._archive.write(_encoded(f"{_XML_HEAD}{head}{names}"))

@@ -248,7 +248,7 @@ class Runs:
         changes, key = metamorphosed(live.doc, actor)
         live.doc |= changes
         live.actor, live.input_key = actor, key
-        live.input_body = stored_input[1] if stored_input else None
+        live.input_body = stored_input[1] if stored_input and not live.is_process else None
         if stored_input is not None:
             store_id, user_id = live.doc["defaultKeyValueStoreId"], live.doc["userId"]
             await self._database.write(stored_values.put, store_id, user_id, key, *stored_input)
@@ -369,10 +369,18 @@ class Runs:
         now = anyio.current_time()
         timeout_s = doc["options"]["timeoutSecs"]
         # An inline Actor is at work with the commit of its start.
-        doc["status"] = (RunStatus.READY if isinstance(actor.runner, LocalCommand) else RunStatus.RUNNING).value
+        is_process = isinstance(actor.runner, LocalCommand)
+        doc["status"] = (RunStatus.READY if is_process else RunStatus.RUNNING).value
         deadline = now + max(timeout_s - extras.get("usedS", 0), 0) if timeout_s else float("inf")
         began = now - extras.get("ranS", 0)
-        return LiveRun(doc=doc, extras=extras, actor=actor, input_body=body, began=began, deadline=deadline)
+        return LiveRun(
+            doc=doc,
+            extras=extras,
+            actor=actor,
+            input_body=None if is_process else body,
+            began=began,
+            deadline=deadline,
+        )
 
     async def _revived(self, doc: JsonObject, extras: JsonObject, actor: Actor) -> LiveRun:
         _, input_key = current_part(doc)

@@ -47,7 +47,7 @@ class LiveRun:
     doc: JsonObject
     extras: JsonObject
     actor: Actor
-    #: The merged input as stored, for an inline Actor.
+    #: The merged input as stored, for an inline Actor; a process reads it from its store.
     input_body: bytes | None
     #: On the loop's clock: when this life of the Run began, and when its time is up.
     began: float

@@ -87,7 +87,7 @@ class Misbehaviour:
 
     async def _carry_out_late(self, call: Call, delay_s: float, work: Work) -> web.StreamResponse:
         """Carry a request out after a while, even if its caller has hung up by then: a platform does so too."""
-        await call.body()  # a body that is still on its way is lost with the connection
+        await call.receive()  # a body that is still on its way is lost with the connection
         late = _Late()
         self._children.start_soon(late.carry_out, delay_s, work)
         await late.is_done.wait()

@@ -1,6 +1,7 @@
 """A ZIP archive that is handed out piece by piece while it is written."""
 
 import io
+import time
 import zipfile
 from typing import IO
 
@@ -13,28 +14,30 @@ class ZipStream:
         self._archive = zipfile.ZipFile(self._pieces, "w", zipfile.ZIP_DEFLATED)
         self._entry: IO[bytes] | None = None
 
-    def add(self, name: str, content: bytes) -> bytes:
-        """Add an entry; return what of the archive is new. May take a while."""
+    def begin(self, name: str) -> bytes:
+        """Begin an entry, which goes on to the next one; return what of the archive is new."""
+        self._end_entry()
         # Names that would lead whoever unpacks the archive out of his directory.
-        self._archive.writestr(name if name.strip(".") else name.replace(".", "%2E"), content)
+        entry = zipfile.ZipInfo(name if name.strip(".") else name.replace(".", "%2E"), time.localtime()[:6])
+        entry.compress_type = self._archive.compression
+        self._entry = self._archive.open(entry, "w")
         return self._pieces.take()
 
-    def begin(self, name: str) -> None:
-        """Begin an entry that is written piece by piece, up to the archive's end."""
-        self._entry = self._archive.open(name, "w")
-
     def write(self, content: bytes) -> bytes:
-        """Go on with the entry that was begun; return what of the archive is new."""
+        """Go on with the entry that was begun; return what of the archive is new. May take a while."""
         assert self._entry is not None, "an entry was begun"
         self._entry.write(content)
         return self._pieces.take()
 
     def close(self) -> bytes:
         """Return the end of the archive."""
-        if self._entry is not None:
-            self._entry.close()
+        self._end_entry()
         self._archive.close()
         return self._pieces.take()
+
+    def _end_entry(self) -> None:
+        if self._entry is not None:
+            self._entry.close()
 
 
 class _Pieces(io.RawIOBase):

@@ -134,7 +134,7 @@ async def test_large_items_are_read_a_few_at_a_time(api: Api, monkeypatch: pytes
     dataset = (await api.send("POST", "/v2/datasets")).data["id"]
     for number in range(12):
         await api.send("POST", f"/v2/datasets/{dataset}/items", {"n": number, "text": "x" * 100_000})
-    monkeypatch.setattr(items_api, "_BYTES_AT_ONCE", 250_000)
+    monkeypatch.setattr(items_api, "LARGE_BYTES", 250_000)
     sizes = []
     page = tables.items.page
 

@@ -117,7 +117,7 @@ async def start_run(call: Call) -> web.Response:
     return run_answer(call, live.doc, 201, {"Location": location})
 
 
-async def run_sync(call: Call) -> web.Response:
+async def run_sync(call: Call) -> web.StreamResponse:
     """Start a Run, wait for its success, answer with its output."""
     live = await start_actor(call, actor_of(call), await call.body())
     return await output_answer(call, await finish_sync(call, live))

@@ -1,8 +1,7 @@
 """The items of a dataset as an answer: paged, shown in a view, and streamed when there are many."""
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import anyio.to_thread
 import orjson
@@ -11,18 +10,19 @@ from aiohttp import web
 from batchrun.model import JsonObject
 from batchrun.server.api.addresses import read_storage
 from batchrun.server.call import Call, raw_answer, stream_answer
-from batchrun.server.faults import value_invalid
-from batchrun.server.item_formats import FORMATS, JSON_FORMATS, ItemFormat, JsonFormat, add_columns
+from batchrun.server.faults import thing_missing, value_invalid
+from batchrun.server.item_formats import FORMATS, JSON_FORMATS, ItemFormat, ItemWriter, JsonFormat, add_columns
 from batchrun.server.item_views import ItemView, view_of
 from batchrun.server.query import UNLIMITED
+from batchrun.server.spool import LARGE_BYTES
 from batchrun.server.tables import items
 from batchrun.server.tables.storages import Kind, Storage
 
-#: Items, and about how many bytes of them, read at once; a larger page is streamed, so that neither it nor a slow
-#: reader of it fills the memory.
-_ITEMS_AT_ONCE, _BYTES_AT_ONCE = 1000, 2 << 20
-#: Items that are rendered on the loop.
-_INLINE = 50
+#: Items read at once, if they are not large; what does not fit into one page is streamed, so that neither it nor a
+#: slow reader of it fills the memory.
+_ITEMS_AT_ONCE = 1000
+#: Bytes of items that are rendered on the loop.
+_INLINE_BYTES = 16_384
 
 T = TypeVar("T")
 
@@ -47,47 +47,82 @@ async def items_answer(call: Call, dataset_id: str, status: int = 200) -> web.St
     }
     if call.query.boolean("attachment"):
         headers["Content-Disposition"] = f'attachment; filename="dataset.{name}"'
-    selection = _Selection(call, dataset, view, offset, count, is_descending)
+    reading = _Reading(call, dataset, view, offset, count, is_descending)
     if name in FORMATS:
-        pieces, content_type = await _written(selection, FORMATS[name]), FORMATS[name].content_type
+        writer, content_type = await _table_or_text(reading, FORMATS[name]), FORMATS[name].content_type
     else:
-        pieces, content_type = _joined(selection, JSON_FORMATS[name]), JSON_FORMATS[name].content_type
-    if selection.is_small or call.quirks.is_whole:
-        return raw_answer(b"".join([piece async for piece in pieces]), status, content_type, headers)
-    return await stream_answer(call, pieces, status, {**headers, "Content-Type": content_type})
+        writer, content_type = _JsonPages(JSON_FORMATS[name], view), JSON_FORMATS[name].content_type
+    if call.quirks.is_whole or await reading.is_one_page():
+        pieces = [piece async for piece in _pieces(reading, writer)]
+        return raw_answer(b"".join(pieces), status, content_type, headers)
+    return await stream_answer(call, _pieces(reading, writer), status, {**headers, "Content-Type": content_type})
 
 
-@dataclass(frozen=True, slots=True)
-class _Selection:
-    """The items that a request asks for; they may be gone over several times."""
+class _Reading:
+    """Reads the items that a request asks for, a few at a time; they may be gone over several times."""
 
-    call: Call
-    dataset: Storage
-    view: ItemView
-    offset: int
-    count: int
-    is_descending: bool
-
-    @property
-    def is_small(self) -> bool:
-        """Whether all of it may be held at once."""
-        return self.count <= self._at_once
+    def __init__(
+        self, call: Call, dataset: Storage, view: ItemView, offset: int, count: int, is_descending: bool
+    ) -> None:
+        self._database, self.dataset, self.query, self._view = call.platform.database, dataset, call.query, view
+        self._first, self._end, self._is_descending = offset, offset + count, is_descending
+        self._place = offset
+        self._ahead: list[bytes] | None = None
 
     @property
-    def _at_once(self) -> int:
-        """How many items may be held at once: fewer when they are large."""
-        return max(min(_ITEMS_AT_ONCE, _BYTES_AT_ONCE * self.dataset.count // max(self.dataset.bytes, 1)), 1)
+    def is_done(self) -> bool:
+        """Whether all of them are read."""
+        return self._place == self._end and self._ahead is None
 
-    async def pages(self) -> AsyncIterator[list[bytes]]:
-        """Yield the items as they are stored."""
-        database, dataset = self.call.platform.database, self.dataset
-        for start in range(self.offset, self.offset + self.count, self._at_once):
-            size = min(self._at_once, self.offset + self.count - start)
-            yield await database.read(items.page, dataset.seq, dataset.count, start, size, self.is_descending)
+    def begin_anew(self) -> None:
+        """Go over the items once more."""
+        self._place = self._first
+
+    async def is_one_page(self) -> bool:
+        """Whether all that is still to be read comes with the next page."""
+        if not self.is_done:
+            self._ahead = await self.page()
+        return self._place == self._end
+
+    async def page(self) -> list[bytes]:
+        """Return the next items as they are stored; there are some.
+
+        Raises:
+            Fault: 404 when the dataset has been deleted meanwhile.
+        """
+        if self._ahead is not None:
+            ahead, self._ahead = self._ahead, None
+            return ahead
+        dataset, limit = self.dataset, min(_ITEMS_AT_ONCE, self._end - self._place)
+        page = await self._database.read(
+            items.page, dataset.seq, dataset.count, self._place, limit, self._is_descending, LARGE_BYTES
+        )
+        if not page:
+            raise thing_missing("Dataset")
+        self._place += len(page)
+        return page
 
     def shown(self, page: list[bytes]) -> list[Any]:
         """Return what the view shows of a page."""
-        return self.view.apply(map(orjson.loads, page))
+        return self._view.apply(map(orjson.loads, page))
+
+
+class _Writer(Protocol):
+    """Writes items as they are stored."""
+
+    def opening(self) -> bytes: ...
+
+    def page(self, page: list[bytes]) -> bytes: ...
+
+    def closing(self) -> bytes: ...
+
+
+async def _pieces(reading: _Reading, writer: _Writer) -> AsyncIterator[bytes]:
+    yield writer.opening()
+    while not reading.is_done:
+        # In no variable of this frame: a slow reader would hold both the page and what was written of it.
+        yield await _aside(writer.page, await reading.page())
+    yield writer.closing()
 
 
 def _transformation(call: Call, dataset: Storage) -> JsonObject | None:
@@ -106,35 +141,50 @@ def _transformation(call: Call, dataset: Storage) -> JsonObject | None:
     return transformation if isinstance(transformation, dict) else {}
 
 
-async def _written(selection: _Selection, form: ItemFormat) -> AsyncIterator[bytes]:
-    """Return the pieces of an answer; a table's columns are known, and a wrong parameter is refused, by then."""
+class _ShownPages:
+    """Writes what the view shows of the items, in a format that knows no bytes of theirs."""
+
+    def __init__(self, reading: _Reading, writer: ItemWriter) -> None:
+        self._reading, self._writer = reading, writer
+        self.opening, self.closing = writer.opening, writer.closing
+
+    def page(self, page: list[bytes]) -> bytes:
+        return self._writer.page(self._reading.shown(page))
+
+
+async def _table_or_text(reading: _Reading, form: ItemFormat) -> _Writer:
+    """Return a writer; a table's columns are known, and a wrong parameter is refused, by then."""
     columns: dict[str, None] = {}
     if form.is_table:
-        async for page in selection.pages():
-            await _aside(page, lambda page: add_columns(columns, selection.shown(page)))
-    writer = form.writer(list(columns), selection.call.query, selection.dataset.id)
-
-    async def pieces() -> AsyncIterator[bytes]:
-        yield writer.opening()
-        async for page in selection.pages():
-            yield await _aside(page, lambda page: writer.page(selection.shown(page)))
-        yield writer.closing()
-
-    return pieces()
+        while not reading.is_done:
+            await _aside(lambda page: add_columns(columns, reading.shown(page)), await reading.page())
+        reading.begin_anew()
+    return _ShownPages(reading, form.writer(list(columns), reading.query, reading.dataset.id))
 
 
-async def _aside(page: list[bytes], work: Callable[[list[bytes]], T]) -> T:
+async def _aside(work: Callable[[list[bytes]], T], page: list[bytes]) -> T:
     # A large page would hold up everybody else on the loop.
-    return work(page) if len(page) <= _INLINE else await anyio.to_thread.run_sync(work, page)
+    return work(page) if sum(map(len, page)) <= _INLINE_BYTES else await anyio.to_thread.run_sync(work, page)
 
 
-async def _joined(selection: _Selection, form: JsonFormat) -> AsyncIterator[bytes]:
-    before = form.opening
-    async for page in selection.pages():
-        shown = page if selection.view.is_plain else [orjson.dumps(item) for item in selection.shown(page)]
-        if shown:
-            yield before + form.separator.join(shown)
-            before = form.separator
-    # Without any item there is no last line to end.
-    if before == form.separator or form.opening:
-        yield (b"" if before == form.separator else form.opening) + form.closing
+class _JsonPages:
+    """Joins items, as they are stored unless a view shows them otherwise."""
+
+    def __init__(self, form: JsonFormat, view: ItemView) -> None:
+        self._form, self._view = form, view
+        self._has_any = False
+
+    def opening(self) -> bytes:
+        return self._form.opening
+
+    def page(self, page: list[bytes]) -> bytes:
+        shown = page if self._view.is_plain else list(map(orjson.dumps, self._view.apply(map(orjson.loads, page))))
+        if not shown:
+            return b""
+        before = self._form.separator if self._has_any else b""
+        self._has_any = True
+        return before + self._form.separator.join(shown)
+
+    def closing(self) -> bytes:
+        # Without any item there is no last line to end.
+        return self._form.closing if self._has_any or self._form.opening else b""

@@ -10,13 +10,14 @@ from aiohttp import web
 from batchrun.model import JsonObject
 from batchrun.server.api.addresses import RUN_PREFIXES, own_storage_of, storage_id_of, storage_of
 from batchrun.server.api.storages import StorageEndpoints
-from batchrun.server.bodies import Spool
+from batchrun.server.api.values import read_value, value_answer
 from batchrun.server.call import Call, data_answer, empty_answer, raw_answer, stream_answer
 from batchrun.server.faults import thing_missing
 from batchrun.server.ids import check_record_key
 from batchrun.server.query import MAX_LIST_LIMIT
 from batchrun.server.rate_limits import PER_RECORD
 from batchrun.server.route_table import RouteTable
+from batchrun.server.spool import LARGE_BYTES, Spool
 from batchrun.server.tables import stored_values
 from batchrun.server.tables.storages import Kind, Storage
 from batchrun.server.zip_stream import ZipStream
@@ -86,23 +87,22 @@ def _record_url(call: Call, store_id: str, key: str) -> str:
     return f"{call.platform.base_url}/v2/key-value-stores/{store_id}/records/{quote(key, safe='')}"
 
 
-async def get_record(call: Call) -> web.Response:
+async def get_record(call: Call) -> web.StreamResponse:
     """Answer with the stored bytes and their content type."""
     store_id, key = await storage_id_of(call, Kind.KEY_VALUE_STORE), check_record_key(call.path["key"])
-    stored = await call.platform.database.read(stored_values.read_for, store_id, key, _caller_id(call))
+    stored = await read_value(call, store_id, key)
     if stored is None:
         raise thing_missing("Record")
     call.platform.reads.note(store_id, reads=1)
-    content_type, body = stored
     # What an Actor stores may be a page with scripts: a browser must not run it in the server's name.
     headers = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"}
     if call.query.boolean("attachment"):
         headers["Content-Disposition"] = f'attachment; filename="{call.path["key"]}"'
-    return raw_answer(body, 200, content_type, headers)
+    return await value_answer(call, *stored, headers=headers)
 
 
 async def download_records(call: Call) -> web.StreamResponse:
-    """Answer with a ZIP archive of the records, one after the other, so that it never is in memory as a whole."""
+    """Answer with a ZIP archive of the records, piece by piece, so that none of them need be in memory as a whole."""
     store, prefix = await storage_of(call, Kind.KEY_VALUE_STORE), call.query.text("prefix") or ""
     headers = {"Content-Type": "application/zip", "Content-Disposition": f'attachment; filename="{store.id}.zip"'}
     return await stream_answer(call, _archived(call, store, prefix), 200, headers)
@@ -111,11 +111,21 @@ async def download_records(call: Call) -> web.StreamResponse:
 async def _archived(call: Call, store: Storage, prefix: str) -> AsyncIterator[bytes]:
     archive = ZipStream()
     async for key in _all_keys(call, store, prefix):
-        stored = await call.platform.database.read(stored_values.read, store.id, key)
+        stored = await read_value(call, store.id, key)
         if stored is not None:
             call.platform.reads.note(store.id, reads=1)
-            yield await anyio.to_thread.run_sync(archive.add, key, stored[1])
+            yield archive.begin(key)
+            async for piece in _pieces(stored[1]):
+                yield await anyio.to_thread.run_sync(archive.write, piece)
     yield archive.close()
+
+
+async def _pieces(body: bytes | Spool) -> AsyncIterator[bytes]:
+    if isinstance(body, bytes):
+        yield body
+        return
+    for start in range(0, body.size, LARGE_BYTES):
+        yield await anyio.to_thread.run_sync(body.piece, start)
 
 
 async def _all_keys(call: Call, store: Storage, prefix: str) -> AsyncIterator[str]:
@@ -124,10 +134,6 @@ async def _all_keys(call: Call, store: Storage, prefix: str) -> AsyncIterator[st
         for key, _ in found:
             yield key
         after = found[-1][0]
-
-
-def _caller_id(call: Call) -> str | None:
-    return call.account.id if call.account is not None else None
 
 
 async def put_record(call: Call) -> web.Response:

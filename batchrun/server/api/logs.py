@@ -11,12 +11,12 @@ from batchrun.server.api.builds import read_build
 from batchrun.server.auth import not_permitted
 from batchrun.server.call import Call, raw_answer, stream_answer
 from batchrun.server.route_table import RouteTable
+from batchrun.server.spool import LARGE_BYTES
 from batchrun.server.tables import builds, runs
 
 #: ECMA-48: control sequences (colours, cursor), titles, and the shorter ones.
 _ESCAPE_CODE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)|[ -/]*[0-~])")
 _TEXT = "text/plain; charset=utf-8"
-_CHUNKS_AT_ONCE = 200
 #: How long a follower of a silent log waits before it looks again.
 _LOOK_AGAIN_S = 30
 
@@ -56,12 +56,19 @@ async def _lines(call: Call, run_id: str, *, is_followed: bool, is_raw: bool) ->
     while True:
         live = call.platform.runs.find_live(run_id)
         grown = live.next_log() if live is not None else None
-        chunks = await call.platform.database.read(runs.read_log, run_id, sent, _CHUNKS_AT_ONCE)
-        for number, body in chunks:
-            yield body if is_raw else _ESCAPE_CODE.sub(b"", body)
-            sent = number
-        if not chunks and (grown is None or not is_followed):
+        chunks = await call.platform.database.read(runs.read_log, run_id, sent, LARGE_BYTES)
+        if chunks:
+            sent = chunks[-1][0]
+            yield _taken(chunks, is_raw=is_raw)
+        elif grown is None or not is_followed:
             break
-        if not chunks and grown is not None:
+        else:
             with anyio.move_on_after(_LOOK_AGAIN_S):
                 await grown.wait()
+
+
+def _taken(chunks: list[tuple[int, bytes]], *, is_raw: bool) -> bytes:
+    """Return the text of some chunks and drop them: a slow reader would hold them."""
+    text = b"".join(body for _, body in chunks)
+    chunks.clear()
+    return text if is_raw else _ESCAPE_CODE.sub(b"", text)

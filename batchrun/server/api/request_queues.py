@@ -7,7 +7,7 @@ from aiohttp import web
 from batchrun.model import JsonObject
 from batchrun.server.api.addresses import RUN_PREFIXES, own_storage_of, storage_of
 from batchrun.server.api.storages import StorageEndpoints
-from batchrun.server.bodies import parse_json
+from batchrun.server.bodies import MAX_BODY_BYTES, parse_json
 from batchrun.server.call import Call, data_answer, empty_answer
 from batchrun.server.faults import request_invalid, thing_missing, value_invalid
 from batchrun.server.ids import iso, now_ms
@@ -19,6 +19,8 @@ from batchrun.server.tables.storages import Kind, Storage
 
 #: Requests in one batch, in one list, and at the head at most. Source: the request queue page.
 _MAX_BATCH, _MAX_LIST, _MAX_HEAD, _MAX_LOCKED_HEAD = 25, 10_000, 1000, 25
+#: Bytes of requests in one list: it is in memory as a whole while it is made.
+_MAX_LIST_BYTES = MAX_BODY_BYTES
 _MAX_LOCK_S = 30 * 24 * 3600
 _HEAD_FIELDS = ("id", "uniqueKey", "url", "method", "retryCount")
 
@@ -145,7 +147,10 @@ def _id_of(value: Any) -> str:
 
 
 async def list_requests(call: Call) -> web.Response:
-    """List requests by id, in pages; `filter` chooses those that are locked or pending."""
+    """List requests by id, in pages; `filter` chooses those that are locked or pending.
+
+    A page is shorter than asked for when its requests are large: a client goes on as long as there is a `nextCursor`.
+    """
     queue = await _queue(call)
     limit = call.query.integer("limit", 0, maximum=_MAX_LIST) or _MAX_LIST
     after_id = call.query.text("cursor") or call.query.text("exclusiveStartId") or ""
@@ -154,12 +159,14 @@ async def list_requests(call: Call) -> web.Response:
         raise value_invalid(f"Parameter filter must hold {' or '.join(requests.STATES)}, not {unknown[0]}")
     if states and call.query.text("exclusiveStartId"):
         raise value_invalid("Parameters filter and exclusiveStartId cannot be used together")
-    found = await call.platform.database.read(requests.page, queue.seq, after_id, limit + 1, states, now_ms())
-    answer: JsonObject = {"items": found[:limit], "limit": limit}
+    found, is_more = await call.platform.database.read(
+        requests.page, queue.seq, after_id, limit, _MAX_LIST_BYTES, states, now_ms()
+    )
+    answer: JsonObject = {"items": found, "limit": limit}
     if after_id:
         answer["exclusiveStartId"] = after_id
-    if len(found) > limit:
-        answer["nextCursor"] = found[limit - 1]["id"]
+    if is_more:
+        answer["nextCursor"] = found[-1]["id"]
     return data_answer(answer)
 
 

@@ -6,16 +6,16 @@ import orjson
 from aiohttp import web
 
 from batchrun.model import JsonObject, RunStatus
+from batchrun.server.api.values import read_value, value_answer
 from batchrun.server.auth import Caller
 from batchrun.server.bodies import json_kind, load_json
-from batchrun.server.call import Call, raw_answer
+from batchrun.server.call import Call
 from batchrun.server.catalog import Actor
 from batchrun.server.faults import Fault, input_invalid, request_invalid, value_invalid
 from batchrun.server.live import LiveRun
 from batchrun.server.query import Query
 from batchrun.server.run_docs import RunOrder
 from batchrun.server.start_options import check_memory, decide, decode_webhooks, whole
-from batchrun.server.tables import stored_values
 
 MAX_WAIT_S = 60
 #: How long the sync endpoints wait for a Run. Source: the API reference.
@@ -90,12 +90,10 @@ async def finish_sync(call: Call, live: LiveRun) -> JsonObject:
     return live.doc
 
 
-async def output_answer(call: Call, doc: JsonObject) -> web.Response:
+async def output_answer(call: Call, doc: JsonObject) -> web.StreamResponse:
     """Answer with the OUTPUT record, or the one that `outputRecordKey` names; empty if there is none."""
-    key = call.query.text("outputRecordKey") or "OUTPUT"
-    stored = await call.platform.database.read(stored_values.read, doc["defaultKeyValueStoreId"], key)
-    content_type, body = stored or (_JSON_STORED, b"")
-    return raw_answer(body, 201, content_type)
+    stored = await read_value(call, doc["defaultKeyValueStoreId"], call.query.text("outputRecordKey") or "OUTPUT")
+    return await value_answer(call, *(stored or (_JSON_STORED, b"")), status=201)
 
 
 async def _start(call: Call, actor: Actor, task: JsonObject, stored_input: tuple[str, bytes] | None) -> LiveRun:

@@ -7,6 +7,7 @@ from batchrun.server.auth import not_permitted
 from batchrun.server.faults import thing_missing
 from batchrun.server.ids import now_ms
 from batchrun.server.tables import storages
+from batchrun.server.tables.amounts import up_to
 from batchrun.server.tables.storages import Kind
 
 
@@ -33,10 +34,18 @@ def append(connection: Connection, dataset_id: str, user_id: str, bodies: Sequen
     )
 
 
-def page(connection: Connection, storage: int, count: int, offset: int, limit: int, is_descending: bool) -> list[bytes]:
-    """Return up to `limit` items from `offset` on, counted from the end if descending.
+def page(
+    connection: Connection,
+    storage: int,
+    count: int,
+    offset: int,
+    limit: int,
+    is_descending: bool,
+    max_bytes: int,
+) -> list[bytes]:
+    """Return up to `limit` items from `offset` on, counted from the end if descending, up to so many bytes.
 
-    Positions have no gaps, so that an offset is found at once however large it is.
+    Positions have no gaps, so that an offset is found at once however large it is. An item that is larger comes alone.
     """
     if is_descending:
         rows = connection.execute(
@@ -48,4 +57,4 @@ def page(connection: Connection, storage: int, count: int, offset: int, limit: i
             "SELECT body FROM items WHERE storage = ? AND position >= ? ORDER BY position LIMIT ?",
             (storage, offset, limit),
         )
-    return [body for (body,) in rows]
+    return [body for (body,) in up_to(max_bytes, rows)[0]]

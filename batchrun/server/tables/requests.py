@@ -11,6 +11,7 @@ import orjson
 from batchrun.model import JsonObject
 from batchrun.server.faults import Fault, thing_missing
 from batchrun.server.tables import storages
+from batchrun.server.tables.amounts import up_to
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,16 +187,20 @@ STATES = {
 
 
 def page(
-    connection: Connection, storage: int, after_id: str, limit: int, states: Iterable[str], at_ms: int
-) -> list[JsonObject]:
-    """Return requests by id, after one; only those in one of these states, if there are any."""
+    connection: Connection, storage: int, after_id: str, limit: int, max_bytes: int, states: Iterable[str], at_ms: int
+) -> tuple[list[JsonObject], bool]:
+    """Return requests by id, after one, up to so many bytes; and whether there are more.
+
+    Only those in one of these states, if there are any.
+    """
     condition = " OR ".join(STATES[state] for state in states) or "1"
     rows = connection.execute(
         "SELECT doc FROM requests WHERE storage = :storage AND id > :after "  # noqa: S608 - own text
-        f"AND ({condition}) ORDER BY id LIMIT :limit",
+        f"AND ({condition}) ORDER BY id LIMIT :limit + 1",
         {"storage": storage, "after": after_id, "limit": limit, "now": at_ms},
     )
-    return [orjson.loads(doc) for (doc,) in rows]
+    found, is_cut = up_to(max_bytes, rows)
+    return [orjson.loads(doc) for (doc,) in found[:limit]], is_cut or len(found) > limit
 
 
 def _refuse_foreign_lock(locked_by: str | None, until_ms: int, client: str | None, at_ms: int) -> None:

@@ -7,6 +7,7 @@ import orjson
 
 from batchrun.model import JsonObject, RunStatus
 from batchrun.server.tables import storages
+from batchrun.server.tables.amounts import up_to
 
 _LIVE_SQL = ", ".join(f"'{status}'" for status in RunStatus if not status.is_terminal)
 
@@ -183,9 +184,9 @@ def append_log(connection: Connection, run_id: str, body: bytes) -> None:
     )
 
 
-def read_log(connection: Connection, run_id: str, after_chunk: int, max_chunks: int) -> list[tuple[int, bytes]]:
-    """Return the next chunks of a log, numbered from 1."""
-    return connection.execute(
-        "SELECT chunk, body FROM logs WHERE run_id = ? AND chunk > ? ORDER BY chunk LIMIT ?",
-        (run_id, after_chunk, max_chunks),
-    ).fetchall()
+def read_log(connection: Connection, run_id: str, after_chunk: int, max_bytes: int) -> list[tuple[int, bytes]]:
+    """Return the next chunks of a log, numbered from 1, up to so many bytes; one that is larger comes alone."""
+    rows = connection.execute(
+        "SELECT chunk, body FROM logs WHERE run_id = ? AND chunk > ? ORDER BY chunk", (run_id, after_chunk)
+    )
+    return up_to(max_bytes, rows)[0]

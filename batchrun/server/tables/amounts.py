@@ -1,0 +1,21 @@
+"""How much is read at once."""
+
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+Row = TypeVar("Row", bound=tuple[Any, ...])
+
+
+def up_to(max_bytes: int, rows: Iterable[Row]) -> tuple[list[Row], bool]:
+    """Return the first rows, whose last column is a body, up to so many bytes of bodies; and whether some are left out.
+
+    One row comes in any case, however large it is.
+    """
+    taken: list[Row] = []
+    size = 0
+    for row in rows:
+        size += len(row[-1])
+        if size > max_bytes and taken:
+            return taken, True
+        taken.append(row)
+    return taken, False

@@ -21,10 +21,13 @@ _NOTE_TIME_EVERY_S = 5
 
 
 async def end_orphans(database: Database) -> None:
-    """End the process groups that a dead predecessor has left; before anything else may start."""
-    for pid, started in await database.read(runs.take_processes):
+    """End the process groups that a dead predecessor has left, and who has left them; before anything may start."""
+    noted = await database.read(runs.read_processes)
+    for _, pid, started in noted:
         if await anyio.to_thread.run_sync(process_groups.end_orphan, pid, started):
             _log.info("orphan_ended", pid=pid)
+    if noted:
+        await anyio.to_thread.run_sync(process_groups.end_runs, {run_id for run_id, _, _ in noted})
     await database.write(runs.forget_processes)
 
 

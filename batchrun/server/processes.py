@@ -40,6 +40,10 @@ class ProcessRunner:
         self._database, self._base_url = database, base_url
         self._running: dict[int, LiveRun] = {}
         self._over_memory: set[int] = set()
+        self._meter = process_groups.Meter()
+        #: Runs whose processes are to be ended that have left their group; all that wait are looked for at once.
+        self._to_clear: set[str] = set()
+        self._clearing = anyio.Lock()
 
     async def watch_memory(self) -> None:
         """Kill every process group that outgrows its Run's memory; runs until cancelled."""
@@ -48,7 +52,8 @@ class ProcessRunner:
             await anyio.sleep(_MEASURE_EVERY_S)
             if not self._running:
                 continue
-            usages = await anyio.to_thread.run_sync(process_groups.measure, tuple(self._running))
+            groups = {pid: live.id for pid, live in self._running.items()}
+            usages = await anyio.to_thread.run_sync(self._meter.measure, groups)
             for pid, usage in usages.items():
                 self._judge(pid, usage, anyio.current_time() - began)
 
@@ -91,7 +96,7 @@ class ProcessRunner:
                     children.start_soon(self._copy_log, live, process)
                     await process.wait()
                     # What the Actor has left behind would hold its log open, and must not outlive the Run.
-                    process_groups.end_group(process.pid)
+                    await self._end_all(live, process)
             # One that is being aborted, and takes until its time is up, is ABORTED all the same.
             if limit.cancelled_caught and live.status is not RunStatus.ABORTING:
                 await mark_status(self._database, live, RunStatus.TIMING_OUT)
@@ -99,7 +104,26 @@ class ProcessRunner:
                 return Ending(status=RunStatus.TIMED_OUT, message=message)
             return self._ending(live, process)
         finally:
-            await _end_process(process)
+            with anyio.CancelScope(shield=True):
+                await self._end_all(live, process)
+                with anyio.move_on_after(_KILL_WAIT_S):
+                    await process.aclose()
+
+    async def _end_all(self, live: LiveRun, process: anyio.abc.Process) -> None:
+        """End the whole group, wait until its leader is reaped, and end who has left it."""
+        process_groups.end_group(process.pid)
+        with anyio.move_on_after(_KILL_WAIT_S):
+            await process.wait()
+        await self._end_escaped(live.id)
+
+    async def _end_escaped(self, run_id: str) -> None:
+        """End those who have left a Run's group. Not given up half-way: the Run may begin anew right after."""
+        self._to_clear.add(run_id)
+        async with self._clearing:
+            # Unless it was among those of whoever looked just now.
+            if run_id in self._to_clear:
+                run_ids, self._to_clear = self._to_clear, set()
+                await anyio.to_thread.run_sync(process_groups.end_runs, run_ids)
 
     async def _open_gate(self, live: LiveRun, process: anyio.abc.Process) -> None:
         started = await anyio.to_thread.run_sync(process_groups.start_time, process.pid)
@@ -130,14 +154,6 @@ class ProcessRunner:
                 lines, newline, rest = lines + newline + rest, "", ""
             await append_log(self._database, live, lines)
         await append_log(self._database, live, rest)
-
-
-async def _end_process(process: anyio.abc.Process) -> None:
-    """End the whole group and wait until its leader is reaped; even while being cancelled."""
-    with anyio.move_on_after(_KILL_WAIT_S, shield=True):
-        process_groups.end_group(process.pid)
-        await process.wait()
-        await process.aclose()
 
 
 def _environment(live: LiveRun, command: LocalCommand, base_url: str, token: str) -> dict[str, str]:

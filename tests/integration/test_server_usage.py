@@ -155,6 +155,21 @@ async def test_an_actor_is_paid_per_event(tmp_path: Path) -> None:
     assert ended["usageTotalUsd"] == pytest.approx(0.03 + sum(ended["usageUsd"].values()))
 
 
+async def test_charges_beyond_the_runs_limit_are_taken_and_cost_nothing(api: Api) -> None:
+    """The platform checks no limit at a charge and stops no Actor: that is the Actor's to do; only the cost is capped.
+
+    Source: the API reference, "Charge events in run"; the SDK's page on pay per event, "Handling the charge limit".
+    """
+    run = (await api.send("POST", "/v2/actors/local~paid/runs", maxTotalChargeUsd=0.02)).data
+    await _runs(api, run["id"])
+    charge = {"eventName": "page", "count": 5}
+    assert (await api.send("POST", f"/v2/actor-runs/{run['id']}/charge", charge)).status == 201
+    assert (await api.get(f"/v2/actor-runs/{run['id']}")).data["status"] == "RUNNING"
+    ended = await _pay(api, run["id"], 1)
+    assert ended["chargedEventCounts"] == {"page": 6}
+    assert ended["usageTotalUsd"] == pytest.approx(0.02 + sum(ended["usageUsd"].values()))
+
+
 async def _pay(api: Api, run_id: str, count: int) -> Any:
     """Charge for some events of a running Run, and end it."""
     await _runs(api, run_id)

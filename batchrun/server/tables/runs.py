@@ -167,9 +167,9 @@ def note_process(connection: Connection, run_id: str, pid: int, start_time: str)
     connection.execute("INSERT OR REPLACE INTO processes VALUES (?, ?, ?)", (run_id, pid, start_time))
 
 
-def take_processes(connection: Connection) -> list[tuple[int, str]]:
-    """Return the noted process groups as (pid, start time)."""
-    return connection.execute("SELECT pid, start_time FROM processes").fetchall()
+def read_processes(connection: Connection) -> list[tuple[str, int, str]]:
+    """Return the noted process groups as (Run id, pid, start time)."""
+    return connection.execute("SELECT run_id, pid, start_time FROM processes").fetchall()
 
 
 def forget_processes(connection: Connection) -> None:

@@ -29,6 +29,13 @@ def push(item: object) -> None:
 
 given = json.loads(call("GET", f"key-value-stores/{os.environ['ACTOR_DEFAULT_KEY_VALUE_STORE_ID']}/records/INPUT"))
 print("one\ntwo ü\nthree without end", end="", flush=True)  # noqa: T201 - its log is what is tested
+
+
+def start(code: str) -> int:
+    """Start a child, in a session of its own if it is to escape; return its pid."""
+    return subprocess.Popen([sys.executable, "-c", code], start_new_session=given.get("escapes", False)).pid
+
+
 match given["do"]:
     case "exit":
         sys.exit(given.get("code", 0))
@@ -40,9 +47,10 @@ match given["do"]:
         while True:
             hoard.append(os.urandom(16 << 20))
     case "hang":
-        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
-        push({"pids": [os.getpid(), child.pid]})
+        push({"pids": [os.getpid(), start("import time; time.sleep(1000)")]})
         time.sleep(1000)
     case "leave":
-        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
-        push({"pids": [child.pid]})
+        push({"pids": [start("import time; time.sleep(1000)")]})
+    case "feed":
+        push({"pids": [os.getpid(), start("import os, time; hoard = os.urandom(200 << 20); time.sleep(1000)")]})
+        time.sleep(1000)

@@ -140,6 +140,9 @@ async def test_access_can_be_restricted_to_the_owner(api: Api) -> None:
             for token in (None, BOB):
                 assert (await api.send("GET", address, token=token)).status == 403, address
             assert (await api.get(address)).status == 200
+        assert (await api.send("PUT", path, {"generalAccess": None})).data["generalAccess"] == "RESTRICTED"
+        refused = await api.send("PUT", path, {"generalAccess": "ANYBODY"})
+        assert (refused.status, refused.error_type) == (400, "invalid-request")
     dataset = (await api.send("POST", "/v2/datasets", name="open")).data["id"]
     assert (await _bob(api, "GET", "/v2/datasets/local~open")).status == 404
     assert (await api.send("GET", "/v2/datasets/local~open", token=None)).status == 401

@@ -1,10 +1,11 @@
 """Which Run or storage a path means: by id, by name, or by way of a Run, perhaps the last of a task or an Actor."""
 
+from batchrun.model import JsonObject
 from batchrun.server.api.run_lists import last_run_id
 from batchrun.server.auth import not_permitted, token_missing
 from batchrun.server.call import Call
 from batchrun.server.catalog import Actor
-from batchrun.server.faults import thing_missing
+from batchrun.server.faults import request_invalid, thing_missing
 from batchrun.server.tables import storages
 from batchrun.server.tables.runs import RunFilter
 from batchrun.server.tables.storages import Kind, Storage
@@ -16,6 +17,8 @@ _DEFAULTS = {
 }
 #: General access, in the API's words: only its owner may read it; or anybody who knows its name.
 _RESTRICTED, _BY_NAME = "RESTRICTED", "ANYONE_WITH_NAME_CAN_READ"
+DEFAULT_ACCESS = "FOLLOW_USER_SETTING"
+_ACCESS = (DEFAULT_ACCESS, "ANYONE_WITH_ID_CAN_READ", _BY_NAME, _RESTRICTED)
 #: Where Runs are found: by id, or as the last of a task or Actor. All their shortcuts hang below.
 RUN_PREFIXES = (
     "/v2/actor-runs/{run}",
@@ -23,6 +26,18 @@ RUN_PREFIXES = (
     "/v2/actors/{actor}/runs/last",
     "/v2/acts/{actor}/runs/last",
 )
+
+
+def access_of(given: JsonObject) -> str | None:
+    """Return the general access that a body sets; None if it leaves it as it is.
+
+    Raises:
+        Fault: 400.
+    """
+    access = given.get("generalAccess")
+    if access is not None and access not in _ACCESS:
+        raise request_invalid(f'Property "generalAccess" must be one of {", ".join(_ACCESS)}')
+    return access
 
 
 def actor_of(call: Call) -> Actor:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from aiohttp import web
 
 from batchrun.model import JsonObject
-from batchrun.server.api.addresses import RUN_PREFIXES, find_actor, own_run_id_of, run_id_of
+from batchrun.server.api.addresses import RUN_PREFIXES, access_of, find_actor, own_run_id_of, run_id_of
 from batchrun.server.api.run_lists import runs_answer
 from batchrun.server.api.starting import actor_input, given_options, wait_s_of
 from batchrun.server.auth import not_permitted
@@ -17,7 +17,7 @@ from batchrun.server.tables.runs import RunFilter
 
 #: Hidden from all but the owner.
 _BILLING = ("usage", "usageUsd", "usageTotalUsd")
-_CHANGEABLE = {"statusMessage": str, "isStatusMessageTerminal": bool, "generalAccess": str}
+_CHANGEABLE = {"statusMessage": str, "isStatusMessageTerminal": bool}
 
 
 def add_routes(table: RouteTable) -> None:
@@ -69,6 +69,8 @@ async def update_run(call: Call) -> web.Response:
         raise request_invalid('Property "runId" names another run than the URL')
     changes: JsonObject = {name: given[name] for name in _CHANGEABLE if name in given}
     _check_changes(changes)
+    if (access := access_of(given)) is not None:
+        changes["generalAccess"] = access
     return run_answer(call, await call.platform.runs.change(run_id, changes))
 
 

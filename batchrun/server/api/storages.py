@@ -6,14 +6,13 @@ from sqlite3 import Connection
 from aiohttp import web
 
 from batchrun.model import JsonObject
-from batchrun.server.api.addresses import own_storage_of, storage_of
+from batchrun.server.api.addresses import DEFAULT_ACCESS, access_of, own_storage_of, storage_of
 from batchrun.server.call import Call, data_answer, empty_answer, page_answer
-from batchrun.server.faults import Fault, request_invalid, value_invalid
+from batchrun.server.faults import Fault, value_invalid
 from batchrun.server.ids import check_name, iso, now_ms
 from batchrun.server.tables import storages
 from batchrun.server.tables.storages import Kind, Storage
 
-_ACCESS = ("FOLLOW_USER_SETTING", "ANYONE_WITH_ID_CAN_READ", "ANYONE_WITH_NAME_CAN_READ", "RESTRICTED")
 #: Returns what only this kind of storage shows.
 Describe = Callable[[Call, Storage], JsonObject]
 
@@ -63,10 +62,8 @@ class StorageEndpoints:
     async def update(self, call: Call) -> web.Response:
         """Rename a storage (null takes the name away), or say who may read it."""
         storage, given = await own_storage_of(call, self._kind), await call.json_object()
-        if given.get("generalAccess") is not None:
-            if given["generalAccess"] not in _ACCESS:
-                raise request_invalid(f'Property "generalAccess" must be one of {", ".join(_ACCESS)}')
-            await call.platform.database.write(storages.set_access, storage, given["generalAccess"])
+        if (access := access_of(given)) is not None:
+            await call.platform.database.write(storages.set_access, storage, access)
         if "name" in given:
             name = None if given["name"] is None else check_name(given["name"], self._thing)
             await call.platform.database.write(self._rename, storage, name)
@@ -96,6 +93,6 @@ class StorageEndpoints:
             "accessedAt": modified_at,
             "actId": storage.act_id,
             "actRunId": storage.run_id,
-            "generalAccess": storage.access or _ACCESS[0],
+            "generalAccess": storage.access or DEFAULT_ACCESS,
             **self._describe(call, storage),
         }

@@ -121,3 +121,15 @@ async def test_the_official_sdk_works_through_its_queue(api: Api) -> None:
     assert [item["url"] for item in items if "url" in item] == ["http://a/", "http://b/"]
     counts = (await api.get(f"/v2/actor-runs/{run['id']}/request-queue")).data
     assert (counts["totalRequestCount"], counts["handledRequestCount"]) == (2, 2)
+
+
+async def test_a_list_of_large_requests_comes_in_pages(api: Api) -> None:
+    """Shorter than asked for, so that no list fills the memory; the cursor leads to the rest."""
+    queue = f"/v2/request-queues/{(await api.send('POST', '/v2/request-queues')).data['id']}/requests"
+    for n in range(12):
+        await api.send("POST", queue, {"url": "http://x", "uniqueKey": str(n), "payload": "x" * 1_000_000})
+    first = (await api.get(queue, limit=100)).data
+    rest = (await api.get(queue, limit=100, cursor=first["nextCursor"])).data
+    assert (len(first["items"]), len(rest["items"])) == (9, 3)
+    assert {item["uniqueKey"] for item in first["items"] + rest["items"]} == {str(n) for n in range(12)}
+    assert "nextCursor" not in rest

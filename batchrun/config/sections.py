@@ -272,7 +272,7 @@ class GroupConfig(_Section):
     """How jobs of one `@group` share in what there is."""
 
     weight: Annotated[float, Field(gt=0)] = 1.0
-    """Share of the starts against other groups."""
+    """Share of the starts against other groups; set, the file is read ahead for it, up to 10,000 jobs or 32 MB."""
     max_concurrent_runs: _PositiveInt | None = None
     """Most Runs of the group live at once."""
 

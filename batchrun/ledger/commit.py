@@ -243,6 +243,10 @@ class GroupCommit:
         """Note what was set aside for a live Run that had nothing."""
         self._add(self._journal.ledger.note_reservation, job_id, attempt_no, usd)
 
+    async def note_abort(self, job_id: JobId, attempt_no: int, problem: Problem) -> None:
+        """Note why a Run is to be aborted, before that is asked for."""
+        await self._durably(self._journal.ledger.note_abort, job_id, attempt_no, problem)
+
     def end(self, job_id: JobId, attempt: Attempt) -> None:
         """Note how an attempt ended, in one commit with the `postpone` or `settle` called next."""
         self._add(self._journal.ledger.end, job_id, attempt)

@@ -42,6 +42,7 @@ from batchrun.model import (
     Mark,
     Outcome,
     Place,
+    Problem,
     Run,
     RunId,
     RunStatus,
@@ -250,6 +251,13 @@ class Ledger:
             "UPDATE attempt SET reserved_usd = ? WHERE job_id = ? AND attempt_no = ?", (usd, job_id, attempt_no)
         )
 
+    def note_abort(self, job_id: JobId, attempt_no: int, problem: Problem) -> None:
+        """Note why a Run is about to be aborted."""
+        self._db.execute(
+            "UPDATE attempt SET abort_type = ?, abort_message = ? WHERE job_id = ? AND attempt_no = ?",
+            (problem.type, problem.message, job_id, attempt_no),
+        )
+
     def end(self, job_id: JobId, attempt: Attempt) -> None:
         """Note how an attempt ended: its Run with it, that it started none, or that its Run is gone."""
         changed = self._db.execute(
@@ -428,7 +436,7 @@ class Ledger:
         rows = self._db.execute(
             "SELECT attempt_no, mark, state, run_id, status, intended_at, started_at, finished_at, cost_usd,"
             " items_offset, items_count, platform_time, round, cause, memory_mb, timeout_s, reserved_usd, cost_source,"
-            " cost_is_final FROM attempt WHERE job_id = ? ORDER BY attempt_no",
+            " cost_is_final, abort_type, abort_message FROM attempt WHERE job_id = ? ORDER BY attempt_no",
             (job_id,),
         )
         return [_attempt(row) for row in rows]
@@ -516,6 +524,7 @@ def _attempt(row: Sequence[Any]) -> Attempt:
         reserved_usd=row[16],
         cost_source=_source(row[17]),
         cost_is_final=bool(row[18]),
+        aborted_for=Problem(type=row[19], message=row[20]) if row[19] is not None else None,
     )
 
 

@@ -5,10 +5,12 @@ next one can happen, so that a process killed between any two of them can be fol
 """
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
+import anyio
 import structlog
 
 from batchrun.engine.collect import Collected, Collector
@@ -50,6 +52,8 @@ from batchrun.model import (
 )
 from batchrun.policy.retry import OUTCOME_OF_STATUS, cause_of
 
+#: Items that were pushed last may be seen so much later. Source: the API reference, counters of a dataset.
+ITEMS_LAG_S = 5.0
 #: The error type of jobs that take too long, with or without a Run to abort for it.
 MAX_JOB_S = "max-job-s"
 
@@ -101,6 +105,10 @@ class JobRunner:
         #: Memory of a Run for which neither job nor batch nor task say any; 0 until one was started.
         self._usual_memory_mb = 0
         self._has_told_of_doubt = False
+        #: Jobs whose Run has ended and that only let some time pass before it is judged.
+        self.paused = 0
+        #: Called when one more of them begins to.
+        self.on_pause: Callable[[], None] = lambda: None
 
     def demand(self, work: Work) -> Demand:
         """Return what the job's next Run takes beside a slot."""
@@ -338,11 +346,22 @@ class JobRunner:
         if self._terms.expectation is None or ended.run is None or ended.outcome is not Outcome.SUCCEEDED:
             return ended
         verdict = await self._collector.judge(ended.run, self._terms.expectation)
+        if verdict is not None and verdict.outcome is Outcome.EMPTY:
+            await self._pause(ITEMS_LAG_S)
+            verdict = await self._collector.judge(ended.run, self._terms.expectation)
         if verdict is None:
             return ended
         attempt = replace(ended.work.attempts[-1], cause=Cause(verdict.outcome))
         work = ended.work.with_attempt(attempt)
         return replace(ended, work=work, outcome=verdict.outcome, error=verdict.problem)
+
+    async def _pause(self, for_s: float) -> None:
+        self.paused += 1
+        self.on_pause()
+        try:
+            await anyio.sleep(for_s)
+        finally:
+            self.paused -= 1
 
     def _priced(self, ended: _Ended, collected: Collected) -> _Ended:
         """Work out what a pay-per-result Run costs where the platform does not tell, from what it has left."""

@@ -41,6 +41,9 @@ MAX_TOO_DEAR = 100
 #: Postponed jobs are held in memory; beyond so many per slot no new ones are read.
 MAX_POSTPONED_PER_SLOT = 8
 
+#: So many jobs may wait to be judged without holding up others: those of 400 starts per second, five seconds each.
+MAX_PAUSED = 2000
+
 _log = structlog.get_logger()
 
 
@@ -85,6 +88,7 @@ class Scheduler:
         self._purse = purse
         self._breaker = breaker
         slots.on_room = purse.on_change = self._note_room
+        runner.on_pause = self._add_child
         self._progress = progress
         self.on_record = on_record
         self._keep_log = keep_log
@@ -159,8 +163,12 @@ class Scheduler:
         return self.stopped_for is None and (len(self._ready) > 0 or self._is_admitting or is_due)
 
     def _add_child(self) -> None:
-        """Add a child when none is idle; half of them may collect and settle while the others hold the slots."""
-        if self._children is not None and not self._idle and self._child_count < 2 * self._slots.limit:
+        """Add a child when none is idle; half of them may collect and settle while the others hold the slots.
+
+        Those that only let time pass do not count, as long as they are not too many.
+        """
+        busy = self._child_count - min(self._runner.paused, MAX_PAUSED)
+        if self._children is not None and not self._idle and busy < 2 * self._slots.limit:
             self._child_count += 1
             self._children.start_soon(self._child)
 

@@ -271,8 +271,8 @@ class BreakerConfig(_Section):
 class GroupConfig(_Section):
     """How jobs of one `@group` share in what there is."""
 
-    weight: Annotated[float, Field(gt=0)] = 1.0
-    """Share of the starts against other groups; set, the file is read ahead for it, up to 10,000 jobs or 32 MB."""
+    weight: Annotated[float, Field(gt=0)] | None = None
+    """Share of the starts against other groups, default 1; set, the file is read ahead for it, up to 10,000 jobs."""
     max_concurrent_runs: _PositiveInt | None = None
     """Most Runs of the group live at once."""
 

@@ -23,7 +23,7 @@ from batchrun.job_source import check_before_start, open_source
 from batchrun.ledger.commit import ECHO, open_commit, open_journal
 from batchrun.ledger.lock import enter_lock
 from batchrun.logs import FILE_NAME, logging_to
-from batchrun.model import Ending, Outcome, Record, Selection, Summary
+from batchrun.model import Command, Ending, Outcome, Record, Selection, Summary
 from batchrun.opening import Opening, read_opening
 from batchrun.plan.opening import prepare, refuse_head
 from batchrun.plan.outlook import Effort, Forecast, read_forecast
@@ -184,6 +184,7 @@ async def open_batch(
     *,
     environ: Mapping[str, str] | None = None,
     inline_actors: Mapping[str, InlineActor] = types.MappingProxyType({}),
+    command: Command | None = None,
 ) -> AsyncIterator[Batch]:
     """Open a batch, new or begun earlier; nothing is started before it is run or iterated over.
 
@@ -191,6 +192,7 @@ async def open_batch(
         config: what `load_config` returned.
         environ: holds the token (APIFY_TOKEN); default: the process's environment.
         inline_actors: coroutines that the embedded server carries out as Actors, by full name.
+        command: what a person types to go on with the batch; noted, so that other commands can name it.
 
     Raises:
         ConfigError: the configuration does not fit the batch that was begun, or the existing task.
@@ -219,7 +221,7 @@ async def open_batch(
         account = await read_account(client)
         task = await find_task(client, config.task)
         task_terms = await read_terms(client, config, account, task)
-        await anyio.to_thread.run_sync(check_identity, journal.ledger, config, task)
+        await anyio.to_thread.run_sync(check_identity, journal.ledger, config, task, command)
         await anyio.to_thread.run_sync(check_limit, journal.ledger, config)
         edits = await anyio.to_thread.run_sync(note_task, journal.ledger, task)
         prepared = await prepare(client, config, account, task, journal.ledger)

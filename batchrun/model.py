@@ -433,6 +433,14 @@ class Ending(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """A command line that was given in some directory."""
+
+    line: str
+    directory: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
     """What a batch has come to; counts cover its earlier processes too."""
 

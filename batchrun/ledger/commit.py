@@ -30,6 +30,12 @@ BAD_LINES = "bad_lines.jsonl"
 READ_TO = "read_to"
 DUPLICATES = "duplicates"
 ECHO = "echo"
+#: The configuration that the batch was last opened with.
+CONFIG = "config"
+#: The command line that goes on with the batch, and the directory in which it was given.
+COMMAND = "command"
+#: How many jobs the job file gives, about; None where that cannot be told cheaply.
+JOB_COUNT = "job_count"
 #: The breaker's trips in the last process that had any: reason, group, and the keys of the jobs that tripped it.
 TRIPPED = "tripped"
 #: The output file that is being repaired; None or missing when none is.

@@ -61,6 +61,17 @@ _SELECTED = """
     AND (:failures IS NULL
         OR failure_id(outcome, error_type, error_message) IN (SELECT value FROM json_each(:failures)))
 """
+_ENDED = (
+    "(SELECT outcome, error_type, error_message FROM job WHERE key IS NOT NULL UNION ALL"
+    " SELECT outcome, error_type, error_message FROM past_round)"
+)
+#: What there is of each part of a Selection that names jobs.
+_KNOWN = {
+    "keys": "SELECT key FROM job WHERE key IS NOT NULL",
+    "groups": 'SELECT "group" FROM job WHERE "group" IS NOT NULL',
+    "error_types": f"SELECT error_type FROM {_ENDED} WHERE error_type IS NOT NULL",
+    "failures": f"SELECT failure_id(outcome, error_type, error_message) FROM {_ENDED} WHERE outcome != 'succeeded'",
+}
 _OPEN_JOBS = (
     'SELECT id, key, digest, line, variant, "offset", length, round, admitted_at, due_at FROM job WHERE outcome IS NULL'
 )
@@ -388,6 +399,14 @@ class Ledger:
         row = self._db.execute(f"SELECT count(*) FROM job WHERE {_SELECTED}", _parameters(selection)).fetchone()
         count: int = row[0]
         return count
+
+    def unknown(self, part: str, values: Sequence[str]) -> list[str]:
+        """Return those among some values of a part of a Selection that no job of the batch has, or ever had."""
+        rows = self._db.execute(
+            f"SELECT value FROM json_each(?) WHERE value NOT IN ({_KNOWN[part]})",
+            (orjson.dumps(list(values)).decode(),),
+        )
+        return [row[0] for row in rows]
 
     def failure_kinds(self, selection: Selection, limit: int) -> FailureKinds:
         """Sort settled jobs by how they ended."""

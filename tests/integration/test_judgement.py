@@ -1,6 +1,7 @@
 """Judgement against the embedded server over loopback: money, breaker, groups, memory, and what counts as a success."""
 
 import json
+import os
 from collections import Counter
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,9 +14,11 @@ import pytest
 
 from batchrun import ConfigError, Outcome, load_config, open_batch, run_batch
 from batchrun.cli.run import _exit_code
+from batchrun.cli.upkeep import _status_lines
 from batchrun.config import Config
 from batchrun.model import Ending, Selection
 from batchrun.report.failures import read_tripped
+from batchrun.report.status import BudgetUse, Status, read_status
 from batchrun.server import InlineContext, Server, ServerSettings, open_server
 from tests.support.server_api import ACTORS
 
@@ -91,6 +94,10 @@ async def _run(server: Server, run_id: str) -> Any:
         return (await answer.json())["data"]
 
 
+async def _status(tmp_path: Path) -> Status:
+    return await anyio.to_thread.run_sync(read_status, tmp_path / "out")
+
+
 def _records(tmp_path: Path) -> list[Any]:
     return [orjson.loads(line) for line in (tmp_path / "out/records.jsonl").read_bytes().splitlines()]
 
@@ -105,7 +112,14 @@ async def test_a_budget_stops_the_batch_and_a_larger_one_goes_on(tmp_path):
         assert (stopped.ending, stopped.settled, _exit_code(stopped)) == (Ending.OUT_OF_BUDGET, 0, 4)
         config = _config(tmp_path, server, lines, limits__budget_usd=0.05, **money)
         async with open_batch(config, environ=ENVIRON) as batch:
+            opened = await _status(tmp_path)
             summary = await batch.run()
+            ended = await _status(tmp_path)
+        assert (opened.pid, opened.jobs_in_file) == (os.getpid(), 10)
+        assert opened.budget == BudgetUse(limit_usd=0.05, spent_usd=0.0, reserved_usd=0.0)
+        assert ended.budget is not None
+        assert ended.budget.spent_usd == pytest.approx(summary.cost_usd)
+        assert ended.budget.reserved_usd == 0.0
         assert (summary.ending, summary.outcomes) == (Ending.FINISHED, {Outcome.SUCCEEDED: 10})
         runs = [await _run(server, record["run"]["id"]) for record in _records(tmp_path)]
         assert summary.cost_usd == pytest.approx(sum(run["usageTotalUsd"] for run in runs))
@@ -146,6 +160,11 @@ async def test_the_breaker_stops_a_batch_that_fails_and_the_same_command_goes_on
             assert "did not succeed" in batch.progress.notices[0]
         assert (stopped.ending, _exit_code(stopped)) == (Ending.TRIPPED, 3)
         assert 20 <= stopped.settled <= 28
+        status = await _status(tmp_path)
+        (trip,) = status.trips
+        assert (trip.group, "did not succeed" in trip.reason, status.budget) == (None, True, None)
+        assert f"breaker  last stopped the batch: {trip.reason}" in _status_lines(status)
+        assert any(line.endswith("about 100 in the job file") for line in _status_lines(status))
         finished = await run_batch(config, environ=ENVIRON)
     assert (finished.ending, finished.outcomes) == (Ending.FINISHED, {Outcome.FAILED: 20, Outcome.SUCCEEDED: 80})
 

@@ -99,6 +99,8 @@ class Scheduler:
         self._has_told_of_waiting = False
         #: Jobs that the budget cannot pay for; they are left open.
         self._too_dear = 0
+        #: What is to be set aside for the job that was found to fit last; None: nothing bounds it.
+        self._quoted_usd: float | None = None
         #: Groups that the breaker has stopped.
         self._tripped: set[str | None] = set()
         self._postponed: list[tuple[float, int, Work]] = []
@@ -302,7 +304,7 @@ class Scheduler:
             self._ready_bytes -= len(work.job.body)
             if not self._purse.is_limited:
                 return work
-            usd = self._runner.quote_usd(work)
+            usd = self._quoted_usd
             if self._purse.budget.can_ever_have(usd or 0.0):
                 self._purse.budget.reserve(usd or 0.0)
                 return replace(work, reserved_usd=usd)
@@ -326,7 +328,8 @@ class Scheduler:
         fit = self._slots.fit(self._runner.demand(work))
         if fit is not Fit.YES or not self._purse.is_limited:
             return fit
-        usd = self._runner.quote_usd(work) or 0.0
+        self._quoted_usd = self._runner.quote_usd(work)
+        usd = self._quoted_usd or 0.0
         if self._purse.budget.has(usd) or not self._purse.budget.can_ever_have(usd):
             return Fit.YES  # what can never be paid for is taken out of the queue
         self._tell_of_waiting_for_money(usd)

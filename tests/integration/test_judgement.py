@@ -139,6 +139,23 @@ async def test_spending_that_nothing_bounds_is_refused_before_any_start(tmp_path
         assert (await run_batch(config, environ=ENVIRON)).has_succeeded
 
 
+async def test_a_budget_is_kept_where_each_line_bounds_its_own_run(tmp_path):
+    """Neither batch nor task do; a line that does not is named, and nothing is started."""
+    flags = {"limits__budget_usd": 1.0, "run__timeout_s": 0, "limits__compute_unit_usd": 0.25}
+    bounded = {"n": 1, "@options": {"timeout_s": 60, "memory_mb": 1024}}
+    async with _server(tmp_path) as server:
+        config = _config(tmp_path, server, [bounded, {"n": 2, "@options": {"memory_mb": 1024}}], **flags)
+        with pytest.raises(
+            ConfigError, match=r"the Run of line 2 may cost: set run\.timeout_s, for all or in each line"
+        ):
+            await run_batch(config, environ=ENVIRON)
+        assert server.runs_started == 0
+        config = _config(tmp_path, server, [bounded, {**bounded, "n": 2}], **flags)
+        assert (await run_batch(config, environ=ENVIRON)).outcomes == {Outcome.SUCCEEDED: 2}
+        async with open_batch(config, environ=ENVIRON) as again:  # opened for another process, too
+            assert (await again.run()).has_succeeded
+
+
 async def test_an_actor_that_is_paid_per_event_is_bounded_by_its_cap(tmp_path):
     """The server tells its prices; without a cap, nothing is started."""
     async with _server(tmp_path, actors=(ACTORS,)) as server:

@@ -219,15 +219,23 @@ def assemble(config: Config, given: Materials) -> Engine:
 def _account_watch(
     config: Config, opening: Opening, client: ApifyClient, slots: Slots, gate: StartGate
 ) -> AccountWatch:
-    """Return the watch over what was left to the account to say, beginning with what the opening has read."""
-    runs = None
-    if config.limits.max_concurrent_runs == "auto":
-        runs = Watched(share=share_of_runs(config.limits), own=lambda: gate.live, tell=AutoSlots(slots, gate).set)
-    memory = None
-    if config.limits.max_total_memory_mb == "auto":
-        share = Share(leave_free=config.limits.leave_free_memory_mb, least=LEAST_MEMORY_MB)
-        memory = Watched(share=share, own=lambda: slots.used_memory_mb, tell=slots.resize_memory)
-    watch = AccountWatch(client, runs=runs, memory=memory)
+    """Return the watch over what the account has for us, beginning with what the opening has read.
+
+    A number in the configuration is a wish, the account's own limit a fact: it holds where it is smaller.
+    """
+    limits = config.limits
+    wanted = None if limits.max_concurrent_runs == "auto" else limits.max_concurrent_runs
+    wanted_mb = None if limits.max_total_memory_mb == "auto" else limits.max_total_memory_mb
+
+    def tell_memory(told_mb: int | None) -> None:
+        slots.resize_memory(min((mb for mb in (wanted_mb, told_mb) if mb is not None), default=None))
+
+    share_of_memory = Share(leave_free=limits.leave_free_memory_mb if wanted_mb is None else 0, least=LEAST_MEMORY_MB)
+    watch = AccountWatch(
+        client,
+        runs=Watched(share=share_of_runs(limits), own=lambda: gate.live, tell=AutoSlots(slots, gate, wanted).set),
+        memory=Watched(share=share_of_memory, own=lambda: slots.used_memory_mb, tell=tell_memory),
+    )
     watch.note(opening.account.limits, runs=opening.live_before, memory_mb=0)
     return watch
 

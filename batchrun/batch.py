@@ -5,6 +5,7 @@ import types
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -19,11 +20,11 @@ from batchrun.config import Config
 from batchrun.config.policies import expectation
 from batchrun.errors import BatchrunError, first_error
 from batchrun.files.sink import explain, sync_directory
-from batchrun.job_source import check_before_start, open_source
+from batchrun.job_source import check_before_start, look_at_head, open_source
 from batchrun.ledger.commit import ECHO, open_commit, open_journal
 from batchrun.ledger.lock import enter_lock
 from batchrun.logs import FILE_NAME, logging_to
-from batchrun.model import Ending, Outcome, Record, Selection, Summary
+from batchrun.model import Command, Ending, Outcome, Record, Selection, Summary
 from batchrun.opening import Opening, read_opening
 from batchrun.plan.opening import prepare, refuse_head
 from batchrun.plan.outlook import Effort, Forecast, read_forecast
@@ -31,7 +32,7 @@ from batchrun.platform import SERVER_DIR, find_task, open_platform, read_account
 from batchrun.report.summary import read_summary
 from batchrun.resume import check_all_came, check_identity, check_limit, open_backlog, reopen, take_up
 from batchrun.server import InlineActor
-from batchrun.spending import fill_purse, read_terms
+from batchrun.spending import fill_purse, read_terms, refuse_unbounded
 from batchrun.task_watch import note_task
 
 #: Records that wait for a slow consumer before starts slow down.
@@ -184,6 +185,7 @@ async def open_batch(
     *,
     environ: Mapping[str, str] | None = None,
     inline_actors: Mapping[str, InlineActor] = types.MappingProxyType({}),
+    command: Command | None = None,
 ) -> AsyncIterator[Batch]:
     """Open a batch, new or begun earlier; nothing is started before it is run or iterated over.
 
@@ -191,6 +193,7 @@ async def open_batch(
         config: what `load_config` returned.
         environ: holds the token (APIFY_TOKEN); default: the process's environment.
         inline_actors: coroutines that the embedded server carries out as Actors, by full name.
+        command: what a person types to go on with the batch; noted, so that other commands can name it.
 
     Raises:
         ConfigError: the configuration does not fit the batch that was begun, or the existing task.
@@ -219,7 +222,8 @@ async def open_batch(
         account = await read_account(client)
         task = await find_task(client, config.task)
         task_terms = await read_terms(client, config, account, task)
-        await anyio.to_thread.run_sync(check_identity, journal.ledger, config, task)
+        await refuse_unbounded(config, task_terms, partial(look_at_head, config))
+        await anyio.to_thread.run_sync(check_identity, journal.ledger, config, task, command)
         await anyio.to_thread.run_sync(check_limit, journal.ledger, config)
         edits = await anyio.to_thread.run_sync(note_task, journal.ledger, task)
         prepared = await prepare(client, config, account, task, journal.ledger)

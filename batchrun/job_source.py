@@ -70,6 +70,18 @@ def _check_head(config: Config) -> None:
         raise JobFileError(_bad_lines_text(bad_lines), file=config.jobs.file)
 
 
+def look_at_head(config: Config, look_at: Callable[[Job], None]) -> bool:
+    """Show the good jobs at the head of the job file; return False where that cannot be read twice.
+
+    Raises:
+        JobFileError: it cannot be read.
+    """
+    with open_job_file(job_format(config, {})) as job_file:
+        if job_file.is_replayable:
+            job_file.check_head(look_at)
+        return job_file.is_replayable
+
+
 def _bad_lines_text(bad_lines: list[BadLine]) -> str:
     shown = [f"  line {bad.place.line}: {bad.reason}" for bad in bad_lines[:MAX_BAD_LINES_SHOWN]]
     hidden = len(bad_lines) - len(shown)

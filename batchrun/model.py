@@ -200,6 +200,15 @@ class AttemptState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Why a job did not succeed."""
+
+    #: An API error type, or a word of ours (bad-line, run-failed, run-lost).
+    type: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """One try at a job: one start request and the Run it produced."""
 
@@ -213,6 +222,8 @@ class Attempt:
     status: RunStatus | None = None
     #: Why it was no success; None for a success, and before its end.
     cause: Cause | None = None
+    #: Why its Run was to be aborted by us, noted before the abort was sent.
+    aborted_for: Problem | None = None
     #: What its Run was given, as the platform said it.
     memory_mb: int | None = None
     timeout_s: int | None = None
@@ -270,15 +281,6 @@ class Items:
     dataset_id: DatasetId | None
     #: The items themselves, where the record is to hold them.
     values: list[Any] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """Why a job did not succeed."""
-
-    #: An API error type, or a word of ours (bad-line, run-failed, run-lost).
-    type: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -428,6 +430,14 @@ class Ending(StrEnum):
     OUT_OF_BUDGET = "out_of_budget"
     #: `deadlines.max_batch_s` is over.
     OUT_OF_TIME = "out_of_time"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """A command line that was given in some directory."""
+
+    line: str
+    directory: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from batchrun.apify.wire import Account
 from batchrun.config import Config
 from batchrun.job_source import FileSource
+from batchrun.ledger.commit import JOB_COUNT
 from batchrun.ledger.ledger import Ledger
 from batchrun.model import Outcome
 from batchrun.plan.opening import Preparation
@@ -46,13 +47,15 @@ def read_opening(
     prepared: Preparation,
     task_edits: tuple[str, ...],
 ) -> Opening:
-    """Return what a ledger, an account and a job file tell together."""
-    outcomes, totals = ledger.count_outcomes(), ledger.totals()
+    """Return what a ledger, an account and a job file tell together; note how many jobs there are, for `status`."""
+    outcomes, totals, job_count = ledger.count_outcomes(), ledger.totals(), source.count_estimate()
+    with ledger.transaction():
+        ledger.note_fact(JOB_COUNT, job_count)
     return Opening(
         account=account,
         task=task,
         max_concurrent_runs=slot_count(config.limits, account, totals.live_runs + totals.in_doubt),
-        job_count=source.count_estimate(),
+        job_count=job_count,
         settled_before=sum(outcomes.values()),
         succeeded_before=outcomes.get(Outcome.SUCCEEDED, 0),
         open_before=totals.open_jobs,

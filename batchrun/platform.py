@@ -112,18 +112,17 @@ async def read_account(client: ApifyClient) -> Account:
 
 
 def slot_count(limits: LimitsConfig, account: Account, ours: int) -> int:
-    """Return how many Runs may be live: what was asked for, or what the account has free; one is always ours."""
+    """Return how many Runs may be live: what was asked for, but no more than the account has; one is always ours."""
     wanted = limits.max_concurrent_runs
-    if wanted != "auto":
-        return wanted
     if account.limits.max_concurrent_runs is None:
-        return FIRST_SLOTS
-    return share_of_runs(limits).of(account.limits.max_concurrent_runs, account.limits.live_runs or 0, ours)
+        return FIRST_SLOTS if wanted == "auto" else wanted
+    share = share_of_runs(limits).of(account.limits.max_concurrent_runs, account.limits.live_runs or 0, ours)
+    return share if wanted == "auto" else min(wanted, share)
 
 
 def share_of_runs(limits: LimitsConfig) -> Share:
-    """Return what of the account's Runs is ours."""
-    return Share(leave_free=limits.leave_free_runs, least=1)
+    """Return what of the account's Runs is ours; who asks for a number has thought of what it leaves to others."""
+    return Share(leave_free=limits.leave_free_runs if limits.max_concurrent_runs == "auto" else 0, least=1)
 
 
 async def patiently(client: ApifyClient, answer: Awaitable[T]) -> T:

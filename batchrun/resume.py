@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ from batchrun.engine.work import Postponed, Work
 from batchrun.errors import ConfigError, JobFileError
 from batchrun.files import JobFile
 from batchrun.kill_points import reach
-from batchrun.ledger.commit import READ_TO, Journal, ReadTo
+from batchrun.ledger.commit import COMMAND, CONFIG, READ_TO, Journal, ReadTo
 from batchrun.ledger.ledger import Ledger, open_for_reading
 from batchrun.ledger.rows import OpenJob
-from batchrun.model import AttemptState, Job, JobId, Selection
+from batchrun.model import AttemptState, Command, Job, JobId, Selection
 from batchrun.platform import Task
 
 #: Open jobs that are looked at together.
@@ -28,11 +29,7 @@ IDENTITY = "identity"
 TASK_ID = "task_id"
 
 
-#: The ledger's fact that holds the configuration the batch was last opened with.
-CONFIG = "config"
-
-
-def check_identity(ledger: Ledger, config: Config, task: Task) -> None:
+def check_identity(ledger: Ledger, config: Config, task: Task, command: Command | None) -> None:
     """See that the batch is what was noted of it, and note what it is now; limits, rates and retries may change.
 
     Raises:
@@ -55,6 +52,8 @@ def check_identity(ledger: Ledger, config: Config, task: Task) -> None:
         ledger.note_fact(IDENTITY, identity)
         ledger.note_fact(TASK_ID, task.id)
         ledger.note_fact(CONFIG, config.as_noted())
+        if command is not None:
+            ledger.note_fact(COMMAND, asdict(command))
 
 
 def check_limit(ledger: Ledger, config: Config) -> None:

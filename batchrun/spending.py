@@ -1,7 +1,10 @@
 """What Runs of a task are charged for, and whether a budget can be kept with that."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+
+import anyio
 
 from batchrun.apify.client import ApifyClient
 from batchrun.apify.wire import Account, parse_options, parse_prices
@@ -9,9 +12,9 @@ from batchrun.config import Config
 from batchrun.engine.purse import Purse
 from batchrun.errors import ApiError, ConfigError
 from batchrun.ledger.rows import Money
-from batchrun.model import JsonObject, RunOptions
+from batchrun.model import Job, JsonObject, RunOptions
 from batchrun.platform import Task
-from batchrun.policy.budget import Budget, Prices, most_a_run_may_cost
+from batchrun.policy.budget import Bound, Budget, Prices, most_a_run_may_cost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +50,7 @@ async def read_terms(client: ApifyClient, config: Config, account: Account, task
     prices = parse_prices(actor, usage, client.platform_now or datetime.now(UTC), is_own=is_own)
     prices = prices if own_usd is None else replace(prices, compute_unit_usd=own_usd)
     if config.limits.budget_usd is not None:
-        _check(prices, config.run.as_options().over(options), is_strict=config.limits.budget_mode == "strict")
+        _check_cap(prices, config.run.as_options().over(options))
     return TaskTerms(options=options, prices=prices)
 
 
@@ -59,14 +62,45 @@ async def _actor(client: ApifyClient, task: Task) -> JsonObject:
         return {}
 
 
-def _check(prices: Prices, options: RunOptions, *, is_strict: bool) -> None:
-    bound = most_a_run_may_cost(prices, options)
-    if bound.usd is None and is_strict:
-        raise ConfigError(
-            f'nothing bounds what a Run may cost: set {bound.reason}, or limits.budget_mode = "best_effort".'
-            " Nothing was started",
-            key="limits.budget_usd",
-        )
+async def refuse_unbounded(
+    config: Config, terms: TaskTerms, look_at_head: Callable[[Callable[[Job], None]], bool]
+) -> None:
+    """See that a strict budget can be kept: that batch or task, or each line's own options, bound what Runs may cost.
+
+    Args:
+        config: says whether there is a budget.
+        terms: of the task.
+        look_at_head: shows the jobs at the head of the job file; returns False where it cannot be read twice.
+
+    Raises:
+        ConfigError: something is not bounded; what would bound it is named.
+    """
+    if config.limits.budget_usd is None or config.limits.budget_mode != "strict":
+        return
+    options = config.run.as_options().over(terms.options)
+    bound = most_a_run_may_cost(terms.prices, options)
+    if bound.usd is not None:
+        return
+    unbounded: list[tuple[int, Bound]] = []
+
+    def look(job: Job) -> None:
+        own = most_a_run_may_cost(terms.prices, (job.options or RunOptions()).over(options))
+        if own.usd is None and not unbounded:
+            unbounded.append((job.place.line, own))
+
+    is_seen = await anyio.to_thread.run_sync(look_at_head, look)
+    if is_seen and not unbounded:
+        return
+    where = f" of line {unbounded[0][0]}" if unbounded else ""
+    reason = unbounded[0][1].reason if unbounded else bound.reason
+    raise ConfigError(
+        f"nothing bounds what the Run{where} may cost: set {reason}, for all or in each line's @options, or"
+        ' limits.budget_mode = "best_effort". Nothing was started',
+        key="limits.budget_usd",
+    )
+
+
+def _check_cap(prices: Prices, options: RunOptions) -> None:
     cap, least = options.max_total_charge_usd, prices.least_cap_usd
     if prices.model == "PAY_PER_EVENT" and cap is not None and least is not None and cap < least:
         raise ConfigError(f"the Actor takes no cap below ${least:g}", key="run.max_total_charge_usd")

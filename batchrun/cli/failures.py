@@ -20,6 +20,11 @@ from batchrun.upkeep.opening import read_config
 
 LOG_LINES = 5
 LINE_CHARS = 200
+#: Why there is no retry of jobs from stdin, and what there is instead.
+CANNOT_BE_READ_AGAIN = (
+    "the jobs came from stdin, which cannot be read again. Put the lines of those that failed into a file and carry"
+    " that out as another batch"
+)
 #: Of an override, in JSON.
 MAX_OVERRIDE_CHARS = 10_000
 
@@ -38,9 +43,12 @@ def command(
         return
     if not found.jobs:
         print(f"No job has failed; {found.succeeded:,} have succeeded")
+    can_retry = str(config.jobs.file) != "-"
     for failure in found.kinds:
-        print("\n".join(_lines(failure, directory, config.api, sent)), end="\n\n")
-    for line in _rest(found, directory):
+        lines = _lines(failure, directory, config.api, sent)
+        retry = f"  retry  batchrun retry {shlex.quote(str(directory))} --failure {failure.id}"
+        print("\n".join([*lines, *([retry] if can_retry else [])]), end="\n\n")
+    for line in _rest(found, directory, can_retry=can_retry):
         print(line)
 
 
@@ -55,15 +63,16 @@ def _lines(failure: Failure, directory: Path, api: ApiConfig, sent: dict[Place, 
         shown = last_lines(failure.log_tail, LOG_LINES, LINE_CHARS) or ["(empty)"]
         lines += [f"  {'log' if number == 0 else '':<6} {line}" for number, line in enumerate(shown)]
         lines.append(f"  file   {LogTails(directory).file_of(failure.run_id)}")
-    return [*lines, f"  retry  batchrun retry {shlex.quote(str(directory))} --failure {failure.id}"]
+    return lines
 
 
-def _rest(found: Failures, directory: Path) -> list[str]:
+def _rest(found: Failures, directory: Path, *, can_retry: bool) -> list[str]:
     lines = []
     if found.other_kinds:
         lines.append(f"{found.other_jobs:,} of {found.other_kinds:,} further causes")
     if found.jobs:
-        lines.append(f"{found.jobs:,} in all: batchrun retry {shlex.quote(str(directory))}")
+        what_next = f"batchrun retry {shlex.quote(str(directory))}" if can_retry else CANNOT_BE_READ_AGAIN
+        lines.append(f"{found.jobs:,} in all: {what_next}")
     if found.bad_lines:
         lines.append(f"{found.bad_lines:,} lines are no jobs: {directory / BAD_LINES} says why")
     return lines

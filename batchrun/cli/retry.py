@@ -9,20 +9,17 @@ import orjson
 import typer
 
 from batchrun.cli import selection as flags
-from batchrun.cli.failures import failure_json
+from batchrun.cli.failures import CANNOT_BE_READ_AGAIN, failure_json
 from batchrun.cli.loop import run_async
 from batchrun.cli.run import Anew, run_to_the_end
 from batchrun.cli.upkeep import Directory
 from batchrun.cli.view import say
 from batchrun.errors import ConfigError
 from batchrun.model import Outcome, Selection
-from batchrun.report.failures import Failures, Tripped, cause_words, read_failures, read_tripped
+from batchrun.report.failures import Failures, Tripped, cause_words, read_failures, read_tripped, read_unknown
 from batchrun.report.progress import outcome_counts
 from batchrun.report.status import read_status
-from batchrun.upkeep.opening import read_config
-
-#: What resumes a retry that was stopped; the same retry again would also take what has failed since.
-_RESUME = "the command that began the batch (batchrun run …)"
+from batchrun.upkeep.opening import read_command, read_config
 
 
 def command(
@@ -49,7 +46,11 @@ def command(
     if trip is not None and trip.is_for_empty and selection.outcomes is None:
         # Successes without an item have tripped it: the default would leave them out.
         selection = replace(selection, outcomes=[each for each in Outcome if each is not Outcome.INVALID])
+    flags.refuse_unknown(read_unknown(directory, selection), groups)
     found = read_failures(directory, selection)
+    config, _ = read_config(directory)
+    if found.jobs and str(config.jobs.file) == "-":
+        raise ConfigError(f"{directory}: {CANNOT_BE_READ_AGAIN}; nothing was changed")
     if dry_run:
         _show(found, read_status(directory).summary.open_jobs, is_json=json)
         return
@@ -57,15 +58,17 @@ def command(
         for line in _why_nothing(directory, selection):
             say(line)
         return
-    config, _ = read_config(directory)
-    if str(config.jobs.file) == "-":
-        raise ConfigError(
-            f"{directory}: its jobs came from stdin, which cannot be read again; nothing was changed. Put the lines of"
-            " these jobs into a file and carry that out as another batch"
-        )
     say(f"Anew: {found.jobs:,} jobs")
     anew = Anew(selection=selection, count=found.jobs)
-    raise typer.Exit(run_async(run_to_the_end, config, yes, json, _RESUME, anew))
+    raise typer.Exit(run_async(run_to_the_end, config, yes, json, resume_command(directory), anew))
+
+
+def resume_command(directory: Path) -> str:
+    """Return what resumes a retry that was stopped; the same retry again would also take what has failed since."""
+    began = read_command(directory)
+    if began is None:
+        return "the command that began the batch (batchrun run …)"
+    return began.line if Path(began.directory) == Path.cwd() else f"{began.line}  (in {began.directory})"
 
 
 def _tripped(directory: Path) -> Tripped:

@@ -3,6 +3,7 @@
 import shlex
 import sys
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Annotated
 
 import anyio
@@ -17,7 +18,7 @@ from batchrun.cli.stopping import obey_signals
 from batchrun.cli.view import forecast_lines, say, show_closing, show_opening, watch_progress
 from batchrun.config import Config
 from batchrun.errors import ConfigError
-from batchrun.model import Ending, Selection, Summary
+from batchrun.model import Command, Ending, Selection, Summary
 
 #: On a platform that costs money, more Runs than this are not started without a word.
 ASK_ABOVE_RUNS = 100
@@ -50,7 +51,8 @@ def command(
         api_url=api_url,
         settings=settings,
     )
-    raise typer.Exit(run_async(run_to_the_end, config, yes, json, _same_command(), None))
+    same = Command(line=shlex.join(["batchrun", *sys.argv[1:]]), directory=str(Path.cwd()))
+    raise typer.Exit(run_async(run_to_the_end, config, yes, json, same, None))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +64,14 @@ class Anew:
 
 
 async def run_to_the_end(
-    config: Config, is_confirmed: bool, is_json: bool, resume_command: str, anew: Anew | None
+    config: Config, is_confirmed: bool, is_json: bool, resumed_by: Command | str, anew: Anew | None
 ) -> ExitCode:
-    """Start a batch or go on with it, `anew` included, with everything that a person sees of it."""
+    """Start a batch or go on with it, `anew` included, with everything that a person sees of it.
+
+    What goes on with it is noted, where it is a command line, and told.
+    """
     began_at = anyio.current_time()
-    async with open_batch(config) as batch:
+    async with open_batch(config, command=resumed_by if isinstance(resumed_by, Command) else None) as batch:
         show_opening(batch, config)
         if not is_confirmed:
             await _confirm(batch, config, anew.count if anew is not None else 0)
@@ -79,7 +84,7 @@ async def run_to_the_end(
         summary,
         config,
         elapsed_s=anyio.current_time() - began_at,
-        command=resume_command,
+        command=resumed_by.line if isinstance(resumed_by, Command) else resumed_by,
         has_settled_any=batch.progress.settled > 0,
     )
     if is_json:
@@ -130,10 +135,6 @@ async def _confirm(batch: Batch, config: Config, anew: int) -> None:
     # Asked before anything runs, so that the loop may wait for the answer, and Ctrl-C is one.
     if not typer.confirm(question, err=True):
         raise ConfigError("nothing was started")
-
-
-def _same_command() -> str:
-    return shlex.join(["batchrun", *sys.argv[1:]])
 
 
 def _exit_code(summary: Summary) -> ExitCode:

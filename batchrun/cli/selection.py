@@ -1,6 +1,6 @@
 """Which jobs a command means: the flags that name them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated
 
 import typer
@@ -17,6 +17,10 @@ Keys = Annotated[list[str] | None, typer.Option("--key", help="Only these jobs; 
 FailureIds = Annotated[
     list[str] | None, typer.Option("--failure", help="Only these causes, as `batchrun failures` names them.")
 ]
+
+
+#: Unknown names that are shown of each kind.
+MAX_NAMED = 10
 
 
 def make_selection(
@@ -41,6 +45,31 @@ def make_selection(
         keys=list(keys) if keys is not None else None,
         failures=_split(failures),
     )
+
+
+def refuse_unknown(unknown: Mapping[str, Sequence[str]], groups: list[str] | None) -> None:
+    """See that all that flags name is there: a misspelt name would quietly leave jobs out.
+
+    Args:
+        unknown: what the batch does not know of a selection, by part.
+        groups: values of the flag, each a group whose name may hold commas, or several groups.
+
+    Raises:
+        ConfigError: some is not; it is named.
+    """
+    strange = set(unknown.get("groups", ()))
+    strange_groups = [part for value in groups or [] if value in strange for part in _split([value]) or [value]]
+    found = {
+        "--key": list(unknown.get("keys", ())),
+        "--group": list(dict.fromkeys(part for part in strange_groups if part in strange)),
+        "--error": list(unknown.get("error_types", ())),
+        "--failure": list(unknown.get("failures", ())),
+    }
+    lines = [
+        f"{flag} {', '.join(names[:MAX_NAMED])}: no job of this batch has it" for flag, names in found.items() if names
+    ]
+    if lines:
+        raise ConfigError("\n".join([*lines, "Nothing was started; `batchrun failures` shows what there is"]))
 
 
 def _split(values: list[str] | None) -> list[str] | None:

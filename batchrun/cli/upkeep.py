@@ -16,8 +16,8 @@ from batchrun.cli.view import records_words, say
 from batchrun.errors import ConfigError
 from batchrun.logs import silence
 from batchrun.model import RunId
-from batchrun.report.progress import cost_words, outcome_counts
-from batchrun.report.status import Status, read_status
+from batchrun.report.progress import cost_words, money, outcome_counts
+from batchrun.report.status import BudgetUse, LastTrip, Status, read_status
 from batchrun.upkeep.abort import Aborted, abort_runs
 from batchrun.upkeep.repair import Repaired, repair_outputs
 from batchrun.upkeep.resolve import Question, Resolver, open_resolver
@@ -45,15 +45,30 @@ def _runs_words(found: Status) -> str:
     return live + (f", {found.summary.in_doubt:,} starts in doubt" if found.summary.in_doubt else "")
 
 
+def _budget_words(budget: BudgetUse) -> str:
+    left_usd = max(0.0, budget.limit_usd - budget.spent_usd - budget.reserved_usd)
+    return (
+        f"{money(left_usd)} left of {money(budget.limit_usd)}: {money(budget.spent_usd)} spent, "
+        f"{money(budget.reserved_usd)} set aside until costs are final"
+    )
+
+
+def _stopped_words(trip: LastTrip) -> str:
+    return "the batch" if trip.group is None else f"group {trip.group}"
+
+
 def _status_lines(found: Status) -> list[str]:
     summary = found.summary
     lines = [
         f"process  {found.pid if found.pid is not None else 'none works on it'}",
-        f"jobs     {outcome_counts(summary.outcomes, summary.empty_successes)}; {summary.open_jobs:,} open",
+        f"jobs     {outcome_counts(summary.outcomes, summary.empty_successes)}; {summary.open_jobs:,} open"
+        + (f"; about {found.jobs_in_file:,} in the job file" if found.jobs_in_file is not None else ""),
         *([f"records  {records_words(summary)}"] if summary.earlier_records else []),
         f"runs     {_runs_words(found)}, {found.waiting:,} jobs waiting",
         f"items    {summary.items:,}",
         f"cost     {cost_words(summary)}",
+        *([f"budget   {_budget_words(found.budget)}"] if found.budget is not None else []),
+        *(f"breaker  last stopped {_stopped_words(trip)}: {trip.reason}" for trip in found.trips),
     ]
     if found.doubts and found.pid is None:
         lines.append(f"doubt    {len(found.doubts):,} starts without an answer; `batchrun run` asks the platform,")

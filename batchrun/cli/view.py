@@ -41,6 +41,9 @@ def show_opening(batch: Batch, config: Config) -> None:
     slots = "1 Run at once" if opening.max_concurrent_runs == 1 else f"{opening.max_concurrent_runs} Runs at once"
     account = _account_words(opening.account, is_free=config.api.is_loopback)
     say(" · ".join([*account, slots, f"task {opening.task.label}", _jobs_words(batch)]))
+    wanted, room = config.limits.max_concurrent_runs, opening.max_concurrent_runs
+    if wanted != "auto" and room < wanted:
+        say(f"Note: limits.max_concurrent_runs is {wanted}; the account has room for {room} now.")
     if opening.lost_fields:
         names = ", ".join(opening.lost_fields)
         say(

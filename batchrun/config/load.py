@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from pydantic import SecretStr, ValidationError
 
+from batchrun.config.no_effect import find_settings_without_effect
 from batchrun.config.sections import PATHS, ApiConfig, Config, relative_to
 from batchrun.errors import ConfigError
 
@@ -46,6 +47,8 @@ def load_config(
         config = Config.model_validate(_lax_paths(values))
     except ValidationError as error:
         raise _as_config_error(error, file, given) from None
+    if problems := find_settings_without_effect(config):
+        raise _config_error(problems, file, given)
     return _with_out_dir(config, file)
 
 
@@ -171,7 +174,12 @@ def _as_config_error(error: ValidationError, file: Path | None, given: Mapping[s
     for finding in error.errors(include_url=False, include_context=False):
         key = _dotted(finding["loc"])
         lines.setdefault(key, _problem(finding["type"], finding["msg"], key))
-    (first_key, first), *others = lines.items()
+    return _config_error(lines, file, given)
+
+
+def _config_error(problems: Mapping[str, str], file: Path | None, given: Mapping[str, Any]) -> ConfigError:
+    """Return an error that names each key, and the file if it stands there."""
+    (first_key, first), *others = problems.items()
     more = "".join(f"\n{_where(key, file, given)}{problem}" for key, problem in others)
     from_file = file if not _is_given(first_key, given) else None
     return ConfigError(first + more, key=first_key or None, file=from_file)

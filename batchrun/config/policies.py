@@ -72,8 +72,8 @@ def group_limits(groups: Mapping[str, GroupConfig]) -> dict[str, int]:
 
 
 def group_weights(groups: Mapping[str, GroupConfig]) -> dict[str | None, float]:
-    """Return the weights of the groups that have one."""
-    return {name: group.weight for name, group in groups.items()}
+    """Return the weights of the groups that were given one: it is for them that the job file is read ahead."""
+    return {name: group.weight for name, group in groups.items() if group.weight is not None}
 
 
 def start_bucket(rate_per_s: float) -> TokenBucket:

@@ -157,11 +157,11 @@ class LimitsConfig(_Section):
     """How many, how fast, how long."""
 
     max_concurrent_runs: _PositiveInt | Literal["auto"] = "auto"
-    """Most Runs live at once; "auto" takes what the account has free."""
+    """Most Runs live at once; never more than the account has free, which "auto" takes."""
     leave_free_runs: Annotated[int, Field(ge=0)] = 1
     """With "auto": Runs of the account that are left to others; one is always ours."""
     max_total_memory_mb: Annotated[int, Field(ge=128)] | Literal["auto"] = "auto"
-    """Most memory of all live Runs together, in megabytes; "auto" takes what the account has free."""
+    """Most memory of all live Runs together, in megabytes; never more than the account has free, which "auto" takes."""
     leave_free_memory_mb: Annotated[int, Field(ge=0)] = 0
     """With "auto": memory of the account that is left to others, in megabytes."""
     start_rate: Annotated[float, Field(gt=0)] = 380.0
@@ -271,8 +271,8 @@ class BreakerConfig(_Section):
 class GroupConfig(_Section):
     """How jobs of one `@group` share in what there is."""
 
-    weight: Annotated[float, Field(gt=0)] = 1.0
-    """Share of the starts against other groups."""
+    weight: Annotated[float, Field(gt=0)] | None = None
+    """Share of the starts against other groups, default 1; set, the file is read ahead for it, up to 10,000 jobs."""
     max_concurrent_runs: _PositiveInt | None = None
     """Most Runs of the group live at once."""
 

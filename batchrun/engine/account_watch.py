@@ -45,25 +45,33 @@ class Watched:
 
 
 class AutoSlots:
-    """Sets how many slots there are: as many as the account has for us.
+    """Sets how many slots there are: as many as the account has for us, and no more than were asked for.
 
-    Where it does not say how many that is, they grow with each start that is taken: to twice the live Runs until the
-    first refusal, and from there by one whenever every slot holds a live Run. What was found is held by the gate,
-    which sends a single probe now and then.
+    Where the account does not say how many that is, and no number was asked for, they grow with each start that is
+    taken: to twice the live Runs until the first refusal, and from there by one whenever every slot holds a live Run.
+    What was found is held by the gate, which sends a single probe now and then.
+
+    Args:
+        slots: to be resized.
+        gate: is told what the account has for us.
+        wanted: how many were asked for; None: as many as there are.
     """
 
-    def __init__(self, slots: Slots, gate: StartGate) -> None:
+    def __init__(self, slots: Slots, gate: StartGate, wanted: int | None = None) -> None:
         self._slots = slots
         self._gate = gate
-        self._is_blind = True
-        gate.on_taken = self._grow
+        self._wanted = wanted
+        self._is_blind = wanted is None
+        if wanted is None:
+            gate.on_taken = self._grow
 
     def set(self, count: int | None) -> None:
         """Take over how many Runs are ours; None where the account does not say."""
-        self._is_blind = count is None
+        self._is_blind = count is None and self._wanted is None
         self._gate.allow(count)
-        if count is not None:
-            self._slots.resize(count)
+        known = [each for each in (count, self._wanted) if each is not None]
+        if known:
+            self._slots.resize(min(known))
 
     def _grow(self) -> None:
         if self._is_blind:
@@ -78,11 +86,11 @@ class AccountWatch:
 
     Args:
         client: the platform.
-        runs: what to do about Runs; None where their number was set.
-        memory: what to do about memory; None where it was set.
+        runs: what to do about Runs; None: nothing.
+        memory: what to do about memory; None: nothing.
     """
 
-    def __init__(self, client: LimitsReader, *, runs: Watched | None, memory: Watched | None) -> None:
+    def __init__(self, client: LimitsReader, *, runs: Watched | None = None, memory: Watched | None = None) -> None:
         self._client = client
         self._runs = runs
         self._memory = memory

@@ -5,9 +5,12 @@ next one can happen, so that a process killed between any two of them can be fol
 """
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 
+import anyio
 import structlog
 
 from batchrun.engine.collect import Collected, Collector
@@ -48,6 +51,11 @@ from batchrun.model import (
     TaskId,
 )
 from batchrun.policy.retry import OUTCOME_OF_STATUS, cause_of
+
+#: Items that were pushed last may be seen so much later. Source: the API reference, counters of a dataset.
+ITEMS_LAG_S = 5.0
+#: The error type of jobs that take too long, with or without a Run to abort for it.
+MAX_JOB_S = "max-job-s"
 
 _log = structlog.get_logger()
 
@@ -97,6 +105,10 @@ class JobRunner:
         #: Memory of a Run for which neither job nor batch nor task say any; 0 until one was started.
         self._usual_memory_mb = 0
         self._has_told_of_doubt = False
+        #: Jobs whose Run has ended and that only let some time pass before it is judged.
+        self.paused = 0
+        #: Called when one more of them begins to.
+        self.on_pause: Callable[[], None] = lambda: None
 
     def demand(self, work: Work) -> Demand:
         """Return what the job's next Run takes beside a slot."""
@@ -205,16 +217,18 @@ class JobRunner:
 
     async def _as_it_stands(self, work: Work, problem: Problem) -> _Ended:
         """Settle a job that gets no further attempt: by its last Run, which was paid for, if it had one."""
-        run_ids = [attempt.run_id for attempt in work.this_round if attempt.run_id is not None]
-        if not run_ids:
-            outcome = Outcome.TIMED_OUT if work.this_round else Outcome.REJECTED
+        with_runs = [attempt for attempt in work.this_round if attempt.run_id is not None]
+        if not with_runs:
+            outcome = Outcome.TIMED_OUT if problem.type == MAX_JOB_S else Outcome.REJECTED
             return _Ended(work=work, outcome=outcome, error=problem, is_final=True)
+        last = with_runs[-1]
+        assert last.run_id is not None
         try:
-            run = await self._client.get_run(run_ids[-1])
+            run = await self._client.get_run(last.run_id)
         except NotFound:
             return _Ended(work=work, outcome=Outcome.LOST, error=problem, is_final=True)
-        outcome, error = OUTCOME_OF_STATUS[run.status], _run_problem(run) or problem
-        return _Ended(work=work, outcome=outcome, run=run, error=error, is_final=True)
+        outcome, error = _verdict(run, last.aborted_for)
+        return _Ended(work=work, outcome=outcome, run=run, error=error or problem, is_final=True)
 
     async def _post(self, work: Work, attempt: Attempt, turn: Turn) -> "Run | _InDoubt | Problem | None":
         """Send the start request, once.
@@ -301,6 +315,8 @@ class JobRunner:
             work.job.key,
             job_left_s=self._left_s(work, attempt),
             timeout_s=attempt.timeout_s,
+            aborted_for=attempt.aborted_for,
+            note_abort=partial(self._ledger.note_abort, work.id, attempt.attempt_no),
             tell=self._progress.notices.append,
         )
         run = await self._follower.wait_for_finish(attempt.run_id, watch)
@@ -311,10 +327,8 @@ class JobRunner:
             self._purse.settle(attempt.reserved_usd or 0.0, None)
             lost = replace(attempt, state=AttemptState.ENDED, cause=Cause.LOST, cost_is_final=True)
             return _Ended(work=work.with_attempt(lost), outcome=Outcome.LOST, error=_lost(attempt), is_news=True)
-        outcome, problem = OUTCOME_OF_STATUS[run.status], _run_problem(run)
-        if watch.problem is not None and outcome is Outcome.ABORTED:
-            outcome, problem = Outcome.TIMED_OUT, watch.problem
-        ended = _ended(attempt, run, outcome, self._client.platform_now)
+        outcome, problem = _verdict(run, watch.problem)
+        ended = _ended(replace(attempt, aborted_for=watch.problem), run, outcome, self._client.platform_now)
         return _Ended(work=work.with_attempt(ended), outcome=outcome, run=run, error=problem, is_news=True)
 
     def _left_s(self, work: Work, attempt: Attempt) -> float | None:
@@ -332,11 +346,22 @@ class JobRunner:
         if self._terms.expectation is None or ended.run is None or ended.outcome is not Outcome.SUCCEEDED:
             return ended
         verdict = await self._collector.judge(ended.run, self._terms.expectation)
+        if verdict is not None and verdict.outcome is Outcome.EMPTY:
+            await self._pause(ITEMS_LAG_S)
+            verdict = await self._collector.judge(ended.run, self._terms.expectation)
         if verdict is None:
             return ended
         attempt = replace(ended.work.attempts[-1], cause=Cause(verdict.outcome))
         work = ended.work.with_attempt(attempt)
         return replace(ended, work=work, outcome=verdict.outcome, error=verdict.problem)
+
+    async def _pause(self, for_s: float) -> None:
+        self.paused += 1
+        self.on_pause()
+        try:
+            await anyio.sleep(for_s)
+        finally:
+            self.paused -= 1
 
     def _priced(self, ended: _Ended, collected: Collected) -> _Ended:
         """Work out what a pay-per-result Run costs where the platform does not tell, from what it has left."""
@@ -414,6 +439,14 @@ def _refusal(error: ApiError, job: Job) -> Problem:
     return Problem(type=error.type or f"http-{error.status}", message=error.message)
 
 
+def _verdict(run: Run, aborted_for: Problem | None) -> tuple[Outcome, Problem | None]:
+    """Return what a terminal Run came to: one that we have aborted took too long."""
+    outcome = OUTCOME_OF_STATUS[run.status]
+    if outcome is Outcome.ABORTED and aborted_for is not None:
+        return Outcome.TIMED_OUT, aborted_for
+    return outcome, _run_problem(run)
+
+
 def _run_problem(run: Run) -> Problem | None:
     outcome = OUTCOME_OF_STATUS[run.status]
     if outcome is Outcome.SUCCEEDED:
@@ -425,7 +458,7 @@ def _run_problem(run: Run) -> Problem | None:
 
 
 def _job_took_too_long(max_job_s: float | None) -> Problem:
-    return Problem(type="max-job-s", message=f"deadlines.max_job_s ({max_job_s:g} s) was over before its next attempt")
+    return Problem(type=MAX_JOB_S, message=f"deadlines.max_job_s ({max_job_s:g} s) was over before its next attempt")
 
 
 def _lost(attempt: Attempt) -> Problem:

@@ -16,8 +16,6 @@ from batchrun.model import Attempt, DatasetId, Items, Job, JobId, Outcome, Run, 
 from batchrun.policy.expectation import Expectation, Verdict
 
 OUTPUT_KEY = "OUTPUT"
-#: Items that were pushed last may be seen so much later. Source: the API reference, counters of a dataset.
-ITEMS_LAG_S = 5.0
 #: Of fewer items than expected, so many are counted, for the message.
 MAX_COUNTED = 1000
 
@@ -82,13 +80,15 @@ class Collector:
     async def judge(self, run: Run, expectation: Expectation) -> Verdict | None:
         """Say why a Run that succeeded is no success: too few items, or items that are not what they should be.
 
+        Items that were pushed last may be seen a little late.
+
         Raises:
             BatchRefused: the platform will not hand its items out.
         """
         if run.dataset_id is None:
             return expectation.judge_count(0)
         try:
-            verdict = expectation.judge_count(await self._count_up_to(run.dataset_id, expectation.items_min or 0))
+            verdict = expectation.judge_count(await self._count(run.dataset_id, expectation.items_min or 0))
             if verdict is not None or not expectation.sample:
                 return verdict
             page = await self._get_page(run.dataset_id, 0, expectation.sample, {})
@@ -96,15 +96,8 @@ class Collector:
             raise BatchRefused(f"the items of Run {run.id} cannot be read: {error}") from error
         return expectation.judge_items(page.items if page is not None else [])
 
-    async def _count_up_to(self, dataset_id: DatasetId, wanted: int) -> int:
-        """Count stored items as far as `wanted`; items that were pushed last may be seen a little late."""
-        count = await self._count_now(dataset_id, wanted)
-        if count < wanted:
-            await anyio.sleep(ITEMS_LAG_S)
-            count = await self._count_now(dataset_id, wanted)
-        return count
-
-    async def _count_now(self, dataset_id: DatasetId, wanted: int) -> int:
+    async def _count(self, dataset_id: DatasetId, wanted: int) -> int:
+        """Count stored items as far as `wanted`."""
         if not wanted:
             return 0
         last = await self._get_page(dataset_id, wanted - 1, 1, {})

@@ -16,6 +16,7 @@ from batchrun.model import (
     Job,
     JobId,
     Mark,
+    Problem,
     Record,
     Run,
     RunId,
@@ -65,6 +66,9 @@ class Ledger(ItemWriter, Protocol):
 
     def note_reservation(self, job_id: JobId, attempt_no: int, usd: float) -> None:
         """Note what was set aside for a live Run that had nothing."""
+
+    async def note_abort(self, job_id: JobId, attempt_no: int, problem: Problem) -> None:
+        """Note why a Run is to be aborted, before that is asked for."""
 
     def end(self, job_id: JobId, attempt: Attempt) -> None:
         """Note how an attempt ended, in one commit with the `postpone` or `settle` called next."""

@@ -18,7 +18,7 @@ from batchrun.engine.attempt import JobRunner
 from batchrun.engine.ports import Chunk, JobSource, Ledger
 from batchrun.engine.progress import Progress
 from batchrun.engine.purse import Purse
-from batchrun.engine.slots import Slot, Slots
+from batchrun.engine.slots import Demand, Slot, Slots
 from batchrun.engine.start_gate import StartGate
 from batchrun.engine.work import Postponed, Work
 from batchrun.errors import BatchRefused, JobFileError
@@ -30,7 +30,9 @@ from batchrun.policy.fair_queue import FairQueue, Fit
 #: Most lines admitted in one commit: enough to share its cost, few enough to start at once.
 MAX_CHUNK = 256
 MIN_CHUNK = 32
-#: Where none of the jobs that are ready fits, so many are read in search of one that does,
+#: Groups with a weight are to have their share of so many starts ready.
+FAIR_DEPTH = MAX_CHUNK // 2
+#: Where none of the jobs that are ready fits, or one of those groups has not enough, so many are read to find some,
 MAX_LOOK_AHEAD = 10_000
 #: and no more than this.
 MAX_READY_BYTES = 32 << 20
@@ -38,6 +40,9 @@ MAX_READY_BYTES = 32 << 20
 MAX_TOO_DEAR = 100
 #: Postponed jobs are held in memory; beyond so many per slot no new ones are read.
 MAX_POSTPONED_PER_SLOT = 8
+
+#: So many jobs may wait to be judged without holding up others: those of 400 starts per second, five seconds each.
+MAX_PAUSED = 2000
 
 _log = structlog.get_logger()
 
@@ -53,7 +58,7 @@ class Scheduler:
         gate: shut when no more starts are wanted.
         purse: money that each start sets aside.
         breaker: watches settled jobs.
-        weights: of the groups that have one.
+        weights: of the groups that have one; for their sake alone the source is read ahead of need.
         progress: counters to keep.
         on_record: called with each record after it is durable; while it waits, its child takes no further job. None:
             nobody wants them.
@@ -83,16 +88,19 @@ class Scheduler:
         self._purse = purse
         self._breaker = breaker
         slots.on_room = purse.on_change = self._note_room
+        runner.on_pause = self._add_child
         self._progress = progress
         self.on_record = on_record
         self._keep_log = keep_log
-        self._ready: FairQueue[Work] = FairQueue(weights)
+        self._ready: FairQueue[Work] = FairQueue(weights, FAIR_DEPTH)
         self._ready_bytes = 0
         #: Whether jobs are ready and none of them fits.
         self._is_blocked = False
         self._has_told_of_waiting = False
         #: Jobs that the budget cannot pay for; they are left open.
         self._too_dear = 0
+        #: What is to be set aside for the job that was found to fit last; None: nothing bounds it.
+        self._quoted_usd: float | None = None
         #: Groups that the breaker has stopped.
         self._tripped: set[str | None] = set()
         self._postponed: list[tuple[float, int, Work]] = []
@@ -157,8 +165,12 @@ class Scheduler:
         return self.stopped_for is None and (len(self._ready) > 0 or self._is_admitting or is_due)
 
     def _add_child(self) -> None:
-        """Add a child when none is idle; half of them may collect and settle while the others hold the slots."""
-        if self._children is not None and not self._idle and self._child_count < 2 * self._slots.limit:
+        """Add a child when none is idle; half of them may collect and settle while the others hold the slots.
+
+        Those that only let time pass do not count, as long as they are not too many.
+        """
+        busy = self._child_count - min(self._runner.paused, MAX_PAUSED)
+        if self._children is not None and not self._idle and busy < 2 * self._slots.limit:
             self._child_count += 1
             self._children.start_soon(self._child)
 
@@ -292,7 +304,7 @@ class Scheduler:
             self._ready_bytes -= len(work.job.body)
             if not self._purse.is_limited:
                 return work
-            usd = self._runner.quote_usd(work)
+            usd = self._quoted_usd
             if self._purse.budget.can_ever_have(usd or 0.0):
                 self._purse.budget.reserve(usd or 0.0)
                 return replace(work, reserved_usd=usd)
@@ -316,7 +328,8 @@ class Scheduler:
         fit = self._slots.fit(self._runner.demand(work))
         if fit is not Fit.YES or not self._purse.is_limited:
             return fit
-        usd = self._runner.quote_usd(work) or 0.0
+        self._quoted_usd = self._runner.quote_usd(work)
+        usd = self._quoted_usd or 0.0
         if self._purse.budget.has(usd) or not self._purse.budget.can_ever_have(usd):
             return Fit.YES  # what can never be paid for is taken out of the queue
         self._tell_of_waiting_for_money(usd)
@@ -359,7 +372,7 @@ class Scheduler:
         self._wake()
 
     async def _read_to_the_end(self) -> None:
-        while (chunk := await self._source.next_chunk(self._chunk_size)) is not None:
+        while (chunk := await self._source.next_chunk(self._wanted_lines)) is not None:
             await self._admit(chunk)
             while not self._wants_more:
                 await self._change()
@@ -384,17 +397,32 @@ class Scheduler:
         return min(MAX_CHUNK, max(MIN_CHUNK, self._slots.limit))
 
     @property
+    def _wanted_lines(self) -> int:
+        """How many lines are read next; a search goes in long strides."""
+        return MAX_CHUNK if self._is_searching else self._chunk_size
+
+    @property
     def _low_water(self) -> int:
         return self._chunk_size // 2
 
     @property
     def _wants_more(self) -> bool:
-        """Whether more of the file is to be read: few jobs are ready, or none of them fits."""
+        """Whether more of the file is to be read: few jobs are ready, none of them fits, or a group lacks some."""
         if len(self._postponed) >= MAX_POSTPONED_PER_SLOT * self._slots.limit:
             return False
         if len(self._ready) <= self._low_water:
             return True
-        return self._is_blocked and len(self._ready) < MAX_LOOK_AHEAD and self._ready_bytes < MAX_READY_BYTES
+        return self._is_searching and len(self._ready) < MAX_LOOK_AHEAD and self._ready_bytes < MAX_READY_BYTES
+
+    @property
+    def _is_searching(self) -> bool:
+        """Whether lines are read in search of jobs of some kind, beside those that are ready."""
+        return self._is_blocked or self._lacks_a_group
+
+    @property
+    def _lacks_a_group(self) -> bool:
+        """Whether a group with a weight could start jobs and has too few of them ready to get its share."""
+        return any(self._slots.fit(Demand(group=group)) is not Fit.GROUP_IS_FULL for group in self._ready.short)
 
     def _postpone(self, postponed: Postponed) -> None:
         due = anyio.current_time() + postponed.wait_s

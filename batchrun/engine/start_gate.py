@@ -21,19 +21,21 @@ _log = structlog.get_logger()
 class Turn:
     """One start that was let through; it is told how the start went, and when its Run is live no more."""
 
-    __slots__ = ("_began_at", "_freed_at", "_gate", "_is_live", "_is_probe")
+    __slots__ = ("_began_at", "_freed_at", "_gate", "_is_live", "_is_probe", "_place")
 
     def __init__(
         self,
         gate: "StartGate",
         *,
         is_probe: bool,
+        place: int,
         began_at: float = 0.0,
         is_live: bool = False,
         freed_at: float | None = None,
     ) -> None:
         self._gate: StartGate | None = gate
         self._is_probe = is_probe
+        self._place = place
         self._is_live = is_live
         self._began_at = began_at
         self._freed_at = freed_at
@@ -48,13 +50,13 @@ class Turn:
         """Tell that a Run was started; it counts as live until `over`."""
         if self._gate is not None:
             self._is_live = True
-            self._gate.took_a_start(is_probe=self._forget_probe())
+            self._gate.took_a_start(is_probe=self._forget_probe(), place=self._place)
 
     def unanswered(self) -> None:
         """Tell that no answer came; a Run may live, and counts as live until `over`."""
         if self._gate is not None:
             self._is_live = True
-            self._gate.learned_nothing(is_probe=self._forget_probe())
+            self._gate.lost_an_answer(is_probe=self._forget_probe(), place=self._place)
 
     def account_is_full(self) -> None:
         """Tell that the account has no room now; nothing was started."""
@@ -127,13 +129,14 @@ class StartGate:
         self.live += 1
         freed_at = self._meter.refilling(live=self.live) if self._meter is not None else None
         self._measure(now)
-        return Turn(self, is_probe=is_probe, began_at=now, freed_at=freed_at)
+        return Turn(self, is_probe=is_probe, place=self.live, began_at=now, freed_at=freed_at)
 
     def adopt(self) -> Turn:
         """Count a Run as live that was started earlier, or may have been."""
         self.live += 1
+        self._capacity.reached(self.live)
         self._measure(anyio.current_time())
-        return Turn(self, is_probe=False, is_live=True)
+        return Turn(self, is_probe=False, place=self.live, is_live=True)
 
     @property
     def was_refused(self) -> bool:
@@ -214,11 +217,18 @@ class StartGate:
             self._changed.set()
             self._changed = None
 
-    def took_a_start(self, *, is_probe: bool) -> None:
-        """Note that the platform took a start."""
+    def took_a_start(self, *, is_probe: bool, place: int) -> None:
+        """Note that the platform took a start, and how many Runs were live or starting with it."""
         self._closings = 0
+        self._capacity.reached(place)
         self._capacity.started(self.live, is_probe=is_probe)
         self.on_taken()
+        self._wake()
+
+    def lost_an_answer(self, *, is_probe: bool, place: int) -> None:
+        """Note that the answer to a start will not come: others need not wait for it."""
+        self._capacity.reached(place)
+        self._capacity.unanswered(is_probe=is_probe)
         self._wake()
 
     def learned_nothing(self, *, is_probe: bool) -> None:

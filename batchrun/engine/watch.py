@@ -4,13 +4,14 @@ A Run is judged only right after the platform has said how it is: after a suspen
 judged by what was known before it.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import anyio
 import structlog
 
 from batchrun.engine.ports import RunClient
 from batchrun.errors import ApiError
+from batchrun.kill_points import reach
 from batchrun.model import Problem, Run
 from batchrun.policy.deadlines import Deadlines
 
@@ -32,6 +33,8 @@ class Watch:
         job_key: for the log.
         job_left_s: what is left of the job's own time; None: no limit.
         timeout_s: the Run's own limit, just set; None where it is not known yet.
+        aborted_for: why an earlier process was about to abort it; if it is live still, that is done again.
+        note_abort: makes durable why it is aborted, before that is asked for: whoever comes after us is to know.
         tell: says at once what people should know.
     """
 
@@ -43,11 +46,15 @@ class Watch:
         *,
         job_left_s: float | None = None,
         timeout_s: int | None = None,
+        aborted_for: Problem | None = None,
+        note_abort: Callable[[Problem], Awaitable[None]],
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._client = client
         self._deadlines = deadlines
         self._job_key = job_key
+        self._aborted_for = aborted_for
+        self._note_abort = note_abort
         self._tell = tell
         began_at = anyio.current_time()
         self._job_ends_at = _NEVER if job_left_s is None else began_at + job_left_s
@@ -57,21 +64,29 @@ class Watch:
         self._signs: tuple[object, ...] = ()
         self._moved_at = began_at
         self._look_at = began_at if deadlines.quiet_s is not None else _NEVER
-        #: Why the Run was aborted by us; None when it was not.
-        self.problem: Problem | None = None
+        self._is_aborting = False
 
     @property
     def patience_s(self) -> float:
         """How long until the Run is to be judged again, at least a second; infinite where nothing is awaited."""
-        if self.problem is not None:
+        if self._is_aborting:
             return _NEVER
+        if self._aborted_for is not None:
+            return 1.0
         return max(1.0, min(self._job_ends_at, self._look_at, self._overdue_at) - anyio.current_time())
+
+    @property
+    def problem(self) -> Problem | None:
+        """Why the Run was aborted by us, or was to be; None when it was not."""
+        return self._aborted_for
 
     async def look(self, run: Run) -> None:
         """Judge a live Run as the platform has just described it."""
-        if self.problem is not None:
-            return  # it is being aborted
-        if anyio.current_time() >= self._job_ends_at:
+        if self._is_aborting:
+            return
+        if self._aborted_for is not None:
+            await self._send_abort(run)
+        elif anyio.current_time() >= self._job_ends_at:
             limit_s = self._deadlines.max_job_s
             await self._abort(run, "max-job-s", f"the job took longer than deadlines.max_job_s ({limit_s:g} s)")
         elif self._is_past_its_limit(run):
@@ -127,10 +142,18 @@ class Watch:
     async def _abort(self, run: Run, kind: str, why: str) -> None:
         _log.warning("run_aborted", job_key=self._job_key, run_id=run.id, reason=why)
         self._tell(f"Run {run.id} of job {self._job_key} is aborted: {why}")
-        self.problem = Problem(type=kind, message=f"aborted by batchrun: {why}")
+        problem = Problem(type=kind, message=f"aborted by batchrun: {why}")
+        await self._note_abort(problem)
+        reach("abort_noted")
+        self._aborted_for = problem
+        await self._send_abort(run)
+
+    async def _send_abort(self, run: Run) -> None:
+        self._is_aborting = True
         try:
             await self._client.abort_run(run.id)
+            reach("aborted")
         except ApiError as error:
             # Most likely it has ended meanwhile: the next poll tells.
             _log.warning("abort_refused", run_id=run.id, error=str(error))
-            self.problem = None
+            self._is_aborting = False

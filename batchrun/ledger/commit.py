@@ -30,6 +30,12 @@ BAD_LINES = "bad_lines.jsonl"
 READ_TO = "read_to"
 DUPLICATES = "duplicates"
 ECHO = "echo"
+#: The configuration that the batch was last opened with.
+CONFIG = "config"
+#: The command line that goes on with the batch, and the directory in which it was given.
+COMMAND = "command"
+#: How many jobs the job file gives, about; None where that cannot be told cheaply.
+JOB_COUNT = "job_count"
 #: The breaker's trips in the last process that had any: reason, group, and the keys of the jobs that tripped it.
 TRIPPED = "tripped"
 #: The output file that is being repaired; None or missing when none is.
@@ -242,6 +248,10 @@ class GroupCommit:
     def note_reservation(self, job_id: JobId, attempt_no: int, usd: float) -> None:
         """Note what was set aside for a live Run that had nothing."""
         self._add(self._journal.ledger.note_reservation, job_id, attempt_no, usd)
+
+    async def note_abort(self, job_id: JobId, attempt_no: int, problem: Problem) -> None:
+        """Note why a Run is to be aborted, before that is asked for."""
+        await self._durably(self._journal.ledger.note_abort, job_id, attempt_no, problem)
 
     def end(self, job_id: JobId, attempt: Attempt) -> None:
         """Note how an attempt ended, in one commit with the `postpone` or `settle` called next."""

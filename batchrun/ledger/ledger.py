@@ -42,6 +42,7 @@ from batchrun.model import (
     Mark,
     Outcome,
     Place,
+    Problem,
     Run,
     RunId,
     RunStatus,
@@ -60,6 +61,17 @@ _SELECTED = """
     AND (:failures IS NULL
         OR failure_id(outcome, error_type, error_message) IN (SELECT value FROM json_each(:failures)))
 """
+_ENDED = (
+    "(SELECT outcome, error_type, error_message FROM job WHERE key IS NOT NULL UNION ALL"
+    " SELECT outcome, error_type, error_message FROM past_round)"
+)
+#: What there is of each part of a Selection that names jobs.
+_KNOWN = {
+    "keys": "SELECT key FROM job WHERE key IS NOT NULL",
+    "groups": 'SELECT "group" FROM job WHERE "group" IS NOT NULL',
+    "error_types": f"SELECT error_type FROM {_ENDED} WHERE error_type IS NOT NULL",
+    "failures": f"SELECT failure_id(outcome, error_type, error_message) FROM {_ENDED} WHERE outcome != 'succeeded'",
+}
 _OPEN_JOBS = (
     'SELECT id, key, digest, line, variant, "offset", length, round, admitted_at, due_at FROM job WHERE outcome IS NULL'
 )
@@ -250,6 +262,13 @@ class Ledger:
             "UPDATE attempt SET reserved_usd = ? WHERE job_id = ? AND attempt_no = ?", (usd, job_id, attempt_no)
         )
 
+    def note_abort(self, job_id: JobId, attempt_no: int, problem: Problem) -> None:
+        """Note why a Run is about to be aborted."""
+        self._db.execute(
+            "UPDATE attempt SET abort_type = ?, abort_message = ? WHERE job_id = ? AND attempt_no = ?",
+            (problem.type, problem.message, job_id, attempt_no),
+        )
+
     def end(self, job_id: JobId, attempt: Attempt) -> None:
         """Note how an attempt ended: its Run with it, that it started none, or that its Run is gone."""
         changed = self._db.execute(
@@ -381,6 +400,14 @@ class Ledger:
         count: int = row[0]
         return count
 
+    def unknown(self, part: str, values: Sequence[str]) -> list[str]:
+        """Return those among some values of a part of a Selection that no job of the batch has, or ever had."""
+        rows = self._db.execute(
+            f"SELECT value FROM json_each(?) WHERE value NOT IN ({_KNOWN[part]})",
+            (orjson.dumps(list(values)).decode(),),
+        )
+        return [row[0] for row in rows]
+
     def failure_kinds(self, selection: Selection, limit: int) -> FailureKinds:
         """Sort settled jobs by how they ended."""
         rows = self._db.execute(
@@ -428,7 +455,7 @@ class Ledger:
         rows = self._db.execute(
             "SELECT attempt_no, mark, state, run_id, status, intended_at, started_at, finished_at, cost_usd,"
             " items_offset, items_count, platform_time, round, cause, memory_mb, timeout_s, reserved_usd, cost_source,"
-            " cost_is_final FROM attempt WHERE job_id = ? ORDER BY attempt_no",
+            " cost_is_final, abort_type, abort_message FROM attempt WHERE job_id = ? ORDER BY attempt_no",
             (job_id,),
         )
         return [_attempt(row) for row in rows]
@@ -516,6 +543,7 @@ def _attempt(row: Sequence[Any]) -> Attempt:
         reserved_usd=row[16],
         cost_source=_source(row[17]),
         cost_is_final=bool(row[18]),
+        aborted_for=Problem(type=row[19], message=row[20]) if row[19] is not None else None,
     )
 
 

@@ -123,7 +123,7 @@ def _unknown_samples(samples: Samples | None) -> list[str]:
         return ["time and money: the task's recent Runs cannot be read"]
     if not samples.durations_s:
         return ["time and money: no recent Run of the task has succeeded"]
-    unknown = ["whether Runs of these inputs are like the recent ones; what waits and retries add"]
+    unknown = ["whether Runs of these inputs are like the recent ones; waits and retries are not in it"]
     if samples.unknown_costs:
         unknown.append(f"the cost of {samples.unknown_costs:,} of the recent Runs")
     if len(samples.durations_s) < FEW_SAMPLES:

@@ -2,6 +2,11 @@
 
 A refusal tells that what is live is all there is. From there one start at a time asks whether more has become
 possible, so that a thousand waiting jobs make one request every few seconds and not a thousand.
+
+Before the first refusal, where the account tells no limit, starts feel their way: only `stride(most)` places beyond the
+most that are known to have been taken are tried at a time. So many starts at most are refused together when a hidden
+limit is met: 8 of one below 72, an eighth of a larger one. Each round trip adds as many, so that 256 Runs are live
+after some 20 of them. An account that tells its limit has none to be felt for, and is filled at once.
 """
 
 from batchrun.policy.retry import Backoff
@@ -10,14 +15,27 @@ from batchrun.policy.retry import Backoff
 PROBE_BACKOFF = Backoff(first_s=1.0, max_s=10.0)
 #: While others take the places that Runs of ours leave, one of them is asked for so long after the last refusal.
 CONTESTED_INTERVAL_S = 1.0
+#: Places that are tried at a time beyond those that were taken: enough to get on, few enough to be refused together.
+MIN_STRIDE = 8
+STRIDE_SHARE = 1 / 8
+
+
+def stride(most_taken: int) -> int:
+    """Return how many places are tried at a time once so many are known to be there."""
+    return max(MIN_STRIDE, int(most_taken * STRIDE_SHARE))
 
 
 class Capacity:
-    """The number of live Runs beyond which a start has to be a probe; unlimited until the first refusal."""
+    """The number of live Runs beyond which a start has to wait or to be a probe.
+
+    A start's place is how many Runs were live or starting with it, when it was let through.
+    """
 
     def __init__(self) -> None:
         #: Most Runs of ours by what the account says; None where that is no limit.
         self.allowed: int | None = None
+        #: Most live Runs of ours that the platform is known to have had room for.
+        self._most_taken = 0
         self._full_at: int | None = None
         #: Whether a place that a Run of ours had left was refused: then the next start is a probe, wherever we stand.
         self._is_contested = False
@@ -34,11 +52,15 @@ class Capacity:
         if self.allowed is not None and live >= self.allowed:
             return None
         if not self._needs_probe(live):
-            return now
+            return now if self._is_within_stride(live) else None
         return None if self._is_probing else max(now, self._probe_at)
 
     def _needs_probe(self, live: int) -> bool:
         return self._full_at is not None and (self._is_contested or live >= self._full_at)
+
+    def _is_within_stride(self, live: int) -> bool:
+        is_told = self.allowed is not None or self._full_at is not None
+        return is_told or live < self._most_taken + stride(self._most_taken)
 
     @property
     def room(self) -> float:
@@ -54,6 +76,10 @@ class Capacity:
         is_probe = self._needs_probe(live)
         self._is_probing = self._is_probing or is_probe
         return is_probe
+
+    def reached(self, place: int) -> None:
+        """Note that nobody waits for the answer to a start any more, and that it was not refused."""
+        self._most_taken = max(self._most_taken, place)
 
     def started(self, live: int, *, is_probe: bool) -> None:
         """Note that the platform took a start; `live` counts it. A probe that was taken asks for the next at once."""

@@ -3,8 +3,12 @@
 Stride scheduling (Waldspurger and Weihl, 1995): each group has a pass that grows by 1 / weight with every job it
 gives; the group with the smallest pass is next. A job too large for what is free is passed over, but only so often:
 then nothing that would take its room goes before it any more.
+
+A group with a weight keeps its pass while it has no job here, so that it neither forgets what it has had in advance nor
+all of what it is owed; and it is said to be short of jobs while it could not give its share of the next starts.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from enum import Enum
@@ -18,6 +22,8 @@ T = TypeVar("T")
 MAX_LOOKED_AT = 64
 #: So often a job that does not fit is passed over before all others wait for it.
 MAX_PASSED_OVER = 64
+#: So many of the starts that went by while a group with a weight had no job are made up for when it has one again.
+MAX_OWED = 64
 
 
 class Fit(Enum):
@@ -45,10 +51,17 @@ class FairQueue(Generic[T]):
 
     Args:
         weights: by group; a group that is not named has weight 1.
+        depth: of so many starts, each group with a weight is to have its share here, or it is short of jobs.
     """
 
-    def __init__(self, weights: Mapping[str | None, float]) -> None:
+    def __init__(self, weights: Mapping[str | None, float], depth: int = 1) -> None:
         self._weights = weights
+        total = sum(weights.values())
+        self._shares = {group: math.ceil(depth * weight / total) for group, weight in weights.items()}
+        #: Groups with a weight that have fewer jobs here than their share; in the order of `weights` at first.
+        self.short = dict.fromkeys(weights)
+        #: Passes of groups with a weight that have no job here.
+        self._passes: dict[str | None, float] = {}
         self._groups: dict[str | None, _Group[T]] = {}
         #: Groups with jobs, by turn; the number keeps groups with the same pass in the order in which they came.
         self._turns: list[tuple[float, int, _Group[T]]] = []
@@ -65,11 +78,25 @@ class FairQueue(Generic[T]):
         """Add a job behind the others of its group, or before them."""
         found = self._groups.get(group)
         if found is None:
-            # A group that comes late gets no turns for the time before it came.
-            found = self._groups[group] = _Group(group, 1.0 / self._weights.get(group, 1.0), self._now)
+            found = self._groups[group] = self._new_group(group)
             self._await_turn(found)
         found.jobs.appendleft(job) if is_first else found.jobs.append(job)
         self._size += 1
+        self._note_length(found)
+
+    def _new_group(self, name: str | None) -> _Group[T]:
+        """Return a group that has its first job here: it gets few turns, or none, for the time before."""
+        interval = 1.0 / self._weights.get(name, 1.0)
+        kept = self._passes.pop(name, self._now)
+        return _Group(name, interval, max(kept, self._now - MAX_OWED * interval))
+
+    def _note_length(self, group: _Group[T]) -> None:
+        if group.name not in self._shares:
+            return
+        if len(group.jobs) < self._shares[group.name]:
+            self.short[group.name] = None
+        else:
+            self.short.pop(group.name, None)
 
     def take(self, fit: Callable[[T], Fit]) -> T | None:
         """Take the next job that fits; None when none does, or when all wait for one that does not."""
@@ -106,7 +133,9 @@ class FairQueue(Generic[T]):
         return job
 
     def drop(self, group: str | None) -> list[T]:
-        """Drop a group's jobs and return them."""
+        """Drop a group's jobs and return them; more of it are not wanted."""
+        self._shares.pop(group, None)
+        self.short.pop(group, None)
         found = self._groups.pop(group, None)
         if found is None:
             return []
@@ -142,8 +171,11 @@ class FairQueue(Generic[T]):
         self._now = max(self._now, group.passed)
         group.passed += group.interval
         self._size -= 1
+        self._note_length(group)
         if not group.jobs:
             del self._groups[group.name]
+            if group.name in self._weights:
+                self._passes[group.name] = group.passed
 
 
 class _Looks:

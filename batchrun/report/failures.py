@@ -79,6 +79,17 @@ def read_failures(directory: Path, selection: Selection) -> Failures:
     )
 
 
+def read_unknown(directory: Path, selection: Selection) -> dict[str, list[str]]:
+    """Return what a selection names that there is nowhere in the batch, by part: keys, groups, error types, causes.
+
+    Raises:
+        LedgerError: there is no ledger, or it is damaged.
+    """
+    named = {part: getattr(selection, part) or () for part in ("keys", "groups", "error_types", "failures")}
+    with open_for_reading(directory) as ledger, ledger.snapshot():
+        return {part: ledger.unknown(part, values) for part, values in named.items() if values}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tripped:
     """What the breaker tripped over last, in any group."""

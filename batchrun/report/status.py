@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from batchrun.ledger.ledger import open_for_reading
+from batchrun.ledger.commit import CONFIG, JOB_COUNT, TRIPPED
+from batchrun.ledger.ledger import Ledger, open_for_reading
 from batchrun.ledger.lock import holder
 from batchrun.ledger.rows import OpenJob
 from batchrun.model import Attempt, AttemptState, Ending, JobId, JobKey, Summary
@@ -21,6 +22,24 @@ class Doubt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetUse:
+    """What has become of a budget, in US dollars."""
+
+    limit_usd: float
+    spent_usd: float
+    #: Set aside for Runs that are live, or whose cost is not final yet.
+    reserved_usd: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastTrip:
+    """Why the breaker has stopped the batch, or a group of it, the last time that it did."""
+
+    group: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """A batch at one moment."""
 
@@ -30,6 +49,12 @@ class Status:
     #: Jobs waiting for their next attempt or for a slot.
     waiting: int
     doubts: list[Doubt]
+    #: Jobs that the job file gives, about; None where that cannot be told cheaply.
+    jobs_in_file: int | None
+    #: None: the batch was opened without one.
+    budget: BudgetUse | None
+    #: Of the last process that had any.
+    trips: list[LastTrip]
 
 
 def read_status(directory: Path) -> Status:
@@ -39,13 +64,34 @@ def read_status(directory: Path) -> Status:
         LedgerError: there is none, or it is damaged.
     """
     with open_for_reading(directory) as ledger:
-        begun_jobs = ledger.begun_jobs()
+        begun_jobs, jobs_in_file = ledger.begun_jobs(), ledger.fact(JOB_COUNT)
+        budget, trips = _budget_use(ledger), _last_trips(ledger)
     pid = holder(directory)
     summary = read_summary(directory, Ending.INTERRUPTED)
     if pid is None and not summary.open_jobs:
         summary = replace(summary, ending=Ending.FINISHED)
     waiting = max(0, summary.open_jobs - summary.live_runs - summary.in_doubt)
-    return Status(pid=pid, summary=summary, waiting=waiting, doubts=doubts_of(begun_jobs))
+    return Status(
+        pid=pid,
+        summary=summary,
+        waiting=waiting,
+        doubts=doubts_of(begun_jobs),
+        jobs_in_file=jobs_in_file,
+        budget=budget,
+        trips=trips,
+    )
+
+
+def _budget_use(ledger: Ledger) -> BudgetUse | None:
+    limit_usd = ((ledger.fact(CONFIG) or {}).get("limits") or {}).get("budget_usd")
+    if limit_usd is None:
+        return None
+    money = ledger.money()
+    return BudgetUse(limit_usd=limit_usd, spent_usd=money.spent_usd, reserved_usd=money.reserved_usd)
+
+
+def _last_trips(ledger: Ledger) -> list[LastTrip]:
+    return [LastTrip(group=trip["group"], reason=trip["reason"]) for trip in ledger.fact(TRIPPED) or []]
 
 
 def doubts_of(open_jobs: Sequence[OpenJob]) -> list[Doubt]:

@@ -14,12 +14,13 @@ from batchrun.apify.client import ApifyClient
 from batchrun.config import Config
 from batchrun.engine.candidates import Candidates, Listing
 from batchrun.errors import LedgerError
+from batchrun.ledger.commit import COMMAND, CONFIG
 from batchrun.ledger.ledger import FILE_NAME, open_for_reading
 from batchrun.ledger.lock import enter_lock
-from batchrun.model import AttemptState, RunId, TaskId
+from batchrun.model import AttemptState, Command, RunId, TaskId
 from batchrun.platform import SERVER_DIR, open_platform, read_account
 from batchrun.report.status import Doubt, doubts_of
-from batchrun.resume import CONFIG, TASK_ID
+from batchrun.resume import TASK_ID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +86,17 @@ def read_unfinished(directory: Path) -> Unfinished:
     last = [job.attempts[-1] for job in begun_jobs if job.attempts]
     bound = [each.run_id for each in last if each.state is AttemptState.BOUND and each.run_id is not None]
     return Unfinished(bound=bound, doubts=doubts_of(begun_jobs))
+
+
+def read_command(directory: Path) -> Command | None:
+    """Return the command that the batch was last run with; None where no command line was.
+
+    Raises:
+        LedgerError: there is no ledger, or it is damaged.
+    """
+    with open_for_reading(directory) as ledger:
+        noted = ledger.fact(COMMAND)
+    return None if noted is None else Command(**noted)
 
 
 def read_config(directory: Path) -> tuple[Config, TaskId]:

@@ -41,6 +41,19 @@ def test_a_batch_killed_at_an_arrow_of_the_protocol_ends_right(tmp_path, kill_at
         assert_promise_kept(batch, api)
 
 
+@pytest.mark.parametrize("kill_at", ["abort_noted:1", "aborted:1", "aborted:3", "terminal:2"])
+def test_a_batch_killed_around_an_abort_of_ours_knows_whose_it_was(tmp_path, kill_at):
+    """Runs that take longer than a job may are timed out, not aborted by a stranger, whoever looks at them."""
+    jobs = [{"n": n, "ms": 60_000, "items": 0} for n in range(4)]
+    with open_api(tmp_path / "api") as api:
+        batch = CrashBatch(tmp_path, api.base_url, jobs, {"deadlines.max_job_s": 1})
+        assert batch.run(kill_at=kill_at) == -signal.SIGKILL, batch.said()
+        assert batch.run() == 1, batch.said()
+        assert_promise_kept(batch, api)
+    ends = {(record["outcome"], record["error"]["type"]) for record in batch.records()}
+    assert ends == {("timed_out", "max-job-s")}
+
+
 def test_a_batch_killed_at_random_instants_ends_right(tmp_path):
     """Killed again and again at any instant, the batch ends as if it had never been killed."""
     with open_api(tmp_path / "api") as api:

@@ -1,6 +1,7 @@
 """Judgement against the embedded server over loopback: money, breaker, groups, memory, and what counts as a success."""
 
 import json
+import os
 from collections import Counter
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,9 +14,11 @@ import pytest
 
 from batchrun import ConfigError, Outcome, load_config, open_batch, run_batch
 from batchrun.cli.run import _exit_code
+from batchrun.cli.upkeep import _status_lines
 from batchrun.config import Config
 from batchrun.model import Ending, Selection
 from batchrun.report.failures import read_tripped
+from batchrun.report.status import BudgetUse, Status, read_status
 from batchrun.server import InlineContext, Server, ServerSettings, open_server
 from tests.support.server_api import ACTORS
 
@@ -91,6 +94,10 @@ async def _run(server: Server, run_id: str) -> Any:
         return (await answer.json())["data"]
 
 
+async def _status(tmp_path: Path) -> Status:
+    return await anyio.to_thread.run_sync(read_status, tmp_path / "out")
+
+
 def _records(tmp_path: Path) -> list[Any]:
     return [orjson.loads(line) for line in (tmp_path / "out/records.jsonl").read_bytes().splitlines()]
 
@@ -105,7 +112,14 @@ async def test_a_budget_stops_the_batch_and_a_larger_one_goes_on(tmp_path):
         assert (stopped.ending, stopped.settled, _exit_code(stopped)) == (Ending.OUT_OF_BUDGET, 0, 4)
         config = _config(tmp_path, server, lines, limits__budget_usd=0.05, **money)
         async with open_batch(config, environ=ENVIRON) as batch:
+            opened = await _status(tmp_path)
             summary = await batch.run()
+            ended = await _status(tmp_path)
+        assert (opened.pid, opened.jobs_in_file) == (os.getpid(), 10)
+        assert opened.budget == BudgetUse(limit_usd=0.05, spent_usd=0.0, reserved_usd=0.0)
+        assert ended.budget is not None
+        assert ended.budget.spent_usd == pytest.approx(summary.cost_usd)
+        assert ended.budget.reserved_usd == 0.0
         assert (summary.ending, summary.outcomes) == (Ending.FINISHED, {Outcome.SUCCEEDED: 10})
         runs = [await _run(server, record["run"]["id"]) for record in _records(tmp_path)]
         assert summary.cost_usd == pytest.approx(sum(run["usageTotalUsd"] for run in runs))
@@ -123,6 +137,23 @@ async def test_spending_that_nothing_bounds_is_refused_before_any_start(tmp_path
         config = _config(tmp_path, server, [{"n": 1}], limits__budget_usd=1.0, run__timeout_s=0,
                          limits__compute_unit_usd=0.25, limits__budget_mode="best_effort")  # fmt: skip
         assert (await run_batch(config, environ=ENVIRON)).has_succeeded
+
+
+async def test_a_budget_is_kept_where_each_line_bounds_its_own_run(tmp_path):
+    """Neither batch nor task do; a line that does not is named, and nothing is started."""
+    flags = {"limits__budget_usd": 1.0, "run__timeout_s": 0, "limits__compute_unit_usd": 0.25}
+    bounded = {"n": 1, "@options": {"timeout_s": 60, "memory_mb": 1024}}
+    async with _server(tmp_path) as server:
+        config = _config(tmp_path, server, [bounded, {"n": 2, "@options": {"memory_mb": 1024}}], **flags)
+        with pytest.raises(
+            ConfigError, match=r"the Run of line 2 may cost: set run\.timeout_s, for all or in each line"
+        ):
+            await run_batch(config, environ=ENVIRON)
+        assert server.runs_started == 0
+        config = _config(tmp_path, server, [bounded, {**bounded, "n": 2}], **flags)
+        assert (await run_batch(config, environ=ENVIRON)).outcomes == {Outcome.SUCCEEDED: 2}
+        async with open_batch(config, environ=ENVIRON) as again:  # opened for another process, too
+            assert (await again.run()).has_succeeded
 
 
 async def test_an_actor_that_is_paid_per_event_is_bounded_by_its_cap(tmp_path):
@@ -146,6 +177,11 @@ async def test_the_breaker_stops_a_batch_that_fails_and_the_same_command_goes_on
             assert "did not succeed" in batch.progress.notices[0]
         assert (stopped.ending, _exit_code(stopped)) == (Ending.TRIPPED, 3)
         assert 20 <= stopped.settled <= 28
+        status = await _status(tmp_path)
+        (trip,) = status.trips
+        assert (trip.group, "did not succeed" in trip.reason, status.budget) == (None, True, None)
+        assert f"breaker  last stopped the batch: {trip.reason}" in _status_lines(status)
+        assert any(line.endswith("about 100 in the job file") for line in _status_lines(status))
         finished = await run_batch(config, environ=ENVIRON)
     assert (finished.ending, finished.outcomes) == (Ending.FINISHED, {Outcome.FAILED: 20, Outcome.SUCCEEDED: 80})
 

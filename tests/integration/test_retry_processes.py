@@ -1,5 +1,6 @@
 """`retry`, `failures`, `cost` and `repair` over several rounds: real processes, killed ones too, and a real server."""
 
+import shlex
 import sys
 from collections import Counter
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
+from batchrun.cli.retry import resume_command
 from batchrun.ledger.commit import TRIPPED
 from batchrun.ledger.ledger import open_ledger
 from tests.support.api_process import TOKEN
@@ -123,7 +125,7 @@ def test_what_is_selected_must_match_in_everything(tmp_path):
             "--outcome",
             "failed,timed_out",
             "--group",
-            "a,c",
+            "a",
             "--key",
             "k3",
             "--key",
@@ -136,6 +138,16 @@ def test_what_is_selected_must_match_in_everything(tmp_path):
         assert none.err.splitlines() == [
             "Nothing to carry out anew: no such job (8 succeeded, 4 failed); nothing was started",
             "1 that match have succeeded; --outcome succeeded carries them out anew",
+        ]
+        strange = ("--key", "k3", "--key", "k99", "--group", "a,z", "--error", "run-fialed", "--failure", "0badcafe")
+        unknown = _say(batch, "retry", "out", "--dry-run", *strange)
+        assert (unknown.code, unknown.out) == (2, ""), unknown
+        assert [line.removeprefix("batchrun: ") for line in unknown.err.splitlines()] == [
+            "--key k99: no job of this batch has it",
+            "--group z: no job of this batch has it",
+            "--error run-fialed: no job of this batch has it",
+            "--failure 0badcafe: no job of this batch has it",
+            "Nothing was started; `batchrun failures` shows what there is",
         ]
         wrong = _say(batch, "retry", "out", "--outcome", "invalid")
         assert (wrong.code, "mended, to the job file" in wrong.err) == (2, True)
@@ -163,6 +175,18 @@ def test_a_job_file_that_was_edited_since_reopens_nothing(tmp_path):
         _assert_exact(batch, api, {1: 12, 2: 4})
 
 
+def test_a_retry_names_the_command_that_goes_on_with_the_batch(tmp_path, monkeypatch):
+    """As it was typed, and where, if that is not here; a retry is none."""
+    with open_api(tmp_path / "api") as api:
+        batch = CrashBatch(tmp_path, api.base_url, _jobs(3), ONE_ATTEMPT)
+        assert batch.run() == 1
+        assert _say(batch, "retry", "out").code == 1
+    line = shlex.join(["batchrun", "run", "batch.toml", *batch.flags])
+    assert resume_command(batch.out) == f"{line}  (in {tmp_path})"
+    monkeypatch.chdir(tmp_path)
+    assert resume_command(batch.out) == line
+
+
 def test_jobs_from_stdin_are_not_reopened(tmp_path):
     """They cannot be read again; said before anything is changed."""
     with open_api(tmp_path / "api") as api:
@@ -172,8 +196,13 @@ def test_jobs_from_stdin_are_not_reopened(tmp_path):
         assert batchrun(*arguments, cwd=tmp_path, environ=ENVIRON, stdin=lines).code == 1
         refused = _say(batch, "retry", "out")
         assert (refused.code, "came from stdin" in refused.err) == (2, True), refused
+        dry = _say(batch, "retry", "out", "--dry-run")
+        assert (dry.code, dry.out, dry.err) == (2, "", refused.err)
         assert _status(batch)["open_jobs"] == 0
-        assert "1 failed" in _say(batch, "failures", "out").out
+        failures = _say(batch, "failures", "out").out
+        assert ("1 failed" in failures, "batchrun retry" in failures, "came from stdin" in failures) == (
+            True, False, True,
+        )  # fmt: skip
 
 
 def test_a_compressed_job_file_is_retried_too(tmp_path):

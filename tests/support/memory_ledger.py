@@ -126,6 +126,12 @@ class MemoryLedger:
         """Note what is set aside."""
         self._change(job_id, attempt_no, reserved_usd=usd)
 
+    async def note_abort(self, job_id: JobId, attempt_no: int, problem: Problem) -> None:
+        """Note why a Run is to be aborted."""
+        await self._sync()
+        self._change(job_id, attempt_no, aborted_for=problem)
+        self._note(f"abort {job_id}.{attempt_no} {problem.type}")
+
     def end(self, job_id: JobId, attempt: Attempt) -> None:
         """Note an attempt's end, once."""
         assert (job_id, attempt.attempt_no) in self.attempts, "what was not intended cannot end"

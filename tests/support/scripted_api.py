@@ -409,13 +409,12 @@ class Engine:
         self.records: list[Record] = []
         self.progress = Progress()
         self.purse = purse or no_budget()
-        self.is_auto = slots == "auto"
         first_slots = FIRST_SLOTS if slots == "auto" else slots
         self.slots = Slots(first_slots, memory_mb=memory_mb, group_limits=group_limits)
         self.costs = CostReader(api, ledger, self.purse)
         self.meter = SlotMeter(self.slots, lambda: self.scheduler.has_work)
         self.gate = StartGate(TokenBucket(rate_per_s=start_rate, burst=burst), None, self.meter)
-        self.watch = AccountWatch(api, runs=self._watched(leave_free) if self.is_auto else None, memory=None)
+        self.watch = AccountWatch(api, runs=self._watched(leave_free, None if slots == "auto" else slots))
         self.reconciler = Reconciler(
             api,
             ledger,
@@ -450,9 +449,9 @@ class Engine:
             on_record=on_record or self._keep,
         )
 
-    def _watched(self, leave_free: int) -> Watched:
+    def _watched(self, leave_free: int, wanted: int | None) -> Watched:
         share = Share(leave_free=leave_free, least=1)
-        return Watched(share=share, own=lambda: self.gate.live, tell=AutoSlots(self.slots, self.gate).set)
+        return Watched(share=share, own=lambda: self.gate.live, tell=AutoSlots(self.slots, self.gate, wanted).set)
 
     async def _keep(self, record: Record) -> None:
         self.records.append(record)
@@ -460,9 +459,8 @@ class Engine:
     @asynccontextmanager
     async def reconciling(self) -> AsyncIterator[None]:
         """Resolve attempts in doubt, and watch the account, while the context lasts."""
-        if self.is_auto:
-            with suppress(ApiError):
-                self.watch.note(await self.api.get_limits(), runs=0, memory_mb=0)
+        with suppress(ApiError):
+            self.watch.note(await self.api.get_limits(), runs=0, memory_mb=0)
         async with anyio.create_task_group() as children:
             children.start_soon(self.reconciler.run)
             children.start_soon(self.follower.sweep.run)

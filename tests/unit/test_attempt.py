@@ -29,6 +29,7 @@ from batchrun.model import (
     RunOptions,
     RunStatus,
 )
+from batchrun.policy.deadlines import Deadlines
 from tests.support.memory_ledger import ListSource, MemoryLedger, make_job, read_to
 from tests.support.scripted_api import (
     Engine,
@@ -341,6 +342,61 @@ async def test_a_bound_attempt_is_followed_and_not_started() -> None:
     run_id = api.add_run(Plan(run_s=30))
     engine, _ = await resumed(api, intended(state=AttemptState.BOUND, run_id=run_id))
     assert ([record.outcome for record in engine.records], api.posts) == ([Outcome.SUCCEEDED], [])
+
+
+ABORTED_FOR = Problem(type="run-quiet", message="aborted by batchrun: no new log line for 300 s")
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+async def test_a_run_that_an_earlier_process_was_about_to_abort_took_too_long(is_live: bool) -> None:
+    """It is aborted now, if it was not then; either way its job is timed out, for the reason that was noted."""
+    api = ScriptedApi()
+    run_id = api.add_run(Plan(run_s=1000))
+    if not is_live:
+        await api.abort_run(run_id)
+    engine, _ = await resumed(api, intended(state=AttemptState.BOUND, run_id=run_id, aborted_for=ABORTED_FOR))
+    (record,) = engine.records
+    assert (record.outcome, record.error, record.attempts[0].cause) == (
+        Outcome.TIMED_OUT, ABORTED_FOR, Cause.TIMED_OUT,
+    )  # fmt: skip
+    assert (api.aborted, anyio.current_time() < 5) == ([run_id], True)
+
+
+async def test_a_run_that_ended_by_itself_before_our_abort_is_what_it_is() -> None:
+    """Noted is not done."""
+    api = ScriptedApi()
+    run_id = api.add_run(Plan(run_s=1))
+    await anyio.sleep(10)
+    engine, _ = await resumed(api, intended(state=AttemptState.BOUND, run_id=run_id, aborted_for=ABORTED_FOR))
+    assert [record.outcome for record in engine.records] == [Outcome.SUCCEEDED]
+
+
+async def test_an_abort_of_ours_is_noted_before_it_is_sent() -> None:
+    """The note is durable when the platform hears of it."""
+    api, ledger = ScriptedApi(Plan(run_s=1000)), MemoryLedger(sync_s=3)
+    aborted_at = list[float]()
+    ledger._on_note = lambda note: aborted_at.append(len(api.aborted)) if note.startswith("abort") else None
+    await one_job(api, ledger=ledger, terms={"deadlines": Deadlines(max_job_s=50)})
+    assert (aborted_at, len(api.aborted)) == ([0], 1)
+
+
+@pytest.mark.parametrize(("most_memory_mb", "max_job_s", "outcome", "error_type"), [
+    (512, None, Outcome.REJECTED, "memory-never-available"),
+    (None, 1.0, Outcome.TIMED_OUT, "max-job-s"),
+])  # fmt: skip
+async def test_a_job_whose_starts_were_lost_ends_by_what_stops_it(
+    most_memory_mb: int | None, max_job_s: float | None, outcome: Outcome, error_type: str
+) -> None:
+    """Timed out is what took too long; what does not fit any more is rejected."""
+    api = ScriptedApi()
+    terms = {
+        "most_memory_mb": most_memory_mb,
+        "task_options": RunOptions(memory_mb=1024),
+        "deadlines": Deadlines(max_job_s=max_job_s),
+    }
+    engine, _ = await resumed(api, intended(state=AttemptState.ENDED), terms=terms)
+    (record,) = engine.records
+    assert (record.outcome, record.error and record.error.type, api.posts) == (outcome, error_type, [])
 
 
 async def test_a_bound_run_that_ended_meanwhile_is_read_and_settled_at_once() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from batchrun.apify.wire import AccountLimits
 from batchrun.engine.account_watch import MOST_GROWN_SLOTS, AccountWatch, Watched
-from batchrun.policy.capacity import Share
+from batchrun.policy.capacity import Share, stride
 from tests.support.memory_ledger import ListSource, MemoryLedger, make_job
 from tests.support.scripted_api import Engine, Plan, ScriptedApi, api_error
 
@@ -75,9 +75,62 @@ async def test_a_hidden_limit_is_found_from_two_and_held() -> None:
     begin, end = 3.0, max(api.begun_at)
     busy = sum(max(0.0, min(end, at + 20) - max(begin, at)) for at in api.begun_at)
     assert busy / (37 * (end - begin)) >= 0.98
-    later = [at for at in api.refused_at if at > 3.0]
-    assert min(b - a for a, b in pairwise(later)) >= 1.0
-    assert len(api.refused_at) - len(later) <= 37  # those in flight when the first was refused
+    assert_no_herd(api, 37)
+
+
+@pytest.mark.parametrize("slots", [64, 256])
+@pytest.mark.parametrize(("limit", "answer_after_s"), [(37, 0.05), (37, 0.15), (120, 0.15)])
+async def test_a_hidden_limit_below_the_number_that_was_set_is_met_by_few(
+    slots: int, limit: int, answer_after_s: float
+) -> None:
+    """Those that feel their way are refused together, 8 or an eighth of the limit; from there, one per second."""
+    api = ScriptedApi(Plan(run_s=20, answer_after_s=answer_after_s), capacity=limit)
+    api.tells_limits = False
+    engine = engine_of(api, limit * 10, slots=slots)
+    await engine.run()
+    assert api.peak == min(slots, limit)
+    assert live_at(api, 3.0, 20) == min(slots, limit)
+    assert_no_herd(api, limit)
+
+
+def assert_no_herd(api: ScriptedApi, limit: int) -> None:
+    """See that few starts were refused when the limit was met, and from there at most one per second."""
+    met_at = api.refused_at[0] if api.refused_at else 0.0
+    first = [at for at in api.refused_at if at < met_at + 0.5]
+    assert len(first) <= stride(limit)
+    assert min((b - a for a, b in pairwise(api.refused_at[max(0, len(first) - 1) :])), default=1.0) >= 1.0
+
+
+async def test_feeling_for_a_limit_costs_little() -> None:
+    """Answers take 150 ms: the full rate of 380 starts per second stands after three seconds, and holds."""
+    api = ScriptedApi(Plan(run_s=1, answer_after_s=0.15))
+    await engine_of(api, 3000, slots=1024).run()
+    first, second, third, *later = [sum(1 for at in api.begun_at if s <= at < s + 1) for s in range(6)]
+    assert (first >= 50, second >= 100, third >= 250, min(later) >= 379) == (True, True, True, True)
+
+
+async def test_a_number_is_a_wish_and_the_limit_of_the_account_a_fact() -> None:
+    """Asked for 256 in an account of 37, others' Runs among them, no start is refused."""
+    api = ScriptedApi(lambda n: Plan(run_s=10 + n % 7, answer_after_s=0.05), capacity=37)
+    api.others = 10
+    engine = engine_of(api, 1000, slots=256)
+    limits = list[int]()
+    with anyio.move_on_after(90):
+        async with anyio.create_task_group() as children:
+            children.start_soon(engine.run)
+            for others in (10, 0):
+                api.others = others
+                await anyio.sleep(20)
+                limits.append(engine.slots.limit)
+            children.cancel_scope.cancel()
+    assert (api.refused_at, limits, api.peak) == ([], [27, 37], 37)
+
+
+async def test_a_number_below_the_limit_of_the_account_is_kept() -> None:
+    """However much more there is."""
+    api = ScriptedApi(Plan(run_s=5), capacity=100)
+    await engine_of(api, 200, slots=7).run()
+    assert api.peak == 7
 
 
 async def test_growth_ends_at_the_largest_documented_account() -> None:
@@ -184,18 +237,11 @@ async def test_a_platform_that_tells_no_more_is_asked_more_rarely_and_what_it_to
     assert 70 <= len(api.limit_reads) <= 100
 
 
-async def test_numbers_need_no_reading() -> None:
-    """Where both limits were set, the account is not asked."""
-    api = ScriptedApi(Plan(run_s=30))
-    await engine_of(api, 10, slots=2).run()
-    assert api.limit_reads == []
-
-
 async def test_memory_is_told_as_runs_are() -> None:
     """In megabytes, what the account has for us; each change once, and None where it does not say."""
     api, told, own = ScriptedApi(), list[int | None](), 1024
     memory = Watched(share=Share(leave_free=512, least=128), own=lambda: own, tell=told.append)
-    watch = AccountWatch(api, runs=None, memory=memory)
+    watch = AccountWatch(api, memory=memory)
     for allowed, used in (
         (8192, 1024),
         (8192, 1024),

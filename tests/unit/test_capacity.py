@@ -11,10 +11,28 @@ def full(at: int, now: float = 0.0) -> Capacity:
     return capacity
 
 
-def test_nothing_is_held_back_before_the_first_refusal() -> None:
-    """An account whose limit is not known is not guessed at."""
+def test_nothing_is_held_back_from_an_account_that_tells_its_limit() -> None:
+    """There is nothing to be felt for."""
     capacity = Capacity()
+    capacity.allowed = 100_001
     assert [capacity.next_start_at(5.0, live) for live in (0, 37, 100_000)] == [5.0, 5.0, 5.0]
+
+
+@pytest.mark.parametrize(("taken", "tried"), [(0, 8), (1, 9), (37, 45), (72, 81), (256, 288)])
+def test_a_limit_that_is_not_told_is_felt_for_in_strides(taken: int, tried: int) -> None:
+    """Eight places beyond those that were taken, or an eighth of them; the next when one of these is answered."""
+    capacity = Capacity()
+    if taken:
+        capacity.reached(taken)
+    assert (capacity.next_start_at(5.0, tried - 1), capacity.next_start_at(5.0, tried)) == (5.0, None)
+
+
+def test_an_answer_about_a_place_that_was_known_is_no_news() -> None:
+    """What was taken once has been there, however few are live now."""
+    capacity = Capacity()
+    capacity.reached(37)
+    capacity.reached(5)
+    assert capacity.next_start_at(5.0, 44) == 5.0
 
 
 def test_a_refusal_tells_that_what_is_live_is_all_there_is() -> None:

@@ -154,6 +154,45 @@ def test_every_bad_key_is_named_at_once(tmp_path: Path) -> None:
     assert [line.split(": ")[1] for line in text.splitlines()] == ["limits.start_rate", "limits.colour", "retry.on"]
 
 
+NOTHING_EXPECTED = "since nothing is expected of items: set"
+
+
+@pytest.mark.parametrize(
+    ("toml", "key", "message"),
+    [
+        ("[retry]\non = ['failed', 'empty']", "retry.on",
+         f"no Run is ever empty, {NOTHING_EXPECTED} output.expect_items_min, or leave it out"),
+        ("[retry.malformed]\nmax_attempts = 3\n[output]\nexpect_items_min = 1", "retry.malformed",
+         f"no Run is ever malformed, {NOTHING_EXPECTED} output.expect_item_schema, or leave it out"),
+        ("[deadlines]\non_quiet = 'abort'", "deadlines.on_quiet",
+         "no Run is ever quiet: set deadlines.quiet_s, after how many seconds it is"),
+        ("[breaker]\nmax_failed = 51", "breaker.max_failed",
+         "the last 50 jobs hold no 51: set breaker.window to 51 or more, or a smaller number"),
+        ("[breaker]\nempty_in_a_row = 5\n[output]\nitems = 'none'", "breaker.empty_in_a_row",
+         'nobody counts items where output.items is "none": change that, or leave this out'),
+    ],
+)  # fmt: skip
+def test_a_setting_that_could_never_do_anything_is_refused(tmp_path: Path, toml: str, key: str, message: str) -> None:
+    """Whoever made it expects something that is not going to happen."""
+    assert problem(tmp_path, GOOD + toml) == f"FILE: {key}: {message}"
+
+
+@pytest.mark.parametrize(
+    "toml",
+    [
+        "[output]\nitems = 'none'",
+        "[output]\nitems = 'none'\n[breaker]\nempty_in_a_row = 'off'",
+        "[retry]\non = ['empty']\n[output]\nexpect_items_min = 1",
+        "[breaker]\nmax_failed = 50",
+        "[breaker]\nwindow = 10",
+        "[deadlines]\non_quiet = 'abort'\nquiet_s = 60",
+    ],
+)
+def test_a_default_that_does_nothing_offends_nobody(tmp_path: Path, toml: str) -> None:
+    """Only what was set is judged."""
+    load(tmp_path, GOOD + toml)
+
+
 def test_what_was_given_elsewhere_does_not_blame_the_file(tmp_path: Path) -> None:
     """Flags and environment are named by key alone."""
     assert problem(tmp_path, GOOD, limits__start_rate=-1.0) == "limits.start_rate: the value should be greater than 0"

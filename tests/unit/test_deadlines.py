@@ -97,6 +97,32 @@ async def test_too_few_items_are_no_success_and_may_be_tried_again() -> None:
     assert record.items.count == 3
 
 
+async def test_waiting_for_late_items_holds_up_no_start() -> None:
+    """A thousand Runs of a second without an item, ten at once: a hundred seconds, and a few for the last ones."""
+    api = ScriptedApi(Plan(run_s=1))
+    terms = {"expectation": Expectation(items_min=1, schema=None)}
+    engine = Engine(api, MemoryLedger(), ListSource([make_job(n) for n in range(1000)]), slots=10, terms=terms)
+    records = await engine.run()
+    assert ({record.outcome for record in records}, len(records)) == ({Outcome.EMPTY}, 1000)
+    assert anyio.current_time() == pytest.approx(106, abs=1)
+
+
+async def test_items_that_are_seen_late_are_counted() -> None:
+    """What was pushed last is there five seconds later."""
+    items = list[int]()
+    api = ScriptedApi(Plan(run_s=1, items=items))
+    terms = {"expectation": Expectation(items_min=1, schema=None)}
+    async with anyio.create_task_group() as children:
+
+        async def come_late() -> None:
+            await anyio.sleep(4)
+            items.append(1)
+
+        children.start_soon(come_late)
+        record = await one_job(api, terms=terms)
+    assert record.outcome is Outcome.SUCCEEDED
+
+
 @pytest.mark.parametrize("items", ["file", "inline", "none"])
 async def test_empty_is_what_it_stays(items: str) -> None:
     """However items are collected; what there is of them is collected all the same."""

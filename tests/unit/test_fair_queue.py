@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from batchrun.policy.fair_queue import MAX_PASSED_OVER, FairQueue, Fit
+from batchrun.policy.fair_queue import MAX_OWED, MAX_PASSED_OVER, FairQueue, Fit
 
 
 def always(_: object) -> Fit:
@@ -54,6 +54,41 @@ def test_a_group_that_comes_late_gets_no_turns_for_the_time_before() -> None:
     for number in range(100):
         queue.push(f"b-{number}", "b")
     assert Counter(job[0] for job in take(queue, 20))["b"] in (10, 11)
+
+
+def test_a_group_with_a_weight_remembers_what_it_had_while_it_has_no_job() -> None:
+    """Its jobs come one at a time, and it has one of four starts all the same, not each that comes."""
+    queue = queue_of({"a": 1000}, {"a": 3.0, "b": 1.0})
+    taken = list[str]()
+    for number in range(400):
+        if queue.short.keys() & {"b"}:
+            queue.push(f"b-{number}", "b")
+        taken += take(queue, 1)
+    assert Counter(job[0] for job in taken) == {"a": 300, "b": 100}
+
+
+@pytest.mark.parametrize(("missed", "made_up_for"), [(30, 30), (1000, MAX_OWED)])
+def test_starts_that_a_group_with_a_weight_missed_are_made_up_for(missed: int, made_up_for: int) -> None:
+    """Not more than so many: a group that comes late does not hold up the others for long."""
+    queue = queue_of({"a": 1, "b": 5000}, {"a": 1.0, "b": 1.0})
+    take(queue, 2 + missed)
+    for number in range(2000):
+        queue.push(f"a-{number}", "a")
+    counts = Counter(job[0] for job in take(queue, 1000))
+    assert counts["a"] == pytest.approx((1000 + made_up_for) / 2, abs=1)
+
+
+def test_groups_with_a_weight_are_short_of_jobs_until_they_have_their_share_of_the_next() -> None:
+    """Of ten starts: eight and three, rounded up; again when one is taken; never again when they are dropped."""
+    queue: FairQueue[str] = FairQueue({"a": 3.0, "b": 1.0}, depth=10)
+    short = list[list[str | None]]()
+    for job in [*["a"] * 8, *["b"] * 3]:
+        short.append(list(queue.short))
+        queue.push(job, job)
+    assert short == [["a", "b"]] * 8 + [["b"]] * 3
+    assert (list(queue.short), take(queue, 1), list(queue.short)) == ([], ["a"], ["a"])
+    queue.drop("a")
+    assert list(queue.short) == []
 
 
 def test_a_group_that_is_full_holds_up_nobody_else() -> None:

@@ -57,7 +57,7 @@ def test_a_steady_task_is_forecast_exactly():
     assert found.elapsed_s == Spread(p50=250 + 7 / 8 * 20, p90=250 + 7 / 8 * 20)
     assert found.cost_usd == Spread(p50=25.0, p90=25.0)
     assert found.run_s == Spread(p50=20.0, p90=20.0)
-    assert found.unknown == ["whether Runs of these inputs are like the recent ones; what waits and retries add"]
+    assert found.unknown == ["whether Runs of these inputs are like the recent ones; waits and retries are not in it"]
 
 
 def test_memory_that_others_take_is_not_ours():

@@ -65,6 +65,26 @@ async def test_one_asks_for_all_while_the_account_is_full() -> None:
     assert 60 <= len(later) <= 130  # every 5 to 10 seconds in the end
 
 
+async def test_starts_whose_answers_are_lost_hold_up_nobody() -> None:
+    """They tell nothing about a limit, and are not in flight any more."""
+    gate = gate_of()
+    for _ in range(100):
+        (await granted(gate)).unanswered()
+    assert gate.live == 100
+
+
+async def test_runs_of_an_earlier_process_show_that_there_is_room() -> None:
+    """With fifty of them live, the next eight need not feel their way from nothing."""
+    gate = gate_of()
+    for _ in range(50):
+        gate.adopt()
+    for _ in range(8):
+        await granted(gate)
+    with anyio.move_on_after(100) as waiting:
+        await granted(gate)
+    assert waiting.cancelled_caught
+
+
 async def test_an_end_is_followed_by_a_start_at_once() -> None:
     """In a full account, who waits does not wait for the prober's next time."""
     api = ScriptedApi(lambda n: Plan(run_s=100 + n), capacity=3)
@@ -96,7 +116,7 @@ async def test_the_rate_is_kept_exactly() -> None:
     gate, at = gate_of(10), list[float]()
 
     async def start() -> None:
-        await granted(gate)
+        (await granted(gate)).started()
         at.append(anyio.current_time())
 
     async with anyio.create_task_group() as children:
@@ -110,7 +130,7 @@ async def test_turns_come_in_the_order_in_which_they_were_asked_for() -> None:
     gate, order = gate_of(10), list[int]()
 
     async def start(n: int) -> None:
-        await granted(gate)
+        (await granted(gate)).started()
         order.append(n)
 
     async with anyio.create_task_group() as children:
@@ -126,7 +146,7 @@ async def test_one_429_holds_back_everybody() -> None:
     (await granted(gate)).not_now(retry_after_s=30)
 
     async def start() -> None:
-        await granted(gate)
+        (await granted(gate)).started()
         at.append(anyio.current_time())
 
     async with anyio.create_task_group() as children:
@@ -142,7 +162,7 @@ async def test_a_429_that_comes_while_one_waits_for_its_token_holds_it_back_too(
     first = await granted(gate)
 
     async def start() -> None:
-        await granted(gate)
+        (await granted(gate)).started()
         at.append(anyio.current_time())
 
     async with anyio.create_task_group() as children:
@@ -293,7 +313,7 @@ async def test_a_refusal_that_comes_while_one_waits_for_its_token_makes_it_wait_
     first = await granted(gate)
 
     async def start() -> None:
-        await granted(gate)
+        (await granted(gate)).started()
         at.append(anyio.current_time())
 
     async with anyio.create_task_group() as children:

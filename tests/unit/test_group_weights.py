@@ -1,0 +1,156 @@
+"""Groups with weights through the whole engine: their shares of the starts, and how far the file is read for them."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+import anyio
+import pytest
+
+from batchrun.config.policies import group_limits, group_weights
+from batchrun.config.sections import GroupConfig
+from batchrun.engine.scheduler import FAIR_DEPTH, MAX_CHUNK, MAX_LOOK_AHEAD
+from batchrun.model import RunStatus
+from batchrun.policy.breaker import Limits
+from tests.support.memory_ledger import ListSource, MemoryLedger, make_job
+from tests.support.scripted_api import Engine, Plan, ScriptedApi
+
+
+def grouped(count: int, group_of: Callable[[int], str]) -> ListSource:
+    """Return a source of so many jobs; a job's override tells its group."""
+    groups = {n: group_of(n) for n in range(1, count + 1)}
+    bodies = {n: b'{"group":"%s","n":%d}' % (group.encode(), n) for n, group in groups.items()}
+    return ListSource([make_job(n, body=bodies[n], group=group) for n, group in groups.items()])
+
+
+def groups_started(api: ScriptedApi, first: int | None = None, *, after: int = 0) -> Counter[str]:
+    """Return how many of the first starts were of each group, those at the very head left out."""
+    return Counter(post.body.split(b'"')[3].decode() for post in api.posts[after:first])
+
+
+async def started(
+    source: ListSource, weights: Mapping[str | None, float], *, starts: int, after: int = 0
+) -> Counter[str]:
+    """Start so many Runs of a second or two each, over a ledger that syncs in 5 ms; return their groups."""
+    enough = anyio.Event()
+
+    def plan(n: int) -> Plan:
+        if n == starts:
+            enough.set()
+        return Plan(run_s=1 + n % 3 / 2)
+
+    api = ScriptedApi(plan)
+    engine = Engine(api, MemoryLedger(sync_s=0.005), source, slots=64, weights=weights, start_rate=380)
+    async with anyio.create_task_group() as children:
+        children.start_soon(engine.run)
+        await enough.wait()
+        children.cancel_scope.cancel()
+    return groups_started(api, starts, after=after)
+
+
+async def test_weights_are_shares_of_groups_that_alternate_in_the_file() -> None:
+    """Three to one, though they come one to one: over the first 2,000, within 1 %."""
+    source = grouped(20_000, lambda n: "ab"[n % 2])
+    counts = await started(source, {"a": 3.0, "b": 1.0}, starts=2000)
+    assert counts["a"] == pytest.approx(1500, rel=0.01)
+    assert source.pulled <= 3000 + 2 * FAIR_DEPTH + 2 * MAX_CHUNK  # as far as it takes, not to the limit
+
+
+async def test_weights_are_shares_where_starts_are_far_faster_than_the_file_is_read() -> None:
+    """Thousands of starts per second: what went by while a group had no job is made up for."""
+    source = grouped(20_000, lambda n: "ab"[n % 2])
+    api = ScriptedApi(Plan(run_s=0.001))
+    engine = Engine(
+        api, MemoryLedger(sync_s=0.005), source, slots=64, weights={"a": 3.0, "b": 1.0}, start_rate=1e6, burst=64
+    )
+    await engine.run()
+    assert groups_started(api, 2000)["a"] == pytest.approx(1500, rel=0.05)
+
+
+async def test_a_heavier_group_that_comes_second_in_the_file_gets_its_share() -> None:
+    """After 5,000 lines of the other: nothing waits for it, and as soon as it is read it has three of four starts."""
+    source = grouped(15_000, lambda n: "b" if n <= 5000 else "a")
+    counts = await started(source, {"a": 3.0, "b": 1.0}, starts=2000)
+    assert counts["a"] == pytest.approx(1500, rel=0.05)
+
+
+async def test_a_group_beyond_the_look_ahead_gets_its_share_once_it_comes_near() -> None:
+    """Behind 11,000 lines of the other, it starts when 1,000 of those have gone, and then at three to one."""
+    source = grouped(20_000, lambda n: "b" if n <= 11_000 else "a")
+    counts = await started(source, {"a": 3.0, "b": 1.0}, starts=2000)
+    assert counts["a"] == pytest.approx(750, rel=0.05)
+
+
+async def test_many_groups_each_get_their_share() -> None:
+    """Fifty with weights of 1 to 5, in blocks of 100 lines: each within two starts, once the first of all are read."""
+    weights: dict[str | None, float] = {f"g{n}": 1.0 + n % 5 for n in range(50)}
+    source = grouped(15_000, lambda n: f"g{(n - 1) // 100 % 50}")
+    counts = await started(source, weights, starts=3200, after=200)
+    shares = {str(group): 3000 * weight / sum(weights.values()) for group, weight in weights.items()}
+    assert {group: share for group, share in shares.items() if abs(counts[group] - share) > 2} == {}
+
+
+async def test_a_group_with_a_limit_does_not_have_the_file_read_for_it() -> None:
+    """While all the Runs that it may have are live, it needs no more jobs, however few of it are ready."""
+    source = grouped(20_000, lambda n: "a" if n % 100 == 1 else "b")
+    api = ScriptedApi(lambda n: Plan(run_s=1e9) if b'"a"' in api.posts[n - 1].body else Plan(run_s=1))
+    engine = Engine(
+        api, MemoryLedger(), source, slots=10, weights={"a": 100.0, "b": 1.0}, group_limits={"a": 2}, start_rate=1e6
+    )
+    with anyio.move_on_after(50):
+        await engine.run()
+    assert groups_started(api, 10_000)["a"] == 2
+    assert source.pulled <= len(api.posts) + 2 * MAX_CHUNK + 200
+
+
+async def test_a_group_that_never_comes_has_the_file_read_to_the_limit_and_no_further() -> None:
+    """Reading goes as far ahead as it may, goes on with each start, and does not go round and round."""
+    source = grouped(30_000, lambda _: "b")
+    api, ledger = ScriptedApi(Plan(run_s=100)), MemoryLedger(sync_s=0.005)
+    engine = Engine(api, ledger, source, slots=10, weights={"never": 3.0})
+    with anyio.move_on_after(950):
+        await engine.run()
+    assert len(api.posts) == 100
+    assert MAX_LOOK_AHEAD <= source.pulled <= MAX_LOOK_AHEAD + 100 + MAX_CHUNK
+    assert sum(note.startswith("admit") for note in ledger.notes) <= source.pulled / 32 + 1
+
+
+async def test_reading_on_for_a_group_holds_up_no_start() -> None:
+    """A slow disk takes ten seconds to admit what is read ahead; the first jobs have long begun."""
+    source = grouped(10_000, lambda n: "b" if n <= 9000 else "a")
+    api = ScriptedApi(Plan(run_s=1000))
+    engine = Engine(api, MemoryLedger(sync_s=0.03), source, slots=32, weights={"a": 3.0})
+    with anyio.move_on_after(5):
+        await engine.run()
+    assert (len(api.posts), source.pulled < 10_000) == (32, True)
+
+
+async def test_without_weights_the_file_is_not_read_ahead() -> None:
+    """Groups alone, or limits of theirs, are no reason."""
+    source = grouped(20_000, lambda n: "ab"[n % 2])
+    engine = Engine(ScriptedApi(Plan(run_s=1e9)), MemoryLedger(), source, slots=2, group_limits={"a": 5})
+    with anyio.move_on_after(100):
+        await engine.run()
+    assert source.pulled <= 100
+
+
+async def test_a_group_that_the_breaker_stopped_is_not_read_for() -> None:
+    """It starts no more, so it lacks nothing."""
+
+    def plan(n: int) -> Plan:
+        return Plan(run_s=1, status=RunStatus.FAILED if b'"a"' in api.posts[n - 1].body else RunStatus.SUCCEEDED)
+
+    source = grouped(40_000, lambda n: "a" if n <= 20_000 and n % 2 else "b")
+    api = ScriptedApi(plan)
+    limits = Limits(max_failed=0.6, is_share=True, window=10)
+    engine = Engine(api, MemoryLedger(), source, slots=2, weights={"a": 1.0}, limits=limits)
+    with anyio.move_on_after(60):
+        await engine.run()
+    assert (engine.scheduler.has_tripped, engine.scheduler.stopped_for) == (True, None)
+    assert len(api.posts) >= 100
+    assert source.pulled <= 4 * MAX_CHUNK + 2 * len(api.posts)
+
+
+def test_only_weights_that_were_set_are_weights() -> None:
+    """A group with nothing but a limit has weight 1, and the file is not read ahead for it."""
+    groups = {"a": GroupConfig(weight=1.0), "b": GroupConfig(max_concurrent_runs=5)}
+    assert (group_weights(groups), group_limits(groups)) == ({"a": 1.0}, {"b": 5})

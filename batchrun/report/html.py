@@ -119,20 +119,27 @@ class Column:
     """A column of a table."""
 
     heading: str
-    #: number, text or share: how its cells are set.
+    #: number, text or share: how its cells are set. A share is left out on a phone.
     kind: str = "text"
+    #: Whether it is left out on a phone.
+    is_minor: bool = False
+
+    @property
+    def classes(self) -> str:
+        """What the style sheet goes by."""
+        return f"{self.kind} minor" if self.is_minor else self.kind
 
 
 def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], total: Sequence[str] | None = None) -> Html:
     """Return a table; its cells are texts or markup, one for each column."""
-    heads = tag("tr", *(tag("th", column.heading, class_=column.kind, scope="col") for column in columns))
+    heads = tag("tr", *(tag("th", column.heading, class_=column.classes, scope="col") for column in columns))
     body = tag("tbody", *(_row(columns, row) for row in rows))
     foot = tag("tfoot", _row(columns, total)) if total is not None else None
     return tag("div", tag("table", tag("thead", heads), body, foot), class_="scroll")
 
 
 def _row(columns: Sequence[Column], cells: Sequence[str]) -> Html:
-    return tag("tr", *(tag("td", cell, class_=column.kind) for column, cell in zip(columns, cells, strict=True)))
+    return tag("tr", *(tag("td", cell, class_=column.classes) for column, cell in zip(columns, cells, strict=True)))
 
 
 def facts(rows: Iterable[tuple[str, str | None]]) -> Html:

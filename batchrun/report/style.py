@@ -115,7 +115,7 @@ bdi {{ overflow-wrap: anywhere; }}
 .card > * + h2, .card > * + .block {{ margin-top: 18px; }}
 
 .tiles {{
-  display: grid; gap: 14px 24px; margin: 0; grid-template-columns: repeat(auto-fit, minmax(116px, 1fr));
+  display: grid; gap: 14px 16px; margin: 0; grid-template-columns: repeat(auto-fit, minmax(96px, 1fr));
 }}
 .tiles div {{ min-width: 0; }}
 .tiles dt {{ color: var(--soft); font-size: 12.5px; }}
@@ -189,7 +189,10 @@ footer {{ margin-top: 22px; color: var(--soft); font-size: 12.5px; overflow-wrap
   .card, .card.half {{ grid-column: span 12; padding: 14px; }}
   .head {{ padding: 18px 2px 14px; }}
   th, td {{ padding-left: 10px; }}
-  td.share, th.share {{ display: none; }}
+  td.share, th.share, .minor {{ display: none; }}
+  td.text {{ min-width: 0; }}
+  .tiles {{ grid-template-columns: repeat(2, minmax(0, 1fr)); }}
+  .cause > header .count {{ min-width: 0; }}
   .cause > .body {{ margin-left: 0; }}
   .facts {{ grid-template-columns: minmax(0, 1fr); gap: 0; }}
   .facts dd {{ margin-bottom: 5px; }}

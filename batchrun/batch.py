@@ -1,6 +1,7 @@
 """A batch, composed: configuration -> platform, job file, ledger and engine -> records and a summary."""
 
 import os
+import shlex
 import types
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
@@ -18,7 +19,7 @@ from batchrun.assembly import Engine, Materials, assemble
 from batchrun.children import open_children, plain_errors
 from batchrun.config import Config
 from batchrun.config.policies import expectation
-from batchrun.errors import BatchrunError, first_error
+from batchrun.errors import BatchrunError, OutputError, first_error
 from batchrun.files.sink import explain, sync_directory
 from batchrun.job_source import check_before_start, look_at_head, open_source
 from batchrun.ledger.commit import ECHO, open_commit, open_journal
@@ -30,6 +31,8 @@ from batchrun.plan.opening import prepare, refuse_head
 from batchrun.plan.outlook import Effort, Forecast, read_forecast
 from batchrun.platform import SERVER_DIR, find_task, open_platform, read_account
 from batchrun.report.summary import read_summary
+from batchrun.reporting import FILE_NAME as REPORT
+from batchrun.reporting import make_report, write_report
 from batchrun.resume import check_all_came, check_identity, check_limit, open_backlog, reopen, take_up
 from batchrun.server import InlineActor
 from batchrun.spending import fill_purse, read_terms, refuse_unbounded
@@ -63,8 +66,15 @@ class Batch:
         #: Opens settled jobs for another round; returns how many are settled then.
         self._reopen = reopen
         self._records = records
+        #: Where the report was written, once the batch is closed and if it was asked for.
+        self.report: Path | None = None
         self._is_begun = False
         self._failure: BatchrunError | None = None
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether this process has begun to carry the batch out."""
+        return self._is_begun
 
     @property
     def live_runs(self) -> int:
@@ -203,16 +213,42 @@ async def open_batch(
         OutputError: the output directory is in use, cannot be written, or is damaged.
     """
     out_dir = config.out_dir
-    async with plain_errors(), AsyncExitStack() as stack:
+    async with plain_errors():
         await check_before_start(config)
         await anyio.to_thread.run_sync(_make_directory, out_dir)
-        await stack.enter_async_context(enter_lock(out_dir))
-        await stack.enter_async_context(_log_beside(out_dir))
+        async with enter_lock(out_dir), _log_beside(out_dir):
+            async with _open(config, os.environ if environ is None else environ, inline_actors) as batch:
+                yield batch
+            if config.output.report and batch.is_begun:
+                # After everything is closed: what was noted on the way out is in it.
+                await _write_report(batch, config)
+
+
+async def _write_report(batch: Batch, config: Config) -> None:
+    """Write report.html; that this fails changes nothing of what the batch has come to."""
+    file = config.out_dir / REPORT
+    try:
+        page = await anyio.to_thread.run_sync(make_report, config.out_dir, config, await batch.summary())
+        await anyio.to_thread.run_sync(write_report, file, page)
+    except OutputError as error:
+        command = f"batchrun report {shlex.quote(str(config.out_dir))}"
+        batch.progress.notices.append(f"{REPORT} was not written ({error}); `{command}` writes it")
+    else:
+        batch.report = file
+
+
+@asynccontextmanager
+async def _open(
+    config: Config, environ: Mapping[str, str], inline_actors: Mapping[str, InlineActor]
+) -> AsyncIterator[Batch]:
+    """Open a batch in an output directory that this process holds; see `open_batch`."""
+    out_dir = config.out_dir
+    async with AsyncExitStack() as stack:
         journal = await stack.enter_async_context(open_journal(out_dir))
         client = await stack.enter_async_context(
             open_platform(
                 config.api,
-                environ=os.environ if environ is None else environ,
+                environ=environ,
                 request_rate_per_s=config.limits.request_rate,
                 server=config.server,
                 server_dir=out_dir / SERVER_DIR,

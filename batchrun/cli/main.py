@@ -7,7 +7,7 @@ import traceback
 
 import typer
 
-from batchrun.cli import cost, failures, plan, retry, run, schema, serve, task, upkeep
+from batchrun.cli import cost, failures, plan, report, retry, run, schema, serve, task, upkeep
 from batchrun.cli.exit_codes import ExitCode, exit_code_of
 from batchrun.cli.view import say
 from batchrun.errors import BatchrunError, first_error
@@ -24,6 +24,7 @@ app.command("run")(run.command)
 app.command("plan")(plan.command)
 app.command("status")(upkeep.status)
 app.command("failures")(failures.command)
+app.command("report")(report.command)
 app.command("retry")(retry.command)
 app.command("cost")(cost.command)
 app.command("abort")(upkeep.abort)

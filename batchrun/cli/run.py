@@ -78,6 +78,9 @@ async def run_to_the_end(
         if anew is not None:
             await batch.reopen(anew.selection)
         await _carry_out(batch, config)
+        told = len(batch.progress.notices)
+    for notice in batch.progress.notices[told:]:
+        say(notice)
     # Read after the batch is closed: everything that was noted on the way out is in it.
     summary = await batch.summary()
     show_closing(
@@ -86,6 +89,7 @@ async def run_to_the_end(
         elapsed_s=anyio.current_time() - began_at,
         command=resumed_by.line if isinstance(resumed_by, Command) else resumed_by,
         has_settled_any=batch.progress.settled > 0,
+        report=batch.report,
     )
     if is_json:
         sys.stdout.buffer.write(

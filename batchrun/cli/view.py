@@ -23,12 +23,13 @@ from batchrun.report.progress import (
     Speed,
     cost_words,
     duration,
+    ending_words,
     money,
     outcome_counts,
     progress_line,
     slot_words,
 )
-from batchrun.report.summary import slowest_job
+from batchrun.report.summary import slowest_run
 
 #: Between two redraws of the live view, and between two plain lines.
 LIVE_INTERVAL_S = 0.25
@@ -186,24 +187,22 @@ def _line(batch: Batch, speed: Speed) -> str:
     return progress_line(snapshot, speed.per_s())
 
 
-def show_closing(summary: Summary, config: Config, *, elapsed_s: float, command: str, has_settled_any: bool) -> None:
+def show_closing(
+    summary: Summary, config: Config, *, elapsed_s: float, command: str, has_settled_any: bool, report: Path | None
+) -> None:
     """Say what the batch came to, where it stands, and what can be done with what is left."""
-    out_dir = Path(summary.out_dir)
     outcomes = outcome_counts(summary.outcomes, summary.empty_successes)
     if has_settled_any or summary.ending is not Ending.FINISHED:
-        say(f"{_ending_words(summary)} in {duration(elapsed_s)}: {outcomes}")
+        say(f"{ending_words(summary.ending)} in {duration(elapsed_s)}: {outcomes}")
     else:
         say(f"Nothing was left to do: this batch is finished ({outcomes}). Another --out carries the file out anew")
     if summary.duplicates:
         say(f"{summary.duplicates:,} lines repeat other lines and were passed over")
-    say(f"records  {out_dir / RECORDS}  ({records_words(summary)})")
-    if config.output.items == "file":
-        say(f"items    {out_dir / ITEMS}  ({summary.items:,} items)")
-    if invalid := summary.outcomes.get(Outcome.INVALID, 0):
-        say(f"bad      {out_dir / BAD_LINES}  ({invalid:,} lines, each with its reason)")
+    for line in _file_lines(summary, config, report):
+        say(line)
     if summary.open_jobs:
         say(f"open     {summary.open_jobs:,} jobs were read in and are not done")
-    if (slowest := slowest_job(out_dir)) is not None:
+    if (slowest := slowest_run(Path(summary.out_dir))) is not None:
         say(f"slowest  {slowest.key}  ({duration(slowest.run_s)})")
     if slots := slot_words(summary):
         say(f"slots    {slots}")
@@ -214,23 +213,24 @@ def show_closing(summary: Summary, config: Config, *, elapsed_s: float, command:
         say(line)
 
 
+def _file_lines(summary: Summary, config: Config, report: Path | None) -> list[str]:
+    out_dir = Path(summary.out_dir)
+    lines = [f"records  {out_dir / RECORDS}  ({records_words(summary)})"]
+    if config.output.items == "file":
+        lines.append(f"items    {out_dir / ITEMS}  ({summary.items:,} items)")
+    if invalid := summary.outcomes.get(Outcome.INVALID, 0):
+        lines.append(f"bad      {out_dir / BAD_LINES}  ({invalid:,} lines, each with its reason)")
+    if report is not None:
+        lines.append(f"report   {report}")
+    return lines
+
+
 def records_words(summary: Summary) -> str:
     """Return how many jobs the record file reports, and in how many lines where those are more."""
     if not summary.earlier_records:
         return f"{summary.settled:,} jobs"
     lines = summary.settled + summary.earlier_records
     return f"{summary.settled:,} jobs, {lines:,} lines: {summary.earlier_records:,} are of earlier rounds"
-
-
-def _ending_words(summary: Summary) -> str:
-    return {
-        Ending.FINISHED: "Finished",
-        Ending.IN_DOUBT: "Finished, but for starts that stay in doubt,",
-        Ending.INTERRUPTED: "Stopped",
-        Ending.TRIPPED: "Stopped by the breaker",
-        Ending.OUT_OF_BUDGET: "Stopped at the budget",
-        Ending.OUT_OF_TIME: "Stopped by deadlines.max_batch_s",
-    }[summary.ending]
 
 
 def _advice(summary: Summary, config: Config, command: str) -> list[str]:

@@ -292,6 +292,8 @@ class OutputConfig(_Section):
     """Whether the OUTPUT value of each Run goes into its record."""
     logs: bool = True
     """Whether the last 64 KB of the logs of Runs whose jobs did not succeed are kept: of 1,000 Runs at most."""
+    report: bool = False
+    """Whether report.html is written into the output directory whenever a process ends its work on the batch."""
     expect_items_min: _PositiveInt | None = None
     """A Run with fewer items is no success but empty."""
     expect_item_schema: Path | None = None

@@ -16,6 +16,7 @@ import orjson
 from batchrun.errors import LedgerError
 from batchrun.ledger.connection import Connection, apply_schema_steps, check_schema, open_connection
 from batchrun.ledger.failures import failure_id
+from batchrun.ledger.measures import Measures
 from batchrun.ledger.rows import (
     CostRow,
     FailureKind,
@@ -504,13 +505,10 @@ class Ledger:
             in_doubt=int(in_doubt),
         )
 
-    def slowest(self) -> tuple[JobKey, float] | None:
-        """Return the key of the job with the longest Run, and its seconds."""
-        row = self._db.execute(
-            "SELECT job.key, attempt.finished_at - attempt.started_at AS run_s FROM attempt"
-            " JOIN job ON job.id = attempt.job_id WHERE run_s IS NOT NULL ORDER BY run_s DESC LIMIT 1"
-        ).fetchone()
-        return None if row is None else (JobKey(row[0]), row[1])
+    @property
+    def measures(self) -> Measures:
+        """What it tells about time."""
+        return Measures(self._db)
 
     def count_outcomes(self) -> dict[Outcome, int]:
         """Return how many jobs are settled, by outcome."""

@@ -65,11 +65,16 @@ def read_failures(directory: Path, selection: Selection) -> Failures:
     Raises:
         LedgerError: there is no ledger, or it is damaged.
     """
-    logs = LogTails(directory)
     with open_for_reading(directory) as ledger, ledger.snapshot():
-        found = ledger.failure_kinds(selection, MAX_KINDS)
-        outcomes = ledger.count_outcomes()
-        kinds = [_failure(ledger, logs, kind) for kind in found.kinds]
+        return failures_of(ledger, directory, selection)
+
+
+def failures_of(ledger: Ledger, directory: Path, selection: Selection) -> Failures:
+    """Sort the settled jobs of an open ledger by how they ended."""
+    logs = LogTails(directory)
+    found = ledger.failure_kinds(selection, MAX_KINDS)
+    outcomes = ledger.count_outcomes()
+    kinds = [_failure(ledger, logs, kind) for kind in found.kinds]
     return Failures(
         kinds=kinds,
         other_kinds=found.kinds_in_all - len(kinds),
@@ -137,7 +142,12 @@ def _failure(ledger: Ledger, logs: LogTails, kind: FailureKind) -> Failure:
 
 def cause_words(failure: Failure) -> str:
     """Return a kind of failure in words: `81 failed, exit 91, "403 blocked"`."""
-    words = [f"{failure.count:,} {failure.outcome.replace('_', ' ')}"]
+    return f"{failure.count:,} {kind_words(failure)}"
+
+
+def kind_words(failure: Failure) -> str:
+    """Return what makes the kind of a failure, in words: `failed, exit 91, "403 blocked"`."""
+    words = [failure.outcome.replace("_", " ")]
     if failure.outcome is Outcome.REJECTED and failure.error_type:
         words.append(one_line(failure.error_type, _MESSAGE_CHARS))
     if failure.exit_code is not None:

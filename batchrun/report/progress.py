@@ -3,7 +3,7 @@
 from collections import deque
 from dataclasses import dataclass, field
 
-from batchrun.model import Outcome, Summary
+from batchrun.model import Ending, Outcome, Summary
 
 #: Seconds over which the rate is averaged.
 RATE_WINDOW_S = 30.0
@@ -66,6 +66,18 @@ def outcome_counts(outcomes: dict[Outcome, int], empty_successes: int = 0) -> st
             empty = f" ({empty_successes:,} with 0 items)" if outcome is Outcome.SUCCEEDED and empty_successes else ""
             parts.append(f"{count:,} {outcome.replace('_', ' ')}{empty}")
     return ", ".join(parts) or "no job settled"
+
+
+def ending_words(ending: Ending) -> str:
+    """Return how a process left its batch, in words."""
+    return {
+        Ending.FINISHED: "Finished",
+        Ending.IN_DOUBT: "Finished, but for starts that stay in doubt,",
+        Ending.INTERRUPTED: "Stopped",
+        Ending.TRIPPED: "Stopped by the breaker",
+        Ending.OUT_OF_BUDGET: "Stopped at the budget",
+        Ending.OUT_OF_TIME: "Stopped by deadlines.max_batch_s",
+    }[ending]
 
 
 def cost_words(summary: Summary) -> str:

@@ -9,7 +9,7 @@ from batchrun.ledger.ledger import Ledger, open_for_reading
 from batchrun.ledger.lock import holder
 from batchrun.ledger.rows import OpenJob
 from batchrun.model import Attempt, AttemptState, Ending, JobId, JobKey, Summary
-from batchrun.report.summary import read_summary
+from batchrun.report.summary import summary_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +63,14 @@ def read_status(directory: Path) -> Status:
     Raises:
         LedgerError: there is none, or it is damaged.
     """
-    with open_for_reading(directory) as ledger:
-        begun_jobs, jobs_in_file = ledger.begun_jobs(), ledger.fact(JOB_COUNT)
-        budget, trips = _budget_use(ledger), _last_trips(ledger)
+    with open_for_reading(directory) as ledger, ledger.snapshot():
+        return status_of(ledger, directory)
+
+
+def status_of(ledger: Ledger, directory: Path) -> Status:
+    """Return where the batch of an open ledger stands."""
     pid = holder(directory)
-    summary = read_summary(directory, Ending.INTERRUPTED)
+    summary = summary_of(ledger, directory, Ending.INTERRUPTED)
     if pid is None and not summary.open_jobs:
         summary = replace(summary, ending=Ending.FINISHED)
     waiting = max(0, summary.open_jobs - summary.live_runs - summary.in_doubt)
@@ -75,10 +78,10 @@ def read_status(directory: Path) -> Status:
         pid=pid,
         summary=summary,
         waiting=waiting,
-        doubts=doubts_of(begun_jobs),
-        jobs_in_file=jobs_in_file,
-        budget=budget,
-        trips=trips,
+        doubts=doubts_of(ledger.begun_jobs()),
+        jobs_in_file=ledger.fact(JOB_COUNT),
+        budget=_budget_use(ledger),
+        trips=_last_trips(ledger),
     )
 
 

@@ -244,18 +244,6 @@ def test_runs_of_attempts_are_known(tmp_path: Path) -> None:
         assert ledger.known_runs([]) == set()
 
 
-def test_the_slowest_run_is_found(tmp_path: Path) -> None:
-    """None before one has ended."""
-    with open_ledger(tmp_path) as ledger:
-        assert ledger.slowest() is None
-        with ledger.transaction():
-            job_id = admitted(ledger, 4).id
-            ledger.intend(job_id, Intent(attempt_no=1, mark=Mark("a")))
-            ledger.bind(job_id, 1, make_run())
-            ledger.end(job_id, make_ended(make_run()))
-        assert ledger.slowest() == ("job-4", 10.0)
-
-
 def test_a_ledger_of_a_newer_batchrun_is_refused_and_not_touched(tmp_path: Path) -> None:
     """Its version is kept as it is."""
     with open_ledger(tmp_path):

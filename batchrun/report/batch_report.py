@@ -1,0 +1,417 @@
+"""The report of a batch: one HTML file that needs nothing else, made of what its ledger tells."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from batchrun.config import ApiConfig, Config
+from batchrun.ledger.commit import BAD_LINES
+from batchrun.ledger.rows import CostRow
+from batchrun.model import Ending, Outcome, Place
+from batchrun.report.charts import (
+    Share,
+    Spending,
+    TimeSeries,
+    histogram,
+    share_bar,
+    small_bar,
+    spending_bar,
+    time_series,
+)
+from batchrun.report.failures import Failure, Failures, kind_words, run_address
+from batchrun.report.figures import MAX_DAYS, Distribution, Figures
+from batchrun.report.html import (
+    Column,
+    Html,
+    Key,
+    Tile,
+    card,
+    command,
+    facts,
+    foreign,
+    join,
+    legend,
+    link,
+    page,
+    table,
+    tag,
+    tiles,
+)
+from batchrun.report.plain_text import last_lines, one_line
+from batchrun.report.progress import cost_words, duration, ending_words, money, slot_words
+from batchrun.report.style import Tone
+from batchrun.version import __version__
+
+#: Kinds of failure that are shown with a sample; of the others a line each.
+SAMPLES = 12
+_LOG_LINES = 15
+_LINE_CHARS = 300
+_KEY_CHARS = 60
+_SENT_CHARS = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Batch:
+    """What a batch is called, and where."""
+
+    directory: Path
+    config: Config
+    #: The overrides of jobs that are shown as samples, as far as they could be read.
+    sent: Mapping[Place, str]
+
+    @property
+    def quoted(self) -> str:
+        """The output directory, as a shell takes it."""
+        return shlex.quote(str(self.directory))
+
+    @property
+    def api(self) -> ApiConfig:
+        return self.config.api
+
+
+def compose(figures: Figures, directory: Path, config: Config, sent: Mapping[Place, str]) -> Html:
+    """Return the page.
+
+    Args:
+        figures: what the ledger tells.
+        directory: the output directory, as its commands are to name it.
+        config: what the batch was last opened with.
+        sent: the overrides of jobs, as far as they are to be shown.
+    """
+    batch = _Batch(directory=directory, config=config, sent=sent)
+    name = directory.resolve().name
+    has_days, has_rounds = len(figures.cost_by_day) > 1, len(figures.rounds) > 1
+    cards = tag(
+        "div",
+        _jobs_card(figures, config),
+        _failures_card(figures.failures, batch),
+        _distribution_card("Run time", figures.run_times, "from the start of a Run to its end", "Runs"),
+        _distribution_card("Time in the queue", figures.queue_times, "from being read in to the first Run", "jobs"),
+        _live_card(figures, config),
+        _groups_card(figures),
+        _cost_card(figures, config, is_half=has_days or has_rounds),
+        _days_card(figures.cost_by_day) if has_days else None,
+        _rounds_card(figures.rounds, is_half=not has_days) if has_rounds else None,
+        _slowest_card(figures, batch.api),
+        class_="cards",
+    )
+    return page(f"{name} · batchrun", _head(name, figures, config), cards, _foot(figures, batch))
+
+
+def _head(name: str, figures: Figures, config: Config) -> Html:
+    task = config.task.id or f"{config.task.name} ({config.task.actor})"
+    words = [tag("span", _state_words(figures), class_="state"), join(["task ", foreign(task)])]
+    if figures.times is not None:
+        ended_at = figures.read_at if figures.pid is not None else figures.times.last_noted_at
+        words.append(join([_period(figures.times.began_at, ended_at)]))
+    separated = [part for word in words for part in (" · ", word)][1:]
+    return tag("div", tag("h1", foreign(name)), tag("p", *separated), class_="head")
+
+
+def _state_words(figures: Figures) -> str:
+    summary = figures.summary
+    if figures.pid is not None:
+        return f"Running (process {figures.pid})"
+    if summary.open_jobs and summary.ending is Ending.FINISHED:
+        return "Stopped"
+    return ending_words(summary.ending).rstrip(",")
+
+
+def _period(began_at: datetime, ended_at: datetime) -> str:
+    form = "%H:%M:%S" if began_at.date() == ended_at.date() else "%Y-%m-%d %H:%M:%S"
+    return f"{began_at:%Y-%m-%d %H:%M:%S} to {ended_at.strftime(form)} UTC"
+
+
+def _jobs_card(figures: Figures, config: Config) -> Html:
+    summary = figures.summary
+    shares = [
+        Share(name=_outcome_words(outcome), count=summary.outcomes.get(outcome, 0), tone=Tone(outcome))
+        for outcome in Outcome
+    ]
+    shares.append(Share(name="open", count=summary.open_jobs, tone=Tone.OPEN))
+    keys = [Key(tone=share.tone, text=f"{share.count:,} {share.name}") for share in shares if share.count]
+    note = f"{summary.settled:,} settled" + (f", {summary.open_jobs:,} open" if summary.open_jobs else "")
+    bar = share_bar("Jobs by outcome", shares)
+    return card("Jobs", bar, legend(keys), tag("div", tiles(_tiles(figures, config)), class_="block"), note=note)
+
+
+def _tiles(figures: Figures, config: Config) -> list[Tile]:
+    summary, attempts = figures.summary, figures.attempts
+    succeeded = summary.outcomes.get(Outcome.SUCCEEDED, 0)
+    share = f"{100 * succeeded / summary.settled:.1f} %" if summary.settled else "-"
+    repeated = f"{attempts.repeated:,} of them again" if attempts.repeated else None
+    live = f"{summary.live_runs:,} live" if summary.live_runs else None
+    empty = f"{summary.empty_successes:,} successes had none" if summary.empty_successes else None
+    shown = [
+        Tile(name="Succeeded", value=share, note=f"{succeeded:,} of {summary.settled:,}"),
+        Tile(name="Runs", value=f"{attempts.runs:,}", note=live or repeated),
+        Tile(name="Items", value=f"{summary.items:,}", note=empty),
+        Tile(name="Cost", value=money(summary.cost_usd), note=_cost_note(figures, config)),
+    ]
+    if figures.times is not None:
+        ended_at = figures.read_at if figures.pid is not None else figures.times.last_noted_at
+        took_s = max(0.0, (ended_at - figures.times.began_at).total_seconds())
+        rate = f"{summary.settled / took_s:.3g} jobs/s" if took_s > 0 and len(figures.live_runs) == 1 else None
+        shown.append(Tile(name="Took", value=duration(took_s), note=rate))
+    if summary.in_doubt:
+        shown.append(Tile(name="In doubt", value=f"{summary.in_doubt:,}", note="starts without an answer"))
+    return shown
+
+
+def _cost_note(figures: Figures, config: Config) -> str | None:
+    if figures.summary.unknown_costs:
+        return f"and {figures.summary.unknown_costs:,} Runs of unknown cost"
+    if config.limits.budget_usd is not None:
+        return f"of {money(config.limits.budget_usd)}"
+    return f"{_usd(figures.summary.cost_usd / figures.attempts.runs)} a Run" if figures.attempts.runs else None
+
+
+def _failures_card(failures: Failures, batch: _Batch) -> Html:
+    if not failures.jobs and not failures.bad_lines:
+        return card("Failures", tag("p", "No job has failed.", class_="soft"))
+    causes = [_cause(failure, batch) for failure in failures.kinds[:SAMPLES]]
+    rest = failures.kinds[SAMPLES:]
+    columns = [Column(heading="Jobs", kind="number"), Column(heading="Cause"), Column(heading="Rerun")]
+    rows = [(f"{each.count:,}", foreign(kind_words(each)), command(_rerun(each, batch))) for each in rest]
+    more = tag("div", table(columns, rows), class_="block") if rows else None
+    note = f"{_many(failures.jobs, 'job')}, {_many(len(failures.kinds) + failures.other_kinds, 'cause')}"
+    return card("Failures", *causes, more, _beyond(failures, batch), note=note)
+
+
+def _beyond(failures: Failures, batch: _Batch) -> Html:
+    lines: list[tuple[str, str | None]] = []
+    if failures.other_kinds:
+        lines.append((f"{failures.other_jobs:,} more", f"of {failures.other_kinds:,} further causes"))
+    if failures.bad_lines:
+        where = str(batch.directory / BAD_LINES)
+        lines.append((_many(failures.bad_lines, "bad line"), join(["each with its reason in ", tag("code", where)])))
+    if failures.jobs:
+        lines.append(("all of them", command(f"batchrun retry {batch.quoted}")))
+    return tag("div", facts(lines), class_="block")
+
+
+def _cause(failure: Failure, batch: _Batch) -> Html:
+    tone = tag("span", class_=f"swatch tone-{Tone(failure.outcome)}", aria_hidden="true")
+    head = tag(
+        "header",
+        tag("span", f"{failure.count:,}", class_="count"),
+        tag("h3", tone, foreign(kind_words(failure), _LINE_CHARS)),
+    )
+    sent = batch.sent.get(failure.place)
+    rows: list[tuple[str, str | None]] = [
+        ("for example", _sample(failure, batch.api)),
+        ("sent", tag("code", foreign(sent, _SENT_CHARS)) if sent else None),
+        ("rerun", command(_rerun(failure, batch))),
+    ]
+    log = None
+    if failure.log_tail is not None:
+        lines = last_lines(failure.log_tail, _LOG_LINES, _LINE_CHARS) or ["(empty)"]
+        log = tag("details", tag("summary", "end of its log"), tag("pre", "\n".join(lines)))
+    return tag("div", head, tag("div", facts(rows), log, class_="body"), class_="cause")
+
+
+def _sample(failure: Failure, api: ApiConfig) -> Html:
+    parts = [f"line {failure.place.line:,}, key ", foreign(failure.key, _KEY_CHARS)]
+    if failure.run_id is not None:
+        parts += [", Run ", link(run_address(api, failure.run_id), one_line(failure.run_id, _KEY_CHARS))]
+    return join(parts)
+
+
+def _rerun(failure: Failure, batch: _Batch) -> str:
+    return f"batchrun retry {batch.quoted} --failure {failure.id}"
+
+
+def _distribution_card(title: str, found: Distribution | None, what: str, noun: str) -> Html:
+    if found is None:
+        return card(title, tag("p", "Nothing to show yet.", class_="soft"), note=what, is_half=True)
+    spread = found.spread
+    shown = [Tile(name=_percentile_name(each), value=_time_words(value)) for each, value in spread.percentiles.items()]
+    shown += [Tile(name="Longest", value=_time_words(spread.longest_s))]
+    chart = histogram(title, found.histogram, noun=noun)
+    return card(title, chart, tag("div", tiles(shown), class_="block"), note=what, is_half=True)
+
+
+def _percentile_name(per_cent: int) -> str:
+    return "Median" if per_cent == 50 else f"{per_cent} % within"
+
+
+def _time_words(seconds: float) -> str:
+    return f"{1000 * seconds:.0f} ms" if seconds < 0.9995 else duration(seconds)
+
+
+def _live_card(figures: Figures, config: Config) -> Html:
+    limit = config.limits.max_concurrent_runs
+    series = TimeSeries(stretches=figures.live_runs, limit=limit if isinstance(limit, int) else None)
+    note = None
+    if figures.live_runs:
+        lasted_s = sum(each.lasted_s for each in figures.live_runs)
+        average = sum(sum(each.values) * each.interval_s for each in figures.live_runs) / lasted_s
+        cut = "; times without a live Run are cut out" if len(figures.live_runs) > 1 else ""
+        interval = _time_words(max(each.interval_s for each in figures.live_runs))
+        note = f"{average:.1f} on average; each step is the average of {interval}, UTC{cut}"
+    slots = slot_words(figures.summary)
+    said = tag("p", f"Slots: {slots}, by the last process.", class_="soft small block") if slots else None
+    return card("Live Runs", time_series("Live Runs over time", series), said, note=note)
+
+
+def _cost_card(figures: Figures, config: Config, *, is_half: bool) -> Html:
+    summary, budget = figures.summary, config.limits.budget_usd
+    bar = None
+    if budget is not None:
+        reserved, spent = figures.money.reserved_usd, figures.money.spent_usd
+        spending = Spending(budget_usd=budget, spent_usd=spent, reserved_usd=reserved)
+        bar = tag("div", spending_bar("Cost against the budget", spending))
+    total = figures.cost_by_group.total
+    rows = [(_outcome_words(row.shared[0] or "open"), *_cost_cells(row, total)) for row in figures.cost_by_outcome]
+    said = [f"{summary.open_costs:,} Runs have costs that can still change."] if summary.open_costs else []
+    said += [f"{money(total.derived_usd)} of it were worked out from charges and prices."] if total.derived_usd else []
+    return card(
+        "Cost",
+        bar,
+        tag("div", table(_cost_columns("Outcome"), rows, _total_cells(total)), class_="block" if bar else None),
+        tag("p", " ".join(said), class_="soft small block") if said else None,
+        note=cost_words(summary),
+        is_half=is_half,
+    )
+
+
+def _cost_columns(first: str) -> list[Column]:
+    return [
+        Column(heading=first),
+        Column(heading="Runs", kind="number"),
+        Column(heading="Cost", kind="number"),
+        Column(heading="", kind="share"),
+    ]
+
+
+def _cost_cells(row: CostRow, whole: CostRow) -> tuple[str, str, str]:
+    share = row.cost_usd / whole.cost_usd if whole.cost_usd > 0 else 0.0
+    return f"{row.runs:,}", _row_cost(row), small_bar(share)
+
+
+def _total_cells(total: CostRow) -> tuple[str, str, str, str]:
+    return "all", f"{total.runs:,}", _row_cost(total), ""
+
+
+def _row_cost(row: CostRow) -> str:
+    """Return what some Runs cost; what nobody knows is not 0."""
+    if row.runs and row.unknown_costs == row.runs:
+        return "unknown"
+    return _usd(row.cost_usd) + (" + ?" if row.unknown_costs else "")
+
+
+def _slowest_card(figures: Figures, api: ApiConfig) -> Html:
+    columns = [
+        Column(heading="Key"),
+        Column(heading="Run"),
+        Column(heading="Status", is_minor=True),
+        Column(heading="Cost", kind="number", is_minor=True),
+        Column(heading="Took", kind="number"),
+        Column(heading="", kind="share"),
+    ]
+    longest_s = max((run.run_s for run in figures.slowest), default=0.0)
+    rows = [
+        (
+            foreign(run.key, _KEY_CHARS),
+            link(run_address(api, run.run_id), one_line(run.run_id, _KEY_CHARS)),
+            run.status.lower() if run.status is not None else "-",
+            _usd(run.cost_usd) if run.cost_usd is not None else "unknown",
+            _time_words(run.run_s),
+            small_bar(run.run_s / longest_s if longest_s > 0 else 0.0),
+        )
+        for run in figures.slowest
+    ]
+    shown = table(columns, rows) if rows else tag("p", "No Run has ended yet.", class_="soft")
+    return card("Slowest Runs", shown)
+
+
+def _groups_card(figures: Figures) -> Html | None:
+    if not figures.groups:
+        return None
+    columns = [
+        Column(heading="Group"),
+        Column(heading="Jobs", kind="number"),
+        Column(heading="Succeeded", kind="number"),
+        Column(heading="Open", kind="number", is_minor=True),
+        Column(heading="Runs", kind="number", is_minor=True),
+        Column(heading="Cost", kind="number"),
+        Column(heading="Outcomes", kind="share"),
+    ]
+    rows = []
+    for group in figures.groups:
+        cost = figures.cost_by_group.largest.get(group.group)
+        name = foreign(group.group, _KEY_CHARS) if group.group is not None else tag("span", "none", class_="soft")
+        settled = group.jobs - group.open_jobs
+        succeeded = group.outcomes.get(Outcome.SUCCEEDED, 0)
+        rows.append(
+            (
+                name,
+                f"{group.jobs:,}",
+                f"{100 * succeeded / settled:.1f} %" if settled else "-",
+                f"{group.open_jobs:,}",
+                f"{cost.runs:,}" if cost is not None else "0",
+                _row_cost(cost) if cost is not None else money(0),
+                _small_outcomes(group.outcomes, group.open_jobs),
+            )
+        )
+    more = f"the {len(rows)} largest of {figures.group_count:,}" if figures.group_count > len(rows) else None
+    return card("Groups", table(columns, rows), note=more)
+
+
+def _small_outcomes(outcomes: Mapping[Outcome, int], open_jobs: int) -> Html:
+    shares = [Share(name=_outcome_words(each), count=outcomes.get(each, 0), tone=Tone(each)) for each in Outcome]
+    return share_bar("Outcomes", [*shares, Share(name="open", count=open_jobs, tone=Tone.OPEN)], height=10)
+
+
+def _days_card(days: Sequence[CostRow]) -> Html:
+    dearest = max(row.cost_usd for row in days)
+    rows = [
+        (
+            row.shared[0] or "-",
+            f"{row.runs:,}",
+            _row_cost(row),
+            small_bar(row.cost_usd / dearest if dearest > 0 else 0.0),
+        )
+        for row in days
+    ]
+    note = "by the end of the Run, UTC" + (f"; the last {MAX_DAYS} days" if len(days) == MAX_DAYS else "")
+    return card("Days", table(_cost_columns("Day"), rows), note=note, is_half=True)
+
+
+def _rounds_card(rounds: Sequence[Mapping[Outcome, int]], *, is_half: bool) -> Html:
+    columns = [
+        Column(heading="Round"),
+        Column(heading="Settled", kind="number"),
+        Column(heading="Succeeded", kind="number"),
+        Column(heading="Outcomes", kind="share"),
+    ]
+    rows = [
+        (
+            f"{number:,}",
+            f"{sum(outcomes.values()):,}",
+            f"{outcomes.get(Outcome.SUCCEEDED, 0):,}",
+            _small_outcomes(outcomes, 0),
+        )
+        for number, outcomes in enumerate(rounds, 1)
+    ]
+    return card("Rounds", table(columns, rows), is_half=is_half)
+
+
+def _foot(figures: Figures, batch: _Batch) -> Html:
+    words = f"Written {figures.read_at:%Y-%m-%d %H:%M:%S} UTC by batchrun {__version__}; anew: "
+    return tag("footer", words, command(f"batchrun report {batch.quoted}"))
+
+
+def _outcome_words(outcome: str) -> str:
+    return outcome.replace("_", " ")
+
+
+def _usd(usd: float) -> str:
+    """Return what a Run or some of them cost, which may be a fraction of a cent."""
+    return f"${usd:.6f}" if 0 < usd < 0.001 else money(usd)
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

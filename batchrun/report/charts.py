@@ -1,0 +1,396 @@
+"""Charts as inline SVG: values in, markup out; no clock, nothing read, a size that does not grow with the batch.
+
+Every chart has a title and a description in words.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+from batchrun.report.html import Html, tag
+from batchrun.report.progress import duration, money
+from batchrun.report.style import Tone
+from batchrun.report.svg import Tick, chart, empty_chart, fitting, label, level_line, rect, tick_labels, track
+
+#: Points of a curve beyond which nothing more can be seen.
+MAX_POINTS = 400
+#: Bars of a histogram.
+MAX_BARS = 40
+
+#: A share that is not nothing is at least so wide, in per cent.
+_THINNEST = 0.5
+#: Stretches of time that are drawn; of more, the last ones.
+MAX_STRETCHES = 8
+#: Between two of them, in per cent.
+_BREAK_WIDTH = 5.0
+#: A limit so many times above everything else is said, not drawn: the rest would lie flat on the ground.
+_FAR = 4.0
+_CURVE_WIDTH = 1000.0
+
+#: Lengths of time that people count in, in seconds.
+_ROUND_S = (
+    *(base * power for power in (0.001, 0.01, 0.1) for base in (1, 2, 5)),
+    *(1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200),
+    *(86_400 * days for days in (1, 2, 7, 14, 30, 90, 365)),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """A part of a whole, as jobs of one outcome."""
+
+    name: str
+    count: int
+    tone: Tone
+
+
+def share_bar(title: str, shares: Sequence[Share], height: int = 22) -> Html:
+    """Return a whole as one bar, its parts side by side in the given order; the smallest part can still be seen."""
+    parts = [share for share in shares if share.count > 0]
+    if not parts:
+        return chart(title, "Nothing yet.", height, track(0, height))
+    whole = sum(share.count for share in parts)
+    widths = _widths([share.count / whole for share in parts])
+    gap = 0.25 if len(parts) > 1 else 0.0
+    bars, x = [], 0.0
+    for share, width in zip(parts, widths, strict=True):
+        words = f"{share.count:,} {share.name} ({_percent(share.count / whole)})"
+        bars.append(rect(x, 0, max(width - gap, width / 2), height, share.tone, words))
+        x += width
+    described = ", ".join(f"{share.count:,} {share.name}" for share in parts)
+    return chart(title, f"{described}.", height, *bars)
+
+
+def _widths(shares: list[float]) -> list[float]:
+    """Return widths in per cent, which add up to 100, for shares that add up to 1."""
+    wanted = [max(_THINNEST, 100 * share) for share in shares]
+    return [100 * width / sum(wanted) for width in wanted]
+
+
+def small_bar(share: float, tone: Tone = Tone.LIVE) -> Html:
+    """Return a bar for a table's cell, of a share (0 to 1); the number that it shows stands in another cell."""
+    width = min(100.0, max(_THINNEST, 100 * share)) if share > 0 else 0.0
+    bar = rect(0, 2, width, 8, tone) if width else None
+    return tag("svg", track(2, 8), bar, height=12, width="100%", aria_hidden="true")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """A value that is pointed out, as a percentile."""
+
+    name: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Histogram:
+    """How often lengths of time occurred, on a logarithmic scale."""
+
+    #: Seconds, rising, one more than counts: where each bar begins, and where the last one ends.
+    edges: Sequence[float]
+    counts: Sequence[int]
+    marks: Sequence[Mark] = ()
+
+
+def log_edges(shortest_s: float, longest_s: float, max_bars: int = MAX_BARS) -> list[float]:
+    """Return the edges of a histogram of lengths of time in seconds: bars of one width on a logarithmic scale.
+
+    What is below a millisecond falls into the first bar.
+    """
+    low = max(0.001, shortest_s)
+    high = max(low, longest_s)
+    # At least a factor of two, so that durations that are all alike are one bar among empty ones.
+    room = max(1.0, math.sqrt(2 * low / high))
+    low, high = low / room, high * room * 1.0001
+    # An odd number: what is all alike stands in the middle of the middle one.
+    bars = min(max_bars - 1, max(8, math.ceil(12 * math.log10(high / low)))) // 2 * 2 + 1
+    step = math.log(high / low) / bars
+    return [low * math.exp(step * number) for number in range(bars)] + [high]
+
+
+def histogram(title: str, data: Histogram, height: int = 150, noun: str = "jobs") -> Html:
+    """Return a histogram of lengths of time, its marks as lines with their names."""
+    counted = sum(data.counts)
+    if not counted:
+        return empty_chart(title, height)
+    low, high = data.edges[0], data.edges[-1]
+
+    def x_of(seconds: float) -> float:
+        return 100 * math.log(min(max(seconds, low), high) / low) / math.log(high / low)
+
+    top, ground = 20, height - 20
+    scale = (ground - top) / max(data.counts)
+    bars = []
+    for (begin, end), count in zip(pairwise(data.edges), data.counts, strict=True):
+        if count:
+            x, tall = x_of(begin), max(1.5, count * scale)
+            words = f"{count:,} {noun} from {_short(begin)} to {_short(end)}"
+            gap = 0.06 * (x_of(end) - x)
+            bars.append(rect(x + gap, ground - tall, x_of(end) - x - 2 * gap, tall, Tone.LIVE, words))
+    labels = tick_labels(_time_ticks(low, high, x_of), height - 4)
+    marks = _marks(data.marks, x_of, top, ground)
+    described = f"{counted:,} {noun}, {_short(low)} to {_short(high)}"
+    told = "".join(f"; {mark.name} {_short(mark.value)}" for mark in data.marks)
+    return chart(title, f"{described}{told}.", height, level_line(ground), *bars, *marks, *labels)
+
+
+def _marks(marks: Sequence[Mark], x_of: Callable[[float], float], top: float, ground: float) -> list[Html]:
+    lines = []
+    for mark in marks:
+        x = f"{x_of(mark.value):.2f}%"
+        told = tag("title", f"{mark.name}: {_short(mark.value)}")
+        lines.append(tag("line", told, class_="mark", x1=x, x2=x, y1=top - 4, y2=ground))
+    names = [(x_of(mark.value), mark.name) for mark in sorted(marks, key=lambda mark: mark.value)]
+    return [*lines, *tick_labels(fitting(names), top - 8, "strong")]
+
+
+def _time_ticks(low: float, high: float, x_of: Callable[[float], float]) -> list[Tick]:
+    """Return round lengths of time within a scale, by place; its two ends where there are not two of them."""
+    inside = [(x_of(each), _short(each)) for each in _ROUND_S if low <= each <= high]
+    # Of those that are too many, every second or third is left, so that steps are even.
+    for step in range(1, len(inside)):
+        ticks = inside[::step]
+        if len(ticks) > 1 and fitting(ticks) == ticks:
+            return ticks
+    return [(0.0, _short(low)), (100.0, _short(high))]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """Values at even intervals over a stretch of time."""
+
+    began_at: datetime
+    #: Seconds that each value stands for.
+    interval_s: float
+    values: Sequence[float]
+
+    @property
+    def lasted_s(self) -> float:
+        """How long it was."""
+        return self.interval_s * len(self.values)
+
+    @property
+    def ended_at(self) -> datetime:
+        """When it was over."""
+        return self.began_at + timedelta(seconds=self.lasted_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeSeries:
+    """Something that was counted over time."""
+
+    #: In order; time between two of them is cut out.
+    stretches: Sequence[Stretch] = field(default=())
+    #: What it may not exceed.
+    limit: float | None = None
+    #: What is counted, as "live Runs".
+    noun: str = "live Runs"
+    tone: Tone = Tone.LIVE
+
+
+def time_series(title: str, data: TimeSeries, height: int = 180) -> Html:
+    """Return a curve over time, each value as wide as its interval; times are UTC.
+
+    Of more than MAX_STRETCHES the last ones are drawn; where they have more than MAX_POINTS values together, neighbours
+    are averaged.
+    """
+    stretches = _thinned([each for each in data.stretches if each.values][-MAX_STRETCHES:])
+    if not stretches:
+        return empty_chart(title, height)
+    peak = max(max(each.values) for each in stretches)
+    is_limit_far = data.limit is not None and data.limit > max(_FAR * peak, 1)
+    most = max(peak, data.limit if data.limit is not None and not is_limit_far else 0, 1)
+    ticks = _round_ticks(most)
+    top, ground = 18, height - 22
+
+    def y_of(value: float) -> float:
+        return round(ground - (ground - top) * value / most, 1)
+
+    lines = [level_line(y_of(tick)) for tick in ticks]
+    curves = [
+        _curve(each, x, width, y_of, data.tone) for each, (x, width) in zip(stretches, _places(stretches), strict=True)
+    ]
+    # Left of the chart: the style sheet keeps a margin there.
+    numbers = [tag("text", _count(tick), x=-8, y=y_of(tick) + 4, text_anchor="end") for tick in ticks]
+    described = f"{_count(peak)} {data.noun} at most, from {_moment(stretches[0].began_at)} to"
+    described += f" {_moment(stretches[-1].ended_at)} UTC"
+    described += f"; limit {_count(data.limit)}" if data.limit is not None else ""
+    return chart(
+        title,
+        f"{described}.",
+        height,
+        *lines,
+        *curves,
+        *_breaks(stretches, top, ground),
+        *_limit(data.limit, is_limit_far, y_of, top),
+        *numbers,
+        *_clock_labels(stretches, height - 5),
+        has_axis=True,
+    )
+
+
+def _thinned(stretches: Sequence[Stretch]) -> list[Stretch]:
+    points = sum(len(each.values) for each in stretches)
+    together = math.ceil(points / MAX_POINTS)
+    return [_averaged(each, together) for each in stretches] if together > 1 else list(stretches)
+
+
+def _averaged(stretch: Stretch, together: int) -> Stretch:
+    groups = [stretch.values[at : at + together] for at in range(0, len(stretch.values), together)]
+    values = [math.fsum(group) / len(group) for group in groups]
+    return Stretch(began_at=stretch.began_at, interval_s=stretch.lasted_s / len(values), values=values)
+
+
+def _places(stretches: Sequence[Stretch]) -> list[tuple[float, float]]:
+    """Return where each stretch begins and how wide it is, in per cent."""
+    room = 100 - _BREAK_WIDTH * (len(stretches) - 1)
+    whole_s = sum(each.lasted_s for each in stretches)
+    # The shortest are seen too: each has a part of a tenth of the room, before the rest is shared by time.
+    least = 0.1 * room / len(stretches) if len(stretches) > 1 else 0.0
+    shared = room - least * len(stretches)
+    places, x = [], 0.0
+    for each in stretches:
+        width = least + shared * each.lasted_s / whole_s
+        places.append((x, width))
+        x += width + _BREAK_WIDTH
+    return places
+
+
+def _curve(stretch: Stretch, x: float, width: float, y_of: Callable[[float], float], tone: Tone) -> Html:
+    step = _CURVE_WIDTH / len(stretch.values)
+    ground = y_of(0)
+    edge = [f"M0,{y_of(stretch.values[0]):g}"]
+    for number, value in enumerate(stretch.values):
+        edge.append(f"V{y_of(value):g}H{step * (number + 1):.4g}")
+    line = "".join(edge)
+    return tag(
+        "svg",
+        tag("path", d=f"{line}V{ground:g}H0Z", class_=f"area tone-{tone}"),
+        tag("path", d=line, class_=f"edge tone-{tone}", style="fill: none"),
+        x=f"{x:.2f}%",
+        y=0,
+        width=f"{width:.2f}%",
+        height=ground,
+        viewBox=f"0 0 {_CURVE_WIDTH:g} {ground:g}",
+        preserveAspectRatio="none",
+    )
+
+
+def _breaks(stretches: Sequence[Stretch], top: float, ground: float) -> list[Html]:
+    """Say how long nothing was, where time is cut out."""
+    drawn = []
+    for (x, width), (before, after) in zip(_places(stretches), pairwise(stretches), strict=False):
+        idle = f"{duration((after.began_at - before.ended_at).total_seconds())} without any"
+        dots = label(x + width + _BREAK_WIDTH / 2, (top + ground) / 2, "⋯", "middle")
+        drawn.append(tag("g", tag("title", idle), dots))
+    return drawn
+
+
+def _limit(limit: float | None, is_far: bool, y_of: Callable[[float], float], top: float) -> list[Html]:
+    if limit is None:
+        return []
+    if is_far:
+        return [label(100, top - 7, f"limit {_count(limit)}, far above", "end", "limit-text")]
+    y = y_of(limit)
+    line = tag("line", class_="limit", x1=0, x2="100%", y1=y, y2=y)
+    return [line, label(100, y - 5, f"limit {_count(limit)}", "end", "limit-text")]
+
+
+def _clock_labels(stretches: Sequence[Stretch], y: float) -> list[Html]:
+    if len(stretches) == 1:
+        return tick_labels(_clock_ticks(stretches[0]), y)
+    whole_s = (stretches[-1].ended_at - stretches[0].began_at).total_seconds()
+    form = "%b %-d, %H:%M" if whole_s > 86_400 else "%H:%M"
+    begins = [(x, each.began_at.strftime(form)) for each, (x, _) in zip(stretches, _places(stretches), strict=True)]
+    return tick_labels(fitting(begins), y)
+
+
+def _clock_ticks(stretch: Stretch) -> list[Tick]:
+    """Return as many round times as fit, by place; the beginning and the end where there are not two of them."""
+    for step_s in (each for each in _ROUND_S if stretch.lasted_s / 10 <= each <= stretch.lasted_s and each >= 1):
+        form = "%b %-d" if step_s >= 86_400 else "%H:%M" if step_s >= 60 else "%H:%M:%S"
+        ticks = [
+            (100 * (at - stretch.began_at).total_seconds() / stretch.lasted_s, at.strftime(form))
+            for at in _round_times(stretch, step_s)
+        ]
+        if len(ticks) > 1 and fitting(ticks) == ticks:
+            return ticks
+    return [(0.0, f"{stretch.began_at:%H:%M:%S}"), (100.0, f"{stretch.ended_at:%H:%M:%S}")]
+
+
+def _round_times(stretch: Stretch, step_s: float) -> list[datetime]:
+    first = math.ceil(stretch.began_at.timestamp() / step_s)
+    last = math.floor(stretch.ended_at.timestamp() / step_s)
+    return [datetime.fromtimestamp(number * step_s, UTC) for number in range(first, last + 1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spending:
+    """Money that a budget limits, in US dollars."""
+
+    budget_usd: float
+    spent_usd: float
+    #: Set aside for Runs whose cost is not final.
+    reserved_usd: float = 0.0
+
+
+def spending_bar(title: str, data: Spending) -> Html:
+    """Return what is spent and set aside against the budget; what is spent beyond it is another part."""
+    height, tall = 44, 20
+    whole = max(data.budget_usd, data.spent_usd + data.reserved_usd)
+    within = min(data.spent_usd, data.budget_usd)
+    words = f"{money(data.spent_usd)} spent"
+    words += f" · {money(data.reserved_usd)} set aside" if data.reserved_usd > 0 else ""
+    budget = f"of {money(data.budget_usd)}"
+    budget += f" ({_percent(data.spent_usd / data.budget_usd)})" if data.budget_usd > 0 else ""
+    bars, x = [track(0, tall)], 0.0
+    for usd, tone, what in (
+        (within, Tone.LIVE, "spent"),
+        (data.spent_usd - within, Tone.FAILED, "spent beyond the budget"),
+        (data.reserved_usd, Tone.OPEN, "set aside"),
+    ):
+        if usd > 0:
+            width = max(_THINNEST, 100 * usd / whole)
+            bars.append(rect(min(x, 100 - width), 0, width, tall, tone, f"{money(usd)} {what}"))
+            x += width
+    labels = [label(0, height - 6, words, "start", "strong"), label(100, height - 6, budget, "end")]
+    return chart(title, f"{words}, {budget}.", height, *bars, *labels)
+
+
+def _round_ticks(most: float) -> list[float]:
+    """Return 0 and two to five whole numbers up to `most`, at even steps."""
+    rough = most / 5
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = max(1.0, next(base * power for base in (1, 2, 5, 10) if base * power >= rough))
+    return [step * number for number in range(math.floor(most / step) + 1)]
+
+
+def _count(value: float) -> str:
+    if value >= 10_000:
+        return f"{value / 1000:,.4g}k"
+    return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"
+
+
+def _percent(share: float) -> str:
+    """Return a share in per cent; neither nothing nor everything unless it is."""
+    if share > 10:
+        return "over 1,000 %"
+    if 0 < share < 0.001:
+        return "under 0.1 %"
+    if 0.999 < share < 1:
+        return "over 99.9 %"
+    return f"{100 * share:.1f} %".replace(".0 %", " %")
+
+
+def _short(seconds: float) -> str:
+    """Return a length of time as shortly as a label needs: 20 ms, 1.5 s, 2 min, 1 h, 3 d."""
+    for unit_s, unit in ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s")):
+        if seconds >= unit_s * 0.9995:
+            return f"{seconds / unit_s:.3g} {unit}"
+    return f"{1000 * seconds:.3g} ms"
+
+
+def _moment(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S}"

@@ -1,0 +1,190 @@
+"""Pieces of HTML, escaped where they are put together: what the report and the live page are made of.
+
+A plain `str` is text and is escaped, whoever wrote it; only `Html` is markup. So forgetting something shows markup as
+text, and never text as markup. What comes out is well-formed XML as well as HTML.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from batchrun.report.plain_text import one_line
+from batchrun.report.style import STYLE, Tone
+
+#: Of a page that loads nothing and runs nothing, whatever a text in it tries.
+INERT = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+#: Longest tooltip.
+TITLE_CHARS = 1000
+
+#: Elements without content.
+_VOID = frozenset({"br", "hr", "input", "meta", "wbr"})
+_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;"})
+#: Would move or hide other text, or may not stand in XML: controls, marks of direction, surrogates, non-characters.
+_UNFIT = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufeff\ufff0-\ufffb\ufffe\uffff\ud800-\udfff]"
+)
+
+
+class Html(str):
+    """Markup: other markup takes it in as it is."""
+
+    __slots__ = ()
+
+
+def escape(text: str) -> Html:
+    """Return markup that shows a text; markup is returned as it is."""
+    if isinstance(text, Html):
+        return text
+    return Html(_UNFIT.sub("\N{REPLACEMENT CHARACTER}", text).translate(_ESCAPES))
+
+
+def join(parts: Iterable[str | None]) -> Html:
+    """Return parts one after the other; texts are escaped, None is left out."""
+    return Html("".join(escape(part) for part in parts if part is not None))
+
+
+def tag(name: str, /, *content: str | None, **attributes: str | float | bool | None) -> Html:
+    """Return an element.
+
+    Args:
+        name: of the element.
+        content: texts, which are escaped, and markup; None is left out.
+        attributes: `class_` is class, an underscore within a name is a hyphen; None and False leave it out.
+    """
+    given = "".join(
+        f' {_attribute_name(key)}="{_attribute_value(key, value)}"'
+        for key, value in attributes.items()
+        if value is not None and value is not False
+    )
+    return Html(f"<{name}{given} />" if name in _VOID else f"<{name}{given}>{join(content)}</{name}>")
+
+
+def _attribute_name(key: str) -> str:
+    return key.rstrip("_").replace("_", "-")
+
+
+def _attribute_value(key: str, value: str | float | bool) -> str:
+    if value is True:
+        return _attribute_name(key)
+    return escape(value) if isinstance(value, str) else f"{value:g}"
+
+
+def foreign(text: str, max_chars: int = 200) -> Html:
+    """Return a text that others wrote, on one line, its direction its own matter; what is cut off is its tooltip."""
+    shown = one_line(text, max_chars)
+    return tag("bdi", shown, title=one_line(text, TITLE_CHARS) if shown.endswith("…") else None)
+
+
+def command(words: str) -> Html:
+    """Return a command that a click selects whole."""
+    return tag("code", words, class_="command")
+
+
+def link(address: str | None, text: str) -> Html:
+    """Return a link, or only its text where there is no address, or none that a browser may be sent to."""
+    if address is None or not address.startswith(("https://", "http://", "/")):
+        return escape(text)
+    return tag("a", text, href=address, rel="noreferrer")
+
+
+def card(title: str, *content: str | None, note: str | None = None, is_half: bool = False) -> Html:
+    """Return a titled block; two that are half wide stand side by side where there is room."""
+    noted = tag("span", note, class_="note") if note else None
+    header = tag("header", tag("h2", title), noted)
+    return tag("section", header, *content, class_="card half" if is_half else "card")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tile:
+    """A number that matters, and what it is."""
+
+    name: str
+    value: str
+    #: In small print.
+    note: str | None = None
+
+
+def tiles(shown: Iterable[Tile]) -> Html:
+    """Return numbers in a row."""
+    return tag("dl", *(_tile(each) for each in shown), class_="tiles")
+
+
+def _tile(shown: Tile) -> Html:
+    note = tag("dd", shown.note) if shown.note else None
+    return tag("div", tag("dt", shown.name), tag("dd", shown.value), note)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A column of a table."""
+
+    heading: str
+    #: number, text or share: how its cells are set. A share is left out on a phone.
+    kind: str = "text"
+    #: Whether it is left out on a phone.
+    is_minor: bool = False
+
+    @property
+    def classes(self) -> str:
+        """What the style sheet goes by."""
+        return f"{self.kind} minor" if self.is_minor else self.kind
+
+
+def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], total: Sequence[str] | None = None) -> Html:
+    """Return a table; its cells are texts or markup, one for each column."""
+    heads = tag("tr", *(tag("th", column.heading, class_=column.classes, scope="col") for column in columns))
+    body = tag("tbody", *(_row(columns, row) for row in rows))
+    foot = tag("tfoot", _row(columns, total)) if total is not None else None
+    return tag("div", tag("table", tag("thead", heads), body, foot), class_="scroll")
+
+
+def _row(columns: Sequence[Column], cells: Sequence[str]) -> Html:
+    return tag("tr", *(tag("td", cell, class_=column.classes) for column, cell in zip(columns, cells, strict=True)))
+
+
+def facts(rows: Iterable[tuple[str, str | None]]) -> Html:
+    """Return names with their values, a line each; a value that is None is left out with its name."""
+    known = [(name, value) for name, value in rows if value is not None]
+    return tag("dl", *(join([tag("dt", name), tag("dd", value)]) for name, value in known), class_="facts")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """What a colour stands for."""
+
+    tone: Tone
+    text: str
+
+
+def legend(keys: Iterable[Key]) -> Html:
+    """Return what colours stand for."""
+    items = (tag("li", tag("span", class_=f"swatch tone-{key.tone}", aria_hidden="true"), key.text) for key in keys)
+    return tag("ul", *items, class_="legend")
+
+
+def page(title: str, *content: str | None, head: str | None = None, policy: str = INERT) -> Html:
+    """Return a whole page.
+
+    Args:
+        title: of its tab.
+        content: of its `main`.
+        head: more for the head, as a script.
+        policy: its Content-Security-Policy; by default it may load and run nothing.
+    """
+    whole = tag(
+        "html",
+        tag(
+            "head",
+            tag("meta", charset="utf-8"),
+            tag("meta", http_equiv="Content-Security-Policy", content=policy),
+            tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+            tag("meta", name="color-scheme", content="light dark"),
+            tag("meta", name="referrer", content="no-referrer"),
+            tag("title", one_line(title, TITLE_CHARS)),
+            tag("style", Html(STYLE)),
+            head,
+        ),
+        tag("body", tag("main", *content)),
+        lang="en",
+    )
+    return Html(f"<!DOCTYPE html>\n{whole}\n")

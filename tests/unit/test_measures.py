@@ -1,0 +1,195 @@
+"""What the ledger tells about time is what adding it up by hand tells."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchrun.ledger.ledger import Ledger, open_for_reading, open_ledger
+from batchrun.ledger.measures import Duration, GroupCount
+from batchrun.ledger.rows import Settlement
+from batchrun.model import Intent, JobId, Mark, Outcome, RunId, RunStatus, Selection
+from tests.support.memory_ledger import make_bad_line, make_job
+from tests.unit.test_ledger import AT, make_ended, make_run
+
+UNTIL = AT + timedelta(seconds=1000)
+
+
+@contextmanager
+def holding(directory: Path, spans: list[tuple[float, float | None]]) -> Iterator[Ledger]:
+    """Give a ledger of jobs with a Run each: from and to so many seconds after AT, or live."""
+    with open_ledger(directory) as ledger, ledger.transaction():
+        for line, (began, ended) in enumerate(spans, 1):
+            ledger.admit(make_job(line))
+            _carry(ledger, JobId(line), 1, began, ended)
+    with open_for_reading(directory) as ledger:
+        yield ledger
+
+
+def _carry(ledger: Ledger, job_id: JobId, attempt_no: int, began: float, ended: float | None, round: int = 1) -> None:  # noqa: A002
+    run = replace(
+        make_run(f"r{job_id}-{attempt_no}"),
+        started_at=AT + timedelta(seconds=began),
+        finished_at=AT + timedelta(seconds=ended) if ended is not None else None,
+    )
+    ledger.intend(job_id, Intent(attempt_no=attempt_no, round=round, mark=Mark("m")))
+    ledger.bind(job_id, attempt_no, run)
+    if ended is not None:
+        ledger.end(job_id, make_ended(run, attempt_no))
+
+
+def test_an_empty_ledger_tells_nothing(tmp_path: Path) -> None:
+    """And trips over nothing."""
+    with holding(tmp_path, []) as ledger:
+        measures = ledger.measures
+        assert measures.times() is None
+        assert [measures.spread(each, [50]) for each in Duration] == [None, None]
+        assert measures.live_stretches(UNTIL, 60, 8) == []
+        assert (measures.slowest(3), measures.rounds(), measures.largest_groups(3)) == ([], [], [])
+        assert (measures.attempts().runs, measures.count_groups()) == (0, 0)
+
+
+def test_percentiles_are_of_the_nearest_rank(tmp_path: Path) -> None:
+    """Of a hundred Runs of 1 s to 100 s; a clock that went backwards makes no Run shorter than nothing."""
+    with holding(tmp_path, [(0, n) for n in range(100, 0, -1)]) as ledger:
+        spread = ledger.measures.spread(Duration.RUN, [1, 50, 90, 99, 100])
+    assert spread is not None
+    assert spread.percentiles == {1: 1, 50: 50, 90: 90, 99: 99, 100: 100}
+    assert (spread.count, spread.shortest_s, spread.longest_s, spread.mean_s) == (100, 1, 100, 50.5)
+
+
+def test_a_clock_that_went_back_makes_no_length_negative(tmp_path: Path) -> None:
+    """Neither of a Run nor of a wait: the jobs are admitted today, the Runs start long before."""
+    with holding(tmp_path, [(10, 5)]) as ledger:
+        for duration in Duration:
+            spread = ledger.measures.spread(duration, [50])
+            assert spread is not None
+            assert (spread.count, spread.longest_s) == (1, 0)
+        assert ledger.measures.slowest(1)[0].run_s == 0
+        assert ledger.measures.live_runs(AT, 20, 1, UNTIL) == [0]
+
+
+def test_a_histogram_counts_everything_once(tmp_path: Path) -> None:
+    """On an edge it belongs above; outside, at the ends."""
+    with holding(tmp_path, [(0, each) for each in (0.5, 1, 1.5, 2, 2, 3, 99)]) as ledger:
+        assert ledger.measures.histogram(Duration.RUN, [1, 2, 3, 4]) == [3, 2, 2]
+        assert ledger.measures.histogram(Duration.RUN, [1, 2]) == [7]
+
+
+def test_a_wait_ends_with_the_first_run_of_each_round(tmp_path: Path) -> None:
+    """However many attempts follow; a later round's begins when it is opened."""
+    with open_ledger(tmp_path) as ledger:
+        with ledger.transaction():
+            ledger.admit(make_job(1))
+        admitted_s = ledger.open_jobs()[0].admitted_at.timestamp() - AT.timestamp()
+        with ledger.transaction():
+            _carry(ledger, JobId(1), 1, admitted_s + 5, admitted_s + 6)
+            _carry(ledger, JobId(1), 2, admitted_s + 50, admitted_s + 60)
+            ledger.settle(JobId(1), Settlement(outcome=Outcome.FAILED))
+        with ledger.transaction():
+            ledger.reopen(Selection())
+        again_s = ledger.open_jobs()[0].admitted_at.timestamp() - AT.timestamp()
+        with ledger.transaction():
+            _carry(ledger, JobId(1), 3, again_s + 7, again_s + 9, round=2)
+        spread = ledger.measures.spread(Duration.QUEUE, [50, 100])
+        assert spread is not None
+        assert spread.count == 2
+        assert spread.percentiles == {50: pytest.approx(5, abs=1e-3), 100: pytest.approx(7, abs=1e-3)}
+        attempts = ledger.measures.attempts()
+        assert (attempts.runs, attempts.repeated) == (3, 1)
+        assert ledger.measures.rounds() == [{Outcome.FAILED: 1}]
+
+
+def test_times_without_a_live_run_part_stretches(tmp_path: Path) -> None:
+    """Those that are long enough, and of too many the longest; what is live counts until it is said to."""
+    spans: list[tuple[float, float | None]] = [(0, 10), (5, 8), (30, 40), (200, 210), (900, None)]
+    with holding(tmp_path, spans) as ledger:
+
+        def stretches(min_idle_s: float, count: int = 8) -> list[tuple[float, float]]:
+            found = ledger.measures.live_stretches(UNTIL, min_idle_s, count)
+            return [((begin - AT).total_seconds(), (end - AT).total_seconds()) for begin, end in found]
+
+        assert stretches(60) == [(0, 40), (200, 210), (900, 1000)]
+        assert stretches(10) == [(0, 10), (30, 40), (200, 210), (900, 1000)]
+        assert stretches(20) == [(0, 40), (200, 210), (900, 1000)]
+        assert stretches(10, 2) == [(0, 210), (900, 1000)]
+        assert stretches(10, 1) == [(0, 1000)]
+
+
+moments = st.floats(min_value=0, max_value=300)
+
+
+@given(
+    st.lists(st.tuples(moments, st.none() | st.floats(min_value=0, max_value=100)), min_size=1, max_size=20),
+    st.floats(min_value=0, max_value=100),
+    st.floats(min_value=0.1, max_value=50),
+    st.integers(min_value=1, max_value=12),
+)
+def test_live_runs_are_those_of_an_average_by_hand(
+    runs: list[tuple[float, float | None]], from_s: float, interval_s: float, intervals: int
+) -> None:
+    """For any Runs, also live ones, and any intervals: the part of each interval that each Run fills."""
+    spans = [(began, began + took if took is not None else None) for began, took in runs]
+    with TemporaryDirectory() as directory, holding(Path(directory), spans) as ledger:
+        found = ledger.measures.live_runs(AT + timedelta(seconds=from_s), interval_s, intervals, UNTIL)
+    edges = [from_s + interval_s * number for number in range(intervals + 1)]
+    for value, (begin, end) in zip(found, pairwise(edges), strict=True):
+        filled = [
+            max(0.0, min(end, ended if ended is not None else 1000.0) - max(begin, began)) for began, ended in spans
+        ]
+        # The ledger's times are seconds since 1970: floats of about a microsecond.
+        assert value == pytest.approx(math.fsum(filled) / (end - begin), abs=1e-4)
+
+
+def test_the_slowest_runs_come_first(tmp_path: Path) -> None:
+    """With what they are of; live ones are not among them."""
+    with holding(tmp_path, [(0, 4), (0, 9), (0, None), (0, 6)]) as ledger:
+        found = ledger.measures.slowest(2)
+    assert [(run.key, run.run_id, run.run_s, run.status, run.cost_usd) for run in found] == [
+        ("job-2", RunId("r2-1"), 9.0, RunStatus.SUCCEEDED, 0.5),
+        ("job-4", RunId("r4-1"), 6.0, RunStatus.SUCCEEDED, 0.5),
+    ]
+
+
+def test_groups_are_counted(tmp_path: Path) -> None:
+    """The largest groups first; bad lines are in none."""
+    with open_ledger(tmp_path) as ledger, ledger.transaction():
+        for line, group in enumerate(["a", "b", "b", None, "b", "a", "c"], 1):
+            ledger.admit(make_job(line, group=group))
+        ledger.settle(JobId(ledger.admit_bad_line(make_bad_line(9)) or 0), Settlement(outcome=Outcome.INVALID))
+        ledger.settle(JobId(2), Settlement(outcome=Outcome.FAILED))
+        ledger.settle(JobId(3), Settlement(outcome=Outcome.SUCCEEDED))
+        measures = ledger.measures
+        assert measures.largest_groups(2) == [
+            GroupCount(group="b", outcomes={Outcome.FAILED: 1, Outcome.SUCCEEDED: 1}, open_jobs=1),
+            GroupCount(group="a", outcomes={}, open_jobs=2),
+        ]
+        assert [(each.group, each.jobs) for each in measures.largest_groups(9)] == [
+            ("b", 3),
+            ("a", 2),
+            (None, 1),
+            ("c", 1),
+        ]
+        assert measures.count_groups() == 3
+
+
+def test_the_first_and_the_last_moment_are_found(tmp_path: Path) -> None:
+    """By whichever clock was later."""
+    with holding(tmp_path, [(0, 10)]) as ledger:
+        times = ledger.measures.times()
+    assert times is not None
+    assert times.began_at <= times.last_noted_at <= datetime.now(UTC)
+    assert times.began_at > AT  # admitted today; the Run is said to have been earlier
+    (tmp_path / "later").mkdir()
+    with holding(tmp_path / "later", [(1e9, 1e9 + 5)]) as ledger:
+        times = ledger.measures.times()
+    assert times is not None
+    assert times.last_noted_at == AT + timedelta(seconds=1e9 + 5)

@@ -1,0 +1,123 @@
+"""What others wrote stays text, wherever it is put; what comes out is well-formed."""
+
+from xml.etree import ElementTree as ET
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchrun.report.html import (
+    Column,
+    Html,
+    Key,
+    Tile,
+    card,
+    command,
+    escape,
+    facts,
+    foreign,
+    join,
+    legend,
+    link,
+    page,
+    table,
+    tag,
+    tiles,
+)
+from batchrun.report.style import STYLE, Tone
+
+HOSTILE = "</script><img src=x onerror='alert(1)'>\"&amp;\u202e\x00\ud800"
+
+
+def test_text_is_escaped_and_markup_is_not() -> None:
+    """Only what was made of tags is taken as it is."""
+    inner = tag("b", "a < b")
+    assert tag("p", inner, " & c", None, class_="x", aria_hidden="true", hidden=True, title=None, open=False) == (
+        '<p class="x" aria-hidden="true" hidden="hidden"><b>a &lt; b</b> &amp; c</p>'
+    )
+    assert tag("p", inner + "&") == "<p>&lt;b&gt;a &amp;lt; b&lt;/b&gt;&amp;</p>"  # put together by hand: text again
+    assert tag("input", name="n", value='"') == '<input name="n" value="&quot;" />'
+    assert join(["<", Html("<br>"), None]) == "&lt;<br>"
+
+
+def test_characters_that_move_or_hide_others_are_replaced() -> None:
+    """Controls, marks of direction, lone surrogates and non-characters; line ends and tabs are not."""
+    assert escape("a\x00\x1b[2J\u202eb\u2066\ud800\uffff\ufeff") == "a��[2J�b����"
+    assert escape("one\n\ttwo é 😀 א") == "one\n\ttwo é 😀 א"
+
+
+def test_a_text_of_others_is_cut_and_whole_in_its_tooltip() -> None:
+    """In an element that keeps its direction to itself."""
+    assert foreign("a\nb", 5) == "<bdi>a b</bdi>"
+    assert foreign("abcdefg", 5) == '<bdi title="abcdefg">abcd…</bdi>'
+    assert len(foreign("x" * 10_000_000, 100)) < 1200
+
+
+def test_only_the_web_is_linked_to() -> None:
+    """An address that would run something is no address."""
+    assert link("https://a/?b=c&d", "x") == '<a href="https://a/?b=c&amp;d" rel="noreferrer">x</a>'
+    assert link("javascript:alert(1)", "<x>") == "&lt;x&gt;"
+    assert link(None, "x") == "x"
+
+
+@given(st.text())
+def test_whatever_is_said_a_page_is_well_formed_and_nothing_of_it_is_markup(text: str) -> None:
+    """Any text, in any place of any piece: the page parses, and has the elements that it has for an innocent one."""
+    assert _elements(text) == _elements("innocent")
+    assert _elements(HOSTILE + text) == _elements("innocent")
+
+
+def _elements(text: str) -> list[str]:
+    columns = [Column(heading=text), Column(heading="n", kind="number")]
+    whole = page(
+        text,
+        card(text or "-", tiles([Tile(name=text, value=text, note=text or "-")]), note=text or "-", is_half=True),
+        table(columns, [(text, foreign(text))], total=(text, "1")),
+        facts([(text, text), ("x", None)]),
+        legend([Key(tone=Tone.FAILED, text=text)]),
+        command(text),
+        tag("a", text, title=text, data_key=text),
+        link(f"https://example.com/{text}", text),
+    )
+    root = ET.fromstring(whole.removeprefix("<!DOCTYPE html>\n"))
+    return [element.tag for element in root.iter()]
+
+
+def test_a_page_loads_and_runs_nothing() -> None:
+    """By its policy; and there is nothing in it to load."""
+    whole = page("t", "x")
+    assert "default-src &#39;none&#39;" in whole
+    assert "<script" not in whole
+    assert "url(" not in STYLE
+    assert "@import" not in STYLE
+
+
+def test_every_tone_has_a_colour_by_day_and_by_night() -> None:
+    """In the light, the dark and the printed palette, and a class that uses it."""
+    for tone in Tone:
+        assert STYLE.count(f"--{tone}: ") == 3
+        assert f".tone-{tone} {{" in STYLE
+
+
+def test_texts_can_be_read_on_their_ground() -> None:
+    """Contrast of at least 4.5 to 1 for texts and 3 to 1 for colours that say what is bad or good, day and night."""
+    for line in (line for line in STYLE.splitlines() if "--page: #" in line and "print" not in line):
+        colours = dict(
+            each.strip().removeprefix("--").split(": ") for each in line.split("{")[-1].split(";")[:-1] if "--" in each
+        )
+        for ground in ("page", "card", "faint"):
+            for ink in ("ink", "soft", "link", "mark"):
+                assert _contrast(colours[ink], colours[ground]) >= 4.5, (ink, ground, line[:20])
+        for tone in (Tone.SUCCEEDED, Tone.FAILED, Tone.LIVE):
+            assert _contrast(colours[tone], colours["card"]) >= 3, tone
+
+
+def _contrast(one: str, other: str) -> float:
+    """Return the contrast ratio of WCAG 2.2."""
+    lighter, darker = sorted((_luminance(one), _luminance(other)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue

@@ -9,7 +9,6 @@ import random
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -30,6 +29,7 @@ from batchrun.errors import ApiError, ConnectFailed, NotFound, RateLimited, Serv
 from batchrun.model import DatasetId, JsonObject, Mark, Run, RunId, RunOptions, RunStatus, StoreId, TaskId
 from batchrun.policy.retry import Backoff
 from batchrun.policy.token_bucket import TokenBucket
+from batchrun.values import dataclass
 from batchrun.version import __version__
 
 #: Requests per second that the API allows for one task's list of Runs, one Run, one dataset.

@@ -5,7 +5,6 @@ next one can happen, so that a process killed between any two of them can be fol
 """
 
 import random
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import structlog
@@ -48,6 +47,7 @@ from batchrun.model import (
     TaskId,
 )
 from batchrun.policy.retry import OUTCOME_OF_STATUS, cause_of
+from batchrun.values import dataclass, replace
 
 _log = structlog.get_logger()
 
@@ -264,8 +264,14 @@ class JobRunner:
         reach("bound")
         self._progress.started += 1
         self._usual_memory_mb = run.memory_mb or self._usual_memory_mb
-        bound = replace(attempt, state=AttemptState.BOUND, run_id=run.id, started_at=run.started_at)
-        return replace(bound, memory_mb=run.memory_mb, timeout_s=run.timeout_s)
+        return replace(
+            attempt,
+            state=AttemptState.BOUND,
+            run_id=run.id,
+            started_at=run.started_at,
+            memory_mb=run.memory_mb,
+            timeout_s=run.timeout_s,
+        )
 
     async def _reconcile(self, work: Work, attempt: Attempt, turn: Turn, slot: Slot) -> _Ended | None:
         """Find out what became of a start whose answer was lost; the slot is kept, for a Run may be live."""

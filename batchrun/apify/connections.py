@@ -46,8 +46,9 @@ class Connections:
         self._loop = asyncio.get_running_loop()
         self._address = aiohttp.ClientRequest("GET", url, loop=self._loop)
         # The codings are those that aiohttp's parser decodes with what batchrun brings along.
-        self._headers = {"Host": url.host_port_subcomponent or "", "Accept-Encoding": "gzip, deflate, br", **headers}
-        self._header_lines = _lines(self._headers)
+        own = {"Host": url.host_port_subcomponent or "", "Accept-Encoding": "gzip, deflate, br"}
+        self._header_lines = _header_lines({**own, **headers})
+        self._header_text = "".join(self._header_lines.values())
         self._open: set[_Connection] = set()
         #: The last one used is at the end and goes first, so that those that are not needed any more run out.
         self._idle: deque[_Connection] = deque()
@@ -75,9 +76,12 @@ class Connections:
             aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError: there is no connection; nothing was sent.
             aiohttp.ClientError: the request was sent, at least in part, and its answer did not come whole.
         """
-        lines = self._header_lines if headers is None else _lines({**self._headers, **headers})
-        length = "" if method == "GET" else f"Content-Length: {len(body or b'')}\r\n"
-        request = f"{method} {target} HTTP/1.1\r\n{lines}{length}\r\n".encode() + (body or b"")
+        fields = self._header_text
+        if headers is not None:
+            fields = "".join({**self._header_lines, **_header_lines(headers)}.values())
+        if method != "GET":
+            fields += f"Content-Length: {len(body or b'')}\r\n"
+        request = f"{method} {target} HTTP/1.1\r\n{fields}\r\n".encode() + (body or b"")
         silence_s = timeout.sock_read or 0.0
         connection = self._take_idle()
         if connection is not None:
@@ -174,12 +178,12 @@ class _Connection(asyncio.Protocol):
         self._heard_at = 0.0
         self._transport.set_protocol(self)
 
-    async def ask(self, request: bytes, silence_s: float) -> Answer:
-        """Send a request and return its answer."""
+    def ask(self, request: bytes, silence_s: float) -> asyncio.Future[Answer]:
+        """Send a request; its answer is to come."""
         self._waiting = self._loop.create_future()
         self._silence_s, self._heard_at = silence_s, self._loop.time()
         self._transport.write(request)
-        return await self._waiting
+        return self._waiting
 
     def check_silence(self, now: float) -> None:
         """Give the request up if the server has been silent for too long."""
@@ -259,16 +263,16 @@ class _Connection(asyncio.Protocol):
         """Do nothing: asked for by the parser."""
 
 
-def _lines(headers: Mapping[str, str]) -> str:
-    """Return headers as they are sent.
+def _header_lines(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return headers as they are sent, by name.
 
     Raises:
         ValueError: one of them would be several lines.
     """
-    lines = [f"{name}: {value}" for name, value in headers.items()]
-    if not all(line.isprintable() for line in lines):
-        raise ValueError("a header holds characters that are not allowed in it")
-    return "".join([f"{line}\r\n" for line in lines])
+    for name, value in headers.items():
+        if not value.isprintable():
+            raise ValueError(f"{name} holds characters that are not allowed in a header")
+    return {name: f"{name}: {value}\r\n" for name, value in headers.items()}
 
 
 @contextmanager

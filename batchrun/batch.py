@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import anyio
 import structlog
@@ -30,9 +30,11 @@ from batchrun.plan.outlook import Effort, Forecast, read_forecast
 from batchrun.platform import SERVER_DIR, find_task, open_platform, read_account
 from batchrun.report.summary import read_summary
 from batchrun.resume import check_all_came, check_identity, check_limit, open_backlog, reopen, take_up
-from batchrun.server import InlineActor
 from batchrun.spending import fill_purse, read_terms
 from batchrun.task_watch import note_task
+
+if TYPE_CHECKING:
+    from batchrun.server import InlineActor
 
 #: Records that wait for a slow consumer before starts slow down.
 RECORD_BUFFER = 100
@@ -183,7 +185,7 @@ async def open_batch(
     config: Config,
     *,
     environ: Mapping[str, str] | None = None,
-    inline_actors: Mapping[str, InlineActor] = types.MappingProxyType({}),
+    inline_actors: "Mapping[str, InlineActor]" = types.MappingProxyType({}),
 ) -> AsyncIterator[Batch]:
     """Open a batch, new or begun earlier; nothing is started before it is run or iterated over.
 
@@ -292,7 +294,7 @@ async def run_batch(
     config: Config,
     *,
     environ: Mapping[str, str] | None = None,
-    inline_actors: Mapping[str, InlineActor] = types.MappingProxyType({}),
+    inline_actors: "Mapping[str, InlineActor]" = types.MappingProxyType({}),
 ) -> Summary:
     """Carry a batch out to its end, or go on with one that was begun; see `open_batch` for errors."""
     async with open_batch(config, environ=environ, inline_actors=inline_actors) as batch:

@@ -179,8 +179,8 @@ class JobRunner:
                 reach("intended")
                 answer = await self._post(work, attempt, turn)
                 match answer:
-                    case Run():
-                        return await self._follow(work, self._bind(work, attempt, answer), turn, slot)
+                    case Attempt():
+                        return await self._follow(work, answer, turn, slot)
                     case _InDoubt():
                         return await self._reconcile(work, attempt, turn, slot)
                     case Problem():
@@ -216,12 +216,13 @@ class JobRunner:
         outcome, error = OUTCOME_OF_STATUS[run.status], _run_problem(run) or problem
         return _Ended(work=work, outcome=outcome, run=run, error=error, is_final=True)
 
-    async def _post(self, work: Work, attempt: Attempt, turn: Turn) -> "Run | _InDoubt | Problem | None":
+    async def _post(self, work: Work, attempt: Attempt, turn: Turn) -> "Attempt | _InDoubt | Problem | None":
         """Send the start request, once.
 
         Returns:
-            The Run; or that its answer was lost; or why the platform refuses this job; or None when nothing was
-            started and the job may try again at its next turn.
+            The attempt, bound to its Run; or that its answer was lost; or why the platform refuses this job; or None
+            when nothing was started and the job may try again at its next turn. The Run itself is not returned: its
+            description would be held in memory for as long as it lives.
         """
         turn.sending()
         try:
@@ -240,7 +241,7 @@ class JobRunner:
         reach("answered")
         turn.started()
         self._reconciler.note_start(run, attempt.mark)
-        return run
+        return self._bind(work, attempt, run)
 
     def _options_of(self, work: Work) -> RunOptions:
         """Return what the next start asks for: what the ladder raises, over the job's own, over the batch's."""

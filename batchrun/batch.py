@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import anyio
 import structlog
@@ -34,9 +34,11 @@ from batchrun.report.summary import read_summary
 from batchrun.reporting import FILE_NAME as REPORT
 from batchrun.reporting import make_report, write_report
 from batchrun.resume import check_all_came, check_identity, check_limit, open_backlog, reopen, take_up
-from batchrun.server import InlineActor
 from batchrun.spending import fill_purse, read_terms, refuse_unbounded
 from batchrun.task_watch import note_task
+
+if TYPE_CHECKING:
+    from batchrun.server import InlineActor
 
 #: Records that wait for a slow consumer before starts slow down.
 RECORD_BUFFER = 100
@@ -194,7 +196,7 @@ async def open_batch(
     config: Config,
     *,
     environ: Mapping[str, str] | None = None,
-    inline_actors: Mapping[str, InlineActor] = types.MappingProxyType({}),
+    inline_actors: "Mapping[str, InlineActor]" = types.MappingProxyType({}),
     command: Command | None = None,
 ) -> AsyncIterator[Batch]:
     """Open a batch, new or begun earlier; nothing is started before it is run or iterated over.
@@ -217,7 +219,8 @@ async def open_batch(
         await check_before_start(config)
         await anyio.to_thread.run_sync(_make_directory, out_dir)
         async with enter_lock(out_dir), _log_beside(out_dir):
-            async with _open(config, os.environ if environ is None else environ, inline_actors) as batch:
+            environ = os.environ if environ is None else environ
+            async with _open(config, environ, inline_actors, command) as batch:
                 yield batch
             if config.output.report and batch.is_begun:
                 # After everything is closed: what was noted on the way out is in it.
@@ -239,7 +242,7 @@ async def _write_report(batch: Batch, config: Config) -> None:
 
 @asynccontextmanager
 async def _open(
-    config: Config, environ: Mapping[str, str], inline_actors: Mapping[str, InlineActor]
+    config: Config, environ: Mapping[str, str], inline_actors: "Mapping[str, InlineActor]", command: Command | None
 ) -> AsyncIterator[Batch]:
     """Open a batch in an output directory that this process holds; see `open_batch`."""
     out_dir = config.out_dir
@@ -332,7 +335,7 @@ async def run_batch(
     config: Config,
     *,
     environ: Mapping[str, str] | None = None,
-    inline_actors: Mapping[str, InlineActor] = types.MappingProxyType({}),
+    inline_actors: "Mapping[str, InlineActor]" = types.MappingProxyType({}),
 ) -> Summary:
     """Carry a batch out to its end, or go on with one that was begun; see `open_batch` for errors."""
     async with open_batch(config, environ=environ, inline_actors=inline_actors) as batch:

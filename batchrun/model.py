@@ -6,12 +6,13 @@ A line of the job file becomes a Job, a Job becomes Attempts, an Attempt a Run, 
 import json
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, NewType
 
 import orjson
+
+from batchrun.values import dataclass
 
 JobKey = NewType("JobKey", str)
 #: The job's row in the ledger; counts up in order of admission.

@@ -4,12 +4,13 @@ from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import anyio.to_thread
 from pydantic import SecretStr
 
+from batchrun import server as embedded_server
 from batchrun.apify.client import ApifyClient, open_client
 from batchrun.apify.wire import Account, task_options
 from batchrun.config import ApiConfig, LimitsConfig, ServerConfig, TaskConfig, read_token
@@ -27,7 +28,9 @@ from batchrun.errors import (
 )
 from batchrun.model import JsonObject, TaskId
 from batchrun.policy.capacity import Share
-from batchrun.server import InlineActor, ServerSettings, load_faults, open_server
+
+if TYPE_CHECKING:
+    from batchrun.server import InlineActor
 
 #: How long a beginning waits for a platform that does not answer; later on, there is no limit.
 PATIENCE_S = 30.0
@@ -66,7 +69,7 @@ async def open_platform(
     request_rate_per_s: float,
     server: ServerConfig,
     server_dir: Path,
-    inline_actors: Mapping[str, InlineActor],
+    inline_actors: "Mapping[str, InlineActor]",
 ) -> AsyncIterator[ApifyClient]:
     """Open a client of the configured platform; the embedded server lives as long as the context.
 
@@ -78,16 +81,20 @@ async def open_platform(
         async with open_client(api.base_url, token, request_rate_per_s=request_rate_per_s) as client:
             yield client
         return
-    settings = ServerSettings(
+    settings = embedded_server.ServerSettings(
         data_dir=server_dir,
         actors=tuple(server.actors),
         inline_actors=inline_actors,
         max_concurrent_runs=server.max_concurrent_runs,
         max_total_memory_mb=server.max_total_memory_mb,
-        faults=await anyio.to_thread.run_sync(load_faults, server.faults) if server.faults is not None else None,
+        faults=(
+            await anyio.to_thread.run_sync(embedded_server.load_faults, server.faults)
+            if server.faults is not None
+            else None
+        ),
     )
     async with (
-        open_server(settings) as embedded,
+        embedded_server.open_server(settings) as embedded,
         open_client(embedded.base_url, SecretStr(embedded.token), request_rate_per_s=request_rate_per_s) as client,
     ):
         yield client

@@ -26,6 +26,7 @@ STAGES = (
     ("/batchrun/files/", "source"),
     ("/batchrun/job_source", "source"),
     ("/batchrun/ledger/", "ledger"),
+    ("/batchrun/apify/connections", "HTTP"),
     ("/batchrun/apify/", "client"),
     ("/batchrun/", "engine"),
     ("/structlog/", "log"),

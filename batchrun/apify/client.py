@@ -9,11 +9,10 @@ import random
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -24,11 +23,13 @@ import yarl
 from pydantic import SecretStr
 
 from batchrun.apify import wire
+from batchrun.apify.connections import Answer, Connections, open_connections
 from batchrun.apify.throttle import AnnouncedLimit, Throttle, rate_limit_wait_s
 from batchrun.errors import ApiError, ConnectFailed, NotFound, RateLimited, ServerFailed, TransportError
 from batchrun.model import DatasetId, JsonObject, Mark, Run, RunId, RunOptions, RunStatus, StoreId, TaskId
 from batchrun.policy.retry import Backoff
 from batchrun.policy.token_bucket import TokenBucket
+from batchrun.values import dataclass
 from batchrun.version import __version__
 
 #: Requests per second that the API allows for one task's list of Runs, one Run, one dataset.
@@ -53,12 +54,6 @@ _log = structlog.get_logger()
 T = TypeVar("T")
 
 
-class _Answer(NamedTuple):
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemsPage:
     """One page of a dataset."""
@@ -71,10 +66,20 @@ class ItemsPage:
 class ApifyClient:
     """One account at one platform; open it with `open_client`."""
 
-    def __init__(self, session: aiohttp.ClientSession, base_url: str, *, request_rate_per_s: float) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        base_url: str,
+        *,
+        request_rate_per_s: float,
+        connections: Connections | None = None,
+    ) -> None:
         self._session = session
+        #: The short way, for what needs nothing that only a session does; None where a proxy is in between.
+        self._connections = connections
         self.base_url = base_url.rstrip("/").removesuffix("/v2")
         self._api_url = f"{self.base_url}/v2"
+        self._api_path = yarl.URL(self._api_url).raw_path
         #: What went wrong with the last request that got no answer; empty while all is well.
         self.last_failure = ""
         #: All requests' bucket. Who starts Runs takes its turn before `start_run`, so that the request leaves at once.
@@ -282,7 +287,7 @@ class ApifyClient:
     async def _read(
         self,
         path: str,
-        parse: Callable[[_Answer], T],
+        parse: Callable[[Answer], T],
         *,
         query: Mapping[str, str] | None = None,
         silence_s: float = READ_TIMEOUT_S,
@@ -334,7 +339,7 @@ class ApifyClient:
         headers: Mapping[str, str] | None = None,
         silence_s: float = READ_TIMEOUT_S,
         limit: AnnouncedLimit | None = None,
-    ) -> _Answer:
+    ) -> Answer:
         """Send one request once; anything but a 2xx becomes the error it is."""
         try:
             answer = await self._exchange(method, path, query or {}, body, headers, silence_s)
@@ -363,24 +368,30 @@ class ApifyClient:
         body: bytes | None,
         headers: Mapping[str, str] | None,
         silence_s: float,
-    ) -> _Answer:
+    ) -> Answer:
         # Encoded here: what yarl would have to look through is made of a few characters.
         target = f"{path}?{wire.query_text(query)}" if query else path
-        url = yarl.URL(f"{self._api_url}{target}", encoded=True)
+        timeout = _timeout(silence_s)
         try:
+            if self._connections is not None:
+                answer = await self._connections.send(
+                    method, f"{self._api_path}{target}", timeout=timeout, headers=headers, body=body
+                )
+                if method != "GET" or not 300 <= answer.status < 400:
+                    return answer
             async with self._session.request(
                 method,
-                url,
+                yarl.URL(f"{self._api_url}{target}", encoded=True),
                 data=body,
                 headers=headers,
-                timeout=_timeout(silence_s),
+                timeout=timeout,
                 # A redirected POST would be sent a second time.
                 allow_redirects=method == "GET",
             ) as response:
-                return _Answer(response.status, response.headers, await response.read())
+                return Answer(response.status, response.headers, await response.read())
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError) as error:
             # Only what the connector raises: any other error may come after the request was sent.
-            raise ConnectFailed(f"no connection to {url.host}: {_reason(error)}") from error
+            raise ConnectFailed(f"no connection to {yarl.URL(self._api_url).host}: {_reason(error)}") from error
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise TransportError(f"{method} {path}: no answer: {_reason(error)}") from error
 
@@ -433,37 +444,37 @@ class ApifyClient:
             self._outage_since = None
 
 
-def _parsed(parse: Callable[[_Answer], T], answer: _Answer) -> T:
+def _parsed(parse: Callable[[Answer], T], answer: Answer) -> T:
     try:
         return parse(answer)
     except ValueError as error:  # orjson's errors are ValueErrors too
         raise TransportError(f"an answer could not be read: {error}") from error
 
 
-def _object(answer: _Answer) -> JsonObject:
+def _object(answer: Answer) -> JsonObject:
     data = wire.parse_data(answer.body)
     if not isinstance(data, dict):
         raise ValueError("it holds no object")
     return data
 
 
-def _run(answer: _Answer) -> Run:
+def _run(answer: Answer) -> Run:
     return wire.parse_run(wire.parse_data(answer.body))
 
 
-def _run_ids(answer: _Answer) -> list[RunId]:
+def _run_ids(answer: Answer) -> list[RunId]:
     return [wire.parse_run_id(item) for item in _object(answer).get("items", [])]
 
 
-def _runs(answer: _Answer) -> list[Run]:
+def _runs(answer: Answer) -> list[Run]:
     return [wire.parse_run(item) for item in _object(answer).get("items", [])]
 
 
-def _build(answer: _Answer) -> wire.BuildInfo:
+def _build(answer: Answer) -> wire.BuildInfo:
     return wire.parse_build(_object(answer))
 
 
-def _builds(answer: _Answer) -> dict[str, str]:
+def _builds(answer: Answer) -> dict[str, str]:
     items = [item for item in _object(answer).get("items", []) if isinstance(item, dict)]
     return {item["buildNumber"]: item["id"] for item in items if item.get("buildNumber") and item.get("id")}
 
@@ -476,7 +487,7 @@ def _json(body: bytes) -> Any:
         return json.loads(body)
 
 
-def _items_page(answer: _Answer) -> ItemsPage:
+def _items_page(answer: Answer) -> ItemsPage:
     items = _json(answer.body)
     if not isinstance(items, list):
         raise ValueError("it is no list of items")
@@ -484,7 +495,7 @@ def _items_page(answer: _Answer) -> ItemsPage:
     return ItemsPage(items=items, total=int(total) if total.isdecimal() else None)
 
 
-def _value(answer: _Answer) -> Any:
+def _value(answer: Answer) -> Any:
     content_type = answer.headers.get("Content-Type", "")
     if "json" in content_type:
         return _json(answer.body)
@@ -548,15 +559,23 @@ async def open_client(
     headers = {"User-Agent": wire.user_agent(__version__), "Accept": "*/*"}
     if token is not None:
         headers["Authorization"] = f"Bearer {token.get_secret_value()}"
+    # Looked up once: aiohttp's own `trust_env` reads files and environment again for every request.
+    proxy = _proxy_for(base_url)
+    # Slots and `max_open_polls` bound what is open; a second bound here would only hide waits.
+    connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, socket_factory=_socket)
     async with aiohttp.ClientSession(
-        # Slots and `max_open_polls` bound what is open; a second bound here would only hide waits.
-        connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, socket_factory=_socket),
+        connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         headers=headers,
         # Unset: a total limit would end a poll that is just being patient.
         timeout=aiohttp.ClientTimeout(total=None),
         skip_auto_headers=("Content-Type",),
-        # Looked up once: aiohttp's own `trust_env` reads files and environment again for every request.
-        proxy=_proxy_for(base_url),
+        proxy=proxy,
     ) as session:
-        yield ApifyClient(session, base_url, request_rate_per_s=request_rate_per_s)
+        with open_connections(connector, yarl.URL(base_url), headers) as connections:
+            yield ApifyClient(
+                session,
+                base_url,
+                request_rate_per_s=request_rate_per_s,
+                connections=connections if proxy is None else None,
+            )

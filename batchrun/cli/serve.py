@@ -8,11 +8,11 @@ from typing import Annotated
 import anyio
 import typer
 
+from batchrun import server as embedded_server
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.loop import run_async
 from batchrun.cli.view import say
 from batchrun.logs import logging_to
-from batchrun.server import AccountSettings, ServerSettings, exposure_warning, load_faults, open_server
 
 
 def command(
@@ -30,7 +30,7 @@ def command(
     faults: Annotated[Path | None, typer.Option(help="A TOML file of faults: misbehave as it says.")] = None,
 ) -> None:
     """Offer the Apify API on this machine and carry Actors out as local processes, until Ctrl-C."""
-    settings = ServerSettings(
+    settings = embedded_server.ServerSettings(
         data_dir=data,
         host=host,
         port=port,
@@ -39,14 +39,14 @@ def command(
         accounts=tuple(_account(text, max_concurrent_runs, max_total_memory_mb) for text in account or ()),
         max_concurrent_runs=max_concurrent_runs,
         max_total_memory_mb=max_total_memory_mb,
-        faults=load_faults(faults) if faults is not None else None,
+        faults=embedded_server.load_faults(faults) if faults is not None else None,
     )
     raise typer.Exit(run_async(_serve, settings))
 
 
-def _account(text: str, max_concurrent_runs: int, max_total_memory_mb: int) -> AccountSettings:
+def _account(text: str, max_concurrent_runs: int, max_total_memory_mb: int) -> "embedded_server.AccountSettings":
     name, _, token = text.partition("=")
-    return AccountSettings(
+    return embedded_server.AccountSettings(
         username=name,
         token=token or None,
         max_concurrent_runs=max_concurrent_runs,
@@ -54,10 +54,12 @@ def _account(text: str, max_concurrent_runs: int, max_total_memory_mb: int) -> A
     )
 
 
-async def _serve(settings: ServerSettings) -> ExitCode:
+async def _serve(settings: "embedded_server.ServerSettings") -> ExitCode:
     with logging_to(settings.data_dir / "server.log"):
-        async with open_server(settings) as server:
-            if (warning := exposure_warning(settings.host, has_own_token=settings.token is not None)) is not None:
+        async with embedded_server.open_server(settings) as server:
+            if (
+                warning := embedded_server.exposure_warning(settings.host, has_own_token=settings.token is not None)
+            ) is not None:
                 say(warning)
             # The one line on stdout: scripts read the address from it.
             print(server.base_url, flush=True)

@@ -6,7 +6,6 @@ next one can happen, so that a process killed between any two of them can be fol
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -51,6 +50,7 @@ from batchrun.model import (
     TaskId,
 )
 from batchrun.policy.retry import OUTCOME_OF_STATUS, cause_of
+from batchrun.values import dataclass, replace
 
 #: Items that were pushed last may be seen so much later. Source: the API reference, counters of a dataset.
 ITEMS_LAG_S = 5.0
@@ -191,8 +191,8 @@ class JobRunner:
                 reach("intended")
                 answer = await self._post(work, attempt, turn)
                 match answer:
-                    case Run():
-                        return await self._follow(work, self._bind(work, attempt, answer), turn, slot)
+                    case Attempt():
+                        return await self._follow(work, answer, turn, slot)
                     case _InDoubt():
                         return await self._reconcile(work, attempt, turn, slot)
                     case Problem():
@@ -230,12 +230,13 @@ class JobRunner:
         outcome, error = _verdict(run, last.aborted_for)
         return _Ended(work=work, outcome=outcome, run=run, error=error or problem, is_final=True)
 
-    async def _post(self, work: Work, attempt: Attempt, turn: Turn) -> "Run | _InDoubt | Problem | None":
+    async def _post(self, work: Work, attempt: Attempt, turn: Turn) -> "Attempt | _InDoubt | Problem | None":
         """Send the start request, once.
 
         Returns:
-            The Run; or that its answer was lost; or why the platform refuses this job; or None when nothing was
-            started and the job may try again at its next turn.
+            The attempt, bound to its Run; or that its answer was lost; or why the platform refuses this job; or None
+            when nothing was started and the job may try again at its next turn. The Run itself is not returned: its
+            description would be held in memory for as long as it lives.
         """
         turn.sending()
         try:
@@ -254,7 +255,7 @@ class JobRunner:
         reach("answered")
         turn.started()
         self._reconciler.note_start(run, attempt.mark)
-        return run
+        return self._bind(work, attempt, run)
 
     def _options_of(self, work: Work) -> RunOptions:
         """Return what the next start asks for: what the ladder raises, over the job's own, over the batch's."""
@@ -278,8 +279,14 @@ class JobRunner:
         reach("bound")
         self._progress.started += 1
         self._usual_memory_mb = run.memory_mb or self._usual_memory_mb
-        bound = replace(attempt, state=AttemptState.BOUND, run_id=run.id, started_at=run.started_at)
-        return replace(bound, memory_mb=run.memory_mb, timeout_s=run.timeout_s)
+        return replace(
+            attempt,
+            state=AttemptState.BOUND,
+            run_id=run.id,
+            started_at=run.started_at,
+            memory_mb=run.memory_mb,
+            timeout_s=run.timeout_s,
+        )
 
     async def _reconcile(self, work: Work, attempt: Attempt, turn: Turn, slot: Slot) -> _Ended | None:
         """Find out what became of a start whose answer was lost; the slot is kept, for a Run may be live."""

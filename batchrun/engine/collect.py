@@ -1,7 +1,6 @@
 """The output of a finished Run: pages of its dataset, and its OUTPUT value."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Any
 
 import anyio
@@ -14,6 +13,7 @@ from batchrun.errors import ApiError, BatchRefused, NotFound
 from batchrun.kill_points import reach
 from batchrun.model import Attempt, DatasetId, Items, Job, JobId, Outcome, Run, StoreId, json_line
 from batchrun.policy.expectation import Expectation, Verdict
+from batchrun.values import dataclass, replace
 
 OUTPUT_KEY = "OUTPUT"
 #: Of fewer items than expected, so many are counted, for the message.

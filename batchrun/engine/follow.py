@@ -73,6 +73,7 @@ class Follower:
                 unknown_since = None
                 if watch is not None:
                     await watch.look(run)
+                del run  # it would be held in memory through the next wait
             await anyio.sleep(max(0.0, asked_at + MIN_POLL_INTERVAL_S - anyio.current_time()))
 
     async def _look(self, run_id: RunId, watch: Watch | None, poll: "_Poll") -> Run:

@@ -1,13 +1,14 @@
 """A job in the engine's hands, the terms on which jobs are carried out, and the marks of their attempts."""
 
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from batchrun.ledger.rows import OpenJob
 from batchrun.model import Attempt, AttemptState, Job, JobId, Mark, RunOptions
 from batchrun.policy.deadlines import Deadlines
 from batchrun.policy.expectation import Expectation
 from batchrun.policy.retry import RetryPolicy
+from batchrun.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -114,7 +114,8 @@ class JobMaker:
             key=self._job_key(cells, fields, suffix) or JobKey(digest.hex()),
             digest=digest,
             place=place,
-            body=body,
+            # Copied: what orjson returns keeps four kilobytes for itself, however short it is.
+            body=bytes(memoryview(body)),
             options=fields.run_options,
             priority=fields.priority,
             group=fields.group or self._job_group(cells),

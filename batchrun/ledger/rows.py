@@ -1,9 +1,9 @@
 """What the ledger's rows say, as frozen values."""
 
-from dataclasses import dataclass
 from datetime import datetime
 
 from batchrun.model import Attempt, CostSource, JobId, JobKey, Outcome, Place, RunId
+from batchrun.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

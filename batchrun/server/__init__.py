@@ -1,13 +1,18 @@
 """The embedded server: the Apify API v2 as far as tasks, runs and their storages need it, on this machine.
 
-It shares no code with `batchrun.apify`, so that a mistake of one side cannot hide the other's.
+It shares no code with `batchrun.apify`, so that a mistake of one side cannot hide the other's. Names are imported when
+they are first used: a batch on another platform does not wait for a server that it has no use for.
 """
 
-from batchrun.server.app import Server, open_server
-from batchrun.server.demo import DEMO_MODULES
-from batchrun.server.exposure import exposure_warning
-from batchrun.server.misbehaviour_config import Faults, load_faults
-from batchrun.server.settings import AccountSettings, InlineActor, InlineContext, ServerSettings
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from batchrun.server.app import Server, open_server
+    from batchrun.server.demo import DEMO_MODULES
+    from batchrun.server.exposure import exposure_warning
+    from batchrun.server.misbehaviour_config import Faults, load_faults
+    from batchrun.server.settings import AccountSettings, InlineActor, InlineContext, ServerSettings
 
 __all__ = [
     "DEMO_MODULES",
@@ -21,3 +26,18 @@ __all__ = [
     "load_faults",
     "open_server",
 ]  # fmt: skip
+
+_HOMES = {
+    "batchrun.server.app": ("Server", "open_server"),
+    "batchrun.server.demo": ("DEMO_MODULES",),
+    "batchrun.server.exposure": ("exposure_warning",),
+    "batchrun.server.misbehaviour_config": ("Faults", "load_faults"),
+    "batchrun.server.settings": ("AccountSettings", "InlineActor", "InlineContext", "ServerSettings"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(home), name)
+    raise AttributeError(f"module 'batchrun.server' has no attribute {name!r}")

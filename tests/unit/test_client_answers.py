@@ -2,12 +2,13 @@ import math
 
 import orjson
 
-from batchrun.apify.client import _Answer, _items_page, _value
+from batchrun.apify.client import _items_page, _value
+from batchrun.apify.connections import Answer
 from batchrun.model import json_line
 
 
-def _answer(body: bytes) -> _Answer:
-    return _Answer(200, {"Content-Type": "application/json", "X-Apify-Pagination-Total": "1"}, body)
+def _answer(body: bytes) -> Answer:
+    return Answer(200, {"Content-Type": "application/json", "X-Apify-Pagination-Total": "1"}, body)
 
 
 def test_items_that_are_no_strict_json_are_read() -> None:

@@ -1,0 +1,325 @@
+"""Requests over kept-alive connections, against a server on loopback that answers as a test has it written."""
+
+import gzip
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import aiohttp
+import anyio
+import pytest
+import yarl
+from anyio.abc import SocketStream
+
+from batchrun.apify import connections as module
+from batchrun.apify.client import open_client
+from batchrun.apify.connections import Answer, Connections, open_connections
+from batchrun.errors import ConnectFailed, TransportError
+from batchrun.model import Mark, RunId, RunOptions, TaskId
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+#: What a server does with a request: bytes that it answers, and whether it keeps the connection.
+Reply = tuple[bytes, bool]
+TIMEOUT = aiohttp.ClientTimeout(sock_connect=5, sock_read=5)
+
+
+class ScriptedServer:
+    """Answers the n-th request (from 0) as the script says; keeps the requests, and on which connection they came."""
+
+    def __init__(self, script: Callable[[int], Reply]) -> None:
+        self._script = script
+        self.requests: list[bytes] = []
+        self.came_on: list[int] = []
+        self._connections = 0
+        self.port = 0
+        #: Set when a connection has ended.
+        self.has_ended = anyio.Event()
+        #: After its first piece, nothing of a request is read before this is set.
+        self.may_read = anyio.Event()
+        self.may_read.set()
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self.port}"
+
+    async def serve(self, stream: SocketStream) -> None:
+        """Serve one connection."""
+        number, self._connections = self._connections, self._connections + 1
+        async with stream:
+            keeps, received = True, bytearray()
+            while keeps:
+                try:
+                    received += await stream.receive(1 << 20)
+                except (anyio.EndOfStream, anyio.BrokenResourceError):
+                    break
+                await self.may_read.wait()
+                if not _is_whole(received):
+                    continue
+                self.requests.append(bytes(received))
+                self.came_on.append(number)
+                received = bytearray()
+                answer, keeps = self._script(len(self.requests) - 1)
+                await stream.send(answer)
+        self.has_ended.set()
+
+
+def _is_whole(request: bytearray) -> bool:
+    end = request.find(b"\r\n\r\n")
+    length = re.search(rb"Content-Length: (\d+)", request[: max(0, end)])
+    return end >= 0 and len(request) == end + 4 + (int(length[1]) if length else 0)
+
+
+@asynccontextmanager
+async def open_server(script: Callable[[int], Reply]) -> AsyncIterator[ScriptedServer]:
+    """Serve on a free port."""
+    server = ScriptedServer(script)
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    server.port = listener.extra(anyio.abc.SocketAttribute.local_port)
+    async with listener, anyio.create_task_group() as children:
+        children.start_soon(listener.serve, server.serve)
+        yield server
+        children.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def opened(script: Callable[[int], Reply]) -> AsyncIterator[tuple[ScriptedServer, Connections]]:
+    """Open a server, and connections to it."""
+    connector = aiohttp.TCPConnector()
+    async with open_server(script) as server, connector:
+        with open_connections(connector, yarl.URL(server.url), {"Accept": "*/*"}) as connections:
+            yield server, connections
+
+
+async def get(connections: Connections) -> Answer:
+    """Send a GET."""
+    return await connections.send("GET", "/v2/x?y=1", timeout=TIMEOUT)
+
+
+async def test_a_request_is_what_http_asks_for() -> None:
+    """Target, host, the headers given and the body's length are sent, and nothing twice."""
+    async with opened(lambda _: (OK, True)) as (server, connections):
+        await get(connections)
+        await connections.send("POST", "/v2/x", timeout=TIMEOUT, headers={"Accept": "a/b", "X-Y": "z"}, body=b"{}")
+        await connections.send("POST", "/v2/x", timeout=TIMEOUT)
+    same = f"Host: 127.0.0.1:{server.port}\r\nAccept-Encoding: gzip, deflate, br\r\n".encode()
+    assert server.requests == [
+        b"GET /v2/x?y=1 HTTP/1.1\r\n" + same + b"Accept: */*\r\n\r\n",
+        b"POST /v2/x HTTP/1.1\r\n" + same + b"Accept: a/b\r\nX-Y: z\r\nContent-Length: 2\r\n\r\n{}",
+        b"POST /v2/x HTTP/1.1\r\n" + same + b"Accept: */*\r\nContent-Length: 0\r\n\r\n",
+    ]
+    assert server.came_on == [0, 0, 0], "a connection is kept"
+
+
+async def test_a_header_cannot_be_several_lines() -> None:
+    """A value with a line end in it is refused, and nothing is sent."""
+    async with opened(lambda _: (OK, True)) as (server, connections):
+        with pytest.raises(ValueError, match="header"):
+            await connections.send("GET", "/", timeout=TIMEOUT, headers={"X": "a\r\nAuthorization: b"})
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "keeps", "body"),
+    [
+        (OK, True, b"ok"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\no\r\n1\r\nk\r\n0\r\n\r\n", True, b"ok"),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", True, b""),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", True, b""),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" + OK, True, b"ok"),
+        (b"HTTP/1.1 200 OK\r\n\r\nok", False, b"ok"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 10000000\r\n\r\n" + b"x" * 10_000_000, True, b"x" * 10_000_000),
+    ],
+    ids=["length", "chunked", "no-content", "empty", "interim", "until-close", "large"],
+)
+async def test_every_way_to_end_a_body_is_read(answer: bytes, keeps: bool, body: bytes) -> None:
+    """The body is whole, and the connection is used again exactly where the server keeps it."""
+    async with opened(lambda _: (answer, keeps)) as (server, connections):
+        assert (await get(connections)).body == body
+        assert (await get(connections)).body == body
+    assert server.came_on == ([0, 0] if keeps else [0, 1])
+
+
+async def test_a_compressed_body_is_read() -> None:
+    """However much comes out of it."""
+    body = b"x" * 5_000_000
+    packed = gzip.compress(body)
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
+    async with opened(lambda _: (head + packed, True)) as (_, connections):
+        assert (await get(connections)).body == body
+        assert (await get(connections)).body == body
+
+
+async def test_headers_are_read_in_any_case() -> None:
+    """HTTP's names know no case."""
+    answer = b"HTTP/1.1 429 Too Many\r\nx-RATELIMIT-limit: 60\r\nContent-Length: 0\r\n\r\n"
+    async with opened(lambda _: (answer, True)) as (_, connections):
+        found = await get(connections)
+    assert (found.status, found.headers.get("X-RateLimit-Limit")) == (429, "60")
+
+
+async def test_a_connection_that_is_to_be_closed_is_not_used_again() -> None:
+    """`Connection: close` is obeyed, though the server has not closed it yet."""
+    answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
+    async with opened(lambda _: (answer, True)) as (server, connections):
+        await get(connections)
+        await get(connections)
+    assert server.came_on == [0, 1]
+
+
+async def test_a_get_on_a_connection_that_was_closed_is_sent_again() -> None:
+    """A server may close what is idle; a request that changes nothing goes out on a new connection at once."""
+    async with opened(lambda n: (b"", False) if n == 1 else (OK, True)) as (server, connections):
+        await get(connections)
+        assert (await get(connections)).body == b"ok"
+    assert server.came_on == [0, 0, 1]
+
+
+async def test_a_get_is_not_sent_again_for_ever() -> None:
+    """A new connection that is closed without an answer is the answer."""
+    async with opened(lambda _: (b"", False)) as (server, connections):
+        with pytest.raises(aiohttp.ServerDisconnectedError):
+            await get(connections)
+    assert len(server.requests) == 1
+
+
+async def test_a_post_is_never_sent_twice() -> None:
+    """On a kept connection that the server closes instead of answering, a POST is sent once, and fails."""
+    async with opened(lambda n: (b"", False) if n == 1 else (OK, True)) as (server, connections):
+        await get(connections)
+        with pytest.raises(aiohttp.ServerDisconnectedError):
+            await connections.send("POST", "/", timeout=TIMEOUT, body=b"{}")
+        await get(connections)
+    assert server.came_on == [0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\no\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\nok",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"HTTP/1.1 200",
+    ],
+    ids=["short", "chunks-missing", "not-gzip", "not-http", "half-a-head"],
+)
+async def test_what_is_no_whole_answer_is_an_error(answer: bytes) -> None:
+    """Nothing that is cut off or garbled is taken for an answer."""
+    async with opened(lambda _: (answer, False)) as (_, connections):
+        with pytest.raises(aiohttp.ClientError):
+            await get(connections)
+
+
+async def test_an_answer_that_nobody_asked_for_is_nobodys() -> None:
+    """Two answers to one request: the connection is dropped, and the next request has its own answer."""
+    async with opened(lambda n: (OK + OK if n == 0 else OK.replace(b"ok", b"42"), True)) as (server, connections):
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await get(connections)
+        assert (await get(connections)).body == b"42"
+    assert server.came_on == [0, 1]
+
+
+async def test_a_cancelled_requests_answer_is_nobodys() -> None:
+    """Who asks next does not get the answer that somebody else has stopped waiting for."""
+    async with opened(lambda n: (b"" if n == 0 else OK, True)) as (server, connections):
+        async with anyio.create_task_group() as children:
+            children.start_soon(get, connections)
+            while not server.requests:
+                await anyio.lowlevel.checkpoint()
+            children.cancel_scope.cancel()
+        assert (await get(connections)).body == b"ok"
+    assert server.came_on == [0, 1]
+
+
+async def test_a_silent_server_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that says nothing for `sock_read` is not waited for; its connection is not used again."""
+    monkeypatch.setattr(module, "_LOOK_EVERY_S", 0.01)
+    timeout = aiohttp.ClientTimeout(sock_connect=5, sock_read=0.01)
+    async with opened(lambda n: (b"" if n == 0 else OK, True)) as (server, connections):
+        with pytest.raises(aiohttp.SocketTimeoutError):
+            await connections.send("GET", "/", timeout=timeout)
+        assert (await get(connections)).body == b"ok"
+    assert server.came_on == [0, 1]
+
+
+async def test_a_server_that_is_slow_to_read_is_not_silent() -> None:
+    """While a large body is on its way nothing can be answered: silence is counted from its end."""
+    async with opened(lambda _: (OK, True)) as (server, connections), anyio.create_task_group() as children:
+        server.may_read = anyio.Event()
+
+        async def read_after_a_while() -> None:
+            while not connections._open:
+                await anyio.lowlevel.checkpoint()
+            for connection in connections._open:
+                connection.check_silence(anyio.current_time() + 1000)
+            server.may_read.set()
+
+        children.start_soon(read_after_a_while)
+        answer = await connections.send("POST", "/", timeout=TIMEOUT, body=b"x" * 16_000_000)
+    assert answer.body == b"ok"
+    assert len(server.requests[0]) > 16_000_000
+
+
+async def test_idle_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody needs any more does not stay open."""
+    monkeypatch.setattr(module, "_LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(module, "MAX_IDLE_S", 0.0)
+    async with opened(lambda _: (OK, True)) as (server, connections):
+        await get(connections)
+        with anyio.fail_after(30):
+            await server.has_ended.wait()
+        await get(connections)
+    assert server.came_on == [0, 1]
+
+
+async def test_the_connection_used_last_is_used_first() -> None:
+    """Connections that were opened for a burst run out; those that are needed stay."""
+    async with opened(lambda _: (OK, True)) as (server, connections):
+        async with anyio.create_task_group() as children:
+            for _ in range(3):
+                children.start_soon(get, connections)
+        for _ in range(5):
+            await get(connections)
+    assert sorted(server.came_on[:3]) == [0, 1, 2]
+    assert len(set(server.came_on[3:])) == 1
+
+
+async def test_a_redirected_read_is_followed_and_a_redirected_start_is_not() -> None:
+    """A read goes where the platform points; a start that would be sent a second time is refused instead."""
+    async with open_server(lambda _: (b'HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n{"data":{}}', True)) as target:
+        away = f"HTTP/1.1 307 Away\r\nLocation: {target.url}/there\r\nContent-Length: 0\r\n\r\n".encode()
+        async with (
+            open_server(lambda _: (away, True)) as server,
+            open_client(server.url, None, request_rate_per_s=1000) as client,
+        ):
+            assert await client.get_task(TaskId("t")) == {}
+            with pytest.raises(Exception, match="307"):
+                await client.start_run(TaskId("t"), b"{}", RunOptions(), Mark("m"))
+    assert [request.split(b" ")[:2] for request in target.requests] == [[b"GET", b"/there"]]
+
+
+async def test_failures_are_told_apart() -> None:
+    """Where no connection stands nothing was started; where it breaks, nobody knows."""
+    async with (
+        open_server(lambda _: (b"", False)) as server,
+        open_client(server.url, None, request_rate_per_s=1000) as client,
+    ):
+        with pytest.raises(TransportError) as broken:
+            await client.start_run(TaskId("t"), b"{}", RunOptions(), Mark("m"))
+        assert not isinstance(broken.value, ConnectFailed)
+    async with open_client(server.url, None, request_rate_per_s=1000) as client:
+        with pytest.raises(ConnectFailed, match=r"127\.0\.0\.1"):
+            await client.start_run(TaskId("t"), b"{}", RunOptions(), Mark("m"))
+
+
+async def test_a_proxy_is_asked_where_the_environment_names_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request for a plain address goes through the proxy, whole address and all."""
+    run = b'{"data":{"id":"r","status":"SUCCEEDED","startedAt":"2026-01-01T00:00:00.000Z"}}'
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(run), run)
+    async with open_server(lambda _: (answer, True)) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        monkeypatch.delenv("no_proxy", raising=False)
+        async with open_client("http://api.invalid", None, request_rate_per_s=1000) as client:
+            await client.get_run(RunId("r"))
+    assert proxy.requests[0].startswith(b"GET http://api.invalid/v2/actor-runs/r HTTP/1.1\r\n")

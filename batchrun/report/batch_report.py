@@ -171,13 +171,16 @@ def _cost_note(figures: Figures, config: Config) -> str | None:
 def _failures_card(failures: Failures, batch: _Batch) -> Html:
     if not failures.jobs and not failures.bad_lines:
         return card("Failures", tag("p", "No job has failed.", class_="soft"))
-    causes = [_cause(failure, batch) for failure in failures.kinds[:SAMPLES]]
+    samples = [_cause(failure, batch) for failure in failures.kinds[:SAMPLES]]
+    # As wide as the largest count, which comes first.
+    digits = len(f"{failures.kinds[0].count:,}") if failures.kinds else 0
+    causes = tag("div", *samples, class_="causes", style=f"--digits: {digits}ch") if samples else None
     rest = failures.kinds[SAMPLES:]
     columns = [Column(heading="Jobs", kind="number"), Column(heading="Cause"), Column(heading="Rerun")]
     rows = [(f"{each.count:,}", foreign(kind_words(each)), command(_rerun(each, batch))) for each in rest]
     more = tag("div", table(columns, rows), class_="block") if rows else None
     note = f"{_many(failures.jobs, 'job')}, {_many(len(failures.kinds) + failures.other_kinds, 'cause')}"
-    return card("Failures", *causes, more, _beyond(failures, batch), note=note)
+    return card("Failures", causes, more, _beyond(failures, batch), note=note)
 
 
 def _beyond(failures: Failures, batch: _Batch) -> Html:

@@ -268,7 +268,7 @@ def _curve(stretch: Stretch, x: float, width: float, y_of: Callable[[float], flo
     return tag(
         "svg",
         tag("path", d=f"{line}V{ground:g}H0Z", class_=f"area tone-{tone}"),
-        tag("path", d=line, class_=f"edge tone-{tone}", style="fill: none"),
+        tag("path", d=line, class_=f"edge tone-{tone}"),
         x=f"{x:.2f}%",
         y=0,
         width=f"{width:.2f}%",

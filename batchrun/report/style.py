@@ -119,8 +119,11 @@ bdi {{ overflow-wrap: anywhere; }}
 }}
 .tiles div {{ min-width: 0; }}
 .tiles dt {{ color: var(--soft); font-size: 12.5px; }}
-.tiles dd {{ margin: 0; font-size: 20px; line-height: 1.3; font-weight: 600; font-variant-numeric: tabular-nums; }}
-.tiles dd + dd {{ color: var(--soft); font-size: 12.5px; font-weight: 400; }}
+.tiles dd {{
+  margin: 0; font-size: 18px; line-height: 1.4; font-weight: 600; white-space: nowrap;
+  font-variant-numeric: tabular-nums;
+}}
+.tiles dd + dd {{ color: var(--soft); font-size: 12.5px; font-weight: 400; white-space: normal; }}
 
 .legend {{
   display: flex; flex-wrap: wrap; gap: 4px 18px; margin: 10px 0 0; padding: 0; list-style: none;
@@ -142,15 +145,16 @@ tfoot td {{ border-top: 1px solid var(--line); border-bottom: 0; font-weight: 60
 td.text {{ min-width: 8em; overflow-wrap: anywhere; }}
 td.share {{ width: 26%; min-width: 60px; }}
 
+.causes {{ --indent: calc(var(--digits) * 1.2 + 12px); }}
 .cause {{ padding: 14px 0; border-top: 1px solid var(--line); }}
 .cause:first-of-type {{ padding-top: 0; border-top: 0; }}
 .cause:last-of-type {{ padding-bottom: 0; }}
 .cause > header {{ display: flex; gap: 12px; align-items: baseline; }}
 .cause > header .count {{
-  flex: none; min-width: 3.2ch; font-size: 16px; font-weight: 650; text-align: right;
+  flex: none; min-width: var(--digits); font-size: 16px; font-weight: 650; text-align: right;
   font-variant-numeric: tabular-nums;
 }}
-.cause > .body {{ margin: 6px 0 0 calc(3.2ch + 18px); }}
+.cause > .body {{ margin: 6px 0 0 var(--indent); }}
 .facts {{ display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 3px 14px; margin: 0; }}
 .facts dt {{ color: var(--soft); }}
 .facts dd {{ margin: 0; overflow-wrap: anywhere; }}
@@ -184,7 +188,7 @@ svg .edge {{ fill: none; stroke-width: 1.5; vector-effect: non-scaling-stroke; }
 
 footer {{ margin-top: 22px; color: var(--soft); font-size: 12.5px; overflow-wrap: anywhere; }}
 
-@media (max-width: 760px) {{
+@media screen and (max-width: 760px) {{
   main, .bar {{ padding-left: 12px; padding-right: 12px; }}
   .card, .card.half {{ grid-column: span 12; padding: 14px; }}
   .head {{ padding: 18px 2px 14px; }}
@@ -199,7 +203,8 @@ footer {{ margin-top: 22px; color: var(--soft); font-size: 12.5px; overflow-wrap
 }}
 @media print {{
   body {{ font-size: 11px; }}
-  .card, .cause, tr {{ break-inside: avoid; }}
+  .card.half, .cause, svg, tr {{ break-inside: avoid; }}
+  .card > header {{ break-after: avoid; }}
   main {{ max-width: none; padding: 0; }}
   pre {{ max-height: none; }}
 }}

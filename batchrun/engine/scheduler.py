@@ -398,8 +398,11 @@ class Scheduler:
 
     @property
     def _wanted_lines(self) -> int:
-        """How many lines are read next; a search goes in long strides."""
-        return MAX_CHUNK if self._is_searching else self._chunk_size
+        """How many lines are read next; a search goes in long strides, as far as the memory for it allows."""
+        if not self._ready_bytes or not self._is_searching:
+            return self._chunk_size
+        mean_bytes = self._ready_bytes / len(self._ready)
+        return int(min(MAX_CHUNK, max(MIN_CHUNK, (MAX_READY_BYTES - self._ready_bytes) / mean_bytes)))
 
     @property
     def _low_water(self) -> int:

@@ -8,7 +8,7 @@ import pytest
 
 from batchrun.config.policies import group_limits, group_weights
 from batchrun.config.sections import GroupConfig
-from batchrun.engine.scheduler import FAIR_DEPTH, MAX_CHUNK, MAX_LOOK_AHEAD
+from batchrun.engine.scheduler import FAIR_DEPTH, MAX_CHUNK, MAX_LOOK_AHEAD, MIN_CHUNK
 from batchrun.model import RunStatus
 from batchrun.policy.breaker import Limits
 from tests.support.memory_ledger import ListSource, MemoryLedger, make_job
@@ -112,6 +112,16 @@ async def test_a_group_that_never_comes_has_the_file_read_to_the_limit_and_no_fu
     assert len(api.posts) == 100
     assert MAX_LOOK_AHEAD <= source.pulled <= MAX_LOOK_AHEAD + 100 + MAX_CHUNK
     assert sum(note.startswith("admit") for note in ledger.notes) <= source.pulled / 32 + 1
+
+
+async def test_large_jobs_are_read_ahead_as_far_as_memory_allows() -> None:
+    """Of a megabyte each: 32 MB, and the chunk that was on its way."""
+    body = b'"%s"' % (b"x" * (1 << 20))
+    source = ListSource([make_job(n, body=body, group="b") for n in range(1, 301)])
+    engine = Engine(ScriptedApi(Plan(run_s=1e6)), MemoryLedger(), source, slots=2, weights={"never": 1.0})
+    with anyio.move_on_after(100):
+        await engine.run()
+    assert 32 <= source.pulled <= 32 + 2 * MIN_CHUNK
 
 
 async def test_reading_on_for_a_group_holds_up_no_start() -> None:

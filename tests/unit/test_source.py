@@ -288,7 +288,13 @@ def test_an_array_reads_like_its_lines(write: Write, given_overrides: list[Any])
 
 
 @same_dir
-@given(st.lists(overrides.map(orjson.dumps) | st.binary(max_size=20), max_size=8), st.sampled_from([b"\n", b"\r\n"]))
+@given(
+    # A file that speaks of priorities gives bad lines before the jobs it holds back; the look-ahead has its own tests.
+    st.lists(overrides.map(orjson.dumps) | st.binary(max_size=20), max_size=8).filter(
+        lambda lines: not any(b"@priority" in line for line in lines)
+    ),
+    st.sampled_from([b"\n", b"\r\n"]),
+)
 def test_reading_goes_on_from_any_position(write: Write, lines: list[bytes], end: bytes) -> None:
     """From each position, exactly what is missing is read; every job is found again at its place."""
     path = write("jobs.jsonl", b'{"first":"%b"}' % (b"x" * 4096) + end + end.join(lines))

@@ -142,7 +142,7 @@ class CrashBatch:
         """Kill process after process at random instants, `kills` times at most; return the last one's exit code."""
         chance = random.Random(seed)
         while self.kills < kills:
-            code = self.run_and_kill(chance.uniform(0.5, longest_s))
+            code = self.run_and_kill(chance.uniform(0.3, longest_s))
             if code is not None:
                 return code
         return self.run()

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Literal
 
 import anyio
 from anyio.streams.memory import MemoryObjectSendStream
 
+from batchrun.account import SharedAccount, Standing, watch_account
 from batchrun.apify.client import ApifyClient
-from batchrun.config import Config, OutputConfig
+from batchrun.config import Config, LimitsConfig, OutputConfig
 from batchrun.config.policies import (
     breaker,
     deadlines,
@@ -17,12 +19,14 @@ from batchrun.config.policies import (
     retry_policy,
     start_bucket,
 )
-from batchrun.engine.account_watch import AccountWatch, AutoSlots, Watched
+from batchrun.engine.abort import Aborter
+from batchrun.engine.account_watch import AccountWatch
 from batchrun.engine.attempt import JobRunner
 from batchrun.engine.collect import Collector, OutputPlan
 from batchrun.engine.costs import CostReader
-from batchrun.engine.follow import Follower
+from batchrun.engine.follow import Follower, Polls
 from batchrun.engine.log_keeper import LogKeeper
+from batchrun.engine.pool import Member
 from batchrun.engine.ports import JobSource
 from batchrun.engine.progress import Progress
 from batchrun.engine.purse import Purse
@@ -31,20 +35,16 @@ from batchrun.engine.scheduler import Scheduler
 from batchrun.engine.slot_use import SlotMeter
 from batchrun.engine.slots import Slots
 from batchrun.engine.start_gate import StartGate
-from batchrun.engine.sweep import Sweep
 from batchrun.engine.work import Postponed, Terms, Work
 from batchrun.files.log_tails import LogTails
 from batchrun.ledger.commit import GroupCommit
 from batchrun.model import Ending, Record, RunOptions
 from batchrun.open_files import polls_within_limit
 from batchrun.opening import Opening
-from batchrun.platform import share_of_runs
-from batchrun.policy.capacity import Share
 from batchrun.policy.expectation import Expectation
+from batchrun.policy.token_bucket import BothBuckets, TokenBucket
 from batchrun.task_watch import TaskWatch
 
-#: Memory that is taken to be ours in any case: the smallest Run's.
-LEAST_MEMORY_MB = 128
 #: How long the end of a batch waits for the last costs to be settled.
 COSTS_PATIENCE_S = 40.0
 
@@ -70,6 +70,30 @@ class Materials:
     task_options: RunOptions
     purse: Purse
     expectation: Expectation | None
+    #: What the batch shares with others; None: it has its account for itself.
+    shared: SharedAccount | None
+    standing: Standing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A batch's place in its account."""
+
+    slots: Slots
+    gate: StartGate
+    #: The batch's own rate of starts.
+    bucket: TokenBucket
+    polls: Polls
+    #: None where batches share an account: then that is watched for all of them.
+    watch: AccountWatch | None = None
+    #: The share in what those batches have together; None where there is only this one.
+    member: Member | None = None
+
+    def leave(self) -> None:
+        """Leave to other batches what this one had."""
+        self.gate.withdraw()
+        if self.member is not None:
+            self.member.leave()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,10 +103,11 @@ class Engine:
     client: ApifyClient
     scheduler: Scheduler
     reconciler: Reconciler
-    sweep: Sweep
-    gate: StartGate
+    aborter: Aborter
+    follower: Follower
+    place: Place
+    purse: Purse
     meter: SlotMeter
-    account_watch: AccountWatch
     task_watch: TaskWatch
     progress: Progress
     costs: CostReader
@@ -105,9 +130,11 @@ class Engine:
         """
         async with self.sending, anyio.create_task_group() as children:
             children.start_soon(self.reconciler.run)
-            children.start_soon(self.sweep.run)
+            children.start_soon(self.aborter.run)
+            children.start_soon(self.follower.sweep.run)
             children.start_soon(self.costs.run)
-            children.start_soon(self.account_watch.run)
+            if self.place.watch is not None:
+                children.start_soon(self.place.watch.run)
             children.start_soon(self.task_watch.run)
             if self.max_batch_s is not None:
                 children.start_soon(self._stop_in_time, self.max_batch_s)
@@ -118,6 +145,28 @@ class Engine:
             children.cancel_scope.cancel()
         if self.scheduler.stopped_for is None:
             self.check_all_came()
+
+    def leave(self) -> None:
+        """Leave to the account's other batches what this one had; Runs that are live go on."""
+        self.follower.leave()
+        self.place.leave()
+
+    def change_limits(self, limits: LimitsConfig, standing: Standing) -> None:
+        """Keep another number of Runs, rate, budget and standing from now on; all else stays as it is."""
+        place = self.place
+        self._change_slots(limits.max_concurrent_runs)
+        place.bucket.change_rate(limits.start_rate)
+        self.purse.budget.limit_usd = limits.budget_usd
+        self.purse.on_change()
+        if place.member is not None:
+            place.member.weight, place.member.priority = standing.weight, standing.priority
+
+    def _change_slots(self, wanted: int | Literal["auto"]) -> None:
+        slots, member = self.place.slots, self.place.member
+        if member is None:
+            return  # the account's watch decides
+        member.on_resize = slots.resize if wanted == "auto" else lambda _: None
+        slots.resize(member.pool.limit if wanted == "auto" else wanted)
 
     async def _wait_for_final_costs(self) -> None:
         if not await self.costs.has_open():
@@ -143,14 +192,11 @@ class Engine:
 def assemble(config: Config, given: Materials) -> Engine:
     """Put the engine together."""
     opening, client, commit = given.opening, given.client, given.commit
-    wanted_mb = config.limits.max_total_memory_mb
-    set_mb = None if wanted_mb == "auto" else wanted_mb
-    known_mb = [mb for mb in (set_mb, opening.account.limits.max_total_memory_mb) if mb is not None]
+    known_mb = [mb for mb in (_set_memory_mb(config), opening.account.limits.max_total_memory_mb) if mb is not None]
     most_mb = min(known_mb, default=None)
-    slots = Slots(opening.max_concurrent_runs, memory_mb=set_mb, group_limits=group_limits(config.groups))
-    meter = SlotMeter(slots, lambda: scheduler.has_work)
-    gate = StartGate(start_bucket(config.limits.start_rate), client.account, meter)
-    client.start_limit.learn = gate.stay_below
+    place = _alone(config, given) if given.shared is None else _beside_others(config, given, given.shared)
+    meter = SlotMeter(place.slots, lambda: scheduler.has_work)
+    place.gate.meter = meter
     progress = Progress()
     reconciler = Reconciler(
         client,
@@ -168,11 +214,11 @@ def assemble(config: Config, given: Materials) -> Engine:
         deadlines=deadlines(config.deadlines),
         expectation=given.expectation,
     )
-    follower = Follower(client, opening.task.id, max_open_polls=polls_within_limit(config.limits.max_open_polls))
+    follower = Follower(client, opening.task.id, place.polls)
     runner = JobRunner(
         client=client,
         ledger=commit,
-        gate=gate,
+        gate=place.gate,
         follower=follower,
         reconciler=reconciler,
         collector=Collector(client, commit, output_plan(config.output)),
@@ -187,8 +233,8 @@ def assemble(config: Config, given: Materials) -> Engine:
         source=given.source,
         ledger=commit,
         runner=runner,
-        slots=slots,
-        gate=gate,
+        slots=place.slots,
+        gate=place.gate,
         purse=given.purse,
         breaker=breaker(config.breaker),
         weights=group_weights(config.groups),
@@ -200,10 +246,11 @@ def assemble(config: Config, given: Materials) -> Engine:
         client=client,
         scheduler=scheduler,
         reconciler=reconciler,
-        sweep=follower.sweep,
-        gate=gate,
+        aborter=Aborter(client, commit),
+        follower=follower,
+        place=place,
+        purse=given.purse,
         meter=meter,
-        account_watch=_account_watch(config, opening, client, slots, gate),
         task_watch=TaskWatch(client, opening.task),
         progress=progress,
         costs=CostReader(client, commit, given.purse),
@@ -216,28 +263,49 @@ def assemble(config: Config, given: Materials) -> Engine:
     )
 
 
-def _account_watch(
-    config: Config, opening: Opening, client: ApifyClient, slots: Slots, gate: StartGate
-) -> AccountWatch:
-    """Return the watch over what the account has for us, beginning with what the opening has read.
+def _set_memory_mb(config: Config) -> int | None:
+    wanted_mb = config.limits.max_total_memory_mb
+    return None if wanted_mb == "auto" else wanted_mb
 
-    A number in the configuration is a wish, the account's own limit a fact: it holds where it is smaller.
-    """
-    limits = config.limits
-    wanted = None if limits.max_concurrent_runs == "auto" else limits.max_concurrent_runs
-    wanted_mb = None if limits.max_total_memory_mb == "auto" else limits.max_total_memory_mb
 
-    def tell_memory(told_mb: int | None) -> None:
-        slots.resize_memory(min((mb for mb in (wanted_mb, told_mb) if mb is not None), default=None))
-
-    share_of_memory = Share(leave_free=limits.leave_free_memory_mb if wanted_mb is None else 0, least=LEAST_MEMORY_MB)
-    watch = AccountWatch(
-        client,
-        runs=Watched(share=share_of_runs(limits), own=lambda: gate.live, tell=AutoSlots(slots, gate, wanted).set),
-        memory=Watched(share=share_of_memory, own=lambda: slots.used_memory_mb, tell=tell_memory),
+def _alone(config: Config, given: Materials) -> Place:
+    """Return the place of a batch that has its account for itself, as far as this process knows."""
+    opening, client = given.opening, given.client
+    slots = Slots(
+        opening.max_concurrent_runs, memory_mb=_set_memory_mb(config), group_limits=group_limits(config.groups)
     )
-    watch.note(opening.account.limits, runs=opening.live_before, memory_mb=0)
-    return watch
+    bucket = start_bucket(config.limits.start_rate)
+    gate = StartGate(bucket, client.account)
+    client.start_limit.learn = gate.stay_below
+    return Place(
+        slots=slots,
+        gate=gate,
+        bucket=bucket,
+        polls=Polls(polls_within_limit(config.limits.max_open_polls)),
+        watch=watch_account(client, config.limits, opening.account, slots, gate.room, opening.live_before),
+    )
+
+
+def _beside_others(config: Config, given: Materials, shared: SharedAccount) -> Place:
+    """Return the place of a batch that shares its account with others."""
+    member = shared.pool.join(weight=given.standing.weight, priority=given.standing.priority)
+    wanted = config.limits.max_concurrent_runs
+    slots = Slots(
+        given.opening.max_concurrent_runs,
+        memory_mb=_set_memory_mb(config),
+        group_limits=group_limits(config.groups),
+        share=member,
+    )
+    if wanted == "auto":
+        member.on_resize = slots.resize
+    bucket = start_bucket(config.limits.start_rate)
+    gate = StartGate(
+        BothBuckets(bucket, shared.start_bucket(given.opening.task.id)),
+        given.client.account,
+        room=shared.room,
+        rank=lambda: member.rank,
+    )
+    return Place(slots=slots, gate=gate, bucket=bucket, polls=shared.polls, member=member)
 
 
 def output_plan(output: OutputConfig) -> OutputPlan:

@@ -5,7 +5,7 @@ import shlex
 import types
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -15,9 +15,11 @@ import structlog
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream
 
+from batchrun.account import EQUAL, SharedAccount, Standing
+from batchrun.apify.client import ApifyClient
 from batchrun.assembly import Engine, Materials, assemble
 from batchrun.children import open_children, plain_errors
-from batchrun.config import Config
+from batchrun.config import Config, LimitsConfig
 from batchrun.config.policies import expectation
 from batchrun.errors import BatchrunError, OutputError, first_error
 from batchrun.files.sink import explain, sync_directory
@@ -81,7 +83,7 @@ class Batch:
     @property
     def live_runs(self) -> int:
         """Runs that are live or being started, as far as this process knows."""
-        return self._engine.gate.live
+        return self._engine.place.gate.live
 
     @property
     def outage(self) -> str:
@@ -115,6 +117,21 @@ class Batch:
         """Start nothing more; the batch ends when the live Runs have ended and are settled."""
         self._engine.scheduler.stop_starting()
 
+    def cancel(self) -> None:
+        """Start nothing more and abort what is live: its jobs settle as aborted, and the batch ends soon."""
+        self.stop_starting()
+        self._engine.aborter.begin()
+
+    def change_limits(self, limits: LimitsConfig, standing: Standing) -> None:
+        """Keep another number of Runs, rate of starts, budget and standing from now on.
+
+        Args:
+            limits: `max_concurrent_runs`, `start_rate` and `budget_usd` of it; the rest stays as it is. The number
+                concerns batches that share an account.
+            standing: among those.
+        """
+        self._engine.change_limits(limits, standing)
+
     async def reopen(self, selection: Selection) -> None:
         """Open settled jobs for another round, all that are selected or none; to be called before the batch is run.
 
@@ -129,6 +146,7 @@ class Batch:
             open_before=self.opening.open_before + self.opening.settled_before - settled,
             settled_before=settled,
             succeeded_before=outcomes.get(Outcome.SUCCEEDED, 0),
+            outcomes_before=outcomes,
         )
 
     async def run(self) -> Summary:
@@ -198,6 +216,8 @@ async def open_batch(
     environ: Mapping[str, str] | None = None,
     inline_actors: "Mapping[str, InlineActor]" = types.MappingProxyType({}),
     command: Command | None = None,
+    shared: SharedAccount | None = None,
+    standing: Standing = EQUAL,
 ) -> AsyncIterator[Batch]:
     """Open a batch, new or begun earlier; nothing is started before it is run or iterated over.
 
@@ -206,6 +226,8 @@ async def open_batch(
         environ: holds the token (APIFY_TOKEN); default: the process's environment.
         inline_actors: coroutines that the embedded server carries out as Actors, by full name.
         command: what a person types to go on with the batch; noted, so that other commands can name it.
+        shared: the account, when other batches run in it beside this one; it comes before `config.api`.
+        standing: among those.
 
     Raises:
         ConfigError: the configuration does not fit the batch that was begun, or the existing task.
@@ -220,7 +242,8 @@ async def open_batch(
         await anyio.to_thread.run_sync(_make_directory, out_dir)
         async with enter_lock(out_dir), _log_beside(out_dir):
             environ = os.environ if environ is None else environ
-            async with _open(config, environ, inline_actors, command) as batch:
+            given = _Given(config, environ, inline_actors, command, shared, standing)
+            async with _open(given) as batch:
                 yield batch
             if config.output.report and batch.is_begun:
                 # After everything is closed: what was noted on the way out is in it.
@@ -240,29 +263,47 @@ async def _write_report(batch: Batch, config: Config) -> None:
         batch.report = file
 
 
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What `open_batch` was given."""
+
+    config: Config
+    environ: Mapping[str, str]
+    inline_actors: "Mapping[str, InlineActor]"
+    command: Command | None
+    shared: SharedAccount | None
+    standing: Standing
+
+    @asynccontextmanager
+    async def open_client(self) -> AsyncIterator[ApifyClient]:
+        """Open the platform, or take the account that is shared."""
+        if self.shared is not None:
+            yield self.shared.client
+            return
+        async with open_platform(
+            self.config.api,
+            environ=self.environ,
+            request_rate_per_s=self.config.limits.request_rate,
+            server=self.config.server,
+            server_dir=self.config.out_dir / SERVER_DIR,
+            inline_actors=self.inline_actors,
+        ) as client:
+            yield client
+
+
 @asynccontextmanager
-async def _open(
-    config: Config, environ: Mapping[str, str], inline_actors: "Mapping[str, InlineActor]", command: Command | None
-) -> AsyncIterator[Batch]:
+async def _open(given: _Given) -> AsyncIterator[Batch]:
     """Open a batch in an output directory that this process holds; see `open_batch`."""
+    config, shared = given.config, given.shared
     out_dir = config.out_dir
     async with AsyncExitStack() as stack:
         journal = await stack.enter_async_context(open_journal(out_dir))
-        client = await stack.enter_async_context(
-            open_platform(
-                config.api,
-                environ=environ,
-                request_rate_per_s=config.limits.request_rate,
-                server=config.server,
-                server_dir=out_dir / SERVER_DIR,
-                inline_actors=inline_actors,
-            )
-        )
+        client = await stack.enter_async_context(given.open_client())
         account = await read_account(client)
         task = await find_task(client, config.task)
         task_terms = await read_terms(client, config, account, task)
         await refuse_unbounded(config, task_terms, partial(look_at_head, config))
-        await anyio.to_thread.run_sync(check_identity, journal.ledger, config, task, command)
+        await anyio.to_thread.run_sync(check_identity, journal.ledger, config, task, given.command)
         await anyio.to_thread.run_sync(check_limit, journal.ledger, config)
         edits = await anyio.to_thread.run_sync(note_task, journal.ledger, task)
         prepared = await prepare(client, config, account, task, journal.ledger)
@@ -277,8 +318,9 @@ async def _open(
         stack.callback(sending.close)
         stack.callback(records.close)
         children = await stack.enter_async_context(open_children(cancels_on_leaving=True))
+        shared_slots = shared.slots_for(config.limits) if shared is not None else None
         opening = await anyio.to_thread.run_sync(
-            read_opening, config, account, task, journal.ledger, source, prepared, edits
+            read_opening, config, account, task, journal.ledger, source, prepared, edits, shared_slots
         )
         echoes = await anyio.to_thread.run_sync(journal.ledger.fact, ECHO)
         materials = Materials(
@@ -292,10 +334,18 @@ async def _open(
             echoes=echoes,
             options=prepared.options,
             task_options=task_terms.options,
-            purse=fill_purse(config, task_terms, await anyio.to_thread.run_sync(journal.ledger.money)),
+            purse=fill_purse(
+                config,
+                task_terms,
+                await anyio.to_thread.run_sync(journal.ledger.money),
+                shared.budget if shared is not None else None,
+            ),
+            shared=shared,
+            standing=given.standing,
             expectation=await anyio.to_thread.run_sync(expectation, config.output),
         )
         engine = assemble(config, materials)
+        stack.callback(engine.leave)
 
         def reopen_jobs(selection: Selection) -> dict[Outcome, int]:
             resumed[:] = reopen(journal, source.job_file, config.retry.max_backoff_s, selection)

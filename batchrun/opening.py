@@ -1,5 +1,6 @@
 """What is known of a batch before its first start: account, task, slots, what earlier processes did."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from batchrun.apify.wire import Account
@@ -24,6 +25,9 @@ class Opening:
     #: Jobs that earlier processes settled, those of them that succeeded, and those left open.
     settled_before: int
     succeeded_before: int
+    outcomes_before: Mapping[Outcome, int]
+    #: Items of the jobs settled before.
+    items_before: int
     open_before: int
     #: Runs of earlier processes that may be live.
     live_before: int
@@ -46,18 +50,24 @@ def read_opening(
     source: FileSource,
     prepared: Preparation,
     task_edits: tuple[str, ...],
+    shared_slots: int | None,
 ) -> Opening:
-    """Return what a ledger, an account and a job file tell together; note how many jobs there are, for `status`."""
+    """Return what a ledger, an account and a job file tell together; note how many jobs there are, for `status`.
+
+    `shared_slots` is how many Runs may be live where batches share the account, whose readings count them all.
+    """
     outcomes, totals, job_count = ledger.count_outcomes(), ledger.totals(), source.count_estimate()
     with ledger.transaction():
         ledger.note_fact(JOB_COUNT, job_count)
     return Opening(
         account=account,
         task=task,
-        max_concurrent_runs=slot_count(config.limits, account, totals.live_runs + totals.in_doubt),
+        max_concurrent_runs=shared_slots or slot_count(config.limits, account, totals.live_runs + totals.in_doubt),
         job_count=job_count,
         settled_before=sum(outcomes.values()),
         succeeded_before=outcomes.get(Outcome.SUCCEEDED, 0),
+        outcomes_before=outcomes,
+        items_before=totals.items,
         open_before=totals.open_jobs,
         live_before=totals.live_runs + totals.in_doubt,
         cost_before_usd=totals.cost_usd,

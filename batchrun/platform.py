@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from batchrun import server as embedded_server
 from batchrun.apify.client import ApifyClient, open_client
 from batchrun.apify.wire import Account, task_options
-from batchrun.config import ApiConfig, LimitsConfig, ServerConfig, TaskConfig, read_token
+from batchrun.config import AccountLimitsConfig, ApiConfig, ServerConfig, TaskConfig, read_token
 from batchrun.engine.account_watch import FIRST_SLOTS
 from batchrun.errors import (
     ApiError,
@@ -118,7 +118,7 @@ async def read_account(client: ApifyClient) -> Account:
         raise BatchRefused(f"the platform does not tell whose token this is: {error}") from error
 
 
-def slot_count(limits: LimitsConfig, account: Account, ours: int) -> int:
+def slot_count(limits: AccountLimitsConfig, account: Account, ours: int) -> int:
     """Return how many Runs may be live: what was asked for, but no more than the account has; one is always ours."""
     wanted = limits.max_concurrent_runs
     if account.limits.max_concurrent_runs is None:
@@ -127,7 +127,7 @@ def slot_count(limits: LimitsConfig, account: Account, ours: int) -> int:
     return share if wanted == "auto" else min(wanted, share)
 
 
-def share_of_runs(limits: LimitsConfig) -> Share:
+def share_of_runs(limits: AccountLimitsConfig) -> Share:
     """Return what of the account's Runs is ours; who asks for a number has thought of what it leaves to others."""
     return Share(leave_free=limits.leave_free_runs if limits.max_concurrent_runs == "auto" else 0, least=1)
 

@@ -106,11 +106,11 @@ def _check_cap(prices: Prices, options: RunOptions) -> None:
         raise ConfigError(f"the Actor takes no cap below ${least:g}", key="run.max_total_charge_usd")
 
 
-def fill_purse(config: Config, terms: TaskTerms, money: Money) -> Purse:
+def fill_purse(config: Config, terms: TaskTerms, money: Money, shared: Budget | None = None) -> Purse:
     """Return the batch's money, what its earlier processes have spent taken out."""
     limits = config.limits
     return Purse(
-        Budget(limits.budget_usd, spent_usd=money.spent_usd, reserved_usd=money.reserved_usd),
+        Budget(limits.budget_usd, spent_usd=money.spent_usd, reserved_usd=money.reserved_usd, shared=shared),
         terms.prices,
         task_options=terms.options,
         is_strict=limits.budget_mode == "strict",

@@ -5,6 +5,7 @@ The token is not part of it: secrets come from the environment or a file of thei
 
 from batchrun.config.load import load_api, load_config, parse_setting, read_token
 from batchrun.config.sections import (
+    AccountLimitsConfig,
     ApiConfig,
     Config,
     LimitsConfig,
@@ -14,6 +15,7 @@ from batchrun.config.sections import (
 )
 
 __all__ = [
+    "AccountLimitsConfig",
     "ApiConfig",
     "Config",
     "LimitsConfig",

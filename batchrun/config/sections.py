@@ -153,8 +153,8 @@ class JobsConfig(_Section):
     """Carry out only the first so many jobs of the file."""
 
 
-class LimitsConfig(_Section):
-    """How many, how fast, how long."""
+class AccountLimitsConfig(_Section):
+    """What of the account is ours: for one batch, or for all those of a worker together."""
 
     max_concurrent_runs: _PositiveInt | Literal["auto"] = "auto"
     """Most Runs live at once; never more than the account has free, which "auto" takes."""
@@ -164,12 +164,17 @@ class LimitsConfig(_Section):
     """Most memory of all live Runs together, in megabytes; never more than the account has free, which "auto" takes."""
     leave_free_memory_mb: Annotated[int, Field(ge=0)] = 0
     """With "auto": memory of the account that is left to others, in megabytes."""
-    start_rate: Annotated[float, Field(gt=0)] = 380.0
-    """Most starts per second; the platform allows 400 per task. Less is used where the platform announces less."""
     request_rate: Annotated[float, Field(gt=0)] = 3958.0
     """Most requests per second of all kinds; the platform allows 250,000 per minute and account."""
     max_open_polls: _PositiveInt = 1000
     """Most requests that wait for the end of a Run at once."""
+
+
+class LimitsConfig(AccountLimitsConfig):
+    """How many, how fast, how long."""
+
+    start_rate: Annotated[float, Field(gt=0)] = 380.0
+    """Most starts per second; the platform allows 400 per task. Less is used where the platform announces less."""
     start_horizon_s: _Seconds = 60.0
     """A start request takes effect within so many seconds after it was sent, or never."""
     listing_lag_s: _Seconds = 5.0

@@ -8,8 +8,7 @@ import anyio
 import structlog
 
 from batchrun.apify.wire import AccountLimits
-from batchrun.engine.slots import Slots
-from batchrun.engine.start_gate import StartGate
+from batchrun.engine.room import Room
 from batchrun.errors import ApiError
 from batchrun.policy.capacity import Share
 from batchrun.policy.retry import Backoff
@@ -44,39 +43,47 @@ class Watched:
     tell: Callable[[int | None], None]
 
 
+class Resizable(Protocol):
+    """A number of places for live Runs."""
+
+    limit: int
+
+    def resize(self, limit: int) -> None:
+        """Change how many there are."""
+
+
 class AutoSlots:
     """Sets how many slots there are: as many as the account has for us, and no more than were asked for.
 
     Where the account does not say how many that is, and no number was asked for, they grow with each start that is
     taken: to twice the live Runs until the first refusal, and from there by one whenever every slot holds a live Run.
-    What was found is held by the gate, which sends a single probe now and then.
+    What was found is held by the gates, which send a single probe now and then.
 
     Args:
         slots: to be resized.
-        gate: is told what the account has for us.
+        room: is told what the account has for us.
         wanted: how many were asked for; None: as many as there are.
     """
 
-    def __init__(self, slots: Slots, gate: StartGate, wanted: int | None = None) -> None:
+    def __init__(self, slots: Resizable, room: Room, wanted: int | None = None) -> None:
         self._slots = slots
-        self._gate = gate
+        self._room = room
         self._wanted = wanted
         self._is_blind = wanted is None
-        if wanted is None:
-            gate.on_taken = self._grow
+        room.on_taken = self._grow
 
     def set(self, count: int | None) -> None:
         """Take over how many Runs are ours; None where the account does not say."""
         self._is_blind = count is None and self._wanted is None
-        self._gate.allow(count)
+        self._room.allow(count)
         known = [each for each in (count, self._wanted) if each is not None]
         if known:
             self._slots.resize(min(known))
 
     def _grow(self) -> None:
         if self._is_blind:
-            live = self._gate.live
-            wanted = min(MOST_GROWN_SLOTS, live + 1 if self._gate.was_refused else 2 * live)
+            live = self._room.live
+            wanted = min(MOST_GROWN_SLOTS, live + 1 if self._room.was_refused else 2 * live)
             if wanted > self._slots.limit:
                 self._slots.resize(wanted)
 
@@ -95,6 +102,15 @@ class AccountWatch:
         self._runs = runs
         self._memory = memory
         self._told: dict[str, int | None] = {}
+        self._last: AccountLimits | None = None
+
+    def change(self, *, runs: Watched, memory: Watched) -> None:
+        """Do something else about what is read, and about what was read last."""
+        self._runs, self._memory = runs, memory
+        self._told.clear()
+        if self._last is not None:
+            own_runs, own_memory_mb = self._own()
+            self.note(self._last, runs=own_runs, memory_mb=own_memory_mb)
 
     async def run(self) -> None:
         """Read on until cancelled; what was told last holds while the platform cannot be read."""
@@ -123,6 +139,7 @@ class AccountWatch:
             runs: Runs of ours that may be counted in it.
             memory_mb: their memory.
         """
+        self._last = limits
         if self._runs is not None:
             self._judge("runs", self._runs, limits.max_concurrent_runs, limits.live_runs, runs)
         if self._memory is not None:

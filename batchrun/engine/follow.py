@@ -1,6 +1,7 @@
 """Runs to their end: polls that the server holds open until the Run has ended, and a sweep for those beyond them."""
 
 import math
+from collections import deque
 
 import anyio
 import structlog
@@ -20,19 +21,59 @@ MIN_POLL_INTERVAL_S = 0.5
 _log = structlog.get_logger()
 
 
+class Polls:
+    """Requests that may wait for the end of a Run at once, for one batch or for several together.
+
+    Args:
+        count: how many there are.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._sweeps: deque[Sweep] = deque()
+
+    def join(self, sweep: Sweep) -> None:
+        """Offer polls that come free to a sweep's Runs."""
+        self._sweeps.append(sweep)
+
+    def leave(self, sweep: Sweep) -> None:
+        """Offer it no more."""
+        self._sweeps.remove(sweep)
+
+    def take(self) -> bool:
+        """Take one of the polls, if one is free."""
+        if not self._free:
+            return False
+        self._free -= 1
+        return True
+
+    def give_back(self) -> None:
+        """Free a poll, for the Run that a sweep has followed for longest; sweeps take turns."""
+        self._free += 1
+        self._sweeps.rotate()
+        for sweep in self._sweeps:
+            if sweep.let_go_of_one():
+                return
+
+
 class Follower:
-    """Follows Runs with at most `max_open_polls` open requests; those beyond are swept, until a poll comes free.
+    """Follows Runs with open requests, as many as there are polls; those beyond are swept, until a poll comes free.
 
     Args:
         client: the platform.
         task_id: whose Runs they are.
-        max_open_polls: most requests that wait for the end of a Run at once.
+        polls: requests that wait for the end of a Run.
     """
 
-    def __init__(self, client: RunClient, task_id: TaskId, *, max_open_polls: int) -> None:
+    def __init__(self, client: RunClient, task_id: TaskId, polls: Polls) -> None:
         self._client = client
-        self._free_polls = max_open_polls
+        self._polls = polls
         self.sweep = Sweep(client, task_id)
+        polls.join(self.sweep)
+
+    def leave(self) -> None:
+        """Leave the polls to others."""
+        self._polls.leave(self.sweep)
 
     async def wait_for_finish(self, run_id: RunId, watch: Watch | None = None) -> Run | None:
         """Return the Run once it is terminal, never before; None when the platform does not know it (any more).
@@ -44,7 +85,7 @@ class Follower:
         Raises:
             BatchRefused: the platform will not tell.
         """
-        poll = _Poll(self)
+        poll = _Poll(self._polls)
         try:
             run = await self._follow(run_id, watch, poll)
         finally:
@@ -86,33 +127,21 @@ class Follower:
         wait_s = min(MAX_WAIT_FOR_FINISH_S, math.ceil(min(patience_s, MAX_WAIT_FOR_FINISH_S)))
         return await self._client.get_run(run_id, wait_for_finish_s=wait_s)
 
-    def take_poll(self) -> bool:
-        """Take one of the polls, if one is free."""
-        if not self._free_polls:
-            return False
-        self._free_polls -= 1
-        return True
-
-    def give_poll_back(self) -> None:
-        """Free a poll, for the Run that has been swept for longest."""
-        self._free_polls += 1
-        self.sweep.let_go_of_one()
-
 
 class _Poll:
     """A Run's claim to one of the polls; once it has one, it keeps it to the Run's end."""
 
-    __slots__ = ("_follower", "_has_one")
+    __slots__ = ("_has_one", "_polls")
 
-    def __init__(self, follower: Follower) -> None:
-        self._follower = follower
+    def __init__(self, polls: Polls) -> None:
+        self._polls = polls
         self._has_one = False
 
     def is_held(self) -> bool:
         """Whether the Run has a poll, now that one may have come free."""
-        self._has_one = self._has_one or self._follower.take_poll()
+        self._has_one = self._has_one or self._polls.take()
         return self._has_one
 
     def give_back(self) -> None:
         if self._has_one:
-            self._follower.give_poll_back()
+            self._polls.give_back()

@@ -33,7 +33,7 @@ class Purse:
     @property
     def is_limited(self) -> bool:
         """Whether there is a budget at all; without one, nothing is set aside."""
-        return self.budget.limit_usd is not None
+        return self.budget.is_limited
 
     def quote(self, options: RunOptions) -> float | None:
         """Return what to set aside for a start; None when nothing bounds it and that is not allowed."""

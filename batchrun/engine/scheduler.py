@@ -96,6 +96,8 @@ class Scheduler:
         self._ready_bytes = 0
         #: Whether jobs are ready and none of them fits.
         self._is_blocked = False
+        #: Whether jobs are ready and other batches come first.
+        self._awaits_turn = False
         self._has_told_of_waiting = False
         #: Jobs that the budget cannot pay for; they are left open.
         self._too_dear = 0
@@ -295,11 +297,16 @@ class Scheduler:
     def _take(self) -> Work | None:
         """Take the next job that fits and can be paid for, if there is one."""
         while self.stopped_for is None:
+            self._awaits_turn = not self._is_our_turn()
+            if self._awaits_turn:
+                self._is_blocked = False
+                return None
             work = self._ready.take(self._fit)
             self._is_blocked = work is None and len(self._ready) > 0
             if not self._is_read and self._wants_more:
                 self._wake()
             if work is None:
+                self._slots.pass_on()
                 return None
             self._ready_bytes -= len(work.job.body)
             if not self._purse.is_limited:
@@ -310,6 +317,13 @@ class Scheduler:
                 return replace(work, reserved_usd=usd)
             self._leave_open_for_want_of_money(usd or 0.0)
         return None
+
+    def _is_our_turn(self) -> bool:
+        """Whether no other batch of the account comes before this one; without a job, it lets them all go first."""
+        if self._ready:
+            return self._slots.is_our_turn()
+        self._slots.wait_no_more()
+        return True
 
     def _leave_open_for_want_of_money(self, usd: float) -> None:
         self.left_open += 1
@@ -357,7 +371,7 @@ class Scheduler:
         )
 
     def _note_room(self) -> None:
-        if self._is_blocked:
+        if self._is_blocked or self._awaits_turn:
             self._wake()
 
     async def _read(self) -> None:

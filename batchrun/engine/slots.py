@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import anyio
 
+from batchrun.engine.pool import Member
 from batchrun.policy.fair_queue import Fit
 
 
@@ -57,12 +58,21 @@ class Slots:
         limit: how many there are.
         memory_mb: memory of all live Runs together; None: any amount.
         group_limits: most live Runs of a group; others have no limit of their own.
+        share: in what the batches of an account share; None: there are no others.
     """
 
     def __init__(
-        self, limit: int, *, memory_mb: int | None = None, group_limits: Mapping[str, int] | None = None
+        self,
+        limit: int,
+        *,
+        memory_mb: int | None = None,
+        group_limits: Mapping[str, int] | None = None,
+        share: Member | None = None,
     ) -> None:
         self.limit = limit
+        self._share = share
+        if share is not None:
+            share.on_turn = self._call
         self.memory_mb = memory_mb
         self.used = 0
         self.used_memory_mb = 0
@@ -89,6 +99,23 @@ class Slots:
         slot.fit_out(demand)
         return slot
 
+    def _call(self) -> None:
+        self.on_room()
+
+    def is_our_turn(self) -> bool:
+        """Whether one more Run may be live beside those of other batches; else `on_room` is called when it may."""
+        return self._share is None or self._share.ask()
+
+    def pass_on(self) -> None:
+        """Let other batches go first: none of the jobs that are ready fits."""
+        if self._share is not None:
+            self._share.pass_on()
+
+    def wait_no_more(self) -> None:
+        """Let other batches go first: no job is ready."""
+        if self._share is not None:
+            self._share.wait_no_more()
+
     def fit(self, demand: Demand) -> Fit:
         """Say whether a Run with this demand can be live beside the others."""
         limit = self._group_limits.get(demand.group) if demand.group is not None else None
@@ -98,6 +125,8 @@ class Slots:
         is_alone = self.used_memory_mb == 0
         if self.memory_mb is not None and not is_alone and self.used_memory_mb + demand.memory_mb > self.memory_mb:
             return Fit.TOO_LARGE
+        if self._share is not None and not self._share.has_memory(demand.memory_mb):
+            return Fit.TOO_LARGE
         return Fit.YES
 
     def occupy(self, demand: Demand) -> None:
@@ -105,6 +134,8 @@ class Slots:
         self.used_memory_mb += demand.memory_mb
         if demand.group in self._group_limits:
             self._live_in_group[demand.group] += 1
+        if self._share is not None:
+            self._share.take(demand.memory_mb)
 
     async def _is_handed_one(self) -> bool:
         waiter = _Waiter()
@@ -126,6 +157,8 @@ class Slots:
             self.used_memory_mb -= demand.memory_mb
             if demand.group in self._group_limits:
                 self._live_in_group[demand.group] -= 1
+            if self._share is not None:
+                self._share.give_back(demand.memory_mb)
             self.on_room()
         self._hand_out()
 
@@ -142,6 +175,7 @@ class Slots:
     def close(self) -> None:
         """Give out no more slots; who waits gets none."""
         self._is_closed = True
+        self.wait_no_more()
         while self._waiting:
             self._waiting.popleft().answered.set()
 

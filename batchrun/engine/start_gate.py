@@ -7,10 +7,10 @@ import anyio
 import structlog
 
 from batchrun.apify.throttle import Throttle
+from batchrun.engine.room import Room
 from batchrun.engine.slot_use import SlotMeter
-from batchrun.policy.capacity import Capacity
 from batchrun.policy.retry import Backoff
-from batchrun.policy.token_bucket import TokenBucket
+from batchrun.policy.token_bucket import Tokens
 
 #: Waits after a 429 without `Retry-After`, and while the platform cannot be reached.
 CLOSING_BACKOFF = Backoff(first_s=0.5, max_s=30.0)
@@ -84,24 +84,35 @@ class Turn:
 
 
 class StartGate:
-    """Rate, learned capacity and closures put into time, for all who start Runs in one account.
+    """Rate, learned capacity and closures put into time, for all who start Runs of one batch.
 
     Args:
         bucket: the rate of starts.
         account: the rate of all requests, starts among them; None knows no such limit.
         meter: measures how slots are used; None measures nothing.
+        room: what the account takes, shared with the gates of other batches; None: there are no others.
+        rank: says where this batch stands among those, the least first.
     """
 
-    def __init__(self, bucket: TokenBucket, account: Throttle | None = None, meter: SlotMeter | None = None) -> None:
-        self._meter = meter
+    def __init__(
+        self,
+        bucket: Tokens,
+        account: Throttle | None = None,
+        meter: SlotMeter | None = None,
+        room: Room | None = None,
+        rank: Callable[[], tuple[float, ...]] = tuple,
+    ) -> None:
+        #: Measures how slots are used; None measures nothing.
+        self.meter = meter
         #: Starts that wait for their turn.
         self._starters = 0
-        #: Called when the platform has taken a start.
-        self.on_taken: Callable[[], None] = lambda: None
         self._bucket = bucket
         self._account = account
         self._account_wait = anyio.CancelScope()
-        self._capacity = Capacity()
+        self.room = Room() if room is None else room
+        self.room.join(self)
+        self._capacity = self.room.capacity
+        self._rank = rank
         self._queue = anyio.Lock(fast_acquire=True)
         #: Made by who waits, since most changes are waited for by nobody.
         self._changed: anyio.Event | None = None
@@ -125,37 +136,39 @@ class StartGate:
         return None if now is None else self._begin(now)
 
     def _begin(self, now: float) -> Turn:
-        is_probe = self._capacity.starting(self.live)
-        self.live += 1
-        freed_at = self._meter.refilling(live=self.live) if self._meter is not None else None
+        is_probe = self._capacity.starting(self.room.live)
+        self._count(1)
+        freed_at = self.meter.refilling(live=self.live) if self.meter is not None else None
         self._measure(now)
-        return Turn(self, is_probe=is_probe, place=self.live, began_at=now, freed_at=freed_at)
+        return Turn(self, is_probe=is_probe, place=self.room.live, began_at=now, freed_at=freed_at)
 
     def adopt(self) -> Turn:
         """Count a Run as live that was started earlier, or may have been."""
-        self.live += 1
-        self._capacity.reached(self.live)
+        self._count(1)
+        self._capacity.reached(self.room.live)
         self._measure(anyio.current_time())
-        return Turn(self, is_probe=False, place=self.live, is_live=True)
+        return Turn(self, is_probe=False, place=self.room.live, is_live=True)
+
+    def _count(self, change: int) -> None:
+        self.live += change
+        self.room.live += change
 
     @property
-    def was_refused(self) -> bool:
-        """Whether the account has ever had no room."""
-        return self._capacity.room < float("inf")
+    def rank(self) -> tuple[float, ...]:
+        """Where this batch stands among those of the account, the least first."""
+        return self._rank()
 
-    def allow(self, count: int | None) -> None:
-        """Let no more Runs of ours be live than the account has for us; None is no limit."""
-        before, self._capacity.allowed = self._capacity.allowed, count
-        if count is not None and (before is None or count > before):
-            # Others have left: what was refused before may be taken now.
-            self._capacity.may_have_grown(anyio.current_time())
-        self._wake()
+    def withdraw(self) -> None:
+        """Leave the account's room, with the Runs that go on without this process."""
+        self.room.live -= self.live
+        self.live = 0
+        self.room.leave(self)
 
     def shut(self) -> None:
         """Let no more starts through, for good."""
         self._is_shut = True
         self._account_wait.cancel()
-        self._wake()
+        self.wake()
 
     def stay_below(self, limit_per_s: float) -> None:
         """Adapt to a limit of starts that the platform announces."""
@@ -172,19 +185,20 @@ class StartGate:
             if at is None or not await self._has_account_token():
                 return None
             now = anyio.current_time()
-            if now >= self._bucket.closed_until and self._is_room(now):
+            # Asked for the token's own time: somebody else may have taken it, or closed the bucket, meanwhile.
+            if self._bucket.next_at(at) <= now and self._is_room(now):
                 self._bucket.take(at)
                 return now
         return None
 
     def _is_room(self, now: float) -> bool:
-        at = self._capacity.next_start_at(now, self.live)
+        at = self._capacity.next_start_at(now, self.room.live)
         return at is not None and at <= now
 
     async def _has_room(self) -> bool:
         while not self._is_shut:
             now = anyio.current_time()
-            at = self._capacity.next_start_at(now, self.live)
+            at = self._capacity.next_start_at(now, self.room.live)
             if at is not None and at <= now:
                 return True
             await self._wait(None if at is None else at - now)
@@ -212,7 +226,8 @@ class StartGate:
         with anyio.move_on_after(limit_s):
             await self._changed.wait()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Let the start whose turn it is look again at what it waits for."""
         if self._changed is not None:
             self._changed.set()
             self._changed = None
@@ -221,25 +236,25 @@ class StartGate:
         """Note that the platform took a start, and how many Runs were live or starting with it."""
         self._closings = 0
         self._capacity.reached(place)
-        self._capacity.started(self.live, is_probe=is_probe)
-        self.on_taken()
-        self._wake()
+        self._capacity.started(self.room.live, is_probe=is_probe)
+        self.room.on_taken()
+        self.room.wake()
 
     def lost_an_answer(self, *, is_probe: bool, place: int) -> None:
         """Note that the answer to a start will not come: others need not wait for it."""
         self._capacity.reached(place)
         self._capacity.unanswered(is_probe=is_probe)
-        self._wake()
+        self.room.wake()
 
     def learned_nothing(self, *, is_probe: bool) -> None:
         """Note that a start told nothing about the account."""
         if is_probe:
             self._capacity.unanswered(is_probe=is_probe)
-            self._wake()
+            self.room.wake()
 
     def refuse(self, *, is_probe: bool, sent_at: float) -> None:
         """Note that the account has no room for one more Run."""
-        live = self.live - 1
+        live = self.room.live - 1
         _log.debug("start_refused", live=live)
         uniform = random.random()  # noqa: S311 - spread
         self._capacity.refused(anyio.current_time(), live, is_probe=is_probe, sent_at=sent_at, uniform=uniform)
@@ -259,20 +274,20 @@ class StartGate:
         Args:
             is_end: whether it was live, or may have been; a start that was refused frees no slot.
         """
-        self.live -= 1
+        self._count(-1)
         now = anyio.current_time()
         if is_end:
             self._capacity.ended(now)
-        if is_end and self._meter is not None:
-            self._meter.ended(now, live=self.live, room=self._capacity.room, starters=self._starters)
+        if is_end and self.meter is not None:
+            self.meter.ended(now, live=self.live, room=self._capacity.room, starters=self._starters)
         self._measure(now)
-        self._wake()
+        self.room.wake()
 
     def note_refill(self, freed_at: float) -> None:
         """Note that the start request of a slot that became free then is sent."""
-        if self._meter is not None:
-            self._meter.sent(freed_at)
+        if self.meter is not None:
+            self.meter.sent(freed_at)
 
     def _measure(self, now: float) -> None:
-        if self._meter is not None:
-            self._meter.changed(now, live=self.live, room=self._capacity.room, starters=self._starters)
+        if self.meter is not None:
+            self.meter.changed(now, live=self.live, room=self._capacity.room, starters=self._starters)

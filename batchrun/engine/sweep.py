@@ -64,12 +64,13 @@ class Sweep:
         finally:
             del self._waiting[run_id]
 
-    def let_go_of_one(self) -> None:
-        """Let go of the Run that has been waited for longest: it can be polled now."""
+    def let_go_of_one(self) -> bool:
+        """Let go of the Run that has been waited for longest, if there is one: it can be polled now."""
         for waiter in self._waiting.values():
             if not waiter.may_go.is_set():
                 waiter.may_go.set()
-                return
+                return True
+        return False
 
     async def run(self) -> None:
         """Sweep for as long as somebody waits; runs until it is cancelled."""

@@ -228,6 +228,11 @@ class GroupCommit:
         known: set[RunId] = await self._durably(self._journal.ledger.known_runs, run_ids)
         return known
 
+    async def bound_runs(self) -> list[RunId]:
+        """Return the Runs of this batch that are live, as far as is known."""
+        runs: list[RunId] = await self._durably(self._journal.ledger.bound_runs)
+        return runs
+
     async def open_costs(self, ended_before: datetime, limit: int) -> list[OpenCost]:
         """Return Runs that ended before a time and whose cost may not be final yet."""
         costs: list[OpenCost] = await self._durably(self._journal.ledger.open_costs, ended_before, limit)

@@ -469,6 +469,11 @@ class Ledger:
         )
         return {RunId(row[0]) for row in rows}
 
+    def bound_runs(self) -> list[RunId]:
+        """Return the Runs of open jobs that have not ended, as far as is noted."""
+        rows = self._db.execute("SELECT run_id FROM attempt WHERE state = 'bound' ORDER BY rowid")
+        return [RunId(row[0]) for row in rows]
+
     def open_beyond(self, count: int) -> int:
         """Return how many open jobs were admitted after the first so many."""
         row = self._db.execute("SELECT count(*) FROM job WHERE outcome IS NULL AND id > ?", (count,)).fetchone()

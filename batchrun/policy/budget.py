@@ -109,33 +109,58 @@ class Budget:
         limit_usd: what may be spent in all; None: as much as it takes.
         spent_usd: final costs of earlier processes.
         reserved_usd: what may still come of Runs whose cost is not final.
+        shared: a budget that is shared with other batches, and has to suffice, too; it knows of what is spent and
+            reserved here already.
     """
 
-    def __init__(self, limit_usd: float | None, *, spent_usd: float = 0.0, reserved_usd: float = 0.0) -> None:
+    def __init__(
+        self,
+        limit_usd: float | None,
+        *,
+        spent_usd: float = 0.0,
+        reserved_usd: float = 0.0,
+        shared: "Budget | None" = None,
+    ) -> None:
         self.limit_usd = limit_usd
         self.spent_usd = spent_usd
         self.reserved_usd = reserved_usd
+        self._shared = shared
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is a limit at all."""
+        return self.limit_usd is not None or (self._shared is not None and self._shared.is_limited)
 
     def has(self, usd: float) -> bool:
         """Whether so much is free now."""
+        if self._shared is not None and not self._shared.has(usd):
+            return False
         return self._fits(self.spent_usd + self.reserved_usd + usd)
 
     def can_ever_have(self, usd: float) -> bool:
         """Whether so much would be free if nothing came of what is reserved now."""
+        if self._shared is not None and not self._shared.can_ever_have(usd):
+            return False
         return self._fits(self.spent_usd + usd)
 
     def reserve(self, usd: float) -> None:
         """Set aside what a Run may cost."""
         self.reserved_usd += usd
+        if self._shared is not None:
+            self._shared.reserve(usd)
 
     def release(self, usd: float) -> None:
         """Give back what was set aside for a Run that was not started."""
         self.reserved_usd -= usd
+        if self._shared is not None:
+            self._shared.release(usd)
 
     def settle(self, reserved_usd: float, cost_usd: float | None) -> None:
         """Note a Run's final cost; None keeps what was set aside for it as spent."""
         self.reserved_usd -= reserved_usd
         self.spent_usd += reserved_usd if cost_usd is None else cost_usd
+        if self._shared is not None:
+            self._shared.settle(reserved_usd, cost_usd)
 
     def _fits(self, usd: float) -> bool:
         return self.limit_usd is None or usd <= self.limit_usd + _ROUNDING_USD

@@ -3,6 +3,8 @@
 It keeps one number, the theoretical arrival time of the next token, instead of a level that must be refilled.
 """
 
+from typing import Protocol
+
 #: Share of a documented limit that is used, so that clocks that disagree a little cause no 429.
 SHARE_OF_LIMIT = 0.95
 #: Burst as a share of one second's tokens; with SHARE_OF_LIMIT never above the limit in any second.
@@ -12,6 +14,26 @@ BURST_SHARE = 0.05
 def burst_of(rate_per_s: float) -> int:
     """Return how many tokens of a rate may be taken at one instant."""
     return max(1, int(rate_per_s * BURST_SHARE))
+
+
+class Tokens(Protocol):
+    """What `TokenBucket` and `BothBuckets` have in common."""
+
+    @property
+    def closed_until(self) -> float:
+        """No token is given before."""
+
+    def next_at(self, now: float) -> float:
+        """Return when the next token may be used."""
+
+    def take(self, at: float) -> None:
+        """Take the token of a time that `next_at` has given."""
+
+    def close(self, until: float) -> None:
+        """Give no token before `until`."""
+
+    def stay_below(self, limit_per_s: float) -> None:
+        """Stay safely under a limit that was learned."""
 
 
 class TokenBucket:
@@ -43,6 +65,11 @@ class TokenBucket:
         is_slower = rate_per_s < self._most_per_s
         self._pace(rate_per_s, min(self._most_burst, burst_of(rate_per_s)) if is_slower else self._most_burst)
 
+    def change_rate(self, rate_per_s: float) -> None:
+        """Keep another rate from now on."""
+        self._most_per_s, self._most_burst = rate_per_s, burst_of(rate_per_s)
+        self._pace(self._most_per_s, self._most_burst)
+
     def next_at(self, now: float) -> float:
         """Return when the next token may be used, not before `now`; who wakes before `closed_until` asks again."""
         return max(now, self._next - self._tolerance_s, self.closed_until)
@@ -60,3 +87,38 @@ class TokenBucket:
     def _pace(self, rate_per_s: float, burst: int) -> None:
         self._interval_s = 1.0 / rate_per_s
         self._tolerance_s = (burst - 1) * self._interval_s
+
+
+class BothBuckets:
+    """Two rates that one request has to keep: one of its own, and one that is shared with others.
+
+    Args:
+        own: of nobody else.
+        shared: is closed for all when the platform refuses one.
+    """
+
+    def __init__(self, own: TokenBucket, shared: TokenBucket) -> None:
+        self._own = own
+        self._shared = shared
+
+    @property
+    def closed_until(self) -> float:
+        """No token is given before."""
+        return max(self._own.closed_until, self._shared.closed_until)
+
+    def next_at(self, now: float) -> float:
+        """Return when both have a token, not before `now`."""
+        return max(self._own.next_at(now), self._shared.next_at(now))
+
+    def take(self, at: float) -> None:
+        """Take the tokens of a time that `next_at` has given."""
+        self._own.take(at)
+        self._shared.take(at)
+
+    def close(self, until: float) -> None:
+        """Give no token before `until`, to nobody."""
+        self._shared.close(until)
+
+    def stay_below(self, limit_per_s: float) -> None:
+        """Stay safely under a limit that was learned, all together."""
+        self._shared.stay_below(limit_per_s)

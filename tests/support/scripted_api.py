@@ -20,7 +20,7 @@ from batchrun.engine.account_watch import FIRST_SLOTS, AccountWatch, AutoSlots, 
 from batchrun.engine.attempt import JobRunner
 from batchrun.engine.collect import Collector, OutputPlan
 from batchrun.engine.costs import CostReader
-from batchrun.engine.follow import Follower
+from batchrun.engine.follow import Follower, Polls
 from batchrun.engine.ports import JobSource, Ledger
 from batchrun.engine.progress import Progress
 from batchrun.engine.purse import Purse, no_budget
@@ -423,7 +423,7 @@ class Engine:
             listing_lag_s=listing_lag_s,
             echoes=echoes,
         )
-        self.follower = Follower(api, TASK, max_open_polls=max_open_polls)
+        self.follower = Follower(api, TASK, Polls(max_open_polls))
         self.runner = JobRunner(
             client=api,
             ledger=ledger,
@@ -451,7 +451,7 @@ class Engine:
 
     def _watched(self, leave_free: int, wanted: int | None) -> Watched:
         share = Share(leave_free=leave_free, least=1)
-        return Watched(share=share, own=lambda: self.gate.live, tell=AutoSlots(self.slots, self.gate, wanted).set)
+        return Watched(share=share, own=lambda: self.gate.live, tell=AutoSlots(self.slots, self.gate.room, wanted).set)
 
     async def _keep(self, record: Record) -> None:
         self.records.append(record)

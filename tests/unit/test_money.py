@@ -18,9 +18,17 @@ PER_EVENT = Prices(model="PAY_PER_EVENT")
 CAP_USD = 0.10
 
 
-def purse(budget_usd: float | None, prices: Prices = PER_EVENT, *, is_strict: bool = True, **spent: float) -> Purse:
+def purse(
+    budget_usd: float | None,
+    prices: Prices = PER_EVENT,
+    *,
+    is_strict: bool = True,
+    spent_usd: float = 0.0,
+    reserved_usd: float = 0.0,
+) -> Purse:
     """Return a purse with so much in it."""
-    return Purse(Budget(budget_usd, **spent), prices, task_options=RunOptions(), is_strict=is_strict)
+    budget = Budget(budget_usd, spent_usd=spent_usd, reserved_usd=reserved_usd)
+    return Purse(budget, prices, task_options=RunOptions(), is_strict=is_strict)
 
 
 def capped(count: int) -> ListSource:

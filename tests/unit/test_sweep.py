@@ -5,7 +5,7 @@ from collections import Counter
 import anyio
 import pytest
 
-from batchrun.engine.follow import Follower
+from batchrun.engine.follow import Follower, Polls
 from batchrun.engine.sweep import MAX_INTERVAL_S, MIN_INTERVAL_S
 from batchrun.errors import BatchRefused
 from batchrun.model import Run, RunId, RunStatus
@@ -15,7 +15,7 @@ from tests.support.scripted_api import TASK, Engine, Plan, ScriptedApi, api_erro
 
 async def follow_all(api: ScriptedApi, run_ids: list[RunId], *, max_open_polls: int) -> dict[RunId, float]:
     """Follow Runs to their end, all at once; return when each end was noticed."""
-    follower = Follower(api, TASK, max_open_polls=max_open_polls)
+    follower = Follower(api, TASK, Polls(max_open_polls))
     noticed: dict[RunId, float] = {}
 
     async def follow(run_id: RunId) -> None:
@@ -79,7 +79,7 @@ async def test_a_sweep_that_is_refused_asks_for_each_run() -> None:
     api.errors["list_live_runs"] = [api_error(403, "insufficient-permissions")] * 3
     run_ids = [api.add_run(Plan(run_s=60)) for _ in range(5)]
     assert len(await follow_all(api, run_ids, max_open_polls=1)) == 5
-    follower, run_id = Follower(api, TASK, max_open_polls=1), api.add_run()
+    follower, run_id = Follower(api, TASK, Polls(1)), api.add_run()
     api.errors["get_run"] = [api_error(403, "insufficient-permissions")]
     with pytest.raises(BatchRefused):
         await follower.wait_for_finish(run_id)
@@ -88,7 +88,7 @@ async def test_a_sweep_that_is_refused_asks_for_each_run() -> None:
 async def test_who_is_cancelled_is_swept_no_more() -> None:
     """Nothing is left behind, and the sweep falls silent."""
     api = ScriptedApi()
-    follower = Follower(api, TASK, max_open_polls=1)
+    follower = Follower(api, TASK, Polls(1))
     async with anyio.create_task_group() as children:
         children.start_soon(follower.sweep.run)
         with anyio.move_on_after(50):

@@ -86,6 +86,16 @@ class Batch:
         return self._engine.place.gate.live
 
     @property
+    def max_concurrent_runs(self) -> int:
+        """How many Runs of this batch may be live now."""
+        return self._engine.place.slots.limit
+
+    @property
+    def budget_usd(self) -> float | None:
+        """What the batch may cost in all; None: as much as it takes."""
+        return self._engine.purse.budget.limit_usd
+
+    @property
     def outage(self) -> str:
         """Why the platform cannot be reached; empty while it can."""
         return self._engine.client.outage

@@ -7,7 +7,7 @@ import traceback
 
 import typer
 
-from batchrun.cli import cost, failures, plan, report, retry, run, schema, serve, task, upkeep
+from batchrun.cli import cost, failures, plan, report, retry, run, schema, serve, task, upkeep, worker
 from batchrun.cli.exit_codes import ExitCode, exit_code_of
 from batchrun.cli.view import say
 from batchrun.errors import BatchrunError, first_error
@@ -33,6 +33,7 @@ app.command("repair")(upkeep.repair)
 app.command("schema")(schema.command)
 app.command("serve")(serve.command)
 app.add_typer(task.app, name="task")
+app.add_typer(worker.app, name="worker")
 
 
 def _print_version(wanted: bool) -> None:

@@ -4,11 +4,11 @@ import difflib
 import os
 import tomllib
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import SecretStr, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 
 from batchrun.config.no_effect import find_settings_without_effect
 from batchrun.config.sections import PATHS, ApiConfig, Config, relative_to
@@ -37,19 +37,39 @@ def load_config(
         ConfigError: naming the file and every dotted key that is wrong.
     """
     file = Path(file) if file is not None else None
-    values = _read_toml(file) if file is not None else {}
-    if file is not None:
-        _resolve_paths(values, file.parent)
-    given = {**_from_environment(os.environ if environ is None else environ), **flags}
-    for key, value in given.items():
-        _put(values, key, value)
+    values, given = read_settings(file, flags=flags, environ=environ)
     try:
-        config = Config.model_validate(_lax_paths(values))
+        config = Config.model_validate(values)
     except ValidationError as error:
-        raise _as_config_error(error, file, given) from None
+        raise as_config_error(error, file, given) from None
     if problems := find_settings_without_effect(config):
         raise _config_error(problems, file, given)
     return _with_out_dir(config, file)
+
+
+def read_settings(
+    file: Path | None,
+    *,
+    flags: Mapping[str, Any],
+    environ: Mapping[str, str] | None,
+    known: Callable[[str], bool] = lambda _: True,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Lay flags over the environment's keys, those that are `known`, and both over a file's.
+
+    Returns:
+        The values, by section, and those of them that came from the environment or from flags, by dotted key.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    values = _read_toml(file) if file is not None else {}
+    if file is not None:
+        _resolve_paths(values, file.parent)
+    set_there = _from_environment(os.environ if environ is None else environ)
+    given = {**{key: value for key, value in set_there.items() if known(key)}, **flags}
+    for key, value in given.items():
+        _put(values, key, value)
+    return _lax_paths(values), given
 
 
 def load_api(base_url: str | None, *, environ: Mapping[str, str] | None = None) -> ApiConfig:
@@ -168,12 +188,14 @@ def _stem(named: Path) -> str:
     return plain.stem.removeprefix(".") if plain.suffix else "batch"
 
 
-def _as_config_error(error: ValidationError, file: Path | None, given: Mapping[str, Any]) -> ConfigError:
+def as_config_error(
+    error: ValidationError, file: Path | None, given: Mapping[str, Any], model: type[BaseModel] = Config
+) -> ConfigError:
     """Turn pydantic's findings into lines that name file and dotted key, one per key."""
     lines: dict[str, str] = {}
     for finding in error.errors(include_url=False, include_context=False):
-        key = _dotted(finding["loc"])
-        lines.setdefault(key, _problem(finding["type"], finding["msg"], key))
+        key = _dotted(finding["loc"], model)
+        lines.setdefault(key, _problem(finding["type"], finding["msg"], key, model))
     return _config_error(lines, file, given)
 
 
@@ -194,10 +216,10 @@ def _is_given(key: str, given: Mapping[str, Any]) -> bool:
     return any(key == each or key.startswith(f"{each}.") for each in given)
 
 
-def _dotted(location: Sequence[int | str]) -> str:
+def _dotted(location: Sequence[int | str], whole: type[BaseModel]) -> str:
     """Name a finding's key; pydantic adds the tried alternatives of a union, which are no part of it."""
     known: list[str] = []
-    model: Any = Config
+    model: Any = whole
     for part in location:
         fields = getattr(model, "model_fields", None)
         if known and fields is None:
@@ -212,17 +234,17 @@ def _section_of(annotation: Any) -> Any:
     return next((each for each in candidates if hasattr(each, "model_fields")), None)
 
 
-def _problem(kind: str, message: str, key: str) -> str:
+def _problem(kind: str, message: str, key: str, model: type[BaseModel] = Config) -> str:
     if kind == "missing":
         return "is missing"
     if kind == "extra_forbidden":
-        return f"is not a known key{_did_you_mean(key)}"
+        return f"is not a known key{_did_you_mean(key, model)}"
     return message.removeprefix("Value error, ").removeprefix("Assertion failed, ").replace("Input", "the value")
 
 
-def _did_you_mean(key: str) -> str:
+def _did_you_mean(key: str, whole: type[BaseModel]) -> str:
     *sections, name = key.split(".")
-    model: Any = Config
+    model: Any = whole
     for section in sections:
         if model is None or section not in model.model_fields:
             return ""

@@ -35,13 +35,15 @@ def _power_of_two(value: int) -> int:
 _Memory = Annotated[int, Field(ge=128, le=32768), AfterValidator(_power_of_two)]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A table of a configuration: frozen, strict, and without unknown keys."""
+
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
 
 
-class ApiConfig(_Section):
+class ApiConfig(Section):
     """Which platform carries out the Runs."""
 
     base_url: _Name = "https://api.apify.com"
@@ -68,7 +70,7 @@ class ApiConfig(_Section):
         return self.is_embedded or host in ("localhost", "::1") or host.startswith("127.")
 
 
-class OptionsConfig(_Section):
+class OptionsConfig(Section):
     """Options of a Run."""
 
     build: _Name | None = None
@@ -99,7 +101,7 @@ class RunConfig(OptionsConfig):
     """Whether all Runs use the build that the tag means when the batch is begun, whatever is released meanwhile."""
 
 
-class TaskConfig(_Section):
+class TaskConfig(Section):
     """The task: named by id, or described so that it is created when missing."""
 
     # For editors: what `_is_named_or_described` says, nearly.
@@ -124,7 +126,7 @@ class TaskConfig(_Section):
         return self
 
 
-class JobsConfig(_Section):
+class JobsConfig(Section):
     """The job file and how its lines become jobs."""
 
     file: Path
@@ -153,7 +155,7 @@ class JobsConfig(_Section):
     """Carry out only the first so many jobs of the file."""
 
 
-class AccountLimitsConfig(_Section):
+class AccountLimitsConfig(Section):
     """What of the account is ours: for one batch, or for all those of a worker together."""
 
     max_concurrent_runs: _PositiveInt | Literal["auto"] = "auto"
@@ -189,7 +191,7 @@ class LimitsConfig(AccountLimitsConfig):
     """Price of a compute unit (1 GB for 1 hour); default: as the account's monthly usage tells."""
 
 
-class RetryRuleConfig(_Section):
+class RetryRuleConfig(Section):
     """What follows an attempt that ended for one cause; what is left open is as in [retry]."""
 
     max_attempts: _PositiveInt | None = None
@@ -218,7 +220,7 @@ class TimedOutConfig(RetryRuleConfig):
     """Longest time limit in seconds."""
 
 
-class RetryConfig(_Section):
+class RetryConfig(Section):
     """Which Runs get another attempt, and with what."""
 
     max_attempts: _PositiveInt = 2
@@ -245,7 +247,7 @@ class RetryConfig(_Section):
     """After Runs with items that break the expected schema."""
 
 
-class DeadlinesConfig(_Section):
+class DeadlinesConfig(Section):
     """How long is too long, and what is done about it."""
 
     max_job_s: Annotated[float, Field(gt=0)] | None = None
@@ -262,7 +264,7 @@ class DeadlinesConfig(_Section):
     """What is done about a quiet Run."""
 
 
-class BreakerConfig(_Section):
+class BreakerConfig(Section):
     """When to stop, because what is paid for fails."""
 
     max_failed: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)] | Literal["off"] = 0.5
@@ -273,7 +275,7 @@ class BreakerConfig(_Section):
     """So many successes in a row without any item, after some that had items."""
 
 
-class GroupConfig(_Section):
+class GroupConfig(Section):
     """How jobs of one `@group` share in what there is."""
 
     weight: Annotated[float, Field(gt=0)] | None = None
@@ -282,7 +284,7 @@ class GroupConfig(_Section):
     """Most Runs of the group live at once."""
 
 
-class OutputConfig(_Section):
+class OutputConfig(Section):
     """What is collected, and where it goes."""
 
     dir: Path | None = None
@@ -315,7 +317,7 @@ class OutputConfig(_Section):
     """The API's `flatten`: objects that become dotted fields."""
 
 
-class ServerConfig(_Section):
+class ServerConfig(Section):
     """The embedded server, when `api.base_url` is "embedded"."""
 
     actors: list[Path] = []
@@ -328,7 +330,7 @@ class ServerConfig(_Section):
     """TOML file of faults: what the server is to do wrong, as with `batchrun serve --faults`."""
 
 
-class Config(_Section):
+class Config(Section):
     """A batch, whole."""
 
     api: ApiConfig = ApiConfig()

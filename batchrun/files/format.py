@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from batchrun.errors import JobFileError
@@ -13,6 +13,12 @@ Compression = Literal["none", "gz", "zst"]
 
 _KINDS: dict[str, Kind] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv"}
 _COMPRESSIONS: dict[str, Compression] = {".gz": "gz", ".zst": "zst"}
+
+
+def is_job_file(name: str) -> bool:
+    """Whether a file's name says that it is a job file."""
+    plain = PurePath(name)
+    return (PurePath(plain.stem) if plain.suffix in _COMPRESSIONS else plain).suffix in _KINDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,255 @@
+"""One submission on its way: opened, carried out, closed; and whatever goes wrong with it, kept to itself."""
+
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import anyio
+import structlog
+
+from batchrun.account import SharedAccount
+from batchrun.batch import Batch, open_batch
+from batchrun.config import Config
+from batchrun.config.worker import WorkerConfig
+from batchrun.errors import BatchrunError, ConfigError, JobFileError, TransportError
+from batchrun.ledger.ledger import is_begun
+from batchrun.model import Ending, Summary
+from batchrun.policy.retry import Backoff
+from batchrun.report.progress import Speed
+from batchrun.worker.intake import config_of
+from batchrun.worker.shelf import Layout
+from batchrun.worker.submission import Counts, State, Submission
+
+#: Waits while the platform cannot be reached.
+OUTAGE_BACKOFF = Backoff(first_s=1.0, max_s=60.0)
+#: What people are to be told of a batch: so many of the last words are kept.
+MAX_NOTICES = 20
+
+_log = structlog.get_logger()
+
+#: How the worker takes note of a submission, changed; it returns it as it is then.
+Change = Callable[..., Awaitable[Submission]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What all carriers of a worker have in common."""
+
+    layout: Layout
+    config: WorkerConfig
+    environ: Mapping[str, str]
+    account: SharedAccount
+    #: Takes note of a change: `await change(id, state=…)`.
+    change: Change
+
+
+class Carrier:
+    """Carries one submission out; made anew each time that it is taken up.
+
+    Args:
+        submission_id: which.
+        read: returns the submission as it is noted.
+        around: what all carriers have in common.
+    """
+
+    def __init__(self, submission_id: str, read: Callable[[], Submission], around: Surroundings) -> None:
+        self.id = submission_id
+        self._read = read
+        self._around = around
+        #: While it is open.
+        self.batch: Batch | None = None
+        self.speed = Speed()
+        self.notices: deque[str] = deque(maxlen=MAX_NOTICES)
+        self._scope = anyio.CancelScope()
+        self._is_let_go = False
+        self._is_draining = False
+
+    @property
+    def submission(self) -> Submission:
+        """As it is noted."""
+        return self._read()
+
+    def counts(self) -> Counts:
+        """Return what the batch has come to by now."""
+        batch = self.batch
+        if batch is None:
+            return self.submission.counts
+        opening, progress = batch.opening, batch.progress
+        outcomes = dict(opening.outcomes_before)
+        for outcome, count in progress.outcomes.items():
+            outcomes[outcome] = outcomes.get(outcome, 0) + count
+        return Counts.model_construct(
+            jobs=opening.job_count,
+            outcomes=outcomes,
+            items=opening.items_before + progress.items,
+            cost_usd=opening.cost_before_usd + progress.cost_usd,
+            live_runs=batch.live_runs,
+            postponed=progress.postponed,
+            in_doubt=progress.in_doubt,
+        )
+
+    def tick(self) -> None:
+        """Note how far it is, and pass on what people are to be told; once a second."""
+        if self.batch is None:
+            return
+        self.speed.note(anyio.current_time(), self.batch.progress.settled)
+        waiting = self.batch.progress.notices
+        while waiting:
+            notice = waiting.pop(0)
+            self.notices.append(notice)
+            _log.info("notice", batch=self.id, text=notice)
+
+    def obey(self, state: State) -> None:
+        """Do what the submission's new state asks for: pause or cancel an open batch."""
+        if self.batch is None:
+            self._scope.cancel()
+        elif state is State.CANCELLING:
+            self.batch.cancel()
+        else:
+            self.batch.stop_starting()
+
+    def drain(self) -> None:
+        """Start nothing more; the submission stays under way, for the next start of the worker."""
+        self._is_draining = True
+        if self.batch is None:
+            self._scope.cancel()
+        else:
+            self.batch.stop_starting()
+
+    def let_go(self) -> None:
+        """Leave live Runs running and noted, and end at once."""
+        self._is_let_go = True
+        self._scope.cancel()
+
+    async def adapt(self, worker: WorkerConfig) -> None:
+        """Keep the limits and the standing that are noted now."""
+        around, submission = self._around, self.submission
+        config = await anyio.to_thread.run_sync(config_of, submission, around.layout, worker, around.environ)
+        if self.batch is not None:
+            self.batch.change_limits(config.limits, submission.standing)
+
+    async def run(self, places: anyio.Semaphore) -> None:
+        """Carry the submission out once there is a place for it, and note what came of it; nothing of it is raised."""
+        with structlog.contextvars.bound_contextvars(batch=self.id):
+            with self._scope:
+                async with places:
+                    await self._run_to_a_note()
+            if self._scope.cancelled_caught and not self._is_let_go and not self._is_draining:
+                await self._note_rest()
+
+    async def _run_to_a_note(self) -> None:
+        failures = 0
+        while True:
+            try:
+                await self._carry_out()
+            except TransportError as error:
+                failures += 1
+                if failures == 1:
+                    _log.warning("platform_unreachable", reason=str(error))
+                    await self._change(reason=f"waits for the platform: {error}")
+                await anyio.sleep(OUTAGE_BACKOFF.wait_s(failures, random.random()))  # noqa: S311 - spread
+            except (ConfigError, JobFileError) as error:
+                await self._end(State.FAILED, str(error))
+                return
+            except BatchrunError as error:  # a refusal of the platform, or this machine
+                await self._end(State.STOPPED, str(error))
+                return
+            except Exception as error:  # noqa: BLE001 - a bug of ours must not touch the other batches
+                _log.exception("batch_broken")
+                await self._end(State.STOPPED, f"a bug in batchrun: {type(error).__name__}: {error}; see its log")
+                return
+            else:
+                return
+
+    async def _carry_out(self) -> None:
+        around, submission = self._around, self.submission
+        config = await anyio.to_thread.run_sync(config_of, submission, around.layout, around.config, around.environ)
+        await self._change(begun_at=submission.begun_at or datetime.now(UTC))
+        async with open_batch(
+            config, environ=around.environ, shared=around.account, standing=submission.standing
+        ) as batch:
+            self.batch = batch
+            try:
+                await self._note_opened()
+                self._catch_up(batch)
+                summary = await batch.run()
+            except BaseException:
+                await self._change(counts=self.counts())  # what is shown of it while nobody works on it
+                raise
+            finally:
+                self.tick()
+                self.batch = None
+        await self._close(summary, _counts_of(batch, summary), config)
+
+    async def _note_opened(self) -> None:
+        if self.submission.state not in (State.PAUSING, State.CANCELLING):
+            await self._change(state=State.ACTIVE, reason="")
+
+    def _catch_up(self, batch: Batch) -> None:
+        """Do what was asked for while the batch was being opened."""
+        state = self.submission.state
+        if state is State.CANCELLING:
+            batch.cancel()
+        elif state is State.PAUSING or self._is_draining:
+            batch.stop_starting()
+
+    async def _close(self, summary: Summary, counts: Counts, config: Config) -> None:
+        state = self.submission.state
+        if summary.ending is Ending.INTERRUPTED and self._is_draining and state is not State.CANCELLING:
+            return  # it goes on with the next start of the worker
+        match summary.ending:
+            case Ending.FINISHED:
+                await self._end(State.FINISHED if state is not State.CANCELLING else State.CANCELLED, "", counts)
+            case Ending.INTERRUPTED if state is State.CANCELLING:
+                await self._end(State.CANCELLED, "", counts)
+            case Ending.INTERRUPTED:
+                await self._end(State.PAUSED, "", counts)
+            case Ending.TRIPPED:
+                reason = "the breaker has stopped it: too much of what is paid for fails"
+                await self._end(State.TRIPPED, reason, counts)
+            case Ending.OUT_OF_BUDGET:
+                await self._end(State.OUT_OF_BUDGET, "the budget does not allow the next start", counts)
+            case Ending.OUT_OF_TIME:
+                await self._end(State.STOPPED, "deadlines.max_batch_s is over", counts)
+            case Ending.IN_DOUBT:
+                reason = f"starts stay in doubt; `batchrun resolve {config.out_dir}` asks what became of them"
+                await self._end(State.STOPPED, reason, counts)
+
+    async def _note_rest(self) -> None:
+        """Note what a submission rests as that was told to while nobody had opened it."""
+        state = self.submission.state
+        if state is State.PAUSING:
+            await self._end(State.PAUSED, "")
+        elif state is State.CANCELLING:
+            await self._end(State.CANCELLED, "")
+
+    async def _end(self, state: State, reason: str, counts: Counts | None = None) -> None:
+        if self.submission.state is State.CANCELLING and state in (State.FAILED, State.STOPPED):
+            state = State.CANCELLED if not await self._is_begun() else state
+        changes: dict[str, Any] = {} if counts is None else {"counts": counts}
+        ended_at = datetime.now(UTC) if state.is_over else None
+        await self._change(state=state, reason=reason, ended_at=ended_at, **changes)
+        _log.info("batch_rests", state=state, reason=reason)
+
+    async def _is_begun(self) -> bool:
+        return await anyio.to_thread.run_sync(is_begun, self._around.layout.out_dir(self.submission))
+
+    async def _change(self, **changes: Any) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._around.change(self.id, **changes)
+
+
+def _counts_of(batch: Batch, summary: Summary) -> Counts:
+    jobs = batch.opening.job_count
+    return Counts(
+        jobs=summary.settled if summary.ending is Ending.FINISHED else jobs,
+        outcomes=summary.outcomes,
+        items=summary.items,
+        cost_usd=summary.cost_usd,
+        live_runs=summary.live_runs,
+        postponed=0,
+        in_doubt=summary.in_doubt,
+    )

@@ -1,0 +1,87 @@
+"""Who may ask: whoever has the worker's token, in a header, or in the cookie that the page was opened with."""
+
+import hmac
+import os
+import secrets
+from pathlib import Path
+from typing import NewType
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from batchrun.errors import ConfigError, OutputError
+from batchrun.files.sink import explain
+from batchrun.worker.http.envelope import error_answer
+
+Token = NewType("Token", str)
+
+COOKIE = "batchrun_token"
+#: What may be asked without a token: nothing of it tells what the batches are about.
+OPEN_PATHS = frozenset({"/health/live", "/health/ready", "/metrics", "/openapi.json"})
+
+
+def read_or_make_token(file: Path) -> Token:
+    """Return the token of a data directory; made with the first start, and readable by its owner alone.
+
+    Raises:
+        OutputError: it cannot be read or written.
+        ConfigError: the file holds none.
+    """
+    try:
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
+            opened.write(f"{secrets.token_urlsafe(24)}\n")
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise explain(error, file) from error
+    return read_token_file(file)
+
+
+def read_token_file(file: Path) -> Token:
+    """Return the token in a file.
+
+    Raises:
+        OutputError: it cannot be read.
+        ConfigError: the file holds none.
+    """
+    try:
+        token = file.read_text("ascii", "replace").strip()
+    except OSError as error:
+        raise OutputError(f"{file}: {error.strerror}; is there a worker on this directory?") from error
+    if not token:
+        raise ConfigError("holds no token; delete it, and the next start of the worker makes one", file=file)
+    return Token(token)
+
+
+def demand_token(token: Token) -> Middleware:
+    """Return the middleware that lets nobody in without the token."""
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path in OPEN_PATHS or _is_shown(request, token):
+            return await handler(request)
+        if request.method == "GET" and hmac.compare_digest(request.query.get("token", "").encode(), token.encode()):
+            return _with_cookie(request, token)
+        return error_answer(
+            401, "token-not-valid", "send the worker's token as `Authorization: Bearer …`; it is in DATA/token"
+        )
+
+    return check
+
+
+def _is_shown(request: web.Request, token: Token) -> bool:
+    scheme, _, shown = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return hmac.compare_digest(shown.strip().encode("utf-8", "replace"), token.encode())
+    cookie = request.cookies.get(COOKIE, "")
+    # A page of somebody else may send our cookie along; what it asks for is not what the user asked for.
+    origin = request.headers.get("Origin")
+    is_ours = origin is None or origin == f"{request.scheme}://{request.host}"
+    return is_ours and hmac.compare_digest(cookie.encode("utf-8", "replace"), token.encode())
+
+
+def _with_cookie(request: web.Request, token: Token) -> web.Response:
+    """Keep the token of the address in a cookie, and out of the address from there on."""
+    answer = web.HTTPSeeOther(request.path)
+    answer.set_cookie(COOKIE, token, httponly=True, samesite="Strict", path="/")
+    return answer

@@ -1,0 +1,22 @@
+"""Whether the worker lives, and whether it can carry batches out now."""
+
+from aiohttp import web
+
+from batchrun.worker.http.context import worker_of
+
+
+async def live(_request: web.Request) -> web.Response:
+    """Answer that the process lives and its loop turns."""
+    return web.json_response({"status": "live"})
+
+
+async def ready(request: web.Request) -> web.Response:
+    """Answer whether batches can be carried out now; 503 with the reason while not."""
+    worker = worker_of(request)
+    if worker.is_ready:
+        return web.json_response({"status": "ready"})
+    reason = "draining" if worker.is_draining else worker.outage or "the platform has not answered yet"
+    return web.json_response({"status": "not ready", "reason": reason}, status=503)
+
+
+ROUTES = [web.get("/health/live", live), web.get("/health/ready", ready)]

@@ -1,0 +1,37 @@
+"""The limits of all batches together, shown and changed while they run."""
+
+from aiohttp import web
+from pydantic import ValidationError
+
+from batchrun.config.worker import WorkerLimitsConfig
+from batchrun.worker.http.context import worker_of
+from batchrun.worker.http.envelope import Refused
+from batchrun.worker.views import worker_view
+
+
+async def get_worker(request: web.Request) -> web.Response:
+    """Answer how the worker stands."""
+    return web.json_response(text=worker_view(worker_of(request)).model_dump_json())
+
+
+async def get_limits(request: web.Request) -> web.Response:
+    """Answer the limits that hold now."""
+    return web.json_response(text=worker_of(request).config.limits.model_dump_json())
+
+
+async def patch_limits(request: web.Request) -> web.Response:
+    """Change some limits until the next start or reload, and answer all."""
+    worker = worker_of(request)
+    wanted = await request.json()
+    if not isinstance(wanted, dict):
+        raise Refused(400, "bad-value", 'send an object of limits, like {"max_concurrent_runs": 10}')
+    try:
+        limits = WorkerLimitsConfig.model_validate({**worker.config.limits.model_dump(), **wanted})
+    except ValidationError as error:
+        finding = error.errors(include_url=False, include_context=False)[0]
+        raise Refused(400, "bad-value", f"{'.'.join(map(str, finding['loc']))}: {finding['msg']}") from None
+    await worker.change_limits(limits)
+    return await get_limits(request)
+
+
+ROUTES = [web.get("/v1/worker", get_worker), web.get("/v1/limits", get_limits), web.patch("/v1/limits", patch_limits)]

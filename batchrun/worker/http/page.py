@@ -1,0 +1,5 @@
+"""To be written."""
+
+from aiohttp import web
+
+ROUTES: list[web.RouteDef] = []

@@ -1,0 +1,163 @@
+"""What the worker shows of itself: the same numbers for HTTP, command line, page and metrics."""
+
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict
+
+from batchrun.model import Outcome
+from batchrun.version import __version__
+from batchrun.worker.submission import State, Submission
+from batchrun.worker.worker import Worker
+
+
+class _View(BaseModel):
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+
+class JobCounts(_View):
+    """Jobs of a batch."""
+
+    total: int | None
+    """Jobs of the file, about; null where that cannot be told cheaply, or is not known yet."""
+    settled: int
+    succeeded: int
+    postponed: int
+    """Jobs that wait for their next attempt."""
+    in_doubt: int
+    """Starts without an answer: whether their Runs exist is being found out."""
+
+
+class BatchView(_View):
+    """A batch as it stands now."""
+
+    id: str
+    name: str
+    state: State
+    reason: str
+    """Why it is in that state, in words; empty where that needs none."""
+    weight: float
+    priority: int
+    profile: str | None
+    task: str | None
+    """The task it runs; null before it is opened."""
+    created_at: datetime
+    begun_at: datetime | None
+    ended_at: datetime | None
+    jobs: JobCounts
+    outcomes: dict[Outcome, int]
+    live_runs: int
+    max_concurrent_runs: int | None
+    """Most Runs of this batch at once; null while it is not open."""
+    items: int
+    cost_usd: float
+    budget_usd: float | None
+    """Its own budget; null: none, or it is not open."""
+    settled_per_s: float | None
+    """Over the last half minute."""
+    out_dir: str
+    notices: list[str]
+    """What people should know, the newest last."""
+
+
+class SlotView(_View):
+    """Places for live Runs, of all batches together."""
+
+    used: int
+    limit: int | None
+    memory_mb: int
+    max_memory_mb: int | None
+
+
+class BudgetView(_View):
+    """Money of all batches together, in US dollars."""
+
+    limit_usd: float | None
+    spent_usd: float
+    reserved_usd: float
+
+
+class WorkerView(_View):
+    """The worker as it stands now."""
+
+    version: str
+    began_at: datetime
+    platform: str
+    """Address of the platform, or "embedded"."""
+    is_ready: bool
+    is_draining: bool
+    outage: str
+    """Why the platform cannot be reached; empty while it can."""
+    live_runs: int
+    slots: SlotView
+    budget: BudgetView | None
+    """Null: there is no budget for all batches together."""
+    batches: dict[State, int]
+    """How many batches are in each state."""
+
+
+def batch_view(worker: Worker, submission: Submission) -> BatchView:
+    """Return a batch as it stands now."""
+    carrier = worker.carriers.get(submission.id)
+    counts = carrier.counts() if carrier is not None else submission.counts
+    batch = carrier.batch if carrier is not None else None
+    return BatchView.model_construct(
+        id=submission.id,
+        name=submission.name,
+        state=submission.state,
+        reason=submission.reason,
+        weight=submission.weight,
+        priority=submission.priority,
+        profile=submission.profile,
+        task=batch.opening.task.label if batch is not None else None,
+        created_at=submission.created_at,
+        begun_at=submission.begun_at,
+        ended_at=submission.ended_at,
+        jobs=JobCounts.model_construct(
+            total=None if counts.jobs is None else max(counts.jobs, counts.settled),
+            settled=counts.settled,
+            succeeded=counts.outcomes.get(Outcome.SUCCEEDED, 0),
+            postponed=counts.postponed,
+            in_doubt=counts.in_doubt,
+        ),
+        outcomes=counts.outcomes,
+        live_runs=counts.live_runs,
+        max_concurrent_runs=batch.max_concurrent_runs if batch is not None else None,
+        items=counts.items,
+        cost_usd=counts.cost_usd,
+        budget_usd=batch.budget_usd if batch is not None else None,
+        settled_per_s=carrier.speed.per_s() if carrier is not None else None,
+        out_dir=str(worker.layout.out_dir(submission)),
+        notices=list(carrier.notices) if carrier is not None else [],
+    )
+
+
+def worker_view(worker: Worker) -> WorkerView:
+    """Return the worker as it stands now."""
+    pool = worker.account.pool if worker.account is not None else None
+    states = [each.state for each in worker.shelf]
+    return WorkerView.model_construct(
+        version=__version__,
+        began_at=worker.began_at,
+        platform=worker.config.api.base_url,
+        is_ready=worker.is_ready,
+        is_draining=worker.is_draining,
+        outage=worker.outage,
+        live_runs=worker.live_runs,
+        slots=SlotView.model_construct(
+            used=pool.used if pool is not None else 0,
+            limit=pool.limit if pool is not None else None,
+            memory_mb=pool.used_memory_mb if pool is not None else 0,
+            max_memory_mb=pool.memory_mb if pool is not None else None,
+        ),
+        budget=_budget_view(worker),
+        batches={state: states.count(state) for state in State if state in states},
+    )
+
+
+def _budget_view(worker: Worker) -> BudgetView | None:
+    budget = worker.budget
+    if budget.limit_usd is None:
+        return None
+    return BudgetView.model_construct(
+        limit_usd=budget.limit_usd, spent_usd=budget.spent_usd, reserved_usd=budget.reserved_usd
+    )

@@ -112,9 +112,10 @@ class JobRunner:
 
     def demand(self, work: Work) -> Demand:
         """Return what the job's next Run takes beside a slot."""
-        if self._is_too_large(work):
-            return Demand(0, work.job.group)  # it is not going to be started
-        return Demand(self._memory_mb(work), work.job.group)
+        memory_mb, most_mb = self._memory_mb(work), self._terms.most_memory_mb
+        if most_mb is not None and memory_mb > most_mb and work.starts_anew:
+            memory_mb = 0  # it is too large, and not going to be started
+        return Demand(memory_mb, work.job.group)
 
     def quote_usd(self, work: Work) -> float | None:
         """Return what to set aside for the job's next start; None when nothing bounds it and that is not allowed."""
@@ -205,8 +206,9 @@ class JobRunner:
 
     def _why_not_started(self, work: Work) -> Problem | None:
         """Say why we do not even ask the platform to start this job's Run."""
-        if self._is_too_large(work):
-            message = f"asks for {self._memory_mb(work):,} MB, and {self._terms.most_memory_mb:,} MB are all there is"
+        most_mb = self._terms.most_memory_mb
+        if most_mb is not None and (memory_mb := self._memory_mb(work)) > most_mb:
+            message = f"asks for {memory_mb:,} MB, and {most_mb:,} MB are all there is"
             return Problem(type="memory-never-available", message=message)
         if self._purse.is_limited and work.reserved_usd is None:
             message = "nothing bounds what its Run may cost, and there is a budget: see its @options"
@@ -268,10 +270,6 @@ class JobRunner:
     def _memory_mb(self, work: Work) -> int:
         asked_mb = self._options_of(work).memory_mb
         return self._terms.task_options.memory_mb or self._usual_memory_mb if asked_mb is None else asked_mb
-
-    def _is_too_large(self, work: Work) -> bool:
-        most_mb = self._terms.most_memory_mb
-        return most_mb is not None and work.starts_anew and self._memory_mb(work) > most_mb
 
     def _bind(self, work: Work, attempt: Attempt, run: Run) -> Attempt:
         """Note the Run's id; nobody waits for it, since until then the attempt is in doubt, which is safe."""

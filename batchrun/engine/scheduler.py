@@ -101,6 +101,8 @@ class Scheduler:
         self._has_told_of_waiting = False
         #: Jobs that the budget cannot pay for; they are left open.
         self._too_dear = 0
+        #: What the job takes that was looked at last: it is the one that is taken.
+        self._demand = Demand()
         #: What is to be set aside for the job that was found to fit last; None: nothing bounds it.
         self._quoted_usd: float | None = None
         #: Groups that the breaker has stopped.
@@ -248,7 +250,7 @@ class Scheduler:
                 self._push_due()
                 work = self._take()
                 if work is not None:
-                    slot.fit_out(self._runner.demand(work))
+                    slot.fit_out(self._demand)
                     return work
                 if self._is_done:
                     return None
@@ -339,7 +341,8 @@ class Scheduler:
         return self._too_dear > 0
 
     def _fit(self, work: Work) -> Fit:
-        fit = self._slots.fit(self._runner.demand(work))
+        self._demand = self._runner.demand(work)
+        fit = self._slots.fit(self._demand)
         if fit is not Fit.YES or not self._purse.is_limited:
             return fit
         self._quoted_usd = self._runner.quote_usd(work)

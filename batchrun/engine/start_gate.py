@@ -137,21 +137,19 @@ class StartGate:
 
     def _begin(self, now: float) -> Turn:
         is_probe = self._capacity.starting(self.room.live)
-        self._count(1)
+        self.live += 1
+        self.room.live += 1
         freed_at = self.meter.refilling(live=self.live) if self.meter is not None else None
         self._measure(now)
         return Turn(self, is_probe=is_probe, place=self.room.live, began_at=now, freed_at=freed_at)
 
     def adopt(self) -> Turn:
         """Count a Run as live that was started earlier, or may have been."""
-        self._count(1)
+        self.live += 1
+        self.room.live += 1
         self._capacity.reached(self.room.live)
         self._measure(anyio.current_time())
         return Turn(self, is_probe=False, place=self.room.live, is_live=True)
-
-    def _count(self, change: int) -> None:
-        self.live += change
-        self.room.live += change
 
     @property
     def rank(self) -> tuple[float, ...]:
@@ -274,7 +272,8 @@ class StartGate:
         Args:
             is_end: whether it was live, or may have been; a start that was refused frees no slot.
         """
-        self._count(-1)
+        self.live -= 1
+        self.room.live -= 1
         now = anyio.current_time()
         if is_end:
             self._capacity.ended(now)

@@ -34,6 +34,8 @@ class Work:
     @property
     def this_round(self) -> tuple[Attempt, ...]:
         """The attempts of the job's current round."""
+        if self.open.round == 1:
+            return self.attempts
         return tuple([attempt for attempt in self.attempts if attempt.round == self.open.round])
 
     def with_attempt(self, attempt: Attempt) -> "Work":

@@ -21,6 +21,7 @@ from batchrun.assembly import Engine, Materials, assemble
 from batchrun.children import open_children, plain_errors
 from batchrun.config import Config, LimitsConfig
 from batchrun.config.policies import expectation
+from batchrun.engine.instruments import Instruments
 from batchrun.errors import BatchrunError, OutputError, first_error
 from batchrun.files.sink import explain, sync_directory
 from batchrun.job_source import check_before_start, look_at_head, open_source
@@ -306,6 +307,7 @@ async def _open(given: _Given) -> AsyncIterator[Batch]:
     """Open a batch in an output directory that this process holds; see `open_batch`."""
     config, shared = given.config, given.shared
     out_dir = config.out_dir
+    instruments = shared.instruments if shared is not None else Instruments()
     async with AsyncExitStack() as stack:
         journal = await stack.enter_async_context(open_journal(out_dir))
         client = await stack.enter_async_context(given.open_client())
@@ -323,7 +325,7 @@ async def _open(given: _Given) -> AsyncIterator[Batch]:
             refuse_head(prepared.head.problems, config)
         backlog = await stack.enter_async_context(open_backlog(out_dir, journal, source.job_file, source))
         resumed = await anyio.to_thread.run_sync(take_up, journal, source.job_file, config.retry.max_backoff_s)
-        commit = await stack.enter_async_context(open_commit(journal))
+        commit = await stack.enter_async_context(open_commit(journal, meter=instruments.commits))
         sending, records = anyio.create_memory_object_stream[Record](RECORD_BUFFER)
         stack.callback(sending.close)
         stack.callback(records.close)
@@ -352,6 +354,7 @@ async def _open(given: _Given) -> AsyncIterator[Batch]:
             ),
             shared=shared,
             standing=given.standing,
+            instruments=instruments,
             expectation=await anyio.to_thread.run_sync(expectation, config.output),
         )
         engine = assemble(config, materials)

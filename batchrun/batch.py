@@ -3,7 +3,7 @@
 import os
 import shlex
 import types
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -160,14 +160,17 @@ class Batch:
             outcomes_before=outcomes,
         )
 
-    async def run(self) -> Summary:
+    async def run(self, on_record: Callable[[Record], None] | None = None) -> Summary:
         """Carry the batch out to its end.
+
+        Args:
+            on_record: called with each record once it is durable; None: nobody looks at them.
 
         Raises:
             BatchRefused: the platform refused the batch; it can be resumed.
             OutputError: this machine got in the way; it can be resumed.
         """
-        self._engine.scheduler.on_record = None  # nobody looks at them: what is durable is enough
+        self._engine.scheduler.on_record = None if on_record is None else _handing_to(on_record)
         async for _ in self:
             pass
         return await self.summary()
@@ -218,6 +221,13 @@ class Batch:
         if scheduler.is_out_of_budget:
             return Ending.OUT_OF_BUDGET
         return Ending.IN_DOUBT if scheduler.left_open else Ending.FINISHED
+
+
+def _handing_to(on_record: Callable[[Record], None]) -> Callable[[Record], Awaitable[None]]:
+    async def hand_over(record: Record) -> None:
+        on_record(record)
+
+    return hand_over
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ import queue
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,23 +97,24 @@ class _Writer:
             while not lines.empty():
                 waiting.append(lines.get())
             is_open = _END not in waiting
-            texts: dict[str | None, list[bytes]] = {}
+            texts: dict[Path, list[bytes]] = {}
             for line in waiting:
-                if line.text:
-                    texts.setdefault(line.batch, []).append(line.text)
-            for batch, parts in texts.items():
-                self._write(batch, b"".join(parts))
+                texts.setdefault(self._path_of(line), []).append(line.text)
+            for path, parts in texts.items():
+                if text := b"".join(parts):
+                    self._write(path, text)
         for file in self._open.values():
             file.close()
 
-    def _write(self, batch: str | None, text: bytes) -> None:
-        path = self._file_of(batch) if batch is not None else None
-        if path is not None:
-            with suppress(OSError):
-                self._append(path, text)
-                return
-        with suppress(OSError):
-            self._append(self._file, text)
+    def _path_of(self, line: _Line) -> Path:
+        return (self._file_of(line.batch) if line.batch is not None else None) or self._file
+
+    def _write(self, path: Path, text: bytes) -> None:
+        try:
+            self._append(path, text)
+        except OSError:
+            if path != self._file:
+                self._write(self._file, text)
 
     def _append(self, path: Path, text: bytes) -> None:
         file = self._open.pop(path, None) or _File(path)

@@ -3,6 +3,7 @@
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +17,7 @@ from batchrun.config import Config
 from batchrun.config.worker import WorkerConfig
 from batchrun.errors import BatchrunError, ConfigError, JobFileError, TransportError
 from batchrun.ledger.ledger import is_begun
-from batchrun.model import Ending, Summary
+from batchrun.model import Ending, Record, Summary
 from batchrun.policy.retry import Backoff
 from batchrun.report.progress import Speed
 from batchrun.worker.intake import config_of
@@ -33,6 +34,14 @@ _log = structlog.get_logger()
 #: How the worker takes note of a submission, changed; it returns it as it is then.
 Change = Callable[..., Awaitable[Submission]]
 
+#: Wraps a batch's way through this process, and is told of its records; None: there is nobody to be told.
+Trace = Callable[[Submission], AbstractContextManager[Callable[[Record], None] | None]]
+
+
+def no_trace(_submission: Submission) -> AbstractContextManager[None]:
+    """Trace nothing."""
+    return nullcontext()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
@@ -44,6 +53,7 @@ class Surroundings:
     account: SharedAccount
     #: Takes note of a change: `await change(id, state=…)`.
     change: Change
+    trace: Trace
 
 
 class Carrier:
@@ -175,7 +185,8 @@ class Carrier:
             try:
                 await self._note_opened()
                 self._catch_up(batch)
-                summary = await batch.run()
+                with around.trace(submission) as on_record:
+                    summary = await batch.run(on_record)
             except BaseException:
                 await self._change(counts=self.counts())  # what is shown of it while nobody works on it
                 raise

@@ -256,7 +256,9 @@ async def test_retention_deletes_old_batches_that_are_over_and_no_others(tmp_pat
     async with open_worker(tmp_path, config, {}) as worker:
         for state in over + resting:
             for age, ended_at in (("old", long_ago), ("young", lately)):
-                submission = Submission(id=f"{age}-{state.replace('_', '-')}", name=state, created_at=long_ago)
+                # They are looked at in the order in which they came: when what is to go has gone, all were.
+                came_at = now if state in over and age == "old" else long_ago
+                submission = Submission(id=f"{age}-{state.replace('_', '-')}", name=state, created_at=came_at)
                 await worker.note(submission.but(state=state, ended_at=ended_at))
                 await anyio.Path(worker.layout.of(submission.id), "out").mkdir()
                 await anyio.Path(worker.layout.of(submission.id), "out", "records.jsonl").write_text("{}\n")

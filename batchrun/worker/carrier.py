@@ -14,14 +14,14 @@ from batchrun.account import SharedAccount
 from batchrun.batch import Batch, open_batch
 from batchrun.config import Config
 from batchrun.config.worker import WorkerConfig
-from batchrun.errors import BatchrunError, ConfigError, JobFileError, TransportError
+from batchrun.errors import ApiError, BatchRefused, BatchrunError, ConfigError, JobFileError, TransportError
 from batchrun.ledger.ledger import is_begun
 from batchrun.model import Ending, Summary
 from batchrun.policy.retry import Backoff
 from batchrun.report.progress import Speed
 from batchrun.worker.intake import config_of
 from batchrun.worker.shelf import Layout
-from batchrun.worker.submission import Counts, State, Submission
+from batchrun.worker.submission import Cause, Counts, State, Submission
 
 #: Waits while the platform cannot be reached.
 OUTAGE_BACKOFF = Backoff(first_s=1.0, max_s=60.0)
@@ -155,11 +155,13 @@ class Carrier:
                 await self._end(State.FAILED, str(error))
                 return
             except BatchrunError as error:  # a refusal of the platform, or this machine
-                await self._end(State.STOPPED, str(error))
+                is_refusal = isinstance(error, BatchRefused | ApiError)
+                await self._stop(Cause.PLATFORM if is_refusal else Cause.MACHINE, str(error))
                 return
             except Exception as error:  # noqa: BLE001 - a bug of ours must not touch the other batches
                 _log.exception("batch_broken")
-                await self._end(State.STOPPED, f"a bug in batchrun: {type(error).__name__}: {error}; see its log")
+                reason = f"a bug in batchrun: {type(error).__name__}: {error}; see its log"
+                await self._stop(Cause.MACHINE, reason)
                 return
             else:
                 return
@@ -213,10 +215,10 @@ class Carrier:
             case Ending.OUT_OF_BUDGET:
                 await self._end(State.OUT_OF_BUDGET, "the budget does not allow the next start", counts)
             case Ending.OUT_OF_TIME:
-                await self._end(State.STOPPED, "deadlines.max_batch_s is over", counts)
+                await self._stop(Cause.DEADLINE, "deadlines.max_batch_s is over", counts)
             case Ending.IN_DOUBT:
                 reason = f"starts stay in doubt; `batchrun resolve {config.out_dir}` asks what became of them"
-                await self._end(State.STOPPED, reason, counts)
+                await self._stop(Cause.DOUBT, reason, counts)
 
     async def _note_rest(self) -> None:
         """Note what a submission rests as that was told to while nobody had opened it."""
@@ -226,12 +228,17 @@ class Carrier:
         elif state is State.CANCELLING:
             await self._end(State.CANCELLED, "")
 
-    async def _end(self, state: State, reason: str, counts: Counts | None = None) -> None:
+    async def _stop(self, cause: Cause, reason: str, counts: Counts | None = None) -> None:
+        await self._end(State.STOPPED, reason, counts, cause)
+
+    async def _end(
+        self, state: State, reason: str, counts: Counts | None = None, cause: Cause | None = None
+    ) -> None:
         if self.submission.state is State.CANCELLING and state in (State.FAILED, State.STOPPED):
             state = State.CANCELLED if not await self._is_begun() else state
         changes: dict[str, Any] = {} if counts is None else {"counts": counts}
         ended_at = datetime.now(UTC) if state.is_over else None
-        await self._change(state=state, reason=reason, ended_at=ended_at, **changes)
+        await self._change(state=state, reason=reason, cause=cause, ended_at=ended_at, **changes)
         _log.info("batch_rests", state=state, reason=reason)
 
     async def _is_begun(self) -> bool:

@@ -231,9 +231,7 @@ class Carrier:
     async def _stop(self, cause: Cause, reason: str, counts: Counts | None = None) -> None:
         await self._end(State.STOPPED, reason, counts, cause)
 
-    async def _end(
-        self, state: State, reason: str, counts: Counts | None = None, cause: Cause | None = None
-    ) -> None:
+    async def _end(self, state: State, reason: str, counts: Counts | None = None, cause: Cause | None = None) -> None:
         if self.submission.state is State.CANCELLING and state in (State.FAILED, State.STOPPED):
             state = State.CANCELLED if not await self._is_begun() else state
         changes: dict[str, Any] = {} if counts is None else {"counts": counts}

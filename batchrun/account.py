@@ -1,6 +1,6 @@
 """One account and what the batches that run in it side by side share: places, room, rates, polls and money."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from batchrun.engine.account_watch import AccountWatch, AutoSlots, Watched
 from batchrun.engine.follow import Polls
 from batchrun.engine.pool import Pool
 from batchrun.engine.room import Room
+from batchrun.errors import TransportError
 from batchrun.model import TaskId
 from batchrun.open_files import polls_within_limit
 from batchrun.platform import open_platform, read_account, share_of_runs, slot_count
@@ -129,8 +130,9 @@ async def open_account(
     environ: Mapping[str, str],
     server: ServerConfig,
     server_dir: Path,
+    tell_outage: Callable[[str], None],
 ) -> AsyncIterator[SharedAccount]:
-    """Open an account for several batches; its limits are watched as long as the context lasts.
+    """Open an account for several batches, however long that takes; its limits are watched while the context lasts.
 
     Args:
         api: which platform.
@@ -139,10 +141,10 @@ async def open_account(
         environ: holds the token.
         server: of the embedded server, where that is the platform.
         server_dir: where it keeps its state.
+        tell_outage: called with why the platform cannot be reached, as long as it cannot.
 
     Raises:
         BatchRefused: the platform does not accept the token.
-        ConnectFailed: it does not answer.
         ConfigError: the token's file, an Actor's directory or the file of faults cannot be used.
     """
     async with open_platform(
@@ -153,7 +155,16 @@ async def open_account(
         server_dir=server_dir,
         inline_actors={},
     ) as client:
-        shared = SharedAccount(client, await read_account(client), limits, budget)
+        shared = SharedAccount(client, await _wait_for_account(client, tell_outage), limits, budget)
         async with open_children(cancels_on_leaving=True) as children:
             children.start_soon(shared.watch.run)
             yield shared
+
+
+async def _wait_for_account(client: ApifyClient, tell_outage: Callable[[str], None]) -> Account:
+    """Read whose token this is, as soon as the platform can be reached; each try is a patient one."""
+    while True:
+        try:
+            return await read_account(client)
+        except TransportError as error:
+            tell_outage(str(error))

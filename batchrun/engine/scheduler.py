@@ -87,7 +87,7 @@ class Scheduler:
         self._gate = gate
         self._purse = purse
         self._breaker = breaker
-        slots.on_room = purse.on_change = self._note_room
+        slots.on_room = purse.budget.on_change = self._note_room
         runner.on_pause = self._add_child
         self._progress = progress
         self.on_record = on_record
@@ -442,7 +442,7 @@ class Scheduler:
     @property
     def _lacks_a_group(self) -> bool:
         """Whether a group with a weight could start jobs and has too few of them ready to get its share."""
-        return any(self._slots.fit(Demand(group=group)) is not Fit.GROUP_IS_FULL for group in self._ready.short)
+        return any(not self._slots.is_full(group) for group in self._ready.short)
 
     def _postpone(self, postponed: Postponed) -> None:
         due = anyio.current_time() + postponed.wait_s

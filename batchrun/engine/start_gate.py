@@ -161,6 +161,7 @@ class StartGate:
         self.room.live -= self.live
         self.live = 0
         self.room.leave(self)
+        self.room.wake()
 
     def shut(self) -> None:
         """Let no more starts through, for good."""
@@ -208,6 +209,7 @@ class StartGate:
             at = self._bucket.next_at(anyio.current_time())
             while (now := anyio.current_time()) < at and not self._is_shut:
                 await self._wait(at - now)
+                at = min(at, self._bucket.next_at(anyio.current_time()))  # sooner, where the rate was raised meanwhile
             if now >= self._bucket.closed_until:
                 return at
         return None

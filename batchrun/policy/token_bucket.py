@@ -68,7 +68,10 @@ class TokenBucket:
     def change_rate(self, rate_per_s: float) -> None:
         """Keep another rate from now on."""
         self._most_per_s, self._most_burst = rate_per_s, burst_of(rate_per_s)
+        before_s = self._interval_s
         self._pace(self._most_per_s, self._most_burst)
+        # The next token is as far from the last one as it would be had that been taken at the new rate.
+        self._next = max(self._next + self._interval_s - before_s, self.closed_until)
 
     def next_at(self, now: float) -> float:
         """Return when the next token may be used, not before `now`; who wakes before `closed_until` asks again."""

@@ -88,6 +88,7 @@ class Scheduler:
         self._purse = purse
         self._breaker = breaker
         slots.on_room = purse.budget.on_change = self._note_room
+        gate.on_passed = self._note_room
         runner.on_pause = self._add_child
         self._progress = progress
         self.on_record = on_record
@@ -322,10 +323,13 @@ class Scheduler:
 
     def _is_our_turn(self) -> bool:
         """Whether no other batch of the account comes before this one; without a job, it lets them all go first."""
-        if self._ready:
-            return self._slots.is_our_turn()
-        self._slots.wait_no_more()
-        return True
+        if not self._ready:
+            self._slots.wait_no_more()
+            return True
+        if self._slots.is_shared and self._gate.is_crowded:
+            self._slots.wait_no_more()
+            return False
+        return self._slots.is_our_turn()
 
     def _leave_open_for_want_of_money(self, usd: float) -> None:
         self.left_open += 1

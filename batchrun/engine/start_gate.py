@@ -15,6 +15,9 @@ from batchrun.policy.token_bucket import Tokens
 #: Waits after a 429 without `Retry-After`, and while the platform cannot be reached.
 CLOSING_BACKOFF = Backoff(first_s=0.5, max_s=30.0)
 
+#: Where batches share an account, so many of one that wait for its rate hold a place already: those of this time.
+CROWD_S = 0.1
+
 _log = structlog.get_logger()
 
 
@@ -106,6 +109,8 @@ class StartGate:
         self.meter = meter
         #: Starts that wait for their turn.
         self._starters = 0
+        #: Called when one of them waits no more.
+        self.on_passed: Callable[[], None] = lambda: None
         self._bucket = bucket
         self._account = account
         self._account_wait = anyio.CancelScope()
@@ -133,6 +138,7 @@ class StartGate:
                 now = await self._may_start()
         finally:
             self._starters -= 1
+            self.on_passed()
         return None if now is None else self._begin(now)
 
     def _begin(self, now: float) -> Turn:
@@ -142,6 +148,11 @@ class StartGate:
         freed_at = self.meter.refilling(live=self.live) if self.meter is not None else None
         self._measure(now)
         return Turn(self, is_probe=is_probe, place=self.room.live, began_at=now, freed_at=freed_at)
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether enough starts wait here to keep the rate; a place that one more held would be idle."""
+        return self._starters >= max(1, int(self._bucket.rate_per_s * CROWD_S))
 
     def adopt(self) -> Turn:
         """Count a Run as live that was started earlier, or may have been."""

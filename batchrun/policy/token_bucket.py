@@ -23,6 +23,10 @@ class Tokens(Protocol):
     def closed_until(self) -> float:
         """No token is given before."""
 
+    @property
+    def rate_per_s(self) -> float:
+        """Tokens per second."""
+
     def next_at(self, now: float) -> float:
         """Return when the next token may be used."""
 
@@ -73,6 +77,11 @@ class TokenBucket:
         # The next token is as far from the last one as it would be had that been taken at the new rate.
         self._next = max(self._next + self._interval_s - before_s, self.closed_until)
 
+    @property
+    def rate_per_s(self) -> float:
+        """Tokens per second."""
+        return 1.0 / self._interval_s
+
     def next_at(self, now: float) -> float:
         """Return when the next token may be used, not before `now`; who wakes before `closed_until` asks again."""
         return max(now, self._next - self._tolerance_s, self.closed_until)
@@ -108,6 +117,11 @@ class BothBuckets:
     def closed_until(self) -> float:
         """No token is given before."""
         return max(self._own.closed_until, self._shared.closed_until)
+
+    @property
+    def rate_per_s(self) -> float:
+        """Tokens per second, at most."""
+        return min(self._own.rate_per_s, self._shared.rate_per_s)
 
     def next_at(self, now: float) -> float:
         """Return when both have a token, not before `now`."""

@@ -160,7 +160,8 @@ async def test_a_disk_that_fails_under_one_batch_touches_no_other(tmp_path, api)
         good = await hand_in(worker, jobs_of(60), task="good")
         bad = await hand_in(worker, jobs_of(60), task="bad")
         await bad.until_live()
-        (bad.out / "ledger.sqlite3").write_bytes(b"no ledger" * 1000)
+        for name in ("ledger.sqlite3", "ledger.sqlite3-wal"):
+            (bad.out / name).write_bytes(b"no ledger" * 100_000)
         noted = await bad.until(State.STOPPED, State.FAILED)
         assert "ledger" in noted.reason
         await good.until(State.FINISHED)

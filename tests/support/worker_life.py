@@ -1,7 +1,6 @@
 """A worker and batches for it, and the questions about them: is the truth at the server in the records, and in time?"""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -247,9 +246,8 @@ class WorkerProcess:
         log = self.data / "worker.log"
         return (self.data / "stderr.txt").read_text() + (log.read_text() if log.exists() else "")
 
-    def clear_away(self) -> None:
-        """Kill what is at work, and remove the directory."""
+    def end(self) -> None:
+        """Leave no process behind."""
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        shutil.rmtree(self.data, ignore_errors=True)

@@ -21,7 +21,7 @@ from batchrun.open_files import polls_within_limit
 from batchrun.platform import open_platform, read_account, share_of_runs, slot_count
 from batchrun.policy.budget import Budget
 from batchrun.policy.capacity import Share
-from batchrun.policy.token_bucket import TokenBucket
+from batchrun.policy.token_bucket import Contenders, TokenBucket
 
 #: Memory that is taken to be ours in any case: the smallest Run's.
 LEAST_MEMORY_MB = 128
@@ -94,6 +94,7 @@ class SharedAccount:
         self.limits = limits
         self.watch = watch_account(client, limits, account, self.pool, self.room, 0)
         self._buckets: dict[TaskId, TokenBucket] = {}
+        self._contenders: dict[TaskId, Contenders] = {}
         self._announced_per_s: float | None = None
         client.start_limit.learn = self._stay_below
 
@@ -114,6 +115,10 @@ class SharedAccount:
             if self._announced_per_s is not None:
                 bucket.stay_below(self._announced_per_s)
         return bucket
+
+    def contenders(self, task_id: TaskId) -> Contenders:
+        """Return those who wait for tokens of that bucket."""
+        return self._contenders.setdefault(task_id, Contenders())
 
     def _stay_below(self, limit_per_s: float) -> None:
         self._announced_per_s = limit_per_s

@@ -315,6 +315,7 @@ def _beside_others(config: Config, given: Materials, shared: SharedAccount) -> P
         given.client.account,
         room=shared.room,
         rank=lambda: member.rank,
+        contenders=shared.contenders(given.opening.task.id),
     )
     return Place(slots=slots, gate=gate, bucket=bucket, polls=shared.polls, member=member)
 

@@ -81,6 +81,13 @@ class Member:
         """Give a place back."""
         self.pool.give_back(self, memory_mb)
 
+    def want_more(self) -> None:
+        """Be among those who wait, right after a place was taken: the next job asks for one in a moment.
+
+        Else several places that come free together went to whoever asks fastest.
+        """
+        self.waits_for_place = True
+
     def pass_on(self) -> None:
         """Let others go first: there is a place, and none of our jobs fits into what is free."""
         self.pool.call_next()

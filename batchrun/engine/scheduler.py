@@ -169,13 +169,23 @@ class Scheduler:
         is_due = bool(self._postponed) and self._postponed[0][0] <= anyio.current_time()
         return self.stopped_for is None and (len(self._ready) > 0 or self._is_admitting or is_due)
 
+    @property
+    def _is_somebody_coming(self) -> bool:
+        """Whether another child has a slot in hand already, or one that is added now gets one."""
+        slots = self._slots
+        return slots.used > slots.occupied or (slots.used < slots.limit and self._may_add_child)
+
+    @property
+    def _may_add_child(self) -> bool:
+        busy = self._child_count - min(self._runner.paused, MAX_PAUSED)
+        return self._children is not None and not self._idle and busy < 2 * self._slots.limit
+
     def _add_child(self) -> None:
         """Add a child when none is idle; half of them may collect and settle while the others hold the slots.
 
         Those that only let time pass do not count, as long as they are not too many.
         """
-        busy = self._child_count - min(self._runner.paused, MAX_PAUSED)
-        if self._children is not None and not self._idle and busy < 2 * self._slots.limit:
+        if self._children is not None and self._may_add_child:
             self._child_count += 1
             self._children.start_soon(self._child)
 
@@ -252,6 +262,8 @@ class Scheduler:
                 work = self._take()
                 if work is not None:
                     slot.fit_out(self._demand)
+                    if self._ready and self._is_somebody_coming:
+                        self._slots.want_more()
                     return work
                 if self._is_done:
                     return None

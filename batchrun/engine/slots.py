@@ -116,6 +116,11 @@ class Slots:
             return False
         return self._share is None or self._share.ask()
 
+    def want_more(self) -> None:
+        """Let other batches know that the next job asks in a moment."""
+        if self._share is not None:
+            self._share.want_more()
+
     def pass_on(self) -> None:
         """Let other batches go first: none of the jobs that are ready fits."""
         if self._share is not None:

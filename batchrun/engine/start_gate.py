@@ -10,7 +10,7 @@ from batchrun.apify.throttle import Throttle
 from batchrun.engine.room import Room
 from batchrun.engine.slot_use import SlotMeter
 from batchrun.policy.retry import Backoff
-from batchrun.policy.token_bucket import Tokens
+from batchrun.policy.token_bucket import Contenders, Tokens
 
 #: Waits after a 429 without `Retry-After`, and while the platform cannot be reached.
 CLOSING_BACKOFF = Backoff(first_s=0.5, max_s=30.0)
@@ -95,6 +95,7 @@ class StartGate:
         meter: measures how slots are used; None measures nothing.
         room: what the account takes, shared with the gates of other batches; None: there are no others.
         rank: says where this batch stands among those, the least first.
+        contenders: those gates that start Runs of the same task; None: there are no others.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class StartGate:
         meter: SlotMeter | None = None,
         room: Room | None = None,
         rank: Callable[[], tuple[float, ...]] = tuple,
+        contenders: Contenders | None = None,
     ) -> None:
         #: Measures how slots are used; None measures nothing.
         self.meter = meter
@@ -118,6 +120,7 @@ class StartGate:
         self.room.join(self)
         self._capacity = self.room.capacity
         self._rank = rank
+        self._contenders = Contenders() if contenders is None else contenders
         self._queue = anyio.Lock(fast_acquire=True)
         #: Made by who waits, since most changes are waited for by nobody.
         self._changed: anyio.Event | None = None
@@ -172,6 +175,7 @@ class StartGate:
         self.room.live -= self.live
         self.live = 0
         self.room.leave(self)
+        self._contenders.forget(self)
         self.room.wake()
 
     def shut(self) -> None:
@@ -198,6 +202,7 @@ class StartGate:
             # Asked for the token's own time: somebody else may have taken it, or closed the bucket, meanwhile.
             if self._bucket.next_at(at) <= now and self._is_room(now):
                 self._bucket.take(at)
+                self._contenders.took(self)
                 return now
         return None
 
@@ -216,10 +221,18 @@ class StartGate:
 
     async def _token_time(self) -> float | None:
         """Wait for the next token's time, and return it; the token is not taken yet."""
+        self._contenders.enter(self)
+        try:
+            return await self._next_token_time()
+        finally:
+            self._contenders.leave(self)
+
+    async def _next_token_time(self) -> float | None:
         while not self._is_shut:
             at = self._bucket.next_at(anyio.current_time())
-            while (now := anyio.current_time()) < at and not self._is_shut:
-                await self._wait(at - now)
+            delay_s = self._contenders.delay_s(self)
+            while (now := anyio.current_time()) < at + delay_s and not self._is_shut:
+                await self._wait(at + delay_s - now)
                 at = min(at, self._bucket.next_at(anyio.current_time()))  # sooner, where the rate was raised meanwhile
             if now >= self._bucket.closed_until:
                 return at

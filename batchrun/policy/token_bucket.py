@@ -10,6 +10,9 @@ SHARE_OF_LIMIT = 0.95
 #: Burst as a share of one second's tokens; with SHARE_OF_LIMIT never above the limit in any second.
 BURST_SHARE = 0.05
 
+#: Beyond the resolution of timers, and short beside what a start takes.
+COURTESY_S = 0.002
+
 
 def burst_of(rate_per_s: float) -> int:
     """Return how many tokens of a rate may be taken at one instant."""
@@ -99,6 +102,41 @@ class TokenBucket:
     def _pace(self, rate_per_s: float, burst: int) -> None:
         self._interval_s = 1.0 / rate_per_s
         self._tolerance_s = (burst - 1) * self._interval_s
+
+
+class Contenders:
+    """Those who wait for tokens of one bucket: whoever has had one last lets the others go first.
+
+    Among many timers for the same moment the first one set would always win, and that is whoever has just had a token.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: set[object] = set()
+        self._last: dict[object, int] = {}
+        self._count = 0
+
+    def enter(self, who: object) -> None:
+        """Note that somebody waits."""
+        self._waiting.add(who)
+
+    def leave(self, who: object) -> None:
+        """Note that somebody does not wait any more."""
+        self._waiting.discard(who)
+
+    def took(self, who: object) -> None:
+        """Note who has had the latest token."""
+        self._count += 1
+        self._last[who] = self._count
+
+    def forget(self, who: object) -> None:
+        """Forget somebody who does not come again."""
+        self._waiting.discard(who)
+        self._last.pop(who, None)
+
+    def delay_s(self, who: object) -> float:
+        """Return how long after its time somebody takes a token, if nobody else has."""
+        mine = self._last.get(who, 0)
+        return COURTESY_S * sum(self._last.get(each, 0) < mine for each in self._waiting)
 
 
 class BothBuckets:

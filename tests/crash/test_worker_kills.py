@@ -1,4 +1,4 @@
-"""A worker that is killed at random and started again by a supervisor, with five batches; the truth is at the server."""
+"""A worker with five batches, killed at random and started again by a supervisor; the truth is at the server."""
 
 import random
 import time

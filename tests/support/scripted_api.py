@@ -51,7 +51,7 @@ from batchrun.model import (
 from batchrun.policy.breaker import Breaker, Limits
 from batchrun.policy.capacity import Share
 from batchrun.policy.retry import Backoff, Ladder, RetryPolicy, Rule
-from batchrun.policy.token_bucket import TokenBucket
+from batchrun.policy.token_bucket import Contenders, TokenBucket
 
 TASK = TaskId("task")
 PAGE = 1000
@@ -407,6 +407,7 @@ class Engine:
         terms: Mapping[str, Any] = types.MappingProxyType({}),
         member: Member | None = None,
         room: Room | None = None,
+        contenders: Contenders | None = None,
         on_record: Callable[[Record], Awaitable[None]] | None = None,
     ) -> None:
         self.api = api
@@ -419,7 +420,8 @@ class Engine:
         self.costs = CostReader(api, ledger, self.purse)
         self.meter = SlotMeter(self.slots, lambda: self.scheduler.has_work)
         bucket = TokenBucket(rate_per_s=start_rate, burst=burst)
-        self.gate = StartGate(bucket, None, self.meter, room, lambda: member.rank if member is not None else ())
+        rank = lambda: member.rank if member is not None else ()  # noqa: E731
+        self.gate = StartGate(bucket, None, self.meter, room, rank, contenders)
         self.watch = AccountWatch(api, runs=self._watched(leave_free, None if slots == "auto" else slots))
         self.reconciler = Reconciler(
             api,

@@ -14,6 +14,7 @@ from batchrun.config.policies import start_bucket
 from batchrun.engine.account_watch import AccountWatch, AutoSlots, Watched
 from batchrun.engine.follow import Polls
 from batchrun.engine.pool import Pool
+from batchrun.engine.reconcile import Echo
 from batchrun.engine.room import Room
 from batchrun.errors import TransportError
 from batchrun.model import TaskId
@@ -93,6 +94,7 @@ class SharedAccount:
         self.budget = budget
         self.limits = limits
         self.watch = watch_account(client, limits, account, self.pool, self.room, 0)
+        self.echo = Echo()
         self._buckets: dict[TaskId, TokenBucket] = {}
         self._contenders: dict[TaskId, Contenders] = {}
         self._announced_per_s: float | None = None

@@ -211,6 +211,7 @@ def assemble(config: Config, given: Materials) -> Engine:
         start_horizon_s=config.limits.start_horizon_s,
         listing_lag_s=config.limits.listing_lag_s,
         echoes=given.echoes,
+        echo=given.shared.echo if given.shared is not None else None,
     )
     terms = Terms(
         options=given.options,

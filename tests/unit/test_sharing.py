@@ -39,16 +39,25 @@ class Crew:
         """Runs that are live at the platform, of all batches."""
         return sum(api.live for api in self.apis)
 
-    async def run(self, name: str, jobs: int, *, slots: int = 1000, run_s: float | None = None, **given: Any) -> Engine:
+    async def run(
+        self,
+        name: str,
+        jobs: int,
+        *,
+        slots: int = 1000,
+        run_s: float | Callable[[int], float] | None = None,
+        **given: Any,
+    ) -> Engine:
         """Carry a batch out; `weight` and `priority` are its standing, all else is the engine's."""
         member = self.pool.join(weight=given.pop("weight", 1.0), priority=given.pop("priority", 0))
         self.began[name] = []
 
-        def plan(_: int) -> Plan:
+        def plan(n: int) -> Plan:
             self.began[name].append(anyio.current_time())
             self.peak = max(self.peak, self.live + 1)
             assert self.live < self.pool.limit, "a place too many"
-            return Plan(run_s=self.run_s if run_s is None else run_s, cost_usd=0.0)
+            lives_s = run_s(n) if callable(run_s) else self.run_s if run_s is None else run_s
+            return Plan(run_s=lives_s, cost_usd=0.0)
 
         api = ScriptedApi(plan)
         self.apis.append(api)
@@ -143,7 +152,7 @@ async def test_large_runs_get_the_memory_that_small_ones_would_take():
 
 
 async def test_money_that_comes_free_in_one_batch_lets_another_go_on():
-    """A budget for three Runs, shared: no batch waits for money that the other has long given back."""
+    """A budget for three Runs, all set aside by one batch: the other is told as soon as costs are final."""
     crew, shared = Crew(Pool(10), run_s=5.0), Budget(0.3)
 
     def purse() -> Purse:
@@ -151,9 +160,14 @@ async def test_money_that_comes_free_in_one_batch_lets_another_go_on():
             Budget(0.3, shared=shared), Prices(model="PAY_PER_EVENT"), task_options=RunOptions(), is_strict=True
         )
 
-    await side_by_side(lambda: crew.run("one", 6, purse=purse()), lambda: crew.run("two", 6, purse=purse()))
-    assert {name: len(times) for name, times in crew.began.items()} == {"one": 6, "two": 6}
-    assert crew.peak == 3
+    async def two() -> None:
+        await anyio.sleep(1)
+        await crew.run("two", 2, purse=purse())
+
+    lives = lambda n: 5.0 if n < 3 else 200.0  # noqa: E731
+    await side_by_side(lambda: crew.run("one", 3, run_s=lives, purse=purse()), two)
+    assert len(crew.began["two"]) == 2
+    assert max(crew.began["two"]) < 25
 
 
 async def test_starts_of_one_task_keep_its_rate_together_and_those_of_two_do_not_wait_for_one_another():

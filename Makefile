@@ -2,7 +2,7 @@
 PATH := $(CURDIR)/.venv/bin:$(PATH)
 SHELL := /bin/bash
 
-.PHONY: check format test cov quickstart crash long bench
+.PHONY: check format test cov quickstart crash long bench soak
 
 BENCHMARKS ?= throughput overhead start-up crash-cost slots memory followed
 
@@ -26,8 +26,11 @@ crash: ## the long form of the crash suite: more than 1,000 kills
 bench: ## about half an hour; BENCHMARKS="throughput slots" for some of them
 	python -m benchmarks $(BENCHMARKS)
 
-long: ## the long forms of other tests: 10,000 jobs of which 112 fail
-	pytest tests/integration -m long
+long: ## the long forms of other tests: 10,000 jobs of which 112 fail; a batch of 10 behind one of 100,000
+	pytest tests/unit tests/integration -m long
+
+soak: ## a worker for ten minutes, batches coming and going and faults: memory, files, sockets, threads stay flat
+	python -m tests.soak --minutes 10
 
 quickstart:
 	rm -rf quickstart.out

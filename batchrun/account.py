@@ -1,6 +1,6 @@
 """One account and what the batches that run in it side by side share: places, room, rates, polls and money."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +15,15 @@ from batchrun.engine.account_watch import AccountWatch, AutoSlots, Watched
 from batchrun.engine.follow import Polls
 from batchrun.engine.instruments import Instruments
 from batchrun.engine.pool import Pool
+from batchrun.engine.reconcile import Echo
 from batchrun.engine.room import Room
+from batchrun.errors import TransportError
 from batchrun.model import TaskId
 from batchrun.open_files import polls_within_limit
 from batchrun.platform import open_platform, read_account, share_of_runs, slot_count
 from batchrun.policy.budget import Budget
 from batchrun.policy.capacity import Share
-from batchrun.policy.token_bucket import TokenBucket
+from batchrun.policy.token_bucket import Contenders, TokenBucket
 
 #: Memory that is taken to be ours in any case: the smallest Run's.
 LEAST_MEMORY_MB = 128
@@ -94,7 +96,9 @@ class SharedAccount:
         self.limits = limits
         self.instruments = Instruments()
         self.watch = watch_account(client, limits, account, self.pool, self.room, 0)
+        self.echo = Echo()
         self._buckets: dict[TaskId, TokenBucket] = {}
+        self._contenders: dict[TaskId, Contenders] = {}
         self._announced_per_s: float | None = None
         client.start_limit.learn = self._stay_below
 
@@ -116,6 +120,10 @@ class SharedAccount:
                 bucket.stay_below(self._announced_per_s)
         return bucket
 
+    def contenders(self, task_id: TaskId) -> Contenders:
+        """Return those who wait for tokens of that bucket."""
+        return self._contenders.setdefault(task_id, Contenders())
+
     def _stay_below(self, limit_per_s: float) -> None:
         self._announced_per_s = limit_per_s
         for bucket in self._buckets.values():
@@ -131,8 +139,9 @@ async def open_account(
     environ: Mapping[str, str],
     server: ServerConfig,
     server_dir: Path,
+    tell_outage: Callable[[str], None],
 ) -> AsyncIterator[SharedAccount]:
-    """Open an account for several batches; its limits are watched as long as the context lasts.
+    """Open an account for several batches, however long that takes; its limits are watched while the context lasts.
 
     Args:
         api: which platform.
@@ -141,10 +150,10 @@ async def open_account(
         environ: holds the token.
         server: of the embedded server, where that is the platform.
         server_dir: where it keeps its state.
+        tell_outage: called with why the platform cannot be reached, as long as it cannot.
 
     Raises:
         BatchRefused: the platform does not accept the token.
-        ConnectFailed: it does not answer.
         ConfigError: the token's file, an Actor's directory or the file of faults cannot be used.
     """
     async with open_platform(
@@ -155,7 +164,16 @@ async def open_account(
         server_dir=server_dir,
         inline_actors={},
     ) as client:
-        shared = SharedAccount(client, await read_account(client), limits, budget)
+        shared = SharedAccount(client, await _wait_for_account(client, tell_outage), limits, budget)
         async with open_children(cancels_on_leaving=True) as children:
             children.start_soon(shared.watch.run)
             yield shared
+
+
+async def _wait_for_account(client: ApifyClient, tell_outage: Callable[[str], None]) -> Account:
+    """Read whose token this is, as soon as the platform can be reached; each try is a patient one."""
+    while True:
+        try:
+            return await read_account(client)
+        except TransportError as error:
+            tell_outage(str(error))

@@ -150,18 +150,24 @@ class Engine:
             self.check_all_came()
 
     def leave(self) -> None:
-        """Leave to the account's other batches what this one had; Runs that are live go on."""
+        """Leave to the account's other batches what this one had, once all children have ended; its Runs go on."""
         self.instruments.close(self.progress)
         self.follower.leave()
         self.place.leave()
+
+    def keep_places(self) -> None:
+        """Keep the places of Runs that are live beyond the end of this engine, for the next one."""
+        if self.place.member is not None:
+            self.place.member.keep_places()
 
     def change_limits(self, limits: LimitsConfig, standing: Standing) -> None:
         """Keep another number of Runs, rate, budget and standing from now on; all else stays as it is."""
         place = self.place
         self._change_slots(limits.max_concurrent_runs)
         place.bucket.change_rate(limits.start_rate)
+        place.gate.wake()
         self.purse.budget.limit_usd = limits.budget_usd
-        self.purse.on_change()
+        self.purse.budget.on_change()
         if place.member is not None:
             place.member.weight, place.member.priority = standing.weight, standing.priority
 
@@ -210,6 +216,7 @@ def assemble(config: Config, given: Materials) -> Engine:
         start_horizon_s=config.limits.start_horizon_s,
         listing_lag_s=config.limits.listing_lag_s,
         echoes=given.echoes,
+        echo=given.shared.echo if given.shared is not None else None,
     )
     terms = Terms(
         options=given.options,
@@ -294,7 +301,12 @@ def _alone(config: Config, given: Materials) -> Place:
 
 def _beside_others(config: Config, given: Materials, shared: SharedAccount) -> Place:
     """Return the place of a batch that shares its account with others."""
-    member = shared.pool.join(weight=given.standing.weight, priority=given.standing.priority)
+    member = shared.pool.join(
+        config.out_dir,
+        weight=given.standing.weight,
+        priority=given.standing.priority,
+        live=given.opening.live_before,
+    )
     wanted = config.limits.max_concurrent_runs
     slots = Slots(
         given.opening.max_concurrent_runs,
@@ -310,6 +322,7 @@ def _beside_others(config: Config, given: Materials, shared: SharedAccount) -> P
         given.client.account,
         room=shared.room,
         rank=lambda: member.rank,
+        contenders=shared.contenders(given.opening.task.id),
     )
     return Place(slots=slots, gate=gate, bucket=bucket, polls=shared.polls, member=member)
 

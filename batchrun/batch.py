@@ -4,7 +4,7 @@ import os
 import shlex
 import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,17 +22,20 @@ from batchrun.children import open_children, plain_errors
 from batchrun.config import Config, LimitsConfig
 from batchrun.config.policies import expectation
 from batchrun.engine.instruments import Instruments
-from batchrun.errors import BatchrunError, OutputError, first_error
+from batchrun.errors import BatchrunError, LedgerError, OutputError, first_error
 from batchrun.files.sink import explain, sync_directory
 from batchrun.job_source import check_before_start, look_at_head, open_source
 from batchrun.ledger.commit import ECHO, open_commit, open_journal
+from batchrun.ledger.ledger import Ledger
 from batchrun.ledger.lock import enter_lock
+from batchrun.ledger.rows import Money
 from batchrun.logs import FILE_NAME, logging_to
 from batchrun.model import Command, Ending, Outcome, Record, Selection, Summary
 from batchrun.opening import Opening, read_opening
 from batchrun.plan.opening import prepare, refuse_head
 from batchrun.plan.outlook import Effort, Forecast, read_forecast
 from batchrun.platform import SERVER_DIR, find_task, open_platform, read_account
+from batchrun.policy.budget import Budget
 from batchrun.report.summary import read_summary
 from batchrun.reporting import FILE_NAME as REPORT
 from batchrun.reporting import make_report, write_report
@@ -97,6 +100,11 @@ class Batch:
         return self._engine.purse.budget.limit_usd
 
     @property
+    def has_budget(self) -> bool:
+        """Whether money is set aside for starts; a batch that was opened without a budget is opened anew to get one."""
+        return self._engine.purse.is_limited
+
+    @property
     def outage(self) -> str:
         """Why the platform cannot be reached; empty while it can."""
         return self._engine.client.outage
@@ -142,6 +150,10 @@ class Batch:
             standing: among those.
         """
         self._engine.change_limits(limits, standing)
+
+    def keep_places(self) -> None:
+        """Keep the places of live Runs from the account's other batches until this one is opened again, soon."""
+        self._engine.keep_places()
 
     async def reopen(self, selection: Selection) -> None:
         """Open settled jobs for another round, all that are selected or none; to be called before the batch is run.
@@ -335,11 +347,13 @@ async def _open(given: _Given) -> AsyncIterator[Batch]:
             refuse_head(prepared.head.problems, config)
         backlog = await stack.enter_async_context(open_backlog(out_dir, journal, source.job_file, source))
         resumed = await anyio.to_thread.run_sync(take_up, journal, source.job_file, config.retry.max_backoff_s)
+        money = await anyio.to_thread.run_sync(journal.ledger.money)
+        purse = fill_purse(config, task_terms, money, shared.budget if shared is not None else None)
+        stack.push_async_callback(_leave_budget, purse.budget, journal.ledger)
         commit = await stack.enter_async_context(open_commit(journal, meter=instruments.commits))
         sending, records = anyio.create_memory_object_stream[Record](RECORD_BUFFER)
         stack.callback(sending.close)
         stack.callback(records.close)
-        children = await stack.enter_async_context(open_children(cancels_on_leaving=True))
         shared_slots = shared.slots_for(config.limits) if shared is not None else None
         opening = await anyio.to_thread.run_sync(
             read_opening, config, account, task, journal.ledger, source, prepared, edits, shared_slots
@@ -356,12 +370,7 @@ async def _open(given: _Given) -> AsyncIterator[Batch]:
             echoes=echoes,
             options=prepared.options,
             task_options=task_terms.options,
-            purse=fill_purse(
-                config,
-                task_terms,
-                await anyio.to_thread.run_sync(journal.ledger.money),
-                shared.budget if shared is not None else None,
-            ),
+            purse=purse,
             shared=shared,
             standing=given.standing,
             instruments=instruments,
@@ -369,6 +378,8 @@ async def _open(given: _Given) -> AsyncIterator[Batch]:
         )
         engine = assemble(config, materials)
         stack.callback(engine.leave)
+        # Entered last: what the engine's children hold of the account is given back before it leaves that.
+        children = await stack.enter_async_context(open_children(cancels_on_leaving=True))
 
         def reopen_jobs(selection: Selection) -> dict[Outcome, int]:
             resumed[:] = reopen(journal, source.job_file, config.retry.max_backoff_s, selection)
@@ -377,6 +388,14 @@ async def _open(given: _Given) -> AsyncIterator[Batch]:
         yield Batch(
             opening=opening, out_dir=out_dir, engine=engine, records=records, children=children, reopen=reopen_jobs
         )
+
+
+async def _leave_budget(budget: Budget, ledger: Ledger) -> None:
+    """Leave a shared budget with what the ledger says: a start that was cut off has noted its intent, or has not."""
+    money = Money(spent_usd=budget.spent_usd, reserved_usd=budget.reserved_usd)
+    with anyio.CancelScope(shield=True), suppress(LedgerError):
+        money = await anyio.to_thread.run_sync(ledger.money)
+    budget.leave(spent_usd=money.spent_usd, reserved_usd=money.reserved_usd)
 
 
 @asynccontextmanager

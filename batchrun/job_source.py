@@ -60,10 +60,11 @@ async def check_before_start(config: Config) -> None:
         JobFileError: it cannot be read; or it has bad lines, nothing was started, and they are to stop the batch.
         ConfigError: its template, key or matrix cannot be used.
     """
-    await anyio.to_thread.run_sync(_check_head, config)
+    await anyio.to_thread.run_sync(check_head, config)
 
 
-def _check_head(config: Config) -> None:
+def check_head(config: Config) -> None:
+    """Check the head of the job file; see `check_before_start`."""
     with open_job_file(job_format(config, {})) as job_file:
         bad_lines = job_file.check_head()
     if bad_lines and config.jobs.on_bad_line == "stop" and not is_begun(config.out_dir):

@@ -17,7 +17,7 @@ from batchrun.errors import ConfigError
 #: Environment variables of this form set configuration keys: BATCHRUN_LIMITS__START_RATE.
 ENVIRONMENT_PREFIX = "BATCHRUN_"
 #: Those of that form that are no configuration.
-_SWITCHES = frozenset({"BATCHRUN_DEBUG", "BATCHRUN_KILL_AT"})
+_SWITCHES = frozenset({"BATCHRUN_DEBUG", "BATCHRUN_KILL_AT", "BATCHRUN_WORKER_TOKEN"})
 
 
 def load_config(
@@ -37,7 +37,7 @@ def load_config(
         ConfigError: naming the file and every dotted key that is wrong.
     """
     file = Path(file) if file is not None else None
-    values, given = read_settings(file, flags=flags, environ=environ)
+    values, given = read_settings(file, flags=flags, environ=environ, known=_is_not_a_workers)
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
@@ -70,6 +70,11 @@ def read_settings(
     for key, value in given.items():
         _put(values, key, value)
     return _lax_paths(values), given
+
+
+def _is_not_a_workers(key: str) -> bool:
+    """Whether a key may be a batch's: a worker's environment is that of its batches too."""
+    return not key.startswith("worker.")
 
 
 def load_api(base_url: str | None, *, environ: Mapping[str, str] | None = None) -> ApiConfig:

@@ -7,9 +7,12 @@ small batch that comes behind a huge one gets the first place that is freed.
 Batches without any live Run come first, in turns (stride scheduling, as in `FairQueue`): no priority and no weight
 keeps a batch from having one. Of the others the highest priority is next, and among equals who has the fewest live Runs
 for its weight.
+
+Runs that are live while nobody has their batch open keep their places: else others would take them, and there were too
+many when the batch is taken up again.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 #: A batch that waits for memory and comes before others lets so many of their Runs go first; then they wait for it.
 MAX_PASSED_OVER = 64
@@ -18,13 +21,16 @@ MAX_PASSED_OVER = 64
 class Member:
     """One batch's share in a pool; made by `Pool.join`."""
 
-    def __init__(self, pool: "Pool", *, weight: float, priority: int, passed: float) -> None:
+    def __init__(self, pool: "Pool", *, name: Hashable, weight: float, priority: int, passed: float, kept: int) -> None:
         self.pool = pool
+        self.name = name
         self.weight = weight
         self.priority = priority
         #: Places that are taken, and their megabytes.
         self.used = 0
         self.used_memory_mb = 0
+        #: Places that are kept for Runs that were live before, and have not been taken up yet.
+        self.kept = kept
         #: Called when a place, or the memory that was waited for, may be had.
         self.on_turn: Callable[[], None] = lambda: None
         #: Called when the pool's number of places has changed.
@@ -39,9 +45,10 @@ class Member:
     @property
     def rank(self) -> tuple[bool, int, float, float]:
         """Where it stands among those who wait, the least first."""
-        if not self.used:
+        live = self.used + self.kept
+        if not live:
             return (False, 0, 0.0, self.passed)
-        return (True, -self.priority, self.used / self.weight, self.passed)
+        return (True, -self.priority, live / self.weight, self.passed)
 
     def ask(self) -> bool:
         """Whether a place may be taken now; else it waits, and is called. What it waited for before is forgotten."""
@@ -58,14 +65,28 @@ class Member:
         return False
 
     def take(self, memory_mb: int) -> None:
-        """Take a place; for a Run that is live already, whether there is one or not."""
+        """Take a place."""
         self.waits_for_mb = None
         self.passed_over = 0
         self.pool.take(self, memory_mb)
 
+    def take_up(self, memory_mb: int) -> None:
+        """Take a place for a Run that is live already, whether there is one or not: the one that was kept for it."""
+        if self.kept:
+            self.kept -= 1
+            self.pool.used -= 1
+        self.take(memory_mb)
+
     def give_back(self, memory_mb: int) -> None:
         """Give a place back."""
         self.pool.give_back(self, memory_mb)
+
+    def want_more(self) -> None:
+        """Be among those who wait, right after a place was taken: the next job asks for one in a moment.
+
+        Else several places that come free together went to whoever asks fastest.
+        """
+        self.waits_for_place = True
 
     def pass_on(self) -> None:
         """Let others go first: there is a place, and none of our jobs fits into what is free."""
@@ -78,6 +99,10 @@ class Member:
             self.waits_for_mb = None
             self.passed_over = 0
             self.pool.call_next()
+
+    def keep_places(self) -> None:
+        """Keep as many places as are taken now, beyond the end of this membership, until the batch joins again."""
+        self.pool.keep(self.name, self.used + self.kept)
 
     def leave(self) -> None:
         """Leave the pool, with what is still taken."""
@@ -95,17 +120,40 @@ class Pool:
     def __init__(self, limit: int, *, memory_mb: int | None = None) -> None:
         self.limit = limit
         self.memory_mb = memory_mb
+        #: Places that are taken or kept.
         self.used = 0
         self.used_memory_mb = 0
         self._members: list[Member] = []
+        #: Places that are kept for batches that nobody has open, by name.
+        self._kept: dict[Hashable, int] = {}
         #: The pass of who was served last: who joins begins there.
         self._now = 0.0
 
-    def join(self, *, weight: float = 1.0, priority: int = 0) -> Member:
-        """Let one more batch have a share."""
-        member = Member(self, weight=weight, priority=priority, passed=self._now)
+    def join(self, name: Hashable = None, *, weight: float = 1.0, priority: int = 0, live: int = 0) -> Member:
+        """Let one more batch have a share.
+
+        Args:
+            name: tells it from others; what was kept under this name is its own now.
+            weight: of its share.
+            priority: higher ones first, once each has a place.
+            live: how many Runs of it are live, or may be, and are about to be taken up.
+        """
+        self.used += live - self._kept.pop(name, 0)
+        member = Member(self, name=name, weight=weight, priority=priority, passed=self._now, kept=live)
         self._members.append(member)
+        self.call_next()
         return member
+
+    def keep(self, name: Hashable, count: int) -> None:
+        """Keep places for live Runs of a batch until it joins, or is released."""
+        self.used += count - self._kept.pop(name, 0)
+        if count:
+            self._kept[name] = count
+        self.call_next()
+
+    def release(self, name: Hashable) -> None:
+        """Keep places for this batch no more: nobody is about to take its Runs up."""
+        self.keep(name, 0)
 
     def resize(self, limit: int) -> None:
         """Change how many places there are; those taken above a smaller number run out as they are given back."""
@@ -159,7 +207,7 @@ class Pool:
     def remove(self, member: Member) -> None:
         """Let a member go, and give back what it has."""
         self._members.remove(member)
-        self.used -= member.used
+        self.used -= member.used + member.kept
         self.used_memory_mb -= member.used_memory_mb
         self.call_next()
 

@@ -1,7 +1,6 @@
 """A batch's money in the engine's hands: what a start sets aside, and what came of it."""
 
 import math
-from collections.abc import Callable
 
 from batchrun.model import RunOptions
 from batchrun.policy.budget import Budget, Learned, Prices, most_a_run_may_cost
@@ -27,13 +26,9 @@ class Purse:
         self._is_strict = is_strict
         self._learned = Learned()
         self._unknown = 0
-        #: Called when money has come free.
-        self.on_change: Callable[[], None] = lambda: None
-
-    @property
-    def is_limited(self) -> bool:
-        """Whether there is a budget at all; without one, nothing is set aside."""
-        return self.budget.is_limited
+        #: Whether there is a budget at all; without one, nothing is set aside. One that comes later is kept by opening
+        #: the batch anew: what is live then gets money set aside, and prices are read.
+        self.is_limited = budget.is_limited
 
     def quote(self, options: RunOptions) -> float | None:
         """Return what to set aside for a start; None when nothing bounds it and that is not allowed."""
@@ -50,7 +45,6 @@ class Purse:
         """Take back what was set aside for a start that started nothing."""
         if reserved_usd:
             self.budget.release(reserved_usd)
-            self.on_change()
 
     def settle(self, reserved_usd: float, cost_usd: float | None) -> None:
         """Note what a Run cost in the end."""
@@ -59,7 +53,6 @@ class Purse:
             self._learned.note(cost_usd)
         else:
             self._unknown += 1
-        self.on_change()
 
 
 def no_budget() -> Purse:

@@ -43,6 +43,14 @@ class _Doubt:
     error: BatchRefused | None = None
 
 
+class Echo:
+    """Whether the platform echoes marks, as the batches in one account learn it together."""
+
+    def __init__(self) -> None:
+        #: None until a start has shown it.
+        self.is_there: bool | None = None
+
+
 class Reconciler:
     """Resolves attempts in doubt, all that are at a moment with one listing.
 
@@ -53,6 +61,7 @@ class Reconciler:
         start_horizon_s: a start request takes effect within this time after it was sent, or never.
         listing_lag_s: how long a new Run may be missing from lists.
         echoes: what an earlier process learned of it.
+        echo: what other batches in this account learn of it, while their Runs look like candidates of ours.
     """
 
     def __init__(
@@ -64,6 +73,7 @@ class Reconciler:
         start_horizon_s: float,
         listing_lag_s: float,
         echoes: bool | None = None,
+        echo: Echo | None = None,
     ) -> None:
         self._client = client
         self._ledger = ledger
@@ -74,10 +84,11 @@ class Reconciler:
         self._arrived = anyio.Event()
         #: Whether the platform echoes the mark; None until a start has shown it.
         self.echoes = echoes
+        self._echo = Echo() if echo is None else echo
 
     def note_start(self, run: Run, mark: Mark) -> None:
         """Learn from the answer to a start whether the platform echoes the mark."""
-        echoes = run.user_agent is not None and mark in run.user_agent
+        echoes = self._echo.is_there = run.user_agent is not None and mark in run.user_agent
         if echoes is not self.echoes:
             self.echoes = echoes
             self._ledger.note_echo(echoes)
@@ -176,7 +187,8 @@ class Reconciler:
             run for run in candidates if doubt.earliest_start - CLOCK_MARGIN <= run.started_at <= doubt.latest_start
         ]
         # A Run that names another client is not ours, provided that this platform passes names on.
-        suspects = {run.id for run in unclaimed if not self.echoes or run.user_agent is None}
+        echoes = self._echo.is_there if self.echoes is None else self.echoes
+        suspects = {run.id for run in unclaimed if not echoes or run.user_agent is None}
         if not suspects:
             _log.info("start_had_no_effect", job_key=doubt.job_key)
         elif is_patient:

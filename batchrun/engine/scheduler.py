@@ -87,7 +87,8 @@ class Scheduler:
         self._gate = gate
         self._purse = purse
         self._breaker = breaker
-        slots.on_room = purse.on_change = self._note_room
+        slots.on_room = purse.budget.on_change = self._note_room
+        gate.on_passed = self._note_room
         runner.on_pause = self._add_child
         self._progress = progress
         self.on_record = on_record
@@ -168,13 +169,23 @@ class Scheduler:
         is_due = bool(self._postponed) and self._postponed[0][0] <= anyio.current_time()
         return self.stopped_for is None and (len(self._ready) > 0 or self._is_admitting or is_due)
 
+    @property
+    def _is_somebody_coming(self) -> bool:
+        """Whether another child has a slot in hand already, or one that is added now gets one."""
+        slots = self._slots
+        return slots.used > slots.occupied or (slots.used < slots.limit and self._may_add_child)
+
+    @property
+    def _may_add_child(self) -> bool:
+        busy = self._child_count - min(self._runner.paused, MAX_PAUSED)
+        return self._children is not None and not self._idle and busy < 2 * self._slots.limit
+
     def _add_child(self) -> None:
         """Add a child when none is idle; half of them may collect and settle while the others hold the slots.
 
         Those that only let time pass do not count, as long as they are not too many.
         """
-        busy = self._child_count - min(self._runner.paused, MAX_PAUSED)
-        if self._children is not None and not self._idle and busy < 2 * self._slots.limit:
+        if self._children is not None and self._may_add_child:
             self._child_count += 1
             self._children.start_soon(self._child)
 
@@ -252,6 +263,8 @@ class Scheduler:
                 work = self._take()
                 if work is not None:
                     slot.fit_out(self._demand)
+                    if self._ready and self._is_somebody_coming:
+                        self._slots.want_more()
                     return work
                 if self._is_done:
                     return None
@@ -323,10 +336,13 @@ class Scheduler:
 
     def _is_our_turn(self) -> bool:
         """Whether no other batch of the account comes before this one; without a job, it lets them all go first."""
-        if self._ready:
-            return self._slots.is_our_turn()
-        self._slots.wait_no_more()
-        return True
+        if not self._ready:
+            self._slots.wait_no_more()
+            return True
+        if self._slots.is_shared and self._gate.is_crowded:
+            self._slots.wait_no_more()
+            return False
+        return self._slots.is_our_turn()
 
     def _leave_open_for_want_of_money(self, usd: float) -> None:
         self.left_open += 1
@@ -443,7 +459,7 @@ class Scheduler:
     @property
     def _lacks_a_group(self) -> bool:
         """Whether a group with a weight could start jobs and has too few of them ready to get its share."""
-        return any(self._slots.fit(Demand(group=group)) is not Fit.GROUP_IS_FULL for group in self._ready.short)
+        return any(not self._slots.is_full(group) for group in self._ready.short)
 
     def _postpone(self, postponed: Postponed) -> None:
         due = anyio.current_time() + postponed.wait_s

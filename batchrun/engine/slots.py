@@ -30,11 +30,11 @@ class Slot:
         self._slots: Slots | None = slots
         self._demand: Demand | None = None
 
-    def fit_out(self, demand: Demand) -> None:
-        """Take what a Run needs, until the slot is released."""
+    def fit_out(self, demand: Demand, *, is_live: bool = False) -> None:
+        """Take what a Run needs, until the slot is released; `is_live` says that it is live already."""
         assert self._slots is not None, "a slot is fitted out before it is released"
         self._demand = demand
-        self._slots.occupy(demand)
+        self._slots.occupy(demand, is_live=is_live)
 
     def release(self) -> None:
         """Give the slot back, and what it was fitted out with."""
@@ -75,6 +75,8 @@ class Slots:
             share.on_turn = self._call
         self.memory_mb = memory_mb
         self.used = 0
+        #: Slots that are fitted out for a Run.
+        self.occupied = 0
         self.used_memory_mb = 0
         #: Called when room has come free.
         self.on_room: Callable[[], None] = lambda: None
@@ -96,15 +98,28 @@ class Slots:
         """Give a slot to a Run that is live already, whether there is room for it or not."""
         self.used += 1
         slot = Slot(self)
-        slot.fit_out(demand)
+        slot.fit_out(demand, is_live=True)
         return slot
 
     def _call(self) -> None:
         self.on_room()
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other batches want the same places."""
+        return self._share is not None
+
     def is_our_turn(self) -> bool:
-        """Whether one more Run may be live beside those of other batches; else `on_room` is called when it may."""
+        """Whether one more Run may be live, of ours and of all batches; else `on_room` is called when it may."""
+        if self.occupied >= self.limit:
+            self.wait_no_more()  # the limit was lowered after the slot in hand was given out
+            return False
         return self._share is None or self._share.ask()
+
+    def want_more(self) -> None:
+        """Let other batches know that the next job asks in a moment."""
+        if self._share is not None:
+            self._share.want_more()
 
     def pass_on(self) -> None:
         """Let other batches go first: none of the jobs that are ready fits."""
@@ -118,8 +133,7 @@ class Slots:
 
     def fit(self, demand: Demand) -> Fit:
         """Say whether a Run with this demand can be live beside the others."""
-        limit = self._group_limits.get(demand.group) if demand.group is not None else None
-        if limit is not None and demand.group is not None and self._live_in_group[demand.group] >= limit:
+        if self.is_full(demand.group):
             return Fit.GROUP_IS_FULL
         # Where nothing of ours is live, the platform is to say whether there is room: our figures may be old.
         is_alone = self.used_memory_mb == 0
@@ -129,13 +143,19 @@ class Slots:
             return Fit.TOO_LARGE
         return Fit.YES
 
-    def occupy(self, demand: Demand) -> None:
+    def is_full(self, group: str | None) -> bool:
+        """Whether a group has all the live Runs that it may have."""
+        limit = self._group_limits.get(group) if group is not None else None
+        return limit is not None and group is not None and self._live_in_group[group] >= limit
+
+    def occupy(self, demand: Demand, *, is_live: bool) -> None:
         """Note that a Run takes memory and a place in its group."""
+        self.occupied += 1
         self.used_memory_mb += demand.memory_mb
         if demand.group in self._group_limits:
             self._live_in_group[demand.group] += 1
         if self._share is not None:
-            self._share.take(demand.memory_mb)
+            self._share.take_up(demand.memory_mb) if is_live else self._share.take(demand.memory_mb)
 
     async def _is_handed_one(self) -> bool:
         waiter = _Waiter()
@@ -154,6 +174,7 @@ class Slots:
         """Take back one slot and hand it to who has waited longest."""
         self.used -= 1
         if demand is not None:
+            self.occupied -= 1
             self.used_memory_mb -= demand.memory_mb
             if demand.group in self._group_limits:
                 self._live_in_group[demand.group] -= 1
@@ -166,6 +187,7 @@ class Slots:
         """Change how many there are; slots in use above a smaller limit run out as they are given back."""
         self.limit = limit
         self._hand_out()
+        self.on_room()
 
     def resize_memory(self, memory_mb: int | None) -> None:
         """Change how much memory live Runs may take together."""

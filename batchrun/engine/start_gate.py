@@ -10,10 +10,13 @@ from batchrun.apify.throttle import Throttle
 from batchrun.engine.room import Room
 from batchrun.engine.slot_use import SlotMeter
 from batchrun.policy.retry import Backoff
-from batchrun.policy.token_bucket import Tokens
+from batchrun.policy.token_bucket import Contenders, Tokens
 
 #: Waits after a 429 without `Retry-After`, and while the platform cannot be reached.
 CLOSING_BACKOFF = Backoff(first_s=0.5, max_s=30.0)
+
+#: Where batches share an account, so many of one that wait for its rate hold a place already: those of this time.
+CROWD_S = 0.1
 
 _log = structlog.get_logger()
 
@@ -92,6 +95,7 @@ class StartGate:
         meter: measures how slots are used; None measures nothing.
         room: what the account takes, shared with the gates of other batches; None: there are no others.
         rank: says where this batch stands among those, the least first.
+        contenders: those gates that start Runs of the same task; None: there are no others.
     """
 
     def __init__(
@@ -101,11 +105,14 @@ class StartGate:
         meter: SlotMeter | None = None,
         room: Room | None = None,
         rank: Callable[[], tuple[float, ...]] = tuple,
+        contenders: Contenders | None = None,
     ) -> None:
         #: Measures how slots are used; None measures nothing.
         self.meter = meter
         #: Starts that wait for their turn.
         self._starters = 0
+        #: Called when one of them waits no more.
+        self.on_passed: Callable[[], None] = lambda: None
         self._bucket = bucket
         self._account = account
         self._account_wait = anyio.CancelScope()
@@ -113,6 +120,7 @@ class StartGate:
         self.room.join(self)
         self._capacity = self.room.capacity
         self._rank = rank
+        self._contenders = Contenders() if contenders is None else contenders
         self._queue = anyio.Lock(fast_acquire=True)
         #: Made by who waits, since most changes are waited for by nobody.
         self._changed: anyio.Event | None = None
@@ -133,6 +141,7 @@ class StartGate:
                 now = await self._may_start()
         finally:
             self._starters -= 1
+            self.on_passed()
         return None if now is None else self._begin(now)
 
     def _begin(self, now: float) -> Turn:
@@ -142,6 +151,11 @@ class StartGate:
         freed_at = self.meter.refilling(live=self.live) if self.meter is not None else None
         self._measure(now)
         return Turn(self, is_probe=is_probe, place=self.room.live, began_at=now, freed_at=freed_at)
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether enough starts wait here to keep the rate; a place that one more held would be idle."""
+        return self._starters >= max(1, int(self._bucket.rate_per_s * CROWD_S))
 
     def adopt(self) -> Turn:
         """Count a Run as live that was started earlier, or may have been."""
@@ -161,6 +175,8 @@ class StartGate:
         self.room.live -= self.live
         self.live = 0
         self.room.leave(self)
+        self._contenders.forget(self)
+        self.room.wake()
 
     def shut(self) -> None:
         """Let no more starts through, for good."""
@@ -186,6 +202,7 @@ class StartGate:
             # Asked for the token's own time: somebody else may have taken it, or closed the bucket, meanwhile.
             if self._bucket.next_at(at) <= now and self._is_room(now):
                 self._bucket.take(at)
+                self._contenders.took(self)
                 return now
         return None
 
@@ -204,11 +221,20 @@ class StartGate:
 
     async def _token_time(self) -> float | None:
         """Wait for the next token's time, and return it; the token is not taken yet."""
+        self._contenders.enter(self)
+        try:
+            return await self._next_token_time()
+        finally:
+            self._contenders.leave(self)
+
+    async def _next_token_time(self) -> float | None:
         while not self._is_shut:
             began_at = anyio.current_time()
             at = self._bucket.next_at(began_at)
-            while (now := anyio.current_time()) < at and not self._is_shut:
-                await self._wait(at - now)
+            delay_s = self._contenders.delay_s(self)
+            while (now := anyio.current_time()) < at + delay_s and not self._is_shut:
+                await self._wait(at + delay_s - now)
+                at = min(at, self._bucket.next_at(anyio.current_time()))  # sooner, where the rate was raised meanwhile
             self._note_held_back(now - began_at)
             if now >= self._bucket.closed_until:
                 return at

@@ -471,7 +471,7 @@ class Ledger:
 
     def bound_runs(self) -> list[RunId]:
         """Return the Runs of open jobs that have not ended, as far as is noted."""
-        rows = self._db.execute("SELECT run_id FROM attempt WHERE state = 'bound' ORDER BY rowid")
+        rows = self._db.execute("SELECT run_id FROM attempt WHERE state = 'bound' ORDER BY job_id, attempt_no")
         return [RunId(row[0]) for row in rows]
 
     def open_beyond(self, count: int) -> int:

@@ -5,6 +5,7 @@ budget. A cost that nobody knows keeps its reservation: null is never 0.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from batchrun.model import RunOptions
@@ -124,7 +125,13 @@ class Budget:
         self.limit_usd = limit_usd
         self.spent_usd = spent_usd
         self.reserved_usd = reserved_usd
+        #: Called when money has come free, here or in what is shared.
+        self.on_change: Callable[[], None] = lambda: None
         self._shared = shared
+        #: Budgets that share this one.
+        self.sharing: list[Budget] = []
+        if shared is not None:
+            shared.sharing.append(self)
 
     @property
     def is_limited(self) -> bool:
@@ -154,6 +161,8 @@ class Budget:
         self.reserved_usd -= usd
         if self._shared is not None:
             self._shared.release(usd)
+        self.on_change()
+        self.tell_sharers()
 
     def settle(self, reserved_usd: float, cost_usd: float | None) -> None:
         """Note a Run's final cost; None keeps what was set aside for it as spent."""
@@ -161,6 +170,21 @@ class Budget:
         self.spent_usd += reserved_usd if cost_usd is None else cost_usd
         if self._shared is not None:
             self._shared.settle(reserved_usd, cost_usd)
+        self.on_change()
+        self.tell_sharers()
+
+    def leave(self, *, spent_usd: float, reserved_usd: float) -> None:
+        """Share no more; what was noted last of this budget's money is what counts of it from now on."""
+        if self._shared is not None:
+            self._shared.spent_usd += spent_usd - self.spent_usd
+            self._shared.reserved_usd += reserved_usd - self.reserved_usd
+            self._shared.sharing.remove(self)
+            self._shared.tell_sharers()
+
+    def tell_sharers(self) -> None:
+        """Tell those who share this budget that money has come free."""
+        for budget in self.sharing:
+            budget.on_change()
 
     def _fits(self, usd: float) -> bool:
         return self.limit_usd is None or usd <= self.limit_usd + _ROUNDING_USD

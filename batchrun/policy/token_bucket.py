@@ -10,6 +10,9 @@ SHARE_OF_LIMIT = 0.95
 #: Burst as a share of one second's tokens; with SHARE_OF_LIMIT never above the limit in any second.
 BURST_SHARE = 0.05
 
+#: Beyond the resolution of timers, and short beside what a start takes.
+COURTESY_S = 0.002
+
 
 def burst_of(rate_per_s: float) -> int:
     """Return how many tokens of a rate may be taken at one instant."""
@@ -22,6 +25,10 @@ class Tokens(Protocol):
     @property
     def closed_until(self) -> float:
         """No token is given before."""
+
+    @property
+    def rate_per_s(self) -> float:
+        """Tokens per second."""
 
     def next_at(self, now: float) -> float:
         """Return when the next token may be used."""
@@ -68,7 +75,15 @@ class TokenBucket:
     def change_rate(self, rate_per_s: float) -> None:
         """Keep another rate from now on."""
         self._most_per_s, self._most_burst = rate_per_s, burst_of(rate_per_s)
+        before_s = self._interval_s
         self._pace(self._most_per_s, self._most_burst)
+        # The next token is as far from the last one as it would be had that been taken at the new rate.
+        self._next = max(self._next + self._interval_s - before_s, self.closed_until)
+
+    @property
+    def rate_per_s(self) -> float:
+        """Tokens per second."""
+        return 1.0 / self._interval_s
 
     def next_at(self, now: float) -> float:
         """Return when the next token may be used, not before `now`; who wakes before `closed_until` asks again."""
@@ -89,6 +104,41 @@ class TokenBucket:
         self._tolerance_s = (burst - 1) * self._interval_s
 
 
+class Contenders:
+    """Those who wait for tokens of one bucket: whoever has had one last lets the others go first.
+
+    Among many timers for the same moment the first one set would always win, and that is whoever has just had a token.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: set[object] = set()
+        self._last: dict[object, int] = {}
+        self._count = 0
+
+    def enter(self, who: object) -> None:
+        """Note that somebody waits."""
+        self._waiting.add(who)
+
+    def leave(self, who: object) -> None:
+        """Note that somebody does not wait any more."""
+        self._waiting.discard(who)
+
+    def took(self, who: object) -> None:
+        """Note who has had the latest token."""
+        self._count += 1
+        self._last[who] = self._count
+
+    def forget(self, who: object) -> None:
+        """Forget somebody who does not come again."""
+        self._waiting.discard(who)
+        self._last.pop(who, None)
+
+    def delay_s(self, who: object) -> float:
+        """Return how long after its time somebody takes a token, if nobody else has."""
+        mine = self._last.get(who, 0)
+        return COURTESY_S * sum(self._last.get(each, 0) < mine for each in self._waiting)
+
+
 class BothBuckets:
     """Two rates that one request has to keep: one of its own, and one that is shared with others.
 
@@ -105,6 +155,11 @@ class BothBuckets:
     def closed_until(self) -> float:
         """No token is given before."""
         return max(self._own.closed_until, self._shared.closed_until)
+
+    @property
+    def rate_per_s(self) -> float:
+        """Tokens per second, at most."""
+        return min(self._own.rate_per_s, self._shared.rate_per_s)
 
     def next_at(self, now: float) -> float:
         """Return when both have a token, not before `now`."""

@@ -15,14 +15,13 @@ from batchrun.account import SharedAccount
 from batchrun.batch import Batch, open_batch
 from batchrun.config import Config
 from batchrun.config.worker import WorkerConfig
-from batchrun.errors import BatchrunError, ConfigError, JobFileError, TransportError
-from batchrun.ledger.ledger import is_begun
+from batchrun.errors import ApiError, BatchRefused, BatchrunError, ConfigError, JobFileError, TransportError
 from batchrun.model import Ending, Record, Summary
 from batchrun.policy.retry import Backoff
 from batchrun.report.progress import Speed
 from batchrun.worker.intake import config_of
-from batchrun.worker.shelf import Layout
-from batchrun.worker.submission import Counts, State, Submission
+from batchrun.worker.shelf import Layout, has_begun
+from batchrun.worker.submission import Cause, Counts, State, Submission
 
 #: Waits while the platform cannot be reached.
 OUTAGE_BACKOFF = Backoff(first_s=1.0, max_s=60.0)
@@ -31,8 +30,10 @@ MAX_NOTICES = 20
 
 _log = structlog.get_logger()
 
-#: How the worker takes note of a submission, changed; it returns it as it is then.
-Change = Callable[..., Awaitable[Submission]]
+#: Says what is to be changed of a submission as it is noted in that moment: somebody may have changed it just before.
+Decide = Callable[[Submission], Mapping[str, Any]]
+#: How the worker takes note of a change; it returns the submission as it is then.
+Change = Callable[[str, Decide], Awaitable[Submission]]
 
 #: Wraps a batch's way through this process, and is told of its records; None: there is nobody to be told.
 Trace = Callable[[Submission], AbstractContextManager[Callable[[Record], None] | None]]
@@ -48,10 +49,11 @@ class Surroundings:
     """What all carriers of a worker have in common."""
 
     layout: Layout
-    config: WorkerConfig
+    #: The worker's configuration as it is now.
+    config: Callable[[], WorkerConfig]
     environ: Mapping[str, str]
     account: SharedAccount
-    #: Takes note of a change: `await change(id, state=…)`.
+    #: Takes note of a change.
     change: Change
     trace: Trace
 
@@ -74,6 +76,12 @@ class Carrier:
         self.speed = Speed()
         self.notices: deque[str] = deque(maxlen=MAX_NOTICES)
         self._scope = anyio.CancelScope()
+        #: From one opening of the batch to its closing.
+        self._passage = anyio.CancelScope()
+        #: Whether the batch has ended, and is being closed.
+        self._is_closing = False
+        #: Whether limits have changed while the batch was being opened.
+        self._is_outdated = False
         self._is_let_go = False
         self._is_draining = False
 
@@ -113,13 +121,19 @@ class Carrier:
             _log.info("notice", batch=self.id, text=notice)
 
     def obey(self, state: State) -> None:
-        """Do what the submission's new state asks for: pause or cancel an open batch."""
+        """Do what the submission's new state asks for: pause or cancel an open batch; one that closes ends anyway."""
         if self.batch is None:
-            self._scope.cancel()
+            self._scope.cancel() if not self._is_closing else None
         elif state is State.CANCELLING:
             self.batch.cancel()
         else:
             self.batch.stop_starting()
+
+    def reopen(self) -> None:
+        """Close the batch and open it again at once, as it is noted now; its Runs go on, and keep their places."""
+        if self.batch is not None and not self._is_draining:
+            self.batch.keep_places()
+            self._passage.cancel()
 
     def drain(self) -> None:
         """Start nothing more; the submission stays under way, for the next start of the worker."""
@@ -134,12 +148,23 @@ class Carrier:
         self._is_let_go = True
         self._scope.cancel()
 
-    async def adapt(self, worker: WorkerConfig) -> None:
-        """Keep the limits and the standing that are noted now."""
-        around, submission = self._around, self.submission
-        config = await anyio.to_thread.run_sync(config_of, submission, around.layout, worker, around.environ)
-        if self.batch is not None:
-            self.batch.change_limits(config.limits, submission.standing)
+    async def adapt(self) -> None:
+        """Keep the limits and the standing that are noted now; what cannot be read changes nothing."""
+        if self.batch is None:
+            self._is_outdated = True
+            return
+        try:
+            config = await self._read_config()
+        except BatchrunError as error:
+            self.notices.append(f"its limits stay as they were: {error}")
+            _log.warning("limits_not_changed", batch=self.id, reason=str(error))
+            return
+        if self.batch is None:
+            return
+        if config.limits.budget_usd is not None and not self.batch.has_budget:
+            self.reopen()
+        else:
+            self.batch.change_limits(config.limits, self.submission.standing)
 
     async def run(self, places: anyio.Semaphore) -> None:
         """Carry the submission out once there is a place for it, and note what came of it; nothing of it is raised."""
@@ -153,51 +178,63 @@ class Carrier:
     async def _run_to_a_note(self) -> None:
         failures = 0
         while True:
+            self._is_closing = False
             try:
-                await self._carry_out()
+                with anyio.CancelScope() as self._passage:
+                    await self._carry_out()
+                    return
             except TransportError as error:
                 failures += 1
-                if failures == 1:
-                    _log.warning("platform_unreachable", reason=str(error))
-                    await self._change(reason=f"waits for the platform: {error}")
+                self._is_closing = False
+                await self._note_reason(f"waits for the platform: {error}")  # logged by the client, once for all
                 await anyio.sleep(OUTAGE_BACKOFF.wait_s(failures, random.random()))  # noqa: S311 - spread
             except (ConfigError, JobFileError) as error:
                 await self._end(State.FAILED, str(error))
                 return
             except BatchrunError as error:  # a refusal of the platform, or this machine
-                await self._end(State.STOPPED, str(error))
+                is_refusal = isinstance(error, BatchRefused | ApiError)
+                await self._stop(Cause.PLATFORM if is_refusal else Cause.MACHINE, str(error))
                 return
             except Exception as error:  # noqa: BLE001 - a bug of ours must not touch the other batches
                 _log.exception("batch_broken")
-                await self._end(State.STOPPED, f"a bug in batchrun: {type(error).__name__}: {error}; see its log")
-                return
-            else:
+                reason = f"a bug in batchrun: {type(error).__name__}: {error}; see its log"
+                await self._stop(Cause.MACHINE, reason)
                 return
 
+    async def _note_reason(self, reason: str) -> None:
+        await self._change(lambda _: {"reason": reason})
+
     async def _carry_out(self) -> None:
-        around, submission = self._around, self.submission
-        config = await anyio.to_thread.run_sync(config_of, submission, around.layout, around.config, around.environ)
-        await self._change(begun_at=submission.begun_at or datetime.now(UTC))
+        around = self._around
+        self._is_outdated = False
+        config = await self._read_config()
+        await self._change(lambda now: {"begun_at": now.begun_at or datetime.now(UTC)})
         async with open_batch(
-            config, environ=around.environ, shared=around.account, standing=submission.standing
+            config, environ=around.environ, shared=around.account, standing=self.submission.standing
         ) as batch:
             self.batch = batch
             try:
-                await self._note_opened()
+                await self._change(_opened)
                 self._catch_up(batch)
-                with around.trace(submission) as on_record:
+                if self._is_outdated:
+                    await self.adapt()
+                with around.trace(self.submission) as on_record:
                     summary = await batch.run(on_record)
             except BaseException:
-                await self._change(counts=self.counts())  # what is shown of it while nobody works on it
+                counts = self.counts()
+                await self._change(lambda _: {"counts": counts})  # what is shown of it while nobody works on it
                 raise
             finally:
                 self.tick()
                 self.batch = None
+                self._is_closing = True
         await self._close(summary, _counts_of(batch, summary), config)
 
-    async def _note_opened(self) -> None:
-        if self.submission.state not in (State.PAUSING, State.CANCELLING):
-            await self._change(state=State.ACTIVE, reason="")
+    async def _read_config(self) -> Config:
+        around = self._around
+        return await anyio.to_thread.run_sync(
+            config_of, self.submission, around.layout, around.config(), around.environ
+        )
 
     def _catch_up(self, batch: Batch) -> None:
         """Do what was asked for while the batch was being opened."""
@@ -208,14 +245,9 @@ class Carrier:
             batch.stop_starting()
 
     async def _close(self, summary: Summary, counts: Counts, config: Config) -> None:
-        state = self.submission.state
-        if summary.ending is Ending.INTERRUPTED and self._is_draining and state is not State.CANCELLING:
-            return  # it goes on with the next start of the worker
         match summary.ending:
             case Ending.FINISHED:
-                await self._end(State.FINISHED if state is not State.CANCELLING else State.CANCELLED, "", counts)
-            case Ending.INTERRUPTED if state is State.CANCELLING:
-                await self._end(State.CANCELLED, "", counts)
+                await self._end(State.FINISHED, "", counts)
             case Ending.INTERRUPTED:
                 await self._end(State.PAUSED, "", counts)
             case Ending.TRIPPED:
@@ -224,33 +256,64 @@ class Carrier:
             case Ending.OUT_OF_BUDGET:
                 await self._end(State.OUT_OF_BUDGET, "the budget does not allow the next start", counts)
             case Ending.OUT_OF_TIME:
-                await self._end(State.STOPPED, "deadlines.max_batch_s is over", counts)
+                await self._stop(Cause.DEADLINE, "deadlines.max_batch_s is over", counts)
             case Ending.IN_DOUBT:
                 reason = f"starts stay in doubt; `batchrun resolve {config.out_dir}` asks what became of them"
-                await self._end(State.STOPPED, reason, counts)
+                await self._stop(Cause.DOUBT, reason, counts)
 
     async def _note_rest(self) -> None:
-        """Note what a submission rests as that was told to while nobody had opened it."""
-        state = self.submission.state
-        if state is State.PAUSING:
-            await self._end(State.PAUSED, "")
-        elif state is State.CANCELLING:
-            await self._end(State.CANCELLED, "")
+        """Note what a submission rests as that was told to while nobody had opened it.
 
-    async def _end(self, state: State, reason: str, counts: Counts | None = None) -> None:
-        if self.submission.state is State.CANCELLING and state in (State.FAILED, State.STOPPED):
-            state = State.CANCELLED if not await self._is_begun() else state
-        changes: dict[str, Any] = {} if counts is None else {"counts": counts}
-        ended_at = datetime.now(UTC) if state.is_over else None
-        await self._change(state=state, reason=reason, ended_at=ended_at, **changes)
-        _log.info("batch_rests", state=state, reason=reason)
+        Of one that was begun, Runs may be live: it is taken up again, to abort them or to follow them to their end.
+        """
+        if self.submission.state in (State.PAUSING, State.CANCELLING) and not await self._is_begun():
+            await self._end(State.PAUSED, "")
+
+    async def _stop(self, cause: Cause, reason: str, counts: Counts | None = None) -> None:
+        await self._end(State.STOPPED, reason, counts, cause)
+
+    async def _end(self, state: State, reason: str, counts: Counts | None = None, cause: Cause | None = None) -> None:
+        is_begun = await self._is_begun()
+
+        def rest(now: Submission) -> dict[str, Any]:
+            known = {} if counts is None else {"counts": counts}
+            rests_as = _rests_as(now.state, state, is_begun=is_begun, is_draining=self._is_draining)
+            if rests_as is None:
+                return known
+            ended_at = datetime.now(UTC) if rests_as.is_over else None
+            return {**known, "state": rests_as, "reason": reason, "cause": cause, "ended_at": ended_at}
+
+        noted = await self._change(rest)
+        if not noted.state.is_under_way:
+            _log.info("batch_rests", state=noted.state, reason=reason)
 
     async def _is_begun(self) -> bool:
-        return await anyio.to_thread.run_sync(is_begun, self._around.layout.out_dir(self.submission))
-
-    async def _change(self, **changes: Any) -> None:
+        is_begun = True
         with anyio.CancelScope(shield=True):
-            await self._around.change(self.id, **changes)
+            is_begun = await anyio.to_thread.run_sync(has_begun, self._around.layout.out_dir(self.submission))
+        return is_begun  # noqa: RET504 - to mypy, a scope may swallow what is raised in it, and a return
+
+    async def _change(self, decide: Decide) -> Submission:
+        noted = self.submission
+        with anyio.CancelScope(shield=True):
+            noted = await self._around.change(self.id, decide)
+        return noted  # noqa: RET504 - likewise
+
+
+def _opened(now: Submission) -> dict[str, Any]:
+    return {} if now.state in (State.PAUSING, State.CANCELLING) else {"state": State.ACTIVE, "reason": ""}
+
+
+def _rests_as(told: State, came_to: State, *, is_begun: bool, is_draining: bool) -> State | None:
+    """Return as what a batch rests that came to something, by what was told to it last; None: it goes on."""
+    if told is State.CANCELLING:
+        # What was begun and cannot be opened may have live Runs: that is to be seen, not covered up.
+        is_hidden = came_to in (State.FAILED, State.STOPPED) and is_begun
+        return came_to if is_hidden else State.CANCELLED
+    if came_to is State.PAUSED and told is not State.PAUSING:
+        assert is_draining or told is State.QUEUED, "what stops without being told to says why"
+        return None  # with the next start of the worker, or at once
+    return came_to
 
 
 def _counts_of(batch: Batch, summary: Summary) -> Counts:

@@ -9,15 +9,19 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+import structlog
 from pydantic import ValidationError
 
-from batchrun.errors import OutputError
+from batchrun.errors import LedgerError, OutputError
 from batchrun.files.sink import explain, sync_directory
+from batchrun.ledger.ledger import is_begun
 from batchrun.worker.submission import Submission
 
 FILE_NAME = "batch.json"
 _ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
 _IS_ID = re.compile(r"[a-z0-9-]{1,64}")
+
+_log = structlog.get_logger()
 
 
 class Layout:
@@ -63,6 +67,14 @@ class Layout:
         return out_dir.with_name(f"{out_dir.name.removesuffix('.out')}.summary.json")
 
 
+def has_begun(out_dir: Path) -> bool:
+    """Whether there may be results in an output directory, or Runs to follow: a ledger nobody can read counts, too."""
+    try:
+        return is_begun(out_dir)
+    except LedgerError:
+        return True
+
+
 def _plain_name(file_name: str) -> str:
     return re.sub(r"\.(toml|jsonl|ndjson|json|csv|tsv)(\.(gz|zst))?$", "", file_name, flags=re.IGNORECASE)
 
@@ -77,26 +89,29 @@ class Shelf:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._known: dict[str, Submission] = {}
+        #: Ids of those whose last change is not on disk.
+        self._unsaved: set[str] = set()
 
     def load(self) -> None:
-        """Read what is there; what was handed in only by half is removed.
+        """Read what is there; what was handed in only by half is removed, and what is damaged is left alone.
 
         Raises:
-            OutputError: a file cannot be read, or says what no submission does.
+            OutputError: the directory cannot be read.
         """
-        for directory in sorted(self._layout.batches.iterdir()):
-            file = directory / FILE_NAME
-            if not file.exists():
-                shutil.rmtree(directory, ignore_errors=True)
-                continue
+        try:
+            directories = sorted(self._layout.batches.iterdir())
+        except OSError as error:
+            raise explain(error, self._layout.batches) from error
+        for directory in directories:
             try:
-                submission = Submission.model_validate_json(file.read_bytes())
-            except OSError as error:
-                raise explain(error, file) from error
-            except ValidationError as error:
-                problem = error.errors(include_url=False)[0]["msg"]
-                raise OutputError(f"{file}: is damaged ({problem}); mend it, or move {directory} away") from error
-            self._known[submission.id] = submission
+                submission = Submission.model_validate_json((directory / FILE_NAME).read_bytes())
+            except FileNotFoundError:
+                shutil.rmtree(directory, ignore_errors=True)
+            except (OSError, ValidationError) as error:
+                _log.error("batch_unreadable", file=str(directory / FILE_NAME), reason=str(error))
+            else:
+                if submission.id == directory.name:  # else it is somebody's copy
+                    self._known[submission.id] = submission
 
     def new_id(self) -> str:
         """Return an id that none has: a day to sort by, and what nobody guesses."""
@@ -139,6 +154,25 @@ class Shelf:
                 beside.unlink()
             raise explain(error, directory / FILE_NAME) from error
         self._known[submission.id] = submission
+        self._unsaved.discard(submission.id)
+
+    def save_or_keep(self, submission: Submission) -> None:
+        """Note a change that follows from what is on disk already; where the disk does not take it, in memory for now.
+
+        Killed before it is saved, the worker comes to the same change again.
+        """
+        try:
+            self.save(submission)
+        except OutputError as error:
+            self._known[submission.id] = submission
+            if submission.id not in self._unsaved:
+                _log.error("batch_not_noted", batch=submission.id, state=submission.state, reason=str(error))
+            self._unsaved.add(submission.id)
+
+    @property
+    def unsaved(self) -> list[Submission]:
+        """Those whose last change is not on disk."""
+        return [self._known[each] for each in self._unsaved]
 
     def delete(self, submission: Submission) -> None:
         """Delete a submission with all that lies in its directory.
@@ -151,6 +185,7 @@ class Shelf:
             # First what makes it one: a deletion that is cut off is finished by the next start.
             (directory / FILE_NAME).unlink(missing_ok=True)
             self._known.pop(submission.id, None)
+            self._unsaved.discard(submission.id)
             shutil.rmtree(directory)
         except OSError as error:
             raise explain(error, directory) from error

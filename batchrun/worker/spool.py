@@ -9,10 +9,10 @@ half of it taken. Names that begin with a dot or end with .part or .tmp are left
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
+from stat import S_ISREG
 from typing import TYPE_CHECKING
 
 import anyio
@@ -20,8 +20,9 @@ import structlog
 
 from batchrun.errors import BatchrunError, ConfigError, JobFileError
 from batchrun.files import is_job_file
-from batchrun.ledger.ledger import is_begun
+from batchrun.worker.shelf import has_begun
 from batchrun.worker.submission import State, Submission
+from batchrun.worker.summary_file import is_summed_up
 
 if TYPE_CHECKING:
     from batchrun.worker.worker import Worker
@@ -30,6 +31,9 @@ INTERVAL_S = 1.0
 _UNFINISHED = (".part", ".tmp", ".crdownload", "~")
 
 _log = structlog.get_logger()
+
+#: Told of a file or directory that cannot be read.
+Tell = Callable[[Path, Exception], None]
 
 
 async def watch_spool(worker: "Worker") -> None:
@@ -46,19 +50,31 @@ class Spool:
     def __init__(self, worker: "Worker") -> None:
         self._worker = worker
         self._layout = worker.layout
+        #: What was said of each file, so that it is not said every second.
+        self._told: dict[Path, str] = {}
 
     async def look(self) -> None:
-        """Take what is new, and move away what turned out to be unusable."""
-        found = await anyio.to_thread.run_sync(lambda: dict(_files(self._layout.spool)))
+        """Take what is new, and move away what turned out to be unusable; trouble with one file is its own."""
+        found = await anyio.to_thread.run_sync(lambda: dict(_files(self._layout.spool, self._tell)))
         known = {each.spooled: each for each in self._worker.shelf if each.spooled is not None}
         for name, signature in found.items():
-            submission = known.get(name)
-            if submission is None:
-                await self._take(name, signature)
-            elif submission.signature != signature and submission.state.is_over:
-                await self._take(name, signature, before=submission)
-            elif submission.state is State.FAILED:
-                await anyio.to_thread.run_sync(self._move_away, submission)
+            try:
+                await self._look_at(name, signature, known.get(name))
+            except BatchrunError as error:
+                self._tell(self._layout.spool / name, error)
+
+    async def _look_at(self, name: PurePosixPath, signature: str, known: Submission | None) -> None:
+        if known is None:
+            await self._take(name, signature)
+        elif known.signature != signature and known.state.is_over:
+            await self._take(name, signature, before=known)
+        elif known.state is State.FAILED and known.signature == signature:
+            await anyio.to_thread.run_sync(self._move_away, known)
+
+    def _tell(self, file: Path, error: Exception) -> None:
+        if self._told.get(file) != str(error):
+            self._told[file] = str(error)
+            _log.warning("spooled_file_left", file=str(file), reason=str(error))
 
     async def _take(self, name: PurePosixPath, signature: str, before: Submission | None = None) -> None:
         """Take a file; one that has taken the place of another goes on with that one's results."""
@@ -70,6 +86,8 @@ class Spool:
             spooled=name,
             signature=signature,
         )
+        if before is None and await anyio.to_thread.run_sync(is_summed_up, self._layout, submission):
+            return  # it was carried out, and deleted here since
         try:
             await self._worker.add(submission)
         except (ConfigError, JobFileError) as error:
@@ -77,13 +95,11 @@ class Spool:
             await self._worker.note(failed)
             _log.warning("spooled_batch_refused", file=str(name), reason=str(error))
             await anyio.to_thread.run_sync(self._move_away, failed)
-        except BatchrunError as error:
-            _log.warning("spooled_batch_not_taken", file=str(name), reason=str(error))
 
     def _move_away(self, submission: Submission) -> None:
         """Move what cannot be carried out to `failed/`, with the reason; not what has results."""
         assert submission.spooled is not None, "it lies in the spool"
-        if is_begun(self._layout.out_dir(submission)):
+        if has_begun(self._layout.out_dir(submission)):
             return
         source, target = self._layout.spool / submission.spooled, self._layout.failed / submission.spooled
         try:
@@ -91,33 +107,47 @@ class Spool:
             target.with_name(f"{target.name}.txt").write_text(f"{submission.reason}\n", encoding="utf-8")
             source.replace(target)
         except OSError as error:
-            _log.warning("not_moved_away", file=str(source), reason=str(error))
+            self._tell(source, error)
 
 
-def _files(spool: Path) -> Iterator[tuple[PurePosixPath, str]]:
+def _files(spool: Path, tell: Tell) -> Iterator[tuple[PurePosixPath, str]]:
     """Return what lies in the spool, each with what tells it from another file of the same name."""
-    with suppress(FileNotFoundError):
-        for entry in os.scandir(spool):
-            if _is_left_alone(entry.name):
-                continue
-            if entry.is_file() and entry.name.endswith(".toml"):
-                yield PurePosixPath(entry.name), _signature(entry)
-            elif entry.is_dir() and entry.name != "failed" and not entry.name.endswith(".out"):
-                yield from _job_files(entry)
+    for file in _entries(spool, tell):
+        if file.name.endswith(".toml"):
+            yield from _signed(PurePosixPath(file.name), file, tell)
+        elif file.name != "failed" and not file.name.endswith(".out") and file.is_dir():
+            for job_file in _entries(file, tell):
+                if is_job_file(job_file.name):
+                    yield from _signed(PurePosixPath(file.name, job_file.name), job_file, tell)
 
 
-def _job_files(directory: "os.DirEntry[str]") -> Iterator[tuple[PurePosixPath, str]]:
-    for entry in os.scandir(directory):
-        if entry.is_file() and not _is_left_alone(entry.name) and is_job_file(entry.name):
-            yield PurePosixPath(directory.name, entry.name), _signature(entry)
+def _entries(directory: Path, tell: Tell) -> list[Path]:
+    try:
+        return [each for each in sorted(directory.iterdir()) if not _is_left_alone(each.name)]
+    except OSError as error:
+        tell(directory, error)
+        return []
 
 
 def _is_left_alone(name: str) -> bool:
-    return name.startswith(".") or name.endswith(_UNFINISHED) or name.endswith(".summary.json")
+    is_unfinished = name.startswith(".") or name.endswith(_UNFINISHED)
+    # A name that is no text cannot be noted.
+    return is_unfinished or name.endswith(".summary.json") or not name.isprintable()
 
 
-def _signature(entry: "os.DirEntry[str]") -> str:
-    stat = entry.stat()
+def _signed(name: PurePosixPath, file: Path, tell: Tell) -> Iterator[tuple[PurePosixPath, str]]:
+    try:
+        stat = file.stat()
+    except FileNotFoundError:
+        return  # it was taken away again
+    except OSError as error:
+        tell(file, error)
+        return
+    if S_ISREG(stat.st_mode):
+        yield name, _signature(stat)
+
+
+def _signature(stat: os.stat_result) -> str:
     return f"{stat.st_ino}-{stat.st_size}-{stat.st_mtime_ns}"
 
 

@@ -46,6 +46,19 @@ class State(StrEnum):
 _UNDER_WAY = frozenset({State.QUEUED, State.ACTIVE, State.PAUSING, State.CANCELLING})
 
 
+class Cause(StrEnum):
+    """What has stopped a batch that can be resumed, for programs; the reason says it in words."""
+
+    #: The platform refuses it: the token, the task, no credit.
+    PLATFORM = "platform"
+    #: This machine: disk, ledger, lock.
+    MACHINE = "machine"
+    #: Starts stay in doubt.
+    DOUBT = "doubt"
+    #: `deadlines.max_batch_s` is over.
+    DEADLINE = "deadline"
+
+
 class Counts(BaseModel):
     """What a batch has come to: the same numbers everywhere, for people and for machines."""
 
@@ -79,6 +92,8 @@ class Submission(BaseModel):
     state: State = State.QUEUED
     #: Why it is in that state, in words; empty where that needs none.
     reason: str = ""
+    #: What has stopped it, in the state `stopped`.
+    cause: Cause | None = None
     weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
     #: The profile it goes by; None: it has a batch file of its own.

@@ -1,28 +1,41 @@
 """What a batch has come to, as a small file beside its results: for whoever put it into the spool."""
 
-import os
 from contextlib import suppress
+
+import orjson
 
 from batchrun.files.sink import explain
 from batchrun.worker.shelf import Layout
 from batchrun.worker.submission import Submission
 
+#: With what tells the spooled file from others, so that one that is done is not taken again when it is forgotten here.
+_WANTED = {"id", "name", "state", "reason", "created_at", "begun_at", "ended_at", "counts", "signature"}
+
 
 def write_summary_file(layout: Layout, submission: Submission) -> None:
-    """Write a submission's summary file so that it is there whole.
+    """Write a submission's summary file so that it is there whole; one that says the same stays as it is.
 
     Raises:
         OutputError: the disk does not take it; nothing of it is left.
     """
     file = layout.summary_file(submission)
-    beside = file.with_name(f".{file.name}.{os.getpid()}.new")
-    wanted = {"id", "name", "state", "reason", "created_at", "begun_at", "ended_at", "counts"}
+    beside = file.with_name(f".{file.name}.new")
+    text = f"{submission.model_dump_json(indent=2, include=_WANTED)}\n"
     try:
-        with beside.open("w", encoding="utf-8", newline="\n") as opened:
-            opened.write(submission.model_dump_json(indent=2, include=wanted))
-            opened.write("\n")
+        if file.exists() and file.read_text("utf-8") == text:
+            return
+        beside.write_text(text, "utf-8", newline="\n")
         beside.replace(file)
     except OSError as error:
         with suppress(OSError):
             beside.unlink()
         raise explain(error, file) from error
+
+
+def is_summed_up(layout: Layout, submission: Submission) -> bool:
+    """Whether the summary file beside a spooled file is about this very file."""
+    try:
+        noted = orjson.loads(layout.summary_file(submission).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(noted, dict) and noted.get("signature") == submission.signature

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from batchrun.model import Outcome
 from batchrun.version import __version__
-from batchrun.worker.submission import State, Submission
+from batchrun.worker.submission import Cause, State, Submission
 from batchrun.worker.worker import Worker
 
 
@@ -35,6 +35,8 @@ class BatchView(_View):
     state: State
     reason: str
     """Why it is in that state, in words; empty where that needs none."""
+    cause: Cause | None
+    """What has stopped it, in the state `stopped`; null in others."""
     weight: float
     priority: int
     profile: str | None
@@ -105,6 +107,7 @@ def batch_view(worker: Worker, submission: Submission) -> BatchView:
         name=submission.name,
         state=submission.state,
         reason=submission.reason,
+        cause=submission.cause if submission.state is State.STOPPED else None,
         weight=submission.weight,
         priority=submission.priority,
         profile=submission.profile,

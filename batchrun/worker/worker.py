@@ -1,6 +1,5 @@
 """The worker: takes batches, carries them out side by side in one account, and goes on with all after a restart."""
 
-import random
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -17,14 +16,14 @@ from pydantic import ValidationError
 from batchrun.account import SharedAccount, open_account
 from batchrun.children import open_children
 from batchrun.config.worker import WorkerConfig, WorkerLimitsConfig
-from batchrun.errors import BatchrunError, ConfigError, LedgerError, OutputError, TransportError
-from batchrun.ledger.ledger import is_begun, open_for_reading
+from batchrun.errors import BatchrunError, ConfigError, LedgerError, OutputError
+from batchrun.ledger.ledger import open_for_reading
 from batchrun.ledger.lock import enter_lock
 from batchrun.logs import FILE_NAME as LOG_NAME
 from batchrun.policy.budget import Budget
-from batchrun.worker.carrier import OUTAGE_BACKOFF, Carrier, Surroundings, Trace, no_trace
+from batchrun.worker.carrier import Carrier, Decide, Surroundings, Trace, no_trace
 from batchrun.worker.intake import config_of
-from batchrun.worker.shelf import Layout, Shelf
+from batchrun.worker.shelf import Layout, Shelf, has_begun
 from batchrun.worker.spool import watch_spool
 from batchrun.worker.submission import State, Submission
 from batchrun.worker.summary_file import write_summary_file
@@ -138,7 +137,7 @@ class Worker:
         await self._change(submission_id, _RESUMABLE, "resumed", state=State.QUEUED, reason="", ended_at=None)
         carrier = self.carriers.get(submission_id)
         if carrier is not None:
-            carrier.let_go()  # its Runs go on; it is taken up again as soon as it is closed
+            carrier.reopen()
         else:
             self._take_up(submission_id)
         return self.get(submission_id)
@@ -157,17 +156,18 @@ class Worker:
         await anyio.to_thread.run_sync(config_of, wanted, self.layout, self.config, self.environ)
         changed = await self._change(submission_id, frozenset(State), "changed", **changes)
         if (carrier := self.carriers.get(submission_id)) is not None:
-            await carrier.adapt(self.config)
+            await carrier.adapt()
         return changed
 
     async def change_limits(self, limits: WorkerLimitsConfig) -> None:
         """Keep other limits for all batches together, from now until the next start or reload."""
         self.config = self.config.model_copy(update={"limits": limits})
+        # Batches that are open without a budget are opened anew, below, before they keep to one.
         self._budget.limit_usd = limits.budget_usd
         if self.account is not None:
             self.account.change_limits(limits)
         for carrier in list(self.carriers.values()):
-            await carrier.adapt(self.config)
+            await carrier.adapt()
 
     async def reload(self, config: WorkerConfig) -> None:
         """Take over a configuration that was read again, and try again what was stopped.
@@ -258,10 +258,11 @@ class Worker:
             BatchRefused: the platform does not accept the token.
             OutputError: this machine does not let us.
         """
-        await anyio.to_thread.run_sync(self.shelf.load)
-        await anyio.to_thread.run_sync(self._read_spending)
+        left = await anyio.to_thread.run_sync(self._read_ledgers)
         async with AsyncExitStack() as stack:
             self.account = await self._open_account(stack)
+            for out_dir, live in left.items():
+                self.account.pool.keep(out_dir, live)
             async with open_children() as children:
                 self._children = children
                 children.start_soon(self._tick)
@@ -271,6 +272,9 @@ class Worker:
                     if submission.state.is_under_way:
                         self._take_up(submission.id)
                 await self.retry_stopped()
+                for submission in self.shelf:
+                    if not submission.state.is_under_way:
+                        await self._write_summary(submission)  # where the last process was killed before it did
                 await anyio.sleep_forever()
 
     async def wait_until_drained(self) -> None:
@@ -288,28 +292,26 @@ class Worker:
         """Take up again what was stopped by something that may be gone."""
         for submission in self.shelf:
             if submission.state is State.STOPPED and submission.id not in self.carriers:
-                await self.resume(submission.id)
+                try:
+                    await self.resume(submission.id)
+                except BatchrunError as error:
+                    _log.warning("batch_not_resumed", batch=submission.id, reason=str(error))
 
     async def _open_account(self, stack: AsyncExitStack) -> SharedAccount:
-        failures = 0
-        while True:
-            try:
-                return await stack.enter_async_context(
-                    open_account(
-                        self.config.api,
-                        self.config.limits,
-                        budget=self._budget,
-                        environ=self.environ,
-                        server=self.config.server,
-                        server_dir=self.layout.server,
-                    )
-                )
-            except TransportError as error:
-                failures += 1
-                if failures == 1:
-                    self.outage = str(error)
-                    _log.warning("platform_unreachable", reason=str(error))
-                await anyio.sleep(OUTAGE_BACKOFF.wait_s(failures, random.random()))  # noqa: S311 - spread
+        account = await stack.enter_async_context(
+            open_account(
+                self.config.api,
+                self.config.limits,
+                budget=self._budget,
+                environ=self.environ,
+                server=self.config.server,
+                server_dir=self.layout.server,
+                tell_outage=self._note_outage,
+            )
+        )
+        self._note_outage("")
+        account.change_limits(self.config.limits)  # they may have changed while nobody answered
+        return account
 
     def _take_up(self, submission_id: str) -> None:
         if self._children is None or self.account is None or self.is_draining:
@@ -318,7 +320,7 @@ class Worker:
             return  # it is being closed, and taken up again then
         around = Surroundings(
             layout=self.layout,
-            config=self.config,
+            config=lambda: self.config,
             environ=self.environ,
             account=self.account,
             change=self._note_change,
@@ -333,6 +335,8 @@ class Worker:
             await carrier.run(self._places)
         finally:
             del self.carriers[carrier.id]
+            assert self.account is not None, "nothing is carried out without"
+            self.account.pool.release(self.layout.out_dir(carrier.submission))
             if self._closed is not None:
                 self._closed.set()
                 self._closed = None
@@ -353,13 +357,14 @@ class Worker:
         carrier = self.carriers.get(submission.id)
         if carrier is not None:
             carrier.obey(submission.state)
+        elif await anyio.to_thread.run_sync(has_begun, self.layout.out_dir(submission)):
+            self._take_up(submission.id)  # Runs of it may be live
         elif submission.state is State.CANCELLING:
-            if await anyio.to_thread.run_sync(is_begun, self.layout.out_dir(submission)):
-                self._take_up(submission.id)  # Runs of it may be live
-            else:
-                await self._note_change(submission.id, state=State.CANCELLED, ended_at=datetime.now(UTC))
+            now = datetime.now(UTC)
+            cancelled = await self._note_change(submission.id, lambda _: {"state": State.CANCELLED, "ended_at": now})
+            await self._write_summary(cancelled)
         else:
-            await self._note_change(submission.id, state=State.PAUSED)
+            await self._note_change(submission.id, lambda _: {"state": State.PAUSED})
 
     async def _change(self, submission_id: str, allowed: frozenset[State], what: str, **changes: Any) -> Submission:
         async with self._noting:
@@ -371,12 +376,20 @@ class Worker:
         _log.info("batch_changed", batch=submission_id, what=what, state=changed.state)
         return changed
 
-    async def _note_change(self, submission_id: str, **changes: Any) -> Submission:
+    async def _note_change(self, submission_id: str, decide: Decide) -> Submission:
         """Take note of what a carrier has brought a submission to."""
         async with self._noting:
-            changed = self.get(submission_id).but(**changes)
-            await anyio.to_thread.run_sync(self.shelf.save, changed)
+            submission = self.get(submission_id)
+            changes = decide(submission)
+            changed = submission.but(**changes)
+            if changes:
+                await anyio.to_thread.run_sync(self.shelf.save_or_keep, changed)
         return changed
+
+    async def _save_what_is_not(self) -> None:
+        async with self._noting:
+            for submission in self.shelf.unsaved:
+                await anyio.to_thread.run_sync(self.shelf.save_or_keep, submission)
 
     async def _tick(self) -> None:
         while True:
@@ -385,12 +398,12 @@ class Worker:
             assert self.account is not None, "the account is opened before"
             self._note_outage(self.account.client.outage)
             self.samples.append((datetime.now(UTC), self.live_runs, self.account.pool.limit))
+            if self.shelf.unsaved:
+                await self._save_what_is_not()
             await anyio.sleep(TICK_S)
 
     def _note_outage(self, reason: str) -> None:
-        """Say once that the platform cannot be reached, and once that it can again."""
-        if bool(reason) != bool(self.outage):
-            _log.warning("platform_unreachable", reason=reason) if reason else _log.warning("platform_reachable")
+        """Know why the platform cannot be reached; its client has logged that, once."""
         self.outage = reason
 
     async def _retain(self) -> None:
@@ -404,24 +417,34 @@ class Worker:
         for submission in list(self.shelf):
             if submission.state.is_over and submission.ended_at is not None and submission.ended_at < limit:
                 with suppress(WrongState, UnknownBatch):
-                    await self.delete(submission.id)
+                    try:
+                        await self.delete(submission.id)
+                    except OutputError as error:
+                        _log.warning("batch_not_deleted", batch=submission.id, reason=str(error))
 
-    def _read_spending(self) -> None:
-        """Add up what the batches have spent, where there is a budget for all of them."""
-        if self._budget.limit_usd is None:
-            return
+    def _read_ledgers(self) -> dict[Path, int]:
+        """Add up what all batches have spent; return how many Runs may be live of those that are to go on."""
+        left: dict[Path, int] = {}
         for submission in self.shelf:
-            directory = self.layout.out_dir(submission)
-            if not is_begun(directory):
+            out_dir = self.layout.out_dir(submission)
+            goes_on = submission.state.is_under_way or submission.state is State.STOPPED
+            if submission.state.is_over and self._budget.limit_usd is None:
+                # A budget may come later. What it was then is near enough, and a thousand ledgers take their time.
+                self._budget.spent_usd += submission.counts.cost_usd
+                continue
+            if not has_begun(out_dir):
                 continue
             try:
-                with open_for_reading(directory) as ledger:
-                    money = ledger.money()
+                with open_for_reading(out_dir) as ledger:
+                    money, totals = ledger.money(), ledger.totals()
             except LedgerError as error:
-                _log.warning("spending_unknown", batch=submission.id, reason=str(error))
+                _log.warning("ledger_unreadable", batch=submission.id, reason=str(error))
                 continue
             self._budget.spent_usd += money.spent_usd
             self._budget.reserved_usd += money.reserved_usd
+            if goes_on:
+                left[out_dir] = totals.live_runs + totals.in_doubt
+        return left
 
 
 @asynccontextmanager
@@ -434,4 +457,7 @@ async def open_worker(data_dir: Path, config: WorkerConfig, environ: Mapping[str
     layout = Layout(data_dir)
     await anyio.to_thread.run_sync(layout.make)
     async with enter_lock(data_dir):
-        yield Worker(layout, config, environ)
+        worker = Worker(layout, config, environ)
+        # Before anybody can hand something in: what was handed in by half only is removed here.
+        await anyio.to_thread.run_sync(worker.shelf.load)
+        yield worker

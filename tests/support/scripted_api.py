@@ -21,10 +21,12 @@ from batchrun.engine.attempt import JobRunner
 from batchrun.engine.collect import Collector, OutputPlan
 from batchrun.engine.costs import CostReader
 from batchrun.engine.follow import Follower, Polls
+from batchrun.engine.pool import Member
 from batchrun.engine.ports import JobSource, Ledger
 from batchrun.engine.progress import Progress
 from batchrun.engine.purse import Purse, no_budget
 from batchrun.engine.reconcile import Reconciler
+from batchrun.engine.room import Room
 from batchrun.engine.scheduler import Scheduler
 from batchrun.engine.slot_use import SlotMeter
 from batchrun.engine.slots import Slots
@@ -49,7 +51,7 @@ from batchrun.model import (
 from batchrun.policy.breaker import Breaker, Limits
 from batchrun.policy.capacity import Share
 from batchrun.policy.retry import Backoff, Ladder, RetryPolicy, Rule
-from batchrun.policy.token_bucket import TokenBucket
+from batchrun.policy.token_bucket import Contenders, TokenBucket
 
 TASK = TaskId("task")
 PAGE = 1000
@@ -403,6 +405,9 @@ class Engine:
         group_limits: Mapping[str, int] | None = None,
         memory_mb: int | None = None,
         terms: Mapping[str, Any] = types.MappingProxyType({}),
+        member: Member | None = None,
+        room: Room | None = None,
+        contenders: Contenders | None = None,
         on_record: Callable[[Record], Awaitable[None]] | None = None,
     ) -> None:
         self.api = api
@@ -410,10 +415,13 @@ class Engine:
         self.progress = Progress()
         self.purse = purse or no_budget()
         first_slots = FIRST_SLOTS if slots == "auto" else slots
-        self.slots = Slots(first_slots, memory_mb=memory_mb, group_limits=group_limits)
+        self.slots = Slots(first_slots, memory_mb=memory_mb, group_limits=group_limits, share=member)
+        self.member = member
         self.costs = CostReader(api, ledger, self.purse)
         self.meter = SlotMeter(self.slots, lambda: self.scheduler.has_work)
-        self.gate = StartGate(TokenBucket(rate_per_s=start_rate, burst=burst), None, self.meter)
+        bucket = TokenBucket(rate_per_s=start_rate, burst=burst)
+        rank = lambda: member.rank if member is not None else ()  # noqa: E731
+        self.gate = StartGate(bucket, None, self.meter, room, rank, contenders)
         self.watch = AccountWatch(api, runs=self._watched(leave_free, None if slots == "auto" else slots))
         self.reconciler = Reconciler(
             api,
@@ -459,13 +467,15 @@ class Engine:
     @asynccontextmanager
     async def reconciling(self) -> AsyncIterator[None]:
         """Resolve attempts in doubt, and watch the account, while the context lasts."""
-        with suppress(ApiError):
-            self.watch.note(await self.api.get_limits(), runs=0, memory_mb=0)
+        if self.member is None:
+            with suppress(ApiError):
+                self.watch.note(await self.api.get_limits(), runs=0, memory_mb=0)
         async with anyio.create_task_group() as children:
             children.start_soon(self.reconciler.run)
             children.start_soon(self.follower.sweep.run)
             children.start_soon(self.costs.run)
-            children.start_soon(self.watch.run)
+            if self.member is None:  # else it is watched for all who share it
+                children.start_soon(self.watch.run)
             yield
             children.cancel_scope.cancel()
 

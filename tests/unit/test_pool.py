@@ -127,3 +127,17 @@ def test_a_run_that_needs_much_memory_is_not_passed_over_for_ever() -> None:
             return
         batches.end("small")
     pytest.fail("the large one never had its turn")
+
+
+def test_who_is_called_and_wants_nothing_any_more_lets_the_next_one_know() -> None:
+    pool = Pool(1)
+    busy, first, second = pool.join(), pool.join(), pool.join()
+    called: list[str] = []
+    first.on_turn, second.on_turn = (lambda: called.append("first")), (lambda: called.append("second"))
+    busy.take(1)
+    assert not first.ask()
+    assert not second.ask()
+    busy.give_back(1)
+    assert called == ["first"]
+    first.wait_no_more()
+    assert called == ["first", "second"]

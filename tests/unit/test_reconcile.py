@@ -288,3 +288,17 @@ async def test_the_horizon_begins_when_the_platform_answers_again() -> None:
 
     api = _Away()
     assert await Doubts(api).resolve("mine") == {"mine": "run-1"}
+
+
+@pytest.mark.parametrize(("learned", "came_to"), [(None, "doubt"), (True, "none")])
+async def test_what_another_batch_has_learned_tells_its_runs_from_ours(learned, came_to):
+    """The answer to a first start is lost beside Runs of another batch: those are not ours, if marks are echoed."""
+    api = ScriptedApi()
+    doubts = Doubts(api, echoes=None)
+    doubts.reconciler._echo.is_there = learned
+    async with anyio.create_task_group() as children:
+        children.start_soon(doubts.reconciler.run)
+        api.add_run(user_agent="batchrun/0 (of another batch)")
+        await doubts.ask("ours")
+        children.cancel_scope.cancel()
+    assert doubts.found == {"ours": came_to}

@@ -1,0 +1,374 @@
+"""A worker's life: batches side by side, paused, cancelled, broken, restarted; counted at the server."""
+
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import anyio
+import orjson
+import pytest
+
+from batchrun.errors import ConfigError
+from batchrun.logs import logging_to, silence
+from batchrun.worker.submission import State
+from batchrun.worker.worker import WrongState
+from tests.support.crash import open_api, some_jobs
+from tests.support.worker_life import (
+    assert_all_told,
+    assert_carried_out,
+    batch_file,
+    hand_in,
+    lines_of,
+    most_at_once,
+    put,
+    read_lines,
+    until,
+    working,
+)
+
+#: What one Run may cost: 128 MB for a minute.
+ONE_RUN_USD = 0.25 * 128 / 1024 * 60 / 3600
+
+
+@pytest.fixture
+def api(tmp_path):
+    with open_api(tmp_path / "api") as api:
+        yield api
+
+
+def jobs_of(count: int, ms: int = 100, **others: Any) -> list[dict[str, Any]]:
+    return [{"n": n, "ms": ms, **others} for n in range(count)]
+
+
+async def test_five_batches_share_the_places_and_never_have_more(tmp_path, api):
+    """Counted at the server: as many Runs at once as the worker may have, and not one more."""
+    async with working(tmp_path / "data", api, limits__max_concurrent_runs=6) as worker:
+        batches = [await hand_in(worker, some_jobs(30, seed), task=f"task-{seed % 2}") for seed in range(5)]
+        for batch in batches:
+            await batch.until(State.FINISHED)
+    assert most_at_once(api.runs()) == 6
+    for batch in batches:
+        assert_carried_out(batch)
+    assert_all_told(batches, api)
+
+
+async def test_a_paused_batch_starts_nothing_and_goes_on_when_told(tmp_path, api):
+    async with working(tmp_path / "data", api, limits__max_concurrent_runs=4) as worker:
+        batch = await hand_in(worker, jobs_of(40))
+        await batch.until_live(4)
+        assert (await worker.pause(batch.id)).state is State.PAUSING
+        noted = await batch.until(State.PAUSED)
+        runs = api.runs()
+        assert noted.counts.settled == len(batch.records()) == len(runs) < 40
+        assert {run["status"] for run in runs} == {"SUCCEEDED"}
+        with pytest.raises(WrongState):
+            await worker.pause(batch.id)
+        await worker.resume(batch.id)
+        await batch.until(State.FINISHED)
+        assert_carried_out(batch)
+        assert_all_told([batch], api)
+
+
+async def test_a_batch_that_is_resumed_while_it_pauses_keeps_its_places(tmp_path, api):
+    """Its Runs go on, and the other batch gets none of their places, again and again."""
+    async with working(tmp_path / "data", api, limits__max_concurrent_runs=4) as worker:
+        batches = [await hand_in(worker, jobs_of(60, 150), task=f"task-{n}") for n in range(2)]
+        for _ in range(8):
+            await batches[0].until_live()
+            await worker.pause(batches[0].id)
+            await worker.resume(batches[0].id)
+            await batches[0].until(State.ACTIVE, State.FINISHED)
+        for batch in batches:
+            await batch.until(State.FINISHED)
+            assert_carried_out(batch)
+        assert_all_told(batches, api)
+        assert worker.account is not None
+        assert (worker.account.pool.used, worker.account.room.live) == (0, 0)
+    assert most_at_once(api.runs()) == 4
+
+
+async def test_a_cancelled_batch_has_a_record_of_every_run(tmp_path, api):
+    """Live Runs are aborted, and the other batch has none the worse of it."""
+    async with working(tmp_path / "data", api, limits__max_concurrent_runs=6) as worker:
+        cancelled = await hand_in(worker, jobs_of(40, 60_000), task="long")
+        other = await hand_in(worker, jobs_of(20), task="short")
+        await cancelled.until_live(3)
+        await worker.cancel(cancelled.id)
+        await cancelled.until(State.CANCELLED)
+        await other.until(State.FINISHED)
+        with pytest.raises(WrongState):
+            await worker.cancel(cancelled.id)
+    assert {record["outcome"] for record in cancelled.records()} == {"aborted"}
+    assert_carried_out(other)
+    assert_all_told([cancelled, other], api)
+
+
+async def test_a_paused_batch_is_cancelled_at_once(tmp_path, api):
+    async with working(tmp_path / "data", api, limits__max_concurrent_runs=2) as worker:
+        batch = await hand_in(worker, jobs_of(20))
+        await batch.until_live()
+        await worker.pause(batch.id)
+        await batch.until(State.PAUSED)
+        await worker.cancel(batch.id)
+        await batch.until(State.CANCELLED)
+    assert_all_told([batch], api)
+
+
+@pytest.mark.parametrize("told", ["pause", "cancel"])
+async def test_what_is_told_in_any_moment_is_done(tmp_path, api, told):
+    """A batch that is being opened, or closed, or has just begun, rests as it was told to, or is finished."""
+    async with working(tmp_path / "data", api, limits__max_concurrent_runs=4) as worker:
+        batches = [await hand_in(worker, jobs_of(3, 10), task=f"task-{n % 3}") for n in range(12)]
+        async with anyio.create_task_group() as children:
+            for n, batch in enumerate(batches):
+                children.start_soon(tell_later, worker, told, batch, n * 0.03)
+        wanted = State.PAUSED if told == "pause" else State.CANCELLED
+        for batch in batches:
+            await batch.until(wanted, State.FINISHED)
+        assert_all_told(batches, api)
+
+
+async def tell_later(worker, told, batch, after_s):
+    await anyio.sleep(after_s)
+    with suppress(WrongState):  # it was over already
+        await getattr(worker, told)(batch.id)
+
+
+async def test_a_broken_batch_touches_no_other(tmp_path, api):
+    """A job file that breaks off late, an unknown task, an output directory that cannot be: each ends by itself."""
+    async with working(tmp_path / "data", api, limits__max_concurrent_runs=6) as worker:
+        good = await hand_in(worker, some_jobs(60), task="good")
+        unknown = await hand_in(worker, jobs_of(5), task="unknown")
+        (worker.layout.of(unknown.id) / "batch.toml").write_text(
+            '[task]\nid = "no-such-task"\n[jobs]\nfile="jobs.jsonl"'
+        )
+        no_disk = await hand_in(worker, jobs_of(5), task="no-disk")
+        (worker.layout.of(no_disk.id) / "out").write_text("a file where a directory should be")
+        late = await hand_in(worker, [*jobs_of(400, 1), {"n": "x" * 10}], task="late", jobs__on_bad_line="record")
+        jobs_file = worker.layout.of(late.id) / "jobs.jsonl"
+        jobs_file.write_bytes(jobs_file.read_bytes()[:-4])
+        assert (await unknown.until(State.STOPPED)).reason.startswith("the platform knows no task")
+        assert "out" in (await no_disk.until(State.STOPPED, State.FAILED)).reason
+        await late.until(State.FINISHED)
+        await good.until(State.FINISHED)
+        assert [record["outcome"] for record in late.records()].count("invalid") == 1
+        assert_carried_out(good)
+
+
+async def test_a_disk_that_fails_under_one_batch_touches_no_other(tmp_path, api):
+    """The ledger of one is taken away; the other ends, and the worker lives."""
+    async with working(tmp_path / "data", api, limits__max_concurrent_runs=4) as worker:
+        good = await hand_in(worker, jobs_of(60), task="good")
+        bad = await hand_in(worker, jobs_of(60), task="bad")
+        await bad.until_live()
+        for name in ("ledger.sqlite3", "ledger.sqlite3-wal"):
+            (bad.out / name).write_bytes(b"no ledger" * 100_000)
+        noted = await bad.until(State.STOPPED, State.FAILED)
+        assert "ledger" in noted.reason
+        await good.until(State.FINISHED)
+        assert_carried_out(good)
+        again = await hand_in(worker, jobs_of(5), task="again")
+        await again.until(State.FINISHED)
+
+
+async def test_a_batch_that_cannot_be_noted_is_noted_later(tmp_path, api):
+    """The disk takes no note of how a batch stands: it is carried out all the same, and noted when it can be."""
+    async with working(tmp_path / "data", api) as worker:
+        batch = await hand_in(worker, jobs_of(10))
+        obstacle = worker.layout.of(batch.id) / ".batch.json.new"
+        obstacle.mkdir()
+        await batch.until(State.FINISHED)
+        file = worker.layout.of(batch.id) / "batch.json"
+        assert orjson.loads(file.read_bytes()).get("state") != "finished"
+        obstacle.rmdir()
+        await until(lambda: orjson.loads(file.read_bytes()).get("state") == "finished", "a note of the end")
+
+
+async def test_an_outage_is_said_once_and_everything_goes_on(tmp_path):
+    log = tmp_path / "worker.log"
+    with ExitStack() as logging:
+        logging.enter_context(logging_to(log))
+        with open_api(tmp_path / "api") as api:
+            port = int(api.base_url.rsplit(":", 1)[1])
+            stack = working(tmp_path / "data", api, limits__max_concurrent_runs=6)
+            worker = await stack.__aenter__()
+            batches = [await hand_in(worker, jobs_of(30, 300), task=f"task-{n}") for n in range(3)]
+            for batch in batches:
+                await batch.until_live()
+        await until(lambda: worker.outage, "an outage that is noticed")
+        assert not worker.is_ready
+        batches.append(await hand_in(worker, jobs_of(5), task="late"))
+        with open_api(tmp_path / "api", port=port) as api:
+            for batch in batches:
+                await batch.until(State.FINISHED)
+                assert_carried_out(batch)
+            assert_all_told(batches, api)
+            await until(lambda: worker.is_ready, "a worker that is ready again")
+            await stack.__aexit__(None, None, None)
+        await anyio.to_thread.run_sync(logging.close)
+    silence()
+    events = [line["event"] for line in read_lines(log)]
+    assert [each for each in events if "reachable" in each] == ["api_unreachable", "api_reachable"]
+
+
+async def test_a_restart_resumes_all_and_takes_no_place_twice(tmp_path, api):
+    """Three times in the middle of five batches; what is live keeps its place, whichever batch is opened first."""
+    data = tmp_path / "data"
+    async with working(data, api, limits__max_concurrent_runs=5) as worker:
+        batches = [await hand_in(worker, jobs_of(25, 400), task=f"task-{n % 2}") for n in range(5)]
+        await until(lambda: worker.live_runs == 5, "five live Runs")
+    for count in (15, 35):
+        async with working(data, api, limits__max_concurrent_runs=5):
+            await until(lambda: sum(len(batch.records()) for batch in batches) >= count, "more records")  # noqa: B023
+    async with working(data, api, limits__max_concurrent_runs=5) as worker:
+        for batch in batches:
+            batch.worker = worker
+            await batch.until(State.FINISHED)
+            assert_carried_out(batch)
+    assert_all_told(batches, api)
+    assert most_at_once(api.runs()) == 5
+
+
+async def test_limits_change_while_batches_run(tmp_path, api):
+    """Fewer places, more places, a batch's own number and rate: each holds from the moment it is told."""
+    async with working(tmp_path / "data", api, limits__max_concurrent_runs=8) as worker:
+        one = await hand_in(worker, jobs_of(200, 100), task="one")
+        two = await hand_in(worker, jobs_of(200, 100), task="two", limits__start_rate=0.05)
+        await one.until_live(6)
+        settings = {**one.noted.settings, "limits.max_concurrent_runs": 2}
+        await worker.change(one.id, settings=settings)
+        await until(lambda: worker.carriers[one.id].counts().live_runs <= 2, "two live Runs")
+        await worker.change(two.id, settings={**two.noted.settings, "limits.start_rate": 100})
+        await two.until_live(6)
+        limits = worker.config.limits.model_copy(update={"max_concurrent_runs": 1})
+        await worker.change_limits(limits)
+        await until(lambda: worker.live_runs <= 1, "one live Run")
+        before, settled = {run["id"] for run in api.runs()}, len(one.records() + two.records())
+        await until(lambda: len(one.records() + two.records()) > settled + 10, "ten more records")
+        after = [run for run in api.runs() if run["id"] not in before]
+        assert most_at_once(after) == 1
+        await worker.change_limits(limits.model_copy(update={"max_concurrent_runs": 40}))
+        await worker.change(one.id, settings={**settings, "limits.max_concurrent_runs": 40})
+        await one.until(State.FINISHED)
+        await two.until(State.FINISHED)
+        assert_carried_out(one)
+        assert_carried_out(two)
+    assert_all_told([one, two], api)
+
+
+async def test_a_wrong_change_changes_nothing(tmp_path, api):
+    async with working(tmp_path / "data", api) as worker:
+        batch = await hand_in(worker, jobs_of(5))
+        with pytest.raises(ConfigError):
+            await worker.change(batch.id, settings={"limits.start_rate": -1})
+        with pytest.raises(ConfigError):
+            await worker.change(batch.id, weight=0)
+        await batch.until(State.FINISHED)
+
+
+async def test_two_batches_never_spend_more_than_the_worker_may(tmp_path, api):
+    """Money for four Runs at a time: who waits for it is told when the other's Runs have come out cheaper."""
+    budget_usd = 4 * ONE_RUN_USD
+    flags = {"limits__max_concurrent_runs": 6, "limits__budget_usd": budget_usd}
+    settings: dict[str, Any] = {"limits__compute_unit_usd": 0.25, "run__timeout_s": 60}
+    async with working(tmp_path / "data", api, **flags) as worker:
+        batches = [await hand_in(worker, jobs_of(3, 5), task=f"task-{n}", **settings) for n in range(2)]
+        for batch in batches:
+            await batch.until(State.FINISHED)
+        spent = worker.budget
+        cost_usd = sum(run["usageTotalUsd"] or 0 for run in api.runs())
+        assert cost_usd <= budget_usd
+        assert spent.spent_usd + spent.reserved_usd <= budget_usd + 1e-8
+        assert spent.spent_usd + spent.reserved_usd >= cost_usd - 1e-8
+    assert_all_told(batches, api)
+
+
+async def test_a_budget_that_comes_later_is_kept_and_rejects_no_job(tmp_path, api):
+    """Batches that were opened without one are opened anew, and what is live gets its money set aside."""
+    settings: dict[str, Any] = {"limits__compute_unit_usd": 0.25, "run__timeout_s": 60}
+    async with working(tmp_path / "data", api, limits__max_concurrent_runs=4) as worker:
+        batch = await hand_in(worker, jobs_of(40, 300), **settings)
+        await batch.until_live(4)
+        await worker.change_limits(worker.config.limits.model_copy(update={"budget_usd": 1000.0}))
+        await until(lambda: worker.budget.reserved_usd > 0, "money that is set aside")
+        await batch.until(State.FINISHED)
+        assert {record["outcome"] for record in batch.records()} == {"succeeded"}
+        assert worker.budget.reserved_usd == pytest.approx(0)
+    assert_carried_out(batch)
+    assert_all_told([batch], api)
+    assert most_at_once(api.runs()) == 4
+
+
+async def test_the_spool_takes_what_is_whole_and_says_what_came_of_it(tmp_path, api):
+    data = tmp_path / "data"
+    async with working(data, api) as worker:
+        spool = data / "spool"
+        (data / "profiles" / "shop.toml").write_text(batch_file("shop", "-").replace('file = "-"', ""))
+        (spool / "shop").mkdir()
+        (spool / "half.toml.part").write_text("not yet")
+        (spool / ".hidden.toml").write_text("not at all")
+        (spool / "loop.toml").symlink_to("loop.toml")
+        (spool / "\udcff.toml").write_text("no text")
+        put(spool / "first.jsonl", lines_of(jobs_of(10, 1)))
+        put(spool / "first.toml", batch_file("first", "first.jsonl"))
+        put(spool / "shop" / "second.jsonl", lines_of(jobs_of(7, 1)))
+        put(spool / "wrong.toml", "[task]\nidd = 7\n")
+        put(spool / "nobody" / "third.csv", "n\n1\n")
+        done = [spool / "first.summary.json", spool / "shop" / "second.summary.json"]
+        bad = [spool / "failed" / "wrong.toml.txt", spool / "failed" / "nobody" / "third.csv.txt"]
+        await until(lambda: all(file.exists() for file in [*done, *bad]), "what came of all four")
+        summaries = [orjson.loads(file.read_bytes()) for file in done]
+        assert [each["state"] for each in summaries] == ["finished", "finished"]
+        assert [each["counts"]["outcomes"] for each in summaries] == [{"succeeded": 10}, {"succeeded": 7}]
+        assert "task.idd" in bad[0].read_text()
+        assert "no profile 'nobody'" in bad[1].read_text()
+        await until(lambda: not (spool / "wrong.toml").exists(), "the bad file moved away")
+        assert len(read_lines(spool / "shop" / "second.out" / "records.jsonl")) == 7
+        assert {each.name for each in worker.shelf} == {"first", "second", "wrong", "third"}
+        assert (spool / "half.toml.part").exists()
+
+
+async def test_a_spooled_batch_that_is_forgotten_is_not_taken_again_unless_it_is_another(tmp_path, api):
+    data = tmp_path / "data"
+    async with working(data, api) as worker:
+        put(data / "spool" / "once.jsonl", lines_of(jobs_of(3, 1)))
+        put(data / "spool" / "once.toml", batch_file("once", "once.jsonl"))
+        summary = data / "spool" / "once.summary.json"
+        await until(summary.exists, "a summary")
+        (submission,) = worker.shelf
+        await until(lambda: not worker.carriers, "a worker at rest")
+        await worker.delete(submission.id)
+        put(data / "spool" / "next.jsonl", lines_of(jobs_of(3, 1)))
+        put(data / "spool" / "next.toml", batch_file("next", "next.jsonl"))
+        await until((data / "spool" / "next.summary.json").exists, "the next one's summary")
+        assert {each.name for each in worker.shelf} == {"next"}
+        put(data / "spool" / "once.jsonl", lines_of(jobs_of(5, 1)))
+        put(data / "spool" / "once.toml", batch_file("once", "once.jsonl"))
+        records = data / "spool" / "once.out" / "records.jsonl"
+        await until(lambda: len(read_lines(records)) == 5, "records of the lines that are new")
+        assert len(api.runs()) == 8
+
+
+async def test_a_summary_that_a_kill_has_cost_is_written_by_the_next_process(tmp_path, api):
+    data = tmp_path / "data"
+    async with working(data, api) as worker:
+        batch = await hand_in(worker, jobs_of(3, 1))
+        await batch.until(State.FINISHED)
+        file = worker.layout.summary_file(batch.noted)
+        await until(file.exists, "a summary")
+    file.unlink()
+    async with working(data, api):
+        await until(file.exists, "a summary again")
+
+
+async def test_a_damaged_note_keeps_no_other_batch_from_going_on(tmp_path, api):
+    data = tmp_path / "data"
+    async with working(data, api, limits__max_concurrent_runs=2) as worker:
+        damaged = await hand_in(worker, jobs_of(30), task="damaged")
+        good = await hand_in(worker, jobs_of(30), task="good")
+        await good.until_live()
+    (data / "batches" / damaged.id / "batch.json").write_text("{")
+    async with working(data, api, limits__max_concurrent_runs=2) as worker:
+        good.worker = worker
+        await good.until(State.FINISHED)
+        assert_carried_out(good)
+    assert (data / "batches" / damaged.id / "out" / "ledger.sqlite3").exists()

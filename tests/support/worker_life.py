@@ -1,0 +1,253 @@
+"""A worker and batches for it, and the questions about them: is the truth at the server in the records, and in time?"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import anyio
+import orjson
+
+from batchrun.config.worker import WorkerConfig, load_worker_config
+from batchrun.worker.submission import State, Submission
+from batchrun.worker.worker import Worker, open_worker
+from tests.support.api_process import ACTOR, TOKEN
+from tests.support.crash import ROOT, Api
+
+#: Settings of every batch, so that doubts are resolved soon.
+SETTINGS: dict[str, Any] = {
+    "limits.start_horizon_s": 2,
+    "limits.listing_lag_s": 0.2,
+    "retry.backoff_s": 0.05,
+    "output.page_size": 2,
+}
+
+
+def batch_file(task: str, jobs_file: Path | str) -> str:
+    """Return a batch file's text; the task is made when it is missing."""
+    lines = ["[task]", f'actor = "{ACTOR}"', f'name = "{task}"', "options = { memory_mb = 128, timeout_s = 60 }"]
+    return "\n".join([*lines, "[jobs]", f'file = "{jobs_file}"', ""])
+
+
+def lines_of(jobs: Sequence[dict[str, Any]]) -> bytes:
+    """Return a job file's content."""
+    return b"".join(orjson.dumps(job, option=orjson.OPT_APPEND_NEWLINE) for job in jobs)
+
+
+def put(file: Path, content: bytes | str) -> None:
+    """Put a file into the spool as one should: under its name once it is whole."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    beside = file.parent.parent / f"{file.name}.part"
+    beside.write_bytes(content if isinstance(content, bytes) else content.encode())
+    beside.replace(file)
+
+
+def read_lines(file: Path) -> list[dict[str, Any]]:
+    """Return the lines of a JSONL file; none where there is no file."""
+    return [orjson.loads(line) for line in file.read_bytes().splitlines()] if file.exists() else []
+
+
+@dataclass
+class Handed:
+    """A batch that was handed to a worker in this process."""
+
+    worker: Worker
+    id: str
+    jobs: Sequence[dict[str, Any]]
+
+    @property
+    def noted(self) -> Submission:
+        """The submission as it stands."""
+        return self.worker.get(self.id)
+
+    @property
+    def out(self) -> Path:
+        """Where its results are."""
+        return self.worker.layout.out_dir(self.noted)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return its records."""
+        return read_lines(self.out / "records.jsonl")
+
+    async def until(self, *states: State, limit_s: float = 30) -> Submission:
+        """Wait until it is in one of some states, and nobody is busy with it if it rests."""
+        await until(lambda: self._is_in(states), lambda: f"{states}: {self.noted}", limit_s)
+        return self.noted
+
+    def _is_in(self, states: Sequence[State]) -> bool:
+        is_closed = self.noted.state.is_under_way or self.id not in self.worker.carriers
+        return self.noted.state in states and is_closed
+
+    async def until_live(self, count: int = 1) -> None:
+        """Wait until so many Runs of it are live."""
+
+        def are_live() -> bool:
+            carrier = self.worker.carriers.get(self.id)
+            return carrier is not None and carrier.batch is not None and carrier.batch.live_runs >= count
+
+        await until(are_live, lambda: f"{count} live Runs of {self.noted}")
+
+
+async def until(condition: Callable[[], object], what: str | Callable[[], str], limit_s: float = 30) -> None:
+    """Look again and again until something is so."""
+    deadline = anyio.current_time() + limit_s
+    while not condition():
+        assert anyio.current_time() < deadline, what() if callable(what) else what
+        await anyio.sleep(0.01)
+
+
+async def hand_in(
+    worker: Worker, jobs: Sequence[dict[str, Any]], *, task: str = "work", weight: float = 1.0, **settings: Any
+) -> Handed:
+    """Hand a batch in, as the HTTP API does; settings with `__` for the dot."""
+    submission_id = worker.shelf.new_id()
+    directory = worker.layout.of(submission_id)
+    directory.mkdir()
+    (directory / "batch.toml").write_text(batch_file(task, "jobs.jsonl"))
+    (directory / "jobs.jsonl").write_bytes(lines_of(jobs))
+    submission = Submission(
+        id=submission_id,
+        name=task,
+        created_at=datetime.now(UTC),
+        batch_file="batch.toml",
+        weight=weight,
+        settings={**SETTINGS, **{key.replace("__", "."): value for key, value in settings.items()}},
+    )
+    await worker.add(submission)
+    return Handed(worker, submission_id, jobs)
+
+
+@asynccontextmanager
+async def working(data: Path, api: Api, **flags: Any) -> AsyncIterator[Worker]:
+    """Let a worker live in this process for as long as the context lasts; its Runs go on."""
+    config = await anyio.to_thread.run_sync(lambda: worker_config(data, api, **flags))
+    async with (
+        open_worker(data, config, {"APIFY_TOKEN": TOKEN}) as worker,
+        anyio.create_task_group() as children,
+    ):
+        children.start_soon(worker.run)
+        await until(lambda: worker.is_ready, "a worker that is ready")
+        yield worker
+        worker.drain()
+        worker.let_go()
+        await worker.wait_until_drained()
+        children.cancel_scope.cancel()
+
+
+def worker_config(data: Path, api: Api, **flags: Any) -> WorkerConfig:
+    """Return a worker's configuration; flags with `__` for the dot."""
+    data.mkdir(exist_ok=True)
+    given = {key.replace("__", "."): value for key, value in flags.items()}
+    return load_worker_config(data, flags={"api.base_url": api.base_url, **given}, environ={})
+
+
+def most_at_once(runs: Sequence[dict[str, Any]]) -> int:
+    """Return how many Runs were live at the server at once, at most."""
+    changes = [(run["startedAt"], 1) for run in runs] + [(run["finishedAt"], -1) for run in runs if run["finishedAt"]]
+    live = most = 0
+    for _, change in sorted(changes):
+        live += change
+        most = max(most, live)
+    return most
+
+
+def assert_all_told(batches: Sequence[Handed], api: Api) -> None:
+    """Every Run of the server is in exactly one record, and no job has two records."""
+    told: list[str] = []
+    for batch in batches:
+        records = batch.records()
+        assert len(records) == len({record["key"] for record in records}), batch.noted
+        told += [each["run_id"] for record in records for each in record["attempts"] if each["run_id"]]
+    assert sorted(told) == sorted(run["id"] for run in api.runs())
+
+
+def assert_carried_out(batch: Handed) -> None:
+    """Every job has its record, and one Run, or two where the first was to fail."""
+    records = batch.records()
+    assert sorted(record["line"] for record in records) == list(range(1, len(batch.jobs) + 1)), batch.noted
+    for record in records:
+        is_to_fail = batch.jobs[record["line"] - 1].get("fails")
+        started = [each for each in record["attempts"] if each["run_id"]]
+        assert len(started) == (2 if is_to_fail else 1), record
+
+
+@dataclass
+class WorkerProcess:
+    """`batchrun worker start` on one data directory, by as many processes as it takes; batches come by its spool."""
+
+    data: Path
+    base_url: str
+    flags: Sequence[str] = ()
+    process: subprocess.Popen[bytes] | None = None
+    kills: int = 0
+    batches: dict[str, Sequence[dict[str, Any]]] = field(default_factory=dict)
+
+    @property
+    def spool(self) -> Path:
+        """Where batches are put."""
+        return self.data / "spool"
+
+    def put_batch(self, name: str, jobs: Sequence[dict[str, Any]], settings: str = "") -> None:
+        """Put a batch into the spool: its job file first, then its batch file."""
+        self.batches[name] = jobs
+        put(self.spool / f"{name}.jsonl", lines_of(jobs))
+        put(self.spool / f"{name}.toml", batch_file("crash", f"{name}.jsonl") + settings)
+
+    def start(self) -> None:
+        """Start a process."""
+        self.data.mkdir(exist_ok=True)
+        command = [sys.executable, "-m", "batchrun", "worker", "start", "--data", str(self.data), "--port", "0"]
+        with (self.data / "stderr.txt").open("ab") as stderr:
+            self.process = subprocess.Popen(
+                [*command, "--api-url", self.base_url, *self.flags],
+                cwd=ROOT,
+                env={**os.environ, "APIFY_TOKEN": TOKEN},
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                stdin=subprocess.DEVNULL,
+            )
+
+    def kill(self) -> None:
+        """Kill the process that is at work; one that has ended by itself has failed."""
+        assert self.process is not None
+        assert self.process.poll() is None, self.said()
+        self.process.kill()
+        self.process.wait()
+        self.kills += 1
+
+    def stop(self) -> int:
+        """Tell the process to drain, and return how it ended."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+    def summary(self, name: str) -> dict[str, Any] | None:
+        """Return a batch's final summary, once there is one."""
+        file = self.spool / f"{name}.summary.json"
+        return orjson.loads(file.read_bytes()) if file.exists() else None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every batch has its summary."""
+        return all(self.summary(name) is not None for name in self.batches)
+
+    def records(self, name: str) -> list[dict[str, Any]]:
+        """Return a batch's records."""
+        return read_lines(self.spool / f"{name}.out" / "records.jsonl")
+
+    def said(self) -> str:
+        """Return what all processes said."""
+        log = self.data / "worker.log"
+        return (self.data / "stderr.txt").read_text() + (log.read_text() if log.exists() else "")
+
+    def end(self) -> None:
+        """Leave no process behind."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()

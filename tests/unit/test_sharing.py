@@ -1,0 +1,269 @@
+"""Batches that share one account, each with an engine of its own, on virtual time; counted at the platform."""
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchrun.engine.pool import Pool
+from batchrun.engine.purse import Purse
+from batchrun.engine.room import Room
+from batchrun.engine.start_gate import StartGate
+from batchrun.model import RunOptions
+from batchrun.policy.budget import Budget, Prices
+from batchrun.policy.token_bucket import BothBuckets, Contenders, TokenBucket
+from tests.support.memory_ledger import ListSource, MemoryLedger, make_job
+from tests.support.scripted_api import Engine, Plan, ScriptedApi
+from tests.support.virtual_time import VirtualTimeLoop
+
+
+@dataclass
+class Crew:
+    """One account, and the batches in it."""
+
+    pool: Pool
+    run_s: float = 20.0
+    room: Room = field(default_factory=Room)
+    began: dict[str, list[float]] = field(default_factory=dict)
+    ended: dict[str, float] = field(default_factory=dict)
+    apis: list[ScriptedApi] = field(default_factory=list)
+    peak: int = 0
+
+    @property
+    def live(self) -> int:
+        """Runs that are live at the platform, of all batches."""
+        return sum(api.live for api in self.apis)
+
+    async def run(
+        self,
+        name: str,
+        jobs: int,
+        *,
+        slots: int = 1000,
+        run_s: float | Callable[[int], float] | None = None,
+        **given: Any,
+    ) -> Engine:
+        """Carry a batch out; `weight` and `priority` are its standing, all else is the engine's."""
+        member = self.pool.join(weight=given.pop("weight", 1.0), priority=given.pop("priority", 0))
+        self.began[name] = []
+
+        def plan(n: int) -> Plan:
+            self.began[name].append(anyio.current_time())
+            self.peak = max(self.peak, self.live + 1)
+            assert self.live < self.pool.limit, "a place too many"
+            lives_s = run_s(n) if callable(run_s) else self.run_s if run_s is None else run_s
+            return Plan(run_s=lives_s, cost_usd=0.0)
+
+        api = ScriptedApi(plan)
+        self.apis.append(api)
+        options = RunOptions(memory_mb=given.pop("memory_mb", 128), max_total_charge_usd=0.1)
+        source = ListSource([make_job(line, options=options) for line in range(1, jobs + 1)])
+        stop_after_s = given.pop("stop_after_s", None)
+        engine = Engine(api, MemoryLedger(), source, slots=slots, member=member, room=self.room, **given)
+        member.on_resize = engine.slots.resize
+        async with anyio.create_task_group() as children:
+            children.start_soon(self._stop_after, stop_after_s, engine)
+            await engine.run()
+            children.cancel_scope.cancel()
+        self.ended[name] = anyio.current_time()
+        engine.gate.withdraw()
+        member.leave()
+        return engine
+
+    async def _stop_after(self, for_s: float | None, engine: Engine) -> None:
+        if for_s is not None:
+            await anyio.sleep(for_s)
+            engine.scheduler.stop_starting()
+
+
+async def side_by_side(*batches: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    """Carry all out, and see that all end."""
+    with anyio.fail_after(1e6):
+        async with anyio.create_task_group() as children:
+            for batch in batches:
+                children.start_soon(batch)
+
+
+def between(times: list[float], begin: float, end: float) -> int:
+    """Count what was between two times."""
+    return sum(begin <= at < end for at in times)
+
+
+@pytest.mark.parametrize("jobs", [3_000, pytest.param(100_000, marks=pytest.mark.long)])
+async def test_a_small_batch_behind_a_huge_one_starts_with_the_first_place_that_is_freed(jobs):
+    """Submitted ten seconds later: its first Run starts within a second of that, and it ends long before."""
+    crew = Crew(Pool(64), run_s=7.0)
+
+    async def small() -> None:
+        await anyio.sleep(10)
+        await crew.run("small", 10)
+
+    await side_by_side(lambda: crew.run("huge", jobs), small)
+    first_freed = min(at + crew.run_s for at in crew.began["huge"] if at + crew.run_s >= 10)
+    assert crew.began["small"][0] - first_freed < 1
+    assert crew.ended["small"] < 10 + 3 * crew.run_s
+    assert crew.ended["huge"] > 10 * crew.ended["small"]
+    assert crew.peak == 64
+
+
+async def test_weights_share_the_places():
+    """Three to one: three quarters of the starts while both have jobs."""
+    crew = Crew(Pool(20), run_s=10.0)
+    await side_by_side(lambda: crew.run("heavy", 900, weight=3.0), lambda: crew.run("light", 900))
+    heavy, light = (between(crew.began[name], 50, 500) for name in ("heavy", "light"))
+    assert heavy / light == pytest.approx(3, rel=0.1)
+
+
+async def test_priority_comes_first_and_starves_nobody():
+    """The higher one has all places but one; the lower one has that all the time."""
+    crew = Crew(Pool(10), run_s=10.0)
+    await side_by_side(lambda: crew.run("high", 450, priority=5), lambda: crew.run("low", 100))
+    assert between(crew.began["low"], 10, 400) == pytest.approx(39, abs=2)
+    assert between(crew.began["high"], 10, 400) == pytest.approx(351, abs=10)
+
+
+async def test_fewer_places_than_batches_go_round():
+    """Twelve batches, two places: each has a Run within a round, whatever its priority."""
+    crew = Crew(Pool(2), run_s=10.0)
+    await side_by_side(*(lambda n=n: crew.run(f"batch-{n}", 20, priority=n % 3) for n in range(12)))
+    for times in crew.began.values():
+        assert between(times, 0, 70) >= 1
+        assert max(b - a for a, b in pairwise(times)) < 140
+
+
+async def test_a_batch_that_waits_for_its_own_rate_holds_no_idle_places():
+    """One start in twenty seconds needs one place; the other batch has the rest of them."""
+    crew = Crew(Pool(8), run_s=10.0)
+    await side_by_side(lambda: crew.run("slow", 20, start_rate=0.05), lambda: crew.run("fast", 210))
+    assert crew.ended["fast"] < 345
+
+
+async def test_large_runs_get_the_memory_that_small_ones_would_take():
+    """Both share the memory; the large ones are neither starved nor first."""
+    crew = Crew(Pool(100, memory_mb=4096), run_s=10.0)
+    await side_by_side(lambda: crew.run("small", 1000, memory_mb=128), lambda: crew.run("large", 10, memory_mb=4096))
+    assert crew.ended["large"] < crew.ended["small"]
+    assert crew.pool.used_memory_mb == 0
+
+
+async def test_money_that_comes_free_in_one_batch_lets_another_go_on():
+    """A budget for three Runs, all set aside by one batch: the other is told as soon as costs are final."""
+    crew, shared = Crew(Pool(10), run_s=5.0), Budget(0.3)
+
+    def purse() -> Purse:
+        return Purse(
+            Budget(0.3, shared=shared), Prices(model="PAY_PER_EVENT"), task_options=RunOptions(), is_strict=True
+        )
+
+    async def two() -> None:
+        await anyio.sleep(1)
+        await crew.run("two", 2, purse=purse())
+
+    lives = lambda n: 5.0 if n < 3 else 200.0  # noqa: E731
+    await side_by_side(lambda: crew.run("one", 3, run_s=lives, purse=purse()), two)
+    assert len(crew.began["two"]) == 2
+    assert max(crew.began["two"]) < 25
+
+
+async def test_starts_of_one_task_keep_its_rate_together_and_those_of_two_do_not_wait_for_one_another():
+    """Ten per second for a task, whoever starts; a hundred for each batch by itself."""
+
+    async def starts(shared: TokenBucket, contenders: Contenders, times: list[float]) -> None:
+        gate = StartGate(BothBuckets(TokenBucket(rate_per_s=100), shared), contenders=contenders)
+        while anyio.current_time() < 10:
+            turn = await gate.turn()
+            assert turn is not None
+            turn.started()
+            times.append(anyio.current_time())
+
+    same, one, other = ((TokenBucket(rate_per_s=10), Contenders()) for _ in range(3))
+    counts: list[list[float]] = [[], [], [], []]
+    async with anyio.create_task_group() as children:
+        for (bucket, contenders), times in zip((same, same, one, other), counts, strict=True):
+            children.start_soon(starts, bucket, contenders, times)
+    assert len(counts[0] + counts[1]) == pytest.approx(100, abs=3)
+    assert min(len(counts[0]), len(counts[1])) > 30
+    assert [len(times) for times in counts[2:]] == [pytest.approx(100, abs=2)] * 2
+
+
+async def test_a_rate_that_is_raised_holds_at_once():
+    """Who waits for a token of the slow rate gets one of the fast."""
+    bucket = TokenBucket(rate_per_s=0.001)
+    gate = StartGate(bucket)
+    assert await gate.turn() is not None
+
+    async def raise_it() -> None:
+        await anyio.sleep(5)
+        bucket.change_rate(10)
+        gate.wake()
+
+    async with anyio.create_task_group() as children:
+        children.start_soon(raise_it)
+        assert await gate.turn() is not None
+    assert anyio.current_time() == pytest.approx(5, abs=0.2)
+
+
+def test_places_of_live_runs_are_kept_until_they_are_taken_up():
+    """Whichever batch is opened first takes none of them; what is released is there for all."""
+    pool = Pool(5)
+    pool.keep("a", 3)
+    pool.keep("b", 2)
+    a = pool.join("a", live=3)
+    assert not a.ask()
+    for _ in range(3):
+        a.take_up(0)
+    assert (pool.used, a.ask()) == (5, False)
+    pool.release("b")
+    assert (pool.used, a.ask()) == (3, True)
+    a.keep_places()
+    a.leave()
+    assert pool.used == 3
+    pool.join("a", live=2).leave()
+    assert pool.used == 0
+
+
+ARRIVALS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "at": st.floats(0, 60),
+            "jobs": st.integers(0, 40),
+            "slots": st.sampled_from([1, 3, 1000]),
+            "run_s": st.floats(0.1, 30),
+            "weight": st.sampled_from([0.1, 1.0, 5.0]),
+            "priority": st.integers(-1, 1),
+            "memory_mb": st.sampled_from([128, 512, 2048]),
+            "start_rate": st.sampled_from([0.5, 1000.0]),
+            "stop_after_s": st.one_of(st.none(), st.floats(0, 50)),
+        }
+    ),
+    max_size=8,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(ARRIVALS, st.integers(1, 12), st.sampled_from([None, 1024, 4096]))
+def test_whatever_comes_and_goes_all_end_and_no_place_is_lost(arrivals, limit, memory_mb):
+    """Random batches, stopped at random: every one ends, places are never exceeded, and all are free again."""
+    backend = {"loop_factory": VirtualTimeLoop}
+    anyio.run(_come_and_go, arrivals, limit, memory_mb, backend_options=backend)
+
+
+async def _come_and_go(arrivals: list[dict[str, Any]], limit: int, memory_mb: int | None) -> None:
+    crew = Crew(Pool(limit, memory_mb=memory_mb))
+
+    async def arrive(number: int, given: dict[str, Any]) -> None:
+        given = dict(given)
+        await anyio.sleep(given.pop("at"))
+        jobs, stop_after_s = given.pop("jobs"), given.pop("stop_after_s")
+        engine = await crew.run(f"batch-{number}", jobs, stop_after_s=stop_after_s, **given)
+        if stop_after_s is None:
+            assert len(crew.began[f"batch-{number}"]) == jobs == len(engine.records)
+        assert len(crew.began[f"batch-{number}"]) == len(engine.records)
+
+    await side_by_side(*(lambda n=n, given=given: arrive(n, given) for n, given in enumerate(arrivals)))
+    assert (crew.pool.used, crew.pool.used_memory_mb, crew.room.live) == (0, 0, 0)

@@ -1,0 +1,80 @@
+"""Twenty-four hours of batches that come and go in one account, with faults, on virtual time: nothing piles up."""
+
+import gc
+import random
+
+import anyio
+
+from batchrun.engine.pool import Pool
+from batchrun.engine.room import Room
+from batchrun.model import RunStatus
+from batchrun.policy.token_bucket import Contenders
+from tests.support.memory_ledger import ListSource, MemoryLedger, make_job
+from tests.support.scripted_api import Engine, Plan, ScriptedApi, api_error, busy, lost_answer, retries
+
+HOUR_S = 3600.0
+#: Between two batches, on average; and their jobs, at most.
+INTERVAL_S = 240.0
+MAX_JOBS = 30
+
+
+def _plan(chance: random.Random) -> Plan:
+    """Return what becomes of one start: one in five meets a fault."""
+    luck = chance.random()
+    if luck < 0.03:
+        return Plan(error=lost_answer(), effects=1, effect_after_s=chance.uniform(0, 5), run_s=30)
+    if luck < 0.05:
+        return Plan(error=lost_answer(), effects=0)
+    if luck < 0.10:
+        return Plan(error=api_error(429))
+    if luck < 0.15:
+        return Plan(error=busy())
+    status = RunStatus.FAILED if luck < 0.2 else RunStatus.SUCCEEDED
+    return Plan(run_s=chance.uniform(1, 300), status=status)
+
+
+async def test_a_day_of_batches_leaves_nothing_behind():
+    """360 batches, some of them stopped in the middle: as many objects after 24 hours as after four."""
+    chance = random.Random(1)
+    pool, room, contenders = Pool(40), Room(), Contenders()
+    counts: list[int] = []
+    carried_out = [0, 0]
+
+    async def carry_out() -> None:
+        member = pool.join(weight=chance.choice([1.0, 4.0]), priority=chance.choice([0, 0, 1]))
+        api = ScriptedApi(lambda _: _plan(chance))
+        source = ListSource([make_job(line) for line in range(1, chance.randint(1, MAX_JOBS) + 1)])
+        engine = Engine(
+            api, MemoryLedger(), source, slots=40, member=member, room=room, contenders=contenders, retry=retries(2)
+        )
+        with anyio.move_on_after(chance.choice([60, 1e6, 1e6, 1e6])) as scope:
+            await engine.run()
+        engine.gate.withdraw()
+        member.leave()
+        told = [each.run_id for record in engine.records for each in record.attempts if each.run_id is not None]
+        assert len(told) == len(set(told))
+        if not scope.cancelled_caught:
+            assert sorted(told) == sorted(api.run_ids)
+            carried_out[0] += 1
+        carried_out[1] += len(engine.records)
+
+    async def come() -> None:
+        while anyio.current_time() < 24 * HOUR_S:
+            children.start_soon(carry_out)
+            await anyio.sleep(chance.expovariate(1 / INTERVAL_S))
+
+    async def watch() -> None:
+        for _ in range(24):
+            await anyio.sleep(HOUR_S)
+            gc.collect()
+            counts.append(sum(str(type(each).__module__).startswith("batchrun") for each in gc.get_objects()))
+
+    async with anyio.create_task_group() as children:
+        children.start_soon(watch)
+        children.start_soon(come)
+    assert carried_out[0] > 200
+    assert carried_out[1] > 3000
+    assert max(counts[16:]) <= 1.5 * max(counts[4:12]) + 100, counts
+    assert (pool.used, pool.used_memory_mb, room.live) == (0, 0, 0)
+    assert (len(pool._members), len(pool._kept), len(room._gates)) == (0, 0, 0)
+    assert (len(contenders._waiting), len(contenders._last)) == (0, 0)

@@ -28,6 +28,7 @@ async def open_http(worker: Worker, token: Token) -> AsyncIterator[str]:
     """
     app = web.Application(middlewares=[put_errors_into_envelope, demand_token(token)], client_max_size=MAX_BODY_BYTES)
     app[WORKER] = worker
+    batches.prepare(app)
     for room in _ROOMS:
         app.router.add_routes(room.ROUTES)
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)

@@ -1,5 +1,196 @@
-"""To be written."""
+"""Batches over HTTP: handed in, listed, told what to do, changed while they run, and deleted."""
 
+from datetime import UTC, datetime
+from typing import Any
+
+import anyio
 from aiohttp import web
+from pydantic import BaseModel, ValidationError
 
-ROUTES: list[web.RouteDef] = []
+from batchrun.worker.http.bodies import read_object
+from batchrun.worker.http.context import submission_of, worker_of
+from batchrun.worker.http.envelope import Refused
+from batchrun.worker.http.uploads import BATCH_FILE, Form, uploaded
+from batchrun.worker.submission import State, Submission
+from batchrun.worker.views import BatchView, batch_view
+from batchrun.worker.worker import Worker
+
+MAX_PAGE = 1000
+DEFAULT_PAGE = 100
+MAX_NAME = 200
+MAX_KEY = 200
+#: What of a batch's limits can be changed while it runs.
+_LIMITS = ("max_concurrent_runs", "start_rate", "budget_usd")
+_STANDING = ("weight", "priority")
+
+_HANDING_IN = web.AppKey("handing_in", anyio.Lock)
+
+
+class BatchPage(BaseModel):
+    """Some batches, the newest first."""
+
+    items: list[BatchView]
+    #: How many there are in all.
+    total: int
+
+
+def prepare(app: web.Application) -> None:
+    """Give the handlers what they share."""
+    app[_HANDING_IN] = anyio.Lock()
+
+
+async def submit(request: web.Request) -> web.Response:
+    """Take a batch, or return the one that was handed in with the same Idempotency-Key before."""
+    worker = worker_of(request)
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not 0 < len(key) <= MAX_KEY:
+        raise Refused(400, "bad-value", f"Idempotency-Key: send 1 to {MAX_KEY} characters")
+    if worker.is_draining:
+        raise Refused(503, "not-possible-now", "the worker is about to stop; hand it in again when it is back")
+    if key is not None and (known := worker.shelf.with_idempotency_key(key)) is not None:
+        return _answer(worker, known)
+    submission_id = worker.shelf.new_id()
+    async with uploaded(request, worker.layout.of(submission_id)) as form:
+        submission = _submission(submission_id, form, key)
+        async with request.app[_HANDING_IN]:
+            # Asked again: the same batch may have come by another connection meanwhile.
+            known = worker.shelf.with_idempotency_key(key) if key is not None else None
+            if known is None:
+                await worker.add(submission)
+                return _answer(worker, submission, status=201)
+        raise _KnownAlready(known)
+
+
+class _KnownAlready(Exception):
+    """What was just uploaded is a batch that is known; the copy is to go."""
+
+    def __init__(self, submission: Submission) -> None:
+        super().__init__(submission.id)
+        self.submission = submission
+
+
+async def submit_once(request: web.Request) -> web.Response:
+    """Take a batch; see `submit`."""
+    try:
+        return await submit(request)
+    except _KnownAlready as known:
+        return _answer(worker_of(request), known.submission)
+
+
+def _submission(submission_id: str, form: Form, key: str | None) -> Submission:
+    texts = form.texts
+    if ("config" in texts) == ("profile" in texts):
+        raise Refused(400, "bad-form", "send either config, the text of a batch file, or profile, the name of one")
+    if "profile" in texts and form.jobs_file is None:
+        raise Refused(400, "bad-form", "jobs: is missing; a profile needs a job file")
+    name = texts.get("name") or form.jobs_stem or submission_id
+    if len(name) > MAX_NAME or not name.isprintable():
+        raise Refused(400, "bad-value", f"name: send at most {MAX_NAME} printable characters")
+    given = {"weight": form.number("weight", float), "priority": form.number("priority", int)}
+    try:
+        return Submission(
+            id=submission_id,
+            name=name,
+            created_at=datetime.now(UTC),
+            profile=texts.get("profile"),
+            batch_file=BATCH_FILE if "config" in texts else None,
+            jobs_file=form.jobs_file,
+            settings=form.settings(),
+            idempotency_key=key,
+            **{field: value for field, value in given.items() if value is not None},
+        )
+    except ValidationError as error:
+        raise _bad_value(error) from None
+
+
+def _bad_value(error: ValidationError) -> Refused:
+    finding = error.errors(include_url=False, include_context=False)[0]
+    return Refused(400, "bad-value", f"{'.'.join(map(str, finding['loc']))}: {finding['msg']}")
+
+
+async def list_batches(request: web.Request) -> web.Response:
+    """List batches, the newest first; `state` may name several, with commas."""
+    worker = worker_of(request)
+    limit, offset = _count(request, "limit", DEFAULT_PAGE, MAX_PAGE), _count(request, "offset", 0, 1 << 31)
+    try:
+        states = {State(each) for each in request.query.get("state", "").split(",") if each}
+    except ValueError:
+        raise Refused(400, "bad-value", f"state: there are {', '.join(State)}") from None
+    found = [each for each in worker.shelf if not states or each.state in states]
+    found.reverse()
+    items = [batch_view(worker, each) for each in found[offset : offset + limit]]
+    return web.json_response(text=BatchPage.model_construct(items=items, total=len(found)).model_dump_json())
+
+
+def _count(request: web.Request, name: str, default: int, most: int) -> int:
+    text = request.query.get(name)
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or int(text[:12]) > most:
+        raise Refused(400, "bad-value", f"{name}: send a whole number up to {most:,}")
+    return int(text)
+
+
+async def get_batch(request: web.Request) -> web.Response:
+    """Answer how a batch stands."""
+    return _answer(worker_of(request), submission_of(request))
+
+
+async def delete_batch(request: web.Request) -> web.Response:
+    """Forget a batch that is not under way."""
+    await worker_of(request).delete(submission_of(request).id)
+    return web.Response(status=204)
+
+
+async def pause_batch(request: web.Request) -> web.Response:
+    """Start nothing more of a batch."""
+    worker = worker_of(request)
+    return _answer(worker, await worker.pause(submission_of(request).id))
+
+
+async def resume_batch(request: web.Request) -> web.Response:
+    """Go on with a batch."""
+    worker = worker_of(request)
+    return _answer(worker, await worker.resume(submission_of(request).id))
+
+
+async def cancel_batch(request: web.Request) -> web.Response:
+    """Abort a batch's live Runs and start nothing more of it."""
+    worker = worker_of(request)
+    return _answer(worker, await worker.cancel(submission_of(request).id))
+
+
+async def patch_batch(request: web.Request) -> web.Response:
+    """Change a batch's standing or limits, also while it runs; null takes a limit back to what the file says."""
+    worker, submission = worker_of(request), submission_of(request)
+    wanted = await read_object(request)
+    unknown = [name for name in wanted if name not in (*_LIMITS, *_STANDING)]
+    if unknown:
+        known = ", ".join((*_STANDING, *_LIMITS))
+        raise Refused(400, "bad-value", f"{unknown[0][:100]}: cannot be changed; what can is {known}")
+    changes: dict[str, Any] = {name: wanted[name] for name in _STANDING if name in wanted}
+    settings = dict(submission.settings)
+    for name in _LIMITS:
+        if name in wanted and wanted[name] is None:
+            settings.pop(f"limits.{name}", None)
+        elif name in wanted:
+            settings[f"limits.{name}"] = wanted[name]
+    if settings != submission.settings:
+        changes["settings"] = settings
+    return _answer(worker, await worker.change(submission.id, **changes))
+
+
+def _answer(worker: Worker, submission: Submission, *, status: int = 200) -> web.Response:
+    return web.json_response(text=batch_view(worker, submission).model_dump_json(), status=status)
+
+
+ROUTES = [
+    web.get("/v1/batches", list_batches),
+    web.post("/v1/batches", submit_once),
+    web.get("/v1/batches/{ref}", get_batch, name="batch"),
+    web.delete("/v1/batches/{ref}", delete_batch),
+    web.patch("/v1/batches/{ref}", patch_batch),
+    web.post("/v1/batches/{ref}/pause", pause_batch),
+    web.post("/v1/batches/{ref}/resume", resume_batch),
+    web.post("/v1/batches/{ref}/cancel", cancel_batch),
+]

@@ -4,6 +4,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from batchrun.config.worker import WorkerLimitsConfig
+from batchrun.worker.http.bodies import read_object
 from batchrun.worker.http.context import worker_of
 from batchrun.worker.http.envelope import Refused
 from batchrun.worker.views import worker_view
@@ -22,9 +23,7 @@ async def get_limits(request: web.Request) -> web.Response:
 async def patch_limits(request: web.Request) -> web.Response:
     """Change some limits until the next start or reload, and answer all."""
     worker = worker_of(request)
-    wanted = await request.json()
-    if not isinstance(wanted, dict):
-        raise Refused(400, "bad-value", 'send an object of limits, like {"max_concurrent_runs": 10}')
+    wanted = await read_object(request)
     try:
         limits = WorkerLimitsConfig.model_validate({**worker.config.limits.model_dump(), **wanted})
     except ValidationError as error:

@@ -1,5 +1,186 @@
-"""To be written."""
+"""What a batch has left, as streams: records, items and log lines; and its failures and report.
 
+Only what is committed is given: a line that is streamed once stays. A reader that is slow is waited for, one piece at a
+time; one that follows is given what comes until the batch rests.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import anyio
+import orjson
 from aiohttp import web
 
-ROUTES: list[web.RouteDef] = []
+from batchrun.files.sink import explain
+from batchrun.ledger.commit import ITEMS, RECORDS
+from batchrun.ledger.ledger import FILE_NAME as LEDGER
+from batchrun.ledger.ledger import open_for_reading
+from batchrun.logs import FILE_NAME as LOG
+from batchrun.model import Selection
+from batchrun.report.failures import Failures, read_failures
+from batchrun.reporting import make_report
+from batchrun.worker.http.context import submission_of, worker_of
+from batchrun.worker.http.envelope import Refused
+from batchrun.worker.intake import config_of
+from batchrun.worker.submission import Submission
+from batchrun.worker.worker import Worker
+
+#: Between two looks for more.
+INTERVAL_S = 0.5
+_PIECE_BYTES = 1 << 18
+
+#: How many bytes of a file may be given.
+Length = Callable[[], Awaitable[int]]
+
+
+async def get_records(request: web.Request) -> web.StreamResponse:
+    """Stream a batch's records."""
+    return await _stream_output(request, RECORDS)
+
+
+async def get_items(request: web.Request) -> web.StreamResponse:
+    """Stream the items of a batch's Runs."""
+    return await _stream_output(request, ITEMS)
+
+
+async def get_log(request: web.Request) -> web.StreamResponse:
+    """Stream a batch's log lines."""
+    file = _out_dir(request) / LOG
+
+    async def length() -> int:
+        return await anyio.to_thread.run_sync(_size, file)
+
+    return await _stream(request, file, length)
+
+
+async def _stream_output(request: web.Request, name: str) -> web.StreamResponse:
+    out_dir = _out_dir(request)
+
+    async def length() -> int:
+        return await anyio.to_thread.run_sync(_committed_length, out_dir, name)
+
+    return await _stream(request, out_dir / name, length)
+
+
+def _out_dir(request: web.Request) -> Path:
+    return worker_of(request).layout.out_dir(submission_of(request))
+
+
+def _committed_length(out_dir: Path, name: str) -> int:
+    if not (out_dir / LEDGER).exists():
+        return 0
+    with open_for_reading(out_dir) as ledger:
+        return ledger.output_lengths().get(name, 0)
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+async def _stream(request: web.Request, file: Path, length: Length) -> web.StreamResponse:
+    offset = _offset(request)
+    follows = request.query.get("follow", "0") not in ("0", "false")
+    end = await length()
+    answer = web.StreamResponse(headers={"Content-Type": "application/x-ndjson; charset=utf-8"})
+    await answer.prepare(request)
+    async for piece in _pieces(file, offset, end, length, _is_under_way(request) if follows else None):
+        await answer.write(piece)
+    await answer.write_eof()
+    return answer
+
+
+def _offset(request: web.Request) -> int:
+    text = request.query.get("offset", "0")
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise Refused(400, "bad-value", "offset: send how many bytes to pass over")
+    return int(text)
+
+
+def _is_under_way(request: web.Request) -> Callable[[], bool]:
+    worker, submission_id = worker_of(request), submission_of(request).id
+
+    def ask() -> bool:
+        submission = worker.shelf.get(submission_id)
+        is_known = submission is not None and submission.state.is_under_way
+        return not worker.is_draining and (is_known or submission_id in worker.carriers)
+
+    return ask
+
+
+async def _pieces(
+    file: Path, offset: int, end: int, length: Length, is_under_way: Callable[[], bool] | None
+) -> AsyncIterator[bytes]:
+    """Yield a file from an offset to its end; and, as long as its batch is under way, what comes after that."""
+    while True:
+        async for piece in _from_to(file, offset, end):
+            offset += len(piece)
+            yield piece
+        if is_under_way is None:
+            return
+        goes_on = is_under_way()  # asked before the length: what comes between the two is given, too
+        end = await length()
+        if end > offset:
+            continue
+        if not goes_on:
+            return
+        await anyio.sleep(INTERVAL_S)
+
+
+async def _from_to(file: Path, offset: int, end: int) -> AsyncIterator[bytes]:
+    if offset >= end:
+        return
+    try:
+        async with await anyio.open_file(file, "rb") as opened:
+            await opened.seek(offset)
+            while offset < end and (piece := await opened.read(min(_PIECE_BYTES, end - offset))):
+                offset += len(piece)
+                yield piece
+    except OSError as error:
+        raise explain(error, file) from error
+
+
+async def get_failures(request: web.Request) -> web.Response:
+    """Answer what did not succeed, by cause, with a sample of each."""
+    out_dir = _out_dir(request)
+    if not await anyio.Path(out_dir / LEDGER).exists():
+        return web.json_response({"kinds": [], "other_kinds": 0, "other_jobs": 0, "bad_lines": 0, "succeeded": 0})
+    failures = await anyio.to_thread.run_sync(read_failures, out_dir, Selection())
+    return web.Response(body=orjson.dumps(_told(failures)), content_type="application/json")
+
+
+def _told(failures: Failures) -> dict[str, Any]:
+    told = asdict(failures)
+    for kind, failure in zip(told["kinds"], failures.kinds, strict=True):
+        kind["line"] = failure.place.line
+        del kind["place"]
+    return told
+
+
+async def get_report(request: web.Request) -> web.Response:
+    """Answer a batch's report, as a page."""
+    worker, submission = worker_of(request), submission_of(request)
+    if not await anyio.Path(worker.layout.out_dir(submission) / LEDGER).exists():
+        raise Refused(
+            409, "wrong-state", f"batch {submission.id} is {submission.state}: there is nothing to report yet"
+        )
+    page = await anyio.to_thread.run_sync(_report, worker, submission)
+    return web.Response(text=page, content_type="text/html")
+
+
+def _report(worker: Worker, submission: Submission) -> str:
+    config = config_of(submission, worker.layout, worker.config, worker.environ)
+    return make_report(worker.layout.out_dir(submission), config)
+
+
+ROUTES = [
+    web.get("/v1/batches/{ref}/records", get_records),
+    web.get("/v1/batches/{ref}/items", get_items),
+    web.get("/v1/batches/{ref}/log", get_log),
+    web.get("/v1/batches/{ref}/failures", get_failures),
+    web.get("/v1/batches/{ref}/report", get_report),
+]

@@ -1,0 +1,22 @@
+"""Bodies of requests that are JSON objects."""
+
+import orjson
+from aiohttp import web
+
+from batchrun.model import JsonObject
+from batchrun.worker.http.envelope import Refused
+
+
+async def read_object(request: web.Request) -> JsonObject:
+    """Return a request's body.
+
+    Raises:
+        Refused: it is no JSON object.
+    """
+    try:
+        found = orjson.loads(await request.read())
+    except orjson.JSONDecodeError as error:
+        raise Refused(400, "bad-value", f"the body is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise Refused(400, "bad-value", "send a JSON object")
+    return found

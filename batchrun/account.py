@@ -13,6 +13,7 @@ from batchrun.config import AccountLimitsConfig, ApiConfig, ServerConfig
 from batchrun.config.policies import start_bucket
 from batchrun.engine.account_watch import AccountWatch, AutoSlots, Watched
 from batchrun.engine.follow import Polls
+from batchrun.engine.instruments import Instruments
 from batchrun.engine.pool import Pool
 from batchrun.engine.reconcile import Echo
 from batchrun.engine.room import Room
@@ -93,6 +94,7 @@ class SharedAccount:
         self.polls = Polls(polls_within_limit(limits.max_open_polls))
         self.budget = budget
         self.limits = limits
+        self.instruments = Instruments()
         self.watch = watch_account(client, limits, account, self.pool, self.room, 0)
         self.echo = Echo()
         self._buckets: dict[TaskId, TokenBucket] = {}

@@ -25,6 +25,7 @@ from batchrun.engine.attempt import JobRunner
 from batchrun.engine.collect import Collector, OutputPlan
 from batchrun.engine.costs import CostReader
 from batchrun.engine.follow import Follower, Polls
+from batchrun.engine.instruments import Instruments
 from batchrun.engine.log_keeper import LogKeeper
 from batchrun.engine.pool import Member
 from batchrun.engine.ports import JobSource
@@ -73,6 +74,7 @@ class Materials:
     #: What the batch shares with others; None: it has its account for itself.
     shared: SharedAccount | None
     standing: Standing
+    instruments: Instruments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +112,7 @@ class Engine:
     meter: SlotMeter
     task_watch: TaskWatch
     progress: Progress
+    instruments: Instruments
     costs: CostReader
     #: None where no logs are wanted.
     log_keeper: LogKeeper | None
@@ -148,6 +151,7 @@ class Engine:
 
     def leave(self) -> None:
         """Leave to the account's other batches what this one had, once all children have ended; its Runs go on."""
+        self.instruments.close(self.progress)
         self.follower.leave()
         self.place.leave()
 
@@ -201,9 +205,10 @@ def assemble(config: Config, given: Materials) -> Engine:
     known_mb = [mb for mb in (_set_memory_mb(config), opening.account.limits.max_total_memory_mb) if mb is not None]
     most_mb = min(known_mb, default=None)
     place = _alone(config, given) if given.shared is None else _beside_others(config, given, given.shared)
-    meter = SlotMeter(place.slots, lambda: scheduler.has_work)
+    meter = SlotMeter(place.slots, lambda: scheduler.has_work, given.instruments)
     place.gate.meter = meter
     progress = Progress()
+    given.instruments.open(progress)
     reconciler = Reconciler(
         client,
         commit,
@@ -260,6 +265,7 @@ def assemble(config: Config, given: Materials) -> Engine:
         meter=meter,
         task_watch=TaskWatch(client, opening.task),
         progress=progress,
+        instruments=given.instruments,
         costs=CostReader(client, commit, given.purse),
         log_keeper=log_keeper,
         resumed=given.resumed,

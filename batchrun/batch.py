@@ -3,7 +3,7 @@
 import os
 import shlex
 import types
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,6 +21,7 @@ from batchrun.assembly import Engine, Materials, assemble
 from batchrun.children import open_children, plain_errors
 from batchrun.config import Config, LimitsConfig
 from batchrun.config.policies import expectation
+from batchrun.engine.instruments import Instruments
 from batchrun.errors import BatchrunError, LedgerError, OutputError, first_error
 from batchrun.files.sink import explain, sync_directory
 from batchrun.job_source import check_before_start, look_at_head, open_source
@@ -171,14 +172,17 @@ class Batch:
             outcomes_before=outcomes,
         )
 
-    async def run(self) -> Summary:
+    async def run(self, on_record: Callable[[Record], None] | None = None) -> Summary:
         """Carry the batch out to its end.
+
+        Args:
+            on_record: called with each record once it is durable; None: nobody looks at them.
 
         Raises:
             BatchRefused: the platform refused the batch; it can be resumed.
             OutputError: this machine got in the way; it can be resumed.
         """
-        self._engine.scheduler.on_record = None  # nobody looks at them: what is durable is enough
+        self._engine.scheduler.on_record = None if on_record is None else _handing_to(on_record)
         async for _ in self:
             pass
         return await self.summary()
@@ -229,6 +233,13 @@ class Batch:
         if scheduler.is_out_of_budget:
             return Ending.OUT_OF_BUDGET
         return Ending.IN_DOUBT if scheduler.left_open else Ending.FINISHED
+
+
+def _handing_to(on_record: Callable[[Record], None]) -> Callable[[Record], Awaitable[None]]:
+    async def hand_over(record: Record) -> None:
+        on_record(record)
+
+    return hand_over
 
 
 @asynccontextmanager
@@ -318,6 +329,7 @@ async def _open(given: _Given) -> AsyncIterator[Batch]:
     """Open a batch in an output directory that this process holds; see `open_batch`."""
     config, shared = given.config, given.shared
     out_dir = config.out_dir
+    instruments = shared.instruments if shared is not None else Instruments()
     async with AsyncExitStack() as stack:
         journal = await stack.enter_async_context(open_journal(out_dir))
         client = await stack.enter_async_context(given.open_client())
@@ -338,7 +350,7 @@ async def _open(given: _Given) -> AsyncIterator[Batch]:
         money = await anyio.to_thread.run_sync(journal.ledger.money)
         purse = fill_purse(config, task_terms, money, shared.budget if shared is not None else None)
         stack.push_async_callback(_leave_budget, purse.budget, journal.ledger)
-        commit = await stack.enter_async_context(open_commit(journal))
+        commit = await stack.enter_async_context(open_commit(journal, meter=instruments.commits))
         sending, records = anyio.create_memory_object_stream[Record](RECORD_BUFFER)
         stack.callback(sending.close)
         stack.callback(records.close)
@@ -361,6 +373,7 @@ async def _open(given: _Given) -> AsyncIterator[Batch]:
             purse=purse,
             shared=shared,
             standing=given.standing,
+            instruments=instruments,
             expectation=await anyio.to_thread.run_sync(expectation, config.output),
         )
         engine = assemble(config, materials)

@@ -1,28 +1,52 @@
-"""The one place where logging is configured: JSON lines to the batch's log file, written by a thread of its own."""
+"""The one place where logging is configured: lines of JSON, written to files by a thread of their own."""
 
+import os
 import queue
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, NamedTuple
 
 import orjson
 import structlog
 
 FILE_NAME = "batch.log"
-_END = b""
+#: Logs of batches that are kept open; of more, those that are written to least recently are opened again.
+MAX_OPEN = 32
+
+
+class _Line(NamedTuple):
+    text: bytes
+    #: The batch that it speaks of, where there are several.
+    batch: str | None = None
+
+
+_END = _Line(b"")
+_Lines = queue.SimpleQueue[_Line]
+
+
+def _no_file(_batch: str) -> None:
+    return None
 
 
 @contextmanager
-def logging_to(file: Path, *, level: str = "info") -> Iterator[None]:
+def logging_to(file: Path, *, level: str = "info", file_of: Callable[[str], Path | None] = _no_file) -> Iterator[None]:
     """Write log lines of this level and above to a file until the context ends.
 
-    The file is opened with the first line, so that a command which fails before it did anything leaves none.
-    A log that cannot be written costs log lines and nothing else.
+    A file is opened with its first line, so that a command which fails before it did anything leaves none; and again
+    when it was moved away, as programs do that rotate logs. A log that cannot be written costs log lines and nothing
+    else.
+
+    Args:
+        file: takes what goes nowhere else.
+        level: of the least that is written.
+        file_of: tells, in another thread, where the lines go that carry a `batch`; None, or a file that cannot be
+            opened: to `file` with the others.
     """
-    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    writer = threading.Thread(target=_write, args=(file, lines), name=FILE_NAME, daemon=True)
+    lines = _Lines()
+    writer = threading.Thread(target=_Writer(file, file_of).run, args=(lines,), name="log", daemon=True)
     writer.start()
     _configure(level, lines)
     try:
@@ -33,36 +57,86 @@ def logging_to(file: Path, *, level: str = "info") -> Iterator[None]:
         writer.join(timeout=1)
 
 
-def _write(file: Path, lines: "queue.SimpleQueue[bytes]") -> None:
-    opened: BinaryIO | None = None
-    is_open = True
-    while is_open:
-        # What waits goes out at once: a write for each line would take the interpreter from the loop for each line.
-        waiting = [lines.get()]
-        while not lines.empty():
-            waiting.append(lines.get())
-        is_open = _END not in waiting
-        with suppress(OSError):
-            opened = opened or (file.open("ab", buffering=0) if any(waiting) else None)
-            if opened is not None:
-                opened.write(b"".join(waiting))
-    if opened is not None:
-        opened.close()
+class _File:
+    """A log file, opened again when another one, or none, has its name."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._opened = path.open("ab", buffering=0)
+
+    def write(self, text: bytes) -> None:
+        if not self._is_in_place():
+            self._opened.close()
+            self._opened = self._path.open("ab", buffering=0)
+        self._opened.write(text)
+
+    def _is_in_place(self) -> bool:
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(self._opened.fileno()))
+        except FileNotFoundError:
+            return False
+
+    def close(self) -> None:
+        self._opened.close()
+
+
+class _Writer:
+    """Writes lines to their files; lives in a thread, so that the event loop never waits for a file."""
+
+    def __init__(self, file: Path, file_of: Callable[[str], Path | None]) -> None:
+        self._file = file
+        self._file_of = file_of
+        self._open: OrderedDict[Path, _File] = OrderedDict()
+
+    def run(self, lines: _Lines) -> None:
+        """Write what comes until the end is told."""
+        is_open = True
+        while is_open:
+            # What waits goes out at once: a write for each line would take the interpreter from the loop for each line.
+            waiting = [lines.get()]
+            while not lines.empty():
+                waiting.append(lines.get())
+            is_open = _END not in waiting
+            texts: dict[Path, list[bytes]] = {}
+            for line in waiting:
+                texts.setdefault(self._path_of(line), []).append(line.text)
+            for path, parts in texts.items():
+                if text := b"".join(parts):
+                    self._write(path, text)
+        for file in self._open.values():
+            file.close()
+
+    def _path_of(self, line: _Line) -> Path:
+        return (self._file_of(line.batch) if line.batch is not None else None) or self._file
+
+    def _write(self, path: Path, text: bytes) -> None:
+        try:
+            self._append(path, text)
+        except OSError:
+            if path != self._file:
+                self._write(self._file, text)
+
+    def _append(self, path: Path, text: bytes) -> None:
+        file = self._open.pop(path, None) or _File(path)
+        self._open[path] = file
+        if len(self._open) > MAX_OPEN:
+            self._open.popitem(last=False)[1].close()
+        file.write(text)
 
 
 class _QueueLogger:
-    """What structlog hands finished lines to; the event loop never waits for a file."""
+    """What structlog hands finished lines to."""
 
-    def __init__(self, lines: "queue.SimpleQueue[bytes]") -> None:
+    def __init__(self, lines: _Lines) -> None:
         self._lines = lines
 
-    def msg(self, line: bytes) -> None:
-        self._lines.put(line + b"\n")
+    def msg(self, text: bytes, batch: str | None) -> None:
+        self._lines.put(_Line(text, batch))
 
     debug = info = warning = error = critical = msg
 
 
-def _configure(level: str, lines: "queue.SimpleQueue[bytes]") -> None:
+def _configure(level: str, lines: _Lines) -> None:
     logger = _QueueLogger(lines)
     structlog.configure(
         processors=[
@@ -70,7 +144,7 @@ def _configure(level: str, lines: "queue.SimpleQueue[bytes]") -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(serializer=_dumps),
+            _finish,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_args: logger,
@@ -78,7 +152,15 @@ def _configure(level: str, lines: "queue.SimpleQueue[bytes]") -> None:
     )
 
 
-def _dumps(event: dict[str, Any], **_options: Any) -> bytes:
+def _finish(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> tuple[tuple[bytes, str | None], dict[str, Any]]:
+    """Return what the logger is called with: the line, and the batch that it speaks of."""
+    batch = event.get("batch")
+    return (_dumps(event) + b"\n", batch if isinstance(batch, str) else None), {}
+
+
+def _dumps(event: MutableMapping[str, Any]) -> bytes:
     try:
         return orjson.dumps(event, default=str)
     except TypeError:  # a lone surrogate, or a number beyond 64 bits, in what somebody else said

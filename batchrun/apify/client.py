@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
+from time import perf_counter
 from typing import Any, TypeVar
 from urllib.request import getproxies, proxy_bypass
 
@@ -24,6 +25,7 @@ from pydantic import SecretStr
 
 from batchrun.apify import wire
 from batchrun.apify.connections import Answer, Connections, open_connections
+from batchrun.apify.request_meter import NO_ANSWER, RequestMeter
 from batchrun.apify.throttle import AnnouncedLimit, Throttle, rate_limit_wait_s
 from batchrun.errors import ApiError, ConnectFailed, NotFound, RateLimited, ServerFailed, TransportError
 from batchrun.model import DatasetId, JsonObject, Mark, Run, RunId, RunOptions, RunStatus, StoreId, TaskId
@@ -80,6 +82,7 @@ class ApifyClient:
         self.base_url = base_url.rstrip("/").removesuffix("/v2")
         self._api_url = f"{self.base_url}/v2"
         self._api_path = yarl.URL(self._api_url).raw_path
+        self.requests = RequestMeter()
         #: What went wrong with the last request that got no answer; empty while all is well.
         self.last_failure = ""
         #: All requests' bucket. Who starts Runs takes its turn before `start_run`, so that the request leaves at once.
@@ -204,6 +207,7 @@ class ApifyClient:
                 await anyio.sleep(READ_BACKOFF.wait_s(failures, random.random()))  # noqa: S311 - spread
 
     async def _stream_tail(self, path: str, max_bytes: int) -> bytes:
+        began_s = perf_counter()
         try:
             async with self._session.get(
                 yarl.URL(f"{self.base_url}/v2{path}", encoded=True),
@@ -212,7 +216,9 @@ class ApifyClient:
                 tail = await _tail_of(response.content, max_bytes)
                 status, headers = response.status, response.headers
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            self.requests.note("GET", path, NO_ANSWER, perf_counter() - began_s)
             raise TransportError(f"GET {path}: no answer: {_reason(error)}") from error
+        self.requests.note("GET", path, status, perf_counter() - began_s)
         if status != 200:
             raise wire.parse_error(status, tail, headers, method="GET", path=path, now=datetime.now(UTC))
         return tail
@@ -341,11 +347,15 @@ class ApifyClient:
         limit: AnnouncedLimit | None = None,
     ) -> Answer:
         """Send one request once; anything but a 2xx becomes the error it is."""
+        is_held = method == "GET" and query is not None and "waitForFinish" in query
+        began_s = perf_counter()
         try:
             answer = await self._exchange(method, path, query or {}, body, headers, silence_s)
         except TransportError as error:
+            self.requests.note(method, path, NO_ANSWER, perf_counter() - began_s, is_held=is_held)
             self._note_failure(error)
             raise
+        self.requests.note(method, path, answer.status, perf_counter() - began_s, is_held=is_held)
         self._note_success()
         self._note_clock(answer.headers.get("Date"))
         if limit is not None:

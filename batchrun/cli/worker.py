@@ -2,6 +2,7 @@
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,9 @@ from batchrun.files.sink import explain
 from batchrun.logs import logging_to
 from batchrun.worker.http import open_http
 from batchrun.worker.http.auth import read_or_make_token
+from batchrun.worker.notify import Supervisor
+from batchrun.worker.tracing import open_tracing
+from batchrun.worker.views import worker_view
 from batchrun.worker.worker import Worker, open_worker
 
 app = typer.Typer(
@@ -51,9 +55,10 @@ def start(
 async def _start(data: Path, flags: dict[str, Any]) -> ExitCode:
     config = load_worker_config(data, flags=flags)
     async with open_worker(data, config, os.environ) as worker:
-        with logging_to(worker.layout.log):
+        with logging_to(worker.layout.log, level=config.worker.log_level, file_of=worker.log_file):
             token = await anyio.to_thread.run_sync(read_or_make_token, worker.layout.token)
-            async with open_http(worker, token) as address:
+            async with open_tracing(config.worker.traces, os.environ) as trace, open_http(worker, token) as address:
+                worker.trace = trace
                 await _note_address(worker, address)
                 _show_opening(worker, address, token)
                 await _work(worker, data, flags)
@@ -76,17 +81,30 @@ def _show_opening(worker: Worker, address: str, token: str) -> None:
     say(f"log      {worker.layout.log}")
 
 
+def _status(worker: Worker) -> str:
+    view = worker_view(worker)
+    under_way = sum(count for state, count in view.batches.items() if state.is_under_way)
+    trouble = f"; the platform cannot be reached: {view.outage}" if view.outage else ""
+    return f"{under_way} batches under way, {view.live_runs} live Runs{trouble}"
+
+
 async def _work(worker: Worker, data: Path, flags: dict[str, Any]) -> None:
     """Carry batches out until a signal ends it: SIGTERM and Ctrl-C drain, a second one leaves at once."""
+    supervisor = Supervisor(os.environ)
     async with anyio.create_task_group() as children:
         children.start_soon(worker.run)
+        children.start_soon(supervisor.keep_told, partial(_status, worker))
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+            supervisor.ready()  # not before signals are heard
             async for number in signals:
                 if number == signal.SIGHUP:
+                    supervisor.reloading()
                     await _reload(worker, data, flags)
+                    supervisor.ready()
                 elif worker.is_draining:
                     worker.let_go()
                 else:
+                    supervisor.stopping()
                     live = worker.drain()
                     drain_s = worker.config.worker.drain_s
                     say(f"No new starts; waiting up to {drain_s:g} s for {live} live Runs.")

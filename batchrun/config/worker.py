@@ -3,7 +3,7 @@
 import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -35,6 +35,11 @@ class ServiceConfig(Section):
     """How long SIGTERM waits for live Runs; those that are live then are noted and go on."""
     keep_finished_days: Annotated[float, Field(ge=0)] | None = None
     """Batches that ended so many days ago are deleted; default: never. Those of the spool keep their files."""
+    log_level: Literal["debug", "info", "warning"] = "info"
+    """Least level of the lines in worker.log and in the batches' logs; "debug" tells of each Run that is started."""
+    traces: Annotated[str, Field(pattern=r"^https?://")] | None = None
+    """Where traces are sent (OTLP over HTTP, as to http://127.0.0.1:4318/v1/traces); takes the extra `otel`. Default: \
+nowhere, unless OTEL_EXPORTER_OTLP_ENDPOINT is set."""
     max_open_batches: Annotated[int, Field(ge=1)] = 50
     """Most batches that are carried out side by side; others wait, first come, first served."""
 

@@ -274,6 +274,7 @@ class JobRunner:
     def _bind(self, work: Work, attempt: Attempt, run: Run) -> Attempt:
         """Note the Run's id; nobody waits for it, since until then the attempt is in doubt, which is safe."""
         self._ledger.bind(work.id, attempt.attempt_no, run)
+        _log.debug("run_started", job_key=work.job.key, run_id=run.id, attempt_no=attempt.attempt_no)
         reach("bound")
         self._progress.started += 1
         self._usual_memory_mb = run.memory_mb or self._usual_memory_mb
@@ -329,6 +330,7 @@ class JobRunner:
         slot.release()
         reach("terminal")
         if run is None:
+            _log.warning("run_lost", job_key=work.job.key, run_id=attempt.run_id)
             self._purse.settle(attempt.reserved_usd or 0.0, None)
             lost = replace(attempt, state=AttemptState.ENDED, cause=Cause.LOST, cost_is_final=True)
             return _Ended(work=work.with_attempt(lost), outcome=Outcome.LOST, error=_lost(attempt), is_news=True)

@@ -4,7 +4,6 @@ import math
 from collections import deque
 
 import anyio
-import structlog
 
 from batchrun.apify.wire import MAX_WAIT_FOR_FINISH_S
 from batchrun.engine.ports import RunClient
@@ -17,8 +16,6 @@ from batchrun.model import Run, RunId, TaskId
 LOST_AFTER_S = 10.0
 #: A poll that is answered earlier than this without an end is not repeated at once.
 MIN_POLL_INTERVAL_S = 0.5
-
-_log = structlog.get_logger()
 
 
 class Polls:
@@ -104,7 +101,6 @@ class Follower:
                 now = anyio.current_time()
                 unknown_since = now if unknown_since is None else unknown_since
                 if now - unknown_since > LOST_AFTER_S:
-                    _log.warning("run_lost", run_id=run_id)
                     return None
             except ApiError as error:
                 raise BatchRefused(f"Run {run_id} cannot be followed: {error}") from error

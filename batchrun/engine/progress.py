@@ -32,6 +32,16 @@ class Progress:
         """How many jobs are settled."""
         return sum(self.outcomes.values())
 
+    def add(self, other: "Progress") -> None:
+        """Add what another batch has brought about; what is so now, and the notices, are left out."""
+        for outcome, count in other.outcomes.items():
+            self.outcomes[outcome] = self.outcomes.get(outcome, 0) + count
+        self.started += other.started
+        self.duplicates += other.duplicates
+        self.items += other.items
+        self.cost_usd += other.cost_usd
+        self.unknown_costs += other.unknown_costs
+
     def count(self, record: Record) -> None:
         """Count one more settled job."""
         self.outcomes[record.outcome] = self.outcomes.get(record.outcome, 0) + 1

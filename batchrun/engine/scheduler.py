@@ -230,7 +230,8 @@ class Scheduler:
 
     async def _settled(self, record: Record) -> None:
         self._progress.count(record)
-        _log.info("job_settled", job_key=record.key, line=record.line, outcome=record.outcome)
+        run_id = record.attempts[-1].run_id if record.attempts else None
+        _log.info("job_settled", job_key=record.key, run_id=run_id, line=record.line, outcome=record.outcome)
         trip = self._breaker.note(record)
         if trip is not None and None not in self._tripped:
             self._stop_for(trip)

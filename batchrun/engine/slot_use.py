@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import anyio
 
+from batchrun.engine.instruments import Instruments
 from batchrun.engine.slots import Slots
 
 #: Bounds of the latencies that are told apart, in seconds, and the step from one to the next.
@@ -73,10 +74,12 @@ class SlotMeter:
     Args:
         slots: how many there are.
         has_work: whether a job is ready that waits for a slot.
+        instruments: told of it beside; None: nobody else is.
     """
 
-    def __init__(self, slots: Slots, has_work: Callable[[], bool]) -> None:
+    def __init__(self, slots: Slots, has_work: Callable[[], bool], instruments: Instruments | None = None) -> None:
         self._slots = slots
+        self._instruments = Instruments() if instruments is None else instruments
         self._has_work = has_work
         self.use = SlotUse()
         #: From the end of a Run to the next start request sent.
@@ -103,4 +106,10 @@ class SlotMeter:
 
     def sent(self, freed_at: float) -> None:
         """Note that the start request of a slot that became free then is sent."""
-        self.refill.note(anyio.current_time() - freed_at)
+        length_s = anyio.current_time() - freed_at
+        self.refill.note(length_s)
+        self._instruments.refills.note(length_s)
+
+    def held_back(self, length_s: float) -> None:
+        """Note that a rate has held back the next start for so long."""
+        self._instruments.token_wait_s += length_s

@@ -229,19 +229,23 @@ class StartGate:
 
     async def _next_token_time(self) -> float | None:
         while not self._is_shut:
-            at = self._bucket.next_at(anyio.current_time())
+            began_at = anyio.current_time()
+            at = self._bucket.next_at(began_at)
             delay_s = self._contenders.delay_s(self)
             while (now := anyio.current_time()) < at + delay_s and not self._is_shut:
                 await self._wait(at + delay_s - now)
                 at = min(at, self._bucket.next_at(anyio.current_time()))  # sooner, where the rate was raised meanwhile
+            self._note_held_back(now - began_at)
             if now >= self._bucket.closed_until:
                 return at
         return None
 
     async def _has_account_token(self) -> bool:
         if self._account is not None and not self._account.passes_now():
+            began_at = anyio.current_time()
             with anyio.CancelScope() as self._account_wait:
                 await self._account.turn()
+            self._note_held_back(anyio.current_time() - began_at)
         return not self._is_shut
 
     async def _wait(self, limit_s: float | None) -> None:
@@ -312,6 +316,10 @@ class StartGate:
         """Note that the start request of a slot that became free then is sent."""
         if self.meter is not None:
             self.meter.sent(freed_at)
+
+    def _note_held_back(self, length_s: float) -> None:
+        if self.meter is not None:
+            self.meter.held_back(length_s)
 
     def _measure(self, now: float) -> None:
         if self.meter is not None:

@@ -9,6 +9,7 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import anyio
@@ -17,6 +18,7 @@ import orjson
 from batchrun.children import open_children
 from batchrun.errors import OutputError
 from batchrun.files.sink import Sink
+from batchrun.histogram import COUNTS, SECONDS, Histogram
 from batchrun.kill_points import reach
 from batchrun.ledger.ledger import FILE_NAME, Ledger, open_ledger
 from batchrun.ledger.rows import FinalCost, Known, OpenCost, OpenJob, Settlement
@@ -194,11 +196,31 @@ def _bad_line_json(bad_line: BadLine) -> bytes:
     )
 
 
-class GroupCommit:
-    """The engine's `Ledger`: every method is one step; awaiting it means that it is durable."""
+class CommitMeter:
+    """How long commits take, in seconds, and how many steps go into one."""
 
-    def __init__(self, journal: Journal, *, in_thread: bool = True) -> None:
+    def __init__(self) -> None:
+        self.latency = Histogram(SECONDS)
+        self.steps = Histogram(COUNTS)
+
+    def note(self, took_s: float, steps: int) -> None:
+        """Count one more commit."""
+        self.latency.note(took_s)
+        self.steps.note(steps)
+
+
+class GroupCommit:
+    """The engine's `Ledger`: every method is one step; awaiting it means that it is durable.
+
+    Args:
+        journal: what it commits to.
+        in_thread: whether commits are left to a thread.
+        meter: told of each commit.
+    """
+
+    def __init__(self, journal: Journal, *, in_thread: bool = True, meter: CommitMeter | None = None) -> None:
         self._journal = journal
+        self._meter = CommitMeter() if meter is None else meter
         self._in_thread = in_thread
         self._group = _Group()
         self._arrived = anyio.Event()
@@ -309,6 +331,7 @@ class GroupCommit:
 
     async def _commit_waiting(self) -> None:
         group, self._group = self._group, _Group()
+        began_s = perf_counter()
         try:
             if self._in_thread:
                 await anyio.to_thread.run_sync(self._journal.commit_group, group.steps)
@@ -321,6 +344,7 @@ class GroupCommit:
             raise
         finally:
             group.done.set()
+        self._meter.note(perf_counter() - began_s, len(group.steps))
 
     def close(self) -> None:
         """Let `run` end once everything handed in is durable."""
@@ -329,9 +353,11 @@ class GroupCommit:
 
 
 @asynccontextmanager
-async def open_commit(journal: Journal, *, in_thread: bool = True) -> AsyncIterator[GroupCommit]:
+async def open_commit(
+    journal: Journal, *, in_thread: bool = True, meter: CommitMeter | None = None
+) -> AsyncIterator[GroupCommit]:
     """Open a group commit; leaving it, however that happens, makes durable what was handed in."""
-    commit = GroupCommit(journal, in_thread=in_thread)
+    commit = GroupCommit(journal, in_thread=in_thread, meter=meter)
     async with open_children() as children:
         # Cancelled by nothing outside: what was paid for is noted before the process may end.
         children.start_soon(_run_shielded, commit)

@@ -3,6 +3,7 @@
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +16,7 @@ from batchrun.batch import Batch, open_batch
 from batchrun.config import Config
 from batchrun.config.worker import WorkerConfig
 from batchrun.errors import ApiError, BatchRefused, BatchrunError, ConfigError, JobFileError, TransportError
-from batchrun.model import Ending, Summary
+from batchrun.model import Ending, Record, Summary
 from batchrun.policy.retry import Backoff
 from batchrun.report.progress import Speed
 from batchrun.worker.intake import config_of
@@ -34,6 +35,14 @@ Decide = Callable[[Submission], Mapping[str, Any]]
 #: How the worker takes note of a change; it returns the submission as it is then.
 Change = Callable[[str, Decide], Awaitable[Submission]]
 
+#: Wraps a batch's way through this process, and is told of its records; None: there is nobody to be told.
+Trace = Callable[[Submission], AbstractContextManager[Callable[[Record], None] | None]]
+
+
+def no_trace(_submission: Submission) -> AbstractContextManager[None]:
+    """Trace nothing."""
+    return nullcontext()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
@@ -46,6 +55,7 @@ class Surroundings:
     account: SharedAccount
     #: Takes note of a change.
     change: Change
+    trace: Trace
 
 
 class Carrier:
@@ -208,7 +218,8 @@ class Carrier:
                 self._catch_up(batch)
                 if self._is_outdated:
                     await self.adapt()
-                summary = await batch.run()
+                with around.trace(self.submission) as on_record:
+                    summary = await batch.run(on_record)
             except BaseException:
                 counts = self.counts()
                 await self._change(lambda _: {"counts": counts})  # what is shown of it while nobody works on it

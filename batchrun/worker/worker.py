@@ -19,8 +19,9 @@ from batchrun.config.worker import WorkerConfig, WorkerLimitsConfig
 from batchrun.errors import BatchrunError, ConfigError, LedgerError, OutputError
 from batchrun.ledger.ledger import open_for_reading
 from batchrun.ledger.lock import enter_lock
+from batchrun.logs import FILE_NAME as LOG_NAME
 from batchrun.policy.budget import Budget
-from batchrun.worker.carrier import Carrier, Decide, Surroundings
+from batchrun.worker.carrier import Carrier, Decide, Surroundings, Trace, no_trace
 from batchrun.worker.intake import config_of
 from batchrun.worker.shelf import Layout, Shelf, has_begun
 from batchrun.worker.spool import watch_spool
@@ -74,6 +75,8 @@ class Worker:
         #: Why the platform cannot be reached; empty while it can.
         self.outage = ""
         self.is_draining = False
+        #: How batches are traced that are taken up from now on.
+        self.trace: Trace = no_trace
         self._budget = Budget(config.limits.budget_usd)
         self._noting = anyio.Lock()
         self._places = anyio.Semaphore(config.worker.max_open_batches)
@@ -226,6 +229,11 @@ class Worker:
             raise UnknownBatch(f"there is no batch {named!r}")
         return same[0]
 
+    def log_file(self, submission_id: str) -> Path | None:
+        """Return where a batch's own log is, or None where there is no such batch; may be asked in any thread."""
+        submission = self.shelf.get(submission_id)
+        return None if submission is None else self.layout.out_dir(submission) / LOG_NAME
+
     @property
     def live_runs(self) -> int:
         """Runs that are live or being started, of all batches."""
@@ -317,6 +325,7 @@ class Worker:
             environ=self.environ,
             account=self.account,
             change=self._note_change,
+            trace=self.trace,
         )
         carrier = Carrier(submission_id, partial(self.get, submission_id), around)
         self.carriers[submission_id] = carrier

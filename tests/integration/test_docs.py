@@ -2,12 +2,14 @@
 
 import inspect
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 from typing import Any, get_args
 
+import orjson
 import pytest
 import typer.main
 from pydantic import BaseModel
@@ -15,12 +17,18 @@ from pydantic import BaseModel
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.main import app
 from batchrun.config import Config, load_config
+from batchrun.config.worker import FILE_NAME, WorkerConfig, load_worker_config
 from batchrun.version import __version__
 from tests.support.command_line import batchrun, serving
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 CONFIGS = sorted((ROOT / "configs").glob("*.toml"))
+#: Files there that are no batch.
+NO_BATCHES = {
+    "faults.toml": "what the embedded server is to do wrong; tested with the server",
+    "worker.toml": "a worker's; tested below",
+}
 
 
 def _commands() -> dict[str, set[str]]:
@@ -90,21 +98,26 @@ def test_every_key_named_in_the_readme_exists():
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.name)
 def test_every_config_can_be_loaded(file):
     """Each TOML file of configs/ is a valid batch, unless it says that it is something else."""
-    if file.name == "faults.toml":
-        pytest.skip("not a batch: what the embedded server is to do wrong; tested with the server")
+    if file.name in NO_BATCHES:
+        pytest.skip(f"not a batch: {NO_BATCHES[file.name]}")
     assert load_config(file, environ={}).jobs.file.exists()
 
 
-def test_the_full_config_names_every_key_with_its_default():
-    """Uncommented keys hold their default, commented ones have none; no key is missing."""
-    text = (ROOT / "configs/full.toml").read_text("utf-8")
+def _named_keys(text: str) -> tuple[dict[str, Any], set[str]]:
+    """Return the dotted keys of a TOML file, and those that are commented out."""
     values, section = tomllib.loads(text), ""
     commented: set[str] = set()
     for line in text.splitlines():
         section = found[1] + "." if (found := re.match(r"\[(\w+)\]", line)) else section
         if found := re.match(r"# (\w+) = ", line):
             commented.add(section + found[1])
-    given = {f"{name}.{key}": value for name, table in values.items() for key, value in table.items()}
+    return {f"{name}.{key}": value for name, table in values.items() for key, value in table.items()}, commented
+
+
+def test_the_full_config_names_every_key_with_its_default():
+    """Uncommented keys hold their default, commented ones have none; no key is missing."""
+    text = (ROOT / "configs/full.toml").read_text("utf-8")
+    given, commented = _named_keys(text)
     keys = _keys(Config)
     # Tables whose names are the user's own.
     free = {"input", *(key for key in keys if key.startswith("groups."))}
@@ -114,6 +127,53 @@ def test_the_full_config_names_every_key_with_its_default():
     assert {key: value for key, value in given.items() if key not in needed} == {
         key: default for key, default in keys.items() if key in given and key not in needed
     }
+
+
+def test_the_config_of_a_worker_can_be_loaded_and_names_every_key_with_its_default(tmp_path):
+    """As it is, and with what is commented out put in."""
+    text = (ROOT / "configs/worker.toml").read_text("utf-8")
+    given, commented = _named_keys(text)
+    keys = _keys(WorkerConfig)
+    assert set(given) | commented == set(keys)
+    assert given == {key: default for key, default in keys.items() if key in given}
+    assert {keys[key] for key in commented} == {None}
+    (tmp_path / FILE_NAME).write_text(text)
+    assert load_worker_config(tmp_path, environ={}) == WorkerConfig()
+    (tmp_path / FILE_NAME).write_text(re.sub(r"^# (\w+ = )", r"\1", text, flags=re.MULTILINE))
+    load_worker_config(tmp_path, environ={})
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not here to judge the unit")
+def test_the_systemd_unit_is_accepted(tmp_path):
+    """By systemd itself, with a program in place of the one that is to be installed."""
+    text = (ROOT / "configs/batchrun-worker.service").read_text("utf-8")
+    program = "/opt/batchrun/bin/batchrun"
+    assert f"ExecStart={program} worker start --data /var/lib/batchrun\n" in text
+    unit = tmp_path / "batchrun-worker.service"
+    unit.write_text(text.replace(program, sys.executable))
+    judged = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
+    assert (judged.returncode, unit.name in judged.stderr) == (0, False), judged.stderr
+
+
+def test_the_systemd_unit_waits_longer_than_the_worker_drains():
+    """Else systemd would kill it while it waits for its Runs."""
+    text = (ROOT / "configs/batchrun-worker.service").read_text("utf-8")
+    found = re.search(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)
+    assert found is not None
+    assert int(found[1]) > WorkerConfig().worker.drain_s
+
+
+def test_the_container_starts_the_worker_with_flags_that_there_are():
+    """As nobody, at a port that its health check asks."""
+    text = (ROOT / "configs/Containerfile").read_text("utf-8")
+    found = re.search(r"^ENTRYPOINT (.*)$", text, re.MULTILINE)
+    assert found is not None
+    program, *words = orjson.loads(found[1])
+    assert program.endswith("/bin/batchrun")
+    assert words[:2] == ["worker", "start"]
+    assert {word for word in words if word.startswith("--")} <= _commands()["worker start"]
+    assert f"127.0.0.1:{words[words.index('--port') + 1]}/health/live" in text
+    assert text.index("\nUSER batchrun") < text.index("\nENTRYPOINT")
 
 
 def test_the_python_example_of_the_readme_runs(tmp_path):

@@ -8,7 +8,7 @@ import structlog
 from blockbuster import BlockBuster
 from structlog.contextvars import bound_contextvars
 
-from batchrun.logs import FILE_NAME, logging_to, silence
+from batchrun.logs import FILE_NAME, MAX_OPEN, logging_to, silence
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +73,52 @@ def test_what_cannot_be_written_as_json_is_written_as_well_as_it_can_be(tmp_path
         structlog.get_logger().info("date_unreadable", date="\udcff")
         structlog.get_logger().info("large", n=2**70)
     assert [line["event"] for line in lines(tmp_path / FILE_NAME)] == ["date_unreadable", "large"]
+
+
+def test_lines_of_a_batch_go_to_its_own_file(tmp_path: Path) -> None:
+    """Those that carry one whose file can be written; the others, and all else, stay together."""
+    (tmp_path / "a").mkdir()
+    files = {"a": tmp_path / "a" / FILE_NAME, "gone": tmp_path / "gone" / FILE_NAME}
+    log = structlog.get_logger()
+    with logging_to(tmp_path / "worker.log", file_of=files.get):
+        log.info("worker_said")
+        with bound_contextvars(batch="a"):
+            log.info("job_settled", n=1)
+        for batch in ("gone", "unknown", 3):
+            log.info("batch_taken", batch=batch)
+        log.info("job_settled", batch="a", n=2)
+    assert [(line["batch"], line["n"]) for line in lines(files["a"])] == [("a", 1), ("a", 2)]
+    others = [line.get("batch") for line in lines(tmp_path / "worker.log")]
+    assert sorted(others, key=str) == [3, None, "gone", "unknown"]
+    assert not (tmp_path / "gone").exists()
+
+
+def test_a_log_that_was_moved_away_is_begun_anew(tmp_path: Path) -> None:
+    """As programs do that rotate logs; no line is lost, and none is written twice."""
+    file, moved = tmp_path / FILE_NAME, tmp_path / f"{FILE_NAME}.1"
+    log = structlog.get_logger()
+    with logging_to(file):
+        log.info("said", n=1)
+        while not file.exists() or not file.read_bytes().endswith(b"\n"):
+            pass
+        file.rename(moved)
+        log.info("said", n=2)
+    assert [[line["n"] for line in lines(each)] for each in (moved, file)] == [[1], [2]]
+
+
+def test_few_files_are_open_however_many_batches_there_are(tmp_path: Path) -> None:
+    """Each line comes where it belongs, also when its file had to be closed meanwhile."""
+    batches = [f"b{n}" for n in range(3 * MAX_OPEN)]
+    log = structlog.get_logger()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with logging_to(tmp_path / "worker.log", file_of=lambda batch: tmp_path / f"{batch}.log"):
+        for turn in range(2):
+            for batch in batches:
+                log.info("said", batch=batch, turn=turn)
+        while not (tmp_path / f"{batches[-1]}.log").exists():
+            pass
+        assert len(list(Path("/proc/self/fd").iterdir())) - before <= MAX_OPEN + 2
+    assert all([line["turn"] for line in lines(tmp_path / f"{batch}.log")] == [0, 1] for batch in batches)
 
 
 def test_silence_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:

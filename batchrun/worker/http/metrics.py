@@ -1,5 +1,36 @@
-"""To be written."""
+"""Metrics for Prometheus; they take the extra `metrics`."""
 
+from types import ModuleType
+
+import anyio
 from aiohttp import web
 
-ROUTES: list[web.RouteDef] = []
+from batchrun.worker.http.context import worker_of
+from batchrun.worker.http.envelope import Refused
+
+_MISSING = "metrics take prometheus-client: pip install 'batchrun[metrics]', then start the worker again"
+
+
+async def get_metrics(request: web.Request) -> web.Response:
+    """Answer how the worker stands and what it has measured, as text in a form that Prometheus reads."""
+    metrics = await anyio.to_thread.run_sync(_load)
+    if metrics is None:
+        raise Refused(501, "extra-missing", _MISSING)
+    # Looked up here, where nothing changes meanwhile; written out in a thread, where it holds nobody up.
+    taken = metrics.snapshot(worker_of(request))
+    accept = request.headers.get("Accept", "")
+    text, content_type = await anyio.to_thread.run_sync(metrics.exposition, taken, accept)
+    return web.Response(body=text, headers={"Content-Type": content_type})
+
+
+def _load() -> ModuleType | None:
+    try:
+        from batchrun.worker import metrics  # noqa: PLC0415 - what it needs may not be installed
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "prometheus_client":
+            raise
+        return None
+    return metrics
+
+
+ROUTES = [web.get("/metrics", get_metrics)]

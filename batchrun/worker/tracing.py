@@ -1,0 +1,48 @@
+"""Whether batches are traced, and where to; what traces are made of is in `traces`, which takes the extra `otel`."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import anyio
+import structlog
+
+from batchrun.errors import ConfigError
+from batchrun.worker.carrier import Trace, no_trace
+
+_ASKING = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_MISSING = "traces take the extra: pip install 'batchrun[otel]'"
+
+_log = structlog.get_logger()
+
+
+@asynccontextmanager
+async def open_tracing(endpoint: str | None, environ: Mapping[str, str]) -> AsyncIterator[Trace]:
+    """Yield how a batch is traced; leaving sends what is left, for a few seconds at most.
+
+    Args:
+        endpoint: of `worker.traces`.
+        environ: may ask for traces too, by OpenTelemetry's own variables.
+
+    Raises:
+        ConfigError: traces are asked for by `endpoint`, and the extra is not installed.
+    """
+    is_off = environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    if is_off or not (endpoint or any(environ.get(name) for name in _ASKING)):
+        yield no_trace
+        return
+    try:
+        from batchrun.worker import traces  # noqa: PLC0415 - what it needs may not be installed
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "opentelemetry":
+            raise
+        if endpoint:
+            raise ConfigError(_MISSING, key="worker.traces") from None
+        _log.warning("not_traced", reason=_MISSING)  # the variable may be meant for others on this machine
+        yield no_trace
+        return
+    exporting = traces.Exporting(endpoint)
+    try:
+        yield traces.Traces(exporting.provider).batch
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(exporting.close)

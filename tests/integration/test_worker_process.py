@@ -1,0 +1,275 @@
+"""A worker as a supervisor meets it: signals, sd_notify, logs, retention; a real process beside a real server."""
+
+import gzip
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import orjson
+
+from batchrun.config.worker import WorkerConfig
+from batchrun.worker import worker as worker_module
+from batchrun.worker.submission import State, Submission
+from batchrun.worker.worker import open_worker
+from tests.support.api_process import TOKEN
+from tests.support.crash import Api, open_api, wait_until
+from tests.support.worker_process import WorkerProcess, log_lines
+
+#: Longer than any test: Runs that end only when they are aborted.
+LONG_MS = 600_000
+
+
+def _held(count: int) -> list[dict[str, int]]:
+    return [{"n": n, "ms": LONG_MS} for n in range(count)]
+
+
+def _live(api: Api) -> int:
+    return sum(run["status"] in ("READY", "RUNNING") for run in api.runs())
+
+
+def _records(out: Path) -> list[dict[str, Any]]:
+    file = out / "records.jsonl"
+    return [orjson.loads(line) for line in file.read_bytes().splitlines()] if file.exists() else []
+
+
+def test_sigterm_waits_for_runs_that_end_in_time(tmp_path):
+    """Nothing more is started, what runs is settled, and the rest goes on with the next start."""
+    jobs = [{"n": n, "ms": 300} for n in range(40)]
+    with open_api(tmp_path / "api") as api:
+        worker = WorkerProcess(tmp_path / "data", api.base_url, "[limits]\nmax_concurrent_runs = 4\n")
+        with worker.running() as process:
+            out = worker.hand_in("shop", jobs)
+            wait_until(lambda: len(_records(out)) >= 4)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0, worker.said()
+        started = len(api.runs())
+        assert _live(api) == 0
+        assert len(_records(out)) == started < len(jobs)
+        assert "1 batches go on with the next start" in worker.said()
+        with worker.running():
+            assert worker.wait_for_end("shop")["state"] == "finished"
+        assert len(_records(out)) == len(api.runs()) == len(jobs)
+
+
+def test_sigterm_leaves_runs_that_take_longer_than_drain_s_noted_and_live(tmp_path):
+    """It ends after `drain_s`; the next start follows the same Runs."""
+    with open_api(tmp_path / "api") as api:
+        worker = WorkerProcess(tmp_path / "data", api.base_url, "[worker]\ndrain_s = 0.2\n")
+        with worker.running() as process:
+            worker.hand_in("shop", _held(3))
+            wait_until(lambda: _live(api) == 3)
+            wait_until(lambda: worker.batches()["shop"]["state"] == "active")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0, worker.said()
+        assert _live(api) == 3
+        assert worker.batches()["shop"]["state"] == "active"
+        with worker.running():
+            wait_until(lambda: orjson.loads(worker.ask("/v1/worker")[1])["live_runs"] == 3)
+        assert len(api.runs()) == 3
+
+
+def test_a_second_sigterm_leaves_at_once(tmp_path):
+    """However long `drain_s` is; Runs go on, and none is started twice."""
+    with open_api(tmp_path / "api") as api:
+        worker = WorkerProcess(tmp_path / "data", api.base_url, "[worker]\ndrain_s = 3600\n")
+        with worker.running() as process:
+            worker.hand_in("shop", _held(3))
+            wait_until(lambda: _live(api) == 3)
+            process.send_signal(signal.SIGTERM)
+            wait_until(lambda: "Once more leaves them running" in worker.said())
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0, worker.said()
+        assert _live(api) == 3
+        with worker.running():
+            wait_until(lambda: orjson.loads(worker.ask("/v1/worker")[1])["live_runs"] == 3)
+        assert len(api.runs()) == 3
+
+
+def test_sighup_takes_over_limits_and_a_bad_file_changes_nothing(tmp_path):
+    """More Runs are started at once when the limit grows; a file with an error is told of and left at that."""
+    with open_api(tmp_path / "api") as api:
+        worker = WorkerProcess(tmp_path / "data", api.base_url, "[limits]\nmax_concurrent_runs = 2\n")
+        with worker.running() as process:
+            worker.hand_in("shop", _held(9))
+            wait_until(lambda: _live(api) == 2)
+            worker.configure("[limits]\nmax_concurrent_runs = 5\n")
+            process.send_signal(signal.SIGHUP)
+            wait_until(lambda: _live(api) == 5)
+            worker.configure("[limits]\nmax_concurrent_runs = -1\nmax_runs = 3\n")
+            process.send_signal(signal.SIGHUP)
+            wait_until(lambda: "was not taken over" in worker.said())
+            assert "limits.max_concurrent_runs" in worker.said()
+            assert "limits.max_runs" in worker.said()
+            assert orjson.loads(worker.ask("/v1/limits")[1])["max_concurrent_runs"] == 5
+            assert orjson.loads(worker.ask("/v1/worker")[1])["slots"]["limit"] == 5
+            assert process.poll() is None
+        assert len(api.runs()) == 5
+
+
+def test_systemd_is_told_when_it_is_ready_how_it_stands_and_when_it_stops(tmp_path):
+    """READY once batches can be handed in, WATCHDOG from the loop, RELOADING and READY around SIGHUP, STOPPING."""
+    with open_api(tmp_path / "api") as api, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(str(tmp_path / "notify"))
+        listening.settimeout(30)
+        said: list[str] = []
+
+        def hear(word: str) -> None:
+            while not any(line.startswith(word) for line in said):
+                said.extend(listening.recv(4096).decode().split("\n"))
+
+        worker = WorkerProcess(tmp_path / "data", api.base_url)
+        environ = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "300000"}
+        with worker.running(environ) as process:
+            hear("READY=1")
+            assert worker.ask("/health/live")[0] == 200
+            hear("WATCHDOG=1")
+            hear("STATUS=0 batches under way, 0 live Runs")
+            said.clear()
+            process.send_signal(signal.SIGHUP)
+            hear("RELOADING=1")
+            hear("READY=1")
+            process.send_signal(signal.SIGTERM)
+            hear("STOPPING=1")
+            assert process.wait(30) == 0, worker.said()
+
+
+def test_a_loop_that_is_stuck_feeds_no_watchdog(tmp_path):
+    """SIGSTOP is as stuck as it gets: systemd hears nothing until it goes on."""
+    with open_api(tmp_path / "api") as api, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(str(tmp_path / "notify"))
+        listening.settimeout(30)
+        worker = WorkerProcess(tmp_path / "data", api.base_url)
+        with worker.running({"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "30000"}) as process:
+            process.send_signal(signal.SIGSTOP)
+            wait_until(lambda: f"{Path(f'/proc/{process.pid}/stat').read_text().rpartition(')')[2].split()[0]}" == "T")
+            listening.setblocking(False)
+            while True:  # what it said before
+                try:
+                    listening.recv(4096)
+                except BlockingIOError:
+                    break
+            listening.settimeout(1)
+            try:
+                said = listening.recv(4096)
+            except TimeoutError:
+                said = b""
+            process.send_signal(signal.SIGCONT)
+            assert said == b""
+            listening.settimeout(30)
+            assert listening.recv(4096)
+
+
+def test_lines_carry_batch_job_key_and_run_id_and_lie_beside_their_batch(tmp_path):
+    """Each started and each settled job has its lines, in the log of its own batch; logrotate may move that away."""
+    with open_api(tmp_path / "api") as api:
+        worker = WorkerProcess(tmp_path / "data", api.base_url, '[worker]\nlog_level = "debug"\n')
+        with worker.running():
+            outs = {name: worker.hand_in(name, [{"n": n} for n in range(5)]) for name in ("one", "two")}
+            for name in outs:
+                worker.wait_for_end(name)
+            ids = {name: each["id"] for name, each in worker.batches().items()}
+            wait_until(lambda: all("batch_rests" in (out / "batch.log").read_text() for out in outs.values()))
+        for name, out in outs.items():
+            expected = {(ids[name], record["key"], record["run"]["id"]) for record in _records(out)}
+            assert len(expected) == 5
+            for event in ("run_started", "job_settled"):
+                lines = [line for line in log_lines(out / "batch.log") if line["event"] == event]
+                assert {(line["batch"], line["job_key"], line["run_id"]) for line in lines} == expected, event
+                assert len(lines) == 5
+        events = {line["event"] for line in log_lines(tmp_path / "data/worker.log")}
+        assert events.isdisjoint({"run_started", "job_settled"})
+        token = (tmp_path / "data/token").read_text().strip()
+        logs = [tmp_path / "data/worker.log", *(out / "batch.log" for out in outs.values())]
+        assert all(token not in log.read_text() for log in logs)
+
+
+@contextmanager
+def _collector() -> Iterator[tuple[str, list[bytes]]]:
+    """Take spans as a collector does; gives its address, and what has come."""
+    came: list[bytes] = []
+
+    class Taking(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            came.append(gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Taking) as server:
+        Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", came
+        server.shutdown()
+
+
+def test_spans_arrive_at_a_collector_without_a_token_in_them(tmp_path):
+    """Asked for by OpenTelemetry's own variable; what is left at the end is sent before it."""
+    with open_api(tmp_path / "api") as api, _collector() as (address, came):
+        worker = WorkerProcess(tmp_path / "data", api.base_url)
+        with worker.running({"OTEL_EXPORTER_OTLP_ENDPOINT": address}) as process:
+            out = worker.hand_in("shop", [{"n": n} for n in range(3)])
+            worker.wait_for_end("shop")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0, worker.said()
+    sent = b"".join(came)
+    assert b"batchrun-worker" in sent
+    for record in _records(out):
+        assert record["key"].encode() in sent
+        assert record["run"]["id"].encode() in sent
+    for token in (TOKEN, (tmp_path / "data/token").read_text().strip()):
+        assert token.encode() not in sent
+
+
+def test_a_collector_that_is_away_costs_spans_and_one_line(tmp_path):
+    """Batches end as ever, so does the worker, and nothing but the log tells of it."""
+    with open_api(tmp_path / "api") as api, socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        config = f'[worker]\ntraces = "http://127.0.0.1:{nobody.getsockname()[1]}/v1/traces"\n'
+        worker = WorkerProcess(tmp_path / "data", api.base_url, config)
+        with worker.running() as process:
+            worker.hand_in("shop", [{"n": n} for n in range(3)])
+            assert worker.wait_for_end("shop")["state"] == "finished"
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0, worker.said()
+    assert [line["event"] for line in log_lines(tmp_path / "data/worker.log")].count("traces_not_sent") == 1
+    assert "opentelemetry" not in worker.said().lower()
+
+
+async def test_retention_deletes_old_batches_that_are_over_and_no_others(tmp_path, monkeypatch):
+    """Neither younger ones, nor such as rest and may be resumed, however old they are."""
+    now = datetime.now(UTC)
+    long_ago, lately = now - timedelta(days=8), now - timedelta(days=6)
+    config = WorkerConfig.model_validate({"worker": {"keep_finished_days": 7}})
+    over = [State.FINISHED, State.CANCELLED, State.FAILED]
+    resting = [State.PAUSED, State.STOPPED, State.TRIPPED, State.OUT_OF_BUDGET]
+    monkeypatch.setattr(worker_module, "RETENTION_INTERVAL_S", 0.01)
+    async with open_worker(tmp_path, config, {}) as worker:
+        for state in over + resting:
+            for age, ended_at in (("old", long_ago), ("young", lately)):
+                # They are looked at in the order in which they came: when what is to go has gone, all were.
+                came_at = now if state in over and age == "old" else long_ago
+                submission = Submission(id=f"{age}-{state.replace('_', '-')}", name=state, created_at=came_at)
+                await worker.note(submission.but(state=state, ended_at=ended_at))
+                await anyio.Path(worker.layout.of(submission.id), "out").mkdir()
+                await anyio.Path(worker.layout.of(submission.id), "out", "records.jsonl").write_text("{}\n")
+        before = {each.id for each in worker.shelf}
+        doomed = {f"old-{state}" for state in over}
+        async with anyio.create_task_group() as children:
+            children.start_soon(worker._retain)
+            with anyio.fail_after(30):
+                while doomed & {each.id for each in worker.shelf}:
+                    await anyio.lowlevel.checkpoint()
+            children.cancel_scope.cancel()
+        kept = {each.id for each in worker.shelf}
+    assert kept == before - doomed
+    assert {directory.name for directory in (tmp_path / "batches").iterdir()} == kept

@@ -60,7 +60,7 @@ async def _start(data: Path, flags: dict[str, Any]) -> ExitCode:
             async with open_tracing(config.worker.traces, os.environ) as trace, open_http(worker, token) as address:
                 worker.trace = trace
                 await _note_address(worker, address)
-                _show_opening(worker, address, token)
+                _show_opening(worker, address)
                 await _work(worker, data, flags)
     return ExitCode.SUCCEEDED
 
@@ -72,10 +72,10 @@ async def _note_address(worker: Worker, address: str) -> None:
         raise explain(error, worker.layout.address) from error
 
 
-def _show_opening(worker: Worker, address: str, token: str) -> None:
+def _show_opening(worker: Worker, address: str) -> None:
     # The one line on stdout: scripts read the address from it.
     print(address, flush=True)
-    say(f"page     {address}/?token={token}")
+    say(f"token    {worker.layout.token}")
     say(f"spool    {worker.layout.spool}")
     say(f"platform {worker.config.api.base_url}")
     say(f"log      {worker.layout.log}")

@@ -1,4 +1,4 @@
-"""The worker over HTTP: an API for programs, a page for people."""
+"""The worker over HTTP."""
 
 from batchrun.worker.http.app import open_http
 

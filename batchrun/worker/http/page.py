@@ -1,5 +1,0 @@
-"""To be written."""
-
-from aiohttp import web
-
-ROUTES: list[web.RouteDef] = []

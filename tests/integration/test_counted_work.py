@@ -34,7 +34,8 @@ SLOTS = 20
 CHUNKS = 7
 #: Python calls (and resumptions of coroutines) in `engine`, `policy` and `model` that one job takes; by CPython 3.11,
 #: on virtual time, they are 240: what is asked before a start (memory, money, deadlines) among them, some ten for
-#: feeling for a limit that the account does not tell, and some twenty for sharing an account with other batches. Later ones count less, since they inline comprehensions.
+#: feeling for a limit that the account does not tell, and some twenty for sharing an account with other batches.
+#: Later ones count less, since they inline comprehensions.
 MAX_CALLS = 242
 #: Of one job: start, poll, a page of items, and the empty page that ends them.
 REQUESTS = {"start_run": 1, "get_run": 1, "get_items": 2}

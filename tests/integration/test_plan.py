@@ -232,13 +232,21 @@ def test_a_wrong_token_refuses_the_plan(place):
     assert place.call("plan", "batch.toml", APIFY_TOKEN="wrong").code == 5
 
 
+def _schema(cwd: Path, *flags: str) -> dict[str, Any]:
+    said = batchrun("schema", *flags, cwd=cwd)
+    assert (said.code, said.err) == (0, "")
+    schema: dict[str, Any] = orjson.loads(said.out)
+    sections = [schema, *schema["$defs"].values()]
+    assert all("description" in section for section in sections)
+    assert all("description" in key for section in sections[1:] for key in section["properties"].values())
+    return schema
+
+
 def test_the_schema_of_the_configuration_serves_editors(tmp_path):
     """Every example fits it, a misspelt key does not, and every key is described."""
-    said = batchrun("schema", cwd=tmp_path)
-    assert (said.code, said.err) == (0, "")
-    schema = orjson.loads(said.out)
-    validator = jsonschema_rs.Draft202012Validator(schema)
-    batches = [file for file in (ROOT / "configs").glob("*.toml") if file.name != "faults.toml"]
+    validator = jsonschema_rs.Draft202012Validator(_schema(tmp_path))
+    others = {"faults.toml", "worker.toml"}
+    batches = [file for file in (ROOT / "configs").glob("*.toml") if file.name not in others]
     assert len(batches) >= 2
     for file in batches:
         validator.validate(tomllib.loads(file.read_text("utf-8")))
@@ -247,10 +255,14 @@ def test_the_schema_of_the_configuration_serves_editors(tmp_path):
     wrongs: list[dict[str, Any]] = [{"limits": {"max_concurent_runs": 3}}, {"limit": {}}, {"task": {}}, {"jobs": {}}]
     for wrong in wrongs:
         assert not validator.is_valid({**batch, **wrong}), wrong
-    sections = [schema, *schema["$defs"].values()]
-    keys = [key for section in sections[1:] for key in section["properties"].values()]
-    assert all("description" in section for section in sections)
-    assert all("description" in key for key in keys)
+
+
+def test_so_does_the_schema_of_a_workers_configuration(tmp_path):
+    """The example fits it, a misspelt key does not, and every key is described."""
+    validator = jsonschema_rs.Draft202012Validator(_schema(tmp_path, "--worker"))
+    example = tomllib.loads((ROOT / "configs/worker.toml").read_text("utf-8"))
+    validator.validate(example)
+    assert not validator.is_valid({**example, "worker": {"prot": 1}})
 
 
 async def _work(context: InlineContext) -> None:

@@ -9,9 +9,11 @@ from typing import Annotated, Any
 import anyio
 import typer
 
+from batchrun.cli import worker_batches, worker_submit
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.loop import run_async
 from batchrun.cli.view import say
+from batchrun.cli.worker_options import DEFAULT_DATA_DIR, DataDir
 from batchrun.config.worker import FILE_NAME, load_worker_config
 from batchrun.errors import ConfigError
 from batchrun.files.sink import explain
@@ -26,9 +28,6 @@ from batchrun.worker.worker import Worker, open_worker
 app = typer.Typer(
     help="Keep running, take batches as they come, and carry them out side by side.", no_args_is_help=True
 )
-
-DataDir = Annotated[Path, typer.Option("--data", help="Directory that holds all of the worker's state.")]
-DEFAULT_DATA_DIR = Path("worker")
 
 
 @app.command("start")
@@ -131,3 +130,16 @@ async def _reload(worker: Worker, data: Path, flags: dict[str, Any]) -> None:
         return
     await worker.reload(config)
     say(f"{FILE_NAME} was read again")
+
+
+app.command("submit")(worker_submit.command)
+app.command("list")(worker_batches.list_batches)
+app.command("status")(worker_batches.status)
+app.command("logs")(worker_batches.logs)
+app.command("records")(worker_batches.records)
+app.command("items")(worker_batches.items)
+app.command("pause")(worker_batches.pause)
+app.command("resume")(worker_batches.resume)
+app.command("cancel")(worker_batches.cancel)
+app.command("limits")(worker_batches.limits)
+app.command("delete")(worker_batches.delete)

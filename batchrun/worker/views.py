@@ -61,6 +61,14 @@ class BatchView(_View):
     """What people should know, the newest last."""
 
 
+class BatchPage(_View):
+    """Some batches, the newest first."""
+
+    items: list[BatchView]
+    total: int
+    """How many there are in all."""
+
+
 class SlotView(_View):
     """Places for live Runs, of all batches together."""
 

@@ -5,14 +5,14 @@ from typing import Any
 
 import anyio
 from aiohttp import web
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from batchrun.worker.http.bodies import read_object
 from batchrun.worker.http.context import submission_of, worker_of
 from batchrun.worker.http.envelope import Refused
 from batchrun.worker.http.uploads import BATCH_FILE, Form, uploaded
 from batchrun.worker.submission import State, Submission
-from batchrun.worker.views import BatchView, batch_view
+from batchrun.worker.views import BatchPage, batch_view
 from batchrun.worker.worker import Worker
 
 MAX_PAGE = 1000
@@ -24,14 +24,6 @@ _LIMITS = ("max_concurrent_runs", "start_rate", "budget_usd")
 _STANDING = ("weight", "priority")
 
 _HANDING_IN = web.AppKey("handing_in", anyio.Lock)
-
-
-class BatchPage(BaseModel):
-    """Some batches, the newest first."""
-
-    items: list[BatchView]
-    #: How many there are in all.
-    total: int
 
 
 def prepare(app: web.Application) -> None:

@@ -1,0 +1,168 @@
+"""`batchrun worker submit`: a batch file, or a profile and a job file, handed to a worker."""
+
+import shutil
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import anyio
+import orjson
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from batchrun.cli.exit_codes import ExitCode
+from batchrun.cli.view import PLAIN_INTERVAL_S, say
+from batchrun.cli.worker_options import DEFAULT_DATA_DIR, DataDir, Json, Url, ask, print_json
+from batchrun.cli.worker_words import batch_lines, batch_progress, label, state_words
+from batchrun.config import Config, load_config, parse_setting
+from batchrun.config.sections import PATHS
+from batchrun.errors import ConfigError, OutputError
+from batchrun.worker.client import WorkerClient
+from batchrun.worker.submission import Cause, State
+from batchrun.worker.views import BatchView
+
+#: Paths of a batch file that the worker itself decides on.
+_NOT_SENT = frozenset({"api.token_file", "jobs.file", "output.dir", "server.actors", "server.faults"})
+_EXIT_CODES = {
+    State.TRIPPED: ExitCode.TRIPPED,
+    State.OUT_OF_BUDGET: ExitCode.OUT_OF_BUDGET,
+    State.FAILED: ExitCode.USAGE,
+    State.PAUSED: ExitCode.INTERRUPTED,
+    State.CANCELLED: ExitCode.INTERRUPTED,
+}
+_STOP_CODES = {
+    Cause.PLATFORM: ExitCode.REFUSED,
+    Cause.DOUBT: ExitCode.NOT_ALL_SUCCEEDED,
+    Cause.DEADLINE: ExitCode.INTERRUPTED,
+}
+
+
+def command(
+    batch: Annotated[Path | None, typer.Argument(help="The batch's TOML file; or give --profile and --jobs.")] = None,
+    profile: Annotated[str | None, typer.Option(help="Name of a batch file in DATA/profiles.")] = None,
+    jobs: Annotated[
+        Path | None, typer.Option(help="The job file, instead of the batch file's; - is JSONL on stdin.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What the batch is called; default: the name of its file.")] = None,
+    weight: Annotated[float | None, typer.Option(help="Its share of the places, among the weights of all.")] = None,
+    priority: Annotated[int | None, typer.Option(help="Higher ones come first where places are scarce.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Any configuration key: --set limits.start_rate=5.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Show its progress until it rests; exit as `run` does.")] = False,
+    json: Json = False,
+    data: DataDir = DEFAULT_DATA_DIR,
+    url: Url = None,
+) -> None:
+    """Hand a batch to the worker."""
+    if (batch is None) == (profile is None) or (batch is None and jobs is None):
+        raise ConfigError("give either a batch's TOML file, or --profile and --jobs")
+    given = dict(parse_setting(each) for each in settings or [])
+    with _job_file(jobs) as job_file:
+        if batch is not None:
+            texts, job_file = _batch_file(batch, given, job_file)
+        else:
+            texts = {"profile": str(profile), "settings": orjson.dumps(given).decode()}
+        named = name or (batch.stem if batch is not None else None)
+        options = {"name": named, "weight": weight, "priority": priority}
+        texts |= {field: str(value) for field, value in options.items() if value is not None}
+        ask(data, url, partial(_submit, texts, job_file, wait, json))
+
+
+@contextmanager
+def _job_file(jobs: Path | None) -> Iterator[Path | None]:
+    """Yield the job file; what comes on stdin is kept in one first, so that it can be sent again."""
+    if jobs is None or str(jobs) != "-":
+        yield jobs
+        return
+    with tempfile.NamedTemporaryFile(suffix=".jsonl") as kept:
+        try:
+            shutil.copyfileobj(sys.stdin.buffer, kept)
+            kept.flush()
+        except OSError as error:
+            raise OutputError(f"stdin cannot be kept in {kept.name}: {error.strerror}") from error
+        yield Path(kept.name)
+
+
+def _batch_file(file: Path, given: dict[str, Any], jobs: Path | None) -> tuple[dict[str, str], Path]:
+    """Return what is sent of a batch file, and its job file; what is wrong with it is found before anything is sent."""
+    flags = {**given, **({"jobs.file": str(jobs)} if jobs is not None else {})}
+    config = load_config(file, flags=flags, environ={})
+    if str(config.jobs.file) == "-":
+        raise ConfigError("is stdin; give --jobs - for that", key="jobs.file", file=file)
+    try:
+        text = file.read_text("utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", file=file) from error
+    settings = orjson.dumps({**_paths(config), **given}).decode()
+    return {"config": text, "settings": settings}, config.jobs.file
+
+
+def _paths(config: Config) -> dict[str, str]:
+    """Return the paths of a batch file whole: the worker keeps its text elsewhere, where relative ones lead astray."""
+    paths: dict[str, str] = {}
+    for key in PATHS:
+        section, name = key.split(".")
+        value = getattr(getattr(config, section), name)
+        if key not in _NOT_SENT and isinstance(value, Path):
+            paths[key] = str(value.absolute())
+    return paths
+
+
+async def _submit(
+    texts: dict[str, str], jobs: Path | None, is_awaited: bool, is_json: bool, client: WorkerClient
+) -> ExitCode:
+    batch = await client.submit(texts, jobs, key=uuid.uuid4().hex)
+    say(f"{label(batch)}: {state_words(batch)}")
+    if is_awaited:
+        with _progress() as show:
+            batch = await client.wait(batch.id, show, say)
+        for line in batch_lines(batch):
+            say(line)
+    if is_json:
+        print_json(batch.model_dump(mode="json"))
+    else:
+        print(batch.id)
+    return exit_code(batch) if is_awaited else ExitCode.SUCCEEDED
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[BatchView], None]]:
+    """Yield what shows a batch: a live line on a terminal, else a plain line every few seconds."""
+    if sys.stderr.isatty():
+        with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
+            yield lambda batch: live.update(Text(_line(batch), overflow="ellipsis", no_wrap=True), refresh=True)
+        return
+    shown_at = -PLAIN_INTERVAL_S
+
+    def show(batch: BatchView) -> None:
+        nonlocal shown_at
+        if anyio.current_time() - shown_at >= PLAIN_INTERVAL_S:
+            shown_at = anyio.current_time()
+            say(f"{time.strftime('%H:%M:%S')}  {_line(batch)}")
+
+    yield show
+
+
+def _line(batch: BatchView) -> str:
+    if batch.state is State.ACTIVE and not batch.reason:
+        return batch_progress(batch)
+    return f"{state_words(batch)} · {batch_progress(batch)}"
+
+
+def exit_code(batch: BatchView) -> ExitCode:
+    """Return the exit code of a batch that rests, as `batchrun run` has it."""
+    if batch.state is State.FINISHED:
+        has_succeeded = batch.jobs.succeeded == batch.jobs.settled
+        return ExitCode.SUCCEEDED if has_succeeded else ExitCode.NOT_ALL_SUCCEEDED
+    if batch.state is State.STOPPED and batch.cause is not None:
+        return _STOP_CODES.get(batch.cause, ExitCode.LOCAL_TROUBLE)
+    return _EXIT_CODES.get(batch.state, ExitCode.LOCAL_TROUBLE)

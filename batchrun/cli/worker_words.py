@@ -1,0 +1,128 @@
+"""A worker and its batches in words: what the commands that talk to it show. Formatting only."""
+
+from collections.abc import Sequence
+
+from batchrun.model import JsonObject, Outcome
+from batchrun.report.plain_text import one_line
+from batchrun.report.progress import Snapshot, money, outcome_counts, progress_line
+from batchrun.worker.views import BatchView, WorkerView
+
+_HEADINGS = ("id", "name", "state", "done", "not succeeded", "live", "cost")
+_TEXT_COLUMNS = 3
+_NAME_CHARS = 40
+_REASON_CHARS = 200
+
+
+def label(batch: BatchView) -> str:
+    """Return how a batch is called: its name, and its id where that says more."""
+    name = one_line(batch.name, _NAME_CHARS)
+    return name if batch.name == batch.id else f"{name} ({batch.id})"
+
+
+def state_words(batch: BatchView) -> str:
+    """Return a batch's state, with the reason where there is one."""
+    state = batch.state.replace("_", " ")
+    return f"{state}: {one_line(batch.reason, _REASON_CHARS)}" if batch.reason else state
+
+
+def batch_progress(batch: BatchView) -> str:
+    """Return how far a batch is, in one line."""
+    jobs = batch.jobs
+    snapshot = Snapshot(
+        settled=jobs.settled,
+        succeeded=jobs.succeeded,
+        job_count=jobs.total,
+        live_runs=batch.live_runs,
+        postponed=jobs.postponed,
+        in_doubt=jobs.in_doubt,
+        cost_usd=batch.cost_usd,
+    )
+    return progress_line(snapshot, batch.settled_per_s)
+
+
+def batch_lines(batch: BatchView) -> list[str]:
+    """Return all that is to be said of a batch."""
+    jobs = batch.jobs
+    total = "" if jobs.total is None else f" of about {jobs.total:,}"
+    places = "" if batch.max_concurrent_runs is None else f" of at most {batch.max_concurrent_runs:,}"
+    waiting = f", {jobs.postponed:,} jobs wait for their next attempt" if jobs.postponed else ""
+    doubts = f", {jobs.in_doubt:,} starts in doubt" if jobs.in_doubt else ""
+    budget = "" if batch.budget_usd is None else f" of {money(batch.budget_usd)}"
+    return [
+        f"batch    {label(batch)}",
+        f"state    {state_words(batch)}",
+        *([f"task     {batch.task}"] if batch.task is not None else []),
+        f"share    weight {batch.weight:g}, priority {batch.priority}",
+        f"jobs     {jobs.settled:,}{total} done: {outcome_counts(batch.outcomes)}",
+        f"runs     {batch.live_runs:,} live{places}{waiting}{doubts}",
+        f"items    {batch.items:,}",
+        f"cost     {money(batch.cost_usd)}{budget}",
+        f"results  {batch.out_dir}",
+        *(f"note     {one_line(notice, _REASON_CHARS)}" for notice in batch.notices),
+    ]
+
+
+def worker_lines(worker: WorkerView) -> list[str]:
+    """Return all that is to be said of a worker."""
+    slots, budget = worker.slots, worker.budget
+    limit = "" if slots.limit is None else f" of {slots.limit:,}"
+    memory = "" if slots.max_memory_mb is None else f" of {slots.max_memory_mb:,}"
+    counts = [f"{count:,} {state.replace('_', ' ')}" for state, count in worker.batches.items()]
+    lines = [
+        f"worker   {_condition(worker)}",
+        f"platform {worker.platform}",
+        f"batches  {', '.join(counts) or 'none yet'}",
+        f"slots    {slots.used:,}{limit} taken, {slots.memory_mb:,}{memory} MB; {worker.live_runs:,} live Runs",
+    ]
+    if budget is not None and budget.limit_usd is not None:
+        taken = f"{money(budget.spent_usd)} spent, {money(budget.reserved_usd)} set aside"
+        lines.append(f"budget   {money(budget.limit_usd)}: {taken}")
+    return lines
+
+
+def _condition(worker: WorkerView) -> str:
+    if worker.is_draining:
+        return "stops when its live Runs have ended"
+    if worker.outage:
+        return f"waits for the platform: {worker.outage}"
+    return "ready" if worker.is_ready else "the platform has not answered yet"
+
+
+def batch_table(batches: Sequence[BatchView]) -> list[str]:
+    """Return batches as the lines of a table, those that have stopped with their reason below."""
+    rows = [_HEADINGS, *map(_cells, batches)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [_padded(rows[0], widths)]
+    for batch, row in zip(batches, rows[1:], strict=True):
+        lines.append(_padded(row, widths))
+        if batch.reason:
+            lines.append(f"  {one_line(batch.reason, _REASON_CHARS)}")
+    return lines
+
+
+def _cells(batch: BatchView) -> tuple[str, ...]:
+    jobs = batch.jobs
+    done = f"{jobs.settled:,}" if jobs.total is None else f"{jobs.settled:,}/{jobs.total:,}"
+    return (
+        batch.id,
+        one_line(batch.name, _NAME_CHARS),
+        batch.state.replace("_", " "),
+        done,
+        f"{sum(batch.outcomes.values()) - batch.outcomes.get(Outcome.SUCCEEDED, 0):,}",
+        f"{batch.live_runs:,}",
+        money(batch.cost_usd),
+    )
+
+
+def _padded(row: Sequence[str], widths: Sequence[int]) -> str:
+    cells = [
+        cell.ljust(width) if number < _TEXT_COLUMNS else cell.rjust(width)
+        for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ]
+    return "  ".join(cells).rstrip()
+
+
+def limit_lines(limits: JsonObject) -> list[str]:
+    """Return limits as lines, `none` where there is none."""
+    width = max(map(len, limits), default=0)
+    return [f"{key.ljust(width)}  {'none' if value is None else value}" for key, value in limits.items()]

@@ -1,10 +1,9 @@
-"""`batchrun worker list|status|logs|records|items|pause|resume|cancel|limits|delete`: a worker's batches from outside."""
+"""`batchrun worker list|status|…`: the verbs that look at a worker's batches and tell them what to do."""
 
 import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import typer

@@ -66,11 +66,11 @@ def command(
     if (batch is None) == (profile is None) or (batch is None and jobs is None):
         raise ConfigError("give either a batch's TOML file, or --profile and --jobs")
     given = dict(parse_setting(each) for each in settings or [])
-    with _job_file(jobs) as job_file:
-        if batch is not None:
-            texts, job_file = _batch_file(batch, given, job_file)
+    with _kept(jobs) as given_jobs:
+        if batch is None:
+            texts, job_file = {"profile": str(profile), "settings": orjson.dumps(given).decode()}, given_jobs
         else:
-            texts = {"profile": str(profile), "settings": orjson.dumps(given).decode()}
+            texts, job_file = _batch_file(batch, given, given_jobs)
         named = name or (batch.stem if batch is not None else None)
         options = {"name": named, "weight": weight, "priority": priority}
         texts |= {field: str(value) for field, value in options.items() if value is not None}
@@ -78,7 +78,7 @@ def command(
 
 
 @contextmanager
-def _job_file(jobs: Path | None) -> Iterator[Path | None]:
+def _kept(jobs: Path | None) -> Iterator[Path | None]:
     """Yield the job file; what comes on stdin is kept in one first, so that it can be sent again."""
     if jobs is None or str(jobs) != "-":
         yield jobs

@@ -15,6 +15,7 @@ loss may undo the last commits, though never damage the file.
 """
 
 import asyncio
+import contextvars
 import queue
 import sqlite3
 import threading
@@ -57,6 +58,8 @@ class _Worker:
         self._loop = asyncio.get_running_loop()
         self._waiting: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        #: What is delivered may start tasks; a thread's own context does not tell them which library runs the loop.
+        self._context = contextvars.copy_context()
         self._thread.start()
 
     def submit(self, operation: _Operation) -> None:
@@ -73,7 +76,7 @@ class _Worker:
             group, is_last = self._take_group()
             if group:
                 self._carry_out(group)
-                self._loop.call_soon_threadsafe(_deliver, group)
+                self._loop.call_soon_threadsafe(_deliver, group, context=self._context)
                 if self._log is not None:
                     self._log.keep_short()
             # Not held until the next one comes: what was written and read may be large.

@@ -1,6 +1,7 @@
 """The server's database: groups of operations, and the write-ahead log."""
 
 from collections.abc import AsyncIterator
+from contextvars import ContextVar
 from pathlib import Path
 from sqlite3 import Connection
 
@@ -29,6 +30,16 @@ def put(connection: Connection, name: str) -> None:
 def names(connection: Connection) -> list[str]:
     """Return what is kept."""
     return [name for (name,) in connection.execute("SELECT name FROM account ORDER BY name")]
+
+
+async def test_what_follows_a_write_runs_in_the_context_that_the_database_was_opened_in(tmp_path: Path) -> None:
+    """Tasks are started there: where sniffio is installed, only the context tells which library runs the loop."""
+    library = ContextVar("library", default="none")
+    library.set("asyncio")
+    seen: list[str] = []
+    async with open_database(tmp_path / "server.sqlite3") as database:
+        await database.write(put, "a", then=lambda _: seen.append(library.get()))
+    assert seen == ["asyncio"]
 
 
 async def test_an_operation_that_fails_takes_nothing_of_its_group_with_it(database: Database) -> None:

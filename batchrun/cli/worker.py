@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -58,9 +59,11 @@ async def _start(data: Path, flags: dict[str, Any]) -> ExitCode:
             token = await anyio.to_thread.run_sync(read_or_make_token, worker.layout.token)
             async with open_tracing(config.worker.traces, os.environ) as trace, open_http(worker, token) as address:
                 worker.trace = trace
-                await _note_address(worker, address)
-                _show_opening(worker, address)
-                await _work(worker, data, flags)
+                # Whoever knows the address may tell it to stop.
+                with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+                    await _note_address(worker, address)
+                    _show_opening(worker, address)
+                    await _work(worker, data, flags, signals)
     return ExitCode.SUCCEEDED
 
 
@@ -87,28 +90,27 @@ def _status(worker: Worker) -> str:
     return f"{under_way} batches under way, {view.live_runs} live Runs{trouble}"
 
 
-async def _work(worker: Worker, data: Path, flags: dict[str, Any]) -> None:
+async def _work(worker: Worker, data: Path, flags: dict[str, Any], signals: AsyncIterator[signal.Signals]) -> None:
     """Carry batches out until a signal ends it: SIGTERM and Ctrl-C drain, a second one leaves at once."""
     supervisor = Supervisor(os.environ)
     async with anyio.create_task_group() as children:
         children.start_soon(worker.run)
         children.start_soon(supervisor.keep_told, partial(_status, worker))
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
-            supervisor.ready()  # not before signals are heard
-            async for number in signals:
-                if number == signal.SIGHUP:
-                    supervisor.reloading()
-                    await _reload(worker, data, flags)
-                    supervisor.ready()
-                elif worker.is_draining:
-                    worker.let_go()
-                else:
-                    supervisor.stopping()
-                    live = worker.drain()
-                    drain_s = worker.config.worker.drain_s
-                    say(f"No new starts; waiting up to {drain_s:g} s for {live} live Runs.")
-                    say("Once more leaves them running.")
-                    children.start_soon(_leave_when_drained, worker, drain_s, children.cancel_scope)
+        supervisor.ready()
+        async for number in signals:
+            if number == signal.SIGHUP:
+                supervisor.reloading()
+                await _reload(worker, data, flags)
+                supervisor.ready()
+            elif worker.is_draining:
+                worker.let_go()
+            else:
+                supervisor.stopping()
+                live = worker.drain()
+                drain_s = worker.config.worker.drain_s
+                say(f"No new starts; waiting up to {drain_s:g} s for {live} live Runs.")
+                say("Once more leaves them running.")
+                children.start_soon(_leave_when_drained, worker, drain_s, children.cancel_scope)
 
 
 async def _leave_when_drained(worker: Worker, drain_s: float, scope: anyio.CancelScope) -> None:

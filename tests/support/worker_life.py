@@ -18,7 +18,7 @@ from batchrun.config.worker import WorkerConfig, load_worker_config
 from batchrun.worker.submission import State, Submission
 from batchrun.worker.worker import Worker, open_worker
 from tests.support.api_process import ACTOR, TOKEN
-from tests.support.crash import ROOT, Api
+from tests.support.crash import ROOT, Api, wait_until
 
 #: Settings of every batch, so that doubts are resolved soon.
 SETTINGS: dict[str, Any] = {
@@ -202,6 +202,7 @@ class WorkerProcess:
     def start(self) -> None:
         """Start a process."""
         self.data.mkdir(exist_ok=True)
+        self._address.unlink(missing_ok=True)
         command = [sys.executable, "-m", "batchrun", "worker", "start", "--data", str(self.data), "--port", "0"]
         with (self.data / "stderr.txt").open("ab") as stderr:
             self.process = subprocess.Popen(
@@ -222,8 +223,9 @@ class WorkerProcess:
         self.kills += 1
 
     def stop(self) -> int:
-        """Tell the process to drain, and return how it ended."""
+        """Tell the process to drain, once it hears that, and return how it ended."""
         assert self.process is not None
+        wait_until(lambda: self._address.exists() and self._address.read_text())
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(60)
 
@@ -231,6 +233,10 @@ class WorkerProcess:
         """Return a batch's final summary, once there is one."""
         file = self.spool / f"{name}.summary.json"
         return orjson.loads(file.read_bytes()) if file.exists() else None
+
+    @property
+    def _address(self) -> Path:
+        return self.data / "address"
 
     @property
     def is_done(self) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from batchrun.errors import ConfigError
 from batchrun.files.sink import explain
 from batchrun.logs import logging_to
 from batchrun.worker.http import open_http
-from batchrun.worker.http.auth import read_or_make_token
+from batchrun.worker.http.auth import Token, read_or_make_token
 from batchrun.worker.notify import Supervisor
 from batchrun.worker.tracing import open_tracing
 from batchrun.worker.views import worker_view
@@ -62,7 +63,7 @@ async def _start(data: Path, flags: dict[str, Any]) -> ExitCode:
                 # Whoever knows the address may tell it to stop.
                 with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
                     await _note_address(worker, address)
-                    _show_opening(worker, address)
+                    _show_opening(worker, address, token)
                     await _work(worker, data, flags, signals)
     return ExitCode.SUCCEEDED
 
@@ -74,9 +75,11 @@ async def _note_address(worker: Worker, address: str) -> None:
         raise explain(error, worker.layout.address) from error
 
 
-def _show_opening(worker: Worker, address: str) -> None:
+def _show_opening(worker: Worker, address: str, token: Token) -> None:
     # The one line on stdout: scripts read the address from it.
     print(address, flush=True)
+    if sys.stderr.isatty():  # what is kept, as a log, is not to hold the token
+        say(f"page     {address}/?token={token}")
     say(f"token    {worker.layout.token}")
     say(f"spool    {worker.layout.spool}")
     say(f"platform {worker.config.api.base_url}")

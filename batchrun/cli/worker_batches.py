@@ -22,11 +22,11 @@ from batchrun.cli.worker_options import (
     parse_changes,
     print_json,
 )
-from batchrun.cli.worker_words import batch_lines, batch_table, label, limit_lines, state_words, worker_lines
 from batchrun.errors import BatchrunError
 from batchrun.model import JsonObject
 from batchrun.worker.client import Order, Stream, WorkerClient
 from batchrun.worker.views import BatchView
+from batchrun.worker.words import batch_lines, batch_table, label, limit_lines, state_words, worker_lines
 
 #: Limits of a batch that can be changed while it runs, as its view has them.
 _BATCH_LIMITS = ("weight", "priority", "max_concurrent_runs", "budget_usd")

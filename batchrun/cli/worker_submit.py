@@ -21,13 +21,13 @@ from rich.text import Text
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.view import PLAIN_INTERVAL_S, say
 from batchrun.cli.worker_options import DEFAULT_DATA_DIR, DataDir, Json, Url, ask, print_json
-from batchrun.cli.worker_words import batch_lines, batch_progress, label, state_words
 from batchrun.config import Config, load_config, parse_setting
 from batchrun.config.sections import PATHS
 from batchrun.errors import ConfigError, OutputError
 from batchrun.worker.client import WorkerClient
 from batchrun.worker.submission import Cause, State
 from batchrun.worker.views import BatchView
+from batchrun.worker.words import batch_lines, batch_progress, label, state_words
 
 #: Paths of a batch file that the worker itself decides on.
 _NOT_SENT = frozenset({"api.token_file", "jobs.file", "output.dir", "server.actors", "server.faults"})

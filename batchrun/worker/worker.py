@@ -45,11 +45,12 @@ class UnknownBatch(BatchrunError):
     """There is no batch with this id or name, or several have the name."""
 
 
-#: States out of which a batch can be told to go on.
-_RESUMABLE = frozenset(
+#: States out of which a batch can be told to go on, to rest, and to end.
+RESUMABLE = frozenset(
     {State.PAUSING, State.PAUSED, State.STOPPED, State.TRIPPED, State.OUT_OF_BUDGET, State.FAILED, State.CANCELLED}
 )
-_PAUSABLE = frozenset({State.QUEUED, State.ACTIVE})
+PAUSABLE = frozenset({State.QUEUED, State.ACTIVE})
+CANCELLABLE = frozenset(state for state in State if not state.is_over)
 
 
 class Worker:
@@ -113,7 +114,7 @@ class Worker:
         Raises:
             WrongState: it is not under way.
         """
-        changed = await self._change(submission_id, _PAUSABLE, "paused", state=State.PAUSING)
+        changed = await self._change(submission_id, PAUSABLE, "paused", state=State.PAUSING)
         await self._tell(changed)
         return self.get(submission_id)
 
@@ -123,8 +124,7 @@ class Worker:
         Raises:
             WrongState: it is over.
         """
-        allowed = frozenset(State) - {State.FINISHED, State.CANCELLED, State.FAILED}
-        changed = await self._change(submission_id, allowed, "cancelled", state=State.CANCELLING)
+        changed = await self._change(submission_id, CANCELLABLE, "cancelled", state=State.CANCELLING)
         await self._tell(changed)
         return self.get(submission_id)
 
@@ -134,7 +134,7 @@ class Worker:
         Raises:
             WrongState: it is under way, or finished.
         """
-        await self._change(submission_id, _RESUMABLE, "resumed", state=State.QUEUED, reason="", ended_at=None)
+        await self._change(submission_id, RESUMABLE, "resumed", state=State.QUEUED, reason="", ended_at=None)
         carrier = self.carriers.get(submission_id)
         if carrier is not None:
             carrier.reopen()

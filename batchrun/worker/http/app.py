@@ -7,7 +7,7 @@ from aiohttp import web
 
 from batchrun.config.worker import ServiceConfig
 from batchrun.errors import OutputError
-from batchrun.worker.http import batches, health, limits, metrics, streams
+from batchrun.worker.http import batches, events, health, limits, metrics, page, streams
 from batchrun.worker.http.auth import Token, demand_token
 from batchrun.worker.http.context import WORKER
 from batchrun.worker.http.envelope import put_errors_into_envelope
@@ -16,7 +16,7 @@ from batchrun.worker.worker import Worker
 #: What a form may weigh beside its job file, which is streamed.
 MAX_BODY_BYTES = 1 << 20
 
-_ROOMS = (batches, streams, limits, health, metrics)
+_ROOMS = (batches, streams, events, limits, health, metrics, page)
 
 
 @asynccontextmanager

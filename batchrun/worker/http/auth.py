@@ -12,6 +12,7 @@ from aiohttp.typedefs import Handler, Middleware
 from batchrun.errors import ConfigError, OutputError
 from batchrun.files.sink import explain
 from batchrun.worker.http.envelope import error_answer
+from batchrun.worker.http.page import no_entry
 
 Token = NewType("Token", str)
 
@@ -62,6 +63,8 @@ def demand_token(token: Token) -> Middleware:
             return await handler(request)
         if request.method == "GET" and hmac.compare_digest(request.query.get("token", "").encode(), token.encode()):
             return _with_cookie(request, token)
+        if request.path == "/":
+            return no_entry()
         return error_answer(
             401, "token-not-valid", "send the worker's token as `Authorization: Bearer …`; it is in DATA/token"
         )

@@ -1,4 +1,4 @@
-"""A worker and its batches in words: what the commands that talk to it show. Formatting only."""
+"""A worker and its batches in words, for the command line and the page. Formatting only."""
 
 from collections.abc import Sequence
 
@@ -69,7 +69,7 @@ def worker_lines(worker: WorkerView) -> list[str]:
     memory = "" if slots.max_memory_mb is None else f" of {slots.max_memory_mb:,}"
     counts = [f"{count:,} {state.replace('_', ' ')}" for state, count in worker.batches.items()]
     lines = [
-        f"worker   {_condition(worker)}",
+        f"worker   {condition(worker)}",
         f"platform {worker.platform}",
         f"batches  {', '.join(counts) or 'none yet'}",
         f"slots    {slots.used:,}{limit} taken, {slots.memory_mb:,}{memory} MB; {worker.live_runs:,} live Runs",
@@ -80,7 +80,8 @@ def worker_lines(worker: WorkerView) -> list[str]:
     return lines
 
 
-def _condition(worker: WorkerView) -> str:
+def condition(worker: WorkerView) -> str:
+    """Return whether a worker works, or what keeps it from that."""
     if worker.is_draining:
         return "stops when its live Runs have ended"
     if worker.outage:

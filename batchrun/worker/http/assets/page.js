@@ -1,0 +1,210 @@
+// The live page. Markup comes from the worker, made and escaped there; here it is put into its places. Everything else
+// that is shown here is text.
+
+const byId = (id) => document.getElementById(id);
+const list = byId("batches");
+const rows = new Map();
+const MORE_EVERY_MS = 3000;
+const QUESTIONS = {
+  cancel: (name) => `Abort all live Runs of “${name}”, and start nothing more of it?`,
+  delete: (name) => `Forget “${name}”? What came over HTTP goes with its results.`,
+};
+
+function put(place, markup) {
+  if (markup !== undefined && place.shown !== markup) {
+    place.shown = markup;
+    place.innerHTML = markup;
+  }
+}
+
+function say(text) {
+  byId("said").textContent = text;
+}
+
+async function ask(method, path, body) {
+  const options = { method, headers: body === undefined ? {} : { "Content-Type": "application/json" } };
+  if (body !== undefined) options.body = JSON.stringify(body);
+  let answer;
+  try {
+    answer = await fetch(path, options);
+  } catch {
+    throw new Error("The worker does not answer.");
+  }
+  if (!answer.ok) {
+    const told = await answer.json().catch(() => null);
+    throw new Error(told?.error?.message ?? `The worker answers ${answer.status}.`);
+  }
+  return answer;
+}
+
+// Batches
+
+function newRow(id) {
+  const item = byId("batch").content.firstElementChild.cloneNode(true);
+  const row = {
+    id, item, name: id, askedAt: 0,
+    path: `/v1/batches/${encodeURIComponent(id)}`,
+    head: item.querySelector(".batch-head"),
+    more: item.querySelector("details"),
+    details: item.querySelector(".details"),
+    buttons: [...item.querySelectorAll("button")],
+  };
+  for (const button of row.buttons) button.addEventListener("click", () => obey(row, button.dataset.order));
+  for (const what of ["records", "items", "log", "report"]) {
+    const link = document.createElement("a");
+    link.href = `${row.path}/${what}`;
+    link.target = "_blank";
+    link.rel = "noreferrer";
+    link.textContent = what;
+    item.querySelector(".links").append(link);
+  }
+  row.more.addEventListener("toggle", () => showMore(row, true));
+  return row;
+}
+
+function showBatch(id, news) {
+  const row = rows.get(id) ?? newRow(id);
+  rows.set(id, row);
+  row.name = news.name;
+  put(row.head, news.head);
+  for (const button of row.buttons) {
+    const order = button.dataset.order;
+    button.hidden = order !== "limits" && !news.can.includes(order);
+    button.setAttribute("aria-label", `${button.textContent} ${news.name}`);
+  }
+  showMore(row, false);
+}
+
+async function showMore(row, isAsked) {
+  if (!row.more.open || (!isAsked && Date.now() - row.askedAt < MORE_EVERY_MS)) return;
+  row.askedAt = Date.now();
+  try {
+    put(row.details, await (await ask("GET", `${row.path}/details`)).text());
+  } catch (error) {
+    say(error.message);
+  }
+}
+
+function putInOrder(order) {
+  const wanted = new Set(order);
+  for (const [id, row] of rows) {
+    if (!wanted.has(id)) {
+      row.item.remove();
+      rows.delete(id);
+    }
+  }
+  let at = list.firstElementChild;
+  for (const id of order) {
+    const { item } = rows.get(id);
+    if (item === at) at = at.nextElementSibling;
+    else list.insertBefore(item, at);
+  }
+}
+
+async function obey(row, order) {
+  if (order === "limits") {
+    await changeLimits("batch-limits-form", `Limits of ${row.name}`, row.path, await valuesOf(row));
+    return;
+  }
+  if (order in QUESTIONS && !(await isSure(QUESTIONS[order](row.name)))) return;
+  try {
+    if (order === "delete") await ask("DELETE", row.path);
+    else await ask("POST", `${row.path}/${order}`);
+    say(order === "delete" ? `“${row.name}” is deleted.` : `“${row.name}”: told to ${order}.`);
+  } catch (error) {
+    say(error.message);
+  }
+}
+
+function isSure(question) {
+  const dialog = byId("sure");
+  byId("question").textContent = question;
+  dialog.returnValue = "no";
+  dialog.showModal();
+  return new Promise((answer) => {
+    dialog.addEventListener("close", () => answer(dialog.returnValue === "yes"), { once: true });
+  });
+}
+
+// Limits
+
+async function valuesOf(row) {
+  const view = await (await ask("GET", row.path)).json();
+  return { weight: view.weight, priority: view.priority };
+}
+
+async function changeLimits(name, title, path, values) {
+  const dialog = byId(name);
+  const form = dialog.querySelector("form");
+  byId(`${name}-title`).textContent = title;
+  for (const input of form.querySelectorAll("input")) input.value = input.defaultValue = values[input.name] ?? "";
+  form.querySelector(".trouble").textContent = "";
+  form.onsubmit = async (event) => {
+    event.preventDefault();
+    const wanted = {};
+    for (const input of form.querySelectorAll("input")) {
+      if (input.value !== input.defaultValue) wanted[input.name] = valueOf(input.value.trim());
+    }
+    try {
+      await ask("PATCH", path, wanted);
+      dialog.close();
+      say("The limits are changed.");
+    } catch (error) {
+      form.querySelector(".trouble").textContent = error.message;
+    }
+  };
+  dialog.showModal();
+}
+
+function valueOf(text) {
+  if (text === "" || text === "none") return null;
+  const number = Number(text);
+  return Number.isNaN(number) ? text : number;
+}
+
+for (const button of document.querySelectorAll("dialog .close")) {
+  button.addEventListener("click", () => button.closest("dialog").close());
+}
+byId("worker-limits").addEventListener("click", async () => {
+  try {
+    const values = await (await ask("GET", "/v1/limits")).json();
+    await changeLimits("worker-limits-form", "Limits of all batches", "/v1/limits", values);
+  } catch (error) {
+    say(error.message);
+  }
+});
+
+// What the worker tells
+
+function show(event) {
+  const news = JSON.parse(event.data);
+  put(byId("worker"), news.worker);
+  put(byId("slots"), news.slots);
+  for (const [key, value] of Object.entries(news)) {
+    if (key.startsWith("batch ")) showBatch(key.slice(6), value);
+  }
+  if (news.order !== undefined) putInOrder(news.order);
+  if (news.total !== undefined || news.order !== undefined) {
+    total = news.total ?? total;
+    const left = total - list.childElementCount;
+    byId("none").textContent = total === 0
+      ? "None yet: hand one in with batchrun worker submit, or put it into the spool."
+      : left > 0 ? `The first ${list.childElementCount} of ${total}.` : "";
+  }
+}
+
+let total = 0;
+const connection = byId("connection");
+const events = new EventSource("/v1/events");
+events.addEventListener("message", show);
+events.addEventListener("open", () => {
+  connection.textContent = "live";
+  connection.className = "";
+});
+events.addEventListener("error", () => {
+  const isOver = events.readyState === EventSource.CLOSED;
+  connection.textContent = isOver
+    ? "The worker does not let this page in any more: open it anew with its token."
+    : "The connection is lost; trying again. What is shown is old.";
+  connection.className = "trouble";
+});

@@ -1,0 +1,133 @@
+"""What the live page shows, as pieces of markup: views in, escaped HTML out, by the report's own charts and styles."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from batchrun.model import Outcome
+from batchrun.report import charts
+from batchrun.report.failures import Failures
+from batchrun.report.html import Html, Key, Tile, facts, foreign, join, legend, tag, tiles
+from batchrun.report.progress import money
+from batchrun.report.style import Tone
+from batchrun.worker.views import BatchView, WorkerView
+from batchrun.worker.words import batch_progress, condition
+
+#: Kinds of failure that are shown of a batch.
+_MAX_KINDS = 10
+_NAME_CHARS = 120
+_REASON_CHARS = 400
+#: Between two samples there was no worker when they are so far apart.
+_GAP = timedelta(seconds=10)
+
+
+def worker_tiles(view: WorkerView) -> Html:
+    """Return the worker's own numbers."""
+    slots, budget = view.slots, view.budget
+    under_way = sum(count for state, count in view.batches.items() if state.is_under_way)
+    limit = "" if slots.limit is None else f"of {slots.limit:,}"
+    memory = "" if slots.max_memory_mb is None else f"of {slots.max_memory_mb:,}"
+    shown = [
+        Tile(name="batches under way", value=f"{under_way:,}", note=f"of {sum(view.batches.values()):,}"),
+        Tile(name="live Runs", value=f"{view.live_runs:,}"),
+        Tile(name="slots taken", value=f"{slots.used:,}", note=limit or None),
+        Tile(name="memory, MB", value=f"{slots.memory_mb:,}", note=memory or None),
+    ]
+    if budget is not None and budget.limit_usd is not None:
+        note = f"of {money(budget.limit_usd)}; {money(budget.reserved_usd)} set aside"
+        shown.append(Tile(name="spent", value=money(budget.spent_usd), note=note))
+    is_well = view.is_ready and not view.is_draining
+    said = tag("p", condition(view), class_="condition" if is_well else "condition trouble")
+    return join([said, tiles(shown)])
+
+
+def slots_chart(samples: Sequence[tuple[datetime, int, int]]) -> Html:
+    """Return slot use over time, from samples of time, live Runs and places, one a second."""
+    stretches: list[list[tuple[datetime, int, int]]] = []
+    for sample in samples:
+        if not stretches or sample[0] - stretches[-1][-1][0] > _GAP:
+            stretches.append([])
+        stretches[-1].append(sample)
+    drawn = [
+        charts.Stretch(began_at=each[0][0], interval_s=1.0, values=[float(live) for _, live, _ in each])
+        for each in stretches
+    ]
+    limit = float(samples[-1][2]) if samples else None
+    return charts.time_series("Live Runs over time", charts.TimeSeries(stretches=drawn, limit=limit))
+
+
+def batch_head(view: BatchView) -> Html:
+    """Return what is always shown of a batch: name, state, how far it is."""
+    name = tag("h3", foreign(view.name, _NAME_CHARS))
+    state = tag("span", view.state.replace("_", " "), class_=f"state state-{view.state}")
+    reason = tag("p", foreign(view.reason, _REASON_CHARS), class_="reason") if view.reason else None
+    budget = "" if view.budget_usd is None else f" of {money(view.budget_usd)}"
+    progress = tag("p", f"{batch_progress(view)}{budget}", class_="soft numbers")
+    return join([tag("div", name, state, class_="title"), reason, _outcome_bar(view), progress])
+
+
+def _outcome_bar(view: BatchView) -> Html:
+    shares = _shares(view)
+    total = view.jobs.total
+    if total is not None and total > view.jobs.settled:
+        shares.append(charts.Share(name="open", count=total - view.jobs.settled, tone=Tone.OPEN))
+    return charts.share_bar("Jobs by outcome", shares, height=10)
+
+
+def _shares(view: BatchView) -> list[charts.Share]:
+    counts = ((outcome, view.outcomes.get(outcome, 0)) for outcome in Outcome)
+    return [
+        charts.Share(name=outcome.replace("_", " "), count=count, tone=Tone(outcome))
+        for outcome, count in counts
+        if count
+    ]
+
+
+def batch_details(view: BatchView, failures: Failures | None) -> Html:
+    """Return what is shown of a batch that is opened: outcomes, costs, what failed and why, notices."""
+    keys = [Key(tone=share.tone, text=f"{share.count:,} {share.name}") for share in _shares(view)]
+    places = None if view.max_concurrent_runs is None else f"{view.max_concurrent_runs:,}"
+    stated = facts(
+        [
+            ("id", view.id),
+            ("task", foreign(view.task) if view.task is not None else None),
+            ("profile", view.profile),
+            ("share", f"weight {view.weight:g}, priority {view.priority}"),
+            ("most Runs at once", places),
+            ("items", f"{view.items:,}"),
+            ("results", foreign(view.out_dir)),
+        ]
+    )
+    notices = tag("ul", *(tag("li", foreign(each, _REASON_CHARS)) for each in view.notices), class_="notices")
+    return join(
+        [
+            legend(keys) if keys else None,
+            _spending(view),
+            stated,
+            _failure_list(failures) if failures is not None and failures.jobs else None,
+            notices if view.notices else None,
+        ]
+    )
+
+
+def _spending(view: BatchView) -> Html | None:
+    if view.budget_usd is None:
+        return None
+    return charts.spending_bar(
+        "Cost against budget", charts.Spending(spent_usd=view.cost_usd, budget_usd=view.budget_usd)
+    )
+
+
+def _failure_list(failures: Failures) -> Html:
+    rows = [
+        tag(
+            "li",
+            tag("b", f"{kind.count:,}"),
+            f" {kind.outcome.replace('_', ' ')}: ",
+            foreign(kind.message or kind.error_type or "no message", _REASON_CHARS),
+            tag("span", " such as ", foreign(str(kind.key), 60), class_="soft"),
+        )
+        for kind in failures.kinds[:_MAX_KINDS]
+    ]
+    left = failures.jobs - sum(kind.count for kind in failures.kinds[:_MAX_KINDS])
+    more = tag("li", f"{left:,} more of other kinds", class_="soft") if left else None
+    return join([tag("h4", "What did not succeed"), tag("ul", *rows, more, class_="failures")])

@@ -1,0 +1,132 @@
+"""The live page: its frame. What it shows comes as events, in pieces of markup."""
+
+from functools import cache
+from importlib import resources
+
+from aiohttp import web
+
+from batchrun.report.html import Html, join, page, tag
+
+#: It runs its own script, asks its own worker, and nothing else.
+POLICY = (
+    "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'unsafe-inline'; img-src data:;"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+_ORDERS = {"pause": "Pause", "resume": "Resume", "cancel": "Cancel…", "limits": "Limits…", "delete": "Delete…"}
+#: Fields of the two forms for limits, with what stands beside them.
+_BATCH_LIMITS = {
+    "weight": "Weight",
+    "priority": "Priority",
+    "max_concurrent_runs": "Most Runs at once",
+    "start_rate": "Most starts per second",
+    "budget_usd": "Budget, US dollars",
+}
+_WORKER_LIMITS = {
+    "max_concurrent_runs": "Most Runs at once",
+    "max_total_memory_mb": "Most memory, MB",
+    "request_rate": "Most requests per second",
+    "budget_usd": "Budget, US dollars",
+}
+
+
+async def get_page(_request: web.Request) -> web.Response:
+    """Answer the page's frame."""
+    return web.Response(text=_frame(), content_type="text/html", headers=_HEADERS)
+
+
+async def get_script(_request: web.Request) -> web.Response:
+    """Answer the page's script."""
+    return web.Response(text=_asset("page.js"), content_type="text/javascript", headers=_HEADERS)
+
+
+def no_entry() -> web.Response:
+    """Return what is shown to a person without a token."""
+    words = (
+        tag("h1", "batchrun"),
+        tag("p", "This page needs the worker's token, which is in the file ", tag("code", "token"), " of its data."),
+        tag("p", "Open it as ", tag("code", "/?token=…"), "; the browser keeps it from then on."),
+    )
+    return web.Response(
+        status=401, text=page("batchrun", tag("div", *words, class_="head")), content_type="text/html", headers=_HEADERS
+    )
+
+
+@cache
+def _frame() -> Html:
+    head = join([tag("style", Html(_asset("page.css"))), tag("script", type="module", src="/page.js")])
+    return page(
+        "batchrun",
+        tag("div", tag("h1", "batchrun"), tag("p", "Connecting…", id="connection", role="status"), class_="head"),
+        tag(
+            "div",
+            _card("Worker", tag("div", id="worker"), _button("limits", "Limits…", id="worker-limits")),
+            _card("Slot use over time", tag("div", id="slots", class_="live")),
+            _card("Batches", tag("p", id="none", class_="soft"), tag("ul", id="batches")),
+            class_="cards",
+        ),
+        tag("p", id="said", role="status", aria_live="polite"),
+        _batch_template(),
+        _sure_dialog(),
+        _limits_dialog("batch-limits-form", _BATCH_LIMITS, "An empty field stays as it is; none lifts a limit."),
+        _limits_dialog("worker-limits-form", _WORKER_LIMITS, "They hold until the next start or reload."),
+        head=head,
+        policy=POLICY.replace("; frame-ancestors 'none'", ""),  # only a header may say that
+    )
+
+
+def _card(title: str, *content: Html) -> Html:
+    return tag("section", tag("header", tag("h2", title)), *content, class_="card")
+
+
+def _button(order: str, text: str, **attributes: str) -> Html:
+    return tag("button", text, type="button", data_order=order, **attributes)
+
+
+def _batch_template() -> Html:
+    """Return what a batch is made of; its buttons stay, so that the focus does."""
+    buttons = (_button(order, text) for order, text in _ORDERS.items())
+    links = tag("span", class_="links")
+    more = tag("details", tag("summary", "More"), tag("div", class_="details"), links)
+    item = tag("li", tag("div", class_="batch-head"), tag("div", *buttons, class_="buttons"), more, class_="batch")
+    return tag("template", item, id="batch")
+
+
+def _sure_dialog() -> Html:
+    buttons = (
+        tag("button", "Leave it", value="no", autofocus=True),
+        tag("button", "Yes", value="yes", class_="danger"),
+    )
+    form = tag("form", tag("p", id="question"), tag("div", *buttons, class_="buttons"), method="dialog")
+    return tag("dialog", form, id="sure", aria_labelledby="question")
+
+
+def _limits_dialog(name: str, fields: dict[str, str], note: str) -> Html:
+    rows = (
+        tag("label", tag("span", text), tag("input", name=field, autocomplete="off", inputmode="text"))
+        for field, text in fields.items()
+    )
+    buttons = (
+        tag("button", "Leave them", type="button", class_="close"),
+        tag("button", "Change", type="submit", class_="main"),
+    )
+    content = (
+        tag("h2", id=f"{name}-title"),
+        tag("p", note, class_="soft small"),
+        *rows,
+        tag("p", class_="trouble", role="alert"),
+        tag("div", *buttons, class_="buttons"),
+    )
+    return tag("dialog", tag("form", *content), id=name, aria_labelledby=f"{name}-title")
+
+
+def _asset(name: str) -> str:
+    return resources.files("batchrun.worker.http").joinpath("assets", name).read_text("utf-8")
+
+
+ROUTES = [web.get("/", get_page), web.get("/page.js", get_script)]

@@ -20,14 +20,14 @@ test:
 	pytest
 
 crash: ## the long form of the crash suite: more than 1,000 kills
-	pytest tests/crash -m long --junit-xml=crash.xml -o junit_family=xunit1
+	pytest -n 0 tests/crash -m long --junit-xml=crash.xml -o junit_family=xunit1
 	@grep -o 'name="kills" value="[0-9]*"' crash.xml | grep -o '[0-9]*' | awk '{ kills += $$1 } END { print kills " kills" }'
 
 bench: ## about half an hour; BENCHMARKS="throughput slots" for some of them
 	python -m benchmarks $(BENCHMARKS)
 
 long: ## the long forms of other tests: 10,000 jobs of which 112 fail; a batch of 10 behind one of 100,000
-	pytest tests/unit tests/integration -m long
+	pytest -n 0 tests/unit tests/integration -m long
 
 soak: ## a worker for ten minutes, batches coming and going and faults: memory, files, sockets, threads stay flat
 	python -m tests.soak --minutes 10

@@ -1,0 +1,177 @@
+"""The live page in a real browser: what it shows is what the worker says, and what is clicked is what happens."""
+
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+
+from tests.support.api_process import ACTOR
+from tests.support.command_line import batchrun
+from tests.support.crash import open_api, wait_until
+from tests.support.worker_process import WorkerProcess
+
+#: Longer than any test: Runs that end only when they are aborted.
+LONG_MS = 600_000
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+
+in_a_browser = pytest.mark.skipif(BROWSER is None or DRIVER is None, reason="no Chromium with its driver here")
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory) -> Iterator[WorkerProcess]:
+    """One worker for all tests, each with batches of its own."""
+    path = tmp_path_factory.mktemp("page")
+    with open_api(path / "api") as api:
+        worker = WorkerProcess(path / "data", api.base_url)
+        with worker.running():
+            yield worker
+
+
+class Page:
+    """The page as a person meets it."""
+
+    def __init__(self, driver: webdriver.Chrome, worker: WorkerProcess) -> None:
+        self.driver, self.worker = driver, worker
+        token = (worker.data_dir / "token").read_text().strip()
+        driver.get(f"{worker.address}/?token={token}")
+        wait_until(lambda: self.text("#connection") == "live")
+
+    def text(self, selector: str) -> str:
+        """Return what is read at a place, in one piece at one moment."""
+        script = "return document.querySelector(arguments[0])?.innerText ?? ''"
+        return str(self.driver.execute_script(script, selector))
+
+    def row(self, name: str) -> WebElement:
+        """Return the batch with this name, once it is there."""
+        path = f"//li[contains(@class, 'batch')][.//h3[normalize-space()='{name}']]"
+        wait_until(lambda: self.driver.find_elements(By.XPATH, path))
+        return self.driver.find_element(By.XPATH, path)
+
+    def press(self, element: WebElement) -> None:
+        """Press a button by the keyboard."""
+        self.driver.execute_script("arguments[0].focus()", element)
+        element.send_keys(Keys.ENTER)
+
+    def order(self, name: str, order: str) -> None:
+        """Press a batch's button."""
+        self.press(self.row(name).find_element(By.CSS_SELECTOR, f"button[data-order={order}]"))
+
+
+@pytest.fixture(scope="module")
+def page(worker) -> Iterator[Page]:
+    """A browser that has the page open."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(BROWSER)
+    for switch in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1100,900"):
+        options.add_argument(switch)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
+    try:
+        yield Page(driver, worker)
+        logged: list[Any] = driver.get_log("browser")  # type: ignore[no-untyped-call]  # selenium's own
+        assert [each for each in logged if each["source"] != "network"] == [], "nothing was blocked, nothing was raised"
+    finally:
+        driver.quit()
+
+
+def _status(worker: WorkerProcess, name: str) -> dict[str, Any]:
+    page = orjson.loads(worker.ask("/v1/batches")[1])
+    found: dict[str, Any] = next((each for each in page["items"] if each["name"] == name), {})
+    return found
+
+
+def test_nobody_comes_in_without_the_token_and_the_page_runs_its_own_script_only(worker):
+    """A person is told where the token is; a policy keeps all else out."""
+    status, text = worker.ask("/", Authorization="Bearer wrong")
+    assert (status, b"token" in text, b"<script" in text) == (401, True, False)
+    status, text = worker.ask("/")
+    assert status == 200
+    assert b"script-src &#39;self&#39;;" in text
+    assert text.count(b"<script") == 1
+    assert worker.ask("/v1/events", Authorization="Bearer wrong")[0] == 401
+
+
+@in_a_browser
+def test_a_batch_is_shown_as_it_runs_paused_and_cancelled_by_the_keyboard(page, worker):
+    """Its numbers are those of the worker, its name is text, and it does what the buttons say."""
+    name = "<img src=x onerror=alert(1)> & so"
+    jobs = "".join(f'{{"n": {n}, "ms": {LONG_MS}}}\n' for n in range(3))
+    (worker.data_dir / "profiles" / "held.toml").write_text(f'[task]\nactor = "{ACTOR}"\nname = "held"\n')
+    given = ("--data", str(worker.data_dir), "--profile", "held", "--jobs", "-", "--name", name)
+    said = batchrun("worker", "submit", *given, cwd=worker.data_dir, stdin=jobs)
+    assert said.code == 0, said.err
+    wait_until(lambda: "3 running" in page.row(name).text)
+    view = _status(worker, name)
+    assert (view["live_runs"], view["state"]) == (3, "active")
+    assert "active" in page.row(name).text
+    assert page.driver.find_elements(By.CSS_SELECTOR, "#batches img") == []
+    wait_until(lambda: "live Runs\n3" in page.text("#worker"))
+    page.order(name, "pause")
+    wait_until(lambda: "pausing" in page.row(name).text)
+    assert _status(worker, name)["state"] == "pausing"
+    page.order(name, "cancel")
+    page.driver.switch_to.active_element.send_keys(Keys.ENTER)  # what has the focus changes nothing
+    wait_until(lambda: not page.driver.find_element(By.ID, "sure").is_displayed())
+    assert _status(worker, name)["state"] == "pausing"
+    page.order(name, "cancel")
+    page.press(page.driver.find_element(By.CSS_SELECTOR, "#sure button[value=yes]"))
+    wait_until(lambda: "cancelled" in page.row(name).text)
+    assert _status(worker, name)["outcomes"] == {"aborted": 3}
+    assert "3 not succeeded" in page.row(name).text
+    page.order(name, "delete")
+    page.press(page.driver.find_element(By.CSS_SELECTOR, "#sure button[value=yes]"))
+    wait_until(lambda: not _status(worker, name))
+    wait_until(lambda: name not in page.text("#batches"))
+
+
+@in_a_browser
+def test_failures_are_shown_by_cause(page, worker):
+    """Opened, a batch tells what has failed, how often, and a sample."""
+    worker.hand_in("failing", [{"n": n, "fails": n < 4} for n in range(9)], "[retry]\nmax_attempts = 1\n")
+    wait_until(lambda: "9/9 done" in page.row("failing").text)
+    page.row("failing").find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
+    wait_until(lambda: "4 failed: told to fail" in page.row("failing").text)
+    assert "5 succeeded" in page.row("failing").text
+
+
+@in_a_browser
+def test_limits_are_changed_and_a_wrong_one_is_told_beside_the_field(page, worker):
+    """Of one batch, and of all together."""
+    worker.hand_in("limited", [{"n": n, "ms": LONG_MS} for n in range(5)], "[limits]\nmax_concurrent_runs = 1\n")
+    wait_until(lambda: "1 running" in page.row("limited").text)
+    page.order("limited", "limits")
+    wait_until(lambda: page.driver.find_element(By.ID, "batch-limits-form").is_displayed())
+    field = page.driver.find_element(By.CSS_SELECTOR, "#batch-limits-form input[name=max_concurrent_runs]")
+    field.send_keys("many", Keys.ENTER)
+    wait_until(lambda: "max_concurrent_runs" in page.text("#batch-limits-form .trouble"))
+    field.clear()
+    field.send_keys("4", Keys.ENTER)
+    wait_until(lambda: "4 running" in page.row("limited").text)
+    assert _status(worker, "limited")["live_runs"] == 4
+    page.press(page.driver.find_element(By.ID, "worker-limits"))
+    wait_until(lambda: page.driver.find_element(By.ID, "worker-limits-form").is_displayed())
+    field = page.driver.find_element(By.CSS_SELECTOR, "#worker-limits-form input[name=budget_usd]")
+    field.send_keys("7.5", Keys.ENTER)
+    wait_until(lambda: "of $7.50" in page.text("#worker"))
+    assert orjson.loads(worker.ask("/v1/limits")[1])["budget_usd"] == 7.5
+
+
+@in_a_browser
+def test_on_a_phone_nothing_sticks_out_and_the_dark_is_dark(page, worker):
+    """360 px wide, with a long name without a place to break."""
+    worker.hand_in("w" * 120, [{"n": 1}])
+    page.row("w" * 120)
+    metrics = {"width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
+    assert page.driver.execute_script("return document.documentElement.scrollWidth") == 360
+    ground = page.driver.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert ground == "rgb(18, 22, 26)"

@@ -96,7 +96,9 @@ class Worker:
             ConfigError: it cannot be used as it is.
             OutputError: it cannot be noted.
         """
-        await anyio.to_thread.run_sync(config_of, submission, self.layout, self.config, self.environ)
+        config = await anyio.to_thread.run_sync(config_of, submission, self.layout, self.config, self.environ)
+        if not await anyio.Path(config.jobs.file).is_file():
+            raise ConfigError(f"{config.jobs.file} is no file; hand the job file in with it", key="jobs.file")
         async with self._noting:
             await anyio.to_thread.run_sync(self.shelf.save, submission)
         _log.info("batch_taken", batch=submission.id, name=submission.name)

@@ -85,6 +85,7 @@ def _is_shown(request: web.Request, token: Token) -> bool:
 
 def _with_cookie(request: web.Request, token: Token) -> web.Response:
     """Keep the token of the address in a cookie, and out of the address from there on."""
-    answer = web.HTTPSeeOther(request.path)
+    # One slash: two would lead to another host.
+    answer = web.Response(status=303, headers={"Location": f"/{request.path.lstrip('/')}"})
     answer.set_cookie(COOKIE, token, httponly=True, samesite="Strict", path="/")
     return answer

@@ -349,10 +349,13 @@ class Worker:
             await self._write_summary(submission)
 
     async def _write_summary(self, submission: Submission) -> None:
-        try:
-            await anyio.to_thread.run_sync(write_summary_file, self.layout, submission)
-        except OutputError as error:
-            _log.warning("summary_not_written", batch=submission.id, reason=str(error))
+        async with self._noting:
+            if self.shelf.get(submission.id) is None:
+                return  # deleted meanwhile, with the directory that it goes into
+            try:
+                await anyio.to_thread.run_sync(write_summary_file, self.layout, submission)
+            except OutputError as error:
+                _log.warning("summary_not_written", batch=submission.id, reason=str(error))
 
     async def _tell(self, submission: Submission) -> None:
         """Have a batch's carrier do what its new state asks for; without one, it rests at once or is taken up."""

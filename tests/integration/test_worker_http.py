@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import jsonschema_rs
 import orjson
 import pytest
 from aiohttp import ClientSession, FormData
 from yarl import URL
 
 from batchrun.worker.http import open_http
+from batchrun.worker.http.app import _ROOMS
 from batchrun.worker.http.auth import COOKIE, Token
 from batchrun.worker.submission import State
 from batchrun.worker.worker import Worker
@@ -321,3 +323,28 @@ async def test_a_worker_that_drains_takes_nothing_more(desk):
     assert (await desk.refusal("POST", "/v1/batches", data=form_of([{"n": 1}])))[:2] == (503, "not-possible-now")
     assert (await desk.ask("GET", "/health/ready"))[0] == 503
     assert desk.directories == []
+
+
+#: Served, and no part of the API: the page, its script, this document, and what Prometheus reads.
+NO_OPERATIONS = {"/", "/page.js", "/openapi.json", "/metrics"}
+
+
+async def test_the_openapi_document_names_every_route_and_answers_are_as_it_says(desk):
+    """It needs no token; each answer of each kind fits its schema."""
+    async with ClientSession() as session, session.get(f"{desk.address}/openapi.json") as answer:
+        document = await answer.json()
+    served = {(route.method, route.path) for room in _ROOMS for route in room.ROUTES if route.path not in NO_OPERATIONS}
+    named = {(method.upper(), path) for path, operations in document["paths"].items() for method in operations}
+    assert named == served
+    batch_id = await desk.hand_in([{"n": 1, "fails": True}], name="told", settings='{"retry.max_attempts": 1}')
+    await desk.until(batch_id, State.FINISHED)
+    answers = {
+        "/v1/worker": "WorkerView",
+        "/v1/limits": "WorkerLimitsConfig",
+        "/v1/batches": "BatchPage",
+        "/v1/batches/told": "BatchView",
+        "/v1/batches/nope": "Error",
+    }
+    for path, name in answers.items():
+        schema = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
+        jsonschema_rs.Draft202012Validator(schema).validate((await desk.ask("GET", path))[1])

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from batchrun.config.worker import ServiceConfig
 from batchrun.errors import OutputError
-from batchrun.worker.http import batches, events, health, limits, metrics, page, streams
+from batchrun.worker.http import batches, events, health, limits, metrics, openapi, page, streams
 from batchrun.worker.http.auth import Token, demand_token
 from batchrun.worker.http.context import WORKER
 from batchrun.worker.http.envelope import put_errors_into_envelope
@@ -16,7 +16,7 @@ from batchrun.worker.worker import Worker
 #: What a form may weigh beside its job file, which is streamed.
 MAX_BODY_BYTES = 1 << 20
 
-_ROOMS = (batches, streams, events, limits, health, metrics, page)
+_ROOMS = (batches, streams, events, limits, health, metrics, openapi, page)
 
 
 @asynccontextmanager
@@ -29,6 +29,7 @@ async def open_http(worker: Worker, token: Token) -> AsyncIterator[str]:
     app = web.Application(middlewares=[put_errors_into_envelope, demand_token(token)], client_max_size=MAX_BODY_BYTES)
     app[WORKER] = worker
     batches.prepare(app)
+    app[openapi.DOCUMENT] = openapi.document(route for room in _ROOMS for route in room.ROUTES)
     for room in _ROOMS:
         app.router.add_routes(room.ROUTES)
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)

@@ -42,31 +42,14 @@ async def submit(request: web.Request) -> web.Response:
     if key is not None and (known := worker.shelf.with_idempotency_key(key)) is not None:
         return _answer(worker, known)
     submission_id = worker.shelf.new_id()
-    async with uploaded(request, worker.layout.of(submission_id)) as form:
-        submission = _submission(submission_id, form, key)
-        async with request.app[_HANDING_IN]:
-            # Asked again: the same batch may have come by another connection meanwhile.
-            known = worker.shelf.with_idempotency_key(key) if key is not None else None
-            if known is None:
-                await worker.add(submission)
-                return _answer(worker, submission, status=201)
-        raise _KnownAlready(known)
-
-
-class _KnownAlready(Exception):
-    """What was just uploaded is a batch that is known; the copy is to go."""
-
-    def __init__(self, submission: Submission) -> None:
-        super().__init__(submission.id)
-        self.submission = submission
-
-
-async def submit_once(request: web.Request) -> web.Response:
-    """Take a batch; see `submit`."""
-    try:
-        return await submit(request)
-    except _KnownAlready as known:
-        return _answer(worker_of(request), known.submission)
+    async with uploaded(request, worker.layout.of(submission_id)) as form, request.app[_HANDING_IN]:
+        # Asked again: the same batch may have come by another connection meanwhile.
+        known = worker.shelf.with_idempotency_key(key) if key is not None else None
+        if known is None:
+            submission = await worker.add(_submission(submission_id, form, key))
+            form.is_kept = True
+            return _answer(worker, submission, status=201)
+    return _answer(worker, known)
 
 
 def _submission(submission_id: str, form: Form, key: str | None) -> Submission:
@@ -178,7 +161,7 @@ def _answer(worker: Worker, submission: Submission, *, status: int = 200) -> web
 
 ROUTES = [
     web.get("/v1/batches", list_batches),
-    web.post("/v1/batches", submit_once),
+    web.post("/v1/batches", submit),
     web.get("/v1/batches/{ref}", get_batch, name="batch"),
     web.delete("/v1/batches/{ref}", delete_batch),
     web.patch("/v1/batches/{ref}", patch_batch),

@@ -4,7 +4,8 @@ Only what is committed is given: a line that is streamed once stays. A reader th
 time; one that follows is given what comes until the batch rests.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -88,8 +89,10 @@ async def _stream(request: web.Request, file: Path, length: Length) -> web.Strea
     end = await length()
     answer = web.StreamResponse(headers={"Content-Type": "application/x-ndjson; charset=utf-8"})
     await answer.prepare(request)
-    async for piece in _pieces(file, offset, end, length, _is_under_way(request) if follows else None):
-        await answer.write(piece)
+    pieces = _pieces(file, offset, end, length, _is_under_way(request) if follows else None)
+    async with aclosing(pieces):  # a reader who leaves leaves no open file
+        async for piece in pieces:
+            await answer.write(piece)
     await answer.write_eof()
     return answer
 
@@ -114,12 +117,13 @@ def _is_under_way(request: web.Request) -> Callable[[], bool]:
 
 async def _pieces(
     file: Path, offset: int, end: int, length: Length, is_under_way: Callable[[], bool] | None
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes]:
     """Yield a file from an offset to its end; and, as long as its batch is under way, what comes after that."""
     while True:
-        async for piece in _from_to(file, offset, end):
-            offset += len(piece)
-            yield piece
+        async with aclosing(_from_to(file, offset, end)) as pieces:
+            async for piece in pieces:
+                offset += len(piece)
+                yield piece
         if is_under_way is None:
             return
         goes_on = is_under_way()  # asked before the length: what comes between the two is given, too
@@ -131,15 +135,18 @@ async def _pieces(
         await anyio.sleep(INTERVAL_S)
 
 
-async def _from_to(file: Path, offset: int, end: int) -> AsyncIterator[bytes]:
+async def _from_to(file: Path, offset: int, end: int) -> AsyncGenerator[bytes]:
     if offset >= end:
         return
     try:
-        async with await anyio.open_file(file, "rb") as opened:
+        opened = await anyio.open_file(file, "rb")
+        try:
             await opened.seek(offset)
             while offset < end and (piece := await opened.read(min(_PIECE_BYTES, end - offset))):
                 offset += len(piece)
                 yield piece
+        finally:
+            opened.wrapped.close()  # at once: who is cancelled may not wait for a thread
     except OSError as error:
         raise explain(error, file) from error
 

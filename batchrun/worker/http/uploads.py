@@ -33,6 +33,8 @@ class Form:
     jobs_file: str | None = None
     #: The name that whoever sent it gave it, without what tells its format.
     jobs_stem: str | None = None
+    #: Whether a batch is made of it.
+    is_kept: bool = False
 
     def number(self, name: str, kind: type[int] | type[float]) -> Any:
         """Return a field as a number; None where it is missing.
@@ -65,7 +67,7 @@ class Form:
 
 @asynccontextmanager
 async def uploaded(request: web.Request, directory: Path) -> AsyncIterator[Form]:
-    """Read a form into a new directory; unless the block ends well, nothing of it is left.
+    """Read a form into a new directory; unless it is kept, nothing of it is left after the block.
 
     Raises:
         Refused: it is no such form.
@@ -77,16 +79,17 @@ async def uploaded(request: web.Request, directory: Path) -> AsyncIterator[Form]
         await anyio.Path(directory).mkdir()
     except OSError as error:
         raise explain(error, directory) from error
-    try:
-        yield await _read(request, directory)
-    except BaseException:
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(lambda: shutil.rmtree(directory, ignore_errors=True))
-        raise
-
-
-async def _read(request: web.Request, directory: Path) -> Form:
     form = Form()
+    try:
+        await _read(request, form, directory)
+        yield form
+    finally:
+        if not form.is_kept:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(lambda: shutil.rmtree(directory, ignore_errors=True))
+
+
+async def _read(request: web.Request, form: Form, directory: Path) -> None:
     try:
         async for part in await request.multipart():
             if not isinstance(part, BodyPartReader):
@@ -96,7 +99,6 @@ async def _read(request: web.Request, directory: Path) -> Form:
         raise Refused(400, "bad-form", f"the form cannot be read: {error}") from None
     if form.texts.get("config") is not None:
         await _write_batch_file(directory / BATCH_FILE, form.texts["config"])
-    return form
 
 
 async def _take(part: BodyPartReader, form: Form, directory: Path) -> None:

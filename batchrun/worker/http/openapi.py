@@ -1,0 +1,170 @@
+"""The API's OpenAPI document: its operations from the routes themselves, its schemas from the views."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from aiohttp import web
+from pydantic.json_schema import models_json_schema
+
+from batchrun.config.worker import WorkerLimitsConfig
+from batchrun.version import __version__
+from batchrun.worker.http import batches, events, health, limits, streams
+from batchrun.worker.http.auth import OPEN_PATHS
+from batchrun.worker.views import BatchPage, BatchView, WorkerView
+
+_MODELS = (BatchPage, BatchView, WorkerView, WorkerLimitsConfig)
+_ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["type", "message"],
+            "properties": {
+                "type": {"type": "string", "description": "A word for programs, like `bad-value`."},
+                "message": {"type": "string", "description": "What is wrong and what to do."},
+            },
+        }
+    },
+}
+_JSON, _LINES = "application/json", "application/x-ndjson"
+
+
+def _query(name: str, description: str, **schema: Any) -> dict[str, Any]:
+    return {"name": name, "in": "query", "description": description, "schema": schema or {"type": "string"}}
+
+
+def _fields(*names: str) -> dict[str, Any]:
+    """Return the body of a PATCH: numbers, where null takes one back."""
+    number = {"type": ["number", "null"]}
+    content = {"schema": {"type": "object", "properties": dict.fromkeys(names, number), "additionalProperties": False}}
+    return {"required": True, "content": {_JSON: content}}
+
+
+_FORM = {
+    "type": "object",
+    "description": "Either config or profile.",
+    "properties": {
+        "config": {"type": "string", "description": "The text of a batch file (TOML)."},
+        "profile": {"type": "string", "description": "The name of a batch file in DATA/profiles."},
+        "jobs": {"type": "string", "format": "binary", "description": "The job file; its name tells the format."},
+        "name": {"type": "string", "maxLength": batches.MAX_NAME},
+        "weight": {"type": "number", "exclusiveMinimum": 0, "maximum": 1000},
+        "priority": {"type": "integer", "minimum": -1000, "maximum": 1000},
+        "settings": {"type": "string", "description": "A JSON object by dotted key, before the file's own keys."},
+    },
+}
+_OFFSET = _query("offset", "How many bytes to pass over.", type="integer", minimum=0)
+_FOLLOW = _query("follow", "1: go on until the batch rests.", enum=["0", "1"])
+_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "The same key returns the batch that was made with it before, with 200.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": batches.MAX_KEY},
+}
+
+#: What a handler answers: a model, or a media type.
+_ANSWERS: dict[Any, Any] = {
+    batches.list_batches: BatchPage,
+    batches.submit: BatchView,
+    batches.get_batch: BatchView,
+    batches.delete_batch: None,
+    batches.patch_batch: BatchView,
+    batches.pause_batch: BatchView,
+    batches.resume_batch: BatchView,
+    batches.cancel_batch: BatchView,
+    streams.get_records: _LINES,
+    streams.get_items: _LINES,
+    streams.get_log: _LINES,
+    streams.get_failures: _JSON,
+    streams.get_report: "text/html",
+    events.get_events: "text/event-stream",
+    events.get_details: "text/html",
+    limits.get_worker: WorkerView,
+    limits.get_limits: WorkerLimitsConfig,
+    limits.patch_limits: WorkerLimitsConfig,
+    health.live: _JSON,
+    health.ready: _JSON,
+}
+_PARAMETERS: dict[Any, list[dict[str, Any]]] = {
+    batches.list_batches: [
+        _query("state", "States, with commas."),
+        _query("limit", "At most so many.", type="integer", minimum=0, maximum=batches.MAX_PAGE),
+        _query("offset", "So many are passed over.", type="integer", minimum=0),
+    ],
+    batches.submit: [_KEY],
+    **{each: [_OFFSET, _FOLLOW] for each in (streams.get_records, streams.get_items, streams.get_log)},
+}
+_BODIES: dict[Any, dict[str, Any]] = {
+    batches.submit: {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}},
+    batches.patch_batch: _fields("weight", "priority", "max_concurrent_runs", "start_rate", "budget_usd"),
+    limits.patch_limits: {
+        "required": True,
+        "content": {_JSON: {"schema": {"$ref": "#/components/schemas/WorkerLimitsConfig"}}},
+    },
+}
+
+
+def document(routes: Iterable[web.RouteDef]) -> dict[str, Any]:
+    """Return the document of some routes."""
+    _, schemas = models_json_schema(
+        [(model, "serialization") for model in _MODELS], ref_template="#/components/schemas/{model}"
+    )
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        if route.handler in _ANSWERS:
+            paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "A batchrun worker", "version": __version__},
+        "security": [{"token": []}],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "schemas": {**schemas["$defs"], "Error": _ERROR},
+        },
+    }
+
+
+def _operation(route: web.RouteDef) -> dict[str, Any]:
+    handler: Any = route.handler
+    ref = (
+        [{"name": "ref", "in": "path", "required": True, "schema": {"type": "string"}}] if "{ref}" in route.path else []
+    )
+    parameters = [*ref, *_PARAMETERS.get(handler, [])]
+    refused = {"description": "Refused, or not possible now.", "content": _content("Error")}
+    operation: dict[str, Any] = {
+        "operationId": handler.__name__,
+        "summary": (handler.__doc__ or "").splitlines()[0],
+        "responses": {**_answers(handler), "4XX": refused, "5XX": refused},
+    }
+    if parameters:
+        operation["parameters"] = parameters
+    if handler in _BODIES:
+        operation["requestBody"] = _BODIES[handler]
+    if route.path in OPEN_PATHS:
+        operation["security"] = []
+    return operation
+
+
+def _answers(handler: Any) -> dict[str, Any]:
+    answer = _ANSWERS[handler]
+    if answer is None:
+        return {"204": {"description": "Done."}}
+    if isinstance(answer, str):
+        return {"200": {"description": "As it is.", "content": {answer: {}}}}
+    told = {"description": "As it stands then.", "content": _content(answer.__name__)}
+    return {"200": told, "201": told} if handler is batches.submit else {"200": told}
+
+
+def _content(schema: str) -> dict[str, Any]:
+    return {_JSON: {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+
+
+async def get_document(request: web.Request) -> web.Response:
+    """Answer the OpenAPI document."""
+    return web.json_response(request.app[DOCUMENT])
+
+
+DOCUMENT = web.AppKey("document", dict)
+ROUTES = [web.get("/openapi.json", get_document)]

@@ -134,7 +134,6 @@ class Engine:
         async with self.sending, anyio.create_task_group() as children:
             children.start_soon(self.reconciler.run)
             children.start_soon(self.aborter.run)
-            children.start_soon(self.follower.sweep.run)
             children.start_soon(self.costs.run)
             if self.place.watch is not None:
                 children.start_soon(self.place.watch.run)
@@ -245,6 +244,7 @@ def assemble(config: Config, given: Materials) -> Engine:
         source=given.source,
         ledger=commit,
         runner=runner,
+        sweep=follower.sweep,
         slots=place.slots,
         gate=place.gate,
         purse=given.purse,

@@ -14,6 +14,7 @@ import structlog
 
 from batchrun.engine.collect import Collected, Collector
 from batchrun.engine.follow import Follower
+from batchrun.engine.live_run import LiveRun
 from batchrun.engine.ports import Ledger, RunClient
 from batchrun.engine.progress import Progress
 from batchrun.engine.purse import Purse
@@ -130,25 +131,36 @@ class JobRunner:
         self._ledger.note_reservation(work.id, last.attempt_no, usd)
         return work.with_attempt(replace(last, reserved_usd=usd))
 
-    async def run_job(self, work: Work, slot: Slot) -> Record | Postponed | None:
+    async def run_job(self, work: Work, slot: Slot) -> Record | Postponed | LiveRun | None:
         """Carry a job one attempt further.
 
         Returns:
-            The record of the settled job; or that it is to be tried again; or None when it is left open, because no
-            more starts are wanted or because its start stays in doubt.
+            The record of the settled job; or that it is to be tried again; or its live Run, that the sweep is to keep
+            until `take_up`; or None when it is left open, because no more starts are wanted or because its start stays
+            in doubt.
 
         Raises:
             BatchRefused: the platform refuses the whole batch; the job is left open.
             OutputError: the ledger cannot note it any more.
         """
         ended = await self.run_attempt(work, slot)
-        if ended is None:
-            return None
+        return await self._conclude(ended) if isinstance(ended, _Ended) else ended
+
+    async def take_up(self, live: LiveRun) -> Record | Postponed | LiveRun:
+        """Go on with a job whose Run the sweep has kept; returns and raises what `run_job` does."""
+        try:
+            ended = await self._follow(live)
+        finally:
+            live.over()
+        return await self._conclude(ended) if isinstance(ended, _Ended) else ended
+
+    async def _conclude(self, ended: _Ended) -> Record | Postponed:
+        """Judge an attempt that has ended, and settle its job, or have it tried again."""
         ended = await self._judge(ended)
         wait_s = self._wait_before_next(ended)
         if wait_s is not None:
             self._note_end(ended)
-            self._ledger.postpone(work.id, wait_s)
+            self._ledger.postpone(ended.work.id, wait_s)
             reach("postponed")
             return Postponed(ended.work, wait_s)
         collected = await self._collect(ended)
@@ -156,24 +168,27 @@ class JobRunner:
         record = _record(ended, collected)
         reach("collected")
         self._note_end(ended)
-        await self._ledger.settle(work.id, record, collected.item_lines)
+        await self._ledger.settle(ended.work.id, record, collected.item_lines)
         reach("settled")
         return record
 
-    async def run_attempt(self, work: Work, slot: Slot) -> _Ended | None:
-        """Start a Run, or take up the one of an earlier process, and follow it to its end; free the slot then."""
+    async def run_attempt(self, work: Work, slot: Slot) -> _Ended | LiveRun | None:
+        """Start a Run, or take up the one of an earlier process, and follow it to its end; free the slot then.
+
+        A Run that there is no poll for is returned while it is live, with turn and slot.
+        """
         if work.starts_anew:
             return await self._start(work, slot)
         last = work.attempts[-1]
         turn = self._gate.adopt()
         try:
             if last.state is AttemptState.BOUND:
-                return await self._follow(work, last, turn, slot)
+                return await self._follow(self._live(work, last, turn, slot))
             return await self._reconcile(work, last, turn, slot)
         finally:
             turn.over()
 
-    async def _start(self, work: Work, slot: Slot) -> _Ended | None:
+    async def _start(self, work: Work, slot: Slot) -> _Ended | LiveRun | None:
         """Take turns until one start is answered for good."""
         if (problem := self._why_not_started(work)) is not None:
             self._purse.give_back(work.reserved_usd)
@@ -193,7 +208,7 @@ class JobRunner:
                 answer = await self._post(work, attempt, turn)
                 match answer:
                     case Attempt():
-                        return await self._follow(work, answer, turn, slot)
+                        return await self._follow(self._live(work, answer, turn, slot))
                     case _InDoubt():
                         return await self._reconcile(work, attempt, turn, slot)
                     case Problem():
@@ -287,7 +302,7 @@ class JobRunner:
             timeout_s=run.timeout_s,
         )
 
-    async def _reconcile(self, work: Work, attempt: Attempt, turn: Turn, slot: Slot) -> _Ended | None:
+    async def _reconcile(self, work: Work, attempt: Attempt, turn: Turn, slot: Slot) -> _Ended | LiveRun | None:
         """Find out what became of a start whose answer was lost; the slot is kept, for a Run may be live."""
         self._progress.in_doubt += 1
         self._tell_of_doubt()
@@ -299,7 +314,7 @@ class JobRunner:
         finally:
             self._progress.in_doubt -= 1
         if run is not None:
-            return await self._follow(work, self._bind(work, attempt, run), turn, slot)
+            return await self._follow(self._live(work, self._bind(work, attempt, run), turn, slot))
         self._purse.give_back(attempt.reserved_usd)
         nothing = replace(attempt, state=AttemptState.ENDED)
         return _Ended(work=work.with_attempt(nothing), outcome=None, is_news=True)
@@ -312,9 +327,7 @@ class JobRunner:
                 " appear; meanwhile nothing is started in its place"
             )
 
-    async def _follow(self, work: Work, attempt: Attempt, turn: Turn, slot: Slot) -> _Ended:
-        """Wait for the Run's end, then free turn and slot before anything else is done."""
-        assert attempt.run_id is not None, "a bound attempt has a Run"
+    def _live(self, work: Work, attempt: Attempt, turn: Turn, slot: Slot) -> LiveRun:
         watch = Watch(
             self._client,
             self._terms.deadlines,
@@ -325,17 +338,28 @@ class JobRunner:
             note_abort=partial(self._ledger.note_abort, work.id, attempt.attempt_no),
             tell=self._progress.notices.append,
         )
-        run = await self._follower.wait_for_finish(attempt.run_id, watch)
-        turn.over()
-        slot.release()
+        return LiveRun(work, attempt, turn, slot, watch)
+
+    async def _follow(self, live: LiveRun) -> _Ended | LiveRun:
+        """Wait for the Run's end, then free turn and slot before anything else is done."""
+        is_over, run = await self._follower.follow(live)
+        if not is_over:
+            return live.handed_over()
+        live.over()
         reach("terminal")
+        return self._ended(live, run)
+
+    def _ended(self, live: LiveRun, run: Run | None) -> _Ended:
+        """Return how an attempt ended; without a Run, the platform does not know it any more."""
+        work, attempt = live.work, live.attempt
         if run is None:
             _log.warning("run_lost", job_key=work.job.key, run_id=attempt.run_id)
             self._purse.settle(attempt.reserved_usd or 0.0, None)
             lost = replace(attempt, state=AttemptState.ENDED, cause=Cause.LOST, cost_is_final=True)
             return _Ended(work=work.with_attempt(lost), outcome=Outcome.LOST, error=_lost(attempt), is_news=True)
-        outcome, problem = _verdict(run, watch.problem)
-        ended = _ended(replace(attempt, aborted_for=watch.problem), run, outcome, self._client.platform_now)
+        aborted_for = live.watch.problem
+        outcome, problem = _verdict(run, aborted_for)
+        ended = _with_end(replace(attempt, aborted_for=aborted_for), run, outcome, self._client.platform_now)
         return _Ended(work=work.with_attempt(ended), outcome=outcome, run=run, error=problem, is_news=True)
 
     def _left_s(self, work: Work, attempt: Attempt) -> float | None:
@@ -407,7 +431,7 @@ class JobRunner:
         return await self._collector.collect(work.job, work.id, work.attempts[-1], ended.run, ended.outcome)
 
 
-def _ended(attempt: Attempt, run: Run, outcome: Outcome, now: datetime | None) -> Attempt:
+def _with_end(attempt: Attempt, run: Run, outcome: Outcome, now: datetime | None) -> Attempt:
     """Return an attempt with what its Run's end tells."""
     return replace(
         attempt,

@@ -2,15 +2,16 @@
 
 import math
 from collections import deque
+from typing import NamedTuple
 
 import anyio
 
 from batchrun.apify.wire import MAX_WAIT_FOR_FINISH_S
+from batchrun.engine.live_run import LiveRun
 from batchrun.engine.ports import RunClient
 from batchrun.engine.sweep import Sweep
-from batchrun.engine.watch import Watch
 from batchrun.errors import ApiError, BatchRefused, NotFound
-from batchrun.model import Run, RunId, TaskId
+from batchrun.model import Run, TaskId
 
 #: How long a Run that we hold the id of may stay unknown to the platform before it counts as lost.
 LOST_AFTER_S = 10.0
@@ -45,16 +46,26 @@ class Polls:
         return True
 
     def give_back(self) -> None:
-        """Free a poll, for the Run that a sweep has followed for longest; sweeps take turns."""
-        self._free += 1
+        """Free a poll, or hand it to the Run that a sweep has kept for longest; sweeps take turns."""
         self._sweeps.rotate()
-        for sweep in self._sweeps:
-            if sweep.let_go_of_one():
-                return
+        if not any(sweep.give_poll() for sweep in self._sweeps):
+            self._free += 1
+
+
+class Sight(NamedTuple):
+    """What is known of a Run by now."""
+
+    #: Whether it has ended, or is unknown to the platform for good.
+    is_over: bool
+    #: The Run in the end; None when the platform does not know it (any more), or when it is not over.
+    run: Run | None = None
+
+
+_STILL_LIVE = Sight(is_over=False)
 
 
 class Follower:
-    """Follows Runs with open requests, as many as there are polls; those beyond are swept, until a poll comes free.
+    """Follows Runs with open requests, as many as there are polls; those beyond are left to the sweep.
 
     Args:
         client: the platform.
@@ -72,72 +83,53 @@ class Follower:
         """Leave the polls to others."""
         self._polls.leave(self.sweep)
 
-    async def wait_for_finish(self, run_id: RunId, watch: Watch | None = None) -> Run | None:
-        """Return the Run once it is terminal, never before; None when the platform does not know it (any more).
+    async def follow(self, live: LiveRun) -> Sight:
+        """Follow a Run to its end if there is a poll for it; else return soon, and the sweep is to have it.
 
-        Args:
-            run_id: the Run.
-            watch: judges it while it is live; None: nobody does.
+        It is over once its status is terminal, never before. Cancelled, it leaves its poll to others.
 
         Raises:
             BatchRefused: the platform will not tell.
         """
-        poll = _Poll(self._polls)
+        sight = _STILL_LIVE
+        if live.is_let_go:
+            sight = await self._look_once(live)
+        if not sight.is_over and (live.has_poll or self._polls.take()):
+            sight = await self._poll(live)
+        if sight.run is not None and sight.run.finished_at is not None:
+            self.sweep.note_life((sight.run.finished_at - sight.run.started_at).total_seconds())
+        return sight
+
+    async def _look_once(self, live: LiveRun) -> Sight:
         try:
-            run = await self._follow(run_id, watch, poll)
+            return await self._look(live, wait_s=0)
         finally:
-            poll.give_back()
-        if run is not None and run.finished_at is not None:
-            self.sweep.note_life((run.finished_at - run.started_at).total_seconds())
-        return run
+            self.sweep.looked()
 
-    async def _follow(self, run_id: RunId, watch: Watch | None, poll: "_Poll") -> Run | None:
-        unknown_since: float | None = None
-        while True:
-            asked_at = anyio.current_time()
-            try:
-                run = await self._look(run_id, watch, poll)
-            except NotFound:
-                now = anyio.current_time()
-                unknown_since = now if unknown_since is None else unknown_since
-                if now - unknown_since > LOST_AFTER_S:
-                    return None
-            except ApiError as error:
-                raise BatchRefused(f"Run {run_id} cannot be followed: {error}") from error
-            else:
-                if run.status.is_terminal:
-                    return run
-                unknown_since = None
-                if watch is not None:
-                    await watch.look(run)
-                del run  # it would be held in memory through the next wait
-            await anyio.sleep(max(0.0, asked_at + MIN_POLL_INTERVAL_S - anyio.current_time()))
-
-    async def _look(self, run_id: RunId, watch: Watch | None, poll: "_Poll") -> Run:
-        """Read the Run when it has ended, or after a while; where no poll is free, when the sweep misses it."""
-        patience_s = math.inf if watch is None else watch.patience_s
-        if not poll.is_held():
-            await self.sweep.wait(run_id, patience_s)
-        if not poll.is_held():
-            return await self._client.get_run(run_id)
-        wait_s = min(MAX_WAIT_FOR_FINISH_S, math.ceil(min(patience_s, MAX_WAIT_FOR_FINISH_S)))
-        return await self._client.get_run(run_id, wait_for_finish_s=wait_s)
-
-
-class _Poll:
-    """A Run's claim to one of the polls; once it has one, it keeps it to the Run's end."""
-
-    __slots__ = ("_has_one", "_polls")
-
-    def __init__(self, polls: Polls) -> None:
-        self._polls = polls
-        self._has_one = False
-
-    def is_held(self) -> bool:
-        """Whether the Run has a poll, now that one may have come free."""
-        self._has_one = self._has_one or self._polls.take()
-        return self._has_one
-
-    def give_back(self) -> None:
-        if self._has_one:
+    async def _poll(self, live: LiveRun) -> Sight:
+        try:
+            while True:
+                asked_at = anyio.current_time()
+                wait_s = min(MAX_WAIT_FOR_FINISH_S, math.ceil(min(live.watch.patience_s, MAX_WAIT_FOR_FINISH_S)))
+                sight = await self._look(live, wait_s=wait_s)
+                if sight.is_over:
+                    return sight
+                await anyio.sleep(max(0.0, asked_at + MIN_POLL_INTERVAL_S - anyio.current_time()))
+        finally:
             self._polls.give_back()
+
+    async def _look(self, live: LiveRun, *, wait_s: int) -> Sight:
+        """Read the Run, at its end or after a wait; one that goes on is judged."""
+        try:
+            run = await self._client.get_run(live.run_id, wait_for_finish_s=wait_s)
+        except NotFound:
+            now = anyio.current_time()
+            live.unknown_since = now if live.unknown_since is None else live.unknown_since
+            return Sight(is_over=now - live.unknown_since > LOST_AFTER_S)
+        except ApiError as error:
+            raise BatchRefused(f"Run {live.run_id} cannot be followed: {error}") from error
+        if run.status.is_terminal:
+            return Sight(is_over=True, run=run)
+        live.unknown_since = None
+        await live.watch.look(run)
+        return _STILL_LIVE

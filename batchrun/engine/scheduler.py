@@ -15,11 +15,13 @@ import structlog
 from anyio.abc import TaskGroup
 
 from batchrun.engine.attempt import JobRunner
+from batchrun.engine.live_run import LiveRun
 from batchrun.engine.ports import Chunk, JobSource, Ledger
 from batchrun.engine.progress import Progress
 from batchrun.engine.purse import Purse
 from batchrun.engine.slots import Demand, Slot, Slots
 from batchrun.engine.start_gate import StartGate
+from batchrun.engine.sweep import Sweep
 from batchrun.engine.work import Postponed, Work
 from batchrun.errors import BatchRefused, JobFileError
 from batchrun.kill_points import reach
@@ -54,6 +56,7 @@ class Scheduler:
         source: gives the lines.
         ledger: admits them.
         runner: carries one job an attempt further.
+        sweep: keeps live Runs that nobody polls.
         slots: how many Runs may be live.
         gate: shut when no more starts are wanted.
         purse: money that each start sets aside.
@@ -71,6 +74,7 @@ class Scheduler:
         source: JobSource,
         ledger: Ledger,
         runner: JobRunner,
+        sweep: Sweep,
         slots: Slots,
         gate: StartGate,
         purse: Purse,
@@ -83,6 +87,7 @@ class Scheduler:
         self._source = source
         self._ledger = ledger
         self._runner = runner
+        self._sweep = sweep
         self._slots = slots
         self._gate = gate
         self._purse = purse
@@ -90,6 +95,7 @@ class Scheduler:
         slots.on_room = purse.budget.on_change = self._note_room
         gate.on_passed = self._note_room
         runner.on_pause = self._add_child
+        sweep.on_go = self._take_up
         self._progress = progress
         self.on_record = on_record
         self._keep_log = keep_log
@@ -197,7 +203,7 @@ class Scheduler:
                     if work is None:
                         return
                     self._add_child()
-                    await self._carry_out(work, slot)
+                    await self._carry_out(self._runner.run_job(work, slot))
                 finally:
                     slot.release()
         finally:
@@ -210,9 +216,9 @@ class Scheduler:
         finally:
             self._idle -= 1
 
-    async def _carry_out(self, work: Work, slot: Slot) -> None:
+    async def _carry_out(self, carrying: Awaitable[Record | Postponed | LiveRun | None]) -> None:
         try:
-            result = await self._runner.run_job(work, slot)
+            result = await carrying
         except BatchRefused as refused:
             if self._failure is None:
                 self._failure = refused
@@ -225,8 +231,25 @@ class Scheduler:
                 await self._settled(result)
             case Postponed():
                 self._postpone(result)
+            case LiveRun():
+                self._lay_aside(result)
             case None:
                 self.left_open += 1
+
+    def _lay_aside(self, live: LiveRun) -> None:
+        """Leave a live Run to the sweep, which costs less memory than a child that waits for its end."""
+        assert self._children is not None, "Runs come while the scheduler runs"
+        if self._sweep.add(live):
+            self._children.start_soon(self._sweep.run)
+
+    def _take_up(self, live: LiveRun) -> None:
+        assert self._children is not None, "Runs come back while the scheduler runs"
+        self._children.start_soon(self._go_on, live)
+
+    async def _go_on(self, live: LiveRun) -> None:
+        await self._carry_out(self._runner.take_up(live))
+        # Its job may be due again when everybody else has found nothing left to do.
+        self._add_child()
 
     async def _settled(self, record: Record) -> None:
         self._progress.count(record)
@@ -268,7 +291,11 @@ class Scheduler:
                     return work
                 if self._is_done:
                     return None
-                await self._wait_until(self._postponed[0][0] if self._postponed else None)
+                self._idle += 1
+                try:
+                    await self._wait_until(self._postponed[0][0] if self._postponed else None)
+                finally:
+                    self._idle -= 1
             return None
 
     @property
@@ -294,12 +321,10 @@ class Scheduler:
 
     async def _carry_on(self, work: Work, slot: Slot) -> None:
         try:
-            await self._carry_out(work, slot)
+            await self._carry_out(self._runner.run_job(work, slot))
         finally:
             slot.release()
-        # Its job may be due again when everybody else has found nothing left to do.
-        self._child_count += 1
-        await self._child()
+        self._add_child()  # as above
 
     def _push_due(self) -> None:
         """Put jobs that are due again before those that wait for their first attempt."""

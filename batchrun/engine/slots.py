@@ -36,6 +36,14 @@ class Slot:
         self._demand = demand
         self._slots.occupy(demand, is_live=is_live)
 
+    def handed_over(self) -> "Slot":
+        """Return the same slot for somebody else to release; released here, it stays taken."""
+        assert self._slots is not None, "a slot is handed over before it is released"
+        heir = Slot(self._slots)
+        heir._demand = self._demand
+        self._slots = None
+        return heir
+
     def release(self) -> None:
         """Give the slot back, and what it was fitted out with."""
         slots, self._slots = self._slots, None

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from copy import copy
 
 import anyio
 import structlog
@@ -72,6 +73,12 @@ class Turn:
         if self._gate is not None:
             self._gate.close(retry_after_s)
         self.over()
+
+    def handed_over(self) -> "Turn":
+        """Return the same turn for somebody else to end; what is told here from now on counts for nothing."""
+        heir = copy(self)
+        self._gate = None
+        return heir
 
     def over(self) -> None:
         """Tell that no Run of this turn is live; may be said more than once."""

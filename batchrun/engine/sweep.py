@@ -1,15 +1,17 @@
 """Live Runs beyond those that are polled: followed all together, by listing which of the task's Runs are live.
 
-A Run that is not in the list any more has most likely ended; whoever waits for it then asks for it, and only what that
-answer says counts. A list that lags, or that shifts while it is being paged through, costs a request and no more.
+Each is a row of a table, and no child waits for it. A Run that is not in the list any more has most likely ended; it is
+let go then, to be asked for by somebody, and only what that answer says counts. A list that lags, or that shifts while
+it is being paged through, costs a request and no more.
 """
 
-import math
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable
 
 import anyio
 import structlog
 
+from batchrun.engine.live_run import LiveRun
 from batchrun.engine.ports import RunClient
 from batchrun.errors import ApiError
 from batchrun.model import RunId, TaskId
@@ -23,63 +25,87 @@ SHARE_OF_AGE = 1 / 10
 LEARNING_RATE = 0.05
 MIN_INTERVAL_S = 3.0
 MAX_INTERVAL_S = 120.0
+#: How often it is seen to whose patience is over.
+TICK_S = 1.0
 #: Pages overlap by so many Runs: those that end while the list is being paged through move the others forward.
 OVERLAP = 100
 #: A Run may be missing from lists for so long after its start.
 LISTING_LAG_S = 5.0
+#: Runs that are looked at together after they were let go: a thousand that have ended at once take turns.
+MAX_LOOKS = 128
 
 _log = structlog.get_logger()
 
 
-class _Waiter:
-    __slots__ = ("began_at", "may_go")
+class _Row:
+    __slots__ = ("began_at", "due_at", "live")
 
-    def __init__(self) -> None:
+    def __init__(self, live: LiveRun) -> None:
+        self.live = live
         self.began_at = anyio.current_time()
-        self.may_go = anyio.Event()
+        self.due_at = self.began_at + live.patience_s
 
 
 class Sweep:
-    """Waits for Runs of one task, for any number of them with the same few requests."""
+    """Keeps Runs of one task until they are worth a look, any number of them with the same few requests."""
 
     def __init__(self, client: RunClient, task_id: TaskId) -> None:
         self._client = client
         self._task_id = task_id
-        self._waiting: dict[RunId, _Waiter] = {}
-        self._arrived = anyio.Event()
+        self._rows: dict[RunId, _Row] = {}
+        #: Let go, and waiting for others to have been looked at.
+        self._gone: deque[LiveRun] = deque()
+        self._looks = 0
+        self._is_running = False
         self._usual_life_s: float | None = None
+        #: Called with each Run that is let go, or that has got a poll: somebody is to take it up.
+        self.on_go: Callable[[LiveRun], None] = lambda _: None
 
     def note_life(self, life_s: float) -> None:
         """Learn how long one more Run was live."""
         usual_s = life_s if self._usual_life_s is None else self._usual_life_s
         self._usual_life_s = usual_s + LEARNING_RATE * (life_s - usual_s)
 
-    async def wait(self, run_id: RunId, patience_s: float) -> None:
-        """Return when a Run is not listed as live any more, when it is let go, or when patience is over."""
-        waiter = self._waiting[run_id] = _Waiter()
-        self._arrived.set()
-        try:
-            with anyio.move_on_after(None if patience_s == math.inf else patience_s):
-                await waiter.may_go.wait()
-        finally:
-            del self._waiting[run_id]
+    def add(self, live: LiveRun) -> bool:
+        """Keep a Run until it is not listed as live any more, gets a poll, or is to be looked at by its own patience.
 
-    def let_go_of_one(self) -> bool:
-        """Let go of the Run that has been waited for longest, if there is one: it can be polled now."""
-        for waiter in self._waiting.values():
-            if not waiter.may_go.is_set():
-                waiter.may_go.set()
-                return True
-        return False
+        Returns:
+            Whether `run` is to be called now, for nobody has.
+        """
+        self._rows[live.run_id] = _Row(live)
+        was_running, self._is_running = self._is_running, True
+        return not was_running
+
+    def give_poll(self) -> bool:
+        """Let the Run that was kept for longest go with a poll of its own, if there is one."""
+        if not self._rows:
+            return False
+        live = self._rows.pop(next(iter(self._rows))).live
+        live.has_poll = True
+        self.on_go(live)
+        return True
+
+    def looked(self) -> None:
+        """Note that a Run that was let go has been looked at."""
+        self._looks -= 1
+        if self._gone:
+            self._have_looked_at(self._gone.popleft())
 
     async def run(self) -> None:
-        """Sweep for as long as somebody waits; runs until it is cancelled."""
-        while True:
-            await self._arrived.wait()
-            self._arrived = anyio.Event()
-            while self._waiting:
-                await anyio.sleep(self.interval_s)
-                await self._sweep()
+        """Sweep for as long as there are Runs to keep."""
+        try:
+            next_at = anyio.current_time() + self.interval_s
+            while self._rows or self._gone:
+                await anyio.sleep(min(TICK_S, max(0.0, next_at - anyio.current_time())))
+                self._let_go_of_due()
+                if anyio.current_time() >= next_at:
+                    await self._sweep()
+                    next_at = anyio.current_time() + self.interval_s
+        finally:
+            # Cancelled, nobody is left to take them up.
+            self._rows.clear()
+            self._gone.clear()
+            self._is_running = False
 
     @property
     def interval_s(self) -> float:
@@ -88,35 +114,44 @@ class Sweep:
             wanted_s = self._usual_life_s * SHARE_OF_LIFE
         else:
             now = anyio.current_time()
-            ages = [now - waiter.began_at for waiter in self._waiting.values()]
+            ages = [now - row.began_at for row in self._rows.values()]
             wanted_s = sum(ages) / max(1, len(ages)) * SHARE_OF_AGE
         return min(MAX_INTERVAL_S, max(MIN_INTERVAL_S, wanted_s))
 
     async def _sweep(self) -> None:
         listed_at = anyio.current_time()
         try:
-            live = await self._live()
+            listed = await self._listed()
         except ApiError as error:
             _log.warning("sweep_refused", error=str(error))
-            self._let_go(self._waiting.values())  # each is asked for by itself, and that says what is wrong
+            self._let_go(list(self._rows))  # each is asked for by itself, and that says what is wrong
             return
-        self._let_go(
-            waiter
-            for run_id, waiter in self._waiting.items()
-            if run_id not in live and waiter.began_at <= listed_at - LISTING_LAG_S
-        )
+        lasting = listed_at - LISTING_LAG_S
+        self._let_go([run_id for run_id, row in self._rows.items() if run_id not in listed and row.began_at <= lasting])
 
-    async def _live(self) -> set[RunId]:
-        live: set[RunId] = set()
+    async def _listed(self) -> set[RunId]:
+        listed: set[RunId] = set()
         offset = 0
         while page := await self._client.list_live_runs(self._task_id, offset=offset):
-            live.update(page)
+            listed.update(page)
             if len(page) <= OVERLAP:
                 break
             offset += len(page) - OVERLAP
-        return live
+        return listed
 
-    @staticmethod
-    def _let_go(waiters: Iterable[_Waiter]) -> None:
-        for waiter in waiters:
-            waiter.may_go.set()
+    def _let_go_of_due(self) -> None:
+        now = anyio.current_time()
+        self._let_go([run_id for run_id, row in self._rows.items() if row.due_at <= now])
+
+    def _let_go(self, run_ids: Iterable[RunId]) -> None:
+        for run_id in run_ids:
+            live = self._rows.pop(run_id).live
+            live.is_let_go = True
+            if self._looks < MAX_LOOKS:
+                self._have_looked_at(live)
+            else:
+                self._gone.append(live)
+
+    def _have_looked_at(self, live: LiveRun) -> None:
+        self._looks += 1
+        self.on_go(live)

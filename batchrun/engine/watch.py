@@ -38,6 +38,24 @@ class Watch:
         tell: says at once what people should know.
     """
 
+    # As many as there are live Runs.
+    __slots__ = (
+        "_aborted_for",
+        "_client",
+        "_deadlines",
+        "_is_aborting",
+        "_is_quiet",
+        "_job_ends_at",
+        "_job_key",
+        "_look_at",
+        "_moved_at",
+        "_note_abort",
+        "_overdue_at",
+        "_signs",
+        "_tell",
+        "_was_overdue",
+    )
+
     def __init__(
         self,
         client: RunClient,

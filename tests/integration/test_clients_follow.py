@@ -16,11 +16,11 @@ from pydantic import SecretStr
 
 from batchrun.apify.client import open_client
 from batchrun.engine.collect import Collector, OutputPlan
-from batchrun.engine.follow import Follower, Polls
-from batchrun.model import Attempt, AttemptState, JobId, Mark, Outcome, RunId, RunStatus, TaskId
+from batchrun.model import Attempt, AttemptState, JobId, Mark, Outcome, RunId, RunStatus
 from batchrun.server import InlineContext
 from batchrun.server.misbehaviour_config import parse_faults
 from tests.support.command_line import Said, batchrun
+from tests.support.following import Following
 from tests.support.memory_ledger import MemoryLedger, make_job
 from tests.support.server_api import Api, open_api
 
@@ -55,7 +55,7 @@ async def test_a_run_of_the_official_client_is_followed_and_collected(
         run_id = RunId(started.id)
         assert (await ours.get_run(run_id)).status is RunStatus.RUNNING
         children.start_soon(_let_go, api, run_id, may_end)
-        run = await Follower(ours, TaskId("none"), Polls(1)).wait_for_finish(run_id)
+        run = await Following(ours).wait_for_finish(run_id)
         assert run is not None
         assert (run.id, run.status, run.fields["exitCode"]) == (run_id, status, exit_code)
         ledger = MemoryLedger()

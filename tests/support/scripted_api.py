@@ -448,6 +448,7 @@ class Engine:
             source=source,
             ledger=ledger,
             runner=self.runner,
+            sweep=self.follower.sweep,
             slots=self.slots,
             gate=self.gate,
             purse=self.purse,
@@ -472,7 +473,6 @@ class Engine:
                 self.watch.note(await self.api.get_limits(), runs=0, memory_mb=0)
         async with anyio.create_task_group() as children:
             children.start_soon(self.reconciler.run)
-            children.start_soon(self.follower.sweep.run)
             children.start_soon(self.costs.run)
             if self.member is None:  # else it is watched for all who share it
                 children.start_soon(self.watch.run)

@@ -1,10 +1,11 @@
 import anyio
 import pytest
 
-from batchrun.engine.follow import LOST_AFTER_S, Follower, Polls
+from batchrun.engine.follow import LOST_AFTER_S
 from batchrun.errors import BatchRefused
 from batchrun.model import Run, RunId, RunStatus
-from tests.support.scripted_api import TASK, Plan, ScriptedApi, api_error
+from tests.support.following import Following
+from tests.support.scripted_api import Plan, ScriptedApi, api_error
 
 
 @pytest.mark.parametrize("status", [status for status in RunStatus if status.is_terminal])
@@ -12,7 +13,7 @@ async def test_a_run_is_over_when_its_status_is_terminal(status: RunStatus) -> N
     """Each terminal status ends the following, at the moment the Run ends."""
     api = ScriptedApi(Plan())
     run_id = api.add_run(Plan(run_s=1234.5, status=status))
-    run = await Follower(api, TASK, Polls(10)).wait_for_finish(run_id)
+    run = await Following(api).wait_for_finish(run_id)
     assert (run and run.status, anyio.current_time()) == (status, 1234.5)
 
 
@@ -20,7 +21,7 @@ async def test_polls_that_are_answered_early_do_not_spin() -> None:
     """A server that never waits is asked twice a second, and no more."""
     api = ScriptedApi(early_answer_s=0)
     run_id = api.add_run(Plan(run_s=100))
-    await Follower(api, TASK, Polls(10)).wait_for_finish(run_id)
+    await Following(api).wait_for_finish(run_id)
     assert len(api.reads) == 201
 
 
@@ -28,7 +29,7 @@ async def test_a_patient_server_is_asked_once_a_minute() -> None:
     """One poll per 60 seconds of Run."""
     api = ScriptedApi()
     run_id = api.add_run(Plan(run_s=600))
-    await Follower(api, TASK, Polls(10)).wait_for_finish(run_id)
+    await Following(api).wait_for_finish(run_id)
     assert len(api.reads) == 10
 
 
@@ -36,13 +37,13 @@ async def test_a_fresh_run_may_be_unknown_for_a_while() -> None:
     """404 for three seconds costs nothing."""
     api = ScriptedApi(fresh_404_s=3)
     run_id = api.add_run(Plan(run_s=20))
-    run = await Follower(api, TASK, Polls(10)).wait_for_finish(run_id)
+    run = await Following(api).wait_for_finish(run_id)
     assert (run and run.status, anyio.current_time()) == (RunStatus.SUCCEEDED, 20.0)
 
 
 async def test_a_run_that_stays_unknown_is_lost() -> None:
     """After ten seconds of 404, and not before."""
-    assert await Follower(ScriptedApi(), TASK, Polls(10)).wait_for_finish(RunId("gone")) is None
+    assert await Following(ScriptedApi()).wait_for_finish(RunId("gone")) is None
     assert LOST_AFTER_S < anyio.current_time() <= LOST_AFTER_S + 1
 
 
@@ -50,12 +51,12 @@ async def test_unknown_now_and_then_is_not_lost() -> None:
     """Only an unbroken while of 404 counts."""
     api = ScriptedApi(early_answer_s=0)
     run_id = api.add_run(Plan(run_s=60))
-    follower = Follower(api, TASK, Polls(10))
+    following = Following(api)
     async with anyio.create_task_group() as children:
         runs: list[Run | None] = []
 
         async def follow() -> None:
-            runs.append(await follower.wait_for_finish(run_id))
+            runs.append(await following.wait_for_finish(run_id))
 
         children.start_soon(follow)
         for _ in range(6):
@@ -77,7 +78,7 @@ async def test_one_late_404_does_not_make_a_run_lost() -> None:
     api = _SlowToDeny()
     run_id = api.add_run(Plan(run_s=20))
     api.errors["get_run"] = [api_error(404)]
-    run = await Follower(api, TASK, Polls(10)).wait_for_finish(run_id)
+    run = await Following(api).wait_for_finish(run_id)
     assert run is not None
 
 
@@ -86,8 +87,8 @@ async def test_a_platform_that_will_not_tell_stops_the_batch() -> None:
     api = ScriptedApi()
     run_id = api.add_run()
     api.errors["get_run"] = [api_error(403, "insufficient-permissions")]
-    with pytest.raises(BatchRefused, match="Run run-1 cannot be followed"):
-        await Follower(api, TASK, Polls(10)).wait_for_finish(run_id)
+    with pytest.RaisesGroup(pytest.RaisesExc(BatchRefused, match="Run run-1 cannot be followed")):
+        await Following(api).wait_for_finish(run_id)
 
 
 async def test_no_more_polls_are_open_than_allowed() -> None:
@@ -104,22 +105,16 @@ async def test_no_more_polls_are_open_than_allowed() -> None:
             finally:
                 open_polls -= 1
 
-    follower, runs = Follower(_Counting(), TASK, Polls(3)), list[Run | None]()
-
-    async def follow(run_id: RunId) -> None:
-        runs.append(await follower.wait_for_finish(run_id))
-
-    async with anyio.create_task_group() as children:
-        for _ in range(10):
-            children.start_soon(follow, api.add_run(Plan(run_s=5)))
-    assert (peak, len(runs), open_polls) == (3, 10, 0)
+    run_ids = [api.add_run(Plan(run_s=5)) for _ in range(10)]
+    assert len(await Following(_Counting(), max_open_polls=3).all(run_ids)) == 10
+    assert (peak, open_polls) == (3, 0)
 
 
 async def test_cancelled_it_gives_its_poll_back() -> None:
     """Who is cancelled in a poll leaves room for the next."""
     api = ScriptedApi()
-    follower = Follower(api, TASK, Polls(1))
+    following = Following(api, max_open_polls=1)
     endless, short = api.add_run(Plan(run_s=1e9)), api.add_run(Plan(run_s=1))
     with anyio.move_on_after(30):
-        await follower.wait_for_finish(endless)
-    assert await follower.wait_for_finish(short) is not None
+        await following.wait_for_finish(endless)
+    assert await following.wait_for_finish(short) is not None

@@ -1,36 +1,27 @@
 """Runs beyond the open polls, followed by listing which are live: on virtual time."""
 
 from collections import Counter
+from datetime import UTC, datetime
 
 import anyio
 import pytest
 
-from batchrun.engine.follow import Follower, Polls
-from batchrun.engine.sweep import MAX_INTERVAL_S, MIN_INTERVAL_S
+from batchrun.engine.follow import LOST_AFTER_S
+from batchrun.engine.sweep import LISTING_LAG_S, MAX_INTERVAL_S, MAX_LOOKS, MIN_INTERVAL_S
+from batchrun.engine.work import Work
 from batchrun.errors import BatchRefused
-from batchrun.model import Run, RunId, RunStatus
-from tests.support.memory_ledger import ListSource, MemoryLedger, make_job
-from tests.support.scripted_api import TASK, Engine, Plan, ScriptedApi, api_error
+from batchrun.model import Attempt, AttemptState, Mark, Outcome, Run, RunId, RunStatus
+from batchrun.policy.deadlines import Deadlines
+from tests.support.following import Following
+from tests.support.memory_ledger import ListSource, MemoryLedger, make_job, read_to
+from tests.support.scripted_api import Engine, Plan, ScriptedApi, api_error, retries
 
 
 async def follow_all(api: ScriptedApi, run_ids: list[RunId], *, max_open_polls: int) -> dict[RunId, float]:
     """Follow Runs to their end, all at once; return when each end was noticed."""
-    follower = Follower(api, TASK, Polls(max_open_polls))
-    noticed: dict[RunId, float] = {}
-
-    async def follow(run_id: RunId) -> None:
-        run = await follower.wait_for_finish(run_id)
-        assert run is not None
-        assert run.status.is_terminal
-        noticed[run_id] = anyio.current_time()
-
-    async with anyio.create_task_group() as children:
-        children.start_soon(follower.sweep.run)
-        async with anyio.create_task_group() as following:
-            for run_id in run_ids:
-                following.start_soon(follow, run_id)
-        children.cancel_scope.cancel()
-    return noticed
+    noticed = await Following(api, max_open_polls=max_open_polls).all(run_ids)
+    assert all(run is not None and run.status.is_terminal for run, _ in noticed.values())
+    return {run_id: at for run_id, (_, at) in noticed.items()}
 
 
 async def test_ten_thousand_runs_are_followed_with_few_requests() -> None:
@@ -79,29 +70,56 @@ async def test_a_sweep_that_is_refused_asks_for_each_run() -> None:
     api.errors["list_live_runs"] = [api_error(403, "insufficient-permissions")] * 3
     run_ids = [api.add_run(Plan(run_s=60)) for _ in range(5)]
     assert len(await follow_all(api, run_ids, max_open_polls=1)) == 5
-    follower, run_id = Follower(api, TASK, Polls(1)), api.add_run()
+    api.errors["list_live_runs"] = [api_error(403, "insufficient-permissions")]
     api.errors["get_run"] = [api_error(403, "insufficient-permissions")]
-    with pytest.raises(BatchRefused):
-        await follower.wait_for_finish(run_id)
+    with pytest.RaisesGroup(BatchRefused):
+        await follow_all(api, [api.add_run() for _ in range(5)], max_open_polls=1)
 
 
-async def test_who_is_cancelled_is_swept_no_more() -> None:
-    """Nothing is left behind, and the sweep falls silent."""
+async def test_cancelled_it_keeps_no_run_and_no_poll() -> None:
+    """Nothing is left behind: no list is read any more, and all polls can be had again."""
     api = ScriptedApi()
-    follower = Follower(api, TASK, Polls(1))
-    async with anyio.create_task_group() as children:
-        children.start_soon(follower.sweep.run)
-        with anyio.move_on_after(50):
-            async with anyio.create_task_group() as following:
-                for _ in range(3):
-                    following.start_soon(follower.wait_for_finish, api.add_run(Plan(run_s=1e6)))
-        before = len(api.live_listings)
-        await anyio.sleep(1000)
-        assert len(api.live_listings) <= before + 1
-        run = await follower.wait_for_finish(api.add_run(Plan(run_s=1)))
-        assert isinstance(run, Run)
-        assert run.status is RunStatus.SUCCEEDED
-        children.cancel_scope.cancel()
+    following = Following(api, max_open_polls=1)
+    with anyio.move_on_after(50):
+        await following.all([api.add_run(Plan(run_s=1e6)) for _ in range(3)])
+    before = len(api.live_listings)
+    await anyio.sleep(1000)
+    assert len(api.live_listings) == before > 0
+    run = await following.wait_for_finish(api.add_run(Plan(run_s=1)))
+    assert run is not None
+    assert run.status is RunStatus.SUCCEEDED
+    assert [following.polls.take(), following.polls.take()] == [True, False]
+
+
+async def test_many_that_end_at_once_are_looked_at_in_turns() -> None:
+    """A thousand ends in one second: never more than a bounded number of requests for them at a time."""
+    looks, peak = 0, 0
+
+    class _Counting(ScriptedApi):
+        async def get_run(self, run_id: RunId, *, wait_for_finish_s: int = 0) -> Run:
+            nonlocal looks, peak
+            if wait_for_finish_s:
+                return await super().get_run(run_id, wait_for_finish_s=wait_for_finish_s)
+            looks += 1
+            peak = max(peak, looks)
+            await anyio.sleep(0.2)
+            looks -= 1
+            return await super().get_run(run_id)
+
+    api = _Counting()
+    ends = [1000.0] + [60.0] * 1000
+    noticed = await follow_all(api, [api.add_run(Plan(run_s=end)) for end in ends], max_open_polls=1)
+    assert (len(noticed), peak) == (1001, MAX_LOOKS)
+
+
+async def test_a_swept_run_that_is_unknown_for_ten_seconds_is_lost() -> None:
+    """It is asked for again and again, not just with the next sweep, and only then given up."""
+    api = ScriptedApi()
+    lasting, gone = api.add_run(Plan(run_s=500)), RunId("gone")
+    noticed = await Following(api, max_open_polls=1).all([lasting, gone])
+    run, at = noticed[gone]
+    assert run is None
+    assert LOST_AFTER_S < at <= LOST_AFTER_S + LISTING_LAG_S + 2 * MIN_INTERVAL_S
 
 
 async def test_a_batch_with_more_runs_than_polls_ends_right() -> None:
@@ -110,3 +128,42 @@ async def test_a_batch_with_more_runs_than_polls_ends_right() -> None:
     source = ListSource([make_job(line) for line in range(1, 401)])
     records = await Engine(api, MemoryLedger(), source, slots=100, max_open_polls=10).run()
     assert (len(records), len(api.run_ids), api.peak) == (400, 400, 100)
+
+
+async def test_swept_runs_that_fail_are_tried_again() -> None:
+    """The last ones too, whose jobs are due again when nobody else has anything left to do."""
+    api = ScriptedApi(lambda n: Plan(run_s=60 + n, status=RunStatus.FAILED if n <= 5 else RunStatus.SUCCEEDED))
+    source = ListSource([make_job(line) for line in range(1, 6)])
+    engine = Engine(api, MemoryLedger(), source, slots=5, max_open_polls=1, retry=retries(2, first_s=300.0))
+    records = await engine.run()
+    assert [(record.outcome, len(record.attempts)) for record in records] == [(Outcome.SUCCEEDED, 2)] * 5
+
+
+async def test_swept_runs_are_aborted_when_their_jobs_take_too_long() -> None:
+    """At their time, though no sweep is due and nobody polls them."""
+    api = ScriptedApi(Plan(run_s=1e6))
+    source = ListSource([make_job(line) for line in range(1, 6)])
+    engine = Engine(
+        api, MemoryLedger(), source, slots=5, max_open_polls=1, terms={"deadlines": Deadlines(max_job_s=3600.5)}
+    )
+    records = await engine.run()
+    assert [record.outcome for record in records] == [Outcome.TIMED_OUT] * 5
+    assert anyio.current_time() <= 3600.5 + 10
+
+
+async def test_live_runs_of_an_earlier_process_need_no_poll_each() -> None:
+    """Taken up, they are swept like others: one poll, and every job is settled once."""
+    api, ledger = ScriptedApi(), MemoryLedger()
+    jobs = [make_job(line) for line in range(1, 31)]
+    admitted = (await ledger.admit(jobs, read_to(30))).jobs
+    work: list[Work] = []
+    for job, noted in admitted:
+        run_id = api.add_run(Plan(run_s=100.0 + job.place.line))
+        attempt = Attempt(
+            attempt_no=1, mark=Mark(run_id), state=AttemptState.BOUND, run_id=run_id, intended_at=datetime.now(UTC)
+        )
+        ledger.attempts[noted.id, 1] = attempt
+        work.append(Work(job=job, open=noted, attempts=(attempt,)))
+    records = await Engine(api, ledger, ListSource([]), slots=5, max_open_polls=1).run(work)
+    assert sorted(record.line for record in records) == list(range(1, 31))
+    assert not api.posts

@@ -1,0 +1,79 @@
+"""Runs followed as the scheduler has it done, without jobs: with a poll where there is one, else by the sweep."""
+
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import UTC, datetime
+
+import anyio
+from anyio.abc import TaskGroup
+
+from batchrun.engine.follow import Follower, Polls
+from batchrun.engine.live_run import LiveRun
+from batchrun.engine.ports import RunClient
+from batchrun.engine.slots import Demand, Slots
+from batchrun.engine.start_gate import StartGate
+from batchrun.engine.watch import Watch
+from batchrun.engine.work import Work
+from batchrun.ledger.rows import OpenJob
+from batchrun.model import Attempt, AttemptState, JobId, Mark, Problem, Run, RunId, TaskId
+from batchrun.policy.deadlines import Deadlines
+from batchrun.policy.token_bucket import TokenBucket
+from tests.support.memory_ledger import make_job
+
+
+def live_run(client: RunClient, run_id: RunId) -> LiveRun:
+    """Return a Run that somebody has started, with turn and slot, and no deadline."""
+    at, job = datetime.now(UTC), make_job()
+    attempt = Attempt(attempt_no=1, mark=Mark("m"), state=AttemptState.BOUND, run_id=run_id, intended_at=at)
+    noted = OpenJob(
+        id=JobId(1), key=job.key, digest=job.digest, place=job.place, round=1, admitted_at=at, due_at=None, attempts=()
+    )
+    turn, slot = StartGate(TokenBucket(rate_per_s=1.0, burst=1)).adopt(), Slots(1).seat(Demand())
+    return LiveRun(Work(job=job, open=noted), attempt, turn, slot, Watch(client, Deadlines(), "", note_abort=_note))
+
+
+async def _note(_: Problem) -> None:
+    """Note nothing: there is no ledger."""
+
+
+class Following:
+    """Follows Runs of one task.
+
+    Args:
+        client: the platform.
+        max_open_polls: how many polls there are.
+    """
+
+    def __init__(self, client: RunClient, *, max_open_polls: int = 10) -> None:
+        self._client = client
+        self.polls = Polls(max_open_polls)
+        self.follower = Follower(client, TaskId("task"), self.polls)
+        self._children: TaskGroup | None = None
+        self._noticed: dict[RunId, tuple[Run | None, float]] = {}
+
+    async def wait_for_finish(self, run_id: RunId) -> Run | None:
+        """Follow one Run to its end."""
+        return (await self.all([run_id]))[run_id][0]
+
+    async def all(
+        self, run_ids: Iterable[RunId], meanwhile: Callable[[], Awaitable[None]] | None = None
+    ) -> dict[RunId, tuple[Run | None, float]]:
+        """Follow Runs to their end, all at once; return each as it was in the end, and when that was noticed."""
+        async with anyio.create_task_group() as self._children:
+            self.follower.sweep.on_go = self._go
+            for run_id in run_ids:
+                self._go(live_run(self._client, run_id))
+            if meanwhile is not None:
+                await meanwhile()
+        return self._noticed
+
+    def _go(self, live: LiveRun) -> None:
+        assert self._children is not None, "Runs are followed in `all`"
+        self._children.start_soon(self._follow, live)
+
+    async def _follow(self, live: LiveRun) -> None:
+        is_over, run = await self.follower.follow(live)
+        if is_over:
+            self._noticed[live.run_id] = run, anyio.current_time()
+        elif self.follower.sweep.add(live.handed_over()):
+            assert self._children is not None
+            self._children.start_soon(self.follower.sweep.run)

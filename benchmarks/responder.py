@@ -82,8 +82,7 @@ class _Run:
     agent: bytes
     started_at: datetime
     finished_at: datetime
-    #: By the monotonic clock.
-    ends: float
+    has_ended: bool = False
     waiters: list[Callable[[], None]] | None = None
 
 
@@ -141,26 +140,29 @@ class Responder:
         length_s = self._rng.uniform(shortest, longest) if longest else 0.0
         agent = found[1] if (found := _AGENT.search(head)) else b""
         at = datetime.now(UTC)
-        run = _Run(b"r%016d" % self._count, agent, at, at + timedelta(seconds=length_s), now + length_s)
+        run = _Run(b"r%016d" % self._count, agent, at, at + timedelta(seconds=length_s))
         self._runs[run.id] = run
         self._order.append(run)
         if len(self._order) > 2 * MAX_KEPT:
-            self._forget(now)
+            self._forget()
         if length_s:
             self._note_live(1)
             self._at_last_start = (self._busy_s, now)
             if self._freed:
                 self._refills.append(now - self._freed.popleft())
             asyncio.get_running_loop().call_later(length_s, self._end, run)
-        return self._document(run, is_ended=False)
+        document = self._document(run)
+        run.has_ended = not length_s
+        return document
 
-    def _forget(self, now: float) -> None:
+    def _forget(self) -> None:
         for run in self._order[:MAX_KEPT]:
-            if run.ends < now:
+            if run.has_ended:
                 del self._runs[run.id]
         self._order = self._order[MAX_KEPT:]
 
     def _end(self, run: _Run) -> None:
+        run.has_ended = True
         self._note_live(-1)
         self._freed.append(time.monotonic())
         for wake in run.waiters or ():
@@ -179,9 +181,8 @@ class Responder:
         run = self._runs.get(run_id)
         if run is None:
             return self._not_found()
-        left_s = run.ends - time.monotonic()
         patience_s = _number(query, "waitForFinish")
-        if left_s <= 0 or not patience_s:
+        if run.has_ended or not patience_s:
             return self._run(run)
 
         def wait(reply: Callable[[bytes], None]) -> None:
@@ -201,31 +202,30 @@ class Responder:
         return wait
 
     def _run(self, run: _Run) -> bytes:
-        # A timer may fire a little before its time.
-        is_ended = run.ends <= time.monotonic() + 0.001
-        return self._ok(b'{"data":%b}' % self._document(run, is_ended=is_ended))
+        return self._ok(b'{"data":%b}' % self._document(run))
 
     def _list(self, query: str) -> bytes:
         self._note("list")
         offset, limit, after = _number(query, "offset"), _number(query, "limit") or 1000, _AFTER.search(query)
-        now = time.monotonic()
         first = 0
         if after is not None:
             at = datetime.fromisoformat(after[1].replace("%3A", ":").replace("%2B", "+"))
             first = bisect.bisect_left(self._order, at, key=lambda run: run.started_at)
         runs = self._order[::-1] if "desc=1" in query or "desc=true" in query else self._order[first:]
-        items = b",".join(self._document(run, is_ended=run.ends <= now) for run in runs[offset : offset + limit])
+        if "status=" in query:  # asked for nothing but live ones
+            runs = [run for run in runs if not run.has_ended]
+        items = b",".join(self._document(run) for run in runs[offset : offset + limit])
         page = b'"total":%d,"offset":%d,"limit":%d,"desc":false,"count":%d' % (len(runs), offset, limit, len(runs))
         return self._ok(b'{"data":{%b,"items":[%b]}}' % (page, items))
 
-    def _document(self, run: _Run, *, is_ended: bool) -> bytes:
+    def _document(self, run: _Run) -> bytes:
         fields = {
             b"id": run.id,
             b"started": _iso(run.started_at),
-            b"finished": b'"%b"' % _iso(run.finished_at) if is_ended else b"null",
-            b"status": b"SUCCEEDED" if is_ended else b"READY",
+            b"finished": b'"%b"' % _iso(run.finished_at) if run.has_ended else b"null",
+            b"status": b"SUCCEEDED" if run.has_ended else b"READY",
             b"agent": run.agent,
-            b"code": b"0" if is_ended else b"null",
+            b"code": b"0" if run.has_ended else b"null",
         }
         return _RUN % fields
 

@@ -13,12 +13,18 @@ from benchmarks.sides import TASK, TOKEN
 
 @contextmanager
 def running(
-    directory: Path, base_url: str, *, slots: int, environ: Mapping[str, str] | None = None
+    directory: Path,
+    base_url: str,
+    *,
+    slots: int,
+    start_rate: float = 1e6,
+    environ: Mapping[str, str] | None = None,
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """Run the batch of a directory (jobs.jsonl, out) on the core of who is measured; killed when the block ends."""
     (directory / "batch.toml").write_text(
         f'[api]\nbase_url = "{base_url}"\n[task]\nid = "{TASK}"\n[jobs]\nfile = "jobs.jsonl"\n'
-        f'[output]\ndir = "out"\n[limits]\nmax_concurrent_runs = {slots}\nstart_rate = 1e6\nrequest_rate = 1e6\n'
+        f'[output]\ndir = "out"\n[limits]\nmax_concurrent_runs = {slots}\n'
+        f"start_rate = {start_rate}\nrequest_rate = 1e6\n"
     )
     command = [sys.executable, "-m", "batchrun", "run", str(directory / "batch.toml")]
     given = {"APIFY_TOKEN": TOKEN, **(environ or {})}

@@ -43,6 +43,8 @@ MAX_TOO_DEAR = 100
 #: Postponed jobs are held in memory; beyond so many per slot no new ones are read.
 MAX_POSTPONED_PER_SLOT = 8
 
+#: So many children may wait for a slot: a further one costs more in memory than what it takes to start another.
+MAX_IDLE = 256
 #: So many jobs may wait to be judged without holding up others: those of 400 starts per second, five seconds each.
 MAX_PAUSED = 2000
 
@@ -197,7 +199,7 @@ class Scheduler:
 
     async def _child(self) -> None:
         try:
-            while (slot := await self._free_slot()) is not None:
+            while self._idle < MAX_IDLE and (slot := await self._free_slot()) is not None:
                 try:
                     work = await self._next_work(slot)
                     if work is None:
@@ -364,7 +366,7 @@ class Scheduler:
         if not self._ready:
             self._slots.wait_no_more()
             return True
-        if self._slots.is_shared and self._gate.is_crowded:
+        if self._gate.is_crowded:
             self._slots.wait_no_more()
             return False
         return self._slots.is_our_turn()

@@ -112,11 +112,6 @@ class Slots:
     def _call(self) -> None:
         self.on_room()
 
-    @property
-    def is_shared(self) -> bool:
-        """Whether other batches want the same places."""
-        return self._share is not None
-
     def is_our_turn(self) -> bool:
         """Whether one more Run may be live, of ours and of all batches; else `on_room` is called when it may."""
         if self.occupied >= self.limit:

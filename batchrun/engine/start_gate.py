@@ -16,8 +16,10 @@ from batchrun.policy.token_bucket import Contenders, Tokens
 #: Waits after a 429 without `Retry-After`, and while the platform cannot be reached.
 CLOSING_BACKOFF = Backoff(first_s=0.5, max_s=30.0)
 
-#: Where batches share an account, so many of one that wait for its rate hold a place already: those of this time.
+#: So many starts wait for their rate with a slot and a place in hand: those of this time,
 CROWD_S = 0.1
+#: and no more than so many.
+MAX_CROWD = 256
 
 _log = structlog.get_logger()
 
@@ -162,7 +164,7 @@ class StartGate:
     @property
     def is_crowded(self) -> bool:
         """Whether enough starts wait here to keep the rate; a place that one more held would be idle."""
-        return self._starters >= max(1, int(self._bucket.rate_per_s * CROWD_S))
+        return self._starters >= max(1, min(MAX_CROWD, int(self._bucket.rate_per_s * CROWD_S)))
 
     def adopt(self) -> Turn:
         """Count a Run as live that was started earlier, or may have been."""

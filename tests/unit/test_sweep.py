@@ -7,6 +7,7 @@ import anyio
 import pytest
 
 from batchrun.engine.follow import LOST_AFTER_S
+from batchrun.engine.scheduler import MAX_IDLE
 from batchrun.engine.sweep import LISTING_LAG_S, MAX_INTERVAL_S, MAX_LOOKS, MIN_INTERVAL_S
 from batchrun.engine.work import Work
 from batchrun.errors import BatchRefused
@@ -128,6 +129,24 @@ async def test_a_batch_with_more_runs_than_polls_ends_right() -> None:
     source = ListSource([make_job(line) for line in range(1, 401)])
     records = await Engine(api, MemoryLedger(), source, slots=100, max_open_polls=10).run()
     assert (len(records), len(api.run_ids), api.peak) == (400, 400, 100)
+
+
+async def test_swept_runs_have_no_child_each() -> None:
+    """A thousand live Runs and nothing left to start: who waits is bounded, and so is the memory that this takes."""
+    api = ScriptedApi(Plan(run_s=600))
+    source = ListSource([make_job(line) for line in range(1, 1001)])
+    engine = Engine(api, MemoryLedger(sync_s=0.005), source, slots=2000, max_open_polls=10)
+    children: list[int] = []
+
+    async def count() -> None:
+        await anyio.sleep(300)
+        children.append(len(anyio.get_running_tasks()))
+
+    async with anyio.create_task_group() as counting:
+        counting.start_soon(count)
+        assert len(await engine.run()) == 1000
+    assert api.peak == 1000
+    assert children[0] < MAX_IDLE + 50
 
 
 async def test_swept_runs_that_fail_are_tried_again() -> None:

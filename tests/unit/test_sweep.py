@@ -135,7 +135,7 @@ async def test_swept_runs_have_no_child_each() -> None:
     """A thousand live Runs and nothing left to start: who waits is bounded, and so is the memory that this takes."""
     api = ScriptedApi(Plan(run_s=600))
     source = ListSource([make_job(line) for line in range(1, 1001)])
-    engine = Engine(api, MemoryLedger(sync_s=0.005), source, slots=2000, max_open_polls=10)
+    engine = Engine(api, MemoryLedger(sync_s=0.005), source, slots=2000, start_rate=1e6, burst=1000, max_open_polls=10)
     children: list[int] = []
 
     async def count() -> None:

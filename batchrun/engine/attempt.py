@@ -359,7 +359,7 @@ class JobRunner:
             return _Ended(work=work.with_attempt(lost), outcome=Outcome.LOST, error=_lost(attempt), is_news=True)
         aborted_for = live.watch.problem
         outcome, problem = _verdict(run, aborted_for)
-        ended = _with_end(replace(attempt, aborted_for=aborted_for), run, outcome, self._client.platform_now)
+        ended = _with_end(attempt, run, outcome, aborted_for, self._client.platform_now)
         return _Ended(work=work.with_attempt(ended), outcome=outcome, run=run, error=problem, is_news=True)
 
     def _left_s(self, work: Work, attempt: Attempt) -> float | None:
@@ -431,11 +431,14 @@ class JobRunner:
         return await self._collector.collect(work.job, work.id, work.attempts[-1], ended.run, ended.outcome)
 
 
-def _with_end(attempt: Attempt, run: Run, outcome: Outcome, now: datetime | None) -> Attempt:
+def _with_end(
+    attempt: Attempt, run: Run, outcome: Outcome, aborted_for: Problem | None, now: datetime | None
+) -> Attempt:
     """Return an attempt with what its Run's end tells."""
     return replace(
         attempt,
         state=AttemptState.ENDED,
+        aborted_for=aborted_for,
         status=run.status,
         cause=cause_of(outcome, run.fields.get("exitCode"), run.fields.get("statusMessage")),
         memory_mb=run.memory_mb,

@@ -48,8 +48,10 @@ class Polls:
     def give_back(self) -> None:
         """Free a poll, or hand it to the Run that a sweep has kept for longest; sweeps take turns."""
         self._sweeps.rotate()
-        if not any(sweep.give_poll() for sweep in self._sweeps):
-            self._free += 1
+        for sweep in self._sweeps:
+            if sweep.give_poll():
+                return
+        self._free += 1
 
 
 class Sight(NamedTuple):

@@ -4,7 +4,7 @@ from batchrun.engine.slots import Slot
 from batchrun.engine.start_gate import Turn
 from batchrun.engine.watch import Watch
 from batchrun.engine.work import Work
-from batchrun.model import Attempt, RunId
+from batchrun.model import Attempt
 
 #: How soon a Run that the platform does not know is asked for again.
 UNKNOWN_PATIENCE_S = 1.0
@@ -21,9 +21,11 @@ class LiveRun:
         watch: judges it while it is live.
     """
 
-    __slots__ = ("attempt", "has_poll", "is_let_go", "slot", "turn", "unknown_since", "watch", "work")
+    __slots__ = ("attempt", "has_poll", "is_let_go", "run_id", "slot", "turn", "unknown_since", "watch", "work")
 
     def __init__(self, work: Work, attempt: Attempt, turn: Turn, slot: Slot, watch: Watch) -> None:
+        assert attempt.run_id is not None, "a bound attempt has a Run"
+        self.run_id = attempt.run_id
         self.work = work
         self.attempt = attempt
         self.turn = turn
@@ -35,12 +37,6 @@ class LiveRun:
         self.has_poll = False
         #: Whether the sweep has let it go, to be looked at: it may have ended.
         self.is_let_go = False
-
-    @property
-    def run_id(self) -> RunId:
-        """Its id."""
-        assert self.attempt.run_id is not None, "a bound attempt has a Run"
-        return self.attempt.run_id
 
     @property
     def patience_s(self) -> float:

@@ -57,6 +57,17 @@ _RUN = (
     b'"REQUEST_QUEUE_READS":0,"REQUEST_QUEUE_WRITES":0,"DATA_TRANSFER_INTERNAL_GBYTES":0,'
     b'"DATA_TRANSFER_EXTERNAL_GBYTES":0,"PROXY_RESIDENTIAL_TRANSFER_GBYTES":0,"PROXY_SERPS":0}}'
 )
+#: A Run as lists show it. Source: the API reference, RunShort.
+_SHORT = (
+    b'{"id":"%(id)b","actId":"'
+    + ACTOR_ID.encode()
+    + b'","userId":"benchUser00000000","actorTaskId":"'
+    + TASK_ID.encode()
+    + b'","startedAt":"%(started)b","finishedAt":%(finished)b,"status":"%(status)b","meta":{"origin":"API"},"buildId":"'
+    + BUILD_ID.encode()
+    + b'","buildNumber":"0.0.1","defaultKeyValueStoreId":"k%(id)b","defaultDatasetId":"d%(id)b",'
+    b'"defaultRequestQueueId":"q%(id)b","usageTotalUsd":0.0001}'
+)
 _ITEMS = b'[{"url":"https://example.com/products/17","title":"A product","price":17.5,"available":true}]'
 _PAGINATION = (
     b"X-Apify-Pagination-Total: 1\r\nX-Apify-Pagination-Offset: %d\r\nX-Apify-Pagination-Limit: 1000\r\n"
@@ -214,11 +225,11 @@ class Responder:
         runs = self._order[::-1] if "desc=1" in query or "desc=true" in query else self._order[first:]
         if "status=" in query:  # asked for nothing but live ones
             runs = [run for run in runs if not run.has_ended]
-        items = b",".join(self._document(run) for run in runs[offset : offset + limit])
+        items = b",".join(self._document(run, _SHORT) for run in runs[offset : offset + limit])
         page = b'"total":%d,"offset":%d,"limit":%d,"desc":false,"count":%d' % (len(runs), offset, limit, len(runs))
         return self._ok(b'{"data":{%b,"items":[%b]}}' % (page, items))
 
-    def _document(self, run: _Run) -> bytes:
+    def _document(self, run: _Run, form: bytes = _RUN) -> bytes:
         fields = {
             b"id": run.id,
             b"started": _iso(run.started_at),
@@ -227,7 +238,7 @@ class Responder:
             b"agent": run.agent,
             b"code": b"0" if run.has_ended else b"null",
         }
-        return _RUN % fields
+        return form % fields
 
     def _other(self, parts: list[str]) -> bytes:
         self._note("other")

@@ -20,9 +20,8 @@ from batchrun.config.worker import FILE_NAME, load_worker_config
 from batchrun.errors import ConfigError
 from batchrun.files.sink import explain
 from batchrun.logs import logging_to
-from batchrun.worker.http import open_http
-from batchrun.worker.http.auth import Token, read_or_make_token
 from batchrun.worker.notify import Supervisor
+from batchrun.worker.token import Token, read_or_make_token
 from batchrun.worker.tracing import open_tracing
 from batchrun.worker.views import worker_view
 from batchrun.worker.worker import Worker, open_worker
@@ -54,6 +53,8 @@ def start(
 
 
 async def _start(data: Path, flags: dict[str, Any]) -> ExitCode:
+    from batchrun.worker.http import open_http  # noqa: PLC0415 - a web server, which no other command has a use for
+
     config = load_worker_config(data, flags=flags)
     async with open_worker(data, config, os.environ) as worker:
         with logging_to(worker.layout.log, level=config.worker.log_level, file_of=worker.log_file):

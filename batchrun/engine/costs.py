@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 import anyio
 import structlog
@@ -10,7 +11,7 @@ from batchrun.engine.ports import Ledger, RunClient
 from batchrun.engine.purse import Purse
 from batchrun.errors import ApiError
 from batchrun.ledger.rows import FinalCost, OpenCost
-from batchrun.model import Run, RunId
+from batchrun.model import CostSource, Run, RunId
 
 #: So long after its end a Run's cost is final. Source: the API reference, usage of a finished Run.
 FINAL_AFTER = timedelta(seconds=10)
@@ -24,6 +25,13 @@ MAX_PAGES = 4
 MAX_OPEN_READS = 20
 
 _log = structlog.get_logger()
+
+
+class _Cost(NamedTuple):
+    """What the platform says that a Run costs: kept in place of the Run, whose description takes far more memory."""
+
+    usd: float | None
+    source: CostSource
 
 
 class CostReader:
@@ -54,8 +62,8 @@ class CostReader:
         due = await self._ledger.open_costs(self._now() - FINAL_AFTER, MAX_AT_ONCE)
         if not due:
             return False
-        runs = await self._runs(due)
-        costs = [_final(each, runs.get(each.run_id)) for each in due]
+        told = await self._costs(due)
+        costs = [_final(each, told.get(each.run_id)) for each in due]
         await self._ledger.note_final_costs(costs)
         for each, cost in zip(due, costs, strict=True):
             self._purse.settle(each.reserved_usd or 0.0, cost.cost_usd)
@@ -64,7 +72,7 @@ class CostReader:
     def _now(self) -> datetime:
         return self._client.platform_now or datetime.now(UTC)
 
-    async def _runs(self, due: Sequence[OpenCost]) -> dict[RunId, Run]:
+    async def _costs(self, due: Sequence[OpenCost]) -> dict[RunId, _Cost]:
         wanted = {each.run_id for each in due}
         found = await self._listed(due) if len(due) >= MIN_FOR_LISTING else {}
         limiter = anyio.Semaphore(MAX_OPEN_READS)
@@ -73,10 +81,10 @@ class CostReader:
                 children.start_soon(self._read_one, run_id, found, limiter)
         return found
 
-    async def _listed(self, due: Sequence[OpenCost]) -> dict[RunId, Run]:
+    async def _listed(self, due: Sequence[OpenCost]) -> dict[RunId, _Cost]:
         wanted = {each.run_id for each in due}
         began = [each.started_at for each in due]
-        found: dict[RunId, Run] = {}
+        found: dict[RunId, _Cost] = {}
         offset = 0
         for _ in range(MAX_PAGES):
             try:
@@ -84,24 +92,27 @@ class CostReader:
             except ApiError as error:
                 _log.warning("costs_not_listed", error=str(error))
                 break
-            found |= {run.id: run for run in page if run.id in wanted and run.cost_usd is not None}
+            found |= {run.id: _cost(run) for run in page if run.id in wanted and run.cost_usd is not None}
             offset += len(page)
             if not page or len(found) == len(wanted) or page[-1].started_at > max(began):
                 break
+            del page  # the next one needs its memory
         return found
 
-    async def _read_one(self, run_id: RunId, found: dict[RunId, Run], limiter: anyio.Semaphore) -> None:
+    async def _read_one(self, run_id: RunId, found: dict[RunId, _Cost], limiter: anyio.Semaphore) -> None:
         async with limiter:
             try:
-                found[run_id] = await self._client.get_run(run_id)
+                found[run_id] = _cost(await self._client.get_run(run_id))
             except ApiError as error:
                 _log.warning("cost_not_read", run_id=run_id, error=str(error))
 
 
-def _final(noted: OpenCost, run: Run | None) -> FinalCost:
+def _cost(run: Run) -> _Cost:
+    return _Cost(run.cost_usd, run.cost_source)
+
+
+def _final(noted: OpenCost, told: _Cost | None) -> FinalCost:
     """Take the platform's last word; where it says nothing, what was known at the Run's end stays."""
-    if run is None or run.cost_usd is None:
-        cost_usd, source = noted.cost_usd, noted.cost_source
-    else:
-        cost_usd, source = run.cost_usd, run.cost_source
-    return FinalCost(job_id=noted.job_id, attempt_no=noted.attempt_no, cost_usd=cost_usd, source=source)
+    if told is None or told.usd is None:
+        told = _Cost(noted.cost_usd, noted.cost_source)
+    return FinalCost(job_id=noted.job_id, attempt_no=noted.attempt_no, cost_usd=told.usd, source=told.source)

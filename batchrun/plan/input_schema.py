@@ -8,11 +8,12 @@ packages/input_schema). Not checked here: proxy groups and countries, and how UR
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
-
-import jsonschema_rs
+from typing import TYPE_CHECKING, Any
 
 from batchrun.model import JsonObject
+
+if TYPE_CHECKING:
+    import jsonschema_rs
 
 #: Of one input, so many faults are told: an array may hold the same one a million times.
 MAX_PROBLEMS_PER_INPUT = 20
@@ -28,6 +29,12 @@ _PLAIN_WORDS = (
 _ENCRYPTED = "ENCRYPTED_"
 #: A pattern that takes too long says nothing about the input.
 _UNDECIDED = ("BacktrackLimitExceeded", "RegexEngineFailure")
+
+
+def _validator(schema: JsonObject) -> "jsonschema_rs.Draft7Validator":
+    import jsonschema_rs  # noqa: PLC0415 - three megabytes that a batch without a schema to check has no use for
+
+    return jsonschema_rs.Draft7Validator(schema)
 
 
 class SchemaUnusable(ValueError):
@@ -46,7 +53,7 @@ class InputSchema:
         self.untried_patterns: list[str] = []
         try:
             fields = _objects(schema.get("properties", {}))
-            self._validator = jsonschema_rs.Draft7Validator(self._translated({"type": "object", **schema}, "input"))
+            self._validator = _validator(self._translated({"type": "object", **schema}, "input"))
         except (ValueError, TypeError, RecursionError, OverflowError) as error:
             raise SchemaUnusable(_brief(str(error).splitlines()[0] if str(error) else type(error).__name__)) from error
         self.defaults = {name: field["default"] for name, field in fields.items() if "default" in field}
@@ -72,7 +79,7 @@ class InputSchema:
         except ValueError as error:  # what nests too deeply for the validator
             return [f"The input cannot be checked: {_brief(str(error))}"]
 
-    def _messages(self, error: jsonschema_rs.ValidationError, value: JsonObject) -> Iterator[str]:
+    def _messages(self, error: "jsonschema_rs.ValidationError", value: JsonObject) -> Iterator[str]:
         path = list(error.instance_path)
         if path and path[0] in self._secrets and str(value[path[0]]).startswith(_ENCRYPTED):
             return
@@ -119,7 +126,7 @@ class InputSchema:
 
     def _can_be_tried(self, pattern: str, path: str) -> bool:
         try:
-            jsonschema_rs.Draft7Validator({"pattern": pattern})
+            _validator({"pattern": pattern})
         except ValueError:
             self.untried_patterns.append(path)
             return False
@@ -142,7 +149,7 @@ def _with_type(made: JsonObject, field: JsonObject) -> JsonObject:
     return made | ({"type": [*types, *([] if "null" in types else ["null"])]} if types else {})
 
 
-def _sentences(error: jsonschema_rs.ValidationError, path: str) -> list[str]:
+def _sentences(error: "jsonschema_rs.ValidationError", path: str) -> list[str]:
     """Say what is wrong with a field as the platform does; one sentence for each property that must not be there."""
     kind = error.kind
     keyword = str(error.schema_path[-1]) if error.schema_path else ""

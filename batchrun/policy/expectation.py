@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jsonschema_rs
-
 from batchrun.model import JsonObject, Outcome, Problem
 
 #: Items of each Run that are held against the schema.
@@ -74,6 +72,8 @@ class Expectation:
 
 
 def _validator(schema: JsonObject) -> Any:
+    import jsonschema_rs  # noqa: PLC0415 - three megabytes that most batches have no use for
+
     try:
         return jsonschema_rs.validator_for(schema)
     except jsonschema_rs.ValidationError as error:

@@ -14,8 +14,8 @@ from yarl import URL
 
 from batchrun.errors import BatchrunError, ConfigError, OutputError
 from batchrun.model import JsonObject
-from batchrun.worker.http.auth import Token, read_token_file
 from batchrun.worker.shelf import Layout
+from batchrun.worker.token import Token, read_token_file
 from batchrun.worker.views import BatchPage, BatchView, WorkerView
 
 #: What a batch leaves as lines.

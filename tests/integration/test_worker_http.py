@@ -16,8 +16,9 @@ from yarl import URL
 
 from batchrun.worker.http import open_http
 from batchrun.worker.http.app import _ROOMS
-from batchrun.worker.http.auth import COOKIE, Token
+from batchrun.worker.http.auth import COOKIE
 from batchrun.worker.submission import State
+from batchrun.worker.token import Token
 from batchrun.worker.worker import Worker
 from tests.support.api_process import ACTOR
 from tests.support.crash import Api, open_api

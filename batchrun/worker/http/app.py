@@ -8,9 +8,10 @@ from aiohttp import web
 from batchrun.config.worker import ServiceConfig
 from batchrun.errors import OutputError
 from batchrun.worker.http import batches, events, health, limits, metrics, openapi, page, streams
-from batchrun.worker.http.auth import Token, demand_token
+from batchrun.worker.http.auth import demand_token
 from batchrun.worker.http.context import WORKER
 from batchrun.worker.http.envelope import put_errors_into_envelope
+from batchrun.worker.token import Token
 from batchrun.worker.worker import Worker
 
 #: What a form may weigh beside its job file, which is streamed.

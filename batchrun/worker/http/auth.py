@@ -1,57 +1,17 @@
 """Who may ask: whoever has the worker's token, in a header, or in the cookie that the page was opened with."""
 
 import hmac
-import os
-import secrets
-from pathlib import Path
-from typing import NewType
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from batchrun.errors import ConfigError, OutputError
-from batchrun.files.sink import explain
 from batchrun.worker.http.envelope import error_answer
 from batchrun.worker.http.page import no_entry
-
-Token = NewType("Token", str)
+from batchrun.worker.token import Token
 
 COOKIE = "batchrun_token"
 #: What may be asked without a token: nothing of it tells what the batches are about.
 OPEN_PATHS = frozenset({"/health/live", "/health/ready", "/metrics", "/openapi.json"})
-
-
-def read_or_make_token(file: Path) -> Token:
-    """Return the token of a data directory; made with the first start, and readable by its owner alone.
-
-    Raises:
-        OutputError: it cannot be read or written.
-        ConfigError: the file holds none.
-    """
-    try:
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
-            opened.write(f"{secrets.token_urlsafe(24)}\n")
-    except FileExistsError:
-        pass
-    except OSError as error:
-        raise explain(error, file) from error
-    return read_token_file(file)
-
-
-def read_token_file(file: Path) -> Token:
-    """Return the token in a file.
-
-    Raises:
-        OutputError: it cannot be read.
-        ConfigError: the file holds none.
-    """
-    try:
-        token = file.read_text("ascii", "replace").strip()
-    except OSError as error:
-        raise OutputError(f"{file}: {error.strerror}; is there a worker on this directory?") from error
-    if not token:
-        raise ConfigError("holds no token; delete it, and the next start of the worker makes one", file=file)
-    return Token(token)
 
 
 def demand_token(token: Token) -> Middleware:

@@ -1,7 +1,7 @@
 """The worker's HTTP API: what it takes, what it refuses and in which words, and what is left of either."""
 
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ import pytest
 from aiohttp import ClientSession, FormData
 from yarl import URL
 
-from batchrun.worker.http import open_http
+from batchrun.worker.http import events, open_http
 from batchrun.worker.http.app import _ROOMS
 from batchrun.worker.http.auth import COOKIE
 from batchrun.worker.submission import State
@@ -349,3 +349,32 @@ async def test_the_openapi_document_names_every_route_and_answers_are_as_it_says
     for path, name in answers.items():
         schema = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
         jsonschema_rs.Draft202012Validator(schema).validate((await desk.ask("GET", path))[1])
+
+
+async def test_a_listener_who_leaves_is_no_error(desk, monkeypatch, caplog):
+    """Whoever closes the page while it is being written to is noticed, and nothing is logged like a bug."""
+    monkeypatch.setattr(events, "INTERVAL_S", 0.01)
+    monkeypatch.setattr(events, "_SILENCE", 1)
+    listening = 0
+    news = events._news
+
+    def told(*arguments: Any, **options: Any) -> dict[str, Any]:
+        nonlocal listening
+        listening += 1
+        return news(*arguments, **options)
+
+    monkeypatch.setattr(events, "_news", told)
+    async with desk.session.get(desk.address + "/v1/events") as answer:
+        assert await answer.content.readline()
+        assert answer.connection is not None
+        assert answer.connection.transport is not None
+        answer.connection.transport.abort()
+    await _until_still(lambda: listening)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def _until_still(count: Callable[[], int]) -> None:
+    """Wait until something that goes on a hundred times a second has ended."""
+    before = -1
+    while before != (before := count()):  # noqa: ASYNC110 - what does not happen any more sets no event
+        await anyio.sleep(0.5)

@@ -53,7 +53,7 @@ async def put_errors_into_envelope(request: web.Request, handler: Handler) -> we
             raise
         return _plain(error)
     except ConnectionResetError:
-        raise  # whoever asked is gone
+        return web.Response()  # whoever asked is gone; raised, it would be logged like a bug
     except Exception as error:  # noqa: BLE001 - one request's bug is no end of the worker
         _log.exception("request_broken", method=request.method, path=request.path)
         return error_answer(500, "bug", f"a bug in batchrun: {type(error).__name__}; its log tells where")

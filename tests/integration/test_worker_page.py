@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import orjson
@@ -64,9 +65,9 @@ class Page:
         self.press(self.row(name).find_element(By.CSS_SELECTOR, f"button[data-order={order}]"))
 
 
-@pytest.fixture(scope="module")
-def page(worker) -> Iterator[Page]:
-    """A browser that has the page open."""
+@contextmanager
+def browser() -> Iterator[webdriver.Chrome]:
+    """Open a browser that nobody sees."""
     options = webdriver.ChromeOptions()
     options.binary_location = str(BROWSER)
     for switch in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1100,900"):
@@ -74,11 +75,18 @@ def page(worker) -> Iterator[Page]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
     try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+@pytest.fixture(scope="module")
+def page(worker) -> Iterator[Page]:
+    """A browser that has the page open."""
+    with browser() as driver:
         yield Page(driver, worker)
         logged: list[Any] = driver.get_log("browser")  # type: ignore[no-untyped-call]  # selenium's own
         assert [each for each in logged if each["source"] != "network"] == [], "nothing was blocked, nothing was raised"
-    finally:
-        driver.quit()
 
 
 def _status(worker: WorkerProcess, name: str) -> dict[str, Any]:
@@ -175,3 +183,22 @@ def test_on_a_phone_nothing_sticks_out_and_the_dark_is_dark(page, worker):
     assert page.driver.execute_script("return document.documentElement.scrollWidth") == 360
     ground = page.driver.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert ground == "rgb(18, 22, 26)"
+
+
+@in_a_browser
+def test_the_page_comes_back_after_a_kill_of_the_worker(tmp_path):
+    """It says that what it shows is old; started again at its address, the worker is shown again without a click."""
+    with open_api(tmp_path / "api") as api, browser() as driver:
+        worker = WorkerProcess(tmp_path / "data", api.base_url)
+        with worker.running() as process:
+            page = Page(driver, worker)
+            worker.hand_in("lasting", [{"n": 1, "ms": LONG_MS}])
+            wait_until(lambda: "1 running" in page.row("lasting").text)
+            process.kill()
+            wait_until(lambda: "What is shown is old" in page.text("#connection"))
+        port = int(worker.address.rpartition(":")[2])
+        with worker.running(port=port):
+            wait_until(lambda: page.text("#connection") == "live")
+            worker.hand_in("later", [{"n": 2}])
+            wait_until(lambda: "1/1 done" in page.row("later").text)
+            wait_until(lambda: "1 running" in page.row("lasting").text)

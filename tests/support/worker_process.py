@@ -30,10 +30,10 @@ class WorkerProcess:
         (self.data_dir / "worker.toml").write_text(config)
 
     @contextmanager
-    def running(self, environ: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
-        """Keep a process running; one that has not ended by itself is killed."""
-        command = [sys.executable, "-m", "batchrun", "worker", "start", "--data", str(self.data_dir), "--port", "0"]
-        command += ["--api-url", self.base_url]
+    def running(self, environ: Mapping[str, str] | None = None, port: int = 0) -> Iterator[subprocess.Popen[str]]:
+        """Keep a process running, at a free port or this one; one that has not ended by itself is killed."""
+        command = [sys.executable, "-m", "batchrun", "worker", "start", "--data", str(self.data_dir)]
+        command += ["--port", str(port), "--api-url", self.base_url]
         environ = {**os.environ, "APIFY_TOKEN": TOKEN, **(environ or {})}
         with (self.data_dir / "stderr.txt").open("ab") as stderr:
             process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=stderr, text=True)

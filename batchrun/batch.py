@@ -95,6 +95,11 @@ class Batch:
         return self._engine.place.slots.limit
 
     @property
+    def start_rate(self) -> float:
+        """Most starts per second: as they were set, or what the platform allows where that is less."""
+        return round(self._engine.place.bucket.rate_per_s, 6)
+
+    @property
     def budget_usd(self) -> float | None:
         """What the batch may cost in all; None: as much as it takes."""
         return self._engine.purse.budget.limit_usd

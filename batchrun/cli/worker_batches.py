@@ -29,7 +29,7 @@ from batchrun.worker.views import BatchView
 from batchrun.worker.words import batch_lines, batch_table, label, limit_lines, state_words, worker_lines
 
 #: Limits of a batch that can be changed while it runs, as its view has them.
-_BATCH_LIMITS = ("weight", "priority", "max_concurrent_runs", "budget_usd")
+_BATCH_LIMITS = ("weight", "priority", "max_concurrent_runs", "start_rate", "budget_usd")
 
 
 def list_batches(

@@ -88,18 +88,32 @@ class Spool:
         )
         if before is None and await anyio.to_thread.run_sync(is_summed_up, self._layout, submission):
             return  # it was carried out, and deleted here since
+        if (rival := self._rival_of(submission)) is not None:
+            where = self._layout.out_dir(submission).name
+            await self._refuse(submission, f"{where} holds the results of {rival.spooled}; give this file another name")
+            return
         try:
             await self._worker.add(submission)
         except (ConfigError, JobFileError) as error:
-            failed = submission.but(state=State.FAILED, reason=str(error), ended_at=datetime.now(UTC))
-            await self._worker.note(failed)
-            _log.warning("spooled_batch_refused", file=str(name), reason=str(error))
-            await anyio.to_thread.run_sync(self._move_away, failed)
+            await self._refuse(submission, str(error))
 
-    def _move_away(self, submission: Submission) -> None:
-        """Move what cannot be carried out to `failed/`, with the reason; not what has results."""
+    def _rival_of(self, submission: Submission) -> Submission | None:
+        """Return another file's submission whose results are where this one's would be: a.csv beside a.jsonl."""
+        out_dir = self._layout.out_dir(submission)
+        others = (each for each in self._worker.shelf if each.spooled not in (None, submission.spooled))
+        return next((each for each in others if self._layout.out_dir(each) == out_dir), None)
+
+    async def _refuse(self, submission: Submission, reason: str) -> None:
+        failed = submission.but(state=State.FAILED, reason=reason, ended_at=datetime.now(UTC))
+        _log.warning("spooled_batch_refused", file=str(submission.spooled), reason=reason)
+        await self._worker.note(failed)
+        is_theirs = self._rival_of(submission) is not None
+        await anyio.to_thread.run_sync(self._move_away, failed, is_theirs)
+
+    def _move_away(self, submission: Submission, is_theirs: bool = False) -> None:
+        """Move what cannot be carried out to `failed/`, with the reason; not what has results of its own."""
         assert submission.spooled is not None, "it lies in the spool"
-        if has_begun(self._layout.out_dir(submission)):
+        if not is_theirs and has_begun(self._layout.out_dir(submission)):
             return
         source, target = self._layout.spool / submission.spooled, self._layout.failed / submission.spooled
         try:

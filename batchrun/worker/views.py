@@ -50,6 +50,8 @@ class BatchView(_View):
     live_runs: int
     max_concurrent_runs: int | None
     """Most Runs of this batch at once; null while it is not open."""
+    start_rate: float | None
+    """Most starts per second of this batch; null while it is not open."""
     items: int
     cost_usd: float
     budget_usd: float | None
@@ -133,6 +135,7 @@ def batch_view(worker: Worker, submission: Submission) -> BatchView:
         outcomes=counts.outcomes,
         live_runs=counts.live_runs,
         max_concurrent_runs=batch.max_concurrent_runs if batch is not None else None,
+        start_rate=batch.start_rate if batch is not None else None,
         items=counts.items,
         cost_usd=counts.cost_usd,
         budget_usd=batch.budget_usd if batch is not None else None,

@@ -123,10 +123,11 @@ def test_a_batch_is_paused_resumed_limited_cancelled_and_deleted(desk):
     desk.call("submit", desk.write("long", [{"n": n, "ms": LONG_MS} for n in range(6)]), "--set",
               "limits.max_concurrent_runs=2")  # fmt: skip
     wait_until(lambda: desk.status("long")["live_runs"] == 2)
-    said = desk.call("limits", "long", "--set", "max_concurrent_runs=4", "--set", "weight=3")
-    assert (said.code, said.out.splitlines()[:3]) == (
+    changes = ("--set", "max_concurrent_runs=4", "--set", "weight=3", "--set", "start_rate=12.5")
+    said = desk.call("limits", "long", *changes)
+    assert (said.code, said.out.splitlines()[:4]) == (
         0,
-        ["weight               3.0", "priority             0", "max_concurrent_runs  4"],
+        ["weight               3.0", "priority             0", "max_concurrent_runs  4", "start_rate           12.5"],
     )
     wait_until(lambda: desk.status("long")["live_runs"] == 4)
     assert desk.call("delete", "long").code == 2

@@ -327,6 +327,25 @@ async def test_the_spool_takes_what_is_whole_and_says_what_came_of_it(tmp_path, 
         assert (spool / "half.toml.part").exists()
 
 
+async def test_two_files_of_one_name_never_share_their_results(tmp_path, api):
+    """The second is refused at once, says beside whose results it would write, and touches nothing of the first."""
+    data = tmp_path / "data"
+    async with working(data, api) as worker:
+        spool = data / "spool"
+        (data / "profiles" / "shop.toml").write_text(batch_file("shop", "-").replace('file = "-"', ""))
+        (spool / "shop").mkdir()
+        put(spool / "shop" / "a.jsonl", lines_of(jobs_of(3, 1)))
+        await until((spool / "shop" / "a.summary.json").exists, "a summary")
+        before = (spool / "shop" / "a.out" / "records.jsonl").read_bytes()
+        put(spool / "shop" / "a.csv", "n\n7\n")
+        reason = spool / "failed" / "shop" / "a.csv.txt"
+        await until(reason.exists, "the second file moved away")
+        assert "a.out holds the results of shop/a.jsonl" in reason.read_text()
+        await until(lambda: not (spool / "shop" / "a.csv").exists(), "the second file moved away")
+        assert (spool / "shop" / "a.out" / "records.jsonl").read_bytes() == before
+        assert {each.state for each in worker.shelf} == {State.FINISHED, State.FAILED}
+
+
 async def test_a_spooled_batch_that_is_forgotten_is_not_taken_again_unless_it_is_another(tmp_path, api):
     data = tmp_path / "data"
     async with working(data, api) as worker:

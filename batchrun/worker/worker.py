@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 import structlog
@@ -182,7 +182,7 @@ class Worker:
         await self.retry_stopped()
 
     async def delete(self, submission_id: str) -> None:
-        """Forget a batch that is not under way, with all that lies in its own directory.
+        """Forget a batch that is not under way, with all that lies in its own directory, and what it has spent.
 
         Raises:
             WrongState: it is under way.
@@ -192,7 +192,12 @@ class Worker:
             submission = self.get(submission_id)
             if submission.state.is_under_way or submission_id in self.carriers:
                 raise WrongState(f"batch {submission_id} is {submission.state}; cancel or pause it first")
+            taken = await anyio.to_thread.run_sync(self._taken_by, submission)
             await anyio.to_thread.run_sync(self.shelf.delete, submission)
+        # As the next start would have it, which adds up what the batches that are kept have spent.
+        self._budget.spent_usd -= taken.spent_usd
+        self._budget.reserved_usd -= taken.reserved_usd
+        self._budget.tell_sharers()
         _log.info("batch_deleted", batch=submission_id)
 
     def drain(self) -> int:
@@ -431,25 +436,36 @@ class Worker:
         """Add up what all batches have spent; return how many Runs may be live of those that are to go on."""
         left: dict[Path, int] = {}
         for submission in self.shelf:
-            out_dir = self.layout.out_dir(submission)
-            goes_on = submission.state.is_under_way or submission.state is State.STOPPED
-            if submission.state.is_over and self._budget.limit_usd is None:
-                # A budget may come later. What it was then is near enough, and a thousand ledgers take their time.
-                self._budget.spent_usd += submission.counts.cost_usd
-                continue
-            if not has_begun(out_dir):
-                continue
-            try:
-                with open_for_reading(out_dir) as ledger:
-                    money, totals = ledger.money(), ledger.totals()
-            except LedgerError as error:
-                _log.warning("ledger_unreadable", batch=submission.id, reason=str(error))
-                continue
-            self._budget.spent_usd += money.spent_usd
-            self._budget.reserved_usd += money.reserved_usd
-            if goes_on:
-                left[out_dir] = totals.live_runs + totals.in_doubt
+            taken = self._taken_by(submission)
+            self._budget.spent_usd += taken.spent_usd
+            self._budget.reserved_usd += taken.reserved_usd
+            if taken.live_runs and (submission.state.is_under_way or submission.state is State.STOPPED):
+                left[self.layout.out_dir(submission)] = taken.live_runs
         return left
+
+    def _taken_by(self, submission: Submission) -> "_Taken":
+        """Return what a batch that nobody has open has of the account."""
+        if submission.state.is_over and self._budget.limit_usd is None:
+            # A budget may come later. What it was then is near enough, and a thousand ledgers take their time.
+            return _Taken(spent_usd=submission.counts.cost_usd)
+        out_dir = self.layout.out_dir(submission)
+        if not has_begun(out_dir):
+            return _Taken()
+        try:
+            with open_for_reading(out_dir) as ledger:
+                money, totals = ledger.money(), ledger.totals()
+        except LedgerError as error:
+            _log.warning("ledger_unreadable", batch=submission.id, reason=str(error))
+            return _Taken()
+        return _Taken(money.spent_usd, money.reserved_usd, totals.live_runs + totals.in_doubt)
+
+
+class _Taken(NamedTuple):
+    """What a batch has spent and set aside, and how many of its Runs are live, or may be."""
+
+    spent_usd: float = 0.0
+    reserved_usd: float = 0.0
+    live_runs: int = 0
 
 
 @asynccontextmanager

@@ -282,6 +282,23 @@ async def test_two_batches_never_spend_more_than_the_worker_may(tmp_path, api):
     assert_all_told(batches, api)
 
 
+async def test_a_forgotten_batch_leaves_the_budget_as_the_next_start_reckons_it(tmp_path, api):
+    """What the batches that are kept have spent counts, before a restart and after it: no more, and no less."""
+    flags = {"limits__budget_usd": 1000.0}
+    settings: dict[str, Any] = {"limits__compute_unit_usd": 0.25, "run__timeout_s": 60}
+    async with working(tmp_path / "data", api, **flags) as worker:
+        kept, forgotten = [await hand_in(worker, jobs_of(3, 5), task=f"task-{n}", **settings) for n in range(2)]
+        for batch in (kept, forgotten):
+            await batch.until(State.FINISHED)
+        await until(lambda: not worker.carriers, "a worker at rest")
+        before_usd = worker.budget.spent_usd
+        await worker.delete(forgotten.id)
+        after_usd = worker.budget.spent_usd
+        assert 0 < after_usd < before_usd
+    async with working(tmp_path / "data", api, **flags) as worker:
+        assert worker.budget.spent_usd == pytest.approx(after_usd)
+
+
 async def test_a_budget_that_comes_later_is_kept_and_rejects_no_job(tmp_path, api):
     """Batches that were opened without one are opened anew, and what is live gets its money set aside."""
     settings: dict[str, Any] = {"limits__compute_unit_usd": 0.25, "run__timeout_s": 60}

@@ -1,7 +1,7 @@
 """The connection to a ledger's file: how it is opened, its schema steps, and what its errors mean to a user."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 from batchrun.errors import LedgerError
 
 #: Each is applied once, in one transaction with the note that it was; the last one's number is the version.
-SCHEMA_STEPS = ("ledger.sql", "ledger_2.sql", "ledger_3.sql")
+SCHEMA_STEPS = ("ledger.sql", "ledger_2.sql", "ledger_3.sql", "ledger_4.sql")
 #: Errors of SQLite that say something of us and nothing of the file.
 _BUGS = (sqlite3.IntegrityError, sqlite3.ProgrammingError)
 
@@ -31,6 +31,27 @@ class Connection(sqlite3.Connection):
     def executemany(self, sql: str, parameters: Any, /) -> sqlite3.Cursor:
         try:
             return super().executemany(sql, parameters)
+        except _BUGS:
+            raise
+        except sqlite3.Error as error:
+            raise _explain(error, self.file) from error
+
+    def writer(self) -> Callable[[str, tuple[Any, ...]], sqlite3.Cursor]:
+        """Return the `execute` of one cursor, for statements that return no rows and stand inside `explaining`.
+
+        The cursor is kept, and errors are explained once for all statements: what happens for every job feels both.
+        """
+        return self.cursor().execute
+
+    @contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Explain errors of SQLite to a user.
+
+        Raises:
+            LedgerError: it says which file, and what to do.
+        """
+        try:
+            yield
         except _BUGS:
             raise
         except sqlite3.Error as error:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -102,20 +103,25 @@ class Ledger:
 
     def __init__(self, connection: Connection) -> None:
         self._db = connection
+        self._write = connection.writer()
         row = self._db.execute("SELECT coalesce(max(id), 0) FROM job").fetchone()
         self._last_job_id: int = row[0]
-        self._now = 0.0
+        #: The time of the transaction, twice: as it is handed out, and as it is noted.
+        self._at = datetime.now(UTC)
+        self._now = self._at.timestamp()
         self._db.create_function("failure_id", 3, failure_id, deterministic=True)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Commit what happens inside as one, durably, or none of it; everything in it bears one time."""
-        self._now = datetime.now(UTC).timestamp()
+        self._at = datetime.now(UTC)
+        self._now = self._at.timestamp()
         last_job_id = self._last_job_id
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            yield
-            self._db.execute("COMMIT")
+            with self._db.explaining():
+                self._write("BEGIN IMMEDIATE", ())
+                yield
+                self._write("COMMIT", ())
         except BaseException:
             self._last_job_id = last_job_id
             if self._db.in_transaction:
@@ -165,7 +171,7 @@ class Ledger:
             digest=job.digest,
             place=job.place,
             round=1,
-            admitted_at=_time(self._now),
+            admitted_at=self._at,
             due_at=None,
             attempts=(),
         )
@@ -186,7 +192,7 @@ class Ledger:
 
     def _insert_job(self, key: JobKey | None, digest: bytes, place: Place, group: str | None) -> JobId | None:
         job_id = self._last_job_id + 1
-        is_new = self._db.execute(
+        is_new = self._write(
             'INSERT INTO job (id, key, digest, line, variant, "offset", length, "group", admitted_at)'
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
             (job_id, key, digest, place.line, place.variant, place.offset, place.length, group, self._now),
@@ -198,24 +204,21 @@ class Ledger:
 
     def postpone(self, job_id: JobId, wait_s: float) -> None:
         """Note that a job is not to be tried again for `wait_s` seconds."""
-        self._db.execute("UPDATE job SET due_at = ? WHERE id = ?", (self._now + wait_s, job_id))
+        self._write("UPDATE job SET due_at = ? WHERE id = ?", (self._now + wait_s, job_id))
 
     def settle(self, job_id: JobId, settlement: Settlement) -> None:
         """Note a job's outcome, once per round."""
-        changed = self._db.execute(
-            "UPDATE job SET settled_at = ?, outcome = ?, error_type = ?, error_message = ?, items_count = ?"
-            " WHERE id = ? AND outcome IS NULL",
-            (
-                self._now,
-                settlement.outcome,
-                settlement.error_type,
-                settlement.error_message,
-                settlement.items_count,
-                job_id,
-            ),
+        changed = self._write(
+            "UPDATE job SET settled_at = ?, outcome = ?, items_count = ? WHERE id = ? AND outcome IS NULL",
+            (self._now, str(settlement.outcome), settlement.items_count, job_id),
         ).rowcount
         if changed != 1:
             raise LedgerError(f"job {job_id} is settled already: this is a bug, please report it")
+        if settlement.error_type is not None:
+            self._write(
+                "UPDATE job SET error_type = ?, error_message = ? WHERE id = ?",
+                (settlement.error_type, settlement.error_message, job_id),
+            )
 
     def reopen(self, selection: Selection) -> int:
         """Open settled jobs for another round, noting how they ended in this one; return how many."""
@@ -236,55 +239,55 @@ class Ledger:
     def intend(self, job_id: JobId, intent: Intent) -> Attempt:
         """Note an attempt before its start request is sent."""
         seen_at = intent.platform_time.timestamp() if intent.platform_time is not None else None
-        self._db.execute(
+        self._write(
             "INSERT INTO attempt (job_id, attempt_no, round, mark, state, intended_at, platform_time, reserved_usd)"
             " VALUES (?, ?, ?, ?, 'intended', ?, ?, ?)",
             (job_id, intent.attempt_no, intent.round, intent.mark, self._now, seen_at, intent.reserved_usd),
         )
-        return intent.noted_at(_time(self._now))
+        return intent.noted_at(self._at)
 
     def withdraw(self, job_id: JobId, attempt_no: int) -> None:
         """Take back an intent whose request certainly started nothing."""
-        self._db.execute(
+        self._write(
             "DELETE FROM attempt WHERE job_id = ? AND attempt_no = ? AND state = 'intended'",
             (job_id, attempt_no),
         )
 
     def bind(self, job_id: JobId, attempt_no: int, run: Run) -> None:
         """Note the id of the Run that an attempt started."""
-        self._db.execute(
+        self._write(
             "UPDATE attempt SET state = 'bound', run_id = ?, started_at = ? WHERE job_id = ? AND attempt_no = ?",
             (run.id, run.started_at.timestamp(), job_id, attempt_no),
         )
 
     def note_reservation(self, job_id: JobId, attempt_no: int, usd: float) -> None:
         """Note what was set aside for a live Run that had nothing."""
-        self._db.execute(
+        self._write(
             "UPDATE attempt SET reserved_usd = ? WHERE job_id = ? AND attempt_no = ?", (usd, job_id, attempt_no)
         )
 
     def note_abort(self, job_id: JobId, attempt_no: int, problem: Problem) -> None:
         """Note why a Run is about to be aborted."""
-        self._db.execute(
+        self._write(
             "UPDATE attempt SET abort_type = ?, abort_message = ? WHERE job_id = ? AND attempt_no = ?",
             (problem.type, problem.message, job_id, attempt_no),
         )
 
     def end(self, job_id: JobId, attempt: Attempt) -> None:
         """Note how an attempt ended: its Run with it, that it started none, or that its Run is gone."""
-        changed = self._db.execute(
+        changed = self._write(
             "UPDATE attempt SET state = 'ended', status = ?, cause = ?, memory_mb = ?, timeout_s = ?, finished_at = ?,"
             " cost_usd = ?, cost_source = ?, cost_is_final = ?"
             " WHERE job_id = ? AND attempt_no = ? AND state != 'ended'",
             (
-                attempt.status,
-                attempt.cause,
+                _word(attempt.status),
+                _word(attempt.cause),
                 attempt.memory_mb,
                 attempt.timeout_s,
                 attempt.finished_at.timestamp() if attempt.finished_at is not None else None,
                 attempt.cost_usd,
                 _noted_source(attempt.cost_source),
-                attempt.cost_is_final,
+                int(attempt.cost_is_final),
                 job_id,
                 attempt.attempt_no,
             ),
@@ -334,7 +337,7 @@ class Ledger:
 
     def note_items(self, job_id: JobId, attempt_no: int, items_offset: int, items_count: int) -> None:
         """Note up to where an attempt's dataset stands in the item file, and how many lines it has there."""
-        self._db.execute(
+        self._write(
             "UPDATE attempt SET items_offset = ?, items_count = ? WHERE job_id = ? AND attempt_no = ?",
             (items_offset, items_count, job_id, attempt_no),
         )
@@ -590,7 +593,12 @@ def _source(noted: str | None) -> CostSource:
 
 
 def _noted_source(source: CostSource) -> str | None:
-    return None if source is CostSource.UNKNOWN else source
+    return None if source is CostSource.UNKNOWN else str(source)
+
+
+def _word(case: StrEnum | None) -> str | None:
+    """Return a case as a plain string: before SQLite takes any other kind, ways to adapt it are looked for in vain."""
+    return None if case is None else str(case)
 
 
 def _time(seconds: float) -> datetime:

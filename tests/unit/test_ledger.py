@@ -1,6 +1,7 @@
 import sqlite3
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,20 @@ import pytest
 from batchrun.errors import LedgerError
 from batchrun.ledger.ledger import FILE_NAME, Ledger, is_begun, open_for_reading, open_ledger
 from batchrun.ledger.rows import FinalCost, Known, OpenJob, Settlement
-from batchrun.model import Attempt, AttemptState, Cause, CostSource, Intent, JobId, Mark, Outcome, Run, RunId, RunStatus
+from batchrun.model import (
+    Attempt,
+    AttemptState,
+    Cause,
+    CostSource,
+    Intent,
+    JobId,
+    Mark,
+    Outcome,
+    Problem,
+    Run,
+    RunId,
+    RunStatus,
+)
 from tests.support.memory_ledger import make_bad_line, make_job
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -255,6 +269,77 @@ def test_a_ledger_of_a_newer_batchrun_is_refused_and_not_touched(tmp_path: Path)
         pass
     connection = sqlite3.connect(tmp_path / FILE_NAME)
     assert connection.execute("PRAGMA user_version").fetchone() == (1000,)
+    connection.close()
+
+
+def test_a_ledger_of_an_older_batchrun_is_brought_up_to_date(tmp_path: Path) -> None:
+    """It ends with the tables of a new one, keeps what it knows, and refuses what it has refused before."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    for directory in (old, new):
+        directory.mkdir()
+    with sqlite3.connect(old / FILE_NAME) as connection:
+        for step in ("ledger.sql", "ledger_2.sql", "ledger_3.sql"):
+            connection.executescript(resources.files("batchrun.ledger").joinpath(step).read_text("utf-8"))
+        connection.execute("PRAGMA user_version = 3")
+        connection.execute(
+            "INSERT INTO job VALUES (1, 'k', x'00', 1, 0, 0, 1, 'g', 2, 3, NULL, NULL, NULL, NULL, NULL, 4)"
+        )
+        connection.execute(
+            "INSERT INTO attempt VALUES (1, 2, 'm', 'ended', 1, 2, 'r', 'ABORTED', 3, 4, 0.5, 6, 7, 2, 'aborted', 8, 9,"
+            " 0.25, 'platform', 1, 'max-run-s', 'too long')"
+        )
+    connection.close()
+    with open_ledger(new):
+        pass
+    with open_ledger(old) as ledger, ledger.transaction():
+        assert ledger.attempts(JobId(1)) == [
+            Attempt(
+                attempt_no=2,
+                round=2,
+                mark=Mark("m"),
+                state=AttemptState.ENDED,
+                run_id=RunId("r"),
+                status=RunStatus.ABORTED,
+                cause=Cause.ABORTED,
+                aborted_for=Problem(type="max-run-s", message="too long"),
+                memory_mb=8,
+                timeout_s=9,
+                intended_at=datetime.fromtimestamp(1, UTC),
+                platform_time=datetime.fromtimestamp(2, UTC),
+                started_at=datetime.fromtimestamp(3, UTC),
+                finished_at=datetime.fromtimestamp(4, UTC),
+                reserved_usd=0.25,
+                cost_usd=0.5,
+                cost_source=CostSource.PLATFORM,
+                cost_is_final=True,
+                items_offset=6,
+                items_count=7,
+            )
+        ]
+        ledger.intend(JobId(1), Intent(attempt_no=3, mark=Mark("n")))
+        with pytest.raises(sqlite3.IntegrityError):
+            ledger.bind(JobId(1), 3, make_run("r"))
+    assert _tables(old) == _tables(new)
+
+
+def _tables(directory: Path) -> dict[str, str]:
+    connection = sqlite3.connect(directory / FILE_NAME)
+    rows = connection.execute(
+        "SELECT name, sql FROM sqlite_master UNION ALL SELECT 'version', user_version FROM pragma_user_version"
+    )
+    tables = dict(rows)
+    connection.close()
+    return tables
+
+
+@pytest.mark.parametrize("state", ["", "begun", "ENDED"])
+def test_an_attempt_has_one_of_three_states(tmp_path: Path, state: str) -> None:
+    """The schema refuses any other word."""
+    with open_ledger(tmp_path) as ledger, ledger.transaction():
+        ledger.intend(admitted(ledger).id, Intent(attempt_no=1, mark=Mark("a")))
+    connection = sqlite3.connect(tmp_path / FILE_NAME)
+    with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
+        connection.execute("UPDATE attempt SET state = ?", (state,))
     connection.close()
 
 

@@ -421,8 +421,10 @@ class JobRunner:
             return None  # what was refused would be refused again
         attempts = ended.work.this_round
         wait_s = self._terms.retry.wait_before_next(attempts, random.random)
+        if wait_s is None:
+            return None
         left_s = self._left_s(ended.work, attempts[-1])
-        return None if wait_s is None or (left_s is not None and left_s <= wait_s) else wait_s
+        return None if left_s is not None and left_s <= wait_s else wait_s
 
     async def _collect(self, ended: _Ended) -> Collected:
         if ended.run is None or ended.outcome is None:

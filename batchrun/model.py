@@ -91,6 +91,9 @@ class CostSource(StrEnum):
     UNKNOWN = "unknown"
 
 
+_WEAKEST_FIRST = (CostSource.UNKNOWN, CostSource.DERIVED, CostSource.PLATFORM)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
     """What a start asks for besides its input; None leaves it to the task."""
@@ -309,31 +312,24 @@ class Record:
     @property
     def cost_usd(self) -> float | None:
         """Sum of the attempts' costs as known now; None when one of them is unknown, for that is not 0."""
-        costs = [attempt.cost_usd for attempt in self._paid]
-        known = [cost for cost in costs if cost is not None]
-        return math.fsum(known) if costs and len(known) == len(costs) else None
+        return _cost_of(self.attempts)[0]
 
     @property
     def cost_source(self) -> CostSource:
         """The weakest source among the attempts' costs."""
-        sources = {attempt.cost_source for attempt in self._paid}
-        weakest_first = (CostSource.UNKNOWN, CostSource.DERIVED, CostSource.PLATFORM)
-        return next((source for source in weakest_first if source in sources), CostSource.UNKNOWN)
+        return _cost_of(self.attempts)[1]
 
     @property
     def cost_is_final(self) -> bool:
         """Whether the platform cannot change the cost any more."""
-        return all(attempt.cost_is_final for attempt in self._paid)
-
-    @property
-    def _paid(self) -> list[Attempt]:
-        return [attempt for attempt in self.attempts if attempt.run_id is not None]
+        return _cost_of(self.attempts)[2]
 
     def as_line(self) -> bytes:
         """Return the record as one line of JSON, line end included."""
         return json_line(self._as_json())
 
     def _as_json(self) -> JsonObject:
+        cost_usd, cost_source, cost_is_final = _cost_of(self.attempts)
         return {
             "v": 1,
             "key": self.key,
@@ -354,10 +350,23 @@ class Record:
                 "queued_s": _seconds_between(self.admitted_at, self.started_at),
                 "run_s": _seconds_between(self.started_at, self.finished_at),
             },
-            "cost_usd": self.cost_usd,
-            "cost_source": self.cost_source,
-            "cost_is_final": self.cost_is_final,
+            "cost_usd": cost_usd,
+            "cost_source": cost_source,
+            "cost_is_final": cost_is_final,
         }
+
+
+def _cost_of(attempts: Collection[Attempt]) -> tuple[float | None, CostSource, bool]:
+    """Return what attempts have cost, where that comes from, and whether it is final; all at once, for every record."""
+    paid = [attempt for attempt in attempts if attempt.run_id is not None]
+    if not paid:
+        return None, CostSource.UNKNOWN, True
+    known = [attempt.cost_usd for attempt in paid if attempt.cost_usd is not None]
+    return (
+        math.fsum(known) if len(known) == len(paid) else None,
+        min([attempt.cost_source for attempt in paid], key=_WEAKEST_FIRST.index),
+        all(attempt.cost_is_final for attempt in paid),
+    )
 
 
 def json_line(value: JsonObject) -> bytes:

@@ -134,6 +134,36 @@ def test_a_record_of_a_bad_line_has_the_same_keys() -> None:
     assert len(read) == 16
 
 
+@pytest.mark.parametrize(
+    ("costs", "wanted"),
+    [
+        ([(0.5, "platform", True), (0.25, "derived", True)], (0.75, "derived", True)),
+        ([(None, "unknown", True), (0.25, "derived", False)], (None, "unknown", False)),
+        ([(0.5, "platform", True), (0.25, "platform", True)], (0.75, "platform", True)),
+    ],
+)
+def test_a_cost_is_as_good_as_its_weakest_part(
+    costs: list[tuple[float | None, str, bool]], wanted: tuple[float | None, str, bool]
+) -> None:
+    """It is known, platform's and final only where every attempt's is; an attempt without a Run costs nothing."""
+    attempts = [
+        Attempt(
+            attempt_no=attempt_no,
+            mark=Mark("m"),
+            state=AttemptState.ENDED,
+            run_id=RunId(f"r{attempt_no}"),
+            intended_at=AT,
+            cost_usd=cost_usd,
+            cost_source=CostSource(source),
+            cost_is_final=is_final,
+        )
+        for attempt_no, (cost_usd, source, is_final) in enumerate(costs, 1)
+    ]
+    unstarted = Attempt(attempt_no=9, mark=Mark("m"), state=AttemptState.ENDED, intended_at=AT)
+    read = line_of(Record(key=JobKey("k"), line=1, outcome=Outcome.FAILED, attempts=(*attempts, unstarted)))
+    assert (read["cost_usd"], read["cost_source"], read["cost_is_final"]) == wanted
+
+
 def test_inline_items_stand_in_the_record() -> None:
     """Beside their count."""
     items = Items(count=1, dataset_id=DatasetId("d"), values=[{"a": 1}])

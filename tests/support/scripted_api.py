@@ -422,7 +422,9 @@ class Engine:
         bucket = TokenBucket(rate_per_s=start_rate, burst=burst)
         rank = lambda: member.rank if member is not None else ()  # noqa: E731
         self.gate = StartGate(bucket, None, self.meter, room, rank, contenders)
-        self.watch = AccountWatch(api, runs=self._watched(leave_free, None if slots == "auto" else slots))
+        # Whose account is shared has it watched for all who share it.
+        watched = self._watched(leave_free, None if slots == "auto" else slots) if member is None else None
+        self.watch = AccountWatch(api, runs=watched)
         self.reconciler = Reconciler(
             api,
             ledger,
@@ -474,7 +476,7 @@ class Engine:
         async with anyio.create_task_group() as children:
             children.start_soon(self.reconciler.run)
             children.start_soon(self.costs.run)
-            if self.member is None:  # else it is watched for all who share it
+            if self.member is None:
                 children.start_soon(self.watch.run)
             yield
             children.cancel_scope.cancel()

@@ -21,19 +21,17 @@ from batchrun.engine.purse import Purse
 from batchrun.engine.reconcile import Reconciler, StillInDoubt
 from batchrun.engine.slots import Demand, Slot
 from batchrun.engine.start_gate import StartGate, Turn
+from batchrun.engine.verdict import MAX_JOB_S, outcome_of, refusal, run_lost, took_too_long, with_end
 from batchrun.engine.watch import Watch
 from batchrun.engine.work import Marks, Postponed, Terms, Work
 from batchrun.errors import (
     ApiError,
-    BatchRefused,
     ConnectFailed,
     NotFound,
-    OutOfCredit,
     RateLimited,
     ResourcesBusy,
     ServerFailed,
     TransportError,
-    Unauthorized,
 )
 from batchrun.kill_points import reach
 from batchrun.model import (
@@ -42,7 +40,6 @@ from batchrun.model import (
     Cause,
     CostSource,
     Intent,
-    Job,
     Outcome,
     Problem,
     Record,
@@ -50,13 +47,10 @@ from batchrun.model import (
     RunOptions,
     TaskId,
 )
-from batchrun.policy.retry import OUTCOME_OF_STATUS, cause_of
 from batchrun.values import dataclass, replace
 
 #: Items that were pushed last may be seen so much later. Source: the API reference, counters of a dataset.
 ITEMS_LAG_S = 5.0
-#: The error type of jobs that take too long, with or without a Run to abort for it.
-MAX_JOB_S = "max-job-s"
 
 _log = structlog.get_logger()
 
@@ -229,7 +223,7 @@ class JobRunner:
             message = "nothing bounds what its Run may cost, and there is a budget: see its @options"
             return Problem(type="cost-not-bounded", message=message)
         if work.this_round and (left_s := self._left_s(work, work.this_round[0])) is not None and left_s <= 0:
-            return _job_took_too_long(self._terms.deadlines.max_job_s)
+            return took_too_long(self._terms.deadlines.max_job_s)
         return None
 
     async def _as_it_stands(self, work: Work, problem: Problem) -> _Ended:
@@ -244,7 +238,7 @@ class JobRunner:
             run = await self._client.get_run(last.run_id)
         except NotFound:
             return _Ended(work=work, outcome=Outcome.LOST, error=problem, is_final=True)
-        outcome, error = _verdict(run, last.aborted_for)
+        outcome, error = outcome_of(run, last.aborted_for)
         return _Ended(work=work, outcome=outcome, run=run, error=error or problem, is_final=True)
 
     async def _post(self, work: Work, attempt: Attempt, turn: Turn) -> "Attempt | _InDoubt | Problem | None":
@@ -268,7 +262,7 @@ class JobRunner:
             return _InDoubt()
         except ApiError as error:
             self._ledger.withdraw(work.id, attempt.attempt_no)
-            return _refusal(error, work.job)
+            return refusal(error, work.job)
         reach("answered")
         turn.started()
         self._reconciler.note_start(run, attempt.mark)
@@ -356,10 +350,10 @@ class JobRunner:
             _log.warning("run_lost", job_key=work.job.key, run_id=attempt.run_id)
             self._purse.settle(attempt.reserved_usd or 0.0, None)
             lost = replace(attempt, state=AttemptState.ENDED, cause=Cause.LOST, cost_is_final=True)
-            return _Ended(work=work.with_attempt(lost), outcome=Outcome.LOST, error=_lost(attempt), is_news=True)
+            return _Ended(work=work.with_attempt(lost), outcome=Outcome.LOST, error=run_lost(attempt), is_news=True)
         aborted_for = live.watch.problem
-        outcome, problem = _verdict(run, aborted_for)
-        ended = _with_end(attempt, run, outcome, aborted_for, self._client.platform_now)
+        outcome, problem = outcome_of(run, aborted_for)
+        ended = with_end(attempt, run, outcome, aborted_for, self._client.platform_now)
         return _Ended(work=work.with_attempt(ended), outcome=outcome, run=run, error=problem, is_news=True)
 
     def _left_s(self, work: Work, attempt: Attempt) -> float | None:
@@ -433,25 +427,6 @@ class JobRunner:
         return await self._collector.collect(work.job, work.id, work.attempts[-1], ended.run, ended.outcome)
 
 
-def _with_end(
-    attempt: Attempt, run: Run, outcome: Outcome, aborted_for: Problem | None, now: datetime | None
-) -> Attempt:
-    """Return an attempt with what its Run's end tells."""
-    return replace(
-        attempt,
-        state=AttemptState.ENDED,
-        aborted_for=aborted_for,
-        status=run.status,
-        cause=cause_of(outcome, run.fields.get("exitCode"), run.fields.get("statusMessage")),
-        memory_mb=run.memory_mb,
-        timeout_s=run.timeout_s,
-        # A Run that does not say when it ended has ended by now.
-        finished_at=run.finished_at or now or datetime.now(UTC),
-        cost_usd=run.cost_usd,
-        cost_source=run.cost_source,
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class _InDoubt:
     """The answer to a start was lost."""
@@ -462,43 +437,6 @@ def _give_way(turn: Turn, error: ApiError | ConnectFailed) -> None:
         turn.account_is_full()
     else:
         turn.not_now(error.retry_after_s if isinstance(error, ApiError) else None)
-
-
-def _refusal(error: ApiError, job: Job) -> Problem:
-    """Tell a refusal of this job, returned, from one of the whole batch, raised."""
-    is_own_build = error.type == "unknown-build-tag" and job.options is not None and job.options.build is not None
-    # A redirect, a wrong method or a proxy that wants a password is no answer to this job's input.
-    is_misdirected = error.status < 400 or error.status in (405, 407)
-    concerns_batch = is_misdirected or isinstance(error, Unauthorized | OutOfCredit | NotFound)
-    if concerns_batch and not is_own_build:
-        raise BatchRefused(f"the platform refuses to start Runs: {error}") from error
-    return Problem(type=error.type or f"http-{error.status}", message=error.message)
-
-
-def _verdict(run: Run, aborted_for: Problem | None) -> tuple[Outcome, Problem | None]:
-    """Return what a terminal Run came to: one that we have aborted took too long."""
-    outcome = OUTCOME_OF_STATUS[run.status]
-    if outcome is Outcome.ABORTED and aborted_for is not None:
-        return Outcome.TIMED_OUT, aborted_for
-    return outcome, _run_problem(run)
-
-
-def _run_problem(run: Run) -> Problem | None:
-    outcome = OUTCOME_OF_STATUS[run.status]
-    if outcome is Outcome.SUCCEEDED:
-        return None
-    exit_code = run.fields.get("exitCode")
-    said = run.fields.get("statusMessage") or "the Actor gave no status message"
-    message = said if exit_code is None else f"{said} (exit code {exit_code})"
-    return Problem(type=f"run-{outcome.replace('_', '-')}", message=message)
-
-
-def _job_took_too_long(max_job_s: float | None) -> Problem:
-    return Problem(type=MAX_JOB_S, message=f"deadlines.max_job_s ({max_job_s:g} s) was over before its next attempt")
-
-
-def _lost(attempt: Attempt) -> Problem:
-    return Problem(type="run-lost", message=f"the platform does not know Run {attempt.run_id} any more")
 
 
 def _record(ended: _Ended, collected: Collected) -> Record:

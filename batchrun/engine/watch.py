@@ -10,6 +10,7 @@ import anyio
 import structlog
 
 from batchrun.engine.ports import RunClient
+from batchrun.engine.verdict import MAX_JOB_S
 from batchrun.errors import ApiError
 from batchrun.kill_points import reach
 from batchrun.model import Problem, Run
@@ -106,7 +107,7 @@ class Watch:
             await self._send_abort(run)
         elif anyio.current_time() >= self._job_ends_at:
             limit_s = self._deadlines.max_job_s
-            await self._abort(run, "max-job-s", f"the job took longer than deadlines.max_job_s ({limit_s:g} s)")
+            await self._abort(run, MAX_JOB_S, f"the job took longer than deadlines.max_job_s ({limit_s:g} s)")
         elif self._is_past_its_limit(run):
             self._overdue_at = _NEVER
             why = f"the Run goes on {self._deadlines.overdue_grace_s:g} s past its own limit of {run.timeout_s} s"

@@ -1,0 +1,69 @@
+"""What the platform's word comes to for a job: a refusal of its start, the end of its Run, or no Run any more."""
+
+from datetime import UTC, datetime
+
+from batchrun.errors import ApiError, BatchRefused, NotFound, OutOfCredit, Unauthorized
+from batchrun.model import Attempt, AttemptState, Job, Outcome, Problem, Run
+from batchrun.policy.retry import OUTCOME_OF_STATUS, cause_of
+from batchrun.values import replace
+
+#: The error type of jobs that take too long, with or without a Run to abort for it.
+MAX_JOB_S = "max-job-s"
+
+
+def refusal(error: ApiError, job: Job) -> Problem:
+    """Tell a refusal of this job, returned, from one of the whole batch, raised."""
+    is_own_build = error.type == "unknown-build-tag" and job.options is not None and job.options.build is not None
+    # A redirect, a wrong method or a proxy that wants a password is no answer to this job's input.
+    is_misdirected = error.status < 400 or error.status in (405, 407)
+    concerns_batch = is_misdirected or isinstance(error, Unauthorized | OutOfCredit | NotFound)
+    if concerns_batch and not is_own_build:
+        raise BatchRefused(f"the platform refuses to start Runs: {error}") from error
+    return Problem(type=error.type or f"http-{error.status}", message=error.message)
+
+
+def outcome_of(run: Run, aborted_for: Problem | None) -> tuple[Outcome, Problem | None]:
+    """Return what a terminal Run came to: one that we have aborted took too long."""
+    outcome = OUTCOME_OF_STATUS[run.status]
+    if outcome is Outcome.ABORTED and aborted_for is not None:
+        return Outcome.TIMED_OUT, aborted_for
+    return outcome, _run_problem(run)
+
+
+def _run_problem(run: Run) -> Problem | None:
+    outcome = OUTCOME_OF_STATUS[run.status]
+    if outcome is Outcome.SUCCEEDED:
+        return None
+    exit_code = run.fields.get("exitCode")
+    said = run.fields.get("statusMessage") or "the Actor gave no status message"
+    message = said if exit_code is None else f"{said} (exit code {exit_code})"
+    return Problem(type=f"run-{outcome.replace('_', '-')}", message=message)
+
+
+def with_end(
+    attempt: Attempt, run: Run, outcome: Outcome, aborted_for: Problem | None, now: datetime | None
+) -> Attempt:
+    """Return an attempt with what its Run's end tells."""
+    return replace(
+        attempt,
+        state=AttemptState.ENDED,
+        aborted_for=aborted_for,
+        status=run.status,
+        cause=cause_of(outcome, run.fields.get("exitCode"), run.fields.get("statusMessage")),
+        memory_mb=run.memory_mb,
+        timeout_s=run.timeout_s,
+        # A Run that does not say when it ended has ended by now.
+        finished_at=run.finished_at or now or datetime.now(UTC),
+        cost_usd=run.cost_usd,
+        cost_source=run.cost_source,
+    )
+
+
+def took_too_long(max_job_s: float | None) -> Problem:
+    """Say that a job's own time was over before another Run of it could be started."""
+    return Problem(type=MAX_JOB_S, message=f"deadlines.max_job_s ({max_job_s:g} s) was over before its next attempt")
+
+
+def run_lost(attempt: Attempt) -> Problem:
+    """Say that the platform does not know an attempt's Run any more."""
+    return Problem(type="run-lost", message=f"the platform does not know Run {attempt.run_id} any more")

@@ -26,7 +26,7 @@ from batchrun.errors import BatchrunError, LedgerError, OutputError, first_error
 from batchrun.files.sink import explain, sync_directory
 from batchrun.job_source import check_before_start, look_at_head, open_source
 from batchrun.ledger.commit import ECHO, open_commit, open_journal
-from batchrun.ledger.ledger import Ledger
+from batchrun.ledger.reader import LedgerReader
 from batchrun.ledger.lock import enter_lock
 from batchrun.ledger.rows import Money
 from batchrun.logs import FILE_NAME, logging_to
@@ -395,7 +395,7 @@ async def _open(given: _Given) -> AsyncIterator[Batch]:
         )
 
 
-async def _leave_budget(budget: Budget, ledger: Ledger) -> None:
+async def _leave_budget(budget: Budget, ledger: LedgerReader) -> None:
     """Leave a shared budget with what the ledger says: a start that was cut off has noted its intent, or has not."""
     money = Money(spent_usd=budget.spent_usd, reserved_usd=budget.reserved_usd)
     with anyio.CancelScope(shield=True), suppress(LedgerError):

@@ -11,7 +11,7 @@ from batchrun.engine.ports import Chunk
 from batchrun.errors import JobFileError
 from batchrun.files import JobFile, JobFormat, ReadPoint, open_job_file
 from batchrun.ledger.commit import READ_TO, Journal, ReadTo
-from batchrun.ledger.ledger import is_begun
+from batchrun.ledger.reader import is_begun
 from batchrun.model import BadLine, Job, JsonObject, Place
 
 #: Bad lines that are shown at once.

@@ -17,7 +17,8 @@ from batchrun.errors import ConfigError, JobFileError
 from batchrun.files import JobFile
 from batchrun.kill_points import reach
 from batchrun.ledger.commit import COMMAND, CONFIG, READ_TO, Journal, ReadTo
-from batchrun.ledger.ledger import Ledger, open_for_reading
+from batchrun.ledger.ledger import Ledger
+from batchrun.ledger.reader import LedgerReader, open_for_reading
 from batchrun.ledger.rows import OpenJob
 from batchrun.model import AttemptState, Command, Job, JobId, Selection
 from batchrun.platform import Task
@@ -56,7 +57,7 @@ def check_identity(ledger: Ledger, config: Config, task: Task, command: Command 
             ledger.note_fact(COMMAND, asdict(command))
 
 
-def check_limit(ledger: Ledger, config: Config) -> None:
+def check_limit(ledger: LedgerReader, config: Config) -> None:
     """See that no job is open which the limit leaves out: what was read in is carried out.
 
     Raises:
@@ -126,7 +127,7 @@ def reopen(journal: Journal, job_file: JobFile, max_wait_s: float, selection: Se
 class Backlog:
     """A source that gives the open jobs which were not begun, however many a retry has made, and then another's."""
 
-    def __init__(self, journal: Journal, ledger: Ledger, job_file: JobFile, then: JobSource) -> None:
+    def __init__(self, journal: Journal, ledger: LedgerReader, job_file: JobFile, then: JobSource) -> None:
         self._journal = journal
         #: For reading only: the journal's own is at work in another thread.
         self._ledger = ledger
@@ -161,7 +162,7 @@ async def open_backlog(directory: Path, journal: Journal, job_file: JobFile, the
         yield Backlog(journal, ledger, job_file, then)
 
 
-def _unbegun_jobs(ledger: Ledger) -> Iterator[list[OpenJob]]:
+def _unbegun_jobs(ledger: LedgerReader) -> Iterator[list[OpenJob]]:
     after = JobId(0)
     while open_jobs := ledger.unbegun_jobs(after, JOBS_AT_ONCE):
         after = open_jobs[-1].id

@@ -9,7 +9,7 @@ import typer
 
 from batchrun.cli.upkeep import Directory
 from batchrun.errors import ConfigError
-from batchrun.ledger.ledger import COST_COLUMNS
+from batchrun.ledger.reader import COST_COLUMNS
 from batchrun.ledger.rows import CostRow
 from batchrun.report.costs import read_costs
 from batchrun.report.plain_text import one_line

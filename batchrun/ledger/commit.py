@@ -20,7 +20,8 @@ from batchrun.errors import OutputError
 from batchrun.files.sink import Sink
 from batchrun.histogram import COUNTS, SECONDS, Histogram
 from batchrun.kill_points import reach
-from batchrun.ledger.ledger import FILE_NAME, Ledger, open_ledger
+from batchrun.ledger.ledger import Ledger, open_ledger
+from batchrun.ledger.reader import FILE_NAME
 from batchrun.ledger.rows import FinalCost, Known, OpenCost, OpenJob, Settlement
 from batchrun.model import Attempt, BadLine, Intent, Job, JobId, JobKey, Outcome, Problem, Record, Run, RunId
 from batchrun.policy.breaker import Trip

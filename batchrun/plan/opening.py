@@ -10,6 +10,7 @@ from batchrun.apify.wire import Account
 from batchrun.config import Config
 from batchrun.errors import ConfigError, JobFileError
 from batchrun.ledger.ledger import Ledger
+from batchrun.ledger.reader import LedgerReader
 from batchrun.model import RunOptions
 from batchrun.plan.builds import Build, read_build
 from batchrun.plan.checks import HeadCheck, JobCheck, Problems
@@ -67,7 +68,7 @@ def job_check(config: Config, account: Account, task: Task, build: Build) -> Job
     )
 
 
-def pinned_before(ledger: Ledger, config: Config) -> str | None:
+def pinned_before(ledger: LedgerReader, config: Config) -> str | None:
     """Return the number of the build that the batch was pinned to when it was begun, if it was."""
     noted = ledger.fact(PINNED_BUILD)
     # Another run.build means another build; a batch of which nothing was started has no past to be true to.

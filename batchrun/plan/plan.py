@@ -17,7 +17,7 @@ from batchrun.errors import JobFileError
 from batchrun.files import open_job_file
 from batchrun.files.jobs import MAX_BODY_BYTES
 from batchrun.job_source import job_format
-from batchrun.ledger.ledger import is_begun, open_for_reading
+from batchrun.ledger.reader import is_begun, open_for_reading
 from batchrun.model import Ending, JsonObject, Outcome
 from batchrun.plan.builds import Build, read_build
 from batchrun.plan.checks import JobCheck, Problem, Survey

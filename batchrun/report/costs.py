@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from batchrun.ledger.ledger import open_for_reading
+from batchrun.ledger.reader import open_for_reading
 from batchrun.ledger.rows import CostRow
 
 

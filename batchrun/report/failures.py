@@ -8,7 +8,7 @@ from batchrun.config import ApiConfig
 from batchrun.files.log_tails import LogTails
 from batchrun.ledger.commit import TRIPPED
 from batchrun.ledger.failures import split_exit_code
-from batchrun.ledger.ledger import Ledger, open_for_reading
+from batchrun.ledger.reader import LedgerReader, open_for_reading
 from batchrun.ledger.rows import FailureKind
 from batchrun.model import JobKey, Outcome, Place, RunId, Selection
 from batchrun.report.plain_text import one_line
@@ -69,7 +69,7 @@ def read_failures(directory: Path, selection: Selection) -> Failures:
         return failures_of(ledger, directory, selection)
 
 
-def failures_of(ledger: Ledger, directory: Path, selection: Selection) -> Failures:
+def failures_of(ledger: LedgerReader, directory: Path, selection: Selection) -> Failures:
     """Sort the settled jobs of an open ledger by how they ended."""
     logs = LogTails(directory)
     found = ledger.failure_kinds(selection, MAX_KINDS)
@@ -118,7 +118,7 @@ def read_tripped(directory: Path) -> Tripped | None:
     return Tripped(keys=keys, is_for_empty=any(trip.get("is_for_empty") for trip in trips))
 
 
-def _failure(ledger: Ledger, logs: LogTails, kind: FailureKind) -> Failure:
+def _failure(ledger: LedgerReader, logs: LogTails, kind: FailureKind) -> Failure:
     sample = kind.sample
     assert sample.key is not None, "a bad line is no job that could be selected"
     attempts = ledger.attempts(sample.id)

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from heapq import nlargest
 from pathlib import Path
 
-from batchrun.ledger.ledger import Ledger, open_for_reading
 from batchrun.ledger.measures import Attempts, Duration, GroupCount, Measures, SlowRun, Spread, Times
+from batchrun.ledger.reader import LedgerReader, open_for_reading
 from batchrun.ledger.rows import CostRow, Money
 from batchrun.model import Outcome, Selection, Summary
 from batchrun.report.charts import MAX_POINTS, MAX_STRETCHES, Histogram, Mark, Stretch, log_edges
@@ -101,7 +101,7 @@ def read_figures(directory: Path, own_summary: Summary | None = None) -> Figures
         return _figures(ledger, directory, pid, summary)
 
 
-def _figures(ledger: Ledger, directory: Path, pid: int | None, summary: Summary) -> Figures:
+def _figures(ledger: LedgerReader, directory: Path, pid: int | None, summary: Summary) -> Figures:
     measures, now = ledger.measures, datetime.now(UTC)
     times, group_count = measures.times(), measures.count_groups()
     # What was live when the last process ended is not known to have lived on.
@@ -158,7 +158,7 @@ def _live_runs(measures: Measures, until: datetime) -> list[Stretch]:
     return found
 
 
-def _group_costs(ledger: Ledger, groups: list[GroupCount]) -> GroupCosts:
+def _group_costs(ledger: LedgerReader, groups: list[GroupCount]) -> GroupCosts:
     names = {each.group for each in groups}
     rows = ledger.costs(["group"]) if groups else iter(())
     return GroupCosts(

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from batchrun.ledger.commit import CONFIG, JOB_COUNT, TRIPPED
-from batchrun.ledger.ledger import Ledger, open_for_reading
 from batchrun.ledger.lock import holder
+from batchrun.ledger.reader import LedgerReader, open_for_reading
 from batchrun.ledger.rows import OpenJob
 from batchrun.model import Attempt, AttemptState, Ending, JobId, JobKey, Summary
 from batchrun.report.summary import summary_of
@@ -67,7 +67,7 @@ def read_status(directory: Path) -> Status:
         return status_of(ledger, directory)
 
 
-def status_of(ledger: Ledger, directory: Path) -> Status:
+def status_of(ledger: LedgerReader, directory: Path) -> Status:
     """Return where the batch of an open ledger stands."""
     pid = holder(directory)
     summary = summary_of(ledger, directory, Ending.INTERRUPTED)
@@ -85,7 +85,7 @@ def status_of(ledger: Ledger, directory: Path) -> Status:
     )
 
 
-def _budget_use(ledger: Ledger) -> BudgetUse | None:
+def _budget_use(ledger: LedgerReader) -> BudgetUse | None:
     limit_usd = ((ledger.fact(CONFIG) or {}).get("limits") or {}).get("budget_usd")
     if limit_usd is None:
         return None
@@ -93,7 +93,7 @@ def _budget_use(ledger: Ledger) -> BudgetUse | None:
     return BudgetUse(limit_usd=limit_usd, spent_usd=money.spent_usd, reserved_usd=money.reserved_usd)
 
 
-def _last_trips(ledger: Ledger) -> list[LastTrip]:
+def _last_trips(ledger: LedgerReader) -> list[LastTrip]:
     return [LastTrip(group=trip["group"], reason=trip["reason"]) for trip in ledger.fact(TRIPPED) or []]
 
 

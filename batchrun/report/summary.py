@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from batchrun.ledger.commit import DUPLICATES
-from batchrun.ledger.ledger import Ledger, open_for_reading
 from batchrun.ledger.measures import SlowRun
+from batchrun.ledger.reader import LedgerReader, open_for_reading
 from batchrun.model import Ending, Summary
 
 
@@ -18,7 +18,7 @@ def read_summary(directory: Path, ending: Ending) -> Summary:
         return summary_of(ledger, directory, ending)
 
 
-def summary_of(ledger: Ledger, directory: Path, ending: Ending) -> Summary:
+def summary_of(ledger: LedgerReader, directory: Path, ending: Ending) -> Summary:
     """Add up an open ledger."""
     totals = ledger.totals()
     return Summary(

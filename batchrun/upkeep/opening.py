@@ -15,8 +15,8 @@ from batchrun.config import Config
 from batchrun.engine.candidates import Candidates, Listing
 from batchrun.errors import LedgerError
 from batchrun.ledger.commit import COMMAND, CONFIG
-from batchrun.ledger.ledger import FILE_NAME, open_for_reading
 from batchrun.ledger.lock import enter_lock
+from batchrun.ledger.reader import FILE_NAME, open_for_reading
 from batchrun.model import AttemptState, Command, RunId, TaskId
 from batchrun.platform import SERVER_DIR, open_platform, read_account
 from batchrun.report.status import Doubt, doubts_of

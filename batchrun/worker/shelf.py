@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from batchrun.errors import LedgerError, OutputError
 from batchrun.files.sink import explain, sync_directory
-from batchrun.ledger.ledger import is_begun
+from batchrun.ledger.reader import is_begun
 from batchrun.worker.submission import Submission
 
 FILE_NAME = "batch.json"

@@ -17,8 +17,8 @@ from batchrun.account import SharedAccount, open_account
 from batchrun.children import open_children
 from batchrun.config.worker import WorkerConfig, WorkerLimitsConfig
 from batchrun.errors import BatchrunError, ConfigError, LedgerError, OutputError
-from batchrun.ledger.ledger import open_for_reading
 from batchrun.ledger.lock import enter_lock
+from batchrun.ledger.reader import open_for_reading
 from batchrun.logs import FILE_NAME as LOG_NAME
 from batchrun.policy.budget import Budget
 from batchrun.worker.carrier import Carrier, Decide, Surroundings, Trace, no_trace

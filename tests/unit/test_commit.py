@@ -26,7 +26,7 @@ from batchrun.ledger.commit import (
     _Step,
     open_commit,
 )
-from batchrun.ledger.ledger import FILE_NAME
+from batchrun.ledger.reader import FILE_NAME
 from batchrun.ledger.rows import OpenJob
 from batchrun.model import Attempt, AttemptState, BadLine, Intent, Job, JobId, Mark, Outcome, Record
 from tests.support.memory_ledger import make_bad_line, make_job, read_to

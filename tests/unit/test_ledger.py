@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from batchrun.errors import LedgerError
-from batchrun.ledger.ledger import FILE_NAME, Ledger, is_begun, open_for_reading, open_ledger
+from batchrun.ledger.ledger import Ledger, open_ledger
+from batchrun.ledger.reader import FILE_NAME, is_begun, open_for_reading
 from batchrun.ledger.rows import FinalCost, Known, OpenJob, Settlement
 from batchrun.model import (
     Attempt,
@@ -89,8 +90,8 @@ def test_what_is_committed_is_there_when_it_is_opened_again(tmp_path: Path) -> N
         ledger.intend(noted.id, Intent(attempt_no=2, mark=Mark("m2")))
         ledger.bind(noted.id, 2, make_run("r2"))
         ledger.note_items(noted.id, 2, 20, 18)
-    with open_for_reading(tmp_path) as ledger:
-        (job,) = ledger.open_jobs()
+    with open_for_reading(tmp_path) as reader:
+        (job,) = reader.open_jobs()
     first, second = job.attempts
     assert (job.id, job.key, job.digest, job.place, job.round) == (
         noted.id, noted.key, noted.digest, make_job().place, 1,

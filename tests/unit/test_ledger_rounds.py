@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from batchrun.ledger.ledger import COST_COLUMNS, Ledger, open_for_reading, open_ledger
+from batchrun.ledger.ledger import Ledger, open_ledger
+from batchrun.ledger.reader import COST_COLUMNS, open_for_reading
 from batchrun.ledger.rows import Settlement
 from batchrun.model import CostSource, Intent, JobId, JobKey, Mark, Outcome, RunStatus, Selection
 from tests.support.memory_ledger import make_bad_line, make_job

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrun.ledger.ledger import Ledger, open_for_reading, open_ledger
+from batchrun.ledger.ledger import Ledger, open_ledger
 from batchrun.ledger.measures import Duration, GroupCount
+from batchrun.ledger.reader import LedgerReader, open_for_reading
 from batchrun.ledger.rows import Settlement
 from batchrun.model import Intent, JobId, Mark, Outcome, RunId, RunStatus, Selection
 from tests.support.memory_ledger import make_bad_line, make_job
@@ -24,14 +25,14 @@ UNTIL = AT + timedelta(seconds=1000)
 
 
 @contextmanager
-def holding(directory: Path, spans: list[tuple[float, float | None]]) -> Iterator[Ledger]:
+def holding(directory: Path, spans: list[tuple[float, float | None]]) -> Iterator[LedgerReader]:
     """Give a ledger of jobs with a Run each: from and to so many seconds after AT, or live."""
     with open_ledger(directory) as ledger, ledger.transaction():
         for line, (began, ended) in enumerate(spans, 1):
             ledger.admit(make_job(line))
             _carry(ledger, JobId(line), 1, began, ended)
-    with open_for_reading(directory) as ledger:
-        yield ledger
+    with open_for_reading(directory) as reader:
+        yield reader
 
 
 def _carry(ledger: Ledger, job_id: JobId, attempt_no: int, began: float, ended: float | None, round: int = 1) -> None:  # noqa: A002

@@ -9,7 +9,7 @@ import anyio
 import orjson
 from aiohttp import web
 
-from batchrun.ledger.ledger import FILE_NAME as LEDGER
+from batchrun.ledger.reader import FILE_NAME as LEDGER
 from batchrun.model import Selection
 from batchrun.report.failures import read_failures
 from batchrun.worker.http.context import submission_of, worker_of

@@ -16,8 +16,8 @@ from aiohttp import web
 
 from batchrun.files.sink import explain
 from batchrun.ledger.commit import ITEMS, RECORDS
-from batchrun.ledger.ledger import FILE_NAME as LEDGER
-from batchrun.ledger.ledger import open_for_reading
+from batchrun.ledger.reader import FILE_NAME as LEDGER
+from batchrun.ledger.reader import open_for_reading
 from batchrun.logs import FILE_NAME as LOG
 from batchrun.model import Selection
 from batchrun.report.failures import Failures, read_failures

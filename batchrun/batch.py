@@ -26,8 +26,8 @@ from batchrun.errors import BatchrunError, LedgerError, OutputError, first_error
 from batchrun.files.sink import explain, sync_directory
 from batchrun.job_source import check_before_start, look_at_head, open_source
 from batchrun.ledger.commit import ECHO, open_commit, open_journal
-from batchrun.ledger.reader import LedgerReader
 from batchrun.ledger.lock import enter_lock
+from batchrun.ledger.reader import LedgerReader
 from batchrun.ledger.rows import Money
 from batchrun.logs import FILE_NAME, logging_to
 from batchrun.model import Command, Ending, Outcome, Record, Selection, Summary

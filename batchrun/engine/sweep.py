@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 import anyio
 import structlog
 
+from batchrun.apify.wire import MAX_LIST_LIMIT
 from batchrun.engine.live_run import LiveRun
 from batchrun.engine.ports import RunClient
 from batchrun.errors import ApiError
@@ -132,12 +133,13 @@ class Sweep:
     async def _listed(self) -> set[RunId]:
         listed: set[RunId] = set()
         offset = 0
-        while page := await self._client.list_live_runs(self._task_id, offset=offset):
+        while True:
+            page = await self._client.list_live_runs(self._task_id, offset=offset)
             listed.update(page)
-            if len(page) <= OVERLAP:
-                break
+            # Whether it is the last one is not told by an empty one after it: Runs that start move the end away.
+            if len(page) < MAX_LIST_LIMIT:
+                return listed
             offset += len(page) - OVERLAP
-        return listed
 
     def _let_go_of_due(self) -> None:
         now = anyio.current_time()

@@ -61,10 +61,14 @@ class Following:
         async with anyio.create_task_group() as self._children:
             self.follower.sweep.on_go = self._go
             for run_id in run_ids:
-                self._go(live_run(self._client, run_id))
+                self.follow(run_id)
             if meanwhile is not None:
                 await meanwhile()
         return self._noticed
+
+    def follow(self, run_id: RunId) -> None:
+        """Follow one more Run, while `all` goes on."""
+        self._go(live_run(self._client, run_id))
 
     def _go(self, live: LiveRun) -> None:
         assert self._children is not None, "Runs are followed in `all`"

@@ -39,6 +39,21 @@ async def test_ten_thousand_runs_are_followed_with_few_requests() -> None:
     assert (len(api.live_listings) + in_vain) / 9000 < 0.1
 
 
+async def test_runs_that_start_meanwhile_do_not_keep_a_sweep_going() -> None:
+    """A hundred starts a second, newest first in the lists: what is listed moves on, and each sweep has an end."""
+    api = ScriptedApi()
+    following = Following(api, max_open_polls=100)
+
+    async def start() -> None:
+        for number in range(3000):
+            following.follow(api.add_run(Plan(run_s=60.0 + number % 7)))
+            await anyio.sleep(0.01)
+
+    noticed = await following.all([], start)
+    assert len(noticed) == 3000
+    assert len(api.live_listings) / 2900 < 0.1
+
+
 async def test_an_end_is_noticed_within_the_interval() -> None:
     """A short Run among swept ones, soon after its start."""
     api = ScriptedApi()

@@ -29,7 +29,8 @@ from batchrun.worker.views import BatchView
 from batchrun.worker.words import batch_lines, batch_table, label, limit_lines, state_words, worker_lines
 
 #: Limits of a batch that can be changed while it runs, as its view has them.
-_BATCH_LIMITS = ("weight", "priority", "max_concurrent_runs", "start_rate", "budget_usd")
+_SHARES = ("weight", "priority")
+_BATCH_LIMITS = (*_SHARES, "max_concurrent_runs", "start_rate", "budget_usd")
 
 
 def list_batches(
@@ -162,6 +163,9 @@ async def _limits(ref: str | None, changes: JsonObject, is_json: bool, client: W
     else:
         batch = await client.change(ref, changes) if changes else await client.batch(ref)
         found = {name: getattr(batch, name) for name in _BATCH_LIMITS}
+        if batch.max_concurrent_runs is None and not is_json:
+            say(f"{label(batch)} is {batch.state}: its limits are shown while it is carried out")
+            found = {name: found[name] for name in _SHARES}
     if is_json:
         print_json(found)
         return

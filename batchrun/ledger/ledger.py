@@ -43,8 +43,6 @@ class Ledger(LedgerReader):
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
         self._write = connection.writer()
-        row = self._db.execute("SELECT coalesce(max(id), 0) FROM job").fetchone()
-        self._last_job_id: int = row[0]
         #: The time of the transaction, twice: as it is handed out, and as it is noted.
         self._at = datetime.now(UTC)
         self._now = self._at.timestamp()

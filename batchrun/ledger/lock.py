@@ -48,7 +48,7 @@ async def enter_lock(directory: Path) -> AsyncIterator[None]:
 def _take(fd: int, directory: Path) -> None:
     if not _is_taken(fd):
         pid = os.pread(fd, 20, 0).decode("ascii", "replace").strip() or "unknown"
-        raise OutputError(f"{directory}: in use by process {pid}; wait for it, stop it, or choose another --out")
+        raise OutputError(f"{directory}: in use by process {pid}; wait for it, stop it, or choose another directory")
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
 

@@ -92,6 +92,8 @@ class LedgerReader:
     def __init__(self, connection: Connection) -> None:
         self._db = connection
         self._db.create_function("failure_id", 3, failure_id, deterministic=True)
+        row = self._db.execute("SELECT coalesce(max(id), 0) FROM job").fetchone()
+        self._last_job_id: int = row[0]
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -280,7 +282,7 @@ class LedgerReader:
     @property
     def is_empty(self) -> bool:
         """Whether no line of the job file was admitted yet."""
-        return not self._db.execute("SELECT EXISTS (SELECT 1 FROM job)").fetchone()[0]
+        return self._last_job_id == 0
 
     def totals(self) -> Totals:
         """Add up all jobs."""

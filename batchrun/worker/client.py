@@ -1,5 +1,6 @@
 """Talking to a worker from outside: one method per thing that its HTTP API offers."""
 
+import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -224,11 +225,20 @@ class WorkerClient:
                     raise _refusal(answer.status, await answer.read(), door)
                 yield answer
         except (aiohttp.ClientError, TimeoutError) as error:
-            has_asked = not isinstance(error, aiohttp.ClientConnectorError)
-            reason = str(error) or type(error).__name__
-            raise WorkerUnreachable(
-                f"the worker at {door.url} does not answer: {reason}", has_asked=has_asked
-            ) from error
+            raise _unreachable(door, error) from error
+
+
+def _unreachable(door: Door, error: aiohttp.ClientError | TimeoutError) -> WorkerUnreachable:
+    if isinstance(error, aiohttp.ClientConnectorError):
+        # The text of a refused connection is asyncio's own and names a Python call; a name not found has no errno.
+        code = error.errno or 0
+        reason = os.strerror(code) if code > 0 else error.strerror or "no connection"
+        return WorkerUnreachable(
+            f"the worker at {door.url} does not answer ({reason}); if it has ended, `batchrun worker start` goes on",
+            has_asked=False,
+        )
+    reason = str(error) or type(error).__name__
+    return WorkerUnreachable(f"the worker at {door.url} does not answer: {reason}", has_asked=True)
 
 
 class _Patience:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from batchrun.account import SharedAccount, open_account
 from batchrun.children import open_children
+from batchrun.config.load import as_config_error
 from batchrun.config.worker import WorkerConfig, WorkerLimitsConfig
 from batchrun.errors import BatchrunError, ConfigError, LedgerError, OutputError
 from batchrun.ledger.lock import enter_lock
@@ -153,8 +154,7 @@ class Worker:
         try:
             wanted = self.get(submission_id).but(**changes)
         except ValidationError as error:
-            finding = error.errors(include_url=False, include_context=False)[0]
-            raise ConfigError(finding["msg"], key=".".join(map(str, finding["loc"]))) from None
+            raise as_config_error(error, None, {}, Submission) from None
         await anyio.to_thread.run_sync(config_of, wanted, self.layout, self.config, self.environ)
         changed = await self._change(submission_id, frozenset(State), "changed", **changes)
         if (carrier := self.carriers.get(submission_id)) is not None:

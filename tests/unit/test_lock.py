@@ -12,7 +12,7 @@ def test_a_second_holder_is_refused_with_the_first_ones_pid(tmp_path: Path) -> N
     with locked(tmp_path), pytest.raises(OutputError) as refused, locked(tmp_path):
         pass
     assert str(refused.value) == (
-        f"{tmp_path}: in use by process {os.getpid()}; wait for it, stop it, or choose another --out"
+        f"{tmp_path}: in use by process {os.getpid()}; wait for it, stop it, or choose another directory"
     )
 
 

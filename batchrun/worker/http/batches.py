@@ -7,6 +7,7 @@ import anyio
 from aiohttp import web
 from pydantic import ValidationError
 
+from batchrun.config.load import as_config_error
 from batchrun.worker.http.bodies import read_object
 from batchrun.worker.http.context import submission_of, worker_of
 from batchrun.worker.http.envelope import Refused
@@ -75,12 +76,7 @@ def _submission(submission_id: str, form: Form, key: str | None) -> Submission:
             **{field: value for field, value in given.items() if value is not None},
         )
     except ValidationError as error:
-        raise _bad_value(error) from None
-
-
-def _bad_value(error: ValidationError) -> Refused:
-    finding = error.errors(include_url=False, include_context=False)[0]
-    return Refused(400, "bad-value", f"{'.'.join(map(str, finding['loc']))}: {finding['msg']}")
+        raise Refused(400, "bad-value", str(as_config_error(error, None, {}, Submission))) from None
 
 
 async def list_batches(request: web.Request) -> web.Response:

@@ -3,6 +3,7 @@
 from aiohttp import web
 from pydantic import ValidationError
 
+from batchrun.config.load import as_config_error
 from batchrun.config.worker import WorkerLimitsConfig
 from batchrun.worker.http.bodies import read_object
 from batchrun.worker.http.context import worker_of
@@ -27,8 +28,7 @@ async def patch_limits(request: web.Request) -> web.Response:
     try:
         limits = WorkerLimitsConfig.model_validate({**worker.config.limits.model_dump(), **wanted})
     except ValidationError as error:
-        finding = error.errors(include_url=False, include_context=False)[0]
-        raise Refused(400, "bad-value", f"{'.'.join(map(str, finding['loc']))}: {finding['msg']}") from None
+        raise Refused(400, "bad-value", str(as_config_error(error, None, {}, WorkerLimitsConfig))) from None
     await worker.change_limits(limits)
     return await get_limits(request)
 

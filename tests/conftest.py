@@ -1,5 +1,6 @@
 """What every test stands on: asyncio as the backend, and a watch over calls that block its loop."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -18,6 +19,12 @@ def anyio_backend() -> tuple[str, dict[str, object]]:
 def _silence() -> None:
     """Keep the library's logs, which nobody has configured a place for, off the tests' output."""
     silence()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _heed_hang_ups() -> None:
+    """Let processes that tests start heed a hang-up, also where nohup had us ignore it: they inherit that."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

@@ -71,6 +71,18 @@ def test_a_second_signal_or_a_hang_up_leaves_runs_running(tmp_path, signals):
         assert len(api.runs()) == 9
 
 
+def test_a_hang_up_that_nohup_ignores_is_ignored(tmp_path):
+    """The batch is carried out to its end."""
+    with open_api(tmp_path / "api") as api:
+        batch = CrashBatch(tmp_path, api.base_url, some_jobs(40))
+        command = [sys.executable, "-m", "batchrun", "run", "batch.toml"]
+        process = batch.spawn(command=["nohup", *command])
+        wait_until(lambda: _is_settling(batch))
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(60) == 1, batch.said()
+        assert_promise_kept(batch, api)
+
+
 def test_ctrl_c_at_a_terminal_reaches_the_whole_process_group_and_harms_nothing(tmp_path):
     """Embedded, with the demo site's renderer at work: the first Ctrl-C drains, and the batch goes on later."""
     command = [sys.executable, "-m", "batchrun", "run", str(ROOT / "configs/quickstart.toml"), "--out", "out"]

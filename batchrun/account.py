@@ -176,4 +176,4 @@ async def _wait_for_account(client: ApifyClient, tell_outage: Callable[[str], No
         try:
             return await read_account(client)
         except TransportError as error:
-            tell_outage(str(error))
+            tell_outage(client.last_failure or str(error))  # without advice that is for one command

@@ -25,6 +25,7 @@ from pydantic import SecretStr
 
 from batchrun.apify import wire
 from batchrun.apify.connections import Answer, Connections, open_connections
+from batchrun.apify.reason import reason_of
 from batchrun.apify.request_meter import NO_ANSWER, RequestMeter
 from batchrun.apify.throttle import AnnouncedLimit, Throttle, rate_limit_wait_s
 from batchrun.errors import ApiError, ConnectFailed, NotFound, RateLimited, ServerFailed, TransportError
@@ -217,7 +218,7 @@ class ApifyClient:
                 status, headers = response.status, response.headers
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             self.requests.note("GET", path, NO_ANSWER, perf_counter() - began_s)
-            raise TransportError(f"GET {path}: no answer: {_reason(error)}") from error
+            raise TransportError(f"GET {path}: no answer: {reason_of(error)}") from error
         self.requests.note("GET", path, status, perf_counter() - began_s)
         if status != 200:
             raise wire.parse_error(status, tail, headers, method="GET", path=path, now=datetime.now(UTC))
@@ -401,9 +402,9 @@ class ApifyClient:
                 return Answer(response.status, response.headers, await response.read())
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError) as error:
             # Only what the connector raises: any other error may come after the request was sent.
-            raise ConnectFailed(f"no connection to {yarl.URL(self._api_url).host}: {_reason(error)}") from error
+            raise ConnectFailed(f"no connection to {yarl.URL(self._api_url).host}: {reason_of(error)}") from error
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise TransportError(f"{method} {path}: no answer: {_reason(error)}") from error
+            raise TransportError(f"{method} {path}: no answer: {reason_of(error)}") from error
 
     @property
     def platform_now(self) -> datetime | None:
@@ -529,10 +530,6 @@ async def _tail_of(content: aiohttp.StreamReader, max_bytes: int) -> bytes:
         del tail[:-max_bytes]
         is_cut = True
     return bytes(tail[tail.find(b"\n") + 1 :] if is_cut else tail)
-
-
-def _reason(error: BaseException) -> str:
-    return str(error) or type(error).__name__
 
 
 def _socket(address: tuple[Any, ...]) -> socket.socket:

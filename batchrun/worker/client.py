@@ -1,6 +1,5 @@
 """Talking to a worker from outside: one method per thing that its HTTP API offers."""
 
-import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ import anyio
 import orjson
 from yarl import URL
 
+from batchrun.apify.reason import reason_of
 from batchrun.errors import BatchrunError, ConfigError, OutputError
 from batchrun.model import JsonObject
 from batchrun.worker.shelf import Layout
@@ -229,16 +229,10 @@ class WorkerClient:
 
 
 def _unreachable(door: Door, error: aiohttp.ClientError | TimeoutError) -> WorkerUnreachable:
+    told = f"the worker at {door.url} does not answer ({reason_of(error)})"
     if isinstance(error, aiohttp.ClientConnectorError):
-        # The text of a refused connection is asyncio's own and names a Python call; a name not found has no errno.
-        code = error.errno or 0
-        reason = os.strerror(code) if code > 0 else error.strerror or "no connection"
-        return WorkerUnreachable(
-            f"the worker at {door.url} does not answer ({reason}); if it has ended, `batchrun worker start` goes on",
-            has_asked=False,
-        )
-    reason = str(error) or type(error).__name__
-    return WorkerUnreachable(f"the worker at {door.url} does not answer: {reason}", has_asked=True)
+        return WorkerUnreachable(f"{told}; if it has ended, `batchrun worker start` goes on", has_asked=False)
+    return WorkerUnreachable(told, has_asked=True)
 
 
 class _Patience:

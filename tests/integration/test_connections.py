@@ -309,7 +309,7 @@ async def test_failures_are_told_apart() -> None:
             await client.start_run(TaskId("t"), b"{}", RunOptions(), Mark("m"))
         assert not isinstance(broken.value, ConnectFailed)
     async with open_client(server.url, None, request_rate_per_s=1000) as client:
-        with pytest.raises(ConnectFailed, match=r"127\.0\.0\.1"):
+        with pytest.raises(ConnectFailed, match=r"^no connection to 127\.0\.0\.1: Connection refused$"):
             await client.start_run(TaskId("t"), b"{}", RunOptions(), Mark("m"))
 
 
@@ -323,3 +323,15 @@ async def test_a_proxy_is_asked_where_the_environment_names_one(monkeypatch: pyt
         async with open_client("http://api.invalid", None, request_rate_per_s=1000) as client:
             await client.get_run(RunId("r"))
     assert proxy.requests[0].startswith(b"GET http://api.invalid/v2/actor-runs/r HTTP/1.1\r\n")
+
+
+async def test_a_proxy_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the platform would be looked for where nothing is wrong."""
+    async with open_server(lambda _: (b"", False)) as proxy:
+        pass
+    monkeypatch.setenv("http_proxy", proxy.url)
+    monkeypatch.delenv("no_proxy", raising=False)
+    told = f"no connection to api.invalid: the proxy {proxy.url.removeprefix('http://')}: Connection refused"
+    async with open_client("http://api.invalid", None, request_rate_per_s=1000) as client:
+        with pytest.raises(ConnectFailed, match=f"^{re.escape(told)}$"):
+            await client.start_run(TaskId("t"), b"{}", RunOptions(), Mark("m"))

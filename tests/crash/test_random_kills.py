@@ -29,7 +29,7 @@ def test_a_batch_killed_under_faults_ends_right(tmp_path, name):
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("name", FAULT_SETS)
 def test_the_long_form(tmp_path, name, seed, record_property):
-    """The same over batches of 200 jobs, killed 30 times each unless they end before: some thousand kills in all."""
+    """The same over batches of 200 jobs, killed 30 times each unless they end before: about a thousand kills in all."""
     kills = _carry_out(tmp_path, faults=FAULT_SETS[name], jobs=200, seed=100 + seed, kills=30, longest_s=1.0)
     record_property("kills", kills)
 

@@ -20,7 +20,7 @@ from tests.support.api_process import ACTOR, TOKEN
 
 ROOT = Path(__file__).parents[2]
 #: A single process of a batch must end in this time, or the test has found a hang.
-PROCESS_LIMIT_S = 300
+PROCESS_LIMIT_S = 900
 #: The Actor as a process, for batches that carry their server along.
 EMBEDDED_ACTOR = "local/crash-worker"
 

@@ -164,7 +164,7 @@ def test_an_endless_line_is_skipped_unread(write: Write) -> None:
         ("none.json", b"[ ]", "none.json: holds no jobs: each line is one"),
         ("empty.csv", b"\n", "empty.csv: holds no jobs: the file is empty"),
         ("header.csv", b"a,b\n,\n", "header.csv: holds no jobs: each line is one"),
-        ("empty.jsonl.gz", gzip.compress(b""), "empty.jsonl.gz: holds no jobs: each line is one"),
+        ("empty.jsonl.gz", gzip.compress(b"", mtime=0), "empty.jsonl.gz: holds no jobs: each line is one"),
         ("nothing.jsonl.gz", b"", "nothing.jsonl.gz: holds no jobs: each line is one"),
         (
             "cat.jsonl",
@@ -173,7 +173,7 @@ def test_an_endless_line_is_skipped_unread(write: Write) -> None:
         ),
         ("cat.csv", bytes(range(1, 256)), "cat.csv: holds no text; a job file is JSON lines, a JSON array, or CSV"),
         ("zip.csv", b"PK\x03\x04\x14\0", "zip.csv: is a zip archive or an Excel workbook; save it as CSV"),
-        ("gz.jsonl", gzip.compress(b"{}"), "gz.jsonl: is compressed with gzip; add .gz to its name"),
+        ("gz.jsonl", gzip.compress(b"{}", mtime=0), "gz.jsonl: is compressed with gzip; add .gz to its name"),
         ("zst.jsonl", zstandard.compress(b"{}"), "zst.jsonl: is compressed with zstd; add .zst to its name"),
         (
             "not.jsonl.gz",

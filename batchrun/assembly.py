@@ -201,30 +201,12 @@ class Engine:
 def assemble(config: Config, given: Materials) -> Engine:
     """Put the engine together."""
     opening, client, commit = given.opening, given.client, given.commit
-    known_mb = [mb for mb in (_set_memory_mb(config), opening.account.limits.max_total_memory_mb) if mb is not None]
-    most_mb = min(known_mb, default=None)
     place = _alone(config, given) if given.shared is None else _beside_others(config, given, given.shared)
     meter = SlotMeter(place.slots, lambda: scheduler.has_work, given.instruments)
     place.gate.meter = meter
     progress = Progress()
     given.instruments.open(progress)
-    reconciler = Reconciler(
-        client,
-        commit,
-        task_id=opening.task.id,
-        start_horizon_s=config.limits.start_horizon_s,
-        listing_lag_s=config.limits.listing_lag_s,
-        echoes=given.echoes,
-        echo=given.shared.echo if given.shared is not None else None,
-    )
-    terms = Terms(
-        options=given.options,
-        retry=retry_policy(config.retry, most_mb),
-        task_options=given.task_options,
-        most_memory_mb=most_mb,
-        deadlines=deadlines(config.deadlines),
-        expectation=given.expectation,
-    )
+    reconciler = _reconciler(config, given)
     follower = Follower(client, opening.task.id, place.polls)
     runner = JobRunner(
         client=client,
@@ -236,10 +218,9 @@ def assemble(config: Config, given: Materials) -> Engine:
         progress=progress,
         purse=given.purse,
         task_id=opening.task.id,
-        terms=terms,
+        terms=_terms(config, given),
     )
     log_keeper = LogKeeper(client, LogTails(config.out_dir)) if config.output.logs else None
-
     scheduler = Scheduler(
         source=given.source,
         ledger=commit,
@@ -273,6 +254,32 @@ def assemble(config: Config, given: Materials) -> Engine:
         sending=given.sending,
         max_batch_s=config.deadlines.max_batch_s,
         wants_final_costs=given.purse.is_limited or not config.api.is_loopback,
+    )
+
+
+def _reconciler(config: Config, given: Materials) -> Reconciler:
+    return Reconciler(
+        given.client,
+        given.commit,
+        task_id=given.opening.task.id,
+        start_horizon_s=config.limits.start_horizon_s,
+        listing_lag_s=config.limits.listing_lag_s,
+        echoes=given.echoes,
+        echo=given.shared.echo if given.shared is not None else None,
+    )
+
+
+def _terms(config: Config, given: Materials) -> Terms:
+    """Return what holds for every attempt."""
+    account_mb = given.opening.account.limits.max_total_memory_mb
+    most_mb = min((mb for mb in (_set_memory_mb(config), account_mb) if mb is not None), default=None)
+    return Terms(
+        options=given.options,
+        retry=retry_policy(config.retry, most_mb),
+        task_options=given.task_options,
+        most_memory_mb=most_mb,
+        deadlines=deadlines(config.deadlines),
+        expectation=given.expectation,
     )
 
 

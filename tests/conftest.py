@@ -23,7 +23,7 @@ def _silence() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _heed_signals() -> None:
-    """Let processes that tests start heed Ctrl-C and a hang-up, also where a shell's `&` had us ignore them."""
+    """Let processes that tests start heed Ctrl-C and a hang-up, also where `&` or nohup had us ignore them."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from batchrun.version import __version__
 
 if TYPE_CHECKING:
-    from batchrun.batch import Batch, open_batch, run_batch
+    from batchrun.batch.open_batch import Batch, open_batch, run_batch
+    from batchrun.batch.opening import Opening
     from batchrun.config import Config, load_config
     from batchrun.errors import BatchRefused, BatchrunError, ConfigError, JobFileError, OutputError
     from batchrun.model import Outcome, Record, Selection, Summary
-    from batchrun.opening import Opening
 
 __all__ = [
     "Batch",
@@ -36,11 +36,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "batchrun.batch": ("Batch", "open_batch", "run_batch"),
+    "batchrun.batch.open_batch": ("Batch", "open_batch", "run_batch"),
     "batchrun.config": ("Config", "load_config"),
     "batchrun.errors": ("BatchRefused", "BatchrunError", "ConfigError", "JobFileError", "OutputError"),
     "batchrun.model": ("Outcome", "Record", "Selection", "Summary"),
-    "batchrun.opening": ("Opening",),
+    "batchrun.batch.opening": ("Opening",),
 }
 
 

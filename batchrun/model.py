@@ -12,7 +12,7 @@ from typing import Any, NewType
 
 import orjson
 
-from batchrun.values import dataclass
+from batchrun.runtime.frozen import dataclass
 
 JobKey = NewType("JobKey", str)
 #: The job's row in the ledger; counts up in order of admission.

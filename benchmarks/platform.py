@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 
 from batchrun.cli.loop import run_async
-from batchrun.logs import silence
+from batchrun.runtime.logs import silence
 from batchrun.server import InlineContext, ServerSettings, open_server
 
 

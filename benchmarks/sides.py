@@ -26,8 +26,8 @@ import uvloop
 
 from batchrun import load_config, open_batch
 from batchrun.cli.loop import run_async
-from batchrun.ledger import commit
-from batchrun.ledger.ledger import Ledger, open_ledger
+from batchrun.ledger.sqlite import group_commit as commit
+from batchrun.ledger.sqlite.tables import Ledger, open_ledger
 from benchmarks.stages import Sampler
 
 TOKEN = "bench"  # noqa: S105 - on loopback, for the length of a benchmark

@@ -14,10 +14,10 @@ from types import FrameType
 from typing import Any, Self
 from unittest import mock
 
-from batchrun.files.sink import Sink
-from batchrun.job_source import FileSource
-from batchrun.ledger.commit import Journal
+from batchrun.batch.job_source import FileSource
+from batchrun.ledger.sqlite.group_commit import Journal
 from batchrun.model import Record
+from batchrun.output.sink import Sink
 
 INTERVAL_S = 0.001
 

@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from batchrun.files import open_job_file
-from batchrun.job_source import job_format
-from batchrun.ledger.commit import ITEMS, READ_TO, RECORDS
-from batchrun.ledger.ledger import Ledger, open_ledger
-from batchrun.ledger.rows import OpenJob, Settlement
+from batchrun.config.job_files import job_format
+from batchrun.jobs import open_job_file
+from batchrun.ledger.protocol import OpenJob, Settlement
+from batchrun.ledger.sqlite.group_commit import ITEMS, READ_TO, RECORDS
+from batchrun.ledger.sqlite.tables import Ledger, open_ledger
 from batchrun.model import (
     Attempt,
     AttemptState,

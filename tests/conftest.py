@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 
-from batchrun.logs import silence
+from batchrun.runtime.logs import silence
 
 
 @pytest.fixture

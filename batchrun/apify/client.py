@@ -32,7 +32,7 @@ from batchrun.errors import ApiError, ConnectFailed, NotFound, RateLimited, Serv
 from batchrun.model import DatasetId, JsonObject, Mark, Run, RunId, RunOptions, RunStatus, StoreId, TaskId
 from batchrun.policy.retry import Backoff
 from batchrun.policy.token_bucket import TokenBucket
-from batchrun.values import dataclass
+from batchrun.runtime.frozen import dataclass
 from batchrun.version import __version__
 
 #: Requests per second that the API allows for one task's list of Runs, one Run, one dataset.

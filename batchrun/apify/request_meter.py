@@ -1,6 +1,6 @@
 """How long requests take, by what they ask for: never by whose id, so that the number of kinds stays small."""
 
-from batchrun.histogram import SECONDS, Histogram
+from batchrun.runtime.histogram import SECONDS, Histogram
 
 #: In place of a status: the request got no answer.
 NO_ANSWER = 0

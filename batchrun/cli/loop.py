@@ -7,7 +7,7 @@ from typing import TypeVar, TypeVarTuple
 
 import anyio
 
-from batchrun.open_files import raise_limit
+from batchrun.runtime.open_files import raise_limit
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")

@@ -7,7 +7,19 @@ import traceback
 
 import typer
 
-from batchrun.cli import cost, failures, plan, report, retry, run, schema, serve, task, upkeep, worker
+from batchrun.cli import (
+    cost_command,
+    directory_commands,
+    failures_command,
+    plan_command,
+    report_command,
+    retry_command,
+    run_command,
+    schema_command,
+    serve_command,
+    task_command,
+    worker_command,
+)
 from batchrun.cli.exit_codes import ExitCode, exit_code_of
 from batchrun.cli.view import say
 from batchrun.errors import BatchrunError, first_error
@@ -20,20 +32,20 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("run")(run.command)
-app.command("plan")(plan.command)
-app.command("status")(upkeep.status)
-app.command("failures")(failures.command)
-app.command("report")(report.command)
-app.command("retry")(retry.command)
-app.command("cost")(cost.command)
-app.command("abort")(upkeep.abort)
-app.command("resolve")(upkeep.resolve)
-app.command("repair")(upkeep.repair)
-app.command("schema")(schema.command)
-app.command("serve")(serve.command)
-app.add_typer(task.app, name="task")
-app.add_typer(worker.app, name="worker")
+app.command("run")(run_command.command)
+app.command("plan")(plan_command.command)
+app.command("status")(directory_commands.status)
+app.command("failures")(failures_command.command)
+app.command("report")(report_command.command)
+app.command("retry")(retry_command.command)
+app.command("cost")(cost_command.command)
+app.command("abort")(directory_commands.abort)
+app.command("resolve")(directory_commands.resolve)
+app.command("repair")(directory_commands.repair)
+app.command("schema")(schema_command.command)
+app.command("serve")(serve_command.command)
+app.add_typer(task_command.app, name="task")
+app.add_typer(worker_command.app, name="worker")
 
 
 def _print_version(wanted: bool) -> None:

@@ -12,13 +12,13 @@ from rich.live import Live
 from rich.text import Text
 
 from batchrun.apify.wire import Account
-from batchrun.batch import Batch
+from batchrun.batch.open_batch import Batch
 from batchrun.config import Config
-from batchrun.ledger.commit import BAD_LINES, ITEMS, RECORDS
+from batchrun.ledger.sqlite.group_commit import BAD_LINES, ITEMS, RECORDS
 from batchrun.model import Ending, Outcome, Summary
-from batchrun.plan.outlook import Forecast
 from batchrun.policy.forecast import Spread
-from batchrun.report.progress import (
+from batchrun.preflight.recent_runs import Forecast
+from batchrun.report.progress_words import (
     Snapshot,
     Speed,
     cost_words,

@@ -24,9 +24,9 @@ from batchrun.cli.worker_options import (
 )
 from batchrun.errors import BatchrunError
 from batchrun.model import JsonObject
-from batchrun.worker.client import Order, Stream, WorkerClient
 from batchrun.worker.views import BatchView
 from batchrun.worker.words import batch_lines, batch_table, label, limit_lines, state_words, worker_lines
+from batchrun.worker.worker_client import Order, Stream, WorkerClient
 
 #: Limits of a batch that can be changed while it runs, as its view has them.
 _SHARES = ("weight", "priority")

@@ -15,7 +15,7 @@ from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.loop import run_async
 from batchrun.config import parse_setting
 from batchrun.model import JsonObject
-from batchrun.worker.client import WorkerClient, find_door, open_client
+from batchrun.worker.worker_client import WorkerClient, find_door, open_client
 
 DEFAULT_DATA_DIR = Path("worker")
 

@@ -24,10 +24,10 @@ from batchrun.cli.worker_options import DEFAULT_DATA_DIR, DataDir, Json, Url, as
 from batchrun.config import Config, load_config, parse_setting
 from batchrun.config.sections import PATHS
 from batchrun.errors import ConfigError, OutputError
-from batchrun.worker.client import WorkerClient
 from batchrun.worker.submission import Cause, State
 from batchrun.worker.views import BatchView
 from batchrun.worker.words import batch_lines, batch_progress, label, state_words
+from batchrun.worker.worker_client import WorkerClient
 
 #: Paths of a batch file that the worker itself decides on.
 _NOT_SENT = frozenset({"api.token_file", "jobs.file", "output.dir", "server.actors", "server.faults"})

@@ -7,13 +7,13 @@ import anyio
 import structlog
 
 from batchrun.apify.client import ItemsPage
-from batchrun.engine.follow import LOST_AFTER_S
+from batchrun.engine.follow.polls import LOST_AFTER_S
 from batchrun.engine.ports import ItemWriter, RunClient
 from batchrun.errors import ApiError, BatchRefused, NotFound
-from batchrun.kill_points import reach
 from batchrun.model import Attempt, DatasetId, Items, Job, JobId, Outcome, Run, StoreId, json_line
 from batchrun.policy.expectation import Expectation, Verdict
-from batchrun.values import dataclass, replace
+from batchrun.runtime.crash_points import reach
+from batchrun.runtime.frozen import dataclass, replace
 
 OUTPUT_KEY = "OUTPUT"
 #: Of fewer items than expected, so many are counted, for the message.

@@ -1,8 +1,8 @@
 """What the engines of all batches in an account measure together, for whoever looks on; it outlives each batch."""
 
 from batchrun.engine.progress import Progress
-from batchrun.histogram import SECONDS, Histogram
-from batchrun.ledger.commit import CommitMeter
+from batchrun.ledger.sqlite.group_commit import CommitMeter
+from batchrun.runtime.histogram import SECONDS, Histogram
 
 
 class Instruments:

@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from batchrun.apify.client import ItemsPage
-from batchrun.ledger.commit import Admission, ReadTo
-from batchrun.ledger.rows import FinalCost, OpenCost
+from batchrun.ledger.protocol import FinalCost, OpenCost
+from batchrun.ledger.sqlite.group_commit import Admission, ReadTo
 from batchrun.model import (
     Attempt,
     BadLine,

@@ -14,20 +14,20 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
-from batchrun.engine.attempt import JobRunner
-from batchrun.engine.live_run import LiveRun
+from batchrun.engine.follow.live_run import LiveRun
+from batchrun.engine.follow.sweep import Sweep
+from batchrun.engine.job_runner import JobRunner
+from batchrun.engine.limits.purse import Purse
+from batchrun.engine.limits.slots import Demand, Slot, Slots
+from batchrun.engine.limits.start_gate import StartGate
 from batchrun.engine.ports import Chunk, JobSource, Ledger
 from batchrun.engine.progress import Progress
-from batchrun.engine.purse import Purse
-from batchrun.engine.slots import Demand, Slot, Slots
-from batchrun.engine.start_gate import StartGate
-from batchrun.engine.sweep import Sweep
 from batchrun.engine.work import Postponed, Work
 from batchrun.errors import BatchRefused, JobFileError
-from batchrun.kill_points import reach
 from batchrun.model import Ending, Record
 from batchrun.policy.breaker import Breaker, Trip
 from batchrun.policy.fair_queue import FairQueue, Fit
+from batchrun.runtime.crash_points import reach
 
 #: Most lines admitted in one commit: enough to share its cost, few enough to start at once.
 MAX_CHUNK = 256

@@ -3,12 +3,12 @@
 import secrets
 from dataclasses import field
 
-from batchrun.ledger.rows import OpenJob
+from batchrun.ledger.protocol import OpenJob
 from batchrun.model import Attempt, AttemptState, Job, JobId, Mark, RunOptions
 from batchrun.policy.deadlines import Deadlines
 from batchrun.policy.expectation import Expectation
 from batchrun.policy.retry import RetryPolicy
-from batchrun.values import dataclass
+from batchrun.runtime.frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,8 @@ from datetime import datetime
 from pathlib import Path
 
 from batchrun.config import ApiConfig, Config
-from batchrun.ledger.commit import BAD_LINES
-from batchrun.ledger.rows import CostRow
+from batchrun.ledger.protocol import CostRow
+from batchrun.ledger.sqlite.group_commit import BAD_LINES
 from batchrun.model import Ending, Outcome, Place
 from batchrun.report.charts import (
     Share,
@@ -40,7 +40,7 @@ from batchrun.report.html import (
     tiles,
 )
 from batchrun.report.plain_text import last_lines, one_line
-from batchrun.report.progress import cost_words, duration, ending_words, money, slot_words
+from batchrun.report.progress_words import cost_words, duration, ending_words, money, slot_words
 from batchrun.report.style import Tone
 from batchrun.version import __version__
 

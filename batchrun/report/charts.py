@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 from batchrun.report.html import Html, tag
-from batchrun.report.progress import duration, money
+from batchrun.report.progress_words import duration, money
 from batchrun.report.style import Tone
 from batchrun.report.svg import Tick, chart, empty_chart, fitting, label, level_line, rect, tick_labels, track
 

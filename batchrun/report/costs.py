@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from batchrun.ledger.reader import open_for_reading
-from batchrun.ledger.rows import CostRow
+from batchrun.ledger.protocol import CostRow
+from batchrun.ledger.sqlite.reader import open_for_reading
 
 
 def read_costs(directory: Path, by: Sequence[str], tell: Callable[[Iterable[CostRow], CostRow], None]) -> None:

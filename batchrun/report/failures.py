@@ -5,12 +5,12 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from batchrun.config import ApiConfig
-from batchrun.files.log_tails import LogTails
-from batchrun.ledger.commit import TRIPPED
-from batchrun.ledger.failures import split_exit_code
-from batchrun.ledger.reader import LedgerReader, open_for_reading
-from batchrun.ledger.rows import FailureKind
+from batchrun.ledger.protocol import FailureKind
+from batchrun.ledger.sqlite.group_commit import TRIPPED
+from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
 from batchrun.model import JobKey, Outcome, Place, RunId, Selection
+from batchrun.output.log_tails import LogTails
+from batchrun.policy.failure_kind import split_exit_code
 from batchrun.report.plain_text import one_line
 
 #: Kinds of failure that are told apart; the rest is counted.

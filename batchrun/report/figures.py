@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from heapq import nlargest
 from pathlib import Path
 
-from batchrun.ledger.measures import Attempts, Duration, GroupCount, Measures, SlowRun, Spread, Times
-from batchrun.ledger.reader import LedgerReader, open_for_reading
-from batchrun.ledger.rows import CostRow, Money
+from batchrun.ledger.protocol import CostRow, Money
+from batchrun.ledger.sqlite.measures import Attempts, Duration, GroupCount, Measures, SlowRun, Spread, Times
+from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
 from batchrun.model import Outcome, Selection, Summary
 from batchrun.report.charts import MAX_POINTS, MAX_STRETCHES, Histogram, Mark, Stretch, log_edges
 from batchrun.report.failures import Failures, failures_of

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from batchrun.ledger.commit import CONFIG, JOB_COUNT, TRIPPED
-from batchrun.ledger.lock import holder
-from batchrun.ledger.reader import LedgerReader, open_for_reading
-from batchrun.ledger.rows import OpenJob
+from batchrun.ledger.protocol import OpenJob
+from batchrun.ledger.sqlite.group_commit import CONFIG, JOB_COUNT, TRIPPED
+from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
 from batchrun.model import Attempt, AttemptState, Ending, JobId, JobKey, Summary
+from batchrun.output.lock import holder
 from batchrun.report.summary import summary_of
 
 

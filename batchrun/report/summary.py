@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from batchrun.ledger.commit import DUPLICATES
-from batchrun.ledger.measures import SlowRun
-from batchrun.ledger.reader import LedgerReader, open_for_reading
+from batchrun.ledger.sqlite.group_commit import DUPLICATES
+from batchrun.ledger.sqlite.measures import SlowRun
+from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
 from batchrun.model import Ending, Summary
 
 

@@ -15,8 +15,8 @@ import anyio.to_thread
 import structlog
 from aiohttp import web
 
-from batchrun.children import open_children
 from batchrun.errors import OutputError
+from batchrun.runtime.children import open_children
 from batchrun.server.account_book import read_accounts, with_tokens
 from batchrun.server.accounts import Accounts
 from batchrun.server.actor_builds import ActorBuilds

@@ -11,14 +11,14 @@ from typing import Any
 import anyio
 import structlog
 
-from batchrun.account import SharedAccount
-from batchrun.batch import Batch, open_batch
+from batchrun.account.shared_account import SharedAccount
+from batchrun.batch.open_batch import Batch, open_batch
 from batchrun.config import Config
-from batchrun.config.worker import WorkerConfig
+from batchrun.config.worker_config import WorkerConfig
 from batchrun.errors import ApiError, BatchRefused, BatchrunError, ConfigError, JobFileError, TransportError
 from batchrun.model import Ending, Record, Summary
 from batchrun.policy.retry import Backoff
-from batchrun.report.progress import Speed
+from batchrun.report.progress_words import Speed
 from batchrun.worker.intake import config_of
 from batchrun.worker.shelf import Layout, has_begun
 from batchrun.worker.submission import Cause, Counts, State, Submission

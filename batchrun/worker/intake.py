@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from batchrun.config import Config, load_config
-from batchrun.config.worker import WorkerConfig
+from batchrun.config.worker_config import WorkerConfig
 from batchrun.errors import ConfigError
 from batchrun.worker.shelf import Layout
 from batchrun.worker.submission import Submission

@@ -24,8 +24,8 @@ from prometheus_client.registry import Collector
 
 from batchrun.apify.request_meter import NO_ANSWER
 from batchrun.engine.instruments import Instruments
-from batchrun.histogram import Histogram
-from batchrun.ledger.reader import FILE_NAME as LEDGER
+from batchrun.ledger.sqlite.reader import FILE_NAME as LEDGER
+from batchrun.runtime.histogram import Histogram
 from batchrun.worker.submission import State
 from batchrun.worker.views import BatchView, WorkerView, batch_view, worker_view
 from batchrun.worker.worker import Worker

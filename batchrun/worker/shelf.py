@@ -13,8 +13,8 @@ import structlog
 from pydantic import ValidationError
 
 from batchrun.errors import LedgerError, OutputError
-from batchrun.files.sink import explain, sync_directory
-from batchrun.ledger.reader import is_begun
+from batchrun.ledger.sqlite.reader import is_begun
+from batchrun.output.sink import explain, sync_directory
 from batchrun.worker.submission import Submission
 
 FILE_NAME = "batch.json"

@@ -19,7 +19,7 @@ import anyio
 import structlog
 
 from batchrun.errors import BatchrunError, ConfigError, JobFileError
-from batchrun.files import is_job_file
+from batchrun.jobs import is_job_file
 from batchrun.worker.shelf import has_begun
 from batchrun.worker.submission import State, Submission
 from batchrun.worker.summary_file import is_summed_up

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from batchrun.account import Standing
+from batchrun.account.shared_account import Standing
 from batchrun.model import JsonObject, Outcome
 
 

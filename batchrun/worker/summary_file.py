@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import orjson
 
-from batchrun.files.sink import explain
+from batchrun.output.sink import explain
 from batchrun.worker.shelf import Layout
 from batchrun.worker.submission import Submission
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NewType
 
 from batchrun.errors import ConfigError, OutputError
-from batchrun.files.sink import explain
+from batchrun.output.sink import explain
 
 Token = NewType("Token", str)
 

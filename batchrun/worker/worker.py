@@ -13,15 +13,15 @@ import structlog
 from anyio.abc import TaskGroup
 from pydantic import ValidationError
 
-from batchrun.account import SharedAccount, open_account
-from batchrun.children import open_children
+from batchrun.account.shared_account import SharedAccount, open_account
 from batchrun.config.load import as_config_error
-from batchrun.config.worker import WorkerConfig, WorkerLimitsConfig
+from batchrun.config.worker_config import WorkerConfig, WorkerLimitsConfig
 from batchrun.errors import BatchrunError, ConfigError, LedgerError, OutputError
-from batchrun.ledger.lock import enter_lock
-from batchrun.ledger.reader import open_for_reading
-from batchrun.logs import FILE_NAME as LOG_NAME
+from batchrun.ledger.sqlite.reader import open_for_reading
+from batchrun.output.lock import enter_lock
 from batchrun.policy.budget import Budget
+from batchrun.runtime.children import open_children
+from batchrun.runtime.logs import FILE_NAME as LOG_NAME
 from batchrun.worker.carrier import Carrier, Decide, Surroundings, Trace, no_trace
 from batchrun.worker.intake import config_of
 from batchrun.worker.shelf import Layout, Shelf, has_begun

@@ -1,4 +1,4 @@
-from batchrun.ledger.reader import open_for_reading
+from batchrun.ledger.sqlite.reader import open_for_reading
 from tests.support.crash import CrashBatch, assert_promise_kept, open_api, some_jobs
 
 #: What one Run of these may cost: 128 MB for a minute.

@@ -297,7 +297,7 @@ async def test_a_strangers_account_is_filled_without_a_setting(tmp_path, runs):
 async def test_runs_of_others_are_left_their_places(tmp_path):
     """Three of eight places are another program's: four are ours, until it is done."""
     async with _server(tmp_path, max_concurrent_runs=8) as server, _other_program(server, runs=3, ms=4000):
-        # The first four outlast the others' Runs: a Run of ours that ends while the limits are read blurs what is whose.
+        # The first four outlast the others' Runs: a Run that ends while the limits are read could be anybody's.
         lines = [{"n": n, "ms": 6000 if n < 4 else 100} for n in range(400)]
         config = _config(tmp_path, server, lines, limits__max_concurrent_runs="auto")
         async with open_batch(config, environ=ENVIRON) as batch:

@@ -17,7 +17,7 @@ import pytest
 from batchrun import Outcome, load_config, open_batch
 from batchrun.apify.client import ApifyClient
 from batchrun.config import Config
-from batchrun.ledger.commit import GroupCommit, Journal
+from batchrun.ledger.sqlite.group_commit import GroupCommit, Journal
 from batchrun.model import JobId, JobKey, Record
 from batchrun.server import InlineContext, ServerSettings, open_server
 from tests.support.memory_ledger import ListSource, MemoryLedger, make_job

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.main import app
 from batchrun.config import Config, load_config
-from batchrun.config.worker import FILE_NAME, WorkerConfig, load_worker_config
+from batchrun.config.worker_config import FILE_NAME, WorkerConfig, load_worker_config
 from batchrun.version import __version__
 from tests.support.command_line import batchrun, serving
 

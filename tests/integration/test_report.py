@@ -16,7 +16,7 @@ import orjson
 from batchrun import load_config, open_batch, run_batch
 from batchrun.config import Config
 from batchrun.model import Outcome, Selection
-from batchrun.report.progress import money
+from batchrun.report.progress_words import money
 from batchrun.server import InlineContext, Server, ServerSettings, open_server
 from tests.support.command_line import Said, batchrun
 
@@ -259,7 +259,7 @@ def test_a_full_disk_leaves_the_report_that_was(tmp_path):
     file.write_text("before")
     code = (
         "import resource; from pathlib import Path; from batchrun.errors import OutputError\n"
-        "from batchrun.reporting import write_report\n"
+        "from batchrun.report.report_file import write_report\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
         "try:\n    write_report(Path('report.html'), 'x' * 100_000)\nexcept OutputError as error:\n    print(error)\n"
     )

@@ -8,9 +8,9 @@ from typing import Any
 import orjson
 import pytest
 
-from batchrun.cli.retry import resume_command
-from batchrun.ledger.commit import TRIPPED
-from batchrun.ledger.ledger import open_ledger
+from batchrun.cli.retry_command import resume_command
+from batchrun.ledger.sqlite.group_commit import TRIPPED
+from batchrun.ledger.sqlite.tables import open_ledger
 from tests.support.api_process import TOKEN
 from tests.support.command_line import Said, batchrun
 from tests.support.crash import Api, CrashBatch, open_api, wait_until

@@ -9,7 +9,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from batchrun.logs import logging_to
+from batchrun.runtime.logs import logging_to
 from batchrun.server import ServerSettings, bodies, exposure_warning, tables
 from batchrun.server.api import items as items_api
 from tests.support.server_api import Api, open_api

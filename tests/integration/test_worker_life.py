@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from batchrun.errors import ConfigError
-from batchrun.logs import logging_to, silence
+from batchrun.runtime.logs import logging_to, silence
 from batchrun.worker.submission import State
 from batchrun.worker.worker import WrongState
 from tests.support.crash import open_api, some_jobs

@@ -8,7 +8,7 @@ from aiohttp import ClientSession
 from prometheus_client.parser import text_string_to_metric_families
 
 from batchrun.apify.request_meter import endpoint_of
-from batchrun.config.worker import WorkerConfig
+from batchrun.config.worker_config import WorkerConfig
 from batchrun.worker.http import open_http
 from batchrun.worker.token import Token
 from batchrun.worker.worker import open_worker

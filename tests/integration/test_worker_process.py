@@ -15,7 +15,7 @@ import anyio
 import anyio.lowlevel
 import orjson
 
-from batchrun.config.worker import WorkerConfig
+from batchrun.config.worker_config import WorkerConfig
 from batchrun.worker import worker as worker_module
 from batchrun.worker.submission import State, Submission
 from batchrun.worker.worker import open_worker

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import anyio
 
-from batchrun.logs import silence
+from batchrun.runtime.logs import silence
 from batchrun.server import InlineContext, ServerSettings, load_faults, open_server
 
 TOKEN = "crash-test-token"

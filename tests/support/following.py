@@ -6,14 +6,14 @@ from datetime import UTC, datetime
 import anyio
 from anyio.abc import TaskGroup
 
-from batchrun.engine.follow import Follower, Polls
-from batchrun.engine.live_run import LiveRun
+from batchrun.engine.follow.deadline_watch import Watch
+from batchrun.engine.follow.live_run import LiveRun
+from batchrun.engine.follow.polls import Follower, Polls
+from batchrun.engine.limits.slots import Demand, Slots
+from batchrun.engine.limits.start_gate import StartGate
 from batchrun.engine.ports import RunClient
-from batchrun.engine.slots import Demand, Slots
-from batchrun.engine.start_gate import StartGate
-from batchrun.engine.watch import Watch
 from batchrun.engine.work import Work
-from batchrun.ledger.rows import OpenJob
+from batchrun.ledger.protocol import OpenJob
 from batchrun.model import Attempt, AttemptState, JobId, Mark, Problem, Run, RunId, TaskId
 from batchrun.policy.deadlines import Deadlines
 from batchrun.policy.token_bucket import TokenBucket

@@ -9,8 +9,8 @@ from typing import Any
 import anyio
 
 from batchrun.engine.ports import Chunk
-from batchrun.ledger.commit import Admission, ReadTo
-from batchrun.ledger.rows import FinalCost, OpenCost, OpenJob
+from batchrun.ledger.protocol import FinalCost, OpenCost, OpenJob
+from batchrun.ledger.sqlite.group_commit import Admission, ReadTo
 from batchrun.model import (
     Attempt,
     AttemptState,

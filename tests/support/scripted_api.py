@@ -14,23 +14,23 @@ from typing import Any, Literal
 import anyio
 import orjson
 
+from batchrun.account.limits_watch import FIRST_SLOTS, AccountWatch, AutoSlots, Watched
 from batchrun.apify.client import ItemsPage
 from batchrun.apify.wire import AccountLimits, parse_error
-from batchrun.engine.account_watch import FIRST_SLOTS, AccountWatch, AutoSlots, Watched
-from batchrun.engine.attempt import JobRunner
+from batchrun.engine.background.final_costs import CostReader
 from batchrun.engine.collect import Collector, OutputPlan
-from batchrun.engine.costs import CostReader
-from batchrun.engine.follow import Follower, Polls
-from batchrun.engine.pool import Member
+from batchrun.engine.doubt.reconcile import Reconciler
+from batchrun.engine.follow.polls import Follower, Polls
+from batchrun.engine.job_runner import JobRunner
+from batchrun.engine.limits.account_capacity import Room
+from batchrun.engine.limits.account_pool import Member
+from batchrun.engine.limits.purse import Purse, no_budget
+from batchrun.engine.limits.slot_use import SlotMeter
+from batchrun.engine.limits.slots import Slots
+from batchrun.engine.limits.start_gate import StartGate
 from batchrun.engine.ports import JobSource, Ledger
 from batchrun.engine.progress import Progress
-from batchrun.engine.purse import Purse, no_budget
-from batchrun.engine.reconcile import Reconciler
-from batchrun.engine.room import Room
 from batchrun.engine.scheduler import Scheduler
-from batchrun.engine.slot_use import SlotMeter
-from batchrun.engine.slots import Slots
-from batchrun.engine.start_gate import StartGate
 from batchrun.engine.work import Terms, Work
 from batchrun.errors import ApiError, BatchrunError, TransportError, first_error
 from batchrun.model import (

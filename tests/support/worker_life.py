@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 import orjson
 
-from batchrun.config.worker import WorkerConfig, load_worker_config
+from batchrun.config.worker_config import WorkerConfig, load_worker_config
 from batchrun.worker.submission import State, Submission
 from batchrun.worker.worker import Worker, open_worker
 from tests.support.api_process import ACTOR, TOKEN

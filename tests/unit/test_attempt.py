@@ -15,7 +15,7 @@ from blockbuster import BlockBuster
 
 from batchrun.engine.work import Postponed, Work
 from batchrun.errors import BatchRefused, BatchrunError, ConnectFailed
-from batchrun.ledger.commit import RECORDS, GroupCommit, Journal, open_commit, open_journal
+from batchrun.ledger.sqlite.group_commit import RECORDS, GroupCommit, Journal, open_commit, open_journal
 from batchrun.model import (
     Attempt,
     AttemptState,

@@ -6,8 +6,8 @@ from typing import Any
 import anyio
 import pytest
 
+from batchrun.account.limits_watch import MOST_GROWN_SLOTS, AccountWatch, Watched
 from batchrun.apify.wire import AccountLimits
-from batchrun.engine.account_watch import MOST_GROWN_SLOTS, AccountWatch, Watched
 from batchrun.policy.capacity import Share, stride
 from tests.support.memory_ledger import ListSource, MemoryLedger, make_job
 from tests.support.scripted_api import Engine, Plan, ScriptedApi, api_error

@@ -3,7 +3,7 @@
 import anyio
 import pytest
 
-from batchrun.children import open_children
+from batchrun.runtime.children import open_children
 
 
 async def _leave(ended: list[str], error: Exception | None) -> None:

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrun.errors import LedgerError, OutputError
-from batchrun.files.sink import Sink
-from batchrun.ledger.commit import (
+from batchrun.ledger.protocol import OpenJob
+from batchrun.ledger.sqlite.group_commit import (
     BAD_LINES,
     DUPLICATES,
     ITEMS,
@@ -26,9 +26,9 @@ from batchrun.ledger.commit import (
     _Step,
     open_commit,
 )
-from batchrun.ledger.reader import FILE_NAME
-from batchrun.ledger.rows import OpenJob
+from batchrun.ledger.sqlite.reader import FILE_NAME
 from batchrun.model import Attempt, AttemptState, BadLine, Intent, Job, JobId, Mark, Outcome, Record
+from batchrun.output.sink import Sink
 from tests.support.memory_ledger import make_bad_line, make_job, read_to
 
 

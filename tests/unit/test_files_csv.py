@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchrun.errors import BatchrunError, ConfigError, JobFileError
-from batchrun.files import JobFormat, ReadPoint, open_job_file
-from batchrun.files.rows import MAX_ROW_BYTES
+from batchrun.jobs import JobFormat, ReadPoint, open_job_file
+from batchrun.jobs.rows import MAX_ROW_BYTES
 from batchrun.model import BadLine, Job, Place, RunOptions
 
 cells = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8)

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchrun.errors import BatchrunError
-from batchrun.files import JobFile, JobFormat, ReadPoint, open_job_file
-from batchrun.files.jobs import deep_merge, lost_fields
+from batchrun.jobs import JobFile, JobFormat, ReadPoint, open_job_file
+from batchrun.jobs.job_maker import deep_merge, lost_fields
 from batchrun.model import BadLine, Job, RunOptions
 
 Open = Callable[..., JobFile]

@@ -1,7 +1,7 @@
 import anyio
 import pytest
 
-from batchrun.engine.follow import LOST_AFTER_S
+from batchrun.engine.follow.polls import LOST_AFTER_S
 from batchrun.errors import BatchRefused
 from batchrun.model import Run, RunId, RunStatus
 from tests.support.following import Following

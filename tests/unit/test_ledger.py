@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from batchrun.errors import LedgerError
-from batchrun.ledger.ledger import Ledger, open_ledger
-from batchrun.ledger.reader import FILE_NAME, is_begun, open_for_reading
-from batchrun.ledger.rows import FinalCost, Known, OpenJob, Settlement
+from batchrun.ledger.protocol import FinalCost, Known, OpenJob, Settlement
+from batchrun.ledger.sqlite.reader import FILE_NAME, is_begun, open_for_reading
+from batchrun.ledger.sqlite.tables import Ledger, open_ledger
 from batchrun.model import (
     Attempt,
     AttemptState,
@@ -280,7 +280,7 @@ def test_a_ledger_of_an_older_batchrun_is_brought_up_to_date(tmp_path: Path) -> 
         directory.mkdir()
     with sqlite3.connect(old / FILE_NAME) as connection:
         for step in ("ledger.sql", "ledger_2.sql", "ledger_3.sql"):
-            connection.executescript(resources.files("batchrun.ledger").joinpath(step).read_text("utf-8"))
+            connection.executescript(resources.files("batchrun.ledger.sqlite").joinpath(step).read_text("utf-8"))
         connection.execute("PRAGMA user_version = 3")
         connection.execute(
             "INSERT INTO job VALUES (1, 'k', x'00', 1, 0, 0, 1, 'g', 2, 3, NULL, NULL, NULL, NULL, NULL, 4)"

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from batchrun.ledger.ledger import Ledger, open_ledger
-from batchrun.ledger.reader import COST_COLUMNS, open_for_reading
-from batchrun.ledger.rows import Settlement
+from batchrun.ledger.protocol import Settlement
+from batchrun.ledger.sqlite.reader import COST_COLUMNS, open_for_reading
+from batchrun.ledger.sqlite.tables import Ledger, open_ledger
 from batchrun.model import CostSource, Intent, JobId, JobKey, Mark, Outcome, RunStatus, Selection
 from tests.support.memory_ledger import make_bad_line, make_job
 from tests.unit.test_ledger import AT, make_ended, make_run

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from batchrun.errors import OutputError
-from batchrun.ledger.lock import FILE_NAME, holder, locked
+from batchrun.output.lock import FILE_NAME, holder, locked
 
 
 def test_a_second_holder_is_refused_with_the_first_ones_pid(tmp_path: Path) -> None:

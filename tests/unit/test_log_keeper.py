@@ -7,11 +7,11 @@ import anyio
 import pytest
 from structlog.testing import CapturingLogger
 
-import batchrun.engine.log_keeper as module
-from batchrun.engine.log_keeper import DRAIN_S, MAX_KEPT, MAX_KEPT_PER_KIND, MAX_TAIL_BYTES, LogKeeper
+import batchrun.engine.background.log_keeper as module
+from batchrun.engine.background.log_keeper import DRAIN_S, MAX_KEPT, MAX_KEPT_PER_KIND, MAX_TAIL_BYTES, LogKeeper
 from batchrun.errors import BatchrunError
-from batchrun.files.log_tails import LogTails
 from batchrun.model import Attempt, AttemptState, JobKey, Mark, Outcome, Problem, Record, RunId
+from batchrun.output.log_tails import LogTails
 from tests.support.scripted_api import api_error
 
 

@@ -8,7 +8,7 @@ import structlog
 from blockbuster import BlockBuster
 from structlog.contextvars import bound_contextvars
 
-from batchrun.logs import FILE_NAME, MAX_OPEN, logging_to, silence
+from batchrun.runtime.logs import FILE_NAME, MAX_OPEN, logging_to, silence
 
 
 @pytest.fixture(autouse=True)

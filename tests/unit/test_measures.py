@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrun.ledger.ledger import Ledger, open_ledger
-from batchrun.ledger.measures import Duration, GroupCount
-from batchrun.ledger.reader import LedgerReader, open_for_reading
-from batchrun.ledger.rows import Settlement
+from batchrun.ledger.protocol import Settlement
+from batchrun.ledger.sqlite.measures import Duration, GroupCount
+from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
+from batchrun.ledger.sqlite.tables import Ledger, open_ledger
 from batchrun.model import Intent, JobId, Mark, Outcome, RunId, RunStatus, Selection
 from tests.support.memory_ledger import make_bad_line, make_job
 from tests.unit.test_ledger import AT, make_ended, make_run

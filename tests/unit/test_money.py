@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import anyio
 import pytest
 
-from batchrun.engine.purse import Purse
+from batchrun.engine.limits.purse import Purse
 from batchrun.engine.work import Work
 from batchrun.model import AttemptState, CostSource, Ending, Job, Outcome, RunOptions, RunStatus
 from batchrun.policy.budget import Budget, Prices

@@ -5,8 +5,8 @@ from typing import Any
 
 from batchrun.apify.wire import Account, AccountLimits
 from batchrun.model import Run, RunId, RunStatus
-from batchrun.plan.outlook import Effort, Samples, forecast, take_samples
 from batchrun.policy.forecast import Spread
+from batchrun.preflight.recent_runs import Effort, Samples, forecast, take_samples
 
 BEGAN = datetime(2026, 1, 2, tzinfo=UTC)
 

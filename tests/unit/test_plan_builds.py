@@ -6,10 +6,10 @@ from typing import Any
 import anyio
 import pytest
 
+from batchrun.account.connect import PATIENCE_S, Task
 from batchrun.apify.wire import BuildInfo
 from batchrun.model import TaskId
-from batchrun.plan.builds import read_build
-from batchrun.platform import PATIENCE_S, Task
+from batchrun.preflight.builds import read_build
 from tests.support.scripted_api import api_error
 
 ACTOR = {

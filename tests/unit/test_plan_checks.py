@@ -7,8 +7,8 @@ import orjson
 import pytest
 
 from batchrun.model import BadLine, Job, JobKey, Place, RunOptions
-from batchrun.plan.builds import Build
-from batchrun.plan.checks import (
+from batchrun.preflight.builds import Build
+from batchrun.preflight.input_checks import (
     MAX_PROBLEMS,
     OTHER_PROBLEMS,
     REPEATED_KEY,
@@ -18,7 +18,7 @@ from batchrun.plan.checks import (
     Problems,
     Survey,
 )
-from batchrun.plan.input_schema import InputSchema
+from batchrun.preflight.input_schema import InputSchema
 
 SCHEMA = InputSchema(
     {

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchrun.plan.input_schema import MAX_MESSAGE_CHARS, MAX_PROBLEMS_PER_INPUT, InputSchema, SchemaUnusable
+from batchrun.preflight.input_schema import MAX_MESSAGE_CHARS, MAX_PROBLEMS_PER_INPUT, InputSchema, SchemaUnusable
 from batchrun.server import input_schema as server_schema
 from batchrun.server.faults import Fault
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from batchrun.cli.view import News, forecast_lines
 from batchrun.engine.progress import Progress
-from batchrun.plan.outlook import Forecast
 from batchrun.policy.forecast import Spread
+from batchrun.preflight.recent_runs import Forecast
 
 
 def _forecast(**known: Any) -> Forecast:

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from batchrun.engine.pool import MAX_PASSED_OVER, Member, Pool
+from batchrun.engine.limits.account_pool import MAX_PASSED_OVER, Member, Pool
 
 
 class Batches:

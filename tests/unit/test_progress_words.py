@@ -5,7 +5,7 @@ import pytest
 
 from batchrun.engine.progress import Progress
 from batchrun.model import Attempt, AttemptState, Ending, Items, JobKey, Mark, Outcome, Record, RunId, Summary
-from batchrun.report.progress import Snapshot, Speed, duration, money, outcome_counts, progress_line, slot_words
+from batchrun.report.progress_words import Snapshot, Speed, duration, money, outcome_counts, progress_line, slot_words
 
 
 def at(**changes: object) -> Snapshot:

@@ -4,7 +4,7 @@ import anyio
 import pytest
 
 from batchrun.apify.throttle import Throttle
-from batchrun.engine.start_gate import StartGate
+from batchrun.engine.limits.start_gate import StartGate
 from batchrun.policy.token_bucket import TokenBucket, burst_of
 from batchrun.server.faults import Fault
 from batchrun.server.rate_limits import PER_START, RateLimits

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import anyio
 import pytest
 
-from batchrun.engine.reconcile import Reconciler, StillInDoubt
+from batchrun.engine.doubt.reconcile import Reconciler, StillInDoubt
 from batchrun.errors import BatchRefused
 from batchrun.model import Attempt, AttemptState, JobId, JobKey, Mark, Run, RunId
 from tests.support.memory_ledger import MemoryLedger

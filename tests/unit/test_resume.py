@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from blockbuster import BlockBuster
 
+from batchrun.batch.resume import Backlog, reopen, take_up
 from batchrun.errors import JobFileError
-from batchrun.files import JobFile, JobFormat, open_job_file
-from batchrun.ledger.commit import Journal, ReadTo, _open_journal
-from batchrun.ledger.rows import OpenJob, Settlement
+from batchrun.jobs import JobFile, JobFormat, open_job_file
+from batchrun.ledger.protocol import OpenJob, Settlement
+from batchrun.ledger.sqlite.group_commit import Journal, ReadTo, _open_journal
 from batchrun.model import Intent, Job, JobId, Mark, Outcome, Selection
-from batchrun.resume import Backlog, reopen, take_up
 from tests.support.memory_ledger import ListSource
 
 WAIT_S = 60.0

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchrun.engine.pool import Pool
-from batchrun.engine.purse import Purse
-from batchrun.engine.room import Room
-from batchrun.engine.start_gate import StartGate
+from batchrun.engine.limits.account_capacity import Room
+from batchrun.engine.limits.account_pool import Pool
+from batchrun.engine.limits.purse import Purse
+from batchrun.engine.limits.start_gate import StartGate
 from batchrun.model import RunOptions
 from batchrun.policy.budget import Budget, Prices
 from batchrun.policy.token_bucket import BothBuckets, Contenders, TokenBucket

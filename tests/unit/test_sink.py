@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from batchrun.errors import OutputError
-from batchrun.files.sink import Sink, explain
+from batchrun.output.sink import Sink, explain
 
 
 def test_a_new_file_is_made_and_empty(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from batchrun.engine.slot_use import Latencies, SlotUse
+from batchrun.engine.limits.slot_use import Latencies, SlotUse
 
 
 def test_use_is_what_was_live_of_what_might_have_been() -> None:

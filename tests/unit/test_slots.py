@@ -4,7 +4,7 @@ from contextlib import suppress
 import anyio
 from anyio.lowlevel import checkpoint
 
-from batchrun.engine.slots import Slot, Slots
+from batchrun.engine.limits.slots import Slot, Slots
 
 
 async def take(slots: Slots, got: list[object], name: object) -> None:

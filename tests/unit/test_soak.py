@@ -5,8 +5,8 @@ import random
 
 import anyio
 
-from batchrun.engine.pool import Pool
-from batchrun.engine.room import Room
+from batchrun.engine.limits.account_capacity import Room
+from batchrun.engine.limits.account_pool import Pool
 from batchrun.model import RunStatus
 from batchrun.policy.token_bucket import Contenders
 from tests.support.memory_ledger import ListSource, MemoryLedger, make_job

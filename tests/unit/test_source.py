@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchrun.errors import BatchrunError, ConfigError, JobFileError
-from batchrun.files import JobFormat, ReadPoint, open_job_file
-from batchrun.files.rows import MAX_CONTENT_CHARS, MAX_ROW_BYTES
+from batchrun.jobs import JobFormat, ReadPoint, open_job_file
+from batchrun.jobs.rows import MAX_CONTENT_CHARS, MAX_ROW_BYTES
 from batchrun.model import BadLine, Job, JobKey, Place
 
 Write = Callable[[str, bytes], Path]
@@ -398,7 +398,7 @@ def test_stdin_is_read_once() -> None:
     """A pipe is streamed; it has no head, no count, and cannot be read again."""
     script = """
 from batchrun.errors import JobFileError
-from batchrun.files import JobFormat, open_job_file
+from batchrun.jobs import JobFormat, open_job_file
 with open_job_file(JobFormat(path="-")) as file:
     print(file.is_seekable, file.is_replayable, file.check_head(), file.count_estimate())
     found = list(file.read())

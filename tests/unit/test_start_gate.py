@@ -4,7 +4,7 @@ import anyio
 import pytest
 
 from batchrun.apify.throttle import Throttle
-from batchrun.engine.start_gate import StartGate, Turn
+from batchrun.engine.limits.start_gate import StartGate, Turn
 from batchrun.errors import ResourcesBusy
 from batchrun.model import Mark, RunOptions
 from batchrun.policy.capacity import stride

@@ -5,10 +5,10 @@ from typing import Any
 import anyio
 import pytest
 
-from batchrun.ledger.ledger import open_ledger
+from batchrun.account.connect import Task
+from batchrun.account.task_watch import INTERVAL_S, TaskWatch, note_task
+from batchrun.ledger.sqlite.tables import open_ledger
 from batchrun.model import Job, JobKey, Place, TaskId
-from batchrun.platform import Task
-from batchrun.task_watch import INTERVAL_S, TaskWatch, note_task
 from tests.support.scripted_api import api_error
 
 FIELDS = {"id": "t", "actId": "a", "name": "n", "input": {"x": 1}, "options": {"build": "latest"}, "modifiedAt": "1"}

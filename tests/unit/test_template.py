@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrun.errors import ConfigError
-from batchrun.files.rows import NotAJob
-from batchrun.files.template import DROPPED, Template
+from batchrun.jobs.rows import NotAJob
+from batchrun.jobs.template import DROPPED, Template
 
 
 def fill(tree: Any, **cells: Any) -> Any:

@@ -3,7 +3,7 @@
 import dataclasses
 
 from batchrun.model import Place
-from batchrun.values import replace
+from batchrun.runtime.frozen import replace
 
 PLACE = Place(line=1, offset=2, length=3)
 

@@ -4,10 +4,10 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from batchrun.config.load import as_config_error
-from batchrun.config.worker import WorkerLimitsConfig
-from batchrun.worker.http.bodies import read_object
+from batchrun.config.worker_config import WorkerLimitsConfig
 from batchrun.worker.http.context import worker_of
 from batchrun.worker.http.envelope import Refused
+from batchrun.worker.http.json_bodies import read_object
 from batchrun.worker.views import worker_view
 
 

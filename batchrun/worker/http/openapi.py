@@ -6,10 +6,10 @@ from typing import Any
 from aiohttp import web
 from pydantic.json_schema import models_json_schema
 
-from batchrun.config.worker import WorkerLimitsConfig
+from batchrun.config.worker_config import WorkerLimitsConfig
 from batchrun.version import __version__
-from batchrun.worker.http import batches, events, health, limits, streams
-from batchrun.worker.http.auth import OPEN_PATHS
+from batchrun.worker.http import batches, health, limits, live_events, streams
+from batchrun.worker.http.token_check import OPEN_PATHS
 from batchrun.worker.views import BatchPage, BatchView, WorkerView
 
 _MODELS = (BatchPage, BatchView, WorkerView, WorkerLimitsConfig)
@@ -78,8 +78,8 @@ _ANSWERS: dict[Any, Any] = {
     streams.get_log: _LINES,
     streams.get_failures: _JSON,
     streams.get_report: "text/html",
-    events.get_events: "text/event-stream",
-    events.get_details: "text/html",
+    live_events.get_events: "text/event-stream",
+    live_events.get_details: "text/html",
     limits.get_worker: WorkerView,
     limits.get_limits: WorkerLimitsConfig,
     limits.patch_limits: WorkerLimitsConfig,

@@ -14,14 +14,14 @@ import anyio
 import orjson
 from aiohttp import web
 
-from batchrun.files.sink import explain
-from batchrun.ledger.commit import ITEMS, RECORDS
-from batchrun.ledger.reader import FILE_NAME as LEDGER
-from batchrun.ledger.reader import open_for_reading
-from batchrun.logs import FILE_NAME as LOG
+from batchrun.ledger.sqlite.group_commit import ITEMS, RECORDS
+from batchrun.ledger.sqlite.reader import FILE_NAME as LEDGER
+from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.model import Selection
+from batchrun.output.sink import explain
 from batchrun.report.failures import Failures, read_failures
-from batchrun.reporting import make_report
+from batchrun.report.report_file import make_report
+from batchrun.runtime.logs import FILE_NAME as LOG
 from batchrun.worker.http.context import submission_of, worker_of
 from batchrun.worker.http.envelope import Refused
 from batchrun.worker.intake import config_of

@@ -12,8 +12,8 @@ import anyio
 import orjson
 from aiohttp import BodyPartReader, web
 
-from batchrun.files import is_job_file
-from batchrun.files.sink import explain, sync_directory
+from batchrun.jobs import is_job_file
+from batchrun.output.sink import explain, sync_directory
 from batchrun.worker.http.envelope import Refused
 
 #: What a field other than the job file may weigh.

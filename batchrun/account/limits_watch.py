@@ -1,0 +1,160 @@
+"""How many Runs, and how much memory, are ours: read from the account again and again while the batch runs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import anyio
+import structlog
+
+from batchrun.apify.wire import AccountLimits
+from batchrun.engine.limits.account_capacity import Room
+from batchrun.errors import ApiError
+from batchrun.policy.capacity import Share
+from batchrun.policy.retry import Backoff
+
+#: Between two readings: a change is reacted to within twice this, a falling limit and more use by others alike.
+READ_INTERVAL_S = 2.0
+#: Waits after readings that are refused.
+REFUSED_BACKOFF = Backoff(first_s=2.0, max_s=60.0)
+#: Slots at first where the account does not tell its limit.
+FIRST_SLOTS = 2
+#: Most slots that are grown where it never tells: the largest limit that is documented. More have to be asked for.
+MOST_GROWN_SLOTS = 256
+
+_log = structlog.get_logger()
+
+
+class LimitsReader(Protocol):
+    """The platform, as far as the account's limits need it."""
+
+    async def get_limits(self) -> AccountLimits:
+        """Read what may be live in the account at once, and what is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """One thing that the account limits: its Runs, or their memory in megabytes."""
+
+    share: Share
+    #: How much of it we use right now.
+    own: Callable[[], int]
+    #: Called with how much is ours whenever that has changed; None where the account does not say.
+    tell: Callable[[int | None], None]
+
+
+class Resizable(Protocol):
+    """A number of places for live Runs."""
+
+    limit: int
+
+    def resize(self, limit: int) -> None:
+        """Change how many there are."""
+
+
+class AutoSlots:
+    """Sets how many slots there are: as many as the account has for us, and no more than were asked for.
+
+    Where the account does not say how many that is, and no number was asked for, they grow with each start that is
+    taken: to twice the live Runs until the first refusal, and from there by one whenever every slot holds a live Run.
+    What was found is held by the gates, which send a single probe now and then.
+
+    Args:
+        slots: to be resized.
+        room: is told what the account has for us.
+        wanted: how many were asked for; None: as many as there are.
+    """
+
+    def __init__(self, slots: Resizable, room: Room, wanted: int | None = None) -> None:
+        self._slots = slots
+        self._room = room
+        self._wanted = wanted
+        self._is_blind = wanted is None
+        room.on_taken = self._grow
+
+    def set(self, count: int | None) -> None:
+        """Take over how many Runs are ours; None where the account does not say."""
+        self._is_blind = count is None and self._wanted is None
+        self._room.allow(count)
+        known = [each for each in (count, self._wanted) if each is not None]
+        if known:
+            self._slots.resize(min(known))
+
+    def _grow(self) -> None:
+        if self._is_blind:
+            live = self._room.live
+            wanted = min(MOST_GROWN_SLOTS, live + 1 if self._room.was_refused else 2 * live)
+            if wanted > self._slots.limit:
+                self._slots.resize(wanted)
+
+
+class AccountWatch:
+    """Reads the account's limits every few seconds, and tells what of them is ours when that changes.
+
+    Args:
+        client: the platform.
+        runs: what to do about Runs; None: nothing.
+        memory: what to do about memory; None: nothing.
+    """
+
+    def __init__(self, client: LimitsReader, *, runs: Watched | None = None, memory: Watched | None = None) -> None:
+        self._client = client
+        self._runs = runs
+        self._memory = memory
+        self._told: dict[str, int | None] = {}
+        self._last: AccountLimits | None = None
+
+    def change(self, *, runs: Watched, memory: Watched) -> None:
+        """Do something else about what is read, and about what was read last."""
+        self._runs, self._memory = runs, memory
+        self._told.clear()
+        if self._last is not None:
+            own_runs, own_memory_mb = self._own()
+            self.note(self._last, runs=own_runs, memory_mb=own_memory_mb)
+
+    async def run(self) -> None:
+        """Read on until cancelled; what was told last holds while the platform cannot be read."""
+        if self._runs is None and self._memory is None:
+            return
+        refusals = 0
+        while True:
+            await anyio.sleep(REFUSED_BACKOFF.wait_s(refusals, 0.5) if refusals else READ_INTERVAL_S)
+            runs, memory_mb = self._own()
+            try:
+                limits = await self._client.get_limits()
+            except ApiError as error:
+                refusals += 1
+                _log.debug("account_limits_refused", refusals=refusals, error=str(error))
+                continue
+            refusals = 0
+            runs_now, memory_now_mb = self._own()
+            # What of ours began or ended while the answer was on its way may be counted in it, or not.
+            self.note(limits, runs=max(runs, runs_now), memory_mb=max(memory_mb, memory_now_mb))
+
+    def note(self, limits: AccountLimits, *, runs: int, memory_mb: int) -> None:
+        """Take a reading over.
+
+        Args:
+            limits: what was read.
+            runs: Runs of ours that may be counted in it.
+            memory_mb: their memory.
+        """
+        self._last = limits
+        if self._runs is not None:
+            self._judge("runs", self._runs, limits.max_concurrent_runs, limits.live_runs, runs)
+        if self._memory is not None:
+            self._judge("memory_mb", self._memory, limits.max_total_memory_mb, limits.used_memory_mb, memory_mb)
+
+    def _own(self) -> tuple[int, int]:
+        return (
+            self._runs.own() if self._runs is not None else 0,
+            self._memory.own() if self._memory is not None else 0,
+        )
+
+    def _judge(self, name: str, watched: Watched, limit: int | None, used: int | None, own: int) -> None:
+        ours = None if limit is None else watched.share.of(limit, used or 0, own)
+        if name in self._told and self._told[name] == ours:
+            return
+        self._told[name] = ours
+        _log.info("account_share_changed", what=name, ours=ours, limit=limit, used=used, own=own)
+        watched.tell(ours)

@@ -1,0 +1,75 @@
+"""Sees that somebody edits the task while the batch is under way: Runs after that are not like those before."""
+
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any
+
+import anyio
+import orjson
+import structlog
+
+from batchrun.account.connect import Task, read_task
+from batchrun.apify.client import ApifyClient
+from batchrun.errors import ApiError
+from batchrun.ledger.sqlite.tables import Ledger
+
+#: The ledger's fact that tells what the task was when the batch was last opened.
+TASK_AS_OPENED = "task_as_opened"
+#: Between two looks at the task.
+INTERVAL_S = 60.0
+
+_log = structlog.get_logger()
+
+
+def note_task(ledger: Ledger, task: Task) -> tuple[str, ...]:
+    """Note what the task is now.
+
+    Returns:
+        What of it (input, options, Actor) is not as it was when the batch was last opened with jobs in it.
+    """
+    before, now = ledger.fact(TASK_AS_OPENED), _imprint(task)
+    with ledger.transaction():
+        ledger.note_fact(TASK_AS_OPENED, now)
+    return () if before is None or ledger.is_empty else _differences(before, now)
+
+
+class TaskWatch:
+    """Reads the task again every minute, and tells of each edit once."""
+
+    def __init__(self, client: ApifyClient, task: Task) -> None:
+        self._client, self._task_id, self._seen = client, task.id, _imprint(task)
+        #: What was changed by edits so far, one entry for each edit that was seen.
+        self.edits: list[tuple[str, ...]] = []
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        while True:
+            await anyio.sleep(INTERVAL_S)
+            try:
+                found = await self._client.get_task(self._task_id)
+            except ApiError as error:
+                _log.debug("task_unreadable", error=str(error))
+                continue
+            self._look_at(read_task(found, self._task_id))
+
+    def _look_at(self, task: Task) -> None:
+        now = _imprint(task)
+        differences = _differences(self._seen, now)
+        self._seen = now
+        if differences:
+            self.edits.append(differences)
+            _log.warning("task_edited", task_id=task.id, changed=differences, modified_at=task.modified_at)
+
+
+def _imprint(task: Task) -> dict[str, Any]:
+    # Hashed: an input may be large, or hold what should not lie about in a ledger.
+    parts = {"input": task.input, "options": task.options, "Actor": task.actor_id}
+    hashes = {name: sha256(orjson.dumps(part, option=orjson.OPT_SORT_KEYS)).hexdigest() for name, part in parts.items()}
+    return {"modified_at": task.modified_at, **hashes}
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, ...]:
+    # A new name is an edit, too, and changes nothing for Runs.
+    if before.get("modified_at") == now["modified_at"]:
+        return ()
+    return tuple(name for name in now if name != "modified_at" and before.get(name) != now[name])

@@ -1,0 +1,1 @@
+"""A batch: opened, carried out, closed."""

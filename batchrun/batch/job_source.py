@@ -1,0 +1,92 @@
+"""The job file as the engine's source: read in a worker thread, a chunk at a time, up to the batch's limit."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from itertools import islice
+
+import anyio
+
+from batchrun.config import Config
+from batchrun.config.job_files import job_format
+from batchrun.engine.ports import Chunk
+from batchrun.errors import JobFileError
+from batchrun.jobs import JobFile, ReadPoint, open_job_file
+from batchrun.ledger.sqlite.group_commit import READ_TO, Journal, ReadTo
+from batchrun.model import BadLine, Job, JsonObject
+
+
+class FileSource:
+    """A `JobSource` over one open job file."""
+
+    def __init__(self, job_file: JobFile, entries: Iterator[Job | BadLine], left: int | None) -> None:
+        self.job_file = job_file
+        self._entries = entries
+        self._left = left
+
+    async def next_chunk(self, max_entries: int) -> Chunk | None:
+        """Return the next lines, or None at the end of the file or of the batch's limit."""
+        # A pipe gives a line when it has one; cancelled, its reader thread is left to end with the process.
+        is_pipe = not self.job_file.is_replayable
+        wanted = 1 if is_pipe else max_entries
+        if self._left is not None:
+            wanted = min(wanted, self._left)
+        chunk = await anyio.to_thread.run_sync(self._read, wanted, abandon_on_cancel=is_pipe)
+        if self._left is not None:
+            self._left -= len(chunk.entries)
+        return chunk if chunk.entries else None
+
+    def _read(self, max_entries: int) -> Chunk:
+        entries = list(islice(self._entries, max_entries))
+        point = self.job_file.position
+        fingerprint = self.job_file.fingerprint(point.offset)
+        return Chunk(entries, ReadTo(offset=point.offset, line=point.line, fingerprint=fingerprint))
+
+    def count_estimate(self) -> int | None:
+        """Return how many jobs the file gives, about; None where that cannot be told cheaply."""
+        try:
+            count = self.job_file.count_estimate()
+        except JobFileError:
+            return None  # damaged further on: said when it is read to there
+        return count if count is None or self._left is None else min(count, self._left)
+
+
+@asynccontextmanager
+async def open_source(
+    config: Config, task_input: JsonObject, journal: Journal, look_at: Callable[[Job], None] | None = None
+) -> AsyncIterator[FileSource]:
+    """Open the job file where the ledger says that it is read to.
+
+    Args:
+        config: names the file and how it is read.
+        task_input: what overrides are laid over.
+        journal: knows how far the file is read.
+        look_at: is given the good jobs at the head of the file where nothing was begun yet.
+
+    Raises:
+        JobFileError: it is not the file that was begun.
+    """
+    source = await anyio.to_thread.run_sync(_open, config, task_input, journal, look_at)
+    try:
+        yield source
+    finally:
+        source.job_file.close()
+
+
+def _open(
+    config: Config, task_input: JsonObject, journal: Journal, look_at: Callable[[Job], None] | None
+) -> FileSource:
+    job_file = open_job_file(job_format(config, task_input))
+    read_to = journal.ledger.fact(READ_TO)
+    start = ReadPoint(offset=read_to[0], line=read_to[1]) if read_to is not None else None
+    if start is not None and job_file.fingerprint(start.offset).hex() != read_to[2]:
+        raise JobFileError(
+            f"was changed in its first {start.line} lines since this batch was begun; only appending is"
+            " possible. Put it back, or give the new file another --out",
+            file=config.jobs.file,
+        )
+    if journal.ledger.is_empty:
+        job_file.check_head(look_at)  # for `lost_fields`, too
+    if config.jobs.limit is not None or not job_file.is_seekable:
+        start = None  # from the top, where it can be counted from and what is known is passed over
+        journal.forget_duplicates()
+    return FileSource(job_file, job_file.read(start), config.jobs.limit)

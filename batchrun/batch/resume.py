@@ -1,0 +1,216 @@
+"""Going on with a batch that an earlier process began: is it the same one, and what did it leave open."""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import anyio
+import orjson
+
+from batchrun.account.connect import Task
+from batchrun.config import Config
+from batchrun.engine.ports import Chunk, JobSource
+from batchrun.engine.work import Postponed, Work
+from batchrun.errors import ConfigError, JobFileError
+from batchrun.jobs import JobFile
+from batchrun.ledger.protocol import OpenJob
+from batchrun.ledger.sqlite.group_commit import COMMAND, CONFIG, READ_TO, Journal, ReadTo
+from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
+from batchrun.ledger.sqlite.tables import Ledger
+from batchrun.model import AttemptState, Command, Job, JobId, Selection
+from batchrun.runtime.crash_points import reach
+
+#: Open jobs that are looked at together.
+JOBS_AT_ONCE = 1000
+#: The ledger's fact that tells one batch from another.
+IDENTITY = "identity"
+TASK_ID = "task_id"
+
+
+def check_identity(ledger: Ledger, config: Config, task: Task, command: Command | None) -> None:
+    """See that the batch is what was noted of it, and note what it is now; limits, rates and retries may change.
+
+    Raises:
+        ConfigError: the ledger would lie; every difference is named.
+    """
+    # As JSON gives it back: a date in the TOML is text by then.
+    identity = orjson.loads(orjson.dumps(_identity(config, task)))
+    noted = ledger.fact(IDENTITY)
+    differences = [
+        f"\n  {name}: begun with {noted.get(name)!r}, now {value!r}"
+        for name, value in identity.items()
+        if noted is not None and not ledger.is_empty and noted.get(name) != value
+    ]
+    if differences:
+        raise ConfigError(
+            f"{config.out_dir}: holds another batch:{''.join(differences)}\n"
+            "Put that back to go on with it, or choose another --out to begin anew"
+        )
+    with ledger.transaction():
+        ledger.note_fact(IDENTITY, identity)
+        ledger.note_fact(TASK_ID, task.id)
+        ledger.note_fact(CONFIG, config.as_noted())
+        if command is not None:
+            ledger.note_fact(COMMAND, asdict(command))
+
+
+def check_limit(ledger: LedgerReader, config: Config) -> None:
+    """See that no job is open which the limit leaves out: what was read in is carried out.
+
+    Raises:
+        ConfigError: some are.
+    """
+    limit = config.jobs.limit
+    if limit is not None and (beyond := ledger.open_beyond(limit)):
+        raise ConfigError(
+            f"{beyond:,} jobs beyond the first {limit:,} of this batch are read in and open already, and a limit cannot"
+            " take them back; leave it out, or choose another --out",
+            key="jobs.limit",
+        )
+
+
+def _identity(config: Config, task: Task) -> dict[str, Any]:
+    """Return what makes a job's key, content and Run what they are."""
+    jobs = config.jobs
+    return {
+        "task": task.id,
+        "jobs.file": jobs.file.name,
+        "jobs.encoding": jobs.encoding,
+        "jobs.delimiter": jobs.delimiter,
+        "jobs.key": jobs.key,
+        "jobs.group": jobs.group,
+        "jobs.meta": jobs.meta,
+        "jobs.template": jobs.template,
+        "jobs.matrix": jobs.matrix,
+        "jobs.merge": jobs.merge,
+        "input": config.input,
+    }
+
+
+def take_up(journal: Journal, job_file: JobFile, max_wait_s: float) -> list[Work | Postponed]:
+    """Return the jobs that earlier processes had begun, those first that may have a live Run; the rest is a `Backlog`.
+
+    Where the job file cannot be read from a position, the journal hands them all out as their lines come along.
+
+    Raises:
+        JobFileError: a line that was admitted is another now.
+    """
+    if not job_file.is_seekable:
+        journal.await_lines(journal.ledger.open_jobs())
+        return []
+    begun_jobs = journal.ledger.begun_jobs()
+    begun_jobs.sort(key=_is_idle)
+    jobs = _same_jobs(job_file, begun_jobs)
+    return [_resumed(job, open_job, max_wait_s) for job, open_job in zip(jobs, begun_jobs, strict=True)]
+
+
+def reopen(journal: Journal, job_file: JobFile, max_wait_s: float, selection: Selection) -> list[Work | Postponed]:
+    """Open settled jobs for another round, or none of them; return the begun jobs as `take_up` does.
+
+    Raises:
+        JobFileError: a line that was admitted is another now.
+    """
+    with journal.ledger.transaction():
+        journal.ledger.reopen(selection)
+        # All are looked at before any is opened: retries come when people edit job files.
+        for open_jobs in _unbegun_jobs(journal.ledger) if job_file.is_seekable else ():
+            for _ in _same_jobs(job_file, open_jobs):
+                pass
+        resumed = take_up(journal, job_file, max_wait_s)
+    reach("reopened")
+    return resumed
+
+
+class Backlog:
+    """A source that gives the open jobs which were not begun, however many a retry has made, and then another's."""
+
+    def __init__(self, journal: Journal, ledger: LedgerReader, job_file: JobFile, then: JobSource) -> None:
+        self._journal = journal
+        #: For reading only: the journal's own is at work in another thread.
+        self._ledger = ledger
+        self._job_file = job_file
+        self._then = then
+        self._after = JobId(0)
+        self._is_over = not job_file.is_seekable
+
+    async def next_chunk(self, max_entries: int) -> Chunk | None:
+        """Return the next jobs or lines, or None at the end."""
+        if not self._is_over and (chunk := await anyio.to_thread.run_sync(self._next, max_entries)) is not None:
+            return chunk
+        self._is_over = True
+        return await self._then.next_chunk(max_entries)
+
+    def _next(self, max_entries: int) -> Chunk | None:
+        open_jobs = self._ledger.unbegun_jobs(self._after, max_entries)
+        if not open_jobs:
+            return None
+        self._after = open_jobs[-1].id
+        jobs = list(_same_jobs(self._job_file, open_jobs))
+        self._journal.awaited.update({open_job.key: open_job for open_job in open_jobs})
+        offset, line, fingerprint = self._ledger.fact(READ_TO)
+        return Chunk(jobs, ReadTo(offset=offset, line=line, fingerprint=bytes.fromhex(fingerprint)))
+
+
+@asynccontextmanager
+async def open_backlog(directory: Path, journal: Journal, job_file: JobFile, then: JobSource) -> AsyncIterator[Backlog]:
+    """Open the source of jobs that were not begun, before another one."""
+    with ExitStack() as stack:
+        ledger = await anyio.to_thread.run_sync(stack.enter_context, open_for_reading(directory))
+        yield Backlog(journal, ledger, job_file, then)
+
+
+def _unbegun_jobs(ledger: LedgerReader) -> Iterator[list[OpenJob]]:
+    after = JobId(0)
+    while open_jobs := ledger.unbegun_jobs(after, JOBS_AT_ONCE):
+        after = open_jobs[-1].id
+        yield open_jobs
+
+
+def _same_jobs(job_file: JobFile, open_jobs: Sequence[OpenJob]) -> Iterator[Job]:
+    """Yield the jobs of a seekable file again.
+
+    Raises:
+        JobFileError: a line is another now.
+    """
+    jobs = job_file.reread([open_job.place for open_job in open_jobs])
+    for job, open_job in zip(jobs, open_jobs, strict=True):
+        if (job.key, job.digest) != (open_job.key, open_job.digest):
+            raise JobFileError(
+                f"was changed since it was admitted as job {open_job.key!r}; put it back, and append what it is now"
+                " as a new line",
+                file=job_file.name,
+                line=job.place.line,
+            )
+        yield job
+
+
+def _resumed(job: Job, open_job: OpenJob, max_wait_s: float) -> Work | Postponed:
+    work = Work(job=job, open=open_job, attempts=open_job.attempts)
+    if open_job.due_at is None or not _is_idle(open_job):
+        return work
+    # A clock that was set back must not make it wait longer than it ever would have.
+    wait_s = min(max_wait_s, (open_job.due_at - datetime.now(UTC)).total_seconds())
+    return Postponed(work, wait_s) if wait_s > 0 else work
+
+
+def check_all_came(journal: Journal, job_file: Path) -> None:
+    """See that every open job's line has come again, where the file was read from the top.
+
+    Raises:
+        JobFileError: some did not; what they are and have started stays noted.
+    """
+    if journal.awaited:
+        lines = sorted(open_job.place.line for open_job in journal.awaited.values())
+        shown = ", ".join(str(line) for line in lines[:10]) + (" …" if len(lines) > 10 else "")
+        raise JobFileError(
+            f"the lines of {len(lines)} jobs under way did not come again (lines {shown}); give the whole input"
+            " once more, as it was",
+            file=job_file,
+        )
+
+
+def _is_idle(open_job: OpenJob) -> bool:
+    return not open_job.attempts or open_job.attempts[-1].state is AttemptState.ENDED

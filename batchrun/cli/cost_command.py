@@ -1,0 +1,66 @@
+"""`batchrun cost DIR`: what a batch's Runs cost, by group, day and outcome."""
+
+import csv
+import sys
+from collections.abc import Iterable
+from typing import Annotated
+
+import typer
+
+from batchrun.cli.directory_commands import Directory
+from batchrun.errors import ConfigError
+from batchrun.ledger.protocol import CostRow
+from batchrun.ledger.sqlite.reader import COST_COLUMNS
+from batchrun.report.costs import read_costs
+from batchrun.report.plain_text import one_line
+from batchrun.report.progress_words import money
+
+_SUMS = ("runs", "cost_usd", "derived_usd", "unknown_cost_runs", "not_final_runs")
+_HEADINGS = ("runs", "cost", "of it derived", "unknown", "not final")
+_CELL_CHARS = 60
+
+
+def command(
+    directory: Directory,
+    by: Annotated[str, typer.Option(help="What is summed up: group, day, outcome, or several with commas.")] = "group",
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV on stdout.")] = False,
+) -> None:
+    """Show what a batch has cost, all rounds and retries included; works while another process runs it."""
+    names = list(dict.fromkeys(by.split(",")))
+    if unknown := [name for name in names if name not in COST_COLUMNS]:
+        raise ConfigError(f"--by {unknown[0]}: give {', '.join(COST_COLUMNS)}, or several of them with commas")
+    if as_csv:
+        read_costs(directory, names, lambda rows, total: _write_csv(names, rows, total))
+    else:
+        read_costs(directory, names, lambda rows, total: _print_table(names, rows, total))
+
+
+def _write_csv(names: list[str], rows: Iterable[CostRow], total: CostRow) -> None:
+    out = csv.writer(sys.stdout, lineterminator="\n")
+    out.writerow([*names, *_SUMS])
+    for row in rows:
+        out.writerow([*(cell if cell is not None else "" for cell in row.shared), *_sums(row)])
+    out.writerow(["total", *[""] * (len(names) - 1), *_sums(total)])
+
+
+def _sums(row: CostRow) -> list[int | float]:
+    return [row.runs, row.cost_usd, row.derived_usd, row.unknown_costs, row.open_costs]
+
+
+def _print_table(names: list[str], rows: Iterable[CostRow], total: CostRow) -> None:
+    table = [[*names, *_HEADINGS]]
+    table += [_cells(row.shared, row) for row in rows]
+    table.append(_cells(("total", *[""] * (len(names) - 1)), total))
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for cells in table:
+        padded = [
+            cell.ljust(width) if number < len(names) else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        print("  ".join(padded).rstrip())
+
+
+def _cells(shared: tuple[str | None, ...], row: CostRow) -> list[str]:
+    names = [one_line(cell, _CELL_CHARS) if cell is not None else "-" for cell in shared]
+    counts = [f"{row.unknown_costs:,}", f"{row.open_costs:,}"]
+    return [*names, f"{row.runs:,}", money(row.cost_usd), money(row.derived_usd), *counts]

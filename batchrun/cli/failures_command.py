@@ -1,0 +1,113 @@
+"""`batchrun failures DIR`: what did not succeed, by cause, with a sample of each."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+
+from batchrun.cli.directory_commands import Directory
+from batchrun.config import ApiConfig
+from batchrun.config.job_files import reread_jobs
+from batchrun.ledger.sqlite.group_commit import BAD_LINES
+from batchrun.maintenance.directory import read_config
+from batchrun.model import JsonObject, Place, Selection
+from batchrun.output.log_tails import LogTails
+from batchrun.report.failures import Failure, Failures, cause_words, read_failures, run_address
+from batchrun.report.plain_text import last_lines, one_line
+
+LOG_LINES = 5
+LINE_CHARS = 200
+#: Why there is no retry of jobs from stdin, and what there is instead.
+CANNOT_BE_READ_AGAIN = (
+    "the jobs came from stdin, which cannot be read again. Put the lines of those that failed into a file and carry"
+    " that out as another batch"
+)
+#: Of an override, in JSON.
+MAX_OVERRIDE_CHARS = 10_000
+
+
+def command(
+    directory: Directory,
+    json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Show what did not succeed, by cause; works while another process runs the batch."""
+    found = read_failures(directory, Selection())
+    config, _ = read_config(directory)
+    jobs = reread_jobs(config, [failure.place for failure in found.kinds])
+    sent = {place: job.body[: 4 * MAX_OVERRIDE_CHARS].decode("utf-8", "replace") for place, job in jobs.items()}
+    if json:
+        _print_json(found, config.api, sent)
+        return
+    if not found.jobs:
+        print(f"No job has failed; {found.succeeded:,} have succeeded")
+    can_retry = str(config.jobs.file) != "-"
+    for failure in found.kinds:
+        lines = _lines(failure, directory, config.api, sent)
+        retry = f"  retry  batchrun retry {shlex.quote(str(directory))} --failure {failure.id}"
+        print("\n".join([*lines, *([retry] if can_retry else [])]), end="\n\n")
+    for line in _rest(found, directory, can_retry=can_retry):
+        print(line)
+
+
+def _lines(failure: Failure, directory: Path, api: ApiConfig, sent: dict[Place, str]) -> list[str]:
+    sample = [f"line {failure.place.line}", f"key {one_line(failure.key, LINE_CHARS)}"]
+    if failure.run_id is not None:
+        sample.append(run_address(api, failure.run_id) or f"Run {one_line(failure.run_id, LINE_CHARS)}")
+    lines = [cause_words(failure), f"  e.g.   {', '.join(sample)}"]
+    if failure.place in sent:
+        lines.append(f"  sent   {one_line(sent[failure.place], LINE_CHARS)}")
+    if failure.log_tail is not None and failure.run_id is not None:
+        shown = last_lines(failure.log_tail, LOG_LINES, LINE_CHARS) or ["(empty)"]
+        lines += [f"  {'log' if number == 0 else '':<6} {line}" for number, line in enumerate(shown)]
+        lines.append(f"  file   {LogTails(directory).file_of(failure.run_id)}")
+    return lines
+
+
+def _rest(found: Failures, directory: Path, *, can_retry: bool) -> list[str]:
+    lines = []
+    if found.other_kinds:
+        lines.append(f"{found.other_jobs:,} of {found.other_kinds:,} further causes")
+    if found.jobs:
+        what_next = f"batchrun retry {shlex.quote(str(directory))}" if can_retry else CANNOT_BE_READ_AGAIN
+        lines.append(f"{found.jobs:,} in all: {what_next}")
+    if found.bad_lines:
+        lines.append(f"{found.bad_lines:,} lines are no jobs: {directory / BAD_LINES} says why")
+    return lines
+
+
+def _print_json(found: Failures, api: ApiConfig, sent: dict[Place, str]) -> None:
+    kinds = [
+        {
+            **failure_json(failure),
+            "run_url": run_address(api, failure.run_id) if failure.run_id is not None else None,
+            "log_tail": failure.log_tail,
+            "override": sent.get(failure.place, "")[:MAX_OVERRIDE_CHARS] or None,
+        }
+        for failure in found.kinds
+    ]
+    whole = {
+        "jobs": found.jobs,
+        "failures": kinds,
+        "other_causes": found.other_kinds,
+        "other_jobs": found.other_jobs,
+        "bad_lines": found.bad_lines,
+    }
+    sys.stdout.buffer.write(orjson.dumps(whole, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def failure_json(failure: Failure) -> JsonObject:
+    """Return a kind of failure and its sample as JSON."""
+    return {
+        "id": failure.id,
+        "count": failure.count,
+        "outcome": failure.outcome,
+        "error_type": failure.error_type,
+        "exit_code": failure.exit_code,
+        "message": failure.message,
+        "line": failure.place.line,
+        "key": failure.key,
+        "run_id": failure.run_id,
+    }

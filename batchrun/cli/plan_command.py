@@ -1,0 +1,94 @@
+"""`batchrun plan`: what a batch would do; nothing is started."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Annotated
+
+import orjson
+import typer
+
+from batchrun.cli import batch_options
+from batchrun.cli.exit_codes import ExitCode
+from batchrun.cli.loop import run_async
+from batchrun.cli.view import forecast_lines
+from batchrun.preflight.plan import Plan, make_plan
+from batchrun.runtime.logs import silence
+
+#: Groups, and problems, that are shown at once; `--json` gives all.
+MAX_SHOWN = 20
+
+
+def command(
+    batch: batch_options.Batch = None,
+    task: batch_options.Task = None,
+    jobs: batch_options.Jobs = None,
+    out: batch_options.Out = None,
+    max_concurrent_runs: batch_options.MaxConcurrentRuns = None,
+    start_rate: batch_options.StartRate = None,
+    limit: batch_options.Limit = None,
+    api_url: batch_options.ApiUrl = None,
+    settings: batch_options.Settings = None,
+    json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Check every input of a batch and forecast its time and cost; starts nothing."""
+    config = batch_options.load(
+        batch,
+        task=task,
+        jobs=jobs,
+        out=out,
+        max_concurrent_runs=max_concurrent_runs,
+        start_rate=start_rate,
+        limit=limit,
+        api_url=api_url,
+        settings=settings,
+    )
+    silence()
+    plan = run_async(make_plan, config)
+    if json:
+        values = {**asdict(plan), "would_fail": plan.would_fail}
+        sys.stdout.buffer.write(orjson.dumps(values, option=orjson.OPT_APPEND_NEWLINE))
+    else:
+        for line in _lines(plan):
+            print(line)
+    sys.stdout.flush()
+    raise typer.Exit(ExitCode.USAGE if plan.would_fail else ExitCode.SUCCEEDED)
+
+
+def _lines(plan: Plan) -> Iterator[str]:
+    yield f"account   {plan.account}" + (f" ({plan.account_plan})" if plan.account_plan else "")
+    yield f"task      {plan.task}" + (f", build {plan.build}" if plan.build else "")
+    yield f"jobs      {_jobs(plan)}"
+    if any(plan.groups):
+        yield f"groups    {_groups(plan)}"
+    yield f"inputs    {_inputs(plan)}"
+    yield from (f"  {problem}" for problem in plan.problems[:MAX_SHOWN])
+    if len(plan.problems) > MAX_SHOWN:
+        yield f"  … and {len(plan.problems) - MAX_SHOWN:,} other problems; --json tells them all"
+    yield from (f"warning   {warning}" for warning in plan.warnings)
+    yield from forecast_lines(plan.forecast, are_unknowns_told=False)
+    yield from (f"unknown   {each}" for each in plan.unknown)
+
+
+def _jobs(plan: Plan) -> str:
+    parts = [f"{plan.jobs:,}"]
+    if plan.settled:
+        parts.append(f"{plan.settled:,} of them are done, {plan.forecast.runs:,} are to be run")
+    if plan.duplicates:
+        repeat = "1 line repeats another" if plan.duplicates == 1 else f"{plan.duplicates:,} lines repeat others"
+        parts.append(f"{repeat}: passed over")
+    return "; ".join(parts)
+
+
+def _groups(plan: Plan) -> str:
+    counts = [f"{count:,} {group or '(none)'}" for group, count in plan.groups.items()]
+    hidden = len(counts) - MAX_SHOWN
+    return ", ".join(counts[:MAX_SHOWN]) + (f" and {hidden:,} more" if hidden > 0 else "")
+
+
+def _inputs(plan: Plan) -> str:
+    largest = f"the largest has {plan.largest_input_bytes:,} of {plan.max_input_bytes:,} bytes"
+    if plan.would_fail:
+        lines = "1 line would fail" if plan.failing_lines == 1 else f"{plan.failing_lines:,} lines would fail"
+        return f"{lines}; {largest}"
+    return f"{'all would be taken' if plan.are_inputs_checked else 'not checked'}; {largest}"

@@ -1,0 +1,105 @@
+"""`batchrun retry DIR`: a new round for jobs that did not succeed."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+
+from batchrun.cli import selection as flags
+from batchrun.cli.directory_commands import Directory
+from batchrun.cli.failures_command import CANNOT_BE_READ_AGAIN, failure_json
+from batchrun.cli.loop import run_async
+from batchrun.cli.run_command import Anew, run_to_the_end
+from batchrun.cli.view import say
+from batchrun.errors import ConfigError
+from batchrun.maintenance.directory import read_command, read_config
+from batchrun.model import Outcome, Selection
+from batchrun.report.failures import Failures, Tripped, cause_words, read_failures, read_tripped, read_unknown
+from batchrun.report.progress_words import outcome_counts
+from batchrun.report.status import read_status
+
+
+def command(
+    directory: Directory,
+    outcomes: flags.Outcomes = None,
+    error_types: flags.ErrorTypes = None,
+    groups: flags.Groups = None,
+    keys: flags.Keys = None,
+    failures: flags.FailureIds = None,
+    tripped: Annotated[bool, typer.Option("--tripped", help="Only the jobs that the breaker tripped over.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be started anew; start nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Start without asking.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the Summary as JSON on stdout.")] = False,
+) -> None:
+    """Carry out anew what did not succeed, or what of it is chosen; then go on with the batch."""
+    trip = _tripped(directory) if tripped else None
+    selection = flags.make_selection(
+        outcomes=outcomes,
+        error_types=error_types,
+        groups=groups,
+        keys=keys if trip is None else [key for key in trip.keys if keys is None or key in keys],
+        failures=failures,
+    )
+    if trip is not None and trip.is_for_empty and selection.outcomes is None:
+        # Successes without an item have tripped it: the default would leave them out.
+        selection = replace(selection, outcomes=[each for each in Outcome if each is not Outcome.INVALID])
+    flags.refuse_unknown(read_unknown(directory, selection), groups)
+    found = read_failures(directory, selection)
+    config, _ = read_config(directory)
+    if found.jobs and str(config.jobs.file) == "-":
+        raise ConfigError(f"{directory}: {CANNOT_BE_READ_AGAIN}; nothing was changed")
+    if dry_run:
+        _show(found, read_status(directory).summary.open_jobs, is_json=json)
+        return
+    if not found.jobs:
+        for line in _why_nothing(directory, selection):
+            say(line)
+        return
+    say(f"Anew: {found.jobs:,} jobs")
+    anew = Anew(selection=selection, count=found.jobs)
+    raise typer.Exit(run_async(run_to_the_end, config, yes, json, resume_command(directory), anew))
+
+
+def resume_command(directory: Path) -> str:
+    """Return what resumes a retry that was stopped; the same retry again would also take what has failed since."""
+    began = read_command(directory)
+    if began is None:
+        return "the command that began the batch (batchrun run …)"
+    return began.line if Path(began.directory) == Path.cwd() else f"{began.line}  (in {began.directory})"
+
+
+def _tripped(directory: Path) -> Tripped:
+    tripped = read_tripped(directory)
+    if tripped is None:
+        raise ConfigError(f"{directory}: the breaker has not tripped in this batch; leave --tripped out")
+    return tripped
+
+
+def _show(found: Failures, open_jobs: int, *, is_json: bool) -> None:
+    if is_json:
+        kinds = [failure_json(failure) for failure in found.kinds]
+        sys.stdout.buffer.write(orjson.dumps({"jobs": found.jobs, "failures": kinds}, option=orjson.OPT_APPEND_NEWLINE))
+        return
+    print(f"{found.jobs:,} jobs would be started anew" + (":" if found.jobs else ""))
+    for failure in found.kinds:
+        print(f"  {cause_words(failure)}")
+    if found.other_kinds:
+        print(f"  {found.other_jobs:,} of {found.other_kinds:,} further causes")
+    if open_jobs:
+        print(f"Then the batch goes on: {open_jobs:,} jobs are open, and what of the job file is not read yet follows")
+
+
+def _why_nothing(directory: Path, selection: Selection) -> list[str]:
+    """Say why nothing is started, and what there is instead."""
+    summary = read_status(directory).summary
+    lines = [f"Nothing to carry out anew: no such job ({outcome_counts(summary.outcomes)}); nothing was started"]
+    if selection.outcomes is None:
+        succeeded = read_failures(directory, replace(selection, outcomes=[Outcome.SUCCEEDED])).jobs
+        if succeeded and selection != Selection():
+            lines.append(f"{succeeded:,} that match have succeeded; --outcome succeeded carries them out anew")
+    if summary.open_jobs:
+        lines.append(f"{summary.open_jobs:,} jobs are open: `batchrun run` goes on with them")
+    return lines

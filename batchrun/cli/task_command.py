@@ -1,0 +1,118 @@
+"""`batchrun task`: thin verbs over the API. Their results are JSON on stdout."""
+
+import secrets
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+
+from batchrun.account.connect import patiently
+from batchrun.apify.client import ApifyClient, open_client
+from batchrun.apify.wire import task_options
+from batchrun.cli.loop import run_async
+from batchrun.config import ApiConfig, LimitsConfig, load_api, read_token
+from batchrun.errors import ConfigError, ConnectFailed, TransportError
+from batchrun.model import JsonObject, Mark, RunOptions, TaskId
+from batchrun.runtime.logs import silence
+
+app = typer.Typer(help="Create, read and run single tasks.", no_args_is_help=True)
+
+_ApiUrl = Annotated[str | None, typer.Option(help="Address of the API.")]
+_Input = Annotated[str | None, typer.Option("--input", help="Input as a JSON object, or @FILE that holds one.")]
+_Memory = Annotated[int | None, typer.Option(help="Memory of Runs, in megabytes.")]
+_Timeout = Annotated[int | None, typer.Option(help="Time limit of Runs, in seconds.")]
+_Build = Annotated[str | None, typer.Option(help="Tag or number of the Actor's build.")]
+
+
+@app.command("create")
+def create(
+    actor: Annotated[str, typer.Option(help="The Actor, like apify/hello-world.")],
+    name: Annotated[str | None, typer.Option(help="The task's name; default: the platform makes one.")] = None,
+    input_json: _Input = None,
+    build: _Build = None,
+    memory_mb: _Memory = None,
+    timeout_s: _Timeout = None,
+    api_url: _ApiUrl = None,
+) -> None:
+    """Create a task and print it."""
+    task_input = _read_input(input_json)
+    options = RunOptions(build=build, memory_mb=memory_mb, timeout_s=timeout_s)
+
+    async def call(client: ApifyClient) -> JsonObject:
+        found = await patiently(client, client.get_actor(actor))
+        task: JsonObject = {"actId": found["id"], "options": task_options(options)}
+        task |= {"name": name} if name is not None else {}
+        task |= {"input": task_input} if task_input is not None else {}
+        return await client.create_task(task)
+
+    _print(_call(api_url, call))
+
+
+@app.command("get")
+def get(
+    task: Annotated[str, typer.Argument(help="Id of the task, or user~name.")],
+    api_url: _ApiUrl = None,
+) -> None:
+    """Print a task."""
+    _print(_call(api_url, lambda client: patiently(client, client.get_task(TaskId(task)))))
+
+
+@app.command("run")
+def run(
+    task: Annotated[str, typer.Argument(help="Id of the task, or user~name.")],
+    input_json: _Input = None,
+    build: _Build = None,
+    memory_mb: _Memory = None,
+    timeout_s: _Timeout = None,
+    sync: Annotated[bool, typer.Option("--sync", help="Wait, at most 300 s, and print the OUTPUT value.")] = False,
+    api_url: _ApiUrl = None,
+) -> None:
+    """Start one Run of a task and print it; it is started once, whatever happens."""
+    body = orjson.dumps(_read_input(input_json) or {})
+    options = RunOptions(build=build, memory_mb=memory_mb, timeout_s=timeout_s)
+    if sync:
+        _, value = _call(api_url, lambda client: client.run_task_sync(TaskId(task), body, options))
+        sys.stdout.buffer.write(value)
+        return
+    mark = Mark(secrets.token_hex(12))
+    started = _call(api_url, lambda client: client.start_run(TaskId(task), body, options, mark))
+    _print(started.fields)
+
+
+def _read_input(text: str | None) -> JsonObject | None:
+    if text is None:
+        return None
+    try:
+        raw = Path(text[1:]).read_bytes() if text.startswith("@") else text.encode()
+        value = orjson.loads(raw)
+    except OSError as error:
+        raise ConfigError(f"--input {text}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"--input: is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ConfigError('--input: must be a JSON object, like {"url": "https://example.com"}')
+    return value
+
+
+def _call(api_url: str | None, call: Callable[[ApifyClient], Awaitable[Any]]) -> Any:
+    return run_async(_call_once, load_api(api_url), call)
+
+
+async def _call_once(api: ApiConfig, call: Callable[[ApifyClient], Awaitable[Any]]) -> Any:
+    silence()
+    async with open_client(api.base_url, read_token(api), request_rate_per_s=LimitsConfig().request_rate) as client:
+        try:
+            return await call(client)
+        except ConnectFailed:
+            raise
+        except TransportError as error:
+            raise TransportError(
+                f"{error}. If this was a start, a Run may have been started: look at the task"
+            ) from error
+
+
+def _print(value: JsonObject) -> None:
+    sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))

@@ -1,0 +1,151 @@
+"""`batchrun worker`: a long-lived process that takes batches, and the commands that talk to it."""
+
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import anyio
+import typer
+
+from batchrun.cli import worker_batches, worker_submit
+from batchrun.cli.exit_codes import ExitCode
+from batchrun.cli.loop import run_async
+from batchrun.cli.view import say
+from batchrun.cli.worker_options import DEFAULT_DATA_DIR, DataDir
+from batchrun.config.worker_config import FILE_NAME, load_worker_config
+from batchrun.errors import ConfigError
+from batchrun.output.sink import explain
+from batchrun.runtime.logs import logging_to
+from batchrun.worker.notify import Supervisor
+from batchrun.worker.token import Token, read_or_make_token
+from batchrun.worker.tracing import open_tracing
+from batchrun.worker.views import worker_view
+from batchrun.worker.worker import Worker, open_worker
+
+app = typer.Typer(
+    help="Keep running, take batches as they come, and carry them out side by side.", no_args_is_help=True
+)
+
+
+@app.command("start")
+def start(
+    data: DataDir = DEFAULT_DATA_DIR,
+    host: Annotated[str | None, typer.Option(help="Address to listen at.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.")] = None,
+    api_url: Annotated[str | None, typer.Option(help='Address of the API, or "embedded".')] = None,
+    max_concurrent_runs: Annotated[
+        int | None, typer.Option("--max-concurrent-runs", "-c", min=1, help="Most Runs live at once, of all batches.")
+    ] = None,
+) -> None:
+    """Carry out the batches of a data directory, and those that are handed in, until it is told to stop."""
+    given = {
+        "worker.host": host,
+        "worker.port": port,
+        "api.base_url": api_url,
+        "limits.max_concurrent_runs": max_concurrent_runs,
+    }
+    flags = {key: value for key, value in given.items() if value is not None}
+    raise typer.Exit(run_async(_start, data, flags))
+
+
+async def _start(data: Path, flags: dict[str, Any]) -> ExitCode:
+    from batchrun.worker.http import open_http  # noqa: PLC0415 - a web server, which no other command has a use for
+
+    config = load_worker_config(data, flags=flags)
+    async with open_worker(data, config, os.environ) as worker:
+        with logging_to(worker.layout.log, level=config.worker.log_level, file_of=worker.log_file):
+            token = await anyio.to_thread.run_sync(read_or_make_token, worker.layout.token)
+            async with open_tracing(config.worker.traces, os.environ) as trace, open_http(worker, token) as address:
+                worker.trace = trace
+                # Whoever knows the address may tell it to stop.
+                with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+                    await _note_address(worker, address)
+                    _show_opening(worker, address, token)
+                    await _work(worker, data, flags, signals)
+    return ExitCode.SUCCEEDED
+
+
+async def _note_address(worker: Worker, address: str) -> None:
+    try:
+        await anyio.Path(worker.layout.address).write_text(f"{address}\n")
+    except OSError as error:
+        raise explain(error, worker.layout.address) from error
+
+
+def _show_opening(worker: Worker, address: str, token: Token) -> None:
+    # The one line on stdout: scripts read the address from it.
+    print(address, flush=True)
+    if sys.stderr.isatty():  # what is kept, as a log, is not to hold the token
+        say(f"page     {address}/?token={token}")
+    say(f"token    {worker.layout.token}")
+    say(f"spool    {worker.layout.spool}")
+    say(f"platform {worker.config.api.base_url}")
+    say(f"log      {worker.layout.log}")
+
+
+def _status(worker: Worker) -> str:
+    view = worker_view(worker)
+    under_way = sum(count for state, count in view.batches.items() if state.is_under_way)
+    trouble = f"; the platform cannot be reached: {view.outage}" if view.outage else ""
+    return f"{under_way} batches under way, {view.live_runs} live Runs{trouble}"
+
+
+async def _work(worker: Worker, data: Path, flags: dict[str, Any], signals: AsyncIterator[signal.Signals]) -> None:
+    """Carry batches out until a signal ends it: SIGTERM and Ctrl-C drain, a second one leaves at once."""
+    supervisor = Supervisor(os.environ)
+    async with anyio.create_task_group() as children:
+        children.start_soon(worker.run)
+        children.start_soon(supervisor.keep_told, partial(_status, worker))
+        supervisor.ready()
+        async for number in signals:
+            if number == signal.SIGHUP:
+                supervisor.reloading()
+                await _reload(worker, data, flags)
+                supervisor.ready()
+            elif worker.is_draining:
+                worker.let_go()
+            else:
+                supervisor.stopping()
+                live = worker.drain()
+                drain_s = worker.config.worker.drain_s
+                say(f"No new starts; waiting up to {drain_s:g} s for {live} live Runs.")
+                say("Once more leaves them running.")
+                children.start_soon(_leave_when_drained, worker, drain_s, children.cancel_scope)
+
+
+async def _leave_when_drained(worker: Worker, drain_s: float, scope: anyio.CancelScope) -> None:
+    with anyio.move_on_after(drain_s):
+        await worker.wait_until_drained()
+    worker.let_go()
+    await worker.wait_until_drained()
+    under_way = sum(each.state.is_under_way for each in worker.shelf)
+    say(f"stopped; {under_way} batches go on with the next start on {worker.layout.data_dir}")
+    scope.cancel()
+
+
+async def _reload(worker: Worker, data: Path, flags: dict[str, Any]) -> None:
+    """Take over what has changed in worker.toml, and try again what was stopped; a bad file changes nothing."""
+    try:
+        config = await anyio.to_thread.run_sync(lambda: load_worker_config(data, flags=flags))
+    except ConfigError as error:
+        say(f"{FILE_NAME} was not taken over: {error}")
+        return
+    await worker.reload(config)
+    say(f"{FILE_NAME} was read again")
+
+
+app.command("submit")(worker_submit.command)
+app.command("list")(worker_batches.list_batches)
+app.command("status")(worker_batches.status)
+app.command("logs")(worker_batches.logs)
+app.command("records")(worker_batches.records)
+app.command("items")(worker_batches.items)
+app.command("pause")(worker_batches.pause)
+app.command("resume")(worker_batches.resume)
+app.command("cancel")(worker_batches.cancel)
+app.command("limits")(worker_batches.limits)
+app.command("delete")(worker_batches.delete)

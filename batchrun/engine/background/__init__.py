@@ -1,0 +1,1 @@
+"""What goes on beside the jobs: final costs, logs, aborts."""

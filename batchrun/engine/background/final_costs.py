@@ -1,0 +1,118 @@
+"""What Runs cost in the end: read again, many with one listing, once the platform cannot change it any more."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+import anyio
+import structlog
+
+from batchrun.engine.limits.purse import Purse
+from batchrun.engine.ports import Ledger, RunClient
+from batchrun.errors import ApiError
+from batchrun.ledger.protocol import FinalCost, OpenCost
+from batchrun.model import CostSource, Run, RunId
+
+#: So long after its end a Run's cost is final. Source: the API reference, usage of a finished Run.
+FINAL_AFTER = timedelta(seconds=10)
+INTERVAL_S = 2.0
+#: Costs that are read at a time: one page of a listing.
+MAX_AT_ONCE = 1000
+#: Fewer than this are read one by one.
+MIN_FOR_LISTING = 5
+#: Pages of a listing that are read for one such lot; what other Runs crowd out is read one by one.
+MAX_PAGES = 4
+MAX_OPEN_READS = 20
+
+_log = structlog.get_logger()
+
+
+class _Cost(NamedTuple):
+    """What the platform says that a Run costs: kept in place of the Run, whose description takes far more memory."""
+
+    usd: float | None
+    source: CostSource
+
+
+class CostReader:
+    """Reads the costs of ended Runs again when they are final; the ledger knows which those are."""
+
+    def __init__(self, client: RunClient, ledger: Ledger, purse: Purse) -> None:
+        self._client = client
+        self._ledger = ledger
+        self._purse = purse
+
+    async def run(self) -> None:
+        """Read what becomes final, until cancelled."""
+        while True:
+            await anyio.sleep(INTERVAL_S)
+            await self._read_due()
+
+    async def finish(self) -> None:
+        """Read all costs that are still open; for when every Run has ended."""
+        while await self.has_open():
+            if not await self._read_due():
+                await anyio.sleep(0.5)
+
+    async def has_open(self) -> bool:
+        """Whether the platform can still change the cost of a Run that has ended."""
+        return bool(await self._ledger.open_costs(datetime.max.replace(tzinfo=UTC), 1))
+
+    async def _read_due(self) -> bool:
+        due = await self._ledger.open_costs(self._now() - FINAL_AFTER, MAX_AT_ONCE)
+        if not due:
+            return False
+        told = await self._costs(due)
+        costs = [_final(each, told.get(each.run_id)) for each in due]
+        await self._ledger.note_final_costs(costs)
+        for each, cost in zip(due, costs, strict=True):
+            self._purse.settle(each.reserved_usd or 0.0, cost.cost_usd)
+        return True
+
+    def _now(self) -> datetime:
+        return self._client.platform_now or datetime.now(UTC)
+
+    async def _costs(self, due: Sequence[OpenCost]) -> dict[RunId, _Cost]:
+        wanted = {each.run_id for each in due}
+        found = await self._listed(due) if len(due) >= MIN_FOR_LISTING else {}
+        limiter = anyio.Semaphore(MAX_OPEN_READS)
+        async with anyio.create_task_group() as children:
+            for run_id in wanted - found.keys():
+                children.start_soon(self._read_one, run_id, found, limiter)
+        return found
+
+    async def _listed(self, due: Sequence[OpenCost]) -> dict[RunId, _Cost]:
+        wanted = {each.run_id for each in due}
+        began = [each.started_at for each in due]
+        found: dict[RunId, _Cost] = {}
+        offset = 0
+        for _ in range(MAX_PAGES):
+            try:
+                page = await self._client.list_runs(started_after=min(began), offset=offset)
+            except ApiError as error:
+                _log.warning("costs_not_listed", error=str(error))
+                break
+            found |= {run.id: _cost(run) for run in page if run.id in wanted and run.cost_usd is not None}
+            offset += len(page)
+            if not page or len(found) == len(wanted) or page[-1].started_at > max(began):
+                break
+            del page  # the next one needs its memory
+        return found
+
+    async def _read_one(self, run_id: RunId, found: dict[RunId, _Cost], limiter: anyio.Semaphore) -> None:
+        async with limiter:
+            try:
+                found[run_id] = _cost(await self._client.get_run(run_id))
+            except ApiError as error:
+                _log.warning("cost_not_read", run_id=run_id, error=str(error))
+
+
+def _cost(run: Run) -> _Cost:
+    return _Cost(run.cost_usd, run.cost_source)
+
+
+def _final(noted: OpenCost, told: _Cost | None) -> FinalCost:
+    """Take the platform's last word; where it says nothing, what was known at the Run's end stays."""
+    if told is None or told.usd is None:
+        told = _Cost(noted.cost_usd, noted.cost_source)
+    return FinalCost(job_id=noted.job_id, attempt_no=noted.attempt_no, cost_usd=told.usd, source=told.source)

@@ -1,0 +1,1 @@
+"""Starts whose answer was lost."""

@@ -1,0 +1,199 @@
+"""Attempts in doubt -> adopted, not started, or still in doubt.
+
+A start whose answer is lost may have started a paid Run. Here the platform is asked which Runs exist, and the mark
+in `meta.userAgent`, nothing else, tells ours. Nothing is ever guessed: what cannot be told stays in doubt.
+"""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import anyio
+import structlog
+
+from batchrun.engine.doubt.candidates import CLOCK_MARGIN, Candidates, marked
+from batchrun.engine.ports import Ledger, RunClient
+from batchrun.errors import ApiError, BatchRefused, NotFound
+from batchrun.model import CLOCK_DOUBT, JobKey, Mark, Run, TaskId
+from batchrun.runtime.crash_points import reach
+
+#: Between two listings while attempts are in doubt.
+LISTING_INTERVAL_S = 1.0
+END_OF_TIME = datetime.max.replace(tzinfo=UTC)
+
+_log = structlog.get_logger()
+
+
+class StillInDoubt(Exception):
+    """It cannot be told whether the attempt started a Run; its candidates are noted."""
+
+
+@dataclass(slots=True)
+class _Doubt:
+    mark: Mark
+    job_key: JobKey
+    #: By the platform's clock: no Run of it began earlier, and none later.
+    earliest_start: datetime
+    latest_start: datetime = END_OF_TIME
+    #: A listing begun after this (monotonic) that does not show the Run proves that there is none. None until the
+    #: platform has answered: while it cannot be reached, the lost request may still be on its way to it.
+    certain_after: float | None = None
+    settled: anyio.Event = field(default_factory=anyio.Event)
+    found: Run | None = None
+    is_hopeless: bool = False
+    error: BatchRefused | None = None
+
+
+class Echo:
+    """Whether the platform echoes marks, as the batches in one account learn it together."""
+
+    def __init__(self) -> None:
+        #: None until a start has shown it.
+        self.is_there: bool | None = None
+
+
+class Reconciler:
+    """Resolves attempts in doubt, all that are at a moment with one listing.
+
+    Args:
+        client: the platform.
+        ledger: knows the Runs that are accounted for.
+        task_id: the task's id as the platform spells it; Runs of other tasks are none of ours.
+        start_horizon_s: a start request takes effect within this time after it was sent, or never.
+        listing_lag_s: how long a new Run may be missing from lists.
+        echoes: what an earlier process learned of it.
+        echo: what other batches in this account learn of it, while their Runs look like candidates of ours.
+    """
+
+    def __init__(
+        self,
+        client: RunClient,
+        ledger: Ledger,
+        *,
+        task_id: TaskId,
+        start_horizon_s: float,
+        listing_lag_s: float,
+        echoes: bool | None = None,
+        echo: Echo | None = None,
+    ) -> None:
+        self._client = client
+        self._ledger = ledger
+        self._candidates = Candidates(client, task_id)
+        self._patience_s = start_horizon_s + listing_lag_s
+        self._horizon = timedelta(seconds=start_horizon_s)
+        self._doubts: dict[Mark, _Doubt] = {}
+        self._arrived = anyio.Event()
+        #: Whether the platform echoes the mark; None until a start has shown it.
+        self.echoes = echoes
+        self._echo = Echo() if echo is None else echo
+
+    def note_start(self, run: Run, mark: Mark) -> None:
+        """Learn from the answer to a start whether the platform echoes the mark."""
+        echoes = self._echo.is_there = run.user_agent is not None and mark in run.user_agent
+        if echoes is not self.echoes:
+            self.echoes = echoes
+            self._ledger.note_echo(echoes)
+            if not echoes:
+                _log.warning("mark_not_echoed", run_id=run.id)
+
+    @property
+    def in_doubt(self) -> int:
+        """How many attempts are in doubt now."""
+        return len(self._doubts)
+
+    async def resolve(self, mark: Mark, job_key: JobKey, earliest_start: datetime) -> Run | None:
+        """Find out what became of a start request that was sent before now.
+
+        Args:
+            mark: the attempt's.
+            job_key: for the log.
+            earliest_start: no Run of it began earlier, by the platform's clock.
+
+        Returns:
+            The Run it started, or None when it is certain that it started none.
+
+        Raises:
+            StillInDoubt: it cannot be told.
+            BatchRefused: the platform will not tell.
+        """
+        # The request left at the latest now, whoever sent it: an earlier process is dead since before now.
+        doubt = _Doubt(mark, job_key, earliest_start)
+        self._doubts[mark] = doubt
+        self._arrived.set()
+        _log.warning("start_in_doubt", job_key=job_key, mark=mark)
+        try:
+            await doubt.settled.wait()
+        finally:
+            del self._doubts[mark]
+        if doubt.error is not None:
+            raise doubt.error
+        if doubt.is_hopeless:
+            raise StillInDoubt
+        return doubt.found
+
+    async def run(self) -> None:
+        """List and match for as long as there are doubts; runs until it is cancelled."""
+        while True:
+            await self._arrived.wait()
+            while unsettled := [doubt for doubt in self._doubts.values() if not doubt.settled.is_set()]:
+                await self._try_once(unsettled)
+                await anyio.sleep(LISTING_INTERVAL_S)
+            self._arrived = anyio.Event()
+
+    async def _try_once(self, doubts: list[_Doubt]) -> None:
+        try:
+            await self._reconcile(doubts)
+        except ApiError as error:
+            refused = BatchRefused(f"the platform does not tell which Runs it started: {error}")
+            for doubt in doubts:
+                doubt.error = refused
+                doubt.settled.set()
+
+    async def _reconcile(self, doubts: list[_Doubt]) -> None:
+        begun_at = anyio.current_time()
+        earliest = min(doubt.earliest_start for doubt in doubts)
+        listing = await self._candidates.since(earliest, self._ledger.known_runs)
+        for doubt in doubts:
+            if runs := marked(listing.runs, doubt.mark):
+                await self._adopt(doubt, runs)
+            elif doubt.certain_after is None:
+                self._start_the_clock(doubt)
+            elif begun_at >= doubt.certain_after:
+                is_patient = begun_at < doubt.certain_after + self._patience_s
+                self._conclude(doubt, [*listing.runs, *listing.unreadable], is_patient=is_patient)
+
+    def _start_the_clock(self, doubt: _Doubt) -> None:
+        """Count the horizon from the platform's first answer since the doubt arose."""
+        doubt.certain_after = anyio.current_time() + self._patience_s
+        now = self._client.platform_time or datetime.now(UTC) + CLOCK_DOUBT
+        doubt.latest_start = now + self._horizon + CLOCK_MARGIN
+
+    async def _adopt(self, doubt: _Doubt, runs: list[Run]) -> None:
+        """Take the older Run for the attempt; a second one was started by no request of ours and is aborted."""
+        oldest, *others = runs
+        for run in others:
+            try:
+                await self._client.abort_run(run.id)
+            except NotFound:
+                return  # too fresh to be aborted; the next round comes back to both
+            _log.warning("second_run_aborted", job_key=doubt.job_key, kept=oldest.id, aborted=run.id)
+        _log.warning("run_adopted", job_key=doubt.job_key, run_id=oldest.id)
+        reach("adopted")
+        doubt.found = oldest
+        doubt.settled.set()
+
+    def _conclude(self, doubt: _Doubt, candidates: list[Run], *, is_patient: bool) -> None:
+        """Conclude that nothing was started, if a Run of ours would have been recognised."""
+        unclaimed = [
+            run for run in candidates if doubt.earliest_start - CLOCK_MARGIN <= run.started_at <= doubt.latest_start
+        ]
+        # A Run that names another client is not ours, provided that this platform passes names on.
+        echoes = self._echo.is_there if self.echoes is None else self.echoes
+        suspects = {run.id for run in unclaimed if not echoes or run.user_agent is None}
+        if not suspects:
+            _log.info("start_had_no_effect", job_key=doubt.job_key)
+        elif is_patient:
+            return  # some may turn out to be other jobs' Runs; or the next start shows whether marks are echoed
+        else:
+            doubt.is_hopeless = True
+            _log.warning("start_stays_in_doubt", job_key=doubt.job_key, candidates=sorted(suspects))
+        doubt.settled.set()

@@ -1,0 +1,1 @@
+"""Live Runs to their end: polls, the sweep, deadlines."""

@@ -1,0 +1,178 @@
+"""Runs that take too long: past their own time limit, past their job's, or without a sign of life.
+
+A Run is judged only right after the platform has said how it is: after a suspend of this machine, too, nothing is
+judged by what was known before it.
+"""
+
+from collections.abc import Awaitable, Callable
+
+import anyio
+import structlog
+
+from batchrun.engine.ports import RunClient
+from batchrun.engine.verdict import MAX_JOB_S
+from batchrun.errors import ApiError
+from batchrun.model import Problem, Run
+from batchrun.policy.deadlines import Deadlines
+from batchrun.runtime.crash_points import reach
+
+#: Bytes at the end of a log that show whether it has grown.
+_LOG_TAIL_BYTES = 2048
+#: Signs of life that take longer to read are none: what cannot be read is no proof of quiet either.
+SIGNS_PATIENCE_S = 20.0
+_NEVER = float("inf")
+
+_log = structlog.get_logger()
+
+
+class Watch:
+    """Watches one Run.
+
+    Args:
+        client: asks for signs of life, and aborts.
+        deadlines: what is too long.
+        job_key: for the log.
+        job_left_s: what is left of the job's own time; None: no limit.
+        timeout_s: the Run's own limit, just set; None where it is not known yet.
+        aborted_for: why an earlier process was about to abort it; if it is live still, that is done again.
+        note_abort: makes durable why it is aborted, before that is asked for: whoever comes after us is to know.
+        tell: says at once what people should know.
+    """
+
+    # As many as there are live Runs.
+    __slots__ = (
+        "_aborted_for",
+        "_client",
+        "_deadlines",
+        "_is_aborting",
+        "_is_quiet",
+        "_job_ends_at",
+        "_job_key",
+        "_look_at",
+        "_moved_at",
+        "_note_abort",
+        "_overdue_at",
+        "_signs",
+        "_tell",
+        "_was_overdue",
+    )
+
+    def __init__(
+        self,
+        client: RunClient,
+        deadlines: Deadlines,
+        job_key: str,
+        *,
+        job_left_s: float | None = None,
+        timeout_s: int | None = None,
+        aborted_for: Problem | None = None,
+        note_abort: Callable[[Problem], Awaitable[None]],
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._client = client
+        self._deadlines = deadlines
+        self._job_key = job_key
+        self._aborted_for = aborted_for
+        self._note_abort = note_abort
+        self._tell = tell
+        began_at = anyio.current_time()
+        self._job_ends_at = _NEVER if job_left_s is None else began_at + job_left_s
+        self._overdue_at = began_at + timeout_s + deadlines.overdue_grace_s if timeout_s else _NEVER
+        self._was_overdue = False
+        self._is_quiet = False
+        self._signs: tuple[object, ...] = ()
+        self._moved_at = began_at
+        self._look_at = began_at if deadlines.quiet_s is not None else _NEVER
+        self._is_aborting = False
+
+    @property
+    def patience_s(self) -> float:
+        """How long until the Run is to be judged again, at least a second; infinite where nothing is awaited."""
+        if self._is_aborting:
+            return _NEVER
+        if self._aborted_for is not None:
+            return 1.0
+        return max(1.0, min(self._job_ends_at, self._look_at, self._overdue_at) - anyio.current_time())
+
+    @property
+    def problem(self) -> Problem | None:
+        """Why the Run was aborted by us, or was to be; None when it was not."""
+        return self._aborted_for
+
+    async def look(self, run: Run) -> None:
+        """Judge a live Run as the platform has just described it."""
+        if self._is_aborting:
+            return
+        if self._aborted_for is not None:
+            await self._send_abort(run)
+        elif anyio.current_time() >= self._job_ends_at:
+            limit_s = self._deadlines.max_job_s
+            await self._abort(run, MAX_JOB_S, f"the job took longer than deadlines.max_job_s ({limit_s:g} s)")
+        elif self._is_past_its_limit(run):
+            self._overdue_at = _NEVER
+            why = f"the Run goes on {self._deadlines.overdue_grace_s:g} s past its own limit of {run.timeout_s} s"
+            await self._judge(run, "run-overdue", why, aborts=self._deadlines.aborts_overdue)
+        elif anyio.current_time() >= self._look_at:
+            await self._look_for_signs(run)
+
+    def _is_past_its_limit(self, run: Run) -> bool:
+        """Judge by the platform's clock; a Run that is not past it is to be judged again when it would be."""
+        seen_at = self._client.platform_now
+        if not run.timeout_s or seen_at is None or self._was_overdue:
+            return False
+        left_s = run.timeout_s + self._deadlines.overdue_grace_s - (seen_at - run.started_at).total_seconds()
+        self._overdue_at = anyio.current_time() + left_s
+        self._was_overdue = left_s < 0
+        return self._was_overdue
+
+    async def _look_for_signs(self, run: Run) -> None:
+        assert self._deadlines.quiet_s is not None, "looked for only where quiet has a length"
+        signs = await self._signs_of_life(run)
+        now = anyio.current_time()
+        self._look_at = now + self._deadlines.quiet_s / 2
+        if signs != self._signs:
+            self._signs, self._moved_at, self._is_quiet = signs, now, False
+        elif not self._is_quiet and now - self._moved_at >= self._deadlines.quiet_s:
+            self._is_quiet = True
+            why = f"no new status message, item or log line for {now - self._moved_at:.0f} s"
+            await self._judge(run, "run-quiet", why, aborts=self._deadlines.aborts_quiet)
+
+    async def _signs_of_life(self, run: Run) -> tuple[object, ...]:
+        with anyio.move_on_after(SIGNS_PATIENCE_S):
+            return await self._read_signs(run)
+        return ("unreadable", anyio.current_time())
+
+    async def _read_signs(self, run: Run) -> tuple[object, ...]:
+        try:
+            log = await self._client.get_log_tail(run.id, _LOG_TAIL_BYTES)
+            items = await self._client.get_item_count(run.dataset_id) if run.dataset_id is not None else None
+        except ApiError as error:
+            _log.warning("signs_of_life_unreadable", run_id=run.id, error=str(error))
+            return ("unreadable", anyio.current_time())  # what cannot be read is no proof of quiet
+        return (run.fields.get("statusMessage"), items, log)
+
+    async def _judge(self, run: Run, kind: str, why: str, *, aborts: bool) -> None:
+        if aborts:
+            await self._abort(run, kind, why)
+        else:
+            _log.warning(kind.replace("-", "_"), job_key=self._job_key, run_id=run.id, reason=why)
+            self._tell(f"Run {run.id} of job {self._job_key}: {why}")
+
+    async def _abort(self, run: Run, kind: str, why: str) -> None:
+        _log.warning("run_aborted", job_key=self._job_key, run_id=run.id, reason=why)
+        self._tell(f"Run {run.id} of job {self._job_key} is aborted: {why}")
+        problem = Problem(type=kind, message=f"aborted by batchrun: {why}")
+        await self._note_abort(problem)
+        reach("abort_noted")
+        self._aborted_for = problem
+        await self._send_abort(run)
+
+    async def _send_abort(self, run: Run) -> None:
+        self._is_aborting = True
+        try:
+            await self._client.abort_run(run.id)
+            reach("aborted")
+        except ApiError as error:
+            # Most likely it has ended meanwhile: the next poll tells.
+            _log.warning("abort_refused", run_id=run.id, error=str(error))
+            self._is_aborting = False

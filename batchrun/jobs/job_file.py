@@ -1,0 +1,342 @@
+"""The job file as a source of jobs: one pass, constant memory, from any point again.
+
+A row becomes a Job or a BadLine here and nowhere else; the ledger decides what is new. Of the state of a
+batch, nothing is known here.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from hashlib import sha256
+from io import SEEK_END, BufferedIOBase, BufferedReader, BytesIO
+from typing import Self
+
+import orjson
+
+from batchrun.errors import JobFileError
+from batchrun.jobs.byte_stream import PipeReader, Source, damage_named, find_source
+from batchrun.jobs.csv_rows import Header, csv_rows, read_header
+from batchrun.jobs.job_format import JobFormat
+from batchrun.jobs.job_maker import JobMaker, lost_fields
+from batchrun.jobs.json_rows import array_rows, line_rows
+from batchrun.jobs.look_ahead import LOOK_AHEAD_JOBS, LOOK_AHEAD_ROWS, LookAhead, end_of
+from batchrun.jobs.rows import NotAJob, ReadPoint, Row, bad_line
+from batchrun.model import BadLine, Job, JobKey, Place
+
+#: What is checked before anything starts, whichever comes first.
+HEAD_ROWS = 10_000
+HEAD_BYTES = 16 << 20
+HEAD_JOBS = 50_000
+#: What a fingerprint looks at, from either end.
+FINGERPRINT_BYTES = 64 << 10
+
+_SAMPLE_BYTES = 64 << 20
+
+
+def open_job_file(job_format: JobFormat) -> "JobFile":
+    """Open a job file; of a regular one, only the first bytes and a CSV header are read now.
+
+    Raises:
+        JobFileError: It is missing, no text, of no known kind, damaged in its first bytes, or its header is unfit.
+        ConfigError: A template, the matrix, a key or the encoding cannot be used, or names no column of the file.
+    """
+    return JobFile(job_format)
+
+
+class JobFile:
+    """An open job file. Not for two threads at once.
+
+    Offsets count bytes of the uncompressed text; where that is converted from another encoding, of the text as
+    UTF-8. In a JSON array, lines are elements.
+    """
+
+    def __init__(self, job_format: JobFormat) -> None:
+        self._format, self._kind = job_format, job_format.kind
+        self._source: Source = find_source(job_format)
+        self._header: Header | None = self._read_header()
+        self._maker = JobMaker(job_format, None if self._header is None else self._header.columns)
+        self._top = ReadPoint() if self._header is None else self._header.end
+        self._point = self._top
+        self._window: LookAhead | None = None
+        self._streams: set[BufferedIOBase] = set()
+        self._seeker: BufferedIOBase | None = None
+        #: Top-level properties of the task's input that lose nested fields to a shallow merge, as far as the head
+        #: of the file shows; `check_head` fills it.
+        self.lost_fields: tuple[str, ...] = ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close what is open; iterations that are under way cannot go on."""
+        while self._streams:
+            stream = self._streams.pop()
+            if isinstance(stream, BufferedReader) and isinstance(stream.raw, PipeReader):
+                stream.raw.stop()
+            stream.close()
+        self._seeker = None
+
+    @property
+    def name(self) -> str:
+        """The file, as the user named it."""
+        return self._format.name
+
+    @property
+    def is_seekable(self) -> bool:
+        """Whether reading can go on from a ReadPoint, and a place can be read again without reading all before it."""
+        return self._source.is_seekable and self._kind != "json"
+
+    @property
+    def is_replayable(self) -> bool:
+        """Whether the file can be read more than once; a pipe cannot."""
+        return self._source.is_replayable
+
+    @property
+    def jobs_per_line(self) -> int:
+        """How many jobs each good line gives: the size of the matrix."""
+        return self._maker.jobs_per_row
+
+    @property
+    def position(self) -> ReadPoint:
+        """The point before which every job and bad line has been yielded by `read`.
+
+        Right after each value, that value included; with a matrix, lines count when their last job is out.
+        """
+        return self._point if self._window is None else self._window.low_water
+
+    def check_head(self, look_at: Callable[[Job], None] | None = None) -> list[BadLine]:
+        """Check the first 10,000 lines or 16 MB, without moving the position of `read`.
+
+        Args:
+            look_at: is given each good job there.
+
+        Returns:
+            The bad lines there, those included which repeat a key with other content. A pipe is not checked.
+
+        Raises:
+            JobFileError: The file holds no jobs at all, or cannot be read.
+        """
+        return self._check_head(look_at) if self.is_replayable else []
+
+    def read(self, start: ReadPoint | None = None) -> Iterator[Job | BadLine]:
+        """Yield the jobs and bad lines from a point on, one pass.
+
+        Args:
+            start: a `position` of an earlier reading of this file; from the top if None, or if not `is_seekable`.
+
+        Raises:
+            JobFileError: The file cannot be read any further; what was yielded stands.
+        """
+        begin = start if start is not None and self.is_seekable and start.offset > self._top.offset else self._top
+        self._point, self._window = begin, None
+        rows = self._rows(begin)
+        size = self._look_ahead()
+        if size == 1:
+            return self._in_file_order(rows)
+        self._window = LookAhead(size, self._fetch if self.is_seekable else None, begin)
+        return self._window.order((row, self._maker.make(row)) for row in rows)
+
+    def reread(self, places: Sequence[Place]) -> Iterator[Job]:
+        """Yield the jobs at these places again: in their order if `is_seekable`, else in file order by one pass.
+
+        Raises:
+            JobFileError: There is no such job there any more, or the file cannot be read twice.
+        """
+        if self.is_seekable:
+            return (self._fetch(place) for place in places)
+        if not self.is_replayable:
+            raise JobFileError("standard input cannot be read again; give it once more", file=self._format.name)
+        return self._find(places)
+
+    def fingerprint(self, offset: int) -> bytes:
+        """Return a hash of the first and the last 64 KB before an offset.
+
+        It stays the same while the file only grows, and changes with most edits before the offset. Empty where the
+        file is not `is_seekable`: there, it is read from the top anyway.
+        """
+        if not self.is_seekable:
+            return b""
+        tail = max(0, offset - FINGERPRINT_BYTES)
+        with damage_named(self._format.name), self._source.open() as stream:
+            head = stream.read(min(offset, FINGERPRINT_BYTES))
+            stream.seek(tail)
+            return sha256(b"%d\n%b\n%b" % (offset, head, stream.read(offset - tail))).digest()
+
+    def count_estimate(self) -> int | None:
+        """Return how many jobs the file gives, about: its lines, times the matrix.
+
+        Large plain files are counted by their first 64 MB; None for a pipe or a large compressed file.
+        """
+        if not self.is_replayable:
+            return None
+        rows = sum(1 for _ in self._rows(self._top)) if self._kind == "json" else self._count_lines()
+        return None if rows is None else rows * self.jobs_per_line
+
+    def _read_header(self) -> Header | None:
+        if self._kind not in ("csv", "tsv"):
+            return None
+        delimiter = self._format.delimiter
+        if delimiter is None and self._kind == "tsv":
+            delimiter = "\t"
+        with damage_named(self._format.name), self._source.open() as stream:
+            return read_header(stream, self._source.encoding, delimiter, self._format.name)
+
+    def _rows(self, start: ReadPoint) -> Iterator[Row]:
+        with damage_named(self._format.name):
+            stream = self._source.open(start.offset)
+            self._streams.add(stream)
+            try:
+                if start != self._top and self.is_seekable:
+                    start = _past_line_end(stream, start)
+                yield from self._split(stream, start)
+            finally:
+                self._streams.discard(stream)
+                stream.close()
+
+    def _split(self, stream: BufferedIOBase, start: ReadPoint) -> Iterator[Row]:
+        encoding = self._source.encoding
+        if self._header is not None:
+            return csv_rows(stream, start, encoding, self._header)
+        if self._kind == "json":
+            return array_rows(stream, encoding, self._format.name)
+        return line_rows(stream, start, encoding)
+
+    def _in_file_order(self, rows: Iterator[Row]) -> Iterator[Job | BadLine]:
+        for row in rows:
+            made = self._maker.make(row)
+            yield from made[:-1]
+            self._point = end_of(row)
+            yield made[-1]
+
+    def _check_head(self, look_at: Callable[[Job], None] | None) -> list[BadLine]:
+        bad: list[BadLine] = []
+        seen: dict[JobKey, tuple[bytes, int]] = {}
+        shadowed = _Shadowed(self._format)
+        rows, jobs = 0, 0
+        for row in self._rows(self._top):
+            rows += 1
+            for made in self._maker.make(row):
+                if isinstance(made, BadLine):
+                    bad.append(made)
+                elif (first := seen.setdefault(made.key, (made.digest, row.place.line)))[0] != made.digest:
+                    bad.append(bad_line(row, _taken(made.key, first[1])))
+                else:
+                    shadowed.look_at(made)
+                    if look_at is not None:
+                        look_at(made)
+                jobs += 1
+            if row.last_line >= HEAD_ROWS or end_of(row).offset >= HEAD_BYTES or jobs >= HEAD_JOBS:
+                break
+        if not rows:
+            raise JobFileError("holds no jobs: each line is one", file=self._format.name)
+        self.lost_fields = tuple(shadowed.names)
+        return bad
+
+    def _look_ahead(self) -> int:
+        if self._format.look_ahead is not None:
+            return max(1, self._format.look_ahead)
+        if not self._uses_priority():
+            return 1
+        return LOOK_AHEAD_ROWS if self.is_seekable else LOOK_AHEAD_JOBS
+
+    def _uses_priority(self) -> bool:
+        if "@priority" in (self._format.template or ()):
+            return True
+        if self._header is not None:
+            return "@priority" in self._header.columns
+        if not self.is_replayable:
+            # To look ahead in a pipe is to wait for whoever fills it.
+            return False
+        # Damage is reported where the rows are read, after the jobs before it.
+        with suppress(JobFileError), damage_named(self._format.name), self._source.open() as stream:
+            return _mentions_priority(stream)
+        return False
+
+    def _fetch(self, place: Place) -> Job:
+        if self._seeker is None:
+            self._seeker = self._source.open()
+            self._streams.add(self._seeker)
+        with damage_named(self._format.name):
+            self._seeker.seek(place.offset)
+            raw = self._seeker.read(place.length)
+        before = ReadPoint(offset=place.offset, line=place.line - 1)
+        row = next(self._split(BytesIO(raw), before), None)
+        if row is None or row.place != replace(place, variant=0):
+            raise self._changed(place.line, "the line is not there any more")
+        return self._jobs_again(row)[place.variant]
+
+    def _find(self, places: Sequence[Place]) -> Iterator[Job]:
+        wanted: dict[int, set[int]] = {}
+        for place in places:
+            wanted.setdefault(place.line, set()).add(place.variant)
+        for row in self._rows(self._top):
+            if variants := wanted.pop(row.place.line, None):
+                jobs = self._jobs_again(row)
+                yield from (jobs[variant] for variant in sorted(variants))
+            if not wanted:
+                return
+        raise self._changed(min(wanted), "the line is not there any more")
+
+    def _jobs_again(self, row: Row) -> list[Job]:
+        try:
+            return self._maker.jobs(row)
+        except NotAJob as bad:
+            raise self._changed(row.place.line, str(bad)) from None
+
+    def _changed(self, line: int, how: str) -> JobFileError:
+        problem = f"gave a job when it was first read, but was changed since: {how}; put the line back"
+        return JobFileError(problem, file=self._format.name, line=line)
+
+    def _count_lines(self) -> int | None:
+        with damage_named(self._format.name), self._source.open(self._top.offset) as stream:
+            lines, read_bytes, last = 0, 0, b"\n"
+            while read_bytes < _SAMPLE_BYTES and (piece := stream.read(1 << 20)):
+                lines, read_bytes, last = lines + piece.count(b"\n"), read_bytes + len(piece), piece[-1:]
+            if not stream.read(1):
+                return lines + (last != b"\n")
+            if not self.is_seekable:
+                return None
+            return lines * (stream.seek(0, SEEK_END) - self._top.offset) // read_bytes
+
+
+class _Shadowed:
+    """Collects the task's properties that overrides replace by objects with fewer fields."""
+
+    def __init__(self, job_format: JobFormat) -> None:
+        nested = (job_format.task_input or {}).items() if job_format.merge == "shallow" else ()
+        self._nested = {name: value for name, value in nested if type(value) is dict and value}
+        self.names: list[str] = []
+
+    def look_at(self, job: Job) -> None:
+        if self._nested:
+            for name in lost_fields(self._nested, orjson.loads(job.body)):
+                self.names.append(name)
+                del self._nested[name]
+
+
+def _mentions_priority(stream: BufferedIOBase) -> bool:
+    left = HEAD_BYTES
+    for _ in range(HEAD_ROWS):
+        line = stream.readline(left)
+        if b'"@priority"' in line:
+            return True
+        left -= len(line)
+        if not line or not left:
+            break
+    return False
+
+
+def _past_line_end(stream: BufferedIOBase, point: ReadPoint) -> ReadPoint:
+    """Move past the end of a line that had none when it was read: it is no line of its own."""
+    stream.seek(point.offset - 1)
+    if stream.read(1) != b"\n" and (end := stream.readline(2)) in (b"\n", b"\r\n"):
+        return ReadPoint(offset=point.offset + len(end), line=point.line)
+    stream.seek(point.offset)
+    return point
+
+
+def _taken(key: JobKey, line: int) -> str:
+    return f"has the key {key!r} of line {line} with other content; give each line its own @key"

@@ -1,0 +1,175 @@
+"""Rows of JSON lines and of JSON arrays."""
+
+import re
+from collections.abc import Callable, Iterator
+from io import BufferedIOBase
+from typing import Any
+
+import orjson
+
+from batchrun.errors import JobFileError
+from batchrun.jobs.byte_stream import UTF8_BOM, skip_line
+from batchrun.jobs.rows import KEPT_BYTES, MAX_ROW_BYTES, ReadPoint, Row, brief, not_encoded
+from batchrun.model import JsonObject, Place
+
+#: A JSON array is held in memory while it is read.
+MAX_ARRAY_BYTES = 64 << 20
+
+#: An object, or None and what is wrong.
+Parsed = tuple[JsonObject | None, str]
+
+_EXAMPLE = 'an object like {"url": "https://example.com"}'
+_TOO_LONG = f"is longer than {MAX_ROW_BYTES:,} bytes and was skipped; the API takes no input over 9,437,184 bytes"
+
+
+def line_rows(stream: BufferedIOBase, start: ReadPoint, encoding: str) -> Iterator[Row]:
+    """Yield the rows of JSON lines, one pass; blank lines are passed over.
+
+    Args:
+        stream: stands at `start`.
+        start: where the first row is.
+        encoding: UTF-8, or one that codes each character as one byte.
+    """
+    parse = _parser(encoding)
+    offset, line = start.offset, start.line
+    while raw := stream.readline(MAX_ROW_BYTES):
+        line += 1
+        if not offset and raw.startswith(UTF8_BOM):
+            raw, offset = raw[3:], 3
+        length = len(raw)
+        if length > KEPT_BYTES and raw[-1] != 0x0A and (skipped := skip_line(stream)):
+            length += skipped
+            place = Place(line=line, offset=offset, length=length)
+            yield Row(place, None, _TOO_LONG, raw[:KEPT_BYTES], line)
+        elif raw and not raw.isspace():
+            data, problem = parse(raw)
+            yield Row(Place(line=line, offset=offset, length=length), data, problem, raw, line)
+        offset += length
+
+
+def array_rows(stream: BufferedIOBase, encoding: str, name: str) -> Iterator[Row]:
+    """Yield the elements of a JSON array as rows; `line` counts elements, offsets are those of the element.
+
+    Raises:
+        JobFileError: The file is no array, is broken between two elements, or is too large to hold.
+    """
+    data = stream.read(MAX_ARRAY_BYTES + 1)
+    if len(data) > MAX_ARRAY_BYTES:
+        problem = f"is larger than {MAX_ARRAY_BYTES >> 20} MB; write one object per line and name it .jsonl"
+        raise JobFileError(problem, file=name)
+    parse = _parser(encoding)
+    for line, (begin, end) in enumerate(_elements(data, name), start=1):
+        raw = data[begin:end]
+        value, problem = parse(raw)
+        yield Row(Place(line=line, offset=begin, length=end - begin), value, problem, raw, line)
+
+
+_STRING = rb'"(?:[^"\\]++|\\.)*+"'
+_SPACE = re.compile(rb"[ \t\r\n]*")
+_SCALAR = re.compile(_STRING + rb'|[^ \t\r\n\[\]{},"]++', re.DOTALL)
+_NESTING = re.compile(_STRING + rb'|[\[\]{}"]', re.DOTALL)
+
+
+def _elements(data: bytes, name: str) -> Iterator[tuple[int, int]]:
+    """Yield where each element of the array begins and ends; what is inside is for the parser to judge."""
+    at = _past_space(data, len(UTF8_BOM) if data.startswith(UTF8_BOM) else 0)
+    if at == len(data):
+        return
+    if data[at] != ord("["):
+        raise JobFileError("is not a JSON array; a file of one object per line is named .jsonl", file=name)
+    at = _past_space(data, at + 1)
+    line = 0
+    closed = data[at : at + 1] == b"]"
+    while not closed:
+        line += 1
+        end = _end_of_value(data, at, name, line)
+        yield at, end
+        at = _past_space(data, end)
+        closed = data[at : at + 1] == b"]"
+        if not closed and data[at : at + 1] != b",":
+            raise JobFileError(_broken(data, at, "a comma or the end of the array"), file=name, line=line)
+        at = _past_space(data, at + 1)
+    at = at if line else at + 1
+    if _past_space(data, at) != len(data):
+        raise JobFileError(_broken(data, at, "nothing after the array"), file=name, line=line or None)
+
+
+def _past_space(data: bytes, at: int) -> int:
+    found = _SPACE.match(data, at)
+    return found.end() if found else at
+
+
+def _end_of_value(data: bytes, at: int, name: str, line: int) -> int:
+    if data[at : at + 1] not in (b"{", b"["):
+        scalar = _SCALAR.match(data, at)
+        if scalar is None:
+            raise JobFileError(_broken(data, at, "an object"), file=name, line=line)
+        return scalar.end()
+    depth = 0
+    for token in _NESTING.finditer(data, at):
+        mark = token[0]
+        if mark in (b"{", b"["):
+            depth += 1
+        elif mark in (b"}", b"]"):
+            depth -= 1
+            if not depth:
+                return token.end()
+        elif mark == b'"':
+            # The string that it opens has no end.
+            break
+    raise JobFileError("begins here and never ends; the file may be cut off", file=name, line=line)
+
+
+def _broken(data: bytes, at: int, wanted: str) -> str:
+    found = brief(data[at : at + 20].decode("utf-8", "replace")) if at < len(data) else "the end of the file"
+    return f"the array is broken at byte {at + 1:,}: expected {wanted}, found {found}"
+
+
+def _parser(encoding: str) -> Callable[[bytes], Parsed]:
+    if encoding == "utf-8":
+        return parse_object
+
+    def parse(raw: bytes) -> Parsed:
+        try:
+            return parse_object(raw.decode(encoding))
+        except UnicodeDecodeError as error:
+            return None, not_encoded(error, encoding)
+
+    return parse
+
+
+def parse_object(raw: bytes | str) -> Parsed:
+    """Parse one JSON object; of a property given twice, the last counts, as in JavaScript."""
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        return None, _not_json(raw, error)
+    if type(value) is dict:
+        return value, ""
+    return None, f"is {kind_of(value)}; each line must be {_EXAMPLE}"
+
+
+def _not_json(raw: bytes | str, error: orjson.JSONDecodeError) -> str:
+    try:
+        text = raw if isinstance(raw, str) else raw.decode()
+    except UnicodeDecodeError as wrong:
+        return not_encoded(wrong, "utf-8")
+    if text.strip() in ("[", "{"):
+        return "is only the beginning of a JSON value; write one object per line, or name an array .json"
+    return f"is not JSON ({error.msg}, at character {error.pos + 1}); each line must be {_EXAMPLE}"
+
+
+def kind_of(value: Any) -> str:
+    """Return what a JSON value is, in words."""
+    return _WORDS[type(value)]
+
+
+_WORDS: dict[type, str] = {
+    dict: "a JSON object",
+    list: "a JSON array",
+    str: "a JSON string",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+}

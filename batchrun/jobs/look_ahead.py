@@ -1,0 +1,101 @@
+"""Order by priority within a bounded look-ahead, and the point up to which nothing is held back."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from heapq import heappop, heappush
+from typing import NamedTuple
+
+from batchrun.jobs.rows import ReadPoint, Row
+from batchrun.model import BadLine, Job, Place
+
+#: Rows that are ordered at a time where only their places are held.
+LOOK_AHEAD_ROWS = 10_000
+#: In a file that cannot be sought, the jobs themselves are held: fewer of them,
+LOOK_AHEAD_JOBS = 1_000
+#: and no more than this.
+MAX_HELD_BYTES = 32 << 20
+
+
+class _Pending:
+    """A row that was read and still has jobs to give."""
+
+    __slots__ = ("end", "left")
+
+    def __init__(self, row: Row, left: int) -> None:
+        self.end = end_of(row)
+        self.left = left
+
+
+class _Held(NamedTuple):
+    """A job that waits; sorts by priority, then by its place in the file."""
+
+    precedence: int
+    number: int
+    job: Job | Place
+    size: int
+    row: _Pending
+
+
+def end_of(row: Row) -> ReadPoint:
+    """Return the point behind a row."""
+    return ReadPoint(offset=row.place.offset + row.place.length, line=row.last_line)
+
+
+class LookAhead:
+    """Gives the jobs of the next rows, the highest priority first, in file order where it is equal.
+
+    Args:
+        size: how many rows are looked at from the oldest that waits; and how many jobs wait.
+        fetch: makes the job at a place again; None to hold the jobs themselves, up to 32 MB.
+        start: where the rows begin.
+    """
+
+    def __init__(self, size: int, fetch: Callable[[Place], Job] | None, start: ReadPoint) -> None:
+        self._size, self._fetch = size, fetch
+        #: Everything before it was given.
+        self.low_water = start
+        self._heap: list[_Held] = []
+        self._rows: deque[_Pending] = deque()
+        self._held_bytes = 0
+        self._number = 0
+
+    def order(self, rows: Iterator[tuple[Row, list[Job] | list[BadLine]]]) -> Iterator[Job | BadLine]:
+        """Yield all jobs in order; a bad line at once."""
+        for row, made in rows:
+            pending = _Pending(row, len(made))
+            self._rows.append(pending)
+            for one in made:
+                if isinstance(one, Job):
+                    self._hold(one, pending)
+                else:
+                    self._gave(pending)
+                    yield one
+            while self._is_full():
+                yield self._next()
+        while self._heap:
+            yield self._next()
+
+    def _is_full(self) -> bool:
+        # Rows count from the oldest that waits: were it only the jobs that wait, one of low priority would wait for
+        # the end of the file, and all that came after it would have to be remembered as given.
+        return max(len(self._rows), len(self._heap)) >= self._size or self._held_bytes > MAX_HELD_BYTES
+
+    def _hold(self, job: Job, row: _Pending) -> None:
+        self._number += 1
+        held, size = (job, len(job.body)) if self._fetch is None else (job.place, 0)
+        self._held_bytes += size
+        heappush(self._heap, _Held(-job.priority, self._number, held, size, row))
+
+    def _next(self) -> Job:
+        held = heappop(self._heap)
+        self._held_bytes -= held.size
+        self._gave(held.row)
+        if isinstance(held.job, Job):
+            return held.job
+        assert self._fetch is not None
+        return self._fetch(held.job)
+
+    def _gave(self, row: _Pending) -> None:
+        row.left -= 1
+        while self._rows and not self._rows[0].left:
+            self.low_water = self._rows.popleft().end

@@ -1,0 +1,167 @@
+"""The fields of ours in a line, spelled with a leading `@`: taken out of the override and checked."""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from batchrun.jobs.rows import NotAJob, brief
+from batchrun.jobs.template import to_int
+from batchrun.model import JobKey, JsonObject, RunOptions
+
+MAX_KEY_CHARS = 512
+#: Priorities beyond it are a mistake, and would not fit every store.
+MAX_PRIORITY = 10**9
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_MEMORIES_MB = tuple(2**n for n in range(7, 16))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnFields:
+    """What a line says to us and not to the Actor."""
+
+    key: str | None = None
+    #: As given, checked; empty when the line gives none.
+    options: JsonObject
+    priority: int = 0
+    group: str | None = None
+    meta: Any = None
+
+    @property
+    def run_options(self) -> RunOptions | None:
+        """The options as a value; None when the line gives none."""
+        if not self.options:
+            return None
+        given = dict(self.options)
+        if "webhooks" in given:
+            given["webhooks"] = tuple(given["webhooks"])
+        return RunOptions(**given)
+
+
+NO_FIELDS: Final = OwnFields(options={})
+
+
+def take_fields(override: JsonObject, *, are_cells: bool = False) -> OwnFields:
+    """Take our fields out of an override, and check them.
+
+    Args:
+        override: loses every property whose name begins with `@`.
+        are_cells: the values are the texts of CSV cells: `@options` and `@meta` hold JSON, empty means none.
+
+    Raises:
+        NotAJob: One is unknown or not what it must be.
+    """
+    names = [name for name in override if name[:1] == "@"]
+    if not names:
+        return NO_FIELDS
+    fields: JsonObject = {"options": {}}
+    for name in names:
+        value = override.pop(name)
+        check = _CHECKS.get(name)
+        if check is None:
+            raise NotAJob(unknown_field(name))
+        if are_cells:
+            if not value and name != "@key":
+                continue
+            value = _from_cell(name, value)
+        check(value)
+        fields[name[1:]] = value
+    return OwnFields(**fields)
+
+
+def unknown_field(name: str) -> str:
+    """Return what is said of a field that is none of ours."""
+    return f"{name!r} is none of our fields ({', '.join(FIELDS)}); a property of the input must not begin with '@'"
+
+
+def check_key(key: Any) -> JobKey:
+    """Return a given job key, if it can be one.
+
+    Raises:
+        NotAJob: It is no string, empty, too long, or holds control characters.
+    """
+    if type(key) is not str:
+        raise NotAJob(f"the key must be a string, not {brief(key)}")
+    if not key:
+        raise NotAJob("the key is empty; give each line its own, or leave it out and it is derived from content")
+    if len(key) > MAX_KEY_CHARS:
+        raise NotAJob(f"the key has {len(key)} characters; {MAX_KEY_CHARS} are the most")
+    if _CONTROL.search(key):
+        raise NotAJob(f"the key {brief(key)} holds a control character or a line end; leave it out")
+    return JobKey(key)
+
+
+def check_group(group: Any) -> None:
+    """Accept a string that is fit to name a group.
+
+    Raises:
+        NotAJob: It is not.
+    """
+    if type(group) is not str or len(group) > MAX_KEY_CHARS or _CONTROL.search(group):
+        raise NotAJob(
+            f"the group must be a string of at most {MAX_KEY_CHARS} characters without line ends, not {brief(group)}"
+        )
+
+
+def _check_priority(priority: Any) -> None:
+    if type(priority) is not int or abs(priority) > MAX_PRIORITY:
+        raise NotAJob(f"@priority must be a whole number within ±{MAX_PRIORITY:,}, not {brief(priority)}")
+
+
+def _check_options(options: Any) -> None:
+    if type(options) is not dict:
+        raise NotAJob(f'@options must be an object like {{"memory_mb": 1024}}, not {brief(options)}')
+    for name, value in options.items():
+        if name not in _OPTIONS:
+            raise NotAJob(f"@options has no option {name!r}; there are {', '.join(_OPTIONS)}")
+        is_fit, wanted = _OPTIONS[name]
+        if not is_fit(value):
+            raise NotAJob(f"@options.{name} must be {wanted}, not {brief(value)}")
+
+
+def _from_cell(name: str, text: str) -> Any:
+    try:
+        if name == "@priority":
+            return to_int(text)
+        return orjson.loads(text) if name in ("@options", "@meta") else text
+    except ValueError:
+        wanted = "a whole number" if name == "@priority" else "JSON"
+        raise NotAJob(f"column {name!r} must hold {wanted}, not {brief(text)}") from None
+
+
+def _is_count(least: int) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and least <= value < 2**63
+
+
+def _is_amount(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and value > 0
+
+
+def _is_webhooks(value: Any) -> bool:
+    return type(value) is list and all(type(hook) is dict and hook for hook in value)
+
+
+_OPTIONS: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
+    "build": (lambda value: type(value) is str and value != "", 'a build\'s tag or number like "latest"'),
+    "timeout_s": (_is_count(0), "a whole number of seconds from 0"),
+    "memory_mb": (
+        lambda value: type(value) is int and value in _MEMORIES_MB,
+        f"a power of two from {_MEMORIES_MB[0]} to {_MEMORIES_MB[-1]}",
+    ),
+    "max_items": (_is_count(1), "a whole number from 1"),
+    "max_total_charge_usd": (_is_amount, "a number above 0"),
+    "restart_on_error": (lambda value: type(value) is bool, "true or false"),
+    "webhooks": (_is_webhooks, "a list of objects in the API's own spelling"),
+}
+_CHECKS: Final[dict[str, Callable[[Any], object]]] = {
+    "@key": check_key,
+    "@options": _check_options,
+    "@priority": _check_priority,
+    "@group": check_group,
+    "@meta": lambda _: None,
+}
+FIELDS: Final = tuple(_CHECKS)

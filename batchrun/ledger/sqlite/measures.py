@@ -1,0 +1,274 @@
+"""What a ledger tells about time: how long Runs took and jobs waited, and how many Runs were live when.
+
+Everything is added up by SQLite, in memory that does not grow with the batch; a million jobs take some seconds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from itertools import accumulate
+
+from batchrun.ledger.sqlite.connection import Connection
+from batchrun.model import JobKey, Outcome, RunId, RunStatus
+
+
+class Duration(StrEnum):
+    """Lengths of time that are measured; of all rounds, and never below 0 where two clocks disagree."""
+
+    #: From the start of a Run to its end, of each Run that has ended.
+    RUN = "run"
+    #: From a job's admission, or its round's beginning, to the start of its first Run in that round.
+    QUEUE = "queue"
+
+
+_SECONDS = {
+    Duration.RUN: (
+        "SELECT max(0.0, finished_at - started_at) AS seconds FROM attempt"
+        " WHERE started_at IS NOT NULL AND finished_at IS NOT NULL"
+    ),
+    Duration.QUEUE: (
+        "SELECT max(0.0, min(attempt.started_at) - coalesce(past_round.admitted_at, job.admitted_at)) AS seconds"
+        " FROM attempt JOIN job ON job.id = attempt.job_id"
+        " LEFT JOIN past_round ON past_round.job_id = attempt.job_id AND past_round.round = attempt.round"
+        " WHERE attempt.started_at IS NOT NULL GROUP BY attempt.job_id, attempt.round"
+    ),
+}
+#: When each Run was live; one that has not ended counts as live until a given time.
+_LIVE = (
+    "SELECT started_at AS began, max(started_at, coalesce(finished_at, :until)) AS ended FROM attempt"
+    " WHERE started_at IS NOT NULL"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """How lengths of time are spread, in seconds."""
+
+    count: int
+    shortest_s: float
+    longest_s: float
+    mean_s: float
+    #: By per cent: what so many of a hundred are not above.
+    percentiles: dict[int, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """When a batch was at work."""
+
+    #: When its first job was admitted.
+    began_at: datetime
+    #: The latest that is noted: by this machine's clock or by the platform's.
+    last_noted_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlowRun:
+    """A Run that took long."""
+
+    key: JobKey
+    group: str | None
+    run_id: RunId
+    status: RunStatus | None
+    run_s: float
+    cost_usd: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupCount:
+    """The jobs of one group; without a group, None."""
+
+    group: str | None
+    outcomes: dict[Outcome, int]
+    open_jobs: int
+
+    @property
+    def jobs(self) -> int:
+        """How many there are."""
+        return self.open_jobs + sum(self.outcomes.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempts:
+    """How many attempts were made, of all rounds."""
+
+    #: Those that started a Run.
+    runs: int
+    #: Those that were not the first of their job in its round.
+    repeated: int
+
+
+class Measures:
+    """Reads from an open ledger; see `Ledger.measures`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._db = connection
+
+    def times(self) -> Times | None:
+        """Return when the batch was at work; None when nothing was admitted yet."""
+        began, last = self._db.execute(
+            "SELECT min(admitted_at), max(max(admitted_at), coalesce(max(settled_at), 0)) FROM job"
+        ).fetchone()
+        # A job that is in a later round was admitted first in an earlier one.
+        earlier = self._db.execute("SELECT min(admitted_at) FROM past_round").fetchone()[0]
+        of_runs = self._db.execute("SELECT max(max(intended_at), coalesce(max(finished_at), 0)) FROM attempt")
+        if began is None:
+            return None
+        noted = of_runs.fetchone()[0] or 0.0
+        return Times(began_at=_time(min(began, earlier or began)), last_noted_at=_time(max(last, noted)))
+
+    def spread(self, duration: Duration, per_cents: Sequence[int]) -> Spread | None:
+        """Return how lengths of time are spread; None when there is none. Percentiles are exact, by nearest rank."""
+        count, shortest, longest, mean = self._db.execute(
+            f"SELECT count(*), min(seconds), max(seconds), avg(seconds) FROM ({_SECONDS[duration]})"
+        ).fetchone()
+        if not count:
+            return None
+        ranks = {per_cent: max(1, -(-count * per_cent // 100)) for per_cent in per_cents}
+        marks = ", ".join("?" * len(ranks))
+        found = dict(
+            self._db.execute(
+                "SELECT rank, seconds FROM (SELECT row_number() OVER (ORDER BY seconds) AS rank, seconds"
+                f" FROM ({_SECONDS[duration]})) WHERE rank IN ({marks})",
+                tuple(ranks.values()),
+            )
+        )
+        percentiles = {per_cent: found[rank] for per_cent, rank in ranks.items()}
+        return Spread(count=count, shortest_s=shortest, longest_s=longest, mean_s=mean, percentiles=percentiles)
+
+    def histogram(self, duration: Duration, edges: Sequence[float]) -> list[int]:
+        """Count lengths of time between edges (seconds, rising); what lies outside is counted at the ends."""
+        inner = edges[1:-1]
+        cases = " ".join(f"WHEN seconds < ? THEN {number}" for number in range(len(inner)))
+        bucket = f"CASE {cases} ELSE {len(inner)} END" if inner else "0"
+        rows = dict(
+            self._db.execute(
+                f"SELECT {bucket} AS bucket, count(*) FROM ({_SECONDS[duration]}) GROUP BY 1", tuple(inner)
+            )
+        )
+        return [rows.get(number, 0) for number in range(len(inner) + 1)]
+
+    def live_stretches(self, until: datetime, min_idle_s: float, max_stretches: int) -> list[tuple[datetime, datetime]]:
+        """Return the stretches of time in which Runs were live, in order.
+
+        Args:
+            until: Runs that have not ended are taken to have been live until then.
+            min_idle_s: a shorter time without a live Run is part of a stretch.
+            max_stretches: the shortest times between stretches become part of one, until there are so few.
+        """
+        given = {"until": until.timestamp()}
+        first, last = self._db.execute(f"SELECT min(began), max(ended) FROM ({_LIVE})", given).fetchone()
+        if first is None:
+            return []
+        idle = self._db.execute(
+            "SELECT idle_from, began FROM (SELECT began, max(ended) OVER"
+            f" (ORDER BY began ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS idle_from FROM ({_LIVE}))"
+            " WHERE began - idle_from > :min_idle ORDER BY began - idle_from DESC LIMIT :gaps",
+            {**given, "min_idle": min_idle_s, "gaps": max_stretches - 1},
+        )
+        gaps = sorted(idle.fetchall())
+        begins, ends = [first, *(end for _, end in gaps)], [*(begin for begin, _ in gaps), last]
+        return [(_time(begin), _time(end)) for begin, end in zip(begins, ends, strict=True)]
+
+    def live_runs(self, began_at: datetime, interval_s: float, intervals: int, until: datetime) -> list[float]:
+        """Return how many Runs were live on average in each of some intervals from a time on.
+
+        Runs that have not ended are taken to have been live until `until`.
+        """
+        began = began_at.timestamp()
+        given = {"began": began, "interval": interval_s, "until": until.timestamp()}
+        starts, ends = (self._changes(moment, given, intervals) for moment in ("began", "ended"))
+        level = float(
+            self._db.execute(
+                f"SELECT count(*) FROM ({_LIVE}) WHERE began < :began AND ended >= :began",
+                {"began": began, "until": until.timestamp()},
+            ).fetchone()[0]
+        )
+        changes = [begun[0] - ended[0] for begun, ended in zip(starts, ends, strict=True)]
+        levels = accumulate(changes, initial=level)
+        # A Run that starts within an interval counts with the part of it that is left then.
+        return [
+            max(0.0, before + begun[1] - ended[1]) for before, begun, ended in zip(levels, starts, ends, strict=False)
+        ]
+
+    def _changes(self, moment: str, given: dict[str, float], intervals: int) -> list[tuple[int, float]]:
+        """Return, for each interval, how many Runs began or ended in it, and the sum of what was left of it then."""
+        rows = self._db.execute(
+            f"SELECT number, count(*), sum(number + 1 - place) FROM (SELECT place, CAST(place AS INTEGER) AS number"
+            f" FROM (SELECT ({moment} - :began) / :interval AS place FROM ({_LIVE})) WHERE place >= 0)"
+            " WHERE number < :intervals GROUP BY number",
+            {**given, "intervals": intervals},
+        )
+        found = {number: (count, left) for number, count, left in rows}
+        return [found.get(number, (0, 0.0)) for number in range(intervals)]
+
+    def slowest(self, limit: int) -> list[SlowRun]:
+        """Return the Runs that took longest."""
+        rows = self._db.execute(
+            'SELECT job.key, job."group", attempt.run_id, attempt.status, attempt.finished_at - attempt.started_at'
+            " AS run_s, attempt.cost_usd FROM attempt JOIN job ON job.id = attempt.job_id"
+            " WHERE run_s IS NOT NULL ORDER BY run_s DESC, job.id LIMIT ?",
+            (limit,),
+        )
+        return [
+            SlowRun(
+                key=JobKey(row[0]),
+                group=row[1],
+                run_id=RunId(row[2]),
+                status=RunStatus(row[3]) if row[3] is not None else None,
+                run_s=max(0.0, row[4]),
+                cost_usd=row[5],
+            )
+            for row in rows
+        ]
+
+    def attempts(self) -> Attempts:
+        """Count the attempts."""
+        made, runs, first = self._db.execute(
+            "SELECT count(*), count(run_id), (SELECT count(*) FROM (SELECT 1 FROM attempt GROUP BY job_id, round))"
+            " FROM attempt"
+        ).fetchone()
+        return Attempts(runs=runs, repeated=made - first)
+
+    def rounds(self) -> list[dict[Outcome, int]]:
+        """Return how many jobs were settled in each round, by outcome, from round 1 on."""
+        rows = self._db.execute(
+            "SELECT round, outcome, count(*) FROM (SELECT round, outcome FROM job WHERE outcome IS NOT NULL"
+            " UNION ALL SELECT round, outcome FROM past_round) GROUP BY 1, 2"
+        ).fetchall()
+        last = max((row[0] for row in rows), default=0)
+        found: list[dict[Outcome, int]] = [{} for _ in range(last)]
+        for number, outcome, count in rows:
+            found[number - 1][Outcome(outcome)] = count
+        return found
+
+    def largest_groups(self, limit: int) -> list[GroupCount]:
+        """Return the groups with the most jobs; jobs without a group are one, bad lines are in none."""
+        rows = self._db.execute(
+            'WITH largest AS (SELECT "group" AS name FROM job WHERE key IS NOT NULL GROUP BY 1'
+            ' ORDER BY count(*) DESC, 1 LIMIT ?) SELECT "group", outcome, count(*) FROM job'
+            ' JOIN largest ON largest.name IS job."group" WHERE key IS NOT NULL GROUP BY 1, 2',
+            (limit,),
+        )
+        groups: dict[str | None, dict[Outcome | None, int]] = {}
+        for name, outcome, count in rows:
+            groups.setdefault(name, {})[Outcome(outcome) if outcome is not None else None] = count
+        counted = [
+            GroupCount(
+                group=name,
+                outcomes={outcome: count for outcome, count in of_group.items() if outcome is not None},
+                open_jobs=of_group.get(None, 0),
+            )
+            for name, of_group in groups.items()
+        ]
+        return sorted(counted, key=lambda each: -each.jobs)
+
+    def count_groups(self) -> int:
+        """Return how many groups there are; jobs without one are none."""
+        count: int = self._db.execute('SELECT count(DISTINCT "group") FROM job').fetchone()[0]
+        return count
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,416 @@
+"""The ledger's tables as they are read, by the process that writes them or beside it; plain synchronous functions."""
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from batchrun.errors import LedgerError
+from batchrun.ledger.protocol import (
+    CostRow,
+    FailureKind,
+    FailureKinds,
+    Money,
+    OpenCost,
+    OpenJob,
+    SettledJob,
+    Settlement,
+    Totals,
+)
+from batchrun.ledger.sqlite.connection import Connection, check_schema, open_connection
+from batchrun.ledger.sqlite.measures import Measures
+from batchrun.model import (
+    Attempt,
+    AttemptState,
+    Cause,
+    CostSource,
+    JobId,
+    JobKey,
+    Mark,
+    Outcome,
+    Place,
+    Problem,
+    RunId,
+    RunStatus,
+    Selection,
+)
+from batchrun.policy.failure_kind import failure_id
+
+FILE_NAME = "ledger.sqlite3"
+#: The jobs of a Selection, its parts given as JSON lists or NULL.
+SELECTED = """
+    key IS NOT NULL AND outcome IS NOT NULL
+    AND iif(:outcomes IS NULL, outcome != 'succeeded', outcome IN (SELECT value FROM json_each(:outcomes)))
+    AND (:error_types IS NULL OR error_type IN (SELECT value FROM json_each(:error_types)))
+    AND (:groups IS NULL OR "group" IN (SELECT value FROM json_each(:groups)))
+    AND (:keys IS NULL OR key IN (SELECT value FROM json_each(:keys)))
+    AND (:failures IS NULL
+        OR failure_id(outcome, error_type, error_message) IN (SELECT value FROM json_each(:failures)))
+"""
+_ENDED = (
+    "(SELECT outcome, error_type, error_message FROM job WHERE key IS NOT NULL UNION ALL"
+    " SELECT outcome, error_type, error_message FROM past_round)"
+)
+#: What there is of each part of a Selection that names jobs.
+_KNOWN = {
+    "keys": "SELECT key FROM job WHERE key IS NOT NULL",
+    "groups": 'SELECT "group" FROM job WHERE "group" IS NOT NULL',
+    "error_types": f"SELECT error_type FROM {_ENDED} WHERE error_type IS NOT NULL",
+    "failures": f"SELECT failure_id(outcome, error_type, error_message) FROM {_ENDED} WHERE outcome != 'succeeded'",
+}
+_OPEN_JOBS = (
+    'SELECT id, key, digest, line, variant, "offset", length, round, admitted_at, due_at FROM job WHERE outcome IS NULL'
+)
+_IS_BEGUN = (
+    "(due_at IS NOT NULL OR EXISTS (SELECT 1 FROM attempt WHERE attempt.job_id = job.id AND attempt.round = job.round))"
+)
+_SETTLED_COLUMNS = (
+    'job.id, job.key, job.line, job.variant, job."offset", job.length, job.digest, job."group", it.round,'
+    " it.admitted_at, it.outcome, it.error_type, it.error_message, it.items_count"
+)
+_COSTS = (
+    "count(*), total(attempt.cost_usd), total(iif(attempt.cost_source = 'derived', attempt.cost_usd, 0)),"
+    " total(attempt.cost_usd IS NULL), total(attempt.cost_is_final = 0)"
+)
+# The plus keeps SQLite from the index of run_id: by it, a million rows take twice as long.
+_PAID = "attempt.state = 'ended' AND +attempt.run_id IS NOT NULL"
+#: What the Runs that costs are summed over share.
+COST_COLUMNS = {
+    "group": 'job."group"',
+    "day": "date(attempt.finished_at, 'unixepoch')",
+    "outcome": "coalesce(past_round.outcome, job.outcome, 'open')",
+}
+
+
+class LedgerReader:
+    """One batch's ledger, to be looked at; open it with `open_for_reading`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._db = connection
+        self._db.create_function("failure_id", 3, failure_id, deterministic=True)
+        row = self._db.execute("SELECT coalesce(max(id), 0) FROM job").fetchone()
+        self._last_job_id: int = row[0]
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Have everything that is read inside be of one moment, whoever writes meanwhile."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("ROLLBACK")
+
+    def fact(self, name: str) -> Any:
+        """Return a fact about the batch, or None."""
+        row = self._db.execute("SELECT value FROM batch WHERE name = ?", (name,)).fetchone()
+        return None if row is None else orjson.loads(row[0])
+
+    def output_lengths(self) -> dict[str, int]:
+        """Return how long each output file is good, by name."""
+        return dict(self._db.execute("SELECT name, length FROM output"))
+
+    def open_costs(self, ended_before: datetime, limit: int) -> list[OpenCost]:
+        """Return Runs that ended before a time, by the platform's clock, and whose cost may not be final yet."""
+        rows = self._db.execute(
+            "SELECT job_id, attempt_no, run_id, started_at, finished_at, coalesce(reserved_usd, cost_usd), cost_usd,"
+            " cost_source FROM attempt"
+            " WHERE cost_is_final = 0 AND state = 'ended' AND run_id IS NOT NULL AND finished_at < ?"
+            " ORDER BY finished_at LIMIT ?",
+            (ended_before.timestamp(), limit),
+        )
+        return [
+            OpenCost(
+                job_id=JobId(row[0]),
+                attempt_no=row[1],
+                run_id=RunId(row[2]),
+                started_at=_time(row[3]),
+                finished_at=_time(row[4]),
+                reserved_usd=row[5],
+                cost_usd=row[6],
+                cost_source=_source(row[7]),
+            )
+            for row in rows
+        ]
+
+    def money(self) -> Money:
+        """Add up what the batch has spent, and what may still come of its Runs."""
+        spent, reserved = self._db.execute(
+            "SELECT total(CASE WHEN cost_is_final THEN coalesce(cost_usd, reserved_usd) END),"
+            " total(CASE WHEN NOT cost_is_final THEN coalesce(reserved_usd, cost_usd) END)"
+            # An attempt that ended without a Run has started none.
+            " FROM attempt WHERE state != 'ended' OR run_id IS NOT NULL"
+        ).fetchone()
+        return Money(spent_usd=spent, reserved_usd=reserved)
+
+    def open_jobs(self) -> list[OpenJob]:
+        """Return the jobs that are admitted and not settled, in order of admission; a retry makes them many."""
+        return [self._open_job(row) for row in self._db.execute(f"{_OPEN_JOBS} ORDER BY id").fetchall()]
+
+    def begun_jobs(self) -> list[OpenJob]:
+        """Return the open jobs that were begun in their round, in order of admission: about as many as slots."""
+        rows = self._db.execute(f"{_OPEN_JOBS} AND {_IS_BEGUN} ORDER BY id").fetchall()
+        return [self._open_job(row) for row in rows]
+
+    def unbegun_jobs(self, after: JobId, limit: int) -> list[OpenJob]:
+        """Return some open jobs that were not begun in their round, in order of admission, from a job on."""
+        rows = self._db.execute(
+            f"{_OPEN_JOBS} AND NOT {_IS_BEGUN} AND id > ? ORDER BY id LIMIT ?", (after, limit)
+        ).fetchall()
+        return [self._open_job(row) for row in rows]
+
+    def _open_job(self, row: Sequence[Any]) -> OpenJob:
+        return OpenJob(
+            id=JobId(row[0]),
+            key=JobKey(row[1]),
+            digest=row[2],
+            place=Place(line=row[3], variant=row[4], offset=row[5], length=row[6]),
+            round=row[7],
+            admitted_at=_time(row[8]),
+            due_at=_time(row[9]) if row[9] is not None else None,
+            attempts=tuple(self.attempts(JobId(row[0]))),
+        )
+
+    def settled_jobs(self, round: int) -> Iterator[SettledJob]:  # noqa: A002 - the ledger's own word
+        """Yield the jobs and bad lines that were settled in a round, in order of admission, one pass."""
+        rows = self._db.execute(
+            f"SELECT {_SETTLED_COLUMNS} FROM job JOIN job AS it USING (id)"
+            " WHERE it.round = :round AND it.outcome IS NOT NULL"
+            f" UNION ALL SELECT {_SETTLED_COLUMNS} FROM past_round AS it JOIN job ON job.id = it.job_id"
+            " WHERE it.round = :round ORDER BY 1",
+            {"round": round},
+        )
+        return map(_settled_job, rows)
+
+    def settled_id(self, key: JobKey | None, line: int, round: int) -> JobId | None:  # noqa: A002 - likewise
+        """Return the row of the job that a record reports: by key and round, or by line for a bad line."""
+        if key is None:
+            row = self._db.execute("SELECT id FROM job WHERE key IS NULL AND line = ?", (line,)).fetchone()
+        else:
+            row = self._db.execute(
+                "SELECT id FROM job WHERE key = :key AND (round = :round AND outcome IS NOT NULL"
+                " OR EXISTS (SELECT 1 FROM past_round AS past WHERE past.job_id = job.id AND past.round = :round))",
+                {"key": key, "round": round},
+            ).fetchone()
+        return JobId(row[0]) if row is not None else None
+
+    def last_round(self) -> int:
+        """Return the highest round that any job is in."""
+        row = self._db.execute("SELECT max(round) FROM job").fetchone()
+        return row[0] or 1
+
+    def count_selected(self, selection: Selection) -> int:
+        """Return how many settled jobs a selection means."""
+        row = self._db.execute(f"SELECT count(*) FROM job WHERE {SELECTED}", parameters(selection)).fetchone()
+        count: int = row[0]
+        return count
+
+    def unknown(self, part: str, values: Sequence[str]) -> list[str]:
+        """Return those among some values of a part of a Selection that no job of the batch has, or ever had."""
+        rows = self._db.execute(
+            f"SELECT value FROM json_each(?) WHERE value NOT IN ({_KNOWN[part]})",
+            (orjson.dumps(list(values)).decode(),),
+        )
+        return [row[0] for row in rows]
+
+    def failure_kinds(self, selection: Selection, limit: int) -> FailureKinds:
+        """Sort settled jobs by how they ended."""
+        rows = self._db.execute(
+            "WITH kind AS (SELECT failure_id(outcome, error_type, error_message) AS id, count(*) AS jobs,"
+            f" min(id) AS sample FROM job WHERE {SELECTED} GROUP BY 1)"
+            " SELECT id, jobs, sample, count(*) OVER (), sum(jobs) OVER () FROM kind ORDER BY jobs DESC, sample"
+            " LIMIT :limit",
+            {**parameters(selection), "limit": limit},
+        ).fetchall()
+        return FailureKinds(
+            kinds=[FailureKind(id=row[0], count=row[1], sample=self._settled(row[2])) for row in rows],
+            kinds_in_all=rows[0][3] if rows else 0,
+            jobs_in_all=rows[0][4] if rows else 0,
+        )
+
+    def _settled(self, job_id: int) -> SettledJob:
+        row = self._db.execute(
+            f"SELECT {_SETTLED_COLUMNS} FROM job JOIN job AS it USING (id) WHERE job.id = ?", (job_id,)
+        ).fetchone()
+        return _settled_job(row)
+
+    def costs(self, by: Sequence[str]) -> Iterator[CostRow]:
+        """Yield what Runs that have ended cost, of all rounds, summed by names of COST_COLUMNS, one pass."""
+        names = ", ".join(COST_COLUMNS[name] for name in by)
+        rows = self._db.execute(
+            f"SELECT {_COSTS}, {names} FROM attempt JOIN job ON job.id = attempt.job_id"
+            " LEFT JOIN past_round ON past_round.job_id = attempt.job_id AND past_round.round = attempt.round"
+            f" WHERE {_PAID} GROUP BY {names} ORDER BY {names}"
+        )
+        return map(_cost_row, rows)
+
+    def total_costs(self) -> CostRow:
+        """Return what all Runs that have ended cost."""
+        return _cost_row(self._db.execute(f"SELECT {_COSTS} FROM attempt WHERE {_PAID}").fetchone())
+
+    def attempts(self, job_id: JobId) -> list[Attempt]:
+        """Return a job's attempts, in order."""
+        rows = self._db.execute(
+            "SELECT attempt_no, mark, state, run_id, status, intended_at, started_at, finished_at, cost_usd,"
+            " items_offset, items_count, platform_time, round, cause, memory_mb, timeout_s, reserved_usd, cost_source,"
+            " cost_is_final, abort_type, abort_message FROM attempt WHERE job_id = ? ORDER BY attempt_no",
+            (job_id,),
+        )
+        return [_attempt(row) for row in rows]
+
+    def known_runs(self, run_ids: Collection[RunId]) -> set[RunId]:
+        """Return those among some Runs that an attempt of this batch has started."""
+        rows = self._db.execute(
+            "SELECT value FROM json_each(?) WHERE EXISTS (SELECT 1 FROM attempt WHERE run_id = value)",
+            (orjson.dumps(list(run_ids)).decode(),),
+        )
+        return {RunId(row[0]) for row in rows}
+
+    def bound_runs(self) -> list[RunId]:
+        """Return the Runs of open jobs that have not ended, as far as is noted."""
+        rows = self._db.execute("SELECT run_id FROM attempt WHERE state = 'bound' ORDER BY job_id, attempt_no")
+        return [RunId(row[0]) for row in rows]
+
+    def open_beyond(self, count: int) -> int:
+        """Return how many open jobs were admitted after the first so many."""
+        row = self._db.execute("SELECT count(*) FROM job WHERE outcome IS NULL AND id > ?", (count,)).fetchone()
+        return int(row[0])
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no line of the job file was admitted yet."""
+        return self._last_job_id == 0
+
+    def totals(self) -> Totals:
+        """Add up all jobs."""
+        items, empty, open_jobs = self._db.execute(
+            "SELECT total(items_count), total(outcome = 'succeeded' AND items_count = 0), total(outcome IS NULL)"
+            " FROM job"
+        ).fetchone()
+        earlier_items, earlier_records = self._db.execute(
+            "SELECT total(items_count), count(*) FROM past_round"
+        ).fetchone()
+        costs = self.total_costs()
+        live, in_doubt = self._db.execute(
+            "SELECT total(attempt.state = 'bound'), total(attempt.state = 'intended')"
+            " FROM job JOIN attempt ON attempt.job_id = job.id WHERE job.outcome IS NULL AND attempt.state != 'ended'"
+        ).fetchone()
+        return Totals(
+            items=int(items + earlier_items),
+            earlier_records=earlier_records,
+            empty_successes=int(empty),
+            cost_usd=costs.cost_usd,
+            unknown_costs=costs.unknown_costs,
+            open_costs=costs.open_costs,
+            open_jobs=int(open_jobs),
+            live_runs=int(live),
+            in_doubt=int(in_doubt),
+        )
+
+    @property
+    def measures(self) -> Measures:
+        """What it tells about time."""
+        return Measures(self._db)
+
+    def count_outcomes(self) -> dict[Outcome, int]:
+        """Return how many jobs are settled, by outcome."""
+        rows = self._db.execute(
+            # What most jobs came to is counted without sorting a million rows.
+            "SELECT outcome, count(*) FROM job WHERE outcome = 'succeeded' HAVING count(*)"
+            " UNION ALL SELECT outcome, count(*) FROM job WHERE outcome != 'succeeded' GROUP BY outcome"
+        )
+        return {Outcome(outcome): count for outcome, count in rows}
+
+
+def _attempt(row: Sequence[Any]) -> Attempt:
+    return Attempt(
+        attempt_no=row[0],
+        mark=Mark(row[1]),
+        state=AttemptState(row[2]),
+        run_id=RunId(row[3]) if row[3] is not None else None,
+        status=RunStatus(row[4]) if row[4] is not None else None,
+        intended_at=_time(row[5]),
+        started_at=_time(row[6]) if row[6] is not None else None,
+        finished_at=_time(row[7]) if row[7] is not None else None,
+        cost_usd=row[8],
+        items_offset=row[9],
+        items_count=row[10],
+        platform_time=_time(row[11]) if row[11] is not None else None,
+        round=row[12],
+        cause=Cause(row[13]) if row[13] is not None else None,
+        memory_mb=row[14],
+        timeout_s=row[15],
+        reserved_usd=row[16],
+        cost_source=_source(row[17]),
+        cost_is_final=bool(row[18]),
+        aborted_for=Problem(type=row[19], message=row[20]) if row[19] is not None else None,
+    )
+
+
+def _settled_job(row: Sequence[Any]) -> SettledJob:
+    return SettledJob(
+        id=JobId(row[0]),
+        key=JobKey(row[1]) if row[1] is not None else None,
+        place=Place(line=row[2], variant=row[3], offset=row[4], length=row[5]),
+        digest=row[6],
+        group=row[7],
+        round=row[8],
+        admitted_at=_time(row[9]),
+        settlement=Settlement(
+            outcome=Outcome(row[10]),
+            error_type=row[11],
+            error_message=row[12],
+            items_count=row[13],
+        ),
+    )
+
+
+def _cost_row(row: Sequence[Any]) -> CostRow:
+    return CostRow(
+        runs=row[0],
+        cost_usd=row[1],
+        derived_usd=row[2],
+        unknown_costs=int(row[3]),
+        open_costs=int(row[4]),
+        shared=tuple(row[5:]),
+    )
+
+
+def parameters(selection: Selection) -> dict[str, str | None]:
+    """Return the parameters of `SELECTED`."""
+    given = {field.name: getattr(selection, field.name) for field in fields(selection)}
+    return {name: None if values is None else orjson.dumps(list(values)).decode() for name, values in given.items()}
+
+
+def _source(noted: str | None) -> CostSource:
+    return CostSource.UNKNOWN if noted is None else CostSource(noted)
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+@contextmanager
+def open_for_reading(directory: Path) -> Iterator[LedgerReader]:
+    """Open a batch's ledger for looking on, also while another process writes it.
+
+    Raises:
+        LedgerError: there is none, or it is damaged.
+    """
+    file = directory / FILE_NAME
+    if not file.exists():
+        raise LedgerError(f"{directory}: holds no ledger; is it the output directory of a batch?")
+    with open_connection(file, mode="ro") as connection:
+        check_schema(connection, file)
+        yield LedgerReader(connection)
+
+
+def is_begun(directory: Path) -> bool:
+    """Whether a ledger in this directory has admitted anything."""
+    if not (directory / FILE_NAME).exists():
+        return False
+    with open_for_reading(directory) as ledger:
+        return not ledger.is_empty

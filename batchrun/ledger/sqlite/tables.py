@@ -1,0 +1,260 @@
+"""The ledger's tables as they are written: plain synchronous functions over one SQLite connection.
+
+They are called inside `transaction()`, by one process. Wall time is stamped here and nowhere else. It knows nothing of
+files, HTTP or the event loop.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from batchrun.errors import LedgerError
+from batchrun.ledger.protocol import (
+    FinalCost,
+    Known,
+    OpenJob,
+    Settlement,
+)
+from batchrun.ledger.sqlite.connection import Connection, apply_schema_steps, open_connection
+from batchrun.ledger.sqlite.reader import FILE_NAME, SELECTED, LedgerReader, parameters
+from batchrun.model import (
+    Attempt,
+    BadLine,
+    CostSource,
+    Intent,
+    Job,
+    JobId,
+    JobKey,
+    Place,
+    Problem,
+    Run,
+    Selection,
+)
+
+
+class Ledger(LedgerReader):
+    """One batch's ledger; open it with `open_ledger`."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self._write = connection.writer()
+        #: The time of the transaction, twice: as it is handed out, and as it is noted.
+        self._at = datetime.now(UTC)
+        self._now = self._at.timestamp()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit what happens inside as one, durably, or none of it; everything in it bears one time."""
+        self._at = datetime.now(UTC)
+        self._now = self._at.timestamp()
+        last_job_id = self._last_job_id
+        try:
+            with self._db.explaining():
+                self._write("BEGIN IMMEDIATE", ())
+                yield
+                self._write("COMMIT", ())
+        except BaseException:
+            self._last_job_id = last_job_id
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    def note_fact(self, name: str, value: Any) -> None:
+        """Note a fact about the batch (JSON), in place of what was noted before."""
+        self._db.execute(
+            "INSERT INTO batch VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+            (name, orjson.dumps(value).decode()),
+        )
+
+    def note_output_lengths(self, lengths: dict[str, int]) -> None:
+        """Note how long output files are good from here on."""
+        self._db.executemany(
+            "INSERT INTO output VALUES (?, ?) ON CONFLICT DO UPDATE SET length = excluded.length",
+            lengths.items(),
+        )
+
+    def admit(self, job: Job) -> "OpenJob | Known":
+        """Note a job that is to be carried out, unless its key stands in the ledger already."""
+        job_id = self._insert_job(job.key, job.digest, job.place, job.group)
+        if job_id is None:
+            return self._known(job)
+        return OpenJob(
+            id=job_id,
+            key=job.key,
+            digest=job.digest,
+            place=job.place,
+            round=1,
+            admitted_at=self._at,
+            due_at=None,
+            attempts=(),
+        )
+
+    def _known(self, job: Job) -> Known:
+        digest, line, variant = self._db.execute(
+            "SELECT digest, line, variant FROM job WHERE key = ?", (job.key,)
+        ).fetchone()
+        return Known(
+            is_same_line=(line, variant) == (job.place.line, job.place.variant),
+            is_same_content=digest == job.digest,
+            line=line,
+        )
+
+    def admit_bad_line(self, bad_line: BadLine) -> JobId | None:
+        """Note a bad line, without a key; None when it was noted before."""
+        return self._insert_job(None, b"", bad_line.place, None)
+
+    def _insert_job(self, key: JobKey | None, digest: bytes, place: Place, group: str | None) -> JobId | None:
+        job_id = self._last_job_id + 1
+        is_new = self._write(
+            'INSERT INTO job (id, key, digest, line, variant, "offset", length, "group", admitted_at)'
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (job_id, key, digest, place.line, place.variant, place.offset, place.length, group, self._now),
+        ).rowcount
+        if not is_new:
+            return None
+        self._last_job_id = job_id
+        return JobId(job_id)
+
+    def postpone(self, job_id: JobId, wait_s: float) -> None:
+        """Note that a job is not to be tried again for `wait_s` seconds."""
+        self._write("UPDATE job SET due_at = ? WHERE id = ?", (self._now + wait_s, job_id))
+
+    def settle(self, job_id: JobId, settlement: Settlement) -> None:
+        """Note a job's outcome, once per round."""
+        changed = self._write(
+            "UPDATE job SET settled_at = ?, outcome = ?, items_count = ? WHERE id = ? AND outcome IS NULL",
+            (self._now, str(settlement.outcome), settlement.items_count, job_id),
+        ).rowcount
+        if changed != 1:
+            raise LedgerError(f"job {job_id} is settled already: this is a bug, please report it")
+        if settlement.error_type is not None:
+            self._write(
+                "UPDATE job SET error_type = ?, error_message = ? WHERE id = ?",
+                (settlement.error_type, settlement.error_message, job_id),
+            )
+
+    def reopen(self, selection: Selection) -> int:
+        """Open settled jobs for another round, noting how they ended in this one; return how many."""
+        selected = parameters(selection)
+        self._db.execute(
+            "INSERT INTO past_round"
+            " (job_id, round, admitted_at, settled_at, outcome, error_type, error_message, items_count)"
+            " SELECT id, round, admitted_at, settled_at, outcome, error_type, error_message, items_count"
+            f" FROM job WHERE {SELECTED}",
+            selected,
+        )
+        return self._db.execute(
+            "UPDATE job SET round = round + 1, admitted_at = :now, due_at = NULL, settled_at = NULL, outcome = NULL,"
+            f" error_type = NULL, error_message = NULL, items_count = NULL WHERE {SELECTED}",
+            {**selected, "now": self._now},
+        ).rowcount
+
+    def intend(self, job_id: JobId, intent: Intent) -> Attempt:
+        """Note an attempt before its start request is sent."""
+        seen_at = intent.platform_time.timestamp() if intent.platform_time is not None else None
+        self._write(
+            "INSERT INTO attempt (job_id, attempt_no, round, mark, state, intended_at, platform_time, reserved_usd)"
+            " VALUES (?, ?, ?, ?, 'intended', ?, ?, ?)",
+            (job_id, intent.attempt_no, intent.round, intent.mark, self._now, seen_at, intent.reserved_usd),
+        )
+        return intent.noted_at(self._at)
+
+    def withdraw(self, job_id: JobId, attempt_no: int) -> None:
+        """Take back an intent whose request certainly started nothing."""
+        self._write(
+            "DELETE FROM attempt WHERE job_id = ? AND attempt_no = ? AND state = 'intended'",
+            (job_id, attempt_no),
+        )
+
+    def bind(self, job_id: JobId, attempt_no: int, run: Run) -> None:
+        """Note the id of the Run that an attempt started."""
+        self._write(
+            "UPDATE attempt SET state = 'bound', run_id = ?, started_at = ? WHERE job_id = ? AND attempt_no = ?",
+            (run.id, run.started_at.timestamp(), job_id, attempt_no),
+        )
+
+    def note_reservation(self, job_id: JobId, attempt_no: int, usd: float) -> None:
+        """Note what was set aside for a live Run that had nothing."""
+        self._write(
+            "UPDATE attempt SET reserved_usd = ? WHERE job_id = ? AND attempt_no = ?", (usd, job_id, attempt_no)
+        )
+
+    def note_abort(self, job_id: JobId, attempt_no: int, problem: Problem) -> None:
+        """Note why a Run is about to be aborted."""
+        self._write(
+            "UPDATE attempt SET abort_type = ?, abort_message = ? WHERE job_id = ? AND attempt_no = ?",
+            (problem.type, problem.message, job_id, attempt_no),
+        )
+
+    def end(self, job_id: JobId, attempt: Attempt) -> None:
+        """Note how an attempt ended: its Run with it, that it started none, or that its Run is gone."""
+        changed = self._write(
+            "UPDATE attempt SET state = 'ended', status = ?, cause = ?, memory_mb = ?, timeout_s = ?, finished_at = ?,"
+            " cost_usd = ?, cost_source = ?, cost_is_final = ?"
+            " WHERE job_id = ? AND attempt_no = ? AND state != 'ended'",
+            (
+                _word(attempt.status),
+                _word(attempt.cause),
+                attempt.memory_mb,
+                attempt.timeout_s,
+                attempt.finished_at.timestamp() if attempt.finished_at is not None else None,
+                attempt.cost_usd,
+                _noted_source(attempt.cost_source),
+                int(attempt.cost_is_final),
+                job_id,
+                attempt.attempt_no,
+            ),
+        ).rowcount
+        if changed != 1:
+            raise LedgerError(f"an attempt of job {job_id} has ended already: this is a bug, please report it")
+
+    def note_final_costs(self, costs: Sequence[FinalCost]) -> None:
+        """Note what Runs cost in the end."""
+        self._db.executemany(
+            "UPDATE attempt SET cost_usd = ?, cost_source = ?, cost_is_final = 1 WHERE job_id = ? AND attempt_no = ?",
+            [(each.cost_usd, _noted_source(each.source), each.job_id, each.attempt_no) for each in costs],
+        )
+
+    def note_items(self, job_id: JobId, attempt_no: int, items_offset: int, items_count: int) -> None:
+        """Note up to where an attempt's dataset stands in the item file, and how many lines it has there."""
+        self._write(
+            "UPDATE attempt SET items_offset = ?, items_count = ? WHERE job_id = ? AND attempt_no = ?",
+            (items_offset, items_count, job_id, attempt_no),
+        )
+
+    def forget_open_items(self) -> None:
+        """Note that the item file has no items of open jobs' current rounds: they are collected from the beginning."""
+        self._db.execute(
+            "UPDATE attempt SET items_offset = 0, items_count = 0 WHERE EXISTS"
+            " (SELECT 1 FROM job WHERE id = job_id AND outcome IS NULL AND job.round = attempt.round)"
+        )
+
+
+def _noted_source(source: CostSource) -> str | None:
+    return None if source is CostSource.UNKNOWN else str(source)
+
+
+def _word(case: StrEnum | None) -> str | None:
+    """Return a case as a plain string: before SQLite takes any other kind, ways to adapt it are looked for in vain."""
+    return None if case is None else str(case)
+
+
+@contextmanager
+def open_ledger(directory: Path) -> Iterator[Ledger]:
+    """Open a batch's ledger for writing; made if it is missing. One process at a time (see `lock`).
+
+    Raises:
+        LedgerError: it cannot be opened, is damaged, or was written by a newer batchrun.
+    """
+    file = directory / FILE_NAME
+    with open_connection(file, mode="rwc") as connection:
+        # A record must not outlive its note: every commit reaches the disk before it counts.
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        apply_schema_steps(connection, file)
+        yield Ledger(connection)

@@ -1,0 +1,79 @@
+"""Attempts that stay in doubt, decided by a person: the platform did not tell which Runs are ours."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+
+from batchrun.engine.doubt.candidates import CLOCK_MARGIN
+from batchrun.errors import LedgerError
+from batchrun.ledger.sqlite.tables import open_ledger
+from batchrun.maintenance.directory import open_upkeep, read_unfinished
+from batchrun.model import Run, RunId
+from batchrun.report.status import Doubt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """An attempt in doubt, and the Runs that may be its."""
+
+    doubt: Doubt
+    candidates: list[Run]
+
+
+class Resolver:
+    """Notes what a person decides; the next run of the batch goes on from there."""
+
+    def __init__(self, directory: Path, questions: list[Question]) -> None:
+        self._directory = directory
+        self.questions = questions
+
+    async def adopt(self, question: Question, run_id: RunId) -> None:
+        """Note that a Run is the attempt's.
+
+        Raises:
+            LedgerError: it is no candidate.
+        """
+        run = next((run for run in question.candidates if run.id == run_id), None)
+        if run is None:
+            raise LedgerError(f"Run {run_id} is no candidate for {question.doubt.job_key}")
+        await anyio.to_thread.run_sync(self._note, question.doubt, run)
+        for other in self.questions:
+            other.candidates[:] = [each for each in other.candidates if each.id != run_id]
+
+    async def deny(self, question: Question) -> None:
+        """Note that the attempt started nothing; the job is started anew."""
+        await anyio.to_thread.run_sync(self._note, question.doubt, None)
+
+    def _note(self, doubt: Doubt, run: Run | None) -> None:
+        with open_ledger(self._directory) as ledger, ledger.transaction():
+            if run is not None:
+                ledger.bind(doubt.job_id, doubt.attempt.attempt_no, run)
+            else:
+                ledger.end(doubt.job_id, doubt.attempt)
+
+
+@asynccontextmanager
+async def open_resolver(directory: Path, environ: Mapping[str, str]) -> AsyncIterator[Resolver]:
+    """List a batch's attempts in doubt with their candidates; nothing is decided here.
+
+    Raises:
+        OutputError: there is no batch in the directory, or a process works in it.
+        BatchRefused: the platform does not accept the token.
+    """
+    async with open_upkeep(directory, environ) as upkeep:
+        unfinished = await anyio.to_thread.run_sync(read_unfinished, directory)
+        questions: list[Question] = []
+        if unfinished.doubts:
+            earliest = min(doubt.attempt.earliest_start for doubt in unfinished.doubts)
+            listing = await upkeep.list_since(earliest)
+            questions = [_question(doubt, listing.runs) for doubt in unfinished.doubts]
+        yield Resolver(directory, questions)
+
+
+def _question(doubt: Doubt, runs: list[Run]) -> Question:
+    """Leave out what began before the attempt was intended."""
+    candidates = [run for run in runs if run.started_at >= doubt.attempt.earliest_start - CLOCK_MARGIN]
+    return Question(doubt=doubt, candidates=candidates)

@@ -1,0 +1,1 @@
+"""What a batch leaves behind: its files, appended to, synced and cut back."""

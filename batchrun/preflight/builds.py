@@ -1,0 +1,101 @@
+"""The build that Runs of a task use: which one it is, and what it says of inputs and memory."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import anyio
+
+from batchrun.account.connect import PATIENCE_S, Task
+from batchrun.apify.client import ApifyClient
+from batchrun.apify.wire import ActorInfo, BuildInfo, parse_actor
+from batchrun.errors import ApiError
+from batchrun.preflight.input_schema import InputSchema, SchemaUnusable
+
+#: How numbers of builds and versions look; anything else is a tag.
+_NUMBER = re.compile(r"\d+\.\d+(\.\d+)?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Build:
+    """The build that Runs use where a job names none of its own, as far as the platform tells."""
+
+    #: Tag or number, as Runs ask for it; empty where not even that is known.
+    asked: str
+    number: str | None = None
+    schema: InputSchema | None = None
+    #: Why there is no schema; empty when there is one.
+    why_unchecked: str = ""
+    min_memory_mb: int | None = None
+    max_memory_mb: int | None = None
+    #: Memory of a Run for which nobody asks for another.
+    default_memory_mb: int | None = None
+    #: Build ids by tag; None where the Actor does not show its tags.
+    tags: Mapping[str, str] | None = None
+
+    def has(self, build: str) -> bool:
+        """Whether there may be such a build: a tag that the Actor has, or any number."""
+        return self.tags is None or build in self.tags or _NUMBER.fullmatch(build) is not None
+
+    def is_same(self, build: str) -> bool:
+        """Whether a tag or a number certainly means this build."""
+        if build in (self.asked, self.number):
+            return True
+        return self.tags is not None and build in self.tags and self.tags[build] == self.tags.get(self.asked)
+
+
+async def read_build(client: ApifyClient, task: Task, asked: str | None) -> Build:
+    """Read which build the task's Runs use; what cannot be read is said, and never an error.
+
+    Args:
+        client: asks the platform.
+        task: names the Actor, and a build where its options do.
+        asked: the build that the batch asks for; it comes before the task's.
+    """
+    wanted = asked or str(task.options.get("build") or "")
+    # What is asked here only helps: a platform that does not tell must not keep a batch from beginning.
+    with anyio.move_on_after(PATIENCE_S):
+        try:
+            return await _read_build(client, task, wanted)
+        except (ApiError, ValueError) as error:
+            return Build(asked=wanted, why_unchecked=f"the Actor's build cannot be read ({error})")
+    return Build(asked=wanted, why_unchecked="the platform does not show the Actor's build")
+
+
+async def _read_build(client: ApifyClient, task: Task, wanted: str) -> Build:
+    actor = parse_actor(await client.get_actor(task.actor_id))
+    wanted = wanted or actor.default_build
+    tags = None if actor.tagged is None else {tag: build_id for tag, (build_id, _) in actor.tagged.items()}
+    build_id = await _build_id(client, actor, wanted)
+    if build_id is None:
+        why = f"the Actor shows no build {wanted!r}"
+        return Build(asked=wanted, why_unchecked=why, default_memory_mb=actor.default_memory_mb, tags=tags)
+    info = await client.get_build(build_id)
+    schema, why = _schema(info)
+    return Build(
+        asked=wanted,
+        number=info.number,
+        schema=schema,
+        why_unchecked=why,
+        min_memory_mb=info.min_memory_mb,
+        max_memory_mb=info.max_memory_mb,
+        default_memory_mb=actor.default_memory_mb,
+        tags=tags,
+    )
+
+
+async def _build_id(client: ApifyClient, actor: ActorInfo, wanted: str) -> str | None:
+    tagged = actor.tagged or {}
+    if wanted in tagged:
+        return tagged[wanted][0]
+    by_number = {number: build_id for build_id, number in tagged.values()}
+    return by_number.get(wanted) or (await client.list_builds(actor.id)).get(wanted)
+
+
+def _schema(info: BuildInfo) -> tuple[InputSchema | None, str]:
+    if info.input_schema is None:
+        return None, "the Actor's build shows no input schema"
+    try:
+        return InputSchema(info.input_schema), ""
+    except SchemaUnusable as error:
+        return None, f"the Actor's input schema cannot be understood ({error})"

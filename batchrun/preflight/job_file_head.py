@@ -1,0 +1,54 @@
+"""The head of the job file, looked at before anything is started: bad lines there stop a new batch."""
+
+from collections.abc import Callable
+
+import anyio
+
+from batchrun.config import Config
+from batchrun.config.job_files import job_format
+from batchrun.errors import JobFileError
+from batchrun.jobs import open_job_file
+from batchrun.ledger.sqlite.reader import is_begun
+from batchrun.model import BadLine, Job
+
+#: Bad lines that are shown at once.
+MAX_BAD_LINES_SHOWN = 20
+
+
+async def check_before_start(config: Config) -> None:
+    """Check the head of the job file before anything else is touched.
+
+    Raises:
+        JobFileError: it cannot be read; or it has bad lines, nothing was started, and they are to stop the batch.
+        ConfigError: its template, key or matrix cannot be used.
+    """
+    await anyio.to_thread.run_sync(check_head, config)
+
+
+def check_head(config: Config) -> None:
+    """Check the head of the job file; see `check_before_start`."""
+    with open_job_file(job_format(config, {})) as job_file:
+        bad_lines = job_file.check_head()
+    if bad_lines and config.jobs.on_bad_line == "stop" and not is_begun(config.out_dir):
+        raise JobFileError(_bad_lines_text(bad_lines), file=config.jobs.file)
+
+
+def look_at_head(config: Config, look_at: Callable[[Job], None]) -> bool:
+    """Show the good jobs at the head of the job file; return False where that cannot be read twice.
+
+    Raises:
+        JobFileError: it cannot be read.
+    """
+    with open_job_file(job_format(config, {})) as job_file:
+        if job_file.is_replayable:
+            job_file.check_head(look_at)
+        return job_file.is_replayable
+
+
+def _bad_lines_text(bad_lines: list[BadLine]) -> str:
+    shown = [f"  line {bad.place.line}: {bad.reason}" for bad in bad_lines[:MAX_BAD_LINES_SHOWN]]
+    hidden = len(bad_lines) - len(shown)
+    more = [f"  … and {hidden} more"] if hidden else []
+    count = "1 bad line" if len(bad_lines) == 1 else f"{len(bad_lines)} bad lines"
+    advice = 'Nothing was started. Mend them, or set jobs.on_bad_line = "record" to carry out the others'
+    return "\n".join([f"{count}:", *shown, *more, advice])

@@ -1,0 +1,207 @@
+"""`batchrun plan`, composed: platform, job file, checks, forecast. Nothing is started and nothing is created."""
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import anyio
+
+from batchrun.account.connect import SERVER_DIR, Task, find_task, open_platform, read_account, slot_count
+from batchrun.apify.client import ApifyClient
+from batchrun.config import Config
+from batchrun.config.job_files import job_format
+from batchrun.errors import JobFileError
+from batchrun.jobs import open_job_file
+from batchrun.jobs.job_maker import MAX_BODY_BYTES
+from batchrun.ledger.sqlite.reader import is_begun, open_for_reading
+from batchrun.model import Ending, JsonObject, Outcome
+from batchrun.preflight.builds import Build, read_build
+from batchrun.preflight.input_checks import JobCheck, Problem, Survey
+from batchrun.preflight.preparation import job_check, number_to_pin, pinned_before
+from batchrun.preflight.recent_runs import Effort, Forecast, read_forecast
+from batchrun.report.summary import read_summary
+from batchrun.runtime.children import plain_errors
+
+#: Lines that are read before anything else gets a turn, a signal for one.
+CHUNK_LINES = 5000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a batch would do."""
+
+    account: str
+    account_plan: str | None
+    task: str
+    #: Whether the task exists; a described one is created by `run`.
+    is_task_there: bool
+    build: str | None
+    #: Different jobs of the file, those with problems included.
+    jobs: int
+    #: By group, those without one under the empty text.
+    groups: dict[str, int]
+    duplicates: int
+    #: Jobs that earlier processes have settled; they are not started again.
+    settled: int
+    largest_input_bytes: int
+    max_input_bytes: int
+    are_inputs_checked: bool
+    #: Lines that would come to nothing, and why.
+    failing_lines: int
+    problems: list[Problem]
+    warnings: list[str]
+    forecast: Forecast
+    #: What could not be found out, that of the forecast included.
+    unknown: list[str]
+
+    @property
+    def would_fail(self) -> bool:
+        """Whether any line would come to nothing."""
+        return bool(self.problems)
+
+
+async def make_plan(config: Config, *, environ: Mapping[str, str] | None = None) -> Plan:
+    """Find out what a batch would do; starts nothing, creates nothing, writes nothing into the output directory.
+
+    Raises:
+        JobFileError: the job file cannot be read, or holds no jobs.
+        ConfigError: its template, key or matrix cannot be used; the task exists and is another; a build that is to be
+            pinned is not told.
+        BatchRefused: the platform does not accept the token, or knows no such task.
+    """
+    async with plain_errors(), _open(config, os.environ if environ is None else environ) as client:
+        account = await read_account(client)
+        task = await find_task(client, config.task, is_created=False)
+        done = await anyio.to_thread.run_sync(_read_done, config)
+        build = await read_build(client, task, done.pinned_build or config.run.build)
+        if config.run.pin_build:
+            number_to_pin(build)
+        task = _as_created(task, build)
+        check = job_check(config, account, task, build)
+        survey = await _survey(config, task, check)
+        effort = Effort(
+            runs=max(0, survey.jobs - done.settled),
+            slots=slot_count(config.limits, account, done.live_runs),
+            run_memory_mb=_mean_memory_mb(survey),
+            start_rate_per_s=config.limits.start_rate,
+        )
+        forecast = await read_forecast(client, account, task, effort)
+    return Plan(
+        account=account.username,
+        account_plan=account.plan,
+        task=task.label,
+        is_task_there=task.exists,
+        build=build.number or build.asked or None,
+        jobs=survey.jobs,
+        groups=dict(survey.groups.most_common()),
+        duplicates=survey.duplicates,
+        settled=done.settled,
+        largest_input_bytes=survey.largest_body_bytes,
+        max_input_bytes=MAX_BODY_BYTES,
+        are_inputs_checked=build.schema is not None,
+        failing_lines=survey.problems.lines,
+        problems=list(survey.problems),
+        warnings=_warnings(survey, task),
+        forecast=forecast,
+        unknown=[*_unknown(build, check), *forecast.unknown],
+    )
+
+
+@asynccontextmanager
+async def _open(config: Config, environ: Mapping[str, str]) -> AsyncIterator[ApifyClient]:
+    # An embedded server over the batch's own state would go on with the Runs in it: a fresh one is asked.
+    with TemporaryDirectory(prefix="batchrun-plan-", ignore_cleanup_errors=True) as scratch:
+        async with open_platform(
+            config.api,
+            environ=environ,
+            request_rate_per_s=config.limits.request_rate,
+            server=config.server,
+            server_dir=Path(scratch) / SERVER_DIR,
+            inline_actors={},
+        ) as client:
+            yield client
+
+
+def _as_created(task: Task, build: Build) -> Task:
+    """Return the task as it will be: one that is created without an input gets the schema's prefilled values."""
+    if task.exists or task.input or build.schema is None:
+        return task
+    return replace(task, input=build.schema.prefills)
+
+
+async def _survey(config: Config, task: Task, check: JobCheck) -> Survey:
+    shadowed: JsonObject = task.input if config.jobs.merge == "shallow" else {}
+    survey = Survey(check, shadowed)
+    # In the order of the file, whatever the priorities: that is how people look for lines.
+    in_order = replace(job_format(config, task.input), look_ahead=1)
+    job_file = await anyio.to_thread.run_sync(open_job_file, in_order)
+    try:
+        entries = islice(job_file.read(), config.jobs.limit)
+
+        def take_chunk() -> int:
+            count = 0
+            for entry in islice(entries, CHUNK_LINES):
+                survey.look_at(entry)
+                count += 1
+            return count
+
+        while await anyio.to_thread.run_sync(take_chunk, abandon_on_cancel=not job_file.is_replayable):
+            pass
+    finally:
+        job_file.close()
+    if not survey.jobs and not survey.bad_lines:
+        raise JobFileError("holds no jobs: each line is one", file=config.jobs.file)
+    return survey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Done:
+    """What earlier processes have done of the batch."""
+
+    settled: int = 0
+    live_runs: int = 0
+    #: The number of the build that it is pinned to, if it is.
+    pinned_build: str | None = None
+
+
+def _read_done(config: Config) -> _Done:
+    if not is_begun(config.out_dir):
+        return _Done()
+    summary = read_summary(config.out_dir, Ending.INTERRUPTED)
+    with open_for_reading(config.out_dir) as ledger:
+        pinned_build = pinned_before(ledger, config) if config.run.pin_build else None
+    settled = summary.settled - summary.outcomes.get(Outcome.INVALID, 0)
+    return _Done(settled=settled, live_runs=summary.live_runs + summary.in_doubt, pinned_build=pinned_build)
+
+
+def _mean_memory_mb(survey: Survey) -> float | None:
+    known = survey.jobs - survey.of_unknown_memory
+    return survey.memory_mb / known if known else None
+
+
+def _warnings(survey: Survey, task: Task) -> list[str]:
+    warnings = []
+    for name, count in survey.erased.most_common():
+        overrides = "1 override replaces" if count == 1 else f"{count:,} overrides replace"
+        fields = ", ".join(sorted(survey.erased_fields[name])) or "fields"
+        warnings.append(
+            f"{overrides} {name} of the task's input whole and erase {fields} in it;"
+            ' jobs.merge = "deep" would keep that'
+        )
+    if not task.exists:
+        warnings.append("the task does not exist yet; `batchrun run` creates it")
+    return warnings
+
+
+def _unknown(build: Build, check: JobCheck) -> list[str]:
+    unknown = [f"whether the inputs would be taken: {build.why_unchecked}"] if build.why_unchecked else []
+    if build.schema is not None and build.schema.untried_patterns:
+        fields = ", ".join(dict.fromkeys(build.schema.untried_patterns))
+        unknown.append(f"whether {fields} match their patterns, which only the platform can try")
+    if check.of_other_builds:
+        unknown.append(f"whether inputs fit that name a build of their own: {check.of_other_builds:,}")
+    return unknown

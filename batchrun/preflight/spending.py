@@ -1,0 +1,117 @@
+"""What Runs of a task are charged for, and whether a budget can be kept with that."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import anyio
+
+from batchrun.account.connect import Task
+from batchrun.apify.client import ApifyClient
+from batchrun.apify.wire import Account, parse_options, parse_prices
+from batchrun.config import Config
+from batchrun.engine.limits.purse import Purse
+from batchrun.errors import ApiError, ConfigError
+from batchrun.ledger.protocol import Money
+from batchrun.model import Job, JsonObject, RunOptions
+from batchrun.policy.budget import Bound, Budget, Prices, most_a_run_may_cost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskTerms:
+    """What Runs of a task get and cost, where nobody asks for anything else."""
+
+    #: The task's own options over its Actor's.
+    options: RunOptions
+    prices: Prices
+
+
+async def read_terms(client: ApifyClient, config: Config, account: Account, task: Task) -> TaskTerms:
+    """Return what Runs of the task get, and what they are charged for.
+
+    Raises:
+        ConfigError: there is a budget, and it cannot be kept.
+    """
+    actor = await _actor(client, task)
+    if not actor and config.limits.budget_usd is not None and config.limits.budget_mode == "strict":
+        raise ConfigError(
+            "the token may not read the task's Actor, so that nobody knows what its Runs are charged for; set"
+            ' limits.budget_mode = "best_effort" to start them all the same. Nothing was started',
+            key="limits.budget_usd",
+        )
+    options = parse_options(task.options).over(parse_options(actor.get("defaultRunOptions") or {}))
+    own_usd = config.limits.compute_unit_usd
+    is_asked = config.limits.budget_usd is not None and own_usd is None
+    try:
+        usage = await client.get_monthly_usage() if is_asked else {}
+    except ApiError:
+        usage = {}  # a token may be allowed to run tasks and not to read usage
+    is_own = actor.get("username") == account.username
+    prices = parse_prices(actor, usage, client.platform_now or datetime.now(UTC), is_own=is_own)
+    prices = prices if own_usd is None else replace(prices, compute_unit_usd=own_usd)
+    if config.limits.budget_usd is not None:
+        _check_cap(prices, config.run.as_options().over(options))
+    return TaskTerms(options=options, prices=prices)
+
+
+async def _actor(client: ApifyClient, task: Task) -> JsonObject:
+    """Read a task's Actor; a token may be allowed to run the task and not to read it."""
+    try:
+        return await client.get_actor(task.actor_id)
+    except ApiError:
+        return {}
+
+
+async def refuse_unbounded(
+    config: Config, terms: TaskTerms, look_at_head: Callable[[Callable[[Job], None]], bool]
+) -> None:
+    """See that a strict budget can be kept: that batch or task, or each line's own options, bound what Runs may cost.
+
+    Args:
+        config: says whether there is a budget.
+        terms: of the task.
+        look_at_head: shows the jobs at the head of the job file; returns False where it cannot be read twice.
+
+    Raises:
+        ConfigError: something is not bounded; what would bound it is named.
+    """
+    if config.limits.budget_usd is None or config.limits.budget_mode != "strict":
+        return
+    options = config.run.as_options().over(terms.options)
+    bound = most_a_run_may_cost(terms.prices, options)
+    if bound.usd is not None:
+        return
+    unbounded: list[tuple[int, Bound]] = []
+
+    def look(job: Job) -> None:
+        own = most_a_run_may_cost(terms.prices, (job.options or RunOptions()).over(options))
+        if own.usd is None and not unbounded:
+            unbounded.append((job.place.line, own))
+
+    is_seen = await anyio.to_thread.run_sync(look_at_head, look)
+    if is_seen and not unbounded:
+        return
+    where = f" of line {unbounded[0][0]}" if unbounded else ""
+    reason = unbounded[0][1].reason if unbounded else bound.reason
+    raise ConfigError(
+        f"nothing bounds what the Run{where} may cost: set {reason}, for all or in each line's @options, or"
+        ' limits.budget_mode = "best_effort". Nothing was started',
+        key="limits.budget_usd",
+    )
+
+
+def _check_cap(prices: Prices, options: RunOptions) -> None:
+    cap, least = options.max_total_charge_usd, prices.least_cap_usd
+    if prices.model == "PAY_PER_EVENT" and cap is not None and least is not None and cap < least:
+        raise ConfigError(f"the Actor takes no cap below ${least:g}", key="run.max_total_charge_usd")
+
+
+def fill_purse(config: Config, terms: TaskTerms, money: Money, shared: Budget | None = None) -> Purse:
+    """Return the batch's money, what its earlier processes have spent taken out."""
+    limits = config.limits
+    return Purse(
+        Budget(limits.budget_usd, spent_usd=money.spent_usd, reserved_usd=money.reserved_usd, shared=shared),
+        terms.prices,
+        task_options=terms.options,
+        is_strict=limits.budget_mode == "strict",
+    )

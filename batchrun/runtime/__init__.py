@@ -1,0 +1,1 @@
+"""What any long-running asyncio program needs."""

@@ -15,7 +15,7 @@ from typing import Any
 from batchrun.config.job_files import job_format
 from batchrun.jobs import open_job_file
 from batchrun.ledger.protocol import OpenJob, Settlement
-from batchrun.ledger.sqlite.group_commit import ITEMS, READ_TO, RECORDS
+from batchrun.ledger.sqlite.group_commit import READ_TO
 from batchrun.ledger.sqlite.tables import Ledger, open_ledger
 from batchrun.model import (
     Attempt,
@@ -30,6 +30,7 @@ from batchrun.model import (
     RunId,
     RunStatus,
 )
+from batchrun.output.layout import ITEMS, RECORDS
 from benchmarks import pictures
 from benchmarks.command import running
 from benchmarks.counterpart import open_responder

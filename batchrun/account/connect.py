@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 #: How long a beginning waits for a platform that does not answer; later on, there is no limit.
 PATIENCE_S = 30.0
 RETRY_INTERVAL_S = 0.5
-#: Where the embedded server of a batch keeps its state, in the output directory.
-SERVER_DIR = "server"
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ import structlog
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream
 
-from batchrun.account.connect import SERVER_DIR, find_task, open_platform, read_account
+from batchrun.account.connect import find_task, open_platform, read_account
 from batchrun.account.shared_account import EQUAL, SharedAccount, Standing
 from batchrun.account.task_watch import note_task
 from batchrun.apify.client import ApifyClient
@@ -31,6 +31,7 @@ from batchrun.ledger.protocol import Money
 from batchrun.ledger.sqlite.group_commit import ECHO, open_commit, open_journal
 from batchrun.ledger.sqlite.reader import LedgerReader
 from batchrun.model import Command, Ending, Outcome, Record, Selection, Summary
+from batchrun.output.layout import BATCH_LOG, REPORT, SERVER_STATE
 from batchrun.output.lock import enter_lock
 from batchrun.output.sink import explain, sync_directory
 from batchrun.policy.budget import Budget
@@ -38,11 +39,10 @@ from batchrun.preflight.job_file_head import check_before_start, look_at_head
 from batchrun.preflight.preparation import prepare, refuse_head
 from batchrun.preflight.recent_runs import Effort, Forecast, read_forecast
 from batchrun.preflight.spending import fill_purse, read_terms, refuse_unbounded
-from batchrun.report.report_file import FILE_NAME as REPORT
 from batchrun.report.report_file import make_report, write_report
 from batchrun.report.summary import read_summary
 from batchrun.runtime.children import open_children, plain_errors
-from batchrun.runtime.logs import FILE_NAME, logging_to
+from batchrun.runtime.logs import logging_to
 
 if TYPE_CHECKING:
     from batchrun.server import InlineActor
@@ -324,7 +324,7 @@ class _Given:
             environ=self.environ,
             request_rate_per_s=self.config.limits.request_rate,
             server=self.config.server,
-            server_dir=self.config.out_dir / SERVER_DIR,
+            server_dir=self.config.out_dir / SERVER_STATE,
             inline_actors=self.inline_actors,
         ) as client:
             yield client
@@ -411,7 +411,7 @@ async def _log_beside(out_dir: Path) -> AsyncIterator[None]:
         yield
         return
     with ExitStack() as stack:
-        stack.enter_context(logging_to(out_dir / FILE_NAME))
+        stack.enter_context(logging_to(out_dir / BATCH_LOG))
         try:
             yield
         finally:

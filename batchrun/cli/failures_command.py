@@ -11,9 +11,9 @@ import typer
 from batchrun.cli.directory_commands import Directory
 from batchrun.config import ApiConfig
 from batchrun.config.job_files import reread_jobs
-from batchrun.ledger.sqlite.group_commit import BAD_LINES
 from batchrun.maintenance.directory import read_config
 from batchrun.model import JsonObject, Place, Selection
+from batchrun.output.layout import BAD_LINES
 from batchrun.output.log_tails import LogTails
 from batchrun.report.failures import Failure, Failures, cause_words, read_failures, run_address
 from batchrun.report.plain_text import last_lines, one_line

@@ -9,12 +9,13 @@ import typer
 from batchrun.cli.directory_commands import Directory
 from batchrun.cli.view import say
 from batchrun.maintenance.directory import read_config
-from batchrun.report.report_file import FILE_NAME, make_report, write_report
+from batchrun.output.layout import REPORT
+from batchrun.report.report_file import make_report, write_report
 
 
 def command(
     directory: Directory,
-    out: Annotated[Path | None, typer.Option(help=f"File to write; default: DIR/{FILE_NAME}; - is stdout.")] = None,
+    out: Annotated[Path | None, typer.Option(help=f"File to write; default: DIR/{REPORT}; - is stdout.")] = None,
 ) -> None:
     """Write what a batch has come to as one HTML file that needs nothing else; works while another process runs it."""
     config, _ = read_config(directory)
@@ -23,6 +24,6 @@ def command(
         sys.stdout.buffer.write(page.encode())
         sys.stdout.buffer.flush()
         return
-    file = out if out is not None else directory / FILE_NAME
+    file = out if out is not None else directory / REPORT
     write_report(file, page)
     say(f"report   {file}")

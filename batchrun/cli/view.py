@@ -14,8 +14,8 @@ from rich.text import Text
 from batchrun.apify.wire import Account
 from batchrun.batch.open_batch import Batch
 from batchrun.config import Config
-from batchrun.ledger.sqlite.group_commit import BAD_LINES, ITEMS, RECORDS
 from batchrun.model import Ending, Outcome, Summary
+from batchrun.output.layout import BAD_LINES, ITEMS, RECORDS
 from batchrun.policy.forecast import Spread
 from batchrun.preflight.recent_runs import Forecast
 from batchrun.report.progress_words import (

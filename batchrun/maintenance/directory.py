@@ -10,15 +10,16 @@ import anyio
 import orjson
 from pydantic import ValidationError
 
-from batchrun.account.connect import SERVER_DIR, open_platform, read_account
+from batchrun.account.connect import open_platform, read_account
 from batchrun.apify.client import ApifyClient
 from batchrun.batch.resume import TASK_ID
 from batchrun.config import Config
 from batchrun.engine.doubt.candidates import Candidates, Listing
 from batchrun.errors import LedgerError
 from batchrun.ledger.sqlite.group_commit import COMMAND, CONFIG
-from batchrun.ledger.sqlite.reader import FILE_NAME, open_for_reading
+from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.model import AttemptState, Command, RunId, TaskId
+from batchrun.output.layout import LEDGER, SERVER_STATE
 from batchrun.output.lock import enter_lock
 from batchrun.report.status import Doubt, doubts_of
 
@@ -62,7 +63,7 @@ async def open_upkeep(directory: Path, environ: Mapping[str, str]) -> AsyncItera
             environ=environ,
             request_rate_per_s=config.limits.request_rate,
             server=config.server,
-            server_dir=directory / SERVER_DIR,
+            server_dir=directory / SERVER_STATE,
             inline_actors={},
         ) as client,
     ):
@@ -110,6 +111,6 @@ def read_config(directory: Path) -> tuple[Config, TaskId]:
     try:
         config = Config.model_validate_json(orjson.dumps(noted))
     except ValidationError as error:
-        raise LedgerError(f"{directory / FILE_NAME}: holds no batch that was begun") from error
+        raise LedgerError(f"{directory / LEDGER}: holds no batch that was begun") from error
     output = config.output.model_copy(update={"dir": directory})
     return config.model_copy(update={"output": output}), TaskId(task_id)

@@ -22,10 +22,11 @@ from batchrun.engine.ports import ItemWriter
 from batchrun.errors import JobFileError, NotFound
 from batchrun.jobs import JobFile, open_job_file
 from batchrun.ledger.protocol import SettledJob
-from batchrun.ledger.sqlite.group_commit import ITEMS, RECORDS, REPAIRING
+from batchrun.ledger.sqlite.group_commit import REPAIRING
 from batchrun.ledger.sqlite.tables import Ledger, open_ledger
 from batchrun.maintenance.directory import Upkeep, open_upkeep
 from batchrun.model import Attempt, Items, Job, JobId, JobKey, Problem, Record, Run
+from batchrun.output.layout import ITEMS, RECORDS
 from batchrun.output.sink import Replacement
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import anyio
 
 from batchrun.errors import OutputError
+from batchrun.output.layout import LOCK
 from batchrun.output.sink import explain
 
-FILE_NAME = "lock"
 #: Who looks at the lock (`holder`) holds it for an instant; that must not be taken for a running batch.
 TRIES = 10
 TRY_INTERVAL_S = 0.05
@@ -25,7 +25,7 @@ def locked(directory: Path) -> Iterator[None]:
     Raises:
         OutputError: another process holds it (its pid is named), or the directory cannot be written.
     """
-    file = directory / FILE_NAME
+    file = directory / LOCK
     try:
         fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
@@ -66,7 +66,7 @@ def _is_taken(fd: int) -> bool:
 
 def holder(directory: Path) -> int | None:
     """Return the pid of the process that works in an output directory, or None."""
-    file = directory / FILE_NAME
+    file = directory / LOCK
     if not file.exists():
         return None
     with file.open("rb") as opened:

@@ -5,8 +5,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from batchrun.model import RunId
+from batchrun.output.layout import RUN_LOGS
 
-DIRECTORY = "logs"
 #: An id becomes a file's name only as the platform's own ids look: it comes from outside.
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
@@ -15,7 +15,7 @@ class LogTails:
     """The log files of one output directory."""
 
     def __init__(self, out_dir: Path) -> None:
-        self._directory = out_dir / DIRECTORY
+        self._directory = out_dir / RUN_LOGS
 
     def file_of(self, run_id: RunId) -> Path | None:
         """Return where the end of a Run's log stands, or would; None for what is no id."""

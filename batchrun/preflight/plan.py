@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import anyio
 
-from batchrun.account.connect import SERVER_DIR, Task, find_task, open_platform, read_account, slot_count
+from batchrun.account.connect import Task, find_task, open_platform, read_account, slot_count
 from batchrun.apify.client import ApifyClient
 from batchrun.config import Config
 from batchrun.config.job_files import job_format
@@ -19,6 +19,7 @@ from batchrun.jobs import open_job_file
 from batchrun.jobs.job_maker import MAX_BODY_BYTES
 from batchrun.ledger.sqlite.reader import is_begun, open_for_reading
 from batchrun.model import Ending, JsonObject, Outcome
+from batchrun.output.layout import SERVER_STATE
 from batchrun.preflight.builds import Build, read_build
 from batchrun.preflight.input_checks import JobCheck, Problem, Survey
 from batchrun.preflight.preparation import job_check, number_to_pin, pinned_before
@@ -120,7 +121,7 @@ async def _open(config: Config, environ: Mapping[str, str]) -> AsyncIterator[Api
             environ=environ,
             request_rate_per_s=config.limits.request_rate,
             server=config.server,
-            server_dir=Path(scratch) / SERVER_DIR,
+            server_dir=Path(scratch) / SERVER_STATE,
             inline_actors={},
         ) as client:
             yield client

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from batchrun.config import ApiConfig, Config
 from batchrun.ledger.protocol import CostRow
-from batchrun.ledger.sqlite.group_commit import BAD_LINES
 from batchrun.model import Ending, Outcome, Place
+from batchrun.output.layout import BAD_LINES
 from batchrun.report.charts import (
     Share,
     Spending,

@@ -11,7 +11,6 @@ from batchrun.output.sink import explain
 from batchrun.report.batch_report import SAMPLES, compose
 from batchrun.report.figures import read_figures
 
-FILE_NAME = "report.html"
 #: Of an override, in bytes of JSON: no more of it is shown.
 _MAX_SENT_BYTES = 4000
 

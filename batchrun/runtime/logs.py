@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import orjson
 import structlog
 
-FILE_NAME = "batch.log"
 #: Logs of batches that are kept open; of more, those that are written to least recently are opened again.
 MAX_OPEN = 32
 

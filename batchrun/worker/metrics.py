@@ -24,7 +24,7 @@ from prometheus_client.registry import Collector
 
 from batchrun.apify.request_meter import NO_ANSWER
 from batchrun.engine.instruments import Instruments
-from batchrun.ledger.sqlite.reader import FILE_NAME as LEDGER
+from batchrun.output.layout import LEDGER
 from batchrun.runtime.histogram import Histogram
 from batchrun.worker.submission import State
 from batchrun.worker.views import BatchView, WorkerView, batch_view, worker_view

@@ -18,10 +18,10 @@ from batchrun.config.load import as_config_error
 from batchrun.config.worker_config import WorkerConfig, WorkerLimitsConfig
 from batchrun.errors import BatchrunError, ConfigError, LedgerError, OutputError
 from batchrun.ledger.sqlite.reader import open_for_reading
+from batchrun.output.layout import BATCH_LOG
 from batchrun.output.lock import enter_lock
 from batchrun.policy.budget import Budget
 from batchrun.runtime.children import open_children
-from batchrun.runtime.logs import FILE_NAME as LOG_NAME
 from batchrun.worker.carrier import Carrier, Decide, Surroundings, Trace, no_trace
 from batchrun.worker.intake import config_of
 from batchrun.worker.shelf import Layout, Shelf, has_begun
@@ -239,7 +239,7 @@ class Worker:
     def log_file(self, submission_id: str) -> Path | None:
         """Return where a batch's own log is, or None where there is no such batch; may be asked in any thread."""
         submission = self.shelf.get(submission_id)
-        return None if submission is None else self.layout.out_dir(submission) / LOG_NAME
+        return None if submission is None else self.layout.out_dir(submission) / BATCH_LOG
 
     @property
     def live_runs(self) -> int:

@@ -15,7 +15,7 @@ from blockbuster import BlockBuster
 
 from batchrun.engine.work import Postponed, Work
 from batchrun.errors import BatchRefused, BatchrunError, ConnectFailed
-from batchrun.ledger.sqlite.group_commit import RECORDS, GroupCommit, Journal, open_commit, open_journal
+from batchrun.ledger.sqlite.group_commit import GroupCommit, Journal, open_commit, open_journal
 from batchrun.model import (
     Attempt,
     AttemptState,
@@ -29,6 +29,7 @@ from batchrun.model import (
     RunOptions,
     RunStatus,
 )
+from batchrun.output.layout import RECORDS
 from batchrun.policy.deadlines import Deadlines
 from tests.support.memory_ledger import ListSource, MemoryLedger, make_job, read_to
 from tests.support.scripted_api import (

@@ -15,19 +15,16 @@ from hypothesis import strategies as st
 from batchrun.errors import LedgerError, OutputError
 from batchrun.ledger.protocol import OpenJob
 from batchrun.ledger.sqlite.group_commit import (
-    BAD_LINES,
     DUPLICATES,
-    ITEMS,
     READ_TO,
-    RECORDS,
     GroupCommit,
     Journal,
     _open_journal,
     _Step,
     open_commit,
 )
-from batchrun.ledger.sqlite.reader import FILE_NAME
 from batchrun.model import Attempt, AttemptState, BadLine, Intent, Job, JobId, Mark, Outcome, Record
+from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS
 from batchrun.output.sink import Sink
 from tests.support.memory_ledger import make_bad_line, make_job, read_to
 
@@ -236,7 +233,7 @@ def test_records_without_their_ledger_are_refused_and_not_cut(tmp_path: Path) ->
     (tmp_path / RECORDS).write_bytes(b"{}\n")
     with pytest.raises(OutputError, match="is missing; put it back"), opened(tmp_path):
         pass
-    assert ((tmp_path / RECORDS).read_bytes(), (tmp_path / FILE_NAME).exists()) == (b"{}\n", False)
+    assert ((tmp_path / RECORDS).read_bytes(), (tmp_path / LEDGER).exists()) == (b"{}\n", False)
 
 
 def test_items_without_their_ledger_are_refused_and_not_cut(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from batchrun.errors import LedgerError
 from batchrun.ledger.protocol import FinalCost, Known, OpenJob, Settlement
-from batchrun.ledger.sqlite.reader import FILE_NAME, is_begun, open_for_reading
+from batchrun.ledger.sqlite.reader import is_begun, open_for_reading
 from batchrun.ledger.sqlite.tables import Ledger, open_ledger
 from batchrun.model import (
     Attempt,
@@ -25,6 +25,7 @@ from batchrun.model import (
     RunId,
     RunStatus,
 )
+from batchrun.output.layout import LEDGER
 from tests.support.memory_ledger import make_bad_line, make_job
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -263,12 +264,12 @@ def test_a_ledger_of_a_newer_batchrun_is_refused_and_not_touched(tmp_path: Path)
     """Its version is kept as it is."""
     with open_ledger(tmp_path):
         pass
-    with sqlite3.connect(tmp_path / FILE_NAME) as connection:
+    with sqlite3.connect(tmp_path / LEDGER) as connection:
         connection.execute("PRAGMA user_version = 1000")
     connection.close()
     with pytest.raises(LedgerError, match="was written by a newer batchrun"), open_ledger(tmp_path):
         pass
-    connection = sqlite3.connect(tmp_path / FILE_NAME)
+    connection = sqlite3.connect(tmp_path / LEDGER)
     assert connection.execute("PRAGMA user_version").fetchone() == (1000,)
     connection.close()
 
@@ -278,7 +279,7 @@ def test_a_ledger_of_an_older_batchrun_is_brought_up_to_date(tmp_path: Path) -> 
     old, new = tmp_path / "old", tmp_path / "new"
     for directory in (old, new):
         directory.mkdir()
-    with sqlite3.connect(old / FILE_NAME) as connection:
+    with sqlite3.connect(old / LEDGER) as connection:
         for step in ("ledger.sql", "ledger_2.sql", "ledger_3.sql"):
             connection.executescript(resources.files("batchrun.ledger.sqlite").joinpath(step).read_text("utf-8"))
         connection.execute("PRAGMA user_version = 3")
@@ -324,7 +325,7 @@ def test_a_ledger_of_an_older_batchrun_is_brought_up_to_date(tmp_path: Path) -> 
 
 
 def _tables(directory: Path) -> dict[str, str]:
-    connection = sqlite3.connect(directory / FILE_NAME)
+    connection = sqlite3.connect(directory / LEDGER)
     rows = connection.execute(
         "SELECT name, sql FROM sqlite_master UNION ALL SELECT 'version', user_version FROM pragma_user_version"
     )
@@ -338,7 +339,7 @@ def test_an_attempt_has_one_of_three_states(tmp_path: Path, state: str) -> None:
     """The schema refuses any other word."""
     with open_ledger(tmp_path) as ledger, ledger.transaction():
         ledger.intend(admitted(ledger).id, Intent(attempt_no=1, mark=Mark("a")))
-    connection = sqlite3.connect(tmp_path / FILE_NAME)
+    connection = sqlite3.connect(tmp_path / LEDGER)
     with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
         connection.execute("UPDATE attempt SET state = ?", (state,))
     connection.close()
@@ -347,7 +348,7 @@ def test_an_attempt_has_one_of_three_states(tmp_path: Path, state: str) -> None:
 @pytest.mark.parametrize("content", [b"no database at all" * 100, b"SQLite format 3\0" + b"\xff" * 5000])
 def test_a_damaged_ledger_is_refused_and_not_touched(tmp_path: Path, content: bytes) -> None:
     """It is named, and its bytes are left for whoever can mend them."""
-    file = tmp_path / FILE_NAME
+    file = tmp_path / LEDGER
     file.write_bytes(content)
     with pytest.raises(LedgerError, match="damaged"), open_ledger(tmp_path):
         pass
@@ -389,4 +390,4 @@ def test_a_directory_may_have_any_name(tmp_path: Path, name: str) -> None:
     with open_ledger(directory) as ledger, ledger.transaction():
         admitted(ledger)
     assert is_begun(directory)
-    assert (directory / FILE_NAME).exists()
+    assert (directory / LEDGER).exists()

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from batchrun.errors import OutputError
-from batchrun.output.lock import FILE_NAME, holder, locked
+from batchrun.output.layout import LOCK
+from batchrun.output.lock import holder, locked
 
 
 def test_a_second_holder_is_refused_with_the_first_ones_pid(tmp_path: Path) -> None:
@@ -43,9 +44,9 @@ def test_a_refused_second_holder_does_not_break_the_firsts_lock(tmp_path: Path) 
 
 def test_the_pid_of_an_earlier_holder_is_overwritten_whole(tmp_path: Path) -> None:
     """A longer pid leaves no digits behind."""
-    (tmp_path / FILE_NAME).write_text("99999999999\n")
+    (tmp_path / LOCK).write_text("99999999999\n")
     with locked(tmp_path):
-        assert (tmp_path / FILE_NAME).read_text() == f"{os.getpid()}\n"
+        assert (tmp_path / LOCK).read_text() == f"{os.getpid()}\n"
 
 
 def test_a_directory_that_cannot_be_locked_is_explained(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import structlog
 from blockbuster import BlockBuster
 from structlog.contextvars import bound_contextvars
 
-from batchrun.runtime.logs import FILE_NAME, MAX_OPEN, logging_to, silence
+from batchrun.output.layout import BATCH_LOG
+from batchrun.runtime.logs import MAX_OPEN, logging_to, silence
 
 
 @pytest.fixture(autouse=True)
@@ -29,10 +30,10 @@ def lines(file: Path) -> list[Any]:
 def test_events_become_lines_of_json(tmp_path: Path) -> None:
     """With level, time and the keys that are bound around them."""
     log = structlog.get_logger()
-    with logging_to(tmp_path / FILE_NAME), bound_contextvars(job_key="k"):
+    with logging_to(tmp_path / BATCH_LOG), bound_contextvars(job_key="k"):
         log.info("job_settled", outcome="failed", line=3)
         log.warning("start_in_doubt", mark="m", path=tmp_path)
-    assert lines(tmp_path / FILE_NAME) == [
+    assert lines(tmp_path / BATCH_LOG) == [
         {"event": "job_settled", "level": "info", "job_key": "k", "outcome": "failed", "line": 3},
         {"event": "start_in_doubt", "level": "warning", "job_key": "k", "mark": "m", "path": str(tmp_path)},
     ]
@@ -42,43 +43,43 @@ def test_events_become_lines_of_json(tmp_path: Path) -> None:
 def test_what_lies_below_the_level_is_left_out(tmp_path: Path, level: str, events: list[str]) -> None:
     """Polls are debug and not written unless asked for."""
     log = structlog.get_logger()
-    with logging_to(tmp_path / FILE_NAME, level=level):
+    with logging_to(tmp_path / BATCH_LOG, level=level):
         log.debug("a")
         log.info("b")
         log.warning("c")
-    assert [line["event"] for line in lines(tmp_path / FILE_NAME)] == events
+    assert [line["event"] for line in lines(tmp_path / BATCH_LOG)] == events
 
 
 def test_a_log_is_continued_and_made_with_its_first_line(tmp_path: Path) -> None:
     """A command that says nothing leaves no file; a second one appends."""
-    with logging_to(tmp_path / FILE_NAME):
+    with logging_to(tmp_path / BATCH_LOG):
         pass
-    assert not (tmp_path / FILE_NAME).exists()
+    assert not (tmp_path / BATCH_LOG).exists()
     for n in range(2):
-        with logging_to(tmp_path / FILE_NAME):
+        with logging_to(tmp_path / BATCH_LOG):
             structlog.get_logger().info("begun", n=n)
-    assert [line["n"] for line in lines(tmp_path / FILE_NAME)] == [0, 1]
+    assert [line["n"] for line in lines(tmp_path / BATCH_LOG)] == [0, 1]
 
 
 def test_a_log_that_cannot_be_written_costs_log_lines_only(tmp_path: Path) -> None:
     """The batch goes on without it."""
-    with logging_to(tmp_path / "missing" / FILE_NAME):
+    with logging_to(tmp_path / "missing" / BATCH_LOG):
         structlog.get_logger().info("begun")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_cannot_be_written_as_json_is_written_as_well_as_it_can_be(tmp_path: Path) -> None:
     """No event can break the code that logs it."""
-    with logging_to(tmp_path / FILE_NAME):
+    with logging_to(tmp_path / BATCH_LOG):
         structlog.get_logger().info("date_unreadable", date="\udcff")
         structlog.get_logger().info("large", n=2**70)
-    assert [line["event"] for line in lines(tmp_path / FILE_NAME)] == ["date_unreadable", "large"]
+    assert [line["event"] for line in lines(tmp_path / BATCH_LOG)] == ["date_unreadable", "large"]
 
 
 def test_lines_of_a_batch_go_to_its_own_file(tmp_path: Path) -> None:
     """Those that carry one whose file can be written; the others, and all else, stay together."""
     (tmp_path / "a").mkdir()
-    files = {"a": tmp_path / "a" / FILE_NAME, "gone": tmp_path / "gone" / FILE_NAME}
+    files = {"a": tmp_path / "a" / BATCH_LOG, "gone": tmp_path / "gone" / BATCH_LOG}
     log = structlog.get_logger()
     with logging_to(tmp_path / "worker.log", file_of=files.get):
         log.info("worker_said")
@@ -95,7 +96,7 @@ def test_lines_of_a_batch_go_to_its_own_file(tmp_path: Path) -> None:
 
 def test_a_log_that_was_moved_away_is_begun_anew(tmp_path: Path) -> None:
     """As programs do that rotate logs; no line is lost, and none is written twice."""
-    file, moved = tmp_path / FILE_NAME, tmp_path / f"{FILE_NAME}.1"
+    file, moved = tmp_path / BATCH_LOG, tmp_path / f"{BATCH_LOG}.1"
     log = structlog.get_logger()
     with logging_to(file):
         log.info("said", n=1)

@@ -17,18 +17,15 @@ import orjson
 
 from batchrun.errors import OutputError
 from batchrun.ledger.protocol import FinalCost, Known, OpenCost, OpenJob, Settlement
-from batchrun.ledger.sqlite.reader import FILE_NAME
 from batchrun.ledger.sqlite.tables import Ledger, open_ledger
 from batchrun.model import Attempt, BadLine, Intent, Job, JobId, JobKey, Outcome, Problem, Record, Run, RunId
+from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS
 from batchrun.output.sink import Sink
 from batchrun.policy.breaker import Trip
 from batchrun.runtime.children import open_children
 from batchrun.runtime.crash_points import reach
 from batchrun.runtime.histogram import COUNTS, SECONDS, Histogram
 
-RECORDS = "records.jsonl"
-ITEMS = "items.jsonl"
-BAD_LINES = "bad_lines.jsonl"
 #: Facts about the batch.
 READ_TO = "read_to"
 DUPLICATES = "duplicates"
@@ -389,7 +386,7 @@ async def open_journal(directory: Path) -> AsyncIterator[Journal]:
 
 
 def _open_journal(stack: ExitStack, directory: Path) -> Journal:
-    if not (directory / FILE_NAME).exists():
+    if not (directory / LEDGER).exists():
         _refuse_orphans(directory)
     ledger = stack.enter_context(open_ledger(directory))
     if (name := ledger.fact(REPAIRING)) is not None:
@@ -410,5 +407,5 @@ def _refuse_orphans(directory: Path) -> None:
     records = directory / RECORDS
     if records.exists() and records.stat().st_size:
         raise OutputError(
-            f"{records}: holds records, but {FILE_NAME} beside it is missing; put it back, or choose another --out"
+            f"{records}: holds records, but {LEDGER} beside it is missing; put it back, or choose another --out"
         )

@@ -38,9 +38,9 @@ from batchrun.model import (
     RunStatus,
     Selection,
 )
+from batchrun.output.layout import LEDGER
 from batchrun.policy.failure_kind import failure_id
 
-FILE_NAME = "ledger.sqlite3"
 #: The jobs of a Selection, its parts given as JSON lists or NULL.
 SELECTED = """
     key IS NOT NULL AND outcome IS NOT NULL
@@ -400,7 +400,7 @@ def open_for_reading(directory: Path) -> Iterator[LedgerReader]:
     Raises:
         LedgerError: there is none, or it is damaged.
     """
-    file = directory / FILE_NAME
+    file = directory / LEDGER
     if not file.exists():
         raise LedgerError(f"{directory}: holds no ledger; is it the output directory of a batch?")
     with open_connection(file, mode="ro") as connection:
@@ -410,7 +410,7 @@ def open_for_reading(directory: Path) -> Iterator[LedgerReader]:
 
 def is_begun(directory: Path) -> bool:
     """Whether a ledger in this directory has admitted anything."""
-    if not (directory / FILE_NAME).exists():
+    if not (directory / LEDGER).exists():
         return False
     with open_for_reading(directory) as ledger:
         return not ledger.is_empty

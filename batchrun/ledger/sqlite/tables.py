@@ -21,7 +21,7 @@ from batchrun.ledger.protocol import (
     Settlement,
 )
 from batchrun.ledger.sqlite.connection import Connection, apply_schema_steps, open_connection
-from batchrun.ledger.sqlite.reader import FILE_NAME, SELECTED, LedgerReader, parameters
+from batchrun.ledger.sqlite.reader import SELECTED, LedgerReader, parameters
 from batchrun.model import (
     Attempt,
     BadLine,
@@ -35,6 +35,7 @@ from batchrun.model import (
     Run,
     Selection,
 )
+from batchrun.output.layout import LEDGER
 
 
 class Ledger(LedgerReader):
@@ -251,7 +252,7 @@ def open_ledger(directory: Path) -> Iterator[Ledger]:
     Raises:
         LedgerError: it cannot be opened, is damaged, or was written by a newer batchrun.
     """
-    file = directory / FILE_NAME
+    file = directory / LEDGER
     with open_connection(file, mode="rwc") as connection:
         # A record must not outlive its note: every commit reaches the disk before it counts.
         connection.execute("PRAGMA journal_mode = WAL")

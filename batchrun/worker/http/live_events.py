@@ -9,8 +9,8 @@ import anyio
 import orjson
 from aiohttp import web
 
-from batchrun.ledger.sqlite.reader import FILE_NAME as LEDGER
 from batchrun.model import Selection
+from batchrun.output.layout import LEDGER
 from batchrun.report.failures import read_failures
 from batchrun.worker.http.context import submission_of, worker_of
 from batchrun.worker.http.fragments import batch_details, batch_head, slots_chart, worker_tiles

@@ -14,14 +14,12 @@ import anyio
 import orjson
 from aiohttp import web
 
-from batchrun.ledger.sqlite.group_commit import ITEMS, RECORDS
-from batchrun.ledger.sqlite.reader import FILE_NAME as LEDGER
 from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.model import Selection
+from batchrun.output.layout import BATCH_LOG, ITEMS, LEDGER, RECORDS
 from batchrun.output.sink import explain
 from batchrun.report.failures import Failures, read_failures
 from batchrun.report.report_file import make_report
-from batchrun.runtime.logs import FILE_NAME as LOG
 from batchrun.worker.http.context import submission_of, worker_of
 from batchrun.worker.http.envelope import Refused
 from batchrun.worker.intake import config_of
@@ -48,7 +46,7 @@ async def get_items(request: web.Request) -> web.StreamResponse:
 
 async def get_log(request: web.Request) -> web.StreamResponse:
     """Stream a batch's log lines."""
-    file = _out_dir(request) / LOG
+    file = _out_dir(request) / BATCH_LOG
 
     async def length() -> int:
         return await anyio.to_thread.run_sync(_size, file)

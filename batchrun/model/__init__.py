@@ -1,0 +1,42 @@
+"""The values that flow through batchrun: all frozen, none of them able to wait.
+
+A line of the job file becomes a Job, a Job becomes Attempts, an Attempt a Run, and all of it one Record.
+"""
+
+from batchrun.model.attempt import CLOCK_DOUBT, Attempt, AttemptState, Cause, Intent, Mark, Problem
+from batchrun.model.batch import Command, Ending, Selection, Summary
+from batchrun.model.job import BadLine, Job, JobId, JobKey, Place
+from batchrun.model.record import Items, Outcome, Record, json_line
+from batchrun.model.run import CostSource, DatasetId, JsonObject, Run, RunId, RunOptions, RunStatus, StoreId, TaskId
+
+__all__ = [
+    "CLOCK_DOUBT",
+    "Attempt",
+    "AttemptState",
+    "BadLine",
+    "Cause",
+    "Command",
+    "CostSource",
+    "DatasetId",
+    "Ending",
+    "Intent",
+    "Items",
+    "Job",
+    "JobId",
+    "JobKey",
+    "JsonObject",
+    "Mark",
+    "Outcome",
+    "Place",
+    "Problem",
+    "Record",
+    "Run",
+    "RunId",
+    "RunOptions",
+    "RunStatus",
+    "Selection",
+    "StoreId",
+    "Summary",
+    "TaskId",
+    "json_line",
+]

@@ -1,0 +1,170 @@
+"""The JSON line that reports a settled job."""
+
+import json
+import math
+from collections.abc import Collection
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+import orjson
+
+from batchrun.model.attempt import Attempt, Problem
+from batchrun.model.job import JobKey
+from batchrun.model.run import WEAKEST_COST_SOURCE_FIRST, CostSource, DatasetId, JsonObject
+from batchrun.runtime.frozen import dataclass
+
+
+class Outcome(StrEnum):
+    """Our verdict on a job, decided once per round."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    ABORTED = "aborted"
+    #: Succeeded, but with fewer items than expected.
+    EMPTY = "empty"
+    #: Succeeded, but with items that break the expected schema.
+    MALFORMED = "malformed"
+    #: The line of the job file could not be read as a job; nothing was started.
+    INVALID = "invalid"
+    #: The platform refused to start the job; nothing was started.
+    REJECTED = "rejected"
+    #: We hold the id of a Run that the platform says does not exist.
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Items:
+    """What a Run left in its dataset, as far as it was collected."""
+
+    #: Items that were collected.
+    count: int
+    dataset_id: DatasetId | None
+    #: The items themselves, where the record is to hold them.
+    values: list[Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """The line that reports a settled job. Its keys are a public format and only ever added to."""
+
+    #: None for a bad line.
+    key: JobKey | None
+    line: int
+    round: int = 1
+    group: str | None = None
+    meta: Any = None
+    outcome: Outcome
+    attempts: tuple[Attempt, ...] = ()
+    #: The last Run, in the API's own fields.
+    run: JsonObject | None = None
+    #: The OUTPUT value, where it was asked for.
+    output: Any = None
+    items: Items | None = None
+    error: Problem | None = None
+    admitted_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    @property
+    def cost_usd(self) -> float | None:
+        """Sum of the attempts' costs as known now; None when one of them is unknown, for that is not 0."""
+        return _cost_of(self.attempts)[0]
+
+    @property
+    def cost_source(self) -> CostSource:
+        """The weakest source among the attempts' costs."""
+        return _cost_of(self.attempts)[1]
+
+    @property
+    def cost_is_final(self) -> bool:
+        """Whether the platform cannot change the cost any more."""
+        return _cost_of(self.attempts)[2]
+
+    def as_line(self) -> bytes:
+        """Return the record as one line of JSON, line end included."""
+        return json_line(self._as_json())
+
+    def _as_json(self) -> JsonObject:
+        cost_usd, cost_source, cost_is_final = _cost_of(self.attempts)
+        return {
+            "v": 1,
+            "key": self.key,
+            "line": self.line,
+            "round": self.round,
+            "group": self.group,
+            "meta": self.meta,
+            "outcome": self.outcome,
+            "attempts": [_attempt_json(attempt) for attempt in self.attempts],
+            "run": self.run,
+            "output": self.output,
+            "items": _items_json(self.items),
+            "error": {"type": self.error.type, "message": self.error.message} if self.error else None,
+            "times": {
+                "admitted_at": self.admitted_at,
+                "started_at": self.started_at,
+                "finished_at": self.finished_at,
+                "queued_s": _seconds_between(self.admitted_at, self.started_at),
+                "run_s": _seconds_between(self.started_at, self.finished_at),
+            },
+            "cost_usd": cost_usd,
+            "cost_source": cost_source,
+            "cost_is_final": cost_is_final,
+        }
+
+
+def _cost_of(attempts: Collection[Attempt]) -> tuple[float | None, CostSource, bool]:
+    """Return what attempts have cost, where that comes from, and whether it is final; all at once, for every record."""
+    paid = [attempt for attempt in attempts if attempt.run_id is not None]
+    if not paid:
+        return None, CostSource.UNKNOWN, True
+    known = [attempt.cost_usd for attempt in paid if attempt.cost_usd is not None]
+    return (
+        math.fsum(known) if len(known) == len(paid) else None,
+        min([attempt.cost_source for attempt in paid], key=WEAKEST_COST_SOURCE_FIRST.index),
+        all(attempt.cost_is_final for attempt in paid),
+    )
+
+
+def json_line(value: JsonObject) -> bytes:
+    """Return JSON on one line, line end included; times in UTC as ISO with Z."""
+    try:
+        return orjson.dumps(value, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE)
+    except TypeError:
+        # It writes 254 levels and no lone surrogates; what an Actor stored must not be lost for that.
+        return (json.dumps(value, default=_iso) + "\n").encode()
+
+
+def _iso(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _attempt_json(attempt: Attempt) -> JsonObject:
+    return {
+        "attempt_no": attempt.attempt_no,
+        "run_id": attempt.run_id,
+        "status": attempt.status,
+        "intended_at": attempt.intended_at,
+        "started_at": attempt.started_at,
+        "finished_at": attempt.finished_at,
+        "cause": attempt.cause,
+        "memory_mb": attempt.memory_mb,
+        "timeout_s": attempt.timeout_s,
+        "cost_usd": attempt.cost_usd,
+        "cost_source": attempt.cost_source,
+    }
+
+
+def _items_json(items: Items | None) -> JsonObject | None:
+    if items is None:
+        return None
+    values = {} if items.values is None else {"values": items.values}
+    return {"count": items.count, "dataset_id": items.dataset_id, **values}
+
+
+def _seconds_between(earlier: datetime | None, later: datetime | None) -> float | None:
+    """Return the seconds from one time to another; 0 where two clocks disagree about the order."""
+    if earlier is None or later is None:
+        return None
+    return max(0.0, round((later - earlier).total_seconds(), 3))

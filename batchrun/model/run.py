@@ -1,0 +1,100 @@
+"""A Run as the API describes it, what starts it, and where its cost comes from."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, NewType
+
+from batchrun.runtime.frozen import dataclass
+
+RunId = NewType("RunId", str)
+TaskId = NewType("TaskId", str)
+DatasetId = NewType("DatasetId", str)
+StoreId = NewType("StoreId", str)
+#: A JSON object at the edge: as the API or a job file gave it.
+JsonObject = dict[str, Any]
+
+
+class RunStatus(StrEnum):
+    """The API's eight statuses of a Run, never extended by us."""
+
+    READY = "READY"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    TIMING_OUT = "TIMING-OUT"
+    TIMED_OUT = "TIMED-OUT"
+    ABORTING = "ABORTING"
+    ABORTED = "ABORTED"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the Run has ended."""
+        return self in _TERMINAL
+
+
+_TERMINAL = frozenset({RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.TIMED_OUT, RunStatus.ABORTED})
+
+
+class CostSource(StrEnum):
+    """Where a cost comes from."""
+
+    #: The platform said it.
+    PLATFORM = "platform"
+    #: Worked out here from what the Run was charged for and the Actor's prices.
+    DERIVED = "derived"
+    UNKNOWN = "unknown"
+
+
+WEAKEST_COST_SOURCE_FIRST = (CostSource.UNKNOWN, CostSource.DERIVED, CostSource.PLATFORM)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """What a start asks for besides its input; None leaves it to the task."""
+
+    build: str | None = None
+    #: The Run's own time limit; 0 means none.
+    timeout_s: int | None = None
+    memory_mb: int | None = None
+    max_items: int | None = None
+    max_total_charge_usd: float | None = None
+    restart_on_error: bool | None = None
+    #: Ad-hoc webhooks, in the API's own spelling (eventTypes, requestUrl, …).
+    webhooks: tuple[JsonObject, ...] | None = None
+
+    def over(self, base: "RunOptions") -> "RunOptions":
+        """Return these options, with `base` filling in what they leave open."""
+        # Spelled out: it is asked of every job, and looking through the fields takes ten times as long.
+        return RunOptions(
+            build=base.build if self.build is None else self.build,
+            timeout_s=base.timeout_s if self.timeout_s is None else self.timeout_s,
+            memory_mb=base.memory_mb if self.memory_mb is None else self.memory_mb,
+            max_items=base.max_items if self.max_items is None else self.max_items,
+            max_total_charge_usd=(
+                base.max_total_charge_usd if self.max_total_charge_usd is None else self.max_total_charge_usd
+            ),
+            restart_on_error=base.restart_on_error if self.restart_on_error is None else self.restart_on_error,
+            webhooks=base.webhooks if self.webhooks is None else self.webhooks,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A Run as the API last described it."""
+
+    id: RunId
+    status: RunStatus
+    dataset_id: DatasetId | None
+    store_id: StoreId | None
+    started_at: datetime
+    finished_at: datetime | None
+    #: None while nobody knows; never to be read as 0.
+    cost_usd: float | None
+    cost_source: CostSource = CostSource.UNKNOWN
+    #: What it was given; None where the platform does not say, as in lists.
+    memory_mb: int | None = None
+    timeout_s: int | None = None
+    #: The User-Agent of the request that started it; None where the platform does not say.
+    user_agent: str | None
+    #: Everything the API said of it, as it said it.
+    fields: JsonObject

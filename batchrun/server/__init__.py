@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from batchrun.server.app import Server, open_server
-    from batchrun.server.demo import DEMO_MODULES
-    from batchrun.server.exposure import exposure_warning
-    from batchrun.server.misbehaviour_config import Faults, load_faults
+    from batchrun.server.content.demo_pages import DEMO_MODULES
+    from batchrun.server.faults.fault_config import Faults, load_faults
+    from batchrun.server.http.exposure import exposure_warning
     from batchrun.server.settings import AccountSettings, InlineActor, InlineContext, ServerSettings
 
 __all__ = [
@@ -29,9 +29,9 @@ __all__ = [
 
 _HOMES = {
     "batchrun.server.app": ("Server", "open_server"),
-    "batchrun.server.demo": ("DEMO_MODULES",),
-    "batchrun.server.exposure": ("exposure_warning",),
-    "batchrun.server.misbehaviour_config": ("Faults", "load_faults"),
+    "batchrun.server.content.demo_pages": ("DEMO_MODULES",),
+    "batchrun.server.http.exposure": ("exposure_warning",),
+    "batchrun.server.faults.fault_config": ("Faults", "load_faults"),
     "batchrun.server.settings": ("AccountSettings", "InlineActor", "InlineContext", "ServerSettings"),
 }
 

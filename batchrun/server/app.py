@@ -17,24 +17,24 @@ from aiohttp import web
 
 from batchrun.errors import OutputError
 from batchrun.runtime.children import open_children
-from batchrun.server.account_book import read_accounts, with_tokens
-from batchrun.server.accounts import Accounts
-from batchrun.server.actor_builds import ActorBuilds
-from batchrun.server.auth import Tokens
-from batchrun.server.catalog import Catalog, load_catalog
-from batchrun.server.database import Database, open_database
-from batchrun.server.demo import DemoSite, open_demo_site
-from batchrun.server.exposure import is_loopback
-from batchrun.server.handler import make_handler
-from batchrun.server.lifecycle import RunCounts, Runs
-from batchrun.server.migration import announce_migration, end_orphans, migrate, note_time
-from batchrun.server.platform import Platform
-from batchrun.server.rate_limits import RateLimits
+from batchrun.server.accounts.account_book import read_accounts, with_tokens
+from batchrun.server.accounts.accounts import Accounts
+from batchrun.server.accounts.callers import Tokens
+from batchrun.server.accounts.rate_limits import RateLimits
+from batchrun.server.backend import Platform
+from batchrun.server.catalog.actor_builds import ActorBuilds
+from batchrun.server.catalog.actor_catalog import Catalog, load_catalog
+from batchrun.server.catalog.task_book import TaskBook
+from batchrun.server.content.demo_pages import DemoSite, open_demo_site
+from batchrun.server.http.exposure import is_loopback
+from batchrun.server.http.handler import make_handler
+from batchrun.server.runs.final_usage import Settling
+from batchrun.server.runs.lifecycle import RunCounts, Runs
+from batchrun.server.runs.migration import announce_migration, end_orphans, migrate, note_time
 from batchrun.server.settings import ServerSettings
-from batchrun.server.settling import Settling
-from batchrun.server.tables import account, tasks
-from batchrun.server.task_book import TaskBook
-from batchrun.server.webhook_book import WebhookBook
+from batchrun.server.store import account_table, task_table
+from batchrun.server.store.database import Database, open_database
+from batchrun.server.webhooks.webhook_book import WebhookBook
 
 _log = structlog.get_logger()
 
@@ -135,7 +135,7 @@ async def _compose(
     children: anyio.abc.TaskGroup,
     base_url: str,
 ) -> Platform:
-    secret = await database.write(account.read_or_set, "secret", secrets.token_hex(32))
+    secret = await database.write(account_table.read_or_set, "secret", secrets.token_hex(32))
     tokens = Tokens(accounts, secret)
     settling = Settling(database, settings.usage_settle_s)
     webhook_book = WebhookBook(database)
@@ -161,7 +161,7 @@ async def _compose(
         builds=ActorBuilds(
             settings, database, catalog, accounts, webhook_book=webhook_book, expect=runs.delivery.expect
         ),
-        tasks=TaskBook(database, catalog, await database.read(tasks.load)),
+        tasks=TaskBook(database, catalog, await database.read(task_table.load)),
         runs=runs,
         tokens=tokens,
         rate_limits=RateLimits(anyio.current_time, is_enforced=settings.is_rate_limited),

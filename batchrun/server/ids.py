@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
-from batchrun.server.faults import Fault, value_invalid
+from batchrun.server.error_answers import Fault, value_invalid
 
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 #: Every byte to a character; eight characters come a little more often, which costs 0.04 of 77 bits.

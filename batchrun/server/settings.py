@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from batchrun.server.misbehaviour_config import Faults
+from batchrun.server.faults.fault_config import Faults
 
 
 class InlineContext(Protocol):

@@ -18,7 +18,7 @@ from batchrun.apify.client import open_client
 from batchrun.engine.collect import Collector, OutputPlan
 from batchrun.model import Attempt, AttemptState, JobId, Mark, Outcome, RunId, RunStatus
 from batchrun.server import InlineContext
-from batchrun.server.misbehaviour_config import parse_faults
+from batchrun.server.faults.fault_config import parse_faults
 from tests.support.command_line import Said, batchrun
 from tests.support.following import Following
 from tests.support.memory_ledger import MemoryLedger, make_job

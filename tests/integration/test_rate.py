@@ -8,8 +8,8 @@ import pytest
 
 from batchrun import Outcome, load_config, run_batch
 from batchrun.server import InlineContext, ServerSettings, open_server
-from batchrun.server.faults import Fault
-from batchrun.server.rate_limits import RateLimits
+from batchrun.server.accounts.rate_limits import RateLimits
+from batchrun.server.error_answers import Fault
 
 TOKEN = "test-token"
 

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from batchrun.server import InlineContext
-from batchrun.server.api.unserved import UNSERVED
+from batchrun.server.api.unserved_routes import UNSERVED
 from tests.support import operations
 from tests.support.openapi import DOCUMENT, OpenApi
 from tests.support.server_api import ACTORS, Answer, Api, open_api

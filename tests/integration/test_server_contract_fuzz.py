@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from structlog.testing import LogCapture
 
-from batchrun.server.handler import make_table
+from batchrun.server.http.handler import make_table
 from tests.support.server_api import open_api
 
 #: `/v2/acts` is `/v2/actors` once more.

@@ -9,8 +9,8 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from batchrun.server import database as server_database
-from batchrun.server.database import Database, open_database
+from batchrun.server.store import database as server_database
+from batchrun.server.store.database import Database, open_database
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import aiohttp
 import anyio
 import pytest
 
-from batchrun.server.events import MAX_FOLLOWERS
+from batchrun.server.runs.actor_events import MAX_FOLLOWERS
 from tests.support.server_api import ACTORS, Api, open_api
 
 

@@ -14,7 +14,7 @@ import anyio
 import orjson
 import pytest
 
-from batchrun.server import tables
+from batchrun.server.store import item_table
 from tests.support.server_api import Api, open_api
 
 ITEMS = [
@@ -135,14 +135,14 @@ async def test_a_large_dataset_is_written_in_pages(
     path = await _dataset(api, [{"n": n, "text": "ü" * 50} for n in range(2400)])
     assert (await api.send("POST", path, [{"n": 2400, "text": "", "late": "<&>"}])).status == 201
     sizes = []
-    page = tables.items.page
+    page = item_table.page
 
     def noted(*args: Any) -> list[bytes]:
         found = page(*args)
         sizes.append(len(found))
         return found
 
-    monkeypatch.setattr(tables.items, "page", noted)
+    monkeypatch.setattr(item_table, "page", noted)
     answer = await api.get(path, format=name)
     assert "Content-Length" not in answer.headers
     assert set(sizes) == {1000, 401}

@@ -13,7 +13,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from batchrun.server.process_groups import start_time
+from batchrun.server.runs.process_groups import start_time
 from tests.support.server_api import ACTORS, Api, open_api
 
 

@@ -8,8 +8,8 @@ import anyio
 import pytest
 
 from batchrun.server import InlineContext
-from batchrun.server.database import open_database
-from batchrun.server.tables import account
+from batchrun.server.store import account_table
+from batchrun.server.store.database import open_database
 from tests.support.server_api import ACTORS, Api, open_api
 
 
@@ -144,4 +144,4 @@ _STARTED = "SELECT started_ms FROM runs"
 
 async def _set_alive(data_dir: Path, at_ms: int) -> None:
     async with open_database(data_dir / "server.sqlite3") as database:
-        await database.write(account.put, "alive_ms", str(at_ms))
+        await database.write(account_table.put, "alive_ms", str(at_ms))

@@ -10,8 +10,10 @@ import anyio.to_thread
 import pytest
 
 from batchrun.runtime.logs import logging_to
-from batchrun.server import ServerSettings, bodies, exposure_warning, tables
-from batchrun.server.api import items as items_api
+from batchrun.server import ServerSettings, exposure_warning
+from batchrun.server.api import item_answers
+from batchrun.server.content import request_bodies
+from batchrun.server.store import item_table
 from tests.support.server_api import Api, open_api
 
 
@@ -113,7 +115,7 @@ async def _raw(api: Api, head: str) -> anyio.abc.SocketStream:
 
 async def test_a_body_that_does_not_arrive_is_given_up(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """408 and the end of the connection: a slow upload does not hold what it has sent for ever."""
-    monkeypatch.setattr(bodies, "BODY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(request_bodies, "BODY_TIMEOUT_S", 0.1)
     store = (await api.send("POST", "/v2/key-value-stores")).data["id"]
     head = (
         f"PUT /v2/key-value-stores/{store}/records/slow HTTP/1.1\r\nHost: x\r\n"
@@ -134,16 +136,16 @@ async def test_large_items_are_read_a_few_at_a_time(api: Api, monkeypatch: pytes
     dataset = (await api.send("POST", "/v2/datasets")).data["id"]
     for number in range(12):
         await api.send("POST", f"/v2/datasets/{dataset}/items", {"n": number, "text": "x" * 100_000})
-    monkeypatch.setattr(items_api, "LARGE_BYTES", 250_000)
+    monkeypatch.setattr(item_answers, "LARGE_BYTES", 250_000)
     sizes = []
-    page = tables.items.page
+    page = item_table.page
 
     def noted(*args: Any) -> list[bytes]:
         found = page(*args)
         sizes.append(len(found))
         return found
 
-    monkeypatch.setattr(tables.items, "page", noted)
+    monkeypatch.setattr(item_table, "page", noted)
     answer = await api.get(f"/v2/datasets/{dataset}/items")
     assert [item["n"] for item in answer.body] == list(range(12))
     assert sizes == [2] * 6

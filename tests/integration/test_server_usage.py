@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from batchrun.server.database import open_database
+from batchrun.server.store.database import open_database
 from tests.support.server_api import ACTORS, Api, open_api
 
 _PRICES = {"DATASET_WRITES": 0.000005, "KEY_VALUE_STORE_WRITES": 0.00005}

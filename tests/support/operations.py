@@ -6,10 +6,10 @@ python -m tests.support.operations    writes it anew
 from functools import cache
 from pathlib import Path
 
-from batchrun.server.api.unserved import Refusal
-from batchrun.server.faults import Fault
-from batchrun.server.handler import make_table
-from batchrun.server.route_table import RouteTable
+from batchrun.server.api.unserved_routes import Refusal
+from batchrun.server.error_answers import Fault
+from batchrun.server.http.handler import make_table
+from batchrun.server.routing.route_table import RouteTable
 from tests.support.openapi import OpenApi
 
 FILE = Path(__file__).parents[2] / "batchrun" / "server" / "OPERATIONS.md"

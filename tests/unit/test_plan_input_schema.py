@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrun.preflight.input_schema import MAX_MESSAGE_CHARS, MAX_PROBLEMS_PER_INPUT, InputSchema, SchemaUnusable
-from batchrun.server import input_schema as server_schema
-from batchrun.server.faults import Fault
+from batchrun.server.catalog import actor_input_schema as server_schema
+from batchrun.server.error_answers import Fault
 
 SCHEMA: dict[str, Any] = {
     "title": "Some",

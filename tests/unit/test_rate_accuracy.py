@@ -6,8 +6,8 @@ import pytest
 from batchrun.apify.throttle import Throttle
 from batchrun.engine.limits.start_gate import StartGate
 from batchrun.policy.token_bucket import TokenBucket, burst_of
-from batchrun.server.faults import Fault
-from batchrun.server.rate_limits import PER_START, RateLimits
+from batchrun.server.accounts.rate_limits import PER_START, RateLimits
+from batchrun.server.error_answers import Fault
 from tests.support.virtual_time import LateTimersLoop
 
 FOR_S = 120

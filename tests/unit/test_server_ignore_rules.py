@@ -2,7 +2,7 @@
 
 import pytest
 
-from batchrun.server.ignore_rules import IgnoreRules
+from batchrun.server.catalog.ignore_rules import IgnoreRules
 
 
 @pytest.mark.parametrize(

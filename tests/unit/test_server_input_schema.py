@@ -2,8 +2,8 @@
 
 import pytest
 
-from batchrun.server.faults import Fault
-from batchrun.server.input_schema import InputSchema
+from batchrun.server.catalog.actor_input_schema import InputSchema
+from batchrun.server.error_answers import Fault
 
 SCHEMA = {
     "title": "Some",

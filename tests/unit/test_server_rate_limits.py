@@ -2,8 +2,8 @@
 
 import pytest
 
-from batchrun.server.faults import Fault
-from batchrun.server.rate_limits import RateLimits
+from batchrun.server.accounts.rate_limits import RateLimits
+from batchrun.server.error_answers import Fault
 
 
 def _admitted(limits: RateLimits, resource: str, per_s: int, tries: int, who: str = "me") -> int:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from batchrun.server.faults import Fault
-from batchrun.server.router import Router
+from batchrun.server.error_answers import Fault
+from batchrun.server.routing.router import Router
 
 
 @pytest.fixture

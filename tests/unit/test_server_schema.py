@@ -6,7 +6,7 @@ from importlib import resources
 import orjson
 import pytest
 
-from batchrun.server.database import take_schema_steps
+from batchrun.server.store.database import take_schema_steps
 
 
 def _tables(connection: sqlite3.Connection) -> dict[str, str]:
@@ -16,7 +16,7 @@ def _tables(connection: sqlite3.Connection) -> dict[str, str]:
 
 def _first_version() -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    connection.executescript(resources.files("batchrun.server").joinpath("schema.sql").read_text())
+    connection.executescript(resources.files("batchrun.server.store").joinpath("schema.sql").read_text())
     connection.execute("PRAGMA user_version = 1")
     connection.execute("INSERT INTO account VALUES ('user_id', 'me')")
     connection.execute("INSERT INTO tasks (id, name, doc) VALUES ('t', 'Mine', ?)", (orjson.dumps({"id": "t"}),))

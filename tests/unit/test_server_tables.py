@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from batchrun.server.database import take_schema_steps
-from batchrun.server.faults import Fault
-from batchrun.server.tables import items, runs, settlements, storages
-from batchrun.server.tables.runs import RunFilter
-from batchrun.server.tables.storages import Kind
+from batchrun.server.error_answers import Fault
+from batchrun.server.store import final_usage_table, item_table, run_table, storage_table
+from batchrun.server.store.database import take_schema_steps
+from batchrun.server.store.run_table import RunFilter
+from batchrun.server.store.storage_table import Kind
 
 
 @pytest.fixture
@@ -39,23 +39,23 @@ def _run(run_id: str, status: str = "RUNNING") -> dict[str, Any]:
 
 def test_an_end_is_not_taken_back(connection: sqlite3.Connection) -> None:
     """A status message that comes after the end was kept does not make the Run live again."""
-    runs.insert(connection, _run("one"), {}, 1, None)
-    runs.end(connection, _run("one", "SUCCEEDED"), 5)
-    ended = runs.read(connection, "one")
-    runs.update_live(connection, _run("one") | {"statusMessage": "late"})
-    assert runs.read(connection, "one") == ended
-    assert runs.load_live(connection) == []
+    run_table.insert(connection, _run("one"), {}, 1, None)
+    run_table.end(connection, _run("one", "SUCCEEDED"), 5)
+    ended = run_table.read(connection, "one")
+    run_table.update_live(connection, _run("one") | {"statusMessage": "late"})
+    assert run_table.read(connection, "one") == ended
+    assert run_table.load_live(connection) == []
 
 
 def test_an_ended_run_costs_what_it_used(connection: sqlite3.Connection) -> None:
     """Half a compute unit and two stored items."""
-    runs.insert(connection, _run("one"), {}, 1, None)
-    items.append(connection, "one-d", "user", [b"{}", b'{"a":1}'], 1)
+    run_table.insert(connection, _run("one"), {}, 1, None)
+    item_table.append(connection, "one-d", "user", [b"{}", b'{"a":1}'], 1)
     doc = _run("one", "SUCCEEDED")
-    settlements.end(connection, doc, 0, {})
+    final_usage_table.end(connection, doc, 0, {})
     assert doc["usage"]["DATASET_WRITES"] == 2
     assert doc["usageTotalUsd"] == pytest.approx(0.5 * 0.25 + 2 * 0.000005)
-    dataset = storages.read(connection, "one-d")
+    dataset = storage_table.read(connection, "one-d")
     assert dataset is not None
     assert (dataset.count, dataset.clean_count) == (2, 1)
 
@@ -63,16 +63,16 @@ def test_an_ended_run_costs_what_it_used(connection: sqlite3.Connection) -> None
 def test_runs_are_found_by_every_filter_at_once(connection: sqlite3.Connection) -> None:
     """Task, Actor, status and times narrow the list together."""
     for number in range(6):
-        runs.insert(connection, _run(f"r{number}", "RUNNING" if number % 2 else "FAILED"), {}, number, None)
+        run_table.insert(connection, _run(f"r{number}", "RUNNING" if number % 2 else "FAILED"), {}, number, None)
     chosen = RunFilter(
         task_id="task", act_id="actor", statuses=("FAILED", "ABORTED"), started_after_ms=1, started_before_ms=4
     )
-    total, found = runs.page(connection, chosen, 0, 10, True)
+    total, found = run_table.page(connection, chosen, 0, 10, True)
     assert (total, [doc["id"] for doc in found]) == (2, ["r4", "r2"])
 
 
 def test_items_go_to_datasets_only(connection: sqlite3.Connection) -> None:
     """Another kind's id is as good as none."""
-    storages.insert(connection, Kind.KEY_VALUE_STORE, "store", 1, "user")
+    storage_table.insert(connection, Kind.KEY_VALUE_STORE, "store", 1, "user")
     with pytest.raises(Fault, match="Dataset was not found"):
-        items.append(connection, "store", "user", [b"{}"], 0)
+        item_table.append(connection, "store", "user", [b"{}"], 0)

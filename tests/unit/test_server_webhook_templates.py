@@ -3,8 +3,8 @@
 import orjson
 import pytest
 
-from batchrun.server.faults import Fault
-from batchrun.server.webhook_templates import DEFAULT_PAYLOAD, check, render, render_headers
+from batchrun.server.error_answers import Fault
+from batchrun.server.webhooks.webhook_templates import DEFAULT_PAYLOAD, check, render, render_headers
 
 VARIABLES = {"userId": "u1", "eventData": {"actorRunId": 'r"1'}, "resource": {"n": [1, None]}}
 

@@ -1,14 +1,14 @@
 """Which Run or storage a path means: by id, by name, or by way of a Run, perhaps the last of a task or an Actor."""
 
 from batchrun.model import JsonObject
+from batchrun.server.accounts.callers import not_permitted, token_missing
 from batchrun.server.api.run_lists import last_run_id
-from batchrun.server.auth import not_permitted, token_missing
-from batchrun.server.call import Call
-from batchrun.server.catalog import Actor
-from batchrun.server.faults import request_invalid, thing_missing
-from batchrun.server.tables import storages
-from batchrun.server.tables.runs import RunFilter
-from batchrun.server.tables.storages import Kind, Storage
+from batchrun.server.catalog.actor_catalog import Actor
+from batchrun.server.error_answers import request_invalid, thing_missing
+from batchrun.server.routing.call import Call
+from batchrun.server.store import storage_table
+from batchrun.server.store.run_table import RunFilter
+from batchrun.server.store.storage_table import Kind, Storage
 
 _DEFAULTS = {
     Kind.DATASET: ("defaultDatasetId", "Dataset"),
@@ -107,7 +107,7 @@ async def storage_id_of(call: Call, kind: Kind) -> str:
     owner = call.platform.accounts.named(username) if username else call.user
     if owner is None:
         raise thing_missing(thing)
-    named = await call.platform.database.read(storages.read_named, kind, owner.id, name)
+    named = await call.platform.database.read(storage_table.read_named, kind, owner.id, name)
     if named is not None and named.access == _BY_NAME:
         return named.id
     if named is None or call.user is not owner:
@@ -142,7 +142,7 @@ async def read_storage(call: Call, kind: Kind, storage_id: str) -> Storage:
     Raises:
         Fault: 404, also for an id of another kind; 403.
     """
-    storage = await call.platform.database.read(storages.read, storage_id)
+    storage = await call.platform.database.read(storage_table.read, storage_id)
     if storage is None or storage.kind is not kind:
         raise thing_missing(_DEFAULTS[kind][1])
     if storage.access == _RESTRICTED and not call.is_by(storage.user_id):

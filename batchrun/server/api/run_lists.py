@@ -5,11 +5,11 @@ from dataclasses import replace
 from aiohttp import web
 
 from batchrun.model import JsonObject, RunStatus
-from batchrun.server.call import Call, page_answer
-from batchrun.server.faults import thing_missing, value_invalid
+from batchrun.server.error_answers import thing_missing, value_invalid
 from batchrun.server.ids import now_ms
-from batchrun.server.tables import runs
-from batchrun.server.tables.runs import RunFilter
+from batchrun.server.routing.call import Call, page_answer
+from batchrun.server.store import run_table
+from batchrun.server.store.run_table import RunFilter
 
 _SHORT = (
     "id", "actId", "userId", "actorTaskId", "status", "startedAt", "finishedAt", "buildId", "buildNumber",
@@ -22,7 +22,7 @@ async def runs_answer(call: Call, run_filter: RunFilter) -> web.Response:
     """Answer with a page of the Runs that match, in the short form."""
     offset, limit, is_descending = call.query.page()
     chosen = replace(_lagging(call, run_filter), statuses=statuses_of(call))
-    total, docs = await call.platform.database.read(runs.page, chosen, offset, limit, is_descending)
+    total, docs = await call.platform.database.read(run_table.page, chosen, offset, limit, is_descending)
     return page_answer([_short(doc) for doc in docs], total, offset, limit, is_descending=is_descending)
 
 
@@ -50,7 +50,7 @@ async def last_run_id(call: Call, run_filter: RunFilter) -> str:
         Fault: 404 when there is none.
     """
     chosen = replace(run_filter, statuses=statuses_of(call))
-    run_id = await call.platform.database.read(runs.read_last, chosen, call.query.text("origin"))
+    run_id = await call.platform.database.read(run_table.read_last, chosen, call.query.text("origin"))
     if run_id is None:
         raise thing_missing("Actor run")
     return run_id

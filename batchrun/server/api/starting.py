@@ -6,16 +6,16 @@ import orjson
 from aiohttp import web
 
 from batchrun.model import JsonObject, RunStatus
-from batchrun.server.api.values import read_value, value_answer
-from batchrun.server.auth import Caller
-from batchrun.server.bodies import json_kind, load_json
-from batchrun.server.call import Call
-from batchrun.server.catalog import Actor
-from batchrun.server.faults import Fault, input_invalid, request_invalid, value_invalid
-from batchrun.server.live import LiveRun
-from batchrun.server.query import Query
-from batchrun.server.run_docs import RunOrder
-from batchrun.server.start_options import check_memory, decide, decode_webhooks, whole
+from batchrun.server.accounts.callers import Caller
+from batchrun.server.api.value_answers import read_value, value_answer
+from batchrun.server.catalog.actor_catalog import Actor
+from batchrun.server.catalog.start_options import check_memory, decide, decode_webhooks, whole
+from batchrun.server.content.query import Query
+from batchrun.server.content.request_bodies import json_kind, load_json
+from batchrun.server.error_answers import Fault, input_invalid, request_invalid, value_invalid
+from batchrun.server.routing.call import Call
+from batchrun.server.runs.hosted_run import LiveRun
+from batchrun.server.runs.run_docs import RunOrder
 
 MAX_WAIT_S = 60
 #: How long the sync endpoints wait for a Run. Source: the API reference.

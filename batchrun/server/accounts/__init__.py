@@ -1,0 +1,1 @@
+"""The server's accounts: who is asking, and how much each may have."""

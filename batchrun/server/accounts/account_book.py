@@ -1,0 +1,88 @@
+"""The accounts as they are kept: ids, times and limits outlive restarts, names and tokens come from the settings."""
+
+import os
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import orjson
+
+from batchrun.errors import ConfigError
+from batchrun.model import JsonObject
+from batchrun.server.accounts.accounts import Account, Accounts
+from batchrun.server.accounts.run_quota import Room
+from batchrun.server.ids import new_id, now_ms
+from batchrun.server.settings import AccountSettings, ServerSettings
+from batchrun.server.store import account_table
+from batchrun.server.store.database import Database
+
+_USERNAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}")
+
+
+def with_tokens(settings: ServerSettings) -> list[AccountSettings]:
+    """Return all accounts, the first one first, each with its token: given, kept from before, or made now. Blocks.
+
+    Raises:
+        ConfigError: a name cannot be one, or two have the same name or token.
+    """
+    first = AccountSettings(
+        username=settings.username,
+        token=settings.token,
+        max_total_memory_mb=settings.max_total_memory_mb,
+        max_concurrent_runs=settings.max_concurrent_runs,
+        max_tasks=settings.max_tasks,
+    )
+    given = [first, *settings.accounts]
+    for one in given:
+        # A part of addresses (name~task) and of a file's name.
+        if not _USERNAME.fullmatch(one.username):
+            raise ConfigError(f"{one.username!r} cannot be an account's name: use letters, digits, dots, - and _")
+    names = ["token", *(f"token.{one.username.lower()}" for one in settings.accounts)]
+    tokens = [one.token or _kept_token(settings.data_dir / name) for one, name in zip(given, names, strict=True)]
+    if len({one.username.lower() for one in given}) < len(given) or len(set(tokens)) < len(given):
+        raise ConfigError("every account of the server needs a username and a token of its own")
+    return [replace(one, token=token) for one, token in zip(given, tokens, strict=True)]
+
+
+def _kept_token(file: Path) -> str:
+    try:
+        token = file.read_text("utf-8").strip()
+    except FileNotFoundError:
+        token = ""
+    if token:
+        return token
+    token = f"batchrun_api_{secrets.token_urlsafe(24)}"
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as written:
+        written.write(token + "\n")
+    return token
+
+
+async def read_accounts(database: Database, given: Sequence[AccountSettings]) -> Accounts:
+    """Return accounts with the ids they have had before; each has a token by now."""
+    # The first account may change its name and stays the same.
+    suffixes = ["", *(f" {one.username.lower()}" for one in given[1:])]
+    return Accounts([await _read(database, one, suffix) for one, suffix in zip(given, suffixes, strict=True)])
+
+
+async def _read(database: Database, given: AccountSettings, suffix: str) -> Account:
+    user_id = await database.write(account_table.read_or_set, f"user_id{suffix}", new_id())
+    created_ms = await database.write(account_table.read_or_set, f"created_ms{suffix}", str(now_ms()))
+    limits: JsonObject = orjson.loads(await database.write(account_table.read_or_set, f"limits {user_id}", "{}"))
+    return Account(
+        id=user_id,
+        username=given.username,
+        token=given.token or "",
+        created_ms=int(created_ms),
+        max_tasks=given.max_tasks,
+        room=Room(given.max_total_memory_mb, given.max_concurrent_runs),
+        limits=limits,
+    )
+
+
+async def change_limits(database: Database, of: Account, changes: JsonObject) -> None:
+    """Keep limits that the user sets."""
+    of.limits.update(changes)
+    await database.write(account_table.put, f"limits {of.id}", orjson.dumps(of.limits).decode())

@@ -1,0 +1,67 @@
+"""The accounts of this server: who they are and what each may do."""
+
+import hmac
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from batchrun.model import JsonObject
+from batchrun.server.accounts.run_quota import Room
+from batchrun.server.ids import derived_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """One user of the server."""
+
+    id: str
+    username: str
+    token: str = field(repr=False)
+    #: Wall milliseconds.
+    created_ms: int
+    max_tasks: int
+    room: Room
+    #: Limits that the user has set, in the API's spelling; changed in place.
+    limits: JsonObject = field(default_factory=dict)
+
+
+class Accounts:
+    """All accounts; the first one owns the Actors from directories."""
+
+    def __init__(self, accounts: Iterable[Account]) -> None:
+        self._by_id = {account.id: account for account in accounts}
+        self._by_name = {account.username.lower(): account for account in self._by_id.values()}
+        self.first = next(iter(self._by_id.values()))
+
+    def __iter__(self) -> Iterator[Account]:
+        return iter(self._by_id.values())
+
+    def of_token(self, token: str) -> Account | None:
+        """Return whose API token this is; takes the same time for every wrong one."""
+        given, found = token.encode(errors="replace"), None
+        for account in self:
+            if hmac.compare_digest(given, account.token.encode()):
+                found = account
+        return found
+
+    def get(self, user_id: str) -> Account | None:
+        """Return the account with this id."""
+        return self._by_id.get(user_id)
+
+    def named(self, address: str) -> Account | None:
+        """Return the account with this username, whatever its case, or id."""
+        return self._by_name.get(address.lower()) or self._by_id.get(address)
+
+    def username_of(self, user_id: str) -> str:
+        """Return the username of an account; empty for one that is gone."""
+        account = self._by_id.get(user_id)
+        return account.username if account is not None else ""
+
+    def owner_id_of(self, username: str) -> str:
+        """Return the user id behind a username; publishers of public Actors have one too."""
+        account = self.named(username)
+        return account.id if account is not None else derived_id(f"user {username}")
+
+    def may_use(self, username: str, caller: Account | None) -> bool:
+        """Whether a caller may use an Actor of this user: it is his own, or its publisher has no account here."""
+        owner = self.named(username)
+        return owner is None or owner is caller

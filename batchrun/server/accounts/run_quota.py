@@ -1,0 +1,42 @@
+"""How much of an account's memory and of its places for Runs is taken. Pure."""
+
+from batchrun.server.error_answers import Fault
+
+
+class Room:
+    """One account's limits and what its live Runs have taken of them."""
+
+    def __init__(self, max_total_memory_mb: int, max_concurrent_runs: int) -> None:
+        self.max_total_memory_mb, self.max_concurrent_runs = max_total_memory_mb, max_concurrent_runs
+        self.memory_mb = self.runs = 0
+
+    def take(self, memory_mb: int) -> None:
+        """Make room for a Run.
+
+        Raises:
+            Fault: 402 when there is none.
+        """
+        if self.memory_mb + memory_mb > self.max_total_memory_mb:
+            raise Fault(
+                402,
+                "actor-memory-limit-exceeded",
+                f"By launching this job you will exceed the memory limit of {self.max_total_memory_mb}MB for all your "
+                f"Actor runs and builds (currently used: {self.memory_mb}MB, requested: {memory_mb}MB)",
+            )
+        if self.runs + 1 > self.max_concurrent_runs:
+            raise Fault(
+                402,
+                "concurrent-runs-limit-exceeded",
+                f"By launching this job you will exceed your limit of {self.max_concurrent_runs} concurrent Actor runs",
+            )
+        self.take_over(memory_mb)
+
+    def take_over(self, memory_mb: int) -> None:
+        """Count a Run for which room was made before; a smaller limit now does not end it."""
+        self.runs += 1
+        self.memory_mb += memory_mb
+
+    def give_back(self, memory_mb: int) -> None:
+        """Free what a Run has taken."""
+        self.runs -= 1
+        self.memory_mb -= memory_mb

@@ -1,0 +1,129 @@
+"""Endpoints of Actors, under `/v2/actors` and the older `/v2/acts`."""
+
+from typing import Any
+
+from aiohttp import web
+
+from batchrun.model import JsonObject
+from batchrun.server.accounts.rate_limits import PER_START
+from batchrun.server.api.addresses import actor_of
+from batchrun.server.api.build_routes import version_of
+from batchrun.server.api.item_answers import items_answer
+from batchrun.server.api.run_lists import runs_answer
+from batchrun.server.api.run_routes import run_answer
+from batchrun.server.api.starting import finish_sync, output_answer, start_actor, wait_s_of
+from batchrun.server.catalog.actor_catalog import Actor
+from batchrun.server.error_answers import value_invalid
+from batchrun.server.ids import iso
+from batchrun.server.prices import pricing_info
+from batchrun.server.routing.call import Call, data_answer, page_answer
+from batchrun.server.routing.route_table import RouteTable
+from batchrun.server.store import run_table
+from batchrun.server.store.run_table import RunFilter
+
+
+def add_routes(table: RouteTable) -> None:
+    """Serve Actors."""
+    for collection in ("/v2/actors", "/v2/acts"):
+        table.add("GET", collection, list_actors)
+        one = f"{collection}/{{actor}}"
+        table.add("GET", one, get_actor, needs_token=False)
+        table.add("POST", f"{one}/validate-input", validate_input)
+        table.add("GET", f"{one}/runs", list_runs)
+        table.add("POST", f"{one}/runs", start_run, per_s=PER_START)
+        table.add("GET POST", f"{one}/run-sync", run_sync, per_s=PER_START)
+        table.add("GET POST", f"{one}/run-sync-get-dataset-items", run_sync_items, per_s=PER_START)
+
+
+def _short(call: Call, actor: Actor) -> JsonObject:
+    at = iso(call.platform.created_ms)
+    return {
+        "id": actor.id,
+        "createdAt": at,
+        "modifiedAt": iso(actor.built_ms),
+        "name": actor.name,
+        "username": actor.username,
+        "title": actor.title,
+    }
+
+
+async def _stats(call: Call, actor: Actor) -> JsonObject:
+    total, last_ms = await call.platform.database.read(run_table.of_actor, actor.id)
+    last = {"lastRunStartedAt": iso(last_ms)} if last_ms is not None else {}
+    return {"totalBuilds": actor.build_no, "totalRuns": total, **last}
+
+
+async def _doc(call: Call, actor: Actor) -> JsonObject:
+    build = {"buildId": actor.build_id, "buildNumber": actor.build_number, "finishedAt": iso(actor.built_ms)}
+    return _short(call, actor) | {
+        "userId": call.platform.accounts.owner_id_of(actor.username),
+        "description": actor.description,
+        "isPublic": call.platform.accounts.named(actor.username) is None,
+        "stats": await _stats(call, actor),
+        "versions": [version_of(actor)],
+        "defaultRunOptions": {
+            "build": actor.build_tag,
+            "timeoutSecs": call.platform.settings.default_timeout_s,
+            "memoryMbytes": actor.default_memory_mb or call.platform.settings.default_memory_mb,
+        },
+        "taggedBuilds": {actor.build_tag: build},
+        "pricingInfos": [pricing_info(actor.charge_events, iso(actor.built_ms))] if actor.charge_events else [],
+    }
+
+
+async def list_actors(call: Call) -> web.Response:
+    """List the Actors that the account may use, or with `my=1` those that are its own."""
+    offset, limit, is_descending = call.query.page()
+    is_mine, sort_by = call.query.boolean("my"), call.query.text("sortBy") or "createdAt"
+    if sort_by not in ("createdAt", "stats.lastRunStartedAt"):
+        raise value_invalid("Parameter sortBy must be createdAt or stats.lastRunStartedAt")
+    accounts, user = call.platform.accounts, call.user
+    found = [actor for actor in call.platform.catalog if accounts.may_use(actor.username, user)]
+    if is_mine:
+        found = [actor for actor in found if accounts.named(actor.username) is user]
+    shown = [{**_short(call, actor), "stats": await _stats(call, actor)} for actor in found]
+    if sort_by != "createdAt":
+        shown.sort(key=lambda doc: str(doc["stats"].get("lastRunStartedAt", "")))
+    if is_descending:
+        shown.reverse()
+    return page_answer(shown[offset : offset + limit], len(shown), offset, limit, is_descending=is_descending)
+
+
+async def get_actor(call: Call) -> web.Response:
+    """Show an Actor."""
+    return data_answer(await _doc(call, actor_of(call)))
+
+
+async def validate_input(call: Call) -> web.Response:
+    """Check an input against the Actor's schema, without a Run."""
+    actor, given = actor_of(call), await call.json_object()
+    if actor.input_schema is not None:
+        actor.input_schema.check(actor.input_schema.filled(given))
+    answer: dict[str, Any] = {"valid": True}
+    return web.json_response(answer)
+
+
+async def list_runs(call: Call) -> web.Response:
+    """List an Actor's Runs."""
+    return await runs_answer(call, RunFilter(user_id=call.user.id, act_id=actor_of(call).id))
+
+
+async def start_run(call: Call) -> web.Response:
+    """Start a Run of an Actor."""
+    actor, wait_s = actor_of(call), wait_s_of(call.query)
+    live = await start_actor(call, actor, await call.body())
+    location = f"{call.platform.base_url}/v2/actors/{actor.id}/runs/{live.id}"
+    await call.platform.runs.wait(live.id, wait_s)
+    return run_answer(call, live.doc, 201, {"Location": location})
+
+
+async def run_sync(call: Call) -> web.StreamResponse:
+    """Start a Run, wait for its success, answer with its output."""
+    live = await start_actor(call, actor_of(call), await call.body())
+    return await output_answer(call, await finish_sync(call, live))
+
+
+async def run_sync_items(call: Call) -> web.StreamResponse:
+    """Start a Run, wait for its success, answer with its dataset's items."""
+    doc = await finish_sync(call, await start_actor(call, actor_of(call), await call.body()))
+    return await items_answer(call, doc["defaultDatasetId"], status=201)

@@ -1,0 +1,127 @@
+"""Endpoints of the builds and versions of Actors: each state of an Actor's directory is a build."""
+
+from aiohttp import web
+
+from batchrun.model import JsonObject
+from batchrun.server.accounts.callers import not_permitted
+from batchrun.server.api.addresses import actor_of
+from batchrun.server.catalog.actor_catalog import Actor
+from batchrun.server.error_answers import Fault, thing_missing
+from batchrun.server.routing.call import Call, data_answer, empty_answer, page_answer
+from batchrun.server.routing.route_table import RouteTable
+from batchrun.server.store import build_table
+
+_SHORT = ("id", "actId", "userId", "status", "startedAt", "finishedAt", "usageTotalUsd", "buildNumber", "meta")
+
+
+def add_routes(table: RouteTable) -> None:
+    """Serve builds and versions."""
+    for collection in ("/v2/actors", "/v2/acts"):
+        one = f"{collection}/{{actor}}"
+        table.add("GET", f"{one}/builds", list_builds)
+        table.add("GET", f"{one}/builds/default", get_default_build, needs_token=False)
+        table.add("GET", f"{one}/versions", list_versions)
+        table.add("GET", f"{one}/versions/{{version}}", get_version)
+    table.add("GET", "/v2/actor-builds", list_own_builds)
+    one = "/v2/actor-builds/{log}"
+    table.add("GET", one, get_build, needs_token=False)
+    table.add("DELETE", one, delete_build)
+    table.add("POST", f"{one}/abort", abort_build)
+
+
+async def list_builds(call: Call) -> web.Response:
+    """List an Actor's builds."""
+    return await _page(call, [actor_of(call).id])
+
+
+async def list_own_builds(call: Call) -> web.Response:
+    """List the builds of the account's Actors."""
+    username = call.user.username.lower()
+    return await _page(call, [actor.id for actor in call.platform.catalog if actor.username.lower() == username])
+
+
+async def _page(call: Call, act_ids: list[str]) -> web.Response:
+    offset, limit, is_descending = call.query.page()
+    docs = await call.platform.database.read(build_table.of_actors, act_ids)
+    if is_descending:
+        docs.reverse()
+    items = [{name: doc[name] for name in _SHORT} for doc in docs[offset : offset + limit]]
+    return page_answer(items, len(docs), offset, limit, is_descending=is_descending)
+
+
+async def get_default_build(call: Call) -> web.Response:
+    """Show the build that an Actor's Runs use."""
+    return data_answer(await _read(call, actor_of(call).build_id))
+
+
+async def get_build(call: Call) -> web.Response:
+    """Show a build by its id."""
+    return data_answer(await read_build(call, call.path["log"]))
+
+
+async def delete_build(call: Call) -> web.Response:
+    """Forget a build that its Actor's directory is no more; Runs of it are kept."""
+    doc = await _read_own(call)
+    actor = call.platform.catalog.find(doc["actId"])
+    if actor is not None and actor.build_id == doc["id"]:
+        raise Fault(400, "deleting-default-build", "The default build of an Actor cannot be deleted")
+    await call.platform.database.write(build_table.delete, doc["id"])
+    return empty_answer()
+
+
+async def abort_build(call: Call) -> web.Response:
+    """Show a build: it was finished at once, and what is finished cannot be aborted."""
+    return data_answer(await _read_own(call))
+
+
+async def _read_own(call: Call) -> JsonObject:
+    doc = await read_build(call, call.path["log"])
+    if not call.is_by(doc["userId"]):
+        raise not_permitted("Actor build")
+    return doc
+
+
+async def read_build(call: Call, build_id: str) -> JsonObject:
+    """Return a build that the caller may see.
+
+    Raises:
+        Fault: 404.
+    """
+    doc = await _read(call, build_id)
+    # Unlike other ids, those of builds follow from names: they are no credential.
+    owner = call.platform.accounts.get(doc["userId"])
+    if owner is not None and owner is not call.account:
+        raise thing_missing("Build")
+    return doc
+
+
+async def _read(call: Call, build_id: str) -> JsonObject:
+    doc = await call.platform.database.read(build_table.read, build_id)
+    if doc is None:
+        raise thing_missing("Build")
+    return doc
+
+
+async def list_versions(call: Call) -> web.Response:
+    """List an Actor's versions: the one that its directory is."""
+    return data_answer({"total": 1, "items": [version_of(actor_of(call))]})
+
+
+async def get_version(call: Call) -> web.Response:
+    """Show an Actor's version."""
+    actor = actor_of(call)
+    if call.path["version"] != actor.version:
+        raise thing_missing("Actor version")
+    return data_answer(version_of(actor))
+
+
+def version_of(actor: Actor) -> JsonObject:
+    """Return the version that an Actor's directory is; its source stays where it is."""
+    return {
+        "versionNumber": actor.version,
+        "sourceType": "SOURCE_FILES",
+        "sourceFiles": [],
+        "envVars": [],
+        "buildTag": actor.build_tag,
+        "applyEnvVarsToBuild": False,
+    }

@@ -1,0 +1,87 @@
+"""Endpoints of datasets."""
+
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from batchrun.model import JsonObject
+from batchrun.server.accounts.rate_limits import PER_START
+from batchrun.server.api.addresses import RUN_PREFIXES, storage_id_of, storage_of
+from batchrun.server.api.item_answers import items_answer
+from batchrun.server.api.storage_collections import StorageEndpoints
+from batchrun.server.content.request_bodies import json_kind, parse_json
+from batchrun.server.error_answers import Fault, request_invalid
+from batchrun.server.routing.call import Call, data_answer, raw_answer
+from batchrun.server.routing.route_table import RouteTable
+from batchrun.server.store import item_table
+from batchrun.server.store.storage_table import Kind, Storage
+
+
+def _describe(call: Call, storage: Storage) -> JsonObject:
+    base_url = call.platform.base_url
+    return {
+        "itemCount": storage.count,
+        "cleanItemCount": storage.clean_count,
+        "fields": [],
+        "schema": None,
+        "consoleUrl": f"{base_url}/v2/datasets/{storage.id}",
+        "itemsPublicUrl": f"{base_url}/v2/datasets/{storage.id}/items",
+        "stats": {
+            "readCount": storage.reads,
+            "writeCount": storage.writes,
+            "storageBytes": storage.bytes,
+            "inflatedBytes": storage.bytes,
+        },
+    }
+
+
+_ENDPOINTS = StorageEndpoints(Kind.DATASET, "Dataset", "dataset-name-not-unique", _describe)
+
+
+def add_routes(table: RouteTable) -> None:
+    """Serve `/v2/datasets` and the datasets of Runs."""
+    table.add("GET", "/v2/datasets", _ENDPOINTS.list_all)
+    table.add("POST", "/v2/datasets", _ENDPOINTS.get_or_create)
+    for one in ("/v2/datasets/{storage}", *(f"{prefix}/dataset" for prefix in RUN_PREFIXES)):
+        table.add("GET", one, _ENDPOINTS.get, needs_token=False)
+        table.add("PUT", one, _ENDPOINTS.update)
+        table.add("DELETE", one, _ENDPOINTS.delete)
+        table.add("GET", f"{one}/items", list_items, needs_token=False)
+        table.add("POST", f"{one}/items", push_items, per_s=PER_START)
+        table.add("GET", f"{one}/statistics", get_statistics)
+
+
+async def list_items(call: Call) -> web.StreamResponse:
+    """Answer with a page of items."""
+    return await items_answer(call, await storage_id_of(call, Kind.DATASET))
+
+
+async def push_items(call: Call) -> web.Response:
+    """Append one item or an array of them, all or none.
+
+    They are parsed as a whole, and so are in memory for a moment: 9 MB of them at most, the documented limit of a push.
+    """
+    dataset_id, body = await storage_id_of(call, Kind.DATASET), await call.body()
+    value = parse_json(body)
+    pushed: list[Any] = value if isinstance(value, list) else [value]
+    for item in pushed:
+        if not isinstance(item, dict):
+            raise request_invalid(f'Dataset items must be objects, got "{json_kind(item)}" instead')
+    bodies, clean = [_dump(item) for item in pushed], sum(1 for item in pushed if item)
+    await call.platform.database.write(item_table.append, dataset_id, call.user.id, bodies, clean)
+    location = f"{call.platform.base_url}/v2/datasets/{dataset_id}/items"
+    return raw_answer(b"{}", 201, headers={"Location": location})
+
+
+def _dump(item: JsonObject) -> bytes:
+    try:
+        return orjson.dumps(item)
+    except orjson.JSONEncodeError as error:
+        raise Fault(400, "invalid-request", f"The item cannot be stored: {error}") from None
+
+
+async def get_statistics(call: Call) -> web.Response:
+    """Show statistics of fields: none are kept without a dataset schema."""
+    await storage_of(call, Kind.DATASET)
+    return data_answer({"fieldStatistics": {}})

@@ -1,0 +1,85 @@
+"""The websocket over which an Actor at work is told what the platform has in mind for it.
+
+The Run's id in the address is the credential, as on the platform. Close code 1008 tells a client not to come back.
+"""
+
+import contextlib
+import os
+
+import anyio
+from aiohttp import WSCloseCode, web
+from anyio.streams.memory import MemoryObjectReceiveStream
+
+from batchrun.model import JsonObject, RunStatus
+from batchrun.server.error_answers import request_invalid
+from batchrun.server.ids import iso, now_ms
+from batchrun.server.routing.call import Call
+from batchrun.server.routing.route_table import RouteTable
+from batchrun.server.runs.actor_events import TooManyFollowers, event_message
+from batchrun.server.runs.hosted_run import LiveRun
+
+#: How often an Actor learns of its own usage, and is reminded to save its state. Source: system events.
+_USAGE_EVERY_S = 1
+_PERSIST_EVERY_S = 60
+#: A client that does not answer a ping for so long is gone.
+_HEARTBEAT_S = 30
+#: Clients have nothing to say here.
+_MAX_MESSAGE_BYTES = 1024
+#: Per cent of all cores from which the machine is called overloaded.
+_OVERLOAD = 95
+
+
+def add_routes(table: RouteTable) -> None:
+    """Serve the websocket of events."""
+    table.add("GET", "/events/{run}", follow_events, needs_token=False)
+
+
+async def follow_events(call: Call) -> web.StreamResponse:
+    """Send a live Run's events until either side goes."""
+    socket = web.WebSocketResponse(heartbeat=_HEARTBEAT_S, max_msg_size=_MAX_MESSAGE_BYTES)
+    if not socket.can_prepare(call.request):
+        raise request_invalid("This address takes websockets only")
+    await socket.prepare(call.request)
+    live = call.platform.runs.find_live(call.path["run"])
+    if live is None or not live.is_process:
+        await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"No such Actor run is live")
+        return socket
+    try:
+        with live.events.follow() as events:
+            await _attend(socket, live, events)
+    except TooManyFollowers:
+        await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"Too many connections for this Actor run")
+    return socket
+
+
+async def _attend(socket: web.WebSocketResponse, live: LiveRun, events: MemoryObjectReceiveStream[str]) -> None:
+    async with anyio.create_task_group() as children:
+        children.start_soon(_tell, socket, live, events)
+        if live.status is RunStatus.ABORTING:
+            live.tell_abort()
+        async for _ in socket:
+            pass
+        children.cancel_scope.cancel()
+
+
+async def _tell(socket: web.WebSocketResponse, live: LiveRun, events: MemoryObjectReceiveStream[str]) -> None:
+    persist_at = anyio.current_time() + _PERSIST_EVERY_S
+    with contextlib.suppress(ConnectionError, anyio.EndOfStream):
+        while True:
+            told = None
+            with anyio.move_on_after(_USAGE_EVERY_S):
+                told = await events.receive()
+            for message in [told] if told is not None else _usage(live):
+                await socket.send_str(message)
+            if anyio.current_time() >= persist_at:
+                persist_at += _PERSIST_EVERY_S
+                await socket.send_str(event_message("persistState", {"isMigrating": False}))
+    await socket.close()
+
+
+def _usage(live: LiveRun) -> list[str]:
+    is_overloaded = live.cpu_usage > _OVERLOAD * (os.cpu_count() or 1)
+    measured = live.measured(live.duration_s())
+    usage: JsonObject = {name: measured[name] for name in measured if name.startswith(("mem", "cpu"))}
+    usage |= {"isCpuOverloaded": is_overloaded, "createdAt": iso(now_ms())}
+    return [event_message("systemInfo", usage), event_message("cpuInfo", {"isCpuOverloaded": is_overloaded})]

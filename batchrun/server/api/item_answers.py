@@ -1,0 +1,190 @@
+"""The items of a dataset as an answer: paged, shown in a view, and streamed when there are many."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Protocol, TypeVar
+
+import anyio.to_thread
+import orjson
+from aiohttp import web
+
+from batchrun.model import JsonObject
+from batchrun.server.api.addresses import read_storage
+from batchrun.server.content.body_spool import LARGE_BYTES
+from batchrun.server.content.item_formats import FORMATS, JSON_FORMATS, ItemFormat, ItemWriter, JsonFormat, add_columns
+from batchrun.server.content.item_views import ItemView, view_of
+from batchrun.server.content.query import UNLIMITED
+from batchrun.server.error_answers import thing_missing, value_invalid
+from batchrun.server.routing.call import Call, raw_answer, stream_answer
+from batchrun.server.store import item_table
+from batchrun.server.store.storage_table import Kind, Storage
+
+#: Items read at once, if they are not large; what does not fit into one page is streamed, so that neither it nor a
+#: slow reader of it fills the memory.
+_ITEMS_AT_ONCE = 1000
+#: Bytes of items that are rendered on the loop.
+_INLINE_BYTES = 16_384
+
+T = TypeVar("T")
+
+
+async def items_answer(call: Call, dataset_id: str, status: int = 200) -> web.StreamResponse:
+    """Answer with the items that a request asks for, with the headers of a page."""
+    dataset = await read_storage(call, Kind.DATASET, dataset_id)
+    call.platform.reads.note(dataset.id, reads=1)
+    offset, limit, is_descending = call.query.page(UNLIMITED)
+    view, name = view_of(call.query, _transformation(call, dataset)), call.query.text("format") or "json"
+    if name not in JSON_FORMATS and name not in FORMATS:
+        raise value_invalid(f"Format {name} is not served ({', '.join((*JSON_FORMATS, *FORMATS))} are)")
+    count = max(min(limit, dataset.count - offset), 0)
+    headers = {
+        # What an Actor stores may hold scripts: a browser must not run them in the server's name.
+        **({"Content-Security-Policy": "sandbox", "X-Content-Type-Options": "nosniff"} if name == "html" else {}),
+        "X-Apify-Pagination-Total": str(dataset.count),
+        "X-Apify-Pagination-Offset": str(offset),
+        "X-Apify-Pagination-Limit": str(limit),
+        "X-Apify-Pagination-Count": str(count),
+        "X-Apify-Pagination-Desc": str(is_descending).lower(),
+    }
+    if call.query.boolean("attachment"):
+        headers["Content-Disposition"] = f'attachment; filename="dataset.{name}"'
+    reading = _Reading(call, dataset, view, offset, count, is_descending)
+    if name in FORMATS:
+        writer, content_type = await _table_or_text(reading, FORMATS[name]), FORMATS[name].content_type
+    else:
+        writer, content_type = _JsonPages(JSON_FORMATS[name], view), JSON_FORMATS[name].content_type
+    if call.quirks.is_whole or await reading.is_one_page():
+        pieces = [piece async for piece in _pieces(reading, writer)]
+        return raw_answer(b"".join(pieces), status, content_type, headers)
+    return await stream_answer(call, _pieces(reading, writer), status, {**headers, "Content-Type": content_type})
+
+
+class _Reading:
+    """Reads the items that a request asks for, a few at a time; they may be gone over several times."""
+
+    def __init__(
+        self, call: Call, dataset: Storage, view: ItemView, offset: int, count: int, is_descending: bool
+    ) -> None:
+        self._database, self.dataset, self.query, self._view = call.platform.database, dataset, call.query, view
+        self._first, self._end, self._is_descending = offset, offset + count, is_descending
+        self._place = offset
+        self._ahead: list[bytes] | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all of them are read."""
+        return self._place == self._end and self._ahead is None
+
+    def begin_anew(self) -> None:
+        """Go over the items once more."""
+        self._place = self._first
+
+    async def is_one_page(self) -> bool:
+        """Whether all that is still to be read comes with the next page."""
+        if not self.is_done:
+            self._ahead = await self.page()
+        return self._place == self._end
+
+    async def page(self) -> list[bytes]:
+        """Return the next items as they are stored; there are some.
+
+        Raises:
+            Fault: 404 when the dataset has been deleted meanwhile.
+        """
+        if self._ahead is not None:
+            ahead, self._ahead = self._ahead, None
+            return ahead
+        dataset, limit = self.dataset, min(_ITEMS_AT_ONCE, self._end - self._place)
+        page = await self._database.read(
+            item_table.page, dataset.seq, dataset.count, self._place, limit, self._is_descending, LARGE_BYTES
+        )
+        if not page:
+            raise thing_missing("Dataset")
+        self._place += len(page)
+        return page
+
+    def shown(self, page: list[bytes]) -> list[Any]:
+        """Return what the view shows of a page."""
+        return self._view.apply(map(orjson.loads, page))
+
+
+class _Writer(Protocol):
+    """Writes items as they are stored."""
+
+    def opening(self) -> bytes: ...
+
+    def page(self, page: list[bytes]) -> bytes: ...
+
+    def closing(self) -> bytes: ...
+
+
+async def _pieces(reading: _Reading, writer: _Writer) -> AsyncIterator[bytes]:
+    yield writer.opening()
+    while not reading.is_done:
+        # In no variable of this frame: a slow reader would hold both the page and what was written of it.
+        yield await _aside(writer.page, await reading.page())
+    yield writer.closing()
+
+
+def _transformation(call: Call, dataset: Storage) -> JsonObject | None:
+    """Return what the named view of the Actor's dataset schema does to items; None without one.
+
+    Raises:
+        Fault: 400 for a view that the schema does not have.
+    """
+    if (name := call.query.text("view")) is None:
+        return None
+    actor = call.platform.catalog.find(dataset.act_id) if dataset.act_id is not None else None
+    view = actor.dataset_views.get(name) if actor is not None else None
+    if not isinstance(view, dict):
+        raise value_invalid(f'The dataset has no view "{name}"')
+    transformation = view.get("transformation")
+    return transformation if isinstance(transformation, dict) else {}
+
+
+class _ShownPages:
+    """Writes what the view shows of the items, in a format that knows no bytes of theirs."""
+
+    def __init__(self, reading: _Reading, writer: ItemWriter) -> None:
+        self._reading, self._writer = reading, writer
+        self.opening, self.closing = writer.opening, writer.closing
+
+    def page(self, page: list[bytes]) -> bytes:
+        return self._writer.page(self._reading.shown(page))
+
+
+async def _table_or_text(reading: _Reading, form: ItemFormat) -> _Writer:
+    """Return a writer; a table's columns are known, and a wrong parameter is refused, by then."""
+    columns: dict[str, None] = {}
+    if form.is_table:
+        while not reading.is_done:
+            await _aside(lambda page: add_columns(columns, reading.shown(page)), await reading.page())
+        reading.begin_anew()
+    return _ShownPages(reading, form.writer(list(columns), reading.query, reading.dataset.id))
+
+
+async def _aside(work: Callable[[list[bytes]], T], page: list[bytes]) -> T:
+    # A large page would hold up everybody else on the loop.
+    return work(page) if sum(map(len, page)) <= _INLINE_BYTES else await anyio.to_thread.run_sync(work, page)
+
+
+class _JsonPages:
+    """Joins items, as they are stored unless a view shows them otherwise."""
+
+    def __init__(self, form: JsonFormat, view: ItemView) -> None:
+        self._form, self._view = form, view
+        self._has_any = False
+
+    def opening(self) -> bytes:
+        return self._form.opening
+
+    def page(self, page: list[bytes]) -> bytes:
+        shown = page if self._view.is_plain else list(map(orjson.dumps, self._view.apply(map(orjson.loads, page))))
+        if not shown:
+            return b""
+        before = self._form.separator if self._has_any else b""
+        self._has_any = True
+        return before + self._form.separator.join(shown)
+
+    def closing(self) -> bytes:
+        # Without any item there is no last line to end.
+        return self._form.closing if self._has_any or self._form.opening else b""

@@ -1,0 +1,170 @@
+"""Endpoints of key-value stores."""
+
+from collections.abc import AsyncIterator
+from sqlite3 import Connection
+from urllib.parse import quote
+
+import anyio.to_thread
+from aiohttp import web
+
+from batchrun.model import JsonObject
+from batchrun.server.accounts.rate_limits import PER_RECORD
+from batchrun.server.api.addresses import RUN_PREFIXES, own_storage_of, storage_id_of, storage_of
+from batchrun.server.api.storage_collections import StorageEndpoints
+from batchrun.server.api.value_answers import read_value, value_answer
+from batchrun.server.content.body_spool import LARGE_BYTES, Spool
+from batchrun.server.content.query import MAX_LIST_LIMIT
+from batchrun.server.content.zip_stream import ZipStream
+from batchrun.server.error_answers import thing_missing
+from batchrun.server.ids import check_record_key
+from batchrun.server.routing.call import Call, data_answer, empty_answer, raw_answer, stream_answer
+from batchrun.server.routing.route_table import RouteTable
+from batchrun.server.store import stored_value_table
+from batchrun.server.store.storage_table import Kind, Storage
+
+
+def _describe(call: Call, storage: Storage) -> JsonObject:
+    url = f"{call.platform.base_url}/v2/key-value-stores/{storage.id}"
+    return {
+        "consoleUrl": url,
+        "keysPublicUrl": f"{url}/keys",
+        "recordsPublicUrl": f"{url}/records",
+        "schema": None,
+        "stats": {
+            "readCount": storage.reads,
+            "writeCount": storage.writes,
+            "deleteCount": storage.deletes,
+            "listCount": storage.lists,
+            "storageBytes": storage.bytes,
+        },
+    }
+
+
+_ENDPOINTS = StorageEndpoints(Kind.KEY_VALUE_STORE, "Key-value store", "key-value-store-name-not-unique", _describe)
+
+
+def add_routes(table: RouteTable) -> None:
+    """Serve `/v2/key-value-stores` and the stores of Runs."""
+    table.add("GET", "/v2/key-value-stores", _ENDPOINTS.list_all)
+    table.add("POST", "/v2/key-value-stores", _ENDPOINTS.get_or_create)
+    for one in ("/v2/key-value-stores/{storage}", *(f"{prefix}/key-value-store" for prefix in RUN_PREFIXES)):
+        table.add("GET", one, _ENDPOINTS.get, needs_token=False)
+        table.add("PUT", one, _ENDPOINTS.update)
+        table.add("DELETE", one, _ENDPOINTS.delete)
+        table.add("GET", f"{one}/keys", list_keys, needs_token=False)
+        table.add("GET", f"{one}/records", download_records, needs_token=False)
+        record = f"{one}/records/{{key}}"
+        table.add("GET", record, get_record, per_s=PER_RECORD, needs_token=False)
+        table.add("PUT POST", record, put_record, per_s=PER_RECORD)
+        table.add("DELETE", record, delete_record, per_s=PER_RECORD)
+
+
+async def list_keys(call: Call) -> web.Response:
+    """List keys in order of their bytes."""
+    store = await storage_of(call, Kind.KEY_VALUE_STORE)
+    call.platform.reads.note(store.id, lists=1)
+    after, prefix = call.query.text("exclusiveStartKey") or "", call.query.text("prefix") or ""
+    limit = call.query.integer("limit", 0, maximum=MAX_LIST_LIMIT) or MAX_LIST_LIMIT
+    found = await call.platform.database.read(stored_value_table.keys, store.seq, after, prefix, limit + 1)
+    shown, is_truncated = found[:limit], len(found) > limit
+    return data_answer(
+        {
+            "items": [_key(call, store, key, size) for key, size in shown],
+            "count": len(shown),
+            "limit": limit,
+            "exclusiveStartKey": after or None,
+            "isTruncated": is_truncated,
+            "nextExclusiveStartKey": shown[-1][0] if is_truncated else None,
+        }
+    )
+
+
+def _key(call: Call, store: Storage, key: str, size: int) -> JsonObject:
+    return {"key": key, "size": size, "recordPublicUrl": _record_url(call, store.id, key)}
+
+
+def _record_url(call: Call, store_id: str, key: str) -> str:
+    return f"{call.platform.base_url}/v2/key-value-stores/{store_id}/records/{quote(key, safe='')}"
+
+
+async def get_record(call: Call) -> web.StreamResponse:
+    """Answer with the stored bytes and their content type."""
+    store_id, key = await storage_id_of(call, Kind.KEY_VALUE_STORE), check_record_key(call.path["key"])
+    stored = await read_value(call, store_id, key)
+    if stored is None:
+        raise thing_missing("Record")
+    call.platform.reads.note(store_id, reads=1)
+    # What an Actor stores may be a page with scripts: a browser must not run it in the server's name.
+    headers = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"}
+    if call.query.boolean("attachment"):
+        headers["Content-Disposition"] = f'attachment; filename="{call.path["key"]}"'
+    return await value_answer(call, *stored, headers=headers)
+
+
+async def download_records(call: Call) -> web.StreamResponse:
+    """Answer with a ZIP archive of the records, piece by piece, so that none of them need be in memory as a whole."""
+    store, prefix = await storage_of(call, Kind.KEY_VALUE_STORE), call.query.text("prefix") or ""
+    headers = {"Content-Type": "application/zip", "Content-Disposition": f'attachment; filename="{store.id}.zip"'}
+    return await stream_answer(call, _archived(call, store, prefix), 200, headers)
+
+
+async def _archived(call: Call, store: Storage, prefix: str) -> AsyncIterator[bytes]:
+    archive = ZipStream()
+    async for key in _all_keys(call, store, prefix):
+        stored = await read_value(call, store.id, key)
+        if stored is not None:
+            call.platform.reads.note(store.id, reads=1)
+            yield archive.begin(key)
+            async for piece in _pieces(stored[1]):
+                yield await anyio.to_thread.run_sync(archive.write, piece)
+    yield archive.close()
+
+
+async def _pieces(body: bytes | Spool) -> AsyncIterator[bytes]:
+    if isinstance(body, bytes):
+        yield body
+        return
+    for start in range(0, body.size, LARGE_BYTES):
+        yield await anyio.to_thread.run_sync(body.piece, start)
+
+
+async def _all_keys(call: Call, store: Storage, prefix: str) -> AsyncIterator[str]:
+    after = ""
+    while found := await call.platform.database.read(stored_value_table.keys, store.seq, after, prefix, MAX_LIST_LIMIT):
+        for key, _ in found:
+            yield key
+        after = found[-1][0]
+
+
+async def put_record(call: Call) -> web.Response:
+    """Store the body, decompressed, with its content type; a large one waits in a file until it is here."""
+    store_id, key = await storage_id_of(call, Kind.KEY_VALUE_STORE), check_record_key(call.path["key"])
+    content_type = call.header("Content-Type") or "application/octet-stream"
+    user_id, body = call.user.id, await call.body_or_spool()
+    if isinstance(body, bytes):
+        await call.platform.database.write(stored_value_table.put, store_id, user_id, key, content_type, body)
+    else:
+        await _put_large(call, body, store_id, user_id, key, content_type)
+    return raw_answer(b"{}", 201, headers={"Location": _record_url(call, store_id, key)})
+
+
+async def _put_large(call: Call, body: Spool, *names: str) -> None:
+    try:
+        # Closed once it is kept, even if the caller has hung up meanwhile; not before, since what a transaction does
+        # may have to be done again.
+        await call.platform.database.write(_put_spooled, *names, body, then=lambda _: body.close())
+    except Exception:
+        body.close()
+        raise
+
+
+def _put_spooled(connection: Connection, store_id: str, user_id: str, key: str, content_type: str, body: Spool) -> None:
+    """Store what has gone to a file; read by the one thread that writes, so that one such body is in memory at most."""
+    stored_value_table.put(connection, store_id, user_id, key, content_type, body.read())
+
+
+async def delete_record(call: Call) -> web.Response:
+    """Forget a key; it need not exist."""
+    store, key = await own_storage_of(call, Kind.KEY_VALUE_STORE), check_record_key(call.path["key"])
+    await call.platform.database.write(stored_value_table.delete, store.seq, key)
+    return empty_answer()

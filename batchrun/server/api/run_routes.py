@@ -1,0 +1,125 @@
+"""Endpoints of Runs."""
+
+from collections.abc import Mapping
+
+from aiohttp import web
+
+from batchrun.model import JsonObject
+from batchrun.server.accounts.callers import not_permitted
+from batchrun.server.accounts.rate_limits import PER_START
+from batchrun.server.api.addresses import RUN_PREFIXES, access_of, find_actor, own_run_id_of, run_id_of
+from batchrun.server.api.run_lists import runs_answer
+from batchrun.server.api.starting import actor_input, given_options, wait_s_of
+from batchrun.server.error_answers import request_invalid
+from batchrun.server.routing.call import Call, data_answer, empty_answer, raw_answer
+from batchrun.server.routing.route_table import RouteTable
+from batchrun.server.store.run_table import RunFilter
+
+#: Hidden from all but the owner.
+_BILLING = ("usage", "usageUsd", "usageTotalUsd")
+_CHANGEABLE = {"statusMessage": str, "isStatusMessageTerminal": bool}
+
+
+def add_routes(table: RouteTable) -> None:
+    """Serve `/v2/actor-runs`, and the last Runs of tasks and Actors."""
+    table.add("GET", "/v2/actor-runs", list_runs)
+    for prefix in RUN_PREFIXES:
+        table.add("GET", prefix, get_run, needs_token=False)
+        table.add("POST", f"{prefix}/abort", abort_run)
+        table.add("POST", f"{prefix}/metamorph", metamorph_run, per_s=PER_START)
+        table.add("POST", f"{prefix}/reboot", reboot_run)
+    one = RUN_PREFIXES[0]
+    table.add("PUT", one, update_run)
+    table.add("DELETE", one, delete_run)
+    table.add("POST", f"{one}/resurrect", resurrect_run, per_s=PER_START)
+    table.add("POST", f"{one}/charge", charge_run)
+
+
+def run_answer(
+    call: Call, doc: JsonObject, status: int = 200, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """Answer with a Run, as this caller may see it."""
+    if not call.is_by(doc["userId"]):
+        doc = {name: value for name, value in doc.items() if name not in _BILLING}
+    return data_answer(doc, status, headers)
+
+
+async def list_runs(call: Call) -> web.Response:
+    """List the account's Runs."""
+    after_ms, before_ms = call.query.time_ms("startedAfter"), call.query.time_ms("startedBefore")
+    return await runs_answer(
+        call, RunFilter(user_id=call.user.id, started_after_ms=after_ms, started_before_ms=before_ms)
+    )
+
+
+async def get_run(call: Call) -> web.Response:
+    """Show a Run; with `waitForFinish`, once it has ended or the time is up."""
+    run_id, wait_s = await run_id_of(call), wait_s_of(call.query)
+    await call.platform.runs.wait(run_id, wait_s)
+    doc = await call.platform.runs.read(run_id)
+    if doc["generalAccess"] == "RESTRICTED" and not call.is_by(doc["userId"]):
+        raise not_permitted("Actor run")
+    return run_answer(call, doc)
+
+
+async def update_run(call: Call) -> web.Response:
+    """Set the status message, or general access. The SDKs leave out `runId`, which the reference demands."""
+    run_id, given = await own_run_id_of(call), await call.json_object()
+    if given.get("runId", run_id) != run_id:
+        raise request_invalid('Property "runId" names another run than the URL')
+    changes: JsonObject = {name: given[name] for name in _CHANGEABLE if name in given}
+    _check_changes(changes)
+    if (access := access_of(given)) is not None:
+        changes["generalAccess"] = access
+    return run_answer(call, await call.platform.runs.change(run_id, changes))
+
+
+def _check_changes(changes: JsonObject) -> None:
+    for name, value in changes.items():
+        if value is not None and not isinstance(value, _CHANGEABLE[name]):
+            raise request_invalid(f'Property "{name}" has the wrong type')
+
+
+async def delete_run(call: Call) -> web.Response:
+    """Forget an ended Run."""
+    await call.platform.runs.delete(await own_run_id_of(call))
+    return empty_answer()
+
+
+async def abort_run(call: Call) -> web.Response:
+    """Abort a Run; one that has ended is shown as it is."""
+    is_graceful = call.query.boolean("gracefully")
+    return run_answer(call, await call.platform.runs.abort(await own_run_id_of(call), is_graceful=is_graceful))
+
+
+async def reboot_run(call: Call) -> web.Response:
+    """Begin the work of a running Run anew."""
+    return run_answer(call, await call.platform.runs.reboot(await own_run_id_of(call)))
+
+
+async def metamorph_run(call: Call) -> web.Response:
+    """Turn a running Run into one of another Actor, with the body as its input."""
+    run_id, address = await own_run_id_of(call), call.query.text("targetActorId")
+    if address is None:
+        raise request_invalid("Parameter targetActorId is required")
+    actor = find_actor(call, address)
+    if (build := call.query.text("build")) is not None:
+        actor.check_build(build)
+    stored_input = actor_input(call, actor, await call.body())
+    return run_answer(call, await call.platform.runs.metamorph(run_id, actor, stored_input))
+
+
+async def resurrect_run(call: Call) -> web.Response:
+    """Start an ended Run again under its id."""
+    given = given_options(call.query)
+    return run_answer(call, await call.platform.runs.resurrect(await own_run_id_of(call), given))
+
+
+async def charge_run(call: Call) -> web.Response:
+    """Charge for events of a Run of a pay-per-event Actor."""
+    run_id, given = await own_run_id_of(call), await call.json_object()
+    event, count = given.get("eventName"), given.get("count", 1)
+    if not isinstance(event, str) or isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise request_invalid("The body must hold eventName (string) and count (a whole number from 1)")
+    await call.platform.runs.charge(run_id, event, count, call.request.headers.get("idempotency-key"))
+    return raw_answer(b"{}", 201)

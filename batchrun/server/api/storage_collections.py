@@ -1,0 +1,98 @@
+"""What datasets, key-value stores and request queues have in common: the collection, and the storage itself."""
+
+from collections.abc import Callable
+from sqlite3 import Connection
+
+from aiohttp import web
+
+from batchrun.model import JsonObject
+from batchrun.server.api.addresses import DEFAULT_ACCESS, access_of, own_storage_of, storage_of
+from batchrun.server.error_answers import Fault, value_invalid
+from batchrun.server.ids import check_name, iso, now_ms
+from batchrun.server.routing.call import Call, data_answer, empty_answer, page_answer
+from batchrun.server.store import storage_table
+from batchrun.server.store.storage_table import Kind, Storage
+
+#: Returns what only this kind of storage shows.
+Describe = Callable[[Call, Storage], JsonObject]
+
+
+class StorageEndpoints:
+    """The endpoints that every kind has.
+
+    Args:
+        kind: whose.
+        thing: its name at the beginning of a sentence.
+        conflict: the error type for a name that is taken.
+        describe: what this kind shows of itself.
+    """
+
+    def __init__(self, kind: Kind, thing: str, conflict: str, describe: Describe) -> None:
+        self._kind, self._thing, self._conflict, self._describe = kind, thing, conflict, describe
+
+    async def list_all(self, call: Call) -> web.Response:
+        """List named storages; `unnamed=1` lists the others too. Nothing is shared with anybody by the list."""
+        offset, limit, is_descending = call.query.page()
+        ownership = call.query.text("ownership") or "ownedByMe"
+        if ownership not in ("ownedByMe", "sharedWithMe"):
+            raise value_invalid("Parameter ownership must be ownedByMe or sharedWithMe")
+        if ownership == "sharedWithMe":
+            return page_answer([], 0, offset, limit, is_descending=is_descending)
+        total, found = await call.platform.database.read(
+            storage_table.page, self._kind, call.user.id, offset, limit, is_descending, call.query.boolean("unnamed")
+        )
+        docs = [self._doc(call, storage) for storage in found]
+        return page_answer(docs, total, offset, limit, is_descending=is_descending)
+
+    async def get_or_create(self, call: Call) -> web.Response:
+        """Create a storage, or show the one that has the name."""
+        name = call.query.text("name")
+        if name is not None:
+            check_name(name, self._thing)
+        storage, is_new = await call.platform.database.write(
+            storage_table.get_or_create, self._kind, call.user.id, name, now_ms()
+        )
+        location = {"Location": f"{call.platform.base_url}{call.request.path.rstrip('/')}/{storage.id}"}
+        return data_answer(self._doc(call, storage), 201 if is_new else 200, location if is_new else None)
+
+    async def get(self, call: Call) -> web.Response:
+        """Show a storage."""
+        return data_answer(self._doc(call, await storage_of(call, self._kind)))
+
+    async def update(self, call: Call) -> web.Response:
+        """Rename a storage (null takes the name away), or say who may read it."""
+        storage, given = await own_storage_of(call, self._kind), await call.json_object()
+        if (access := access_of(given)) is not None:
+            await call.platform.database.write(storage_table.set_access, storage, access)
+        if "name" in given:
+            name = None if given["name"] is None else check_name(given["name"], self._thing)
+            await call.platform.database.write(self._rename, storage, name)
+        return data_answer(self._doc(call, await storage_of(call, self._kind)))
+
+    async def delete(self, call: Call) -> web.Response:
+        """Forget a storage and all it holds."""
+        storage = await own_storage_of(call, self._kind)
+        await call.platform.database.write(storage_table.delete, storage)
+        return empty_answer()
+
+    def _rename(self, connection: Connection, storage: Storage, name: str | None) -> None:
+        holder = storage_table.read_named(connection, self._kind, storage.user_id, name) if name is not None else None
+        if holder is not None and holder.id != storage.id:
+            raise Fault(409, self._conflict, f"{self._thing} with name {name} already exists")
+        storage_table.rename(connection, storage, name, now_ms())
+
+    def _doc(self, call: Call, storage: Storage) -> JsonObject:
+        modified_at = iso(storage.modified_ms)
+        return {
+            "id": storage.id,
+            "name": storage.name,
+            "userId": storage.user_id,
+            "username": call.platform.accounts.username_of(storage.user_id),
+            "createdAt": iso(storage.created_ms),
+            "modifiedAt": modified_at,
+            "accessedAt": modified_at,
+            "actId": storage.act_id,
+            "actRunId": storage.run_id,
+            "generalAccess": storage.access or DEFAULT_ACCESS,
+            **self._describe(call, storage),
+        }

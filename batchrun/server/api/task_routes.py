@@ -1,0 +1,123 @@
+"""Endpoints of tasks."""
+
+from aiohttp import web
+
+from batchrun.model import JsonObject
+from batchrun.server.accounts.rate_limits import PER_START
+from batchrun.server.api.addresses import find_actor
+from batchrun.server.api.item_answers import items_answer
+from batchrun.server.api.run_lists import runs_answer
+from batchrun.server.api.run_routes import run_answer
+from batchrun.server.api.starting import finish_sync, output_answer, start_task, wait_s_of
+from batchrun.server.error_answers import request_invalid
+from batchrun.server.routing.call import Call, data_answer, empty_answer, page_answer, raw_answer
+from batchrun.server.routing.route_table import RouteTable
+from batchrun.server.store.run_table import RunFilter
+
+import orjson  # isort: skip
+
+_SHORT = ("id", "userId", "actId", "name", "username", "title", "createdAt", "modifiedAt", "stats")
+
+
+def add_routes(table: RouteTable) -> None:
+    """Serve `/v2/actor-tasks`."""
+    table.add("GET", "/v2/actor-tasks", list_tasks)
+    table.add("POST", "/v2/actor-tasks", create_task)
+    one = "/v2/actor-tasks/{task}"
+    table.add("GET", one, get_task)
+    table.add("PUT", one, update_task)
+    table.add("DELETE", one, delete_task)
+    table.add("GET", f"{one}/input", get_input)
+    table.add("PUT", f"{one}/input", update_input)
+    table.add("GET", f"{one}/runs", list_runs)
+    table.add("POST", f"{one}/runs", start_run, per_s=PER_START)
+    table.add("GET POST", f"{one}/run-sync", run_sync, per_s=PER_START)
+    table.add("GET POST", f"{one}/run-sync-get-dataset-items", run_sync_items, per_s=PER_START)
+
+
+def _task(call: Call) -> JsonObject:
+    return call.platform.tasks.find(call.path["task"], call.user)
+
+
+async def list_tasks(call: Call) -> web.Response:
+    """List tasks by creation."""
+    offset, limit, is_descending = call.query.page()
+    docs = call.platform.tasks.of_account(call.user)
+    if is_descending:
+        docs.reverse()
+    items = [_short(call, doc) for doc in docs[offset : offset + limit]]
+    return page_answer(items, len(docs), offset, limit, is_descending=is_descending)
+
+
+def _short(call: Call, doc: JsonObject) -> JsonObject:
+    short = {name: doc[name] for name in _SHORT if name in doc}
+    if (actor := call.platform.catalog.find(doc["actId"])) is not None:
+        short |= {"actName": actor.name, "actUsername": actor.username, "actTitle": actor.title}
+    return short
+
+
+async def create_task(call: Call) -> web.Response:
+    """Create a task."""
+    given = await call.json_object()
+    if not isinstance(given.get("actId"), str):
+        raise request_invalid('Property "actId" is required and must be a string')
+    doc = await call.platform.tasks.create(call.user, find_actor(call, given["actId"]), given)
+    return data_answer(doc, 201, {"Location": f"{call.platform.base_url}/v2/actor-tasks/{doc['id']}"})
+
+
+async def get_task(call: Call) -> web.Response:
+    """Show a task."""
+    return data_answer(_task(call))
+
+
+async def update_task(call: Call) -> web.Response:
+    """Change the properties that are given; show the whole task."""
+    task = _task(call)
+    return data_answer(await call.platform.tasks.update(task, await call.json_object()))
+
+
+async def delete_task(call: Call) -> web.Response:
+    """Forget a task; its live Runs are aborted, their records stay."""
+    task = _task(call)
+    await call.platform.tasks.delete(task)
+    await call.platform.runs.abort_of_task(task["id"])
+    return empty_answer()
+
+
+async def get_input(call: Call) -> web.Response:
+    """Show a task's input, without an envelope."""
+    return raw_answer(orjson.dumps(_task(call).get("input") or {}))
+
+
+async def update_input(call: Call) -> web.Response:
+    """Merge top-level keys into a task's input; show the input, without an envelope."""
+    task, given = _task(call), await call.json_object()
+    changed = await call.platform.tasks.update(task, {"input": {**(task.get("input") or {}), **given}})
+    return raw_answer(orjson.dumps(changed["input"]))
+
+
+async def list_runs(call: Call) -> web.Response:
+    """List a task's Runs."""
+    return await runs_answer(call, RunFilter(task_id=_task(call)["id"]))
+
+
+async def start_run(call: Call) -> web.Response:
+    """Start a Run of a task."""
+    task, wait_s = _task(call), wait_s_of(call.query)
+    live = await start_task(call, task, await call.body())
+    location = f"{call.platform.base_url}/v2/actor-tasks/{task['id']}/runs/{live.id}"
+    await call.platform.runs.wait(live.id, wait_s)
+    return run_answer(call, live.doc, 201, {"Location": location})
+
+
+async def run_sync(call: Call) -> web.StreamResponse:
+    """Start a Run, wait for its success, answer with its output."""
+    live = await start_task(call, _task(call), await call.body())
+    return await output_answer(call, await finish_sync(call, live))
+
+
+async def run_sync_items(call: Call) -> web.StreamResponse:
+    """Start a Run, wait for its success, answer with its dataset's items."""
+    live = await start_task(call, _task(call), await call.body())
+    doc = await finish_sync(call, live)
+    return await items_answer(call, doc["defaultDatasetId"], status=201)

@@ -1,0 +1,50 @@
+"""Operations of the platform that this server knows of, but does not offer: 501 and the reason, instead of a 404.
+
+An Actor that is created or changed over the API would have no source here that could run: its directory is the truth.
+"""
+
+from aiohttp import web
+
+from batchrun.server.error_answers import Fault
+from batchrun.server.routing.call import Call
+from batchrun.server.routing.route_table import RouteTable
+
+_ACTORS_ARE_DIRECTORIES = "Actors come from directories here (batchrun serve --actors DIR)"
+_BUILT_BY_ITSELF = "each state of an Actor's directory is built by itself"
+_NO_SCHEDULES = "this server has no schedules"
+#: Method(s), path, reason. What another module serves meanwhile is passed over.
+UNSERVED = (
+    *(
+        operation
+        for actors in ("/v2/actors", "/v2/acts")
+        for operation in (
+            ("POST", actors, _ACTORS_ARE_DIRECTORIES),
+            ("PUT DELETE", f"{actors}/{{actor}}", _ACTORS_ARE_DIRECTORIES),
+            ("POST", f"{actors}/{{actor}}/versions", _ACTORS_ARE_DIRECTORIES),
+            ("PUT DELETE", f"{actors}/{{actor}}/versions/{{version}}", _ACTORS_ARE_DIRECTORIES),
+            ("POST", f"{actors}/{{actor}}/builds", _BUILT_BY_ITSELF),
+        )
+    ),
+    ("GET POST", "/v2/schedules", _NO_SCHEDULES),
+    ("GET PUT DELETE", "/v2/schedules/{schedule}", _NO_SCHEDULES),
+    ("GET", "/v2/schedules/{schedule}/log", _NO_SCHEDULES),
+    ("GET", "/v2/store", "this server has no store"),
+)
+
+
+class Refusal:
+    """A handler that says why an operation is not offered."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    async def __call__(self, _: Call) -> web.StreamResponse:
+        raise Fault(501, "not-implemented", f"This server does not offer this operation: {self.reason}")
+
+
+def add_routes(table: RouteTable) -> None:
+    """Answer for what nobody else serves; to be called last."""
+    for methods, path, reason in UNSERVED:
+        for method in methods.split():
+            if (method, path) not in table.served:
+                table.add(method, path, Refusal(reason))

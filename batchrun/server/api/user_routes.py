@@ -1,0 +1,52 @@
+"""Endpoints of the account."""
+
+from aiohttp import web
+
+from batchrun.model import JsonObject
+from batchrun.server.accounts.callers import Caller
+from batchrun.server.ids import iso
+from batchrun.server.routing.call import Call, data_answer
+from batchrun.server.routing.route_table import RouteTable
+
+_FEATURES = (
+    "ACTORS", "STORAGE", "SCHEDULER", "PROXY", "PROXY_EXTERNAL_ACCESS", "PROXY_RESIDENTIAL", "PROXY_SERPS",
+    "WEBHOOKS", "ACTORS_PUBLIC_ALL", "ACTORS_PUBLIC_DEVELOPER",
+)  # fmt: skip
+_SERVED_FEATURES = frozenset({"ACTORS", "STORAGE", "WEBHOOKS", "ACTORS_PUBLIC_ALL"})
+
+
+def add_routes(table: RouteTable) -> None:
+    """Serve `/v2/users/me`."""
+    table.add("GET", "/v2/users/me", get_me)
+
+
+async def get_me(call: Call) -> web.Response:
+    """Show the account; an Actor at work sees less of it."""
+    user = call.user
+    doc: JsonObject = {
+        "id": user.id,
+        "username": user.username,
+        "proxy": {"password": "", "groups": []},
+        "effectivePlatformFeatures": {name: _feature(name) for name in _FEATURES},
+        "createdAt": iso(user.created_ms),
+        "isPaying": False,
+    }
+    if call.caller is not Caller.RUN:
+        doc |= {"profile": {"name": user.username}, "email": f"{user.username}@example.com"}
+        doc["plan"] = {
+            "id": "LOCAL",
+            "description": "This machine",
+            "isEnabled": True,
+            "maxConcurrentActorRuns": user.room.max_concurrent_runs,
+            "maxActorMemoryGbytes": user.room.max_total_memory_mb / 1024,
+            "maxActorTaskCount": user.max_tasks,
+            "availableProxyGroups": {},
+        }
+    return data_answer(doc)
+
+
+def _feature(name: str) -> JsonObject:
+    is_enabled = name in _SERVED_FEATURES
+    reason = None if is_enabled else "The embedded server does not offer this"
+    doc = {"isEnabled": is_enabled, "disabledReason": reason, "disabledReasonType": None}
+    return doc | {"isTrial": False, "trialExpirationAt": None}

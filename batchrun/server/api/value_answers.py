@@ -1,0 +1,47 @@
+"""Stored values as answers: a large one goes from the database to a file at once, and waits there for its reader.
+
+So whoever reads slowly gets the value as it was when he asked for it, though it be overwritten or deleted meanwhile,
+and keeps no transaction open that the database would have to hold old pages for.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from sqlite3 import Connection
+
+import anyio.to_thread
+from aiohttp import web
+
+from batchrun.server.content.body_spool import LARGE_BYTES, Spool, spooled
+from batchrun.server.routing.call import Call, raw_answer, spool_answer
+from batchrun.server.store import stored_value_table
+
+
+async def read_value(call: Call, store_id: str, key: str) -> tuple[str, bytes | Spool] | None:
+    """Return the content type and the bytes stored under a key, many of them as a Spool; None if there is nothing.
+
+    Raises:
+        Fault: 403 when only the store's owner may read it.
+    """
+    user_id = call.account.id if call.account is not None else None
+    return await call.platform.database.read(_read, store_id, key, user_id, call.platform.settings.data_dir)
+
+
+def _read(
+    connection: Connection, store_id: str, key: str, user_id: str | None, directory: Path
+) -> tuple[str, bytes | Spool] | None:
+    """Read on the one thread that reads, so that one large value is in memory at most."""
+    stored = stored_value_table.read_for(connection, store_id, key, user_id)
+    if stored is None or len(stored[1]) <= LARGE_BYTES:
+        return stored
+    return stored[0], spooled(directory, stored[1])
+
+
+async def value_answer(
+    call: Call, content_type: str, body: bytes | Spool, status: int = 200, headers: Mapping[str, str] | None = None
+) -> web.StreamResponse:
+    """Answer with a stored value."""
+    if isinstance(body, Spool) and call.quirks.is_whole:
+        body = await anyio.to_thread.run_sync(body.take)
+    if isinstance(body, Spool):
+        return await spool_answer(call, body, status, {**(headers or {}), "Content-Type": content_type})
+    return raw_answer(body, status, content_type, headers)

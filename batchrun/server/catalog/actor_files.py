@@ -1,0 +1,60 @@
+"""What an Actor's directory holds, in short: to see quickly whether it may have changed, and surely whether it has.
+
+Everything here reads the disk: callers on the loop go through a thread.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from batchrun.server.catalog.ignore_rules import IgnoreRules, read_ignore_rules
+
+#: Trees larger than this are told apart by names, sizes and times alone.
+_MAX_DIGESTED_BYTES = 32 << 20
+
+
+def signature(folder: Path) -> str:
+    """Return a text that changes when a file comes, goes, or is written."""
+    seen = hashlib.sha256()
+    for path, stat in _files(folder):
+        seen.update(f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode(errors="replace"))
+    return seen.hexdigest()
+
+
+def digest(folder: Path) -> str:
+    """Return a text that changes when the content of a file does."""
+    files = list(_files(folder))
+    if sum(stat.st_size for _, stat in files) > _MAX_DIGESTED_BYTES:
+        return signature(folder)
+    read = hashlib.sha256()
+    for path, _ in files:
+        content = path.read_bytes()
+        read.update(f"{path.relative_to(folder)}\0{len(content)}\0".encode(errors="replace"))
+        read.update(content)
+    return read.hexdigest()
+
+
+def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield the Actor's source files in order of their names; what vanishes meanwhile is passed over."""
+    rules = read_ignore_rules(folder)
+    for directory, folders, names in os.walk(folder):
+        inside = Path(directory).relative_to(folder)
+        folders[:] = sorted(name for name in folders if _is_source(inside / name, rules, is_directory=True))
+        for name in sorted(names):
+            path = Path(directory, name)
+            try:
+                stat = path.lstat()
+            except OSError:
+                continue
+            if path.is_file() and _is_source(inside / name, rules, is_directory=False):
+                yield path, stat
+
+
+def _is_source(path: Path, rules: IgnoreRules, *, is_directory: bool) -> bool:
+    # `.actor` holds the definition, whatever is ignored; other hidden directories belong to tools.
+    if path.parts[0] == ".actor":
+        return True
+    if is_directory and path.name.startswith("."):
+        return False
+    return not rules.ignore(path.as_posix(), is_directory=is_directory)

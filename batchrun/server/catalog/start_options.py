@@ -1,0 +1,107 @@
+"""The options of a start: bounds, and which of start, task, Actor and settings decides. Pure."""
+
+import base64
+import binascii
+import math
+from typing import Any
+
+import orjson
+
+from batchrun.model import JsonObject
+from batchrun.server.catalog.actor_catalog import Actor
+from batchrun.server.error_answers import request_invalid, value_invalid
+from batchrun.server.webhooks.webhook_book import new_webhook
+
+#: A Run's memory: a power of two between these. Source: usage and resources.
+MIN_MEMORY_MB, MAX_MEMORY_MB = 128, 32768
+#: Seven days would be the platform's longest plan; this only keeps arithmetic finite.
+_MAX_TIMEOUT_S = 10**9
+_NAMES = ("build", "timeoutSecs", "memoryMbytes", "maxItems", "maxTotalChargeUsd", "restartOnError")
+
+
+def check_options(value: Any) -> JsonObject:
+    """Return a task's options, with those left out that are null.
+
+    Raises:
+        Fault: 400, naming the option.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise request_invalid('Property "options" must be an object')
+    return {name: _check(name, value[name]) for name in _NAMES if value.get(name) is not None}
+
+
+def _check(name: str, value: Any) -> Any:
+    if name == "build":
+        if not isinstance(value, str) or not value:
+            raise value_invalid("Option build must be a non-empty string")
+        return value
+    if name == "restartOnError":
+        if not isinstance(value, bool):
+            raise value_invalid("Option restartOnError must be a boolean")
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+        raise value_invalid(f"Option {name} must be a number that is not negative")
+    if name == "maxTotalChargeUsd":
+        return value
+    return check_memory(value) if name == "memoryMbytes" else whole(name, value)
+
+
+def whole(name: str, value: float) -> int:
+    """Return a number without a fraction as an integer of a size that can be reckoned with."""
+    if value != int(value) or value > _MAX_TIMEOUT_S:
+        raise value_invalid(f"{name} must be a whole number up to {_MAX_TIMEOUT_S}")
+    return int(value)
+
+
+def check_memory(value: float) -> int:
+    """Return a Run's memory in MB.
+
+    Raises:
+        Fault: 400 unless it is a power of two within the platform's bounds.
+    """
+    memory_mb = int(value)
+    if memory_mb != value or not MIN_MEMORY_MB <= memory_mb <= MAX_MEMORY_MB or memory_mb & (memory_mb - 1):
+        raise value_invalid(f"Memory must be a power of 2 between {MIN_MEMORY_MB} and {MAX_MEMORY_MB} MB")
+    return memory_mb
+
+
+def decide(given: JsonObject, task: JsonObject, actor: Actor, memory_mb: int, timeout_s: int) -> JsonObject:
+    """Return all options of a start: what is given, else the task's, else the Actor's, else these defaults.
+
+    Raises:
+        Fault: 400 when the Actor does not take that much or that little memory; 404 for an unknown build.
+    """
+    defaults = {
+        "build": actor.build_tag,
+        "timeoutSecs": timeout_s,
+        "memoryMbytes": actor.default_memory_mb or memory_mb,
+        "restartOnError": False,
+    }
+    options = {**defaults, **task, **given}
+    actor.check_build(options["build"])
+    if not actor.min_memory_mb <= options["memoryMbytes"] <= actor.max_memory_mb:
+        raise value_invalid(f"The Actor takes {actor.min_memory_mb} to {actor.max_memory_mb} MB of memory")
+    return options
+
+
+def decode_webhooks(encoded: str | None) -> list[JsonObject]:
+    """Return ad-hoc webhooks: base64 of a JSON array of objects with eventTypes and requestUrl.
+
+    Raises:
+        Fault: 400.
+    """
+    if not encoded:
+        return []
+    try:
+        webhooks = orjson.loads(base64.b64decode(encoded, validate=True))
+    except (binascii.Error, ValueError):
+        raise value_invalid("Parameter webhooks must be a base64-encoded JSON array") from None
+    is_list = isinstance(webhooks, list) and all(isinstance(webhook, dict) for webhook in webhooks)
+    if not is_list:
+        raise value_invalid("Parameter webhooks must hold objects with eventTypes (array) and requestUrl (string)")
+    for webhook in webhooks:
+        # Made once for nothing, so that no Run starts whose webhooks cannot be.
+        new_webhook("", webhook)
+    return list(webhooks)

@@ -1,0 +1,141 @@
+"""Content encodings, undone piece by piece: whatever a body inflates to, little of it is in memory at once. Pure.
+
+A decoder is fed what has arrived and yields pieces of bounded size; asking it for no more is what stops a bomb.
+"""
+
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+import brotli  # type: ignore[import-untyped]  # it ships neither stubs nor a marker
+
+from batchrun.server.error_answers import Fault, request_invalid
+
+_PIECE_BYTES = 65_536
+_GZIP, _ZLIB, _RAW = 31, 15, -15
+
+
+class Decoder(Protocol):
+    """Undoes one encoding."""
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        """Yield what the next bytes of the body stand for.
+
+        Raises:
+            Fault: 400, they are damaged.
+        """
+        ...
+
+    def finish(self) -> None:
+        """See that the body has come to its end.
+
+        Raises:
+            Fault: 400, it has not.
+        """
+        ...
+
+
+def decoders_of(content_encoding: str) -> list[Decoder]:
+    """Return the decoders of a `Content-Encoding` header, in the order in which they are to be applied.
+
+    Raises:
+        Fault: 415 for an unknown encoding.
+    """
+    names = [name.strip().lower() for name in content_encoding.split(",")]
+    names = [name for name in names if name not in ("", "identity")]
+    if any(name not in _DECODERS for name in names):
+        raise Fault(
+            415,
+            "unsupported-content-encoding",
+            f"Content-Encoding {', '.join(names)} is not supported (use br, gzip, deflate or identity)",
+        )
+    return [_DECODERS[name]() for name in reversed(names)]
+
+
+def decode(decoders: Sequence[Decoder], chunk: bytes) -> Iterable[bytes]:
+    """Return the pieces that the next bytes of a body stand for."""
+    pieces: Iterable[bytes] = (chunk,)
+    for decoder in decoders:
+        pieces = _fed(decoder, pieces)
+    return pieces
+
+
+def _fed(decoder: Decoder, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    for chunk in chunks:
+        yield from decoder.feed(chunk)
+
+
+class _Gzip:
+    _window_bits = _GZIP
+
+    def __init__(self) -> None:
+        self._inflater = zlib.decompressobj(self._window_bits)
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        try:
+            while not self._inflater.eof:
+                piece = self._inflater.decompress(chunk, _PIECE_BYTES)
+                chunk = self._inflater.unconsumed_tail
+                if piece:
+                    yield piece
+                # A piece of full size may leave more behind, even when all of the chunk is taken in.
+                if not chunk and len(piece) < _PIECE_BYTES:
+                    return
+        except zlib.error:
+            raise _damaged() from None
+
+    def finish(self) -> None:
+        if not self._inflater.eof:
+            raise _cut_short()
+
+
+class _Deflate(_Gzip):
+    """Sent with and without the zlib header, which its first two bytes tell."""
+
+    def __init__(self) -> None:
+        self._head = b""
+        self._is_known = False
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        if not self._is_known:
+            self._head += chunk
+            if len(self._head) < 2:
+                return
+            chunk, self._is_known = self._head, True
+            has_header = chunk[0] & 15 == zlib.DEFLATED and int.from_bytes(chunk[:2]) % 31 == 0
+            self._inflater = zlib.decompressobj(_ZLIB if has_header else _RAW)
+        yield from super().feed(chunk)
+
+    def finish(self) -> None:
+        if not self._is_known:
+            raise _cut_short()
+        super().finish()
+
+
+class _Brotli:
+    def __init__(self) -> None:
+        self._decoder = brotli.Decompressor()
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        try:
+            piece = self._decoder.process(chunk, output_buffer_limit=_PIECE_BYTES)
+            while piece or not self._decoder.can_accept_more_data():
+                yield piece
+                piece = self._decoder.process(b"", output_buffer_limit=_PIECE_BYTES)
+        except brotli.error:
+            raise _damaged() from None
+
+    def finish(self) -> None:
+        if not self._decoder.is_finished():
+            raise _cut_short()
+
+
+def _damaged() -> Fault:
+    return request_invalid("The body does not match its Content-Encoding")
+
+
+def _cut_short() -> Fault:
+    return request_invalid("The compressed body ends too early")
+
+
+_DECODERS: Mapping[str, Callable[[], Decoder]] = {"gzip": _Gzip, "x-gzip": _Gzip, "deflate": _Deflate, "br": _Brotli}

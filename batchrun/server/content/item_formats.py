@@ -1,0 +1,278 @@
+"""The formats that dataset items are written in, each page by page, so that no dataset is in memory as a whole. Pure.
+
+Tables (CSV, HTML, XLSX) need the names of all columns before their first row: whoever writes one goes over the items
+twice.
+"""
+
+import csv
+import html
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from xml.sax.saxutils import escape, quoteattr
+
+import orjson
+
+from batchrun.model import JsonObject
+from batchrun.server.content.item_views import leaves
+from batchrun.server.content.query import Query
+from batchrun.server.content.zip_stream import ZipStream
+from batchrun.server.error_answers import value_invalid
+
+#: Columns of a table, and characters of their names. Source: the API reference.
+_MAX_COLUMNS, _MAX_COLUMN_NAME = 2000, 200
+_XML_HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n'
+_NOT_IN_XML_NAME = re.compile(r"[^\w.-]", re.ASCII)
+#: Characters that no XML document may hold.
+_NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+class ItemWriter(Protocol):
+    """Writes one selection of items."""
+
+    def opening(self) -> bytes:
+        """Return what comes before the items."""
+        ...
+
+    def page(self, items: Sequence[Any]) -> bytes:
+        """Return some items, the next ones."""
+        ...
+
+    def closing(self) -> bytes:
+        """Return what comes after them."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemFormat:
+    """One format: its content type, and who writes it, given the columns, the query and the dataset's id."""
+
+    content_type: str
+    #: Whether the writer has to know all columns; others are given none.
+    is_table: bool = False
+    writer: Callable[[Sequence[str], Query, str], ItemWriter]
+
+
+@dataclass(frozen=True, slots=True)
+class JsonFormat:
+    """One of the formats that take the items' own bytes."""
+
+    content_type: str
+    opening: bytes
+    separator: bytes
+    closing: bytes
+
+
+JSON_FORMATS = {
+    "json": JsonFormat("application/json; charset=utf-8", b"[", b",", b"]"),
+    "jsonl": JsonFormat("application/jsonl; charset=utf-8", b"", b"\n", b"\n"),
+}
+
+
+def add_columns(known: dict[str, None], items: Iterable[Any]) -> None:
+    """Add the columns of these items to those known, in order of their first appearance, up to the limit."""
+    for item in items:
+        if len(known) >= _MAX_COLUMNS:
+            return
+        known.update(dict.fromkeys(_columns_of(item)))
+
+
+def _rows(names: Sequence[str], items: Iterable[Any]) -> Iterator[list[str]]:
+    """Yield the cells of each item."""
+    for item in items:
+        columns = _columns_of(item)
+        yield [_cell(columns.get(name)) for name in names]
+
+
+def _columns_of(item: Any) -> JsonObject:
+    found: JsonObject = {}
+    for name, value in item.items() if isinstance(item, dict) else [("value", item)]:
+        found |= leaves(name, value)
+    return {name[:_MAX_COLUMN_NAME]: value for name, value in found.items()}
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode(errors="replace")
+
+
+def _mark(query: Query, *, default: bool = False) -> str:
+    return "\ufeff" if query.boolean("bom", default=default) else ""
+
+
+class _Csv:
+    def __init__(self, columns: Sequence[str], query: Query, _: str) -> None:
+        self._columns, self._mark = columns[:_MAX_COLUMNS], _mark(query, default=True)
+        self._has_header = not query.boolean("skipHeaderRow")
+        self._delimiter = query.text("delimiter") or ","
+        if len(self._delimiter) != 1 or self._delimiter in '"\r\n':
+            raise value_invalid("Parameter delimiter must be one character")
+
+    def opening(self) -> bytes:
+        return _encoded(self._mark + (self._lines([self._columns]) if self._has_header else ""))
+
+    def page(self, items: Sequence[Any]) -> bytes:
+        return _encoded(self._lines(_rows(self._columns, items)))
+
+    def closing(self) -> bytes:
+        return b""
+
+    def _lines(self, rows: Iterable[Sequence[str]]) -> str:
+        text = io.StringIO()
+        csv.writer(text, delimiter=self._delimiter, lineterminator="\r\n").writerows(rows)
+        return text.getvalue()
+
+
+class _Html:
+    def __init__(self, columns: Sequence[str], query: Query, _: str) -> None:
+        self._columns, self._mark = columns[:_MAX_COLUMNS], _mark(query)
+
+    def opening(self) -> bytes:
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in self._columns)
+        return _encoded(f'{self._mark}<!doctype html>\n<meta charset="utf-8">\n<table>\n<tr>{head}</tr>\n')
+
+    def page(self, items: Sequence[Any]) -> bytes:
+        rows = _rows(self._columns, items)
+        lines = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows)
+        return _encoded("".join(f"<tr>{line}</tr>\n" for line in lines))
+
+    def closing(self) -> bytes:
+        return b"</table>\n"
+
+
+class _Xml:
+    def __init__(self, _: Sequence[str], query: Query, __: str) -> None:
+        self._mark, self._row = _mark(query), _tag(query.text("xmlRow") or "item")
+        self._root = _tag(query.text("xmlRoot") or "items")
+
+    def opening(self) -> bytes:
+        return _encoded(f"{self._mark}{_XML_HEAD}<{self._root}>\n")
+
+    def page(self, items: Sequence[Any]) -> bytes:
+        return _encoded("".join(piece + "\n" for item in items for piece in _elements(self._row, item)))
+
+    def closing(self) -> bytes:
+        return _encoded(f"</{self._root}>\n")
+
+
+class _Rss:
+    def __init__(self, _: Sequence[str], query: Query, dataset_id: str) -> None:
+        self._mark = _mark(query)
+        self._title = query.text("feedTitle") or f"Dataset {dataset_id}"
+        self._description = query.text("feedDescription") or f'Items in dataset with id "{dataset_id}".'
+
+    def opening(self) -> bytes:
+        title, description = _text(self._title), _text(self._description)
+        channel = f"<title>{title}</title>\n<description>{description}</description>\n"
+        return _encoded(f'{self._mark}{_XML_HEAD}<rss version="2.0"><channel>\n{channel}')
+
+    def page(self, items: Sequence[Any]) -> bytes:
+        return _encoded("".join(piece + "\n" for item in items for piece in _elements("item", item)))
+
+    def closing(self) -> bytes:
+        return b"</channel></rss>\n"
+
+
+def _elements(name: str, value: Any) -> Iterator[str]:
+    """Yield a value as elements of this name: an array as several; `@` gives attributes, `#` the text."""
+    if isinstance(value, list):
+        for part in value:
+            yield from _elements(name, part)
+        return
+    tag, attributes, inside = _tag(name), "", _text(_cell(value))
+    if isinstance(value, dict):
+        given = value.get("@")
+        attributes = _attributes(given) if isinstance(given, dict) else ""
+        children = [piece for key, part in value.items() if key not in ("@", "#") for piece in _elements(key, part)]
+        inside = "".join(children) or _text(_cell(value.get("#")))
+    yield f"<{tag}{attributes}>{inside}</{tag}>" if inside else f"<{tag}{attributes}/>"
+
+
+def _attributes(given: JsonObject) -> str:
+    return "".join(f" {_tag(name)}={quoteattr(_clean(_cell(value)))}" for name, value in given.items())
+
+
+def _tag(name: str) -> str:
+    tag = _NOT_IN_XML_NAME.sub("_", name) or "_"
+    return tag if tag[0].isalpha() or tag[0] == "_" else f"_{tag}"
+
+
+def _text(text: str) -> str:
+    return escape(_clean(text))
+
+
+def _clean(text: str) -> str:
+    return _NOT_IN_XML.sub("\ufffd", text)
+
+
+_XLSX_PARTS = {
+    "[Content_Types].xml": (
+        '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">'
+        '<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
+        '<Override PartName="/xl/workbook.xml" ContentType="application/vnd.openxmlformats-officedocument.'
+        'spreadsheetml.sheet.main+xml"/><Override PartName="/xl/worksheets/sheet1.xml" ContentType="application/'
+        'vnd.openxmlformats-officedocument.spreadsheetml.worksheet+xml"/></Types>'
+    ),
+    "_rels/.rels": (
+        '<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships"><Relationship Id="r1" '
+        'Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/officeDocument" '
+        'Target="xl/workbook.xml"/></Relationships>'
+    ),
+    "xl/workbook.xml": (
+        '<workbook xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main" '
+        'xmlns:r="http://schemas.openxmlformats.org/officeDocument/2006/relationships"><sheets>'
+        '<sheet name="Data" sheetId="1" r:id="r1"/></sheets></workbook>'
+    ),
+    "xl/_rels/workbook.xml.rels": (
+        '<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships"><Relationship Id="r1" '
+        'Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/worksheet" '
+        'Target="worksheets/sheet1.xml"/></Relationships>'
+    ),
+}
+
+
+class _Xlsx:
+    """A ZIP archive whose last part is the sheet; what is written of it is handed out at once."""
+
+    def __init__(self, columns: Sequence[str], query: Query, _: str) -> None:
+        self._columns, self._has_header = columns[:_MAX_COLUMNS], not query.boolean("skipHeaderRow")
+        self._archive = ZipStream()
+
+    def opening(self) -> bytes:
+        before = b"".join(
+            self._archive.begin(name) + self._archive.write(_encoded(_XML_HEAD + part))
+            for name, part in _XLSX_PARTS.items()
+        )
+        before += self._archive.begin("xl/worksheets/sheet1.xml")
+        head = '<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>'
+        names = _xlsx_row(self._columns) if self._has_header else ""
+        return before + self._archive.write(_encoded(f"{_XML_HEAD}{head}{names}"))
+
+    def page(self, items: Sequence[Any]) -> bytes:
+        return self._archive.write(_encoded("".join(map(_xlsx_row, _rows(self._columns, items)))))
+
+    def closing(self) -> bytes:
+        return self._archive.write(b"</sheetData></worksheet>") + self._archive.close()
+
+
+def _xlsx_row(cells: Sequence[str]) -> str:
+    # Text always: a spreadsheet must not take what was scraped for a formula.
+    inside = "".join(f'<c t="inlineStr"><is><t xml:space="preserve">{_text(cell)}</t></is></c>' for cell in cells)
+    return f"<row>{inside}</row>"
+
+
+_XLSX_TYPE = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+FORMATS: Mapping[str, ItemFormat] = {
+    "csv": ItemFormat(content_type="text/csv; charset=utf-8", is_table=True, writer=_Csv),
+    "html": ItemFormat(content_type="text/html; charset=utf-8", is_table=True, writer=_Html),
+    "xml": ItemFormat(content_type="application/xml; charset=utf-8", writer=_Xml),
+    "rss": ItemFormat(content_type="application/rss+xml; charset=utf-8", writer=_Rss),
+    "xlsx": ItemFormat(content_type=_XLSX_TYPE, is_table=True, writer=_Xlsx),
+}

@@ -1,0 +1,113 @@
+"""How dataset items are shown: chosen fields, unwound, flattened, cleaned. Pure."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from batchrun.model import JsonObject
+from batchrun.server.content.query import Query
+from batchrun.server.error_answers import value_invalid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemView:
+    """What is done to items: failed ones out, simplified, unwind, flatten, fields, omit, hidden fields, empty items."""
+
+    skips_failed: bool = False
+    is_simplified: bool = False
+
+    unwind: Sequence[str] = ()
+    flatten: Sequence[str] = ()
+    fields: Sequence[str] = ()
+    omit: Sequence[str] = ()
+    output_fields: Sequence[str] = ()
+    skips_hidden: bool = False
+    skips_empty: bool = False
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether items are shown as they are stored."""
+        return self == ItemView()
+
+    def apply(self, items: Iterable[Any]) -> list[Any]:
+        """Return what is shown of the items; there may be more or fewer of them."""
+        shown = [item for item in items if not (self.skips_failed and isinstance(item, dict) and item.get("errorInfo"))]
+        if self.is_simplified:
+            shown = [piece for item in shown for piece in _unwind(_simplified(item), "pageFunctionResult")]
+        for name in self.unwind:
+            shown = [piece for item in shown for piece in _unwind(item, name)]
+        shown = [self._shape(item) if isinstance(item, dict) else item for item in shown]
+        return [item for item in shown if item or not self.skips_empty]
+
+    def _shape(self, item: JsonObject) -> JsonObject:
+        for name in self.flatten:
+            item = _flatten(item, name)
+        if self.fields:
+            names = self.output_fields or self.fields
+            item = {shown: item[name] for name, shown in zip(self.fields, names, strict=False) if name in item}
+        if self.omit:
+            item = {name: value for name, value in item.items() if name not in self.omit}
+        if self.skips_hidden:
+            item = {name: value for name, value in item.items() if not name.startswith("#")}
+        return item
+
+
+def view_of(query: Query, transformation: JsonObject | None = None) -> ItemView:
+    """Return the view that a request asks for.
+
+    Args:
+        query: what it names wins.
+        transformation: of the named view of a dataset schema.
+    """
+    is_clean = query.boolean("clean")
+    fields, output_fields = query.names("fields"), query.names("outputFields")
+    if output_fields and len(output_fields) != len(fields):
+        raise value_invalid("Parameter outputFields must name as many fields as parameter fields")
+    view = transformation or {}
+    return ItemView(
+        unwind=tuple(query.names("unwind") or _names(view.get("unwind"))),
+        flatten=tuple(query.names("flatten") or _names(view.get("flatten"))),
+        fields=tuple(fields or _names(view.get("fields"))),
+        omit=tuple(query.names("omit") or _names(view.get("omit"))),
+        output_fields=tuple(output_fields),
+        skips_failed=query.boolean("skipFailedPages"),
+        is_simplified=query.boolean("simplified"),
+        skips_hidden=is_clean or query.boolean("skipHidden"),
+        skips_empty=is_clean or query.boolean("skipEmpty"),
+    )
+
+
+def _names(value: Any) -> list[str]:
+    return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
+
+
+def _simplified(item: Any) -> Any:
+    """Return what the platform's old crawler would have shown; source: the API reference."""
+    names = ("url", "pageFunctionResult", "errorInfo")
+    return {name: item[name] for name in names if name in item} if isinstance(item, dict) else item
+
+
+def _unwind(item: Any, name: str) -> list[Any]:
+    value = item.get(name) if isinstance(item, dict) else None
+    rest = {key: kept for key, kept in item.items() if key != name} if isinstance(item, dict) else {}
+    if isinstance(value, list):
+        return [{**rest, **part} if isinstance(part, dict) else {**rest, name: part} for part in value]
+    return [{**rest, **value}] if isinstance(value, dict) else [item]
+
+
+def _flatten(item: JsonObject, name: str) -> JsonObject:
+    flat: JsonObject = {}
+    for key, value in item.items():
+        flat.update(leaves(key, value) if key == name and isinstance(value, dict | list) else {key: value})
+    return flat
+
+
+def leaves(prefix: str, value: Any) -> JsonObject:
+    """Return the leaves of a nested value by their path: `a.b` into objects, `a/0` into arrays."""
+    if not isinstance(value, dict | list) or not value:
+        return {prefix: value}
+    pairs = value.items() if isinstance(value, dict) else ((str(index), part) for index, part in enumerate(value))
+    found: JsonObject = {}
+    for key, part in pairs:
+        found |= leaves(f"{prefix}.{key}" if isinstance(value, dict) else f"{prefix}/{key}", part)
+    return found

@@ -1,0 +1,136 @@
+"""Request bodies: taken in within the limit, decompressed on the way, and parsed.
+
+A body that is not small goes to a file while it arrives, so that a slow or hostile sender holds a little memory only,
+however much he sends and whatever it inflates to. What must be parsed (inputs, items, requests) is read from there at
+once when it is complete, within the documented limit; a stored value goes to the database from there.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import orjson
+from aiohttp import web
+
+from batchrun.model import JsonObject
+from batchrun.server.content.body_spool import Spool
+from batchrun.server.content.decoding import Decoder, decode, decoders_of
+from batchrun.server.error_answers import body_too_large, body_too_slow, request_invalid
+
+#: Bytes of a request's body at most, counted after decompression. Source: the API reference.
+MAX_BODY_BYTES = 9_437_184
+#: A body that is announced as smaller than this holds no memory worth a file or a timer.
+_SMALL_BYTES = 65_536
+#: How long a body may take to arrive.
+BODY_TIMEOUT_S = 120
+
+
+async def receive_body(request: web.BaseRequest, directory: Path) -> bytes | Spool:
+    """Take in a body, decompressed; the caller has to `take` or `close` one that comes as a Spool.
+
+    Args:
+        request: whose.
+        directory: for the file of a body that is not small.
+
+    Raises:
+        Fault: 413 above the limit, 415 for an unknown encoding, 400 for one that is damaged, 408 for one that takes
+            too long.
+    """
+    if not request.body_exists:
+        return b""
+    decoders = decoders_of(request.headers.get("Content-Encoding", ""))
+    length = request.content_length
+    if length is not None and length > MAX_BODY_BYTES:
+        raise body_too_large(MAX_BODY_BYTES)
+    if length is not None and length <= _SMALL_BYTES:
+        body = await request.content.read()
+        return _decoded(body, decoders) if decoders else body
+    spool = await anyio.to_thread.run_sync(Spool, directory)
+    try:
+        with anyio.fail_after(BODY_TIMEOUT_S):
+            await _fill(spool, request, decoders)
+    except BaseException as error:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(spool.close)
+        if isinstance(error, TimeoutError):
+            raise body_too_slow(BODY_TIMEOUT_S) from None
+        raise
+    return spool
+
+
+async def _fill(spool: Spool, request: web.BaseRequest, decoders: Sequence[Decoder]) -> None:
+    async for chunk in request.content.iter_any():
+        await anyio.to_thread.run_sync(_take_in, spool, decode(decoders, chunk))
+    for decoder in decoders:
+        decoder.finish()
+
+
+def _take_in(spool: Spool, pieces: Iterable[bytes]) -> None:
+    for piece in pieces:
+        if spool.size + len(piece) > MAX_BODY_BYTES:
+            raise body_too_large(MAX_BODY_BYTES)
+        spool.write(piece)
+
+
+def _decoded(body: bytes, decoders: Sequence[Decoder]) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    for piece in decode(decoders, body):
+        size += len(piece)
+        if size > MAX_BODY_BYTES:
+            raise body_too_large(MAX_BODY_BYTES)
+        pieces.append(piece)
+    for decoder in decoders:
+        decoder.finish()
+    return b"".join(pieces)
+
+
+#: JSON is read deeper than it is written (254 levels): below so many brackets there is nothing to check.
+_NESTED_FROM = 200
+
+
+def load_json(body: bytes) -> Any:
+    """Return the JSON value of a body, if it can be written again, also inside of what it will be a part of.
+
+    Raises:
+        ValueError: it is not JSON, or nested too deeply.
+    """
+    value = orjson.loads(body)
+    if body.count(b"[") + body.count(b"{") > _NESTED_FROM:
+        try:
+            orjson.dumps([[[[value]]]])
+        except orjson.JSONEncodeError:
+            raise ValueError("it is nested too deeply") from None
+    return value
+
+
+def parse_json(body: bytes) -> Any:
+    """Return the JSON value of a body.
+
+    Raises:
+        Fault: 400.
+    """
+    try:
+        return load_json(body)
+    except ValueError as error:
+        raise request_invalid(f"The body is not valid JSON: {error}") from None
+
+
+def parse_object(body: bytes) -> JsonObject:
+    """Return the JSON object of a body; an empty body is an empty object.
+
+    Raises:
+        Fault: 400.
+    """
+    value = parse_json(body) if body else {}
+    if not isinstance(value, dict):
+        raise request_invalid(f'The body must be a JSON object, got "{json_kind(value)}" instead')
+    return value
+
+
+def json_kind(value: Any) -> str:
+    """Return what JSON calls the type of a value."""
+    kinds = {dict: "object", list: "array", str: "string", bool: "boolean", int: "number", float: "number"}
+    return kinds.get(type(value), "null")

@@ -1,0 +1,99 @@
+"""Answers that are not small, on their way: no faster than they are read, and whole or visibly cut.
+
+However slow a reader is, he holds one piece in memory: what is larger waits for him in a file.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import anyio.to_thread
+import structlog
+from aiohttp import web
+
+from batchrun.server.content.body_spool import LARGE_BYTES, Spool, spooled
+from batchrun.server.error_answers import Fault
+
+_log = structlog.get_logger()
+
+
+async def send_pieces(
+    request: web.BaseRequest, response: web.StreamResponse, pieces: AsyncIterator[bytes], directory: Path
+) -> web.StreamResponse:
+    """Send an answer whose length nobody knows yet.
+
+    Args:
+        request: whose.
+        response: status and headers.
+        pieces: the body; whoever makes them holds none that he has given.
+        directory: for the file of a piece that is large.
+    """
+    with _whole_or_cut(request, response):
+        await response.prepare(request)
+        # What is written after the headers of a HEAD would be taken for the next answer.
+        if request.method != "HEAD":
+            await _write_pieces(response, pieces, directory)
+        await response.write_eof()
+    return response
+
+
+async def send_spool(request: web.BaseRequest, response: web.StreamResponse, body: Spool) -> web.StreamResponse:
+    """Send an answer whose body is in a spool, and close that."""
+    with closing(body), _whole_or_cut(request, response):
+        response.content_length = body.size
+        await response.prepare(request)
+        if request.method != "HEAD":
+            await _write_spool(response, body)
+        await response.write_eof()
+    return response
+
+
+def is_large(response: web.StreamResponse) -> bool:
+    """Whether an answer has a body that nobody should hold while it is read."""
+    return (
+        isinstance(response, web.Response)
+        and isinstance(response.body, bytes | bytearray)
+        and len(response.body) > LARGE_BYTES
+    )
+
+
+async def send_large(request: web.BaseRequest, response: web.StreamResponse, directory: Path) -> web.StreamResponse:
+    """Send an answer that `is_large` from a file."""
+    assert isinstance(response, web.Response)
+    assert isinstance(response.body, bytes)
+    body = await anyio.to_thread.run_sync(spooled, directory, response.body)
+    response.body = None
+    return await send_spool(request, web.StreamResponse(status=response.status, headers=response.headers), body)
+
+
+async def _write_pieces(response: web.StreamResponse, pieces: AsyncIterator[bytes], directory: Path) -> None:
+    async for piece in pieces:
+        if len(piece) <= LARGE_BYTES:
+            await response.write(piece)
+            continue
+        body = await anyio.to_thread.run_sync(spooled, directory, piece)
+        del piece
+        with closing(body):
+            await _write_spool(response, body)
+
+
+async def _write_spool(response: web.StreamResponse, body: Spool) -> None:
+    for start in range(0, body.size, LARGE_BYTES):
+        await response.write(await anyio.to_thread.run_sync(body.piece, start))
+
+
+@contextmanager
+def _whole_or_cut(request: web.BaseRequest, response: web.StreamResponse) -> Iterator[None]:
+    """Cut the connection on what goes wrong after the headers, so that no part of a body can be taken for all of it."""
+    try:
+        yield
+    except ConnectionError:
+        # He has hung up; whoever serves the connection notices by himself.
+        pass
+    except Exception as error:
+        if not response.prepared:
+            raise
+        is_expected = isinstance(error, Fault)
+        _log.warning("answer_cut", path=request.path, reason=str(error), exc_info=None if is_expected else error)
+        if request.transport is not None:
+            request.transport.abort()

@@ -1,0 +1,188 @@
+"""Decides which faults strike a request: pure, from one seeded random stream for each fault.
+
+The same sequence of requests meets the same faults: a stream is asked once for every request that its fault could
+strike, in the order in which requests arrive, and each fault has a stream of its own, so that adding one at the end
+of the file does not change what the others do.
+"""
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from batchrun.errors import ConfigError
+from batchrun.server.faults.fault_config import (
+    Fault,
+    Faults,
+    Fresh404,
+    Latency,
+    ListLag,
+    NoEcho,
+    RateLimit,
+    Refusal,
+    Spoiler,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quirks:
+    """How a request is to be carried out otherwise than usual."""
+
+    #: The answer is handed back in one piece, so that it can be spoilt.
+    is_whole: bool = False
+    #: Lists do not show Runs that are younger.
+    list_lag_s: float = 0.0
+    #: A Run that is started does not show its starter's User-Agent.
+    hides_user_agent: bool = False
+
+
+NO_QUIRKS = Quirks()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What is known of a request when it is decided about."""
+
+    method: str
+    #: The path of its route: `/v2/actor-runs/{run}`.
+    template: str
+    is_from_actor: bool = False
+    #: Age of the Run that the path names, if it was asked for and exists.
+    run_age_s: float | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Plan:
+    """What becomes of one request."""
+
+    delay_before_s: float = 0.0
+    #: Set: nothing is carried out, this is answered.
+    refusal: Refusal | None = None
+    list_lag_s: float = 0.0
+    hides_user_agent: bool = False
+    delay_after_s: float = 0.0
+    #: Set: what the answer suffers once the request is carried out.
+    spoiler: Spoiler | None = None
+
+    @property
+    def quirks(self) -> Quirks:
+        """How the request is carried out."""
+        return Quirks(
+            is_whole=self.spoiler is not None or self.delay_before_s > 0,
+            list_lag_s=self.list_lag_s,
+            hides_user_agent=self.hides_user_agent,
+        )
+
+
+class _Stream:
+    """One fault with its random numbers and its counts."""
+
+    def __init__(self, fault: Fault, seed: int, position: int) -> None:
+        self.fault = fault
+        self._random = random.Random(f"{seed}/{position}/{fault.kind}")  # noqa: S311 - must be repeatable, not secret
+        self._seen = self._struck = self._burst_left = 0
+
+    @property
+    def is_early(self) -> bool:
+        """Whether it strikes before the effect."""
+        fault = self.fault
+        return isinstance(fault, Refusal) or (isinstance(fault, Latency) and fault.where == "before")
+
+    def strikes(self) -> bool:
+        """Decide about the next request that the fault could strike."""
+        self._seen += 1
+        is_used_up = self.fault.count is not None and self._struck >= self.fault.count
+        if is_used_up or self._seen <= self.fault.after or not self._is_due():
+            return False
+        self._struck += 1
+        return True
+
+    def _is_due(self) -> bool:
+        if self._burst_left:
+            self._burst_left -= 1
+            return True
+        if self._random.random() >= self.fault.probability:
+            return False
+        self._burst_left = self.fault.burst - 1 if isinstance(self.fault, RateLimit) else 0
+        return True
+
+    def latency_s(self, fault: Latency) -> float:
+        """Draw how long a latency lasts."""
+        if fault.distribution == "fixed":
+            return fault.seconds
+        return min(fault.seconds * self._random.paretovariate(fault.shape), fault.max_seconds)
+
+
+class Script:
+    """All faults of a server; decides about one request after the other."""
+
+    def __init__(self, faults: Faults) -> None:
+        self._source = faults.source
+        self._streams = [_Stream(fault, faults.seed, position) for position, fault in enumerate(faults.fault)]
+        self._by_route: dict[tuple[str, str], list[_Stream]] = {}
+
+    def check(self, routes: Iterable[tuple[str, str]]) -> None:
+        """Check that every pattern means some route, given as (method, template).
+
+        Raises:
+            ConfigError: one does not; most likely it is misspelt.
+        """
+        served = list(routes)
+        for position, stream in enumerate(self._streams):
+            for name in stream.fault.routes:
+                lone = stream.fault.model_copy(update={"routes": [name]})
+                if not any(lone.names(*route) for route in served):
+                    raise ConfigError(
+                        f"no route that is served matches {name}", key=f"fault.{position}.routes", file=self._source
+                    )
+
+    def needs_run_age(self, method: str, template: str) -> bool:
+        """Return whether `Asked.run_age_s` matters for a route."""
+        return any(isinstance(stream.fault, Fresh404) for stream in self._of_route(method, template))
+
+    def decide(self, asked: Asked) -> Plan:
+        """Decide about the next request.
+
+        Faults are tried as they stand in the file, those before the effect first. A refusal ends it, and so does the
+        first fault that spoils the answer: what is not tried does not count the request.
+        """
+        streams = [stream for stream in self._of_route(asked.method, asked.template) if _can_strike(stream, asked)]
+        early = [stream for stream in streams if stream.is_early]
+        plan = Plan()
+        for stream in [*early, *(stream for stream in streams if not stream.is_early)]:
+            if plan.refusal is not None:
+                break
+            is_spoilt = plan.spoiler is not None and isinstance(stream.fault, Spoiler)
+            if not is_spoilt and stream.strikes():
+                _note(plan, stream)
+        return plan
+
+    def _of_route(self, method: str, template: str) -> Sequence[_Stream]:
+        known = self._by_route.get((method, template))
+        if known is None:
+            known = [stream for stream in self._streams if stream.fault.names(method, template)]
+            self._by_route[method, template] = known
+        return known
+
+
+def _can_strike(stream: _Stream, asked: Asked) -> bool:
+    fault = stream.fault
+    if asked.is_from_actor and not fault.actors:
+        return False
+    return not isinstance(fault, Fresh404) or (asked.run_age_s is not None and asked.run_age_s < fault.seconds)
+
+
+def _note(plan: Plan, stream: _Stream) -> None:
+    fault = stream.fault
+    match fault:
+        case Latency(where="before"):
+            plan.delay_before_s += stream.latency_s(fault)
+        case Latency():
+            plan.delay_after_s += stream.latency_s(fault)
+        case ListLag():
+            plan.list_lag_s = max(plan.list_lag_s, fault.seconds)
+        case NoEcho():
+            plan.hides_user_agent = True
+        case Refusal():
+            plan.refusal = fault
+        case Spoiler():
+            plan.spoiler = fault

@@ -1,0 +1,1 @@
+"""Every request's way in and out, and the faults injected on the way."""

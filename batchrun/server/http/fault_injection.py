@@ -1,0 +1,204 @@
+"""Carries a plan out on a real request: waits, refuses, lets the effect take place, spoils the answer.
+
+The effect itself is always the work of the route's own handler, whole or not at all: nothing here touches the state
+of the platform.
+"""
+
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import anyio
+import anyio.abc
+import structlog
+from aiohttp import web
+
+from batchrun.server.accounts.callers import Caller
+from batchrun.server.error_answers import Fault, thing_missing
+from batchrun.server.faults.fault_config import (
+    Capacity,
+    DropAnswer,
+    ErrorAfter,
+    ErrorBefore,
+    Fresh404,
+    Garbage,
+    RateLimit,
+    Refusal,
+    ResetBefore,
+    SlowBody,
+    Spoiler,
+    Truncate,
+)
+from batchrun.server.faults.fault_script import Asked, Plan, Script
+from batchrun.server.ids import now_ms, parse_iso
+from batchrun.server.routing.call import Call, Route, error_answer
+
+_log = structlog.get_logger()
+
+#: Carries a request out; returns an answer whatever happens.
+Work = Callable[[], Awaitable[web.StreamResponse]]
+#: What a gateway in front of an API answers, in words of its own.
+_GATEWAY_STATUSES = frozenset({502, 504})
+_CAPACITY_MESSAGES = {
+    "actor-memory-limit-exceeded": "By launching this job you will exceed the memory limit of all your Actor runs",
+    "concurrent-runs-limit-exceeded": "By launching this job you will exceed your limit of concurrent Actor runs",
+}
+
+
+class Misbehaviour:
+    """Stands between the routes and their handlers.
+
+    Args:
+        script: decides.
+        children: outlives requests, as an effect does whose caller has hung up.
+    """
+
+    def __init__(self, script: Script, children: anyio.abc.TaskGroup) -> None:
+        self._script, self._children = script, children
+
+    async def answer(self, call: Call, route: Route, method: str, work: Work) -> web.StreamResponse:
+        """Answer a request, as the script wants it.
+
+        Raises:
+            Fault: the script refuses it; nothing has happened.
+        """
+        plan = await self._decide(call, route, "GET" if method == "HEAD" else method)
+        if plan.refusal is not None:
+            _log.info("fault_struck", kind=plan.refusal.kind, method=method, route=route.path)
+            return await _refuse(call, plan, plan.refusal)
+        call.quirks = plan.quirks
+        response = await (self._carry_out_late(call, plan.delay_before_s, work) if plan.delay_before_s else work())
+        if plan.delay_after_s:
+            await anyio.sleep(plan.delay_after_s)
+        if plan.spoiler is None or not isinstance(response, web.Response):
+            return response
+        _log.info("fault_struck", kind=plan.spoiler.kind, method=method, route=route.path)
+        return await _spoil(call.request, response, plan.spoiler)
+
+    async def _decide(self, call: Call, route: Route, method: str) -> Plan:
+        if route.path.startswith("/demo"):
+            return Plan()
+        age_s = await _run_age_s(call) if self._script.needs_run_age(method, route.path) else None
+        is_from_actor = call.caller is Caller.RUN
+        return self._script.decide(
+            Asked(method=method, template=route.path, is_from_actor=is_from_actor, run_age_s=age_s)
+        )
+
+    async def _carry_out_late(self, call: Call, delay_s: float, work: Work) -> web.StreamResponse:
+        """Carry a request out after a while, even if its caller has hung up by then: a platform does so too."""
+        await call.receive()  # a body that is still on its way is lost with the connection
+        late = _Late()
+        self._children.start_soon(late.carry_out, delay_s, work)
+        await late.is_done.wait()
+        assert late.response is not None
+        return late.response
+
+
+@dataclass(slots=True)
+class _Late:
+    """A request that is carried out apart from its connection."""
+
+    is_done: anyio.Event = field(default_factory=anyio.Event)
+    response: web.StreamResponse | None = None
+
+    async def carry_out(self, delay_s: float, work: Work) -> None:
+        await anyio.sleep(delay_s)
+        self.response = await work()
+        self.is_done.set()
+
+
+async def _run_age_s(call: Call) -> float | None:
+    if (run_id := call.path.get("run")) is None:
+        return None
+    try:
+        doc = await call.platform.runs.read(run_id)
+    except Fault:
+        return None
+    return (now_ms() - parse_iso(doc["startedAt"], "startedAt")) / 1000
+
+
+async def _refuse(call: Call, plan: Plan, refusal: Refusal) -> web.StreamResponse:
+    await anyio.sleep(plan.delay_before_s)
+    match refusal:
+        case ResetBefore():
+            return _reset(call.request)
+        case ErrorBefore(status=status, type=type):
+            return _error(status, type)
+        case RateLimit(retry_after_s=wait_s):
+            headers = {"Retry-After": str(wait_s)} if wait_s is not None else None
+            raise Fault(429, "rate-limit-exceeded", "You have exceeded the rate limit", headers=headers)
+        case Capacity(status=status, type=type):
+            raise Fault(status, type, _CAPACITY_MESSAGES[type])
+        case Fresh404():
+            raise thing_missing("Actor run")
+    raise AssertionError(refusal)
+
+
+async def _spoil(request: web.BaseRequest, response: web.Response, spoiler: Spoiler) -> web.StreamResponse:
+    match spoiler:
+        case DropAnswer():
+            return _reset(request)
+        case ErrorAfter(status=status, type=type):
+            return _error(status, type)
+        case Garbage(body=body):
+            status = response.status if response.status in (200, 201) else 200
+            return web.Response(status=status, text=body, content_type="text/html")
+        case Truncate(keep=keep):
+            return await _truncate(request, response, keep)
+        case SlowBody(chunk_bytes=chunk_bytes, pause_s=pause_s):
+            return await _trickle(request, response, chunk_bytes, pause_s)
+    raise AssertionError(spoiler)
+
+
+def _error(status: int, type: str) -> web.Response:  # noqa: A002 - the API's own word
+    if status in _GATEWAY_STATUSES:
+        page = f"<html><head><title>{status}</title></head><body>The server did not answer in time</body></html>"
+        return web.Response(status=status, text=page, content_type="text/html")
+    return error_answer(status, type, "There was an unexpected error on the server")
+
+
+def _reset(request: web.BaseRequest) -> web.Response:
+    """Cut the connection so that the other side sees a reset, not an orderly end; the answer goes nowhere."""
+    if (transport := request.transport) is not None:
+        connection = transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
+    return web.Response(status=500)
+
+
+async def _head(request: web.BaseRequest, response: web.Response, content: bytes) -> web.StreamResponse:
+    headers = {name: value for name, value in response.headers.items() if name.lower() != "content-length"}
+    begun = web.StreamResponse(status=response.status, headers=headers)
+    begun.content_length = len(content)
+    await begun.prepare(request)
+    return begun
+
+
+async def _truncate(request: web.BaseRequest, response: web.Response, keep: float) -> web.StreamResponse:
+    if not (content := _content(request, response)):
+        return response
+    begun = await _head(request, response, content)
+    await begun.write(content[: int(len(content) * keep)])
+    if request.transport is not None:
+        request.transport.close()
+    return begun
+
+
+async def _trickle(
+    request: web.BaseRequest, response: web.Response, chunk_bytes: int, pause_s: float
+) -> web.StreamResponse:
+    if not (content := _content(request, response)):
+        return response
+    begun = await _head(request, response, content)
+    for start in range(0, len(content), chunk_bytes):
+        await begun.write(content[start : start + chunk_bytes])
+        await anyio.sleep(pause_s)
+    await begun.write_eof()
+    return begun
+
+
+def _content(request: web.BaseRequest, response: web.Response) -> bytes:
+    if request.method == "HEAD" or not isinstance(response.body, bytes | bytearray):
+        return b""
+    return bytes(response.body)

@@ -1,0 +1,175 @@
+"""Every request's way in and out: route, caller, rate limit, handler; and errors as the API's envelope."""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import anyio.abc
+import structlog
+from aiohttp import web
+
+from batchrun.server.accounts.callers import token_missing
+from batchrun.server.accounts.rate_limits import PER_RESOURCE
+from batchrun.server.api import (
+    actor_routes,
+    build_routes,
+    dataset_routes,
+    demo_routes,
+    event_routes,
+    key_value_store_routes,
+    log_routes,
+    request_queue_routes,
+    run_routes,
+    task_routes,
+    unserved_routes,
+    usage_routes,
+    user_routes,
+    webhook_routes,
+)
+from batchrun.server.backend import Platform
+from batchrun.server.content.query import Query
+from batchrun.server.content.sending import is_large, send_large
+from batchrun.server.error_answers import Fault
+from batchrun.server.faults.fault_script import Script
+from batchrun.server.http.fault_injection import Misbehaviour
+from batchrun.server.routing.call import RATE_LIMIT, Call, Route, add_common_headers, empty_answer, error_answer
+from batchrun.server.routing.route_table import RouteTable
+
+_log = structlog.get_logger()
+
+_MODULES = (
+    actor_routes, build_routes, dataset_routes, demo_routes, event_routes, key_value_store_routes, log_routes,
+    request_queue_routes, run_routes, task_routes, usage_routes, user_routes, webhook_routes,
+)  # fmt: skip
+
+_CORS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, DELETE, OPTIONS",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Content-Encoding, User-Agent",
+    "Access-Control-Max-Age": "86400",
+}
+
+
+def make_table() -> RouteTable:
+    """Return all routes that are served."""
+    table = RouteTable()
+    for module in _MODULES:
+        module.add_routes(table)
+    unserved_routes.add_routes(table)
+    return table
+
+
+def make_handler(
+    platform: Platform, children: anyio.abc.TaskGroup
+) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
+    """Return the handler of all requests.
+
+    Args:
+        platform: what they are about.
+        children: outlives any request.
+
+    Raises:
+        ConfigError: a fault is for a route that does not exist.
+    """
+    table = make_table()
+    misbehaviour = _misbehaviour(platform, table, children)
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        if request.method == "OPTIONS":
+            preflight = empty_answer()
+            preflight.headers.update(_CORS)
+            add_common_headers(preflight, platform.rate_limits.announced(PER_RESOURCE))
+            return preflight
+        response = await _guarded(request, lambda: _answer(request, platform, table, misbehaviour))
+        if response.prepared:
+            return response
+        add_common_headers(response, platform.rate_limits.announced(PER_RESOURCE))
+        if is_large(response):
+            return await _guarded(request, lambda: send_large(request, response, platform.settings.data_dir))
+        return response
+
+    return handle
+
+
+def _misbehaviour(platform: Platform, table: RouteTable, children: anyio.abc.TaskGroup) -> Misbehaviour | None:
+    if platform.settings.faults is None:
+        return None
+    script = Script(platform.settings.faults)
+    script.check(table.served)
+    return Misbehaviour(script, children)
+
+
+async def _guarded(request: web.BaseRequest, work: Callable[[], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
+    """Return the work's answer, or that of what it raised."""
+    try:
+        return await work()
+    except Fault as fault:
+        response = error_answer(fault.status, fault.type, fault.message, fault.data)
+        response.headers.update(fault.headers)
+        return response
+    except Exception:  # noqa: BLE001 - the one place where a bug becomes a 500
+        # A caller learns nothing of the inside; the path is logged without its query, which may hold a token.
+        _log.exception("request_failed", method=request.method, path=request.path)
+        return error_answer(500, "internal-server-error", "There was an unexpected error on the server")
+
+
+async def _answer(
+    request: web.BaseRequest, platform: Platform, table: RouteTable, misbehaviour: Misbehaviour | None
+) -> web.StreamResponse:
+    query = Query(request.rel_url.raw_query_string)
+    method = _method(request, query)
+    route, path = table.router.find(method, request.rel_url.raw_path)
+    announced = platform.rate_limits.announced(route.per_s)
+    headers = {} if announced is None else {RATE_LIMIT: str(announced)}
+    try:
+        response = await _routed(request, platform, route, path, query, method, misbehaviour)
+    except Fault as fault:
+        fault.headers.update(headers)
+        raise
+    if not response.prepared:
+        response.headers.update(headers)
+    return response
+
+
+async def _routed(
+    request: web.BaseRequest,
+    platform: Platform,
+    route: Route,
+    path: dict[str, str],
+    query: Query,
+    method: str,
+    misbehaviour: Misbehaviour | None,
+) -> web.StreamResponse:
+    caller, account = platform.tokens.recognise(_token(request, query), platform.runs.owner_of_live)
+    if route.needs_token and account is None:
+        raise token_missing()
+    _admit(platform, route, path, account.id if account is not None else request.remote or "")
+    call = Call(
+        request=request,
+        platform=platform,
+        caller=caller,
+        account=account,
+        path=path,
+        query=query,
+        per_s=platform.rate_limits.announced(route.per_s),
+    )
+    if misbehaviour is None:
+        return await route.handler(call)
+    return await misbehaviour.answer(call, route, method, partial(_guarded, request, lambda: route.handler(call)))
+
+
+def _method(request: web.BaseRequest, query: Query) -> str:
+    """Return the method, as `?method=` may override it for clients that can only GET or POST."""
+    override = query.text("method") if request.method in ("GET", "POST") else None
+    return override.upper() if override else request.method
+
+
+def _token(request: web.BaseRequest, query: Query) -> str | None:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else query.text("token")
+
+
+def _admit(platform: Platform, route: Route, path: dict[str, str], who: str) -> None:
+    if route.path.startswith("/demo"):
+        return
+    resource = next(iter(path.values()), "")
+    platform.rate_limits.admit(who, f"{route.path.split('/', 3)[2]}/{resource}", route.per_s)

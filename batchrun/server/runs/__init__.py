@@ -1,0 +1,1 @@
+"""Runs of this server from their start to their end, as processes or as coroutines."""

@@ -1,0 +1,53 @@
+"""The work of one Run: its Actor, as often as it is to begin anew or again."""
+
+from collections import deque
+from collections.abc import Callable
+
+import anyio
+
+from batchrun.model import RunStatus
+from batchrun.server.catalog.actor_catalog import LocalCommand
+from batchrun.server.runs.hosted_run import Ending, LiveRun, append_log
+from batchrun.server.runs.inline import run_inline
+from batchrun.server.runs.processes import ProcessRunner
+from batchrun.server.store.database import Database
+
+#: restartOnError: so many restarts within so long. Source: the platform's shared constants.
+_MAX_RESTARTS, _RESTART_WINDOW_S = 3, 60
+
+
+class Worker:
+    """Carries Actors out, as processes or as coroutines; `token_of` makes the token of a Run."""
+
+    def __init__(self, database: Database, processes: ProcessRunner, token_of: Callable[[str], str]) -> None:
+        self._database, self._processes, self._token_of = database, processes, token_of
+
+    async def work(self, live: LiveRun) -> Ending:
+        """Return how the Run's work came to its end, unless cancelled."""
+        restarts: deque[float] = deque(maxlen=_MAX_RESTARTS)
+        while True:
+            ending = await self._live_once(live)
+            if ending is None:
+                await append_log(self._database, live, "ACTOR: Beginning anew, as the run was rebooted or metamorphed.")
+                continue
+            now = anyio.current_time()
+            is_worn_out = len(restarts) == _MAX_RESTARTS and now - restarts[0] < _RESTART_WINDOW_S
+            if ending.status is not RunStatus.FAILED or not live.doc["options"].get("restartOnError") or is_worn_out:
+                return ending
+            restarts.append(now)
+            live.doc["stats"]["restartCount"] += 1
+            await append_log(self._database, live, "ACTOR: Restarting, as the run was started with restartOnError.")
+
+    async def _live_once(self, live: LiveRun) -> Ending | None:
+        """Carry the Actor out once; None when the Run is to begin anew."""
+        ending: Ending | None = None
+        with anyio.CancelScope() as live.life:
+            ending = await self._run_actor(live)
+        return None if live.life.cancel_called else ending
+
+    async def _run_actor(self, live: LiveRun) -> Ending:
+        runner = live.actor.runner
+        if not isinstance(runner, LocalCommand):
+            return await run_inline(self._database, live, runner)
+        await append_log(self._database, live, "ACTOR: Starting a local process.")
+        return await self._processes.run(live, runner, self._token_of(live.id))

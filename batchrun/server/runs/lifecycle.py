@@ -1,0 +1,441 @@
+"""Runs from start to end: limits of the account, the Actor's work, restarts, aborts, and waiting.
+
+The truth about Runs: a Run is live from the moment its start is accepted until its end is committed; only then do
+waiters wake, and only then are its slot and memory free.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import anyio
+import anyio.abc
+import orjson
+
+from batchrun.model import JsonObject, RunStatus
+from batchrun.server import prices
+from batchrun.server.accounts.run_quota import Room
+from batchrun.server.catalog.actor_catalog import Actor, Catalog, LocalCommand
+from batchrun.server.error_answers import Fault, thing_missing
+from batchrun.server.ids import iso, now_ms
+from batchrun.server.runs.execution import Worker
+from batchrun.server.runs.final_usage import Settling
+from batchrun.server.runs.hosted_run import Ending, LiveRun, mark_status
+from batchrun.server.runs.processes import ProcessRunner
+from batchrun.server.runs.run_docs import (
+    MAX_METAMORPHS,
+    RunOrder,
+    charged,
+    current_part,
+    ended_stats,
+    metamorphosed,
+    new_doc,
+    resurrected,
+)
+from batchrun.server.settings import ServerSettings
+from batchrun.server.store import final_usage_table, run_table, stored_value_table, webhook_table
+from batchrun.server.store.database import Database
+from batchrun.server.webhooks.webhook_book import WebhookBook
+from batchrun.server.webhooks.webhook_delivery import WebhookDelivery
+
+_MAX_START_TIMES = 100_000
+_MAX_JUST_ENDED = 1000
+#: How long a charge's idempotency key is remembered. Source: the SDK's charging.
+_REMEMBER_CHARGE_S = 180
+ABORTED = Ending(status=RunStatus.ABORTED, message="The Actor run was aborted")
+TIMED_OUT = Ending(status=RunStatus.TIMED_OUT, message="The Actor timed out")
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class RunCounts:
+    """The server's own count, the truth for tests."""
+
+    started: int = 0
+    live: int = 0
+    peak_live: int = 0
+    peak_memory_mb: int = 0
+    #: The last 100,000 starts, on the loop's clock.
+    start_times: deque[float] = field(default_factory=lambda: deque(maxlen=_MAX_START_TIMES))
+
+
+class Runs:
+    """All Runs of all accounts.
+
+    Args:
+        settings: how long Actors are given to stop.
+        database: where Runs are kept.
+        catalog: what Actors there are.
+        children: the group that Runs live in.
+        base_url: where Actors reach the server.
+        rooms: the room of each account, by its id.
+        settling: makes the usage of ended Runs final.
+        webhook_book: knows which webhooks an event sets off.
+        token_of: makes the token of a Run.
+        account_token_of: returns the token of an account, for its webhooks that call this server.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        database: Database,
+        catalog: Catalog,
+        children: anyio.abc.TaskGroup,
+        *,
+        base_url: str,
+        rooms: dict[str, Room],
+        settling: Settling,
+        webhook_book: WebhookBook,
+        token_of: Callable[[str], str],
+        account_token_of: Callable[[str], str | None],
+    ) -> None:
+        self._settings, self._database, self._catalog = settings, database, catalog
+        self._children, self._rooms, self._settling = children, rooms, settling
+        self._processes = ProcessRunner(database, base_url)
+        self._webhooks, self.delivery = (
+            webhook_book,
+            WebhookDelivery(
+                database, self.read, retry_s=settings.webhook_retry_s, base_url=base_url, token_of=account_token_of
+            ),
+        )
+        self._worker = Worker(database, self._processes, token_of)
+        self._live: dict[str, LiveRun] = {}
+        #: The last ones that ended, since whoever follows a Run asks for it once more right then.
+        self._just_ended: dict[str, JsonObject] = {}
+        self._reviving: set[str] = set()
+        self.counts = RunCounts()
+
+    @property
+    def live_count(self) -> int:
+        """Runs that have not ended, from before their start is committed."""
+        return self.counts.live
+
+    def all_live(self) -> Iterable[LiveRun]:
+        """Return the Runs that have not ended."""
+        return tuple(self._live.values())
+
+    def find_live(self, run_id: str) -> LiveRun | None:
+        """Return a Run that has not ended."""
+        return self._live.get(run_id)
+
+    def owner_of_live(self, run_id: str) -> str | None:
+        """Return the user id behind a Run that has not ended."""
+        live = self._live.get(run_id)
+        return live.doc["userId"] if live is not None else None
+
+    async def start(self, order: RunOrder) -> LiveRun:
+        """Start a Run; it lives on if the caller is cancelled.
+
+        Raises:
+            Fault: 402 when the account has no memory or no slot for it; nothing was started.
+        """
+        started_ms = now_ms()
+        body = order.stored_input[1] if order.stored_input else None
+        live = self._live_run(new_doc(order, started_ms), {}, order.actor, body)
+        self._take_room(live.doc)
+        self.counts.started += 1
+        self.counts.start_times.append(live.began)
+        if order.webhooks:
+            await self._webhooks.add_to_run(live.doc, order.webhooks)
+        await self._commit_start(
+            live, "ACTOR.RUN.CREATED", run_table.insert, live.doc, live.extras, started_ms, order.stored_input
+        )
+        return live
+
+    async def read(self, run_id: str) -> JsonObject:
+        """Return a Run as it is now.
+
+        Raises:
+            Fault: 404.
+        """
+        if (live := self._live.get(run_id)) is not None:
+            return live.doc
+        if (ended := self._just_ended.get(run_id)) is not None:
+            return dict(ended)
+        if (doc := await self._database.read(run_table.read, run_id)) is None:
+            raise thing_missing("Actor run")
+        known: JsonObject = orjson.loads(doc)
+        return known
+
+    async def wait(self, run_id: str, wait_s: float) -> None:
+        """Wait until a Run has ended, at most so long; at once for one that is not live."""
+        if wait_s > 0 and (live := self._live.get(run_id)) is not None:
+            with anyio.move_on_after(wait_s):
+                await live.wait_ended()
+
+    async def abort(self, run_id: str, *, is_graceful: bool = False) -> JsonObject:
+        """Abort a Run; one that ends or has ended is left alone.
+
+        Args:
+            run_id: which.
+            is_graceful: tell the Actor, and give it time to stop by itself; a coroutine is not asked.
+        """
+        live = self._live.get(run_id)
+        if live is None or live.status in (RunStatus.ABORTING, RunStatus.TIMING_OUT):
+            return await self.read(run_id)
+        await mark_status(self._database, live, RunStatus.ABORTING)
+        if is_graceful and live.is_process:
+            live.scope.deadline = anyio.current_time() + self._settings.abort_grace_s
+            live.tell_abort()
+        else:
+            live.scope.cancel()
+        return await self.read(run_id)
+
+    async def owner_of(self, run_id: str) -> str:
+        """Return the user id behind a Run.
+
+        Raises:
+            Fault: 404.
+        """
+        return str((await self.read(run_id))["userId"])
+
+    async def abort_of_task(self, task_id: str) -> None:
+        """Abort all live Runs of a task."""
+        for live in [live for live in self._live.values() if live.doc.get("actorTaskId") == task_id]:
+            await self.abort(live.id)
+
+    async def change(self, run_id: str, changes: JsonObject) -> JsonObject:
+        """Set properties of a Run that its owner may set, such as the status message; live or ended."""
+        live = self._live.get(run_id)
+        if live is not None:
+            live.change(changes)
+            await self._database.write(run_table.update_live, dict(live.doc))
+            return live.doc
+        doc = await self.read(run_id) | changes
+        self._just_ended.pop(run_id, None)
+        await self._database.write(run_table.update, doc)
+        return doc
+
+    async def reboot(self, run_id: str) -> JsonObject:
+        """Begin the work of a running Run anew, over the same storages.
+
+        Raises:
+            Fault: 403 `job-finished`, 400 when it does not run yet or no longer, 404.
+        """
+        live = await self._running(run_id)
+        live.doc["stats"] = live.doc["stats"] | {"rebootCount": live.doc["stats"]["rebootCount"] + 1}
+        await self._database.write(run_table.update_live, dict(live.doc))
+        live.begin_anew()
+        return live.doc
+
+    async def charge(self, run_id: str, event: str, count: int, key: str | None) -> None:
+        """Charge for events of a running Run; the same key within three minutes charges once.
+
+        Raises:
+            Fault: 400 when there is no such event; as `reboot` else.
+        """
+        live = await self._running(run_id)
+        now = anyio.current_time()
+        live.charge_keys = {known: until for known, until in live.charge_keys.items() if until > now}
+        if key is not None and key in live.charge_keys:
+            return
+        live.doc |= charged(live.doc, event, count)
+        if key is not None:
+            live.charge_keys[key] = now + _REMEMBER_CHARGE_S
+        await self._database.write(run_table.update_live, dict(live.doc))
+
+    async def metamorph(self, run_id: str, actor: Actor, stored_input: tuple[str, bytes] | None) -> JsonObject:
+        """Go on as a Run of another Actor, over the same storages, with an input of its own.
+
+        Raises:
+            Fault: as `reboot`, and 400 after ten of them.
+        """
+        live = await self._running(run_id)
+        if len(live.doc.get("metamorphs") or ()) >= MAX_METAMORPHS:
+            raise Fault(400, "max-metamorphs-exceeded", f"A run can be metamorphed at most {MAX_METAMORPHS} times")
+        changes, key = metamorphosed(live.doc, actor)
+        live.doc |= changes
+        live.actor, live.input_key = actor, key
+        live.input_body = stored_input[1] if stored_input and not live.is_process else None
+        if stored_input is not None:
+            store_id, user_id = live.doc["defaultKeyValueStoreId"], live.doc["userId"]
+            await self._database.write(stored_value_table.put, store_id, user_id, key, *stored_input)
+        await self._database.write(run_table.update_live, dict(live.doc))
+        live.begin_anew()
+        return live.doc
+
+    async def resurrect(self, run_id: str, changes: JsonObject) -> JsonObject:
+        """Start an ended Run again, with its id, input and storages; `changes` are options of the API.
+
+        Raises:
+            Fault: 400 when the Run has not ended, 402 when the account has no room for it.
+        """
+        ended = await self.read(run_id)
+        if not RunStatus(ended["status"]).is_terminal:
+            raise Fault(400, "invalid-request", "Only a finished Actor run can be resurrected")
+        actor = self._catalog.find(current_part(ended)[0])
+        if actor is None:
+            raise thing_missing("Actor")
+        if run_id in self._reviving:
+            raise Fault(400, "invalid-request", "The Actor run is being resurrected")
+        self._reviving.add(run_id)
+        try:
+            extras = await self._database.read(run_table.read_extras, run_id)
+            # Its time limit begins anew; what it has run before still counts as its duration.
+            extras |= {"begunMs": now_ms(), "usedS": 0, "ranS": ended["stats"].get("runTimeSecs", 0)}
+            if await self._database.read(final_usage_table.is_settled, run_id):
+                extras["counted"] = prices.countable(ended)
+            live = await self._revived(resurrected(ended, changes), extras, actor)
+            self._take_room(live.doc)
+            await self._webhooks.load_run(run_id)
+            await self._commit_start(live, "ACTOR.RUN.RESURRECTED", run_table.revive, live.doc, live.extras)
+        finally:
+            self._reviving.discard(run_id)
+        return live.doc
+
+    async def delete(self, run_id: str) -> None:
+        """Forget an ended Run and its default storages.
+
+        Raises:
+            Fault: 400 `cannot-remove-running-run`, 404.
+        """
+        doc = await self.read(run_id)
+        if run_id in self._live:
+            raise Fault(400, "cannot-remove-running-run", "The Actor run is still running: abort it first")
+        self._just_ended.pop(run_id, None)
+        await self._database.write(run_table.delete, doc)
+
+    async def take_over(self, doc: JsonObject, extras: JsonObject, actor: Actor, ending: Ending | None) -> None:
+        """Go on with a live Run of a predecessor, or end it with `ending`; there is room for it."""
+        self._room_of(doc).take_over(doc["options"]["memoryMbytes"])
+        self._count_live()
+        live = await self._revived(doc, extras, actor)
+        await self._database.write(run_table.revive, live.doc, extras)
+        await self._webhooks.load_run(live.id)
+        self._launch(live, ending)
+
+    async def watch_memory(self) -> None:
+        """Enforce the memory limits of Runs that are processes; runs until cancelled."""
+        await self._processes.watch_memory()
+
+    def show_settled(self, doc: JsonObject) -> None:
+        """Show an ended Run with its final figures from now on."""
+        if doc["id"] in self._just_ended:
+            self._just_ended[doc["id"]] = doc
+
+    async def _commit_start(self, live: LiveRun, event: str, function: Callable[..., None], *args: object) -> None:
+        """Keep a start whose room is reserved, and launch the Run, even if the caller is cancelled meanwhile."""
+        try:
+            await self._write(live.doc, event, function, *args, then=lambda _: self._launch(live))
+        except Exception:
+            self._give_room_back(live.doc)
+            raise
+
+    async def _write(
+        self, doc: JsonObject, event: str, function: Callable[..., T], *args: object, then: Callable[[T], None]
+    ) -> None:
+        """Keep a change of a Run together with the calls of webhooks that it sets off."""
+        dispatches = self._webhooks.dispatches_of(doc, event)
+        if not dispatches:
+            await self._database.write(function, *args, then=then)
+            return
+
+        def both(result: T) -> None:
+            then(result)
+            self.delivery.expect(dispatches)
+
+        await self._database.write(webhook_table.along, dispatches, now_ms(), function, *args, then=both)
+
+    def _room_of(self, doc: JsonObject) -> Room:
+        # Runs of an account that the settings no longer name go on to their end.
+        return self._rooms.setdefault(doc["userId"], Room(0, 0))
+
+    def _take_room(self, doc: JsonObject) -> None:
+        room = self._room_of(doc)
+        room.take(doc["options"]["memoryMbytes"])
+        self.counts.peak_memory_mb = max(self.counts.peak_memory_mb, room.memory_mb)
+        self._count_live()
+
+    def _count_live(self) -> None:
+        self.counts.live += 1
+        self.counts.peak_live = max(self.counts.peak_live, self.counts.live)
+
+    def _give_room_back(self, doc: JsonObject) -> None:
+        self._room_of(doc).give_back(doc["options"]["memoryMbytes"])
+        self.counts.live -= 1
+
+    async def _running(self, run_id: str) -> LiveRun:
+        live = self._live.get(run_id)
+        if live is not None and live.status is RunStatus.RUNNING:
+            return live
+        doc = await self.read(run_id)
+        if RunStatus(doc["status"]).is_terminal:
+            raise Fault(403, "job-finished", "The Actor run has already finished")
+        raise Fault(400, "invalid-request", f"The Actor run is not running (status: {doc['status']})")
+
+    def _live_run(self, doc: JsonObject, extras: JsonObject, actor: Actor, body: bytes | None) -> LiveRun:
+        now = anyio.current_time()
+        timeout_s = doc["options"]["timeoutSecs"]
+        # An inline Actor is at work with the commit of its start.
+        is_process = isinstance(actor.runner, LocalCommand)
+        doc["status"] = (RunStatus.READY if is_process else RunStatus.RUNNING).value
+        deadline = now + max(timeout_s - extras.get("usedS", 0), 0) if timeout_s else float("inf")
+        began = now - extras.get("ranS", 0)
+        return LiveRun(
+            doc=doc,
+            extras=extras,
+            actor=actor,
+            input_body=None if is_process else body,
+            began=began,
+            deadline=deadline,
+        )
+
+    async def _revived(self, doc: JsonObject, extras: JsonObject, actor: Actor) -> LiveRun:
+        _, input_key = current_part(doc)
+        stored = await self._database.read(stored_value_table.read, doc["defaultKeyValueStoreId"], input_key)
+        status = RunStatus(doc["status"])
+        live = self._live_run(doc, extras, actor, stored[1] if stored else None)
+        live.input_key = input_key
+        if status in (RunStatus.ABORTING, RunStatus.TIMING_OUT):
+            live.doc["status"] = status.value
+        return live
+
+    def _launch(self, live: LiveRun, ending: Ending | None = None) -> None:
+        self._live[live.id] = live
+        self._just_ended.pop(live.id, None)
+        self._children.start_soon(self._carry_out, live, ending)
+
+    async def _carry_out(self, live: LiveRun, ending: Ending | None) -> None:
+        if ending is None:
+            with live.scope:
+                ending = await self._worker.work(live)
+        # Whatever the work came to, a Run that somebody aborted is ABORTED; else only its time limit cuts it.
+        if live.status is RunStatus.ABORTING:
+            ending = ABORTED
+        ending = ending or TIMED_OUT
+        ended = self._ended_doc(live, ending)
+        args = (ended, self._settling.delay_s, self._settling.reads.take() if self._settling.delay_s == 0 else {})
+        event = f"ACTOR.RUN.{ending.status.value.replace('-', '_')}"
+        await self._write(
+            ended, event, final_usage_table.end, *args, then=lambda settled: self._retire(live, ended, settled)
+        )
+
+    def _ended_doc(self, live: LiveRun, ending: Ending) -> JsonObject:
+        duration_s = live.duration_s()
+        doc = dict(live.doc)
+        doc["status"], doc["finishedAt"], doc["exitCode"] = ending.status.value, iso(now_ms()), ending.exit_code
+        if not (doc.get("isStatusMessageTerminal") and doc.get("statusMessage")):
+            doc["statusMessage"] = ending.message
+        doc["isStatusMessageTerminal"] = True
+        doc["stats"] = ended_stats(
+            doc["stats"] | live.measured(duration_s), memory_mb=live.memory_mb, duration_s=duration_s
+        )
+        return doc
+
+    def _retire(self, live: LiveRun, doc: JsonObject, settled: list[tuple[JsonObject, float]]) -> None:
+        if settled:
+            self._settling.note_spent(*settled[0])
+        else:
+            self._settling.expect(live.id)
+        live.doc = doc
+        del self._live[live.id]
+        self._webhooks.forget_run(live.id)
+        self._just_ended[live.id] = doc
+        if len(self._just_ended) > _MAX_JUST_ENDED:
+            del self._just_ended[next(iter(self._just_ended))]
+        self._give_room_back(doc)
+        live.note_ended()
+        live.events.close()
+        live.tell_followers()

@@ -1,0 +1,84 @@
+"""From one server process to the next: orphans are ended, live Runs start again, as the platform moves them."""
+
+import anyio
+import anyio.to_thread
+import structlog
+
+from batchrun.model import JsonObject, RunStatus
+from batchrun.server.catalog.actor_catalog import Actor, Catalog
+from batchrun.server.ids import now_ms
+from batchrun.server.runs import process_groups
+from batchrun.server.runs.hosted_run import Ending
+from batchrun.server.runs.lifecycle import ABORTED, TIMED_OUT, Runs
+from batchrun.server.runs.run_docs import current_part, migrated_extras
+from batchrun.server.store import account_table, run_table
+from batchrun.server.store.database import Database
+
+_log = structlog.get_logger()
+
+#: How often the time is noted until which live Runs have certainly run: a migrated Run keeps the rest of its limit.
+_NOTE_TIME_EVERY_S = 5
+
+
+async def end_orphans(database: Database) -> None:
+    """End the process groups that a dead predecessor has left, and who has left them; before anything may start."""
+    noted = await database.read(run_table.read_processes)
+    for _, pid, started in noted:
+        if await anyio.to_thread.run_sync(process_groups.end_orphan, pid, started):
+            _log.info("orphan_ended", pid=pid)
+    if noted:
+        await anyio.to_thread.run_sync(process_groups.end_runs, {run_id for run_id, _, _ in noted})
+    await database.write(run_table.forget_processes)
+
+
+async def migrate(database: Database, catalog: Catalog, live_runs: Runs) -> None:
+    """Start the live Runs of a predecessor again, each under its id, with what is left of its time limit."""
+    alive_ms = int(await database.write(account_table.read_or_set, "alive_ms", str(now_ms())))
+    for doc, kept in await database.read(run_table.load_live):
+        actor = catalog.find(current_part(doc)[0])
+        doc["stats"]["migrationCount"] += 1
+        ending = _ending_left_over(RunStatus(doc["status"]), is_actor_known=actor is not None)
+        await live_runs.take_over(doc, migrated_extras(doc, kept, alive_ms), actor or _missing_actor(doc), ending)
+        _log.info("run_migrated", run_id=doc["id"])
+
+
+async def announce_migration(database: Database, live_runs: Runs, notice_s: float) -> None:
+    """Tell the Actors that listen that they will be moved, and give them a moment to save what they are at."""
+    told = [live for live in live_runs.all_live() if live.events.is_followed]
+    for live in told:
+        live.events.send("migrating")
+    with anyio.move_on_after(notice_s, shield=True):
+        for live in told:
+            await live.wait_ended()
+    with anyio.CancelScope(shield=True):
+        await _note_time(database)
+
+
+async def note_time(database: Database, live_runs: Runs) -> None:
+    """Note every few seconds until when live Runs have certainly run; runs until cancelled."""
+    while True:
+        if live_runs.live_count:
+            await _note_time(database)
+        await anyio.sleep(_NOTE_TIME_EVERY_S)
+
+
+async def _note_time(database: Database) -> None:
+    await database.write(account_table.put, "alive_ms", str(now_ms()))
+
+
+def _missing_actor(doc: JsonObject) -> Actor:
+    async def never(_: object) -> None:
+        raise AssertionError(doc["actId"])
+
+    return Actor(username="unknown", name="unknown", title="unknown", runner=never)
+
+
+def _ending_left_over(status: RunStatus, *, is_actor_known: bool) -> Ending | None:
+    """Return how a predecessor's Run ends without starting again, if it does."""
+    if status is RunStatus.ABORTING:
+        return ABORTED
+    if status is RunStatus.TIMING_OUT:
+        return TIMED_OUT
+    if not is_actor_known:
+        return Ending(status=RunStatus.FAILED, message="The Actor of this run is no longer known to the server")
+    return None

@@ -1,0 +1,227 @@
+"""Actors as local processes: environment, log, memory limit, time limit, and an end for the whole process group."""
+
+import codecs
+import os
+import subprocess
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+import structlog
+
+from batchrun.model import RunStatus
+from batchrun.server.catalog.actor_catalog import LocalCommand
+from batchrun.server.ids import iso, now_ms
+from batchrun.server.runs import process_groups
+from batchrun.server.runs.hosted_run import EXIT_KILLED, Ending, LiveRun, append_log, ending_of, mark_status
+from batchrun.server.runs.process_groups import GroupUsage
+from batchrun.server.store import run_table
+from batchrun.server.store.database import Database
+
+_log = structlog.get_logger()
+
+#: Variables of the server's own environment that an Actor must not see: they are the platform's, or ours.
+_WITHHELD_PREFIXES = ("APIFY_", "ACTOR_", "CRAWLEE_", "BATCHRUN_")
+#: How often the memory of all process groups is looked at.
+_MEASURE_EVERY_S = 0.5
+#: How long a killed group may take to vanish before its Run is let go.
+_KILL_WAIT_S = 5
+#: A line without an end is logged in pieces of this length, so that it costs no memory.
+_MAX_LINE = 65_536
+#: The Actor begins only when its pid is noted: a server that dies in between leaves a shell that reads the end of its
+#: input and goes away, never an orphan nobody knows of.
+_GATE = ("/bin/sh", "-c", 'read -r _ && exec "$@"', "sh")
+
+
+class ProcessRunner:
+    """Carries out Runs as processes of this machine."""
+
+    def __init__(self, database: Database, base_url: str) -> None:
+        self._database, self._base_url = database, base_url
+        self._running: dict[int, LiveRun] = {}
+        self._over_memory: set[int] = set()
+        self._meter = process_groups.Meter()
+        #: Runs whose processes are to be ended that have left their group; all that wait are looked for at once.
+        self._to_clear: set[str] = set()
+        self._clearing = anyio.Lock()
+
+    async def watch_memory(self) -> None:
+        """Kill every process group that outgrows its Run's memory; runs until cancelled."""
+        while True:
+            began = anyio.current_time()
+            await anyio.sleep(_MEASURE_EVERY_S)
+            if not self._running:
+                continue
+            groups = {pid: live.id for pid, live in self._running.items()}
+            usages = await anyio.to_thread.run_sync(self._meter.measure, groups)
+            for pid, usage in usages.items():
+                self._judge(pid, usage, anyio.current_time() - began)
+
+    def _judge(self, pid: int, usage: GroupUsage, elapsed_s: float) -> None:
+        if (live := self._running.get(pid)) is None:
+            return
+        live.note_usage(usage.resident_bytes, usage.cpu_s, elapsed_s)
+        if usage.resident_bytes > live.memory_mb * 1024 * 1024:
+            self._over_memory.add(pid)
+            process_groups.end_group(pid)
+
+    async def run(self, live: LiveRun, command: LocalCommand, token: str) -> Ending:
+        """Carry out one Run; its process group is gone when this returns or is cancelled."""
+        environment = _environment(live, command, self._base_url, token)
+        try:
+            process = await anyio.open_process(
+                [*_GATE, *command.argv],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                cwd=command.cwd,
+                env=environment,
+                start_new_session=True,
+            )
+        except OSError as error:
+            message = f"The Actor could not be started: {error}"
+            return Ending(status=RunStatus.FAILED, exit_code=EXIT_KILLED, message=message)
+        self._running[process.pid] = live
+        try:
+            return await self._attend(live, process)
+        finally:
+            self._running.pop(process.pid, None)
+            self._over_memory.discard(process.pid)
+
+    async def _attend(self, live: LiveRun, process: anyio.abc.Process) -> Ending:
+        try:
+            await self._open_gate(live, process)
+            with anyio.CancelScope(deadline=live.deadline) as limit:
+                async with anyio.create_task_group() as children:
+                    children.start_soon(self._copy_log, live, process)
+                    await process.wait()
+                    # What the Actor has left behind would hold its log open, and must not outlive the Run.
+                    await self._end_all(live, process)
+            # One that is being aborted, and takes until its time is up, is ABORTED all the same.
+            if limit.cancelled_caught and live.status is not RunStatus.ABORTING:
+                await mark_status(self._database, live, RunStatus.TIMING_OUT)
+                message = f"The Actor timed out after {live.doc['options']['timeoutSecs']} seconds"
+                return Ending(status=RunStatus.TIMED_OUT, message=message)
+            return self._ending(live, process)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._end_all(live, process)
+                with anyio.move_on_after(_KILL_WAIT_S):
+                    await process.aclose()
+
+    async def _end_all(self, live: LiveRun, process: anyio.abc.Process) -> None:
+        """End the whole group, wait until its leader is reaped, and end who has left it."""
+        process_groups.end_group(process.pid)
+        with anyio.move_on_after(_KILL_WAIT_S):
+            await process.wait()
+        await self._end_escaped(live.id)
+
+    async def _end_escaped(self, run_id: str) -> None:
+        """End those who have left a Run's group. Not given up half-way: the Run may begin anew right after."""
+        self._to_clear.add(run_id)
+        async with self._clearing:
+            # Unless it was among those of whoever looked just now.
+            if run_id in self._to_clear:
+                run_ids, self._to_clear = self._to_clear, set()
+                await anyio.to_thread.run_sync(process_groups.end_runs, run_ids)
+
+    async def _open_gate(self, live: LiveRun, process: anyio.abc.Process) -> None:
+        started = await anyio.to_thread.run_sync(process_groups.start_time, process.pid)
+        await self._database.write(run_table.note_process, live.id, process.pid, started or "")
+        if live.status is RunStatus.READY:
+            await mark_status(self._database, live, RunStatus.RUNNING)
+        assert process.stdin is not None
+        try:
+            await process.stdin.send(b"\n")
+            await process.stdin.aclose()
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            _log.info("actor_process_vanished", run_id=live.id)
+
+    def _ending(self, live: LiveRun, process: anyio.abc.Process) -> Ending:
+        exit_code = process.returncode or 0
+        if process.pid in self._over_memory:
+            message = f"The Actor ran out of its {live.memory_mb} MB of memory and was killed"
+            return Ending(status=RunStatus.FAILED, exit_code=EXIT_KILLED, message=message)
+        return ending_of(exit_code if exit_code >= 0 else 128 - exit_code)
+
+    async def _copy_log(self, live: LiveRun, process: anyio.abc.Process) -> None:
+        assert process.stdout is not None
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        rest = ""
+        async for chunk in process.stdout:
+            lines, newline, rest = (rest + decoder.decode(chunk)).rpartition("\n")
+            if len(rest) > _MAX_LINE:
+                lines, newline, rest = lines + newline + rest, "", ""
+            await append_log(self._database, live, lines)
+        await append_log(self._database, live, rest)
+
+
+def _environment(live: LiveRun, command: LocalCommand, base_url: str, token: str) -> dict[str, str]:
+    """Return what the Actor's process sees. A variable without a value is left out: SDKs fail on empty ones."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD_PREFIXES)}
+    return {
+        **inherited,
+        "PYTHONUNBUFFERED": "1",
+        **command.variables,
+        **_platform_variables(live, base_url, token),
+    }
+
+
+def _platform_variables(live: LiveRun, base_url: str, token: str) -> dict[str, str]:
+    doc, options, actor = live.doc, live.doc["options"], live.actor
+    timeout_s, left_s = options["timeoutSecs"], live.deadline - anyio.current_time()
+    values: dict[str, object] = {
+        "ACTOR_ID": actor.id,
+        "ACTOR_FULL_NAME": actor.full_name,
+        "ACTOR_RUN_ID": doc["id"],
+        "ACTOR_TASK_ID": doc.get("actorTaskId"),
+        "ACTOR_BUILD_ID": actor.build_id,
+        "ACTOR_BUILD_NUMBER": actor.build_number,
+        "ACTOR_BUILD_TAGS": actor.build_tag,
+        "ACTOR_DEFAULT_DATASET_ID": doc["defaultDatasetId"],
+        "ACTOR_DEFAULT_KEY_VALUE_STORE_ID": doc["defaultKeyValueStoreId"],
+        "ACTOR_DEFAULT_REQUEST_QUEUE_ID": doc["defaultRequestQueueId"],
+        "ACTOR_INPUT_KEY": live.input_key,
+        "ACTOR_MEMORY_MBYTES": options["memoryMbytes"],
+        "ACTOR_STARTED_AT": doc["startedAt"],
+        "ACTOR_TIMEOUT_AT": iso(now_ms() + round(left_s * 1000)) if timeout_s else None,
+        "ACTOR_MAX_PAID_DATASET_ITEMS": options.get("maxItems"),
+        "ACTOR_MAX_TOTAL_CHARGE_USD": options.get("maxTotalChargeUsd"),
+        "ACTOR_RESTART_ON_ERROR": "1" if options.get("restartOnError") else None,
+        # Served before any Actor starts: one that is told of it and cannot reach it dies at once.
+        "ACTOR_EVENTS_WEBSOCKET_URL": f"{base_url.replace('http', 'ws', 1)}/events/{doc['id']}",
+        # The Run's token may do what its account may. The platform's default is narrower, but a process of this user
+        # could read the account's own token from the disk: a narrower one here would protect nothing.
+        "ACTOR_PERMISSION_LEVEL": "FULL_PERMISSIONS",
+        "APIFY_IS_AT_HOME": "1",
+        "APIFY_API_BASE_URL": base_url,
+        "APIFY_API_PUBLIC_BASE_URL": base_url,
+        "APIFY_TOKEN": token,
+        "APIFY_USER_ID": doc["userId"],
+        # One core for 4 GB. Source: usage and resources.
+        "APIFY_DEDICATED_CPUS": options["memoryMbytes"] / 4096,
+        "APIFY_META_ORIGIN": doc["meta"]["origin"],
+        "APIFY_HEADLESS": "1",
+    }
+    named = {name: str(value) for name, value in values.items() if value not in (None, "")}
+    return named | {alias: named[name] for alias, name in _ALIASES.items() if name in named}
+
+
+#: Older spellings that SDKs still read; which of the two wins differs between them.
+_ALIASES = {
+    "APIFY_ACTOR_ID": "ACTOR_ID",
+    "APIFY_ACT_ID": "ACTOR_ID",
+    "APIFY_ACTOR_RUN_ID": "ACTOR_RUN_ID",
+    "APIFY_ACT_RUN_ID": "ACTOR_RUN_ID",
+    "APIFY_ACTOR_TASK_ID": "ACTOR_TASK_ID",
+    "APIFY_ACTOR_BUILD_ID": "ACTOR_BUILD_ID",
+    "APIFY_ACTOR_BUILD_NUMBER": "ACTOR_BUILD_NUMBER",
+    "APIFY_DEFAULT_DATASET_ID": "ACTOR_DEFAULT_DATASET_ID",
+    "APIFY_DEFAULT_KEY_VALUE_STORE_ID": "ACTOR_DEFAULT_KEY_VALUE_STORE_ID",
+    "APIFY_DEFAULT_REQUEST_QUEUE_ID": "ACTOR_DEFAULT_REQUEST_QUEUE_ID",
+    "APIFY_INPUT_KEY": "ACTOR_INPUT_KEY",
+    "APIFY_MEMORY_MBYTES": "ACTOR_MEMORY_MBYTES",
+    "APIFY_STARTED_AT": "ACTOR_STARTED_AT",
+    "APIFY_TIMEOUT_AT": "ACTOR_TIMEOUT_AT",
+    "APIFY_ACTOR_EVENTS_WS_URL": "ACTOR_EVENTS_WEBSOCKET_URL",
+}

@@ -1,0 +1,152 @@
+"""A Run as the API shows it: how the object comes about and how it ends. Pure but for ids and the wall clock."""
+
+from dataclasses import dataclass
+
+from batchrun.model import JsonObject, RunStatus
+from batchrun.server import prices
+from batchrun.server.catalog.actor_catalog import Actor
+from batchrun.server.error_answers import Fault, value_invalid
+from batchrun.server.ids import iso, new_id, now_ms, parse_iso
+
+#: How often one Run may become another Actor's. Source: account limits.
+MAX_METAMORPHS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOrder:
+    """A start as asked for, merged and checked: what a new Run is made of."""
+
+    user_id: str
+    actor: Actor
+    task_id: str | None
+    build: str
+    timeout_s: int
+    memory_mb: int
+    max_items: int | None
+    max_total_charge_usd: float | None
+    restart_on_error: bool
+    webhooks: list[JsonObject]
+    #: Content type and bytes; None starts without an input.
+    stored_input: tuple[str, bytes] | None
+    origin: str
+    client_ip: str | None
+    user_agent: str | None
+
+
+def new_doc(order: RunOrder, started_ms: int) -> JsonObject:
+    """Return a new Run."""
+    return {
+        "id": new_id(),
+        "actId": order.actor.id,
+        "userId": order.user_id,
+        "actorTaskId": order.task_id,
+        "startedAt": iso(started_ms),
+        "finishedAt": None,
+        "status": RunStatus.READY.value,
+        "statusMessage": None,
+        "isStatusMessageTerminal": None,
+        "meta": {"origin": order.origin, "clientIp": order.client_ip, "userAgent": order.user_agent},
+        "stats": {
+            "inputBodyLen": len(order.stored_input[1]) if order.stored_input else 0,
+            "migrationCount": 0,
+            "rebootCount": 0,
+            "restartCount": 0,
+            "resurrectCount": 0,
+            "metamorph": 0,
+            "computeUnits": 0,
+        },
+        "options": _options(order),
+        "buildId": order.actor.build_id,
+        "buildNumber": order.actor.build_number,
+        "exitCode": None,
+        "generalAccess": "FOLLOW_USER_SETTING",
+        "defaultKeyValueStoreId": new_id(),
+        "defaultDatasetId": new_id(),
+        "defaultRequestQueueId": new_id(),
+        "usageTotalUsd": 0,
+        **_pricing(order.actor, started_ms),
+    }
+
+
+def _pricing(actor: Actor, started_ms: int) -> JsonObject:
+    """Return what a Run of a pay-per-event Actor shows of its prices and charges; nothing for others."""
+    if not actor.charge_events:
+        return {}
+    return {
+        "pricingInfo": prices.pricing_info(actor.charge_events, iso(started_ms)),
+        "chargedEventCounts": dict.fromkeys(actor.charge_events, 0),
+    }
+
+
+def charged(doc: JsonObject, event: str, count: int) -> JsonObject:
+    """Return what changes in a Run that is charged for events.
+
+    Raises:
+        Fault: 400 when its Actor has no such events.
+    """
+    counts = doc.get("chargedEventCounts")
+    if counts is None:
+        raise Fault(400, "cannot-charge-non-pay-per-event-actor", "The Actor is not paid per event")
+    if event not in counts:
+        raise value_invalid(f'The Actor has no event "{event}" to charge for')
+    return {"chargedEventCounts": counts | {event: counts[event] + count}}
+
+
+def _options(order: RunOrder) -> JsonObject:
+    options: JsonObject = {
+        "build": order.build,
+        "timeoutSecs": order.timeout_s,
+        "memoryMbytes": order.memory_mb,
+        "diskMbytes": order.memory_mb * 2,
+    }
+    if order.max_items is not None:
+        options["maxItems"] = order.max_items
+    if order.max_total_charge_usd is not None:
+        options["maxTotalChargeUsd"] = order.max_total_charge_usd
+    if order.restart_on_error:
+        options["restartOnError"] = True
+    return options
+
+
+def metamorphosed(doc: JsonObject, actor: Actor) -> tuple[JsonObject, str]:
+    """Return what changes in a Run that becomes a Run of `actor`, and the key of its new input."""
+    metamorphs = list(doc.get("metamorphs") or [])
+    key = f"INPUT-METAMORPH-{len(metamorphs) + 1}"
+    entry = {"createdAt": iso(now_ms()), "actorId": actor.id, "buildId": actor.build_id, "inputKey": key}
+    stats = doc["stats"] | {"metamorph": len(metamorphs) + 1}
+    return {"metamorphs": [*metamorphs, entry], "stats": stats}, key
+
+
+def current_part(doc: JsonObject) -> tuple[str, str]:
+    """Return whose Run it is now (the Actor's id) and under which key its input is stored."""
+    metamorphs = doc.get("metamorphs")
+    return (metamorphs[-1]["actorId"], metamorphs[-1]["inputKey"]) if metamorphs else (doc["actId"], "INPUT")
+
+
+def resurrected(doc: JsonObject, options: JsonObject) -> JsonObject:
+    """Return an ended Run as it is when it starts again."""
+    return doc | {
+        "options": doc["options"] | options,
+        "stats": doc["stats"] | {"resurrectCount": doc["stats"]["resurrectCount"] + 1},
+        "finishedAt": None,
+        "exitCode": None,
+        "statusMessage": None,
+        "isStatusMessageTerminal": None,
+    }
+
+
+def migrated_extras(doc: JsonObject, extras: JsonObject, alive_ms: int) -> JsonObject:
+    """Return the extras of a Run whose server has died, with the time counted until when it certainly lived."""
+    begun_ms = extras.get("begunMs") or parse_iso(doc["startedAt"], "startedAt")
+    lived_s = max(alive_ms - begun_ms, 0) / 1000
+    lived = {name: extras.get(name, 0) + lived_s for name in ("usedS", "ranS")}
+    return {**extras, **lived, "begunMs": now_ms()}
+
+
+def ended_stats(stats: JsonObject, *, memory_mb: int, duration_s: float) -> JsonObject:
+    """Return the statistics of a Run that has taken so long."""
+    return stats | {
+        "durationMillis": round(duration_s * 1000),
+        "runTimeSecs": round(duration_s, 3),
+        "computeUnits": prices.compute_units(memory_mb, duration_s),
+    }

@@ -1,0 +1,1 @@
+"""The server's storage: one SQLite file, and a module of functions for each of its tables."""

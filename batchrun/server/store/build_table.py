@@ -1,0 +1,76 @@
+"""The builds of Actors: a new one each time that an Actor's files have changed.
+
+A deleted build leaves its number behind, without a document, so that no other build ever gets it.
+"""
+
+from collections.abc import Callable
+from sqlite3 import Connection
+
+import orjson
+
+from batchrun.model import JsonObject
+from batchrun.server.store import webhook_table
+
+
+def latest(connection: Connection, act_id: str, version: str) -> tuple[int, str, int] | None:
+    """Return number within the version, digest and time of an Actor's last build of a version."""
+    row = connection.execute(
+        "SELECT number, digest, created_ms FROM builds WHERE act_id = ? AND number LIKE ? || '.%' "
+        "ORDER BY seq DESC LIMIT 1",
+        (act_id, version),
+    ).fetchone()
+    return (int(row[0].rpartition(".")[2]), row[1], row[2]) if row else None
+
+
+def take_in(
+    connection: Connection,
+    act_id: str,
+    version: str,
+    digest: str,
+    at_ms: int,
+    describe: Callable[[int], JsonObject],
+    dispatches_of: Callable[[JsonObject], list[JsonObject]],
+) -> tuple[int, int, list[JsonObject]]:
+    """Return number and time of the build that these files are; a new one, with what it sets off, if they have changed.
+
+    Args:
+        connection: of the caller.
+        act_id: whose.
+        version: of the Actor.
+        digest: of its files.
+        at_ms: now.
+        describe: returns a new build, given its number.
+        dispatches_of: returns what a new build sets off, which is kept in the same step.
+    """
+    last = latest(connection, act_id, version)
+    if last is not None and last[1] == digest:
+        return last[0], last[2], []
+    build_no = last[0] + 1 if last is not None else 1
+    doc = describe(build_no)
+    connection.execute(
+        "INSERT INTO builds (id, act_id, number, digest, created_ms, doc) VALUES (?, ?, ?, ?, ?, ?)",
+        (doc["id"], act_id, doc["buildNumber"], digest, at_ms, orjson.dumps(doc)),
+    )
+    dispatches = dispatches_of(doc)
+    for dispatch in dispatches:
+        webhook_table.add_dispatch(connection, dispatch, at_ms)
+    return build_no, at_ms, dispatches
+
+
+def read(connection: Connection, build_id: str) -> JsonObject | None:
+    """Return a build."""
+    row = connection.execute("SELECT doc FROM builds WHERE id = ? AND doc <> x''", (build_id,)).fetchone()
+    return orjson.loads(row[0]) if row else None
+
+
+def of_actors(connection: Connection, act_ids: list[str]) -> list[JsonObject]:
+    """Return the builds of these Actors, oldest first."""
+    marks = ", ".join("?" * len(act_ids))
+    where = f"act_id IN ({marks}) AND doc <> x''"
+    rows = connection.execute(f"SELECT doc FROM builds WHERE {where} ORDER BY seq", act_ids)  # noqa: S608 - own text
+    return [orjson.loads(doc) for (doc,) in rows]
+
+
+def delete(connection: Connection, build_id: str) -> None:
+    """Forget a build; files that it was made of make a new one."""
+    connection.execute("UPDATE builds SET doc = x'', digest = '' WHERE id = ?", (build_id,))

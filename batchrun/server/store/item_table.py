@@ -1,0 +1,60 @@
+"""The items of datasets, in order of insertion."""
+
+from collections.abc import Sequence
+from sqlite3 import Connection
+
+from batchrun.server.accounts.callers import not_permitted
+from batchrun.server.error_answers import thing_missing
+from batchrun.server.ids import now_ms
+from batchrun.server.store import storage_table
+from batchrun.server.store.bounded_rows import up_to
+from batchrun.server.store.storage_table import Kind
+
+
+def append(connection: Connection, dataset_id: str, user_id: str, bodies: Sequence[bytes], clean_count: int) -> None:
+    """Append items, each as JSON, all or none of them.
+
+    Raises:
+        Fault: 404 when there is no such dataset, 403 when it is another account's.
+    """
+    row = connection.execute(
+        "SELECT seq, count, user_id FROM storages WHERE id = ? AND kind = ?", (dataset_id, Kind.DATASET.value)
+    ).fetchone()
+    if row is None:
+        raise thing_missing("Dataset")
+    storage, position, owner_id = row
+    if owner_id != user_id:
+        raise not_permitted("dataset")
+    connection.executemany(
+        "INSERT INTO items VALUES (?, ?, ?)", [(storage, position + n, body) for n, body in enumerate(bodies)]
+    )
+    size = sum(map(len, bodies))
+    storage_table.note_write(
+        connection, storage, now_ms(), added=len(bodies), clean=clean_count, size=size, writes=len(bodies)
+    )
+
+
+def page(
+    connection: Connection,
+    storage: int,
+    count: int,
+    offset: int,
+    limit: int,
+    is_descending: bool,
+    max_bytes: int,
+) -> list[bytes]:
+    """Return up to `limit` items from `offset` on, counted from the end if descending, up to so many bytes.
+
+    Positions have no gaps, so that an offset is found at once however large it is. An item that is larger comes alone.
+    """
+    if is_descending:
+        rows = connection.execute(
+            "SELECT body FROM items WHERE storage = ? AND position < ? ORDER BY position DESC LIMIT ?",
+            (storage, count - offset, limit),
+        )
+    else:
+        rows = connection.execute(
+            "SELECT body FROM items WHERE storage = ? AND position >= ? ORDER BY position LIMIT ?",
+            (storage, offset, limit),
+        )
+    return [body for (body,) in up_to(max_bytes, rows)[0]]

@@ -1,0 +1,192 @@
+"""Runs at rest, live ones included: what a restarted server goes on from."""
+
+from dataclasses import dataclass
+from sqlite3 import Connection
+
+import orjson
+
+from batchrun.model import JsonObject, RunStatus
+from batchrun.server.store import storage_table
+from batchrun.server.store.bounded_rows import up_to
+
+_LIVE_SQL = ", ".join(f"'{status}'" for status in RunStatus if not status.is_terminal)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFilter:
+    """Which Runs a list shows."""
+
+    user_id: str | None = None
+    task_id: str | None = None
+    act_id: str | None = None
+    statuses: tuple[str, ...] = ()
+    started_after_ms: int | None = None
+    started_before_ms: int | None = None
+
+    def where(self) -> tuple[str, list[object]]:
+        """Return the condition in SQL and its arguments."""
+        terms: list[tuple[str, list[object]]] = []
+        if self.user_id is not None:
+            terms.append(("user_id = ?", [self.user_id]))
+        if self.task_id is not None:
+            terms.append(("task_id = ?", [self.task_id]))
+        if self.act_id is not None:
+            terms.append(("act_id = ?", [self.act_id]))
+        if self.statuses:
+            terms.append((f"status IN ({', '.join('?' * len(self.statuses))})", list(self.statuses)))
+        if self.started_after_ms is not None:
+            terms.append(("started_ms >= ?", [self.started_after_ms]))
+        if self.started_before_ms is not None:
+            terms.append(("started_ms <= ?", [self.started_before_ms]))
+        return " AND ".join(term for term, _ in terms) or "1", [arg for _, args in terms for arg in args]
+
+
+def insert(
+    connection: Connection,
+    doc: JsonObject,
+    extras: JsonObject,
+    started_ms: int,
+    stored_input: tuple[str, bytes] | None,
+) -> None:
+    """Keep a new Run with its three default storages and its input (content type and body)."""
+    connection.execute(
+        "INSERT INTO runs (id, user_id, act_id, task_id, status, started_ms, extras, doc) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            doc["id"],
+            doc["userId"],
+            doc["actId"],
+            doc.get("actorTaskId"),
+            doc["status"],
+            started_ms,
+            orjson.dumps(extras) if extras else None,
+            orjson.dumps(doc),
+        ),
+    )
+    store = storage_table.insert_defaults(connection, doc, started_ms)
+    if stored_input is not None:
+        connection.execute("INSERT INTO stored_values VALUES (?, 'INPUT', ?, ?)", (store, *stored_input))
+
+
+def update(connection: Connection, doc: JsonObject) -> None:
+    """Keep a Run's changed state."""
+    connection.execute(
+        "UPDATE runs SET status = ?, doc = ? WHERE id = ?", (doc["status"], orjson.dumps(doc), doc["id"])
+    )
+
+
+def revive(connection: Connection, doc: JsonObject, extras: JsonObject) -> None:
+    """Keep a Run that begins again: one that had ended, or one of a server that has died."""
+    connection.execute(
+        "UPDATE runs SET status = ?, doc = ?, extras = ?, settle_ms = NULL WHERE id = ?",
+        (doc["status"], orjson.dumps(doc), orjson.dumps(extras), doc["id"]),
+    )
+
+
+def update_live(connection: Connection, doc: JsonObject) -> None:
+    """Keep a live Run's changed state, unless its end has been kept meanwhile: that is not taken back."""
+    connection.execute(
+        f"UPDATE runs SET status = ?, doc = ? WHERE id = ? AND status IN ({_LIVE_SQL})",  # noqa: S608 - own text
+        (doc["status"], orjson.dumps(doc), doc["id"]),
+    )
+
+
+def end(connection: Connection, doc: JsonObject, settle_ms: int) -> None:
+    """Keep a Run's end, and when its usage is to be settled."""
+    connection.execute(
+        "UPDATE runs SET status = ?, doc = ?, settle_ms = ? WHERE id = ?",
+        (doc["status"], orjson.dumps(doc), settle_ms, doc["id"]),
+    )
+    connection.execute("DELETE FROM processes WHERE run_id = ?", (doc["id"],))
+
+
+def read(connection: Connection, run_id: str) -> bytes | None:
+    """Return a Run as JSON."""
+    row = connection.execute("SELECT doc FROM runs WHERE id = ?", (run_id,)).fetchone()
+    return row[0] if row else None
+
+
+def read_extras(connection: Connection, run_id: str) -> JsonObject:
+    """Return what is kept of a Run beside what the API shows."""
+    row = connection.execute("SELECT extras FROM runs WHERE id = ?", (run_id,)).fetchone()
+    return orjson.loads(row[0]) if row and row[0] else {}
+
+
+def read_last(connection: Connection, run_filter: RunFilter, origin: str | None) -> str | None:
+    """Return the id of the Run started last among those that match."""
+    where, args = run_filter.where()
+    if origin is not None:
+        where, args = f"{where} AND json_extract(doc, '$.meta.origin') = ?", [*args, origin]
+    row = connection.execute(
+        f"SELECT id FROM runs WHERE {where} ORDER BY started_ms DESC, seq DESC LIMIT 1",  # noqa: S608 - own text
+        args,
+    ).fetchone()
+    return row[0] if row else None
+
+
+def of_actor(connection: Connection, act_id: str) -> tuple[int, int | None]:
+    """Return how many Runs an Actor has had, and when the last one began."""
+    row: tuple[int, int | None] = connection.execute(
+        "SELECT count(*), max(started_ms) FROM runs WHERE act_id = ?", (act_id,)
+    ).fetchone()
+    return row
+
+
+def page(
+    connection: Connection, run_filter: RunFilter, offset: int, limit: int, is_descending: bool
+) -> tuple[int, list[JsonObject]]:
+    """Return how many Runs match, and a page of them by start time."""
+    where, args = run_filter.where()
+    order = "DESC" if is_descending else "ASC"
+    (total,) = connection.execute(f"SELECT count(*) FROM runs WHERE {where}", args).fetchone()  # noqa: S608
+    rows = connection.execute(
+        f"SELECT doc FROM runs WHERE {where} "  # noqa: S608 - own text, values are bound
+        f"ORDER BY started_ms {order}, seq {order} LIMIT ? OFFSET ?",
+        [*args, limit, offset],
+    )
+    return total, [orjson.loads(doc) for (doc,) in rows]
+
+
+def load_live(connection: Connection) -> list[tuple[JsonObject, JsonObject]]:
+    """Return the Runs that have not ended, each with its extras, oldest first."""
+    rows = connection.execute(f"SELECT doc, extras FROM runs WHERE status IN ({_LIVE_SQL}) ORDER BY seq")  # noqa: S608
+    return [(orjson.loads(doc), orjson.loads(extras) if extras else {}) for doc, extras in rows]
+
+
+def delete(connection: Connection, doc: JsonObject) -> None:
+    """Forget an ended Run, its log and its default storages."""
+    connection.execute("DELETE FROM runs WHERE id = ?", (doc["id"],))
+    connection.execute("DELETE FROM logs WHERE run_id = ?", (doc["id"],))
+    for name in ("defaultDatasetId", "defaultKeyValueStoreId", "defaultRequestQueueId"):
+        if (storage := storage_table.read(connection, doc[name])) is not None and storage.name is None:
+            storage_table.delete(connection, storage)
+
+
+def note_process(connection: Connection, run_id: str, pid: int, start_time: str) -> None:
+    """Note which process group carries out a Run."""
+    connection.execute("INSERT OR REPLACE INTO processes VALUES (?, ?, ?)", (run_id, pid, start_time))
+
+
+def read_processes(connection: Connection) -> list[tuple[str, int, str]]:
+    """Return the noted process groups as (Run id, pid, start time)."""
+    return connection.execute("SELECT run_id, pid, start_time FROM processes").fetchall()
+
+
+def forget_processes(connection: Connection) -> None:
+    """Forget all noted process groups, once they are ended."""
+    connection.execute("DELETE FROM processes")
+
+
+def append_log(connection: Connection, run_id: str, body: bytes) -> None:
+    """Append lines to a Run's log."""
+    connection.execute(
+        "INSERT INTO logs SELECT ?1, coalesce(max(chunk), 0) + 1, ?2 FROM logs WHERE run_id = ?1", (run_id, body)
+    )
+
+
+def read_log(connection: Connection, run_id: str, after_chunk: int, max_bytes: int) -> list[tuple[int, bytes]]:
+    """Return the next chunks of a log, numbered from 1, up to so many bytes; one that is larger comes alone."""
+    rows = connection.execute(
+        "SELECT chunk, body FROM logs WHERE run_id = ? AND chunk > ? ORDER BY chunk", (run_id, after_chunk)
+    )
+    return up_to(max_bytes, rows)[0]

@@ -1,0 +1,71 @@
+"""The stored values of key-value stores."""
+
+from sqlite3 import Connection
+
+from batchrun.server.accounts.callers import not_permitted
+from batchrun.server.error_answers import thing_missing
+from batchrun.server.ids import now_ms
+from batchrun.server.store import storage_table
+from batchrun.server.store.storage_table import Kind
+
+
+def put(connection: Connection, store_id: str, user_id: str, key: str, content_type: str, body: bytes) -> None:
+    """Store a value under a key, in place of what was there.
+
+    Raises:
+        Fault: 404 when there is no such store, 403 when it is another account's.
+    """
+    row = connection.execute(
+        "SELECT seq, user_id FROM storages WHERE id = ? AND kind = ?", (store_id, Kind.KEY_VALUE_STORE.value)
+    ).fetchone()
+    if row is None:
+        raise thing_missing("Key-value store")
+    if row[1] != user_id:
+        raise not_permitted("key-value store")
+    old = connection.execute(
+        "SELECT length(body) FROM stored_values WHERE storage = ? AND key = ?", (row[0], key)
+    ).fetchone()
+    connection.execute("INSERT OR REPLACE INTO stored_values VALUES (?, ?, ?, ?)", (row[0], key, content_type, body))
+    added, freed = (0, old[0]) if old else (1, 0)
+    storage_table.note_write(connection, row[0], now_ms(), added=added, size=len(body) - freed)
+
+
+def read(connection: Connection, store_id: str, key: str) -> tuple[str, bytes] | None:
+    """Return the content type and the bytes stored under a key."""
+    row: tuple[str, bytes] | None = connection.execute(
+        "SELECT content_type, body FROM stored_values JOIN storages ON storage = seq "
+        "WHERE id = ? AND kind = ? AND key = ?",
+        (store_id, Kind.KEY_VALUE_STORE.value, key),
+    ).fetchone()
+    return row
+
+
+def read_for(connection: Connection, store_id: str, key: str, user_id: str | None) -> tuple[str, bytes] | None:
+    """Return what `read` does, for this account or for nobody.
+
+    Raises:
+        Fault: 403 when only the store's owner may read it.
+    """
+    row = connection.execute("SELECT access, user_id FROM storages WHERE id = ?", (store_id,)).fetchone()
+    if row is not None and row[0] == "RESTRICTED" and row[1] != user_id:
+        raise not_permitted("key-value store")
+    return read(connection, store_id, key)
+
+
+def delete(connection: Connection, storage: int, key: str) -> None:
+    """Forget a key; it need not exist."""
+    row = connection.execute(
+        "DELETE FROM stored_values WHERE storage = ? AND key = ? RETURNING length(body)", (storage, key)
+    ).fetchone()
+    if row is not None:
+        storage_table.note_write(connection, storage, now_ms(), added=-1, size=-row[0], deletes=1)
+
+
+def keys(connection: Connection, storage: int, after: str, prefix: str, limit: int) -> list[tuple[str, int]]:
+    """Return up to `limit` (key, size) after a key, in order of their UTF-8 bytes."""
+    # Keys are ASCII, hence the last key with a prefix sorts before prefix + DEL.
+    return connection.execute(
+        "SELECT key, length(body) FROM stored_values "
+        "WHERE storage = ? AND key > ? AND key >= ? AND key < ? ORDER BY key LIMIT ?",
+        (storage, after, prefix, prefix + "\x7f", limit),
+    ).fetchall()

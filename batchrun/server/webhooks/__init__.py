@@ -1,0 +1,1 @@
+"""Webhooks: which there are, what sets them off, and their delivery."""

@@ -1,0 +1,218 @@
+"""The webhooks: which there are, and which of them an event of a Run or of a build sets off.
+
+Stored ones are few and held in memory; those of a single Run are held while it lives.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from batchrun.model import JsonObject
+from batchrun.server.accounts.accounts import Account
+from batchrun.server.error_answers import Fault, request_invalid, thing_missing, value_invalid
+from batchrun.server.ids import iso, new_id, now_ms
+from batchrun.server.store import webhook_table
+from batchrun.server.store.database import Database
+from batchrun.server.webhooks import webhook_templates
+
+EVENT_TYPES = frozenset(
+    {f"ACTOR.RUN.{event}" for event in ("CREATED", "SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED", "RESURRECTED")}
+    | {f"ACTOR.BUILD.{event}" for event in ("CREATED", "SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED")}
+    | {"TEST"}
+)
+#: Stored webhooks of one account at most. Source: account limits.
+_MAX_STORED = 100
+#: What a dispatch names that is only a test.
+_NO_ID = "0" * 17
+_CONDITIONS = ("actorId", "actorTaskId", "actorRunId")
+_FLAGS = ("ignoreSslErrors", "doNotRetry", "shouldInterpolateStrings", "isAdHoc")
+
+
+class WebhookBook:
+    """All webhooks that can still be set off."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._stored: dict[str, JsonObject] = {}
+        self._of_run: dict[str, list[JsonObject]] = defaultdict(list)
+
+    async def load(self) -> None:
+        """Take over what is kept."""
+        self._stored = {doc["id"]: doc for doc in await self._database.read(webhook_table.load_stored)}
+
+    async def load_run(self, run_id: str) -> None:
+        """Take over the webhooks of a Run that lives again."""
+        if found := await self._database.read(webhook_table.of_run, run_id):
+            self._of_run[run_id] = found
+
+    def forget_run(self, run_id: str) -> None:
+        """Hold the webhooks of a Run that has ended no longer."""
+        self._of_run.pop(run_id, None)
+
+    def of_account(self, account: Account) -> list[JsonObject]:
+        """Return an account's stored webhooks, oldest first."""
+        return [doc for doc in self._stored.values() if doc["userId"] == account.id]
+
+    def dispatches_of(self, run: JsonObject, event: str) -> list[JsonObject]:
+        """Return a new dispatch for each webhook that an event of a Run sets off."""
+        if not self._stored and not self._of_run:
+            return []
+        candidates = [*self._stored.values(), *self._of_run.get(run["id"], ())]
+        return [new_dispatch(doc, event, run) for doc in candidates if _is_set_off(doc, run, event)]
+
+    def dispatches_of_build(self, build: JsonObject) -> list[JsonObject]:
+        """Return new dispatches for each webhook that a new build sets off: it is created, and a success at once."""
+        ids = {"actorId": build["actId"], "actorBuildId": build["id"]}
+        return [
+            _dispatch(doc, event, ids)
+            for event in ("ACTOR.BUILD.CREATED", "ACTOR.BUILD.SUCCEEDED")
+            for doc in self._stored.values()
+            if event in doc["eventTypes"]
+            and doc["userId"] == build["userId"]
+            and doc["condition"] in ({}, {"actorId": build["actId"]})
+        ]
+
+    async def add_to_run(self, run: JsonObject, given: Sequence[JsonObject]) -> None:
+        """Take in the ad-hoc webhooks of a new Run, but for those whose idempotency key has come before."""
+        for one in given:
+            condition = {"condition": {"actorRunId": run["id"]}, "isAdHoc": True}
+            await self._add(new_webhook(run["userId"], {**one, **condition}), one.get("idempotencyKey"))
+
+    async def create(self, account: Account, given: JsonObject) -> tuple[JsonObject, bool]:
+        """Create a webhook; return it and whether it is new.
+
+        Raises:
+            Fault: 400; 403 `too-many-webhooks`.
+        """
+        doc = new_webhook(account.id, given)
+        if len(self.of_account(account)) >= _MAX_STORED and "actorRunId" not in doc["condition"]:
+            raise Fault(403, "too-many-webhooks", f"You have reached the limit of {_MAX_STORED} webhooks")
+        known = await self._add(doc, given.get("idempotencyKey"))
+        return known or doc, known is None
+
+    async def _add(self, doc: JsonObject, key: Any) -> JsonObject | None:
+        known = await self._database.write(webhook_table.add, doc, key if isinstance(key, str) and key else None)
+        if known is None:
+            self._hold(doc)
+        return known
+
+    def _hold(self, doc: JsonObject) -> None:
+        if (run_id := doc["condition"].get("actorRunId")) is not None:
+            self._of_run[run_id].append(doc)
+        else:
+            self._stored[doc["id"]] = doc
+
+    async def find(self, webhook_id: str, account: Account) -> JsonObject:
+        """Return a webhook of an account.
+
+        Raises:
+            Fault: 404.
+        """
+        doc = self._stored.get(webhook_id) or await self._database.read(webhook_table.read, webhook_id)
+        if doc is None or doc["userId"] != account.id:
+            raise thing_missing("Webhook")
+        return doc
+
+    async def update(self, doc: JsonObject, given: JsonObject) -> JsonObject:
+        """Change the properties that are given.
+
+        Raises:
+            Fault: 400; nothing was changed.
+        """
+        changed = doc | _checked(doc | given) | {"modifiedAt": iso(now_ms())}
+        await self._database.write(webhook_table.update, changed)
+        self._drop(doc)
+        self._hold(changed)
+        return changed
+
+    async def delete(self, doc: JsonObject) -> None:
+        """Forget a webhook."""
+        await self._database.write(webhook_table.delete, doc["id"])
+        self._drop(doc)
+
+    def _drop(self, doc: JsonObject) -> None:
+        self._stored.pop(doc["id"], None)
+        run_id = doc["condition"].get("actorRunId")
+        if run_id in self._of_run:
+            self._of_run[run_id] = [other for other in self._of_run[run_id] if other["id"] != doc["id"]]
+
+
+def new_webhook(user_id: str, given: JsonObject) -> JsonObject:
+    """Return a new webhook.
+
+    Raises:
+        Fault: 400.
+    """
+    at = iso(now_ms())
+    return {"id": new_id(), "createdAt": at, "modifiedAt": at, "userId": user_id, **_checked(given)}
+
+
+def _checked(given: JsonObject) -> JsonObject:
+    check_target(given)
+    condition = given.get("condition") or {}
+    if not isinstance(condition, dict):
+        raise request_invalid('Property "condition" must be an object')
+    for name in ("payloadTemplate", "headersTemplate"):
+        webhook_templates.check(name, given.get(name))
+    kept = {name: condition[name] for name in _CONDITIONS if isinstance(condition.get(name), str)}
+    return {
+        "eventTypes": list(given["eventTypes"]),
+        "requestUrl": given["requestUrl"],
+        "condition": kept,
+        "payloadTemplate": given.get("payloadTemplate"),
+        "headersTemplate": given.get("headersTemplate"),
+        "description": given.get("description"),
+        **{name: bool(given.get(name)) for name in _FLAGS},
+    }
+
+
+def check_target(given: JsonObject) -> None:
+    """Refuse a webhook without event types that exist and a URL that can be called.
+
+    Raises:
+        Fault: 400.
+    """
+    events, url = given.get("eventTypes"), given.get("requestUrl")
+    if not isinstance(events, list) or not events or not all(isinstance(event, str) for event in events):
+        raise value_invalid("A webhook needs eventTypes, an array of event types")
+    if unknown := [event for event in events if event not in EVENT_TYPES]:
+        raise value_invalid(f"Event type {unknown[0]} does not exist")
+    try:
+        parts = urlsplit(url) if isinstance(url, str) else None
+    except ValueError:
+        parts = None
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise value_invalid("A webhook needs a requestUrl that begins with http:// or https://")
+
+
+def new_dispatch(webhook: JsonObject, event: str, run: JsonObject | None) -> JsonObject:
+    """Return a new dispatch of a webhook."""
+    ids = ("actorId", "actId"), ("actorTaskId", "actorTaskId"), ("actorRunId", "id")
+    made_up = {"actorId": _NO_ID, "actorRunId": _NO_ID} | webhook["condition"]
+    data = {name: run[key] for name, key in ids if run.get(key)} if run is not None else made_up
+    return _dispatch(webhook, event, data)
+
+
+def _dispatch(webhook: JsonObject, event: str, data: JsonObject) -> JsonObject:
+    return {
+        "id": new_id(),
+        "userId": webhook["userId"],
+        "webhookId": webhook["id"],
+        "createdAt": iso(now_ms()),
+        "status": "ACTIVE",
+        "eventType": event,
+        "eventData": data,
+        "webhook": {name: webhook[name] for name in ("requestUrl", "condition", "isAdHoc")},
+        "calls": [],
+    }
+
+
+def _is_set_off(webhook: JsonObject, run: JsonObject, event: str) -> bool:
+    condition = webhook["condition"]
+    meant = {"actorId": run["actId"], "actorTaskId": run.get("actorTaskId"), "actorRunId": run["id"]}
+    return (
+        event in webhook["eventTypes"]
+        and webhook["userId"] == run["userId"]
+        and all(meant[name] == value for name, value in condition.items())
+    )

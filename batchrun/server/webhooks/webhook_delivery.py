@@ -1,0 +1,178 @@
+"""Delivers dispatches over HTTP: at once, then again and again with longer and longer breaks.
+
+At least once, as on the platform ("may be called more than once", webhook actions): a dispatch is kept in the same step
+as the event that sets it off, and each try as soon as it is answered, so that a restart of the server loses none. A
+server that dies between the receiver's 2xx and keeping it makes the call once more; nobody could tell those two deaths
+apart. A receiver that must not act twice goes by the header X-Apify-Webhook-Dispatch-Id, which stays the same.
+"""
+
+import heapq
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+import anyio
+import structlog
+
+from batchrun.model import JsonObject
+from batchrun.server.error_answers import Fault
+from batchrun.server.ids import iso, now_ms
+from batchrun.server.store import build_table, webhook_table
+from batchrun.server.store.database import Database
+from batchrun.server.webhooks.webhook_templates import DEFAULT_PAYLOAD, render, render_headers
+
+_log = structlog.get_logger()
+
+#: Tries after the first one; how long one may take. Source: webhook actions.
+_MAX_RETRIES = 11
+_CALL_TIMEOUT_S = 30
+_MAX_OPEN_CALLS = 16
+#: Bytes kept of what a receiver answers.
+_MAX_KEPT_BODY = 4096
+_DELETED: JsonObject = {"errorMessage": "The webhook was deleted"}
+#: Headers that a template cannot change. Source: webhook actions.
+_FIXED = ("host", "content-type", "content-length", "transfer-encoding", "connection")
+
+
+class WebhookDelivery:
+    """Knows what is to be delivered when.
+
+    Args:
+        database: where dispatches are kept.
+        read_run: returns a Run; raises Fault when it is gone.
+        retry_s: the break before the second try; each further one is twice as long.
+        base_url: of this server: calls to it carry the account's token, which `token_of` returns.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        read_run: Callable[[str], Awaitable[JsonObject]],
+        *,
+        retry_s: float,
+        base_url: str,
+        token_of: Callable[[str], str | None],
+    ) -> None:
+        self._database, self._read_run, self._retry_s = database, read_run, retry_s
+        self._base_url, self._token_of = base_url, token_of
+        #: Loop time and id.
+        self._due: list[tuple[float, str]] = []
+        #: Due or being delivered: one that was kept just before `run` began is both expected and found to be left.
+        self._known: set[str] = set()
+        self._came = anyio.Event()
+
+    def expect(self, dispatches: Iterable[JsonObject]) -> None:
+        """Deliver what has just been kept."""
+        for doc in dispatches:
+            self._push(doc["id"], 0)
+
+    async def run(self) -> None:
+        """Deliver; runs until cancelled."""
+        now = now_ms()
+        for dispatch_id, next_ms in await self._database.read(webhook_table.due):
+            self._push(dispatch_id, max(next_ms - now, 0) / 1000)
+        limit = anyio.CapacityLimiter(_MAX_OPEN_CALLS)
+        timeout = aiohttp.ClientTimeout(total=_CALL_TIMEOUT_S)
+        async with (
+            aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), timeout=timeout) as session,
+            anyio.create_task_group() as calls,
+        ):
+            while True:
+                dispatch_id = await self._next()
+                # Whoever is due waits here while all calls that may be open are; a slow receiver costs one of them.
+                await limit.acquire_on_behalf_of(dispatch_id)
+                calls.start_soon(self._deliver, session, limit, dispatch_id)
+
+    def _push(self, dispatch_id: str, after_s: float) -> None:
+        if dispatch_id in self._known:
+            return
+        self._known.add(dispatch_id)
+        heapq.heappush(self._due, (anyio.current_time() + after_s, dispatch_id))
+        self._came.set()
+
+    async def _next(self) -> str:
+        while not self._due or self._due[0][0] > anyio.current_time():
+            self._came = anyio.Event()
+            with anyio.CancelScope(deadline=self._due[0][0] if self._due else float("inf")):
+                await self._came.wait()
+        return heapq.heappop(self._due)[1]
+
+    async def _deliver(self, session: aiohttp.ClientSession, limit: anyio.CapacityLimiter, dispatch_id: str) -> None:
+        after_s: float | None = None
+        try:
+            doc = await self._database.read(webhook_table.read_dispatch, dispatch_id)
+            if doc is not None and doc["status"] == "ACTIVE":
+                after_s = await self._try(session, doc)
+        finally:
+            limit.release_on_behalf_of(dispatch_id)
+            self._known.discard(dispatch_id)
+        if after_s is not None:
+            self._push(dispatch_id, after_s)
+
+    async def _try(self, session: aiohttp.ClientSession, doc: JsonObject) -> float | None:
+        """Make a call and keep what came of it; return after how long it is to be made again, if it is."""
+        webhook = await self._database.read(webhook_table.read, doc["webhookId"])
+        started_at = iso(now_ms())
+        answer = _DELETED if webhook is None else await self._call(session, webhook, doc)
+        doc["calls"].append({"startedAt": started_at, "finishedAt": iso(now_ms()), **answer})
+        is_success = 200 <= answer.get("responseStatus", 0) < 300
+        is_last = webhook is None or webhook["doNotRetry"] or len(doc["calls"]) > _MAX_RETRIES
+        after_s = None if is_success or is_last else self._retry_s * 2 ** (len(doc["calls"]) - 1)
+        if after_s is None:
+            doc["status"], doc["finishedAt"] = "SUCCEEDED" if is_success else "FAILED", iso(now_ms())
+        # The receiver has it: that is kept even while the server closes.
+        with anyio.CancelScope(shield=True):
+            next_ms = None if after_s is None else now_ms() + round(after_s * 1000)
+            await self._database.write(webhook_table.note_call, doc, next_ms)
+        _log.info("webhook_called", dispatch_id=doc["id"], event_type=doc["eventType"], status=doc["status"])
+        return after_s
+
+    async def _call(self, session: aiohttp.ClientSession, webhook: JsonObject, doc: JsonObject) -> JsonObject:
+        """Make one call; return what came back or what went wrong, in the words of a dispatch."""
+        variables = await self._variables(doc)
+        template = webhook.get("payloadTemplate") or DEFAULT_PAYLOAD
+        interpolates = bool(webhook.get("shouldInterpolateStrings"))
+        payload = render(template, variables, interpolates_strings=interpolates).encode(errors="replace")
+        try:
+            async with session.post(
+                webhook["requestUrl"],
+                data=payload,
+                headers=self._headers(webhook, doc, variables),
+                ssl=not webhook.get("ignoreSslErrors"),
+                allow_redirects=False,
+            ) as response:
+                body = await response.content.read(_MAX_KEPT_BODY)
+                return {"responseStatus": response.status, "responseBody": body.decode(errors="replace")}
+        except (aiohttp.ClientError, TimeoutError, ValueError, OSError) as error:
+            return {"errorMessage": f"{type(error).__name__}: {error}"}
+
+    async def _variables(self, doc: JsonObject) -> dict[str, Any]:
+        now = datetime.now(UTC)
+        return {
+            **{name: doc[name] for name in ("userId", "createdAt", "eventType", "eventData")},
+            "resource": await self._resource(doc),
+            "globals": {"dateISO": now.isoformat(), "dateUnix": int(now.timestamp())},
+        }
+
+    async def _resource(self, doc: JsonObject) -> JsonObject | None:
+        if (build_id := doc["eventData"].get("actorBuildId")) is not None:
+            return await self._database.read(build_table.read, build_id)
+        run_id = doc["eventData"].get("actorRunId")
+        try:
+            return await self._read_run(run_id) if run_id is not None else None
+        except Fault:
+            return None
+
+    def _headers(self, webhook: JsonObject, doc: JsonObject, variables: dict[str, Any]) -> dict[str, str]:
+        added = render_headers(webhook, variables)
+        headers = {name: value for name, value in added.items() if name.lower() not in _FIXED}
+        headers = {name: value for name, value in headers.items() if not name.lower().startswith("x-apify-")}
+        headers |= {
+            "Content-Type": "application/json; charset=utf-8",
+            "X-Apify-Webhook": webhook["id"],
+            "X-Apify-Webhook-Dispatch-Id": doc["id"],
+            "X-Apify-Request-Origin": "WEBHOOK",
+        }
+        token = self._token_of(webhook["userId"]) if webhook["requestUrl"].startswith(f"{self._base_url}/") else None
+        return headers | ({"Authorization": f"Bearer {token}"} if token is not None else {})

@@ -1,0 +1,89 @@
+"""Payload and headers of a webhook's request, from templates: JSON with `{{variables}}`. Pure."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import orjson
+
+from batchrun.model import JsonObject
+from batchrun.server.error_answers import value_invalid
+
+#: Source: webhook actions, "Default payload template".
+DEFAULT_PAYLOAD = """{
+    "userId": {{userId}},
+    "createdAt": {{createdAt}},
+    "eventType": {{eventType}},
+    "eventData": {{eventData}},
+    "resource": {{resource}}
+}"""
+#: A JSON string, or a variable outside of strings.
+_PARTS = re.compile(r'("(?:\\.|[^"\\])*")|\{\{\s*([\w.]+)\s*\}\}', re.DOTALL)
+_IN_STRING = re.compile(r"\{\{\s*([\w.]+)\s*\}\}")
+
+
+def render(template: str, variables: Mapping[str, Any], *, interpolates_strings: bool) -> str:
+    """Return the template with its variables put in.
+
+    Args:
+        template: outside of strings a variable becomes its JSON; one that is unknown becomes null.
+        variables: dots in a variable's name lead into them.
+        interpolates_strings: put variables into strings too, as text.
+    """
+
+    def part(found: re.Match[str]) -> str:
+        if found[1] is None:
+            return orjson.dumps(_look_up(variables, found[2])).decode()
+        return _IN_STRING.sub(text, found[1]) if interpolates_strings else found[1]
+
+    def text(found: re.Match[str]) -> str:
+        value = _look_up(variables, found[1])
+        plain = value if isinstance(value, str) else orjson.dumps(value).decode()
+        return orjson.dumps(plain).decode()[1:-1]
+
+    return _PARTS.sub(part, template)
+
+
+def check(name: str, template: Any) -> None:
+    """Refuse a template that is not JSON once its variables are put in.
+
+    Raises:
+        Fault: 400.
+    """
+    if template is None:
+        return
+    try:
+        value = orjson.loads(render(template, {}, interpolates_strings=False)) if isinstance(template, str) else None
+    except orjson.JSONDecodeError:
+        value = None
+    if not isinstance(value, dict):
+        raise value_invalid(
+            f'Property "{name}" must be a string that is a JSON object with variables like {{{{userId}}}}'
+        )
+
+
+def render_headers(webhook: JsonObject, variables: Mapping[str, Any]) -> dict[str, str]:
+    """Return the headers that a webhook's template adds; none that could not be sent."""
+    template = webhook.get("headersTemplate")
+    if not template:
+        return {}
+    rendered = render(template, variables, interpolates_strings=bool(webhook.get("shouldInterpolateStrings")))
+    try:
+        given = orjson.loads(rendered)
+    except orjson.JSONDecodeError:
+        return {}
+    return dict(_sendable(given)) if isinstance(given, dict) else {}
+
+
+def _sendable(given: JsonObject) -> Iterator[tuple[str, str]]:
+    for name, value in given.items():
+        shown = value if isinstance(value, str) else orjson.dumps(value).decode()
+        if re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) and shown.isprintable():
+            yield name, shown
+
+
+def _look_up(variables: Mapping[str, Any], path: str) -> Any:
+    value: Any = variables
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value

@@ -29,10 +29,9 @@ from batchrun.apify.reason import reason_of
 from batchrun.apify.request_meter import NO_ANSWER, RequestMeter
 from batchrun.apify.throttle import AnnouncedLimit, Throttle, rate_limit_wait_s
 from batchrun.errors import ApiError, ConnectFailed, NotFound, RateLimited, ServerFailed, TransportError
-from batchrun.model import DatasetId, JsonObject, Mark, Run, RunId, RunOptions, RunStatus, StoreId, TaskId
+from batchrun.model import DatasetId, ItemsPage, JsonObject, Mark, Run, RunId, RunOptions, RunStatus, StoreId, TaskId
 from batchrun.policy.retry import Backoff
 from batchrun.policy.token_bucket import TokenBucket
-from batchrun.runtime.frozen import dataclass
 from batchrun.version import __version__
 
 #: Requests per second that the API allows for one task's list of Runs, one Run, one dataset.
@@ -55,15 +54,6 @@ _JSON = {"Content-Type": "application/json; charset=utf-8"}
 
 _log = structlog.get_logger()
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ItemsPage:
-    """One page of a dataset."""
-
-    items: list[Any]
-    #: Stored items in all, as far as the platform's lagging counter knows; None where it does not say.
-    total: int | None
 
 
 class ApifyClient:

@@ -6,11 +6,10 @@ from typing import Any
 import anyio
 import structlog
 
-from batchrun.apify.client import ItemsPage
 from batchrun.engine.follow.polls import LOST_AFTER_S
 from batchrun.engine.ports import ItemWriter, RunClient
 from batchrun.errors import ApiError, BatchRefused, NotFound
-from batchrun.model import Attempt, DatasetId, Items, Job, JobId, Outcome, Run, StoreId, json_line
+from batchrun.model import Attempt, DatasetId, Items, ItemsPage, Job, JobId, Outcome, Run, StoreId, json_line
 from batchrun.policy.expectation import Expectation, Verdict
 from batchrun.runtime.crash_points import reach
 from batchrun.runtime.frozen import dataclass, replace

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from batchrun.apify.client import ItemsPage
 from batchrun.ledger.protocol import FinalCost, OpenCost
 from batchrun.ledger.sqlite.group_commit import Admission, ReadTo
 from batchrun.model import (
@@ -13,6 +12,7 @@ from batchrun.model import (
     BadLine,
     DatasetId,
     Intent,
+    ItemsPage,
     Job,
     JobId,
     Mark,

@@ -15,7 +15,6 @@ import anyio
 import orjson
 
 from batchrun.account.limits_watch import FIRST_SLOTS, AccountWatch, AutoSlots, Watched
-from batchrun.apify.client import ItemsPage
 from batchrun.apify.wire import AccountLimits, parse_error
 from batchrun.engine.background.final_costs import CostReader
 from batchrun.engine.collect import Collector, OutputPlan
@@ -37,6 +36,7 @@ from batchrun.model import (
     Cause,
     CostSource,
     DatasetId,
+    ItemsPage,
     JsonObject,
     Mark,
     Outcome,

@@ -19,16 +19,16 @@ from batchrun.errors import OutputError
 from batchrun.runtime.children import open_children
 from batchrun.server.accounts.account_book import read_accounts, with_tokens
 from batchrun.server.accounts.accounts import Accounts
-from batchrun.server.accounts.callers import Tokens
+from batchrun.server.accounts.callers import CallerTokens
 from batchrun.server.accounts.rate_limits import RateLimits
-from batchrun.server.backend import Platform
+from batchrun.server.backend import Backend
 from batchrun.server.catalog.actor_builds import ActorBuilds
 from batchrun.server.catalog.actor_catalog import Catalog, load_catalog
 from batchrun.server.catalog.task_book import TaskBook
 from batchrun.server.content.demo_pages import DemoSite, open_demo_site
 from batchrun.server.http.exposure import is_loopback
 from batchrun.server.http.handler import make_handler
-from batchrun.server.runs.final_usage import Settling
+from batchrun.server.runs.final_usage import FinalUsage
 from batchrun.server.runs.lifecycle import RunCounts, Runs
 from batchrun.server.runs.migration import announce_migration, end_orphans, migrate, note_time
 from batchrun.server.settings import ServerSettings
@@ -53,27 +53,27 @@ class Server:
     #: For example `http://127.0.0.1:34567`, without `/v2`.
     base_url: str
     token: str = field(repr=False)
-    _platform: Platform = field(repr=False)
+    _backend: Backend = field(repr=False)
 
     @property
     def tokens(self) -> Mapping[str, str]:
         """The API token of each account, by its name."""
-        return {account.username: account.token for account in self._platform.accounts}
+        return {account.username: account.token for account in self._backend.accounts}
 
     @property
     def actors(self) -> Sequence[str]:
         """The full names of the Actors it offers right now."""
-        return sorted(actor.full_name for actor in self._platform.catalog)
+        return sorted(actor.full_name for actor in self._backend.catalog)
 
     @property
     def counts(self) -> RunCounts:
         """What the server itself has counted since it was opened."""
-        return self._platform.runs.counts
+        return self._backend.runs.counts
 
     @property
     def live_runs(self) -> int:
         """Runs that have not ended."""
-        return self._platform.runs.live_count
+        return self._backend.runs.live_count
 
     @property
     def peak_live_runs(self) -> int:
@@ -114,16 +114,16 @@ async def open_server(settings: ServerSettings) -> AsyncIterator[Server]:
             ):
                 accounts = await read_accounts(database, given)
                 base_url = _base_url(settings.host, listener)
-                platform = await _compose(settings, database, catalog, accounts, demo, children, base_url)
+                backend = await _compose(settings, database, catalog, accounts, demo, children, base_url)
                 await end_orphans(database)
-                await platform.webhooks.load()
-                await platform.builds.take_in_all()
-                await platform.settling.load()
-                async with _listen(platform, listener, children), _alive(platform, children):
+                await backend.webhooks.load()
+                await backend.builds.take_in_all()
+                await backend.final_usage.load()
+                async with _listen(backend, listener, children), _alive(backend, children):
                     _log.info("server_opened", base_url=base_url)
                     if not is_loopback(settings.host):
                         _log.warning("server_exposed", host=settings.host, has_own_token=settings.token is not None)
-                    yield Server(base_url=base_url, token=accounts.first.token, _platform=platform)
+                    yield Server(base_url=base_url, token=accounts.first.token, _backend=backend)
 
 
 async def _compose(
@@ -134,10 +134,10 @@ async def _compose(
     demo: DemoSite,
     children: anyio.abc.TaskGroup,
     base_url: str,
-) -> Platform:
+) -> Backend:
     secret = await database.write(account_table.read_or_set, "secret", secrets.token_hex(32))
-    tokens = Tokens(accounts, secret)
-    settling = Settling(database, settings.usage_settle_s)
+    tokens = CallerTokens(accounts, secret)
+    final_usage = FinalUsage(database, settings.usage_settle_s)
     webhook_book = WebhookBook(database)
     runs = Runs(
         settings,
@@ -145,13 +145,13 @@ async def _compose(
         catalog,
         children,
         base_url=base_url,
-        rooms={known.id: known.room for known in accounts},
-        settling=settling,
+        quotas={known.id: known.quota for known in accounts},
+        final_usage=final_usage,
         webhook_book=webhook_book,
         token_of=tokens.of_run,
         account_token_of=lambda user_id: known.token if (known := accounts.get(user_id)) is not None else None,
     )
-    return Platform(
+    return Backend(
         settings=settings,
         base_url=base_url,
         accounts=accounts,
@@ -165,33 +165,33 @@ async def _compose(
         runs=runs,
         tokens=tokens,
         rate_limits=RateLimits(anyio.current_time, is_enforced=settings.is_rate_limited),
-        settling=settling,
+        final_usage=final_usage,
         webhooks=webhook_book,
         demo=demo,
     )
 
 
 @asynccontextmanager
-async def _alive(platform: Platform, children: anyio.abc.TaskGroup) -> AsyncIterator[None]:
+async def _alive(backend: Backend, children: anyio.abc.TaskGroup) -> AsyncIterator[None]:
     """Go on with what a predecessor has left, and see to what is always at work; tell Actors of the end."""
-    database, runs = platform.database, platform.runs
+    database, runs = backend.database, backend.runs
     children.start_soon(runs.watch_memory)
-    await migrate(database, platform.catalog, runs)
+    await migrate(database, backend.catalog, runs)
     children.start_soon(note_time, database, runs)
-    children.start_soon(platform.settling.run, runs.show_settled)
+    children.start_soon(backend.final_usage.run, runs.show_settled)
     children.start_soon(runs.delivery.run)
-    children.start_soon(platform.builds.watch)
+    children.start_soon(backend.builds.watch)
     try:
         yield
     finally:
-        await announce_migration(database, runs, platform.settings.migration_notice_s)
+        await announce_migration(database, runs, backend.settings.migration_notice_s)
 
 
 @asynccontextmanager
-async def _listen(platform: Platform, listener: socket.socket, children: anyio.abc.TaskGroup) -> AsyncIterator[None]:
+async def _listen(backend: Backend, listener: socket.socket, children: anyio.abc.TaskGroup) -> AsyncIterator[None]:
     with closing(listener):
         server = web.Server(
-            make_handler(platform, children),
+            make_handler(backend, children),
             access_log=None,
             auto_decompress=False,
             handler_cancellation=True,

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 from batchrun.server.accounts.accounts import Accounts
-from batchrun.server.accounts.callers import Tokens
+from batchrun.server.accounts.callers import CallerTokens
 from batchrun.server.accounts.rate_limits import RateLimits
 from batchrun.server.catalog.actor_builds import ActorBuilds
 from batchrun.server.catalog.actor_catalog import Catalog
 from batchrun.server.catalog.task_book import TaskBook
 from batchrun.server.content.demo_pages import DemoSite
-from batchrun.server.runs.final_usage import Settling
+from batchrun.server.runs.final_usage import FinalUsage
 from batchrun.server.runs.lifecycle import Runs
 from batchrun.server.settings import ServerSettings
 from batchrun.server.store.database import Database
@@ -19,7 +19,7 @@ from batchrun.server.webhooks.webhook_delivery import WebhookDelivery
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Platform:
+class Backend:
     """The accounts, and their Actors, tasks, Runs and storages."""
 
     settings: ServerSettings
@@ -33,16 +33,16 @@ class Platform:
     builds: ActorBuilds
     tasks: TaskBook
     runs: Runs
-    tokens: Tokens
+    tokens: CallerTokens
     rate_limits: RateLimits
-    settling: Settling
+    final_usage: FinalUsage
     webhooks: WebhookBook
     demo: DemoSite
 
     @property
     def reads(self) -> ReadCounts:
         """Counts reads of storages."""
-        return self.settling.reads
+        return self.final_usage.reads
 
     @property
     def webhook_delivery(self) -> WebhookDelivery:

@@ -1,13 +1,12 @@
 """The errors the API answers with: HTTP status, `error.type` and message, in the platform's own words.
 
-Owns the spelling of every error type the server gives. A Fault is raised anywhere below the HTTP layer and becomes
-one error envelope there.
+Owns the spelling of every error type. An ErrorAnswer is raised anywhere below `http`, which makes the envelope of it.
 """
 
 from typing import Any
 
 
-class Fault(Exception):
+class ErrorAnswer(Exception):
     """A request cannot be carried out; the caller is told why.
 
     Args:
@@ -32,44 +31,54 @@ class Fault(Exception):
         super().__init__(f"{status} {type}: {message}")
 
 
-def thing_missing(thing: str) -> Fault:
-    """Return the fault for an unknown id, name or key; `thing` begins the sentence ("Actor run")."""
-    return Fault(404, "record-not-found", f"{thing} was not found")
+def token_missing() -> ErrorAnswer:
+    """Return the error for a request that needs a token and has none."""
+    return ErrorAnswer(401, "token-not-provided", "Authentication token was not provided")
 
 
-def route_missing(path: str) -> Fault:
-    """Return the fault for a path that is no endpoint."""
-    return Fault(404, "page-not-found", f"We have bad news: there is no API endpoint at this URL: {path}")
+def not_permitted(what: str) -> ErrorAnswer:
+    """Return the error for a thing that the caller can see and must not touch."""
+    return ErrorAnswer(403, "insufficient-permissions", f"Insufficient permissions for the {what}")
 
 
-def method_not_allowed(method: str, allowed: list[str]) -> Fault:
-    """Return the fault for a path that exists, but not for this method."""
+def thing_missing(thing: str) -> ErrorAnswer:
+    """Return the error for an unknown id, name or key; `thing` begins the sentence ("Actor run")."""
+    return ErrorAnswer(404, "record-not-found", f"{thing} was not found")
+
+
+def route_missing(path: str) -> ErrorAnswer:
+    """Return the error for a path that is no endpoint."""
+    return ErrorAnswer(404, "page-not-found", f"We have bad news: there is no API endpoint at this URL: {path}")
+
+
+def method_not_allowed(method: str, allowed: list[str]) -> ErrorAnswer:
+    """Return the error for a path that exists, but not for this method."""
     names = ", ".join(allowed)
     message = f"This API end-point can only be accessed using the following HTTP methods: {names} (not {method})"
-    return Fault(405, "method-not-allowed", message, headers={"Allow": names})
+    return ErrorAnswer(405, "method-not-allowed", message, headers={"Allow": names})
 
 
-def value_invalid(message: str) -> Fault:
-    """Return the fault for a query parameter, name or body property that cannot be used."""
-    return Fault(400, "invalid-value", message)
+def value_invalid(message: str) -> ErrorAnswer:
+    """Return the error for a query parameter, name or body property that cannot be used."""
+    return ErrorAnswer(400, "invalid-value", message)
 
 
-def request_invalid(message: str) -> Fault:
-    """Return the fault for a request whose body is not what the endpoint takes."""
-    return Fault(400, "invalid-request", message)
+def request_invalid(message: str) -> ErrorAnswer:
+    """Return the error for a request whose body is not what the endpoint takes."""
+    return ErrorAnswer(400, "invalid-request", message)
 
 
-def input_invalid(problem: str) -> Fault:
-    """Return the fault for an input that the Actor's input schema refuses."""
-    return Fault(400, "invalid-input", f"Input is not valid: {problem}")
+def input_invalid(problem: str) -> ErrorAnswer:
+    """Return the error for an input that the Actor's input schema refuses."""
+    return ErrorAnswer(400, "invalid-input", f"Input is not valid: {problem}")
 
 
-def body_too_large(max_bytes: int) -> Fault:
-    """Return the fault for a body above the limit, counted after decompression."""
-    return Fault(413, "request-too-large", f"The POST payload is too large (limit: {max_bytes} bytes)")
+def body_too_large(max_bytes: int) -> ErrorAnswer:
+    """Return the error for a body above the limit, counted after decompression."""
+    return ErrorAnswer(413, "request-too-large", f"The POST payload is too large (limit: {max_bytes} bytes)")
 
 
-def body_too_slow(limit_s: float) -> Fault:
-    """Return the fault for a body that has not arrived in time; what is still to come is not the next request."""
+def body_too_slow(limit_s: float) -> ErrorAnswer:
+    """Return the error for a body that has not arrived in time; what is still to come is not the next request."""
     message = f"The body has not arrived within {limit_s} seconds"
-    return Fault(408, "request-timeout", message, headers={"Connection": "close"})
+    return ErrorAnswer(408, "request-timeout", message, headers={"Connection": "close"})

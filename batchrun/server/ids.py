@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
-from batchrun.server.error_answers import Fault, value_invalid
+from batchrun.server.error_answers import ErrorAnswer, value_invalid
 
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 #: Every byte to a character; eight characters come a little more often, which costs 0.04 of 77 bits.
@@ -65,7 +65,7 @@ def check_name(name: object, what: str, *, min_length: int = 1) -> str:
     """Return `name` if it is a legal name.
 
     Raises:
-        Fault: 400 `invalid-value`; names are DNS-safe and at most 63 characters long.
+        ErrorAnswer: 400 `invalid-value`; names are DNS-safe and at most 63 characters long.
     """
     if not isinstance(name, str) or not min_length <= len(name) <= MAX_NAME_LENGTH or not _NAME.fullmatch(name):
         raise value_invalid(
@@ -79,10 +79,10 @@ def check_record_key(key: str) -> str:
     """Return `key` if it may name a record of a key-value store.
 
     Raises:
-        Fault: 400 `invalid-record-key`.
+        ErrorAnswer: 400 `invalid-record-key`.
     """
     if not _RECORD_KEY.fullmatch(key):
-        raise Fault(
+        raise ErrorAnswer(
             400,
             "invalid-record-key",
             "Record key is not valid: it must have 1 to 256 characters out of a-zA-Z0-9!-_.'()",
@@ -104,7 +104,7 @@ def parse_iso(text: str, parameter: str) -> int:
     """Return the milliseconds of an ISO 8601 time; one without a zone is UTC.
 
     Raises:
-        Fault: 400 when `text` is no such time.
+        ErrorAnswer: 400 when `text` is no such time.
     """
     try:
         at = datetime.fromisoformat(text)

@@ -71,7 +71,7 @@ async def test_a_run_of_the_official_client_is_followed_and_collected(
 
 async def _let_go(api: Api, run_id: str, may_end: anyio.Event) -> None:
     """Let the Run end once somebody waits for its end."""
-    live = api.server._platform.runs.find_live(run_id)
+    live = api.server._backend.runs.find_live(run_id)
     assert live is not None
     waiting = 0
     while not waiting:

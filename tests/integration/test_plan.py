@@ -321,7 +321,7 @@ async def test_a_pinned_build_outlives_a_release(tmp_path):
         config = _config(tmp_path, api.server.base_url, [{"n": 1}], **flags)
         await run_batch(config, environ=environ)
         await anyio.Path(tmp_path / "actors/worker/__main__.py").write_text("print('new')")
-        await api.server._platform.builds.look()
+        await api.server._backend.builds.look()
         config = _config(tmp_path, api.server.base_url, [{"n": 1}, {"n": 2}], **flags)
         async with open_batch(config, environ=environ) as batch:
             assert batch._engine.scheduler._runner._terms.options.build == "0.1.1"

@@ -9,7 +9,7 @@ import pytest
 from batchrun import Outcome, load_config, run_batch
 from batchrun.server import InlineContext, ServerSettings, open_server
 from batchrun.server.accounts.rate_limits import RateLimits
-from batchrun.server.error_answers import Fault
+from batchrun.server.error_answers import ErrorAnswer
 
 TOKEN = "test-token"
 
@@ -27,7 +27,7 @@ def refused(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def counted(limits: RateLimits, who: str, resource: str, per_s: int) -> None:
         try:
             admit(limits, who, resource, per_s)
-        except Fault:
+        except ErrorAnswer:
             resources.append(resource)
             raise
 

@@ -161,10 +161,10 @@ async def test_limits_are_each_accounts_own(api: Api) -> None:
 async def test_a_runs_token_acts_for_its_account(api: Api) -> None:
     """An Actor at work for bob is bob: it reads and writes what is bob's, and sees no plan."""
     run = (await _bob(api, "POST", "/v2/actors/test~echo/runs", {}, waitForFinish=60)).data
-    platform = api.server._platform
+    tokens = api.server._backend.tokens
     owner = (await _bob(api, "GET", "/v2/users/me")).data["id"]
     assert run["userId"] == owner
-    caller, account = platform.tokens.recognise(platform.tokens.of_run("r" * 17), lambda _: owner)
+    caller, account = tokens.recognise(tokens.of_run("r" * 17), lambda _: owner)
     assert (caller.name, account and account.username) == ("RUN", "bob")
 
 

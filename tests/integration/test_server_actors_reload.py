@@ -50,7 +50,7 @@ async def api(folder: Folder) -> AsyncIterator[Api]:
 
 
 async def _look(api: Api) -> None:
-    await api.server._platform.builds.look()
+    await api.server._backend.builds.look()
 
 
 async def _run(api: Api, actor: str = "local~one", **query: Any) -> Any:

@@ -231,8 +231,8 @@ async def use_builds(judged: Judged, api: Api) -> None:
     """Delete a build that is the default no more."""
     build = (await judged.ok("GET", "/v2/actors/local~changing/builds/default")).data["id"]
     assert (await judged.send("DELETE", f"/v2/actor-builds/{build}")).error_type == "deleting-default-build"
-    await write_changing(api.server._platform.settings.actors[-1], "second")
-    await api.server._platform.builds.look()
+    await write_changing(api.server._backend.settings.actors[-1], "second")
+    await api.server._backend.builds.look()
     await judged.ok("DELETE", f"/v2/actor-builds/{build}")
 
 

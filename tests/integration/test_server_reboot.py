@@ -128,12 +128,12 @@ async def test_a_migrated_run_keeps_the_rest_of_its_time(tmp_path: Path) -> None
     """Of 60 s, 45 were used when the server was last known to live; the time it was down does not count."""
     async with open_api(tmp_path, inline_actors={"test/stage": Stage()}) as api:
         run = await _start(api, "test~stage", {}, timeout=60)
-        database = api.server._platform.database
+        database = api.server._backend.database
         begun_ms = int(await database.read(lambda connection: connection.execute(_STARTED).fetchone()[0]))
     await _set_alive(tmp_path, begun_ms + 45_000)
     async with open_api(tmp_path, inline_actors={"test/stage": (stage := Stage())}) as api:
         await stage.next_life()
-        live = api.server._platform.runs.find_live(run["id"])
+        live = api.server._backend.runs.find_live(run["id"])
         assert live is not None
         assert live.extras["usedS"] == 45
         assert 10 < live.deadline - anyio.current_time() <= 15

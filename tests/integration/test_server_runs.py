@@ -299,5 +299,5 @@ async def test_more_runs_than_are_held_in_memory_can_be_read(tmp_path: Path) -> 
         for run in (runs[0], runs[599], runs[1199]):
             assert (await api.get(f"/v2/actor-runs/{run['id']}")).data == run
         assert (await api.get(f"/v2/actor-tasks/{task}/runs", limit=1)).data["total"] == 1200
-        assert len(api.server._platform.runs._just_ended) == 1000
+        assert len(api.server._backend.runs._just_ended) == 1000
         assert (api.server.runs_started, api.server.live_runs) == (1200, 0)

@@ -68,7 +68,7 @@ def test_secrets_stand_in_no_log_and_no_repr(tmp_path: Path, monkeypatch: pytest
     async def ask() -> tuple[Any, str]:
         async with open_api(tmp_path / "server", token=token) as api:
             await api.send("GET", "/v2/users/me", token=None, **_secret(token))
-            monkeypatch.setattr(api.server._platform.runs, "read", fail)
+            monkeypatch.setattr(api.server._backend.runs, "read", fail)
             answer = await api.send("GET", f"/v2/actor-runs/{'x' * 17}", token=None, **_secret(token))
             return answer, repr(api.server) + repr(ServerSettings(data_dir=tmp_path, token=token))
 

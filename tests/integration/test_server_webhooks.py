@@ -144,7 +144,7 @@ async def test_a_new_build_sets_off_webhooks(tmp_path: Path, receiver: Receiver)
         hook = {"eventTypes": ["ACTOR.BUILD.SUCCEEDED"], "requestUrl": receiver.url}
         assert (await api.send("POST", "/v2/webhooks", hook)).status == 201
         await code.write_text("print(2)")
-        await api.server._platform.builds.look()
+        await api.server._backend.builds.look()
         payloads = await receiver.wait_for(2)
         build = (await api.get("/v2/actors/local~one/builds/default")).data
     await code.write_text("print(3)")

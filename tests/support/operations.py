@@ -6,8 +6,8 @@ python -m tests.support.operations    writes it anew
 from functools import cache
 from pathlib import Path
 
-from batchrun.server.api.unserved_routes import Refusal
-from batchrun.server.error_answers import Fault
+from batchrun.server.api.unserved_routes import NotOffered
+from batchrun.server.error_answers import ErrorAnswer
 from batchrun.server.http.handler import make_table
 from batchrun.server.routing.route_table import RouteTable
 from tests.support.openapi import OpenApi
@@ -44,9 +44,9 @@ def answer_of(method: str, path: str, success: str) -> str:
     """Return what the server answers to an operation."""
     try:
         route, _ = _table().router.find(method, path)
-    except Fault as fault:
+    except ErrorAnswer as fault:
         return f"{fault.status} `{fault.type}`"
-    if isinstance(route.handler, Refusal):
+    if isinstance(route.handler, NotOffered):
         return f"501: {route.handler.reason}"
     return f"served: {success}" if success else "served"
 

@@ -7,7 +7,7 @@ from batchrun.apify.throttle import Throttle
 from batchrun.engine.limits.start_gate import StartGate
 from batchrun.policy.token_bucket import TokenBucket, burst_of
 from batchrun.server.accounts.rate_limits import PER_START, RateLimits
-from batchrun.server.error_answers import Fault
+from batchrun.server.error_answers import ErrorAnswer
 from tests.support.virtual_time import LateTimersLoop
 
 FOR_S = 120
@@ -54,7 +54,7 @@ async def test_the_servers_own_limit_is_never_met() -> None:
         while (turn := await gate.turn()) is not None:
             try:
                 limits.admit("account", "task", PER_START)
-            except Fault:
+            except ErrorAnswer:
                 refused += 1
             turn.over()
 

@@ -7,21 +7,21 @@ import pytest
 
 from batchrun.errors import ConfigError
 from batchrun.server.faults.fault_config import KINDS, Faults, load_faults, names_route, parse_faults
-from batchrun.server.faults.fault_script import Asked, Plan, Script
+from batchrun.server.faults.fault_script import Asked, FaultPlan, FaultScript
 
 START = Asked(method="POST", template="/v2/actor-tasks/{task}/runs")
 GET_RUN = Asked(method="GET", template="/v2/actor-runs/{run}")
 ROUTES = [(asked.method, asked.template) for asked in (START, GET_RUN)]
 
 
-def script(*faults: dict[str, Any], seed: int = 1) -> Script:
+def script(*faults: dict[str, Any], seed: int = 1) -> FaultScript:
     """Return a script of faults as a file would give them."""
-    return Script(parse_faults({"seed": seed, "fault": list(faults)}))
+    return FaultScript(parse_faults({"seed": seed, "fault": list(faults)}))
 
 
-def struck(plans: list[Plan]) -> list[bool]:
+def struck(plans: list[FaultPlan]) -> list[bool]:
     """Return which requests were struck."""
-    return [plan != Plan() for plan in plans]
+    return [plan != FaultPlan() for plan in plans]
 
 
 def test_the_example_holds_every_kind_of_fault():
@@ -130,7 +130,7 @@ def test_a_burst_refuses_in_a_row():
 def test_actors_are_spared_unless_named():
     """`actors = true` strikes them too."""
     at_work = Asked(method="POST", template=START.template, is_from_actor=True)
-    assert script({"kind": "drop_answer"}).decide(at_work) == Plan()
+    assert script({"kind": "drop_answer"}).decide(at_work) == FaultPlan()
     assert script({"kind": "drop_answer", "actors": True}).decide(at_work).spoiler is not None
 
 
@@ -183,4 +183,4 @@ def test_a_run_is_not_found_only_while_it_is_fresh():
 
 def test_no_faults_do_nothing():
     """An empty file is allowed."""
-    assert Script(Faults()).decide(START) == Plan()
+    assert FaultScript(Faults()).decide(START) == FaultPlan()

@@ -2,8 +2,8 @@
 
 import pytest
 
-from batchrun.server.catalog.actor_input_schema import InputSchema
-from batchrun.server.error_answers import Fault
+from batchrun.server.catalog.actor_input_schema import ActorInputSchema
+from batchrun.server.error_answers import ErrorAnswer
 
 SCHEMA = {
     "title": "Some",
@@ -23,7 +23,7 @@ SCHEMA = {
 
 def test_defaults_fill_and_prefills_only_seed() -> None:
     """Defaults stand under every input; prefills (and hidden defaults) are a new task's input."""
-    schema = InputSchema(SCHEMA)
+    schema = ActorInputSchema(SCHEMA)
     assert schema.filled({"count": 2, "more": 1}) == {"count": 2, "secret": "s", "more": 1}
     assert schema.prefilled() == {"count": 7, "secret": "s", "flag": True}
 
@@ -47,20 +47,20 @@ def test_defaults_fill_and_prefills_only_seed() -> None:
 )
 def test_an_input_that_does_not_fit_is_told_why(value: dict[str, object], sentence: str) -> None:
     """One sentence, naming the field."""
-    with pytest.raises(Fault) as caught:
-        InputSchema(SCHEMA).check(value)
+    with pytest.raises(ErrorAnswer) as caught:
+        ActorInputSchema(SCHEMA).check(value)
     assert (caught.value.status, caught.value.type) == (400, "invalid-input")
     assert caught.value.message == f"Input is not valid: {sentence}"
 
 
 def test_null_is_taken_where_it_is_allowed() -> None:
     """`nullable` allows null, also beside an enum; unknown fields are allowed by default."""
-    InputSchema(SCHEMA).check({"name": "ab", "mode": None, "other": {"x": 1}})
+    ActorInputSchema(SCHEMA).check({"name": "ab", "mode": None, "other": {"x": 1}})
 
 
 @pytest.mark.parametrize("schema", [{"properties": {"a": {"type": "strong"}}}, {"properties": {"a": {"pattern": "("}}}])
 def test_a_schema_that_cannot_be_used_is_said_to_be(schema: dict[str, object]) -> None:
     """400 `invalid-input-schema`."""
-    with pytest.raises(Fault) as caught:
-        InputSchema(schema)
+    with pytest.raises(ErrorAnswer) as caught:
+        ActorInputSchema(schema)
     assert caught.value.type == "invalid-input-schema"

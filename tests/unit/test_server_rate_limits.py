@@ -3,7 +3,7 @@
 import pytest
 
 from batchrun.server.accounts.rate_limits import RateLimits
-from batchrun.server.error_answers import Fault
+from batchrun.server.error_answers import ErrorAnswer
 
 
 def _admitted(limits: RateLimits, resource: str, per_s: int, tries: int, who: str = "me") -> int:
@@ -11,7 +11,7 @@ def _admitted(limits: RateLimits, resource: str, per_s: int, tries: int, who: st
     for _ in range(tries):
         try:
             limits.admit(who, resource, per_s)
-        except Fault:
+        except ErrorAnswer:
             continue
         count += 1
     return count
@@ -21,7 +21,7 @@ def test_a_refusal_says_which_limit_it_is() -> None:
     """429 `rate-limit-exceeded`, with the number."""
     limits = RateLimits(lambda: 0.0, is_enforced=True)
     assert _admitted(limits, "a", 40, 40) == 40
-    with pytest.raises(Fault, match="rate limit of 40 requests per second") as caught:
+    with pytest.raises(ErrorAnswer, match="rate limit of 40 requests per second") as caught:
         limits.admit("me", "a", 40)
     assert (caught.value.status, caught.value.type) == (429, "rate-limit-exceeded")
 

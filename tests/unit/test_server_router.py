@@ -2,7 +2,7 @@
 
 import pytest
 
-from batchrun.server.error_answers import Fault
+from batchrun.server.error_answers import ErrorAnswer
 from batchrun.server.routing.router import Router
 
 
@@ -38,6 +38,6 @@ def test_a_path_leads_to_its_handler_and_parameters(router: Router[str]) -> None
 )
 def test_other_paths_and_methods_are_refused(router: Router[str], method: str, path: str, status: int) -> None:
     """404 for no endpoint, 405 for another method."""
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(ErrorAnswer) as caught:
         router.find(method, path)
     assert caught.value.status == status

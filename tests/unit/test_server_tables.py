@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from batchrun.server.error_answers import Fault
+from batchrun.server.error_answers import ErrorAnswer
 from batchrun.server.store import final_usage_table, item_table, run_table, storage_table
 from batchrun.server.store.database import take_schema_steps
 from batchrun.server.store.run_table import RunFilter
@@ -74,5 +74,5 @@ def test_runs_are_found_by_every_filter_at_once(connection: sqlite3.Connection) 
 def test_items_go_to_datasets_only(connection: sqlite3.Connection) -> None:
     """Another kind's id is as good as none."""
     storage_table.insert(connection, Kind.KEY_VALUE_STORE, "store", 1, "user")
-    with pytest.raises(Fault, match="Dataset was not found"):
+    with pytest.raises(ErrorAnswer, match="Dataset was not found"):
         item_table.append(connection, "store", "user", [b"{}"], 0)

@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from batchrun.server.error_answers import Fault
+from batchrun.server.error_answers import ErrorAnswer
 from batchrun.server.webhooks.webhook_templates import DEFAULT_PAYLOAD, check, render, render_headers
 
 VARIABLES = {"userId": "u1", "eventData": {"actorRunId": 'r"1'}, "resource": {"n": [1, None]}}
@@ -34,7 +34,7 @@ def test_variables_are_put_in(template: str, interpolates: bool, expected: objec
 @pytest.mark.parametrize("template", ["", "{", "[]", '{"a": }', 7, '{"a": {{userId}}'])
 def test_a_template_that_is_no_object_is_refused(template: object) -> None:
     """400, naming the property."""
-    with pytest.raises(Fault, match="payloadTemplate"):
+    with pytest.raises(ErrorAnswer, match="payloadTemplate"):
         check("payloadTemplate", template)
 
 

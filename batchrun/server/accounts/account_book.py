@@ -11,8 +11,8 @@ import orjson
 
 from batchrun.errors import ConfigError
 from batchrun.model import JsonObject
-from batchrun.server.accounts.accounts import Account, Accounts
-from batchrun.server.accounts.run_quota import Room
+from batchrun.server.accounts.accounts import Accounts, ServerAccount
+from batchrun.server.accounts.run_quota import RunQuota
 from batchrun.server.ids import new_id, now_ms
 from batchrun.server.settings import AccountSettings, ServerSettings
 from batchrun.server.store import account_table
@@ -67,22 +67,22 @@ async def read_accounts(database: Database, given: Sequence[AccountSettings]) ->
     return Accounts([await _read(database, one, suffix) for one, suffix in zip(given, suffixes, strict=True)])
 
 
-async def _read(database: Database, given: AccountSettings, suffix: str) -> Account:
+async def _read(database: Database, given: AccountSettings, suffix: str) -> ServerAccount:
     user_id = await database.write(account_table.read_or_set, f"user_id{suffix}", new_id())
     created_ms = await database.write(account_table.read_or_set, f"created_ms{suffix}", str(now_ms()))
     limits: JsonObject = orjson.loads(await database.write(account_table.read_or_set, f"limits {user_id}", "{}"))
-    return Account(
+    return ServerAccount(
         id=user_id,
         username=given.username,
         token=given.token or "",
         created_ms=int(created_ms),
         max_tasks=given.max_tasks,
-        room=Room(given.max_total_memory_mb, given.max_concurrent_runs),
+        quota=RunQuota(given.max_total_memory_mb, given.max_concurrent_runs),
         limits=limits,
     )
 
 
-async def change_limits(database: Database, of: Account, changes: JsonObject) -> None:
+async def change_limits(database: Database, of: ServerAccount, changes: JsonObject) -> None:
     """Keep limits that the user sets."""
     of.limits.update(changes)
     await database.write(account_table.put, f"limits {of.id}", orjson.dumps(of.limits).decode())

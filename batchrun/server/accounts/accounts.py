@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from batchrun.model import JsonObject
-from batchrun.server.accounts.run_quota import Room
+from batchrun.server.accounts.run_quota import RunQuota
 from batchrun.server.ids import derived_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
+class ServerAccount:
     """One user of the server."""
 
     id: str
@@ -19,7 +19,7 @@ class Account:
     #: Wall milliseconds.
     created_ms: int
     max_tasks: int
-    room: Room
+    quota: RunQuota
     #: Limits that the user has set, in the API's spelling; changed in place.
     limits: JsonObject = field(default_factory=dict)
 
@@ -27,15 +27,15 @@ class Account:
 class Accounts:
     """All accounts; the first one owns the Actors from directories."""
 
-    def __init__(self, accounts: Iterable[Account]) -> None:
+    def __init__(self, accounts: Iterable[ServerAccount]) -> None:
         self._by_id = {account.id: account for account in accounts}
         self._by_name = {account.username.lower(): account for account in self._by_id.values()}
         self.first = next(iter(self._by_id.values()))
 
-    def __iter__(self) -> Iterator[Account]:
+    def __iter__(self) -> Iterator[ServerAccount]:
         return iter(self._by_id.values())
 
-    def of_token(self, token: str) -> Account | None:
+    def of_token(self, token: str) -> ServerAccount | None:
         """Return whose API token this is; takes the same time for every wrong one."""
         given, found = token.encode(errors="replace"), None
         for account in self:
@@ -43,11 +43,11 @@ class Accounts:
                 found = account
         return found
 
-    def get(self, user_id: str) -> Account | None:
+    def get(self, user_id: str) -> ServerAccount | None:
         """Return the account with this id."""
         return self._by_id.get(user_id)
 
-    def named(self, address: str) -> Account | None:
+    def named(self, address: str) -> ServerAccount | None:
         """Return the account with this username, whatever its case, or id."""
         return self._by_name.get(address.lower()) or self._by_id.get(address)
 
@@ -61,7 +61,7 @@ class Accounts:
         account = self.named(username)
         return account.id if account is not None else derived_id(f"user {username}")
 
-    def may_use(self, username: str, caller: Account | None) -> bool:
+    def may_use(self, username: str, caller: ServerAccount | None) -> bool:
         """Whether a caller may use an Actor of this user: it is his own, or its publisher has no account here."""
         owner = self.named(username)
         return owner is None or owner is caller

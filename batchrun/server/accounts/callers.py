@@ -5,8 +5,8 @@ import hmac
 from collections.abc import Callable
 from enum import Enum
 
-from batchrun.server.accounts.accounts import Account, Accounts
-from batchrun.server.error_answers import Fault
+from batchrun.server.accounts.accounts import Accounts, ServerAccount
+from batchrun.server.error_answers import ErrorAnswer
 
 _RUN_TOKEN_PREFIX = "batchrun_run_"  # noqa: S105 - not a secret
 
@@ -20,7 +20,7 @@ class Caller(Enum):
     RUN = "run"
 
 
-class Tokens:
+class CallerTokens:
     """Makes and recognises tokens.
 
     A Run's token is derived from its id, so that none is stored; it is good while the Run is live.
@@ -33,11 +33,17 @@ class Tokens:
         """Return the token that a Run's process is given."""
         return f"{_RUN_TOKEN_PREFIX}{run_id}_{self._sign(run_id)}"
 
-    def recognise(self, token: str | None, owner_of: Callable[[str], str | None]) -> tuple[Caller, Account | None]:
-        """Return whose token it is, and on which account's behalf; `owner_of` tells the user id behind a live Run.
+    def recognise(
+        self, token: str | None, owner_of: Callable[[str], str | None]
+    ) -> tuple[Caller, ServerAccount | None]:
+        """Return the kind of caller that a token stands for, and its account.
+
+        Args:
+            token: as it came with the request.
+            owner_of: returns the user id of a live Run.
 
         Raises:
-            Fault: 401 for a token that is nobody's.
+            ErrorAnswer: 401 for a token that is nobody's.
         """
         if not token:
             return Caller.NOBODY, None
@@ -47,18 +53,8 @@ class Tokens:
         is_signed = hmac.compare_digest(signature.encode(errors="replace"), self._sign(run_id).encode())
         account = self._accounts.get(owner_of(run_id) or "") if is_signed else None
         if account is None:
-            raise Fault(401, "user-or-token-not-found", "User was not found or authentication token is not valid")
+            raise ErrorAnswer(401, "user-or-token-not-found", "User was not found or authentication token is not valid")
         return Caller.RUN, account
 
     def _sign(self, run_id: str) -> str:
         return hmac.new(self._secret, run_id.encode(errors="replace"), hashlib.sha256).hexdigest()[:32]
-
-
-def token_missing() -> Fault:
-    """Return the fault for a request that needs a token and has none."""
-    return Fault(401, "token-not-provided", "Authentication token was not provided")
-
-
-def not_permitted(what: str) -> Fault:
-    """Return the fault for a thing that the caller can see and must not touch."""
-    return Fault(403, "insufficient-permissions", f"Insufficient permissions for the {what}")

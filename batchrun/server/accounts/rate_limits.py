@@ -5,7 +5,7 @@ Generic cell rate algorithm: one float per resource, forgotten once it lies in t
 
 from collections.abc import Callable
 
-from batchrun.server.error_answers import Fault
+from batchrun.server.error_answers import ErrorAnswer
 
 #: Requests per second: most endpoints; one record of a key-value store; starts, pushes and single queue requests.
 #: Source: the API reference, "Rate limiting".
@@ -48,7 +48,7 @@ class RateLimits:
             per_s: the limit on it.
 
         Raises:
-            Fault: 429; the request does not count.
+            ErrorAnswer: 429; the request does not count.
         """
         if not self.is_enforced:
             return
@@ -56,7 +56,8 @@ class RateLimits:
         account_full_at = max(self._account_full_at.get(who, 0.0), now) + 60 / PER_ACCOUNT_MINUTE
         full_at = max(self._full_at.get(key, 0.0), now) + 1 / per_s
         if full_at > now + 1 + _ROUNDING_S or account_full_at > now + 60:
-            raise Fault(429, "rate-limit-exceeded", f"You have exceeded the rate limit of {per_s} requests per second")
+            message = f"You have exceeded the rate limit of {per_s} requests per second"
+            raise ErrorAnswer(429, "rate-limit-exceeded", message)
         self._account_full_at[who], self._full_at[key] = account_full_at, full_at
         if len(self._full_at) > _PRUNE_ABOVE:
             self._full_at = {key: at for key, at in self._full_at.items() if at > now}

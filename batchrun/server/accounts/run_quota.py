@@ -1,9 +1,9 @@
 """How much of an account's memory and of its places for Runs is taken. Pure."""
 
-from batchrun.server.error_answers import Fault
+from batchrun.server.error_answers import ErrorAnswer
 
 
-class Room:
+class RunQuota:
     """One account's limits and what its live Runs have taken of them."""
 
     def __init__(self, max_total_memory_mb: int, max_concurrent_runs: int) -> None:
@@ -14,17 +14,17 @@ class Room:
         """Make room for a Run.
 
         Raises:
-            Fault: 402 when there is none.
+            ErrorAnswer: 402 when there is none.
         """
         if self.memory_mb + memory_mb > self.max_total_memory_mb:
-            raise Fault(
+            raise ErrorAnswer(
                 402,
                 "actor-memory-limit-exceeded",
                 f"By launching this job you will exceed the memory limit of {self.max_total_memory_mb}MB for all your "
                 f"Actor runs and builds (currently used: {self.memory_mb}MB, requested: {memory_mb}MB)",
             )
         if self.runs + 1 > self.max_concurrent_runs:
-            raise Fault(
+            raise ErrorAnswer(
                 402,
                 "concurrent-runs-limit-exceeded",
                 f"By launching this job you will exceed your limit of {self.max_concurrent_runs} concurrent Actor runs",

@@ -36,7 +36,7 @@ def add_routes(table: RouteTable) -> None:
 
 
 def _short(call: Call, actor: Actor) -> JsonObject:
-    at = iso(call.platform.created_ms)
+    at = iso(call.backend.created_ms)
     return {
         "id": actor.id,
         "createdAt": at,
@@ -48,7 +48,7 @@ def _short(call: Call, actor: Actor) -> JsonObject:
 
 
 async def _stats(call: Call, actor: Actor) -> JsonObject:
-    total, last_ms = await call.platform.database.read(run_table.of_actor, actor.id)
+    total, last_ms = await call.backend.database.read(run_table.of_actor, actor.id)
     last = {"lastRunStartedAt": iso(last_ms)} if last_ms is not None else {}
     return {"totalBuilds": actor.build_no, "totalRuns": total, **last}
 
@@ -56,15 +56,15 @@ async def _stats(call: Call, actor: Actor) -> JsonObject:
 async def _doc(call: Call, actor: Actor) -> JsonObject:
     build = {"buildId": actor.build_id, "buildNumber": actor.build_number, "finishedAt": iso(actor.built_ms)}
     return _short(call, actor) | {
-        "userId": call.platform.accounts.owner_id_of(actor.username),
+        "userId": call.backend.accounts.owner_id_of(actor.username),
         "description": actor.description,
-        "isPublic": call.platform.accounts.named(actor.username) is None,
+        "isPublic": call.backend.accounts.named(actor.username) is None,
         "stats": await _stats(call, actor),
         "versions": [version_of(actor)],
         "defaultRunOptions": {
             "build": actor.build_tag,
-            "timeoutSecs": call.platform.settings.default_timeout_s,
-            "memoryMbytes": actor.default_memory_mb or call.platform.settings.default_memory_mb,
+            "timeoutSecs": call.backend.settings.default_timeout_s,
+            "memoryMbytes": actor.default_memory_mb or call.backend.settings.default_memory_mb,
         },
         "taggedBuilds": {actor.build_tag: build},
         "pricingInfos": [pricing_info(actor.charge_events, iso(actor.built_ms))] if actor.charge_events else [],
@@ -77,8 +77,8 @@ async def list_actors(call: Call) -> web.Response:
     is_mine, sort_by = call.query.boolean("my"), call.query.text("sortBy") or "createdAt"
     if sort_by not in ("createdAt", "stats.lastRunStartedAt"):
         raise value_invalid("Parameter sortBy must be createdAt or stats.lastRunStartedAt")
-    accounts, user = call.platform.accounts, call.user
-    found = [actor for actor in call.platform.catalog if accounts.may_use(actor.username, user)]
+    accounts, user = call.backend.accounts, call.user
+    found = [actor for actor in call.backend.catalog if accounts.may_use(actor.username, user)]
     if is_mine:
         found = [actor for actor in found if accounts.named(actor.username) is user]
     shown = [{**_short(call, actor), "stats": await _stats(call, actor)} for actor in found]
@@ -112,8 +112,8 @@ async def start_run(call: Call) -> web.Response:
     """Start a Run of an Actor."""
     actor, wait_s = actor_of(call), wait_s_of(call.query)
     live = await start_actor(call, actor, await call.body())
-    location = f"{call.platform.base_url}/v2/actors/{actor.id}/runs/{live.id}"
-    await call.platform.runs.wait(live.id, wait_s)
+    location = f"{call.backend.base_url}/v2/actors/{actor.id}/runs/{live.id}"
+    await call.backend.runs.wait(live.id, wait_s)
     return run_answer(call, live.doc, 201, {"Location": location})
 
 

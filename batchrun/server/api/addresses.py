@@ -1,10 +1,9 @@
 """Which Run or storage a path means: by id, by name, or by way of a Run, perhaps the last of a task or an Actor."""
 
 from batchrun.model import JsonObject
-from batchrun.server.accounts.callers import not_permitted, token_missing
 from batchrun.server.api.run_lists import last_run_id
 from batchrun.server.catalog.actor_catalog import Actor
-from batchrun.server.error_answers import request_invalid, thing_missing
+from batchrun.server.error_answers import not_permitted, request_invalid, thing_missing, token_missing
 from batchrun.server.routing.call import Call
 from batchrun.server.store import storage_table
 from batchrun.server.store.run_table import RunFilter
@@ -32,7 +31,7 @@ def access_of(given: JsonObject) -> str | None:
     """Return the general access that a body sets; None if it leaves it as it is.
 
     Raises:
-        Fault: 400.
+        ErrorAnswer: 400.
     """
     access = given.get("generalAccess")
     if access is not None and access not in _ACCESS:
@@ -44,7 +43,7 @@ def actor_of(call: Call) -> Actor:
     """Return the Actor that the path names.
 
     Raises:
-        Fault: 404.
+        ErrorAnswer: 404.
     """
     return find_actor(call, call.path["actor"])
 
@@ -53,11 +52,11 @@ def find_actor(call: Call, address: str) -> Actor:
     """Return the Actor at an address, if the caller may use it.
 
     Raises:
-        Fault: 404; 401 for somebody's own Actor without a token.
+        ErrorAnswer: 404; 401 for somebody's own Actor without a token.
     """
     own_username = call.account.username if call.account is not None else ""
-    actor = call.platform.catalog.find(address, own_username)
-    if actor is None or not call.platform.accounts.may_use(actor.username, call.account):
+    actor = call.backend.catalog.find(address, own_username)
+    if actor is None or not call.backend.accounts.may_use(actor.username, call.account):
         if actor is not None and call.account is None:
             raise token_missing()
         raise thing_missing("Actor")
@@ -68,13 +67,13 @@ async def run_id_of(call: Call) -> str:
     """Return the id of the Run that the path means.
 
     Raises:
-        Fault: 404 when there is no last Run; an id is not looked up here.
+        ErrorAnswer: 404 when there is no last Run; an id is not looked up here.
     """
     if (run_id := call.path.get("run")) is not None:
         return run_id
     user = call.user
     if (task := call.path.get("task")) is not None:
-        return await last_run_id(call, RunFilter(task_id=call.platform.tasks.find(task, user)["id"]))
+        return await last_run_id(call, RunFilter(task_id=call.backend.tasks.find(task, user)["id"]))
     return await last_run_id(call, RunFilter(user_id=user.id, act_id=actor_of(call).id))
 
 
@@ -82,10 +81,10 @@ async def own_run_id_of(call: Call) -> str:
     """Return the id of the Run that the path means, for an operation that only its owner may carry out.
 
     Raises:
-        Fault: 404; 403 for a Run of another account.
+        ErrorAnswer: 404; 403 for a Run of another account.
     """
     run_id = await run_id_of(call)
-    if not call.is_by(await call.platform.runs.owner_of(run_id)):
+    if not call.is_by(await call.backend.runs.owner_of(run_id)):
         raise not_permitted("Actor run")
     return run_id
 
@@ -94,20 +93,20 @@ async def storage_id_of(call: Call, kind: Kind) -> str:
     """Return the id of the storage that the path means; an id given as such is not looked up here.
 
     Raises:
-        Fault: 404 for an unknown name or Run.
+        ErrorAnswer: 404 for an unknown name or Run.
     """
     property_name, thing = _DEFAULTS[kind]
     address = call.path.get("storage")
     if address is None:
-        doc = await call.platform.runs.read(await run_id_of(call))
+        doc = await call.backend.runs.read(await run_id_of(call))
         return str(doc[property_name])
     if "~" not in address:
         return address
     username, _, name = address.partition("~")
-    owner = call.platform.accounts.named(username) if username else call.user
+    owner = call.backend.accounts.named(username) if username else call.user
     if owner is None:
         raise thing_missing(thing)
-    named = await call.platform.database.read(storage_table.read_named, kind, owner.id, name)
+    named = await call.backend.database.read(storage_table.read_named, kind, owner.id, name)
     if named is not None and named.access == _BY_NAME:
         return named.id
     if named is None or call.user is not owner:
@@ -119,7 +118,7 @@ async def storage_of(call: Call, kind: Kind) -> Storage:
     """Return the storage that the path means, to be read.
 
     Raises:
-        Fault: 404; 403 when only its owner may read it.
+        ErrorAnswer: 404; 403 when only its owner may read it.
     """
     return await read_storage(call, kind, await storage_id_of(call, kind))
 
@@ -128,7 +127,7 @@ async def own_storage_of(call: Call, kind: Kind) -> Storage:
     """Return the storage that the path means, to be changed.
 
     Raises:
-        Fault: 404; 403 for a storage of another account.
+        ErrorAnswer: 404; 403 for a storage of another account.
     """
     storage = await storage_of(call, kind)
     if not call.is_by(storage.user_id):
@@ -140,9 +139,9 @@ async def read_storage(call: Call, kind: Kind, storage_id: str) -> Storage:
     """Return a storage of a kind by its id, which is all that it takes to read it unless access is restricted.
 
     Raises:
-        Fault: 404, also for an id of another kind; 403.
+        ErrorAnswer: 404, also for an id of another kind; 403.
     """
-    storage = await call.platform.database.read(storage_table.read, storage_id)
+    storage = await call.backend.database.read(storage_table.read, storage_id)
     if storage is None or storage.kind is not kind:
         raise thing_missing(_DEFAULTS[kind][1])
     if storage.access == _RESTRICTED and not call.is_by(storage.user_id):

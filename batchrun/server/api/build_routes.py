@@ -3,10 +3,9 @@
 from aiohttp import web
 
 from batchrun.model import JsonObject
-from batchrun.server.accounts.callers import not_permitted
 from batchrun.server.api.addresses import actor_of
 from batchrun.server.catalog.actor_catalog import Actor
-from batchrun.server.error_answers import Fault, thing_missing
+from batchrun.server.error_answers import ErrorAnswer, not_permitted, thing_missing
 from batchrun.server.routing.call import Call, data_answer, empty_answer, page_answer
 from batchrun.server.routing.route_table import RouteTable
 from batchrun.server.store import build_table
@@ -37,12 +36,12 @@ async def list_builds(call: Call) -> web.Response:
 async def list_own_builds(call: Call) -> web.Response:
     """List the builds of the account's Actors."""
     username = call.user.username.lower()
-    return await _page(call, [actor.id for actor in call.platform.catalog if actor.username.lower() == username])
+    return await _page(call, [actor.id for actor in call.backend.catalog if actor.username.lower() == username])
 
 
 async def _page(call: Call, act_ids: list[str]) -> web.Response:
     offset, limit, is_descending = call.query.page()
-    docs = await call.platform.database.read(build_table.of_actors, act_ids)
+    docs = await call.backend.database.read(build_table.of_actors, act_ids)
     if is_descending:
         docs.reverse()
     items = [{name: doc[name] for name in _SHORT} for doc in docs[offset : offset + limit]]
@@ -62,10 +61,10 @@ async def get_build(call: Call) -> web.Response:
 async def delete_build(call: Call) -> web.Response:
     """Forget a build that its Actor's directory is no more; Runs of it are kept."""
     doc = await _read_own(call)
-    actor = call.platform.catalog.find(doc["actId"])
+    actor = call.backend.catalog.find(doc["actId"])
     if actor is not None and actor.build_id == doc["id"]:
-        raise Fault(400, "deleting-default-build", "The default build of an Actor cannot be deleted")
-    await call.platform.database.write(build_table.delete, doc["id"])
+        raise ErrorAnswer(400, "deleting-default-build", "The default build of an Actor cannot be deleted")
+    await call.backend.database.write(build_table.delete, doc["id"])
     return empty_answer()
 
 
@@ -85,18 +84,18 @@ async def read_build(call: Call, build_id: str) -> JsonObject:
     """Return a build that the caller may see.
 
     Raises:
-        Fault: 404.
+        ErrorAnswer: 404.
     """
     doc = await _read(call, build_id)
     # Unlike other ids, those of builds follow from names: they are no credential.
-    owner = call.platform.accounts.get(doc["userId"])
+    owner = call.backend.accounts.get(doc["userId"])
     if owner is not None and owner is not call.account:
         raise thing_missing("Build")
     return doc
 
 
 async def _read(call: Call, build_id: str) -> JsonObject:
-    doc = await call.platform.database.read(build_table.read, build_id)
+    doc = await call.backend.database.read(build_table.read, build_id)
     if doc is None:
         raise thing_missing("Build")
     return doc

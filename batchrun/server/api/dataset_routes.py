@@ -11,7 +11,7 @@ from batchrun.server.api.addresses import RUN_PREFIXES, storage_id_of, storage_o
 from batchrun.server.api.item_answers import items_answer
 from batchrun.server.api.storage_collections import StorageEndpoints
 from batchrun.server.content.request_bodies import json_kind, parse_json
-from batchrun.server.error_answers import Fault, request_invalid
+from batchrun.server.error_answers import ErrorAnswer, request_invalid
 from batchrun.server.routing.call import Call, data_answer, raw_answer
 from batchrun.server.routing.route_table import RouteTable
 from batchrun.server.store import item_table
@@ -19,7 +19,7 @@ from batchrun.server.store.storage_table import Kind, Storage
 
 
 def _describe(call: Call, storage: Storage) -> JsonObject:
-    base_url = call.platform.base_url
+    base_url = call.backend.base_url
     return {
         "itemCount": storage.count,
         "cleanItemCount": storage.clean_count,
@@ -69,8 +69,8 @@ async def push_items(call: Call) -> web.Response:
         if not isinstance(item, dict):
             raise request_invalid(f'Dataset items must be objects, got "{json_kind(item)}" instead')
     bodies, clean = [_dump(item) for item in pushed], sum(1 for item in pushed if item)
-    await call.platform.database.write(item_table.append, dataset_id, call.user.id, bodies, clean)
-    location = f"{call.platform.base_url}/v2/datasets/{dataset_id}/items"
+    await call.backend.database.write(item_table.append, dataset_id, call.user.id, bodies, clean)
+    location = f"{call.backend.base_url}/v2/datasets/{dataset_id}/items"
     return raw_answer(b"{}", 201, headers={"Location": location})
 
 
@@ -78,7 +78,7 @@ def _dump(item: JsonObject) -> bytes:
     try:
         return orjson.dumps(item)
     except orjson.JSONEncodeError as error:
-        raise Fault(400, "invalid-request", f"The item cannot be stored: {error}") from None
+        raise ErrorAnswer(400, "invalid-request", f"The item cannot be stored: {error}") from None
 
 
 async def get_statistics(call: Call) -> web.Response:

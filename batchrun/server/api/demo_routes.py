@@ -16,9 +16,9 @@ def add_routes(table: RouteTable) -> None:
 
 async def show_index(call: Call) -> web.Response:
     """Answer with the list of pages."""
-    return raw_answer(call.platform.demo.index(), content_type=_HTML)
+    return raw_answer(call.backend.demo.index(), content_type=_HTML)
 
 
 async def show_page(call: Call) -> web.Response:
     """Answer with a module's page."""
-    return raw_answer(await call.platform.demo.page(call.path["page"]), content_type=_HTML)
+    return raw_answer(await call.backend.demo.page(call.path["page"]), content_type=_HTML)

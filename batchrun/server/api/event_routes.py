@@ -16,7 +16,7 @@ from batchrun.server.ids import iso, now_ms
 from batchrun.server.routing.call import Call
 from batchrun.server.routing.route_table import RouteTable
 from batchrun.server.runs.actor_events import TooManyFollowers, event_message
-from batchrun.server.runs.hosted_run import LiveRun
+from batchrun.server.runs.hosted_run import HostedRun
 
 #: How often an Actor learns of its own usage, and is reminded to save its state. Source: system events.
 _USAGE_EVERY_S = 1
@@ -40,7 +40,7 @@ async def follow_events(call: Call) -> web.StreamResponse:
     if not socket.can_prepare(call.request):
         raise request_invalid("This address takes websockets only")
     await socket.prepare(call.request)
-    live = call.platform.runs.find_live(call.path["run"])
+    live = call.backend.runs.find_live(call.path["run"])
     if live is None or not live.is_process:
         await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"No such Actor run is live")
         return socket
@@ -52,7 +52,7 @@ async def follow_events(call: Call) -> web.StreamResponse:
     return socket
 
 
-async def _attend(socket: web.WebSocketResponse, live: LiveRun, events: MemoryObjectReceiveStream[str]) -> None:
+async def _attend(socket: web.WebSocketResponse, live: HostedRun, events: MemoryObjectReceiveStream[str]) -> None:
     async with anyio.create_task_group() as children:
         children.start_soon(_tell, socket, live, events)
         if live.status is RunStatus.ABORTING:
@@ -62,7 +62,7 @@ async def _attend(socket: web.WebSocketResponse, live: LiveRun, events: MemoryOb
         children.cancel_scope.cancel()
 
 
-async def _tell(socket: web.WebSocketResponse, live: LiveRun, events: MemoryObjectReceiveStream[str]) -> None:
+async def _tell(socket: web.WebSocketResponse, live: HostedRun, events: MemoryObjectReceiveStream[str]) -> None:
     persist_at = anyio.current_time() + _PERSIST_EVERY_S
     with contextlib.suppress(ConnectionError, anyio.EndOfStream):
         while True:
@@ -77,7 +77,7 @@ async def _tell(socket: web.WebSocketResponse, live: LiveRun, events: MemoryObje
     await socket.close()
 
 
-def _usage(live: LiveRun) -> list[str]:
+def _usage(live: HostedRun) -> list[str]:
     is_overloaded = live.cpu_usage > _OVERLOAD * (os.cpu_count() or 1)
     measured = live.measured(live.duration_s())
     usage: JsonObject = {name: measured[name] for name in measured if name.startswith(("mem", "cpu"))}

@@ -10,7 +10,14 @@ from aiohttp import web
 from batchrun.model import JsonObject
 from batchrun.server.api.addresses import read_storage
 from batchrun.server.content.body_spool import LARGE_BYTES
-from batchrun.server.content.item_formats import FORMATS, JSON_FORMATS, ItemFormat, ItemWriter, JsonFormat, add_columns
+from batchrun.server.content.item_formats import (
+    FORMATS,
+    JSON_FORMATS,
+    FormatWriter,
+    ItemFormat,
+    JsonFormat,
+    add_columns,
+)
 from batchrun.server.content.item_views import ItemView, view_of
 from batchrun.server.content.query import UNLIMITED
 from batchrun.server.error_answers import thing_missing, value_invalid
@@ -30,7 +37,7 @@ T = TypeVar("T")
 async def items_answer(call: Call, dataset_id: str, status: int = 200) -> web.StreamResponse:
     """Answer with the items that a request asks for, with the headers of a page."""
     dataset = await read_storage(call, Kind.DATASET, dataset_id)
-    call.platform.reads.note(dataset.id, reads=1)
+    call.backend.reads.note(dataset.id, reads=1)
     offset, limit, is_descending = call.query.page(UNLIMITED)
     view, name = view_of(call.query, _transformation(call, dataset)), call.query.text("format") or "json"
     if name not in JSON_FORMATS and name not in FORMATS:
@@ -64,7 +71,7 @@ class _Reading:
     def __init__(
         self, call: Call, dataset: Storage, view: ItemView, offset: int, count: int, is_descending: bool
     ) -> None:
-        self._database, self.dataset, self.query, self._view = call.platform.database, dataset, call.query, view
+        self._database, self.dataset, self.query, self._view = call.backend.database, dataset, call.query, view
         self._first, self._end, self._is_descending = offset, offset + count, is_descending
         self._place = offset
         self._ahead: list[bytes] | None = None
@@ -88,7 +95,7 @@ class _Reading:
         """Return the next items as they are stored; there are some.
 
         Raises:
-            Fault: 404 when the dataset has been deleted meanwhile.
+            ErrorAnswer: 404 when the dataset has been deleted meanwhile.
         """
         if self._ahead is not None:
             ahead, self._ahead = self._ahead, None
@@ -129,11 +136,11 @@ def _transformation(call: Call, dataset: Storage) -> JsonObject | None:
     """Return what the named view of the Actor's dataset schema does to items; None without one.
 
     Raises:
-        Fault: 400 for a view that the schema does not have.
+        ErrorAnswer: 400 for a view that the schema does not have.
     """
     if (name := call.query.text("view")) is None:
         return None
-    actor = call.platform.catalog.find(dataset.act_id) if dataset.act_id is not None else None
+    actor = call.backend.catalog.find(dataset.act_id) if dataset.act_id is not None else None
     view = actor.dataset_views.get(name) if actor is not None else None
     if not isinstance(view, dict):
         raise value_invalid(f'The dataset has no view "{name}"')
@@ -144,7 +151,7 @@ def _transformation(call: Call, dataset: Storage) -> JsonObject | None:
 class _ShownPages:
     """Writes what the view shows of the items, in a format that knows no bytes of theirs."""
 
-    def __init__(self, reading: _Reading, writer: ItemWriter) -> None:
+    def __init__(self, reading: _Reading, writer: FormatWriter) -> None:
         self._reading, self._writer = reading, writer
         self.opening, self.closing = writer.opening, writer.closing
 

@@ -12,7 +12,7 @@ from batchrun.server.accounts.rate_limits import PER_RECORD
 from batchrun.server.api.addresses import RUN_PREFIXES, own_storage_of, storage_id_of, storage_of
 from batchrun.server.api.storage_collections import StorageEndpoints
 from batchrun.server.api.value_answers import read_value, value_answer
-from batchrun.server.content.body_spool import LARGE_BYTES, Spool
+from batchrun.server.content.body_spool import LARGE_BYTES, BodySpool
 from batchrun.server.content.query import MAX_LIST_LIMIT
 from batchrun.server.content.zip_stream import ZipStream
 from batchrun.server.error_answers import thing_missing
@@ -24,7 +24,7 @@ from batchrun.server.store.storage_table import Kind, Storage
 
 
 def _describe(call: Call, storage: Storage) -> JsonObject:
-    url = f"{call.platform.base_url}/v2/key-value-stores/{storage.id}"
+    url = f"{call.backend.base_url}/v2/key-value-stores/{storage.id}"
     return {
         "consoleUrl": url,
         "keysPublicUrl": f"{url}/keys",
@@ -62,10 +62,10 @@ def add_routes(table: RouteTable) -> None:
 async def list_keys(call: Call) -> web.Response:
     """List keys in order of their bytes."""
     store = await storage_of(call, Kind.KEY_VALUE_STORE)
-    call.platform.reads.note(store.id, lists=1)
+    call.backend.reads.note(store.id, lists=1)
     after, prefix = call.query.text("exclusiveStartKey") or "", call.query.text("prefix") or ""
     limit = call.query.integer("limit", 0, maximum=MAX_LIST_LIMIT) or MAX_LIST_LIMIT
-    found = await call.platform.database.read(stored_value_table.keys, store.seq, after, prefix, limit + 1)
+    found = await call.backend.database.read(stored_value_table.keys, store.seq, after, prefix, limit + 1)
     shown, is_truncated = found[:limit], len(found) > limit
     return data_answer(
         {
@@ -84,7 +84,7 @@ def _key(call: Call, store: Storage, key: str, size: int) -> JsonObject:
 
 
 def _record_url(call: Call, store_id: str, key: str) -> str:
-    return f"{call.platform.base_url}/v2/key-value-stores/{store_id}/records/{quote(key, safe='')}"
+    return f"{call.backend.base_url}/v2/key-value-stores/{store_id}/records/{quote(key, safe='')}"
 
 
 async def get_record(call: Call) -> web.StreamResponse:
@@ -93,7 +93,7 @@ async def get_record(call: Call) -> web.StreamResponse:
     stored = await read_value(call, store_id, key)
     if stored is None:
         raise thing_missing("Record")
-    call.platform.reads.note(store_id, reads=1)
+    call.backend.reads.note(store_id, reads=1)
     # What an Actor stores may be a page with scripts: a browser must not run it in the server's name.
     headers = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"}
     if call.query.boolean("attachment"):
@@ -113,14 +113,14 @@ async def _archived(call: Call, store: Storage, prefix: str) -> AsyncIterator[by
     async for key in _all_keys(call, store, prefix):
         stored = await read_value(call, store.id, key)
         if stored is not None:
-            call.platform.reads.note(store.id, reads=1)
+            call.backend.reads.note(store.id, reads=1)
             yield archive.begin(key)
             async for piece in _pieces(stored[1]):
                 yield await anyio.to_thread.run_sync(archive.write, piece)
     yield archive.close()
 
 
-async def _pieces(body: bytes | Spool) -> AsyncIterator[bytes]:
+async def _pieces(body: bytes | BodySpool) -> AsyncIterator[bytes]:
     if isinstance(body, bytes):
         yield body
         return
@@ -130,7 +130,7 @@ async def _pieces(body: bytes | Spool) -> AsyncIterator[bytes]:
 
 async def _all_keys(call: Call, store: Storage, prefix: str) -> AsyncIterator[str]:
     after = ""
-    while found := await call.platform.database.read(stored_value_table.keys, store.seq, after, prefix, MAX_LIST_LIMIT):
+    while found := await call.backend.database.read(stored_value_table.keys, store.seq, after, prefix, MAX_LIST_LIMIT):
         for key, _ in found:
             yield key
         after = found[-1][0]
@@ -142,29 +142,31 @@ async def put_record(call: Call) -> web.Response:
     content_type = call.header("Content-Type") or "application/octet-stream"
     user_id, body = call.user.id, await call.body_or_spool()
     if isinstance(body, bytes):
-        await call.platform.database.write(stored_value_table.put, store_id, user_id, key, content_type, body)
+        await call.backend.database.write(stored_value_table.put, store_id, user_id, key, content_type, body)
     else:
         await _put_large(call, body, store_id, user_id, key, content_type)
     return raw_answer(b"{}", 201, headers={"Location": _record_url(call, store_id, key)})
 
 
-async def _put_large(call: Call, body: Spool, *names: str) -> None:
+async def _put_large(call: Call, body: BodySpool, *names: str) -> None:
     try:
         # Closed once it is kept, even if the caller has hung up meanwhile; not before, since what a transaction does
         # may have to be done again.
-        await call.platform.database.write(_put_spooled, *names, body, then=lambda _: body.close())
+        await call.backend.database.write(_put_spooled, *names, body, then=lambda _: body.close())
     except Exception:
         body.close()
         raise
 
 
-def _put_spooled(connection: Connection, store_id: str, user_id: str, key: str, content_type: str, body: Spool) -> None:
-    """Store what has gone to a file; read by the one thread that writes, so that one such body is in memory at most."""
+def _put_spooled(
+    connection: Connection, store_id: str, user_id: str, key: str, content_type: str, body: BodySpool
+) -> None:
+    """Store a body from a file. The one thread that writes reads it, so at most one such body is in memory."""
     stored_value_table.put(connection, store_id, user_id, key, content_type, body.read())
 
 
 async def delete_record(call: Call) -> web.Response:
     """Forget a key; it need not exist."""
     store, key = await own_storage_of(call, Kind.KEY_VALUE_STORE), check_record_key(call.path["key"])
-    await call.platform.database.write(stored_value_table.delete, store.seq, key)
+    await call.backend.database.write(stored_value_table.delete, store.seq, key)
     return empty_answer()

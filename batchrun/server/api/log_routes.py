@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 import anyio
 from aiohttp import web
 
-from batchrun.server.accounts.callers import not_permitted
 from batchrun.server.api.addresses import RUN_PREFIXES, run_id_of
 from batchrun.server.api.build_routes import read_build
 from batchrun.server.content.body_spool import LARGE_BYTES
+from batchrun.server.error_answers import not_permitted
 from batchrun.server.routing.call import Call, raw_answer, stream_answer
 from batchrun.server.routing.route_table import RouteTable
 from batchrun.server.store import build_table, run_table
@@ -35,12 +35,12 @@ async def get_log(call: Call) -> web.StreamResponse:
     Escape codes of terminals are taken out unless `raw=1`; a line's chunk always holds them whole.
     """
     address = call.path.get("log")
-    if address is not None and await call.platform.database.read(build_table.read, address) is not None:
+    if address is not None and await call.backend.database.read(build_table.read, address) is not None:
         build = await read_build(call, address)
         line = f"{build['startedAt']} ACTOR: Took in the Actor's directory as build {build['buildNumber']}.\n"
         return raw_answer(line.encode(), content_type=_TEXT)
     run_id = address or await run_id_of(call)
-    doc = await call.platform.runs.read(run_id)
+    doc = await call.backend.runs.read(run_id)
     if doc["generalAccess"] == "RESTRICTED" and not call.is_by(doc["userId"]):
         raise not_permitted("log")
     headers = {"Content-Disposition": f'attachment; filename="{run_id}.log"'} if call.query.boolean("download") else {}
@@ -54,9 +54,9 @@ async def get_log(call: Call) -> web.StreamResponse:
 async def _lines(call: Call, run_id: str, *, is_followed: bool, is_raw: bool) -> AsyncIterator[bytes]:
     sent = 0
     while True:
-        live = call.platform.runs.find_live(run_id)
+        live = call.backend.runs.find_live(run_id)
         grown = live.next_log() if live is not None else None
-        chunks = await call.platform.database.read(run_table.read_log, run_id, sent, LARGE_BYTES)
+        chunks = await call.backend.database.read(run_table.read_log, run_id, sent, LARGE_BYTES)
         if chunks:
             sent = chunks[-1][0]
             yield _taken(chunks, is_raw=is_raw)

@@ -31,7 +31,7 @@ def _describe(call: Call, storage: Storage) -> JsonObject:
         "handledRequestCount": storage.clean_count,
         "pendingRequestCount": storage.count - storage.clean_count,
         "hadMultipleClients": bool(storage.is_shared),
-        "consoleUrl": f"{call.platform.base_url}/v2/request-queues/{storage.id}",
+        "consoleUrl": f"{call.backend.base_url}/v2/request-queues/{storage.id}",
         "stats": {
             "writeCount": storage.writes,
             "readCount": storage.reads,
@@ -70,7 +70,7 @@ def add_routes(table: RouteTable) -> None:
 
 async def _queue(call: Call) -> Storage:
     queue = await storage_of(call, Kind.REQUEST_QUEUE)
-    call.platform.reads.note(queue.id, reads=1)
+    call.backend.reads.note(queue.id, reads=1)
     return await _shared_with(call, queue)
 
 
@@ -83,7 +83,7 @@ async def _shared_with(call: Call, queue: Storage) -> Storage:
     client = call.query.text("clientKey")
     if client is None or queue.is_shared or queue.client == client or not call.is_by(queue.user_id):
         return queue
-    await call.platform.database.write(storage_table.note_client, queue, client)
+    await call.backend.database.write(storage_table.note_client, queue, client)
     return await storage_of(call, Kind.REQUEST_QUEUE)
 
 
@@ -108,7 +108,7 @@ async def add_request(call: Call) -> web.Response:
     """Add a request, unless one with its key is there."""
     queue, doc = await _own_queue(call), _checked(await call.json_object())
     to_front = call.query.boolean("forefront")
-    added = await call.platform.database.write(request_table.add, queue.seq, [doc], to_front, now_ms())
+    added = await call.backend.database.write(request_table.add, queue.seq, [doc], to_front, now_ms())
     return data_answer(_shown(added[0]), 201)
 
 
@@ -116,7 +116,7 @@ async def add_batch(call: Call) -> web.Response:
     """Add up to 25 requests, all or none."""
     queue, docs = await _own_queue(call), [_checked(value) for value in await _batch(call)]
     to_front = call.query.boolean("forefront")
-    added = await call.platform.database.write(request_table.add, queue.seq, docs, to_front, now_ms())
+    added = await call.backend.database.write(request_table.add, queue.seq, docs, to_front, now_ms())
     processed = [{**_shown(registration), "uniqueKey": registration.unique_key} for registration in added]
     return data_answer({"processedRequests": processed, "unprocessedRequests": []}, 201)
 
@@ -126,7 +126,7 @@ async def delete_batch(call: Call) -> web.Response:
     queue, values = await _own_queue(call), await _batch(call)
     ids = [_id_of(value) for value in values]
     client = call.query.text("clientKey")
-    await call.platform.database.write(request_table.delete, queue.seq, ids, client, now_ms())
+    await call.backend.database.write(request_table.delete, queue.seq, ids, client, now_ms())
     return data_answer({"processedRequests": values, "unprocessedRequests": []})
 
 
@@ -159,7 +159,7 @@ async def list_requests(call: Call) -> web.Response:
         raise value_invalid(f"Parameter filter must hold {' or '.join(request_table.STATES)}, not {unknown[0]}")
     if states and call.query.text("exclusiveStartId"):
         raise value_invalid("Parameters filter and exclusiveStartId cannot be used together")
-    found, is_more = await call.platform.database.read(
+    found, is_more = await call.backend.database.read(
         request_table.page, queue.seq, after_id, limit, _MAX_LIST_BYTES, states, now_ms()
     )
     answer: JsonObject = {"items": found, "limit": limit}
@@ -173,7 +173,7 @@ async def list_requests(call: Call) -> web.Response:
 async def get_request(call: Call) -> web.Response:
     """Show a request."""
     queue = await _queue(call)
-    doc = await call.platform.database.read(request_table.read, queue.seq, call.path["request"])
+    doc = await call.backend.database.read(request_table.read, queue.seq, call.path["request"])
     if doc is None:
         raise thing_missing("Request")
     return data_answer(doc)
@@ -184,14 +184,14 @@ async def update_request(call: Call) -> web.Response:
     queue, given = await _own_queue(call), _checked(await call.json_object())
     doc = {**given, "id": call.path["request"]}
     to_front, client = call.query.boolean("forefront"), call.query.text("clientKey")
-    changed = await call.platform.database.write(request_table.update, queue.seq, doc, to_front, client, now_ms())
+    changed = await call.backend.database.write(request_table.update, queue.seq, doc, to_front, client, now_ms())
     return data_answer(_shown(changed))
 
 
 async def delete_request(call: Call) -> web.Response:
     """Forget a request."""
     queue, client = await _own_queue(call), call.query.text("clientKey")
-    await call.platform.database.write(request_table.delete, queue.seq, [call.path["request"]], client, now_ms())
+    await call.backend.database.write(request_table.delete, queue.seq, [call.path["request"]], client, now_ms())
     return empty_answer()
 
 
@@ -199,7 +199,7 @@ async def get_head(call: Call) -> web.Response:
     """Show the first pending requests."""
     queue = await _queue(call)
     limit = call.query.integer("limit", 0, maximum=_MAX_HEAD) or _MAX_HEAD
-    docs = await call.platform.database.read(request_table.head, queue.seq, limit, now_ms())
+    docs = await call.backend.database.read(request_table.head, queue.seq, limit, now_ms())
     return data_answer(_head(queue, limit, [_short(doc) for doc in docs]))
 
 
@@ -208,7 +208,7 @@ async def lock_head(call: Call) -> web.Response:
     queue, client, lock_s = await _own_queue(call), call.query.text("clientKey"), _lock_s(call)
     limit = call.query.integer("limit", 0, maximum=_MAX_LOCKED_HEAD) or _MAX_LOCKED_HEAD
     until_ms = now_ms() + lock_s * 1000
-    docs, is_any_locked = await call.platform.database.write(
+    docs, is_any_locked = await call.backend.database.write(
         request_table.lock_head, queue.seq, limit, client, now_ms(), until_ms
     )
     items = [{**_short(doc), "lockExpiresAt": iso(until_ms)} for doc in docs]
@@ -249,7 +249,7 @@ async def delete_lock(call: Call) -> web.Response:
 
 async def _set_lock(call: Call, queue: Storage, until_ms: int) -> None:
     to_front, client = call.query.boolean("forefront"), call.query.text("clientKey")
-    await call.platform.database.write(
+    await call.backend.database.write(
         request_table.set_lock, queue.seq, call.path["request"], to_front, client, now_ms(), until_ms
     )
 
@@ -257,5 +257,5 @@ async def _set_lock(call: Call, queue: Storage, until_ms: int) -> None:
 async def unlock_all(call: Call) -> web.Response:
     """Let go all requests that this client holds."""
     queue, client = await _own_queue(call), call.query.text("clientKey")
-    unlocked = await call.platform.database.write(request_table.unlock_all, queue.seq, client, now_ms())
+    unlocked = await call.backend.database.write(request_table.unlock_all, queue.seq, client, now_ms())
     return data_answer({"unlockedCount": unlocked})

@@ -22,7 +22,7 @@ async def runs_answer(call: Call, run_filter: RunFilter) -> web.Response:
     """Answer with a page of the Runs that match, in the short form."""
     offset, limit, is_descending = call.query.page()
     chosen = replace(_lagging(call, run_filter), statuses=statuses_of(call))
-    total, docs = await call.platform.database.read(run_table.page, chosen, offset, limit, is_descending)
+    total, docs = await call.backend.database.read(run_table.page, chosen, offset, limit, is_descending)
     return page_answer([_short(doc) for doc in docs], total, offset, limit, is_descending=is_descending)
 
 
@@ -47,10 +47,10 @@ async def last_run_id(call: Call, run_filter: RunFilter) -> str:
     """Return the id of the Run started last, of those that `status` and `origin` ask for.
 
     Raises:
-        Fault: 404 when there is none.
+        ErrorAnswer: 404 when there is none.
     """
     chosen = replace(run_filter, statuses=statuses_of(call))
-    run_id = await call.platform.database.read(run_table.read_last, chosen, call.query.text("origin"))
+    run_id = await call.backend.database.read(run_table.read_last, chosen, call.query.text("origin"))
     if run_id is None:
         raise thing_missing("Actor run")
     return run_id

@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from aiohttp import web
 
 from batchrun.model import JsonObject
-from batchrun.server.accounts.callers import not_permitted
 from batchrun.server.accounts.rate_limits import PER_START
 from batchrun.server.api.addresses import RUN_PREFIXES, access_of, find_actor, own_run_id_of, run_id_of
 from batchrun.server.api.run_lists import runs_answer
 from batchrun.server.api.starting import actor_input, given_options, wait_s_of
-from batchrun.server.error_answers import request_invalid
+from batchrun.server.error_answers import not_permitted, request_invalid
 from batchrun.server.routing.call import Call, data_answer, empty_answer, raw_answer
 from batchrun.server.routing.route_table import RouteTable
 from batchrun.server.store.run_table import RunFilter
@@ -55,8 +54,8 @@ async def list_runs(call: Call) -> web.Response:
 async def get_run(call: Call) -> web.Response:
     """Show a Run; with `waitForFinish`, once it has ended or the time is up."""
     run_id, wait_s = await run_id_of(call), wait_s_of(call.query)
-    await call.platform.runs.wait(run_id, wait_s)
-    doc = await call.platform.runs.read(run_id)
+    await call.backend.runs.wait(run_id, wait_s)
+    doc = await call.backend.runs.read(run_id)
     if doc["generalAccess"] == "RESTRICTED" and not call.is_by(doc["userId"]):
         raise not_permitted("Actor run")
     return run_answer(call, doc)
@@ -71,7 +70,7 @@ async def update_run(call: Call) -> web.Response:
     _check_changes(changes)
     if (access := access_of(given)) is not None:
         changes["generalAccess"] = access
-    return run_answer(call, await call.platform.runs.change(run_id, changes))
+    return run_answer(call, await call.backend.runs.change(run_id, changes))
 
 
 def _check_changes(changes: JsonObject) -> None:
@@ -82,19 +81,19 @@ def _check_changes(changes: JsonObject) -> None:
 
 async def delete_run(call: Call) -> web.Response:
     """Forget an ended Run."""
-    await call.platform.runs.delete(await own_run_id_of(call))
+    await call.backend.runs.delete(await own_run_id_of(call))
     return empty_answer()
 
 
 async def abort_run(call: Call) -> web.Response:
     """Abort a Run; one that has ended is shown as it is."""
     is_graceful = call.query.boolean("gracefully")
-    return run_answer(call, await call.platform.runs.abort(await own_run_id_of(call), is_graceful=is_graceful))
+    return run_answer(call, await call.backend.runs.abort(await own_run_id_of(call), is_graceful=is_graceful))
 
 
 async def reboot_run(call: Call) -> web.Response:
     """Begin the work of a running Run anew."""
-    return run_answer(call, await call.platform.runs.reboot(await own_run_id_of(call)))
+    return run_answer(call, await call.backend.runs.reboot(await own_run_id_of(call)))
 
 
 async def metamorph_run(call: Call) -> web.Response:
@@ -106,13 +105,13 @@ async def metamorph_run(call: Call) -> web.Response:
     if (build := call.query.text("build")) is not None:
         actor.check_build(build)
     stored_input = actor_input(call, actor, await call.body())
-    return run_answer(call, await call.platform.runs.metamorph(run_id, actor, stored_input))
+    return run_answer(call, await call.backend.runs.metamorph(run_id, actor, stored_input))
 
 
 async def resurrect_run(call: Call) -> web.Response:
     """Start an ended Run again under its id."""
     given = given_options(call.query)
-    return run_answer(call, await call.platform.runs.resurrect(await own_run_id_of(call), given))
+    return run_answer(call, await call.backend.runs.resurrect(await own_run_id_of(call), given))
 
 
 async def charge_run(call: Call) -> web.Response:
@@ -121,5 +120,5 @@ async def charge_run(call: Call) -> web.Response:
     event, count = given.get("eventName"), given.get("count", 1)
     if not isinstance(event, str) or isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise request_invalid("The body must hold eventName (string) and count (a whole number from 1)")
-    await call.platform.runs.charge(run_id, event, count, call.request.headers.get("idempotency-key"))
+    await call.backend.runs.charge(run_id, event, count, call.request.headers.get("idempotency-key"))
     return raw_answer(b"{}", 201)

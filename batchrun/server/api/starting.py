@@ -12,9 +12,9 @@ from batchrun.server.catalog.actor_catalog import Actor
 from batchrun.server.catalog.start_options import check_memory, decide, decode_webhooks, whole
 from batchrun.server.content.query import Query
 from batchrun.server.content.request_bodies import json_kind, load_json
-from batchrun.server.error_answers import Fault, input_invalid, request_invalid, value_invalid
+from batchrun.server.error_answers import ErrorAnswer, input_invalid, request_invalid, value_invalid
 from batchrun.server.routing.call import Call
-from batchrun.server.runs.hosted_run import LiveRun
+from batchrun.server.runs.hosted_run import HostedRun
 from batchrun.server.runs.run_docs import RunOrder
 
 MAX_WAIT_S = 60
@@ -31,13 +31,13 @@ def wait_s_of(query: Query) -> float:
     return min(query.number("waitForFinish") or 0, MAX_WAIT_S)
 
 
-async def start_task(call: Call, task: JsonObject, body: bytes) -> LiveRun:
+async def start_task(call: Call, task: JsonObject, body: bytes) -> HostedRun:
     """Start a Run of a task: schema defaults, under the task's input, under the body, top level only.
 
     Raises:
-        Fault: 400, 402, 404; nothing was started.
+        ErrorAnswer: 400, 402, 404; nothing was started.
     """
-    actor = call.platform.tasks.actor_of(task)
+    actor = call.backend.tasks.actor_of(task)
     if body and not _is_json(call.request.headers.get("Content-Type", "")):
         raise request_invalid("The input of a task's run must be JSON, with Content-Type: application/json")
     override = _parse_input(body) if body else {}
@@ -45,15 +45,15 @@ async def start_task(call: Call, task: JsonObject, body: bytes) -> LiveRun:
         raise input_invalid(f'Provided input must be object, got "{json_kind(override)}" instead.')
     merged = _fitting(actor, {**(task.get("input") or {}), **override})
     live = await _start(call, actor, task, (_JSON_STORED, orjson.dumps(merged)))
-    call.platform.tasks.count_run(task)
+    call.backend.tasks.count_run(task)
     return live
 
 
-async def start_actor(call: Call, actor: Actor, body: bytes) -> LiveRun:
+async def start_actor(call: Call, actor: Actor, body: bytes) -> HostedRun:
     """Start a Run of an Actor; one without an input schema takes any body of any type.
 
     Raises:
-        Fault: 400, 402, 404; nothing was started.
+        ErrorAnswer: 400, 402, 404; nothing was started.
     """
     return await _start(call, actor, {}, actor_input(call, actor, body))
 
@@ -62,7 +62,7 @@ def actor_input(call: Call, actor: Actor, body: bytes) -> tuple[str, bytes] | No
     """Return content type and bytes of what is stored as the input of a Run of an Actor; None for no input.
 
     Raises:
-        Fault: 400.
+        ErrorAnswer: 400.
     """
     content_type = call.header("Content-Type") or "application/octet-stream"
     if actor.input_schema is None and not _is_json(content_type):
@@ -75,18 +75,18 @@ def actor_input(call: Call, actor: Actor, body: bytes) -> tuple[str, bytes] | No
     return _JSON_STORED, orjson.dumps(_fitting(actor, value))
 
 
-async def finish_sync(call: Call, live: LiveRun) -> JsonObject:
+async def finish_sync(call: Call, live: HostedRun) -> JsonObject:
     """Wait for a Run as the sync endpoints do; return it if it has succeeded.
 
     Raises:
-        Fault: 408 after 300 s (the Run goes on), 400 when it ended otherwise.
+        ErrorAnswer: 408 after 300 s (the Run goes on), 400 when it ended otherwise.
     """
-    await call.platform.runs.wait(live.id, SYNC_WAIT_S)
+    await call.backend.runs.wait(live.id, SYNC_WAIT_S)
     if not live.is_ended:
-        raise Fault(408, "run-timeout-exceeded", f"Actor run exceeded the timeout of {SYNC_WAIT_S} seconds")
+        raise ErrorAnswer(408, "run-timeout-exceeded", f"Actor run exceeded the timeout of {SYNC_WAIT_S} seconds")
     if live.status is not RunStatus.SUCCEEDED:
         message = f"Actor run did not succeed (run ID: {live.id}, status: {live.status})"
-        raise Fault(400, "run-failed", message)
+        raise ErrorAnswer(400, "run-failed", message)
     return live.doc
 
 
@@ -96,8 +96,8 @@ async def output_answer(call: Call, doc: JsonObject) -> web.StreamResponse:
     return await value_answer(call, *(stored or (_JSON_STORED, b"")), status=201)
 
 
-async def _start(call: Call, actor: Actor, task: JsonObject, stored_input: tuple[str, bytes] | None) -> LiveRun:
-    settings = call.platform.settings
+async def _start(call: Call, actor: Actor, task: JsonObject, stored_input: tuple[str, bytes] | None) -> HostedRun:
+    settings = call.backend.settings
     _check_spending(call)
     given = given_options(call.query)
     options = decide(given, task.get("options") or {}, actor, settings.default_memory_mb, settings.default_timeout_s)
@@ -117,22 +117,22 @@ async def _start(call: Call, actor: Actor, task: JsonObject, stored_input: tuple
         client_ip=call.request.remote,
         user_agent=None if call.quirks.hides_user_agent else call.header("User-Agent"),
     )
-    return await call.platform.runs.start(order)
+    return await call.backend.runs.start(order)
 
 
 def _check_spending(call: Call) -> None:
     user = call.user
     if (limit_usd := user.limits.get("maxMonthlyUsageUsd")) is None:
         return
-    if call.platform.settling.spent_usd(user.id) >= limit_usd:
-        raise Fault(403, "platform-feature-disabled", "Monthly usage hard limit exceeded")
+    if call.backend.final_usage.spent_usd(user.id) >= limit_usd:
+        raise ErrorAnswer(403, "platform-feature-disabled", "Monthly usage hard limit exceeded")
 
 
 def given_options(query: Query) -> JsonObject:
     """Return the options that a query names, in the API's spelling.
 
     Raises:
-        Fault: 400.
+        ErrorAnswer: 400.
     """
     if query.text("forcePermissionLevel") not in (None, "FULL_PERMISSIONS"):
         raise value_invalid("Runs have FULL_PERMISSIONS here: parameter forcePermissionLevel cannot limit them")
@@ -167,7 +167,7 @@ def _parse_input(body: bytes) -> Any:
     try:
         return load_json(body)
     except ValueError as error:
-        raise Fault(400, "run-input-body-not-valid-json", f"Run input is not valid JSON: {error}") from None
+        raise ErrorAnswer(400, "run-input-body-not-valid-json", f"Run input is not valid JSON: {error}") from None
 
 
 def _is_json(content_type: str) -> bool:

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from batchrun.model import JsonObject
 from batchrun.server.api.addresses import DEFAULT_ACCESS, access_of, own_storage_of, storage_of
-from batchrun.server.error_answers import Fault, value_invalid
+from batchrun.server.error_answers import ErrorAnswer, value_invalid
 from batchrun.server.ids import check_name, iso, now_ms
 from batchrun.server.routing.call import Call, data_answer, empty_answer, page_answer
 from batchrun.server.store import storage_table
@@ -38,7 +38,7 @@ class StorageEndpoints:
             raise value_invalid("Parameter ownership must be ownedByMe or sharedWithMe")
         if ownership == "sharedWithMe":
             return page_answer([], 0, offset, limit, is_descending=is_descending)
-        total, found = await call.platform.database.read(
+        total, found = await call.backend.database.read(
             storage_table.page, self._kind, call.user.id, offset, limit, is_descending, call.query.boolean("unnamed")
         )
         docs = [self._doc(call, storage) for storage in found]
@@ -49,10 +49,10 @@ class StorageEndpoints:
         name = call.query.text("name")
         if name is not None:
             check_name(name, self._thing)
-        storage, is_new = await call.platform.database.write(
+        storage, is_new = await call.backend.database.write(
             storage_table.get_or_create, self._kind, call.user.id, name, now_ms()
         )
-        location = {"Location": f"{call.platform.base_url}{call.request.path.rstrip('/')}/{storage.id}"}
+        location = {"Location": f"{call.backend.base_url}{call.request.path.rstrip('/')}/{storage.id}"}
         return data_answer(self._doc(call, storage), 201 if is_new else 200, location if is_new else None)
 
     async def get(self, call: Call) -> web.Response:
@@ -63,22 +63,22 @@ class StorageEndpoints:
         """Rename a storage (null takes the name away), or say who may read it."""
         storage, given = await own_storage_of(call, self._kind), await call.json_object()
         if (access := access_of(given)) is not None:
-            await call.platform.database.write(storage_table.set_access, storage, access)
+            await call.backend.database.write(storage_table.set_access, storage, access)
         if "name" in given:
             name = None if given["name"] is None else check_name(given["name"], self._thing)
-            await call.platform.database.write(self._rename, storage, name)
+            await call.backend.database.write(self._rename, storage, name)
         return data_answer(self._doc(call, await storage_of(call, self._kind)))
 
     async def delete(self, call: Call) -> web.Response:
         """Forget a storage and all it holds."""
         storage = await own_storage_of(call, self._kind)
-        await call.platform.database.write(storage_table.delete, storage)
+        await call.backend.database.write(storage_table.delete, storage)
         return empty_answer()
 
     def _rename(self, connection: Connection, storage: Storage, name: str | None) -> None:
         holder = storage_table.read_named(connection, self._kind, storage.user_id, name) if name is not None else None
         if holder is not None and holder.id != storage.id:
-            raise Fault(409, self._conflict, f"{self._thing} with name {name} already exists")
+            raise ErrorAnswer(409, self._conflict, f"{self._thing} with name {name} already exists")
         storage_table.rename(connection, storage, name, now_ms())
 
     def _doc(self, call: Call, storage: Storage) -> JsonObject:
@@ -87,7 +87,7 @@ class StorageEndpoints:
             "id": storage.id,
             "name": storage.name,
             "userId": storage.user_id,
-            "username": call.platform.accounts.username_of(storage.user_id),
+            "username": call.backend.accounts.username_of(storage.user_id),
             "createdAt": iso(storage.created_ms),
             "modifiedAt": modified_at,
             "accessedAt": modified_at,

@@ -36,13 +36,13 @@ def add_routes(table: RouteTable) -> None:
 
 
 def _task(call: Call) -> JsonObject:
-    return call.platform.tasks.find(call.path["task"], call.user)
+    return call.backend.tasks.find(call.path["task"], call.user)
 
 
 async def list_tasks(call: Call) -> web.Response:
     """List tasks by creation."""
     offset, limit, is_descending = call.query.page()
-    docs = call.platform.tasks.of_account(call.user)
+    docs = call.backend.tasks.of_account(call.user)
     if is_descending:
         docs.reverse()
     items = [_short(call, doc) for doc in docs[offset : offset + limit]]
@@ -51,7 +51,7 @@ async def list_tasks(call: Call) -> web.Response:
 
 def _short(call: Call, doc: JsonObject) -> JsonObject:
     short = {name: doc[name] for name in _SHORT if name in doc}
-    if (actor := call.platform.catalog.find(doc["actId"])) is not None:
+    if (actor := call.backend.catalog.find(doc["actId"])) is not None:
         short |= {"actName": actor.name, "actUsername": actor.username, "actTitle": actor.title}
     return short
 
@@ -61,8 +61,8 @@ async def create_task(call: Call) -> web.Response:
     given = await call.json_object()
     if not isinstance(given.get("actId"), str):
         raise request_invalid('Property "actId" is required and must be a string')
-    doc = await call.platform.tasks.create(call.user, find_actor(call, given["actId"]), given)
-    return data_answer(doc, 201, {"Location": f"{call.platform.base_url}/v2/actor-tasks/{doc['id']}"})
+    doc = await call.backend.tasks.create(call.user, find_actor(call, given["actId"]), given)
+    return data_answer(doc, 201, {"Location": f"{call.backend.base_url}/v2/actor-tasks/{doc['id']}"})
 
 
 async def get_task(call: Call) -> web.Response:
@@ -73,14 +73,14 @@ async def get_task(call: Call) -> web.Response:
 async def update_task(call: Call) -> web.Response:
     """Change the properties that are given; show the whole task."""
     task = _task(call)
-    return data_answer(await call.platform.tasks.update(task, await call.json_object()))
+    return data_answer(await call.backend.tasks.update(task, await call.json_object()))
 
 
 async def delete_task(call: Call) -> web.Response:
     """Forget a task; its live Runs are aborted, their records stay."""
     task = _task(call)
-    await call.platform.tasks.delete(task)
-    await call.platform.runs.abort_of_task(task["id"])
+    await call.backend.tasks.delete(task)
+    await call.backend.runs.abort_of_task(task["id"])
     return empty_answer()
 
 
@@ -92,7 +92,7 @@ async def get_input(call: Call) -> web.Response:
 async def update_input(call: Call) -> web.Response:
     """Merge top-level keys into a task's input; show the input, without an envelope."""
     task, given = _task(call), await call.json_object()
-    changed = await call.platform.tasks.update(task, {"input": {**(task.get("input") or {}), **given}})
+    changed = await call.backend.tasks.update(task, {"input": {**(task.get("input") or {}), **given}})
     return raw_answer(orjson.dumps(changed["input"]))
 
 
@@ -105,8 +105,8 @@ async def start_run(call: Call) -> web.Response:
     """Start a Run of a task."""
     task, wait_s = _task(call), wait_s_of(call.query)
     live = await start_task(call, task, await call.body())
-    location = f"{call.platform.base_url}/v2/actor-tasks/{task['id']}/runs/{live.id}"
-    await call.platform.runs.wait(live.id, wait_s)
+    location = f"{call.backend.base_url}/v2/actor-tasks/{task['id']}/runs/{live.id}"
+    await call.backend.runs.wait(live.id, wait_s)
     return run_answer(call, live.doc, 201, {"Location": location})
 
 

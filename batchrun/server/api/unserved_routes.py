@@ -5,7 +5,7 @@ An Actor that is created or changed over the API would have no source here that 
 
 from aiohttp import web
 
-from batchrun.server.error_answers import Fault
+from batchrun.server.error_answers import ErrorAnswer
 from batchrun.server.routing.call import Call
 from batchrun.server.routing.route_table import RouteTable
 
@@ -32,14 +32,14 @@ UNSERVED = (
 )
 
 
-class Refusal:
+class NotOffered:
     """A handler that says why an operation is not offered."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
 
     async def __call__(self, _: Call) -> web.StreamResponse:
-        raise Fault(501, "not-implemented", f"This server does not offer this operation: {self.reason}")
+        raise ErrorAnswer(501, "not-implemented", f"This server does not offer this operation: {self.reason}")
 
 
 def add_routes(table: RouteTable) -> None:
@@ -47,4 +47,4 @@ def add_routes(table: RouteTable) -> None:
     for methods, path, reason in UNSERVED:
         for method in methods.split():
             if (method, path) not in table.served:
-                table.add(method, path, Refusal(reason))
+                table.add(method, path, NotOffered(reason))

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from batchrun.model import JsonObject
 from batchrun.server.accounts.account_book import change_limits
-from batchrun.server.error_answers import Fault, request_invalid, value_invalid
+from batchrun.server.error_answers import ErrorAnswer, request_invalid, value_invalid
 from batchrun.server.ids import iso
 from batchrun.server.prices import usd_per_unit
 from batchrun.server.routing.call import Call, data_answer, raw_answer
@@ -33,32 +33,32 @@ def add_routes(table: RouteTable) -> None:
 
 async def get_limits(call: Call) -> web.Response:
     """Show the account's limits and what of them is used right now."""
-    user, room = call.user, call.user.room
+    user, quota = call.user, call.user.quota
     limits = {
         "maxMonthlyUsageUsd": user.limits.get("maxMonthlyUsageUsd", _PLENTY),
         "maxMonthlyActorComputeUnits": _PLENTY,
         "maxMonthlyExternalDataTransferGbytes": _PLENTY,
         "maxMonthlyProxySerps": 0,
         "maxMonthlyResidentialProxyGbytes": 0,
-        "maxActorMemoryGbytes": room.max_total_memory_mb / 1024,
+        "maxActorMemoryGbytes": quota.max_total_memory_mb / 1024,
         "maxActorCount": _PLENTY,
         "maxActorTaskCount": user.max_tasks,
-        "maxConcurrentActorJobs": room.max_concurrent_runs,
+        "maxConcurrentActorJobs": quota.max_concurrent_runs,
         "maxTeamAccountSeatCount": 1,
         "dataRetentionDays": user.limits.get("dataRetentionDays", _RETENTION_DAYS),
         "maxScheduleCount": 0,
     }
     used = {name: quantity for name, (quantity, _) in _sums(await _rows(call, datetime.now(UTC))).items()}
     current = {
-        "monthlyUsageUsd": call.platform.settling.spent_usd(user.id),
+        "monthlyUsageUsd": call.backend.final_usage.spent_usd(user.id),
         "monthlyActorComputeUnits": used.get("ACTOR_COMPUTE_UNITS", 0),
         "monthlyExternalDataTransferGbytes": 0,
         "monthlyProxySerps": 0,
         "monthlyResidentialProxyGbytes": 0,
-        "actorMemoryGbytes": room.memory_mb / 1024,
-        "actorCount": sum(1 for actor in call.platform.catalog if actor.username == user.username),
-        "actorTaskCount": len(call.platform.tasks.of_account(user)),
-        "activeActorJobCount": room.runs,
+        "actorMemoryGbytes": quota.memory_mb / 1024,
+        "actorCount": sum(1 for actor in call.backend.catalog if actor.username == user.username),
+        "actorTaskCount": len(call.backend.tasks.of_account(user)),
+        "activeActorJobCount": quota.runs,
         "teamAccountSeatCount": 1,
         "scheduleCount": 0,
     }
@@ -71,12 +71,12 @@ async def update_limits(call: Call) -> web.Response:
     changes: JsonObject = {}
     if given.get("maxMonthlyUsageUsd") is not None:
         changes["maxMonthlyUsageUsd"] = _checked("maxMonthlyUsageUsd", given["maxMonthlyUsageUsd"], int, float)
-        if changes["maxMonthlyUsageUsd"] < call.platform.settling.spent_usd(call.user.id):
+        if changes["maxMonthlyUsageUsd"] < call.backend.final_usage.spent_usd(call.user.id):
             message = "The monthly usage limit cannot be lower than what has been used this month"
-            raise Fault(400, "monthly-usage-limit-too-low", message)
+            raise ErrorAnswer(400, "monthly-usage-limit-too-low", message)
     if given.get("dataRetentionDays") is not None:
         changes["dataRetentionDays"] = _checked("dataRetentionDays", given["dataRetentionDays"], int)
-    await change_limits(call.platform.database, call.user, changes)
+    await change_limits(call.backend.database, call.user, changes)
     return raw_answer(b"{}", 201)
 
 
@@ -109,7 +109,7 @@ _Row = tuple[str, str, float, float]
 async def _rows(call: Call, day: datetime) -> list[_Row]:
     first, _ = month_of(day)
     # All days of a month sort before "-99".
-    return await call.platform.database.read(usage_table.read, call.user.id, first, f"{first[:8]}99")
+    return await call.backend.database.read(usage_table.read, call.user.id, first, f"{first[:8]}99")
 
 
 def _sums(rows: list[_Row]) -> dict[str, tuple[float, float]]:

@@ -37,8 +37,8 @@ async def get_me(call: Call) -> web.Response:
             "id": "LOCAL",
             "description": "This machine",
             "isEnabled": True,
-            "maxConcurrentActorRuns": user.room.max_concurrent_runs,
-            "maxActorMemoryGbytes": user.room.max_total_memory_mb / 1024,
+            "maxConcurrentActorRuns": user.quota.max_concurrent_runs,
+            "maxActorMemoryGbytes": user.quota.max_total_memory_mb / 1024,
             "maxActorTaskCount": user.max_tasks,
             "availableProxyGroups": {},
         }

@@ -11,24 +11,24 @@ from sqlite3 import Connection
 import anyio.to_thread
 from aiohttp import web
 
-from batchrun.server.content.body_spool import LARGE_BYTES, Spool, spooled
+from batchrun.server.content.body_spool import LARGE_BYTES, BodySpool, spooled
 from batchrun.server.routing.call import Call, raw_answer, spool_answer
 from batchrun.server.store import stored_value_table
 
 
-async def read_value(call: Call, store_id: str, key: str) -> tuple[str, bytes | Spool] | None:
+async def read_value(call: Call, store_id: str, key: str) -> tuple[str, bytes | BodySpool] | None:
     """Return the content type and the bytes stored under a key, many of them as a Spool; None if there is nothing.
 
     Raises:
-        Fault: 403 when only the store's owner may read it.
+        ErrorAnswer: 403 when only the store's owner may read it.
     """
     user_id = call.account.id if call.account is not None else None
-    return await call.platform.database.read(_read, store_id, key, user_id, call.platform.settings.data_dir)
+    return await call.backend.database.read(_read, store_id, key, user_id, call.backend.settings.data_dir)
 
 
 def _read(
     connection: Connection, store_id: str, key: str, user_id: str | None, directory: Path
-) -> tuple[str, bytes | Spool] | None:
+) -> tuple[str, bytes | BodySpool] | None:
     """Read on the one thread that reads, so that one large value is in memory at most."""
     stored = stored_value_table.read_for(connection, store_id, key, user_id)
     if stored is None or len(stored[1]) <= LARGE_BYTES:
@@ -37,11 +37,11 @@ def _read(
 
 
 async def value_answer(
-    call: Call, content_type: str, body: bytes | Spool, status: int = 200, headers: Mapping[str, str] | None = None
+    call: Call, content_type: str, body: bytes | BodySpool, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> web.StreamResponse:
     """Answer with a stored value."""
-    if isinstance(body, Spool) and call.quirks.is_whole:
+    if isinstance(body, BodySpool) and call.quirks.is_whole:
         body = await anyio.to_thread.run_sync(body.take)
-    if isinstance(body, Spool):
+    if isinstance(body, BodySpool):
         return await spool_answer(call, body, status, {**(headers or {}), "Content-Type": content_type})
     return raw_answer(body, status, content_type, headers)

@@ -3,9 +3,8 @@
 from aiohttp import web
 
 from batchrun.model import JsonObject
-from batchrun.server.accounts.callers import not_permitted
 from batchrun.server.api.addresses import actor_of, find_actor
-from batchrun.server.error_answers import thing_missing
+from batchrun.server.error_answers import not_permitted, thing_missing
 from batchrun.server.ids import now_ms
 from batchrun.server.routing.call import Call, data_answer, empty_answer, page_answer
 from batchrun.server.routing.route_table import RouteTable
@@ -31,7 +30,7 @@ def add_routes(table: RouteTable) -> None:
 
 
 async def _shown(call: Call, doc: JsonObject) -> JsonObject:
-    total, last = await call.platform.database.read(webhook_table.statistics, doc["id"])
+    total, last = await call.backend.database.read(webhook_table.statistics, doc["id"])
     shown = None if last is None else {"status": last["status"], "finishedAt": last.get("finishedAt")}
     return {**doc, "stats": {"totalDispatches": total}, "lastDispatch": shown}
 
@@ -44,25 +43,25 @@ async def _page(call: Call, docs: list[JsonObject]) -> web.Response:
 
 
 async def _webhook(call: Call) -> JsonObject:
-    return await call.platform.webhooks.find(call.path["webhook"], call.user)
+    return await call.backend.webhooks.find(call.path["webhook"], call.user)
 
 
 async def list_webhooks(call: Call) -> web.Response:
     """List the account's webhooks; those of a single Run are not listed."""
-    return await _page(call, call.platform.webhooks.of_account(call.user))
+    return await _page(call, call.backend.webhooks.of_account(call.user))
 
 
 async def list_of_task(call: Call) -> web.Response:
     """List the webhooks of a task."""
-    task = call.platform.tasks.find(call.path["task"], call.user)
-    docs = call.platform.webhooks.of_account(call.user)
+    task = call.backend.tasks.find(call.path["task"], call.user)
+    docs = call.backend.webhooks.of_account(call.user)
     return await _page(call, [doc for doc in docs if doc["condition"].get("actorTaskId") == task["id"]])
 
 
 async def list_of_actor(call: Call) -> web.Response:
     """List the account's webhooks of an Actor."""
     actor = actor_of(call)
-    docs = call.platform.webhooks.of_account(call.user)
+    docs = call.backend.webhooks.of_account(call.user)
     return await _page(call, [doc for doc in docs if doc["condition"].get("actorId") == actor.id])
 
 
@@ -70,9 +69,9 @@ async def create_webhook(call: Call) -> web.Response:
     """Create a webhook, or show the one with the same idempotency key."""
     given = await call.json_object()
     await _check_condition(call, given)
-    doc, is_new = await call.platform.webhooks.create(call.user, given)
-    if (run_id := doc["condition"].get("actorRunId")) is not None and call.platform.runs.find_live(run_id) is None:
-        call.platform.webhooks.forget_run(run_id)
+    doc, is_new = await call.backend.webhooks.create(call.user, given)
+    if (run_id := doc["condition"].get("actorRunId")) is not None and call.backend.runs.find_live(run_id) is None:
+        call.backend.webhooks.forget_run(run_id)
     return data_answer(await _shown(call, doc), 201 if is_new else 200)
 
 
@@ -80,7 +79,7 @@ async def _check_condition(call: Call, given: JsonObject) -> None:
     """Refuse a condition on what is not the caller's, and put ids in place of names.
 
     Raises:
-        Fault: 403, 404.
+        ErrorAnswer: 403, 404.
     """
     condition = given.get("condition")
     if not isinstance(condition, dict):
@@ -88,9 +87,9 @@ async def _check_condition(call: Call, given: JsonObject) -> None:
     if isinstance(condition.get("actorId"), str):
         condition["actorId"] = find_actor(call, condition["actorId"]).id
     if isinstance(condition.get("actorTaskId"), str):
-        condition["actorTaskId"] = call.platform.tasks.find(condition["actorTaskId"], call.user)["id"]
+        condition["actorTaskId"] = call.backend.tasks.find(condition["actorTaskId"], call.user)["id"]
     run_id = condition.get("actorRunId")
-    if isinstance(run_id, str) and not call.is_by(await call.platform.runs.owner_of(run_id)):
+    if isinstance(run_id, str) and not call.is_by(await call.backend.runs.owner_of(run_id)):
         raise not_permitted("Actor run")
 
 
@@ -103,20 +102,20 @@ async def update_webhook(call: Call) -> web.Response:
     """Change the properties that are given."""
     doc, given = await _webhook(call), await call.json_object()
     await _check_condition(call, given)
-    return data_answer(await _shown(call, await call.platform.webhooks.update(doc, given)))
+    return data_answer(await _shown(call, await call.backend.webhooks.update(doc, given)))
 
 
 async def delete_webhook(call: Call) -> web.Response:
     """Forget a webhook."""
-    await call.platform.webhooks.delete(await _webhook(call))
+    await call.backend.webhooks.delete(await _webhook(call))
     return empty_answer()
 
 
 async def test_webhook(call: Call) -> web.Response:
     """Set a webhook off with the event TEST."""
     dispatch = new_dispatch(await _webhook(call), "TEST", None)
-    await call.platform.database.write(webhook_table.along, [dispatch], now_ms(), _nothing)
-    call.platform.webhook_delivery.expect([dispatch])
+    await call.backend.database.write(webhook_table.along, [dispatch], now_ms(), _nothing)
+    call.backend.webhook_delivery.expect([dispatch])
     return data_answer(dispatch, 201)
 
 
@@ -128,7 +127,7 @@ async def list_dispatches(call: Call) -> web.Response:
     """List dispatches: of a webhook, or all of the account's."""
     webhook_id = (await _webhook(call))["id"] if "webhook" in call.path else None
     offset, limit, is_descending = call.query.page()
-    total, docs = await call.platform.database.read(
+    total, docs = await call.backend.database.read(
         webhook_table.page_dispatches, call.user.id, webhook_id, offset, limit, is_descending
     )
     return page_answer(docs, total, offset, limit, is_descending=is_descending)
@@ -136,7 +135,7 @@ async def list_dispatches(call: Call) -> web.Response:
 
 async def get_dispatch(call: Call) -> web.Response:
     """Show a dispatch."""
-    doc = await call.platform.database.read(webhook_table.read_dispatch, call.path["dispatch"])
+    doc = await call.backend.database.read(webhook_table.read_dispatch, call.path["dispatch"])
     if doc is None or not call.is_by(doc["userId"]):
         raise thing_missing("Webhook dispatch")
     return data_answer(doc)

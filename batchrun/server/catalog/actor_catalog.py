@@ -15,8 +15,8 @@ import orjson
 
 from batchrun.errors import ConfigError
 from batchrun.model import JsonObject
-from batchrun.server.catalog.actor_input_schema import InputSchema
-from batchrun.server.error_answers import Fault
+from batchrun.server.catalog.actor_input_schema import ActorInputSchema
+from batchrun.server.error_answers import ErrorAnswer
 from batchrun.server.ids import check_name, derived_id
 from batchrun.server.settings import InlineActor, ServerSettings
 
@@ -51,7 +51,7 @@ class Actor:
     build_no: int = 1
     built_ms: int = 0
     build_tag: str = "latest"
-    input_schema: InputSchema | None = None
+    input_schema: ActorInputSchema | None = None
     #: None leaves it to the server's settings.
     default_memory_mb: int | None = None
     min_memory_mb: int = 128
@@ -87,10 +87,11 @@ class Actor:
         """Refuse a build tag or number that is not this Actor's.
 
         Raises:
-            Fault: 404 `unknown-build-tag`.
+            ErrorAnswer: 404 `unknown-build-tag`.
         """
         if build not in (self.build_tag, "latest", self.version, self.build_number):
-            raise Fault(404, "unknown-build-tag", f'Build with tag "{build}" was not found. Has the Actor been built?')
+            message = f'Build with tag "{build}" was not found. Has the Actor been built?'
+            raise ErrorAnswer(404, "unknown-build-tag", message)
 
 
 class Catalog:
@@ -164,8 +165,8 @@ def read_actor(folder: Path, username: str) -> Actor:
     try:
         definition = _read_json(file)
         return _define(folder.resolve(), username, definition)
-    except (OSError, ValueError, Fault) as error:
-        reason = error.message if isinstance(error, Fault) else str(error)
+    except (OSError, ValueError, ErrorAnswer) as error:
+        reason = error.message if isinstance(error, ErrorAnswer) else str(error)
         raise ConfigError(f"this Actor cannot be used: {reason}", file=file) from error
 
 
@@ -179,7 +180,7 @@ def _define(folder: Path, username: str, definition: JsonObject) -> Actor:
         description=str(definition.get("description") or ""),
         version=_version(definition.get("version", "0.0")),
         build_tag=str(definition.get("buildTag") or "latest"),
-        input_schema=InputSchema(schema) if schema else None,
+        input_schema=ActorInputSchema(schema) if schema else None,
         default_memory_mb=_memory(definition, "defaultMemoryMbytes", None),
         min_memory_mb=_memory(definition, "minMemoryMbytes", 128) or 128,
         max_memory_mb=_memory(definition, "maxMemoryMbytes", 32768) or 32768,

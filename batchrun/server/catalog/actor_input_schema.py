@@ -8,7 +8,7 @@ from typing import Any
 import jsonschema_rs
 
 from batchrun.model import JsonObject
-from batchrun.server.error_answers import Fault, input_invalid
+from batchrun.server.error_answers import ErrorAnswer, input_invalid
 
 _FIELD_KEYWORDS = (
     "enum", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "uniqueItems",
@@ -16,21 +16,21 @@ _FIELD_KEYWORDS = (
 )  # fmt: skip
 
 
-class InputSchema:
+class ActorInputSchema:
     """One Actor's input schema, ready to be used."""
 
     def __init__(self, schema: JsonObject) -> None:
         """Take a schema in.
 
         Raises:
-            Fault: 400 `invalid-input-schema` when it cannot be understood.
+            ErrorAnswer: 400 `invalid-input-schema` when it cannot be understood.
         """
         self.schema = schema
         try:
             fields = _fields(schema)
             self._validator = jsonschema_rs.Draft7Validator(_translate(schema))
         except (jsonschema_rs.ValidationError, ValueError, TypeError, AttributeError) as error:
-            raise Fault(400, "invalid-input-schema", f"Input schema is not valid: {error}") from error
+            raise ErrorAnswer(400, "invalid-input-schema", f"Input schema is not valid: {error}") from error
         self._defaults = {name: field["default"] for name, field in fields.items() if "default" in field}
         self._prefills = {
             name: field.get("prefill", field.get("default"))
@@ -50,7 +50,7 @@ class InputSchema:
         """Refuse an input that does not fit.
 
         Raises:
-            Fault: 400 `invalid-input`, naming the first field that is wrong.
+            ErrorAnswer: 400 `invalid-input`, naming the first field that is wrong.
         """
         for error in self._validator.iter_errors(value):
             raise input_invalid(_sentence(error))

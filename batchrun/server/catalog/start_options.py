@@ -23,7 +23,7 @@ def check_options(value: Any) -> JsonObject:
     """Return a task's options, with those left out that are null.
 
     Raises:
-        Fault: 400, naming the option.
+        ErrorAnswer: 400, naming the option.
     """
     if value is None:
         return {}
@@ -59,7 +59,7 @@ def check_memory(value: float) -> int:
     """Return a Run's memory in MB.
 
     Raises:
-        Fault: 400 unless it is a power of two within the platform's bounds.
+        ErrorAnswer: 400 unless it is a power of two within the platform's bounds.
     """
     memory_mb = int(value)
     if memory_mb != value or not MIN_MEMORY_MB <= memory_mb <= MAX_MEMORY_MB or memory_mb & (memory_mb - 1):
@@ -71,7 +71,7 @@ def decide(given: JsonObject, task: JsonObject, actor: Actor, memory_mb: int, ti
     """Return all options of a start: what is given, else the task's, else the Actor's, else these defaults.
 
     Raises:
-        Fault: 400 when the Actor does not take that much or that little memory; 404 for an unknown build.
+        ErrorAnswer: 400 when the Actor does not take that much or that little memory; 404 for an unknown build.
     """
     defaults = {
         "build": actor.build_tag,
@@ -90,7 +90,7 @@ def decode_webhooks(encoded: str | None) -> list[JsonObject]:
     """Return ad-hoc webhooks: base64 of a JSON array of objects with eventTypes and requestUrl.
 
     Raises:
-        Fault: 400.
+        ErrorAnswer: 400.
     """
     if not encoded:
         return []

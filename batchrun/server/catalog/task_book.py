@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from batchrun.model import JsonObject
-from batchrun.server.accounts.accounts import Account
+from batchrun.server.accounts.accounts import ServerAccount
 from batchrun.server.catalog.actor_catalog import Actor, Catalog
 from batchrun.server.catalog.start_options import check_options
-from batchrun.server.error_answers import Fault, request_invalid, thing_missing
+from batchrun.server.error_answers import ErrorAnswer, request_invalid, thing_missing
 from batchrun.server.ids import MAX_NAME_LENGTH, check_name, iso, new_id, now_ms
 from batchrun.server.store import task_table
 from batchrun.server.store.database import Database
@@ -31,15 +31,15 @@ class TaskBook:
         self._by_id = {doc["id"]: doc for doc in docs}
         self._by_name = {_name_key(doc): doc for doc in self._by_id.values()}
 
-    def of_account(self, account: Account) -> list[JsonObject]:
+    def of_account(self, account: ServerAccount) -> list[JsonObject]:
         """Return an account's tasks, oldest first."""
         return [doc for doc in self._by_id.values() if doc["userId"] == account.id]
 
-    def find(self, address: str, account: Account) -> JsonObject:
+    def find(self, address: str, account: ServerAccount) -> JsonObject:
         """Return the account's task with this id, `username~name` or `~name`.
 
         Raises:
-            Fault: 404, also for tasks of others: tasks are private.
+            ErrorAnswer: 404, also for tasks of others: tasks are private.
         """
         doc = self._by_id.get(address)
         username, tilde, name = address.replace("/", "~").partition("~")
@@ -53,20 +53,21 @@ class TaskBook:
         """Return the Actor of a task.
 
         Raises:
-            Fault: 404 when the server does not offer it any more.
+            ErrorAnswer: 404 when the server does not offer it any more.
         """
         if (actor := self._catalog.find(doc["actId"])) is None:
             raise thing_missing("Actor")
         return actor
 
-    async def create(self, account: Account, actor: Actor, given: JsonObject) -> JsonObject:
+    async def create(self, account: ServerAccount, actor: Actor, given: JsonObject) -> JsonObject:
         """Create a task.
 
         Raises:
-            Fault: 400, 409 (name taken); nothing was created.
+            ErrorAnswer: 400, 409 (name taken); nothing was created.
         """
         if len(self.of_account(account)) >= account.max_tasks:
-            raise Fault(403, "too-many-actor-tasks", f"You have reached the limit of {account.max_tasks} Actor tasks")
+            message = f"You have reached the limit of {account.max_tasks} Actor tasks"
+            raise ErrorAnswer(403, "too-many-actor-tasks", message)
         at = iso(now_ms())
         doc: JsonObject = {
             "id": new_id(),
@@ -87,7 +88,7 @@ class TaskBook:
         """Change the properties that are given.
 
         Raises:
-            Fault: 400, 409; nothing was changed.
+            ErrorAnswer: 400, 409; nothing was changed.
         """
         changed = dict(doc)
         self._change(changed, given, self.actor_of(doc))
@@ -107,7 +108,7 @@ class TaskBook:
             doc["name"] = check_name(given["name"], "Actor task", min_length=3)
         holder = self._by_name.get(_name_key(doc))
         if holder is not None and holder["id"] != doc["id"]:
-            raise Fault(409, "actor-task-name-not-unique", f"Actor task with name {doc['name']} already exists")
+            raise ErrorAnswer(409, "actor-task-name-not-unique", f"Actor task with name {doc['name']} already exists")
         for name, kind in _PLAIN.items():
             if name in given:
                 doc[name] = _checked(name, given[name], kind)
@@ -118,7 +119,7 @@ class TaskBook:
         if "input" in given and actor.input_schema is not None and doc["input"]:
             actor.input_schema.check(actor.input_schema.filled(doc["input"]))
 
-    def _free_name(self, account: Account, actor: Actor) -> str:
+    def _free_name(self, account: ServerAccount, actor: Actor) -> str:
         stem = f"my-{actor.name}-task"[: MAX_NAME_LENGTH - 6]
         names = (stem if n == 0 else f"{stem}-{n}" for n in range(account.max_tasks + 1))
         return next(name for name in names if (account.id, name.lower()) not in self._by_name)

@@ -10,7 +10,7 @@ from pathlib import Path
 LARGE_BYTES = 131_072
 
 
-class Spool:
+class BodySpool:
     """Bytes that are written once, and then read: in memory at first, in a file once they are large.
 
     Everything here may block: callers on the loop go through a thread. One that is given up drops its file.
@@ -51,8 +51,8 @@ class Spool:
         self._file.close()
 
 
-def spooled(directory: Path, content: bytes) -> Spool:
+def spooled(directory: Path, content: bytes) -> BodySpool:
     """Return a spool of these bytes. May block."""
-    spool = Spool(directory)
+    spool = BodySpool(directory)
     spool.write(content)
     return spool

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import brotli  # type: ignore[import-untyped]  # it ships neither stubs nor a marker
 
-from batchrun.server.error_answers import Fault, request_invalid
+from batchrun.server.error_answers import ErrorAnswer, request_invalid
 
 _PIECE_BYTES = 65_536
 _GZIP, _ZLIB, _RAW = 31, 15, -15
@@ -22,7 +22,7 @@ class Decoder(Protocol):
         """Yield what the next bytes of the body stand for.
 
         Raises:
-            Fault: 400, they are damaged.
+            ErrorAnswer: 400, they are damaged.
         """
         ...
 
@@ -30,7 +30,7 @@ class Decoder(Protocol):
         """See that the body has come to its end.
 
         Raises:
-            Fault: 400, it has not.
+            ErrorAnswer: 400, it has not.
         """
         ...
 
@@ -39,12 +39,12 @@ def decoders_of(content_encoding: str) -> list[Decoder]:
     """Return the decoders of a `Content-Encoding` header, in the order in which they are to be applied.
 
     Raises:
-        Fault: 415 for an unknown encoding.
+        ErrorAnswer: 415 for an unknown encoding.
     """
     names = [name.strip().lower() for name in content_encoding.split(",")]
     names = [name for name in names if name not in ("", "identity")]
     if any(name not in _DECODERS for name in names):
-        raise Fault(
+        raise ErrorAnswer(
             415,
             "unsupported-content-encoding",
             f"Content-Encoding {', '.join(names)} is not supported (use br, gzip, deflate or identity)",
@@ -130,11 +130,11 @@ class _Brotli:
             raise _cut_short()
 
 
-def _damaged() -> Fault:
+def _damaged() -> ErrorAnswer:
     return request_invalid("The body does not match its Content-Encoding")
 
 
-def _cut_short() -> Fault:
+def _cut_short() -> ErrorAnswer:
     return request_invalid("The compressed body ends too early")
 
 

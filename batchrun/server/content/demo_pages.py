@@ -15,7 +15,7 @@ import anyio
 import anyio.abc
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from batchrun.server.error_answers import Fault, route_missing
+from batchrun.server.error_answers import ErrorAnswer, route_missing
 
 #: Modules that can be imported without effects on any POSIX system, by every Python from 3.11 on.
 DEMO_MODULES = (
@@ -87,7 +87,7 @@ class DemoSite:
         """Return a module's page.
 
         Raises:
-            Fault: 404 for anything but `<module>.html` of the list.
+            ErrorAnswer: 404 for anything but `<module>.html` of the list.
         """
         name = file_name.removesuffix(".html")
         if name not in _NAMES or name == file_name:
@@ -122,7 +122,7 @@ class DemoSite:
                 # Whatever it was asked for, it may be half-way through an answer: the next page needs a fresh one.
                 await self.close()
         if page is None:
-            raise Fault(500, "internal-server-error", f"The page of module {name} could not be rendered")
+            raise ErrorAnswer(500, "internal-server-error", f"The page of module {name} could not be rendered")
         return _tidy(page.decode("utf-8", "replace")).encode()
 
     async def _ask(self, name: str) -> bytes:

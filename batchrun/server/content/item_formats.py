@@ -29,7 +29,7 @@ _NOT_IN_XML_NAME = re.compile(r"[^\w.-]", re.ASCII)
 _NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-class ItemWriter(Protocol):
+class FormatWriter(Protocol):
     """Writes one selection of items."""
 
     def opening(self) -> bytes:
@@ -52,7 +52,7 @@ class ItemFormat:
     content_type: str
     #: Whether the writer has to know all columns; others are given none.
     is_table: bool = False
-    writer: Callable[[Sequence[str], Query, str], ItemWriter]
+    writer: Callable[[Sequence[str], Query, str], FormatWriter]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ MAX_LIST_LIMIT = 1000
 class Query:
     """The parameters of one request; of a repeated one the last counts.
 
-    Every method raises Fault 400 `invalid-value`, naming the parameter, for a value that cannot be used.
+    Every method raises ErrorAnswer 400 `invalid-value`, naming the parameter, for a value that cannot be used.
     """
 
     __slots__ = ("_values",)

@@ -15,7 +15,7 @@ import orjson
 from aiohttp import web
 
 from batchrun.model import JsonObject
-from batchrun.server.content.body_spool import Spool
+from batchrun.server.content.body_spool import BodySpool
 from batchrun.server.content.decoding import Decoder, decode, decoders_of
 from batchrun.server.error_answers import body_too_large, body_too_slow, request_invalid
 
@@ -27,7 +27,7 @@ _SMALL_BYTES = 65_536
 BODY_TIMEOUT_S = 120
 
 
-async def receive_body(request: web.BaseRequest, directory: Path) -> bytes | Spool:
+async def receive_body(request: web.BaseRequest, directory: Path) -> bytes | BodySpool:
     """Take in a body, decompressed; the caller has to `take` or `close` one that comes as a Spool.
 
     Args:
@@ -35,8 +35,7 @@ async def receive_body(request: web.BaseRequest, directory: Path) -> bytes | Spo
         directory: for the file of a body that is not small.
 
     Raises:
-        Fault: 413 above the limit, 415 for an unknown encoding, 400 for one that is damaged, 408 for one that takes
-            too long.
+        ErrorAnswer: 413 above the limit, 415 for an unknown encoding, 400 for a damaged body, 408 for a slow one.
     """
     if not request.body_exists:
         return b""
@@ -47,7 +46,7 @@ async def receive_body(request: web.BaseRequest, directory: Path) -> bytes | Spo
     if length is not None and length <= _SMALL_BYTES:
         body = await request.content.read()
         return _decoded(body, decoders) if decoders else body
-    spool = await anyio.to_thread.run_sync(Spool, directory)
+    spool = await anyio.to_thread.run_sync(BodySpool, directory)
     try:
         with anyio.fail_after(BODY_TIMEOUT_S):
             await _fill(spool, request, decoders)
@@ -60,14 +59,14 @@ async def receive_body(request: web.BaseRequest, directory: Path) -> bytes | Spo
     return spool
 
 
-async def _fill(spool: Spool, request: web.BaseRequest, decoders: Sequence[Decoder]) -> None:
+async def _fill(spool: BodySpool, request: web.BaseRequest, decoders: Sequence[Decoder]) -> None:
     async for chunk in request.content.iter_any():
         await anyio.to_thread.run_sync(_take_in, spool, decode(decoders, chunk))
     for decoder in decoders:
         decoder.finish()
 
 
-def _take_in(spool: Spool, pieces: Iterable[bytes]) -> None:
+def _take_in(spool: BodySpool, pieces: Iterable[bytes]) -> None:
     for piece in pieces:
         if spool.size + len(piece) > MAX_BODY_BYTES:
             raise body_too_large(MAX_BODY_BYTES)
@@ -110,7 +109,7 @@ def parse_json(body: bytes) -> Any:
     """Return the JSON value of a body.
 
     Raises:
-        Fault: 400.
+        ErrorAnswer: 400.
     """
     try:
         return load_json(body)
@@ -122,7 +121,7 @@ def parse_object(body: bytes) -> JsonObject:
     """Return the JSON object of a body; an empty body is an empty object.
 
     Raises:
-        Fault: 400.
+        ErrorAnswer: 400.
     """
     value = parse_json(body) if body else {}
     if not isinstance(value, dict):

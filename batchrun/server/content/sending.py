@@ -11,8 +11,8 @@ import anyio.to_thread
 import structlog
 from aiohttp import web
 
-from batchrun.server.content.body_spool import LARGE_BYTES, Spool, spooled
-from batchrun.server.error_answers import Fault
+from batchrun.server.content.body_spool import LARGE_BYTES, BodySpool, spooled
+from batchrun.server.error_answers import ErrorAnswer
 
 _log = structlog.get_logger()
 
@@ -37,7 +37,7 @@ async def send_pieces(
     return response
 
 
-async def send_spool(request: web.BaseRequest, response: web.StreamResponse, body: Spool) -> web.StreamResponse:
+async def send_spool(request: web.BaseRequest, response: web.StreamResponse, body: BodySpool) -> web.StreamResponse:
     """Send an answer whose body is in a spool, and close that."""
     with closing(body), _whole_or_cut(request, response):
         response.content_length = body.size
@@ -77,7 +77,7 @@ async def _write_pieces(response: web.StreamResponse, pieces: AsyncIterator[byte
             await _write_spool(response, body)
 
 
-async def _write_spool(response: web.StreamResponse, body: Spool) -> None:
+async def _write_spool(response: web.StreamResponse, body: BodySpool) -> None:
     for start in range(0, body.size, LARGE_BYTES):
         await response.write(await anyio.to_thread.run_sync(body.piece, start))
 
@@ -93,7 +93,7 @@ def _whole_or_cut(request: web.BaseRequest, response: web.StreamResponse) -> Ite
     except Exception as error:
         if not response.prepared:
             raise
-        is_expected = isinstance(error, Fault)
+        is_expected = isinstance(error, ErrorAnswer)
         _log.warning("answer_cut", path=request.path, reason=str(error), exc_info=None if is_expected else error)
         if request.transport is not None:
             request.transport.abort()

@@ -129,7 +129,7 @@ class RateLimit(Refusal):
     burst: _Count = 1
 
 
-class Capacity(Refusal):
+class NoCapacity(Refusal):
     """The account has no room for another Run, it is said; nothing was started."""
 
     kind: Literal["capacity"]
@@ -222,7 +222,7 @@ AnyFault = Annotated[
     ResetBefore
     | ErrorBefore
     | RateLimit
-    | Capacity
+    | NoCapacity
     | Fresh404
     | Latency
     | ListLag

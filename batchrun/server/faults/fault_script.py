@@ -51,7 +51,7 @@ class Asked:
 
 
 @dataclass(slots=True, kw_only=True)
-class Plan:
+class FaultPlan:
     """What becomes of one request."""
 
     delay_before_s: float = 0.0
@@ -112,7 +112,7 @@ class _Stream:
         return min(fault.seconds * self._random.paretovariate(fault.shape), fault.max_seconds)
 
 
-class Script:
+class FaultScript:
     """All faults of a server; decides about one request after the other."""
 
     def __init__(self, faults: Faults) -> None:
@@ -139,7 +139,7 @@ class Script:
         """Return whether `Asked.run_age_s` matters for a route."""
         return any(isinstance(stream.fault, Fresh404) for stream in self._of_route(method, template))
 
-    def decide(self, asked: Asked) -> Plan:
+    def decide(self, asked: Asked) -> FaultPlan:
         """Decide about the next request.
 
         Faults are tried as they stand in the file, those before the effect first. A refusal ends it, and so does the
@@ -147,7 +147,7 @@ class Script:
         """
         streams = [stream for stream in self._of_route(asked.method, asked.template) if _can_strike(stream, asked)]
         early = [stream for stream in streams if stream.is_early]
-        plan = Plan()
+        plan = FaultPlan()
         for stream in [*early, *(stream for stream in streams if not stream.is_early)]:
             if plan.refusal is not None:
                 break
@@ -171,7 +171,7 @@ def _can_strike(stream: _Stream, asked: Asked) -> bool:
     return not isinstance(fault, Fresh404) or (asked.run_age_s is not None and asked.run_age_s < fault.seconds)
 
 
-def _note(plan: Plan, stream: _Stream) -> None:
+def _note(plan: FaultPlan, stream: _Stream) -> None:
     fault = stream.fault
     match fault:
         case Latency(where="before"):

@@ -15,14 +15,14 @@ import structlog
 from aiohttp import web
 
 from batchrun.server.accounts.callers import Caller
-from batchrun.server.error_answers import Fault, thing_missing
+from batchrun.server.error_answers import ErrorAnswer, thing_missing
 from batchrun.server.faults.fault_config import (
-    Capacity,
     DropAnswer,
     ErrorAfter,
     ErrorBefore,
     Fresh404,
     Garbage,
+    NoCapacity,
     RateLimit,
     Refusal,
     ResetBefore,
@@ -30,7 +30,7 @@ from batchrun.server.faults.fault_config import (
     Spoiler,
     Truncate,
 )
-from batchrun.server.faults.fault_script import Asked, Plan, Script
+from batchrun.server.faults.fault_script import Asked, FaultPlan, FaultScript
 from batchrun.server.ids import now_ms, parse_iso
 from batchrun.server.routing.call import Call, Route, error_answer
 
@@ -46,7 +46,7 @@ _CAPACITY_MESSAGES = {
 }
 
 
-class Misbehaviour:
+class FaultInjection:
     """Stands between the routes and their handlers.
 
     Args:
@@ -54,14 +54,14 @@ class Misbehaviour:
         children: outlives requests, as an effect does whose caller has hung up.
     """
 
-    def __init__(self, script: Script, children: anyio.abc.TaskGroup) -> None:
+    def __init__(self, script: FaultScript, children: anyio.abc.TaskGroup) -> None:
         self._script, self._children = script, children
 
     async def answer(self, call: Call, route: Route, method: str, work: Work) -> web.StreamResponse:
         """Answer a request, as the script wants it.
 
         Raises:
-            Fault: the script refuses it; nothing has happened.
+            ErrorAnswer: the script refuses it; nothing has happened.
         """
         plan = await self._decide(call, route, "GET" if method == "HEAD" else method)
         if plan.refusal is not None:
@@ -76,9 +76,9 @@ class Misbehaviour:
         _log.info("fault_struck", kind=plan.spoiler.kind, method=method, route=route.path)
         return await _spoil(call.request, response, plan.spoiler)
 
-    async def _decide(self, call: Call, route: Route, method: str) -> Plan:
+    async def _decide(self, call: Call, route: Route, method: str) -> FaultPlan:
         if route.path.startswith("/demo"):
-            return Plan()
+            return FaultPlan()
         age_s = await _run_age_s(call) if self._script.needs_run_age(method, route.path) else None
         is_from_actor = call.caller is Caller.RUN
         return self._script.decide(
@@ -112,13 +112,13 @@ async def _run_age_s(call: Call) -> float | None:
     if (run_id := call.path.get("run")) is None:
         return None
     try:
-        doc = await call.platform.runs.read(run_id)
-    except Fault:
+        doc = await call.backend.runs.read(run_id)
+    except ErrorAnswer:
         return None
     return (now_ms() - parse_iso(doc["startedAt"], "startedAt")) / 1000
 
 
-async def _refuse(call: Call, plan: Plan, refusal: Refusal) -> web.StreamResponse:
+async def _refuse(call: Call, plan: FaultPlan, refusal: Refusal) -> web.StreamResponse:
     await anyio.sleep(plan.delay_before_s)
     match refusal:
         case ResetBefore():
@@ -127,9 +127,9 @@ async def _refuse(call: Call, plan: Plan, refusal: Refusal) -> web.StreamRespons
             return _error(status, type)
         case RateLimit(retry_after_s=wait_s):
             headers = {"Retry-After": str(wait_s)} if wait_s is not None else None
-            raise Fault(429, "rate-limit-exceeded", "You have exceeded the rate limit", headers=headers)
-        case Capacity(status=status, type=type):
-            raise Fault(status, type, _CAPACITY_MESSAGES[type])
+            raise ErrorAnswer(429, "rate-limit-exceeded", "You have exceeded the rate limit", headers=headers)
+        case NoCapacity(status=status, type=type):
+            raise ErrorAnswer(status, type, _CAPACITY_MESSAGES[type])
         case Fresh404():
             raise thing_missing("Actor run")
     raise AssertionError(refusal)

@@ -7,7 +7,6 @@ import anyio.abc
 import structlog
 from aiohttp import web
 
-from batchrun.server.accounts.callers import token_missing
 from batchrun.server.accounts.rate_limits import PER_RESOURCE
 from batchrun.server.api import (
     actor_routes,
@@ -25,12 +24,12 @@ from batchrun.server.api import (
     user_routes,
     webhook_routes,
 )
-from batchrun.server.backend import Platform
+from batchrun.server.backend import Backend
 from batchrun.server.content.query import Query
 from batchrun.server.content.sending import is_large, send_large
-from batchrun.server.error_answers import Fault
-from batchrun.server.faults.fault_script import Script
-from batchrun.server.http.fault_injection import Misbehaviour
+from batchrun.server.error_answers import ErrorAnswer, token_missing
+from batchrun.server.faults.fault_script import FaultScript
+from batchrun.server.http.fault_injection import FaultInjection
 from batchrun.server.routing.call import RATE_LIMIT, Call, Route, add_common_headers, empty_answer, error_answer
 from batchrun.server.routing.route_table import RouteTable
 
@@ -59,52 +58,52 @@ def make_table() -> RouteTable:
 
 
 def make_handler(
-    platform: Platform, children: anyio.abc.TaskGroup
+    backend: Backend, children: anyio.abc.TaskGroup
 ) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
     """Return the handler of all requests.
 
     Args:
-        platform: what they are about.
+        backend: what they are about.
         children: outlives any request.
 
     Raises:
         ConfigError: a fault is for a route that does not exist.
     """
     table = make_table()
-    misbehaviour = _misbehaviour(platform, table, children)
+    injection = _injection(backend, table, children)
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         if request.method == "OPTIONS":
             preflight = empty_answer()
             preflight.headers.update(_CORS)
-            add_common_headers(preflight, platform.rate_limits.announced(PER_RESOURCE))
+            add_common_headers(preflight, backend.rate_limits.announced(PER_RESOURCE))
             return preflight
-        response = await _guarded(request, lambda: _answer(request, platform, table, misbehaviour))
+        response = await _guarded(request, lambda: _answer(request, backend, table, injection))
         if response.prepared:
             return response
-        add_common_headers(response, platform.rate_limits.announced(PER_RESOURCE))
+        add_common_headers(response, backend.rate_limits.announced(PER_RESOURCE))
         if is_large(response):
-            return await _guarded(request, lambda: send_large(request, response, platform.settings.data_dir))
+            return await _guarded(request, lambda: send_large(request, response, backend.settings.data_dir))
         return response
 
     return handle
 
 
-def _misbehaviour(platform: Platform, table: RouteTable, children: anyio.abc.TaskGroup) -> Misbehaviour | None:
-    if platform.settings.faults is None:
+def _injection(backend: Backend, table: RouteTable, children: anyio.abc.TaskGroup) -> FaultInjection | None:
+    if backend.settings.faults is None:
         return None
-    script = Script(platform.settings.faults)
+    script = FaultScript(backend.settings.faults)
     script.check(table.served)
-    return Misbehaviour(script, children)
+    return FaultInjection(script, children)
 
 
 async def _guarded(request: web.BaseRequest, work: Callable[[], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
     """Return the work's answer, or that of what it raised."""
     try:
         return await work()
-    except Fault as fault:
-        response = error_answer(fault.status, fault.type, fault.message, fault.data)
-        response.headers.update(fault.headers)
+    except ErrorAnswer as error:
+        response = error_answer(error.status, error.type, error.message, error.data)
+        response.headers.update(error.headers)
         return response
     except Exception:  # noqa: BLE001 - the one place where a bug becomes a 500
         # A caller learns nothing of the inside; the path is logged without its query, which may hold a token.
@@ -113,17 +112,17 @@ async def _guarded(request: web.BaseRequest, work: Callable[[], Awaitable[web.St
 
 
 async def _answer(
-    request: web.BaseRequest, platform: Platform, table: RouteTable, misbehaviour: Misbehaviour | None
+    request: web.BaseRequest, backend: Backend, table: RouteTable, injection: FaultInjection | None
 ) -> web.StreamResponse:
     query = Query(request.rel_url.raw_query_string)
     method = _method(request, query)
     route, path = table.router.find(method, request.rel_url.raw_path)
-    announced = platform.rate_limits.announced(route.per_s)
+    announced = backend.rate_limits.announced(route.per_s)
     headers = {} if announced is None else {RATE_LIMIT: str(announced)}
     try:
-        response = await _routed(request, platform, route, path, query, method, misbehaviour)
-    except Fault as fault:
-        fault.headers.update(headers)
+        response = await _routed(request, backend, route, path, query, method, injection)
+    except ErrorAnswer as error:
+        error.headers.update(headers)
         raise
     if not response.prepared:
         response.headers.update(headers)
@@ -132,29 +131,29 @@ async def _answer(
 
 async def _routed(
     request: web.BaseRequest,
-    platform: Platform,
+    backend: Backend,
     route: Route,
     path: dict[str, str],
     query: Query,
     method: str,
-    misbehaviour: Misbehaviour | None,
+    injection: FaultInjection | None,
 ) -> web.StreamResponse:
-    caller, account = platform.tokens.recognise(_token(request, query), platform.runs.owner_of_live)
+    caller, account = backend.tokens.recognise(_token(request, query), backend.runs.owner_of_live)
     if route.needs_token and account is None:
         raise token_missing()
-    _admit(platform, route, path, account.id if account is not None else request.remote or "")
+    _admit(backend, route, path, account.id if account is not None else request.remote or "")
     call = Call(
         request=request,
-        platform=platform,
+        backend=backend,
         caller=caller,
         account=account,
         path=path,
         query=query,
-        per_s=platform.rate_limits.announced(route.per_s),
+        per_s=backend.rate_limits.announced(route.per_s),
     )
-    if misbehaviour is None:
+    if injection is None:
         return await route.handler(call)
-    return await misbehaviour.answer(call, route, method, partial(_guarded, request, lambda: route.handler(call)))
+    return await injection.answer(call, route, method, partial(_guarded, request, lambda: route.handler(call)))
 
 
 def _method(request: web.BaseRequest, query: Query) -> str:
@@ -168,8 +167,8 @@ def _token(request: web.BaseRequest, query: Query) -> str | None:
     return token.strip() if scheme.lower() == "bearer" else query.text("token")
 
 
-def _admit(platform: Platform, route: Route, path: dict[str, str], who: str) -> None:
+def _admit(backend: Backend, route: Route, path: dict[str, str], who: str) -> None:
     if route.path.startswith("/demo"):
         return
     resource = next(iter(path.values()), "")
-    platform.rate_limits.admit(who, f"{route.path.split('/', 3)[2]}/{resource}", route.per_s)
+    backend.rate_limits.admit(who, f"{route.path.split('/', 3)[2]}/{resource}", route.per_s)

@@ -9,14 +9,15 @@ import orjson
 from aiohttp import web
 
 from batchrun.model import JsonObject
-from batchrun.server.accounts.accounts import Account
-from batchrun.server.accounts.callers import Caller, token_missing
+from batchrun.server.accounts.accounts import ServerAccount
+from batchrun.server.accounts.callers import Caller
 from batchrun.server.accounts.rate_limits import PER_RESOURCE
-from batchrun.server.backend import Platform
-from batchrun.server.content.body_spool import Spool
+from batchrun.server.backend import Backend
+from batchrun.server.content.body_spool import BodySpool
 from batchrun.server.content.query import Query
 from batchrun.server.content.request_bodies import parse_object, receive_body
 from batchrun.server.content.sending import send_pieces, send_spool
+from batchrun.server.error_answers import token_missing
 from batchrun.server.faults.fault_script import NO_QUIRKS, Quirks
 
 JSON_TYPE = "application/json; charset=utf-8"
@@ -35,10 +36,10 @@ class Call:
     """A request that was routed and admitted."""
 
     request: web.BaseRequest
-    platform: Platform
+    backend: Backend
     caller: Caller
     #: On whose behalf; None for nobody.
-    account: Account | None
+    account: ServerAccount | None
     #: Decoded parameters of the path.
     path: Mapping[str, str]
     query: Query
@@ -47,7 +48,7 @@ class Call:
     per_s: int | None = PER_RESOURCE
     #: What a server that was told to misbehave does otherwise.
     quirks: Quirks = NO_QUIRKS
-    _body: bytes | Spool | None = field(default=None, init=False, repr=False)
+    _body: bytes | BodySpool | None = field(default=None, init=False, repr=False)
 
     async def receive(self) -> None:
         """Take the body in, ahead of whoever asks for it."""
@@ -58,10 +59,10 @@ class Call:
         body = await self.body_or_spool()
         return body if isinstance(body, bytes) else await anyio.to_thread.run_sync(body.take)
 
-    async def body_or_spool(self) -> bytes | Spool:
+    async def body_or_spool(self) -> bytes | BodySpool:
         """Return the decompressed body, once; a large one as a Spool that the caller has to take or close."""
         body, self._body = self._body, None
-        return body if body is not None else await receive_body(self.request, self.platform.settings.data_dir)
+        return body if body is not None else await receive_body(self.request, self.backend.settings.data_dir)
 
     def header(self, name: str) -> str | None:
         """Return a header as text that can be stored: bytes that are not UTF-8 are read as Latin-1."""
@@ -76,11 +77,11 @@ class Call:
         return parse_object(await self.body())
 
     @property
-    def user(self) -> Account:
+    def user(self) -> ServerAccount:
         """The account on whose behalf the request comes.
 
         Raises:
-            Fault: 401 for nobody.
+            ErrorAnswer: 401 for nobody.
         """
         if self.account is None:
             raise token_missing()
@@ -130,10 +131,10 @@ async def stream_answer(
     call: Call, pieces: AsyncIterator[bytes], status: int, headers: Mapping[str, str]
 ) -> web.StreamResponse:
     """Answer piece by piece, no faster than the caller reads."""
-    return await send_pieces(call.request, _begun(call, status, headers), pieces, call.platform.settings.data_dir)
+    return await send_pieces(call.request, _begun(call, status, headers), pieces, call.backend.settings.data_dir)
 
 
-async def spool_answer(call: Call, body: Spool, status: int, headers: Mapping[str, str]) -> web.StreamResponse:
+async def spool_answer(call: Call, body: BodySpool, status: int, headers: Mapping[str, str]) -> web.StreamResponse:
     """Answer with what is in a spool, no faster than the caller reads."""
     return await send_spool(call.request, _begun(call, status, headers), body)
 

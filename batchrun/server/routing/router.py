@@ -34,7 +34,7 @@ class Router(Generic[H]):
         """Return the handler and the decoded path parameters.
 
         Raises:
-            Fault: 404 or 405.
+            ErrorAnswer: 404 or 405.
         """
         arguments: dict[str, str] = {}
         node = self._root

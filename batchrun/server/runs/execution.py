@@ -7,7 +7,7 @@ import anyio
 
 from batchrun.model import RunStatus
 from batchrun.server.catalog.actor_catalog import LocalCommand
-from batchrun.server.runs.hosted_run import Ending, LiveRun, append_log
+from batchrun.server.runs.hosted_run import HostedRun, RunEnd, append_log
 from batchrun.server.runs.inline import run_inline
 from batchrun.server.runs.processes import ProcessRunner
 from batchrun.server.store.database import Database
@@ -16,13 +16,13 @@ from batchrun.server.store.database import Database
 _MAX_RESTARTS, _RESTART_WINDOW_S = 3, 60
 
 
-class Worker:
+class RunExecutor:
     """Carries Actors out, as processes or as coroutines; `token_of` makes the token of a Run."""
 
     def __init__(self, database: Database, processes: ProcessRunner, token_of: Callable[[str], str]) -> None:
         self._database, self._processes, self._token_of = database, processes, token_of
 
-    async def work(self, live: LiveRun) -> Ending:
+    async def execute(self, live: HostedRun) -> RunEnd:
         """Return how the Run's work came to its end, unless cancelled."""
         restarts: deque[float] = deque(maxlen=_MAX_RESTARTS)
         while True:
@@ -38,14 +38,14 @@ class Worker:
             live.doc["stats"]["restartCount"] += 1
             await append_log(self._database, live, "ACTOR: Restarting, as the run was started with restartOnError.")
 
-    async def _live_once(self, live: LiveRun) -> Ending | None:
+    async def _live_once(self, live: HostedRun) -> RunEnd | None:
         """Carry the Actor out once; None when the Run is to begin anew."""
-        ending: Ending | None = None
+        ending: RunEnd | None = None
         with anyio.CancelScope() as live.life:
             ending = await self._run_actor(live)
         return None if live.life.cancel_called else ending
 
-    async def _run_actor(self, live: LiveRun) -> Ending:
+    async def _run_actor(self, live: HostedRun) -> RunEnd:
         runner = live.actor.runner
         if not isinstance(runner, LocalCommand):
             return await run_inline(self._database, live, runner)

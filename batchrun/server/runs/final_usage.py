@@ -24,7 +24,7 @@ def month_of(day: datetime) -> tuple[str, str]:
     return f"{day.year:04}-{day.month:02}-01", f"{following[0]:04}-{following[1]:02}-01"
 
 
-class Settling:
+class FinalUsage:
     """The Runs whose usage is preliminary.
 
     Args:

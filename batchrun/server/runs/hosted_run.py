@@ -21,7 +21,7 @@ EXIT_RAISED = 91
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
+class RunEnd:
     """How a Run's work came to its end."""
 
     status: RunStatus
@@ -30,17 +30,17 @@ class Ending:
     message: str
 
 
-def ending_of(exit_code: int) -> Ending:
+def ending_of(exit_code: int) -> RunEnd:
     """Return the ending that an exit code means."""
     if exit_code == 0:
-        return Ending(status=RunStatus.SUCCEEDED, exit_code=0, message="Actor succeeded")
-    return Ending(
+        return RunEnd(status=RunStatus.SUCCEEDED, exit_code=0, message="Actor succeeded")
+    return RunEnd(
         status=RunStatus.FAILED, exit_code=exit_code, message=f"The Actor process failed with exit code {exit_code}"
     )
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class LiveRun:
+class HostedRun:
     """One Run that has not ended."""
 
     #: The Run as the API shows it.
@@ -167,13 +167,13 @@ class LiveRun:
             self.doc["statusMessage"] = message[:MAX_STATUS_MESSAGE_LENGTH]
 
 
-async def mark_status(database: Database, live: LiveRun, status: RunStatus) -> None:
+async def mark_status(database: Database, live: HostedRun, status: RunStatus) -> None:
     """Show and keep a status on the way."""
     live.doc["status"] = status.value
     await database.write(run_table.update_live, dict(live.doc))
 
 
-async def append_log(database: Database, live: LiveRun, text: str) -> None:
+async def append_log(database: Database, live: HostedRun, text: str) -> None:
     """Append lines, each with its time, up to the platform's limit on a log."""
     at = iso(now_ms())
     body = "".join(f"{at} {line}\n" for line in text.splitlines()).encode(errors="replace")
@@ -186,4 +186,4 @@ async def append_log(database: Database, live: LiveRun, text: str) -> None:
 
 
 #: Does a Run's work: returns how it ended, unless cancelled.
-Runner = Callable[[LiveRun], Awaitable[Ending]]
+Runner = Callable[[HostedRun], Awaitable[RunEnd]]

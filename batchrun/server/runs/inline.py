@@ -7,7 +7,7 @@ import orjson
 import structlog
 
 from batchrun.server.ids import check_record_key
-from batchrun.server.runs.hosted_run import EXIT_RAISED, Ending, LiveRun, append_log, ending_of
+from batchrun.server.runs.hosted_run import EXIT_RAISED, HostedRun, RunEnd, append_log, ending_of
 from batchrun.server.settings import InlineActor
 from batchrun.server.store import item_table, run_table, stored_value_table
 from batchrun.server.store.database import Database
@@ -23,7 +23,7 @@ class _Failed(Exception):
 class _Context:
     """What settings.InlineContext promises."""
 
-    def __init__(self, database: Database, live: LiveRun) -> None:
+    def __init__(self, database: Database, live: HostedRun) -> None:
         self._database, self._live = database, live
 
     @property
@@ -79,7 +79,7 @@ def _encode(value: Any) -> tuple[str, bytes]:
     return "application/json; charset=utf-8", orjson.dumps(value)
 
 
-async def run_inline(database: Database, live: LiveRun, actor: InlineActor) -> Ending:
+async def run_inline(database: Database, live: HostedRun, actor: InlineActor) -> RunEnd:
     """Carry out a Run by its coroutine, within its time limit."""
     live.scope.deadline = live.deadline
     try:
@@ -89,7 +89,7 @@ async def run_inline(database: Database, live: LiveRun, actor: InlineActor) -> E
         return (
             ending
             if failure.message is None
-            else Ending(status=ending.status, exit_code=ending.exit_code, message=failure.message)
+            else RunEnd(status=ending.status, exit_code=ending.exit_code, message=failure.message)
         )
     except Exception as error:  # noqa: BLE001 - an Actor's code may raise anything; its Run fails, the server goes on
         _log.info("inline_actor_raised", run_id=live.id, error=repr(error))

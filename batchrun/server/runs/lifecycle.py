@@ -15,13 +15,13 @@ import orjson
 
 from batchrun.model import JsonObject, RunStatus
 from batchrun.server import prices
-from batchrun.server.accounts.run_quota import Room
+from batchrun.server.accounts.run_quota import RunQuota
 from batchrun.server.catalog.actor_catalog import Actor, Catalog, LocalCommand
-from batchrun.server.error_answers import Fault, thing_missing
+from batchrun.server.error_answers import ErrorAnswer, thing_missing
 from batchrun.server.ids import iso, now_ms
-from batchrun.server.runs.execution import Worker
-from batchrun.server.runs.final_usage import Settling
-from batchrun.server.runs.hosted_run import Ending, LiveRun, mark_status
+from batchrun.server.runs.execution import RunExecutor
+from batchrun.server.runs.final_usage import FinalUsage
+from batchrun.server.runs.hosted_run import HostedRun, RunEnd, mark_status
 from batchrun.server.runs.processes import ProcessRunner
 from batchrun.server.runs.run_docs import (
     MAX_METAMORPHS,
@@ -43,8 +43,8 @@ _MAX_START_TIMES = 100_000
 _MAX_JUST_ENDED = 1000
 #: How long a charge's idempotency key is remembered. Source: the SDK's charging.
 _REMEMBER_CHARGE_S = 180
-ABORTED = Ending(status=RunStatus.ABORTED, message="The Actor run was aborted")
-TIMED_OUT = Ending(status=RunStatus.TIMED_OUT, message="The Actor timed out")
+ABORTED = RunEnd(status=RunStatus.ABORTED, message="The Actor run was aborted")
+TIMED_OUT = RunEnd(status=RunStatus.TIMED_OUT, message="The Actor timed out")
 
 T = TypeVar("T")
 
@@ -85,14 +85,14 @@ class Runs:
         children: anyio.abc.TaskGroup,
         *,
         base_url: str,
-        rooms: dict[str, Room],
-        settling: Settling,
+        quotas: dict[str, RunQuota],
+        final_usage: FinalUsage,
         webhook_book: WebhookBook,
         token_of: Callable[[str], str],
         account_token_of: Callable[[str], str | None],
     ) -> None:
         self._settings, self._database, self._catalog = settings, database, catalog
-        self._children, self._rooms, self._settling = children, rooms, settling
+        self._children, self._quotas, self._final_usage = children, quotas, final_usage
         self._processes = ProcessRunner(database, base_url)
         self._webhooks, self.delivery = (
             webhook_book,
@@ -100,8 +100,8 @@ class Runs:
                 database, self.read, retry_s=settings.webhook_retry_s, base_url=base_url, token_of=account_token_of
             ),
         )
-        self._worker = Worker(database, self._processes, token_of)
-        self._live: dict[str, LiveRun] = {}
+        self._executor = RunExecutor(database, self._processes, token_of)
+        self._live: dict[str, HostedRun] = {}
         #: The last ones that ended, since whoever follows a Run asks for it once more right then.
         self._just_ended: dict[str, JsonObject] = {}
         self._reviving: set[str] = set()
@@ -112,11 +112,11 @@ class Runs:
         """Runs that have not ended, from before their start is committed."""
         return self.counts.live
 
-    def all_live(self) -> Iterable[LiveRun]:
+    def all_live(self) -> Iterable[HostedRun]:
         """Return the Runs that have not ended."""
         return tuple(self._live.values())
 
-    def find_live(self, run_id: str) -> LiveRun | None:
+    def find_live(self, run_id: str) -> HostedRun | None:
         """Return a Run that has not ended."""
         return self._live.get(run_id)
 
@@ -125,16 +125,16 @@ class Runs:
         live = self._live.get(run_id)
         return live.doc["userId"] if live is not None else None
 
-    async def start(self, order: RunOrder) -> LiveRun:
+    async def start(self, order: RunOrder) -> HostedRun:
         """Start a Run; it lives on if the caller is cancelled.
 
         Raises:
-            Fault: 402 when the account has no memory or no slot for it; nothing was started.
+            ErrorAnswer: 402 when the account has no memory or no slot for it; nothing was started.
         """
         started_ms = now_ms()
         body = order.stored_input[1] if order.stored_input else None
         live = self._live_run(new_doc(order, started_ms), {}, order.actor, body)
-        self._take_room(live.doc)
+        self._take_quota(live.doc)
         self.counts.started += 1
         self.counts.start_times.append(live.began)
         if order.webhooks:
@@ -148,7 +148,7 @@ class Runs:
         """Return a Run as it is now.
 
         Raises:
-            Fault: 404.
+            ErrorAnswer: 404.
         """
         if (live := self._live.get(run_id)) is not None:
             return live.doc
@@ -187,7 +187,7 @@ class Runs:
         """Return the user id behind a Run.
 
         Raises:
-            Fault: 404.
+            ErrorAnswer: 404.
         """
         return str((await self.read(run_id))["userId"])
 
@@ -212,7 +212,7 @@ class Runs:
         """Begin the work of a running Run anew, over the same storages.
 
         Raises:
-            Fault: 403 `job-finished`, 400 when it does not run yet or no longer, 404.
+            ErrorAnswer: 403 `job-finished`, 400 when it does not run yet or no longer, 404.
         """
         live = await self._running(run_id)
         live.doc["stats"] = live.doc["stats"] | {"rebootCount": live.doc["stats"]["rebootCount"] + 1}
@@ -224,7 +224,7 @@ class Runs:
         """Charge for events of a running Run; the same key within three minutes charges once.
 
         Raises:
-            Fault: 400 when there is no such event; as `reboot` else.
+            ErrorAnswer: 400 when there is no such event; as `reboot` else.
         """
         live = await self._running(run_id)
         now = anyio.current_time()
@@ -240,11 +240,12 @@ class Runs:
         """Go on as a Run of another Actor, over the same storages, with an input of its own.
 
         Raises:
-            Fault: as `reboot`, and 400 after ten of them.
+            ErrorAnswer: as `reboot`, and 400 after ten of them.
         """
         live = await self._running(run_id)
         if len(live.doc.get("metamorphs") or ()) >= MAX_METAMORPHS:
-            raise Fault(400, "max-metamorphs-exceeded", f"A run can be metamorphed at most {MAX_METAMORPHS} times")
+            message = f"A run can be metamorphed at most {MAX_METAMORPHS} times"
+            raise ErrorAnswer(400, "max-metamorphs-exceeded", message)
         changes, key = metamorphosed(live.doc, actor)
         live.doc |= changes
         live.actor, live.input_key = actor, key
@@ -260,16 +261,16 @@ class Runs:
         """Start an ended Run again, with its id, input and storages; `changes` are options of the API.
 
         Raises:
-            Fault: 400 when the Run has not ended, 402 when the account has no room for it.
+            ErrorAnswer: 400 when the Run has not ended, 402 when the account has no room for it.
         """
         ended = await self.read(run_id)
         if not RunStatus(ended["status"]).is_terminal:
-            raise Fault(400, "invalid-request", "Only a finished Actor run can be resurrected")
+            raise ErrorAnswer(400, "invalid-request", "Only a finished Actor run can be resurrected")
         actor = self._catalog.find(current_part(ended)[0])
         if actor is None:
             raise thing_missing("Actor")
         if run_id in self._reviving:
-            raise Fault(400, "invalid-request", "The Actor run is being resurrected")
+            raise ErrorAnswer(400, "invalid-request", "The Actor run is being resurrected")
         self._reviving.add(run_id)
         try:
             extras = await self._database.read(run_table.read_extras, run_id)
@@ -278,7 +279,7 @@ class Runs:
             if await self._database.read(final_usage_table.is_settled, run_id):
                 extras["counted"] = prices.countable(ended)
             live = await self._revived(resurrected(ended, changes), extras, actor)
-            self._take_room(live.doc)
+            self._take_quota(live.doc)
             await self._webhooks.load_run(run_id)
             await self._commit_start(live, "ACTOR.RUN.RESURRECTED", run_table.revive, live.doc, live.extras)
         finally:
@@ -289,17 +290,17 @@ class Runs:
         """Forget an ended Run and its default storages.
 
         Raises:
-            Fault: 400 `cannot-remove-running-run`, 404.
+            ErrorAnswer: 400 `cannot-remove-running-run`, 404.
         """
         doc = await self.read(run_id)
         if run_id in self._live:
-            raise Fault(400, "cannot-remove-running-run", "The Actor run is still running: abort it first")
+            raise ErrorAnswer(400, "cannot-remove-running-run", "The Actor run is still running: abort it first")
         self._just_ended.pop(run_id, None)
         await self._database.write(run_table.delete, doc)
 
-    async def take_over(self, doc: JsonObject, extras: JsonObject, actor: Actor, ending: Ending | None) -> None:
+    async def take_over(self, doc: JsonObject, extras: JsonObject, actor: Actor, ending: RunEnd | None) -> None:
         """Go on with a live Run of a predecessor, or end it with `ending`; there is room for it."""
-        self._room_of(doc).take_over(doc["options"]["memoryMbytes"])
+        self._quota_of(doc).take_over(doc["options"]["memoryMbytes"])
         self._count_live()
         live = await self._revived(doc, extras, actor)
         await self._database.write(run_table.revive, live.doc, extras)
@@ -315,12 +316,12 @@ class Runs:
         if doc["id"] in self._just_ended:
             self._just_ended[doc["id"]] = doc
 
-    async def _commit_start(self, live: LiveRun, event: str, function: Callable[..., None], *args: object) -> None:
+    async def _commit_start(self, live: HostedRun, event: str, function: Callable[..., None], *args: object) -> None:
         """Keep a start whose room is reserved, and launch the Run, even if the caller is cancelled meanwhile."""
         try:
             await self._write(live.doc, event, function, *args, then=lambda _: self._launch(live))
         except Exception:
-            self._give_room_back(live.doc)
+            self._give_quota_back(live.doc)
             raise
 
     async def _write(
@@ -338,34 +339,34 @@ class Runs:
 
         await self._database.write(webhook_table.along, dispatches, now_ms(), function, *args, then=both)
 
-    def _room_of(self, doc: JsonObject) -> Room:
+    def _quota_of(self, doc: JsonObject) -> RunQuota:
         # Runs of an account that the settings no longer name go on to their end.
-        return self._rooms.setdefault(doc["userId"], Room(0, 0))
+        return self._quotas.setdefault(doc["userId"], RunQuota(0, 0))
 
-    def _take_room(self, doc: JsonObject) -> None:
-        room = self._room_of(doc)
-        room.take(doc["options"]["memoryMbytes"])
-        self.counts.peak_memory_mb = max(self.counts.peak_memory_mb, room.memory_mb)
+    def _take_quota(self, doc: JsonObject) -> None:
+        quota = self._quota_of(doc)
+        quota.take(doc["options"]["memoryMbytes"])
+        self.counts.peak_memory_mb = max(self.counts.peak_memory_mb, quota.memory_mb)
         self._count_live()
 
     def _count_live(self) -> None:
         self.counts.live += 1
         self.counts.peak_live = max(self.counts.peak_live, self.counts.live)
 
-    def _give_room_back(self, doc: JsonObject) -> None:
-        self._room_of(doc).give_back(doc["options"]["memoryMbytes"])
+    def _give_quota_back(self, doc: JsonObject) -> None:
+        self._quota_of(doc).give_back(doc["options"]["memoryMbytes"])
         self.counts.live -= 1
 
-    async def _running(self, run_id: str) -> LiveRun:
+    async def _running(self, run_id: str) -> HostedRun:
         live = self._live.get(run_id)
         if live is not None and live.status is RunStatus.RUNNING:
             return live
         doc = await self.read(run_id)
         if RunStatus(doc["status"]).is_terminal:
-            raise Fault(403, "job-finished", "The Actor run has already finished")
-        raise Fault(400, "invalid-request", f"The Actor run is not running (status: {doc['status']})")
+            raise ErrorAnswer(403, "job-finished", "The Actor run has already finished")
+        raise ErrorAnswer(400, "invalid-request", f"The Actor run is not running (status: {doc['status']})")
 
-    def _live_run(self, doc: JsonObject, extras: JsonObject, actor: Actor, body: bytes | None) -> LiveRun:
+    def _live_run(self, doc: JsonObject, extras: JsonObject, actor: Actor, body: bytes | None) -> HostedRun:
         now = anyio.current_time()
         timeout_s = doc["options"]["timeoutSecs"]
         # An inline Actor is at work with the commit of its start.
@@ -373,7 +374,7 @@ class Runs:
         doc["status"] = (RunStatus.READY if is_process else RunStatus.RUNNING).value
         deadline = now + max(timeout_s - extras.get("usedS", 0), 0) if timeout_s else float("inf")
         began = now - extras.get("ranS", 0)
-        return LiveRun(
+        return HostedRun(
             doc=doc,
             extras=extras,
             actor=actor,
@@ -382,7 +383,7 @@ class Runs:
             deadline=deadline,
         )
 
-    async def _revived(self, doc: JsonObject, extras: JsonObject, actor: Actor) -> LiveRun:
+    async def _revived(self, doc: JsonObject, extras: JsonObject, actor: Actor) -> HostedRun:
         _, input_key = current_part(doc)
         stored = await self._database.read(stored_value_table.read, doc["defaultKeyValueStoreId"], input_key)
         status = RunStatus(doc["status"])
@@ -392,27 +393,25 @@ class Runs:
             live.doc["status"] = status.value
         return live
 
-    def _launch(self, live: LiveRun, ending: Ending | None = None) -> None:
+    def _launch(self, live: HostedRun, ending: RunEnd | None = None) -> None:
         self._live[live.id] = live
         self._just_ended.pop(live.id, None)
         self._children.start_soon(self._carry_out, live, ending)
 
-    async def _carry_out(self, live: LiveRun, ending: Ending | None) -> None:
+    async def _carry_out(self, live: HostedRun, ending: RunEnd | None) -> None:
         if ending is None:
             with live.scope:
-                ending = await self._worker.work(live)
+                ending = await self._executor.execute(live)
         # Whatever the work came to, a Run that somebody aborted is ABORTED; else only its time limit cuts it.
         if live.status is RunStatus.ABORTING:
             ending = ABORTED
         ending = ending or TIMED_OUT
         ended = self._ended_doc(live, ending)
-        args = (ended, self._settling.delay_s, self._settling.reads.take() if self._settling.delay_s == 0 else {})
-        event = f"ACTOR.RUN.{ending.status.value.replace('-', '_')}"
-        await self._write(
-            ended, event, final_usage_table.end, *args, then=lambda settled: self._retire(live, ended, settled)
-        )
+        event, usage = f"ACTOR.RUN.{ending.status.value.replace('-', '_')}", self._final_usage
+        args = (final_usage_table.end, ended, usage.delay_s, usage.reads.take() if usage.delay_s == 0 else {})
+        await self._write(ended, event, *args, then=lambda settled: self._retire(live, ended, settled))
 
-    def _ended_doc(self, live: LiveRun, ending: Ending) -> JsonObject:
+    def _ended_doc(self, live: HostedRun, ending: RunEnd) -> JsonObject:
         duration_s = live.duration_s()
         doc = dict(live.doc)
         doc["status"], doc["finishedAt"], doc["exitCode"] = ending.status.value, iso(now_ms()), ending.exit_code
@@ -424,18 +423,18 @@ class Runs:
         )
         return doc
 
-    def _retire(self, live: LiveRun, doc: JsonObject, settled: list[tuple[JsonObject, float]]) -> None:
+    def _retire(self, live: HostedRun, doc: JsonObject, settled: list[tuple[JsonObject, float]]) -> None:
         if settled:
-            self._settling.note_spent(*settled[0])
+            self._final_usage.note_spent(*settled[0])
         else:
-            self._settling.expect(live.id)
+            self._final_usage.expect(live.id)
         live.doc = doc
         del self._live[live.id]
         self._webhooks.forget_run(live.id)
         self._just_ended[live.id] = doc
         if len(self._just_ended) > _MAX_JUST_ENDED:
             del self._just_ended[next(iter(self._just_ended))]
-        self._give_room_back(doc)
+        self._give_quota_back(doc)
         live.note_ended()
         live.events.close()
         live.tell_followers()

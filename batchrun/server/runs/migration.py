@@ -8,7 +8,7 @@ from batchrun.model import JsonObject, RunStatus
 from batchrun.server.catalog.actor_catalog import Actor, Catalog
 from batchrun.server.ids import now_ms
 from batchrun.server.runs import process_groups
-from batchrun.server.runs.hosted_run import Ending
+from batchrun.server.runs.hosted_run import RunEnd
 from batchrun.server.runs.lifecycle import ABORTED, TIMED_OUT, Runs
 from batchrun.server.runs.run_docs import current_part, migrated_extras
 from batchrun.server.store import account_table, run_table
@@ -73,12 +73,12 @@ def _missing_actor(doc: JsonObject) -> Actor:
     return Actor(username="unknown", name="unknown", title="unknown", runner=never)
 
 
-def _ending_left_over(status: RunStatus, *, is_actor_known: bool) -> Ending | None:
+def _ending_left_over(status: RunStatus, *, is_actor_known: bool) -> RunEnd | None:
     """Return how a predecessor's Run ends without starting again, if it does."""
     if status is RunStatus.ABORTING:
         return ABORTED
     if status is RunStatus.TIMING_OUT:
         return TIMED_OUT
     if not is_actor_known:
-        return Ending(status=RunStatus.FAILED, message="The Actor of this run is no longer known to the server")
+        return RunEnd(status=RunStatus.FAILED, message="The Actor of this run is no longer known to the server")
     return None

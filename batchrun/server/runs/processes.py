@@ -13,7 +13,7 @@ from batchrun.model import RunStatus
 from batchrun.server.catalog.actor_catalog import LocalCommand
 from batchrun.server.ids import iso, now_ms
 from batchrun.server.runs import process_groups
-from batchrun.server.runs.hosted_run import EXIT_KILLED, Ending, LiveRun, append_log, ending_of, mark_status
+from batchrun.server.runs.hosted_run import EXIT_KILLED, HostedRun, RunEnd, append_log, ending_of, mark_status
 from batchrun.server.runs.process_groups import GroupUsage
 from batchrun.server.store import run_table
 from batchrun.server.store.database import Database
@@ -38,7 +38,7 @@ class ProcessRunner:
 
     def __init__(self, database: Database, base_url: str) -> None:
         self._database, self._base_url = database, base_url
-        self._running: dict[int, LiveRun] = {}
+        self._running: dict[int, HostedRun] = {}
         self._over_memory: set[int] = set()
         self._meter = process_groups.Meter()
         #: Runs whose processes are to be ended that have left their group; all that wait are looked for at once.
@@ -65,7 +65,7 @@ class ProcessRunner:
             self._over_memory.add(pid)
             process_groups.end_group(pid)
 
-    async def run(self, live: LiveRun, command: LocalCommand, token: str) -> Ending:
+    async def run(self, live: HostedRun, command: LocalCommand, token: str) -> RunEnd:
         """Carry out one Run; its process group is gone when this returns or is cancelled."""
         environment = _environment(live, command, self._base_url, token)
         try:
@@ -80,7 +80,7 @@ class ProcessRunner:
             )
         except OSError as error:
             message = f"The Actor could not be started: {error}"
-            return Ending(status=RunStatus.FAILED, exit_code=EXIT_KILLED, message=message)
+            return RunEnd(status=RunStatus.FAILED, exit_code=EXIT_KILLED, message=message)
         self._running[process.pid] = live
         try:
             return await self._attend(live, process)
@@ -88,7 +88,7 @@ class ProcessRunner:
             self._running.pop(process.pid, None)
             self._over_memory.discard(process.pid)
 
-    async def _attend(self, live: LiveRun, process: anyio.abc.Process) -> Ending:
+    async def _attend(self, live: HostedRun, process: anyio.abc.Process) -> RunEnd:
         try:
             await self._open_gate(live, process)
             with anyio.CancelScope(deadline=live.deadline) as limit:
@@ -101,7 +101,7 @@ class ProcessRunner:
             if limit.cancelled_caught and live.status is not RunStatus.ABORTING:
                 await mark_status(self._database, live, RunStatus.TIMING_OUT)
                 message = f"The Actor timed out after {live.doc['options']['timeoutSecs']} seconds"
-                return Ending(status=RunStatus.TIMED_OUT, message=message)
+                return RunEnd(status=RunStatus.TIMED_OUT, message=message)
             return self._ending(live, process)
         finally:
             with anyio.CancelScope(shield=True):
@@ -109,7 +109,7 @@ class ProcessRunner:
                 with anyio.move_on_after(_KILL_WAIT_S):
                     await process.aclose()
 
-    async def _end_all(self, live: LiveRun, process: anyio.abc.Process) -> None:
+    async def _end_all(self, live: HostedRun, process: anyio.abc.Process) -> None:
         """End the whole group, wait until its leader is reaped, and end who has left it."""
         process_groups.end_group(process.pid)
         with anyio.move_on_after(_KILL_WAIT_S):
@@ -125,7 +125,7 @@ class ProcessRunner:
                 run_ids, self._to_clear = self._to_clear, set()
                 await anyio.to_thread.run_sync(process_groups.end_runs, run_ids)
 
-    async def _open_gate(self, live: LiveRun, process: anyio.abc.Process) -> None:
+    async def _open_gate(self, live: HostedRun, process: anyio.abc.Process) -> None:
         started = await anyio.to_thread.run_sync(process_groups.start_time, process.pid)
         await self._database.write(run_table.note_process, live.id, process.pid, started or "")
         if live.status is RunStatus.READY:
@@ -137,14 +137,14 @@ class ProcessRunner:
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             _log.info("actor_process_vanished", run_id=live.id)
 
-    def _ending(self, live: LiveRun, process: anyio.abc.Process) -> Ending:
+    def _ending(self, live: HostedRun, process: anyio.abc.Process) -> RunEnd:
         exit_code = process.returncode or 0
         if process.pid in self._over_memory:
             message = f"The Actor ran out of its {live.memory_mb} MB of memory and was killed"
-            return Ending(status=RunStatus.FAILED, exit_code=EXIT_KILLED, message=message)
+            return RunEnd(status=RunStatus.FAILED, exit_code=EXIT_KILLED, message=message)
         return ending_of(exit_code if exit_code >= 0 else 128 - exit_code)
 
-    async def _copy_log(self, live: LiveRun, process: anyio.abc.Process) -> None:
+    async def _copy_log(self, live: HostedRun, process: anyio.abc.Process) -> None:
         assert process.stdout is not None
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         rest = ""
@@ -156,7 +156,7 @@ class ProcessRunner:
         await append_log(self._database, live, rest)
 
 
-def _environment(live: LiveRun, command: LocalCommand, base_url: str, token: str) -> dict[str, str]:
+def _environment(live: HostedRun, command: LocalCommand, base_url: str, token: str) -> dict[str, str]:
     """Return what the Actor's process sees. A variable without a value is left out: SDKs fail on empty ones."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD_PREFIXES)}
     return {
@@ -167,7 +167,7 @@ def _environment(live: LiveRun, command: LocalCommand, base_url: str, token: str
     }
 
 
-def _platform_variables(live: LiveRun, base_url: str, token: str) -> dict[str, str]:
+def _platform_variables(live: HostedRun, base_url: str, token: str) -> dict[str, str]:
     doc, options, actor = live.doc, live.doc["options"], live.actor
     timeout_s, left_s = options["timeoutSecs"], live.deadline - anyio.current_time()
     values: dict[str, object] = {

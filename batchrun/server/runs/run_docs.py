@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from batchrun.model import JsonObject, RunStatus
 from batchrun.server import prices
 from batchrun.server.catalog.actor_catalog import Actor
-from batchrun.server.error_answers import Fault, value_invalid
+from batchrun.server.error_answers import ErrorAnswer, value_invalid
 from batchrun.server.ids import iso, new_id, now_ms, parse_iso
 
 #: How often one Run may become another Actor's. Source: account limits.
@@ -82,11 +82,11 @@ def charged(doc: JsonObject, event: str, count: int) -> JsonObject:
     """Return what changes in a Run that is charged for events.
 
     Raises:
-        Fault: 400 when its Actor has no such events.
+        ErrorAnswer: 400 when its Actor has no such events.
     """
     counts = doc.get("chargedEventCounts")
     if counts is None:
-        raise Fault(400, "cannot-charge-non-pay-per-event-actor", "The Actor is not paid per event")
+        raise ErrorAnswer(400, "cannot-charge-non-pay-per-event-actor", "The Actor is not paid per event")
     if event not in counts:
         raise value_invalid(f'The Actor has no event "{event}" to charge for')
     return {"chargedEventCounts": counts | {event: counts[event] + count}}

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from sqlite3 import Connection
 
-from batchrun.server.accounts.callers import not_permitted
-from batchrun.server.error_answers import thing_missing
+from batchrun.server.error_answers import not_permitted, thing_missing
 from batchrun.server.ids import now_ms
 from batchrun.server.store import storage_table
 from batchrun.server.store.bounded_rows import up_to
@@ -15,7 +14,7 @@ def append(connection: Connection, dataset_id: str, user_id: str, bodies: Sequen
     """Append items, each as JSON, all or none of them.
 
     Raises:
-        Fault: 404 when there is no such dataset, 403 when it is another account's.
+        ErrorAnswer: 404 when there is no such dataset, 403 when it is another account's.
     """
     row = connection.execute(
         "SELECT seq, count, user_id FROM storages WHERE id = ? AND kind = ?", (dataset_id, Kind.DATASET.value)

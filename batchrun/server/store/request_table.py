@@ -9,7 +9,7 @@ from sqlite3 import Connection
 import orjson
 
 from batchrun.model import JsonObject
-from batchrun.server.error_answers import Fault, thing_missing
+from batchrun.server.error_answers import ErrorAnswer, thing_missing
 from batchrun.server.store import storage_table
 from batchrun.server.store.bounded_rows import up_to
 
@@ -79,7 +79,7 @@ def update(
     """Change a request, adding it if it is not there; handled it is pending no more, else it goes to an end.
 
     Raises:
-        Fault: 403 when another client holds it.
+        ErrorAnswer: 403 when another client holds it.
     """
     row = connection.execute(
         "SELECT place IS NULL, locked_by, locked_until_ms FROM requests WHERE storage = ? AND id = ?",
@@ -103,7 +103,7 @@ def delete(connection: Connection, storage: int, request_ids: Iterable[str], cli
     """Forget requests; one that is not there is no error.
 
     Raises:
-        Fault: 403 when another client holds one of them; none is forgotten then.
+        ErrorAnswer: 403 when another client holds one of them; none is forgotten then.
     """
     for request_id in request_ids:
         row = connection.execute(
@@ -153,7 +153,7 @@ def set_lock(
     """Prolong a hold until a time, or end it with a time that has passed; a moved request goes to an end.
 
     Raises:
-        Fault: 404; 403 when another client holds it or it is handled.
+        ErrorAnswer: 404; 403 when another client holds it or it is handled.
     """
     row = connection.execute(
         "SELECT place, locked_by, locked_until_ms FROM requests WHERE storage = ? AND id = ?", (storage, request_id)
@@ -162,7 +162,7 @@ def set_lock(
         raise thing_missing("Request")
     _refuse_foreign_lock(row[1], row[2], client, at_ms)
     if row[0] is None:
-        raise Fault(403, "request-handled-or-locked", "The request has been handled")
+        raise ErrorAnswer(403, "request-handled-or-locked", "The request has been handled")
     place = _next_place(connection, storage, to_front) if to_front else row[0]
     connection.execute(
         "UPDATE requests SET place = ?, locked_by = ?, locked_until_ms = ? WHERE storage = ? AND id = ?",
@@ -205,4 +205,4 @@ def page(
 
 def _refuse_foreign_lock(locked_by: str | None, until_ms: int, client: str | None, at_ms: int) -> None:
     if until_ms > at_ms and locked_by != client:
-        raise Fault(403, "request-handled-or-locked", "The request is locked by another client")
+        raise ErrorAnswer(403, "request-handled-or-locked", "The request is locked by another client")

@@ -2,8 +2,7 @@
 
 from sqlite3 import Connection
 
-from batchrun.server.accounts.callers import not_permitted
-from batchrun.server.error_answers import thing_missing
+from batchrun.server.error_answers import not_permitted, thing_missing
 from batchrun.server.ids import now_ms
 from batchrun.server.store import storage_table
 from batchrun.server.store.storage_table import Kind
@@ -13,7 +12,7 @@ def put(connection: Connection, store_id: str, user_id: str, key: str, content_t
     """Store a value under a key, in place of what was there.
 
     Raises:
-        Fault: 404 when there is no such store, 403 when it is another account's.
+        ErrorAnswer: 404 when there is no such store, 403 when it is another account's.
     """
     row = connection.execute(
         "SELECT seq, user_id FROM storages WHERE id = ? AND kind = ?", (store_id, Kind.KEY_VALUE_STORE.value)
@@ -44,7 +43,7 @@ def read_for(connection: Connection, store_id: str, key: str, user_id: str | Non
     """Return what `read` does, for this account or for nobody.
 
     Raises:
-        Fault: 403 when only the store's owner may read it.
+        ErrorAnswer: 403 when only the store's owner may read it.
     """
     row = connection.execute("SELECT access, user_id FROM storages WHERE id = ?", (store_id,)).fetchone()
     if row is not None and row[0] == "RESTRICTED" and row[1] != user_id:

@@ -9,8 +9,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from batchrun.model import JsonObject
-from batchrun.server.accounts.accounts import Account
-from batchrun.server.error_answers import Fault, request_invalid, thing_missing, value_invalid
+from batchrun.server.accounts.accounts import ServerAccount
+from batchrun.server.error_answers import ErrorAnswer, request_invalid, thing_missing, value_invalid
 from batchrun.server.ids import iso, new_id, now_ms
 from batchrun.server.store import webhook_table
 from batchrun.server.store.database import Database
@@ -50,7 +50,7 @@ class WebhookBook:
         """Hold the webhooks of a Run that has ended no longer."""
         self._of_run.pop(run_id, None)
 
-    def of_account(self, account: Account) -> list[JsonObject]:
+    def of_account(self, account: ServerAccount) -> list[JsonObject]:
         """Return an account's stored webhooks, oldest first."""
         return [doc for doc in self._stored.values() if doc["userId"] == account.id]
 
@@ -79,15 +79,15 @@ class WebhookBook:
             condition = {"condition": {"actorRunId": run["id"]}, "isAdHoc": True}
             await self._add(new_webhook(run["userId"], {**one, **condition}), one.get("idempotencyKey"))
 
-    async def create(self, account: Account, given: JsonObject) -> tuple[JsonObject, bool]:
+    async def create(self, account: ServerAccount, given: JsonObject) -> tuple[JsonObject, bool]:
         """Create a webhook; return it and whether it is new.
 
         Raises:
-            Fault: 400; 403 `too-many-webhooks`.
+            ErrorAnswer: 400; 403 `too-many-webhooks`.
         """
         doc = new_webhook(account.id, given)
         if len(self.of_account(account)) >= _MAX_STORED and "actorRunId" not in doc["condition"]:
-            raise Fault(403, "too-many-webhooks", f"You have reached the limit of {_MAX_STORED} webhooks")
+            raise ErrorAnswer(403, "too-many-webhooks", f"You have reached the limit of {_MAX_STORED} webhooks")
         known = await self._add(doc, given.get("idempotencyKey"))
         return known or doc, known is None
 
@@ -103,11 +103,11 @@ class WebhookBook:
         else:
             self._stored[doc["id"]] = doc
 
-    async def find(self, webhook_id: str, account: Account) -> JsonObject:
+    async def find(self, webhook_id: str, account: ServerAccount) -> JsonObject:
         """Return a webhook of an account.
 
         Raises:
-            Fault: 404.
+            ErrorAnswer: 404.
         """
         doc = self._stored.get(webhook_id) or await self._database.read(webhook_table.read, webhook_id)
         if doc is None or doc["userId"] != account.id:
@@ -118,7 +118,7 @@ class WebhookBook:
         """Change the properties that are given.
 
         Raises:
-            Fault: 400; nothing was changed.
+            ErrorAnswer: 400; nothing was changed.
         """
         changed = doc | _checked(doc | given) | {"modifiedAt": iso(now_ms())}
         await self._database.write(webhook_table.update, changed)
@@ -142,7 +142,7 @@ def new_webhook(user_id: str, given: JsonObject) -> JsonObject:
     """Return a new webhook.
 
     Raises:
-        Fault: 400.
+        ErrorAnswer: 400.
     """
     at = iso(now_ms())
     return {"id": new_id(), "createdAt": at, "modifiedAt": at, "userId": user_id, **_checked(given)}
@@ -171,7 +171,7 @@ def check_target(given: JsonObject) -> None:
     """Refuse a webhook without event types that exist and a URL that can be called.
 
     Raises:
-        Fault: 400.
+        ErrorAnswer: 400.
     """
     events, url = given.get("eventTypes"), given.get("requestUrl")
     if not isinstance(events, list) or not events or not all(isinstance(event, str) for event in events):

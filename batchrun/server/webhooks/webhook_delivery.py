@@ -16,7 +16,7 @@ import anyio
 import structlog
 
 from batchrun.model import JsonObject
-from batchrun.server.error_answers import Fault
+from batchrun.server.error_answers import ErrorAnswer
 from batchrun.server.ids import iso, now_ms
 from batchrun.server.store import build_table, webhook_table
 from batchrun.server.store.database import Database
@@ -40,7 +40,7 @@ class WebhookDelivery:
 
     Args:
         database: where dispatches are kept.
-        read_run: returns a Run; raises Fault when it is gone.
+        read_run: returns a Run; raises ErrorAnswer when it is gone.
         retry_s: the break before the second try; each further one is twice as long.
         base_url: of this server: calls to it carry the account's token, which `token_of` returns.
     """
@@ -161,7 +161,7 @@ class WebhookDelivery:
         run_id = doc["eventData"].get("actorRunId")
         try:
             return await self._read_run(run_id) if run_id is not None else None
-        except Fault:
+        except ErrorAnswer:
             return None
 
     def _headers(self, webhook: JsonObject, doc: JsonObject, variables: dict[str, Any]) -> dict[str, str]:

@@ -48,7 +48,7 @@ def check(name: str, template: Any) -> None:
     """Refuse a template that is not JSON once its variables are put in.
 
     Raises:
-        Fault: 400.
+        ErrorAnswer: 400.
     """
     if template is None:
         return

@@ -4,24 +4,24 @@ import sys
 from typing import Any
 
 from .crawl import Crawl, make_plan
-from .platform import Platform
+from .run_api import RunApi
 
 
 def main() -> int:
     """Carry out one Run; return its exit code."""
-    platform = Platform()
-    plan = make_plan(platform.read_input(), platform.base_url)
+    api = RunApi()
+    plan = make_plan(api.read_input(), api.base_url)
 
     def store(item: dict[str, Any]) -> None:
         print(f"{item['status'] or 'failed'} {item['url']}", flush=True)  # noqa: T201 - an Actor's output is its log
-        platform.push([item])
+        api.push([item])
 
     crawl = Crawl(plan, store)
     crawl.run()
     if crawl.start_failures:
-        platform.set_status_message(f"Start page failed: {crawl.start_failures[0]}", is_terminal=True)
+        api.set_status_message(f"Start page failed: {crawl.start_failures[0]}", is_terminal=True)
         return 1
-    platform.set_status_message(f"{crawl.fetched} page(s) scraped", is_terminal=True)
+    api.set_status_message(f"{crawl.fetched} page(s) scraped", is_terminal=True)
     return 0
 
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urldefrag, urljoin, urlsplit
 
-from .page import Fetched, FetchFailed, fetch, read_page
+from .fetched_page import Fetched, FetchFailed, fetch, read_page
 
 
 @dataclass(frozen=True)
-class Plan:
+class CrawlPlan:
     """What the input asks for."""
 
     start_urls: tuple[str, ...]
@@ -23,10 +23,10 @@ class Plan:
     max_links: int
 
 
-def make_plan(given: dict[str, Any], base_url: str) -> Plan:
+def make_plan(given: dict[str, Any], base_url: str) -> CrawlPlan:
     """Read the input; relative start URLs are resolved against the platform's own address."""
     urls = [entry["url"] if isinstance(entry, dict) else entry for entry in given["startUrls"]]
-    return Plan(
+    return CrawlPlan(
         start_urls=tuple(dict.fromkeys(urldefrag(urljoin(base_url, url.strip())).url for url in urls)),
         max_requests=given.get("maxRequestsPerCrawl", 1),
         max_concurrency=given.get("maxConcurrency", 2),
@@ -44,7 +44,7 @@ class Crawl:
         store: is given each page's item; called from several threads.
     """
 
-    def __init__(self, plan: Plan, store: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, plan: CrawlPlan, store: Callable[[dict[str, Any]], None]) -> None:
         self._plan, self._store = plan, store
         self._sites = {_site(url) for url in plan.start_urls}
         self._starts = set(plan.start_urls)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 _MAX_ATTEMPTS = 3
 
 
-class Platform:
+class RunApi:
     """Talks to the API that the environment names."""
 
     def __init__(self) -> None:

@@ -100,7 +100,7 @@ class SharedAccount:
         self._buckets: dict[TaskId, TokenBucket] = {}
         self._contenders: dict[TaskId, Contenders] = {}
         self._announced_per_s: float | None = None
-        client.start_limit.learn = self._stay_below
+        client.start_limit.subscribe(self._stay_below)
 
     def change_limits(self, limits: AccountLimitsConfig) -> None:
         """Keep other limits from now on; Runs above smaller ones run out."""

@@ -80,7 +80,7 @@ class ApifyClient:
         self.account = Throttle(TokenBucket(rate_per_s=request_rate_per_s, burst=200))
         self._listing = Throttle(TokenBucket.below_limit(LISTING_LIMIT_PER_S))
         self._listing_limit = AnnouncedLimit("list of Runs", self._listing.stay_below)
-        #: Starts per second and task, as the answers to starts announce them; whoever paces starts sets its `learn`.
+        #: Starts per second and task, as the answers to starts announce them.
         self.start_limit = AnnouncedLimit("starts")
         #: Resources refused with 429 since the last request that passed, at most ACCOUNT_REFUSALS.
         self._refused_paths: set[str] = set()

@@ -63,28 +63,33 @@ class Throttle:
 
 
 class AnnouncedLimit:
-    """An endpoint's `X-RateLimit-Limit`, in requests per second.
+    """The rate limit that an endpoint announces in `X-RateLimit-Limit`, in requests per second.
 
-    It stands in every answer and hardly ever changes, so it is read only when its text is another.
+    Every answer repeats the header and its text hardly ever changes, so only a new text is parsed.
 
     Args:
-        name: of the endpoint, for the log.
-        learn: called with each new limit.
+        endpoint: its name in the log.
+        subscribers: called with each new limit; `subscribe` adds more.
     """
 
-    def __init__(self, name: str, learn: Callable[[float], None] = lambda _: None) -> None:
-        self._name = name
-        self.learn = learn
+    def __init__(self, endpoint: str, *subscribers: Callable[[float], None]) -> None:
+        self._endpoint = endpoint
+        self._subscribers = list(subscribers)
         self._text: str | None = None
 
+    def subscribe(self, subscriber: Callable[[float], None]) -> None:
+        """Call a function with each limit that is announced from now on."""
+        self._subscribers.append(subscriber)
+
     def note(self, text: str | None) -> None:
-        """Note the header of one more answer; None where it has none."""
+        """Take the header of one more answer; None if the answer has no such header."""
         if text is None or text == self._text:
             return
         self._text = text
         if re.fullmatch(r"0*[1-9]\d{0,8}", text, re.ASCII):
-            _log.info("rate_limit_learned", endpoint=self._name, limit_per_s=int(text))
-            self.learn(float(text))
+            _log.info("rate_limit_learned", endpoint=self._endpoint, limit_per_s=int(text))
+            for subscriber in self._subscribers:
+                subscriber(float(text))
 
 
 def rate_limit_wait_s(refusals: int, retry_after_s: float | None) -> float:

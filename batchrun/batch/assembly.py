@@ -296,7 +296,7 @@ def _alone(config: Config, given: Materials) -> Place:
     )
     bucket = start_bucket(config.limits.start_rate)
     gate = StartGate(bucket, client.account)
-    client.start_limit.learn = gate.stay_below
+    client.start_limit.subscribe(gate.stay_below)
     return Place(
         slots=slots,
         gate=gate,

@@ -156,7 +156,7 @@ async def test_the_limit_of_starts_is_learned_from_their_answers() -> None:
     client, _ = client_of(
         lambda _: Response(429 if len(learned) == 2 else 201, RUN, {"X-RateLimit-Limit": next(texts)})
     )
-    client.start_limit.learn = learned.append
+    client.start_limit.subscribe(learned.append)
     for _ in range(5):
         try:
             await start(client)

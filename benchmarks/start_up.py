@@ -108,7 +108,7 @@ def _settle(directory: Path, count: int) -> None:
             with ledger.transaction():
                 for _, job in zip(range(min(10_000, count - first)), jobs, strict=False):
                     _settle_one(ledger, job)
-        point = job_file.position
+        point = job_file.read_point
         with ledger.transaction():
             ledger.note_fact(READ_TO, [point.offset, point.line, job_file.fingerprint(point.offset).hex()])
             # As long as they would be; nobody reads them.

@@ -37,7 +37,7 @@ class FileSource:
 
     def _read(self, max_entries: int) -> Chunk:
         entries = list(islice(self._entries, max_entries))
-        point = self.job_file.position
+        point = self.job_file.read_point
         fingerprint = self.job_file.fingerprint(point.offset)
         return Chunk(entries, ReadTo(offset=point.offset, line=point.line, fingerprint=fingerprint))
 

@@ -175,14 +175,14 @@ def _same_jobs(job_file: JobFile, open_jobs: Sequence[OpenJob]) -> Iterator[Job]
     Raises:
         JobFileError: a line is another now.
     """
-    jobs = job_file.reread([open_job.place for open_job in open_jobs])
+    jobs = job_file.reread([open_job.position for open_job in open_jobs])
     for job, open_job in zip(jobs, open_jobs, strict=True):
         if (job.key, job.digest) != (open_job.key, open_job.digest):
             raise JobFileError(
                 f"was changed since it was admitted as job {open_job.key!r}; put it back, and append what it is now"
                 " as a new line",
                 file=job_file.name,
-                line=job.place.line,
+                line=job.position.line,
             )
         yield job
 
@@ -203,7 +203,7 @@ def check_all_came(journal: Journal, job_file: Path) -> None:
         JobFileError: some did not; what they are and have started stays noted.
     """
     if journal.awaited:
-        lines = sorted(open_job.place.line for open_job in journal.awaited.values())
+        lines = sorted(open_job.position.line for open_job in journal.awaited.values())
         shown = ", ".join(str(line) for line in lines[:10]) + (" …" if len(lines) > 10 else "")
         raise JobFileError(
             f"the lines of {len(lines)} jobs under way did not come again (lines {shown}); give the whole input"

@@ -12,7 +12,7 @@ from batchrun.cli.directory_commands import Directory
 from batchrun.config import ApiConfig
 from batchrun.config.job_files import reread_jobs
 from batchrun.maintenance.directory import read_config
-from batchrun.model import JsonObject, Place, Selection
+from batchrun.model import JsonObject, Position, Selection
 from batchrun.output.layout import BAD_LINES
 from batchrun.output.log_tails import LogTails
 from batchrun.report.failures import Failure, Failures, cause_words, read_failures, run_address
@@ -36,8 +36,8 @@ def command(
     """Show what did not succeed, by cause; works while another process runs the batch."""
     found = read_failures(directory, Selection())
     config, _ = read_config(directory)
-    jobs = reread_jobs(config, [failure.place for failure in found.kinds])
-    sent = {place: job.body[: 4 * MAX_OVERRIDE_CHARS].decode("utf-8", "replace") for place, job in jobs.items()}
+    jobs = reread_jobs(config, [failure.position for failure in found.kinds])
+    sent = {position: job.body[: 4 * MAX_OVERRIDE_CHARS].decode("utf-8", "replace") for position, job in jobs.items()}
     if json:
         _print_json(found, config.api, sent)
         return
@@ -52,13 +52,13 @@ def command(
         print(line)
 
 
-def _lines(failure: Failure, directory: Path, api: ApiConfig, sent: dict[Place, str]) -> list[str]:
-    sample = [f"line {failure.place.line}", f"key {one_line(failure.key, LINE_CHARS)}"]
+def _lines(failure: Failure, directory: Path, api: ApiConfig, sent: dict[Position, str]) -> list[str]:
+    sample = [f"line {failure.position.line}", f"key {one_line(failure.key, LINE_CHARS)}"]
     if failure.run_id is not None:
         sample.append(run_address(api, failure.run_id) or f"Run {one_line(failure.run_id, LINE_CHARS)}")
     lines = [cause_words(failure), f"  e.g.   {', '.join(sample)}"]
-    if failure.place in sent:
-        lines.append(f"  sent   {one_line(sent[failure.place], LINE_CHARS)}")
+    if failure.position in sent:
+        lines.append(f"  sent   {one_line(sent[failure.position], LINE_CHARS)}")
     if failure.log_tail is not None and failure.run_id is not None:
         shown = last_lines(failure.log_tail, LOG_LINES, LINE_CHARS) or ["(empty)"]
         lines += [f"  {'log' if number == 0 else '':<6} {line}" for number, line in enumerate(shown)]
@@ -78,13 +78,13 @@ def _rest(found: Failures, directory: Path, *, can_retry: bool) -> list[str]:
     return lines
 
 
-def _print_json(found: Failures, api: ApiConfig, sent: dict[Place, str]) -> None:
+def _print_json(found: Failures, api: ApiConfig, sent: dict[Position, str]) -> None:
     kinds = [
         {
             **failure_json(failure),
             "run_url": run_address(api, failure.run_id) if failure.run_id is not None else None,
             "log_tail": failure.log_tail,
-            "override": sent.get(failure.place, "")[:MAX_OVERRIDE_CHARS] or None,
+            "override": sent.get(failure.position, "")[:MAX_OVERRIDE_CHARS] or None,
         }
         for failure in found.kinds
     ]
@@ -107,7 +107,7 @@ def failure_json(failure: Failure) -> JsonObject:
         "error_type": failure.error_type,
         "exit_code": failure.exit_code,
         "message": failure.message,
-        "line": failure.place.line,
+        "line": failure.position.line,
         "key": failure.key,
         "run_id": failure.run_id,
     }

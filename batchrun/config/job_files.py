@@ -6,18 +6,18 @@ from contextlib import suppress
 from batchrun.config.sections import Config
 from batchrun.errors import JobFileError
 from batchrun.jobs import JobFormat, open_job_file
-from batchrun.model import Job, JsonObject, Place
+from batchrun.model import Job, JsonObject, Position
 
 
-def reread_jobs(config: Config, places: Sequence[Place]) -> dict[Place, Job]:
-    """Read jobs again by their places; those that cannot be had any more are left out."""
-    found: dict[Place, Job] = {}
+def reread_jobs(config: Config, positions: Sequence[Position]) -> dict[Position, Job]:
+    """Read jobs again by their positions; those that cannot be had any more are left out."""
+    found: dict[Position, Job] = {}
     with suppress(JobFileError), open_job_file(job_format(config, {})) as job_file:
-        # Where places cannot be sought, all come by one pass, as far as it goes.
-        parts = [[place] for place in places] if job_file.is_seekable else [places]
+        # Where positions cannot be sought, all come by one pass, as far as it goes.
+        parts = [[position] for position in positions] if job_file.is_seekable else [positions]
         for part in parts:
             with suppress(JobFileError):
-                found |= {job.place: job for job in job_file.reread(part)}
+                found |= {job.position: job for job in job_file.reread(part)}
     return found
 
 

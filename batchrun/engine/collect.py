@@ -168,7 +168,7 @@ class Collector:
 
 def _item_tag(job: Job, run: Run, outcome: Outcome) -> dict[str, Any]:
     meta = job.meta if isinstance(job.meta, dict) else {}
-    return {"_key": job.key, "_line": job.place.line, "_run": run.id, "_outcome": outcome, **meta}
+    return {"_key": job.key, "_line": job.position.line, "_run": run.id, "_outcome": outcome, **meta}
 
 
 def _item_line(item: Any, tag: dict[str, Any]) -> bytes:

@@ -444,7 +444,7 @@ def _record(ended: _Ended, collected: Collected) -> Record:
     assert ended.outcome is not None, "a job is settled with an outcome"
     return Record(
         key=work.job.key,
-        line=work.job.place.line,
+        line=work.job.position.line,
         round=work.open.round,
         group=work.job.group,
         meta=work.job.meta,

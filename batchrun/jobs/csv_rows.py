@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 from batchrun.errors import ConfigError, JobFileError
 from batchrun.jobs.byte_stream import UTF8_BOM, skip_line
 from batchrun.jobs.rows import KEPT_BYTES, MAX_ROW_BYTES, NotAJob, ReadPoint, Row, not_encoded
-from batchrun.model import Place
+from batchrun.model import Position
 
 # The library's own limit of 128 KB per cell can only be set for the whole process; rows have a limit of ours.
 csv.field_size_limit(MAX_ROW_BYTES)
@@ -82,7 +82,7 @@ def csv_rows(stream: BufferedIOBase, start: ReadPoint, encoding: str, header: He
             if len(cells) != width:
                 problem = _ragged(len(cells), width, header.delimiter)
         data = None if problem else dict(zip(columns, cells, strict=True))
-        yield Row(lines.place, data, problem, lines.raw, lines.line)
+        yield Row(lines.position, data, problem, lines.raw, lines.line)
 
 
 class _Lines:
@@ -102,8 +102,8 @@ class _Lines:
         self._row: list[bytes] = []
 
     @property
-    def place(self) -> Place:
-        return Place(line=self._row_line + 1, offset=self._row_offset, length=self.offset - self._row_offset)
+    def position(self) -> Position:
+        return Position(line=self._row_line + 1, offset=self._row_offset, length=self.offset - self._row_offset)
 
     @property
     def raw(self) -> bytes:

@@ -21,7 +21,7 @@ from batchrun.jobs.job_maker import JobMaker, lost_fields
 from batchrun.jobs.json_rows import array_rows, line_rows
 from batchrun.jobs.look_ahead import LOOK_AHEAD_JOBS, LOOK_AHEAD_ROWS, LookAhead, end_of
 from batchrun.jobs.rows import NotAJob, ReadPoint, Row, bad_line
-from batchrun.model import BadLine, Job, JobKey, Place
+from batchrun.model import BadLine, Job, JobKey, Position
 
 #: What is checked before anything starts, whichever comes first.
 HEAD_ROWS = 10_000
@@ -86,7 +86,7 @@ class JobFile:
 
     @property
     def is_seekable(self) -> bool:
-        """Whether reading can go on from a ReadPoint, and a place can be read again without reading all before it."""
+        """True if reading can start at a ReadPoint, and one job can be read again without reading all before it."""
         return self._source.is_seekable and self._kind != "json"
 
     @property
@@ -100,7 +100,7 @@ class JobFile:
         return self._maker.jobs_per_row
 
     @property
-    def position(self) -> ReadPoint:
+    def read_point(self) -> ReadPoint:
         """The point before which every job and bad line has been yielded by `read`.
 
         Right after each value, that value included; with a matrix, lines count when their last job is out.
@@ -108,7 +108,7 @@ class JobFile:
         return self._point if self._window is None else self._window.low_water
 
     def check_head(self, look_at: Callable[[Job], None] | None = None) -> list[BadLine]:
-        """Check the first 10,000 lines or 16 MB, without moving the position of `read`.
+        """Check the first 10,000 lines or 16 MB, without moving the read point.
 
         Args:
             look_at: is given each good job there.
@@ -125,7 +125,7 @@ class JobFile:
         """Yield the jobs and bad lines from a point on, one pass.
 
         Args:
-            start: a `position` of an earlier reading of this file; from the top if None, or if not `is_seekable`.
+            start: a `read_point` of an earlier reading of this file; from the top if None, or if not `is_seekable`.
 
         Raises:
             JobFileError: The file cannot be read any further; what was yielded stands.
@@ -139,17 +139,17 @@ class JobFile:
         self._window = LookAhead(size, self._fetch if self.is_seekable else None, begin)
         return self._window.order((row, self._maker.make(row)) for row in rows)
 
-    def reread(self, places: Sequence[Place]) -> Iterator[Job]:
-        """Yield the jobs at these places again: in their order if `is_seekable`, else in file order by one pass.
+    def reread(self, positions: Sequence[Position]) -> Iterator[Job]:
+        """Yield the jobs at these positions again: in their order if `is_seekable`, else in file order by one pass.
 
         Raises:
             JobFileError: There is no such job there any more, or the file cannot be read twice.
         """
         if self.is_seekable:
-            return (self._fetch(place) for place in places)
+            return (self._fetch(position) for position in positions)
         if not self.is_replayable:
             raise JobFileError("standard input cannot be read again; give it once more", file=self._format.name)
-        return self._find(places)
+        return self._find(positions)
 
     def fingerprint(self, offset: int) -> bytes:
         """Return a hash of the first and the last 64 KB before an offset.
@@ -221,7 +221,7 @@ class JobFile:
             for made in self._maker.make(row):
                 if isinstance(made, BadLine):
                     bad.append(made)
-                elif (first := seen.setdefault(made.key, (made.digest, row.place.line)))[0] != made.digest:
+                elif (first := seen.setdefault(made.key, (made.digest, row.position.line)))[0] != made.digest:
                     bad.append(bad_line(row, _taken(made.key, first[1])))
                 else:
                     shadowed.look_at(made)
@@ -255,25 +255,25 @@ class JobFile:
             return _mentions_priority(stream)
         return False
 
-    def _fetch(self, place: Place) -> Job:
+    def _fetch(self, position: Position) -> Job:
         if self._seeker is None:
             self._seeker = self._source.open()
             self._streams.add(self._seeker)
         with damage_named(self._format.name):
-            self._seeker.seek(place.offset)
-            raw = self._seeker.read(place.length)
-        before = ReadPoint(offset=place.offset, line=place.line - 1)
+            self._seeker.seek(position.offset)
+            raw = self._seeker.read(position.length)
+        before = ReadPoint(offset=position.offset, line=position.line - 1)
         row = next(self._split(BytesIO(raw), before), None)
-        if row is None or row.place != replace(place, variant=0):
-            raise self._changed(place.line, "the line is not there any more")
-        return self._jobs_again(row)[place.variant]
+        if row is None or row.position != replace(position, variant=0):
+            raise self._changed(position.line, "the line is not there any more")
+        return self._jobs_again(row)[position.variant]
 
-    def _find(self, places: Sequence[Place]) -> Iterator[Job]:
+    def _find(self, positions: Sequence[Position]) -> Iterator[Job]:
         wanted: dict[int, set[int]] = {}
-        for place in places:
-            wanted.setdefault(place.line, set()).add(place.variant)
+        for position in positions:
+            wanted.setdefault(position.line, set()).add(position.variant)
         for row in self._rows(self._top):
-            if variants := wanted.pop(row.place.line, None):
+            if variants := wanted.pop(row.position.line, None):
                 jobs = self._jobs_again(row)
                 yield from (jobs[variant] for variant in sorted(variants))
             if not wanted:
@@ -284,7 +284,7 @@ class JobFile:
         try:
             return self._maker.jobs(row)
         except NotAJob as bad:
-            raise self._changed(row.place.line, str(bad)) from None
+            raise self._changed(row.position.line, str(bad)) from None
 
     def _changed(self, line: int, how: str) -> JobFileError:
         problem = f"gave a job when it was first read, but was changed since: {how}; put the line back"

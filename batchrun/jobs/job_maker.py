@@ -17,7 +17,7 @@ from batchrun.jobs.job_format import JobFormat
 from batchrun.jobs.own_fields import FIELDS, NO_FIELDS, OwnFields, check_group, check_key, take_fields, unknown_field
 from batchrun.jobs.rows import NotAJob, Row, bad_line
 from batchrun.jobs.template import DROPPED, Cells, Template, as_text
-from batchrun.model import BadLine, Job, JobKey, JsonObject, Place
+from batchrun.model import BadLine, Job, JobKey, JsonObject, Position
 
 #: What the API takes as input at most.
 MAX_BODY_BYTES = 9_437_184
@@ -82,22 +82,22 @@ class JobMaker:
         try:
             fields = take_fields(row.data, are_cells=self._are_cells)
             if not self._combinations:
-                return [self._job(row.place, row.data, fields, "")]
-            return list(self._variants(row.place, row.data, fields))
+                return [self._job(row.position, row.data, fields, "")]
+            return list(self._variants(row.position, row.data, fields))
         except orjson.JSONEncodeError as error:
             # It is TypeError by another name, and a bug of ours must not pass for a bad line.
             if "Recursion limit" not in str(error):
                 raise
             raise NotAJob(_TOO_DEEP) from None
 
-    def _variants(self, place: Place, data: JsonObject, fields: OwnFields) -> Iterator[Job]:
+    def _variants(self, position: Position, data: JsonObject, fields: OwnFields) -> Iterator[Job]:
         for name in self._combinations[0][0]:
             if name in data:
                 raise NotAJob(f"has a property {name!r}, which jobs.matrix gives too; rename one")
         for variant, (combination, suffix) in enumerate(self._combinations):
-            yield self._job(replace(place, variant=variant), {**data, **combination}, fields, suffix)
+            yield self._job(replace(position, variant=variant), {**data, **combination}, fields, suffix)
 
-    def _job(self, place: Place, cells: JsonObject, fields: OwnFields, suffix: str) -> Job:
+    def _job(self, position: Position, cells: JsonObject, fields: OwnFields, suffix: str) -> Job:
         override: JsonObject = cells if self._template is None else self._template.fill(cells)
         if self._has_template_fields:
             fields = _over(take_fields(override), fields)
@@ -113,7 +113,7 @@ class JobMaker:
         return Job(
             key=self._job_key(cells, fields, suffix) or JobKey(digest.hex()),
             digest=digest,
-            place=place,
+            position=position,
             # Copied: what orjson returns keeps four kilobytes for itself, however short it is.
             body=bytes(memoryview(body)),
             options=fields.run_options,
@@ -200,9 +200,9 @@ def check_json(value: Any, key: str) -> Any:
     Raises:
         ConfigError: JSON cannot hold it.
     """
-    for place, leaf in _leaves(value, key):
+    for leaf_key, leaf in _leaves(value, key):
         if isinstance(leaf, float) and not math.isfinite(leaf):
-            raise ConfigError("JSON has no infinity and no NaN", key=place)
+            raise ConfigError("JSON has no infinity and no NaN", key=leaf_key)
     try:
         return orjson.loads(orjson.dumps(value))
     except (orjson.JSONEncodeError, orjson.JSONDecodeError) as error:

@@ -10,7 +10,7 @@ import orjson
 from batchrun.errors import JobFileError
 from batchrun.jobs.byte_stream import UTF8_BOM, skip_line
 from batchrun.jobs.rows import KEPT_BYTES, MAX_ROW_BYTES, ReadPoint, Row, brief, not_encoded
-from batchrun.model import JsonObject, Place
+from batchrun.model import JsonObject, Position
 
 #: A JSON array is held in memory while it is read.
 MAX_ARRAY_BYTES = 64 << 20
@@ -39,11 +39,11 @@ def line_rows(stream: BufferedIOBase, start: ReadPoint, encoding: str) -> Iterat
         length = len(raw)
         if length > KEPT_BYTES and raw[-1] != 0x0A and (skipped := skip_line(stream)):
             length += skipped
-            place = Place(line=line, offset=offset, length=length)
-            yield Row(place, None, _TOO_LONG, raw[:KEPT_BYTES], line)
+            position = Position(line=line, offset=offset, length=length)
+            yield Row(position, None, _TOO_LONG, raw[:KEPT_BYTES], line)
         elif raw and not raw.isspace():
             data, problem = parse(raw)
-            yield Row(Place(line=line, offset=offset, length=length), data, problem, raw, line)
+            yield Row(Position(line=line, offset=offset, length=length), data, problem, raw, line)
         offset += length
 
 
@@ -61,7 +61,7 @@ def array_rows(stream: BufferedIOBase, encoding: str, name: str) -> Iterator[Row
     for line, (begin, end) in enumerate(_elements(data, name), start=1):
         raw = data[begin:end]
         value, problem = parse(raw)
-        yield Row(Place(line=line, offset=begin, length=end - begin), value, problem, raw, line)
+        yield Row(Position(line=line, offset=begin, length=end - begin), value, problem, raw, line)
 
 
 _STRING = rb'"(?:[^"\\]++|\\.)*+"'

@@ -6,9 +6,9 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 
 from batchrun.jobs.rows import ReadPoint, Row
-from batchrun.model import BadLine, Job, Place
+from batchrun.model import BadLine, Job, Position
 
-#: Rows that are ordered at a time where only their places are held.
+#: Rows that are ordered at a time where only their positions are held.
 LOOK_AHEAD_ROWS = 10_000
 #: In a file that cannot be sought, the jobs themselves are held: fewer of them,
 LOOK_AHEAD_JOBS = 1_000
@@ -27,18 +27,18 @@ class _Pending:
 
 
 class _Held(NamedTuple):
-    """A job that waits; sorts by priority, then by its place in the file."""
+    """A job that waits; sorts by priority, then by its position in the file."""
 
     precedence: int
     number: int
-    job: Job | Place
+    job: Job | Position
     size: int
     row: _Pending
 
 
 def end_of(row: Row) -> ReadPoint:
     """Return the point behind a row."""
-    return ReadPoint(offset=row.place.offset + row.place.length, line=row.last_line)
+    return ReadPoint(offset=row.position.offset + row.position.length, line=row.last_line)
 
 
 class LookAhead:
@@ -46,11 +46,11 @@ class LookAhead:
 
     Args:
         size: how many rows are looked at from the oldest that waits; and how many jobs wait.
-        fetch: makes the job at a place again; None to hold the jobs themselves, up to 32 MB.
+        fetch: makes the job at a position again; None to hold the jobs themselves, up to 32 MB.
         start: where the rows begin.
     """
 
-    def __init__(self, size: int, fetch: Callable[[Place], Job] | None, start: ReadPoint) -> None:
+    def __init__(self, size: int, fetch: Callable[[Position], Job] | None, start: ReadPoint) -> None:
         self._size, self._fetch = size, fetch
         #: Everything before it was given.
         self.low_water = start
@@ -82,7 +82,7 @@ class LookAhead:
 
     def _hold(self, job: Job, row: _Pending) -> None:
         self._number += 1
-        held, size = (job, len(job.body)) if self._fetch is None else (job.place, 0)
+        held, size = (job, len(job.body)) if self._fetch is None else (job.position, 0)
         self._held_bytes += size
         heappush(self._heap, _Held(-job.priority, self._number, held, size, row))
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from batchrun.model import BadLine, JsonObject, Place
+from batchrun.model import BadLine, JsonObject, Position
 
 #: A longer line is skipped unread. The API takes 9,437,184 bytes; room for what a template leaves out.
 MAX_ROW_BYTES = 16 << 20
@@ -32,7 +32,7 @@ class ReadPoint:
 class Row(NamedTuple):
     """One row: an object, or the reason why it is none."""
 
-    place: Place
+    position: Position
     #: None when there is a problem.
     data: JsonObject | None
     #: What is wrong with it; empty when nothing is.
@@ -45,7 +45,7 @@ class Row(NamedTuple):
 
 def bad_line(row: Row, reason: str) -> BadLine:
     """Return the BadLine that reports this row."""
-    return BadLine(place=row.place, reason=reason, content=shown(row.raw))
+    return BadLine(position=row.position, reason=reason, content=shown(row.raw))
 
 
 def shown(raw: bytes) -> str:

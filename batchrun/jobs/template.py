@@ -51,7 +51,7 @@ class Template:
     """
 
     def __init__(self, tree: Any, key: str) -> None:
-        #: Every column it reads -> dotted key of a place that does.
+        #: Every column it reads -> dotted key of a string that does.
         self.columns: dict[str, str] = {}
         #: Fill it with a row. DROPPED if the whole of it depends on an empty cell.
         #: Raises NotAJob when a cell cannot be converted, or a property is missing.

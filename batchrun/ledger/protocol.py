@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from batchrun.model import Attempt, CostSource, JobId, JobKey, Outcome, Place, RunId
+from batchrun.model import Attempt, CostSource, JobId, JobKey, Outcome, Position, RunId
 from batchrun.runtime.frozen import dataclass
 
 
@@ -13,7 +13,7 @@ class OpenJob:
     id: JobId
     key: JobKey
     digest: bytes
-    place: Place
+    position: Position
     round: int
     admitted_at: datetime
     #: Not to be tried again before this time.
@@ -38,7 +38,7 @@ class SettledJob:
 
     id: JobId
     key: JobKey | None
-    place: Place
+    position: Position
     digest: bytes
     group: str | None
     round: int

@@ -131,7 +131,7 @@ class _Repair:
         noted = settled.settlement
         record = Record(
             key=settled.key,
-            line=settled.place.line,
+            line=settled.position.line,
             round=settled.round,
             group=settled.group,
             meta=job.meta if job is not None else None,
@@ -237,16 +237,16 @@ class _PagesTo(ItemWriter):
 
 
 def _same_job(job_file: JobFile, settled: SettledJob) -> Job:
-    (job,) = job_file.reread([settled.place])
+    (job,) = job_file.reread([settled.position])
     if job.key != settled.key:
-        raise JobFileError("was changed", file="", line=settled.place.line)
+        raise JobFileError("was changed", file="", line=settled.position.line)
     return job
 
 
 def _stand_in(settled: SettledJob) -> Job:
     """Return a job with what the ledger knows, for a line that cannot be read any more."""
     key = settled.key or JobKey("")
-    return Job(key=key, digest=settled.digest, place=settled.place, body=b"{}", group=settled.group)
+    return Job(key=key, digest=settled.digest, position=settled.position, body=b"{}", group=settled.group)
 
 
 def _noted_items(count: int | None, run: Run | None) -> Items | None:

@@ -6,7 +6,7 @@ A line of the job file becomes a Job, a Job becomes Attempts, an Attempt a Run, 
 from batchrun.model.attempt import CLOCK_DOUBT, Attempt, AttemptState, Cause, Intent, Mark, Problem
 from batchrun.model.batch import Command, Ending, Selection, Summary
 from batchrun.model.dataset import ItemsPage
-from batchrun.model.job import BadLine, Job, JobId, JobKey, Place
+from batchrun.model.job import BadLine, Job, JobId, JobKey, Position
 from batchrun.model.record import Items, Outcome, Record, json_line
 from batchrun.model.run import CostSource, DatasetId, JsonObject, Run, RunId, RunOptions, RunStatus, StoreId, TaskId
 
@@ -29,7 +29,7 @@ __all__ = [
     "JsonObject",
     "Mark",
     "Outcome",
-    "Place",
+    "Position",
     "Problem",
     "Record",
     "Run",

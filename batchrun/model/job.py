@@ -11,7 +11,7 @@ JobId = NewType("JobId", int)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Position:
     """Where in the job file a job or a bad line stands."""
 
     #: Line number (element number in a JSON array), from 1.
@@ -31,7 +31,7 @@ class Job:
     key: JobKey
     #: First 16 bytes of SHA-256 over the canonical JSON of override and own options.
     digest: bytes
-    place: Place
+    position: Position
     #: The overrides as the JSON that is posted to start a Run.
     body: bytes
     options: RunOptions | None = None
@@ -46,7 +46,7 @@ class Job:
 class BadLine:
     """A line of the job file that is no job."""
 
-    place: Place
+    position: Position
     #: What is wrong, and what to do.
     reason: str
     #: The line as it stands in the file; undecodable bytes are replaced, very long lines cut.

@@ -135,7 +135,7 @@ class HeadCheck:
 
     def look_at(self, job: Job) -> None:
         """Take a job in."""
-        self.problems.note(job.place.line, self._check.problems(job))
+        self.problems.note(job.position.line, self._check.problems(job))
 
 
 class Survey:
@@ -169,7 +169,7 @@ class Survey:
         """Take a line in."""
         if isinstance(entry, BadLine):
             self.bad_lines += 1
-            self.problems.note(entry.place.line, [entry.reason])
+            self.problems.note(entry.position.line, [entry.reason])
         elif (first := self._first_content(entry)) is not None:
             self._repeated(entry, first)
         else:
@@ -187,7 +187,7 @@ class Survey:
             self.duplicates += 1
         else:
             self.bad_lines += 1
-            self.problems.note(job.place.line, [REPEATED_KEY])
+            self.problems.note(job.position.line, [REPEATED_KEY])
 
     def _job(self, job: Job) -> None:
         self.jobs += 1
@@ -198,7 +198,7 @@ class Survey:
         self.of_unknown_memory += memory_mb is None
         if self._nested:
             self._note_erased(orjson.loads(job.body))
-        self.problems.note(job.place.line, self._check.problems(job))
+        self.problems.note(job.position.line, self._check.problems(job))
 
     def _note_erased(self, override: JsonObject) -> None:
         for name in lost_fields(self._nested, override):

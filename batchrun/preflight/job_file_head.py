@@ -46,7 +46,7 @@ def look_at_head(config: Config, look_at: Callable[[Job], None]) -> bool:
 
 
 def _bad_lines_text(bad_lines: list[BadLine]) -> str:
-    shown = [f"  line {bad.place.line}: {bad.reason}" for bad in bad_lines[:MAX_BAD_LINES_SHOWN]]
+    shown = [f"  line {bad.position.line}: {bad.reason}" for bad in bad_lines[:MAX_BAD_LINES_SHOWN]]
     hidden = len(bad_lines) - len(shown)
     more = [f"  … and {hidden} more"] if hidden else []
     count = "1 bad line" if len(bad_lines) == 1 else f"{len(bad_lines)} bad lines"

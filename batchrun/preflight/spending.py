@@ -86,7 +86,7 @@ async def refuse_unbounded(
     def look(job: Job) -> None:
         own = most_a_run_may_cost(terms.prices, (job.options or RunOptions()).over(options))
         if own.usd is None and not unbounded:
-            unbounded.append((job.place.line, own))
+            unbounded.append((job.position.line, own))
 
     is_seen = await anyio.to_thread.run_sync(look_at_head, look)
     if is_seen and not unbounded:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from batchrun.config import ApiConfig, Config
 from batchrun.ledger.protocol import CostRow
-from batchrun.model import Ending, Outcome, Place
+from batchrun.model import Ending, Outcome, Position
 from batchrun.output.layout import BAD_LINES
 from batchrun.report.charts import (
     Share,
@@ -59,7 +59,7 @@ class _Batch:
     directory: Path
     config: Config
     #: The overrides of jobs that are shown as samples, as far as they could be read.
-    sent: Mapping[Place, str]
+    sent: Mapping[Position, str]
 
     @property
     def quoted(self) -> str:
@@ -71,7 +71,7 @@ class _Batch:
         return self.config.api
 
 
-def compose(figures: Figures, directory: Path, config: Config, sent: Mapping[Place, str]) -> Html:
+def compose(figures: Figures, directory: Path, config: Config, sent: Mapping[Position, str]) -> Html:
     """Return the page.
 
     Args:
@@ -202,7 +202,7 @@ def _cause(failure: Failure, batch: _Batch) -> Html:
         tag("span", f"{failure.count:,}", class_="count"),
         tag("h3", tone, foreign(kind_words(failure), _LINE_CHARS)),
     )
-    sent = batch.sent.get(failure.place)
+    sent = batch.sent.get(failure.position)
     rows: list[tuple[str, str | None]] = [
         ("for example", _sample(failure, batch.api)),
         ("sent", tag("code", foreign(sent, _SENT_CHARS)) if sent else None),
@@ -216,7 +216,7 @@ def _cause(failure: Failure, batch: _Batch) -> Html:
 
 
 def _sample(failure: Failure, api: ApiConfig) -> Html:
-    parts = [f"line {failure.place.line:,}, key ", foreign(failure.key, _KEY_CHARS)]
+    parts = [f"line {failure.position.line:,}, key ", foreign(failure.key, _KEY_CHARS)]
     if failure.run_id is not None:
         parts += [", Run ", link(run_address(api, failure.run_id), one_line(failure.run_id, _KEY_CHARS))]
     return join(parts)

@@ -8,7 +8,7 @@ from batchrun.config import ApiConfig
 from batchrun.ledger.protocol import FailureKind
 from batchrun.ledger.sqlite.group_commit import TRIPPED
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
-from batchrun.model import JobKey, Outcome, Place, RunId, Selection
+from batchrun.model import JobKey, Outcome, Position, RunId, Selection
 from batchrun.output.log_tails import LogTails
 from batchrun.policy.failure_kind import split_exit_code
 from batchrun.report.plain_text import one_line
@@ -31,7 +31,7 @@ class Failure:
     #: The sample's.
     message: str
     key: JobKey
-    place: Place
+    position: Position
     run_id: RunId | None
     #: None: no log was kept.
     log_tail: str | None
@@ -134,7 +134,7 @@ def _failure(ledger: LedgerReader, logs: LogTails, kind: FailureKind) -> Failure
         exit_code=exit_code,
         message=message,
         key=sample.key,
-        place=sample.place,
+        position=sample.position,
         run_id=run_id,
         log_tail=tail.decode("utf-8", "replace") if tail is not None else None,
     )

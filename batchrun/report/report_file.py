@@ -27,8 +27,8 @@ def make_report(directory: Path, config: Config, own_summary: Summary | None = N
         LedgerError: there is no ledger, or it is damaged.
     """
     figures = read_figures(directory, own_summary)
-    jobs = reread_jobs(config, [failure.place for failure in figures.failures.kinds[:SAMPLES]])
-    sent = {place: job.body[:_MAX_SENT_BYTES].decode("utf-8", "replace") for place, job in jobs.items()}
+    jobs = reread_jobs(config, [failure.position for failure in figures.failures.kinds[:SAMPLES]])
+    sent = {position: job.body[:_MAX_SENT_BYTES].decode("utf-8", "replace") for position, job in jobs.items()}
     return compose(figures, directory, config, sent)
 
 

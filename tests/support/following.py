@@ -25,7 +25,14 @@ def live_run(client: RunClient, run_id: RunId) -> LiveRun:
     at, job = datetime.now(UTC), make_job()
     attempt = Attempt(attempt_no=1, mark=Mark("m"), state=AttemptState.BOUND, run_id=run_id, intended_at=at)
     noted = OpenJob(
-        id=JobId(1), key=job.key, digest=job.digest, place=job.place, round=1, admitted_at=at, due_at=None, attempts=()
+        id=JobId(1),
+        key=job.key,
+        digest=job.digest,
+        position=job.position,
+        round=1,
+        admitted_at=at,
+        due_at=None,
+        attempts=(),
     )
     turn, slot = StartGate(TokenBucket(rate_per_s=1.0, burst=1)).adopt(), Slots(1).seat(Demand())
     return LiveRun(Work(job=job, open=noted), attempt, turn, slot, Watch(client, Deadlines(), "", note_abort=_note))

@@ -20,7 +20,7 @@ from batchrun.model import (
     JobId,
     JobKey,
     Outcome,
-    Place,
+    Position,
     Problem,
     Record,
     Run,
@@ -33,12 +33,12 @@ from batchrun.policy.breaker import Trip
 def make_job(line: int = 1, *, key: str | None = None, body: bytes | None = None, **changes: Any) -> Job:
     """Return a job whose key and content follow from its line."""
     body = b'{"line":%d}' % line if body is None else body
-    place = Place(line=line, offset=100 * (line - 1), length=100)
+    position = Position(line=line, offset=100 * (line - 1), length=100)
     options: RunOptions | None = changes.pop("options", None)
     return Job(
         key=JobKey(key or f"job-{line}"),
         digest=sha256(body).digest()[:16],
-        place=place,
+        position=position,
         body=body,
         options=options,
         **changes,
@@ -47,7 +47,7 @@ def make_job(line: int = 1, *, key: str | None = None, body: bytes | None = None
 
 def make_bad_line(line: int, reason: str = "not JSON") -> BadLine:
     """Return a bad line."""
-    return BadLine(place=Place(line=line, offset=100 * (line - 1), length=100), reason=reason, content="{")
+    return BadLine(position=Position(line=line, offset=100 * (line - 1), length=100), reason=reason, content="{")
 
 
 def read_to(line: int) -> ReadTo:
@@ -93,7 +93,7 @@ class MemoryLedger:
         for entry in entries:
             if isinstance(entry, BadLine):
                 problem = Problem(type="bad-line", message=entry.reason)
-                record = Record(key=None, line=entry.place.line, outcome=Outcome.INVALID, error=problem)
+                record = Record(key=None, line=entry.position.line, outcome=Outcome.INVALID, error=problem)
                 admission.invalid.append(record)
             elif entry.key in self.jobs:
                 admission.duplicates += 1
@@ -203,7 +203,7 @@ class MemoryLedger:
             id=JobId(len(self.jobs) + 1),
             key=job.key,
             digest=job.digest,
-            place=job.place,
+            position=job.position,
             round=1,
             admitted_at=self._now(),
             due_at=None,

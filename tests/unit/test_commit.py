@@ -51,14 +51,14 @@ def record_of(line: int, outcome: Outcome = Outcome.SUCCEEDED) -> Record:
 
 def admit(journal: Journal, *entries: Job | BadLine) -> list[OpenJob]:
     """Admit lines in a group of their own; return the new jobs."""
-    step = _Step(journal.admit, (entries, read_to(entries[-1].place.line)))
+    step = _Step(journal.admit, (entries, read_to(entries[-1].position.line)))
     journal.commit_group([step])
     return [noted for _, noted in step.result.jobs]
 
 
 def settle(journal: Journal, job: OpenJob, item_lines: bytes = b"") -> _Step:
     """Return the step that settles a job."""
-    return _Step(journal.settle, (job.id, record_of(job.place.line), item_lines))
+    return _Step(journal.settle, (job.id, record_of(job.position.line), item_lines))
 
 
 def lines(directory: Path, name: str) -> list[Any]:
@@ -173,7 +173,7 @@ def test_admission_notes_jobs_duplicates_bad_lines_and_how_far_it_read(tmp_path:
         journal.commit_group([step])
         facts = journal.ledger.fact(READ_TO), journal.ledger.fact(DUPLICATES)
     conflict = "key 'job-1' stands on line 1 with other content; give this line another @key"
-    assert [job.place.line for job, _ in step.result.jobs] == [1]
+    assert [job.position.line for job, _ in step.result.jobs] == [1]
     assert (step.result.duplicates, facts) == (1, ([400, 4, b"f".hex()], 1))
     assert [(r.line, r.key, r.outcome, r.error.message if r.error else "") for r in step.result.invalid] == [
         (3, None, Outcome.INVALID, conflict), (4, None, Outcome.INVALID, "not JSON"),

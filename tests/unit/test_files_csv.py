@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from batchrun.errors import BatchrunError, ConfigError, JobFileError
 from batchrun.jobs import JobFormat, ReadPoint, open_job_file
 from batchrun.jobs.rows import MAX_ROW_BYTES
-from batchrun.model import BadLine, Job, Place, RunOptions
+from batchrun.model import BadLine, Job, Position, RunOptions
 
 cells = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8)
 
@@ -30,7 +30,7 @@ def bodies(folder: Path, content: bytes, name: str = "jobs.csv", **settings: Any
 
 
 def reasons(folder: Path, content: bytes) -> list[tuple[int, str]]:
-    return [(made.place.line, made.reason) for made in read(folder, content) if isinstance(made, BadLine)]
+    return [(made.position.line, made.reason) for made in read(folder, content) if isinstance(made, BadLine)]
 
 
 def refusal(folder: Path, content: bytes, **settings: Any) -> str:
@@ -62,10 +62,10 @@ def test_a_row_is_an_override_of_strings(
 def test_places_hold_with_line_ends_in_cells(tmp_path: Path) -> None:
     """A row's line is the one where it begins; its bytes are the whole of it."""
     content = b'\xef\xbb\xbfa,b\r\n1,"x\r\n\r\ny"\r\n\r\n2,"say ""hi"""\n3,z'
-    assert [(made.place, made.body) for made in read(tmp_path, content) if isinstance(made, Job)] == [
-        (Place(line=2, offset=8, length=12), b'{"a":"1","b":"x\\r\\n\\r\\ny"}'),
-        (Place(line=6, offset=22, length=15), b'{"a":"2","b":"say \\"hi\\""}'),
-        (Place(line=7, offset=37, length=3), b'{"a":"3","b":"z"}'),
+    assert [(made.position, made.body) for made in read(tmp_path, content) if isinstance(made, Job)] == [
+        (Position(line=2, offset=8, length=12), b'{"a":"1","b":"x\\r\\n\\r\\ny"}'),
+        (Position(line=6, offset=22, length=15), b'{"a":"2","b":"say \\"hi\\""}'),
+        (Position(line=7, offset=37, length=3), b'{"a":"3","b":"z"}'),
     ]
 
 
@@ -79,24 +79,24 @@ def test_places_hold_with_line_ends_in_cells(tmp_path: Path) -> None:
 def test_what_was_written_is_read_and_found_again(
     tmp_path: Path, rows: list[tuple[str, str, str]], delimiter: str, end: str, encoding: str
 ) -> None:
-    """Any cells come back; any position goes on with exactly the rest; any place gives its job again."""
+    """Any cells come back; any read point goes on with exactly the rest; any position gives its job again."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, delimiter=delimiter, lineterminator=end, quoting=csv.QUOTE_ALL)
     writer.writerows([("n", "a\nb", "c"), *rows])
     path = tmp_path / "jobs.csv"
     path.write_bytes(text.getvalue().encode(encoding))
     with open_job_file(JobFormat(path=path)) as file:
-        made, positions = [], [file.position]
+        made, points = [], [file.read_point]
         for job in file.read():
             assert isinstance(job, Job)
             made.append(job)
-            positions.append(file.position)
+            points.append(file.read_point)
         assert [tuple(orjson.loads(job.body).values()) for job in made] == [
             row for row in rows if any(cell.strip() for cell in row)
         ]
-        assert list(file.reread([job.place for job in made])) == made
-        for number, position in enumerate(positions):
-            assert list(file.read(position)) == made[number:]
+        assert list(file.reread([job.position for job in made])) == made
+        for number, point in enumerate(points):
+            assert list(file.read(point)) == made[number:]
 
 
 def test_a_row_that_does_not_fit_is_a_bad_line(tmp_path: Path) -> None:
@@ -120,7 +120,10 @@ def test_a_row_that_does_not_fit_is_a_bad_line(tmp_path: Path) -> None:
 def test_a_quote_that_is_never_closed_is_one_bad_line(tmp_path: Path) -> None:
     """It swallows the rest of the file, or 16 MB of it; the line where it is opened is named."""
     made = read(tmp_path, b'a,b\n1,2\n3,"x\n4,5\n6,7\n')
-    assert [one.place for one in made] == [Place(line=2, offset=4, length=4), Place(line=3, offset=8, length=13)]
+    assert [one.position for one in made] == [
+        Position(line=2, offset=4, length=4),
+        Position(line=3, offset=8, length=13),
+    ]
     assert reasons(tmp_path, b'a,b\n1,2\n3,"x\n4,5\n') == [
         (3, "opens a quote that is never closed: the rest of the file is inside it; double a quote that is meant")
     ]
@@ -131,7 +134,7 @@ def test_a_quote_that_is_never_closed_is_one_bad_line(tmp_path: Path) -> None:
     assert made[0].reason == (
         "is longer than 16,777,216 bytes and was skipped; look for a quote that is opened in this row and never closed"
     )
-    assert (made[0].place.line, made[-1].place.line, len(made)) == (2, 3 + count, 2)
+    assert (made[0].position.line, made[-1].position.line, len(made)) == (2, 3 + count, 2)
 
 
 def test_a_long_cell_is_no_trouble(tmp_path: Path) -> None:
@@ -211,8 +214,8 @@ def test_one_byte_encodings_keep_their_offsets(tmp_path: Path) -> None:
         _, second = file.read()
         assert isinstance(second, Job)
         assert file.is_seekable
-        assert second.place == Place(line=3, offset=12, length=4)
-        assert list(file.reread([second.place])) == [second]
+        assert second.position == Position(line=3, offset=12, length=4)
+        assert list(file.reread([second.position])) == [second]
         assert list(file.read(ReadPoint(offset=12, line=2))) == [second]
         assert file.count_estimate() == 2
 

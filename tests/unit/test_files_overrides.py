@@ -181,7 +181,7 @@ def test_a_matrix_makes_every_combination(opened: Open) -> None:
     """Without a template its names are properties; an explicit key tells the combinations apart."""
     matrix = {"country": ["cz", "de"], "n": [1, None]}
     jobs = made(opened({"a": 1, "@key": "k"}, matrix=matrix))
-    assert [(job.key, job.place.variant, job.body) for job in jobs] == [
+    assert [(job.key, job.position.variant, job.body) for job in jobs] == [
         ("k/country=cz,n=1", 0, b'{"a":1,"country":"cz","n":1}'),
         ("k/country=cz,n=", 1, b'{"a":1,"country":"cz","n":null}'),
         ("k/country=de,n=1", 2, b'{"a":1,"country":"de","n":1}'),
@@ -198,12 +198,12 @@ def test_a_matrix_makes_every_combination(opened: Open) -> None:
 
 
 def test_a_line_counts_as_read_when_its_last_combination_is_out(opened: Open) -> None:
-    """A position never lies behind a job that was not yielded."""
+    """The read point never lies behind a job that was not yielded."""
     with opened({"a": 1}, {"a": 2}, matrix={"n": [1, 2]}) as file:
-        assert [(job.place.variant, file.position.line) for job in file.read()] == [(0, 0), (1, 1), (0, 1), (1, 2)]
+        assert [(job.position.variant, file.read_point.line) for job in file.read()] == [(0, 0), (1, 1), (0, 1), (1, 2)]
         assert file.count_estimate() == 4
-        places = [job.place for job in file.read()]
-        assert [job.place for job in file.reread(places[1:3])] == places[1:3]
+        positions = [job.position for job in file.read()]
+        assert [job.position for job in file.reread(positions[1:3])] == positions[1:3]
 
 
 @pytest.mark.parametrize(
@@ -275,10 +275,10 @@ def test_nothing_is_lost_where_both_merges_agree(task_input: Any, override: Any)
 
 
 def test_higher_priorities_go_first_within_the_look_ahead(opened: Open) -> None:
-    """Equal ones keep the order of the file; the position is the point before which nothing is held back."""
+    """Equal ones keep the order of the file; the read point is the one before which nothing is held back."""
     lines = [{"n": n, "@priority": priority} for n, priority in enumerate([0, 5, 0, 9, 5])]
     with opened(*lines, look_ahead=3) as file:
-        seen = [(orjson.loads(job.body)["n"], file.position.line) for job in file.read() if isinstance(job, Job)]
+        seen = [(orjson.loads(job.body)["n"], file.read_point.line) for job in file.read() if isinstance(job, Job)]
     assert seen == [(1, 0), (0, 2), (3, 2), (4, 2), (2, 5)]
 
 
@@ -297,19 +297,19 @@ def test_priorities_in_the_head_are_noticed(opened: Open) -> None:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
 @given(st.lists(st.integers(-2, 2) | st.none(), max_size=12), st.integers(1, 6), st.booleans())
 def test_no_position_loses_a_job(opened: Open, priorities: list[int | None], look_ahead: int, packed: bool) -> None:
-    """From any position on, all that was not yielded before it is yielded, whatever the priorities."""
+    """From any read point on, all that was not yielded before it is yielded, whatever the priorities."""
     lines = [[n] if priority is None else {"n": n, "@priority": priority} for n, priority in enumerate(priorities)]
     matrix = {"m": [1, 2]} if packed else {}
     with opened(*lines, look_ahead=look_ahead, matrix=matrix) as file:
-        everything = {(one.place.line, one.place.variant) for one in file.read()}
+        everything = {(one.position.line, one.position.variant) for one in file.read()}
         expected = sum(1 if priority is None else 1 + packed for priority in priorities)
         points: list[tuple[ReadPoint, int]] = []
         order = []
         for one in file.read():
-            order.append((one.place.line, one.place.variant))
-            points.append((file.position, len(order)))
+            order.append((one.position.line, one.position.variant))
+            points.append((file.read_point, len(order)))
         assert sorted(order) == sorted(everything)
         assert len(order) == expected
         for point, count in points:
-            rest = {(one.place.line, one.place.variant) for one in file.read(point)}
+            rest = {(one.position.line, one.position.variant) for one in file.read(point)}
             assert everything - set(order[:count]) <= rest

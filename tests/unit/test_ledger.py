@@ -94,8 +94,8 @@ def test_what_is_committed_is_there_when_it_is_opened_again(tmp_path: Path) -> N
     with open_for_reading(tmp_path) as reader:
         (job,) = reader.open_jobs()
     first, second = job.attempts
-    assert (job.id, job.key, job.digest, job.place, job.round) == (
-        noted.id, noted.key, noted.digest, make_job().place, 1,
+    assert (job.id, job.key, job.digest, job.position, job.round) == (
+        noted.id, noted.key, noted.digest, make_job().position, 1,
     )  # fmt: skip
     assert first == replace(
         make_ended(make_run(status=RunStatus.FAILED), cause=Cause.OUT_OF_MEMORY, memory_mb=512),

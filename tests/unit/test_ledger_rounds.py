@@ -56,7 +56,7 @@ def reopened(ledger: Ledger, **selection: Any) -> list[int]:
     """Reopen what is selected; return the lines that are open then, but for the one that was before."""
     with ledger.transaction():
         count = ledger.reopen(Selection(**selection))
-    lines = [job.place.line for job in ledger.open_jobs() if job.place.line != 7]
+    lines = [job.position.line for job in ledger.open_jobs() if job.position.line != 7]
     assert len(lines) == count
     return lines
 
@@ -142,7 +142,7 @@ def test_forgetting_items_concerns_the_open_round_only(ledger: Ledger) -> None:
 def test_failures_are_sorted_by_kind_most_frequent_first(ledger: Ledger) -> None:
     """Pages differ, exit codes tell; each kind is named so that exactly it can be selected."""
     found = ledger.failure_kinds(Selection(), 3)
-    assert [(kind.count, kind.sample.place.line) for kind in found.kinds] == [(2, 2), (1, 4), (1, 5)]
+    assert [(kind.count, kind.sample.position.line) for kind in found.kinds] == [(2, 2), (1, 4), (1, 5)]
     assert (found.kinds_in_all, found.jobs_in_all) == (4, 5)
     assert reopened(ledger, failures=[found.kinds[0].id]) == [2, 3]
 

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 import pytest
 
-from batchrun.model import BadLine, Job, JobKey, Place, RunOptions
+from batchrun.model import BadLine, Job, JobKey, Position, RunOptions
 from batchrun.preflight.builds import Build
 from batchrun.preflight.input_checks import (
     MAX_PROBLEMS,
@@ -53,7 +53,7 @@ def _job(
     return Job(
         key=JobKey(key or digest.hex()),
         digest=digest,
-        place=Place(line=line, offset=0, length=1),
+        position=Position(line=line, offset=0, length=1),
         body=body,
         options=RunOptions(**options) if options else None,
         group=group,
@@ -61,7 +61,7 @@ def _job(
 
 
 def _bad(line: int, reason: str) -> BadLine:
-    return BadLine(place=Place(line=line, offset=0, length=1), reason=reason, content="")
+    return BadLine(position=Position(line=line, offset=0, length=1), reason=reason, content="")
 
 
 def test_an_override_lies_over_the_task_over_the_defaults():

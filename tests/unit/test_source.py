@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from batchrun.errors import BatchrunError, ConfigError, JobFileError
 from batchrun.jobs import JobFormat, ReadPoint, open_job_file
 from batchrun.jobs.rows import MAX_CONTENT_CHARS, MAX_ROW_BYTES
-from batchrun.model import BadLine, Job, JobKey, Place
+from batchrun.model import BadLine, Job, JobKey, Position
 
 Write = Callable[[str, bytes], Path]
 
@@ -56,7 +56,7 @@ def bodies(path: Path, **settings: Any) -> list[Any]:
 
 
 def reasons(path: Path, **settings: Any) -> list[tuple[int, str]]:
-    return [(made.place.line, made.reason) for made in read(path, **settings) if isinstance(made, BadLine)]
+    return [(made.position.line, made.reason) for made in read(path, **settings) if isinstance(made, BadLine)]
 
 
 def read_all(path: Path, **settings: Any) -> None:
@@ -79,7 +79,7 @@ def test_a_line_becomes_a_job(write: Write) -> None:
         Job(
             key=JobKey(digest.hex()),
             digest=digest,
-            place=Place(line=2, offset=1, length=21),
+            position=Position(line=2, offset=1, length=21),
             body='{"b":1,"a":"é"}'.encode(),
         )
     ]
@@ -107,7 +107,7 @@ def test_a_line_in_another_encoding_says_so(write: Write) -> None:
     path = write("jobs.jsonl", b'{"a":"caf\xe9"}\n')
     assert read(path) == [
         BadLine(
-            place=Place(line=1, offset=0, length=13),
+            position=Position(line=1, offset=0, length=13),
             reason="is not UTF-8 (byte 0xe9 at position 10); convert the file, "
             'or name its encoding: jobs.encoding = "cp1252"',
             content='{"a":"caf\ufffd"}',
@@ -138,7 +138,7 @@ def test_an_input_that_is_too_deep_or_too_large_is_a_bad_line(write: Write) -> N
         ),
         (4, "is nested deeper than 254 levels; flatten it"),
     ]
-    assert [job.place.line for job in jobs(path)] == [3]
+    assert [job.position.line for job in jobs(path)] == [3]
 
 
 def test_an_endless_line_is_skipped_unread(write: Write) -> None:
@@ -147,12 +147,12 @@ def test_an_endless_line_is_skipped_unread(write: Write) -> None:
     path = write("jobs.jsonl", b"x" * size + b'\n{"a":1}')
     bad, good = read(path)
     assert isinstance(bad, BadLine)
-    assert bad.place == Place(line=1, offset=0, length=size + 1)
+    assert bad.position == Position(line=1, offset=0, length=size + 1)
     assert bad.content == "x" * MAX_CONTENT_CHARS + "…"
     assert bad.reason == (
         "is longer than 16,777,216 bytes and was skipped; the API takes no input over 9,437,184 bytes"
     )
-    assert good.place == Place(line=2, offset=size + 1, length=7)
+    assert good.position == Position(line=2, offset=size + 1, length=7)
 
 
 @pytest.mark.parametrize(
@@ -238,8 +238,8 @@ def test_compressed_reads_like_plain(write: Write, suffix: str) -> None:
         found = list(file.read())
         assert found == read(plain)
         assert (file.is_seekable, file.is_replayable, file.fingerprint(100)) == (False, True, b"")
-        assert list(file.reread([found[7].place, found[500].place])) == [found[7], found[500]]
-        assert list(file.read(file.position)) == found
+        assert list(file.reread([found[7].position, found[500].position])) == [found[7], found[500]]
+        assert list(file.read(file.read_point)) == found
         assert (file.check_head(), file.count_estimate()) == ([], 1000)
 
 
@@ -267,12 +267,12 @@ def test_a_json_array_is_read_by_elements(write: Write) -> None:
     """Lines count elements; offsets are those of the element; a bad element is a bad line."""
     path = write("jobs.json", b'\xef\xbb\xbf[\n {"a":"]}\\""},\n 7, {"b":{}}, {bad}\n]\n')
     assert bodies(path) == [{"a": ']}"'}, {"b": {}}]
-    places = [Place(line=1, offset=6, length=12), Place(line=3, offset=24, length=8)]
-    assert [job.place for job in jobs(path)] == places
+    positions = [Position(line=1, offset=6, length=12), Position(line=3, offset=24, length=8)]
+    assert [job.position for job in jobs(path)] == positions
     assert [line for line, _ in reasons(path)] == [2, 4]
     with open_job_file(JobFormat(path=path)) as file:
         assert (file.is_seekable, file.count_estimate()) == (False, 4)
-        assert [job.place for job in file.reread(places)] == places
+        assert [job.position for job in file.reread(positions)] == positions
 
 
 @same_dir
@@ -281,8 +281,8 @@ def test_an_array_reads_like_its_lines(write: Write, given_overrides: list[Any])
     """Whatever is in them, spaced and escaped as the standard library does it, the jobs are the same."""
     array = write("jobs.json", json.dumps(given_overrides, indent=1).encode())
     lines = write("jobs.jsonl", "".join(json.dumps(one, ensure_ascii=True) + "\n" for one in given_overrides).encode())
-    assert [(job.key, job.body, job.place.line) for job in jobs(array)] == [
-        (job.key, job.body, job.place.line) for job in jobs(lines)
+    assert [(job.key, job.body, job.position.line) for job in jobs(array)] == [
+        (job.key, job.body, job.position.line) for job in jobs(lines)
     ]
     assert bodies(array) == [orjson.loads(orjson.dumps(one)) for one in given_overrides]
 
@@ -296,17 +296,17 @@ def test_an_array_reads_like_its_lines(write: Write, given_overrides: list[Any])
     st.sampled_from([b"\n", b"\r\n"]),
 )
 def test_reading_goes_on_from_any_position(write: Write, lines: list[bytes], end: bytes) -> None:
-    """From each position, exactly what is missing is read; every job is found again at its place."""
+    """From each read point, exactly what is missing is read; every job is found again at its position."""
     path = write("jobs.jsonl", b'{"first":"%b"}' % (b"x" * 4096) + end + end.join(lines))
     with open_job_file(JobFormat(path=path)) as file:
-        found, positions = [], [file.position]
+        found, points = [], [file.read_point]
         for made in file.read():
             found.append(made)
-            positions.append(file.position)
-        for number, position in enumerate(positions):
-            assert list(file.read(position)) == found[number:]
+            points.append(file.read_point)
+        for number, point in enumerate(points):
+            assert list(file.read(point)) == found[number:]
         good = [made for made in found if isinstance(made, Job)]
-        assert list(file.reread([job.place for job in reversed(good)])) == good[::-1]
+        assert list(file.reread([job.position for job in reversed(good)])) == good[::-1]
 
 
 def test_a_line_that_gets_its_end_later_is_no_new_line(write: Write) -> None:
@@ -314,14 +314,14 @@ def test_a_line_that_gets_its_end_later_is_no_new_line(write: Write) -> None:
     path = write("jobs.jsonl", b'{"n":1}\n{"n":2}')
     with open_job_file(JobFormat(path=path)) as file:
         list(file.read())
-        position = file.position
-        print_before = file.fingerprint(position.offset)
-    assert position == ReadPoint(offset=15, line=2)
+        point = file.read_point
+        print_before = file.fingerprint(point.offset)
+    assert point == ReadPoint(offset=15, line=2)
     with path.open("ab") as appended:
         appended.write(b'\n{"n":3}\n')
     with open_job_file(JobFormat(path=path)) as file:
-        assert file.fingerprint(position.offset) == print_before
-        assert [made.place for made in file.read(position)] == [Place(line=3, offset=16, length=8)]
+        assert file.fingerprint(point.offset) == print_before
+        assert [made.position for made in file.read(point)] == [Position(line=3, offset=16, length=8)]
 
 
 def test_the_fingerprint_tells_an_edited_file(write: Write) -> None:
@@ -343,7 +343,7 @@ def test_the_fingerprint_tells_an_edited_file(write: Write) -> None:
 def test_a_changed_line_is_named_when_it_is_read_again(write: Write) -> None:
     """The job that the ledger holds open is not silently replaced."""
     path = write("jobs.jsonl", b'{"n":1}\n{"n":2}\n')
-    places = [job.place for job in jobs(path)]
+    positions = [job.position for job in jobs(path)]
     for content, line in (
         (b'{"n":1}\n["n",2]\n', 2),
         (b'{"n":1}\n', 2),
@@ -352,11 +352,11 @@ def test_a_changed_line_is_named_when_it_is_read_again(write: Write) -> None:
     ):
         write("jobs.jsonl", content)
         with open_job_file(JobFormat(path=path)) as file, pytest.raises(JobFileError) as caught:
-            list(file.reread(places))
+            list(file.reread(positions))
         assert (caught.value.line, "was changed since" in caught.value.problem) == (line, True)
     packed = write("jobs.jsonl.gz", gzip.compress(b'{"n":1}\n'))
     with open_job_file(JobFormat(path=packed)) as file, pytest.raises(JobFileError, match=r":2: .*not there any more"):
-        list(file.reread(places))
+        list(file.reread(positions))
 
 
 def test_the_head_is_checked_without_moving_the_position(write: Write) -> None:
@@ -367,12 +367,12 @@ def test_the_head_is_checked_without_moving_the_position(write: Write) -> None:
     )
     task_input = {"p": {"x": 0, "y": 0}, "q": {"z": {"deep": 1}}, "r": {"x": 1}, "s": {"x": 1}}
     with open_job_file(JobFormat(path=path, task_input=task_input)) as file:
-        assert [(bad.place.line, bad.reason) for bad in file.check_head()] == [
+        assert [(bad.position.line, bad.reason) for bad in file.check_head()] == [
             (3, "has the key 'a' of line 1 with other content; give each line its own @key"),
             (4, 'is a JSON array; each line must be an object like {"url": "https://example.com"}'),
         ]
         assert file.lost_fields == ("p", "q")
-        assert file.position == ReadPoint()
+        assert file.read_point == ReadPoint()
         assert file.count_estimate() == 5
 
 
@@ -380,7 +380,7 @@ def test_the_head_ends_after_ten_thousand_lines(write: Write) -> None:
     """What comes behind is for the running batch to record."""
     path = write("jobs.jsonl", b"{}\n" * 9_999 + b"[]\n[]\n")
     with open_job_file(JobFormat(path=path)) as file:
-        assert [bad.place.line for bad in file.check_head()] == [10_000]
+        assert [bad.position.line for bad in file.check_head()] == [10_000]
         assert file.count_estimate() == 10_001
 
 
@@ -402,9 +402,9 @@ from batchrun.jobs import JobFormat, open_job_file
 with open_job_file(JobFormat(path="-")) as file:
     print(file.is_seekable, file.is_replayable, file.check_head(), file.count_estimate())
     found = list(file.read())
-    print([(made.place.line, made.place.offset) for made in found])
+    print([(made.position.line, made.position.offset) for made in found])
     try:
-        file.reread([found[0].place])
+        file.reread([found[0].position])
     except JobFileError as error:
         print(error)
 """

@@ -192,7 +192,7 @@ async def test_live_runs_of_an_earlier_process_need_no_poll_each() -> None:
     admitted = (await ledger.admit(jobs, read_to(30))).jobs
     work: list[Work] = []
     for job, noted in admitted:
-        run_id = api.add_run(Plan(run_s=100.0 + job.place.line))
+        run_id = api.add_run(Plan(run_s=100.0 + job.position.line))
         attempt = Attempt(
             attempt_no=1, mark=Mark(run_id), state=AttemptState.BOUND, run_id=run_id, intended_at=datetime.now(UTC)
         )

@@ -8,7 +8,7 @@ import pytest
 from batchrun.account.connect import Task
 from batchrun.account.task_watch import INTERVAL_S, TaskWatch, note_task
 from batchrun.ledger.sqlite.tables import open_ledger
-from batchrun.model import Job, JobKey, Place, TaskId
+from batchrun.model import Job, JobKey, Position, TaskId
 from tests.support.scripted_api import api_error
 
 FIELDS = {"id": "t", "actId": "a", "name": "n", "input": {"x": 1}, "options": {"build": "latest"}, "modifiedAt": "1"}
@@ -67,7 +67,7 @@ def test_edits_between_two_processes_are_told(tmp_path):
         assert note_task(ledger, _task()) == ()
         assert note_task(ledger, _task(input={"x": 5}, modified_at="2")) == ()
         with ledger.transaction():
-            ledger.admit(Job(key=JobKey("k"), digest=b"d", place=Place(line=1, offset=0, length=1), body=b"{}"))
+            ledger.admit(Job(key=JobKey("k"), digest=b"d", position=Position(line=1, offset=0, length=1), body=b"{}"))
         edited = _task(input={"x": 5}, options={}, modified_at="3")
         assert note_task(ledger, edited) == ("options",)
         assert note_task(ledger, edited) == ()

@@ -146,7 +146,7 @@ class Journal:
         if job_id is None:
             return
         problem = Problem(type="bad-line", message=bad_line.reason)
-        record = Record(key=None, line=bad_line.place.line, outcome=Outcome.INVALID, error=problem)
+        record = Record(key=None, line=bad_line.position.line, outcome=Outcome.INVALID, error=problem)
         self._sinks[BAD_LINES].write(_bad_line_json(bad_line))
         self.settle(job_id, record, b"")
         admission.invalid.append(record)
@@ -184,12 +184,12 @@ def _conflict(job: Job, known: Known) -> BadLine:
         if not known.is_same_line
         else f"key {job.key!r}: this line was admitted with other content; put it back, or give it another @key"
     )
-    return BadLine(place=job.place, reason=reason, content=job.body.decode("utf-8", "replace")[:10_000])
+    return BadLine(position=job.position, reason=reason, content=job.body.decode("utf-8", "replace")[:10_000])
 
 
 def _bad_line_json(bad_line: BadLine) -> bytes:
     return orjson.dumps(
-        {"line": bad_line.place.line, "reason": bad_line.reason, "content": bad_line.content},
+        {"line": bad_line.position.line, "reason": bad_line.reason, "content": bad_line.content},
         option=orjson.OPT_APPEND_NEWLINE,
     )
 

@@ -30,7 +30,7 @@ from batchrun.model import (
     Job,
     JobId,
     JobKey,
-    Place,
+    Position,
     Problem,
     Run,
     Selection,
@@ -81,14 +81,14 @@ class Ledger(LedgerReader):
 
     def admit(self, job: Job) -> "OpenJob | Known":
         """Note a job that is to be carried out, unless its key stands in the ledger already."""
-        job_id = self._insert_job(job.key, job.digest, job.place, job.group)
+        job_id = self._insert_job(job.key, job.digest, job.position, job.group)
         if job_id is None:
             return self._known(job)
         return OpenJob(
             id=job_id,
             key=job.key,
             digest=job.digest,
-            place=job.place,
+            position=job.position,
             round=1,
             admitted_at=self._at,
             due_at=None,
@@ -100,21 +100,21 @@ class Ledger(LedgerReader):
             "SELECT digest, line, variant FROM job WHERE key = ?", (job.key,)
         ).fetchone()
         return Known(
-            is_same_line=(line, variant) == (job.place.line, job.place.variant),
+            is_same_line=(line, variant) == (job.position.line, job.position.variant),
             is_same_content=digest == job.digest,
             line=line,
         )
 
     def admit_bad_line(self, bad_line: BadLine) -> JobId | None:
         """Note a bad line, without a key; None when it was noted before."""
-        return self._insert_job(None, b"", bad_line.place, None)
+        return self._insert_job(None, b"", bad_line.position, None)
 
-    def _insert_job(self, key: JobKey | None, digest: bytes, place: Place, group: str | None) -> JobId | None:
+    def _insert_job(self, key: JobKey | None, digest: bytes, position: Position, group: str | None) -> JobId | None:
         job_id = self._last_job_id + 1
         is_new = self._write(
             'INSERT INTO job (id, key, digest, line, variant, "offset", length, "group", admitted_at)'
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            (job_id, key, digest, place.line, place.variant, place.offset, place.length, group, self._now),
+            (job_id, key, digest, position.line, position.variant, position.offset, position.length, group, self._now),
         ).rowcount
         if not is_new:
             return None

@@ -161,8 +161,8 @@ async def get_failures(request: web.Request) -> web.Response:
 def _told(failures: Failures) -> dict[str, Any]:
     told = asdict(failures)
     for kind, failure in zip(told["kinds"], failures.kinds, strict=True):
-        kind["line"] = failure.place.line
-        del kind["place"]
+        kind["line"] = failure.position.line
+        del kind["position"]
     return told
 
 

@@ -21,7 +21,7 @@ from batchrun.ledger.sqlite.group_commit import COMMAND, CONFIG, READ_TO, Journa
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
 from batchrun.ledger.sqlite.tables import Ledger
 from batchrun.model import AttemptState, Command, Job, JobId, Selection
-from batchrun.runtime.crash_points import reach
+from batchrun.runtime.crash_points import crash_point
 
 #: Open jobs that are looked at together.
 JOBS_AT_ONCE = 1000
@@ -120,7 +120,7 @@ def reopen(journal: Journal, job_file: JobFile, max_wait_s: float, selection: Se
             for _ in _same_jobs(job_file, open_jobs):
                 pass
         resumed = take_up(journal, job_file, max_wait_s)
-    reach("reopened")
+    crash_point("reopened")
     return resumed
 
 

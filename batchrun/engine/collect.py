@@ -11,7 +11,7 @@ from batchrun.engine.ports import ItemWriter, RunClient
 from batchrun.errors import ApiError, BatchRefused, NotFound
 from batchrun.model import Attempt, DatasetId, Items, ItemsPage, Job, JobId, Outcome, Run, StoreId, json_line
 from batchrun.policy.expectation import Expectation, Verdict
-from batchrun.runtime.crash_points import reach
+from batchrun.runtime.crash_points import crash_point
 from batchrun.runtime.frozen import dataclass, replace
 
 OUTPUT_KEY = "OUTPUT"
@@ -120,7 +120,7 @@ class Collector:
             items, next_offset, is_last = await self._page(dataset_id, offset)
             if items and lines:
                 await self._writer.write_items(job_id, attempt, lines)
-                reach("page_written")
+                crash_point("page_written")
                 lines = b""
             if items:
                 lines = b"".join([_item_line(item, tag) for item in items])

@@ -46,7 +46,7 @@ from batchrun.model import (
     RunOptions,
     TaskId,
 )
-from batchrun.runtime.crash_points import reach
+from batchrun.runtime.crash_points import crash_point
 from batchrun.runtime.frozen import dataclass, replace
 
 #: Items that were pushed last may be seen so much later. Source: the API reference, counters of a dataset.
@@ -155,15 +155,15 @@ class JobRunner:
         if wait_s is not None:
             self._note_end(ended)
             self._ledger.postpone(ended.work.id, wait_s)
-            reach("postponed")
+            crash_point("postponed")
             return Postponed(ended.work, wait_s)
         collected = await self._collect(ended)
         ended = self._priced(ended, collected)
         record = _record(ended, collected)
-        reach("collected")
+        crash_point("collected")
         self._note_end(ended)
         await self._ledger.settle(ended.work.id, record, collected.item_lines)
-        reach("settled")
+        crash_point("settled")
         return record
 
     async def run_attempt(self, work: Work, slot: Slot) -> _Ended | LiveRun | None:
@@ -198,7 +198,7 @@ class JobRunner:
                     reserved_usd=work.reserved_usd,
                 )
                 attempt = await self._ledger.intend(work.id, intent)
-                reach("intended")
+                crash_point("intended")
                 answer = await self._post(work, attempt, turn)
                 match answer:
                     case Attempt():
@@ -263,7 +263,7 @@ class JobRunner:
         except ApiError as error:
             self._ledger.withdraw(work.id, attempt.attempt_no)
             return refusal(error, work.job)
-        reach("answered")
+        crash_point("answered")
         turn.started()
         self._reconciler.note_start(run, attempt.mark)
         return self._bind(work, attempt, run)
@@ -284,7 +284,7 @@ class JobRunner:
         """Note the Run's id; nobody waits for it, since until then the attempt is in doubt, which is safe."""
         self._ledger.bind(work.id, attempt.attempt_no, run)
         _log.debug("run_started", job_key=work.job.key, run_id=run.id, attempt_no=attempt.attempt_no)
-        reach("bound")
+        crash_point("bound")
         self._progress.started += 1
         self._usual_memory_mb = run.memory_mb or self._usual_memory_mb
         return replace(
@@ -340,7 +340,7 @@ class JobRunner:
         if not is_over:
             return live.handed_over()
         live.over()
-        reach("terminal")
+        crash_point("terminal")
         return self._ended(live, run)
 
     def _ended(self, live: LiveRun, run: Run | None) -> _Ended:

@@ -27,7 +27,7 @@ from batchrun.errors import BatchRefused, JobFileError
 from batchrun.model import Ending, Record
 from batchrun.policy.breaker import Breaker, Trip
 from batchrun.policy.fair_queue import FairQueue, Fit
-from batchrun.runtime.crash_points import reach
+from batchrun.runtime.crash_points import crash_point
 
 #: Most lines admitted in one commit: enough to share its cost, few enough to start at once.
 MAX_CHUNK = 256
@@ -445,7 +445,7 @@ class Scheduler:
         with anyio.CancelScope(shield=True):
             admission = await self._ledger.admit(chunk.entries, chunk.read_to)
         self._is_admitting = False
-        reach("admitted")
+        crash_point("admitted")
         for job, noted in admission.jobs:
             self._push(Work(job=job, open=noted, attempts=noted.attempts))
         self._progress.duplicates += admission.duplicates

@@ -11,7 +11,7 @@ _name, _, _at = os.environ.get("BATCHRUN_KILL_AT", "").partition(":")
 _reached = count(1)
 
 
-def reach(name: str) -> None:
-    """Die here if a test asked for it."""
+def crash_point(name: str) -> None:
+    """Kill this process if BATCHRUN_KILL_AT names this point and it has been reached often enough."""
     if name == _name and next(_reached) == int(_at or 1):
         os.kill(os.getpid(), signal.SIGKILL)

@@ -14,7 +14,7 @@ from batchrun.engine.doubt.candidates import CLOCK_MARGIN, Candidates, marked
 from batchrun.engine.ports import Ledger, RunClient
 from batchrun.errors import ApiError, BatchRefused, NotFound
 from batchrun.model import CLOCK_DOUBT, JobKey, Mark, Run, TaskId
-from batchrun.runtime.crash_points import reach
+from batchrun.runtime.crash_points import crash_point
 
 #: Between two listings while attempts are in doubt.
 LISTING_INTERVAL_S = 1.0
@@ -177,7 +177,7 @@ class Reconciler:
                 return  # too fresh to be aborted; the next round comes back to both
             _log.warning("second_run_aborted", job_key=doubt.job_key, kept=oldest.id, aborted=run.id)
         _log.warning("run_adopted", job_key=doubt.job_key, run_id=oldest.id)
-        reach("adopted")
+        crash_point("adopted")
         doubt.found = oldest
         doubt.settled.set()
 

@@ -14,7 +14,7 @@ from batchrun.engine.verdict import MAX_JOB_S
 from batchrun.errors import ApiError
 from batchrun.model import Problem, Run
 from batchrun.policy.deadlines import Deadlines
-from batchrun.runtime.crash_points import reach
+from batchrun.runtime.crash_points import crash_point
 
 #: Bytes at the end of a log that show whether it has grown.
 _LOG_TAIL_BYTES = 2048
@@ -163,7 +163,7 @@ class Watch:
         self._tell(f"Run {run.id} of job {self._job_key} is aborted: {why}")
         problem = Problem(type=kind, message=f"aborted by batchrun: {why}")
         await self._note_abort(problem)
-        reach("abort_noted")
+        crash_point("abort_noted")
         self._aborted_for = problem
         await self._send_abort(run)
 
@@ -171,7 +171,7 @@ class Watch:
         self._is_aborting = True
         try:
             await self._client.abort_run(run.id)
-            reach("aborted")
+            crash_point("aborted")
         except ApiError as error:
             # Most likely it has ended meanwhile: the next poll tells.
             _log.warning("abort_refused", run_id=run.id, error=str(error))

@@ -23,7 +23,7 @@ from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS
 from batchrun.output.sink import Sink
 from batchrun.policy.breaker import Trip
 from batchrun.runtime.children import open_children
-from batchrun.runtime.crash_points import reach
+from batchrun.runtime.crash_points import crash_point
 from batchrun.runtime.histogram import COUNTS, SECONDS, Histogram
 
 #: Facts about the batch.
@@ -113,8 +113,8 @@ class Journal:
             grown = {name: sink.length for name, sink in self._sinks.items() if sink.flush()}
             if grown:
                 self.ledger.note_output_lengths(grown)
-                reach("appended")
-        reach("committed")
+                crash_point("appended")
+        crash_point("committed")
         self.groups += 1
 
     def admit(self, entries: Sequence[Job | BadLine], read_to: ReadTo) -> Admission:

@@ -27,7 +27,7 @@ from batchrun.errors import (
     Unauthorized,
 )
 from batchrun.model import JsonObject, TaskId
-from batchrun.policy.capacity import Share
+from batchrun.policy.capacity import Allowance
 
 if TYPE_CHECKING:
     from batchrun.server import InlineActor
@@ -121,13 +121,13 @@ def slot_count(limits: AccountLimitsConfig, account: Account, ours: int) -> int:
     wanted = limits.max_concurrent_runs
     if account.limits.max_concurrent_runs is None:
         return FIRST_SLOTS if wanted == "auto" else wanted
-    share = share_of_runs(limits).of(account.limits.max_concurrent_runs, account.limits.live_runs or 0, ours)
-    return share if wanted == "auto" else min(wanted, share)
+    allowed = allowance_of_runs(limits).update(account.limits.max_concurrent_runs, account.limits.live_runs or 0, ours)
+    return allowed if wanted == "auto" else min(wanted, allowed)
 
 
-def share_of_runs(limits: AccountLimitsConfig) -> Share:
+def allowance_of_runs(limits: AccountLimitsConfig) -> Allowance:
     """Return what of the account's Runs is ours; who asks for a number has thought of what it leaves to others."""
-    return Share(leave_free=limits.leave_free_runs if limits.max_concurrent_runs == "auto" else 0, least=1)
+    return Allowance(leave_free=limits.leave_free_runs if limits.max_concurrent_runs == "auto" else 0, least=1)
 
 
 async def patiently(client: ApifyClient, answer: Awaitable[T]) -> T:

@@ -10,7 +10,7 @@ import structlog
 from batchrun.apify.wire import AccountLimits
 from batchrun.engine.limits.account_capacity import Room
 from batchrun.errors import ApiError
-from batchrun.policy.capacity import Share
+from batchrun.policy.capacity import Allowance
 from batchrun.policy.retry import Backoff
 
 #: Between two readings: a change is reacted to within twice this, a falling limit and more use by others alike.
@@ -36,7 +36,7 @@ class LimitsReader(Protocol):
 class Watched:
     """One thing that the account limits: its Runs, or their memory in megabytes."""
 
-    share: Share
+    allowance: Allowance
     #: How much of it we use right now.
     own: Callable[[], int]
     #: Called with how much is ours whenever that has changed; None where the account does not say.
@@ -152,7 +152,7 @@ class AccountWatch:
         )
 
     def _judge(self, name: str, watched: Watched, limit: int | None, used: int | None, own: int) -> None:
-        ours = None if limit is None else watched.share.of(limit, used or 0, own)
+        ours = None if limit is None else watched.allowance.update(limit, used or 0, own)
         if name in self._told and self._told[name] == ours:
             return
         self._told[name] = ours

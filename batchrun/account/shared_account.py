@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from batchrun.account.connect import open_platform, read_account, share_of_runs, slot_count
+from batchrun.account.connect import allowance_of_runs, open_platform, read_account, slot_count
 from batchrun.account.limits_watch import AccountWatch, AutoSlots, Watched
 from batchrun.apify.client import ApifyClient
 from batchrun.apify.wire import Account
@@ -20,7 +20,7 @@ from batchrun.engine.limits.account_pool import Pool
 from batchrun.errors import TransportError
 from batchrun.model import TaskId
 from batchrun.policy.budget import Budget
-from batchrun.policy.capacity import Share
+from batchrun.policy.capacity import Allowance
 from batchrun.policy.token_bucket import Contenders, TokenBucket
 from batchrun.runtime.children import open_children
 from batchrun.runtime.open_files import polls_within_limit
@@ -56,7 +56,7 @@ def watch_account(
 def _watched_runs(limits: AccountLimitsConfig, places: Places, room: Room) -> Watched:
     wanted = None if limits.max_concurrent_runs == "auto" else limits.max_concurrent_runs
     tell = AutoSlots(places, room, wanted).set
-    return Watched(share=share_of_runs(limits), own=lambda: room.live, tell=tell)
+    return Watched(allowance=allowance_of_runs(limits), own=lambda: room.live, tell=tell)
 
 
 def _watched_memory(limits: AccountLimitsConfig, places: Places) -> Watched:
@@ -66,8 +66,8 @@ def _watched_memory(limits: AccountLimitsConfig, places: Places) -> Watched:
     def tell(told_mb: int | None) -> None:
         places.resize_memory(min((mb for mb in (wanted_mb, told_mb) if mb is not None), default=None))
 
-    share = Share(leave_free=limits.leave_free_memory_mb if wanted_mb is None else 0, least=LEAST_MEMORY_MB)
-    return Watched(share=share, own=lambda: places.used_memory_mb, tell=tell)
+    allowance = Allowance(leave_free=limits.leave_free_memory_mb if wanted_mb is None else 0, least=LEAST_MEMORY_MB)
+    return Watched(allowance=allowance, own=lambda: places.used_memory_mb, tell=tell)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -120,7 +120,7 @@ class Capacity:
             self._is_probing = False
 
 
-class Share:
+class Allowance:
     """What of an account's limit is ours, in Runs or in megabytes.
 
     The platform's counters may lag: what of ours has just ended still counts there, and looks like somebody else's.
@@ -137,7 +137,7 @@ class Share:
         self._least = least
         self._others: int | None = None
 
-    def of(self, limit: int, used: int, own: int) -> int:
+    def update(self, limit: int, used: int, own: int) -> int:
         """Return our share by one more reading.
 
         Args:

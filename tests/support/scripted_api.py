@@ -49,7 +49,7 @@ from batchrun.model import (
     TaskId,
 )
 from batchrun.policy.breaker import Breaker, Limits
-from batchrun.policy.capacity import Share
+from batchrun.policy.capacity import Allowance
 from batchrun.policy.retry import Backoff, Ladder, RetryPolicy, Rule
 from batchrun.policy.token_bucket import Contenders, TokenBucket
 
@@ -461,8 +461,10 @@ class Engine:
         )
 
     def _watched(self, leave_free: int, wanted: int | None) -> Watched:
-        share = Share(leave_free=leave_free, least=1)
-        return Watched(share=share, own=lambda: self.gate.live, tell=AutoSlots(self.slots, self.gate.room, wanted).set)
+        allowance = Allowance(leave_free=leave_free, least=1)
+        return Watched(
+            allowance=allowance, own=lambda: self.gate.live, tell=AutoSlots(self.slots, self.gate.room, wanted).set
+        )
 
     async def _keep(self, record: Record) -> None:
         self.records.append(record)

@@ -8,7 +8,7 @@ import pytest
 
 from batchrun.account.limits_watch import MOST_GROWN_SLOTS, AccountWatch, Watched
 from batchrun.apify.wire import AccountLimits
-from batchrun.policy.capacity import Share, stride
+from batchrun.policy.capacity import Allowance, stride
 from tests.support.memory_ledger import ListSource, MemoryLedger, make_job
 from tests.support.scripted_api import Engine, Plan, ScriptedApi, api_error
 
@@ -240,7 +240,7 @@ async def test_a_platform_that_tells_no_more_is_asked_more_rarely_and_what_it_to
 async def test_memory_is_told_as_runs_are() -> None:
     """In megabytes, what the account has for us; each change once, and None where it does not say."""
     api, told, own = ScriptedApi(), list[int | None](), 1024
-    memory = Watched(share=Share(leave_free=512, least=128), own=lambda: own, tell=told.append)
+    memory = Watched(allowance=Allowance(leave_free=512, least=128), own=lambda: own, tell=told.append)
     watch = AccountWatch(api, memory=memory)
     for allowed, used in (
         (8192, 1024),

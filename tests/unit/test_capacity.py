@@ -1,6 +1,6 @@
 import pytest
 
-from batchrun.policy.capacity import PROBE_BACKOFF, Capacity, Share
+from batchrun.policy.capacity import PROBE_BACKOFF, Allowance, Capacity
 
 
 def full(at: int, now: float = 0.0) -> Capacity:
@@ -100,26 +100,34 @@ def test_a_start_into_known_room_leaves_the_probe_that_is_out_alone() -> None:
     assert capacity.next_start_at(99.0, 38) is None
 
 
-def test_a_share_is_the_limit_less_others_less_what_is_left_free() -> None:
+def test_an_allowance_is_the_limit_less_others_less_what_is_left_free() -> None:
     """25, of which 3 are somebody else's and one stays free."""
-    assert Share(leave_free=1, least=1).of(25, 10, 7) == 21
+    assert Allowance(leave_free=1, least=1).update(25, 10, 7) == 21
 
 
 @pytest.mark.parametrize(("limit", "used", "own"), [(5, 5, 0), (5, 90, 0), (0, 0, 0), (1, 0, 0)])
 def test_one_is_always_ours(limit: int, used: int, own: int) -> None:
     """However full the account is."""
-    assert Share(leave_free=1, least=1).of(limit, used, own) == 1
+    assert Allowance(leave_free=1, least=1).update(limit, used, own) == 1
 
 
 def test_more_use_by_others_is_believed_when_it_is_seen_twice() -> None:
     """And then the smaller of the two; less use at once."""
-    share = Share(leave_free=0, least=1)
-    assert [share.of(100, used, 20) for used in (20, 50, 70, 60, 20, 90, 20)] == [100, 100, 70, 60, 100, 100, 100]
+    allowance = Allowance(leave_free=0, least=1)
+    assert [allowance.update(100, used, 20) for used in (20, 50, 70, 60, 20, 90, 20)] == [
+        100,
+        100,
+        70,
+        60,
+        100,
+        100,
+        100,
+    ]
 
 
 def test_counters_behind_our_own_starts_are_no_gain() -> None:
     """Fewer than we know to be ours alone is no use by others, not less than none."""
-    assert Share(leave_free=0, least=1).of(100, 5, 60) == 100
+    assert Allowance(leave_free=0, least=1).update(100, 5, 60) == 100
 
 
 def test_what_the_account_has_for_us_is_not_exceeded() -> None:

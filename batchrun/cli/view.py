@@ -16,7 +16,7 @@ from batchrun.batch.open_batch import Batch
 from batchrun.config import Config
 from batchrun.model import Ending, Outcome, Summary
 from batchrun.output.layout import BAD_LINES, ITEMS, RECORDS
-from batchrun.policy.forecast import Spread
+from batchrun.policy.forecast import Estimate
 from batchrun.preflight.recent_runs import Forecast
 from batchrun.report.progress_words import (
     Snapshot,
@@ -104,7 +104,7 @@ def _small_money(usd: float) -> str:
     return f"${usd:.6f}" if 0 < usd < 0.001 else money(usd)
 
 
-def _spread(spread: Spread, words: Callable[[float], str]) -> str:
+def _spread(spread: Estimate, words: Callable[[float], str]) -> str:
     return f"{words(spread.p50)} (p90 {words(spread.p90)})"
 
 

@@ -15,10 +15,10 @@ from batchrun.config.sections import (
 )
 from batchrun.errors import ConfigError
 from batchrun.model import Cause
-from batchrun.policy.breaker import Breaker, Limits
+from batchrun.policy.breaker import Breaker, BreakerLimits
 from batchrun.policy.deadlines import Deadlines
 from batchrun.policy.expectation import Expectation
-from batchrun.policy.retry import Backoff, Ladder, RetryPolicy, Rule
+from batchrun.policy.retry import Backoff, Escalation, RetryPolicy, RetryRule
 from batchrun.policy.token_bucket import TokenBucket, burst_of
 
 
@@ -38,7 +38,7 @@ def breaker(config: BreakerConfig) -> Breaker:
     max_failed = None if config.max_failed == "off" else config.max_failed
     empty_in_a_row = None if config.empty_in_a_row == "off" else config.empty_in_a_row
     return Breaker(
-        Limits(
+        BreakerLimits(
             max_failed=max_failed,
             is_share=isinstance(max_failed, float),
             window=config.window,
@@ -94,13 +94,13 @@ def retry_policy(retry: RetryConfig, most_memory_mb: int | None = None) -> Retry
     if Cause.OUT_OF_MEMORY not in rules and Cause.FAILED in rules:
         rules[Cause.OUT_OF_MEMORY] = rules[Cause.FAILED]
     memory, time = retry.out_of_memory or OutOfMemoryConfig(), retry.timed_out or TimedOutConfig()
-    ladder = Ladder(
+    escalation = Escalation(
         memory_factor=memory.memory_factor,
         memory_ceiling_mb=_ceiling_mb(memory.memory_ceiling_mb, most_memory_mb),
         timeout_factor=time.timeout_factor,
         timeout_ceiling_s=time.timeout_ceiling_s,
     )
-    return RetryPolicy(rules=rules, ladder=ladder)
+    return RetryPolicy(rules=rules, escalation=escalation)
 
 
 def _ceiling_mb(wanted_mb: int, most_mb: int | None) -> int:
@@ -108,10 +108,10 @@ def _ceiling_mb(wanted_mb: int, most_mb: int | None) -> int:
     return wanted_mb if most_mb is None or most_mb >= wanted_mb else 1 << (max(128, most_mb).bit_length() - 1)
 
 
-def _rule(retry: RetryConfig, table: RetryRuleConfig) -> Rule:
+def _rule(retry: RetryConfig, table: RetryRuleConfig) -> RetryRule:
     first_s = retry.backoff_s if table.backoff_s is None else table.backoff_s
     max_s = retry.max_backoff_s if table.max_backoff_s is None else table.max_backoff_s
-    return Rule(
+    return RetryRule(
         max_attempts=retry.max_attempts if table.max_attempts is None else table.max_attempts,
         backoff=Backoff(first_s=first_s, max_s=max_s),
     )

@@ -269,12 +269,12 @@ class JobRunner:
         return self._bind(work, attempt, run)
 
     def _options_of(self, work: Work) -> RunOptions:
-        """Return what the next start asks for: what the ladder raises, over the job's own, over the batch's."""
+        """Return what the next start asks for: what a retry raises, over the job's own, over the batch's."""
         own = work.job.options.over(self._terms.options) if work.job.options else self._terms.options
         if self._purse.is_limited:
             # Asked for by ourselves, so that no edit of the task makes a Run cost more than was set aside for it.
             own = own.over(self._terms.task_options)
-        return self._terms.retry.ladder.next_options(work.this_round).over(own) if work.attempts else own
+        return self._terms.retry.escalation.next_options(work.this_round).over(own) if work.attempts else own
 
     def _memory_mb(self, work: Work) -> int:
         asked_mb = self._options_of(work).memory_mb

@@ -14,7 +14,7 @@ MAX_GROUPS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class BreakerLimits:
     """What trips a breaker; None trips it never."""
 
     #: So many of the last `window` jobs may not succeed; below 1 and in a fraction, such a share of a full window.
@@ -44,7 +44,7 @@ class _Window:
 
     __slots__ = ("_failed", "_has_had_items", "_is_tripped", "_jobs", "_limits", "empty_keys")
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: BreakerLimits) -> None:
         self._limits = limits
         self._jobs: deque[tuple[JobKey, bool]] = deque()
         self._failed = 0
@@ -98,7 +98,7 @@ class _Window:
 class Breaker:
     """Watches settled jobs."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: BreakerLimits) -> None:
         self._limits = limits
         self._batch = _Window(limits)
         self._groups: dict[str, _Window] = {}

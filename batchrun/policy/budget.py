@@ -31,7 +31,7 @@ class Prices:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bound:
+class CostBound:
     """The most that a Run may cost."""
 
     #: None: nothing bounds it.
@@ -40,11 +40,11 @@ class Bound:
     reason: str
 
 
-def most_a_run_may_cost(prices: Prices, options: RunOptions) -> Bound:
+def most_a_run_may_cost(prices: Prices, options: RunOptions) -> CostBound:
     """Return what bounds the cost of a Run that is started with these options, those of the task included."""
     match prices.model:
         case "PAY_PER_EVENT":
-            capped = Bound(usd=options.max_total_charge_usd, reason="run.max_total_charge_usd")
+            capped = CostBound(usd=options.max_total_charge_usd, reason="run.max_total_charge_usd")
             return _with_usage(prices, options, capped)
         case "PRICE_PER_DATASET_ITEM":
             return _with_usage(prices, options, _most_items(prices, options))
@@ -52,35 +52,35 @@ def most_a_run_may_cost(prices: Prices, options: RunOptions) -> Bound:
             return _most_compute(prices, options)
 
 
-def _most_items(prices: Prices, options: RunOptions) -> Bound:
+def _most_items(prices: Prices, options: RunOptions) -> CostBound:
     if options.max_items is None or prices.per_item_usd is None:
-        return Bound(usd=None, reason="run.max_items")
-    return Bound(usd=options.max_items * prices.per_item_usd, reason="run.max_items")
+        return CostBound(usd=None, reason="run.max_items")
+    return CostBound(usd=options.max_items * prices.per_item_usd, reason="run.max_items")
 
 
-def _with_usage(prices: Prices, options: RunOptions, charges: Bound) -> Bound:
+def _with_usage(prices: Prices, options: RunOptions, charges: CostBound) -> CostBound:
     """Add the platform's usage to what the Actor charges, where we pay for both."""
     if charges.usd is None or not prices.pays_usage:
         return charges
     compute = _most_compute(prices, options)
     if compute.usd is None:
         return compute
-    return Bound(usd=charges.usd + compute.usd, reason=f"{charges.reason}, {compute.reason}")
+    return CostBound(usd=charges.usd + compute.usd, reason=f"{charges.reason}, {compute.reason}")
 
 
-def _most_compute(prices: Prices, options: RunOptions) -> Bound:
+def _most_compute(prices: Prices, options: RunOptions) -> CostBound:
     if prices.compute_unit_usd is None:
-        return Bound(usd=None, reason="limits.compute_unit_usd")
+        return CostBound(usd=None, reason="limits.compute_unit_usd")
     if not options.timeout_s:
-        return Bound(usd=None, reason="run.timeout_s")
+        return CostBound(usd=None, reason="run.timeout_s")
     if options.memory_mb is None:
-        return Bound(usd=None, reason="run.memory_mb")
+        return CostBound(usd=None, reason="run.memory_mb")
     units = options.memory_mb / 1024 * options.timeout_s / 3600
-    return Bound(usd=units * prices.compute_unit_usd, reason="run.memory_mb and run.timeout_s")
+    return CostBound(usd=units * prices.compute_unit_usd, reason="run.memory_mb and run.timeout_s")
 
 
 @dataclass(slots=True)
-class Learned:
+class ObservedCosts:
     """What Runs cost so far: a guess for those that nothing bounds."""
 
     #: Counts of costs, by the power of 2^(1/4) just above them: a small histogram for any number of Runs.
@@ -162,7 +162,7 @@ class Budget:
         if self._shared is not None:
             self._shared.release(usd)
         self.on_change()
-        self.tell_sharers()
+        self.notify_sharers()
 
     def settle(self, reserved_usd: float, cost_usd: float | None) -> None:
         """Note a Run's final cost; None keeps what was set aside for it as spent."""
@@ -171,7 +171,7 @@ class Budget:
         if self._shared is not None:
             self._shared.settle(reserved_usd, cost_usd)
         self.on_change()
-        self.tell_sharers()
+        self.notify_sharers()
 
     def leave(self, *, spent_usd: float, reserved_usd: float) -> None:
         """Share no more; what was noted last of this budget's money is what counts of it from now on."""
@@ -179,9 +179,9 @@ class Budget:
             self._shared.spent_usd += spent_usd - self.spent_usd
             self._shared.reserved_usd += reserved_usd - self.reserved_usd
             self._shared.sharing.remove(self)
-            self._shared.tell_sharers()
+            self._shared.notify_sharers()
 
-    def tell_sharers(self) -> None:
+    def notify_sharers(self) -> None:
         """Tell those who share this budget that money has come free."""
         for budget in self.sharing:
             budget.on_change()

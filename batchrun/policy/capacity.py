@@ -63,7 +63,7 @@ class Capacity:
         return is_told or live < self._most_taken + stride(self._most_taken)
 
     @property
-    def room(self) -> float:
+    def known_limit(self) -> float:
         """How many Runs of ours the account takes, as far as is known; infinity before the first refusal."""
         return float("inf") if self._full_at is None else self._full_at
 

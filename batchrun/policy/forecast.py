@@ -15,7 +15,7 @@ _Z_90 = 1.2816
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spread:
+class Estimate:
     """A quantity that is not known: as likely above as below `p50`, and in 9 of 10 cases not above `p90`."""
 
     p50: float
@@ -31,21 +31,21 @@ def quantile(values: Sequence[float], share: float) -> float:
     return ordered[below] + (ordered[above] - ordered[below]) * (at - below)
 
 
-def spread(values: Sequence[float]) -> Spread:
+def one_run(values: Sequence[float]) -> Estimate:
     """Return how a single Run lies, going by the samples (at least one)."""
-    return Spread(p50=quantile(values, 0.5), p90=quantile(values, 0.9))
+    return Estimate(p50=quantile(values, 0.5), p90=quantile(values, 0.9))
 
 
-def total(runs: int, samples: Sequence[float]) -> Spread:
+def total(runs: int, samples: Sequence[float]) -> Estimate:
     """Return what so many Runs come to together, going by the samples (at least one)."""
     mean = math.fsum(samples) / len(samples)
     squares = math.fsum((value - mean) ** 2 for value in samples)
     deviation = math.sqrt(squares / (len(samples) - 1)) if len(samples) > 1 else 0.0
     middle = runs * mean
-    return Spread(p50=middle, p90=middle + _Z_90 * deviation * math.sqrt(runs + runs**2 / len(samples)))
+    return Estimate(p50=middle, p90=middle + _Z_90 * deviation * math.sqrt(runs + runs**2 / len(samples)))
 
 
-def elapsed(runs: int, durations_s: Sequence[float], *, slots: int, start_rate_per_s: float) -> Spread:
+def elapsed(runs: int, durations_s: Sequence[float], *, slots: int, start_rate_per_s: float) -> Estimate:
     """Return the seconds from the first start to the last end.
 
     Whatever is scarcer decides: starts, or slots. At the end some slots wait for the last Run (Graham's bound for
@@ -58,10 +58,10 @@ def elapsed(runs: int, durations_s: Sequence[float], *, slots: int, start_rate_p
         start_rate_per_s: starts per second.
     """
     used = max(1, min(slots, runs))
-    work, last = total(runs, durations_s), spread(durations_s)
+    work, last = total(runs, durations_s), one_run(durations_s)
     starting_s = runs / start_rate_per_s
     idle = (1 - 1 / used) if runs else 0.0
-    return Spread(
+    return Estimate(
         p50=max(starting_s, work.p50 / used) + idle * last.p50,
         p90=max(starting_s, work.p90 / used) + idle * last.p90,
     )

@@ -45,7 +45,7 @@ class Backoff:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
+class RetryRule:
     """What follows an attempt that ended for one cause."""
 
     #: Another attempt is made while the job has made fewer, whatever the others ended for.
@@ -54,7 +54,7 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ladder:
+class Escalation:
     """What a Run is given more of after it had too little; a factor of 1 gives no more."""
 
     memory_factor: int = 1
@@ -73,7 +73,7 @@ class Ladder:
                 timeout_s = self._more_time(attempt.timeout_s)
         return RunOptions(memory_mb=memory_mb, timeout_s=timeout_s)
 
-    def is_at_the_top(self, attempt: Attempt) -> bool:
+    def had_the_most_memory(self, attempt: Attempt) -> bool:
         """Whether an attempt ran out of all the memory that there is to give: the same again would end the same."""
         is_climbing = self.memory_factor > 1 and attempt.cause is Cause.OUT_OF_MEMORY
         return is_climbing and attempt.memory_mb is not None and attempt.memory_mb >= self.memory_ceiling_mb
@@ -92,8 +92,8 @@ class Ladder:
 class RetryPolicy:
     """Which attempts are followed by another, how often, after which wait, and with what."""
 
-    rules: Mapping[Cause, Rule]
-    ladder: Ladder
+    rules: Mapping[Cause, RetryRule]
+    escalation: Escalation
 
     def wait_before_next(self, attempts: Sequence[Attempt], random: Callable[[], float]) -> float | None:
         """Return the seconds until the next attempt, or None when the last one's end is final.
@@ -105,7 +105,7 @@ class RetryPolicy:
         last = attempts[-1]
         rule = self.rules.get(last.cause) if last.cause is not None else None
         runs = [attempt for attempt in attempts if attempt.run_id is not None]
-        if rule is None or len(runs) >= rule.max_attempts or self.ladder.is_at_the_top(last):
+        if rule is None or len(runs) >= rule.max_attempts or self.escalation.had_the_most_memory(last):
             return None
         alike = sum(attempt.cause is last.cause for attempt in runs)
         return rule.backoff.wait_s(max(1, alike), random())

@@ -11,7 +11,7 @@ from batchrun.apify.client import ApifyClient
 from batchrun.apify.wire import Account
 from batchrun.errors import ApiError
 from batchrun.model import Run, RunStatus
-from batchrun.policy.forecast import Spread, elapsed, memory_slots, spread, total
+from batchrun.policy.forecast import Estimate, elapsed, memory_slots, one_run, total
 
 #: Recent Runs that are looked at: one request, and not so many that they tell of last year.
 RECENT_RUNS = 200
@@ -40,11 +40,11 @@ class Forecast:
     #: Runs live at once, as far as slots and memory allow.
     slots: int
     #: Of the whole batch; None where nothing is known.
-    elapsed_s: Spread | None
-    cost_usd: Spread | None
+    elapsed_s: Estimate | None
+    cost_usd: Estimate | None
     #: Of a single Run.
-    run_s: Spread | None
-    run_cost_usd: Spread | None
+    run_s: Estimate | None
+    run_cost_usd: Estimate | None
     #: Recent Runs that succeeded; those of them whose cost is known; those that ended in another way.
     samples: int
     cost_samples: int
@@ -102,8 +102,8 @@ def forecast(samples: Samples | None, account: Account, effort: Effort) -> Forec
         if durations
         else None,
         cost_usd=total(effort.runs, costs) if costs else None,
-        run_s=spread(durations) if durations else None,
-        run_cost_usd=spread(costs) if costs else None,
+        run_s=one_run(durations) if durations else None,
+        run_cost_usd=one_run(costs) if costs else None,
         samples=len(durations),
         cost_samples=len(costs),
         unsuccessful=0 if samples is None else samples.unsuccessful,

@@ -14,7 +14,7 @@ from batchrun.engine.limits.purse import Purse
 from batchrun.errors import ApiError, ConfigError
 from batchrun.ledger.protocol import Money
 from batchrun.model import Job, JsonObject, RunOptions
-from batchrun.policy.budget import Bound, Budget, Prices, most_a_run_may_cost
+from batchrun.policy.budget import Budget, CostBound, Prices, most_a_run_may_cost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +81,7 @@ async def refuse_unbounded(
     bound = most_a_run_may_cost(terms.prices, options)
     if bound.usd is not None:
         return
-    unbounded: list[tuple[int, Bound]] = []
+    unbounded: list[tuple[int, CostBound]] = []
 
     def look(job: Job) -> None:
         own = most_a_run_may_cost(terms.prices, (job.options or RunOptions()).over(options))

@@ -197,7 +197,7 @@ class Worker:
         # As the next start would have it, which adds up what the batches that are kept have spent.
         self._budget.spent_usd -= taken.spent_usd
         self._budget.reserved_usd -= taken.reserved_usd
-        self._budget.tell_sharers()
+        self._budget.notify_sharers()
         _log.info("batch_deleted", batch=submission_id)
 
     def drain(self) -> int:

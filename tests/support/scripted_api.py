@@ -48,9 +48,9 @@ from batchrun.model import (
     StoreId,
     TaskId,
 )
-from batchrun.policy.breaker import Breaker, Limits
+from batchrun.policy.breaker import Breaker, BreakerLimits
 from batchrun.policy.capacity import Allowance
-from batchrun.policy.retry import Backoff, Ladder, RetryPolicy, Rule
+from batchrun.policy.retry import Backoff, Escalation, RetryPolicy, RetryRule
 from batchrun.policy.token_bucket import Contenders, TokenBucket
 
 TASK = TaskId("task")
@@ -400,7 +400,7 @@ class Engine:
         echoes: bool | None = None,
         max_open_polls: int = 1000,
         purse: Purse | None = None,
-        limits: Limits | None = None,
+        limits: BreakerLimits | None = None,
         weights: Mapping[str | None, float] | None = None,
         group_limits: Mapping[str, int] | None = None,
         memory_mb: int | None = None,
@@ -454,7 +454,7 @@ class Engine:
             slots=self.slots,
             gate=self.gate,
             purse=self.purse,
-            breaker=Breaker(limits or Limits()),
+            breaker=Breaker(limits or BreakerLimits()),
             weights=weights or {},
             progress=self.progress,
             on_record=on_record or self._keep,
@@ -498,11 +498,11 @@ def retries(
     *,
     on: Iterable[Outcome] = (Outcome.FAILED,),
     first_s: float = 1.0,
-    ladder: Ladder | None = None,
+    escalation: Escalation | None = None,
 ) -> RetryPolicy:
     """Return a retry policy."""
-    rule = Rule(max_attempts=max_attempts, backoff=Backoff(first_s=first_s, max_s=1e9))
-    return RetryPolicy(rules={Cause(outcome): rule for outcome in on}, ladder=ladder or Ladder())
+    rule = RetryRule(max_attempts=max_attempts, backoff=Backoff(first_s=first_s, max_s=1e9))
+    return RetryPolicy(rules={Cause(outcome): rule for outcome in on}, escalation=escalation or Escalation())
 
 
 def output_plan(items: str = "none", *, is_value_wanted: bool = False, **changes: Any) -> OutputPlan:

@@ -3,7 +3,7 @@
 import pytest
 
 from batchrun.model import RunOptions
-from batchrun.policy.budget import Budget, Learned, Prices, most_a_run_may_cost
+from batchrun.policy.budget import Budget, ObservedCosts, Prices, most_a_run_may_cost
 
 PER_EVENT = Prices(model="PAY_PER_EVENT")
 PER_RESULT = Prices(model="PRICE_PER_DATASET_ITEM", per_item_usd=0.002)
@@ -75,9 +75,9 @@ def test_without_a_limit_there_is_always_money() -> None:
 
 def test_what_was_learned_is_what_most_runs_cost() -> None:
     """Within a fifth of the 95th percentile; nothing before the first."""
-    learned = Learned()
-    assert learned.p95_usd() == 0.0
+    observed = ObservedCosts()
+    assert observed.p95_usd() == 0.0
     for number in range(1, 1001):
-        learned.note(number / 1000)
-    assert 0.95 <= learned.p95_usd() <= 0.95 * 1.2
-    learned.note(0.0)
+        observed.note(number / 1000)
+    assert 0.95 <= observed.p95_usd() <= 0.95 * 1.2
+    observed.note(0.0)

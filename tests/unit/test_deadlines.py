@@ -9,7 +9,7 @@ import pytest
 from batchrun.model import Cause, Outcome, Record, RunOptions, RunStatus
 from batchrun.policy.deadlines import Deadlines
 from batchrun.policy.expectation import Expectation
-from batchrun.policy.retry import Ladder
+from batchrun.policy.retry import Escalation
 from tests.support.memory_ledger import ListSource, MemoryLedger, make_job
 from tests.support.scripted_api import Engine, Plan, ScriptedApi, in_order, output_plan, retries
 
@@ -148,9 +148,11 @@ async def test_the_ladder_gives_more_memory_and_every_rung_stands_in_the_record(
     """1, 2, 4 GB: what each attempt was given, why it ended, and what it cost."""
     dead = Plan(run_s=1, status=RunStatus.FAILED, exit_code=137, cost_usd=0.1)
     api = ScriptedApi(in_order(dead, dead, then=Plan(run_s=1, cost_usd=0.4)))
-    retry = retries(3, on=[Outcome.FAILED], ladder=Ladder(memory_factor=2, memory_ceiling_mb=8192))
+    retry = retries(3, on=[Outcome.FAILED], escalation=Escalation(memory_factor=2, memory_ceiling_mb=8192))
     rules = {**retry.rules, Cause.OUT_OF_MEMORY: retry.rules[Cause.FAILED]}
-    record = await one_job(api, options=RunOptions(memory_mb=1024), retry=type(retry)(rules=rules, ladder=retry.ladder))
+    record = await one_job(
+        api, options=RunOptions(memory_mb=1024), retry=type(retry)(rules=rules, escalation=retry.escalation)
+    )
     assert [post.options.memory_mb for post in api.posts] == [1024, 2048, 4096]
     assert [(each.memory_mb, each.cause, each.cost_usd) for each in record.attempts] == [
         (1024, Cause.OUT_OF_MEMORY, 0.1), (2048, Cause.OUT_OF_MEMORY, 0.1), (4096, None, 0.4),

@@ -11,10 +11,10 @@ from batchrun.engine.limits.purse import Purse
 from batchrun.engine.work import Work
 from batchrun.errors import TransportError
 from batchrun.model import AttemptState, Cause, Job, JobKey, Outcome, RunOptions, RunStatus
-from batchrun.policy.breaker import Limits
+from batchrun.policy.breaker import BreakerLimits
 from batchrun.policy.budget import Budget, Prices
 from batchrun.policy.deadlines import Deadlines
-from batchrun.policy.retry import Ladder, RetryPolicy
+from batchrun.policy.retry import Escalation, RetryPolicy
 from tests.support.memory_ledger import ListSource, MemoryLedger, make_job
 from tests.support.scripted_api import Engine, Plan, ScriptedApi, api_error, lost_answer, output_plan, retries
 
@@ -43,8 +43,10 @@ def plans(chance: random.Random) -> Any:
 
 def ladder_policy(ceiling_mb: int = 8192) -> RetryPolicy:
     """Return retries of what failed, with more memory where that was short."""
-    policy = retries(3, on=[Outcome.FAILED], ladder=Ladder(memory_factor=2, memory_ceiling_mb=ceiling_mb))
-    return RetryPolicy(rules={**policy.rules, Cause.OUT_OF_MEMORY: policy.rules[Cause.FAILED]}, ladder=policy.ladder)
+    policy = retries(3, on=[Outcome.FAILED], escalation=Escalation(memory_factor=2, memory_ceiling_mb=ceiling_mb))
+    return RetryPolicy(
+        rules={**policy.rules, Cause.OUT_OF_MEMORY: policy.rules[Cause.FAILED]}, escalation=policy.escalation
+    )
 
 
 def taken_up(ledger: MemoryLedger, jobs: dict[JobKey, Job]) -> list[Work]:
@@ -92,7 +94,7 @@ async def test_whatever_comes_together_the_batch_ends_and_the_promise_holds(seed
         usd = chance.choice([None, limit_usd]) if kill == 1 and limit_usd is None else limit_usd
         engine = Engine(
             api, ledger, rest, slots=chance.choice([3, 20, 60]), purse=money_left(ledger, usd), retry=ladder_policy(),
-            memory_mb=8192, group_limits={"a": 4}, weights={"b": 2.0}, limits=Limits(max_failed=0.95, window=50),
+            memory_mb=8192, group_limits={"a": 4}, weights={"b": 2.0}, limits=BreakerLimits(max_failed=0.95, window=50),
             terms={"most_memory_mb": 8192, "deadlines": Deadlines(max_job_s=200)},
         )  # fmt: skip
         with anyio.move_on_after(chance.uniform(5, 60) if kill < 3 else 1e5) as scope:

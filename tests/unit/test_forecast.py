@@ -6,19 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrun.policy.forecast import Spread, elapsed, memory_slots, quantile, spread, total
+from batchrun.policy.forecast import Estimate, elapsed, memory_slots, one_run, quantile, total
 
 
 def test_quantiles_lie_between_neighbours():
     """Interpolated; a single value is all its quantiles."""
     assert quantile([3.0, 1.0, 2.0, 4.0], 0.5) == 2.5
-    assert spread([7.0]) == Spread(p50=7.0, p90=7.0)
-    assert spread([float(n) for n in range(11)]) == Spread(p50=5.0, p90=9.0)
+    assert one_run([7.0]) == Estimate(p50=7.0, p90=7.0)
+    assert one_run([float(n) for n in range(11)]) == Estimate(p50=5.0, p90=9.0)
 
 
 def test_a_total_goes_by_the_mean():
     """Runs that cost the same come to so many times that, without a doubt."""
-    assert total(1000, [0.25] * 40) == Spread(p50=250.0, p90=250.0)
+    assert total(1000, [0.25] * 40) == Estimate(p50=250.0, p90=250.0)
     assert total(10, [1.0, 3.0]).p50 == 20.0
 
 

@@ -10,7 +10,7 @@ from batchrun.config.policies import group_limits, group_weights
 from batchrun.config.sections import GroupConfig
 from batchrun.engine.scheduler import FAIR_DEPTH, MAX_CHUNK, MAX_LOOK_AHEAD, MIN_CHUNK
 from batchrun.model import RunStatus
-from batchrun.policy.breaker import Limits
+from batchrun.policy.breaker import BreakerLimits
 from tests.support.memory_ledger import ListSource, MemoryLedger, make_job
 from tests.support.scripted_api import Engine, Plan, ScriptedApi
 
@@ -151,7 +151,7 @@ async def test_a_group_that_the_breaker_stopped_is_not_read_for() -> None:
 
     source = grouped(40_000, lambda n: "a" if n <= 20_000 and n % 2 else "b")
     api = ScriptedApi(plan)
-    limits = Limits(max_failed=0.6, is_share=True, window=10)
+    limits = BreakerLimits(max_failed=0.6, is_share=True, window=10)
     engine = Engine(api, MemoryLedger(), source, slots=2, weights={"a": 1.0}, limits=limits)
     with anyio.move_on_after(60):
         await engine.run()

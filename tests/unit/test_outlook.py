@@ -5,7 +5,7 @@ from typing import Any
 
 from batchrun.apify.wire import Account, AccountLimits
 from batchrun.model import Run, RunId, RunStatus
-from batchrun.policy.forecast import Spread
+from batchrun.policy.forecast import Estimate
 from batchrun.preflight.recent_runs import Effort, Samples, forecast, take_samples
 
 BEGAN = datetime(2026, 1, 2, tzinfo=UTC)
@@ -54,9 +54,9 @@ def test_a_steady_task_is_forecast_exactly():
     """Ten at once, of which eight fit into memory: 100 Runs of 20 s, at 25 cents."""
     found = forecast(STEADY, _account(), EFFORT)
     assert (found.runs, found.slots, found.samples, found.cost_samples) == (100, 8, 40, 40)
-    assert found.elapsed_s == Spread(p50=250 + 7 / 8 * 20, p90=250 + 7 / 8 * 20)
-    assert found.cost_usd == Spread(p50=25.0, p90=25.0)
-    assert found.run_s == Spread(p50=20.0, p90=20.0)
+    assert found.elapsed_s == Estimate(p50=250 + 7 / 8 * 20, p90=250 + 7 / 8 * 20)
+    assert found.cost_usd == Estimate(p50=25.0, p90=25.0)
+    assert found.run_s == Estimate(p50=20.0, p90=20.0)
     assert found.unknown == ["whether Runs of these inputs are like the recent ones; waits and retries are not in it"]
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from batchrun.cli.view import News, forecast_lines
 from batchrun.engine.progress import Progress
-from batchrun.policy.forecast import Spread
+from batchrun.policy.forecast import Estimate
 from batchrun.preflight.recent_runs import Forecast
 
 
@@ -13,10 +13,10 @@ def _forecast(**known: Any) -> Forecast:
     values: dict[str, Any] = {
         "runs": 1000,
         "slots": 8,
-        "elapsed_s": Spread(p50=260.0, p90=11100.0),
-        "cost_usd": Spread(p50=12.4, p90=15.1),
-        "run_s": Spread(p50=2.0, p90=7.3),
-        "run_cost_usd": Spread(p50=0.0124, p90=0.00004),
+        "elapsed_s": Estimate(p50=260.0, p90=11100.0),
+        "cost_usd": Estimate(p50=12.4, p90=15.1),
+        "run_s": Estimate(p50=2.0, p90=7.3),
+        "run_cost_usd": Estimate(p50=0.0124, p90=0.00004),
         "samples": 87,
         "cost_samples": 87,
         "unsuccessful": 13,

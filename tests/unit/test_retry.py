@@ -7,7 +7,7 @@ import pytest
 from batchrun.config.policies import retry_policy
 from batchrun.config.sections import RetryConfig
 from batchrun.model import Attempt, AttemptState, Cause, Mark, Outcome, RunId, RunOptions
-from batchrun.policy.retry import Backoff, Ladder, RetryPolicy, Rule, cause_of
+from batchrun.policy.retry import Backoff, Escalation, RetryPolicy, RetryRule, cause_of
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -116,15 +116,15 @@ def test_the_ladder_gives_more_of_what_was_short(
     config: dict[str, object], made: list[Attempt], memory_mb: int | None, timeout_s: int | None
 ) -> None:
     """Each row: the configuration, the attempts made, and what the next Run is given instead of its job's own."""
-    ladder = retry_policy(RetryConfig.model_validate(config)).ladder
-    assert ladder.next_options(made) == RunOptions(memory_mb=memory_mb, timeout_s=timeout_s)
+    escalation = retry_policy(RetryConfig.model_validate(config)).escalation
+    assert escalation.next_options(made) == RunOptions(memory_mb=memory_mb, timeout_s=timeout_s)
 
 
 def test_a_success_is_followed_by_nothing() -> None:
     """Not even where everything is tried again."""
-    rules = {cause: Rule(max_attempts=9, backoff=Backoff(first_s=1, max_s=1)) for cause in Cause}
+    rules = {cause: RetryRule(max_attempts=9, backoff=Backoff(first_s=1, max_s=1)) for cause in Cause}
     succeeded = attempts(FAILED)[0]
-    policy = RetryPolicy(rules=rules, ladder=Ladder())
+    policy = RetryPolicy(rules=rules, escalation=Escalation())
     assert policy.wait_before_next([Attempt(attempt_no=1, mark=Mark("m"), state=succeeded.state, run_id=RunId("r"),
                                             intended_at=AT)], lambda: 0.0) is None  # fmt: skip
 

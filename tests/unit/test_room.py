@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from batchrun.model import Job, Outcome, RunOptions, RunStatus
-from batchrun.policy.breaker import Limits
+from batchrun.policy.breaker import BreakerLimits
 from tests.support.memory_ledger import ListSource, MemoryLedger, make_job
 from tests.support.scripted_api import Engine, Plan, ScriptedApi
 
@@ -107,7 +107,7 @@ async def test_memory_that_comes_free_is_used_at_once() -> None:
 async def test_the_breaker_stops_starts_and_leaves_the_rest_open() -> None:
     """What runs is followed to its end; the trip is noted with its jobs."""
     api, ledger = ScriptedApi(Plan(run_s=1, status=RunStatus.FAILED)), MemoryLedger()
-    engine = Engine(api, ledger, grouped(("a", 500)), slots=4, limits=Limits(max_failed=0.5, window=20))
+    engine = Engine(api, ledger, grouped(("a", 500)), slots=4, limits=BreakerLimits(max_failed=0.5, window=20))
     records = await engine.run()
     assert len(records) == len(api.posts) <= 24
     assert (engine.scheduler.has_tripped, [trip.group for trip in ledger.trips]) == (True, [None])
@@ -124,7 +124,7 @@ async def test_a_group_that_trips_is_left_and_the_others_go_on() -> None:
         return Plan(run_s=1, status=RunStatus.FAILED if is_bad else RunStatus.SUCCEEDED)
 
     api, ledger = ScriptedApi(plan), MemoryLedger()
-    engine = Engine(api, ledger, source, slots=10, limits=Limits(max_failed=0.7, window=10))
+    engine = Engine(api, ledger, source, slots=10, limits=BreakerLimits(max_failed=0.7, window=10))
     records = await engine.run()
     groups = Counter(record.group for record in records)
     assert (groups["good"], [trip.group for trip in ledger.trips]) == (300, ["bad"])

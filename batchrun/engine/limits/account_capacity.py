@@ -55,4 +55,4 @@ class Room:
     @property
     def was_refused(self) -> bool:
         """Whether the account has ever had no room."""
-        return self.capacity.room < float("inf")
+        return self.capacity.known_limit < float("inf")

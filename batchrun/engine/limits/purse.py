@@ -3,7 +3,7 @@
 import math
 
 from batchrun.model import RunOptions
-from batchrun.policy.budget import Budget, Learned, Prices, most_a_run_may_cost
+from batchrun.policy.budget import Budget, ObservedCosts, Prices, most_a_run_may_cost
 
 #: Where nothing bounds a Run's cost: so many Runs whose cost nobody tells, and none whose cost is told, are enough.
 MAX_UNKNOWN = 50
@@ -24,7 +24,7 @@ class Purse:
         self.prices = prices
         self._task_options = task_options
         self._is_strict = is_strict
-        self._learned = Learned()
+        self._observed = ObservedCosts()
         self._unknown = 0
         #: Whether there is a budget at all; without one, nothing is set aside. One that comes later is kept by opening
         #: the batch anew: what is live then gets money set aside, and prices are read.
@@ -38,8 +38,8 @@ class Purse:
         if self._is_strict:
             return None
         # Nothing bounds it and nobody tells what Runs cost: a budget cannot be kept by guessing 0 for ever.
-        is_blind = not self._learned.count and self._unknown >= MAX_UNKNOWN
-        return math.inf if is_blind else self._learned.p95_usd()
+        is_blind = not self._observed.count and self._unknown >= MAX_UNKNOWN
+        return math.inf if is_blind else self._observed.p95_usd()
 
     def give_back(self, reserved_usd: float | None) -> None:
         """Take back what was set aside for a start that started nothing."""
@@ -50,7 +50,7 @@ class Purse:
         """Note what a Run cost in the end."""
         self.budget.settle(reserved_usd, cost_usd)
         if cost_usd is not None:
-            self._learned.note(cost_usd)
+            self._observed.note(cost_usd)
         else:
             self._unknown += 1
 

@@ -317,7 +317,7 @@ class StartGate:
         if is_end:
             self._capacity.ended(now)
         if is_end and self.meter is not None:
-            self.meter.ended(now, live=self.live, room=self._capacity.room, starters=self._starters)
+            self.meter.ended(now, live=self.live, room=self._capacity.known_limit, starters=self._starters)
         self._measure(now)
         self.room.wake()
 
@@ -332,4 +332,4 @@ class StartGate:
 
     def _measure(self, now: float) -> None:
         if self.meter is not None:
-            self.meter.changed(now, live=self.live, room=self._capacity.room, starters=self._starters)
+            self.meter.changed(now, live=self.live, room=self._capacity.known_limit, starters=self._starters)

@@ -146,5 +146,4 @@ def _settle_one(ledger: Ledger, job: Job) -> None:
         cost_source=CostSource.PLATFORM,
         cost_is_final=True,
     )
-    ledger.end(noted.id, ended)
-    ledger.settle(noted.id, Settlement(outcome=Outcome.SUCCEEDED, items_count=1))
+    ledger.settle(noted.id, ended, Settlement(outcome=Outcome.SUCCEEDED, items_count=1))

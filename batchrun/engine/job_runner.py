@@ -63,10 +63,15 @@ class _Ended:
     outcome: Outcome | None
     run: Run | None = None
     error: Problem | None = None
-    #: Whether an attempt has ended with this, which is to be noted once.
+    #: True if the ledger does not have the end of the job's last attempt yet.
     is_news: bool = False
     #: Whether no further attempt can be made, whatever the retries say.
     is_final: bool = False
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """The attempt whose end the ledger is to note with what follows from it."""
+        return self.work.attempts[-1] if self.is_news else None
 
 
 class JobRunner:
@@ -153,16 +158,14 @@ class JobRunner:
         ended = await self._judge(ended)
         wait_s = self._wait_before_next(ended)
         if wait_s is not None:
-            self._note_end(ended)
-            self._ledger.postpone(ended.work.id, wait_s)
+            self._ledger.postpone(ended.work.id, ended.attempt, wait_s)
             crash_point("postponed")
             return Postponed(ended.work, wait_s)
         collected = await self._collect(ended)
         ended = self._priced(ended, collected)
         record = _record(ended, collected)
         crash_point("collected")
-        self._note_end(ended)
-        await self._ledger.settle(ended.work.id, record, collected.item_lines)
+        await self._ledger.settle(ended.work.id, ended.attempt, record, collected.item_lines)
         crash_point("settled")
         return record
 
@@ -399,14 +402,6 @@ class JobRunner:
         cost_usd = per_item_usd * collected.items.count
         priced = replace(last, cost_usd=cost_usd, cost_source=CostSource.DERIVED)
         return replace(ended, work=ended.work.with_attempt(priced))
-
-    def _note_end(self, ended: _Ended) -> None:
-        """Note how the attempt ended, in one commit with what follows from it and never before.
-
-        An attempt that is noted as ended is not followed again: alone, the note would have the job started anew.
-        """
-        if ended.is_news:
-            self._ledger.end(ended.work.id, ended.work.attempts[-1])
 
     def _wait_before_next(self, ended: _Ended) -> float | None:
         if ended.outcome is None:

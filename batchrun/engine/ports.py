@@ -70,14 +70,11 @@ class Ledger(ItemWriter, Protocol):
     async def note_abort(self, job_id: JobId, attempt_no: int, problem: Problem) -> None:
         """Note why a Run is to be aborted, before that is asked for."""
 
-    def end(self, job_id: JobId, attempt: Attempt) -> None:
-        """Note how an attempt ended, in one commit with the `postpone` or `settle` called next."""
+    def postpone(self, job_id: JobId, ended: Attempt | None, wait_s: float) -> None:
+        """Note an attempt's end, if one is given, and that its job is to be tried again after `wait_s` seconds."""
 
-    def postpone(self, job_id: JobId, wait_s: float) -> None:
-        """Note that a job is not to be tried again for a while."""
-
-    async def settle(self, job_id: JobId, record: Record, item_lines: bytes = b"") -> None:
-        """Write a job's record, with its last items, and note its outcome."""
+    async def settle(self, job_id: JobId, ended: Attempt | None, record: Record, item_lines: bytes) -> None:
+        """Note an attempt's end, if one is given, write its job's record and last items, and note the outcome."""
 
     def note_trip(self, trip: Trip) -> None:
         """Note that the breaker has tripped."""

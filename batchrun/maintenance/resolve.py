@@ -52,7 +52,7 @@ class Resolver:
             if run is not None:
                 ledger.bind(doubt.job_id, doubt.attempt.attempt_no, run)
             else:
-                ledger.end(doubt.job_id, doubt.attempt)
+                ledger.deny(doubt.job_id, doubt.attempt.attempt_no)
 
 
 @asynccontextmanager

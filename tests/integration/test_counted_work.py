@@ -42,7 +42,7 @@ REQUESTS = {"start_run": 1, "get_run": 1, "get_items": 2}
 #: Of one job: the intent must be durable before its request, the record before the job counts as settled.
 WAITS = {"intend": 1, "settle": 1}
 #: Notes that nobody waits for.
-NOTES = {"bind": 1, "end": 1}
+NOTES = {"bind": 1}
 
 
 async def one_item(context: InlineContext) -> None:
@@ -145,7 +145,7 @@ async def test_steps_that_are_ready_share_one_commit() -> None:
     async with anyio.create_task_group() as children, anyio.create_task_group() as settling:
         children.start_soon(commit.run)
         for _ in range(100):
-            settling.start_soon(commit.settle, JobId(1), record, b"")
+            settling.start_soon(commit.settle, JobId(1), None, record, b"")
         settling.start_soon(_close_when_idle, commit)
     assert groups == [100]
 

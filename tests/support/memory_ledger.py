@@ -132,16 +132,9 @@ class MemoryLedger:
         self._change(job_id, attempt_no, aborted_for=problem)
         self._note(f"abort {job_id}.{attempt_no} {problem.type}")
 
-    def end(self, job_id: JobId, attempt: Attempt) -> None:
-        """Note an attempt's end, once."""
-        assert (job_id, attempt.attempt_no) in self.attempts, "what was not intended cannot end"
-        assert self.attempts[job_id, attempt.attempt_no].state is not AttemptState.ENDED, "an attempt ends once"
-        self.attempts[job_id, attempt.attempt_no] = replace(attempt, state=AttemptState.ENDED)
-        self._note(f"end {job_id}.{attempt.attempt_no}")
-
-    def postpone(self, job_id: JobId, wait_s: float) -> None:
+    def postpone(self, job_id: JobId, ended: Attempt | None, wait_s: float) -> None:
         """Note that a job waits."""
-        self._note(f"postpone {job_id} {wait_s > 0}")
+        self._note(f"postpone {job_id}{self._end(job_id, ended)} {wait_s > 0}")
 
     async def write_items(self, job_id: JobId, attempt: Attempt, lines: bytes) -> None:
         """Note a page of items."""
@@ -149,14 +142,14 @@ class MemoryLedger:
         self.item_lines.append(lines)
         self._note(f"items {job_id}.{attempt.attempt_no} to {attempt.items_offset} ({attempt.items_count})")
 
-    async def settle(self, job_id: JobId, record: Record, item_lines: bytes = b"") -> None:
+    async def settle(self, job_id: JobId, ended: Attempt | None, record: Record, item_lines: bytes) -> None:
         """Note a record, once."""
         await self._sync()
         assert job_id not in self.settled, "a job is settled once"
         self.settled[job_id] = record
         if item_lines:
             self.item_lines.append(item_lines)
-        self._note(f"settle {job_id} {record.outcome}")
+        self._note(f"settle {job_id}{self._end(job_id, ended)} {record.outcome}")
 
     def note_trip(self, trip: Trip) -> None:
         """Note that the breaker has tripped."""
@@ -209,6 +202,15 @@ class MemoryLedger:
             due_at=None,
             attempts=(),
         )
+
+    def _end(self, job_id: JobId, ended: Attempt | None) -> str:
+        """Note an attempt's end, once; return the word for it."""
+        if ended is None:
+            return ""
+        assert (job_id, ended.attempt_no) in self.attempts, "what was not intended cannot end"
+        assert self.attempts[job_id, ended.attempt_no].state is not AttemptState.ENDED, "an attempt ends once"
+        self.attempts[job_id, ended.attempt_no] = replace(ended, state=AttemptState.ENDED)
+        return f".{ended.attempt_no}"
 
     def _change(self, job_id: JobId, attempt_no: int, **changes: Any) -> None:
         self.attempts[job_id, attempt_no] = replace(self.attempts[job_id, attempt_no], **changes)

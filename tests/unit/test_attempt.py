@@ -84,7 +84,7 @@ async def test_every_note_comes_before_the_effect_that_it_announces() -> None:
     api = ScriptedApi(Plan(run_s=3))
     ledger = MemoryLedger(sync_s=0.01)
     await one_job(api, ledger=ledger)
-    assert ledger.notes == ["admit 1", "intend 1.1", "echo True", "bind 1.1 run-1", "end 1.1", "settle 1 succeeded"]
+    assert ledger.notes == ["admit 1", "intend 1.1", "echo True", "bind 1.1 run-1", "settle 1.1 succeeded"]
 
 
 async def test_the_intent_is_durable_before_the_request_is_sent() -> None:
@@ -319,7 +319,7 @@ async def test_a_failed_run_is_tried_again_after_its_wait_and_no_more_than_allow
     gaps = [later.at - earlier.at for earlier, later in zip(api.posts, api.posts[1:], strict=False)]
     assert 11 <= gaps[0] <= 21
     assert 21 <= gaps[1] <= 41
-    assert [note for note in ledger.notes if "postpone" in note] == ["postpone 1 True"] * 2
+    assert [note for note in ledger.notes if "postpone" in note] == ["postpone 1.1 True", "postpone 1.2 True"]
 
 
 async def test_an_outcome_that_is_not_named_is_final() -> None:
@@ -407,7 +407,7 @@ async def test_a_bound_run_that_ended_meanwhile_is_read_and_settled_at_once() ->
     await anyio.sleep(100)
     engine, ledger = await resumed(api, intended(state=AttemptState.BOUND, run_id=run_id))
     assert ([record.outcome for record in engine.records], api.posts) == ([Outcome.SUCCEEDED], [])
-    assert ledger.notes[-1] == "settle 1 succeeded"
+    assert ledger.notes[-1] == "settle 1.1 succeeded"
     assert anyio.current_time() == 100
 
 

@@ -58,7 +58,7 @@ def admit(journal: Journal, *entries: Job | BadLine) -> list[OpenJob]:
 
 def settle(journal: Journal, job: OpenJob, item_lines: bytes = b"") -> _Step:
     """Return the step that settles a job."""
-    return _Step(journal.settle, (job.id, record_of(job.position.line), item_lines))
+    return _Step(journal.settle, (job.id, None, record_of(job.position.line), item_lines))
 
 
 def lines(directory: Path, name: str) -> list[Any]:
@@ -344,7 +344,7 @@ async def test_what_nobody_waits_for_is_durable_when_it_is_closed(tmp_path: Path
         with anyio.CancelScope() as scope:
             async with open_commit(journal, in_thread=False) as commit:
                 commit.note_echo(True)
-                commit.postpone(job.id, 60)
+                commit.postpone(job.id, None, 60)
                 scope.cancel()
         assert (journal.ledger.fact("echo"), journal.ledger.open_jobs()[0].due_at is not None) == (True, True)
 
@@ -368,7 +368,7 @@ async def test_a_commit_that_fails_reaches_everybody_who_waits(tmp_path: Path) -
 
         async def wait(commit: GroupCommit, job_id: JobId) -> None:
             try:
-                await commit.settle(job_id, record_of(1))
+                await commit.settle(job_id, None, record_of(1), b"")
             except OutputError as error:
                 told.append(type(error).__name__)
                 raise
@@ -388,7 +388,7 @@ async def test_a_bug_in_a_step_is_not_taken_for_success(tmp_path: Path) -> None:
         unwritable = Record(key=None, line=1, outcome=Outcome.SUCCEEDED, meta=object())
         with pytest.raises(ExceptionGroup):  # noqa: PT012 - what comes after must not happen
             async with open_commit(journal, in_thread=False) as commit:
-                await commit.settle(job.id, unwritable)
+                await commit.settle(job.id, None, unwritable, b"")
                 believed.append(1)
         assert believed == []
 

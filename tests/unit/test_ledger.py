@@ -70,7 +70,7 @@ def carry_out(ledger: Ledger, line: int, run: Run) -> JobId:
     job_id = admitted(ledger, line).id
     ledger.intend(job_id, Intent(attempt_no=1, mark=Mark(f"m{line}"), reserved_usd=1.0))
     ledger.bind(job_id, 1, run)
-    ledger.end(job_id, make_ended(run))
+    ledger.postpone(job_id, make_ended(run), 0)
     return job_id
 
 
@@ -87,7 +87,8 @@ def test_what_is_committed_is_there_when_it_is_opened_again(tmp_path: Path) -> N
         noted = admitted(ledger)
         ledger.intend(noted.id, Intent(attempt_no=1, mark=Mark("m1")))
         ledger.bind(noted.id, 1, make_run())
-        ledger.end(noted.id, make_ended(make_run(status=RunStatus.FAILED), cause=Cause.OUT_OF_MEMORY, memory_mb=512))
+        ended = make_ended(make_run(status=RunStatus.FAILED), cause=Cause.OUT_OF_MEMORY, memory_mb=512)
+        ledger.postpone(noted.id, ended, 0)
         ledger.intend(noted.id, Intent(attempt_no=2, mark=Mark("m2")))
         ledger.bind(noted.id, 2, make_run("r2"))
         ledger.note_items(noted.id, 2, 20, 18)
@@ -149,10 +150,10 @@ def test_a_job_is_settled_once(tmp_path: Path) -> None:
     with open_ledger(tmp_path) as ledger:
         with ledger.transaction():
             job_id = admitted(ledger).id
-            ledger.settle(job_id, Settlement(outcome=Outcome.SUCCEEDED))
+            ledger.settle(job_id, None, Settlement(outcome=Outcome.SUCCEEDED))
         for settled in (job_id, JobId(99)):
             with pytest.raises(LedgerError), ledger.transaction():
-                ledger.settle(settled, Settlement(outcome=Outcome.FAILED))
+                ledger.settle(settled, None, Settlement(outcome=Outcome.FAILED))
         assert (ledger.count_outcomes(), ledger.open_jobs()) == ({Outcome.SUCCEEDED: 1}, [])
 
 
@@ -180,6 +181,21 @@ def test_only_an_intent_can_be_withdrawn(tmp_path: Path) -> None:
         assert [attempt.run_id for attempt in ledger.attempts(job_id)] == ["r1"]
 
 
+def test_only_an_attempt_in_doubt_can_be_denied(tmp_path: Path) -> None:
+    """It ends without a Run and its job stays open; a bound Run cannot be talked away."""
+    with open_ledger(tmp_path) as ledger:
+        with ledger.transaction():
+            job_id = admitted(ledger).id
+            ledger.intend(job_id, Intent(attempt_no=1, mark=Mark("a")))
+            ledger.deny(job_id, 1)
+            ledger.intend(job_id, Intent(attempt_no=2, mark=Mark("b")))
+            ledger.bind(job_id, 2, make_run())
+        with pytest.raises(LedgerError), ledger.transaction():
+            ledger.deny(job_id, 2)
+        (job,) = ledger.open_jobs()
+    assert [(each.state, each.run_id) for each in job.attempts] == [("ended", None), ("bound", "r1")]
+
+
 def test_totals_count_what_is_known_and_what_is_not(tmp_path: Path) -> None:
     """An unknown cost is counted as unknown and not as nothing; what never ran has none."""
     settlements = [
@@ -196,7 +212,7 @@ def test_totals_count_what_is_known_and_what_is_not(tmp_path: Path) -> None:
                 is_run = line in costs
                 run = make_run(f"r{line}", cost_usd=costs.get(line))
                 job_id = carry_out(ledger, line, run) if is_run else admitted(ledger, line).id
-                ledger.settle(job_id, settlement)
+                ledger.settle(job_id, None, settlement)
             live = admitted(ledger, 9)
             ledger.intend(live.id, Intent(attempt_no=1, mark=Mark("m")))
             admitted(ledger, 10)

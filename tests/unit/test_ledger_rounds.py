@@ -19,13 +19,14 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
     with open_ledger(tmp_path) as opened, opened.transaction():
         for line in range(1, 8):
             opened.admit(make_job(line, group="ab"[line % 2]))
-        opened.settle(JobId(opened.admit_bad_line(make_bad_line(9)) or 0), Settlement(outcome=Outcome.INVALID))
+        opened.settle(JobId(opened.admit_bad_line(make_bad_line(9)) or 0), None, Settlement(outcome=Outcome.INVALID))
         carry(opened, 1, Outcome.SUCCEEDED, cost_usd=0.25, items_count=3)
         carry(opened, 2, Outcome.FAILED, "run-failed", "403 on page 2 (exit code 91)", cost_usd=None, items_count=2)
         carry(opened, 3, Outcome.FAILED, "run-failed", "403 on page 3 (exit code 91)", cost_usd=0.5)
         carry(opened, 4, Outcome.FAILED, "run-failed", "403 on page 4 (exit code 1)")
         carry(opened, 5, Outcome.TIMED_OUT, "run-timed-out", "too slow")
-        opened.settle(JobId(6), Settlement(outcome=Outcome.REJECTED, error_type="invalid-input", error_message="no"))
+        refused = Settlement(outcome=Outcome.REJECTED, error_type="invalid-input", error_message="no")
+        opened.settle(JobId(6), None, refused)
     with open_ledger(tmp_path) as opened:
         yield opened
 
@@ -47,9 +48,8 @@ def carry(
     job_id = JobId(line)
     ledger.intend(job_id, Intent(attempt_no=round, round=round, mark=Mark("m")))
     ledger.bind(job_id, round, run)
-    ledger.end(job_id, make_ended(run, round, **ended))
     noted = Settlement(outcome=outcome, error_type=error_type, error_message=message, items_count=items_count)
-    ledger.settle(job_id, noted)
+    ledger.settle(job_id, make_ended(run, round, **ended), noted)
 
 
 def reopened(ledger: Ledger, **selection: Any) -> list[int]:
@@ -180,7 +180,7 @@ def test_runs_of_an_open_round_have_no_outcome_yet(ledger: Ledger) -> None:
         run = make_run("r3-2")
         ledger.intend(JobId(3), Intent(attempt_no=2, round=2, mark=Mark("m")))
         ledger.bind(JobId(3), 2, run)
-        ledger.end(JobId(3), make_ended(run, 2))
+        ledger.postpone(JobId(3), make_ended(run, 2), 0)
     rows = {row.shared: row.runs for row in ledger.costs(["outcome"])}
     assert rows == {("failed",): 3, ("open",): 1, ("succeeded",): 1, ("timed_out",): 1}
 

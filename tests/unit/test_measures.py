@@ -44,7 +44,7 @@ def _carry(ledger: Ledger, job_id: JobId, attempt_no: int, began: float, ended: 
     ledger.intend(job_id, Intent(attempt_no=attempt_no, round=round, mark=Mark("m")))
     ledger.bind(job_id, attempt_no, run)
     if ended is not None:
-        ledger.end(job_id, make_ended(run, attempt_no))
+        ledger.postpone(job_id, make_ended(run, attempt_no), 0)
 
 
 def test_an_empty_ledger_tells_nothing(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_wait_ends_with_the_first_run_of_each_round(tmp_path: Path) -> None:
         with ledger.transaction():
             _carry(ledger, JobId(1), 1, admitted_s + 5, admitted_s + 6)
             _carry(ledger, JobId(1), 2, admitted_s + 50, admitted_s + 60)
-            ledger.settle(JobId(1), Settlement(outcome=Outcome.FAILED))
+            ledger.settle(JobId(1), None, Settlement(outcome=Outcome.FAILED))
         with ledger.transaction():
             ledger.reopen(Selection())
         again_s = ledger.open_jobs()[0].admitted_at.timestamp() - AT.timestamp()
@@ -165,9 +165,9 @@ def test_groups_are_counted(tmp_path: Path) -> None:
     with open_ledger(tmp_path) as ledger, ledger.transaction():
         for line, group in enumerate(["a", "b", "b", None, "b", "a", "c"], 1):
             ledger.admit(make_job(line, group=group))
-        ledger.settle(JobId(ledger.admit_bad_line(make_bad_line(9)) or 0), Settlement(outcome=Outcome.INVALID))
-        ledger.settle(JobId(2), Settlement(outcome=Outcome.FAILED))
-        ledger.settle(JobId(3), Settlement(outcome=Outcome.SUCCEEDED))
+        ledger.settle(JobId(ledger.admit_bad_line(make_bad_line(9)) or 0), None, Settlement(outcome=Outcome.INVALID))
+        ledger.settle(JobId(2), None, Settlement(outcome=Outcome.FAILED))
+        ledger.settle(JobId(3), None, Settlement(outcome=Outcome.SUCCEEDED))
         measures = ledger.measures
         assert measures.largest_groups(2) == [
             GroupCount(group="b", outcomes={Outcome.FAILED: 1, Outcome.SUCCEEDED: 1}, open_jobs=1),

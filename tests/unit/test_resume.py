@@ -46,7 +46,7 @@ def opened(blockbuster: BlockBuster, monkeypatch: pytest.MonkeyPatch, tmp_path: 
             jobs = [job for job in job_file.read() if isinstance(job, Job)]
             journal.admit(jobs, ReadTo(offset=file.stat().st_size, line=10, fingerprint=b"f"))
             for number in range(1, 11):
-                journal.ledger.settle(JobId(number), Settlement(outcome=Outcome.FAILED))
+                journal.ledger.settle(JobId(number), None, Settlement(outcome=Outcome.FAILED))
         yield Opened(file, journal, job_file)
 
 
@@ -77,7 +77,7 @@ def test_begun_jobs_are_taken_up_and_the_others_come_as_a_backlog(opened: Opened
         ledger.intend(JobId(4), Intent(attempt_no=1, round=1, mark=Mark("past")))
         ledger.reopen(Selection(keys=["k1", "k2", "k3", "k4"]))
         ledger.intend(JobId(2), Intent(attempt_no=1, round=2, mark=Mark("m")))
-        ledger.postpone(JobId(3), 1000.0)
+        ledger.postpone(JobId(3), None, 1000.0)
     begun = take_up(opened.journal, opened.job_file, WAIT_S)
     assert len(begun) == 2
     chunks = drained(opened.backlog(), opened.journal, 100)

@@ -1,7 +1,7 @@
 """Group commit: what waits goes out in one append, one sync and one transaction.
 
 The engine's view of the ledger and the output files. One child commits; everybody else hands it steps and waits for
-the group they are in. A step that nobody waits for (`bind`, `end`) is durable with the next group.
+the group they are in. A step that nobody waits for (`bind`, `postpone`) is durable with the next group.
 """
 
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
@@ -148,17 +148,18 @@ class Journal:
         problem = Problem(type="bad-line", message=bad_line.reason)
         record = Record(key=None, line=bad_line.position.line, outcome=Outcome.INVALID, error=problem)
         self._sinks[BAD_LINES].write(_bad_line_json(bad_line))
-        self.settle(job_id, record, b"")
+        self.settle(job_id, None, record, b"")
         admission.invalid.append(record)
 
-    def settle(self, job_id: JobId, record: Record, item_lines: bytes) -> None:
-        """Write a job's record (and its last items) and note its outcome."""
+    def settle(self, job_id: JobId, ended: Attempt | None, record: Record, item_lines: bytes) -> None:
+        """Write a job's record (and its last items) and note its outcome, with its last attempt's end."""
         self._sinks[RECORDS].write(record.as_line())
         if item_lines:
             self._sinks[ITEMS].write(item_lines)
         error = record.error
         self.ledger.settle(
             job_id,
+            ended,
             Settlement(
                 outcome=record.outcome,
                 error_type=error.type if error else None,
@@ -239,9 +240,9 @@ class GroupCommit:
         """Write one page of items; `attempt` says up to where."""
         await self._durably(self._journal.write_items, job_id, attempt, lines)
 
-    async def settle(self, job_id: JobId, record: Record, item_lines: bytes = b"") -> None:
-        """Write a job's record, with its last items, and note its outcome."""
-        await self._durably(self._journal.settle, job_id, record, item_lines)
+    async def settle(self, job_id: JobId, ended: Attempt | None, record: Record, item_lines: bytes) -> None:
+        """Write a job's record, with its last items, and note its outcome, with its last attempt's end."""
+        await self._durably(self._journal.settle, job_id, ended, record, item_lines)
 
     async def known_runs(self, run_ids: Collection[RunId]) -> set[RunId]:
         """Return those among some Runs that an attempt of this batch has started."""
@@ -278,10 +279,6 @@ class GroupCommit:
         """Note why a Run is to be aborted, before that is asked for."""
         await self._durably(self._journal.ledger.note_abort, job_id, attempt_no, problem)
 
-    def end(self, job_id: JobId, attempt: Attempt) -> None:
-        """Note how an attempt ended, in one commit with the `postpone` or `settle` called next."""
-        self._add(self._journal.ledger.end, job_id, attempt)
-
     def note_trip(self, trip: Trip) -> None:
         """Note that the breaker has tripped, and over which jobs."""
         self._trips.append(
@@ -298,9 +295,9 @@ class GroupCommit:
         """Note whether the platform shows the mark of a Run it started."""
         self._add(self._journal.ledger.note_fact, ECHO, echoes)
 
-    def postpone(self, job_id: JobId, wait_s: float) -> None:
-        """Note that a job is not to be tried again for a while."""
-        self._add(self._journal.ledger.postpone, job_id, wait_s)
+    def postpone(self, job_id: JobId, ended: Attempt | None, wait_s: float) -> None:
+        """Note that a job is not to be tried again for a while, with its last attempt's end."""
+        self._add(self._journal.ledger.postpone, job_id, ended, wait_s)
 
     def _add(self, do: Callable[..., Any], *arguments: Any) -> _Step:
         step = _Step(do, arguments)

@@ -121,12 +121,16 @@ class Ledger(LedgerReader):
         self._last_job_id = job_id
         return JobId(job_id)
 
-    def postpone(self, job_id: JobId, wait_s: float) -> None:
-        """Note that a job is not to be tried again for `wait_s` seconds."""
+    def postpone(self, job_id: JobId, ended: Attempt | None, wait_s: float) -> None:
+        """Note an attempt's end, and that its job is not to be tried again for `wait_s` seconds."""
+        if ended is not None:
+            self._end(job_id, ended)
         self._write("UPDATE job SET due_at = ? WHERE id = ?", (self._now + wait_s, job_id))
 
-    def settle(self, job_id: JobId, settlement: Settlement) -> None:
-        """Note a job's outcome, once per round."""
+    def settle(self, job_id: JobId, ended: Attempt | None, settlement: Settlement) -> None:
+        """Note an attempt's end, and its job's outcome, once per round."""
+        if ended is not None:
+            self._end(job_id, ended)
         changed = self._write(
             "UPDATE job SET settled_at = ?, outcome = ?, items_count = ? WHERE id = ? AND outcome IS NULL",
             (self._now, str(settlement.outcome), settlement.items_count, job_id),
@@ -192,8 +196,16 @@ class Ledger(LedgerReader):
             (problem.type, problem.message, job_id, attempt_no),
         )
 
-    def end(self, job_id: JobId, attempt: Attempt) -> None:
-        """Note how an attempt ended: its Run with it, that it started none, or that its Run is gone."""
+    def deny(self, job_id: JobId, attempt_no: int) -> None:
+        """Note that an attempt in doubt started no Run."""
+        changed = self._write(
+            "UPDATE attempt SET state = 'ended' WHERE job_id = ? AND attempt_no = ? AND state = 'intended'",
+            (job_id, attempt_no),
+        ).rowcount
+        if changed != 1:
+            raise LedgerError(f"attempt {attempt_no} of job {job_id} is not in doubt: this is a bug, please report it")
+
+    def _end(self, job_id: JobId, attempt: Attempt) -> None:
         changed = self._write(
             "UPDATE attempt SET state = 'ended', status = ?, cause = ?, memory_mb = ?, timeout_s = ?, finished_at = ?,"
             " cost_usd = ?, cost_source = ?, cost_is_final = ?"

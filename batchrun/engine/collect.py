@@ -9,7 +9,8 @@ import structlog
 from batchrun.engine.follow.polls import LOST_AFTER_S
 from batchrun.engine.ports import ItemWriter, RunClient
 from batchrun.errors import ApiError, BatchRefused, NotFound
-from batchrun.model import Attempt, DatasetId, Items, ItemsPage, Job, JobId, Outcome, Run, StoreId, json_line
+from batchrun.model import Attempt, DatasetId, Items, ItemsPage, Job, JobId, Outcome, Run, StoreId
+from batchrun.output.item_lines import item_lines, item_tag
 from batchrun.policy.expectation import Expectation, Verdict
 from batchrun.runtime.crash_points import crash_point
 from batchrun.runtime.frozen import dataclass, replace
@@ -69,7 +70,7 @@ class Collector:
                 return Collected(output=output)
             if self._plan.items == "inline":
                 return Collected(output=output, items=await self._inline(run.dataset_id))
-            tag = _item_tag(job, run, outcome)
+            tag = item_tag(job, run, outcome)
             written, lines = await self._to_file(job_id, attempt, run.dataset_id, tag)
         except ApiError as error:
             raise BatchRefused(f"the output of Run {run.id} cannot be read: {error}") from error
@@ -123,7 +124,7 @@ class Collector:
                 crash_point("page_written")
                 lines = b""
             if items:
-                lines = b"".join([_item_line(item, tag) for item in items])
+                lines = item_lines(items, tag)
                 attempt = replace(attempt, items_offset=next_offset, items_count=attempt.items_count + len(items))
             if is_last:
                 return attempt, lines
@@ -164,18 +165,3 @@ class Collector:
                 await anyio.sleep(1)  # a fresh dataset, on a platform whose replicas lag
         _log.warning("dataset_missing", dataset_id=dataset_id, offset=offset)
         return None
-
-
-def _item_tag(job: Job, run: Run, outcome: Outcome) -> dict[str, Any]:
-    meta = job.meta if isinstance(job.meta, dict) else {}
-    return {"_key": job.key, "_line": job.position.line, "_run": run.id, "_outcome": outcome, **meta}
-
-
-def _item_line(item: Any, tag: dict[str, Any]) -> bytes:
-    """Return one line: the item's own properties come first and are never overwritten by meta columns."""
-    line = (
-        {**tag, **item, **{name: tag[name] for name in ("_key", "_line", "_run", "_outcome")}}
-        if isinstance(item, dict)
-        else {"value": item, **tag}
-    )
-    return json_line(line)

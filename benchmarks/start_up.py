@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from batchrun.config.job_files import job_format
+from batchrun.config.job_format_builder import job_format
 from batchrun.jobs import open_job_file
 from batchrun.ledger.protocol import OpenJob, Settlement
 from batchrun.ledger.sqlite.group_commit import READ_TO

@@ -11,7 +11,7 @@ from batchrun.account.limits_watch import AccountWatch, AutoSlots, Watched
 from batchrun.apify.client import ApifyClient
 from batchrun.apify.wire import Account
 from batchrun.config import AccountLimitsConfig, ApiConfig, ServerConfig
-from batchrun.config.policies import start_bucket
+from batchrun.config.policy_builders import start_bucket
 from batchrun.engine.doubt.reconcile import Echo
 from batchrun.engine.follow.polls import Polls
 from batchrun.engine.instruments import Instruments

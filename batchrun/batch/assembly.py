@@ -14,7 +14,7 @@ from batchrun.account.task_watch import TaskWatch
 from batchrun.apify.client import ApifyClient
 from batchrun.batch.opening import Opening
 from batchrun.config import Config, LimitsConfig, OutputConfig
-from batchrun.config.policies import (
+from batchrun.config.policy_builders import (
     breaker,
     deadlines,
     group_limits,

@@ -7,7 +7,7 @@ from itertools import islice
 import anyio
 
 from batchrun.config import Config
-from batchrun.config.job_files import job_format
+from batchrun.config.job_format_builder import job_format
 from batchrun.engine.ports import Chunk
 from batchrun.errors import JobFileError
 from batchrun.jobs import JobFile, ReadPoint, open_job_file

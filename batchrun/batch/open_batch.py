@@ -24,7 +24,7 @@ from batchrun.batch.job_source import open_source
 from batchrun.batch.opening import Opening, read_opening
 from batchrun.batch.resume import check_all_came, check_identity, check_limit, open_backlog, reopen, take_up
 from batchrun.config import Config, LimitsConfig
-from batchrun.config.policies import expectation
+from batchrun.config.policy_builders import expectation
 from batchrun.engine.instruments import Instruments
 from batchrun.errors import BatchrunError, LedgerError, OutputError, first_error
 from batchrun.ledger.protocol import Money

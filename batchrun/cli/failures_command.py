@@ -10,7 +10,7 @@ import typer
 
 from batchrun.cli.directory_commands import Directory
 from batchrun.config import ApiConfig
-from batchrun.config.job_files import reread_jobs
+from batchrun.config.job_format_builder import reread_jobs
 from batchrun.maintenance.directory import read_config
 from batchrun.model import JsonObject, Position, Selection
 from batchrun.output.layout import BAD_LINES

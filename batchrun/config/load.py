@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from batchrun.config.no_effect import find_settings_without_effect
+from batchrun.config.ineffective_settings import find_settings_without_effect
 from batchrun.config.sections import PATHS, ApiConfig, Config, relative_to
 from batchrun.errors import ConfigError
 

@@ -13,7 +13,7 @@ from batchrun.model import Attempt, DatasetId, Items, ItemsPage, Job, JobId, Out
 from batchrun.output.item_lines import item_lines, item_tag
 from batchrun.policy.expectation import Expectation, Verdict
 from batchrun.runtime.crash_points import crash_point
-from batchrun.runtime.frozen import dataclass, replace
+from batchrun.runtime.fast_dataclasses import dataclass, replace
 
 OUTPUT_KEY = "OUTPUT"
 #: Of fewer items than expected, so many are counted, for the message.

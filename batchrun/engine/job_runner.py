@@ -47,7 +47,7 @@ from batchrun.model import (
     TaskId,
 )
 from batchrun.runtime.crash_points import crash_point
-from batchrun.runtime.frozen import dataclass, replace
+from batchrun.runtime.fast_dataclasses import dataclass, replace
 
 #: Items that were pushed last may be seen so much later. Source: the API reference, counters of a dataset.
 ITEMS_LAG_S = 5.0

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from batchrun.errors import ApiError, BatchRefused, NotFound, OutOfCredit, Unauthorized
 from batchrun.model import Attempt, AttemptState, Job, Outcome, Problem, Run
 from batchrun.policy.retry import OUTCOME_OF_STATUS, cause_of
-from batchrun.runtime.frozen import replace
+from batchrun.runtime.fast_dataclasses import replace
 
 #: The error type of jobs that take too long, with or without a Run to abort for it.
 MAX_JOB_S = "max-job-s"

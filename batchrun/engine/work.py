@@ -8,7 +8,7 @@ from batchrun.model import Attempt, AttemptState, Job, JobId, Mark, RunOptions
 from batchrun.policy.deadlines import Deadlines
 from batchrun.policy.expectation import Expectation
 from batchrun.policy.retry import RetryPolicy
-from batchrun.runtime.frozen import dataclass
+from batchrun.runtime.fast_dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

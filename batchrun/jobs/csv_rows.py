@@ -8,8 +8,8 @@ from itertools import chain
 from typing import NamedTuple, Self
 
 from batchrun.errors import ConfigError, JobFileError
-from batchrun.jobs.byte_stream import UTF8_BOM, skip_line
 from batchrun.jobs.rows import KEPT_BYTES, MAX_ROW_BYTES, NotAJob, ReadPoint, Row, not_encoded
+from batchrun.jobs.text_source import UTF8_BOM, skip_line
 from batchrun.model import Position
 
 # The library's own limit of 128 KB per cell can only be set for the whole process; rows have a limit of ours.

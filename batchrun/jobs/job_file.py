@@ -14,13 +14,13 @@ from typing import Self
 import orjson
 
 from batchrun.errors import JobFileError
-from batchrun.jobs.byte_stream import PipeReader, Source, damage_named, find_source
 from batchrun.jobs.csv_rows import Header, csv_rows, read_header
+from batchrun.jobs.job_builder import JobMaker, lost_fields
 from batchrun.jobs.job_format import JobFormat
-from batchrun.jobs.job_maker import JobMaker, lost_fields
 from batchrun.jobs.json_rows import array_rows, line_rows
 from batchrun.jobs.look_ahead import LOOK_AHEAD_JOBS, LOOK_AHEAD_ROWS, LookAhead, end_of
 from batchrun.jobs.rows import NotAJob, ReadPoint, Row, bad_line
+from batchrun.jobs.text_source import PipeReader, Source, damage_named, find_source
 from batchrun.model import BadLine, Job, JobKey, Position
 
 #: What is checked before anything starts, whichever comes first.

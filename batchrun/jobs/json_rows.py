@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 
 from batchrun.errors import JobFileError
-from batchrun.jobs.byte_stream import UTF8_BOM, skip_line
 from batchrun.jobs.rows import KEPT_BYTES, MAX_ROW_BYTES, ReadPoint, Row, brief, not_encoded
+from batchrun.jobs.text_source import UTF8_BOM, skip_line
 from batchrun.model import JsonObject, Position
 
 #: A JSON array is held in memory while it is read.

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from batchrun.model import Attempt, CostSource, JobId, JobKey, Outcome, Position, RunId
-from batchrun.runtime.frozen import dataclass
+from batchrun.runtime.fast_dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

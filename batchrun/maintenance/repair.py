@@ -16,7 +16,7 @@ import anyio
 import orjson
 
 from batchrun.batch.assembly import output_plan
-from batchrun.config.job_files import job_format
+from batchrun.config.job_format_builder import job_format
 from batchrun.engine.collect import Collector
 from batchrun.engine.ports import ItemWriter
 from batchrun.errors import JobFileError, NotFound

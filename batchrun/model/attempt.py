@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import NewType
 
 from batchrun.model.run import CostSource, RunId, RunStatus
-from batchrun.runtime.frozen import dataclass
+from batchrun.runtime.fast_dataclasses import dataclass
 
 #: The random string of an attempt that its start request carries in the User-Agent.
 Mark = NewType("Mark", str)

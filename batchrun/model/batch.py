@@ -4,7 +4,7 @@ from collections.abc import Collection
 from enum import StrEnum
 
 from batchrun.model.record import Outcome
-from batchrun.runtime.frozen import dataclass
+from batchrun.runtime.fast_dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

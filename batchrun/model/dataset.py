@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from batchrun.runtime.frozen import dataclass
+from batchrun.runtime.fast_dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from typing import Any, NewType
 
 from batchrun.model.run import RunOptions
-from batchrun.runtime.frozen import dataclass
+from batchrun.runtime.fast_dataclasses import dataclass
 
 JobKey = NewType("JobKey", str)
 #: The job's row in the ledger; counts up in order of admission.

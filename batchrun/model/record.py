@@ -12,7 +12,7 @@ import orjson
 from batchrun.model.attempt import Attempt, Problem
 from batchrun.model.job import JobKey
 from batchrun.model.run import WEAKEST_COST_SOURCE_FIRST, CostSource, DatasetId, JsonObject
-from batchrun.runtime.frozen import dataclass
+from batchrun.runtime.fast_dataclasses import dataclass
 
 
 class Outcome(StrEnum):

@@ -7,7 +7,7 @@ from hashlib import blake2b
 
 import orjson
 
-from batchrun.jobs.job_maker import lost_fields
+from batchrun.jobs.job_builder import lost_fields
 from batchrun.model import BadLine, Job, JsonObject, RunOptions
 from batchrun.preflight.builds import Build
 

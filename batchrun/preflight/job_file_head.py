@@ -5,7 +5,7 @@ from collections.abc import Callable
 import anyio
 
 from batchrun.config import Config
-from batchrun.config.job_files import job_format
+from batchrun.config.job_format_builder import job_format
 from batchrun.errors import JobFileError
 from batchrun.jobs import open_job_file
 from batchrun.ledger.sqlite.reader import is_begun

@@ -13,10 +13,10 @@ import anyio
 from batchrun.account.connect import Task, find_task, open_platform, read_account, slot_count
 from batchrun.apify.client import ApifyClient
 from batchrun.config import Config
-from batchrun.config.job_files import job_format
+from batchrun.config.job_format_builder import job_format
 from batchrun.errors import JobFileError
 from batchrun.jobs import open_job_file
-from batchrun.jobs.job_maker import MAX_BODY_BYTES
+from batchrun.jobs.job_builder import MAX_BODY_BYTES
 from batchrun.ledger.sqlite.reader import is_begun, open_for_reading
 from batchrun.model import Ending, JsonObject, Outcome
 from batchrun.output.layout import SERVER_STATE

@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from batchrun.config import Config
-from batchrun.config.job_files import reread_jobs
+from batchrun.config.job_format_builder import reread_jobs
 from batchrun.model import Summary
 from batchrun.output.sink import explain
 from batchrun.report.batch_report import SAMPLES, compose

@@ -2,7 +2,7 @@
 
 import pytest
 
-from batchrun.config.policies import breaker
+from batchrun.config.policy_builders import breaker
 from batchrun.config.sections import BreakerConfig
 from batchrun.model import Items, JobKey, Outcome, Record
 from batchrun.policy.breaker import Breaker, Trip

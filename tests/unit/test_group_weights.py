@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import anyio
 import pytest
 
-from batchrun.config.policies import group_limits, group_weights
+from batchrun.config.policy_builders import group_limits, group_weights
 from batchrun.config.sections import GroupConfig
 from batchrun.engine.scheduler import FAIR_DEPTH, MAX_CHUNK, MAX_LOOK_AHEAD, MIN_CHUNK
 from batchrun.model import RunStatus

@@ -13,8 +13,8 @@ from typing import Any
 import orjson
 
 from batchrun.errors import ConfigError, JobFileError
+from batchrun.jobs.at_fields import FIELDS, NO_FIELDS, OwnFields, check_group, check_key, take_fields, unknown_field
 from batchrun.jobs.job_format import JobFormat
-from batchrun.jobs.own_fields import FIELDS, NO_FIELDS, OwnFields, check_group, check_key, take_fields, unknown_field
 from batchrun.jobs.rows import NotAJob, Row, bad_line
 from batchrun.jobs.template import DROPPED, Cells, Template, as_text
 from batchrun.model import BadLine, Job, JobKey, JsonObject, Position

@@ -3,7 +3,7 @@
 import dataclasses
 
 from batchrun.model import Position
-from batchrun.runtime.frozen import replace
+from batchrun.runtime.fast_dataclasses import replace
 
 POSITION = Position(line=1, offset=2, length=3)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from batchrun.errors import BatchrunError
 from batchrun.jobs import JobFile, JobFormat, ReadPoint, open_job_file
-from batchrun.jobs.job_maker import deep_merge, lost_fields
+from batchrun.jobs.job_builder import deep_merge, lost_fields
 from batchrun.model import BadLine, Job, RunOptions
 
 Open = Callable[..., JobFile]

@@ -1,6 +1,6 @@
 """The table of operations in batchrun/server/OPERATIONS.md, made from the document and the server's routes.
 
-python -m tests.support.operations    writes it anew
+python -m tests.support.operations    writes it
 """
 
 from functools import cache
@@ -16,11 +16,11 @@ FILE = Path(__file__).parents[2] / "batchrun" / "server" / "OPERATIONS.md"
 _HEAD = """\
 # Operations
 
-What the embedded server answers to every operation that the Apify API documents for Actors, tasks, Runs, builds,
-storages, logs and users. Made by `python -m tests.support.operations`; a test holds it to the server's routes.
+The answer of the embedded server to each operation that the Apify API documents for Actors, tasks, Runs, builds,
+storages, logs and users. Written by `python -m tests.support.operations`; a test compares it with the server's routes.
 
-**served**: as documented, with the statuses of success that stand there; errors have the documented types.
-**501**: known, and refused with `not-implemented` and the reason.
+**served**: as documented. The numbers are the statuses of success; errors have the documented types.
+**501**: refused with `not-implemented` and this reason.
 
 Every path under `/v2/actors` is served under `/v2/acts` too.
 
@@ -28,7 +28,7 @@ Every path under `/v2/actors` is served under `/v2/acts` too.
 |---|---|---|
 """
 _MORE = """
-Served beyond that document:
+Operations that the server adds to that document:
 
 | Operation | Path | Answer |
 |---|---|---|
@@ -44,8 +44,8 @@ def answer_of(method: str, path: str, success: str) -> str:
     """Return what the server answers to an operation."""
     try:
         route, _ = _table().router.find(method, path)
-    except ErrorAnswer as fault:
-        return f"{fault.status} `{fault.type}`"
+    except ErrorAnswer as error:
+        return f"{error.status} `{error.type}`"
     if isinstance(route.handler, NotOffered):
         return f"501: {route.handler.reason}"
     return f"served: {success}" if success else "served"

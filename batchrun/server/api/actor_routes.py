@@ -1,23 +1,20 @@
-"""Endpoints of Actors, under `/v2/actors` and the older `/v2/acts`."""
+"""Endpoints of Actors and their versions, under `/v2/actors` and the older `/v2/acts`."""
 
 from typing import Any
 
 from aiohttp import web
 
 from batchrun.model import JsonObject
-from batchrun.server.accounts.rate_limits import PER_START
 from batchrun.server.api.addresses import actor_of
-from batchrun.server.api.build_routes import version_of
-from batchrun.server.api.item_answers import items_answer
-from batchrun.server.api.run_lists import runs_answer
-from batchrun.server.api.run_routes import run_answer
-from batchrun.server.api.starting import finish_sync, output_answer, start_actor, wait_s_of
+from batchrun.server.api.run_answers import runs_answer
+from batchrun.server.api.starting import StartEndpoints, start_actor
 from batchrun.server.catalog.actor_catalog import Actor
-from batchrun.server.error_answers import value_invalid
+from batchrun.server.error_answers import thing_missing, value_invalid
 from batchrun.server.ids import iso
 from batchrun.server.prices import pricing_info
-from batchrun.server.routing.call import Call, data_answer, page_answer
+from batchrun.server.routing.call import Call, data_answer, list_answer
 from batchrun.server.routing.route_table import RouteTable
+from batchrun.server.runs.hosted_run import HostedRun
 from batchrun.server.store import run_table
 from batchrun.server.store.run_table import RunFilter
 
@@ -29,10 +26,10 @@ def add_routes(table: RouteTable) -> None:
         one = f"{collection}/{{actor}}"
         table.add("GET", one, get_actor, needs_token=False)
         table.add("POST", f"{one}/validate-input", validate_input)
+        table.add("GET", f"{one}/versions", list_versions)
+        table.add("GET", f"{one}/versions/{{version}}", get_version)
         table.add("GET", f"{one}/runs", list_runs)
-        table.add("POST", f"{one}/runs", start_run, per_s=PER_START)
-        table.add("GET POST", f"{one}/run-sync", run_sync, per_s=PER_START)
-        table.add("GET POST", f"{one}/run-sync-get-dataset-items", run_sync_items, per_s=PER_START)
+        StartEndpoints(_start).add_routes(table, one)
 
 
 def _short(call: Call, actor: Actor) -> JsonObject:
@@ -60,7 +57,7 @@ async def _doc(call: Call, actor: Actor) -> JsonObject:
         "description": actor.description,
         "isPublic": call.backend.accounts.named(actor.username) is None,
         "stats": await _stats(call, actor),
-        "versions": [version_of(actor)],
+        "versions": [_version(actor)],
         "defaultRunOptions": {
             "build": actor.build_tag,
             "timeoutSecs": call.backend.settings.default_timeout_s,
@@ -73,7 +70,6 @@ async def _doc(call: Call, actor: Actor) -> JsonObject:
 
 async def list_actors(call: Call) -> web.Response:
     """List the Actors that the account may use, or with `my=1` those that are its own."""
-    offset, limit, is_descending = call.query.page()
     is_mine, sort_by = call.query.boolean("my"), call.query.text("sortBy") or "createdAt"
     if sort_by not in ("createdAt", "stats.lastRunStartedAt"):
         raise value_invalid("Parameter sortBy must be createdAt or stats.lastRunStartedAt")
@@ -84,14 +80,37 @@ async def list_actors(call: Call) -> web.Response:
     shown = [{**_short(call, actor), "stats": await _stats(call, actor)} for actor in found]
     if sort_by != "createdAt":
         shown.sort(key=lambda doc: str(doc["stats"].get("lastRunStartedAt", "")))
-    if is_descending:
-        shown.reverse()
-    return page_answer(shown[offset : offset + limit], len(shown), offset, limit, is_descending=is_descending)
+    return list_answer(call, shown)
 
 
 async def get_actor(call: Call) -> web.Response:
     """Show an Actor."""
     return data_answer(await _doc(call, actor_of(call)))
+
+
+async def list_versions(call: Call) -> web.Response:
+    """List an Actor's versions: the one that its directory is."""
+    return data_answer({"total": 1, "items": [_version(actor_of(call))]})
+
+
+async def get_version(call: Call) -> web.Response:
+    """Show an Actor's version."""
+    actor = actor_of(call)
+    if call.path["version"] != actor.version:
+        raise thing_missing("Actor version")
+    return data_answer(_version(actor))
+
+
+def _version(actor: Actor) -> JsonObject:
+    """Return the version that an Actor's directory is; its source stays where it is."""
+    return {
+        "versionNumber": actor.version,
+        "sourceType": "SOURCE_FILES",
+        "sourceFiles": [],
+        "envVars": [],
+        "buildTag": actor.build_tag,
+        "applyEnvVarsToBuild": False,
+    }
 
 
 async def validate_input(call: Call) -> web.Response:
@@ -108,22 +127,5 @@ async def list_runs(call: Call) -> web.Response:
     return await runs_answer(call, RunFilter(user_id=call.user.id, act_id=actor_of(call).id))
 
 
-async def start_run(call: Call) -> web.Response:
-    """Start a Run of an Actor."""
-    actor, wait_s = actor_of(call), wait_s_of(call.query)
-    live = await start_actor(call, actor, await call.body())
-    location = f"{call.backend.base_url}/v2/actors/{actor.id}/runs/{live.id}"
-    await call.backend.runs.wait(live.id, wait_s)
-    return run_answer(call, live.doc, 201, {"Location": location})
-
-
-async def run_sync(call: Call) -> web.StreamResponse:
-    """Start a Run, wait for its success, answer with its output."""
-    live = await start_actor(call, actor_of(call), await call.body())
-    return await output_answer(call, await finish_sync(call, live))
-
-
-async def run_sync_items(call: Call) -> web.StreamResponse:
-    """Start a Run, wait for its success, answer with its dataset's items."""
-    doc = await finish_sync(call, await start_actor(call, actor_of(call), await call.body()))
-    return await items_answer(call, doc["defaultDatasetId"], status=201)
+async def _start(call: Call) -> HostedRun:
+    return await start_actor(call, actor_of(call), await call.body())

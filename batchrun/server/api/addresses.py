@@ -1,11 +1,12 @@
-"""Which Run or storage a path means: by id, by name, or by way of a Run, perhaps the last of a task or an Actor."""
+"""Which Actor, Run, build or storage a path means, and whether the caller may see or change it."""
 
-from batchrun.model import JsonObject
-from batchrun.server.api.run_lists import last_run_id
+from dataclasses import replace
+
+from batchrun.model import JsonObject, RunStatus
 from batchrun.server.catalog.actor_catalog import Actor
-from batchrun.server.error_answers import not_permitted, request_invalid, thing_missing, token_missing
+from batchrun.server.error_answers import not_permitted, request_invalid, thing_missing, token_missing, value_invalid
 from batchrun.server.routing.call import Call
-from batchrun.server.store import storage_table
+from batchrun.server.store import build_table, run_table, storage_table
 from batchrun.server.store.run_table import RunFilter
 from batchrun.server.store.storage_table import Kind, Storage
 
@@ -18,6 +19,7 @@ _DEFAULTS = {
 _RESTRICTED, _BY_NAME = "RESTRICTED", "ANYONE_WITH_NAME_CAN_READ"
 DEFAULT_ACCESS = "FOLLOW_USER_SETTING"
 _ACCESS = (DEFAULT_ACCESS, "ANYONE_WITH_ID_CAN_READ", _BY_NAME, _RESTRICTED)
+_STATUSES = frozenset(status.value for status in RunStatus)
 #: Where Runs are found: by id, or as the last of a task or Actor. All their shortcuts hang below.
 RUN_PREFIXES = (
     "/v2/actor-runs/{run}",
@@ -75,6 +77,27 @@ async def run_id_of(call: Call) -> str:
     if (task := call.path.get("task")) is not None:
         return await last_run_id(call, RunFilter(task_id=call.backend.tasks.find(task, user)["id"]))
     return await last_run_id(call, RunFilter(user_id=user.id, act_id=actor_of(call).id))
+
+
+async def last_run_id(call: Call, run_filter: RunFilter) -> str:
+    """Return the id of the Run started last, of those that `status` and `origin` ask for.
+
+    Raises:
+        ErrorAnswer: 404 when there is none.
+    """
+    chosen = replace(run_filter, statuses=statuses_of(call))
+    run_id = await call.backend.database.read(run_table.read_last, chosen, call.query.text("origin"))
+    if run_id is None:
+        raise thing_missing("Actor run")
+    return run_id
+
+
+def statuses_of(call: Call) -> tuple[str, ...]:
+    """Return the statuses that a list is asked for; none means all."""
+    names = tuple(call.query.names("status"))
+    if unknown := [name for name in names if name not in _STATUSES]:
+        raise value_invalid(f"Parameter status must hold Run statuses separated by commas, not {unknown[0]}")
+    return names
 
 
 async def own_run_id_of(call: Call) -> str:
@@ -147,3 +170,17 @@ async def read_storage(call: Call, kind: Kind, storage_id: str) -> Storage:
     if storage.access == _RESTRICTED and not call.is_by(storage.user_id):
         raise not_permitted(_DEFAULTS[kind][1].lower())
     return storage
+
+
+async def read_build(call: Call, build_id: str) -> JsonObject:
+    """Return a build that the caller may see.
+
+    Raises:
+        ErrorAnswer: 404.
+    """
+    doc = await call.backend.database.read(build_table.read, build_id)
+    # The id of a build follows from names and is no credential: only its owner, or a public Actor's user, sees it.
+    owner = call.backend.accounts.get(doc["userId"]) if doc is not None else None
+    if doc is None or (owner is not None and owner is not call.account):
+        raise thing_missing("Build")
+    return doc

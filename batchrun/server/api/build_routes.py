@@ -1,12 +1,11 @@
-"""Endpoints of the builds and versions of Actors: each state of an Actor's directory is a build."""
+"""Endpoints of builds: each state of an Actor's directory is one."""
 
 from aiohttp import web
 
 from batchrun.model import JsonObject
-from batchrun.server.api.addresses import actor_of
-from batchrun.server.catalog.actor_catalog import Actor
-from batchrun.server.error_answers import ErrorAnswer, not_permitted, thing_missing
-from batchrun.server.routing.call import Call, data_answer, empty_answer, page_answer
+from batchrun.server.api.addresses import actor_of, read_build
+from batchrun.server.error_answers import ErrorAnswer, not_permitted
+from batchrun.server.routing.call import Call, data_answer, empty_answer, list_answer
 from batchrun.server.routing.route_table import RouteTable
 from batchrun.server.store import build_table
 
@@ -14,13 +13,11 @@ _SHORT = ("id", "actId", "userId", "status", "startedAt", "finishedAt", "usageTo
 
 
 def add_routes(table: RouteTable) -> None:
-    """Serve builds and versions."""
+    """Serve builds."""
     for collection in ("/v2/actors", "/v2/acts"):
         one = f"{collection}/{{actor}}"
         table.add("GET", f"{one}/builds", list_builds)
         table.add("GET", f"{one}/builds/default", get_default_build, needs_token=False)
-        table.add("GET", f"{one}/versions", list_versions)
-        table.add("GET", f"{one}/versions/{{version}}", get_version)
     table.add("GET", "/v2/actor-builds", list_own_builds)
     one = "/v2/actor-builds/{log}"
     table.add("GET", one, get_build, needs_token=False)
@@ -40,17 +37,13 @@ async def list_own_builds(call: Call) -> web.Response:
 
 
 async def _page(call: Call, act_ids: list[str]) -> web.Response:
-    offset, limit, is_descending = call.query.page()
     docs = await call.backend.database.read(build_table.of_actors, act_ids)
-    if is_descending:
-        docs.reverse()
-    items = [{name: doc[name] for name in _SHORT} for doc in docs[offset : offset + limit]]
-    return page_answer(items, len(docs), offset, limit, is_descending=is_descending)
+    return list_answer(call, [{name: doc[name] for name in _SHORT} for doc in docs])
 
 
 async def get_default_build(call: Call) -> web.Response:
     """Show the build that an Actor's Runs use."""
-    return data_answer(await _read(call, actor_of(call).build_id))
+    return data_answer(await read_build(call, actor_of(call).build_id))
 
 
 async def get_build(call: Call) -> web.Response:
@@ -78,49 +71,3 @@ async def _read_own(call: Call) -> JsonObject:
     if not call.is_by(doc["userId"]):
         raise not_permitted("Actor build")
     return doc
-
-
-async def read_build(call: Call, build_id: str) -> JsonObject:
-    """Return a build that the caller may see.
-
-    Raises:
-        ErrorAnswer: 404.
-    """
-    doc = await _read(call, build_id)
-    # Unlike other ids, those of builds follow from names: they are no credential.
-    owner = call.backend.accounts.get(doc["userId"])
-    if owner is not None and owner is not call.account:
-        raise thing_missing("Build")
-    return doc
-
-
-async def _read(call: Call, build_id: str) -> JsonObject:
-    doc = await call.backend.database.read(build_table.read, build_id)
-    if doc is None:
-        raise thing_missing("Build")
-    return doc
-
-
-async def list_versions(call: Call) -> web.Response:
-    """List an Actor's versions: the one that its directory is."""
-    return data_answer({"total": 1, "items": [version_of(actor_of(call))]})
-
-
-async def get_version(call: Call) -> web.Response:
-    """Show an Actor's version."""
-    actor = actor_of(call)
-    if call.path["version"] != actor.version:
-        raise thing_missing("Actor version")
-    return data_answer(version_of(actor))
-
-
-def version_of(actor: Actor) -> JsonObject:
-    """Return the version that an Actor's directory is; its source stays where it is."""
-    return {
-        "versionNumber": actor.version,
-        "sourceType": "SOURCE_FILES",
-        "sourceFiles": [],
-        "envVars": [],
-        "buildTag": actor.build_tag,
-        "applyEnvVarsToBuild": False,
-    }

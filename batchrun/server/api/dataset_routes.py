@@ -7,9 +7,9 @@ from aiohttp import web
 
 from batchrun.model import JsonObject
 from batchrun.server.accounts.rate_limits import PER_START
-from batchrun.server.api.addresses import RUN_PREFIXES, storage_id_of, storage_of
+from batchrun.server.api.addresses import storage_id_of, storage_of
 from batchrun.server.api.item_answers import items_answer
-from batchrun.server.api.storage_collections import StorageEndpoints
+from batchrun.server.api.storage_endpoints import StorageEndpoints
 from batchrun.server.content.request_bodies import json_kind, parse_json
 from batchrun.server.error_answers import ErrorAnswer, request_invalid
 from batchrun.server.routing.call import Call, data_answer, raw_answer
@@ -41,12 +41,7 @@ _ENDPOINTS = StorageEndpoints(Kind.DATASET, "Dataset", "dataset-name-not-unique"
 
 def add_routes(table: RouteTable) -> None:
     """Serve `/v2/datasets` and the datasets of Runs."""
-    table.add("GET", "/v2/datasets", _ENDPOINTS.list_all)
-    table.add("POST", "/v2/datasets", _ENDPOINTS.get_or_create)
-    for one in ("/v2/datasets/{storage}", *(f"{prefix}/dataset" for prefix in RUN_PREFIXES)):
-        table.add("GET", one, _ENDPOINTS.get, needs_token=False)
-        table.add("PUT", one, _ENDPOINTS.update)
-        table.add("DELETE", one, _ENDPOINTS.delete)
+    for one in _ENDPOINTS.add_routes(table, "/v2/datasets", "dataset"):
         table.add("GET", f"{one}/items", list_items, needs_token=False)
         table.add("POST", f"{one}/items", push_items, per_s=PER_START)
         table.add("GET", f"{one}/statistics", get_statistics)

@@ -1,7 +1,6 @@
 """Endpoints of key-value stores."""
 
 from collections.abc import AsyncIterator
-from sqlite3 import Connection
 from urllib.parse import quote
 
 import anyio.to_thread
@@ -9,8 +8,8 @@ from aiohttp import web
 
 from batchrun.model import JsonObject
 from batchrun.server.accounts.rate_limits import PER_RECORD
-from batchrun.server.api.addresses import RUN_PREFIXES, own_storage_of, storage_id_of, storage_of
-from batchrun.server.api.storage_collections import StorageEndpoints
+from batchrun.server.api.addresses import own_storage_of, storage_id_of, storage_of
+from batchrun.server.api.storage_endpoints import StorageEndpoints
 from batchrun.server.api.value_answers import read_value, value_answer
 from batchrun.server.content.body_spool import LARGE_BYTES, BodySpool
 from batchrun.server.content.query import MAX_LIST_LIMIT
@@ -45,12 +44,7 @@ _ENDPOINTS = StorageEndpoints(Kind.KEY_VALUE_STORE, "Key-value store", "key-valu
 
 def add_routes(table: RouteTable) -> None:
     """Serve `/v2/key-value-stores` and the stores of Runs."""
-    table.add("GET", "/v2/key-value-stores", _ENDPOINTS.list_all)
-    table.add("POST", "/v2/key-value-stores", _ENDPOINTS.get_or_create)
-    for one in ("/v2/key-value-stores/{storage}", *(f"{prefix}/key-value-store" for prefix in RUN_PREFIXES)):
-        table.add("GET", one, _ENDPOINTS.get, needs_token=False)
-        table.add("PUT", one, _ENDPOINTS.update)
-        table.add("DELETE", one, _ENDPOINTS.delete)
+    for one in _ENDPOINTS.add_routes(table, "/v2/key-value-stores", "key-value-store"):
         table.add("GET", f"{one}/keys", list_keys, needs_token=False)
         table.add("GET", f"{one}/records", download_records, needs_token=False)
         record = f"{one}/records/{{key}}"
@@ -152,17 +146,10 @@ async def _put_large(call: Call, body: BodySpool, *names: str) -> None:
     try:
         # Closed once it is kept, even if the caller has hung up meanwhile; not before, since what a transaction does
         # may have to be done again.
-        await call.backend.database.write(_put_spooled, *names, body, then=lambda _: body.close())
+        await call.backend.database.write(stored_value_table.put, *names, body, then=lambda _: body.close())
     except Exception:
         body.close()
         raise
-
-
-def _put_spooled(
-    connection: Connection, store_id: str, user_id: str, key: str, content_type: str, body: BodySpool
-) -> None:
-    """Store a body from a file. The one thread that writes reads it, so at most one such body is in memory."""
-    stored_value_table.put(connection, store_id, user_id, key, content_type, body.read())
 
 
 async def delete_record(call: Call) -> web.Response:

@@ -6,8 +6,7 @@ from collections.abc import AsyncIterator
 import anyio
 from aiohttp import web
 
-from batchrun.server.api.addresses import RUN_PREFIXES, run_id_of
-from batchrun.server.api.build_routes import read_build
+from batchrun.server.api.addresses import RUN_PREFIXES, read_build, run_id_of
 from batchrun.server.content.body_spool import LARGE_BYTES
 from batchrun.server.error_answers import not_permitted
 from batchrun.server.routing.call import Call, raw_answer, stream_answer

@@ -6,8 +6,8 @@ from aiohttp import web
 
 from batchrun.model import JsonObject
 from batchrun.server.accounts.rate_limits import PER_QUEUE_BATCH, PER_START
-from batchrun.server.api.addresses import RUN_PREFIXES, own_storage_of, storage_of
-from batchrun.server.api.storage_collections import StorageEndpoints
+from batchrun.server.api.addresses import own_storage_of, storage_of
+from batchrun.server.api.storage_endpoints import StorageEndpoints
 from batchrun.server.content.request_bodies import MAX_BODY_BYTES, parse_json
 from batchrun.server.error_answers import request_invalid, thing_missing, value_invalid
 from batchrun.server.ids import iso, now_ms
@@ -47,12 +47,7 @@ _ENDPOINTS = StorageEndpoints(Kind.REQUEST_QUEUE, "Request queue", "request-queu
 
 def add_routes(table: RouteTable) -> None:
     """Serve `/v2/request-queues` and the queues of Runs."""
-    table.add("GET", "/v2/request-queues", _ENDPOINTS.list_all)
-    table.add("POST", "/v2/request-queues", _ENDPOINTS.get_or_create)
-    for one in ("/v2/request-queues/{storage}", *(f"{prefix}/request-queue" for prefix in RUN_PREFIXES)):
-        table.add("GET", one, _ENDPOINTS.get, needs_token=False)
-        table.add("PUT", one, _ENDPOINTS.update)
-        table.add("DELETE", one, _ENDPOINTS.delete)
+    for one in _ENDPOINTS.add_routes(table, "/v2/request-queues", "request-queue"):
         table.add("GET", f"{one}/head", get_head, needs_token=False)
         table.add("POST", f"{one}/head/lock", lock_head, per_s=PER_QUEUE_BATCH)
         table.add("GET", f"{one}/requests", list_requests, needs_token=False)

@@ -1,21 +1,17 @@
 """Endpoints of Runs."""
 
-from collections.abc import Mapping
-
 from aiohttp import web
 
 from batchrun.model import JsonObject
 from batchrun.server.accounts.rate_limits import PER_START
 from batchrun.server.api.addresses import RUN_PREFIXES, access_of, find_actor, own_run_id_of, run_id_of
-from batchrun.server.api.run_lists import runs_answer
+from batchrun.server.api.run_answers import run_answer, runs_answer
 from batchrun.server.api.starting import actor_input, given_options, wait_s_of
 from batchrun.server.error_answers import not_permitted, request_invalid
-from batchrun.server.routing.call import Call, data_answer, empty_answer, raw_answer
+from batchrun.server.routing.call import Call, empty_answer, raw_answer
 from batchrun.server.routing.route_table import RouteTable
 from batchrun.server.store.run_table import RunFilter
 
-#: Hidden from all but the owner.
-_BILLING = ("usage", "usageUsd", "usageTotalUsd")
 _CHANGEABLE = {"statusMessage": str, "isStatusMessageTerminal": bool}
 
 
@@ -32,15 +28,6 @@ def add_routes(table: RouteTable) -> None:
     table.add("DELETE", one, delete_run)
     table.add("POST", f"{one}/resurrect", resurrect_run, per_s=PER_START)
     table.add("POST", f"{one}/charge", charge_run)
-
-
-def run_answer(
-    call: Call, doc: JsonObject, status: int = 200, headers: Mapping[str, str] | None = None
-) -> web.Response:
-    """Answer with a Run, as this caller may see it."""
-    if not call.is_by(doc["userId"]):
-        doc = {name: value for name, value in doc.items() if name not in _BILLING}
-    return data_answer(doc, status, headers)
 
 
 async def list_runs(call: Call) -> web.Response:

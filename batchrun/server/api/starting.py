@@ -1,5 +1,6 @@
 """From a request to a started Run, for tasks and for Actors: input merged and checked, options decided."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
@@ -7,6 +8,9 @@ from aiohttp import web
 
 from batchrun.model import JsonObject, RunStatus
 from batchrun.server.accounts.callers import Caller
+from batchrun.server.accounts.rate_limits import PER_START
+from batchrun.server.api.item_answers import items_answer
+from batchrun.server.api.run_answers import run_answer
 from batchrun.server.api.value_answers import read_value, value_answer
 from batchrun.server.catalog.actor_catalog import Actor
 from batchrun.server.catalog.start_options import check_memory, decide, decode_webhooks, whole
@@ -14,6 +18,7 @@ from batchrun.server.content.query import Query
 from batchrun.server.content.request_bodies import json_kind, load_json
 from batchrun.server.error_answers import ErrorAnswer, input_invalid, request_invalid, value_invalid
 from batchrun.server.routing.call import Call
+from batchrun.server.routing.route_table import RouteTable
 from batchrun.server.runs.hosted_run import HostedRun
 from batchrun.server.runs.run_docs import RunOrder
 
@@ -75,7 +80,39 @@ def actor_input(call: Call, actor: Actor, body: bytes) -> tuple[str, bytes] | No
     return _JSON_STORED, orjson.dumps(_fitting(actor, value))
 
 
-async def finish_sync(call: Call, live: HostedRun) -> JsonObject:
+class StartEndpoints:
+    """The endpoints that start a Run, of a task or of an Actor; `start` starts the one that a call asks for."""
+
+    def __init__(self, start: Callable[[Call], Awaitable[HostedRun]]) -> None:
+        self._start = start
+
+    def add_routes(self, table: RouteTable, one: str) -> None:
+        """Serve the starts of a resource, given by its path."""
+        table.add("POST", f"{one}/runs", self.start_run, per_s=PER_START)
+        table.add("GET POST", f"{one}/run-sync", self.run_sync, per_s=PER_START)
+        table.add("GET POST", f"{one}/run-sync-get-dataset-items", self.run_sync_items, per_s=PER_START)
+
+    async def start_run(self, call: Call) -> web.Response:
+        """Start a Run."""
+        wait_s = wait_s_of(call.query)
+        live = await self._start(call)
+        task_id = live.doc["actorTaskId"]
+        owner = f"actors/{live.doc['actId']}" if task_id is None else f"actor-tasks/{task_id}"
+        location = f"{call.backend.base_url}/v2/{owner}/runs/{live.id}"
+        await call.backend.runs.wait(live.id, wait_s)
+        return run_answer(call, live.doc, 201, {"Location": location})
+
+    async def run_sync(self, call: Call) -> web.StreamResponse:
+        """Start a Run, wait for its success, answer with its output."""
+        return await _output_answer(call, await _finish_sync(call, await self._start(call)))
+
+    async def run_sync_items(self, call: Call) -> web.StreamResponse:
+        """Start a Run, wait for its success, answer with its dataset's items."""
+        doc = await _finish_sync(call, await self._start(call))
+        return await items_answer(call, doc["defaultDatasetId"], status=201)
+
+
+async def _finish_sync(call: Call, live: HostedRun) -> JsonObject:
     """Wait for a Run as the sync endpoints do; return it if it has succeeded.
 
     Raises:
@@ -90,7 +127,7 @@ async def finish_sync(call: Call, live: HostedRun) -> JsonObject:
     return live.doc
 
 
-async def output_answer(call: Call, doc: JsonObject) -> web.StreamResponse:
+async def _output_answer(call: Call, doc: JsonObject) -> web.StreamResponse:
     """Answer with the OUTPUT record, or the one that `outputRecordKey` names; empty if there is none."""
     stored = await read_value(call, doc["defaultKeyValueStoreId"], call.query.text("outputRecordKey") or "OUTPUT")
     return await value_answer(call, *(stored or (_JSON_STORED, b"")), status=201)

@@ -1,20 +1,17 @@
 """Endpoints of tasks."""
 
+import orjson
 from aiohttp import web
 
 from batchrun.model import JsonObject
-from batchrun.server.accounts.rate_limits import PER_START
 from batchrun.server.api.addresses import find_actor
-from batchrun.server.api.item_answers import items_answer
-from batchrun.server.api.run_lists import runs_answer
-from batchrun.server.api.run_routes import run_answer
-from batchrun.server.api.starting import finish_sync, output_answer, start_task, wait_s_of
+from batchrun.server.api.run_answers import runs_answer
+from batchrun.server.api.starting import StartEndpoints, start_task
 from batchrun.server.error_answers import request_invalid
-from batchrun.server.routing.call import Call, data_answer, empty_answer, page_answer, raw_answer
+from batchrun.server.routing.call import Call, data_answer, empty_answer, list_answer, raw_answer
 from batchrun.server.routing.route_table import RouteTable
+from batchrun.server.runs.hosted_run import HostedRun
 from batchrun.server.store.run_table import RunFilter
-
-import orjson  # isort: skip
 
 _SHORT = ("id", "userId", "actId", "name", "username", "title", "createdAt", "modifiedAt", "stats")
 
@@ -30,9 +27,7 @@ def add_routes(table: RouteTable) -> None:
     table.add("GET", f"{one}/input", get_input)
     table.add("PUT", f"{one}/input", update_input)
     table.add("GET", f"{one}/runs", list_runs)
-    table.add("POST", f"{one}/runs", start_run, per_s=PER_START)
-    table.add("GET POST", f"{one}/run-sync", run_sync, per_s=PER_START)
-    table.add("GET POST", f"{one}/run-sync-get-dataset-items", run_sync_items, per_s=PER_START)
+    StartEndpoints(_start).add_routes(table, one)
 
 
 def _task(call: Call) -> JsonObject:
@@ -41,12 +36,7 @@ def _task(call: Call) -> JsonObject:
 
 async def list_tasks(call: Call) -> web.Response:
     """List tasks by creation."""
-    offset, limit, is_descending = call.query.page()
-    docs = call.backend.tasks.of_account(call.user)
-    if is_descending:
-        docs.reverse()
-    items = [_short(call, doc) for doc in docs[offset : offset + limit]]
-    return page_answer(items, len(docs), offset, limit, is_descending=is_descending)
+    return list_answer(call, [_short(call, doc) for doc in call.backend.tasks.of_account(call.user)])
 
 
 def _short(call: Call, doc: JsonObject) -> JsonObject:
@@ -101,23 +91,5 @@ async def list_runs(call: Call) -> web.Response:
     return await runs_answer(call, RunFilter(task_id=_task(call)["id"]))
 
 
-async def start_run(call: Call) -> web.Response:
-    """Start a Run of a task."""
-    task, wait_s = _task(call), wait_s_of(call.query)
-    live = await start_task(call, task, await call.body())
-    location = f"{call.backend.base_url}/v2/actor-tasks/{task['id']}/runs/{live.id}"
-    await call.backend.runs.wait(live.id, wait_s)
-    return run_answer(call, live.doc, 201, {"Location": location})
-
-
-async def run_sync(call: Call) -> web.StreamResponse:
-    """Start a Run, wait for its success, answer with its output."""
-    live = await start_task(call, _task(call), await call.body())
-    return await output_answer(call, await finish_sync(call, live))
-
-
-async def run_sync_items(call: Call) -> web.StreamResponse:
-    """Start a Run, wait for its success, answer with its dataset's items."""
-    live = await start_task(call, _task(call), await call.body())
-    doc = await finish_sync(call, live)
-    return await items_answer(call, doc["defaultDatasetId"], status=201)
+async def _start(call: Call) -> HostedRun:
+    return await start_task(call, _task(call), await call.body())

@@ -5,13 +5,11 @@ and keeps no transaction open that the database would have to hold old pages for
 """
 
 from collections.abc import Mapping
-from pathlib import Path
-from sqlite3 import Connection
 
 import anyio.to_thread
 from aiohttp import web
 
-from batchrun.server.content.body_spool import LARGE_BYTES, BodySpool, spooled
+from batchrun.server.content.body_spool import BodySpool
 from batchrun.server.routing.call import Call, raw_answer, spool_answer
 from batchrun.server.store import stored_value_table
 
@@ -23,17 +21,8 @@ async def read_value(call: Call, store_id: str, key: str) -> tuple[str, bytes | 
         ErrorAnswer: 403 when only the store's owner may read it.
     """
     user_id = call.account.id if call.account is not None else None
-    return await call.backend.database.read(_read, store_id, key, user_id, call.backend.settings.data_dir)
-
-
-def _read(
-    connection: Connection, store_id: str, key: str, user_id: str | None, directory: Path
-) -> tuple[str, bytes | BodySpool] | None:
-    """Read on the one thread that reads, so that one large value is in memory at most."""
-    stored = stored_value_table.read_for(connection, store_id, key, user_id)
-    if stored is None or len(stored[1]) <= LARGE_BYTES:
-        return stored
-    return stored[0], spooled(directory, stored[1])
+    directory = call.backend.settings.data_dir
+    return await call.backend.database.read(stored_value_table.read_for, store_id, key, user_id, directory)
 
 
 async def value_answer(

@@ -157,6 +157,13 @@ def page_answer(items: list[Any], total: int, offset: int, limit: int, *, is_des
     )
 
 
+def list_answer(call: Call, docs: list[JsonObject]) -> web.Response:
+    """Answer with the page that the query asks for of a list held in memory."""
+    offset, limit, is_descending = call.query.page()
+    ordered = docs[::-1] if is_descending else docs
+    return page_answer(ordered[offset : offset + limit], len(docs), offset, limit, is_descending=is_descending)
+
+
 def error_answer(status: int, type: str, message: str, data: JsonObject | None = None) -> web.Response:  # noqa: A002
     """Answer with the API's error envelope."""
     error: JsonObject = {"type": type, "message": message}

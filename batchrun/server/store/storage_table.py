@@ -121,9 +121,13 @@ def get_or_create(
     return created, True
 
 
-def rename(connection: Connection, storage: Storage, name: str | None, at_ms: int) -> None:
-    """Give a storage another name; the caller has seen that it is free."""
+def rename(connection: Connection, storage: Storage, name: str | None, at_ms: int) -> bool:
+    """Change or remove a storage's name; return False if another storage of the account has it."""
+    holder = read_named(connection, storage.kind, storage.user_id, name) if name is not None else None
+    if holder is not None and holder.id != storage.id:
+        return False
     connection.execute("UPDATE storages SET name = ?, modified_ms = ? WHERE seq = ?", (name, at_ms, storage.seq))
+    return True
 
 
 def page(

@@ -1,15 +1,19 @@
 """The stored values of key-value stores."""
 
+from pathlib import Path
 from sqlite3 import Connection
 
+from batchrun.server.content.body_spool import LARGE_BYTES, BodySpool, spooled
 from batchrun.server.error_answers import not_permitted, thing_missing
 from batchrun.server.ids import now_ms
 from batchrun.server.store import storage_table
 from batchrun.server.store.storage_table import Kind
 
 
-def put(connection: Connection, store_id: str, user_id: str, key: str, content_type: str, body: bytes) -> None:
-    """Store a value under a key, in place of what was there.
+def put(
+    connection: Connection, store_id: str, user_id: str, key: str, content_type: str, body: bytes | BodySpool
+) -> None:
+    """Store a value under a key, in place of an earlier one. A spooled body is read here, by the one writing thread.
 
     Raises:
         ErrorAnswer: 404 when there is no such store, 403 when it is another account's.
@@ -24,9 +28,10 @@ def put(connection: Connection, store_id: str, user_id: str, key: str, content_t
     old = connection.execute(
         "SELECT length(body) FROM stored_values WHERE storage = ? AND key = ?", (row[0], key)
     ).fetchone()
-    connection.execute("INSERT OR REPLACE INTO stored_values VALUES (?, ?, ?, ?)", (row[0], key, content_type, body))
+    content = body if isinstance(body, bytes) else body.read()
+    connection.execute("INSERT OR REPLACE INTO stored_values VALUES (?, ?, ?, ?)", (row[0], key, content_type, content))
     added, freed = (0, old[0]) if old else (1, 0)
-    storage_table.note_write(connection, row[0], now_ms(), added=added, size=len(body) - freed)
+    storage_table.note_write(connection, row[0], now_ms(), added=added, size=len(content) - freed)
 
 
 def read(connection: Connection, store_id: str, key: str) -> tuple[str, bytes] | None:
@@ -39,8 +44,17 @@ def read(connection: Connection, store_id: str, key: str) -> tuple[str, bytes] |
     return row
 
 
-def read_for(connection: Connection, store_id: str, key: str, user_id: str | None) -> tuple[str, bytes] | None:
-    """Return what `read` does, for this account or for nobody.
+def read_for(
+    connection: Connection, store_id: str, key: str, user_id: str | None, directory: Path
+) -> tuple[str, bytes | BodySpool] | None:
+    """Return what `read` does, a large value as a spool in `directory`, so that only one is in memory.
+
+    Args:
+        connection: of the one thread that reads.
+        store_id: the key-value store's id.
+        key: the value's key.
+        user_id: the account that asks; None without one.
+        directory: for the spool's file.
 
     Raises:
         ErrorAnswer: 403 when only the store's owner may read it.
@@ -48,7 +62,8 @@ def read_for(connection: Connection, store_id: str, key: str, user_id: str | Non
     row = connection.execute("SELECT access, user_id FROM storages WHERE id = ?", (store_id,)).fetchone()
     if row is not None and row[0] == "RESTRICTED" and row[1] != user_id:
         raise not_permitted("key-value store")
-    return read(connection, store_id, key)
+    stored = read(connection, store_id, key)
+    return stored if stored is None or len(stored[1]) <= LARGE_BYTES else (stored[0], spooled(directory, stored[1]))
 
 
 def delete(connection: Connection, storage: int, key: str) -> None:

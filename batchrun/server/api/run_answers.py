@@ -1,13 +1,14 @@
-"""Lists of Runs, and the last Run of a task or an Actor."""
+"""One Run or a list of them as an answer, as the caller may see it."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from aiohttp import web
 
-from batchrun.model import JsonObject, RunStatus
-from batchrun.server.error_answers import thing_missing, value_invalid
+from batchrun.model import JsonObject
+from batchrun.server.api.addresses import statuses_of
 from batchrun.server.ids import now_ms
-from batchrun.server.routing.call import Call, page_answer
+from batchrun.server.routing.call import Call, data_answer, page_answer
 from batchrun.server.store import run_table
 from batchrun.server.store.run_table import RunFilter
 
@@ -15,7 +16,17 @@ _SHORT = (
     "id", "actId", "userId", "actorTaskId", "status", "startedAt", "finishedAt", "buildId", "buildNumber",
     "usageTotalUsd", "defaultKeyValueStoreId", "defaultDatasetId", "defaultRequestQueueId",
 )  # fmt: skip
-_STATUSES = frozenset(status.value for status in RunStatus)
+#: Hidden from all but the owner.
+_BILLING = ("usage", "usageUsd", "usageTotalUsd")
+
+
+def run_answer(
+    call: Call, doc: JsonObject, status: int = 200, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """Answer with a Run, as this caller may see it."""
+    if not call.is_by(doc["userId"]):
+        doc = {name: value for name, value in doc.items() if name not in _BILLING}
+    return data_answer(doc, status, headers)
 
 
 async def runs_answer(call: Call, run_filter: RunFilter) -> web.Response:
@@ -33,27 +44,6 @@ def _lagging(call: Call, run_filter: RunFilter) -> RunFilter:
     shown_ms = now_ms() - round(call.quirks.list_lag_s * 1000)
     before_ms = run_filter.started_before_ms
     return replace(run_filter, started_before_ms=shown_ms if before_ms is None else min(before_ms, shown_ms))
-
-
-def statuses_of(call: Call) -> tuple[str, ...]:
-    """Return the statuses that a list is asked for; none means all."""
-    names = tuple(call.query.names("status"))
-    if unknown := [name for name in names if name not in _STATUSES]:
-        raise value_invalid(f"Parameter status must hold Run statuses separated by commas, not {unknown[0]}")
-    return names
-
-
-async def last_run_id(call: Call, run_filter: RunFilter) -> str:
-    """Return the id of the Run started last, of those that `status` and `origin` ask for.
-
-    Raises:
-        ErrorAnswer: 404 when there is none.
-    """
-    chosen = replace(run_filter, statuses=statuses_of(call))
-    run_id = await call.backend.database.read(run_table.read_last, chosen, call.query.text("origin"))
-    if run_id is None:
-        raise thing_missing("Actor run")
-    return run_id
 
 
 def _short(doc: JsonObject) -> JsonObject:

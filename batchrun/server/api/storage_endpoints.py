@@ -1,15 +1,15 @@
 """What datasets, key-value stores and request queues have in common: the collection, and the storage itself."""
 
 from collections.abc import Callable
-from sqlite3 import Connection
 
 from aiohttp import web
 
 from batchrun.model import JsonObject
-from batchrun.server.api.addresses import DEFAULT_ACCESS, access_of, own_storage_of, storage_of
+from batchrun.server.api.addresses import DEFAULT_ACCESS, RUN_PREFIXES, access_of, own_storage_of, storage_of
 from batchrun.server.error_answers import ErrorAnswer, value_invalid
 from batchrun.server.ids import check_name, iso, now_ms
 from batchrun.server.routing.call import Call, data_answer, empty_answer, page_answer
+from batchrun.server.routing.route_table import RouteTable
 from batchrun.server.store import storage_table
 from batchrun.server.store.storage_table import Kind, Storage
 
@@ -29,6 +29,17 @@ class StorageEndpoints:
 
     def __init__(self, kind: Kind, thing: str, conflict: str, describe: Describe) -> None:
         self._kind, self._thing, self._conflict, self._describe = kind, thing, conflict, describe
+
+    def add_routes(self, table: RouteTable, collection: str, shortcut: str) -> tuple[str, ...]:
+        """Serve a collection; return the paths of one storage: by its id or name, and by way of a Run."""
+        table.add("GET", collection, self.list_all)
+        table.add("POST", collection, self.get_or_create)
+        paths = (f"{collection}/{{storage}}", *(f"{prefix}/{shortcut}" for prefix in RUN_PREFIXES))
+        for one in paths:
+            table.add("GET", one, self.get, needs_token=False)
+            table.add("PUT", one, self.update)
+            table.add("DELETE", one, self.delete)
+        return paths
 
     async def list_all(self, call: Call) -> web.Response:
         """List named storages; `unnamed=1` lists the others too. Nothing is shared with anybody by the list."""
@@ -66,7 +77,8 @@ class StorageEndpoints:
             await call.backend.database.write(storage_table.set_access, storage, access)
         if "name" in given:
             name = None if given["name"] is None else check_name(given["name"], self._thing)
-            await call.backend.database.write(self._rename, storage, name)
+            if not await call.backend.database.write(storage_table.rename, storage, name, now_ms()):
+                raise ErrorAnswer(409, self._conflict, f"{self._thing} with name {name} already exists")
         return data_answer(self._doc(call, await storage_of(call, self._kind)))
 
     async def delete(self, call: Call) -> web.Response:
@@ -74,12 +86,6 @@ class StorageEndpoints:
         storage = await own_storage_of(call, self._kind)
         await call.backend.database.write(storage_table.delete, storage)
         return empty_answer()
-
-    def _rename(self, connection: Connection, storage: Storage, name: str | None) -> None:
-        holder = storage_table.read_named(connection, self._kind, storage.user_id, name) if name is not None else None
-        if holder is not None and holder.id != storage.id:
-            raise ErrorAnswer(409, self._conflict, f"{self._thing} with name {name} already exists")
-        storage_table.rename(connection, storage, name, now_ms())
 
     def _doc(self, call: Call, storage: Storage) -> JsonObject:
         modified_at = iso(storage.modified_ms)

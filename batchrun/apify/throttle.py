@@ -12,6 +12,8 @@ from batchrun.policy.token_bucket import TokenBucket
 
 #: The API's advice for 429 starts at half a second.
 RATE_LIMIT_BACKOFF = Backoff(first_s=0.5, max_s=30.0)
+#: Different resources refused in a row that are read as a refusal by the account.
+ACCOUNT_REFUSALS = 5
 
 _log = structlog.get_logger()
 
@@ -90,6 +92,34 @@ class AnnouncedLimit:
             _log.info("rate_limit_learned", endpoint=self._endpoint, limit_per_s=int(text))
             for subscriber in self._subscribers:
                 subscriber(float(text))
+
+
+class AccountRefusals:
+    """Recognises a 429 that comes from the account's own limit, and then closes the account's throttle.
+
+    Most documented limits belong to one resource: one task's starts, one Run, one dataset, the list of Runs. A 429 for
+    one resource does not concern requests for others. The account's limit sends the same answer; its sign is that
+    several resources are refused and no request passes in between.
+    """
+
+    def __init__(self, account: Throttle) -> None:
+        self._account = account
+        #: Resources refused since the last request that passed, at most ACCOUNT_REFUSALS.
+        self._refused_paths: set[str] = set()
+
+    def note_refused(self, path: str, retry_after_s: float | None) -> None:
+        """Note a 429 for a resource."""
+        if len(self._refused_paths) < ACCOUNT_REFUSALS:
+            self._refused_paths.add(path)
+        if len(self._refused_paths) == ACCOUNT_REFUSALS:
+            _log.info("account_rate_limited", retry_after_s=retry_after_s)
+            self._account.refused(retry_after_s)
+
+    def note_passed(self) -> None:
+        """Note a request that was not refused."""
+        if self._refused_paths:
+            self._refused_paths.clear()
+            self._account.passed()
 
 
 def rate_limit_wait_s(refusals: int, retry_after_s: float | None) -> float:

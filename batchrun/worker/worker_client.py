@@ -12,7 +12,7 @@ import anyio
 import orjson
 from yarl import URL
 
-from batchrun.apify.reason import reason_of
+from batchrun.apify.aiohttp_errors import reason_of
 from batchrun.errors import BatchrunError, ConfigError, OutputError
 from batchrun.model import JsonObject
 from batchrun.worker.shelf import Layout

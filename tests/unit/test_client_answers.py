@@ -2,7 +2,7 @@ import math
 
 import orjson
 
-from batchrun.apify.client import _items_page, _value
+from batchrun.apify.answers import items_page_of, value_of
 from batchrun.apify.connections import Answer
 from batchrun.model import json_line
 
@@ -13,12 +13,12 @@ def _answer(body: bytes) -> Answer:
 
 def test_items_that_are_no_strict_json_are_read() -> None:
     """A lone surrogate, which JavaScript's slicing leaves behind, costs neither the item nor the batch."""
-    assert _items_page(_answer(b'[{"text": "\\ud83d"}]')).items == [{"text": "\ud83d"}]
+    assert items_page_of(_answer(b'[{"text": "\\ud83d"}]')).items == [{"text": "\ud83d"}]
 
 
 def test_values_that_are_no_strict_json_are_read() -> None:
     """Python's NaN in an OUTPUT value is no reason to ask for it for ever."""
-    assert math.isnan(_value(_answer(b'{"mean": NaN}'))["mean"])
+    assert math.isnan(value_of(_answer(b'{"mean": NaN}'))["mean"])
 
 
 def test_what_is_no_strict_json_can_be_written() -> None:

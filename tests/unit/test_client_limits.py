@@ -14,6 +14,7 @@ import pytest
 import yarl
 
 from batchrun.apify.client import ApifyClient
+from batchrun.apify.transport import Transport
 from batchrun.errors import RateLimited
 from batchrun.model import Mark, Run, RunId, RunOptions, TaskId
 
@@ -60,9 +61,8 @@ class Session:
 def client_of(script: Script, request_rate_per_s: float = 1000) -> tuple[ApifyClient, Session]:
     """Return a client over a scripted session."""
     session = Session(script)
-    return ApifyClient(
-        cast("aiohttp.ClientSession", session), "http://api", request_rate_per_s=request_rate_per_s
-    ), session
+    transport = Transport(cast("aiohttp.ClientSession", session), "http://api", request_rate_per_s=request_rate_per_s)
+    return ApifyClient(transport), session
 
 
 def answer(path: str) -> Response:

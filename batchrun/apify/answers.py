@@ -1,0 +1,82 @@
+"""Answers of the API -> values: the envelope, lists, pages of items, stored values.
+
+Each function raises ValueError for an answer that it cannot read.
+"""
+
+import json
+from typing import Any
+
+import orjson
+
+from batchrun.apify import wire
+from batchrun.apify.connections import Answer
+from batchrun.model import ItemsPage, JsonObject, Run, RunId
+
+
+def object_of(answer: Answer) -> JsonObject:
+    """Read an object, in the API's own fields."""
+    data = wire.parse_data(answer.body)
+    if not isinstance(data, dict):
+        raise ValueError("it holds no object")
+    return data
+
+
+def run_of(answer: Answer) -> Run:
+    """Read a Run."""
+    return wire.parse_run(wire.parse_data(answer.body))
+
+
+def runs_of(answer: Answer) -> list[Run]:
+    """Read a list of Runs."""
+    return [wire.parse_run(item) for item in _list_of(answer)]
+
+
+def run_ids_of(answer: Answer) -> list[RunId]:
+    """Read the ids in a list of Runs, and nothing else of it."""
+    return [wire.parse_run_id(item) for item in _list_of(answer)]
+
+
+def build_of(answer: Answer) -> wire.BuildInfo:
+    """Read a build."""
+    return wire.parse_build(object_of(answer))
+
+
+def build_ids_of(answer: Answer) -> dict[str, str]:
+    """Read a list of builds: their ids by build number."""
+    items = [item for item in _list_of(answer) if isinstance(item, dict)]
+    return {item["buildNumber"]: item["id"] for item in items if item.get("buildNumber") and item.get("id")}
+
+
+def items_page_of(answer: Answer) -> ItemsPage:
+    """Read one page of a dataset."""
+    items = _json(answer.body)
+    if not isinstance(items, list):
+        raise ValueError("it is no list of items")
+    total = answer.headers.get("X-Apify-Pagination-Total", "")
+    return ItemsPage(items=items, total=int(total) if total.isdecimal() else None)
+
+
+def value_of(answer: Answer) -> Any:
+    """Read a stored value: JSON parsed, text as text; None if it is neither."""
+    content_type, body = content_of(answer)
+    if "json" in content_type:
+        return _json(body)
+    return body.decode("utf-8", "replace") if content_type.startswith("text/") else None
+
+
+def content_of(answer: Answer) -> tuple[str, bytes]:
+    """Return the content type and the body as it came."""
+    return answer.headers.get("Content-Type", "application/octet-stream"), answer.body
+
+
+def _list_of(answer: Answer) -> list[Any]:
+    items: list[Any] = object_of(answer).get("items", [])
+    return items
+
+
+def _json(body: bytes) -> Any:
+    # An Actor may store lone surrogates and NaN. orjson refuses both; the data is paid for and has to be read.
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return json.loads(body)

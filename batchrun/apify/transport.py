@@ -1,0 +1,313 @@
+"""One request to the Apify API and its answer: sent, timed, and retried if it is safe to send twice.
+
+It owns the connections, the account's request rate, and what answers show of the platform: its clock, its announced
+rate limits, an outage. It knows no operation of the API and nothing of jobs, permits or the ledger.
+"""
+
+import random
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from functools import lru_cache
+from time import perf_counter
+from typing import Any, TypeVar
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+import anyio
+import structlog
+import yarl
+from pydantic import SecretStr
+
+from batchrun.apify import wire
+from batchrun.apify.aiohttp_errors import NO_ANSWER_ERRORS, transport_error
+from batchrun.apify.connections import Answer, Connections, open_connections
+from batchrun.apify.outage import Outage
+from batchrun.apify.platform_clock import PlatformClock
+from batchrun.apify.request_meter import NO_ANSWER, RequestMeter
+from batchrun.apify.throttle import AccountRefusals, AnnouncedLimit, Throttle, rate_limit_wait_s
+from batchrun.errors import ApiError, RateLimited, ServerFailed, TransportError
+from batchrun.policy.retry import Backoff
+from batchrun.policy.token_bucket import TokenBucket
+from batchrun.version import __version__
+
+#: Longest wait for a connection to open, in seconds.
+CONNECT_TIMEOUT_S = 30.0
+#: Longest silence of the server during a request, in seconds, not counting a wait that the request asks for.
+READ_TIMEOUT_S = 30.0
+#: Waits between tries of a request that got no answer or a server error.
+READ_BACKOFF = Backoff(first_s=0.5, max_s=10.0)
+#: Requests that may leave at once after a pause, in the account's token bucket.
+REQUEST_BURST = 200
+
+_log = structlog.get_logger()
+T = TypeVar("T")
+
+
+class Transport:
+    """Sends requests to one platform in the name of one account; open it with `open_transport`.
+
+    Args:
+        session: sends what `connections` cannot: redirected requests, streamed answers, requests through a proxy.
+        base_url: address of the API, with or without /v2.
+        request_rate_per_s: most requests per second, of all kinds together.
+        connections: the fast way, for all other requests; None if there is a proxy.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        base_url: str,
+        *,
+        request_rate_per_s: float,
+        connections: Connections | None = None,
+    ) -> None:
+        self._session = session
+        self._connections = connections
+        self.base_url = base_url.rstrip("/").removesuffix("/v2")
+        self._api_url = f"{self.base_url}/v2"
+        self._api_path = yarl.URL(self._api_url).raw_path
+        self.meter = RequestMeter()
+        self.clock = PlatformClock()
+        self.outage = Outage(self.base_url)
+        #: The token bucket of all requests. `send` takes no token; its caller has taken one, so that it sends at once.
+        self.account = Throttle(TokenBucket(rate_per_s=request_rate_per_s, burst=REQUEST_BURST))
+        self._account_refusals = AccountRefusals(self.account)
+
+    async def read(
+        self,
+        path: str,
+        parse: Callable[[Answer], T],
+        *,
+        query: Mapping[str, str] | None = None,
+        silence_s: float = READ_TIMEOUT_S,
+        method: str = "GET",
+        throttle: Throttle | None = None,
+        limit: AnnouncedLimit | None = None,
+    ) -> T:
+        """Send a request that is safe to send twice, until it gets a readable answer.
+
+        Args:
+            path: the resource.
+            parse: reads the answer.
+            query: of the address.
+            silence_s: longest silence of the server.
+            method: of the request.
+            throttle: the token bucket of a rate limit that several resources share, beside the account's.
+            limit: notes the rate limit that the answers announce.
+
+        Raises:
+            ApiError: any but RateLimited and ServerFailed, which are retried as a missing answer is.
+        """
+        failures = refusals = 0
+        while True:
+            if throttle is not None:
+                await throttle.turn()
+            await self.account.turn()
+            try:
+                value = await self.send(method, path, parse, query=query, silence_s=silence_s, limit=limit)
+            except RateLimited as error:
+                refusals += 1
+                if throttle is not None:
+                    throttle.refused(error.retry_after_s)  # the next turn waits
+                else:
+                    # The limit is this one resource's, which others read too: no other request has to wait.
+                    await anyio.sleep(rate_limit_wait_s(refusals, error.retry_after_s))
+            except (TransportError, ServerFailed) as error:
+                failures += 1
+                await _back_off(method, path, failures, error)
+            else:
+                if throttle is not None:
+                    throttle.passed()
+                return value
+
+    async def read_tail(self, path: str, max_bytes: int) -> bytes:
+        """Read the last whole lines of a text, as `read` does; it is streamed, and only the tail is held."""
+        failures = 0
+        while True:
+            await self.account.turn()
+            try:
+                return await self._stream_tail(path, max_bytes)
+            except (RateLimited, ServerFailed, TransportError) as error:
+                failures += 1
+                await _back_off("GET", path, failures, error)
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        parse: Callable[[Answer], T],
+        *,
+        query: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        silence_s: float = READ_TIMEOUT_S,
+        limit: AnnouncedLimit | None = None,
+    ) -> T:
+        """Send one request, once and without a wait.
+
+        Raises:
+            ConnectFailed: the request was not sent.
+            TransportError: the request may have been sent; there is no answer that can be read.
+            ApiError: the answer is no 2xx.
+        """
+        target = f"{path}?{wire.query_text(query)}" if query else path
+        is_held = method == "GET" and query is not None and "waitForFinish" in query
+        timeout = _timeout(silence_s)
+        began_s = perf_counter()
+        try:
+            if self._connections is None:
+                answer = await self._send_by_session(method, target, body, headers, timeout)
+            else:
+                answer = await self._connections.send(
+                    method, f"{self._api_path}{target}", timeout=timeout, headers=headers, body=body
+                )
+                if method == "GET" and 300 <= answer.status < 400:
+                    answer = await self._send_by_session(method, target, body, headers, timeout)
+        except NO_ANSWER_ERRORS as error:
+            self.meter.note(method, path, NO_ANSWER, perf_counter() - began_s, is_held=is_held)
+            failure = self._no_answer(error, method, path)
+            self.outage.note_failure(str(failure))
+            raise failure from error
+        self.meter.note(method, path, answer.status, perf_counter() - began_s, is_held=is_held)
+        self.outage.note_answer()
+        self.clock.note(answer.headers.get("Date"))
+        if limit is not None:
+            limit.note(answer.headers.get("X-RateLimit-Limit"))
+        if not 200 <= answer.status < 300:
+            raise self._refusal(answer, method, path)
+        self._account_refusals.note_passed()
+        try:
+            return parse(answer)
+        except ValueError as error:  # orjson's errors are ValueErrors too
+            raise TransportError(f"an answer could not be read: {error}") from error
+
+    async def _send_by_session(
+        self,
+        method: str,
+        target: str,
+        body: bytes | None,
+        headers: Mapping[str, str] | None,
+        timeout: aiohttp.ClientTimeout,
+    ) -> Answer:
+        async with self._session.request(
+            method,
+            self._url(target),
+            data=body,
+            headers=headers,
+            timeout=timeout,
+            # A redirected POST would be sent a second time.
+            allow_redirects=method == "GET",
+        ) as response:
+            return Answer(response.status, response.headers, await response.read())
+
+    async def _stream_tail(self, path: str, max_bytes: int) -> bytes:
+        began_s = perf_counter()
+        try:
+            async with self._session.get(self._url(path), timeout=_timeout(READ_TIMEOUT_S)) as response:
+                answer = Answer(response.status, response.headers, await _tail_of(response.content, max_bytes))
+        except NO_ANSWER_ERRORS as error:
+            self.meter.note("GET", path, NO_ANSWER, perf_counter() - began_s)
+            raise self._no_answer(error, "GET", path) from error
+        self.meter.note("GET", path, answer.status, perf_counter() - began_s)
+        if answer.status != 200:
+            raise _error_of(answer, "GET", path)
+        return answer.body
+
+    def _url(self, target: str) -> yarl.URL:
+        # `target` is encoded by wire.py; yarl would look through all of it once more.
+        return yarl.URL(f"{self._api_url}{target}", encoded=True)
+
+    def _no_answer(self, error: BaseException, method: str, path: str) -> TransportError:
+        return transport_error(error, host=yarl.URL(self._api_url).host, request=f"{method} {path}")
+
+    def _refusal(self, answer: Answer, method: str, path: str) -> ApiError:
+        error = _error_of(answer, method, path)
+        if isinstance(error, RateLimited):
+            self._account_refusals.note_refused(path, error.retry_after_s)
+        return error
+
+
+def _error_of(answer: Answer, method: str, path: str) -> ApiError:
+    return wire.parse_error(answer.status, answer.body, answer.headers, method=method, path=path, now=datetime.now(UTC))
+
+
+async def _back_off(method: str, path: str, failures: int, error: Exception) -> None:
+    _log.debug("read_failed", method=method, path=path, failures=failures, error=str(error))
+    await anyio.sleep(READ_BACKOFF.wait_s(failures, random.random()))  # noqa: S311 - spread, not secrecy
+
+
+@lru_cache
+def _timeout(silence_s: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_S, sock_read=silence_s)
+
+
+async def _tail_of(content: aiohttp.StreamReader, max_bytes: int) -> bytes:
+    """Return the end of a stream; if it is cut off, from the start of a line."""
+    tail, is_cut = bytearray(), False
+    async for piece in content.iter_any():
+        tail += piece
+        if len(tail) > 2 * max_bytes:
+            del tail[:-max_bytes]
+            is_cut = True
+    if len(tail) > max_bytes:
+        del tail[:-max_bytes]
+        is_cut = True
+    return bytes(tail[tail.find(b"\n") + 1 :] if is_cut else tail)
+
+
+def _socket(address: tuple[Any, ...]) -> socket.socket:
+    """Make a socket whose kernel drops unacknowledged bytes after a while, instead of delivering them minutes later.
+
+    A start request that is given up must not reach the platform long after the search for its Run.
+    """
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(READ_TIMEOUT_S * 1000))
+    return made
+
+
+def _proxy_for(base_url: str) -> str | None:
+    """Return the proxy that the environment (HTTPS_PROXY, NO_PROXY, …) names for an address."""
+    address = yarl.URL(base_url)
+    if proxy_bypass(address.host or ""):
+        return None
+    return getproxies().get(address.scheme)
+
+
+@asynccontextmanager
+async def open_transport(
+    base_url: str, token: SecretStr | None, *, request_rate_per_s: float
+) -> AsyncIterator[Transport]:
+    """Open a transport; its connections close with the context.
+
+    Args:
+        base_url: address of the API, with or without /v2.
+        token: goes into the Authorization header and nowhere else.
+        request_rate_per_s: most requests per second, of all kinds together.
+    """
+    headers = {"User-Agent": wire.user_agent(__version__), "Accept": "*/*"}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token.get_secret_value()}"
+    # Looked up once: aiohttp's own `trust_env` reads files and environment again for every request.
+    proxy = _proxy_for(base_url)
+    # No limit here: permits and `max_open_polls` bound the open connections, and a second bound would hide waits.
+    connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, socket_factory=_socket)
+    async with aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers=headers,
+        # Unset: a limit on the whole request would end a poll that the server holds open.
+        timeout=aiohttp.ClientTimeout(total=None),
+        skip_auto_headers=("Content-Type",),
+        proxy=proxy,
+    ) as session:
+        with open_connections(connector, yarl.URL(base_url), headers) as connections:
+            yield Transport(
+                session,
+                base_url,
+                request_rate_per_s=request_rate_per_s,
+                connections=connections if proxy is None else None,
+            )

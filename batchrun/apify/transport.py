@@ -22,6 +22,7 @@ from pydantic import SecretStr
 
 from batchrun.apify import wire
 from batchrun.apify.aiohttp_errors import NO_ANSWER_ERRORS, transport_error
+from batchrun.apify.api_errors import parse_error
 from batchrun.apify.connections import Answer, Connections, open_connections
 from batchrun.apify.outage import Outage
 from batchrun.apify.platform_clock import PlatformClock
@@ -230,7 +231,7 @@ class Transport:
 
 
 def _error_of(answer: Answer, method: str, path: str) -> ApiError:
-    return wire.parse_error(answer.status, answer.body, answer.headers, method=method, path=path, now=datetime.now(UTC))
+    return parse_error(answer.status, answer.body, answer.headers, method=method, path=path, now=datetime.now(UTC))
 
 
 async def _back_off(method: str, path: str, failures: int, error: Exception) -> None:

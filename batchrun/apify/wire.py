@@ -5,25 +5,14 @@ Source of every name: the Apify API v2 reference (https://docs.apify.com/api/v2)
 
 import base64
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote
 
 import orjson
 
-from batchrun.errors import (
-    ApiError,
-    NotFound,
-    OutOfCredit,
-    RateLimited,
-    ResourcesBusy,
-    ServerFailed,
-    Unauthorized,
-)
 from batchrun.model import CostSource, DatasetId, JsonObject, Mark, Run, RunId, RunOptions, RunStatus, StoreId
 from batchrun.policy.budget import Prices
 
@@ -31,67 +20,6 @@ from batchrun.policy.budget import Prices
 MAX_WAIT_FOR_FINISH_S = 60
 #: Most Runs in one page of a list.
 MAX_LIST_LIMIT = 1000
-#: Most bytes of a request body, counted uncompressed.
-MAX_BODY_BYTES = 9_437_184
-#: A longer `Retry-After` is not believed: it is asked again after this time.
-MAX_RETRY_AFTER_S = 600.0
-
-_BUSY = frozenset({"actor-memory-limit-exceeded", "concurrent-runs-limit-exceeded"})
-_OUT_OF_CREDIT = frozenset(
-    {
-        "not-enough-usage-to-run-paid-actor",
-        "platform-feature-disabled",
-        "monthly-usage-limit-too-low",
-        "x402-payment-required",
-    }
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AccountLimits:
-    """What may be live in an account at once, and what is; None where the platform does not say."""
-
-    max_concurrent_runs: int | None = None
-    #: Live Runs and builds of the account, whoever started them.
-    live_runs: int | None = None
-    #: Memory of all that is live together, in megabytes.
-    max_total_memory_mb: int | None = None
-    used_memory_mb: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
-    """Whose token this is, and what the account may do; None where the platform does not say."""
-
-    username: str
-    plan: str | None
-    limits: AccountLimits
-    max_monthly_usage_usd: float | None
-    monthly_usage_usd: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ActorInfo:
-    """What an Actor says of the Runs that it is started with."""
-
-    id: str
-    #: Tag or number of the build that is used where nothing names one.
-    default_build: str
-    default_memory_mb: int | None
-    #: Id and number (None: not told) of the builds that bear a tag; None where the Actor does not show them.
-    tagged: Mapping[str, tuple[str, str | None]] | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BuildInfo:
-    """What a build says of the Runs that use it."""
-
-    id: str
-    number: str | None
-    #: None where there is none, or none that can be read.
-    input_schema: JsonObject | None
-    min_memory_mb: int | None
-    max_memory_mb: int | None
 
 
 def segment(id_or_name: str) -> str:
@@ -114,6 +42,84 @@ def query_text(query: Mapping[str, str]) -> str:
 def user_agent(version: str, mark: Mark | None = None) -> str:
     """Name ourselves; with `mark`, so that the platform's `meta.userAgent` tells the Run it starts."""
     return f"batchrun/{version}" + (f" ({mark})" if mark is not None else "")
+
+
+def parse_data(body: bytes) -> Any:
+    """Return the `data` of an answer.
+
+    Raises:
+        ValueError: the body is not the envelope the API documents.
+    """
+    envelope = orjson.loads(body)
+    if not isinstance(envelope, dict) or "data" not in envelope:
+        raise ValueError("the answer has no `data`")
+    return envelope["data"]
+
+
+def parse_time(text: str) -> datetime:
+    """Read the API's ISO time as an aware one in UTC."""
+    at = datetime.fromisoformat(text)
+    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+
+
+def format_time(at: datetime) -> str:
+    """Write a time as the API does: ISO, milliseconds, Z."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}Z"
+
+
+def parse_run(data: Any) -> Run:
+    """Read a Run object, or an item of a list of Runs.
+
+    Raises:
+        ValueError: it is not one; a Run without an id and a status we know cannot be followed.
+    """
+    try:
+        meta, options = data.get("meta") or {}, data.get("options") or {}
+        cost_usd, cost_source = _run_cost(data)
+        return Run(
+            id=RunId(_text(data["id"])),
+            status=RunStatus(data["status"]),
+            dataset_id=DatasetId(data["defaultDatasetId"]) if data.get("defaultDatasetId") else None,
+            store_id=StoreId(data["defaultKeyValueStoreId"]) if data.get("defaultKeyValueStoreId") else None,
+            started_at=parse_time(data["startedAt"]),
+            finished_at=parse_time(data["finishedAt"]) if data.get("finishedAt") else None,
+            cost_usd=cost_usd,
+            cost_source=cost_source,
+            memory_mb=_count(options.get("memoryMbytes")),
+            timeout_s=_count(options.get("timeoutSecs")),
+            user_agent=agent if isinstance(agent := meta.get("userAgent"), str) else None,
+            fields=data,
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not a Run: {error!r}") from error
+
+
+def parse_run_id(data: Any) -> RunId:
+    """Read the id of an item of a list of Runs, and nothing else of it.
+
+    Raises:
+        ValueError: it has none.
+    """
+    return RunId(_text(data.get("id") if isinstance(data, dict) else None))
+
+
+def _run_cost(data: JsonObject) -> tuple[float | None, CostSource]:
+    """Return what a Run costs, and who says so: the platform tells it to the Actor's owner only, as the case may be."""
+    if (told := _cost(data.get("usageTotalUsd"))) is not None:
+        return told, CostSource.PLATFORM
+    if (derived := _charged_usd(data.get("pricingInfo") or {}, data.get("chargedEventCounts") or {})) is not None:
+        return derived, CostSource.DERIVED
+    return None, CostSource.UNKNOWN
+
+
+def _charged_usd(pricing: JsonObject, counts: JsonObject) -> float | None:
+    """Add up the events that a Run of a pay-per-event Actor was charged for; None when a price is not told."""
+    if pricing.get("pricingModel") != "PAY_PER_EVENT":
+        return None
+    events = (pricing.get("pricingPerEvent") or {}).get("actorChargeEvents") or {}
+    prices = {name: _cost((events.get(name) or {}).get("eventPriceUsd")) for name, count in counts.items() if count}
+    charges = [counts[name] * price for name, price in prices.items() if price is not None]
+    return math.fsum(charges) if len(charges) == len(prices) else None
 
 
 def options_query(options: RunOptions) -> dict[str, str]:
@@ -155,6 +161,47 @@ def parse_options(options: JsonObject) -> RunOptions:
     )
 
 
+def _webhooks(webhooks: tuple[JsonObject, ...] | None) -> str | None:
+    return None if webhooks is None else base64.b64encode(orjson.dumps(list(webhooks))).decode()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActorInfo:
+    """What an Actor says of the Runs that it is started with."""
+
+    id: str
+    #: Tag or number of the build that is used where nothing names one.
+    default_build: str
+    default_memory_mb: int | None
+    #: Id and number (None: not told) of the builds that bear a tag; None where the Actor does not show them.
+    tagged: Mapping[str, tuple[str, str | None]] | None
+
+
+def parse_actor(fields: JsonObject) -> ActorInfo:
+    """Read an Actor.
+
+    Raises:
+        ValueError: it has no id.
+    """
+    options, tagged = fields.get("defaultRunOptions"), fields.get("taggedBuilds")
+    options = options if isinstance(options, dict) else {}
+    return ActorInfo(
+        id=_text(fields.get("id")),
+        default_build=str(options.get("build") or "latest"),
+        default_memory_mb=_count(options.get("memoryMbytes")),
+        tagged=_tagged(tagged) if isinstance(tagged, dict) and tagged else None,
+    )
+
+
+def _tagged(builds: JsonObject) -> dict[str, tuple[str, str | None]]:
+    # A tag without a build is null.
+    return {
+        tag: (build["buildId"], build.get("buildNumber"))
+        for tag, build in builds.items()
+        if isinstance(build, dict) and isinstance(build.get("buildId"), str)
+    }
+
+
 def parse_prices(actor: JsonObject, usage: JsonObject, now: datetime, *, is_own: bool) -> Prices:
     """Read what Runs of an Actor are charged for.
 
@@ -187,104 +234,67 @@ def _price_per_item(info: JsonObject) -> float | None:
     return max((price for price in tiers if price is not None), default=None)
 
 
-def _number(value: float | None) -> str | None:
-    return None if value is None else str(value)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildInfo:
+    """What a build says of the Runs that use it."""
+
+    id: str
+    number: str | None
+    #: None where there is none, or none that can be read.
+    input_schema: JsonObject | None
+    min_memory_mb: int | None
+    max_memory_mb: int | None
 
 
-def _flag(value: bool | None) -> str | None:
-    return None if value is None else str(value).lower()
-
-
-def _webhooks(webhooks: tuple[JsonObject, ...] | None) -> str | None:
-    return None if webhooks is None else base64.b64encode(orjson.dumps(list(webhooks))).decode()
-
-
-def parse_data(body: bytes) -> Any:
-    """Return the `data` of an answer.
-
-    Raises:
-        ValueError: the body is not the envelope the API documents.
-    """
-    envelope = orjson.loads(body)
-    if not isinstance(envelope, dict) or "data" not in envelope:
-        raise ValueError("the answer has no `data`")
-    return envelope["data"]
-
-
-def parse_run(data: Any) -> Run:
-    """Read a Run object, or an item of a list of Runs.
+def parse_build(fields: JsonObject) -> BuildInfo:
+    """Read a build.
 
     Raises:
-        ValueError: it is not one; a Run without an id and a status we know cannot be followed.
+        ValueError: it has no id.
     """
+    definition = fields.get("actorDefinition")
+    definition = definition if isinstance(definition, dict) else {}
+    return BuildInfo(
+        id=_text(fields.get("id")),
+        number=number if isinstance(number := fields.get("buildNumber"), str) else None,
+        input_schema=_input_schema(definition.get("input"), fields.get("inputSchema")),
+        min_memory_mb=_count(definition.get("minMemoryMbytes")),
+        max_memory_mb=_count(definition.get("maxMemoryMbytes")),
+    )
+
+
+def _input_schema(definition: Any, text: Any) -> JsonObject | None:
+    """Return a build's input schema: part of its definition, or JSON text in builds of older Actors."""
+    if isinstance(definition, dict):
+        return definition
     try:
-        meta, options = data.get("meta") or {}, data.get("options") or {}
-        cost_usd, cost_source = _run_cost(data)
-        return Run(
-            id=RunId(_text(data["id"])),
-            status=RunStatus(data["status"]),
-            dataset_id=DatasetId(data["defaultDatasetId"]) if data.get("defaultDatasetId") else None,
-            store_id=StoreId(data["defaultKeyValueStoreId"]) if data.get("defaultKeyValueStoreId") else None,
-            started_at=parse_time(data["startedAt"]),
-            finished_at=parse_time(data["finishedAt"]) if data.get("finishedAt") else None,
-            cost_usd=cost_usd,
-            cost_source=cost_source,
-            memory_mb=_count(options.get("memoryMbytes")),
-            timeout_s=_count(options.get("timeoutSecs")),
-            user_agent=agent if isinstance(agent := meta.get("userAgent"), str) else None,
-            fields=data,
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"not a Run: {error!r}") from error
-
-
-def parse_run_id(data: Any) -> RunId:
-    """Read the id of an item of a list of Runs, and nothing else of it.
-
-    Raises:
-        ValueError: it has none.
-    """
-    return RunId(_text(data.get("id") if isinstance(data, dict) else None))
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError("an id is no text")
-    return value
-
-
-def _run_cost(data: JsonObject) -> tuple[float | None, CostSource]:
-    """Return what a Run costs, and who says so: the platform tells it to the Actor's owner only, as the case may be."""
-    if (told := _cost(data.get("usageTotalUsd"))) is not None:
-        return told, CostSource.PLATFORM
-    if (derived := _charged_usd(data.get("pricingInfo") or {}, data.get("chargedEventCounts") or {})) is not None:
-        return derived, CostSource.DERIVED
-    return None, CostSource.UNKNOWN
-
-
-def _charged_usd(pricing: JsonObject, counts: JsonObject) -> float | None:
-    """Add up the events that a Run of a pay-per-event Actor was charged for; None when a price is not told."""
-    if pricing.get("pricingModel") != "PAY_PER_EVENT":
+        schema = orjson.loads(text) if isinstance(text, str) else None
+    except orjson.JSONDecodeError:
         return None
-    events = (pricing.get("pricingPerEvent") or {}).get("actorChargeEvents") or {}
-    prices = {name: _cost((events.get(name) or {}).get("eventPriceUsd")) for name, count in counts.items() if count}
-    charges = [counts[name] * price for name, price in prices.items() if price is not None]
-    return math.fsum(charges) if len(charges) == len(prices) else None
+    return schema if isinstance(schema, dict) else None
 
 
-def _cost(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountLimits:
+    """What may be live in an account at once, and what is; None where the platform does not say."""
+
+    max_concurrent_runs: int | None = None
+    #: Live Runs and builds of the account, whoever started them.
+    live_runs: int | None = None
+    #: Memory of all that is live together, in megabytes.
+    max_total_memory_mb: int | None = None
+    used_memory_mb: int | None = None
 
 
-def parse_time(text: str) -> datetime:
-    """Read the API's ISO time as an aware one in UTC."""
-    at = datetime.fromisoformat(text)
-    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """Whose token this is, and what the account may do; None where the platform does not say."""
 
-
-def format_time(at: datetime) -> str:
-    """Write a time as the API does: ISO, milliseconds, Z."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}Z"
+    username: str
+    plan: str | None
+    limits: AccountLimits
+    max_monthly_usage_usd: float | None
+    monthly_usage_usd: float | None
 
 
 def parse_account(user: JsonObject, limits: JsonObject) -> Account:
@@ -321,113 +331,23 @@ def _part(whole: JsonObject, name: str) -> JsonObject:
     return part if isinstance(part, dict) else {}
 
 
-def parse_actor(fields: JsonObject) -> ActorInfo:
-    """Read an Actor.
-
-    Raises:
-        ValueError: it has no id.
-    """
-    options, tagged = fields.get("defaultRunOptions"), fields.get("taggedBuilds")
-    options = options if isinstance(options, dict) else {}
-    return ActorInfo(
-        id=_text(fields.get("id")),
-        default_build=str(options.get("build") or "latest"),
-        default_memory_mb=_count(options.get("memoryMbytes")),
-        tagged=_tagged(tagged) if isinstance(tagged, dict) and tagged else None,
-    )
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("an id is no text")
+    return value
 
 
-def _tagged(builds: JsonObject) -> dict[str, tuple[str, str | None]]:
-    # A tag without a build is null.
-    return {
-        tag: (build["buildId"], build.get("buildNumber"))
-        for tag, build in builds.items()
-        if isinstance(build, dict) and isinstance(build.get("buildId"), str)
-    }
+def _number(value: float | None) -> str | None:
+    return None if value is None else str(value)
 
 
-def parse_build(fields: JsonObject) -> BuildInfo:
-    """Read a build.
-
-    Raises:
-        ValueError: it has no id.
-    """
-    definition = fields.get("actorDefinition")
-    definition = definition if isinstance(definition, dict) else {}
-    return BuildInfo(
-        id=_text(fields.get("id")),
-        number=number if isinstance(number := fields.get("buildNumber"), str) else None,
-        input_schema=_input_schema(definition.get("input"), fields.get("inputSchema")),
-        min_memory_mb=_count(definition.get("minMemoryMbytes")),
-        max_memory_mb=_count(definition.get("maxMemoryMbytes")),
-    )
-
-
-def _input_schema(definition: Any, text: Any) -> JsonObject | None:
-    """Return a build's input schema: part of its definition, or JSON text in builds of older Actors."""
-    if isinstance(definition, dict):
-        return definition
-    try:
-        schema = orjson.loads(text) if isinstance(text, str) else None
-    except orjson.JSONDecodeError:
-        return None
-    return schema if isinstance(schema, dict) else None
+def _flag(value: bool | None) -> str | None:
+    return None if value is None else str(value).lower()
 
 
 def _count(value: Any) -> int | None:
     return int(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def parse_error(
-    status: int, body: bytes, headers: Mapping[str, str], *, method: str, path: str, now: datetime
-) -> ApiError:
-    """Turn an error answer into the error it is: by `error.type`, then by status.
-
-    Args:
-        status: HTTP status, 300 or above.
-        body: as it came; need not be JSON.
-        headers: of the answer.
-        method: of the request.
-        path: of the request, without the query (a query may hold what nobody should read).
-        now: the wall time, for a `Retry-After` that is a date.
-    """
-    error_type, message = _error_of(body)
-    kind = _error_class(status, error_type)
-    return kind(
-        status=status,
-        type=error_type,
-        message=message or "no reason given",
-        method=method,
-        path=path,
-        retry_after_s=_retry_after_s(headers.get("Retry-After"), now),
-    )
-
-
-def _error_of(body: bytes) -> tuple[str, str]:
-    try:
-        error = orjson.loads(body)["error"]
-        return str(error.get("type") or ""), str(error.get("message") or "")
-    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
-        return "", ""
-
-
-def _error_class(status: int, error_type: str) -> type[ApiError]:
-    if error_type in _BUSY:
-        return ResourcesBusy
-    if error_type in _OUT_OF_CREDIT or status == 402:
-        return OutOfCredit
-    if status == 404 and not error_type:
-        return ServerFailed  # not the API's own: something in between answers while the platform cannot
-    by_status = {401: Unauthorized, 403: Unauthorized, 404: NotFound, 408: ServerFailed, 429: RateLimited}
-    return by_status.get(status, ServerFailed if status >= 500 else ApiError)
-
-
-def _retry_after_s(value: str | None, now: datetime) -> float | None:
-    if value is None:
-        return None
-    if re.fullmatch(r"\d{1,9}", seconds := value.strip()):
-        return min(MAX_RETRY_AFTER_S, float(seconds))
-    try:
-        return min(MAX_RETRY_AFTER_S, max(0.0, (parsedate_to_datetime(value) - now).total_seconds()))
-    except (ValueError, TypeError):
-        return None
+def _cost(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

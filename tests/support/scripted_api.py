@@ -15,7 +15,8 @@ import anyio
 import orjson
 
 from batchrun.account.limits_watch import FIRST_SLOTS, AccountWatch, AutoSlots, Watched
-from batchrun.apify.wire import AccountLimits, parse_error
+from batchrun.apify.api_errors import parse_error
+from batchrun.apify.wire import AccountLimits
 from batchrun.engine.background.final_costs import CostReader
 from batchrun.engine.collect import Collector, OutputPlan
 from batchrun.engine.doubt.reconcile import Reconciler

@@ -18,7 +18,6 @@ from batchrun.apify.wire import (
     parse_actor,
     parse_build,
     parse_data,
-    parse_error,
     parse_prices,
     parse_run,
     parse_time,
@@ -26,19 +25,9 @@ from batchrun.apify.wire import (
     task_options,
     user_agent,
 )
-from batchrun.errors import (
-    ApiError,
-    NotFound,
-    OutOfCredit,
-    RateLimited,
-    ResourcesBusy,
-    ServerFailed,
-    Unauthorized,
-)
 from batchrun.model import CostSource, Mark, Run, RunOptions, RunStatus
 from batchrun.policy.budget import Prices
 
-NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 RUN = {
     "id": "abc",
     "actorTaskId": "task",
@@ -50,119 +39,6 @@ RUN = {
     "usageTotalUsd": 0.25,
     "meta": {"origin": "API", "userAgent": "batchrun/1 (mark)"},
 }
-
-
-def error_of(status: int, error_type: str = "", *, body: bytes | None = None, **headers: str) -> ApiError:
-    """Return the error that an answer becomes."""
-    body = orjson.dumps({"error": {"type": error_type, "message": "m"}}) if body is None else body
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return parse_error(status, body, named, method="POST", path="/p", now=NOW)
-
-
-@pytest.mark.parametrize(
-    ("status", "error_type", "kind"),
-    [
-        (400, "invalid-input", ApiError),
-        (409, "", ApiError),
-        (413, "request-too-large", ApiError),
-        (401, "user-or-token-not-found", Unauthorized),
-        (403, "insufficient-permissions", Unauthorized),
-        (402, "", OutOfCredit),
-        (402, "x402-payment-required", OutOfCredit),
-        (403, "platform-feature-disabled", OutOfCredit),
-        (400, "not-enough-usage-to-run-paid-actor", OutOfCredit),
-        (400, "monthly-usage-limit-too-low", OutOfCredit),
-        (404, "record-not-found", NotFound),
-        (404, "unknown-build-tag", NotFound),
-        (408, "", ServerFailed),
-        (429, "rate-limit-exceeded", RateLimited),
-        (500, "internal-server-error", ServerFailed),
-        (502, "", ServerFailed),
-        (503, "", ServerFailed),
-        (599, "", ServerFailed),
-        (302, "", ApiError),
-        *[
-            (status, busy, ResourcesBusy)
-            for status in (400, 402, 403, 429, 503)
-            for busy in ("actor-memory-limit-exceeded", "concurrent-runs-limit-exceeded")
-        ],
-    ],
-)
-def test_an_error_is_known_by_its_type_and_then_by_its_status(
-    status: int, error_type: str, kind: type[ApiError]
-) -> None:
-    """Exactly this class, with everything the answer said."""
-    error = error_of(status, error_type)
-    assert (type(error), error.status, error.type, error.message) == (kind, status, error_type, "m")
-    assert str(error) == f"POST /p: {status} {error_type or 'error'}: m"
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"<html>Bad gateway</html>",
-        b"\xff\xfe",
-        b"[]",
-        b"null",
-        b"3",
-        b'"text"',
-        b"{}",
-        b'{"error":null}',
-        b'{"error":"x"}',
-        b'{"error":[1]}',
-        b"[" * 100_000,
-        b'{"error":{"type":',
-    ],
-)
-def test_a_body_that_says_nothing_leaves_the_status_to_speak(body: bytes) -> None:
-    """Proxies answer in any form."""
-    error = error_of(502, body=body)
-    assert (type(error), error.type, error.message) == (ServerFailed, "", "no reason given")
-
-
-def test_odd_types_in_an_error_are_read_as_text() -> None:
-    """Neither a number nor null breaks it."""
-    error = error_of(400, body=b'{"error":{"type":5,"message":null}}')
-    assert (error.type, error.message) == ("5", "no reason given")
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        ("0", 0.0),
-        ("17", 17.0),
-        (" 17 ", 17.0),
-        ("Fri, 02 Jan 2026 03:04:35 GMT", 30.0),
-        ("Fri, 02 Jan 2026 03:04:00 GMT", 0.0),
-        ("Fri, 02 Jan 2026 03:04:35 -0000", None),
-        ("soon", None),
-        ("-5", None),
-        ("1.5", None),
-        ("", None),
-    ],
-)
-def test_retry_after_is_seconds_or_a_date_and_never_negative(value: str, seconds: float | None) -> None:
-    """What is neither is as if it were not there."""
-    assert error_of(429, Retry_After=value).retry_after_s == seconds
-
-
-def test_without_a_retry_after_there_is_none() -> None:
-    """The wait is ours to choose then."""
-    assert error_of(429).retry_after_s is None
-
-
-@given(value=st.text(st.characters(codec="latin-1"), max_size=60))
-def test_no_retry_after_breaks_the_answer(value: str) -> None:
-    """Any header gives no wait or one that is not negative."""
-    wait_s = error_of(429, Retry_After=value).retry_after_s
-    assert wait_s is None or wait_s >= 0
-
-
-@given(body=st.binary(max_size=200), status=st.integers(300, 999))
-def test_no_body_breaks_an_error(body: bytes, status: int) -> None:
-    """Whatever came back, it is an ApiError of this status."""
-    assert error_of(status, body=body).status == status
 
 
 def test_a_run_is_read_whole() -> None:

@@ -1,1 +1,1 @@
-"""Our side of the Apify API's wire."""
+"""Our side of the Apify API: its operations, the requests that carry them, its JSON."""

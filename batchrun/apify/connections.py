@@ -1,8 +1,8 @@
-"""Requests over kept-alive connections to one address, with no more for each than HTTP itself asks for.
+"""Requests over kept-alive connections to one address, with only the work per request that HTTP needs.
 
-aiohttp's connector opens the connections (names, addresses, TLS) and its parser reads the answers. What its session
-does for each request besides (cookies, redirects, proxies, traces, streams) is left out here: it is four fifths of what
-a request costs, and starts, polls and pages of items have no use for it.
+aiohttp's connector opens the connections (names, addresses, TLS) and its parser reads the answers. Its session is not
+used: cookies, redirects, proxies, traces and streams are four fifths of a request's CPU time, and starts, polls and
+pages of items need none of them.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ import yarl
 from aiohttp.connector import Connection
 from aiohttp.http import HttpResponseParser, RawResponseMessage
 
-#: A connection that was idle for longer is not used again: the server may be about to close it.
+#: Seconds after which an idle connection is closed; the server may be about to close it too.
 MAX_IDLE_S = 15.0
-#: How often silent and idle connections are looked for.
+#: Seconds between two searches for silent and idle connections.
 _LOOK_EVERY_S = 1.0
-#: No answer is held back: its whole body is wanted in memory, and there is one at a time.
+#: Bytes after which the parser would pause a body. None is paused: a whole body is wanted in memory, one at a time.
 _NO_LIMIT = 1 << 30
 
 
@@ -36,8 +36,8 @@ class Connections:
     """Connections to one address, one request at a time on each; open them with `open_connections`.
 
     Args:
-        connector: opens them; it closes nothing that is in use here.
-        url: where to; only scheme, host and port count.
+        connector: opens the connections; it closes none that is in use here.
+        url: of the server; only scheme, host and port count.
         headers: of every request.
     """
 
@@ -45,12 +45,12 @@ class Connections:
         self._connector = connector
         self._loop = asyncio.get_running_loop()
         self._address = aiohttp.ClientRequest("GET", url, loop=self._loop)
-        # The codings are those that aiohttp's parser decodes with what batchrun brings along.
+        # The encodings that aiohttp's parser decodes with batchrun's dependencies.
         own = {"Host": url.host_port_subcomponent or "", "Accept-Encoding": "gzip, deflate, br"}
         self._header_lines = _header_lines({**own, **headers})
         self._header_text = "".join(self._header_lines.values())
         self._open: set[_Connection] = set()
-        #: The last one used is at the end and goes first, so that those that are not needed any more run out.
+        #: Least recently used first. The last is taken, so that surplus connections stay idle until they are closed.
         self._idle: deque[_Connection] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -63,13 +63,13 @@ class Connections:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
     ) -> Answer:
-        """Send a request, once; one that changes nothing once more where its connection turns out to be closed.
+        """Send a request once; a GET once more if the idle connection it was sent on had been closed.
 
         Args:
             method: of the request.
             target: path and query, encoded.
             timeout: how long to wait for a connection (`sock_connect`), and for a silent server (`sock_read`).
-            headers: in place of and beside those of every request.
+            headers: added to those of every request, or in place of them.
             body: of the request.
 
         Raises:
@@ -97,7 +97,7 @@ class Connections:
         try:
             answer = await connection.ask(request, silence_s)
         except BaseException:
-            # Also when who asked is cancelled: the answer is still to come, and nobody else may take it for theirs.
+            # Also after a cancellation: the answer is still to come, and the next request must not take it for its own.
             self._close(connection)
             raise
         if connection.is_usable:
@@ -128,8 +128,8 @@ class Connections:
         return connection
 
     def _look(self) -> None:
-        """Give up requests whose server is silent, and connections that nobody needs."""
-        # One timer for all: one for each request would cost more than its parsing.
+        """Fail requests whose server is silent, and close connections that were idle for too long."""
+        # One timer for all connections: a timer per request would cost more than parsing its answer.
         now = self._loop.time()
         for connection in self._open:
             connection.check_silence(now)
@@ -151,7 +151,7 @@ class Connections:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection, taken over from the handler that aiohttp's connector has opened it with."""
+    """One connection; it takes the transport over from the handler that aiohttp's connector opened it with."""
 
     def __init__(self, opened: Connection, loop: asyncio.AbstractEventLoop) -> None:
         assert opened.transport is not None
@@ -161,14 +161,14 @@ class _Connection(asyncio.Protocol):
         self._loop = loop
         self._transport = opened.transport
         self._parser = HttpResponseParser(
-            # What it calls of a protocol is `pause_reading` and `resume_reading`.
+            # It calls only `pause_reading` and `resume_reading` of a protocol.
             self,  # type: ignore[arg-type]
             loop,
             _NO_LIMIT,
             payload_exception=aiohttp.ClientPayloadError,
             read_until_eof=True,
         )
-        #: Whether a request may be sent on it.
+        #: Whether one more request may be sent on it.
         self.is_usable = True
         self.idle_since = 0.0
         self._waiting: asyncio.Future[Answer] | None = None
@@ -179,14 +179,14 @@ class _Connection(asyncio.Protocol):
         self._transport.set_protocol(self)
 
     def ask(self, request: bytes, silence_s: float) -> asyncio.Future[Answer]:
-        """Send a request; its answer is to come."""
+        """Send a request; return the answer to come."""
         self._waiting = self._loop.create_future()
         self._silence_s, self._heard_at = silence_s, self._loop.time()
         self._transport.write(request)
         return self._waiting
 
     def check_silence(self, now: float) -> None:
-        """Give the request up if the server has been silent for too long."""
+        """Fail the request if the server has been silent for too long."""
         if self._waiting is not None and now - self._heard_at > self._silence_s:
             self._fail(aiohttp.SocketTimeoutError(f"the server was silent for {self._silence_s:g} s"))
 
@@ -200,14 +200,14 @@ class _Connection(asyncio.Protocol):
         self._heard_at = self._loop.time()
         try:
             messages, _, _ = self._parser.feed_data(data)
-        except Exception as error:  # noqa: BLE001 - whatever it is, this is no answer
+        except Exception as error:  # noqa: BLE001 - the parser's error, whatever its class: this is no answer
             self._fail(aiohttp.ClientPayloadError(f"it is no HTTP: {error}"))
             return
         for message, body in messages:
             if message.code < 200:
                 continue  # an interim answer: the final one is still to come
             if self._waiting is None or self._message is not None:
-                self._fail(aiohttp.ClientPayloadError("an answer that nobody has asked for"))
+                self._fail(aiohttp.ClientPayloadError("an answer without a request"))
                 return
             self._message, self._body = message, body
         self._finish()
@@ -233,7 +233,7 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Fail what waits; an answer whose end is the end of the connection is whole now."""
+        """End the request that waits: an answer without a length is complete now, any other fails."""
         self.is_usable = False
         self._handler.connection_lost(exc)  # the connector waits for it
         if self._waiting is None:
@@ -243,31 +243,31 @@ class _Connection(asyncio.Protocol):
             return
         try:
             self._parser.feed_eof()
-        except Exception as error:  # noqa: BLE001 - likewise
+        except Exception as error:  # noqa: BLE001 - the parser's error, whatever its class
             self._fail(aiohttp.ClientPayloadError(f"the answer is cut off: {error}"))
             return
         self._finish()
 
     def pause_writing(self) -> None:
-        """Count no silence while the server takes its time to read a large request."""
+        """Count no silence while the server reads a large request."""
         self._heard_at = float("inf")
 
     def resume_writing(self) -> None:
-        """Count silence from here on."""
+        """Count silence from now on."""
         self._heard_at = self._loop.time()
 
     def pause_reading(self) -> None:
-        """Do nothing: asked for by the parser when much is waiting to be read, which is what we want."""
+        """Do nothing: the parser asks for a pause when a body is large, and large bodies are read whole."""
 
     def resume_reading(self, resume_parser: bool = True) -> None:
-        """Do nothing: asked for by the parser."""
+        """Do nothing: reading is never paused."""
 
 
 def _header_lines(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return headers as they are sent, by name.
+    """Return headers by name, each as the line to send.
 
     Raises:
-        ValueError: one of them would be several lines.
+        ValueError: a value holds a line break or another control character.
     """
     for name, value in headers.items():
         if not value.isprintable():
@@ -279,7 +279,7 @@ def _header_lines(headers: Mapping[str, str]) -> dict[str, str]:
 def open_connections(
     connector: aiohttp.TCPConnector, url: yarl.URL, headers: Mapping[str, str]
 ) -> Iterator[Connections]:
-    """Keep connections to an address; they close with the context."""
+    """Open a pool of connections to one address; they close with the context."""
     connections = Connections(connector, url, headers)
     try:
         yield connections

@@ -1,10 +1,10 @@
-"""How long requests take, by what they ask for: never by whose id, so that the number of kinds stays small."""
+"""How long requests take, by endpoint and status; never by id, so that the number of histograms stays small."""
 
 from batchrun.runtime.histogram import SECONDS, Histogram
 
-#: In place of a status: the request got no answer.
+#: Stands for the status of a request that got no answer.
 NO_ANSWER = 0
-#: At the end of an endpoint whose answer the server may hold back until a Run ends: its length is no slowness.
+#: Marks the endpoint of a poll: the server may hold its answer back, so a long one is not a slow one.
 HELD = "?waitForFinish"
 
 
@@ -22,7 +22,7 @@ class RequestMeter:
             method: of the request.
             path: its resource, with ids.
             status: HTTP status, or NO_ANSWER.
-            took_s: from its sending to the end of the answer.
+            took_s: from sending the request to the end of the answer.
             is_held: whether the server was asked to wait before it answers.
         """
         endpoint = endpoint_of(path)
@@ -34,9 +34,9 @@ class RequestMeter:
 
 
 def endpoint_of(path: str) -> str:
-    """Return the template of a path: every second segment is an id, or a name that somebody gave."""
+    """Return the template of a path: every second segment is an id or a user's name for a thing."""
     segments = path.split("/")
-    if segments[1] != "users":  # what stands there is always the same: /users/me/usage/monthly
+    if segments[1] != "users":  # /users/me/usage/monthly holds no id
         for place in range(2, len(segments), 2):
             segments[place] = "{}"
     return "/".join(segments)

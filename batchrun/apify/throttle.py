@@ -1,4 +1,4 @@
-"""A token bucket put into time: wait for one's turn, and close it for everyone after a 429."""
+"""Rate limits, in time: wait for a token, learn an announced limit, obey a 429."""
 
 import random
 import re
@@ -10,16 +10,16 @@ import structlog
 from batchrun.policy.retry import Backoff
 from batchrun.policy.token_bucket import TokenBucket
 
-#: The API's advice for 429 starts at half a second.
+#: Waits after a 429 that names none; the API's documentation advises to start at half a second.
 RATE_LIMIT_BACKOFF = Backoff(first_s=0.5, max_s=30.0)
-#: Different resources refused in a row that are read as a refusal by the account.
+#: How many different resources must be refused, with no success in between, for a refusal by the account.
 ACCOUNT_REFUSALS = 5
 
 _log = structlog.get_logger()
 
 
 class Throttle:
-    """Lets requests through at a rate, first come, first served; one 429 holds back all who share it."""
+    """A token bucket that is waited for, first come, first served; a 429 closes it for all its requests."""
 
     def __init__(self, bucket: TokenBucket) -> None:
         self._bucket = bucket
@@ -27,7 +27,7 @@ class Throttle:
         self._refusals = 0
 
     async def turn(self) -> None:
-        """Wait until one more request may be sent; cancelled, it has taken nothing."""
+        """Wait for a token; if cancelled, none is taken."""
         if self.passes_now():
             return
         async with self._queue:
@@ -40,7 +40,7 @@ class Throttle:
                     return
 
     def passes_now(self) -> bool:
-        """Take one's turn if it is now, without waiting; return whether it was."""
+        """Take a token if there is one and no other request waits; return whether it was taken."""
         now = anyio.current_time()
         if self._queue.locked() or self._bucket.next_at(now) > now:
             return False
@@ -48,14 +48,14 @@ class Throttle:
         return True
 
     def stay_below(self, limit_per_s: float) -> None:
-        """Adapt to a limit that the platform announces."""
+        """Keep below a limit that the platform announces."""
         self._bucket.stay_below(limit_per_s)
 
     def refused(self, retry_after_s: float | None) -> None:
-        """Close the bucket after a 429: as long as it says, or else longer with each one in a row."""
+        """Close the bucket after a 429 for as long as it asks, or else longer with each refusal in a row."""
         now = anyio.current_time()
         if now < self._bucket.closed_until:
-            return  # sent before the bucket closed: the same refusal, not a further one
+            return  # the request was sent before the bucket closed: it is part of the same refusal
         self._refusals += 1
         self._bucket.close(now + rate_limit_wait_s(self._refusals, retry_after_s))
 
@@ -123,6 +123,6 @@ class AccountRefusals:
 
 
 def rate_limit_wait_s(refusals: int, retry_after_s: float | None) -> float:
-    """Return the wait after a 429: what it asks for, or else longer with each one in a row (from 1)."""
+    """Return the wait after a 429: as long as it asks, or else longer with each refusal in a row (from 1)."""
     spread = random.random()  # noqa: S311 - spread, not secrecy
     return RATE_LIMIT_BACKOFF.wait_s(refusals, spread) if retry_after_s is None else retry_after_s

@@ -1,4 +1,6 @@
-"""Apify JSON <-> our values: paths, camelCase, queries, error types; no HTTP library, no waiting.
+"""The API's JSON, addresses and queries <-> values; no HTTP library, no waiting.
+
+In this order: what all resources share, Runs, run options, Actors, prices, builds, the account.
 
 Source of every name: the Apify API v2 reference (https://docs.apify.com/api/v2).
 """
@@ -16,7 +18,7 @@ import orjson
 from batchrun.model import CostSource, DatasetId, JsonObject, Mark, Run, RunId, RunOptions, RunStatus, StoreId
 from batchrun.policy.budget import Prices
 
-#: Longest `waitForFinish` that the API honours, in seconds.
+#: The API's maximum of `waitForFinish`, in seconds.
 MAX_WAIT_FOR_FINISH_S = 60
 #: Most Runs in one page of a list.
 MAX_LIST_LIMIT = 1000
@@ -30,7 +32,7 @@ def segment(id_or_name: str) -> str:
 
 
 def query_text(query: Mapping[str, str]) -> str:
-    """Encode the query of an address; names are the API's own."""
+    """Encode the query of an address; only the values need it, since the names are the API's own."""
     return "&".join(
         [
             f"{name}={value if value.isalnum() and value.isascii() else quote(value, safe='')}"
@@ -40,7 +42,7 @@ def query_text(query: Mapping[str, str]) -> str:
 
 
 def user_agent(version: str, mark: Mark | None = None) -> str:
-    """Name ourselves; with `mark`, so that the platform's `meta.userAgent` tells the Run it starts."""
+    """Return our User-Agent. The platform shows that of a start as the Run's `meta.userAgent`, with the mark."""
     return f"batchrun/{version}" + (f" ({mark})" if mark is not None else "")
 
 
@@ -57,13 +59,13 @@ def parse_data(body: bytes) -> Any:
 
 
 def parse_time(text: str) -> datetime:
-    """Read the API's ISO time as an aware one in UTC."""
+    """Read an ISO time of the API; one without an offset is UTC."""
     at = datetime.fromisoformat(text)
     return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 
 def format_time(at: datetime) -> str:
-    """Write a time as the API does: ISO, milliseconds, Z."""
+    """Write a time as the API does: ISO, in UTC with a Z, cut to milliseconds."""
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}Z"
 
 
@@ -71,7 +73,7 @@ def parse_run(data: Any) -> Run:
     """Read a Run object, or an item of a list of Runs.
 
     Raises:
-        ValueError: it is not one; a Run without an id and a status we know cannot be followed.
+        ValueError: it is no Run; one without an id or with an unknown status cannot be followed.
     """
     try:
         meta, options = data.get("meta") or {}, data.get("options") or {}
@@ -104,16 +106,16 @@ def parse_run_id(data: Any) -> RunId:
 
 
 def _run_cost(data: JsonObject) -> tuple[float | None, CostSource]:
-    """Return what a Run costs, and who says so: the platform tells it to the Actor's owner only, as the case may be."""
-    if (told := _cost(data.get("usageTotalUsd"))) is not None:
-        return told, CostSource.PLATFORM
+    """Return a Run's cost and its source; of some Actors the platform reports the cost to the Actor's owner only."""
+    if (reported := _cost(data.get("usageTotalUsd"))) is not None:
+        return reported, CostSource.PLATFORM
     if (derived := _charged_usd(data.get("pricingInfo") or {}, data.get("chargedEventCounts") or {})) is not None:
         return derived, CostSource.DERIVED
     return None, CostSource.UNKNOWN
 
 
 def _charged_usd(pricing: JsonObject, counts: JsonObject) -> float | None:
-    """Add up the events that a Run of a pay-per-event Actor was charged for; None when a price is not told."""
+    """Add up the charged events of a pay-per-event Run; None for other Actors or if a price is unknown."""
     if pricing.get("pricingModel") != "PAY_PER_EVENT":
         return None
     events = (pricing.get("pricingPerEvent") or {}).get("actorChargeEvents") or {}
@@ -124,20 +126,23 @@ def _charged_usd(pricing: JsonObject, counts: JsonObject) -> float | None:
 
 def options_query(options: RunOptions) -> dict[str, str]:
     """Return the query parameters of "Run task" for these options."""
-    values: dict[str, str | None] = {
+    values = {
         "build": options.build,
-        "timeout": _number(options.timeout_s),
-        "memory": _number(options.memory_mb),
-        "maxItems": _number(options.max_items),
-        "maxTotalChargeUsd": _number(options.max_total_charge_usd),
-        "restartOnError": _flag(options.restart_on_error),
-        "webhooks": _webhooks(options.webhooks),
+        "timeout": options.timeout_s,
+        "memory": options.memory_mb,
+        "maxItems": options.max_items,
+        "maxTotalChargeUsd": options.max_total_charge_usd,
     }
-    return {name: value for name, value in values.items() if value is not None}
+    query = {name: str(value) for name, value in values.items() if value is not None}
+    if options.restart_on_error is not None:
+        query["restartOnError"] = "true" if options.restart_on_error else "false"
+    if options.webhooks is not None:
+        query["webhooks"] = base64.b64encode(orjson.dumps(list(options.webhooks))).decode()
+    return query
 
 
 def task_options(options: RunOptions) -> JsonObject:
-    """Return the `options` object of a task."""
+    """Return the `options` object of a task; its names differ from those of "Run task"."""
     values = {
         "build": options.build,
         "timeoutSecs": options.timeout_s,
@@ -150,30 +155,25 @@ def task_options(options: RunOptions) -> JsonObject:
 
 
 def parse_options(options: JsonObject) -> RunOptions:
-    """Read the options of a task, or an Actor's default ones."""
-    cap = _cost(options.get("maxTotalChargeUsd"))
+    """Read the `options` of a task, or the default run options of an Actor."""
     return RunOptions(
         build=options.get("build") or None,
         timeout_s=_count(options.get("timeoutSecs")),
         memory_mb=_count(options.get("memoryMbytes")),
         max_items=_count(options.get("maxItems")),
-        max_total_charge_usd=cap,
+        max_total_charge_usd=_cost(options.get("maxTotalChargeUsd")),
     )
-
-
-def _webhooks(webhooks: tuple[JsonObject, ...] | None) -> str | None:
-    return None if webhooks is None else base64.b64encode(orjson.dumps(list(webhooks))).decode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActorInfo:
-    """What an Actor says of the Runs that it is started with."""
+    """What an Actor sets for its Runs."""
 
     id: str
-    #: Tag or number of the build that is used where nothing names one.
+    #: Tag or number of the build for a start that names none.
     default_build: str
     default_memory_mb: int | None
-    #: Id and number (None: not told) of the builds that bear a tag; None where the Actor does not show them.
+    #: Build id and number (None if unknown) by tag; None if the Actor does not show its tags.
     tagged: Mapping[str, tuple[str, str | None]] | None
 
 
@@ -194,8 +194,7 @@ def parse_actor(fields: JsonObject) -> ActorInfo:
 
 
 def _tagged(builds: JsonObject) -> dict[str, tuple[str, str | None]]:
-    # A tag without a build is null.
-    return {
+    return {  # a tag without a build is null
         tag: (build["buildId"], build.get("buildNumber"))
         for tag, build in builds.items()
         if isinstance(build, dict) and isinstance(build.get("buildId"), str)
@@ -203,13 +202,13 @@ def _tagged(builds: JsonObject) -> dict[str, tuple[str, str | None]]:
 
 
 def parse_prices(actor: JsonObject, usage: JsonObject, now: datetime, *, is_own: bool) -> Prices:
-    """Read what Runs of an Actor are charged for.
+    """Read the prices of an Actor's Runs.
 
     Args:
-        actor: the Actor; {} where it may not be read.
-        usage: the account's monthly usage, which tells the price of a compute unit; {} likewise.
-        now: which of the Actor's prices, past and announced ones, are in force.
-        is_own: whether the Actor is the account's own, which pays for the platform's usage itself.
+        actor: the Actor; {} if the token may not read it.
+        usage: the account's monthly usage, which holds the price of a compute unit; {} if the token may not read it.
+        now: selects the prices in force; the Actor lists past and announced ones too.
+        is_own: whether the Actor is the account's own; its owner pays for the platform usage of its Runs.
     """
     soon = now + timedelta(seconds=1)  # the platform shows its clock in whole seconds
     infos = [info for info in actor.get("pricingInfos") or [] if parse_time(info["startedAt"]) <= soon]
@@ -225,7 +224,7 @@ def parse_prices(actor: JsonObject, usage: JsonObject, now: datetime, *, is_own:
 
 
 def _price_per_item(info: JsonObject) -> float | None:
-    """Return a pay-per-result price; where it depends on the user's tier, which is not told, the highest."""
+    """Return a pay-per-result price. If it depends on the user's tier, which is unknown, return the highest."""
     if info.get("pricingModel") != "PRICE_PER_DATASET_ITEM":
         return None
     if (price := _cost(info.get("pricePerUnitUsd"))) is not None:
@@ -236,11 +235,11 @@ def _price_per_item(info: JsonObject) -> float | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildInfo:
-    """What a build says of the Runs that use it."""
+    """What a build sets for its Runs."""
 
     id: str
     number: str | None
-    #: None where there is none, or none that can be read.
+    #: None if there is none, or if it cannot be read.
     input_schema: JsonObject | None
     min_memory_mb: int | None
     max_memory_mb: int | None
@@ -276,19 +275,19 @@ def _input_schema(definition: Any, text: Any) -> JsonObject | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountLimits:
-    """What may be live in an account at once, and what is; None where the platform does not say."""
+    """What may be live in an account at once, and what is; None if the platform does not report it."""
 
     max_concurrent_runs: int | None = None
-    #: Live Runs and builds of the account, whoever started them.
+    #: Live Runs and builds of the account, also those that other programs started.
     live_runs: int | None = None
-    #: Memory of all that is live together, in megabytes.
+    #: For all live Runs and builds together.
     max_total_memory_mb: int | None = None
     used_memory_mb: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """Whose token this is, and what the account may do; None where the platform does not say."""
+    """The account that a token belongs to, and its limits; None if the platform does not report it."""
 
     username: str
     plan: str | None
@@ -298,7 +297,7 @@ class Account:
 
 
 def parse_account(user: JsonObject, limits: JsonObject) -> Account:
-    """Read `users/me` and `users/me/limits` ({} where that may not be read)."""
+    """Read `users/me` and `users/me/limits`; {} for the limits if the token may not read them."""
     allowed, used = _part(limits, "limits"), _part(limits, "current")
     plan = user.get("plan")
     return Account(
@@ -311,7 +310,7 @@ def parse_account(user: JsonObject, limits: JsonObject) -> Account:
 
 
 def parse_limits(limits: JsonObject) -> AccountLimits:
-    """Read `users/me/limits`: what it says of live Runs and their memory, which it gives in gigabytes."""
+    """Read live Runs and their memory, in gigabytes there, from `users/me/limits`."""
     allowed, used = _part(limits, "limits"), _part(limits, "current")
     return AccountLimits(
         max_concurrent_runs=_count(allowed.get("maxConcurrentActorJobs")),
@@ -322,7 +321,7 @@ def parse_limits(limits: JsonObject) -> AccountLimits:
 
 
 def _megabytes(gigabytes: Any) -> int | None:
-    # More than a petabyte is no limit, whatever number stands for that.
+    # Cut to a petabyte: a larger number stands for "no limit".
     return None if (number := _cost(gigabytes)) is None else round(min(number, 1e6) * 1024)
 
 
@@ -335,14 +334,6 @@ def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError("an id is no text")
     return value
-
-
-def _number(value: float | None) -> str | None:
-    return None if value is None else str(value)
-
-
-def _flag(value: bool | None) -> str | None:
-    return None if value is None else str(value).lower()
 
 
 def _count(value: Any) -> int | None:

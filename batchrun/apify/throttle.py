@@ -26,9 +26,9 @@ class Throttle:
         self._queue = anyio.Lock(fast_acquire=True)
         self._refusals = 0
 
-    async def turn(self) -> None:
+    async def take_token(self) -> None:
         """Wait for a token; if cancelled, none is taken."""
-        if self.passes_now():
+        if self.try_take_token():
             return
         async with self._queue:
             while True:
@@ -39,7 +39,7 @@ class Throttle:
                     self._bucket.take(at)
                     return
 
-    def passes_now(self) -> bool:
+    def try_take_token(self) -> bool:
         """Take a token if there is one and no other request waits; return whether it was taken."""
         now = anyio.current_time()
         if self._queue.locked() or self._bucket.next_at(now) > now:

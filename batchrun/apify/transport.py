@@ -104,8 +104,8 @@ class Transport:
         failures = refusals = 0
         while True:
             if throttle is not None:
-                await throttle.turn()
-            await self.account.turn()
+                await throttle.take_token()
+            await self.account.take_token()
             try:
                 value = await self.send(method, path, parse, query=query, silence_s=silence_s, limit=limit)
             except RateLimited as error:
@@ -127,7 +127,7 @@ class Transport:
         """Read the last whole lines of a text, as `read` does; it is streamed, and only the tail is held."""
         failures = 0
         while True:
-            await self.account.turn()
+            await self.account.take_token()
             try:
                 return await self._stream_tail(path, max_bytes)
             except (RateLimited, ServerFailed, TransportError) as error:

@@ -70,7 +70,7 @@ async def test_the_accounts_rate_is_kept_as_exactly() -> None:
     async def keep_reading() -> None:
         nonlocal passed
         while True:
-            await throttle.turn()
+            await throttle.take_token()
             passed += 1
 
     with anyio.move_on_after(FOR_S):

@@ -293,7 +293,7 @@ async def test_a_turn_is_one_of_the_account_too() -> None:
     gate, at = StartGate(TokenBucket(rate_per_s=1e6), account), list[float]()
     for _ in range(3):
         await granted(gate)
-        await account.turn()  # somebody polls in between
+        await account.take_token()  # somebody polls in between
         at.append(anyio.current_time())
     assert at == pytest.approx([0.1, 0.3, 0.5])
 

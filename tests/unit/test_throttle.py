@@ -17,7 +17,7 @@ async def turns(throttle: Throttle, n: int) -> list[float]:
     at = list[float]()
 
     async def pass_one() -> None:
-        await throttle.turn()
+        await throttle.take_token()
         at.append(anyio.current_time())
 
     async with anyio.create_task_group() as children:
@@ -74,21 +74,21 @@ async def test_refusals_in_a_row_wait_longer_and_a_success_begins_anew() -> None
     for _ in range(10):
         begun = anyio.current_time()
         throttle.refused(None)
-        await throttle.turn()
+        await throttle.take_token()
         waits.append(anyio.current_time() - begun)
     assert 0.5 <= waits[0] <= 1.0
     assert 15 <= waits[-1] <= 30
     throttle.passed()
     begun = anyio.current_time()
     throttle.refused(None)
-    await throttle.turn()
+    await throttle.take_token()
     assert 0.5 <= anyio.current_time() - begun <= 1.0
 
 
 async def test_cancelled_while_waiting_nothing_is_gone() -> None:
     """A thousand that give up cost the next one no time."""
     throttle = throttle_of(1)
-    await throttle.turn()
+    await throttle.take_token()
     with anyio.move_on_after(0.5):
         await turns(throttle, 1000)
     assert await turns(throttle, 2) == [1.0, 2.0]
@@ -97,17 +97,17 @@ async def test_cancelled_while_waiting_nothing_is_gone() -> None:
 async def test_who_waits_is_not_overtaken() -> None:
     """A turn that could be taken at once is not, while somebody waits for it."""
     throttle, order = throttle_of(1), list[str]()
-    await throttle.turn()
+    await throttle.take_token()
 
     async def wait() -> None:
-        await throttle.turn()
+        await throttle.take_token()
         order.append("first")
 
     async with anyio.create_task_group() as children:
         children.start_soon(wait)
         await anyio.sleep(0.5)
-        assert not throttle.passes_now()
-        await throttle.turn()
+        assert not throttle.try_take_token()
+        await throttle.take_token()
         order.append("second")
     assert order == ["first", "second"]
 

@@ -250,10 +250,10 @@ class StartGate:
         return None
 
     async def _has_account_token(self) -> bool:
-        if self._account is not None and not self._account.passes_now():
+        if self._account is not None and not self._account.try_take_token():
             began_at = anyio.current_time()
             with anyio.CancelScope() as self._account_wait:
-                await self._account.turn()
+                await self._account.take_token()
             self._note_held_back(anyio.current_time() - began_at)
         return not self._is_shut
 

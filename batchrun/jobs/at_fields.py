@@ -1,4 +1,4 @@
-"""The fields of ours in a line, spelled with a leading `@`: taken out of the override and checked."""
+"""The `@` fields of a line (`@key`, `@options`, …): taken out of the override and checked."""
 
 import math
 import re
@@ -12,20 +12,22 @@ from batchrun.jobs.rows import NotAJob, brief
 from batchrun.jobs.template import to_int
 from batchrun.model import JobKey, JsonObject, RunOptions
 
+#: Characters of a job key or a group.
 MAX_KEY_CHARS = 512
-#: Priorities beyond it are a mistake, and would not fit every store.
+#: Largest priority, and with a minus the smallest: far beyond any use, far within 64 bits.
 MAX_PRIORITY = 10**9
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+#: The memory sizes that the API accepts.
 _MEMORIES_MB = tuple(2**n for n in range(7, 16))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OwnFields:
-    """What a line says to us and not to the Actor."""
+class AtFields:
+    """The `@` fields of one line: what it says to batchrun and not to the Actor."""
 
     key: str | None = None
-    #: As given, checked; empty when the line gives none.
+    #: Checked, as the line gives them; empty when it gives none.
     options: JsonObject
     priority: int = 0
     group: str | None = None
@@ -33,7 +35,7 @@ class OwnFields:
 
     @property
     def run_options(self) -> RunOptions | None:
-        """The options as a value; None when the line gives none."""
+        """The options as the engine takes them; None when the line gives none."""
         if not self.options:
             return None
         given = dict(self.options)
@@ -42,22 +44,22 @@ class OwnFields:
         return RunOptions(**given)
 
 
-NO_FIELDS: Final = OwnFields(options={})
+NO_AT_FIELDS: Final = AtFields(options={})
 
 
-def take_fields(override: JsonObject, *, are_cells: bool = False) -> OwnFields:
-    """Take our fields out of an override, and check them.
+def take_at_fields(override: JsonObject, *, are_cells: bool = False) -> AtFields:
+    """Take the `@` fields out of an override, and check them.
 
     Args:
         override: loses every property whose name begins with `@`.
-        are_cells: the values are the texts of CSV cells: `@options` and `@meta` hold JSON, empty means none.
+        are_cells: the values are CSV cells: `@options` and `@meta` hold JSON text, an empty cell means no field.
 
     Raises:
-        NotAJob: One is unknown or not what it must be.
+        NotAJob: A field is unknown, or its value is not allowed.
     """
     names = [name for name in override if name[:1] == "@"]
     if not names:
-        return NO_FIELDS
+        return NO_AT_FIELDS
     fields: JsonObject = {"options": {}}
     for name in names:
         value = override.pop(name)
@@ -70,16 +72,17 @@ def take_fields(override: JsonObject, *, are_cells: bool = False) -> OwnFields:
             value = _from_cell(name, value)
         check(value)
         fields[name[1:]] = value
-    return OwnFields(**fields)
+    return AtFields(**fields)
 
 
 def unknown_field(name: str) -> str:
-    """Return what is said of a field that is none of ours."""
-    return f"{name!r} is none of our fields ({', '.join(FIELDS)}); a property of the input must not begin with '@'"
+    """Return the message about an `@` field that does not exist."""
+    known = ", ".join(AT_FIELDS)
+    return f"{name!r} is not one of the fields {known}; a property of the input must not begin with '@'"
 
 
 def check_key(key: Any) -> JobKey:
-    """Return a given job key, if it can be one.
+    """Return a value as a job key.
 
     Raises:
         NotAJob: It is no string, empty, too long, or holds control characters.
@@ -87,19 +90,19 @@ def check_key(key: Any) -> JobKey:
     if type(key) is not str:
         raise NotAJob(f"the key must be a string, not {brief(key)}")
     if not key:
-        raise NotAJob("the key is empty; give each line its own, or leave it out and it is derived from content")
+        raise NotAJob("the key is empty; give each line its own, or leave it out to derive it from the content")
     if len(key) > MAX_KEY_CHARS:
-        raise NotAJob(f"the key has {len(key)} characters; {MAX_KEY_CHARS} are the most")
+        raise NotAJob(f"the key has {len(key)} characters; at most {MAX_KEY_CHARS} are allowed")
     if _CONTROL.search(key):
         raise NotAJob(f"the key {brief(key)} holds a control character or a line end; leave it out")
     return JobKey(key)
 
 
 def check_group(group: Any) -> None:
-    """Accept a string that is fit to name a group.
+    """Check that a value can name a group.
 
     Raises:
-        NotAJob: It is not.
+        NotAJob: It is no string, too long, or holds control characters.
     """
     if type(group) is not str or len(group) > MAX_KEY_CHARS or _CONTROL.search(group):
         raise NotAJob(
@@ -117,7 +120,7 @@ def _check_options(options: Any) -> None:
         raise NotAJob(f'@options must be an object like {{"memory_mb": 1024}}, not {brief(options)}')
     for name, value in options.items():
         if name not in _OPTIONS:
-            raise NotAJob(f"@options has no option {name!r}; there are {', '.join(_OPTIONS)}")
+            raise NotAJob(f"@options has no option {name!r}; its options are {', '.join(_OPTIONS)}")
         is_fit, wanted = _OPTIONS[name]
         if not is_fit(value):
             raise NotAJob(f"@options.{name} must be {wanted}, not {brief(value)}")
@@ -164,4 +167,4 @@ _CHECKS: Final[dict[str, Callable[[Any], object]]] = {
     "@group": check_group,
     "@meta": lambda _: None,
 }
-FIELDS: Final = tuple(_CHECKS)
+AT_FIELDS: Final = tuple(_CHECKS)

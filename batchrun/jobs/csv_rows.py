@@ -2,17 +2,18 @@
 
 import csv
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from io import BufferedIOBase
 from itertools import chain
 from typing import NamedTuple, Self
 
 from batchrun.errors import ConfigError, JobFileError
+from batchrun.jobs.raw_streams import skip_line
 from batchrun.jobs.rows import KEPT_BYTES, MAX_ROW_BYTES, NotAJob, ReadPoint, Row, not_encoded
-from batchrun.jobs.text_source import UTF8_BOM, skip_line
 from batchrun.model import Position
 
-# The library's own limit of 128 KB per cell can only be set for the whole process; rows have a limit of ours.
+# csv limits a cell to 128 KB, for the whole process; the limit of a row is the one that counts here.
 csv.field_size_limit(MAX_ROW_BYTES)
 
 
@@ -31,12 +32,12 @@ def read_header(stream: BufferedIOBase, encoding: str, delimiter: str | None, na
     Args:
         stream: the file; stands behind the header afterwards.
         encoding: UTF-8, or one that codes each character as one byte.
-        delimiter: None to find it among comma, semicolon and tab.
+        delimiter: None to choose comma, semicolon or tab, whichever the header has most of.
         name: the file's, for messages.
 
     Raises:
-        JobFileError: There is none, or a name in it is empty or stands there twice.
-        ConfigError: `delimiter` cannot be one.
+        JobFileError: There is no header, or one of its names is empty or occurs twice.
+        ConfigError: `delimiter` is not one character.
     """
     if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n\0'):
         raise ConfigError(f"must be one character like ';', not {delimiter!r}", key="jobs.delimiter")
@@ -46,16 +47,16 @@ def read_header(stream: BufferedIOBase, encoding: str, delimiter: str | None, na
         if not text:
             raise JobFileError("holds no jobs: the file is empty", file=name)
         delimiter = _likely_delimiter(text) if delimiter is None else delimiter
-        # A name may hold line ends: the reader then goes on with the lines behind.
+        # A quoted name may hold line ends: the reader then takes further lines.
         columns = tuple(cell.strip() for cell in next(_reader(chain([text], lines), delimiter)))
     except (NotAJob, csv.Error) as error:
-        raise JobFileError(f"the header is no CSV: {error}", file=name, line=lines.line) from None
+        raise JobFileError(f"the header is not CSV: {error}", file=name, line=lines.line) from None
     _check_names(columns, name, lines.line)
     return Header(columns, delimiter, ReadPoint(offset=lines.offset, line=lines.line))
 
 
 def csv_rows(stream: BufferedIOBase, start: ReadPoint, encoding: str, header: Header) -> Iterator[Row]:
-    """Yield the rows of CSV, one pass; blank rows are passed over.
+    """Yield the rows of CSV, one pass; blank rows are skipped.
 
     Args:
         stream: stands at `start`, behind the header.
@@ -86,10 +87,10 @@ def csv_rows(stream: BufferedIOBase, start: ReadPoint, encoding: str, header: He
 
 
 class _Lines:
-    """Give csv.reader the lines of a stream, and count what it takes.
+    """Give csv.reader the lines of a stream, and count the lines and bytes that it takes.
 
-    It asks for exactly the lines that belong to a row, so that offsets hold although cells may hold line ends.
-    An iterator and no generator: it goes on after it has raised.
+    csv.reader takes exactly the lines of one row, so that offsets hold although cells may hold line ends.
+    An iterator, not a generator: it goes on after it has raised.
     """
 
     def __init__(self, stream: BufferedIOBase, start: ReadPoint, encoding: str) -> None:
@@ -117,9 +118,9 @@ class _Lines:
         if not raw:
             raise StopIteration
         self.line += 1
-        if not self.offset and raw.startswith(UTF8_BOM):
-            raw = raw[len(UTF8_BOM) :]
-            self.offset = self._row_offset = len(UTF8_BOM)
+        if not self.offset and raw.startswith(BOM_UTF8):
+            raw = raw[len(BOM_UTF8) :]
+            self.offset = self._row_offset = len(BOM_UTF8)
         self._take(raw)
         if b"\0" in raw:
             raise NotAJob("holds a NUL byte; the file may be damaged: write it again")
@@ -146,7 +147,7 @@ def _reader(lines: Iterator[str], delimiter: str) -> Iterator[list[str]]:
 
 
 def _likely_delimiter(header: str) -> str:
-    """Return the delimiter that stands most often in the header, outside quotes."""
+    """Return the delimiter that occurs most often in the header, outside quotes."""
     bare = re.sub(r'"[^"]*"', "", header)
     return max(",;\t", key=bare.count)
 
@@ -163,10 +164,12 @@ def _check_names(columns: tuple[str, ...], name: str, line: int) -> None:
 
 def _teach(error: csv.Error) -> str:
     if "unexpected end" in str(error):
-        return "opens a quote that is never closed: the rest of the file is inside it; double a quote that is meant"
+        return (
+            "opens a quote that is never closed, before the end of the file; close it, or write a literal quote twice"
+        )
     if "new-line" in str(error):
         return "holds a bare carriage return; put the cell in quotes, or convert the file's line ends"
-    return f"is not CSV: {error}; inside a quoted cell a quote is written twice"
+    return f"is not CSV: {error}; write a quote inside a quoted cell twice"
 
 
 def _ragged(found: int, width: int, delimiter: str) -> str:

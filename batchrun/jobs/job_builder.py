@@ -1,37 +1,42 @@
-"""From a row to its jobs: fields of ours, template, constants, matrix, key, merge.
+"""From a row of a job file to its jobs: `@` fields, template, constants, matrix, job key, merge.
 
-What a format asks for is compiled once, by `JobMaker`; a row without template and matrix takes a short way.
+A job format is compiled once, by `JobBuilder`; a row without template and matrix takes a short way.
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
-from itertools import product
 from typing import Any
 
 import orjson
 
 from batchrun.errors import ConfigError, JobFileError
-from batchrun.jobs.at_fields import FIELDS, NO_FIELDS, OwnFields, check_group, check_key, take_fields, unknown_field
+from batchrun.jobs.at_fields import (
+    AT_FIELDS,
+    NO_AT_FIELDS,
+    AtFields,
+    check_group,
+    check_key,
+    take_at_fields,
+    unknown_field,
+)
 from batchrun.jobs.job_format import JobFormat
+from batchrun.jobs.matrix import combinations
+from batchrun.jobs.merge import deep_merge
 from batchrun.jobs.rows import NotAJob, Row, bad_line
 from batchrun.jobs.template import DROPPED, Cells, Template, as_text
-from batchrun.model import BadLine, Job, JobKey, JsonObject, Position
+from batchrun.model import MAX_BODY_BYTES, BadLine, Job, JobKey, JsonObject, Position
 
-#: What the API takes as input at most.
-MAX_BODY_BYTES = 9_437_184
-#: Jobs of one line are made together.
-MAX_COMBINATIONS = 100_000
-
+#: How deep orjson writes.
 _TOO_DEEP = "is nested deeper than 254 levels; flatten it"
 
 
-class JobMaker:
-    """Makes jobs of rows.
+class JobBuilder:
+    """Builds the jobs of each row.
 
     Args:
-        job_format: what to make.
+        job_format: how a row becomes jobs.
         columns: the columns of a CSV file; None where each row has properties of its own.
 
     Raises:
@@ -42,7 +47,7 @@ class JobMaker:
     def __init__(self, job_format: JobFormat, columns: tuple[str, ...] | None) -> None:
         self._are_cells = columns is not None
         self._constants = check_json(job_format.constants, "input")
-        self._combinations = _combinations(check_json(dict(job_format.matrix), "jobs.matrix"))
+        self._combinations = combinations(check_json(dict(job_format.matrix), "jobs.matrix"))
         self._template = (
             None
             if job_format.template is None
@@ -64,7 +69,7 @@ class JobMaker:
         """How many jobs each good row gives."""
         return len(self._combinations) or 1
 
-    def make(self, row: Row) -> list[Job] | list[BadLine]:
+    def build(self, row: Row) -> list[Job] | list[BadLine]:
         """Return the jobs of a row, at least one, or the one BadLine that reports it."""
         try:
             return self.jobs(row)
@@ -75,32 +80,32 @@ class JobMaker:
         """Return the jobs of a row, one for each combination of the matrix.
 
         Raises:
-            NotAJob: It gives none; if one combination cannot be made, none is.
+            NotAJob: The row is no job, or one of its combinations is none.
         """
         if row.data is None:
             raise NotAJob(row.problem)
         try:
-            fields = take_fields(row.data, are_cells=self._are_cells)
+            fields = take_at_fields(row.data, are_cells=self._are_cells)
             if not self._combinations:
                 return [self._job(row.position, row.data, fields, "")]
             return list(self._variants(row.position, row.data, fields))
         except orjson.JSONEncodeError as error:
-            # It is TypeError by another name, and a bug of ours must not pass for a bad line.
+            # orjson raises a TypeError by another name; a bug of ours must not pass for a bad line.
             if "Recursion limit" not in str(error):
                 raise
             raise NotAJob(_TOO_DEEP) from None
 
-    def _variants(self, position: Position, data: JsonObject, fields: OwnFields) -> Iterator[Job]:
-        for name in self._combinations[0][0]:
+    def _variants(self, position: Position, data: JsonObject, fields: AtFields) -> Iterator[Job]:
+        for name in self._combinations[0].columns:
             if name in data:
-                raise NotAJob(f"has a property {name!r}, which jobs.matrix gives too; rename one")
-        for variant, (combination, suffix) in enumerate(self._combinations):
-            yield self._job(replace(position, variant=variant), {**data, **combination}, fields, suffix)
+                raise NotAJob(f"has a property {name!r}, which jobs.matrix sets too; rename one")
+        for variant, (columns, key_suffix) in enumerate(self._combinations):
+            yield self._job(replace(position, variant=variant), {**data, **columns}, fields, key_suffix)
 
-    def _job(self, position: Position, cells: JsonObject, fields: OwnFields, suffix: str) -> Job:
+    def _job(self, position: Position, cells: JsonObject, fields: AtFields, key_suffix: str) -> Job:
         override: JsonObject = cells if self._template is None else self._template.fill(cells)
         if self._has_template_fields:
-            fields = _over(take_fields(override), fields)
+            fields = _over(take_at_fields(override), fields)
         if self._constants:
             override = {**self._constants, **override}
         digest = _digest(override, fields.options)
@@ -111,10 +116,10 @@ class JobMaker:
                 "put large content into a key-value store and pass its address"
             )
         return Job(
-            key=self._job_key(cells, fields, suffix) or JobKey(digest.hex()),
+            key=self._job_key(cells, fields, key_suffix) or JobKey(digest.hex()),
             digest=digest,
             position=position,
-            # Copied: what orjson returns keeps four kilobytes for itself, however short it is.
+            # Copied: bytes from orjson keep a buffer of four kilobytes, however short they are.
             body=bytes(memoryview(body)),
             options=fields.run_options,
             priority=fields.priority,
@@ -122,9 +127,9 @@ class JobMaker:
             meta=fields.meta if not self._meta else self._job_meta(cells, fields.meta),
         )
 
-    def _job_key(self, cells: Cells, fields: OwnFields, suffix: str) -> JobKey | None:
+    def _job_key(self, cells: Cells, fields: AtFields, key_suffix: str) -> JobKey | None:
         if fields.key is not None:
-            return check_key(fields.key + suffix) if suffix else JobKey(fields.key)
+            return check_key(fields.key + key_suffix) if key_suffix else JobKey(fields.key)
         if self._key is None or (value := self._key.fill(cells)) is DROPPED:
             return None
         return check_key(as_text(value))
@@ -138,7 +143,7 @@ class JobMaker:
 
     def _job_meta(self, cells: Cells, own: Any) -> Any:
         if own is not None and type(own) is not dict:
-            raise NotAJob("@meta must be an object where jobs.meta copies columns, so that both have room")
+            raise NotAJob("@meta must be an object where jobs.meta is set: it receives the columns too")
         try:
             return {name: cells[name] for name in self._meta} | (own or {})
         except KeyError as missing:
@@ -150,18 +155,18 @@ class JobMaker:
     def _check_own_names(self, job_format: JobFormat) -> None:
         for name in self._constants:
             if name[:1] == "@":
-                raise ConfigError("only lines and templates have fields of ours", key=f"input.{name}")
+                raise ConfigError("must not begin with '@': lines and jobs.template have @ fields", key=f"input.{name}")
         for name in job_format.matrix:
             if name[:1] == "@":
                 problem = "use it through a template, like \"@options\" = { memory_mb = '{{memory_mb:int}}' }"
                 raise ConfigError(problem, key=f"jobs.matrix.{name}")
         for name in job_format.template or ():
-            if name[:1] == "@" and name not in FIELDS:
+            if name[:1] == "@" and name not in AT_FIELDS:
                 raise ConfigError(unknown_field(name), key=f"jobs.template.{name}")
 
     def _check_columns(self, columns: tuple[str, ...], job_format: JobFormat) -> None:
         for name in columns:
-            if name[:1] == "@" and name not in FIELDS:
+            if name[:1] == "@" and name not in AT_FIELDS:
                 raise JobFileError(f"column {unknown_field(name)}", file=job_format.name, line=1)
             if name in job_format.matrix:
                 problem = "the job file has a column of that name too; rename one"
@@ -174,39 +179,19 @@ class JobMaker:
                 raise ConfigError(f"{job_format.name} has no column {name!r}; it has {', '.join(known)}", key=key)
 
 
-def deep_merge(under: JsonObject, over: JsonObject) -> JsonObject:
-    """Return `over` laid over `under`: objects are merged at every level, all else is replaced whole."""
-    merged = dict(under)
-    for name, value in over.items():
-        below = merged.get(name)
-        merged[name] = deep_merge(below, value) if type(below) is dict and type(value) is dict else value
-    return merged
-
-
-def lost_fields(task_input: JsonObject, override: JsonObject) -> list[str]:
-    """Return the task's properties that an override replaces by an object with fewer fields, at any level."""
-    return [name for name, value in override.items() if _loses(task_input.get(name), value)]
-
-
-def _loses(below: Any, over: Any) -> bool:
-    if type(below) is not dict or type(over) is not dict:
-        return False
-    return any(name not in over or _loses(value, over[name]) for name, value in below.items())
-
-
 def check_json(value: Any, key: str) -> Any:
-    """Return a value of the configuration as JSON has it: dates become strings.
+    """Return a value of the configuration as JSON reads it back: dates become strings.
 
     Raises:
-        ConfigError: JSON cannot hold it.
+        ConfigError: It cannot be written as JSON.
     """
     for leaf_key, leaf in _leaves(value, key):
         if isinstance(leaf, float) and not math.isfinite(leaf):
-            raise ConfigError("JSON has no infinity and no NaN", key=leaf_key)
+            raise ConfigError("must be finite: JSON has no infinity and no NaN", key=leaf_key)
     try:
         return orjson.loads(orjson.dumps(value))
     except (orjson.JSONEncodeError, orjson.JSONDecodeError) as error:
-        raise ConfigError(f"JSON cannot hold it: {error}", key=key) from None
+        raise ConfigError(f"cannot be written as JSON: {error}", key=key) from None
 
 
 def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
@@ -223,16 +208,16 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
 def _digest(override: JsonObject, options: JsonObject) -> bytes:
     content = orjson.dumps(override, option=orjson.OPT_SORT_KEYS)
     if options:
-        # A line end cannot stand in compact JSON, so that no override reads like another with options.
+        # Compact JSON holds no line end: no override alone reads like another one with options.
         content += b"\n" + orjson.dumps(options, option=orjson.OPT_SORT_KEYS)
     return sha256(content).digest()[:16]
 
 
-def _over(upper: OwnFields, lower: OwnFields) -> OwnFields:
-    """Lay the fields that a template gave over those of the line itself."""
-    if lower is NO_FIELDS:
+def _over(upper: AtFields, lower: AtFields) -> AtFields:
+    """Return the fields of the template, with those of the line where the template gives none."""
+    if lower is NO_AT_FIELDS:
         return upper
-    return OwnFields(
+    return AtFields(
         key=lower.key if upper.key is None else upper.key,
         options=lower.options | upper.options,
         priority=upper.priority or lower.priority,
@@ -245,30 +230,12 @@ def _under(job_format: JobFormat) -> JsonObject | None:
     if job_format.merge == "shallow":
         return None
     if job_format.task_input is None:
-        raise ConfigError('"deep" needs the input of the task, which is not known', key="jobs.merge")
+        raise ConfigError('"deep" needs the input of the task, which is unknown', key="jobs.merge")
     return job_format.task_input
-
-
-def _combinations(matrix: JsonObject) -> list[tuple[JsonObject, str]]:
-    """Return every combination with the suffix that tells its keys apart; none without a matrix."""
-    for name, values in matrix.items():
-        if not isinstance(values, list) or not values:
-            raise ConfigError("must be a list with one value at least", key=f"jobs.matrix.{name}")
-    count = math.prod(len(values) for values in matrix.values())
-    if count > MAX_COMBINATIONS:
-        raise ConfigError(f"gives {count:,} jobs for each line; {MAX_COMBINATIONS:,} are the most", key="jobs.matrix")
-    if not matrix:
-        return []
-    combinations = (dict(zip(matrix, values, strict=True)) for values in product(*matrix.values()))
-    return [(combination, _suffix(combination)) for combination in combinations]
-
-
-def _suffix(combination: JsonObject) -> str:
-    return "/" + ",".join(f"{name}={as_text(value)}" for name, value in combination.items())
 
 
 def _check_key_covers(key: Template, job_format: JobFormat) -> None:
     for name, values in job_format.matrix.items():
         if len(values) > 1 and name not in key.columns:
-            problem = f"must name {{{{{name}}}}}, or the jobs that jobs.matrix makes of one line share a key"
+            problem = f"must contain {{{{{name}}}}}, or all jobs that jobs.matrix makes of a line get one key"
             raise ConfigError(problem, key="jobs.key")

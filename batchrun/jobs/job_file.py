@@ -1,7 +1,7 @@
-"""The job file as a source of jobs: one pass, constant memory, from any point again.
+"""The job file as a source of jobs: read in one pass with constant memory, and again from any read point.
 
-A row becomes a Job or a BadLine here and nowhere else; the ledger decides what is new. Of the state of a
-batch, nothing is known here.
+Rows become Jobs and BadLines here. Which of them are new is for the ledger to decide: this package knows nothing of the
+state of a batch.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,21 +15,25 @@ import orjson
 
 from batchrun.errors import JobFileError
 from batchrun.jobs.csv_rows import Header, csv_rows, read_header
-from batchrun.jobs.job_builder import JobMaker, lost_fields
+from batchrun.jobs.job_builder import JobBuilder
 from batchrun.jobs.job_format import JobFormat
 from batchrun.jobs.json_rows import array_rows, line_rows
 from batchrun.jobs.look_ahead import LOOK_AHEAD_JOBS, LOOK_AHEAD_ROWS, LookAhead, end_of
+from batchrun.jobs.merge import lost_fields, nested_properties
+from batchrun.jobs.raw_streams import PipeReader
 from batchrun.jobs.rows import NotAJob, ReadPoint, Row, bad_line
-from batchrun.jobs.text_source import PipeReader, Source, damage_named, find_source
+from batchrun.jobs.text_source import TextSource, find_text, read_errors_named
 from batchrun.model import BadLine, Job, JobKey, Position
 
-#: What is checked before anything starts, whichever comes first.
+#: The head of a file, which is checked before anything starts, ends with the first of these limits that is reached.
 HEAD_ROWS = 10_000
 HEAD_BYTES = 16 << 20
 HEAD_JOBS = 50_000
-#: What a fingerprint looks at, from either end.
+#: Bytes at each end of the part of a file that a fingerprint covers.
 FINGERPRINT_BYTES = 64 << 10
+NO_JOBS = "holds no jobs; write one job per line"
 
+#: Bytes whose lines are counted for an estimate.
 _SAMPLE_BYTES = 64 << 20
 
 
@@ -37,7 +41,7 @@ def open_job_file(job_format: JobFormat) -> "JobFile":
     """Open a job file; of a regular one, only the first bytes and a CSV header are read now.
 
     Raises:
-        JobFileError: It is missing, no text, of no known kind, damaged in its first bytes, or its header is unfit.
+        JobFileError: It is missing, not text, of no known kind, or damaged in its first bytes; or its header is unfit.
         ConfigError: A template, the matrix, a key or the encoding cannot be used, or names no column of the file.
     """
     return JobFile(job_format)
@@ -46,22 +50,22 @@ def open_job_file(job_format: JobFormat) -> "JobFile":
 class JobFile:
     """An open job file. Not for two threads at once.
 
-    Offsets count bytes of the uncompressed text; where that is converted from another encoding, of the text as
-    UTF-8. In a JSON array, lines are elements.
+    Offsets count bytes of the uncompressed text; of text in another encoding, as UTF-8. In a JSON array, lines are
+    elements.
     """
 
     def __init__(self, job_format: JobFormat) -> None:
         self._format, self._kind = job_format, job_format.kind
-        self._source: Source = find_source(job_format)
+        self._source: TextSource = find_text(job_format)
         self._header: Header | None = self._read_header()
-        self._maker = JobMaker(job_format, None if self._header is None else self._header.columns)
+        self._builder = JobBuilder(job_format, None if self._header is None else self._header.columns)
         self._top = ReadPoint() if self._header is None else self._header.end
         self._point = self._top
         self._window: LookAhead | None = None
         self._streams: set[BufferedIOBase] = set()
         self._seeker: BufferedIOBase | None = None
-        #: Top-level properties of the task's input that lose nested fields to a shallow merge, as far as the head
-        #: of the file shows; `check_head` fills it.
+        #: Top-level properties of the task's input that lose nested fields to a shallow merge by a job at the head of
+        #: the file; `check_head` fills it.
         self.lost_fields: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
@@ -71,7 +75,7 @@ class JobFile:
         self.close()
 
     def close(self) -> None:
-        """Close what is open; iterations that are under way cannot go on."""
+        """Close what is open; iterations cannot go on."""
         while self._streams:
             stream = self._streams.pop()
             if isinstance(stream, BufferedReader) and isinstance(stream.raw, PipeReader):
@@ -91,19 +95,19 @@ class JobFile:
 
     @property
     def is_replayable(self) -> bool:
-        """Whether the file can be read more than once; a pipe cannot."""
+        """True if the file can be read more than once; a pipe cannot."""
         return self._source.is_replayable
 
     @property
     def jobs_per_line(self) -> int:
         """How many jobs each good line gives: the size of the matrix."""
-        return self._maker.jobs_per_row
+        return self._builder.jobs_per_row
 
     @property
     def read_point(self) -> ReadPoint:
-        """The point before which every job and bad line has been yielded by `read`.
+        """The point before which `read` has yielded every job and bad line, the latest one included.
 
-        Right after each value, that value included; with a matrix, lines count when their last job is out.
+        With a matrix, a line counts once its last job was yielded.
         """
         return self._point if self._window is None else self._window.low_water
 
@@ -111,13 +115,13 @@ class JobFile:
         """Check the first 10,000 lines or 16 MB, without moving the read point.
 
         Args:
-            look_at: is given each good job there.
+            look_at: called with each good job.
 
         Returns:
-            The bad lines there, those included which repeat a key with other content. A pipe is not checked.
+            The bad lines, among them those that repeat a key with other content. A pipe is not checked: none.
 
         Raises:
-            JobFileError: The file holds no jobs at all, or cannot be read.
+            JobFileError: The file holds no jobs, or cannot be read.
         """
         return self._check_head(look_at) if self.is_replayable else []
 
@@ -128,7 +132,7 @@ class JobFile:
             start: a `read_point` of an earlier reading of this file; from the top if None, or if not `is_seekable`.
 
         Raises:
-            JobFileError: The file cannot be read any further; what was yielded stands.
+            JobFileError: The file cannot be read any further; what was yielded is valid.
         """
         begin = start if start is not None and self.is_seekable and start.offset > self._top.offset else self._top
         self._point, self._window = begin, None
@@ -137,38 +141,38 @@ class JobFile:
         if size == 1:
             return self._in_file_order(rows)
         self._window = LookAhead(size, self._fetch if self.is_seekable else None, begin)
-        return self._window.order((row, self._maker.make(row)) for row in rows)
+        return self._window.order((row, self._builder.build(row)) for row in rows)
 
     def reread(self, positions: Sequence[Position]) -> Iterator[Job]:
         """Yield the jobs at these positions again: in their order if `is_seekable`, else in file order by one pass.
 
         Raises:
-            JobFileError: There is no such job there any more, or the file cannot be read twice.
+            JobFileError: The job is not there any more, or the file cannot be read twice.
         """
         if self.is_seekable:
             return (self._fetch(position) for position in positions)
         if not self.is_replayable:
-            raise JobFileError("standard input cannot be read again; give it once more", file=self._format.name)
+            raise JobFileError("standard input cannot be read twice; send it again", file=self._format.name)
         return self._find(positions)
 
     def fingerprint(self, offset: int) -> bytes:
         """Return a hash of the first and the last 64 KB before an offset.
 
-        It stays the same while the file only grows, and changes with most edits before the offset. Empty where the
-        file is not `is_seekable`: there, it is read from the top anyway.
+        It stays the same while the file only grows, and changes with most edits before the offset. Empty for a file
+        that is not seekable: such a file is read from the top anyway.
         """
         if not self.is_seekable:
             return b""
         tail = max(0, offset - FINGERPRINT_BYTES)
-        with damage_named(self._format.name), self._source.open() as stream:
+        with read_errors_named(self._format.name), self._source.open() as stream:
             head = stream.read(min(offset, FINGERPRINT_BYTES))
             stream.seek(tail)
             return sha256(b"%d\n%b\n%b" % (offset, head, stream.read(offset - tail))).digest()
 
     def count_estimate(self) -> int | None:
-        """Return how many jobs the file gives, about: its lines, times the matrix.
+        """Return about how many jobs the file gives: its lines, times the matrix.
 
-        Large plain files are counted by their first 64 MB; None for a pipe or a large compressed file.
+        The lines of a large plain file are estimated from its first 64 MB. None for a pipe or a large compressed file.
         """
         if not self.is_replayable:
             return None
@@ -181,11 +185,11 @@ class JobFile:
         delimiter = self._format.delimiter
         if delimiter is None and self._kind == "tsv":
             delimiter = "\t"
-        with damage_named(self._format.name), self._source.open() as stream:
+        with read_errors_named(self._format.name), self._source.open() as stream:
             return read_header(stream, self._source.encoding, delimiter, self._format.name)
 
     def _rows(self, start: ReadPoint) -> Iterator[Row]:
-        with damage_named(self._format.name):
+        with read_errors_named(self._format.name):
             stream = self._source.open(start.offset)
             self._streams.add(stream)
             try:
@@ -206,7 +210,7 @@ class JobFile:
 
     def _in_file_order(self, rows: Iterator[Row]) -> Iterator[Job | BadLine]:
         for row in rows:
-            made = self._maker.make(row)
+            made = self._builder.build(row)
             yield from made[:-1]
             self._point = end_of(row)
             yield made[-1]
@@ -218,7 +222,7 @@ class JobFile:
         rows, jobs = 0, 0
         for row in self._rows(self._top):
             rows += 1
-            for made in self._maker.make(row):
+            for made in self._builder.build(row):
                 if isinstance(made, BadLine):
                     bad.append(made)
                 elif (first := seen.setdefault(made.key, (made.digest, row.position.line)))[0] != made.digest:
@@ -231,7 +235,7 @@ class JobFile:
             if row.last_line >= HEAD_ROWS or end_of(row).offset >= HEAD_BYTES or jobs >= HEAD_JOBS:
                 break
         if not rows:
-            raise JobFileError("holds no jobs: each line is one", file=self._format.name)
+            raise JobFileError(NO_JOBS, file=self._format.name)
         self.lost_fields = tuple(shadowed.names)
         return bad
 
@@ -248,10 +252,10 @@ class JobFile:
         if self._header is not None:
             return "@priority" in self._header.columns
         if not self.is_replayable:
-            # To look ahead in a pipe is to wait for whoever fills it.
+            # Looking ahead in a pipe means waiting for its writer.
             return False
-        # Damage is reported where the rows are read, after the jobs before it.
-        with suppress(JobFileError), damage_named(self._format.name), self._source.open() as stream:
+        # Damage is reported when the rows are read, after the jobs that come before it.
+        with suppress(JobFileError), read_errors_named(self._format.name), self._source.open() as stream:
             return _mentions_priority(stream)
         return False
 
@@ -259,7 +263,7 @@ class JobFile:
         if self._seeker is None:
             self._seeker = self._source.open()
             self._streams.add(self._seeker)
-        with damage_named(self._format.name):
+        with read_errors_named(self._format.name):
             self._seeker.seek(position.offset)
             raw = self._seeker.read(position.length)
         before = ReadPoint(offset=position.offset, line=position.line - 1)
@@ -282,16 +286,16 @@ class JobFile:
 
     def _jobs_again(self, row: Row) -> list[Job]:
         try:
-            return self._maker.jobs(row)
+            return self._builder.jobs(row)
         except NotAJob as bad:
             raise self._changed(row.position.line, str(bad)) from None
 
     def _changed(self, line: int, how: str) -> JobFileError:
-        problem = f"gave a job when it was first read, but was changed since: {how}; put the line back"
+        problem = f"was changed after its job was admitted: {how}; restore the line"
         return JobFileError(problem, file=self._format.name, line=line)
 
     def _count_lines(self) -> int | None:
-        with damage_named(self._format.name), self._source.open(self._top.offset) as stream:
+        with read_errors_named(self._format.name), self._source.open(self._top.offset) as stream:
             lines, read_bytes, last = 0, 0, b"\n"
             while read_bytes < _SAMPLE_BYTES and (piece := stream.read(1 << 20)):
                 lines, read_bytes, last = lines + piece.count(b"\n"), read_bytes + len(piece), piece[-1:]
@@ -303,11 +307,10 @@ class JobFile:
 
 
 class _Shadowed:
-    """Collects the task's properties that overrides replace by objects with fewer fields."""
+    """Collects the task's properties that lose nested fields to a shallow merge."""
 
     def __init__(self, job_format: JobFormat) -> None:
-        nested = (job_format.task_input or {}).items() if job_format.merge == "shallow" else ()
-        self._nested = {name: value for name, value in nested if type(value) is dict and value}
+        self._nested = nested_properties((job_format.task_input or {}) if job_format.merge == "shallow" else {})
         self.names: list[str] = []
 
     def look_at(self, job: Job) -> None:
@@ -330,7 +333,7 @@ def _mentions_priority(stream: BufferedIOBase) -> bool:
 
 
 def _past_line_end(stream: BufferedIOBase, point: ReadPoint) -> ReadPoint:
-    """Move past the end of a line that had none when it was read: it is no line of its own."""
+    """Move past a line end that was appended since: it ends the line before the point, and is no line by itself."""
     stream.seek(point.offset - 1)
     if stream.read(1) != b"\n" and (end := stream.readline(2)) in (b"\n", b"\r\n"):
         return ReadPoint(offset=point.offset + len(end), line=point.line)
@@ -339,4 +342,4 @@ def _past_line_end(stream: BufferedIOBase, point: ReadPoint) -> ReadPoint:
 
 
 def _taken(key: JobKey, line: int) -> str:
-    return f"has the key {key!r} of line {line} with other content; give each line its own @key"
+    return f"has the same key {key!r} as line {line}, but other content; give each line its own @key"

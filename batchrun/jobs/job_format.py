@@ -1,4 +1,4 @@
-"""What a job file is and how its rows become overrides: the settings of the source, in one frozen value."""
+"""How one job file is read: its format, and how its rows become overrides."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ _COMPRESSIONS: dict[str, Compression] = {".gz": "gz", ".zst": "zst"}
 
 
 def is_job_file(name: str) -> bool:
-    """Whether a file's name says that it is a job file."""
+    """True if a file's name ends like a job file's."""
     plain = PurePath(name)
     return (PurePath(plain.stem) if plain.suffix in _COMPRESSIONS else plain).suffix in _KINDS
 
@@ -25,9 +25,9 @@ def is_job_file(name: str) -> bool:
 class JobFormat:
     """How to read one job file.
 
-    Job keys that are derived from content cover the override *with* its constants and the matrix, before a
-    deep merge: a change of `constants` makes new jobs of all lines without a key of their own, while a change
-    of the task's own input does not.
+    A job key that is derived from content covers the override with its constants and its matrix columns, before a deep
+    merge. So a change of `constants` makes new jobs of all lines without a given key; a change of the task's input
+    does not.
     """
 
     #: The file, or "-" for JSON lines on standard input.
@@ -36,9 +36,9 @@ class JobFormat:
     encoding: str | None = None
     #: One character; None: found in the header of a .csv, a tab in a .tsv.
     delimiter: str | None = None
-    #: The override with `{{column}}` in its strings; None: a row is the override.
+    #: The override with `{{column}}` in its strings; None: the row itself is the override.
     template: JsonObject | None = None
-    #: A template string; where it gives nothing, the key is derived from content.
+    #: A template string; without one, or where its optional cell is empty, the key is derived from content.
     key: str | None = None
     #: A template string.
     group: str | None = None
@@ -46,12 +46,12 @@ class JobFormat:
     meta: tuple[str, ...] = ()
     #: Lists whose every combination makes a job of each line; the names are columns.
     matrix: Mapping[str, list[Any]] = field(default_factory=dict)
-    #: Lie under every override; its own properties win.
+    #: Properties under every override, whose own properties win.
     constants: JsonObject = field(default_factory=dict)
     merge: Literal["shallow", "deep"] = "shallow"
-    #: The task's stored input: what a deep merge lies over, and what a shallow one is compared with.
+    #: The task's stored input: a deep merge lays overrides over it, a shallow one is compared with it.
     task_input: JsonObject | None = None
-    #: Rows that are ordered by `@priority` at a time; None: 10,000 if the head of the file uses it, else 1.
+    #: Rows that are ordered by `@priority` at a time; None: LOOK_AHEAD_ROWS or _JOBS if it is used, else 1.
     look_ahead: int | None = None
 
     @property
@@ -74,7 +74,7 @@ class JobFormat:
         """The kind of rows, by the name.
 
         Raises:
-            JobFileError: The name says nothing we know.
+            JobFileError: The name ends like no known format.
         """
         if self.is_stdin:
             return "jsonl"

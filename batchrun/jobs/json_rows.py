@@ -1,6 +1,7 @@
 """Rows of JSON lines and of JSON arrays."""
 
 import re
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from io import BufferedIOBase
 from typing import Any
@@ -8,22 +9,22 @@ from typing import Any
 import orjson
 
 from batchrun.errors import JobFileError
+from batchrun.jobs.raw_streams import skip_line
 from batchrun.jobs.rows import KEPT_BYTES, MAX_ROW_BYTES, ReadPoint, Row, brief, not_encoded
-from batchrun.jobs.text_source import UTF8_BOM, skip_line
-from batchrun.model import JsonObject, Position
+from batchrun.model import MAX_BODY_BYTES, JsonObject, Position
 
-#: A JSON array is held in memory while it is read.
+#: Bytes of a JSON array: it is held in memory while it is read.
 MAX_ARRAY_BYTES = 64 << 20
 
-#: An object, or None and what is wrong.
+#: An object, or None; and what is wrong, or an empty text.
 Parsed = tuple[JsonObject | None, str]
 
 _EXAMPLE = 'an object like {"url": "https://example.com"}'
-_TOO_LONG = f"is longer than {MAX_ROW_BYTES:,} bytes and was skipped; the API takes no input over 9,437,184 bytes"
+_TOO_LONG = f"is longer than {MAX_ROW_BYTES:,} bytes and was skipped; the API takes at most {MAX_BODY_BYTES:,} bytes"
 
 
 def line_rows(stream: BufferedIOBase, start: ReadPoint, encoding: str) -> Iterator[Row]:
-    """Yield the rows of JSON lines, one pass; blank lines are passed over.
+    """Yield the rows of JSON lines, one pass; blank lines are skipped.
 
     Args:
         stream: stands at `start`.
@@ -34,7 +35,7 @@ def line_rows(stream: BufferedIOBase, start: ReadPoint, encoding: str) -> Iterat
     offset, line = start.offset, start.line
     while raw := stream.readline(MAX_ROW_BYTES):
         line += 1
-        if not offset and raw.startswith(UTF8_BOM):
+        if not offset and raw.startswith(BOM_UTF8):
             raw, offset = raw[3:], 3
         length = len(raw)
         if length > KEPT_BYTES and raw[-1] != 0x0A and (skipped := skip_line(stream)):
@@ -71,8 +72,8 @@ _NESTING = re.compile(_STRING + rb'|[\[\]{}"]', re.DOTALL)
 
 
 def _elements(data: bytes, name: str) -> Iterator[tuple[int, int]]:
-    """Yield where each element of the array begins and ends; what is inside is for the parser to judge."""
-    at = _past_space(data, len(UTF8_BOM) if data.startswith(UTF8_BOM) else 0)
+    """Yield where each element of the array begins and ends, without checking what is inside."""
+    at = _past_space(data, len(BOM_UTF8) if data.startswith(BOM_UTF8) else 0)
     if at == len(data):
         return
     if data[at] != ord("["):
@@ -115,7 +116,7 @@ def _end_of_value(data: bytes, at: int, name: str, line: int) -> int:
             if not depth:
                 return token.end()
         elif mark == b'"':
-            # The string that it opens has no end.
+            # A quote alone: the string that it opens never ends.
             break
     raise JobFileError("begins here and never ends; the file may be cut off", file=name, line=line)
 
@@ -139,7 +140,7 @@ def _parser(encoding: str) -> Callable[[bytes], Parsed]:
 
 
 def parse_object(raw: bytes | str) -> Parsed:
-    """Parse one JSON object; of a property given twice, the last counts, as in JavaScript."""
+    """Parse one JSON object; of a property given twice, the last one wins, as in JavaScript."""
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -160,7 +161,7 @@ def _not_json(raw: bytes | str, error: orjson.JSONDecodeError) -> str:
 
 
 def kind_of(value: Any) -> str:
-    """Return what a JSON value is, in words."""
+    """Return the kind of a JSON value as a message names it."""
     return _WORDS[type(value)]
 
 

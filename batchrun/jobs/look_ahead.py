@@ -1,4 +1,4 @@
-"""Order by priority within a bounded look-ahead, and the point up to which nothing is held back."""
+"""`@priority`: jobs are ordered within a bounded look-ahead, and the read point says up to where all were given."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -8,16 +8,16 @@ from typing import NamedTuple
 from batchrun.jobs.rows import ReadPoint, Row
 from batchrun.model import BadLine, Job, Position
 
-#: Rows that are ordered at a time where only their positions are held.
+#: Rows that are ordered at a time in a seekable file, where only positions are held.
 LOOK_AHEAD_ROWS = 10_000
-#: In a file that cannot be sought, the jobs themselves are held: fewer of them,
+#: Rows that are ordered at a time in any other file, where the jobs themselves are held.
 LOOK_AHEAD_JOBS = 1_000
-#: and no more than this.
+#: Bytes of overrides that are held then.
 MAX_HELD_BYTES = 32 << 20
 
 
 class _Pending:
-    """A row that was read and still has jobs to give."""
+    """A row that was read and has jobs that were not given yet."""
 
     __slots__ = ("end", "left")
 
@@ -45,14 +45,14 @@ class LookAhead:
     """Gives the jobs of the next rows, the highest priority first, in file order where it is equal.
 
     Args:
-        size: how many rows are looked at from the oldest that waits; and how many jobs wait.
-        fetch: makes the job at a position again; None to hold the jobs themselves, up to 32 MB.
+        size: max rows from the oldest that waits to the newest, and max jobs that wait.
+        fetch: reads the job at a position again; None to hold the jobs themselves, up to 32 MB.
         start: where the rows begin.
     """
 
     def __init__(self, size: int, fetch: Callable[[Position], Job] | None, start: ReadPoint) -> None:
         self._size, self._fetch = size, fetch
-        #: Everything before it was given.
+        #: The point before which every job was given.
         self.low_water = start
         self._heap: list[_Held] = []
         self._rows: deque[_Pending] = deque()
@@ -60,7 +60,7 @@ class LookAhead:
         self._number = 0
 
     def order(self, rows: Iterator[tuple[Row, list[Job] | list[BadLine]]]) -> Iterator[Job | BadLine]:
-        """Yield all jobs in order; a bad line at once."""
+        """Yield all jobs by priority; a bad line at once."""
         for row, made in rows:
             pending = _Pending(row, len(made))
             self._rows.append(pending)
@@ -76,8 +76,8 @@ class LookAhead:
             yield self._next()
 
     def _is_full(self) -> bool:
-        # Rows count from the oldest that waits: were it only the jobs that wait, one of low priority would wait for
-        # the end of the file, and all that came after it would have to be remembered as given.
+        # Rows count from the oldest that waits. If waiting jobs alone counted, a job of low priority would wait until
+        # the end of the file, and every later job would have to be remembered as given.
         return max(len(self._rows), len(self._heap)) >= self._size or self._held_bytes > MAX_HELD_BYTES
 
     def _hold(self, job: Job, row: _Pending) -> None:

@@ -1,4 +1,4 @@
-"""Rows: what a job file is split into, whatever its format, and where each stands."""
+"""Rows: the parts of a job file, whatever its format, and their positions."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -7,16 +7,16 @@ import orjson
 
 from batchrun.model import BadLine, JsonObject, Position
 
-#: A longer line is skipped unread. The API takes 9,437,184 bytes; room for what a template leaves out.
+#: Bytes of a row; a longer one is skipped unread. More than the API takes as input: a template may leave columns out.
 MAX_ROW_BYTES = 16 << 20
-#: Characters of a bad line that are kept to show.
+#: Characters of a bad line that are kept for its report.
 MAX_CONTENT_CHARS = 10_000
-#: Bytes that surely hold them: a character takes four at most.
+#: Bytes that hold as many characters: UTF-8 takes at most four for each.
 KEPT_BYTES = 4 * MAX_CONTENT_CHARS + 4
 
 
 class NotAJob(Exception):
-    """A row that is no job; its text is the reason. Becomes a BadLine within this package, never leaves it."""
+    """A row is no job; the text is the reason. This package turns it into a BadLine and never lets it out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,16 +30,16 @@ class ReadPoint:
 
 
 class Row(NamedTuple):
-    """One row: an object, or the reason why it is none."""
+    """One row: an object, or the reason why it is not one."""
 
     position: Position
     #: None when there is a problem.
     data: JsonObject | None
-    #: What is wrong with it; empty when nothing is.
+    #: What is wrong with the row; empty when nothing is.
     problem: str
-    #: As it stands in the file; of a row that is too long, its beginning.
+    #: The row's bytes in the file; of a row that is too long, the first ones.
     raw: bytes
-    #: The last line that it covers: a cell may hold line ends.
+    #: The last line of the row: a CSV cell may hold line ends.
     last_line: int
 
 
@@ -55,7 +55,7 @@ def shown(raw: bytes) -> str:
 
 
 def brief(value: Any) -> str:
-    """Return a JSON value as a message quotes it."""
+    """Return a JSON value as a message quotes it: at most 80 characters."""
     text = json_text(value)
     return text if len(text) <= 80 else text[:79] + "…"
 

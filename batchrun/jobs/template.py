@@ -3,7 +3,7 @@
     {{sku}}             the cell as it is; of a JSON line, the property with its type
     {{n:int}}           a whole number; {{x:float}}, {{b:bool}}, {{x:json}} likewise
     {{tags:split(|)}}   a list of the parts between separators, trimmed; an empty cell gives an empty list
-    {{n:int?}}          drops the property (or list element, or key) when the cell is empty, null or missing
+    {{n:int?}}          leaves the property (or list element, or key) out when the cell is empty, null or missing
     {{"dc:title"}}      a column whose name holds a colon, a brace or a question mark
     {{{{                two literal braces; single braces and closing ones stand for themselves
 
@@ -25,7 +25,7 @@ from batchrun.model import JsonObject
 Cells = Mapping[str, Any]
 Fill = Callable[[Cells], Any]
 
-#: What a placeholder with `?` gives for an empty cell.
+#: What a placeholder with `?` gives for an empty cell: its property is left out.
 DROPPED: Final = object()
 
 _PIECE = re.compile(r"\{\{\{\{|\{\{(?P<inside>.*?)\}\}", re.DOTALL)
@@ -51,9 +51,9 @@ class Template:
     """
 
     def __init__(self, tree: Any, key: str) -> None:
-        #: Every column it reads -> dotted key of a string that does.
+        #: Columns that the template reads -> dotted key of the first string that reads it.
         self.columns: dict[str, str] = {}
-        #: Fill it with a row. DROPPED if the whole of it depends on an empty cell.
+        #: Fills the template with a row; DROPPED if the whole template is an optional placeholder of an empty cell.
         #: Raises NotAJob when a cell cannot be converted, or a property is missing.
         self.fill: Fill = self._compile(tree, key)
 
@@ -137,7 +137,7 @@ def _joined(pieces: list[str | Fill]) -> Fill:
 
 
 def as_text(value: Any) -> str:
-    """Return a value as it reads inside a text: null is empty, what is no string is JSON."""
+    """Return a value as it reads inside a text: null is empty, any other value that is no string is JSON."""
     if isinstance(value, str):
         return value
     return "" if value is None else json_text(value)
@@ -150,7 +150,7 @@ def _fetch(column: str, convert: Callable[[Any], Any] | None, wanted: str, key: 
         except KeyError:
             if is_optional:
                 return DROPPED
-            raise NotAJob(f"has no property {column!r}, which {key} asks for") from None
+            raise NotAJob(f"has no property {column!r}, which {key} uses") from None
         if is_optional and (value is None or value == ""):
             return DROPPED
         if convert is None:
@@ -165,7 +165,7 @@ def _fetch(column: str, convert: Callable[[Any], Any] | None, wanted: str, key: 
 
 def _unfit(column: str, value: Any, wanted: str, key: str) -> str:
     if value is None or value == "":
-        return f"column {column!r} is empty and {key} expects {wanted}; with a trailing ? it is left out when empty"
+        return f"column {column!r} is empty and {key} expects {wanted}; a trailing ? leaves it out when empty"
     return f"column {column!r} is {brief(value)} and {key} expects {wanted}"
 
 
@@ -173,7 +173,7 @@ def _converter(name: str | None, argument: str | None, key: str) -> tuple[Callab
     if name == "split":
         if not argument:
             raise ConfigError("split names no separator; write it like {{tags:split(|)}}", key=key)
-        return _splitter(argument), "a text to split"
+        return _splitter(argument), "text to split"
     if argument is not None:
         raise ConfigError(f"the converter {name!r} takes nothing in parentheses; only split does", key=key)
     if name is None:
@@ -190,13 +190,13 @@ def to_int(value: Any) -> int:
     """Return a whole number given as text or as JSON.
 
     Raises:
-        ValueError: It is none, or does not fit 64 bits.
+        ValueError: It is not a whole number, or does not fit 64 bits.
     """
     if type(value) is str and _INT.fullmatch(text := value.strip()) and len(text) < 30:
         value = int(text)
     elif type(value) is float and value.is_integer():
         value = int(value)
-    # JSON on the platform has no larger ones.
+    # The range of orjson.
     if type(value) is int and -(2**63) <= value < 2**64:
         return value
     raise ValueError

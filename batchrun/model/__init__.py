@@ -8,10 +8,22 @@ from batchrun.model.batch import Command, Ending, Selection, Summary
 from batchrun.model.dataset import ItemsPage
 from batchrun.model.job import BadLine, Job, JobId, JobKey, Position
 from batchrun.model.record import Items, Outcome, Record, json_line
-from batchrun.model.run import CostSource, DatasetId, JsonObject, Run, RunId, RunOptions, RunStatus, StoreId, TaskId
+from batchrun.model.run import (
+    MAX_BODY_BYTES,
+    CostSource,
+    DatasetId,
+    JsonObject,
+    Run,
+    RunId,
+    RunOptions,
+    RunStatus,
+    StoreId,
+    TaskId,
+)
 
 __all__ = [
     "CLOCK_DOUBT",
+    "MAX_BODY_BYTES",
     "Attempt",
     "AttemptState",
     "BadLine",

@@ -12,6 +12,8 @@ DatasetId = NewType("DatasetId", str)
 StoreId = NewType("StoreId", str)
 #: A JSON object at the edge: as the API or a job file gave it.
 JsonObject = dict[str, Any]
+#: Bytes of a request's body, uncompressed, and so of the overrides of one start: the API's documented limit.
+MAX_BODY_BYTES = 9_437_184
 
 
 class RunStatus(StrEnum):

@@ -7,7 +7,7 @@ from hashlib import blake2b
 
 import orjson
 
-from batchrun.jobs.job_builder import lost_fields
+from batchrun.jobs.merge import lost_fields, nested_properties
 from batchrun.model import BadLine, Job, JsonObject, RunOptions
 from batchrun.preflight.builds import Build
 
@@ -148,7 +148,7 @@ class Survey:
 
     def __init__(self, check: JobCheck, shadowed: JsonObject) -> None:
         self._check = check
-        self._nested = {name: value for name, value in shadowed.items() if isinstance(value, dict) and value}
+        self._nested = nested_properties(shadowed)
         self._seen: dict[bytes, bytes] = {}
         self.problems = Problems()
         self.jobs = 0

@@ -15,10 +15,9 @@ from batchrun.apify.client import ApifyClient
 from batchrun.config import Config
 from batchrun.config.job_format_builder import job_format
 from batchrun.errors import JobFileError
-from batchrun.jobs import open_job_file
-from batchrun.jobs.job_builder import MAX_BODY_BYTES
+from batchrun.jobs import NO_JOBS, open_job_file
 from batchrun.ledger.sqlite.reader import is_begun, open_for_reading
-from batchrun.model import Ending, JsonObject, Outcome
+from batchrun.model import MAX_BODY_BYTES, Ending, JsonObject, Outcome
 from batchrun.output.layout import SERVER_STATE
 from batchrun.preflight.builds import Build, read_build
 from batchrun.preflight.input_checks import JobCheck, Problem, Survey
@@ -155,7 +154,7 @@ async def _survey(config: Config, task: Task, check: JobCheck) -> Survey:
     finally:
         job_file.close()
     if not survey.jobs and not survey.bad_lines:
-        raise JobFileError("holds no jobs: each line is one", file=config.jobs.file)
+        raise JobFileError(NO_JOBS, file=config.jobs.file)
     return survey
 
 

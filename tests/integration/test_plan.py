@@ -210,7 +210,7 @@ def test_a_plan_reads_stdin_and_needs_jobs(place):
     assert (said.code, orjson.loads(said.out)["failing_lines"]) == (2, 1)
     _write_jobs(place.path, [b""])
     said = place.call("plan", "batch.toml")
-    assert (said.code, said.err) == (2, "batchrun: jobs.jsonl: holds no jobs: each line is one\n")
+    assert (said.code, said.err) == (2, "batchrun: jobs.jsonl: holds no jobs; write one job per line\n")
 
 
 def test_a_plan_of_an_embedded_batch_touches_nothing(tmp_path):

@@ -105,7 +105,7 @@ def test_a_row_that_does_not_fit_is_a_bad_line(tmp_path: Path) -> None:
     assert reasons(tmp_path, content.replace(b"\0", b"")) == [
         (2, "has 1 cells where the header names 2 columns; put a cell that holds ',' or a line end in quotes"),
         (3, "has 3 cells where the header names 2 columns; put a cell that holds ',' or a line end in quotes"),
-        (4, "is not CSV: ',' expected after '\"'; inside a quoted cell a quote is written twice"),
+        (4, "is not CSV: ',' expected after '\"'; write a quote inside a quoted cell twice"),
         (
             6,
             'is not UTF-8 (byte 0xe9 at position 1); convert the file, or name its encoding: jobs.encoding = "cp1252"',
@@ -125,7 +125,7 @@ def test_a_quote_that_is_never_closed_is_one_bad_line(tmp_path: Path) -> None:
         Position(line=3, offset=8, length=13),
     ]
     assert reasons(tmp_path, b'a,b\n1,2\n3,"x\n4,5\n') == [
-        (3, "opens a quote that is never closed: the rest of the file is inside it; double a quote that is meant")
+        (3, "opens a quote that is never closed, before the end of the file; close it, or write a literal quote twice")
     ]
     line = b"y" * 999_999 + b"\n"
     count = MAX_ROW_BYTES // len(line) + 1
@@ -147,18 +147,18 @@ def test_a_long_cell_is_no_trouble(tmp_path: Path) -> None:
     [
         (b"a,b,a\n1,2,3\n", "jobs.csv:1: two columns are named 'a'; rename one"),
         (b"\na,,c\n", "jobs.csv:2: column 2 has no name; the first row must name every column"),
-        (b'a,"b\n1,2\n', "jobs.csv:2: the header is no CSV: unexpected end of data"),
+        (b'a,"b\n1,2\n', "jobs.csv:2: the header is not CSV: unexpected end of data"),
         (
             b"a,@kye\n1,2\n",
             (
-                "jobs.csv:1: column '@kye' is none of our fields (@key, @options, @priority, @group, @meta); "
+                "jobs.csv:1: column '@kye' is not one of the fields @key, @options, @priority, @group, @meta; "
                 "a property of the input must not begin with '@'"
             ),
         ),
         (
             b"a,\xe9\n",
             (
-                "jobs.csv:1: the header is no CSV: is not UTF-8 (byte 0xe9 at position 3); "
+                "jobs.csv:1: the header is not CSV: is not UTF-8 (byte 0xe9 at position 3); "
                 'convert the file, or name its encoding: jobs.encoding = "cp1252"'
             ),
         ),
@@ -189,7 +189,7 @@ def test_columns_may_be_fields_of_ours(tmp_path: Path) -> None:
         "k2", None, 0, None, None, b'{"a":"2"}',
     )  # fmt: skip
     assert [reason for _, reason in reasons(tmp_path, b"@key,@priority,@options\n,1,{}\nk,1.5,{}\nk,1,{\n")] == [
-        "the key is empty; give each line its own, or leave it out and it is derived from content",
+        "the key is empty; give each line its own, or leave it out to derive it from the content",
         "column '@priority' must hold a whole number, not \"1.5\"",
         "column '@options' must hold JSON, not \"{\"",
     ]

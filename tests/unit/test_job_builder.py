@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from batchrun.errors import BatchrunError
 from batchrun.jobs import JobFile, JobFormat, ReadPoint, open_job_file
-from batchrun.jobs.job_builder import deep_merge, lost_fields
+from batchrun.jobs.merge import deep_merge, lost_fields
 from batchrun.model import BadLine, Job, RunOptions
 
 Open = Callable[..., JobFile]
@@ -65,7 +65,7 @@ def test_our_fields_are_taken_out(opened: Open) -> None:
             "@foo",
             1,
             (
-                "'@foo' is none of our fields (@key, @options, @priority, @group, @meta); "
+                "'@foo' is not one of the fields @key, @options, @priority, @group, @meta; "
                 "a property of the input must not begin with '@'"
             ),
         ),
@@ -73,14 +73,14 @@ def test_our_fields_are_taken_out(opened: Open) -> None:
             "@",
             1,
             (
-                "'@' is none of our fields (@key, @options, @priority, @group, @meta); "
+                "'@' is not one of the fields @key, @options, @priority, @group, @meta; "
                 "a property of the input must not begin with '@'"
             ),
         ),
         ("@key", 5, "the key must be a string, not 5"),
         ("@key", None, "the key must be a string, not null"),
-        ("@key", "", "the key is empty; give each line its own, or leave it out and it is derived from content"),
-        ("@key", "x" * 513, "the key has 513 characters; 512 are the most"),
+        ("@key", "", "the key is empty; give each line its own, or leave it out to derive it from the content"),
+        ("@key", "x" * 513, "the key has 513 characters; at most 512 are allowed"),
         ("@key", "a\nb", 'the key "a\\nb" holds a control character or a line end; leave it out'),
         ("@group", ["g"], 'the group must be a string of at most 512 characters without line ends, not ["g"]'),
         ("@priority", True, "@priority must be a whole number within ±1,000,000,000, not true"),
@@ -91,7 +91,7 @@ def test_our_fields_are_taken_out(opened: Open) -> None:
             "@options",
             {"memory": 1},
             (
-                "@options has no option 'memory'; there are build, timeout_s, memory_mb, max_items, "
+                "@options has no option 'memory'; its options are build, timeout_s, memory_mb, max_items, "
                 "max_total_charge_usd, restart_on_error, webhooks"
             ),
         ),
@@ -147,8 +147,8 @@ def test_key_group_and_meta_are_made_of_columns(opened: Open) -> None:
         ("own", "mine", {"sku": 9}),
     ]
     assert reasons(opened({"a": 1}, {"sku": 1, "@meta": 5}, {"sku": "\n"}, **settings)) == [
-        "has no property 'sku', which jobs.key asks for",
-        "@meta must be an object where jobs.meta copies columns, so that both have room",
+        "has no property 'sku', which jobs.key uses",
+        "@meta must be an object where jobs.meta is set: it receives the columns too",
         'the key "p/\\n" holds a control character or a line end; leave it out',
     ]
     assert reasons(opened({"a": 1}, meta=("sku",))) == ["has no property 'sku', which jobs.meta copies"]
@@ -194,7 +194,7 @@ def test_a_matrix_makes_every_combination(opened: Open) -> None:
         ("de1", b'{"c":"x-de"}'),
         ("de", b'{"c":"x-de"}'),
     ]
-    assert reasons(opened({"n": 1}, matrix=matrix)) == ["has a property 'n', which jobs.matrix gives too; rename one"]
+    assert reasons(opened({"n": 1}, matrix=matrix)) == ["has a property 'n', which jobs.matrix sets too; rename one"]
 
 
 def test_a_line_counts_as_read_when_its_last_combination_is_out(opened: Open) -> None:
@@ -209,31 +209,31 @@ def test_a_line_counts_as_read_when_its_last_combination_is_out(opened: Open) ->
 @pytest.mark.parametrize(
     ("given_settings", "message"),
     [
-        ({"matrix": {"n": []}}, "jobs.matrix.n: must be a list with one value at least"),
-        ({"matrix": {"n": "ab"}}, "jobs.matrix.n: must be a list with one value at least"),
+        ({"matrix": {"n": []}}, "jobs.matrix.n: must be a list with at least one value"),
+        ({"matrix": {"n": "ab"}}, "jobs.matrix.n: must be a list with at least one value"),
         (
             {"matrix": {"@key": ["a"]}},
             ("jobs.matrix.@key: use it through a template, like \"@options\" = { memory_mb = '{{memory_mb:int}}' }"),
         ),
         (
             {"matrix": {"n": list(range(1000)), "m": list(range(101))}},
-            "jobs.matrix: gives 101,000 jobs for each line; 100,000 are the most",
+            "jobs.matrix: makes 101,000 jobs of each line; at most 100,000 are allowed",
         ),
         (
             {"matrix": {"n": [1, 2]}, "key": "{{a}}"},
-            "jobs.key: must name {{n}}, or the jobs that jobs.matrix makes of one line share a key",
+            "jobs.key: must contain {{n}}, or all jobs that jobs.matrix makes of a line get one key",
         ),
-        ({"constants": {"a": {"b": float("nan")}}}, "input.a.b: JSON has no infinity and no NaN"),
-        ({"constants": {"a": 2**64}}, "input: JSON cannot hold it: Integer exceeds 64-bit range"),
-        ({"constants": {"@key": "a"}}, "input.@key: only lines and templates have fields of ours"),
+        ({"constants": {"a": {"b": float("nan")}}}, "input.a.b: must be finite: JSON has no infinity and no NaN"),
+        ({"constants": {"a": 2**64}}, "input: cannot be written as JSON: Integer exceeds 64-bit range"),
+        ({"constants": {"@key": "a"}}, "input.@key: must not begin with '@': lines and jobs.template have @ fields"),
         (
             {"template": {"@foo": 1}},
             (
-                "jobs.template.@foo: '@foo' is none of our fields "
-                "(@key, @options, @priority, @group, @meta); a property of the input must not begin with '@'"
+                "jobs.template.@foo: '@foo' is not one of the fields "
+                "@key, @options, @priority, @group, @meta; a property of the input must not begin with '@'"
             ),
         ),
-        ({"merge": "deep"}, 'jobs.merge: "deep" needs the input of the task, which is not known'),
+        ({"merge": "deep"}, 'jobs.merge: "deep" needs the input of the task, which is unknown'),
         ({"key": "{{"}, "jobs.key: '{{' is never closed with '}}'; two literal braces are written '{{{{'"),
     ],
 )

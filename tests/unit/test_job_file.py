@@ -149,29 +149,27 @@ def test_an_endless_line_is_skipped_unread(write: Write) -> None:
     assert isinstance(bad, BadLine)
     assert bad.position == Position(line=1, offset=0, length=size + 1)
     assert bad.content == "x" * MAX_CONTENT_CHARS + "…"
-    assert bad.reason == (
-        "is longer than 16,777,216 bytes and was skipped; the API takes no input over 9,437,184 bytes"
-    )
+    assert bad.reason == ("is longer than 16,777,216 bytes and was skipped; the API takes at most 9,437,184 bytes")
     assert good.position == Position(line=2, offset=size + 1, length=7)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("empty.jsonl", b"", "empty.jsonl: holds no jobs: each line is one"),
-        ("blank.jsonl", b"\xef\xbb\xbf\n \r\n", "blank.jsonl: holds no jobs: each line is one"),
-        ("empty.json", b" ", "empty.json: holds no jobs: each line is one"),
-        ("none.json", b"[ ]", "none.json: holds no jobs: each line is one"),
+        ("empty.jsonl", b"", "empty.jsonl: holds no jobs; write one job per line"),
+        ("blank.jsonl", b"\xef\xbb\xbf\n \r\n", "blank.jsonl: holds no jobs; write one job per line"),
+        ("empty.json", b" ", "empty.json: holds no jobs; write one job per line"),
+        ("none.json", b"[ ]", "none.json: holds no jobs; write one job per line"),
         ("empty.csv", b"\n", "empty.csv: holds no jobs: the file is empty"),
-        ("header.csv", b"a,b\n,\n", "header.csv: holds no jobs: each line is one"),
-        ("empty.jsonl.gz", gzip.compress(b"", mtime=0), "empty.jsonl.gz: holds no jobs: each line is one"),
-        ("nothing.jsonl.gz", b"", "nothing.jsonl.gz: holds no jobs: each line is one"),
+        ("header.csv", b"a,b\n,\n", "header.csv: holds no jobs; write one job per line"),
+        ("empty.jsonl.gz", gzip.compress(b"", mtime=0), "empty.jsonl.gz: holds no jobs; write one job per line"),
+        ("nothing.jsonl.gz", b"", "nothing.jsonl.gz: holds no jobs; write one job per line"),
         (
             "cat.jsonl",
             b"\x89PNG\r\n\x1a\n\0\0",
-            "cat.jsonl: holds no text; a job file is JSON lines, a JSON array, or CSV",
+            "cat.jsonl: is not text; a job file is JSON lines, a JSON array or CSV",
         ),
-        ("cat.csv", bytes(range(1, 256)), "cat.csv: holds no text; a job file is JSON lines, a JSON array, or CSV"),
+        ("cat.csv", bytes(range(1, 256)), "cat.csv: is not text; a job file is JSON lines, a JSON array or CSV"),
         ("zip.csv", b"PK\x03\x04\x14\0", "zip.csv: is a zip archive or an Excel workbook; save it as CSV"),
         ("gz.jsonl", gzip.compress(b"{}", mtime=0), "gz.jsonl: is compressed with gzip; add .gz to its name"),
         ("zst.jsonl", zstandard.compress(b"{}"), "zst.jsonl: is compressed with zstd; add .zst to its name"),
@@ -353,13 +351,13 @@ def test_a_changed_line_is_named_when_it_is_read_again(write: Write) -> None:
         write("jobs.jsonl", content)
         with open_job_file(JobFormat(path=path)) as file, pytest.raises(JobFileError) as caught:
             list(file.reread(positions))
-        assert (caught.value.line, "was changed since" in caught.value.problem) == (line, True)
+        assert (caught.value.line, "was changed after" in caught.value.problem) == (line, True)
     packed = write("jobs.jsonl.gz", gzip.compress(b'{"n":1}\n'))
     with open_job_file(JobFormat(path=packed)) as file, pytest.raises(JobFileError, match=r":2: .*not there any more"):
         list(file.reread(positions))
 
 
-def test_the_head_is_checked_without_moving_the_position(write: Write) -> None:
+def test_the_head_is_checked_without_moving_the_read_point(write: Write) -> None:
     """Bad lines, keys that repeat with other content, and lost nested fields are known before anything starts."""
     path = write(
         "jobs.jsonl",
@@ -368,7 +366,7 @@ def test_the_head_is_checked_without_moving_the_position(write: Write) -> None:
     task_input = {"p": {"x": 0, "y": 0}, "q": {"z": {"deep": 1}}, "r": {"x": 1}, "s": {"x": 1}}
     with open_job_file(JobFormat(path=path, task_input=task_input)) as file:
         assert [(bad.position.line, bad.reason) for bad in file.check_head()] == [
-            (3, "has the key 'a' of line 1 with other content; give each line its own @key"),
+            (3, "has the same key 'a' as line 1, but other content; give each line its own @key"),
             (4, 'is a JSON array; each line must be an object like {"url": "https://example.com"}'),
         ]
         assert file.lost_fields == ("p", "q")
@@ -391,7 +389,7 @@ def test_utf_16_is_known_by_its_mark(write: Write) -> None:
         path = write("jobs.jsonl", text.encode(encoding))
         assert bodies(path, encoding=named) == [{"a": "é😀"}, {"a": 2}]
     cut = write("jobs.jsonl", text.encode("utf-16")[:-1])
-    assert "does not hold what its encoding promises" in refusal(cut)
+    assert "is damaged or not in the encoding" in refusal(cut)
 
 
 def test_stdin_is_read_once() -> None:
@@ -415,7 +413,7 @@ with open_job_file(JobFormat(path="-")) as file:
         [
             "False False [] None",
             "[(1, 3), (2, 11)]",
-            "stdin: standard input cannot be read again; give it once more",
+            "stdin: standard input cannot be read twice; send it again",
         ],
         b"",
     )

@@ -83,14 +83,11 @@ def test_a_cell_is_converted(text: str, cell: Any, value: Any) -> None:
         ("{{x:float}}", [], "column 'x' is [] and jobs.template.v expects a number"),
         ("{{x:bool}}", "maybe", "column 'x' is \"maybe\" and jobs.template.v expects true or false"),
         ("{{x:json}}", "{", "column 'x' is \"{\" and jobs.template.v expects JSON"),
-        ("{{x:split(|)}}", 5, "column 'x' is 5 and jobs.template.v expects a text to split"),
+        ("{{x:split(|)}}", 5, "column 'x' is 5 and jobs.template.v expects text to split"),
         (
             "{{x:int}}",
             "",
-            (
-                "column 'x' is empty and jobs.template.v expects a whole number; "
-                "with a trailing ? it is left out when empty"
-            ),
+            ("column 'x' is empty and jobs.template.v expects a whole number; a trailing ? leaves it out when empty"),
         ),
     ],
 )
@@ -115,7 +112,7 @@ def test_an_empty_optional_cell_drops_what_it_fills(empty: dict[str, Any]) -> No
 
 def test_a_missing_property_is_named() -> None:
     """A JSON line without the property is no job."""
-    assert why_not({"v": ["{{x}}"]}, y=1) == "has no property 'x', which jobs.template.v.0 asks for"
+    assert why_not({"v": ["{{x}}"]}, y=1) == "has no property 'x', which jobs.template.v.0 uses"
 
 
 def test_a_column_with_an_odd_name_is_quoted() -> None:

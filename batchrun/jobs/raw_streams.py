@@ -1,0 +1,160 @@
+"""The byte streams under a job file: a pipe whose reader can be stopped, compression, any encoding as UTF-8."""
+
+import codecs
+import gzip
+import os
+import select
+import sys
+from io import BufferedIOBase, BufferedReader, FileIO, RawIOBase
+from pathlib import Path
+from typing import Any
+
+import zstandard
+
+from batchrun.jobs.job_format import Compression
+
+#: Bytes of a read from the operating system.
+_BUFFER_BYTES = 128 << 10
+#: Bytes that a zstd decoder is fed at once. A block of 4 bytes can unfold to 128 KB, so this bounds memory.
+_ZSTD_FEED_BYTES = 2048
+#: Bytes of a read whose content is thrown away.
+_SKIP_BYTES = 1 << 20
+
+
+def open_bytes(path: Path | None, compression: Compression) -> BufferedReader | gzip.GzipFile:
+    """Open a file, or standard input if None, as uncompressed bytes."""
+    if path is None:
+        return _buffered(PipeReader(sys.stdin.fileno()))
+    if compression == "gz":
+        return gzip.GzipFile(path, "rb")
+    if compression == "zst":
+        return _buffered(_ZstdReader(_buffered(FileIO(path))))
+    return _buffered(FileIO(path))
+
+
+def as_utf8(stream: BufferedIOBase, encoding: str) -> BufferedReader:
+    """Return text in any encoding as a stream of UTF-8, which owns the given one."""
+    return _buffered(_Utf8Reader(stream, encoding))
+
+
+def skip_line(stream: BufferedIOBase) -> int:
+    """Read up to the end of the line, keep nothing, and return how many bytes were read."""
+    skipped = 0
+    while piece := stream.readline(_SKIP_BYTES):
+        skipped += len(piece)
+        if piece[-1] == 0x0A:
+            break
+    return skipped
+
+
+def skip_bytes(stream: BufferedIOBase, count: int) -> None:
+    """Read that many bytes and keep nothing.
+
+    Raises:
+        EOFError: the stream ends earlier.
+    """
+    while count:
+        piece = stream.read(min(count, _SKIP_BYTES))
+        if not piece:
+            raise EOFError
+        count -= len(piece)
+
+
+class PipeReader(RawIOBase):
+    """A pipe whose reader, waiting in a thread for bytes, can be stopped."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__()
+        self._fd = fd
+        self._stopped, self._stop = os.pipe()
+
+    def readable(self) -> bool:
+        """Return that it is for reading."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Wait for bytes, or for `stop`, which reads as the end."""
+        ready, _, _ = select.select([self._fd, self._stopped], [], [])
+        if self._stopped in ready:
+            return 0
+        data = os.read(self._fd, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def stop(self) -> None:
+        """Let a waiting reader see the end; `close` alone would wait until the pipe has bytes."""
+        os.write(self._stop, b"x")
+
+    def close(self) -> None:
+        """Close what is ours; the pipe itself is not."""
+        if not self.closed:
+            os.close(self._stopped)
+            os.close(self._stop)
+        super().close()
+
+
+def _buffered(raw: RawIOBase) -> BufferedReader:
+    return BufferedReader(raw, _BUFFER_BYTES)
+
+
+class _Unfolded(RawIOBase):
+    """Bytes that are made piece by piece from the bytes of another stream, which it owns."""
+
+    def __init__(self, source: BufferedIOBase) -> None:
+        self._source = source
+        self._rest = memoryview(b"")
+
+    def _next_piece(self) -> bytes | None:
+        """Return more bytes, perhaps none yet; None at the end."""
+        raise NotImplementedError
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._rest:
+            piece = self._next_piece()
+            if piece is None:
+                return 0
+            self._rest = memoryview(piece)
+        taken, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
+        buffer[: len(taken)] = taken
+        return len(taken)
+
+    def close(self) -> None:
+        self._source.close()
+        super().close()
+
+
+class _ZstdReader(_Unfolded):
+    """Decompress zstd, frame after frame, and notice when the last one is cut off.
+
+    The library's own reader takes a cut-off frame for the end of the file.
+    """
+
+    #: The decoder of the frame that is not finished, if there is one.
+    _frame: Any = None
+
+    def _next_piece(self) -> bytes | None:
+        fed = self._source.read(_ZSTD_FEED_BYTES)
+        if not fed and self._frame is not None:
+            raise EOFError
+        pieces = []
+        while fed:
+            frame = self._frame or zstandard.ZstdDecompressor().decompressobj()
+            pieces.append(frame.decompress(fed))
+            self._frame, fed = (None, frame.unused_data) if frame.eof else (frame, b"")
+        return b"".join(pieces) if pieces else None
+
+
+class _Utf8Reader(_Unfolded):
+    """Read any encoding as UTF-8."""
+
+    def __init__(self, source: BufferedIOBase, encoding: str) -> None:
+        super().__init__(source)
+        self._decoder = codecs.getincrementaldecoder(encoding)()
+
+    def _next_piece(self) -> bytes | None:
+        piece = self._source.read(_BUFFER_BYTES)
+        text = self._decoder.decode(piece, not piece).encode()
+        return text if piece or text else None

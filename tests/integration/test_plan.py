@@ -11,7 +11,8 @@ import jsonschema_rs
 import orjson
 import pytest
 
-from batchrun import ConfigError, JobFileError, load_config, open_batch, run_batch, task_watch
+from batchrun import ConfigError, JobFileError, load_config, open_batch, run_batch
+from batchrun.account import task_watch
 from batchrun.server import InlineContext, ServerSettings, open_server
 from tests.support.command_line import Said, batchrun, serving
 from tests.support.server_api import open_api

@@ -1,4 +1,4 @@
-"""Actors written as the official Python templates write them, run unmodified as real processes."""
+"""Actors in the shape of the official Python templates, run unmodified as real processes."""
 
 import os
 import subprocess
@@ -47,8 +47,8 @@ async def test_a_scraper_in_the_shape_of_the_template_works(api: Api) -> None:
     assert (queue["totalRequestCount"], queue["handledRequestCount"]) == (5, 5)
 
 
-async def test_a_page_that_is_not_there_does_not_fail_the_scraper(api: Api) -> None:
-    """A start URL that nobody serves is logged, the Run goes on."""
+async def test_an_unreachable_page_does_not_fail_the_scraper(api: Api) -> None:
+    """The failed start URL is logged, and the Run goes on."""
     urls = [{"url": "http://127.0.0.1:9/"}, {"url": f"{api.server.base_url}/demo/abc.html"}]
     ended, items, log = await run(api, "local/python-scraper", {"start_urls": urls, "max_depth": 0})
     assert (ended["status"], [item["url"] for item in items]) == ("SUCCEEDED", [urls[1]["url"]]), log
@@ -73,7 +73,7 @@ async def test_a_crawler_with_crawlee_works(api: Api) -> None:
 
 
 async def test_a_batch_runs_the_scraper_and_the_official_client_sees_its_runs(api: Api, tmp_path: Path) -> None:
-    """`batchrun run` starts a Run per page; each is whole to whoever follows it with another client."""
+    """`batchrun run` starts a Run per page; another client sees each Run whole."""
     task = await api.create_task("local/python-scraper", name="batch", input={"start_urls": [], "max_depth": 0})
     pages = [f"{api.server.base_url}/demo/{name}.html" for name in ("abc", "base64", "bisect")]
     jobs = b"".join(orjson.dumps({"start_urls": [{"url": page}]}) + b"\n" for page in pages)

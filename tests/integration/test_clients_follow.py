@@ -1,6 +1,6 @@
 """A Run that the official client starts, unmodified, is followed, collected and adopted by batchrun.
 
-The other way round stands in `test_clients_actors`.
+The other direction is tested in `test_clients_actors`.
 """
 
 from functools import partial
@@ -35,7 +35,7 @@ def _official(api: Api) -> ApifyClientAsync:
 async def test_a_run_of_the_official_client_is_followed_and_collected(
     tmp_path: Path, exit_code: int, status: RunStatus
 ) -> None:
-    """It lives while we begin to wait; its end, its items page by page and its OUTPUT are what that client sees."""
+    """A poll waits for the live Run; its end, items and OUTPUT are the same as the official client's."""
     may_end = anyio.Event()
 
     async def work(context: InlineContext) -> None:
@@ -70,7 +70,7 @@ async def test_a_run_of_the_official_client_is_followed_and_collected(
 
 
 async def _let_go(api: Api, run_id: str, may_end: anyio.Event) -> None:
-    """Let the Run end once somebody waits for its end."""
+    """Let the Run end once a client waits for its end."""
     live = api.server._backend.runs.find_live(run_id)
     assert live is not None
     waiting = 0
@@ -81,7 +81,7 @@ async def _let_go(api: Api, run_id: str, may_end: anyio.Event) -> None:
 
 
 async def test_a_run_of_the_official_client_is_adopted_by_a_batch(tmp_path: Path) -> None:
-    """A start stays in doubt, and a person makes it by hand: told so, the batch takes that Run and starts no other."""
+    """A start stays in doubt and a person starts the Run by hand; `resolve` makes the batch take that Run."""
     lost = {"kind": "drop_answer", "routes": ["starts"], "count": 1, "after": 1}
     faults = parse_faults({"fault": [{"kind": "no_echo"}, lost]})
     (tmp_path / "jobs.jsonl").write_text("".join(f'{{"@key": "job-{n}", "n": {n}}}\n' for n in range(3)))

@@ -1,4 +1,4 @@
-"""The official JavaScript client, SDK and crawler, unmodified, from npm in exactly these versions."""
+"""The official JavaScript client, SDK and crawler, unmodified, in pinned versions from npm."""
 
 import shutil
 import subprocess
@@ -56,7 +56,7 @@ def _install(folder: Path) -> None:
 
 
 async def wait_long(context: InlineContext) -> None:
-    """Play an Actor that does not end by itself."""
+    """Run until aborted."""
     await context.log("going on")
     await anyio.sleep_forever()
 

@@ -1,4 +1,4 @@
-"""The official Python client, unmodified, does everything that a user of tasks does; asynchronously and not."""
+"""The official Python client, unmodified, does everything that a user of tasks does; the async and the sync one."""
 
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
@@ -24,7 +24,7 @@ _ACCESSORS = frozenset(
 
 
 class InThread:
-    """The synchronous client with every request in a thread, so that one story is told to both."""
+    """The synchronous client with every request in a thread, so that one test serves both clients."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -46,7 +46,7 @@ class InThread:
 
 
 async def wait_long(context: InlineContext) -> None:
-    """Play an Actor that does not end by itself."""
+    """Run until aborted."""
     await context.log("going on")
     await anyio.sleep_forever()
 
@@ -61,7 +61,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
 
 @pytest.fixture(params=["asynchronous", "synchronous"])
 def client(request: pytest.FixtureRequest, api: Api) -> Any:
-    """The official client, either of the two."""
+    """The official client, asynchronous or synchronous."""
     options: dict[str, Any] = {"token": api.server.token, "api_url": api.server.base_url}
     return ApifyClientAsync(**options) if request.param == "asynchronous" else InThread(ApifyClient(**options))
 
@@ -97,7 +97,7 @@ async def test_tasks_are_kept(client: Any) -> None:
 
 
 async def test_a_start_takes_all_options(client: Any) -> None:
-    """Each of them stands in the Run; the override is merged over the task's input."""
+    """The Run shows each option; the override is merged over the task's input."""
     created = await client.tasks().create(actor_id="test/echo", name="options", task_input={"a": 1, "b": 1})
     run = await client.task(created.id).start(
         task_input={"b": 2},
@@ -119,7 +119,7 @@ async def test_a_start_takes_all_options(client: Any) -> None:
 
 
 async def test_a_call_is_followed_to_its_end(client: Any) -> None:
-    """`call()` returns the ended Run, and its outputs are where the Run says; a failed one is a value."""
+    """`call()` returns the ended Run, whose storages hold its output; a failed Run is a value, not an exception."""
     created = await client.tasks().create(actor_id="test/echo", name="called", task_input={"a": 1})
     task = client.task(created.id)
     run = await task.call(task_input={"b": 2}, wait_duration=timedelta(seconds=30))
@@ -242,8 +242,8 @@ async def test_the_account_and_its_actors_are_shown(client: Any) -> None:
     assert (await client.build(run.build_id).get()).status == "SUCCEEDED"
 
 
-async def test_what_is_not_allowed_is_the_clients_own_error(api: Api, client: Any) -> None:
-    """No room for a Run, input that the schema refuses, an unknown build: the API's types, with nothing started."""
+async def test_a_refused_start_is_the_clients_own_error(api: Api, client: Any) -> None:
+    """For a full account, input against the schema and an unknown build: the API's types, and nothing is started."""
     task = await client.tasks().create(actor_id="test/echo", name="refused")
     refusals: list[tuple[dict[str, Any], str]] = [
         ({"memory_mbytes": 16384}, "actor-memory-limit-exceeded"),

@@ -1,4 +1,4 @@
-"""Requests over kept-alive connections, against a server on loopback that answers as a test has it written."""
+"""Requests over kept-alive connections, against a server on loopback whose answers a test scripts."""
 
 import gzip
 import re
@@ -18,13 +18,13 @@ from batchrun.errors import ConnectFailed, TransportError
 from batchrun.model import Mark, RunId, RunOptions, TaskId
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-#: What a server does with a request: bytes that it answers, and whether it keeps the connection.
+#: The server's answer to a request as bytes, and whether it keeps the connection.
 Reply = tuple[bytes, bool]
 TIMEOUT = aiohttp.ClientTimeout(sock_connect=5, sock_read=5)
 
 
 class ScriptedServer:
-    """Answers the n-th request (from 0) as the script says; keeps the requests, and on which connection they came."""
+    """Answers the n-th request (from 0) as the script says; notes each request and its connection."""
 
     def __init__(self, script: Callable[[int], Reply]) -> None:
         self._script = script
@@ -34,7 +34,7 @@ class ScriptedServer:
         self.port = 0
         #: Set when a connection has ended.
         self.has_ended = anyio.Event()
-        #: After its first piece, nothing of a request is read before this is set.
+        #: While this is not set, only the first piece of a request is read.
         self.may_read = anyio.Event()
         self.may_read.set()
 
@@ -84,7 +84,7 @@ async def open_server(script: Callable[[int], Reply]) -> AsyncIterator[ScriptedS
 
 @asynccontextmanager
 async def opened(script: Callable[[int], Reply]) -> AsyncIterator[tuple[ScriptedServer, Connections]]:
-    """Open a server, and connections to it."""
+    """Open a server and a pool of connections to it."""
     connector = aiohttp.TCPConnector()
     async with open_server(script) as server, connector:
         with open_connections(connector, yarl.URL(server.url), {"Accept": "*/*"}) as connections:
@@ -96,8 +96,8 @@ async def get(connections: Connections) -> Answer:
     return await connections.send("GET", "/v2/x?y=1", timeout=TIMEOUT)
 
 
-async def test_a_request_is_what_http_asks_for() -> None:
-    """Target, host, the headers given and the body's length are sent, and nothing twice."""
+async def test_a_request_has_only_the_headers_that_http_needs() -> None:
+    """Target, host, the given headers and the body's length are sent, each once."""
     async with opened(lambda _: (OK, True)) as (server, connections):
         await get(connections)
         await connections.send("POST", "/v2/x", timeout=TIMEOUT, headers={"Accept": "a/b", "X-Y": "z"}, body=b"{}")
@@ -111,8 +111,8 @@ async def test_a_request_is_what_http_asks_for() -> None:
     assert server.came_on == [0, 0, 0], "a connection is kept"
 
 
-async def test_a_header_cannot_be_several_lines() -> None:
-    """A value with a line end in it is refused, and nothing is sent."""
+async def test_a_header_with_a_line_break_is_refused() -> None:
+    """Nothing is sent."""
     async with opened(lambda _: (OK, True)) as (server, connections):
         with pytest.raises(ValueError, match="header"):
             await connections.send("GET", "/", timeout=TIMEOUT, headers={"X": "a\r\nAuthorization: b"})
@@ -133,7 +133,7 @@ async def test_a_header_cannot_be_several_lines() -> None:
     ids=["length", "chunked", "no-content", "empty", "interim", "until-close", "large"],
 )
 async def test_every_way_to_end_a_body_is_read(answer: bytes, keeps: bool, body: bytes) -> None:
-    """The body is whole, and the connection is used again exactly where the server keeps it."""
+    """The body is whole; the connection is used again if the server keeps it, and only then."""
     async with opened(lambda _: (answer, keeps)) as (server, connections):
         assert (await get(connections)).body == body
         assert (await get(connections)).body == body
@@ -141,7 +141,7 @@ async def test_every_way_to_end_a_body_is_read(answer: bytes, keeps: bool, body:
 
 
 async def test_a_compressed_body_is_read() -> None:
-    """However much comes out of it."""
+    """Also a body that is far larger than what was sent."""
     body = b"x" * 5_000_000
     packed = gzip.compress(body)
     head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
@@ -151,15 +151,15 @@ async def test_a_compressed_body_is_read() -> None:
 
 
 async def test_headers_are_read_in_any_case() -> None:
-    """HTTP's names know no case."""
+    """The names of HTTP headers are case-insensitive."""
     answer = b"HTTP/1.1 429 Too Many\r\nx-RATELIMIT-limit: 60\r\nContent-Length: 0\r\n\r\n"
     async with opened(lambda _: (answer, True)) as (_, connections):
         found = await get(connections)
     assert (found.status, found.headers.get("X-RateLimit-Limit")) == (429, "60")
 
 
-async def test_a_connection_that_is_to_be_closed_is_not_used_again() -> None:
-    """`Connection: close` is obeyed, though the server has not closed it yet."""
+async def test_connection_close_is_obeyed() -> None:
+    """The connection is not used again, even if the server has not closed it yet."""
     answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
     async with opened(lambda _: (answer, True)) as (server, connections):
         await get(connections)
@@ -167,16 +167,16 @@ async def test_a_connection_that_is_to_be_closed_is_not_used_again() -> None:
     assert server.came_on == [0, 1]
 
 
-async def test_a_get_on_a_connection_that_was_closed_is_sent_again() -> None:
-    """A server may close what is idle; a request that changes nothing goes out on a new connection at once."""
+async def test_a_get_on_a_closed_idle_connection_is_retried_at_once() -> None:
+    """A server may close an idle connection at any time; the GET goes out once more on a new connection."""
     async with opened(lambda n: (b"", False) if n == 1 else (OK, True)) as (server, connections):
         await get(connections)
         assert (await get(connections)).body == b"ok"
     assert server.came_on == [0, 0, 1]
 
 
-async def test_a_get_is_not_sent_again_for_ever() -> None:
-    """A new connection that is closed without an answer is the answer."""
+async def test_a_get_on_a_new_connection_is_sent_once() -> None:
+    """If the server closes a new connection without an answer, the request fails."""
     async with opened(lambda _: (b"", False)) as (server, connections):
         with pytest.raises(aiohttp.ServerDisconnectedError):
             await get(connections)
@@ -184,7 +184,7 @@ async def test_a_get_is_not_sent_again_for_ever() -> None:
 
 
 async def test_a_post_is_never_sent_twice() -> None:
-    """On a kept connection that the server closes instead of answering, a POST is sent once, and fails."""
+    """If the server closes an idle connection instead of answering, a POST on it fails."""
     async with opened(lambda n: (b"", False) if n == 1 else (OK, True)) as (server, connections):
         await get(connections)
         with pytest.raises(aiohttp.ServerDisconnectedError):
@@ -204,15 +204,15 @@ async def test_a_post_is_never_sent_twice() -> None:
     ],
     ids=["short", "chunks-missing", "not-gzip", "not-http", "half-a-head"],
 )
-async def test_what_is_no_whole_answer_is_an_error(answer: bytes) -> None:
+async def test_a_broken_answer_is_an_error(answer: bytes) -> None:
     """Nothing that is cut off or garbled is taken for an answer."""
     async with opened(lambda _: (answer, False)) as (_, connections):
         with pytest.raises(aiohttp.ClientError):
             await get(connections)
 
 
-async def test_an_answer_that_nobody_asked_for_is_nobodys() -> None:
-    """Two answers to one request: the connection is dropped, and the next request has its own answer."""
+async def test_a_second_answer_to_one_request_is_dropped() -> None:
+    """The request fails, its connection is closed, and the next request gets its own answer."""
     async with opened(lambda n: (OK + OK if n == 0 else OK.replace(b"ok", b"42"), True)) as (server, connections):
         with pytest.raises(aiohttp.ClientPayloadError):
             await get(connections)
@@ -220,8 +220,8 @@ async def test_an_answer_that_nobody_asked_for_is_nobodys() -> None:
     assert server.came_on == [0, 1]
 
 
-async def test_a_cancelled_requests_answer_is_nobodys() -> None:
-    """Who asks next does not get the answer that somebody else has stopped waiting for."""
+async def test_the_answer_to_a_cancelled_request_is_dropped() -> None:
+    """The next request does not get the answer that the cancelled one waited for."""
     async with opened(lambda n: (b"" if n == 0 else OK, True)) as (server, connections):
         async with anyio.create_task_group() as children:
             children.start_soon(get, connections)
@@ -232,8 +232,8 @@ async def test_a_cancelled_requests_answer_is_nobodys() -> None:
     assert server.came_on == [0, 1]
 
 
-async def test_a_silent_server_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that says nothing for `sock_read` is not waited for; its connection is not used again."""
+async def test_a_request_fails_if_the_server_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After `sock_read` without a byte the request fails; its connection is not used again."""
     monkeypatch.setattr(module, "_LOOK_EVERY_S", 0.01)
     timeout = aiohttp.ClientTimeout(sock_connect=5, sock_read=0.01)
     async with opened(lambda n: (b"" if n == 0 else OK, True)) as (server, connections):
@@ -244,7 +244,7 @@ async def test_a_silent_server_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_a_server_that_is_slow_to_read_is_not_silent() -> None:
-    """While a large body is on its way nothing can be answered: silence is counted from its end."""
+    """A server cannot answer while a large body is on its way: silence is counted from the end of the body."""
     async with opened(lambda _: (OK, True)) as (server, connections), anyio.create_task_group() as children:
         server.may_read = anyio.Event()
 
@@ -262,7 +262,7 @@ async def test_a_server_that_is_slow_to_read_is_not_silent() -> None:
 
 
 async def test_idle_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What nobody needs any more does not stay open."""
+    """A connection that was idle for `MAX_IDLE_S` is closed, and not used again."""
     monkeypatch.setattr(module, "_LOOK_EVERY_S", 0.01)
     monkeypatch.setattr(module, "MAX_IDLE_S", 0.0)
     async with opened(lambda _: (OK, True)) as (server, connections):
@@ -273,8 +273,8 @@ async def test_idle_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> N
     assert server.came_on == [0, 1]
 
 
-async def test_the_connection_used_last_is_used_first() -> None:
-    """Connections that were opened for a burst run out; those that are needed stay."""
+async def test_the_most_recently_used_connection_is_taken() -> None:
+    """Connections that were opened for a burst stay idle, so that they are closed."""
     async with opened(lambda _: (OK, True)) as (server, connections):
         async with anyio.create_task_group() as children:
             for _ in range(3):
@@ -286,7 +286,7 @@ async def test_the_connection_used_last_is_used_first() -> None:
 
 
 async def test_a_redirected_read_is_followed_and_a_redirected_start_is_not() -> None:
-    """A read goes where the platform points; a start that would be sent a second time is refused instead."""
+    """A redirected start fails: it would be sent a second time."""
     async with open_server(lambda _: (b'HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n{"data":{}}', True)) as target:
         away = f"HTTP/1.1 307 Away\r\nLocation: {target.url}/there\r\nContent-Length: 0\r\n\r\n".encode()
         async with (
@@ -299,8 +299,8 @@ async def test_a_redirected_read_is_followed_and_a_redirected_start_is_not() -> 
     assert [request.split(b" ")[:2] for request in target.requests] == [[b"GET", b"/there"]]
 
 
-async def test_failures_are_told_apart() -> None:
-    """Where no connection stands nothing was started; where it breaks, nobody knows."""
+async def test_a_failed_connect_is_a_class_apart() -> None:
+    """Without a connection nothing was started; after a broken one that is unknown."""
     async with (
         open_server(lambda _: (b"", False)) as server,
         open_client(server.url, None, request_rate_per_s=1000) as client,
@@ -313,8 +313,8 @@ async def test_failures_are_told_apart() -> None:
             await client.start_run(TaskId("t"), b"{}", RunOptions(), Mark("m"))
 
 
-async def test_a_proxy_is_asked_where_the_environment_names_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request for a plain address goes through the proxy, whole address and all."""
+async def test_the_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy gets the request with the whole address."""
     run = b'{"data":{"id":"r","status":"SUCCEEDED","startedAt":"2026-01-01T00:00:00.000Z"}}'
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(run), run)
     async with open_server(lambda _: (answer, True)) as proxy:
@@ -325,13 +325,13 @@ async def test_a_proxy_is_asked_where_the_environment_names_one(monkeypatch: pyt
     assert proxy.requests[0].startswith(b"GET http://api.invalid/v2/actor-runs/r HTTP/1.1\r\n")
 
 
-async def test_a_proxy_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise the platform would be looked for where nothing is wrong."""
+async def test_an_unreachable_proxy_is_named_in_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error does not blame the platform."""
     async with open_server(lambda _: (b"", False)) as proxy:
         pass
     monkeypatch.setenv("http_proxy", proxy.url)
     monkeypatch.delenv("no_proxy", raising=False)
-    told = f"no connection to api.invalid: the proxy {proxy.url.removeprefix('http://')}: Connection refused"
+    message = f"no connection to api.invalid: the proxy {proxy.url.removeprefix('http://')}: Connection refused"
     async with open_client("http://api.invalid", None, request_rate_per_s=1000) as client:
-        with pytest.raises(ConnectFailed, match=f"^{re.escape(told)}$"):
+        with pytest.raises(ConnectFailed, match=f"^{re.escape(message)}$"):
             await client.start_run(TaskId("t"), b"{}", RunOptions(), Mark("m"))

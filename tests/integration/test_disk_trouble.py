@@ -1,4 +1,4 @@
-"""Trouble with this machine's disk: a clear line, exit 6, nothing lost, and resumable when it is gone."""
+"""Disk errors: one line says what to do, exit 6, nothing is lost, and the batch resumes once the error is mended."""
 
 import shutil
 import sqlite3
@@ -10,7 +10,7 @@ from tests.support.crash import CrashBatch, assert_promise_kept, open_api, some_
 
 
 def _run_with_file_limit(batch: CrashBatch, max_bytes: int) -> int:
-    """Run a process whose files cannot grow beyond a size: as good as a full disk."""
+    """Run a process whose files cannot grow beyond a size, as on a full disk."""
     limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({max_bytes}, {max_bytes}))"
     start = "import sys; sys.argv = ['batchrun', *sys.argv[1:]]; from batchrun.cli.main import main; main()"
     process = batch.spawn(command=[sys.executable, "-c", f"{limit}; {start}", "run", "batch.toml", *batch.flags])
@@ -19,7 +19,7 @@ def _run_with_file_limit(batch: CrashBatch, max_bytes: int) -> int:
 
 @pytest.mark.parametrize("max_kb", [40, 64, 200])
 def test_a_full_disk_ends_the_process_and_loses_nothing(tmp_path, max_kb):
-    """Wherever it strikes, exit 6 and a line that says what to do; with room again the batch ends right."""
+    """Exit 6 and one line; with space on the disk again the batch ends as if nothing had happened."""
     with open_api(tmp_path / "api") as api:
         batch = CrashBatch(tmp_path, api.base_url, some_jobs(150))
         code = _run_with_file_limit(batch, max_kb * 1024)
@@ -47,7 +47,7 @@ def test_a_damaged_ledger_is_never_written_over(tmp_path):
 
 
 def test_records_without_their_ledger_are_refused_and_never_cut(tmp_path):
-    """Exit 6; put back, the batch goes on."""
+    """Exit 6; with the ledger put back, the batch resumes."""
     with open_api(tmp_path / "api") as api:
         batch = CrashBatch(tmp_path, api.base_url, some_jobs(30))
         assert batch.run_with_kills(seed=1, kills=1) in (0, 1)
@@ -65,8 +65,8 @@ def test_records_without_their_ledger_are_refused_and_never_cut(tmp_path):
         assert_promise_kept(batch, api)
 
 
-def test_a_ledger_that_another_program_holds_is_waited_for_and_then_said(tmp_path):
-    """Exit 6 and a line; nothing was started."""
+def test_a_ledger_that_stays_locked_ends_the_process(tmp_path):
+    """Exit 6 and one line, after a wait for the other program; nothing was started."""
     with open_api(tmp_path / "api") as api:
         batch = CrashBatch(tmp_path, api.base_url, some_jobs(5))
         batch.out.mkdir()
@@ -80,8 +80,8 @@ def test_a_ledger_that_another_program_holds_is_waited_for_and_then_said(tmp_pat
         assert api.runs() == []
 
 
-def test_a_directory_that_cannot_be_written_is_said(tmp_path):
-    """Exit 6 and a line that names it; nothing was started."""
+def test_a_directory_that_cannot_be_written_is_named(tmp_path):
+    """Exit 6 and one line; nothing was started."""
     with open_api(tmp_path / "api") as api:
         batch = CrashBatch(tmp_path, api.base_url, some_jobs(5), {"output.dir": '"/proc/batchrun"'})
         assert batch.run() == 6, batch.said()

@@ -24,10 +24,10 @@ from tests.support.command_line import batchrun, serving
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 CONFIGS = sorted((ROOT / "configs").glob("*.toml"))
-#: Files there that are no batch.
+#: Files in configs/ that are not the configuration of a batch.
 NO_BATCHES = {
-    "faults.toml": "what the embedded server is to do wrong; tested with the server",
-    "worker.toml": "a worker's; tested below",
+    "faults.toml": "faults of the embedded server; tested with the server",
+    "worker.toml": "configuration of a worker; tested below",
 }
 
 
@@ -61,7 +61,7 @@ def _is_section(annotation: Any) -> bool:
 
 
 def test_every_command_of_the_readme_exists():
-    """Each `batchrun …` in a code block names a command and flags that there are."""
+    """Each `batchrun …` in a code block names an existing command and existing flags."""
     commands = _commands()
     blocks = "".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL) + re.findall(r"^    .*\n", README, re.MULTILINE))
     lines = re.findall(r"(?:^|[ /])batchrun (.*)$", blocks.replace("\\\n", " "), re.MULTILINE)
@@ -74,14 +74,14 @@ def test_every_command_of_the_readme_exists():
         assert flags <= commands[name], line
 
 
-def test_every_command_stands_in_the_readme():
-    """The table of commands leaves none out."""
+def test_every_command_is_in_the_readme():
+    """The table of commands is complete."""
     table = README[README.index("## Commands") :]
     for name in _commands():
         assert f"batchrun {name.split()[0] if name else 'run'}" in table
 
 
-def test_the_exit_codes_of_the_readme_are_those_there_are():
+def test_the_readme_lists_every_exit_code():
     """The table lists each exit code once."""
     codes = [int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)]
     assert codes == sorted(ExitCode)
@@ -97,7 +97,7 @@ def test_every_key_named_in_the_readme_exists():
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.name)
 def test_every_config_can_be_loaded(file):
-    """Each TOML file of configs/ is a valid batch, unless it says that it is something else."""
+    """Each TOML file of configs/ configures a batch, except those in NO_BATCHES."""
     if file.name in NO_BATCHES:
         pytest.skip(f"not a batch: {NO_BATCHES[file.name]}")
     assert load_config(file, environ={}).jobs.file.exists()
@@ -130,7 +130,7 @@ def test_the_full_config_names_every_key_with_its_default():
 
 
 def test_the_config_of_a_worker_can_be_loaded_and_names_every_key_with_its_default(tmp_path):
-    """As it is, and with what is commented out put in."""
+    """As it stands, and with its commented-out keys set."""
     text = (ROOT / "configs/worker.toml").read_text("utf-8")
     given, commented = _named_keys(text)
     keys = _keys(WorkerConfig)
@@ -143,9 +143,9 @@ def test_the_config_of_a_worker_can_be_loaded_and_names_every_key_with_its_defau
     load_worker_config(tmp_path, environ={})
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not here to judge the unit")
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 def test_the_systemd_unit_is_accepted(tmp_path):
-    """By systemd itself, with a program in place of the one that is to be installed."""
+    """By systemd itself, with another program in place of the one to be installed."""
     text = (ROOT / "configs/batchrun-worker.service").read_text("utf-8")
     program = "/opt/batchrun/bin/batchrun"
     assert f"ExecStart={program} worker start --data /var/lib/batchrun\n" in text
@@ -156,15 +156,15 @@ def test_the_systemd_unit_is_accepted(tmp_path):
 
 
 def test_the_systemd_unit_waits_longer_than_the_worker_drains():
-    """Else systemd would kill it while it waits for its Runs."""
+    """Otherwise systemd would kill the worker while it waits for its Runs."""
     text = (ROOT / "configs/batchrun-worker.service").read_text("utf-8")
     found = re.search(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)
     assert found is not None
     assert int(found[1]) > WorkerConfig().worker.drain_s
 
 
-def test_the_container_starts_the_worker_with_flags_that_there_are():
-    """As nobody, at a port that its health check asks."""
+def test_the_container_starts_the_worker_with_existing_flags():
+    """As a user without privileges, on the port that its health check asks."""
     text = (ROOT / "configs/Containerfile").read_text("utf-8")
     found = re.search(r"^ENTRYPOINT (.*)$", text, re.MULTILINE)
     assert found is not None
@@ -177,7 +177,7 @@ def test_the_container_starts_the_worker_with_flags_that_there_are():
 
 
 def test_the_python_example_of_the_readme_runs(tmp_path):
-    """The example yields a record per job, with what it prints."""
+    """It prints each job's key and outcome."""
     code = re.search(r"```python\n(.*?)```", README, re.DOTALL)
     assert code is not None
     (tmp_path / "jobs.jsonl").write_text('{"@key": "one"}\n{"@key": "two"}\n')
@@ -205,6 +205,6 @@ def _python(directory: Path) -> str:
     return done.stdout
 
 
-def test_the_version_is_told(tmp_path):
+def test_the_version_is_printed(tmp_path):
     """`--version` prints the version and nothing else."""
     assert batchrun("--version", cwd=tmp_path).out == f"{__version__}\n"

@@ -20,7 +20,7 @@ async def nothing(_: InlineContext) -> None:
 
 @pytest.fixture
 def refused(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return the resources of requests that the server's limiter has refused."""
+    """Return the resources of the requests that the server's rate limiter refuses."""
     resources = list[str]()
     admit = RateLimits.admit
 
@@ -39,9 +39,9 @@ def refused(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 async def test_starts_keep_the_rate_and_are_never_refused(
     tmp_path: Path, refused: list[str], start_rate: float, jobs: int
 ) -> None:
-    """By the server's own times no five seconds hold more starts than the rate, and no request meets a limit.
+    """By the server's clock no five seconds hold more starts than the rate, and no request is refused.
 
-    A rate above what the server announces is not used.
+    A rate above the announced limit is lowered to it.
     """
     (tmp_path / "jobs.jsonl").write_bytes(b"".join(b'{"n":%d}\n' % n for n in range(jobs)))
     settings = ServerSettings(
@@ -70,8 +70,8 @@ async def test_starts_keep_the_rate_and_are_never_refused(
     assert refused == []
     rate = min(start_rate, 380.0)
     times = sorted(_started_at(line) for line in (tmp_path / "out/records.jsonl").read_bytes().splitlines())
-    # A machine that stalls sends late what was let through on time, so that a window may hold half a second more. The
-    # first answer announces the limit: up to 250 starts (a burst) may have left by then.
+    # A stalled machine sends starts later than they were let through, so that a window may hold half a second's starts
+    # more. The first answer announces the limit; up to 250 starts (a burst) may have been sent before it.
     span, burst = round(5 * rate), 0.05 * start_rate
     windows = zip(times, times[span:], strict=False)
     assert all((later - first).total_seconds() >= 5 - 0.5 - burst / rate for first, later in windows)

@@ -12,7 +12,7 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 def error_of(status: int, error_type: str = "", *, body: bytes | None = None, **headers: str) -> ApiError:
-    """Return the error that an answer becomes."""
+    """Return the error for an answer."""
     body = orjson.dumps({"error": {"type": error_type, "message": "m"}}) if body is None else body
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return parse_error(status, body, named, method="POST", path="/p", now=NOW)
@@ -47,10 +47,10 @@ def error_of(status: int, error_type: str = "", *, body: bytes | None = None, **
         ],
     ],
 )
-def test_an_error_is_known_by_its_type_and_then_by_its_status(
+def test_the_error_class_follows_the_type_and_then_the_status(
     status: int, error_type: str, kind: type[ApiError]
 ) -> None:
-    """Exactly this class, with everything the answer said."""
+    """Exactly this class, with all fields of the answer."""
     error = error_of(status, error_type)
     assert (type(error), error.status, error.type, error.message) == (kind, status, error_type, "m")
     assert str(error) == f"POST /p: {status} {error_type or 'error'}: m"
@@ -74,14 +74,14 @@ def test_an_error_is_known_by_its_type_and_then_by_its_status(
         b'{"error":{"type":',
     ],
 )
-def test_a_body_that_says_nothing_leaves_the_status_to_speak(body: bytes) -> None:
-    """Proxies answer in any form."""
+def test_an_unreadable_body_leaves_the_status_to_decide(body: bytes) -> None:
+    """Proxies answer with any body."""
     error = error_of(502, body=body)
     assert (type(error), error.type, error.message) == (ServerFailed, "", "no reason given")
 
 
 def test_odd_types_in_an_error_are_read_as_text() -> None:
-    """Neither a number nor null breaks it."""
+    """A number becomes its digits, null an empty text."""
     error = error_of(400, body=b'{"error":{"type":5,"message":null}}')
     assert (error.type, error.message) == ("5", "no reason given")
 
@@ -102,23 +102,23 @@ def test_odd_types_in_an_error_are_read_as_text() -> None:
     ],
 )
 def test_retry_after_is_seconds_or_a_date_and_never_negative(value: str, seconds: float | None) -> None:
-    """What is neither is as if it were not there."""
+    """Any other text counts as no header."""
     assert error_of(429, Retry_After=value).retry_after_s == seconds
 
 
 def test_without_a_retry_after_there_is_none() -> None:
-    """The wait is ours to choose then."""
+    """The wait is chosen by our backoff then."""
     assert error_of(429).retry_after_s is None
 
 
 @given(value=st.text(st.characters(codec="latin-1"), max_size=60))
 def test_no_retry_after_breaks_the_answer(value: str) -> None:
-    """Any header gives no wait or one that is not negative."""
+    """Any header gives no wait, or one of 0 s or more."""
     wait_s = error_of(429, Retry_After=value).retry_after_s
     assert wait_s is None or wait_s >= 0
 
 
 @given(body=st.binary(max_size=200), status=st.integers(300, 999))
 def test_no_body_breaks_an_error(body: bytes, status: int) -> None:
-    """Whatever came back, it is an ApiError of this status."""
+    """Any bytes give an ApiError of this status."""
     assert error_of(status, body=body).status == status

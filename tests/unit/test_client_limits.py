@@ -1,4 +1,4 @@
-"""What the client does about rate limits, over a session that a test scripts."""
+"""How the client obeys rate limits, over a session whose answers a test scripts."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -39,7 +39,7 @@ Script = Callable[[str], Response]
 
 
 class Session:
-    """Answers each request, by its path, as the script says; keeps when which was sent."""
+    """Answers each request by its path, as the script says; notes the time of each."""
 
     def __init__(self, script: Script) -> None:
         self._script = script
@@ -54,7 +54,7 @@ class Session:
         yield self._script(path)
 
     def times(self, path: str) -> list[float]:
-        """Return when a path was asked for."""
+        """Return the times of the requests for a path."""
         return [at for at, asked in self.sent if asked == path]
 
 
@@ -66,7 +66,7 @@ def client_of(script: Script, request_rate_per_s: float = 1000) -> tuple[ApifyCl
 
 
 def answer(path: str) -> Response:
-    """Return what a healthy platform says."""
+    """Return the answer of a healthy platform."""
     return Response(data={"items": []} if path == "actor-runs" else RUN)
 
 
@@ -77,15 +77,15 @@ async def start(client: ApifyClient) -> Run:
 
 @pytest.mark.parametrize("method", ["get_run", "abort_run"])
 async def test_a_refused_request_is_repeated_with_growing_waits(method: str) -> None:
-    """Ten minutes of 429 make some dozens of requests, and no storm."""
+    """In ten minutes of 429 between 10 and 60 requests are sent."""
     client, session = client_of(lambda _: Response(429))
     with anyio.move_on_after(600):
         await getattr(client, method)(RunId("r"))
     assert 10 <= len(session.sent) <= 60
 
 
-async def test_a_429_for_one_run_holds_back_nobody_else() -> None:
-    """Whoever else reads that Run too often, the others are followed without a wait."""
+async def test_a_429_for_one_run_delays_no_other_request() -> None:
+    """Other Runs are read without a wait."""
     client, session = client_of(
         lambda path: answer(path) if path != "actor-runs/a" or len(session.times(path)) > 3 else Response(429)
     )
@@ -105,8 +105,8 @@ async def test_a_429_for_one_run_holds_back_nobody_else() -> None:
     assert client.account.try_take_token()
 
 
-async def test_a_429_for_a_list_closes_the_lists_bucket_alone() -> None:
-    """Lists wait for the time it names; a Run is read meanwhile."""
+async def test_a_429_for_a_list_delays_lists_only() -> None:
+    """Lists wait as long as the 429 asks; a Run is read meanwhile."""
     refusals = [Response(429, headers={"Retry-After": "20"})]
     client, session = client_of(lambda path: refusals.pop() if path == "actor-runs" and refusals else answer(path))
     async with anyio.create_task_group() as children:
@@ -118,8 +118,8 @@ async def test_a_429_for_a_list_closes_the_lists_bucket_alone() -> None:
     assert session.times("actor-runs") == pytest.approx([0, 20, 20 + 1 / 57])
 
 
-async def test_refusals_of_many_resources_in_a_row_are_the_accounts() -> None:
-    """When nothing passes any more, the limit that was met is the one they share, and all wait."""
+async def test_a_429_for_many_resources_in_a_row_delays_all_requests() -> None:
+    """When no request passes any more, the account's own limit is the cause."""
     is_open = False
     client, session = client_of(lambda path: answer(path) if is_open else Response(429, headers={"Retry-After": "30"}))
     async with anyio.create_task_group() as children:
@@ -133,7 +133,7 @@ async def test_refusals_of_many_resources_in_a_row_are_the_accounts() -> None:
 
 
 async def test_a_retry_after_may_be_a_date() -> None:
-    """It is waited for as seconds are, by this machine's clock."""
+    """It is waited for by this machine's clock."""
     until = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
     refusals = [Response(429, headers={"Retry-After": until})]
     client, session = client_of(lambda path: refusals.pop() if refusals else answer(path))
@@ -141,8 +141,8 @@ async def test_a_retry_after_may_be_a_date() -> None:
     assert session.sent[1][0] == pytest.approx(99, abs=2)
 
 
-async def test_a_start_leaves_at_once_whatever_the_account_waits_for() -> None:
-    """The intent is noted by then: a wait here would be one more moment in which to die in doubt."""
+async def test_a_start_is_sent_at_once_also_while_the_account_is_closed() -> None:
+    """The intent is noted before: a process that died during a wait here would leave a doubt behind."""
     client, session = client_of(answer)
     client.account.refused(1000)
     await start(client)
@@ -150,7 +150,7 @@ async def test_a_start_leaves_at_once_whatever_the_account_waits_for() -> None:
 
 
 async def test_the_limit_of_starts_is_learned_from_their_answers() -> None:
-    """From refusals too, and each figure once."""
+    """Refusals announce it too; each change is reported once."""
     texts = iter(["400", "400", "100", "100", "400"])
     learned = list[float]()
     client, _ = client_of(
@@ -166,7 +166,7 @@ async def test_the_limit_of_starts_is_learned_from_their_answers() -> None:
 
 
 async def test_the_limit_of_lists_is_learned_from_their_answers() -> None:
-    """Announced as 10, they come at 9.5 per second; a higher figure than documented changes nothing."""
+    """With an announced limit of 10, lists are sent at 9.5 per second."""
     client, session = client_of(lambda _: Response(data={"items": []}, headers={"X-RateLimit-Limit": "10"}))
     for _ in range(4):
         await client.list_runs(started_after=NOW, offset=0)

@@ -1,4 +1,4 @@
-"""How exactly the rate is kept on a machine whose timers fire late, judged by the server's own limiter."""
+"""The rate is kept on a machine whose timers fire late, by the measure of the server's own rate limiter."""
 
 import anyio
 import pytest
@@ -10,17 +10,18 @@ from batchrun.server.accounts.rate_limits import PER_START, RateLimits
 from batchrun.server.error_answers import ErrorAnswer
 from tests.support.virtual_time import LateTimersLoop
 
+#: Length of a measurement, in seconds of virtual time.
 FOR_S = 120
 
 
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, object]]:
-    """Give anyio the loop that wakes late."""
+    """Give anyio the loop whose timers fire late."""
     return "asyncio", {"loop_factory": LateTimersLoop}
 
 
 async def started_at(rate_per_s: float, for_s: float) -> list[float]:
-    """Return when starts were let through while more wanted to start than may."""
+    """Return the times of starts while more are waiting than the rate allows."""
     gate, at = StartGate(TokenBucket(rate_per_s=rate_per_s, burst=burst_of(rate_per_s))), list[float]()
 
     async def keep_starting() -> None:
@@ -38,13 +39,13 @@ async def started_at(rate_per_s: float, for_s: float) -> list[float]:
 
 @pytest.mark.parametrize("rate_per_s", [5, 30, 60, 200, 380])
 async def test_late_timers_cost_less_than_two_percent_of_the_rate(rate_per_s: float) -> None:
-    """Over two minutes the rate is the one that was set, within 2 %, and never above it but for one burst."""
+    """Over two minutes the rate is at least 98 % of the configured one, and above it by one burst at most."""
     at = await started_at(rate_per_s, FOR_S)
     assert 0.98 * rate_per_s * FOR_S <= len(at) <= rate_per_s * FOR_S + burst_of(rate_per_s)
 
 
 async def test_the_servers_own_limit_is_never_met() -> None:
-    """At the default rate, starts that leave late and then in a bunch are not one too many at the documented limit."""
+    """At the default rate no start is refused at the documented limit, although late starts leave in a bunch."""
     refused = 0
     limits = RateLimits(anyio.current_time, is_enforced=True)
     gate = StartGate(TokenBucket.below_limit(PER_START))
@@ -64,7 +65,7 @@ async def test_the_servers_own_limit_is_never_met() -> None:
 
 
 async def test_the_accounts_rate_is_kept_as_exactly() -> None:
-    """Requests of all kinds share one bucket, and late timers cost it nothing either."""
+    """Late timers do not slow the bucket of all requests either."""
     throttle, passed = Throttle(TokenBucket(rate_per_s=30)), 0
 
     async def keep_reading() -> None:

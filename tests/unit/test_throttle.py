@@ -12,8 +12,8 @@ def throttle_of(rate_per_s: float = 10, burst: int = 1) -> Throttle:
     return Throttle(TokenBucket(rate_per_s=rate_per_s, burst=burst))
 
 
-async def turns(throttle: Throttle, n: int) -> list[float]:
-    """Let n pass; return when each did."""
+async def token_times(throttle: Throttle, n: int) -> list[float]:
+    """Take n tokens; return the time of each."""
     at = list[float]()
 
     async def pass_one() -> None:
@@ -27,17 +27,17 @@ async def turns(throttle: Throttle, n: int) -> list[float]:
 
 
 async def test_requests_pass_at_the_rate() -> None:
-    """One interval apart, after the burst."""
-    assert await turns(throttle_of(10, burst=3), 6) == pytest.approx([0, 0, 0, 0.1, 0.2, 0.3])
+    """After the burst, one interval apart."""
+    assert await token_times(throttle_of(10, burst=3), 6) == pytest.approx([0, 0, 0, 0.1, 0.2, 0.3])
 
 
-async def test_a_closure_holds_back_those_who_wait_already() -> None:
-    """Nobody passes before it ends, whatever was reserved."""
+async def test_a_closed_bucket_holds_waiting_requests_back() -> None:
+    """No token is handed out before the closure ends, also to requests that waited before it began."""
     throttle, at = throttle_of(10), list[float]()
     async with anyio.create_task_group() as children:
 
         async def wait() -> None:
-            at.extend(await turns(throttle, 20))
+            at.extend(await token_times(throttle, 20))
 
         children.start_soon(wait)
         await anyio.sleep(0.25)
@@ -47,12 +47,12 @@ async def test_a_closure_holds_back_those_who_wait_already() -> None:
 
 
 async def test_after_a_closure_the_rate_is_kept() -> None:
-    """Reservations of before and of after together are no faster than the bucket allows."""
+    """Requests from before and after the closure together keep the interval."""
     throttle, at = throttle_of(10), list[float]()
     async with anyio.create_task_group() as children:
 
         async def wait() -> None:
-            at.extend(await turns(throttle, 40))
+            at.extend(await token_times(throttle, 40))
 
         children.start_soon(wait)
         await anyio.sleep(0.05)
@@ -60,16 +60,16 @@ async def test_after_a_closure_the_rate_is_kept() -> None:
     assert min(later - earlier for earlier, later in pairwise(sorted(at))) >= 0.1 - 1e-9
 
 
-async def test_refusals_of_one_moment_are_one() -> None:
-    """Those that were under way when the bucket closed neither lengthen nor restart the closure."""
+async def test_refusals_while_the_bucket_is_closed_do_not_count() -> None:
+    """Their requests were sent before the closure; they neither lengthen nor restart it."""
     throttle = throttle_of()
     for retry_after_s in (5.0, 50.0, None):
         throttle.refused(retry_after_s)
-    assert await turns(throttle, 1) == [5.0]
+    assert await token_times(throttle, 1) == [5.0]
 
 
-async def test_refusals_in_a_row_wait_longer_and_a_success_begins_anew() -> None:
-    """0.5 s doubling to 30 s, spread; what passes resets it."""
+async def test_refusals_in_a_row_wait_longer_until_a_success() -> None:
+    """The wait doubles from 0.5 s to 30 s, with a random spread; a success resets it."""
     throttle, waits = throttle_of(1e6), list[float]()
     for _ in range(10):
         begun = anyio.current_time()
@@ -85,17 +85,17 @@ async def test_refusals_in_a_row_wait_longer_and_a_success_begins_anew() -> None
     assert 0.5 <= anyio.current_time() - begun <= 1.0
 
 
-async def test_cancelled_while_waiting_nothing_is_gone() -> None:
-    """A thousand that give up cost the next one no time."""
+async def test_a_cancelled_wait_takes_no_token() -> None:
+    """After a thousand cancelled waits the next request waits no longer."""
     throttle = throttle_of(1)
     await throttle.take_token()
     with anyio.move_on_after(0.5):
-        await turns(throttle, 1000)
-    assert await turns(throttle, 2) == [1.0, 2.0]
+        await token_times(throttle, 1000)
+    assert await token_times(throttle, 2) == [1.0, 2.0]
 
 
-async def test_who_waits_is_not_overtaken() -> None:
-    """A turn that could be taken at once is not, while somebody waits for it."""
+async def test_requests_pass_in_the_order_of_their_arrival() -> None:
+    """A free token is not handed out at once while another request waits for it."""
     throttle, order = throttle_of(1), list[str]()
     await throttle.take_token()
 
@@ -113,17 +113,19 @@ async def test_who_waits_is_not_overtaken() -> None:
 
 
 async def test_an_announced_limit_slows_and_never_speeds_up() -> None:
-    """Lower than what was assumed, 95 % of it are used; higher, what was asked for stays the most."""
+    """95 % of a lower limit are used; a higher one leaves the configured rate as it is."""
     throttle = throttle_of(10)
     throttle.stay_below(4)
-    assert await turns(throttle, 3) == pytest.approx([0, 1 / 3.8, 2 / 3.8])
+    assert await token_times(throttle, 3) == pytest.approx([0, 1 / 3.8, 2 / 3.8])
     throttle.stay_below(400)
     begun = anyio.current_time()
-    assert [at - begun for at in await turns(throttle, 3)] == pytest.approx([1 / 3.8, 1 / 3.8 + 0.1, 1 / 3.8 + 0.2])
+    assert [at - begun for at in await token_times(throttle, 3)] == pytest.approx(
+        [1 / 3.8, 1 / 3.8 + 0.1, 1 / 3.8 + 0.2]
+    )
 
 
-def test_an_announcement_is_read_once() -> None:
-    """The same text again is no news, and what is no number of requests is none."""
+def test_an_announced_limit_is_reported_once() -> None:
+    """A repeated text is not reported, nor is one that is not a positive number."""
     learned = list[float]()
     limit = AnnouncedLimit("list", learned.append)
     for text in (None, "60", "60", "60", "0", "-5", "many", "1e3", "", "99999999999", "60", "400", None, "400"):

@@ -61,8 +61,8 @@ def test_a_run_is_read_whole() -> None:
 @pytest.mark.parametrize(
     "missing", ["meta", "usageTotalUsd", "finishedAt", "defaultDatasetId", "defaultKeyValueStoreId"]
 )
-def test_a_run_of_a_list_may_lack_what_only_the_whole_run_tells(missing: str) -> None:
-    """Missing or null, it is None, and never 0."""
+def test_a_run_in_a_list_may_lack_fields(missing: str) -> None:
+    """A missing or null field is None, and never 0."""
     without = {name: value for name, value in RUN.items() if name != missing}
     read = parse_run(without), parse_run({**RUN, missing: None})
     names = {"meta": "user_agent", "usageTotalUsd": "cost_usd", "finishedAt": "finished_at"}
@@ -70,8 +70,8 @@ def test_a_run_of_a_list_may_lack_what_only_the_whole_run_tells(missing: str) ->
     assert [getattr(run, field) for run in read] == [None, None]
 
 
-def test_a_cost_of_nothing_is_known() -> None:
-    """0 is a cost; null is none."""
+def test_a_cost_of_0_is_known() -> None:
+    """0 is a cost; null is an unknown one."""
     assert [parse_run({**RUN, "usageTotalUsd": cost}).cost_usd for cost in (0, 0.0, 2, None, "1", True)] == [
         0.0, 0.0, 2.0, None, None, None,
     ]  # fmt: skip
@@ -82,7 +82,7 @@ PER_EVENT = {"pricingModel": "PAY_PER_EVENT", "pricingPerEvent": {"actorChargeEv
 
 
 @pytest.mark.parametrize(
-    ("told", "pricing", "counts", "cost"),
+    ("reported", "pricing", "counts", "cost"),
     [
         (0.75, PER_EVENT, {"page": 3}, (0.75, CostSource.PLATFORM)),
         (None, PER_EVENT, {"page": 3, "start": 1}, (0.53, CostSource.DERIVED)),
@@ -95,10 +95,10 @@ PER_EVENT = {"pricingModel": "PAY_PER_EVENT", "pricingPerEvent": {"actorChargeEv
     ],
 )
 def test_a_cost_has_a_source(
-    told: float | None, pricing: Any, counts: Any, cost: tuple[float | None, CostSource]
+    reported: float | None, pricing: Any, counts: Any, cost: tuple[float | None, CostSource]
 ) -> None:
-    """The platform's word first; else what was charged at known prices; else nobody knows."""
-    run = parse_run({**RUN, "usageTotalUsd": told, "pricingInfo": pricing, "chargedEventCounts": counts})
+    """The platform's figure; else the charged events at known prices; else it is unknown."""
+    run = parse_run({**RUN, "usageTotalUsd": reported, "pricingInfo": pricing, "chargedEventCounts": counts})
     assert (run.cost_usd, run.cost_source) == (pytest.approx(cost[0]) if cost[0] is not None else None, cost[1])
 
 
@@ -126,50 +126,50 @@ def test_all_eight_statuses_are_known(status: RunStatus) -> None:
         {**RUN, "meta": "text"},
     ],
 )
-def test_what_is_no_run_is_a_value_error(data: Any) -> None:
-    """The caller takes it for an unreadable answer, and never for a Run it could lose."""
+def test_an_unreadable_run_is_a_value_error(data: Any) -> None:
+    """The caller treats it as a missing answer."""
     with pytest.raises(ValueError, match=r"."):
         parse_run(data)
 
 
-def test_a_user_agent_that_is_no_text_is_none() -> None:
-    """Matching by mark must not stumble over it."""
+def test_a_user_agent_that_is_not_a_text_is_none() -> None:
+    """The search for a mark reads the User-Agents of all Runs, also of other programs' Runs."""
     assert parse_run({**RUN, "meta": {"userAgent": 5}}).user_agent is None
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"error":{}}', b"null", b"<html>", b"\xff"])
 def test_an_answer_without_data_is_a_value_error(body: bytes) -> None:
-    """Whatever it is, it is not the documented envelope."""
+    """Each of these bodies lacks the documented envelope."""
     with pytest.raises(ValueError, match=r"."):
         parse_data(body)
 
 
 def test_data_may_be_anything() -> None:
-    """Null included."""
+    """Also null."""
     assert [parse_data(body) for body in (b'{"data":null}', b'{"data":[1]}')] == [None, [1]]
 
 
 def test_times_are_aware_and_in_utc() -> None:
-    """With Z, with an offset, or with neither."""
+    """Written with Z, with an offset, or with neither."""
     at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     texts = ("2026-01-02T03:04:05.000Z", "2026-01-02T04:04:05+01:00", "2026-01-02T03:04:05")
     assert [parse_time(text) for text in texts] == [at] * 3
 
 
 def test_times_are_written_as_the_api_does() -> None:
-    """Milliseconds and Z, from any zone; cut, not rounded up."""
+    """In UTC with Z; cut to milliseconds, not rounded up."""
     east = datetime(2026, 1, 2, 4, 4, 5, 999_999, tzinfo=timezone(timedelta(hours=1)))
     assert format_time(east) == "2026-01-02T03:04:05.999Z"
 
 
 @given(at=st.datetimes(min_value=datetime(2000, 1, 1), max_value=datetime(2100, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001 - hypothesis adds the zone
 def test_times_survive_being_written_and_read(at: datetime) -> None:
-    """To the millisecond, and never later than they were."""
+    """To the millisecond, and never later than the original."""
     assert timedelta() <= at - parse_time(format_time(at)) < timedelta(milliseconds=1)
 
 
 def test_all_options_become_the_query_of_run_task() -> None:
-    """By the API's own names; what is None is the task's."""
+    """By the API's own names; an option that is None is left out, so that the task's own stands."""
     webhooks = ({"eventTypes": ["ACTOR.RUN.FAILED"], "requestUrl": "https://x"},)
     options = RunOptions(
         build="beta",
@@ -194,8 +194,8 @@ def test_all_options_become_the_query_of_run_task() -> None:
     assert options_query(RunOptions()) == {}
 
 
-def test_task_options_are_spelled_as_a_task_does() -> None:
-    """Other names than those of the query."""
+def test_task_options_have_the_names_of_a_task() -> None:
+    """They differ from the names in the query of a start."""
     assert task_options(RunOptions(build="b", timeout_s=5, memory_mb=256)) == {
         "build": "b", "timeoutSecs": 5, "memoryMbytes": 256,
     }  # fmt: skip
@@ -206,17 +206,17 @@ def test_task_options_are_spelled_as_a_task_does() -> None:
     [("abc", "abc"), ("user/my-task", "user~my-task"), ("user~t", "user~t"), ("a b?c/d/e", "a%20b%3Fc~d%2Fe")],
 )
 def test_an_id_or_name_is_one_segment_of_a_path(name: str, path: str) -> None:
-    """Nothing in it can reach another endpoint."""
+    """No character in it can lead to another endpoint."""
     assert segment(name) == path
 
 
 def test_the_user_agent_carries_the_mark() -> None:
-    """And none where there is none."""
+    """Only if there is one."""
     assert (user_agent("1.0", Mark("m")), user_agent("1.0")) == ("batchrun/1.0 (m)", "batchrun/1.0")
 
 
-def test_an_account_is_read_as_far_as_it_is_told() -> None:
-    """Limits that may not be read are None, and no 0."""
+def test_an_account_is_read() -> None:
+    """Fields that the token may not read are None, not 0."""
     limits = {
         "limits": {"maxConcurrentActorJobs": 25, "maxActorMemoryGbytes": 8, "maxMonthlyUsageUsd": 49},
         "current": {"activeActorJobCount": 3, "actorMemoryGbytes": 0.125, "monthlyUsageUsd": 1.5},
@@ -238,13 +238,13 @@ def test_an_account_is_read_as_far_as_it_is_told() -> None:
 
 
 def test_memory_is_read_in_megabytes():
-    """The API tells the account's memory in gigabytes."""
+    """The API reports the account's memory in gigabytes."""
     account = parse_account({}, {"limits": {"maxActorMemoryGbytes": 8}, "current": {"actorMemoryGbytes": 1.5}})
     assert (account.limits.max_total_memory_mb, account.limits.used_memory_mb) == (8192, 1536)
 
 
-def test_an_actor_tells_its_builds():
-    """Tags without a build are none; an Actor may show nothing of all that."""
+def test_the_builds_of_an_actor_are_read():
+    """A tag without a build is left out; an Actor may show no options and no tags."""
     tagged = {"latest": {"buildId": "b1", "buildNumber": "0.1.2"}, "beta": None, "old": {"buildId": "b0"}}
     options = {"build": "latest", "memoryMbytes": 1024, "timeoutSecs": 0}
     assert parse_actor({"id": "a", "defaultRunOptions": options, "taggedBuilds": tagged}) == ActorInfo(
@@ -268,13 +268,13 @@ def test_an_actor_tells_its_builds():
         ({}, None),
     ],
 )
-def test_a_build_tells_its_input_schema(fields, schema):
-    """Part of its definition, or JSON text; what cannot be read is none."""
+def test_the_input_schema_of_a_build_is_read(fields, schema):
+    """It is part of the definition, or JSON text; an unreadable one is None."""
     assert parse_build({"id": "b", "buildNumber": "0.1.2", **fields}).input_schema == schema
 
 
-def test_a_build_tells_its_bounds():
-    """Number and memory."""
+def test_the_bounds_of_a_build_are_read():
+    """Its number, and the least and the most memory."""
     definition = {"minMemoryMbytes": 256, "maxMemoryMbytes": 4096}
     assert parse_build({"id": "b", "buildNumber": "0.1.2", "actorDefinition": definition}) == BuildInfo(
         id="b", number="0.1.2", input_schema=None, min_memory_mb=256, max_memory_mb=4096
@@ -300,8 +300,8 @@ USAGE = {"monthlyServiceUsage": {"ACTOR_COMPUTE_UNITS": {"quantity": 1, "baseUni
          Prices(model="FLAT_PRICE_PER_MONTH", compute_unit_usd=0.3)),
     ],
 )  # fmt: skip
-def test_prices_are_those_in_force(info: Any, prices: Prices) -> None:
-    """Announced ones come later; a tier that is not told is taken for the dearest."""
+def test_the_prices_in_force_are_read(info: Any, prices: Prices) -> None:
+    """Announced prices do not count yet; of prices by tier the highest counts."""
     now = datetime(2026, 5, 1, tzinfo=UTC)
     actor = {"pricingInfos": [{**info, "startedAt": PRICED_SINCE}, ANNOUNCED]}
     assert parse_prices(actor, USAGE, now, is_own=False) == prices

@@ -10,13 +10,13 @@ import typer
 
 from batchrun.cli.directory_commands import Directory
 from batchrun.config import ApiConfig
-from batchrun.config.job_format_builder import reread_jobs
 from batchrun.maintenance.directory import read_config
 from batchrun.model import JsonObject, Position, Selection
 from batchrun.output.layout import BAD_LINES
 from batchrun.output.log_tails import LogTails
 from batchrun.report.failures import Failure, Failures, cause_words, read_failures, run_address
 from batchrun.report.plain_text import last_lines, one_line
+from batchrun.report.sent_overrides import sent_overrides
 
 LOG_LINES = 5
 LINE_CHARS = 200
@@ -25,7 +25,7 @@ CANNOT_BE_READ_AGAIN = (
     "the jobs came from stdin, which cannot be read again. Put the lines of those that failed into a file and carry"
     " that out as another batch"
 )
-#: Of an override, in JSON.
+#: Characters of an override in the JSON output.
 MAX_OVERRIDE_CHARS = 10_000
 
 
@@ -36,8 +36,7 @@ def command(
     """Show what did not succeed, by cause; works while another process runs the batch."""
     found = read_failures(directory, Selection())
     config, _ = read_config(directory)
-    jobs = reread_jobs(config, [failure.position for failure in found.kinds])
-    sent = {position: job.body[: 4 * MAX_OVERRIDE_CHARS].decode("utf-8", "replace") for position, job in jobs.items()}
+    sent = sent_overrides(config, found.kinds, MAX_OVERRIDE_CHARS)
     if json:
         _print_json(found, config.api, sent)
         return
@@ -84,7 +83,7 @@ def _print_json(found: Failures, api: ApiConfig, sent: dict[Position, str]) -> N
             **failure_json(failure),
             "run_url": run_address(api, failure.run_id) if failure.run_id is not None else None,
             "log_tail": failure.log_tail,
-            "override": sent.get(failure.position, "")[:MAX_OVERRIDE_CHARS] or None,
+            "override": sent.get(failure.position) or None,
         }
         for failure in found.kinds
     ]

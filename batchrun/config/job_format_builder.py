@@ -1,28 +1,12 @@
-"""What the configuration says of the job file, as the format that the source reads it by."""
-
-from collections.abc import Sequence
-from contextlib import suppress
+"""The job format that a configuration describes."""
 
 from batchrun.config.sections import Config
-from batchrun.errors import JobFileError
-from batchrun.jobs import JobFormat, open_job_file
-from batchrun.model import Job, JsonObject, Position
-
-
-def reread_jobs(config: Config, positions: Sequence[Position]) -> dict[Position, Job]:
-    """Read jobs again by their positions; those that cannot be had any more are left out."""
-    found: dict[Position, Job] = {}
-    with suppress(JobFileError), open_job_file(job_format(config, {})) as job_file:
-        # Where positions cannot be sought, all come by one pass, as far as it goes.
-        parts = [[position] for position in positions] if job_file.is_seekable else [positions]
-        for part in parts:
-            with suppress(JobFileError):
-                found |= {job.position: job for job in job_file.reread(part)}
-    return found
+from batchrun.jobs import JobFormat
+from batchrun.model import JsonObject
 
 
 def job_format(config: Config, task_input: JsonObject | None = None) -> JobFormat:
-    """Return how the configuration says that the job file is read."""
+    """Return how the job file of a configuration is read; a deep merge needs the task's input."""
     jobs = config.jobs
     return JobFormat(
         path="-" if str(jobs.file) == "-" else jobs.file,

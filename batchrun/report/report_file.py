@@ -5,14 +5,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from batchrun.config import Config
-from batchrun.config.job_format_builder import reread_jobs
 from batchrun.model import Summary
 from batchrun.output.sink import explain
 from batchrun.report.batch_report import SAMPLES, compose
 from batchrun.report.figures import read_figures
+from batchrun.report.sent_overrides import sent_overrides
 
-#: Of an override, in bytes of JSON: no more of it is shown.
-_MAX_SENT_BYTES = 4000
+#: Characters of an override that are read for a report.
+_MAX_SENT_CHARS = 1000
 
 
 def make_report(directory: Path, config: Config, own_summary: Summary | None = None) -> str:
@@ -27,8 +27,7 @@ def make_report(directory: Path, config: Config, own_summary: Summary | None = N
         LedgerError: there is no ledger, or it is damaged.
     """
     figures = read_figures(directory, own_summary)
-    jobs = reread_jobs(config, [failure.position for failure in figures.failures.kinds[:SAMPLES]])
-    sent = {position: job.body[:_MAX_SENT_BYTES].decode("utf-8", "replace") for position, job in jobs.items()}
+    sent = sent_overrides(config, figures.failures.kinds[:SAMPLES], _MAX_SENT_CHARS)
     return compose(figures, directory, config, sent)
 
 

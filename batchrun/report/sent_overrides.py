@@ -1,0 +1,26 @@
+"""What failed jobs had sent to their Runs, read from the job file again: the ledger keeps positions, not content."""
+
+from collections.abc import Iterable
+from contextlib import suppress
+
+from batchrun.config import Config
+from batchrun.config.job_format_builder import job_format
+from batchrun.errors import JobFileError
+from batchrun.jobs import open_job_file
+from batchrun.model import Position
+from batchrun.report.failures import Failure
+
+
+def sent_overrides(config: Config, failures: Iterable[Failure], max_chars: int) -> dict[Position, str]:
+    """Return the overrides of each failure's sample as JSON, cut to a length; what cannot be read is left out."""
+    positions = [failure.position for failure in failures]
+    found: dict[Position, str] = {}
+    with suppress(JobFileError), open_job_file(job_format(config, {})) as job_file:
+        # One line that was changed must not hide the others; where reading each means reading all, one pass is enough.
+        parts = [[position] for position in positions] if job_file.is_seekable else [positions]
+        for part in parts:
+            with suppress(JobFileError):
+                for job in job_file.reread(part):
+                    # A character takes four bytes at most.
+                    found[job.position] = job.body[: 4 * max_chars].decode("utf-8", "replace")[:max_chars]
+    return found

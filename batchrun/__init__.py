@@ -1,7 +1,7 @@
 """Carry out a file of inputs as Apify task runs: bounded, durable, never started twice.
 
-Public is what `__all__` lists. Names are imported when they are first used: a process that only wants one small
-module of this package, as a bundled Actor does, must not wait for the whole engine.
+The public names are those in `__all__`. Each is imported when it is first used: a process that needs one small module
+of this package, as a bundled Actor does, must not wait for the whole engine.
 """
 
 from importlib import import_module

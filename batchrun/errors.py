@@ -4,17 +4,17 @@
     ├── ConfigError             the configuration: file and dotted key
     ├── JobFileError            the job file: file and line
     ├── OutputError             this machine: disk, permissions, a lock, a damaged file
-    │   └── LedgerError         the ledger says it cannot go on, or must not
+    │   └── LedgerError         the ledger cannot or must not be written any further
     ├── BatchRefused            the platform refuses the whole batch (401, 403, unknown task, no credit)
     ├── ApiError                the API answered with an error
     │   ├── RateLimited         429: nothing happened
     │   ├── ResourcesBusy       no memory or no run slot in the account right now: nothing happened
     │   ├── Unauthorized        401, 403
-    │   ├── OutOfCredit         402 and its kin: permanent for the batch
+    │   ├── OutOfCredit         402 and alike: permanent for the batch
     │   ├── NotFound            404
     │   └── ServerFailed        5xx, 408: the effect of a request that writes is unknown
     └── TransportError          no readable answer: the effect of a request that writes is unknown
-        └── ConnectFailed       the connection never stood: nothing happened
+        └── ConnectFailed       the connection was never established: nothing happened
 
 A Run that failed is not an error: it is an Outcome.
 """
@@ -23,7 +23,7 @@ from pathlib import Path
 
 
 class BatchrunError(Exception):
-    """Base of every error that batchrun raises on purpose; its text is fit to show to a user."""
+    """Base of every error that batchrun raises on purpose; its text is written for the user."""
 
 
 class ConfigError(BatchrunError):
@@ -31,8 +31,8 @@ class ConfigError(BatchrunError):
 
     Args:
         problem: what is wrong and what to do.
-        key: the dotted key it concerns, if it is about one.
-        file: the file the key stands in; None when it came from a flag or the environment.
+        key: the dotted key with the problem, if there is one.
+        file: the file that sets the key; None if a flag or the environment does.
     """
 
     def __init__(self, problem: str, *, key: str | None = None, file: Path | None = None) -> None:
@@ -47,7 +47,7 @@ class JobFileError(BatchrunError):
     Args:
         problem: what is wrong and what to do.
         file: the job file, as the user named it.
-        line: its line (element number in a JSON array), from 1; None when the whole file is meant.
+        line: the line with the problem (element number in a JSON array), from 1; None for the whole file.
     """
 
     def __init__(self, problem: str, *, file: Path | str, line: int | None = None) -> None:
@@ -57,15 +57,15 @@ class JobFileError(BatchrunError):
 
 
 class OutputError(BatchrunError):
-    """Something on this machine stands in the way: disk, permissions, a lock, a damaged file."""
+    """This machine prevents the work: disk, permissions, a lock, a damaged file."""
 
 
 class LedgerError(OutputError):
-    """The ledger cannot go on, or must not; what it noted so far holds."""
+    """The ledger cannot or must not be written any further; its commits so far are valid."""
 
 
 class BatchRefused(BatchrunError):
-    """The platform refuses the whole batch; no job was settled for it, and the batch can be resumed."""
+    """The platform refuses the whole batch; no job was settled because of it, and the batch can be resumed."""
 
 
 class ApiError(BatchrunError):
@@ -73,7 +73,7 @@ class ApiError(BatchrunError):
 
     Args:
         status: HTTP status.
-        type: the API's `error.type`; an empty string when the answer named none.
+        type: the API's `error.type`; empty if the answer has none.
         message: the API's `error.message`.
         method: HTTP method of the request.
         path: path of the request, without the query.
@@ -108,11 +108,11 @@ class Unauthorized(ApiError):
 
 
 class OutOfCredit(ApiError):
-    """The account may not spend any more; waiting does not help."""
+    """The account may not spend more; waiting does not help."""
 
 
 class NotFound(ApiError):
-    """404: there is no such thing, or not for this token."""
+    """404: there is no such object, or none that this token may see."""
 
 
 class ServerFailed(ApiError):
@@ -124,14 +124,14 @@ class TransportError(BatchrunError):
 
 
 class ConnectFailed(TransportError):
-    """The connection never stood (DNS, refused, unreachable, TLS): nothing took effect."""
+    """The connection was never established (DNS, refused, unreachable, TLS): the request had no effect."""
 
 
 def first_error(group: BaseExceptionGroup[BaseException]) -> BatchrunError:
-    """Return the first error of ours in a group; the others are its consequences.
+    """Return the first BatchrunError in a group; the other errors are its consequences.
 
     Raises:
-        BaseExceptionGroup: it holds none: a bug, which is not to be hidden.
+        BaseExceptionGroup: the group holds none, which is a bug and must be seen.
     """
     for error in group.exceptions:
         if isinstance(error, BatchrunError):

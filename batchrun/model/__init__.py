@@ -1,6 +1,7 @@
-"""The values that flow through batchrun: all frozen, none of them able to wait.
+"""The values that flow through batchrun, a file per word. None of them waits, reads or writes.
 
-A line of the job file becomes a Job, a Job becomes Attempts, an Attempt a Run, and all of it one Record.
+A line of the job file becomes a Job, a Job becomes Attempts, an Attempt a Run, and all of it one Record. Values are not
+changed once made; for most of them the type checker alone sees to that (`runtime/fast_dataclasses.py`).
 """
 
 from batchrun.model.attempt import CLOCK_DOUBT, Attempt, AttemptState, Cause, Intent, Mark, Problem

@@ -12,10 +12,10 @@ Mark = NewType("Mark", str)
 
 
 class Cause(StrEnum):
-    """Why an attempt was no success: what decides whether, when and with what the job is tried again."""
+    """Why an attempt was no success. It decides whether, when and with what options the job is retried."""
 
     FAILED = "failed"
-    #: Failed because its memory did not suffice.
+    #: Failed for lack of memory.
     OUT_OF_MEMORY = "out_of_memory"
     TIMED_OUT = "timed_out"
     ABORTED = "aborted"
@@ -24,14 +24,14 @@ class Cause(StrEnum):
     LOST = "lost"
 
 
-#: How wrong this machine's clock may be where the platform shows no time of its own.
+#: How wrong this machine's clock may be, where the platform's time is unknown.
 CLOCK_DOUBT = timedelta(days=1)
 
 
 class AttemptState(StrEnum):
     """Where an attempt's row in the ledger stands."""
 
-    #: Noted before its start request was sent; without more, it is in doubt.
+    #: Noted before its start request was sent; in doubt until it is bound or ended.
     INTENDED = "intended"
     #: Its Run's id is noted.
     BOUND = "bound"
@@ -42,7 +42,7 @@ class AttemptState(StrEnum):
 class Problem:
     """Why a job did not succeed."""
 
-    #: An API error type, or a word of ours (bad-line, run-failed, run-lost).
+    #: An API error type, or one of ours (bad-line, run-failed, run-lost, …).
     type: str
     message: str
 
@@ -51,46 +51,47 @@ class Problem:
 class Attempt:
     """One try at a job: one start request and the Run it produced."""
 
-    #: Counts on from round to round.
+    #: From 1; goes on counting from round to round.
     attempt_no: int
     round: int = 1
     mark: Mark
     state: AttemptState
     run_id: RunId | None = None
-    #: How its Run ended.
+    #: The status in which its Run ended.
     status: RunStatus | None = None
-    #: Why it was no success; None for a success, and before its end.
+    #: Why it was no success; None for a success, and before it has ended.
     cause: Cause | None = None
-    #: Why its Run was to be aborted by us, noted before the abort was sent.
+    #: Why we abort its Run, noted before the abort is sent; None if we do not.
     aborted_for: Problem | None = None
-    #: What its Run was given, as the platform said it.
+    #: Memory and time limit of its Run, as the platform reports them.
     memory_mb: int | None = None
     timeout_s: int | None = None
-    #: By this machine's clock, which may be wrong and may be set.
+    #: By this machine's clock, which may be wrong or be set.
     intended_at: datetime
-    #: By the platform's clock, as last seen before the start request was sent; None where it shows none.
+    #: The platform's clock as last seen before the start request was sent; None if it shows none.
     platform_time: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
-    #: Most that its Run may cost; None where nothing bounds it.
+    #: The most that its Run may cost, reserved in the budget; None if nothing bounds it.
     reserved_usd: float | None = None
     cost_usd: float | None = None
     cost_source: CostSource = CostSource.UNKNOWN
-    #: Whether the platform cannot change the cost any more.
+    #: True if the platform cannot change the cost any more.
     cost_is_final: bool = False
-    #: Stored items of its dataset that are committed to the item file.
+    #: Offset in its dataset up to which items are committed to the item file.
     items_offset: int = 0
+    #: Items that are committed to the item file.
     items_count: int = 0
 
     @property
     def earliest_start(self) -> datetime:
-        """No Run of this attempt began earlier, by the platform's clock."""
+        """The platform's time before which no Run of this attempt can have begun."""
         return self.platform_time if self.platform_time is not None else self.intended_at - CLOCK_DOUBT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
-    """An attempt as it is to be noted before its start request is sent."""
+    """What the ledger notes of an attempt before its start request is sent."""
 
     attempt_no: int
     round: int = 1
@@ -99,7 +100,7 @@ class Intent:
     reserved_usd: float | None = None
 
     def noted_at(self, at: datetime) -> Attempt:
-        """Return the attempt that a ledger's note at a time makes of it."""
+        """Return the attempt that exists once the ledger has noted this intent, at that time."""
         return Attempt(
             attempt_no=self.attempt_no,
             round=self.round,

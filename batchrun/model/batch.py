@@ -1,4 +1,4 @@
-"""A batch as a whole: which of its jobs are meant, why it ended, what it has come to."""
+"""A batch as a whole: which of its jobs are selected, why work on it ended, and the counts of its jobs and Runs."""
 
 from collections.abc import Collection
 from enum import StrEnum
@@ -9,37 +9,40 @@ from batchrun.runtime.fast_dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which settled jobs are meant: all that is given must hold, None leaves it open; bad lines are no jobs."""
+    """Which settled jobs are selected: those that match every field; a field that is None matches all.
 
-    #: None: all but succeeded.
+    Bad lines are no jobs and are never selected.
+    """
+
+    #: None: all outcomes but succeeded.
     outcomes: Collection[Outcome] | None = None
     error_types: Collection[str] | None = None
     groups: Collection[str] | None = None
     keys: Collection[str] | None = None
-    #: As `batchrun failures` names them.
+    #: Ids of failures, as `batchrun failures` shows them.
     failures: Collection[str] | None = None
 
 
 class Ending(StrEnum):
     """Why a process stopped working on its batch."""
 
-    #: Nothing is left to do.
+    #: No job is left to do.
     FINISHED = "finished"
-    #: Some starts stay in doubt; everything else is done.
+    #: Attempts stay in doubt; everything else is done.
     IN_DOUBT = "in_doubt"
     #: Stopped from outside; the batch can be resumed.
     INTERRUPTED = "interrupted"
-    #: Too much of what was paid for failed: the breaker stopped the batch, or a group of it.
+    #: Too many jobs failed: the breaker stopped the batch, or a group of it.
     TRIPPED = "tripped"
-    #: The next start is not within the budget.
+    #: The next start would exceed the budget.
     OUT_OF_BUDGET = "out_of_budget"
-    #: `deadlines.max_batch_s` is over.
+    #: `deadlines.max_batch_s` has passed.
     OUT_OF_TIME = "out_of_time"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """A command line that was given in some directory."""
+    """A command line, and the directory in which it was given."""
 
     line: str
     directory: str
@@ -47,7 +50,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """What a batch has come to; counts cover its earlier processes too."""
+    """The state of a batch when a process ends its work on it. Counts cover earlier processes too."""
 
     ending: Ending
     #: Settled jobs by outcome.
@@ -58,34 +61,34 @@ class Summary:
     open_jobs: int
     #: Runs of ours that had not ended when they were last looked at.
     live_runs: int
-    #: Starts without an answer: whether they have started a Run is not known.
+    #: Attempts whose start got no answer: whether a Run was started is unknown.
     in_doubt: int
-    #: Items collected from settled jobs, those of earlier rounds included: what the item file holds.
+    #: Items in the item file: those of settled jobs, earlier rounds included.
     items: int
-    #: Records of earlier rounds: another one of the same job has come after them, or is to come.
+    #: Records of jobs that were retried since: a later record of the job follows, or will.
     earlier_records: int
-    #: Jobs that succeeded with no item at all.
+    #: Jobs that succeeded without an item.
     empty_successes: int
     #: Known costs of all Runs that have ended, in US dollars.
     cost_usd: float
-    #: Runs whose cost nobody knows.
+    #: Runs whose cost is unknown.
     unknown_costs: int
     #: Runs whose cost the platform can still change.
     open_costs: int
     out_dir: str
-    #: By this process alone: the share (0 to 1) of the slots' time that was Runs, while jobs waited for one; None if
-    #: nothing ran.
+    #: Part (0 to 1) of the slots' time in which Runs were live, counted while jobs waited for a slot, of this process
+    #: alone; None if nothing ran.
     slot_use: float | None = None
-    #: From the end of a Run to the next start request: seconds that half of them, and 99 of 100, are not above.
+    #: Median and 99th percentile of the seconds from the end of a Run to the next start request.
     refill_p50_s: float | None = None
     refill_p99_s: float | None = None
 
     @property
     def settled(self) -> int:
-        """How many jobs are settled."""
+        """Number of settled jobs."""
         return sum(self.outcomes.values())
 
     @property
     def has_succeeded(self) -> bool:
-        """Whether everything is done and every job succeeded."""
+        """True if everything is done and every job succeeded."""
         return self.ending is Ending.FINISHED and self.settled == self.outcomes.get(Outcome.SUCCEEDED, 0)

@@ -1,4 +1,4 @@
-"""A line of the job file: a job, or a bad line, and where it stands."""
+"""A line of the job file: a job or a bad line, and its position."""
 
 from typing import Any, NewType
 
@@ -6,21 +6,21 @@ from batchrun.model.run import RunOptions
 from batchrun.runtime.fast_dataclasses import dataclass
 
 JobKey = NewType("JobKey", str)
-#: The job's row in the ledger; counts up in order of admission.
+#: The job's row in the ledger; ids grow in the order of admission.
 JobId = NewType("JobId", int)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """Where in the job file a job or a bad line stands."""
+    """Where a job or a bad line is in the job file."""
 
     #: Line number (element number in a JSON array), from 1.
     line: int
-    #: Which combination of the matrix this is, from 0.
+    #: Number of the combination of the matrix, from 0.
     variant: int = 0
     #: Bytes from the start of the (uncompressed) file.
     offset: int
-    #: Bytes, line end included.
+    #: Length in bytes, line end included.
     length: int
 
 
@@ -29,13 +29,13 @@ class Job:
     """One line of the job file: a job key and the overrides for the task's input."""
 
     key: JobKey
-    #: First 16 bytes of SHA-256 over the canonical JSON of override and own options.
+    #: First 16 bytes of SHA-256 over the canonical JSON of the override and the line's `@options`.
     digest: bytes
     position: Position
     #: The overrides as the JSON that is posted to start a Run.
     body: bytes
     options: RunOptions | None = None
-    #: Higher goes first, within the source's look-ahead.
+    #: Jobs with a higher one go first, within the source's look-ahead.
     priority: int = 0
     group: str | None = None
     #: Any JSON, copied to the record.
@@ -44,10 +44,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BadLine:
-    """A line of the job file that is no job."""
+    """A line of the job file that cannot be read as a job."""
 
     position: Position
     #: What is wrong, and what to do.
     reason: str
-    #: The line as it stands in the file; undecodable bytes are replaced, very long lines cut.
+    #: The line's text in the file; undecodable bytes are replaced, very long lines cut.
     content: str

@@ -36,12 +36,12 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Items:
-    """What a Run left in its dataset, as far as it was collected."""
+    """The items collected from a Run's dataset."""
 
-    #: Items that were collected.
+    #: Number of items that were collected.
     count: int
     dataset_id: DatasetId | None
-    #: The items themselves, where the record is to hold them.
+    #: The items, if they belong into the record (`output.items = "inline"`).
     values: list[Any] | None = None
 
 
@@ -59,7 +59,7 @@ class Record:
     attempts: tuple[Attempt, ...] = ()
     #: The last Run, in the API's own fields.
     run: JsonObject | None = None
-    #: The OUTPUT value, where it was asked for.
+    #: The OUTPUT value, if it was asked for.
     output: Any = None
     items: Items | None = None
     error: Problem | None = None
@@ -69,7 +69,7 @@ class Record:
 
     @property
     def cost_usd(self) -> float | None:
-        """Sum of the attempts' costs as known now; None when one of them is unknown, for that is not 0."""
+        """Sum of the attempts' costs as known now; None if one of them is unknown, for that is not 0."""
         return _cost_of(self.attempts)[0]
 
     @property
@@ -79,7 +79,7 @@ class Record:
 
     @property
     def cost_is_final(self) -> bool:
-        """Whether the platform cannot change the cost any more."""
+        """True if the platform cannot change the cost any more."""
         return _cost_of(self.attempts)[2]
 
     def as_line(self) -> bytes:
@@ -115,7 +115,7 @@ class Record:
 
 
 def _cost_of(attempts: Collection[Attempt]) -> tuple[float | None, CostSource, bool]:
-    """Return what attempts have cost, where that comes from, and whether it is final; all at once, for every record."""
+    """Return the cost of attempts, its source, and whether it is final."""
     paid = [attempt for attempt in attempts if attempt.run_id is not None]
     if not paid:
         return None, CostSource.UNKNOWN, True
@@ -132,7 +132,7 @@ def json_line(value: JsonObject) -> bytes:
     try:
         return orjson.dumps(value, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE)
     except TypeError:
-        # It writes 254 levels and no lone surrogates; what an Actor stored must not be lost for that.
+        # orjson writes at most 254 levels and no lone surrogates; an Actor's values may have either.
         return (json.dumps(value, default=_iso) + "\n").encode()
 
 
@@ -164,7 +164,7 @@ def _items_json(items: Items | None) -> JsonObject | None:
 
 
 def _seconds_between(earlier: datetime | None, later: datetime | None) -> float | None:
-    """Return the seconds from one time to another; 0 where two clocks disagree about the order."""
+    """Return the seconds from one time to another; 0 if two clocks disagree about the order."""
     if earlier is None or later is None:
         return None
     return max(0.0, round((later - earlier).total_seconds(), 3))

@@ -1,4 +1,4 @@
-"""A Run as the API describes it, what starts it, and where its cost comes from."""
+"""A Run as the API describes it, the options it is started with, and the source of its cost."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -10,7 +10,7 @@ RunId = NewType("RunId", str)
 TaskId = NewType("TaskId", str)
 DatasetId = NewType("DatasetId", str)
 StoreId = NewType("StoreId", str)
-#: A JSON object at the edge: as the API or a job file gave it.
+#: A JSON object as the API or a job file gave it.
 JsonObject = dict[str, Any]
 #: Bytes of a request's body, uncompressed, and so of the overrides of one start: the API's documented limit.
 MAX_BODY_BYTES = 9_437_184
@@ -30,7 +30,7 @@ class RunStatus(StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the Run has ended."""
+        """True if the Run has ended."""
         return self in _TERMINAL
 
 
@@ -40,9 +40,9 @@ _TERMINAL = frozenset({RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.TIMED_OU
 class CostSource(StrEnum):
     """Where a cost comes from."""
 
-    #: The platform said it.
+    #: Reported by the platform.
     PLATFORM = "platform"
-    #: Worked out here from what the Run was charged for and the Actor's prices.
+    #: Computed here from the Run's charged events or items and the Actor's prices.
     DERIVED = "derived"
     UNKNOWN = "unknown"
 
@@ -52,7 +52,7 @@ WEAKEST_COST_SOURCE_FIRST = (CostSource.UNKNOWN, CostSource.DERIVED, CostSource.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """What a start asks for besides its input; None leaves it to the task."""
+    """Options of a start besides its input; None leaves an option to the task."""
 
     build: str | None = None
     #: The Run's own time limit; 0 means none.
@@ -65,8 +65,8 @@ class RunOptions:
     webhooks: tuple[JsonObject, ...] | None = None
 
     def over(self, base: "RunOptions") -> "RunOptions":
-        """Return these options, with `base` filling in what they leave open."""
-        # Spelled out: it is asked of every job, and looking through the fields takes ten times as long.
+        """Return these options, with those of `base` where they are None."""
+        # Written out: called for every job, and a loop over the fields takes ten times as long.
         return RunOptions(
             build=base.build if self.build is None else self.build,
             timeout_s=base.timeout_s if self.timeout_s is None else self.timeout_s,
@@ -90,13 +90,13 @@ class Run:
     store_id: StoreId | None
     started_at: datetime
     finished_at: datetime | None
-    #: None while nobody knows; never to be read as 0.
+    #: None while it is unknown, which is not 0.
     cost_usd: float | None
     cost_source: CostSource = CostSource.UNKNOWN
-    #: What it was given; None where the platform does not say, as in lists.
+    #: Its memory and time limit; None where the platform does not report them, as in lists.
     memory_mb: int | None = None
     timeout_s: int | None = None
-    #: The User-Agent of the request that started it; None where the platform does not say.
+    #: The User-Agent of the request that started it; None where the platform does not report it.
     user_agent: str | None
-    #: Everything the API said of it, as it said it.
+    #: The whole Run object of the API.
     fields: JsonObject

@@ -1,4 +1,4 @@
-"""A task group for resources that own children: what the block inside raises comes out as it is."""
+"""Task groups whose users see plain errors, not groups of them."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +11,7 @@ from batchrun.errors import BatchrunError, first_error
 
 @asynccontextmanager
 async def plain_errors() -> AsyncIterator[None]:
-    """Let an error of ours that children ended with come out as itself, not in a group."""
+    """Raise the first BatchrunError of an error group instead of the group."""
     try:
         yield
     except BaseExceptionGroup as group:
@@ -22,12 +22,12 @@ async def plain_errors() -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def open_children(*, cancels_on_leaving: bool = False) -> AsyncIterator[TaskGroup]:
-    """Open a task group whose block is written by somebody who has never heard of the children.
+    """Open a task group for a resource that owns children, whose user does not know of them.
 
-    An error of the block alone is raised as such, not in a group.
+    If the block alone raises, its error comes out plain, not in a group.
 
     Args:
-        cancels_on_leaving: for children that do not end by themselves; else leaving waits for them, like any group.
+        cancels_on_leaving: cancel the children when the block ends; else leaving waits for them, like any task group.
     """
     raised: BaseException | None = None
     try:

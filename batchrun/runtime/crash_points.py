@@ -1,6 +1,7 @@
-"""Named points of the start protocol at which a crash test kills the process; without one named, they cost nothing.
+"""Named points in the life of a job at which a crash test kills the process.
 
-BATCHRUN_KILL_AT=intended:3 kills the process, as a power cut would, the third time it reaches the point `intended`.
+BATCHRUN_KILL_AT=intended:3 kills the process with SIGKILL the third time it reaches the point `intended`. Without the
+variable, a point costs one comparison.
 """
 
 import os

@@ -1,7 +1,8 @@
-"""Frozen values that cost no more than others: what a job is made of twenty times is held to be frozen by mypy alone.
+"""Frozen dataclasses that are cheap to make: the type checker alone keeps them from being changed.
 
-A frozen dataclass sets each field through `object.__setattr__`, and so takes three times as long to make. `dataclass`
-and `replace` mean what the standard library's mean; modules whose values are made for every job take them from here.
+A frozen dataclass of the standard library sets each field through `object.__setattr__`, and so takes three times as
+long to make. Modules whose values are made many times for each job take `dataclass` and `replace` from here; to mypy
+they are the standard library's. At run time nothing prevents a change.
 """
 
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,11 +16,11 @@ else:
     T = TypeVar("T")
 
     def dataclass(*, frozen: bool, **options: Any) -> Any:
-        """Make a dataclass that nothing keeps from being changed, but whoever checks types; equal values hash alike."""
+        """Make a dataclass that can be hashed, but is not frozen at run time."""
         return dataclasses.dataclass(unsafe_hash=frozen, **options)
 
     def replace(value: T, /, **changes: Any) -> T:
-        """Return a value with some fields changed; without `__init__`, for there is nothing to check again."""
+        """Return a copy with some fields changed, without calling `__init__`: no field needs a check again."""
         made = object.__new__(type(value))
         for name in value.__slots__:
             setattr(made, name, changes[name] if name in changes else getattr(value, name))

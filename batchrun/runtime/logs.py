@@ -1,4 +1,4 @@
-"""The one place where logging is configured: lines of JSON, written to files by a thread of their own."""
+"""The one place where logging is configured: JSON lines, written to files by a thread."""
 
 import os
 import queue
@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import orjson
 import structlog
 
-#: Logs of batches that are kept open; of more, those that are written to least recently are opened again.
-MAX_OPEN = 32
+#: Log files that are open at once; the one written to least recently is closed for another.
+MAX_OPEN_FILES = 32
 
 
 class _Line(NamedTuple):
     text: bytes
-    #: The batch that it speaks of, where there are several.
+    #: The batch that the line is about, in a process that carries out several.
     batch: str | None = None
 
 
@@ -34,15 +34,14 @@ def _no_file(_batch: str) -> None:
 def logging_to(file: Path, *, level: str = "info", file_of: Callable[[str], Path | None] = _no_file) -> Iterator[None]:
     """Write log lines of this level and above to a file until the context ends.
 
-    A file is opened with its first line, so that a command which fails before it did anything leaves none; and again
-    when it was moved away, as programs do that rotate logs. A log that cannot be written costs log lines and nothing
-    else.
+    A file is opened with its first line: a command that fails early leaves none. It is opened again after it was moved
+    away, as log rotation does. If a log cannot be written, its lines are lost and nothing else happens.
 
     Args:
-        file: takes what goes nowhere else.
-        level: of the least that is written.
-        file_of: tells, in another thread, where the lines go that carry a `batch`; None, or a file that cannot be
-            opened: to `file` with the others.
+        file: takes all lines that go to no batch's file.
+        level: least level that is written.
+        file_of: returns the file for lines about a batch; called in another thread. Lines go to `file` if it returns
+            None or a file that cannot be opened.
     """
     lines = _Lines()
     writer = threading.Thread(target=_Writer(file, file_of).run, args=(lines,), name="log", daemon=True)
@@ -57,7 +56,7 @@ def logging_to(file: Path, *, level: str = "info", file_of: Callable[[str], Path
 
 
 class _File:
-    """A log file, opened again when another one, or none, has its name."""
+    """A log file, opened again when its name no longer leads to it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -80,7 +79,7 @@ class _File:
 
 
 class _Writer:
-    """Writes lines to their files; lives in a thread, so that the event loop never waits for a file."""
+    """Writes lines to their files, in a thread: the event loop never waits for a file."""
 
     def __init__(self, file: Path, file_of: Callable[[str], Path | None]) -> None:
         self._file = file
@@ -88,10 +87,10 @@ class _Writer:
         self._open: OrderedDict[Path, _File] = OrderedDict()
 
     def run(self, lines: _Lines) -> None:
-        """Write what comes until the end is told."""
+        """Write lines until the end mark comes."""
         is_open = True
         while is_open:
-            # What waits goes out at once: a write for each line would take the interpreter from the loop for each line.
+            # All waiting lines go out in one write: each write takes the interpreter from the event loop.
             waiting = [lines.get()]
             while not lines.empty():
                 waiting.append(lines.get())
@@ -118,13 +117,13 @@ class _Writer:
     def _append(self, path: Path, text: bytes) -> None:
         file = self._open.pop(path, None) or _File(path)
         self._open[path] = file
-        if len(self._open) > MAX_OPEN:
+        if len(self._open) > MAX_OPEN_FILES:
             self._open.popitem(last=False)[1].close()
         file.write(text)
 
 
 class _QueueLogger:
-    """What structlog hands finished lines to."""
+    """Takes finished lines from structlog."""
 
     def __init__(self, lines: _Lines) -> None:
         self._lines = lines
@@ -154,7 +153,7 @@ def _configure(level: str, lines: _Lines) -> None:
 def _finish(
     _logger: Any, _method: str, event: MutableMapping[str, Any]
 ) -> tuple[tuple[bytes, str | None], dict[str, Any]]:
-    """Return what the logger is called with: the line, and the batch that it speaks of."""
+    """Return the logger's arguments: the line, and the batch that it is about."""
     batch = event.get("batch")
     return (_dumps(event) + b"\n", batch if isinstance(batch, str) else None), {}
 
@@ -162,7 +161,7 @@ def _finish(
 def _dumps(event: MutableMapping[str, Any]) -> bytes:
     try:
         return orjson.dumps(event, default=str)
-    except TypeError:  # a lone surrogate, or a number beyond 64 bits, in what somebody else said
+    except TypeError:  # a lone surrogate, or a number beyond 64 bits, in foreign text
         return orjson.dumps({key: _plain(value) for key, value in event.items()})
 
 
@@ -171,7 +170,7 @@ def _plain(value: Any) -> str:
 
 
 def silence() -> None:
-    """Log nothing, for commands that have no batch to log for."""
+    """Log nothing: for commands without a batch."""
     structlog.configure(
         processors=[], wrapper_class=structlog.make_filtering_bound_logger("critical"), cache_logger_on_first_use=False
     )

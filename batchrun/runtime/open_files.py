@@ -1,4 +1,4 @@
-"""How many connections this process may have open."""
+"""The limit of open files, which bounds the connections of this process."""
 
 import structlog
 
@@ -7,15 +7,16 @@ try:
 except ImportError:  # Windows knows no such limit
     resource = None  # type: ignore[assignment]
 
-#: Descriptors for all else: starts, output that is collected, files, the embedded server.
+#: File descriptors that polls leave for all else: starts, collecting, files, the embedded server.
 RESERVED = 512
+#: File descriptors that a program asks the system for.
 ENOUGH = 65_536
 
 _log = structlog.get_logger()
 
 
 def raise_limit() -> None:
-    """Let this process open many files, as far as its user may; for programs, not for libraries."""
+    """Raise this process's limit of open files as far as its user may; for programs, not for libraries."""
     if resource is not None:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         most = ENOUGH if hard == resource.RLIM_INFINITY else min(hard, ENOUGH)
@@ -24,7 +25,7 @@ def raise_limit() -> None:
 
 
 def polls_within_limit(wanted: int) -> int:
-    """Return how many polls may be open at once: fewer than are wanted, and a word in the log, where files are few."""
+    """Return how many polls may be open at once: the wanted number, or as many as open files allow (logged)."""
     if resource is None:
         return wanted
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

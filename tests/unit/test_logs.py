@@ -9,7 +9,7 @@ from blockbuster import BlockBuster
 from structlog.contextvars import bound_contextvars
 
 from batchrun.output.layout import BATCH_LOG
-from batchrun.runtime.logs import MAX_OPEN, logging_to, silence
+from batchrun.runtime.logs import MAX_OPEN_FILES, logging_to, silence
 
 
 @pytest.fixture(autouse=True)
@@ -109,7 +109,7 @@ def test_a_log_that_was_moved_away_is_begun_anew(tmp_path: Path) -> None:
 
 def test_few_files_are_open_however_many_batches_there_are(tmp_path: Path) -> None:
     """Each line comes where it belongs, also when its file had to be closed meanwhile."""
-    batches = [f"b{n}" for n in range(3 * MAX_OPEN)]
+    batches = [f"b{n}" for n in range(3 * MAX_OPEN_FILES)]
     log = structlog.get_logger()
     before = len(list(Path("/proc/self/fd").iterdir()))
     with logging_to(tmp_path / "worker.log", file_of=lambda batch: tmp_path / f"{batch}.log"):
@@ -118,7 +118,7 @@ def test_few_files_are_open_however_many_batches_there_are(tmp_path: Path) -> No
                 log.info("said", batch=batch, turn=turn)
         while not (tmp_path / f"{batches[-1]}.log").exists():
             pass
-        assert len(list(Path("/proc/self/fd").iterdir())) - before <= MAX_OPEN + 2
+        assert len(list(Path("/proc/self/fd").iterdir())) - before <= MAX_OPEN_FILES + 2
     assert all([line["turn"] for line in lines(tmp_path / f"{batch}.log")] == [0, 1] for batch in batches)
 
 

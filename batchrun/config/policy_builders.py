@@ -40,7 +40,7 @@ def breaker(config: BreakerConfig) -> Breaker:
     return Breaker(
         BreakerLimits(
             max_failed=max_failed,
-            is_share=isinstance(max_failed, float),
+            is_fraction=isinstance(max_failed, float),
             window=config.window,
             empty_in_a_row=empty_in_a_row,
         )

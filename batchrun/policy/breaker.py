@@ -1,7 +1,7 @@
-"""When to stop starting, because what is paid for fails.
+"""The breaker: stops new starts when too many of the last jobs failed.
 
-Looks at the last settled jobs, of the batch as a whole and of each group on its own. A breaker trips once: what was
-live is followed to its end, and whoever goes on begins with a new window.
+It watches the last settled jobs of the whole batch, and those of each group. It trips once; live Runs are followed to
+their end, and a resumed batch begins with an empty window.
 """
 
 from collections import deque
@@ -9,33 +9,34 @@ from dataclasses import dataclass
 
 from batchrun.model import JobKey, Outcome, Record
 
-#: Groups that are watched at a time; the one that was seen longest ago makes room.
+#: Groups that are watched at a time; another one replaces the one whose last job is the oldest.
 MAX_GROUPS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerLimits:
-    """What trips a breaker; None trips it never."""
+    """What trips a breaker; None: never."""
 
-    #: So many of the last `window` jobs may not succeed; below 1 and in a fraction, such a share of a full window.
+    #: Jobs among the last `window` ones that trip it by not succeeding: a number, or a fraction of a full window.
     max_failed: float | None = None
-    is_share: bool = True
+    #: True if `max_failed` is a fraction.
+    is_fraction: bool = True
     window: int = 50
-    #: So many successes in a row without any item, after one that had some.
+    #: Successes in a row without any item that trip it, after a success with items.
     empty_in_a_row: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trip:
-    """A breaker has tripped."""
+    """The event that a breaker has tripped."""
 
     #: What happened, in words.
     reason: str
-    #: The group that is to start nothing more; None: the whole batch.
+    #: The group that starts nothing more; None: the whole batch.
     group: str | None
     #: The jobs of the window.
     keys: tuple[JobKey, ...]
-    #: Whether it is for successes that brought no item, and not for failures.
+    #: True if successes without items tripped it, not failures.
     is_for_empty: bool = False
 
 
@@ -53,7 +54,7 @@ class _Window:
         self.empty_keys: list[JobKey] = []
 
     def note(self, record: Record, key: JobKey) -> str | None:
-        """Note a settled job; return why that is too much, once."""
+        """Note a settled job; return why the window trips, the first time it does."""
         is_failure = record.outcome is not Outcome.SUCCEEDED
         self._jobs.append((key, is_failure))
         self._failed += is_failure
@@ -66,7 +67,7 @@ class _Window:
 
     @property
     def keys(self) -> tuple[JobKey, ...]:
-        """The jobs in it."""
+        """The keys of its jobs."""
         return tuple(key for key, _ in self._jobs)
 
     def _note_items(self, record: Record, key: JobKey) -> None:
@@ -82,21 +83,21 @@ class _Window:
         limits = self._limits
         if limits.max_failed is None or not self._failed:
             return None
-        if limits.is_share and (len(self._jobs) < limits.window or self._failed < limits.max_failed * limits.window):
+        if limits.is_fraction and (len(self._jobs) < limits.window or self._failed < limits.max_failed * limits.window):
             return None
-        if not limits.is_share and self._failed < limits.max_failed:
+        if not limits.is_fraction and self._failed < limits.max_failed:
             return None
         return f"{self._failed} of the last {len(self._jobs)} jobs did not succeed"
 
     def too_many_empty(self) -> str | None:
-        """Return why successes without an item are too many; None when they are not."""
+        """Return why there are too many successes without items, or None."""
         if self._limits.empty_in_a_row is None or len(self.empty_keys) < self._limits.empty_in_a_row:
             return None
         return f"{len(self.empty_keys)} successes in a row brought no item, after others had some"
 
 
 class Breaker:
-    """Watches settled jobs."""
+    """Watches the settled jobs of a batch."""
 
     def __init__(self, limits: BreakerLimits) -> None:
         self._limits = limits
@@ -104,7 +105,7 @@ class Breaker:
         self._groups: dict[str, _Window] = {}
 
     def note(self, record: Record) -> Trip | None:
-        """Note a settled job; return what trips with it. A bad line started nothing and is no job."""
+        """Note a settled job; return the trip that it causes, if any. A bad line is no job and does not count."""
         if record.key is None:
             return None
         reason = self._batch.note(record, record.key)
@@ -113,13 +114,13 @@ class Breaker:
         if record.group is None:
             return None
         group = self._groups.pop(record.group, None) or _Window(self._limits)
-        self._groups[record.group] = group  # the one seen last stands last
+        self._groups[record.group] = group  # the group seen last is the last key
         if len(self._groups) > MAX_GROUPS:
             del self._groups[next(iter(self._groups))]
         reason = group.note(record, record.key)
         return None if reason is None else self._trip(group, reason, record.group)
 
     def _trip(self, window: _Window, reason: str, group: str | None) -> Trip:
-        # The empty ones may reach further back than the window.
+        # Successes without items may reach further back than the window.
         keys = tuple(dict.fromkeys((*window.empty_keys, *window.keys)))
         return Trip(reason=reason, group=group, keys=keys, is_for_empty=reason == window.too_many_empty())

@@ -1,7 +1,7 @@
-"""How much may still be spent: money is reserved before a start, and given back when its cost is final.
+"""How much may still be spent: money is reserved before a start, and given back when the Run's cost is final.
 
-A reservation is the most that a Run may cost, so that all reservations and all final costs together never exceed the
-budget. A cost that nobody knows keeps its reservation: null is never 0.
+A reservation is the most that a Run may cost. So all reservations and all final costs together never exceed the budget.
+A Run whose cost stays unknown keeps its reservation: null is never 0.
 """
 
 import math
@@ -10,23 +10,23 @@ from dataclasses import dataclass, field
 
 from batchrun.model import RunOptions
 
-#: Sums of many small amounts are a little off; a budget is kept to a millionth of a cent.
+#: US dollars by which a sum may exceed a budget: sums of many small amounts are a little off.
 _ROUNDING_USD = 1e-8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prices:
-    """What Runs of an Actor are charged for, in US dollars."""
+    """The prices of an Actor's Runs, in US dollars."""
 
-    #: The API's pricingModel; None for an Actor without one: its user pays for the platform's usage.
+    #: The API's pricingModel; None for an Actor without one, whose users pay for platform usage alone.
     model: str | None = None
     #: Pay-per-result: for each stored item.
     per_item_usd: float | None = None
-    #: Pay-per-event: the least that a Run may be capped at.
+    #: Pay-per-event: the lowest cap that a Run may be given.
     least_cap_usd: float | None = None
-    #: Whether we pay for the platform's usage besides what the Actor charges, as its owner does.
+    #: True if we pay for platform usage besides the Actor's charges, as its owner does.
     pays_usage: bool = False
-    #: Compute unit: 1 GB for 1 hour; None when the account does not tell.
+    #: Of a compute unit, 1 GB for 1 hour; None if the account does not report it.
     compute_unit_usd: float | None = None
 
 
@@ -34,14 +34,14 @@ class Prices:
 class CostBound:
     """The most that a Run may cost."""
 
-    #: None: nothing bounds it.
+    #: None: there is no bound.
     usd: float | None
-    #: By what, or what would bound it.
+    #: The keys that bound it, or that would.
     reason: str
 
 
 def most_a_run_may_cost(prices: Prices, options: RunOptions) -> CostBound:
-    """Return what bounds the cost of a Run that is started with these options, those of the task included."""
+    """Return the most that a Run may cost with these options, the task's included."""
     match prices.model:
         case "PAY_PER_EVENT":
             capped = CostBound(usd=options.max_total_charge_usd, reason="run.max_total_charge_usd")
@@ -59,7 +59,7 @@ def _most_items(prices: Prices, options: RunOptions) -> CostBound:
 
 
 def _with_usage(prices: Prices, options: RunOptions, charges: CostBound) -> CostBound:
-    """Add the platform's usage to what the Actor charges, where we pay for both."""
+    """Add the platform usage to the Actor's charges, if we pay for both."""
     if charges.usd is None or not prices.pays_usage:
         return charges
     compute = _most_compute(prices, options)
@@ -81,9 +81,9 @@ def _most_compute(prices: Prices, options: RunOptions) -> CostBound:
 
 @dataclass(slots=True)
 class ObservedCosts:
-    """What Runs cost so far: a guess for those that nothing bounds."""
+    """What Runs have cost so far: the estimate for Runs without a bound."""
 
-    #: Counts of costs, by the power of 2^(1/4) just above them: a small histogram for any number of Runs.
+    #: Number of costs by the power of 2^(1/4) just above them: a small histogram for any number of Runs.
     _counts: dict[int, int] = field(default_factory=dict)
     count: int = 0
 
@@ -94,7 +94,7 @@ class ObservedCosts:
         self.count += 1
 
     def p95_usd(self) -> float:
-        """Return what 95 % of the Runs cost at most, within a fifth; 0 before any is known."""
+        """Return the 95th percentile of the costs, at most a fifth too high; 0 before any cost is known."""
         left = math.ceil(0.95 * self.count)
         for step in sorted(self._counts):
             left -= self._counts[step]
@@ -107,11 +107,10 @@ class Budget:
     """A batch's money.
 
     Args:
-        limit_usd: what may be spent in all; None: as much as it takes.
+        limit_usd: what may be spent in all; None: no limit.
         spent_usd: final costs of earlier processes.
-        reserved_usd: what may still come of Runs whose cost is not final.
-        shared: a budget that is shared with other batches, and has to suffice, too; it knows of what is spent and
-            reserved here already.
+        reserved_usd: reservations of Runs whose cost is not final.
+        shared: a budget of several batches, which must suffice too. It already counts the two amounts before.
     """
 
     def __init__(
@@ -125,7 +124,7 @@ class Budget:
         self.limit_usd = limit_usd
         self.spent_usd = spent_usd
         self.reserved_usd = reserved_usd
-        #: Called when money has come free, here or in what is shared.
+        #: Called when money has become free, here or in the shared budget.
         self.on_change: Callable[[], None] = lambda: None
         self._shared = shared
         #: Budgets that share this one.
@@ -135,29 +134,29 @@ class Budget:
 
     @property
     def is_limited(self) -> bool:
-        """Whether there is a limit at all."""
+        """True if there is a limit, here or in the shared budget."""
         return self.limit_usd is not None or (self._shared is not None and self._shared.is_limited)
 
     def has(self, usd: float) -> bool:
-        """Whether so much is free now."""
+        """True if this amount is free now."""
         if self._shared is not None and not self._shared.has(usd):
             return False
         return self._fits(self.spent_usd + self.reserved_usd + usd)
 
     def can_ever_have(self, usd: float) -> bool:
-        """Whether so much would be free if nothing came of what is reserved now."""
+        """True if this amount would be free once all reservations were given back."""
         if self._shared is not None and not self._shared.can_ever_have(usd):
             return False
         return self._fits(self.spent_usd + usd)
 
     def reserve(self, usd: float) -> None:
-        """Set aside what a Run may cost."""
+        """Reserve the most that a Run may cost."""
         self.reserved_usd += usd
         if self._shared is not None:
             self._shared.reserve(usd)
 
     def release(self, usd: float) -> None:
-        """Give back what was set aside for a Run that was not started."""
+        """Give back the reservation of a Run that was not started."""
         self.reserved_usd -= usd
         if self._shared is not None:
             self._shared.release(usd)
@@ -165,7 +164,7 @@ class Budget:
         self.notify_sharers()
 
     def settle(self, reserved_usd: float, cost_usd: float | None) -> None:
-        """Note a Run's final cost; None keeps what was set aside for it as spent."""
+        """Replace a Run's reservation by its final cost; None, an unknown cost, counts the reservation as spent."""
         self.reserved_usd -= reserved_usd
         self.spent_usd += reserved_usd if cost_usd is None else cost_usd
         if self._shared is not None:
@@ -174,7 +173,7 @@ class Budget:
         self.notify_sharers()
 
     def leave(self, *, spent_usd: float, reserved_usd: float) -> None:
-        """Share no more; what was noted last of this budget's money is what counts of it from now on."""
+        """Stop sharing; these two amounts are what the shared budget counts of this one from now on."""
         if self._shared is not None:
             self._shared.spent_usd += spent_usd - self.spent_usd
             self._shared.reserved_usd += reserved_usd - self.reserved_usd
@@ -182,7 +181,7 @@ class Budget:
             self._shared.notify_sharers()
 
     def notify_sharers(self) -> None:
-        """Tell those who share this budget that money has come free."""
+        """Call `on_change` of all budgets that share this one: money has become free."""
         for budget in self.sharing:
             budget.on_change()
 

@@ -1,43 +1,42 @@
-"""How many Runs may be live now: what of the account's limit is ours, and what its refusals teach.
+"""How many Runs may be live now: by the account's limit, and by what its refusals show.
 
-A refusal tells that what is live is all there is. From there one start at a time asks whether more has become
-possible, so that a thousand waiting jobs make one request every few seconds and not a thousand.
+A refusal shows that the account is full. From then on one start at a time, the probe, tries whether more Runs are
+possible: a thousand waiting jobs make one request every few seconds, not a thousand.
 
-Before the first refusal, where the account tells no limit, starts feel their way: only `stride(most)` places beyond the
-most that are known to have been taken are tried at a time. So many starts at most are refused together when a hidden
-limit is met: 8 of one below 72, an eighth of a larger one. Each round trip adds as many, so that 256 Runs are live
-after some 20 of them. An account that tells its limit has none to be felt for, and is filled at once.
+An account that reports its limit is filled at once. Without a reported limit, and before the first refusal, the number
+of live Runs grows in steps: at most `stride(taken)` starts are tried beyond the Runs that the account is known to take.
+So at most as many are refused together at a hidden limit: 8 if it is below 72, else an eighth of it. Each round trip
+adds a stride; 256 Runs are live after about 20 of them.
 """
 
 from batchrun.policy.retry import Backoff
 
-#: Waits between two askings while the account stays full.
+#: Waits between two probes while the account stays full.
 PROBE_BACKOFF = Backoff(first_s=1.0, max_s=10.0)
-#: While others take the places that Runs of ours leave, one of them is asked for so long after the last refusal.
+#: Seconds from a refusal to the next probe, after a Run of ours has ended and others compete for what it frees.
 CONTESTED_INTERVAL_S = 1.0
-#: Places that are tried at a time beyond those that were taken: enough to get on, few enough to be refused together.
+#: Starts that are tried at a time beyond the Runs that the account is known to take: at least 8, or an eighth of these.
+#: More would fill the account faster, and be refused together at its limit.
 MIN_STRIDE = 8
-STRIDE_SHARE = 1 / 8
+STRIDE_PART = 1 / 8
 
 
 def stride(most_taken: int) -> int:
-    """Return how many places are tried at a time once so many are known to be there."""
-    return max(MIN_STRIDE, int(most_taken * STRIDE_SHARE))
+    """Return how many starts are tried at a time once the account is known to take `most_taken` Runs."""
+    return max(MIN_STRIDE, int(most_taken * STRIDE_PART))
 
 
 class Capacity:
-    """The number of live Runs beyond which a start has to wait or to be a probe.
-
-    A start's place is how many Runs were live or starting with it, when it was let through.
-    """
+    """The number of live Runs beyond which a start has to wait or to be a probe."""
 
     def __init__(self) -> None:
-        #: Most Runs of ours by what the account says; None where that is no limit.
+        #: Max Runs of ours by the account's reported limit; None if it reports none.
         self.allowed: int | None = None
-        #: Most live Runs of ours that the platform is known to have had room for.
+        #: Max live Runs of ours that the account is known to have taken.
         self._most_taken = 0
+        #: Live Runs of ours with which the account was full; None before the first refusal.
         self._full_at: int | None = None
-        #: Whether a place that a Run of ours had left was refused: then the next start is a probe, wherever we stand.
+        #: True if a start below `_full_at` was refused: others compete, and the next start is a probe at any number.
         self._is_contested = False
         self._refused_at = float("-inf")
         self._is_probing = False
@@ -45,9 +44,9 @@ class Capacity:
         self._probe_at = 0.0
 
     def next_start_at(self, now: float, live: int) -> float | None:
-        """Return when the next start may be tried with `live` Runs live or starting.
+        """Return when the next start may be sent while `live` Runs are live or starting.
 
-        None: not before something changes (the answer of the probe that is out, the end of a Run, the limit).
+        None: not before something changes (the probe is answered, a Run ends, the limit changes).
         """
         if self.allowed is not None and live >= self.allowed:
             return None
@@ -59,30 +58,30 @@ class Capacity:
         return self._full_at is not None and (self._is_contested or live >= self._full_at)
 
     def _is_within_stride(self, live: int) -> bool:
-        is_told = self.allowed is not None or self._full_at is not None
-        return is_told or live < self._most_taken + stride(self._most_taken)
+        is_limit_known = self.allowed is not None or self._full_at is not None
+        return is_limit_known or live < self._most_taken + stride(self._most_taken)
 
     @property
     def known_limit(self) -> float:
-        """How many Runs of ours the account takes, as far as is known; infinity before the first refusal."""
+        """Live Runs of ours with which the account was last full; infinity before the first refusal."""
         return float("inf") if self._full_at is None else self._full_at
 
     def may_have_grown(self, now: float) -> None:
-        """Note a sign that there is more room than the last refusal told: the next probe need not wait."""
+        """Note a sign that the account takes more Runs than at the last refusal: the next probe need not wait."""
         self._probe_at = min(self._probe_at, now)
 
     def starting(self, live: int) -> bool:
-        """Note a start that goes out beside `live` others; return whether it is a probe."""
+        """Note a start that is sent while `live` others are live or starting; return whether it is a probe."""
         is_probe = self._needs_probe(live)
         self._is_probing = self._is_probing or is_probe
         return is_probe
 
-    def reached(self, place: int) -> None:
-        """Note that nobody waits for the answer to a start any more, and that it was not refused."""
-        self._most_taken = max(self._most_taken, place)
+    def reached(self, live: int) -> None:
+        """Note that this many Runs were live or starting and the account did not refuse."""
+        self._most_taken = max(self._most_taken, live)
 
     def started(self, live: int, *, is_probe: bool) -> None:
-        """Note that the platform took a start; `live` counts it. A probe that was taken asks for the next at once."""
+        """Note that the platform accepted a start, which `live` counts. After a probe, the next one need not wait."""
         if is_probe:
             self._is_probing = False
             self._is_contested = False
@@ -90,13 +89,13 @@ class Capacity:
             self._full_at = max(live, self._full_at or 0)
 
     def refused(self, now: float, live: int, *, is_probe: bool, sent_at: float, uniform: float) -> None:
-        """Note that the account is full with `live` Runs of ours, the refused one left out.
+        """Note that the account refused a start: it is full with `live` Runs of ours.
 
         Args:
             now: when the refusal came.
-            live: Runs of ours.
-            is_probe: whether the start was one.
-            sent_at: when the start was let through; several that left before the first refusal came teach nothing new.
+            live: Runs of ours that are live or starting, without the refused one.
+            is_probe: whether the start was a probe.
+            sent_at: when the start was sent. A start that was sent before the latest refusal shows nothing new.
             uniform: a random number in [0, 1).
         """
         if not is_probe and self._full_at is not None and sent_at >= self._refused_at:
@@ -110,22 +109,22 @@ class Capacity:
             self._probe_at = now + PROBE_BACKOFF.wait_s(self._refusals, uniform)
 
     def ended(self, now: float) -> None:
-        """Note the end of a Run of ours: its place is asked for at once, or soon, if others are after it too."""
+        """Note the end of a Run of ours. If others compete for what it frees, the next probe is due soon."""
         if self._is_contested:
             self._probe_at = min(self._probe_at, max(now, self._refused_at + CONTESTED_INTERVAL_S))
 
     def unanswered(self, *, is_probe: bool) -> None:
-        """Note that a start told nothing about the account."""
+        """Note that a start's answer was lost, or says nothing about the account's capacity."""
         if is_probe:
             self._is_probing = False
 
 
 class Allowance:
-    """What of an account's limit is ours, in Runs or in megabytes.
+    """The part of an account's limit that we may use, in Runs or in megabytes.
 
-    The platform's counters may lag: what of ours has just ended still counts there, and looks like somebody else's.
-    So more use by others is believed when two readings in a row show it, and then the smaller of the two; less use is
-    believed at once, for a limit that was taken too high costs one refused start.
+    The platform's counters lag: a Run of ours that has just ended still counts there, and looks like a Run of others.
+    So higher use by others is believed once two readings in a row show it, and then the smaller one. Lower use is
+    believed at once: an allowance that is too high costs one refused start.
 
     Args:
         leave_free: what is left to others beyond what they use.
@@ -138,12 +137,12 @@ class Allowance:
         self._others: int | None = None
 
     def update(self, limit: int, used: int, own: int) -> int:
-        """Return our share by one more reading.
+        """Take in one reading of the account; return our allowance.
 
         Args:
-            limit: the account's.
-            used: by all of the account.
-            own: most that we have used ourselves from before the reading was asked for until it was there.
+            limit: the account's limit.
+            used: what the whole account uses.
+            own: the most that we used ourselves between the request of the reading and its answer.
         """
         others = max(0, used - own)
         believed = others if self._others is None else min(others, self._others)

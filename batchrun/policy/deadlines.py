@@ -1,11 +1,11 @@
-"""How long is too long."""
+"""The deadlines of jobs and Runs."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deadlines:
-    """What is too long, in seconds; None is never."""
+    """Limits in seconds; None: no limit. The keys of `[deadlines]`, as the engine takes them."""
 
     max_job_s: float | None = None
     overdue_grace_s: float = 300.0

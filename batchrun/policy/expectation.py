@@ -1,4 +1,4 @@
-"""Success means data: what a Run that succeeded must have left in its dataset."""
+"""What a succeeded Run must have in its dataset; otherwise its outcome is `empty` or `malformed`."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,13 +7,13 @@ from typing import Any
 
 from batchrun.model import JsonObject, Outcome, Problem
 
-#: Items of each Run that are held against the schema.
+#: Items of each Run that are checked against the schema: its first ones.
 SAMPLE = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Why a Run that succeeded is no success."""
+    """Why a Run with the status SUCCEEDED is no success."""
 
     outcome: Outcome
     problem: Problem
@@ -23,11 +23,11 @@ class Expectation:
     """What is expected of a dataset.
 
     Args:
-        items_min: fewest items; None: any number.
+        items_min: min number of items; None: any number.
         schema: JSON Schema of an item; None: any item.
 
     Raises:
-        ValueError: it is no JSON Schema.
+        ValueError: `schema` is no JSON Schema.
     """
 
     def __init__(self, *, items_min: int | None, schema: JsonObject | None) -> None:
@@ -36,11 +36,11 @@ class Expectation:
 
     @property
     def sample(self) -> int:
-        """How many of the first items are to be looked at."""
+        """Number of first items that `judge_items` needs."""
         return SAMPLE if self._validator is not None else 0
 
     def judge_count(self, count: int) -> Verdict | None:
-        """Say whether there are enough items; `count` need not go beyond `items_min`."""
+        """Return why there are too few items, or None; counting may stop at `items_min`."""
         if self.items_min is None or count >= self.items_min:
             return None
         found = {0: "no item", 1: "1 item"}.get(count, f"{count:,} items")
@@ -48,7 +48,7 @@ class Expectation:
         return Verdict(outcome=Outcome.EMPTY, problem=Problem(type="too-few-items", message=message))
 
     def judge_items(self, items: Sequence[Any]) -> Verdict | None:
-        """Say whether the first items are what they should be."""
+        """Return why the first items do not fit the schema, or None."""
         if self._validator is None:
             return None
         errors = [(number, error) for number, item in enumerate(items, 1) if (error := self._error_of(item))]

@@ -1,30 +1,31 @@
-"""What makes two failures one kind: outcome, error type, exit code, and the message without what differs by page."""
+"""What makes two failures one kind: outcome, error type, exit code, and message without numbers, ids and addresses."""
 
 import re
 from hashlib import sha256
 
-#: As much of a message as tells its kind.
+#: Characters of a message that are read.
 LOOKED_AT_CHARS = 2000
+#: Characters that are compared, once numbers, ids and addresses are replaced.
 COMPARED_CHARS = 200
 
 _EXIT_CODE = re.compile(r" \(exit code (-?\d+)\)\Z")
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://\S+")
-#: Quoted text, unless it is a plain word such as the name of a missing property; an apostrophe quotes nothing.
+#: Quoted text, unless it is one plain word such as the name of a missing property; an apostrophe is no quote.
 _QUOTED = re.compile(r"""(?<!\w)(["'`])(?![A-Za-z_.-]+\1).*?\1(?!\w)""")
 _RUN_ID = re.compile(r"\bRun \w+")
-#: 403 and 500 are two causes, where they are said to be codes; page 403 and page 500 are not.
+#: A status code after a word that says so: 403 and 500 are two causes, page 403 and page 500 are one.
 _STATUS = re.compile(r"(?i)(?:^|\b(?:http(?:/[\d.]+)?|status|code|error)[ :=]*)[45]\d\d\b")
 _WITH_DIGITS = re.compile(r"\w*\d\w*")
 
 
 def split_exit_code(message: str) -> tuple[str, int | None]:
-    """Return a message without the exit code that its end tells, and that."""
+    """Return a message without the exit code at its end, and the exit code, if there is one."""
     found = _EXIT_CODE.search(message[-40:])
     return (message, None) if found is None else (message[: -len(found[0])], int(found[1]))
 
 
 def failure_id(outcome: str, error_type: str | None, message: str | None) -> str:
-    """Return a short name, always the same, for failures that are alike."""
+    """Return a short id, the same for all failures of one kind."""
     said, exit_code = split_exit_code(message or "")
     parts = (outcome, error_type or "", "" if exit_code is None else str(exit_code), _without_particulars(said))
     return sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:8]
@@ -39,7 +40,7 @@ def _without_particulars(message: str) -> str:
 
 
 def _between_statuses(text: str) -> list[str]:
-    """Return the pieces of a text: status codes as they are, and between them every word with a digit replaced."""
+    """Return the pieces of a text: status codes unchanged, and between them every word with a digit replaced."""
     pieces, end = [], 0
     for status in _STATUS.finditer(text):
         pieces += [_WITH_DIGITS.sub("#", text[end : status.start()]), status[0]]

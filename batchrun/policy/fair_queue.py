@@ -1,11 +1,11 @@
-"""Which waiting job goes next: groups take turns by weight, and what does not fit now does not hold up what does.
+"""Which waiting job goes next: groups alternate by weight, and a job that does not fit does not block those that do.
 
-Stride scheduling (Waldspurger and Weihl, 1995): each group has a pass that grows by 1 / weight with every job it
-gives; the group with the smallest pass is next. A job too large for what is free is passed over, but only so often:
-then nothing that would take its room goes before it any more.
+Stride scheduling (Waldspurger and Weihl, 1995): each group has a pass, which grows by 1 / weight with every job that it
+gives; the group with the smallest pass is next. A job that is too large for the free memory is skipped at most
+MAX_SKIPS times; after that, no job goes before it that would take memory from it.
 
-A group with a weight keeps its pass while it has no job here, so that it neither forgets what it has had in advance nor
-all of what it is owed; and it is said to be short of jobs while it could not give its share of the next starts.
+A group with a weight keeps its pass while it has no job here: it neither loses all the starts it is owed nor forgets
+those it had in advance. It is short of jobs while it has fewer than its part of the next `depth` starts.
 """
 
 import math
@@ -18,11 +18,11 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-#: So many jobs that do not fit are looked at in search of one that does.
+#: Jobs that do not fit which one search for a fitting job looks at.
 MAX_LOOKED_AT = 64
-#: So often a job that does not fit is passed over before all others wait for it.
-MAX_PASSED_OVER = 64
-#: So many of the starts that went by while a group with a weight had no job are made up for when it has one again.
+#: Times that a job that does not fit is skipped before all others wait for it.
+MAX_SKIPS = 64
+#: Starts that a group with a weight is owed for the time in which it had no job.
 MAX_OWED = 64
 
 
@@ -30,9 +30,9 @@ class Fit(Enum):
     """Whether a job can start now."""
 
     YES = "yes"
-    #: Its group has all that it may have.
+    #: Its group has as many live Runs as it may have.
     GROUP_IS_FULL = "group_is_full"
-    #: What is free does not suffice for it.
+    #: The free memory does not suffice for it.
     TOO_LARGE = "too_large"
 
 
@@ -51,55 +51,55 @@ class FairQueue(Generic[T]):
 
     Args:
         weights: by group; a group that is not named has weight 1.
-        depth: of so many starts, each group with a weight is to have its share here, or it is short of jobs.
+        depth: number of next starts of which each group with a weight should have its part here.
     """
 
     def __init__(self, weights: Mapping[str | None, float], depth: int = 1) -> None:
         self._weights = weights
         total = sum(weights.values())
-        self._shares = {group: math.ceil(depth * weight / total) for group, weight in weights.items()}
-        #: Groups with a weight that have fewer jobs here than their share; in the order of `weights` at first.
+        self._wanted = {group: math.ceil(depth * weight / total) for group, weight in weights.items()}
+        #: Groups with a weight that have fewer jobs here than wanted; in the order of `weights` at first.
         self.short = dict.fromkeys(weights)
         #: Passes of groups with a weight that have no job here.
         self._passes: dict[str | None, float] = {}
         self._groups: dict[str | None, _Group[T]] = {}
-        #: Groups with jobs, by turn; the number keeps groups with the same pass in the order in which they came.
-        self._turns: list[tuple[float, int, _Group[T]]] = []
+        #: Groups with jobs, by pass; the number keeps groups with the same pass in the order in which they came.
+        self._by_pass: list[tuple[float, int, _Group[T]]] = []
         self._number = count()
         self._size = 0
         self._now = 0.0
         self._first_in_line: tuple[T, _Group[T]] | None = None
-        self._times_passed_over = 0
+        self._skips = 0
 
     def __len__(self) -> int:
         return self._size
 
     def push(self, job: T, group: str | None, *, is_first: bool = False) -> None:
-        """Add a job behind the others of its group, or before them."""
+        """Add a job after the others of its group, or before them."""
         found = self._groups.get(group)
         if found is None:
             found = self._groups[group] = self._new_group(group)
-            self._await_turn(found)
+            self._enqueue(found)
         found.jobs.appendleft(job) if is_first else found.jobs.append(job)
         self._size += 1
         self._note_length(found)
 
     def _new_group(self, name: str | None) -> _Group[T]:
-        """Return a group that has its first job here: it gets few turns, or none, for the time before."""
+        """Return a group that has its first job here; it is owed few starts, or none, for the time before."""
         interval = 1.0 / self._weights.get(name, 1.0)
         kept = self._passes.pop(name, self._now)
         return _Group(name, interval, max(kept, self._now - MAX_OWED * interval))
 
     def _note_length(self, group: _Group[T]) -> None:
-        if group.name not in self._shares:
+        if group.name not in self._wanted:
             return
-        if len(group.jobs) < self._shares[group.name]:
+        if len(group.jobs) < self._wanted[group.name]:
             self.short[group.name] = None
         else:
             self.short.pop(group.name, None)
 
     def take(self, fit: Callable[[T], Fit]) -> T | None:
-        """Take the next job that fits; None when none does, or when all wait for one that does not."""
+        """Take the next job that fits; None if none does, or if all wait for one that does not."""
         if self._is_waited_for and self._first_in_line is not None:
             job, group = self._first_in_line
             match fit(job):
@@ -108,46 +108,46 @@ class FairQueue(Generic[T]):
                     self._note_taken(group, job)
                     return job
                 case Fit.TOO_LARGE:
-                    return None  # nothing takes its room any more
-        return self._take_by_turn(fit)
+                    return None  # no job takes memory from it any more
+        return self._take_by_pass(fit)
 
     @property
     def _is_waited_for(self) -> bool:
-        return self._times_passed_over >= MAX_PASSED_OVER
+        return self._skips >= MAX_SKIPS
 
-    def _take_by_turn(self, fit: Callable[[T], Fit]) -> T | None:
-        looks = _Looks()
-        passed_by: list[_Group[T]] = []
+    def _take_by_pass(self, fit: Callable[[T], Fit]) -> T | None:
+        search = _Search()
+        skipped: list[_Group[T]] = []
         job: T | None = None
-        while self._turns and job is None and looks.left:
-            _, _, group = heappop(self._turns)
+        while self._by_pass and job is None and search.jobs_left:
+            _, _, group = heappop(self._by_pass)
             if self._groups.get(group.name) is not group:
-                continue  # it was dropped, or ran empty
-            job = self._take_from(group, fit, looks)
+                continue  # the group was dropped, or has no job left
+            job = self._take_from(group, fit, search)
             if job is None:
-                passed_by.append(group)
+                skipped.append(group)
             elif group.jobs:
-                self._await_turn(group)
-        for group in passed_by:
-            self._await_turn(group)
+                self._enqueue(group)
+        for group in skipped:
+            self._enqueue(group)
         return job
 
     def drop(self, group: str | None) -> list[T]:
-        """Drop a group's jobs and return them; more of it are not wanted."""
-        self._shares.pop(group, None)
+        """Drop a group's jobs and return them; no more of its jobs are wanted."""
+        self._wanted.pop(group, None)
         self.short.pop(group, None)
         found = self._groups.pop(group, None)
         if found is None:
             return []
         if self._first_in_line is not None and self._first_in_line[1] is found:
-            self._first_in_line, self._times_passed_over = None, 0
+            self._first_in_line, self._skips = None, 0
         self._size -= len(found.jobs)
         return list(found.jobs)
 
-    def _await_turn(self, group: _Group[T]) -> None:
-        heappush(self._turns, (group.passed, next(self._number), group))
+    def _enqueue(self, group: _Group[T]) -> None:
+        heappush(self._by_pass, (group.passed, next(self._number), group))
 
-    def _take_from(self, group: _Group[T], fit: Callable[[T], Fit], looks: "_Looks") -> T | None:
+    def _take_from(self, group: _Group[T], fit: Callable[[T], Fit], search: "_Search") -> T | None:
         for index, job in enumerate(group.jobs):
             match fit(job):
                 case Fit.YES:
@@ -158,16 +158,16 @@ class FairQueue(Generic[T]):
                     return None
                 case Fit.TOO_LARGE:
                     self._first_in_line = self._first_in_line or (job, group)
-                    looks.left -= 1
-            if not looks.left:
+                    search.jobs_left -= 1
+            if not search.jobs_left:
                 break
         return None
 
     def _note_taken(self, group: _Group[T], job: T) -> None:
         if self._first_in_line is not None and job is self._first_in_line[0]:
-            self._first_in_line, self._times_passed_over = None, 0
+            self._first_in_line, self._skips = None, 0
         elif self._first_in_line is not None:
-            self._times_passed_over += 1
+            self._skips += 1
         self._now = max(self._now, group.passed)
         group.passed += group.interval
         self._size -= 1
@@ -178,10 +178,11 @@ class FairQueue(Generic[T]):
                 self._passes[group.name] = group.passed
 
 
-class _Looks:
-    """How many more jobs that do not fit are looked at."""
+class _Search:
+    """One search for a fitting job."""
 
-    __slots__ = ("left",)
+    __slots__ = ("jobs_left",)
 
     def __init__(self) -> None:
-        self.left = MAX_LOOKED_AT
+        #: Jobs that do not fit which it may still look at.
+        self.jobs_left = MAX_LOOKED_AT

@@ -1,4 +1,4 @@
-"""What happened so far -> again in n seconds and with what, or never."""
+"""Whether, when and with what options a job is retried, from the attempts so far."""
 
 import math
 import re
@@ -13,13 +13,13 @@ OUTCOME_OF_STATUS = {
     RunStatus.TIMED_OUT: Outcome.TIMED_OUT,
     RunStatus.ABORTED: Outcome.ABORTED,
 }
-#: Exit code of a process that was killed: on the platform, for want of memory.
+#: Exit code of a process killed by SIGKILL; on the platform, for lack of memory.
 KILLED = 137
 _SAYS_MEMORY = re.compile(r"out of memory|memory limit|not enough memory|insufficient memory", re.IGNORECASE)
 
 
 def cause_of(outcome: Outcome, exit_code: int | None, status_message: str | None) -> Cause | None:
-    """Return why a Run was no success, from its outcome, exit code and status message; None when it was one."""
+    """Return why a Run was no success, from its outcome, exit code and status message; None for a success."""
     if outcome is Outcome.SUCCEEDED:
         return None
     is_memory = exit_code == KILLED or _SAYS_MEMORY.search(status_message or "") is not None
@@ -28,7 +28,7 @@ def cause_of(outcome: Outcome, exit_code: int | None, status_message: str | None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backoff:
-    """A wait that doubles up to a cap, spread so that many who wait do not return at once."""
+    """A wait that doubles up to a cap, with jitter so that many waits do not end at once."""
 
     first_s: float
     max_s: float
@@ -36,26 +36,26 @@ class Backoff:
     def wait_s(self, n: int, uniform: float) -> float:
         """Return the wait before try `n` + 1 (n from 1), for a random number in [0, 1).
 
-        The spread is the upper half of the wait, at the cap too: uniform(d/2, d). The API's own advice is
-        uniform(d, 2d), the same shape.
+        The jitter covers the upper half of the wait d, at the cap too: uniform(d/2, d). The API's documentation advises
+        uniform(d, 2d), which has the same shape.
         """
-        # Beyond 2**60 a float would overflow long after the cap was reached.
+        # Bounded to 2**60: a larger power overflows a float, long after the cap is reached.
         ceiling_s = min(self.max_s, 2.0 * self.first_s * float(2 ** min(n - 1, 60)))
         return ceiling_s * (0.5 + 0.5 * uniform)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryRule:
-    """What follows an attempt that ended for one cause."""
+    """How often and after which wait an attempt is retried that ended for one cause."""
 
-    #: Another attempt is made while the job has made fewer, whatever the others ended for.
+    #: Attempts of the job in all, whatever their causes: with fewer, another one is made.
     max_attempts: int
     backoff: Backoff
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Escalation:
-    """What a Run is given more of after it had too little; a factor of 1 gives no more."""
+    """More memory or time for the retry of a Run that had too little; a factor of 1 gives no more."""
 
     memory_factor: int = 1
     memory_ceiling_mb: int = 32768
@@ -64,7 +64,7 @@ class Escalation:
     timeout_ceiling_s: int | None = None
 
     def next_options(self, attempts: Sequence[Attempt]) -> RunOptions:
-        """Return what the next attempt's Run is given instead of what its job asks for; None leaves that."""
+        """Return the options that the next attempt overrides; None leaves an option as the job has it."""
         memory_mb, timeout_s = None, None
         for attempt in attempts:
             if attempt.cause is Cause.OUT_OF_MEMORY and attempt.memory_mb:
@@ -74,9 +74,9 @@ class Escalation:
         return RunOptions(memory_mb=memory_mb, timeout_s=timeout_s)
 
     def had_the_most_memory(self, attempt: Attempt) -> bool:
-        """Whether an attempt ran out of all the memory that there is to give: the same again would end the same."""
-        is_climbing = self.memory_factor > 1 and attempt.cause is Cause.OUT_OF_MEMORY
-        return is_climbing and attempt.memory_mb is not None and attempt.memory_mb >= self.memory_ceiling_mb
+        """True if an attempt failed for lack of memory with all the memory that a retry could give."""
+        is_escalating = self.memory_factor > 1 and attempt.cause is Cause.OUT_OF_MEMORY
+        return is_escalating and attempt.memory_mb is not None and attempt.memory_mb >= self.memory_ceiling_mb
 
     def _more_memory(self, memory_mb: int) -> int | None:
         return min(memory_mb * self.memory_factor, self.memory_ceiling_mb) if self.memory_factor > 1 else None
@@ -90,17 +90,17 @@ class Escalation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """Which attempts are followed by another, how often, after which wait, and with what."""
+    """Which attempts are retried, how often, after which wait, and with what options."""
 
     rules: Mapping[Cause, RetryRule]
     escalation: Escalation
 
     def wait_before_next(self, attempts: Sequence[Attempt], random: Callable[[], float]) -> float | None:
-        """Return the seconds until the next attempt, or None when the last one's end is final.
+        """Return the seconds until the next attempt; None if there is none.
 
         Args:
-            attempts: the job's in this round, in order; the last has ended.
-            random: gives a number in [0, 1).
+            attempts: the job's attempts in this round, in order; the last has ended.
+            random: returns a number in [0, 1).
         """
         last = attempts[-1]
         rule = self.rules.get(last.cause) if last.cause is not None else None

@@ -5,26 +5,27 @@ It keeps one number, the theoretical arrival time of the next token, instead of 
 
 from typing import Protocol
 
-#: Share of a documented limit that is used, so that clocks that disagree a little cause no 429.
-SHARE_OF_LIMIT = 0.95
-#: Burst as a share of one second's tokens; with SHARE_OF_LIMIT never above the limit in any second.
-BURST_SHARE = 0.05
+#: Fraction of a documented limit that is used, so that clocks that disagree a little cause no 429.
+FRACTION_OF_LIMIT = 0.95
+#: Burst as a fraction of one second's tokens; with FRACTION_OF_LIMIT never above the limit in any second.
+BURST_FRACTION = 0.05
 
-#: Beyond the resolution of timers, and short beside what a start takes.
+#: Seconds for which a waiter lets each waiter go first that has waited longer. More than the resolution of timers, less
+#: than a start takes.
 COURTESY_S = 0.002
 
 
 def burst_of(rate_per_s: float) -> int:
     """Return how many tokens of a rate may be taken at one instant."""
-    return max(1, int(rate_per_s * BURST_SHARE))
+    return max(1, int(rate_per_s * BURST_FRACTION))
 
 
 class Tokens(Protocol):
-    """What `TokenBucket` and `BothBuckets` have in common."""
+    """The interface of `TokenBucket` and `BothBuckets`."""
 
     @property
     def closed_until(self) -> float:
-        """No token is given before."""
+        """The time before which no token is given."""
 
     @property
     def rate_per_s(self) -> float:
@@ -34,24 +35,24 @@ class Tokens(Protocol):
         """Return when the next token may be used."""
 
     def take(self, at: float) -> None:
-        """Take the token of a time that `next_at` has given."""
+        """Take the token of a time that `next_at` returned."""
 
     def close(self, until: float) -> None:
         """Give no token before `until`."""
 
     def stay_below(self, limit_per_s: float) -> None:
-        """Stay safely under a limit that was learned."""
+        """Keep the rate safely below a limit that the API announced."""
 
 
 class TokenBucket:
     """Says when each request may be sent so that a rate is kept.
 
-    Whoever is next asks `next_at`, waits for that time, and then takes the token *of that time*: a timer that fires
-    late delays one request and costs no token, and who gives up while waiting has taken none.
+    A caller asks `next_at`, waits for that time, and then takes the token *of that time*. So a timer that fires late
+    delays one request and costs no token, and a caller that gives up while waiting has taken none.
 
     Args:
         rate_per_s: tokens per second, above 0.
-        burst: tokens that may be taken at one instant after a pause, at least 1.
+        burst: max tokens at one instant after a pause, at least 1.
     """
 
     def __init__(self, *, rate_per_s: float, burst: int = 1) -> None:
@@ -62,22 +63,22 @@ class TokenBucket:
 
     @classmethod
     def below_limit(cls, limit_per_s: float) -> "TokenBucket":
-        """Make a bucket that stays safely under a documented limit of requests per second."""
-        rate_per_s = limit_per_s * SHARE_OF_LIMIT
+        """Make a bucket that stays safely below a documented limit of requests per second."""
+        rate_per_s = limit_per_s * FRACTION_OF_LIMIT
         return cls(rate_per_s=rate_per_s, burst=burst_of(rate_per_s))
 
     def stay_below(self, limit_per_s: float) -> None:
-        """Stay safely under a limit that was learned, and never above what the bucket was made for."""
-        rate_per_s = min(self._most_per_s, limit_per_s * SHARE_OF_LIMIT)
+        """Keep the rate safely below an announced limit, and never above the rate that the bucket was made for."""
+        rate_per_s = min(self._most_per_s, limit_per_s * FRACTION_OF_LIMIT)
         is_slower = rate_per_s < self._most_per_s
         self._pace(rate_per_s, min(self._most_burst, burst_of(rate_per_s)) if is_slower else self._most_burst)
 
     def change_rate(self, rate_per_s: float) -> None:
-        """Keep another rate from now on."""
+        """Keep this rate from now on."""
         self._most_per_s, self._most_burst = rate_per_s, burst_of(rate_per_s)
         before_s = self._interval_s
         self._pace(self._most_per_s, self._most_burst)
-        # The next token is as far from the last one as it would be had that been taken at the new rate.
+        # The distance between the last token and the next one is that of the new rate.
         self._next = max(self._next + self._interval_s - before_s, self.closed_until)
 
     @property
@@ -86,15 +87,15 @@ class TokenBucket:
         return 1.0 / self._interval_s
 
     def next_at(self, now: float) -> float:
-        """Return when the next token may be used, not before `now`; who wakes before `closed_until` asks again."""
+        """Return when the next token may be used, not before `now`; ask again after waking before `closed_until`."""
         return max(now, self._next - self._tolerance_s, self.closed_until)
 
     def take(self, at: float) -> None:
-        """Take the token of a time that `next_at` has given."""
+        """Take the token of a time that `next_at` returned."""
         self._next = max(self._next, at) + self._interval_s
 
     def close(self, until: float) -> None:
-        """Give no token before `until`; those after it come one by one, without a burst."""
+        """Give no token before `until`, and no burst right after it."""
         if until > self.closed_until:
             self.closed_until = until
             self._next = max(self._next, until + self._tolerance_s)
@@ -105,9 +106,10 @@ class TokenBucket:
 
 
 class Contenders:
-    """Those who wait for tokens of one bucket: whoever has had one last lets the others go first.
+    """The waiters for tokens of one bucket: a waiter lets those go first whose last token is older.
 
-    Among many timers for the same moment the first one set would always win, and that is whoever has just had a token.
+    Without it, one waiter would always win: of many timers for the same moment the one set first fires first, and that
+    is the timer of the waiter that has just had a token.
     """
 
     def __init__(self) -> None:
@@ -116,35 +118,35 @@ class Contenders:
         self._count = 0
 
     def enter(self, who: object) -> None:
-        """Note that somebody waits."""
+        """Note that a waiter waits."""
         self._waiting.add(who)
 
     def leave(self, who: object) -> None:
-        """Note that somebody does not wait any more."""
+        """Note that a waiter waits no longer."""
         self._waiting.discard(who)
 
     def took(self, who: object) -> None:
-        """Note who has had the latest token."""
+        """Note that a waiter has taken a token."""
         self._count += 1
         self._last[who] = self._count
 
     def forget(self, who: object) -> None:
-        """Forget somebody who does not come again."""
+        """Forget a waiter that will not wait again."""
         self._waiting.discard(who)
         self._last.pop(who, None)
 
     def delay_s(self, who: object) -> float:
-        """Return how long after its time somebody takes a token, if nobody else has."""
+        """Return how long after its time a waiter may take a token, if no other waiter has."""
         mine = self._last.get(who, 0)
         return COURTESY_S * sum(self._last.get(each, 0) < mine for each in self._waiting)
 
 
 class BothBuckets:
-    """Two rates that one request has to keep: one of its own, and one that is shared with others.
+    """Two rates that one request has to keep: one of its batch, and one that several batches share.
 
     Args:
-        own: of nobody else.
-        shared: is closed for all when the platform refuses one.
+        own: the batch's rate.
+        shared: the rate of all batches, closed for all when the platform refuses one.
     """
 
     def __init__(self, own: TokenBucket, shared: TokenBucket) -> None:
@@ -153,7 +155,7 @@ class BothBuckets:
 
     @property
     def closed_until(self) -> float:
-        """No token is given before."""
+        """The time before which no token is given."""
         return max(self._own.closed_until, self._shared.closed_until)
 
     @property
@@ -171,9 +173,9 @@ class BothBuckets:
         self._shared.take(at)
 
     def close(self, until: float) -> None:
-        """Give no token before `until`, to nobody."""
+        """Give no batch a token before `until`."""
         self._shared.close(until)
 
     def stay_below(self, limit_per_s: float) -> None:
-        """Stay safely under a limit that was learned, all together."""
+        """Keep the rate of all batches together safely below an announced limit."""
         self._shared.stay_below(limit_per_s)

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from batchrun.policy.fair_queue import MAX_OWED, MAX_PASSED_OVER, FairQueue, Fit
+from batchrun.policy.fair_queue import MAX_OWED, MAX_SKIPS, FairQueue, Fit
 
 
 def always(_: object) -> Fit:
@@ -116,14 +116,14 @@ def test_small_jobs_fill_the_room_that_a_large_one_cannot_use() -> None:
 
 def test_a_large_job_is_not_starved() -> None:
     """Passed over so often, it makes all others wait until it fits; after it, the rest goes on in order."""
-    queue = queue_of({None: 1 + 2 * MAX_PASSED_OVER})
+    queue = queue_of({None: 1 + 2 * MAX_SKIPS})
 
     def small_only(job: str) -> Fit:
         return Fit.TOO_LARGE if job == "None-0" else Fit.YES
 
-    taken = [queue.take(small_only) for _ in range(MAX_PASSED_OVER + 5)]
-    assert sum(job is not None for job in taken) == MAX_PASSED_OVER
-    assert take(queue, 3) == ["None-0", f"None-{MAX_PASSED_OVER + 1}", f"None-{MAX_PASSED_OVER + 2}"]
+    taken = [queue.take(small_only) for _ in range(MAX_SKIPS + 5)]
+    assert sum(job is not None for job in taken) == MAX_SKIPS
+    assert take(queue, 3) == ["None-0", f"None-{MAX_SKIPS + 1}", f"None-{MAX_SKIPS + 2}"]
 
 
 def test_what_is_due_again_goes_before_its_group() -> None:
@@ -149,7 +149,7 @@ def test_who_is_waited_for_is_found_wherever_it_stands() -> None:
     for number in range(100):
         queue.push(f"a{number}", "a")
         queue.push(f"b{number}", "b")
-    for _ in range(MAX_PASSED_OVER):
+    for _ in range(MAX_SKIPS):
         queue.take(lambda job: Fit.TOO_LARGE if job == "large" else Fit.YES)
     queue.push("due again", "a", is_first=True)
     queue.push("late", "c")

@@ -151,7 +151,7 @@ async def test_a_group_that_the_breaker_stopped_is_not_read_for() -> None:
 
     source = grouped(40_000, lambda n: "a" if n <= 20_000 and n % 2 else "b")
     api = ScriptedApi(plan)
-    limits = BreakerLimits(max_failed=0.6, is_share=True, window=10)
+    limits = BreakerLimits(max_failed=0.6, is_fraction=True, window=10)
     engine = Engine(api, MemoryLedger(), source, slots=2, weights={"a": 1.0}, limits=limits)
     with anyio.move_on_after(60):
         await engine.run()

@@ -11,7 +11,8 @@ from batchrun.config.job_format_builder import job_format
 from batchrun.engine.ports import Chunk
 from batchrun.errors import JobFileError
 from batchrun.jobs import JobFile, ReadPoint, open_job_file
-from batchrun.ledger.sqlite.group_commit import READ_TO, Journal, ReadTo
+from batchrun.ledger.protocol import ReadTo
+from batchrun.ledger.sqlite.group_commit import READ_TO, Journal
 from batchrun.model import BadLine, Job, JsonObject
 
 

@@ -22,7 +22,7 @@ from batchrun.apify.client import ApifyClient
 from batchrun.batch.assembly import Engine, Materials, assemble
 from batchrun.batch.job_source import open_source
 from batchrun.batch.opening import Opening, read_opening
-from batchrun.batch.resume import check_all_came, check_identity, check_limit, open_backlog, reopen, take_up
+from batchrun.batch.resume import check_identity, check_limit, open_backlog, reopen, take_up
 from batchrun.config import Config, LimitsConfig
 from batchrun.config.policy_builders import expectation
 from batchrun.engine.instruments import Instruments
@@ -351,8 +351,8 @@ async def _open(given: _Given) -> AsyncIterator[Batch]:
         source = await stack.enter_async_context(open_source(config, task.input, journal, look_at))
         if prepared.head is not None:
             refuse_head(prepared.head.problems, config)
-        backlog = await stack.enter_async_context(open_backlog(out_dir, journal, source.job_file, source))
-        resumed = await anyio.to_thread.run_sync(take_up, journal, source.job_file, config.retry.max_backoff_s)
+        backlog = await stack.enter_async_context(open_backlog(out_dir, source.job_file, source))
+        resumed = await anyio.to_thread.run_sync(take_up, journal.ledger, source.job_file, config.retry.max_backoff_s)
         money = await anyio.to_thread.run_sync(journal.ledger.money)
         purse = fill_purse(config, task_terms, money, shared.budget if shared is not None else None)
         stack.push_async_callback(_leave_budget, purse.budget, journal.ledger)
@@ -371,7 +371,7 @@ async def _open(given: _Given) -> AsyncIterator[Batch]:
             commit=commit,
             source=backlog,
             resumed=resumed,
-            check_all_came=lambda: check_all_came(journal, config.jobs.file),
+            check_all_came=backlog.check_all_came,
             sending=sending,
             echoes=echoes,
             options=prepared.options,
@@ -388,7 +388,7 @@ async def _open(given: _Given) -> AsyncIterator[Batch]:
         children = await stack.enter_async_context(open_children(cancels_on_leaving=True))
 
         def reopen_jobs(selection: Selection) -> dict[Outcome, int]:
-            resumed[:] = reopen(journal, source.job_file, config.retry.max_backoff_s, selection)
+            resumed[:] = reopen(journal.ledger, source.job_file, config.retry.max_backoff_s, selection)
             return journal.ledger.count_outcomes()
 
         yield Batch(

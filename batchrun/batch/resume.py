@@ -17,10 +17,10 @@ from batchrun.engine.work import Postponed, Work
 from batchrun.errors import ConfigError, JobFileError
 from batchrun.jobs import JobFile
 from batchrun.ledger.protocol import OpenJob
-from batchrun.ledger.sqlite.group_commit import COMMAND, CONFIG, READ_TO, Journal, ReadTo
+from batchrun.ledger.sqlite.group_commit import COMMAND, CONFIG
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
 from batchrun.ledger.sqlite.tables import Ledger
-from batchrun.model import AttemptState, Command, Job, JobId, Selection
+from batchrun.model import AttemptState, BadLine, Command, Job, JobId, JobKey, Selection
 from batchrun.runtime.crash_points import crash_point
 
 #: Open jobs that are looked at together.
@@ -90,76 +90,111 @@ def _identity(config: Config, task: Task) -> dict[str, Any]:
     }
 
 
-def take_up(journal: Journal, job_file: JobFile, max_wait_s: float) -> list[Work | Postponed]:
+def take_up(ledger: LedgerReader, job_file: JobFile, max_wait_s: float) -> list[Work | Postponed]:
     """Return the jobs that earlier processes had begun, those first that may have a live Run; the rest is a `Backlog`.
 
-    Where the job file cannot be read from a position, the journal hands them all out as their lines come along.
+    If the job file cannot be read from a position, the backlog gives them all.
 
     Raises:
         JobFileError: a line that was admitted is another now.
     """
     if not job_file.is_seekable:
-        journal.await_lines(journal.ledger.open_jobs())
         return []
-    begun_jobs = journal.ledger.begun_jobs()
+    begun_jobs = ledger.begun_jobs()
     begun_jobs.sort(key=_is_idle)
     jobs = _same_jobs(job_file, begun_jobs)
     return [_resumed(job, open_job, max_wait_s) for job, open_job in zip(jobs, begun_jobs, strict=True)]
 
 
-def reopen(journal: Journal, job_file: JobFile, max_wait_s: float, selection: Selection) -> list[Work | Postponed]:
+def reopen(ledger: Ledger, job_file: JobFile, max_wait_s: float, selection: Selection) -> list[Work | Postponed]:
     """Open settled jobs for another round, or none of them; return the begun jobs as `take_up` does.
 
     Raises:
         JobFileError: a line that was admitted is another now.
     """
-    with journal.ledger.transaction():
-        journal.ledger.reopen(selection)
+    with ledger.transaction():
+        ledger.reopen(selection)
         # All are looked at before any is opened: retries come when people edit job files.
-        for open_jobs in _unbegun_jobs(journal.ledger) if job_file.is_seekable else ():
+        for open_jobs in _unbegun_jobs(ledger) if job_file.is_seekable else ():
             for _ in _same_jobs(job_file, open_jobs):
                 pass
-        resumed = take_up(journal, job_file, max_wait_s)
+        resumed = take_up(ledger, job_file, max_wait_s)
     crash_point("reopened")
     return resumed
 
 
 class Backlog:
-    """A source that gives the open jobs which were not begun, however many a retry has made, and then another's."""
+    """A source that gives the open jobs of earlier processes, however many, with and before the lines of another one.
 
-    def __init__(self, journal: Journal, ledger: LedgerReader, job_file: JobFile, then: JobSource) -> None:
-        self._journal = journal
-        #: For reading only: the journal's own is at work in another thread.
+    Jobs that were not begun come first, read again from their positions. If the job file has no positions to read
+    from, it is read from its first line, and every open job comes with its line.
+    """
+
+    def __init__(self, ledger: LedgerReader, job_file: JobFile, then: JobSource) -> None:
+        #: A connection for reading: the writer's is at work in another thread.
         self._ledger = ledger
         self._job_file = job_file
         self._then = then
-        self._after = JobId(0)
-        self._is_over = not job_file.is_seekable
+        #: The last unbegun job that was given; None once all were.
+        self._after: JobId | None = JobId(0)
+        #: Open jobs whose lines are still to come; None before the first line is read.
+        self._missing: dict[JobKey, OpenJob] | None = None
 
     async def next_chunk(self, max_entries: int) -> Chunk | None:
         """Return the next jobs or lines, or None at the end."""
-        if not self._is_over and (chunk := await anyio.to_thread.run_sync(self._next, max_entries)) is not None:
-            return chunk
-        self._is_over = True
+        if not self._job_file.is_seekable:
+            return await self._next_with_lines(max_entries)
+        if self._after is not None:
+            resumed = await anyio.to_thread.run_sync(self._unbegun, self._after, max_entries)
+            self._after = resumed[-1][1].id if resumed else None
+            if resumed:
+                return Chunk(resumed=resumed)
         return await self._then.next_chunk(max_entries)
 
-    def _next(self, max_entries: int) -> Chunk | None:
-        open_jobs = self._ledger.unbegun_jobs(self._after, max_entries)
-        if not open_jobs:
-            return None
-        self._after = open_jobs[-1].id
-        jobs = list(_same_jobs(self._job_file, open_jobs))
-        self._journal.awaited.update({open_job.key: open_job for open_job in open_jobs})
-        offset, line, fingerprint = self._ledger.fact(READ_TO)
-        return Chunk(jobs, ReadTo(offset=offset, line=line, fingerprint=bytes.fromhex(fingerprint)))
+    def _unbegun(self, after: JobId, max_jobs: int) -> list[tuple[Job, OpenJob]]:
+        open_jobs = self._ledger.unbegun_jobs(after, max_jobs)
+        return list(zip(_same_jobs(self._job_file, open_jobs), open_jobs, strict=True))
+
+    async def _next_with_lines(self, max_entries: int) -> Chunk | None:
+        if self._missing is None:
+            open_jobs = await anyio.to_thread.run_sync(self._ledger.open_jobs)
+            self._missing = {open_job.key: open_job for open_job in open_jobs}
+        chunk = await self._then.next_chunk(max_entries)
+        if chunk is None or not self._missing:
+            return chunk
+        entries: list[Job | BadLine] = []
+        resumed: list[tuple[Job, OpenJob]] = []
+        for entry in chunk.entries:
+            open_job = self._missing.get(entry.key) if isinstance(entry, Job) else None
+            if isinstance(entry, Job) and open_job is not None and _is_line_of(entry, open_job):
+                del self._missing[entry.key]
+                resumed.append((entry, open_job))
+            else:
+                entries.append(entry)
+        return Chunk(entries, chunk.read_to, resumed)
+
+    def check_all_came(self) -> None:
+        """See that no open job's line is missing from a file that was read from its first line.
+
+        Raises:
+            JobFileError: some are; these jobs and their Runs stay noted.
+        """
+        if self._missing:
+            lines = sorted(open_job.position.line for open_job in self._missing.values())
+            shown = ", ".join(str(line) for line in lines[:10]) + (" …" if len(lines) > 10 else "")
+            raise JobFileError(
+                f"{len(lines)} unfinished jobs are missing from the input (lines {shown}); give the whole input again,"
+                " as it was",
+                file=self._job_file.name,
+            )
 
 
 @asynccontextmanager
-async def open_backlog(directory: Path, journal: Journal, job_file: JobFile, then: JobSource) -> AsyncIterator[Backlog]:
-    """Open the source of jobs that were not begun, before another one."""
+async def open_backlog(directory: Path, job_file: JobFile, then: JobSource) -> AsyncIterator[Backlog]:
+    """Open the source of the open jobs in a batch's ledger."""
     with ExitStack() as stack:
         ledger = await anyio.to_thread.run_sync(stack.enter_context, open_for_reading(directory))
-        yield Backlog(journal, ledger, job_file, then)
+        yield Backlog(ledger, job_file, then)
 
 
 def _unbegun_jobs(ledger: LedgerReader) -> Iterator[list[OpenJob]]:
@@ -196,20 +231,9 @@ def _resumed(job: Job, open_job: OpenJob, max_wait_s: float) -> Work | Postponed
     return Postponed(work, wait_s) if wait_s > 0 else work
 
 
-def check_all_came(journal: Journal, job_file: Path) -> None:
-    """See that every open job's line has come again, where the file was read from the top.
-
-    Raises:
-        JobFileError: some did not; what they are and have started stays noted.
-    """
-    if journal.awaited:
-        lines = sorted(open_job.position.line for open_job in journal.awaited.values())
-        shown = ", ".join(str(line) for line in lines[:10]) + (" …" if len(lines) > 10 else "")
-        raise JobFileError(
-            f"the lines of {len(lines)} jobs under way did not come again (lines {shown}); give the whole input"
-            " once more, as it was",
-            file=job_file,
-        )
+def _is_line_of(job: Job, open_job: OpenJob) -> bool:
+    at, admitted_at = job.position, open_job.position
+    return (at.line, at.variant, job.digest) == (admitted_at.line, admitted_at.variant, open_job.digest)
 
 
 def _is_idle(open_job: OpenJob) -> bool:

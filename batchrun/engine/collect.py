@@ -7,8 +7,9 @@ import anyio
 import structlog
 
 from batchrun.engine.follow.polls import LOST_AFTER_S
-from batchrun.engine.ports import ItemWriter, RunClient
+from batchrun.engine.ports import RunClient
 from batchrun.errors import ApiError, BatchRefused, NotFound
+from batchrun.ledger.protocol import ItemWriter
 from batchrun.model import Attempt, DatasetId, Items, ItemsPage, Job, JobId, Outcome, Run, StoreId
 from batchrun.output.item_lines import item_lines, item_tag
 from batchrun.policy.expectation import Expectation, Verdict

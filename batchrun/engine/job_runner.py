@@ -20,7 +20,7 @@ from batchrun.engine.follow.polls import Follower
 from batchrun.engine.limits.purse import Purse
 from batchrun.engine.limits.slots import Demand, Slot
 from batchrun.engine.limits.start_gate import StartGate, Turn
-from batchrun.engine.ports import Ledger, RunClient
+from batchrun.engine.ports import RunClient
 from batchrun.engine.progress import Progress
 from batchrun.engine.verdict import MAX_JOB_S, outcome_of, refusal, run_lost, took_too_long, with_end
 from batchrun.engine.work import Marks, Postponed, Terms, Work
@@ -33,6 +33,7 @@ from batchrun.errors import (
     ServerFailed,
     TransportError,
 )
+from batchrun.ledger.protocol import Ledger
 from batchrun.model import (
     Attempt,
     AttemptState,

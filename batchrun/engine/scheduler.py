@@ -20,10 +20,11 @@ from batchrun.engine.job_runner import JobRunner
 from batchrun.engine.limits.purse import Purse
 from batchrun.engine.limits.slots import Demand, Slot, Slots
 from batchrun.engine.limits.start_gate import StartGate
-from batchrun.engine.ports import Chunk, JobSource, Ledger
+from batchrun.engine.ports import Chunk, JobSource
 from batchrun.engine.progress import Progress
 from batchrun.engine.work import Postponed, Work
 from batchrun.errors import BatchRefused, JobFileError
+from batchrun.ledger.protocol import Admission, Ledger
 from batchrun.model import Ending, Record
 from batchrun.policy.breaker import Breaker, Trip
 from batchrun.policy.fair_queue import FairQueue, Fit
@@ -440,13 +441,15 @@ class Scheduler:
         self.has_read_all = True
 
     async def _admit(self, chunk: Chunk) -> None:
-        # Not to be cut off by a stop: what is admitted becomes ready. The commit ends, whoever waits for it.
-        self._is_admitting = True
-        with anyio.CancelScope(shield=True):
-            admission = await self._ledger.admit(chunk.entries, chunk.read_to)
-        self._is_admitting = False
-        crash_point("admitted")
-        for job, noted in admission.jobs:
+        admission = Admission()
+        if chunk.read_to is not None:
+            # Not to be cut off by a stop: what is admitted becomes ready. The commit ends, whoever waits for it.
+            self._is_admitting = True
+            with anyio.CancelScope(shield=True):
+                admission = await self._ledger.admit(chunk.entries, chunk.read_to)
+            self._is_admitting = False
+            crash_point("admitted")
+        for job, noted in (*chunk.resumed, *admission.jobs):
             self._push(Work(job=job, open=noted, attempts=noted.attempts))
         self._progress.duplicates += admission.duplicates
         self._wake()

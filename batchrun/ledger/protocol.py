@@ -1,8 +1,26 @@
-"""What the ledger's rows say, as frozen values."""
+"""The ledger's verbs, and the values they speak in: what each verb promises is said here, once."""
 
+from collections.abc import Collection, Sequence
+from dataclasses import field
 from datetime import datetime
+from typing import Protocol
 
-from batchrun.model import Attempt, CostSource, JobId, JobKey, Outcome, Position, RunId
+from batchrun.model import (
+    Attempt,
+    BadLine,
+    CostSource,
+    Intent,
+    Job,
+    JobId,
+    JobKey,
+    Outcome,
+    Position,
+    Problem,
+    Record,
+    Run,
+    RunId,
+)
+from batchrun.policy.breaker import Trip
 from batchrun.runtime.fast_dataclasses import dataclass
 
 
@@ -16,15 +34,47 @@ class OpenJob:
     position: Position
     round: int
     admitted_at: datetime
-    #: Not to be tried again before this time.
+    #: The job is not tried again before this time.
     due_at: datetime | None
-    #: In order; at most the last one is not ended.
+    #: In order; all but the last one have ended.
     attempts: tuple[Attempt, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """A job of the ledger that has the key of a line."""
+
+    is_same_line: bool
+    is_same_content: bool
+    #: The line that claimed the key.
+    line: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadTo:
+    """How far the job file is read: the ledger has every line before."""
+
+    offset: int
+    line: int
+    #: Tells the file from an edited one; empty if the file cannot be read from a position.
+    fingerprint: bytes
+
+
+@dataclass(frozen=False, slots=True)
+class Admission:
+    """The ledger's answer to some lines of the job file."""
+
+    #: The new jobs.
+    jobs: list[tuple[Job, OpenJob]] = field(default_factory=list)
+    #: Records of the bad lines, which are settled with their admission.
+    invalid: list[Record] = field(default_factory=list)
+    #: Number of lines that repeat a job of another line.
+    duplicates: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settlement:
-    """What the ledger notes of a job's record."""
+    """The part of a job's record that the ledger keeps."""
 
     outcome: Outcome
     error_type: str | None = None
@@ -34,7 +84,7 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettledJob:
-    """A settled job or bad line, as far as the ledger knows it; of a job with several rounds, one of them."""
+    """A job or bad line that was settled in some round."""
 
     id: JobId
     key: JobKey | None
@@ -47,8 +97,62 @@ class SettledJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OpenCost:
+    """A Run that has ended and whose cost may not be final."""
+
+    job_id: JobId
+    attempt_no: int
+    run_id: RunId
+    started_at: datetime
+    finished_at: datetime
+    #: Counts in the budget until the cost is final; the cost known so far if nothing was reserved.
+    reserved_usd: float | None
+    #: The cost known so far.
+    cost_usd: float | None
+    cost_source: CostSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinalCost:
+    """The final cost of an attempt's Run."""
+
+    job_id: JobId
+    attempt_no: int
+    cost_usd: float | None
+    source: CostSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Money:
+    """The spending of a batch, in US dollars."""
+
+    #: Final costs; the reservation of a Run whose final cost is unknown.
+    spent_usd: float
+    #: Reservations of Runs whose cost is not final.
+    reserved_usd: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostRow:
+    """The sum over some Runs."""
+
+    #: The group, day and outcome of these Runs, each if it was asked for.
+    shared: tuple[str | None, ...]
+    #: Number of Runs; all have ended.
+    runs: int
+    #: Known costs, in US dollars.
+    cost_usd: float
+    #: The part of them that was computed here.
+    derived_usd: float
+    #: Number of Runs whose cost is unknown.
+    unknown_costs: int
+    #: Number of Runs whose cost the platform can still change.
+    open_costs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FailureKind:
-    """Settled jobs that ended alike."""
+    """Settled jobs with the same kind of failure."""
 
     id: str
     count: int
@@ -58,7 +162,7 @@ class FailureKind:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailureKinds:
-    """The most frequent kinds of failure, and how many there are in all."""
+    """The most frequent kinds of failure, and the number of all."""
 
     #: Most frequent first.
     kinds: list[FailureKind]
@@ -67,85 +171,100 @@ class FailureKinds:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CostRow:
-    """What some Runs cost."""
-
-    #: The group, day and outcome that they share, as far as they were asked for.
-    shared: tuple[str | None, ...]
-    #: Runs that have ended.
-    runs: int
-    #: Known costs, in US dollars.
-    cost_usd: float
-    #: The part of them that was worked out here.
-    derived_usd: float
-    unknown_costs: int
-    #: Runs whose cost the platform can still change.
-    open_costs: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
-    """A job with this key stands in the ledger already."""
-
-    is_same_line: bool
-    is_same_content: bool
-    #: The line that claimed the key.
-    line: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenCost:
-    """A Run that has ended and whose cost may not be final yet."""
-
-    job_id: JobId
-    attempt_no: int
-    run_id: RunId
-    started_at: datetime
-    finished_at: datetime
-    #: What stands for it in the budget until then.
-    reserved_usd: float | None
-    #: As known so far.
-    cost_usd: float | None
-    cost_source: CostSource
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Money:
-    """What a batch has spent, in US dollars."""
-
-    #: Final costs; where one is unknown, what was set aside for it.
-    spent_usd: float
-    #: What may still come of Runs whose cost is not final.
-    reserved_usd: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FinalCost:
-    """What a Run cost in the end."""
-
-    job_id: JobId
-    attempt_no: int
-    cost_usd: float | None
-    source: CostSource
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
     """Sums over all jobs of a batch."""
 
-    #: Of all rounds.
+    #: Items of all rounds.
     items: int
-    #: Records of rounds before the jobs' current ones.
+    #: Number of records of rounds before the jobs' current ones.
     earlier_records: int
     empty_successes: int
     #: Known costs of Runs that have ended, in US dollars.
     cost_usd: float
-    #: Runs that have ended and whose cost nobody knows.
+    #: Number of Runs that have ended and whose cost is unknown.
     unknown_costs: int
-    #: Runs whose cost the platform can still change.
+    #: Number of Runs whose cost the platform can still change.
     open_costs: int
     open_jobs: int
-    #: Runs that have not ended, as far as is known.
+    #: Number of Runs without a noted end.
     live_runs: int
-    #: Attempts whose start was not answered: a Run of theirs may live.
+    #: Number of attempts without an answer to their start: each may have a live Run.
     in_doubt: int
+
+
+class ItemWriter(Protocol):
+    """Takes pages of items."""
+
+    async def write_items(self, job_id: JobId, attempt: Attempt, lines: bytes) -> None:
+        """Append a page to the item file and note the attempt's `items_offset` and `items_count` after it."""
+
+
+class Ledger(ItemWriter, Protocol):
+    """The memory of a batch, on which every promise rests: intents before their effects, ends with their records.
+
+    Verbs take effect in the order of their calls, each of them whole or not at all. A verb that is awaited is durable
+    when it returns; cancelling the wait does not take it back. A verb that is not awaited is durable together with the
+    next one that is, or when the ledger is closed: if the process dies before, the platform still knows what it noted.
+
+    A verb that fails has had no effect, and neither have those that were to become durable with it. Nothing is durable
+    after a failure: it stops the batch, also if the verb was not awaited.
+
+    Raises:
+        Superseded: another owner has taken the batch over.
+        OutputError: this machine cannot write.
+    """
+
+    async def admit(self, entries: Sequence[Job | BadLine], read_to: ReadTo) -> Admission:
+        """Admit the new ones among lines of the job file, settle the bad ones, and note how far the file is read.
+
+        A key is claimed by its first line. A line that repeats it with the same content is counted as a duplicate; one
+        with other content is a bad line. A line that was admitted before changes nothing.
+        """
+
+    async def intend(self, job_id: JobId, intent: Intent) -> Attempt:
+        """Note an attempt before its start request is sent; until `bind` or `withdraw` it is in doubt."""
+
+    def withdraw(self, job_id: JobId, attempt_no: int) -> None:
+        """Take back an intent whose request certainly started nothing; an attempt with a Run stays."""
+
+    def bind(self, job_id: JobId, attempt_no: int, run: Run) -> None:
+        """Note the Run that an attempt has started."""
+
+    def note_reservation(self, job_id: JobId, attempt_no: int, usd: float) -> None:
+        """Note the reservation of a live Run that was started without one."""
+
+    async def note_abort(self, job_id: JobId, attempt_no: int, problem: Problem) -> None:
+        """Note why a Run is to be aborted, before the platform is asked for it."""
+
+    def postpone(self, job_id: JobId, ended: Attempt | None, wait_s: float) -> None:
+        """Note, in one step, the attempt that has ended and that its job is not tried again for `wait_s` seconds.
+
+        `ended` is None if the job's attempts stand in the ledger as they are.
+        """
+
+    async def settle(self, job_id: JobId, ended: Attempt | None, record: Record, item_lines: bytes) -> None:
+        """Write, in one step, the attempt that has ended, its last items, and the job's record: once per round.
+
+        `ended` is None if the job's attempts stand in the ledger as they are.
+        """
+
+    async def open_costs(self, ended_before: datetime, limit: int) -> list[OpenCost]:
+        """Return Runs that ended before a time on the platform's clock and whose cost may not be final, oldest first.
+
+        At most `limit` are returned.
+        """
+
+    async def note_final_costs(self, costs: Sequence[FinalCost]) -> None:
+        """Note the final costs of Runs that have ended."""
+
+    async def known_runs(self, run_ids: Collection[RunId]) -> set[RunId]:
+        """Return those among some Runs that an attempt of this batch has started."""
+
+    async def bound_runs(self) -> list[RunId]:
+        """Return the Runs of this batch without a noted end."""
+
+    def note_trip(self, trip: Trip) -> None:
+        """Note that the breaker has tripped; the first trip of a process replaces those of earlier processes."""
+
+    def note_echo(self, echoes: bool) -> None:
+        """Note whether the platform shows the mark of a Run that was started with it."""

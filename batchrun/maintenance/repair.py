@@ -18,10 +18,9 @@ import orjson
 from batchrun.batch.assembly import output_plan
 from batchrun.config.job_format_builder import job_format
 from batchrun.engine.collect import Collector
-from batchrun.engine.ports import ItemWriter
 from batchrun.errors import JobFileError, NotFound
 from batchrun.jobs import JobFile, open_job_file
-from batchrun.ledger.protocol import SettledJob
+from batchrun.ledger.protocol import ItemWriter, SettledJob
 from batchrun.ledger.sqlite.group_commit import REPAIRING
 from batchrun.ledger.sqlite.tables import Ledger, open_ledger
 from batchrun.maintenance.directory import Upkeep, open_upkeep

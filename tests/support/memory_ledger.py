@@ -9,8 +9,7 @@ from typing import Any
 import anyio
 
 from batchrun.engine.ports import Chunk
-from batchrun.ledger.protocol import FinalCost, OpenCost, OpenJob
-from batchrun.ledger.sqlite.group_commit import Admission, ReadTo
+from batchrun.ledger.protocol import Admission, FinalCost, OpenCost, OpenJob, ReadTo
 from batchrun.model import (
     Attempt,
     AttemptState,
@@ -164,6 +163,11 @@ class MemoryLedger:
         """Return those among some Runs that are noted."""
         await self._sync()
         return set(run_ids) & {each.run_id for each in self.attempts.values()}
+
+    async def bound_runs(self) -> list[RunId]:
+        """Return the Runs without a noted end."""
+        await self._sync()
+        return [each.run_id for each in self.attempts.values() if each.run_id and each.state is AttemptState.BOUND]
 
     async def open_costs(self, ended_before: datetime, limit: int) -> list[OpenCost]:
         """Return ended Runs whose cost is not final."""

@@ -28,11 +28,12 @@ from batchrun.engine.limits.purse import Purse, no_budget
 from batchrun.engine.limits.slot_use import SlotMeter
 from batchrun.engine.limits.slots import Slots
 from batchrun.engine.limits.start_gate import StartGate
-from batchrun.engine.ports import JobSource, Ledger
+from batchrun.engine.ports import JobSource
 from batchrun.engine.progress import Progress
 from batchrun.engine.scheduler import Scheduler
 from batchrun.engine.work import Terms, Work
 from batchrun.errors import ApiError, BatchrunError, TransportError, first_error
+from batchrun.ledger.protocol import Ledger
 from batchrun.model import (
     Cause,
     CostSource,

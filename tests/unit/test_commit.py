@@ -201,22 +201,9 @@ def test_duplicates_that_are_read_again_are_not_counted_again(tmp_path: Path) ->
     entries = [make_job(1), make_job(2, key="job-1", body=make_job(1).body)]
     for _ in range(3):
         with opened(tmp_path) as journal:
-            journal.await_lines(journal.ledger.open_jobs())
             journal.forget_duplicates()
             admit(journal, *entries)
             assert journal.ledger.fact(DUPLICATES) == 1
-
-
-def test_an_awaited_job_is_handed_out_with_its_line_once(tmp_path: Path) -> None:
-    """Where a file is read from the top again, open jobs come along with their lines, attempts and all."""
-    with opened(tmp_path) as journal:
-        (job,) = admit(journal, make_job(1))
-        journal.commit_group([_Step(journal.ledger.intend, (job.id, Intent(attempt_no=1, mark=Mark("m"))))])
-    with opened(tmp_path) as journal:
-        journal.awaited = {job.key: job for job in journal.ledger.open_jobs()}
-        again = admit(journal, make_job(1), make_job(2))
-        assert [(job.key, len(job.attempts)) for job in again] == [("job-1", 1), ("job-2", 0)]
-        assert (journal.awaited, admit(journal, make_job(1))) == ({}, [])
 
 
 def test_a_line_that_was_edited_since_it_was_admitted_is_a_bad_line(tmp_path: Path) -> None:

@@ -1,19 +1,24 @@
+import gzip
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import anyio
 import pytest
 from blockbuster import BlockBuster
 
 from batchrun.batch.resume import Backlog, reopen, take_up
+from batchrun.engine.ports import Chunk
 from batchrun.errors import JobFileError
 from batchrun.jobs import JobFile, JobFormat, open_job_file
-from batchrun.ledger.protocol import OpenJob, Settlement
-from batchrun.ledger.sqlite.group_commit import Journal, ReadTo, _open_journal
-from batchrun.model import Intent, Job, JobId, Mark, Outcome, Selection
-from tests.support.memory_ledger import ListSource
+from batchrun.ledger.protocol import ReadTo, Settlement
+from batchrun.ledger.sqlite.group_commit import Journal, _open_journal
+from batchrun.ledger.sqlite.tables import Ledger
+from batchrun.model import BadLine, Intent, Job, JobId, Mark, Outcome, Selection
+from tests.support.memory_ledger import ListSource, make_bad_line, make_job, read_to
 
 WAIT_S = 60.0
 LINES = [b'{"@key": "k%d", "n": %d}\n' % (n, n) for n in range(10)]
@@ -27,20 +32,43 @@ class Opened:
     journal: Journal
     job_file: JobFile
 
-    def backlog(self) -> Backlog:
-        """Return the source of what was not begun."""
-        return Backlog(self.journal, self.journal.ledger, self.job_file, ListSource([]))
+    @property
+    def ledger(self) -> Ledger:
+        """Its ledger."""
+        return self.journal.ledger
+
+    def backlog(self, lines: Sequence[Job | BadLine] = ()) -> Backlog:
+        """Return the source of the open jobs, with these lines after them, or with them."""
+        return Backlog(self.ledger, self.job_file, ListSource(lines, chunk=4))
+
+
+async def _run_inline(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)
 
 
 @pytest.fixture
 def opened(blockbuster: BlockBuster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Opened]:
-    """Files and SQLite inline, without syncing."""
+    """A job file with positions; files and SQLite inline, without syncing."""
     blockbuster.deactivate()
     monkeypatch.setattr(os, "fsync", lambda _: None)
-    file = tmp_path / "jobs.jsonl"
-    file.write_bytes(b"".join(LINES))
+    monkeypatch.setattr(anyio.to_thread, "run_sync", _run_inline)
+    (tmp_path / "jobs.jsonl").write_bytes(b"".join(LINES))
+    yield from _opened(tmp_path / "jobs.jsonl")
+
+
+@pytest.fixture
+def from_the_top(blockbuster: BlockBuster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Opened]:
+    """A compressed job file."""
+    blockbuster.deactivate()
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    monkeypatch.setattr(anyio.to_thread, "run_sync", _run_inline)
+    (tmp_path / "jobs.jsonl.gz").write_bytes(gzip.compress(b"".join(LINES)))
+    yield from _opened(tmp_path / "jobs.jsonl.gz")
+
+
+def _opened(file: Path) -> Iterator[Opened]:
     with ExitStack() as stack:
-        journal = _open_journal(stack, tmp_path)
+        journal = _open_journal(stack, file.parent)
         job_file = stack.enter_context(open_job_file(JobFormat(path=file)))
         with journal.ledger.transaction():
             jobs = [job for job in job_file.read() if isinstance(job, Job)]
@@ -50,38 +78,37 @@ def opened(blockbuster: BlockBuster, monkeypatch: pytest.MonkeyPatch, tmp_path: 
         yield Opened(file, journal, job_file)
 
 
-def drained(backlog: Backlog, journal: Journal, size: int) -> list[list[tuple[Job, OpenJob]]]:
-    """Admit chunk after chunk as the engine does; return the jobs that came of each."""
+async def drained(backlog: Backlog, size: int = 4) -> list[Chunk]:
+    """Return chunk after chunk, as the engine asks for them."""
     chunks = []
-    while (chunk := backlog._next(size)) is not None:
-        with journal.ledger.transaction():
-            chunks.append(journal.admit(chunk.entries, chunk.read_to).jobs)
+    while (chunk := await backlog.next_chunk(size)) is not None:
+        chunks.append(chunk)
     return chunks
 
 
-def test_reopened_jobs_come_in_chunks_from_their_lines(opened: Opened) -> None:
-    """Each once, in its new round; how far the file is read stays as noted, and nothing is awaited at the end."""
-    assert reopen(opened.journal, opened.job_file, WAIT_S, Selection()) == []
-    read_to = opened.journal.ledger.fact("read_to")
-    chunks = drained(opened.backlog(), opened.journal, 4)
-    assert [len(chunk) for chunk in chunks] == [4, 4, 2]
-    jobs = [(job.key, job.body, noted.key, noted.round) for chunk in chunks for job, noted in chunk]
+async def test_reopened_jobs_come_in_chunks_from_their_lines(opened: Opened) -> None:
+    """Each once, in its new round, and with nothing that is to be admitted."""
+    assert reopen(opened.ledger, opened.job_file, WAIT_S, Selection()) == []
+    chunks = await drained(opened.backlog())
+    assert [(len(chunk.resumed), chunk.entries, chunk.read_to) for chunk in chunks] == [
+        (4, (), None), (4, (), None), (2, (), None),
+    ]  # fmt: skip
+    jobs = [(job.key, job.body, noted.key, noted.round) for chunk in chunks for job, noted in chunk.resumed]
     assert jobs == [(f"k{n}", b'{"n":%d}' % n, f"k{n}", 2) for n in range(10)]
-    assert (opened.journal.awaited, opened.journal.ledger.fact("read_to")) == ({}, read_to)
 
 
-def test_begun_jobs_are_taken_up_and_the_others_come_as_a_backlog(opened: Opened) -> None:
+async def test_begun_jobs_are_taken_up_and_the_others_come_as_a_backlog(opened: Opened) -> None:
     """Begun is what has an attempt in its round or waits for one; attempts of earlier rounds begin nothing."""
-    ledger = opened.journal.ledger
+    ledger = opened.ledger
     with ledger.transaction():
         ledger.intend(JobId(4), Intent(attempt_no=1, round=1, mark=Mark("past")))
         ledger.reopen(Selection(keys=["k1", "k2", "k3", "k4"]))
         ledger.intend(JobId(2), Intent(attempt_no=1, round=2, mark=Mark("m")))
         ledger.postpone(JobId(3), None, 1000.0)
-    begun = take_up(opened.journal, opened.job_file, WAIT_S)
+    begun = take_up(opened.ledger, opened.job_file, WAIT_S)
     assert len(begun) == 2
-    chunks = drained(opened.backlog(), opened.journal, 100)
-    assert [[job.key for job, _ in chunk] for chunk in chunks] == [["k3", "k4"]]
+    chunks = await drained(opened.backlog())
+    assert [[job.key for job, _ in chunk.resumed] for chunk in chunks] == [["k3", "k4"]]
 
 
 def test_an_edited_line_reopens_nothing_and_is_named(opened: Opened) -> None:
@@ -93,14 +120,53 @@ def test_an_edited_line_reopens_nothing_and_is_named(opened: Opened) -> None:
     ):
         opened.file.write_bytes(b"".join([*LINES[:7], edited, *LINES[8:]]))
         with pytest.raises(JobFileError, match=":8: "):
-            reopen(opened.journal, opened.job_file, WAIT_S, Selection())
-        assert opened.journal.ledger.open_jobs() == []
-        reopened = reopen(opened.journal, opened.job_file, WAIT_S, Selection(keys=["nope"]))
+            reopen(opened.ledger, opened.job_file, WAIT_S, Selection())
+        assert opened.ledger.open_jobs() == []
+        reopened = reopen(opened.ledger, opened.job_file, WAIT_S, Selection(keys=["nope"]))
         assert reopened == []
 
 
 async def test_after_the_backlog_the_file_is_read_on(opened: Opened) -> None:
-    """The other source is asked only when nothing is left."""
-    backlog = opened.backlog()
-    backlog._is_over = True
-    assert await backlog.next_chunk(5) is None
+    """Its new lines are to be admitted; no line is missing."""
+    reopen(opened.ledger, opened.job_file, WAIT_S, Selection(keys=["k1"]))
+    backlog = opened.backlog([make_job(1), make_bad_line(2)])
+    backlogged, read = await drained(backlog)
+    assert ([job.key for job, _ in backlogged.resumed], len(read.entries), read.resumed) == (["k1"], 2, ())
+    backlog.check_all_came()
+
+
+async def test_in_a_file_that_is_read_from_the_top_open_jobs_come_with_their_lines(from_the_top: Opened) -> None:
+    """Each once, attempts and all; the lines of settled jobs and new ones are to be admitted, in their order."""
+    ledger = from_the_top.ledger
+    with ledger.transaction():
+        ledger.reopen(Selection(keys=["k1", "k5"]))
+        ledger.intend(JobId(2), Intent(attempt_no=1, round=2, mark=Mark("m")))
+    lines = [*from_the_top.job_file.read(), make_job(11), make_bad_line(12)]
+    backlog = from_the_top.backlog(lines)
+    assert take_up(ledger, from_the_top.job_file, WAIT_S) == []
+    chunks = await drained(backlog)
+    resumed = [[(job.key, noted.round, len(noted.attempts)) for job, noted in chunk.resumed] for chunk in chunks]
+    assert resumed == [[("k1", 2, 1)], [("k5", 2, 0)], []]
+    assert [entry for chunk in chunks for entry in chunk.entries] == [
+        line for line in lines if line.position.line not in (2, 6)
+    ]
+    assert [chunk.read_to for chunk in chunks] == [read_to(4), read_to(8), read_to(12)]
+    backlog.check_all_came()
+
+
+@pytest.mark.parametrize("change", ["missing", "edited", "moved"])
+async def test_a_line_that_does_not_come_again_is_named(from_the_top: Opened, change: str) -> None:
+    """Its job is not given: a line with its key elsewhere, or with other content, is not its line."""
+    with from_the_top.ledger.transaction():
+        from_the_top.ledger.reopen(Selection())
+    lines = [job for job in from_the_top.job_file.read() if isinstance(job, Job)]
+    kept = {
+        "missing": [],
+        "edited": [replace(lines[6], digest=b"other")],
+        "moved": [replace(lines[6], position=replace(lines[6].position, line=20))],
+    }[change]
+    backlog = from_the_top.backlog([*lines[:6], *lines[7:], *kept])
+    chunks = await drained(backlog)
+    assert [entry for chunk in chunks for entry in chunk.entries] == kept
+    with pytest.raises(JobFileError, match=r"1 unfinished jobs are missing from the input \(lines 7\)"):
+        backlog.check_all_came()

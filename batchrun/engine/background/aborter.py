@@ -1,12 +1,11 @@
 """The live Runs of a batch, aborted while it is carried out: their jobs settle as aborted, with what they have left."""
 
-from typing import Protocol
-
 import anyio
 import structlog
 
 from batchrun.engine.ports import RunClient
 from batchrun.errors import ApiError, NotFound
+from batchrun.ledger.protocol import Ledger
 from batchrun.model import RunId
 
 #: Aborts that are under way at once.
@@ -17,17 +16,10 @@ INTERVAL_S = 1.0
 _log = structlog.get_logger()
 
 
-class LiveRuns(Protocol):
-    """The ledger, as far as aborts need it."""
-
-    async def bound_runs(self) -> list[RunId]:
-        """Return the batch's Runs that are live, as far as is known."""
-
-
 class Aborter:
     """Aborts a batch's live Runs once it is told to."""
 
-    def __init__(self, client: RunClient, ledger: LiveRuns) -> None:
+    def __init__(self, client: RunClient, ledger: Ledger) -> None:
         self._client = client
         self._ledger = ledger
         self._is_wanted = anyio.Event()

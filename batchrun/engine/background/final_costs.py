@@ -8,9 +8,9 @@ import anyio
 import structlog
 
 from batchrun.engine.limits.purse import Purse
-from batchrun.engine.ports import Ledger, RunClient
+from batchrun.engine.ports import RunClient
 from batchrun.errors import ApiError
-from batchrun.ledger.protocol import FinalCost, OpenCost
+from batchrun.ledger.protocol import FinalCost, Ledger, OpenCost
 from batchrun.model import CostSource, Run, RunId
 
 #: So long after its end a Run's cost is final. Source: the API reference, usage of a finished Run.

@@ -11,8 +11,9 @@ import anyio
 import structlog
 
 from batchrun.engine.doubt.candidates import CLOCK_MARGIN, Candidates, marked
-from batchrun.engine.ports import Ledger, RunClient
+from batchrun.engine.ports import RunClient
 from batchrun.errors import ApiError, BatchRefused, NotFound
+from batchrun.ledger.protocol import Ledger
 from batchrun.model import CLOCK_DOUBT, JobKey, Mark, Run, TaskId
 from batchrun.runtime.crash_points import crash_point
 

@@ -6,7 +6,7 @@ the group they are in. A step that nobody waits for (`bind`, `postpone`) is dura
 
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from time import perf_counter
@@ -16,9 +16,9 @@ import anyio
 import orjson
 
 from batchrun.errors import OutputError
-from batchrun.ledger.protocol import FinalCost, Known, OpenCost, OpenJob, Settlement
+from batchrun.ledger.protocol import Admission, FinalCost, Known, OpenCost, OpenJob, ReadTo, Settlement
 from batchrun.ledger.sqlite.tables import Ledger, open_ledger
-from batchrun.model import Attempt, BadLine, Intent, Job, JobId, JobKey, Outcome, Problem, Record, Run, RunId
+from batchrun.model import Attempt, BadLine, Intent, Job, JobId, Outcome, Problem, Record, Run, RunId
 from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS
 from batchrun.output.sink import Sink
 from batchrun.policy.breaker import Trip
@@ -40,27 +40,6 @@ JOB_COUNT = "job_count"
 TRIPPED = "tripped"
 #: The output file that is being repaired; None or missing when none is.
 REPAIRING = "repairing"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadTo:
-    """How far the job file is read: everything before stands in the ledger."""
-
-    offset: int
-    line: int
-    #: Tells the file from an edited one; empty where the file cannot be read from a position.
-    fingerprint: bytes
-
-
-@dataclass(slots=True)
-class Admission:
-    """What became of lines that were handed to `admit`."""
-
-    jobs: list[tuple[Job, OpenJob]] = field(default_factory=list)
-    #: Records of bad lines, settled with the admission.
-    invalid: list[Record] = field(default_factory=list)
-    #: Lines that repeat a job of another line.
-    duplicates: int = 0
 
 
 @dataclass(slots=True)
@@ -85,13 +64,7 @@ class Journal:
     def __init__(self, ledger: Ledger, sinks: dict[str, Sink]) -> None:
         self.ledger = ledger
         self._sinks = sinks
-        #: Open jobs of an earlier process whose lines are still to come, where a file is read from the top again.
-        self.awaited: dict[JobKey, OpenJob] = {}
         self.groups = 0
-
-    def await_lines(self, open_jobs: Sequence[OpenJob]) -> None:
-        """Expect the lines of these open jobs to come again, since the job file is read from its first line."""
-        self.awaited = {open_job.key: open_job for open_job in open_jobs}
 
     def forget_duplicates(self) -> None:
         """Count repeated lines anew, since the job file is read from its first line."""
@@ -138,8 +111,6 @@ class Journal:
             self._settle_bad_line(_conflict(job, noted), admission)
         elif not noted.is_same_line:
             admission.duplicates += 1
-        elif (open_job := self.awaited.pop(job.key, None)) is not None:
-            admission.jobs.append((job, open_job))
 
     def _settle_bad_line(self, bad_line: BadLine, admission: Admission) -> None:
         job_id = self.ledger.admit_bad_line(bad_line)

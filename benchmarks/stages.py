@@ -23,8 +23,8 @@ INTERVAL_S = 0.001
 
 #: By a part of the file's path, the first that fits; the innermost frame that fits anything decides.
 STAGES = (
-    ("/batchrun/files/", "source"),
-    ("/batchrun/job_source", "source"),
+    ("/batchrun/jobs/", "source"),
+    ("/batchrun/batch/job_source", "source"),
     ("/batchrun/ledger/", "ledger"),
     ("/batchrun/apify/connections", "HTTP"),
     ("/batchrun/apify/", "client"),

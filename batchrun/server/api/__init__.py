@@ -1,1 +1,1 @@
-"""The endpoints, one module for each kind of resource; each offers `add_routes(table)`."""
+"""The endpoints: one module of handlers per kind of resource, each with `add_routes(table)`."""

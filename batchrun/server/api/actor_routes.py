@@ -69,7 +69,7 @@ async def _doc(call: Call, actor: Actor) -> JsonObject:
 
 
 async def list_actors(call: Call) -> web.Response:
-    """List the Actors that the account may use, or with `my=1` those that are its own."""
+    """List the Actors that the account may use; with `my=1` only its own."""
     is_mine, sort_by = call.query.boolean("my"), call.query.text("sortBy") or "createdAt"
     if sort_by not in ("createdAt", "stats.lastRunStartedAt"):
         raise value_invalid("Parameter sortBy must be createdAt or stats.lastRunStartedAt")
@@ -114,7 +114,7 @@ def _version(actor: Actor) -> JsonObject:
 
 
 async def validate_input(call: Call) -> web.Response:
-    """Check an input against the Actor's schema, without a Run."""
+    """Validate an input by the Actor's schema, without a Run."""
     actor, given = actor_of(call), await call.json_object()
     if actor.input_schema is not None:
         actor.input_schema.check(actor.input_schema.filled(given))

@@ -15,12 +15,12 @@ _DEFAULTS = {
     Kind.KEY_VALUE_STORE: ("defaultKeyValueStoreId", "Key-value store"),
     Kind.REQUEST_QUEUE: ("defaultRequestQueueId", "Request queue"),
 }
-#: General access, in the API's words: only its owner may read it; or anybody who knows its name.
+#: General access in the API's words: only the owner may read; anyone who knows the name may read.
 _RESTRICTED, _BY_NAME = "RESTRICTED", "ANYONE_WITH_NAME_CAN_READ"
 DEFAULT_ACCESS = "FOLLOW_USER_SETTING"
 _ACCESS = (DEFAULT_ACCESS, "ANYONE_WITH_ID_CAN_READ", _BY_NAME, _RESTRICTED)
 _STATUSES = frozenset(status.value for status in RunStatus)
-#: Where Runs are found: by id, or as the last of a task or Actor. All their shortcuts hang below.
+#: Paths of a Run: by its id, or as the last Run of a task or Actor. Shortcuts to its storages are below them.
 RUN_PREFIXES = (
     "/v2/actor-runs/{run}",
     "/v2/actor-tasks/{task}/runs/last",
@@ -30,7 +30,7 @@ RUN_PREFIXES = (
 
 
 def access_of(given: JsonObject) -> str | None:
-    """Return the general access that a body sets; None if it leaves it as it is.
+    """Return the general access that a body sets; None if it sets none.
 
     Raises:
         ErrorAnswer: 400.
@@ -54,7 +54,7 @@ def find_actor(call: Call, address: str) -> Actor:
     """Return the Actor at an address, if the caller may use it.
 
     Raises:
-        ErrorAnswer: 404; 401 for somebody's own Actor without a token.
+        ErrorAnswer: 404; 401 for an account's own Actor without a token.
     """
     own_username = call.account.username if call.account is not None else ""
     actor = call.backend.catalog.find(address, own_username)
@@ -69,7 +69,7 @@ async def run_id_of(call: Call) -> str:
     """Return the id of the Run that the path means.
 
     Raises:
-        ErrorAnswer: 404 when there is no last Run; an id is not looked up here.
+        ErrorAnswer: 404 if there is no last Run. An id is not looked up here.
     """
     if (run_id := call.path.get("run")) is not None:
         return run_id
@@ -80,10 +80,10 @@ async def run_id_of(call: Call) -> str:
 
 
 async def last_run_id(call: Call, run_filter: RunFilter) -> str:
-    """Return the id of the Run started last, of those that `status` and `origin` ask for.
+    """Return the id of the last started Run, filtered by `status` and `origin`.
 
     Raises:
-        ErrorAnswer: 404 when there is none.
+        ErrorAnswer: 404 if there is none.
     """
     chosen = replace(run_filter, statuses=statuses_of(call))
     run_id = await call.backend.database.read(run_table.read_last, chosen, call.query.text("origin"))
@@ -93,7 +93,7 @@ async def last_run_id(call: Call, run_filter: RunFilter) -> str:
 
 
 def statuses_of(call: Call) -> tuple[str, ...]:
-    """Return the statuses that a list is asked for; none means all."""
+    """Return the statuses that a list is filtered by; empty means all."""
     names = tuple(call.query.names("status"))
     if unknown := [name for name in names if name not in _STATUSES]:
         raise value_invalid(f"Parameter status must hold Run statuses separated by commas, not {unknown[0]}")
@@ -101,7 +101,7 @@ def statuses_of(call: Call) -> tuple[str, ...]:
 
 
 async def own_run_id_of(call: Call) -> str:
-    """Return the id of the Run that the path means, for an operation that only its owner may carry out.
+    """Return the id of the Run that the path means, for an operation that only its owner may do.
 
     Raises:
         ErrorAnswer: 404; 403 for a Run of another account.
@@ -113,7 +113,7 @@ async def own_run_id_of(call: Call) -> str:
 
 
 async def storage_id_of(call: Call, kind: Kind) -> str:
-    """Return the id of the storage that the path means; an id given as such is not looked up here.
+    """Return the id of the storage that the path means. An id in the path is not looked up here.
 
     Raises:
         ErrorAnswer: 404 for an unknown name or Run.
@@ -141,7 +141,7 @@ async def storage_of(call: Call, kind: Kind) -> Storage:
     """Return the storage that the path means, to be read.
 
     Raises:
-        ErrorAnswer: 404; 403 when only its owner may read it.
+        ErrorAnswer: 404; 403 if only its owner may read it.
     """
     return await read_storage(call, kind, await storage_id_of(call, kind))
 
@@ -159,7 +159,7 @@ async def own_storage_of(call: Call, kind: Kind) -> Storage:
 
 
 async def read_storage(call: Call, kind: Kind, storage_id: str) -> Storage:
-    """Return a storage of a kind by its id, which is all that it takes to read it unless access is restricted.
+    """Return a storage by its kind and id. Unless access is restricted, the id is permission to read it.
 
     Raises:
         ErrorAnswer: 404, also for an id of another kind; 403.
@@ -179,7 +179,7 @@ async def read_build(call: Call, build_id: str) -> JsonObject:
         ErrorAnswer: 404.
     """
     doc = await call.backend.database.read(build_table.read, build_id)
-    # The id of a build follows from names and is no credential: only its owner, or a public Actor's user, sees it.
+    # A build's id follows from names, so it is no credential: only the owner sees builds of an account's Actors.
     owner = call.backend.accounts.get(doc["userId"]) if doc is not None else None
     if doc is None or (owner is not None and owner is not call.account):
         raise thing_missing("Build")

@@ -52,7 +52,7 @@ async def get_build(call: Call) -> web.Response:
 
 
 async def delete_build(call: Call) -> web.Response:
-    """Forget a build that its Actor's directory is no more; Runs of it are kept."""
+    """Delete a build that is not the Actor's current one. Its Runs are kept."""
     doc = await _read_own(call)
     actor = call.backend.catalog.find(doc["actId"])
     if actor is not None and actor.build_id == doc["id"]:
@@ -62,7 +62,7 @@ async def delete_build(call: Call) -> web.Response:
 
 
 async def abort_build(call: Call) -> web.Response:
-    """Show a build: it was finished at once, and what is finished cannot be aborted."""
+    """Show a build. Builds finish at once, so there is nothing to abort."""
     return data_answer(await _read_own(call))
 
 

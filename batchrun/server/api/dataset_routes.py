@@ -55,7 +55,7 @@ async def list_items(call: Call) -> web.StreamResponse:
 async def push_items(call: Call) -> web.Response:
     """Append one item or an array of them, all or none.
 
-    They are parsed as a whole, and so are in memory for a moment: 9 MB of them at most, the documented limit of a push.
+    They are parsed as a whole, so they are in memory for a moment: up to 9 MB, the documented limit of a push.
     """
     dataset_id, body = await storage_id_of(call, Kind.DATASET), await call.body()
     value = parse_json(body)
@@ -77,6 +77,6 @@ def _dump(item: JsonObject) -> bytes:
 
 
 async def get_statistics(call: Call) -> web.Response:
-    """Show statistics of fields: none are kept without a dataset schema."""
+    """Show statistics of fields: there are none without a dataset schema."""
     await storage_of(call, Kind.DATASET)
     return data_answer({"fieldStatistics": {}})

@@ -1,6 +1,6 @@
-"""The websocket over which an Actor at work is told what the platform has in mind for it.
+"""The websocket that sends events to the Actor of a live Run.
 
-The Run's id in the address is the credential, as on the platform. Close code 1008 tells a client not to come back.
+The Run's id in the path is the credential, as on the platform. After close code 1008 a client does not reconnect.
 """
 
 import contextlib
@@ -18,14 +18,15 @@ from batchrun.server.routing.route_table import RouteTable
 from batchrun.server.runs.actor_events import TooManyFollowers, event_message
 from batchrun.server.runs.hosted_run import HostedRun
 
-#: How often an Actor learns of its own usage, and is reminded to save its state. Source: system events.
+#: Seconds between two usage events. Source: system events.
 _USAGE_EVERY_S = 1
+#: Seconds between two requests to save the Actor's state. Source: system events.
 _PERSIST_EVERY_S = 60
-#: A client that does not answer a ping for so long is gone.
+#: Seconds between two pings; a client that does not answer is disconnected.
 _HEARTBEAT_S = 30
-#: Clients have nothing to say here.
+#: Max bytes of a client's message. Clients have nothing to send here.
 _MAX_MESSAGE_BYTES = 1024
-#: Per cent of all cores from which the machine is called overloaded.
+#: Percent of all cores from which on the CPU counts as overloaded.
 _OVERLOAD = 95
 
 
@@ -35,7 +36,7 @@ def add_routes(table: RouteTable) -> None:
 
 
 async def follow_events(call: Call) -> web.StreamResponse:
-    """Send a live Run's events until either side goes."""
+    """Send a live Run's events until either side closes."""
     socket = web.WebSocketResponse(heartbeat=_HEARTBEAT_S, max_msg_size=_MAX_MESSAGE_BYTES)
     if not socket.can_prepare(call.request):
         raise request_invalid("This address takes websockets only")
@@ -54,22 +55,22 @@ async def follow_events(call: Call) -> web.StreamResponse:
 
 async def _attend(socket: web.WebSocketResponse, live: HostedRun, events: MemoryObjectReceiveStream[str]) -> None:
     async with anyio.create_task_group() as children:
-        children.start_soon(_tell, socket, live, events)
+        children.start_soon(_send_events, socket, live, events)
         if live.status is RunStatus.ABORTING:
-            live.tell_abort()
+            live.announce_abort()
         async for _ in socket:
             pass
         children.cancel_scope.cancel()
 
 
-async def _tell(socket: web.WebSocketResponse, live: HostedRun, events: MemoryObjectReceiveStream[str]) -> None:
+async def _send_events(socket: web.WebSocketResponse, live: HostedRun, events: MemoryObjectReceiveStream[str]) -> None:
     persist_at = anyio.current_time() + _PERSIST_EVERY_S
     with contextlib.suppress(ConnectionError, anyio.EndOfStream):
         while True:
-            told = None
+            event = None
             with anyio.move_on_after(_USAGE_EVERY_S):
-                told = await events.receive()
-            for message in [told] if told is not None else _usage(live):
+                event = await events.receive()
+            for message in [event] if event is not None else _usage(live):
                 await socket.send_str(message)
             if anyio.current_time() >= persist_at:
                 persist_at += _PERSIST_EVERY_S

@@ -1,4 +1,4 @@
-"""The items of a dataset as an answer: paged, shown in a view, and streamed when there are many."""
+"""Answers with the items of a dataset: paged, shown in a view, and streamed if there are many."""
 
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol, TypeVar
@@ -25,17 +25,16 @@ from batchrun.server.routing.call import Call, raw_answer, stream_answer
 from batchrun.server.store import item_table
 from batchrun.server.store.storage_table import Kind, Storage
 
-#: Items read at once, if they are not large; what does not fit into one page is streamed, so that neither it nor a
-#: slow reader of it fills the memory.
+#: Max items read at once, fewer if they are large. An answer with more is streamed, so that memory stays bounded.
 _ITEMS_AT_ONCE = 1000
-#: Bytes of items that are rendered on the loop.
+#: Max bytes of a page that is rendered on the event loop; larger ones use a thread.
 _INLINE_BYTES = 16_384
 
 T = TypeVar("T")
 
 
 async def items_answer(call: Call, dataset_id: str, status: int = 200) -> web.StreamResponse:
-    """Answer with the items that a request asks for, with the headers of a page."""
+    """Answer with the requested items and the headers of a page."""
     dataset = await read_storage(call, Kind.DATASET, dataset_id)
     call.backend.reads.note(dataset.id, reads=1)
     offset, limit, is_descending = call.query.page(UNLIMITED)
@@ -44,7 +43,7 @@ async def items_answer(call: Call, dataset_id: str, status: int = 200) -> web.St
         raise value_invalid(f"Format {name} is not served ({', '.join((*JSON_FORMATS, *FORMATS))} are)")
     count = max(min(limit, dataset.count - offset), 0)
     headers = {
-        # What an Actor stores may hold scripts: a browser must not run them in the server's name.
+        # Stored content may hold scripts: a browser must not run them with the server's origin.
         **({"Content-Security-Policy": "sandbox", "X-Content-Type-Options": "nosniff"} if name == "html" else {}),
         "X-Apify-Pagination-Total": str(dataset.count),
         "X-Apify-Pagination-Offset": str(offset),
@@ -66,7 +65,7 @@ async def items_answer(call: Call, dataset_id: str, status: int = 200) -> web.St
 
 
 class _Reading:
-    """Reads the items that a request asks for, a few at a time; they may be gone over several times."""
+    """Reads the requested items page by page; `rewind` starts again."""
 
     def __init__(
         self, call: Call, dataset: Storage, view: ItemView, offset: int, count: int, is_descending: bool
@@ -78,24 +77,24 @@ class _Reading:
 
     @property
     def is_done(self) -> bool:
-        """Whether all of them are read."""
+        """True if all items are read."""
         return self._place == self._end and self._ahead is None
 
-    def begin_anew(self) -> None:
-        """Go over the items once more."""
+    def rewind(self) -> None:
+        """Start again with the first item."""
         self._place = self._first
 
     async def is_one_page(self) -> bool:
-        """Whether all that is still to be read comes with the next page."""
+        """True if the next page is the last one."""
         if not self.is_done:
             self._ahead = await self.page()
         return self._place == self._end
 
     async def page(self) -> list[bytes]:
-        """Return the next items as they are stored; there are some.
+        """Return the next items as they are stored, at least one.
 
         Raises:
-            ErrorAnswer: 404 when the dataset has been deleted meanwhile.
+            ErrorAnswer: 404 if the dataset was deleted meanwhile.
         """
         if self._ahead is not None:
             ahead, self._ahead = self._ahead, None
@@ -110,7 +109,7 @@ class _Reading:
         return page
 
     def shown(self, page: list[bytes]) -> list[Any]:
-        """Return what the view shows of a page."""
+        """Return a page as the view shows it."""
         return self._view.apply(map(orjson.loads, page))
 
 
@@ -127,16 +126,16 @@ class _Writer(Protocol):
 async def _pieces(reading: _Reading, writer: _Writer) -> AsyncIterator[bytes]:
     yield writer.opening()
     while not reading.is_done:
-        # In no variable of this frame: a slow reader would hold both the page and what was written of it.
+        # No variable refers to the page, or a slow reader would keep both it and the rendered bytes in memory.
         yield await _aside(writer.page, await reading.page())
     yield writer.closing()
 
 
 def _transformation(call: Call, dataset: Storage) -> JsonObject | None:
-    """Return what the named view of the Actor's dataset schema does to items; None without one.
+    """Return the transformation of the requested view of the Actor's dataset schema; None without a view.
 
     Raises:
-        ErrorAnswer: 400 for a view that the schema does not have.
+        ErrorAnswer: 400 for an unknown view.
     """
     if (name := call.query.text("view")) is None:
         return None
@@ -149,7 +148,7 @@ def _transformation(call: Call, dataset: Storage) -> JsonObject | None:
 
 
 class _ShownPages:
-    """Writes what the view shows of the items, in a format that knows no bytes of theirs."""
+    """Writes the items as the view shows them, in a format that needs them parsed."""
 
     def __init__(self, reading: _Reading, writer: FormatWriter) -> None:
         self._reading, self._writer = reading, writer
@@ -160,22 +159,22 @@ class _ShownPages:
 
 
 async def _table_or_text(reading: _Reading, form: ItemFormat) -> _Writer:
-    """Return a writer; a table's columns are known, and a wrong parameter is refused, by then."""
+    """Return a writer that knows a table's columns. Refuses wrong parameters before anything is sent."""
     columns: dict[str, None] = {}
     if form.is_table:
         while not reading.is_done:
             await _aside(lambda page: add_columns(columns, reading.shown(page)), await reading.page())
-        reading.begin_anew()
+        reading.rewind()
     return _ShownPages(reading, form.writer(list(columns), reading.query, reading.dataset.id))
 
 
 async def _aside(work: Callable[[list[bytes]], T], page: list[bytes]) -> T:
-    # A large page would hold up everybody else on the loop.
+    # A large page would block the event loop.
     return work(page) if sum(map(len, page)) <= _INLINE_BYTES else await anyio.to_thread.run_sync(work, page)
 
 
 class _JsonPages:
-    """Joins items, as they are stored unless a view shows them otherwise."""
+    """Joins items as JSON: as they are stored, or as the view shows them."""
 
     def __init__(self, form: JsonFormat, view: ItemView) -> None:
         self._form, self._view = form, view
@@ -193,5 +192,5 @@ class _JsonPages:
         return before + self._form.separator.join(shown)
 
     def closing(self) -> bytes:
-        # Without any item there is no last line to end.
+        # Without items there is no last line to end.
         return self._form.closing if self._has_any or self._form.opening else b""

@@ -88,7 +88,7 @@ async def get_record(call: Call) -> web.StreamResponse:
     if stored is None:
         raise thing_missing("Record")
     call.backend.reads.note(store_id, reads=1)
-    # What an Actor stores may be a page with scripts: a browser must not run it in the server's name.
+    # Stored content may hold scripts: a browser must not run them with the server's origin.
     headers = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"}
     if call.query.boolean("attachment"):
         headers["Content-Disposition"] = f'attachment; filename="{call.path["key"]}"'
@@ -96,7 +96,7 @@ async def get_record(call: Call) -> web.StreamResponse:
 
 
 async def download_records(call: Call) -> web.StreamResponse:
-    """Answer with a ZIP archive of the records, piece by piece, so that none of them need be in memory as a whole."""
+    """Answer with a ZIP archive of the records, piece by piece, so that no whole record is in memory."""
     store, prefix = await storage_of(call, Kind.KEY_VALUE_STORE), call.query.text("prefix") or ""
     headers = {"Content-Type": "application/zip", "Content-Disposition": f'attachment; filename="{store.id}.zip"'}
     return await stream_answer(call, _archived(call, store, prefix), 200, headers)
@@ -131,7 +131,7 @@ async def _all_keys(call: Call, store: Storage, prefix: str) -> AsyncIterator[st
 
 
 async def put_record(call: Call) -> web.Response:
-    """Store the body, decompressed, with its content type; a large one waits in a file until it is here."""
+    """Store the decompressed body with its content type. A large body arrives in a file."""
     store_id, key = await storage_id_of(call, Kind.KEY_VALUE_STORE), check_record_key(call.path["key"])
     content_type = call.header("Content-Type") or "application/octet-stream"
     user_id, body = call.user.id, await call.body_or_spool()
@@ -144,8 +144,7 @@ async def put_record(call: Call) -> web.Response:
 
 async def _put_large(call: Call, body: BodySpool, *names: str) -> None:
     try:
-        # Closed once it is kept, even if the caller has hung up meanwhile; not before, since what a transaction does
-        # may have to be done again.
+        # Closed right after the commit, even if the caller has hung up. Not earlier: a transaction may be repeated.
         await call.backend.database.write(stored_value_table.put, *names, body, then=lambda _: body.close())
     except Exception:
         body.close()
@@ -153,7 +152,7 @@ async def _put_large(call: Call, body: BodySpool, *names: str) -> None:
 
 
 async def delete_record(call: Call) -> web.Response:
-    """Forget a key; it need not exist."""
+    """Delete a key, which need not exist."""
     store, key = await own_storage_of(call, Kind.KEY_VALUE_STORE), check_record_key(call.path["key"])
     await call.backend.database.write(stored_value_table.delete, store.seq, key)
     return empty_answer()

@@ -1,4 +1,4 @@
-"""Logs of Runs: whole, or streamed while the Run lives."""
+"""Endpoints of logs: whole, or streamed while the Run is live."""
 
 import re
 from collections.abc import AsyncIterator
@@ -13,10 +13,10 @@ from batchrun.server.routing.call import Call, raw_answer, stream_answer
 from batchrun.server.routing.route_table import RouteTable
 from batchrun.server.store import build_table, run_table
 
-#: ECMA-48: control sequences (colours, cursor), titles, and the shorter ones.
+#: Terminal escape codes of ECMA-48: control sequences (colours, cursor), titles, and short ones.
 _ESCAPE_CODE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)|[ -/]*[0-~])")
 _TEXT = "text/plain; charset=utf-8"
-#: How long a follower of a silent log waits before it looks again.
+#: Seconds between two checks of a followed log that does not grow.
 _LOOK_AGAIN_S = 30
 
 
@@ -31,7 +31,7 @@ def add_routes(table: RouteTable) -> None:
 async def get_log(call: Call) -> web.StreamResponse:
     """Answer with a log; `stream=1` goes on until the Run ends, `download=1` suggests a file name.
 
-    Escape codes of terminals are taken out unless `raw=1`; a line's chunk always holds them whole.
+    Escape codes of terminals are removed unless `raw=1`. Chunks are whole lines, so none is split.
     """
     address = call.path.get("log")
     if address is not None and await call.backend.database.read(build_table.read, address) is not None:
@@ -67,7 +67,7 @@ async def _lines(call: Call, run_id: str, *, is_followed: bool, is_raw: bool) ->
 
 
 def _taken(chunks: list[tuple[int, bytes]], *, is_raw: bool) -> bytes:
-    """Return the text of some chunks and drop them: a slow reader would hold them."""
+    """Return the text of the chunks and empty the list, so that a slow reader keeps them only once in memory."""
     text = b"".join(body for _, body in chunks)
     chunks.clear()
     return text if is_raw else _ESCAPE_CODE.sub(b"", text)

@@ -17,10 +17,11 @@ from batchrun.server.store import request_table, storage_table
 from batchrun.server.store.request_table import Registration
 from batchrun.server.store.storage_table import Kind, Storage
 
-#: Requests in one batch, in one list, and at the head at most. Source: the request queue page.
+#: Max requests in one batch, in one list, at the head, and locked at once. Source: the request queue page.
 _MAX_BATCH, _MAX_LIST, _MAX_HEAD, _MAX_LOCKED_HEAD = 25, 10_000, 1000, 25
-#: Bytes of requests in one list: it is in memory as a whole while it is made.
+#: Max bytes of requests in one list, which is in memory as a whole.
 _MAX_LIST_BYTES = MAX_BODY_BYTES
+#: Max seconds of a lock, 30 days; longer ones are clamped. Keeps arithmetic finite.
 _MAX_LOCK_S = 30 * 24 * 3600
 _HEAD_FIELDS = ("id", "uniqueKey", "url", "method", "retryCount")
 
@@ -74,7 +75,7 @@ async def _own_queue(call: Call) -> Storage:
 
 
 async def _shared_with(call: Call, queue: Storage) -> Storage:
-    """Return the queue, once it is noted which clients have come; a second one makes it shared for good."""
+    """Note the client of the call and return the queue. A second client makes the queue shared for good."""
     client = call.query.text("clientKey")
     if client is None or queue.is_shared or queue.client == client or not call.is_by(queue.user_id):
         return queue
@@ -100,7 +101,7 @@ def _shown(registration: Registration) -> JsonObject:
 
 
 async def add_request(call: Call) -> web.Response:
-    """Add a request, unless one with its key is there."""
+    """Add a request, unless there is one with its unique key."""
     queue, doc = await _own_queue(call), _checked(await call.json_object())
     to_front = call.query.boolean("forefront")
     added = await call.backend.database.write(request_table.add, queue.seq, [doc], to_front, now_ms())
@@ -117,7 +118,7 @@ async def add_batch(call: Call) -> web.Response:
 
 
 async def delete_batch(call: Call) -> web.Response:
-    """Forget up to 25 requests, each by `id` or by `uniqueKey`."""
+    """Delete up to 25 requests, each by `id` or `uniqueKey`."""
     queue, values = await _own_queue(call), await _batch(call)
     ids = [_id_of(value) for value in values]
     client = call.query.text("clientKey")
@@ -142,9 +143,9 @@ def _id_of(value: Any) -> str:
 
 
 async def list_requests(call: Call) -> web.Response:
-    """List requests by id, in pages; `filter` chooses those that are locked or pending.
+    """List requests by id, in pages; `filter` selects locked or pending ones.
 
-    A page is shorter than asked for when its requests are large: a client goes on as long as there is a `nextCursor`.
+    A page is shorter than requested if its requests are large: clients read on while there is a `nextCursor`.
     """
     queue = await _queue(call)
     limit = call.query.integer("limit", 0, maximum=_MAX_LIST) or _MAX_LIST
@@ -175,7 +176,7 @@ async def get_request(call: Call) -> web.Response:
 
 
 async def update_request(call: Call) -> web.Response:
-    """Change a request; `handledAt` ends it, without it the request is pending again."""
+    """Change a request. With `handledAt` it is handled, without it is pending again."""
     queue, given = await _own_queue(call), _checked(await call.json_object())
     doc = {**given, "id": call.path["request"]}
     to_front, client = call.query.boolean("forefront"), call.query.text("clientKey")
@@ -184,7 +185,7 @@ async def update_request(call: Call) -> web.Response:
 
 
 async def delete_request(call: Call) -> web.Response:
-    """Forget a request."""
+    """Delete a request."""
     queue, client = await _own_queue(call), call.query.text("clientKey")
     await call.backend.database.write(request_table.delete, queue.seq, [call.path["request"]], client, now_ms())
     return empty_answer()
@@ -199,7 +200,7 @@ async def get_head(call: Call) -> web.Response:
 
 
 async def lock_head(call: Call) -> web.Response:
-    """Hold the first pending requests for this client."""
+    """Lock the first pending requests for this client."""
     queue, client, lock_s = await _own_queue(call), call.query.text("clientKey"), _lock_s(call)
     limit = call.query.integer("limit", 0, maximum=_MAX_LOCKED_HEAD) or _MAX_LOCKED_HEAD
     until_ms = now_ms() + lock_s * 1000
@@ -230,14 +231,14 @@ def _lock_s(call: Call) -> int:
 
 
 async def prolong_lock(call: Call) -> web.Response:
-    """Hold a request for longer."""
+    """Prolong the lock of a request."""
     queue, until_ms = await _own_queue(call), now_ms() + _lock_s(call) * 1000
     await _set_lock(call, queue, until_ms)
     return data_answer({"lockExpiresAt": iso(until_ms)})
 
 
 async def delete_lock(call: Call) -> web.Response:
-    """Let a request go."""
+    """Unlock a request."""
     await _set_lock(call, await _own_queue(call), 0)
     return empty_answer()
 
@@ -250,7 +251,7 @@ async def _set_lock(call: Call, queue: Storage, until_ms: int) -> None:
 
 
 async def unlock_all(call: Call) -> web.Response:
-    """Let go all requests that this client holds."""
+    """Unlock all requests of this client."""
     queue, client = await _own_queue(call), call.query.text("clientKey")
     unlocked = await call.backend.database.write(request_table.unlock_all, queue.seq, client, now_ms())
     return data_answer({"unlockedCount": unlocked})

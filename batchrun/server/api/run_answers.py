@@ -1,4 +1,4 @@
-"""One Run or a list of them as an answer, as the caller may see it."""
+"""Answers with one Run or a list of Runs, as the caller may see them."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,7 +16,7 @@ _SHORT = (
     "id", "actId", "userId", "actorTaskId", "status", "startedAt", "finishedAt", "buildId", "buildNumber",
     "usageTotalUsd", "defaultKeyValueStoreId", "defaultDatasetId", "defaultRequestQueueId",
 )  # fmt: skip
-#: Hidden from all but the owner.
+#: Shown to the owner only.
 _BILLING = ("usage", "usageUsd", "usageTotalUsd")
 
 
@@ -38,7 +38,7 @@ async def runs_answer(call: Call, run_filter: RunFilter) -> web.Response:
 
 
 def _lagging(call: Call, run_filter: RunFilter) -> RunFilter:
-    """Leave out young Runs, if the server was told to."""
+    """Leave out young Runs, if a fault wants it."""
     if not call.quirks.list_lag_s:
         return run_filter
     shown_ms = now_ms() - round(call.quirks.list_lag_s * 1000)
@@ -47,5 +47,5 @@ def _lagging(call: Call, run_filter: RunFilter) -> RunFilter:
 
 
 def _short(doc: JsonObject) -> JsonObject:
-    # As on the platform, a list does not say who has started a Run: only the Run itself does.
+    # As on the platform, only the Run itself shows its starter's User-Agent, a list does not.
     return {name: doc.get(name) for name in _SHORT} | {"meta": {"origin": doc["meta"]["origin"]}}

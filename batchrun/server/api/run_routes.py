@@ -39,7 +39,7 @@ async def list_runs(call: Call) -> web.Response:
 
 
 async def get_run(call: Call) -> web.Response:
-    """Show a Run; with `waitForFinish`, once it has ended or the time is up."""
+    """Show a Run; with `waitForFinish`, when it has ended or the time is over."""
     run_id, wait_s = await run_id_of(call), wait_s_of(call.query)
     await call.backend.runs.wait(run_id, wait_s)
     doc = await call.backend.runs.read(run_id)
@@ -49,7 +49,7 @@ async def get_run(call: Call) -> web.Response:
 
 
 async def update_run(call: Call) -> web.Response:
-    """Set the status message, or general access. The SDKs leave out `runId`, which the reference demands."""
+    """Set the status message or general access. `runId` is optional: the SDKs leave it out."""
     run_id, given = await own_run_id_of(call), await call.json_object()
     if given.get("runId", run_id) != run_id:
         raise request_invalid('Property "runId" names another run than the URL')
@@ -67,19 +67,19 @@ def _check_changes(changes: JsonObject) -> None:
 
 
 async def delete_run(call: Call) -> web.Response:
-    """Forget an ended Run."""
+    """Delete an ended Run."""
     await call.backend.runs.delete(await own_run_id_of(call))
     return empty_answer()
 
 
 async def abort_run(call: Call) -> web.Response:
-    """Abort a Run; one that has ended is shown as it is."""
+    """Abort a Run. An ended one is shown as it is."""
     is_graceful = call.query.boolean("gracefully")
     return run_answer(call, await call.backend.runs.abort(await own_run_id_of(call), is_graceful=is_graceful))
 
 
 async def reboot_run(call: Call) -> web.Response:
-    """Begin the work of a running Run anew."""
+    """Restart the Actor of a running Run."""
     return run_answer(call, await call.backend.runs.reboot(await own_run_id_of(call)))
 
 

@@ -1,4 +1,4 @@
-"""From a request to a started Run, for tasks and for Actors: input merged and checked, options decided."""
+"""Starts Runs of tasks and Actors: merges and validates the input, decides the options."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -22,8 +22,9 @@ from batchrun.server.routing.route_table import RouteTable
 from batchrun.server.runs.hosted_run import HostedRun
 from batchrun.server.runs.run_docs import RunOrder
 
+#: Max seconds of `waitForFinish`. Source: the API reference.
 MAX_WAIT_S = 60
-#: How long the sync endpoints wait for a Run. Source: the API reference.
+#: Seconds that the sync endpoints wait for a Run. Source: the API reference.
 SYNC_WAIT_S = 300
 _JSON_STORED = "application/json; charset=utf-8"
 _ORIGINS = frozenset(
@@ -32,12 +33,12 @@ _ORIGINS = frozenset(
 
 
 def wait_s_of(query: Query) -> float:
-    """Return `waitForFinish`, clamped: the official client asks for 999999 seconds."""
+    """Return `waitForFinish`, clamped: the official client sends 999999."""
     return min(query.number("waitForFinish") or 0, MAX_WAIT_S)
 
 
 async def start_task(call: Call, task: JsonObject, body: bytes) -> HostedRun:
-    """Start a Run of a task: schema defaults, under the task's input, under the body, top level only.
+    """Start a Run of a task. Its input: the body over the task's input over schema defaults, top level only.
 
     Raises:
         ErrorAnswer: 400, 402, 404; nothing was started.
@@ -55,7 +56,7 @@ async def start_task(call: Call, task: JsonObject, body: bytes) -> HostedRun:
 
 
 async def start_actor(call: Call, actor: Actor, body: bytes) -> HostedRun:
-    """Start a Run of an Actor; one without an input schema takes any body of any type.
+    """Start a Run of an Actor. Without an input schema it accepts any body of any type.
 
     Raises:
         ErrorAnswer: 400, 402, 404; nothing was started.
@@ -64,7 +65,7 @@ async def start_actor(call: Call, actor: Actor, body: bytes) -> HostedRun:
 
 
 def actor_input(call: Call, actor: Actor, body: bytes) -> tuple[str, bytes] | None:
-    """Return content type and bytes of what is stored as the input of a Run of an Actor; None for no input.
+    """Return content type and bytes of a Run's stored input; None for no input.
 
     Raises:
         ErrorAnswer: 400.
@@ -81,13 +82,13 @@ def actor_input(call: Call, actor: Actor, body: bytes) -> tuple[str, bytes] | No
 
 
 class StartEndpoints:
-    """The endpoints that start a Run, of a task or of an Actor; `start` starts the one that a call asks for."""
+    """The endpoints that start Runs of a task or of an Actor. `start` starts the Run of a call."""
 
     def __init__(self, start: Callable[[Call], Awaitable[HostedRun]]) -> None:
         self._start = start
 
     def add_routes(self, table: RouteTable, one: str) -> None:
-        """Serve the starts of a resource, given by its path."""
+        """Serve the starts below the path of a resource."""
         table.add("POST", f"{one}/runs", self.start_run, per_s=PER_START)
         table.add("GET POST", f"{one}/run-sync", self.run_sync, per_s=PER_START)
         table.add("GET POST", f"{one}/run-sync-get-dataset-items", self.run_sync_items, per_s=PER_START)
@@ -113,10 +114,10 @@ class StartEndpoints:
 
 
 async def _finish_sync(call: Call, live: HostedRun) -> JsonObject:
-    """Wait for a Run as the sync endpoints do; return it if it has succeeded.
+    """Wait for a Run as the sync endpoints do; return it if it succeeds.
 
     Raises:
-        ErrorAnswer: 408 after 300 s (the Run goes on), 400 when it ended otherwise.
+        ErrorAnswer: 408 after SYNC_WAIT_S (the Run goes on), 400 if it ends otherwise.
     """
     await call.backend.runs.wait(live.id, SYNC_WAIT_S)
     if not live.is_ended:
@@ -128,7 +129,7 @@ async def _finish_sync(call: Call, live: HostedRun) -> JsonObject:
 
 
 async def _output_answer(call: Call, doc: JsonObject) -> web.StreamResponse:
-    """Answer with the OUTPUT record, or the one that `outputRecordKey` names; empty if there is none."""
+    """Answer with the record OUTPUT or `outputRecordKey`; empty if there is none."""
     stored = await read_value(call, doc["defaultKeyValueStoreId"], call.query.text("outputRecordKey") or "OUTPUT")
     return await value_answer(call, *(stored or (_JSON_STORED, b"")), status=201)
 

@@ -1,4 +1,4 @@
-"""What datasets, key-value stores and request queues have in common: the collection, and the storage itself."""
+"""The endpoints that datasets, key-value stores and request queues share: of the collection and of one storage."""
 
 from collections.abc import Callable
 
@@ -13,18 +13,18 @@ from batchrun.server.routing.route_table import RouteTable
 from batchrun.server.store import storage_table
 from batchrun.server.store.storage_table import Kind, Storage
 
-#: Returns what only this kind of storage shows.
+#: Returns the properties that only this kind of storage shows.
 Describe = Callable[[Call, Storage], JsonObject]
 
 
 class StorageEndpoints:
-    """The endpoints that every kind has.
+    """The endpoints of one kind of storage.
 
     Args:
-        kind: whose.
+        kind: the kind.
         thing: its name at the beginning of a sentence.
         conflict: the error type for a name that is taken.
-        describe: what this kind shows of itself.
+        describe: returns the properties of this kind.
     """
 
     def __init__(self, kind: Kind, thing: str, conflict: str, describe: Describe) -> None:
@@ -42,7 +42,7 @@ class StorageEndpoints:
         return paths
 
     async def list_all(self, call: Call) -> web.Response:
-        """List named storages; `unnamed=1` lists the others too. Nothing is shared with anybody by the list."""
+        """List named storages; with `unnamed=1` the others too. The list shows only the account's own."""
         offset, limit, is_descending = call.query.page()
         ownership = call.query.text("ownership") or "ownedByMe"
         if ownership not in ("ownedByMe", "sharedWithMe"):
@@ -71,7 +71,7 @@ class StorageEndpoints:
         return data_answer(self._doc(call, await storage_of(call, self._kind)))
 
     async def update(self, call: Call) -> web.Response:
-        """Rename a storage (null takes the name away), or say who may read it."""
+        """Rename a storage (null removes the name), or set its general access."""
         storage, given = await own_storage_of(call, self._kind), await call.json_object()
         if (access := access_of(given)) is not None:
             await call.backend.database.write(storage_table.set_access, storage, access)
@@ -82,7 +82,7 @@ class StorageEndpoints:
         return data_answer(self._doc(call, await storage_of(call, self._kind)))
 
     async def delete(self, call: Call) -> web.Response:
-        """Forget a storage and all it holds."""
+        """Delete a storage and its content."""
         storage = await own_storage_of(call, self._kind)
         await call.backend.database.write(storage_table.delete, storage)
         return empty_answer()

@@ -61,13 +61,13 @@ async def get_task(call: Call) -> web.Response:
 
 
 async def update_task(call: Call) -> web.Response:
-    """Change the properties that are given; show the whole task."""
+    """Change the given properties; show the whole task."""
     task = _task(call)
     return data_answer(await call.backend.tasks.update(task, await call.json_object()))
 
 
 async def delete_task(call: Call) -> web.Response:
-    """Forget a task; its live Runs are aborted, their records stay."""
+    """Delete a task. Its live Runs are aborted; its Runs stay."""
     task = _task(call)
     await call.backend.tasks.delete(task)
     await call.backend.runs.abort_of_task(task["id"])

@@ -1,6 +1,6 @@
-"""Operations of the platform that this server knows of, but does not offer: 501 and the reason, instead of a 404.
+"""Operations of the platform that this server does not offer: they answer 501 and the reason instead of 404.
 
-An Actor that is created or changed over the API would have no source here that could run: its directory is the truth.
+An Actor cannot be created or changed by the API: its source is a directory.
 """
 
 from aiohttp import web
@@ -12,7 +12,7 @@ from batchrun.server.routing.route_table import RouteTable
 _ACTORS_ARE_DIRECTORIES = "Actors come from directories here (batchrun serve --actors DIR)"
 _BUILT_BY_ITSELF = "each state of an Actor's directory is built by itself"
 _NO_SCHEDULES = "this server has no schedules"
-#: Method(s), path, reason. What another module serves meanwhile is passed over.
+#: Methods, path, reason. Routes that another module serves are skipped.
 UNSERVED = (
     *(
         operation
@@ -33,7 +33,7 @@ UNSERVED = (
 
 
 class NotOffered:
-    """A handler that says why an operation is not offered."""
+    """A handler that answers why an operation is not offered."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -43,7 +43,7 @@ class NotOffered:
 
 
 def add_routes(table: RouteTable) -> None:
-    """Answer for what nobody else serves; to be called last."""
+    """Serve the operations that no other module serves. Must be called last."""
     for methods, path, reason in UNSERVED:
         for method in methods.split():
             if (method, path) not in table.served:

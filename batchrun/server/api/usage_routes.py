@@ -1,4 +1,4 @@
-"""Endpoints of what the account has used and may use."""
+"""Endpoints of the account's limits and usage."""
 
 import math
 from datetime import UTC, datetime
@@ -16,11 +16,11 @@ from batchrun.server.routing.route_table import RouteTable
 from batchrun.server.runs.final_usage import month_of
 from batchrun.server.store import usage_table
 
-#: Limits that this server does not have; any number that no batch reaches will do.
+#: The value of limits that this server does not enforce; no batch reaches it.
 _PLENTY = 1_000_000
-#: Nothing is deleted here by itself.
+#: Days of data retention, about 100 years: the server deletes nothing by itself.
 _RETENTION_DAYS = 36500
-#: Years whose months have an end that can be written down.
+#: Years that `datetime` can represent with the end of each month.
 _YEARS = range(1970, 9999)
 
 
@@ -32,7 +32,7 @@ def add_routes(table: RouteTable) -> None:
 
 
 async def get_limits(call: Call) -> web.Response:
-    """Show the account's limits and what of them is used right now."""
+    """Show the account's limits and current use."""
     user, quota = call.user, call.user.quota
     limits = {
         "maxMonthlyUsageUsd": user.limits.get("maxMonthlyUsageUsd", _PLENTY),
@@ -66,7 +66,7 @@ async def get_limits(call: Call) -> web.Response:
 
 
 async def update_limits(call: Call) -> web.Response:
-    """Set how much may be spent in a month, and how long data is to be kept."""
+    """Set the monthly spending limit and the data retention."""
     given = await call.json_object()
     changes: JsonObject = {}
     if given.get("maxMonthlyUsageUsd") is not None:
@@ -87,7 +87,7 @@ def _checked(name: str, value: Any, *kinds: type) -> Any:
 
 
 async def get_monthly_usage(call: Call) -> web.Response:
-    """Show what the account has used in a month: the current one, or the one that `date` lies in."""
+    """Show the account's usage of the current month, or of the month of `date`."""
     day = _day(call.query.text("date"))
     rows = await _rows(call, day)
     daily = [_day_doc(date, [row for row in rows if row[0] == date]) for date in dict.fromkeys(row[0] for row in rows)]

@@ -21,7 +21,7 @@ def add_routes(table: RouteTable) -> None:
 
 
 async def get_me(call: Call) -> web.Response:
-    """Show the account; an Actor at work sees less of it."""
+    """Show the account. A live Run sees less of it."""
     user = call.user
     doc: JsonObject = {
         "id": user.id,

@@ -1,7 +1,7 @@
-"""Stored values as answers: a large one goes from the database to a file at once, and waits there for its reader.
+"""Answers with stored values. A large value is copied from the database to a file, from which it is sent.
 
-So whoever reads slowly gets the value as it was when he asked for it, though it be overwritten or deleted meanwhile,
-and keeps no transaction open that the database would have to hold old pages for.
+A slow reader thus gets the value as it was at the request, even if it is overwritten meanwhile, and keeps no
+transaction of the database open.
 """
 
 from collections.abc import Mapping
@@ -15,10 +15,10 @@ from batchrun.server.store import stored_value_table
 
 
 async def read_value(call: Call, store_id: str, key: str) -> tuple[str, bytes | BodySpool] | None:
-    """Return the content type and the bytes stored under a key, many of them as a Spool; None if there is nothing.
+    """Return content type and value under a key, a large value as a spool; None if there is none.
 
     Raises:
-        ErrorAnswer: 403 when only the store's owner may read it.
+        ErrorAnswer: 403 if only the store's owner may read it.
     """
     user_id = call.account.id if call.account is not None else None
     directory = call.backend.settings.data_dir

@@ -13,7 +13,7 @@ from batchrun.server.webhooks.webhook_book import new_dispatch
 
 
 def add_routes(table: RouteTable) -> None:
-    """Serve webhooks, by themselves and of tasks and Actors, and dispatches."""
+    """Serve webhooks, also those of tasks and Actors, and dispatches."""
     table.add("GET", "/v2/webhooks", list_webhooks)
     table.add("POST", "/v2/webhooks", create_webhook)
     one = "/v2/webhooks/{webhook}"
@@ -47,7 +47,7 @@ async def _webhook(call: Call) -> JsonObject:
 
 
 async def list_webhooks(call: Call) -> web.Response:
-    """List the account's webhooks; those of a single Run are not listed."""
+    """List the account's webhooks, without those of single Runs."""
     return await _page(call, call.backend.webhooks.of_account(call.user))
 
 
@@ -76,7 +76,7 @@ async def create_webhook(call: Call) -> web.Response:
 
 
 async def _check_condition(call: Call, given: JsonObject) -> None:
-    """Refuse a condition on what is not the caller's, and put ids in place of names.
+    """Refuse a condition on another account's things, and replace names by ids.
 
     Raises:
         ErrorAnswer: 403, 404.
@@ -99,20 +99,20 @@ async def get_webhook(call: Call) -> web.Response:
 
 
 async def update_webhook(call: Call) -> web.Response:
-    """Change the properties that are given."""
+    """Change the given properties."""
     doc, given = await _webhook(call), await call.json_object()
     await _check_condition(call, given)
     return data_answer(await _shown(call, await call.backend.webhooks.update(doc, given)))
 
 
 async def delete_webhook(call: Call) -> web.Response:
-    """Forget a webhook."""
+    """Delete a webhook."""
     await call.backend.webhooks.delete(await _webhook(call))
     return empty_answer()
 
 
 async def test_webhook(call: Call) -> web.Response:
-    """Set a webhook off with the event TEST."""
+    """Trigger a webhook with the event TEST."""
     dispatch = new_dispatch(await _webhook(call), "TEST", None)
     await call.backend.database.write(webhook_table.along, [dispatch], now_ms(), _nothing)
     call.backend.webhook_delivery.expect([dispatch])
@@ -120,11 +120,11 @@ async def test_webhook(call: Call) -> web.Response:
 
 
 def _nothing(_: object) -> None:
-    """Change nothing beside what is set off."""
+    """Change nothing but the dispatches."""
 
 
 async def list_dispatches(call: Call) -> web.Response:
-    """List dispatches: of a webhook, or all of the account's."""
+    """List the dispatches of a webhook or of the account."""
     webhook_id = (await _webhook(call))["id"] if "webhook" in call.path else None
     offset, limit, is_descending = call.query.page()
     total, docs = await call.backend.database.read(

@@ -1,1 +1,1 @@
-"""Every request's way in and out, and the faults injected on the way."""
+"""The HTTP entry of the server: each request's way in and out, and injected faults."""

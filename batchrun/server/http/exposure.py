@@ -1,10 +1,10 @@
-"""Who can reach the server, and what is to be said about that. Pure."""
+"""Who can reach the server, and the warning about it. Pure."""
 
 import ipaddress
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a server bound to `host` is reached from this machine only."""
+    """True if a server bound to `host` is reached from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -12,11 +12,11 @@ def is_loopback(host: str) -> bool:
 
 
 def exposure_warning(host: str, *, has_own_token: bool) -> str | None:
-    """Return what whoever starts the server must be told; None when nobody else can reach it.
+    """Return the warning for the person who starts the server; None if other machines cannot reach it.
 
     Args:
-        host: what it is bound to.
-        has_own_token: whether a token was chosen, and not made for the occasion.
+        host: the address that the server is bound to.
+        has_own_token: True if the token was given, False if the server made it.
     """
     if is_loopback(host):
         return None
@@ -24,6 +24,6 @@ def exposure_warning(host: str, *, has_own_token: bool) -> str | None:
     if has_own_token:
         return f"WARNING: {reach}; its token lets them run Actors here"
     return (
-        f"WARNING: {reach}, WITHOUT A TOKEN OF YOUR OWN. Whoever learns the one that was made runs Actors, and so "
-        "code, as you on this machine. Give one with --token or APIFY_TOKEN, or listen at 127.0.0.1"
+        f"WARNING: {reach}, WITHOUT A TOKEN OF YOUR OWN. Anyone who learns the generated one can run Actors, and so "
+        "code, as you on this machine. Set one with --token or APIFY_TOKEN, or listen at 127.0.0.1"
     )

@@ -1,7 +1,6 @@
-"""Carries a plan out on a real request: waits, refuses, lets the effect take place, spoils the answer.
+"""Applies a fault plan to a real request: waits, refuses, lets the handler run, spoils the answer.
 
-The effect itself is always the work of the route's own handler, whole or not at all: nothing here touches the state
-of the platform.
+The route's handler runs whole or not at all: nothing here changes the server's state.
 """
 
 import socket
@@ -36,9 +35,9 @@ from batchrun.server.routing.call import Call, Route, error_answer
 
 _log = structlog.get_logger()
 
-#: Carries a request out; returns an answer whatever happens.
+#: Carries out a request; returns an answer also if that fails.
 Work = Callable[[], Awaitable[web.StreamResponse]]
-#: What a gateway in front of an API answers, in words of its own.
+#: Statuses that a gateway answers, not the API: their body is HTML.
 _GATEWAY_STATUSES = frozenset({502, 504})
 _CAPACITY_MESSAGES = {
     "actor-memory-limit-exceeded": "By launching this job you will exceed the memory limit of all your Actor runs",
@@ -47,21 +46,21 @@ _CAPACITY_MESSAGES = {
 
 
 class FaultInjection:
-    """Stands between the routes and their handlers.
+    """Injects faults between the routes and their handlers.
 
     Args:
-        script: decides.
-        children: outlives requests, as an effect does whose caller has hung up.
+        script: decides which faults strike.
+        children: runs handlers that outlive their connections.
     """
 
     def __init__(self, script: FaultScript, children: anyio.abc.TaskGroup) -> None:
         self._script, self._children = script, children
 
     async def answer(self, call: Call, route: Route, method: str, work: Work) -> web.StreamResponse:
-        """Answer a request, as the script wants it.
+        """Answer a request, with the faults that the script decides on.
 
         Raises:
-            ErrorAnswer: the script refuses it; nothing has happened.
+            ErrorAnswer: the script refuses the request; it was not carried out.
         """
         plan = await self._decide(call, route, "GET" if method == "HEAD" else method)
         if plan.refusal is not None:
@@ -86,8 +85,8 @@ class FaultInjection:
         )
 
     async def _carry_out_late(self, call: Call, delay_s: float, work: Work) -> web.StreamResponse:
-        """Carry a request out after a while, even if its caller has hung up by then: a platform does so too."""
-        await call.receive()  # a body that is still on its way is lost with the connection
+        """Carry out a request after a delay, even if its caller has hung up by then, as a platform does."""
+        await call.receive()  # a body that has not arrived is lost with the connection
         late = _Late()
         self._children.start_soon(late.carry_out, delay_s, work)
         await late.is_done.wait()
@@ -97,7 +96,7 @@ class FaultInjection:
 
 @dataclass(slots=True)
 class _Late:
-    """A request that is carried out apart from its connection."""
+    """A request that is carried out in a child that outlives the connection."""
 
     is_done: anyio.Event = field(default_factory=anyio.Event)
     response: web.StreamResponse | None = None
@@ -159,7 +158,7 @@ def _error(status: int, type: str) -> web.Response:  # noqa: A002 - the API's ow
 
 
 def _reset(request: web.BaseRequest) -> web.Response:
-    """Cut the connection so that the other side sees a reset, not an orderly end; the answer goes nowhere."""
+    """Reset the connection. The returned answer is never sent."""
     if (transport := request.transport) is not None:
         connection = transport.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

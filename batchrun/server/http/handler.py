@@ -1,4 +1,4 @@
-"""Every request's way in and out: route, caller, rate limit, handler; and errors as the API's envelope."""
+"""Each request's way in and out: route, caller, rate limit, handler; errors become the API's envelope."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -49,7 +49,7 @@ _CORS = {
 
 
 def make_table() -> RouteTable:
-    """Return all routes that are served."""
+    """Return the table of all routes."""
     table = RouteTable()
     for module in _MODULES:
         module.add_routes(table)
@@ -60,14 +60,14 @@ def make_table() -> RouteTable:
 def make_handler(
     backend: Backend, children: anyio.abc.TaskGroup
 ) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
-    """Return the handler of all requests.
+    """Return the function that handles all requests.
 
     Args:
-        backend: what they are about.
-        children: outlives any request.
+        backend: the parts that handlers use.
+        children: a task group that outlives all requests.
 
     Raises:
-        ConfigError: a fault is for a route that does not exist.
+        ConfigError: a fault names a route that does not exist.
     """
     table = make_table()
     injection = _injection(backend, table, children)
@@ -98,7 +98,7 @@ def _injection(backend: Backend, table: RouteTable, children: anyio.abc.TaskGrou
 
 
 async def _guarded(request: web.BaseRequest, work: Callable[[], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
-    """Return the work's answer, or that of what it raised."""
+    """Return the work's answer, or the answer for its error."""
     try:
         return await work()
     except ErrorAnswer as error:
@@ -106,7 +106,7 @@ async def _guarded(request: web.BaseRequest, work: Callable[[], Awaitable[web.St
         response.headers.update(error.headers)
         return response
     except Exception:  # noqa: BLE001 - the one place where a bug becomes a 500
-        # A caller learns nothing of the inside; the path is logged without its query, which may hold a token.
+        # The caller gets no details. The path is logged without its query, which may hold a token.
         _log.exception("request_failed", method=request.method, path=request.path)
         return error_answer(500, "internal-server-error", "There was an unexpected error on the server")
 
@@ -157,7 +157,7 @@ async def _routed(
 
 
 def _method(request: web.BaseRequest, query: Query) -> str:
-    """Return the method, as `?method=` may override it for clients that can only GET or POST."""
+    """Return the method. `?method=` overrides it, for clients that can only GET or POST."""
     override = query.text("method") if request.method in ("GET", "POST") else None
     return override.upper() if override else request.method
 

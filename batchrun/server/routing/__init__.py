@@ -1,1 +1,1 @@
-"""From a method and a path to a handler: the router, the routes, and the call that a handler is given."""
+"""From a method and a path to a handler: the router, the route table, and the call that a handler gets."""

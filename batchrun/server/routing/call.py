@@ -1,4 +1,4 @@
-"""One request as handlers see it, and the answers they give."""
+"""A request as handlers see it, and the answers that they give."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -33,39 +33,38 @@ _EXPOSED = ", ".join(
 
 @dataclass(slots=True, kw_only=True)
 class Call:
-    """A request that was routed and admitted."""
+    """A request that has a route and was admitted."""
 
     request: web.BaseRequest
     backend: Backend
     caller: Caller
-    #: On whose behalf; None for nobody.
+    #: The account that the caller acts for; None for an anonymous caller.
     account: ServerAccount | None
-    #: Decoded parameters of the path.
+    #: The path's parameters, decoded.
     path: Mapping[str, str]
     query: Query
-    #: Requests per second that the route admits.
-    #: Requests per second that the answer announces; None where no limit is kept.
+    #: The rate limit that the answer announces, in requests per second; None if none is enforced.
     per_s: int | None = PER_RESOURCE
-    #: What a server that was told to misbehave does otherwise.
+    #: Changes by injected faults.
     quirks: Quirks = NO_QUIRKS
     _body: bytes | BodySpool | None = field(default=None, init=False, repr=False)
 
     async def receive(self) -> None:
-        """Take the body in, ahead of whoever asks for it."""
+        """Receive the body now, so that `body` needs no connection."""
         self._body = await self.body_or_spool()
 
     async def body(self) -> bytes:
-        """Return the decompressed body, once: for what must be parsed as a whole, once all of it is here."""
+        """Return the decompressed body as a whole, once."""
         body = await self.body_or_spool()
         return body if isinstance(body, bytes) else await anyio.to_thread.run_sync(body.take)
 
     async def body_or_spool(self) -> bytes | BodySpool:
-        """Return the decompressed body, once; a large one as a Spool that the caller has to take or close."""
+        """Return the decompressed body, once. The caller must take or close a spool (a large body)."""
         body, self._body = self._body, None
         return body if body is not None else await receive_body(self.request, self.backend.settings.data_dir)
 
     def header(self, name: str) -> str | None:
-        """Return a header as text that can be stored: bytes that are not UTF-8 are read as Latin-1."""
+        """Return a header as valid text: bytes that are not UTF-8 are read as Latin-1."""
         value = self.request.headers.get(name)
         try:
             return value and value.encode().decode()
@@ -73,22 +72,22 @@ class Call:
             return value and value.encode(errors="surrogateescape").decode("latin-1")
 
     async def json_object(self) -> JsonObject:
-        """Return the body as a JSON object; an empty one if there is none."""
+        """Return the body as a JSON object; without a body, an empty one."""
         return parse_object(await self.body())
 
     @property
     def user(self) -> ServerAccount:
-        """The account on whose behalf the request comes.
+        """The account that the caller acts for.
 
         Raises:
-            ErrorAnswer: 401 for nobody.
+            ErrorAnswer: 401 for an anonymous caller.
         """
         if self.account is None:
             raise token_missing()
         return self.account
 
     def is_by(self, user_id: str) -> bool:
-        """Whether the request comes on behalf of this account."""
+        """True if the caller acts for this account."""
         return self.account is not None and self.account.id == user_id
 
 
@@ -97,13 +96,13 @@ Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """How a path is served."""
+    """The handler of a path, and who may call it how often."""
 
     handler: Handler
-    #: Requests per second and resource.
+    #: Max requests per second and resource.
     per_s: int
     needs_token: bool
-    #: The path's template: names the resource together with its first parameter.
+    #: The path's template. Its second segment and first parameter name the resource.
     path: str
 
 
@@ -120,7 +119,7 @@ def data_answer(data: Any, status: int = 200, headers: Mapping[str, str] | None 
 
 
 def add_common_headers(response: web.StreamResponse, per_s: int | None) -> None:
-    """Add what every answer tells: a rate limit, unless it stands there, and that scripts of any origin may read it."""
+    """Add the headers of every answer: the rate limit, unless it is there, and CORS for any origin."""
     if per_s is not None:
         response.headers.setdefault(RATE_LIMIT, str(per_s))
     response.headers["Access-Control-Allow-Origin"] = "*"
@@ -135,7 +134,7 @@ async def stream_answer(
 
 
 async def spool_answer(call: Call, body: BodySpool, status: int, headers: Mapping[str, str]) -> web.StreamResponse:
-    """Answer with what is in a spool, no faster than the caller reads."""
+    """Answer with the content of a spool, no faster than the caller reads."""
     return await send_spool(call.request, _begun(call, status, headers), body)
 
 
@@ -158,7 +157,7 @@ def page_answer(items: list[Any], total: int, offset: int, limit: int, *, is_des
 
 
 def list_answer(call: Call, docs: list[JsonObject]) -> web.Response:
-    """Answer with the page that the query asks for of a list held in memory."""
+    """Answer with a page, chosen by the query, of a list in memory."""
     offset, limit, is_descending = call.query.page()
     ordered = docs[::-1] if is_descending else docs
     return page_answer(ordered[offset : offset + limit], len(docs), offset, limit, is_descending=is_descending)

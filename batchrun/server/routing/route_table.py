@@ -6,17 +6,17 @@ from batchrun.server.routing.router import Router
 
 
 class RouteTable:
-    """Collects routes."""
+    """All routes of the server."""
 
     def __init__(self) -> None:
         self.router: Router[Route] = Router()
-        #: Method and path of every route, in order of their addition.
+        #: Method and path of every route, in order of addition.
         self.served: list[tuple[str, str]] = []
 
     def add(
         self, methods: str, path: str, handler: Handler, *, per_s: int = PER_RESOURCE, needs_token: bool = True
     ) -> None:
-        """Serve one or several methods ("GET POST") on a path."""
+        """Serve methods ("GET POST") on a path."""
         route = Route(handler=handler, per_s=per_s, needs_token=needs_token, path=path)
         for method in methods.split():
             self.router.add(method, path, route)

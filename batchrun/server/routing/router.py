@@ -1,4 +1,4 @@
-"""From method and path to a handler; unlike aiohttp's, it answers 404 and 405 in the API's words."""
+"""Finds the handler of a method and path. Unlike aiohttp's router, it answers 404 and 405 in the API's words."""
 
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -17,7 +17,7 @@ class _Node(Generic[H]):
 
 
 class Router(Generic[H]):
-    """A tree of path segments; `{name}` takes any one segment."""
+    """A tree of path segments; `{name}` matches one segment."""
 
     def __init__(self) -> None:
         self._root: _Node[H] = _Node()

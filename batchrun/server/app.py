@@ -1,4 +1,4 @@
-"""Composes the server: opens its parts in order, and ends them in the opposite one."""
+"""Composes the server: opens its parts in order and closes them in reverse order."""
 
 import fcntl
 import secrets
@@ -38,36 +38,38 @@ from batchrun.server.webhooks.webhook_book import WebhookBook
 
 _log = structlog.get_logger()
 
+#: Max connections that wait to be accepted, so that a batch may open all its connections at once.
 _BACKLOG = 1024
-#: How long open answers may take when the server closes; polls are simply cut.
+#: Seconds for open answers when the server closes. Polls are cut: their clients ask again.
 _SHUTDOWN_S = 0.1
+#: Seconds that an idle connection stays open: aiohttp's default for servers.
 _KEEP_ALIVE_S = 75
-#: How long the rest of a refused body is read and dropped, so that its sender gets to see the answer.
+#: Seconds for reading and dropping the rest of a refused body, so that its sender sees the answer.
 _LINGER_S = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """A server that stands."""
+    """A running server."""
 
-    #: For example `http://127.0.0.1:34567`, without `/v2`.
+    #: For example `http://127.0.0.1:34567`; without `/v2`.
     base_url: str
     token: str = field(repr=False)
     _backend: Backend = field(repr=False)
 
     @property
     def tokens(self) -> Mapping[str, str]:
-        """The API token of each account, by its name."""
+        """The API token of each account, by username."""
         return {account.username: account.token for account in self._backend.accounts}
 
     @property
     def actors(self) -> Sequence[str]:
-        """The full names of the Actors it offers right now."""
+        """The full names of the Actors that it offers now."""
         return sorted(actor.full_name for actor in self._backend.catalog)
 
     @property
     def counts(self) -> RunCounts:
-        """What the server itself has counted since it was opened."""
+        """The server's own counts since it was opened."""
         return self._backend.runs.counts
 
     @property
@@ -77,7 +79,7 @@ class Server:
 
     @property
     def peak_live_runs(self) -> int:
-        """The most Runs that were ever live at once."""
+        """The highest number of Runs live at once."""
         return self.counts.peak_live
 
     @property
@@ -87,20 +89,20 @@ class Server:
 
     @property
     def start_times(self) -> Sequence[float]:
-        """When the last 100,000 starts were accepted, on the loop's clock."""
+        """The loop times at which the last 100,000 starts were accepted."""
         return self.counts.start_times
 
 
 @asynccontextmanager
 async def open_server(settings: ServerSettings) -> AsyncIterator[Server]:
-    """Open the server on its data directory; the live Runs of a predecessor start again.
+    """Open the server on its data directory; the live Runs of the previous process start again.
 
-    On leaving, processes of Runs are ended; their Runs stay live and start again, under their ids, when the data
-    directory is opened the next time, as the platform migrates Runs between its hosts.
+    On leaving, the processes of Runs are killed. Their Runs stay live: when the data directory is opened again they
+    start again under their ids, as the platform migrates Runs between its hosts.
 
     Raises:
-        ConfigError: an Actor directory or an account cannot be used.
-        OutputError: the data directory cannot be used, or another server uses it; or the port is taken.
+        ConfigError: an Actor directory or an account is invalid.
+        OutputError: the data directory is not usable or in use by another server, or the port is taken.
     """
     lock = await anyio.to_thread.run_sync(_prepare_directory, settings.data_dir)
     with closing(lock):
@@ -173,12 +175,12 @@ async def _compose(
 
 @asynccontextmanager
 async def _alive(backend: Backend, children: anyio.abc.TaskGroup) -> AsyncIterator[None]:
-    """Go on with what a predecessor has left, and see to what is always at work; tell Actors of the end."""
+    """Migrate the previous process's Runs and run the background work; at the end, announce the next migration."""
     database, runs = backend.database, backend.runs
     children.start_soon(runs.watch_memory)
     await migrate(database, backend.catalog, runs)
     children.start_soon(note_time, database, runs)
-    children.start_soon(backend.final_usage.run, runs.show_settled)
+    children.start_soon(backend.final_usage.run, runs.show_final)
     children.start_soon(runs.delivery.run)
     children.start_soon(backend.builds.watch)
     try:
@@ -221,14 +223,14 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 def _base_url(host: str, listener: socket.socket) -> str:
-    # Actors on this machine reach a server that listens everywhere through the loopback.
+    # Actors on this machine reach a server that listens on all addresses by the loopback.
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - not bound here
     shown = f"[{reachable}]" if ":" in reachable else reachable
     return f"http://{shown}:{listener.getsockname()[1]}"
 
 
 def _prepare_directory(directory: Path) -> IO[str]:
-    """Create the directory and take its lock, which dies with this process."""
+    """Create the directory and take its lock, which the kernel frees when this process dies."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = (directory / "lock").open("w")

@@ -1,11 +1,10 @@
-"""What a Run costs. Pure arithmetic.
+"""The cost of a Run. Pure arithmetic.
 
-The price model is a plain pay-per-usage plan without discounts, in US dollars:
+The price model is a pay-per-usage plan without discounts, in US dollars:
 
 - a compute unit is one gigabyte of reserved memory for one hour, at 0.25;
 - writes: dataset 0.000005 per item, key-value store 0.00005, request queue 0.00002;
-- whatever else the platform charges for (reads, lists, transfer, proxies) is counted, and costs nothing on one's own
-  machine;
+- other usage that the platform charges for (reads, lists, transfer, proxies) is counted and costs nothing here;
 - the events of a pay-per-event Actor cost what the Actor says; in an account's sums they are one usage item, whose unit
   is a dollar.
 """
@@ -36,16 +35,16 @@ def usd_per_unit(name: str) -> float:
 
 
 def estimate(doc: JsonObject) -> None:
-    """Note the preliminary figures of a Run that has just ended: those of its time; its storages' come later."""
-    settle(doc, {})
+    """Set the preliminary figures of a Run that has just ended, by its time. Its storages are added later."""
+    add_final_usage(doc, {})
 
 
-def settle(doc: JsonObject, uses: Mapping[str, int]) -> None:
-    """Note `usage`, `usageUsd` and `usageTotalUsd` on an ended Run.
+def add_final_usage(doc: JsonObject, uses: Mapping[str, int]) -> None:
+    """Set the final `usage`, `usageUsd` and `usageTotalUsd` of an ended Run.
 
     Args:
-        doc: the Run; its `stats.computeUnits` is known.
-        uses: how often its default storages were used, by the name of the usage item.
+        doc: the Run, with its `stats.computeUnits`.
+        uses: the use counts of its default storages, by usage item.
     """
     usage: dict[str, float | int] = {"ACTOR_COMPUTE_UNITS": doc["stats"]["computeUnits"], **uses}
     usage_usd = {name: amount * usd_per_unit(name) for name, amount in usage.items()}
@@ -54,11 +53,11 @@ def settle(doc: JsonObject, uses: Mapping[str, int]) -> None:
 
 
 def pricing_info(charge_events: JsonObject, at: str) -> JsonObject:
-    """Return the prices of a pay-per-event Actor, as it and its Runs show them.
+    """Return the prices of a pay-per-event Actor, as the API shows them.
 
     Args:
         charge_events: its events, by name.
-        at: since when, as the API writes times.
+        at: the time since when they apply, in the API's format.
     """
     return {
         "pricingModel": "PAY_PER_EVENT",
@@ -70,7 +69,7 @@ def pricing_info(charge_events: JsonObject, at: str) -> JsonObject:
 
 
 def charged_usd(doc: JsonObject) -> float:
-    """Return what the events cost that a Run of a pay-per-event Actor was charged for, its cap at most."""
+    """Return the dollars charged for events of a Run of a pay-per-event Actor, up to its cap."""
     events = ((doc.get("pricingInfo") or {}).get("pricingPerEvent") or {}).get("actorChargeEvents") or {}
     counts = doc.get("chargedEventCounts") or {}
     total_usd = math.fsum(count * events[name]["eventPriceUsd"] for name, count in counts.items() if name in events)
@@ -79,12 +78,12 @@ def charged_usd(doc: JsonObject) -> float:
 
 
 def countable(doc: JsonObject) -> dict[str, float]:
-    """Return the quantities by which an ended Run adds to its account's sums: its usage, and its charges."""
+    """Return the quantities that an ended Run adds to its account's sums: its usage and its charges."""
     charges_usd = charged_usd(doc)
     return {**doc.get("usage", {}), **({_CHARGES: charges_usd} if charges_usd else {})}
 
 
 def difference(quantities: Mapping[str, float], counted: Mapping[str, float]) -> dict[str, tuple[float, float]]:
-    """Return what has come since: quantity and dollars by usage item, without those that are 0."""
+    """Return the usage that is not `counted` yet: quantity and dollars by usage item, without zeros."""
     added = {name: amount - counted.get(name, 0) for name, amount in quantities.items()}
     return {name: (amount, amount * usd_per_unit(name)) for name, amount in added.items() if amount > 0}

@@ -1,1 +1,1 @@
-"""Runs of this server from their start to their end, as processes or as coroutines."""
+"""The server's Runs from start to end, as processes or as coroutines."""

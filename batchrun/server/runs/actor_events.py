@@ -1,4 +1,4 @@
-"""What the platform tells an Actor at work: one channel per Run, which its websockets follow. No I/O here."""
+"""Events for the Actor of a live Run: one channel per Run, followed by its websockets. No I/O."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,23 +10,23 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from batchrun.model import JsonObject
 from batchrun.server.ids import iso, now_ms
 
-#: Followers of one Run at most: its process, and some who look on.
+#: Max followers of one Run: its process, and a few observers.
 MAX_FOLLOWERS = 5
-#: Messages that wait for one follower; whoever reads more slowly than that is let go, and may come again.
+#: Max messages that wait for one follower. A slower follower is disconnected and may connect again.
 _MAX_WAITING = 100
 
 
 class TooManyFollowers(Exception):
-    """A Run's channel takes no more followers."""
+    """A Run's channel has MAX_FOLLOWERS already."""
 
 
 def event_message(name: str, data: JsonObject | None = None) -> str:
-    """Return one event as it goes over the wire."""
+    """Return one event as a message of the websocket."""
     return orjson.dumps({"name": name, "createdAt": iso(now_ms()), "data": data or {}}).decode()
 
 
 class EventChannel:
-    """Hands each event to everybody who follows."""
+    """Sends each event to all followers."""
 
     __slots__ = ("_followers",)
 
@@ -35,11 +35,11 @@ class EventChannel:
 
     @property
     def is_followed(self) -> bool:
-        """Whether anybody listens."""
+        """True if there is a follower."""
         return bool(self._followers)
 
     def send(self, name: str, data: JsonObject | None = None) -> None:
-        """Tell all followers; never waits."""
+        """Send an event to all followers. Never waits."""
         message = event_message(name, data)
         for follower in list(self._followers):
             try:
@@ -48,7 +48,7 @@ class EventChannel:
                 self._let_go(follower)
 
     def close(self) -> None:
-        """End all followers' streams, after what they were sent."""
+        """End all followers' streams after the events sent so far."""
         for follower in list(self._followers):
             self._let_go(follower)
 
@@ -57,7 +57,7 @@ class EventChannel:
         """Open a stream of the events from now on.
 
         Raises:
-            TooManyFollowers: there are enough already.
+            TooManyFollowers: there are MAX_FOLLOWERS.
         """
         if len(self._followers) == MAX_FOLLOWERS:
             raise TooManyFollowers

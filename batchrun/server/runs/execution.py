@@ -1,4 +1,4 @@
-"""The work of one Run: its Actor, as often as it is to begin anew or again."""
+"""Executes the Actor of one Run, again after a reboot, a metamorph or a failure with restartOnError."""
 
 from collections import deque
 from collections.abc import Callable
@@ -12,23 +12,23 @@ from batchrun.server.runs.inline import run_inline
 from batchrun.server.runs.processes import ProcessRunner
 from batchrun.server.store.database import Database
 
-#: restartOnError: so many restarts within so long. Source: the platform's shared constants.
+#: restartOnError: max restarts within this many seconds. Source: the platform's shared constants.
 _MAX_RESTARTS, _RESTART_WINDOW_S = 3, 60
 
 
 class RunExecutor:
-    """Carries Actors out, as processes or as coroutines; `token_of` makes the token of a Run."""
+    """Executes Actors, as processes or as coroutines. `token_of` makes the token of a Run."""
 
     def __init__(self, database: Database, processes: ProcessRunner, token_of: Callable[[str], str]) -> None:
         self._database, self._processes, self._token_of = database, processes, token_of
 
     async def execute(self, live: HostedRun) -> RunEnd:
-        """Return how the Run's work came to its end, unless cancelled."""
+        """Execute the Run's Actor; return how it ended, unless cancelled."""
         restarts: deque[float] = deque(maxlen=_MAX_RESTARTS)
         while True:
             ending = await self._live_once(live)
             if ending is None:
-                await append_log(self._database, live, "ACTOR: Beginning anew, as the run was rebooted or metamorphed.")
+                await append_log(self._database, live, "ACTOR: Restarting, as the run was rebooted or metamorphed.")
                 continue
             now = anyio.current_time()
             is_worn_out = len(restarts) == _MAX_RESTARTS and now - restarts[0] < _RESTART_WINDOW_S
@@ -39,7 +39,7 @@ class RunExecutor:
             await append_log(self._database, live, "ACTOR: Restarting, as the run was started with restartOnError.")
 
     async def _live_once(self, live: HostedRun) -> RunEnd | None:
-        """Carry the Actor out once; None when the Run is to begin anew."""
+        """Execute the Actor once; return None if it must restart."""
         ending: RunEnd | None = None
         with anyio.CancelScope() as live.life:
             ending = await self._run_actor(live)

@@ -1,4 +1,4 @@
-"""Makes the usage of Runs final a few seconds after their end, as the platform does, and knows what accounts spend."""
+"""Makes the usage of Runs final a few seconds after their end, as the platform does, and sums it by account."""
 
 from collections import deque
 from collections.abc import Callable
@@ -12,68 +12,68 @@ from batchrun.server.store import final_usage_table, usage_table
 from batchrun.server.store.database import Database
 from batchrun.server.store.read_counts import ReadCounts
 
-#: Runs settled in one transaction, so that a start or an end behind it waits for a few milliseconds.
+#: Max Runs in one transaction, so that a start or an end behind it waits for a few milliseconds only.
 _MAX_GROUP = 40
-#: How often reads are kept when no Run ends.
+#: Seconds between two writes of the read counts while no Run ends.
 _KEEP_READS_EVERY_S = 2
 
 
 def month_of(day: datetime) -> tuple[str, str]:
-    """Return the first day of this day's month, and of the next month."""
+    """Return the first day of this day's month and of the next month."""
     following = (day.year + day.month // 12, day.month % 12 + 1)
     return f"{day.year:04}-{day.month:02}-01", f"{following[0]:04}-{following[1]:02}-01"
 
 
 class FinalUsage:
-    """The Runs whose usage is preliminary.
+    """Makes preliminary usage final.
 
     Args:
-        database: where they are kept.
-        delay_s: between a Run's end and its final figures.
+        database: stores the Runs.
+        delay_s: seconds between a Run's end and its final usage.
     """
 
     def __init__(self, database: Database, delay_s: float) -> None:
         self._database, self.delay_s = database, delay_s
         self.reads = ReadCounts()
-        #: In order of their time on the loop's clock.
+        #: (Loop time, Run id), in order of time.
         self._due: deque[tuple[float, str]] = deque()
         self._month = (0, 0)
         self._spent_usd: dict[str, float] = {}
 
     async def load(self) -> None:
-        """Take over what a predecessor has left, and what was spent this month."""
+        """Load the Runs with preliminary usage, and the sums of this month."""
         now = anyio.current_time()
-        left = await self._database.read(final_usage_table.unsettled)
+        left = await self._database.read(final_usage_table.preliminary)
         self._due.extend((now + max(at_ms - now_ms(), 0) / 1000, run_id) for run_id, at_ms in left)
         today = datetime.now(UTC)
         self._month = (today.year, today.month)
         self._spent_usd = await self._database.read(usage_table.read_totals, month_of(today)[0])
 
     def expect(self, run_id: str) -> None:
-        """Settle this Run when its time has come."""
+        """Make the usage of this Run final after the delay."""
         self._due.append((anyio.current_time() + self.delay_s, run_id))
 
     def spent_usd(self, user_id: str) -> float:
-        """Return what an account has spent this month, by the Runs that are settled."""
+        """Return the dollars that an account's Runs with final usage cost this month."""
         today = datetime.now(UTC)
         if (today.year, today.month) != self._month:
             self._month, self._spent_usd = (today.year, today.month), {}
         return self._spent_usd.get(user_id, 0.0)
 
     def note_spent(self, doc: JsonObject, usd: float) -> None:
-        """Count a Run that was settled."""
+        """Add a Run with final usage to the sums."""
         user_id = doc["userId"]
         self._spent_usd[user_id] = self.spent_usd(user_id) + usd
 
     async def run(self, show: Callable[[JsonObject], None]) -> None:
-        """Settle each Run when its time has come, and show it; runs until cancelled."""
+        """Make the usage of each Run final when it is due, and show it; runs until cancelled."""
         while True:
-            await self.settle_due(show)
+            await self.finish_due(show)
             wait_s = self._due[0][0] - anyio.current_time() if self._due else _KEEP_READS_EVERY_S
             await anyio.sleep(max(min(wait_s, self.delay_s, _KEEP_READS_EVERY_S), 0))
 
-    async def settle_due(self, show: Callable[[JsonObject], None]) -> None:
-        """Settle the Runs whose time has come, and keep what was read."""
+    async def finish_due(self, show: Callable[[JsonObject], None]) -> None:
+        """Make the usage of the Runs that are due final, and store the read counts."""
         now = anyio.current_time()
         run_ids: list[str] = []
         while self._due and self._due[0][0] <= now and len(run_ids) < _MAX_GROUP:
@@ -81,6 +81,6 @@ class FinalUsage:
         reads = self.reads.take()
         if not run_ids and not reads:
             return
-        for doc, usd in await self._database.write(final_usage_table.settle, run_ids, reads):
+        for doc, usd in await self._database.write(final_usage_table.make_final, run_ids, reads):
             self.note_spent(doc, usd)
             show(doc)

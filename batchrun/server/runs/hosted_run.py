@@ -1,4 +1,4 @@
-"""A Run while it lives: the only state of Runs held in memory; an ended one is a row."""
+"""A live Run of this server: the only Runs in memory. An ended Run is a row of the database."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -12,26 +12,28 @@ from batchrun.server.runs.actor_events import EventChannel
 from batchrun.server.store import run_table
 from batchrun.server.store.database import Database
 
-#: Characters of a status message and of a log at most. Source: account limits.
+#: Max characters of a status message. Source: account limits.
 MAX_STATUS_MESSAGE_LENGTH = 1000
+#: Max bytes of a log. Source: account limits.
 MAX_LOG_BYTES = 10_485_760
-#: Exit code of a process ended by SIGKILL, and of an exception in an Actor's code under the SDK.
+#: Exit code of a process ended by SIGKILL: 128 + 9.
 EXIT_KILLED = 137
+#: Exit code of an exception in an Actor's code. Source: the SDK.
 EXIT_RAISED = 91
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnd:
-    """How a Run's work came to its end."""
+    """How the work of a Run ended."""
 
     status: RunStatus
     exit_code: int | None = None
-    #: Shown unless the Actor has set a terminal message of its own.
+    #: Shown unless the Actor has set a terminal status message.
     message: str
 
 
 def ending_of(exit_code: int) -> RunEnd:
-    """Return the ending that an exit code means."""
+    """Return the end that an exit code means."""
     if exit_code == 0:
         return RunEnd(status=RunStatus.SUCCEEDED, exit_code=0, message="Actor succeeded")
     return RunEnd(
@@ -47,35 +49,35 @@ class HostedRun:
     doc: JsonObject
     extras: JsonObject
     actor: Actor
-    #: The merged input as stored, for an inline Actor; a process reads it from its store.
+    #: The stored input, for an inline Actor. A process reads it from its store.
     input_body: bytes | None
-    #: On the loop's clock: when this life of the Run began, and when its time is up.
+    #: Loop times: when the Run began in this server process, and when its time limit ends.
     began: float
     deadline: float
-    #: Whether its end is committed and shows.
+    #: True once its end is committed.
     is_ended: bool = False
-    #: Made by whoever waits for the end: most Runs are not waited for.
+    #: Made by the first waiter for the end; most Runs have none.
     _ended: anyio.Event | None = None
-    #: Around the Actor's work; cancelled to abort it.
+    #: The scope of the Actor's work; cancelled to abort the Run.
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
-    #: Around one life of the Actor; cancelled to let it begin anew. Replaced with each life; None before the first.
+    #: The scope of one execution of the Actor; cancelled to restart it. None before the first.
     life: anyio.CancelScope | None = None
-    #: What the Actor is told while it works.
+    #: Events for the Actor.
     events: EventChannel = field(default_factory=EventChannel)
-    #: Where its input is stored; another place after a metamorph.
+    #: Key of its stored input. A metamorph changes it.
     input_key: str = "INPUT"
-    #: Made by whoever follows the log, to wait for the next chunk; set and forgotten when it comes.
+    #: Made by a follower of the log; set and dropped when the log grows.
     log_grown: anyio.Event | None = None
     log_bytes: int = 0
-    #: Idempotency keys of charges, each with the loop's time until which it is remembered.
+    #: Idempotency key of a charge -> loop time until which it is remembered.
     charge_keys: dict[str, float] = field(default_factory=dict)
-    #: As measured last; sums are over `measures`.
+    #: The last measured value; sums are over `measures`.
     memory_bytes: int = 0
     max_memory_bytes: int = 0
     sum_memory_bytes: int = 0
     measures: int = 0
     cpu_s: float = 0.0
-    #: Per cent of one core.
+    #: Percent of one core.
     cpu_usage: float = 0.0
     max_cpu_usage: float = 0.0
 
@@ -86,21 +88,21 @@ class HostedRun:
 
     @property
     def memory_mb(self) -> int:
-        """What the Run has reserved."""
+        """The Run's reserved memory."""
         return int(self.doc["options"]["memoryMbytes"])
 
     @property
     def status(self) -> RunStatus:
-        """Where the Run stands."""
+        """The Run's status."""
         return RunStatus(self.doc["status"])
 
     @property
     def is_process(self) -> bool:
-        """Whether a process does its work, and not a coroutine."""
+        """True if the Actor is a process, not a coroutine."""
         return isinstance(self.actor.runner, LocalCommand)
 
     def note_usage(self, memory_bytes: int, cpu_s: float, elapsed_s: float) -> None:
-        """Take in one measurement of its processes; `cpu_s` is what those that live have used in all."""
+        """Add one measurement of its processes. `cpu_s` is the total CPU time of those that live."""
         self.memory_bytes, self.max_memory_bytes = memory_bytes, max(self.max_memory_bytes, memory_bytes)
         self.sum_memory_bytes, self.measures = self.sum_memory_bytes + memory_bytes, self.measures + 1
         self.cpu_usage = max(cpu_s - self.cpu_s, 0.0) / elapsed_s * 100 if elapsed_s > 0 else 0.0
@@ -108,11 +110,11 @@ class HostedRun:
         self.cpu_s = max(self.cpu_s, cpu_s)
 
     def duration_s(self) -> float:
-        """Return for how long it has run."""
+        """Return the seconds since it began."""
         return max(anyio.current_time() - self.began, 0.001)
 
     def measured(self, duration_s: float) -> JsonObject:
-        """Return what was measured in so long, in the words of the Run's statistics."""
+        """Return the measurements of that time as part of the Run's `stats`."""
         return {
             "memAvgBytes": self.sum_memory_bytes / self.measures if self.measures else 0,
             "memMaxBytes": self.max_memory_bytes,
@@ -133,48 +135,48 @@ class HostedRun:
         await self._ended.wait()
 
     def note_ended(self) -> None:
-        """Wake those who wait for the end."""
+        """Wake the waiters for the end."""
         self.is_ended = True
         if self._ended is not None:
             self._ended.set()
 
     def next_log(self) -> anyio.Event:
-        """Return what is set when the log grows or the Run ends."""
+        """Return an event that is set when the log grows or the Run ends."""
         if self.log_grown is None:
             self.log_grown = anyio.Event()
         return self.log_grown
 
-    def tell_followers(self) -> None:
-        """Wake those who follow the log."""
+    def wake_followers(self) -> None:
+        """Wake the followers of the log."""
         if self.log_grown is not None:
             self.log_grown.set()
             self.log_grown = None
 
-    def begin_anew(self) -> None:
-        """End the Actor's present life, for the next to begin."""
+    def restart(self) -> None:
+        """End this execution of the Actor, so that the next one begins."""
         if self.life is not None:
             self.life.cancel()
 
-    def tell_abort(self) -> None:
-        """Tell the Actor that it is about to be aborted, and had better save its state."""
+    def announce_abort(self) -> None:
+        """Send the Actor the events that announce an abort and ask it to save its state."""
         self.events.send("aborting")
         self.events.send("persistState", {"isMigrating": False})
 
     def change(self, changes: JsonObject) -> None:
-        """Set properties that the Run's owner may set; a status message is cut to the platform's length."""
+        """Set properties that the Run's owner may set. A status message is cut to its max length."""
         self.doc |= changes
         if message := self.doc.get("statusMessage"):
             self.doc["statusMessage"] = message[:MAX_STATUS_MESSAGE_LENGTH]
 
 
 async def mark_status(database: Database, live: HostedRun, status: RunStatus) -> None:
-    """Show and keep a status on the way."""
+    """Set and store a status that is not terminal."""
     live.doc["status"] = status.value
     await database.write(run_table.update_live, dict(live.doc))
 
 
 async def append_log(database: Database, live: HostedRun, text: str) -> None:
-    """Append lines, each with its time, up to the platform's limit on a log."""
+    """Append lines, each with its time, up to the max length of a log."""
     at = iso(now_ms())
     body = "".join(f"{at} {line}\n" for line in text.splitlines()).encode(errors="replace")
     room = MAX_LOG_BYTES - live.log_bytes
@@ -182,8 +184,8 @@ async def append_log(database: Database, live: HostedRun, text: str) -> None:
         return
     live.log_bytes += len(body)
     await database.write(run_table.append_log, live.id, body[:room])
-    live.tell_followers()
+    live.wake_followers()
 
 
-#: Does a Run's work: returns how it ended, unless cancelled.
+#: Does a Run's work; returns how it ended, unless cancelled.
 Runner = Callable[[HostedRun], Awaitable[RunEnd]]

@@ -1,4 +1,4 @@
-"""Coroutine Actors: carried out on the server's own loop, without HTTP or a process."""
+"""Executes coroutine Actors on the server's event loop, without HTTP or a process."""
 
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -21,7 +21,7 @@ class _Failed(Exception):
 
 
 class _Context:
-    """What settings.InlineContext promises."""
+    """Implements settings.InlineContext."""
 
     def __init__(self, database: Database, live: HostedRun) -> None:
         self._database, self._live = database, live
@@ -38,7 +38,7 @@ class _Context:
         try:
             return orjson.loads(body)
         except orjson.JSONDecodeError:
-            # An Actor without an input schema takes any body, text or bytes as well.
+            # An Actor without an input schema accepts any body, also text and bytes.
             return body.decode() if _is_utf8(body) else body
 
     async def push_items(self, new_items: Sequence[Any]) -> None:
@@ -80,7 +80,7 @@ def _encode(value: Any) -> tuple[str, bytes]:
 
 
 async def run_inline(database: Database, live: HostedRun, actor: InlineActor) -> RunEnd:
-    """Carry out a Run by its coroutine, within its time limit."""
+    """Execute a Run's coroutine within its time limit."""
     live.scope.deadline = live.deadline
     try:
         await actor(_Context(database, live))
@@ -91,7 +91,7 @@ async def run_inline(database: Database, live: HostedRun, actor: InlineActor) ->
             if failure.message is None
             else RunEnd(status=ending.status, exit_code=ending.exit_code, message=failure.message)
         )
-    except Exception as error:  # noqa: BLE001 - an Actor's code may raise anything; its Run fails, the server goes on
+    except Exception as error:  # noqa: BLE001 - an Actor may raise anything; only its Run fails
         _log.info("inline_actor_raised", run_id=live.id, error=repr(error))
         await append_log(database, live, f"ERROR {type(error).__name__}: {error}")
         return ending_of(EXIT_RAISED)

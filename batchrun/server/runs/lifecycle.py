@@ -1,7 +1,7 @@
-"""Runs from start to end: limits of the account, the Actor's work, restarts, aborts, and waiting.
+"""Runs from start to end: the account's limits, execution, aborts, reboots, waiting.
 
-The truth about Runs: a Run is live from the moment its start is accepted until its end is committed; only then do
-waiters wake, and only then are its slot and memory free.
+A Run is live from the moment its start is accepted until its end is committed. Only then do waiters wake, and only then
+are its place and memory free.
 """
 
 from collections import deque
@@ -39,9 +39,11 @@ from batchrun.server.store.database import Database
 from batchrun.server.webhooks.webhook_book import WebhookBook
 from batchrun.server.webhooks.webhook_delivery import WebhookDelivery
 
+#: Max start times in memory, about 3 MB.
 _MAX_START_TIMES = 100_000
+#: Max ended Runs in memory: those that their followers are about to read once more.
 _MAX_JUST_ENDED = 1000
-#: How long a charge's idempotency key is remembered. Source: the SDK's charging.
+#: Seconds that a charge's idempotency key is remembered. Source: the SDK's charging.
 _REMEMBER_CHARGE_S = 180
 ABORTED = RunEnd(status=RunStatus.ABORTED, message="The Actor run was aborted")
 TIMED_OUT = RunEnd(status=RunStatus.TIMED_OUT, message="The Actor timed out")
@@ -51,13 +53,13 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class RunCounts:
-    """The server's own count, the truth for tests."""
+    """The server's own counts, the ground truth of tests."""
 
     started: int = 0
     live: int = 0
     peak_live: int = 0
     peak_memory_mb: int = 0
-    #: The last 100,000 starts, on the loop's clock.
+    #: Loop times of the last 100,000 starts.
     start_times: deque[float] = field(default_factory=lambda: deque(maxlen=_MAX_START_TIMES))
 
 
@@ -65,16 +67,16 @@ class Runs:
     """All Runs of all accounts.
 
     Args:
-        settings: how long Actors are given to stop.
-        database: where Runs are kept.
-        catalog: what Actors there are.
-        children: the group that Runs live in.
+        settings: how long Actors may take to stop.
+        database: stores Runs.
+        catalog: has the Actors.
+        children: the task group of live Runs.
         base_url: where Actors reach the server.
-        rooms: the room of each account, by its id.
-        settling: makes the usage of ended Runs final.
-        webhook_book: knows which webhooks an event sets off.
+        quotas: the quota of each account, by its id.
+        final_usage: makes the usage of ended Runs final.
+        webhook_book: finds the webhooks that an event triggers.
         token_of: makes the token of a Run.
-        account_token_of: returns the token of an account, for its webhooks that call this server.
+        account_token_of: returns the token of an account, for webhooks that call this server.
     """
 
     def __init__(
@@ -102,34 +104,34 @@ class Runs:
         )
         self._executor = RunExecutor(database, self._processes, token_of)
         self._live: dict[str, HostedRun] = {}
-        #: The last ones that ended, since whoever follows a Run asks for it once more right then.
+        #: The Runs that ended last: a follower of a Run reads it once more after its end.
         self._just_ended: dict[str, JsonObject] = {}
         self._reviving: set[str] = set()
         self.counts = RunCounts()
 
     @property
     def live_count(self) -> int:
-        """Runs that have not ended, from before their start is committed."""
+        """The number of live Runs and of Runs whose start is being committed."""
         return self.counts.live
 
     def all_live(self) -> Iterable[HostedRun]:
-        """Return the Runs that have not ended."""
+        """Return the live Runs."""
         return tuple(self._live.values())
 
     def find_live(self, run_id: str) -> HostedRun | None:
-        """Return a Run that has not ended."""
+        """Return a live Run."""
         return self._live.get(run_id)
 
     def owner_of_live(self, run_id: str) -> str | None:
-        """Return the user id behind a Run that has not ended."""
+        """Return the user id of a live Run."""
         live = self._live.get(run_id)
         return live.doc["userId"] if live is not None else None
 
     async def start(self, order: RunOrder) -> HostedRun:
-        """Start a Run; it lives on if the caller is cancelled.
+        """Start a Run. It goes on if the caller is cancelled.
 
         Raises:
-            ErrorAnswer: 402 when the account has no memory or no slot for it; nothing was started.
+            ErrorAnswer: 402 if the account's memory or number of Runs would be exceeded; nothing was started.
         """
         started_ms = now_ms()
         body = order.stored_input[1] if order.stored_input else None
@@ -160,17 +162,17 @@ class Runs:
         return known
 
     async def wait(self, run_id: str, wait_s: float) -> None:
-        """Wait until a Run has ended, at most so long; at once for one that is not live."""
+        """Wait until a Run has ended, at most `wait_s`; return at once if it is not live."""
         if wait_s > 0 and (live := self._live.get(run_id)) is not None:
             with anyio.move_on_after(wait_s):
                 await live.wait_ended()
 
     async def abort(self, run_id: str, *, is_graceful: bool = False) -> JsonObject:
-        """Abort a Run; one that ends or has ended is left alone.
+        """Abort a Run, unless it has ended or is ending.
 
         Args:
-            run_id: which.
-            is_graceful: tell the Actor, and give it time to stop by itself; a coroutine is not asked.
+            run_id: the Run.
+            is_graceful: announce the abort to a process and give it time to stop.
         """
         live = self._live.get(run_id)
         if live is None or live.status in (RunStatus.ABORTING, RunStatus.TIMING_OUT):
@@ -178,13 +180,13 @@ class Runs:
         await mark_status(self._database, live, RunStatus.ABORTING)
         if is_graceful and live.is_process:
             live.scope.deadline = anyio.current_time() + self._settings.abort_grace_s
-            live.tell_abort()
+            live.announce_abort()
         else:
             live.scope.cancel()
         return await self.read(run_id)
 
     async def owner_of(self, run_id: str) -> str:
-        """Return the user id behind a Run.
+        """Return the user id of a Run.
 
         Raises:
             ErrorAnswer: 404.
@@ -197,7 +199,7 @@ class Runs:
             await self.abort(live.id)
 
     async def change(self, run_id: str, changes: JsonObject) -> JsonObject:
-        """Set properties of a Run that its owner may set, such as the status message; live or ended."""
+        """Set properties of a live or ended Run that its owner may set, such as the status message."""
         live = self._live.get(run_id)
         if live is not None:
             live.change(changes)
@@ -209,22 +211,22 @@ class Runs:
         return doc
 
     async def reboot(self, run_id: str) -> JsonObject:
-        """Begin the work of a running Run anew, over the same storages.
+        """Restart the Actor of a running Run, with the same storages.
 
         Raises:
-            ErrorAnswer: 403 `job-finished`, 400 when it does not run yet or no longer, 404.
+            ErrorAnswer: 403 `job-finished`, 400 if it is starting or ending, 404.
         """
         live = await self._running(run_id)
         live.doc["stats"] = live.doc["stats"] | {"rebootCount": live.doc["stats"]["rebootCount"] + 1}
         await self._database.write(run_table.update_live, dict(live.doc))
-        live.begin_anew()
+        live.restart()
         return live.doc
 
     async def charge(self, run_id: str, event: str, count: int, key: str | None) -> None:
-        """Charge for events of a running Run; the same key within three minutes charges once.
+        """Charge for events of a running Run. The same key within three minutes charges once.
 
         Raises:
-            ErrorAnswer: 400 when there is no such event; as `reboot` else.
+            ErrorAnswer: 400 for an unknown event; otherwise as `reboot`.
         """
         live = await self._running(run_id)
         now = anyio.current_time()
@@ -237,10 +239,10 @@ class Runs:
         await self._database.write(run_table.update_live, dict(live.doc))
 
     async def metamorph(self, run_id: str, actor: Actor, stored_input: tuple[str, bytes] | None) -> JsonObject:
-        """Go on as a Run of another Actor, over the same storages, with an input of its own.
+        """Turn a running Run into one of another Actor, with the same storages and a new input.
 
         Raises:
-            ErrorAnswer: as `reboot`, and 400 after ten of them.
+            ErrorAnswer: as `reboot`, and 400 after MAX_METAMORPHS.
         """
         live = await self._running(run_id)
         if len(live.doc.get("metamorphs") or ()) >= MAX_METAMORPHS:
@@ -254,14 +256,14 @@ class Runs:
             store_id, user_id = live.doc["defaultKeyValueStoreId"], live.doc["userId"]
             await self._database.write(stored_value_table.put, store_id, user_id, key, *stored_input)
         await self._database.write(run_table.update_live, dict(live.doc))
-        live.begin_anew()
+        live.restart()
         return live.doc
 
     async def resurrect(self, run_id: str, changes: JsonObject) -> JsonObject:
-        """Start an ended Run again, with its id, input and storages; `changes` are options of the API.
+        """Start an ended Run again, with its id, input and storages. `changes` are options of the API.
 
         Raises:
-            ErrorAnswer: 400 when the Run has not ended, 402 when the account has no room for it.
+            ErrorAnswer: 400 if the Run has not ended, 402 as for `start`.
         """
         ended = await self.read(run_id)
         if not RunStatus(ended["status"]).is_terminal:
@@ -274,9 +276,9 @@ class Runs:
         self._reviving.add(run_id)
         try:
             extras = await self._database.read(run_table.read_extras, run_id)
-            # Its time limit begins anew; what it has run before still counts as its duration.
+            # The time limit starts again; the earlier run time still counts as its duration.
             extras |= {"begunMs": now_ms(), "usedS": 0, "ranS": ended["stats"].get("runTimeSecs", 0)}
-            if await self._database.read(final_usage_table.is_settled, run_id):
+            if await self._database.read(final_usage_table.is_final, run_id):
                 extras["counted"] = prices.countable(ended)
             live = await self._revived(resurrected(ended, changes), extras, actor)
             self._take_quota(live.doc)
@@ -287,7 +289,7 @@ class Runs:
         return live.doc
 
     async def delete(self, run_id: str) -> None:
-        """Forget an ended Run and its default storages.
+        """Delete an ended Run and its default storages.
 
         Raises:
             ErrorAnswer: 400 `cannot-remove-running-run`, 404.
@@ -299,7 +301,7 @@ class Runs:
         await self._database.write(run_table.delete, doc)
 
     async def take_over(self, doc: JsonObject, extras: JsonObject, actor: Actor, ending: RunEnd | None) -> None:
-        """Go on with a live Run of a predecessor, or end it with `ending`; there is room for it."""
+        """Continue a live Run of the previous process, or end it with `ending`. No limit is checked."""
         self._quota_of(doc).take_over(doc["options"]["memoryMbytes"])
         self._count_live()
         live = await self._revived(doc, extras, actor)
@@ -308,16 +310,16 @@ class Runs:
         self._launch(live, ending)
 
     async def watch_memory(self) -> None:
-        """Enforce the memory limits of Runs that are processes; runs until cancelled."""
+        """Enforce the memory limits of processes; runs until cancelled."""
         await self._processes.watch_memory()
 
-    def show_settled(self, doc: JsonObject) -> None:
-        """Show an ended Run with its final figures from now on."""
+    def show_final(self, doc: JsonObject) -> None:
+        """Show the final figures of an ended Run from now on."""
         if doc["id"] in self._just_ended:
             self._just_ended[doc["id"]] = doc
 
     async def _commit_start(self, live: HostedRun, event: str, function: Callable[..., None], *args: object) -> None:
-        """Keep a start whose room is reserved, and launch the Run, even if the caller is cancelled meanwhile."""
+        """Commit a start with reserved quota and launch the Run, even if the caller is cancelled."""
         try:
             await self._write(live.doc, event, function, *args, then=lambda _: self._launch(live))
         except Exception:
@@ -327,7 +329,7 @@ class Runs:
     async def _write(
         self, doc: JsonObject, event: str, function: Callable[..., T], *args: object, then: Callable[[T], None]
     ) -> None:
-        """Keep a change of a Run together with the calls of webhooks that it sets off."""
+        """Commit a change of a Run together with the webhook dispatches that it triggers."""
         dispatches = self._webhooks.dispatches_of(doc, event)
         if not dispatches:
             await self._database.write(function, *args, then=then)
@@ -340,7 +342,7 @@ class Runs:
         await self._database.write(webhook_table.along, dispatches, now_ms(), function, *args, then=both)
 
     def _quota_of(self, doc: JsonObject) -> RunQuota:
-        # Runs of an account that the settings no longer name go on to their end.
+        # Runs of an account that was removed from the settings continue to their end.
         return self._quotas.setdefault(doc["userId"], RunQuota(0, 0))
 
     def _take_quota(self, doc: JsonObject) -> None:
@@ -369,7 +371,7 @@ class Runs:
     def _live_run(self, doc: JsonObject, extras: JsonObject, actor: Actor, body: bytes | None) -> HostedRun:
         now = anyio.current_time()
         timeout_s = doc["options"]["timeoutSecs"]
-        # An inline Actor is at work with the commit of its start.
+        # An inline Actor runs as soon as its start is committed.
         is_process = isinstance(actor.runner, LocalCommand)
         doc["status"] = (RunStatus.READY if is_process else RunStatus.RUNNING).value
         deadline = now + max(timeout_s - extras.get("usedS", 0), 0) if timeout_s else float("inf")
@@ -402,14 +404,14 @@ class Runs:
         if ending is None:
             with live.scope:
                 ending = await self._executor.execute(live)
-        # Whatever the work came to, a Run that somebody aborted is ABORTED; else only its time limit cuts it.
+        # An aborted Run is ABORTED however its work ended. Without an end, the time limit has cut the work.
         if live.status is RunStatus.ABORTING:
             ending = ABORTED
         ending = ending or TIMED_OUT
         ended = self._ended_doc(live, ending)
         event, usage = f"ACTOR.RUN.{ending.status.value.replace('-', '_')}", self._final_usage
         args = (final_usage_table.end, ended, usage.delay_s, usage.reads.take() if usage.delay_s == 0 else {})
-        await self._write(ended, event, *args, then=lambda settled: self._retire(live, ended, settled))
+        await self._write(ended, event, *args, then=lambda final: self._retire(live, ended, final))
 
     def _ended_doc(self, live: HostedRun, ending: RunEnd) -> JsonObject:
         duration_s = live.duration_s()
@@ -423,9 +425,9 @@ class Runs:
         )
         return doc
 
-    def _retire(self, live: HostedRun, doc: JsonObject, settled: list[tuple[JsonObject, float]]) -> None:
-        if settled:
-            self._final_usage.note_spent(*settled[0])
+    def _retire(self, live: HostedRun, doc: JsonObject, final: list[tuple[JsonObject, float]]) -> None:
+        if final:
+            self._final_usage.note_spent(*final[0])
         else:
             self._final_usage.expect(live.id)
         live.doc = doc
@@ -437,4 +439,4 @@ class Runs:
         self._give_quota_back(doc)
         live.note_ended()
         live.events.close()
-        live.tell_followers()
+        live.wake_followers()

@@ -1,4 +1,4 @@
-"""From one server process to the next: orphans are ended, live Runs start again, as the platform moves them."""
+"""From one server process to the next: orphaned processes are killed, and live Runs start again as migrated ones."""
 
 import anyio
 import anyio.to_thread
@@ -16,12 +16,12 @@ from batchrun.server.store.database import Database
 
 _log = structlog.get_logger()
 
-#: How often the time is noted until which live Runs have certainly run: a migrated Run keeps the rest of its limit.
+#: Seconds between two notes of the time: a migrated Run keeps the rest of its time limit as of the last note.
 _NOTE_TIME_EVERY_S = 5
 
 
 async def end_orphans(database: Database) -> None:
-    """End the process groups that a dead predecessor has left, and who has left them; before anything may start."""
+    """Kill all processes of a dead server process, also those outside of their groups; before any Run starts."""
     noted = await database.read(run_table.read_processes)
     for _, pid, started in noted:
         if await anyio.to_thread.run_sync(process_groups.end_orphan, pid, started):
@@ -32,7 +32,7 @@ async def end_orphans(database: Database) -> None:
 
 
 async def migrate(database: Database, catalog: Catalog, live_runs: Runs) -> None:
-    """Start the live Runs of a predecessor again, each under its id, with what is left of its time limit."""
+    """Start the live Runs of the previous process again, under their ids, with the rest of their time limits."""
     alive_ms = int(await database.write(account_table.read_or_set, "alive_ms", str(now_ms())))
     for doc, kept in await database.read(run_table.load_live):
         actor = catalog.find(current_part(doc)[0])
@@ -43,19 +43,19 @@ async def migrate(database: Database, catalog: Catalog, live_runs: Runs) -> None
 
 
 async def announce_migration(database: Database, live_runs: Runs, notice_s: float) -> None:
-    """Tell the Actors that listen that they will be moved, and give them a moment to save what they are at."""
-    told = [live for live in live_runs.all_live() if live.events.is_followed]
-    for live in told:
+    """Announce the migration to Actors with a websocket, and give them time to save their state."""
+    followed = [live for live in live_runs.all_live() if live.events.is_followed]
+    for live in followed:
         live.events.send("migrating")
     with anyio.move_on_after(notice_s, shield=True):
-        for live in told:
+        for live in followed:
             await live.wait_ended()
     with anyio.CancelScope(shield=True):
         await _note_time(database)
 
 
 async def note_time(database: Database, live_runs: Runs) -> None:
-    """Note every few seconds until when live Runs have certainly run; runs until cancelled."""
+    """Store the time every few seconds, as a lower bound of live Runs' run time; runs until cancelled."""
     while True:
         if live_runs.live_count:
             await _note_time(database)
@@ -74,7 +74,7 @@ def _missing_actor(doc: JsonObject) -> Actor:
 
 
 def _ending_left_over(status: RunStatus, *, is_actor_known: bool) -> RunEnd | None:
-    """Return how a predecessor's Run ends without starting again, if it does."""
+    """Return how a Run of the previous process ends without starting again; None if it starts again."""
     if status is RunStatus.ABORTING:
         return ABORTED
     if status is RunStatus.TIMING_OUT:

@@ -1,9 +1,9 @@
-"""What the operating system says of process groups: who lives, how much memory, since when; and ending them.
+"""Process groups: their members, memory and start times as the operating system reports them; and killing them.
 
-On Linux a process that has left its Run's group (setsid) is found by the id of the Run in its environment, which it
-has from its parents. One that has cleared that too gets away, as on other systems.
+On Linux a process that has left its Run's group (setsid) is found by the Run's id in its inherited environment. A
+process that has cleared its environment escapes, as does one on other systems.
 
-Everything here may block a little: callers on the loop go through a thread.
+Everything here may block briefly: callers on the loop use a thread.
 """
 
 import contextlib
@@ -17,21 +17,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 _IS_LINUX = sys.platform == "linux"
-#: How often processes of a Run are looked for, as long as there are new ones.
+#: Max searches for processes of a Run, while each finds new ones.
 _MAX_SEARCHES = 20
 _RUN_ID = b"ACTOR_RUN_ID="
 
 
 @dataclass(slots=True)
 class GroupUsage:
-    """What a process group uses right now."""
+    """The current memory and CPU time of a process group."""
 
     resident_bytes: int = 0
     cpu_s: float = 0.0
 
 
 def start_time(pid: int) -> str | None:
-    """Return a text that tells this process from a later one with the same pid; None when there is no such process."""
+    """Return the start time, which distinguishes processes of one pid; None if there is no such process."""
     if _IS_LINUX:
         fields = _stat_fields(pid)
         return fields[19] if fields and fields[0] != "Z" else None
@@ -46,10 +46,9 @@ def end_group(pid: int) -> None:
 
 
 def end_orphan(pid: int, noted_start_time: str) -> bool:
-    """Kill the group of a dead server's process, unless the pid has come to mean another process.
+    """Kill the group of an orphaned process, unless its pid belongs to another process now.
 
-    A leader that is gone leaves its group's id reserved as long as members live; no new process can have taken it, so
-    the group is killed then too.
+    If the leader is gone, its group is killed too: while members live, no new process can get the group's id.
     """
     now = start_time(pid)
     if now is not None and now != noted_start_time:
@@ -59,7 +58,7 @@ def end_orphan(pid: int, noted_start_time: str) -> bool:
 
 
 def end_runs(run_ids: Collection[str]) -> None:
-    """Kill the processes of these Runs, whatever group they are in, and those that they start meanwhile."""
+    """Kill the processes of these Runs in any group, and the processes that those start meanwhile."""
     if not _IS_LINUX:
         return
     killed = {os.getpid()}
@@ -74,17 +73,17 @@ def end_runs(run_ids: Collection[str]) -> None:
 
 
 class Meter:
-    """Measures process groups, together with those who have left them."""
+    """Measures process groups, including processes that have left their group."""
 
     def __init__(self) -> None:
-        #: The Run of each process outside of the groups, by pid and start time: an environment is slow to read.
+        #: (Pid, start time) of a process outside of the groups -> its Run. A cache: an environment is slow to read.
         self._runs: dict[tuple[int, str], str | None] = {}
 
     def measure(self, groups: Mapping[int, str]) -> dict[int, GroupUsage]:
-        """Return what the process group of each Run uses; one that is gone uses nothing.
+        """Return the usage of each Run's process group. A group that is gone uses nothing.
 
         Args:
-            groups: the id of the Run, by the pid of the group's leader.
+            groups: pid of the group's leader -> id of the Run.
         """
         usages = {group: GroupUsage() for group in groups}
         group_of_run = {run_id: group for group, run_id in groups.items()}
@@ -117,7 +116,7 @@ def _pids() -> Iterator[int]:
 
 
 def _run_of(pid: int) -> str | None:
-    """Return the id of the Run that a process of this user works for, if it does."""
+    """Return the Run id in the environment of this user's process; None if there is none."""
     try:
         environment = Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
@@ -135,7 +134,7 @@ def _linux_processes() -> Iterator[_Process]:
 
 
 def _stat_fields(pid: int) -> list[str] | None:
-    """Return the fields of /proc/PID/stat from the third (state) on; the second may hold spaces and brackets."""
+    """Return the fields of /proc/PID/stat from the third (state) on. The second may hold spaces and brackets."""
     try:
         return Path(f"/proc/{pid}/stat").read_text("utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:

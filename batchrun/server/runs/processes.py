@@ -1,4 +1,4 @@
-"""Actors as local processes: environment, log, memory limit, time limit, and an end for the whole process group."""
+"""Executes Actors as local processes: environment, log, memory limit, time limit, end of the process group."""
 
 import codecs
 import os
@@ -20,33 +20,33 @@ from batchrun.server.store.database import Database
 
 _log = structlog.get_logger()
 
-#: Variables of the server's own environment that an Actor must not see: they are the platform's, or ours.
+#: Prefixes of the server's variables that an Actor does not inherit: the platform's, and ours.
 _WITHHELD_PREFIXES = ("APIFY_", "ACTOR_", "CRAWLEE_", "BATCHRUN_")
-#: How often the memory of all process groups is looked at.
+#: Seconds between two measurements of all process groups.
 _MEASURE_EVERY_S = 0.5
-#: How long a killed group may take to vanish before its Run is let go.
+#: Seconds to wait for a killed group before its Run ends anyway.
 _KILL_WAIT_S = 5
-#: A line without an end is logged in pieces of this length, so that it costs no memory.
+#: Max characters of an unfinished line in memory; a longer line is logged in pieces.
 _MAX_LINE = 65_536
-#: The Actor begins only when its pid is noted: a server that dies in between leaves a shell that reads the end of its
-#: input and goes away, never an orphan nobody knows of.
+#: A shell that starts the Actor when it reads a line, which is sent once its pid is stored. If the server dies before
+#: that, the shell reads the end of its input and exits: no unknown orphan is left.
 _GATE = ("/bin/sh", "-c", 'read -r _ && exec "$@"', "sh")
 
 
 class ProcessRunner:
-    """Carries out Runs as processes of this machine."""
+    """Executes Runs as processes of this machine."""
 
     def __init__(self, database: Database, base_url: str) -> None:
         self._database, self._base_url = database, base_url
         self._running: dict[int, HostedRun] = {}
         self._over_memory: set[int] = set()
         self._meter = process_groups.Meter()
-        #: Runs whose processes are to be ended that have left their group; all that wait are looked for at once.
+        #: Runs whose escaped processes are to be killed. One search covers all Runs that wait.
         self._to_clear: set[str] = set()
         self._clearing = anyio.Lock()
 
     async def watch_memory(self) -> None:
-        """Kill every process group that outgrows its Run's memory; runs until cancelled."""
+        """Kill each process group that exceeds its Run's memory; runs until cancelled."""
         while True:
             began = anyio.current_time()
             await anyio.sleep(_MEASURE_EVERY_S)
@@ -66,7 +66,7 @@ class ProcessRunner:
             process_groups.end_group(pid)
 
     async def run(self, live: HostedRun, command: LocalCommand, token: str) -> RunEnd:
-        """Carry out one Run; its process group is gone when this returns or is cancelled."""
+        """Execute one Run. Its process group is gone when this returns or is cancelled."""
         environment = _environment(live, command, self._base_url, token)
         try:
             process = await anyio.open_process(
@@ -95,9 +95,9 @@ class ProcessRunner:
                 async with anyio.create_task_group() as children:
                     children.start_soon(self._copy_log, live, process)
                     await process.wait()
-                    # What the Actor has left behind would hold its log open, and must not outlive the Run.
+                    # Processes that the Actor has left behind keep its log open, and must not outlive the Run.
                     await self._end_all(live, process)
-            # One that is being aborted, and takes until its time is up, is ABORTED all the same.
+            # A Run that is being aborted is ABORTED, even if its time limit is reached meanwhile.
             if limit.cancelled_caught and live.status is not RunStatus.ABORTING:
                 await mark_status(self._database, live, RunStatus.TIMING_OUT)
                 message = f"The Actor timed out after {live.doc['options']['timeoutSecs']} seconds"
@@ -110,17 +110,17 @@ class ProcessRunner:
                     await process.aclose()
 
     async def _end_all(self, live: HostedRun, process: anyio.abc.Process) -> None:
-        """End the whole group, wait until its leader is reaped, and end who has left it."""
+        """Kill the group, wait until its leader is reaped, and kill the processes that have left the group."""
         process_groups.end_group(process.pid)
         with anyio.move_on_after(_KILL_WAIT_S):
             await process.wait()
         await self._end_escaped(live.id)
 
     async def _end_escaped(self, run_id: str) -> None:
-        """End those who have left a Run's group. Not given up half-way: the Run may begin anew right after."""
+        """Kill the processes that have left a Run's group. Without a timeout: the Run may restart right after."""
         self._to_clear.add(run_id)
         async with self._clearing:
-            # Unless it was among those of whoever looked just now.
+            # Another caller's search may have covered this Run.
             if run_id in self._to_clear:
                 run_ids, self._to_clear = self._to_clear, set()
                 await anyio.to_thread.run_sync(process_groups.end_runs, run_ids)
@@ -157,7 +157,7 @@ class ProcessRunner:
 
 
 def _environment(live: HostedRun, command: LocalCommand, base_url: str, token: str) -> dict[str, str]:
-    """Return what the Actor's process sees. A variable without a value is left out: SDKs fail on empty ones."""
+    """Return the environment of the Actor's process. Variables without a value are left out: SDKs fail on them."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD_PREFIXES)}
     return {
         **inherited,
@@ -188,17 +188,17 @@ def _platform_variables(live: HostedRun, base_url: str, token: str) -> dict[str,
         "ACTOR_MAX_PAID_DATASET_ITEMS": options.get("maxItems"),
         "ACTOR_MAX_TOTAL_CHARGE_USD": options.get("maxTotalChargeUsd"),
         "ACTOR_RESTART_ON_ERROR": "1" if options.get("restartOnError") else None,
-        # Served before any Actor starts: one that is told of it and cannot reach it dies at once.
+        # The server listens before any Actor starts: an SDK that cannot connect here exits at once.
         "ACTOR_EVENTS_WEBSOCKET_URL": f"{base_url.replace('http', 'ws', 1)}/events/{doc['id']}",
-        # The Run's token may do what its account may. The platform's default is narrower, but a process of this user
-        # could read the account's own token from the disk: a narrower one here would protect nothing.
+        # The Run's token has all permissions of its account. The platform's default has fewer, but a process of this
+        # user could read the account's token from the disk anyway.
         "ACTOR_PERMISSION_LEVEL": "FULL_PERMISSIONS",
         "APIFY_IS_AT_HOME": "1",
         "APIFY_API_BASE_URL": base_url,
         "APIFY_API_PUBLIC_BASE_URL": base_url,
         "APIFY_TOKEN": token,
         "APIFY_USER_ID": doc["userId"],
-        # One core for 4 GB. Source: usage and resources.
+        # One core per 4 GB. Source: usage and resources.
         "APIFY_DEDICATED_CPUS": options["memoryMbytes"] / 4096,
         "APIFY_META_ORIGIN": doc["meta"]["origin"],
         "APIFY_HEADLESS": "1",
@@ -207,7 +207,7 @@ def _platform_variables(live: HostedRun, base_url: str, token: str) -> dict[str,
     return named | {alias: named[name] for alias, name in _ALIASES.items() if name in named}
 
 
-#: Older spellings that SDKs still read; which of the two wins differs between them.
+#: Older names that SDKs still read. SDKs differ in which of the two they prefer, so both are set.
 _ALIASES = {
     "APIFY_ACTOR_ID": "ACTOR_ID",
     "APIFY_ACT_ID": "ACTOR_ID",

@@ -1,4 +1,4 @@
-"""A Run as the API shows it: how the object comes about and how it ends. Pure but for ids and the wall clock."""
+"""The JSON object of a Run, new and at each later step. Pure except for ids and the wall clock."""
 
 from dataclasses import dataclass
 
@@ -8,13 +8,13 @@ from batchrun.server.catalog.actor_catalog import Actor
 from batchrun.server.error_answers import ErrorAnswer, value_invalid
 from batchrun.server.ids import iso, new_id, now_ms, parse_iso
 
-#: How often one Run may become another Actor's. Source: account limits.
+#: Max metamorphs of one Run. Source: account limits.
 MAX_METAMORPHS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOrder:
-    """A start as asked for, merged and checked: what a new Run is made of."""
+    """A merged and checked start request, from which a Run is made."""
 
     user_id: str
     actor: Actor
@@ -26,7 +26,7 @@ class RunOrder:
     max_total_charge_usd: float | None
     restart_on_error: bool
     webhooks: list[JsonObject]
-    #: Content type and bytes; None starts without an input.
+    #: Content type and bytes; None: no input.
     stored_input: tuple[str, bytes] | None
     origin: str
     client_ip: str | None
@@ -69,7 +69,7 @@ def new_doc(order: RunOrder, started_ms: int) -> JsonObject:
 
 
 def _pricing(actor: Actor, started_ms: int) -> JsonObject:
-    """Return what a Run of a pay-per-event Actor shows of its prices and charges; nothing for others."""
+    """Return the prices and charges of a new Run of a pay-per-event Actor; empty for other Actors."""
     if not actor.charge_events:
         return {}
     return {
@@ -79,10 +79,10 @@ def _pricing(actor: Actor, started_ms: int) -> JsonObject:
 
 
 def charged(doc: JsonObject, event: str, count: int) -> JsonObject:
-    """Return what changes in a Run that is charged for events.
+    """Return the changes of a Run that is charged for events.
 
     Raises:
-        ErrorAnswer: 400 when its Actor has no such events.
+        ErrorAnswer: 400 if its Actor has no such event.
     """
     counts = doc.get("chargedEventCounts")
     if counts is None:
@@ -109,7 +109,7 @@ def _options(order: RunOrder) -> JsonObject:
 
 
 def metamorphosed(doc: JsonObject, actor: Actor) -> tuple[JsonObject, str]:
-    """Return what changes in a Run that becomes a Run of `actor`, and the key of its new input."""
+    """Return the changes of a Run that becomes one of `actor`, and the key of its new input."""
     metamorphs = list(doc.get("metamorphs") or [])
     key = f"INPUT-METAMORPH-{len(metamorphs) + 1}"
     entry = {"createdAt": iso(now_ms()), "actorId": actor.id, "buildId": actor.build_id, "inputKey": key}
@@ -118,13 +118,13 @@ def metamorphosed(doc: JsonObject, actor: Actor) -> tuple[JsonObject, str]:
 
 
 def current_part(doc: JsonObject) -> tuple[str, str]:
-    """Return whose Run it is now (the Actor's id) and under which key its input is stored."""
+    """Return the id of the Run's current Actor and the key of its current input; a metamorph changes both."""
     metamorphs = doc.get("metamorphs")
     return (metamorphs[-1]["actorId"], metamorphs[-1]["inputKey"]) if metamorphs else (doc["actId"], "INPUT")
 
 
 def resurrected(doc: JsonObject, options: JsonObject) -> JsonObject:
-    """Return an ended Run as it is when it starts again."""
+    """Return an ended Run, reset to start again."""
     return doc | {
         "options": doc["options"] | options,
         "stats": doc["stats"] | {"resurrectCount": doc["stats"]["resurrectCount"] + 1},
@@ -136,7 +136,7 @@ def resurrected(doc: JsonObject, options: JsonObject) -> JsonObject:
 
 
 def migrated_extras(doc: JsonObject, extras: JsonObject, alive_ms: int) -> JsonObject:
-    """Return the extras of a Run whose server has died, with the time counted until when it certainly lived."""
+    """Return the extras of a Run whose server process has died, with its run time up to `alive_ms`."""
     begun_ms = extras.get("begunMs") or parse_iso(doc["startedAt"], "startedAt")
     lived_s = max(alive_ms - begun_ms, 0) / 1000
     lived = {name: extras.get(name, 0) + lived_s for name in ("usedS", "ranS")}
@@ -144,7 +144,7 @@ def migrated_extras(doc: JsonObject, extras: JsonObject, alive_ms: int) -> JsonO
 
 
 def ended_stats(stats: JsonObject, *, memory_mb: int, duration_s: float) -> JsonObject:
-    """Return the statistics of a Run that has taken so long."""
+    """Return the final statistics of a Run."""
     return stats | {
         "durationMillis": round(duration_s * 1000),
         "runTimeSecs": round(duration_s, 3),

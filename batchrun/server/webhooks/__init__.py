@@ -1,1 +1,1 @@
-"""Webhooks: which there are, what sets them off, and their delivery."""
+"""Webhooks: definitions, the events that trigger them, and delivery."""

@@ -1,6 +1,6 @@
-"""The webhooks: which there are, and which of them an event of a Run or of a build sets off.
+"""The webhooks, and which of them an event of a Run or of a build triggers.
 
-Stored ones are few and held in memory; those of a single Run are held while it lives.
+Webhooks of accounts are few and all in memory; those of a single Run are in memory while it is live.
 """
 
 from collections import defaultdict
@@ -21,16 +21,16 @@ EVENT_TYPES = frozenset(
     | {f"ACTOR.BUILD.{event}" for event in ("CREATED", "SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED")}
     | {"TEST"}
 )
-#: Stored webhooks of one account at most. Source: account limits.
+#: Max webhooks of one account, without those of single Runs. Source: account limits.
 _MAX_STORED = 100
-#: What a dispatch names that is only a test.
+#: The Actor and Run id in a test dispatch.
 _NO_ID = "0" * 17
 _CONDITIONS = ("actorId", "actorTaskId", "actorRunId")
 _FLAGS = ("ignoreSslErrors", "doNotRetry", "shouldInterpolateStrings", "isAdHoc")
 
 
 class WebhookBook:
-    """All webhooks that can still be set off."""
+    """All webhooks that an event can still trigger."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -38,31 +38,31 @@ class WebhookBook:
         self._of_run: dict[str, list[JsonObject]] = defaultdict(list)
 
     async def load(self) -> None:
-        """Take over what is kept."""
+        """Load the webhooks of accounts."""
         self._stored = {doc["id"]: doc for doc in await self._database.read(webhook_table.load_stored)}
 
     async def load_run(self, run_id: str) -> None:
-        """Take over the webhooks of a Run that lives again."""
+        """Load the webhooks of a Run that is live again."""
         if found := await self._database.read(webhook_table.of_run, run_id):
             self._of_run[run_id] = found
 
     def forget_run(self, run_id: str) -> None:
-        """Hold the webhooks of a Run that has ended no longer."""
+        """Drop the webhooks of an ended Run from memory."""
         self._of_run.pop(run_id, None)
 
     def of_account(self, account: ServerAccount) -> list[JsonObject]:
-        """Return an account's stored webhooks, oldest first."""
+        """Return an account's webhooks, oldest first, without those of single Runs."""
         return [doc for doc in self._stored.values() if doc["userId"] == account.id]
 
     def dispatches_of(self, run: JsonObject, event: str) -> list[JsonObject]:
-        """Return a new dispatch for each webhook that an event of a Run sets off."""
+        """Return a new dispatch for each webhook that an event of a Run triggers."""
         if not self._stored and not self._of_run:
             return []
         candidates = [*self._stored.values(), *self._of_run.get(run["id"], ())]
         return [new_dispatch(doc, event, run) for doc in candidates if _is_set_off(doc, run, event)]
 
     def dispatches_of_build(self, build: JsonObject) -> list[JsonObject]:
-        """Return new dispatches for each webhook that a new build sets off: it is created, and a success at once."""
+        """Return new dispatches for each webhook that a new build triggers: it is created and has succeeded."""
         ids = {"actorId": build["actId"], "actorBuildId": build["id"]}
         return [
             _dispatch(doc, event, ids)
@@ -74,7 +74,7 @@ class WebhookBook:
         ]
 
     async def add_to_run(self, run: JsonObject, given: Sequence[JsonObject]) -> None:
-        """Take in the ad-hoc webhooks of a new Run, but for those whose idempotency key has come before."""
+        """Add the ad-hoc webhooks of a new Run, except those with a known idempotency key."""
         for one in given:
             condition = {"condition": {"actorRunId": run["id"]}, "isAdHoc": True}
             await self._add(new_webhook(run["userId"], {**one, **condition}), one.get("idempotencyKey"))
@@ -127,7 +127,7 @@ class WebhookBook:
         return changed
 
     async def delete(self, doc: JsonObject) -> None:
-        """Forget a webhook."""
+        """Delete a webhook."""
         await self._database.write(webhook_table.delete, doc["id"])
         self._drop(doc)
 
@@ -168,7 +168,7 @@ def _checked(given: JsonObject) -> JsonObject:
 
 
 def check_target(given: JsonObject) -> None:
-    """Refuse a webhook without event types that exist and a URL that can be called.
+    """Check that a webhook has known event types and an HTTP URL.
 
     Raises:
         ErrorAnswer: 400.

@@ -1,9 +1,9 @@
-"""Delivers dispatches over HTTP: at once, then again and again with longer and longer breaks.
+"""Delivers dispatches over HTTP: at once, then with exponential backoff.
 
-At least once, as on the platform ("may be called more than once", webhook actions): a dispatch is kept in the same step
-as the event that sets it off, and each try as soon as it is answered, so that a restart of the server loses none. A
-server that dies between the receiver's 2xx and keeping it makes the call once more; nobody could tell those two deaths
-apart. A receiver that must not act twice goes by the header X-Apify-Webhook-Dispatch-Id, which stays the same.
+Delivery is at least once, as on the platform ("may be called more than once", webhook actions): a dispatch is committed
+together with the event that triggers it, and each try when it is answered, so that a restart loses none. A server that
+dies between the receiver's 2xx and that commit repeats the call. A receiver that must not act twice can compare the
+header X-Apify-Webhook-Dispatch-Id, which stays the same.
 """
 
 import heapq
@@ -24,11 +24,13 @@ from batchrun.server.webhooks.webhook_templates import DEFAULT_PAYLOAD, render, 
 
 _log = structlog.get_logger()
 
-#: Tries after the first one; how long one may take. Source: webhook actions.
+#: Max retries of a call. Source: webhook actions.
 _MAX_RETRIES = 11
+#: Timeout for one call, in seconds. Source: webhook actions.
 _CALL_TIMEOUT_S = 30
+#: Max calls at once, so that a few slow receivers do not delay the others.
 _MAX_OPEN_CALLS = 16
-#: Bytes kept of what a receiver answers.
+#: Max bytes stored of a receiver's answer.
 _MAX_KEPT_BODY = 4096
 _DELETED: JsonObject = {"errorMessage": "The webhook was deleted"}
 #: Headers that a template cannot change. Source: webhook actions.
@@ -36,13 +38,13 @@ _FIXED = ("host", "content-type", "content-length", "transfer-encoding", "connec
 
 
 class WebhookDelivery:
-    """Knows what is to be delivered when.
+    """Delivers dispatches when they are due.
 
     Args:
-        database: where dispatches are kept.
-        read_run: returns a Run; raises ErrorAnswer when it is gone.
-        retry_s: the break before the second try; each further one is twice as long.
-        base_url: of this server: calls to it carry the account's token, which `token_of` returns.
+        database: stores dispatches.
+        read_run: returns a Run; raises ErrorAnswer if it is deleted.
+        retry_s: seconds before the first retry; doubles with each retry.
+        base_url: of this server. Calls to it carry the account's token, which `token_of` returns.
     """
 
     def __init__(
@@ -56,19 +58,19 @@ class WebhookDelivery:
     ) -> None:
         self._database, self._read_run, self._retry_s = database, read_run, retry_s
         self._base_url, self._token_of = base_url, token_of
-        #: Loop time and id.
+        #: (Loop time, dispatch id), a heap.
         self._due: list[tuple[float, str]] = []
-        #: Due or being delivered: one that was kept just before `run` began is both expected and found to be left.
+        #: Ids that are due or being delivered: `run` loads dispatches that `expect` may have added already.
         self._known: set[str] = set()
         self._came = anyio.Event()
 
     def expect(self, dispatches: Iterable[JsonObject]) -> None:
-        """Deliver what has just been kept."""
+        """Deliver dispatches that were just committed."""
         for doc in dispatches:
             self._push(doc["id"], 0)
 
     async def run(self) -> None:
-        """Deliver; runs until cancelled."""
+        """Deliver dispatches; runs until cancelled."""
         now = now_ms()
         for dispatch_id, next_ms in await self._database.read(webhook_table.due):
             self._push(dispatch_id, max(next_ms - now, 0) / 1000)
@@ -80,7 +82,7 @@ class WebhookDelivery:
         ):
             while True:
                 dispatch_id = await self._next()
-                # Whoever is due waits here while all calls that may be open are; a slow receiver costs one of them.
+                # Waits here while _MAX_OPEN_CALLS are open; a slow receiver takes one of them.
                 await limit.acquire_on_behalf_of(dispatch_id)
                 calls.start_soon(self._deliver, session, limit, dispatch_id)
 
@@ -111,7 +113,7 @@ class WebhookDelivery:
             self._push(dispatch_id, after_s)
 
     async def _try(self, session: aiohttp.ClientSession, doc: JsonObject) -> float | None:
-        """Make a call and keep what came of it; return after how long it is to be made again, if it is."""
+        """Make a call and store its result; return the seconds until the retry, None without one."""
         webhook = await self._database.read(webhook_table.read, doc["webhookId"])
         started_at = iso(now_ms())
         answer = _DELETED if webhook is None else await self._call(session, webhook, doc)
@@ -121,7 +123,7 @@ class WebhookDelivery:
         after_s = None if is_success or is_last else self._retry_s * 2 ** (len(doc["calls"]) - 1)
         if after_s is None:
             doc["status"], doc["finishedAt"] = "SUCCEEDED" if is_success else "FAILED", iso(now_ms())
-        # The receiver has it: that is kept even while the server closes.
+        # The receiver has the call, so the result is stored even while the server closes.
         with anyio.CancelScope(shield=True):
             next_ms = None if after_s is None else now_ms() + round(after_s * 1000)
             await self._database.write(webhook_table.note_call, doc, next_ms)
@@ -129,7 +131,7 @@ class WebhookDelivery:
         return after_s
 
     async def _call(self, session: aiohttp.ClientSession, webhook: JsonObject, doc: JsonObject) -> JsonObject:
-        """Make one call; return what came back or what went wrong, in the words of a dispatch."""
+        """Make one call; return the answer or the error, in the format of a dispatch."""
         variables = await self._variables(doc)
         template = webhook.get("payloadTemplate") or DEFAULT_PAYLOAD
         interpolates = bool(webhook.get("shouldInterpolateStrings"))

@@ -1,4 +1,4 @@
-"""Payload and headers of a webhook's request, from templates: JSON with `{{variables}}`. Pure."""
+"""Renders payload and headers of a webhook's request from templates: JSON with `{{variables}}`. Pure."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -23,12 +23,12 @@ _IN_STRING = re.compile(r"\{\{\s*([\w.]+)\s*\}\}")
 
 
 def render(template: str, variables: Mapping[str, Any], *, interpolates_strings: bool) -> str:
-    """Return the template with its variables put in.
+    """Return the template with its variables replaced.
 
     Args:
-        template: outside of strings a variable becomes its JSON; one that is unknown becomes null.
-        variables: dots in a variable's name lead into them.
-        interpolates_strings: put variables into strings too, as text.
+        template: a variable outside of strings becomes its JSON; an unknown one becomes null.
+        variables: a dotted name reads a nested value.
+        interpolates_strings: True: variables in strings are replaced too, as text.
     """
 
     def part(found: re.Match[str]) -> str:
@@ -45,7 +45,7 @@ def render(template: str, variables: Mapping[str, Any], *, interpolates_strings:
 
 
 def check(name: str, template: Any) -> None:
-    """Refuse a template that is not JSON once its variables are put in.
+    """Check that a template is JSON once its variables are replaced.
 
     Raises:
         ErrorAnswer: 400.
@@ -63,7 +63,7 @@ def check(name: str, template: Any) -> None:
 
 
 def render_headers(webhook: JsonObject, variables: Mapping[str, Any]) -> dict[str, str]:
-    """Return the headers that a webhook's template adds; none that could not be sent."""
+    """Return the headers that a webhook's template adds, without those that cannot be sent."""
     template = webhook.get("headersTemplate")
     if not template:
         return {}

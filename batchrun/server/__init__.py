@@ -1,7 +1,7 @@
-"""The embedded server: the Apify API v2 as far as tasks, runs and their storages need it, on this machine.
+"""The embedded server: the Apify API v2 on this machine, as far as tasks, Runs and their storages need it.
 
-It shares no code with `batchrun.apify`, so that a mistake of one side cannot hide the other's. Names are imported when
-they are first used: a batch on another platform does not wait for a server that it has no use for.
+It shares no code with `batchrun.apify`, so that a mistake of one side cannot hide the same mistake of the other. Names
+are imported at their first use, so that a batch on another platform does not load the server.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""The platform behind the API: what every handler may use. Composed when the server opens."""
+"""The parts of the server that handlers use. Composed when the server opens."""
 
 from dataclasses import dataclass
 
@@ -20,13 +20,13 @@ from batchrun.server.webhooks.webhook_delivery import WebhookDelivery
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backend:
-    """The accounts, and their Actors, tasks, Runs and storages."""
+    """The accounts with their Actors, tasks, Runs and storages."""
 
     settings: ServerSettings
-    #: Without a slash at the end, without `/v2`.
+    #: Without `/v2` and without a slash at the end.
     base_url: str
     accounts: Accounts
-    #: Of the data directory, in wall milliseconds.
+    #: Creation time of the data directory, in wall milliseconds.
     created_ms: int
     database: Database
     catalog: Catalog
@@ -41,10 +41,10 @@ class Backend:
 
     @property
     def reads(self) -> ReadCounts:
-        """Counts reads of storages."""
+        """The counters of storage reads."""
         return self.final_usage.reads
 
     @property
     def webhook_delivery(self) -> WebhookDelivery:
-        """Delivers what webhooks are set off by."""
+        """Delivers the calls of webhooks."""
         return self.runs.delivery

@@ -1,20 +1,20 @@
-"""The errors the API answers with: HTTP status, `error.type` and message, in the platform's own words.
+"""The errors that the API answers: HTTP status, `error.type` and message, in the platform's own words.
 
-Owns the spelling of every error type. An ErrorAnswer is raised anywhere below `http`, which makes the envelope of it.
+Owns the spelling of every error type. An ErrorAnswer is raised anywhere below `http`, where it becomes an envelope.
 """
 
 from typing import Any
 
 
 class ErrorAnswer(Exception):
-    """A request cannot be carried out; the caller is told why.
+    """A request cannot be carried out; the answer says why.
 
     Args:
         status: HTTP status.
         type: the API's `error.type`.
-        message: fit to be shown to the caller; never holds a secret.
-        data: goes beside type and message, as for dataset schema errors.
-        headers: extra headers of the answer.
+        message: shown to the caller; never holds a secret.
+        data: details beside type and message.
+        headers: more headers of the answer.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ def token_missing() -> ErrorAnswer:
 
 
 def not_permitted(what: str) -> ErrorAnswer:
-    """Return the error for a thing that the caller can see and must not touch."""
+    """Return the error for a thing that the caller may see but not use."""
     return ErrorAnswer(403, "insufficient-permissions", f"Insufficient permissions for the {what}")
 
 
@@ -52,19 +52,19 @@ def route_missing(path: str) -> ErrorAnswer:
 
 
 def method_not_allowed(method: str, allowed: list[str]) -> ErrorAnswer:
-    """Return the error for a path that exists, but not for this method."""
+    """Return the error for a path that does not have this method."""
     names = ", ".join(allowed)
     message = f"This API end-point can only be accessed using the following HTTP methods: {names} (not {method})"
     return ErrorAnswer(405, "method-not-allowed", message, headers={"Allow": names})
 
 
 def value_invalid(message: str) -> ErrorAnswer:
-    """Return the error for a query parameter, name or body property that cannot be used."""
+    """Return the error for an invalid query parameter, name or body property."""
     return ErrorAnswer(400, "invalid-value", message)
 
 
 def request_invalid(message: str) -> ErrorAnswer:
-    """Return the error for a request whose body is not what the endpoint takes."""
+    """Return the error for a body that the endpoint does not accept."""
     return ErrorAnswer(400, "invalid-request", message)
 
 
@@ -74,11 +74,11 @@ def input_invalid(problem: str) -> ErrorAnswer:
 
 
 def body_too_large(max_bytes: int) -> ErrorAnswer:
-    """Return the error for a body above the limit, counted after decompression."""
+    """Return the error for a body that is too large after decompression."""
     return ErrorAnswer(413, "request-too-large", f"The POST payload is too large (limit: {max_bytes} bytes)")
 
 
 def body_too_slow(limit_s: float) -> ErrorAnswer:
-    """Return the error for a body that has not arrived in time; what is still to come is not the next request."""
+    """Return the error for a body that was too slow. Closes the connection: the rest is not the next request."""
     message = f"The body has not arrived within {limit_s} seconds"
     return ErrorAnswer(408, "request-timeout", message, headers={"Connection": "close"})

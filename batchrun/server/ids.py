@@ -1,4 +1,4 @@
-"""Ids, names, keys and times as the platform spells them. Pure but for randomness and the wall clock."""
+"""Ids, names, keys and times in the platform's formats. Pure except for randomness and the wall clock."""
 
 import hashlib
 import os
@@ -9,19 +9,21 @@ from functools import lru_cache
 from batchrun.server.error_answers import ErrorAnswer, value_invalid
 
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
-#: Every byte to a character; eight characters come a little more often, which costs 0.04 of 77 bits.
+#: Maps each byte to a character. Eight characters are a little more frequent, which costs 0.04 of 77 bits.
 _BYTE_TO_CHARACTER = bytes(_ALPHABET[byte % 62] for byte in range(256))
 
+#: Characters of an id. Source: the platform's own ids.
 ID_LENGTH = 17
-#: An id begins with the time, in eighths of a second, in characters whose order is that of their bytes: ids made at
-#: about the same time lie close together in an index, so that a commit writes few of its pages. They come round again
-#: after 21 days, which does no harm.
+#: Characters of an id's prefix, and the low bits of the time in ms that it leaves out. The prefix sorts like the time:
+#: ids made at about the same time are close together in an index, so that a commit writes few pages. It repeats after
+#: about 21 days, which is harmless.
 _PREFIX_LENGTH, _PREFIX_BITS = 4, 7
 _PREFIX_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _RANDOM_LENGTH = ID_LENGTH - _PREFIX_LENGTH
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC, whose offset the API writes as a Z
+#: Max characters of a name. Source: the API reference.
 MAX_NAME_LENGTH = 63
-#: Popping and extending a list is atomic: ids are made on several threads.
+#: Ids are made on several threads: popping and extending a list is atomic.
 _SPARE_IDS: list[str] = []
 _ID = re.compile(r"[a-zA-Z0-9]{17}")
 _NAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?")
@@ -29,12 +31,12 @@ _RECORD_KEY = re.compile(r"[a-zA-Z0-9!\-_.'()]{1,256}")
 
 
 def new_id() -> str:
-    """Return a fresh id of 17 characters that nobody can guess: ids of Runs and storages are credentials."""
+    """Return a new id of 17 characters. It cannot be guessed: ids of Runs and storages are credentials."""
     while True:
         try:
             return _SPARE_IDS.pop()
         except IndexError:
-            # The system is asked for a hundred at once: a call costs more than all else about an id.
+            # Random bytes for 100 ids at once: the system call costs more than the rest of an id.
             characters = os.urandom(_RANDOM_LENGTH * 100).translate(_BYTE_TO_CHARACTER).decode()
             prefix = _time_prefix(now_ms())
             _SPARE_IDS.extend(
@@ -52,20 +54,20 @@ def _time_prefix(at_ms: int) -> str:
 
 @lru_cache(maxsize=1024)
 def derived_id(name: str) -> str:
-    """Return the id that always belongs to `name`; for Actors, whose ids are public and must outlive restarts."""
+    """Return the id that follows from `name`; for Actors, whose ids are public and outlive restarts."""
     return hashlib.sha256(name.encode()).digest()[:ID_LENGTH].translate(_BYTE_TO_CHARACTER).decode()
 
 
 def is_id(text: str) -> bool:
-    """Whether `text` has the form of an id."""
+    """True if `text` has the form of an id."""
     return _ID.fullmatch(text) is not None
 
 
 def check_name(name: object, what: str, *, min_length: int = 1) -> str:
-    """Return `name` if it is a legal name.
+    """Return `name` if it is valid.
 
     Raises:
-        ErrorAnswer: 400 `invalid-value`; names are DNS-safe and at most 63 characters long.
+        ErrorAnswer: 400 `invalid-value`. Names are DNS-safe and at most 63 characters long.
     """
     if not isinstance(name, str) or not min_length <= len(name) <= MAX_NAME_LENGTH or not _NAME.fullmatch(name):
         raise value_invalid(
@@ -101,10 +103,10 @@ def iso(at_ms: int) -> str:
 
 
 def parse_iso(text: str, parameter: str) -> int:
-    """Return the milliseconds of an ISO 8601 time; one without a zone is UTC.
+    """Return the wall milliseconds of an ISO 8601 time. Without a zone it is UTC.
 
     Raises:
-        ErrorAnswer: 400 when `text` is no such time.
+        ErrorAnswer: 400 if `text` is not such a time.
     """
     try:
         at = datetime.fromisoformat(text)

@@ -171,7 +171,7 @@ async def test_a_runs_token_acts_for_its_account(api: Api) -> None:
 async def test_two_accounts_cannot_share_a_token(tmp_path: Path) -> None:
     """Nor a name: a clear ConfigError before anything is served."""
     for bad in (AccountSettings(username="x", token="t"), AccountSettings(username="LOCAL", token="u")):
-        with pytest.raises(ConfigError, match="of its own"):
+        with pytest.raises(ConfigError, match="its own token"):
             async with open_api(tmp_path, token="t", accounts=(bad,)):
                 pass
 

@@ -1,1 +1,1 @@
-"""The server's accounts: who is asking, and how much each may have."""
+"""The server's accounts: who calls, and the limits of each account."""

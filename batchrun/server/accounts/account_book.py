@@ -1,4 +1,4 @@
-"""The accounts as they are kept: ids, times and limits outlive restarts, names and tokens come from the settings."""
+"""The stored accounts. Ids, creation times and limits are in the database; names and tokens come from the settings."""
 
 import os
 import re
@@ -22,10 +22,10 @@ _USERNAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}")
 
 
 def with_tokens(settings: ServerSettings) -> list[AccountSettings]:
-    """Return all accounts, the first one first, each with its token: given, kept from before, or made now. Blocks.
+    """Return all accounts, the first one first, each with a token: given, stored earlier, or made now. Blocks.
 
     Raises:
-        ConfigError: a name cannot be one, or two have the same name or token.
+        ConfigError: a username is invalid, or two accounts share a name or a token.
     """
     first = AccountSettings(
         username=settings.username,
@@ -36,13 +36,13 @@ def with_tokens(settings: ServerSettings) -> list[AccountSettings]:
     )
     given = [first, *settings.accounts]
     for one in given:
-        # A part of addresses (name~task) and of a file's name.
+        # A username is part of addresses (name~task) and of the token's file name.
         if not _USERNAME.fullmatch(one.username):
             raise ConfigError(f"{one.username!r} cannot be an account's name: use letters, digits, dots, - and _")
     names = ["token", *(f"token.{one.username.lower()}" for one in settings.accounts)]
     tokens = [one.token or _kept_token(settings.data_dir / name) for one, name in zip(given, names, strict=True)]
     if len({one.username.lower() for one in given}) < len(given) or len(set(tokens)) < len(given):
-        raise ConfigError("every account of the server needs a username and a token of its own")
+        raise ConfigError("each account of the server needs its own username and its own token")
     return [replace(one, token=token) for one, token in zip(given, tokens, strict=True)]
 
 
@@ -61,8 +61,8 @@ def _kept_token(file: Path) -> str:
 
 
 async def read_accounts(database: Database, given: Sequence[AccountSettings]) -> Accounts:
-    """Return accounts with the ids they have had before; each has a token by now."""
-    # The first account may change its name and stays the same.
+    """Return the accounts with their stored ids. The settings must hold a token for each."""
+    # The first account is stored without its name, so that it can be renamed.
     suffixes = ["", *(f" {one.username.lower()}" for one in given[1:])]
     return Accounts([await _read(database, one, suffix) for one, suffix in zip(given, suffixes, strict=True)])
 
@@ -83,6 +83,6 @@ async def _read(database: Database, given: AccountSettings, suffix: str) -> Serv
 
 
 async def change_limits(database: Database, of: ServerAccount, changes: JsonObject) -> None:
-    """Keep limits that the user sets."""
+    """Store limits that the user sets."""
     of.limits.update(changes)
     await database.write(account_table.put, f"limits {of.id}", orjson.dumps(of.limits).decode())

@@ -20,12 +20,12 @@ class ServerAccount:
     created_ms: int
     max_tasks: int
     quota: RunQuota
-    #: Limits that the user has set, in the API's spelling; changed in place.
+    #: Limits that the user has set, by their names in the API. Changed in place.
     limits: JsonObject = field(default_factory=dict)
 
 
 class Accounts:
-    """All accounts; the first one owns the Actors from directories."""
+    """All accounts. The first one owns the Actors from directories."""
 
     def __init__(self, accounts: Iterable[ServerAccount]) -> None:
         self._by_id = {account.id: account for account in accounts}
@@ -36,7 +36,7 @@ class Accounts:
         return iter(self._by_id.values())
 
     def of_token(self, token: str) -> ServerAccount | None:
-        """Return whose API token this is; takes the same time for every wrong one."""
+        """Return the account with this API token. Every wrong token takes the same time."""
         given, found = token.encode(errors="replace"), None
         for account in self:
             if hmac.compare_digest(given, account.token.encode()):
@@ -48,20 +48,20 @@ class Accounts:
         return self._by_id.get(user_id)
 
     def named(self, address: str) -> ServerAccount | None:
-        """Return the account with this username, whatever its case, or id."""
+        """Return the account with this username (in any case) or id."""
         return self._by_name.get(address.lower()) or self._by_id.get(address)
 
     def username_of(self, user_id: str) -> str:
-        """Return the username of an account; empty for one that is gone."""
+        """Return the username of an account; empty for a removed account."""
         account = self._by_id.get(user_id)
         return account.username if account is not None else ""
 
     def owner_id_of(self, username: str) -> str:
-        """Return the user id behind a username; publishers of public Actors have one too."""
+        """Return the user id of a username; publishers of public Actors have one too."""
         account = self.named(username)
         return account.id if account is not None else derived_id(f"user {username}")
 
     def may_use(self, username: str, caller: ServerAccount | None) -> bool:
-        """Whether a caller may use an Actor of this user: it is his own, or its publisher has no account here."""
+        """True if a caller may use an Actor of this user: his own Actor, or that of a publisher without an account."""
         owner = self.named(username)
         return owner is None or owner is caller

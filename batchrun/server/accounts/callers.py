@@ -1,4 +1,4 @@
-"""Who is asking: an account by its token, a live Run by its own, or nobody."""
+"""Who calls: an account or a live Run, recognised by its token, or an anonymous caller."""
 
 import hashlib
 import hmac
@@ -12,18 +12,18 @@ _RUN_TOKEN_PREFIX = "batchrun_run_"  # noqa: S105 - not a secret
 
 
 class Caller(Enum):
-    """On whose behalf a request comes."""
+    """The kind of caller of a request."""
 
-    NOBODY = "nobody"
+    ANONYMOUS = "anonymous"
     ACCOUNT = "account"
-    #: An Actor at work for the account; it sees no billing.
+    #: A live Run of the account. It does not see billing.
     RUN = "run"
 
 
 class CallerTokens:
     """Makes and recognises tokens.
 
-    A Run's token is derived from its id, so that none is stored; it is good while the Run is live.
+    A Run's token is derived from its id and is not stored. It is valid while the Run is live.
     """
 
     def __init__(self, accounts: Accounts, secret: str) -> None:
@@ -43,10 +43,10 @@ class CallerTokens:
             owner_of: returns the user id of a live Run.
 
         Raises:
-            ErrorAnswer: 401 for a token that is nobody's.
+            ErrorAnswer: 401 for an unknown token.
         """
         if not token:
-            return Caller.NOBODY, None
+            return Caller.ANONYMOUS, None
         if (account := self._accounts.of_token(token)) is not None:
             return Caller.ACCOUNT, account
         run_id, _, signature = token.removeprefix(_RUN_TOKEN_PREFIX).partition("_")

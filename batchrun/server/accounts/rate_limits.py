@@ -1,23 +1,26 @@
-"""Rate limits as documented: so many requests per second for each resource, and per minute for each account.
+"""The documented rate limits: requests per second for each resource, and requests per minute for each account.
 
-Generic cell rate algorithm: one float per resource, forgotten once it lies in the past.
+Generic cell rate algorithm: one float per resource, dropped once it lies in the past.
 """
 
 from collections.abc import Callable
 
 from batchrun.server.error_answers import ErrorAnswer
 
-#: Requests per second: most endpoints; one record of a key-value store; starts, pushes and single queue requests.
-#: Source: the API reference, "Rate limiting".
+#: Requests per second and resource of most endpoints. Source of this and the next two: API reference, "Rate limiting".
 PER_RESOURCE = 60
+#: The same for one record of a key-value store.
 PER_RECORD = 200
+#: The same for starts, pushes and single queue requests.
 PER_START = 400
-#: Queue operations on many requests at once. Source: the request queue page.
+#: Batch operations per second on one request queue. Source: the request queue page.
 PER_QUEUE_BATCH = 40
+#: Requests per minute of one account. Source: the API reference, "Rate limiting".
 PER_ACCOUNT_MINUTE = 250_000
 
+#: Buckets in memory before the full ones are dropped. A guess: about 2 MB.
 _PRUNE_ABOVE = 10_000
-#: Sums of many small floats go a little above what they should be.
+#: Seconds of tolerance, since sums of many small floats are slightly too large.
 _ROUNDING_S = 1e-6
 
 
@@ -31,21 +34,21 @@ class RateLimits:
 
     def __init__(self, now: Callable[[], float], *, is_enforced: bool) -> None:
         self._now, self.is_enforced = now, is_enforced
-        #: Whose, resource, limit -> when its bucket will be full again; and whose -> the same of all he asks.
+        #: (Caller, resource, limit) -> when its bucket will be full again, in seconds on `now`; the same by caller.
         self._full_at: dict[tuple[str, str, int], float] = {}
         self._account_full_at: dict[str, float] = {}
 
     def announced(self, per_s: int) -> int | None:
-        """Return what an answer says of a limit: one that is not kept is not announced, for clients pace themselves."""
+        """Return the limit to announce in an answer. None if it is not enforced: clients pace themselves by it."""
         return per_s if self.is_enforced else None
 
     def admit(self, who: str, resource: str, per_s: int) -> None:
-        """Let a request through, or refuse it; one second's worth may come at once.
+        """Admit a request or refuse it. A burst of one second's requests is admitted.
 
         Args:
-            who: asks: an account's id, or the address of somebody without one.
-            resource: is asked for; the same name may mean each account's own.
-            per_s: the limit on it.
+            who: the account's id, or the address of an anonymous caller.
+            resource: the resource's kind and name. Each account has its own buckets.
+            per_s: its limit, in requests per second.
 
         Raises:
             ErrorAnswer: 429; the request does not count.

@@ -1,20 +1,20 @@
-"""How much of an account's memory and of its places for Runs is taken. Pure."""
+"""How much memory and how many Runs an account may use, and uses. Pure."""
 
 from batchrun.server.error_answers import ErrorAnswer
 
 
 class RunQuota:
-    """One account's limits and what its live Runs have taken of them."""
+    """One account's limits, and what its live Runs use of them."""
 
     def __init__(self, max_total_memory_mb: int, max_concurrent_runs: int) -> None:
         self.max_total_memory_mb, self.max_concurrent_runs = max_total_memory_mb, max_concurrent_runs
         self.memory_mb = self.runs = 0
 
     def take(self, memory_mb: int) -> None:
-        """Make room for a Run.
+        """Reserve a Run's memory and its place.
 
         Raises:
-            ErrorAnswer: 402 when there is none.
+            ErrorAnswer: 402 if a limit would be exceeded; nothing was reserved.
         """
         if self.memory_mb + memory_mb > self.max_total_memory_mb:
             raise ErrorAnswer(
@@ -32,11 +32,11 @@ class RunQuota:
         self.take_over(memory_mb)
 
     def take_over(self, memory_mb: int) -> None:
-        """Count a Run for which room was made before; a smaller limit now does not end it."""
+        """Count a Run without a check: a limit that is smaller now does not end Runs of a previous process."""
         self.runs += 1
         self.memory_mb += memory_mb
 
     def give_back(self, memory_mb: int) -> None:
-        """Free what a Run has taken."""
+        """Free what a Run has reserved."""
         self.runs -= 1
         self.memory_mb -= memory_mb

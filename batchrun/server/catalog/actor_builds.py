@@ -1,4 +1,4 @@
-"""Gives each state of an Actor's files a build number, and takes in what changes while the server stands."""
+"""Numbers each state of an Actor's files as a build, and picks up changes while the server runs."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,15 +24,15 @@ _log = structlog.get_logger()
 
 
 class ActorBuilds:
-    """The Actors of the settings' directories, as they are on disk right now.
+    """Keeps the catalog equal to the Actor directories on disk.
 
     Args:
-        settings: where they are.
-        database: where builds are kept.
-        catalog: shows them.
-        accounts: own them.
-        webhook_book: knows which webhooks a new build sets off.
-        expect: sees to it that these are called.
+        settings: name the directories.
+        database: stores the builds.
+        catalog: offers the Actors.
+        accounts: own the Actors.
+        webhook_book: finds the webhooks that a new build triggers.
+        expect: delivers the dispatches of these webhooks.
     """
 
     def __init__(
@@ -47,11 +47,11 @@ class ActorBuilds:
     ) -> None:
         self._settings, self._database, self._catalog, self._accounts = settings, database, catalog, accounts
         self._webhooks, self._expect = webhook_book, expect
-        #: Folder -> signature when it was looked at last, and whose Actor it was found to be.
+        #: Folder -> its last signature, and the id of its Actor.
         self._seen: dict[Path, tuple[str, str | None]] = {}
 
     async def take_in_all(self) -> None:
-        """Give all Actors of the catalog their numbers."""
+        """Number the builds of all Actors in the catalog."""
         for actor in self._catalog:
             await self._take_in(actor)
         ids = {actor.runner.cwd: actor.id for actor in self._catalog if isinstance(actor.runner, LocalCommand)}
@@ -60,13 +60,13 @@ class ActorBuilds:
             self._seen[folder] = signature, ids.get(folder)
 
     async def watch(self) -> None:
-        """Take in changes of directories; runs until cancelled."""
+        """Pick up changes of directories; runs until cancelled."""
         while self._settings.actors:
             await anyio.sleep(self._settings.reload_every_s)
             await self.look()
 
     async def look(self) -> None:
-        """Look for Actors that have come, changed or gone."""
+        """Look for new, changed and removed Actors."""
         folders = await anyio.to_thread.run_sync(self._folders)
         for folder in folders:
             signature = await anyio.to_thread.run_sync(actor_files.signature, folder)
@@ -87,7 +87,7 @@ class ActorBuilds:
         try:
             actor = await anyio.to_thread.run_sync(read_actor, folder, self._settings.username)
         except ConfigError as error:
-            # Half-written files are common while somebody edits: what was there before goes on.
+            # Files are often half-written while they are edited: the Actor stays as it was.
             _log.warning("actor_broken", folder=str(folder), error=str(error))
             return
         self._seen[folder] = signature, actor.id

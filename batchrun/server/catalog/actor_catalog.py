@@ -1,7 +1,7 @@
-"""The Actors this server offers: bundled ones, those of directories, and inline coroutines.
+"""The Actors that this server offers: bundled ones, those of directories, and inline coroutines.
 
 Reads Actor directories (`.actor/actor.json`) and decides how each is run as a local process. Reading blocks: callers
-do it in a thread.
+use a thread.
 """
 
 import re
@@ -22,15 +22,16 @@ from batchrun.server.settings import InlineActor, ServerSettings
 
 _BUNDLED = {"hello_world": "apify", "page_scraper": "batchrun"}
 _BUNDLED_DIR = Path(__file__).parents[1] / "actors"
+#: Default memory of a coroutine Actor's Run in MB, the platform's minimum: it has no process to limit.
 _INLINE_MEMORY_MB = 128
-#: Comments (outside of strings) and commas before a closing bracket: actor.json files in the wild have them.
+#: Comments outside of strings, and commas before a closing bracket: many actor.json files have them.
 _JSON_EXTRAS = re.compile(r'("(?:\\.|[^"\\])*")|//[^\n]*|/\*.*?\*/|,(?=\s*[\]}])', re.DOTALL)
 _VERSION = re.compile(r"([0-9]|[1-9][0-9])\.([0-9]|[1-9][0-9])")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalCommand:
-    """How an Actor is run as a process of this machine."""
+    """The command that runs an Actor as a local process."""
 
     argv: tuple[str, ...]
     cwd: Path
@@ -40,25 +41,25 @@ class LocalCommand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Actor:
-    """One Actor, as its files are now."""
+    """One Actor, as its files are on disk now."""
 
     username: str
     name: str
     title: str
     description: str = ""
     version: str = "0.0"
-    #: The number of its build within the version; when that was first seen, in wall milliseconds.
+    #: Number of the build within its version, and when the build was first seen, in wall milliseconds.
     build_no: int = 1
     built_ms: int = 0
     build_tag: str = "latest"
     input_schema: ActorInputSchema | None = None
-    #: None leaves it to the server's settings.
+    #: None: the default of the server's settings.
     default_memory_mb: int | None = None
     min_memory_mb: int = 128
     max_memory_mb: int = 32768
     runner: LocalCommand | InlineActor
     definition: JsonObject = field(default_factory=dict)
-    #: Event name -> title, description, price: makes the Actor one that is paid per event.
+    #: Event name -> title, description, price. If there are any, the Actor is paid per event.
     charge_events: JsonObject = field(default_factory=dict)
     #: Views of its dataset schema, by name.
     dataset_views: JsonObject = field(default_factory=dict)
@@ -70,17 +71,17 @@ class Actor:
 
     @property
     def id(self) -> str:
-        """The id, the same for the same full name on every server."""
+        """The id; it is the same on every server, as it follows from the full name."""
         return derived_id(f"actor {self.full_name}")
 
     @property
     def build_id(self) -> str:
-        """The id of the build that the Actor's files are now."""
+        """The id of the current build."""
         return derived_id(f"build {self.full_name} {self.build_number}")
 
     @property
     def build_number(self) -> str:
-        """The number of that build."""
+        """The number of the current build."""
         return f"{self.version}.{self.build_no}"
 
     def check_build(self, build: str) -> None:
@@ -102,18 +103,18 @@ class Catalog:
         self._by_name = {actor.full_name.lower(): actor for actor in self._by_id.values()}
 
     def find(self, address: str, own_username: str = "") -> Actor | None:
-        """Return the Actor with this id, `username~name`, `username/name` or, of one's own, `~name`."""
+        """Return the Actor with this id, `username~name`, `username/name`, or `~name` of the caller."""
         if (actor := self._by_id.get(address)) is not None:
             return actor
         username, _, name = address.replace("~", "/").partition("/")
         return self._by_name.get(f"{username or own_username}/{name}".lower())
 
     def put(self, actor: Actor) -> None:
-        """Offer an Actor, in place of the one of its name."""
+        """Add an Actor, or replace the one with its name."""
         self._by_id[actor.id] = self._by_name[actor.full_name.lower()] = actor
 
     def remove(self, actor_id: str) -> None:
-        """Offer an Actor no longer."""
+        """Remove an Actor."""
         if (actor := self._by_id.pop(actor_id, None)) is not None:
             self._by_name.pop(actor.full_name.lower(), None)
 
@@ -122,15 +123,15 @@ class Catalog:
 
 
 def load_catalog(settings: ServerSettings) -> Catalog:
-    """Read all Actors that the settings name, and the bundled ones; later ones take the place of earlier ones.
+    """Read the bundled Actors and those of the settings; of one name, the last one counts.
 
     Raises:
-        ConfigError: a directory is no Actor, or its definition cannot be used.
+        ConfigError: a directory holds no Actor, or its definition is invalid.
     """
     bundled = [read_actor(_BUNDLED_DIR / folder, username) for folder, username in _BUNDLED.items()]
     for path in settings.actors:
         if not actor_folders(path):
-            raise ConfigError(f"{path} neither is an Actor nor holds any (a directory with .actor/actor.json)")
+            raise ConfigError(f"{path} holds no Actor (a directory with .actor/actor.json)")
     folders = [folder for path in settings.actors for folder in actor_folders(path)]
     own = [read_actor(folder, settings.username) for folder in folders]
     inline = [_inline_actor(name, coroutine) for name, coroutine in settings.inline_actors.items()]
@@ -145,7 +146,7 @@ def _inline_actor(full_name: str, coroutine: InlineActor) -> Actor:
 
 
 def actor_folders(path: Path) -> list[Path]:
-    """Return the Actors' directories: this one, or those right below it."""
+    """Return the Actor directories: this one, or its subdirectories."""
     if _is_actor(path):
         return [path]
     return sorted(folder for folder in path.iterdir() if _is_actor(folder)) if path.is_dir() else []
@@ -159,7 +160,7 @@ def read_actor(folder: Path, username: str) -> Actor:
     """Read one Actor's directory.
 
     Raises:
-        ConfigError: its definition cannot be used; names the file and the reason.
+        ConfigError: its definition is invalid; names the file and the reason.
     """
     file = folder / ".actor" / "actor.json"
     try:
@@ -192,7 +193,7 @@ def _define(folder: Path, username: str, definition: JsonObject) -> Actor:
 
 
 def _charge_events(definition: JsonObject) -> JsonObject:
-    """Return the priced events; actor.json has no place for them on the platform, hence a key of ours."""
+    """Return the priced events. The platform keeps them outside of actor.json, hence this key is ours."""
     events = definition.get("localChargeEvents") or {}
     if not isinstance(events, dict):
         raise ValueError('"localChargeEvents" must be an object of events')
@@ -214,7 +215,7 @@ def _version(value: object) -> str:
 
 
 def _memory(definition: JsonObject, key: str, default: int | None) -> int | None:
-    # The platform also takes expressions over the input here; those are left to the default.
+    # The platform also accepts expressions over the input here; the default replaces them.
     value = definition.get(key)
     return value if isinstance(value, int) else default
 
@@ -248,10 +249,10 @@ def _dataset_views(folder: Path, definition: JsonObject) -> JsonObject:
 
 
 def _inside(folder: Path, name: str) -> Path:
-    """Return the file that actor.json names, unless it lies outside of the Actor's directory."""
+    """Return the file that actor.json names. It must be inside the Actor's directory."""
     file = (folder / ".actor" / name).resolve()
     if not file.is_relative_to(folder):
-        raise ValueError(f"{name} lies outside of the Actor's directory")
+        raise ValueError(f"{name} is outside of the Actor's directory")
     return file
 
 
@@ -264,7 +265,7 @@ def _read_json(file: Path) -> JsonObject:
 
 
 def _find_command(folder: Path, definition: JsonObject) -> tuple[str, ...]:
-    """Return the command: an explicit `localCommand`, else package.json's start script, else a Python package."""
+    """Return the command: `localCommand`, else the start script of package.json, else a Python package."""
     command = definition.get("localCommand")
     if isinstance(command, list) and command:
         return tuple(str(part) for part in command)

@@ -1,6 +1,6 @@
-"""What an Actor's directory holds, in short: to see quickly whether it may have changed, and surely whether it has.
+"""Fingerprints of an Actor's directory: a quick one of names, sizes and times, and an exact one of contents.
 
-Everything here reads the disk: callers on the loop go through a thread.
+Everything here reads the disk: callers on the loop use a thread.
 """
 
 import hashlib
@@ -10,12 +10,12 @@ from pathlib import Path
 
 from batchrun.server.catalog.ignore_rules import IgnoreRules, read_ignore_rules
 
-#: Trees larger than this are told apart by names, sizes and times alone.
+#: Bytes of a directory whose contents are hashed. Larger ones are compared by names, sizes and times, to be quick.
 _MAX_DIGESTED_BYTES = 32 << 20
 
 
 def signature(folder: Path) -> str:
-    """Return a text that changes when a file comes, goes, or is written."""
+    """Return a text that changes when a file is added, removed or written."""
     seen = hashlib.sha256()
     for path, stat in _files(folder):
         seen.update(f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode(errors="replace"))
@@ -23,7 +23,7 @@ def signature(folder: Path) -> str:
 
 
 def digest(folder: Path) -> str:
-    """Return a text that changes when the content of a file does."""
+    """Return a text that changes when the content of a file changes."""
     files = list(_files(folder))
     if sum(stat.st_size for _, stat in files) > _MAX_DIGESTED_BYTES:
         return signature(folder)
@@ -36,7 +36,7 @@ def digest(folder: Path) -> str:
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Yield the Actor's source files in order of their names; what vanishes meanwhile is passed over."""
+    """Yield the Actor's source files by name. Files that vanish meanwhile are skipped."""
     rules = read_ignore_rules(folder)
     for directory, folders, names in os.walk(folder):
         inside = Path(directory).relative_to(folder)
@@ -52,7 +52,7 @@ def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
 
 
 def _is_source(path: Path, rules: IgnoreRules, *, is_directory: bool) -> bool:
-    # `.actor` holds the definition, whatever is ignored; other hidden directories belong to tools.
+    # `.actor` holds the definition and is never ignored; other hidden directories belong to tools.
     if path.parts[0] == ".actor":
         return True
     if is_directory and path.name.startswith("."):

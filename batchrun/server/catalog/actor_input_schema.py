@@ -1,6 +1,6 @@
 """An Actor's input schema: defaults, prefills, and validation with the platform's messages.
 
-The Apify format is not JSON Schema: what validates is translated, the rest describes a form. Pure.
+The Apify format is not JSON Schema: the part that validates is translated, the rest describes a form. Pure.
 """
 
 from typing import Any
@@ -17,13 +17,13 @@ _FIELD_KEYWORDS = (
 
 
 class ActorInputSchema:
-    """One Actor's input schema, ready to be used."""
+    """One Actor's input schema, compiled."""
 
     def __init__(self, schema: JsonObject) -> None:
-        """Take a schema in.
+        """Compile a schema.
 
         Raises:
-            ErrorAnswer: 400 `invalid-input-schema` when it cannot be understood.
+            ErrorAnswer: 400 `invalid-input-schema` if it is not valid.
         """
         self.schema = schema
         try:
@@ -39,15 +39,15 @@ class ActorInputSchema:
         }
 
     def filled(self, given: JsonObject) -> JsonObject:
-        """Return the input with the defaults of what it lacks, top level only."""
+        """Return the input, with defaults for missing top-level properties."""
         return {**self._defaults, **given}
 
     def prefilled(self) -> JsonObject:
-        """Return the input a new task gets when none is given."""
+        """Return the input of a new task that is created without one."""
         return dict(self._prefills)
 
     def check(self, value: JsonObject) -> None:
-        """Refuse an input that does not fit.
+        """Validate an input.
 
         Raises:
             ErrorAnswer: 400 `invalid-input`, naming the first field that is wrong.

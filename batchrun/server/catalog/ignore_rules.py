@@ -1,7 +1,7 @@
-"""What of an Actor's directory is a by-product, not its source: by custom, and by the directory's own ignore files.
+"""Which files of an Actor's directory are by-products, not source: by custom, and by its ignore files.
 
-The patterns are git's: `*`, `?`, `[a-z]`, `**`, `!` for what is source after all, a slash at the end for directories
-only, any other slash ties a pattern to the top; the last that fits counts. `.dockerignore` is read the same way.
+The patterns are git's: `*`, `?`, `[a-z]`, `**`. `!` excepts paths, a slash at the end means directories only, any other
+slash anchors a pattern at the top. The last pattern that matches counts. `.dockerignore` is read the same way.
 """
 
 import re
@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-#: Read in this order. Only those at the top of the directory count.
+#: Read in this order, at the top of the directory only.
 _FILES = (".gitignore", ".dockerignore", ".actorignore")
-#: Installed packages, caches, what is built, and what Actors write when run without a platform.
+#: Installed packages, caches, build results, and what Actors write when run without a platform.
 _CUSTOMARY = (
     "node_modules/", "venv/", "__pycache__/", "*.egg-info/", "dist/", "build/", "storage/", "apify_storage/",
     "*.pyc", "*.pyo", "*.log", "*.tmp", "*.swp", "*~", ".DS_Store",
@@ -33,7 +33,7 @@ class IgnoreRules:
         self._rules = list(_parse((*_CUSTOMARY, *lines)))
 
     def ignore(self, path: str, *, is_directory: bool) -> bool:
-        """Whether a path, relative and with slashes, is a by-product; what lies in an ignored directory is one too."""
+        """True if a relative path (with slashes) is a by-product; so are all paths in an ignored directory."""
         fitting = (
             rule
             for rule in reversed(self._rules)
@@ -43,7 +43,7 @@ class IgnoreRules:
 
 
 def read_ignore_rules(folder: Path) -> IgnoreRules:
-    """Read a directory's rules; a file that is not there or cannot be read gives none."""
+    """Read a directory's rules. A missing or unreadable file has none."""
     lines: list[str] = []
     for name in _FILES:
         try:
@@ -64,7 +64,7 @@ def _parse(lines: Iterable[str]) -> Iterator[_Rule]:
         try:
             pattern = re.compile(_expression(bare))
         except re.error:
-            continue  # a class like [z-a] fits nothing
+            continue  # a class like [z-a] matches nothing
         yield _Rule(pattern, is_for_directories=text != bare, ignores=not is_exception)
 
 

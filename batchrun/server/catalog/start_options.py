@@ -1,4 +1,4 @@
-"""The options of a start: bounds, and which of start, task, Actor and settings decides. Pure."""
+"""The options of a start: their bounds, and whether start, task, Actor or settings decide. Pure."""
 
 import base64
 import binascii
@@ -12,15 +12,15 @@ from batchrun.server.catalog.actor_catalog import Actor
 from batchrun.server.error_answers import request_invalid, value_invalid
 from batchrun.server.webhooks.webhook_book import new_webhook
 
-#: A Run's memory: a power of two between these. Source: usage and resources.
+#: Bounds of a Run's memory in MB, which is a power of two. Source: usage and resources.
 MIN_MEMORY_MB, MAX_MEMORY_MB = 128, 32768
-#: Seven days would be the platform's longest plan; this only keeps arithmetic finite.
+#: Max seconds of a time limit: about 30 years. The platform's plans allow less; this bound keeps arithmetic finite.
 _MAX_TIMEOUT_S = 10**9
 _NAMES = ("build", "timeoutSecs", "memoryMbytes", "maxItems", "maxTotalChargeUsd", "restartOnError")
 
 
 def check_options(value: Any) -> JsonObject:
-    """Return a task's options, with those left out that are null.
+    """Return a task's options without those that are null.
 
     Raises:
         ErrorAnswer: 400, naming the option.
@@ -49,7 +49,7 @@ def _check(name: str, value: Any) -> Any:
 
 
 def whole(name: str, value: float) -> int:
-    """Return a number without a fraction as an integer of a size that can be reckoned with."""
+    """Return a number without a fraction as an integer, up to the largest time limit."""
     if value != int(value) or value > _MAX_TIMEOUT_S:
         raise value_invalid(f"{name} must be a whole number up to {_MAX_TIMEOUT_S}")
     return int(value)
@@ -59,7 +59,7 @@ def check_memory(value: float) -> int:
     """Return a Run's memory in MB.
 
     Raises:
-        ErrorAnswer: 400 unless it is a power of two within the platform's bounds.
+        ErrorAnswer: 400 if it is not a power of two within the platform's bounds.
     """
     memory_mb = int(value)
     if memory_mb != value or not MIN_MEMORY_MB <= memory_mb <= MAX_MEMORY_MB or memory_mb & (memory_mb - 1):
@@ -68,10 +68,10 @@ def check_memory(value: float) -> int:
 
 
 def decide(given: JsonObject, task: JsonObject, actor: Actor, memory_mb: int, timeout_s: int) -> JsonObject:
-    """Return all options of a start: what is given, else the task's, else the Actor's, else these defaults.
+    """Return all options of a start: those given, else the task's, else the Actor's, else these defaults.
 
     Raises:
-        ErrorAnswer: 400 when the Actor does not take that much or that little memory; 404 for an unknown build.
+        ErrorAnswer: 400 if the Actor does not allow this memory; 404 for an unknown build.
     """
     defaults = {
         "build": actor.build_tag,
@@ -102,6 +102,6 @@ def decode_webhooks(encoded: str | None) -> list[JsonObject]:
     if not is_list:
         raise value_invalid("Parameter webhooks must hold objects with eventTypes (array) and requestUrl (string)")
     for webhook in webhooks:
-        # Made once for nothing, so that no Run starts whose webhooks cannot be.
+        # Raises if the webhook is invalid: no Run is started then.
         new_webhook("", webhook)
     return list(webhooks)

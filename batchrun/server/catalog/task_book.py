@@ -1,4 +1,4 @@
-"""The accounts' tasks: at most a few thousand, hence held in memory and written through."""
+"""The tasks of all accounts: a few thousand at most, so they are in memory, and each change is stored."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,7 +12,7 @@ from batchrun.server.ids import MAX_NAME_LENGTH, check_name, iso, new_id, now_ms
 from batchrun.server.store import task_table
 from batchrun.server.store.database import Database
 
-#: Properties a caller may set besides input, name and options.
+#: Properties that a caller may set besides input, name and options, each with its type.
 _PLAIN = {"title": str, "description": str, "actorStandby": dict, "isPublic": bool, "publicConfig": dict}
 
 _KIND_NAMES = {str: "a string", dict: "an object", bool: "a boolean"}
@@ -39,7 +39,7 @@ class TaskBook:
         """Return the account's task with this id, `username~name` or `~name`.
 
         Raises:
-            ErrorAnswer: 404, also for tasks of others: tasks are private.
+            ErrorAnswer: 404, also for a task of another account: tasks are private.
         """
         doc = self._by_id.get(address)
         username, tilde, name = address.replace("/", "~").partition("~")
@@ -53,7 +53,7 @@ class TaskBook:
         """Return the Actor of a task.
 
         Raises:
-            ErrorAnswer: 404 when the server does not offer it any more.
+            ErrorAnswer: 404 if the server no longer offers it.
         """
         if (actor := self._catalog.find(doc["actId"])) is None:
             raise thing_missing("Actor")
@@ -96,11 +96,11 @@ class TaskBook:
         return await self._keep(changed)
 
     async def delete(self, doc: JsonObject) -> None:
-        """Forget a task; its Runs are the caller's concern."""
+        """Delete a task. Its Runs are not touched."""
         await self._database.write(task_table.delete, doc["id"], then=lambda _: self._forget(doc["id"]))
 
     def count_run(self, doc: JsonObject) -> None:
-        """Count a Run of a task; kept with the task's next change."""
+        """Count a Run of a task. The count is stored with the task's next change."""
         doc["stats"] = {"totalRuns": doc["stats"]["totalRuns"] + 1, "lastRunStartedAt": iso(now_ms())}
 
     def _change(self, doc: JsonObject, given: JsonObject, actor: Actor) -> None:
@@ -125,7 +125,7 @@ class TaskBook:
         return next(name for name in names if (account.id, name.lower()) not in self._by_name)
 
     async def _keep(self, doc: JsonObject) -> JsonObject:
-        # The name is taken before the write, so that two requests cannot both have found it free.
+        # The name is reserved before the write, so that two requests cannot both take it.
         old = self._by_id.get(doc["id"])
         self._forget(doc["id"])
         self._by_id[doc["id"]] = self._by_name[_name_key(doc)] = doc

@@ -1,24 +1,24 @@
-"""What is too large to be held for whoever sends or reads it slowly: it is in a file, and only pieces are in memory.
+"""Large bodies in files, so that a slow sender or reader keeps only pieces in memory.
 
-The file has no name, so that nothing is left of it whatever becomes of this process.
+The files have no names: nothing is left of them when this process dies.
 """
 
 import tempfile
 from pathlib import Path
 
-#: Bytes that are held for one connection at most: more of them go to a file, and come back in pieces of this length.
+#: Max bytes in memory for one connection, 128 KB. Larger bodies are in a file and are read in pieces of this length.
 LARGE_BYTES = 131_072
 
 
 class BodySpool:
-    """Bytes that are written once, and then read: in memory at first, in a file once they are large.
+    """Bytes that are written once and then read: in memory while they are few, in a file once they are large.
 
-    Everything here may block: callers on the loop go through a thread. One that is given up drops its file.
+    Everything but `close` may block: callers on the loop use a thread. A garbage-collected spool drops its file.
     """
 
     def __init__(self, directory: Path) -> None:
         self._file = tempfile.SpooledTemporaryFile(dir=str(directory))  # noqa: SIM115
-        #: How many bytes there are.
+        #: Number of bytes written.
         self.size = 0
 
     def __del__(self) -> None:
@@ -32,7 +32,7 @@ class BodySpool:
         self._file.write(content)
 
     def piece(self, start: int) -> bytes:
-        """Return the bytes from a place on, not too many; none at the end."""
+        """Return up to LARGE_BYTES from an offset on; none at the end."""
         self._file.seek(start)
         return self._file.read(LARGE_BYTES)
 
@@ -47,7 +47,7 @@ class BodySpool:
             return self.read()
 
     def close(self) -> None:
-        """Drop the bytes; of all that is done to it, this does not block."""
+        """Drop the bytes. Does not block."""
         self._file.close()
 
 

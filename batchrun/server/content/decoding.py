@@ -1,6 +1,7 @@
-"""Content encodings, undone piece by piece: whatever a body inflates to, little of it is in memory at once. Pure.
+"""Decodes content encodings piece by piece, so that only little of a body is in memory at once. Pure.
 
-A decoder is fed what has arrived and yields pieces of bounded size; asking it for no more is what stops a bomb.
+A decoder is fed the bytes that have arrived and yields pieces of bounded size. A caller who asks for no more pieces
+stops a decompression bomb.
 """
 
 import zlib
@@ -11,32 +12,34 @@ import brotli  # type: ignore[import-untyped]  # it ships neither stubs nor a ma
 
 from batchrun.server.error_answers import ErrorAnswer, request_invalid
 
+#: Max bytes of one decoded piece.
 _PIECE_BYTES = 65_536
+#: zlib's `wbits` for a gzip header, a zlib header, and none. Source: the zlib manual, inflateInit2.
 _GZIP, _ZLIB, _RAW = 31, 15, -15
 
 
 class Decoder(Protocol):
-    """Undoes one encoding."""
+    """Decodes one encoding."""
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """Yield what the next bytes of the body stand for.
+        """Yield the decoded pieces of the next bytes of the body.
 
         Raises:
-            ErrorAnswer: 400, they are damaged.
+            ErrorAnswer: 400 if the bytes are damaged.
         """
         ...
 
     def finish(self) -> None:
-        """See that the body has come to its end.
+        """Check that the body is complete.
 
         Raises:
-            ErrorAnswer: 400, it has not.
+            ErrorAnswer: 400 if it is not.
         """
         ...
 
 
 def decoders_of(content_encoding: str) -> list[Decoder]:
-    """Return the decoders of a `Content-Encoding` header, in the order in which they are to be applied.
+    """Return the decoders of a `Content-Encoding` header, in the order in which to apply them.
 
     Raises:
         ErrorAnswer: 415 for an unknown encoding.
@@ -53,7 +56,7 @@ def decoders_of(content_encoding: str) -> list[Decoder]:
 
 
 def decode(decoders: Sequence[Decoder], chunk: bytes) -> Iterable[bytes]:
-    """Return the pieces that the next bytes of a body stand for."""
+    """Return the decoded pieces of the next bytes of a body."""
     pieces: Iterable[bytes] = (chunk,)
     for decoder in decoders:
         pieces = _fed(decoder, pieces)
@@ -78,7 +81,7 @@ class _Gzip:
                 chunk = self._inflater.unconsumed_tail
                 if piece:
                     yield piece
-                # A piece of full size may leave more behind, even when all of the chunk is taken in.
+                # After a piece of full size there may be more output, even if the whole chunk was consumed.
                 if not chunk and len(piece) < _PIECE_BYTES:
                     return
         except zlib.error:
@@ -90,7 +93,7 @@ class _Gzip:
 
 
 class _Deflate(_Gzip):
-    """Sent with and without the zlib header, which its first two bytes tell."""
+    """Clients send it with or without the zlib header; the first two bytes decide."""
 
     def __init__(self) -> None:
         self._head = b""

@@ -1,7 +1,7 @@
-"""The demo site: this Python's standard library documentation, real pages to scrape on any machine, offline.
+"""The demo site: this Python's standard library documentation, as real pages to scrape on any machine, offline.
 
-Pages are rendered by `pydoc` in one child process, since rendering imports the modules; only names of the list below
-are ever served, and each is rendered once.
+`pydoc` renders the pages in one child process, since rendering imports the modules. Only modules of the list below are
+served, and each is rendered once.
 """
 
 import html
@@ -17,7 +17,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from batchrun.server.error_answers import ErrorAnswer, route_missing
 
-#: Modules that can be imported without effects on any POSIX system, by every Python from 3.11 on.
+#: Modules that any Python from 3.11 on can import without side effects on any POSIX system.
 DEMO_MODULES = (
     "abc", "argparse", "array", "ast", "asyncio", "atexit", "base64", "bdb", "binascii", "bisect", "builtins",
     "calendar", "cmath", "cmd", "code", "codecs", "codeop", "collections", "collections.abc", "colorsys",
@@ -40,10 +40,12 @@ DEMO_MODULES = (
 )  # fmt: skip
 
 _NAMES = frozenset(DEMO_MODULES)
+#: Timeout for rendering one page, in seconds: a page takes well below one.
 _RENDER_LIMIT_S = 30
+#: Max bytes of a page. A larger length is a sign of a broken child.
 _MAX_PAGE_BYTES = 32 * 1024 * 1024
 
-#: The child: reads a module's name per line, answers the page's length on a line, then the page.
+#: The child process: for each line with a module's name, it writes the page's length on a line, then the page.
 _RENDERER = """
 import os, pydoc, sys
 out = os.fdopen(os.dup(1), "wb")
@@ -58,14 +60,14 @@ for line in sys.stdin:
 """
 
 _LOCAL_LINK = re.compile(r'href="([\w.]+)\.html(#[^"]*)?"')
-#: pydoc marks its headings as bold text only.
+#: pydoc marks headings as bold text.
 _TITLE = re.compile(r'<strong class="title">(.*?)</strong>', re.DOTALL)
 _SECTION = re.compile(r'<strong class="bigsection">(.*?)</strong>', re.DOTALL)
 _FILE_LINK = re.compile(r'<a href="file:[^"]*">(.*?)</a>', re.DOTALL)
 
 
 class DemoSite:
-    """Serves the pages; renders each at its first request."""
+    """Serves the pages. Each is rendered at its first request."""
 
     def __init__(self) -> None:
         self._pages: dict[str, bytes] = {}
@@ -74,7 +76,7 @@ class DemoSite:
         self._turn = anyio.Lock()
 
     def index(self) -> bytes:
-        """Return the page that links to all others."""
+        """Return the index page, which links to all others."""
         rows = "\n".join(f'<li><a href="/demo/{name}.html">{html.escape(name)}</a></li>' for name in DEMO_MODULES)
         title = "Python standard library: a site to scrape"
         return (
@@ -84,7 +86,7 @@ class DemoSite:
         ).encode()
 
     async def page(self, file_name: str) -> bytes:
-        """Return a module's page.
+        """Return the page of a module.
 
         Raises:
             ErrorAnswer: 404 for anything but `<module>.html` of the list.
@@ -99,12 +101,12 @@ class DemoSite:
         return self._pages[name]
 
     async def close(self) -> None:
-        """End the child."""
-        # Taken first: two that close at once must not both wait for the same child.
+        """End the child process."""
+        # Cleared before the first await: two concurrent closes must not wait for the same child.
         renderer, self._renderer = self._renderer, None
         if renderer is not None:
             with anyio.CancelScope(shield=True):
-                # It may have ended by itself, as a child does when its parent's standard input closes.
+                # It may have ended already, since its standard input closes with its parent's.
                 with suppress(ProcessLookupError):
                     renderer.kill()
                 await renderer.wait()
@@ -119,7 +121,7 @@ class DemoSite:
             page = None
         finally:
             if page is None:
-                # Whatever it was asked for, it may be half-way through an answer: the next page needs a fresh one.
+                # The child may be half-way through a page: the next page needs a new child.
                 await self.close()
         if page is None:
             raise ErrorAnswer(500, "internal-server-error", f"The page of module {name} could not be rendered")
@@ -127,7 +129,7 @@ class DemoSite:
 
     async def _ask(self, name: str) -> bytes:
         if self._renderer is None:
-            # Its own session: a Ctrl-C at the terminal is for us, and pages are needed while Runs are drained.
+            # In its own session, so that Ctrl-C at the terminal does not reach it: draining Runs may still need pages.
             self._renderer = await anyio.open_process(
                 [sys.executable, "-E", "-W", "ignore", "-c", _RENDERER],
                 stderr=subprocess.DEVNULL,
@@ -145,7 +147,7 @@ class DemoSite:
 
 
 def _tidy(page: str) -> str:
-    """Make headings headings, keep links between pages of this site, and lead all other local ones to the index."""
+    """Turn bold headings into headings, and local links that leave the site into links to the index."""
     page = _TITLE.sub(r"<h1>\1</h1>", page)
     page = _SECTION.sub(r"<h2>\1</h2>", page)
     page = _FILE_LINK.sub(r"\1", page)
@@ -155,7 +157,7 @@ def _tidy(page: str) -> str:
 
 @asynccontextmanager
 async def open_demo_site() -> AsyncIterator[DemoSite]:
-    """Open the site; its child process, if there is one, ends with the block."""
+    """Open the site. Its child process ends with the block."""
     site = DemoSite()
     try:
         yield site

@@ -1,7 +1,6 @@
-"""The formats that dataset items are written in, each page by page, so that no dataset is in memory as a whole. Pure.
+"""Writes dataset items in the API's formats, page by page, so that no whole dataset is in memory. Pure.
 
-Tables (CSV, HTML, XLSX) need the names of all columns before their first row: whoever writes one goes over the items
-twice.
+Tables (CSV, HTML, XLSX) need the names of all columns before the first row, so their items are read twice.
 """
 
 import csv
@@ -21,11 +20,11 @@ from batchrun.server.content.query import Query
 from batchrun.server.content.zip_stream import ZipStream
 from batchrun.server.error_answers import value_invalid
 
-#: Columns of a table, and characters of their names. Source: the API reference.
+#: Max columns of a table, and max characters of a column name. Source: the API reference.
 _MAX_COLUMNS, _MAX_COLUMN_NAME = 2000, 200
 _XML_HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n'
 _NOT_IN_XML_NAME = re.compile(r"[^\w.-]", re.ASCII)
-#: Characters that no XML document may hold.
+#: Characters that XML forbids.
 _NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -33,31 +32,31 @@ class FormatWriter(Protocol):
     """Writes one selection of items."""
 
     def opening(self) -> bytes:
-        """Return what comes before the items."""
+        """Return the bytes before the items."""
         ...
 
     def page(self, items: Sequence[Any]) -> bytes:
-        """Return some items, the next ones."""
+        """Return the bytes of the next items."""
         ...
 
     def closing(self) -> bytes:
-        """Return what comes after them."""
+        """Return the bytes after the items."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemFormat:
-    """One format: its content type, and who writes it, given the columns, the query and the dataset's id."""
+    """One format: its content type, and its writer, made from columns, query and the dataset's id."""
 
     content_type: str
-    #: Whether the writer has to know all columns; others are given none.
+    #: True if the writer needs all columns; other writers get none.
     is_table: bool = False
     writer: Callable[[Sequence[str], Query, str], FormatWriter]
 
 
 @dataclass(frozen=True, slots=True)
 class JsonFormat:
-    """One of the formats that take the items' own bytes."""
+    """A format that joins items as they are stored."""
 
     content_type: str
     opening: bytes
@@ -72,7 +71,7 @@ JSON_FORMATS = {
 
 
 def add_columns(known: dict[str, None], items: Iterable[Any]) -> None:
-    """Add the columns of these items to those known, in order of their first appearance, up to the limit."""
+    """Add the columns of these items to the known ones, in order of first appearance, up to the limit."""
     for item in items:
         if len(known) >= _MAX_COLUMNS:
             return
@@ -181,7 +180,7 @@ class _Rss:
 
 
 def _elements(name: str, value: Any) -> Iterator[str]:
-    """Yield a value as elements of this name: an array as several; `@` gives attributes, `#` the text."""
+    """Yield a value as elements of this name, an array as several. Key `@` holds attributes, `#` the text."""
     if isinstance(value, list):
         for part in value:
             yield from _elements(name, part)
@@ -239,7 +238,7 @@ _XLSX_PARTS = {
 
 
 class _Xlsx:
-    """A ZIP archive whose last part is the sheet; what is written of it is handed out at once."""
+    """A ZIP archive whose last part is the sheet, so that rows can be sent as they are written."""
 
     def __init__(self, columns: Sequence[str], query: Query, _: str) -> None:
         self._columns, self._has_header = columns[:_MAX_COLUMNS], not query.boolean("skipHeaderRow")
@@ -263,7 +262,7 @@ class _Xlsx:
 
 
 def _xlsx_row(cells: Sequence[str]) -> str:
-    # Text always: a spreadsheet must not take what was scraped for a formula.
+    # Always text, so that a spreadsheet does not run scraped content as a formula.
     inside = "".join(f'<c t="inlineStr"><is><t xml:space="preserve">{_text(cell)}</t></is></c>' for cell in cells)
     return f"<row>{inside}</row>"
 

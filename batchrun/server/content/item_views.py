@@ -11,7 +11,7 @@ from batchrun.server.error_answers import value_invalid
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemView:
-    """What is done to items: failed ones out, simplified, unwind, flatten, fields, omit, hidden fields, empty items."""
+    """Changes to items, made in this order: skip failed, simplify, unwind, flatten, fields, omit, hidden, empty."""
 
     skips_failed: bool = False
     is_simplified: bool = False
@@ -26,11 +26,11 @@ class ItemView:
 
     @property
     def is_plain(self) -> bool:
-        """Whether items are shown as they are stored."""
+        """True if items are shown as they are stored."""
         return self == ItemView()
 
     def apply(self, items: Iterable[Any]) -> list[Any]:
-        """Return what is shown of the items; there may be more or fewer of them."""
+        """Return the items as shown; there may be more or fewer of them."""
         shown = [item for item in items if not (self.skips_failed and isinstance(item, dict) and item.get("errorInfo"))]
         if self.is_simplified:
             shown = [piece for item in shown for piece in _unwind(_simplified(item), "pageFunctionResult")]
@@ -56,8 +56,8 @@ def view_of(query: Query, transformation: JsonObject | None = None) -> ItemView:
     """Return the view that a request asks for.
 
     Args:
-        query: what it names wins.
-        transformation: of the named view of a dataset schema.
+        query: its parameters win over the transformation.
+        transformation: that of the dataset schema's view, if one was named.
     """
     is_clean = query.boolean("clean")
     fields, output_fields = query.names("fields"), query.names("outputFields")
@@ -82,7 +82,7 @@ def _names(value: Any) -> list[str]:
 
 
 def _simplified(item: Any) -> Any:
-    """Return what the platform's old crawler would have shown; source: the API reference."""
+    """Return the item as the platform's old crawler showed it. Source: the API reference, "simplified"."""
     names = ("url", "pageFunctionResult", "errorInfo")
     return {name: item[name] for name in names if name in item} if isinstance(item, dict) else item
 
@@ -103,7 +103,7 @@ def _flatten(item: JsonObject, name: str) -> JsonObject:
 
 
 def leaves(prefix: str, value: Any) -> JsonObject:
-    """Return the leaves of a nested value by their path: `a.b` into objects, `a/0` into arrays."""
+    """Return the leaves of a nested value by path: `a.b` in objects, `a/0` in arrays."""
     if not isinstance(value, dict | list) or not value:
         return {prefix: value}
     pairs = value.items() if isinstance(value, dict) else ((str(index), part) for index, part in enumerate(value))

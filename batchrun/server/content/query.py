@@ -1,4 +1,4 @@
-"""Query parameters, each with its type and bounds; numbers may be written as the API's "number/double"."""
+"""Query parameters, read by type and bounds. Numbers may have fractions, as the API's "number/double" may."""
 
 import math
 from urllib.parse import parse_qsl
@@ -7,13 +7,14 @@ from batchrun.server.error_answers import value_invalid
 from batchrun.server.ids import parse_iso
 
 _TRUE, _FALSE = frozenset({"1", "true"}), frozenset({"", "0", "false"})
-#: What "no limit" means in pages of items. Source: the platform's own answers.
+#: The limit of a page of items if none is given. Source: the platform's own answers.
 UNLIMITED = 999_999_999_999
+#: Max entries of other lists. Source: the API reference, "Pagination".
 MAX_LIST_LIMIT = 1000
 
 
 class Query:
-    """The parameters of one request; of a repeated one the last counts.
+    """The parameters of one request. Of a repeated parameter the last value counts.
 
     Every method raises ErrorAnswer 400 `invalid-value`, naming the parameter, for a value that cannot be used.
     """
@@ -27,7 +28,7 @@ class Query:
             raise value_invalid("The query has too many parameters") from None
 
     def text(self, name: str) -> str | None:
-        """Return a parameter as it is; None when it is missing or empty."""
+        """Return a parameter as it is; None if it is missing or empty."""
         return self._values.get(name) or None
 
     def names(self, name: str) -> list[str]:
@@ -70,6 +71,6 @@ class Query:
         return parse_iso(value, name) if value is not None else None
 
     def page(self, max_limit: int = MAX_LIST_LIMIT) -> tuple[int, int, bool]:
-        """Return offset, limit and desc; without a limit, or with 0, the largest page."""
+        """Return offset, limit and desc. A missing limit, or 0, means the largest page."""
         limit = self.integer("limit", 0, maximum=max_limit) or max_limit
         return self.integer("offset", 0), limit, self.boolean("desc")

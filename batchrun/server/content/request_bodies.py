@@ -1,8 +1,8 @@
-"""Request bodies: taken in within the limit, decompressed on the way, and parsed.
+"""Request bodies: received up to the limit, decompressed on the way, and parsed.
 
-A body that is not small goes to a file while it arrives, so that a slow or hostile sender holds a little memory only,
-however much he sends and whatever it inflates to. What must be parsed (inputs, items, requests) is read from there at
-once when it is complete, within the documented limit; a stored value goes to the database from there.
+A body that is not small goes to a file while it arrives, so that a slow or hostile sender takes little memory. A body
+that must be parsed (an input, items, requests) is read from the file when it is complete; a stored value goes from the
+file to the database.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,20 +19,20 @@ from batchrun.server.content.body_spool import BodySpool
 from batchrun.server.content.decoding import Decoder, decode, decoders_of
 from batchrun.server.error_answers import body_too_large, body_too_slow, request_invalid
 
-#: Bytes of a request's body at most, counted after decompression. Source: the API reference.
+#: Max bytes of a request's body, counted after decompression. Source: the API reference.
 MAX_BODY_BYTES = 9_437_184
-#: A body that is announced as smaller than this holds no memory worth a file or a timer.
+#: Max announced bytes of a body that is read into memory at once, without a file or a timeout.
 _SMALL_BYTES = 65_536
-#: How long a body may take to arrive.
+#: Timeout for the arrival of a body, in seconds: 9 MB at 79 KB/s.
 BODY_TIMEOUT_S = 120
 
 
 async def receive_body(request: web.BaseRequest, directory: Path) -> bytes | BodySpool:
-    """Take in a body, decompressed; the caller has to `take` or `close` one that comes as a Spool.
+    """Receive a body, decompressed. The caller must `take` or `close` a spool.
 
     Args:
-        request: whose.
-        directory: for the file of a body that is not small.
+        request: the request.
+        directory: for the spool's file.
 
     Raises:
         ErrorAnswer: 413 above the limit, 415 for an unknown encoding, 400 for a damaged body, 408 for a slow one.
@@ -86,15 +86,15 @@ def _decoded(body: bytes, decoders: Sequence[Decoder]) -> bytes:
     return b"".join(pieces)
 
 
-#: JSON is read deeper than it is written (254 levels): below so many brackets there is nothing to check.
+#: Opening brackets in a body from which nesting is checked: orjson reads deeper JSON than it writes (254 levels).
 _NESTED_FROM = 200
 
 
 def load_json(body: bytes) -> Any:
-    """Return the JSON value of a body, if it can be written again, also inside of what it will be a part of.
+    """Return the JSON value of a body, if it can be written again, also as part of another value.
 
     Raises:
-        ValueError: it is not JSON, or nested too deeply.
+        ValueError: it is not JSON, or is nested too deeply.
     """
     value = orjson.loads(body)
     if body.count(b"[") + body.count(b"{") > _NESTED_FROM:
@@ -130,6 +130,6 @@ def parse_object(body: bytes) -> JsonObject:
 
 
 def json_kind(value: Any) -> str:
-    """Return what JSON calls the type of a value."""
+    """Return JSON's name for the type of a value."""
     kinds = {dict: "object", list: "array", str: "string", bool: "boolean", int: "number", float: "number"}
     return kinds.get(type(value), "null")

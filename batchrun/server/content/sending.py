@@ -1,6 +1,6 @@
-"""Answers that are not small, on their way: no faster than they are read, and whole or visibly cut.
+"""Sends large answers: no faster than they are read, and whole or visibly cut.
 
-However slow a reader is, he holds one piece in memory: what is larger waits for him in a file.
+A slow reader keeps one piece in memory; larger bodies wait in a file.
 """
 
 from collections.abc import AsyncIterator, Iterator
@@ -20,17 +20,17 @@ _log = structlog.get_logger()
 async def send_pieces(
     request: web.BaseRequest, response: web.StreamResponse, pieces: AsyncIterator[bytes], directory: Path
 ) -> web.StreamResponse:
-    """Send an answer whose length nobody knows yet.
+    """Send an answer of unknown length.
 
     Args:
-        request: whose.
-        response: status and headers.
-        pieces: the body; whoever makes them holds none that he has given.
-        directory: for the file of a piece that is large.
+        request: the request.
+        response: has status and headers.
+        pieces: the body. The generator must not keep a piece that it has yielded.
+        directory: for the files of large pieces.
     """
     with _whole_or_cut(request, response):
         await response.prepare(request)
-        # What is written after the headers of a HEAD would be taken for the next answer.
+        # After the headers of a HEAD answer, a client would read a body as the next answer.
         if request.method != "HEAD":
             await _write_pieces(response, pieces, directory)
         await response.write_eof()
@@ -38,7 +38,7 @@ async def send_pieces(
 
 
 async def send_spool(request: web.BaseRequest, response: web.StreamResponse, body: BodySpool) -> web.StreamResponse:
-    """Send an answer whose body is in a spool, and close that."""
+    """Send an answer whose body is in a spool, and close the spool."""
     with closing(body), _whole_or_cut(request, response):
         response.content_length = body.size
         await response.prepare(request)
@@ -49,7 +49,7 @@ async def send_spool(request: web.BaseRequest, response: web.StreamResponse, bod
 
 
 def is_large(response: web.StreamResponse) -> bool:
-    """Whether an answer has a body that nobody should hold while it is read."""
+    """True if the body of an answer is too large to stay in memory while it is read."""
     return (
         isinstance(response, web.Response)
         and isinstance(response.body, bytes | bytearray)
@@ -58,7 +58,7 @@ def is_large(response: web.StreamResponse) -> bool:
 
 
 async def send_large(request: web.BaseRequest, response: web.StreamResponse, directory: Path) -> web.StreamResponse:
-    """Send an answer that `is_large` from a file."""
+    """Send an answer that `is_large` by way of a file."""
     assert isinstance(response, web.Response)
     assert isinstance(response.body, bytes)
     body = await anyio.to_thread.run_sync(spooled, directory, response.body)
@@ -84,11 +84,11 @@ async def _write_spool(response: web.StreamResponse, body: BodySpool) -> None:
 
 @contextmanager
 def _whole_or_cut(request: web.BaseRequest, response: web.StreamResponse) -> Iterator[None]:
-    """Cut the connection on what goes wrong after the headers, so that no part of a body can be taken for all of it."""
+    """Cut the connection on errors after the headers, so that no client takes part of a body for all of it."""
     try:
         yield
     except ConnectionError:
-        # He has hung up; whoever serves the connection notices by himself.
+        # The client has hung up; aiohttp closes the connection.
         pass
     except Exception as error:
         if not response.prepared:

@@ -1,4 +1,4 @@
-"""A ZIP archive that is handed out piece by piece while it is written."""
+"""A ZIP archive that is sent piece by piece while it is written."""
 
 import io
 import time
@@ -7,7 +7,7 @@ from typing import IO
 
 
 class ZipStream:
-    """Takes entries in and gives the bytes that come of them."""
+    """Turns entries into the bytes of an archive."""
 
     def __init__(self) -> None:
         self._pieces = _Pieces()
@@ -15,16 +15,16 @@ class ZipStream:
         self._entry: IO[bytes] | None = None
 
     def begin(self, name: str) -> bytes:
-        """Begin an entry, which goes on to the next one; return what of the archive is new."""
+        """Begin an entry, which ends with the next one; return the new bytes of the archive."""
         self._end_entry()
-        # Names that would lead whoever unpacks the archive out of his directory.
+        # Names of dots only would be unpacked outside of the target directory.
         entry = zipfile.ZipInfo(name if name.strip(".") else name.replace(".", "%2E"), time.localtime()[:6])
         entry.compress_type = self._archive.compression
         self._entry = self._archive.open(entry, "w")
         return self._pieces.take()
 
     def write(self, content: bytes) -> bytes:
-        """Go on with the entry that was begun; return what of the archive is new. May take a while."""
+        """Add to the current entry; return the new bytes of the archive. May take a while."""
         assert self._entry is not None, "an entry was begun"
         self._entry.write(content)
         return self._pieces.take()
@@ -41,7 +41,7 @@ class ZipStream:
 
 
 class _Pieces(io.RawIOBase):
-    """A file that can only be written, and is emptied from time to time."""
+    """A file that can only be written, and is emptied by `take`."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []

@@ -1,1 +1,1 @@
-"""Injected faults: their configuration, and the decision which of them strike a request."""
+"""Injected faults: their configuration, and which of them strike a request."""

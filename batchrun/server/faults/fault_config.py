@@ -1,4 +1,4 @@
-"""What a server can be told to do wrong: the faults of a TOML file as validated values.
+"""The faults that a server injects on purpose: a TOML file as validated values.
 
     seed = 1
     [[fault]]
@@ -6,7 +6,7 @@
     routes = ["starts"]
     probability = 0.05
 
-Owns names, kinds, bounds and defaults of faults; knows nothing of HTTP and decides nothing.
+Owns names, kinds, bounds and defaults of faults. Knows nothing of HTTP and decides nothing.
 """
 
 import difflib
@@ -30,7 +30,7 @@ _STARTS = (
     ),
 )
 _RUN_LISTS = ("GET /v2/actor-runs", "GET /v2/actor-tasks/*/runs", "GET /v2/actors/*/runs", "GET /v2/acts/*/runs")
-#: Names for groups of routes that are often meant.
+#: Names for groups of routes.
 ROUTE_NAMES = {
     "all": ("* /v2/**",),
     "reads": ("GET /v2/**",),
@@ -43,9 +43,9 @@ ROUTE_NAMES = {
 
 
 def names_route(pattern: str, method: str, template: str) -> bool:
-    """Return whether a pattern ("GET /v2/actor-runs/*") means a route of the server, given by its template.
+    """Return whether a pattern ("GET /v2/actor-runs/*") matches a route of the server, given by its template.
 
-    `*` and `{anything}` stand for any one segment, a last `**` for all that follows, `*` as a method for any.
+    `*` and `{anything}` match one segment, `**` at the end all that follow; the method `*` matches any.
     """
     wanted_method, _, path = pattern.partition(" ")
     if wanted_method not in ("*", method):
@@ -75,20 +75,20 @@ _Count = Annotated[int, Field(ge=1)]
 
 
 class Fault(BaseModel):
-    """What all faults have in common: which requests they strike, and how often."""
+    """The settings of every fault: which requests it strikes, and how often."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     kind: str
-    #: Names of ROUTE_NAMES, or patterns for `names_route`.
+    #: Keys of ROUTE_NAMES, or patterns for `names_route`.
     routes: _Routes = ["all"]
-    #: Of each request that matches.
+    #: For each request that matches.
     probability: Annotated[float, Field(ge=0, le=1)] = 1.0
-    #: At most so many times.
+    #: Max times that the fault strikes; None is unlimited.
     count: _Count | None = None
-    #: So many matching requests are let through first.
+    #: Number of matching requests that are spared first.
     after: Annotated[int, Field(ge=0)] = 0
-    #: Whether requests of Actors at work are struck too.
+    #: True: requests of live Runs are struck too.
     actors: bool = False
 
     @property
@@ -97,22 +97,22 @@ class Fault(BaseModel):
         return tuple(pattern for route in self.routes for pattern in ROUTE_NAMES.get(route, (route,)))
 
     def names(self, method: str, template: str) -> bool:
-        """Return whether the fault is for a route."""
+        """Return whether the fault may strike a route."""
         return any(names_route(pattern, method, template) for pattern in self.patterns)
 
 
 class Refusal(Fault):
-    """A fault that takes the place of the effect: nothing happens."""
+    """A fault in place of the effect: the request is not carried out."""
 
 
 class ResetBefore(Refusal):
-    """The connection is reset, nothing has happened."""
+    """The connection is reset; the request is not carried out."""
 
     kind: Literal["reset_before"]
 
 
 class ErrorBefore(Refusal):
-    """An error is answered, nothing has happened."""
+    """An error is answered; the request is not carried out."""
 
     kind: Literal["error_before"]
     status: Annotated[int, Field(ge=400, le=599)] = 503
@@ -120,22 +120,22 @@ class ErrorBefore(Refusal):
 
 
 class RateLimit(Refusal):
-    """429, nothing has happened."""
+    """429 is answered; the request is not carried out."""
 
     kind: Literal["rate_limit"]
     #: Sent as `Retry-After`, if given.
     retry_after_s: Annotated[int, Field(ge=0)] | None = None
-    #: Once it strikes, so many matching requests in a row are refused.
+    #: Number of matching requests in a row that are refused once it strikes.
     burst: _Count = 1
 
 
 class NoCapacity(Refusal):
-    """The account has no room for another Run, it is said; nothing was started."""
+    """An answer says that the account has no capacity for another Run; none is started."""
 
     kind: Literal["capacity"]
     routes: _Routes = ["starts"]
     type: Literal["actor-memory-limit-exceeded", "concurrent-runs-limit-exceeded"] = "concurrent-runs-limit-exceeded"
-    #: The platform has been seen to use either.
+    #: The platform has been observed to use both.
     status: Literal[402, 400] = 402
 
 
@@ -148,16 +148,17 @@ class Fresh404(Refusal):
 
 
 class Latency(Fault):
-    """The answer takes longer: by a fixed time, or one of a Pareto distribution (most short, a few very long)."""
+    """The answer takes longer, by a fixed time or by a Pareto distribution (most short, a few very long)."""
 
     kind: Literal["latency"]
-    #: The whole of a fixed latency, the least of a Pareto one.
+    #: A fixed latency, or the minimum of the Pareto distribution.
     seconds: _Seconds
     distribution: Literal["fixed", "pareto"] = "fixed"
-    #: Of the Pareto distribution: the smaller, the longer the tail; and where the tail is cut off.
+    #: Of the Pareto distribution: a smaller shape has a longer tail.
     shape: Annotated[float, Field(gt=0)] = 1.5
+    #: Of the Pareto distribution: longer latencies are cut to this one.
     max_seconds: _Seconds = 30.0
-    #: Before the effect, which takes place even if the caller has hung up meanwhile; or after it.
+    #: Before the effect (which then takes place even if the caller has hung up), or after it.
     where: Literal["before", "after"] = "before"
 
 
@@ -170,24 +171,24 @@ class ListLag(Fault):
 
 
 class NoEcho(Fault):
-    """A Run that is started does not show who has started it: its `meta.userAgent` stays null."""
+    """A started Run does not show its starter: `meta.userAgent` stays null."""
 
     kind: Literal["no_echo"]
     routes: _Routes = ["starts"]
 
 
 class Spoiler(Fault):
-    """A fault of the answer: the effect took place."""
+    """A fault of the answer; the request was carried out."""
 
 
 class DropAnswer(Spoiler):
-    """The connection is reset after the effect took place."""
+    """The connection is reset after the request was carried out."""
 
     kind: Literal["drop_answer"]
 
 
 class ErrorAfter(Spoiler):
-    """An error is answered after the effect took place."""
+    """An error is answered after the request was carried out."""
 
     kind: Literal["error_after"]
     status: Annotated[int, Field(ge=400, le=599)] = 502
@@ -195,10 +196,10 @@ class ErrorAfter(Spoiler):
 
 
 class Truncate(Spoiler):
-    """The body ends too early for its Content-Length."""
+    """The body is shorter than its Content-Length."""
 
     kind: Literal["truncate"]
-    #: This part of the body is sent.
+    #: Fraction of the body that is sent.
     keep: Annotated[float, Field(ge=0, lt=1)] = 0.5
 
 
@@ -210,11 +211,11 @@ class Garbage(Spoiler):
 
 
 class SlowBody(Spoiler):
-    """The body trickles."""
+    """The body is sent slowly, in small chunks."""
 
     kind: Literal["slow_body"]
     chunk_bytes: _Count = 16
-    #: Between two chunks.
+    #: Seconds between two chunks.
     pause_s: _Seconds = 0.05
 
 
@@ -238,13 +239,13 @@ KINDS = tuple(get_args(kind.model_fields["kind"].annotation)[0] for kind in get_
 
 
 class Faults(BaseModel):
-    """All faults of a server, and the seed that makes them repeatable."""
+    """All faults of a server, and the seed of their random numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     seed: int = 0
     fault: list[AnyFault] = []
-    #: Where they were read from, for messages.
+    #: The file that they were read from, for messages.
     source: Path | None = None
 
 
@@ -252,7 +253,7 @@ def load_faults(file: Path) -> Faults:
     """Read faults from a TOML file.
 
     Raises:
-        ConfigError: naming the file and the key.
+        ConfigError: names the file and the key.
     """
     try:
         values = tomllib.loads(file.read_text("utf-8"))
@@ -265,7 +266,7 @@ def parse_faults(values: dict[str, Any], file: Path | None = None) -> Faults:
     """Return faults from a TOML table.
 
     Raises:
-        ConfigError: naming the key, and the file if there is one.
+        ConfigError: names the key, and the file if there is one.
     """
     if "source" in values:
         raise ConfigError("is not a known key", key="source", file=file)
@@ -278,8 +279,8 @@ def parse_faults(values: dict[str, Any], file: Path | None = None) -> Faults:
 
 
 def _explained(code: str, message: str, location: tuple[int | str, ...], values: dict[str, Any]) -> tuple[str, str]:
-    """Return the dotted key of a finding and what is wrong with it."""
-    # Behind the fault's number pydantic names the kind, which is no part of the key.
+    """Return the dotted key of a validation error, and the problem."""
+    # After the fault's index pydantic gives the kind, which is not part of the key.
     path = [*location[:2], *location[3:]] if location[0] == "fault" else [*location]
     key = ".".join(map(str, path))
     if code == "union_tag_invalid":

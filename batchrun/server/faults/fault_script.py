@@ -1,8 +1,7 @@
-"""Decides which faults strike a request: pure, from one seeded random stream for each fault.
+"""Decides which faults strike a request, by one seeded random stream per fault. Pure.
 
-The same sequence of requests meets the same faults: a stream is asked once for every request that its fault could
-strike, in the order in which requests arrive, and each fault has a stream of its own, so that adding one at the end
-of the file does not change what the others do.
+The same sequence of requests meets the same faults: a stream is asked once for each request that its fault could
+strike, in order of arrival. As each fault has its own stream, a fault added at the end of the file changes no other.
 """
 
 import random
@@ -25,13 +24,13 @@ from batchrun.server.faults.fault_config import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quirks:
-    """How a request is to be carried out otherwise than usual."""
+    """How injected faults change the handling of a request."""
 
-    #: The answer is handed back in one piece, so that it can be spoilt.
+    #: The handler must return the answer in one piece, so that it can be spoilt.
     is_whole: bool = False
-    #: Lists do not show Runs that are younger.
+    #: Lists leave out Runs younger than this many seconds.
     list_lag_s: float = 0.0
-    #: A Run that is started does not show its starter's User-Agent.
+    #: A started Run does not show its starter's User-Agent.
     hides_user_agent: bool = False
 
 
@@ -40,32 +39,32 @@ NO_QUIRKS = Quirks()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What is known of a request when it is decided about."""
+    """The facts of a request that faults are decided by."""
 
     method: str
     #: The path of its route: `/v2/actor-runs/{run}`.
     template: str
     is_from_actor: bool = False
-    #: Age of the Run that the path names, if it was asked for and exists.
+    #: Age in seconds of the Run in the path; None without one, or if `needs_run_age` is false.
     run_age_s: float | None = None
 
 
 @dataclass(slots=True, kw_only=True)
 class FaultPlan:
-    """What becomes of one request."""
+    """The faults that strike one request."""
 
     delay_before_s: float = 0.0
-    #: Set: nothing is carried out, this is answered.
+    #: If set, the request is not carried out and this is answered.
     refusal: Refusal | None = None
     list_lag_s: float = 0.0
     hides_user_agent: bool = False
     delay_after_s: float = 0.0
-    #: Set: what the answer suffers once the request is carried out.
+    #: If set, this fault spoils the answer.
     spoiler: Spoiler | None = None
 
     @property
     def quirks(self) -> Quirks:
-        """How the request is carried out."""
+        """How the request is handled."""
         return Quirks(
             is_whole=self.spoiler is not None or self.delay_before_s > 0,
             list_lag_s=self.list_lag_s,
@@ -74,7 +73,7 @@ class FaultPlan:
 
 
 class _Stream:
-    """One fault with its random numbers and its counts."""
+    """One fault with its random numbers and counts."""
 
     def __init__(self, fault: Fault, seed: int, position: int) -> None:
         self.fault = fault
@@ -83,12 +82,12 @@ class _Stream:
 
     @property
     def is_early(self) -> bool:
-        """Whether it strikes before the effect."""
+        """True if it strikes before the effect."""
         fault = self.fault
         return isinstance(fault, Refusal) or (isinstance(fault, Latency) and fault.where == "before")
 
     def strikes(self) -> bool:
-        """Decide about the next request that the fault could strike."""
+        """Decide whether the fault strikes the next request that it could strike."""
         self._seen += 1
         is_used_up = self.fault.count is not None and self._struck >= self.fault.count
         if is_used_up or self._seen <= self.fault.after or not self._is_due():
@@ -106,14 +105,14 @@ class _Stream:
         return True
 
     def latency_s(self, fault: Latency) -> float:
-        """Draw how long a latency lasts."""
+        """Draw the length of a latency."""
         if fault.distribution == "fixed":
             return fault.seconds
         return min(fault.seconds * self._random.paretovariate(fault.shape), fault.max_seconds)
 
 
 class FaultScript:
-    """All faults of a server; decides about one request after the other."""
+    """All faults of a server; decides about requests in order of arrival."""
 
     def __init__(self, faults: Faults) -> None:
         self._source = faults.source
@@ -121,10 +120,10 @@ class FaultScript:
         self._by_route: dict[tuple[str, str], list[_Stream]] = {}
 
     def check(self, routes: Iterable[tuple[str, str]]) -> None:
-        """Check that every pattern means some route, given as (method, template).
+        """Check that every pattern matches a route, given as (method, template).
 
         Raises:
-            ConfigError: one does not; most likely it is misspelt.
+            ConfigError: a pattern matches none; most likely it is misspelt.
         """
         served = list(routes)
         for position, stream in enumerate(self._streams):
@@ -142,8 +141,8 @@ class FaultScript:
     def decide(self, asked: Asked) -> FaultPlan:
         """Decide about the next request.
 
-        Faults are tried as they stand in the file, those before the effect first. A refusal ends it, and so does the
-        first fault that spoils the answer: what is not tried does not count the request.
+        Faults are tried in the order of the file, those before the effect first. After a refusal none is tried; after a
+        spoiler no other spoiler. A fault that is not tried does not count the request.
         """
         streams = [stream for stream in self._of_route(asked.method, asked.template) if _can_strike(stream, asked)]
         early = [stream for stream in streams if stream.is_early]

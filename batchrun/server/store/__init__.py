@@ -1,1 +1,1 @@
-"""The server's storage: one SQLite file, and a module of functions for each of its tables."""
+"""The server's storage: one SQLite file, and a module of functions for each table."""

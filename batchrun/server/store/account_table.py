@@ -1,15 +1,15 @@
-"""What the account keeps across restarts: its ids, secrets and the time of its creation."""
+"""Names and values that outlive restarts: ids, secrets, limits and creation times of accounts."""
 
 from sqlite3 import Connection
 
 
 def put(connection: Connection, name: str, value: str) -> None:
-    """Keep `value` under `name`, in place of what was there."""
+    """Store `value` under `name`, in place of an earlier one."""
     connection.execute("INSERT OR REPLACE INTO account VALUES (?, ?)", (name, value))
 
 
 def read_or_set(connection: Connection, name: str, value: str) -> str:
-    """Return what is kept under `name`, keeping `value` there if nothing was."""
+    """Return the value under `name`; store `value` there if there is none."""
     connection.execute("INSERT INTO account VALUES (?, ?) ON CONFLICT DO NOTHING", (name, value))
     (kept,) = connection.execute("SELECT value FROM account WHERE name = ?", (name,)).fetchone()
     return str(kept)

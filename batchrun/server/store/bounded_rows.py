@@ -1,4 +1,4 @@
-"""How much is read at once."""
+"""Limits the bytes that are read at once."""
 
 from collections.abc import Iterable
 from typing import Any, TypeVar
@@ -7,9 +7,9 @@ Row = TypeVar("Row", bound=tuple[Any, ...])
 
 
 def up_to(max_bytes: int, rows: Iterable[Row]) -> tuple[list[Row], bool]:
-    """Return the first rows, whose last column is a body, up to so many bytes of bodies; and whether some are left out.
+    """Return the first rows, up to `max_bytes` in their last columns, and whether rows are left out.
 
-    One row comes in any case, however large it is.
+    The first row is always returned, however large it is.
     """
     taken: list[Row] = []
     size = 0

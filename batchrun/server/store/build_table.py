@@ -1,6 +1,6 @@
-"""The builds of Actors: a new one each time that an Actor's files have changed.
+"""The builds of Actors. Each change of an Actor's files makes a new one.
 
-A deleted build leaves its number behind, without a document, so that no other build ever gets it.
+A deleted build keeps its row, without a document, so that its number is not used again.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from batchrun.server.store import webhook_table
 
 
 def latest(connection: Connection, act_id: str, version: str) -> tuple[int, str, int] | None:
-    """Return number within the version, digest and time of an Actor's last build of a version."""
+    """Return (number within the version, digest, time in ms) of an Actor's last build of a version."""
     row = connection.execute(
         "SELECT number, digest, created_ms FROM builds WHERE act_id = ? AND number LIKE ? || '.%' "
         "ORDER BY seq DESC LIMIT 1",
@@ -31,16 +31,16 @@ def take_in(
     describe: Callable[[int], JsonObject],
     dispatches_of: Callable[[JsonObject], list[JsonObject]],
 ) -> tuple[int, int, list[JsonObject]]:
-    """Return number and time of the build that these files are; a new one, with what it sets off, if they have changed.
+    """Return number, time and new dispatches of the build with this digest; add the build if the digest is new.
 
     Args:
-        connection: of the caller.
-        act_id: whose.
-        version: of the Actor.
-        digest: of its files.
-        at_ms: now.
+        connection: with an open transaction.
+        act_id: the Actor's id.
+        version: the Actor's version.
+        digest: the digest of the Actor's files.
+        at_ms: the current time.
         describe: returns a new build, given its number.
-        dispatches_of: returns what a new build sets off, which is kept in the same step.
+        dispatches_of: returns the dispatches that a new build triggers; they are stored in the same transaction.
     """
     last = latest(connection, act_id, version)
     if last is not None and last[1] == digest:
@@ -72,5 +72,5 @@ def of_actors(connection: Connection, act_ids: list[str]) -> list[JsonObject]:
 
 
 def delete(connection: Connection, build_id: str) -> None:
-    """Forget a build; files that it was made of make a new one."""
+    """Delete a build. The same files make a new one."""
     connection.execute("UPDATE builds SET doc = x'', digest = '' WHERE id = ?", (build_id,))

@@ -1,17 +1,17 @@
-"""One SQLite file, one thread that writes and one that reads; the event loop never waits for the disk.
+"""One SQLite file with one writing and one reading thread; the event loop never waits for the disk.
 
-Owns connections, transactions and the hand-over between threads and the loop. Knows nothing of what is stored: callers
-pass ordinary functions over a connection.
+Owns connections, transactions and the hand-over between threads and the loop. Knows nothing of the tables: callers pass
+functions over a connection.
 
-Each thread takes *all* operations that wait, carries them out in one transaction and wakes the waiters with one call:
-under load a hop between threads is paid per group, not per operation. Only when one of them fails is the group undone
-and carried out again with a savepoint around each, so that the one leaves nothing behind and the others stand.
+Each thread takes *all* waiting operations (up to a limit), carries them out in one transaction and wakes the waiters
+with one call: the hop between threads is paid per group, not per operation. If one of them fails, the group is rolled
+back and carried out again with a savepoint around each operation, so that only the failing one is undone.
 
-Moving the write-ahead log into the file waits for the disk: a third thread does that beside the writing one, which is
-left with what was written meanwhile. Else every waiter behind would be late by a hundredth of a second and more.
+A third thread moves the write-ahead log into the file, since that waits for the disk: 10 ms and more, in which the
+writing thread commits other groups.
 
-`synchronous=NORMAL`: what is committed survives the death of this process, which is what the server promises. Power
-loss may undo the last commits, though never damage the file.
+`synchronous=NORMAL`: commits survive the death of this process, which the server promises. Power loss may undo the last
+commits, but does not damage the file.
 """
 
 import asyncio
@@ -32,11 +32,11 @@ import anyio.to_thread
 
 T = TypeVar("T")
 
-#: Operations in one transaction at most, so that one waiter is not held up by thousands.
+#: Max operations in one transaction, so that no waiter waits for thousands of others.
 _MAX_GROUP = 500
-#: Each takes the file one version further; a file is as new as the steps it has taken.
-#: From this length on the write-ahead log is moved into the file; SQLite's own limit.
+#: Bytes of the write-ahead log from which on it is moved into the file: SQLite's default of 1,000 pages.
 _MAX_LOG_BYTES = 1000 * 4096
+#: Each step brings the file to the next schema version; the file's `user_version` counts the steps taken.
 _SCHEMA_STEPS = ("schema.sql", "schema_2.sql")
 
 
@@ -58,7 +58,7 @@ class _Worker:
         self._loop = asyncio.get_running_loop()
         self._waiting: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
-        #: What is delivered may start tasks; a thread's own context does not tell them which library runs the loop.
+        #: Callbacks may start children, and anyio finds the running event loop library by this context.
         self._context = contextvars.copy_context()
         self._thread.start()
 
@@ -66,7 +66,7 @@ class _Worker:
         self._waiting.put(operation)
 
     def stop(self) -> None:
-        """Finish what waits, then close the connection; blocks until done."""
+        """Finish the waiting operations, then close the connection. Blocks."""
         self._waiting.put(None)
         self._thread.join()
         self._connection.close()
@@ -79,7 +79,7 @@ class _Worker:
                 self._loop.call_soon_threadsafe(_deliver, group, context=self._context)
                 if self._log is not None:
                     self._log.keep_short()
-            # Not held until the next one comes: what was written and read may be large.
+            # Dropped before the wait for the next group: arguments and results may be large.
             del group
             if is_last:
                 return
@@ -102,7 +102,7 @@ class _Worker:
             with self._transaction():
                 for operation in group:
                     operation.result = operation.function(self._connection, *operation.args)
-        except Exception:  # noqa: BLE001 - carried out apart, the one that fails meets it again
+        except Exception:  # noqa: BLE001 - carried out again one by one; the failing one raises again
             self._carry_out_apart(group)
 
     def _carry_out_apart(self, group: Sequence[_Operation]) -> None:
@@ -111,7 +111,7 @@ class _Worker:
                 for operation in group:
                     self._attempt(operation)
         except sqlite3.Error as error:
-            # The transaction as a whole did not hold (disk full, file locked): nobody's operation did.
+            # The transaction itself failed (disk full, file locked), so all operations failed.
             for operation in group:
                 operation.error = operation.error or error
 
@@ -131,19 +131,19 @@ class _Worker:
             yield
             self._connection.execute("COMMIT")
         except BaseException:
-            # Some errors have ended the transaction already.
+            # Some errors have rolled the transaction back already.
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             raise
 
 
 class _Log:
-    """The write-ahead log; kept short by the writing thread, between two groups.
+    """The write-ahead log. The writing thread keeps it short, between two groups.
 
     Args:
         path: of the database's file.
-        writing: the connection that adds to it.
-        copying: moves it into the file, on a thread of its own.
+        writing: the connection that appends to the log.
+        copying: the connection that moves the log into the file, on another thread.
     """
 
     def __init__(self, path: Path, writing: sqlite3.Connection, copying: sqlite3.Connection) -> None:
@@ -152,12 +152,12 @@ class _Log:
         self._copy: Future[None] | None = None
 
     def keep_short(self) -> None:
-        """Begin to move it into the file when it is long, or finish that."""
+        """Start moving the log into the file if it is long, or finish that."""
         if self._copy is None:
             if self._length_bytes() > _MAX_LOG_BYTES:
                 self._copy = self._thread.submit(_move_log, self._copying)
         elif self._copy.done():
-            # Once all of it is in the file, the next write begins it anew.
+            # Moves the pages added meanwhile: once the whole log is in the file, the next write starts it again.
             self._copy = None
             _move_log(self._writing)
 
@@ -167,13 +167,13 @@ class _Log:
         return 0
 
     def close(self) -> None:
-        """Wait for what was begun; blocks."""
+        """Wait until the log is moved, if that has started. Blocks."""
         self._thread.shutdown()
         self._copying.close()
 
 
 def _move_log(connection: sqlite3.Connection) -> None:
-    # What goes wrong with it is met, and told, by the write that finds no room.
+    # An error (disk full) is raised again by the next write that needs space.
     with suppress(sqlite3.Error):
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
@@ -191,7 +191,7 @@ def _deliver(group: Sequence[_Operation]) -> None:
 
 
 class Database:
-    """Where the server's state is kept."""
+    """The server's stored state."""
 
     def __init__(self, writer: _Worker, reader: _Worker) -> None:
         self._writer, self._reader = writer, reader
@@ -206,18 +206,18 @@ class Database:
         """Carry out `function(connection, *args)` on the writing thread and return its result once committed.
 
         Args:
-            function: what it raises is raised here, and what it has written is undone. It may be called a second time
-                with the same arguments, all that it wrote the first time having been undone.
+            function: its errors are raised here, and its writes are undone. It may be called a second time with the
+                same arguments, after its first writes were undone.
             args: passed on.
-            then: called on the loop with the result right after the commit, before any waiter goes on, and even if
-                the caller was cancelled meanwhile: what must follow a commit belongs there.
+            then: called on the loop with the result right after the commit, before any waiter continues, also if the
+                caller was cancelled: the place for what must follow a commit.
 
-        An operation once submitted is carried out, whether or not its caller is cancelled.
+        A submitted operation is carried out even if its caller is cancelled.
         """
         return await self._submit(self._writer, function, args, then)
 
     async def read(self, function: Callable[..., T], *args: Any) -> T:
-        """Carry out `function(connection, *args)` on the reading thread; it sees all that is committed."""
+        """Carry out `function(connection, *args)` on the reading thread. It sees all commits."""
         return await self._submit(self._reader, function, args, None)
 
     async def _submit(
@@ -234,7 +234,7 @@ class Database:
 
 @asynccontextmanager
 async def open_database(path: Path) -> AsyncIterator[Database]:
-    """Open the file, creating it and its tables when missing; on leaving, finish what was submitted."""
+    """Open the file; create it and its tables if missing. On leaving, finish all submitted operations."""
     writing = await anyio.to_thread.run_sync(_connect, path)
     reading = await anyio.to_thread.run_sync(_connect, path)
     log = _Log(path, writing, await anyio.to_thread.run_sync(_connect, path))
@@ -243,7 +243,7 @@ async def open_database(path: Path) -> AsyncIterator[Database]:
     try:
         yield Database(writer, reader)
     finally:
-        # Without a limit: what was accepted is written, and a thread cannot be left behind with a connection.
+        # Without a timeout: accepted operations are written, and no thread is left with a connection.
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(reader.stop)
             await anyio.to_thread.run_sync(writer.stop)
@@ -256,14 +256,14 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA busy_timeout = 5000")
     connection.execute("PRAGMA wal_autocheckpoint = 0")
-    # The log is cut when it begins anew, so that its length tells how much there is to move.
+    # The log's file is cut when the log starts again, so that its length is the amount to move.
     connection.execute("PRAGMA journal_size_limit = 0")
     take_schema_steps(connection)
     return connection
 
 
 def take_schema_steps(connection: sqlite3.Connection) -> None:
-    """Bring a database's tables up to this version of the server, each step in one transaction with its record."""
+    """Take the missing schema steps, each in one transaction with its record."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     for number, name in enumerate(_SCHEMA_STEPS[version:], start=version + 1):
         step = resources.files(__package__).joinpath(name).read_text("utf-8")

@@ -14,7 +14,7 @@ def append(connection: Connection, dataset_id: str, user_id: str, bodies: Sequen
     """Append items, each as JSON, all or none of them.
 
     Raises:
-        ErrorAnswer: 404 when there is no such dataset, 403 when it is another account's.
+        ErrorAnswer: 404 for an unknown dataset, 403 for one of another account.
     """
     row = connection.execute(
         "SELECT seq, count, user_id FROM storages WHERE id = ? AND kind = ?", (dataset_id, Kind.DATASET.value)
@@ -42,9 +42,9 @@ def page(
     is_descending: bool,
     max_bytes: int,
 ) -> list[bytes]:
-    """Return up to `limit` items from `offset` on, counted from the end if descending, up to so many bytes.
+    """Return up to `limit` items from `offset` on, counted from the end if descending, up to `max_bytes`.
 
-    Positions have no gaps, so that an offset is found at once however large it is. An item that is larger comes alone.
+    Positions have no gaps, so that any offset is found at once. A larger item is returned alone.
     """
     if is_descending:
         rows = connection.execute(

@@ -1,4 +1,4 @@
-"""The requests of queues: what is pending, in which order, and who holds it."""
+"""The requests of queues: which are pending, in which order, and who has locked them."""
 
 import base64
 import hashlib
@@ -16,7 +16,7 @@ from batchrun.server.store.bounded_rows import up_to
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """What became of a request that was added or changed."""
+    """The result of adding or changing a request."""
 
     id: str
     unique_key: str
@@ -25,7 +25,7 @@ class Registration:
 
 
 def request_id_of(unique_key: str) -> str:
-    """Return the id that every client computes for itself, so that a request is added once."""
+    """Return a request's id. Clients compute it in the same way, so that a request is added once."""
     digest = base64.b64encode(hashlib.sha256(unique_key.encode(errors="replace")).digest()).decode()
     return digest.replace("+", "").replace("/", "").replace("=", "")[:15]
 
@@ -33,7 +33,7 @@ def request_id_of(unique_key: str) -> str:
 def add(
     connection: Connection, storage: int, docs: Iterable[JsonObject], to_front: bool, at_ms: int
 ) -> list[Registration]:
-    """Add those requests that are not there yet, in order; to the front, the first of them comes first."""
+    """Add the requests that are not there yet, in order, at the end or at the front."""
     known = list(docs)
     registered = [_add_one(connection, storage, doc, to_front) for doc in (reversed(known) if to_front else known)]
     added = sum(1 for registration in registered if not registration.was_present)
@@ -76,10 +76,10 @@ def read(connection: Connection, storage: int, request_id: str) -> JsonObject | 
 def update(
     connection: Connection, storage: int, doc: JsonObject, to_front: bool, client: str | None, at_ms: int
 ) -> Registration:
-    """Change a request, adding it if it is not there; handled it is pending no more, else it goes to an end.
+    """Change a request, or add it. A handled one is no longer pending, another goes to the front or the end.
 
     Raises:
-        ErrorAnswer: 403 when another client holds it.
+        ErrorAnswer: 403 if another client has locked it.
     """
     row = connection.execute(
         "SELECT place IS NULL, locked_by, locked_until_ms FROM requests WHERE storage = ? AND id = ?",
@@ -100,10 +100,10 @@ def update(
 
 
 def delete(connection: Connection, storage: int, request_ids: Iterable[str], client: str | None, at_ms: int) -> None:
-    """Forget requests; one that is not there is no error.
+    """Delete requests; an unknown one is no error.
 
     Raises:
-        ErrorAnswer: 403 when another client holds one of them; none is forgotten then.
+        ErrorAnswer: 403 if another client has locked one of them; none is deleted then.
     """
     for request_id in request_ids:
         row = connection.execute(
@@ -116,7 +116,7 @@ def delete(connection: Connection, storage: int, request_ids: Iterable[str], cli
 
 
 def head(connection: Connection, storage: int, limit: int, at_ms: int) -> list[JsonObject]:
-    """Return the first pending requests that nobody holds."""
+    """Return the first pending requests that are not locked."""
     rows = connection.execute(
         "SELECT doc FROM requests WHERE storage = ? AND place IS NOT NULL AND locked_until_ms <= ? "
         "ORDER BY place LIMIT ?",
@@ -128,7 +128,7 @@ def head(connection: Connection, storage: int, limit: int, at_ms: int) -> list[J
 def lock_head(
     connection: Connection, storage: int, limit: int, client: str | None, at_ms: int, until_ms: int
 ) -> tuple[list[JsonObject], bool]:
-    """Hold the first pending requests that nobody holds; return them, and whether any others are held."""
+    """Lock the first pending requests that are not locked; return them, and whether the queue has locked ones."""
     docs = head(connection, storage, limit, at_ms)
     (is_any_locked,) = connection.execute(
         "SELECT EXISTS (SELECT 1 FROM requests WHERE storage = ? AND place IS NOT NULL AND locked_until_ms > ?)",
@@ -150,10 +150,10 @@ def set_lock(
     at_ms: int,
     until_ms: int,
 ) -> None:
-    """Prolong a hold until a time, or end it with a time that has passed; a moved request goes to an end.
+    """Lock a request until a time, or unlock it by a time in the past; move it to the front if wanted.
 
     Raises:
-        ErrorAnswer: 404; 403 when another client holds it or it is handled.
+        ErrorAnswer: 404; 403 if another client has locked it or it is handled.
     """
     row = connection.execute(
         "SELECT place, locked_by, locked_until_ms FROM requests WHERE storage = ? AND id = ?", (storage, request_id)
@@ -171,7 +171,7 @@ def set_lock(
 
 
 def unlock_all(connection: Connection, storage: int, client: str | None, at_ms: int) -> int:
-    """End all holds of a client; return how many there were."""
+    """Unlock all requests of a client; return their number."""
     return connection.execute(
         "UPDATE requests SET locked_by = NULL, locked_until_ms = 0 "
         "WHERE storage = ? AND locked_by IS ? AND locked_until_ms > ?",
@@ -179,7 +179,7 @@ def unlock_all(connection: Connection, storage: int, client: str | None, at_ms: 
     ).rowcount
 
 
-#: The states that a list can be asked for: handled requests are in neither.
+#: The states that a list can filter by. Handled requests have neither.
 STATES = {
     "locked": "(place IS NOT NULL AND locked_until_ms > :now)",
     "pending": "(place IS NOT NULL AND locked_until_ms <= :now)",
@@ -189,9 +189,9 @@ STATES = {
 def page(
     connection: Connection, storage: int, after_id: str, limit: int, max_bytes: int, states: Iterable[str], at_ms: int
 ) -> tuple[list[JsonObject], bool]:
-    """Return requests by id, after one, up to so many bytes; and whether there are more.
+    """Return requests after an id, up to `max_bytes`, and whether there are more.
 
-    Only those in one of these states, if there are any.
+    Without states all requests, otherwise those in one of the states.
     """
     condition = " OR ".join(STATES[state] for state in states) or "1"
     rows = connection.execute(

@@ -1,4 +1,4 @@
-"""Runs at rest, live ones included: what a restarted server goes on from."""
+"""The stored Runs, with the live ones: a restarted server continues from them."""
 
 from dataclasses import dataclass
 from sqlite3 import Connection
@@ -14,7 +14,7 @@ _LIVE_SQL = ", ".join(f"'{status}'" for status in RunStatus if not status.is_ter
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFilter:
-    """Which Runs a list shows."""
+    """The conditions of a list of Runs."""
 
     user_id: str | None = None
     task_id: str | None = None
@@ -48,7 +48,7 @@ def insert(
     started_ms: int,
     stored_input: tuple[str, bytes] | None,
 ) -> None:
-    """Keep a new Run with its three default storages and its input (content type and body)."""
+    """Store a new Run with its three default storages and its input (content type and body)."""
     connection.execute(
         "INSERT INTO runs (id, user_id, act_id, task_id, status, started_ms, extras, doc) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -69,14 +69,14 @@ def insert(
 
 
 def update(connection: Connection, doc: JsonObject) -> None:
-    """Keep a Run's changed state."""
+    """Store a changed Run."""
     connection.execute(
         "UPDATE runs SET status = ?, doc = ? WHERE id = ?", (doc["status"], orjson.dumps(doc), doc["id"])
     )
 
 
 def revive(connection: Connection, doc: JsonObject, extras: JsonObject) -> None:
-    """Keep a Run that begins again: one that had ended, or one of a server that has died."""
+    """Store a Run that starts again: an ended one, or one of the previous server process."""
     connection.execute(
         "UPDATE runs SET status = ?, doc = ?, extras = ?, settle_ms = NULL WHERE id = ?",
         (doc["status"], orjson.dumps(doc), orjson.dumps(extras), doc["id"]),
@@ -84,7 +84,7 @@ def revive(connection: Connection, doc: JsonObject, extras: JsonObject) -> None:
 
 
 def update_live(connection: Connection, doc: JsonObject) -> None:
-    """Keep a live Run's changed state, unless its end has been kept meanwhile: that is not taken back."""
+    """Store a changed live Run, unless its end is stored already."""
     connection.execute(
         f"UPDATE runs SET status = ?, doc = ? WHERE id = ? AND status IN ({_LIVE_SQL})",  # noqa: S608 - own text
         (doc["status"], orjson.dumps(doc), doc["id"]),
@@ -92,7 +92,7 @@ def update_live(connection: Connection, doc: JsonObject) -> None:
 
 
 def end(connection: Connection, doc: JsonObject, settle_ms: int) -> None:
-    """Keep a Run's end, and when its usage is to be settled."""
+    """Store a Run's end, and the time when its usage becomes final."""
     connection.execute(
         "UPDATE runs SET status = ?, doc = ?, settle_ms = ? WHERE id = ?",
         (doc["status"], orjson.dumps(doc), settle_ms, doc["id"]),
@@ -107,13 +107,13 @@ def read(connection: Connection, run_id: str) -> bytes | None:
 
 
 def read_extras(connection: Connection, run_id: str) -> JsonObject:
-    """Return what is kept of a Run beside what the API shows."""
+    """Return the stored properties of a Run that the API does not show."""
     row = connection.execute("SELECT extras FROM runs WHERE id = ?", (run_id,)).fetchone()
     return orjson.loads(row[0]) if row and row[0] else {}
 
 
 def read_last(connection: Connection, run_filter: RunFilter, origin: str | None) -> str | None:
-    """Return the id of the Run started last among those that match."""
+    """Return the id of the last started Run that matches."""
     where, args = run_filter.where()
     if origin is not None:
         where, args = f"{where} AND json_extract(doc, '$.meta.origin') = ?", [*args, origin]
@@ -125,7 +125,7 @@ def read_last(connection: Connection, run_filter: RunFilter, origin: str | None)
 
 
 def of_actor(connection: Connection, act_id: str) -> tuple[int, int | None]:
-    """Return how many Runs an Actor has had, and when the last one began."""
+    """Return the number of an Actor's Runs, and the start of the last one in wall ms."""
     row: tuple[int, int | None] = connection.execute(
         "SELECT count(*), max(started_ms) FROM runs WHERE act_id = ?", (act_id,)
     ).fetchone()
@@ -135,7 +135,7 @@ def of_actor(connection: Connection, act_id: str) -> tuple[int, int | None]:
 def page(
     connection: Connection, run_filter: RunFilter, offset: int, limit: int, is_descending: bool
 ) -> tuple[int, list[JsonObject]]:
-    """Return how many Runs match, and a page of them by start time."""
+    """Return the number of Runs that match, and a page of them by start time."""
     where, args = run_filter.where()
     order = "DESC" if is_descending else "ASC"
     (total,) = connection.execute(f"SELECT count(*) FROM runs WHERE {where}", args).fetchone()  # noqa: S608
@@ -148,13 +148,13 @@ def page(
 
 
 def load_live(connection: Connection) -> list[tuple[JsonObject, JsonObject]]:
-    """Return the Runs that have not ended, each with its extras, oldest first."""
+    """Return the live Runs, each with its extras, oldest first."""
     rows = connection.execute(f"SELECT doc, extras FROM runs WHERE status IN ({_LIVE_SQL}) ORDER BY seq")  # noqa: S608
     return [(orjson.loads(doc), orjson.loads(extras) if extras else {}) for doc, extras in rows]
 
 
 def delete(connection: Connection, doc: JsonObject) -> None:
-    """Forget an ended Run, its log and its default storages."""
+    """Delete an ended Run, its log and its default storages."""
     connection.execute("DELETE FROM runs WHERE id = ?", (doc["id"],))
     connection.execute("DELETE FROM logs WHERE run_id = ?", (doc["id"],))
     for name in ("defaultDatasetId", "defaultKeyValueStoreId", "defaultRequestQueueId"):
@@ -163,17 +163,17 @@ def delete(connection: Connection, doc: JsonObject) -> None:
 
 
 def note_process(connection: Connection, run_id: str, pid: int, start_time: str) -> None:
-    """Note which process group carries out a Run."""
+    """Store the process group that executes a Run."""
     connection.execute("INSERT OR REPLACE INTO processes VALUES (?, ?, ?)", (run_id, pid, start_time))
 
 
 def read_processes(connection: Connection) -> list[tuple[str, int, str]]:
-    """Return the noted process groups as (Run id, pid, start time)."""
+    """Return the stored process groups as (Run id, pid, start time)."""
     return connection.execute("SELECT run_id, pid, start_time FROM processes").fetchall()
 
 
 def forget_processes(connection: Connection) -> None:
-    """Forget all noted process groups, once they are ended."""
+    """Delete all stored process groups, once they are killed."""
     connection.execute("DELETE FROM processes")
 
 
@@ -185,7 +185,7 @@ def append_log(connection: Connection, run_id: str, body: bytes) -> None:
 
 
 def read_log(connection: Connection, run_id: str, after_chunk: int, max_bytes: int) -> list[tuple[int, bytes]]:
-    """Return the next chunks of a log, numbered from 1, up to so many bytes; one that is larger comes alone."""
+    """Return the next (number, bytes) chunks of a log, up to `max_bytes`. A larger chunk is returned alone."""
     rows = connection.execute(
         "SELECT chunk, body FROM logs WHERE run_id = ? AND chunk > ? ORDER BY chunk", (run_id, after_chunk)
     )

@@ -1,4 +1,4 @@
--- The server's state. `doc` columns hold the object as the API shows it; the columns beside it are what is searched.
+-- The server's state. `doc` columns hold the object as the API shows it; the other columns are for searching.
 -- Times are wall milliseconds since the epoch.
 
 CREATE TABLE account (
@@ -20,7 +20,7 @@ CREATE TABLE runs (
     task_id     TEXT,
     status      TEXT NOT NULL,
     started_ms  INTEGER NOT NULL,
-    -- What the API never shows: ad-hoc webhooks, restartOnError.
+    -- Properties that the API does not show: ad-hoc webhooks, restartOnError.
     extras      BLOB,
     doc         BLOB NOT NULL
 );
@@ -29,7 +29,7 @@ CREATE INDEX runs_by_task  ON runs (task_id, started_ms) WHERE task_id IS NOT NU
 CREATE INDEX runs_by_actor ON runs (act_id, started_ms);
 CREATE INDEX runs_live     ON runs (id) WHERE status IN ('READY', 'RUNNING', 'TIMING-OUT', 'ABORTING');
 
--- The process group of a live Run. The start time tells whether a pid still means the same process.
+-- The process group of a live Run. The start time shows whether the pid is still the same process.
 CREATE TABLE processes (
     run_id     TEXT PRIMARY KEY,
     pid        INTEGER NOT NULL,
@@ -75,7 +75,7 @@ CREATE TABLE stored_values (
     PRIMARY KEY (storage, key)
 ) WITHOUT ROWID;
 
--- `place` orders what is pending: the front counts down, the back counts up; NULL once handled.
+-- `place` orders pending requests: the front counts down, the end counts up. NULL once handled.
 CREATE TABLE requests (
     storage         INTEGER NOT NULL,
     id              TEXT NOT NULL,

@@ -1,7 +1,7 @@
--- From one account to several; usage, webhooks, builds; what storages are read for.
+-- Several accounts instead of one; usage, webhooks, builds; read counts of storages.
 
 ALTER TABLE runs ADD COLUMN user_id TEXT NOT NULL DEFAULT '';
--- When its usage is to be settled; NULL while it lives and once that is done.
+-- The time when its usage becomes final; NULL while it is live and once it is final.
 ALTER TABLE runs ADD COLUMN settle_ms INTEGER;
 UPDATE runs SET user_id = coalesce((SELECT value FROM account WHERE name = 'user_id'), '');
 DROP INDEX runs_by_start;
@@ -12,7 +12,7 @@ ALTER TABLE storages ADD COLUMN user_id TEXT NOT NULL DEFAULT '';
 ALTER TABLE storages ADD COLUMN reads   INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE storages ADD COLUMN lists   INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE storages ADD COLUMN deletes INTEGER NOT NULL DEFAULT 0;
--- Of a request queue: the client that came first, and whether others came later.
+-- Of a request queue: its first client, and whether it has had others.
 ALTER TABLE storages ADD COLUMN client    TEXT;
 ALTER TABLE storages ADD COLUMN is_shared INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE storages ADD COLUMN access TEXT;
@@ -33,7 +33,7 @@ INSERT INTO tasks (seq, id, user_id, name, doc)
     SELECT seq, id, coalesce((SELECT value FROM account WHERE name = 'user_id'), ''), name, doc FROM tasks_1;
 DROP TABLE tasks_1;
 
--- What an account has used, by day (UTC) and usage item.
+-- The usage of an account, by day (UTC) and usage item.
 CREATE TABLE usage (
     user_id  TEXT NOT NULL,
     day      TEXT NOT NULL,
@@ -48,14 +48,14 @@ CREATE TABLE webhooks (
     id              TEXT NOT NULL UNIQUE,
     user_id         TEXT NOT NULL,
     idempotency_key TEXT,
-    -- Of an ad-hoc webhook: the one Run that it is for.
+    -- Of an ad-hoc webhook: its Run.
     run_id          TEXT,
     doc             BLOB NOT NULL
 );
 CREATE INDEX webhooks_by_run ON webhooks (run_id) WHERE run_id IS NOT NULL;
 CREATE UNIQUE INDEX webhooks_by_key ON webhooks (user_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
 
--- One call of a webhook, with all its tries. `next_ms`: when it is tried next; NULL once it has succeeded or failed.
+-- One call of a webhook, with all its tries. `next_ms`: the time of the next try; NULL once it has succeeded or failed.
 CREATE TABLE dispatches (
     seq        INTEGER PRIMARY KEY,
     id         TEXT NOT NULL UNIQUE,
@@ -68,7 +68,7 @@ CREATE INDEX dispatches_by_webhook ON dispatches (webhook_id, seq);
 CREATE INDEX dispatches_by_user    ON dispatches (user_id, seq);
 CREATE INDEX dispatches_due        ON dispatches (next_ms) WHERE next_ms IS NOT NULL;
 
--- What an Actor's directory held when it was last taken in under a new number.
+-- The builds of Actors: a number, and the digest of the Actor's files.
 CREATE TABLE builds (
     seq        INTEGER PRIMARY KEY,
     id         TEXT NOT NULL UNIQUE,

@@ -1,4 +1,4 @@
-"""What datasets, key-value stores and request queues have in common: id, kind, name, owner, counters."""
+"""The common part of datasets, key-value stores and request queues: id, kind, name, owner, counters."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from batchrun.server.ids import new_id
 
 
 class Kind(StrEnum):
-    """The three kinds of storage; the values are those of the platform's usage counters."""
+    """The kinds of storage. The values are the prefixes of the platform's usage counters."""
 
     DATASET = "DATASET"
     KEY_VALUE_STORE = "KEY_VALUE_STORE"
@@ -63,7 +63,7 @@ def insert(
     *,
     name: str | None = None,
 ) -> None:
-    """Keep a new storage."""
+    """Store a new storage."""
     connection.execute(
         "INSERT INTO storages (id, kind, name, created_ms, modified_ms, user_id) VALUES (?, ?, ?, ?, ?, ?)",
         (storage_id, kind.value, name, created_ms, created_ms, user_id),
@@ -71,11 +71,11 @@ def insert(
 
 
 def insert_defaults(connection: Connection, run: JsonObject, created_ms: int) -> int:
-    """Keep the three default storages of a new Run; return the row number of the key-value store."""
+    """Add the three default storages of a new Run; return the row number of the key-value store."""
     row_number = connection.execute(
         "INSERT INTO storages (id, kind, run_id, act_id, created_ms, modified_ms, user_id) VALUES "
         "(?1, 'DATASET', ?4, ?5, ?6, ?6, ?7), (?2, 'REQUEST_QUEUE', ?4, ?5, ?6, ?6, ?7), "
-        # The last row's number is the one that SQLite tells.
+        # Last, since SQLite returns the number of the last row.
         "(?3, 'KEY_VALUE_STORE', ?4, ?5, ?6, ?6, ?7)",
         (
             run["defaultDatasetId"],
@@ -100,7 +100,7 @@ def read(connection: Connection, storage_id: str) -> Storage | None:
 
 
 def read_named(connection: Connection, kind: Kind, user_id: str, name: str) -> Storage | None:
-    """Return the account's storage of this kind and name, whatever the name's case."""
+    """Return the account's storage of this kind and name, in any case."""
     row = connection.execute(
         f"SELECT {_COLUMNS} FROM storages WHERE user_id = ? AND kind = ? AND name = ?",  # noqa: S608 - own text
         (user_id, kind.value, name),
@@ -111,7 +111,7 @@ def read_named(connection: Connection, kind: Kind, user_id: str, name: str) -> S
 def get_or_create(
     connection: Connection, kind: Kind, user_id: str, name: str | None, at_ms: int
 ) -> tuple[Storage, bool]:
-    """Return the storage of this name and whether it is new; without a name it always is."""
+    """Return the storage of this name, and whether it is new. Without a name it always is."""
     if name is not None and (known := read_named(connection, kind, user_id, name)) is not None:
         return known, False
     storage_id = new_id()
@@ -139,7 +139,7 @@ def page(
     is_descending: bool,
     with_unnamed: bool,
 ) -> tuple[int, list[Storage]]:
-    """Return how many storages of a kind the account has, and a page of them by creation."""
+    """Return the number of the account's storages of a kind, and a page of them by creation."""
     where = "user_id = ? AND kind = ?" + ("" if with_unnamed else " AND name IS NOT NULL")
     order = "DESC" if is_descending else "ASC"
     (total,) = connection.execute(
@@ -181,7 +181,7 @@ def note_reads(connection: Connection, counts: Mapping[str, tuple[int, int]]) ->
 
 
 def note_client(connection: Connection, storage: Storage, client: str) -> None:
-    """Note who uses a request queue: the first client, and that another has come."""
+    """Note a client of a request queue; a second one makes the queue shared."""
     connection.execute(
         "UPDATE storages SET is_shared = is_shared OR coalesce(client, ?1) <> ?1, client = coalesce(client, ?1) "
         "WHERE seq = ?2",
@@ -190,12 +190,12 @@ def note_client(connection: Connection, storage: Storage, client: str) -> None:
 
 
 def set_access(connection: Connection, storage: Storage, access: str) -> None:
-    """Say who may read a storage."""
+    """Set the general access of a storage."""
     connection.execute("UPDATE storages SET access = ? WHERE seq = ?", (access, storage.seq))
 
 
 def read_uses(connection: Connection, doc: JsonObject) -> dict[str, int]:
-    """Return what the default storages of a Run were used for, by the name of the usage item."""
+    """Return the use counts of a Run's default storages, by usage item."""
     ids = (doc["defaultDatasetId"], doc["defaultKeyValueStoreId"], doc["defaultRequestQueueId"])
     uses: dict[str, int] = {}
     rows = connection.execute("SELECT kind, writes, reads, lists FROM storages WHERE id IN (?, ?, ?)", ids)
@@ -207,7 +207,7 @@ def read_uses(connection: Connection, doc: JsonObject) -> dict[str, int]:
 
 
 def delete(connection: Connection, storage: Storage) -> None:
-    """Forget a storage and all it holds."""
+    """Delete a storage and its content."""
     content = _CONTENTS[storage.kind]
     connection.execute(f"DELETE FROM {content} WHERE storage = ?", (storage.seq,))  # noqa: S608 - own text
     connection.execute("DELETE FROM storages WHERE seq = ?", (storage.seq,))

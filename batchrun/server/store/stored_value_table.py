@@ -16,7 +16,7 @@ def put(
     """Store a value under a key, in place of an earlier one. A spooled body is read here, by the one writing thread.
 
     Raises:
-        ErrorAnswer: 404 when there is no such store, 403 when it is another account's.
+        ErrorAnswer: 404 for an unknown store, 403 for one of another account.
     """
     row = connection.execute(
         "SELECT seq, user_id FROM storages WHERE id = ? AND kind = ?", (store_id, Kind.KEY_VALUE_STORE.value)
@@ -47,7 +47,7 @@ def read(connection: Connection, store_id: str, key: str) -> tuple[str, bytes] |
 def read_for(
     connection: Connection, store_id: str, key: str, user_id: str | None, directory: Path
 ) -> tuple[str, bytes | BodySpool] | None:
-    """Return what `read` does, a large value as a spool in `directory`, so that only one is in memory.
+    """Read a value for an account; a large one as a spool, so that only one large value is in memory.
 
     Args:
         connection: of the one thread that reads.
@@ -57,7 +57,7 @@ def read_for(
         directory: for the spool's file.
 
     Raises:
-        ErrorAnswer: 403 when only the store's owner may read it.
+        ErrorAnswer: 403 if only the store's owner may read it.
     """
     row = connection.execute("SELECT access, user_id FROM storages WHERE id = ?", (store_id,)).fetchone()
     if row is not None and row[0] == "RESTRICTED" and row[1] != user_id:
@@ -67,7 +67,7 @@ def read_for(
 
 
 def delete(connection: Connection, storage: int, key: str) -> None:
-    """Forget a key; it need not exist."""
+    """Delete a key, which need not exist."""
     row = connection.execute(
         "DELETE FROM stored_values WHERE storage = ? AND key = ? RETURNING length(body)", (storage, key)
     ).fetchone()
@@ -77,7 +77,7 @@ def delete(connection: Connection, storage: int, key: str) -> None:
 
 def keys(connection: Connection, storage: int, after: str, prefix: str, limit: int) -> list[tuple[str, int]]:
     """Return up to `limit` (key, size) after a key, in order of their UTF-8 bytes."""
-    # Keys are ASCII, hence the last key with a prefix sorts before prefix + DEL.
+    # Keys are printable ASCII, so all keys with a prefix sort before prefix + DEL.
     return connection.execute(
         "SELECT key, length(body) FROM stored_values "
         "WHERE storage = ? AND key > ? AND key >= ? AND key < ? ORDER BY key LIMIT ?",

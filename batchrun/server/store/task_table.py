@@ -1,4 +1,4 @@
-"""Tasks at rest. The book of tasks in memory is what requests read."""
+"""The stored tasks. Requests read them from the task book in memory."""
 
 from sqlite3 import Connection
 
@@ -9,7 +9,7 @@ from batchrun.server.ids import iso
 
 
 def load(connection: Connection) -> list[JsonObject]:
-    """Return all tasks, oldest first, each with the statistics that its Runs add up to."""
+    """Return all tasks, oldest first, with statistics from their Runs."""
     docs = [orjson.loads(doc) for (doc,) in connection.execute("SELECT doc FROM tasks ORDER BY seq")]
     rows = connection.execute(
         "SELECT task_id, count(*), max(started_ms) FROM runs WHERE task_id IS NOT NULL GROUP BY task_id"
@@ -18,13 +18,13 @@ def load(connection: Connection) -> list[JsonObject]:
     for doc in docs:
         if doc["id"] in counted:
             total, last_ms = counted[doc["id"]]
-            # A start does not write its task, so that what is kept may be old; Runs that were deleted count there.
+            # A start does not write its task, so the stored count may be old; but it includes deleted Runs.
             doc["stats"] = {"totalRuns": max(total, doc["stats"]["totalRuns"]), "lastRunStartedAt": iso(last_ms)}
     return docs
 
 
 def put(connection: Connection, doc: JsonObject) -> None:
-    """Keep a new or changed task."""
+    """Store a new or changed task."""
     connection.execute(
         "INSERT INTO tasks (id, user_id, name, doc) VALUES (?, ?, ?, ?) "
         "ON CONFLICT (id) DO UPDATE SET name = excluded.name, doc = excluded.doc",
@@ -33,5 +33,5 @@ def put(connection: Connection, doc: JsonObject) -> None:
 
 
 def delete(connection: Connection, task_id: str) -> None:
-    """Forget a task; its Runs stay."""
+    """Delete a task. Its Runs stay."""
     connection.execute("DELETE FROM tasks WHERE id = ?", (task_id,))

@@ -1,4 +1,4 @@
-"""What accounts have used, by day and usage item."""
+"""The usage of accounts, by day and usage item."""
 
 from collections.abc import Mapping
 from sqlite3 import Connection
@@ -14,7 +14,7 @@ def add(connection: Connection, user_id: str, day: str, used: Mapping[str, tuple
 
 
 def read(connection: Connection, user_id: str, first_day: str, last_day: str) -> list[tuple[str, str, float, float]]:
-    """Return (day, usage item, quantity, dollars) of the days between, both included, in order of days."""
+    """Return (day, usage item, quantity, dollars) from the first to the last day, in order of days."""
     return connection.execute(
         "SELECT day, name, quantity, usd FROM usage WHERE user_id = ? AND day BETWEEN ? AND ? ORDER BY day, name",
         (user_id, first_day, last_day),

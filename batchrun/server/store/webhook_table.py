@@ -1,4 +1,4 @@
-"""Webhooks and their dispatches at rest."""
+"""The stored webhooks and their dispatches."""
 
 from collections.abc import Callable, Iterable
 from sqlite3 import Connection
@@ -24,7 +24,7 @@ def of_run(connection: Connection, run_id: str) -> list[JsonObject]:
 
 
 def add(connection: Connection, doc: JsonObject, key: str | None) -> JsonObject | None:
-    """Keep a new webhook; one of this account with the same idempotency key is returned instead."""
+    """Store a new webhook; return the account's webhook with the same idempotency key, if there is one."""
     kept = connection.execute(
         "INSERT INTO webhooks (id, user_id, idempotency_key, run_id, doc) VALUES (?, ?, ?, ?, ?) "
         "ON CONFLICT DO NOTHING",
@@ -40,7 +40,7 @@ def add(connection: Connection, doc: JsonObject, key: str | None) -> JsonObject 
 
 
 def update(connection: Connection, doc: JsonObject) -> None:
-    """Keep a changed webhook."""
+    """Store a changed webhook."""
     connection.execute("UPDATE webhooks SET doc = ? WHERE id = ?", (orjson.dumps(doc), doc["id"]))
 
 
@@ -51,12 +51,12 @@ def read(connection: Connection, webhook_id: str) -> JsonObject | None:
 
 
 def delete(connection: Connection, webhook_id: str) -> None:
-    """Forget a webhook; what it still has to deliver fails."""
+    """Delete a webhook. Its open dispatches fail."""
     connection.execute("DELETE FROM webhooks WHERE id = ?", (webhook_id,))
 
 
 def statistics(connection: Connection, webhook_id: str) -> tuple[int, JsonObject | None]:
-    """Return how many dispatches a webhook has had, and the last one."""
+    """Return the number of a webhook's dispatches, and the last one."""
     (total,) = connection.execute("SELECT count(*) FROM dispatches WHERE webhook_id = ?", (webhook_id,)).fetchone()
     row = connection.execute(
         "SELECT doc FROM dispatches WHERE webhook_id = ? ORDER BY seq DESC LIMIT 1", (webhook_id,)
@@ -67,7 +67,7 @@ def statistics(connection: Connection, webhook_id: str) -> tuple[int, JsonObject
 def along(
     connection: Connection, dispatches: Iterable[JsonObject], next_ms: int, function: Callable[..., T], *args: object
 ) -> T:
-    """Carry out a change and keep what it sets off, both or neither."""
+    """Carry out a change and store the dispatches that it triggers, both or neither."""
     result = function(connection, *args)
     for doc in dispatches:
         add_dispatch(connection, doc, next_ms)
@@ -75,7 +75,7 @@ def along(
 
 
 def add_dispatch(connection: Connection, doc: JsonObject, next_ms: int) -> None:
-    """Keep a new dispatch."""
+    """Store a new dispatch."""
     connection.execute(
         "INSERT INTO dispatches (id, user_id, webhook_id, next_ms, doc) VALUES (?, ?, ?, ?, ?)",
         (doc["id"], doc["userId"], doc["webhookId"], next_ms, orjson.dumps(doc)),
@@ -83,14 +83,14 @@ def add_dispatch(connection: Connection, doc: JsonObject, next_ms: int) -> None:
 
 
 def note_call(connection: Connection, doc: JsonObject, next_ms: int | None) -> None:
-    """Keep what became of a try, and when the next one is due."""
+    """Store the result of a call, and the time of the next try."""
     connection.execute(
         "UPDATE dispatches SET doc = ?, next_ms = ? WHERE id = ?", (orjson.dumps(doc), next_ms, doc["id"])
     )
 
 
 def due(connection: Connection) -> list[tuple[str, int]]:
-    """Return the ids of the dispatches that have neither succeeded nor failed, each with its next try's time."""
+    """Return the ids of unfinished dispatches, each with the wall time in ms of its next try."""
     return connection.execute(
         "SELECT id, next_ms FROM dispatches WHERE next_ms IS NOT NULL ORDER BY next_ms, seq"
     ).fetchall()
@@ -105,7 +105,7 @@ def read_dispatch(connection: Connection, dispatch_id: str) -> JsonObject | None
 def page_dispatches(
     connection: Connection, user_id: str, webhook_id: str | None, offset: int, limit: int, is_descending: bool
 ) -> tuple[int, list[JsonObject]]:
-    """Return how many dispatches an account, or one of its webhooks, has had, and a page of them by time."""
+    """Return the number of dispatches of an account, or of one webhook, and a page of them by time."""
     where, args = ("user_id = ?", [user_id]) if webhook_id is None else ("webhook_id = ?", [webhook_id])
     order = "DESC" if is_descending else "ASC"
     (total,) = connection.execute(f"SELECT count(*) FROM dispatches WHERE {where}", args).fetchone()  # noqa: S608

@@ -1,1 +1,1 @@
-"""A bundled Actor; run as a process of its own, never imported by the server."""
+"""A bundled Actor. The server runs it as a process and never imports it."""

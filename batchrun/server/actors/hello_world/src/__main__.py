@@ -1,6 +1,6 @@
 """Greet, and store the input as one item and as the OUTPUT value.
 
-Speaks plain HTTP with the standard library only, so that a Run costs a few dozen milliseconds.
+Uses plain HTTP by the standard library, so that a Run costs a few dozen milliseconds.
 """
 
 import http.client
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 
 def main() -> None:
-    """Read the input, greet, store."""
+    """Read the input, print the greeting, store it."""
     given = call("GET", f"/v2/key-value-stores/{os.environ['ACTOR_DEFAULT_KEY_VALUE_STORE_ID']}/records/INPUT")
     message = given.get("message") if isinstance(given, dict) else None
     greeting = message if isinstance(message, str) else "Hello, world!"
@@ -21,7 +21,7 @@ def main() -> None:
 
 
 def call(method: str, path: str, body: object = None) -> object:
-    """Carry out one request; None for a missing record."""
+    """Carry out one request; return None for a missing record."""
     api = urlsplit(os.environ["APIFY_API_BASE_URL"])
     connection = http.client.HTTPConnection(api.netloc, timeout=30)
     headers = {"Authorization": f"Bearer {os.environ['APIFY_TOKEN']}", "Content-Type": "application/json"}

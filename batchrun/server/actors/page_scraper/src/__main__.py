@@ -1,4 +1,4 @@
-"""Scrape pages: one dataset item per page. Exit code 1 when a start page cannot be fetched."""
+"""Scrape pages: one dataset item per page. Exit code 1 if a start page cannot be fetched."""
 
 import sys
 from typing import Any

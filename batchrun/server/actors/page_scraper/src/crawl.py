@@ -1,4 +1,4 @@
-"""The crawl: which page is next, how many at once, when it is enough."""
+"""The crawl: the order of pages, how many are fetched at once, and the end."""
 
 import threading
 import time
@@ -13,7 +13,7 @@ from .fetched_page import Fetched, FetchFailed, fetch, read_page
 
 @dataclass(frozen=True)
 class CrawlPlan:
-    """What the input asks for."""
+    """The input, parsed."""
 
     start_urls: tuple[str, ...]
     max_requests: int
@@ -24,7 +24,7 @@ class CrawlPlan:
 
 
 def make_plan(given: dict[str, Any], base_url: str) -> CrawlPlan:
-    """Read the input; relative start URLs are resolved against the platform's own address."""
+    """Parse the input. Relative start URLs are resolved by the platform's address."""
     urls = [entry["url"] if isinstance(entry, dict) else entry for entry in given["startUrls"]]
     return CrawlPlan(
         start_urls=tuple(dict.fromkeys(urldefrag(urljoin(base_url, url.strip())).url for url in urls)),
@@ -37,11 +37,11 @@ def make_plan(given: dict[str, Any], base_url: str) -> CrawlPlan:
 
 
 class Crawl:
-    """Fetches pages breadth first; each of its threads takes the next URL until there is none.
+    """Fetches pages breadth first. Each thread takes the next URL until there is none.
 
     Args:
-        plan: what to do.
-        store: is given each page's item; called from several threads.
+        plan: the parsed input.
+        store: stores a page's item; called from several threads.
     """
 
     def __init__(self, plan: CrawlPlan, store: Callable[[dict[str, Any]], None]) -> None:
@@ -54,11 +54,11 @@ class Crawl:
         self._busy = 0
         self._error: BaseException | None = None
         self.fetched = 0
-        #: Why start pages could not be fetched.
+        #: The reasons why start pages could not be fetched.
         self.start_failures: list[str] = []
 
     def run(self) -> None:
-        """Crawl to the end; raises what `store` raised."""
+        """Crawl to the end; raise the error of `store`, if there was one."""
         count = min(self._plan.max_concurrency, self._plan.max_requests)
         helpers = [threading.Thread(target=self._work, daemon=True) for _ in range(count - 1)]
         for helper in helpers:

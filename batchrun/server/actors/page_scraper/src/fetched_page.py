@@ -1,4 +1,4 @@
-"""One page: fetching it within limits, and what is read out of its HTML."""
+"""Fetches one page within limits and extracts data from its HTML."""
 
 import gzip
 import http.client
@@ -11,14 +11,14 @@ from urllib.parse import urldefrag, urljoin, urlsplit
 
 from selectolax.lexbor import LexborHTMLParser
 
-#: A page's bytes at most; what is longer is cut, and said to be.
+#: Max bytes of a page. A longer page is cut, and its item says so.
 MAX_PAGE_BYTES = 10 * 1024 * 1024
 _USER_AGENT = "batchrun-page-scraper/1.0"
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """A page as it came over the wire."""
+    """A page as it was received."""
 
     url: str
     status: int
@@ -29,14 +29,14 @@ class Fetched:
 
 
 class FetchFailed(Exception):
-    """A page could not be fetched; the text says why."""
+    """A page could not be fetched; the message says why."""
 
 
 def fetch(url: str, timeout_s: float) -> Fetched:
-    """Fetch one page; an HTTP error status is an answer like any other.
+    """Fetch one page. An HTTP error status is a page too.
 
     Raises:
-        FetchFailed: no answer came, or the URL is not one of http or https.
+        FetchFailed: there was no answer, or the URL is not an http or https URL.
     """
     if urlsplit(url).scheme not in ("http", "https"):
         raise FetchFailed(f"{url} is not an http or https URL")
@@ -71,7 +71,7 @@ def _read(response: Any) -> bytes:
 
 
 def read_page(page: Fetched, requested_url: str, max_links: int) -> tuple[dict[str, Any], list[str]]:
-    """Return the item that describes a page, and the links it may be followed by."""
+    """Return the item that describes a page, and the page's links."""
     item: dict[str, Any] = {
         "url": requested_url,
         "loadedUrl": page.url,
@@ -114,7 +114,7 @@ def _links(tree: LexborHTMLParser, base_url: str) -> list[str]:
         try:
             url = urldefrag(urljoin(base_url, (node.attributes.get("href") or "").strip())).url
         except ValueError:
-            continue  # an href that is no URL leads nowhere
+            continue  # an href that is not a URL is skipped
         if urlsplit(url).scheme in ("http", "https"):
             found[url] = None
     return list(found)

@@ -1,4 +1,4 @@
-"""The Run's side of the platform: input, items, status message. One kept-alive connection per thread."""
+"""The API calls of the Run: input, items, status message. One kept-alive connection per thread."""
 
 import http.client
 import json
@@ -7,12 +7,12 @@ import threading
 from typing import Any
 from urllib.parse import urlsplit
 
-#: Attempts at one platform request; a lost answer to a push may store an item twice, as the SDKs' retries do.
+#: Max tries of one request. If the answer to a push is lost, its retry stores items twice, as the SDKs' retries do.
 _MAX_ATTEMPTS = 3
 
 
 class RunApi:
-    """Talks to the API that the environment names."""
+    """Calls the API that the environment names."""
 
     def __init__(self) -> None:
         self.base_url = os.environ["APIFY_API_BASE_URL"]

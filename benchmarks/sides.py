@@ -27,7 +27,7 @@ import uvloop
 from batchrun import load_config, open_batch
 from batchrun.cli.loop import run_async
 from batchrun.ledger.sqlite import group_commit as commit
-from batchrun.ledger.sqlite.tables import Ledger, open_ledger
+from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from benchmarks.stages import Sampler
 
 TOKEN = "bench"  # noqa: S105 - on loopback, for the length of a benchmark
@@ -233,7 +233,7 @@ def _forgo_syncing(stack: ExitStack) -> None:
     """Let nothing wait for the disk: what durability costs is the difference. No batch ever runs like this."""
 
     @contextmanager
-    def opened(directory: Path) -> Iterator[Ledger]:
+    def opened(directory: Path) -> Iterator[LedgerTables]:
         with open_ledger(directory) as ledger:
             ledger._db.execute("PRAGMA synchronous = OFF")  # noqa: SLF001 - benchmark only
             yield ledger

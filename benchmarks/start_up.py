@@ -16,7 +16,7 @@ from batchrun.config.job_format_builder import job_format
 from batchrun.jobs import open_job_file
 from batchrun.ledger.protocol import OpenJob, Settlement
 from batchrun.ledger.sqlite.group_commit import READ_TO
-from batchrun.ledger.sqlite.tables import Ledger, open_ledger
+from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from batchrun.model import (
     Attempt,
     AttemptState,
@@ -119,7 +119,7 @@ def _settle(directory: Path, count: int) -> None:
             file.truncate(length)
 
 
-def _settle_one(ledger: Ledger, job: Job) -> None:
+def _settle_one(ledger: LedgerTables, job: Job) -> None:
     noted, at = ledger.admit(job), datetime.now(UTC)
     assert isinstance(noted, OpenJob)
     run = Run(

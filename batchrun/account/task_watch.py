@@ -11,7 +11,7 @@ import structlog
 from batchrun.account.connect import Task, read_task
 from batchrun.apify.client import ApifyClient
 from batchrun.errors import ApiError
-from batchrun.ledger.sqlite.tables import Ledger
+from batchrun.ledger.sqlite.tables import LedgerTables
 
 #: The ledger's fact that tells what the task was when the batch was last opened.
 TASK_AS_OPENED = "task_as_opened"
@@ -21,7 +21,7 @@ INTERVAL_S = 60.0
 _log = structlog.get_logger()
 
 
-def note_task(ledger: Ledger, task: Task) -> tuple[str, ...]:
+def note_task(ledger: LedgerTables, task: Task) -> tuple[str, ...]:
     """Note what the task is now.
 
     Returns:

@@ -8,7 +8,7 @@ from batchrun.apify.wire import Account
 from batchrun.batch.job_source import FileSource
 from batchrun.config import Config
 from batchrun.ledger.sqlite.group_commit import JOB_COUNT
-from batchrun.ledger.sqlite.tables import Ledger
+from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import Outcome
 from batchrun.preflight.preparation import Preparation
 
@@ -46,7 +46,7 @@ def read_opening(
     config: Config,
     account: Account,
     task: Task,
-    ledger: Ledger,
+    ledger: LedgerTables,
     source: FileSource,
     prepared: Preparation,
     task_edits: tuple[str, ...],

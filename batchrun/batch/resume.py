@@ -19,7 +19,7 @@ from batchrun.jobs import JobFile
 from batchrun.ledger.protocol import OpenJob
 from batchrun.ledger.sqlite.group_commit import COMMAND, CONFIG
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
-from batchrun.ledger.sqlite.tables import Ledger
+from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import AttemptState, BadLine, Command, Job, JobId, JobKey, Selection
 from batchrun.runtime.crash_points import crash_point
 
@@ -30,7 +30,7 @@ IDENTITY = "identity"
 TASK_ID = "task_id"
 
 
-def check_identity(ledger: Ledger, config: Config, task: Task, command: Command | None) -> None:
+def check_identity(ledger: LedgerTables, config: Config, task: Task, command: Command | None) -> None:
     """See that the batch is what was noted of it, and note what it is now; limits, rates and retries may change.
 
     Raises:
@@ -106,7 +106,7 @@ def take_up(ledger: LedgerReader, job_file: JobFile, max_wait_s: float) -> list[
     return [_resumed(job, open_job, max_wait_s) for job, open_job in zip(jobs, begun_jobs, strict=True)]
 
 
-def reopen(ledger: Ledger, job_file: JobFile, max_wait_s: float, selection: Selection) -> list[Work | Postponed]:
+def reopen(ledger: LedgerTables, job_file: JobFile, max_wait_s: float, selection: Selection) -> list[Work | Postponed]:
     """Open settled jobs for another round, or none of them; return the begun jobs as `take_up` does.
 
     Raises:

@@ -22,7 +22,7 @@ from batchrun.errors import JobFileError, NotFound
 from batchrun.jobs import JobFile, open_job_file
 from batchrun.ledger.protocol import ItemWriter, SettledJob
 from batchrun.ledger.sqlite.group_commit import REPAIRING
-from batchrun.ledger.sqlite.tables import Ledger, open_ledger
+from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from batchrun.maintenance.directory import Upkeep, open_upkeep
 from batchrun.model import Attempt, Items, Job, JobId, JobKey, Problem, Record, Run
 from batchrun.output.layout import ITEMS, RECORDS
@@ -60,7 +60,7 @@ async def repair_outputs(directory: Path, environ: Mapping[str, str]) -> Repaire
 
 
 class _Repair:
-    def __init__(self, directory: Path, upkeep: Upkeep, ledger: Ledger) -> None:
+    def __init__(self, directory: Path, upkeep: Upkeep, ledger: LedgerTables) -> None:
         self._directory = directory
         self._upkeep = upkeep
         self._ledger = ledger

@@ -11,7 +11,7 @@ from batchrun.apify.wire import Account
 from batchrun.config import Config
 from batchrun.errors import ConfigError, JobFileError
 from batchrun.ledger.sqlite.reader import LedgerReader
-from batchrun.ledger.sqlite.tables import Ledger
+from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import RunOptions
 from batchrun.preflight.builds import Build, read_build
 from batchrun.preflight.input_checks import HeadCheck, JobCheck, Problems
@@ -34,7 +34,9 @@ class Preparation:
     head: HeadCheck | None
 
 
-async def prepare(client: ApifyClient, config: Config, account: Account, task: Task, ledger: Ledger) -> Preparation:
+async def prepare(
+    client: ApifyClient, config: Config, account: Account, task: Task, ledger: LedgerTables
+) -> Preparation:
     """Read what the platform knows of the build that Runs will use, as far as it matters.
 
     Raises:
@@ -88,7 +90,7 @@ def number_to_pin(build: Build) -> str:
     return build.number
 
 
-def _pin(ledger: Ledger, config: Config, number: str) -> None:
+def _pin(ledger: LedgerTables, config: Config, number: str) -> None:
     with ledger.transaction():
         ledger.note_fact(PINNED_BUILD, {"asked": config.run.build, "number": number})
 

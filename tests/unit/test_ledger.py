@@ -10,7 +10,7 @@ import pytest
 from batchrun.errors import LedgerError
 from batchrun.ledger.protocol import FinalCost, Known, OpenJob, Settlement
 from batchrun.ledger.sqlite.reader import is_begun, open_for_reading
-from batchrun.ledger.sqlite.tables import Ledger, open_ledger
+from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from batchrun.model import (
     Attempt,
     AttemptState,
@@ -65,7 +65,7 @@ def make_ended(run: Run, attempt_no: int = 1, **changes: Any) -> Attempt:
     )
 
 
-def carry_out(ledger: Ledger, line: int, run: Run) -> JobId:
+def carry_out(ledger: LedgerTables, line: int, run: Run) -> JobId:
     """Admit a job and carry it out; it is not settled."""
     job_id = admitted(ledger, line).id
     ledger.intend(job_id, Intent(attempt_no=1, mark=Mark(f"m{line}"), reserved_usd=1.0))
@@ -74,7 +74,7 @@ def carry_out(ledger: Ledger, line: int, run: Run) -> JobId:
     return job_id
 
 
-def admitted(ledger: Ledger, line: int = 1) -> OpenJob:
+def admitted(ledger: LedgerTables, line: int = 1) -> OpenJob:
     """Admit a new job."""
     noted = ledger.admit(make_job(line))
     assert isinstance(noted, OpenJob)

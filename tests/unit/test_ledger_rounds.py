@@ -7,14 +7,14 @@ import pytest
 
 from batchrun.ledger.protocol import Settlement
 from batchrun.ledger.sqlite.reader import COST_COLUMNS, open_for_reading
-from batchrun.ledger.sqlite.tables import Ledger, open_ledger
+from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from batchrun.model import CostSource, Intent, JobId, JobKey, Mark, Outcome, RunStatus, Selection
 from tests.support.memory_ledger import make_bad_line, make_job
 from tests.unit.test_ledger import AT, make_ended, make_run
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
+def ledger(tmp_path: Path) -> Iterator[LedgerTables]:
     """A ledger of six settled jobs, an open one and a bad line."""
     with open_ledger(tmp_path) as opened, opened.transaction():
         for line in range(1, 8):
@@ -32,7 +32,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 def carry(
-    ledger: Ledger,
+    ledger: LedgerTables,
     line: int,
     outcome: Outcome,
     error_type: str | None = None,
@@ -52,7 +52,7 @@ def carry(
     ledger.settle(job_id, make_ended(run, round, **ended), noted)
 
 
-def reopened(ledger: Ledger, **selection: Any) -> list[int]:
+def reopened(ledger: LedgerTables, **selection: Any) -> list[int]:
     """Reopen what is selected; return the lines that are open then, but for the one that was before."""
     with ledger.transaction():
         count = ledger.reopen(Selection(**selection))
@@ -76,13 +76,15 @@ SELECTIONS: list[tuple[dict[str, Any], list[int]]] = [
 
 
 @pytest.mark.parametrize(("selection", "lines"), SELECTIONS)
-def test_what_is_selected_is_opened_again_and_nothing_else(ledger: Ledger, selection: dict[str, Any], lines: list[int]):
+def test_what_is_selected_is_opened_again_and_nothing_else(
+    ledger: LedgerTables, selection: dict[str, Any], lines: list[int]
+):
     """All parts must hold; bad lines, open jobs and, unless they are asked for, successes stay as they are."""
     assert ledger.count_selected(Selection(**selection)) == len(lines)
     assert reopened(ledger, **selection) == lines
 
 
-def test_a_reopened_job_is_open_in_the_next_round_and_its_past_is_noted(ledger: Ledger) -> None:
+def test_a_reopened_job_is_open_in_the_next_round_and_its_past_is_noted(ledger: LedgerTables) -> None:
     """It can be carried out and settled anew; attempts count on; how it ended before stands beside it."""
     (before,) = [job for job in ledger.settled_jobs(1) if job.key == "job-2"]
     reopened(ledger, keys=["job-2"])
@@ -98,7 +100,7 @@ def test_a_reopened_job_is_open_in_the_next_round_and_its_past_is_noted(ledger: 
     assert ledger.last_round() == 3
 
 
-def test_a_record_is_known_by_key_and_round(ledger: Ledger) -> None:
+def test_a_record_is_known_by_key_and_round(ledger: LedgerTables) -> None:
     """A round that is under way, or was never, has no record."""
     reopened(ledger, keys=["job-2"])
     key = JobKey("job-2")
@@ -106,7 +108,7 @@ def test_a_record_is_known_by_key_and_round(ledger: Ledger) -> None:
     assert [ledger.settled_id(None, line, 1) for line in (9, 2)] == [8, None]
 
 
-def test_a_reopening_that_fails_leaves_all_as_it_was(ledger: Ledger) -> None:
+def test_a_reopening_that_fails_leaves_all_as_it_was(ledger: LedgerTables) -> None:
     """Neither is a job open nor a past round noted."""
     before = (ledger.totals(), ledger.count_outcomes())
     with pytest.raises(ZeroDivisionError), ledger.transaction():  # noqa: PT012 - the last one fails
@@ -115,7 +117,7 @@ def test_a_reopening_that_fails_leaves_all_as_it_was(ledger: Ledger) -> None:
     assert (ledger.totals(), ledger.count_outcomes()) == before
 
 
-def test_items_and_costs_of_earlier_rounds_still_count(ledger: Ledger) -> None:
+def test_items_and_costs_of_earlier_rounds_still_count(ledger: LedgerTables) -> None:
     """Items are those that stand in the file, whichever round they are of; outcomes are the latest."""
     before = ledger.totals()
     reopened(ledger)
@@ -128,7 +130,7 @@ def test_items_and_costs_of_earlier_rounds_still_count(ledger: Ledger) -> None:
     assert ledger.count_outcomes() == {Outcome.SUCCEEDED: 2, Outcome.INVALID: 1}
 
 
-def test_forgetting_items_concerns_the_open_round_only(ledger: Ledger) -> None:
+def test_forgetting_items_concerns_the_open_round_only(ledger: LedgerTables) -> None:
     """Items of earlier rounds stay in the file, and so does the note of them."""
     with ledger.transaction():
         ledger.note_items(JobId(2), 1, 20, 20)
@@ -139,7 +141,7 @@ def test_forgetting_items_concerns_the_open_round_only(ledger: Ledger) -> None:
     assert [each.items_count for each in ledger.attempts(JobId(2))] == [20, 0]
 
 
-def test_failures_are_sorted_by_kind_most_frequent_first(ledger: Ledger) -> None:
+def test_failures_are_sorted_by_kind_most_frequent_first(ledger: LedgerTables) -> None:
     """Pages differ, exit codes tell; each kind is named so that exactly it can be selected."""
     found = ledger.failure_kinds(Selection(), 3)
     assert [(kind.count, kind.sample.position.line) for kind in found.kinds] == [(2, 2), (1, 4), (1, 5)]
@@ -147,13 +149,13 @@ def test_failures_are_sorted_by_kind_most_frequent_first(ledger: Ledger) -> None
     assert reopened(ledger, failures=[found.kinds[0].id]) == [2, 3]
 
 
-def test_without_failures_there_are_no_kinds(ledger: Ledger) -> None:
+def test_without_failures_there_are_no_kinds(ledger: LedgerTables) -> None:
     """None, of no jobs."""
     found = ledger.failure_kinds(Selection(keys=["nope"]), 3)
     assert (found.kinds, found.kinds_in_all, found.jobs_in_all) == ([], 0, 0)
 
 
-def test_costs_are_summed_by_what_runs_share(ledger: Ledger) -> None:
+def test_costs_are_summed_by_what_runs_share(ledger: LedgerTables) -> None:
     """By group, day of the end and outcome of the round; the sum of the rows is the total."""
     reopened(ledger, keys=["job-3"])
     with ledger.transaction():
@@ -173,7 +175,7 @@ def test_costs_are_summed_by_what_runs_share(ledger: Ledger) -> None:
     assert [row.shared for row in ledger.costs(["group"])] == [("a",), ("b",)]
 
 
-def test_runs_of_an_open_round_have_no_outcome_yet(ledger: Ledger) -> None:
+def test_runs_of_an_open_round_have_no_outcome_yet(ledger: LedgerTables) -> None:
     """Their costs stand under open."""
     reopened(ledger, keys=["job-3"])
     with ledger.transaction():
@@ -185,7 +187,7 @@ def test_runs_of_an_open_round_have_no_outcome_yet(ledger: Ledger) -> None:
     assert rows == {("failed",): 3, ("open",): 1, ("succeeded",): 1, ("timed_out",): 1}
 
 
-def test_a_snapshot_is_of_one_moment(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_snapshot_is_of_one_moment(ledger: LedgerTables, tmp_path: Path) -> None:
     """What is written meanwhile is not seen inside it."""
     with open_for_reading(tmp_path) as reader:
         with reader.snapshot():

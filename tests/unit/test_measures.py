@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from batchrun.ledger.protocol import Settlement
 from batchrun.ledger.sqlite.measures import Duration, GroupCount
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
-from batchrun.ledger.sqlite.tables import Ledger, open_ledger
+from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from batchrun.model import Intent, JobId, Mark, Outcome, RunId, RunStatus, Selection
 from tests.support.memory_ledger import make_bad_line, make_job
 from tests.unit.test_ledger import AT, make_ended, make_run
@@ -35,7 +35,14 @@ def holding(directory: Path, spans: list[tuple[float, float | None]]) -> Iterato
         yield reader
 
 
-def _carry(ledger: Ledger, job_id: JobId, attempt_no: int, began: float, ended: float | None, round: int = 1) -> None:  # noqa: A002
+def _carry(
+    ledger: LedgerTables,
+    job_id: JobId,
+    attempt_no: int,
+    began: float,
+    ended: float | None,
+    round: int = 1,  # noqa: A002 - the ledger's own word
+) -> None:
     run = replace(
         make_run(f"r{job_id}-{attempt_no}"),
         started_at=AT + timedelta(seconds=began),

@@ -17,7 +17,7 @@ import orjson
 
 from batchrun.errors import OutputError
 from batchrun.ledger.protocol import Admission, FinalCost, Known, OpenCost, OpenJob, ReadTo, Settlement
-from batchrun.ledger.sqlite.tables import Ledger, open_ledger
+from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from batchrun.model import Attempt, BadLine, Intent, Job, JobId, Outcome, Problem, Record, Run, RunId
 from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS
 from batchrun.output.sink import Sink
@@ -61,7 +61,7 @@ class _Group:
 class Journal:
     """Ledger and output files of one batch, as synchronous steps inside one transaction each group."""
 
-    def __init__(self, ledger: Ledger, sinks: dict[str, Sink]) -> None:
+    def __init__(self, ledger: LedgerTables, sinks: dict[str, Sink]) -> None:
         self.ledger = ledger
         self._sinks = sinks
         self.groups = 0

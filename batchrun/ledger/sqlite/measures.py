@@ -100,7 +100,7 @@ class Attempts:
 
 
 class Measures:
-    """Reads from an open ledger; see `Ledger.measures`."""
+    """Reads from an open ledger; see `LedgerReader.measures`."""
 
     def __init__(self, connection: Connection) -> None:
         self._db = connection

@@ -38,7 +38,7 @@ from batchrun.model import (
 from batchrun.output.layout import LEDGER
 
 
-class Ledger(LedgerReader):
+class LedgerTables(LedgerReader):
     """One batch's ledger; open it with `open_ledger`."""
 
     def __init__(self, connection: Connection) -> None:
@@ -258,7 +258,7 @@ def _word(case: StrEnum | None) -> str | None:
 
 
 @contextmanager
-def open_ledger(directory: Path) -> Iterator[Ledger]:
+def open_ledger(directory: Path) -> Iterator[LedgerTables]:
     """Open a batch's ledger for writing; made if it is missing. One process at a time (see `lock`).
 
     Raises:
@@ -270,4 +270,4 @@ def open_ledger(directory: Path) -> Iterator[Ledger]:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         apply_schema_steps(connection, file)
-        yield Ledger(connection)
+        yield LedgerTables(connection)

@@ -1,25 +1,10 @@
-"""The arguments that name and set a batch, the same for every command that takes one."""
+"""The configuration that a command's arguments come to, the same for every command that takes a batch."""
 
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from batchrun.config import Config, load_config, parse_setting
 from batchrun.errors import ConfigError
-
-Batch = Annotated[Path | None, typer.Argument(help="The batch's TOML file; or give --task and --jobs.")]
-Task = Annotated[str | None, typer.Option(help="Id of the task, or user~name.")]
-Jobs = Annotated[Path | None, typer.Option(help="The job file; - is JSONL on stdin.")]
-Out = Annotated[Path | None, typer.Option(help="The output directory.")]
-MaxConcurrentRuns = Annotated[
-    str | None, typer.Option("--max-concurrent-runs", "-c", help='Most Runs live at once, or "auto".')
-]
-StartRate = Annotated[float | None, typer.Option(help="Most starts per second.")]
-BudgetUsd = Annotated[float | None, typer.Option(help="Most that the batch may cost, in US dollars.")]
-Limit = Annotated[int | None, typer.Option(help="Only the first so many jobs of the file.")]
-ApiUrl = Annotated[str | None, typer.Option(help='Address of the API, or "embedded".')]
-Settings = Annotated[list[str] | None, typer.Option("--set", help="Any configuration key: --set limits.drain_s=10.")]
 
 
 def load(

@@ -3,11 +3,8 @@
 import csv
 import sys
 from collections.abc import Iterable
-from typing import Annotated
+from pathlib import Path
 
-import typer
-
-from batchrun.cli.directory_commands import Directory
 from batchrun.errors import ConfigError
 from batchrun.ledger.protocol import CostRow
 from batchrun.ledger.sqlite.reader import COST_COLUMNS
@@ -20,12 +17,12 @@ _HEADINGS = ("runs", "cost", "of it derived", "unknown", "not final")
 _CELL_CHARS = 60
 
 
-def command(
-    directory: Directory,
-    by: Annotated[str, typer.Option(help="What is summed up: group, day, outcome, or several with commas.")] = "group",
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV on stdout.")] = False,
-) -> None:
-    """Show what a batch has cost, all rounds and retries included; works while another process runs it."""
+def show_cost(directory: Path, by: str, *, as_csv: bool) -> None:
+    """Print what a batch has cost, summed up by the columns that `by` names.
+
+    Raises:
+        ConfigError: there is no such column.
+    """
     names = list(dict.fromkeys(by.split(",")))
     if unknown := [name for name in names if name not in COST_COLUMNS]:
         raise ConfigError(f"--by {unknown[0]}: give {', '.join(COST_COLUMNS)}, or several of them with commas")

@@ -3,12 +3,9 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
 
 import orjson
-import typer
 
-from batchrun.cli.directory_commands import Directory
 from batchrun.config import ApiConfig
 from batchrun.maintenance.directory import read_config
 from batchrun.model import JsonObject, Position, Selection
@@ -29,15 +26,12 @@ CANNOT_BE_READ_AGAIN = (
 MAX_OVERRIDE_CHARS = 10_000
 
 
-def command(
-    directory: Directory,
-    json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
-) -> None:
-    """Show what did not succeed, by cause; works while another process runs the batch."""
+def show_failures(directory: Path, *, is_json: bool) -> None:
+    """Print what did not succeed, by cause."""
     found = read_failures(directory, Selection())
     config, _ = read_config(directory)
     sent = sent_overrides(config, found.kinds, MAX_OVERRIDE_CHARS)
-    if json:
+    if is_json:
         _print_json(found, config.api, sent)
         return
     if not found.jobs:

@@ -7,21 +7,9 @@ import traceback
 
 import typer
 
-from batchrun.cli import (
-    cost_command,
-    directory_commands,
-    failures_command,
-    plan_command,
-    report_command,
-    retry_command,
-    run_command,
-    schema_command,
-    serve_command,
-    task_command,
-    worker_command,
-)
+from batchrun.cli import task_verbs, verbs, worker_verbs
 from batchrun.cli.exit_codes import ExitCode, exit_code_of
-from batchrun.cli.view import say
+from batchrun.cli.terminal import say
 from batchrun.errors import BatchrunError, first_error
 from batchrun.version import __version__
 
@@ -32,20 +20,20 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("run")(run_command.command)
-app.command("plan")(plan_command.command)
-app.command("status")(directory_commands.status)
-app.command("failures")(failures_command.command)
-app.command("report")(report_command.command)
-app.command("retry")(retry_command.command)
-app.command("cost")(cost_command.command)
-app.command("abort")(directory_commands.abort)
-app.command("resolve")(directory_commands.resolve)
-app.command("repair")(directory_commands.repair)
-app.command("schema")(schema_command.command)
-app.command("serve")(serve_command.command)
-app.add_typer(task_command.app, name="task")
-app.add_typer(worker_command.app, name="worker")
+app.command("run")(verbs.run)
+app.command("plan")(verbs.plan)
+app.command("status")(verbs.status)
+app.command("failures")(verbs.failures)
+app.command("report")(verbs.report)
+app.command("retry")(verbs.retry)
+app.command("cost")(verbs.cost)
+app.command("abort")(verbs.abort)
+app.command("resolve")(verbs.resolve)
+app.command("repair")(verbs.repair)
+app.command("schema")(verbs.schema)
+app.command("serve")(verbs.serve)
+app.add_typer(task_verbs.app, name="task")
+app.add_typer(worker_verbs.app, name="worker")
 
 
 def _print_version(wanted: bool) -> None:

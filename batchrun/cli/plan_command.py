@@ -3,15 +3,13 @@
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Annotated
 
 import orjson
-import typer
 
-from batchrun.cli import batch_options
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.loop import run_async
 from batchrun.cli.view import forecast_lines
+from batchrun.config import Config
 from batchrun.preflight.plan import Plan, make_plan
 from batchrun.runtime.logs import silence
 
@@ -19,40 +17,18 @@ from batchrun.runtime.logs import silence
 MAX_SHOWN = 20
 
 
-def command(
-    batch: batch_options.Batch = None,
-    task: batch_options.Task = None,
-    jobs: batch_options.Jobs = None,
-    out: batch_options.Out = None,
-    max_concurrent_runs: batch_options.MaxConcurrentRuns = None,
-    start_rate: batch_options.StartRate = None,
-    limit: batch_options.Limit = None,
-    api_url: batch_options.ApiUrl = None,
-    settings: batch_options.Settings = None,
-    json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
-) -> None:
-    """Check every input of a batch and forecast its time and cost; starts nothing."""
-    config = batch_options.load(
-        batch,
-        task=task,
-        jobs=jobs,
-        out=out,
-        max_concurrent_runs=max_concurrent_runs,
-        start_rate=start_rate,
-        limit=limit,
-        api_url=api_url,
-        settings=settings,
-    )
+def show_plan(config: Config, *, is_json: bool) -> ExitCode:
+    """Print what a batch would do, and return whether every line could be run."""
     silence()
     plan = run_async(make_plan, config)
-    if json:
+    if is_json:
         values = {**asdict(plan), "would_fail": plan.would_fail}
         sys.stdout.buffer.write(orjson.dumps(values, option=orjson.OPT_APPEND_NEWLINE))
     else:
         for line in _lines(plan):
             print(line)
     sys.stdout.flush()
-    raise typer.Exit(ExitCode.USAGE if plan.would_fail else ExitCode.SUCCEEDED)
+    return ExitCode.USAGE if plan.would_fail else ExitCode.SUCCEEDED
 
 
 def _lines(plan: Plan) -> Iterator[str]:

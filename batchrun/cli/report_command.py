@@ -2,22 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from batchrun.cli.directory_commands import Directory
-from batchrun.cli.view import say
+from batchrun.cli.terminal import say
 from batchrun.maintenance.directory import read_config
 from batchrun.output.layout import REPORT
 from batchrun.report.report_file import make_report, write_report
 
 
-def command(
-    directory: Directory,
-    out: Annotated[Path | None, typer.Option(help=f"File to write; default: DIR/{REPORT}; - is stdout.")] = None,
-) -> None:
-    """Write what a batch has come to as one HTML file that needs nothing else; works while another process runs it."""
+def write_batch_report(directory: Path, out: Path | None) -> None:
+    """Write a batch's report to `out`, to stdout where that is `-`, or into the directory where it is None."""
     config, _ = read_config(directory)
     page = make_report(directory, config)
     if out == Path("-"):

@@ -3,17 +3,15 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
 import orjson
-import typer
 
-from batchrun.cli import selection as flags
-from batchrun.cli.directory_commands import Directory
+from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.failures_command import CANNOT_BE_READ_AGAIN, failure_json
 from batchrun.cli.loop import run_async
 from batchrun.cli.run_command import Anew, run_to_the_end
-from batchrun.cli.view import say
+from batchrun.cli.selection import make_selection, refuse_unknown
+from batchrun.cli.terminal import say
 from batchrun.errors import ConfigError
 from batchrun.maintenance.directory import read_command, read_config
 from batchrun.model import Outcome, Selection
@@ -22,21 +20,22 @@ from batchrun.report.progress_words import outcome_counts
 from batchrun.report.status import read_status
 
 
-def command(
-    directory: Directory,
-    outcomes: flags.Outcomes = None,
-    error_types: flags.ErrorTypes = None,
-    groups: flags.Groups = None,
-    keys: flags.Keys = None,
-    failures: flags.FailureIds = None,
-    tripped: Annotated[bool, typer.Option("--tripped", help="Only the jobs that the breaker tripped over.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be started anew; start nothing.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Start without asking.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the Summary as JSON on stdout.")] = False,
-) -> None:
-    """Carry out anew what did not succeed, or what of it is chosen; then go on with the batch."""
-    trip = _tripped(directory) if tripped else None
-    selection = flags.make_selection(
+def retry_jobs(
+    directory: Path,
+    *,
+    outcomes: list[str] | None,
+    error_types: list[str] | None,
+    groups: list[str] | None,
+    keys: list[str] | None,
+    failures: list[str] | None,
+    is_tripped: bool,
+    is_dry_run: bool,
+    is_confirmed: bool,
+    is_json: bool,
+) -> ExitCode:
+    """Carry out anew what did not succeed, or what of it the flags select; then go on with the batch."""
+    trip = _tripped(directory) if is_tripped else None
+    selection = make_selection(
         outcomes=outcomes,
         error_types=error_types,
         groups=groups,
@@ -46,21 +45,21 @@ def command(
     if trip is not None and trip.is_for_empty and selection.outcomes is None:
         # Successes without an item have tripped it: the default would leave them out.
         selection = replace(selection, outcomes=[each for each in Outcome if each is not Outcome.INVALID])
-    flags.refuse_unknown(read_unknown(directory, selection), groups)
+    refuse_unknown(read_unknown(directory, selection), groups)
     found = read_failures(directory, selection)
     config, _ = read_config(directory)
     if found.jobs and str(config.jobs.file) == "-":
         raise ConfigError(f"{directory}: {CANNOT_BE_READ_AGAIN}; nothing was changed")
-    if dry_run:
-        _show(found, read_status(directory).summary.open_jobs, is_json=json)
-        return
+    if is_dry_run:
+        _show(found, read_status(directory).summary.open_jobs, is_json=is_json)
+        return ExitCode.SUCCEEDED
     if not found.jobs:
         for line in _why_nothing(directory, selection):
             say(line)
-        return
+        return ExitCode.SUCCEEDED
     say(f"Anew: {found.jobs:,} jobs")
     anew = Anew(selection=selection, count=found.jobs)
-    raise typer.Exit(run_async(run_to_the_end, config, yes, json, resume_command(directory), anew))
+    return run_async(run_to_the_end, config, is_confirmed, is_json, resume_command(directory), anew)
 
 
 def resume_command(directory: Path) -> str:

@@ -4,18 +4,17 @@ import shlex
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
 
 import anyio
 import orjson
 import typer
 
 from batchrun.batch.open_batch import Batch, open_batch
-from batchrun.cli import batch_options
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.loop import run_async
 from batchrun.cli.stopping import obey_signals
-from batchrun.cli.view import forecast_lines, say, show_closing, show_opening, watch_progress
+from batchrun.cli.terminal import say
+from batchrun.cli.view import forecast_lines, show_closing, show_opening, watch_progress
 from batchrun.config import Config
 from batchrun.errors import ConfigError
 from batchrun.model import Command, Ending, Selection, Summary
@@ -24,35 +23,10 @@ from batchrun.model import Command, Ending, Selection, Summary
 ASK_ABOVE_RUNS = 100
 
 
-def command(
-    batch: batch_options.Batch = None,
-    task: batch_options.Task = None,
-    jobs: batch_options.Jobs = None,
-    out: batch_options.Out = None,
-    max_concurrent_runs: batch_options.MaxConcurrentRuns = None,
-    start_rate: batch_options.StartRate = None,
-    budget_usd: batch_options.BudgetUsd = None,
-    limit: batch_options.Limit = None,
-    api_url: batch_options.ApiUrl = None,
-    settings: batch_options.Settings = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Start without asking.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the Summary as JSON on stdout.")] = False,
-) -> None:
-    """Start a batch, or go on with it: the same command."""
-    config = batch_options.load(
-        batch,
-        task=task,
-        jobs=jobs,
-        out=out,
-        max_concurrent_runs=max_concurrent_runs,
-        start_rate=start_rate,
-        budget_usd=budget_usd,
-        limit=limit,
-        api_url=api_url,
-        settings=settings,
-    )
+def run_batch_command(config: Config, *, is_confirmed: bool, is_json: bool) -> ExitCode:
+    """Start a batch, or go on with it; this process's own command line goes on with it."""
     same = Command(line=shlex.join(["batchrun", *sys.argv[1:]]), directory=str(Path.cwd()))
-    raise typer.Exit(run_async(run_to_the_end, config, yes, json, same, None))
+    return run_async(run_to_the_end, config, is_confirmed, is_json, same, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

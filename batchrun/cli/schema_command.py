@@ -1,19 +1,15 @@
 """`batchrun schema`: the JSON Schema of the configuration, for editors."""
 
 import sys
-from typing import Annotated
 
 import orjson
-import typer
 
 from batchrun.config import Config
 from batchrun.config.worker_config import WorkerConfig
 
 
-def command(
-    for_worker: Annotated[bool, typer.Option("--worker", help="That of worker.toml, not of a batch's file.")] = False,
-) -> None:
-    """Print the JSON Schema of a batch's TOML file, or of a worker's, for editors."""
+def print_schema(*, for_worker: bool) -> None:
+    """Print the JSON Schema of a batch's TOML file, or of a worker's."""
     model, title = (WorkerConfig, "A batchrun worker") if for_worker else (Config, "A batchrun batch")
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema(), "title": title}
     sys.stdout.buffer.write(orjson.dumps(schema, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))

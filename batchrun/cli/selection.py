@@ -1,23 +1,9 @@
-"""Which jobs a command means: the flags that name them."""
+"""Which jobs the flags of a command select."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated
-
-import typer
 
 from batchrun.errors import ConfigError
 from batchrun.model import Outcome, Selection
-
-Outcomes = Annotated[
-    list[str] | None, typer.Option("--outcome", help="Only these outcomes: failed,timed_out; default: no success.")
-]
-ErrorTypes = Annotated[list[str] | None, typer.Option("--error", help="Only these error types, as records have them.")]
-Groups = Annotated[list[str] | None, typer.Option("--group", help="Only jobs of these groups.")]
-Keys = Annotated[list[str] | None, typer.Option("--key", help="Only these jobs; not split at commas.")]
-FailureIds = Annotated[
-    list[str] | None, typer.Option("--failure", help="Only these causes, as `batchrun failures` names them.")
-]
-
 
 #: Unknown names that are shown of each kind.
 MAX_NAMED = 10

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import anyio
 
-from batchrun.cli.view import say
+from batchrun.cli.terminal import say
 
 _WORDS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "hang-up"}
 

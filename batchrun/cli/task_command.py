@@ -4,10 +4,9 @@ import secrets
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import orjson
-import typer
 
 from batchrun.account.connect import patiently
 from batchrun.apify.client import ApifyClient, open_client
@@ -18,28 +17,12 @@ from batchrun.errors import ConfigError, ConnectFailed, TransportError
 from batchrun.model import JsonObject, Mark, RunOptions, TaskId
 from batchrun.runtime.logs import silence
 
-app = typer.Typer(help="Create, read and run single tasks.", no_args_is_help=True)
 
-_ApiUrl = Annotated[str | None, typer.Option(help="Address of the API.")]
-_Input = Annotated[str | None, typer.Option("--input", help="Input as a JSON object, or @FILE that holds one.")]
-_Memory = Annotated[int | None, typer.Option(help="Memory of Runs, in megabytes.")]
-_Timeout = Annotated[int | None, typer.Option(help="Time limit of Runs, in seconds.")]
-_Build = Annotated[str | None, typer.Option(help="Tag or number of the Actor's build.")]
-
-
-@app.command("create")
-def create(
-    actor: Annotated[str, typer.Option(help="The Actor, like apify/hello-world.")],
-    name: Annotated[str | None, typer.Option(help="The task's name; default: the platform makes one.")] = None,
-    input_json: _Input = None,
-    build: _Build = None,
-    memory_mb: _Memory = None,
-    timeout_s: _Timeout = None,
-    api_url: _ApiUrl = None,
+def create_task(
+    actor: str, options: RunOptions, *, name: str | None, input_json: str | None, api_url: str | None
 ) -> None:
     """Create a task and print it."""
     task_input = _read_input(input_json)
-    options = RunOptions(build=build, memory_mb=memory_mb, timeout_s=timeout_s)
 
     async def call(client: ApifyClient) -> JsonObject:
         found = await patiently(client, client.get_actor(actor))
@@ -51,29 +34,15 @@ def create(
     _print(_call(api_url, call))
 
 
-@app.command("get")
-def get(
-    task: Annotated[str, typer.Argument(help="Id of the task, or user~name.")],
-    api_url: _ApiUrl = None,
-) -> None:
+def print_task(task: str, *, api_url: str | None) -> None:
     """Print a task."""
     _print(_call(api_url, lambda client: patiently(client, client.get_task(TaskId(task)))))
 
 
-@app.command("run")
-def run(
-    task: Annotated[str, typer.Argument(help="Id of the task, or user~name.")],
-    input_json: _Input = None,
-    build: _Build = None,
-    memory_mb: _Memory = None,
-    timeout_s: _Timeout = None,
-    sync: Annotated[bool, typer.Option("--sync", help="Wait, at most 300 s, and print the OUTPUT value.")] = False,
-    api_url: _ApiUrl = None,
-) -> None:
-    """Start one Run of a task and print it; it is started once, whatever happens."""
+def run_task(task: str, options: RunOptions, *, input_json: str | None, is_sync: bool, api_url: str | None) -> None:
+    """Start one Run of a task, once, and print it; or wait for its end and print its OUTPUT value."""
     body = orjson.dumps(_read_input(input_json) or {})
-    options = RunOptions(build=build, memory_mb=memory_mb, timeout_s=timeout_s)
-    if sync:
+    if is_sync:
         _, value = _call(api_url, lambda client: client.run_task_sync(TaskId(task), body, options))
         sys.stdout.buffer.write(value)
         return

@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -13,6 +12,7 @@ from rich.text import Text
 
 from batchrun.apify.wire import Account
 from batchrun.batch.open_batch import Batch
+from batchrun.cli.terminal import say
 from batchrun.config import Config
 from batchrun.model import Ending, Outcome, Summary
 from batchrun.output.layout import BAD_LINES, ITEMS, RECORDS
@@ -27,6 +27,7 @@ from batchrun.report.progress_words import (
     money,
     outcome_counts,
     progress_line,
+    records_words,
     slot_words,
 )
 from batchrun.report.summary import slowest_run
@@ -225,14 +226,6 @@ def _file_lines(summary: Summary, config: Config, report: Path | None) -> list[s
     return lines
 
 
-def records_words(summary: Summary) -> str:
-    """Return how many jobs the record file reports, and in how many lines where those are more."""
-    if not summary.earlier_records:
-        return f"{summary.settled:,} jobs"
-    lines = summary.settled + summary.earlier_records
-    return f"{summary.settled:,} jobs, {lines:,} lines: {summary.earlier_records:,} are of earlier rounds"
-
-
 def _advice(summary: Summary, config: Config, command: str) -> list[str]:
     if summary.ending is Ending.FINISHED:
         return []
@@ -257,9 +250,3 @@ def _advice(summary: Summary, config: Config, command: str) -> list[str]:
         lines.append(f"resume   {command}")
     may_live = summary.live_runs or summary.in_doubt
     return [*lines, *([f"abort    batchrun abort {summary.out_dir}"] if may_live else [])]
-
-
-def say(text: str) -> None:
-    """Print a line for people; that nobody listens any more (`| head`) stops no batch."""
-    with suppress(OSError):
-        print(text, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""`batchrun worker`: a long-lived process that takes batches, and the commands that talk to it."""
+"""`batchrun worker start`: a long-lived process that takes batches."""
 
 import os
 import signal
@@ -6,55 +6,31 @@ import sys
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import anyio
-import typer
 
-from batchrun.cli import worker_batches, worker_submit
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.loop import run_async
-from batchrun.cli.view import say
-from batchrun.cli.worker_options import DEFAULT_DATA_DIR, DataDir
+from batchrun.cli.terminal import say
 from batchrun.config.worker_config import FILE_NAME, load_worker_config
 from batchrun.errors import ConfigError
 from batchrun.output.sink import explain
 from batchrun.runtime.logs import logging_to
+from batchrun.worker.http import open_http
 from batchrun.worker.notify import Supervisor
 from batchrun.worker.token import Token, read_or_make_token
 from batchrun.worker.tracing import open_tracing
 from batchrun.worker.views import worker_view
 from batchrun.worker.worker import Worker, open_worker
 
-app = typer.Typer(
-    help="Keep running, take batches as they come, and carry them out side by side.", no_args_is_help=True
-)
 
-
-@app.command("start")
-def start(
-    data: DataDir = DEFAULT_DATA_DIR,
-    host: Annotated[str | None, typer.Option(help="Address to listen at.")] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.")] = None,
-    api_url: Annotated[str | None, typer.Option(help='Address of the API, or "embedded".')] = None,
-    max_concurrent_runs: Annotated[
-        int | None, typer.Option("--max-concurrent-runs", "-c", min=1, help="Most Runs live at once, of all batches.")
-    ] = None,
-) -> None:
-    """Carry out the batches of a data directory, and those that are handed in, until it is told to stop."""
-    given = {
-        "worker.host": host,
-        "worker.port": port,
-        "api.base_url": api_url,
-        "limits.max_concurrent_runs": max_concurrent_runs,
-    }
-    flags = {key: value for key, value in given.items() if value is not None}
-    raise typer.Exit(run_async(_start, data, flags))
+def start_worker(data: Path, flags: dict[str, Any]) -> ExitCode:
+    """Carry out the batches of a data directory, and those that are handed in, until a signal ends it."""
+    return run_async(_start, data, flags)
 
 
 async def _start(data: Path, flags: dict[str, Any]) -> ExitCode:
-    from batchrun.worker.http import open_http  # noqa: PLC0415 - a web server, which no other command has a use for
-
     config = load_worker_config(data, flags=flags)
     async with open_worker(data, config, os.environ) as worker:
         with logging_to(worker.layout.log, level=config.worker.log_level, file_of=worker.log_file):
@@ -136,16 +112,3 @@ async def _reload(worker: Worker, data: Path, flags: dict[str, Any]) -> None:
         return
     await worker.reload(config)
     say(f"{FILE_NAME} was read again")
-
-
-app.command("submit")(worker_submit.command)
-app.command("list")(worker_batches.list_batches)
-app.command("status")(worker_batches.status)
-app.command("logs")(worker_batches.logs)
-app.command("records")(worker_batches.records)
-app.command("items")(worker_batches.items)
-app.command("pause")(worker_batches.pause)
-app.command("resume")(worker_batches.resume)
-app.command("cancel")(worker_batches.cancel)
-app.command("limits")(worker_batches.limits)
-app.command("delete")(worker_batches.delete)

@@ -1,4 +1,4 @@
-"""What every command that talks to a worker has in common: which worker, which batch, and how it answers."""
+"""What every command that talks to a worker has in common: a client for it, and how its answer is printed."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import orjson
 import typer
@@ -16,18 +16,6 @@ from batchrun.cli.loop import run_async
 from batchrun.config import parse_setting
 from batchrun.model import JsonObject
 from batchrun.worker.worker_client import WorkerClient, find_door, open_client
-
-DEFAULT_DATA_DIR = Path("worker")
-
-DataDir = Annotated[Path, typer.Option("--data", help="Directory that holds all of the worker's state.")]
-Url = Annotated[
-    str | None,
-    typer.Option(help="Address of a worker elsewhere, its token in BATCHRUN_WORKER_TOKEN; instead of --data."),
-]
-Ref = Annotated[str, typer.Argument(metavar="BATCH", help="The batch's id, or its name where only one has it.")]
-Refs = Annotated[list[str], typer.Argument(metavar="BATCH...", help="Ids, or names that only one has.")]
-Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
-Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on until the batch rests.")]
 
 
 def ask(data: Path, url: str | None, function: Callable[[WorkerClient], Awaitable[ExitCode | None]]) -> None:

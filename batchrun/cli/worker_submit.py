@@ -9,18 +9,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import anyio
 import orjson
-import typer
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from batchrun.cli.exit_codes import ExitCode
-from batchrun.cli.view import PLAIN_INTERVAL_S, say
-from batchrun.cli.worker_options import DEFAULT_DATA_DIR, DataDir, Json, Url, ask, print_json
+from batchrun.cli.terminal import say
+from batchrun.cli.view import PLAIN_INTERVAL_S
+from batchrun.cli.worker_options import ask, print_json
 from batchrun.config import Config, load_config, parse_setting
 from batchrun.config.sections import PATHS
 from batchrun.errors import ConfigError, OutputError
@@ -45,27 +45,28 @@ _STOP_CODES = {
 }
 
 
-def command(
-    batch: Annotated[Path | None, typer.Argument(help="The batch's TOML file; or give --profile and --jobs.")] = None,
-    profile: Annotated[str | None, typer.Option(help="Name of a batch file in DATA/profiles.")] = None,
-    jobs: Annotated[
-        Path | None, typer.Option(help="The job file, instead of the batch file's; - is JSONL on stdin.")
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="What the batch is called; default: the name of its file.")] = None,
-    weight: Annotated[float | None, typer.Option(help="Its share of the places, among the weights of all.")] = None,
-    priority: Annotated[int | None, typer.Option(help="Higher ones come first where places are scarce.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Any configuration key: --set limits.start_rate=5.")
-    ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Show its progress until it rests; exit as `run` does.")] = False,
-    json: Json = False,
-    data: DataDir = DEFAULT_DATA_DIR,
-    url: Url = None,
+def submit_batch(
+    batch: Path | None,
+    profile: str | None,
+    jobs: Path | None,
+    *,
+    name: str | None,
+    weight: float | None,
+    priority: int | None,
+    settings: list[str],
+    is_awaited: bool,
+    is_json: bool,
+    data: Path,
+    url: str | None,
 ) -> None:
-    """Hand a batch to the worker."""
+    """Hand a batch file, or a profile and a job file, to the worker.
+
+    Raises:
+        ConfigError: neither is named, or the batch file cannot be used; nothing was sent.
+    """
     if (batch is None) == (profile is None) or (batch is None and jobs is None):
         raise ConfigError("give either a batch's TOML file, or --profile and --jobs")
-    given = dict(parse_setting(each) for each in settings or [])
+    given = dict(parse_setting(each) for each in settings)
     with _kept(jobs) as given_jobs:
         if batch is None:
             texts, job_file = {"profile": str(profile), "settings": orjson.dumps(given).decode()}, given_jobs
@@ -74,7 +75,7 @@ def command(
         named = name or (batch.stem if batch is not None else None)
         options = {"name": named, "weight": weight, "priority": priority}
         texts |= {field: str(value) for field, value in options.items() if value is not None}
-        ask(data, url, partial(_submit, texts, job_file, wait, json))
+        ask(data, url, partial(_submit, texts, job_file, is_awaited, is_json))
 
 
 @contextmanager

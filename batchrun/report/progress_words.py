@@ -116,3 +116,11 @@ def duration(seconds: float) -> str:
         return f"{minutes} min {rest:02d} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours:,} h {minutes:02d} min"
+
+
+def records_words(summary: Summary) -> str:
+    """Return how many jobs the record file reports, and in how many lines where those are more."""
+    if not summary.earlier_records:
+        return f"{summary.settled:,} jobs"
+    lines = summary.settled + summary.earlier_records
+    return f"{summary.settled:,} jobs, {lines:,} lines: {summary.earlier_records:,} are of earlier rounds"

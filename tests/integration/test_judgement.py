@@ -13,8 +13,8 @@ import orjson
 import pytest
 
 from batchrun import ConfigError, Outcome, load_config, open_batch, run_batch
-from batchrun.cli.directory_commands import _status_lines
 from batchrun.cli.run_command import _exit_code
+from batchrun.cli.status_command import _status_lines
 from batchrun.config import Config
 from batchrun.model import Ending, Selection
 from batchrun.report.failures import read_tripped

@@ -1,0 +1,62 @@
+"""`batchrun status DIR`: where a batch stands."""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import orjson
+
+from batchrun.report.progress_words import cost_words, money, outcome_counts, records_words
+from batchrun.report.status import BudgetUse, LastTrip, Status, read_status
+
+
+def show_status(directory: Path, *, is_json: bool) -> None:
+    """Print where a batch stands; works while another process runs it."""
+    found = read_status(directory)
+    if is_json:
+        options = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
+        sys.stdout.buffer.write(orjson.dumps(asdict(found), option=options))
+        return
+    for line in _status_lines(found):
+        print(line)
+
+
+def _runs_words(found: Status) -> str:
+    # Nobody has looked since the process ended.
+    live = f"{found.summary.live_runs:,} live" + ("" if found.pid is not None else " when last seen")
+    return live + (f", {found.summary.in_doubt:,} starts in doubt" if found.summary.in_doubt else "")
+
+
+def _budget_words(budget: BudgetUse) -> str:
+    left_usd = max(0.0, budget.limit_usd - budget.spent_usd - budget.reserved_usd)
+    return (
+        f"{money(left_usd)} left of {money(budget.limit_usd)}: {money(budget.spent_usd)} spent, "
+        f"{money(budget.reserved_usd)} set aside until costs are final"
+    )
+
+
+def _stopped_words(trip: LastTrip) -> str:
+    return "the batch" if trip.group is None else f"group {trip.group}"
+
+
+def _status_lines(found: Status) -> list[str]:
+    summary = found.summary
+    lines = [
+        f"process  {found.pid if found.pid is not None else 'none works on it'}",
+        f"jobs     {outcome_counts(summary.outcomes, summary.empty_successes)}; {summary.open_jobs:,} open"
+        + (f"; about {found.jobs_in_file:,} in the job file" if found.jobs_in_file is not None else ""),
+        *([f"records  {records_words(summary)}"] if summary.earlier_records else []),
+        f"runs     {_runs_words(found)}, {found.waiting:,} jobs waiting",
+        f"items    {summary.items:,}",
+        f"cost     {cost_words(summary)}",
+        *([f"budget   {_budget_words(found.budget)}"] if found.budget is not None else []),
+        *(f"breaker  last stopped {_stopped_words(trip)}: {trip.reason}" for trip in found.trips),
+    ]
+    if found.doubts and found.pid is None:
+        lines.append(f"doubt    {len(found.doubts):,} starts without an answer; `batchrun run` asks the platform,")
+        lines.append(f"         `batchrun resolve {summary.out_dir}` asks you:")
+        lines += [
+            f"         {each.job_key}, intended at {each.attempt.intended_at:%Y-%m-%d %H:%M:%S}Z"
+            for each in found.doubts
+        ]
+    return lines

@@ -1,0 +1,61 @@
+"""Every verb of `batchrun task`: its arguments, its help, and the function that does it.
+
+A verb imports what does it once it runs, as those of `verbs` do.
+"""
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Create, read and run single tasks.", no_args_is_help=True)
+
+Task = Annotated[str, typer.Argument(help="Id of the task, or user~name.")]
+Input = Annotated[str | None, typer.Option("--input", help="Input as a JSON object, or @FILE that holds one.")]
+Memory = Annotated[int | None, typer.Option(help="Memory of Runs, in megabytes.")]
+Timeout = Annotated[int | None, typer.Option(help="Time limit of Runs, in seconds.")]
+Build = Annotated[str | None, typer.Option(help="Tag or number of the Actor's build.")]
+ApiUrl = Annotated[str | None, typer.Option(help="Address of the API.")]
+
+
+@app.command("create")
+def create(
+    actor: Annotated[str, typer.Option(help="The Actor, like apify/hello-world.")],
+    name: Annotated[str | None, typer.Option(help="The task's name; default: the platform makes one.")] = None,
+    input_json: Input = None,
+    build: Build = None,
+    memory_mb: Memory = None,
+    timeout_s: Timeout = None,
+    api_url: ApiUrl = None,
+) -> None:
+    """Create a task and print it."""
+    from batchrun.cli.task_command import create_task
+    from batchrun.model import RunOptions
+
+    options = RunOptions(build=build, memory_mb=memory_mb, timeout_s=timeout_s)
+    create_task(actor, options, name=name, input_json=input_json, api_url=api_url)
+
+
+@app.command("get")
+def get(task: Task, api_url: ApiUrl = None) -> None:
+    """Print a task."""
+    from batchrun.cli.task_command import print_task
+
+    print_task(task, api_url=api_url)
+
+
+@app.command("run")
+def run(
+    task: Task,
+    input_json: Input = None,
+    build: Build = None,
+    memory_mb: Memory = None,
+    timeout_s: Timeout = None,
+    sync: Annotated[bool, typer.Option("--sync", help="Wait, at most 300 s, and print the OUTPUT value.")] = False,
+    api_url: ApiUrl = None,
+) -> None:
+    """Start one Run of a task and print it; it is started once, whatever happens."""
+    from batchrun.cli.task_command import run_task
+    from batchrun.model import RunOptions
+
+    options = RunOptions(build=build, memory_mb=memory_mb, timeout_s=timeout_s)
+    run_task(task, options, input_json=input_json, is_sync=sync, api_url=api_url)

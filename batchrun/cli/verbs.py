@@ -1,0 +1,233 @@
+"""Every verb of the command line: its arguments, its help, and the function that does it.
+
+A verb imports what does it once it runs: `--help` and `--version` import neither the engine nor HTTP.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Directory = Annotated[Path, typer.Argument(help="The batch's output directory.")]
+Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
+JsonSummary = Annotated[bool, typer.Option("--json", help="Print the Summary as JSON on stdout.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Start without asking.")]
+
+# What names and sets a batch, the same for every verb that takes one.
+Batch = Annotated[Path | None, typer.Argument(help="The batch's TOML file; or give --task and --jobs.")]
+Task = Annotated[str | None, typer.Option(help="Id of the task, or user~name.")]
+Jobs = Annotated[Path | None, typer.Option(help="The job file; - is JSONL on stdin.")]
+Out = Annotated[Path | None, typer.Option(help="The output directory.")]
+MaxConcurrentRuns = Annotated[
+    str | None, typer.Option("--max-concurrent-runs", "-c", help='Most Runs live at once, or "auto".')
+]
+StartRate = Annotated[float | None, typer.Option(help="Most starts per second.")]
+BudgetUsd = Annotated[float | None, typer.Option(help="Most that the batch may cost, in US dollars.")]
+Limit = Annotated[int | None, typer.Option(help="Only the first so many jobs of the file.")]
+ApiUrl = Annotated[str | None, typer.Option(help='Address of the API, or "embedded".')]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="Any configuration key: --set limits.drain_s=10.")]
+
+# Which jobs are meant.
+Outcomes = Annotated[
+    list[str] | None, typer.Option("--outcome", help="Only these outcomes: failed,timed_out; default: no success.")
+]
+ErrorTypes = Annotated[list[str] | None, typer.Option("--error", help="Only these error types, as records have them.")]
+Groups = Annotated[list[str] | None, typer.Option("--group", help="Only jobs of these groups.")]
+Keys = Annotated[list[str] | None, typer.Option("--key", help="Only these jobs; not split at commas.")]
+FailureIds = Annotated[
+    list[str] | None, typer.Option("--failure", help="Only these causes, as `batchrun failures` names them.")
+]
+
+
+def run(
+    batch: Batch = None,
+    task: Task = None,
+    jobs: Jobs = None,
+    out: Out = None,
+    max_concurrent_runs: MaxConcurrentRuns = None,
+    start_rate: StartRate = None,
+    budget_usd: BudgetUsd = None,
+    limit: Limit = None,
+    api_url: ApiUrl = None,
+    settings: Settings = None,
+    yes: Yes = False,
+    json: JsonSummary = False,
+) -> None:
+    """Start a batch, or go on with it: the same command."""
+    from batchrun.cli.batch_options import load
+    from batchrun.cli.run_command import run_batch_command
+
+    config = load(
+        batch,
+        task=task,
+        jobs=jobs,
+        out=out,
+        max_concurrent_runs=max_concurrent_runs,
+        start_rate=start_rate,
+        budget_usd=budget_usd,
+        limit=limit,
+        api_url=api_url,
+        settings=settings,
+    )
+    raise typer.Exit(run_batch_command(config, is_confirmed=yes, is_json=json))
+
+
+def plan(
+    batch: Batch = None,
+    task: Task = None,
+    jobs: Jobs = None,
+    out: Out = None,
+    max_concurrent_runs: MaxConcurrentRuns = None,
+    start_rate: StartRate = None,
+    limit: Limit = None,
+    api_url: ApiUrl = None,
+    settings: Settings = None,
+    json: Json = False,
+) -> None:
+    """Check every input of a batch and forecast its time and cost; starts nothing."""
+    from batchrun.cli.batch_options import load
+    from batchrun.cli.plan_command import show_plan
+
+    config = load(
+        batch,
+        task=task,
+        jobs=jobs,
+        out=out,
+        max_concurrent_runs=max_concurrent_runs,
+        start_rate=start_rate,
+        limit=limit,
+        api_url=api_url,
+        settings=settings,
+    )
+    raise typer.Exit(show_plan(config, is_json=json))
+
+
+def status(directory: Directory, json: Json = False) -> None:
+    """Show where a batch stands; works while another process runs it."""
+    from batchrun.cli.status_command import show_status
+
+    show_status(directory, is_json=json)
+
+
+def failures(directory: Directory, json: Json = False) -> None:
+    """Show what did not succeed, by cause; works while another process runs the batch."""
+    from batchrun.cli.failures_command import show_failures
+
+    show_failures(directory, is_json=json)
+
+
+def report(
+    directory: Directory,
+    out: Annotated[Path | None, typer.Option(help="File to write; default: DIR/report.html; - is stdout.")] = None,
+) -> None:
+    """Write what a batch has come to as one HTML file that needs nothing else; works while another process runs it."""
+    from batchrun.cli.report_command import write_batch_report
+
+    write_batch_report(directory, out)
+
+
+def retry(
+    directory: Directory,
+    outcomes: Outcomes = None,
+    error_types: ErrorTypes = None,
+    groups: Groups = None,
+    keys: Keys = None,
+    failures: FailureIds = None,
+    tripped: Annotated[bool, typer.Option("--tripped", help="Only the jobs that the breaker tripped over.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be started anew; start nothing.")] = False,
+    yes: Yes = False,
+    json: JsonSummary = False,
+) -> None:
+    """Carry out anew what did not succeed, or what of it is chosen; then go on with the batch."""
+    from batchrun.cli.retry_command import retry_jobs
+
+    raise typer.Exit(
+        retry_jobs(
+            directory,
+            outcomes=outcomes,
+            error_types=error_types,
+            groups=groups,
+            keys=keys,
+            failures=failures,
+            is_tripped=tripped,
+            is_dry_run=dry_run,
+            is_confirmed=yes,
+            is_json=json,
+        )
+    )
+
+
+def cost(
+    directory: Directory,
+    by: Annotated[str, typer.Option(help="What is summed up: group, day, outcome, or several with commas.")] = "group",
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV on stdout.")] = False,
+) -> None:
+    """Show what a batch has cost, all rounds and retries included; works while another process runs it."""
+    from batchrun.cli.cost_command import show_cost
+
+    show_cost(directory, by, as_csv=as_csv)
+
+
+def abort(directory: Directory) -> None:
+    """Abort the Runs that a batch has left running."""
+    from batchrun.cli.directory_commands import abort_left_runs
+
+    raise typer.Exit(abort_left_runs(directory))
+
+
+def resolve(
+    directory: Directory,
+    key: Annotated[str | None, typer.Option(help="Decide about this job only, with --run or --none.")] = None,
+    run_id: Annotated[str | None, typer.Option("--run", help="The Run that the job's start has started.")] = None,
+    none: Annotated[bool, typer.Option("--none", help="The job's start has started no Run.")] = False,
+) -> None:
+    """Decide about starts that stay in doubt, where the platform does not tell which Runs are ours."""
+    from batchrun.cli.directory_commands import resolve_doubts
+
+    raise typer.Exit(resolve_doubts(directory, key, run_id, has_no_run=none))
+
+
+def repair(directory: Directory) -> None:
+    """Write missing or damaged lines of records.jsonl again from the platform; nothing is started."""
+    from batchrun.cli.directory_commands import repair_records
+
+    repair_records(directory)
+
+
+def schema(
+    for_worker: Annotated[bool, typer.Option("--worker", help="That of worker.toml, not of a batch's file.")] = False,
+) -> None:
+    """Print the JSON Schema of a batch's TOML file, or of a worker's, for editors."""
+    from batchrun.cli.schema_command import print_schema
+
+    print_schema(for_worker=for_worker)
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.")] = 3333,
+    data: Annotated[Path, typer.Option(help="Directory that holds the server's state.")] = Path(".batchrun"),
+    token: Annotated[str | None, typer.Option(help="The API token; default: APIFY_TOKEN, or one that is made.")] = None,
+    actors: Annotated[list[Path] | None, typer.Option(help="A directory of Actors, or one Actor; repeatable.")] = None,
+    account: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[=TOKEN]", help="One more account, with a token that is made if none; repeatable."),
+    ] = None,
+    max_concurrent_runs: Annotated[int, typer.Option(min=1, help="Each account's limit of concurrent Runs.")] = 25,
+    max_total_memory_mb: Annotated[int, typer.Option(min=128, help="Each account's limit of memory.")] = 8192,
+    faults: Annotated[Path | None, typer.Option(help="A TOML file of faults: misbehave as it says.")] = None,
+) -> None:
+    """Offer the Apify API on this machine and carry Actors out as local processes, until Ctrl-C."""
+    from batchrun.cli.serve_command import serve_api
+
+    serve_api(
+        host=host,
+        port=port,
+        data=data,
+        token=token,
+        actors=actors or [],
+        accounts=account or [],
+        max_concurrent_runs=max_concurrent_runs,
+        max_total_memory_mb=max_total_memory_mb,
+        faults=faults,
+    )

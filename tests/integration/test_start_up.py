@@ -1,0 +1,72 @@
+"""What the command line imports: little before a verb does its work, so that it answers at once."""
+
+import subprocess
+import sys
+
+from batchrun.cli.main import app
+
+#: Packages of others that `--version` needs.
+FOR_VERSION = {"annotated_doc", "shellingham", "typer"}
+#: Packages of others that help needs: typer prints it with rich, and converts arguments with pydantic.
+FOR_HELP = FOR_VERSION | {
+    *("annotated_types", "attr", "markdown_it", "mdurl", "pydantic", "pydantic_core", "pygments", "rich"),
+    *("typing_extensions", "typing_inspection"),
+}
+#: Our own modules that help needs.
+OWN_FOR_HELP = {
+    *("batchrun", "batchrun.cli", "batchrun.cli.exit_codes", "batchrun.cli.main", "batchrun.cli.task_verbs"),
+    *("batchrun.cli.terminal", "batchrun.cli.verbs", "batchrun.cli.worker_verbs", "batchrun.errors"),
+    *("batchrun.version",),
+}
+#: Runs command lines, one after another, and prints the names of all modules that were imported for them.
+PROBE = """
+import sys
+before = set(sys.modules)
+from batchrun.cli.main import app
+for arguments in eval(sys.argv[1]):
+    try:
+        app(arguments)
+    except SystemExit as ended:
+        assert ended.code == 0, arguments
+print("imported:", *sorted(set(sys.modules) - before), sep="\\n", file=sys.stderr)
+"""
+
+
+def _verbs() -> list[list[str]]:
+    groups = {group.name: group.typer_instance for group in app.registered_groups}
+    single = [[str(command.name)] for command in app.registered_commands]
+    grouped = [
+        [str(name), str(command.name)]
+        for name, typer in groups.items()
+        if typer is not None
+        for command in typer.registered_commands
+    ]
+    return [*single, *grouped]
+
+
+def _imports_of(*command_lines: list[str]) -> tuple[set[str], set[str]]:
+    """Return what a process imports for command lines: packages of others, and modules of ours."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, repr(command_lines)], capture_output=True, text=True, timeout=60, check=True
+    )
+    names = set(done.stderr.partition("imported:\n")[2].split())
+    own = {name for name in names if name.partition(".")[0] == "batchrun"}
+    others = {name.partition(".")[0] for name in names - own if not name.startswith("_sysconfigdata")}
+    return others - sys.stdlib_module_names, own
+
+
+def test_the_version_is_shown_without_importing_what_does_the_work():
+    """It needs the tree of verbs, nothing behind it, and nothing that prints help."""
+    others, own = _imports_of(["--version"])
+    assert others <= FOR_VERSION
+    assert own == OWN_FOR_HELP
+
+
+def test_help_is_shown_without_importing_what_does_the_work():
+    """Help of every verb needs neither the engine nor HTTP, nor the configuration, nor a database."""
+    verbs = _verbs()
+    assert ["run"] in verbs
+    assert ["worker", "list"] in verbs
+    others, own = _imports_of(["--help"], *([*verb, "--help"] for verb in verbs))
+    assert others <= FOR_HELP
+    assert own == OWN_FOR_HELP

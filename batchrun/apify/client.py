@@ -26,6 +26,8 @@ LISTING_LIMIT_PER_S = 60
 SYNC_TIMEOUT_S = 330.0
 #: The platform takes a body as a task's input only with this header.
 _JSON = {"Content-Type": "application/json; charset=utf-8"}
+#: `limit` in the query of a list: its longest page.
+_MAX_PAGE = str(wire.MAX_LIST_LIMIT)
 _LIVE_STATUSES = ",".join(status for status in RunStatus if not status.is_terminal)
 
 
@@ -33,7 +35,8 @@ class ApifyClient:
     """One account at one platform; open it with `open_client`."""
 
     def __init__(self, transport: Transport) -> None:
-        self._transport = transport
+        self._send, self._read, self._read_tail = transport.send, transport.read, transport.read_tail
+        self._clock, self._outage = transport.clock, transport.outage
         self.base_url = transport.base_url
         self.requests = transport.meter
         #: The token bucket of all requests. The caller of `start_run` takes a token first, so that it sends at once.
@@ -46,22 +49,22 @@ class ApifyClient:
     @property
     def platform_time(self) -> datetime | None:
         """The platform's clock, as its last answer showed it; None before the first answer."""
-        return self._transport.clock.last
+        return self._clock.last
 
     @property
     def platform_now(self) -> datetime | None:
         """The platform's clock by now: its last answer's, plus the time since."""
-        return self._transport.clock.now
+        return self._clock.now
 
     @property
     def outage(self) -> str:
         """Why the platform has been out of reach for a while; empty while it answers."""
-        return self._transport.outage.reason
+        return self._outage.reason
 
     @property
     def last_failure(self) -> str:
         """Why the last request got no answer; empty if it got one."""
-        return self._transport.outage.last_failure
+        return self._outage.last_failure
 
     async def start_run(self, task_id: TaskId, body: bytes, options: RunOptions, mark: Mark) -> Run:
         """Start a Run of the task. One POST, sent at once.
@@ -80,7 +83,7 @@ class ApifyClient:
             ServerFailed, TransportError: unknown whether a Run was started.
             ApiError: nothing was started, and a retry would not help.
         """
-        return await self._transport.send(
+        return await self._send(
             "POST",
             f"/actor-tasks/{segment(task_id)}/runs",
             answers.run_of,
@@ -96,7 +99,7 @@ class ApifyClient:
         Returns:
             The value's content type and its bytes; empty bytes when the Run stored none.
         """
-        return await self._transport.send(
+        return await self._send(
             "POST",
             f"/actor-tasks/{segment(task_id)}/run-sync",
             answers.content_of,
@@ -108,7 +111,7 @@ class ApifyClient:
 
     async def abort_run(self, run_id: RunId, *, gracefully: bool = False) -> Run:
         """Abort a Run; one that has ended stays as it is. Safe to repeat, and retried."""
-        return await self._transport.read(
+        return await self._read(
             f"/actor-runs/{segment(run_id)}/abort",
             answers.run_of,
             query={"gracefully": "true"} if gracefully else None,
@@ -117,7 +120,7 @@ class ApifyClient:
 
     async def get_run(self, run_id: RunId, *, wait_for_finish_s: int = 0) -> Run:
         """Read a Run; with `wait_for_finish_s` (at most 60) the server answers when the Run ends or that time is up."""
-        return await self._transport.read(
+        return await self._read(
             f"/actor-runs/{segment(run_id)}",
             answers.run_of,
             query={"waitForFinish": str(wait_for_finish_s)} if wait_for_finish_s else None,
@@ -126,36 +129,27 @@ class ApifyClient:
 
     async def list_runs(self, *, started_after: datetime, offset: int) -> list[Run]:
         """List up to 1,000 of the account's Runs started at or after a time, oldest first."""
-        return await self._transport.read(
+        return await self._read(
             "/actor-runs",
             answers.runs_of,
-            query={
-                "startedAfter": wire.format_time(started_after),
-                "offset": str(offset),
-                "limit": str(wire.MAX_LIST_LIMIT),
-            },
+            query={"startedAfter": wire.format_time(started_after), "offset": str(offset), "limit": _MAX_PAGE},
             throttle=self._listing,
             limit=self._listing_limit,
         )
 
     async def list_live_runs(self, task_id: TaskId, *, offset: int) -> list[RunId]:
         """List the ids of up to 1,000 of a task's live Runs, newest first."""
-        return await self._transport.read(
+        return await self._read(
             f"/actor-tasks/{segment(task_id)}/runs",
             answers.run_ids_of,
-            query={
-                "desc": "1",
-                "offset": str(offset),
-                "limit": str(wire.MAX_LIST_LIMIT),
-                "status": _LIVE_STATUSES,
-            },
+            query={"desc": "1", "offset": str(offset), "limit": _MAX_PAGE, "status": _LIVE_STATUSES},
             throttle=self._listing,
             limit=self._listing_limit,
         )
 
     async def list_task_runs(self, task_id: TaskId, *, limit: int) -> list[Run]:
         """List a task's last Runs (at most 1,000), newest first."""
-        return await self._transport.read(
+        return await self._read(
             f"/actor-tasks/{segment(task_id)}/runs",
             answers.runs_of,
             query={"desc": "1", "limit": str(limit)},
@@ -164,7 +158,7 @@ class ApifyClient:
 
     async def get_items(self, dataset_id: DatasetId, *, offset: int, limit: int, query: Mapping[str, str]) -> ItemsPage:
         """Read one page of a dataset; `query` holds the API's own view parameters (clean, fields, …)."""
-        return await self._transport.read(
+        return await self._read(
             f"/datasets/{segment(dataset_id)}/items",
             answers.items_page_of,
             query={**query, "format": "json", "offset": str(offset), "limit": str(limit)},
@@ -172,7 +166,7 @@ class ApifyClient:
 
     async def get_item_count(self, dataset_id: DatasetId) -> int | None:
         """Read how many items a dataset holds by the platform's counter, which lags."""
-        dataset = await self._transport.read(f"/datasets/{segment(dataset_id)}", answers.object_of)
+        dataset = await self._read(f"/datasets/{segment(dataset_id)}", answers.object_of)
         count = dataset.get("itemCount")
         return count if isinstance(count, int) else None
 
@@ -180,39 +174,39 @@ class ApifyClient:
         """Read a stored value: JSON parsed, text as text; None if there is none or it is neither."""
         path = f"/key-value-stores/{segment(store_id)}/records/{segment(key)}"
         try:
-            return await self._transport.read(path, answers.value_of)
+            return await self._read(path, answers.value_of)
         except NotFound:
             return None
 
     async def get_log_tail(self, run_id: RunId, max_bytes: int) -> bytes:
         """Read the last whole lines of a Run's log; it is streamed, and only the tail is held."""
-        return await self._transport.read_tail(f"/logs/{segment(run_id)}", max_bytes)
+        return await self._read_tail(f"/logs/{segment(run_id)}", max_bytes)
 
     async def create_task(self, task: JsonObject) -> JsonObject:
         """Create a task from the API's own fields (actId, name, options, input). One POST."""
         body = orjson.dumps(task)
-        return await self._transport.send("POST", "/actor-tasks", answers.object_of, body=body, headers=_JSON)
+        return await self._send("POST", "/actor-tasks", answers.object_of, body=body, headers=_JSON)
 
     async def get_task(self, task_id: TaskId) -> JsonObject:
         """Read a task, in the API's own fields."""
-        return await self._transport.read(f"/actor-tasks/{segment(task_id)}", answers.object_of)
+        return await self._read(f"/actor-tasks/{segment(task_id)}", answers.object_of)
 
     async def get_actor(self, actor_id: str) -> JsonObject:
         """Read an Actor, in the API's own fields."""
-        return await self._transport.read(f"/actors/{segment(actor_id)}", answers.object_of)
+        return await self._read(f"/actors/{segment(actor_id)}", answers.object_of)
 
     async def list_builds(self, actor_id: str) -> Mapping[str, str]:
         """List an Actor's last 1,000 builds: their ids by build number."""
-        return await self._transport.read(
+        return await self._read(
             f"/actors/{segment(actor_id)}/builds",
             answers.build_ids_of,
-            query={"desc": "1", "limit": str(wire.MAX_LIST_LIMIT)},
+            query={"desc": "1", "limit": _MAX_PAGE},
             throttle=self._listing,
         )
 
     async def get_build(self, build_id: str) -> wire.BuildInfo:
         """Read a build: its number, its input schema, its bounds."""
-        return await self._transport.read(f"/actor-builds/{segment(build_id)}", answers.build_of)
+        return await self._read(f"/actor-builds/{segment(build_id)}", answers.build_of)
 
     async def get_account(self) -> wire.Account:
         """Read whose token this is and what the account may do.
@@ -220,9 +214,9 @@ class ApifyClient:
         Raises:
             Unauthorized: the token is missing or wrong.
         """
-        user = await self._transport.read("/users/me", answers.object_of)
+        user = await self._read("/users/me", answers.object_of)
         try:
-            limits = await self._transport.read("/users/me/limits", answers.object_of)
+            limits = await self._read("/users/me/limits", answers.object_of)
         except ApiError:
             limits = {}  # a token may be allowed to run tasks and not to read limits
         return wire.parse_account(user, limits)
@@ -233,11 +227,11 @@ class ApifyClient:
         Raises:
             ApiError: this token may not read it.
         """
-        return wire.parse_limits(await self._transport.read("/users/me/limits", answers.object_of))
+        return wire.parse_limits(await self._read("/users/me/limits", answers.object_of))
 
     async def get_monthly_usage(self) -> JsonObject:
         """Read what the account has used this month, and at which prices."""
-        return await self._transport.read("/users/me/usage/monthly", answers.object_of)
+        return await self._read("/users/me/usage/monthly", answers.object_of)
 
 
 @asynccontextmanager

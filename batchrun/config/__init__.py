@@ -1,6 +1,6 @@
-"""One frozen, validated configuration of a batch.
+"""The configuration of a batch or a worker, validated and frozen, and the policies that it describes.
 
-The token is not part of it: secrets come from the environment or a file of their own (`read_token`).
+The token is not part of it: `read_token` takes it from the environment or from a separate file.
 """
 
 from batchrun.config.load import load_api, load_config, parse_setting, read_token

@@ -1,4 +1,4 @@
-"""Defaults under a TOML file, under the environment, under flags -> one frozen configuration, or every error in it."""
+"""Reads a configuration: flags before environment before TOML file before defaults. Reports all errors at once."""
 
 import difflib
 import os
@@ -14,9 +14,9 @@ from batchrun.config.ineffective_settings import find_settings_without_effect
 from batchrun.config.sections import PATHS, ApiConfig, Config, relative_to
 from batchrun.errors import ConfigError
 
-#: Environment variables of this form set configuration keys: BATCHRUN_LIMITS__START_RATE.
+#: Environment variables with this prefix set configuration keys: BATCHRUN_LIMITS__START_RATE.
 ENVIRONMENT_PREFIX = "BATCHRUN_"
-#: Those of that form that are no configuration.
+#: Variables with the prefix that set no configuration key.
 _SWITCHES = frozenset({"BATCHRUN_DEBUG", "BATCHRUN_KILL_AT", "BATCHRUN_WORKER_TOKEN"})
 
 
@@ -29,12 +29,12 @@ def load_config(
     """Read a batch's configuration.
 
     Args:
-        file: a TOML file; its paths are relative to it.
-        flags: values by dotted key, before everything else; paths are relative to the current directory.
-        environ: the environment; BATCHRUN_SECTION__KEY comes before the file.
+        file: a TOML file; paths in it are relative to it.
+        flags: values by dotted key, which override all others; paths are relative to the current directory.
+        environ: the environment, whose BATCHRUN_SECTION__KEY override the file.
 
     Raises:
-        ConfigError: naming the file and every dotted key that is wrong.
+        ConfigError: it names the file and every dotted key that is wrong.
     """
     file = Path(file) if file is not None else None
     values, given = read_settings(file, flags=flags, environ=environ, known=_is_not_a_workers)
@@ -54,10 +54,10 @@ def read_settings(
     environ: Mapping[str, str] | None,
     known: Callable[[str], bool] = lambda _: True,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Lay flags over the environment's keys, those that are `known`, and both over a file's.
+    """Return the values of a file, overridden by the environment's `known` keys, overridden by flags.
 
     Returns:
-        The values, by section, and those of them that came from the environment or from flags, by dotted key.
+        The values by section; and by dotted key, those of them that the environment or flags set.
 
     Raises:
         ConfigError: the file cannot be read.
@@ -73,15 +73,15 @@ def read_settings(
 
 
 def _is_not_a_workers(key: str) -> bool:
-    """Whether a key may be a batch's: a worker's environment is that of its batches too."""
+    """False for keys of a worker alone: its environment is that of its batches too."""
     return not key.startswith("worker.")
 
 
 def load_api(base_url: str | None, *, environ: Mapping[str, str] | None = None) -> ApiConfig:
-    """Return which platform to talk to where there is no batch: `base_url`, or else the environment's.
+    """Return the platform for a command without a batch: `base_url`, or else the environment's.
 
     Raises:
-        ConfigError: it is no address.
+        ConfigError: it is not an address.
     """
     set_there = _from_environment(os.environ if environ is None else environ)
     values = {key.removeprefix("api."): value for key, value in set_there.items() if "api." in key}
@@ -95,10 +95,10 @@ def load_api(base_url: str | None, *, environ: Mapping[str, str] | None = None) 
 
 
 def read_token(api: ApiConfig, environ: Mapping[str, str] | None = None) -> SecretStr | None:
-    """Return the API token from APIFY_TOKEN or else `api.token_file`; None when neither is given.
+    """Return the API token from APIFY_TOKEN, or else from `api.token_file`; None if neither is given.
 
     Raises:
-        ConfigError: the file cannot be read, or the token cannot be one.
+        ConfigError: the file cannot be read, or the token holds characters that no token has.
     """
     token, source = (os.environ if environ is None else environ).get("APIFY_TOKEN", ""), "APIFY_TOKEN"
     if not token.strip() and api.token_file is not None:
@@ -114,7 +114,7 @@ def read_token(api: ApiConfig, environ: Mapping[str, str] | None = None) -> Secr
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
-    """Split `a.b=c` into dotted key and value; the value is read as TOML where it can be, else as text."""
+    """Split `a.b=c` into dotted key and value, which is read as TOML if it is valid TOML, else as text."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"--set {text}: write it as section.key=value")
@@ -188,7 +188,7 @@ def _with_out_dir(config: Config, file: Path | None) -> Config:
 
 
 def _stem(named: Path) -> str:
-    """Return a file's name without what tells its format: shop.uk.csv.gz is shop.uk."""
+    """Return a file's name without the endings of its format: shop.uk for shop.uk.csv.gz."""
     plain = Path(named.stem) if named.suffix in (".gz", ".zst") else named
     return plain.stem.removeprefix(".") if plain.suffix else "batch"
 
@@ -205,7 +205,7 @@ def as_config_error(
 
 
 def _config_error(problems: Mapping[str, str], file: Path | None, given: Mapping[str, Any]) -> ConfigError:
-    """Return an error that names each key, and the file if it stands there."""
+    """Return an error that names each key, and the file if the file sets it."""
     (first_key, first), *others = problems.items()
     more = "".join(f"\n{_where(key, file, given)}{problem}" for key, problem in others)
     from_file = file if not _is_given(first_key, given) else None
@@ -222,7 +222,7 @@ def _is_given(key: str, given: Mapping[str, Any]) -> bool:
 
 
 def _dotted(location: Sequence[int | str], whole: type[BaseModel]) -> str:
-    """Name a finding's key; pydantic adds the tried alternatives of a union, which are no part of it."""
+    """Return a finding's dotted key, without the tried alternatives of a union, which pydantic appends."""
     known: list[str] = []
     model: Any = whole
     for part in location:

@@ -1,4 +1,4 @@
-"""What the configuration says, as the policies that decide by it."""
+"""Builds policies from sections of the configuration."""
 
 import json
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from batchrun.policy.token_bucket import TokenBucket, burst_of
 
 
 def deadlines(config: DeadlinesConfig) -> Deadlines:
-    """Return how long is too long."""
+    """Return the deadlines of jobs and Runs."""
     return Deadlines(
         max_job_s=config.max_job_s,
         overdue_grace_s=config.overdue_grace_s,
@@ -34,7 +34,7 @@ def deadlines(config: DeadlinesConfig) -> Deadlines:
 
 
 def breaker(config: BreakerConfig) -> Breaker:
-    """Return what watches settled jobs."""
+    """Return a breaker."""
     max_failed = None if config.max_failed == "off" else config.max_failed
     empty_in_a_row = None if config.empty_in_a_row == "off" else config.empty_in_a_row
     return Breaker(
@@ -48,10 +48,10 @@ def breaker(config: BreakerConfig) -> Breaker:
 
 
 def expectation(output: OutputConfig) -> Expectation | None:
-    """Return what a Run must leave to be a success; None when nothing is asked for.
+    """Return what a succeeded Run must have in its dataset; None if nothing is expected.
 
     Raises:
-        ConfigError: the schema cannot be read, or is none.
+        ConfigError: the schema cannot be read, or is no JSON Schema.
     """
     if output.expect_items_min is None and output.expect_item_schema is None:
         return None
@@ -66,27 +66,27 @@ def expectation(output: OutputConfig) -> Expectation | None:
 
 
 def group_limits(groups: Mapping[str, GroupConfig]) -> dict[str, int]:
-    """Return the most live Runs of each group that has a limit of its own."""
+    """Return the max live Runs of each group that has a limit."""
     limits = {name: group.max_concurrent_runs for name, group in groups.items()}
     return {name: limit for name, limit in limits.items() if limit is not None}
 
 
 def group_weights(groups: Mapping[str, GroupConfig]) -> dict[str | None, float]:
-    """Return the weights of the groups that were given one: it is for them that the job file is read ahead."""
+    """Return the weights that were set; the job file is read ahead for these groups alone."""
     return {name: group.weight for name, group in groups.items() if group.weight is not None}
 
 
 def start_bucket(rate_per_s: float) -> TokenBucket:
-    """Return the bucket that keeps a rate of starts."""
+    """Return a bucket that keeps a rate of starts."""
     return TokenBucket(rate_per_s=rate_per_s, burst=burst_of(rate_per_s))
 
 
 def retry_policy(retry: RetryConfig, most_memory_mb: int | None = None) -> RetryPolicy:
-    """Return which attempts are followed by another.
+    """Return the retry policy.
 
     Args:
         retry: the section.
-        most_memory_mb: all the memory that there is for a Run; None where nobody knows.
+        most_memory_mb: the most memory that a Run can have; None if it is unknown.
     """
     tables: dict[Cause, RetryRuleConfig | None] = {cause: getattr(retry, cause.value) for cause in Cause}
     rules = {Cause(outcome): _rule(retry, RetryRuleConfig()) for outcome in retry.on}
@@ -104,7 +104,7 @@ def retry_policy(retry: RetryConfig, most_memory_mb: int | None = None) -> Retry
 
 
 def _ceiling_mb(wanted_mb: int, most_mb: int | None) -> int:
-    """Return the largest power of two that is neither above what is wanted nor above what there is."""
+    """Return the largest power of two that is at most both."""
     return wanted_mb if most_mb is None or most_mb >= wanted_mb else 1 << (max(128, most_mb).bit_length() - 1)
 
 

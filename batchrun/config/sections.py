@@ -21,7 +21,7 @@ PATHS = (
 
 _Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 _PositiveInt = Annotated[int, Field(ge=1)]
-#: Outcomes of a Run; what was rejected or invalid would be so again.
+#: Outcomes that may be retried; a rejected or invalid job would be so again.
 _Retryable = Literal["failed", "timed_out", "aborted", "lost", "empty", "malformed"]
 _Seconds = Annotated[float, Field(ge=0)]
 
@@ -44,7 +44,7 @@ class Section(BaseModel):
 
 
 class ApiConfig(Section):
-    """Which platform carries out the Runs."""
+    """The platform that carries out the Runs."""
 
     base_url: _Name = "https://api.apify.com"
     """Address of the API, or "embedded" for batchrun's own server inside this process."""
@@ -60,12 +60,12 @@ class ApiConfig(Section):
 
     @property
     def is_embedded(self) -> bool:
-        """Whether batchrun's own server, in this process, is the platform."""
+        """True if batchrun's own server, in this process, is the platform."""
         return self.base_url == EMBEDDED
 
     @property
     def is_loopback(self) -> bool:
-        """Whether Runs are carried out on this machine and so cost nothing."""
+        """True if Runs are carried out on this machine and so cost nothing."""
         host = urlsplit(self.base_url).hostname or ""
         return self.is_embedded or host in ("localhost", "::1") or host.startswith("127.")
 
@@ -95,16 +95,16 @@ class OptionsConfig(Section):
 
 
 class RunConfig(OptionsConfig):
-    """Options of every Run; a job's own `@options` come first, what both leave open is the task's."""
+    """Options of every Run. A job's `@options` override them; the task's apply where neither sets one."""
 
     pin_build: bool = False
-    """Whether all Runs use the build that the tag means when the batch is begun, whatever is released meanwhile."""
+    """Whether all Runs use the build that the tag names when the batch is begun, even if a new one is released."""
 
 
 class TaskConfig(Section):
-    """The task: named by id, or described so that it is created when missing."""
+    """The task: named by id, or described so that it is created if it is missing."""
 
-    # For editors: what `_is_named_or_described` says, nearly.
+    # For editors: nearly the rule of `_is_named_or_described`.
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["id"]}, {"required": ["actor", "name"]}]})
 
     id: _Name | None = None
@@ -146,101 +146,101 @@ class JobsConfig(Section):
     matrix: dict[_Name, Annotated[list[Any], Field(min_length=1)]] = {}
     """Multiplies every line by every combination of these lists."""
     merge: Literal["shallow", "deep"] = "shallow"
-    """How an override meets the task's input: as the API does it (top level), or merged in depth by us."""
+    """How an override is merged into the task's input: at the top level, as the API does it, or at every level."""
     on_bad_line: Literal["stop", "record"] = "stop"
-    """What a bad line among the first 10,000 does before anything was started."""
+    """What a bad line among the first 10,000 does before the first start: stop the batch, or become a record."""
     check_inputs: bool = True
-    """Whether the first 10,000 inputs are checked against the Actor's input schema before a batch is begun."""
+    """Whether the first 10,000 inputs are checked against the Actor's input schema before the first start."""
     limit: _PositiveInt | None = None
-    """Carry out only the first so many jobs of the file."""
+    """Number of jobs from the top of the file that are carried out; default: all."""
 
 
 class AccountLimitsConfig(Section):
-    """What of the account is ours: for one batch, or for all those of a worker together."""
+    """Limits of what we use of the account: one batch, or all batches of a worker together."""
 
     max_concurrent_runs: _PositiveInt | Literal["auto"] = "auto"
-    """Most Runs live at once; never more than the account has free, which "auto" takes."""
+    """Most Runs live at once; never more than the account has free. "auto": all that it has free."""
     leave_free_runs: Annotated[int, Field(ge=0)] = 1
-    """With "auto": Runs of the account that are left to others; one is always ours."""
+    """With "auto": Runs that are left to others; one is always ours."""
     max_total_memory_mb: Annotated[int, Field(ge=128)] | Literal["auto"] = "auto"
-    """Most memory of all live Runs together, in megabytes; never more than the account has free, which "auto" takes."""
+    """Most memory of all live Runs in megabytes; never more than the account has free. "auto": all that it has free."""
     leave_free_memory_mb: Annotated[int, Field(ge=0)] = 0
-    """With "auto": memory of the account that is left to others, in megabytes."""
+    """With "auto": memory that is left to others, in megabytes."""
     request_rate: Annotated[float, Field(gt=0)] = 3958.0
     """Most requests per second of all kinds; the platform allows 250,000 per minute and account."""
     max_open_polls: _PositiveInt = 1000
-    """Most requests that wait for the end of a Run at once."""
+    """Most requests at once that wait for the end of a Run."""
 
 
 class LimitsConfig(AccountLimitsConfig):
-    """How many, how fast, how long."""
+    """Limits of one batch."""
 
     start_rate: Annotated[float, Field(gt=0)] = 380.0
-    """Most starts per second; the platform allows 400 per task. Less is used where the platform announces less."""
+    """Most starts per second; the platform allows 400 per task. If it announces a lower limit, that one is kept."""
     start_horizon_s: _Seconds = 60.0
-    """A start request takes effect within so many seconds after it was sent, or never."""
+    """Seconds after which a start request that was sent can no longer take effect."""
     listing_lag_s: _Seconds = 5.0
-    """How long a new Run may be missing from the platform's lists."""
+    """Seconds for which a new Run may be missing from the platform's lists."""
     drain_s: _Seconds = 60.0
-    """How long a first Ctrl-C waits for what runs."""
+    """Seconds that the first Ctrl-C waits for live Runs."""
     budget_usd: Annotated[float, Field(gt=0)] | None = None
-    """Most that the batch may cost, in US dollars, all its processes together."""
+    """Most that the batch may cost in US dollars, over all its processes."""
     budget_mode: Literal["strict", "best_effort"] = "strict"
-    """"strict" starts nothing whose cost nothing bounds; "best_effort" goes by what earlier Runs cost."""
+    """"strict" starts no Run without a bound of its cost; "best_effort" estimates it from earlier Runs."""
     compute_unit_usd: Annotated[float, Field(ge=0)] | None = None
-    """Price of a compute unit (1 GB for 1 hour); default: as the account's monthly usage tells."""
+    """Price of a compute unit (1 GB for 1 hour) in US dollars; default: from the account's monthly usage."""
 
 
 class RetryRuleConfig(Section):
-    """What follows an attempt that ended for one cause; what is left open is as in [retry]."""
+    """How an attempt that ended for one cause is retried; a missing key is taken from [retry]."""
 
     max_attempts: _PositiveInt | None = None
-    """Another attempt is made while the job has made fewer, the first included."""
+    """Attempts per job in all, the first included."""
     backoff_s: _Seconds | None = None
-    """Wait before the second attempt; doubles with each further one."""
+    """Seconds before the second attempt; doubles with each further one."""
     max_backoff_s: _Seconds | None = None
-    """Longest wait between attempts."""
+    """Longest wait between attempts, in seconds."""
 
 
 class OutOfMemoryConfig(RetryRuleConfig):
-    """What follows a Run that its memory did not suffice for."""
+    """How a Run is retried that failed for lack of memory."""
 
     memory_factor: Literal[1, 2, 4, 8] = 2
-    """So many times the memory of the Run that failed."""
+    """Factor on the memory of the Run that failed."""
     memory_ceiling_mb: _Memory = 8192
-    """Most memory in megabytes; a Run that had as much is not tried again."""
+    """Most memory in megabytes; a Run that had as much is not retried."""
 
 
 class TimedOutConfig(RetryRuleConfig):
-    """What follows a Run that ran out of time."""
+    """How a Run is retried that timed out."""
 
     timeout_factor: Annotated[float, Field(ge=1)] = 1.0
-    """So many times the time limit of the Run that timed out."""
+    """Factor on the time limit of the Run that timed out."""
     timeout_ceiling_s: _PositiveInt | None = None
     """Longest time limit in seconds."""
 
 
 class RetryConfig(Section):
-    """Which Runs get another attempt, and with what."""
+    """Which Runs are retried, and with what options."""
 
     max_attempts: _PositiveInt = 2
     """Attempts per job in all, the first included."""
     on: list[_Retryable] = ["failed"]
-    """Outcomes that get another attempt; those with a table of their own do anyway."""
+    """Outcomes that are retried; so is every outcome with a table below."""
     backoff_s: _Seconds = 1.0
-    """Wait before the second attempt; doubles with each further one."""
+    """Seconds before the second attempt; doubles with each further one."""
     max_backoff_s: _Seconds = 60.0
-    """Longest wait between attempts."""
+    """Longest wait between attempts, in seconds."""
     failed: RetryRuleConfig | None = None
     """After Runs that failed."""
     out_of_memory: OutOfMemoryConfig | None = None
-    """After Runs that failed for want of memory; default: as failed, with memory doubled up to 8192 MB."""
+    """After Runs that failed for lack of memory; default: as failed, with memory doubled up to 8192 MB."""
     timed_out: TimedOutConfig | None = None
-    """After Runs that ran out of time."""
+    """After Runs that timed out."""
     aborted: RetryRuleConfig | None = None
-    """After Runs that somebody aborted."""
+    """After Runs that were aborted by others."""
     lost: RetryRuleConfig | None = None
-    """After Runs that the platform does not know any more."""
+    """After Runs that the platform no longer knows."""
     empty: RetryRuleConfig | None = None
     """After Runs with fewer items than expected."""
     malformed: RetryRuleConfig | None = None
@@ -248,49 +248,49 @@ class RetryConfig(Section):
 
 
 class DeadlinesConfig(Section):
-    """How long is too long, and what is done about it."""
+    """Deadlines of jobs, of the batch and of Runs, and what happens then."""
 
     max_job_s: Annotated[float, Field(gt=0)] | None = None
-    """Seconds from a job's first start to its end; a Run that is live then is aborted, no other is started."""
+    """Seconds from a job's first start to its end; then its live Run is aborted, and no other is started."""
     max_batch_s: Annotated[float, Field(gt=0)] | None = None
-    """Seconds after which this process starts nothing more; the same command resumes."""
+    """Seconds after which this process starts no more Runs; the same command resumes the batch."""
     overdue_grace_s: _Seconds = 300.0
-    """A Run that is live so many seconds past its own time limit is overdue."""
+    """Seconds past its time limit after which a live Run is overdue."""
     on_overdue: Literal["report", "abort"] = "report"
-    """What is done about an overdue Run."""
+    """What happens to an overdue Run."""
     quiet_s: Annotated[float, Field(gt=0)] | None = None
-    """A Run without a new status message, item or line in its log for so many seconds is quiet."""
+    """Seconds without a new status message, item or log line after which a Run is quiet."""
     on_quiet: Literal["report", "abort"] = "report"
-    """What is done about a quiet Run."""
+    """What happens to a quiet Run."""
 
 
 class BreakerConfig(Section):
-    """When to stop, because what is paid for fails."""
+    """When new starts stop because too many jobs fail."""
 
     max_failed: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)] | Literal["off"] = 0.5
-    """So many jobs, or such a share, among the last `window` settled ones; of the batch, and of each group."""
+    """Jobs without success among the last `window` settled ones, of the batch or a group: a number, or a fraction."""
     window: _PositiveInt = 50
-    """How many settled jobs are looked at."""
+    """Number of last settled jobs that count."""
     empty_in_a_row: _PositiveInt | Literal["off"] = 25
-    """So many successes in a row without any item, after some that had items."""
+    """Successes in a row without any item, after some with items."""
 
 
 class GroupConfig(Section):
-    """How jobs of one `@group` share in what there is."""
+    """Weight and limit of the jobs of one `@group`."""
 
     weight: Annotated[float, Field(gt=0)] | None = None
-    """Share of the starts against other groups, default 1; set, the file is read ahead for it, up to 10,000 jobs."""
+    """Weight of its starts against other groups, default 1. If set, the file is read ahead, up to 10,000 jobs."""
     max_concurrent_runs: _PositiveInt | None = None
     """Most Runs of the group live at once."""
 
 
 class OutputConfig(Section):
-    """What is collected, and where it goes."""
+    """What is collected, and where it is written."""
 
     dir: Path | None = None
     """The output directory; default: the stem of the batch or job file + .out, in the current directory."""
     items: Literal["file", "inline", "none"] = "file"
-    """Dataset items: to items.jsonl, into the record (at most max_inline_items), or not fetched."""
+    """Dataset items go to items.jsonl, into the record (at most max_inline_items), or are not fetched."""
     max_inline_items: _PositiveInt = 1000
     """Most items of one Run that go into its record."""
     page_size: Annotated[int, Field(ge=1, le=100_000)] = 1000
@@ -298,13 +298,13 @@ class OutputConfig(Section):
     value: bool = False
     """Whether the OUTPUT value of each Run goes into its record."""
     logs: bool = True
-    """Whether the last 64 KB of the logs of Runs whose jobs did not succeed are kept: of 1,000 Runs at most."""
+    """Whether the last 64 KB of the log are kept for Runs whose jobs did not succeed, at most 1,000 Runs."""
     report: bool = False
     """Whether report.html is written into the output directory whenever a process ends its work on the batch."""
     expect_items_min: _PositiveInt | None = None
-    """A Run with fewer items is no success but empty."""
+    """A succeeded Run with fewer items has the outcome empty."""
     expect_item_schema: Path | None = None
-    """JSON Schema file; a Run with an item among its first 100 that breaks it is no success but malformed."""
+    """JSON Schema file; a succeeded Run whose first 100 items do not all fit it has the outcome malformed."""
     clean: bool | None = None
     """The API's `clean`: only non-empty items, without hidden fields."""
     fields: list[_Name] | None = None
@@ -318,7 +318,7 @@ class OutputConfig(Section):
 
 
 class ServerConfig(Section):
-    """The embedded server, when `api.base_url` is "embedded"."""
+    """The embedded server, if `api.base_url` is "embedded"."""
 
     actors: list[Path] = []
     """Directories of Actors besides the bundled ones."""
@@ -327,11 +327,11 @@ class ServerConfig(Section):
     max_total_memory_mb: Annotated[int, Field(ge=128)] = 8192
     """The account's limit of memory in all Runs together."""
     faults: Path | None = None
-    """TOML file of faults: what the server is to do wrong, as with `batchrun serve --faults`."""
+    """TOML file of faults that the server simulates, as with `batchrun serve --faults`."""
 
 
 class Config(Section):
-    """A batch, whole."""
+    """The configuration of a batch."""
 
     api: ApiConfig = ApiConfig()
     task: TaskConfig
@@ -344,12 +344,12 @@ class Config(Section):
     deadlines: DeadlinesConfig = DeadlinesConfig()
     breaker: BreakerConfig = BreakerConfig()
     groups: dict[_Name, GroupConfig] = {}
-    """By `@group`; others have weight 1 and no limit of their own."""
+    """By `@group`; other groups have weight 1 and no limit."""
     output: OutputConfig = OutputConfig()
     server: ServerConfig = ServerConfig()
 
     def as_noted(self) -> JsonObject:
-        """Return the configuration as JSON that holds wherever it is read again: all paths absolute."""
+        """Return the configuration as JSON with absolute paths, so that it can be read in any directory."""
         noted: JsonObject = self.model_dump(mode="json")
         for key in PATHS:
             section, name = key.split(".")
@@ -364,7 +364,7 @@ class Config(Section):
 
 
 def relative_to(base: Path, value: Any) -> Any:
-    """Resolve a path key's value against a directory; stdin's - and nothing stay what they are."""
+    """Resolve the value of a path key against a directory; "-" (stdin) and an empty value are left as they are."""
     if isinstance(value, list):
         return [relative_to(base, each) for each in value]
     return str(base / value) if isinstance(value, str) and value not in ("", "-") else value

@@ -1,4 +1,4 @@
-"""The configuration of a worker: `worker.toml` in its data directory, under the environment, under flags."""
+"""The configuration of a worker: flags before the environment before `worker.toml` in its data directory."""
 
 import types
 from collections.abc import Mapping
@@ -10,18 +10,18 @@ from pydantic import Field, ValidationError
 from batchrun.config.load import as_config_error, read_settings
 from batchrun.config.sections import AccountLimitsConfig, ApiConfig, Section, ServerConfig
 
-#: In the data directory.
+#: The file's name in the data directory.
 FILE_NAME = "worker.toml"
-#: Address of a worker's HTTP API.
+#: Where a worker's HTTP API listens by default.
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8421
 
 
 class WorkerLimitsConfig(AccountLimitsConfig):
-    """What all batches of a worker have together."""
+    """Limits of all batches of a worker together."""
 
     budget_usd: Annotated[float, Field(gt=0)] | None = None
-    """Most that all batches that the worker keeps may cost together, in US dollars."""
+    """Most that all batches of the worker may cost together, in US dollars."""
 
 
 class ServiceConfig(Section):
@@ -32,20 +32,20 @@ class ServiceConfig(Section):
     port: Annotated[int, Field(ge=0, le=65535)] = DEFAULT_PORT
     """Its port; 0 takes a free one."""
     drain_s: Annotated[float, Field(ge=0)] = 60.0
-    """How long SIGTERM waits for live Runs; those that are live then are noted and go on."""
+    """Seconds that SIGTERM waits for live Runs; those still live then go on, and the next start resumes them."""
     keep_finished_days: Annotated[float, Field(ge=0)] | None = None
-    """Batches that ended so many days ago are deleted; default: never. Those of the spool keep their files."""
+    """Days after which ended batches are deleted; default: never. Batches of the spool keep their files."""
     log_level: Literal["debug", "info", "warning"] = "info"
-    """Least level of the lines in worker.log and in the batches' logs; "debug" tells of each Run that is started."""
+    """Least level of lines in worker.log and in the batches' logs; "debug" has a line for each started Run."""
     traces: Annotated[str, Field(pattern=r"^https?://")] | None = None
     """Where traces are sent (OTLP over HTTP, as to http://127.0.0.1:4318/v1/traces); takes the extra `otel`. Default: \
 nowhere, unless OTEL_EXPORTER_OTLP_ENDPOINT is set."""
     max_open_batches: Annotated[int, Field(ge=1)] = 50
-    """Most batches that are carried out side by side; others wait, first come, first served."""
+    """Most batches that are carried out at the same time; others wait in the order in which they came."""
 
 
 class WorkerConfig(Section):
-    """A worker, whole."""
+    """The configuration of a worker."""
 
     api: ApiConfig = ApiConfig()
     server: ServerConfig = ServerConfig()
@@ -62,12 +62,12 @@ def load_worker_config(
     """Read a worker's configuration; without a file, every key has its default.
 
     Args:
-        data_dir: holds `worker.toml`, if there is one; its paths are relative to it.
-        flags: values by dotted key, before everything else.
-        environ: the environment; BATCHRUN_SECTION__KEY comes before the file, of keys that a worker has.
+        data_dir: may hold `worker.toml`; paths in it are relative to this directory.
+        flags: values by dotted key, which override all others.
+        environ: the environment, whose BATCHRUN_SECTION__KEY override the file; keys that a worker lacks are ignored.
 
     Raises:
-        ConfigError: naming the file and every dotted key that is wrong.
+        ConfigError: it names the file and every dotted key that is wrong.
     """
     file = data_dir / FILE_NAME
     found = file if file.exists() else None
@@ -79,7 +79,7 @@ def load_worker_config(
 
 
 def _has_key(key: str) -> bool:
-    """Whether a key is a worker's; the same environment may set keys of its batches."""
+    """True if a worker has this key; the same environment may set keys of its batches."""
     section, _, name = key.partition(".")
     field = WorkerConfig.model_fields.get(section)
     model = field.annotation if field is not None else None

@@ -1,1 +1,1 @@
-"""What a batch leaves behind: its files, appended to, synced and cut back."""
+"""The files of a batch: their names, lines, lock; appended to, synced and cut back."""

@@ -1,14 +1,14 @@
-"""The names of what a batch leaves in its output directory; each is spelled here and nowhere else."""
+"""The names of the files and folders in a batch's output directory, spelled here and nowhere else."""
 
 RECORDS = "records.jsonl"
 ITEMS = "items.jsonl"
 BAD_LINES = "bad_lines.jsonl"
 LEDGER = "ledger.sqlite3"
-#: Held by the process that works in the directory.
+#: Locked by the process that works in the directory; holds its pid.
 LOCK = "lock"
 BATCH_LOG = "batch.log"
 REPORT = "report.html"
-#: A directory with the ends of Runs' logs, a file each.
+#: Folder of Runs' log tails, a file each.
 RUN_LOGS = "logs"
-#: The directory in which an embedded server keeps its state.
+#: Folder of an embedded server's state.
 SERVER_STATE = "server"

@@ -13,17 +13,18 @@ from batchrun.errors import OutputError
 from batchrun.output.layout import LOCK
 from batchrun.output.sink import explain
 
-#: Who looks at the lock (`holder`) holds it for an instant; that must not be taken for a running batch.
+#: Tries to take the lock, and seconds between them. A `holder` call in another process holds the lock for an instant,
+#: which must not be taken for a running batch.
 TRIES = 10
 TRY_INTERVAL_S = 0.05
 
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Hold an output directory for this process alone.
+    """Lock an output directory for this process.
 
     Raises:
-        OutputError: another process holds it (its pid is named), or the directory cannot be written.
+        OutputError: another process works there (the message names its pid), or the lock cannot be written.
     """
     file = directory / LOCK
     try:
@@ -39,7 +40,7 @@ def locked(directory: Path) -> Iterator[None]:
 
 @asynccontextmanager
 async def enter_lock(directory: Path) -> AsyncIterator[None]:
-    """Hold an output directory without blocking the event loop; see `locked`."""
+    """Lock an output directory as `locked` does, without blocking the event loop."""
     with ExitStack() as stack:
         await anyio.to_thread.run_sync(stack.enter_context, locked(directory))
         yield
@@ -65,7 +66,7 @@ def _is_taken(fd: int) -> bool:
 
 
 def holder(directory: Path) -> int | None:
-    """Return the pid of the process that works in an output directory, or None."""
+    """Return the pid of the process that works in an output directory; None if there is none or it is unknown."""
     file = directory / LOCK
     if not file.exists():
         return None

@@ -1,4 +1,4 @@
-"""The ends of Runs' logs, a file each, beside the records."""
+"""Log tails: the last part of Runs' logs, a file each in the output directory."""
 
 import re
 from contextlib import suppress
@@ -7,29 +7,29 @@ from pathlib import Path
 from batchrun.model import RunId
 from batchrun.output.layout import RUN_LOGS
 
-#: An id becomes a file's name only as the platform's own ids look: it comes from outside.
+#: Ids that may become a file name. An id comes from outside: it must look like the platform's own ones.
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 
 class LogTails:
-    """The log files of one output directory."""
+    """The log tails in one output directory."""
 
     def __init__(self, out_dir: Path) -> None:
         self._directory = out_dir / RUN_LOGS
 
     def file_of(self, run_id: RunId) -> Path | None:
-        """Return where the end of a Run's log stands, or would; None for what is no id."""
+        """Return the path of a Run's log tail, which need not exist; None if the id is not a safe file name."""
         return self._directory / f"{run_id}.log" if _SAFE_ID.fullmatch(run_id) else None
 
     def count(self) -> int:
-        """Return how many there are."""
+        """Return how many log tails there are."""
         return sum(1 for _ in self._directory.glob("*.log"))
 
     def write(self, run_id: RunId, tail: bytes) -> None:
-        """Keep the end of a Run's log.
+        """Write a Run's log tail.
 
         Raises:
-            OSError: the disk does not take it; nothing of it is left.
+            OSError: it cannot be written; no part of it is left.
         """
         file = self.file_of(run_id)
         if file is None:
@@ -43,7 +43,7 @@ class LogTails:
             raise
 
     def read(self, run_id: RunId) -> bytes | None:
-        """Return what was kept of a Run's log, if anything was."""
+        """Return a Run's log tail, if there is one."""
         file = self.file_of(run_id)
         try:
             return file.read_bytes() if file is not None else None

@@ -1,6 +1,6 @@
 """Append-only files of records and items: append, sync, cut back to a length.
 
-What is appended counts only once the ledger has committed the new length; a cut removes the rest.
+Appended lines count once the ledger has committed the file's new length. Opening a file cuts off all other lines.
 """
 
 import errno
@@ -12,17 +12,17 @@ from batchrun.errors import OutputError
 
 
 class Sink:
-    """One append-only file. Lines are gathered by `write` and go out with `flush`."""
+    """One append-only file. `write` gathers lines, `flush` appends and syncs them."""
 
     def __init__(self, file: Path, committed_bytes: int | None) -> None:
         """Open the file and cut it back to its committed length.
 
         Args:
-            file: made, and noted durably in its directory, when missing.
-            committed_bytes: what the ledger says of it; None when the ledger says nothing yet.
+            file: created, durably, if it is missing.
+            committed_bytes: its length as the ledger has it; None if the ledger has none yet: the file must be empty.
 
         Raises:
-            OutputError: it cannot be opened, or holds less or more than it may.
+            OutputError: it cannot be opened, is shorter than committed, or holds bytes of no ledger.
         """
         self.file = file
         self._waiting: list[bytes] = []
@@ -39,12 +39,12 @@ class Sink:
         length = os.fstat(self._fd).st_size
         if committed_bytes is None and length:
             raise OutputError(
-                f"{self.file}: holds {length} bytes that no ledger knows of; move it away, or choose another --out"
+                f"{self.file}: holds {length} bytes that are in no ledger; move it away, or choose another --out"
             )
         committed_bytes = committed_bytes or 0
         if length < committed_bytes:
             raise OutputError(
-                f"{self.file}: {length} bytes, but {committed_bytes} were committed; it was removed or cut."
+                f"{self.file}: has {length} bytes, but {committed_bytes} were committed; it was removed or cut."
                 f" `batchrun repair {self.file.parent}` writes the missing lines again"
             )
         os.ftruncate(self._fd, committed_bytes)
@@ -52,7 +52,7 @@ class Sink:
 
     @property
     def length(self) -> int:
-        """Bytes that were flushed."""
+        """Length of the file in bytes, as far as it was flushed."""
         return self._length
 
     def write(self, lines: bytes) -> None:
@@ -60,10 +60,10 @@ class Sink:
         self._waiting.append(lines)
 
     def flush(self) -> bool:
-        """Append what waits and sync it; return whether there was anything.
+        """Append the gathered lines and sync the file; return False if there were none.
 
         Raises:
-            OutputError: it did not reach the disk; nothing of it counts.
+            OutputError: the lines did not reach the disk; none of them counts.
         """
         if not self._waiting:
             return False
@@ -80,18 +80,18 @@ class Sink:
         return True
 
     def close(self) -> None:
-        """Close the file; what was not flushed is given up."""
+        """Close the file and drop lines that were not flushed."""
         os.close(self._fd)
 
 
 class Replacement:
-    """A file that is written beside an old one and takes its place when it is whole."""
+    """A file that is written beside an old one and replaces it when it is complete."""
 
     def __init__(self, file: Path) -> None:
         """Begin an empty replacement.
 
         Raises:
-            OutputError: it cannot be written beside the old file.
+            OutputError: it cannot be created.
         """
         self._file = file
         self._new_file = file.with_name(f"{file.name}.repair")
@@ -111,7 +111,7 @@ class Replacement:
         """Append whole lines.
 
         Raises:
-            OutputError: the disk does not take them; the old file stands.
+            OutputError: they cannot be written; the old file is unchanged.
         """
         try:
             self._opened.write(lines)
@@ -122,7 +122,7 @@ class Replacement:
         """Sync the new file, rename it over the old one, and return its length.
 
         Raises:
-            OutputError: it did not reach the disk; the old file stands.
+            OutputError: it did not reach the disk; the old file is unchanged.
         """
         try:
             self._opened.flush()
@@ -137,7 +137,7 @@ class Replacement:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make the names in a directory durable."""
+    """Make created and renamed files in a directory durable."""
     fd = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -146,8 +146,8 @@ def sync_directory(directory: Path) -> None:
 
 
 def explain(error: OSError, file: Path) -> OutputError:
-    """Say what a failed write means to a user, and what to do."""
+    """Turn an error of the operating system into one that names the file and says what to do."""
     what = error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        what += "; make room and run the same command again: nothing is lost"
+        what += "; free some space and run the same command again: nothing is lost"
     return OutputError(f"{file}: {what}")

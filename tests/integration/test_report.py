@@ -266,7 +266,7 @@ def test_a_full_disk_leaves_the_report_that_was(tmp_path):
     full = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
     )
-    assert full.stdout.startswith("report.html: File too large; make room")
+    assert full.stdout.startswith("report.html: File too large; free some space")
     assert [each.name for each in tmp_path.iterdir()] == ["report.html"]
     assert file.read_text() == "before"
 

@@ -149,31 +149,28 @@ def test_what_is_missing_is_named(tmp_path: Path, toml: str, message: str) -> No
 
 
 def test_every_bad_key_is_named_at_once(tmp_path: Path) -> None:
-    """Nobody mends a file line by line against an error a time."""
+    """All errors of a file are reported by one call."""
     text = problem(tmp_path, GOOD + "[limits]\nstart_rate = 0\ncolour = 1\n[retry]\non = ['lucky']\n")
     assert [line.split(": ")[1] for line in text.splitlines()] == ["limits.start_rate", "limits.colour", "retry.on"]
-
-
-NOTHING_EXPECTED = "since nothing is expected of items: set"
 
 
 @pytest.mark.parametrize(
     ("toml", "key", "message"),
     [
         ("[retry]\non = ['failed', 'empty']", "retry.on",
-         f"no Run is ever empty, {NOTHING_EXPECTED} output.expect_items_min, or leave it out"),
+         "has no effect: no Run is empty unless output.expect_items_min is set; set it, or leave this key out"),
         ("[retry.malformed]\nmax_attempts = 3\n[output]\nexpect_items_min = 1", "retry.malformed",
-         f"no Run is ever malformed, {NOTHING_EXPECTED} output.expect_item_schema, or leave it out"),
+         "has no effect: no Run is malformed unless output.expect_item_schema is set; set it, or leave this key out"),
         ("[deadlines]\non_quiet = 'abort'", "deadlines.on_quiet",
-         "no Run is ever quiet: set deadlines.quiet_s, after how many seconds it is"),
+         "has no effect unless deadlines.quiet_s is set; set it, or leave this key out"),
         ("[breaker]\nmax_failed = 51", "breaker.max_failed",
-         "the last 50 jobs hold no 51: set breaker.window to 51 or more, or a smaller number"),
+         "has no effect: it exceeds breaker.window; set the window to 51 or more, or this to 50 or less"),
         ("[breaker]\nempty_in_a_row = 5\n[output]\nitems = 'none'", "breaker.empty_in_a_row",
-         'nobody counts items where output.items is "none": change that, or leave this out'),
+         'has no effect while output.items is "none": items are not counted; change it, or leave this key out'),
     ],
 )  # fmt: skip
 def test_a_setting_that_could_never_do_anything_is_refused(tmp_path: Path, toml: str, key: str, message: str) -> None:
-    """Whoever made it expects something that is not going to happen."""
+    """Its author expects an effect that cannot happen."""
     assert problem(tmp_path, GOOD + toml) == f"FILE: {key}: {message}"
 
 
@@ -188,7 +185,7 @@ def test_a_setting_that_could_never_do_anything_is_refused(tmp_path: Path, toml:
         "[deadlines]\non_quiet = 'abort'\nquiet_s = 60",
     ],
 )
-def test_a_default_that_does_nothing_offends_nobody(tmp_path: Path, toml: str) -> None:
+def test_a_default_without_effect_is_no_error(tmp_path: Path, toml: str) -> None:
     """Only what was set is judged."""
     load(tmp_path, GOOD + toml)
 

@@ -54,7 +54,7 @@ def test_a_file_that_is_gone_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_no_ledger_knows_is_refused_and_left_alone(tmp_path: Path) -> None:
     """Somebody's file is never cut."""
     (tmp_path / "f").write_bytes(b"mine\n")
-    with pytest.raises(OutputError, match="holds 5 bytes that no ledger knows of"):
+    with pytest.raises(OutputError, match="holds 5 bytes that are in no ledger"):
         Sink(tmp_path / "f", None)
     assert (tmp_path / "f").read_bytes() == b"mine\n"
 
@@ -86,7 +86,7 @@ def test_what_did_not_reach_the_disk_is_an_error(tmp_path: Path, monkeypatch: py
     sink = Sink(tmp_path / "f", None)
     sink.write(b"line\n")
     monkeypatch.setattr(os, call, fail)
-    with pytest.raises(OutputError, match="No space left on device; make room and run the same command again"):
+    with pytest.raises(OutputError, match="No space left on device; free some space and run the same command again"):
         sink.flush()
     monkeypatch.undo()
     sink.close()

@@ -42,7 +42,7 @@ class Traces:
     @contextmanager
     def batch(self, submission: Submission) -> Iterator[Callable[[Record], None]]:
         """Span a batch's passage; yields what is to be told of each record."""
-        attributes = {"batchrun.batch.open_batch": submission.id, "batchrun.name": submission.name}
+        attributes = {"batchrun.batch": submission.id, "batchrun.name": submission.name}
         with self._tracer.start_as_current_span(
             "batch", context=_ROOT, attributes=attributes, record_exception=False
         ) as span:
@@ -85,7 +85,7 @@ def _attributes(
 ) -> dict[str, str | int | float]:
     """Return what is known; what is not is left out."""
     found = {
-        "batchrun.batch.open_batch": submission.id,
+        "batchrun.batch": submission.id,
         "batchrun.job_key": record.key,
         "batchrun.line": record.line,
         "batchrun.attempt_no": attempt.attempt_no,

@@ -70,7 +70,7 @@ def test_each_attempt_is_a_trace_of_its_own_linked_to_its_batch() -> None:
     assert len({span.context.trace_id for span in seen.spans}) == 3
     assert [[link.context for link in span.links] for span in (first, second)] == [[batch.context]] * 2
     assert dict(first.attributes or {}) == {
-        "batchrun.batch.open_batch": BATCH.id,
+        "batchrun.batch": BATCH.id,
         "batchrun.job_key": "k",
         "batchrun.line": 7,
         "batchrun.attempt_no": 1,
@@ -85,7 +85,7 @@ def test_each_attempt_is_a_trace_of_its_own_linked_to_its_batch() -> None:
     assert first.start_time == (NOW + timedelta(seconds=10)).timestamp() * 1e9
     assert first.end_time == (NOW + timedelta(seconds=15)).timestamp() * 1e9
     assert dict(batch.attributes or {}) == {
-        "batchrun.batch.open_batch": BATCH.id,
+        "batchrun.batch": BATCH.id,
         "batchrun.name": "shop",
         "batchrun.settled.succeeded": 1,
     }

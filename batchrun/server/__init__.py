@@ -15,16 +15,8 @@ if TYPE_CHECKING:
     from batchrun.server.settings import AccountSettings, InlineActor, InlineContext, ServerSettings
 
 __all__ = [
-    "DEMO_MODULES",
-    "AccountSettings",
-    "Faults",
-    "InlineActor",
-    "InlineContext",
-    "Server",
-    "ServerSettings",
-    "exposure_warning",
-    "load_faults",
-    "open_server",
+    "DEMO_MODULES", "AccountSettings", "Faults", "InlineActor", "InlineContext", "Server", "ServerSettings",
+    "exposure_warning", "load_faults", "open_server",
 ]  # fmt: skip
 
 _HOMES = {

@@ -25,7 +25,6 @@ _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC, whose offset the API writes
 MAX_NAME_LENGTH = 63
 #: Ids are made on several threads: popping and extending a list is atomic.
 _SPARE_IDS: list[str] = []
-_ID = re.compile(r"[a-zA-Z0-9]{17}")
 _NAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?")
 _RECORD_KEY = re.compile(r"[a-zA-Z0-9!\-_.'()]{1,256}")
 
@@ -56,11 +55,6 @@ def _time_prefix(at_ms: int) -> str:
 def derived_id(name: str) -> str:
     """Return the id that follows from `name`; for Actors, whose ids are public and outlive restarts."""
     return hashlib.sha256(name.encode()).digest()[:ID_LENGTH].translate(_BYTE_TO_CHARACTER).decode()
-
-
-def is_id(text: str) -> bool:
-    """True if `text` has the form of an id."""
-    return _ID.fullmatch(text) is not None
 
 
 def check_name(name: object, what: str, *, min_length: int = 1) -> str:

@@ -11,9 +11,9 @@ from batchrun.server.store.run_table import RunFilter
 from batchrun.server.store.storage_table import Kind, Storage
 
 _DEFAULTS = {
-    Kind.DATASET: ("defaultDatasetId", "Dataset"),
-    Kind.KEY_VALUE_STORE: ("defaultKeyValueStoreId", "Key-value store"),
-    Kind.REQUEST_QUEUE: ("defaultRequestQueueId", "Request queue"),
+    Kind.DATASET: "defaultDatasetId",
+    Kind.KEY_VALUE_STORE: "defaultKeyValueStoreId",
+    Kind.REQUEST_QUEUE: "defaultRequestQueueId",
 }
 #: General access in the API's words: only the owner may read; anyone who knows the name may read.
 _RESTRICTED, _BY_NAME = "RESTRICTED", "ANYONE_WITH_NAME_CAN_READ"
@@ -118,22 +118,21 @@ async def storage_id_of(call: Call, kind: Kind) -> str:
     Raises:
         ErrorAnswer: 404 for an unknown name or Run.
     """
-    property_name, thing = _DEFAULTS[kind]
     address = call.path.get("storage")
     if address is None:
         doc = await call.backend.runs.read(await run_id_of(call))
-        return str(doc[property_name])
+        return str(doc[_DEFAULTS[kind]])
     if "~" not in address:
         return address
     username, _, name = address.partition("~")
     owner = call.backend.accounts.named(username) if username else call.user
     if owner is None:
-        raise thing_missing(thing)
+        raise thing_missing(kind.thing)
     named = await call.backend.database.read(storage_table.read_named, kind, owner.id, name)
     if named is not None and named.access == _BY_NAME:
         return named.id
     if named is None or call.user is not owner:
-        raise thing_missing(thing)
+        raise thing_missing(kind.thing)
     return named.id
 
 
@@ -154,7 +153,7 @@ async def own_storage_of(call: Call, kind: Kind) -> Storage:
     """
     storage = await storage_of(call, kind)
     if not call.is_by(storage.user_id):
-        raise not_permitted(_DEFAULTS[kind][1].lower())
+        raise not_permitted(kind.thing.lower())
     return storage
 
 
@@ -166,9 +165,9 @@ async def read_storage(call: Call, kind: Kind, storage_id: str) -> Storage:
     """
     storage = await call.backend.database.read(storage_table.read, storage_id)
     if storage is None or storage.kind is not kind:
-        raise thing_missing(_DEFAULTS[kind][1])
+        raise thing_missing(kind.thing)
     if storage.access == _RESTRICTED and not call.is_by(storage.user_id):
-        raise not_permitted(_DEFAULTS[kind][1].lower())
+        raise not_permitted(kind.thing.lower())
     return storage
 
 

@@ -36,7 +36,7 @@ def _describe(call: Call, storage: Storage) -> JsonObject:
     }
 
 
-_ENDPOINTS = StorageEndpoints(Kind.DATASET, "Dataset", "dataset-name-not-unique", _describe)
+_ENDPOINTS = StorageEndpoints(Kind.DATASET, "dataset-name-not-unique", _describe)
 
 
 def add_routes(table: RouteTable) -> None:

@@ -39,7 +39,7 @@ def _describe(call: Call, storage: Storage) -> JsonObject:
     }
 
 
-_ENDPOINTS = StorageEndpoints(Kind.KEY_VALUE_STORE, "Key-value store", "key-value-store-name-not-unique", _describe)
+_ENDPOINTS = StorageEndpoints(Kind.KEY_VALUE_STORE, "key-value-store-name-not-unique", _describe)
 
 
 def add_routes(table: RouteTable) -> None:

@@ -43,7 +43,7 @@ def _describe(call: Call, storage: Storage) -> JsonObject:
     }
 
 
-_ENDPOINTS = StorageEndpoints(Kind.REQUEST_QUEUE, "Request queue", "request-queue-name-not-unique", _describe)
+_ENDPOINTS = StorageEndpoints(Kind.REQUEST_QUEUE, "request-queue-name-not-unique", _describe)
 
 
 def add_routes(table: RouteTable) -> None:

@@ -22,13 +22,12 @@ class StorageEndpoints:
 
     Args:
         kind: the kind.
-        thing: its name at the beginning of a sentence.
         conflict: the error type for a name that is taken.
         describe: returns the properties of this kind.
     """
 
-    def __init__(self, kind: Kind, thing: str, conflict: str, describe: Describe) -> None:
-        self._kind, self._thing, self._conflict, self._describe = kind, thing, conflict, describe
+    def __init__(self, kind: Kind, conflict: str, describe: Describe) -> None:
+        self._kind, self._conflict, self._describe = kind, conflict, describe
 
     def add_routes(self, table: RouteTable, collection: str, shortcut: str) -> tuple[str, ...]:
         """Serve a collection; return the paths of one storage: by its id or name, and by way of a Run."""
@@ -59,7 +58,7 @@ class StorageEndpoints:
         """Create a storage, or show the one that has the name."""
         name = call.query.text("name")
         if name is not None:
-            check_name(name, self._thing)
+            check_name(name, self._kind.thing)
         storage, is_new = await call.backend.database.write(
             storage_table.get_or_create, self._kind, call.user.id, name, now_ms()
         )
@@ -76,9 +75,9 @@ class StorageEndpoints:
         if (access := access_of(given)) is not None:
             await call.backend.database.write(storage_table.set_access, storage, access)
         if "name" in given:
-            name = None if given["name"] is None else check_name(given["name"], self._thing)
+            name = None if given["name"] is None else check_name(given["name"], self._kind.thing)
             if not await call.backend.database.write(storage_table.rename, storage, name, now_ms()):
-                raise ErrorAnswer(409, self._conflict, f"{self._thing} with name {name} already exists")
+                raise ErrorAnswer(409, self._conflict, f"{self._kind.thing} with name {name} already exists")
         return data_answer(self._doc(call, await storage_of(call, self._kind)))
 
     async def delete(self, call: Call) -> web.Response:

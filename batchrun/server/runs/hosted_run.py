@@ -1,6 +1,5 @@
 """A live Run of this server: the only Runs in memory. An ended Run is a row of the database."""
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import anyio
@@ -185,7 +184,3 @@ async def append_log(database: Database, live: HostedRun, text: str) -> None:
     live.log_bytes += len(body)
     await database.write(run_table.append_log, live.id, body[:room])
     live.wake_followers()
-
-
-#: Does a Run's work; returns how it ended, unless cancelled.
-Runner = Callable[[HostedRun], Awaitable[RunEnd]]

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from sqlite3 import Connection
 
-from batchrun.server.error_answers import not_permitted, thing_missing
 from batchrun.server.ids import now_ms
 from batchrun.server.store import storage_table
 from batchrun.server.store.bounded_rows import up_to
@@ -16,14 +15,7 @@ def append(connection: Connection, dataset_id: str, user_id: str, bodies: Sequen
     Raises:
         ErrorAnswer: 404 for an unknown dataset, 403 for one of another account.
     """
-    row = connection.execute(
-        "SELECT seq, count, user_id FROM storages WHERE id = ? AND kind = ?", (dataset_id, Kind.DATASET.value)
-    ).fetchone()
-    if row is None:
-        raise thing_missing("Dataset")
-    storage, position, owner_id = row
-    if owner_id != user_id:
-        raise not_permitted("dataset")
+    storage, position = storage_table.find_own(connection, Kind.DATASET, dataset_id, user_id)
     connection.executemany(
         "INSERT INTO items VALUES (?, ?, ?)", [(storage, position + n, body) for n, body in enumerate(bodies)]
     )

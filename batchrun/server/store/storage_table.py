@@ -6,6 +6,7 @@ from enum import StrEnum
 from sqlite3 import Connection
 
 from batchrun.model import JsonObject
+from batchrun.server.error_answers import not_permitted, thing_missing
 from batchrun.server.ids import new_id
 
 
@@ -15,6 +16,11 @@ class Kind(StrEnum):
     DATASET = "DATASET"
     KEY_VALUE_STORE = "KEY_VALUE_STORE"
     REQUEST_QUEUE = "REQUEST_QUEUE"
+
+    @property
+    def thing(self) -> str:
+        """Its name at the beginning of a sentence: `Key-value store`."""
+        return "Key-value store" if self is Kind.KEY_VALUE_STORE else self.value.capitalize().replace("_", " ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +103,22 @@ def read(connection: Connection, storage_id: str) -> Storage | None:
         (storage_id,),
     ).fetchone()
     return _storage(row) if row else None
+
+
+def find_own(connection: Connection, kind: Kind, storage_id: str, user_id: str) -> tuple[int, int]:
+    """Return the row number and the count of the account's storage.
+
+    Raises:
+        ErrorAnswer: 404 for an unknown storage, 403 for one of another account.
+    """
+    row = connection.execute(
+        "SELECT seq, count, user_id FROM storages WHERE id = ? AND kind = ?", (storage_id, kind.value)
+    ).fetchone()
+    if row is None:
+        raise thing_missing(kind.thing)
+    if row[2] != user_id:
+        raise not_permitted(kind.thing.lower())
+    return row[0], row[1]
 
 
 def read_named(connection: Connection, kind: Kind, user_id: str, name: str) -> Storage | None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from sqlite3 import Connection
 
 from batchrun.server.content.body_spool import LARGE_BYTES, BodySpool, spooled
-from batchrun.server.error_answers import not_permitted, thing_missing
+from batchrun.server.error_answers import not_permitted
 from batchrun.server.ids import now_ms
 from batchrun.server.store import storage_table
 from batchrun.server.store.storage_table import Kind
@@ -18,20 +18,16 @@ def put(
     Raises:
         ErrorAnswer: 404 for an unknown store, 403 for one of another account.
     """
-    row = connection.execute(
-        "SELECT seq, user_id FROM storages WHERE id = ? AND kind = ?", (store_id, Kind.KEY_VALUE_STORE.value)
-    ).fetchone()
-    if row is None:
-        raise thing_missing("Key-value store")
-    if row[1] != user_id:
-        raise not_permitted("key-value store")
+    storage, _ = storage_table.find_own(connection, Kind.KEY_VALUE_STORE, store_id, user_id)
     old = connection.execute(
-        "SELECT length(body) FROM stored_values WHERE storage = ? AND key = ?", (row[0], key)
+        "SELECT length(body) FROM stored_values WHERE storage = ? AND key = ?", (storage, key)
     ).fetchone()
     content = body if isinstance(body, bytes) else body.read()
-    connection.execute("INSERT OR REPLACE INTO stored_values VALUES (?, ?, ?, ?)", (row[0], key, content_type, content))
+    connection.execute(
+        "INSERT OR REPLACE INTO stored_values VALUES (?, ?, ?, ?)", (storage, key, content_type, content)
+    )
     added, freed = (0, old[0]) if old else (1, 0)
-    storage_table.note_write(connection, row[0], now_ms(), added=added, size=len(content) - freed)
+    storage_table.note_write(connection, storage, now_ms(), added=added, size=len(content) - freed)
 
 
 def read(connection: Connection, store_id: str, key: str) -> tuple[str, bytes] | None:

@@ -10,7 +10,7 @@ from batchrun.server.routing.call import Call
 from batchrun.server.routing.route_table import RouteTable
 
 _ACTORS_ARE_DIRECTORIES = "Actors come from directories here (batchrun serve --actors DIR)"
-_BUILT_BY_ITSELF = "each state of an Actor's directory is built by itself"
+_BUILT_AUTOMATICALLY = "each state of an Actor's directory becomes a build automatically"
 _NO_SCHEDULES = "this server has no schedules"
 #: Methods, path, reason. Routes that another module serves are skipped.
 UNSERVED = (
@@ -22,7 +22,7 @@ UNSERVED = (
             ("PUT DELETE", f"{actors}/{{actor}}", _ACTORS_ARE_DIRECTORIES),
             ("POST", f"{actors}/{{actor}}/versions", _ACTORS_ARE_DIRECTORIES),
             ("PUT DELETE", f"{actors}/{{actor}}/versions/{{version}}", _ACTORS_ARE_DIRECTORIES),
-            ("POST", f"{actors}/{{actor}}/builds", _BUILT_BY_ITSELF),
+            ("POST", f"{actors}/{{actor}}/builds", _BUILT_AUTOMATICALLY),
         )
     ),
     ("GET POST", "/v2/schedules", _NO_SCHEDULES),

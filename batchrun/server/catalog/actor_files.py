@@ -10,7 +10,7 @@ from pathlib import Path
 
 from batchrun.server.catalog.ignore_rules import IgnoreRules, read_ignore_rules
 
-#: Bytes of a directory whose contents are hashed. Larger ones are compared by names, sizes and times, to be quick.
+#: Max bytes of a directory whose contents are hashed. Larger ones are compared by names, sizes and times, to be quick.
 _MAX_DIGESTED_BYTES = 32 << 20
 
 

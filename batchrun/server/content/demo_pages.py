@@ -106,7 +106,7 @@ class DemoSite:
         renderer, self._renderer = self._renderer, None
         if renderer is not None:
             with anyio.CancelScope(shield=True):
-                # It may have ended already, since its standard input closes with its parent's.
+                # It may have exited already: it exits when its standard input closes.
                 with suppress(ProcessLookupError):
                     renderer.kill()
                 await renderer.wait()

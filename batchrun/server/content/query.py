@@ -1,4 +1,4 @@
-"""Query parameters, read by type and bounds. Numbers may have fractions, as the API's "number/double" may."""
+"""Query parameters, read by type and bounds. A whole number may be 60.0: the API types it "number/double"."""
 
 import math
 from urllib.parse import parse_qsl

@@ -50,7 +50,7 @@ class HostedRun:
     actor: Actor
     #: The stored input, for an inline Actor. A process reads it from its store.
     input_body: bytes | None
-    #: Loop times: when the Run began in this server process, and when its time limit ends.
+    #: Loop times of its start and of the end of its time limit. Earlier run time, before a migration, is counted in.
     began: float
     deadline: float
     #: True once its end is committed.

@@ -5,6 +5,7 @@
     ├── JobFileError            the job file: file and line
     ├── OutputError             this machine: disk, permissions, a lock, a damaged file
     │   └── LedgerError         the ledger cannot or must not be written any further
+    │       └── Superseded      another owner has taken the batch over
     ├── BatchRefused            the platform refuses the whole batch (401, 403, unknown task, no credit)
     ├── ApiError                the API answered with an error
     │   ├── RateLimited         429: nothing happened
@@ -62,6 +63,10 @@ class OutputError(BatchrunError):
 
 class LedgerError(OutputError):
     """The ledger cannot or must not be written any further; its commits so far are valid."""
+
+
+class Superseded(LedgerError):
+    """Another owner has taken the batch over; none of the steps that were to be committed with this one counts."""
 
 
 class BatchRefused(BatchrunError):

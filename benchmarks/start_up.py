@@ -14,8 +14,8 @@ from typing import Any
 
 from batchrun.config.job_format_builder import job_format
 from batchrun.jobs import open_job_file
-from batchrun.ledger.protocol import OpenJob, Settlement
-from batchrun.ledger.sqlite.group_commit import READ_TO
+from batchrun.ledger.facts import READ_TO
+from batchrun.ledger.protocol import OpenJob, ReadTo, Settlement
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from batchrun.model import (
     Attempt,
@@ -110,7 +110,8 @@ def _settle(directory: Path, count: int) -> None:
                     _settle_one(ledger, job)
         point = job_file.read_point
         with ledger.transaction():
-            ledger.note_fact(READ_TO, [point.offset, point.line, job_file.fingerprint(point.offset).hex()])
+            fingerprint = job_file.fingerprint(point.offset)
+            ledger.note_fact(READ_TO, ReadTo(offset=point.offset, line=point.line, fingerprint=fingerprint))
             # As long as they would be; nobody reads them.
             lengths = {RECORDS: 2_000 * count, ITEMS: 200 * count}
             ledger.note_output_lengths(lengths)

@@ -11,10 +11,9 @@ import structlog
 from batchrun.account.connect import Task, read_task
 from batchrun.apify.client import ApifyClient
 from batchrun.errors import ApiError
+from batchrun.ledger.facts import TASK_AS_OPENED
 from batchrun.ledger.sqlite.tables import LedgerTables
 
-#: The ledger's fact that tells what the task was when the batch was last opened.
-TASK_AS_OPENED = "task_as_opened"
 #: Between two looks at the task.
 INTERVAL_S = 60.0
 

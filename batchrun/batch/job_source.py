@@ -11,8 +11,9 @@ from batchrun.config.job_format_builder import job_format
 from batchrun.engine.ports import Chunk
 from batchrun.errors import JobFileError
 from batchrun.jobs import JobFile, ReadPoint, open_job_file
+from batchrun.ledger.facts import DUPLICATES, READ_TO
 from batchrun.ledger.protocol import ReadTo
-from batchrun.ledger.sqlite.group_commit import READ_TO, Journal
+from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import BadLine, Job, JsonObject
 
 
@@ -53,20 +54,20 @@ class FileSource:
 
 @asynccontextmanager
 async def open_source(
-    config: Config, task_input: JsonObject, journal: Journal, look_at: Callable[[Job], None] | None = None
+    config: Config, task_input: JsonObject, ledger: LedgerTables, look_at: Callable[[Job], None] | None = None
 ) -> AsyncIterator[FileSource]:
     """Open the job file where the ledger says that it is read to.
 
     Args:
         config: names the file and how it is read.
         task_input: what overrides are laid over.
-        journal: knows how far the file is read.
+        ledger: knows how far the file is read.
         look_at: is given the good jobs at the head of the file where nothing was begun yet.
 
     Raises:
         JobFileError: it is not the file that was begun.
     """
-    source = await anyio.to_thread.run_sync(_open, config, task_input, journal, look_at)
+    source = await anyio.to_thread.run_sync(_open, config, task_input, ledger, look_at)
     try:
         yield source
     finally:
@@ -74,20 +75,21 @@ async def open_source(
 
 
 def _open(
-    config: Config, task_input: JsonObject, journal: Journal, look_at: Callable[[Job], None] | None
+    config: Config, task_input: JsonObject, ledger: LedgerTables, look_at: Callable[[Job], None] | None
 ) -> FileSource:
     job_file = open_job_file(job_format(config, task_input))
-    read_to = journal.ledger.fact(READ_TO)
-    start = ReadPoint(offset=read_to[0], line=read_to[1]) if read_to is not None else None
-    if start is not None and job_file.fingerprint(start.offset).hex() != read_to[2]:
+    read_to = ledger.fact(READ_TO)
+    start = ReadPoint(offset=read_to.offset, line=read_to.line) if read_to is not None else None
+    if read_to is not None and job_file.fingerprint(read_to.offset) != read_to.fingerprint:
         raise JobFileError(
-            f"was changed in its first {start.line} lines since this batch was begun; only appending is"
+            f"was changed in its first {read_to.line} lines since this batch was begun; only appending is"
             " possible. Put it back, or give the new file another --out",
             file=config.jobs.file,
         )
-    if journal.ledger.is_empty:
+    if ledger.is_empty:
         job_file.check_head(look_at)  # for `lost_fields`, too
     if config.jobs.limit is not None or not job_file.is_seekable:
-        start = None  # from the top, where it can be counted from and what is known is passed over
-        journal.forget_duplicates()
+        start = None  # from the top: only there can jobs be counted; lines that are known change nothing
+        with ledger.transaction():
+            ledger.note_fact(DUPLICATES, 0)  # they are counted again
     return FileSource(job_file, job_file.read(start), config.jobs.limit)

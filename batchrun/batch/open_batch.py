@@ -27,8 +27,9 @@ from batchrun.config import Config, LimitsConfig
 from batchrun.config.policy_builders import expectation
 from batchrun.engine.instruments import Instruments
 from batchrun.errors import BatchrunError, LedgerError, OutputError, first_error
+from batchrun.ledger.facts import ECHO
 from batchrun.ledger.protocol import Money
-from batchrun.ledger.sqlite.group_commit import ECHO, open_commit, open_journal
+from batchrun.ledger.sqlite.group_commit import open_commit, open_journal
 from batchrun.ledger.sqlite.reader import LedgerReader
 from batchrun.model import Command, Ending, Outcome, Record, Selection, Summary
 from batchrun.output.layout import BATCH_LOG, REPORT, SERVER_STATE
@@ -348,7 +349,7 @@ async def _open(given: _Given) -> AsyncIterator[Batch]:
         edits = await anyio.to_thread.run_sync(note_task, journal.ledger, task)
         prepared = await prepare(client, config, account, task, journal.ledger)
         look_at = prepared.head.look_at if prepared.head is not None else None
-        source = await stack.enter_async_context(open_source(config, task.input, journal, look_at))
+        source = await stack.enter_async_context(open_source(config, task.input, journal.ledger, look_at))
         if prepared.head is not None:
             refuse_head(prepared.head.problems, config)
         backlog = await stack.enter_async_context(open_backlog(out_dir, source.job_file, source))

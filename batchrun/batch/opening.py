@@ -7,7 +7,7 @@ from batchrun.account.connect import Task, slot_count
 from batchrun.apify.wire import Account
 from batchrun.batch.job_source import FileSource
 from batchrun.config import Config
-from batchrun.ledger.sqlite.group_commit import JOB_COUNT
+from batchrun.ledger.facts import JOB_COUNT
 from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import Outcome
 from batchrun.preflight.preparation import Preparation

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ from batchrun.engine.ports import Chunk, JobSource
 from batchrun.engine.work import Postponed, Work
 from batchrun.errors import ConfigError, JobFileError
 from batchrun.jobs import JobFile
+from batchrun.ledger.facts import COMMAND, CONFIG, IDENTITY, TASK_ID
 from batchrun.ledger.protocol import OpenJob
-from batchrun.ledger.sqlite.group_commit import COMMAND, CONFIG
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
 from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import AttemptState, BadLine, Command, Job, JobId, JobKey, Selection
@@ -25,9 +24,6 @@ from batchrun.runtime.crash_points import crash_point
 
 #: Open jobs that are looked at together.
 JOBS_AT_ONCE = 1000
-#: The ledger's fact that tells one batch from another.
-IDENTITY = "identity"
-TASK_ID = "task_id"
 
 
 def check_identity(ledger: LedgerTables, config: Config, task: Task, command: Command | None) -> None:
@@ -54,7 +50,7 @@ def check_identity(ledger: LedgerTables, config: Config, task: Task, command: Co
         ledger.note_fact(TASK_ID, task.id)
         ledger.note_fact(CONFIG, config.as_noted())
         if command is not None:
-            ledger.note_fact(COMMAND, asdict(command))
+            ledger.note_fact(COMMAND, command)
 
 
 def check_limit(ledger: LedgerReader, config: Config) -> None:

@@ -12,11 +12,10 @@ from pydantic import ValidationError
 
 from batchrun.account.connect import open_platform, read_account
 from batchrun.apify.client import ApifyClient
-from batchrun.batch.resume import TASK_ID
 from batchrun.config import Config
 from batchrun.engine.doubt.candidates import Candidates, Listing
 from batchrun.errors import LedgerError
-from batchrun.ledger.sqlite.group_commit import COMMAND, CONFIG
+from batchrun.ledger.facts import COMMAND, CONFIG, TASK_ID
 from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.model import AttemptState, Command, RunId, TaskId
 from batchrun.output.layout import LEDGER, SERVER_STATE
@@ -96,8 +95,7 @@ def read_command(directory: Path) -> Command | None:
         LedgerError: there is no ledger, or it is damaged.
     """
     with open_for_reading(directory) as ledger:
-        noted = ledger.fact(COMMAND)
-    return None if noted is None else Command(**noted)
+        return ledger.fact(COMMAND)
 
 
 def read_config(directory: Path) -> tuple[Config, TaskId]:
@@ -113,4 +111,4 @@ def read_config(directory: Path) -> tuple[Config, TaskId]:
     except ValidationError as error:
         raise LedgerError(f"{directory / LEDGER}: holds no batch that was begun") from error
     output = config.output.model_copy(update={"dir": directory})
-    return config.model_copy(update={"output": output}), TaskId(task_id)
+    return config.model_copy(update={"output": output}), TaskId(task_id or "")

@@ -20,8 +20,8 @@ from batchrun.config.job_format_builder import job_format
 from batchrun.engine.collect import Collector
 from batchrun.errors import JobFileError, NotFound
 from batchrun.jobs import JobFile, open_job_file
+from batchrun.ledger.facts import REPAIRING
 from batchrun.ledger.protocol import ItemWriter, SettledJob
-from batchrun.ledger.sqlite.group_commit import REPAIRING
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from batchrun.maintenance.directory import Upkeep, open_upkeep
 from batchrun.model import Attempt, Items, Job, JobId, JobKey, Problem, Record, Run

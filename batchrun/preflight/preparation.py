@@ -10,14 +10,13 @@ from batchrun.apify.client import ApifyClient
 from batchrun.apify.wire import Account
 from batchrun.config import Config
 from batchrun.errors import ConfigError, JobFileError
+from batchrun.ledger.facts import PINNED_BUILD, PinnedBuild
 from batchrun.ledger.sqlite.reader import LedgerReader
 from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import RunOptions
 from batchrun.preflight.builds import Build, read_build
 from batchrun.preflight.input_checks import HeadCheck, JobCheck, Problems
 
-#: The ledger's fact that holds the build of all Runs: as it was asked for, and its number.
-PINNED_BUILD = "pinned_build"
 #: Problems that are shown at once.
 MAX_PROBLEMS_SHOWN = 20
 
@@ -74,8 +73,9 @@ def pinned_before(ledger: LedgerReader, config: Config) -> str | None:
     """Return the number of the build that the batch was pinned to when it was begun, if it was."""
     noted = ledger.fact(PINNED_BUILD)
     # Another run.build means another build; a batch of which nothing was started has no past to be true to.
-    is_same = noted is not None and noted["asked"] == config.run.build and not ledger.is_empty
-    return str(noted["number"]) if is_same else None
+    if noted is None or noted.asked != config.run.build or ledger.is_empty:
+        return None
+    return noted.number
 
 
 def number_to_pin(build: Build) -> str:
@@ -92,7 +92,7 @@ def number_to_pin(build: Build) -> str:
 
 def _pin(ledger: LedgerTables, config: Config, number: str) -> None:
     with ledger.transaction():
-        ledger.note_fact(PINNED_BUILD, {"asked": config.run.build, "number": number})
+        ledger.note_fact(PINNED_BUILD, PinnedBuild(asked=config.run.build, number=number))
 
 
 def refuse_head(problems: Problems, config: Config) -> None:

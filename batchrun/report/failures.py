@@ -5,8 +5,8 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from batchrun.config import ApiConfig
+from batchrun.ledger.facts import TRIPS
 from batchrun.ledger.protocol import FailureKind
-from batchrun.ledger.sqlite.group_commit import TRIPPED
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
 from batchrun.model import JobKey, Outcome, Position, RunId, Selection
 from batchrun.output.log_tails import LogTails
@@ -99,7 +99,7 @@ def read_unknown(directory: Path, selection: Selection) -> dict[str, list[str]]:
 class Tripped:
     """What the breaker tripped over last, in any group."""
 
-    keys: list[str]
+    keys: list[JobKey]
     #: Whether it was for successes that brought no item.
     is_for_empty: bool
 
@@ -111,11 +111,11 @@ def read_tripped(directory: Path) -> Tripped | None:
         LedgerError: there is no ledger, or it is damaged.
     """
     with open_for_reading(directory) as ledger:
-        trips = ledger.fact(TRIPPED)
+        trips = ledger.fact(TRIPS)
     if trips is None:
         return None
-    keys = list(dict.fromkeys(key for trip in trips for key in trip["keys"]))
-    return Tripped(keys=keys, is_for_empty=any(trip.get("is_for_empty") for trip in trips))
+    keys = list(dict.fromkeys(key for trip in trips for key in trip.keys))
+    return Tripped(keys=keys, is_for_empty=any(trip.is_for_empty for trip in trips))
 
 
 def _failure(ledger: LedgerReader, logs: LogTails, kind: FailureKind) -> Failure:

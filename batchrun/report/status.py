@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from batchrun.ledger.facts import CONFIG, JOB_COUNT, TRIPS
 from batchrun.ledger.protocol import OpenJob
-from batchrun.ledger.sqlite.group_commit import CONFIG, JOB_COUNT, TRIPPED
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
 from batchrun.model import Attempt, AttemptState, Ending, JobId, JobKey, Summary
 from batchrun.output.lock import holder
@@ -94,7 +94,7 @@ def _budget_use(ledger: LedgerReader) -> BudgetUse | None:
 
 
 def _last_trips(ledger: LedgerReader) -> list[LastTrip]:
-    return [LastTrip(group=trip["group"], reason=trip["reason"]) for trip in ledger.fact(TRIPPED) or []]
+    return [LastTrip(group=trip.group, reason=trip.reason) for trip in ledger.fact(TRIPS) or []]
 
 
 def doubts_of(open_jobs: Sequence[OpenJob]) -> list[Doubt]:

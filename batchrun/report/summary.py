@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from batchrun.ledger.sqlite.group_commit import DUPLICATES
+from batchrun.ledger.facts import DUPLICATES
 from batchrun.ledger.sqlite.measures import SlowRun
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
 from batchrun.model import Ending, Summary

@@ -17,7 +17,8 @@ import pytest
 from batchrun import Outcome, load_config, open_batch
 from batchrun.apify.client import ApifyClient
 from batchrun.config import Config
-from batchrun.ledger.sqlite.group_commit import GroupCommit, Journal
+from batchrun.ledger.sqlite.group_commit import GroupCommit, Journal, open_journal
+from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import JobId, JobKey, Record
 from batchrun.server import InlineContext, ServerSettings, open_server
 from tests.support.memory_ledger import ListSource, MemoryLedger, make_job
@@ -101,8 +102,8 @@ async def test_a_job_takes_four_requests_and_two_waits_for_the_ledger(
     """Requests and ledger steps of a batch are those of its jobs, and nothing beside them."""
     counts: Counter[str] = Counter()
     _counting(monkeypatch, counts, ApifyClient, iter(REQUESTS))
-    _counting(monkeypatch, counts, GroupCommit, iter([*WAITS, *NOTES, "write_items", "withdraw", "postpone"]))
-    _counting(monkeypatch, counts, Journal, iter(["admit"]))
+    _counting(monkeypatch, counts, LedgerTables, iter(["intend", "bind", "withdraw", "postpone"]))
+    _counting(monkeypatch, counts, Journal, iter(["admit", "settle", "write_items"]))
     await _run(tmp_path)
     wanted = {name: count * JOBS for name, count in (REQUESTS | WAITS | NOTES).items()}
     assert counts == wanted | {"admit": CHUNKS}
@@ -114,39 +115,35 @@ async def test_commits_are_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     commit_group = Journal.commit_group
 
     def counted(journal: Journal, steps: Any) -> None:
-        groups.append(Counter(step.do.__name__ for step in steps))
+        groups.append(Counter(step.do.func.__name__ for step in steps))
         commit_group(journal, steps)
 
     monkeypatch.setattr(Journal, "commit_group", counted)
     await _run(tmp_path)
     steps = sum(groups, Counter())
     del steps["open_costs"]  # asked every two seconds
-    assert steps == {**dict.fromkeys((*WAITS, *NOTES), JOBS), "admit": CHUNKS, "note_fact": 1}
+    assert steps == {**dict.fromkeys((*WAITS, *NOTES), JOBS), "admit": CHUNKS, "note_echo": 1}
     assert len(groups) <= 2 * JOBS, "there is a commit for each intent and each record"
 
 
-async def test_steps_that_are_ready_share_one_commit() -> None:
+async def test_steps_that_are_ready_share_one_commit(tmp_path: Path) -> None:
     """Whoever is ready to note something when a commit begins is in it: so many waits, one group."""
     groups: list[int] = []
 
     record = Record(key=JobKey("job"), line=1, outcome=Outcome.SUCCEEDED)
 
     class CountingJournal(Journal):
-        def __init__(self) -> None:
-            super().__init__(None, {})  # type: ignore[arg-type]  # no step of this test looks into the ledger
-
         def commit_group(self, steps: Any) -> None:
             groups.append(len(steps))
+            for step in steps:
+                step.result = None
 
-        def settle(self, *_: Any) -> None:
-            """Do nothing."""
-
-    commit = GroupCommit(CountingJournal(), in_thread=False)
-    async with anyio.create_task_group() as children, anyio.create_task_group() as settling:
+    async with open_journal(tmp_path) as journal, anyio.create_task_group() as children:
+        commit = GroupCommit(CountingJournal(journal.ledger, {}), in_thread=False)
         children.start_soon(commit.run)
         for _ in range(100):
-            settling.start_soon(commit.settle, JobId(1), None, record, b"")
-        settling.start_soon(_close_when_idle, commit)
+            children.start_soon(commit.settle, JobId(1), None, record, b"")
+        children.start_soon(_close_when_idle, commit)
     assert groups == [100]
 
 

@@ -9,8 +9,10 @@ import orjson
 import pytest
 
 from batchrun.cli.retry_command import resume_command
-from batchrun.ledger.sqlite.group_commit import TRIPPED
+from batchrun.ledger.facts import TRIPS
 from batchrun.ledger.sqlite.tables import open_ledger
+from batchrun.model import JobKey
+from batchrun.policy.breaker import Trip
 from tests.support.api_process import TOKEN
 from tests.support.command_line import Said, batchrun
 from tests.support.crash import Api, CrashBatch, open_api, wait_until
@@ -265,6 +267,7 @@ def test_tripped_jobs_are_those_that_the_breaker_named(tmp_path):
         never = _say(batch, "retry", "out", "--tripped")
         assert (never.code, "has not tripped" in never.err) == (2, True), never
         with open_ledger(batch.out) as ledger, ledger.transaction():
-            ledger.note_fact(TRIPPED, [{"reason": "half of 3 failed", "group": None, "keys": ["k3", "k4", "k6"]}])
+            keys = tuple(map(JobKey, ("k3", "k4", "k6")))
+            ledger.note_fact(TRIPS, [Trip(reason="half of 3 failed", group=None, keys=keys)])
         assert "Anew: 2 jobs" in _say(batch, "retry", "out", "--tripped").err
         assert {record["key"] for record in batch.records() if record["round"] == 2} == {"k3", "k6"}

@@ -15,6 +15,7 @@ from blockbuster import BlockBuster
 
 from batchrun.engine.work import Postponed, Work
 from batchrun.errors import BatchRefused, BatchrunError, ConnectFailed
+from batchrun.ledger.facts import READ_TO
 from batchrun.ledger.sqlite.group_commit import GroupCommit, Journal, open_commit, open_journal
 from batchrun.model import (
     Attempt,
@@ -525,9 +526,9 @@ async def live_once(directory: Path, api: ScriptedApi, dies_at: int) -> Path | N
     async with open_journal(directory) as journal:
         mortal = Mortal(journal, dies_at)
         open_jobs = {noted.key: noted for noted in journal.ledger.open_jobs()}
-        noted_to = journal.ledger.fact("read_to")
-        source = ListSource(JOBS[noted_to[1] if noted_to else 0 :], chunk=2)
-        source_at = noted_to[1] if noted_to else 0
+        noted_to = journal.ledger.fact(READ_TO)
+        source_at = noted_to.line if noted_to else 0
+        source = ListSource(JOBS[source_at:], chunk=2)
         works = [Work(job=job, open=open_jobs[job.key], attempts=open_jobs[job.key].attempts)
                  for job in JOBS if job.key in open_jobs]  # fmt: skip
         try:

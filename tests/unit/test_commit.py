@@ -1,6 +1,7 @@
 import os
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,11 +13,10 @@ from blockbuster import BlockBuster
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchrun.errors import LedgerError, OutputError
+from batchrun.errors import LedgerError, OutputError, Superseded
+from batchrun.ledger.facts import DUPLICATES, ECHO, READ_TO
 from batchrun.ledger.protocol import OpenJob
 from batchrun.ledger.sqlite.group_commit import (
-    DUPLICATES,
-    READ_TO,
     GroupCommit,
     Journal,
     _open_journal,
@@ -51,14 +51,14 @@ def record_of(line: int, outcome: Outcome = Outcome.SUCCEEDED) -> Record:
 
 def admit(journal: Journal, *entries: Job | BadLine) -> list[OpenJob]:
     """Admit lines in a group of their own; return the new jobs."""
-    step = _Step(journal.admit, (entries, read_to(entries[-1].position.line)))
+    step = _Step(partial(journal.admit, entries, read_to(entries[-1].position.line)))
     journal.commit_group([step])
     return [noted for _, noted in step.result.jobs]
 
 
-def settle(journal: Journal, job: OpenJob, item_lines: bytes = b"") -> _Step:
+def settle(journal: Journal, job: OpenJob, item_lines: bytes = b"") -> _Step[None]:
     """Return the step that settles a job."""
-    return _Step(journal.settle, (job.id, None, record_of(job.position.line), item_lines))
+    return _Step(partial(journal.settle, job.id, None, record_of(job.position.line), item_lines))
 
 
 def lines(directory: Path, name: str) -> list[Any]:
@@ -88,7 +88,7 @@ def test_a_failure_in_the_middle_of_a_group_leaves_nothing_of_it(tmp_path: Path)
         first, second = admit(journal, make_job(1), make_job(2))
         journal.commit_group([settle(journal, first)])
         with pytest.raises(LedgerError):
-            journal.commit_group([settle(journal, second, b"{}\n"), _Step(fail, ())])
+            journal.commit_group([settle(journal, second, b"{}\n"), _Step(fail)])
         assert [job.id for job in journal.ledger.open_jobs()] == [second.id]
     with opened(tmp_path) as journal:
         assert [job.id for job in journal.ledger.open_jobs()] == [second.id]
@@ -110,7 +110,7 @@ def test_killed_anywhere_within_a_commit_the_group_never_was(
 
     with opened(tmp_path) as journal:
         (job,) = admit(journal, make_job(1))
-        steps = [settle(journal, job, b"{}\n"), *([_Step(die, ())] if at == "steps" else [])]
+        steps = [settle(journal, job, b"{}\n"), *([_Step(die)] if at == "steps" else [])]
         with monkeypatch.context() as patched:
             if at == "flush":
                 patched.setattr(os, "fdatasync", die)
@@ -143,7 +143,7 @@ def test_pages_of_items_are_noted_with_their_lines(tmp_path: Path) -> None:
     """The offset of an attempt and the length of the file are committed as one."""
     with opened(tmp_path) as journal:
         (job,) = admit(journal, make_job(1))
-        intend = _Step(journal.ledger.intend, (job.id, Intent(attempt_no=1, mark=Mark("m"))))
+        intend = _Step(partial(journal.ledger.intend, job.id, Intent(attempt_no=1, mark=Mark("m"))))
         journal.commit_group([intend])
         attempt: Attempt = intend.result
         page = Attempt(
@@ -154,7 +154,7 @@ def test_pages_of_items_are_noted_with_their_lines(tmp_path: Path) -> None:
             items_offset=10,
             items_count=1,
         )
-        journal.commit_group([_Step(journal.write_items, (job.id, page, b'{"i":0}\n'))])
+        journal.commit_group([_Step(partial(journal.write_items, job.id, page, b'{"i":0}\n'))])
     with opened(tmp_path) as journal:
         ((noted,),) = (job.attempts for job in journal.ledger.open_jobs())
     assert (noted.items_offset, noted.items_count, lines(tmp_path, ITEMS)) == (10, 1, [{"i": 0}])
@@ -162,19 +162,19 @@ def test_pages_of_items_are_noted_with_their_lines(tmp_path: Path) -> None:
 
 def test_admission_notes_jobs_duplicates_bad_lines_and_how_far_it_read(tmp_path: Path) -> None:
     """One group does it all; a conflicting key is a bad line that names the line which claimed it."""
-    entries = [
+    entries: list[Job | BadLine] = [
         make_job(1),
         make_job(2, key="job-1", body=make_job(1).body),
         make_job(3, key="job-1"),
         make_bad_line(4, "not JSON"),
     ]
     with opened(tmp_path) as journal:
-        step = _Step(journal.admit, (entries, read_to(4)))
+        step = _Step(partial(journal.admit, entries, read_to(4)))
         journal.commit_group([step])
         facts = journal.ledger.fact(READ_TO), journal.ledger.fact(DUPLICATES)
     conflict = "key 'job-1' stands on line 1 with other content; give this line another @key"
     assert [job.position.line for job, _ in step.result.jobs] == [1]
-    assert (step.result.duplicates, facts) == (1, ([400, 4, b"f".hex()], 1))
+    assert (step.result.duplicates, facts) == (1, (read_to(4), 1))
     assert [(r.line, r.key, r.outcome, r.error.message if r.error else "") for r in step.result.invalid] == [
         (3, None, Outcome.INVALID, conflict), (4, None, Outcome.INVALID, "not JSON"),
     ]  # fmt: skip
@@ -196,21 +196,11 @@ def test_lines_that_are_read_again_change_nothing(tmp_path: Path) -> None:
     assert ((tmp_path / RECORDS).read_bytes(), (tmp_path / BAD_LINES).read_bytes()) == before
 
 
-def test_duplicates_that_are_read_again_are_not_counted_again(tmp_path: Path) -> None:
-    """A compressed file is read from the top by every process."""
-    entries = [make_job(1), make_job(2, key="job-1", body=make_job(1).body)]
-    for _ in range(3):
-        with opened(tmp_path) as journal:
-            journal.forget_duplicates()
-            admit(journal, *entries)
-            assert journal.ledger.fact(DUPLICATES) == 1
-
-
 def test_a_line_that_was_edited_since_it_was_admitted_is_a_bad_line(tmp_path: Path) -> None:
     """The job that was admitted is not carried out with other content under the same key."""
     with opened(tmp_path) as journal:
         admit(journal, make_job(1))
-        step = _Step(journal.admit, ([make_job(1, body=b'{"other":1}')], read_to(1)))
+        step = _Step(partial(journal.admit, [make_job(1, body=b'{"other":1}')], read_to(1)))
         journal.commit_group([step])
     assert [record.outcome for record in step.result.invalid] == [Outcome.INVALID]
 
@@ -270,7 +260,7 @@ def test_cut_anywhere_the_files_come_back_as_committed(
                     steps = [settle(journal, job, b"".join(b'{"t":"%s"}\n' % text.encode() for text in texts))]
                     if not is_committed:
                         with pytest.raises(LedgerError):
-                            journal.commit_group([*steps, _Step(_flush_and_fail, (journal._sinks,))])
+                            journal.commit_group([*steps, _Step(partial(_flush_and_fail, journal._sinks))])
                         break  # a process ends with the first group that cannot be committed
                     journal.commit_group(steps)
                 lengths = journal.ledger.output_lengths()
@@ -333,7 +323,7 @@ async def test_what_nobody_waits_for_is_durable_when_it_is_closed(tmp_path: Path
                 commit.note_echo(True)
                 commit.postpone(job.id, None, 60)
                 scope.cancel()
-        assert (journal.ledger.fact("echo"), journal.ledger.open_jobs()[0].due_at is not None) == (True, True)
+        assert (journal.ledger.fact(ECHO), journal.ledger.open_jobs()[0].due_at is not None) == (True, True)
 
 
 async def test_cancelled_while_it_waits_a_step_is_committed_all_the_same(tmp_path: Path) -> None:
@@ -365,6 +355,38 @@ async def test_a_commit_that_fails_reaches_everybody_who_waits(tmp_path: Path) -
                 for _ in range(3):
                     children.start_soon(wait, commit, job.id)
         assert (len(told) >= 1, [each.id for each in journal.ledger.open_jobs()]) == (True, [job.id])
+
+
+async def test_a_batch_that_another_owner_has_taken_over_stops_with_all_its_steps(tmp_path: Path) -> None:
+    """Every waiter hears of it, whatever it handed in, and so does who comes later; nothing of the group counts."""
+
+    class Overtaken(Journal):
+        def commit_group(self, steps: Sequence[_Step[Any]]) -> None:
+            super().commit_group([*steps, _Step(lose)])
+
+    def lose() -> None:
+        raise Superseded("another owner")
+
+    with opened(tmp_path) as journal:
+        (job,) = admit(journal, make_job(1))
+        heard = list[str]()
+
+        async def hear(verb: Awaitable[object]) -> None:
+            try:
+                await verb
+            except Superseded as error:
+                heard.append(str(error))
+
+        commit = GroupCommit(Overtaken(journal.ledger, journal._sinks), in_thread=False)
+        with pytest.raises(ExceptionGroup, match="unhandled"):  # noqa: PT012 - by the committing child
+            async with anyio.create_task_group() as children:
+                children.start_soon(hear, commit.intend(job.id, Intent(attempt_no=1, mark=Mark("m"))))
+                children.start_soon(hear, commit.known_runs([]))
+                commit.postpone(job.id, None, 60)
+                await anyio.wait_all_tasks_blocked()
+                children.start_soon(commit.run)
+        await hear(commit.bound_runs())
+        assert (heard, journal.ledger.begun_jobs()) == (["another owner"] * 3, [])
 
 
 async def test_a_bug_in_a_step_is_not_taken_for_success(tmp_path: Path) -> None:

@@ -8,24 +8,45 @@ from typing import Any
 import pytest
 
 from batchrun.errors import LedgerError
-from batchrun.ledger.protocol import FinalCost, Known, OpenJob, Settlement
+from batchrun.ledger import facts
+from batchrun.ledger.facts import (
+    COMMAND,
+    CONFIG,
+    DUPLICATES,
+    ECHO,
+    IDENTITY,
+    JOB_COUNT,
+    PINNED_BUILD,
+    READ_TO,
+    REPAIRING,
+    TASK_AS_OPENED,
+    TASK_ID,
+    TRIPS,
+    Fact,
+    PinnedBuild,
+)
+from batchrun.ledger.protocol import FinalCost, Known, OpenJob, ReadTo, Settlement
 from batchrun.ledger.sqlite.reader import is_begun, open_for_reading
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from batchrun.model import (
     Attempt,
     AttemptState,
     Cause,
+    Command,
     CostSource,
     Intent,
     JobId,
+    JobKey,
     Mark,
     Outcome,
     Problem,
     Run,
     RunId,
     RunStatus,
+    TaskId,
 )
 from batchrun.output.layout import LEDGER
+from batchrun.policy.breaker import Trip
 from tests.support.memory_ledger import make_bad_line, make_job
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -258,9 +279,51 @@ def test_facts_replace_one_another(tmp_path: Path) -> None:
     """The last word holds; what was never noted is None."""
     with open_ledger(tmp_path) as ledger:
         with ledger.transaction():
-            ledger.note_fact("echo", {"a": [1]})
-            ledger.note_fact("echo", False)
-        assert (ledger.fact("echo"), ledger.fact("other")) == (False, None)
+            ledger.note_fact(ECHO, True)
+            ledger.note_fact(ECHO, False)
+            ledger.note_fact(REPAIRING, "items.jsonl")
+            ledger.note_fact(REPAIRING, None)
+        assert (ledger.fact(ECHO), ledger.fact(REPAIRING), ledger.fact(READ_TO)) == (False, None, None)
+
+
+#: Each fact, as the version before `facts.py` has written it.
+OLD_FACTS: list[tuple[Fact[Any], str, Any]] = [
+    (READ_TO, "[400,4,\"66\"]", ReadTo(offset=400, line=4, fingerprint=b"f")),
+    (DUPLICATES, "7", 7),
+    (ECHO, "true", True),
+    (IDENTITY, '{"task":"t","jobs.file":"jobs.jsonl","input":null}',
+     {"task": "t", "jobs.file": "jobs.jsonl", "input": None}),
+    (TASK_ID, '"t"', TaskId("t")),
+    (CONFIG, '{"limits":{"budget_usd":1.5}}', {"limits": {"budget_usd": 1.5}}),
+    (COMMAND, '{"line":"batchrun run x","directory":"/d"}', Command(line="batchrun run x", directory="/d")),
+    (JOB_COUNT, "null", None),
+    (TRIPS, '[{"reason":"half failed","group":null,"keys":["a","b"],"is_for_empty":true}]',
+     [Trip(reason="half failed", group=None, keys=(JobKey("a"), JobKey("b")), is_for_empty=True)]),
+    (PINNED_BUILD, '{"asked":null,"number":"0.1.2"}', PinnedBuild(asked=None, number="0.1.2")),
+    (TASK_AS_OPENED, '{"modified_at":"2026","input":"h"}', {"modified_at": "2026", "input": "h"}),
+    (REPAIRING, '"items.jsonl"', "items.jsonl"),
+]  # fmt: skip
+
+
+def test_facts_of_an_older_batchrun_are_read_and_written_in_its_form(tmp_path: Path) -> None:
+    """Data directories resume: no fact changes its name or its JSON."""
+    assert [fact for fact, _, _ in OLD_FACTS] == [each for each in vars(facts).values() if isinstance(each, Fact)]
+    with open_ledger(tmp_path) as ledger:
+        ledger._db.executemany("INSERT INTO batch VALUES (?, ?)", [(fact.name, text) for fact, text, _ in OLD_FACTS])
+        before = ledger._db.execute("SELECT * FROM batch").fetchall()
+        assert [ledger.fact(fact) for fact, _, _ in OLD_FACTS] == [value for _, _, value in OLD_FACTS]
+        with ledger.transaction():
+            for fact, _, value in OLD_FACTS:
+                ledger.note_fact(fact, value)
+        assert ledger._db.execute("SELECT * FROM batch").fetchall() == before
+
+
+def test_a_trip_of_before_trips_for_empty_results_is_one_for_failures(tmp_path: Path) -> None:
+    """The first versions did not note which it was."""
+    with open_ledger(tmp_path) as ledger:
+        noted = '[{"reason":"r","group":"g","keys":[]}]'
+        ledger._db.execute("INSERT INTO batch VALUES ('tripped', ?)", (noted,))
+        assert ledger.fact(TRIPS) == [Trip(reason="r", group="g", keys=())]
 
 
 def test_runs_of_attempts_are_known(tmp_path: Path) -> None:

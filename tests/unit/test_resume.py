@@ -10,10 +10,13 @@ import anyio
 import pytest
 from blockbuster import BlockBuster
 
+from batchrun.batch import job_source
 from batchrun.batch.resume import Backlog, reopen, take_up
+from batchrun.config import load_config
 from batchrun.engine.ports import Chunk
 from batchrun.errors import JobFileError
 from batchrun.jobs import JobFile, JobFormat, open_job_file
+from batchrun.ledger.facts import DUPLICATES
 from batchrun.ledger.protocol import ReadTo, Settlement
 from batchrun.ledger.sqlite.group_commit import Journal, _open_journal
 from batchrun.ledger.sqlite.tables import LedgerTables
@@ -170,3 +173,24 @@ async def test_a_line_that_does_not_come_again_is_named(from_the_top: Opened, ch
     assert [entry for chunk in chunks for entry in chunk.entries] == kept
     with pytest.raises(JobFileError, match=r"1 unfinished jobs are missing from the input \(lines 7\)"):
         backlog.check_all_came()
+
+
+def test_a_file_that_is_read_from_the_top_again_has_no_more_duplicates_than_before(
+    blockbuster: BlockBuster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A compressed file is read from the top by every process."""
+    blockbuster.deactivate()
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    file = tmp_path / "jobs.jsonl.gz"
+    file.write_bytes(gzip.compress(b"".join([*LINES, LINES[3]])))
+    config = load_config(flags={"task.id": "t", "jobs.file": str(file)}, environ={})
+    for _ in range(3):
+        with ExitStack() as stack:
+            journal = _open_journal(stack, tmp_path)
+            source = job_source._open(config, {}, journal.ledger, None)
+            stack.callback(source.job_file.close)
+            chunk = source._read(100)
+            with journal.ledger.transaction():
+                assert chunk.read_to is not None
+                journal.admit(chunk.entries, chunk.read_to)
+            assert journal.ledger.fact(DUPLICATES) == 1

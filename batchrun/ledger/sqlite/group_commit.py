@@ -4,21 +4,21 @@ The engine's view of the ledger and the output files. One child commits; everybo
 the group they are in. A step that nobody waits for (`bind`, `postpone`) is durable with the next group.
 """
 
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass
-from datetime import datetime
+from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import anyio
 import orjson
 
 from batchrun.errors import OutputError
-from batchrun.ledger.protocol import Admission, FinalCost, Known, OpenCost, OpenJob, ReadTo, Settlement
+from batchrun.ledger.facts import DUPLICATES, ECHO, READ_TO, REPAIRING, TRIPS
+from batchrun.ledger.protocol import Admission, Known, OpenJob, ReadTo, Settlement
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
-from batchrun.model import Attempt, BadLine, Intent, Job, JobId, Outcome, Problem, Record, Run, RunId
+from batchrun.model import Attempt, BadLine, Job, JobId, Outcome, Problem, Record
 from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS
 from batchrun.output.sink import Sink
 from batchrun.policy.breaker import Trip
@@ -26,34 +26,27 @@ from batchrun.runtime.children import open_children
 from batchrun.runtime.crash_points import crash_point
 from batchrun.runtime.histogram import COUNTS, SECONDS, Histogram
 
-#: Facts about the batch.
-READ_TO = "read_to"
-DUPLICATES = "duplicates"
-ECHO = "echo"
-#: The configuration that the batch was last opened with.
-CONFIG = "config"
-#: The command line that goes on with the batch, and the directory in which it was given.
-COMMAND = "command"
-#: How many jobs the job file gives, about; None where that cannot be told cheaply.
-JOB_COUNT = "job_count"
-#: The breaker's trips in the last process that had any: reason, group, and the keys of the jobs that tripped it.
-TRIPPED = "tripped"
-#: The output file that is being repaired; None or missing when none is.
-REPAIRING = "repairing"
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-@dataclass(slots=True)
-class _Step:
-    do: Callable[..., Any]
-    arguments: tuple[Any, ...]
-    result: Any = None
+class _Step(Generic[T]):
+    """A verb with its arguments, called within a commit."""
+
+    __slots__ = ("do", "result")
+    result: T
+
+    def __init__(self, do: Callable[[], T]) -> None:
+        self.do = do
 
 
 class _Group:
+    """Steps that are committed together."""
+
     __slots__ = ("done", "error", "steps")
 
     def __init__(self) -> None:
-        self.steps: list[_Step] = []
+        self.steps: list[_Step[Any]] = []
         self.done = anyio.Event()
         self.error: BaseException | None = None
 
@@ -64,14 +57,11 @@ class Journal:
     def __init__(self, ledger: LedgerTables, sinks: dict[str, Sink]) -> None:
         self.ledger = ledger
         self._sinks = sinks
+        self._trips: list[Trip] = []
+        #: Number of groups committed so far.
         self.groups = 0
 
-    def forget_duplicates(self) -> None:
-        """Count repeated lines anew, since the job file is read from its first line."""
-        with self.ledger.transaction():
-            self.ledger.note_fact(DUPLICATES, 0)
-
-    def commit_group(self, steps: Sequence[_Step]) -> None:
+    def commit_group(self, steps: Sequence[_Step[Any]]) -> None:
         """Carry out the steps and make them durable, all or none.
 
         The files are synced before the ledger commits their lengths: what a crash leaves behind a committed
@@ -82,7 +72,7 @@ class Journal:
         """
         with self.ledger.transaction():
             for step in steps:
-                step.result = step.do(*step.arguments)
+                step.result = step.do()
             grown = {name: sink.length for name, sink in self._sinks.items() if sink.flush()}
             if grown:
                 self.ledger.note_output_lengths(grown)
@@ -98,7 +88,7 @@ class Journal:
                 self._admit_job(entry, admission)
             else:
                 self._settle_bad_line(entry, admission)
-        self.ledger.note_fact(READ_TO, [read_to.offset, read_to.line, read_to.fingerprint.hex()])
+        self.ledger.note_fact(READ_TO, read_to)
         if admission.duplicates:
             self.ledger.note_fact(DUPLICATES, (self.ledger.fact(DUPLICATES) or 0) + admission.duplicates)
         return admission
@@ -144,6 +134,13 @@ class Journal:
         self._sinks[ITEMS].write(lines)
         self.ledger.note_items(job_id, attempt.attempt_no, attempt.items_offset, attempt.items_count)
 
+    def note_trip(self, trip: Trip) -> None:
+        self._trips.append(trip)
+        self.ledger.note_fact(TRIPS, self._trips)
+
+    def note_echo(self, echoes: bool) -> None:
+        self.ledger.note_fact(ECHO, echoes)
+
     def close(self) -> None:
         """Close the output files."""
         for sink in self._sinks.values():
@@ -180,12 +177,12 @@ class CommitMeter:
 
 
 class GroupCommit:
-    """The engine's `Ledger`: every method is one step; awaiting it means that it is durable.
+    """The `Ledger` protocol over a journal: each verb is one step of the group that is committed next.
 
     Args:
-        journal: what it commits to.
-        in_thread: whether commits are left to a thread.
-        meter: told of each commit.
+        journal: does the steps.
+        in_thread: False if commits are to block the event loop: for tests on virtual time.
+        meter: measures the commits.
     """
 
     def __init__(self, journal: Journal, *, in_thread: bool = True, meter: CommitMeter | None = None) -> None:
@@ -195,95 +192,45 @@ class GroupCommit:
         self._group = _Group()
         self._arrived = anyio.Event()
         self._is_closing = False
-        self._trips: list[dict[str, Any]] = []
+        tables = journal.ledger
+        self.admit = self._durably(journal.admit)
+        self.intend = self._durably(tables.intend)
+        self.note_abort = self._durably(tables.note_abort)
+        self.write_items = self._durably(journal.write_items)
+        self.settle = self._durably(journal.settle)
+        self.open_costs = self._durably(tables.open_costs)
+        self.note_final_costs = self._durably(tables.note_final_costs)
+        self.known_runs = self._durably(tables.known_runs)
+        self.bound_runs = self._durably(tables.bound_runs)
+        self.withdraw = self._in_passing(tables.withdraw)
+        self.bind = self._in_passing(tables.bind)
+        self.note_reservation = self._in_passing(tables.note_reservation)
+        self.postpone = self._in_passing(tables.postpone)
+        self.note_trip = self._in_passing(journal.note_trip)
+        self.note_echo = self._in_passing(journal.note_echo)
 
-    async def admit(self, entries: Sequence[Job | BadLine], read_to: ReadTo) -> Admission:
-        """Admit what is new among lines of the job file."""
-        admission: Admission = await self._durably(self._journal.admit, entries, read_to)
-        return admission
+    def _durably(self, verb: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
+        """Return a verb that waits until its step is committed."""
 
-    async def intend(self, job_id: JobId, intent: Intent) -> Attempt:
-        """Note an attempt before its start request is sent."""
-        attempt: Attempt = await self._durably(self._journal.ledger.intend, job_id, intent)
-        return attempt
+        async def durable(*args: P.args, **kwargs: P.kwargs) -> T:
+            step, group = _Step(partial(verb, *args, **kwargs)), self._group
+            group.steps.append(step)
+            self._arrived.set()
+            await group.done.wait()
+            if group.error is not None:
+                raise _for_one_waiter(group.error) from group.error
+            return step.result
 
-    async def write_items(self, job_id: JobId, attempt: Attempt, lines: bytes) -> None:
-        """Write one page of items; `attempt` says up to where."""
-        await self._durably(self._journal.write_items, job_id, attempt, lines)
+        return durable
 
-    async def settle(self, job_id: JobId, ended: Attempt | None, record: Record, item_lines: bytes) -> None:
-        """Write a job's record, with its last items, and note its outcome, with its last attempt's end."""
-        await self._durably(self._journal.settle, job_id, ended, record, item_lines)
+    def _in_passing(self, verb: Callable[P, None]) -> Callable[P, None]:
+        """Return a verb that leaves its step to the next commit."""
 
-    async def known_runs(self, run_ids: Collection[RunId]) -> set[RunId]:
-        """Return those among some Runs that an attempt of this batch has started."""
-        known: set[RunId] = await self._durably(self._journal.ledger.known_runs, run_ids)
-        return known
+        def noted(*args: P.args, **kwargs: P.kwargs) -> None:
+            self._group.steps.append(_Step(partial(verb, *args, **kwargs)))
+            self._arrived.set()
 
-    async def bound_runs(self) -> list[RunId]:
-        """Return the Runs of this batch that are live, as far as is known."""
-        runs: list[RunId] = await self._durably(self._journal.ledger.bound_runs)
-        return runs
-
-    async def open_costs(self, ended_before: datetime, limit: int) -> list[OpenCost]:
-        """Return Runs that ended before a time and whose cost may not be final yet."""
-        costs: list[OpenCost] = await self._durably(self._journal.ledger.open_costs, ended_before, limit)
-        return costs
-
-    async def note_final_costs(self, costs: Sequence[FinalCost]) -> None:
-        """Note what Runs cost in the end."""
-        await self._durably(self._journal.ledger.note_final_costs, costs)
-
-    def withdraw(self, job_id: JobId, attempt_no: int) -> None:
-        """Take back an intent whose request certainly started nothing."""
-        self._add(self._journal.ledger.withdraw, job_id, attempt_no)
-
-    def bind(self, job_id: JobId, attempt_no: int, run: Run) -> None:
-        """Note the id of the Run that an attempt started; until then the attempt is in doubt, which is safe."""
-        self._add(self._journal.ledger.bind, job_id, attempt_no, run)
-
-    def note_reservation(self, job_id: JobId, attempt_no: int, usd: float) -> None:
-        """Note what was set aside for a live Run that had nothing."""
-        self._add(self._journal.ledger.note_reservation, job_id, attempt_no, usd)
-
-    async def note_abort(self, job_id: JobId, attempt_no: int, problem: Problem) -> None:
-        """Note why a Run is to be aborted, before that is asked for."""
-        await self._durably(self._journal.ledger.note_abort, job_id, attempt_no, problem)
-
-    def note_trip(self, trip: Trip) -> None:
-        """Note that the breaker has tripped, and over which jobs."""
-        self._trips.append(
-            {
-                "reason": trip.reason,
-                "group": trip.group,
-                "keys": list(trip.keys),
-                "is_for_empty": trip.is_for_empty,
-            }
-        )
-        self._add(self._journal.ledger.note_fact, TRIPPED, list(self._trips))
-
-    def note_echo(self, echoes: bool) -> None:
-        """Note whether the platform shows the mark of a Run it started."""
-        self._add(self._journal.ledger.note_fact, ECHO, echoes)
-
-    def postpone(self, job_id: JobId, ended: Attempt | None, wait_s: float) -> None:
-        """Note that a job is not to be tried again for a while, with its last attempt's end."""
-        self._add(self._journal.ledger.postpone, job_id, ended, wait_s)
-
-    def _add(self, do: Callable[..., Any], *arguments: Any) -> _Step:
-        step = _Step(do, arguments)
-        self._group.steps.append(step)
-        self._arrived.set()
-        return step
-
-    async def _durably(self, do: Callable[..., Any], *arguments: Any) -> Any:
-        step, group = self._add(do, *arguments), self._group
-        await group.done.wait()
-        if isinstance(group.error, OutputError):
-            raise OutputError(str(group.error)) from group.error
-        if group.error is not None:
-            raise RuntimeError("the commit failed") from group.error
-        return step.result
+        return noted
 
     async def run(self) -> None:
         """Commit group after group until `close`; ends with the first group that cannot be committed."""
@@ -316,6 +263,11 @@ class GroupCommit:
         """Let `run` end once everything handed in is durable."""
         self._is_closing = True
         self._arrived.set()
+
+
+def _for_one_waiter(error: BaseException) -> Exception:
+    """Return the error of a commit as one of the steps in it meets it; a bug shows as itself where it was raised."""
+    return type(error)(str(error)) if isinstance(error, OutputError) else RuntimeError("the commit failed")
 
 
 @asynccontextmanager

@@ -5,11 +5,12 @@ from contextlib import contextmanager
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
 from batchrun.errors import LedgerError
+from batchrun.ledger.facts import Fact
 from batchrun.ledger.protocol import (
     CostRow,
     FailureKind,
@@ -40,6 +41,8 @@ from batchrun.model import (
 )
 from batchrun.output.layout import LEDGER
 from batchrun.policy.failure_kind import failure_id
+
+T = TypeVar("T")
 
 #: The jobs of a Selection, its parts given as JSON lists or NULL.
 SELECTED = """
@@ -104,10 +107,10 @@ class LedgerReader:
         finally:
             self._db.execute("ROLLBACK")
 
-    def fact(self, name: str) -> Any:
-        """Return a fact about the batch, or None."""
-        row = self._db.execute("SELECT value FROM batch WHERE name = ?", (name,)).fetchone()
-        return None if row is None else orjson.loads(row[0])
+    def fact(self, fact: Fact[T]) -> T | None:
+        row = self._db.execute("SELECT value FROM batch WHERE name = ?", (fact.name,)).fetchone()
+        noted = None if row is None else orjson.loads(row[0])
+        return None if noted is None else fact.from_json(noted)
 
     def output_lengths(self) -> dict[str, int]:
         """Return how long each output file is good, by name."""

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import orjson
 
 from batchrun.errors import LedgerError
+from batchrun.ledger.facts import Fact
 from batchrun.ledger.protocol import (
     FinalCost,
     Known,
@@ -36,6 +37,8 @@ from batchrun.model import (
     Selection,
 )
 from batchrun.output.layout import LEDGER
+
+T = TypeVar("T")
 
 
 class LedgerTables(LedgerReader):
@@ -65,11 +68,11 @@ class LedgerTables(LedgerReader):
                 self._db.execute("ROLLBACK")
             raise
 
-    def note_fact(self, name: str, value: Any) -> None:
-        """Note a fact about the batch (JSON), in place of what was noted before."""
+    def note_fact(self, fact: Fact[T], value: T | None) -> None:
+        noted = None if value is None else fact.to_json(value)
         self._db.execute(
             "INSERT INTO batch VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
-            (name, orjson.dumps(value).decode()),
+            (fact.name, orjson.dumps(noted).decode()),
         )
 
     def note_output_lengths(self, lengths: dict[str, int]) -> None:

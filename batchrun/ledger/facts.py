@@ -1,0 +1,91 @@
+"""The facts of a batch: each with its type here, and its name and JSON form in the ledger.
+
+The JSON forms are part of the ledger's format: a later version reads what an earlier one has noted.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from batchrun.ledger.protocol import ReadTo
+from batchrun.model import Command, JobKey, JsonObject, TaskId
+from batchrun.policy.breaker import Trip
+
+T = TypeVar("T")
+
+
+def _unchanged(value: Any) -> Any:
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Fact(Generic[T]):
+    """A fact's name in the ledger, and how its values become JSON and back."""
+
+    name: str
+    to_json: Callable[[T], Any] = _unchanged
+    from_json: Callable[[Any], T] = _unchanged
+
+
+class Facts(Protocol):
+    """The ledger, as far as facts go."""
+
+    def fact(self, fact: Fact[T]) -> T | None:
+        """Return the value that was noted last; None if none was."""
+
+    def note_fact(self, fact: Fact[T], value: T | None) -> None:
+        """Note a value, which replaces the one before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PinnedBuild:
+    """The build that all Runs of a batch use."""
+
+    #: `run.build` of the configuration when it was pinned.
+    asked: str | None
+    number: str
+
+
+def _read_to_json(read_to: ReadTo) -> list[Any]:
+    return [read_to.offset, read_to.line, read_to.fingerprint.hex()]
+
+
+def _read_to(noted: list[Any]) -> ReadTo:
+    offset, line, fingerprint = noted
+    return ReadTo(offset=offset, line=line, fingerprint=bytes.fromhex(fingerprint))
+
+
+def _trips(noted: Sequence[JsonObject]) -> list[Trip]:
+    return [
+        Trip(
+            reason=trip["reason"],
+            group=trip["group"],
+            keys=tuple(JobKey(key) for key in trip["keys"]),
+            is_for_empty=trip.get("is_for_empty", False),  # missing in old ledgers
+        )
+        for trip in noted
+    ]
+
+
+#: How far the job file is read.
+READ_TO: Fact[ReadTo] = Fact("read_to", _read_to_json, _read_to)
+#: Number of lines that repeat a job of another line.
+DUPLICATES: Fact[int] = Fact("duplicates")
+#: True if the platform shows the mark of a Run that was started with it.
+ECHO: Fact[bool] = Fact("echo")
+#: What tells one batch from another; the batch that resumes must have the same.
+IDENTITY: Fact[JsonObject] = Fact("identity")
+TASK_ID: Fact[TaskId] = Fact("task_id")
+#: The configuration that the batch was last opened with.
+CONFIG: Fact[JsonObject] = Fact("config")
+#: The command line that resumes the batch.
+COMMAND: Fact[Command] = Fact("command", asdict, lambda noted: Command(**noted))
+#: Number of jobs in the job file, estimated; None if an estimate would cost too much.
+JOB_COUNT: Fact[int] = Fact("job_count")
+#: The breaker's trips in the last process that had any.
+TRIPS: Fact[Sequence[Trip]] = Fact("tripped", lambda trips: [asdict(trip) for trip in trips], _trips)
+PINNED_BUILD: Fact[PinnedBuild] = Fact("pinned_build", asdict, lambda noted: PinnedBuild(**noted))
+#: Hashes of the task's input, options and Actor when the batch was last opened.
+TASK_AS_OPENED: Fact[JsonObject] = Fact("task_as_opened")
+#: The output file whose repair has begun and not ended; None if no repair has.
+REPAIRING: Fact[str] = Fact("repairing")

@@ -35,6 +35,7 @@ from batchrun.engine.limits.purse import Purse
 from batchrun.engine.limits.slot_use import SlotMeter
 from batchrun.engine.limits.slots import Slots
 from batchrun.engine.limits.start_gate import StartGate
+from batchrun.engine.notices import BatchOutOfTime, WaitingForFinalCosts
 from batchrun.engine.ports import JobSource
 from batchrun.engine.progress import Progress
 from batchrun.engine.scheduler import Scheduler
@@ -180,7 +181,7 @@ class Engine:
     async def _wait_for_final_costs(self) -> None:
         if not await self.costs.has_open():
             return
-        self.progress.notices.append("All Runs have ended; waiting until their costs are final, some ten seconds")
+        self.progress.notices.add(WaitingForFinalCosts())
         with anyio.move_on_after(COSTS_PATIENCE_S):
             async with anyio.create_task_group() as children:
 
@@ -194,7 +195,7 @@ class Engine:
 
     async def _stop_in_time(self, max_batch_s: float) -> None:
         await anyio.sleep(max_batch_s)
-        self.progress.notices.append("deadlines.max_batch_s is over: nothing more is started; what runs is followed")
+        self.progress.notices.add(BatchOutOfTime())
         self.scheduler.stop_starting(Ending.OUT_OF_TIME)
 
 

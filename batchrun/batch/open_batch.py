@@ -1,7 +1,6 @@
 """A batch, composed: configuration -> platform, job file, ledger and engine -> records and a summary."""
 
 import os
-import shlex
 import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
@@ -26,6 +25,7 @@ from batchrun.batch.resume import check_identity, check_limit, open_backlog, reo
 from batchrun.config import Config, LimitsConfig
 from batchrun.config.policy_builders import expectation
 from batchrun.engine.instruments import Instruments
+from batchrun.engine.notices import ReportNotWritten
 from batchrun.errors import BatchrunError, LedgerError, OutputError, first_error
 from batchrun.ledger.facts import ECHO
 from batchrun.ledger.protocol import Money
@@ -297,8 +297,7 @@ async def _write_report(batch: Batch, config: Config) -> None:
         page = await anyio.to_thread.run_sync(make_report, config.out_dir, config, await batch.summary())
         await anyio.to_thread.run_sync(write_report, file, page)
     except OutputError as error:
-        command = f"batchrun report {shlex.quote(str(config.out_dir))}"
-        batch.progress.notices.append(f"{REPORT} was not written ({error}); `{command}` writes it")
+        batch.progress.notices.add(ReportNotWritten(reason=str(error), out_dir=config.out_dir))
     else:
         batch.report = file
 

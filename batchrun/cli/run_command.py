@@ -18,6 +18,7 @@ from batchrun.cli.view import forecast_lines, show_closing, show_opening, watch_
 from batchrun.config import Config
 from batchrun.errors import ConfigError
 from batchrun.model import Command, Ending, Selection, Summary
+from batchrun.report.notice_words import notice_words
 
 #: On a platform that costs money, more Runs than this are not started without a word.
 ASK_ABOVE_RUNS = 100
@@ -52,9 +53,8 @@ async def run_to_the_end(
         if anew is not None:
             await batch.reopen(anew.selection)
         await _carry_out(batch, config)
-        told = len(batch.progress.notices)
-    for notice in batch.progress.notices[told:]:
-        say(notice)
+    for notice in batch.progress.notices.take():
+        say(notice_words(notice))
     # Read after the batch is closed: everything that was noted on the way out is in it.
     summary = await batch.summary()
     show_closing(

@@ -18,6 +18,7 @@ from batchrun.model import Ending, Outcome, Summary
 from batchrun.output.layout import BAD_LINES, ITEMS, RECORDS
 from batchrun.policy.forecast import Estimate
 from batchrun.preflight.recent_runs import Forecast
+from batchrun.report.notice_words import notice_words
 from batchrun.report.progress_words import (
     Snapshot,
     Speed,
@@ -114,14 +115,12 @@ class News:
 
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
-        self._told = 0
         self._edits_told = 0
         self._outage_began_at: float | None = None
 
     def words(self) -> list[str]:
         """Return what is new."""
-        notices = self._batch.progress.notices[self._told :]
-        self._told += len(notices)
+        notices = map(notice_words, self._batch.progress.notices.take())
         edits = self._batch.task_edits[self._edits_told :]
         self._edits_told += len(edits)
         return [*notices, *(edit_words(changed, "just now") for changed in edits), *self._outage_words()]

@@ -20,6 +20,7 @@ from batchrun.engine.follow.polls import Follower
 from batchrun.engine.limits.purse import Purse
 from batchrun.engine.limits.slots import Demand, Slot
 from batchrun.engine.limits.start_gate import StartGate, Turn
+from batchrun.engine.notices import StartUnanswered
 from batchrun.engine.ports import RunClient
 from batchrun.engine.progress import Progress
 from batchrun.engine.verdict import MAX_JOB_S, outcome_of, refusal, run_lost, took_too_long, with_end
@@ -320,10 +321,7 @@ class JobRunner:
     def _tell_of_doubt(self) -> None:
         if not self._has_told_of_doubt:
             self._has_told_of_doubt = True
-            self._progress.notices.append(
-                "A start was not answered. The platform is asked which Runs exist, for as long as one of it might"
-                " appear; meanwhile nothing is started in its place"
-            )
+            self._progress.notices.add(StartUnanswered())
 
     def _live(self, work: Work, attempt: Attempt, turn: Turn, slot: Slot) -> LiveRun:
         watch = Watch(
@@ -334,7 +332,7 @@ class JobRunner:
             timeout_s=attempt.timeout_s,
             aborted_for=attempt.aborted_for,
             note_abort=partial(self._ledger.note_abort, work.id, attempt.attempt_no),
-            tell=self._progress.notices.append,
+            tell=self._progress.notices.add,
         )
         return LiveRun(work, attempt, turn, slot, watch)
 

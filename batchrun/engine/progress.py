@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from batchrun.engine.notices import Notices
 from batchrun.model import Outcome, Record
 
 
@@ -24,8 +25,8 @@ class Progress:
     #: Runs whose cost nobody knows.
     unknown_costs: int = 0
 
-    #: What people are to be told at once, in order.
-    notices: list[str] = field(default_factory=list)
+    #: Unread notices for people.
+    notices: Notices = field(default_factory=Notices)
 
     @property
     def settled(self) -> int:

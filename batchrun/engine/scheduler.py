@@ -20,6 +20,13 @@ from batchrun.engine.job_runner import JobRunner
 from batchrun.engine.limits.purse import Purse
 from batchrun.engine.limits.slots import Demand, Slot, Slots
 from batchrun.engine.limits.start_gate import StartGate
+from batchrun.engine.notices import (
+    BreakerTripped,
+    BudgetExhausted,
+    CostsUnbounded,
+    PlatformRefused,
+    StartsWaitForBudget,
+)
 from batchrun.engine.ports import Chunk, JobSource
 from batchrun.engine.progress import Progress
 from batchrun.engine.work import Postponed, Work
@@ -225,7 +232,7 @@ class Scheduler:
         except BatchRefused as refused:
             if self._failure is None:
                 self._failure = refused
-                self._progress.notices.append(f"{refused}. Nothing more is started; what runs is followed to its end")
+                self._progress.notices.add(PlatformRefused(reason=str(refused)))
             self.left_open += 1
             self.stop_starting()
             return
@@ -271,8 +278,7 @@ class Scheduler:
         self._ledger.note_trip(trip)
         self._tripped.add(trip.group)
         _log.warning("breaker_tripped", group=trip.group, reason=trip.reason)
-        what = "The batch" if trip.group is None else f"Group {trip.group}"
-        self._progress.notices.append(f"{what} is stopped: {trip.reason}. What runs is followed to its end")
+        self._progress.notices.add(BreakerTripped(group=trip.group, reason=trip.reason))
         if trip.group is None:
             self.stop_starting(Ending.TRIPPED)
             return
@@ -400,22 +406,15 @@ class Scheduler:
     def _tell_of_waiting_for_money(self, usd: float) -> None:
         if not self._has_told_of_waiting:
             self._has_told_of_waiting = True
-            self._progress.notices.append(
-                f"Starts wait for the budget: each sets ${usd:.4g} aside until its Run's cost is final, ten seconds"
-                " after its end"
-            )
+            self._progress.notices.add(StartsWaitForBudget(reserved_usd=usd))
 
     def _tell_of_the_budget(self, usd: float) -> None:
         budget = self._purse.budget
         if usd == math.inf:
-            self._progress.notices.append(
-                "The platform does not tell what Runs cost, and nothing bounds it: no budget can be kept. What runs is"
-                " followed to its end"
-            )
+            self._progress.notices.add(CostsUnbounded())
             return
-        self._progress.notices.append(
-            f"The budget does not allow the next start: it sets ${usd:.4g} aside, and ${budget.spent_usd:.4g} of"
-            f" ${budget.limit_usd:.4g} is spent. What runs is followed to its end"
+        self._progress.notices.add(
+            BudgetExhausted(next_start_usd=usd, spent_usd=budget.spent_usd, limit_usd=budget.limit_usd)
         )
 
     def _note_room(self) -> None:

@@ -18,6 +18,7 @@ from batchrun.config.worker_config import WorkerConfig
 from batchrun.errors import ApiError, BatchRefused, BatchrunError, ConfigError, JobFileError, TransportError
 from batchrun.model import Ending, Record, Summary
 from batchrun.policy.retry import Backoff
+from batchrun.report.notice_words import notice_words
 from batchrun.report.progress_words import Speed
 from batchrun.worker.intake import config_of
 from batchrun.worker.shelf import Layout, has_begun
@@ -114,11 +115,10 @@ class Carrier:
         if self.batch is None:
             return
         self.speed.note(anyio.current_time(), self.batch.progress.settled)
-        waiting = self.batch.progress.notices
-        while waiting:
-            notice = waiting.pop(0)
-            self.notices.append(notice)
-            _log.info("notice", batch=self.id, text=notice)
+        for notice in self.batch.progress.notices.take():
+            words = notice_words(notice)
+            self.notices.append(words)
+            _log.info("notice", batch=self.id, text=words)
 
     def obey(self, state: State) -> None:
         """Do what the submission's new state asks for: pause or cancel an open batch; one that closes ends anyway."""

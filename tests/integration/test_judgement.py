@@ -18,6 +18,7 @@ from batchrun.cli.status_command import _status_lines
 from batchrun.config import Config
 from batchrun.model import Ending, Selection
 from batchrun.report.failures import read_tripped
+from batchrun.report.notice_words import notice_words
 from batchrun.report.status import BudgetUse, Status, read_status
 from batchrun.server import InlineContext, Server, ServerSettings, open_server
 from tests.support.server_api import ACTORS
@@ -174,7 +175,8 @@ async def test_the_breaker_stops_a_batch_that_fails_and_the_same_command_goes_on
         config = _config(tmp_path, server, lines, breaker__window=20, limits__max_concurrent_runs=4)
         async with open_batch(config, environ=ENVIRON) as batch:
             stopped = await batch.run()
-            assert "did not succeed" in batch.progress.notices[0]
+            [tripped] = batch.progress.notices.take()
+            assert "did not succeed" in notice_words(tripped)
         assert (stopped.ending, _exit_code(stopped)) == (Ending.TRIPPED, 3)
         assert 20 <= stopped.settled <= 28
         status = await _status(tmp_path)

@@ -35,7 +35,9 @@ def live_run(client: RunClient, run_id: RunId) -> LiveRun:
         attempts=(),
     )
     turn, slot = StartGate(TokenBucket(rate_per_s=1.0, burst=1)).adopt(), Slots(1).seat(Demand())
-    return LiveRun(Work(job=job, open=noted), attempt, turn, slot, Watch(client, Deadlines(), "", note_abort=_note))
+    return LiveRun(
+        Work(job=job, open=noted), attempt, turn, slot, Watch(client, Deadlines(), job.key, note_abort=_note)
+    )
 
 
 async def _note(_: Problem) -> None:

@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from batchrun.engine.limits.purse import Purse
+from batchrun.engine.notices import BudgetExhausted, CostsUnbounded
 from batchrun.engine.work import Work
 from batchrun.model import AttemptState, CostSource, Ending, Job, Outcome, RunOptions, RunStatus
 from batchrun.policy.budget import Budget, Prices
@@ -122,7 +123,20 @@ async def test_costs_that_nobody_tells_end_a_budget_that_goes_by_guesses() -> No
     await engine.run()
     assert engine.scheduler.is_out_of_budget
     assert 50 <= len(api.run_ids) <= 100
-    assert "no budget can be kept" in engine.progress.notices[-1]
+    assert engine.progress.notices.take()[-1] == CostsUnbounded()
+
+
+async def test_an_exhausted_shared_budget_is_reported_to_a_batch_without_one() -> None:
+    """The batch stops for the budget of all batches, and its notice names no limit of the batch."""
+    budget = Budget(None, shared=Budget(0.01))
+    purse_for_all = Purse(budget, PER_EVENT, task_options=RunOptions(max_total_charge_usd=0.5), is_strict=True)
+    source = ListSource([make_job(line) for line in range(1, 11)])
+    engine = Engine(ScriptedApi(Plan(run_s=5)), MemoryLedger(), source, slots=1, purse=purse_for_all)
+    await engine.run()
+    assert engine.scheduler.is_out_of_budget
+    [notice] = engine.progress.notices.take()
+    assert isinstance(notice, BudgetExhausted)
+    assert notice.limit_usd is None
 
 
 async def test_without_a_budget_nothing_is_set_aside() -> None:

@@ -5,6 +5,7 @@ from collections import Counter
 import anyio
 import pytest
 
+from batchrun.engine.notices import BreakerTripped
 from batchrun.model import Job, Outcome, RunOptions, RunStatus
 from batchrun.policy.breaker import BreakerLimits
 from tests.support.memory_ledger import ListSource, MemoryLedger, make_job
@@ -111,7 +112,7 @@ async def test_the_breaker_stops_starts_and_leaves_the_rest_open() -> None:
     records = await engine.run()
     assert len(records) == len(api.posts) <= 24
     assert (engine.scheduler.has_tripped, [trip.group for trip in ledger.trips]) == (True, [None])
-    assert len(engine.progress.notices) == 1
+    assert [type(notice) for notice in engine.progress.notices.take()] == [BreakerTripped]
 
 
 async def test_a_group_that_trips_is_left_and_the_others_go_on() -> None:

@@ -9,10 +9,11 @@ from collections.abc import Awaitable, Callable
 import anyio
 import structlog
 
+from batchrun.engine.notices import Notice, RunAborted, RunSuspect
 from batchrun.engine.ports import RunClient
 from batchrun.engine.verdict import MAX_JOB_S
 from batchrun.errors import ApiError
-from batchrun.model import Problem, Run
+from batchrun.model import JobKey, Problem, Run
 from batchrun.policy.deadlines import Deadlines
 from batchrun.runtime.crash_points import crash_point
 
@@ -61,13 +62,13 @@ class Watch:
         self,
         client: RunClient,
         deadlines: Deadlines,
-        job_key: str,
+        job_key: JobKey,
         *,
         job_left_s: float | None = None,
         timeout_s: int | None = None,
         aborted_for: Problem | None = None,
         note_abort: Callable[[Problem], Awaitable[None]],
-        tell: Callable[[str], None] = lambda _: None,
+        tell: Callable[[Notice], None] = lambda _: None,
     ) -> None:
         self._client = client
         self._deadlines = deadlines
@@ -156,11 +157,11 @@ class Watch:
             await self._abort(run, kind, why)
         else:
             _log.warning(kind.replace("-", "_"), job_key=self._job_key, run_id=run.id, reason=why)
-            self._tell(f"Run {run.id} of job {self._job_key}: {why}")
+            self._tell(RunSuspect(run_id=run.id, job_key=self._job_key, reason=why))
 
     async def _abort(self, run: Run, kind: str, why: str) -> None:
         _log.warning("run_aborted", job_key=self._job_key, run_id=run.id, reason=why)
-        self._tell(f"Run {run.id} of job {self._job_key} is aborted: {why}")
+        self._tell(RunAborted(run_id=run.id, job_key=self._job_key, reason=why))
         problem = Problem(type=kind, message=f"aborted by batchrun: {why}")
         await self._note_abort(problem)
         crash_point("abort_noted")

@@ -1,0 +1,138 @@
+"""What the engine reports to people at once, as values. The sentences are in `report/notice_words.py`."""
+
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+from batchrun.model import JobKey, RunId
+
+#: Notices kept until a reader takes them. A batch that nothing reads (a library call) keeps the newest ones.
+MAX_UNREAD = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartUnanswered:
+    """A start request got no answer: its Run may exist. Reported once per process."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartsWaitForBudget:
+    """The next start does not fit into the budget until final costs release reservations. Reported once."""
+
+    #: Reserved for one start until the cost of its Run is final.
+    reserved_usd: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetExhausted:
+    """The budget can never pay for the next start."""
+
+    next_start_usd: float
+    spent_usd: float
+    #: None: the batch itself has no budget; the one it shares with other batches is exhausted.
+    limit_usd: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostsUnbounded:
+    """The platform does not report costs and nothing limits them, so no budget can be kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerTripped:
+    """The breaker has stopped new starts."""
+
+    #: The group that starts nothing more; None: the whole batch.
+    group: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlatformRefused:
+    """The platform refuses the whole batch."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSuspect:
+    """A live Run is overdue or quiet, and the configuration leaves it running."""
+
+    run_id: RunId
+    job_key: JobKey
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunAborted:
+    """A live Run is being aborted because of a deadline."""
+
+    run_id: RunId
+    job_key: JobKey
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchOutOfTime:
+    """`deadlines.max_batch_s` is over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingForFinalCosts:
+    """All Runs have ended; the batch waits for the platform to finalise their costs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportNotWritten:
+    """The HTML report at the end of the batch could not be written."""
+
+    reason: str
+    out_dir: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoticesDropped:
+    """Older notices were dropped before a reader took them."""
+
+    count: int
+
+
+Notice = (
+    StartUnanswered
+    | StartsWaitForBudget
+    | BudgetExhausted
+    | CostsUnbounded
+    | BreakerTripped
+    | PlatformRefused
+    | RunSuspect
+    | RunAborted
+    | BatchOutOfTime
+    | WaitingForFinalCosts
+    | ReportNotWritten
+    | NoticesDropped
+)
+
+
+class Notices:
+    """The notices of a batch that its one reader has not taken yet, bounded by `MAX_UNREAD`."""
+
+    __slots__ = ("_dropped", "_unread")
+
+    def __init__(self) -> None:
+        self._unread: deque[Notice] = deque()
+        self._dropped = 0
+
+    def add(self, notice: Notice) -> None:
+        """Add a notice; drop the oldest one if too many are unread."""
+        if len(self._unread) == MAX_UNREAD:
+            self._unread.popleft()
+            self._dropped += 1
+        self._unread.append(notice)
+
+    def take(self) -> list[Notice]:
+        """Return the unread notices, oldest first, and forget them; `NoticesDropped` stands in for dropped ones."""
+        taken: list[Notice] = [NoticesDropped(count=self._dropped)] if self._dropped else []
+        taken += self._unread
+        self._unread.clear()
+        self._dropped = 0
+        return taken

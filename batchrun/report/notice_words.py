@@ -1,0 +1,69 @@
+"""Notices as sentences, for the terminal, the worker's page and its log."""
+
+import shlex
+from typing import assert_never
+
+from batchrun.engine.notices import (
+    BatchOutOfTime,
+    BreakerTripped,
+    BudgetExhausted,
+    CostsUnbounded,
+    Notice,
+    NoticesDropped,
+    PlatformRefused,
+    ReportNotWritten,
+    RunAborted,
+    RunSuspect,
+    StartsWaitForBudget,
+    StartUnanswered,
+    WaitingForFinalCosts,
+)
+from batchrun.output.layout import REPORT
+
+_NO_NEW_STARTS = "Nothing more is started; live Runs are followed to their end"
+
+
+def notice_words(notice: Notice) -> str:  # noqa: C901, PLR0911, PLR0912 - one sentence per kind
+    """Return a notice as one or two sentences."""
+    match notice:
+        case StartUnanswered():
+            return "A start was not answered. Until it is clear whether its Run exists, its job is not started again"
+        case StartsWaitForBudget(reserved_usd=usd):
+            return (
+                f"Starts wait for the budget: each reserves ${usd:.4g} until the cost of its Run is final,"
+                " about ten seconds after the Run's end"
+            )
+        case BudgetExhausted(next_start_usd=usd, limit_usd=None):
+            return (
+                f"The budget of all batches does not allow the next start, which reserves ${usd:.4g}. {_NO_NEW_STARTS}"
+            )
+        case BudgetExhausted(next_start_usd=usd, spent_usd=spent_usd, limit_usd=limit_usd):
+            return (
+                f"The budget does not allow the next start: it reserves ${usd:.4g}, and ${spent_usd:.4g} of"
+                f" ${limit_usd:.4g} is spent. {_NO_NEW_STARTS}"
+            )
+        case CostsUnbounded():
+            return (
+                "No budget can be kept: the platform does not report what Runs cost, and nothing limits it."
+                f" {_NO_NEW_STARTS}"
+            )
+        case BreakerTripped(group=None, reason=reason):
+            return f"The breaker has stopped the batch: {reason}. {_NO_NEW_STARTS}"
+        case BreakerTripped(group=group, reason=reason):
+            return f"The breaker has stopped group {group}: {reason}. Other groups continue"
+        case PlatformRefused(reason=reason):
+            return f"{reason}. {_NO_NEW_STARTS}"
+        case RunSuspect(run_id=run_id, job_key=key, reason=reason):
+            return f"Run {run_id} of job {key}: {reason}"
+        case RunAborted(run_id=run_id, job_key=key, reason=reason):
+            return f"Run {run_id} of job {key} is aborted: {reason}"
+        case BatchOutOfTime():
+            return f"deadlines.max_batch_s is over. {_NO_NEW_STARTS}"
+        case WaitingForFinalCosts():
+            return "All Runs have ended. Waiting about ten seconds until their costs are final"
+        case ReportNotWritten(reason=reason, out_dir=out_dir):
+            return f"{REPORT} was not written ({reason}); `batchrun report {shlex.quote(str(out_dir))}` writes it"
+        case NoticesDropped(count=count):
+            return f"{count:,} earlier notices were dropped"
+        case _:
+            assert_never(notice)

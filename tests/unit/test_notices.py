@@ -1,0 +1,103 @@
+"""Notices: bounded between two readings, and one sentence or two for each kind."""
+
+from pathlib import Path
+from typing import get_args
+
+from batchrun.engine.notices import (
+    MAX_UNREAD,
+    BatchOutOfTime,
+    BreakerTripped,
+    BudgetExhausted,
+    CostsUnbounded,
+    Notice,
+    Notices,
+    NoticesDropped,
+    PlatformRefused,
+    ReportNotWritten,
+    RunAborted,
+    RunSuspect,
+    StartsWaitForBudget,
+    StartUnanswered,
+    WaitingForFinalCosts,
+)
+from batchrun.model import JobKey, RunId
+from batchrun.report.notice_words import notice_words
+
+NO_NEW_STARTS = "Nothing more is started; live Runs are followed to their end"
+
+#: Each kind, and its words.
+WORDS: list[tuple[Notice, str]] = [
+    (
+        StartUnanswered(),
+        "A start was not answered. Until it is clear whether its Run exists, its job is not started again",
+    ),
+    (
+        StartsWaitForBudget(reserved_usd=0.25),
+        (
+            "Starts wait for the budget: each reserves $0.25 until the cost of its Run is final,"
+            " about ten seconds after the Run's end"
+        ),
+    ),
+    (
+        BudgetExhausted(next_start_usd=0.25, spent_usd=9.8, limit_usd=10),
+        f"The budget does not allow the next start: it reserves $0.25, and $9.8 of $10 is spent. {NO_NEW_STARTS}",
+    ),
+    (
+        BudgetExhausted(next_start_usd=0.25, spent_usd=9.8, limit_usd=None),
+        f"The budget of all batches does not allow the next start, which reserves $0.25. {NO_NEW_STARTS}",
+    ),
+    (
+        CostsUnbounded(),
+        f"No budget can be kept: the platform does not report what Runs cost, and nothing limits it. {NO_NEW_STARTS}",
+    ),
+    (
+        BreakerTripped(group=None, reason="25 of the last 50 jobs did not succeed"),
+        f"The breaker has stopped the batch: 25 of the last 50 jobs did not succeed. {NO_NEW_STARTS}",
+    ),
+    (
+        BreakerTripped(group="de", reason="25 of the last 50 jobs did not succeed"),
+        "The breaker has stopped group de: 25 of the last 50 jobs did not succeed. Other groups continue",
+    ),
+    (PlatformRefused(reason="No credit is left"), f"No credit is left. {NO_NEW_STARTS}"),
+    (
+        RunSuspect(run_id=RunId("r1"), job_key=JobKey("k1"), reason="no new log line for 60 s"),
+        "Run r1 of job k1: no new log line for 60 s",
+    ),
+    (
+        RunAborted(run_id=RunId("r1"), job_key=JobKey("k1"), reason="the job took too long"),
+        "Run r1 of job k1 is aborted: the job took too long",
+    ),
+    (BatchOutOfTime(), f"deadlines.max_batch_s is over. {NO_NEW_STARTS}"),
+    (WaitingForFinalCosts(), "All Runs have ended. Waiting about ten seconds until their costs are final"),
+    (
+        ReportNotWritten(reason="disk full", out_dir=Path("my out")),
+        "report.html was not written (disk full); `batchrun report 'my out'` writes it",
+    ),
+    (NoticesDropped(count=1200), "1,200 earlier notices were dropped"),
+]
+
+
+def test_each_kind_of_notice_has_its_words() -> None:
+    """No kind is without a sentence."""
+    assert [notice_words(notice) for notice, _ in WORDS] == [words for _, words in WORDS]
+    assert {type(notice) for notice, _ in WORDS} == set(get_args(Notice))
+
+
+def test_a_notice_is_taken_once_and_in_order() -> None:
+    """What was taken is forgotten."""
+    notices = Notices()
+    notices.add(StartUnanswered())
+    notices.add(BatchOutOfTime())
+    assert notices.take() == [StartUnanswered(), BatchOutOfTime()]
+    assert notices.take() == []
+
+
+def test_unread_notices_are_bounded_and_dropped_ones_are_counted() -> None:
+    """A batch without a reader keeps its newest notices; a late reader learns how many it missed, once."""
+    notices = Notices()
+    for n in range(MAX_UNREAD + 3):
+        notices.add(PlatformRefused(reason=str(n)))
+    taken = notices.take()
+    assert taken[0] == NoticesDropped(count=3)
+    assert taken[1:] == [PlatformRefused(reason=str(n)) for n in range(3, MAX_UNREAD + 3)]
+    assert notices.take() == []

@@ -30,7 +30,7 @@ def read_header(stream: BufferedIOBase, encoding: str, delimiter: str | None, na
     """Read the header of a CSV file from its beginning.
 
     Args:
-        stream: the file; stands behind the header afterwards.
+        stream: the file at its beginning; at the end of the header afterwards.
         encoding: UTF-8, or one that codes each character as one byte.
         delimiter: None to choose comma, semicolon or tab, whichever the header has most of.
         name: the file's, for messages.
@@ -59,7 +59,7 @@ def csv_rows(stream: BufferedIOBase, start: ReadPoint, encoding: str, header: He
     """Yield the rows of CSV, one pass; blank rows are skipped.
 
     Args:
-        stream: stands at `start`, behind the header.
+        stream: at `start`, after the header.
         start: where the first row is.
         encoding: UTF-8, or one that codes each character as one byte.
         header: what `read_header` found.

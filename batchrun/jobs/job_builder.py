@@ -37,7 +37,7 @@ class JobBuilder:
 
     Args:
         job_format: how a row becomes jobs.
-        columns: the columns of a CSV file; None where each row has properties of its own.
+        columns: the columns of a CSV file; None where rows may differ in their properties.
 
     Raises:
         ConfigError: A template, the matrix or the constants cannot be used.

@@ -27,7 +27,7 @@ def line_rows(stream: BufferedIOBase, start: ReadPoint, encoding: str) -> Iterat
     """Yield the rows of JSON lines, one pass; blank lines are skipped.
 
     Args:
-        stream: stands at `start`.
+        stream: at `start`.
         start: where the first row is.
         encoding: UTF-8, or one that codes each character as one byte.
     """

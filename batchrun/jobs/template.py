@@ -1,11 +1,11 @@
 """Templates: a tree whose strings hold `{{column}}`, compiled once, filled for every row.
 
     {{sku}}             the cell as it is; of a JSON line, the property with its type
-    {{n:int}}           a whole number; {{x:float}}, {{b:bool}}, {{x:json}} likewise
+    {{n:int}}           a whole number; {{x:float}}, {{b:bool}}, {{x:json}}: a number, a boolean, any JSON
     {{tags:split(|)}}   a list of the parts between separators, trimmed; an empty cell gives an empty list
     {{n:int?}}          leaves the property (or list element, or key) out when the cell is empty, null or missing
     {{"dc:title"}}      a column whose name holds a colon, a brace or a question mark
-    {{{{                two literal braces; single braces and closing ones stand for themselves
+    {{{{                two literal braces; single braces and closing ones need no escape
 
 A string that is one placeholder takes the converted value's type; any other text stays a string.
 """

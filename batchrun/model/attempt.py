@@ -29,7 +29,7 @@ CLOCK_DOUBT = timedelta(days=1)
 
 
 class AttemptState(StrEnum):
-    """Where an attempt's row in the ledger stands."""
+    """The state of an attempt in the ledger."""
 
     #: Noted before its start request was sent; in doubt until it is bound or ended.
     INTENDED = "intended"

@@ -110,7 +110,7 @@ class Budget:
         limit_usd: what may be spent in all; None: no limit.
         spent_usd: final costs of earlier processes.
         reserved_usd: reservations of Runs whose cost is not final.
-        shared: a budget of several batches, which must suffice too. It already counts the two amounts before.
+        shared: a budget of several batches, which must cover each reservation too. It counts the two amounts already.
     """
 
     def __init__(

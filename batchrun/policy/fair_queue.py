@@ -32,7 +32,7 @@ class Fit(Enum):
     YES = "yes"
     #: Its group has as many live Runs as it may have.
     GROUP_IS_FULL = "group_is_full"
-    #: The free memory does not suffice for it.
+    #: It needs more than the free memory.
     TOO_LARGE = "too_large"
 
 

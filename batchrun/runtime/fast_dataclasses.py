@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from dataclasses import dataclass as dataclass  # noqa: PLC0414 - so that mypy sees it as the original
-    from dataclasses import replace as replace  # noqa: PLC0414 - likewise
+    from dataclasses import replace as replace  # noqa: PLC0414 - so that mypy sees it as the original
 else:
     import dataclasses
 

@@ -1,4 +1,4 @@
-"""When to stop starting: shares and counts, per batch and per group, and successes that bring nothing."""
+"""When the breaker trips: fractions and counts, per batch and per group, and successes without items."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from batchrun.policy.breaker import Breaker, Trip
 
 
 def trips(watching: Breaker, outcomes: str, group: str | None = None) -> list[tuple[int, Trip]]:
-    """Note jobs: f failed, r rejected, s succeeded with items, e without, n without anybody counting, i invalid."""
+    """Note jobs: f failed, r rejected, s succeeded with items, e without, n with items not counted, i invalid."""
     found = []
     names = {"f": Outcome.FAILED, "r": Outcome.REJECTED, "i": Outcome.INVALID}
     items = {"s": Items(count=3, dataset_id=None), "e": Items(count=0, dataset_id=None)}
@@ -56,12 +56,12 @@ def watch(**config: object) -> Breaker:
     ],
 )
 def test_when_it_trips(config: dict[str, object], outcomes: str, at: list[int]) -> None:
-    """Each row: the configuration, the jobs as they settle, and with which of them it trips; once, that is."""
+    """Each row: the configuration, the jobs as they settle, and the jobs at which it trips."""
     assert [number for number, _ in trips(watch(**config), outcomes)] == at
 
 
-def test_a_group_trips_on_its_own() -> None:
-    """The batch as a whole goes on, and so do the others."""
+def test_a_group_trips_alone() -> None:
+    """The batch and its other groups go on."""
     watching = watch(max_failed=0.5, window=10)
     found = []
     for _ in range(10):
@@ -72,14 +72,14 @@ def test_a_group_trips_on_its_own() -> None:
 
 
 def test_the_trip_says_what_happened_and_to_which_jobs() -> None:
-    """In words, with the keys of the window."""
+    """It has a reason in words, and the keys of the window."""
     ((_, trip),) = trips(watch(window=4), "ssffff")
     assert trip.reason == "2 of the last 4 jobs did not succeed"
     assert trip.keys == ("None-1", "None-2", "None-3", "None-4")
 
 
 def test_a_trip_for_empty_jobs_names_all_of_them() -> None:
-    """Also those before the window."""
+    """Also those from before the window."""
     ((_, trip),) = trips(watch(window=2, empty_in_a_row=5), "s" + "e" * 5)
     assert set(trip.keys) == {f"None-{number}" for number in range(2, 7)}
     assert "5 successes in a row" in trip.reason

@@ -1,4 +1,4 @@
-"""Money: what a Run may cost, what is set aside, and that it is never exceeded."""
+"""The budget: what a Run may cost, what is reserved, and that it is never exceeded."""
 
 import pytest
 
@@ -37,8 +37,8 @@ def test_what_bounds_a_cost(prices: Prices, options: RunOptions, usd: float | No
     assert (bound.usd, bound.reason) == (pytest.approx(usd) if usd is not None else None, reason)
 
 
-def test_money_set_aside_is_not_free() -> None:
-    """What is given back is free again; what was spent is not."""
+def test_reserved_money_is_not_free() -> None:
+    """A released reservation is free again; spent money is not."""
     budget = Budget(1.0)
     budget.reserve(0.7)
     assert (budget.has(0.3), budget.has(0.31), budget.can_ever_have(1.0)) == (True, False, True)
@@ -49,7 +49,7 @@ def test_money_set_aside_is_not_free() -> None:
     assert (budget.spent_usd, budget.reserved_usd) == pytest.approx((0.1, 0.0))
 
 
-def test_a_cost_that_nobody_knows_keeps_what_was_set_aside() -> None:
+def test_an_unknown_cost_keeps_its_reservation() -> None:
     """Null is never 0."""
     budget = Budget(1.0)
     budget.reserve(0.6)
@@ -58,7 +58,7 @@ def test_a_cost_that_nobody_knows_keeps_what_was_set_aside() -> None:
 
 
 def test_many_small_amounts_do_not_exceed_it_by_rounding() -> None:
-    """A thousand times a thousandth is the whole."""
+    """A thousand times a thousandth fits exactly."""
     budget = Budget(1.0)
     for _ in range(1000):
         assert budget.has(0.001)
@@ -68,13 +68,13 @@ def test_many_small_amounts_do_not_exceed_it_by_rounding() -> None:
 
 
 def test_without_a_limit_there_is_always_money() -> None:
-    """However much."""
+    """Of any amount."""
     assert Budget(None).has(1e12)
     assert not Budget(0.0).has(0.01)
 
 
-def test_what_was_learned_is_what_most_runs_cost() -> None:
-    """Within a fifth of the 95th percentile; nothing before the first."""
+def test_observed_costs_give_the_95th_percentile() -> None:
+    """At most a fifth too high; 0 before the first cost."""
     observed = ObservedCosts()
     assert observed.p95_usd() == 0.0
     for number in range(1, 1001):

@@ -11,53 +11,53 @@ def full(at: int, now: float = 0.0) -> Capacity:
     return capacity
 
 
-def test_nothing_is_held_back_from_an_account_that_tells_its_limit() -> None:
-    """There is nothing to be felt for."""
+def test_an_account_that_reports_its_limit_is_filled_at_once() -> None:
+    """No strides are needed."""
     capacity = Capacity()
     capacity.allowed = 100_001
     assert [capacity.next_start_at(5.0, live) for live in (0, 37, 100_000)] == [5.0, 5.0, 5.0]
 
 
 @pytest.mark.parametrize(("taken", "tried"), [(0, 8), (1, 9), (37, 45), (72, 81), (256, 288)])
-def test_a_limit_that_is_not_told_is_felt_for_in_strides(taken: int, tried: int) -> None:
-    """Eight places beyond those that were taken, or an eighth of them; the next when one of these is answered."""
+def test_an_unreported_limit_is_approached_in_strides(taken: int, tried: int) -> None:
+    """Eight starts beyond the Runs that were taken, or an eighth of these; the next start once one is answered."""
     capacity = Capacity()
     if taken:
         capacity.reached(taken)
     assert (capacity.next_start_at(5.0, tried - 1), capacity.next_start_at(5.0, tried)) == (5.0, None)
 
 
-def test_an_answer_about_a_place_that_was_known_is_no_news() -> None:
-    """What was taken once has been there, however few are live now."""
+def test_a_start_within_the_known_capacity_changes_nothing() -> None:
+    """The most Runs that were taken count, however few are live now."""
     capacity = Capacity()
     capacity.reached(37)
     capacity.reached(5)
     assert capacity.next_start_at(5.0, 44) == 5.0
 
 
-def test_a_refusal_tells_that_what_is_live_is_all_there_is() -> None:
-    """Below it one starts at once; at it one probe waits a second."""
+def test_a_refusal_shows_that_the_account_is_full() -> None:
+    """With fewer live Runs a start goes at once; with as many, one probe waits a second."""
     capacity = full(37)
     assert (capacity.next_start_at(0.0, 36), capacity.next_start_at(0.0, 37)) == (0.0, 1.0)
 
 
-def test_while_a_probe_is_out_no_other_goes() -> None:
-    """There is nothing to wait for but its answer."""
+def test_there_is_one_probe_at_a_time() -> None:
+    """The next one waits for the answer."""
     capacity = full(37)
     assert capacity.starting(37)
     assert capacity.next_start_at(99.0, 38) is None
 
 
-def test_a_probe_that_was_taken_asks_for_the_next_at_once() -> None:
-    """So a limit that was raised is found without waits."""
+def test_an_accepted_probe_lets_the_next_go_at_once() -> None:
+    """So a raised limit is found without waits."""
     capacity = full(37)
     capacity.starting(37)
     capacity.started(38, is_probe=True)
     assert (capacity.next_start_at(9.0, 37), capacity.next_start_at(9.0, 38)) == (9.0, 9.0)
 
 
-def test_probes_that_are_refused_wait_longer_up_to_ten_seconds() -> None:
-    """1, 2, 4, 8, 10, 10: each spread over its upper half."""
+def test_refused_probes_wait_longer_up_to_ten_seconds() -> None:
+    """1, 2, 4, 8, 10, 10: each with jitter over its upper half."""
     capacity, now, waits = full(5), 0.0, []
     for _ in range(6):
         at = capacity.next_start_at(now, 5)
@@ -71,7 +71,7 @@ def test_probes_that_are_refused_wait_longer_up_to_ten_seconds() -> None:
 
 
 def test_a_probe_without_an_answer_lets_the_next_go() -> None:
-    """A lost answer teaches nothing and blocks nobody."""
+    """A lost answer shows nothing and blocks no start."""
     capacity = full(5)
     capacity.starting(5)
     capacity.unanswered(is_probe=True)
@@ -79,21 +79,21 @@ def test_a_probe_without_an_answer_lets_the_next_go() -> None:
 
 
 def test_many_refusals_of_one_moment_count_as_one() -> None:
-    """Starts that were under way when the account filled up do not double the wait."""
+    """Starts that were sent before the first refusal do not double the wait."""
     capacity = full(40)
     for live in (39, 38, 37):
         capacity.refused(0.0, live, is_probe=False, sent_at=-0.1, uniform=0.0)
     assert (capacity.next_start_at(0.0, 36), capacity.next_start_at(0.0, 37)) == (0.0, 1.0)
 
 
-def test_an_account_that_others_fill_lets_one_probe_at_a_time() -> None:
-    """With no Run of ours live there is still one who asks."""
+def test_an_account_that_others_fill_gets_one_probe_at_a_time() -> None:
+    """Also while no Run of ours is live."""
     capacity = full(0)
     assert capacity.next_start_at(0.5, 0) == 1.0
 
 
-def test_a_start_into_known_room_leaves_the_probe_that_is_out_alone() -> None:
-    """Only the probe's own answer lets the next probe go."""
+def test_a_start_within_the_known_capacity_does_not_answer_the_probe() -> None:
+    """Only the answer of the probe lets the next probe go."""
     capacity = full(37)
     assert capacity.starting(37)
     assert not capacity.starting(36)
@@ -101,7 +101,7 @@ def test_a_start_into_known_room_leaves_the_probe_that_is_out_alone() -> None:
 
 
 def test_an_allowance_is_the_limit_less_others_less_what_is_left_free() -> None:
-    """25, of which 3 are somebody else's and one stays free."""
+    """25, of which others use 3 and one is left free."""
     assert Allowance(leave_free=1, least=1).update(25, 10, 7) == 21
 
 
@@ -111,8 +111,8 @@ def test_one_is_always_ours(limit: int, used: int, own: int) -> None:
     assert Allowance(leave_free=1, least=1).update(limit, used, own) == 1
 
 
-def test_more_use_by_others_is_believed_when_it_is_seen_twice() -> None:
-    """And then the smaller of the two; less use at once."""
+def test_higher_use_by_others_is_believed_once_seen_twice() -> None:
+    """Then the smaller of the two; lower use at once."""
     allowance = Allowance(leave_free=0, least=1)
     assert [allowance.update(100, used, 20) for used in (20, 50, 70, 60, 20, 90, 20)] == [
         100,
@@ -125,27 +125,27 @@ def test_more_use_by_others_is_believed_when_it_is_seen_twice() -> None:
     ]
 
 
-def test_counters_behind_our_own_starts_are_no_gain() -> None:
-    """Fewer than we know to be ours alone is no use by others, not less than none."""
+def test_a_counter_that_lags_behind_our_starts_gives_no_more() -> None:
+    """A count below our own Runs means no use by others, not a negative one."""
     assert Allowance(leave_free=0, least=1).update(100, 5, 60) == 100
 
 
-def test_what_the_account_has_for_us_is_not_exceeded() -> None:
-    """Not by a probe either."""
+def test_the_allowed_number_is_not_exceeded() -> None:
+    """Nor by a probe."""
     capacity = Capacity()
     capacity.allowed = 3
     assert [capacity.next_start_at(0.0, live) for live in (2, 3, 4)] == [0.0, None, None]
 
 
-def test_a_sign_of_more_room_sends_the_next_probe_at_once() -> None:
-    """The wait of the last refusal is over; a further one waits longer, as before."""
+def test_a_sign_of_more_capacity_sends_the_next_probe_at_once() -> None:
+    """The wait after the last refusal ends; a further refusal waits longer, as before."""
     capacity = full(37)
     capacity.may_have_grown(0.25)
     assert capacity.next_start_at(0.25, 37) == 0.25
 
 
-def test_a_place_of_ours_that_others_take_makes_the_next_start_a_probe() -> None:
-    """A start into a place that one of our Runs has left is refused: a second later one asks again, and no herd."""
+def test_competition_for_a_freed_run_makes_the_next_start_a_probe() -> None:
+    """A start that replaces an ended Run of ours is refused: a second later one probe goes, not many starts."""
     capacity = full(37)
     assert not capacity.starting(36)
     capacity.refused(10.0, 36, is_probe=False, sent_at=10.0, uniform=1.0)
@@ -154,8 +154,8 @@ def test_a_place_of_ours_that_others_take_makes_the_next_start_a_probe() -> None
     assert capacity.next_start_at(11.0, 34) is None
 
 
-def test_a_probe_that_is_taken_ends_the_contest() -> None:
-    """Then every place of ours is filled at once again."""
+def test_an_accepted_probe_ends_the_competition() -> None:
+    """Then starts go at once again, up to the known capacity."""
     capacity = full(37)
     capacity.refused(10.0, 36, is_probe=False, sent_at=10.0, uniform=0.0)
     assert capacity.starting(30)

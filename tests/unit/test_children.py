@@ -21,7 +21,7 @@ async def _leave(ended: list[str], error: Exception | None) -> None:
 
 
 async def test_children_that_never_end_are_cancelled_on_leaving():
-    """However the block is left; its own error comes out as it is, not in a group."""
+    """However the block ends; its error comes out plain, not in a group."""
     ended: list[str] = []
     await _leave(ended, None)
     with pytest.raises(KeyError, match="mine"):
@@ -29,8 +29,8 @@ async def test_children_that_never_end_are_cancelled_on_leaving():
     assert ended == ["cancelled"] * 2
 
 
-async def test_children_are_waited_for_unless_told_otherwise():
-    """Leaving goes on when the last child has ended, cancelled by nobody."""
+async def test_children_are_waited_for_by_default():
+    """Leaving ends with the last child; none is cancelled."""
     ended: list[str] = []
 
     async def work() -> None:
@@ -44,7 +44,7 @@ async def test_children_are_waited_for_unless_told_otherwise():
 
 @pytest.mark.parametrize("cancels", [True, False])
 async def test_an_error_of_a_child_is_not_hidden(cancels):
-    """It cuts the block short and comes out in a group, as from any task group."""
+    """It cancels the block and comes out in a group, as from any task group."""
 
     async def fail() -> None:
         raise ValueError("a bug")

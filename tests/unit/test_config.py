@@ -29,8 +29,8 @@ def problem(tmp_path: Path, toml: str, **given: Any) -> str:
     return str(error.value).replace(str(tmp_path / "batch.toml"), "FILE")
 
 
-def test_defaults_stand_under_the_least_that_is_needed(tmp_path: Path) -> None:
-    """A task and a job file are enough."""
+def test_missing_keys_have_their_defaults(tmp_path: Path) -> None:
+    """Only a task and a job file are required."""
     config = load(tmp_path)
     assert (config.task.id, config.jobs.file, config.out_dir) == (
         "user~task",
@@ -44,7 +44,7 @@ def test_defaults_stand_under_the_least_that_is_needed(tmp_path: Path) -> None:
 
 
 def test_flags_beat_the_environment_and_the_environment_beats_the_file(tmp_path: Path) -> None:
-    """Key by key."""
+    """For each key alone."""
     toml = GOOD + "[limits]\nstart_rate = 1\nmax_concurrent_runs = 1\ndrain_s = 1\n"
     environ = {"BATCHRUN_LIMITS__START_RATE": "2", "BATCHRUN_LIMITS__MAX_CONCURRENT_RUNS": "2", "BATCHRUN_DEBUG": "1"}
     limits = load(tmp_path, toml, environ=environ, limits__start_rate=3.0).limits
@@ -52,12 +52,12 @@ def test_flags_beat_the_environment_and_the_environment_beats_the_file(tmp_path:
 
 
 def test_a_misspelt_variable_is_an_error(tmp_path: Path) -> None:
-    """With one underscore where two belong, it names no key, and is not passed over."""
+    """One underscore instead of two names no key, and is not ignored."""
     with pytest.raises(ConfigError, match="limits_start_rate: is not a known key"):
         load(tmp_path, environ={"BATCHRUN_LIMITS_START_RATE": "2"})
 
 
-def test_the_environment_may_say_any_toml_value(tmp_path: Path) -> None:
+def test_the_environment_may_hold_any_toml_value(tmp_path: Path) -> None:
     """Lists, booleans, and text that needs no quotes."""
     environ = {
         "BATCHRUN_OUTPUT__FIELDS": '["a", "b"]',
@@ -72,7 +72,7 @@ def test_the_environment_may_say_any_toml_value(tmp_path: Path) -> None:
 
 
 def test_paths_of_a_file_are_relative_to_it_and_others_to_the_current_directory(tmp_path: Path) -> None:
-    """Absolute ones and stdin stay as they are."""
+    """Absolute paths and stdin are left as they are."""
     toml = (
         '[task]\nid="t"\n[jobs]\nfile="../jobs.csv"\n[output]\ndir="out"\n[api]\ntoken_file="/etc/token"\n'
         '[server]\nactors=["a", "/b"]\n'
@@ -127,7 +127,7 @@ def test_a_batch_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_bad_value_is_named_by_file_and_key(tmp_path: Path, toml: str, message: str) -> None:
-    """One clear line each."""
+    """Each problem has one line."""
     text = toml + "\n" + GOOD if not toml.startswith("[") else GOOD + toml
     assert problem(tmp_path, text) == f"FILE: {message}"
 
@@ -144,7 +144,7 @@ def test_a_bad_value_is_named_by_file_and_key(tmp_path: Path, toml: str, message
     ],
 )
 def test_what_is_missing_is_named(tmp_path: Path, toml: str, message: str) -> None:
-    """All of it at once."""
+    """All missing keys are named at once."""
     assert problem(tmp_path, toml) == message
 
 
@@ -169,7 +169,7 @@ def test_every_bad_key_is_named_at_once(tmp_path: Path) -> None:
          'has no effect while output.items is "none": items are not counted; change it, or leave this key out'),
     ],
 )  # fmt: skip
-def test_a_setting_that_could_never_do_anything_is_refused(tmp_path: Path, toml: str, key: str, message: str) -> None:
+def test_a_setting_without_effect_is_refused(tmp_path: Path, toml: str, key: str, message: str) -> None:
     """Its author expects an effect that cannot happen."""
     assert problem(tmp_path, GOOD + toml) == f"FILE: {key}: {message}"
 
@@ -186,12 +186,12 @@ def test_a_setting_that_could_never_do_anything_is_refused(tmp_path: Path, toml:
     ],
 )
 def test_a_default_without_effect_is_no_error(tmp_path: Path, toml: str) -> None:
-    """Only what was set is judged."""
+    """Only keys that were set are checked."""
     load(tmp_path, GOOD + toml)
 
 
-def test_what_was_given_elsewhere_does_not_blame_the_file(tmp_path: Path) -> None:
-    """Flags and environment are named by key alone."""
+def test_errors_of_flags_and_environment_do_not_name_the_file(tmp_path: Path) -> None:
+    """They name the key alone."""
     assert problem(tmp_path, GOOD, limits__start_rate=-1.0) == "limits.start_rate: the value should be greater than 0"
     environ = {"BATCHRUN_LIMITS__COLOUR": "1"}
     assert problem(tmp_path, GOOD, environ=environ) == "limits.colour: is not a known key"
@@ -208,7 +208,7 @@ def test_what_was_given_elsewhere_does_not_blame_the_file(tmp_path: Path) -> Non
     ],
 )
 def test_a_file_that_is_no_toml_is_named(tmp_path: Path, content: bytes | None, message: str) -> None:
-    """With what is wrong and no traceback."""
+    """The message says what is wrong; there is no traceback."""
     file = tmp_path / "b.toml"
     if content is not None:
         file.write_bytes(content)
@@ -217,41 +217,41 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path, content: bytes | None, 
     assert str(error.value).startswith(f"{file}: {message}")
 
 
-def test_a_directory_as_a_batch_file_is_named(tmp_path: Path) -> None:
-    """Like a file that is not there."""
+def test_a_directory_as_a_batch_file_is_refused(tmp_path: Path) -> None:
+    """Like a file that is missing."""
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         load_config(tmp_path, environ={})
 
 
 @pytest.mark.parametrize("key", ["start_rate", "request_rate", "start_horizon_s", "listing_lag_s"])
 def test_infinity_is_no_rate_and_no_length_of_time(tmp_path: Path, key: str) -> None:
-    """TOML can say inf; nothing can be computed from it."""
+    """TOML has inf; no rate or wait can be computed from it."""
     assert f"limits.{key}: " in problem(tmp_path, GOOD + f"[limits]\n{key} = inf\n")
 
 
 @pytest.mark.parametrize("toml", ['"a.b" = 1\n' + GOOD, GOOD + '[limits]\n"a.b" = 1\n'])
 def test_a_quoted_key_with_a_dot_is_an_unknown_key(tmp_path: Path, toml: str) -> None:
-    """And no traceback."""
+    """There is no traceback."""
     assert "is not a known key" in problem(tmp_path, toml)
 
 
 def test_the_token_comes_from_the_environment_before_its_file(tmp_path: Path) -> None:
-    """And from the file where the environment has none; white space around it is no part of it."""
+    """Without one in the environment it comes from the file; white space around it is removed."""
     (tmp_path / "token").write_text(f"  {TOKEN}-file\n")
     api = load(tmp_path, GOOD + '[api]\ntoken_file = "token"\n').api
     tokens = [read_token(api, environ) for environ in ({"APIFY_TOKEN": f" {TOKEN}\n"}, {}, {"APIFY_TOKEN": " "})]
     assert [token and token.get_secret_value() for token in tokens] == [TOKEN, f"{TOKEN}-file", f"{TOKEN}-file"]
 
 
-def test_without_a_token_there_is_none(tmp_path: Path) -> None:
-    """An empty file is none either."""
+def test_a_missing_token_is_none(tmp_path: Path) -> None:
+    """So is an empty file."""
     (tmp_path / "token").write_text("\n")
     assert read_token(load(tmp_path).api, {}) is None
     assert read_token(load(tmp_path, GOOD + '[api]\ntoken_file = "token"\n').api, {}) is None
 
 
 def test_a_token_never_shows(tmp_path: Path) -> None:
-    """Neither in a repr, nor where it is not what a token can be, nor where it stands in the wrong place."""
+    """Not in a repr, nor in the error about a malformed token, nor in the error about a token in the wrong key."""
     token = read_token(load(tmp_path).api, {"APIFY_TOKEN": TOKEN})
     with pytest.raises(ConfigError) as broken:
         read_token(load(tmp_path).api, {"APIFY_TOKEN": f"{TOKEN} {TOKEN}"})
@@ -262,7 +262,7 @@ def test_a_token_never_shows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"])
 def test_a_token_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
-    """By file and key."""
+    """The message has its file and key."""
     if content is not None:
         (tmp_path / "token").write_bytes(content)
     with pytest.raises(ConfigError) as error:
@@ -284,26 +284,26 @@ def test_a_token_file_that_cannot_be_read_is_named(tmp_path: Path, content: byte
     ],
 )
 def test_a_setting_is_a_key_and_a_value(text: str, setting: tuple[str, Any]) -> None:
-    """The value is TOML where it can be, else text."""
+    """The value is read as TOML if it is valid TOML, else as text."""
     assert parse_setting(text) == setting
 
 
 @pytest.mark.parametrize("text", ["limits.start_rate", "=5", ""])
-def test_a_setting_that_is_none_is_refused(text: str) -> None:
-    """Saying how to write it."""
+def test_a_malformed_setting_is_refused(text: str) -> None:
+    """The message says how to write it."""
     with pytest.raises(ConfigError, match=r"write it as section\.key=value"):
         parse_setting(text)
 
 
-def test_where_there_is_no_batch_the_platform_comes_from_flag_or_environment() -> None:
-    """The flag first."""
+def test_without_a_batch_the_platform_comes_from_flag_or_environment() -> None:
+    """The flag wins."""
     environ = {"BATCHRUN_API__BASE_URL": "http://127.0.0.1:1"}
     assert [load_api(url, environ=environ).base_url for url in (None, "http://x")] == ["http://127.0.0.1:1", "http://x"]
     with pytest.raises(ConfigError, match="base_url must be"):
         load_api("nowhere", environ={})
 
 
-def test_where_there_is_no_batch_a_token_file_can_be_named_too() -> None:
+def test_without_a_batch_a_token_file_can_be_named_too() -> None:
     """The environment's path is a path."""
     assert load_api(None, environ={"BATCHRUN_API__TOKEN_FILE": "/x"}).token_file == Path("/x")
 
@@ -324,8 +324,8 @@ def test_runs_on_this_machine_cost_nothing(url: str, is_loopback: bool) -> None:
     assert load_api(url, environ={}).is_loopback is is_loopback
 
 
-def test_options_of_all_runs_are_taken_over(tmp_path: Path) -> None:
-    """Webhooks too."""
+def test_options_of_all_runs_reach_the_engine(tmp_path: Path) -> None:
+    """Webhooks included."""
     toml = GOOD + '[run]\nbuild = "beta"\ntimeout_s = 0\n[[run.webhooks]]\nrequestUrl = "https://x"\n'
     assert load(tmp_path, toml).run.as_options() == RunOptions(
         build="beta", timeout_s=0, webhooks=({"requestUrl": "https://x"},)
@@ -340,7 +340,7 @@ def test_a_configuration_does_not_change(tmp_path: Path) -> None:
 
 
 def test_the_real_environment_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read when it is asked for, and not when the module was imported."""
+    """It is read by each call, not when the module is imported."""
     monkeypatch.setitem(os.environ, "BATCHRUN_LIMITS__START_RATE", "7")
     (tmp_path / "b.toml").write_text(GOOD)
     assert load_config(tmp_path / "b.toml").limits.start_rate == 7.0

@@ -1,4 +1,4 @@
-"""CSV and TSV job files: cells, offsets, headers, rows that are none."""
+"""CSV and TSV job files: cells, offsets, headers, bad rows."""
 
 import csv
 import io
@@ -55,12 +55,12 @@ def refusal(folder: Path, content: bytes, **settings: Any) -> str:
 def test_a_row_is_an_override_of_strings(
     tmp_path: Path, name: str, content: str, delimiter: str | None, override: dict[str, str]
 ) -> None:
-    """The delimiter is found in the header or given; names are trimmed; blank rows are passed over."""
+    """The delimiter is found in the header or given; names are trimmed; blank rows are skipped."""
     assert bodies(tmp_path, content.encode(), name, delimiter=delimiter) == [override]
 
 
-def test_places_hold_with_line_ends_in_cells(tmp_path: Path) -> None:
-    """A row's line is the one where it begins; its bytes are the whole of it."""
+def test_positions_are_right_with_line_ends_in_cells(tmp_path: Path) -> None:
+    """A row's line is the one where it begins; its offset and length cover the whole row."""
     content = b'\xef\xbb\xbfa,b\r\n1,"x\r\n\r\ny"\r\n\r\n2,"say ""hi"""\n3,z'
     assert [(made.position, made.body) for made in read(tmp_path, content) if isinstance(made, Job)] == [
         (Position(line=2, offset=8, length=12), b'{"a":"1","b":"x\\r\\n\\r\\ny"}'),
@@ -100,7 +100,7 @@ def test_what_was_written_is_read_and_found_again(
 
 
 def test_a_row_that_does_not_fit_is_a_bad_line(tmp_path: Path) -> None:
-    """Ragged, broken, damaged and misspelled rows are named, and those behind them are read."""
+    """Ragged, broken and damaged rows are reported, and the rows after them are read."""
     content = b'a,b\n1\n1,2,3\n"x"y,2\n\0,2\n\xe9,2\nx\ry,2\n4,5\n'
     assert reasons(tmp_path, content.replace(b"\0", b"")) == [
         (2, "has 1 cells where the header names 2 columns; put a cell that holds ',' or a line end in quotes"),
@@ -118,7 +118,7 @@ def test_a_row_that_does_not_fit_is_a_bad_line(tmp_path: Path) -> None:
 
 
 def test_a_quote_that_is_never_closed_is_one_bad_line(tmp_path: Path) -> None:
-    """It swallows the rest of the file, or 16 MB of it; the line where it is opened is named."""
+    """The rest of the file, at most 16 MB, is part of it; the message names the line that opens it."""
     made = read(tmp_path, b'a,b\n1,2\n3,"x\n4,5\n6,7\n')
     assert [one.position for one in made] == [
         Position(line=2, offset=4, length=4),
@@ -137,8 +137,8 @@ def test_a_quote_that_is_never_closed_is_one_bad_line(tmp_path: Path) -> None:
     assert (made[0].position.line, made[-1].position.line, len(made)) == (2, 3 + count, 2)
 
 
-def test_a_long_cell_is_no_trouble(tmp_path: Path) -> None:
-    """The library's own limit of 128 KB does not hold here."""
+def test_a_cell_may_be_longer_than_the_csv_module_allows(tmp_path: Path) -> None:
+    """The limit of 128 KB of the csv module is lifted."""
     assert bodies(tmp_path, b"a\n" + b"x" * 1_000_000 + b"\n") == [{"a": "x" * 1_000_000}]
 
 
@@ -176,8 +176,8 @@ def test_a_delimiter_is_one_character(tmp_path: Path, delimiter: str) -> None:
     assert refusal(tmp_path, b"a,b\n", delimiter=delimiter) == message
 
 
-def test_columns_may_be_fields_of_ours(tmp_path: Path) -> None:
-    """They are taken out of the override; an empty cell says nothing."""
+def test_columns_may_be_at_fields(tmp_path: Path) -> None:
+    """They are taken out of the override; an empty cell means no field."""
     content = b'a,@key,@group,@priority,@options,@meta\n1,k1,g,5,"{""timeout_s"":0}","[1]"\n2,k2,,,,\n'
     first, second = read(tmp_path, content, look_ahead=1)
     assert isinstance(first, Job)
@@ -196,7 +196,7 @@ def test_columns_may_be_fields_of_ours(tmp_path: Path) -> None:
 
 
 def test_an_unknown_column_is_an_error_before_any_start(tmp_path: Path) -> None:
-    """Wherever it is named, the error says by which key, and which columns there are."""
+    """The error names the key that uses it, and the columns of the file."""
     for where, asked in (
         ("jobs.template.u.0", {"template": {"u": ["{{c}}"]}}),
         ("jobs.key", {"key": "{{c}}"}),
@@ -207,7 +207,7 @@ def test_an_unknown_column_is_an_error_before_any_start(tmp_path: Path) -> None:
 
 
 def test_one_byte_encodings_keep_their_offsets(tmp_path: Path) -> None:
-    """A file in cp1252 can be sought like any other."""
+    """A file in cp1252 is seekable, like one in UTF-8."""
     path = tmp_path / "jobs.csv"
     path.write_bytes("größe;b\nä;ö\nü;ß\n".encode("cp1252"))
     with open_job_file(JobFormat(path=path, encoding="cp1252")) as file:
@@ -221,7 +221,7 @@ def test_one_byte_encodings_keep_their_offsets(tmp_path: Path) -> None:
 
 
 def test_errors_of_the_header_name_the_file(tmp_path: Path) -> None:
-    """They are split by who can act: the file's owner or the configuration's."""
+    """An error of the file names the file, an error of the configuration its key."""
     path = tmp_path / "jobs.csv"
     path.write_bytes(b"a,a\n")
     with pytest.raises(JobFileError) as of_file:

@@ -19,12 +19,12 @@ from batchrun.errors import (
 
 
 def test_every_error_is_one_of_ours() -> None:
-    """One tree: whoever catches its root catches all."""
+    """Catching the root of the tree catches all."""
     classes = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, Exception)]
     assert {each.__name__ for each in classes if not issubclass(each, BatchrunError)} == set()
 
 
-def test_errors_that_started_nothing_can_be_told_from_those_that_may_have() -> None:
+def test_the_tree_separates_errors_that_started_nothing() -> None:
     """A failed connection is a transport error, a ledger's an output error, and a 429 an answer."""
     assert issubclass(ConnectFailed, TransportError)
     assert issubclass(LedgerError, OutputError)
@@ -44,19 +44,19 @@ def test_errors_that_started_nothing_can_be_told_from_those_that_may_have() -> N
     ],
 )
 def test_an_error_says_where(error: BatchrunError, text: str) -> None:
-    """File, key or line come first, as far as they are known."""
+    """File, key or line come first, if they are known."""
     assert str(error) == text
 
 
 def test_the_first_error_of_ours_is_found_in_a_group() -> None:
-    """However deep it lies, and before its consequences."""
+    """At any depth, and before its consequences."""
     ours, later = BatchRefused("first"), OutputError("later")
     group = BaseExceptionGroup("g", [ValueError(), ExceptionGroup("h", [KeyError(), ours]), later])
     assert first_error(group) is ours
 
 
 def test_a_group_without_an_error_of_ours_is_a_bug_and_not_hidden() -> None:
-    """It is raised as it is."""
+    """The group itself is raised."""
     group = ExceptionGroup("g", [ValueError("a bug")])
     with pytest.raises(ExceptionGroup) as raised:
         first_error(group)

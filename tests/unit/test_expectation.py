@@ -1,4 +1,4 @@
-"""Success means data: counts and schemas."""
+"""What a succeeded Run must have in its dataset: counts and schemas."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def test_too_few_items_are_empty(count: int, message: str | None) -> None:
 
 
 def test_items_that_break_the_schema_are_malformed() -> None:
-    """The commonest error is named, with the first item that has it."""
+    """The most common error is named, with the first item that has it."""
     items = [{"price": 1}, {"price": -1}, {}, {"cost": 2}, "text"]
     verdict = Expectation(items_min=None, schema=PRICED).judge_items(items)
     assert verdict is not None
@@ -31,22 +31,22 @@ def test_items_that_break_the_schema_are_malformed() -> None:
     )
 
 
-def test_good_items_and_no_items_break_no_schema() -> None:
-    """How many there must be is the other expectation."""
+def test_good_items_and_no_items_fit_the_schema() -> None:
+    """Their number is checked separately."""
     expectation = Expectation(items_min=None, schema=PRICED)
     assert expectation.judge_items([{"price": 0}] * 100) is None
     assert expectation.judge_items([]) is None
     assert expectation.judge_count(0) is None
 
 
-def test_without_a_schema_no_item_is_asked_for() -> None:
-    """Any item will do."""
+def test_without_a_schema_no_items_are_needed() -> None:
+    """Any item is good."""
     expectation = Expectation(items_min=1, schema=None)
     assert (expectation.sample, expectation.judge_items([None])) == (0, None)
 
 
 @pytest.mark.parametrize("schema", [{"type": "nonsense"}, {"pattern": "["}, {"required": 3}])
 def test_what_is_no_schema_is_refused(schema: dict[str, object]) -> None:
-    """With what is wrong."""
+    """The message says what is wrong."""
     with pytest.raises(ValueError, match="no JSON Schema"):
         Expectation(items_min=None, schema=schema)

@@ -26,14 +26,14 @@ DIFFERENT = [
 
 
 @pytest.mark.parametrize(("one", "other"), ALIKE)
-def test_what_differs_from_page_to_page_makes_no_other_kind(one: str, other: str) -> None:
+def test_particulars_of_a_page_make_no_other_kind(one: str, other: str) -> None:
     """Numbers, addresses, quoted texts and Run ids do not count."""
     assert failure_id("failed", "run-failed", one) == failure_id("failed", "run-failed", other)
 
 
 @pytest.mark.parametrize(("one", "other"), DIFFERENT)
-def test_what_tells_causes_apart_makes_another_kind(one: str, other: str) -> None:
-    """Status codes, exit codes, names of properties and the words themselves do."""
+def test_another_cause_makes_another_kind(one: str, other: str) -> None:
+    """Status codes, exit codes, names of properties and the words count."""
     assert failure_id("failed", "run-failed", one) != failure_id("failed", "run-failed", other)
 
 
@@ -48,19 +48,19 @@ def test_outcome_and_error_type_make_another_kind() -> None:
     assert len(kinds) == 4
 
 
-def test_a_kind_keeps_its_name() -> None:
-    """People copy it from one command to the next, and from one version to the next."""
+def test_a_kind_keeps_its_id() -> None:
+    """People copy it from one command to the next, across versions."""
     assert failure_id("failed", "run-failed", "403 blocked (exit code 91)") == "184f13af"
 
 
 def test_a_hostile_message_takes_no_time() -> None:
-    """A megabyte of quotes, of digits, of odd characters: looked at only as far as it tells something."""
+    """Of a megabyte of quotes, digits or odd characters only the first part is read."""
     for piece in ("'", '"a ', "1", "a1", "http://", "\ud800", "\0", " "):
         assert len(failure_id("failed", "run-failed", piece * 1_000_000)) == 8
 
 
 def test_the_exit_code_is_read_from_the_end() -> None:
-    """Where there is none, the message stays whole."""
+    """Without one, the message is unchanged."""
     assert split_exit_code("no (exit code 91)") == ("no", 91)
     assert split_exit_code("x" * 100 + " (exit code -9)") == ("x" * 100, -9)
     assert split_exit_code("(exit code 91) no") == ("(exit code 91) no", None)

@@ -1,4 +1,4 @@
-"""Our dataclass and replace mean what the standard library's mean, but for what keeps a value from being changed."""
+"""Our `dataclass` and `replace` act like the standard library's, except that values are not frozen at run time."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ POSITION = Position(line=1, offset=2, length=3)
 
 
 def test_a_replaced_value_is_a_new_one() -> None:
-    """Fields that are not named stay; the original does, too."""
+    """Fields that are not named are kept; the original is unchanged."""
     assert (
         replace(POSITION, variant=4)
         == dataclasses.replace(POSITION, variant=4)
@@ -18,6 +18,6 @@ def test_a_replaced_value_is_a_new_one() -> None:
     assert Position(line=1, variant=0, offset=2, length=3) == POSITION
 
 
-def test_equal_values_are_one_key() -> None:
-    """They can be looked up by what they hold, like frozen ones."""
+def test_equal_values_hash_alike() -> None:
+    """They can be dictionary keys, like frozen ones."""
     assert {POSITION: "here"}[replace(POSITION)] == "here"

@@ -1,4 +1,4 @@
-"""How long and how much, from Runs that were: arithmetic that can be followed by hand."""
+"""Time and cost estimated from earlier Runs: arithmetic that can be followed by hand."""
 
 import random
 
@@ -10,20 +10,20 @@ from batchrun.policy.forecast import Estimate, elapsed, memory_slots, one_run, q
 
 
 def test_quantiles_lie_between_neighbours():
-    """Interpolated; a single value is all its quantiles."""
+    """They are interpolated; of a single value, all are that value."""
     assert quantile([3.0, 1.0, 2.0, 4.0], 0.5) == 2.5
     assert one_run([7.0]) == Estimate(p50=7.0, p90=7.0)
     assert one_run([float(n) for n in range(11)]) == Estimate(p50=5.0, p90=9.0)
 
 
 def test_a_total_goes_by_the_mean():
-    """Runs that cost the same come to so many times that, without a doubt."""
+    """The total of Runs of equal cost is certain: their number times the cost."""
     assert total(1000, [0.25] * 40) == Estimate(p50=250.0, p90=250.0)
     assert total(10, [1.0, 3.0]).p50 == 20.0
 
 
 def test_nine_of_ten_batches_stay_below_the_p90():
-    """With costs as skewed as Runs', forecasts from 50 samples hold as often as they say, about."""
+    """With costs as skewed as those of Runs, the p90 from 50 samples holds in about 9 of 10 cases."""
     draw = random.Random(1)
 
     def cost() -> float:
@@ -68,6 +68,6 @@ def test_a_forecast_is_in_order(runs, durations, slots, rate):
 
 
 def test_memory_bounds_slots():
-    """As many Runs as fit, and one at least."""
+    """As many Runs as fit, at least one."""
     assert (memory_slots(8192, 1024), memory_slots(8192, 1000.5), memory_slots(512, 1024)) == (8, 8, 1)
     assert memory_slots(-5, 128) == 1

@@ -1,4 +1,4 @@
-"""From a row to its jobs: fields of ours, keys, constants, matrix, merge, priority."""
+"""From a row to its jobs: @ fields, keys, constants, matrix, merge, priority."""
 
 from collections.abc import Callable
 from datetime import date
@@ -39,8 +39,8 @@ def reasons(file: JobFile) -> list[str]:
         return [one.reason for one in file.read() if isinstance(one, BadLine)]
 
 
-def test_our_fields_are_taken_out(opened: Open) -> None:
-    """What remains is posted, in the order given."""
+def test_at_fields_are_taken_out(opened: Open) -> None:
+    """The other properties are posted, in the order given."""
     options = {
         "build": "beta",
         "timeout_s": 0,
@@ -116,7 +116,7 @@ def test_an_unfit_field_is_a_bad_line(opened: Open, field: str, value: Any, reas
     assert reasons(opened({"a": 1, field: value})) == [reason]
 
 
-def test_a_derived_key_is_that_of_the_content(opened: Open) -> None:
+def test_a_derived_key_depends_on_the_content(opened: Open) -> None:
     """The order of properties does not matter; options and constants are content, group and meta are not."""
     lines = [
         {"a": 1, "b": {"x": 1, "y": 2}},
@@ -130,8 +130,8 @@ def test_a_derived_key_is_that_of_the_content(opened: Open) -> None:
     assert third.key != first.key
 
 
-def test_key_group_and_meta_are_made_of_columns(opened: Open) -> None:
-    """What the line says itself goes before what the configuration makes of it."""
+def test_key_group_and_meta_come_from_columns(opened: Open) -> None:
+    """The line's own @ fields win over the configuration's templates."""
     settings = {"key": "p/{{sku}}", "group": "{{country?}}", "meta": ("sku",)}
     jobs = made(
         opened(
@@ -154,15 +154,15 @@ def test_key_group_and_meta_are_made_of_columns(opened: Open) -> None:
     assert reasons(opened({"a": 1}, meta=("sku",))) == ["has no property 'sku', which jobs.meta copies"]
 
 
-def test_a_key_template_may_leave_the_key_to_content(opened: Open) -> None:
-    """An optional placeholder that is empty gives none; without ? an empty key is a bad line."""
+def test_a_key_template_may_leave_the_key_to_the_content(opened: Open) -> None:
+    """An empty optional placeholder gives no key; without ? an empty key is a bad line."""
     (job,) = made(opened({"sku": ""}, key="{{sku?}}"))
     assert job.key == job.digest.hex()
     assert "the key is empty" in reasons(opened({"sku": ""}, key="{{sku}}"))[0]
 
 
-def test_a_template_may_give_fields_of_ours(opened: Open) -> None:
-    """They go over those of the line; a row's other properties are columns only."""
+def test_a_template_may_have_at_fields(opened: Open) -> None:
+    """They win over the line's; the row's other properties are columns only."""
     template = {"n": "{{n:int}}", "@options": {"memory_mb": "{{mem:int?}}"}, "@priority": "{{n:int}}"}
     jobs = made(opened({"n": "1", "mem": "256", "@options": {"build": "b"}}, {"n": 2}, template=template))
     assert [(job.body, job.options, job.priority) for job in jobs] == [
@@ -178,7 +178,7 @@ def test_constants_lie_under_every_override(opened: Open) -> None:
 
 
 def test_a_matrix_makes_every_combination(opened: Open) -> None:
-    """Without a template its names are properties; an explicit key tells the combinations apart."""
+    """Without a template its names are properties; to a given key the combination is added."""
     matrix = {"country": ["cz", "de"], "n": [1, None]}
     jobs = made(opened({"a": 1, "@key": "k"}, matrix=matrix))
     assert [(job.key, job.position.variant, job.body) for job in jobs] == [
@@ -197,8 +197,8 @@ def test_a_matrix_makes_every_combination(opened: Open) -> None:
     assert reasons(opened({"n": 1}, matrix=matrix)) == ["has a property 'n', which jobs.matrix sets too; rename one"]
 
 
-def test_a_line_counts_as_read_when_its_last_combination_is_out(opened: Open) -> None:
-    """The read point never lies behind a job that was not yielded."""
+def test_a_line_counts_as_read_once_its_last_combination_was_yielded(opened: Open) -> None:
+    """The read point is never past a job that was not yielded."""
     with opened({"a": 1}, {"a": 2}, matrix={"n": [1, 2]}) as file:
         assert [(job.position.variant, file.read_point.line) for job in file.read()] == [(0, 0), (1, 1), (0, 1), (1, 2)]
         assert file.count_estimate() == 4
@@ -275,7 +275,7 @@ def test_nothing_is_lost_where_both_merges_agree(task_input: Any, override: Any)
 
 
 def test_higher_priorities_go_first_within_the_look_ahead(opened: Open) -> None:
-    """Equal ones keep the order of the file; the read point is the one before which nothing is held back."""
+    """Equal priorities keep the order of the file; all jobs before the read point were yielded."""
     lines = [{"n": n, "@priority": priority} for n, priority in enumerate([0, 5, 0, 9, 5])]
     with opened(*lines, look_ahead=3) as file:
         seen = [(orjson.loads(job.body)["n"], file.read_point.line) for job in file.read() if isinstance(job, Job)]
@@ -290,14 +290,14 @@ def test_a_low_priority_waits_no_longer_than_the_look_ahead(opened: Open) -> Non
 
 
 def test_priorities_in_the_head_are_noticed(opened: Open) -> None:
-    """Nobody has to ask for the look-ahead, except where that would wait for whoever fills a pipe."""
+    """The look-ahead needs no setting, except for a pipe, where it would wait for the writer."""
     assert [job.priority for job in made(opened({"@priority": 1}, [], {"@priority": 2}))] == [2, 1]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
 @given(st.lists(st.integers(-2, 2) | st.none(), max_size=12), st.integers(1, 6), st.booleans())
-def test_no_position_loses_a_job(opened: Open, priorities: list[int | None], look_ahead: int, packed: bool) -> None:
-    """From any read point on, all that was not yielded before it is yielded, whatever the priorities."""
+def test_no_read_point_loses_a_job(opened: Open, priorities: list[int | None], look_ahead: int, packed: bool) -> None:
+    """Reading from any read point yields every job that was not yielded before it, whatever the priorities."""
     lines = [[n] if priority is None else {"n": n, "@priority": priority} for n, priority in enumerate(priorities)]
     matrix = {"m": [1, 2]} if packed else {}
     with opened(*lines, look_ahead=look_ahead, matrix=matrix) as file:

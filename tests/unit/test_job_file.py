@@ -72,7 +72,7 @@ def refusal(path: Path, **settings: Any) -> str:
 
 
 def test_a_line_becomes_a_job(write: Write) -> None:
-    """A job carries the body as given, its digest as key, and where it stands."""
+    """A job has the body as given, its digest as key, and its position."""
     path = write("jobs.jsonl", b'\n{"b": 1, "a": "\xc3\xa9"}\r\n')
     digest = sha256('{"a":"é","b":1}'.encode()).digest()[:16]
     assert read(path) == [
@@ -86,7 +86,7 @@ def test_a_line_becomes_a_job(write: Write) -> None:
 
 
 def test_a_line_that_is_no_object_is_a_bad_line(write: Write) -> None:
-    """Each reason says what the line is instead, and blank lines are no lines at all."""
+    """Each reason says what the line is instead; blank lines are skipped."""
     lines = [b"[1]", b'"x"', b"5", b"null", b"true", b"", b"  \t", b"{", b'{"a":', b'{"a": NaN}', b'{"a":"\\ud800"}']
     example = 'an object like {"url": "https://example.com"}'
     assert reasons(write("jobs.jsonl", b"\n".join(lines))) == [
@@ -103,7 +103,7 @@ def test_a_line_that_is_no_object_is_a_bad_line(write: Write) -> None:
 
 
 def test_a_line_in_another_encoding_says_so(write: Write) -> None:
-    """The reason names the byte and the setting that helps, and the setting does help."""
+    """The reason names the byte and the setting that helps; with that setting the line is a job."""
     path = write("jobs.jsonl", b'{"a":"caf\xe9"}\n')
     assert read(path) == [
         BadLine(
@@ -117,13 +117,13 @@ def test_a_line_in_another_encoding_says_so(write: Write) -> None:
 
 
 def test_of_a_property_given_twice_the_last_counts(write: Write) -> None:
-    """As for every JavaScript on the platform; whole numbers beyond 64 bits lose digits there, too."""
+    """As in JavaScript; whole numbers beyond 64 bits lose digits, as they do there."""
     path = write("jobs.jsonl", b'{"a":1,"a":2,"n":123456789012345678901234567890,"z":"\\u0000"}')
     assert bodies(path) == [{"a": 2, "n": 1.2345678901234568e29, "z": "\0"}]
 
 
 def test_an_input_that_is_too_deep_or_too_large_is_a_bad_line(write: Write) -> None:
-    """What the API or JSON itself would not take is refused before anything is sent."""
+    """An input that the API or JSON does not allow is refused before anything is sent."""
     deep = b'{"a":' + b"[" * 300 + b"]" * 300 + b"}"
     large = b'{"a":"' + b"x" * 10_000_000 + b'"}'
     path = write("jobs.jsonl", deep + b"\n" + large + b"\n{}\n" + deep.replace(b"a", b"@key"))
@@ -142,7 +142,7 @@ def test_an_input_that_is_too_deep_or_too_large_is_a_bad_line(write: Write) -> N
 
 
 def test_an_endless_line_is_skipped_unread(write: Write) -> None:
-    """A line beyond 16 MB is cut to show it, and the next line is where it belongs."""
+    """The report of a line beyond 16 MB is cut, and the next line has the right position."""
     size = 2 * MAX_ROW_BYTES
     path = write("jobs.jsonl", b"x" * size + b'\n{"a":1}')
     bad, good = read(path)
@@ -204,13 +204,13 @@ def test_an_endless_line_is_skipped_unread(write: Write) -> None:
         ),
     ],
 )
-def test_an_unfit_file_is_one_clear_line(write: Write, name: str, content: bytes, message: str) -> None:
+def test_an_unfit_file_gives_a_message_of_one_line(write: Write, name: str, content: bytes, message: str) -> None:
     """The message names the file, what is wrong, and what to do."""
     assert refusal(write(name, content)) == message
 
 
-def test_a_file_that_is_none_is_one_clear_line(tmp_path: Path) -> None:
-    """A missing file, a directory and a pipe are told apart."""
+def test_what_is_no_regular_file_gives_a_message_of_one_line(tmp_path: Path) -> None:
+    """A missing file, a directory and a pipe have different messages."""
     (tmp_path / "dir.jsonl").mkdir()
     assert refusal(tmp_path / "gone.jsonl") == "gone.jsonl: there is no such file"
     assert refusal(tmp_path / "dir.jsonl") == "dir.jsonl: is a directory; name a file"
@@ -218,7 +218,7 @@ def test_a_file_that_is_none_is_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_an_unknown_encoding_is_a_config_error(write: Write) -> None:
-    """So is one that codes no text."""
+    """So is a codec that is not for text, like base64."""
     for encoding in ("utf-99", "base64", ""):
         with pytest.raises(ConfigError) as caught:
             open_job_file(JobFormat(path=write("jobs.jsonl", b"{}"), encoding=encoding))
@@ -227,7 +227,7 @@ def test_an_unknown_encoding_is_a_config_error(write: Write) -> None:
 
 @pytest.mark.parametrize("suffix", ["gz", "zst"])
 def test_compressed_reads_like_plain(write: Write, suffix: str) -> None:
-    """Places count bytes of the plain text, over several members or frames."""
+    """Positions count bytes of the plain text, across several members or frames."""
     compress = gzip.compress if suffix == "gz" else zstandard.compress
     lines = [b'{"n":%d}\n' % n for n in range(1000)]
     plain = write("jobs.jsonl", b"".join(lines))
@@ -243,7 +243,7 @@ def test_compressed_reads_like_plain(write: Write, suffix: str) -> None:
 
 @pytest.mark.parametrize("suffix", ["gz", "zst"])
 def test_a_cut_off_compressed_file_gives_its_jobs_and_then_says_so(write: Write, suffix: str) -> None:
-    """No end of the data is taken for the end of the file."""
+    """The end of cut-off data is not taken for the end of the file."""
     text = b"".join(b'{"n":%d,"t":"%b"}\n' % (n, b"%x" % (n * 7919)) for n in range(50_000))
     packed = (gzip.compress if suffix == "gz" else zstandard.compress)(text)
     path = write(f"jobs.jsonl.{suffix}", packed[: len(packed) * 2 // 3])
@@ -262,7 +262,7 @@ def test_a_cut_off_compressed_file_gives_its_jobs_and_then_says_so(write: Write,
 
 
 def test_a_json_array_is_read_by_elements(write: Write) -> None:
-    """Lines count elements; offsets are those of the element; a bad element is a bad line."""
+    """Lines count elements; offset and length are the element's; a bad element is a bad line."""
     path = write("jobs.json", b'\xef\xbb\xbf[\n {"a":"]}\\""},\n 7, {"b":{}}, {bad}\n]\n')
     assert bodies(path) == [{"a": ']}"'}, {"b": {}}]
     positions = [Position(line=1, offset=6, length=12), Position(line=3, offset=24, length=8)]
@@ -276,7 +276,7 @@ def test_a_json_array_is_read_by_elements(write: Write) -> None:
 @same_dir
 @given(st.lists(overrides, max_size=6))
 def test_an_array_reads_like_its_lines(write: Write, given_overrides: list[Any]) -> None:
-    """Whatever is in them, spaced and escaped as the standard library does it, the jobs are the same."""
+    """Whatever the overrides, spaced and escaped as the json module does it, the jobs are the same."""
     array = write("jobs.json", json.dumps(given_overrides, indent=1).encode())
     lines = write("jobs.jsonl", "".join(json.dumps(one, ensure_ascii=True) + "\n" for one in given_overrides).encode())
     assert [(job.key, job.body, job.position.line) for job in jobs(array)] == [
@@ -293,8 +293,8 @@ def test_an_array_reads_like_its_lines(write: Write, given_overrides: list[Any])
     ),
     st.sampled_from([b"\n", b"\r\n"]),
 )
-def test_reading_goes_on_from_any_position(write: Write, lines: list[bytes], end: bytes) -> None:
-    """From each read point, exactly what is missing is read; every job is found again at its position."""
+def test_reading_goes_on_from_any_read_point(write: Write, lines: list[bytes], end: bytes) -> None:
+    """From each read point exactly the rest is read; every job is found again at its position."""
     path = write("jobs.jsonl", b'{"first":"%b"}' % (b"x" * 4096) + end + end.join(lines))
     with open_job_file(JobFormat(path=path)) as file:
         found, points = [], [file.read_point]
@@ -322,8 +322,8 @@ def test_a_line_that_gets_its_end_later_is_no_new_line(write: Write) -> None:
         assert [made.position for made in file.read(point)] == [Position(line=3, offset=16, length=8)]
 
 
-def test_the_fingerprint_tells_an_edited_file(write: Write) -> None:
-    """Edits near either end of what was read change it; what comes behind does not."""
+def test_the_fingerprint_changes_with_an_edited_file(write: Write) -> None:
+    """Edits near either end of the part that was read change it; lines that are appended do not."""
     content = b"".join(b'{"n":%06d}\n' % n for n in range(20_000))
     offset = 15_000 * 13
 
@@ -339,7 +339,7 @@ def test_the_fingerprint_tells_an_edited_file(write: Write) -> None:
 
 
 def test_a_changed_line_is_named_when_it_is_read_again(write: Write) -> None:
-    """The job that the ledger holds open is not silently replaced."""
+    """An open job of the ledger is not silently replaced by another."""
     path = write("jobs.jsonl", b'{"n":1}\n{"n":2}\n')
     positions = [job.position for job in jobs(path)]
     for content, line in (
@@ -375,14 +375,14 @@ def test_the_head_is_checked_without_moving_the_read_point(write: Write) -> None
 
 
 def test_the_head_ends_after_ten_thousand_lines(write: Write) -> None:
-    """What comes behind is for the running batch to record."""
+    """Later bad lines are recorded by the running batch."""
     path = write("jobs.jsonl", b"{}\n" * 9_999 + b"[]\n[]\n")
     with open_job_file(JobFormat(path=path)) as file:
         assert [bad.position.line for bad in file.check_head()] == [10_000]
         assert file.count_estimate() == 10_001
 
 
-def test_utf_16_is_known_by_its_mark(write: Write) -> None:
+def test_utf_16_is_recognised_by_its_byte_order_mark(write: Write) -> None:
     """It is converted while reading: not seekable, but the jobs are the same."""
     text = '{"a":"é😀"}\n{"a":2}\n'
     for encoding, named in (("utf-16", None), ("utf-16-le", "utf-16-le"), ("utf-8-sig", None), ("utf-8", "utf8")):
@@ -421,8 +421,8 @@ with open_job_file(JobFormat(path="-")) as file:
 
 @same_dir
 @given(st.binary(max_size=300), st.sampled_from(["jsonl", "json", "csv", "tsv", "jsonl.gz", "csv.zst"]))
-def test_whatever_the_bytes_no_other_error_comes_out(write: Write, content: bytes, suffix: str) -> None:
-    """Garbage gives jobs, bad lines, or one of our errors."""
+def test_any_bytes_give_jobs_bad_lines_or_our_errors(write: Write, content: bytes, suffix: str) -> None:
+    """No other exception comes out."""
     path = write(f"jobs.{suffix}", content)
     with suppress(JobFileError):
         read_all(path)

@@ -9,7 +9,7 @@ from batchrun.output.lock import holder, locked
 
 
 def test_a_second_holder_is_refused_with_the_first_ones_pid(tmp_path: Path) -> None:
-    """The message says who, and what to do."""
+    """The message names the process and says what to do."""
     with locked(tmp_path), pytest.raises(OutputError) as refused, locked(tmp_path):
         pass
     assert str(refused.value) == (
@@ -18,15 +18,15 @@ def test_a_second_holder_is_refused_with_the_first_ones_pid(tmp_path: Path) -> N
 
 
 def test_a_lock_ends_with_its_context(tmp_path: Path) -> None:
-    """The next one gets it, also after an error inside."""
+    """The next process gets it, also after an error inside."""
     with pytest.raises(ZeroDivisionError), locked(tmp_path):
         raise ZeroDivisionError
     with locked(tmp_path):
         assert holder(tmp_path) == os.getpid()
 
 
-def test_who_holds_it_can_be_asked(tmp_path: Path) -> None:
-    """Nobody before, the process while, nobody after; asking changes nothing."""
+def test_the_holder_can_be_read(tmp_path: Path) -> None:
+    """None before and after, the process in between; reading changes nothing."""
     before = holder(tmp_path)
     with locked(tmp_path):
         during = [holder(tmp_path), holder(tmp_path)]
@@ -34,7 +34,7 @@ def test_who_holds_it_can_be_asked(tmp_path: Path) -> None:
 
 
 def test_a_refused_second_holder_does_not_break_the_firsts_lock(tmp_path: Path) -> None:
-    """Its attempt leaves lock and pid as they were."""
+    """Its attempt leaves lock and pid unchanged."""
     with locked(tmp_path):
         for _ in range(2):
             with pytest.raises(OutputError), locked(tmp_path):

@@ -14,13 +14,13 @@ from batchrun.runtime.logs import MAX_OPEN_FILES, logging_to, silence
 
 @pytest.fixture(autouse=True)
 def unconfigured(blockbuster: BlockBuster) -> Iterator[None]:
-    """Leave no configuration behind."""
+    """Reset the logging configuration after each test."""
     yield
     structlog.reset_defaults()
 
 
 def lines(file: Path) -> list[Any]:
-    """Return what stands in a log, without its times."""
+    """Return the events of a log without their times."""
     read = [orjson.loads(line) for line in file.read_bytes().splitlines()]
     for line in read:
         assert line.pop("timestamp").endswith("Z")
@@ -28,7 +28,7 @@ def lines(file: Path) -> list[Any]:
 
 
 def test_events_become_lines_of_json(tmp_path: Path) -> None:
-    """With level, time and the keys that are bound around them."""
+    """Each has level, time and the bound context."""
     log = structlog.get_logger()
     with logging_to(tmp_path / BATCH_LOG), bound_contextvars(job_key="k"):
         log.info("job_settled", outcome="failed", line=3)
@@ -40,8 +40,8 @@ def test_events_become_lines_of_json(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("level", "events"), [("info", ["b", "c"]), ("debug", ["a", "b", "c"]), ("warning", ["c"])])
-def test_what_lies_below_the_level_is_left_out(tmp_path: Path, level: str, events: list[str]) -> None:
-    """Polls are debug and not written unless asked for."""
+def test_events_below_the_level_are_left_out(tmp_path: Path, level: str, events: list[str]) -> None:
+    """Debug events are written only if that level is asked for."""
     log = structlog.get_logger()
     with logging_to(tmp_path / BATCH_LOG, level=level):
         log.debug("a")
@@ -51,7 +51,7 @@ def test_what_lies_below_the_level_is_left_out(tmp_path: Path, level: str, event
 
 
 def test_a_log_is_continued_and_made_with_its_first_line(tmp_path: Path) -> None:
-    """A command that says nothing leaves no file; a second one appends."""
+    """A command without events leaves no file; a second command appends."""
     with logging_to(tmp_path / BATCH_LOG):
         pass
     assert not (tmp_path / BATCH_LOG).exists()
@@ -68,7 +68,7 @@ def test_a_log_that_cannot_be_written_costs_log_lines_only(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_cannot_be_written_as_json_is_written_as_well_as_it_can_be(tmp_path: Path) -> None:
+def test_a_value_that_json_cannot_hold_is_written_as_text(tmp_path: Path) -> None:
     """No event can break the code that logs it."""
     with logging_to(tmp_path / BATCH_LOG):
         structlog.get_logger().info("date_unreadable", date="\udcff")
@@ -76,8 +76,8 @@ def test_what_cannot_be_written_as_json_is_written_as_well_as_it_can_be(tmp_path
     assert [line["event"] for line in lines(tmp_path / BATCH_LOG)] == ["date_unreadable", "large"]
 
 
-def test_lines_of_a_batch_go_to_its_own_file(tmp_path: Path) -> None:
-    """Those that carry one whose file can be written; the others, and all else, stay together."""
+def test_lines_about_a_batch_go_to_its_file(tmp_path: Path) -> None:
+    """If that file can be written; all other lines go to the common file."""
     (tmp_path / "a").mkdir()
     files = {"a": tmp_path / "a" / BATCH_LOG, "gone": tmp_path / "gone" / BATCH_LOG}
     log = structlog.get_logger()
@@ -94,8 +94,8 @@ def test_lines_of_a_batch_go_to_its_own_file(tmp_path: Path) -> None:
     assert not (tmp_path / "gone").exists()
 
 
-def test_a_log_that_was_moved_away_is_begun_anew(tmp_path: Path) -> None:
-    """As programs do that rotate logs; no line is lost, and none is written twice."""
+def test_a_log_that_was_moved_away_is_opened_again(tmp_path: Path) -> None:
+    """As log rotation does; no line is lost, and none is written twice."""
     file, moved = tmp_path / BATCH_LOG, tmp_path / f"{BATCH_LOG}.1"
     log = structlog.get_logger()
     with logging_to(file):
@@ -108,7 +108,7 @@ def test_a_log_that_was_moved_away_is_begun_anew(tmp_path: Path) -> None:
 
 
 def test_few_files_are_open_however_many_batches_there_are(tmp_path: Path) -> None:
-    """Each line comes where it belongs, also when its file had to be closed meanwhile."""
+    """Each line goes to its file, even if that was closed in between."""
     batches = [f"b{n}" for n in range(3 * MAX_OPEN_FILES)]
     log = structlog.get_logger()
     before = len(list(Path("/proc/self/fd").iterdir()))
@@ -122,8 +122,8 @@ def test_few_files_are_open_however_many_batches_there_are(tmp_path: Path) -> No
     assert all([line["turn"] for line in lines(tmp_path / f"{batch}.log")] == [0, 1] for batch in batches)
 
 
-def test_silence_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    """Neither to stdout, which is for data, nor to stderr."""
+def test_silence_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither to stdout nor to stderr."""
     silence()
     structlog.get_logger().error("bad", a=1)
     assert capsys.readouterr() == ("", "")

@@ -28,7 +28,7 @@ AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 def line_of(record: Record) -> Any:
-    """Return what stands in the record's line."""
+    """Return the parsed line of a record."""
     line = record.as_line()
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
@@ -36,7 +36,7 @@ def line_of(record: Record) -> Any:
 
 
 def test_a_record_of_a_run_is_written_whole() -> None:
-    """Every key of the public format, in its order."""
+    """The line has every key of the public format, in order."""
     attempt = Attempt(
         attempt_no=1,
         mark=Mark("secret-mark"),
@@ -127,7 +127,7 @@ def test_a_record_of_a_run_is_written_whole() -> None:
 
 
 def test_a_record_of_a_bad_line_has_the_same_keys() -> None:
-    """What there is none of is null; an unknown cost is unknown, and not 0."""
+    """Absent values are null; an unknown cost is null, not 0."""
     read = line_of(Record(key=None, line=3, outcome=Outcome.INVALID))
     assert (read["key"], read["attempts"], read["items"], read["error"]) == (None, [], None, None)
     assert (read["cost_usd"], read["cost_source"], read["times"]["run_s"]) == (None, "unknown", None)
@@ -145,7 +145,7 @@ def test_a_record_of_a_bad_line_has_the_same_keys() -> None:
 def test_a_cost_is_as_good_as_its_weakest_part(
     costs: list[tuple[float | None, str, bool]], wanted: tuple[float | None, str, bool]
 ) -> None:
-    """It is known, platform's and final only where every attempt's is; an attempt without a Run costs nothing."""
+    """It is known, the platform's and final only if each attempt's is; an attempt without a Run costs nothing."""
     attempts = [
         Attempt(
             attempt_no=attempt_no,
@@ -164,27 +164,27 @@ def test_a_cost_is_as_good_as_its_weakest_part(
     assert (read["cost_usd"], read["cost_source"], read["cost_is_final"]) == wanted
 
 
-def test_inline_items_stand_in_the_record() -> None:
-    """Beside their count."""
+def test_inline_items_are_in_the_record() -> None:
+    """Next to their count."""
     items = Items(count=1, dataset_id=DatasetId("d"), values=[{"a": 1}])
     read = line_of(Record(key=JobKey("k"), line=1, outcome=Outcome.SUCCEEDED, items=items))
     assert read["items"] == {"count": 1, "dataset_id": "d", "values": [{"a": 1}]}
 
 
 def test_lengths_of_time_are_never_negative() -> None:
-    """Two clocks that disagree make no Run start before it was admitted."""
+    """Clocks that disagree make no Run start before its job was admitted."""
     read = line_of(Record(key=None, line=1, outcome=Outcome.LOST, admitted_at=AT, started_at=AT - timedelta(seconds=5)))
     assert read["times"]["queued_s"] == 0.0
 
 
 def test_four_statuses_are_terminal() -> None:
-    """The other four are on their way."""
+    """The other four are not."""
     terminal = {status for status in RunStatus if status.is_terminal}
     assert terminal == {RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.TIMED_OUT, RunStatus.ABORTED}
 
 
-def test_options_of_a_job_come_over_those_of_the_batch() -> None:
-    """0 and False are said; None is not."""
+def test_options_of_a_job_override_those_of_the_batch() -> None:
+    """0 and False are values; None is not."""
     own = RunOptions(timeout_s=0, restart_on_error=False)
     base = RunOptions(timeout_s=60, restart_on_error=True, memory_mb=256)
     assert own.over(base) == RunOptions(timeout_s=0, restart_on_error=False, memory_mb=256)
@@ -221,15 +221,15 @@ def summary(ending: Ending, outcomes: dict[Outcome, int]) -> Summary:
         (Ending.INTERRUPTED, {Outcome.SUCCEEDED: 3}, False),
     ],
 )
-def test_a_batch_has_succeeded_when_all_is_done_and_well(
+def test_a_batch_has_succeeded_if_it_is_finished_and_every_job_succeeded(
     ending: Ending, outcomes: dict[Outcome, int], has_succeeded: bool
 ) -> None:
-    """One job that did not, or one thing left to do, and it has not."""
+    """One job that did not succeed, or one left to do, is enough that it has not."""
     assert summary(ending, outcomes).has_succeeded is has_succeeded
 
 
 @pytest.mark.parametrize("name", [each.name for each in fields(RunOptions)])
-def test_every_option_comes_over_and_shows_through(name: str) -> None:
-    """No field is forgotten, on top or beneath."""
+def test_every_option_overrides_and_falls_back(name: str) -> None:
+    """`over` forgets no field, of either value."""
     given, nothing = RunOptions(**{name: 7}), RunOptions()  # type: ignore[arg-type] # whatever the field's type is
     assert getattr(given.over(nothing), name) == getattr(nothing.over(given), name) == 7

@@ -1,4 +1,4 @@
-"""The table of retries, row by row: cause, what was tried, what follows."""
+"""Retries row by row: cause, attempts so far, what follows."""
 
 from datetime import UTC, datetime
 
@@ -45,7 +45,7 @@ def attempts(*causes: Cause | None, memory_mb: int | None = 1024, timeout_s: int
 def test_the_cause_is_read_from_status_exit_code_and_message(
     outcome: Outcome, exit_code: int | None, message: str | None, cause: Cause | None
 ) -> None:
-    """Want of memory is told by exit code 137 or by the status message, of failed Runs only."""
+    """Lack of memory shows as exit code 137 or in the status message, of failed Runs only."""
     assert cause_of(outcome, exit_code, message) is cause
 
 
@@ -112,16 +112,16 @@ def test_what_follows_an_attempt(config: dict[str, object], made: list[Attempt],
         ({"timed_out": {"timeout_factor": 2.0}}, attempts(TIMED_OUT, OOM), 2048, 120),
     ],
 )
-def test_the_ladder_gives_more_of_what_was_short(
+def test_a_retry_has_more_of_what_was_short(
     config: dict[str, object], made: list[Attempt], memory_mb: int | None, timeout_s: int | None
 ) -> None:
-    """Each row: the configuration, the attempts made, and what the next Run is given instead of its job's own."""
+    """Each row: the configuration, the attempts made, and the options that the next Run overrides."""
     escalation = retry_policy(RetryConfig.model_validate(config)).escalation
     assert escalation.next_options(made) == RunOptions(memory_mb=memory_mb, timeout_s=timeout_s)
 
 
-def test_a_success_is_followed_by_nothing() -> None:
-    """Not even where everything is tried again."""
+def test_a_success_is_not_retried() -> None:
+    """Not even if every cause is retried."""
     rules = {cause: RetryRule(max_attempts=9, backoff=Backoff(first_s=1, max_s=1)) for cause in Cause}
     succeeded = attempts(FAILED)[0]
     policy = RetryPolicy(rules=rules, escalation=Escalation())
@@ -129,7 +129,7 @@ def test_a_success_is_followed_by_nothing() -> None:
                                             intended_at=AT)], lambda: 0.0) is None  # fmt: skip
 
 
-def test_waits_stay_spread_at_the_cap() -> None:
-    """However long it has gone on, two who wait do not wait the same time."""
+def test_waits_have_jitter_at_the_cap() -> None:
+    """After any number of tries, two waits differ."""
     backoff = Backoff(first_s=1, max_s=10)
     assert (backoff.wait_s(500, 0.0), backoff.wait_s(500, 0.5)) == (5.0, 7.5)

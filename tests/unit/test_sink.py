@@ -9,14 +9,14 @@ from batchrun.output.sink import Sink, explain
 
 
 def test_a_new_file_is_made_and_empty(tmp_path: Path) -> None:
-    """Nothing is committed of it yet."""
+    """None of it is committed yet."""
     sink = Sink(tmp_path / "records.jsonl", None)
     assert ((tmp_path / "records.jsonl").read_bytes(), sink.length) == (b"", 0)
     sink.close()
 
 
 def test_lines_reach_the_file_with_flush_and_not_before(tmp_path: Path) -> None:
-    """What waits is appended in order, and the length counts what was flushed."""
+    """Lines are appended in order, and the length counts flushed lines."""
     sink = Sink(tmp_path / "f", None)
     sink.write(b"one\n")
     sink.write(b"two\n")
@@ -26,8 +26,8 @@ def test_lines_reach_the_file_with_flush_and_not_before(tmp_path: Path) -> None:
     sink.close()
 
 
-def test_what_lies_beyond_the_committed_length_is_cut(tmp_path: Path) -> None:
-    """It was never committed; new lines go where it stood."""
+def test_bytes_beyond_the_committed_length_are_cut_off(tmp_path: Path) -> None:
+    """They were never committed; new lines replace them."""
     (tmp_path / "f").write_bytes(b"good\nhalf a li")
     sink = Sink(tmp_path / "f", 5)
     assert (tmp_path / "f").read_bytes() == b"good\n"
@@ -38,7 +38,7 @@ def test_what_lies_beyond_the_committed_length_is_cut(tmp_path: Path) -> None:
 
 
 def test_a_file_shorter_than_committed_is_refused_and_left_alone(tmp_path: Path) -> None:
-    """It is not padded with zeros, and `repair` is named."""
+    """It is not padded with zeros, and the message names `repair`."""
     (tmp_path / "f").write_bytes(b"go")
     with pytest.raises(OutputError, match=r"2 bytes, but 5 were committed.*batchrun repair"):
         Sink(tmp_path / "f", 5)
@@ -46,13 +46,13 @@ def test_a_file_shorter_than_committed_is_refused_and_left_alone(tmp_path: Path)
 
 
 def test_a_file_that_is_gone_is_refused(tmp_path: Path) -> None:
-    """Committed lines that were removed are not papered over."""
+    """Removed lines that were committed are an error."""
     with pytest.raises(OutputError, match="0 bytes, but 5 were committed"):
         Sink(tmp_path / "f", 5)
 
 
-def test_a_file_that_no_ledger_knows_is_refused_and_left_alone(tmp_path: Path) -> None:
-    """Somebody's file is never cut."""
+def test_a_file_of_no_ledger_is_refused_and_left_alone(tmp_path: Path) -> None:
+    """A foreign file is never cut."""
     (tmp_path / "f").write_bytes(b"mine\n")
     with pytest.raises(OutputError, match="holds 5 bytes that are in no ledger"):
         Sink(tmp_path / "f", None)
@@ -66,8 +66,8 @@ def test_a_file_that_cannot_be_opened_is_explained(tmp_path: Path) -> None:
         Sink(tmp_path / "f", None)
 
 
-def test_a_write_in_pieces_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system may take less than it was given."""
+def test_a_partial_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system may write fewer bytes than it was given."""
     write = os.write
     monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:3]))
     sink = Sink(tmp_path / "f", None)
@@ -77,8 +77,10 @@ def test_a_write_in_pieces_is_finished(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("call", ["write", "fdatasync"])
-def test_what_did_not_reach_the_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-    """A failed sync is as bad as a failed write: nothing of it counts."""
+def test_lines_that_did_not_reach_the_disk_are_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """After a failed sync, as after a failed write, none of the lines counts."""
 
     def fail(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -95,6 +97,6 @@ def test_what_did_not_reach_the_disk_is_an_error(tmp_path: Path, monkeypatch: py
     kept.close()
 
 
-def test_other_failures_are_named_as_the_system_names_them(tmp_path: Path) -> None:
-    """Without advice that does not fit."""
+def test_other_failures_have_the_system_s_words(tmp_path: Path) -> None:
+    """Advice about disk space is not added."""
     assert str(explain(OSError(errno.EACCES, "Permission denied"), Path("/x/y"))) == "/x/y: Permission denied"

@@ -22,7 +22,7 @@ def why_not(tree: Any, **cells: Any) -> str:
 
 
 def test_a_tree_is_filled_in_its_own_order() -> None:
-    """Strings at any depth are filled; everything else stays as it is."""
+    """Strings at any depth are filled; all else is left as it is."""
     tree = {"z": [{"url": "https://{{host}}/{{page}}"}], "n": 3, "ok": True, "none": None, "a": "{{page}}"}
     filled = fill(tree, host="example.com", page="x")
     assert list(filled.items()) == [
@@ -92,19 +92,19 @@ def test_a_cell_is_converted(text: str, cell: Any, value: Any) -> None:
     ],
 )
 def test_a_cell_that_does_not_fit_is_named(text: str, cell: Any, reason: str) -> None:
-    """A failed conversion names the column, its value, and what is expected there."""
+    """A failed conversion names the column, its value, and what is expected."""
     assert why_not({"v": text}, x=cell) == reason
 
 
 def test_a_huge_number_is_refused() -> None:
-    """What does not fit 64 bits would not survive the platform's JSON."""
+    """A number beyond 64 bits does not survive the platform's JSON."""
     assert "expects a whole number" in why_not({"v": "{{x:int}}"}, x="18446744073709551616")
     assert "expects a whole number" in why_not({"v": "{{x:int}}"}, x="9" * 5000)
 
 
 @pytest.mark.parametrize("empty", [{"x": ""}, {"x": None}, {}])
 def test_an_empty_optional_cell_drops_what_it_fills(empty: dict[str, Any]) -> None:
-    """The property or list element goes; so does a text in which it stands; the object around stays."""
+    """The property or list element is left out, or the text that contains the cell; the object around it is kept."""
     tree = {"a": "{{x:int?}}", "b": ["{{x?}}", 1], "c": "at {{x?}}", "d": {"e": "{{x:split(|)?}}"}}
     assert fill(tree, **empty) == {"b": [1], "d": {}}
     assert Template("{{x?}}", "jobs.key").fill(empty) is DROPPED
@@ -116,7 +116,7 @@ def test_a_missing_property_is_named() -> None:
 
 
 def test_a_column_with_an_odd_name_is_quoted() -> None:
-    """Quotes hold what would otherwise be read as a converter."""
+    """Inside quotes a colon begins no converter."""
     template = Template({"a": '{{"dc:title"}}', "b": '{{ "why?":int? }}', "c": "{{two words:int}}"}, "t")
     assert template.fill({"dc:title": "T", "why?": "", "two words": "2"}) == {"a": "T", "c": 2}
     assert template.columns == {"dc:title": "t.a", "why?": "t.b", "two words": "t.c"}
@@ -151,7 +151,7 @@ def test_a_malformed_placeholder_is_refused_at_once(text: str, problem: str) -> 
 
 @given(st.text())
 def test_any_text_compiles_or_is_a_config_error(text: str) -> None:
-    """No text whatever gives another error, and text without braces stands for itself."""
+    """No text gives another error, and text without braces is left as it is."""
     try:
         filled = Template({"v": text}, "t").fill({})
     except (ConfigError, NotAJob):
@@ -162,6 +162,6 @@ def test_any_text_compiles_or_is_a_config_error(text: str) -> None:
 
 @given(st.integers(-(2**63), 2**64 - 1), st.floats(allow_nan=False, allow_infinity=False), st.booleans())
 def test_converters_undo_writing(whole: int, real: float, truth: bool) -> None:
-    """What was written into a cell comes back as it was."""
+    """A value written into a cell comes back unchanged."""
     tree = {"a": "{{a:int}}", "b": "{{b:float}}", "c": "{{c:bool}}"}
     assert fill(tree, a=str(whole), b=repr(real), c=str(truth)) == {"a": whole, "b": real, "c": truth}

@@ -7,6 +7,7 @@ from aiohttp import web
 
 from batchrun.model import JsonObject
 from batchrun.server.api.addresses import statuses_of
+from batchrun.server.content.query import Query
 from batchrun.server.ids import now_ms
 from batchrun.server.routing.call import Call, data_answer, page_answer
 from batchrun.server.store import run_table
@@ -16,8 +17,15 @@ _SHORT = (
     "id", "actId", "userId", "actorTaskId", "status", "startedAt", "finishedAt", "buildId", "buildNumber",
     "usageTotalUsd", "defaultKeyValueStoreId", "defaultDatasetId", "defaultRequestQueueId",
 )  # fmt: skip
+#: Max seconds of `waitForFinish`. Source: the API reference.
+_MAX_WAIT_S = 60
 #: Shown to the owner only.
 _BILLING = ("usage", "usageUsd", "usageTotalUsd")
+
+
+def wait_s_of(query: Query) -> float:
+    """Return `waitForFinish`, clamped: the official client sends 999999."""
+    return min(query.number("waitForFinish") or 0, _MAX_WAIT_S)
 
 
 def run_answer(

@@ -5,8 +5,8 @@ from aiohttp import web
 from batchrun.model import JsonObject
 from batchrun.server.accounts.rate_limits import PER_START
 from batchrun.server.api.addresses import RUN_PREFIXES, access_of, find_actor, own_run_id_of, run_id_of
-from batchrun.server.api.run_answers import run_answer, runs_answer
-from batchrun.server.api.starting import actor_input, given_options, wait_s_of
+from batchrun.server.api.run_answers import run_answer, runs_answer, wait_s_of
+from batchrun.server.api.starting import actor_input, given_options
 from batchrun.server.error_answers import not_permitted, request_invalid
 from batchrun.server.routing.call import Call, empty_answer, raw_answer
 from batchrun.server.routing.route_table import RouteTable

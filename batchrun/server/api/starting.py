@@ -10,7 +10,7 @@ from batchrun.model import JsonObject, RunStatus
 from batchrun.server.accounts.callers import Caller
 from batchrun.server.accounts.rate_limits import PER_START
 from batchrun.server.api.item_answers import items_answer
-from batchrun.server.api.run_answers import run_answer
+from batchrun.server.api.run_answers import run_answer, wait_s_of
 from batchrun.server.api.value_answers import read_value, value_answer
 from batchrun.server.catalog.actor_catalog import Actor
 from batchrun.server.catalog.start_options import check_memory, decide, decode_webhooks, whole
@@ -22,19 +22,12 @@ from batchrun.server.routing.route_table import RouteTable
 from batchrun.server.runs.hosted_run import HostedRun
 from batchrun.server.runs.run_docs import RunOrder
 
-#: Max seconds of `waitForFinish`. Source: the API reference.
-MAX_WAIT_S = 60
 #: Seconds that the sync endpoints wait for a Run. Source: the API reference.
-SYNC_WAIT_S = 300
+_SYNC_WAIT_S = 300
 _JSON_STORED = "application/json; charset=utf-8"
 _ORIGINS = frozenset(
     {"DEVELOPMENT", "WEB", "API", "SCHEDULER", "TEST", "WEBHOOK", "ACTOR", "CLI", "CI", "STANDBY", "MCP"}
 )
-
-
-def wait_s_of(query: Query) -> float:
-    """Return `waitForFinish`, clamped: the official client sends 999999."""
-    return min(query.number("waitForFinish") or 0, MAX_WAIT_S)
 
 
 async def start_task(call: Call, task: JsonObject, body: bytes) -> HostedRun:
@@ -117,11 +110,11 @@ async def _finish_sync(call: Call, live: HostedRun) -> JsonObject:
     """Wait for a Run as the sync endpoints do; return it if it succeeds.
 
     Raises:
-        ErrorAnswer: 408 after SYNC_WAIT_S (the Run goes on), 400 if it ends otherwise.
+        ErrorAnswer: 408 after _SYNC_WAIT_S (the Run goes on), 400 if it ends otherwise.
     """
-    await call.backend.runs.wait(live.id, SYNC_WAIT_S)
+    await call.backend.runs.wait(live.id, _SYNC_WAIT_S)
     if not live.is_ended:
-        raise ErrorAnswer(408, "run-timeout-exceeded", f"Actor run exceeded the timeout of {SYNC_WAIT_S} seconds")
+        raise ErrorAnswer(408, "run-timeout-exceeded", f"Actor run exceeded the timeout of {_SYNC_WAIT_S} seconds")
     if live.status is not RunStatus.SUCCEEDED:
         message = f"Actor run did not succeed (run ID: {live.id}, status: {live.status})"
         raise ErrorAnswer(400, "run-failed", message)

@@ -40,8 +40,8 @@ from batchrun.preflight.job_file_head import check_before_start, look_at_head
 from batchrun.preflight.preparation import prepare, refuse_head
 from batchrun.preflight.recent_runs import Effort, Forecast, read_forecast
 from batchrun.preflight.spending import fill_purse, read_terms, refuse_unbounded
+from batchrun.report.batch_summary import read_summary
 from batchrun.report.report_file import make_report, write_report
-from batchrun.report.summary import read_summary
 from batchrun.runtime.children import open_children, plain_errors
 from batchrun.runtime.logs import logging_to
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from batchrun.errors import ConfigError
 from batchrun.ledger.protocol import CostRow
 from batchrun.ledger.sqlite.reader import COST_COLUMNS
-from batchrun.report.costs import read_costs
-from batchrun.report.plain_text import one_line
+from batchrun.report.cost_sums import read_costs
 from batchrun.report.progress_words import money
+from batchrun.report.terminal_text import one_line
 
 _SUMS = ("runs", "cost_usd", "derived_usd", "unknown_cost_runs", "not_final_runs")
 _HEADINGS = ("runs", "cost", "of it derived", "unknown", "not final")

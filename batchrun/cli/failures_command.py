@@ -11,9 +11,9 @@ from batchrun.maintenance.directory import read_config
 from batchrun.model import JsonObject, Position, Selection
 from batchrun.output.layout import BAD_LINES
 from batchrun.output.log_tails import LogTails
-from batchrun.report.failures import Failure, Failures, cause_words, read_failures, run_address
-from batchrun.report.plain_text import last_lines, one_line
+from batchrun.report.failure_causes import Failure, Failures, cause_words, read_failures, run_address
 from batchrun.report.sent_overrides import sent_overrides
+from batchrun.report.terminal_text import last_lines, one_line
 
 LOG_LINES = 5
 LINE_CHARS = 200

@@ -15,9 +15,9 @@ from batchrun.cli.terminal import say
 from batchrun.errors import ConfigError
 from batchrun.maintenance.directory import read_command, read_config
 from batchrun.model import Outcome, Selection
-from batchrun.report.failures import Failures, Tripped, cause_words, read_failures, read_tripped, read_unknown
+from batchrun.report.batch_status import read_status
+from batchrun.report.failure_causes import Failures, Tripped, cause_words, read_failures, read_tripped, read_unknown
 from batchrun.report.progress_words import outcome_counts
-from batchrun.report.status import read_status
 
 
 def retry_jobs(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import orjson
 
+from batchrun.report.batch_status import BudgetUse, LastTrip, Status, read_status
 from batchrun.report.progress_words import cost_words, money, outcome_counts, records_words
-from batchrun.report.status import BudgetUse, LastTrip, Status, read_status
 
 
 def show_status(directory: Path, *, is_json: bool) -> None:

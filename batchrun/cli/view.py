@@ -18,6 +18,7 @@ from batchrun.model import Ending, Outcome, Summary
 from batchrun.output.layout import BAD_LINES, ITEMS, RECORDS
 from batchrun.policy.forecast import Estimate
 from batchrun.preflight.recent_runs import Forecast
+from batchrun.report.batch_summary import slowest_run
 from batchrun.report.notice_words import notice_words
 from batchrun.report.progress_words import (
     Snapshot,
@@ -31,7 +32,6 @@ from batchrun.report.progress_words import (
     records_words,
     slot_words,
 )
-from batchrun.report.summary import slowest_run
 
 #: Between two redraws of the live view, and between two plain lines.
 LIVE_INTERVAL_S = 0.25

@@ -10,7 +10,7 @@ from batchrun.engine.doubt.candidates import marked
 from batchrun.errors import ApiError, NotFound
 from batchrun.maintenance.directory import Upkeep, open_upkeep, read_unfinished
 from batchrun.model import RunId, RunStatus
-from batchrun.report.status import Doubt
+from batchrun.report.batch_status import Doubt
 
 #: Aborts that are under way at once.
 MAX_OPEN_REQUESTS = 20

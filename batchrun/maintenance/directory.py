@@ -20,7 +20,7 @@ from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.model import AttemptState, Command, RunId, TaskId
 from batchrun.output.layout import LEDGER, SERVER_STATE
 from batchrun.output.lock import enter_lock
-from batchrun.report.status import Doubt, doubts_of
+from batchrun.report.batch_status import Doubt, doubts_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from batchrun.errors import LedgerError
 from batchrun.ledger.sqlite.tables import open_ledger
 from batchrun.maintenance.directory import open_upkeep, read_unfinished
 from batchrun.model import Run, RunId
-from batchrun.report.status import Doubt
+from batchrun.report.batch_status import Doubt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

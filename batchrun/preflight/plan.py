@@ -23,7 +23,7 @@ from batchrun.preflight.builds import Build, read_build
 from batchrun.preflight.input_checks import JobCheck, Problem, Survey
 from batchrun.preflight.preparation import job_check, number_to_pin, pinned_before
 from batchrun.preflight.recent_runs import Effort, Forecast, read_forecast
-from batchrun.report.summary import read_summary
+from batchrun.report.batch_summary import read_summary
 from batchrun.runtime.children import plain_errors
 
 #: Lines that are read before anything else gets a turn, a signal for one.

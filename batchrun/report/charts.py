@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
-from batchrun.report.html import Html, tag
+from batchrun.report.html_elements import Html, tag
 from batchrun.report.progress_words import duration, money
-from batchrun.report.style import Tone
-from batchrun.report.svg import Tick, chart, empty_chart, fitting, label, level_line, rect, tick_labels, track
+from batchrun.report.style_sheet import Tone
+from batchrun.report.svg_elements import Tick, chart, empty_chart, fitting, label, level_line, rect, tick_labels, track
 
 #: Points of a curve beyond which nothing more can be seen.
 MAX_POINTS = 400

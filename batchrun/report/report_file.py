@@ -7,8 +7,8 @@ from pathlib import Path
 from batchrun.config import Config
 from batchrun.model import Summary
 from batchrun.output.sink import explain
-from batchrun.report.batch_report import SAMPLES, compose
-from batchrun.report.figures import read_figures
+from batchrun.report.report_figures import read_figures
+from batchrun.report.report_page import SAMPLES, compose
 from batchrun.report.sent_overrides import sent_overrides
 
 #: Characters of an override that are read for a report.

@@ -8,7 +8,7 @@ from batchrun.config.job_format_builder import job_format
 from batchrun.errors import JobFileError
 from batchrun.jobs import open_job_file
 from batchrun.model import Position
-from batchrun.report.failures import Failure
+from batchrun.report.failure_causes import Failure
 
 
 def sent_overrides(config: Config, failures: Iterable[Failure], max_chars: int) -> dict[Position, str]:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from batchrun.model import JsonObject, Outcome
-from batchrun.report.plain_text import one_line
 from batchrun.report.progress_words import Snapshot, money, outcome_counts, progress_line
+from batchrun.report.terminal_text import one_line
 from batchrun.worker.views import BatchView, WorkerView
 
 _HEADINGS = ("id", "name", "state", "done", "not succeeded", "live", "cost")

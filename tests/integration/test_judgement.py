@@ -17,9 +17,9 @@ from batchrun.cli.run_command import _exit_code
 from batchrun.cli.status_command import _status_lines
 from batchrun.config import Config
 from batchrun.model import Ending, Selection
-from batchrun.report.failures import read_tripped
+from batchrun.report.batch_status import BudgetUse, Status, read_status
+from batchrun.report.failure_causes import read_tripped
 from batchrun.report.notice_words import notice_words
-from batchrun.report.status import BudgetUse, Status, read_status
 from batchrun.server import InlineContext, Server, ServerSettings, open_server
 from tests.support.server_api import ACTORS
 

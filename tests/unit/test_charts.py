@@ -27,8 +27,8 @@ from batchrun.report.charts import (
     spending_bar,
     time_series,
 )
-from batchrun.report.html import Html
-from batchrun.report.style import Tone
+from batchrun.report.html_elements import Html
+from batchrun.report.style_sheet import Tone
 
 SVG = "{http://www.w3.org/2000/svg}"
 BEGAN = datetime(2026, 3, 4, 9, 58, 21, tzinfo=UTC)

@@ -5,7 +5,7 @@ from xml.etree import ElementTree as ET
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrun.report.html import (
+from batchrun.report.html_elements import (
     Column,
     Html,
     Key,
@@ -23,7 +23,7 @@ from batchrun.report.html import (
     tag,
     tiles,
 )
-from batchrun.report.style import STYLE, Tone
+from batchrun.report.style_sheet import STYLE, Tone
 
 HOSTILE = "</script><img src=x onerror='alert(1)'>\"&amp;\u202e\x00\ud800"
 

@@ -5,10 +5,10 @@ from datetime import datetime, timedelta
 
 from batchrun.model import Outcome
 from batchrun.report import charts
-from batchrun.report.failures import Failures
-from batchrun.report.html import Html, Key, Tile, facts, foreign, join, legend, tag, tiles
+from batchrun.report.failure_causes import Failures
+from batchrun.report.html_elements import Html, Key, Tile, facts, foreign, join, legend, tag, tiles
 from batchrun.report.progress_words import money
-from batchrun.report.style import Tone
+from batchrun.report.style_sheet import Tone
 from batchrun.worker.views import BatchView, WorkerView
 from batchrun.worker.words import batch_progress, condition
 

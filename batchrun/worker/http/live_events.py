@@ -11,7 +11,7 @@ from aiohttp import web
 
 from batchrun.model import Selection
 from batchrun.output.layout import LEDGER
-from batchrun.report.failures import read_failures
+from batchrun.report.failure_causes import read_failures
 from batchrun.worker.http.context import submission_of, worker_of
 from batchrun.worker.http.fragments import batch_details, batch_head, slots_chart, worker_tiles
 from batchrun.worker.views import BatchView, batch_view, worker_view

@@ -5,7 +5,7 @@ from importlib import resources
 
 from aiohttp import web
 
-from batchrun.report.html import Html, join, page, tag
+from batchrun.report.html_elements import Html, join, page, tag
 
 #: It runs its own script, asks its own worker, and nothing else.
 POLICY = (

@@ -18,7 +18,7 @@ from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.model import Selection
 from batchrun.output.layout import BATCH_LOG, ITEMS, LEDGER, RECORDS
 from batchrun.output.sink import explain
-from batchrun.report.failures import Failures, read_failures
+from batchrun.report.failure_causes import Failures, read_failures
 from batchrun.report.report_file import make_report
 from batchrun.worker.http.context import submission_of, worker_of
 from batchrun.worker.http.envelope import Refused

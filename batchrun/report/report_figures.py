@@ -10,9 +10,9 @@ from batchrun.ledger.protocol import CostRow, Money
 from batchrun.ledger.sqlite.measures import Attempts, Duration, GroupCount, Measures, SlowRun, Spread, Times
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
 from batchrun.model import Outcome, Selection, Summary
+from batchrun.report.batch_status import status_of
 from batchrun.report.charts import MAX_POINTS, MAX_STRETCHES, Histogram, Mark, Stretch, log_edges
-from batchrun.report.failures import Failures, failures_of
-from batchrun.report.status import status_of
+from batchrun.report.failure_causes import Failures, failures_of
 
 #: Per cent.
 PERCENTILES = (50, 90, 99)

@@ -5,9 +5,9 @@ So a chart is as wide as its place, and its letters are always of the same size.
 
 from collections.abc import Iterable
 
-from batchrun.report.html import TITLE_CHARS, Html, tag
-from batchrun.report.plain_text import one_line
-from batchrun.report.style import Tone
+from batchrun.report.html_elements import TITLE_CHARS, Html, tag
+from batchrun.report.style_sheet import Tone
+from batchrun.report.terminal_text import one_line
 
 #: A place on a scale, in per cent of the width, and its label.
 Tick = tuple[float, str]

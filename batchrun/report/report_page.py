@@ -20,9 +20,8 @@ from batchrun.report.charts import (
     spending_bar,
     time_series,
 )
-from batchrun.report.failures import Failure, Failures, kind_words, run_address
-from batchrun.report.figures import MAX_DAYS, Distribution, Figures
-from batchrun.report.html import (
+from batchrun.report.failure_causes import Failure, Failures, kind_words, run_address
+from batchrun.report.html_elements import (
     Column,
     Html,
     Key,
@@ -39,9 +38,10 @@ from batchrun.report.html import (
     tag,
     tiles,
 )
-from batchrun.report.plain_text import last_lines, one_line
 from batchrun.report.progress_words import cost_words, duration, ending_words, money, slot_words
-from batchrun.report.style import Tone
+from batchrun.report.report_figures import MAX_DAYS, Distribution, Figures
+from batchrun.report.style_sheet import Tone
+from batchrun.report.terminal_text import last_lines, one_line
 from batchrun.version import __version__
 
 #: Kinds of failure that are shown with a sample; of the others a line each.

@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from batchrun.report.plain_text import one_line
-from batchrun.report.style import STYLE, Tone
+from batchrun.report.style_sheet import STYLE, Tone
+from batchrun.report.terminal_text import one_line
 
 #: Of a page that loads nothing and runs nothing, whatever a text in it tries.
 INERT = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"

@@ -9,7 +9,7 @@ from batchrun.ledger.protocol import OpenJob
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
 from batchrun.model import Attempt, AttemptState, Ending, JobId, JobKey, Summary
 from batchrun.output.lock import holder
-from batchrun.report.summary import summary_of
+from batchrun.report.batch_summary import summary_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

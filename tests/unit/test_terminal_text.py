@@ -1,4 +1,4 @@
-from batchrun.report.plain_text import last_lines, one_line
+from batchrun.report.terminal_text import last_lines, one_line
 
 
 def test_nothing_of_a_text_moves_a_terminal() -> None:

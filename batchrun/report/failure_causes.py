@@ -11,7 +11,7 @@ from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
 from batchrun.model import JobKey, Outcome, Position, RunId, Selection
 from batchrun.output.log_tails import LogTails
 from batchrun.policy.failure_kind import split_exit_code
-from batchrun.report.plain_text import one_line
+from batchrun.report.terminal_text import one_line
 
 #: Kinds of failure that are told apart; the rest is counted.
 MAX_KINDS = 50

@@ -58,7 +58,7 @@ class JobBuilder:
         self._group = None if job_format.group is None else Template(job_format.group, "jobs.group")
         self._meta = job_format.meta
         self._under = _under(job_format)
-        self._check_own_names(job_format)
+        self._check_at_names(job_format)
         if columns is not None:
             self._check_columns(columns, job_format)
         if self._key is not None:
@@ -152,7 +152,7 @@ class JobBuilder:
     def _templates(self) -> list[Template]:
         return [template for template in (self._template, self._key, self._group) if template is not None]
 
-    def _check_own_names(self, job_format: JobFormat) -> None:
+    def _check_at_names(self, job_format: JobFormat) -> None:
         for name in self._constants:
             if name[:1] == "@":
                 raise ConfigError("must not begin with '@': lines and jobs.template have @ fields", key=f"input.{name}")

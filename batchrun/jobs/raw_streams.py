@@ -5,6 +5,7 @@ import gzip
 import os
 import select
 import sys
+from collections.abc import Iterator
 from io import BufferedIOBase, BufferedReader, FileIO, RawIOBase
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,14 @@ def open_bytes(path: Path | None, compression: Compression) -> BufferedReader | 
     if compression == "gz":
         return gzip.GzipFile(path, "rb")
     if compression == "zst":
-        return _buffered(_ZstdReader(_buffered(FileIO(path))))
+        packed = _buffered(FileIO(path))
+        return _buffered(_PieceReader(packed, _decompress(packed)))
     return _buffered(FileIO(path))
 
 
 def as_utf8(stream: BufferedIOBase, encoding: str) -> BufferedReader:
     """Return text in any encoding as a stream of UTF-8, which owns the given one."""
-    return _buffered(_Utf8Reader(stream, encoding))
+    return _buffered(_PieceReader(stream, _convert(stream, encoding)))
 
 
 def skip_line(stream: BufferedIOBase) -> int:
@@ -97,23 +99,19 @@ def _buffered(raw: RawIOBase) -> BufferedReader:
     return BufferedReader(raw, _BUFFER_BYTES)
 
 
-class _Unfolded(RawIOBase):
-    """Bytes that are made piece by piece from the bytes of another stream, which it owns."""
+class _PieceReader(RawIOBase):
+    """Bytes that come piece by piece out of another stream, which it owns."""
 
-    def __init__(self, source: BufferedIOBase) -> None:
-        self._source = source
+    def __init__(self, source: BufferedIOBase, pieces: Iterator[bytes]) -> None:
+        self._source, self._pieces = source, pieces
         self._rest = memoryview(b"")
-
-    def _next_piece(self) -> bytes | None:
-        """Return more bytes, perhaps none yet; None at the end."""
-        raise NotImplementedError
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         while not self._rest:
-            piece = self._next_piece()
+            piece = next(self._pieces, None)
             if piece is None:
                 return 0
             self._rest = memoryview(piece)
@@ -126,35 +124,25 @@ class _Unfolded(RawIOBase):
         super().close()
 
 
-class _ZstdReader(_Unfolded):
-    """Decompress zstd, frame after frame, and notice when the last one is cut off.
+def _decompress(source: BufferedIOBase) -> Iterator[bytes]:
+    """Decompress zstd, frame after frame.
 
-    The library's own reader takes a cut-off frame for the end of the file.
+    Raises:
+        EOFError: the last frame is cut off. The library's own reader takes that for the end of the file.
     """
-
-    #: The decoder of the frame that is not finished, if there is one.
-    _frame: Any = None
-
-    def _next_piece(self) -> bytes | None:
-        fed = self._source.read(_ZSTD_FEED_BYTES)
-        if not fed and self._frame is not None:
-            raise EOFError
-        pieces = []
+    frame = None
+    while fed := source.read(_ZSTD_FEED_BYTES):
         while fed:
-            frame = self._frame or zstandard.ZstdDecompressor().decompressobj()
-            pieces.append(frame.decompress(fed))
-            self._frame, fed = (None, frame.unused_data) if frame.eof else (frame, b"")
-        return b"".join(pieces) if pieces else None
+            frame = frame or zstandard.ZstdDecompressor().decompressobj()
+            yield frame.decompress(fed)
+            frame, fed = (None, frame.unused_data) if frame.eof else (frame, b"")
+    if frame is not None:
+        raise EOFError
 
 
-class _Utf8Reader(_Unfolded):
-    """Read any encoding as UTF-8."""
-
-    def __init__(self, source: BufferedIOBase, encoding: str) -> None:
-        super().__init__(source)
-        self._decoder = codecs.getincrementaldecoder(encoding)()
-
-    def _next_piece(self) -> bytes | None:
-        piece = self._source.read(_BUFFER_BYTES)
-        text = self._decoder.decode(piece, not piece).encode()
-        return text if piece or text else None
+def _convert(source: BufferedIOBase, encoding: str) -> Iterator[bytes]:
+    """Convert text in any encoding to UTF-8."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    while piece := source.read(_BUFFER_BYTES):
+        yield decoder.decode(piece).encode()
+    yield decoder.decode(b"", final=True).encode()

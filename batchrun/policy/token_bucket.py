@@ -3,8 +3,6 @@
 It keeps one number, the theoretical arrival time of the next token, instead of a level that must be refilled.
 """
 
-from typing import Protocol
-
 #: Fraction of a documented limit that is used, so that clocks that disagree a little cause no 429.
 FRACTION_OF_LIMIT = 0.95
 #: Burst as a fraction of one second's tokens; with FRACTION_OF_LIMIT never above the limit in any second.
@@ -18,30 +16,6 @@ COURTESY_S = 0.002
 def burst_of(rate_per_s: float) -> int:
     """Return how many tokens of a rate may be taken at one instant."""
     return max(1, int(rate_per_s * BURST_FRACTION))
-
-
-class Tokens(Protocol):
-    """The interface of `TokenBucket` and `BothBuckets`."""
-
-    @property
-    def closed_until(self) -> float:
-        """The time before which no token is given."""
-
-    @property
-    def rate_per_s(self) -> float:
-        """Tokens per second."""
-
-    def next_at(self, now: float) -> float:
-        """Return when the next token may be used."""
-
-    def take(self, at: float) -> None:
-        """Take the token of a time that `next_at` returned."""
-
-    def close(self, until: float) -> None:
-        """Give no token before `until`."""
-
-    def stay_below(self, limit_per_s: float) -> None:
-        """Keep the rate safely below a limit that the API announced."""
 
 
 class TokenBucket:
@@ -179,3 +153,7 @@ class BothBuckets:
     def stay_below(self, limit_per_s: float) -> None:
         """Keep the rate of all batches together safely below an announced limit."""
         self._shared.stay_below(limit_per_s)
+
+
+#: What a start takes its token from.
+Tokens = TokenBucket | BothBuckets

@@ -26,12 +26,10 @@ _END = _Line(b"")
 _Lines = queue.SimpleQueue[_Line]
 
 
-def _no_file(_batch: str) -> None:
-    return None
-
-
 @contextmanager
-def logging_to(file: Path, *, level: str = "info", file_of: Callable[[str], Path | None] = _no_file) -> Iterator[None]:
+def logging_to(
+    file: Path, *, level: str = "info", file_of: Callable[[str], Path | None] = lambda _: None
+) -> Iterator[None]:
     """Write log lines of this level and above to a file until the context ends.
 
     A file is opened with its first line: a command that fails early leaves none. It is opened again after it was moved

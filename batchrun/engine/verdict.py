@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 from batchrun.errors import ApiError, BatchRefused, NotFound, OutOfCredit, Unauthorized
 from batchrun.model import Attempt, AttemptState, Job, Outcome, Problem, Run
+from batchrun.policy.failure_kind import with_exit_code
 from batchrun.policy.retry import OUTCOME_OF_STATUS, cause_of
 from batchrun.runtime.fast_dataclasses import replace
 
@@ -36,8 +37,12 @@ def _run_problem(run: Run) -> Problem | None:
         return None
     exit_code = run.fields.get("exitCode")
     said = run.fields.get("statusMessage") or "the Actor gave no status message"
-    message = said if exit_code is None else f"{said} (exit code {exit_code})"
-    return Problem(type=f"run-{outcome.replace('_', '-')}", message=message)
+    return Problem(
+        type=f"run-{outcome.replace('_', '-')}",
+        message=with_exit_code(said, exit_code),
+        # No system has exit codes of more than 32 bits; anything else is said, and is no exit code.
+        exit_code=exit_code if isinstance(exit_code, int) and abs(exit_code) < 1 << 32 else None,
+    )
 
 
 def with_end(

@@ -79,6 +79,7 @@ class Settlement:
     outcome: Outcome
     error_type: str | None = None
     error_message: str | None = None
+    exit_code: int | None = None
     items_count: int | None = None
 
 

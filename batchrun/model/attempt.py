@@ -45,6 +45,8 @@ class Problem:
     #: An API error type, or one of ours (bad-line, run-failed, run-lost, …).
     type: str
     message: str
+    #: Of the Run, if it failed with one; the message ends with it.
+    exit_code: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,6 @@ LOOKED_AT_CHARS = 2000
 #: Characters that are compared, once numbers, ids and addresses are replaced.
 COMPARED_CHARS = 200
 
-_EXIT_CODE = re.compile(r" \(exit code (-?\d+)\)\Z")
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://\S+")
 #: Quoted text, unless it is one plain word such as the name of a missing property; an apostrophe is no quote.
 _QUOTED = re.compile(r"""(?<!\w)(["'`])(?![A-Za-z_.-]+\1).*?\1(?!\w)""")
@@ -18,15 +17,19 @@ _STATUS = re.compile(r"(?i)(?:^|\b(?:http(?:/[\d.]+)?|status|code|error)[ :=]*)[
 _WITH_DIGITS = re.compile(r"\w*\d\w*")
 
 
-def split_exit_code(message: str) -> tuple[str, int | None]:
-    """Return a message without the exit code at its end, and the exit code, if there is one."""
-    found = _EXIT_CODE.search(message[-40:])
-    return (message, None) if found is None else (message[: -len(found[0])], int(found[1]))
+def with_exit_code(said: str, exit_code: int | None) -> str:
+    """Return the message of a failure: what was said, and the exit code."""
+    return said if exit_code is None else f"{said} (exit code {exit_code})"
 
 
-def failure_id(outcome: str, error_type: str | None, message: str | None) -> str:
+def without_exit_code(message: str, exit_code: int | None) -> str:
+    """Return what was said, from the message of a failure with this exit code."""
+    return message.removesuffix(with_exit_code("", exit_code))
+
+
+def failure_id(outcome: str, error_type: str | None, exit_code: int | None, message: str | None) -> str:
     """Return a short id, the same for all failures of one kind."""
-    said, exit_code = split_exit_code(message or "")
+    said = without_exit_code(message or "", exit_code)
     parts = (outcome, error_type or "", "" if exit_code is None else str(exit_code), _without_particulars(said))
     return sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:8]
 

@@ -10,7 +10,7 @@ from batchrun.ledger.protocol import FailureKind
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
 from batchrun.model import JobKey, Outcome, Position, RunId, Selection
 from batchrun.output.log_tails import LogTails
-from batchrun.policy.failure_kind import split_exit_code
+from batchrun.policy.failure_kind import without_exit_code
 from batchrun.report.terminal_text import one_line
 
 #: Kinds of failure that are told apart; the rest is counted.
@@ -124,15 +124,15 @@ def _failure(ledger: LedgerReader, logs: LogTails, kind: FailureKind) -> Failure
     attempts = ledger.attempts(sample.id)
     run_ids = [each.run_id for each in attempts if each.round == sample.round and each.run_id is not None]
     run_id = run_ids[-1] if run_ids else None
-    message, exit_code = split_exit_code(sample.settlement.error_message or "")
+    ended = sample.settlement
     tail = logs.read(run_id) if run_id is not None else None
     return Failure(
         id=kind.id,
         count=kind.count,
-        outcome=sample.settlement.outcome,
-        error_type=sample.settlement.error_type,
-        exit_code=exit_code,
-        message=message,
+        outcome=ended.outcome,
+        error_type=ended.error_type,
+        exit_code=ended.exit_code,
+        message=without_exit_code(ended.error_message or "", ended.exit_code),
         key=sample.key,
         position=sample.position,
         run_id=run_id,

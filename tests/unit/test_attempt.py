@@ -138,7 +138,10 @@ async def test_a_jobs_own_options_come_before_the_batchs() -> None:
 async def test_a_run_that_failed_is_an_outcome_and_no_error(status: RunStatus, outcome: Outcome, problem: str) -> None:
     """Its error says what the Actor said, with the exit code."""
     record = await one_job(ScriptedApi(Plan(status=status, exit_code=3, status_message="no page")))
-    assert (record.outcome, record.error) == (outcome, Problem(type=problem, message="no page (exit code 3)"))
+    assert (record.outcome, record.error) == (
+        outcome,
+        Problem(type=problem, message="no page (exit code 3)", exit_code=3),
+    )
 
 
 async def test_a_run_without_a_last_word_is_reported_all_the_same() -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from batchrun.policy.failure_kind import failure_id, split_exit_code
+from batchrun.policy.failure_kind import failure_id, with_exit_code, without_exit_code
 
 ALIKE = [
     ("403 blocked at https://a.example/1", "403 blocked at https://b.example/2?x=y"),
@@ -19,8 +19,6 @@ DIFFERENT = [
     ("failed with status code 502", "failed with status code 404"),
     ("KeyError: 'price'", "KeyError: 'title'"),
     ("blocked", "not found"),
-    ("blocked (exit code 91)", "blocked (exit code 1)"),
-    ("blocked", "blocked (exit code 1)"),
     ("can't read, won't try", "can't write, won't try"),
 ]
 
@@ -28,39 +26,42 @@ DIFFERENT = [
 @pytest.mark.parametrize(("one", "other"), ALIKE)
 def test_particulars_of_a_page_make_no_other_kind(one: str, other: str) -> None:
     """Numbers, addresses, quoted texts and Run ids do not count."""
-    assert failure_id("failed", "run-failed", one) == failure_id("failed", "run-failed", other)
+    assert failure_id("failed", "run-failed", None, one) == failure_id("failed", "run-failed", None, other)
 
 
 @pytest.mark.parametrize(("one", "other"), DIFFERENT)
 def test_another_cause_makes_another_kind(one: str, other: str) -> None:
-    """Status codes, exit codes, names of properties and the words count."""
-    assert failure_id("failed", "run-failed", one) != failure_id("failed", "run-failed", other)
+    """Status codes, names of properties and the words count."""
+    assert failure_id("failed", "run-failed", None, one) != failure_id("failed", "run-failed", None, other)
 
 
-def test_outcome_and_error_type_make_another_kind() -> None:
+def test_outcome_error_type_and_exit_code_make_another_kind() -> None:
     """The same message of another outcome is another failure; a message may be missing."""
     kinds = {
-        failure_id("failed", "run-failed", "x"),
-        failure_id("timed_out", "run-failed", "x"),
-        failure_id("failed", "other", "x"),
-        failure_id("failed", None, None),
+        failure_id("failed", "run-failed", None, "x"),
+        failure_id("timed_out", "run-failed", None, "x"),
+        failure_id("failed", "other", None, "x"),
+        failure_id("failed", None, None, None),
+        failure_id("failed", "run-failed", 1, "x (exit code 1)"),
+        failure_id("failed", "run-failed", 91, "x (exit code 91)"),
     }
-    assert len(kinds) == 4
+    assert len(kinds) == 6
 
 
-def test_a_kind_keeps_its_id() -> None:
-    """People copy it from one command to the next, across versions."""
-    assert failure_id("failed", "run-failed", "403 blocked (exit code 91)") == "184f13af"
+def test_a_kind_keeps_its_name() -> None:
+    """People copy it from one command to the next, and from one version to the next."""
+    assert failure_id("failed", "run-failed", 91, "403 blocked (exit code 91)") == "184f13af"
 
 
 def test_a_hostile_message_takes_no_time() -> None:
     """Of a megabyte of quotes, digits or odd characters only the first part is read."""
     for piece in ("'", '"a ', "1", "a1", "http://", "\ud800", "\0", " "):
-        assert len(failure_id("failed", "run-failed", piece * 1_000_000)) == 8
+        assert len(failure_id("failed", "run-failed", None, piece * 1_000_000)) == 8
 
 
-def test_the_exit_code_is_read_from_the_end() -> None:
-    """Without one, the message is unchanged."""
-    assert split_exit_code("no (exit code 91)") == ("no", 91)
-    assert split_exit_code("x" * 100 + " (exit code -9)") == ("x" * 100, -9)
-    assert split_exit_code("(exit code 91) no") == ("(exit code 91) no", None)
+@pytest.mark.parametrize("exit_code", [None, 0, 91, -9])
+def test_an_exit_code_ends_the_message_and_can_be_taken_off(exit_code: int | None) -> None:
+    """What was said comes back as it was, even if it ends with an exit code itself."""
+    for said in ("no", "(exit code 91) no", "no (exit code 91)"):
+        assert without_exit_code(with_exit_code(said, exit_code), exit_code) == said
+    assert with_exit_code("no", 91) == "no (exit code 91)"

@@ -26,6 +26,7 @@ from batchrun.ledger.facts import (
     PinnedBuild,
 )
 from batchrun.ledger.protocol import FinalCost, Known, OpenJob, ReadTo, Settlement
+from batchrun.ledger.sqlite.connection import SCHEMA_STEPS
 from batchrun.ledger.sqlite.reader import is_begun, open_for_reading
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from batchrun.model import (
@@ -43,6 +44,7 @@ from batchrun.model import (
     Run,
     RunId,
     RunStatus,
+    Selection,
     TaskId,
 )
 from batchrun.output.layout import LEDGER
@@ -401,6 +403,48 @@ def test_a_ledger_of_an_older_batchrun_is_brought_up_to_date(tmp_path: Path) -> 
         with pytest.raises(sqlite3.IntegrityError):
             ledger.bind(JobId(1), 3, make_run("r"))
     assert _tables(old) == _tables(new)
+
+
+#: Messages of failures, with the exit codes and ids of failures that the version before found in them.
+OLD_MESSAGES = [
+    ("403 blocked (exit code 91)", 91, "165af53c"),
+    ("killed (exit code -9)", -9, "cc35f392"),
+    ("\n (exit code 0)", 0, "99d91c7f"),
+    ("two (exit code 1) (exit code 2)", 2, "ce4d6fb9"),
+    ("none", None, "f21982ae"),
+    ("in the middle (exit code 3).", None, "8ba84006"),
+    ("no number (exit code )", None, "e8ba2ed8"),
+    ("no number (exit code -)", None, "37333a5b"),
+    ("two signs (exit code --1)", None, "9c06eb47"),
+    ("half a number (exit code 1-2)", None, "84ae9952"),
+    ("capital (Exit code 4)", None, "5ba04751"),
+    ("(exit code 5)", None, "275784a4"),
+]
+
+
+def test_exit_codes_are_taken_from_the_messages_of_an_older_batchrun(tmp_path: Path) -> None:
+    """In its last round as in earlier ones; messages and ids of failures stay as they were."""
+    with sqlite3.connect(tmp_path / LEDGER) as connection:
+        for step in SCHEMA_STEPS[:4]:
+            connection.executescript(resources.files("batchrun.ledger.sqlite").joinpath(step).read_text("utf-8"))
+        connection.execute("PRAGMA user_version = 4")
+        rows = [(number, f"k{number}", message) for number, (message, _, _) in enumerate(OLD_MESSAGES, 1)]
+        connection.executemany(
+            'INSERT INTO job (id, key, digest, line, variant, "offset", length, round, admitted_at, settled_at,'
+            " outcome, error_type, error_message) VALUES (?1, ?2, x'00', ?1, 0, 0, 1, 2, 3, 4, 'failed', 'e', ?3)",
+            rows,
+        )
+        connection.execute(
+            "INSERT INTO past_round (job_id, round, admitted_at, settled_at, outcome, error_type, error_message)"
+            " SELECT id, 1, 1, 2, outcome, error_type, error_message FROM job"
+        )
+    connection.close()
+    with open_ledger(tmp_path) as ledger:
+        for number in (1, 2):
+            found = [(job.settlement.error_message, job.settlement.exit_code) for job in ledger.settled_jobs(number)]
+            assert found == [(message, exit_code) for message, exit_code, _ in OLD_MESSAGES]
+        kinds = {kind.sample.settlement.error_message: kind.id for kind in ledger.failure_kinds(Selection(), 50).kinds}
+    assert kinds == {message: failure for message, _, failure in OLD_MESSAGES}
 
 
 def _tables(directory: Path) -> dict[str, str]:

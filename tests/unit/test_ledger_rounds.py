@@ -9,6 +9,7 @@ from batchrun.ledger.protocol import Settlement
 from batchrun.ledger.sqlite.reader import COST_COLUMNS, open_for_reading
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from batchrun.model import CostSource, Intent, JobId, JobKey, Mark, Outcome, RunStatus, Selection
+from batchrun.policy.failure_kind import with_exit_code
 from tests.support.memory_ledger import make_bad_line, make_job
 from tests.unit.test_ledger import AT, make_ended, make_run
 
@@ -21,9 +22,9 @@ def ledger(tmp_path: Path) -> Iterator[LedgerTables]:
             opened.admit(make_job(line, group="ab"[line % 2]))
         opened.settle(JobId(opened.admit_bad_line(make_bad_line(9)) or 0), None, Settlement(outcome=Outcome.INVALID))
         carry(opened, 1, Outcome.SUCCEEDED, cost_usd=0.25, items_count=3)
-        carry(opened, 2, Outcome.FAILED, "run-failed", "403 on page 2 (exit code 91)", cost_usd=None, items_count=2)
-        carry(opened, 3, Outcome.FAILED, "run-failed", "403 on page 3 (exit code 91)", cost_usd=0.5)
-        carry(opened, 4, Outcome.FAILED, "run-failed", "403 on page 4 (exit code 1)")
+        carry(opened, 2, Outcome.FAILED, "run-failed", "403 on page 2", cost_usd=None, items_count=2, exit_code=91)
+        carry(opened, 3, Outcome.FAILED, "run-failed", "403 on page 3", cost_usd=0.5, exit_code=91)
+        carry(opened, 4, Outcome.FAILED, "run-failed", "403 on page 4", exit_code=1)
         carry(opened, 5, Outcome.TIMED_OUT, "run-timed-out", "too slow")
         refused = Settlement(outcome=Outcome.REJECTED, error_type="invalid-input", error_message="no")
         opened.settle(JobId(6), None, refused)
@@ -38,6 +39,7 @@ def carry(
     error_type: str | None = None,
     message: str | None = None,
     *,
+    exit_code: int | None = None,
     cost_usd: float | None = 1.0,
     items_count: int = 0,
     round: int = 1,  # noqa: A002 - the ledger's own word
@@ -48,7 +50,13 @@ def carry(
     job_id = JobId(line)
     ledger.intend(job_id, Intent(attempt_no=round, round=round, mark=Mark("m")))
     ledger.bind(job_id, round, run)
-    noted = Settlement(outcome=outcome, error_type=error_type, error_message=message, items_count=items_count)
+    noted = Settlement(
+        outcome=outcome,
+        error_type=error_type,
+        error_message=with_exit_code(message, exit_code) if message is not None else None,
+        exit_code=exit_code,
+        items_count=items_count,
+    )
     ledger.settle(job_id, make_ended(run, round, **ended), noted)
 
 
@@ -147,6 +155,8 @@ def test_failures_are_sorted_by_kind_most_frequent_first(ledger: LedgerTables) -
     assert [(kind.count, kind.sample.position.line) for kind in found.kinds] == [(2, 2), (1, 4), (1, 5)]
     assert (found.kinds_in_all, found.jobs_in_all) == (4, 5)
     assert reopened(ledger, failures=[found.kinds[0].id]) == [2, 3]
+    assert ledger.unknown("failures", [kind.id for kind in found.kinds]) == [], "those of an earlier round are known"
+    assert [job.settlement.exit_code for job in ledger.settled_jobs(1)][1:4] == [91, 91, 1]
 
 
 def test_without_failures_there_are_no_kinds(ledger: LedgerTables) -> None:

@@ -58,7 +58,8 @@ class LogKeeper:
         if record.outcome is Outcome.SUCCEEDED or not run_ids or self._is_disk_full or self._sending is None:
             return
         error = record.error
-        kind = failure_id(record.outcome, error.type if error else None, error.message if error else None)
+        details = (error.type, error.exit_code, error.message) if error else (None, None, None)
+        kind = failure_id(record.outcome, *details)
         if self._kinds[kind] >= MAX_KEPT_PER_KIND:
             return
         self._room -= 1

@@ -10,7 +10,7 @@ from typing import Any
 from batchrun.errors import LedgerError
 
 #: Each is applied once, in one transaction with the note that it was; the last one's number is the version.
-SCHEMA_STEPS = ("ledger.sql", "ledger_2.sql", "ledger_3.sql", "ledger_4.sql")
+SCHEMA_STEPS = ("ledger.sql", "ledger_2.sql", "ledger_3.sql", "ledger_4.sql", "ledger_5.sql")
 #: Errors of SQLite that say something of us and nothing of the file.
 _BUGS = (sqlite3.IntegrityError, sqlite3.ProgrammingError)
 

@@ -125,6 +125,7 @@ class Journal:
                 outcome=record.outcome,
                 error_type=error.type if error else None,
                 error_message=error.message if error else None,
+                exit_code=error.exit_code if error else None,
                 items_count=record.items.count if record.items else None,
             ),
         )

@@ -52,18 +52,20 @@ SELECTED = """
     AND (:groups IS NULL OR "group" IN (SELECT value FROM json_each(:groups)))
     AND (:keys IS NULL OR key IN (SELECT value FROM json_each(:keys)))
     AND (:failures IS NULL
-        OR failure_id(outcome, error_type, error_message) IN (SELECT value FROM json_each(:failures)))
+        OR failure_id(outcome, error_type, exit_code, error_message) IN (SELECT value FROM json_each(:failures)))
 """
 _ENDED = (
-    "(SELECT outcome, error_type, error_message FROM job WHERE key IS NOT NULL UNION ALL"
-    " SELECT outcome, error_type, error_message FROM past_round)"
+    "(SELECT outcome, error_type, exit_code, error_message FROM job WHERE key IS NOT NULL UNION ALL"
+    " SELECT outcome, error_type, exit_code, error_message FROM past_round)"
 )
 #: What there is of each part of a Selection that names jobs.
 _KNOWN = {
     "keys": "SELECT key FROM job WHERE key IS NOT NULL",
     "groups": 'SELECT "group" FROM job WHERE "group" IS NOT NULL',
     "error_types": f"SELECT error_type FROM {_ENDED} WHERE error_type IS NOT NULL",
-    "failures": f"SELECT failure_id(outcome, error_type, error_message) FROM {_ENDED} WHERE outcome != 'succeeded'",
+    "failures": (
+        f"SELECT failure_id(outcome, error_type, exit_code, error_message) FROM {_ENDED} WHERE outcome != 'succeeded'"
+    ),
 }
 _OPEN_JOBS = (
     'SELECT id, key, digest, line, variant, "offset", length, round, admitted_at, due_at FROM job WHERE outcome IS NULL'
@@ -73,7 +75,7 @@ _IS_BEGUN = (
 )
 _SETTLED_COLUMNS = (
     'job.id, job.key, job.line, job.variant, job."offset", job.length, job.digest, job."group", it.round,'
-    " it.admitted_at, it.outcome, it.error_type, it.error_message, it.items_count"
+    " it.admitted_at, it.outcome, it.error_type, it.error_message, it.items_count, it.exit_code"
 )
 _COSTS = (
     "count(*), total(attempt.cost_usd), total(iif(attempt.cost_source = 'derived', attempt.cost_usd, 0)),"
@@ -94,7 +96,7 @@ class LedgerReader:
 
     def __init__(self, connection: Connection) -> None:
         self._db = connection
-        self._db.create_function("failure_id", 3, failure_id, deterministic=True)
+        self._db.create_function("failure_id", 4, failure_id, deterministic=True)
         row = self._db.execute("SELECT coalesce(max(id), 0) FROM job").fetchone()
         self._last_job_id: int = row[0]
 
@@ -222,7 +224,7 @@ class LedgerReader:
     def failure_kinds(self, selection: Selection, limit: int) -> FailureKinds:
         """Sort settled jobs by how they ended."""
         rows = self._db.execute(
-            "WITH kind AS (SELECT failure_id(outcome, error_type, error_message) AS id, count(*) AS jobs,"
+            "WITH kind AS (SELECT failure_id(outcome, error_type, exit_code, error_message) AS id, count(*) AS jobs,"
             f" min(id) AS sample FROM job WHERE {SELECTED} GROUP BY 1)"
             " SELECT id, jobs, sample, count(*) OVER (), sum(jobs) OVER () FROM kind ORDER BY jobs DESC, sample"
             " LIMIT :limit",
@@ -367,6 +369,7 @@ def _settled_job(row: Sequence[Any]) -> SettledJob:
             error_type=row[11],
             error_message=row[12],
             items_count=row[13],
+            exit_code=row[14],
         ),
     )
 

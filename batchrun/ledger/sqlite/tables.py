@@ -142,8 +142,8 @@ class LedgerTables(LedgerReader):
             raise LedgerError(f"job {job_id} is settled already: this is a bug, please report it")
         if settlement.error_type is not None:
             self._write(
-                "UPDATE job SET error_type = ?, error_message = ? WHERE id = ?",
-                (settlement.error_type, settlement.error_message, job_id),
+                "UPDATE job SET error_type = ?, error_message = ?, exit_code = ? WHERE id = ?",
+                (settlement.error_type, settlement.error_message, settlement.exit_code, job_id),
             )
 
     def reopen(self, selection: Selection) -> int:
@@ -151,14 +151,14 @@ class LedgerTables(LedgerReader):
         selected = parameters(selection)
         self._db.execute(
             "INSERT INTO past_round"
-            " (job_id, round, admitted_at, settled_at, outcome, error_type, error_message, items_count)"
-            " SELECT id, round, admitted_at, settled_at, outcome, error_type, error_message, items_count"
+            " (job_id, round, admitted_at, settled_at, outcome, error_type, error_message, exit_code, items_count)"
+            " SELECT id, round, admitted_at, settled_at, outcome, error_type, error_message, exit_code, items_count"
             f" FROM job WHERE {SELECTED}",
             selected,
         )
         return self._db.execute(
             "UPDATE job SET round = round + 1, admitted_at = :now, due_at = NULL, settled_at = NULL, outcome = NULL,"
-            f" error_type = NULL, error_message = NULL, items_count = NULL WHERE {SELECTED}",
+            f" error_type = NULL, error_message = NULL, exit_code = NULL, items_count = NULL WHERE {SELECTED}",
             {**selected, "now": self._now},
         ).rowcount
 

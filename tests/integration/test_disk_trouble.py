@@ -13,7 +13,7 @@ def _run_with_file_limit(batch: CrashBatch, max_bytes: int) -> int:
     """Run a process whose files cannot grow beyond a size, as on a full disk."""
     limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({max_bytes}, {max_bytes}))"
     start = "import sys; sys.argv = ['batchrun', *sys.argv[1:]]; from batchrun.cli.main import main; main()"
-    process = batch.spawn(command=[sys.executable, "-c", f"{limit}; {start}", "run", "batch.toml", *batch.flags])
+    process = batch.spawn_program(sys.executable, "-c", f"{limit}; {start}", "run", "batch.toml", *batch.flags)
     return process.wait(120)
 
 

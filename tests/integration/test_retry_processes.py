@@ -1,7 +1,6 @@
 """`retry`, `failures`, `cost` and `repair` over several rounds: real processes, killed ones too, and a real server."""
 
 import shlex
-import sys
 from collections import Counter
 from typing import Any
 
@@ -82,7 +81,7 @@ def test_a_retry_that_is_killed_is_gone_on_with(tmp_path, kill_at):
     with open_api(tmp_path / "api") as api:
         batch = CrashBatch(tmp_path, api.base_url, _jobs(), ONE_ATTEMPT)
         assert batch.run() == 1
-        killed = batch.spawn(kill_at=kill_at, command=[sys.executable, "-m", "batchrun", "retry", "out"])
+        killed = batch.spawn("retry", "out", kill_at=kill_at)
         assert killed.wait(60) == -9, batch.said()
         if kill_at == "reopened:1":
             assert (_status(batch)["open_jobs"], len(api.runs())) == (4, 12)

@@ -12,6 +12,7 @@ import pytest
 from tests.support.api_process import TOKEN
 from tests.support.command_line import Said, batchrun
 from tests.support.crash import ROOT, CrashBatch, assert_promise_kept, open_api, some_jobs, wait_until
+from tests.support.forked import ForkedProcess
 
 ENVIRON = {"APIFY_TOKEN": TOKEN}
 #: Longer than any test: Runs that end only when they are aborted, or when the test lets them.
@@ -27,7 +28,7 @@ def _is_settling(batch: CrashBatch) -> bool:
     return file.exists() and file.stat().st_size > 0
 
 
-def _stop(batch: CrashBatch, process: subprocess.Popen[bytes], *signals: signal.Signals) -> int:
+def _stop(batch: CrashBatch, process: ForkedProcess, *signals: signal.Signals) -> int:
     first, *others = signals
     process.send_signal(first)
     for number in others:
@@ -75,8 +76,7 @@ def test_a_hang_up_that_nohup_ignores_is_ignored(tmp_path):
     """The batch is carried out to its end."""
     with open_api(tmp_path / "api") as api:
         batch = CrashBatch(tmp_path, api.base_url, some_jobs(40))
-        command = [sys.executable, "-m", "batchrun", "run", "batch.toml"]
-        process = batch.spawn(command=["nohup", *command])
+        process = batch.spawn_program("nohup", sys.executable, "-m", "batchrun", "run", "batch.toml")
         wait_until(lambda: _is_settling(batch))
         process.send_signal(signal.SIGHUP)
         assert process.wait(60) == 1, batch.said()

@@ -2,11 +2,13 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from tests.support.forked import run, start
 
 LIMIT_S = 120
 
@@ -22,28 +24,17 @@ class Said:
 
 def batchrun(*arguments: str, cwd: Path, environ: Mapping[str, str] | None = None, stdin: str | None = None) -> Said:
     """Run a command to its end, in a directory, without a terminal."""
-    done = subprocess.run(
-        [sys.executable, "-m", "batchrun", *arguments],
-        cwd=cwd,
-        env={**_clean_environment(), **(environ or {})},
-        input=stdin,
-        stdin=None if stdin is not None else subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
+    environ = {**_clean_environment(), **(environ or {})}
+    done = run("batchrun", *arguments, cwd=cwd, environ=environ, stdin=stdin, timeout=LIMIT_S)
     return Said(done.returncode, done.stdout, done.stderr)
 
 
 @contextmanager
 def serving(data_dir: Path, token: str, *options: str) -> Iterator[str]:
     """Run `batchrun serve` and give its address."""
-    command = [sys.executable, "-m", "batchrun", "serve", "--port", "0", "--data", str(data_dir), "--token", token]
-    command += options
-    with subprocess.Popen(
-        command, env=_clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as process:
+    arguments = ("serve", "--port", "0", "--data", str(data_dir), "--token", token, *options)
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    with start("batchrun", *arguments, cwd=data_dir.parent, environ=_clean_environment(), **streams) as process:
         assert process.stdout is not None
         try:
             yield process.stdout.readline().strip()

@@ -5,7 +5,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from urllib.request import Request, urlopen
 import orjson
 
 from tests.support.api_process import ACTOR, TOKEN
+from tests.support.forked import ForkedProcess, start
 
 ROOT = Path(__file__).parents[2]
 #: A single process of a batch must end in this time, or the test has found a hang.
@@ -30,7 +30,7 @@ class Api:
     """A server process on loopback; its own list of Runs is the truth."""
 
     base_url: str
-    process: subprocess.Popen[bytes]
+    process: ForkedProcess
 
     def get(self, path: str) -> Any:
         """Read JSON from the API."""
@@ -54,13 +54,13 @@ class Api:
 @contextmanager
 def open_api(data_dir: Path, *, faults: Path | None = None, port: int = 0) -> Iterator[Api]:
     """Run a server process for as long as the context lasts."""
-    command = [sys.executable, "-m", "tests.support.api_process", str(data_dir), str(port)]
-    if faults is not None:
-        command.append(str(faults))
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+    arguments = [str(data_dir), str(port), *([str(faults)] if faults is not None else [])]
+    with start(
+        "tests.support.api_process", *arguments, cwd=ROOT, environ=os.environ, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         try:
-            yield Api(process.stdout.readline().decode().strip(), process)
+            yield Api(process.stdout.readline().strip(), process)
         finally:
             process.kill()
 
@@ -106,12 +106,17 @@ class CrashBatch:
         """The output directory."""
         return self.directory / "out"
 
-    def spawn(self, *, kill_at: str = "", command: list[str] | None = None) -> subprocess.Popen[bytes]:
-        """Start a process that works on the batch."""
+    def spawn(self, *arguments: str, kill_at: str = "") -> ForkedProcess:
+        """Start a process that works on the batch: `batchrun run`, or another command line."""
         environ = {**os.environ, "APIFY_TOKEN": TOKEN, "BATCHRUN_KILL_AT": kill_at}
-        command = command or [sys.executable, "-m", "batchrun", "run", "batch.toml", *self.flags]
-        stderr = (self.directory / "stderr.txt").open("ab")
-        with stderr:
+        arguments = arguments or ("run", "batch.toml", *self.flags)
+        with (self.directory / "stderr.txt").open("ab") as stderr:
+            return start("batchrun", *arguments, cwd=self.directory, environ=environ, stderr=stderr)
+
+    def spawn_program(self, *command: str) -> subprocess.Popen[bytes]:
+        """Start a program that works on the batch, in another way than `spawn` does."""
+        environ = {**os.environ, "APIFY_TOKEN": TOKEN}
+        with (self.directory / "stderr.txt").open("ab") as stderr:
             return subprocess.Popen(
                 command,
                 cwd=self.directory,

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,6 +17,7 @@ from batchrun.worker.submission import State, Submission
 from batchrun.worker.worker import Worker, open_worker
 from tests.support.api_process import ACTOR, TOKEN
 from tests.support.crash import ROOT, Api, wait_until
+from tests.support.forked import ForkedProcess, start
 
 #: Settings of every batch, so that doubts are resolved soon.
 SETTINGS: dict[str, Any] = {
@@ -184,7 +183,7 @@ class WorkerProcess:
     data: Path
     base_url: str
     flags: Sequence[str] = ()
-    process: subprocess.Popen[bytes] | None = None
+    process: ForkedProcess | None = None
     kills: int = 0
     batches: dict[str, Sequence[dict[str, Any]]] = field(default_factory=dict)
 
@@ -203,16 +202,10 @@ class WorkerProcess:
         """Start a process."""
         self.data.mkdir(exist_ok=True)
         self._address.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "batchrun", "worker", "start", "--data", str(self.data), "--port", "0"]
+        arguments = ("worker", "start", "--data", str(self.data), "--port", "0", "--api-url", self.base_url)
+        environ = {**os.environ, "APIFY_TOKEN": TOKEN}
         with (self.data / "stderr.txt").open("ab") as stderr:
-            self.process = subprocess.Popen(
-                [*command, "--api-url", self.base_url, *self.flags],
-                cwd=ROOT,
-                env={**os.environ, "APIFY_TOKEN": TOKEN},
-                stdout=subprocess.DEVNULL,
-                stderr=stderr,
-                stdin=subprocess.DEVNULL,
-            )
+            self.process = start("batchrun", *arguments, *self.flags, cwd=ROOT, environ=environ, stderr=stderr)
 
     def kill(self) -> None:
         """Kill the process that is at work; one that has ended by itself has failed."""

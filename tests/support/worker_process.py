@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import orjson
 
 from tests.support.api_process import ACTOR, TOKEN
 from tests.support.crash import wait_until
+from tests.support.forked import ForkedProcess, start
 
 
 class WorkerProcess:
@@ -30,13 +30,13 @@ class WorkerProcess:
         (self.data_dir / "worker.toml").write_text(config)
 
     @contextmanager
-    def running(self, environ: Mapping[str, str] | None = None, port: int = 0) -> Iterator[subprocess.Popen[str]]:
+    def running(self, environ: Mapping[str, str] | None = None, port: int = 0) -> Iterator[ForkedProcess]:
         """Keep a process running, at a free port or this one; one that has not ended by itself is killed."""
-        command = [sys.executable, "-m", "batchrun", "worker", "start", "--data", str(self.data_dir)]
-        command += ["--port", str(port), "--api-url", self.base_url]
+        arguments = ("worker", "start", "--data", str(self.data_dir), "--port", str(port), "--api-url", self.base_url)
         environ = {**os.environ, "APIFY_TOKEN": TOKEN, **(environ or {})}
         with (self.data_dir / "stderr.txt").open("ab") as stderr:
-            process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=stderr, text=True)
+            streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": stderr, "text": True}
+            process = start("batchrun", *arguments, cwd=Path.cwd(), environ=environ, **streams)
         assert process.stdout is not None
         with process, process.stdout:
             try:

@@ -1,0 +1,134 @@
+"""The parent of the processes that `tests.support.forked` starts: imports everything, then forks on request.
+
+    python -m tests.support.forking SOCKET
+
+A request is a packet with a command line, a directory and an environment, and four descriptors: the three standard
+streams, and a pipe for how the process ended. The answer is its pid.
+"""
+
+import atexit
+import contextlib
+import gc
+import importlib
+import os
+import pkgutil
+import runpy
+import select
+import signal
+import socket
+import sys
+import threading
+import traceback
+
+import orjson
+
+import batchrun
+from batchrun.runtime import crash_points
+from tests.support.forked import MAX_REQUEST
+
+#: A bundled Actor, or an entry point, is a program, not a module to import.
+_PROGRAMS = ("batchrun.__main__", "batchrun.server.actors")
+
+
+def _import_everything() -> None:
+    for each in pkgutil.walk_packages(batchrun.__path__, "batchrun."):
+        if not each.name.startswith(_PROGRAMS):
+            importlib.import_module(each.name)
+    for name in ("tests.support.api_process", "typer._adapters", "typer.rich_utils", "uvloop"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    # What a child's garbage collector looks at, it copies: let it not look at what is shared.
+    gc.collect()
+    gc.freeze()
+
+
+def _serve(requests: socket.socket) -> list[str] | None:
+    """Fork on request until the socket closes; return None then, and in a child its command line."""
+    waiting, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    statuses: dict[int, int] = {}
+    while True:
+        ready, _, _ = select.select([requests.fileno(), waiting], [], [])
+        if waiting in ready:
+            os.read(waiting, 4096)
+            _report_ends(statuses)
+        if requests.fileno() not in ready:
+            continue
+        packet, descriptors, _, _ = socket.recv_fds(requests, MAX_REQUEST, 4)
+        if not packet:
+            return None
+        *streams, status = descriptors
+        pid = os.fork()
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            for descriptor in (requests.fileno(), waiting, wake, status, *statuses.values()):
+                os.close(descriptor)
+            requests.detach()
+            return _become(orjson.loads(packet), streams)
+        statuses[pid] = status
+        requests.send(str(pid).encode())
+        for descriptor in streams:
+            os.close(descriptor)
+
+
+def _report_ends(statuses: dict[int, int]) -> None:
+    while statuses:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == 0:
+            return
+        pipe = statuses.pop(pid)
+        with contextlib.suppress(BrokenPipeError):
+            os.write(pipe, str(os.waitstatus_to_exitcode(status)).encode())
+        os.close(pipe)
+
+
+def _become(request: dict[str, object], streams: list[int]) -> list[str]:
+    """Be the process that is asked for, as far as a fork can."""
+    for number, descriptor in enumerate(streams):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    os.chdir(str(request["cwd"]))
+    environ = request["environ"]
+    assert isinstance(environ, dict)
+    os.environ.clear()
+    os.environ.update(environ)
+    importlib.reload(crash_points)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    argv = request["argv"]
+    assert isinstance(argv, list)
+    return argv
+
+
+def _run(argv: list[str]) -> int:
+    """Be `python -m`, up to the end of all threads and the last flush; return the exit code.
+
+    The interpreter is not taken down: every module would be copied for that.
+    """
+    sys.argv = argv
+    code = 0
+    try:
+        runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except Exception:  # noqa: BLE001 - the interpreter, too, prints whatever comes
+        traceback.print_exc()
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]  # as the interpreter calls it
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    return code
+
+
+if __name__ == "__main__":
+    # What the terminal sends to all is for the children; the parent ends when its socket closes.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _import_everything()
+    argv = _serve(socket.socket(fileno=int(sys.argv[1])))
+    if argv is not None:
+        os._exit(_run(argv))

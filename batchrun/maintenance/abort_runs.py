@@ -8,7 +8,7 @@ import anyio
 
 from batchrun.engine.doubt.candidates import marked
 from batchrun.errors import ApiError, NotFound
-from batchrun.maintenance.directory import Upkeep, open_upkeep, read_unfinished
+from batchrun.maintenance.idle_batch import Upkeep, open_upkeep, read_unfinished
 from batchrun.model import RunId, RunStatus
 from batchrun.report.batch_status import Doubt
 

@@ -23,7 +23,7 @@ from batchrun.jobs import JobFile, open_job_file
 from batchrun.ledger.facts import REPAIRING
 from batchrun.ledger.protocol import ItemWriter, SettledJob
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
-from batchrun.maintenance.directory import Upkeep, open_upkeep
+from batchrun.maintenance.idle_batch import Upkeep, open_upkeep
 from batchrun.model import Attempt, Items, Job, JobId, JobKey, Problem, Record, Run
 from batchrun.output.layout import ITEMS, RECORDS
 from batchrun.output.sink import Replacement

@@ -10,7 +10,7 @@ import anyio
 from batchrun.engine.doubt.candidates import CLOCK_MARGIN
 from batchrun.errors import LedgerError
 from batchrun.ledger.sqlite.tables import open_ledger
-from batchrun.maintenance.directory import open_upkeep, read_unfinished
+from batchrun.maintenance.idle_batch import open_upkeep, read_unfinished
 from batchrun.model import Run, RunId
 from batchrun.report.batch_status import Doubt
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import orjson
 
 from batchrun.config import ApiConfig
-from batchrun.maintenance.idle_batch import read_config
+from batchrun.maintenance.noted_config import read_config
 from batchrun.model import JsonObject, Position, Selection
 from batchrun.output.layout import BAD_LINES
 from batchrun.output.log_tails import LogTails

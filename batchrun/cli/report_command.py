@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from batchrun.cli.terminal import say
-from batchrun.maintenance.idle_batch import read_config
+from batchrun.maintenance.noted_config import read_config
 from batchrun.output.layout import REPORT
 from batchrun.report.report_file import make_report, write_report
 

@@ -13,7 +13,7 @@ from batchrun.cli.run_command import Anew, run_to_the_end
 from batchrun.cli.selection import make_selection, refuse_unknown
 from batchrun.cli.terminal import say
 from batchrun.errors import ConfigError
-from batchrun.maintenance.idle_batch import read_command, read_config
+from batchrun.maintenance.noted_config import read_command, read_config
 from batchrun.model import Outcome, Selection
 from batchrun.report.batch_status import read_status
 from batchrun.report.failure_causes import Failures, Tripped, cause_words, read_failures, read_tripped, read_unknown

@@ -1,1 +1,1 @@
-"""What can be done with an output directory while no process runs its batch: abort, resolve, repair."""
+"""Commands on the output directory of a batch that no process runs: abort, resolve, repair."""

@@ -1,7 +1,7 @@
-"""Write missing or damaged lines of the output files again, from the ledger and the platform; nothing is started.
+"""Rewrite missing or damaged lines of the output files from the ledger and the platform; starts no Run.
 
-Each new file is written beside the old one and takes its place only when it is whole. Until the ledger has noted its
-length, it notes that a repair is under way, and no process goes on with the batch.
+A new file is written beside the old one and replaces it when it is complete. Until the ledger has noted the new file's
+length, it notes that a repair is under way, and no process resumes the batch.
 """
 
 from collections import Counter
@@ -23,7 +23,7 @@ from batchrun.jobs import JobFile, open_job_file
 from batchrun.ledger.facts import REPAIRING
 from batchrun.ledger.protocol import ItemWriter, SettledJob
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
-from batchrun.maintenance.idle_batch import Upkeep, open_upkeep
+from batchrun.maintenance.idle_batch import IdleBatch, open_idle_batch
 from batchrun.model import Attempt, Items, Job, JobId, JobKey, Problem, Record, Run
 from batchrun.output.layout import ITEMS, RECORDS
 from batchrun.output.sink import Replacement
@@ -31,48 +31,49 @@ from batchrun.output.sink import Replacement
 
 @dataclass(slots=True)
 class Repaired:
-    """What a repair has done."""
+    """The result of a repair."""
 
+    #: Records that were intact.
     kept: int = 0
-    #: Records written again.
+    #: Records that were rewritten.
     rebuilt: int = 0
-    #: Of these, records whose Run the platform does not know any more: written with what the ledger knows.
+    #: Rewritten records whose Run the platform has deleted: they hold only what the ledger knows.
     without_run: int = 0
-    #: Runs whose items were written again.
+    #: Runs whose items were rewritten.
     item_runs: int = 0
 
 
 async def repair_outputs(directory: Path, environ: Mapping[str, str]) -> Repaired:
-    """Write what is missing or damaged in records.jsonl (and items.jsonl, when it is too short) again.
+    """Rewrite missing or damaged lines of records.jsonl, and of items.jsonl when it is too short.
 
     Raises:
-        OutputError: there is no batch in the directory, a process works in it, or the disk does not take it.
+        OutputError: the directory holds no batch, a process runs it, or the disk refuses the new file.
         BatchRefused: the platform does not accept the token.
     """
-    async with open_upkeep(directory, environ) as upkeep:
+    async with open_idle_batch(directory, environ) as batch:
         with ExitStack() as stack:
             ledger = await anyio.to_thread.run_sync(stack.enter_context, open_ledger(directory))
-            repair = await anyio.to_thread.run_sync(_Repair, directory, upkeep, ledger)
+            repair = await anyio.to_thread.run_sync(_Repair, directory, batch, ledger)
             await repair.records()
-            if upkeep.config.output.items == "file":
+            if batch.config.output.items == "file":
                 await repair.items()
             return repair.done
 
 
 class _Repair:
-    def __init__(self, directory: Path, upkeep: Upkeep, ledger: LedgerTables) -> None:
+    def __init__(self, directory: Path, batch: IdleBatch, ledger: LedgerTables) -> None:
         self._directory = directory
-        self._upkeep = upkeep
+        self._batch = batch
         self._ledger = ledger
-        self._plan = output_plan(upkeep.config.output)
-        #: Whether an earlier repair of the items did not come to its end.
+        self._plan = output_plan(batch.config.output)
+        #: Whether an earlier repair of the items was interrupted.
         self._is_cut_short = ledger.fact(REPAIRING) == ITEMS
         self.done = Repaired()
 
     async def records(self) -> None:
-        """Keep the good lines and write those of the other settled jobs again, one round after the other.
+        """Keep the intact lines and rewrite those of the other settled jobs, round by round.
 
-        So the last line of a job is its latest, whatever was missing.
+        By this order the last line of a job is that of its latest round.
         """
         replacement = await anyio.to_thread.run_sync(Replacement, self._directory / RECORDS)
         for number in await anyio.to_thread.run_sync(self._rounds):
@@ -99,7 +100,7 @@ class _Repair:
         return present
 
     def _settled_job_of(self, line: bytes, number: int) -> JobId | None:
-        """Return the job that a line reports of a round; None when it is damaged or was never committed."""
+        """Return the job that a line of this round reports; None when the line is damaged or was never committed."""
         try:
             record = orjson.loads(line)
             if record["round"] != number or not record["outcome"]:
@@ -112,13 +113,13 @@ class _Repair:
         return [job for job in self._ledger.settled_jobs(number) if job.id not in present]
 
     def _attempts(self, settled: SettledJob) -> list[Attempt]:
-        """Return the attempts of the round that a job was settled in."""
+        """Return the attempts of the round in which the job was settled."""
         return [each for each in self._ledger.attempts(settled.id) if each.round == settled.round]
 
     def _read_again(self, missing: Iterable[SettledJob]) -> dict[JobId, Job]:
-        """Read the jobs' lines again for what only the job file knows; what is gone stays unknown."""
+        """Reread the jobs' lines; jobs whose line has changed or is gone are left out."""
         jobs: dict[JobId, Job] = {}
-        with suppress(JobFileError), open_job_file(job_format(self._upkeep.config, {})) as job_file:
+        with suppress(JobFileError), open_job_file(job_format(self._batch.config, {})) as job_file:
             for settled in missing:
                 with suppress(JobFileError):
                     jobs[settled.id] = _same_job(job_file, settled)
@@ -145,9 +146,9 @@ class _Repair:
         )
         if run is None or job is None:
             return record
-        # Items that go to their own file are seen to there; the rest is part of the record.
+        # The items of the item file are rewritten by `items`; here only what is part of the record is collected.
         plan = replace(self._plan, items="none") if self._plan.items == "file" else self._plan
-        collected = await Collector(self._upkeep.client, _PagesTo(None), plan).collect(
+        collected = await Collector(self._batch.client, _PagesTo(None), plan).collect(
             job, settled.id, attempts[-1], run, noted.outcome
         )
         return replace(record, output=collected.output, items=collected.items or record.items)
@@ -157,20 +158,20 @@ class _Repair:
         if run_id is None:
             return None
         try:
-            return await self._upkeep.client.get_run(run_id)
+            return await self._batch.client.get_run(run_id)
         except NotFound:
             self.done.without_run += 1
             return None
 
     async def items(self) -> None:
-        """Write the item file again when it is shorter than the ledger says: whole Runs, each once."""
+        """Rewrite the item file when it is shorter than the ledger says: all items of each Run, once."""
         file = self._directory / ITEMS
         if not self._is_cut_short and await anyio.to_thread.run_sync(self._is_long_enough, file):
             return
         replacement = await anyio.to_thread.run_sync(Replacement, file)
         incomplete = await anyio.to_thread.run_sync(self._keep_items, replacement)
         jobs = await anyio.to_thread.run_sync(self._read_again, incomplete)
-        collector = Collector(self._upkeep.client, _PagesTo(replacement), self._plan)
+        collector = Collector(self._batch.client, _PagesTo(replacement), self._plan)
         for settled in incomplete:
             attempts = await anyio.to_thread.run_sync(self._attempts, settled)
             run = await self._last_run(attempts)
@@ -189,25 +190,25 @@ class _Repair:
         return file.exists() and file.stat().st_size >= committed
 
     def _keep_items(self, replacement: Replacement) -> list[SettledJob]:
-        """Keep the lines of Runs that are whole; return the jobs (and rounds) whose items have to be written again."""
+        """Keep the lines of complete Runs; return the jobs (and rounds) whose items have to be rewritten."""
         counts = Counter(run_id for line in replacement.old_lines() if (run_id := _run_of(line)) is not None)
-        whole: set[str] = set()
+        complete: set[str] = set()
         incomplete = []
         for settled in chain.from_iterable(self._ledger.settled_jobs(number) for number in self._rounds()):
             if not settled.settlement.items_count:
                 continue
             run_id = self._attempts(settled)[-1].run_id
             if run_id is not None and counts[run_id] == settled.settlement.items_count:
-                whole.add(run_id)
+                complete.add(run_id)
             else:
                 incomplete.append(settled)
         for line in replacement.old_lines():
-            if _run_of(line) in whole:
+            if _run_of(line) in complete:
                 replacement.write(line)
         return incomplete
 
     def _keep_what_is_left(self, replacement: Replacement, attempts: list[Attempt]) -> None:
-        """Keep the lines of a Run that the platform does not know any more: nothing better can be had."""
+        """Keep the lines of a Run that the platform has deleted."""
         run_ids = {each.run_id for each in attempts}
         for line in replacement.old_lines():
             if _run_of(line) in run_ids:
@@ -225,7 +226,7 @@ class _Repair:
 
 
 class _PagesTo(ItemWriter):
-    """Takes pages of items into a file; without one, none may come."""
+    """Writes pages of items into a file; without a file, no page may come."""
 
     def __init__(self, replacement: Replacement | None) -> None:
         self._replacement = replacement
@@ -243,7 +244,7 @@ def _same_job(job_file: JobFile, settled: SettledJob) -> Job:
 
 
 def _stand_in(settled: SettledJob) -> Job:
-    """Return a job with what the ledger knows, for a line that cannot be read any more."""
+    """Return a job with what the ledger knows of it, where its line cannot be reread."""
     key = settled.key or JobKey("")
     return Job(key=key, digest=settled.digest, position=settled.position, body=b"{}", group=settled.group)
 

@@ -1,4 +1,4 @@
-"""Attempts that stay in doubt, decided by a person: the platform did not tell which Runs are ours."""
+"""Attempts that stay in doubt: a person decides which Run each of them started, if any."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -10,31 +10,31 @@ import anyio
 from batchrun.engine.doubt.candidates import CLOCK_MARGIN
 from batchrun.errors import LedgerError
 from batchrun.ledger.sqlite.tables import open_ledger
-from batchrun.maintenance.idle_batch import open_upkeep, read_unfinished
+from batchrun.maintenance.idle_batch import open_idle_batch, read_unfinished
 from batchrun.model import Run, RunId
 from batchrun.report.batch_status import Doubt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """An attempt in doubt, and the Runs that may be its."""
+    """An attempt in doubt, and the Runs that it may have started."""
 
     doubt: Doubt
     candidates: list[Run]
 
 
 class Resolver:
-    """Notes what a person decides; the next run of the batch goes on from there."""
+    """Notes a person's decisions; the next `run` of the batch follows them."""
 
     def __init__(self, directory: Path, questions: list[Question]) -> None:
         self._directory = directory
         self.questions = questions
 
     async def adopt(self, question: Question, run_id: RunId) -> None:
-        """Note that a Run is the attempt's.
+        """Note that the attempt started this Run.
 
         Raises:
-            LedgerError: it is no candidate.
+            LedgerError: the Run is no candidate.
         """
         run = next((run for run in question.candidates if run.id == run_id), None)
         if run is None:
@@ -44,7 +44,7 @@ class Resolver:
             other.candidates[:] = [each for each in other.candidates if each.id != run_id]
 
     async def deny(self, question: Question) -> None:
-        """Note that the attempt started nothing; the job is started anew."""
+        """Note that the attempt started no Run; the job is started again."""
         await anyio.to_thread.run_sync(self._note, question.doubt, None)
 
     def _note(self, doubt: Doubt, run: Run | None) -> None:
@@ -57,23 +57,19 @@ class Resolver:
 
 @asynccontextmanager
 async def open_resolver(directory: Path, environ: Mapping[str, str]) -> AsyncIterator[Resolver]:
-    """List a batch's attempts in doubt with their candidates; nothing is decided here.
+    """List a batch's attempts in doubt with their candidates; decides nothing.
 
     Raises:
-        OutputError: there is no batch in the directory, or a process works in it.
+        OutputError: the directory holds no batch, or a process runs it.
         BatchRefused: the platform does not accept the token.
     """
-    async with open_upkeep(directory, environ) as upkeep:
-        unfinished = await anyio.to_thread.run_sync(read_unfinished, directory)
-        questions: list[Question] = []
-        if unfinished.doubts:
-            earliest = min(doubt.attempt.earliest_start for doubt in unfinished.doubts)
-            listing = await upkeep.list_since(earliest)
-            questions = [_question(doubt, listing.runs) for doubt in unfinished.doubts]
-        yield Resolver(directory, questions)
+    async with open_idle_batch(directory, environ) as batch:
+        doubts = (await anyio.to_thread.run_sync(read_unfinished, directory)).doubts
+        runs = (await batch.runs_for(doubts)).runs if doubts else []
+        yield Resolver(directory, [_question(doubt, runs) for doubt in doubts])
 
 
 def _question(doubt: Doubt, runs: list[Run]) -> Question:
-    """Leave out what began before the attempt was intended."""
+    """Leave out the Runs that began before the attempt was intended."""
     candidates = [run for run in runs if run.started_at >= doubt.attempt.earliest_start - CLOCK_MARGIN]
     return Question(doubt=doubt, candidates=candidates)

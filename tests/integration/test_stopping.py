@@ -19,7 +19,7 @@ ENVIRON = {"APIFY_TOKEN": TOKEN}
 LONG_MS = 600_000
 
 
-def _upkeep(batch: CrashBatch, *arguments: str) -> Said:
+def _command(batch: CrashBatch, *arguments: str) -> Said:
     return batchrun(*arguments, cwd=batch.directory, environ=ENVIRON)
 
 
@@ -61,9 +61,9 @@ def test_a_second_signal_or_a_hang_up_leaves_runs_running(tmp_path, signals):
         wait_until(lambda: _is_settling(batch) and len(api.runs()) == 9)
         assert _stop(batch, process, *signals) == 130, batch.said()
         assert "8 Runs go on" in batch.said()
-        status = orjson.loads(_upkeep(batch, "status", "out", "--json").out)
+        status = orjson.loads(_command(batch, "status", "out", "--json").out)
         assert (status["pid"], status["summary"]["live_runs"]) == (None, 8)
-        aborted = _upkeep(batch, "abort", "out")
+        aborted = _command(batch, "abort", "out")
         assert aborted.code == 0, aborted
         live = {run["id"] for run in api.runs() if run["status"] != "SUCCEEDED"}
         assert set(aborted.out.split()) == live
@@ -124,14 +124,14 @@ def test_one_process_at_a_time_works_on_a_directory(tmp_path):
         process = batch.spawn()
         wait_until(lambda: len(api.runs()) == 3)
         for command in (("run", "batch.toml"), ("abort", "out"), ("repair", "out"), ("resolve", "out")):
-            refused = _upkeep(batch, *command)
+            refused = _command(batch, *command)
             assert refused.code == 6, refused
             assert f"in use by process {process.pid}" in refused.err
-        status = _upkeep(batch, "status", "out")
+        status = _command(batch, "status", "out")
         assert (status.code, f"process  {process.pid}" in status.out) == (0, True)
         process.kill()
         process.wait()
-        assert _upkeep(batch, "abort", "out").code == 0
+        assert _command(batch, "abort", "out").code == 0
         assert {run["status"] for run in api.runs()} == {"ABORTED"}
 
 
@@ -159,11 +159,11 @@ def test_without_an_echo_nothing_is_guessed_and_a_person_decides(tmp_path):
         assert shown.code == 0, shown
         (candidate,) = {run["id"] for run in api.runs()} - {record["run"]["id"] for record in batch.records()}
         assert candidate in shown.out
-        status = orjson.loads(_upkeep(batch, "status", "out", "--json").out)
+        status = orjson.loads(_command(batch, "status", "out", "--json").out)
         (doubt,) = status["doubts"]
-        wrong = _upkeep(batch, "resolve", "out", "--key", doubt["job_key"], "--run", "no-such-run")
+        wrong = _command(batch, "resolve", "out", "--key", doubt["job_key"], "--run", "no-such-run")
         assert wrong.code == 6, wrong
-        decided = _upkeep(batch, "resolve", "out", "--key", doubt["job_key"], "--run", candidate)
+        decided = _command(batch, "resolve", "out", "--key", doubt["job_key"], "--run", candidate)
         assert decided.code == 0, decided
         assert batch.run() == 0, batch.said()
         assert_promise_kept(batch, api)
@@ -175,8 +175,8 @@ def test_a_start_that_a_person_denies_is_made_anew(tmp_path):
     with open_api(tmp_path / "api", faults=faults) as api:
         batch = _pointed_at(batch, api.base_url)
         assert batch.run() == 1, batch.said()
-        (doubt,) = orjson.loads(_upkeep(batch, "status", "out", "--json").out)["doubts"]
-        assert _upkeep(batch, "resolve", "out", "--key", doubt["job_key"], "--none").code == 0
+        (doubt,) = orjson.loads(_command(batch, "status", "out", "--json").out)["doubts"]
+        assert _command(batch, "resolve", "out", "--key", doubt["job_key"], "--none").code == 0
         assert batch.run() == 0, batch.said()
         assert (len(batch.records()), len(api.runs())) == (3, 4)
 
@@ -192,7 +192,7 @@ def test_repair_writes_missing_and_damaged_records_again(tmp_path):
         file.write_bytes(b"".join([*lines[:5], b"{garbage\n", *lines[9:20], lines[20][:30]]))
         refused = batch.run()
         assert (refused, "batchrun repair" in batch.said()) == (6, True), batch.said()
-        repaired = _upkeep(batch, "repair", "out")
+        repaired = _command(batch, "repair", "out")
         assert repaired.code == 0, repaired
         assert "16 records were good, 24 were written again" in repaired.err
         after = {record["key"]: record for record in batch.records()}
@@ -218,7 +218,7 @@ def test_repair_brings_back_a_removed_item_file(tmp_path):
         (batch.out / "items.jsonl").unlink()
         (batch.out / "records.jsonl").unlink()
         assert batch.run() == 6
-        assert _upkeep(batch, "repair", "out").code == 0
+        assert _command(batch, "repair", "out").code == 0
         assert_promise_kept(batch, api)
 
 

@@ -1,0 +1,39 @@
+"""The configuration and the command that a ledger notes for its batch; readable while a process runs the batch."""
+
+from pathlib import Path
+
+import orjson
+from pydantic import ValidationError
+
+from batchrun.config import Config
+from batchrun.errors import LedgerError
+from batchrun.ledger.facts import COMMAND, CONFIG, TASK_ID
+from batchrun.ledger.sqlite.reader import open_for_reading
+from batchrun.model import Command, TaskId
+from batchrun.output.layout import LEDGER
+
+
+def read_config(directory: Path) -> tuple[Config, TaskId]:
+    """Return the configuration that the batch was last opened with, and its task's id.
+
+    Raises:
+        LedgerError: the directory holds no batch, or its first opening failed.
+    """
+    with open_for_reading(directory) as ledger:
+        noted, task_id = ledger.fact(CONFIG), ledger.fact(TASK_ID)
+    try:
+        config = Config.model_validate_json(orjson.dumps(noted))
+    except ValidationError as error:
+        raise LedgerError(f"{directory / LEDGER}: holds no batch that was begun") from error
+    output = config.output.model_copy(update={"dir": directory})
+    return config.model_copy(update={"output": output}), TaskId(task_id or "")
+
+
+def read_command(directory: Path) -> Command | None:
+    """Return the command that the batch was last run with; None where a program ran it.
+
+    Raises:
+        LedgerError: there is no ledger, or it is damaged.
+    """
+    with open_for_reading(directory) as ledger:
+        return ledger.fact(COMMAND)

@@ -21,7 +21,7 @@ from batchrun.preflight.recent_runs import Forecast
 from batchrun.report.batch_summary import slowest_run
 from batchrun.report.notice_words import notice_words
 from batchrun.report.progress_words import (
-    Snapshot,
+    ProgressSnapshot,
     Speed,
     cost_words,
     duration,
@@ -175,7 +175,7 @@ def _line(batch: Batch, speed: Speed) -> str:
     progress, opening = batch.progress, batch.opening
     settled = progress.settled
     speed.note(anyio.current_time(), settled)
-    snapshot = Snapshot(
+    snapshot = ProgressSnapshot(
         settled=opening.settled_before + settled,
         succeeded=opening.succeeded_before + progress.outcomes.get(Outcome.SUCCEEDED, 0),
         job_count=opening.job_count,

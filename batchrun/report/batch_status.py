@@ -1,4 +1,4 @@
-"""Where a batch stands, read beside whoever runs it."""
+"""The status of a batch, read from its ledger; another process may be running the batch meanwhile."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,17 +23,17 @@ class Doubt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetUse:
-    """What has become of a budget, in US dollars."""
+    """How much of a budget is used, in US dollars."""
 
     limit_usd: float
     spent_usd: float
-    #: Set aside for Runs that are live, or whose cost is not final yet.
+    #: Reserved for Runs that are live, or whose cost is not final.
     reserved_usd: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastTrip:
-    """Why the breaker has stopped the batch, or a group of it, the last time that it did."""
+    """Why the breaker last stopped the batch, or a group of it."""
 
     group: str | None
     reason: str
@@ -41,34 +41,34 @@ class LastTrip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """A batch at one moment."""
+    """The status of a batch at one moment."""
 
-    #: The process that works on it; None when none does.
+    #: The process that runs the batch; None: no process does.
     pid: int | None
     summary: Summary
     #: Jobs waiting for their next attempt or for a slot.
     waiting: int
     doubts: list[Doubt]
-    #: Jobs that the job file gives, about; None where that cannot be told cheaply.
+    #: Approximate number of jobs in the job file; None: unknown, since counting them would be slow.
     jobs_in_file: int | None
-    #: None: the batch was opened without one.
+    #: None: the batch was last opened without a budget.
     budget: BudgetUse | None
-    #: Of the last process that had any.
+    #: Of the last process in which the breaker tripped.
     trips: list[LastTrip]
 
 
 def read_status(directory: Path) -> Status:
-    """Read an output directory's ledger, also while another process writes it.
+    """Return the status of an output directory, also while another process runs its batch.
 
     Raises:
-        LedgerError: there is none, or it is damaged.
+        LedgerError: there is no ledger, or it is damaged.
     """
     with open_for_reading(directory) as ledger, ledger.snapshot():
         return status_of(ledger, directory)
 
 
 def status_of(ledger: LedgerReader, directory: Path) -> Status:
-    """Return where the batch of an open ledger stands."""
+    """Return the status of the batch of an open ledger."""
     pid = holder(directory)
     summary = summary_of(ledger, directory, Ending.INTERRUPTED)
     if pid is None and not summary.open_jobs:

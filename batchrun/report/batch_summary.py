@@ -1,4 +1,4 @@
-"""What a batch has come to, read from its ledger."""
+"""The Summary of a batch, read from its ledger."""
 
 from pathlib import Path
 
@@ -9,17 +9,17 @@ from batchrun.model import Ending, Summary
 
 
 def read_summary(directory: Path, ending: Ending) -> Summary:
-    """Add up an output directory's ledger.
+    """Return the Summary of an output directory.
 
     Raises:
-        LedgerError: there is none, or it is damaged.
+        LedgerError: there is no ledger, or it is damaged.
     """
     with open_for_reading(directory) as ledger, ledger.snapshot():
         return summary_of(ledger, directory, ending)
 
 
 def summary_of(ledger: LedgerReader, directory: Path, ending: Ending) -> Summary:
-    """Add up an open ledger."""
+    """Return the Summary of an open ledger."""
     totals = ledger.totals()
     return Summary(
         ending=ending,
@@ -39,6 +39,6 @@ def summary_of(ledger: LedgerReader, directory: Path, ending: Ending) -> Summary
 
 
 def slowest_run(directory: Path) -> SlowRun | None:
-    """Return the Run that took longest; None before any has ended."""
+    """Return the Run that took longest; None if no Run has ended."""
     with open_for_reading(directory) as ledger:
         return next(iter(ledger.measures.slowest(1)), None)

@@ -1,6 +1,6 @@
-"""Charts as inline SVG: values in, markup out; no clock, nothing read, a size that does not grow with the batch.
+"""Charts as inline SVG, made from values alone; their size is bounded, whatever the size of the batch.
 
-Every chart has a title and a description in words.
+Every chart has a title and a description for screen readers.
 """
 
 import math
@@ -14,22 +14,23 @@ from batchrun.report.progress_words import duration, money
 from batchrun.report.style_sheet import Tone
 from batchrun.report.svg_elements import Tick, chart, empty_chart, fitting, label, level_line, rect, tick_labels, track
 
-#: Points of a curve beyond which nothing more can be seen.
+#: Max points of a curve: more cannot be seen.
 MAX_POINTS = 400
-#: Bars of a histogram.
+#: Max bars of a histogram.
 MAX_BARS = 40
 
-#: A share that is not nothing is at least so wide, in per cent.
-_THINNEST = 0.5
-#: Stretches of time that are drawn; of more, the last ones.
+#: Min width of a bar that stands for more than 0, in per cent of the chart's width.
+_MIN_BAR_WIDTH = 0.5
+#: Max stretches of time in one chart; the last ones are drawn.
 MAX_STRETCHES = 8
-#: Between two of them, in per cent.
+#: Distance between two stretches, in per cent of the chart's width.
 _BREAK_WIDTH = 5.0
-#: A limit so many times above everything else is said, not drawn: the rest would lie flat on the ground.
-_FAR = 4.0
+#: A limit above this multiple of the peak is written, not drawn: the curve would be flat.
+_FAR_LIMIT = 4.0
+#: Width of a curve's own coordinate system.
 _CURVE_WIDTH = 1000.0
 
-#: Lengths of time that people count in, in seconds.
+#: Durations at which people expect a tick, in seconds.
 _ROUND_S = (
     *(base * power for power in (0.001, 0.01, 0.1) for base in (1, 2, 5)),
     *(1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200),
@@ -38,80 +39,80 @@ _ROUND_S = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Share:
-    """A part of a whole, as jobs of one outcome."""
+class BarPart:
+    """A part of a stacked bar, such as the jobs of one outcome."""
 
     name: str
     count: int
     tone: Tone
 
 
-def share_bar(title: str, shares: Sequence[Share], height: int = 22) -> Html:
-    """Return a whole as one bar, its parts side by side in the given order; the smallest part can still be seen."""
-    parts = [share for share in shares if share.count > 0]
+def stacked_bar(title: str, parts: Sequence[BarPart], height: int = 22) -> Html:
+    """Return one bar with its parts side by side, in the given order; even the smallest part is visible."""
+    parts = [part for part in parts if part.count > 0]
     if not parts:
         return chart(title, "Nothing yet.", height, track(0, height))
-    whole = sum(share.count for share in parts)
-    widths = _widths([share.count / whole for share in parts])
+    whole = sum(part.count for part in parts)
+    widths = _widths([part.count / whole for part in parts])
     gap = 0.25 if len(parts) > 1 else 0.0
     bars, x = [], 0.0
-    for share, width in zip(parts, widths, strict=True):
-        words = f"{share.count:,} {share.name} ({_percent(share.count / whole)})"
-        bars.append(rect(x, 0, max(width - gap, width / 2), height, share.tone, words))
+    for part, width in zip(parts, widths, strict=True):
+        words = f"{part.count:,} {part.name} ({_percent(part.count / whole)})"
+        bars.append(rect(x, 0, max(width - gap, width / 2), height, part.tone, words))
         x += width
-    described = ", ".join(f"{share.count:,} {share.name}" for share in parts)
+    described = ", ".join(f"{part.count:,} {part.name}" for part in parts)
     return chart(title, f"{described}.", height, *bars)
 
 
-def _widths(shares: list[float]) -> list[float]:
-    """Return widths in per cent, which add up to 100, for shares that add up to 1."""
-    wanted = [max(_THINNEST, 100 * share) for share in shares]
+def _widths(fractions: list[float]) -> list[float]:
+    """Return widths in per cent that add up to 100, for fractions that add up to 1."""
+    wanted = [max(_MIN_BAR_WIDTH, 100 * fraction) for fraction in fractions]
     return [100 * width / sum(wanted) for width in wanted]
 
 
-def small_bar(share: float, tone: Tone = Tone.LIVE) -> Html:
-    """Return a bar for a table's cell, of a share (0 to 1); the number that it shows stands in another cell."""
-    width = min(100.0, max(_THINNEST, 100 * share)) if share > 0 else 0.0
+def small_bar(fraction: float, tone: Tone = Tone.LIVE) -> Html:
+    """Return a bar of a fraction (0 to 1) for a table cell; screen readers read the number in another cell."""
+    width = min(100.0, max(_MIN_BAR_WIDTH, 100 * fraction)) if fraction > 0 else 0.0
     bar = rect(0, 2, width, 8, tone) if width else None
     return tag("svg", track(2, 8), bar, height=12, width="100%", aria_hidden="true")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """A value that is pointed out, as a percentile."""
+    """A value marked in a histogram, such as a percentile."""
 
     name: str
     value: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Histogram:
-    """How often lengths of time occurred, on a logarithmic scale."""
+class DurationHistogram:
+    """Counts of durations on a logarithmic scale."""
 
-    #: Seconds, rising, one more than counts: where each bar begins, and where the last one ends.
+    #: Seconds, ascending: where each bar begins, and where the last one ends; one more than counts.
     edges: Sequence[float]
     counts: Sequence[int]
     marks: Sequence[Mark] = ()
 
 
 def log_edges(shortest_s: float, longest_s: float, max_bars: int = MAX_BARS) -> list[float]:
-    """Return the edges of a histogram of lengths of time in seconds: bars of one width on a logarithmic scale.
+    """Return the edges of a histogram of durations in seconds: bars of equal width on a logarithmic scale.
 
-    What is below a millisecond falls into the first bar.
+    Durations below a millisecond fall into the first bar.
     """
     low = max(0.001, shortest_s)
     high = max(low, longest_s)
-    # At least a factor of two, so that durations that are all alike are one bar among empty ones.
+    # At least a factor of two, so that equal durations make one bar among empty ones.
     room = max(1.0, math.sqrt(2 * low / high))
     low, high = low / room, high * room * 1.0001
-    # An odd number: what is all alike stands in the middle of the middle one.
+    # An odd number, so that equal durations stand in the middle bar.
     bars = min(max_bars - 1, max(8, math.ceil(12 * math.log10(high / low)))) // 2 * 2 + 1
     step = math.log(high / low) / bars
     return [low * math.exp(step * number) for number in range(bars)] + [high]
 
 
-def histogram(title: str, data: Histogram, height: int = 150, noun: str = "jobs") -> Html:
-    """Return a histogram of lengths of time, its marks as lines with their names."""
+def histogram(title: str, data: DurationHistogram, height: int = 150, noun: str = "jobs") -> Html:
+    """Return a histogram of durations, with its marks as named lines."""
     counted = sum(data.counts)
     if not counted:
         return empty_chart(title, height)
@@ -132,24 +133,24 @@ def histogram(title: str, data: Histogram, height: int = 150, noun: str = "jobs"
     labels = tick_labels(_time_ticks(low, high, x_of), height - 4)
     marks = _marks(data.marks, x_of, top, ground)
     described = f"{counted:,} {noun}, {_short(low)} to {_short(high)}"
-    told = "".join(f"; {mark.name} {_short(mark.value)}" for mark in data.marks)
-    return chart(title, f"{described}{told}.", height, level_line(ground), *bars, *marks, *labels)
+    marked = "".join(f"; {mark.name} {_short(mark.value)}" for mark in data.marks)
+    return chart(title, f"{described}{marked}.", height, level_line(ground), *bars, *marks, *labels)
 
 
 def _marks(marks: Sequence[Mark], x_of: Callable[[float], float], top: float, ground: float) -> list[Html]:
     lines = []
     for mark in marks:
         x = f"{x_of(mark.value):.2f}%"
-        told = tag("title", f"{mark.name}: {_short(mark.value)}")
-        lines.append(tag("line", told, class_="mark", x1=x, x2=x, y1=top - 4, y2=ground))
+        tooltip = tag("title", f"{mark.name}: {_short(mark.value)}")
+        lines.append(tag("line", tooltip, class_="mark", x1=x, x2=x, y1=top - 4, y2=ground))
     names = [(x_of(mark.value), mark.name) for mark in sorted(marks, key=lambda mark: mark.value)]
     return [*lines, *tick_labels(fitting(names), top - 8, "strong")]
 
 
 def _time_ticks(low: float, high: float, x_of: Callable[[float], float]) -> list[Tick]:
-    """Return round lengths of time within a scale, by place; its two ends where there are not two of them."""
+    """Return round durations within a scale as ticks; its two ends if fewer than two fit."""
     inside = [(x_of(each), _short(each)) for each in _ROUND_S if low <= each <= high]
-    # Of those that are too many, every second or third is left, so that steps are even.
+    # If too many fit, keep every second or third, so that the steps are even.
     for step in range(1, len(inside)):
         ticks = inside[::step]
         if len(ticks) > 1 and fitting(ticks) == ticks:
@@ -159,33 +160,33 @@ def _time_ticks(low: float, high: float, x_of: Callable[[float], float]) -> list
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stretch:
-    """Values at even intervals over a stretch of time."""
+    """Values at equal intervals over a stretch of time."""
 
     began_at: datetime
-    #: Seconds that each value stands for.
+    #: Seconds that one value covers.
     interval_s: float
     values: Sequence[float]
 
     @property
     def lasted_s(self) -> float:
-        """How long it was."""
+        """Its length, in seconds."""
         return self.interval_s * len(self.values)
 
     @property
     def ended_at(self) -> datetime:
-        """When it was over."""
+        """Its end."""
         return self.began_at + timedelta(seconds=self.lasted_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeSeries:
-    """Something that was counted over time."""
+    """A count over time, in one or more stretches."""
 
-    #: In order; time between two of them is cut out.
+    #: In order; the time between two of them is not drawn.
     stretches: Sequence[Stretch] = field(default=())
-    #: What it may not exceed.
+    #: The limit of the count; None: no limit to show.
     limit: float | None = None
-    #: What is counted, as "live Runs".
+    #: What is counted.
     noun: str = "live Runs"
     tone: Tone = Tone.LIVE
 
@@ -193,14 +194,14 @@ class TimeSeries:
 def time_series(title: str, data: TimeSeries, height: int = 180) -> Html:
     """Return a curve over time, each value as wide as its interval; times are UTC.
 
-    Of more than MAX_STRETCHES the last ones are drawn; where they have more than MAX_POINTS values together, neighbours
-    are averaged.
+    The last MAX_STRETCHES stretches are drawn. If they have more than MAX_POINTS values together, neighbours are
+    averaged.
     """
     stretches = _thinned([each for each in data.stretches if each.values][-MAX_STRETCHES:])
     if not stretches:
         return empty_chart(title, height)
     peak = max(max(each.values) for each in stretches)
-    is_limit_far = data.limit is not None and data.limit > max(_FAR * peak, 1)
+    is_limit_far = data.limit is not None and data.limit > max(_FAR_LIMIT * peak, 1)
     most = max(peak, data.limit if data.limit is not None and not is_limit_far else 0, 1)
     ticks = _round_ticks(most)
     top, ground = 18, height - 22
@@ -212,7 +213,7 @@ def time_series(title: str, data: TimeSeries, height: int = 180) -> Html:
     curves = [
         _curve(each, x, width, y_of, data.tone) for each, (x, width) in zip(stretches, _places(stretches), strict=True)
     ]
-    # Left of the chart: the style sheet keeps a margin there.
+    # Left of the chart, in the margin that the style sheet leaves.
     numbers = [tag("text", _count(tick), x=-8, y=y_of(tick) + 4, text_anchor="end") for tick in ticks]
     described = f"{_count(peak)} {data.noun} at most, from {_moment(stretches[0].began_at)} to"
     described += f" {_moment(stretches[-1].ended_at)} UTC"
@@ -244,10 +245,10 @@ def _averaged(stretch: Stretch, together: int) -> Stretch:
 
 
 def _places(stretches: Sequence[Stretch]) -> list[tuple[float, float]]:
-    """Return where each stretch begins and how wide it is, in per cent."""
+    """Return the position and width of each stretch, in per cent."""
     room = 100 - _BREAK_WIDTH * (len(stretches) - 1)
     whole_s = sum(each.lasted_s for each in stretches)
-    # The shortest are seen too: each has a part of a tenth of the room, before the rest is shared by time.
+    # A tenth of the width is divided equally, so that short stretches are visible; the rest is divided by time.
     least = 0.1 * room / len(stretches) if len(stretches) > 1 else 0.0
     shared = room - least * len(stretches)
     places, x = [], 0.0
@@ -279,7 +280,7 @@ def _curve(stretch: Stretch, x: float, width: float, y_of: Callable[[float], flo
 
 
 def _breaks(stretches: Sequence[Stretch], top: float, ground: float) -> list[Html]:
-    """Say how long nothing was, where time is cut out."""
+    """Return a mark for each gap, with its length as a tooltip."""
     drawn = []
     for (x, width), (before, after) in zip(_places(stretches), pairwise(stretches), strict=False):
         idle = f"{duration((after.began_at - before.ended_at).total_seconds())} without any"
@@ -308,7 +309,7 @@ def _clock_labels(stretches: Sequence[Stretch], y: float) -> list[Html]:
 
 
 def _clock_ticks(stretch: Stretch) -> list[Tick]:
-    """Return as many round times as fit, by place; the beginning and the end where there are not two of them."""
+    """Return as many round times as fit, as ticks; the beginning and the end if fewer than two fit."""
     for step_s in (each for each in _ROUND_S if stretch.lasted_s / 10 <= each <= stretch.lasted_s and each >= 1):
         form = "%b %-d" if step_s >= 86_400 else "%H:%M" if step_s >= 60 else "%H:%M:%S"
         ticks = [
@@ -328,31 +329,31 @@ def _round_times(stretch: Stretch, step_s: float) -> list[datetime]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spending:
-    """Money that a budget limits, in US dollars."""
+    """A budget and how much of it is used, in US dollars."""
 
     budget_usd: float
     spent_usd: float
-    #: Set aside for Runs whose cost is not final.
+    #: Reserved for Runs whose cost is not final.
     reserved_usd: float = 0.0
 
 
 def spending_bar(title: str, data: Spending) -> Html:
-    """Return what is spent and set aside against the budget; what is spent beyond it is another part."""
+    """Return a bar of spent and reserved money against the budget; money beyond it is a part in another colour."""
     height, tall = 44, 20
     whole = max(data.budget_usd, data.spent_usd + data.reserved_usd)
     within = min(data.spent_usd, data.budget_usd)
     words = f"{money(data.spent_usd)} spent"
-    words += f" · {money(data.reserved_usd)} set aside" if data.reserved_usd > 0 else ""
+    words += f" · {money(data.reserved_usd)} reserved" if data.reserved_usd > 0 else ""
     budget = f"of {money(data.budget_usd)}"
     budget += f" ({_percent(data.spent_usd / data.budget_usd)})" if data.budget_usd > 0 else ""
     bars, x = [track(0, tall)], 0.0
     for usd, tone, what in (
         (within, Tone.LIVE, "spent"),
         (data.spent_usd - within, Tone.FAILED, "spent beyond the budget"),
-        (data.reserved_usd, Tone.OPEN, "set aside"),
+        (data.reserved_usd, Tone.OPEN, "reserved"),
     ):
         if usd > 0:
-            width = max(_THINNEST, 100 * usd / whole)
+            width = max(_MIN_BAR_WIDTH, 100 * usd / whole)
             bars.append(rect(min(x, 100 - width), 0, width, tall, tone, f"{money(usd)} {what}"))
             x += width
     labels = [label(0, height - 6, words, "start", "strong"), label(100, height - 6, budget, "end")]
@@ -360,7 +361,7 @@ def spending_bar(title: str, data: Spending) -> Html:
 
 
 def _round_ticks(most: float) -> list[float]:
-    """Return 0 and two to five whole numbers up to `most`, at even steps."""
+    """Return 0 and two to five whole numbers up to `most`, at equal steps."""
     rough = most / 5
     power = 10.0 ** math.floor(math.log10(rough))
     step = max(1.0, next(base * power for base in (1, 2, 5, 10) if base * power >= rough))
@@ -373,19 +374,19 @@ def _count(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"
 
 
-def _percent(share: float) -> str:
-    """Return a share in per cent; neither nothing nor everything unless it is."""
-    if share > 10:
+def _percent(fraction: float) -> str:
+    """Return a fraction in per cent; 0 % and 100 % are exact, never rounded."""
+    if fraction > 10:
         return "over 1,000 %"
-    if 0 < share < 0.001:
+    if 0 < fraction < 0.001:
         return "under 0.1 %"
-    if 0.999 < share < 1:
+    if 0.999 < fraction < 1:
         return "over 99.9 %"
-    return f"{100 * share:.1f} %".replace(".0 %", " %")
+    return f"{100 * fraction:.1f} %".replace(".0 %", " %")
 
 
 def _short(seconds: float) -> str:
-    """Return a length of time as shortly as a label needs: 20 ms, 1.5 s, 2 min, 1 h, 3 d."""
+    """Return a duration as short as a label needs: 20 ms, 1.5 s, 2 min, 1 h, 3 d."""
     for unit_s, unit in ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s")):
         if seconds >= unit_s * 0.9995:
             return f"{seconds / unit_s:.3g} {unit}"

@@ -1,4 +1,4 @@
-"""What a batch's Runs cost, of all rounds, summed by what they share."""
+"""The cost of a batch's Runs in all rounds, summed by group, day or outcome."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -7,16 +7,16 @@ from batchrun.ledger.protocol import CostRow
 from batchrun.ledger.sqlite.reader import open_for_reading
 
 
-def read_costs(directory: Path, by: Sequence[str], tell: Callable[[Iterable[CostRow], CostRow], None]) -> None:
-    """Hand out a batch's costs, row for row, and their total, all of one moment.
+def read_costs(directory: Path, by: Sequence[str], use: Callable[[Iterable[CostRow], CostRow], None]) -> None:
+    """Pass a batch's costs and their total to `use`, from one snapshot of the ledger.
 
     Args:
         directory: the output directory.
-        by: what the Runs of a row share: names of COST_COLUMNS.
-        tell: takes the rows, which can be read once, and the total: to the cent what the Summary says.
+        by: columns to sum by: names of COST_COLUMNS.
+        use: takes the rows (one pass) and the total, which equals the Summary's cost to the cent.
 
     Raises:
         LedgerError: there is no ledger, or it is damaged.
     """
     with open_for_reading(directory) as ledger, ledger.snapshot():
-        tell(ledger.costs(by), ledger.total_costs())
+        use(ledger.costs(by), ledger.total_costs())

@@ -1,4 +1,4 @@
-"""What did not succeed, sorted by cause, with a sample of each: read from the ledger, beside whoever runs the batch."""
+"""The jobs that did not succeed, by cause, each cause with a sample; readable while another process runs the batch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,22 +13,22 @@ from batchrun.output.log_tails import LogTails
 from batchrun.policy.failure_kind import without_exit_code
 from batchrun.report.terminal_text import one_line
 
-#: Kinds of failure that are told apart; the rest is counted.
+#: Max causes that are listed; the others are only counted.
 MAX_KINDS = 50
 _MESSAGE_CHARS = 160
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Jobs that did not succeed for one cause, and the first of them."""
+    """The jobs that did not succeed for one cause, and the first of them as a sample."""
 
-    #: For `retry --failure`.
+    #: Names the cause in `retry --failure`.
     id: str
     count: int
     outcome: Outcome
     error_type: str | None
     exit_code: int | None
-    #: The sample's.
+    #: The sample's error message.
     message: str
     key: JobKey
     position: Position
@@ -39,10 +39,10 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failures:
-    """What did not succeed, most frequent causes first."""
+    """The jobs that did not succeed, most frequent causes first."""
 
     kinds: list[Failure]
-    #: Further kinds, and the jobs in them.
+    #: Causes beyond MAX_KINDS, and their jobs.
     other_kinds: int
     other_jobs: int
     #: Lines that are no jobs.
@@ -56,11 +56,11 @@ class Failures:
 
 
 def read_failures(directory: Path, selection: Selection) -> Failures:
-    """Sort an output directory's settled jobs by how they ended.
+    """Return the settled jobs of an output directory by cause.
 
     Args:
         directory: the output directory.
-        selection: which jobs; by default all that did not succeed.
+        selection: the jobs; an empty Selection means all that did not succeed.
 
     Raises:
         LedgerError: there is no ledger, or it is damaged.
@@ -70,7 +70,7 @@ def read_failures(directory: Path, selection: Selection) -> Failures:
 
 
 def failures_of(ledger: LedgerReader, directory: Path, selection: Selection) -> Failures:
-    """Sort the settled jobs of an open ledger by how they ended."""
+    """Return the settled jobs of an open ledger by cause."""
     logs = LogTails(directory)
     found = ledger.failure_kinds(selection, MAX_KINDS)
     outcomes = ledger.count_outcomes()
@@ -85,7 +85,7 @@ def failures_of(ledger: LedgerReader, directory: Path, selection: Selection) -> 
 
 
 def read_unknown(directory: Path, selection: Selection) -> dict[str, list[str]]:
-    """Return what a selection names that there is nowhere in the batch, by part: keys, groups, error types, causes.
+    """Return the names in a selection that no job of the batch has, by part: keys, groups, error types, causes.
 
     Raises:
         LedgerError: there is no ledger, or it is damaged.
@@ -97,15 +97,15 @@ def read_unknown(directory: Path, selection: Selection) -> dict[str, list[str]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tripped:
-    """What the breaker tripped over last, in any group."""
+    """The jobs in the window of the breaker when it last tripped, of all groups."""
 
     keys: list[JobKey]
-    #: Whether it was for successes that brought no item.
+    #: True if it tripped because successes brought no items.
     is_for_empty: bool
 
 
 def read_tripped(directory: Path) -> Tripped | None:
-    """Return what the breaker tripped over last; None when it never did.
+    """Return the jobs for which the breaker last tripped; None if it never did.
 
     Raises:
         LedgerError: there is no ledger, or it is damaged.
@@ -141,12 +141,12 @@ def _failure(ledger: LedgerReader, logs: LogTails, kind: FailureKind) -> Failure
 
 
 def cause_words(failure: Failure) -> str:
-    """Return a kind of failure in words: `81 failed, exit 91, "403 blocked"`."""
+    """Return a cause and its number of jobs in words: `81 failed, exit 91, "403 blocked"`."""
     return f"{failure.count:,} {kind_words(failure)}"
 
 
 def kind_words(failure: Failure) -> str:
-    """Return what makes the kind of a failure, in words: `failed, exit 91, "403 blocked"`."""
+    """Return a cause in words: `failed, exit 91, "403 blocked"`."""
     words = [failure.outcome.replace("_", " ")]
     if failure.outcome is Outcome.REJECTED and failure.error_type:
         words.append(one_line(failure.error_type, _MESSAGE_CHARS))
@@ -158,7 +158,7 @@ def kind_words(failure: Failure) -> str:
 
 
 def run_address(api: ApiConfig, run_id: RunId) -> str | None:
-    """Return where a Run can be looked at; None where its platform is there only while a batch runs."""
+    """Return the address of a Run's page; None for an embedded platform, which only lives while a batch runs."""
     if api.is_embedded:
         return None
     if urlsplit(api.base_url).hostname == "api.apify.com":

@@ -1,7 +1,7 @@
-"""Pieces of HTML, escaped where they are put together: what the report and the live page are made of.
+"""HTML elements of the report and of the live page.
 
-A plain `str` is text and is escaped, whoever wrote it; only `Html` is markup. So forgetting something shows markup as
-text, and never text as markup. What comes out is well-formed XML as well as HTML.
+A plain `str` is text and is escaped; only `Html` is markup. A mistake therefore shows markup as text, never text as
+markup. The output is well-formed XML as well as HTML.
 """
 
 import re
@@ -11,35 +11,36 @@ from dataclasses import dataclass
 from batchrun.report.style_sheet import STYLE, Tone
 from batchrun.report.terminal_text import one_line
 
-#: Of a page that loads nothing and runs nothing, whatever a text in it tries.
+#: Content-Security-Policy of a page that loads and runs nothing, even if a text in it were taken for markup.
 INERT = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-#: Longest tooltip.
+#: Max characters of a tooltip.
 TITLE_CHARS = 1000
 
 #: Elements without content.
 _VOID = frozenset({"br", "hr", "input", "meta", "wbr"})
 _ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;"})
-#: Would move or hide other text, or may not stand in XML: controls, marks of direction, surrogates, non-characters.
+#: Characters that move or hide other text, or are not allowed in XML: controls, direction marks, surrogates,
+#: non-characters.
 _UNFIT = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufeff\ufff0-\ufffb\ufffe\uffff\ud800-\udfff]"
 )
 
 
 class Html(str):
-    """Markup: other markup takes it in as it is."""
+    """Markup: `escape` returns it unchanged."""
 
     __slots__ = ()
 
 
 def escape(text: str) -> Html:
-    """Return markup that shows a text; markup is returned as it is."""
+    """Return a text as markup; markup is returned unchanged."""
     if isinstance(text, Html):
         return text
     return Html(_UNFIT.sub("\N{REPLACEMENT CHARACTER}", text).translate(_ESCAPES))
 
 
 def join(parts: Iterable[str | None]) -> Html:
-    """Return parts one after the other; texts are escaped, None is left out."""
+    """Return parts joined; texts are escaped, None is left out."""
     return Html("".join(escape(part) for part in parts if part is not None))
 
 
@@ -47,9 +48,9 @@ def tag(name: str, /, *content: str | None, **attributes: str | float | bool | N
     """Return an element.
 
     Args:
-        name: of the element.
+        name: its name.
         content: texts, which are escaped, and markup; None is left out.
-        attributes: `class_` is class, an underscore within a name is a hyphen; None and False leave it out.
+        attributes: `class_` is class, an underscore within a name is a hyphen; None and False are left out.
     """
     given = "".join(
         f' {_attribute_name(key)}="{_attribute_value(key, value)}"'
@@ -70,25 +71,25 @@ def _attribute_value(key: str, value: str | float | bool) -> str:
 
 
 def foreign(text: str, max_chars: int = 200) -> Html:
-    """Return a text that others wrote, on one line, its direction its own matter; what is cut off is its tooltip."""
+    """Return foreign text on one line, with isolated text direction; if it is cut, its tooltip has more of it."""
     shown = one_line(text, max_chars)
     return tag("bdi", shown, title=one_line(text, TITLE_CHARS) if shown.endswith("…") else None)
 
 
 def command(words: str) -> Html:
-    """Return a command that a click selects whole."""
+    """Return a command; one click selects all of it."""
     return tag("code", words, class_="command")
 
 
 def link(address: str | None, text: str) -> Html:
-    """Return a link, or only its text where there is no address, or none that a browser may be sent to."""
+    """Return a link, or only its text if the address is None or is neither HTTP nor a path."""
     if address is None or not address.startswith(("https://", "http://", "/")):
         return escape(text)
     return tag("a", text, href=address, rel="noreferrer")
 
 
 def card(title: str, *content: str | None, note: str | None = None, is_half: bool = False) -> Html:
-    """Return a titled block; two that are half wide stand side by side where there is room."""
+    """Return a titled block; on a wide screen two half-wide blocks stand side by side."""
     noted = tag("span", note, class_="note") if note else None
     header = tag("header", tag("h2", title), noted)
     return tag("section", header, *content, class_="card half" if is_half else "card")
@@ -96,16 +97,16 @@ def card(title: str, *content: str | None, note: str | None = None, is_half: boo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tile:
-    """A number that matters, and what it is."""
+    """A key figure: a number and its name."""
 
     name: str
     value: str
-    #: In small print.
+    #: Small print below the number.
     note: str | None = None
 
 
 def tiles(shown: Iterable[Tile]) -> Html:
-    """Return numbers in a row."""
+    """Return key figures in a row."""
     return tag("dl", *(_tile(each) for each in shown), class_="tiles")
 
 
@@ -119,19 +120,19 @@ class Column:
     """A column of a table."""
 
     heading: str
-    #: number, text or share: how its cells are set. A share is left out on a phone.
+    #: number, text or bar: how its cells are laid out. A bar is hidden on a phone.
     kind: str = "text"
-    #: Whether it is left out on a phone.
+    #: True if it is hidden on a phone.
     is_minor: bool = False
 
     @property
     def classes(self) -> str:
-        """What the style sheet goes by."""
+        """The CSS classes of its cells."""
         return f"{self.kind} minor" if self.is_minor else self.kind
 
 
 def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], total: Sequence[str] | None = None) -> Html:
-    """Return a table; its cells are texts or markup, one for each column."""
+    """Return a table; a row has one cell, text or markup, per column."""
     heads = tag("tr", *(tag("th", column.heading, class_=column.classes, scope="col") for column in columns))
     body = tag("tbody", *(_row(columns, row) for row in rows))
     foot = tag("tfoot", _row(columns, total)) if total is not None else None
@@ -143,21 +144,21 @@ def _row(columns: Sequence[Column], cells: Sequence[str]) -> Html:
 
 
 def facts(rows: Iterable[tuple[str, str | None]]) -> Html:
-    """Return names with their values, a line each; a value that is None is left out with its name."""
+    """Return names with their values, one per line; a name without a value is left out."""
     known = [(name, value) for name, value in rows if value is not None]
     return tag("dl", *(join([tag("dt", name), tag("dd", value)]) for name, value in known), class_="facts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """What a colour stands for."""
+    """An entry of a legend: a colour and its meaning."""
 
     tone: Tone
     text: str
 
 
 def legend(keys: Iterable[Key]) -> Html:
-    """Return what colours stand for."""
+    """Return a legend of colours."""
     items = (tag("li", tag("span", class_=f"swatch tone-{key.tone}", aria_hidden="true"), key.text) for key in keys)
     return tag("ul", *items, class_="legend")
 
@@ -166,10 +167,10 @@ def page(title: str, *content: str | None, head: str | None = None, policy: str 
     """Return a whole page.
 
     Args:
-        title: of its tab.
-        content: of its `main`.
-        head: more for the head, as a script.
-        policy: its Content-Security-Policy; by default it may load and run nothing.
+        title: the title of its tab.
+        content: the content of its `main`.
+        head: further elements of its head, such as a script.
+        policy: its Content-Security-Policy; by default the page loads and runs nothing.
     """
     whole = tag(
         "html",

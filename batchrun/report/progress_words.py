@@ -1,21 +1,21 @@
-"""Progress in words: what a person at a terminal sees of a running batch. Formatting only; it reads nothing itself."""
+"""Numbers of a batch in words: progress, outcomes, costs, durations. Formatting only."""
 
 from collections import deque
 from dataclasses import dataclass, field
 
 from batchrun.model import Ending, Outcome, Summary
 
-#: Seconds over which the rate is averaged.
+#: The rate is averaged over this time, in seconds.
 RATE_WINDOW_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """A running batch at one moment."""
+class ProgressSnapshot:
+    """The progress of a batch at one moment."""
 
     settled: int
     succeeded: int
-    #: Jobs in all, about; None where that is not known.
+    #: Approximate number of jobs in all; None: unknown.
     job_count: int | None
     live_runs: int
     postponed: int
@@ -25,25 +25,25 @@ class Snapshot:
 
 @dataclass(slots=True)
 class Speed:
-    """Settled jobs per second over the last while."""
+    """Settled jobs per second over the last RATE_WINDOW_S seconds."""
 
     _marks: deque[tuple[float, int]] = field(default_factory=deque)
 
     def note(self, now: float, settled: int) -> None:
-        """Note how many jobs this process has settled at a time (seconds on any clock that only goes forward)."""
+        """Note the jobs that this process has settled until `now`, in seconds of a monotonic clock."""
         self._marks.append((now, settled))
         while len(self._marks) > 2 and now - self._marks[0][0] > RATE_WINDOW_S:
             self._marks.popleft()
 
     def per_s(self) -> float | None:
-        """Return the rate; None before there is any."""
+        """Return the rate; None while nothing was settled within the window."""
         if len(self._marks) < 2:
             return None
         (began, settled_then), (now, settled) = self._marks[0], self._marks[-1]
         return (settled - settled_then) / (now - began) if now > began and settled > settled_then else None
 
 
-def progress_line(at: Snapshot, per_s: float | None) -> str:
+def progress_line(at: ProgressSnapshot, per_s: float | None) -> str:
     """Return one line: done, running, not succeeded, rate, time to go, cost."""
     total = "" if at.job_count is None else f"/{max(at.job_count, at.settled):,}"
     parts = [f"{at.settled:,}{total} done", f"{at.live_runs:,} running"]
@@ -59,7 +59,7 @@ def progress_line(at: Snapshot, per_s: float | None) -> str:
 
 
 def outcome_counts(outcomes: dict[Outcome, int], empty_successes: int = 0) -> str:
-    """Return the outcomes in words, the good ones first: `2,940 succeeded (412 with 0 items), 60 failed`."""
+    """Return the outcomes in words, successes first: `2,940 succeeded (412 with 0 items), 60 failed`."""
     parts = []
     for outcome in Outcome:
         if count := outcomes.get(outcome, 0):
@@ -69,10 +69,10 @@ def outcome_counts(outcomes: dict[Outcome, int], empty_successes: int = 0) -> st
 
 
 def ending_words(ending: Ending) -> str:
-    """Return how a process left its batch, in words."""
+    """Return in words how a process ended its batch."""
     return {
         Ending.FINISHED: "Finished",
-        Ending.IN_DOUBT: "Finished, but for starts that stay in doubt,",
+        Ending.IN_DOUBT: "Finished, except for starts in doubt,",
         Ending.INTERRUPTED: "Stopped",
         Ending.TRIPPED: "Stopped by the breaker",
         Ending.OUT_OF_BUDGET: "Stopped at the budget",
@@ -81,7 +81,7 @@ def ending_words(ending: Ending) -> str:
 
 
 def cost_words(summary: Summary) -> str:
-    """Return what is known of the cost; what the platform did not tell is said, not counted as 0."""
+    """Return the known cost, and the number of Runs whose cost is unknown, which is not counted as 0."""
     unknown = f" and {summary.unknown_costs:,} Runs of unknown cost" if summary.unknown_costs else ""
     return f"{money(summary.cost_usd)}{unknown}"
 
@@ -98,17 +98,17 @@ def slot_words(summary: Summary) -> str:
 
 
 def _short(seconds: float) -> str:
-    """Return a length of time that may be some milliseconds."""
+    """Return a duration that may be some milliseconds."""
     return f"{max(1, round(1000 * seconds))} ms" if seconds < 0.9995 else duration(seconds)
 
 
 def money(usd: float) -> str:
-    """Return US dollars, small amounts to four places."""
+    """Return US dollars; amounts below $1 have four decimals."""
     return f"${usd:,.2f}" if usd >= 1 or usd == 0 else f"${usd:.4f}"
 
 
 def duration(seconds: float) -> str:
-    """Return a length of time as people say it: 7.3 s, 4 min 20 s, 3 h 05 min."""
+    """Return a duration for people: 7.3 s, 4 min 20 s, 3 h 05 min."""
     if seconds < 59.5:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -119,7 +119,7 @@ def duration(seconds: float) -> str:
 
 
 def records_words(summary: Summary) -> str:
-    """Return how many jobs the record file reports, and in how many lines where those are more."""
+    """Return the number of jobs in records.jsonl; and of its lines, if earlier rounds have lines there too."""
     if not summary.earlier_records:
         return f"{summary.settled:,} jobs"
     lines = summary.settled + summary.earlier_records

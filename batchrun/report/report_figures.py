@@ -1,4 +1,4 @@
-"""Everything that the report of a batch shows, read from its ledger as of one moment, beside whoever runs the batch."""
+"""All figures of a batch's report, read from one snapshot of its ledger; another process may be running the batch."""
 
 from collections import deque
 from dataclasses import dataclass, replace
@@ -11,77 +11,77 @@ from batchrun.ledger.sqlite.measures import Attempts, Duration, GroupCount, Meas
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
 from batchrun.model import Outcome, Selection, Summary
 from batchrun.report.batch_status import status_of
-from batchrun.report.charts import MAX_POINTS, MAX_STRETCHES, Histogram, Mark, Stretch, log_edges
+from batchrun.report.charts import MAX_POINTS, MAX_STRETCHES, DurationHistogram, Mark, Stretch, log_edges
 from batchrun.report.failure_causes import Failures, failures_of
 
-#: Per cent.
+#: Percentiles of the distributions, in per cent.
 PERCENTILES = (50, 90, 99)
 SLOWEST_RUNS = 10
-#: The largest by jobs; and the last ones.
+#: Max rows: the groups with the most jobs, and the last days.
 MAX_GROUPS = 12
 MAX_DAYS = 31
-#: Time without a live Run that is cut out of the chart: so many seconds at least, and such a part of it all.
+#: Min time without a live Run that is cut out of the chart, in seconds and as a fraction of the whole time.
 _MIN_IDLE_S = 60.0
-_MIN_IDLE_SHARE = 0.05
-#: Runs so short are seen too.
+_MIN_IDLE_FRACTION = 0.05
+#: Min interval of a chart's value, in seconds; shorter Runs are averaged.
 _MIN_INTERVAL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Distribution:
-    """How lengths of time are spread."""
+    """How durations are distributed."""
 
     spread: Spread
-    histogram: Histogram
+    histogram: DurationHistogram
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupCosts:
-    """What the largest groups cost."""
+    """The costs of the largest groups."""
 
-    #: By group; a group without an ended Run is left out.
+    #: By group, without groups that have no ended Run.
     largest: dict[str | None, CostRow]
     total: CostRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """A batch at one moment."""
+    """The figures of a batch at one moment."""
 
     read_at: datetime
-    #: The process that works on it; None when none does, or when it is the one that tells.
+    #: Another process that runs the batch; None: no other process does.
     pid: int | None
     summary: Summary
-    #: None before the first job was admitted.
+    #: None if no job was admitted.
     times: Times | None
     failures: Failures
-    #: None before there is any.
+    #: None if there is no value.
     run_times: Distribution | None
     queue_times: Distribution | None
-    #: Runs that were live, on average over each interval.
+    #: Average number of live Runs per interval.
     live_runs: list[Stretch]
     slowest: list[SlowRun]
     attempts: Attempts
-    #: Settled jobs by outcome, from round 1 on.
+    #: Settled jobs by outcome, one entry per round, from round 1 on.
     rounds: list[dict[Outcome, int]]
-    #: The largest; empty where no job has a group.
+    #: The largest groups; empty if no job has a group.
     groups: list[GroupCount]
     group_count: int
     money: Money
     cost_by_group: GroupCosts
     cost_by_outcome: list[CostRow]
-    #: In order; the last MAX_DAYS.
+    #: The last MAX_DAYS days, in order.
     cost_by_day: list[CostRow]
 
 
 def read_figures(directory: Path, own_summary: Summary | None = None) -> Figures:
-    """Read what the report of a batch shows.
+    """Read the figures of a batch's report.
 
-    A million jobs take about fifteen seconds and no more memory than ten; the ledger's writer is not held up.
+    A million jobs take about fifteen seconds and constant memory; the ledger's writer is not blocked.
 
     Args:
         directory: the output directory.
-        own_summary: of the process that has just worked on the batch, when that is this one: it knows how it ended.
+        own_summary: the Summary of this process, if this process has just run the batch: it knows how the batch ended.
 
     Raises:
         LedgerError: there is no ledger, or it is damaged.
@@ -104,7 +104,7 @@ def read_figures(directory: Path, own_summary: Summary | None = None) -> Figures
 def _figures(ledger: LedgerReader, directory: Path, pid: int | None, summary: Summary) -> Figures:
     measures, now = ledger.measures, datetime.now(UTC)
     times, group_count = measures.times(), measures.count_groups()
-    # What was live when the last process ended is not known to have lived on.
+    # Whether the Runs that were live when the last process ended lived on is unknown.
     until = now if pid is not None or times is None else times.last_noted_at
     groups = measures.largest_groups(MAX_GROUPS) if group_count else []
     return Figures(
@@ -135,7 +135,7 @@ def _distribution(measures: Measures, duration: Duration) -> Distribution | None
     edges = log_edges(spread.shortest_s, spread.longest_s)
     marks = [Mark(name=f"p{per_cent}", value=value) for per_cent, value in spread.percentiles.items()]
     counts = measures.histogram(duration, edges)
-    return Distribution(spread=spread, histogram=Histogram(edges=edges, counts=counts, marks=marks))
+    return Distribution(spread=spread, histogram=DurationHistogram(edges=edges, counts=counts, marks=marks))
 
 
 def _live_runs(measures: Measures, until: datetime) -> list[Stretch]:
@@ -143,10 +143,10 @@ def _live_runs(measures: Measures, until: datetime) -> list[Stretch]:
     if not whole:
         return []
     ((began, ended),) = whole
-    min_idle_s = max(_MIN_IDLE_S, _MIN_IDLE_SHARE * (ended - began).total_seconds())
+    min_idle_s = max(_MIN_IDLE_S, _MIN_IDLE_FRACTION * (ended - began).total_seconds())
     stretches = measures.live_stretches(until, min_idle_s, MAX_STRETCHES)
     lengths_s = [(end - begin).total_seconds() for begin, end in stretches]
-    # As many points as the chart shows, shared by length; each stretch has some.
+    # The points of the chart are divided by length; each stretch has at least ten.
     points = MAX_POINTS - 10 * len(stretches)
     found = []
     for (begin, _), length_s in zip(stretches, lengths_s, strict=True):

@@ -1,4 +1,4 @@
-"""The report of a batch as a file: the ledger's figures and samples of the job file, put together and written whole."""
+"""The report of a batch as a file: made from the ledger and samples of the job file, written atomically."""
 
 import os
 from contextlib import suppress
@@ -11,17 +11,17 @@ from batchrun.report.report_figures import read_figures
 from batchrun.report.report_page import SAMPLES, compose
 from batchrun.report.sent_overrides import sent_overrides
 
-#: Characters of an override that are read for a report.
+#: Max characters of an override in a report.
 _MAX_SENT_CHARS = 1000
 
 
 def make_report(directory: Path, config: Config, own_summary: Summary | None = None) -> str:
-    """Return the report of a batch, also while another process runs it.
+    """Return the report of a batch as HTML, also while another process runs the batch.
 
     Args:
         directory: the output directory.
-        config: what the batch was last opened with.
-        own_summary: of the process that has just worked on the batch, when that is this one.
+        config: the configuration with which the batch was last opened.
+        own_summary: the Summary of this process, if this process has just run the batch.
 
     Raises:
         LedgerError: there is no ledger, or it is damaged.
@@ -32,10 +32,10 @@ def make_report(directory: Path, config: Config, own_summary: Summary | None = N
 
 
 def write_report(file: Path, page: str) -> None:
-    """Write a report so that the file is there whole, or is what it was before.
+    """Write a report; on an error the file stays as it was.
 
     Raises:
-        OutputError: the disk does not take it; nothing of it is left.
+        OutputError: the file cannot be written; nothing of the attempt is left.
     """
     beside = file.with_name(f".{file.name}.{os.getpid()}.new")
     try:

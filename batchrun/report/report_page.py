@@ -1,4 +1,4 @@
-"""The report of a batch: one HTML file that needs nothing else, made of what its ledger tells."""
+"""The report of a batch: one self-contained HTML page, made from the ledger's figures."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -11,13 +11,13 @@ from batchrun.ledger.protocol import CostRow
 from batchrun.model import Ending, Outcome, Position
 from batchrun.output.layout import BAD_LINES
 from batchrun.report.charts import (
-    Share,
+    BarPart,
     Spending,
     TimeSeries,
     histogram,
-    share_bar,
     small_bar,
     spending_bar,
+    stacked_bar,
     time_series,
 )
 from batchrun.report.failure_causes import Failure, Failures, kind_words, run_address
@@ -44,7 +44,7 @@ from batchrun.report.style_sheet import Tone
 from batchrun.report.terminal_text import last_lines, one_line
 from batchrun.version import __version__
 
-#: Kinds of failure that are shown with a sample; of the others a line each.
+#: Max causes of failure with a sample; the others have one line each.
 SAMPLES = 12
 _LOG_LINES = 15
 _LINE_CHARS = 300
@@ -54,16 +54,16 @@ _SENT_CHARS = 300
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Batch:
-    """What a batch is called, and where."""
+    """The batch of a report: its directory and configuration."""
 
     directory: Path
     config: Config
-    #: The overrides of jobs that are shown as samples, as far as they could be read.
+    #: The overrides of sample jobs, as far as they could be read.
     sent: Mapping[Position, str]
 
     @property
     def quoted(self) -> str:
-        """The output directory, as a shell takes it."""
+        """The output directory, quoted for a shell."""
         return shlex.quote(str(self.directory))
 
     @property
@@ -75,10 +75,10 @@ def compose(figures: Figures, directory: Path, config: Config, sent: Mapping[Pos
     """Return the page.
 
     Args:
-        figures: what the ledger tells.
-        directory: the output directory, as its commands are to name it.
-        config: what the batch was last opened with.
-        sent: the overrides of jobs, as far as they are to be shown.
+        figures: the ledger's figures.
+        directory: the output directory, as commands on the page name it.
+        config: the configuration with which the batch was last opened.
+        sent: the overrides of sample jobs.
     """
     batch = _Batch(directory=directory, config=config, sent=sent)
     name = directory.resolve().name
@@ -88,7 +88,7 @@ def compose(figures: Figures, directory: Path, config: Config, sent: Mapping[Pos
         _jobs_card(figures, config),
         _failures_card(figures.failures, batch),
         _distribution_card("Run time", figures.run_times, "from the start of a Run to its end", "Runs"),
-        _distribution_card("Time in the queue", figures.queue_times, "from being read in to the first Run", "jobs"),
+        _distribution_card("Time in the queue", figures.queue_times, "from admission to the first Run", "jobs"),
         _live_card(figures, config),
         _groups_card(figures),
         _cost_card(figures, config, is_half=has_days or has_rounds),
@@ -126,26 +126,26 @@ def _period(began_at: datetime, ended_at: datetime) -> str:
 
 def _jobs_card(figures: Figures, config: Config) -> Html:
     summary = figures.summary
-    shares = [
-        Share(name=_outcome_words(outcome), count=summary.outcomes.get(outcome, 0), tone=Tone(outcome))
+    parts = [
+        BarPart(name=_outcome_words(outcome), count=summary.outcomes.get(outcome, 0), tone=Tone(outcome))
         for outcome in Outcome
     ]
-    shares.append(Share(name="open", count=summary.open_jobs, tone=Tone.OPEN))
-    keys = [Key(tone=share.tone, text=f"{share.count:,} {share.name}") for share in shares if share.count]
+    parts.append(BarPart(name="open", count=summary.open_jobs, tone=Tone.OPEN))
+    keys = [Key(tone=part.tone, text=f"{part.count:,} {part.name}") for part in parts if part.count]
     note = f"{summary.settled:,} settled" + (f", {summary.open_jobs:,} open" if summary.open_jobs else "")
-    bar = share_bar("Jobs by outcome", shares)
+    bar = stacked_bar("Jobs by outcome", parts)
     return card("Jobs", bar, legend(keys), tag("div", tiles(_tiles(figures, config)), class_="block"), note=note)
 
 
 def _tiles(figures: Figures, config: Config) -> list[Tile]:
     summary, attempts = figures.summary, figures.attempts
     succeeded = summary.outcomes.get(Outcome.SUCCEEDED, 0)
-    share = f"{100 * succeeded / summary.settled:.1f} %" if summary.settled else "-"
-    repeated = f"{attempts.repeated:,} of them again" if attempts.repeated else None
+    success = f"{100 * succeeded / summary.settled:.1f} %" if summary.settled else "-"
+    repeated = f"{attempts.repeated:,} of them retries" if attempts.repeated else None
     live = f"{summary.live_runs:,} live" if summary.live_runs else None
     empty = f"{summary.empty_successes:,} successes had none" if summary.empty_successes else None
     shown = [
-        Tile(name="Succeeded", value=share, note=f"{succeeded:,} of {summary.settled:,}"),
+        Tile(name="Succeeded", value=success, note=f"{succeeded:,} of {summary.settled:,}"),
         Tile(name="Runs", value=f"{attempts.runs:,}", note=live or repeated),
         Tile(name="Items", value=f"{summary.items:,}", note=empty),
         Tile(name="Cost", value=money(summary.cost_usd), note=_cost_note(figures, config)),
@@ -172,12 +172,12 @@ def _failures_card(failures: Failures, batch: _Batch) -> Html:
     if not failures.jobs and not failures.bad_lines:
         return card("Failures", tag("p", "No job has failed.", class_="soft"))
     samples = [_cause(failure, batch) for failure in failures.kinds[:SAMPLES]]
-    # As wide as the largest count, which comes first.
+    # The width of the largest count, which comes first.
     digits = len(f"{failures.kinds[0].count:,}") if failures.kinds else 0
     causes = tag("div", *samples, class_="causes", style=f"--digits: {digits}ch") if samples else None
     rest = failures.kinds[SAMPLES:]
-    columns = [Column(heading="Jobs", kind="number"), Column(heading="Cause"), Column(heading="Rerun")]
-    rows = [(f"{each.count:,}", foreign(kind_words(each)), command(_rerun(each, batch))) for each in rest]
+    columns = [Column(heading="Jobs", kind="number"), Column(heading="Cause"), Column(heading="Retry")]
+    rows = [(f"{each.count:,}", foreign(kind_words(each)), command(_retry(each, batch))) for each in rest]
     more = tag("div", table(columns, rows), class_="block") if rows else None
     note = f"{_many(failures.jobs, 'job')}, {_many(len(failures.kinds) + failures.other_kinds, 'cause')}"
     return card("Failures", causes, more, _beyond(failures, batch), note=note)
@@ -206,7 +206,7 @@ def _cause(failure: Failure, batch: _Batch) -> Html:
     rows: list[tuple[str, str | None]] = [
         ("for example", _sample(failure, batch.api)),
         ("sent", tag("code", foreign(sent, _SENT_CHARS)) if sent else None),
-        ("rerun", command(_rerun(failure, batch))),
+        ("retry", command(_retry(failure, batch))),
     ]
     log = None
     if failure.log_tail is not None:
@@ -222,7 +222,7 @@ def _sample(failure: Failure, api: ApiConfig) -> Html:
     return join(parts)
 
 
-def _rerun(failure: Failure, batch: _Batch) -> str:
+def _retry(failure: Failure, batch: _Batch) -> str:
     return f"batchrun retry {batch.quoted} --failure {failure.id}"
 
 
@@ -268,8 +268,8 @@ def _cost_card(figures: Figures, config: Config, *, is_half: bool) -> Html:
         bar = tag("div", spending_bar("Cost against the budget", spending))
     total = figures.cost_by_group.total
     rows = [(_outcome_words(row.shared[0] or "open"), *_cost_cells(row, total)) for row in figures.cost_by_outcome]
-    said = [f"{summary.open_costs:,} Runs have costs that can still change."] if summary.open_costs else []
-    said += [f"{money(total.derived_usd)} of it were worked out from charges and prices."] if total.derived_usd else []
+    said = [f"The cost of {summary.open_costs:,} Runs is not final."] if summary.open_costs else []
+    said += [f"{money(total.derived_usd)} of it is derived from charges and prices."] if total.derived_usd else []
     return card(
         "Cost",
         bar,
@@ -285,13 +285,13 @@ def _cost_columns(first: str) -> list[Column]:
         Column(heading=first),
         Column(heading="Runs", kind="number"),
         Column(heading="Cost", kind="number"),
-        Column(heading="", kind="share"),
+        Column(heading="", kind="bar"),
     ]
 
 
 def _cost_cells(row: CostRow, whole: CostRow) -> tuple[str, str, str]:
-    share = row.cost_usd / whole.cost_usd if whole.cost_usd > 0 else 0.0
-    return f"{row.runs:,}", _row_cost(row), small_bar(share)
+    fraction = row.cost_usd / whole.cost_usd if whole.cost_usd > 0 else 0.0
+    return f"{row.runs:,}", _row_cost(row), small_bar(fraction)
 
 
 def _total_cells(total: CostRow) -> tuple[str, str, str, str]:
@@ -299,7 +299,7 @@ def _total_cells(total: CostRow) -> tuple[str, str, str, str]:
 
 
 def _row_cost(row: CostRow) -> str:
-    """Return what some Runs cost; what nobody knows is not 0."""
+    """Return the cost of some Runs; an unknown cost is not 0."""
     if row.runs and row.unknown_costs == row.runs:
         return "unknown"
     return _usd(row.cost_usd) + (" + ?" if row.unknown_costs else "")
@@ -312,7 +312,7 @@ def _slowest_card(figures: Figures, api: ApiConfig) -> Html:
         Column(heading="Status", is_minor=True),
         Column(heading="Cost", kind="number", is_minor=True),
         Column(heading="Took", kind="number"),
-        Column(heading="", kind="share"),
+        Column(heading="", kind="bar"),
     ]
     longest_s = max((run.run_s for run in figures.slowest), default=0.0)
     rows = [
@@ -340,7 +340,7 @@ def _groups_card(figures: Figures) -> Html | None:
         Column(heading="Open", kind="number", is_minor=True),
         Column(heading="Runs", kind="number", is_minor=True),
         Column(heading="Cost", kind="number"),
-        Column(heading="Outcomes", kind="share"),
+        Column(heading="Outcomes", kind="bar"),
     ]
     rows = []
     for group in figures.groups:
@@ -364,8 +364,8 @@ def _groups_card(figures: Figures) -> Html | None:
 
 
 def _small_outcomes(outcomes: Mapping[Outcome, int], open_jobs: int) -> Html:
-    shares = [Share(name=_outcome_words(each), count=outcomes.get(each, 0), tone=Tone(each)) for each in Outcome]
-    return share_bar("Outcomes", [*shares, Share(name="open", count=open_jobs, tone=Tone.OPEN)], height=10)
+    parts = [BarPart(name=_outcome_words(each), count=outcomes.get(each, 0), tone=Tone(each)) for each in Outcome]
+    return stacked_bar("Outcomes", [*parts, BarPart(name="open", count=open_jobs, tone=Tone.OPEN)], height=10)
 
 
 def _days_card(days: Sequence[CostRow]) -> Html:
@@ -388,7 +388,7 @@ def _rounds_card(rounds: Sequence[Mapping[Outcome, int]], *, is_half: bool) -> H
         Column(heading="Round"),
         Column(heading="Settled", kind="number"),
         Column(heading="Succeeded", kind="number"),
-        Column(heading="Outcomes", kind="share"),
+        Column(heading="Outcomes", kind="bar"),
     ]
     rows = [
         (
@@ -403,7 +403,7 @@ def _rounds_card(rounds: Sequence[Mapping[Outcome, int]], *, is_half: bool) -> H
 
 
 def _foot(figures: Figures, batch: _Batch) -> Html:
-    words = f"Written {figures.read_at:%Y-%m-%d %H:%M:%S} UTC by batchrun {__version__}; anew: "
+    words = f"Written {figures.read_at:%Y-%m-%d %H:%M:%S} UTC by batchrun {__version__}; to update: "
     return tag("footer", words, command(f"batchrun report {batch.quoted}"))
 
 
@@ -412,7 +412,7 @@ def _outcome_words(outcome: str) -> str:
 
 
 def _usd(usd: float) -> str:
-    """Return what a Run or some of them cost, which may be a fraction of a cent."""
+    """Return a cost, which may be a fraction of a cent."""
     return f"${usd:.6f}" if 0 < usd < 0.001 else money(usd)
 
 

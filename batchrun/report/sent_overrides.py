@@ -1,4 +1,4 @@
-"""What failed jobs had sent to their Runs, read from the job file again: the ledger keeps positions, not content."""
+"""The overrides of failed jobs, read from the job file again: the ledger keeps positions, not content."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -12,11 +12,11 @@ from batchrun.report.failure_causes import Failure
 
 
 def sent_overrides(config: Config, failures: Iterable[Failure], max_chars: int) -> dict[Position, str]:
-    """Return the overrides of each failure's sample as JSON, cut to a length; what cannot be read is left out."""
+    """Return the overrides of each failure's sample as JSON, cut to `max_chars`; unreadable ones are left out."""
     positions = [failure.position for failure in failures]
     found: dict[Position, str] = {}
     with suppress(JobFileError), open_job_file(job_format(config, {})) as job_file:
-        # One line that was changed must not hide the others; where reading each means reading all, one pass is enough.
+        # Read one by one, so that one changed line does not hide the others; one pass if the file cannot seek.
         parts = [[position] for position in positions] if job_file.is_seekable else [positions]
         for part in parts:
             with suppress(JobFileError):

@@ -1,7 +1,7 @@
-"""The one style sheet, of the report and of the live page: system fonts, light and dark, phone and paper.
+"""The style sheet of the report and of the worker's live page: system fonts, light and dark, phone and paper.
 
-Colours are custom properties. Those of outcomes are apart in lightness as well as in hue, after Okabe and Ito's
-palette, so that they can be told apart by those who see fewer colours; a text always stands beside them.
+Colours are custom properties. Outcomes differ in lightness as well as in hue, after Okabe and Ito's palette, so that
+colour-blind readers can distinguish them. A text stands beside every colour.
 """
 
 from enum import StrEnum
@@ -21,7 +21,7 @@ class Tone(StrEnum):
     LOST = "lost"
     #: Live Runs, and every amount that is not of an outcome.
     LIVE = "live"
-    #: What is still to be done, or set aside.
+    #: Open jobs, and reserved money.
     OPEN = "open"
 
 
@@ -87,7 +87,7 @@ body {{
   margin: 0; background: var(--page); color: var(--ink); -webkit-text-size-adjust: 100%;
   font: 14px/1.45 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "Liberation Sans", sans-serif;
 }}
-main, .bar {{ max-width: 1120px; margin: 0 auto; padding: 0 20px; }}
+main {{ max-width: 1120px; margin: 0 auto; padding: 0 20px; }}
 main {{ padding-bottom: 48px; }}
 h1, h2, h3, p {{ margin: 0; }}
 h1 {{ font-size: 22px; line-height: 1.25; font-weight: 650; letter-spacing: -.01em; overflow-wrap: anywhere; }}
@@ -143,7 +143,7 @@ th.number {{ text-align: right; }}
 tbody tr:last-child td {{ border-bottom: 0; }}
 tfoot td {{ border-top: 1px solid var(--line); border-bottom: 0; font-weight: 600; }}
 td.text {{ min-width: 8em; overflow-wrap: anywhere; }}
-td.share {{ width: 26%; min-width: 60px; }}
+td.bar {{ width: 26%; min-width: 60px; }}
 
 .causes {{ --indent: calc(var(--digits) * 1.2 + 12px); }}
 .cause {{ padding: 14px 0; border-top: 1px solid var(--line); }}
@@ -189,11 +189,11 @@ svg .edge {{ fill: none; stroke-width: 1.5; vector-effect: non-scaling-stroke; }
 footer {{ margin-top: 22px; color: var(--soft); font-size: 12.5px; overflow-wrap: anywhere; }}
 
 @media screen and (max-width: 760px) {{
-  main, .bar {{ padding-left: 12px; padding-right: 12px; }}
+  main {{ padding-left: 12px; padding-right: 12px; }}
   .card, .card.half {{ grid-column: span 12; padding: 14px; }}
   .head {{ padding: 18px 2px 14px; }}
   th, td {{ padding-left: 10px; }}
-  td.share, th.share, .minor {{ display: none; }}
+  td.bar, th.bar, .minor {{ display: none; }}
   td.text {{ min-width: 0; }}
   .tiles {{ grid-template-columns: repeat(2, minmax(0, 1fr)); }}
   .cause > header .count {{ min-width: 0; }}

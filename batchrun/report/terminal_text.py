@@ -1,4 +1,4 @@
-"""Text that others wrote, made fit for a terminal: an Actor's message must not move cursors or recolour screens."""
+"""Foreign text, made safe for a terminal: an Actor's message must not move the cursor or recolour the screen."""
 
 import re
 
@@ -6,7 +6,7 @@ _ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07
 
 
 def one_line(text: str, max_chars: int) -> str:
-    """Return text as one line of printable characters, cut with … where it is too long."""
+    """Return text as one line of printable characters, cut with … if it is too long."""
     # Cut before anything else: a message may be megabytes.
     plain = _ESCAPE_SEQUENCE.sub("", text[: 4 * max_chars])
     line = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(plain.split()))
@@ -15,5 +15,5 @@ def one_line(text: str, max_chars: int) -> str:
 
 
 def last_lines(text: str, count: int, max_chars: int) -> list[str]:
-    """Return the last lines of a text that hold something, each fit for a terminal."""
+    """Return the last non-blank lines of a text, each safe for a terminal."""
     return [one_line(line, max_chars) for line in text.splitlines() if line.strip()][-count:]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from batchrun.model import JsonObject, Outcome
-from batchrun.report.progress_words import Snapshot, money, outcome_counts, progress_line
+from batchrun.report.progress_words import ProgressSnapshot, money, outcome_counts, progress_line
 from batchrun.report.terminal_text import one_line
 from batchrun.worker.views import BatchView, WorkerView
 
@@ -28,7 +28,7 @@ def state_words(batch: BatchView) -> str:
 def batch_progress(batch: BatchView) -> str:
     """Return how far a batch is, in one line."""
     jobs = batch.jobs
-    snapshot = Snapshot(
+    snapshot = ProgressSnapshot(
         settled=jobs.settled,
         succeeded=jobs.succeeded,
         job_count=jobs.total,

@@ -1,4 +1,4 @@
-"""`batchrun report`: a file that says what the other commands say, needs nothing else, and harms nobody."""
+"""`batchrun report`: a self-contained file with the same numbers as the other commands, safe to open."""
 
 import re
 import subprocess
@@ -26,20 +26,20 @@ HOSTILE = "</script><img src=x onerror=alert(1)>\u202e\x00 & \"'"
 
 
 class Worker:
-    """An Actor that fails as its input says, and is held back where it says so."""
+    """An Actor that fails or waits as its input says."""
 
     def __init__(self) -> None:
-        self.is_mended = False
+        self.is_repaired = False
         self.began, self.may_end = anyio.Event(), anyio.Event()
 
     async def __call__(self, context: InlineContext) -> None:
-        """Push an item, say something, and perhaps fail."""
+        """Push an item, write a log line, and fail if the input says so."""
         await context.push_items([{"n": context.input["n"]}])
         await context.log(f"working on {context.input['n']} {HOSTILE}")
         if context.input.get("is_held"):
             self.began.set()
             await self.may_end.wait()
-        if (message := context.input.get("message")) and not self.is_mended:
+        if (message := context.input.get("message")) and not self.is_repaired:
             context.fail(context.input.get("code", 1), message)
 
 
@@ -90,7 +90,7 @@ async def _say(tmp_path: Path, *arguments: str) -> Said:
 
 
 def _parsed(page: str) -> Element:
-    """Parse a report, and hold it to what all are: one page that loads and runs nothing."""
+    """Parse a report and check that it loads and runs nothing."""
     root = ET.fromstring(page.removeprefix("<!DOCTYPE html>\n"))
     names = {element.tag.rpartition("}")[2] for element in root.iter()}
     assert not names & {"script", "img", "link", "iframe", "object", "base", "form", "image", "use"}
@@ -117,13 +117,13 @@ def _tiles(card: Element) -> dict[str, list[str]]:
     return {_text(tile[0]): [_text(each) for each in tile[1:]] for tile in tiles}
 
 
-async def test_the_report_says_what_the_other_commands_say(tmp_path):
-    """Outcomes, causes with samples and reruns, Runs, items, costs, groups, rounds: as in status, failures and cost."""
+async def test_the_report_agrees_with_the_other_commands(tmp_path):
+    """Outcomes, causes, samples, retries, Runs, items, costs, groups, rounds: as in status, failures and cost."""
     worker = Worker()
     async with _serving(tmp_path, worker) as server:
         config = _config(tmp_path, server, _lines())
         await run_batch(config, environ=ENVIRON)
-        worker.is_mended = True
+        worker.is_repaired = True
         async with open_batch(config, environ=ENVIRON) as batch:
             await batch.reopen(Selection(keys=["k0", "k1", "k2"]))
             await batch.run()
@@ -136,11 +136,13 @@ async def test_the_report_says_what_the_other_commands_say(tmp_path):
     root = _parsed((tmp_path / "out/report.html").read_text("utf-8"))
     cards = _cards(root)
     legend = [_text(each) for each in next(_by_class(cards["Jobs"], "legend"))]
-    assert legend == [f"{count} {outcome}" for outcome, count in sorted(status["outcomes"].items(), key=_good_first)]
+    assert legend == [
+        f"{count} {outcome}" for outcome, count in sorted(status["outcomes"].items(), key=_successes_first)
+    ]
     assert status["outcomes"] == {"succeeded": 66, "failed": 15, "invalid": 1}
     tiles = _tiles(cards["Jobs"])
     assert tiles["Succeeded"] == ["80.5 %", "66 of 82"]
-    assert tiles["Runs"] == [str(runs), "18 of them again"]
+    assert tiles["Runs"] == [str(runs), "18 of them retries"]
     assert tiles["Items"][0] == str(status["items"])
     assert tiles["Cost"][0] == money(status["cost_usd"])
     causes = list(_by_class(cards["Failures"], "cause"))
@@ -171,12 +173,12 @@ async def test_the_report_says_what_the_other_commands_say(tmp_path):
     assert len([each for each in root.iter() if each.get("role") == "img"]) >= 4
 
 
-def _good_first(item: tuple[str, int]) -> int:
+def _successes_first(item: tuple[str, int]) -> int:
     return list(Outcome).index(Outcome(item[0]))
 
 
-async def test_a_batch_that_runs_is_reported_as_it_stands(tmp_path):
-    """By another process, with what is live and open."""
+async def test_a_running_batch_can_be_reported(tmp_path):
+    """Another process reports its live Runs and open jobs."""
     worker = Worker()
     lines = [{"n": n} for n in range(5)] + [
         {"n": 5, "is_held": True},
@@ -201,8 +203,8 @@ async def test_a_batch_that_runs_is_reported_as_it_stands(tmp_path):
     assert not (tmp_path / "out/report.html").exists()
 
 
-async def test_the_report_is_written_at_the_end_when_asked(tmp_path):
-    """From Python: with how this process ended and how it used its slots."""
+async def test_the_report_is_written_at_the_end_if_configured(tmp_path):
+    """From Python, too; it shows how this process ended and used its slots."""
     async with _serving(tmp_path, Worker()) as server:
         config = _config(tmp_path, server, [{"n": n} for n in range(40)], output__report=True)
         async with open_batch(config, environ=ENVIRON) as batch:
@@ -214,8 +216,8 @@ async def test_the_report_is_written_at_the_end_when_asked(tmp_path):
     assert re.search(r"Slots: \d+\.\d % in use", _text(_cards(root)["Live Runs"]))
 
 
-async def test_a_batch_that_was_not_begun_leaves_no_report(tmp_path):
-    """Opened and closed again: there is nothing to tell."""
+async def test_a_batch_that_was_not_run_leaves_no_report(tmp_path):
+    """It was only opened and closed."""
     async with _serving(tmp_path, Worker()) as server:
         async with open_batch(_config(tmp_path, server, [{"n": 1}], output__report=True), environ=ENVIRON) as batch:
             pass
@@ -227,7 +229,7 @@ async def test_a_batch_that_was_not_begun_leaves_no_report(tmp_path):
 
 
 def _write_batch(directory: Path) -> None:
-    """Write a batch of two jobs that brings its platform along."""
+    """Write a batch of two jobs on the embedded server."""
     (directory / "jobs.jsonl").write_text('{"message": "a"}\n{"message": "b"}\n')
     (directory / "batch.toml").write_text(
         '[api]\nbase_url = "embedded"\n[task]\nactor = "apify/hello-world"\nname = "hello"\n'
@@ -235,8 +237,8 @@ def _write_batch(directory: Path) -> None:
     )
 
 
-def test_a_report_that_cannot_be_written_fails_no_batch(tmp_path):
-    """The batch ends as it would have; a line says what is missing and how to get it."""
+def test_a_batch_succeeds_if_its_report_cannot_be_written(tmp_path):
+    """Same exit code; a line names the missing file and the command that writes it."""
     _write_batch(tmp_path)
     good = batchrun("run", "batch.toml", "--set", "output.report=true", "--out", "good", cwd=tmp_path)
     assert good.code == 0, good
@@ -253,8 +255,8 @@ def test_a_report_that_cannot_be_written_fails_no_batch(tmp_path):
     assert [each.name for each in (tmp_path / "bad").iterdir() if "new" in each.name] == []
 
 
-def test_a_full_disk_leaves_the_report_that_was(tmp_path):
-    """An error of this machine and its file's name; no half of a page, and nothing beside it."""
+def test_a_full_disk_leaves_the_old_report(tmp_path):
+    """An error that names the file; no half page, no temporary file."""
     file = tmp_path / "report.html"
     file.write_text("before")
     code = (
@@ -271,8 +273,8 @@ def test_a_full_disk_leaves_the_report_that_was(tmp_path):
     assert file.read_text() == "before"
 
 
-def test_what_cannot_be_reported_is_said(tmp_path):
-    """No directory, no ledger, no batch that was begun, a damaged ledger, no place for the file: exit 6 and why."""
+def test_an_impossible_report_is_explained(tmp_path):
+    """No directory, no ledger, a damaged ledger, a file that cannot be written: exit 6 and the reason."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged/ledger.sqlite3").write_bytes(b"this is no ledger" * 1000)

@@ -1,4 +1,4 @@
-"""Charts: well-formed, of bounded size, true to their numbers, and none of them trips over odd ones."""
+"""Charts: well-formed, of bounded size, true to their numbers, for any numbers."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -14,17 +14,17 @@ from batchrun.report.charts import (
     MAX_BARS,
     MAX_POINTS,
     MAX_STRETCHES,
-    Histogram,
+    BarPart,
+    DurationHistogram,
     Mark,
-    Share,
     Spending,
     Stretch,
     TimeSeries,
     histogram,
     log_edges,
-    share_bar,
     small_bar,
     spending_bar,
+    stacked_bar,
     time_series,
 )
 from batchrun.report.html_elements import Html
@@ -41,7 +41,7 @@ moments = st.datetimes(min_value=datetime(1990, 1, 1), max_value=datetime(2090, 
 
 
 def _parsed(chart: Html) -> Element:
-    """Parse a chart, and hold it to what all have: a role, a title, a description, nothing that lies outside."""
+    """Parse a chart and check what all charts have: a role, a title, a description, nothing outside."""
     root = ET.fromstring(chart)
     assert (root.tag, root.get("role")) == (f"{SVG}svg", "img")
     assert [child.tag for child in root][:2] == [f"{SVG}title", f"{SVG}desc"]
@@ -69,14 +69,14 @@ def _width(bar: Element) -> float:
     return float(bar.get("width", "").rstrip("%"))
 
 
-def test_shares_are_as_wide_as_they_are_large() -> None:
-    """And named, with their part of the whole, for those who don't see the bar."""
-    chart = share_bar(
+def test_parts_are_as_wide_as_their_counts() -> None:
+    """Their names and percentages stand in the description and the tooltips."""
+    chart = stacked_bar(
         "Jobs",
         [
-            Share(name="succeeded", count=750, tone=Tone.SUCCEEDED),
-            Share(name="lost", count=0, tone=Tone.LOST),
-            Share(name="failed", count=250, tone=Tone.FAILED),
+            BarPart(name="succeeded", count=750, tone=Tone.SUCCEEDED),
+            BarPart(name="lost", count=0, tone=Tone.LOST),
+            BarPart(name="failed", count=250, tone=Tone.FAILED),
         ],
     )
     assert _described(chart) == "750 succeeded, 250 failed."
@@ -85,20 +85,20 @@ def test_shares_are_as_wide_as_they_are_large() -> None:
 
 
 def test_one_failure_among_a_million_can_be_seen() -> None:
-    """It is wider than it is large, and no percentage says nothing or everything of it."""
-    shares = [
-        Share(name="succeeded", count=999_999, tone=Tone.SUCCEEDED),
-        Share(name="failed", count=1, tone=Tone.FAILED),
+    """It has a minimum width, and its percentage is neither 0 nor 100."""
+    parts = [
+        BarPart(name="succeeded", count=999_999, tone=Tone.SUCCEEDED),
+        BarPart(name="failed", count=1, tone=Tone.FAILED),
     ]
-    good, bad = _bars(share_bar("Jobs", shares))
+    good, bad = _bars(stacked_bar("Jobs", parts))
     assert _width(bad) > 0.2
     assert (good[0].text, bad[0].text) == ("999,999 succeeded (over 99.9 %)", "1 failed (under 0.1 %)")
 
 
 @given(st.lists(st.tuples(st.text(), counts, st.sampled_from(Tone)), max_size=15), st.text())
-def test_any_shares_make_a_bar(parts: list[tuple[str, int, Tone]], title: str) -> None:
-    """Whatever they are called, and however many there are of each, all within the bar."""
-    chart = share_bar(title + HOSTILE, [Share(name=name + HOSTILE, count=n, tone=tone) for name, n, tone in parts])
+def test_any_parts_make_a_bar(parts: list[tuple[str, int, Tone]], title: str) -> None:
+    """Any name and any count; all parts stay within the bar."""
+    chart = stacked_bar(title + HOSTILE, [BarPart(name=name + HOSTILE, count=n, tone=tone) for name, n, tone in parts])
     assert len(_bars(chart)) == sum(n > 0 for _, n, _ in parts)
     ends = [float(bar.get("x", "").rstrip("%")) + _width(bar) for bar in _bars(chart)]
     assert all(end <= 100.05 for end in ends)
@@ -106,8 +106,8 @@ def test_any_shares_make_a_bar(parts: list[tuple[str, int, Tone]], title: str) -
 
 
 @given(seconds, seconds)
-def test_edges_rise_and_hold_everything(one: float, other: float) -> None:
-    """From the shortest to the longest, in bars of one width on the scale, as many as can be told apart."""
+def test_edges_ascend_and_enclose_all_durations(one: float, other: float) -> None:
+    """Bars of equal width on the scale, at most MAX_BARS."""
     low, high = sorted((one, other))
     edges = log_edges(low, high)
     assert len(edges) <= MAX_BARS + 1
@@ -120,21 +120,21 @@ def test_edges_rise_and_hold_everything(one: float, other: float) -> None:
 
 @given(st.lists(seconds, min_size=1, max_size=50), st.text())
 def test_any_durations_make_a_histogram(values: list[float], title: str) -> None:
-    """With a bar where there is something, and labels that stand apart."""
+    """One bar per count above 0."""
     edges = log_edges(min(values), max(values))
     counted = [sum(a <= max(v, edges[0]) < b for v in values) for a, b in pairwise(edges)]
     marks = [Mark(name="p50", value=min(values)), Mark(name=title, value=max(values))]
-    chart = histogram(title, Histogram(edges=edges, counts=counted, marks=marks))
+    chart = histogram(title, DurationHistogram(edges=edges, counts=counted, marks=marks))
     assert len(_bars(chart)) == sum(count > 0 for count in counted)
     assert sum(counted) == len(values)
 
 
-def test_a_histogram_tells_what_it_shows() -> None:
-    """Its bars their counts and limits, its scale round lengths of time, its marks their values."""
+def test_a_histogram_is_labelled() -> None:
+    """Bars with their counts and limits, the scale with round durations, marks with their values."""
     edges = log_edges(0.5, 90)
     counted = [1] * (len(edges) - 1)
     chart = histogram(
-        "Run time", Histogram(edges=edges, counts=counted, marks=[Mark(name="p50", value=6)]), noun="Runs"
+        "Run time", DurationHistogram(edges=edges, counts=counted, marks=[Mark(name="p50", value=6)]), noun="Runs"
     )
     assert _described(chart) == f"{len(counted)} Runs, 500 ms to 1.5 min; p50 6 s."
     assert _texts(chart) == ["p50", "500 ms", "2 s", "10 s", "30 s"]
@@ -142,11 +142,11 @@ def test_a_histogram_tells_what_it_shows() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, 0.004, 2.0, 86_400 * 400.0])
-def test_durations_that_are_all_alike_are_one_bar_in_the_middle(value: float) -> None:
-    """Of a scale that still has two labels."""
+def test_equal_durations_are_one_bar_in_the_middle(value: float) -> None:
+    """The scale still has a width."""
     edges = log_edges(value, value)
     counted = [sum(a <= max(0.001, v) < b for v in [value] * 7) for a, b in pairwise(edges)]
-    (bar,) = _bars(histogram("t", Histogram(edges=edges, counts=counted)))
+    (bar,) = _bars(histogram("t", DurationHistogram(edges=edges, counts=counted)))
     middle = float(bar.get("x", "").rstrip("%")) + _width(bar) / 2
     assert middle == pytest.approx(50, abs=0.5)
 
@@ -159,8 +159,8 @@ def _series(*lengths: int, interval_s: float = 2.0, value: float = 5, idle_s: fl
     return TimeSeries(stretches=stretches, limit=limit)
 
 
-def test_a_series_tells_its_peak_its_times_and_its_limit() -> None:
-    """In words, on its axes and by a line."""
+def test_a_series_shows_its_peak_its_times_and_its_limit() -> None:
+    """In its description, on its axes and as a line."""
     chart = time_series("Live Runs", _series(200, value=40, limit=64))
     assert _described(chart) == "40 live Runs at most, from 2026-03-04 09:58:21 to 2026-03-04 10:05:01 UTC; limit 64."
     assert _texts(chart) == ["limit 64", "0", "20", "40", "60", "10:00", "10:02", "10:04"]
@@ -168,24 +168,24 @@ def test_a_series_tells_its_peak_its_times_and_its_limit() -> None:
     assert 'class="limit"' in chart
 
 
-def test_a_limit_far_above_is_said_and_not_drawn() -> None:
-    """Else the curve would lie on the ground."""
+def test_a_limit_far_above_the_curve_is_written_not_drawn() -> None:
+    """A drawn one would flatten the curve."""
     chart = time_series("Live Runs", _series(20, value=3, limit=1000))
     assert "limit 1,000, far above" in _texts(chart)
     assert 'class="limit"' not in chart
     assert _texts(chart)[1:5] == ["0", "1", "2", "3"]
 
 
-def test_time_without_anything_is_cut_out_and_told() -> None:
-    """Each stretch says when it began, the break how long it was."""
+def test_idle_time_is_cut_out_and_its_length_shown() -> None:
+    """Each stretch is labelled with its begin, each gap with its length."""
     chart = time_series("Live Runs", _series(100, 50, idle_s=86_400))
     assert "1,440 min" not in chart
     assert "24 h 00 min without any" in chart
     assert [text for text in _texts(chart) if "Mar" in text] == ["Mar 4, 09:58", "Mar 5, 10:01"]
 
 
-def test_a_series_of_any_length_has_so_many_points() -> None:
-    """Neighbours are averaged; of many stretches the last are drawn."""
+def test_a_series_of_any_length_has_a_bounded_number_of_points() -> None:
+    """Neighbours are averaged, and the last MAX_STRETCHES stretches are drawn."""
     chart = time_series("t", _series(100_003, interval_s=1))
     (edge,) = re.findall(r'<path d="([^"]*)" class="edge', chart)
     assert MAX_POINTS / 2 < edge.count("H") <= MAX_POINTS
@@ -200,7 +200,7 @@ def test_a_series_of_any_length_has_so_many_points() -> None:
     st.text(),
 )
 def test_any_series_makes_a_curve(given_: list[tuple[datetime, float, list[float]]], limit: float | None, title: str):
-    """Also stretches that are out of order, empty, or longer than a life."""
+    """Also stretches that are out of order, empty, or a century long."""
     stretches = [Stretch(began_at=at, interval_s=width, values=values) for at, width, values in given_]
     chart = time_series(title, TimeSeries(stretches=stretches, limit=limit, noun=title))
     drawn = [each for each in stretches if each.values][-MAX_STRETCHES:]
@@ -209,31 +209,31 @@ def test_any_series_makes_a_curve(given_: list[tuple[datetime, float, list[float
 
 @given(amounts, amounts, amounts)
 def test_any_money_makes_a_bar(budget: float, spent: float, reserved: float) -> None:
-    """Spent, spent beyond, set aside: never wider than the bar."""
+    """Spent, spent beyond the budget, reserved: never wider than the bar."""
     chart = spending_bar("Cost", Spending(budget_usd=budget, spent_usd=spent, reserved_usd=reserved))
     ends = [float(bar.get("x", "").rstrip("%")) + _width(bar) for bar in _bars(chart)]
     assert all(end <= 100.02 for end in ends)
 
 
 def test_money_beyond_the_budget_is_another_colour() -> None:
-    """And the words say all three amounts."""
+    """The labels name all three amounts."""
     chart = spending_bar("Cost", Spending(budget_usd=20, spent_usd=22, reserved_usd=3))
     assert [bar.get("class") for bar in _bars(chart)] == ["tone-live", "tone-failed", "tone-open"]
     assert [round(_width(bar)) for bar in _bars(chart)] == [80, 8, 12]
-    assert _texts(chart) == ["$22.00 spent · $3.00 set aside", "of $20.00 (110 %)"]
+    assert _texts(chart) == ["$22.00 spent · $3.00 reserved", "of $20.00 (110 %)"]
 
 
-def test_nothing_yet_is_a_chart_too() -> None:
-    """Of each kind."""
-    assert _described(share_bar("t", [])) == "Nothing yet."
-    assert _described(histogram("t", Histogram(edges=[1, 2], counts=[0]))) == "Nothing to show yet."
+def test_a_chart_without_data_says_so() -> None:
+    """Every kind of chart does."""
+    assert _described(stacked_bar("t", [])) == "Nothing yet."
+    assert _described(histogram("t", DurationHistogram(edges=[1, 2], counts=[0]))) == "Nothing to show yet."
     assert _described(time_series("t", TimeSeries())) == "Nothing to show yet."
     assert _texts(spending_bar("t", Spending(budget_usd=5, spent_usd=0))) == ["$0.00 spent", "of $5.00 (0 %)"]
 
 
 @given(st.floats(min_value=0, max_value=3))
-def test_the_bar_of_a_cell_says_nothing_to_those_who_read_the_number(share: float) -> None:
-    """It is hidden from them, and never wider than its cell."""
-    root = ET.fromstring(small_bar(share))
+def test_the_bar_of_a_cell_is_hidden_from_screen_readers(fraction: float) -> None:
+    """It is never wider than its cell."""
+    root = ET.fromstring(small_bar(fraction))
     assert root.get("aria-hidden") == "true"
     assert all(float(each.get("width", "0").rstrip("%")) <= 100 for each in root.iter())

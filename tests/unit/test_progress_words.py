@@ -5,11 +5,19 @@ import pytest
 
 from batchrun.engine.progress import Progress
 from batchrun.model import Attempt, AttemptState, Ending, Items, JobKey, Mark, Outcome, Record, RunId, Summary
-from batchrun.report.progress_words import Snapshot, Speed, duration, money, outcome_counts, progress_line, slot_words
+from batchrun.report.progress_words import (
+    ProgressSnapshot,
+    Speed,
+    duration,
+    money,
+    outcome_counts,
+    progress_line,
+    slot_words,
+)
 
 
-def at(**changes: object) -> Snapshot:
-    """Return a moment of a batch."""
+def at(**changes: object) -> ProgressSnapshot:
+    """Return the progress of a batch."""
     given: dict[str, object] = {
         "settled": 1200,
         "succeeded": 1190,
@@ -20,7 +28,7 @@ def at(**changes: object) -> Snapshot:
         "cost_usd": 1.5,
         **changes,
     }
-    return Snapshot(**given)  # type: ignore[arg-type] # whatever a test gives
+    return ProgressSnapshot(**given)  # type: ignore[arg-type] # a test's own values
 
 
 @pytest.mark.parametrize(
@@ -37,13 +45,13 @@ def at(**changes: object) -> Snapshot:
         ),
     ],
 )
-def test_a_line_says_where_the_batch_stands(snapshot: Snapshot, per_s: float | None, line: str) -> None:
-    """What is not known, or is nothing, is left out."""
+def test_a_line_shows_the_progress(snapshot: ProgressSnapshot, per_s: float | None, line: str) -> None:
+    """Unknown values and zeros are left out."""
     assert progress_line(snapshot, per_s) == line
 
 
-def test_speed_is_over_the_last_while() -> None:
-    """What was long ago does not count, and a standstill has no rate to divide by."""
+def test_speed_is_averaged_over_its_window() -> None:
+    """Older jobs do not count, and a standstill has no rate."""
     speed = Speed()
     rates = []
     for now, settled in [(0, 0), (10, 100), (20, 100), (40, 130), (60, 130), (75, 130)]:
@@ -52,8 +60,8 @@ def test_speed_is_over_the_last_while() -> None:
     assert rates == [None, 10.0, 5.0, 1.0, None, None]
 
 
-def test_two_looks_at_one_moment_divide_by_nothing() -> None:
-    """No rate, and no error."""
+def test_two_notes_at_one_moment_have_no_rate() -> None:
+    """And cause no division by zero."""
     speed = Speed()
     speed.note(5.0, 1)
     speed.note(5.0, 2)
@@ -61,7 +69,7 @@ def test_two_looks_at_one_moment_divide_by_nothing() -> None:
 
 
 def test_speed_remembers_no_more_than_its_window() -> None:
-    """A day of looks costs no memory."""
+    """A day of notes costs no memory."""
     speed = Speed()
     for second in range(86_400):
         speed.note(float(second), second)
@@ -81,13 +89,13 @@ def test_speed_remembers_no_more_than_its_window() -> None:
         (4_000_000, "1,111 h 06 min"),
     ],
 )
-def test_a_length_of_time_is_said_as_people_say_it(seconds: float, words: str) -> None:
-    """Carried over where it is rounded up."""
+def test_a_duration_is_written_for_people(seconds: float, words: str) -> None:
+    """Rounding up carries into the larger unit."""
     assert duration(seconds) == words
 
 
 def test_sixty_seconds_are_a_minute() -> None:
-    """Rounded up, seconds become a minute too."""
+    """Rounding up carries from seconds into minutes, too."""
     assert (duration(59.7), duration(9.97)) == ("1 min 00 s", "10 s")
 
 
@@ -96,19 +104,19 @@ def test_sixty_seconds_are_a_minute() -> None:
     [(0.0, "$0.00"), (0.0123, "$0.0123"), (0.00001, "$0.0000"), (1.0, "$1.00"), (12345.678, "$12,345.68")],
 )
 def test_small_amounts_are_not_rounded_away(usd: float, words: str) -> None:
-    """Four places below a dollar."""
+    """Amounts below a dollar have four decimals."""
     assert money(usd) == words
 
 
-def test_outcomes_are_said_the_good_ones_first() -> None:
-    """With the successes that brought nothing."""
+def test_outcomes_are_counted_successes_first() -> None:
+    """With the number of successes without items."""
     counts = {Outcome.FAILED: 60, Outcome.TIMED_OUT: 2, Outcome.SUCCEEDED: 2940}
     assert outcome_counts(counts, 412) == "2,940 succeeded (412 with 0 items), 60 failed, 2 timed out"
     assert outcome_counts({}) == "no job settled"
 
 
 def test_progress_adds_up_records() -> None:
-    """A cost that is not known is counted as unknown; a job without a Run has none to know."""
+    """An unknown cost is counted as unknown; an attempt without a Run has no cost."""
     progress = Progress()
     paid = Attempt(attempt_no=1, mark=Mark("m"), state=AttemptState.ENDED, run_id=RunId("r"), cost_usd=0.5,
                    intended_at=datetime(2026, 1, 2, tzinfo=UTC))  # fmt: skip
@@ -129,10 +137,10 @@ def test_progress_adds_up_records() -> None:
         (None, None, None, ""),
     ],
 )
-def test_the_closing_says_how_slots_were_used(
+def test_the_summary_shows_how_slots_were_used(
     use: float | None, half: float | None, most: float | None, words: str
 ) -> None:
-    """Where nothing ran or nothing was refilled, nothing is said of it."""
+    """Unknown values are left out."""
     summary = Summary(
         ending=Ending.FINISHED,
         outcomes={},

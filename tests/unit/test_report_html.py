@@ -1,4 +1,4 @@
-"""What others wrote stays text, wherever it is put; what comes out is well-formed."""
+"""Foreign text stays text in every element; the output is well-formed."""
 
 from xml.etree import ElementTree as ET
 
@@ -29,7 +29,7 @@ HOSTILE = "</script><img src=x onerror='alert(1)'>\"&amp;\u202e\x00\ud800"
 
 
 def test_text_is_escaped_and_markup_is_not() -> None:
-    """Only what was made of tags is taken as it is."""
+    """Only `Html` is not escaped."""
     inner = tag("b", "a < b")
     assert tag("p", inner, " & c", None, class_="x", aria_hidden="true", hidden=True, title=None, open=False) == (
         '<p class="x" aria-hidden="true" hidden="hidden"><b>a &lt; b</b> &amp; c</p>'
@@ -40,28 +40,28 @@ def test_text_is_escaped_and_markup_is_not() -> None:
 
 
 def test_characters_that_move_or_hide_others_are_replaced() -> None:
-    """Controls, marks of direction, lone surrogates and non-characters; line ends and tabs are not."""
+    """Controls, direction marks, lone surrogates and non-characters; not line ends and tabs."""
     assert escape("a\x00\x1b[2J\u202eb\u2066\ud800\uffff\ufeff") == "a��[2J�b����"
     assert escape("one\n\ttwo é 😀 א") == "one\n\ttwo é 😀 א"
 
 
-def test_a_text_of_others_is_cut_and_whole_in_its_tooltip() -> None:
-    """In an element that keeps its direction to itself."""
+def test_a_foreign_text_is_cut_and_has_a_tooltip() -> None:
+    """Its element isolates its direction."""
     assert foreign("a\nb", 5) == "<bdi>a b</bdi>"
     assert foreign("abcdefg", 5) == '<bdi title="abcdefg">abcd…</bdi>'
     assert len(foreign("x" * 10_000_000, 100)) < 1200
 
 
-def test_only_the_web_is_linked_to() -> None:
-    """An address that would run something is no address."""
+def test_only_http_addresses_are_linked() -> None:
+    """An address that would run a script is shown as text."""
     assert link("https://a/?b=c&d", "x") == '<a href="https://a/?b=c&amp;d" rel="noreferrer">x</a>'
     assert link("javascript:alert(1)", "<x>") == "&lt;x&gt;"
     assert link(None, "x") == "x"
 
 
 @given(st.text())
-def test_whatever_is_said_a_page_is_well_formed_and_nothing_of_it_is_markup(text: str) -> None:
-    """Any text, in any place of any piece: the page parses, and has the elements that it has for an innocent one."""
+def test_a_page_with_any_text_is_well_formed_and_the_text_is_no_markup(text: str) -> None:
+    """Any text in any element: the page parses and has the same elements as with a harmless text."""
     assert _elements(text) == _elements("innocent")
     assert _elements(HOSTILE + text) == _elements("innocent")
 
@@ -83,7 +83,7 @@ def _elements(text: str) -> list[str]:
 
 
 def test_a_page_loads_and_runs_nothing() -> None:
-    """By its policy; and there is nothing in it to load."""
+    """Its policy forbids it, and it refers to nothing."""
     whole = page("t", "x")
     assert "default-src &#39;none&#39;" in whole
     assert "<script" not in whole
@@ -91,15 +91,15 @@ def test_a_page_loads_and_runs_nothing() -> None:
     assert "@import" not in STYLE
 
 
-def test_every_tone_has_a_colour_by_day_and_by_night() -> None:
+def test_every_tone_has_a_light_and_a_dark_colour() -> None:
     """In the light, the dark and the printed palette, and a class that uses it."""
     for tone in Tone:
         assert STYLE.count(f"--{tone}: ") == 3
         assert f".tone-{tone} {{" in STYLE
 
 
-def test_texts_can_be_read_on_their_ground() -> None:
-    """Contrast of at least 4.5 to 1 for texts and 3 to 1 for colours that say what is bad or good, day and night."""
+def test_texts_contrast_with_their_background() -> None:
+    """At least 4.5 to 1 for texts, 3 to 1 for colours of outcomes, light and dark."""
     for line in (line for line in STYLE.splitlines() if "--page: #" in line and "print" not in line):
         colours = dict(
             each.strip().removeprefix("--").split(": ") for each in line.split("{")[-1].split(";")[:-1] if "--" in each

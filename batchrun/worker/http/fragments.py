@@ -69,14 +69,14 @@ def _outcome_bar(view: BatchView) -> Html:
     shares = _shares(view)
     total = view.jobs.total
     if total is not None and total > view.jobs.settled:
-        shares.append(charts.Share(name="open", count=total - view.jobs.settled, tone=Tone.OPEN))
-    return charts.share_bar("Jobs by outcome", shares, height=10)
+        shares.append(charts.BarPart(name="open", count=total - view.jobs.settled, tone=Tone.OPEN))
+    return charts.stacked_bar("Jobs by outcome", shares, height=10)
 
 
-def _shares(view: BatchView) -> list[charts.Share]:
+def _shares(view: BatchView) -> list[charts.BarPart]:
     counts = ((outcome, view.outcomes.get(outcome, 0)) for outcome in Outcome)
     return [
-        charts.Share(name=outcome.replace("_", " "), count=count, tone=Tone(outcome))
+        charts.BarPart(name=outcome.replace("_", " "), count=count, tone=Tone(outcome))
         for outcome, count in counts
         if count
     ]

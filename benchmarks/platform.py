@@ -7,7 +7,7 @@ from pathlib import Path
 
 import anyio
 
-from batchrun.cli.loop import run_async
+from batchrun.cli.event_loop import run_async
 from batchrun.runtime.logs import silence
 from batchrun.server import InlineContext, ServerSettings, open_server
 

@@ -30,7 +30,7 @@ import orjson
 import psutil
 from anyio.abc import TaskStatus
 
-from batchrun.cli.loop import run_async
+from batchrun.cli.event_loop import run_async
 from benchmarks.lean_client import open_connection
 
 ROOT = Path(__file__).parents[1]

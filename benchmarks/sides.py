@@ -25,7 +25,7 @@ import orjson
 import uvloop
 
 from batchrun import load_config, open_batch
-from batchrun.cli.loop import run_async
+from batchrun.cli.event_loop import run_async
 from batchrun.ledger.sqlite import group_commit as commit
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from benchmarks.stages import Sampler

@@ -7,7 +7,7 @@ import traceback
 
 import typer
 
-from batchrun.cli import task_verbs, verbs, worker_verbs
+from batchrun.cli import command_line, task_command_line, worker_command_line
 from batchrun.cli.exit_codes import ExitCode, exit_code_of
 from batchrun.cli.terminal import say
 from batchrun.errors import BatchrunError, first_error
@@ -20,20 +20,20 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("run")(verbs.run)
-app.command("plan")(verbs.plan)
-app.command("status")(verbs.status)
-app.command("failures")(verbs.failures)
-app.command("report")(verbs.report)
-app.command("retry")(verbs.retry)
-app.command("cost")(verbs.cost)
-app.command("abort")(verbs.abort)
-app.command("resolve")(verbs.resolve)
-app.command("repair")(verbs.repair)
-app.command("schema")(verbs.schema)
-app.command("serve")(verbs.serve)
-app.add_typer(task_verbs.app, name="task")
-app.add_typer(worker_verbs.app, name="worker")
+app.command("run")(command_line.run)
+app.command("plan")(command_line.plan)
+app.command("status")(command_line.status)
+app.command("failures")(command_line.failures)
+app.command("report")(command_line.report)
+app.command("retry")(command_line.retry)
+app.command("cost")(command_line.cost)
+app.command("abort")(command_line.abort)
+app.command("resolve")(command_line.resolve)
+app.command("repair")(command_line.repair)
+app.command("schema")(command_line.schema)
+app.command("serve")(command_line.serve)
+app.add_typer(task_command_line.app, name="task")
+app.add_typer(worker_command_line.app, name="worker")
 
 
 def _print_version(wanted: bool) -> None:

@@ -6,9 +6,9 @@ from dataclasses import asdict
 
 import orjson
 
+from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode
-from batchrun.cli.loop import run_async
-from batchrun.cli.view import forecast_lines
+from batchrun.cli.live_progress import forecast_lines
 from batchrun.config import Config
 from batchrun.preflight.plan import Plan, make_plan
 from batchrun.runtime.logs import silence

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import orjson
 
+from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.failures_command import CANNOT_BE_READ_AGAIN, failure_json
-from batchrun.cli.loop import run_async
+from batchrun.cli.job_selection import make_selection, refuse_unknown
 from batchrun.cli.run_command import Anew, run_to_the_end
-from batchrun.cli.selection import make_selection, refuse_unknown
 from batchrun.cli.terminal import say
 from batchrun.errors import ConfigError
 from batchrun.maintenance.noted_config import read_command, read_config

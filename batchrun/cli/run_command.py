@@ -10,11 +10,11 @@ import orjson
 import typer
 
 from batchrun.batch.open_batch import Batch, open_batch
+from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode
-from batchrun.cli.loop import run_async
-from batchrun.cli.stopping import obey_signals
+from batchrun.cli.live_progress import forecast_lines, show_closing, show_opening, watch_progress
+from batchrun.cli.stop_signals import obey_signals
 from batchrun.cli.terminal import say
-from batchrun.cli.view import forecast_lines, show_closing, show_opening, watch_progress
 from batchrun.config import Config
 from batchrun.errors import ConfigError
 from batchrun.model import Command, Ending, Selection, Summary

@@ -7,8 +7,8 @@ from pathlib import Path
 import anyio
 
 from batchrun import server as embedded_server
+from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode
-from batchrun.cli.loop import run_async
 from batchrun.cli.terminal import say
 from batchrun.runtime.logs import logging_to
 

@@ -11,7 +11,7 @@ import orjson
 from batchrun.account.connect import patiently
 from batchrun.apify.client import ApifyClient, open_client
 from batchrun.apify.wire import task_options
-from batchrun.cli.loop import run_async
+from batchrun.cli.event_loop import run_async
 from batchrun.config import ApiConfig, LimitsConfig, load_api, read_token
 from batchrun.errors import ConfigError, ConnectFailed, TransportError
 from batchrun.model import JsonObject, Mark, RunOptions, TaskId

@@ -14,8 +14,8 @@ FOR_HELP = FOR_VERSION | {
 }
 #: Our own modules that help needs.
 OWN_FOR_HELP = {
-    *("batchrun", "batchrun.cli", "batchrun.cli.exit_codes", "batchrun.cli.main", "batchrun.cli.task_verbs"),
-    *("batchrun.cli.terminal", "batchrun.cli.verbs", "batchrun.cli.worker_verbs", "batchrun.errors"),
+    *("batchrun", "batchrun.cli", "batchrun.cli.exit_codes", "batchrun.cli.main", "batchrun.cli.task_command_line"),
+    *("batchrun.cli.terminal", "batchrun.cli.command_line", "batchrun.cli.worker_command_line", "batchrun.errors"),
     *("batchrun.version",),
 }
 #: Runs command lines, one after another, and prints the names of all modules that were imported for them.

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
-from batchrun.cli.view import News, forecast_lines
+from batchrun.cli.live_progress import News, forecast_lines
 from batchrun.engine.progress import Progress
 from batchrun.policy.forecast import Estimate
 from batchrun.preflight.recent_runs import Forecast

@@ -37,7 +37,7 @@ def start(
     ] = None,
 ) -> None:
     """Carry out the batches of a data directory, and those that are handed in, until it is told to stop."""
-    from batchrun.cli.worker_command import start_worker
+    from batchrun.cli.worker_start_command import start_worker
 
     given = {
         "worker.host": host,
@@ -68,7 +68,7 @@ def submit(
     url: Url = None,
 ) -> None:
     """Hand a batch to the worker."""
-    from batchrun.cli.worker_submit import submit_batch
+    from batchrun.cli.worker_submit_command import submit_batch
 
     submit_batch(
         batch,
@@ -94,8 +94,8 @@ def list_batches(
     url: Url = None,
 ) -> None:
     """List the worker's batches, the newest first."""
-    from batchrun.cli.worker_batches import print_batches
-    from batchrun.cli.worker_options import ask
+    from batchrun.cli.worker_call import ask
+    from batchrun.cli.worker_show_commands import print_batches
 
     ask(data, url, partial(print_batches, state, limit, json))
 
@@ -108,8 +108,8 @@ def status(
     url: Url = None,
 ) -> None:
     """Show how a batch stands, or the worker."""
-    from batchrun.cli.worker_batches import print_status
-    from batchrun.cli.worker_options import ask
+    from batchrun.cli.worker_call import ask
+    from batchrun.cli.worker_show_commands import print_status
 
     ask(data, url, partial(print_status, batch, json))
 
@@ -117,8 +117,8 @@ def status(
 @app.command("logs")
 def logs(batch: Ref, follow: Follow = False, data: DataDir = DEFAULT_DATA_DIR, url: Url = None) -> None:
     """Print a batch's log, a JSON object per line."""
-    from batchrun.cli.worker_batches import print_stream
-    from batchrun.cli.worker_options import ask
+    from batchrun.cli.worker_call import ask
+    from batchrun.cli.worker_show_commands import print_stream
 
     ask(data, url, partial(print_stream, batch, "log", follow))
 
@@ -126,8 +126,8 @@ def logs(batch: Ref, follow: Follow = False, data: DataDir = DEFAULT_DATA_DIR, u
 @app.command("records")
 def records(batch: Ref, follow: Follow = False, data: DataDir = DEFAULT_DATA_DIR, url: Url = None) -> None:
     """Print a batch's records as JSONL."""
-    from batchrun.cli.worker_batches import print_stream
-    from batchrun.cli.worker_options import ask
+    from batchrun.cli.worker_call import ask
+    from batchrun.cli.worker_show_commands import print_stream
 
     ask(data, url, partial(print_stream, batch, "records", follow))
 
@@ -135,8 +135,8 @@ def records(batch: Ref, follow: Follow = False, data: DataDir = DEFAULT_DATA_DIR
 @app.command("items")
 def items(batch: Ref, follow: Follow = False, data: DataDir = DEFAULT_DATA_DIR, url: Url = None) -> None:
     """Print the items of a batch's Runs as JSONL."""
-    from batchrun.cli.worker_batches import print_stream
-    from batchrun.cli.worker_options import ask
+    from batchrun.cli.worker_call import ask
+    from batchrun.cli.worker_show_commands import print_stream
 
     ask(data, url, partial(print_stream, batch, "items", follow))
 
@@ -144,8 +144,8 @@ def items(batch: Ref, follow: Follow = False, data: DataDir = DEFAULT_DATA_DIR, 
 @app.command("pause")
 def pause(batches: Refs, data: DataDir = DEFAULT_DATA_DIR, url: Url = None) -> None:
     """Start nothing more of a batch; it rests when its live Runs have ended."""
-    from batchrun.cli.worker_batches import give_order
-    from batchrun.cli.worker_options import ask
+    from batchrun.cli.worker_call import ask
+    from batchrun.cli.worker_show_commands import give_order
 
     ask(data, url, partial(give_order, batches, "pause"))
 
@@ -153,8 +153,8 @@ def pause(batches: Refs, data: DataDir = DEFAULT_DATA_DIR, url: Url = None) -> N
 @app.command("resume")
 def resume(batches: Refs, data: DataDir = DEFAULT_DATA_DIR, url: Url = None) -> None:
     """Go on with a batch that rests."""
-    from batchrun.cli.worker_batches import give_order
-    from batchrun.cli.worker_options import ask
+    from batchrun.cli.worker_call import ask
+    from batchrun.cli.worker_show_commands import give_order
 
     ask(data, url, partial(give_order, batches, "resume"))
 
@@ -162,8 +162,8 @@ def resume(batches: Refs, data: DataDir = DEFAULT_DATA_DIR, url: Url = None) -> 
 @app.command("cancel")
 def cancel(batches: Refs, data: DataDir = DEFAULT_DATA_DIR, url: Url = None) -> None:
     """Start nothing more of a batch and abort its live Runs; `resume` goes on with what was not started."""
-    from batchrun.cli.worker_batches import give_order
-    from batchrun.cli.worker_options import ask
+    from batchrun.cli.worker_call import ask
+    from batchrun.cli.worker_show_commands import give_order
 
     ask(data, url, partial(give_order, batches, "cancel"))
 
@@ -179,8 +179,8 @@ def limits(
     url: Url = None,
 ) -> None:
     """Show or change what all batches have together, or what one has, while they run."""
-    from batchrun.cli.worker_batches import print_limits
-    from batchrun.cli.worker_options import ask, parse_changes
+    from batchrun.cli.worker_call import ask, parse_changes
+    from batchrun.cli.worker_show_commands import print_limits
 
     ask(data, url, partial(print_limits, batch, parse_changes(settings or []), json))
 
@@ -188,7 +188,7 @@ def limits(
 @app.command("delete")
 def delete(batch: Ref, data: DataDir = DEFAULT_DATA_DIR, url: Url = None) -> None:
     """Forget a batch that is not under way; what came over the API goes with its results."""
-    from batchrun.cli.worker_batches import delete_batch
-    from batchrun.cli.worker_options import ask
+    from batchrun.cli.worker_call import ask
+    from batchrun.cli.worker_show_commands import delete_batch
 
     ask(data, url, partial(delete_batch, batch))

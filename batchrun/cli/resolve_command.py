@@ -6,8 +6,8 @@ from pathlib import Path
 import anyio
 import typer
 
+from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode
-from batchrun.cli.loop import run_async
 from batchrun.cli.terminal import say
 from batchrun.errors import ConfigError
 from batchrun.maintenance.abort_runs import Aborted, abort_runs

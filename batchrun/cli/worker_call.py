@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 import typer
 
+from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode
-from batchrun.cli.loop import run_async
 from batchrun.config import parse_setting
 from batchrun.model import JsonObject
 from batchrun.worker.worker_client import WorkerClient, find_door, open_client

@@ -54,7 +54,7 @@ def run(
     json: JsonSummary = False,
 ) -> None:
     """Start a batch, or go on with it: the same command."""
-    from batchrun.cli.batch_options import load
+    from batchrun.cli.batch_config import load
     from batchrun.cli.run_command import run_batch_command
 
     config = load(
@@ -85,7 +85,7 @@ def plan(
     json: Json = False,
 ) -> None:
     """Check every input of a batch and forecast its time and cost; starts nothing."""
-    from batchrun.cli.batch_options import load
+    from batchrun.cli.batch_config import load
     from batchrun.cli.plan_command import show_plan
 
     config = load(
@@ -170,7 +170,7 @@ def cost(
 
 def abort(directory: Directory) -> None:
     """Abort the Runs that a batch has left running."""
-    from batchrun.cli.directory_commands import abort_left_runs
+    from batchrun.cli.resolve_command import abort_left_runs
 
     raise typer.Exit(abort_left_runs(directory))
 
@@ -182,14 +182,14 @@ def resolve(
     none: Annotated[bool, typer.Option("--none", help="The job's start has started no Run.")] = False,
 ) -> None:
     """Decide about starts that stay in doubt, where the platform does not tell which Runs are ours."""
-    from batchrun.cli.directory_commands import resolve_doubts
+    from batchrun.cli.resolve_command import resolve_doubts
 
     raise typer.Exit(resolve_doubts(directory, key, run_id, has_no_run=none))
 
 
 def repair(directory: Directory) -> None:
     """Write missing or damaged lines of records.jsonl again from the platform; nothing is started."""
-    from batchrun.cli.directory_commands import repair_records
+    from batchrun.cli.resolve_command import repair_records
 
     repair_records(directory)
 

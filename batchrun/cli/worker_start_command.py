@@ -10,8 +10,8 @@ from typing import Any
 
 import anyio
 
+from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode
-from batchrun.cli.loop import run_async
 from batchrun.cli.terminal import say
 from batchrun.config.worker_config import FILE_NAME, load_worker_config
 from batchrun.errors import ConfigError

@@ -6,7 +6,7 @@ from contextlib import aclosing
 
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.terminal import say
-from batchrun.cli.worker_options import print_json
+from batchrun.cli.worker_call import print_json
 from batchrun.errors import BatchrunError
 from batchrun.model import JsonObject
 from batchrun.worker.views import BatchView

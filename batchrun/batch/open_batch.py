@@ -34,6 +34,7 @@ from batchrun.ledger.sqlite.reader import LedgerReader
 from batchrun.model import Command, Ending, Outcome, Record, Selection, Summary
 from batchrun.output.layout import BATCH_LOG, REPORT, SERVER_STATE
 from batchrun.output.lock import enter_lock
+from batchrun.output.replacement import replace_text
 from batchrun.output.sink import explain, sync_directory
 from batchrun.policy.budget import Budget
 from batchrun.preflight.job_file_head import check_before_start, look_at_head
@@ -41,7 +42,7 @@ from batchrun.preflight.preparation import prepare, refuse_head
 from batchrun.preflight.recent_runs import Effort, Forecast, read_forecast
 from batchrun.preflight.spending import fill_purse, read_terms, refuse_unbounded
 from batchrun.report.batch_summary import read_summary
-from batchrun.report.report_file import make_report, write_report
+from batchrun.report.report_file import make_report
 from batchrun.runtime.children import open_children, plain_errors
 from batchrun.runtime.logs import logging_to
 
@@ -295,7 +296,7 @@ async def _write_report(batch: Batch, config: Config) -> None:
     file = config.out_dir / REPORT
     try:
         page = await anyio.to_thread.run_sync(make_report, config.out_dir, config, await batch.summary())
-        await anyio.to_thread.run_sync(write_report, file, page)
+        await anyio.to_thread.run_sync(replace_text, file, page)
     except OutputError as error:
         batch.progress.notices.add(ReportNotWritten(reason=str(error), out_dir=config.out_dir))
     else:

@@ -6,7 +6,8 @@ from pathlib import Path
 from batchrun.cli.terminal import say
 from batchrun.maintenance.noted_config import read_config
 from batchrun.output.layout import REPORT
-from batchrun.report.report_file import make_report, write_report
+from batchrun.output.replacement import replace_text
+from batchrun.report.report_file import make_report
 
 
 def write_batch_report(directory: Path, out: Path | None) -> None:
@@ -18,5 +19,5 @@ def write_batch_report(directory: Path, out: Path | None) -> None:
         sys.stdout.buffer.flush()
         return
     file = out if out is not None else directory / REPORT
-    write_report(file, page)
+    replace_text(file, page)
     say(f"report   {file}")

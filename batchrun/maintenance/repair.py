@@ -26,7 +26,7 @@ from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from batchrun.maintenance.idle_batch import IdleBatch, open_idle_batch
 from batchrun.model import Attempt, Items, Job, JobId, JobKey, Problem, Record, Run
 from batchrun.output.layout import ITEMS, RECORDS
-from batchrun.output.sink import Replacement
+from batchrun.output.replacement import Replacement
 
 
 @dataclass(slots=True)

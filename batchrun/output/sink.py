@@ -5,7 +5,6 @@ Appended lines count once the ledger has committed the file's new length. Openin
 
 import errno
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from batchrun.errors import OutputError
@@ -82,58 +81,6 @@ class Sink:
     def close(self) -> None:
         """Close the file and drop lines that were not flushed."""
         os.close(self._fd)
-
-
-class Replacement:
-    """A file that is written beside an old one and replaces it when it is complete."""
-
-    def __init__(self, file: Path) -> None:
-        """Begin an empty replacement.
-
-        Raises:
-            OutputError: it cannot be created.
-        """
-        self._file = file
-        self._new_file = file.with_name(f"{file.name}.repair")
-        try:
-            self._opened = self._new_file.open("wb")
-        except OSError as error:
-            raise explain(error, self._new_file) from error
-
-    def old_lines(self) -> Iterator[bytes]:
-        """Yield the whole lines of the old file, if there is one."""
-        if not self._file.exists():
-            return
-        with self._file.open("rb") as old:
-            yield from (line for line in old if line.endswith(b"\n"))
-
-    def write(self, lines: bytes) -> None:
-        """Append whole lines.
-
-        Raises:
-            OutputError: they cannot be written; the old file is unchanged.
-        """
-        try:
-            self._opened.write(lines)
-        except OSError as error:
-            raise explain(error, self._new_file) from error
-
-    def put_in_place(self) -> int:
-        """Sync the new file, rename it over the old one, and return its length.
-
-        Raises:
-            OutputError: it did not reach the disk; the old file is unchanged.
-        """
-        try:
-            self._opened.flush()
-            os.fsync(self._opened.fileno())
-            length = self._opened.tell()
-            self._opened.close()
-            self._new_file.replace(self._file)
-            sync_directory(self._file.parent)
-        except OSError as error:
-            raise explain(error, self._new_file) from error
-        return length
 
 
 def sync_directory(directory: Path) -> None:

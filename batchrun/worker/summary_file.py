@@ -1,9 +1,8 @@
 """What a batch has come to, as a small file beside its results: for whoever put it into the spool."""
 
-from contextlib import suppress
-
 import orjson
 
+from batchrun.output.replacement import replace_text
 from batchrun.output.sink import explain
 from batchrun.worker.shelf import Layout
 from batchrun.worker.submission import Submission
@@ -19,17 +18,13 @@ def write_summary_file(layout: Layout, submission: Submission) -> None:
         OutputError: the disk does not take it; nothing of it is left.
     """
     file = layout.summary_file(submission)
-    beside = file.with_name(f".{file.name}.new")
     text = f"{submission.model_dump_json(indent=2, include=_WANTED)}\n"
     try:
         if file.exists() and file.read_text("utf-8") == text:
             return
-        beside.write_text(text, "utf-8", newline="\n")
-        beside.replace(file)
     except OSError as error:
-        with suppress(OSError):
-            beside.unlink()
         raise explain(error, file) from error
+    replace_text(file, text)
 
 
 def is_summed_up(layout: Layout, submission: Submission) -> bool:

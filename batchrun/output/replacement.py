@@ -1,0 +1,76 @@
+"""Files that are written beside an old one and replace it when they are complete."""
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from batchrun.output.sink import explain, sync_directory
+
+
+def replace_text(file: Path, text: str) -> None:
+    """Write a whole file of text; on an error the old file is unchanged.
+
+    Raises:
+        OutputError: the file cannot be written; no part of the new one is left.
+    """
+    beside = file.with_name(f".{file.name}.{os.getpid()}.new")
+    try:
+        beside.write_text(text, "utf-8", newline="\n")
+        beside.replace(file)
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink()
+        raise explain(error, file) from error
+
+
+class Replacement:
+    """A file that is written beside an old one and replaces it when it is complete."""
+
+    def __init__(self, file: Path) -> None:
+        """Begin an empty replacement.
+
+        Raises:
+            OutputError: it cannot be created.
+        """
+        self._file = file
+        self._new_file = file.with_name(f"{file.name}.repair")
+        try:
+            self._opened = self._new_file.open("wb")
+        except OSError as error:
+            raise explain(error, self._new_file) from error
+
+    def old_lines(self) -> Iterator[bytes]:
+        """Yield the whole lines of the old file, if there is one."""
+        if not self._file.exists():
+            return
+        with self._file.open("rb") as old:
+            yield from (line for line in old if line.endswith(b"\n"))
+
+    def write(self, lines: bytes) -> None:
+        """Append whole lines.
+
+        Raises:
+            OutputError: they cannot be written; the old file is unchanged.
+        """
+        try:
+            self._opened.write(lines)
+        except OSError as error:
+            raise explain(error, self._new_file) from error
+
+    def put_in_place(self) -> int:
+        """Sync the new file, rename it over the old one, and return its length.
+
+        Raises:
+            OutputError: it did not reach the disk; the old file is unchanged.
+        """
+        try:
+            self._opened.flush()
+            os.fsync(self._opened.fileno())
+            length = self._opened.tell()
+            self._opened.close()
+            self._new_file.replace(self._file)
+            sync_directory(self._file.parent)
+        except OSError as error:
+            raise explain(error, self._new_file) from error
+        return length

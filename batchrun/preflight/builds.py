@@ -1,4 +1,4 @@
-"""The build that Runs of a task use: which one it is, and what it says of inputs and memory."""
+"""The build that Runs of a task use: its number, its input schema and its memory."""
 
 import re
 from collections.abc import Mapping
@@ -12,48 +12,48 @@ from batchrun.apify.wire import ActorInfo, BuildInfo, parse_actor
 from batchrun.errors import ApiError
 from batchrun.preflight.input_schema import InputSchema, SchemaUnusable
 
-#: How numbers of builds and versions look; anything else is a tag.
+#: A build or version number; any other text is a tag.
 _NUMBER = re.compile(r"\d+\.\d+(\.\d+)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Build:
-    """The build that Runs use where a job names none of its own, as far as the platform tells."""
+    """The build of Runs whose job names none; what the platform does not show is None or empty."""
 
-    #: Tag or number, as Runs ask for it; empty where not even that is known.
+    #: Tag or number, as Runs ask for it; empty: unknown.
     asked: str
     number: str | None = None
     schema: InputSchema | None = None
-    #: Why there is no schema; empty when there is one.
+    #: Why there is no schema; empty: there is one.
     why_unchecked: str = ""
     min_memory_mb: int | None = None
     max_memory_mb: int | None = None
-    #: Memory of a Run for which nobody asks for another.
+    #: Memory of Runs for which neither job, batch nor task sets another.
     default_memory_mb: int | None = None
-    #: Build ids by tag; None where the Actor does not show its tags.
+    #: Build ids by tag; None: the Actor does not show its tags.
     tags: Mapping[str, str] | None = None
 
     def has(self, build: str) -> bool:
-        """Whether there may be such a build: a tag that the Actor has, or any number."""
+        """True if the Actor may have such a build: one of its tags, or any number."""
         return self.tags is None or build in self.tags or _NUMBER.fullmatch(build) is not None
 
     def is_same(self, build: str) -> bool:
-        """Whether a tag or a number certainly means this build."""
+        """True if a tag or a number is known to mean this build."""
         if build in (self.asked, self.number):
             return True
         return self.tags is not None and build in self.tags and self.tags[build] == self.tags.get(self.asked)
 
 
 async def read_build(client: ApifyClient, task: Task, asked: str | None) -> Build:
-    """Read which build the task's Runs use; what cannot be read is said, and never an error.
+    """Read the build that the task's Runs use; never raises: the reason for a missing schema is in the result.
 
     Args:
         client: asks the platform.
-        task: names the Actor, and a build where its options do.
-        asked: the build that the batch asks for; it comes before the task's.
+        task: names the Actor; its options may name a build.
+        asked: the build that the batch asks for, which overrides the task's.
     """
     wanted = asked or str(task.options.get("build") or "")
-    # What is asked here only helps: a platform that does not tell must not keep a batch from beginning.
+    # The checks are optional: a platform that does not answer must not keep a batch from starting.
     with anyio.move_on_after(PATIENCE_S):
         try:
             return await _read_build(client, task, wanted)
@@ -98,4 +98,4 @@ def _schema(info: BuildInfo) -> tuple[InputSchema | None, str]:
     try:
         return InputSchema(info.input_schema), ""
     except SchemaUnusable as error:
-        return None, f"the Actor's input schema cannot be understood ({error})"
+        return None, f"the Actor's input schema is not valid ({error})"

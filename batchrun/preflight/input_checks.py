@@ -1,31 +1,32 @@
-"""What would become of a job file's lines: inputs that would be refused, repeated lines, erased fields. Pure."""
+"""Whether the platform would accept a job's merged input and options; problems are grouped over lines.
+
+It reads no file and asks no platform: it is given jobs and what is known of their build.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from hashlib import blake2b
 
 import orjson
 
-from batchrun.jobs.merge import lost_fields, nested_properties
-from batchrun.model import BadLine, Job, JsonObject, RunOptions
+from batchrun.model import Job, JsonObject, RunOptions
 from batchrun.preflight.builds import Build
 
-#: Lines that are named of those with the same problem.
+#: Line numbers that are named for one problem.
 LINES_NAMED = 3
-#: Different problems that are told apart; lines of strangers can be wrong in endless ways.
+#: Distinct problems that are kept, which bounds memory; further ones are counted as OTHER_PROBLEMS.
 MAX_PROBLEMS = 500
 OTHER_PROBLEMS = "other problems"
-REPEATED_KEY = "has the key of an earlier line with other content; give each line its own @key"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """What is wrong with some lines, and with how many."""
+class LineProblem:
+    """One problem, and the lines that have it."""
 
     message: str
-    #: How many lines have it, and the first of them.
+    #: Number of lines.
     count: int
+    #: The first of them.
     lines: list[int]
 
     def __str__(self) -> str:
@@ -34,19 +35,19 @@ class Problem:
         return f"{'line' if self.count == 1 else 'lines'} {named}{more}: {self.message}"
 
 
-class Problems:
-    """Collects problems, the same ones of different lines under one message."""
+class LineProblems:
+    """Collects problems by message, each with its lines."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
         self._lines: dict[str, list[int]] = {}
         self._last_line: dict[str, int] = {}
-        #: How many lines have any.
+        #: Lines with at least one problem.
         self.lines = 0
         self._failing_line = 0
 
     def note(self, line: int, messages: Iterable[str]) -> None:
-        """Note what is wrong with a line; lines come in order, one may come several times."""
+        """Note the problems of a line; lines come in order, and a matrix gives several jobs of one line."""
         for message in messages:
             self._note(line, message)
 
@@ -57,7 +58,7 @@ class Problems:
         if message not in self._counts and len(self._counts) >= MAX_PROBLEMS:
             message = OTHER_PROBLEMS
         if self._last_line.get(message) == line:
-            return  # of another combination of the matrix
+            return  # noted for another job of the same line
         self._last_line[message] = line
         self._counts[message] += 1
         named = self._lines.setdefault(message, [])
@@ -67,20 +68,20 @@ class Problems:
     def __bool__(self) -> bool:
         return bool(self._counts)
 
-    def __iter__(self) -> Iterator[Problem]:
-        """Yield the problems, those of most lines first."""
+    def __iter__(self) -> Iterator[LineProblem]:
+        """Yield the problems, those with the most lines first."""
         for message, count in self._counts.most_common():
-            yield Problem(message=message, count=count, lines=self._lines[message])
+            yield LineProblem(message=message, count=count, lines=self._lines[message])
 
 
 class JobCheck:
-    """Says whether the platform would take a job: its merged input, its options.
+    """Checks jobs as the platform would: the merged input and the options.
 
     Args:
-        task_input: of the task.
-        build: what is known of the build that Runs use.
-        options: of Runs of which the job says nothing, the task's included.
-        account_memory_mb: the account's memory in all; None where it is not known.
+        task_input: the task's input.
+        build: the build that Runs use.
+        options: the batch's options over the task's; a job's own come first.
+        account_memory_mb: the account's limit of memory; None: unknown.
     """
 
     def __init__(
@@ -88,14 +89,14 @@ class JobCheck:
     ) -> None:
         self._schema, self._build, self._options = build.schema, build, options
         self._account_memory_mb = account_memory_mb
-        # Property by property, as the platform fills in: defaults <- task <- override.
+        # The platform merges property by property: defaults <- task <- override.
         self._under = {**(self._schema.defaults if self._schema is not None else {}), **task_input}
         self._problems_of_all = list(self._options_problems(options))
-        #: Jobs that name another build, whose schema is not known here.
+        #: Jobs whose own `build` is another; their inputs are not checked.
         self.of_other_builds = 0
 
     def problems(self, job: Job) -> list[str]:
-        """Return why the platform would refuse the job; nothing when it would take it, as far as can be told."""
+        """Return the reasons why the platform would refuse the job, as far as they are known here."""
         options = self.options(job)
         found = list(self._problems_of_all if job.options is None else self._options_problems(options))
         if options.build is not None and not self._build.is_same(options.build):
@@ -105,11 +106,11 @@ class JobCheck:
         return found
 
     def options(self, job: Job) -> RunOptions:
-        """Return the options that a job's Run has."""
+        """Return the options of a job's Run."""
         return self._options if job.options is None else job.options.over(self._options)
 
     def memory_mb(self, job: Job) -> int | None:
-        """Return how much memory a job's Run takes; None where that is not known."""
+        """Return the memory of a job's Run in megabytes; None: unknown."""
         return self.options(job).memory_mb or self._build.default_memory_mb
 
     def _options_problems(self, options: RunOptions) -> Iterator[str]:
@@ -127,80 +128,12 @@ class JobCheck:
 
 
 class HeadCheck:
-    """Checks the jobs at the head of a file, before a batch is begun."""
+    """Collects the problems of the jobs at the head of a job file."""
 
     def __init__(self, check: JobCheck) -> None:
         self._check = check
-        self.problems = Problems()
+        self.problems = LineProblems()
 
     def look_at(self, job: Job) -> None:
-        """Take a job in."""
+        """Check one job."""
         self.problems.note(job.position.line, self._check.problems(job))
-
-
-class Survey:
-    """Adds up a whole job file. To know repeated lines again it keeps about 200 bytes for each job.
-
-    Args:
-        check: judges each job.
-        shadowed: the task's input where overrides are merged shallowly; else {}.
-    """
-
-    def __init__(self, check: JobCheck, shadowed: JsonObject) -> None:
-        self._check = check
-        self._nested = nested_properties(shadowed)
-        self._seen: dict[bytes, bytes] = {}
-        self.problems = Problems()
-        self.jobs = 0
-        self.bad_lines = 0
-        self.duplicates = 0
-        #: Jobs by group; those without one under the empty text.
-        self.groups: Counter[str] = Counter()
-        #: Jobs whose override replaces a property of the task whole and drops some of what is in it, by property.
-        self.erased: Counter[str] = Counter()
-        #: What is dropped of each, as far as it lies at its top.
-        self.erased_fields: dict[str, set[str]] = {}
-        self.largest_body_bytes = 0
-        self.memory_mb = 0
-        #: Jobs of which the memory is not known.
-        self.of_unknown_memory = 0
-
-    def look_at(self, entry: Job | BadLine) -> None:
-        """Take a line in."""
-        if isinstance(entry, BadLine):
-            self.bad_lines += 1
-            self.problems.note(entry.position.line, [entry.reason])
-        elif (first := self._first_content(entry)) is not None:
-            self._repeated(entry, first)
-        else:
-            self._job(entry)
-
-    def _first_content(self, job: Job) -> bytes | None:
-        """Return the content with which a job's key came first; None when it comes now."""
-        key = blake2b(job.key.encode(), digest_size=16).digest()
-        before = len(self._seen)
-        first = self._seen.setdefault(key, job.digest)
-        return None if len(self._seen) > before else first
-
-    def _repeated(self, job: Job, first: bytes) -> None:
-        if first == job.digest:
-            self.duplicates += 1
-        else:
-            self.bad_lines += 1
-            self.problems.note(job.position.line, [REPEATED_KEY])
-
-    def _job(self, job: Job) -> None:
-        self.jobs += 1
-        self.groups[job.group or ""] += 1
-        self.largest_body_bytes = max(self.largest_body_bytes, len(job.body))
-        memory_mb = self._check.memory_mb(job)
-        self.memory_mb += memory_mb or 0
-        self.of_unknown_memory += memory_mb is None
-        if self._nested:
-            self._note_erased(orjson.loads(job.body))
-        self.problems.note(job.position.line, self._check.problems(job))
-
-    def _note_erased(self, override: JsonObject) -> None:
-        for name in lost_fields(self._nested, override):
-            self.erased[name] += 1
-            self.erased_fields.setdefault(name, set()).update(self._nested[name].keys() - override[name].keys())

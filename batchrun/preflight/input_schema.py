@@ -1,9 +1,9 @@
-"""An Actor's input schema: the defaults the platform fills in, and what it would say of an input. Pure.
+"""An Actor's input schema: its defaults, and the messages with which the platform would refuse an input.
 
-Apify's format is JSON Schema with words for a form (editor, prefill, …) and some checks of its own. What checks is
-translated by a list of known words: anything else, `$ref` above all, comes from a stranger and is not followed.
-Source: the platform's documentation of the input schema, and its published validation (apify-shared-js,
-packages/input_schema). Not checked here: proxy groups and countries, and how URLs of request lists are spelled.
+Apify's format is JSON Schema plus keywords for a form (editor, prefill, …) and keywords for further checks. It is
+translated to JSON Schema by a list of known keywords. Other keywords are dropped: a schema is untrusted, so that `$ref`
+above all is never followed. Source: the platform's documentation of the input schema, and its published validation
+(apify-shared-js, packages/input_schema). Not checked: proxy groups and countries, the syntax of URLs in request lists.
 """
 
 from collections.abc import Iterator
@@ -15,19 +15,19 @@ from batchrun.model import JsonObject
 if TYPE_CHECKING:
     import jsonschema_rs
 
-#: Of one input, so many faults are told: an array may hold the same one a million times.
+#: Problems that are reported for one input; an array may have the same problem a million times.
 MAX_PROBLEMS_PER_INPUT = 20
-#: A message is cut here; a schema's list of allowed values may be very long.
+#: Length to which a message is cut; it may quote a long list of allowed values.
 MAX_MESSAGE_CHARS = 300
 
-#: Words that mean the same in both formats and hold no schemas.
+#: Keywords with the same meaning in both formats and without nested schemas.
 _PLAIN_WORDS = (
     "enum", "const", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength",
     "maxLength", "minItems", "maxItems", "uniqueItems", "minProperties", "maxProperties",
 )  # fmt: skip
-#: How the platform shows a secret that is stored in a task: nobody but the Actor can tell what it is.
+#: Prefix with which the platform shows a stored secret; only the Actor can decrypt it, so it is not checked.
 _ENCRYPTED = "ENCRYPTED_"
-#: A pattern that takes too long says nothing about the input.
+#: Errors of a pattern that takes too long to match; they are no problem of the input.
 _UNDECIDED = ("BacktrackLimitExceeded", "RegexEngineFailure")
 
 
@@ -38,18 +38,18 @@ def _validator(schema: JsonObject) -> "jsonschema_rs.Draft7Validator":
 
 
 class SchemaUnusable(ValueError):
-    """The schema is none that can be understood; its text says why."""
+    """The schema is not valid; the text says why."""
 
 
 class InputSchema:
-    """One Actor's input schema, ready to be used.
+    """One Actor's input schema, compiled.
 
     Raises:
-        SchemaUnusable: it cannot be understood.
+        SchemaUnusable: the schema is not valid.
     """
 
     def __init__(self, schema: JsonObject) -> None:
-        #: Fields whose pattern is none that can be tried here; it is left out.
+        #: Fields whose pattern cannot be compiled here; the platform may still check it.
         self.untried_patterns: list[str] = []
         try:
             fields = _objects(schema.get("properties", {}))
@@ -57,7 +57,7 @@ class InputSchema:
         except (ValueError, TypeError, RecursionError, OverflowError) as error:
             raise SchemaUnusable(_brief(str(error).splitlines()[0] if str(error) else type(error).__name__)) from error
         self.defaults = {name: field["default"] for name, field in fields.items() if "default" in field}
-        #: What the platform gives to a new task for which no input is given.
+        #: The input that the platform gives to a new task without one.
         self.prefills = {
             name: field.get("prefill", field.get("default"))
             for name, field in fields.items()
@@ -66,17 +66,17 @@ class InputSchema:
         self._secrets = {name for name, field in fields.items() if field.get("isSecret")}
 
     def problems(self, value: JsonObject) -> list[str]:
-        """Return what the platform would say of an input, defaults and all; nothing when it would be taken.
+        """Return the messages with which the platform would refuse an input that includes the defaults.
 
-        Positions in arrays are not told, so that the same fault of many inputs is the same message; nor are values,
-        which may be secrets.
+        Positions in arrays are written as `*`, so that the same problem of many inputs is the same message. Values are
+        left out, since they may be secrets.
         """
         try:
             if self._validator.is_valid(value):
                 return []
             errors = islice(self._validator.iter_errors(value), MAX_PROBLEMS_PER_INPUT)
             return list(dict.fromkeys(message for error in errors for message in self._messages(error, value)))
-        except ValueError as error:  # what nests too deeply for the validator
+        except ValueError as error:  # the input nests too deeply for the validator
             return [f"The input cannot be checked: {_brief(str(error))}"]
 
     def _messages(self, error: "jsonschema_rs.ValidationError", value: JsonObject) -> Iterator[str]:
@@ -106,7 +106,7 @@ class InputSchema:
         return _with_type(made, field)
 
     def _add_own_checks(self, made: JsonObject, field: JsonObject, path: str) -> None:
-        """Add what the platform checks by words of its own: patterns of keys and values, sources of requests."""
+        """Add the checks of Apify's own keywords: patterns of keys and values, sources of requests."""
         key, value = (self._pattern(field.get(name), path) for name in ("patternKey", "patternValue"))
         editor = field.get("editor")
         if field.get("type") == "object":
@@ -150,7 +150,7 @@ def _with_type(made: JsonObject, field: JsonObject) -> JsonObject:
 
 
 def _sentences(error: "jsonschema_rs.ValidationError", path: str) -> list[str]:
-    """Say what is wrong with a field as the platform does; one sentence for each property that must not be there."""
+    """Word a field's problem as the platform does; one sentence for each property that is not allowed."""
     kind = error.kind
     keyword = str(error.schema_path[-1]) if error.schema_path else ""
     limit = next(

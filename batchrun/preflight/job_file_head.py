@@ -1,4 +1,4 @@
-"""The head of the job file, looked at before anything is started: bad lines there stop a new batch."""
+"""The head of the job file, which is read before the first start: bad lines there stop a new batch."""
 
 from collections.abc import Callable
 
@@ -11,15 +11,15 @@ from batchrun.jobs import open_job_file
 from batchrun.ledger.sqlite.reader import is_begun
 from batchrun.model import BadLine, Job
 
-#: Bad lines that are shown at once.
+#: Bad lines that an error message shows.
 MAX_BAD_LINES_SHOWN = 20
 
 
 async def check_before_start(config: Config) -> None:
-    """Check the head of the job file before anything else is touched.
+    """Check the head of the job file.
 
     Raises:
-        JobFileError: it cannot be read; or it has bad lines, nothing was started, and they are to stop the batch.
+        JobFileError: the file cannot be read; or its head has bad lines, which stop a batch that is not begun.
         ConfigError: its template, key or matrix cannot be used.
     """
     await anyio.to_thread.run_sync(check_head, config)
@@ -34,10 +34,10 @@ def check_head(config: Config) -> None:
 
 
 def look_at_head(config: Config, look_at: Callable[[Job], None]) -> bool:
-    """Show the good jobs at the head of the job file; return False where that cannot be read twice.
+    """Call `look_at` with each good job at the head of the job file; return False if the file cannot be read twice.
 
     Raises:
-        JobFileError: it cannot be read.
+        JobFileError: the file cannot be read.
     """
     with open_job_file(job_format(config, {})) as job_file:
         if job_file.is_replayable:
@@ -50,5 +50,5 @@ def _bad_lines_text(bad_lines: list[BadLine]) -> str:
     hidden = len(bad_lines) - len(shown)
     more = [f"  … and {hidden} more"] if hidden else []
     count = "1 bad line" if len(bad_lines) == 1 else f"{len(bad_lines)} bad lines"
-    advice = 'Nothing was started. Mend them, or set jobs.on_bad_line = "record" to carry out the others'
+    advice = 'Nothing was started. Fix them, or set jobs.on_bad_line = "record" to run the other lines'
     return "\n".join([f"{count}:", *shown, *more, advice])

@@ -1,4 +1,7 @@
-"""`batchrun plan`, composed: platform, job file, checks, forecast. Nothing is started and nothing is created."""
+"""`batchrun plan`: check a whole job file and forecast the batch's time and cost.
+
+It starts no Run, creates no task and writes nothing into the output directory.
+"""
 
 import os
 from collections.abc import AsyncIterator, Mapping
@@ -20,13 +23,14 @@ from batchrun.ledger.sqlite.reader import is_begun, open_for_reading
 from batchrun.model import MAX_BODY_BYTES, Ending, JsonObject, Outcome
 from batchrun.output.layout import SERVER_STATE
 from batchrun.preflight.builds import Build, read_build
-from batchrun.preflight.input_checks import JobCheck, Problem, Survey
+from batchrun.preflight.input_checks import JobCheck, LineProblem
 from batchrun.preflight.preparation import job_check, number_to_pin, pinned_before
 from batchrun.preflight.recent_runs import Effort, Forecast, read_forecast
+from batchrun.preflight.survey import Survey
 from batchrun.report.batch_summary import read_summary
 from batchrun.runtime.children import plain_errors
 
-#: Lines that are read before anything else gets a turn, a signal for one.
+#: Lines that are read in one call to a thread; between two calls, signals are handled.
 CHUNK_LINES = 5000
 
 
@@ -37,55 +41,55 @@ class Plan:
     account: str
     account_plan: str | None
     task: str
-    #: Whether the task exists; a described one is created by `run`.
+    #: False: `run` will create the described task.
     is_task_there: bool
     build: str | None
-    #: Different jobs of the file, those with problems included.
+    #: Distinct jobs of the file, with and without problems.
     jobs: int
-    #: By group, those without one under the empty text.
+    #: Jobs by group; "" counts the jobs without a group.
     groups: dict[str, int]
     duplicates: int
-    #: Jobs that earlier processes have settled; they are not started again.
+    #: Jobs that earlier processes have settled; `run` skips them.
     settled: int
     largest_input_bytes: int
     max_input_bytes: int
     are_inputs_checked: bool
-    #: Lines that would come to nothing, and why.
+    #: Lines whose jobs would be refused, and the problems.
     failing_lines: int
-    problems: list[Problem]
+    problems: list[LineProblem]
     warnings: list[str]
     forecast: Forecast
-    #: What could not be found out, that of the forecast included.
+    #: What neither the checks nor the forecast could find out.
     unknown: list[str]
 
     @property
     def would_fail(self) -> bool:
-        """Whether any line would come to nothing."""
+        """True if any line has a problem."""
         return bool(self.problems)
 
 
 async def make_plan(config: Config, *, environ: Mapping[str, str] | None = None) -> Plan:
-    """Find out what a batch would do; starts nothing, creates nothing, writes nothing into the output directory.
+    """Check the job file of a batch and forecast the batch.
 
     Raises:
         JobFileError: the job file cannot be read, or holds no jobs.
-        ConfigError: its template, key or matrix cannot be used; the task exists and is another; a build that is to be
-            pinned is not told.
+        ConfigError: its template, key or matrix cannot be used; the task exists and differs from its description; the
+            number of a build that is to be pinned is unknown.
         BatchRefused: the platform does not accept the token, or knows no such task.
     """
     async with plain_errors(), _open(config, os.environ if environ is None else environ) as client:
         account = await read_account(client)
         task = await find_task(client, config.task, is_created=False)
-        done = await anyio.to_thread.run_sync(_read_done, config)
-        build = await read_build(client, task, done.pinned_build or config.run.build)
+        past = await anyio.to_thread.run_sync(_read_past, config)
+        build = await read_build(client, task, past.pinned_build or config.run.build)
         if config.run.pin_build:
             number_to_pin(build)
         task = _as_created(task, build)
         check = job_check(config, account, task, build)
         survey = await _survey(config, task, check)
         effort = Effort(
-            runs=max(0, survey.jobs - done.settled),
-            slots=slot_count(config.limits, account, done.live_runs),
+            runs=max(0, survey.jobs - past.settled),
+            slots=slot_count(config.limits, account, past.live_runs),
             run_memory_mb=_mean_memory_mb(survey),
             start_rate_per_s=config.limits.start_rate,
         )
@@ -99,7 +103,7 @@ async def make_plan(config: Config, *, environ: Mapping[str, str] | None = None)
         jobs=survey.jobs,
         groups=dict(survey.groups.most_common()),
         duplicates=survey.duplicates,
-        settled=done.settled,
+        settled=past.settled,
         largest_input_bytes=survey.largest_body_bytes,
         max_input_bytes=MAX_BODY_BYTES,
         are_inputs_checked=build.schema is not None,
@@ -113,7 +117,7 @@ async def make_plan(config: Config, *, environ: Mapping[str, str] | None = None)
 
 @asynccontextmanager
 async def _open(config: Config, environ: Mapping[str, str]) -> AsyncIterator[ApifyClient]:
-    # An embedded server over the batch's own state would go on with the Runs in it: a fresh one is asked.
+    # An embedded server that opens the batch's own state restarts the Runs in it, so a fresh one is opened.
     with TemporaryDirectory(prefix="batchrun-plan-", ignore_cleanup_errors=True) as scratch:
         async with open_platform(
             config.api,
@@ -127,7 +131,7 @@ async def _open(config: Config, environ: Mapping[str, str]) -> AsyncIterator[Api
 
 
 def _as_created(task: Task, build: Build) -> Task:
-    """Return the task as it will be: one that is created without an input gets the schema's prefilled values."""
+    """Return the task as `run` will create it: without an input, it gets the prefilled values of the schema."""
     if task.exists or task.input or build.schema is None:
         return task
     return replace(task, input=build.schema.prefills)
@@ -136,7 +140,7 @@ def _as_created(task: Task, build: Build) -> Task:
 async def _survey(config: Config, task: Task, check: JobCheck) -> Survey:
     shadowed: JsonObject = task.input if config.jobs.merge == "shallow" else {}
     survey = Survey(check, shadowed)
-    # In the order of the file, whatever the priorities: that is how people look for lines.
+    # Problems are shown in the order of the file, so priorities are ignored.
     in_order = replace(job_format(config, task.input), look_ahead=1)
     job_file = await anyio.to_thread.run_sync(open_job_file, in_order)
     try:
@@ -159,23 +163,23 @@ async def _survey(config: Config, task: Task, check: JobCheck) -> Survey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Done:
-    """What earlier processes have done of the batch."""
+class _Past:
+    """The batch as earlier processes left it."""
 
     settled: int = 0
     live_runs: int = 0
-    #: The number of the build that it is pinned to, if it is.
+    #: The number of the build that the batch is pinned to; None: it is not pinned.
     pinned_build: str | None = None
 
 
-def _read_done(config: Config) -> _Done:
+def _read_past(config: Config) -> _Past:
     if not is_begun(config.out_dir):
-        return _Done()
+        return _Past()
     summary = read_summary(config.out_dir, Ending.INTERRUPTED)
     with open_for_reading(config.out_dir) as ledger:
         pinned_build = pinned_before(ledger, config) if config.run.pin_build else None
     settled = summary.settled - summary.outcomes.get(Outcome.INVALID, 0)
-    return _Done(settled=settled, live_runs=summary.live_runs + summary.in_doubt, pinned_build=pinned_build)
+    return _Past(settled=settled, live_runs=summary.live_runs + summary.in_doubt, pinned_build=pinned_build)
 
 
 def _mean_memory_mb(survey: Survey) -> float | None:
@@ -198,10 +202,10 @@ def _warnings(survey: Survey, task: Task) -> list[str]:
 
 
 def _unknown(build: Build, check: JobCheck) -> list[str]:
-    unknown = [f"whether the inputs would be taken: {build.why_unchecked}"] if build.why_unchecked else []
+    unknown = [f"whether the platform accepts the inputs: {build.why_unchecked}"] if build.why_unchecked else []
     if build.schema is not None and build.schema.untried_patterns:
         fields = ", ".join(dict.fromkeys(build.schema.untried_patterns))
-        unknown.append(f"whether {fields} match their patterns, which only the platform can try")
+        unknown.append(f"whether {fields} match their patterns, which only the platform can check")
     if check.of_other_builds:
-        unknown.append(f"whether inputs fit that name a build of their own: {check.of_other_builds:,}")
+        unknown.append(f"whether the inputs of {check.of_other_builds:,} jobs with another build are valid")
     return unknown

@@ -15,9 +15,9 @@ from batchrun.ledger.sqlite.reader import LedgerReader
 from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import RunOptions
 from batchrun.preflight.builds import Build, read_build
-from batchrun.preflight.input_checks import HeadCheck, JobCheck, Problems
+from batchrun.preflight.input_checks import HeadCheck, JobCheck, LineProblems
 
-#: Problems that are shown at once.
+#: LineProblems that are shown at once.
 MAX_PROBLEMS_SHOWN = 20
 
 
@@ -95,24 +95,24 @@ def _pin(ledger: LedgerTables, config: Config, number: str) -> None:
         ledger.note_fact(PINNED_BUILD, PinnedBuild(asked=config.run.build, number=number))
 
 
-def refuse_head(problems: Problems, config: Config) -> None:
-    """Stop a batch whose inputs the platform would refuse.
+def refuse_head(problems: LineProblems, config: Config) -> None:
+    """Stop a batch at whose head the platform would refuse inputs.
 
     Raises:
-        JobFileError: there are such; nothing was started.
+        JobFileError: there are problems; nothing was started.
     """
     if problems:
         raise JobFileError("\n".join(_lines(problems)), file=config.jobs.file)
 
 
-def _lines(problems: Problems) -> Iterator[str]:
+def _lines(problems: LineProblems) -> Iterator[str]:
     count = "1 line" if problems.lines == 1 else f"{problems.lines:,} lines"
-    yield f"{count} of those at its head would be refused:"
+    yield f"{count} at its head would be refused:"
     found = list(problems)
     yield from (f"  {problem}" for problem in found[:MAX_PROBLEMS_SHOWN])
     if len(found) > MAX_PROBLEMS_SHOWN:
         yield f"  … and {len(found) - MAX_PROBLEMS_SHOWN:,} other problems"
     yield (
-        "Nothing was started. Mend them (`batchrun plan` checks the whole file), or set jobs.check_inputs = false to"
-        " carry out the others"
+        "Nothing was started. Fix them (`batchrun plan` checks the whole file), or set jobs.check_inputs = false to"
+        " run the other lines"
     )

@@ -1,4 +1,4 @@
-"""How long a batch would take and what it would cost, going by the task's recent Runs; and what that leaves open."""
+"""The forecast of a batch's time and cost from the task's recent Runs, and what it cannot know."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,39 +13,39 @@ from batchrun.errors import ApiError
 from batchrun.model import Run, RunStatus
 from batchrun.policy.forecast import Estimate, elapsed, memory_slots, one_run, total
 
-#: Recent Runs that are looked at: one request, and not so many that they tell of last year.
+#: Recent Runs that are read, in one request; more would reach back too far.
 RECENT_RUNS = 200
-#: With fewer samples, a forecast is called rough.
+#: With fewer samples, the forecast says how few.
 FEW_SAMPLES = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
-    """What the task's recent Runs took."""
+    """Times and costs of the task's recent Runs."""
 
-    #: Seconds and US dollars of those that succeeded; a cost that was not told is left out, never 0.
+    #: Seconds and US dollars of Runs that succeeded; unknown costs are left out.
     durations_s: list[float]
     costs_usd: list[float]
-    #: Runs that succeeded and whose cost was not told.
+    #: Runs that succeeded and whose cost is unknown.
     unknown_costs: int
-    #: Runs that ended in another way.
+    #: Runs that failed, timed out or were aborted.
     unsuccessful: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """A batch's time and money: p50 is as likely too much as too little, p90 too little once in ten times."""
+    """A batch's time and cost, each as the median and the 90th percentile."""
 
     runs: int
-    #: Runs live at once, as far as slots and memory allow.
+    #: Runs live at once, limited by slots and memory.
     slots: int
-    #: Of the whole batch; None where nothing is known.
+    #: Of the whole batch; None: unknown.
     elapsed_s: Estimate | None
     cost_usd: Estimate | None
     #: Of a single Run.
     run_s: Estimate | None
     run_cost_usd: Estimate | None
-    #: Recent Runs that succeeded; those of them whose cost is known; those that ended in another way.
+    #: Recent Runs that succeeded; those of them whose cost is known; those that did not succeed.
     samples: int
     cost_samples: int
     unsuccessful: int
@@ -55,17 +55,17 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
-    """What is to be done, and with how much at once."""
+    """The Runs that a forecast is made for, and their limits."""
 
     runs: int
     slots: int
-    #: Memory of a Run, the mean where jobs differ; None where it is not known.
+    #: Mean memory of a Run, in megabytes; None: unknown.
     run_memory_mb: float | None
     start_rate_per_s: float
 
 
 async def read_forecast(client: ApifyClient, account: Account, task: Task, effort: Effort) -> Forecast:
-    """Read the task's recent Runs and reckon with them; where they cannot be read, that is said."""
+    """Forecast from the task's recent Runs; if they cannot be read, the forecast says so."""
     if not task.exists:
         return forecast(Samples(durations_s=[], costs_usd=[], unknown_costs=0, unsuccessful=0), account, effort)
     recent: list[Run] | None = None
@@ -78,7 +78,7 @@ async def read_forecast(client: ApifyClient, account: Account, task: Task, effor
 
 
 def take_samples(runs: Sequence[Run]) -> Samples:
-    """Return what Runs took, of those that have ended."""
+    """Return the times and costs of Runs that have ended."""
     succeeded = [run for run in runs if run.status is RunStatus.SUCCEEDED and run.finished_at is not None]
     costs = [run.cost_usd for run in succeeded if run.cost_usd is not None]
     return Samples(
@@ -92,7 +92,7 @@ def take_samples(runs: Sequence[Run]) -> Samples:
 
 
 def forecast(samples: Samples | None, account: Account, effort: Effort) -> Forecast:
-    """Reckon with what is known; `samples` is None where the recent Runs cannot be read."""
+    """Forecast from samples; None: the recent Runs cannot be read."""
     slots = _slots(account, effort)
     durations, costs = (samples.durations_s, samples.costs_usd) if samples is not None else ([], [])
     return Forecast(
@@ -120,17 +120,17 @@ def _slots(account: Account, effort: Effort) -> int:
 
 def _unknown_samples(samples: Samples | None) -> list[str]:
     if samples is None:
-        return ["time and money: the task's recent Runs cannot be read"]
+        return ["time and cost: the task's recent Runs cannot be read"]
     if not samples.durations_s:
-        return ["time and money: no recent Run of the task has succeeded"]
-    unknown = ["whether Runs of these inputs are like the recent ones; waits and retries are not in it"]
+        return ["time and cost: no recent Run of the task has succeeded"]
+    unknown = ["whether Runs of these inputs are like the recent ones; the forecast leaves out waits and retries"]
     if samples.unknown_costs:
         unknown.append(f"the cost of {samples.unknown_costs:,} of the recent Runs")
     if len(samples.durations_s) < FEW_SAMPLES:
-        unknown.append(f"much: {len(samples.durations_s)} recent Runs make a rough forecast")
+        unknown.append(f"whether {len(samples.durations_s)} recent Runs are enough for a forecast")
     if samples.unsuccessful:
         unknown.append(
-            f"how many Runs fail, and what they cost: {samples.unsuccessful:,} of the last"
+            f"how many Runs will fail, and at what cost: {samples.unsuccessful:,} of the last"
             f" {samples.unsuccessful + len(samples.durations_s):,} did not succeed"
         )
     return unknown

@@ -111,7 +111,7 @@ def test_a_plan_tells_what_would_fail_and_the_run_does_so(place):
         "  line 9: has the key of an earlier line with other content; give each line its own @key",
         "  line 10: The Actor has no build 'nope'; it has latest",
         "warning   the task does not exist yet; `batchrun run` creates it",
-        "unknown   time and money: no recent Run of the task has succeeded",
+        "unknown   time and cost: no recent Run of the task has succeeded",
     ):
         assert line in said.out.splitlines(), said.out
     assert "line 7: is not JSON" in said.out
@@ -145,7 +145,7 @@ def test_a_plan_forecasts_from_recent_runs(place):
     assert 10 <= forecast["elapsed_s"]["p50"] <= forecast["elapsed_s"]["p90"] < 600
     assert 0 < forecast["run_s"]["p50"] <= forecast["run_s"]["p90"]
     assert 0 < forecast["cost_usd"]["p50"] <= forecast["cost_usd"]["p90"]
-    assert "much: 4 recent Runs make a rough forecast" in plan["unknown"]
+    assert "whether 4 recent Runs are enough for a forecast" in plan["unknown"]
     text = place.call("plan", "batch.toml").out
     assert "jobs      24; 4 of them are done, 20 are to be run" in text
     assert "\nforecast  " in text
@@ -154,15 +154,15 @@ def test_a_plan_forecasts_from_recent_runs(place):
 
 
 def test_a_run_stops_before_it_starts_what_would_be_refused(place):
-    """Exit 2 and the grouped problems; mended, the same command goes on; what was begun is not checked again."""
+    """Exit 2 and the grouped problems; once fixed, the same command runs; a batch that is begun is not checked."""
     _write_jobs(place.path, [{"n": 1}, {"n": 0}, {"n": 0, "mode": "a"}])
     said = place.call("run", "batch.toml")
     assert (said.code, said.out) == (2, ""), said
     assert said.err == (
-        "batchrun: jobs.jsonl: 2 lines of those at its head would be refused:\n"
+        "batchrun: jobs.jsonl: 2 lines at its head would be refused:\n"
         "  lines 2, 3: Field input.n must be >= 1\n"
-        "Nothing was started. Mend them (`batchrun plan` checks the whole file), or set jobs.check_inputs = false to"
-        " carry out the others\n"
+        "Nothing was started. Fix them (`batchrun plan` checks the whole file), or set jobs.check_inputs = false to"
+        " run the other lines\n"
     )
     assert not (place.path / "batch.out/records.jsonl").read_bytes()
     _write_jobs(place.path, [{"n": 1}])

@@ -1,4 +1,4 @@
-"""A batch's time and money, going by the task's recent Runs; and what is said to be unknown."""
+"""The forecast of a batch's time and cost from the task's recent Runs, and the unknowns that it reports."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -36,7 +36,7 @@ STEADY = Samples(durations_s=[20.0] * 40, costs_usd=[0.25] * 40, unknown_costs=0
 
 
 def test_only_runs_that_succeeded_are_samples():
-    """An untold cost is no 0; a Run that still runs is neither good nor bad."""
+    """An unknown cost is not counted as 0; a live Run is not counted at all."""
     runs = [
         _run(10, 0.5),
         _run(20, None),
@@ -57,17 +57,19 @@ def test_a_steady_task_is_forecast_exactly():
     assert found.elapsed_s == Estimate(p50=250 + 7 / 8 * 20, p90=250 + 7 / 8 * 20)
     assert found.cost_usd == Estimate(p50=25.0, p90=25.0)
     assert found.run_s == Estimate(p50=20.0, p90=20.0)
-    assert found.unknown == ["whether Runs of these inputs are like the recent ones; waits and retries are not in it"]
+    assert found.unknown == [
+        "whether Runs of these inputs are like the recent ones; the forecast leaves out waits and retries"
+    ]
 
 
 def test_memory_that_others_take_is_not_ours():
-    """What is left decides; one Run fits always."""
+    """The forecast uses the memory that is free, and at least one Run."""
     assert forecast(STEADY, _account(used_memory_mb=4096), EFFORT).slots == 4
     assert forecast(STEADY, _account(used_memory_mb=9000), EFFORT).slots == 1
 
 
 def test_without_samples_nothing_is_claimed():
-    """No recent Run, none that succeeded, none that may be read: no number."""
+    """Without a recent Run that succeeded, or that can be read, the forecast has no numbers."""
     nothing = Samples(durations_s=[], costs_usd=[], unknown_costs=0, unsuccessful=3)
     for samples, why in ((nothing, "no recent Run of the task has succeeded"), (None, "cannot be read")):
         found = forecast(samples, _account(), EFFORT)
@@ -75,8 +77,8 @@ def test_without_samples_nothing_is_claimed():
         assert any(why in each for each in found.unknown)
 
 
-def test_what_is_not_known_is_said():
-    """Untold costs, failures, few samples, slots and memory of the account."""
+def test_each_unknown_is_reported():
+    """Unknown costs, failures, few samples, and unknown limits of the account."""
     samples = Samples(durations_s=[1.0] * 3, costs_usd=[], unknown_costs=3, unsuccessful=2)
     account = _account(max_concurrent_runs=None, max_total_memory_mb=None)
     effort = Effort(runs=5, slots=2, run_memory_mb=None, start_rate_per_s=1.0)
@@ -84,8 +86,8 @@ def test_what_is_not_known_is_said():
     assert found.cost_usd is None
     assert found.unknown[1:] == [
         "the cost of 3 of the recent Runs",
-        "much: 3 recent Runs make a rough forecast",
-        "how many Runs fail, and what they cost: 2 of the last 5 did not succeed",
+        "whether 3 recent Runs are enough for a forecast",
+        "how many Runs will fail, and at what cost: 2 of the last 5 did not succeed",
         "how many Runs the account may have at once",
         "how much memory the account has",
     ]
@@ -94,7 +96,7 @@ def test_what_is_not_known_is_said():
     ] == ["how much memory a Run takes"]
 
 
-def test_nothing_to_do_is_known_to_take_nothing():
-    """A finished batch has no unknowns."""
+def test_without_runs_nothing_is_unknown():
+    """The forecast of a finished batch reports no unknowns."""
     effort = Effort(runs=0, slots=10, run_memory_mb=None, start_rate_per_s=1.0)
     assert forecast(None, _account(), effort).unknown == []

@@ -1,4 +1,4 @@
-"""Which build Runs use, and what is said where the platform does not tell."""
+"""The build that Runs use, and the reason that is given where the platform does not show it."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,8 +69,8 @@ async def test_the_batch_comes_before_the_task_before_the_actor(asked, of_task, 
     assert build.schema.problems({"n": "x"}) == ["Field input.n must be integer"]
 
 
-async def test_a_build_that_is_not_there_is_said():
-    """And that nothing can be checked."""
+async def test_a_missing_build_is_reported():
+    """The reason names the build, and there is no schema."""
     build = await _read(_Client(), "nope")
     assert (build.schema, build.why_unchecked) == (None, "the Actor shows no build 'nope'")
     assert not build.has("nope")
@@ -84,12 +84,12 @@ async def test_a_build_that_is_not_there_is_said():
         (_Client(actor=api_error(404)), "the Actor's build cannot be read"),
         (_Client(actor={}), "the Actor's build cannot be read"),
         (_Client(schema=None), "the Actor's build shows no input schema"),
-        (_Client(schema={"properties": []}), "the Actor's input schema cannot be understood"),
+        (_Client(schema={"properties": []}), "the Actor's input schema is not valid"),
     ],
     ids=["403", "404", "no id", "no schema", "broken schema"],
 )
-async def test_what_cannot_be_read_is_said_and_stops_nothing(client, why):
-    """A token may run tasks and see nothing else."""
+async def test_a_build_that_cannot_be_read_stops_nothing(client, why):
+    """A token may be allowed to run tasks and nothing else; then the reason is reported."""
     build = await _read(client)
     assert build.schema is None
     assert build.why_unchecked.startswith(why)
@@ -97,7 +97,7 @@ async def test_what_cannot_be_read_is_said_and_stops_nothing(client, why):
 
 
 async def test_a_platform_that_does_not_answer_is_not_waited_for():
-    """The check only helps; it keeps no batch from beginning."""
+    """After PATIENCE_S the batch starts without the checks."""
     began = anyio.current_time()
     build = await _read(_Client(actor=None))
     assert build.why_unchecked == "the platform does not show the Actor's build"

@@ -1,4 +1,4 @@
-"""Lines of a job file, judged before anything is started: inputs, options, repetitions, what is erased."""
+"""Checks of a job file before the first start: inputs, options, duplicates, erased fields."""
 
 from hashlib import sha256
 from typing import Any
@@ -11,14 +11,13 @@ from batchrun.preflight.builds import Build
 from batchrun.preflight.input_checks import (
     MAX_PROBLEMS,
     OTHER_PROBLEMS,
-    REPEATED_KEY,
     HeadCheck,
     JobCheck,
-    Problem,
-    Problems,
-    Survey,
+    LineProblem,
+    LineProblems,
 )
 from batchrun.preflight.input_schema import InputSchema
+from batchrun.preflight.survey import REPEATED_KEY, Survey
 
 SCHEMA = InputSchema(
     {
@@ -84,22 +83,22 @@ def test_an_override_lies_over_the_task_over_the_defaults():
         ({"build": "nope"}, "The Actor has no build 'nope'; it has latest, same, beta"),
     ],
 )
-def test_options_that_would_be_refused_are_told(options, problem):
-    """Those of the job, and those of the batch for jobs without any."""
+def test_options_that_would_be_refused_are_problems(options, problem):
+    """A job's own options are checked, and for jobs without any those of the batch."""
     wanted = [problem] if problem is not None else []
     assert _check().problems(_job(1, {"mode": "a"}, **options)) == wanted
     assert _check(**options).problems(_job(1, {"mode": "a"})) == wanted
     assert _check(**options).problems(_job(1, {"mode": "a"}, timeout_s=5)) == wanted
 
 
-def test_a_run_larger_than_the_account_is_told():
-    """It would wait for ever."""
+def test_a_run_larger_than_the_account_is_a_problem():
+    """Such a Run could never start."""
     check = _check(known=Build(asked="latest", why_unchecked="so"), memory_mb=16384)
     assert check.problems(_job(1, {})) == ["A Run of 16,384 MB does not fit into the account's 8,192 MB of memory"]
 
 
-def test_inputs_for_another_build_are_not_judged_by_this_one():
-    """A tag or number of the same build is; the others are counted."""
+def test_inputs_for_another_build_are_not_checked():
+    """A tag or number of the same build is recognised; jobs with another build are counted."""
     check = _check()
     for build, problems in (("same", 1), ("0.1.2", 1), ("latest", 1), ("beta", 0), ("0.0.9", 0), ("nope", 1)):
         assert len(check.problems(_job(1, {}, build=build))) == problems, build
@@ -107,8 +106,8 @@ def test_inputs_for_another_build_are_not_judged_by_this_one():
 
 
 def test_problems_are_grouped_with_their_first_lines():
-    """The same message of many lines is one; those of most lines come first."""
-    problems = Problems()
+    """One message covers many lines; the problem with the most lines comes first."""
+    problems = LineProblems()
     for line in (3, 17, 240, *range(300, 409)):
         problems.note(line, ["Field input.maxPages must be >= 1"])
     problems.note(500, ["one", "two"])
@@ -122,21 +121,21 @@ def test_problems_are_grouped_with_their_first_lines():
 
 
 def test_a_line_counts_once_whatever_the_matrix():
-    """Its combinations have one problem together."""
-    problems = Problems()
+    """The jobs of one matrix line count as one line."""
+    problems = LineProblems()
     for _ in range(5):
         problems.note(7, ["one"])
-    assert (problems.lines, list(problems)) == (1, [Problem(message="one", count=1, lines=[7])])
+    assert (problems.lines, list(problems)) == (1, [LineProblem(message="one", count=1, lines=[7])])
 
 
 def test_endless_kinds_of_problems_are_bounded():
-    """Beyond so many, they are counted together."""
-    problems = Problems()
+    """Beyond MAX_PROBLEMS, problems are counted under one message."""
+    problems = LineProblems()
     for line in range(1, 3 * MAX_PROBLEMS + 1):
         problems.note(line, [f"message {line}"])
     found = list(problems)
     assert len(found) == MAX_PROBLEMS + 1
-    assert found[0] == Problem(
+    assert found[0] == LineProblem(
         message=OTHER_PROBLEMS, count=2 * MAX_PROBLEMS, lines=[MAX_PROBLEMS + 1, MAX_PROBLEMS + 2, MAX_PROBLEMS + 3]
     )
     assert problems.lines == 3 * MAX_PROBLEMS

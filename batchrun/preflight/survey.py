@@ -1,0 +1,84 @@
+"""What `batchrun plan` counts in a whole job file: jobs, groups, duplicates, problems, erased fields.
+
+It reads no file: it is given jobs and bad lines.
+"""
+
+from collections import Counter
+from hashlib import blake2b
+
+import orjson
+
+from batchrun.jobs.merge import lost_fields, nested_properties
+from batchrun.model import BadLine, Job, JsonObject
+from batchrun.preflight.input_checks import JobCheck, LineProblems
+
+REPEATED_KEY = "has the key of an earlier line with other content; give each line its own @key"
+
+
+class Survey:
+    """Counts over a whole job file. It keeps about 200 bytes per job, by which it recognises repeated lines.
+
+    Args:
+        check: finds the problems of each job.
+        shadowed: the task's input where overrides are merged shallowly; else {}.
+    """
+
+    def __init__(self, check: JobCheck, shadowed: JsonObject) -> None:
+        self._check = check
+        self._nested = nested_properties(shadowed)
+        self._seen: dict[bytes, bytes] = {}
+        self.problems = LineProblems()
+        self.jobs = 0
+        self.bad_lines = 0
+        self.duplicates = 0
+        #: Jobs by group; "" counts the jobs without a group.
+        self.groups: Counter[str] = Counter()
+        #: Jobs whose override replaces a nested property of the task's input and loses fields of it, by property.
+        self.erased: Counter[str] = Counter()
+        #: The fields that are lost, by property; nested ones are not looked at.
+        self.erased_fields: dict[str, set[str]] = {}
+        self.largest_body_bytes = 0
+        #: Memory of all Runs whose memory is known.
+        self.memory_mb = 0
+        #: Jobs whose memory is unknown.
+        self.of_unknown_memory = 0
+
+    def look_at(self, entry: Job | BadLine) -> None:
+        """Count one job or bad line."""
+        if isinstance(entry, BadLine):
+            self.bad_lines += 1
+            self.problems.note(entry.position.line, [entry.reason])
+        elif (first := self._first_content(entry)) is not None:
+            self._repeated(entry, first)
+        else:
+            self._job(entry)
+
+    def _first_content(self, job: Job) -> bytes | None:
+        """Return the digest of the first job with this key; None when this job is the first."""
+        key = blake2b(job.key.encode(), digest_size=16).digest()
+        before = len(self._seen)
+        first = self._seen.setdefault(key, job.digest)
+        return None if len(self._seen) > before else first
+
+    def _repeated(self, job: Job, first: bytes) -> None:
+        if first == job.digest:
+            self.duplicates += 1
+        else:
+            self.bad_lines += 1
+            self.problems.note(job.position.line, [REPEATED_KEY])
+
+    def _job(self, job: Job) -> None:
+        self.jobs += 1
+        self.groups[job.group or ""] += 1
+        self.largest_body_bytes = max(self.largest_body_bytes, len(job.body))
+        memory_mb = self._check.memory_mb(job)
+        self.memory_mb += memory_mb or 0
+        self.of_unknown_memory += memory_mb is None
+        if self._nested:
+            self._note_erased(orjson.loads(job.body))
+        self.problems.note(job.position.line, self._check.problems(job))
+
+    def _note_erased(self, override: JsonObject) -> None:
+        for name in lost_fields(self._nested, override):
+            self.erased[name] += 1
+            self.erased_fields.setdefault(name, set()).update(self._nested[name].keys() - override[name].keys())

@@ -16,7 +16,7 @@ from batchrun.engine.work import Postponed, Work
 from batchrun.errors import ConfigError, JobFileError
 from batchrun.jobs import JobFile
 from batchrun.ledger.facts import COMMAND, CONFIG, IDENTITY, TASK_ID
-from batchrun.ledger.protocol import OpenJob
+from batchrun.ledger.protocol import OpenJob, OpenJobs, ReopenableLedger
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
 from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import AttemptState, BadLine, Command, Job, JobId, JobKey, Selection
@@ -86,7 +86,7 @@ def _identity(config: Config, task: Task) -> dict[str, Any]:
     }
 
 
-def take_up(ledger: LedgerReader, job_file: JobFile, max_wait_s: float) -> list[Work | Postponed]:
+def take_up(ledger: OpenJobs, job_file: JobFile, max_wait_s: float) -> list[Work | Postponed]:
     """Return the jobs that earlier processes had begun, those first that may have a live Run; the rest is a `Backlog`.
 
     If the job file cannot be read from a position, the backlog gives them all.
@@ -102,7 +102,9 @@ def take_up(ledger: LedgerReader, job_file: JobFile, max_wait_s: float) -> list[
     return [_resumed(job, open_job, max_wait_s) for job, open_job in zip(jobs, begun_jobs, strict=True)]
 
 
-def reopen(ledger: LedgerTables, job_file: JobFile, max_wait_s: float, selection: Selection) -> list[Work | Postponed]:
+def reopen(
+    ledger: ReopenableLedger, job_file: JobFile, max_wait_s: float, selection: Selection
+) -> list[Work | Postponed]:
     """Open settled jobs for another round, or none of them; return the begun jobs as `take_up` does.
 
     Raises:
@@ -126,7 +128,7 @@ class Backlog:
     from, it is read from its first line, and every open job comes with its line.
     """
 
-    def __init__(self, ledger: LedgerReader, job_file: JobFile, then: JobSource) -> None:
+    def __init__(self, ledger: OpenJobs, job_file: JobFile, then: JobSource) -> None:
         #: A connection for reading: the writer's is at work in another thread.
         self._ledger = ledger
         self._job_file = job_file
@@ -193,7 +195,7 @@ async def open_backlog(directory: Path, job_file: JobFile, then: JobSource) -> A
         yield Backlog(ledger, job_file, then)
 
 
-def _unbegun_jobs(ledger: LedgerReader) -> Iterator[list[OpenJob]]:
+def _unbegun_jobs(ledger: OpenJobs) -> Iterator[list[OpenJob]]:
     after = JobId(0)
     while open_jobs := ledger.unbegun_jobs(after, JOBS_AT_ONCE):
         after = open_jobs[-1].id

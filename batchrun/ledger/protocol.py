@@ -1,6 +1,7 @@
 """The ledger's verbs, and the values they speak in: what each verb promises is said here, once."""
 
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import field
 from datetime import datetime
 from typing import Protocol
@@ -19,6 +20,7 @@ from batchrun.model import (
     Record,
     Run,
     RunId,
+    Selection,
 )
 from batchrun.policy.breaker import Trip
 from batchrun.runtime.fast_dataclasses import dataclass
@@ -191,6 +193,29 @@ class Totals:
     live_runs: int
     #: Number of attempts without an answer to their start: each may have a live Run.
     in_doubt: int
+
+
+class OpenJobs(Protocol):
+    """The open jobs of a ledger: for a process that resumes the batch."""
+
+    def open_jobs(self) -> list[OpenJob]:
+        """Return all of them in order of admission. A retry makes them many."""
+
+    def begun_jobs(self) -> list[OpenJob]:
+        """Return those with an attempt in their round, or a wait for one, in order of admission: about one a slot."""
+
+    def unbegun_jobs(self, after: JobId, limit: int) -> list[OpenJob]:
+        """Return the first `limit` of the others that were admitted later than the job `after`."""
+
+
+class ReopenableLedger(OpenJobs, Protocol):
+    """A ledger whose settled jobs can be opened for another round."""
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Commit everything that is changed inside, or nothing if the block raises."""
+
+    def reopen(self, selection: Selection) -> int:
+        """Open settled jobs for another round and return their number. Records of earlier rounds stay as they are."""
 
 
 class ItemWriter(Protocol):

@@ -21,7 +21,7 @@ from batchrun.server import InlineContext
 from batchrun.server.faults.fault_config import parse_faults
 from tests.support.command_line import Said, batchrun
 from tests.support.following import Following
-from tests.support.memory_ledger import MemoryLedger, make_job
+from tests.support.memory_ledger import WatchedLedger, make_job
 from tests.support.server_api import Api, open_api
 
 PLAN = OutputPlan(items="file", max_inline_items=10, page_size=2, is_value_wanted=True, query={})
@@ -58,7 +58,7 @@ async def test_a_run_of_the_official_client_is_followed_and_collected(
         run = await Following(ours).wait_for_finish(run_id)
         assert run is not None
         assert (run.id, run.status, run.fields["exitCode"]) == (run_id, status, exit_code)
-        ledger = MemoryLedger()
+        ledger = WatchedLedger()
         attempt = Attempt(attempt_no=1, mark=Mark("m"), state=AttemptState.ENDED, intended_at=run.started_at)
         collected = await Collector(ours, ledger, PLAN).collect(make_job(), JobId(1), attempt, run, Outcome.SUCCEEDED)
         seen = (await _official(api).dataset(started.default_dataset_id).list_items()).items

@@ -21,7 +21,7 @@ from batchrun.ledger.sqlite.group_commit import GroupCommit, Journal, open_journ
 from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import JobId, JobKey, Record
 from batchrun.server import InlineContext, ServerSettings, open_server
-from tests.support.memory_ledger import ListSource, MemoryLedger, make_job
+from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
 from tests.support.scripted_api import Engine, Plan, ScriptedApi
 from tests.support.virtual_time import VirtualTimeLoop
 
@@ -160,7 +160,7 @@ async def test_the_engine_calls_no_more_for_a_job_than_it_did() -> None:
 
 async def _calls(jobs: int) -> int:
     api, source = ScriptedApi(Plan(run_s=1)), ListSource([make_job(line) for line in range(1, jobs + 1)])
-    engine = Engine(api, MemoryLedger(sync_s=0.005), source, slots=SLOTS)
+    engine = Engine(api, WatchedLedger(sync_s=0.005), source, slots=SLOTS)
     counted = 0
 
     def count(frame: FrameType, event: str, _: object) -> None:

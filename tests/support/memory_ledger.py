@@ -1,7 +1,6 @@
-"""A ledger in memory, on virtual time, that keeps the order of its notes; and jobs for it."""
+"""Jobs and sources for ledgers, and a ledger in memory that can be watched."""
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
@@ -9,21 +8,19 @@ from typing import Any
 import anyio
 
 from batchrun.engine.ports import Chunk
-from batchrun.ledger.protocol import Admission, FinalCost, OpenCost, OpenJob, ReadTo
+from batchrun.ledger.memory import MemoryLedger
+from batchrun.ledger.protocol import Admission, ReadTo
 from batchrun.model import (
     Attempt,
-    AttemptState,
     BadLine,
     Intent,
     Job,
     JobId,
     JobKey,
-    Outcome,
     Position,
     Problem,
     Record,
     Run,
-    RunId,
     RunOptions,
 )
 from batchrun.policy.breaker import Trip
@@ -70,154 +67,64 @@ class ListSource:
         return Chunk(taken, read_to(self.pulled)) if taken else None
 
 
-class MemoryLedger:
-    """Notes everything in memory; `sync_s` is how long a note takes to be durable."""
+class WatchedLedger(MemoryLedger):
+    """A ledger in memory whose steps are told as words, once they are durable.
+
+    Args:
+        sync_s: how long a step takes to become durable.
+        on_note: called with each step.
+    """
 
     def __init__(self, *, sync_s: float = 0.0, on_note: Callable[[str], None] = lambda _: None) -> None:
+        super().__init__()
         self._sync_s = sync_s
         self._on_note = on_note
         self._began = datetime.now(UTC)
-        #: Each step once it is noted (and durable where somebody waits), in order, as words.
+        #: The steps so far.
         self.notes: list[str] = []
-        self.jobs: dict[JobKey, OpenJob] = {}
-        self.attempts: dict[tuple[JobId, int], Attempt] = {}
-        self.settled: dict[JobId, Record] = {}
-        self.item_lines: list[bytes] = []
-        self.trips: list[Trip] = []
 
     async def admit(self, entries: Sequence[Job | BadLine], read_to: ReadTo) -> Admission:
-        """Admit what is new."""
-        await self._sync()
-        admission = Admission()
-        for entry in entries:
-            if isinstance(entry, BadLine):
-                problem = Problem(type="bad-line", message=entry.reason)
-                record = Record(key=None, line=entry.position.line, outcome=Outcome.INVALID, error=problem)
-                admission.invalid.append(record)
-            elif entry.key in self.jobs:
-                admission.duplicates += 1
-            else:
-                self.jobs[entry.key] = self._open(entry)
-                admission.jobs.append((entry, self.jobs[entry.key]))
+        admission = await super().admit(entries, read_to)
         self._note(f"admit {read_to.line}")
         return admission
 
     async def intend(self, job_id: JobId, intent: Intent) -> Attempt:
-        """Note an intent."""
-        await self._sync()
-        assert (job_id, intent.attempt_no) not in self.attempts, "an attempt is intended once"
-        attempt = intent.noted_at(self._now())
-        self.attempts[job_id, intent.attempt_no] = attempt
+        attempt = await super().intend(job_id, intent)
         self._note(f"intend {job_id}.{intent.attempt_no}")
         return attempt
 
     def withdraw(self, job_id: JobId, attempt_no: int) -> None:
-        """Take an intent back."""
-        assert self.attempts.pop((job_id, attempt_no)).state is AttemptState.INTENDED
+        super().withdraw(job_id, attempt_no)
+        assert (job_id, attempt_no) not in self.attempts, "the engine withdraws intents only"
         self._note(f"withdraw {job_id}.{attempt_no}")
 
     def bind(self, job_id: JobId, attempt_no: int, run: Run) -> None:
-        """Note a Run's id."""
-        self._change(job_id, attempt_no, state=AttemptState.BOUND, run_id=run.id, started_at=run.started_at)
+        super().bind(job_id, attempt_no, run)
         self._note(f"bind {job_id}.{attempt_no} {run.id}")
 
-    def note_reservation(self, job_id: JobId, attempt_no: int, usd: float) -> None:
-        """Note what is set aside."""
-        self._change(job_id, attempt_no, reserved_usd=usd)
-
     async def note_abort(self, job_id: JobId, attempt_no: int, problem: Problem) -> None:
-        """Note why a Run is to be aborted."""
-        await self._sync()
-        self._change(job_id, attempt_no, aborted_for=problem)
+        await super().note_abort(job_id, attempt_no, problem)
         self._note(f"abort {job_id}.{attempt_no} {problem.type}")
 
     def postpone(self, job_id: JobId, ended: Attempt | None, wait_s: float) -> None:
-        """Note that a job waits."""
-        self._note(f"postpone {job_id}{self._end(job_id, ended)} {wait_s > 0}")
+        super().postpone(job_id, ended, wait_s)
+        self._note(f"postpone {_named(job_id, ended)} {wait_s > 0}")
 
     async def write_items(self, job_id: JobId, attempt: Attempt, lines: bytes) -> None:
-        """Note a page of items."""
-        await self._sync()
-        self.item_lines.append(lines)
+        await super().write_items(job_id, attempt, lines)
         self._note(f"items {job_id}.{attempt.attempt_no} to {attempt.items_offset} ({attempt.items_count})")
 
     async def settle(self, job_id: JobId, ended: Attempt | None, record: Record, item_lines: bytes) -> None:
-        """Note a record, once."""
-        await self._sync()
-        assert job_id not in self.settled, "a job is settled once"
-        self.settled[job_id] = record
-        if item_lines:
-            self.item_lines.append(item_lines)
-        self._note(f"settle {job_id}{self._end(job_id, ended)} {record.outcome}")
+        await super().settle(job_id, ended, record, item_lines)
+        self._note(f"settle {_named(job_id, ended)} {record.outcome}")
 
     def note_trip(self, trip: Trip) -> None:
-        """Note that the breaker has tripped."""
-        self.trips.append(trip)
+        super().note_trip(trip)
         self._note(f"trip {trip.group}")
 
     def note_echo(self, echoes: bool) -> None:
-        """Note whether marks are echoed."""
+        super().note_echo(echoes)
         self._note(f"echo {echoes}")
-
-    async def known_runs(self, run_ids: Collection[RunId]) -> set[RunId]:
-        """Return those among some Runs that are noted."""
-        await self._sync()
-        return set(run_ids) & {each.run_id for each in self.attempts.values()}
-
-    async def bound_runs(self) -> list[RunId]:
-        """Return the Runs without a noted end."""
-        await self._sync()
-        return [each.run_id for each in self.attempts.values() if each.run_id and each.state is AttemptState.BOUND]
-
-    async def open_costs(self, ended_before: datetime, limit: int) -> list[OpenCost]:
-        """Return ended Runs whose cost is not final."""
-        await self._sync()
-        return [
-            OpenCost(
-                job_id=job_id,
-                attempt_no=each.attempt_no,
-                run_id=each.run_id,
-                started_at=each.started_at,
-                finished_at=each.finished_at,
-                reserved_usd=each.reserved_usd if each.reserved_usd is not None else each.cost_usd,
-                cost_usd=each.cost_usd,
-                cost_source=each.cost_source,
-            )
-            for (job_id, _), each in self.attempts.items()
-            if each.run_id is not None and each.started_at is not None and each.finished_at is not None
-            if not each.cost_is_final and each.state is AttemptState.ENDED and each.finished_at < ended_before
-        ][:limit]
-
-    async def note_final_costs(self, costs: Sequence[FinalCost]) -> None:
-        """Note what Runs cost in the end."""
-        await self._sync()
-        for cost in costs:
-            changes = {"cost_usd": cost.cost_usd, "cost_source": cost.source, "cost_is_final": True}
-            self._change(cost.job_id, cost.attempt_no, **changes)
-
-    def _open(self, job: Job) -> OpenJob:
-        return OpenJob(
-            id=JobId(len(self.jobs) + 1),
-            key=job.key,
-            digest=job.digest,
-            position=job.position,
-            round=1,
-            admitted_at=self._now(),
-            due_at=None,
-            attempts=(),
-        )
-
-    def _end(self, job_id: JobId, ended: Attempt | None) -> str:
-        """Note an attempt's end, once; return the word for it."""
-        if ended is None:
-            return ""
-        assert (job_id, ended.attempt_no) in self.attempts, "what was not intended cannot end"
-        assert self.attempts[job_id, ended.attempt_no].state is not AttemptState.ENDED, "an attempt ends once"
-        self.attempts[job_id, ended.attempt_no] = replace(ended, state=AttemptState.ENDED)
-        return f".{ended.attempt_no}"
-
-    def _change(self, job_id: JobId, attempt_no: int, **changes: Any) -> None:
-        self.attempts[job_id, attempt_no] = replace(self.attempts[job_id, attempt_no], **changes)
 
     def _note(self, note: str) -> None:
         self.notes.append(note)
@@ -226,5 +133,9 @@ class MemoryLedger:
     def _now(self) -> datetime:
         return self._began + timedelta(seconds=anyio.current_time())
 
-    async def _sync(self) -> None:
+    async def _commit(self) -> None:
         await anyio.sleep(self._sync_s)
+
+
+def _named(job_id: JobId, ended: Attempt | None) -> str:
+    return f"{job_id}.{ended.attempt_no}" if ended is not None else f"{job_id}"

@@ -32,7 +32,7 @@ from batchrun.model import (
 )
 from batchrun.output.layout import RECORDS
 from batchrun.policy.deadlines import Deadlines
-from tests.support.memory_ledger import ListSource, MemoryLedger, make_job, read_to
+from tests.support.memory_ledger import ListSource, WatchedLedger, make_job, read_to
 from tests.support.scripted_api import (
     Engine,
     Plan,
@@ -50,19 +50,19 @@ LOST_AFTER_EFFECT = Plan(error=lost_answer(), effects=1)
 
 
 async def one_job(
-    api: ScriptedApi, *, job: Job | None = None, ledger: MemoryLedger | None = None, **engine: Any
+    api: ScriptedApi, *, job: Job | None = None, ledger: WatchedLedger | None = None, **engine: Any
 ) -> Record:
     """Carry one job out; return its record."""
-    records = await Engine(api, ledger or MemoryLedger(), ListSource([job or make_job()]), **engine).run()
+    records = await Engine(api, ledger or WatchedLedger(), ListSource([job or make_job()]), **engine).run()
     assert len(records) == 1
     return records[0]
 
 
 async def resumed(
-    api: ScriptedApi, *attempts: Attempt, ledger: MemoryLedger | None = None, **engine: Any
-) -> tuple[Engine, MemoryLedger]:
+    api: ScriptedApi, *attempts: Attempt, ledger: WatchedLedger | None = None, **engine: Any
+) -> tuple[Engine, WatchedLedger]:
     """Carry one job on that an earlier process left with these attempts."""
-    ledger = ledger or MemoryLedger()
+    ledger = ledger or WatchedLedger()
     job = make_job()
     ((_, noted),) = (await ledger.admit([job], read_to(1))).jobs
     ledger.attempts.update({(noted.id, attempt.attempt_no): attempt for attempt in attempts})
@@ -83,21 +83,21 @@ def intended(attempt_no: int = 1, **changes: Any) -> Attempt:
 async def test_every_note_comes_before_the_effect_that_it_announces() -> None:
     """Intend, POST, bind, end, settle: one of each and in this order."""
     api = ScriptedApi(Plan(run_s=3))
-    ledger = MemoryLedger(sync_s=0.01)
+    ledger = WatchedLedger(sync_s=0.01)
     await one_job(api, ledger=ledger)
     assert ledger.notes == ["admit 1", "intend 1.1", "echo True", "bind 1.1 run-1", "settle 1.1 succeeded"]
 
 
 async def test_the_intent_is_durable_before_the_request_is_sent() -> None:
     """The POST leaves after the sync of its intent, not before."""
-    api, ledger = ScriptedApi(), MemoryLedger(sync_s=7.0)
+    api, ledger = ScriptedApi(), WatchedLedger(sync_s=7.0)
     await one_job(api, ledger=ledger)
     assert [post.at for post in api.posts] == [14.0]  # 7 s to admit, 7 s to intend
 
 
 async def test_the_request_bears_the_mark_that_was_noted() -> None:
     """The mark of the intent is the one that is sent, and the Run's User-Agent shows it."""
-    api, ledger = ScriptedApi(), MemoryLedger()
+    api, ledger = ScriptedApi(), WatchedLedger()
     record = await one_job(api, ledger=ledger)
     assert [post.mark for post in api.posts] == [record.attempts[0].mark]
     assert len(record.attempts[0].mark) >= 16
@@ -153,7 +153,7 @@ async def test_a_run_without_a_last_word_is_reported_all_the_same() -> None:
 async def test_the_slot_is_free_before_the_output_is_collected() -> None:
     """While one Run's output is still being read, the next job's Run is live in the same slot."""
     api = ScriptedApi(Plan(run_s=10))
-    engine = Engine(_EndlessOutput(api), MemoryLedger(), ListSource(JOBS), slots=1, output=output_plan("file"))
+    engine = Engine(_EndlessOutput(api), WatchedLedger(), ListSource(JOBS), slots=1, output=output_plan("file"))
     with anyio.move_on_after(15):
         await engine.run()
     assert [post.at for post in api.posts] == [0.0, 10.0]
@@ -167,7 +167,7 @@ async def test_the_slot_is_free_before_the_output_is_collected() -> None:
 async def test_what_started_nothing_costs_no_attempt(error: BatchrunError) -> None:
     """The job asks again, with a new mark, and its attempt is still the first."""
     api = ScriptedApi(in_order(*[Plan(error=error)] * 3))
-    ledger = MemoryLedger()
+    ledger = WatchedLedger()
     record = await one_job(api, ledger=ledger)
     assert [attempt.attempt_no for attempt in record.attempts] == [1]
     assert len(api.run_ids) == 1
@@ -185,7 +185,7 @@ async def test_retry_after_is_waited_out_before_the_next_start() -> None:
 
 async def test_a_refused_job_is_rejected_and_nothing_is_tried_again() -> None:
     """invalid-input is an outcome of the job, without an attempt, a Run or a cost."""
-    ledger = MemoryLedger()
+    ledger = WatchedLedger()
     record = await one_job(ScriptedApi(Plan(error=api_error(400, "invalid-input"))), ledger=ledger, retry=retries(5))
     assert (record.outcome, record.error) == (Outcome.REJECTED, Problem(type="invalid-input", message="so it is"))
     assert (record.attempts, record.run, record.cost_usd, record.items) == ((), None, None, None)
@@ -221,7 +221,7 @@ async def test_a_refusal_without_a_type_is_named_by_its_status() -> None:
 )
 async def test_what_concerns_the_whole_batch_settles_nothing(error: BatchrunError) -> None:
     """The batch is refused, the job stays open without an attempt, and nobody asks again."""
-    api, ledger = ScriptedApi(Plan(error=error)), MemoryLedger()
+    api, ledger = ScriptedApi(Plan(error=error)), WatchedLedger()
     engine = Engine(api, ledger, ListSource([make_job(n) for n in range(1, 50)]), slots=1)
     with pytest.raises(BatchRefused, match="the platform refuses to start Runs"):
         await engine.run()
@@ -232,7 +232,7 @@ async def test_an_unknown_build_of_the_jobs_own_is_its_own_matter() -> None:
     """404 unknown-build-tag rejects the job that named the build, and no other."""
     api = ScriptedApi(in_order(Plan(error=api_error(404, "unknown-build-tag"))))
     jobs = [make_job(1, options=RunOptions(build="typo")), make_job(2)]
-    records = await Engine(api, MemoryLedger(), ListSource(jobs), slots=1).run()
+    records = await Engine(api, WatchedLedger(), ListSource(jobs), slots=1).run()
     assert [(record.key, record.outcome) for record in records] == [
         ("job-1", Outcome.REJECTED), ("job-2", Outcome.SUCCEEDED),
     ]  # fmt: skip
@@ -242,7 +242,7 @@ async def test_an_unknown_build_of_the_batch_stops_the_batch() -> None:
     """The same answer to a job without a build of its own is the batch's trouble."""
     engine = Engine(
         ScriptedApi(Plan(error=api_error(404, "unknown-build-tag"))),
-        MemoryLedger(),
+        WatchedLedger(),
         ListSource([make_job(options=RunOptions(memory_mb=256))]),
         options=RunOptions(build="typo"),
     )
@@ -286,7 +286,7 @@ async def test_starts_without_effect_do_not_use_up_the_runs_that_a_job_may_have(
 async def test_an_attempt_in_doubt_keeps_its_slot() -> None:
     """While it cannot be told whether a Run lives, no other job starts in its place."""
     api = ScriptedApi(in_order(LOST))
-    engine = Engine(api, MemoryLedger(), ListSource([make_job(1), make_job(2)]), slots=1)
+    engine = Engine(api, WatchedLedger(), ListSource([make_job(1), make_job(2)]), slots=1)
     await engine.run()
     assert [post.at >= 65 for post in api.posts] == [False, True, True]
 
@@ -294,7 +294,7 @@ async def test_an_attempt_in_doubt_keeps_its_slot() -> None:
 async def test_other_jobs_go_on_while_one_is_in_doubt() -> None:
     """Doubt holds one slot, not the batch."""
     api = ScriptedApi(in_order(LOST, then=Plan(run_s=1)))
-    engine = Engine(api, MemoryLedger(), ListSource([make_job(n) for n in range(1, 21)]), slots=2)
+    engine = Engine(api, WatchedLedger(), ListSource([make_job(n) for n in range(1, 21)]), slots=2)
     records = await engine.run()
     assert [record.key for record in records][-1] == "job-1"
     assert [post.at < 30 for post in api.posts] == [True] * 20 + [False]
@@ -317,7 +317,7 @@ async def test_a_start_without_effect_makes_no_cost_unknown() -> None:
 async def test_a_failed_run_is_tried_again_after_its_wait_and_no_more_than_allowed() -> None:
     """Three attempts in all; the last one decides."""
     api = ScriptedApi(Plan(status=RunStatus.FAILED, run_s=1))
-    ledger = MemoryLedger()
+    ledger = WatchedLedger()
     record = await one_job(api, ledger=ledger, retry=retries(3, first_s=10))
     assert (record.outcome, [each.attempt_no for each in record.attempts]) == (Outcome.FAILED, [1, 2, 3])
     gaps = [later.at - earlier.at for earlier, later in zip(api.posts, api.posts[1:], strict=False)]
@@ -336,7 +336,7 @@ async def test_an_outcome_that_is_not_named_is_final() -> None:
 async def test_waiting_to_retry_holds_no_slot() -> None:
     """Another job runs in the meantime."""
     api = ScriptedApi(in_order(Plan(status=RunStatus.FAILED, run_s=1), then=Plan(run_s=5)))
-    engine = Engine(api, MemoryLedger(), ListSource([make_job(1), make_job(2)]), slots=1, retry=retries(2, first_s=50))
+    engine = Engine(api, WatchedLedger(), ListSource([make_job(1), make_job(2)]), slots=1, retry=retries(2, first_s=50))
     records = await engine.run()
     assert [record.key for record in records] == ["job-2", "job-1"]
 
@@ -378,7 +378,7 @@ async def test_a_run_that_ended_by_itself_before_our_abort_is_what_it_is() -> No
 
 async def test_an_abort_of_ours_is_noted_before_it_is_sent() -> None:
     """The note is durable when the platform hears of it."""
-    api, ledger = ScriptedApi(Plan(run_s=1000)), MemoryLedger(sync_s=3)
+    api, ledger = ScriptedApi(Plan(run_s=1000)), WatchedLedger(sync_s=3)
     aborted_at = list[float]()
     ledger._on_note = lambda note: aborted_at.append(len(api.aborted)) if note.startswith("abort") else None
     await one_job(api, ledger=ledger, terms={"deadlines": Deadlines(max_job_s=50)})
@@ -453,7 +453,7 @@ async def test_an_attempt_that_failed_before_a_retry_is_followed_by_the_next() -
 
 async def test_shut_down_a_job_that_waits_for_its_turn_is_left_open() -> None:
     """No more starts are wanted: no intent, no record."""
-    api, ledger = ScriptedApi(), MemoryLedger()
+    api, ledger = ScriptedApi(), WatchedLedger()
     engine = Engine(api, ledger, ListSource([make_job(1)]), start_rate=0.001)
     engine.gate._bucket.take(0.0)
     async with anyio.create_task_group() as children:
@@ -465,7 +465,7 @@ async def test_shut_down_a_job_that_waits_for_its_turn_is_left_open() -> None:
 
 async def test_cancelled_while_a_start_is_answered_the_intent_stays() -> None:
     """Whoever comes next knows that a Run may exist."""
-    api, ledger = ScriptedApi(Plan(answer_after_s=100)), MemoryLedger()
+    api, ledger = ScriptedApi(Plan(answer_after_s=100)), WatchedLedger()
     engine = Engine(api, ledger, ListSource([make_job(1)]))
     with anyio.move_on_after(50):
         await engine.run()
@@ -475,7 +475,7 @@ async def test_cancelled_while_a_start_is_answered_the_intent_stays() -> None:
 
 async def test_a_job_is_handed_back_while_it_waits_for_its_next_attempt() -> None:
     """`run_job` returns what is to be tried again and holds nothing."""
-    api, ledger = ScriptedApi(Plan(status=RunStatus.FAILED, run_s=1)), MemoryLedger()
+    api, ledger = ScriptedApi(Plan(status=RunStatus.FAILED, run_s=1)), WatchedLedger()
     engine = Engine(api, ledger, ListSource([]), retry=retries(2))
     ((job, noted),) = (await ledger.admit([make_job()], read_to(1))).jobs
     slot = await engine.slots.acquire()

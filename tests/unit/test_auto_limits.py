@@ -9,7 +9,7 @@ import pytest
 from batchrun.account.limits_watch import MOST_GROWN_SLOTS, AccountWatch, Watched
 from batchrun.apify.wire import AccountLimits
 from batchrun.policy.capacity import Allowance, stride
-from tests.support.memory_ledger import ListSource, MemoryLedger, make_job
+from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
 from tests.support.scripted_api import Engine, Plan, ScriptedApi, api_error
 
 SYNC_S = 0.005
@@ -23,7 +23,7 @@ def jobs(n: int) -> ListSource:
 def engine_of(api: ScriptedApi, n: int, **settings: Any) -> Engine:
     """Return an engine that starts at the default rate, over a ledger that takes as long as a disk does."""
     chosen: dict[str, Any] = {"slots": "auto", "start_rate": 380, "burst": 19, **settings}
-    return Engine(api, MemoryLedger(sync_s=SYNC_S), jobs(n), **chosen)
+    return Engine(api, WatchedLedger(sync_s=SYNC_S), jobs(n), **chosen)
 
 
 def live_at(api: ScriptedApi, at: float, run_s: float) -> int:

@@ -6,7 +6,7 @@ import pytest
 from batchrun.engine.collect import Collected, Collector, OutputPlan
 from batchrun.errors import BatchRefused
 from batchrun.model import Attempt, AttemptState, DatasetId, Items, JobId, Mark, Outcome, RunId
-from tests.support.memory_ledger import MemoryLedger, make_job
+from tests.support.memory_ledger import WatchedLedger, make_job
 from tests.support.scripted_api import Plan, ScriptedApi, api_error, output_plan
 
 FIELDS = {"_key": "job-1", "_line": 1, "_run": "run-1", "_outcome": "succeeded"}
@@ -17,7 +17,7 @@ async def collect(
     api: ScriptedApi,
     plan: OutputPlan,
     *,
-    ledger: MemoryLedger | None = None,
+    ledger: WatchedLedger | None = None,
     items_offset: int = 0,
     items_count: int = 0,
     meta: Any = None,
@@ -32,7 +32,7 @@ async def collect(
         items_offset=items_offset,
         items_count=items_count,
     )
-    collector = Collector(api, ledger or MemoryLedger(), plan)
+    collector = Collector(api, ledger or WatchedLedger(), plan)
     return await collector.collect(make_job(meta=meta), JobId(1), attempt, run, Outcome.SUCCEEDED)
 
 
@@ -55,7 +55,7 @@ def counted(n: int) -> list[dict[str, int]]:
 
 async def test_pages_are_read_until_an_empty_one() -> None:
     """A page that is not full is no proof of the end: the platform's counters lag."""
-    api, ledger = platform(counted(5)), MemoryLedger()
+    api, ledger = platform(counted(5)), WatchedLedger()
     collected = await collect(api, output_plan("file", page_size=2), ledger=ledger)
     assert api.pages == [0, 2, 4, 5]
     assert numbers(*ledger.item_lines, collected.item_lines) == [0, 1, 2, 3, 4]
@@ -64,7 +64,7 @@ async def test_pages_are_read_until_an_empty_one() -> None:
 
 async def test_each_page_is_noted_with_where_the_next_begins() -> None:
     """The last page goes with the record, all before it with notes of their own."""
-    ledger = MemoryLedger()
+    ledger = WatchedLedger()
     collected = await collect(platform(counted(5)), output_plan("file", page_size=2), ledger=ledger)
     assert ledger.notes == ["items 1.1 to 2 (2)", "items 1.1 to 4 (4)"]
     assert numbers(collected.item_lines) == [4]
@@ -72,7 +72,7 @@ async def test_each_page_is_noted_with_where_the_next_begins() -> None:
 
 async def test_it_goes_on_where_the_ledger_says() -> None:
     """Pages that are committed are neither read nor written again, and the count covers them."""
-    api, ledger = platform(counted(5)), MemoryLedger()
+    api, ledger = platform(counted(5)), WatchedLedger()
     collected = await collect(api, output_plan("file", page_size=2), ledger=ledger, items_offset=4, items_count=4)
     assert (api.pages, ledger.notes, numbers(collected.item_lines)) == ([4, 5], [], [4])
     assert collected.items == Items(count=5, dataset_id=DATASET)
@@ -87,7 +87,7 @@ async def test_everything_was_written_before_the_kill() -> None:
 async def test_a_filtered_page_may_be_empty_in_the_middle() -> None:
     """`clean` runs after paging: an empty page before the end is passed over, by stored offsets."""
     items: list[Any] = [{"n": 0}, {}, {}, {}, {}, {}, {"n": 1}, {}]
-    api, ledger = platform(items), MemoryLedger()
+    api, ledger = platform(items), WatchedLedger()
     plan = output_plan("file", page_size=2, query={"clean": "true"})
     collected = await collect(api, plan, ledger=ledger)
     assert api.pages == [0, 2, 4, 6, 8]
@@ -157,7 +157,7 @@ async def test_a_missing_dataset_does_not_cost_the_output_value() -> None:
 
 async def test_a_dataset_that_vanishes_midway_keeps_what_was_written() -> None:
     """The record counts the lines that stand in the item file."""
-    api, ledger = platform(counted(6)), MemoryLedger()
+    api, ledger = platform(counted(6)), WatchedLedger()
     plan = output_plan("file", page_size=2)
     collected = await collect(_VanishingDataset(api), plan, ledger=ledger)
     assert numbers(*ledger.item_lines, collected.item_lines) == [0, 1, 2, 3]

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrun.errors import LedgerError, OutputError, Superseded
-from batchrun.ledger.facts import DUPLICATES, ECHO, READ_TO
+from batchrun.ledger.facts import ECHO
 from batchrun.ledger.protocol import OpenJob
 from batchrun.ledger.sqlite.group_commit import (
     GroupCommit,
@@ -23,7 +23,7 @@ from batchrun.ledger.sqlite.group_commit import (
     _Step,
     open_commit,
 )
-from batchrun.model import Attempt, AttemptState, BadLine, Intent, Job, JobId, Mark, Outcome, Record
+from batchrun.model import BadLine, Intent, Job, JobId, Mark, Outcome, Record
 from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS
 from batchrun.output.sink import Sink
 from tests.support.memory_ledger import make_bad_line, make_job, read_to
@@ -139,45 +139,11 @@ def test_settling_twice_is_refused_and_writes_no_second_record(tmp_path: Path) -
         assert [line["key"] for line in lines(tmp_path, RECORDS)] == ["job-1"]
 
 
-def test_pages_of_items_are_noted_with_their_lines(tmp_path: Path) -> None:
-    """The offset of an attempt and the length of the file are committed as one."""
+def test_bad_lines_are_written_to_their_file_and_as_records(tmp_path: Path) -> None:
+    """Those with the key of another line, too."""
     with opened(tmp_path) as journal:
-        (job,) = admit(journal, make_job(1))
-        intend = _Step(partial(journal.ledger.intend, job.id, Intent(attempt_no=1, mark=Mark("m"))))
-        journal.commit_group([intend])
-        attempt: Attempt = intend.result
-        page = Attempt(
-            attempt_no=1,
-            mark=attempt.mark,
-            state=AttemptState.BOUND,
-            intended_at=attempt.intended_at,
-            items_offset=10,
-            items_count=1,
-        )
-        journal.commit_group([_Step(partial(journal.write_items, job.id, page, b'{"i":0}\n'))])
-    with opened(tmp_path) as journal:
-        ((noted,),) = (job.attempts for job in journal.ledger.open_jobs())
-    assert (noted.items_offset, noted.items_count, lines(tmp_path, ITEMS)) == (10, 1, [{"i": 0}])
-
-
-def test_admission_notes_jobs_duplicates_bad_lines_and_how_far_it_read(tmp_path: Path) -> None:
-    """One group does it all; a conflicting key is a bad line that names the line which claimed it."""
-    entries: list[Job | BadLine] = [
-        make_job(1),
-        make_job(2, key="job-1", body=make_job(1).body),
-        make_job(3, key="job-1"),
-        make_bad_line(4, "not JSON"),
-    ]
-    with opened(tmp_path) as journal:
-        step = _Step(partial(journal.admit, entries, read_to(4)))
-        journal.commit_group([step])
-        facts = journal.ledger.fact(READ_TO), journal.ledger.fact(DUPLICATES)
+        admit(journal, make_job(1), make_job(3, key="job-1"), make_bad_line(4, "not JSON"))
     conflict = "key 'job-1' stands on line 1 with other content; give this line another @key"
-    assert [job.position.line for job, _ in step.result.jobs] == [1]
-    assert (step.result.duplicates, facts) == (1, (read_to(4), 1))
-    assert [(r.line, r.key, r.outcome, r.error.message if r.error else "") for r in step.result.invalid] == [
-        (3, None, Outcome.INVALID, conflict), (4, None, Outcome.INVALID, "not JSON"),
-    ]  # fmt: skip
     assert [(line["line"], line["outcome"]) for line in lines(tmp_path, RECORDS)] == [(3, "invalid"), (4, "invalid")]
     assert lines(tmp_path, BAD_LINES) == [
         {"line": 3, "reason": conflict, "content": '{"line":3}'},
@@ -194,15 +160,6 @@ def test_lines_that_are_read_again_change_nothing(tmp_path: Path) -> None:
         before = (tmp_path / RECORDS).read_bytes(), (tmp_path / BAD_LINES).read_bytes()
         assert admit(journal, *entries) == []
     assert ((tmp_path / RECORDS).read_bytes(), (tmp_path / BAD_LINES).read_bytes()) == before
-
-
-def test_a_line_that_was_edited_since_it_was_admitted_is_a_bad_line(tmp_path: Path) -> None:
-    """The job that was admitted is not carried out with other content under the same key."""
-    with opened(tmp_path) as journal:
-        admit(journal, make_job(1))
-        step = _Step(partial(journal.admit, [make_job(1, body=b'{"other":1}')], read_to(1)))
-        journal.commit_group([step])
-    assert [record.outcome for record in step.result.invalid] == [Outcome.INVALID]
 
 
 def test_records_without_their_ledger_are_refused_and_not_cut(tmp_path: Path) -> None:
@@ -324,17 +281,6 @@ async def test_what_nobody_waits_for_is_durable_when_it_is_closed(tmp_path: Path
                 commit.postpone(job.id, None, 60)
                 scope.cancel()
         assert (journal.ledger.fact(ECHO), journal.ledger.open_jobs()[0].due_at is not None) == (True, True)
-
-
-async def test_cancelled_while_it_waits_a_step_is_committed_all_the_same(tmp_path: Path) -> None:
-    """What was handed in cannot be taken back, and the ledger says what happened."""
-    with opened(tmp_path) as journal:
-        (job,) = admit(journal, make_job(1))
-        async with open_commit(journal, in_thread=False) as commit:
-            with anyio.CancelScope() as scope:
-                scope.cancel()
-                await commit.intend(job.id, Intent(attempt_no=1, mark=Mark("m")))
-        assert [attempt.mark for attempt in journal.ledger.attempts(job.id)] == ["m"]
 
 
 async def test_a_commit_that_fails_reaches_everybody_who_waits(tmp_path: Path) -> None:

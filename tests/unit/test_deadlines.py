@@ -10,13 +10,13 @@ from batchrun.model import Cause, Outcome, Record, RunOptions, RunStatus
 from batchrun.policy.deadlines import Deadlines
 from batchrun.policy.expectation import Expectation
 from batchrun.policy.retry import Escalation
-from tests.support.memory_ledger import ListSource, MemoryLedger, make_job
+from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
 from tests.support.scripted_api import Engine, Plan, ScriptedApi, in_order, output_plan, retries
 
 
 async def one_job(api: ScriptedApi, *, options: RunOptions | None = None, **settings: Any) -> Record:
     """Carry out one job."""
-    engine = Engine(api, MemoryLedger(), ListSource([make_job(options=options)]), **settings)
+    engine = Engine(api, WatchedLedger(), ListSource([make_job(options=options)]), **settings)
     (record,) = await engine.run()
     return record
 
@@ -101,7 +101,7 @@ async def test_waiting_for_late_items_holds_up_no_start() -> None:
     """A thousand Runs of a second without an item, ten at once: a hundred seconds, and a few for the last ones."""
     api = ScriptedApi(Plan(run_s=1))
     terms = {"expectation": Expectation(items_min=1, schema=None)}
-    engine = Engine(api, MemoryLedger(), ListSource([make_job(n) for n in range(1000)]), slots=10, terms=terms)
+    engine = Engine(api, WatchedLedger(), ListSource([make_job(n) for n in range(1000)]), slots=10, terms=terms)
     records = await engine.run()
     assert ({record.outcome for record in records}, len(records)) == ({Outcome.EMPTY}, 1000)
     assert anyio.current_time() == pytest.approx(106, abs=1)

@@ -15,7 +15,7 @@ from batchrun.policy.breaker import BreakerLimits
 from batchrun.policy.budget import Budget, Prices
 from batchrun.policy.deadlines import Deadlines
 from batchrun.policy.retry import Escalation, RetryPolicy
-from tests.support.memory_ledger import ListSource, MemoryLedger, make_job
+from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
 from tests.support.scripted_api import Engine, Plan, ScriptedApi, api_error, lost_answer, output_plan, retries
 
 SIZES_MB = [128, 256, 1024, 4096]
@@ -49,7 +49,7 @@ def ladder_policy(ceiling_mb: int = 8192) -> RetryPolicy:
     )
 
 
-def taken_up(ledger: MemoryLedger, jobs: dict[JobKey, Job]) -> list[Work]:
+def taken_up(ledger: WatchedLedger, jobs: dict[JobKey, Job]) -> list[Work]:
     """Return the open jobs as an earlier process left them, those with a live Run first."""
     works = []
     for noted in ledger.jobs.values():
@@ -64,7 +64,7 @@ def first_known(pairs: list[tuple[float | None, float | None]]) -> float:
     return sum(next((usd for usd in pair if usd is not None), 0.0) for pair in pairs)
 
 
-def money_left(ledger: MemoryLedger, limit_usd: float | None) -> Purse:
+def money_left(ledger: WatchedLedger, limit_usd: float | None) -> Purse:
     """Return what an earlier process left of a budget."""
     paid = [each for each in ledger.attempts.values() if each.run_id or each.state is not AttemptState.ENDED]
     final = [(each.cost_usd, each.reserved_usd) for each in paid if each.cost_is_final]
@@ -83,7 +83,7 @@ async def test_whatever_comes_together_the_batch_ends_and_the_promise_holds(seed
         for line in range(1, 301)
     ]
     limit_usd = chance.choice([None, 0.5, 2.0])
-    ledger = MemoryLedger(sync_s=0.01)
+    ledger = WatchedLedger(sync_s=0.01)
     api = ScriptedApi(plans(chance), fresh_404_s=chance.choice([0, 2]), list_lag_s=1)
     by_key = {job.key: job for job in jobs}
     has_ended = False
@@ -120,7 +120,7 @@ async def test_a_deadline_before_a_retry_gives_no_money_back_twice() -> None:
     purse = Purse(Budget(8.0), prices, task_options=RunOptions(), is_strict=True)
     api = ScriptedApi(plan)
     terms = {"deadlines": Deadlines(max_job_s=190)}
-    await Engine(api, MemoryLedger(), jobs, slots=40, purse=purse, retry=retries(2, first_s=40), terms=terms).run()
+    await Engine(api, WatchedLedger(), jobs, slots=40, purse=purse, retry=retries(2, first_s=40), terms=terms).run()
     await anyio.sleep(100)
     assert sum(api.run(run_id).cost_usd or 0.0 for run_id in api.run_ids) <= 8.0
     assert purse.budget.reserved_usd == pytest.approx(0.0)
@@ -131,7 +131,7 @@ async def test_a_rung_above_all_there_is_settles_the_job_by_its_last_run() -> No
     api = ScriptedApi(Plan(run_s=1, status=RunStatus.FAILED, exit_code=137, items=[{"a": 1}]))
     source = ListSource([make_job(options=RunOptions(memory_mb=4096))])
     terms = {"most_memory_mb": 4096}
-    engine = Engine(api, MemoryLedger(), source, retry=ladder_policy(), terms=terms, output=output_plan("file"))
+    engine = Engine(api, WatchedLedger(), source, retry=ladder_policy(), terms=terms, output=output_plan("file"))
     (record,) = await engine.run()
     assert (record.outcome, record.items and record.items.count, len(api.posts)) == (Outcome.FAILED, 1, 1)
 
@@ -141,7 +141,7 @@ async def test_small_jobs_that_come_due_again_do_not_lock_out_a_large_one() -> N
     sizes = [128] * 100 + [8192] + [128] * 298
     jobs = [make_job(line, options=RunOptions(memory_mb=size_mb)) for line, size_mb in enumerate(sizes, 1)]
     api = ScriptedApi(lambda n: Plan(run_s=60 if n <= 180 else 5, status=RunStatus.FAILED))
-    engine = Engine(api, MemoryLedger(), ListSource(jobs), slots=200, memory_mb=128 * 101, retry=retries(2, first_s=1))
+    engine = Engine(api, WatchedLedger(), ListSource(jobs), slots=200, memory_mb=128 * 101, retry=retries(2, first_s=1))
     with anyio.fail_after(50_000):
         assert len(await engine.run()) == 399
 
@@ -150,7 +150,7 @@ async def test_a_budget_set_later_counts_what_is_live() -> None:
     """Runs of a process without a budget get money set aside when the next one has some."""
     options = RunOptions(max_total_charge_usd=0.1)
     jobs = [make_job(line, options=options) for line in range(1, 101)]
-    api, ledger = ScriptedApi(Plan(run_s=100, cost_usd=0.1)), MemoryLedger()
+    api, ledger = ScriptedApi(Plan(run_s=100, cost_usd=0.1)), WatchedLedger()
     with anyio.move_on_after(50):
         await Engine(api, ledger, ListSource(jobs), slots=10).run()
     assert len(api.run_ids) == 10
@@ -166,6 +166,6 @@ async def test_a_job_that_is_too_dear_is_left_and_the_others_go_on() -> None:
     caps = [50.0] + [0.01] * 99
     jobs = [make_job(line, options=RunOptions(max_total_charge_usd=cap)) for line, cap in enumerate(caps, 1)]
     purse = Purse(Budget(20.0), Prices(model="PAY_PER_EVENT"), task_options=RunOptions(), is_strict=True)
-    engine = Engine(ScriptedApi(Plan(run_s=1, cost_usd=0.01)), MemoryLedger(), ListSource(jobs), purse=purse)
+    engine = Engine(ScriptedApi(Plan(run_s=1, cost_usd=0.01)), WatchedLedger(), ListSource(jobs), purse=purse)
     records = await engine.run()
     assert (len(records), engine.scheduler.left_open, engine.scheduler.is_out_of_budget) == (99, 1, True)

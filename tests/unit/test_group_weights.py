@@ -11,7 +11,7 @@ from batchrun.config.sections import GroupConfig
 from batchrun.engine.scheduler import FAIR_DEPTH, MAX_CHUNK, MAX_LOOK_AHEAD, MIN_CHUNK
 from batchrun.model import RunStatus
 from batchrun.policy.breaker import BreakerLimits
-from tests.support.memory_ledger import ListSource, MemoryLedger, make_job
+from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
 from tests.support.scripted_api import Engine, Plan, ScriptedApi
 
 
@@ -39,7 +39,7 @@ async def started(
         return Plan(run_s=1 + n % 3 / 2)
 
     api = ScriptedApi(plan)
-    engine = Engine(api, MemoryLedger(sync_s=0.005), source, slots=64, weights=weights, start_rate=380)
+    engine = Engine(api, WatchedLedger(sync_s=0.005), source, slots=64, weights=weights, start_rate=380)
     async with anyio.create_task_group() as children:
         children.start_soon(engine.run)
         await enough.wait()
@@ -60,7 +60,7 @@ async def test_weights_are_shares_where_starts_are_far_faster_than_the_file_is_r
     source = grouped(20_000, lambda n: "ab"[n % 2])
     api = ScriptedApi(Plan(run_s=0.001))
     engine = Engine(
-        api, MemoryLedger(sync_s=0.005), source, slots=64, weights={"a": 3.0, "b": 1.0}, start_rate=1e6, burst=64
+        api, WatchedLedger(sync_s=0.005), source, slots=64, weights={"a": 3.0, "b": 1.0}, start_rate=1e6, burst=64
     )
     await engine.run()
     assert groups_started(api, 2000)["a"] == pytest.approx(1500, rel=0.05)
@@ -94,7 +94,7 @@ async def test_a_group_with_a_limit_does_not_have_the_file_read_for_it() -> None
     source = grouped(20_000, lambda n: "a" if n % 100 == 1 else "b")
     api = ScriptedApi(lambda n: Plan(run_s=1e9) if b'"a"' in api.posts[n - 1].body else Plan(run_s=1))
     engine = Engine(
-        api, MemoryLedger(), source, slots=10, weights={"a": 100.0, "b": 1.0}, group_limits={"a": 2}, start_rate=1e6
+        api, WatchedLedger(), source, slots=10, weights={"a": 100.0, "b": 1.0}, group_limits={"a": 2}, start_rate=1e6
     )
     with anyio.move_on_after(50):
         await engine.run()
@@ -105,7 +105,7 @@ async def test_a_group_with_a_limit_does_not_have_the_file_read_for_it() -> None
 async def test_a_group_that_never_comes_has_the_file_read_to_the_limit_and_no_further() -> None:
     """Reading goes as far ahead as it may, goes on with each start, and does not go round and round."""
     source = grouped(30_000, lambda _: "b")
-    api, ledger = ScriptedApi(Plan(run_s=100)), MemoryLedger(sync_s=0.005)
+    api, ledger = ScriptedApi(Plan(run_s=100)), WatchedLedger(sync_s=0.005)
     engine = Engine(api, ledger, source, slots=10, weights={"never": 3.0})
     with anyio.move_on_after(950):
         await engine.run()
@@ -118,7 +118,7 @@ async def test_large_jobs_are_read_ahead_as_far_as_memory_allows() -> None:
     """Of a megabyte each: 32 MB, and the chunk that was on its way."""
     body = b'"%s"' % (b"x" * (1 << 20))
     source = ListSource([make_job(n, body=body, group="b") for n in range(1, 301)])
-    engine = Engine(ScriptedApi(Plan(run_s=1e6)), MemoryLedger(), source, slots=2, weights={"never": 1.0})
+    engine = Engine(ScriptedApi(Plan(run_s=1e6)), WatchedLedger(), source, slots=2, weights={"never": 1.0})
     with anyio.move_on_after(100):
         await engine.run()
     assert 32 <= source.pulled <= 32 + 2 * MIN_CHUNK
@@ -128,7 +128,7 @@ async def test_reading_on_for_a_group_holds_up_no_start() -> None:
     """A slow disk takes ten seconds to admit what is read ahead; the first jobs have long begun."""
     source = grouped(10_000, lambda n: "b" if n <= 9000 else "a")
     api = ScriptedApi(Plan(run_s=1000))
-    engine = Engine(api, MemoryLedger(sync_s=0.03), source, slots=32, weights={"a": 3.0})
+    engine = Engine(api, WatchedLedger(sync_s=0.03), source, slots=32, weights={"a": 3.0})
     with anyio.move_on_after(5):
         await engine.run()
     assert (len(api.posts), source.pulled < 10_000) == (32, True)
@@ -137,7 +137,7 @@ async def test_reading_on_for_a_group_holds_up_no_start() -> None:
 async def test_without_weights_the_file_is_not_read_ahead() -> None:
     """Groups alone, or limits of theirs, are no reason."""
     source = grouped(20_000, lambda n: "ab"[n % 2])
-    engine = Engine(ScriptedApi(Plan(run_s=1e9)), MemoryLedger(), source, slots=2, group_limits={"a": 5})
+    engine = Engine(ScriptedApi(Plan(run_s=1e9)), WatchedLedger(), source, slots=2, group_limits={"a": 5})
     with anyio.move_on_after(100):
         await engine.run()
     assert source.pulled <= 100
@@ -152,7 +152,7 @@ async def test_a_group_that_the_breaker_stopped_is_not_read_for() -> None:
     source = grouped(40_000, lambda n: "a" if n <= 20_000 and n % 2 else "b")
     api = ScriptedApi(plan)
     limits = BreakerLimits(max_failed=0.6, is_fraction=True, window=10)
-    engine = Engine(api, MemoryLedger(), source, slots=2, weights={"a": 1.0}, limits=limits)
+    engine = Engine(api, WatchedLedger(), source, slots=2, weights={"a": 1.0}, limits=limits)
     with anyio.move_on_after(60):
         await engine.run()
     assert (engine.scheduler.has_tripped, engine.scheduler.stopped_for) == (True, None)

@@ -25,7 +25,7 @@ from batchrun.ledger.facts import (
     Fact,
     PinnedBuild,
 )
-from batchrun.ledger.protocol import FinalCost, Known, OpenJob, ReadTo, Settlement
+from batchrun.ledger.protocol import OpenJob, ReadTo, Settlement
 from batchrun.ledger.sqlite.connection import SCHEMA_STEPS
 from batchrun.ledger.sqlite.reader import is_begun, open_for_reading
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
@@ -144,66 +144,6 @@ def test_a_transaction_that_fails_leaves_nothing(tmp_path: Path) -> None:
             assert admitted(ledger, 3).id == JobId(1)
 
 
-def test_a_key_is_admitted_once(tmp_path: Path) -> None:
-    """The same line again, another line with the same content, and one with other content are told apart."""
-    with open_ledger(tmp_path) as ledger, ledger.transaction():
-        admitted(ledger, 1)
-        answers = [
-            ledger.admit(make_job(1)),
-            ledger.admit(make_job(5, key="job-1", body=b'{"line":1}')),
-            ledger.admit(make_job(6, key="job-1")),
-        ]
-    assert answers == [
-        Known(is_same_line=True, is_same_content=True, line=1),
-        Known(is_same_line=False, is_same_content=True, line=1),
-        Known(is_same_line=False, is_same_content=False, line=1),
-    ]
-
-
-def test_a_bad_line_is_noted_once_and_claims_no_key(tmp_path: Path) -> None:
-    """Read again it is known by where it stands; two bad lines are two."""
-    with open_ledger(tmp_path) as ledger, ledger.transaction():
-        ids = [ledger.admit_bad_line(make_bad_line(line)) for line in (3, 3, 4)]
-        noted = admitted(ledger, 5)
-    assert (ids, noted.id) == ([1, None, 2], 3)
-
-
-def test_a_job_is_settled_once(tmp_path: Path) -> None:
-    """A second verdict is refused, whatever it says, and so is one on a job that is not there."""
-    with open_ledger(tmp_path) as ledger:
-        with ledger.transaction():
-            job_id = admitted(ledger).id
-            ledger.settle(job_id, None, Settlement(outcome=Outcome.SUCCEEDED))
-        for settled in (job_id, JobId(99)):
-            with pytest.raises(LedgerError), ledger.transaction():
-                ledger.settle(settled, None, Settlement(outcome=Outcome.FAILED))
-        assert (ledger.count_outcomes(), ledger.open_jobs()) == ({Outcome.SUCCEEDED: 1}, [])
-
-
-def test_an_attempt_is_intended_once(tmp_path: Path) -> None:
-    """The same number twice is refused by the schema: no second start can hide behind the first."""
-    with open_ledger(tmp_path) as ledger:
-        with ledger.transaction():
-            job_id = admitted(ledger).id
-            ledger.intend(job_id, Intent(attempt_no=1, mark=Mark("a")))
-        with pytest.raises(sqlite3.IntegrityError), ledger.transaction():
-            ledger.intend(job_id, Intent(attempt_no=1, mark=Mark("b")))
-        assert [attempt.mark for attempt in ledger.attempts(job_id)] == ["a"]
-
-
-def test_only_an_intent_can_be_withdrawn(tmp_path: Path) -> None:
-    """A Run that is bound stays noted, whatever is said later."""
-    with open_ledger(tmp_path) as ledger, ledger.transaction():
-        job_id = admitted(ledger).id
-        ledger.intend(job_id, Intent(attempt_no=1, mark=Mark("a")))
-        ledger.withdraw(job_id, 1)
-        assert ledger.attempts(job_id) == []
-        ledger.intend(job_id, Intent(attempt_no=1, mark=Mark("b")))
-        ledger.bind(job_id, 1, make_run())
-        ledger.withdraw(job_id, 1)
-        assert [attempt.run_id for attempt in ledger.attempts(job_id)] == ["r1"]
-
-
 def test_only_an_attempt_in_doubt_can_be_denied(tmp_path: Path) -> None:
     """It ends without a Run and its job stays open; a bound Run cannot be talked away."""
     with open_ledger(tmp_path) as ledger:
@@ -244,50 +184,6 @@ def test_totals_count_what_is_known_and_what_is_not(tmp_path: Path) -> None:
     assert (totals.open_jobs, totals.live_runs, totals.in_doubt, totals.open_costs) == (2, 0, 1, 3)
 
 
-def test_costs_are_open_until_they_are_noted_as_final(tmp_path: Path) -> None:
-    """Of Runs that have ended before a time; what is noted as final is not asked for again."""
-    ended_at = AT + timedelta(seconds=10)
-    with open_ledger(tmp_path) as ledger:
-        with ledger.transaction():
-            ids = [carry_out(ledger, line, make_run(f"r{line}", cost_usd=None)) for line in (1, 2, 3)]
-        assert ledger.open_costs(ended_at, 9) == []
-        later = ended_at + timedelta(seconds=1)
-        first, second = ledger.open_costs(later, 2)
-        assert (first.run_id, first.cost_usd, first.reserved_usd, first.finished_at) == ("r1", None, 1.0, ended_at)
-        with ledger.transaction():
-            ledger.note_final_costs(
-                [
-                    FinalCost(job_id=first.job_id, attempt_no=1, cost_usd=0.25, source=CostSource.PLATFORM),
-                    FinalCost(job_id=second.job_id, attempt_no=1, cost_usd=None, source=CostSource.UNKNOWN),
-                ]
-            )
-        assert [each.run_id for each in ledger.open_costs(later, 9)] == ["r3"]
-        assert [(ledger.attempts(each)[0].cost_usd, ledger.attempts(each)[0].cost_is_final) for each in ids] == [
-            (0.25, True),
-            (None, True),
-            (None, False),
-        ]
-
-
-def test_no_run_belongs_to_two_attempts(tmp_path: Path) -> None:
-    """The promise, held by the ledger itself."""
-    with open_ledger(tmp_path) as ledger, ledger.transaction():
-        carry_out(ledger, 1, make_run("r1"))
-        with pytest.raises(sqlite3.IntegrityError):
-            carry_out(ledger, 2, make_run("r1"))
-
-
-def test_facts_replace_one_another(tmp_path: Path) -> None:
-    """The last word holds; what was never noted is None."""
-    with open_ledger(tmp_path) as ledger:
-        with ledger.transaction():
-            ledger.note_fact(ECHO, True)
-            ledger.note_fact(ECHO, False)
-            ledger.note_fact(REPAIRING, "items.jsonl")
-            ledger.note_fact(REPAIRING, None)
-        assert (ledger.fact(ECHO), ledger.fact(REPAIRING), ledger.fact(READ_TO)) == (False, None, None)
-
-
 #: Each fact, as the version before `facts.py` has written it.
 OLD_FACTS: list[tuple[Fact[Any], str, Any]] = [
     (READ_TO, "[400,4,\"66\"]", ReadTo(offset=400, line=4, fingerprint=b"f")),
@@ -326,19 +222,6 @@ def test_a_trip_of_before_trips_for_empty_results_is_one_for_failures(tmp_path: 
         noted = '[{"reason":"r","group":"g","keys":[]}]'
         ledger._db.execute("INSERT INTO batch VALUES ('tripped', ?)", (noted,))
         assert ledger.fact(TRIPS) == [Trip(reason="r", group="g", keys=())]
-
-
-def test_runs_of_attempts_are_known(tmp_path: Path) -> None:
-    """Of those that are asked for; an attempt without a Run's id makes none known."""
-    with open_ledger(tmp_path) as ledger:
-        with ledger.transaction():
-            job_id = admitted(ledger).id
-            ledger.intend(job_id, Intent(attempt_no=1, mark=Mark("a")))
-            ledger.bind(job_id, 1, make_run("r1"))
-            ledger.intend(admitted(ledger, 2).id, Intent(attempt_no=1, mark=Mark("b")))
-            carry_out(ledger, 3, make_run("r3"))
-        assert ledger.known_runs([RunId("r1"), RunId("r2"), RunId('r\u00e9"1')]) == {"r1"}
-        assert ledger.known_runs([]) == set()
 
 
 def test_a_ledger_of_a_newer_batchrun_is_refused_and_not_touched(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from batchrun.engine.notices import BudgetExhausted, CostsUnbounded
 from batchrun.engine.work import Work
 from batchrun.model import AttemptState, CostSource, Ending, Job, Outcome, RunOptions, RunStatus
 from batchrun.policy.budget import Budget, Prices
-from tests.support.memory_ledger import ListSource, MemoryLedger, make_job
+from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
 from tests.support.scripted_api import Engine, Plan, ScriptedApi, in_order, lost_answer, output_plan, retries
 
 PER_EVENT = Prices(model="PAY_PER_EVENT")
@@ -58,7 +58,7 @@ async def test_a_budget_is_never_exceeded(seed: int) -> None:
                     error=error, effects=effects)  # fmt: skip
 
     api, budget_usd = ScriptedApi(plan), chance.uniform(0.5, 8)
-    engine = Engine(api, MemoryLedger(), capped(1000), slots=50, purse=purse(budget_usd), retry=retries(2))
+    engine = Engine(api, WatchedLedger(), capped(1000), slots=50, purse=purse(budget_usd), retry=retries(2))
     await engine.run()
     await anyio.sleep(60)
     assert spent_at(api) <= budget_usd
@@ -70,7 +70,7 @@ async def test_a_budget_is_never_exceeded(seed: int) -> None:
 
 async def test_a_kill_in_between_changes_nothing() -> None:
     """What an earlier process has spent and set aside is taken out of what the next one has."""
-    ledger, api = MemoryLedger(), ScriptedApi(Plan(run_s=5, cost_usd=0.04, final_cost_usd=0.08))
+    ledger, api = WatchedLedger(), ScriptedApi(Plan(run_s=5, cost_usd=0.04, final_cost_usd=0.08))
     first = Engine(api, ledger, capped(100), slots=5, purse=purse(2.0))
     with anyio.move_on_after(32):
         await first.run()
@@ -97,7 +97,7 @@ async def test_a_run_that_nothing_bounds_is_not_started() -> None:
     """Where there is a strict budget; the others are."""
     source = ListSource([make_job(1), *capped(3)._entries[1:]])
     api = ScriptedApi(Plan(run_s=1, cost_usd=0.01))
-    records = {record.line: record for record in await Engine(api, MemoryLedger(), source, purse=purse(5.0)).run()}
+    records = {record.line: record for record in await Engine(api, WatchedLedger(), source, purse=purse(5.0)).run()}
     assert [records[line].outcome for line in (1, 2, 3)] == [
         Outcome.REJECTED, Outcome.SUCCEEDED, Outcome.SUCCEEDED,
     ]  # fmt: skip
@@ -109,7 +109,7 @@ async def test_best_effort_goes_by_what_runs_cost_so_far() -> None:
     """It may overshoot, by no more than what was live when the first costs came."""
     source = ListSource([make_job(line) for line in range(1, 1001)])
     api = ScriptedApi(Plan(run_s=5, cost_usd=0.1))
-    engine = Engine(api, MemoryLedger(), source, slots=10, purse=purse(5.0, is_strict=False))
+    engine = Engine(api, WatchedLedger(), source, slots=10, purse=purse(5.0, is_strict=False))
     await engine.run()
     assert engine.scheduler.stopped_for is Ending.OUT_OF_BUDGET
     assert 4.0 <= spent_at(api) <= 7.0
@@ -119,7 +119,7 @@ async def test_costs_that_nobody_tells_end_a_budget_that_goes_by_guesses() -> No
     """An unknown cost is not 0: after some of them, nothing more is started."""
     source = ListSource([make_job(line) for line in range(1, 1001)])
     api = ScriptedApi(Plan(run_s=5, cost_usd=None))
-    engine = Engine(api, MemoryLedger(), source, slots=10, purse=purse(5.0, is_strict=False))
+    engine = Engine(api, WatchedLedger(), source, slots=10, purse=purse(5.0, is_strict=False))
     await engine.run()
     assert engine.scheduler.is_out_of_budget
     assert 50 <= len(api.run_ids) <= 100
@@ -131,7 +131,7 @@ async def test_an_exhausted_shared_budget_is_reported_to_a_batch_without_one() -
     budget = Budget(None, shared=Budget(0.01))
     purse_for_all = Purse(budget, PER_EVENT, task_options=RunOptions(max_total_charge_usd=0.5), is_strict=True)
     source = ListSource([make_job(line) for line in range(1, 11)])
-    engine = Engine(ScriptedApi(Plan(run_s=5)), MemoryLedger(), source, slots=1, purse=purse_for_all)
+    engine = Engine(ScriptedApi(Plan(run_s=5)), WatchedLedger(), source, slots=1, purse=purse_for_all)
     await engine.run()
     assert engine.scheduler.is_out_of_budget
     [notice] = engine.progress.notices.take()
@@ -141,7 +141,7 @@ async def test_an_exhausted_shared_budget_is_reported_to_a_batch_without_one() -
 
 async def test_without_a_budget_nothing_is_set_aside() -> None:
     """And nothing is refused."""
-    ledger = MemoryLedger()
+    ledger = WatchedLedger()
     records = await Engine(ScriptedApi(Plan(run_s=1)), ledger, capped(20), purse=purse(None)).run()
     assert len(records) == 20
     assert {attempt.reserved_usd for attempt in ledger.attempts.values()} == {None}
@@ -150,7 +150,7 @@ async def test_without_a_budget_nothing_is_set_aside() -> None:
 async def test_what_started_nothing_gives_its_money_back() -> None:
     """A refused start, and one that was lost without effect."""
     plans = in_order(Plan(error=lost_answer()), then=Plan(run_s=1, cost_usd=0.1, final_cost_usd=0.1))
-    engine = Engine(ScriptedApi(plans), MemoryLedger(), capped(1), purse=purse(0.15))
+    engine = Engine(ScriptedApi(plans), WatchedLedger(), capped(1), purse=purse(0.15))
     (record,) = await engine.run()
     await engine.costs.finish()
     assert record.outcome is Outcome.SUCCEEDED
@@ -160,7 +160,7 @@ async def test_what_started_nothing_gives_its_money_back() -> None:
 async def test_final_costs_are_read_many_at_a_time() -> None:
     """Two hundred Runs in a few listings, none of them read one by one after its end."""
     api = ScriptedApi(Plan(run_s=5, cost_usd=None, final_cost_usd=0.02))
-    ledger = MemoryLedger()
+    ledger = WatchedLedger()
     engine = Engine(api, ledger, capped(200), slots=100, purse=purse(None))
     await engine.run()
     reads = len(api.reads)
@@ -175,7 +175,7 @@ async def test_final_costs_are_read_many_at_a_time() -> None:
 
 async def test_a_cost_is_not_taken_for_final_before_its_time() -> None:
     """Ten seconds after the end by the platform's clock, and not before."""
-    api, ledger = ScriptedApi(Plan(run_s=5, cost_usd=0.01, final_cost_usd=0.02)), MemoryLedger()
+    api, ledger = ScriptedApi(Plan(run_s=5, cost_usd=0.01, final_cost_usd=0.02)), WatchedLedger()
     engine = Engine(api, ledger, capped(1), purse=purse(None))
     (record,) = await engine.run()
     assert (record.cost_usd, record.cost_is_final) == (0.01, False)
@@ -188,7 +188,7 @@ async def test_a_cost_is_not_taken_for_final_before_its_time() -> None:
 
 async def test_a_cost_that_the_platform_never_tells_stays_unknown() -> None:
     """Final all the same: it is not asked for again and again."""
-    ledger = MemoryLedger()
+    ledger = WatchedLedger()
     engine = Engine(ScriptedApi(Plan(run_s=5, cost_usd=None)), ledger, capped(3), purse=purse(None))
     await engine.run()
     await engine.costs.finish()
@@ -200,6 +200,8 @@ async def test_a_pay_per_result_cost_is_worked_out_from_the_items() -> None:
     """Where the platform does not tell it; the record says that it is derived."""
     prices = Prices(model="PRICE_PER_DATASET_ITEM", per_item_usd=0.5)
     plan = Plan(run_s=1, cost_usd=None, items=[{"a": 1}] * 3)
-    engine = Engine(ScriptedApi(plan), MemoryLedger(), capped(1), purse=purse(None, prices), output=output_plan("file"))
+    engine = Engine(
+        ScriptedApi(plan), WatchedLedger(), capped(1), purse=purse(None, prices), output=output_plan("file")
+    )
     (record,) = await engine.run()
     assert (record.cost_usd, record.cost_source) == (1.5, CostSource.DERIVED)

@@ -8,7 +8,7 @@ import pytest
 from batchrun.engine.doubt.reconcile import Reconciler, StillInDoubt
 from batchrun.errors import BatchRefused
 from batchrun.model import Attempt, AttemptState, JobId, JobKey, Mark, Run, RunId
-from tests.support.memory_ledger import MemoryLedger
+from tests.support.memory_ledger import WatchedLedger
 from tests.support.scripted_api import TASK, Plan, ScriptedApi, api_error
 
 HORIZON_S, LAG_S = 60.0, 5.0
@@ -17,9 +17,9 @@ HORIZON_S, LAG_S = 60.0, 5.0
 class Doubts:
     """A reconciler, and what became of the marks it was asked about: a Run's id, "none", "doubt" or an error."""
 
-    def __init__(self, api: ScriptedApi, *, echoes: bool | None = True, ledger: MemoryLedger | None = None) -> None:
+    def __init__(self, api: ScriptedApi, *, echoes: bool | None = True, ledger: WatchedLedger | None = None) -> None:
         self.api = api
-        self.ledger = ledger or MemoryLedger()
+        self.ledger = ledger or WatchedLedger()
         self.reconciler = Reconciler(
             api, self.ledger, task_id=TASK, start_horizon_s=HORIZON_S, listing_lag_s=LAG_S, echoes=echoes
         )
@@ -122,7 +122,7 @@ async def test_runs_of_other_tasks_are_none_of_ours() -> None:
 
 async def test_runs_that_the_ledger_knows_are_not_read() -> None:
     """They belong to other attempts already."""
-    api, ledger = ScriptedApi(), MemoryLedger()
+    api, ledger = ScriptedApi(), WatchedLedger()
     known = api.add_run(user_agent=agent("other"))
     at = datetime.now(UTC) - timedelta(seconds=1)
     ledger.attempts[JobId(9), 1] = Attempt(
@@ -155,7 +155,7 @@ async def test_without_an_echo_and_without_a_candidate_nothing_was_started() -> 
 
 async def test_without_an_echo_runs_that_we_start_meanwhile_are_no_suspects() -> None:
     """A Run that is bound between listing and judging belongs to its own attempt."""
-    ledger = MemoryLedger()
+    ledger = WatchedLedger()
 
     class _Busy(ScriptedApi):
         """A platform on which this process starts a Run during every listing."""
@@ -179,7 +179,7 @@ async def test_without_an_echo_runs_that_we_start_meanwhile_are_no_suspects() ->
 
 async def test_whether_marks_are_echoed_is_learned_from_the_first_answer() -> None:
     """Noted once, not with every start."""
-    api, ledger = ScriptedApi(), MemoryLedger()
+    api, ledger = ScriptedApi(), WatchedLedger()
     doubts = Doubts(api, echoes=None, ledger=ledger)
     for n in range(3):
         doubts.reconciler.note_start(api.run(api.add_run(user_agent=agent(f"m{n}"))), Mark(f"m{n}"))
@@ -188,7 +188,7 @@ async def test_whether_marks_are_echoed_is_learned_from_the_first_answer() -> No
 
 async def test_a_user_agent_without_the_mark_is_no_echo() -> None:
     """A proxy that puts its own name in place of ours takes the mark away."""
-    api, ledger = ScriptedApi(), MemoryLedger()
+    api, ledger = ScriptedApi(), WatchedLedger()
     doubts = Doubts(api, echoes=True, ledger=ledger)
     doubts.reconciler.note_start(api.run(api.add_run(user_agent="proxy/1")), Mark("mine"))
     assert (doubts.reconciler.echoes, ledger.notes) == (False, ["echo False"])

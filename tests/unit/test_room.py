@@ -6,9 +6,10 @@ import anyio
 import pytest
 
 from batchrun.engine.notices import BreakerTripped
+from batchrun.ledger.facts import TRIPS
 from batchrun.model import Job, Outcome, RunOptions, RunStatus
 from batchrun.policy.breaker import BreakerLimits
-from tests.support.memory_ledger import ListSource, MemoryLedger, make_job
+from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
 from tests.support.scripted_api import Engine, Plan, ScriptedApi
 
 
@@ -34,7 +35,7 @@ def group_of(api: ScriptedApi, source: ListSource) -> list[str | None]:
 async def test_a_group_with_a_limit_leaves_the_other_slots_to_others() -> None:
     """Five of the first group at once, though thousands of its jobs stand before all others; all are carried out."""
     api, source = ScriptedApi(Plan(run_s=10)), grouped(("a", 2000), ("b", 100))
-    engine = Engine(api, MemoryLedger(), source, slots=20, group_limits={"a": 5})
+    engine = Engine(api, WatchedLedger(), source, slots=20, group_limits={"a": 5})
     with anyio.move_on_after(10 + 100 / 15 * 10 + 1):
         await engine.run()
     counts = Counter(group_of(api, source)[:20])
@@ -46,7 +47,7 @@ async def test_a_group_with_a_limit_leaves_the_other_slots_to_others() -> None:
 async def test_looking_for_a_job_that_fits_reads_no_more_than_a_window() -> None:
     """A file of one full group is not read into memory."""
     source = grouped(("a", 50_000))
-    engine = Engine(ScriptedApi(Plan(run_s=1e6)), MemoryLedger(), source, slots=20, group_limits={"a": 5})
+    engine = Engine(ScriptedApi(Plan(run_s=1e6)), WatchedLedger(), source, slots=20, group_limits={"a": 5})
     with anyio.move_on_after(100):
         await engine.run()
     assert 9_000 <= source.pulled <= 11_000
@@ -57,7 +58,7 @@ async def test_groups_share_by_weight() -> None:
     source = ListSource([make_job(line, group="ab"[line % 2]) for line in range(1, 601)])
     api = ScriptedApi(Plan(run_s=10))
     with anyio.move_on_after(101):
-        await Engine(api, MemoryLedger(), source, slots=9, weights={"a": 2.0}).run()
+        await Engine(api, WatchedLedger(), source, slots=9, weights={"a": 2.0}).run()
     counts = Counter(group_of(api, source)[:90])
     assert counts["a"] == pytest.approx(60, abs=6)
 
@@ -67,7 +68,7 @@ async def test_memory_is_never_overbooked_and_packed_full() -> None:
     sizes = [128 << (line % 5) for line in range(400)]
     source, used = sized(*sizes), list[int]()
     api = ScriptedApi(Plan(run_s=10))
-    engine = Engine(api, MemoryLedger(on_note=lambda _: used.append(engine.slots.used_memory_mb)), source,
+    engine = Engine(api, WatchedLedger(on_note=lambda _: used.append(engine.slots.used_memory_mb)), source,
                     slots=100, memory_mb=8192)  # fmt: skip
     records = await engine.run()
     assert (len(records), max(used)) == (400, 8192)
@@ -78,7 +79,7 @@ async def test_a_large_run_among_small_ones_gets_its_turn() -> None:
     """An endless stream of small jobs does not starve it."""
     source = sized(512, 4096, *[512] * 3000)
     api = ScriptedApi(Plan(run_s=10))
-    engine = Engine(api, MemoryLedger(), source, slots=50, memory_mb=4096)
+    engine = Engine(api, WatchedLedger(), source, slots=50, memory_mb=4096)
     with anyio.move_on_after(300):
         await engine.run()
     large = next(number for number, post in enumerate(api.posts) if post.options.memory_mb == 4096)
@@ -88,7 +89,7 @@ async def test_a_large_run_among_small_ones_gets_its_turn() -> None:
 async def test_a_run_larger_than_all_there_is_is_rejected_unasked() -> None:
     """The platform would say `not now` for ever."""
     api = ScriptedApi(Plan(run_s=1))
-    engine = Engine(api, MemoryLedger(), sized(512, 8192, 512), memory_mb=4096, terms={"most_memory_mb": 4096})
+    engine = Engine(api, WatchedLedger(), sized(512, 8192, 512), memory_mb=4096, terms={"most_memory_mb": 4096})
     records = {record.line: record for record in await engine.run()}
     assert [records[line].outcome for line in (1, 2, 3)] == [
         Outcome.SUCCEEDED, Outcome.REJECTED, Outcome.SUCCEEDED,
@@ -101,17 +102,17 @@ async def test_a_run_larger_than_all_there_is_is_rejected_unasked() -> None:
 async def test_memory_that_comes_free_is_used_at_once() -> None:
     """The next Run begins at the instant in which one ends."""
     api = ScriptedApi(Plan(run_s=10))
-    await Engine(api, MemoryLedger(), sized(*[1024] * 6), slots=50, memory_mb=2048, start_rate=1e9).run()
+    await Engine(api, WatchedLedger(), sized(*[1024] * 6), slots=50, memory_mb=2048, start_rate=1e9).run()
     assert api.begun_at == pytest.approx([0, 0, 10, 10, 20, 20], abs=1e-6)
 
 
 async def test_the_breaker_stops_starts_and_leaves_the_rest_open() -> None:
     """What runs is followed to its end; the trip is noted with its jobs."""
-    api, ledger = ScriptedApi(Plan(run_s=1, status=RunStatus.FAILED)), MemoryLedger()
+    api, ledger = ScriptedApi(Plan(run_s=1, status=RunStatus.FAILED)), WatchedLedger()
     engine = Engine(api, ledger, grouped(("a", 500)), slots=4, limits=BreakerLimits(max_failed=0.5, window=20))
     records = await engine.run()
     assert len(records) == len(api.posts) <= 24
-    assert (engine.scheduler.has_tripped, [trip.group for trip in ledger.trips]) == (True, [None])
+    assert (engine.scheduler.has_tripped, [trip.group for trip in ledger.fact(TRIPS) or ()]) == (True, [None])
     assert [type(notice) for notice in engine.progress.notices.take()] == [BreakerTripped]
 
 
@@ -124,10 +125,10 @@ async def test_a_group_that_trips_is_left_and_the_others_go_on() -> None:
         is_bad = by_body[api.posts[n - 1].body] == "bad"
         return Plan(run_s=1, status=RunStatus.FAILED if is_bad else RunStatus.SUCCEEDED)
 
-    api, ledger = ScriptedApi(plan), MemoryLedger()
+    api, ledger = ScriptedApi(plan), WatchedLedger()
     engine = Engine(api, ledger, source, slots=10, limits=BreakerLimits(max_failed=0.7, window=10))
     records = await engine.run()
     groups = Counter(record.group for record in records)
-    assert (groups["good"], [trip.group for trip in ledger.trips]) == (300, ["bad"])
+    assert (groups["good"], [trip.group for trip in ledger.fact(TRIPS) or ()]) == (300, ["bad"])
     assert 10 <= groups["bad"] < 30
     assert engine.scheduler.left_open == 100 - groups["bad"]

@@ -17,7 +17,7 @@ from batchrun.engine.limits.start_gate import StartGate
 from batchrun.model import RunOptions
 from batchrun.policy.budget import Budget, Prices
 from batchrun.policy.token_bucket import BothBuckets, Contenders, TokenBucket
-from tests.support.memory_ledger import ListSource, MemoryLedger, make_job
+from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
 from tests.support.scripted_api import Engine, Plan, ScriptedApi
 from tests.support.virtual_time import VirtualTimeLoop
 
@@ -64,7 +64,7 @@ class Crew:
         options = RunOptions(memory_mb=given.pop("memory_mb", 128), max_total_charge_usd=0.1)
         source = ListSource([make_job(line, options=options) for line in range(1, jobs + 1)])
         stop_after_s = given.pop("stop_after_s", None)
-        engine = Engine(api, MemoryLedger(), source, slots=slots, member=member, room=self.room, **given)
+        engine = Engine(api, WatchedLedger(), source, slots=slots, member=member, room=self.room, **given)
         member.on_resize = engine.slots.resize
         async with anyio.create_task_group() as children:
             children.start_soon(self._stop_after, stop_after_s, engine)

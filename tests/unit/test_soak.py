@@ -9,7 +9,7 @@ from batchrun.engine.limits.account_capacity import Room
 from batchrun.engine.limits.account_pool import Pool
 from batchrun.model import RunStatus
 from batchrun.policy.token_bucket import Contenders
-from tests.support.memory_ledger import ListSource, MemoryLedger, make_job
+from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
 from tests.support.scripted_api import Engine, Plan, ScriptedApi, api_error, busy, lost_answer, retries
 
 HOUR_S = 3600.0
@@ -50,7 +50,7 @@ async def test_a_day_of_batches_leaves_nothing_behind():
         api = ScriptedApi(lambda _: _plan(chance))
         source = ListSource([make_job(line) for line in range(1, chance.randint(1, MAX_JOBS) + 1)])
         engine = Engine(
-            api, MemoryLedger(), source, slots=40, member=member, room=room, contenders=contenders, retry=retries(2)
+            api, WatchedLedger(), source, slots=40, member=member, room=room, contenders=contenders, retry=retries(2)
         )
         with anyio.move_on_after(chance.choice([60, 1e6, 1e6, 1e6])) as scope:
             await engine.run()

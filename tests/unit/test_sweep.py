@@ -14,7 +14,7 @@ from batchrun.errors import BatchRefused
 from batchrun.model import Attempt, AttemptState, Mark, Outcome, Run, RunId, RunStatus
 from batchrun.policy.deadlines import Deadlines
 from tests.support.following import Following
-from tests.support.memory_ledger import ListSource, MemoryLedger, make_job, read_to
+from tests.support.memory_ledger import ListSource, WatchedLedger, make_job, read_to
 from tests.support.scripted_api import Engine, Plan, ScriptedApi, api_error, retries
 
 
@@ -142,7 +142,7 @@ async def test_a_batch_with_more_runs_than_polls_ends_right() -> None:
     """Every job once, with the slots in use all the time."""
     api = ScriptedApi(lambda n: Plan(run_s=60 + n % 30))
     source = ListSource([make_job(line) for line in range(1, 401)])
-    records = await Engine(api, MemoryLedger(), source, slots=100, max_open_polls=10).run()
+    records = await Engine(api, WatchedLedger(), source, slots=100, max_open_polls=10).run()
     assert (len(records), len(api.run_ids), api.peak) == (400, 400, 100)
 
 
@@ -150,7 +150,7 @@ async def test_swept_runs_have_no_child_each() -> None:
     """A thousand live Runs and nothing left to start: who waits is bounded, and so is the memory that this takes."""
     api = ScriptedApi(Plan(run_s=600))
     source = ListSource([make_job(line) for line in range(1, 1001)])
-    engine = Engine(api, MemoryLedger(sync_s=0.005), source, slots=2000, start_rate=1e6, burst=1000, max_open_polls=10)
+    engine = Engine(api, WatchedLedger(sync_s=0.005), source, slots=2000, start_rate=1e6, burst=1000, max_open_polls=10)
     children: list[int] = []
 
     async def count() -> None:
@@ -168,7 +168,7 @@ async def test_swept_runs_that_fail_are_tried_again() -> None:
     """The last ones too, whose jobs are due again when nobody else has anything left to do."""
     api = ScriptedApi(lambda n: Plan(run_s=60 + n, status=RunStatus.FAILED if n <= 5 else RunStatus.SUCCEEDED))
     source = ListSource([make_job(line) for line in range(1, 6)])
-    engine = Engine(api, MemoryLedger(), source, slots=5, max_open_polls=1, retry=retries(2, first_s=300.0))
+    engine = Engine(api, WatchedLedger(), source, slots=5, max_open_polls=1, retry=retries(2, first_s=300.0))
     records = await engine.run()
     assert [(record.outcome, len(record.attempts)) for record in records] == [(Outcome.SUCCEEDED, 2)] * 5
 
@@ -178,7 +178,7 @@ async def test_swept_runs_are_aborted_when_their_jobs_take_too_long() -> None:
     api = ScriptedApi(Plan(run_s=1e6))
     source = ListSource([make_job(line) for line in range(1, 6)])
     engine = Engine(
-        api, MemoryLedger(), source, slots=5, max_open_polls=1, terms={"deadlines": Deadlines(max_job_s=3600.5)}
+        api, WatchedLedger(), source, slots=5, max_open_polls=1, terms={"deadlines": Deadlines(max_job_s=3600.5)}
     )
     records = await engine.run()
     assert [record.outcome for record in records] == [Outcome.TIMED_OUT] * 5
@@ -187,7 +187,7 @@ async def test_swept_runs_are_aborted_when_their_jobs_take_too_long() -> None:
 
 async def test_live_runs_of_an_earlier_process_need_no_poll_each() -> None:
     """Taken up, they are swept like others: one poll, and every job is settled once."""
-    api, ledger = ScriptedApi(), MemoryLedger()
+    api, ledger = ScriptedApi(), WatchedLedger()
     jobs = [make_job(line) for line in range(1, 31)]
     admitted = (await ledger.admit(jobs, read_to(30))).jobs
     work: list[Work] = []

@@ -15,10 +15,11 @@ import anyio
 import orjson
 
 from batchrun.errors import OutputError
+from batchrun.ledger.bad_lines import conflict, record_of
 from batchrun.ledger.facts import DUPLICATES, ECHO, READ_TO, REPAIRING, TRIPS
-from batchrun.ledger.protocol import Admission, Known, OpenJob, ReadTo, Settlement
+from batchrun.ledger.protocol import Admission, OpenJob, ReadTo, Settlement
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
-from batchrun.model import Attempt, BadLine, Job, JobId, Outcome, Problem, Record
+from batchrun.model import Attempt, BadLine, Job, JobId, Record
 from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS
 from batchrun.output.sink import Sink
 from batchrun.policy.breaker import Trip
@@ -98,7 +99,7 @@ class Journal:
         if isinstance(noted, OpenJob):
             admission.jobs.append((job, noted))
         elif not noted.is_same_content:
-            self._settle_bad_line(_conflict(job, noted), admission)
+            self._settle_bad_line(conflict(job, noted), admission)
         elif not noted.is_same_line:
             admission.duplicates += 1
 
@@ -106,8 +107,7 @@ class Journal:
         job_id = self.ledger.admit_bad_line(bad_line)
         if job_id is None:
             return
-        problem = Problem(type="bad-line", message=bad_line.reason)
-        record = Record(key=None, line=bad_line.position.line, outcome=Outcome.INVALID, error=problem)
+        record = record_of(bad_line)
         self._sinks[BAD_LINES].write(_bad_line_json(bad_line))
         self.settle(job_id, None, record, b"")
         admission.invalid.append(record)
@@ -146,15 +146,6 @@ class Journal:
         """Close the output files."""
         for sink in self._sinks.values():
             sink.close()
-
-
-def _conflict(job: Job, known: Known) -> BadLine:
-    reason = (
-        f"key {job.key!r} stands on line {known.line} with other content; give this line another @key"
-        if not known.is_same_line
-        else f"key {job.key!r}: this line was admitted with other content; put it back, or give it another @key"
-    )
-    return BadLine(position=job.position, reason=reason, content=job.body.decode("utf-8", "replace")[:10_000])
 
 
 def _bad_line_json(bad_line: BadLine) -> bytes:

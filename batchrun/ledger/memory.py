@@ -1,0 +1,290 @@
+"""The ledger in memory. It keeps every promise of the protocol, as long as its process lives."""
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+import anyio
+import orjson
+
+from batchrun.errors import LedgerError
+from batchrun.ledger.bad_lines import conflict, record_of
+from batchrun.ledger.facts import DUPLICATES, ECHO, READ_TO, TRIPS, Fact
+from batchrun.ledger.protocol import Admission, FinalCost, Known, OpenCost, OpenJob, ReadTo
+from batchrun.model import (
+    Attempt,
+    AttemptState,
+    BadLine,
+    Intent,
+    Job,
+    JobId,
+    JobKey,
+    Outcome,
+    Problem,
+    Record,
+    Run,
+    RunId,
+    Selection,
+)
+from batchrun.policy.breaker import Trip
+from batchrun.policy.failure_kind import failure_id
+from batchrun.runtime.fast_dataclasses import replace
+
+T = TypeVar("T")
+
+
+class MemoryLedger:
+    """A `Ledger` and a `ReopenableLedger`, whose rows are public."""
+
+    def __init__(self) -> None:
+        #: Open and settled jobs in their current rounds, without their attempts.
+        self.jobs: dict[JobKey, OpenJob] = {}
+        #: By job and number, of all rounds.
+        self.attempts: dict[tuple[JobId, int], Attempt] = {}
+        #: The records of the jobs' current rounds.
+        self.settled: dict[JobId, Record] = {}
+        #: All records in the order of their writing, as the record file has them.
+        self.records: list[Record] = []
+        #: All pages in the order of their writing, as the item file has them.
+        self.item_lines: list[bytes] = []
+        self._keys: dict[JobId, JobKey] = {}
+        self._runs: set[RunId] = set()
+        self._bad_lines: set[tuple[int, int]] = set()
+        self._facts: dict[str, bytes] = {}
+        self._trips: list[Trip] = []
+
+    async def admit(self, entries: Sequence[Job | BadLine], read_to: ReadTo) -> Admission:
+        admission = Admission()
+        for entry in entries:
+            if isinstance(entry, Job):
+                self._admit_job(entry, admission)
+            else:
+                self._settle_bad_line(entry, admission)
+        self.note_fact(READ_TO, read_to)
+        if admission.duplicates:
+            self.note_fact(DUPLICATES, (self.fact(DUPLICATES) or 0) + admission.duplicates)
+        await self._commit()
+        return admission
+
+    def _admit_job(self, job: Job, admission: Admission) -> None:
+        at, first = job.position, self.jobs.get(job.key)
+        if first is None:
+            open_job = OpenJob(
+                id=self._next_id(),
+                key=job.key,
+                digest=job.digest,
+                position=at,
+                round=1,
+                admitted_at=self._now(),
+                due_at=None,
+                attempts=(),
+            )
+            self.jobs[job.key] = open_job
+            self._keys[open_job.id] = job.key
+            admission.jobs.append((job, open_job))
+            return
+        known = Known(
+            is_same_line=(at.line, at.variant) == (first.position.line, first.position.variant),
+            is_same_content=job.digest == first.digest,
+            line=first.position.line,
+        )
+        if not known.is_same_content:
+            self._settle_bad_line(conflict(job, known), admission)
+        elif not known.is_same_line:
+            admission.duplicates += 1
+
+    def _settle_bad_line(self, bad_line: BadLine, admission: Admission) -> None:
+        at = (bad_line.position.line, bad_line.position.variant)
+        if at in self._bad_lines:
+            return
+        self._bad_lines.add(at)
+        record = record_of(bad_line)
+        self.records.append(record)
+        admission.invalid.append(record)
+
+    async def intend(self, job_id: JobId, intent: Intent) -> Attempt:
+        if (job_id, intent.attempt_no) in self.attempts:
+            raise LedgerError(f"attempt {intent.attempt_no} of job {job_id} is intended already")
+        attempt = intent.noted_at(self._now())
+        self.attempts[job_id, intent.attempt_no] = attempt
+        await self._commit()
+        return attempt
+
+    def withdraw(self, job_id: JobId, attempt_no: int) -> None:
+        if self.attempts[job_id, attempt_no].state is AttemptState.INTENDED:
+            del self.attempts[job_id, attempt_no]
+
+    def bind(self, job_id: JobId, attempt_no: int, run: Run) -> None:
+        if run.id in self._runs:
+            raise LedgerError(f"Run {run.id} belongs to an attempt already")
+        self._runs.add(run.id)
+        self._change(job_id, attempt_no, state=AttemptState.BOUND, run_id=run.id, started_at=run.started_at)
+
+    def note_reservation(self, job_id: JobId, attempt_no: int, usd: float) -> None:
+        self._change(job_id, attempt_no, reserved_usd=usd)
+
+    async def note_abort(self, job_id: JobId, attempt_no: int, problem: Problem) -> None:
+        self._change(job_id, attempt_no, aborted_for=problem)
+        await self._commit()
+
+    async def write_items(self, job_id: JobId, attempt: Attempt, lines: bytes) -> None:
+        self.item_lines.append(lines)
+        written = {"items_offset": attempt.items_offset, "items_count": attempt.items_count}
+        self._change(job_id, attempt.attempt_no, **written)
+        await self._commit()
+
+    def postpone(self, job_id: JobId, ended: Attempt | None, wait_s: float) -> None:
+        self._end(job_id, ended)
+        key = self._keys[job_id]
+        self.jobs[key] = replace(self.jobs[key], due_at=self._now() + timedelta(seconds=wait_s))
+
+    async def settle(self, job_id: JobId, ended: Attempt | None, record: Record, item_lines: bytes) -> None:
+        if job_id in self.settled or job_id not in self._keys:
+            raise LedgerError(f"job {job_id} is not open")
+        self._end(job_id, ended)
+        self.settled[job_id] = record
+        self.records.append(record)
+        if item_lines:
+            self.item_lines.append(item_lines)
+        await self._commit()
+
+    def _end(self, job_id: JobId, ended: Attempt | None) -> None:
+        if ended is None:
+            return
+        noted = self.attempts.get((job_id, ended.attempt_no))
+        if noted is None or noted.state is AttemptState.ENDED:
+            raise LedgerError(f"attempt {ended.attempt_no} of job {job_id} was not intended, or has ended already")
+        changes = {name: getattr(ended, name) for name in _ENDS}
+        self._change(job_id, ended.attempt_no, state=AttemptState.ENDED, **changes)
+
+    async def open_costs(self, ended_before: datetime, limit: int) -> list[OpenCost]:
+        await self._commit()
+        found = [
+            OpenCost(
+                job_id=job_id,
+                attempt_no=each.attempt_no,
+                run_id=each.run_id,
+                started_at=each.started_at,
+                finished_at=each.finished_at,
+                reserved_usd=each.reserved_usd if each.reserved_usd is not None else each.cost_usd,
+                cost_usd=each.cost_usd,
+                cost_source=each.cost_source,
+            )
+            for (job_id, _), each in self.attempts.items()
+            if each.run_id is not None and each.started_at is not None and each.finished_at is not None
+            if not each.cost_is_final and each.state is AttemptState.ENDED and each.finished_at < ended_before
+        ]
+        return sorted(found, key=lambda each: each.finished_at)[:limit]
+
+    async def note_final_costs(self, costs: Sequence[FinalCost]) -> None:
+        for cost in costs:
+            changes = {"cost_usd": cost.cost_usd, "cost_source": cost.source, "cost_is_final": True}
+            self._change(cost.job_id, cost.attempt_no, **changes)
+        await self._commit()
+
+    async def known_runs(self, run_ids: Collection[RunId]) -> set[RunId]:
+        await self._commit()
+        return set(run_ids) & {each.run_id for each in self.attempts.values()}
+
+    async def bound_runs(self) -> list[RunId]:
+        await self._commit()
+        bound = [each for _, each in sorted(self.attempts.items()) if each.state is AttemptState.BOUND]
+        return [each.run_id for each in bound if each.run_id is not None]
+
+    def note_trip(self, trip: Trip) -> None:
+        self._trips.append(trip)
+        self.note_fact(TRIPS, self._trips)
+
+    def note_echo(self, echoes: bool) -> None:
+        self.note_fact(ECHO, echoes)
+
+    def fact(self, fact: Fact[T]) -> T | None:
+        noted = orjson.loads(self._facts.get(fact.name, b"null"))
+        return None if noted is None else fact.from_json(noted)
+
+    def note_fact(self, fact: Fact[T], value: T | None) -> None:
+        self._facts[fact.name] = orjson.dumps(None if value is None else fact.to_json(value))
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.jobs and not self._bad_lines
+
+    def open_jobs(self) -> list[OpenJob]:
+        of_jobs: dict[JobId, list[Attempt]] = {}
+        for (job_id, _), attempt in sorted(self.attempts.items()):
+            of_jobs.setdefault(job_id, []).append(attempt)
+        return [
+            replace(job, attempts=tuple(of_jobs.get(job.id, ())))
+            for job in self.jobs.values()
+            if job.id not in self.settled
+        ]
+
+    def begun_jobs(self) -> list[OpenJob]:
+        return [job for job in self.open_jobs() if _is_begun(job)]
+
+    def unbegun_jobs(self, after: JobId, limit: int) -> list[OpenJob]:
+        return [job for job in self.open_jobs() if job.id > after and not _is_begun(job)][:limit]
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        before = {name: copy(value) for name, value in vars(self).items()}
+        try:
+            yield
+        except BaseException:
+            vars(self).update(before)
+            raise
+
+    def reopen(self, selection: Selection) -> int:
+        selected = [job for job in self.jobs.values() if _selects(selection, self.settled.get(job.id))]
+        for job in selected:
+            self.jobs[job.key] = replace(job, round=job.round + 1, admitted_at=self._now(), due_at=None)
+            del self.settled[job.id]
+        return len(selected)
+
+    def _next_id(self) -> JobId:
+        return JobId(len(self.jobs) + len(self._bad_lines) + 1)
+
+    def _change(self, job_id: JobId, attempt_no: int, **changes: Any) -> None:
+        if (attempt := self.attempts.get((job_id, attempt_no))) is not None:
+            self.attempts[job_id, attempt_no] = replace(attempt, **changes)
+
+    def _now(self) -> datetime:
+        return datetime.now(UTC)
+
+    async def _commit(self) -> None:
+        """Let others run, as a commit to a disk would."""
+        await anyio.lowlevel.checkpoint()
+
+
+#: The fields of an attempt that its end brings.
+_ENDS = (
+    "status",
+    "cause",
+    "memory_mb",
+    "timeout_s",
+    "finished_at",
+    "cost_usd",
+    "cost_source",
+    "cost_is_final",
+)
+
+
+def _is_begun(job: OpenJob) -> bool:
+    return job.due_at is not None or any(attempt.round == job.round for attempt in job.attempts)
+
+
+def _selects(selection: Selection, record: Record | None) -> bool:
+    if record is None:
+        return False
+    error = record.error
+    details = (error.type, error.exit_code, error.message) if error else (None, None, None)
+    wanted = [
+        (selection.error_types, details[0]),
+        (selection.groups, record.group),
+        (selection.keys, record.key),
+        (selection.failures, failure_id(record.outcome, *details)),
+    ]
+    is_outcome = record.outcome in (selection.outcomes or set(Outcome) - {Outcome.SUCCEEDED})
+    return is_outcome and all(values is None or value in values for values, value in wanted)

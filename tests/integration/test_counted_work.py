@@ -1,14 +1,12 @@
-"""What a fixed batch costs, in what can be counted exactly: requests, commits, waits for the ledger, bytecode.
+"""What a fixed batch costs, in what can be counted exactly: requests, commits, syncs, waits for the ledger.
 
 None of it is timed, so that it means the same on any machine. A change that makes a count grow has to say why, here.
 """
 
-import re
-import sys
+import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import anyio
@@ -21,23 +19,12 @@ from batchrun.ledger.sqlite.group_commit import GroupCommit, Journal, open_journ
 from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import JobId, JobKey, Record
 from batchrun.server import InlineContext, ServerSettings, open_server
-from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
-from tests.support.scripted_api import Engine, Plan, ScriptedApi
-from tests.support.virtual_time import VirtualTimeLoop
-
-#: Whose calls are counted.
-COUNTED = re.compile(r"batchrun/(engine|policy|model)")
 
 TOKEN = "test-token"
 JOBS = 200
 SLOTS = 20
 #: Lines are admitted 32 at a time where there are so few slots.
 CHUNKS = 7
-#: Python calls (and resumptions of coroutines) in `engine`, `policy` and `model` that one job takes; by CPython 3.11,
-#: on virtual time, they are 240: what is asked before a start (memory, money, deadlines) among them, some ten for
-#: feeling for a limit that the account does not tell, and some twenty for sharing an account with other batches.
-#: Later ones count less, since they inline comprehensions.
-MAX_CALLS = 242
 #: Of one job: start, poll, a page of items, and the empty page that ends them.
 REQUESTS = {"start_run": 1, "get_run": 1, "get_items": 2}
 #: Of one job: the intent must be durable before its request, the record before the job counts as settled.
@@ -67,7 +54,7 @@ def _config(tmp_path: Path, base_url: str, jobs: int) -> Config:
     )
 
 
-def _counting(monkeypatch: pytest.MonkeyPatch, counts: Counter[str], owner: type, names: Iterator[str]) -> None:
+def _counting(monkeypatch: pytest.MonkeyPatch, counts: Counter[str], owner: object, names: Iterator[str]) -> None:
     for name in names:
         monkeypatch.setattr(owner, name, _counted(counts, name, getattr(owner, name)))
 
@@ -119,11 +106,15 @@ async def test_commits_are_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         commit_group(journal, steps)
 
     monkeypatch.setattr(Journal, "commit_group", counted)
+    syncs = Counter[str]()
+    _counting(monkeypatch, syncs, os, iter(["fdatasync"]))
     await _run(tmp_path)
     steps = sum(groups, Counter())
     del steps["open_costs"]  # asked every two seconds
     assert steps == {**dict.fromkeys((*WAITS, *NOTES), JOBS), "admit": CHUNKS, "note_echo": 1}
     assert len(groups) <= 2 * JOBS, "there is a commit for each intent and each record"
+    settling = sum("settle" in group for group in groups)
+    assert syncs["fdatasync"] == 2 * settling, "records and items are synced once in each commit that settles jobs"
 
 
 async def test_steps_that_are_ready_share_one_commit(tmp_path: Path) -> None:
@@ -150,27 +141,3 @@ async def test_steps_that_are_ready_share_one_commit(tmp_path: Path) -> None:
 async def _close_when_idle(commit: GroupCommit) -> None:
     await anyio.wait_all_tasks_blocked()
     commit.close()
-
-
-@pytest.mark.parametrize("anyio_backend", [("asyncio", {"loop_factory": VirtualTimeLoop})])
-async def test_the_engine_calls_no_more_for_a_job_than_it_did() -> None:
-    """What the engine does for a job, without its ledger and its platform, is about 200 calls, and no more."""
-    assert await _calls(1000) / 1000 <= MAX_CALLS, "if it is worth it, raise the limit and say what for"
-
-
-async def _calls(jobs: int) -> int:
-    api, source = ScriptedApi(Plan(run_s=1)), ListSource([make_job(line) for line in range(1, jobs + 1)])
-    engine = Engine(api, WatchedLedger(sync_s=0.005), source, slots=SLOTS)
-    counted = 0
-
-    def count(frame: FrameType, event: str, _: object) -> None:
-        nonlocal counted
-        counted += event == "call" and COUNTED.search(frame.f_code.co_filename) is not None
-
-    sys.setprofile(count)
-    try:
-        records = await engine.run()
-    finally:
-        sys.setprofile(None)
-    assert len(records) == jobs
-    return counted

@@ -57,7 +57,7 @@ async def test_weights_are_shares_of_groups_that_alternate_in_the_file() -> None
 
 async def test_weights_are_shares_where_starts_are_far_faster_than_the_file_is_read() -> None:
     """Thousands of starts per second: what went by while a group had no job is made up for."""
-    source = grouped(20_000, lambda n: "ab"[n % 2])
+    source = grouped(5_000, lambda n: "ab"[n % 2])
     api = ScriptedApi(Plan(run_s=0.001))
     engine = Engine(
         api, WatchedLedger(sync_s=0.005), source, slots=64, weights={"a": 3.0, "b": 1.0}, start_rate=1e6, burst=64

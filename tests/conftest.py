@@ -7,6 +7,7 @@ import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 
 from batchrun.runtime.logs import silence
+from tests.support.patience import SOON_FINAL_COSTS
 
 
 @pytest.fixture
@@ -26,6 +27,13 @@ def _heed_signals() -> None:
     """Let processes that tests start heed Ctrl-C and a hang-up, also where `&` or nohup had us ignore them."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture
+def soon_final_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take costs as final soon after a Run's end; the server must settle them sooner."""
+    for name, value in SOON_FINAL_COSTS.items():
+        monkeypatch.setattr(name, value)
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.crash import CrashBatch, assert_promise_kept, open_api, some_jobs, wait_until
 
-SHORT_S, LONG_S = 4.0, 60.0
+SHORT_S, LONG_S = 2.0, 60.0
 
 
 def _is_under_way(batch: CrashBatch) -> bool:

@@ -14,10 +14,12 @@ import pytest
 from pydantic import SecretStr
 
 from batchrun import ConfigError, JobFileError, Outcome, load_config, open_batch, run_batch
+from batchrun.account import limits_watch
 from batchrun.apify.client import open_client
 from batchrun.config import Config
 from batchrun.model import Mark, RunOptions
 from batchrun.server import InlineContext, Server, ServerSettings, open_server
+from tests.support.worker_life import until
 
 ACTOR = "test/worker"
 TOKEN = "test-token"
@@ -294,28 +296,36 @@ async def test_a_strangers_account_is_filled_without_a_setting(tmp_path, runs):
     assert summary.refill_p50_s is not None
 
 
-async def test_runs_of_others_are_left_their_places(tmp_path):
+async def test_runs_of_others_are_left_their_places(tmp_path, monkeypatch):
     """Three of eight places are another program's: four are ours, until it is done."""
-    async with _server(tmp_path, max_concurrent_runs=8) as server, _other_program(server, runs=3, ms=4000):
-        # The first four outlast the others' Runs: a Run that ends while the limits are read could be anybody's.
-        lines = [{"n": n, "ms": 6000 if n < 4 else 100} for n in range(400)]
+    monkeypatch.setattr(limits_watch, "READ_INTERVAL_S", 0.1)
+    ends = {"others": anyio.Event(), "ours": anyio.Event()}
+
+    async def work_until(context: InlineContext) -> None:
+        await ends[context.input["until"]].wait()
+
+    async with _server(tmp_path, max_concurrent_runs=8, inline_actors={ACTOR: work_until}) as server:
+        await _start_others(server, runs=3)
+        # Ours outlast the others' Runs: a Run that ends while the limits are read could be anybody's.
+        lines = [{"n": n, "until": "ours"} for n in range(20)]
         config = _config(tmp_path, server, lines, limits__max_concurrent_runs="auto")
-        async with open_batch(config, environ=ENVIRON) as batch:
+        async with open_batch(config, environ=ENVIRON) as batch, anyio.create_task_group() as children:
             assert batch.opening.max_concurrent_runs == 4
-            await batch.run()
-            assert batch.max_concurrent_runs == 7
+            children.start_soon(batch.run)
+            await until(lambda: server.live_runs == 7, "four Runs of ours")
+            ends["others"].set()
+            await until(lambda: batch.max_concurrent_runs == 7, "the places of the others")
+            await until(lambda: server.live_runs == 7, "seven Runs of ours")
+            ends["ours"].set()
         assert server.peak_live_runs == 7
-        assert server.runs_started == 403
+        assert server.runs_started == 23
 
 
-@asynccontextmanager
-async def _other_program(server: Server, *, runs: int, ms: int):
+async def _start_others(server: Server, *, runs: int) -> None:
     async with open_client(server.base_url, SecretStr(TOKEN), request_rate_per_s=100) as client:
         task = await client.create_task({"actId": ACTOR, "name": "others"})
-        body = orjson.dumps({"ms": ms})
         for _ in range(runs):
-            await client.start_run(task["id"], body, RunOptions(), Mark("others"))
-        yield
+            await client.start_run(task["id"], b'{"until":"others"}', RunOptions(), Mark("others"))
 
 
 async def test_runs_beyond_the_open_polls_are_swept(tmp_path):

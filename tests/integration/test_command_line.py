@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
+from batchrun.account import connect
 from tests.support.command_line import batchrun, serving
 from tests.support.server_api import ACTORS
 
@@ -111,7 +112,9 @@ def test_an_unknown_task_refuses_the_batch(tmp_path):
 def test_a_server_that_is_not_there_is_said_once(tmp_path):
     """Exit 6 and a line that names the address, when nobody listens there."""
     _write(tmp_path)
-    said = batchrun("run", "batch.toml", "--api-url", "http://127.0.0.1:9", cwd=tmp_path, environ={"APIFY_TOKEN": "t"})
+    run = ("run", "batch.toml", "--api-url", "http://127.0.0.1:9")
+    soon = {f"{connect.__name__}.PATIENCE_S": 1.0}
+    said = batchrun(*run, cwd=tmp_path, environ={"APIFY_TOKEN": "t"}, constants=soon)
     assert said.code == 6, said
     assert "http://127.0.0.1:9 does not answer" in said.err
 

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from batchrun.ledger.sqlite import connection
 from tests.support.crash import CrashBatch, assert_promise_kept, open_api, some_jobs
 
 
@@ -68,7 +69,8 @@ def test_records_without_their_ledger_are_refused_and_never_cut(tmp_path):
 def test_a_ledger_that_stays_locked_ends_the_process(tmp_path):
     """Exit 6 and one line, after a wait for the other program; nothing was started."""
     with open_api(tmp_path / "api") as api:
-        batch = CrashBatch(tmp_path, api.base_url, some_jobs(5))
+        soon = {f"{connection.__name__}.LOCK_PATIENCE_S": 0.5}
+        batch = CrashBatch(tmp_path, api.base_url, some_jobs(5), constants=soon)
         batch.out.mkdir()
         with sqlite3.connect(batch.out / "ledger.sqlite3", isolation_level=None) as held:
             held.execute("PRAGMA journal_mode = WAL")

@@ -21,6 +21,7 @@ from batchrun.report.batch_status import BudgetUse, Status, read_status
 from batchrun.report.failure_causes import read_tripped
 from batchrun.report.notice_words import notice_words
 from batchrun.server import InlineContext, Server, ServerSettings, open_server
+from tests.support.patience import SOON_SETTLED_S
 from tests.support.server_api import ACTORS
 
 ACTOR = "test/worker"
@@ -60,6 +61,7 @@ async def _server(tmp_path: Path, seen: Seen | None = None, **settings: Any):
         "max_concurrent_runs": 500,
         "max_total_memory_mb": 500_000,
         "inline_actors": {ACTOR: (seen or Seen()).work},
+        "usage_settle_s": SOON_SETTLED_S,
     }
     async with open_server(
         ServerSettings(data_dir=tmp_path / "api", token=TOKEN, **{**defaults, **settings})
@@ -103,7 +105,7 @@ def _records(tmp_path: Path) -> list[Any]:
     return [orjson.loads(line) for line in (tmp_path / "out/records.jsonl").read_bytes().splitlines()]
 
 
-async def test_a_budget_stops_the_batch_and_a_larger_one_goes_on(tmp_path):
+async def test_a_budget_stops_the_batch_and_a_larger_one_goes_on(tmp_path, soon_final_costs):
     """Seven Runs of half a cent each fit in three cents; the costs are the server's own, to the cent."""
     money = {"limits__compute_unit_usd": 0.25, "run__timeout_s": 60, "run__memory_mb": 1024}
     async with _server(tmp_path) as server:
@@ -127,7 +129,7 @@ async def test_a_budget_stops_the_batch_and_a_larger_one_goes_on(tmp_path):
         assert (summary.open_costs, summary.unknown_costs) == (0, 0)
 
 
-async def test_spending_that_nothing_bounds_is_refused_before_any_start(tmp_path):
+async def test_spending_that_nothing_bounds_is_refused_before_any_start(tmp_path, soon_final_costs):
     """With what would bound it; `best_effort` starts all the same."""
     async with _server(tmp_path) as server:
         config = _config(tmp_path, server, [{"n": 1}], limits__budget_usd=1.0, run__timeout_s=0,
@@ -140,7 +142,7 @@ async def test_spending_that_nothing_bounds_is_refused_before_any_start(tmp_path
         assert (await run_batch(config, environ=ENVIRON)).has_succeeded
 
 
-async def test_a_budget_is_kept_where_each_line_bounds_its_own_run(tmp_path):
+async def test_a_budget_is_kept_where_each_line_bounds_its_own_run(tmp_path, soon_final_costs):
     """Neither batch nor task do; a line that does not is named, and nothing is started."""
     flags = {"limits__budget_usd": 1.0, "run__timeout_s": 0, "limits__compute_unit_usd": 0.25}
     bounded = {"n": 1, "@options": {"timeout_s": 60, "memory_mb": 1024}}
@@ -157,7 +159,7 @@ async def test_a_budget_is_kept_where_each_line_bounds_its_own_run(tmp_path):
             assert (await again.run()).has_succeeded
 
 
-async def test_an_actor_that_is_paid_per_event_is_bounded_by_its_cap(tmp_path):
+async def test_an_actor_that_is_paid_per_event_is_bounded_by_its_cap(tmp_path, soon_final_costs):
     """The server tells its prices; without a cap, nothing is started."""
     async with _server(tmp_path, actors=(ACTORS,)) as server:
         flags = {"task__actor": "local/paid", "limits__budget_usd": 1.0, "limits__compute_unit_usd": 0.25}

@@ -15,6 +15,7 @@ from batchrun.policy.breaker import Trip
 from tests.support.api_process import TOKEN
 from tests.support.command_line import Said, batchrun
 from tests.support.crash import Api, CrashBatch, open_api, wait_until
+from tests.support.patience import SOON_FINAL_COSTS
 
 ENVIRON = {"APIFY_TOKEN": TOKEN}
 ONE_ATTEMPT = {"retry.max_attempts": 1}
@@ -244,18 +245,19 @@ def _settled(batch: CrashBatch) -> int:
 
 def test_more_than_a_hundred_paid_runs_anew_need_a_yes(tmp_path):
     """Without a terminal and without --yes nothing is reopened."""
-    jobs = [{"n": n, "fails": True} for n in range(150)]
+    jobs = [{"n": n, "fails": True} for n in range(101)]
     with open_api(tmp_path / "api") as api:
         address = api.base_url.replace("127.0.0.1", "0.0.0.0")
         batch = CrashBatch(tmp_path, address, jobs, {**ONE_ATTEMPT, "breaker.max_failed": "off"})
         environ = {**ENVIRON, "no_proxy": "*"}
         run = ("run", "batch.toml", "--yes", *batch.flags)
-        assert batchrun(*run, cwd=tmp_path, environ=environ).code == 1
+        assert batchrun(*run, cwd=tmp_path, environ=environ, constants=SOON_FINAL_COSTS).code == 1
         asked = batchrun("retry", "out", cwd=tmp_path, environ=environ)
-        assert (asked.code, "Start 150 runs? There is no terminal" in asked.err) == (2, True), asked
-        assert (_status(batch)["open_jobs"], len(api.runs())) == (0, 150)
-        assert batchrun("retry", "out", "--yes", cwd=tmp_path, environ=environ).code == 1
-        assert len(api.runs()) == 300
+        assert (asked.code, "Start 101 runs? There is no terminal" in asked.err) == (2, True), asked
+        assert (_status(batch)["open_jobs"], len(api.runs())) == (0, 101)
+        retry = ("retry", "out", "--yes")
+        assert batchrun(*retry, cwd=tmp_path, environ=environ, constants=SOON_FINAL_COSTS).code == 1
+        assert len(api.runs()) == 202
 
 
 def test_tripped_jobs_are_those_that_the_breaker_named(tmp_path):

@@ -40,7 +40,7 @@ def _stop(batch: CrashBatch, process: ForkedProcess, *signals: signal.Signals) -
 def test_the_first_signal_drains(tmp_path):
     """SIGTERM starts nothing more and waits for what runs; nothing stays live, and the batch goes on later."""
     with open_api(tmp_path / "api") as api:
-        batch = CrashBatch(tmp_path, api.base_url, some_jobs(200))
+        batch = CrashBatch(tmp_path, api.base_url, some_jobs(100))
         process = batch.spawn()
         wait_until(lambda: _is_settling(batch))
         assert _stop(batch, process, signal.SIGTERM) == 130, batch.said()
@@ -85,17 +85,18 @@ def test_a_hang_up_that_nohup_ignores_is_ignored(tmp_path):
 
 def test_ctrl_c_at_a_terminal_reaches_the_whole_process_group_and_harms_nothing(tmp_path):
     """Embedded, with the demo site's renderer at work: the first Ctrl-C drains, and the batch goes on later."""
-    command = [sys.executable, "-m", "batchrun", "run", str(ROOT / "configs/quickstart.toml"), "--out", "out"]
+    options = ["--out", "out", "-c", "4", "--limit", "24"]
+    command = [sys.executable, "-m", "batchrun", "run", str(ROOT / "configs/quickstart.toml"), *options]
     with (tmp_path / "stderr.txt").open("wb") as stderr:
         process = subprocess.Popen(command, cwd=tmp_path, stderr=stderr, start_new_session=True)
     records = tmp_path / "out/records.jsonl"
     wait_until(lambda: records.exists() and records.stat().st_size > 0)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(60) == 130, (tmp_path / "stderr.txt").read_text()
-    said = batchrun(*command[3:], "--limit", "110", cwd=tmp_path)
+    said = batchrun(*command[3:], cwd=tmp_path)
     assert said.code == 0, said
     outcomes = [orjson.loads(line)["outcome"] for line in records.read_bytes().splitlines()]
-    assert outcomes == ["succeeded"] * 110
+    assert outcomes == ["succeeded"] * 24
 
 
 def test_an_idle_pipe_does_not_keep_a_batch_from_stopping(tmp_path):

@@ -214,9 +214,9 @@ async def test_a_restart_resumes_all_and_takes_no_place_twice(tmp_path, api):
     """Three times in the middle of five batches; what is live keeps its place, whichever batch is opened first."""
     data = tmp_path / "data"
     async with working(data, api, limits__max_concurrent_runs=5) as worker:
-        batches = [await hand_in(worker, jobs_of(25, 400), task=f"task-{n % 2}") for n in range(5)]
+        batches = [await hand_in(worker, jobs_of(12, 300), task=f"task-{n % 2}") for n in range(5)]
         await until(lambda: worker.live_runs == 5, "five live Runs")
-    for count in (15, 35):
+    for count in (10, 25):
         async with working(data, api, limits__max_concurrent_runs=5):
             await until(lambda: sum(len(batch.records()) for batch in batches) >= count, "more records")  # noqa: B023
     async with working(data, api, limits__max_concurrent_runs=5) as worker:
@@ -265,7 +265,7 @@ async def test_a_wrong_change_changes_nothing(tmp_path, api):
         await batch.until(State.FINISHED)
 
 
-async def test_two_batches_never_spend_more_than_the_worker_may(tmp_path, api):
+async def test_two_batches_never_spend_more_than_the_worker_may(tmp_path, api, soon_final_costs):
     """Money for four Runs at a time: who waits for it is told when the other's Runs have come out cheaper."""
     budget_usd = 4 * ONE_RUN_USD
     flags = {"limits__max_concurrent_runs": 6, "limits__budget_usd": budget_usd}
@@ -282,7 +282,7 @@ async def test_two_batches_never_spend_more_than_the_worker_may(tmp_path, api):
     assert_all_told(batches, api)
 
 
-async def test_a_forgotten_batch_leaves_the_budget_as_the_next_start_reckons_it(tmp_path, api):
+async def test_a_forgotten_batch_leaves_the_budget_as_the_next_start_reckons_it(tmp_path, api, soon_final_costs):
     """What the batches that are kept have spent counts, before a restart and after it: no more, and no less."""
     flags = {"limits__budget_usd": 1000.0}
     settings: dict[str, Any] = {"limits__compute_unit_usd": 0.25, "run__timeout_s": 60}
@@ -299,7 +299,7 @@ async def test_a_forgotten_batch_leaves_the_budget_as_the_next_start_reckons_it(
         assert worker.budget.spent_usd == pytest.approx(after_usd)
 
 
-async def test_a_budget_that_comes_later_is_kept_and_rejects_no_job(tmp_path, api):
+async def test_a_budget_that_comes_later_is_kept_and_rejects_no_job(tmp_path, api, soon_final_costs):
     """Batches that were opened without one are opened anew, and what is live gets its money set aside."""
     settings: dict[str, Any] = {"limits__compute_unit_usd": 0.25, "run__timeout_s": 60}
     async with working(tmp_path / "data", api, limits__max_concurrent_runs=4) as worker:

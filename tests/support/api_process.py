@@ -12,6 +12,7 @@ import anyio
 
 from batchrun.runtime.logs import silence
 from batchrun.server import InlineContext, ServerSettings, load_faults, open_server
+from tests.support.patience import SOON_SETTLED_S
 
 TOKEN = "crash-test-token"
 ACTOR = "test/worker"
@@ -39,6 +40,7 @@ async def serve(data_dir: Path, port: int, faults: Path | None = None) -> None:
         inline_actors={ACTOR: work},
         max_concurrent_runs=1000,
         max_total_memory_mb=1_000_000,
+        usage_settle_s=SOON_SETTLED_S,
         faults=load_faults(faults) if faults is not None else None,
     )
     async with open_server(settings) as server:

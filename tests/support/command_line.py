@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.forked import run, start
+from tests.support.patience import Constants
 
 LIMIT_S = 120
 
@@ -22,10 +23,17 @@ class Said:
     err: str
 
 
-def batchrun(*arguments: str, cwd: Path, environ: Mapping[str, str] | None = None, stdin: str | None = None) -> Said:
+def batchrun(
+    *arguments: str,
+    cwd: Path,
+    environ: Mapping[str, str] | None = None,
+    stdin: str | None = None,
+    constants: Constants | None = None,
+) -> Said:
     """Run a command to its end, in a directory, without a terminal."""
     environ = {**_clean_environment(), **(environ or {})}
-    done = run("batchrun", *arguments, cwd=cwd, environ=environ, stdin=stdin, timeout=LIMIT_S)
+    given: dict[str, Any] = {"environ": environ, "stdin": stdin, "constants": constants or {}}
+    done = run("batchrun", *arguments, cwd=cwd, timeout=LIMIT_S, **given)
     return Said(done.returncode, done.stdout, done.stderr)
 
 

@@ -17,6 +17,7 @@ import orjson
 
 from tests.support.api_process import ACTOR, TOKEN
 from tests.support.forked import ForkedProcess, start
+from tests.support.patience import Constants
 
 ROOT = Path(__file__).parents[2]
 #: A single process of a batch must end in this time, or the test has found a hang.
@@ -76,6 +77,8 @@ class CrashBatch:
     kills: int = 0
     #: .gz cannot be read from a position: resuming reads it from the top.
     suffix: str = ""
+    #: Constants of our modules that its processes have changed.
+    constants: Constants = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -111,7 +114,14 @@ class CrashBatch:
         environ = {**os.environ, "APIFY_TOKEN": TOKEN, "BATCHRUN_KILL_AT": kill_at}
         arguments = arguments or ("run", "batch.toml", *self.flags)
         with (self.directory / "stderr.txt").open("ab") as stderr:
-            return start("batchrun", *arguments, cwd=self.directory, environ=environ, stderr=stderr)
+            return start(
+                "batchrun",
+                *arguments,
+                cwd=self.directory,
+                environ=environ,
+                stderr=stderr,
+                constants=self.constants,
+            )
 
     def spawn_program(self, *command: str) -> subprocess.Popen[bytes]:
         """Start a program that works on the batch, in another way than `spawn` does."""

@@ -15,6 +15,7 @@ import atexit
 import contextlib
 import functools
 import os
+import pickle
 import select
 import signal
 import socket
@@ -23,13 +24,23 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, NamedTuple, Self
 
-import orjson
+from tests.support.patience import Constants
 
 ROOT = Path(__file__).parents[2]
 #: A request to the parent in bytes: a command line and an environment.
 MAX_REQUEST = 1 << 20
+_NO_CONSTANTS: Constants = {}
+
+
+class Request(NamedTuple):
+    """What the parent is asked for."""
+
+    argv: list[str]
+    cwd: str
+    environ: dict[str, str]
+    constants: dict[str, Any]
 
 
 class ForkedProcess:
@@ -94,8 +105,12 @@ def start(
     stdout: int | IO[Any] = subprocess.DEVNULL,
     stderr: int | IO[Any] | None = None,
     text: bool = False,
+    constants: Constants = _NO_CONSTANTS,
 ) -> ForkedProcess:
-    """Start `python -m module arguments…`; streams are as `subprocess.Popen` has them, but only stdout may be PIPE."""
+    """Start `python -m module arguments…`, with constants of our modules changed.
+
+    Streams are as `subprocess.Popen` has them, but only stdout may be PIPE.
+    """
     with contextlib.ExitStack() as opened:
         null = opened.enter_context(Path(os.devnull).open("r+b", buffering=0))
         pipe: IO[Any] | None = None
@@ -107,7 +122,7 @@ def start(
         streams = [_descriptor(each, null) for each in (stdin, stdout, sys.__stderr__ if stderr is None else stderr)]
         status, status_end = os.pipe()
         opened.callback(os.close, status_end)
-        request = orjson.dumps({"argv": [module, *arguments], "cwd": str(cwd), "environ": dict(environ)})
+        request = pickle.dumps(Request([module, *arguments], str(cwd), dict(environ), dict(constants)))
         assert len(request) < MAX_REQUEST
         parent = _parent()
         socket.send_fds(parent, [request], [*streams, status_end])
@@ -116,14 +131,21 @@ def start(
 
 
 def run(
-    module: str, *arguments: str, cwd: Path, environ: Mapping[str, str], stdin: str | None = None, timeout: float
+    module: str,
+    *arguments: str,
+    cwd: Path,
+    environ: Mapping[str, str],
+    stdin: str | None = None,
+    timeout: float,
+    constants: Constants = _NO_CONSTANTS,
 ) -> "subprocess.CompletedProcess[str]":
     """Run `python -m module arguments…` to its end; return its exit code and what it has written."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, tempfile.TemporaryFile() as given:
         given.write((stdin or "").encode())
         given.seek(0)
         fed = subprocess.DEVNULL if stdin is None else given
-        process = start(module, *arguments, cwd=cwd, environ=environ, stdin=fed, stdout=out, stderr=err)
+        streams: dict[str, Any] = {"stdin": fed, "stdout": out, "stderr": err}
+        process = start(module, *arguments, cwd=cwd, environ=environ, constants=constants, **streams)
         try:
             process.wait(timeout)
         finally:

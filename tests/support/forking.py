@@ -2,7 +2,7 @@
 
     python -m tests.support.forking SOCKET
 
-A request is a packet with a command line, a directory and an environment, and four descriptors: the three standard
+A request is a packet, `Request`, and four descriptors: the three standard
 streams, and a pipe for how the process ended. The answer is its pid.
 """
 
@@ -11,6 +11,7 @@ import contextlib
 import gc
 import importlib
 import os
+import pickle
 import pkgutil
 import runpy
 import select
@@ -20,11 +21,9 @@ import sys
 import threading
 import traceback
 
-import orjson
-
 import batchrun
 from batchrun.runtime import crash_points
-from tests.support.forked import MAX_REQUEST
+from tests.support.forked import MAX_REQUEST, Request
 
 #: A bundled Actor, or an entry point, is a program, not a module to import.
 _PROGRAMS = ("batchrun.__main__", "batchrun.server.actors")
@@ -66,7 +65,7 @@ def _serve(requests: socket.socket) -> list[str] | None:
             for descriptor in (requests.fileno(), waiting, wake, status, *statuses.values()):
                 os.close(descriptor)
             requests.detach()
-            return _become(orjson.loads(packet), streams)
+            return _become(pickle.loads(packet), streams)
         statuses[pid] = status
         requests.send(str(pid).encode())
         for descriptor in streams:
@@ -84,23 +83,23 @@ def _report_ends(statuses: dict[int, int]) -> None:
         os.close(pipe)
 
 
-def _become(request: dict[str, object], streams: list[int]) -> list[str]:
+def _become(request: Request, streams: list[int]) -> list[str]:
     """Be the process that is asked for, as far as a fork can."""
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
         os.close(descriptor)
-    os.chdir(str(request["cwd"]))
-    environ = request["environ"]
-    assert isinstance(environ, dict)
+    os.chdir(request.cwd)
     os.environ.clear()
-    os.environ.update(environ)
+    os.environ.update(request.environ)
+    for name, value in request.constants.items():
+        module, _, constant = name.rpartition(".")
+        assert hasattr(sys.modules[module], constant), name
+        setattr(sys.modules[module], constant, value)
     importlib.reload(crash_points)
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    argv = request["argv"]
-    assert isinstance(argv, list)
-    return argv
+    return request.argv
 
 
 def _run(argv: list[str]) -> int:

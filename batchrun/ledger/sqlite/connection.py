@@ -11,6 +11,8 @@ from batchrun.errors import LedgerError
 
 #: Each is applied once, in one transaction with the note that it was; the last one's number is the version.
 SCHEMA_STEPS = ("ledger.sql", "ledger_2.sql", "ledger_3.sql", "ledger_4.sql", "ledger_5.sql")
+#: Seconds that a statement waits for a lock that another program holds on the file.
+LOCK_PATIENCE_S = 10.0
 #: Errors of SQLite that say something of us and nothing of the file.
 _BUGS = (sqlite3.IntegrityError, sqlite3.ProgrammingError)
 
@@ -69,7 +71,7 @@ def open_connection(file: Path, *, mode: str) -> Iterator[Connection]:
     try:
         # Used from one worker thread after another, never from two at once.
         connection = sqlite3.connect(
-            uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10, factory=Connection
+            uri, uri=True, isolation_level=None, check_same_thread=False, timeout=LOCK_PATIENCE_S, factory=Connection
         )
     except sqlite3.Error as error:
         raise _explain(error, file) from error

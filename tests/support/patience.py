@@ -1,0 +1,18 @@
+"""Waits of ours that no configuration shortens, shortened: what is waited for in tests is on this machine."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from batchrun.engine.background import final_costs
+
+#: Constants by the names of their modules, as `tests.support.forked` and `monkeypatch` set them.
+Constants = Mapping[str, Any]
+
+#: Costs are final two seconds after a Run's end; the server must be one that settles its usage sooner.
+SOON_FINAL_COSTS: Constants = {
+    f"{final_costs.__name__}.FINAL_AFTER": timedelta(seconds=2),
+    f"{final_costs.__name__}.INTERVAL_S": 0.2,
+}
+#: When the server makes a Run's usage final, in such tests, in seconds after its end.
+SOON_SETTLED_S = 0.1

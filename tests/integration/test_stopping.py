@@ -155,7 +155,7 @@ def test_without_an_echo_nothing_is_guessed_and_a_person_decides(tmp_path):
         batch = _pointed_at(batch, api.base_url)
         assert batch.run() == 1, batch.said()
         assert (len(batch.records()), len(api.runs())) == (2, 3)
-        assert "stay in doubt" in batch.said()
+        assert "except for starts in doubt" in batch.said()
         shown = batchrun("resolve", "out", cwd=batch.directory, environ=ENVIRON, stdin="\n")
         assert shown.code == 0, shown
         (candidate,) = {run["id"] for run in api.runs()} - {record["run"]["id"] for record in batch.records()}

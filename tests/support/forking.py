@@ -33,7 +33,7 @@ def _import_everything() -> None:
     for each in pkgutil.walk_packages(batchrun.__path__, "batchrun."):
         if not each.name.startswith(_PROGRAMS):
             importlib.import_module(each.name)
-    for name in ("tests.support.api_process", "typer._adapters", "typer.rich_utils", "uvloop"):
+    for name in ("typer._adapters", "typer.rich_utils", "uvloop"):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     # What a child's garbage collector looks at, it copies: let it not look at what is shared.

@@ -1,4 +1,4 @@
-"""The configuration that a command's arguments come to, the same for every command that takes a batch."""
+"""The configuration of a batch from a command's arguments, the same for every command that takes a batch."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ from batchrun.config import Config, load_config, parse_setting
 from batchrun.errors import ConfigError
 
 
-def load(
+def load_batch_config(
     batch: Path | None,
     *,
     task: str | None,
@@ -20,10 +20,10 @@ def load(
     api_url: str | None,
     settings: list[str] | None,
 ) -> Config:
-    """Return the configuration that a command's arguments come to.
+    """Return the configuration of a batch.
 
     Raises:
-        ConfigError: it cannot be used, or no batch is named.
+        ConfigError: the arguments name no batch, or the configuration is invalid.
     """
     if batch is None and (task is None or jobs is None):
         raise ConfigError("give a batch's TOML file, or --task and --jobs")

@@ -1,6 +1,6 @@
-"""Every verb of the command line: its arguments, its help, and the function that does it.
+"""Every command: its arguments, its help, and the function that carries it out.
 
-A verb imports what does it once it runs: `--help` and `--version` import neither the engine nor HTTP.
+A command imports that function when it runs, so that `--help` and `--version` import neither the engine nor HTTP.
 """
 
 from pathlib import Path
@@ -13,29 +13,30 @@ Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 JsonSummary = Annotated[bool, typer.Option("--json", help="Print the Summary as JSON on stdout.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Start without asking.")]
 
-# What names and sets a batch, the same for every verb that takes one.
+# Arguments of every command that takes a batch.
 Batch = Annotated[Path | None, typer.Argument(help="The batch's TOML file; or give --task and --jobs.")]
 Task = Annotated[str | None, typer.Option(help="Id of the task, or user~name.")]
 Jobs = Annotated[Path | None, typer.Option(help="The job file; - is JSONL on stdin.")]
 Out = Annotated[Path | None, typer.Option(help="The output directory.")]
 MaxConcurrentRuns = Annotated[
-    str | None, typer.Option("--max-concurrent-runs", "-c", help='Most Runs live at once, or "auto".')
+    str | None, typer.Option("--max-concurrent-runs", "-c", help='Max Runs live at once, or "auto".')
 ]
-StartRate = Annotated[float | None, typer.Option(help="Most starts per second.")]
-BudgetUsd = Annotated[float | None, typer.Option(help="Most that the batch may cost, in US dollars.")]
-Limit = Annotated[int | None, typer.Option(help="Only the first so many jobs of the file.")]
+StartRate = Annotated[float | None, typer.Option(help="Max starts per second.")]
+BudgetUsd = Annotated[float | None, typer.Option(help="Max cost of the batch, in US dollars.")]
+Limit = Annotated[int | None, typer.Option(help="Only the first N jobs of the file.", metavar="N")]
 ApiUrl = Annotated[str | None, typer.Option(help='Address of the API, or "embedded".')]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Any configuration key: --set limits.drain_s=10.")]
 
-# Which jobs are meant.
+# Flags that select jobs.
 Outcomes = Annotated[
-    list[str] | None, typer.Option("--outcome", help="Only these outcomes: failed,timed_out; default: no success.")
+    list[str] | None,
+    typer.Option("--outcome", help="Only these outcomes: failed,timed_out; default: all but succeeded."),
 ]
-ErrorTypes = Annotated[list[str] | None, typer.Option("--error", help="Only these error types, as records have them.")]
+ErrorTypes = Annotated[list[str] | None, typer.Option("--error", help="Only these error types, as in records.")]
 Groups = Annotated[list[str] | None, typer.Option("--group", help="Only jobs of these groups.")]
-Keys = Annotated[list[str] | None, typer.Option("--key", help="Only these jobs; not split at commas.")]
+Keys = Annotated[list[str] | None, typer.Option("--key", help="Only these jobs; repeatable, not split at commas.")]
 FailureIds = Annotated[
-    list[str] | None, typer.Option("--failure", help="Only these causes, as `batchrun failures` names them.")
+    list[str] | None, typer.Option("--failure", help="Only these causes: ids from `batchrun failures`.")
 ]
 
 
@@ -53,11 +54,11 @@ def run(
     yes: Yes = False,
     json: JsonSummary = False,
 ) -> None:
-    """Start a batch, or go on with it: the same command."""
-    from batchrun.cli.batch_config import load
+    """Start a batch, or resume it: the same command."""
+    from batchrun.cli.batch_config import load_batch_config
     from batchrun.cli.run_command import run_batch_command
 
-    config = load(
+    config = load_batch_config(
         batch,
         task=task,
         jobs=jobs,
@@ -84,11 +85,11 @@ def plan(
     settings: Settings = None,
     json: Json = False,
 ) -> None:
-    """Check every input of a batch and forecast its time and cost; starts nothing."""
-    from batchrun.cli.batch_config import load
+    """Check every input of a batch and forecast its time and cost; start nothing."""
+    from batchrun.cli.batch_config import load_batch_config
     from batchrun.cli.plan_command import show_plan
 
-    config = load(
+    config = load_batch_config(
         batch,
         task=task,
         jobs=jobs,
@@ -103,14 +104,14 @@ def plan(
 
 
 def status(directory: Directory, json: Json = False) -> None:
-    """Show where a batch stands; works while another process runs it."""
+    """Show the status of a batch; works while another process runs it."""
     from batchrun.cli.status_command import show_status
 
     show_status(directory, is_json=json)
 
 
 def failures(directory: Directory, json: Json = False) -> None:
-    """Show what did not succeed, by cause; works while another process runs the batch."""
+    """Show the jobs that did not succeed, by cause; works while another process runs the batch."""
     from batchrun.cli.failures_command import show_failures
 
     show_failures(directory, is_json=json)
@@ -120,7 +121,7 @@ def report(
     directory: Directory,
     out: Annotated[Path | None, typer.Option(help="File to write; default: DIR/report.html; - is stdout.")] = None,
 ) -> None:
-    """Write what a batch has come to as one HTML file that needs nothing else; works while another process runs it."""
+    """Write a report of a batch as one self-contained HTML file; works while another process runs the batch."""
     from batchrun.cli.report_command import write_batch_report
 
     write_batch_report(directory, out)
@@ -133,12 +134,12 @@ def retry(
     groups: Groups = None,
     keys: Keys = None,
     failures: FailureIds = None,
-    tripped: Annotated[bool, typer.Option("--tripped", help="Only the jobs that the breaker tripped over.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be started anew; start nothing.")] = False,
+    tripped: Annotated[bool, typer.Option("--tripped", help="Only the jobs that tripped the breaker.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be retried; start nothing.")] = False,
     yes: Yes = False,
     json: JsonSummary = False,
 ) -> None:
-    """Carry out anew what did not succeed, or what of it is chosen; then go on with the batch."""
+    """Retry jobs that did not succeed, or a selection of them; then resume the batch."""
     from batchrun.cli.retry_command import retry_jobs
 
     raise typer.Exit(
@@ -159,10 +160,10 @@ def retry(
 
 def cost(
     directory: Directory,
-    by: Annotated[str, typer.Option(help="What is summed up: group, day, outcome, or several with commas.")] = "group",
+    by: Annotated[str, typer.Option(help="Columns to sum by: group, day, outcome, or several with commas.")] = "group",
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV on stdout.")] = False,
 ) -> None:
-    """Show what a batch has cost, all rounds and retries included; works while another process runs it."""
+    """Show the cost of a batch, all rounds and retries included; works while another process runs it."""
     from batchrun.cli.cost_command import show_cost
 
     show_cost(directory, by, as_csv=as_csv)
@@ -170,7 +171,7 @@ def cost(
 
 def abort(directory: Directory) -> None:
     """Abort the Runs that a batch has left running."""
-    from batchrun.cli.resolve_command import abort_left_runs
+    from batchrun.cli.abort_command import abort_left_runs
 
     raise typer.Exit(abort_left_runs(directory))
 
@@ -178,26 +179,28 @@ def abort(directory: Directory) -> None:
 def resolve(
     directory: Directory,
     key: Annotated[str | None, typer.Option(help="Decide about this job only, with --run or --none.")] = None,
-    run_id: Annotated[str | None, typer.Option("--run", help="The Run that the job's start has started.")] = None,
-    none: Annotated[bool, typer.Option("--none", help="The job's start has started no Run.")] = False,
+    run_id: Annotated[str | None, typer.Option("--run", help="The Run that the start in doubt has started.")] = None,
+    none: Annotated[bool, typer.Option("--none", help="The start in doubt has started no Run.")] = False,
 ) -> None:
-    """Decide about starts that stay in doubt, where the platform does not tell which Runs are ours."""
+    """Decide about starts in doubt, if the platform does not show which Runs are ours."""
     from batchrun.cli.resolve_command import resolve_doubts
 
     raise typer.Exit(resolve_doubts(directory, key, run_id, has_no_run=none))
 
 
 def repair(directory: Directory) -> None:
-    """Write missing or damaged lines of records.jsonl again from the platform; nothing is started."""
-    from batchrun.cli.resolve_command import repair_records
+    """Write missing or damaged lines of records.jsonl again, from the platform; start nothing."""
+    from batchrun.cli.repair_command import repair_records
 
     repair_records(directory)
 
 
 def schema(
-    for_worker: Annotated[bool, typer.Option("--worker", help="That of worker.toml, not of a batch's file.")] = False,
+    for_worker: Annotated[
+        bool, typer.Option("--worker", help="The schema of worker.toml instead of a batch file's.")
+    ] = False,
 ) -> None:
-    """Print the JSON Schema of a batch's TOML file, or of a worker's, for editors."""
+    """Print the JSON Schema of a batch file, or of worker.toml, for editors."""
     from batchrun.cli.schema_command import print_schema
 
     print_schema(for_worker=for_worker)
@@ -206,18 +209,20 @@ def schema(
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.")] = 3333,
-    data: Annotated[Path, typer.Option(help="Directory that holds the server's state.")] = Path(".batchrun"),
-    token: Annotated[str | None, typer.Option(help="The API token; default: APIFY_TOKEN, or one that is made.")] = None,
+    data: Annotated[Path, typer.Option(help="Directory of the server's state.")] = Path(".batchrun"),
+    token: Annotated[str | None, typer.Option(help="The API token; default: APIFY_TOKEN, else a new one.")] = None,
     actors: Annotated[list[Path] | None, typer.Option(help="A directory of Actors, or one Actor; repeatable.")] = None,
     account: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME[=TOKEN]", help="One more account, with a token that is made if none; repeatable."),
+        typer.Option(metavar="NAME[=TOKEN]", help="A further account; without TOKEN it gets a new one; repeatable."),
     ] = None,
-    max_concurrent_runs: Annotated[int, typer.Option(min=1, help="Each account's limit of concurrent Runs.")] = 25,
-    max_total_memory_mb: Annotated[int, typer.Option(min=128, help="Each account's limit of memory.")] = 8192,
-    faults: Annotated[Path | None, typer.Option(help="A TOML file of faults: misbehave as it says.")] = None,
+    max_concurrent_runs: Annotated[int, typer.Option(min=1, help="Max Runs live at once, per account.")] = 25,
+    max_total_memory_mb: Annotated[
+        int, typer.Option(min=128, help="Max memory of all live Runs in MB, per account.")
+    ] = 8192,
+    faults: Annotated[Path | None, typer.Option(help="A TOML file of faults to inject.")] = None,
 ) -> None:
-    """Offer the Apify API on this machine and carry Actors out as local processes, until Ctrl-C."""
+    """Serve the Apify API on this machine and run Actors as local processes, until Ctrl-C."""
     from batchrun.cli.serve_command import serve_api
 
     serve_api(

@@ -1,4 +1,4 @@
-"""`batchrun cost DIR`: what a batch's Runs cost, by group, day and outcome."""
+"""`batchrun cost DIR`: the cost of a batch's Runs, by group, day and outcome."""
 
 import csv
 import sys
@@ -18,10 +18,10 @@ _CELL_CHARS = 60
 
 
 def show_cost(directory: Path, by: str, *, as_csv: bool) -> None:
-    """Print what a batch has cost, summed up by the columns that `by` names.
+    """Print the cost of a batch, summed by the columns in `by`, which commas separate.
 
     Raises:
-        ConfigError: there is no such column.
+        ConfigError: a column does not exist.
     """
     names = list(dict.fromkeys(by.split(",")))
     if unknown := [name for name in names if name not in COST_COLUMNS]:

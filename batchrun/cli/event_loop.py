@@ -1,4 +1,4 @@
-"""The event loop of a command, and what of the process is set for it."""
+"""The event loop of a command, and the process settings that it needs."""
 
 import gc
 import sys
@@ -12,14 +12,14 @@ from batchrun.runtime.open_files import raise_limit
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-#: Python's own are 700, 10, 10: with thousands of requests open, a tenth of the time would go into looking through
-#: what lives, and each full look would hold up the loop. What cycles may hold in vain stays below two million objects.
+#: Thresholds of the cyclic garbage collector. With Python's own (700, 10, 10) and thousands of open requests, a tenth
+#: of the time goes into collections, and each full one blocks the loop. Cyclic garbage stays below two million objects.
 _GC_THRESHOLDS = (10_000, 10, 20)
 
 
 def run_async(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
-    """Run a coroutine function to its end; on uvloop where there is one, which halves the cost of a request."""
-    # What was imported lives as long as the process: it need never be looked through again.
+    """Run a coroutine function to its end; on uvloop, except on Windows: it halves the cost of a request."""
+    # Imported objects live as long as the process: the collector need not visit them again.
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
     raise_limit()

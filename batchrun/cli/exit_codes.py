@@ -1,4 +1,4 @@
-"""What an exit code says."""
+"""Exit codes, and the one for each error."""
 
 from enum import IntEnum
 
@@ -10,9 +10,9 @@ class ExitCode(IntEnum):
 
     #: Every job succeeded.
     SUCCEEDED = 0
-    #: Some job did not succeed.
+    #: At least one job did not succeed.
     NOT_ALL_SUCCEEDED = 1
-    #: Usage, configuration or a bad job file; nothing was started.
+    #: Wrong usage, configuration or job file; nothing was started.
     USAGE = 2
     #: The breaker stopped the batch, or a group of it.
     TRIPPED = 3
@@ -20,9 +20,9 @@ class ExitCode(IntEnum):
     OUT_OF_BUDGET = 4
     #: The platform refused the batch.
     REFUSED = 5
-    #: Trouble on this machine: disk, ledger, lock, network.
+    #: An error on this machine: disk, ledger, lock, network.
     LOCAL_TROUBLE = 6
-    #: Stopped by a signal; the batch can be resumed.
+    #: Stopped by a signal or by `deadlines.max_batch_s`; the batch can be resumed.
     INTERRUPTED = 130
 
 

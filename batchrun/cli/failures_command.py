@@ -1,4 +1,4 @@
-"""`batchrun failures DIR`: what did not succeed, by cause, with a sample of each."""
+"""`batchrun failures DIR`: the jobs that did not succeed, by cause, with a sample of each."""
 
 import shlex
 import sys
@@ -17,17 +17,17 @@ from batchrun.report.terminal_text import last_lines, one_line
 
 LOG_LINES = 5
 LINE_CHARS = 200
-#: Why there is no retry of jobs from stdin, and what there is instead.
+#: Why jobs from stdin cannot be retried, and what to do instead.
 CANNOT_BE_READ_AGAIN = (
-    "the jobs came from stdin, which cannot be read again. Put the lines of those that failed into a file and carry"
-    " that out as another batch"
+    "the jobs came from stdin, which cannot be read again. Put the lines of the failed jobs into a file and run it as"
+    " another batch"
 )
-#: Characters of an override in the JSON output.
+#: Max characters of an override in the JSON output.
 MAX_OVERRIDE_CHARS = 10_000
 
 
 def show_failures(directory: Path, *, is_json: bool) -> None:
-    """Print what did not succeed, by cause."""
+    """Print the jobs that did not succeed, by cause."""
     found = read_failures(directory, Selection())
     config, _ = read_config(directory)
     sent = sent_overrides(config, found.kinds, MAX_OVERRIDE_CHARS)
@@ -62,12 +62,12 @@ def _lines(failure: Failure, directory: Path, api: ApiConfig, sent: dict[Positio
 def _rest(found: Failures, directory: Path, *, can_retry: bool) -> list[str]:
     lines = []
     if found.other_kinds:
-        lines.append(f"{found.other_jobs:,} of {found.other_kinds:,} further causes")
+        lines.append(f"{found.other_jobs:,} jobs have {found.other_kinds:,} other causes")
     if found.jobs:
         what_next = f"batchrun retry {shlex.quote(str(directory))}" if can_retry else CANNOT_BE_READ_AGAIN
         lines.append(f"{found.jobs:,} in all: {what_next}")
     if found.bad_lines:
-        lines.append(f"{found.bad_lines:,} lines are no jobs: {directory / BAD_LINES} says why")
+        lines.append(f"{found.bad_lines:,} lines are bad: {directory / BAD_LINES} has the reasons")
     return lines
 
 
@@ -92,7 +92,7 @@ def _print_json(found: Failures, api: ApiConfig, sent: dict[Position, str]) -> N
 
 
 def failure_json(failure: Failure) -> JsonObject:
-    """Return a kind of failure and its sample as JSON."""
+    """Return a cause of failure and its sample as JSON."""
     return {
         "id": failure.id,
         "count": failure.count,

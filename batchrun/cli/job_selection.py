@@ -1,11 +1,11 @@
-"""Which jobs the flags of a command select."""
+"""The jobs that a command's flags select."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
 from batchrun.errors import ConfigError
 from batchrun.model import Outcome, Selection
 
-#: Unknown names that are shown of each kind.
+#: Max unknown names that are shown per flag.
 MAX_NAMED = 10
 
 
@@ -17,31 +17,31 @@ def make_selection(
     keys: Iterable[str] | None,
     failures: list[str] | None,
 ) -> Selection:
-    """Return what flags select: all that is given must hold; values are repeated, or put together with commas.
+    """Return the selection of some flags: a job must match all of them. A flag can be repeated or hold commas.
 
-    Keys are only repeated: those of a matrix hold commas, and one taken apart could name another job.
+    Keys are not split at commas: keys of a matrix contain some, and a part could be the key of another job.
 
     Raises:
-        ConfigError: there is no such outcome.
+        ConfigError: an outcome does not exist.
     """
     return Selection(
         outcomes=_outcomes(outcomes),
         error_types=_split(error_types),
-        groups=[*groups, *(_split(groups) or [])] if groups else None,  # whose names may hold commas
+        groups=[*groups, *(_split(groups) or [])] if groups else None,  # their names may contain commas
         keys=list(keys) if keys is not None else None,
         failures=_split(failures),
     )
 
 
 def refuse_unknown(unknown: Mapping[str, Sequence[str]], groups: list[str] | None) -> None:
-    """See that all that flags name is there: a misspelt name would quietly leave jobs out.
+    """Refuse names that no job of the batch has: a misspelt one would silently leave jobs out.
 
     Args:
-        unknown: what the batch does not know of a selection, by part.
-        groups: values of the flag, each a group whose name may hold commas, or several groups.
+        unknown: the unknown names in a selection, by part.
+        groups: values of --group, each a group whose name may contain commas, or several groups.
 
     Raises:
-        ConfigError: some is not; it is named.
+        ConfigError: some names are unknown; it lists them.
     """
     strange = set(unknown.get("groups", ()))
     strange_groups = [part for value in groups or [] if value in strange for part in _split([value]) or [value]]
@@ -55,7 +55,7 @@ def refuse_unknown(unknown: Mapping[str, Sequence[str]], groups: list[str] | Non
         f"{flag} {', '.join(names[:MAX_NAMED])}: no job of this batch has it" for flag, names in found.items() if names
     ]
     if lines:
-        raise ConfigError("\n".join([*lines, "Nothing was started; `batchrun failures` shows what there is"]))
+        raise ConfigError("\n".join([*lines, "Nothing was started; `batchrun failures` shows what exists"]))
 
 
 def _split(values: list[str] | None) -> list[str] | None:
@@ -67,8 +67,8 @@ def _outcomes(values: list[str] | None) -> list[Outcome] | None:
     if outcomes is None:
         return None
     if Outcome.INVALID in outcomes:
-        raise ConfigError("--outcome invalid: such lines are no jobs; append them, mended, to the job file")
+        raise ConfigError("--outcome invalid: bad lines cannot be retried; append corrected lines to the job file")
     known = [each for each in Outcome if each is not Outcome.INVALID]
     if unknown := [each for each in outcomes if each not in known]:
-        raise ConfigError(f"--outcome {unknown[0]}: is none; there are {', '.join(known)}")
+        raise ConfigError(f"--outcome {unknown[0]}: is not an outcome; choose from {', '.join(known)}")
     return [Outcome(each) for each in outcomes]

@@ -1,4 +1,4 @@
-"""The entry point: one Typer application, and errors turned into one clear line and an exit code."""
+"""The entry point: one Typer application; an error becomes one line and an exit code."""
 
 import errno
 import os
@@ -15,7 +15,7 @@ from batchrun.version import __version__
 
 app = typer.Typer(
     name="batchrun",
-    help="Carry out a file of inputs as Apify task runs: bounded, durable, never started twice.",
+    help="Run a file of inputs as Apify task Runs: within limits, durable, never started twice.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -46,25 +46,25 @@ def _print_version(wanted: bool) -> None:
 def _options(
     version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Show the version."),
 ) -> None:
-    """Take the options that stand before a command."""
+    """Take the options before a command."""
 
 
 def main() -> None:
-    """Run the command line; whatever goes wrong is a line on stderr and an exit code, never a traceback."""
+    """Run the command line; an error is one line on stderr and an exit code, never a traceback."""
     try:
         app()
     except KeyboardInterrupt:
         sys.exit(ExitCode.INTERRUPTED)
     except BrokenPipeError:
-        # Who read our stdout is gone; what is still buffered has nowhere to go.
+        # The reader of our stdout is gone: discard what is still buffered.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ExitCode.LOCAL_TROUBLE)
-    except Exception as error:  # noqa: BLE001 - the top of the command line is one of the four such places
+    except Exception as error:  # noqa: BLE001 - the top of the command line is one of the four boundaries
         sys.exit(_explain(error))
 
 
 def _explain(error: Exception) -> ExitCode:
-    """Say what happened and return the exit code for it."""
+    """Print an error and return its exit code."""
     if isinstance(error, ExceptionGroup) and error.subgroup(BatchrunError) is not None:
         error = first_error(error)
     if isinstance(error, BatchrunError):
@@ -74,8 +74,8 @@ def _explain(error: Exception) -> ExitCode:
         say(f"batchrun: {error.strerror}")
         return ExitCode.LOCAL_TROUBLE
     say(
-        f"batchrun: a bug in batchrun: {type(error).__name__}: {error}. What was noted is safe: the same command goes"
-        " on with it. BATCHRUN_DEBUG=1 shows where it happened; please report that"
+        f"batchrun: a bug in batchrun: {type(error).__name__}: {error}. Nothing in the ledger is lost: run the same"
+        " command to resume. Please report this, with the traceback that BATCHRUN_DEBUG=1 shows"
     )
     if os.environ.get("BATCHRUN_DEBUG"):
         traceback.print_exception(error)

@@ -1,4 +1,4 @@
-"""`batchrun plan`: what a batch would do; nothing is started."""
+"""`batchrun plan`: check and forecast a batch; start nothing."""
 
 import sys
 from collections.abc import Iterator
@@ -8,17 +8,17 @@ import orjson
 
 from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode
-from batchrun.cli.live_progress import forecast_lines
+from batchrun.cli.forecast_lines import forecast_lines
 from batchrun.config import Config
 from batchrun.preflight.plan import Plan, make_plan
 from batchrun.runtime.logs import silence
 
-#: Groups, and problems, that are shown at once; `--json` gives all.
+#: Max groups, and max problems, that are shown; `--json` has all.
 MAX_SHOWN = 20
 
 
 def show_plan(config: Config, *, is_json: bool) -> ExitCode:
-    """Print what a batch would do, and return whether every line could be run."""
+    """Print the plan of a batch; return USAGE if a line would fail."""
     silence()
     plan = run_async(make_plan, config)
     if is_json:
@@ -40,19 +40,19 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield f"inputs    {_inputs(plan)}"
     yield from (f"  {problem}" for problem in plan.problems[:MAX_SHOWN])
     if len(plan.problems) > MAX_SHOWN:
-        yield f"  … and {len(plan.problems) - MAX_SHOWN:,} other problems; --json tells them all"
+        yield f"  … and {len(plan.problems) - MAX_SHOWN:,} other problems; --json shows them all"
     yield from (f"warning   {warning}" for warning in plan.warnings)
-    yield from forecast_lines(plan.forecast, are_unknowns_told=False)
+    yield from forecast_lines(plan.forecast, has_unknowns=False)
     yield from (f"unknown   {each}" for each in plan.unknown)
 
 
 def _jobs(plan: Plan) -> str:
     parts = [f"{plan.jobs:,}"]
     if plan.settled:
-        parts.append(f"{plan.settled:,} of them are done, {plan.forecast.runs:,} are to be run")
+        parts.append(f"{plan.settled:,} of them done, {plan.forecast.runs:,} to run")
     if plan.duplicates:
         repeat = "1 line repeats another" if plan.duplicates == 1 else f"{plan.duplicates:,} lines repeat others"
-        parts.append(f"{repeat}: passed over")
+        parts.append(f"{repeat}: skipped")
     return "; ".join(parts)
 
 
@@ -67,4 +67,4 @@ def _inputs(plan: Plan) -> str:
     if plan.would_fail:
         lines = "1 line would fail" if plan.failing_lines == 1 else f"{plan.failing_lines:,} lines would fail"
         return f"{lines}; {largest}"
-    return f"{'all would be taken' if plan.are_inputs_checked else 'not checked'}; {largest}"
+    return f"{'all are valid' if plan.are_inputs_checked else 'not checked'}; {largest}"

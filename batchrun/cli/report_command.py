@@ -1,4 +1,4 @@
-"""`batchrun report DIR`: a batch as one HTML file."""
+"""`batchrun report DIR`: the report of a batch as one HTML file."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ from batchrun.report.report_file import make_report
 
 
 def write_batch_report(directory: Path, out: Path | None) -> None:
-    """Write a batch's report to `out`, to stdout where that is `-`, or into the directory where it is None."""
+    """Write a batch's report to `out`; `-` is stdout, None is report.html in the batch's directory."""
     config, _ = read_config(directory)
     page = make_report(directory, config)
     if out == Path("-"):

@@ -1,4 +1,4 @@
-"""`batchrun abort|resolve|repair DIR`: what can be done to a batch by its output directory."""
+"""`batchrun resolve DIR`: decide which Run, if any, a start in doubt has started."""
 
 import os
 from pathlib import Path
@@ -10,51 +10,16 @@ from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.terminal import say
 from batchrun.errors import ConfigError
-from batchrun.maintenance.abort_runs import Aborted, abort_runs
-from batchrun.maintenance.repair import Repaired, repair_outputs
 from batchrun.maintenance.resolve import Question, Resolver, open_resolver
 from batchrun.model import RunId
 from batchrun.runtime.logs import silence
 
 
-def abort_left_runs(directory: Path) -> ExitCode:
-    """Abort the Runs that a batch has left running, and print their ids."""
-    silence()
-    aborted = run_async(_abort, directory)
-    say(f"{aborted.runs:,} Runs aborted" + ("; their jobs settle when the batch goes on" if aborted.runs else ""))
-    if aborted.ended:
-        say(f"{aborted.ended:,} Runs had ended already")
-    if aborted.in_doubt:
-        say(f"{aborted.in_doubt:,} starts without an answer stay in doubt: no Run of theirs is to be seen")
-    for run_id, reason in aborted.refused.items():
-        say(f"{run_id} goes on: {reason}")
-    return ExitCode.REFUSED if aborted.refused else ExitCode.SUCCEEDED
-
-
-async def _abort(directory: Path) -> Aborted:
-    return await abort_runs(directory, os.environ, lambda run_id: print(run_id, flush=True))
-
-
-def repair_records(directory: Path) -> None:
-    """Write missing or damaged lines of records.jsonl again from the platform; nothing is started."""
-    silence()
-    done = run_async(_repair, directory)
-    say(f"{done.kept:,} records were good, {done.rebuilt:,} were written again")
-    if done.without_run:
-        say(f"{done.without_run:,} Runs are not known to the platform any more; written with what the ledger knows")
-    if done.item_runs:
-        say(f"items of {done.item_runs:,} Runs were written again")
-
-
-async def _repair(directory: Path) -> Repaired:
-    return await repair_outputs(directory, os.environ)
-
-
 def resolve_doubts(directory: Path, key: str | None, run_id: str | None, *, has_no_run: bool) -> ExitCode:
-    """Decide about starts that stay in doubt: about that of one job, or, without a key, about each by asking.
+    """Decide about the start in doubt of one job, or, without a key, ask about each start in doubt.
 
     Raises:
-        ConfigError: a key and a decision do not come together, or that job's start is not in doubt.
+        ConfigError: `key` is given without a decision or the reverse, or no start of that job is in doubt.
     """
     if (key is None) != (run_id is None and not has_no_run) or (run_id is not None and has_no_run):
         raise ConfigError("give --key together with either --run or --none; without them you are asked")
@@ -71,7 +36,7 @@ async def _resolve(directory: Path, key: str | None, run_id: RunId | None) -> Ex
             say("No start is in doubt")
         for question in resolver.questions:
             await _ask(resolver, question)
-    say("`batchrun run` goes on from here")
+    say("`batchrun run` resumes the batch")
     return ExitCode.SUCCEEDED
 
 
@@ -86,13 +51,13 @@ async def _decide(resolver: Resolver, key: str, run_id: RunId | None) -> None:
 
 
 async def _ask(resolver: Resolver, question: Question) -> None:
-    """Show an attempt's candidates and take an answer; an empty one leaves it in doubt."""
+    """Show the candidates of an attempt and ask which is its Run; an empty answer leaves it in doubt."""
     intended_at = question.doubt.attempt.intended_at
     print(f"{question.doubt.job_key}: its start at {intended_at:%Y-%m-%d %H:%M:%S}Z was not answered.")
     for number, run in enumerate(question.candidates, 1):
         print(f"  {number}  {run.id}  {run.status}  began {run.started_at:%H:%M:%S}Z  by {run.user_agent or 'unknown'}")
-    print("  0  it started none of these: start the job anew")
-    text = "Which one? (Enter leaves it in doubt)"
+    print("  0  none of these: start the job again")
+    text = "Which Run did it start? (Enter leaves it in doubt)"
     answer = await anyio.to_thread.run_sync(lambda: typer.prompt(text, default="", show_default=False))
     if answer.strip() == "0":
         await resolver.deny(question)

@@ -10,7 +10,7 @@ from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.failures_command import CANNOT_BE_READ_AGAIN, failure_json
 from batchrun.cli.job_selection import make_selection, refuse_unknown
-from batchrun.cli.run_command import Anew, run_to_the_end
+from batchrun.cli.run_command import JobsToRetry, run_to_the_end
 from batchrun.cli.terminal import say
 from batchrun.errors import ConfigError
 from batchrun.maintenance.noted_config import read_command, read_config
@@ -33,7 +33,7 @@ def retry_jobs(
     is_confirmed: bool,
     is_json: bool,
 ) -> ExitCode:
-    """Carry out anew what did not succeed, or what of it the flags select; then go on with the batch."""
+    """Retry the jobs that did not succeed, or those that the flags select; then resume the batch."""
     trip = _tripped(directory) if is_tripped else None
     selection = make_selection(
         outcomes=outcomes,
@@ -43,7 +43,7 @@ def retry_jobs(
         failures=failures,
     )
     if trip is not None and trip.is_for_empty and selection.outcomes is None:
-        # Successes without an item have tripped it: the default would leave them out.
+        # Successes without items have tripped it: the default selection would leave them out.
         selection = replace(selection, outcomes=[each for each in Outcome if each is not Outcome.INVALID])
     refuse_unknown(read_unknown(directory, selection), groups)
     found = read_failures(directory, selection)
@@ -57,13 +57,13 @@ def retry_jobs(
         for line in _why_nothing(directory, selection):
             say(line)
         return ExitCode.SUCCEEDED
-    say(f"Anew: {found.jobs:,} jobs")
-    anew = Anew(selection=selection, count=found.jobs)
-    return run_async(run_to_the_end, config, is_confirmed, is_json, resume_command(directory), anew)
+    say(f"Retrying {found.jobs:,} jobs")
+    to_retry = JobsToRetry(selection=selection, count=found.jobs)
+    return run_async(run_to_the_end, config, is_confirmed, is_json, resume_command(directory), to_retry)
 
 
 def resume_command(directory: Path) -> str:
-    """Return what resumes a retry that was stopped; the same retry again would also take what has failed since."""
+    """Return the command that resumes an interrupted retry; `retry` again would also take jobs that failed since."""
     began = read_command(directory)
     if began is None:
         return "the command that began the batch (batchrun run …)"
@@ -82,23 +82,23 @@ def _show(found: Failures, open_jobs: int, *, is_json: bool) -> None:
         kinds = [failure_json(failure) for failure in found.kinds]
         sys.stdout.buffer.write(orjson.dumps({"jobs": found.jobs, "failures": kinds}, option=orjson.OPT_APPEND_NEWLINE))
         return
-    print(f"{found.jobs:,} jobs would be started anew" + (":" if found.jobs else ""))
+    print(f"{found.jobs:,} jobs would be retried" + (":" if found.jobs else ""))
     for failure in found.kinds:
         print(f"  {cause_words(failure)}")
     if found.other_kinds:
-        print(f"  {found.other_jobs:,} of {found.other_kinds:,} further causes")
+        print(f"  {found.other_jobs:,} with {found.other_kinds:,} other causes")
     if open_jobs:
-        print(f"Then the batch goes on: {open_jobs:,} jobs are open, and what of the job file is not read yet follows")
+        print(f"Then the batch resumes: {open_jobs:,} jobs are open, and the unread part of the job file follows")
 
 
 def _why_nothing(directory: Path, selection: Selection) -> list[str]:
-    """Say why nothing is started, and what there is instead."""
+    """Return why nothing is retried, and what else can be done."""
     summary = read_status(directory).summary
-    lines = [f"Nothing to carry out anew: no such job ({outcome_counts(summary.outcomes)}); nothing was started"]
+    lines = [f"Nothing to retry: no job matches ({outcome_counts(summary.outcomes)})"]
     if selection.outcomes is None:
         succeeded = read_failures(directory, replace(selection, outcomes=[Outcome.SUCCEEDED])).jobs
         if succeeded and selection != Selection():
-            lines.append(f"{succeeded:,} that match have succeeded; --outcome succeeded carries them out anew")
+            lines.append(f"{succeeded:,} matching jobs have succeeded; --outcome succeeded retries them")
     if summary.open_jobs:
-        lines.append(f"{summary.open_jobs:,} jobs are open: `batchrun run` goes on with them")
+        lines.append(f"{summary.open_jobs:,} jobs are open: `batchrun run` resumes them")
     return lines

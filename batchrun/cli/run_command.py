@@ -1,4 +1,4 @@
-"""`batchrun run`: start a batch, or go on with it; the same command."""
+"""`batchrun run`: start a batch, or resume it; the same command."""
 
 import shlex
 import sys
@@ -10,9 +10,12 @@ import orjson
 import typer
 
 from batchrun.batch.open_batch import Batch, open_batch
+from batchrun.cli.closing_lines import show_closing
 from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode
-from batchrun.cli.live_progress import forecast_lines, show_closing, show_opening, watch_progress
+from batchrun.cli.forecast_lines import forecast_lines
+from batchrun.cli.live_progress import watch_progress
+from batchrun.cli.opening_lines import show_opening
 from batchrun.cli.stop_signals import obey_signals
 from batchrun.cli.terminal import say
 from batchrun.config import Config
@@ -20,42 +23,42 @@ from batchrun.errors import ConfigError
 from batchrun.model import Command, Ending, Selection, Summary
 from batchrun.report.notice_words import notice_words
 
-#: On a platform that costs money, more Runs than this are not started without a word.
+#: Max Runs that are started without asking, on a platform that costs money.
 ASK_ABOVE_RUNS = 100
 
 
 def run_batch_command(config: Config, *, is_confirmed: bool, is_json: bool) -> ExitCode:
-    """Start a batch, or go on with it; this process's own command line goes on with it."""
+    """Start a batch, or resume it; the ledger notes this command line as the one that resumes it."""
     same = Command(line=shlex.join(["batchrun", *sys.argv[1:]]), directory=str(Path.cwd()))
     return run_async(run_to_the_end, config, is_confirmed, is_json, same, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Anew:
-    """Settled jobs that are to be carried out once more."""
+class JobsToRetry:
+    """Settled jobs that get a new round."""
 
     selection: Selection
     count: int
 
 
 async def run_to_the_end(
-    config: Config, is_confirmed: bool, is_json: bool, resumed_by: Command | str, anew: Anew | None
+    config: Config, is_confirmed: bool, is_json: bool, resumed_by: Command | str, to_retry: JobsToRetry | None
 ) -> ExitCode:
-    """Start a batch or go on with it, `anew` included, with everything that a person sees of it.
+    """Start or resume a batch, with all that a person sees of it; first reopen `to_retry`.
 
-    What goes on with it is noted, where it is a command line, and told.
+    `resumed_by` is shown at the end. If it is a Command, the ledger notes it.
     """
     began_at = anyio.current_time()
     async with open_batch(config, command=resumed_by if isinstance(resumed_by, Command) else None) as batch:
         show_opening(batch, config)
         if not is_confirmed:
-            await _confirm(batch, config, anew.count if anew is not None else 0)
-        if anew is not None:
-            await batch.reopen(anew.selection)
+            await _confirm(batch, config, to_retry.count if to_retry is not None else 0)
+        if to_retry is not None:
+            await batch.reopen(to_retry.selection)
         await _carry_out(batch, config)
     for notice in batch.progress.notices.take():
         say(notice_words(notice))
-    # Read after the batch is closed: everything that was noted on the way out is in it.
+    # Read after the batch is closed, so that it includes what was noted while closing.
     summary = await batch.summary()
     show_closing(
         summary,
@@ -74,7 +77,7 @@ async def run_to_the_end(
 
 
 async def _carry_out(batch: Batch, config: Config) -> None:
-    """Run the batch with its progress shown, until it ends or a signal ends it."""
+    """Run the batch and show its progress, until it ends or a signal ends it."""
     async with anyio.create_task_group() as children:
         with anyio.CancelScope() as whole:
 
@@ -95,22 +98,22 @@ async def _carry_out(batch: Batch, config: Config) -> None:
         children.cancel_scope.cancel()
 
 
-async def _confirm(batch: Batch, config: Config, anew: int) -> None:
-    """Ask before many Runs are started that cost money.
+async def _confirm(batch: Batch, config: Config, retried: int) -> None:
+    """Ask before starting many Runs that cost money.
 
     Raises:
-        ConfigError: the answer was no, or there is nobody to ask.
+        ConfigError: the answer was no, or there is no terminal to ask at.
     """
     count = batch.opening.job_count
-    left = None if count is None else count - batch.opening.settled_before + anew
+    left = None if count is None else count - batch.opening.settled_before + retried
     if config.api.is_loopback or (left is not None and left <= ASK_ABOVE_RUNS):
         return
-    for line in forecast_lines(await batch.forecast(anew)):
+    for line in forecast_lines(await batch.forecast(retried)):
         say(line)
     question = "Start an unknown number of runs?" if left is None else f"Start {left:,} runs?"
     if not sys.stdin.isatty() or str(config.jobs.file) == "-":
         raise ConfigError(f"{question} There is no terminal to ask at: --yes starts them")
-    # Asked before anything runs, so that the loop may wait for the answer, and Ctrl-C is one.
+    # Nothing runs yet, so blocking the loop is harmless; Ctrl-C ends the process.
     if not typer.confirm(question, err=True):
         raise ConfigError("nothing was started")
 

@@ -25,7 +25,7 @@ def serve_api(
     max_total_memory_mb: int,
     faults: Path | None,
 ) -> ExitCode:
-    """Serve until Ctrl-C; the limits are of each account, an account is NAME or NAME=TOKEN."""
+    """Serve until Ctrl-C; the limits are per account, and an account is NAME or NAME=TOKEN."""
     settings = embedded_server.ServerSettings(
         data_dir=data,
         host=host,
@@ -57,7 +57,7 @@ async def _serve(settings: "embedded_server.ServerSettings") -> ExitCode:
                 warning := embedded_server.exposure_warning(settings.host, has_own_token=settings.token is not None)
             ) is not None:
                 say(warning)
-            # The one line on stdout: scripts read the address from it.
+            # The only line on stdout: scripts read the address from it.
             print(server.base_url, flush=True)
             say(f"state    {settings.data_dir}")
             if settings.token is None:
@@ -68,9 +68,9 @@ async def _serve(settings: "embedded_server.ServerSettings") -> ExitCode:
             say(f"actors   {', '.join(server.actors)}")
             say(f"demo     {server.base_url}/demo/")
             if settings.faults is not None:
-                say(f"faults   {len(settings.faults.fault)} from {settings.faults.source}: this server misbehaves")
+                say(f"faults   {len(settings.faults.fault)} from {settings.faults.source} are injected")
             with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
                 async for _ in signals:
                     break
-    say("stopped; live Runs start again with the next serve on the same --data")
+    say("stopped; the next serve on the same --data starts its live Runs again")
     return ExitCode.SUCCEEDED

@@ -1,4 +1,4 @@
-"""`batchrun status DIR`: where a batch stands."""
+"""`batchrun status DIR`: the status of a batch."""
 
 import sys
 from dataclasses import asdict
@@ -11,7 +11,7 @@ from batchrun.report.progress_words import cost_words, money, outcome_counts, re
 
 
 def show_status(directory: Path, *, is_json: bool) -> None:
-    """Print where a batch stands; works while another process runs it."""
+    """Print the status of a batch; works while another process runs it."""
     found = read_status(directory)
     if is_json:
         options = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
@@ -22,7 +22,7 @@ def show_status(directory: Path, *, is_json: bool) -> None:
 
 
 def _runs_words(found: Status) -> str:
-    # Nobody has looked since the process ended.
+    # Without a process the ledger is not updated.
     live = f"{found.summary.live_runs:,} live" + ("" if found.pid is not None else " when last seen")
     return live + (f", {found.summary.in_doubt:,} starts in doubt" if found.summary.in_doubt else "")
 
@@ -31,7 +31,7 @@ def _budget_words(budget: BudgetUse) -> str:
     left_usd = max(0.0, budget.limit_usd - budget.spent_usd - budget.reserved_usd)
     return (
         f"{money(left_usd)} left of {money(budget.limit_usd)}: {money(budget.spent_usd)} spent, "
-        f"{money(budget.reserved_usd)} set aside until costs are final"
+        f"{money(budget.reserved_usd)} reserved until costs are final"
     )
 
 
@@ -42,7 +42,7 @@ def _stopped_words(trip: LastTrip) -> str:
 def _status_lines(found: Status) -> list[str]:
     summary = found.summary
     lines = [
-        f"process  {found.pid if found.pid is not None else 'none works on it'}",
+        f"process  {found.pid if found.pid is not None else 'none'}",
         f"jobs     {outcome_counts(summary.outcomes, summary.empty_successes)}; {summary.open_jobs:,} open"
         + (f"; about {found.jobs_in_file:,} in the job file" if found.jobs_in_file is not None else ""),
         *([f"records  {records_words(summary)}"] if summary.earlier_records else []),
@@ -53,7 +53,7 @@ def _status_lines(found: Status) -> list[str]:
         *(f"breaker  last stopped {_stopped_words(trip)}: {trip.reason}" for trip in found.trips),
     ]
     if found.doubts and found.pid is None:
-        lines.append(f"doubt    {len(found.doubts):,} starts without an answer; `batchrun run` asks the platform,")
+        lines.append(f"doubt    {len(found.doubts):,} starts were not answered; `batchrun run` asks the platform,")
         lines.append(f"         `batchrun resolve {summary.out_dir}` asks you:")
         lines += [
             f"         {each.job_key}, intended at {each.attempt.intended_at:%Y-%m-%d %H:%M:%S}Z"

@@ -1,4 +1,4 @@
-"""Stopping from outside: the first signal drains, the second one (or a hang-up) leaves Runs running and noted."""
+"""Signals that stop a batch: the first one drains; a second one, or a hang-up, exits and leaves Runs running."""
 
 import signal
 from collections.abc import Callable
@@ -14,14 +14,14 @@ async def obey_signals(*, drain: Callable[[], int], leave: Callable[[], None], d
     """Wait for signals until cancelled.
 
     Args:
-        drain: starts nothing more and returns how many Runs are live.
-        leave: ends at once; Runs go on.
-        drain_s: how long after the first signal `leave` is called anyway.
+        drain: stops new starts and returns the number of live Runs.
+        leave: exits at once and leaves Runs running.
+        drain_s: `leave` is called this many seconds after the first signal.
     """
     async with anyio.create_task_group() as children:
-        # What was ignored when we began (nohup) stays ignored.
-        heeded = [number for number in _WORDS if signal.getsignal(number) is not signal.SIG_IGN]
-        with anyio.open_signal_receiver(*heeded) as signals:
+        # Signals ignored at our start (nohup) stay ignored.
+        handled = [number for number in _WORDS if signal.getsignal(number) is not signal.SIG_IGN]
+        with anyio.open_signal_receiver(*handled) as signals:
             is_draining = False
             async for number in signals:
                 if is_draining or number == signal.SIGHUP:
@@ -30,7 +30,7 @@ async def obey_signals(*, drain: Callable[[], int], leave: Callable[[], None], d
                 is_draining = True
                 live = drain()
                 say(f"{_WORDS[number]}: no new starts; waiting up to {drain_s:g} s for {live} live Runs.")
-                say("Once more leaves them running.")
+                say("Press Ctrl-C again to exit and leave them running.")
                 children.start_soon(_leave_later, leave, drain_s)
 
 

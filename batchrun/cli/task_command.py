@@ -1,4 +1,4 @@
-"""`batchrun task`: thin verbs over the API. Their results are JSON on stdout."""
+"""`batchrun task create|get|run`: one API call each; the answer is JSON on stdout."""
 
 import secrets
 import sys
@@ -40,7 +40,7 @@ def print_task(task: str, *, api_url: str | None) -> None:
 
 
 def run_task(task: str, options: RunOptions, *, input_json: str | None, is_sync: bool, api_url: str | None) -> None:
-    """Start one Run of a task, once, and print it; or wait for its end and print its OUTPUT value."""
+    """Start one Run of a task and print it; with `is_sync`, wait for its end and print its OUTPUT value."""
     body = orjson.dumps(_read_input(input_json) or {})
     if is_sync:
         _, value = _call(api_url, lambda client: client.run_task_sync(TaskId(task), body, options))
@@ -60,7 +60,7 @@ def _read_input(text: str | None) -> JsonObject | None:
     except OSError as error:
         raise ConfigError(f"--input {text}: {error.strerror}") from error
     except ValueError as error:
-        raise ConfigError(f"--input: is no JSON: {error}") from error
+        raise ConfigError(f"--input: is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise ConfigError('--input: must be a JSON object, like {"url": "https://example.com"}')
     return value
@@ -78,9 +78,7 @@ async def _call_once(api: ApiConfig, call: Callable[[ApifyClient], Awaitable[Any
         except ConnectFailed:
             raise
         except TransportError as error:
-            raise TransportError(
-                f"{error}. If this was a start, a Run may have been started: look at the task"
-            ) from error
+            raise TransportError(f"{error}. If this was a start, a Run may exist: look at the task's Runs") from error
 
 
 def _print(value: JsonObject) -> None:

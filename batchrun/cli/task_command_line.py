@@ -1,6 +1,6 @@
-"""Every verb of `batchrun task`: its arguments, its help, and the function that does it.
+"""Every command of `batchrun task`: its arguments, its help, and the function that carries it out.
 
-A verb imports what does it once it runs, as those of `verbs` do.
+A command imports that function when it runs, so that `--help` imports neither the engine nor HTTP.
 """
 
 from typing import Annotated
@@ -10,9 +10,9 @@ import typer
 app = typer.Typer(help="Create, read and run single tasks.", no_args_is_help=True)
 
 Task = Annotated[str, typer.Argument(help="Id of the task, or user~name.")]
-Input = Annotated[str | None, typer.Option("--input", help="Input as a JSON object, or @FILE that holds one.")]
-Memory = Annotated[int | None, typer.Option(help="Memory of Runs, in megabytes.")]
-Timeout = Annotated[int | None, typer.Option(help="Time limit of Runs, in seconds.")]
+Input = Annotated[str | None, typer.Option("--input", help="Input as a JSON object, or @FILE with one.")]
+Memory = Annotated[int | None, typer.Option(help="Memory of a Run, in MB.")]
+Timeout = Annotated[int | None, typer.Option(help="Time limit of a Run, in seconds.")]
 Build = Annotated[str | None, typer.Option(help="Tag or number of the Actor's build.")]
 ApiUrl = Annotated[str | None, typer.Option(help="Address of the API.")]
 
@@ -20,7 +20,7 @@ ApiUrl = Annotated[str | None, typer.Option(help="Address of the API.")]
 @app.command("create")
 def create(
     actor: Annotated[str, typer.Option(help="The Actor, like apify/hello-world.")],
-    name: Annotated[str | None, typer.Option(help="The task's name; default: the platform makes one.")] = None,
+    name: Annotated[str | None, typer.Option(help="The task's name; default: chosen by the platform.")] = None,
     input_json: Input = None,
     build: Build = None,
     memory_mb: Memory = None,
@@ -53,7 +53,7 @@ def run(
     sync: Annotated[bool, typer.Option("--sync", help="Wait, at most 300 s, and print the OUTPUT value.")] = False,
     api_url: ApiUrl = None,
 ) -> None:
-    """Start one Run of a task and print it; it is started once, whatever happens."""
+    """Start one Run of a task and print it; the start is never repeated."""
     from batchrun.cli.task_command import run_task
     from batchrun.model import RunOptions
 

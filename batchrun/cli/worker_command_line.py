@@ -1,6 +1,6 @@
-"""Every verb of `batchrun worker`: its arguments, its help, and the function that does it.
+"""Every command of `batchrun worker`: its arguments, its help, and the function that carries it out.
 
-A verb imports what does it once it runs, as those of `verbs` do.
+A command imports that function when it runs, so that `--help` imports neither the engine nor HTTP.
 """
 
 from functools import partial
@@ -9,21 +9,19 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(
-    help="Keep running, take batches as they come, and carry them out side by side.", no_args_is_help=True
-)
+app = typer.Typer(help="Run batches side by side in a long-lived process.", no_args_is_help=True)
 
 DEFAULT_DATA_DIR = Path("worker")
 
-DataDir = Annotated[Path, typer.Option("--data", help="Directory that holds all of the worker's state.")]
+DataDir = Annotated[Path, typer.Option("--data", help="Directory of the worker's state.")]
 Url = Annotated[
     str | None,
-    typer.Option(help="Address of a worker elsewhere, its token in BATCHRUN_WORKER_TOKEN; instead of --data."),
+    typer.Option(help="Address of a worker, instead of --data; its token is read from BATCHRUN_WORKER_TOKEN."),
 ]
-Ref = Annotated[str, typer.Argument(metavar="BATCH", help="The batch's id, or its name where only one has it.")]
-Refs = Annotated[list[str], typer.Argument(metavar="BATCH...", help="Ids, or names that only one has.")]
+Ref = Annotated[str, typer.Argument(metavar="BATCH", help="The batch's id, or its name if no other batch has it.")]
+Refs = Annotated[list[str], typer.Argument(metavar="BATCH...", help="Ids, or names that only one batch has.")]
 Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
-Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on until the batch rests.")]
+Follow = Annotated[bool, typer.Option("--follow", "-f", help="Continue until the batch rests.")]
 
 
 @app.command("start")
@@ -33,10 +31,10 @@ def start(
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.")] = None,
     api_url: Annotated[str | None, typer.Option(help='Address of the API, or "embedded".')] = None,
     max_concurrent_runs: Annotated[
-        int | None, typer.Option("--max-concurrent-runs", "-c", min=1, help="Most Runs live at once, of all batches.")
+        int | None, typer.Option("--max-concurrent-runs", "-c", min=1, help="Max Runs live at once, of all batches.")
     ] = None,
 ) -> None:
-    """Carry out the batches of a data directory, and those that are handed in, until it is told to stop."""
+    """Run the batches of a data directory, and submitted ones, until a signal stops it."""
     from batchrun.cli.worker_start_command import start_worker
 
     given = {
@@ -56,18 +54,22 @@ def submit(
     jobs: Annotated[
         Path | None, typer.Option(help="The job file, instead of the batch file's; - is JSONL on stdin.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="What the batch is called; default: the name of its file.")] = None,
-    weight: Annotated[float | None, typer.Option(help="Its share of the places, among the weights of all.")] = None,
-    priority: Annotated[int | None, typer.Option(help="Higher ones come first where places are scarce.")] = None,
+    name: Annotated[str | None, typer.Option(help="The batch's name; default: that of its file.")] = None,
+    weight: Annotated[float | None, typer.Option(help="Live Runs per batch are proportional to this weight.")] = None,
+    priority: Annotated[
+        int | None, typer.Option(help="Batches of a higher priority start first if slots are scarce.")
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Any configuration key: --set limits.start_rate=5.")
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Show its progress until it rests; exit as `run` does.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Show its progress until it rests; exit with the code of `run`.")
+    ] = False,
     json: Json = False,
     data: DataDir = DEFAULT_DATA_DIR,
     url: Url = None,
 ) -> None:
-    """Hand a batch to the worker."""
+    """Submit a batch to the worker."""
     from batchrun.cli.worker_submit_command import submit_batch
 
     submit_batch(
@@ -87,108 +89,109 @@ def submit(
 
 @app.command("list")
 def list_batches(
-    state: Annotated[str, typer.Option(help="Only those in these states, with commas.")] = "",
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="The newest so many.")] = 100,
+    state: Annotated[str, typer.Option(help="Only batches in these states, separated by commas.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Max batches, newest first.")] = 100,
     json: Json = False,
     data: DataDir = DEFAULT_DATA_DIR,
     url: Url = None,
 ) -> None:
-    """List the worker's batches, the newest first."""
-    from batchrun.cli.worker_call import ask
+    """List the worker's batches, newest first."""
+    from batchrun.cli.worker_call import call_worker
     from batchrun.cli.worker_show_commands import print_batches
 
-    ask(data, url, partial(print_batches, state, limit, json))
+    call_worker(data, url, partial(print_batches, state, limit, json))
 
 
 @app.command("status")
 def status(
-    batch: Annotated[str | None, typer.Argument(help="The batch's id or name; without one, the worker.")] = None,
+    batch: Annotated[str | None, typer.Argument(help="The batch's id or name; default: the worker itself.")] = None,
     json: Json = False,
     data: DataDir = DEFAULT_DATA_DIR,
     url: Url = None,
 ) -> None:
-    """Show how a batch stands, or the worker."""
-    from batchrun.cli.worker_call import ask
+    """Show the status of a batch, or of the worker."""
+    from batchrun.cli.worker_call import call_worker
     from batchrun.cli.worker_show_commands import print_status
 
-    ask(data, url, partial(print_status, batch, json))
+    call_worker(data, url, partial(print_status, batch, json))
 
 
 @app.command("logs")
 def logs(batch: Ref, follow: Follow = False, data: DataDir = DEFAULT_DATA_DIR, url: Url = None) -> None:
     """Print a batch's log, a JSON object per line."""
-    from batchrun.cli.worker_call import ask
+    from batchrun.cli.worker_call import call_worker
     from batchrun.cli.worker_show_commands import print_stream
 
-    ask(data, url, partial(print_stream, batch, "log", follow))
+    call_worker(data, url, partial(print_stream, batch, "log", follow))
 
 
 @app.command("records")
 def records(batch: Ref, follow: Follow = False, data: DataDir = DEFAULT_DATA_DIR, url: Url = None) -> None:
     """Print a batch's records as JSONL."""
-    from batchrun.cli.worker_call import ask
+    from batchrun.cli.worker_call import call_worker
     from batchrun.cli.worker_show_commands import print_stream
 
-    ask(data, url, partial(print_stream, batch, "records", follow))
+    call_worker(data, url, partial(print_stream, batch, "records", follow))
 
 
 @app.command("items")
 def items(batch: Ref, follow: Follow = False, data: DataDir = DEFAULT_DATA_DIR, url: Url = None) -> None:
     """Print the items of a batch's Runs as JSONL."""
-    from batchrun.cli.worker_call import ask
+    from batchrun.cli.worker_call import call_worker
     from batchrun.cli.worker_show_commands import print_stream
 
-    ask(data, url, partial(print_stream, batch, "items", follow))
+    call_worker(data, url, partial(print_stream, batch, "items", follow))
 
 
 @app.command("pause")
 def pause(batches: Refs, data: DataDir = DEFAULT_DATA_DIR, url: Url = None) -> None:
-    """Start nothing more of a batch; it rests when its live Runs have ended."""
-    from batchrun.cli.worker_call import ask
-    from batchrun.cli.worker_show_commands import give_order
+    """Stop new starts of a batch; it rests when its live Runs have ended."""
+    from batchrun.cli.worker_call import call_worker
+    from batchrun.cli.worker_change_commands import give_order
 
-    ask(data, url, partial(give_order, batches, "pause"))
+    call_worker(data, url, partial(give_order, batches, "pause"))
 
 
 @app.command("resume")
 def resume(batches: Refs, data: DataDir = DEFAULT_DATA_DIR, url: Url = None) -> None:
-    """Go on with a batch that rests."""
-    from batchrun.cli.worker_call import ask
-    from batchrun.cli.worker_show_commands import give_order
+    """Resume a batch that rests."""
+    from batchrun.cli.worker_call import call_worker
+    from batchrun.cli.worker_change_commands import give_order
 
-    ask(data, url, partial(give_order, batches, "resume"))
+    call_worker(data, url, partial(give_order, batches, "resume"))
 
 
 @app.command("cancel")
 def cancel(batches: Refs, data: DataDir = DEFAULT_DATA_DIR, url: Url = None) -> None:
-    """Start nothing more of a batch and abort its live Runs; `resume` goes on with what was not started."""
-    from batchrun.cli.worker_call import ask
-    from batchrun.cli.worker_show_commands import give_order
+    """Stop new starts of a batch and abort its live Runs; `resume` continues with the jobs that were not started."""
+    from batchrun.cli.worker_call import call_worker
+    from batchrun.cli.worker_change_commands import give_order
 
-    ask(data, url, partial(give_order, batches, "cancel"))
+    call_worker(data, url, partial(give_order, batches, "cancel"))
 
 
 @app.command("limits")
 def limits(
-    batch: Annotated[str | None, typer.Argument(help="The batch's id or name; without one, all together.")] = None,
+    batch: Annotated[str | None, typer.Argument(help="The batch's id or name; default: all batches together.")] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="A limit to change: --set max_concurrent_runs=50; none lifts it.")
+        list[str] | None,
+        typer.Option("--set", help="A limit to change: --set max_concurrent_runs=50; the value none removes it."),
     ] = None,
     json: Json = False,
     data: DataDir = DEFAULT_DATA_DIR,
     url: Url = None,
 ) -> None:
-    """Show or change what all batches have together, or what one has, while they run."""
-    from batchrun.cli.worker_call import ask, parse_changes
-    from batchrun.cli.worker_show_commands import print_limits
+    """Show or change the limits of all batches together, or of one, while they run."""
+    from batchrun.cli.worker_call import call_worker, parse_changes
+    from batchrun.cli.worker_change_commands import print_limits
 
-    ask(data, url, partial(print_limits, batch, parse_changes(settings or []), json))
+    call_worker(data, url, partial(print_limits, batch, parse_changes(settings or []), json))
 
 
 @app.command("delete")
 def delete(batch: Ref, data: DataDir = DEFAULT_DATA_DIR, url: Url = None) -> None:
-    """Forget a batch that is not under way; what came over the API goes with its results."""
-    from batchrun.cli.worker_call import ask
-    from batchrun.cli.worker_show_commands import delete_batch
+    """Delete a batch that is not under way; results in the worker's own directory are deleted, too."""
+    from batchrun.cli.worker_call import call_worker
+    from batchrun.cli.worker_change_commands import delete_batch
 
-    ask(data, url, partial(delete_batch, batch))
+    call_worker(data, url, partial(delete_batch, batch))

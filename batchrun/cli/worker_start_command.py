@@ -1,4 +1,4 @@
-"""`batchrun worker start`: a long-lived process that takes batches."""
+"""`batchrun worker start`: run a worker until a signal stops it."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ from batchrun.worker.worker import Worker, open_worker
 
 
 def start_worker(data: Path, flags: dict[str, Any]) -> ExitCode:
-    """Carry out the batches of a data directory, and those that are handed in, until a signal ends it."""
+    """Run the batches of a data directory, and submitted ones, until a signal stops it."""
     return run_async(_start, data, flags)
 
 
@@ -37,7 +37,7 @@ async def _start(data: Path, flags: dict[str, Any]) -> ExitCode:
             token = await anyio.to_thread.run_sync(read_or_make_token, worker.layout.token)
             async with open_tracing(config.worker.traces, os.environ) as trace, open_http(worker, token) as address:
                 worker.trace = trace
-                # Whoever knows the address may tell it to stop.
+                # Before the address is known: its readers may send signals.
                 with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
                     await _note_address(worker, address)
                     _show_opening(worker, address, token)
@@ -53,9 +53,9 @@ async def _note_address(worker: Worker, address: str) -> None:
 
 
 def _show_opening(worker: Worker, address: str, token: Token) -> None:
-    # The one line on stdout: scripts read the address from it.
+    # The only line on stdout: scripts read the address from it.
     print(address, flush=True)
-    if sys.stderr.isatty():  # what is kept, as a log, is not to hold the token
+    if sys.stderr.isatty():  # a log file must not contain the token
         say(f"page     {address}/?token={token}")
     say(f"token    {worker.layout.token}")
     say(f"spool    {worker.layout.spool}")
@@ -71,7 +71,7 @@ def _status(worker: Worker) -> str:
 
 
 async def _work(worker: Worker, data: Path, flags: dict[str, Any], signals: AsyncIterator[signal.Signals]) -> None:
-    """Carry batches out until a signal ends it: SIGTERM and Ctrl-C drain, a second one leaves at once."""
+    """Run until a signal: SIGTERM and Ctrl-C drain, a second one exits at once, SIGHUP reloads worker.toml."""
     supervisor = Supervisor(os.environ)
     async with anyio.create_task_group() as children:
         children.start_soon(worker.run)
@@ -89,7 +89,7 @@ async def _work(worker: Worker, data: Path, flags: dict[str, Any], signals: Asyn
                 live = worker.drain()
                 drain_s = worker.config.worker.drain_s
                 say(f"No new starts; waiting up to {drain_s:g} s for {live} live Runs.")
-                say("Once more leaves them running.")
+                say("Press Ctrl-C again to exit and leave them running.")
                 children.start_soon(_leave_when_drained, worker, drain_s, children.cancel_scope)
 
 
@@ -99,16 +99,16 @@ async def _leave_when_drained(worker: Worker, drain_s: float, scope: anyio.Cance
     worker.let_go()
     await worker.wait_until_drained()
     under_way = sum(each.state.is_under_way for each in worker.shelf)
-    say(f"stopped; {under_way} batches go on with the next start on {worker.layout.data_dir}")
+    say(f"stopped; the next start on {worker.layout.data_dir} resumes {under_way} batches")
     scope.cancel()
 
 
 async def _reload(worker: Worker, data: Path, flags: dict[str, Any]) -> None:
-    """Take over what has changed in worker.toml, and try again what was stopped; a bad file changes nothing."""
+    """Apply the current worker.toml and retry stopped batches; a bad file changes nothing."""
     try:
         config = await anyio.to_thread.run_sync(lambda: load_worker_config(data, flags=flags))
     except ConfigError as error:
-        say(f"{FILE_NAME} was not taken over: {error}")
+        say(f"{FILE_NAME} was not reloaded: {error}")
         return
     await worker.reload(config)
-    say(f"{FILE_NAME} was read again")
+    say(f"{FILE_NAME} was reloaded")

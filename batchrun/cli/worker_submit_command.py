@@ -1,4 +1,4 @@
-"""`batchrun worker submit`: a batch file, or a profile and a job file, handed to a worker."""
+"""`batchrun worker submit`: send a batch file, or a profile's name and a job file, to a worker."""
 
 import shutil
 import sys
@@ -20,7 +20,7 @@ from rich.text import Text
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.live_progress import PLAIN_INTERVAL_S
 from batchrun.cli.terminal import say
-from batchrun.cli.worker_call import ask, print_json
+from batchrun.cli.worker_call import call_worker, print_json
 from batchrun.config import Config, load_config, parse_setting
 from batchrun.config.sections import PATHS
 from batchrun.errors import ConfigError, OutputError
@@ -29,7 +29,7 @@ from batchrun.worker.views import BatchView
 from batchrun.worker.words import batch_lines, batch_progress, label, state_words
 from batchrun.worker.worker_client import WorkerClient
 
-#: Paths of a batch file that the worker itself decides on.
+#: Paths of a batch file that the worker decides.
 _NOT_SENT = frozenset({"api.token_file", "jobs.file", "output.dir", "server.actors", "server.faults"})
 _EXIT_CODES = {
     State.TRIPPED: ExitCode.TRIPPED,
@@ -59,10 +59,10 @@ def submit_batch(
     data: Path,
     url: str | None,
 ) -> None:
-    """Hand a batch file, or a profile and a job file, to the worker.
+    """Submit a batch file, or a profile and a job file.
 
     Raises:
-        ConfigError: neither is named, or the batch file cannot be used; nothing was sent.
+        ConfigError: neither is given, or the batch file is invalid; nothing was sent.
     """
     if (batch is None) == (profile is None) or (batch is None and jobs is None):
         raise ConfigError("give either a batch's TOML file, or --profile and --jobs")
@@ -75,12 +75,12 @@ def submit_batch(
         named = name or (batch.stem if batch is not None else None)
         options = {"name": named, "weight": weight, "priority": priority}
         texts |= {field: str(value) for field, value in options.items() if value is not None}
-        ask(data, url, partial(_submit, texts, job_file, is_awaited, is_json))
+        call_worker(data, url, partial(_submit, texts, job_file, is_awaited, is_json))
 
 
 @contextmanager
 def _kept(jobs: Path | None) -> Iterator[Path | None]:
-    """Yield the job file; what comes on stdin is kept in one first, so that it can be sent again."""
+    """Yield the job file; stdin is copied to a temporary file, so that it can be sent again."""
     if jobs is None or str(jobs) != "-":
         yield jobs
         return
@@ -89,12 +89,12 @@ def _kept(jobs: Path | None) -> Iterator[Path | None]:
             shutil.copyfileobj(sys.stdin.buffer, kept)
             kept.flush()
         except OSError as error:
-            raise OutputError(f"stdin cannot be kept in {kept.name}: {error.strerror}") from error
+            raise OutputError(f"stdin cannot be copied to {kept.name}: {error.strerror}") from error
         yield Path(kept.name)
 
 
 def _batch_file(file: Path, given: dict[str, Any], jobs: Path | None) -> tuple[dict[str, str], Path]:
-    """Return what is sent of a batch file, and its job file; what is wrong with it is found before anything is sent."""
+    """Return the form fields of a batch file, and its job file; check the file before anything is sent."""
     flags = {**given, **({"jobs.file": str(jobs)} if jobs is not None else {})}
     config = load_config(file, flags=flags, environ={})
     if str(config.jobs.file) == "-":
@@ -108,7 +108,7 @@ def _batch_file(file: Path, given: dict[str, Any], jobs: Path | None) -> tuple[d
 
 
 def _paths(config: Config) -> dict[str, str]:
-    """Return the paths of a batch file whole: the worker keeps its text elsewhere, where relative ones lead astray."""
+    """Return the paths in a batch file as absolute ones: the worker keeps its text in another directory."""
     paths: dict[str, str] = {}
     for key in PATHS:
         section, name = key.split(".")
@@ -137,7 +137,7 @@ async def _submit(
 
 @contextmanager
 def _progress() -> Iterator[Callable[[BatchView], None]]:
-    """Yield what shows a batch: a live line on a terminal, else a plain line every few seconds."""
+    """Yield a function that shows a batch: a live line on a terminal, else a plain line every few seconds."""
     if sys.stderr.isatty():
         with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
             yield lambda batch: live.update(Text(_line(batch), overflow="ellipsis", no_wrap=True), refresh=True)
@@ -160,7 +160,7 @@ def _line(batch: BatchView) -> str:
 
 
 def exit_code(batch: BatchView) -> ExitCode:
-    """Return the exit code of a batch that rests, as `batchrun run` has it."""
+    """Return the exit code that `batchrun run` would have for a batch that rests."""
     if batch.state is State.FINISHED:
         has_succeeded = batch.jobs.succeeded == batch.jobs.settled
         return ExitCode.SUCCEEDED if has_succeeded else ExitCode.NOT_ALL_SUCCEEDED

@@ -57,7 +57,7 @@ class Door:
     token: Token = field(repr=False)
 
 
-def find_door(data_dir: Path, url: str | None, environ: Mapping[str, str]) -> Door:
+def find_worker(data_dir: Path, url: str | None, environ: Mapping[str, str]) -> Door:
     """Return the door of the worker on a data directory, or at an address with the token of the environment.
 
     Raises:
@@ -157,8 +157,8 @@ class WorkerClient:
             form.add_field("jobs", opened, filename=jobs.name, content_type="application/octet-stream")
             return BatchView.model_validate_json(await self._ask("POST", "/v1/batches", data=form, headers=headers))
 
-    async def tell(self, ref: str, order: Order) -> BatchView:
-        """Have a batch paused, resumed or cancelled."""
+    async def give_order(self, ref: str, order: Order) -> BatchView:
+        """Pause, resume or cancel a batch."""
         return BatchView.model_validate_json(await self._ask("POST", f"{_path(ref)}/{order}"))
 
     async def change(self, ref: str, changes: JsonObject) -> BatchView:

@@ -1,4 +1,4 @@
-"""The command line in processes of its own: what is said, and with which exit code."""
+"""The command line in real processes: output and exit codes."""
 
 import os
 import subprocess
@@ -48,8 +48,8 @@ BAD_BATCHES: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("name", BAD_BATCHES)
-def test_a_bad_configuration_is_one_clear_line(tmp_path, name):
-    """Exit 2, no traceback, and the line names what is wrong."""
+def test_a_bad_configuration_is_one_line(tmp_path, name):
+    """Exit 2, no traceback, and the line names the error."""
     batch, part = BAD_BATCHES[name]
     _write(tmp_path, batch=batch)
     (tmp_path / "jobs.csv").write_text("a,b\n1,2\n")
@@ -73,8 +73,8 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize("name", BAD_FILES)
-def test_a_bad_job_file_starts_nothing_and_says_where(tmp_path, name):
-    """Exit 2, no traceback, no output directory, and the line is named."""
+def test_a_bad_job_file_starts_nothing_and_names_the_line(tmp_path, name):
+    """Exit 2, no traceback, no output directory."""
     jobs, part = BAD_FILES[name]
     _write(tmp_path, jobs=jobs)
     said = batchrun("run", "batch.toml", cwd=tmp_path)
@@ -85,13 +85,13 @@ def test_a_bad_job_file_starts_nothing_and_says_where(tmp_path, name):
     assert not (tmp_path / "batch.out").exists()
 
 
-def test_a_missing_batch_file_is_one_clear_line(tmp_path):
+def test_a_missing_batch_file_is_one_line(tmp_path):
     """Exit 2."""
     said = batchrun("run", "nope.toml", cwd=tmp_path)
     assert (said.code, said.err) == (2, "batchrun: nope.toml: cannot be read: No such file or directory\n")
 
 
-def test_an_output_directory_that_cannot_be_written_is_local_trouble(tmp_path):
+def test_an_unwritable_output_directory_is_a_local_error(tmp_path):
     """Exit 6, naming the directory."""
     _write(tmp_path)
     (tmp_path / "file").write_text("")
@@ -104,13 +104,13 @@ def test_an_output_directory_that_cannot_be_written_is_local_trouble(tmp_path):
 def test_an_unknown_task_refuses_the_batch(tmp_path):
     """Exit 5, naming the task."""
     _write(tmp_path)
-    said = batchrun("run", "--task", "nobody~nothing", "--jobs", "jobs.jsonl", "--api-url", "embedded", cwd=tmp_path)
+    said = batchrun("run", "--task", "unknown~task", "--jobs", "jobs.jsonl", "--api-url", "embedded", cwd=tmp_path)
     assert said.code == 5, said
-    assert "nobody~nothing" in said.err
+    assert "unknown~task" in said.err
 
 
-def test_a_server_that_is_not_there_is_said_once(tmp_path):
-    """Exit 6 and a line that names the address, when nobody listens there."""
+def test_a_server_that_does_not_answer_is_named(tmp_path):
+    """Exit 6 and a line with the address."""
     _write(tmp_path)
     run = ("run", "batch.toml", "--api-url", "http://127.0.0.1:9")
     soon = {f"{connect.__name__}.PATIENCE_S": 1.0}
@@ -120,7 +120,7 @@ def test_a_server_that_is_not_there_is_said_once(tmp_path):
 
 
 def _comparable(record: dict[str, Any]) -> dict[str, Any]:
-    """Leave out ids, times, and what is measured."""
+    """Leave out ids, times and measurements."""
     run = {name: record["run"][name] for name in ("status", "exitCode", "statusMessage", "options")}
     attempts = [(each["attempt_no"], each["status"]) for each in record["attempts"]]
     kept = ("v", "key", "line", "round", "group", "meta", "outcome", "output", "error")
@@ -133,7 +133,7 @@ def _comparable(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_same_batch_runs_against_a_server_in_another_process(tmp_path):
-    """Embedded and served, the records are equal but for ids and times; a wrong token ends with exit 5."""
+    """Embedded and served, the records are equal except for ids and times; a wrong token ends with exit 5."""
     lines = (ROOT / "configs/quickstart.csv").read_text().splitlines()[:7]
     (tmp_path / "quickstart.csv").write_text("\n".join(lines) + "\n")
     (tmp_path / "quickstart.toml").write_bytes((ROOT / "configs/quickstart.toml").read_bytes())
@@ -193,7 +193,7 @@ def test_more_than_a_hundred_paid_runs_need_a_yes(tmp_path, monkeypatch):
     """On a platform that costs money, without a terminal, nothing is started without --yes."""
     _write(tmp_path, jobs=b"".join(b'{"n": %d}\n' % n for n in range(150)))
     with serving(tmp_path / "api", "t") as base_url:
-        # An address of this machine that does not look like one: as good as the platform's own.
+        # An address of this machine that is not recognised as one, like a paid platform's.
         address = base_url.replace("127.0.0.1", "0.0.0.0")
         environ = {"APIFY_TOKEN": "t", "no_proxy": "*"}
         said = batchrun("run", "batch.toml", "--api-url", address, cwd=tmp_path, environ=environ)
@@ -201,8 +201,8 @@ def test_more_than_a_hundred_paid_runs_need_a_yes(tmp_path, monkeypatch):
         assert "Start 150 runs? There is no terminal to ask at: --yes starts them" in said.err
 
 
-def test_what_is_finished_says_so_and_starts_nothing(tmp_path):
-    """The same command on a finished batch exits 0 and says that nothing was left to do."""
+def test_a_finished_batch_says_so_and_starts_nothing(tmp_path):
+    """The same command on a finished batch exits 0; appended lines are new jobs."""
     _write(tmp_path)
     assert batchrun("run", "batch.toml", cwd=tmp_path).code == 0
     again = batchrun("run", "batch.toml", cwd=tmp_path)
@@ -215,7 +215,7 @@ def test_what_is_finished_says_so_and_starts_nothing(tmp_path):
 
 
 def test_another_batch_in_the_same_directory_is_refused(tmp_path):
-    """A changed template, task or file is named, with what was noted and what is new; exit 2."""
+    """Exit 2, naming the changed key or file."""
     _write(tmp_path)
     assert batchrun("run", "batch.toml", cwd=tmp_path).code == 0
     changed = batchrun("run", "batch.toml", "--set", "input.extra=1", cwd=tmp_path)
@@ -227,8 +227,8 @@ def test_another_batch_in_the_same_directory_is_refused(tmp_path):
     assert "was changed" in edited.err
 
 
-def test_closed_streams_and_a_reader_that_leaves_stop_no_batch(tmp_path):
-    """With stdin and stderr closed, or stderr piped into `head`, every job is carried out."""
+def test_closed_streams_do_not_stop_a_batch(tmp_path):
+    """With stdin and stderr closed, or stderr piped into `head`, every job runs."""
     _write(tmp_path, jobs=b'{"a": 1}\n{"a": 2}\n')
     run = f"{sys.executable} -m batchrun run batch.toml --out"
     for number, streams in enumerate(("<&- 2>&-", "2>&1 | head -1")):
@@ -238,8 +238,8 @@ def test_closed_streams_and_a_reader_that_leaves_stop_no_batch(tmp_path):
         assert len((tmp_path / f"{number}/records.jsonl").read_bytes().splitlines()) == 2
 
 
-def test_an_embedded_server_can_be_told_to_misbehave(tmp_path):
-    """`server.faults`, relative to the batch's file: every answer to a start is lost, and no job is."""
+def test_faults_can_be_injected_into_an_embedded_server(tmp_path):
+    """`server.faults`, relative to the batch file: every answer to a start is lost, but no job."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "bad.toml").write_text('[[fault]]\nkind = "drop_answer"\nroutes = ["starts"]\n')
     _write(tmp_path, batch=f'{BATCH}[server]\nfaults = "elsewhere/bad.toml"\n', jobs=b'{"a": 1}\n{"a": 2}\n')
@@ -257,7 +257,7 @@ def test_an_embedded_server_can_be_told_to_misbehave(tmp_path):
         ('[[fault]]\nkind = "drop_answers"\n', "bad.toml: fault.0.kind: is not a known kind"),
     ],
 )
-def test_a_file_of_faults_that_is_none_starts_nothing(tmp_path, faults, problem):
+def test_an_invalid_file_of_faults_starts_nothing(tmp_path, faults, problem):
     """Exit 2, naming the file and the key."""
     if faults is not None:
         (tmp_path / "bad.toml").write_text(faults)
@@ -266,8 +266,8 @@ def test_a_file_of_faults_that_is_none_starts_nothing(tmp_path, faults, problem)
     assert (said.code, problem in said.err) == (2, True), said
 
 
-def test_serve_says_what_it_offers_to_whom(tmp_path):
-    """Its Actors by full name, in one line; its accounts, with the tokens it has made, each of which is somebody."""
+def test_serve_lists_its_actors_and_accounts(tmp_path):
+    """Actors by full name, in one line; accounts with the tokens it has made, each of which is accepted."""
     command = [sys.executable, "-m", "batchrun", "serve", "--port", "0", "--data", "state", "--token", "mine"]
     command += ["--actors", str(ACTORS / "acrobat"), "--account", "alice", "--account", "bob=his"]
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("APIFY_", "BATCHRUN_"))}

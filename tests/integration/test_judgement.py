@@ -190,7 +190,7 @@ async def test_the_breaker_stops_a_batch_that_fails_and_the_same_command_goes_on
     assert (finished.ending, finished.outcomes) == (Ending.FINISHED, {Outcome.FAILED: 20, Outcome.SUCCEEDED: 80})
 
 
-async def test_what_tripped_the_breaker_is_carried_out_anew_and_then_the_rest(tmp_path):
+async def test_the_jobs_that_tripped_the_breaker_are_retried_and_then_the_rest(tmp_path):
     """The Actor is mended in between: the window has a second round, the other jobs their first."""
     seen = Seen()
     seen.is_broken = True

@@ -101,7 +101,7 @@ def test_a_plan_tells_what_would_fail_and_the_run_does_so(place):
     said = place.call("plan", "batch.toml")
     assert (said.code, said.err) == (2, ""), said
     for line in (
-        "jobs      8; 1 line repeats another: passed over",
+        "jobs      8; 1 line repeats another: skipped",
         "groups    5 (none), 2 uk, 1 de",
         "inputs    7 lines would fail; the largest has 21 of 9,437,184 bytes",
         "  lines 3, 6: Field input.n must be >= 1",
@@ -147,7 +147,7 @@ def test_a_plan_forecasts_from_recent_runs(place):
     assert 0 < forecast["cost_usd"]["p50"] <= forecast["cost_usd"]["p90"]
     assert "whether 4 recent Runs are enough for a forecast" in plan["unknown"]
     text = place.call("plan", "batch.toml").out
-    assert "jobs      24; 4 of them are done, 20 are to be run" in text
+    assert "jobs      24; 4 of them done, 20 to run" in text
     assert "\nforecast  " in text
     assert " with 4 Runs at once; $" in text
     assert place.plan("--limit", "6")[1]["forecast"]["runs"] == 2

@@ -63,7 +63,7 @@ def test_each_retry_is_a_round_of_its_own(tmp_path):
         assert batch.run() == 1
         assert _say(batch, "retry", "out").code == 1
         said = _say(batch, "retry", "out")
-        assert (said.code, said.err.splitlines()[0]) == (1, "Anew: 4 jobs"), said
+        assert (said.code, said.err.splitlines()[0]) == (1, "Retrying 4 jobs"), said
         _assert_exact(batch, api, {1: 12, 2: 4, 3: 4})
         assert "12 jobs, 20 lines: 8 are of earlier rounds" in said.err
         (third,) = [record for record in batch.records() if record["key"] == "k3" and record["round"] == 3]
@@ -88,7 +88,7 @@ def test_a_retry_that_is_killed_is_gone_on_with(tmp_path, kill_at):
             assert (_status(batch)["open_jobs"], len(api.runs())) == (4, 12)
             nothing = _say(batch, "retry", "out")
             assert nothing.code == 0, nothing
-            assert "4 jobs are open: `batchrun run` goes on with them" in nothing.err
+            assert "4 jobs are open: `batchrun run` resumes them" in nothing.err
         assert batch.run() == 1, batch.said()
         _assert_exact(batch, api, {1: 12, 2: 4})
 
@@ -138,8 +138,8 @@ def test_what_is_selected_must_match_in_everything(tmp_path):
         none = _say(batch, "retry", "out", "--key", "k4")
         assert none.code == 0, none
         assert none.err.splitlines() == [
-            "Nothing to carry out anew: no such job (8 succeeded, 4 failed); nothing was started",
-            "1 that match have succeeded; --outcome succeeded carries them out anew",
+            "Nothing to retry: no job matches (8 succeeded, 4 failed)",
+            "1 matching jobs have succeeded; --outcome succeeded retries them",
         ]
         strange = ("--key", "k3", "--key", "k99", "--group", "a,z", "--error", "run-fialed", "--failure", "0badcafe")
         unknown = _say(batch, "retry", "out", "--dry-run", *strange)
@@ -149,10 +149,10 @@ def test_what_is_selected_must_match_in_everything(tmp_path):
             "--group z: no job of this batch has it",
             "--error run-fialed: no job of this batch has it",
             "--failure 0badcafe: no job of this batch has it",
-            "Nothing was started; `batchrun failures` shows what there is",
+            "Nothing was started; `batchrun failures` shows what exists",
         ]
         wrong = _say(batch, "retry", "out", "--outcome", "invalid")
-        assert (wrong.code, "mended, to the job file" in wrong.err) == (2, True)
+        assert (wrong.code, "append corrected lines to the job file" in wrong.err) == (2, True)
         assert (len(api.runs()), len(batch.records())) == (12, 12)
         assert _say(batch, "retry", "out", "--outcome", "succeeded", "--key", "k4").code == 1
         _assert_exact(batch, api, {1: 12, 2: 1})
@@ -230,7 +230,7 @@ def test_failures_and_cost_look_on_beside_a_running_batch(tmp_path):
             assert (shown.code, "2 failed, exit 1" in shown.out) == (0, True), shown
             assert "told to fail" in shown.out
             assert _say(batch, "cost", "out", "--csv").out.splitlines()[-1].startswith("total,6,")
-            assert "2 jobs would be started anew" in _say(batch, "retry", "out", "--dry-run").out
+            assert "2 jobs would be retried" in _say(batch, "retry", "out", "--dry-run").out
             refused = _say(batch, "retry", "out")
             assert (refused.code, f"in use by process {process.pid}" in refused.err) == (6, True), refused
         finally:
@@ -243,7 +243,7 @@ def _settled(batch: CrashBatch) -> int:
     return len(file.read_bytes().splitlines()) if file.exists() else 0
 
 
-def test_more_than_a_hundred_paid_runs_anew_need_a_yes(tmp_path):
+def test_more_than_a_hundred_paid_retries_need_a_yes(tmp_path):
     """Without a terminal and without --yes nothing is reopened."""
     jobs = [{"n": n, "fails": True} for n in range(101)]
     with open_api(tmp_path / "api") as api:
@@ -270,5 +270,5 @@ def test_tripped_jobs_are_those_that_the_breaker_named(tmp_path):
         with open_ledger(batch.out) as ledger, ledger.transaction():
             keys = tuple(map(JobKey, ("k3", "k4", "k6")))
             ledger.note_fact(TRIPS, [Trip(reason="half of 3 failed", group=None, keys=keys)])
-        assert "Anew: 2 jobs" in _say(batch, "retry", "out", "--tripped").err
+        assert "Retrying 2 jobs" in _say(batch, "retry", "out", "--tripped").err
         assert {record["key"] for record in batch.records() if record["round"] == 2} == {"k3", "k6"}

@@ -108,7 +108,7 @@ def _cause_of(n: int) -> str | None:
 
 
 @pytest.mark.parametrize("jobs", [700, pytest.param(10_000, marks=pytest.mark.long)])
-async def test_failures_are_named_by_cause_and_exactly_they_are_carried_out_anew(tmp_path, jobs):
+async def test_exactly_the_failures_of_a_cause_are_retried(tmp_path, jobs):
     """Of 10,000 jobs 112 fail for three causes: three are named, `retry` starts 112 Runs, and all sums are right."""
     causes = {n: cause for n in range(jobs) if (cause := _cause_of(n))}
     count, failed = Counter(causes.values()), len(causes)
@@ -129,7 +129,7 @@ async def test_failures_are_named_by_cause_and_exactly_they_are_carried_out_anew
         assert blocked["message"] == "403 blocked at https://example.com/page/7"
         assert orjson.loads(blocked["override"]) == {"n": 7, "cause": "blocked"}
         would = await _say(tmp_path, "retry", "out", "--failure", blocked["id"], "--dry-run")
-        assert would.out.splitlines()[0] == f"{count['blocked']} jobs would be started anew:", would
+        assert would.out.splitlines()[0] == f"{count['blocked']} jobs would be retried:", would
         assert server.runs_started == jobs
         worker.is_mended = True
         said = await _say(tmp_path, "retry", "out", "--json")

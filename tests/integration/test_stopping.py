@@ -1,4 +1,4 @@
-"""Signals, the lock, status, abort, resolve and repair: a real process, and a real server process beside it."""
+"""Signals, the lock, status, abort, resolve and repair, with real processes of batch and server."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from tests.support.crash import ROOT, CrashBatch, assert_promise_kept, open_api,
 from tests.support.forked import ForkedProcess
 
 ENVIRON = {"APIFY_TOKEN": TOKEN}
-#: Longer than any test: Runs that end only when they are aborted, or when the test lets them.
+#: Duration of Runs that end only by an abort: longer than any test.
 LONG_MS = 600_000
 
 
@@ -32,13 +32,13 @@ def _stop(batch: CrashBatch, process: ForkedProcess, *signals: signal.Signals) -
     first, *others = signals
     process.send_signal(first)
     for number in others:
-        wait_until(lambda: "Once more leaves them running" in batch.said())
+        wait_until(lambda: "Press Ctrl-C again to exit and leave them running" in batch.said())
         process.send_signal(number)
     return process.wait(60)
 
 
 def test_the_first_signal_drains(tmp_path):
-    """SIGTERM starts nothing more and waits for what runs; nothing stays live, and the batch goes on later."""
+    """SIGTERM stops new starts and waits for live Runs; none stays live, and the batch can be resumed."""
     with open_api(tmp_path / "api") as api:
         batch = CrashBatch(tmp_path, api.base_url, some_jobs(100))
         process = batch.spawn()
@@ -53,14 +53,14 @@ def test_the_first_signal_drains(tmp_path):
 
 @pytest.mark.parametrize("signals", [(signal.SIGINT, signal.SIGINT), (signal.SIGHUP,)])
 def test_a_second_signal_or_a_hang_up_leaves_runs_running(tmp_path, signals):
-    """It exits at once with 130, says how many Runs go on, and abort ends exactly those."""
+    """It exits at once with 130 and reports the number of running Runs; abort ends exactly those."""
     jobs = [{"n": n, "ms": 0 if n == 0 else LONG_MS, "items": 0} for n in range(9)]
     with open_api(tmp_path / "api") as api:
         batch = CrashBatch(tmp_path, api.base_url, jobs)
         process = batch.spawn()
         wait_until(lambda: _is_settling(batch) and len(api.runs()) == 9)
         assert _stop(batch, process, *signals) == 130, batch.said()
-        assert "8 Runs go on" in batch.said()
+        assert "8 Runs are still running" in batch.said()
         status = orjson.loads(_command(batch, "status", "out", "--json").out)
         assert (status["pid"], status["summary"]["live_runs"]) == (None, 8)
         aborted = _command(batch, "abort", "out")
@@ -73,7 +73,7 @@ def test_a_second_signal_or_a_hang_up_leaves_runs_running(tmp_path, signals):
 
 
 def test_a_hang_up_that_nohup_ignores_is_ignored(tmp_path):
-    """The batch is carried out to its end."""
+    """The batch runs to its end."""
     with open_api(tmp_path / "api") as api:
         batch = CrashBatch(tmp_path, api.base_url, some_jobs(40))
         process = batch.spawn_program("nohup", sys.executable, "-m", "batchrun", "run", "batch.toml")
@@ -83,8 +83,8 @@ def test_a_hang_up_that_nohup_ignores_is_ignored(tmp_path):
         assert_promise_kept(batch, api)
 
 
-def test_ctrl_c_at_a_terminal_reaches_the_whole_process_group_and_harms_nothing(tmp_path):
-    """Embedded, with the demo site's renderer at work: the first Ctrl-C drains, and the batch goes on later."""
+def test_ctrl_c_for_the_whole_process_group_drains_the_batch(tmp_path):
+    """Embedded, while the demo site's renderer works: the first Ctrl-C drains, and the batch can be resumed."""
     options = ["--out", "out", "-c", "4", "--limit", "24"]
     command = [sys.executable, "-m", "batchrun", "run", str(ROOT / "configs/quickstart.toml"), *options]
     with (tmp_path / "stderr.txt").open("wb") as stderr:
@@ -100,7 +100,7 @@ def test_ctrl_c_at_a_terminal_reaches_the_whole_process_group_and_harms_nothing(
 
 
 def test_an_idle_pipe_does_not_keep_a_batch_from_stopping(tmp_path):
-    """With jobs from a pipe that says nothing more, two signals end the process; none has to kill it."""
+    """With jobs from an open pipe without further lines, one SIGINT ends the process."""
     (tmp_path / "batch.toml").write_text(
         '[api]\nbase_url = "embedded"\n[task]\nactor = "apify/hello-world"\nname = "hello"\n[jobs]\nfile = "-"\n'
     )
@@ -117,8 +117,8 @@ def test_an_idle_pipe_does_not_keep_a_batch_from_stopping(tmp_path):
     process.stdin.close()
 
 
-def test_one_process_at_a_time_works_on_a_directory(tmp_path):
-    """A second run, an abort and a repair are refused with the first one's pid; status looks on; a kill frees it."""
+def test_a_directory_is_used_by_one_process_at_a_time(tmp_path):
+    """A second run, abort, repair and resolve are refused with the first one's pid; status works; a kill frees it."""
     jobs = [{"n": n, "ms": LONG_MS} for n in range(3)]
     with open_api(tmp_path / "api") as api:
         batch = CrashBatch(tmp_path, api.base_url, jobs)
@@ -137,7 +137,7 @@ def test_one_process_at_a_time_works_on_a_directory(tmp_path):
 
 
 def _batch_in_doubt(tmp_path: Path) -> tuple[CrashBatch, Path]:
-    """Return a batch of three jobs, the second of whose starts is not answered, and a platform that echoes nothing."""
+    """Return a batch of three jobs, and faults: the second start is not answered, and no mark is echoed."""
     faults = tmp_path / "faults.toml"
     lost = 'kind = "drop_answer"\nroutes = ["starts"]\ncount = 1\nafter = 1\n'
     faults.write_text(f'seed = 1\n[[fault]]\nkind = "no_echo"\n[[fault]]\n{lost}')
@@ -148,14 +148,14 @@ def _pointed_at(batch: CrashBatch, base_url: str) -> CrashBatch:
     return CrashBatch(batch.directory, base_url, batch.jobs, batch.settings)
 
 
-def test_without_an_echo_nothing_is_guessed_and_a_person_decides(tmp_path):
-    """The rest of the batch finishes, exit 1; resolve shows the candidate, takes the decision, and run goes on."""
+def test_without_an_echo_a_person_decides_about_a_start_in_doubt(tmp_path):
+    """The rest of the batch finishes, exit 1; resolve shows the candidate and takes the decision; run resumes."""
     batch, faults = _batch_in_doubt(tmp_path)
     with open_api(tmp_path / "api", faults=faults) as api:
         batch = _pointed_at(batch, api.base_url)
         assert batch.run() == 1, batch.said()
         assert (len(batch.records()), len(api.runs())) == (2, 3)
-        assert "except for starts in doubt" in batch.said()
+        assert "Finished, except for starts in doubt" in batch.said()
         shown = batchrun("resolve", "out", cwd=batch.directory, environ=ENVIRON, stdin="\n")
         assert shown.code == 0, shown
         (candidate,) = {run["id"] for run in api.runs()} - {record["run"]["id"] for record in batch.records()}
@@ -170,8 +170,8 @@ def test_without_an_echo_nothing_is_guessed_and_a_person_decides(tmp_path):
         assert_promise_kept(batch, api)
 
 
-def test_a_start_that_a_person_denies_is_made_anew(tmp_path):
-    """Told that the lost start has started nothing, the job gets its own Run."""
+def test_a_start_that_started_no_run_is_repeated(tmp_path):
+    """After `resolve --none` the job gets a new Run."""
     batch, faults = _batch_in_doubt(tmp_path)
     with open_api(tmp_path / "api", faults=faults) as api:
         batch = _pointed_at(batch, api.base_url)
@@ -183,7 +183,7 @@ def test_a_start_that_a_person_denies_is_made_anew(tmp_path):
 
 
 def test_repair_writes_missing_and_damaged_records_again(tmp_path):
-    """Lines that are gone or garbled come back as they were, from the platform; nothing is started."""
+    """Missing and garbled lines are rebuilt from the platform as they were; nothing is started."""
     with open_api(tmp_path / "api") as api:
         batch = CrashBatch(tmp_path, api.base_url, some_jobs(40))
         assert batch.run() == 1, batch.said()
@@ -205,14 +205,14 @@ def test_repair_writes_missing_and_damaged_records_again(tmp_path):
 
 
 def _lasting(record: dict[str, object]) -> dict[str, object]:
-    """Leave out what the platform may settle after a Run's end."""
+    """Leave out what the platform may finalise after a Run's end."""
     return {
         name: value for name, value in record.items() if name not in ("run", "attempts", "cost_usd", "cost_is_final")
     }
 
 
 def test_repair_brings_back_a_removed_item_file(tmp_path):
-    """Items come from the datasets again, whole, once each."""
+    """All items are read again from the datasets, once each."""
     with open_api(tmp_path / "api") as api:
         batch = CrashBatch(tmp_path, api.base_url, some_jobs(30))
         assert batch.run() == 1, batch.said()
@@ -223,7 +223,7 @@ def test_repair_brings_back_a_removed_item_file(tmp_path):
         assert_promise_kept(batch, api)
 
 
-def test_upkeep_of_what_is_no_batch_is_one_clear_line(tmp_path):
+def test_a_command_on_a_directory_without_a_batch_is_one_line(tmp_path):
     """Exit 6, naming the directory."""
     for command in ("status", "abort", "repair", "resolve"):
         said = batchrun(command, "nowhere", cwd=tmp_path, environ=ENVIRON)

@@ -141,7 +141,7 @@ def test_a_batch_is_paused_resumed_limited_cancelled_and_deleted(desk):
     assert desk.status("long")["outcomes"] == {"aborted": 4}
     assert "cancelled" in desk.call("list", "--state", "cancelled").out
     shown = desk.call("limits", "long")
-    assert "is cancelled: its limits are shown while it is carried out" in shown.err
+    assert "is cancelled: its limits are shown while it is open" in shown.err
     assert "none" not in shown.out
     assert desk.call("delete", "long").code == 0
     assert desk.call("status", "long").code == 2

@@ -53,7 +53,7 @@ def test_sigterm_waits_for_runs_that_end_in_time(tmp_path):
         started = len(api.runs())
         assert _live(api) == 0
         assert len(_records(out)) == started < len(jobs)
-        assert "1 batches go on with the next start" in worker.said()
+        assert "resumes 1 batches" in worker.said()
         with worker.running():
             assert worker.wait_for_end("shop")["state"] == "finished"
         assert len(_records(out)) == len(api.runs()) == len(jobs)
@@ -84,7 +84,7 @@ def test_a_second_sigterm_leaves_at_once(tmp_path):
             worker.hand_in("shop", _held(3))
             wait_until(lambda: _live(api) == 3)
             process.send_signal(signal.SIGTERM)
-            wait_until(lambda: "Once more leaves them running" in worker.said())
+            wait_until(lambda: "Press Ctrl-C again to exit and leave them running" in worker.said())
             process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 0, worker.said()
         assert _live(api) == 3
@@ -105,7 +105,7 @@ def test_sighup_takes_over_limits_and_a_bad_file_changes_nothing(tmp_path):
             wait_until(lambda: _live(api) == 5)
             worker.configure("[limits]\nmax_concurrent_runs = -1\nmax_runs = 3\n")
             process.send_signal(signal.SIGHUP)
-            wait_until(lambda: "was not taken over" in worker.said())
+            wait_until(lambda: "was not reloaded" in worker.said())
             assert "limits.max_concurrent_runs" in worker.said()
             assert "limits.max_runs" in worker.said()
             assert orjson.loads(worker.ask("/v1/limits")[1])["max_concurrent_runs"] == 5

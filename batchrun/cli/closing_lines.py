@@ -1,0 +1,81 @@
+"""The last lines of `batchrun run`: outcomes, files, costs, and what can be done about the rest."""
+
+from pathlib import Path
+
+from batchrun.cli.terminal import say
+from batchrun.config import Config
+from batchrun.model import Ending, Outcome, Summary
+from batchrun.output.layout import BAD_LINES, ITEMS, RECORDS
+from batchrun.report.batch_summary import slowest_run
+from batchrun.report.progress_words import (
+    cost_words,
+    duration,
+    ending_words,
+    outcome_counts,
+    records_words,
+    slot_words,
+)
+
+
+def show_closing(
+    summary: Summary, config: Config, *, elapsed_s: float, command: str, has_settled_any: bool, report: Path | None
+) -> None:
+    """Print how the batch ended, where its files are, and which commands continue from here."""
+    outcomes = outcome_counts(summary.outcomes, summary.empty_successes)
+    if has_settled_any or summary.ending is not Ending.FINISHED:
+        say(f"{ending_words(summary.ending)} in {duration(elapsed_s)}: {outcomes}")
+    else:
+        say(f"Nothing to do: this batch is finished ({outcomes}). Use another --out to run the file again")
+    if summary.duplicates:
+        say(f"{summary.duplicates:,} lines repeat other lines and were skipped")
+    for line in _file_lines(summary, config, report):
+        say(line)
+    if summary.open_jobs:
+        say(f"open     {summary.open_jobs:,} jobs are begun and not done")
+    if (slowest := slowest_run(Path(summary.out_dir))) is not None:
+        say(f"slowest  {slowest.key}  ({duration(slowest.run_s)})")
+    if slots := slot_words(summary):
+        say(f"slots    {slots}")
+    say(f"cost     {cost_words(summary)}")
+    if summary.settled > summary.outcomes.get(Outcome.SUCCEEDED, 0) + summary.outcomes.get(Outcome.INVALID, 0):
+        say(f"why      batchrun failures {summary.out_dir}")
+    for line in _advice(summary, config, command):
+        say(line)
+
+
+def _file_lines(summary: Summary, config: Config, report: Path | None) -> list[str]:
+    out_dir = Path(summary.out_dir)
+    lines = [f"records  {out_dir / RECORDS}  ({records_words(summary)})"]
+    if config.output.items == "file":
+        lines.append(f"items    {out_dir / ITEMS}  ({summary.items:,} items)")
+    if invalid := summary.outcomes.get(Outcome.INVALID, 0):
+        lines.append(f"bad      {out_dir / BAD_LINES}  ({invalid:,} lines, each with its reason)")
+    if report is not None:
+        lines.append(f"report   {report}")
+    return lines
+
+
+def _advice(summary: Summary, config: Config, command: str) -> list[str]:
+    if summary.ending is Ending.FINISHED:
+        return []
+    lines = []
+    if summary.live_runs:
+        fate = (
+            "end with this process and start again when the batch is resumed"
+            if config.api.is_embedded
+            else "are still running" + ("" if config.api.is_loopback else " and cost money")
+        )
+        lines.append(f"{summary.live_runs:,} Runs {fate}")
+    if summary.in_doubt:
+        lines.append(f"{summary.in_doubt:,} starts were not answered: whether their Runs exist is unknown")
+    if summary.ending is Ending.IN_DOUBT:
+        lines.append(f"resolve  batchrun resolve {summary.out_dir}  (shows possible Runs of theirs, and asks you)")
+        return lines
+    if summary.ending is Ending.TRIPPED:
+        lines.append(f"retry    batchrun retry {summary.out_dir} --tripped  (the jobs that tripped it, then the rest)")
+    if summary.ending is Ending.OUT_OF_BUDGET:
+        lines.append("resume   the same command with a larger --budget-usd (limits.budget_usd)")
+    else:
+        lines.append(f"resume   {command}")
+    may_live = summary.live_runs or summary.in_doubt
+    return [*lines, *([f"abort    batchrun abort {summary.out_dir}"] if may_live else [])]

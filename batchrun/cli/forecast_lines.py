@@ -1,0 +1,32 @@
+"""A forecast in words, for `plan` and for the question that `run` asks before it starts many Runs."""
+
+from collections.abc import Callable
+
+from batchrun.policy.forecast import Estimate
+from batchrun.preflight.recent_runs import Forecast
+from batchrun.report.progress_words import duration, money
+
+
+def forecast_lines(forecast: Forecast | None, *, has_unknowns: bool = True) -> list[str]:
+    """Return time and cost of a batch, the Runs that the forecast is made from, and, if wanted, what is unknown."""
+    if forecast is None:
+        return []
+    if forecast.elapsed_s is None or forecast.run_s is None:
+        lines = []
+    else:
+        at_once = "1 Run" if forecast.slots == 1 else f"{forecast.slots:,} Runs"
+        cost = "cost unknown" if forecast.cost_usd is None else _spread(forecast.cost_usd, money)
+        each = "" if forecast.run_cost_usd is None else f" and costs {_spread(forecast.run_cost_usd, _small_money)}"
+        lines = [
+            f"forecast  {_spread(forecast.elapsed_s, duration)} with {at_once} at once; {cost}",
+            f"          a Run takes {_spread(forecast.run_s, duration)}{each}, by {forecast.samples:,} recent ones",
+        ]
+    return lines + ([f"unknown   {each}" for each in forecast.unknown] if has_unknowns else [])
+
+
+def _small_money(usd: float) -> str:
+    return f"${usd:.6f}" if 0 < usd < 0.001 else money(usd)
+
+
+def _spread(estimate: Estimate, words: Callable[[float], str]) -> str:
+    return f"{words(estimate.p50)} (p90 {words(estimate.p90)})"

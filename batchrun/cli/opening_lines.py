@@ -1,0 +1,47 @@
+"""The first lines of `batchrun run`: account, task, jobs, and notes about the configuration."""
+
+from batchrun.apify.wire import Account
+from batchrun.batch.open_batch import Batch
+from batchrun.cli.live_progress import edit_words
+from batchrun.cli.terminal import say
+from batchrun.config import Config
+from batchrun.report.progress_words import money
+
+
+def show_opening(batch: Batch, config: Config) -> None:
+    """Print account, slots, task and jobs; then what a person may not expect of this configuration."""
+    opening = batch.opening
+    slots = "1 Run at once" if opening.max_concurrent_runs == 1 else f"{opening.max_concurrent_runs} Runs at once"
+    account = _account_words(opening.account, is_free=config.api.is_loopback)
+    say(" · ".join([*account, slots, f"task {opening.task.label}", _jobs_words(batch)]))
+    wanted, allowed = config.limits.max_concurrent_runs, opening.max_concurrent_runs
+    if wanted != "auto" and allowed < wanted:
+        say(f"Note: limits.max_concurrent_runs is {wanted}; the account allows {allowed} now.")
+    if opening.lost_fields:
+        names = ", ".join(opening.lost_fields)
+        say(
+            f"Note: overrides replace {names} of the task's input whole, nested fields included;"
+            ' jobs.merge = "deep" would keep them.'
+        )
+    if opening.task_edits:
+        say(edit_words(opening.task_edits, "since this batch last ran"))
+    if config.jobs.limit is not None:
+        say(f"Only the first {config.jobs.limit:,} jobs of the file.")
+
+
+def _account_words(account: Account, *, is_free: bool) -> list[str]:
+    words = [f"Account {account.username}" + (f" ({account.plan})" if account.plan else "")]
+    if is_free:
+        words.append("on this machine, free of charge")
+    elif account.max_monthly_usage_usd is not None:
+        left = account.max_monthly_usage_usd - (account.monthly_usage_usd or 0.0)
+        words.append(f"{money(max(0.0, left))} of {money(account.max_monthly_usage_usd)} left this month")
+    return words
+
+
+def _jobs_words(batch: Batch) -> str:
+    opening = batch.opening
+    jobs = "jobs from stdin" if opening.job_count is None else f"{opening.job_count:,} jobs"
+    if not opening.settled_before and not opening.open_before:
+        return jobs
+    return f"{jobs}: {opening.settled_before:,} done before, {opening.open_before:,} begun"

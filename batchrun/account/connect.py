@@ -11,10 +11,10 @@ import anyio.to_thread
 from pydantic import SecretStr
 
 from batchrun import server as embedded_server
-from batchrun.account.limits_watch import FIRST_SLOTS
 from batchrun.apify.client import ApifyClient, open_client
-from batchrun.apify.wire import Account, task_options
+from batchrun.apify.wire import AccountInfo, task_options
 from batchrun.config import AccountLimitsConfig, ApiConfig, ServerConfig, TaskConfig, read_token
+from batchrun.engine.limits.account_capacity import FIRST_SLOTS
 from batchrun.errors import (
     ApiError,
     BatchRefused,
@@ -98,7 +98,7 @@ async def open_platform(
         yield client
 
 
-async def read_account(client: ApifyClient) -> Account:
+async def read_account(client: ApifyClient) -> AccountInfo:
     """Read whose token this is.
 
     Raises:
@@ -116,7 +116,7 @@ async def read_account(client: ApifyClient) -> Account:
         raise BatchRefused(f"the platform does not tell whose token this is: {error}") from error
 
 
-def slot_count(limits: AccountLimitsConfig, account: Account, ours: int) -> int:
+def slot_count(limits: AccountLimitsConfig, account: AccountInfo, ours: int) -> int:
     """Return how many Runs may be live: what was asked for, but no more than the account has; one is always ours."""
     wanted = limits.max_concurrent_runs
     if account.limits.max_concurrent_runs is None:

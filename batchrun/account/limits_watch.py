@@ -8,7 +8,6 @@ import anyio
 import structlog
 
 from batchrun.apify.wire import AccountLimits
-from batchrun.engine.limits.account_capacity import Room
 from batchrun.errors import ApiError
 from batchrun.policy.capacity import Allowance
 from batchrun.policy.retry import Backoff
@@ -17,10 +16,6 @@ from batchrun.policy.retry import Backoff
 READ_INTERVAL_S = 2.0
 #: Waits after readings that are refused.
 REFUSED_BACKOFF = Backoff(first_s=2.0, max_s=60.0)
-#: Slots at first where the account does not tell its limit.
-FIRST_SLOTS = 2
-#: Most slots that are grown where it never tells: the largest limit that is documented. More have to be asked for.
-MOST_GROWN_SLOTS = 256
 
 _log = structlog.get_logger()
 
@@ -33,7 +28,7 @@ class LimitsReader(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Watched:
+class WatchedLimit:
     """One thing that the account limits: its Runs, or their memory in megabytes."""
 
     allowance: Allowance
@@ -41,51 +36,6 @@ class Watched:
     own: Callable[[], int]
     #: Called with how much is ours whenever that has changed; None where the account does not say.
     tell: Callable[[int | None], None]
-
-
-class Resizable(Protocol):
-    """A number of places for live Runs."""
-
-    limit: int
-
-    def resize(self, limit: int) -> None:
-        """Change how many there are."""
-
-
-class AutoSlots:
-    """Sets how many slots there are: as many as the account has for us, and no more than were asked for.
-
-    Where the account does not say how many that is, and no number was asked for, they grow with each start that is
-    taken: to twice the live Runs until the first refusal, and from there by one whenever every slot holds a live Run.
-    What was found is held by the gates, which send a single probe now and then.
-
-    Args:
-        slots: to be resized.
-        room: is told what the account has for us.
-        wanted: how many were asked for; None: as many as there are.
-    """
-
-    def __init__(self, slots: Resizable, room: Room, wanted: int | None = None) -> None:
-        self._slots = slots
-        self._room = room
-        self._wanted = wanted
-        self._is_blind = wanted is None
-        room.on_taken = self._grow
-
-    def set(self, count: int | None) -> None:
-        """Take over how many Runs are ours; None where the account does not say."""
-        self._is_blind = count is None and self._wanted is None
-        self._room.allow(count)
-        known = [each for each in (count, self._wanted) if each is not None]
-        if known:
-            self._slots.resize(min(known))
-
-    def _grow(self) -> None:
-        if self._is_blind:
-            live = self._room.live
-            wanted = min(MOST_GROWN_SLOTS, live + 1 if self._room.was_refused else 2 * live)
-            if wanted > self._slots.limit:
-                self._slots.resize(wanted)
 
 
 class AccountWatch:
@@ -97,17 +47,23 @@ class AccountWatch:
         memory: what to do about memory; None: nothing.
     """
 
-    def __init__(self, client: LimitsReader, *, runs: Watched | None = None, memory: Watched | None = None) -> None:
+    def __init__(
+        self, client: LimitsReader, *, runs: WatchedLimit | None = None, memory: WatchedLimit | None = None
+    ) -> None:
         self._client = client
         self._runs = runs
         self._memory = memory
         self._told: dict[str, int | None] = {}
         self._last: AccountLimits | None = None
 
-    def change(self, *, runs: Watched, memory: Watched) -> None:
+    def change(self, *, runs: WatchedLimit, memory: WatchedLimit) -> None:
         """Do something else about what is read, and about what was read last."""
         self._runs, self._memory = runs, memory
         self._told.clear()
+        self.reconsider()
+
+    def reconsider(self) -> None:
+        """Judge the last reading again: what is ours has changed."""
         if self._last is not None:
             own_runs, own_memory_mb = self._own()
             self.note(self._last, runs=own_runs, memory_mb=own_memory_mb)
@@ -151,7 +107,7 @@ class AccountWatch:
             self._memory.own() if self._memory is not None else 0,
         )
 
-    def _judge(self, name: str, watched: Watched, limit: int | None, used: int | None, own: int) -> None:
+    def _judge(self, name: str, watched: WatchedLimit, limit: int | None, used: int | None, own: int) -> None:
         ours = None if limit is None else watched.allowance.update(limit, used or 0, own)
         if name in self._told and self._told[name] == ours:
             return

@@ -208,7 +208,7 @@ class ApifyClient:
         """Read a build: its number, its input schema, its bounds."""
         return await self._read(f"/actor-builds/{segment(build_id)}", answers.build_of)
 
-    async def get_account(self) -> wire.Account:
+    async def get_account(self) -> wire.AccountInfo:
         """Read whose token this is and what the account may do.
 
         Raises:

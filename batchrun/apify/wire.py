@@ -286,7 +286,7 @@ class AccountLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
+class AccountInfo:
     """The account that a token belongs to, and its limits; None if the platform does not report it."""
 
     username: str
@@ -296,11 +296,11 @@ class Account:
     monthly_usage_usd: float | None
 
 
-def parse_account(user: JsonObject, limits: JsonObject) -> Account:
+def parse_account(user: JsonObject, limits: JsonObject) -> AccountInfo:
     """Read `users/me` and `users/me/limits`; {} for the limits if the token may not read them."""
     allowed, used = _part(limits, "limits"), _part(limits, "current")
     plan = user.get("plan")
-    return Account(
+    return AccountInfo(
         username=str(user.get("username") or "?"),
         plan=plan.get("id") if isinstance(plan, dict) else None,
         limits=parse_limits(limits),

@@ -3,8 +3,8 @@
 import os
 import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -12,37 +12,27 @@ from typing import TYPE_CHECKING, Self
 import anyio
 import structlog
 from anyio.abc import TaskGroup
-from anyio.streams.memory import MemoryObjectReceiveStream
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from batchrun.account.connect import find_task, open_platform, read_account
-from batchrun.account.shared_account import EQUAL, SharedAccount, Standing
-from batchrun.account.task_watch import note_task
-from batchrun.apify.client import ApifyClient
-from batchrun.batch.assembly import Engine, Materials, assemble
-from batchrun.batch.job_source import open_source
-from batchrun.batch.opening import Opening, read_opening
-from batchrun.batch.resume import check_identity, check_limit, open_backlog, reopen, take_up
+from batchrun.account.account import Account
+from batchrun.account.task_watch import TaskWatch
+from batchrun.batch.assembly import batch_terms, build_batch_engine, number
+from batchrun.batch.ending import summarize, wait_for_final_costs, write_batch_report
+from batchrun.batch.phases import ConnectedTask, Resumed, connect, preflight, resume
+from batchrun.batch.resume import reopen
 from batchrun.config import Config, LimitsConfig
-from batchrun.config.policy_builders import expectation
-from batchrun.engine.instruments import Instruments
-from batchrun.engine.notices import ReportNotWritten
-from batchrun.errors import BatchrunError, LedgerError, OutputError, first_error
-from batchrun.ledger.facts import ECHO
-from batchrun.ledger.protocol import Money
-from batchrun.ledger.sqlite.group_commit import open_commit, open_journal
-from batchrun.ledger.sqlite.reader import LedgerReader
+from batchrun.engine.build import Engine
+from batchrun.engine.limits.account_pool import EQUAL, BatchPriority
+from batchrun.engine.notices import BatchOutOfTime
+from batchrun.errors import BatchrunError, first_error
+from batchrun.ledger.sqlite.group_commit import Journal, open_journal
 from batchrun.model import Command, Ending, Outcome, Record, Selection, Summary
-from batchrun.output.layout import BATCH_LOG, REPORT, SERVER_STATE
+from batchrun.output.layout import BATCH_LOG
 from batchrun.output.lock import enter_lock
-from batchrun.output.replacement import replace_text
 from batchrun.output.sink import explain, sync_directory
-from batchrun.policy.budget import Budget
-from batchrun.preflight.job_file_head import check_before_start, look_at_head
-from batchrun.preflight.preparation import prepare, refuse_head
+from batchrun.preflight.job_file_head import check_before_start
 from batchrun.preflight.recent_runs import Effort, Forecast, read_forecast
-from batchrun.preflight.spending import fill_purse, read_terms, refuse_unbounded
-from batchrun.report.batch_summary import read_summary
-from batchrun.report.report_file import make_report
+from batchrun.runtime.changed import Changed
 from batchrun.runtime.children import open_children, plain_errors
 from batchrun.runtime.logs import logging_to
 
@@ -56,27 +46,32 @@ RECORD_BUFFER = 100
 class Batch:
     """An open batch, made by `open_batch`: `run` it, or iterate over its records, once.
 
-    Leaving the context early leaves Runs running and noted; the same batch opened again goes on with them.
+    Leaving the context early leaves Runs running and noted; the same batch opened again resumes them.
     """
 
     def __init__(
         self,
-        *,
-        opening: Opening,
-        out_dir: Path,
+        config: Config,
+        connected: ConnectedTask,
+        resumed: Resumed,
+        journal: Journal,
         engine: Engine,
-        records: MemoryObjectReceiveStream[Record],
         children: TaskGroup,
-        reopen: Callable[[Selection], dict[Outcome, int]],
+        stream: tuple[MemoryObjectSendStream[Record], MemoryObjectReceiveStream[Record]],
     ) -> None:
-        self.opening = opening
-        self.out_dir = out_dir
+        self.out_dir = config.out_dir
+        self.opening = resumed.opening
         self.progress = engine.progress
+        self._config = config
+        self._connection = connected
+        self._resumed = resumed
+        self._journal = journal
         self._engine = engine
         self._children = children
-        #: Opens settled jobs for another round; returns how many are settled then.
-        self._reopen = reopen
-        self._records = records
+        self._task_watch = TaskWatch(connected.account.client, connected.task)
+        self._jobs = resumed.jobs
+        self._sending, self._records = stream
+        self._on_record: Callable[[Record], Awaitable[None]] = self._sending.send
         #: Where the report was written, once the batch is closed and if it was asked for.
         self.report: Path | None = None
         self._is_begun = False
@@ -90,17 +85,17 @@ class Batch:
     @property
     def live_runs(self) -> int:
         """Runs that are live or being started, as far as this process knows."""
-        return self._engine.place.gate.live
+        return self._engine.gate.live
 
     @property
     def max_concurrent_runs(self) -> int:
         """How many Runs of this batch may be live now."""
-        return self._engine.place.slots.limit
+        return self._engine.permits.limit
 
     @property
     def start_rate(self) -> float:
         """Most starts per second: as they were set, or what the platform allows where that is less."""
-        return round(self._engine.place.bucket.rate_per_s, 6)
+        return round(self._engine.bucket.rate_per_s, 6)
 
     @property
     def budget_usd(self) -> float | None:
@@ -109,36 +104,37 @@ class Batch:
 
     @property
     def has_budget(self) -> bool:
-        """Whether money is set aside for starts; a batch that was opened without a budget is opened anew to get one."""
+        """Whether starts reserve money; a batch that was opened without a budget is opened again to get one."""
         return self._engine.purse.is_limited
 
     @property
     def outage(self) -> str:
         """Why the platform cannot be reached; empty while it can."""
-        return self._engine.client.outage
+        return self._connection.account.client.outage
 
     @property
     def task_edits(self) -> Sequence[tuple[str, ...]]:
         """What edits of the task have changed (input, options, Actor) while this process was at work."""
-        return self._engine.task_watch.edits
+        return self._task_watch.edits
 
-    async def forecast(self, anew: int = 0) -> Forecast | None:
-        """Reckon how long the rest takes and what it costs; None where nobody knows how many jobs there are.
-
-        Of settled jobs, `anew` are to be reopened.
+    async def forecast(self, reopened: int = 0) -> Forecast | None:
+        """Forecast how long the rest takes and what it costs; None where the number of jobs is not known.
 
         Asks the platform for the task's recent Runs.
+
+        Args:
+            reopened: settled jobs that are to be reopened.
         """
         opening = self.opening
         if opening.job_count is None:
             return None
         effort = Effort(
-            runs=max(0, opening.job_count - opening.settled_before + anew),
+            runs=max(0, opening.job_count - opening.settled_before + reopened),
             slots=opening.max_concurrent_runs,
             run_memory_mb=opening.run_memory_mb,
             start_rate_per_s=opening.start_rate_per_s,
         )
-        return await read_forecast(self._engine.client, opening.account, opening.task, effort)
+        return await read_forecast(self._connection.account.client, opening.account, opening.task, effort)
 
     def stop_starting(self) -> None:
         """Start nothing more; the batch ends when the live Runs have ended and are settled."""
@@ -149,19 +145,24 @@ class Batch:
         self.stop_starting()
         self._engine.aborter.begin()
 
-    def change_limits(self, limits: LimitsConfig, standing: Standing) -> None:
-        """Keep another number of Runs, rate of starts, budget and standing from now on.
+    def change_limits(self, limits: LimitsConfig, priority: BatchPriority) -> None:
+        """Keep another number of Runs, rate of starts, budget and priority from now on.
 
         Args:
-            limits: `max_concurrent_runs`, `start_rate` and `budget_usd` of it; the rest stays as it is. The number
-                concerns batches that share an account.
-            standing: among those.
+            limits: `max_concurrent_runs`, `start_rate` and `budget_usd` of it; the rest stays as it is.
+            priority: among the batches of the account.
         """
-        self._engine.change_limits(limits, standing)
+        engine = self._engine
+        engine.permits.resize(number(limits.max_concurrent_runs))
+        engine.permits.priority = priority
+        engine.bucket.change_rate(limits.start_rate)
+        engine.gate.wake()
+        engine.purse.budget.limit_usd = limits.budget_usd
+        engine.purse.budget.on_change()
 
-    def keep_places(self) -> None:
-        """Keep the places of live Runs from the account's other batches until this one is opened again, soon."""
-        self._engine.keep_places()
+    def keep_permits(self) -> None:
+        """Keep the permits of live Runs from the account's other batches until this one is opened again, soon."""
+        self._engine.permits.keep_for_live_runs()
 
     async def reopen(self, selection: Selection) -> None:
         """Open settled jobs for another round, all that are selected or none; to be called before the batch is run.
@@ -180,6 +181,11 @@ class Batch:
             outcomes_before=outcomes,
         )
 
+    def _reopen(self, selection: Selection) -> dict[Outcome, int]:
+        job_file, max_wait_s = self._resumed.file_source.job_file, self._config.retry.max_backoff_s
+        self._jobs = reopen(self._journal.ledger, job_file, max_wait_s, selection)
+        return self._journal.ledger.count_outcomes()
+
     async def run(self, on_record: Callable[[Record], None] | None = None) -> Summary:
         """Carry the batch out to its end.
 
@@ -190,7 +196,12 @@ class Batch:
             BatchRefused: the platform refused the batch; it can be resumed.
             OutputError: this machine got in the way; it can be resumed.
         """
-        self._engine.scheduler.on_record = None if on_record is None else _handing_to(on_record)
+
+        async def hand_over(record: Record) -> None:
+            if on_record is not None:
+                on_record(record)
+
+        self._on_record = hand_over
         async for _ in self:
             pass
         return await self.summary()
@@ -211,43 +222,34 @@ class Batch:
             raise StopAsyncIteration from None
 
     async def _carry_out(self) -> None:
+        wants_final_costs = self.has_budget or not self._config.api.is_loopback
+        at_the_end = partial(wait_for_final_costs, self._engine) if wants_final_costs else None
         try:
-            await self._engine.run()
+            async with self._sending, anyio.create_task_group() as children:
+                children.start_soon(self._task_watch.run)
+                children.start_soon(self._stop_in_time)
+                await self._engine.run(self._jobs, self._on_record, at_the_end)
+                children.cancel_scope.cancel()
+            if self._engine.scheduler.stopped_for is None:
+                self._resumed.source.check_all_came()
         except* BatchrunError as group:
             self._failure = first_error(group)
 
+    async def _stop_in_time(self) -> None:
+        max_batch_s = self._config.deadlines.max_batch_s
+        if max_batch_s is None:
+            return
+        await anyio.sleep(max_batch_s)
+        self.progress.notices.add(BatchOutOfTime())
+        self._engine.scheduler.stop_starting(Ending.OUT_OF_TIME)
+
     async def summary(self) -> Summary:
         """Return what the batch has come to, its earlier processes included."""
-        summary = self._with_slots(await anyio.to_thread.run_sync(read_summary, self.out_dir, self._ending()))
-        if self._engine.scheduler.has_read_all and not summary.open_jobs:
-            return replace(summary, ending=Ending.FINISHED)  # stopped when there was nothing left to stop
-        return summary
+        return await summarize(self.out_dir, self._engine)
 
-    def _with_slots(self, summary: Summary) -> Summary:
-        meter = self._engine.meter
-        return replace(
-            summary,
-            slot_use=meter.use.share,
-            refill_p50_s=meter.refill.quantile(0.5),
-            refill_p99_s=meter.refill.quantile(0.99),
-        )
-
-    def _ending(self) -> Ending:
-        scheduler = self._engine.scheduler
-        if scheduler.stopped_for is not None:
-            return scheduler.stopped_for
-        if scheduler.has_tripped:
-            return Ending.TRIPPED
-        if scheduler.is_out_of_budget:
-            return Ending.OUT_OF_BUDGET
-        return Ending.IN_DOUBT if scheduler.left_open else Ending.FINISHED
-
-
-def _handing_to(on_record: Callable[[Record], None]) -> Callable[[Record], Awaitable[None]]:
-    async def hand_over(record: Record) -> None:
-        on_record(record)
-
-    return hand_over
+    async def write_report(self) -> None:
+        """Write report.html; a failure is only noted, since it changes nothing of what the batch has come to."""
+        self.report = await write_batch_report(self._config, self._engine)
 
 
 @asynccontextmanager
@@ -257,8 +259,8 @@ async def open_batch(
     environ: Mapping[str, str] | None = None,
     inline_actors: "Mapping[str, InlineActor]" = types.MappingProxyType({}),
     command: Command | None = None,
-    shared: SharedAccount | None = None,
-    standing: Standing = EQUAL,
+    account: Account | None = None,
+    priority: BatchPriority = EQUAL,
 ) -> AsyncIterator[Batch]:
     """Open a batch, new or begun earlier; nothing is started before it is run or iterated over.
 
@@ -267,8 +269,8 @@ async def open_batch(
         environ: holds the token (APIFY_TOKEN); default: the process's environment.
         inline_actors: coroutines that the embedded server carries out as Actors, by full name.
         command: what a person types to go on with the batch; noted, so that other commands can name it.
-        shared: the account, when other batches run in it beside this one; it comes before `config.api`.
-        standing: among those.
+        account: where the batch runs, beside others; it comes before `config.api`. None: the batch opens its own.
+        priority: among the batches of the account.
 
     Raises:
         ConfigError: the configuration does not fit the batch that was begun, or the existing task.
@@ -283,126 +285,37 @@ async def open_batch(
         await anyio.to_thread.run_sync(_make_directory, out_dir)
         async with enter_lock(out_dir), _log_beside(out_dir):
             environ = os.environ if environ is None else environ
-            given = _Given(config, environ, inline_actors, command, shared, standing)
-            async with _open(given) as batch:
+            async with _open(config, environ, inline_actors, command, account, priority) as batch:
                 yield batch
             if config.output.report and batch.is_begun:
-                # After everything is closed: what was noted on the way out is in it.
-                await _write_report(batch, config)
-
-
-async def _write_report(batch: Batch, config: Config) -> None:
-    """Write report.html; that this fails changes nothing of what the batch has come to."""
-    file = config.out_dir / REPORT
-    try:
-        page = await anyio.to_thread.run_sync(make_report, config.out_dir, config, await batch.summary())
-        await anyio.to_thread.run_sync(replace_text, file, page)
-    except OutputError as error:
-        batch.progress.notices.add(ReportNotWritten(reason=str(error), out_dir=config.out_dir))
-    else:
-        batch.report = file
-
-
-@dataclass(frozen=True, slots=True)
-class _Given:
-    """What `open_batch` was given."""
-
-    config: Config
-    environ: Mapping[str, str]
-    inline_actors: "Mapping[str, InlineActor]"
-    command: Command | None
-    shared: SharedAccount | None
-    standing: Standing
-
-    @asynccontextmanager
-    async def open_client(self) -> AsyncIterator[ApifyClient]:
-        """Open the platform, or take the account that is shared."""
-        if self.shared is not None:
-            yield self.shared.client
-            return
-        async with open_platform(
-            self.config.api,
-            environ=self.environ,
-            request_rate_per_s=self.config.limits.request_rate,
-            server=self.config.server,
-            server_dir=self.config.out_dir / SERVER_STATE,
-            inline_actors=self.inline_actors,
-        ) as client:
-            yield client
+                await batch.write_report()  # after all is closed: it shows what was noted on the way out
 
 
 @asynccontextmanager
-async def _open(given: _Given) -> AsyncIterator[Batch]:
+async def _open(
+    config: Config,
+    environ: Mapping[str, str],
+    inline_actors: "Mapping[str, InlineActor]",
+    command: Command | None,
+    account: Account | None,
+    priority: BatchPriority,
+) -> AsyncIterator[Batch]:
     """Open a batch in an output directory that this process holds; see `open_batch`."""
-    config, shared = given.config, given.shared
-    out_dir = config.out_dir
-    instruments = shared.instruments if shared is not None else Instruments()
+    changed = Changed()
     async with AsyncExitStack() as stack:
-        journal = await stack.enter_async_context(open_journal(out_dir))
-        client = await stack.enter_async_context(given.open_client())
-        account = await read_account(client)
-        task = await find_task(client, config.task)
-        task_terms = await read_terms(client, config, account, task)
-        await refuse_unbounded(config, task_terms, partial(look_at_head, config))
-        await anyio.to_thread.run_sync(check_identity, journal.ledger, config, task, given.command)
-        await anyio.to_thread.run_sync(check_limit, journal.ledger, config)
-        edits = await anyio.to_thread.run_sync(note_task, journal.ledger, task)
-        prepared = await prepare(client, config, account, task, journal.ledger)
-        look_at = prepared.head.look_at if prepared.head is not None else None
-        source = await stack.enter_async_context(open_source(config, task.input, journal.ledger, look_at))
-        if prepared.head is not None:
-            refuse_head(prepared.head.problems, config)
-        backlog = await stack.enter_async_context(open_backlog(out_dir, source.job_file, source))
-        resumed = await anyio.to_thread.run_sync(take_up, journal.ledger, source.job_file, config.retry.max_backoff_s)
-        money = await anyio.to_thread.run_sync(journal.ledger.money)
-        purse = fill_purse(config, task_terms, money, shared.budget if shared is not None else None)
-        stack.push_async_callback(_leave_budget, purse.budget, journal.ledger)
-        commit = await stack.enter_async_context(open_commit(journal, meter=instruments.commits))
-        sending, records = anyio.create_memory_object_stream[Record](RECORD_BUFFER)
-        stack.callback(sending.close)
-        stack.callback(records.close)
-        shared_slots = shared.slots_for(config.limits) if shared is not None else None
-        opening = await anyio.to_thread.run_sync(
-            read_opening, config, account, task, journal.ledger, source, prepared, edits, shared_slots
-        )
-        echoes = await anyio.to_thread.run_sync(journal.ledger.fact, ECHO)
-        materials = Materials(
-            opening=opening,
-            client=client,
-            commit=commit,
-            source=backlog,
-            resumed=resumed,
-            check_all_came=backlog.check_all_came,
-            sending=sending,
-            echoes=echoes,
-            options=prepared.options,
-            task_options=task_terms.options,
-            purse=purse,
-            shared=shared,
-            standing=given.standing,
-            instruments=instruments,
-            expectation=await anyio.to_thread.run_sync(expectation, config.output),
-        )
-        engine = assemble(config, materials)
+        journal = await stack.enter_async_context(open_journal(config.out_dir))
+        connected = await connect(stack, config, environ, inline_actors, account)
+        prepared, edits = await preflight(config, connected, journal, command)
+        resumed = await resume(stack, config, connected, prepared, journal, task_edits=edits, changed=changed)
+        terms = await anyio.to_thread.run_sync(batch_terms, config, connected, prepared.options)
+        engine = build_batch_engine(config, connected, resumed, terms, changed, priority)
         stack.callback(engine.leave)
-        # Entered last: what the engine's children hold of the account is given back before it leaves that.
+        stream = anyio.create_memory_object_stream[Record](RECORD_BUFFER)
+        for end in stream:
+            stack.callback(end.close)
+        # Entered last: what the engine's children hold of the account is given back before the engine leaves it.
         children = await stack.enter_async_context(open_children(cancels_on_leaving=True))
-
-        def reopen_jobs(selection: Selection) -> dict[Outcome, int]:
-            resumed[:] = reopen(journal.ledger, source.job_file, config.retry.max_backoff_s, selection)
-            return journal.ledger.count_outcomes()
-
-        yield Batch(
-            opening=opening, out_dir=out_dir, engine=engine, records=records, children=children, reopen=reopen_jobs
-        )
-
-
-async def _leave_budget(budget: Budget, ledger: LedgerReader) -> None:
-    """Leave a shared budget with what the ledger says: a start that was cut off has noted its intent, or has not."""
-    money = Money(spent_usd=budget.spent_usd, reserved_usd=budget.reserved_usd)
-    with anyio.CancelScope(shield=True), suppress(LedgerError):
-        money = await anyio.to_thread.run_sync(ledger.money)
-    budget.leave(spent_usd=money.spent_usd, reserved_usd=money.reserved_usd)
+        yield Batch(config, connected, resumed, journal, engine, children, stream)
 
 
 @asynccontextmanager

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from batchrun.account.connect import Task, slot_count
-from batchrun.apify.wire import Account
+from batchrun.account.account import Account
+from batchrun.account.connect import Task
+from batchrun.apify.wire import AccountInfo
 from batchrun.batch.job_source import FileSource
 from batchrun.config import Config
 from batchrun.ledger.facts import JOB_COUNT
@@ -17,7 +18,7 @@ from batchrun.preflight.preparation import Preparation
 class Opening:
     """What is known before the first start."""
 
-    account: Account
+    account: AccountInfo
     task: Task
     max_concurrent_runs: int
     #: Jobs of the file, about; None where that cannot be told cheaply.
@@ -50,19 +51,16 @@ def read_opening(
     source: FileSource,
     prepared: Preparation,
     task_edits: tuple[str, ...],
-    shared_slots: int | None,
 ) -> Opening:
-    """Return what a ledger, an account and a job file tell together; note how many jobs there are, for `status`.
-
-    `shared_slots` is how many Runs may be live where batches share the account, whose readings count them all.
-    """
+    """Return what a ledger, an account and a job file tell together; note how many jobs there are, for `status`."""
     outcomes, totals, job_count = ledger.count_outcomes(), ledger.totals(), source.count_estimate()
+    wanted = config.limits.max_concurrent_runs
     with ledger.transaction():
         ledger.note_fact(JOB_COUNT, job_count)
     return Opening(
-        account=account,
+        account=account.info,
         task=task,
-        max_concurrent_runs=shared_slots or slot_count(config.limits, account, totals.live_runs + totals.in_doubt),
+        max_concurrent_runs=min(account.max_live_runs, wanted) if isinstance(wanted, int) else account.max_live_runs,
         job_count=job_count,
         settled_before=sum(outcomes.values()),
         succeeded_before=outcomes.get(Outcome.SUCCEEDED, 0),

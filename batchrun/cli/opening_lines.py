@@ -1,6 +1,6 @@
 """The first lines of `batchrun run`: account, task, jobs, and notes about the configuration."""
 
-from batchrun.apify.wire import Account
+from batchrun.apify.wire import AccountInfo
 from batchrun.batch.open_batch import Batch
 from batchrun.cli.live_progress import edit_words
 from batchrun.cli.terminal import say
@@ -29,8 +29,8 @@ def show_opening(batch: Batch, config: Config) -> None:
         say(f"Only the first {config.jobs.limit:,} jobs of the file.")
 
 
-def _account_words(account: Account, *, is_free: bool) -> list[str]:
-    words = [f"Account {account.username}" + (f" ({account.plan})" if account.plan else "")]
+def _account_words(account: AccountInfo, *, is_free: bool) -> list[str]:
+    words = [f"AccountInfo {account.username}" + (f" ({account.plan})" if account.plan else "")]
     if is_free:
         words.append("on this machine, free of charge")
     elif account.max_monthly_usage_usd is not None:

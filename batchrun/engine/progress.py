@@ -17,6 +17,8 @@ class Progress:
     in_doubt: int = 0
     #: Jobs waiting for their next attempt.
     postponed: int = 0
+    #: Jobs left open: not started, or in doubt.
+    left_open: int = 0
     #: Lines that repeat a job of another line.
     duplicates: int = 0
     items: int = 0

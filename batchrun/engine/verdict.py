@@ -1,9 +1,11 @@
 """What the platform's word comes to for a job: a refusal of its start, the end of its Run, or no Run any more."""
 
 from datetime import UTC, datetime
+from typing import Any
 
+from batchrun.engine.work import EndedAttempt
 from batchrun.errors import ApiError, BatchRefused, NotFound, OutOfCredit, Unauthorized
-from batchrun.model import Attempt, AttemptState, Job, Outcome, Problem, Run
+from batchrun.model import Attempt, AttemptState, CostSource, Items, Job, Outcome, Problem, Record, Run
 from batchrun.policy.failure_kind import with_exit_code
 from batchrun.policy.retry import OUTCOME_OF_STATUS, cause_of
 from batchrun.runtime.fast_dataclasses import replace
@@ -72,3 +74,36 @@ def took_too_long(max_job_s: float | None) -> Problem:
 def run_lost(attempt: Attempt) -> Problem:
     """Say that the platform does not know an attempt's Run any more."""
     return Problem(type="run-lost", message=f"the platform does not know Run {attempt.run_id} any more")
+
+
+def priced_by_items(ended: EndedAttempt, items: Items | None, per_item_usd: float | None) -> EndedAttempt:
+    """Return an attempt with its Run's cost derived from the items it has left, where the platform does not say it."""
+    if per_item_usd is None or items is None or not ended.work.attempts:
+        return ended
+    last = ended.work.attempts[-1]
+    if last.cost_usd is not None or last.run_id is None:
+        return ended
+    priced = replace(last, cost_usd=per_item_usd * items.count, cost_source=CostSource.DERIVED)
+    return replace(ended, work=ended.work.with_attempt(priced))
+
+
+def record_of(ended: EndedAttempt, output: Any, items: Items | None) -> Record:
+    """Return the record of a job that ends with this attempt."""
+    work, run = ended.work, ended.run
+    assert ended.outcome is not None, "a job is settled with an outcome"
+    return Record(
+        key=work.job.key,
+        line=work.job.position.line,
+        round=work.open.round,
+        group=work.job.group,
+        meta=work.job.meta,
+        outcome=ended.outcome,
+        attempts=work.this_round,
+        run=run.fields if run is not None else None,
+        output=output,
+        items=items,
+        error=ended.error,
+        admitted_at=work.open.admitted_at,
+        started_at=run.started_at if run is not None else None,
+        finished_at=run.finished_at if run is not None else None,
+    )

@@ -4,7 +4,7 @@ import secrets
 from dataclasses import field
 
 from batchrun.ledger.protocol import OpenJob
-from batchrun.model import Attempt, AttemptState, Job, JobId, Mark, RunOptions
+from batchrun.model import Attempt, AttemptState, Job, JobId, Mark, Outcome, Problem, Run, RunOptions
 from batchrun.policy.deadlines import Deadlines
 from batchrun.policy.expectation import Expectation
 from batchrun.policy.retry import RetryPolicy
@@ -42,6 +42,26 @@ class Work:
         """Return this work with its latest attempt added, or replaced by what is known of it now."""
         before = tuple([each for each in self.attempts if each.attempt_no != attempt.attempt_no])
         return Work(job=self.job, open=self.open, attempts=(*before, attempt), reserved_usd=self.reserved_usd)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndedAttempt:
+    """How an attempt at a job ended."""
+
+    work: Work
+    #: None: it started nothing, and the job is tried again.
+    outcome: Outcome | None
+    run: Run | None = None
+    error: Problem | None = None
+    #: True if the ledger does not have this attempt's end yet.
+    is_news: bool = False
+    #: True if no further attempt is possible, whatever the retry policy says.
+    is_final: bool = False
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """The attempt whose end the ledger is to note; None where it has it."""
+        return self.work.attempts[-1] if self.is_news else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,7 @@ class Budget:
         spent_usd: final costs of earlier processes.
         reserved_usd: reservations of Runs whose cost is not final.
         shared: a budget of several batches, which must cover each reservation too. It counts the two amounts already.
+        on_change: called when money has become free, here or in the shared budget.
     """
 
     def __init__(
@@ -120,12 +121,12 @@ class Budget:
         spent_usd: float = 0.0,
         reserved_usd: float = 0.0,
         shared: "Budget | None" = None,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.limit_usd = limit_usd
         self.spent_usd = spent_usd
         self.reserved_usd = reserved_usd
-        #: Called when money has become free, here or in the shared budget.
-        self.on_change: Callable[[], None] = lambda: None
+        self.on_change = on_change
         self._shared = shared
         #: Budgets that share this one.
         self.sharing: list[Budget] = []

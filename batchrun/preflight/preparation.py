@@ -7,7 +7,7 @@ import anyio
 
 from batchrun.account.connect import Task
 from batchrun.apify.client import ApifyClient
-from batchrun.apify.wire import Account
+from batchrun.apify.wire import AccountInfo
 from batchrun.config import Config
 from batchrun.errors import ConfigError, JobFileError
 from batchrun.ledger.facts import PINNED_BUILD, PinnedBuild
@@ -34,7 +34,7 @@ class Preparation:
 
 
 async def prepare(
-    client: ApifyClient, config: Config, account: Account, task: Task, ledger: LedgerTables
+    client: ApifyClient, config: Config, account: AccountInfo, task: Task, ledger: LedgerTables
 ) -> Preparation:
     """Read what the platform knows of the build that Runs will use, as far as it matters.
 
@@ -60,7 +60,7 @@ async def prepare(
     )
 
 
-def job_check(config: Config, account: Account, task: Task, build: Build) -> JobCheck:
+def job_check(config: Config, account: AccountInfo, task: Task, build: Build) -> JobCheck:
     """Return the check of a batch's jobs."""
     ours, of_task = config.run.as_options(), task.options
     options = ours.over(RunOptions(build=of_task.get("build"), memory_mb=of_task.get("memoryMbytes")))

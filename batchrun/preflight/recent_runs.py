@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import anyio
 
 from batchrun.account.connect import PATIENCE_S, Task
-from batchrun.account.limits_watch import FIRST_SLOTS
 from batchrun.apify.client import ApifyClient
-from batchrun.apify.wire import Account
+from batchrun.apify.wire import AccountInfo
+from batchrun.engine.limits.account_capacity import FIRST_SLOTS
 from batchrun.errors import ApiError
 from batchrun.model import Run, RunStatus
 from batchrun.policy.forecast import Estimate, elapsed, memory_slots, one_run, total
@@ -64,7 +64,7 @@ class Effort:
     start_rate_per_s: float
 
 
-async def read_forecast(client: ApifyClient, account: Account, task: Task, effort: Effort) -> Forecast:
+async def read_forecast(client: ApifyClient, account: AccountInfo, task: Task, effort: Effort) -> Forecast:
     """Forecast from the task's recent Runs; if they cannot be read, the forecast says so."""
     if not task.exists:
         return forecast(Samples(durations_s=[], costs_usd=[], unknown_costs=0, unsuccessful=0), account, effort)
@@ -91,7 +91,7 @@ def take_samples(runs: Sequence[Run]) -> Samples:
     )
 
 
-def forecast(samples: Samples | None, account: Account, effort: Effort) -> Forecast:
+def forecast(samples: Samples | None, account: AccountInfo, effort: Effort) -> Forecast:
     """Forecast from samples; None: the recent Runs cannot be read."""
     slots = _slots(account, effort)
     durations, costs = (samples.durations_s, samples.costs_usd) if samples is not None else ([], [])
@@ -111,7 +111,7 @@ def forecast(samples: Samples | None, account: Account, effort: Effort) -> Forec
     )
 
 
-def _slots(account: Account, effort: Effort) -> int:
+def _slots(account: AccountInfo, effort: Effort) -> int:
     if account.limits.max_total_memory_mb is None or effort.run_memory_mb is None:
         return effort.slots
     free_mb = account.limits.max_total_memory_mb - (account.limits.used_memory_mb or 0)
@@ -136,7 +136,7 @@ def _unknown_samples(samples: Samples | None) -> list[str]:
     return unknown
 
 
-def _unknown_slots(account: Account, effort: Effort) -> list[str]:
+def _unknown_slots(account: AccountInfo, effort: Effort) -> list[str]:
     unknown = []
     if account.limits.max_concurrent_runs is None and effort.slots == FIRST_SLOTS:
         unknown.append("how many Runs the account may have at once")

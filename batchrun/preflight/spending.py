@@ -8,13 +8,14 @@ import anyio
 
 from batchrun.account.connect import Task
 from batchrun.apify.client import ApifyClient
-from batchrun.apify.wire import Account, parse_options, parse_prices
+from batchrun.apify.wire import AccountInfo, parse_options, parse_prices
 from batchrun.config import Config
 from batchrun.engine.limits.purse import Purse
 from batchrun.errors import ApiError, ConfigError
 from batchrun.ledger.protocol import Money
 from batchrun.model import Job, JsonObject, RunOptions
 from batchrun.policy.budget import Budget, CostBound, Prices, most_a_run_may_cost
+from batchrun.runtime.changed import Changed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +27,7 @@ class TaskTerms:
     prices: Prices
 
 
-async def read_terms(client: ApifyClient, config: Config, account: Account, task: Task) -> TaskTerms:
+async def read_terms(client: ApifyClient, config: Config, account: AccountInfo, task: Task) -> TaskTerms:
     """Return what Runs of the task get, and what they are charged for.
 
     Raises:
@@ -106,11 +107,17 @@ def _check_cap(prices: Prices, options: RunOptions) -> None:
         raise ConfigError(f"the Actor takes no cap below ${least:g}", key="run.max_total_charge_usd")
 
 
-def fill_purse(config: Config, terms: TaskTerms, money: Money, shared: Budget | None = None) -> Purse:
+def fill_purse(config: Config, terms: TaskTerms, money: Money, shared: Budget, changed: Changed) -> Purse:
     """Return the batch's money, what its earlier processes have spent taken out."""
     limits = config.limits
     return Purse(
-        Budget(limits.budget_usd, spent_usd=money.spent_usd, reserved_usd=money.reserved_usd, shared=shared),
+        Budget(
+            limits.budget_usd,
+            spent_usd=money.spent_usd,
+            reserved_usd=money.reserved_usd,
+            shared=shared,
+            on_change=changed.notify,
+        ),
         terms.prices,
         task_options=terms.options,
         is_strict=limits.budget_mode == "strict",

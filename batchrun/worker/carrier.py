@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import structlog
 
-from batchrun.account.shared_account import SharedAccount
+from batchrun.account.account import Account
 from batchrun.batch.open_batch import Batch, open_batch
 from batchrun.config import Config
 from batchrun.config.worker_config import WorkerConfig
@@ -53,7 +53,7 @@ class Surroundings:
     #: The worker's configuration as it is now.
     config: Callable[[], WorkerConfig]
     environ: Mapping[str, str]
-    account: SharedAccount
+    account: Account
     #: Takes note of a change.
     change: Change
     trace: Trace
@@ -132,7 +132,7 @@ class Carrier:
     def reopen(self) -> None:
         """Close the batch and open it again at once, as it is noted now; its Runs go on, and keep their places."""
         if self.batch is not None and not self._is_draining:
-            self.batch.keep_places()
+            self.batch.keep_permits()
             self._passage.cancel()
 
     def drain(self) -> None:
@@ -164,7 +164,7 @@ class Carrier:
         if config.limits.budget_usd is not None and not self.batch.has_budget:
             self.reopen()
         else:
-            self.batch.change_limits(config.limits, self.submission.standing)
+            self.batch.change_limits(config.limits, self.submission.batch_priority)
 
     async def run(self, places: anyio.Semaphore) -> None:
         """Carry the submission out once there is a place for it, and note what came of it; nothing of it is raised."""
@@ -210,7 +210,7 @@ class Carrier:
         config = await self._read_config()
         await self._change(lambda now: {"begun_at": now.begun_at or datetime.now(UTC)})
         async with open_batch(
-            config, environ=around.environ, shared=around.account, standing=self.submission.standing
+            config, environ=around.environ, account=around.account, priority=self.submission.batch_priority
         ) as batch:
             self.batch = batch
             try:

@@ -47,7 +47,7 @@ def snapshot(worker: Worker) -> Snapshot:
     batches = _shown(worker)
     found = [*_of_worker(worker_view(worker)), *_of_batches(batches)]
     if worker.account is not None:
-        found += _of_instruments(worker.account.instruments)
+        found += _of_instruments(worker.account.shared.instruments)
         found.append(_requests(worker.account.client.requests.latencies))
     return Snapshot(found, {view.id: Path(view.out_dir) / LEDGER for view in batches})
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from batchrun.account.shared_account import Standing
+from batchrun.engine.limits.account_pool import BatchPriority
 from batchrun.model import JsonObject, Outcome
 
 
@@ -114,9 +114,9 @@ class Submission(BaseModel):
     counts: Counts = Counts()
 
     @property
-    def standing(self) -> Standing:
+    def batch_priority(self) -> BatchPriority:
         """How it stands among the others."""
-        return Standing(weight=self.weight, priority=self.priority)
+        return BatchPriority(weight=self.weight, priority=self.priority)
 
     def but(self, **changes: Any) -> Self:
         """Return this with something changed.

@@ -147,7 +147,7 @@ def batch_view(worker: Worker, submission: Submission) -> BatchView:
 
 def worker_view(worker: Worker) -> WorkerView:
     """Return the worker as it stands now."""
-    pool = worker.account.pool if worker.account is not None else None
+    pool = worker.account.shared.pool if worker.account is not None else None
     states = [each.state for each in worker.shelf]
     return WorkerView.model_construct(
         version=__version__,

@@ -13,7 +13,7 @@ import structlog
 from anyio.abc import TaskGroup
 from pydantic import ValidationError
 
-from batchrun.account.shared_account import SharedAccount, open_account
+from batchrun.account.account import Account, open_account
 from batchrun.config.load import as_config_error
 from batchrun.config.worker_config import WorkerConfig, WorkerLimitsConfig
 from batchrun.errors import BatchrunError, ConfigError, LedgerError, OutputError
@@ -73,7 +73,7 @@ class Worker:
         self.samples: deque[tuple[datetime, int, int]] = deque(maxlen=MAX_SAMPLES)
         self.carriers: dict[str, Carrier] = {}
         #: None until the platform has told whose token this is.
-        self.account: SharedAccount | None = None
+        self.account: Account | None = None
         #: Why the platform cannot be reached; empty while it can.
         self.outage = ""
         self.is_draining = False
@@ -244,7 +244,7 @@ class Worker:
     @property
     def live_runs(self) -> int:
         """Runs that are live or being started, of all batches."""
-        return self.account.room.live if self.account is not None else 0
+        return self.account.live_runs if self.account is not None else 0
 
     @property
     def budget(self) -> Budget:
@@ -269,7 +269,7 @@ class Worker:
         async with AsyncExitStack() as stack:
             self.account = await self._open_account(stack)
             for out_dir, live in left.items():
-                self.account.pool.keep(out_dir, live)
+                self.account.keep_permits(out_dir, live)
             async with open_children() as children:
                 self._children = children
                 children.start_soon(self._tick)
@@ -304,7 +304,7 @@ class Worker:
                 except BatchrunError as error:
                     _log.warning("batch_not_resumed", batch=submission.id, reason=str(error))
 
-    async def _open_account(self, stack: AsyncExitStack) -> SharedAccount:
+    async def _open_account(self, stack: AsyncExitStack) -> Account:
         account = await stack.enter_async_context(
             open_account(
                 self.config.api,
@@ -313,7 +313,7 @@ class Worker:
                 environ=self.environ,
                 server=self.config.server,
                 server_dir=self.layout.server,
-                tell_outage=self._note_outage,
+                note_outage=self._note_outage,
             )
         )
         self._note_outage("")
@@ -343,7 +343,7 @@ class Worker:
         finally:
             del self.carriers[carrier.id]
             assert self.account is not None, "nothing is carried out without"
-            self.account.pool.release(self.layout.out_dir(carrier.submission))
+            self.account.keep_permits(self.layout.out_dir(carrier.submission), 0)
             if self._closed is not None:
                 self._closed.set()
                 self._closed = None
@@ -407,7 +407,7 @@ class Worker:
                 carrier.tick()
             assert self.account is not None, "the account is opened before"
             self._note_outage(self.account.client.outage)
-            self.samples.append((datetime.now(UTC), self.live_runs, self.account.pool.limit))
+            self.samples.append((datetime.now(UTC), self.live_runs, self.account.max_live_runs))
             if self.shelf.unsaved:
                 await self._save_what_is_not()
             await anyio.sleep(TICK_S)

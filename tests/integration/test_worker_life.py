@@ -82,7 +82,7 @@ async def test_a_batch_that_is_resumed_while_it_pauses_keeps_its_places(tmp_path
             assert_carried_out(batch)
         assert_all_told(batches, api)
         assert worker.account is not None
-        assert (worker.account.pool.used, worker.account.room.live) == (0, 0)
+        assert (worker.account.shared.pool.used, worker.account.live_runs) == (0, 0)
     assert most_at_once(api.runs()) == 4
 
 

@@ -6,22 +6,22 @@ from datetime import UTC, datetime
 import anyio
 from anyio.abc import TaskGroup
 
-from batchrun.engine.follow.deadline_watch import Watch
+from batchrun.engine.follow.deadline_watch import DeadlineWatch
 from batchrun.engine.follow.live_run import LiveRun
 from batchrun.engine.follow.polls import Follower, Polls
-from batchrun.engine.limits.slots import Demand, Slots
-from batchrun.engine.limits.start_gate import StartGate
+from batchrun.engine.follow.sweep import Sweep
+from batchrun.engine.limits.permits import Demand
 from batchrun.engine.ports import RunClient
 from batchrun.engine.work import Work
 from batchrun.ledger.protocol import OpenJob
 from batchrun.model import Attempt, AttemptState, JobId, Mark, Problem, Run, RunId, TaskId
 from batchrun.policy.deadlines import Deadlines
-from batchrun.policy.token_bucket import TokenBucket
 from tests.support.memory_ledger import make_job
+from tests.support.start_gates import gate_of, permits_over
 
 
 def live_run(client: RunClient, run_id: RunId) -> LiveRun:
-    """Return a Run that somebody has started, with turn and slot, and no deadline."""
+    """Return a Run that somebody has started, with a permit, and no deadline."""
     at, job = datetime.now(UTC), make_job()
     attempt = Attempt(attempt_no=1, mark=Mark("m"), state=AttemptState.BOUND, run_id=run_id, intended_at=at)
     noted = OpenJob(
@@ -34,10 +34,9 @@ def live_run(client: RunClient, run_id: RunId) -> LiveRun:
         due_at=None,
         attempts=(),
     )
-    turn, slot = StartGate(TokenBucket(rate_per_s=1.0, burst=1)).adopt(), Slots(1).seat(Demand())
-    return LiveRun(
-        Work(job=job, open=noted), attempt, turn, slot, Watch(client, Deadlines(), job.key, note_abort=_note)
-    )
+    permit = permits_over(gate_of()).adopt(Demand())
+    watch = DeadlineWatch(client, Deadlines(), job.key, note_abort=_note)
+    return LiveRun(Work(job=job, open=noted), attempt, permit, watch)
 
 
 async def _note(_: Problem) -> None:
@@ -55,7 +54,8 @@ class Following:
     def __init__(self, client: RunClient, *, max_open_polls: int = 10) -> None:
         self._client = client
         self.polls = Polls(max_open_polls)
-        self.follower = Follower(client, TaskId("task"), self.polls)
+        self.sweep = Sweep(client, TaskId("task"), self._go)
+        self.follower = Follower(client, self.polls, self.sweep)
         self._children: TaskGroup | None = None
         self._noticed: dict[RunId, tuple[Run | None, float]] = {}
 
@@ -68,7 +68,6 @@ class Following:
     ) -> dict[RunId, tuple[Run | None, float]]:
         """Follow Runs to their end, all at once; return each as it was in the end, and when that was noticed."""
         async with anyio.create_task_group() as self._children:
-            self.follower.sweep.on_go = self._go
             for run_id in run_ids:
                 self.follow(run_id)
             if meanwhile is not None:
@@ -87,6 +86,6 @@ class Following:
         is_over, run = await self.follower.follow(live)
         if is_over:
             self._noticed[live.run_id] = run, anyio.current_time()
-        elif self.follower.sweep.add(live.handed_over()):
+        elif self.sweep.add(live.transferred()):
             assert self._children is not None
-            self._children.start_soon(self.follower.sweep.run)
+            self._children.start_soon(self.sweep.run)

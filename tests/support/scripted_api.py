@@ -14,23 +14,17 @@ from typing import Any, Literal
 import anyio
 import orjson
 
-from batchrun.account.limits_watch import FIRST_SLOTS, AccountWatch, AutoSlots, Watched
+from batchrun.account.account import Account
 from batchrun.apify.api_errors import parse_error
-from batchrun.apify.wire import AccountLimits
-from batchrun.engine.background.final_costs import CostReader
-from batchrun.engine.collect import Collector, OutputPlan
-from batchrun.engine.doubt.reconcile import Reconciler
-from batchrun.engine.follow.polls import Follower, Polls
-from batchrun.engine.job_runner import JobRunner
-from batchrun.engine.limits.account_capacity import Room
-from batchrun.engine.limits.account_pool import Member
+from batchrun.apify.throttle import AnnouncedLimit
+from batchrun.apify.wire import AccountInfo, AccountLimits
+from batchrun.config import AccountLimitsConfig
+from batchrun.engine.build import BatchLimits, build_engine
+from batchrun.engine.collect import OutputPlan
+from batchrun.engine.limits.account_pool import EQUAL, BatchPriority
 from batchrun.engine.limits.purse import Purse, no_budget
-from batchrun.engine.limits.slot_use import SlotMeter
-from batchrun.engine.limits.slots import Slots
-from batchrun.engine.limits.start_gate import StartGate
+from batchrun.engine.limits.shared_limits import SharedLimits
 from batchrun.engine.ports import JobSource
-from batchrun.engine.progress import Progress
-from batchrun.engine.scheduler import Scheduler
 from batchrun.engine.work import Terms, Work
 from batchrun.errors import ApiError, BatchrunError, TransportError, first_error
 from batchrun.ledger.protocol import Ledger
@@ -51,10 +45,13 @@ from batchrun.model import (
     TaskId,
 )
 from batchrun.policy.breaker import Breaker, BreakerLimits
-from batchrun.policy.capacity import Allowance
+from batchrun.policy.budget import Budget
 from batchrun.policy.retry import Backoff, Escalation, RetryPolicy, RetryRule
-from batchrun.policy.token_bucket import Contenders, TokenBucket
+from batchrun.policy.token_bucket import TokenBucket
+from batchrun.runtime.changed import Changed
 
+#: Starts per second that no test reaches.
+FAST = 1e9
 TASK = TaskId("task")
 PAGE = 1000
 #: The platform settles the cost of a Run so long after its end.
@@ -151,6 +148,12 @@ class ScriptedApi:
         early_answer_s: float = 60.0,
     ) -> None:
         self._plan = plan if plan is not None else Plan()
+        #: What a client has beside its verbs: no limit of requests, and no announced limit of starts.
+        self.account = None
+        self.start_limit = AnnouncedLimit("starts")
+        self.info = AccountInfo(
+            username="user", plan=None, limits=AccountLimits(), max_monthly_usage_usd=None, monthly_usage_usd=None
+        )
         #: Runs that the account may have live at once; None is no limit.
         self.capacity = capacity
         #: Runs of other users that are live.
@@ -382,7 +385,16 @@ def in_order(*plans: Plan, then: Plan | None = None) -> Callable[[int], Plan]:
 
 
 class Engine:
-    """The engine's parts over a scripted platform, as `batch.py` puts them together."""
+    """The engine over a scripted platform, built as a batch builds it.
+
+    Args:
+        api: the platform.
+        ledger: of the batch.
+        source: of its jobs.
+        slots: the batch's own limit of live Runs.
+        shared: what it shares with other batches; None: it is alone in its account, which is watched for it.
+        on_record: called with each record; None: they are kept in `records`.
+    """
 
     def __init__(
         self,
@@ -407,92 +419,86 @@ class Engine:
         group_limits: Mapping[str, int] | None = None,
         memory_mb: int | None = None,
         terms: Mapping[str, Any] = types.MappingProxyType({}),
-        member: Member | None = None,
-        room: Room | None = None,
-        contenders: Contenders | None = None,
+        shared: SharedLimits | None = None,
+        priority: BatchPriority = EQUAL,
         on_record: Callable[[Record], Awaitable[None]] | None = None,
     ) -> None:
         self.api = api
         self.records: list[Record] = []
-        self.progress = Progress()
-        self.purse = purse or no_budget()
-        first_slots = FIRST_SLOTS if slots == "auto" else slots
-        self.slots = Slots(first_slots, memory_mb=memory_mb, group_limits=group_limits, share=member)
-        self.member = member
-        self.costs = CostReader(api, ledger, self.purse)
-        self.meter = SlotMeter(self.slots, lambda: self.scheduler.has_work)
-        bucket = TokenBucket(rate_per_s=start_rate, burst=burst)
-        rank = lambda: member.rank if member is not None else ()  # noqa: E731
-        self.gate = StartGate(bucket, None, self.meter, room, rank, contenders)
-        # Whose account is shared has it watched for all who share it.
-        watched = self._watched(leave_free, None if slots == "auto" else slots) if member is None else None
-        self.watch = AccountWatch(api, runs=watched)
-        self.reconciler = Reconciler(
-            api,
-            ledger,
-            task_id=TASK,
-            start_horizon_s=start_horizon_s,
-            listing_lag_s=listing_lag_s,
-            echoes=echoes,
-        )
-        self.follower = Follower(api, TASK, Polls(max_open_polls))
-        self.runner = JobRunner(
+        self._on_record = on_record or self._keep
+        self._watch = None
+        if shared is None:
+            config = AccountLimitsConfig(
+                max_concurrent_runs=slots, leave_free_runs=leave_free, max_open_polls=max_open_polls
+            )
+            account = Account(api, api.info, config, Budget(None), FAST)  # type: ignore[arg-type]  # a second client
+            shared, self._watch = account.shared, account.watch
+        self.shared = shared
+        changed, purse = Changed(), purse or no_budget()
+        purse.budget.on_change = changed.notify  # where a batch makes its budget, it has the signal already
+        parts = build_engine(
             client=api,
             ledger=ledger,
-            gate=self.gate,
-            follower=self.follower,
-            reconciler=self.reconciler,
-            collector=Collector(api, ledger, output or output_plan()),
-            progress=self.progress,
-            purse=self.purse,
-            task_id=TASK,
-            terms=Terms(options=options or RunOptions(), retry=retry or retries(), **terms),
-        )
-        self.scheduler = Scheduler(
             source=source,
-            ledger=ledger,
-            runner=self.runner,
-            sweep=self.follower.sweep,
-            slots=self.slots,
-            gate=self.gate,
-            purse=self.purse,
+            shared=shared,
+            limits=BatchLimits(
+                max_live_runs=None if slots == "auto" else slots,
+                memory_mb=memory_mb,
+                group_limits=group_limits or {},
+                group_weights=weights or {},
+                start_horizon_s=start_horizon_s,
+                listing_lag_s=listing_lag_s,
+            ),
+            bucket=TokenBucket(rate_per_s=start_rate, burst=burst),
+            terms=Terms(options=options or RunOptions(), retry=retry or retries(), **terms),
+            output=output or output_plan(),
+            purse=purse,
             breaker=Breaker(limits or BreakerLimits()),
-            weights=weights or {},
-            progress=self.progress,
-            on_record=on_record or self._keep,
+            changed=changed,
+            task_id=TASK,
+            batch=object(),
+            priority=priority,
+            echoes=echoes,
         )
-
-    def _watched(self, leave_free: int, wanted: int | None) -> Watched:
-        allowance = Allowance(leave_free=leave_free, least=1)
-        return Watched(
-            allowance=allowance, own=lambda: self.gate.live, tell=AutoSlots(self.slots, self.gate.room, wanted).set
-        )
+        self.parts = parts
+        self.permits, self.gate, self.meter, self.purse = parts.permits, parts.gate, parts.meter, parts.purse
+        self.scheduler, self.costs, self.progress = parts.scheduler, parts.costs, parts.progress
+        self.reconciler = parts.reconciler
 
     async def _keep(self, record: Record) -> None:
         self.records.append(record)
 
     @asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        """Watch the account's limits while the context lasts, where nothing else does."""
+        async with anyio.create_task_group() as children:
+            if self._watch is not None:
+                with suppress(ApiError):
+                    self._watch.note(await self.api.get_limits(), runs=0, memory_mb=0)
+                children.start_soon(self._watch.run)
+            yield
+            children.cancel_scope.cancel()
+
+    @asynccontextmanager
     async def reconciling(self) -> AsyncIterator[None]:
-        """Resolve attempts in doubt, and watch the account, while the context lasts."""
-        if self.member is None:
-            with suppress(ApiError):
-                self.watch.note(await self.api.get_limits(), runs=0, memory_mb=0)
+        """Resolve attempts in doubt while the context lasts."""
         async with anyio.create_task_group() as children:
             children.start_soon(self.reconciler.run)
-            children.start_soon(self.costs.run)
-            if self.member is None:
-                children.start_soon(self.watch.run)
             yield
             children.cancel_scope.cancel()
 
     async def run(self, resumed: Iterable[Work] = ()) -> list[Record]:
         """Carry everything out; return the records as they were settled."""
         try:
-            async with self.reconciling():
-                await self.scheduler.run(resumed)
+            async with self.watching():
+                await self.parts.run(resumed, self._on_record)
         except* BatchrunError as group:
             raise first_error(group) from None
         return self.records
+
+    def leave(self) -> None:
+        """Leave the account to its other batches."""
+        self.parts.leave()
 
 
 def retries(

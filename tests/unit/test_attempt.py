@@ -13,6 +13,7 @@ import orjson
 import pytest
 from blockbuster import BlockBuster
 
+from batchrun.engine.limits.permits import Demand
 from batchrun.engine.work import Postponed, Work
 from batchrun.errors import BatchRefused, BatchrunError, ConnectFailed
 from batchrun.ledger.facts import READ_TO
@@ -460,7 +461,7 @@ async def test_shut_down_a_job_that_waits_for_its_turn_is_left_open() -> None:
         children.start_soon(engine.run)
         await anyio.sleep(1)
         engine.scheduler.stop_starting()
-    assert (ledger.notes, engine.records, engine.scheduler.left_open, engine.gate.live) == (["admit 1"], [], 1, 0)
+    assert (ledger.notes, engine.records, engine.progress.left_open, engine.gate.live) == (["admit 1"], [], 1, 0)
 
 
 async def test_cancelled_while_a_start_is_answered_the_intent_stays() -> None:
@@ -470,7 +471,7 @@ async def test_cancelled_while_a_start_is_answered_the_intent_stays() -> None:
     with anyio.move_on_after(50):
         await engine.run()
     assert ledger.notes == ["admit 1", "intend 1.1"]
-    assert (engine.gate.live, engine.slots.used) == (0, 0)
+    assert (engine.gate.live, engine.permits.used) == (0, 0)
 
 
 async def test_a_job_is_handed_back_while_it_waits_for_its_next_attempt() -> None:
@@ -478,12 +479,13 @@ async def test_a_job_is_handed_back_while_it_waits_for_its_next_attempt() -> Non
     api, ledger = ScriptedApi(Plan(status=RunStatus.FAILED, run_s=1)), WatchedLedger()
     engine = Engine(api, ledger, ListSource([]), retry=retries(2))
     ((job, noted),) = (await ledger.admit([make_job()], read_to(1))).jobs
-    slot = await engine.slots.acquire()
-    assert slot is not None
-    result = await engine.runner.run_job(Work(job=job, open=noted), slot)
+    permit = await engine.permits.acquire()
+    assert permit is not None
+    permit.reserve(Demand())
+    result = await engine.scheduler._runner.run_job(Work(job=job, open=noted), permit)
     assert isinstance(result, Postponed)
     assert [each.state for each in result.work.attempts] == [AttemptState.ENDED]
-    assert (engine.slots.used, engine.gate.live) == (0, 0)
+    assert (engine.permits.used, engine.gate.live) == (0, 0)
 
 
 class Killed(BaseException):

@@ -6,8 +6,9 @@ from typing import Any
 import anyio
 import pytest
 
-from batchrun.account.limits_watch import MOST_GROWN_SLOTS, AccountWatch, Watched
+from batchrun.account.limits_watch import AccountWatch, WatchedLimit
 from batchrun.apify.wire import AccountLimits
+from batchrun.engine.limits.account_capacity import MAX_GROWN_SLOTS
 from batchrun.policy.capacity import Allowance, stride
 from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
 from tests.support.scripted_api import Engine, Plan, ScriptedApi, api_error
@@ -121,7 +122,7 @@ async def test_a_number_is_a_wish_and_the_limit_of_the_account_a_fact() -> None:
             for others in (10, 0):
                 api.others = others
                 await anyio.sleep(20)
-                limits.append(engine.slots.limit)
+                limits.append(engine.permits.limit)
             children.cancel_scope.cancel()
     assert (api.refused_at, limits, api.peak) == ([], [27, 37], 37)
 
@@ -139,7 +140,7 @@ async def test_growth_ends_at_the_largest_documented_account() -> None:
     engine = engine_of(api, 1000)
     with anyio.move_on_after(50):
         await engine.run()
-    assert api.live == MOST_GROWN_SLOTS
+    assert api.live == MAX_GROWN_SLOTS
 
 
 async def test_others_come_and_go() -> None:
@@ -198,10 +199,10 @@ async def test_counters_that_lag_take_no_slot_away() -> None:
         async with anyio.create_task_group() as children:
             children.start_soon(engine.run)
             await anyio.sleep(5)
-            engine.gate.stay_below(10)  # so that the places they leave stay empty for a while
+            engine.shared.stay_below(10)  # so that the places they leave stay empty for a while
             while True:
                 await anyio.sleep(0.5)
-                least.append(engine.slots.limit)
+                least.append(engine.permits.limit)
     assert min(least) == 100
 
 
@@ -229,18 +230,23 @@ async def test_a_platform_that_tells_no_more_is_asked_more_rarely_and_what_it_to
     engine = engine_of(api, 100_000)
     with anyio.move_on_after(3600):
         async with anyio.create_task_group() as children:
-            children.start_soon(engine.watch.run)
+            children.start_soon(_watch, engine)
             await anyio.sleep(3)
             api.errors["get_limits"] = [api_error(403)] * 1000
             await anyio.sleep_forever()
-    assert engine.slots.limit == 10
+    assert engine.permits.limit == 10
     assert 70 <= len(api.limit_reads) <= 100
+
+
+async def _watch(engine: Engine) -> None:
+    async with engine.watching():
+        await anyio.sleep_forever()
 
 
 async def test_memory_is_told_as_runs_are() -> None:
     """In megabytes, what the account has for us; each change once, and None where it does not say."""
     api, told, own = ScriptedApi(), list[int | None](), 1024
-    memory = Watched(allowance=Allowance(leave_free=512, least=128), own=lambda: own, tell=told.append)
+    memory = WatchedLimit(allowance=Allowance(leave_free=512, least=128), own=lambda: own, tell=told.append)
     watch = AccountWatch(api, memory=memory)
     for allowed, used in (
         (8192, 1024),

@@ -168,4 +168,4 @@ async def test_a_job_that_is_too_dear_is_left_and_the_others_go_on() -> None:
     purse = Purse(Budget(20.0), Prices(model="PAY_PER_EVENT"), task_options=RunOptions(), is_strict=True)
     engine = Engine(ScriptedApi(Plan(run_s=1, cost_usd=0.01)), WatchedLedger(), ListSource(jobs), purse=purse)
     records = await engine.run()
-    assert (len(records), engine.scheduler.left_open, engine.scheduler.is_out_of_budget) == (99, 1, True)
+    assert (len(records), engine.progress.left_open, engine.scheduler.is_out_of_budget) == (99, 1, True)

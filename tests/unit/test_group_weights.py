@@ -8,7 +8,7 @@ import pytest
 
 from batchrun.config.policy_builders import group_limits, group_weights
 from batchrun.config.sections import GroupConfig
-from batchrun.engine.scheduler import FAIR_DEPTH, MAX_CHUNK, MAX_LOOK_AHEAD, MIN_CHUNK
+from batchrun.engine.start_queue import FAIR_DEPTH, MAX_CHUNK, MAX_LOOK_AHEAD, MIN_CHUNK
 from batchrun.model import RunStatus
 from batchrun.policy.breaker import BreakerLimits
 from tests.support.memory_ledger import ListSource, WatchedLedger, make_job

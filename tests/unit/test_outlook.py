@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from batchrun.apify.wire import Account, AccountLimits
+from batchrun.apify.wire import AccountInfo, AccountLimits
 from batchrun.model import Run, RunId, RunStatus
 from batchrun.policy.forecast import Estimate
 from batchrun.preflight.recent_runs import Effort, Samples, forecast, take_samples
@@ -25,10 +25,10 @@ def _run(seconds: float | None, cost_usd: float | None, status: RunStatus = RunS
     )
 
 
-def _account(**known: Any) -> Account:
+def _account(**known: Any) -> AccountInfo:
     values: dict[str, Any] = {"max_concurrent_runs": 25, "live_runs": 0, "max_total_memory_mb": 8192}
     limits = AccountLimits(**{**values, "used_memory_mb": 0, **known})
-    return Account(username="u", plan=None, limits=limits, max_monthly_usage_usd=None, monthly_usage_usd=None)
+    return AccountInfo(username="u", plan=None, limits=limits, max_monthly_usage_usd=None, monthly_usage_usd=None)
 
 
 EFFORT = Effort(runs=100, slots=10, run_memory_mb=1024, start_rate_per_s=100.0)

@@ -4,10 +4,10 @@ import anyio
 import pytest
 
 from batchrun.apify.throttle import Throttle
-from batchrun.engine.limits.start_gate import StartGate
 from batchrun.policy.token_bucket import TokenBucket, burst_of
 from batchrun.server.accounts.rate_limits import PER_START, RateLimits
 from batchrun.server.error_answers import ErrorAnswer
+from tests.support.start_gates import gate_of, next_start
 from tests.support.virtual_time import LateTimersLoop
 
 #: Length of a measurement, in seconds of virtual time.
@@ -22,12 +22,12 @@ def anyio_backend() -> tuple[str, dict[str, object]]:
 
 async def started_at(rate_per_s: float, for_s: float) -> list[float]:
     """Return the times of starts while more are waiting than the rate allows."""
-    gate, at = StartGate(TokenBucket(rate_per_s=rate_per_s, burst=burst_of(rate_per_s))), list[float]()
+    gate, at = gate_of(rate_per_s, burst_of(rate_per_s)), list[float]()
 
     async def keep_starting() -> None:
-        while (turn := await gate.turn()) is not None:
+        while (turn := await next_start(gate)) is not None:
             at.append(anyio.current_time())
-            turn.over()
+            turn.release()
 
     async with anyio.create_task_group() as children:
         for _ in range(20):
@@ -48,16 +48,16 @@ async def test_the_servers_own_limit_is_never_met() -> None:
     """At the default rate no start is refused at the documented limit, although late starts leave in a bunch."""
     refused = 0
     limits = RateLimits(anyio.current_time, is_enforced=True)
-    gate = StartGate(TokenBucket.below_limit(PER_START))
+    gate = gate_of(bucket=TokenBucket.below_limit(PER_START))
 
     async def keep_starting() -> None:
         nonlocal refused
-        while (turn := await gate.turn()) is not None:
+        while (turn := await next_start(gate)) is not None:
             try:
                 limits.admit("account", "task", PER_START)
             except ErrorAnswer:
                 refused += 1
-            turn.over()
+            turn.release()
 
     with anyio.move_on_after(FOR_S):
         await keep_starting()

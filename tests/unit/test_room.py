@@ -41,7 +41,7 @@ async def test_a_group_with_a_limit_leaves_the_other_slots_to_others() -> None:
     counts = Counter(group_of(api, source)[:20])
     assert (counts["a"], counts["b"]) == (5, 15)
     assert Counter(group_of(api, source))["b"] == 100
-    assert engine.slots._live_in_group["a"] <= 5
+    assert engine.permits._live_in_group["a"] <= 5
 
 
 async def test_looking_for_a_job_that_fits_reads_no_more_than_a_window() -> None:
@@ -68,7 +68,7 @@ async def test_memory_is_never_overbooked_and_packed_full() -> None:
     sizes = [128 << (line % 5) for line in range(400)]
     source, used = sized(*sizes), list[int]()
     api = ScriptedApi(Plan(run_s=10))
-    engine = Engine(api, WatchedLedger(on_note=lambda _: used.append(engine.slots.used_memory_mb)), source,
+    engine = Engine(api, WatchedLedger(on_note=lambda _: used.append(engine.permits.reserved_mb)), source,
                     slots=100, memory_mb=8192)  # fmt: skip
     records = await engine.run()
     assert (len(records), max(used)) == (400, 8192)
@@ -131,4 +131,4 @@ async def test_a_group_that_trips_is_left_and_the_others_go_on() -> None:
     groups = Counter(record.group for record in records)
     assert (groups["good"], [trip.group for trip in ledger.fact(TRIPS) or ()]) == (300, ["bad"])
     assert 10 <= groups["bad"] < 30
-    assert engine.scheduler.left_open == 100 - groups["bad"]
+    assert engine.progress.left_open == 100 - groups["bad"]

@@ -135,7 +135,7 @@ async def test_stopping_lets_live_runs_finish_and_starts_nothing() -> None:
         engine.scheduler.stop_starting()
     assert (len(api.posts), len(engine.records), len(ledger.settled)) == (3, 3, 3)
     assert 100 <= anyio.current_time() <= 101
-    assert (engine.slots.used, engine.gate.live) == (0, 0)
+    assert (engine.permits.used, engine.gate.live) == (0, 0)
 
 
 async def test_stopping_leaves_postponed_jobs_for_the_next_process() -> None:
@@ -165,7 +165,7 @@ async def test_a_refused_batch_drains_before_it_says_so() -> None:
     with pytest.raises(BatchRefused):
         await engine.run()
     assert ([record.outcome for record in engine.records], len(api.posts)) == ([Outcome.SUCCEEDED] * 3, 4)
-    assert engine.scheduler.left_open >= 1
+    assert engine.progress.left_open >= 1
 
 
 async def test_an_attempt_that_stays_in_doubt_is_left_open_and_the_rest_is_done() -> None:
@@ -173,7 +173,7 @@ async def test_an_attempt_that_stays_in_doubt_is_left_open_and_the_rest_is_done(
     api = ScriptedApi(in_order(Plan(error=lost_answer(), effects=1), then=Plan(run_s=1)), echoes=False)
     engine = Engine(api, WatchedLedger(), jobs(10), slots=2)
     records = await engine.run()
-    assert (len(records), len(api.posts), engine.scheduler.left_open) == (9, 10, 1)
+    assert (len(records), len(api.posts), engine.progress.left_open) == (9, 10, 1)
 
 
 async def test_a_bug_stops_the_batch_at_once() -> None:
@@ -193,7 +193,7 @@ async def test_cancelled_it_ends_at_once_and_leaves_runs_noted() -> None:
     with anyio.move_on_after(10):
         await engine.run()
     assert sorted(each.run_id or "" for each in ledger.attempts.values()) == ["run-1", "run-2", "run-3"]
-    assert (ledger.settled, engine.slots.used, engine.gate.live) == ({}, 0, 0)
+    assert (ledger.settled, engine.permits.used, engine.gate.live) == ({}, 0, 0)
 
 
 async def test_a_slow_consumer_slows_starts() -> None:
@@ -262,7 +262,8 @@ async def test_more_slots_while_it_runs_are_used() -> None:
     async with anyio.create_task_group() as children:
         children.start_soon(engine.run)
         await anyio.sleep(15)
-        engine.slots.resize(300)
+        engine.shared.pool.resize(300)
+        engine.permits.resize(300)
         await anyio.sleep(10)
         assert api.peak > 100
     assert len(engine.records) == 2000
@@ -276,7 +277,7 @@ async def test_fewer_slots_while_it_runs_are_kept() -> None:
     async with anyio.create_task_group() as children:
         children.start_soon(engine.run)
         await anyio.sleep(5)
-        engine.slots.resize(3)
+        engine.permits.resize(3)
         for _ in range(20):
             await anyio.sleep(10)
             live.append(api.live)

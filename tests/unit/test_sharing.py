@@ -10,25 +10,35 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchrun.engine.limits.account_capacity import Room
-from batchrun.engine.limits.account_pool import Pool
+from batchrun.engine.limits.account_pool import AccountPool, BatchPriority
+from batchrun.engine.limits.permits import Demand, Permits
 from batchrun.engine.limits.purse import Purse
-from batchrun.engine.limits.start_gate import StartGate
+from batchrun.engine.limits.shared_limits import SharedLimits
 from batchrun.model import RunOptions
 from batchrun.policy.budget import Budget, Prices
 from batchrun.policy.token_bucket import BothBuckets, Contenders, TokenBucket
+from batchrun.runtime.changed import Changed
 from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
-from tests.support.scripted_api import Engine, Plan, ScriptedApi
+from tests.support.scripted_api import FAST, Engine, Plan, ScriptedApi
+from tests.support.start_gates import gate_of, next_start
 from tests.support.virtual_time import VirtualTimeLoop
+
+
+def account(limit: int, *, memory_mb: int | None = None) -> SharedLimits:
+    """Return an account with this many live Runs, and no other limit."""
+    shared = SharedLimits(
+        max_live_runs=limit, wanted=limit, max_open_polls=1000, starts_per_task_per_s=FAST, throttle=None
+    )
+    shared.pool.resize_memory(memory_mb)
+    return shared
 
 
 @dataclass
 class Crew:
     """One account, and the batches in it."""
 
-    pool: Pool
+    shared: SharedLimits
     run_s: float = 20.0
-    room: Room = field(default_factory=Room)
     began: dict[str, list[float]] = field(default_factory=dict)
     ended: dict[str, float] = field(default_factory=dict)
     apis: list[ScriptedApi] = field(default_factory=list)
@@ -48,14 +58,14 @@ class Crew:
         run_s: float | Callable[[int], float] | None = None,
         **given: Any,
     ) -> Engine:
-        """Carry a batch out; `weight` and `priority` are its standing, all else is the engine's."""
-        member = self.pool.join(weight=given.pop("weight", 1.0), priority=given.pop("priority", 0))
+        """Carry a batch out; `weight` and `priority` are its rank, all else is the engine's."""
+        priority = BatchPriority(weight=given.pop("weight", 1.0), priority=given.pop("priority", 0))
         self.began[name] = []
 
         def plan(n: int) -> Plan:
             self.began[name].append(anyio.current_time())
             self.peak = max(self.peak, self.live + 1)
-            assert self.live < self.pool.limit, "a place too many"
+            assert self.live < self.shared.pool.limit, "a Run too many"
             lives_s = run_s(n) if callable(run_s) else self.run_s if run_s is None else run_s
             return Plan(run_s=lives_s, cost_usd=0.0)
 
@@ -64,15 +74,13 @@ class Crew:
         options = RunOptions(memory_mb=given.pop("memory_mb", 128), max_total_charge_usd=0.1)
         source = ListSource([make_job(line, options=options) for line in range(1, jobs + 1)])
         stop_after_s = given.pop("stop_after_s", None)
-        engine = Engine(api, WatchedLedger(), source, slots=slots, member=member, room=self.room, **given)
-        member.on_resize = engine.slots.resize
+        engine = Engine(api, WatchedLedger(), source, slots=slots, shared=self.shared, priority=priority, **given)
         async with anyio.create_task_group() as children:
             children.start_soon(self._stop_after, stop_after_s, engine)
             await engine.run()
             children.cancel_scope.cancel()
         self.ended[name] = anyio.current_time()
-        engine.gate.withdraw()
-        member.leave()
+        engine.leave()
         return engine
 
     async def _stop_after(self, for_s: float | None, engine: Engine) -> None:
@@ -97,7 +105,7 @@ def between(times: list[float], begin: float, end: float) -> int:
 @pytest.mark.parametrize("jobs", [3_000, pytest.param(100_000, marks=pytest.mark.long)])
 async def test_a_small_batch_behind_a_huge_one_starts_with_the_first_place_that_is_freed(jobs):
     """Submitted ten seconds later: its first Run starts within a second of that, and it ends long before."""
-    crew = Crew(Pool(64), run_s=7.0)
+    crew = Crew(account(64), run_s=7.0)
 
     async def small() -> None:
         await anyio.sleep(10)
@@ -113,7 +121,7 @@ async def test_a_small_batch_behind_a_huge_one_starts_with_the_first_place_that_
 
 async def test_weights_share_the_places():
     """Three to one: three quarters of the starts while both have jobs."""
-    crew = Crew(Pool(20), run_s=10.0)
+    crew = Crew(account(20), run_s=10.0)
     await side_by_side(lambda: crew.run("heavy", 900, weight=3.0), lambda: crew.run("light", 900))
     heavy, light = (between(crew.began[name], 50, 500) for name in ("heavy", "light"))
     assert heavy / light == pytest.approx(3, rel=0.1)
@@ -121,7 +129,7 @@ async def test_weights_share_the_places():
 
 async def test_priority_comes_first_and_starves_nobody():
     """The higher one has all places but one; the lower one has that all the time."""
-    crew = Crew(Pool(10), run_s=10.0)
+    crew = Crew(account(10), run_s=10.0)
     await side_by_side(lambda: crew.run("high", 450, priority=5), lambda: crew.run("low", 100))
     assert between(crew.began["low"], 10, 400) == pytest.approx(39, abs=2)
     assert between(crew.began["high"], 10, 400) == pytest.approx(351, abs=10)
@@ -129,7 +137,7 @@ async def test_priority_comes_first_and_starves_nobody():
 
 async def test_fewer_places_than_batches_go_round():
     """Twelve batches, two places: each has a Run within a round, whatever its priority."""
-    crew = Crew(Pool(2), run_s=10.0)
+    crew = Crew(account(2), run_s=10.0)
     await side_by_side(*(lambda n=n: crew.run(f"batch-{n}", 20, priority=n % 3) for n in range(12)))
     for times in crew.began.values():
         assert between(times, 0, 70) >= 1
@@ -138,22 +146,22 @@ async def test_fewer_places_than_batches_go_round():
 
 async def test_a_batch_that_waits_for_its_own_rate_holds_no_idle_places():
     """One start in twenty seconds needs one place; the other batch has the rest of them."""
-    crew = Crew(Pool(8), run_s=10.0)
+    crew = Crew(account(8), run_s=10.0)
     await side_by_side(lambda: crew.run("slow", 20, start_rate=0.05), lambda: crew.run("fast", 210))
     assert crew.ended["fast"] < 345
 
 
 async def test_large_runs_get_the_memory_that_small_ones_would_take():
     """Both share the memory; the large ones are neither starved nor first."""
-    crew = Crew(Pool(100, memory_mb=4096), run_s=10.0)
+    crew = Crew(account(100, memory_mb=4096), run_s=10.0)
     await side_by_side(lambda: crew.run("small", 1000, memory_mb=128), lambda: crew.run("large", 10, memory_mb=4096))
     assert crew.ended["large"] < crew.ended["small"]
-    assert crew.pool.used_memory_mb == 0
+    assert crew.shared.pool.used_memory_mb == 0
 
 
 async def test_money_that_comes_free_in_one_batch_lets_another_go_on():
     """A budget for three Runs, all set aside by one batch: the other is told as soon as costs are final."""
-    crew, shared = Crew(Pool(10), run_s=5.0), Budget(0.3)
+    crew, shared = Crew(account(10), run_s=5.0), Budget(0.3)
 
     def purse() -> Purse:
         return Purse(
@@ -174,11 +182,11 @@ async def test_starts_of_one_task_keep_its_rate_together_and_those_of_two_do_not
     """Ten per second for a task, whoever starts; a hundred for each batch by itself."""
 
     async def starts(shared: TokenBucket, contenders: Contenders, times: list[float]) -> None:
-        gate = StartGate(BothBuckets(TokenBucket(rate_per_s=100), shared), contenders=contenders)
+        gate = gate_of(bucket=BothBuckets(TokenBucket(rate_per_s=100), shared), contenders=contenders)
         while anyio.current_time() < 10:
-            turn = await gate.turn()
-            assert turn is not None
-            turn.started()
+            permit = await next_start(gate)
+            assert permit is not None
+            permit.started()
             times.append(anyio.current_time())
 
     same, one, other = ((TokenBucket(rate_per_s=10), Contenders()) for _ in range(3))
@@ -194,8 +202,8 @@ async def test_starts_of_one_task_keep_its_rate_together_and_those_of_two_do_not
 async def test_a_rate_that_is_raised_holds_at_once():
     """Who waits for a token of the slow rate gets one of the fast."""
     bucket = TokenBucket(rate_per_s=0.001)
-    gate = StartGate(bucket)
-    assert await gate.turn() is not None
+    gate = gate_of(bucket=bucket)
+    assert await next_start(gate) is not None
 
     async def raise_it() -> None:
         await anyio.sleep(5)
@@ -204,26 +212,31 @@ async def test_a_rate_that_is_raised_holds_at_once():
 
     async with anyio.create_task_group() as children:
         children.start_soon(raise_it)
-        assert await gate.turn() is not None
+        assert await next_start(gate) is not None
     assert anyio.current_time() == pytest.approx(5, abs=0.2)
 
 
-def test_places_of_live_runs_are_kept_until_they_are_taken_up():
+def permits_of(pool: AccountPool, batch: str, live: int) -> Permits:
+    """Return the permits of a batch that has live Runs of an earlier process."""
+    return Permits(pool, gate_of(), Changed(), batch=batch, live=live)
+
+
+async def test_permits_of_live_runs_are_kept_until_they_are_adopted():
     """Whichever batch is opened first takes none of them; what is released is there for all."""
-    pool = Pool(5)
+    pool = AccountPool(5)
     pool.keep("a", 3)
     pool.keep("b", 2)
-    a = pool.join("a", live=3)
-    assert not a.ask()
+    a = permits_of(pool, "a", live=3)
+    assert not a.may_reserve()
     for _ in range(3):
-        a.take_up(0)
-    assert (pool.used, a.ask()) == (5, False)
-    pool.release("b")
-    assert (pool.used, a.ask()) == (3, True)
-    a.keep_places()
+        a.adopt(Demand())
+    assert (pool.used, a.may_reserve()) == (5, False)
+    pool.keep("b", 0)
+    assert (pool.used, a.may_reserve()) == (3, True)
+    a.keep_for_live_runs()
     a.leave()
     assert pool.used == 3
-    pool.join("a", live=2).leave()
+    permits_of(pool, "a", live=2).leave()
     assert pool.used == 0
 
 
@@ -254,7 +267,7 @@ def test_whatever_comes_and_goes_all_end_and_no_place_is_lost(arrivals, limit, m
 
 
 async def _come_and_go(arrivals: list[dict[str, Any]], limit: int, memory_mb: int | None) -> None:
-    crew = Crew(Pool(limit, memory_mb=memory_mb))
+    crew = Crew(account(limit, memory_mb=memory_mb))
 
     async def arrive(number: int, given: dict[str, Any]) -> None:
         given = dict(given)
@@ -266,4 +279,4 @@ async def _come_and_go(arrivals: list[dict[str, Any]], limit: int, memory_mb: in
         assert len(crew.began[f"batch-{number}"]) == len(engine.records)
 
     await side_by_side(*(lambda n=n, given=given: arrive(n, given) for n, given in enumerate(arrivals)))
-    assert (crew.pool.used, crew.pool.used_memory_mb, crew.room.live) == (0, 0, 0)
+    assert (crew.shared.pool.used, crew.shared.pool.used_memory_mb, crew.shared.capacity.live) == (0, 0, 0)

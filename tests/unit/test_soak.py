@@ -6,12 +6,11 @@ import random
 import anyio
 import pytest
 
-from batchrun.engine.limits.account_capacity import Room
-from batchrun.engine.limits.account_pool import Pool
+from batchrun.engine.limits.account_pool import BatchPriority
+from batchrun.engine.limits.shared_limits import SharedLimits
 from batchrun.model import RunStatus
-from batchrun.policy.token_bucket import Contenders
 from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
-from tests.support.scripted_api import Engine, Plan, ScriptedApi, api_error, busy, lost_answer, retries
+from tests.support.scripted_api import FAST, TASK, Engine, Plan, ScriptedApi, api_error, busy, lost_answer, retries
 
 HOUR_S = 3600.0
 #: Between two batches, on average; and their jobs, at most.
@@ -44,20 +43,18 @@ def _objects() -> int:
 async def test_hours_of_batches_leave_nothing_behind(hours: int) -> None:
     """15 batches an hour, some stopped in the middle: when the last has ended, as many objects as after one hour's."""
     chance = random.Random(1)
-    pool, room, contenders = Pool(40), Room(), Contenders()
+    shared = SharedLimits(max_live_runs=40, wanted=40, max_open_polls=1000, starts_per_task_per_s=FAST, throttle=None)
+    pool, capacity, contenders = shared.pool, shared.capacity, shared.contenders(TASK)
     carried_out = [0, 0]
 
     async def carry_out() -> None:
-        member = pool.join(weight=chance.choice([1.0, 4.0]), priority=chance.choice([0, 0, 1]))
+        priority = BatchPriority(weight=chance.choice([1.0, 4.0]), priority=chance.choice([0, 0, 1]))
         api = ScriptedApi(lambda _: _plan(chance))
         source = ListSource([make_job(line) for line in range(1, chance.randint(1, MAX_JOBS) + 1)])
-        engine = Engine(
-            api, WatchedLedger(), source, slots=40, member=member, room=room, contenders=contenders, retry=retries(2)
-        )
+        engine = Engine(api, WatchedLedger(), source, slots=40, shared=shared, priority=priority, retry=retries(2))
         with anyio.move_on_after(chance.choice([60, 1e6, 1e6, 1e6])) as scope:
             await engine.run()
-        engine.gate.withdraw()
-        member.leave()
+        engine.leave()
         told = [each.run_id for record in engine.records for each in record.attempts if each.run_id is not None]
         assert len(told) == len(set(told))
         if not scope.cancelled_caught:
@@ -78,6 +75,6 @@ async def test_hours_of_batches_leave_nothing_behind(hours: int) -> None:
     assert carried_out[0] > 8 * hours
     assert carried_out[1] > 120 * hours
     assert _objects() <= after_an_hour
-    assert (pool.used, pool.used_memory_mb, room.live) == (0, 0, 0)
-    assert (len(pool._members), len(pool._kept), len(room._gates)) == (0, 0, 0)
+    assert (pool.used, pool.used_memory_mb, capacity.live) == (0, 0, 0)
+    assert (len(pool._members), len(pool._kept), len(capacity._gates)) == (0, 0, 0)
     assert (len(contenders._waiting), len(contenders._last)) == (0, 0)

@@ -4,29 +4,26 @@ import anyio
 import pytest
 
 from batchrun.apify.throttle import Throttle
-from batchrun.engine.limits.start_gate import StartGate, Turn
+from batchrun.engine.limits.permits import Permit
+from batchrun.engine.limits.start_gate import StartGate
 from batchrun.errors import ResourcesBusy
 from batchrun.model import Mark, RunOptions
 from batchrun.policy.capacity import stride
 from batchrun.policy.token_bucket import TokenBucket
 from tests.support.scripted_api import TASK, Plan, ScriptedApi
+from tests.support.start_gates import gate_of, next_start
 
 
-def gate_of(rate_per_s: float = 1e6, burst: int = 1) -> StartGate:
-    """Return a gate whose rate is no obstacle unless told."""
-    return StartGate(TokenBucket(rate_per_s=rate_per_s, burst=burst))
-
-
-async def granted(gate: StartGate) -> Turn:
-    """Return a turn that must come."""
-    turn = await gate.turn()
+async def granted(gate: StartGate) -> Permit:
+    """Return a permit that must come."""
+    turn = await next_start(gate)
     assert turn is not None
     return turn
 
 
 async def keep_starting(gate: StartGate, api: ScriptedApi) -> None:
     """Start Run after Run, as a slot does."""
-    while (turn := await gate.turn()) is not None:
+    while (turn := await next_start(gate)) is not None:
         try:
             run = await api.start_run(TASK, b"{}", RunOptions(), Mark("m"))
         except ResourcesBusy:
@@ -35,7 +32,7 @@ async def keep_starting(gate: StartGate, api: ScriptedApi) -> None:
         turn.started()
         while not (await api.get_run(run.id, wait_for_finish_s=60)).status.is_terminal:
             pass
-        turn.over()
+        turn.release()
 
 
 async def press(gate: StartGate, api: ScriptedApi, *, starters: int, for_s: float) -> None:
@@ -145,7 +142,7 @@ async def test_turns_come_in_the_order_in_which_they_were_asked_for() -> None:
 async def test_one_429_holds_back_everybody() -> None:
     """Closed for 30 seconds, nobody starts; then they come at the rate, without a burst."""
     gate, at = gate_of(10, burst=5), list[float]()
-    (await granted(gate)).not_now(retry_after_s=30)
+    (await granted(gate)).try_later(30)
 
     async def start() -> None:
         (await granted(gate)).started()
@@ -170,7 +167,7 @@ async def test_a_429_that_comes_while_one_waits_for_its_token_holds_it_back_too(
     async with anyio.create_task_group() as children:
         children.start_soon(start)
         await anyio.sleep(0.5)
-        first.not_now(retry_after_s=20)
+        first.try_later(20)
     assert at == [20.5]
 
 
@@ -179,7 +176,7 @@ async def test_refusals_of_one_moment_close_the_gate_once() -> None:
     gate = gate_of()
     turns = [await granted(gate) for _ in range(3)]
     for turn in turns:
-        turn.not_now(retry_after_s=None)
+        turn.try_later(None)
     begun = anyio.current_time()
     await granted(gate)
     assert anyio.current_time() - begun <= 1.0
@@ -192,10 +189,10 @@ async def test_closings_in_a_row_last_longer_up_to_half_a_minute() -> None:
         begun = anyio.current_time()
         turn = await granted(gate)
         waits.append(anyio.current_time() - begun)
-        turn.not_now()
+        turn.try_later(None)
     assert 15 <= waits[-1] <= 30
     (await granted(gate)).started()
-    (await granted(gate)).not_now()
+    (await granted(gate)).try_later(None)
     begun = anyio.current_time()
     await granted(gate)
     assert anyio.current_time() - begun <= 1.0
@@ -205,18 +202,18 @@ async def test_closings_in_a_row_last_longer_up_to_half_a_minute() -> None:
 async def test_shut_wakes_everybody_who_waits(blocked_by: str) -> None:
     """Whatever they wait for, no more starts means an answer at once: None."""
     account = Throttle(TokenBucket(rate_per_s=1e6))
-    gate = StartGate(TokenBucket(rate_per_s=0.001 if blocked_by == "rate" else 1e6), account)
-    turns = list[Turn | None]()
+    gate = gate_of(0.001 if blocked_by == "rate" else 1e6, throttle=account)
+    turns = list[Permit | None]()
     first = await granted(gate)
     if blocked_by == "account":
         account.refused(1000)
     if blocked_by == "capacity":
         first.account_is_full()
     if blocked_by == "closure":
-        first.not_now(retry_after_s=1000)
+        first.try_later(1000)
 
     async def start() -> None:
-        turns.append(await gate.turn())
+        turns.append(await next_start(gate))
 
     async with anyio.create_task_group() as children:
         for _ in range(1 if blocked_by != "queue" else 5):
@@ -227,7 +224,7 @@ async def test_shut_wakes_everybody_who_waits(blocked_by: str) -> None:
         gate.shut()
     assert anyio.current_time() == shut_at
     assert not [turn for turn in turns if turn is not None]
-    assert await gate.turn() is None
+    assert await next_start(gate) is None
 
 
 async def test_cancelled_while_waiting_the_count_of_live_runs_stays_right() -> None:
@@ -235,13 +232,13 @@ async def test_cancelled_while_waiting_the_count_of_live_runs_stays_right() -> N
     gate = gate_of(1)
     first = await granted(gate)
     with anyio.move_on_after(0.5):
-        await gate.turn()
+        await next_start(gate)
     assert gate.live == 1
     second = await granted(gate)
     assert gate.live == 2
-    first.over()
-    second.over()
-    first.over()
+    first.release()
+    second.release()
+    first.release()
     assert gate.live == 0
 
 
@@ -255,7 +252,7 @@ async def test_a_run_of_an_earlier_process_counts_as_live() -> None:
     async with anyio.create_task_group() as children:
         children.start_soon(granted, gate)
         await anyio.sleep(0.25)
-        adopted.over()
+        gate.over(adopted)
     assert (gate.live, anyio.current_time() - begun) == (1, 0.25)
 
 
@@ -264,12 +261,12 @@ async def test_a_refusal_of_one_start_ends_its_own_turn_only() -> None:
     gate = gate_of()
     turns = [await granted(gate) for _ in range(4)]
     turns[0].account_is_full()
-    turns[0].over()
-    turns[1].not_now()
-    turns[1].over()
+    turns[0].release()
+    turns[1].try_later(None)
+    turns[1].release()
     turns[2].unanswered()
     assert gate.live == 2
-    turns[2].over()
+    turns[2].release()
     assert gate.live == 1
 
 
@@ -280,17 +277,17 @@ async def test_the_end_of_a_former_probes_run_lets_no_second_probe_go() -> None:
     first = await granted(gate)
     first.started()
     second = await granted(gate)  # a probe, and its answer takes long
-    first.over()
+    first.release()
     with anyio.move_on_after(100) as waiting:
-        await gate.turn()
+        await next_start(gate)
     assert waiting.cancelled_caught
-    second.over()
+    second.release()
 
 
 async def test_a_turn_is_one_of_the_account_too() -> None:
     """Whoever has it may send at once: the account's rate has been waited for."""
     account = Throttle(TokenBucket(rate_per_s=10))
-    gate, at = StartGate(TokenBucket(rate_per_s=1e6), account), list[float]()
+    gate, at = gate_of(1e6, throttle=account), list[float]()
     for _ in range(3):
         await granted(gate)
         await account.take_token()  # somebody polls in between
@@ -301,10 +298,10 @@ async def test_a_turn_is_one_of_the_account_too() -> None:
 async def test_given_up_while_the_account_is_waited_for_no_start_is_counted_and_no_token_gone() -> None:
     """The next one starts as soon as the account allows."""
     account = Throttle(TokenBucket(rate_per_s=1e6))
-    gate = StartGate(TokenBucket(rate_per_s=0.01), account)
+    gate = gate_of(0.01, throttle=account)
     account.refused(60)
     with anyio.move_on_after(30):
-        await gate.turn()
+        await next_start(gate)
     await granted(gate)
     assert (anyio.current_time(), gate.live) == (60, 1)
 
@@ -328,7 +325,7 @@ async def test_a_refusal_that_comes_while_one_waits_for_its_token_makes_it_wait_
 async def test_an_announced_limit_paces_starts() -> None:
     """A platform that allows 4 starts per second gets 3.8, however many were asked for."""
     gate, at = gate_of(380, burst=19), list[float]()
-    gate.stay_below(4)
+    gate._bucket.stay_below(4)
     for _ in range(4):
         await granted(gate)
         at.append(anyio.current_time())

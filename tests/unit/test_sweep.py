@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 import anyio
 import pytest
 
+from batchrun.engine.child_pool import MAX_IDLE
 from batchrun.engine.follow.polls import LOST_AFTER_S
 from batchrun.engine.follow.sweep import LISTING_LAG_S, MAX_INTERVAL_S, MAX_LOOKS, MIN_INTERVAL_S
-from batchrun.engine.scheduler import MAX_IDLE
 from batchrun.engine.work import Work
 from batchrun.errors import BatchRefused
 from batchrun.model import Attempt, AttemptState, Mark, Outcome, Run, RunId, RunStatus

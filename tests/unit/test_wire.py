@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrun.apify.wire import (
-    Account,
+    AccountInfo,
     AccountLimits,
     ActorInfo,
     BuildInfo,
@@ -221,14 +221,14 @@ def test_an_account_is_read() -> None:
         "limits": {"maxConcurrentActorJobs": 25, "maxActorMemoryGbytes": 8, "maxMonthlyUsageUsd": 49},
         "current": {"activeActorJobCount": 3, "actorMemoryGbytes": 0.125, "monthlyUsageUsd": 1.5},
     }
-    assert parse_account({"username": "u", "plan": {"id": "FREE"}}, limits) == Account(
+    assert parse_account({"username": "u", "plan": {"id": "FREE"}}, limits) == AccountInfo(
         username="u",
         plan="FREE",
         limits=AccountLimits(max_concurrent_runs=25, live_runs=3, max_total_memory_mb=8192, used_memory_mb=128),
         max_monthly_usage_usd=49.0,
         monthly_usage_usd=1.5,
     )
-    assert parse_account({}, {}) == Account(
+    assert parse_account({}, {}) == AccountInfo(
         username="?",
         plan=None,
         limits=AccountLimits(),

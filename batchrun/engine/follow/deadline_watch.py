@@ -26,7 +26,7 @@ _NEVER = float("inf")
 _log = structlog.get_logger()
 
 
-class Watch:
+class DeadlineWatch:
     """Watches one Run.
 
     Args:

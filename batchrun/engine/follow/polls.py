@@ -11,7 +11,7 @@ from batchrun.engine.follow.live_run import LiveRun
 from batchrun.engine.follow.sweep import Sweep
 from batchrun.engine.ports import RunClient
 from batchrun.errors import ApiError, BatchRefused, NotFound
-from batchrun.model import Run, TaskId
+from batchrun.model import Run
 
 #: How long a Run that we hold the id of may stay unknown to the platform before it counts as lost.
 LOST_AFTER_S = 10.0
@@ -71,19 +71,19 @@ class Follower:
 
     Args:
         client: the platform.
-        task_id: whose Runs they are.
         polls: requests that wait for the end of a Run.
+        sweep: follows the Runs beyond the polls.
     """
 
-    def __init__(self, client: RunClient, task_id: TaskId, polls: Polls) -> None:
+    def __init__(self, client: RunClient, polls: Polls, sweep: Sweep) -> None:
         self._client = client
         self._polls = polls
-        self.sweep = Sweep(client, task_id)
-        polls.join(self.sweep)
+        self._sweep = sweep
+        polls.join(sweep)
 
     def leave(self) -> None:
         """Leave the polls to others."""
-        self._polls.leave(self.sweep)
+        self._polls.leave(self._sweep)
 
     async def follow(self, live: LiveRun) -> Sight:
         """Follow a Run to its end if there is a poll for it; else return soon, and the sweep is to have it.
@@ -99,14 +99,14 @@ class Follower:
         if not sight.is_over and (live.has_poll or self._polls.take()):
             sight = await self._poll(live)
         if sight.run is not None and sight.run.finished_at is not None:
-            self.sweep.note_life((sight.run.finished_at - sight.run.started_at).total_seconds())
+            self._sweep.note_life((sight.run.finished_at - sight.run.started_at).total_seconds())
         return sight
 
     async def _look_once(self, live: LiveRun) -> Sight:
         try:
             return await self._look(live, wait_s=0)
         finally:
-            self.sweep.looked()
+            self._sweep.looked()
 
     async def _poll(self, live: LiveRun) -> Sight:
         try:

@@ -48,19 +48,24 @@ class _Row:
 
 
 class Sweep:
-    """Keeps Runs of one task until they are worth a look, any number of them with the same few requests."""
+    """Keeps Runs of one task until they are worth a look, any number of them with the same few requests.
 
-    def __init__(self, client: RunClient, task_id: TaskId) -> None:
+    Args:
+        client: lists the task's live Runs.
+        task_id: whose Runs they are.
+        take_up: called with each Run that is let go, or that has got a poll: a child is to continue with it.
+    """
+
+    def __init__(self, client: RunClient, task_id: TaskId, take_up: Callable[[LiveRun], None]) -> None:
         self._client = client
         self._task_id = task_id
+        self._take_up = take_up
         self._rows: dict[RunId, _Row] = {}
         #: Let go, and waiting for others to have been looked at.
         self._gone: deque[LiveRun] = deque()
         self._looks = 0
         self._is_running = False
         self._usual_life_s: float | None = None
-        #: Called with each Run that is let go, or that has got a poll: somebody is to take it up.
-        self.on_go: Callable[[LiveRun], None] = lambda _: None
 
     def note_life(self, life_s: float) -> None:
         """Learn how long one more Run was live."""
@@ -83,7 +88,7 @@ class Sweep:
             return False
         live = self._rows.pop(next(iter(self._rows))).live
         live.has_poll = True
-        self.on_go(live)
+        self._take_up(live)
         return True
 
     def looked(self) -> None:
@@ -156,4 +161,4 @@ class Sweep:
 
     def _have_looked_at(self, live: LiveRun) -> None:
         self._looks += 1
-        self.on_go(live)
+        self._take_up(live)

@@ -1,165 +1,113 @@
-"""Places for live Runs that the batches of one account share: who has least for its weight is next.
+"""Live Runs of an account, divided among its batches.
 
-A batch asks when it has a job in hand, and takes a place at once unless somebody who waits comes before it. Who is
-refused waits, and is called when a place is his. So nothing is set aside for a batch that has no use for it, and a
-small batch that comes behind a huge one gets the first place that is freed.
+A batch asks when it has a job in hand, and takes a permit at once unless a waiting batch comes before it. A refused
+batch waits and is notified when its permit is free. Nothing is set aside for a batch that has no use for it, and a
+small batch behind a huge one gets the first permit that is released.
 
-Batches without any live Run come first, in turns (stride scheduling, as in `FairQueue`): no priority and no weight
-keeps a batch from having one. Of the others the highest priority is next, and among equals who has the fewest live Runs
-for its weight.
+Next: batches without a live Run, in turns by weight (stride scheduling, as in `FairQueue`); then higher priority; then
+fewest live Runs per weight. So no priority and no weight keeps a batch from having one live Run.
 
-Runs that are live while nobody has their batch open keep their places: else others would take them, and there were too
-many when the batch is taken up again.
+Permits stay reserved for Runs that are live while no process has their batch open. Without that, other batches would
+take them, and the account would be over its limit when the batch resumes.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
+from typing import Protocol
 
-#: A batch that waits for memory and comes before others lets so many of their Runs go first; then they wait for it.
-MAX_PASSED_OVER = 64
+from batchrun.runtime.fast_dataclasses import dataclass
 
-
-class Member:
-    """One batch's share in a pool; made by `Pool.join`."""
-
-    def __init__(self, pool: "Pool", *, name: Hashable, weight: float, priority: int, passed: float, kept: int) -> None:
-        self.pool = pool
-        self.name = name
-        self.weight = weight
-        self.priority = priority
-        #: Places that are taken, and their megabytes.
-        self.used = 0
-        self.used_memory_mb = 0
-        #: Places that are kept for Runs that were live before, and have not been taken up yet.
-        self.kept = kept
-        #: Called when a place, or the memory that was waited for, may be had.
-        self.on_turn: Callable[[], None] = lambda: None
-        #: Called when the pool's number of places has changed.
-        self.on_resize: Callable[[int], None] = lambda _: None
-        #: Grows with each place taken, the less the larger the weight.
-        self.passed = passed
-        self.waits_for_place = False
-        #: Megabytes that are waited for; None: no Run of ours was too large for what is free.
-        self.waits_for_mb: int | None = None
-        self.passed_over = 0
-
-    @property
-    def rank(self) -> tuple[bool, int, float, float]:
-        """Where it stands among those who wait, the least first."""
-        live = self.used + self.kept
-        if not live:
-            return (False, 0, 0.0, self.passed)
-        return (True, -self.priority, live / self.weight, self.passed)
-
-    def ask(self) -> bool:
-        """Whether a place may be taken now; else it waits, and is called. What it waited for before is forgotten."""
-        self.waits_for_place = False
-        self.waits_for_mb = None
-        self.waits_for_place = not self.pool.is_turn_of(self)
-        return not self.waits_for_place
-
-    def has_memory(self, memory_mb: int) -> bool:
-        """Whether a Run of this size can be live beside the others; else it is waited for."""
-        if self.pool.has_memory(memory_mb):
-            return True
-        self.waits_for_mb = memory_mb if self.waits_for_mb is None else min(memory_mb, self.waits_for_mb)
-        return False
-
-    def take(self, memory_mb: int) -> None:
-        """Take a place."""
-        self.waits_for_mb = None
-        self.passed_over = 0
-        self.pool.take(self, memory_mb)
-
-    def take_up(self, memory_mb: int) -> None:
-        """Take a place for a Run that is live already, whether there is one or not: the one that was kept for it."""
-        if self.kept:
-            self.kept -= 1
-            self.pool.used -= 1
-        self.take(memory_mb)
-
-    def give_back(self, memory_mb: int) -> None:
-        """Give a place back."""
-        self.pool.give_back(self, memory_mb)
-
-    def want_more(self) -> None:
-        """Be among those who wait, right after a place was taken: the next job asks for one in a moment.
-
-        Else several places that come free together went to whoever asks fastest.
-        """
-        self.waits_for_place = True
-
-    def pass_on(self) -> None:
-        """Let others go first: there is a place, and none of our jobs fits into what is free."""
-        self.pool.call_next()
-
-    def wait_no_more(self) -> None:
-        """Let others go first: nothing more is wanted for now."""
-        if self.waits_for_place or self.waits_for_mb is not None:
-            self.waits_for_place = False
-            self.waits_for_mb = None
-            self.passed_over = 0
-            self.pool.call_next()
-
-    def keep_places(self) -> None:
-        """Keep as many places as are taken now, beyond the end of this membership, until the batch joins again."""
-        self.pool.keep(self.name, self.used + self.kept)
-
-    def leave(self) -> None:
-        """Leave the pool, with what is still taken."""
-        self.pool.remove(self)
+#: Runs of later batches that may start before a batch that waits for memory; then they wait for it.
+MAX_SKIPPED = 64
 
 
-class Pool:
-    """A number of places, and memory, for the live Runs of several batches.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchPriority:
+    """How a batch ranks among the batches of its account."""
+
+    #: Its part of what there is, against the others' weights.
+    weight: float = 1.0
+    #: Higher goes first, once each batch has a live Run.
+    priority: int = 0
+
+
+EQUAL = BatchPriority()
+
+
+class PoolMember(Protocol):
+    """A batch's permits, as the pool sees them."""
+
+    priority: BatchPriority
+    #: Permits that are reserved for a job, and their megabytes.
+    reserved: int
+    reserved_mb: int
+    #: Permits that are kept for live Runs of an earlier process, not adopted yet.
+    kept: int
+    #: Stride-scheduling pass: grows by 1 / weight with each permit.
+    passed: float
+    wants_permit: bool
+    #: Megabytes of the smallest Run that waits for memory; None: memory is no obstacle.
+    wants_mb: int | None
+    #: Runs of later batches that have started since it began to wait for memory.
+    skipped: int
+
+    def pool_resized(self) -> None:
+        """The pool's limit has changed."""
+
+    def pool_freed(self) -> None:
+        """What this batch waits for may be free now."""
+
+
+class AccountPool:
+    """The account's live Runs and their memory, as far as they are ours.
 
     Args:
-        limit: how many Runs may be live.
-        memory_mb: their memory together; None: any amount.
+        limit: Runs of ours that may be live.
+        memory_mb: memory of all of them together; None: unlimited.
     """
 
     def __init__(self, limit: int, *, memory_mb: int | None = None) -> None:
         self.limit = limit
         self.memory_mb = memory_mb
-        #: Places that are taken or kept.
+        #: Permits that are reserved or kept.
         self.used = 0
         self.used_memory_mb = 0
-        self._members: list[Member] = []
-        #: Places that are kept for batches that nobody has open, by name.
+        self._members: list[PoolMember] = []
+        #: Permits that are kept for batches that no process has open, by batch.
         self._kept: dict[Hashable, int] = {}
-        #: The pass of who was served last: who joins begins there.
+        #: The pass of the batch that was served last; a new member begins there.
         self._now = 0.0
 
-    def join(self, name: Hashable = None, *, weight: float = 1.0, priority: int = 0, live: int = 0) -> Member:
-        """Let one more batch have a share.
-
-        Args:
-            name: tells it from others; what was kept under this name is its own now.
-            weight: of its share.
-            priority: higher ones first, once each has a place.
-            live: how many Runs of it are live, or may be, and are about to be taken up.
-        """
-        self.used += live - self._kept.pop(name, 0)
-        member = Member(self, name=name, weight=weight, priority=priority, passed=self._now, kept=live)
+    def join(self, member: PoolMember, batch: Hashable) -> None:
+        """Add a batch; permits that were kept for it are its own from now on."""
+        self.used += member.kept - self._kept.pop(batch, 0)
+        member.passed = self._now
         self._members.append(member)
         self.call_next()
-        return member
 
-    def keep(self, name: Hashable, count: int) -> None:
-        """Keep places for live Runs of a batch until it joins, or is released."""
-        self.used += count - self._kept.pop(name, 0)
-        if count:
-            self._kept[name] = count
+    def leave(self, member: PoolMember) -> None:
+        """Remove a batch, and release what it has."""
+        self._members.remove(member)
+        self.used -= member.reserved + member.kept
+        self.used_memory_mb -= member.reserved_mb
         self.call_next()
 
-    def release(self, name: Hashable) -> None:
-        """Keep places for this batch no more: nobody is about to take its Runs up."""
-        self.keep(name, 0)
+    def keep(self, batch: Hashable, count: int) -> None:
+        """Keep permits for live Runs of a batch until it joins; 0 keeps none."""
+        self.used += count - self._kept.pop(batch, 0)
+        if count:
+            self._kept[batch] = count
+        self.call_next()
+
+    @property
+    def kept(self) -> int:
+        """Permits that are kept for live Runs of earlier processes."""
+        return sum(self._kept.values()) + sum(member.kept for member in self._members)
 
     def resize(self, limit: int) -> None:
-        """Change how many places there are; those taken above a smaller number run out as they are given back."""
+        """Change how many Runs may be live; with a smaller limit, permits run out as they are released."""
         self.limit = limit
         for member in self._members:
-            member.on_resize(limit)
+            member.pool_resized()
         self.call_next()
 
     def resize_memory(self, memory_mb: int | None) -> None:
@@ -168,58 +116,67 @@ class Pool:
         self.call_next()
 
     def has_memory(self, memory_mb: int) -> bool:
-        """Whether there is so much; where nothing of ours is live, the platform is to say so."""
+        """Whether this much is free. Without a live Run of ours it always is: our figures may be old."""
         is_alone = self.used_memory_mb == 0
         return self.memory_mb is None or is_alone or self.used_memory_mb + memory_mb <= self.memory_mb
 
-    def is_turn_of(self, asking: Member) -> bool:
-        """Whether a place is free that nobody who waits comes before."""
+    def may_take(self, member: PoolMember) -> bool:
+        """Whether a permit is free, and no waiting batch comes before this one."""
         if self.used >= self.limit:
             return False
-        return all(other is asking or not self._comes_before(other, asking) for other in self._members)
+        return all(other is member or not _comes_before(other, member) for other in self._members)
 
-    def _comes_before(self, waiting: Member, asking: Member) -> bool:
-        if waiting.waits_for_mb is not None:
-            return waiting.passed_over >= MAX_PASSED_OVER and asking.passed_over < MAX_PASSED_OVER
-        return waiting.waits_for_place and waiting.rank < asking.rank
-
-    def take(self, member: Member, memory_mb: int) -> None:
-        """Note that a member has one more live Run."""
+    def take(self, member: PoolMember, memory_mb: int) -> None:
+        """Count one more live Run of a batch."""
         for other in self._members:
-            if other.waits_for_mb is not None and other.rank < member.rank:
-                other.passed_over += 1
+            if other.wants_mb is not None and rank(other) < rank(member):
+                other.skipped += 1
         self._now = max(self._now, member.passed)
-        member.passed = self._now + 1 / member.weight
-        member.used += 1
-        member.used_memory_mb += memory_mb
+        member.passed = self._now + 1 / member.priority.weight
+        member.reserved += 1
+        member.reserved_mb += memory_mb
         self.used += 1
         self.used_memory_mb += memory_mb
         self.call_next()
 
-    def give_back(self, member: Member, memory_mb: int) -> None:
-        """Note that a member has one live Run less, and call who is next."""
-        member.used -= 1
-        member.used_memory_mb -= memory_mb
+    def adopt(self, member: PoolMember, memory_mb: int) -> None:
+        """Count a Run that is live already, whatever the limit; it takes a kept permit where there is one."""
+        if member.kept:
+            member.kept -= 1
+            self.used -= 1
+        self.take(member, memory_mb)
+
+    def release(self, member: PoolMember, memory_mb: int) -> None:
+        """Count one live Run less, and notify the batch that is next."""
+        member.reserved -= 1
+        member.reserved_mb -= memory_mb
         self.used -= 1
         self.used_memory_mb -= memory_mb
         self.call_next()
 
-    def remove(self, member: Member) -> None:
-        """Let a member go, and give back what it has."""
-        self._members.remove(member)
-        self.used -= member.used + member.kept
-        self.used_memory_mb -= member.used_memory_mb
-        self.call_next()
-
     def call_next(self) -> None:
-        """Call those who may find what they wait for: whoever is next for a place, and all who wait for memory."""
+        """Notify the batch that is next for a permit, and all whose memory may be free."""
         if self.used >= self.limit:
             return
-        first: Member | None = None
+        first: PoolMember | None = None
         for member in self._members:
-            if member.waits_for_mb is not None and self.has_memory(member.waits_for_mb):
-                member.on_turn()
-            if member.waits_for_place and (first is None or member.rank < first.rank):
+            if member.wants_mb is not None and self.has_memory(member.wants_mb):
+                member.pool_freed()
+            if member.wants_permit and (first is None or rank(member) < rank(first)):
                 first = member
         if first is not None:
-            first.on_turn()
+            first.pool_freed()
+
+
+def rank(member: PoolMember) -> tuple[bool, int, float, float]:
+    """Return a batch's rank among those that wait; the smallest is next."""
+    live = member.reserved + member.kept
+    if not live:
+        return (False, 0, 0.0, member.passed)
+    return (True, -member.priority.priority, live / member.priority.weight, member.passed)
+
+
+def _comes_before(waiting: PoolMember, asking: PoolMember) -> bool:
+    if waiting.wants_mb is not None:
+        return waiting.skipped >= MAX_SKIPPED and asking.skipped < MAX_SKIPPED
+    return waiting.wants_permit and rank(waiting) < rank(asking)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import anyio
 
 from batchrun.engine.instruments import Instruments
-from batchrun.engine.limits.slots import Slots
 
 #: Bounds of the latencies that are told apart, in seconds, and the step from one to the next.
 _SHORTEST_S = 1e-4
@@ -72,13 +71,15 @@ class SlotMeter:
     """Measures how slots are used and refilled; the gate tells it what happens.
 
     Args:
-        slots: how many there are.
-        has_work: whether a job is ready that waits for a slot.
-        instruments: told of it beside; None: nobody else is.
+        limit: returns how many slots there are.
+        has_work: returns whether a job is ready that waits for a slot.
+        instruments: what the batches of a process measure together; None: this meter's own.
     """
 
-    def __init__(self, slots: Slots, has_work: Callable[[], bool], instruments: Instruments | None = None) -> None:
-        self._slots = slots
+    def __init__(
+        self, limit: Callable[[], int], has_work: Callable[[], bool], instruments: Instruments | None = None
+    ) -> None:
+        self._limit = limit
         self._instruments = Instruments() if instruments is None else instruments
         self._has_work = has_work
         self.use = SlotUse()
@@ -89,18 +90,18 @@ class SlotMeter:
 
     def changed(self, now: float, *, live: int, room: float, starters: int) -> None:
         """Note how many Runs are live, how many the account takes, and how many starts wait for their turn."""
-        limit = min(self._slots.limit, room)
+        limit = min(self._limit(), room)
         self.use.note(now, live=live, limit=limit, is_wanted=starters > 0 or self._has_work())
 
     def ended(self, now: float, *, live: int, room: float, starters: int) -> None:
         """Note the end of a Run; `live` are left. The slot is to be filled again if it may be and there is a job."""
-        if live < min(self._slots.limit, room) and (starters > 0 or self._has_work()):
+        if live < min(self._limit(), room) and (starters > 0 or self._has_work()):
             self._freed_at.append(now)
 
     def refilling(self, *, live: int) -> float | None:
         """Return when the slot became free that a start fills; `live` counts the start. None for a new one."""
         freed_at = self._freed_at.popleft() if self._freed_at else None
-        while len(self._freed_at) > max(0, self._slots.limit - live):
+        while len(self._freed_at) > max(0, self._limit() - live):
             self._freed_at.popleft()  # no place is free for it: its job turned out to be none
         return freed_at
 

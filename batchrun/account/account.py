@@ -1,0 +1,159 @@
+"""One account: its client, its limits as they are watched, and what the batches that run in it share."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from batchrun.account.connect import allowance_of_runs, open_platform, read_account, slot_count
+from batchrun.account.limits_watch import AccountWatch, WatchedLimit
+from batchrun.apify.client import ApifyClient
+from batchrun.apify.wire import AccountInfo
+from batchrun.config import AccountLimitsConfig, ApiConfig, ServerConfig
+from batchrun.engine.limits.shared_limits import SharedLimits
+from batchrun.errors import TransportError
+from batchrun.policy.budget import Budget
+from batchrun.policy.capacity import Allowance
+from batchrun.runtime.children import open_children
+from batchrun.runtime.open_files import polls_within_limit
+
+if TYPE_CHECKING:
+    from batchrun.server import InlineActor
+
+#: Memory that counts as ours in any case, in megabytes: that of the smallest Run.
+MIN_MEMORY_MB = 128
+#: Starts of one task per second: the platform's limit of 400, with a margin.
+STARTS_PER_TASK_PER_S = 380.0
+
+
+class Account:
+    """An account that batches run in, one or many side by side; made by `open_account`.
+
+    Args:
+        client: talks to it.
+        info: whose token it is, and its limits as they were read.
+        limits: what of it is ours.
+        budget: of all its batches together.
+        starts_per_task_per_s: starts of one task that it is taken to allow.
+    """
+
+    def __init__(
+        self,
+        client: ApifyClient,
+        info: AccountInfo,
+        limits: AccountLimitsConfig,
+        budget: Budget,
+        starts_per_task_per_s: float = STARTS_PER_TASK_PER_S,
+    ) -> None:
+        self.client = client
+        self.info = info
+        self.limits = limits
+        self.budget = budget
+        self.shared = SharedLimits(
+            max_live_runs=slot_count(limits, info, 0),
+            wanted=_number(limits.max_concurrent_runs),
+            max_open_polls=polls_within_limit(limits.max_open_polls),
+            starts_per_task_per_s=starts_per_task_per_s,
+            throttle=client.account,
+        )
+        self.watch = AccountWatch(client, runs=self._watched_runs(), memory=self._watched_memory())
+        self.watch.note(info.limits, runs=0, memory_mb=0)
+        client.start_limit.subscribe(self.shared.stay_below)
+
+    @property
+    def live_runs(self) -> int:
+        """Runs of ours that are live, or being started."""
+        return self.shared.capacity.live
+
+    @property
+    def max_live_runs(self) -> int:
+        """Runs of ours that may be live."""
+        return self.shared.pool.limit
+
+    def keep_permits(self, batch: Path, live: int) -> None:
+        """Keep permits for the live Runs of a batch that is opened soon; 0 keeps none."""
+        self.shared.pool.keep(batch, live)
+        self.watch.reconsider()
+
+    def change_limits(self, limits: AccountLimitsConfig) -> None:
+        """Keep other limits from now on; with smaller ones, Runs run out."""
+        self.limits = limits
+        self.shared.capacity.want(_number(limits.max_concurrent_runs))
+        self.watch.change(runs=self._watched_runs(), memory=self._watched_memory())
+
+    def _watched_runs(self) -> WatchedLimit:
+        return WatchedLimit(
+            allowance=allowance_of_runs(self.limits),
+            own=lambda: self.shared.capacity.live + self.shared.pool.kept,
+            tell=self.shared.capacity.set_limit,
+        )
+
+    def _watched_memory(self) -> WatchedLimit:
+        """Return what to do about memory; a number that was asked for holds where it is smaller than the account's."""
+        wanted_mb, pool = _number(self.limits.max_total_memory_mb), self.shared.pool
+
+        def tell(told_mb: int | None) -> None:
+            pool.resize_memory(min((mb for mb in (wanted_mb, told_mb) if mb is not None), default=None))
+
+        leave_free = self.limits.leave_free_memory_mb if wanted_mb is None else 0
+        allowance = Allowance(leave_free=leave_free, least=MIN_MEMORY_MB)
+        return WatchedLimit(allowance=allowance, own=lambda: pool.used_memory_mb, tell=tell)
+
+
+def _number(wanted: int | Literal["auto"]) -> int | None:
+    return None if wanted == "auto" else wanted
+
+
+@asynccontextmanager
+async def open_account(
+    api: ApiConfig,
+    limits: AccountLimitsConfig,
+    *,
+    environ: Mapping[str, str],
+    server: ServerConfig,
+    server_dir: Path,
+    budget: Budget | None = None,
+    inline_actors: "Mapping[str, InlineActor] | None" = None,
+    starts_per_task_per_s: float = STARTS_PER_TASK_PER_S,
+    note_outage: Callable[[str], None] | None = None,
+) -> AsyncIterator[Account]:
+    """Open an account; its limits are watched while the context lasts.
+
+    Args:
+        api: which platform.
+        limits: what of it is ours.
+        environ: holds the token.
+        server: of the embedded server, where that is the platform.
+        server_dir: where it keeps its state.
+        budget: of all batches together; None: unlimited.
+        inline_actors: coroutines that the embedded server carries out as Actors, by full name.
+        starts_per_task_per_s: starts of one task that the platform is taken to allow.
+        note_outage: called with the reason as long as the platform cannot be reached; None: that is an error.
+
+    Raises:
+        BatchRefused: the platform does not accept the token.
+        ConnectFailed: the platform does not answer, and `note_outage` is None.
+        ConfigError: the token's file, an Actor's directory or the file of faults cannot be used.
+    """
+    async with open_platform(
+        api,
+        environ=environ,
+        request_rate_per_s=limits.request_rate,
+        server=server,
+        server_dir=server_dir,
+        inline_actors=inline_actors or {},
+    ) as client:
+        info = await read_account(client) if note_outage is None else await _wait_for_account(client, note_outage)
+        account = Account(client, info, limits, Budget(None) if budget is None else budget, starts_per_task_per_s)
+        async with open_children(cancels_on_leaving=True) as children:
+            children.start_soon(account.watch.run)
+            yield account
+
+
+async def _wait_for_account(client: ApifyClient, note_outage: Callable[[str], None]) -> AccountInfo:
+    """Read whose token this is, as soon as the platform can be reached."""
+    while True:
+        try:
+            return await read_account(client)
+        except TransportError as error:
+            note_outage(client.last_failure or str(error))  # without the advice that is for one command

@@ -1,0 +1,75 @@
+"""The end of a batch: final costs, why it ended, its summary and its report."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+
+from batchrun.config import Config
+from batchrun.engine.build import Engine
+from batchrun.engine.notices import ReportNotWritten, WaitingForFinalCosts
+from batchrun.errors import OutputError
+from batchrun.model import Ending, Summary
+from batchrun.output.layout import REPORT
+from batchrun.output.replacement import replace_text
+from batchrun.report.batch_summary import read_summary
+from batchrun.report.report_file import make_report
+
+#: How long the end of a batch waits for the last costs to become final, in seconds.
+COSTS_PATIENCE_S = 40.0
+
+
+async def wait_for_final_costs(engine: Engine) -> None:
+    """Wait a bounded time until no cost can change any more; a stop from outside ends the wait."""
+    if engine.scheduler.is_interrupted.is_set() or not await engine.costs.has_open():
+        return
+    engine.progress.notices.add(WaitingForFinalCosts())
+    with anyio.move_on_after(COSTS_PATIENCE_S):
+        async with anyio.create_task_group() as children:
+
+            async def leave_when_interrupted() -> None:
+                await engine.scheduler.is_interrupted.wait()
+                children.cancel_scope.cancel()
+
+            children.start_soon(leave_when_interrupted)
+            await engine.costs.finish()
+            children.cancel_scope.cancel()
+
+
+async def summarize(out_dir: Path, engine: Engine) -> Summary:
+    """Return what the batch has come to, its earlier processes included."""
+    summary = await anyio.to_thread.run_sync(read_summary, out_dir, _ending(engine))
+    meter = engine.meter
+    summary = replace(
+        summary,
+        slot_use=meter.use.share,
+        refill_p50_s=meter.refill.quantile(0.5),
+        refill_p99_s=meter.refill.quantile(0.99),
+    )
+    if engine.scheduler.has_read_all and not summary.open_jobs:
+        return replace(summary, ending=Ending.FINISHED)  # stopped when there was nothing left to stop
+    return summary
+
+
+def _ending(engine: Engine) -> Ending:
+    scheduler = engine.scheduler
+    if scheduler.stopped_for is not None:
+        return scheduler.stopped_for
+    if scheduler.has_tripped:
+        return Ending.TRIPPED
+    if scheduler.is_out_of_budget:
+        return Ending.OUT_OF_BUDGET
+    return Ending.IN_DOUBT if engine.progress.left_open else Ending.FINISHED
+
+
+async def write_batch_report(config: Config, engine: Engine) -> Path | None:
+    """Write report.html and return it; a failure is only noted, and None returned."""
+    file = config.out_dir / REPORT
+    try:
+        summary = await summarize(config.out_dir, engine)
+        page = await anyio.to_thread.run_sync(make_report, config.out_dir, config, summary)
+        await anyio.to_thread.run_sync(replace_text, file, page)
+    except OutputError as error:
+        engine.progress.notices.add(ReportNotWritten(reason=str(error), out_dir=config.out_dir))
+        return None
+    return file

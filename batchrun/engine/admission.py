@@ -1,0 +1,52 @@
+"""Admission: lines of the job file become jobs in the ledger, a chunk at a time and only as they are needed."""
+
+import anyio
+
+from batchrun.engine.ports import Chunk, JobSource
+from batchrun.engine.start_queue import StartQueue
+from batchrun.ledger.protocol import Admission, Ledger
+from batchrun.runtime.crash_points import crash_point
+
+
+class Admitter:
+    """Reads the source as far as the start queue needs it.
+
+    Args:
+        source: gives the lines.
+        ledger: admits them.
+        queue: says how many are needed.
+    """
+
+    def __init__(self, source: JobSource, ledger: Ledger, queue: StartQueue) -> None:
+        self._source = source
+        self._ledger = ledger
+        self._queue = queue
+        self._has_begun = False
+        #: Whether lines are being admitted right now.
+        self.is_admitting = False
+
+    async def next(self) -> Admission | None:
+        """Wait until more jobs are needed, and admit the next lines; None at the end of the source.
+
+        Open jobs of earlier processes come with the new ones.
+
+        Raises:
+            JobFileError: the job file cannot be read any further.
+        """
+        while self._has_begun and not self._queue.wants_more:
+            await self._queue.reading.wait()
+        self._has_begun = True
+        chunk = await self._source.next_chunk(self._queue.wanted_lines)
+        return None if chunk is None else await self._admit(chunk)
+
+    async def _admit(self, chunk: Chunk) -> Admission:
+        if chunk.read_to is None:
+            return Admission(jobs=list(chunk.resumed))
+        # Shielded from a stop: the commit ends whoever waits for it, and what is admitted must become ready.
+        self.is_admitting = True
+        with anyio.CancelScope(shield=True):
+            admission = await self._ledger.admit(chunk.entries, chunk.read_to)
+        self.is_admitting = False
+        crash_point("admitted")
+        admission.jobs[:0] = chunk.resumed
+        return admission

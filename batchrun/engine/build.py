@@ -1,0 +1,239 @@
+"""The engine, built for one batch: which part is given which."""
+
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import anyio
+
+from batchrun.engine.admission import Admitter
+from batchrun.engine.background.aborter import Aborter
+from batchrun.engine.background.final_costs import CostReader
+from batchrun.engine.background.log_keeper import LogKeeper
+from batchrun.engine.child_pool import ChildPool
+from batchrun.engine.collect import Collector, OutputPlan
+from batchrun.engine.doubt.reconcile import Reconciler
+from batchrun.engine.follow.polls import Follower
+from batchrun.engine.follow.sweep import Sweep
+from batchrun.engine.job_runner import JobRunner
+from batchrun.engine.limits.account_pool import EQUAL, BatchPriority
+from batchrun.engine.limits.permits import Permits
+from batchrun.engine.limits.purse import Purse
+from batchrun.engine.limits.shared_limits import SharedLimits
+from batchrun.engine.limits.slot_use import SlotMeter
+from batchrun.engine.limits.start_gate import StartGate
+from batchrun.engine.ports import JobSource, RunClient
+from batchrun.engine.progress import Progress
+from batchrun.engine.scheduler import Scheduler
+from batchrun.engine.start_queue import StartQueue
+from batchrun.engine.start_terms import StartTerms
+from batchrun.engine.work import Postponed, Terms, Work
+from batchrun.ledger.protocol import Ledger
+from batchrun.model import Record, TaskId
+from batchrun.policy.breaker import Breaker
+from batchrun.policy.token_bucket import BothBuckets, TokenBucket
+from batchrun.runtime.changed import Changed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchLimits:
+    """The limits of one batch, beside the account's."""
+
+    #: Runs that may be live; None: as many as the account has.
+    max_live_runs: int | None = None
+    #: Memory of all live Runs, in megabytes; None: unlimited.
+    memory_mb: int | None = None
+    #: Live Runs and weights of those groups that have any.
+    group_limits: Mapping[str, int]
+    group_weights: Mapping[str | None, float]
+    #: A start request takes effect within this time after it was sent, or never.
+    start_horizon_s: float
+    #: How long a new Run may be missing from lists.
+    listing_lag_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """The engine's parts that others look at or act on."""
+
+    scheduler: Scheduler
+    reconciler: Reconciler
+    aborter: Aborter
+    costs: CostReader
+    follower: Follower
+    permits: Permits
+    gate: StartGate
+    #: The batch's own rate of starts.
+    bucket: TokenBucket
+    purse: Purse
+    meter: SlotMeter
+    progress: Progress
+    shared: SharedLimits
+    #: None: no logs are kept.
+    log_keeper: LogKeeper | None
+
+    async def run(
+        self,
+        resumed: Iterable[Work | Postponed] = (),
+        on_record: Callable[[Record], Awaitable[None]] | None = None,
+        at_the_end: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """Carry the batch out; see `Scheduler.run`.
+
+        Args:
+            resumed: open jobs of earlier processes.
+            on_record: called with each record once it is durable.
+            at_the_end: called once all jobs are done, while costs are still read.
+
+        Raises:
+            BatchRefused: the platform refused the batch; it can be resumed.
+            OutputError: this machine got in the way; it can be resumed.
+            JobFileError: the job file cannot be read to its end.
+        """
+        async with anyio.create_task_group() as children:
+            children.start_soon(self.reconciler.run)
+            children.start_soon(self.aborter.run)
+            children.start_soon(self.costs.run)
+            async with self.log_keeper.working() if self.log_keeper is not None else nullcontext():
+                await self.scheduler.run(resumed, on_record)
+            if at_the_end is not None:
+                await at_the_end()
+            children.cancel_scope.cancel()
+
+    def leave(self) -> None:
+        """Leave the account to its other batches, once all children have ended; the batch's Runs go on."""
+        self.shared.instruments.close(self.progress)
+        self.follower.leave()
+        self.gate.leave()
+        self.permits.leave()
+
+
+def build_engine(
+    *,
+    client: RunClient,
+    ledger: Ledger,
+    source: JobSource,
+    shared: SharedLimits,
+    limits: BatchLimits,
+    bucket: TokenBucket,
+    terms: Terms,
+    output: OutputPlan,
+    purse: Purse,
+    breaker: Breaker,
+    changed: Changed,
+    task_id: TaskId,
+    batch: Hashable = None,
+    priority: BatchPriority = EQUAL,
+    live_before: int = 0,
+    echoes: bool | None = None,
+    log_keeper: LogKeeper | None = None,
+) -> Engine:
+    """Build the engine of one batch.
+
+    Args:
+        client: the platform.
+        ledger: of the batch.
+        source: gives its lines.
+        shared: what it shares with other batches of its account.
+        limits: its own.
+        bucket: its own rate of starts.
+        terms: on which its jobs are carried out.
+        output: what is collected of each Run.
+        purse: its money; notifies `changed`.
+        breaker: watches its settled jobs.
+        changed: notified when a start may have become possible.
+        task_id: whose Runs are started, as the platform spells it.
+        batch: names it among those of the account.
+        priority: among them.
+        live_before: Runs of earlier processes that may be live.
+        echoes: whether the platform echoes marks, as far as earlier processes know.
+        log_keeper: keeps the ends of Runs' logs; None: no logs are kept.
+    """
+    progress = Progress()
+    shared.instruments.open(progress)
+    meter = SlotMeter(lambda: permits.limit, lambda: scheduler.has_work, shared.instruments)
+    gate = StartGate(
+        BothBuckets(bucket, shared.start_bucket(task_id)),
+        shared.capacity,
+        changed,
+        throttle=shared.throttle,
+        meter=meter,
+        rank=lambda: permits.rank,
+        contenders=shared.contenders(task_id),
+    )
+    permits = Permits(
+        shared.pool,
+        gate,
+        changed,
+        wanted=limits.max_live_runs,
+        memory_mb=limits.memory_mb,
+        group_limits=limits.group_limits,
+        batch=batch,
+        priority=priority,
+        live=live_before,
+    )
+    children = ChildPool(permits)
+    start_terms = StartTerms(terms, purse)
+    queue = StartQueue(
+        permits=permits,
+        gate=gate,
+        purse=purse,
+        terms=start_terms,
+        children=children,
+        weights=limits.group_weights,
+        progress=progress,
+        changed=changed,
+    )
+    reconciler = Reconciler(
+        client,
+        ledger,
+        task_id=task_id,
+        start_horizon_s=limits.start_horizon_s,
+        listing_lag_s=limits.listing_lag_s,
+        echoes=echoes,
+        echo=shared.echo,
+    )
+    sweep = Sweep(client, task_id, lambda live: scheduler.take_up(live))  # noqa: PLW0108 - it is built below
+    follower = Follower(client, shared.polls, sweep)
+    runner = JobRunner(
+        client=client,
+        ledger=ledger,
+        permits=permits,
+        follower=follower,
+        reconciler=reconciler,
+        collector=Collector(client, ledger, output),
+        progress=progress,
+        purse=purse,
+        task_id=task_id,
+        terms=terms,
+        start_terms=start_terms,
+        pause=children.pause,
+    )
+    scheduler = Scheduler(
+        admitter=Admitter(source, ledger, queue),
+        queue=queue,
+        children=children,
+        permits=permits,
+        gate=gate,
+        runner=runner,
+        sweep=sweep,
+        ledger=ledger,
+        breaker=breaker,
+        progress=progress,
+        keep_log=log_keeper.keep if log_keeper is not None else None,
+    )
+    return Engine(
+        scheduler=scheduler,
+        reconciler=reconciler,
+        aborter=Aborter(client, ledger),
+        costs=CostReader(client, ledger, purse),
+        follower=follower,
+        permits=permits,
+        gate=gate,
+        bucket=bucket,
+        purse=purse,
+        meter=meter,
+        progress=progress,
+        shared=shared,
+        log_keeper=log_keeper,
+    )

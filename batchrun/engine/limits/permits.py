@@ -1,0 +1,268 @@
+"""Permits: the right to have one Run live. A batch has as many as its own limit and the account's allow.
+
+A permit is acquired first, without a job. It then reserves what its job's Run needs (memory, one of its group's Runs,
+one of the account's), and waits at the start gate. It is held from before the intent until the Run is terminal.
+"""
+
+from collections import Counter
+from collections.abc import Hashable, Mapping
+from copy import copy
+from typing import NamedTuple
+
+from batchrun.engine.limits.account_pool import EQUAL, AccountPool, BatchPriority, rank
+from batchrun.engine.limits.start_gate import Start, StartGate
+from batchrun.policy.fair_queue import Fit
+from batchrun.runtime.changed import Changed
+from batchrun.runtime.resizable_semaphore import ResizableSemaphore
+
+
+class Demand(NamedTuple):
+    """What a Run takes beside a permit."""
+
+    #: Megabytes; 0 where the platform has not said.
+    memory_mb: int = 0
+    group: str | None = None
+
+
+class Permit:
+    """The right to have one Run live. `release` may be called more than once."""
+
+    __slots__ = ("_demand", "_gate", "_permits", "_start")
+
+    def __init__(self, permits: "Permits", gate: StartGate) -> None:
+        self._permits: Permits | None = permits
+        self._gate = gate
+        self._demand: Demand | None = None
+        #: The start that was let through the gate, until its Run is terminal or it came to nothing.
+        self._start: Start | None = None
+
+    def reserve(self, demand: Demand) -> None:
+        """Reserve what a job's Run needs, until the permit is released."""
+        assert self._permits is not None, "a permit reserves before it is released"
+        self._demand = demand
+        self._permits.reserve(demand)
+
+    def adopt(self, demand: Demand) -> None:
+        """Reserve for a Run that is live already, whatever the limits, and count it as live."""
+        assert self._permits is not None, "a permit reserves before it is released"
+        self._demand = demand
+        self._permits.reserve(demand, is_live=True)
+        self._start = self._gate.adopt()
+
+    async def may_start(self) -> bool:
+        """Wait until one start is allowed, for right now; False once no more starts are wanted."""
+        self._start = await self._gate.next_start()
+        return self._start is not None
+
+    def sending(self) -> None:
+        """Note that the start request is sent now."""
+        assert self._start is not None, "sent after the gate has let it through"
+        self._gate.sending(self._start)
+
+    def started(self) -> None:
+        """Note that a Run was started; it counts as live until `release`."""
+        assert self._start is not None, "answered after it was sent"
+        self._gate.started(self._start)
+
+    def unanswered(self) -> None:
+        """Note that no answer came. A Run may live, and counts as live until `release`."""
+        assert self._start is not None, "lost after it was sent"
+        self._gate.unanswered(self._start)
+
+    def account_is_full(self) -> None:
+        """Note that the account has no capacity now; nothing was started."""
+        start, self._start = self._start, None
+        assert start is not None, "refused after it was sent"
+        self._gate.account_is_full(start)
+
+    def try_later(self, retry_after_s: float | None) -> None:
+        """Note that nothing can be started for a while (429, or no connection); nothing was started."""
+        start, self._start = self._start, None
+        assert start is not None, "refused after it was sent"
+        self._gate.try_later(start, retry_after_s)
+
+    def transferred(self) -> "Permit":
+        """Return the same permit for another holder; released here, it stays taken."""
+        heir = copy(self)
+        self._permits = self._start = None
+        return heir
+
+    def release(self) -> None:
+        """Return the permit and what it has reserved."""
+        start, self._start = self._start, None
+        if start is not None:
+            self._gate.over(start)
+        permits, self._permits = self._permits, None
+        if permits is not None:
+            permits.release(self._demand)
+
+
+class Permits:
+    """A batch's permits.
+
+    Args:
+        pool: the account's live Runs, shared with its other batches.
+        gate: lets starts through.
+        changed: notified when a permit, memory or a group's Run has come free.
+        wanted: the batch's own limit; None: as many as the account has.
+        memory_mb: memory of all the batch's live Runs; None: unlimited.
+        group_limits: live Runs by group; other groups are unlimited.
+        batch: names the batch among those of the account.
+        priority: among them.
+        live: Runs of the batch that may be live already, and are adopted soon.
+    """
+
+    def __init__(
+        self,
+        pool: AccountPool,
+        gate: StartGate,
+        changed: Changed,
+        *,
+        wanted: int | None = None,
+        memory_mb: int | None = None,
+        group_limits: Mapping[str, int] | None = None,
+        batch: Hashable = None,
+        priority: BatchPriority = EQUAL,
+        live: int = 0,
+    ) -> None:
+        self._pool = pool
+        self._gate = gate
+        self._changed = changed
+        self._wanted = wanted
+        self._memory_mb = memory_mb
+        self._group_limits = dict(group_limits or {})
+        self._batch = batch
+        self._live_in_group: Counter[str] = Counter()
+        # What the pool knows of this batch: see `PoolMember`.
+        self.priority = priority
+        self.reserved = 0
+        self.reserved_mb = 0
+        self.kept = live
+        self.passed = 0.0
+        self.wants_permit = False
+        self.wants_mb: int | None = None
+        self.skipped = 0
+        self._units = ResizableSemaphore(self._limit())
+        pool.join(self, batch)
+
+    @property
+    def limit(self) -> int:
+        """Runs of this batch that may be live now."""
+        return self._units.limit
+
+    @property
+    def used(self) -> int:
+        """Permits that are acquired, with or without a job."""
+        return self._units.used
+
+    @property
+    def rank(self) -> tuple[bool, int, float, float]:
+        """This batch's rank in the account; the smallest is next."""
+        return rank(self)
+
+    async def acquire(self) -> Permit | None:
+        """Wait for a permit; None once no more are given out."""
+        return Permit(self, self._gate) if await self._units.acquire() else None
+
+    def adopt(self, demand: Demand) -> Permit:
+        """Return a permit for a Run that is live already, whatever the limits."""
+        self._units.acquire_beyond_limit()
+        permit = Permit(self, self._gate)
+        permit.adopt(demand)
+        return permit
+
+    def may_reserve(self) -> bool:
+        """Whether one more Run may be live, of this batch and of the account; if not, a change is notified."""
+        self.wants_permit = False
+        self.wants_mb = None
+        if self._wanted is not None and self.reserved >= self._wanted:  # lowered after the permit was given out
+            self.skipped = 0
+            self._pool.call_next()
+            return False
+        self.wants_permit = not self._pool.may_take(self)
+        return not self.wants_permit
+
+    def want_more(self) -> None:
+        """Wait for another permit, right after one was reserved: the next job asks in a moment.
+
+        Without this, permits that come free together all go to the batch that asks first.
+        """
+        self.wants_permit = True
+
+    def want_none(self) -> None:
+        """Let other batches go first: no job is ready."""
+        if self.wants_permit or self.wants_mb is not None:
+            self.wants_permit = False
+            self.wants_mb = None
+            self.skipped = 0
+            self._pool.call_next()
+
+    def let_others_go(self) -> None:
+        """Let other batches go first: none of the ready jobs fits into what is free."""
+        self._pool.call_next()
+
+    def fit(self, demand: Demand) -> Fit:
+        """Return whether a Run with this demand can be live beside the others."""
+        if self.is_full(demand.group):
+            return Fit.GROUP_IS_FULL
+        # Without a live Run of ours the platform is to say whether there is memory: our figures may be old.
+        is_alone = self.reserved_mb == 0
+        if self._memory_mb is not None and not is_alone and self.reserved_mb + demand.memory_mb > self._memory_mb:
+            return Fit.TOO_LARGE
+        if not self._pool.has_memory(demand.memory_mb):
+            self.wants_mb = demand.memory_mb if self.wants_mb is None else min(demand.memory_mb, self.wants_mb)
+            return Fit.TOO_LARGE
+        return Fit.YES
+
+    def is_full(self, group: str | None) -> bool:
+        """Whether a group has all the live Runs that it may have."""
+        limit = self._group_limits.get(group) if group is not None else None
+        return limit is not None and group is not None and self._live_in_group[group] >= limit
+
+    def reserve(self, demand: Demand, *, is_live: bool = False) -> None:
+        """Count a Run's memory, group and place in the account; `is_live`: it is live already."""
+        self.wants_mb = None
+        self.skipped = 0
+        if demand.group in self._group_limits:
+            self._live_in_group[demand.group] += 1
+        take = self._pool.adopt if is_live else self._pool.take
+        take(self, demand.memory_mb)
+
+    def release(self, demand: Demand | None) -> None:
+        """Return a permit, and what it has reserved."""
+        if demand is not None:
+            if demand.group in self._group_limits:
+                self._live_in_group[demand.group] -= 1
+            self._pool.release(self, demand.memory_mb)
+            self._changed.notify()
+        self._units.release()
+
+    def resize(self, wanted: int | None) -> None:
+        """Change the batch's own limit; with a smaller one, permits run out as they are released."""
+        self._wanted = wanted
+        self.pool_resized()
+
+    def pool_resized(self) -> None:
+        """Follow the account's limit."""
+        self._units.resize(self._limit())
+        self._changed.notify()
+
+    def pool_freed(self) -> None:
+        """Let the batch look again: what it waits for may be free."""
+        self._changed.notify()
+
+    def close(self) -> None:
+        """Give out no more permits; all who wait get none."""
+        self.want_none()
+        self._units.close()
+
+    def keep_for_live_runs(self) -> None:
+        """Keep permits for the Runs that are live now, beyond this process, until the batch is opened again."""
+        self._pool.keep(self._batch, self.reserved + self.kept)
+
+    def leave(self) -> None:
+        """Leave the account to its other batches."""
+        self._pool.leave(self)
+
+    def _limit(self) -> int:
+        return self._pool.limit if self._wanted is None else min(self._wanted, self._pool.limit)

@@ -1,0 +1,62 @@
+"""What the batches of one account share while they run: live Runs, capacity, rates and polls."""
+
+from batchrun.apify.throttle import Throttle
+from batchrun.engine.doubt.reconcile import Echo
+from batchrun.engine.follow.polls import Polls
+from batchrun.engine.instruments import Instruments
+from batchrun.engine.limits.account_capacity import AccountCapacity
+from batchrun.engine.limits.account_pool import AccountPool
+from batchrun.model import TaskId
+from batchrun.policy.token_bucket import Contenders, TokenBucket, burst_of
+
+
+class SharedLimits:
+    """The limits of one account, for one batch or many.
+
+    Args:
+        max_live_runs: Runs of ours that may be live at first.
+        wanted: Runs that were asked for; None: as many as the account has.
+        max_open_polls: requests that may wait for the end of a Run at once.
+        starts_per_task_per_s: starts of one task that the platform is taken to allow.
+        throttle: the rate of all requests; None: unlimited.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_live_runs: int,
+        wanted: int | None,
+        max_open_polls: int,
+        starts_per_task_per_s: float,
+        throttle: Throttle | None,
+    ) -> None:
+        self.pool = AccountPool(max_live_runs)
+        self.capacity = AccountCapacity(self.pool, wanted)
+        self.polls = Polls(max_open_polls)
+        self.throttle = throttle
+        self.echo = Echo()
+        self.instruments = Instruments()
+        self._starts_per_task_per_s = starts_per_task_per_s
+        self._announced_per_s: float | None = None
+        self._buckets: dict[TaskId, TokenBucket] = {}
+        self._contenders: dict[TaskId, Contenders] = {}
+
+    def start_bucket(self, task_id: TaskId) -> TokenBucket:
+        """Return the bucket that all starts of a task pass."""
+        bucket = self._buckets.get(task_id)
+        if bucket is None:
+            rate_per_s = self._starts_per_task_per_s
+            bucket = self._buckets[task_id] = TokenBucket(rate_per_s=rate_per_s, burst=burst_of(rate_per_s))
+            if self._announced_per_s is not None:
+                bucket.stay_below(self._announced_per_s)
+        return bucket
+
+    def contenders(self, task_id: TaskId) -> Contenders:
+        """Return the gates that wait for tokens of a task's bucket."""
+        return self._contenders.setdefault(task_id, Contenders())
+
+    def stay_below(self, limit_per_s: float) -> None:
+        """Keep the starts of each task below a limit that the platform announces."""
+        self._announced_per_s = limit_per_s
+        for bucket in self._buckets.values():
+            bucket.stay_below(limit_per_s)

@@ -1,0 +1,260 @@
+"""Jobs that wait for a start: those that are ready, in fair order, and those that are postponed until they are due."""
+
+import heapq
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import count
+
+import anyio
+
+from batchrun.engine.child_pool import ChildPool
+from batchrun.engine.limits.permits import Permit, Permits
+from batchrun.engine.limits.purse import Purse
+from batchrun.engine.limits.start_gate import StartGate
+from batchrun.engine.notices import BudgetExhausted, CostsUnbounded, StartsWaitForBudget
+from batchrun.engine.progress import Progress
+from batchrun.engine.start_terms import StartTerms
+from batchrun.engine.work import Postponed, Work
+from batchrun.policy.fair_queue import FairQueue, Fit
+from batchrun.runtime.changed import Changed
+
+#: Lines that are admitted in one commit. Larger groups delay the first start; smaller ones share its cost less.
+MAX_CHUNK = 256
+MIN_CHUNK = 32
+#: Next starts for which each group with a weight is to have its part ready.
+FAIR_DEPTH = MAX_CHUNK // 2
+#: Jobs that are ready at most, and their bytes at most, while the source is searched for one that fits now.
+MAX_LOOK_AHEAD = 10_000
+MAX_READY_BYTES = 32 << 20
+#: Jobs that the budget cannot pay for, after which no further job is looked at.
+MAX_UNAFFORDABLE = 100
+#: Postponed jobs per permit, held in memory; beyond it no new lines are read.
+MAX_POSTPONED_PER_SLOT = 8
+
+
+class StartQueue:
+    """Decides which job goes next.
+
+    Args:
+        permits: how many Runs may be live.
+        gate: while it is crowded, no further job is taken.
+        purse: money that each start reserves.
+        terms: what each start asks for and takes.
+        children: those that take jobs.
+        weights: of the groups that have one; for their sake alone the source is read ahead of need.
+        progress: counters to keep.
+        changed: notified when a permit, memory or money may have come free.
+    """
+
+    def __init__(
+        self,
+        *,
+        permits: Permits,
+        gate: StartGate,
+        purse: Purse,
+        terms: StartTerms,
+        children: ChildPool,
+        weights: Mapping[str | None, float],
+        progress: Progress,
+        changed: Changed,
+    ) -> None:
+        self._permits = permits
+        self._gate = gate
+        self._purse = purse
+        self._terms = terms
+        self._children = children
+        self._progress = progress
+        self._changed = changed
+        #: Notified when more lines of the source may be wanted.
+        self.reading = Changed()
+        self._ready: FairQueue[Work] = FairQueue(weights, FAIR_DEPTH)
+        self._ready_bytes = 0
+        #: Whether jobs are ready and none of them fits.
+        self._is_blocked = False
+        self._postponed: list[tuple[float, int, Work]] = []
+        self._tie = count()
+        self._taking = anyio.Lock(fast_acquire=True)
+        #: Groups that start nothing more.
+        self._stopped_groups: set[str | None] = set()
+        self._is_stopped = False
+        self._is_source_read = False
+        self._unaffordable = 0
+        self._has_noted_waiting_for_money = False
+
+    def push(self, work: Work, *, is_first: bool = False) -> None:
+        """Add a job that is to be started; a job of a stopped group stays open."""
+        if work.job.group in self._stopped_groups:
+            self._progress.left_open += 1
+            return
+        self._ready.push(work, work.job.group, is_first=is_first)
+        self._ready_bytes += len(work.job.body)
+        self._changed.notify()
+
+    def postpone(self, postponed: Postponed) -> None:
+        """Add a job that is to be started after a wait."""
+        due_at = anyio.current_time() + postponed.wait_s
+        heapq.heappush(self._postponed, (due_at, next(self._tie), postponed.work))
+        self._progress.postponed += 1
+        self._changed.notify()
+
+    def end_source(self) -> None:
+        """Note that no more lines come."""
+        self._is_source_read = True
+        self._changed.notify()
+
+    def stop_group(self, group: str | None) -> None:
+        """Start nothing more of a group; its jobs stay open."""
+        self._stopped_groups.add(group)
+        for work in self._ready.drop(group):
+            self._ready_bytes -= len(work.job.body)
+            self._progress.left_open += 1
+        self._changed.notify()
+        self.reading.notify()
+
+    def stop(self) -> None:
+        """Start nothing more."""
+        self._is_stopped = True
+        self._changed.notify()
+
+    @property
+    def is_out_of_budget(self) -> bool:
+        """Whether the budget could not pay for a job."""
+        return self._unaffordable > 0
+
+    @property
+    def has_given_up_on_budget(self) -> bool:
+        """Whether so many jobs could not be paid for that no further job is looked at."""
+        return self._unaffordable >= MAX_UNAFFORDABLE
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a job waits for a start: one that is ready, or due again."""
+        is_due = bool(self._postponed) and self._postponed[0][0] <= anyio.current_time()
+        return not self._is_stopped and (len(self._ready) > 0 or is_due)
+
+    async def next(self, permit: Permit) -> Work | None:
+        """Return the next job, with what it takes reserved in the permit and the purse; None at the end."""
+        async with self._taking:
+            while not self._is_stopped:
+                self._push_due()
+                work = self._take()
+                if work is not None:
+                    permit.reserve(self._terms.demand(work))
+                    if self._ready and self._children.is_another_coming:
+                        self._permits.want_more()
+                    return work
+                if self._is_done:
+                    return None
+                with self._children.idling():
+                    await self._changed.wait(self._due_in_s)
+            return None
+
+    @property
+    def _is_done(self) -> bool:
+        is_empty = self._is_source_read and not self._postponed and not self._ready
+        return self._is_stopped or self.has_given_up_on_budget or is_empty
+
+    @property
+    def _due_in_s(self) -> float | None:
+        return max(0.0, self._postponed[0][0] - anyio.current_time()) if self._postponed else None
+
+    def _push_due(self) -> None:
+        """Put jobs that are due again before those that wait for their first attempt."""
+        due: list[Work] = []
+        while self._postponed and self._postponed[0][0] <= anyio.current_time():
+            due.append(heapq.heappop(self._postponed)[2])
+        self._progress.postponed -= len(due)
+        for work in reversed(due):
+            self.push(work, is_first=True)
+
+    def _take(self) -> Work | None:
+        """Take the next job that fits and can be paid for, if there is one."""
+        self._is_blocked = False
+        while self._ready and not self.has_given_up_on_budget:
+            if self._gate.is_crowded:
+                self._permits.want_none()
+                return None
+            if not self._permits.may_reserve():
+                return None
+            work = self._ready.take(self._fit)
+            self._is_blocked = work is None and len(self._ready) > 0
+            self._read_on()
+            if work is None:
+                self._permits.let_others_go()
+                return None
+            self._ready_bytes -= len(work.job.body)
+            if (paid := self._pay(work)) is not None:
+                return paid
+        self._permits.want_none()
+        self._read_on()
+        return None
+
+    def _read_on(self) -> None:
+        if not self._is_source_read and self.wants_more:
+            self.reading.notify()
+
+    def _fit(self, work: Work) -> Fit:
+        fit = self._permits.fit(self._terms.demand(work))
+        if fit is not Fit.YES or not self._purse.is_limited:
+            return fit
+        usd = self._terms.quote_usd(work) or 0.0
+        if self._purse.budget.has(usd) or not self._purse.budget.can_ever_have(usd):
+            return Fit.YES  # a job that can never be paid for is taken out of the queue
+        self._note_waiting_for_money(usd)
+        return Fit.TOO_LARGE
+
+    def _pay(self, work: Work) -> Work | None:
+        """Reserve the money for a job's start; None where the budget can never pay for it."""
+        if not self._purse.is_limited:
+            return work
+        quoted_usd = self._terms.quote_usd(work)
+        usd = quoted_usd or 0.0
+        if self._purse.budget.can_ever_have(usd):
+            self._purse.budget.reserve(usd)
+            return replace(work, reserved_usd=quoted_usd)
+        self._progress.left_open += 1
+        self._unaffordable += 1
+        if self._unaffordable == 1:
+            self._note_budget_exhausted(usd)
+        return None
+
+    def _note_waiting_for_money(self, usd: float) -> None:
+        if not self._has_noted_waiting_for_money:
+            self._has_noted_waiting_for_money = True
+            self._progress.notices.add(StartsWaitForBudget(reserved_usd=usd))
+
+    def _note_budget_exhausted(self, usd: float) -> None:
+        budget = self._purse.budget
+        if usd == math.inf:
+            self._progress.notices.add(CostsUnbounded())
+            return
+        self._progress.notices.add(
+            BudgetExhausted(next_start_usd=usd, spent_usd=budget.spent_usd, limit_usd=budget.limit_usd)
+        )
+
+    @property
+    def wanted_lines(self) -> int:
+        """How many lines to read next; a search reads long strides, as far as the memory for it allows."""
+        if not self._ready_bytes or not self._is_searching:
+            return self._chunk_size
+        mean_bytes = self._ready_bytes / len(self._ready)
+        return int(min(MAX_CHUNK, max(MIN_CHUNK, (MAX_READY_BYTES - self._ready_bytes) / mean_bytes)))
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether more lines are to be read: few jobs are ready, none of them fits, or a group lacks some."""
+        if len(self._postponed) >= MAX_POSTPONED_PER_SLOT * self._permits.limit:
+            return False
+        if len(self._ready) <= self._chunk_size // 2:
+            return True
+        return self._is_searching and len(self._ready) < MAX_LOOK_AHEAD and self._ready_bytes < MAX_READY_BYTES
+
+    @property
+    def _chunk_size(self) -> int:
+        return min(MAX_CHUNK, max(MIN_CHUNK, self._permits.limit))
+
+    @property
+    def _is_searching(self) -> bool:
+        """Whether lines are read in search of a job that fits, or of a group with a weight that lacks jobs."""
+        return self._is_blocked or any(not self._permits.is_full(group) for group in self._ready.short)

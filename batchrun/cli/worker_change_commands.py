@@ -5,7 +5,7 @@ from batchrun.cli.terminal import say
 from batchrun.cli.worker_call import print_json
 from batchrun.errors import BatchrunError
 from batchrun.model import JsonObject
-from batchrun.worker.words import label, limit_lines, state_words
+from batchrun.worker.view_words import label, limit_lines, state_words
 from batchrun.worker.worker_client import Order, WorkerClient
 
 #: Settings of a batch that hold whether or not it is open.

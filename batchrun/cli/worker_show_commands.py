@@ -6,8 +6,8 @@ from contextlib import aclosing
 
 from batchrun.cli.terminal import say
 from batchrun.cli.worker_call import print_json
+from batchrun.worker.view_words import batch_lines, batch_table, worker_lines
 from batchrun.worker.views import BatchView
-from batchrun.worker.words import batch_lines, batch_table, worker_lines
 from batchrun.worker.worker_client import Stream, WorkerClient
 
 

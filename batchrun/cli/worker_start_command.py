@@ -18,9 +18,9 @@ from batchrun.errors import ConfigError
 from batchrun.output.sink import explain
 from batchrun.runtime.logs import logging_to
 from batchrun.worker.http import open_http
-from batchrun.worker.notify import Supervisor
-from batchrun.worker.token import Token, read_or_make_token
-from batchrun.worker.tracing import open_tracing
+from batchrun.worker.systemd_notify import Supervisor
+from batchrun.worker.token_file import Token, read_or_make_token
+from batchrun.worker.trace_setup import open_tracing
 from batchrun.worker.views import worker_view
 from batchrun.worker.worker import Worker, open_worker
 

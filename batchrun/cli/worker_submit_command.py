@@ -25,8 +25,8 @@ from batchrun.config import Config, load_config, parse_setting
 from batchrun.config.sections import PATHS
 from batchrun.errors import ConfigError, OutputError
 from batchrun.worker.submission import Cause, State
+from batchrun.worker.view_words import batch_lines, batch_progress, label, state_words
 from batchrun.worker.views import BatchView
-from batchrun.worker.words import batch_lines, batch_progress, label, state_words
 from batchrun.worker.worker_client import WorkerClient
 
 #: Paths of a batch file that the worker decides.

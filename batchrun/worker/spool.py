@@ -20,8 +20,8 @@ import structlog
 
 from batchrun.errors import BatchrunError, ConfigError, JobFileError
 from batchrun.jobs import is_job_file
-from batchrun.worker.shelf import has_begun
 from batchrun.worker.submission import State, Submission
+from batchrun.worker.submission_store import has_begun
 from batchrun.worker.summary_file import is_summed_up
 
 if TYPE_CHECKING:

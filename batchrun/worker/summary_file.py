@@ -4,8 +4,8 @@ import orjson
 
 from batchrun.output.replacement import replace_text
 from batchrun.output.sink import explain
-from batchrun.worker.shelf import Layout
 from batchrun.worker.submission import Submission
+from batchrun.worker.submission_store import Layout
 
 #: With what tells the spooled file from others, so that one that is done is not taken again when it is forgotten here.
 _WANTED = {"id", "name", "state", "reason", "created_at", "begun_at", "ended_at", "counts", "signature"}

@@ -22,11 +22,11 @@ from batchrun.output.layout import BATCH_LOG
 from batchrun.output.lock import enter_lock
 from batchrun.policy.budget import Budget
 from batchrun.runtime.children import open_children
-from batchrun.worker.carrier import Carrier, Decide, Surroundings, Trace, no_trace
-from batchrun.worker.intake import config_of
-from batchrun.worker.shelf import Layout, Shelf, has_begun
+from batchrun.worker.batch_runner import Carrier, Decide, Surroundings, Trace, no_trace
 from batchrun.worker.spool import watch_spool
 from batchrun.worker.submission import State, Submission
+from batchrun.worker.submission_config import config_of
+from batchrun.worker.submission_store import Layout, Shelf, has_begun
 from batchrun.worker.summary_file import write_summary_file
 
 #: Between two looks at how far the batches are.

@@ -15,8 +15,8 @@ from yarl import URL
 from batchrun.apify.aiohttp_errors import reason_of
 from batchrun.errors import BatchrunError, ConfigError, OutputError
 from batchrun.model import JsonObject
-from batchrun.worker.shelf import Layout
-from batchrun.worker.token import Token, read_token_file
+from batchrun.worker.submission_store import Layout
+from batchrun.worker.token_file import Token, read_token_file
 from batchrun.worker.views import BatchPage, BatchView, WorkerView
 
 #: What a batch leaves as lines.

@@ -14,11 +14,11 @@ import pytest
 from aiohttp import ClientSession, FormData
 from yarl import URL
 
-from batchrun.worker.http import live_events, open_http
+from batchrun.worker.http import live_event_routes, open_http
 from batchrun.worker.http.http_app import _ROOMS
 from batchrun.worker.http.token_check import COOKIE
 from batchrun.worker.submission import State
-from batchrun.worker.token import Token
+from batchrun.worker.token_file import Token
 from batchrun.worker.worker import Worker
 from tests.support.api_process import ACTOR
 from tests.support.crash import Api, open_api
@@ -353,17 +353,17 @@ async def test_the_openapi_document_names_every_route_and_answers_are_as_it_says
 
 async def test_a_listener_who_leaves_is_no_error(desk, monkeypatch, caplog):
     """Whoever closes the page while it is being written to is noticed, and nothing is logged like a bug."""
-    monkeypatch.setattr(live_events, "INTERVAL_S", 0.01)
-    monkeypatch.setattr(live_events, "_SILENCE", 1)
+    monkeypatch.setattr(live_event_routes, "INTERVAL_S", 0.01)
+    monkeypatch.setattr(live_event_routes, "_SILENCE", 1)
     listening = 0
-    news = live_events._news
+    news = live_event_routes._news
 
     def told(*arguments: Any, **options: Any) -> dict[str, Any]:
         nonlocal listening
         listening += 1
         return news(*arguments, **options)
 
-    monkeypatch.setattr(live_events, "_news", told)
+    monkeypatch.setattr(live_event_routes, "_news", told)
     async with desk.session.get(desk.address + "/v1/events") as answer:
         assert await answer.content.readline()
         assert answer.connection is not None

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from batchrun.apify.request_meter import endpoint_of
 from batchrun.config.worker_config import WorkerConfig
 from batchrun.worker.http import open_http
-from batchrun.worker.token import Token
+from batchrun.worker.token_file import Token
 from batchrun.worker.worker import open_worker
 from tests.support.crash import open_api, wait_until
 from tests.support.worker_process import WorkerProcess

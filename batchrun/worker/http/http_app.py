@@ -7,17 +7,35 @@ from aiohttp import web
 
 from batchrun.config.worker_config import ServiceConfig
 from batchrun.errors import OutputError
-from batchrun.worker.http import batches, health, limits, live_events, metrics_route, openapi, page, streams
-from batchrun.worker.http.context import WORKER
-from batchrun.worker.http.envelope import put_errors_into_envelope
+from batchrun.worker.http import (
+    batch_routes,
+    health_routes,
+    limit_routes,
+    live_event_routes,
+    metrics_routes,
+    openapi_document,
+    output_routes,
+    page_routes,
+)
+from batchrun.worker.http.error_envelope import put_errors_into_envelope
+from batchrun.worker.http.request_context import WORKER
 from batchrun.worker.http.token_check import demand_token
-from batchrun.worker.token import Token
+from batchrun.worker.token_file import Token
 from batchrun.worker.worker import Worker
 
 #: What a form may weigh beside its job file, which is streamed.
 MAX_BODY_BYTES = 1 << 20
 
-_ROOMS = (batches, streams, live_events, limits, health, metrics_route, openapi, page)
+_ROOMS = (
+    batch_routes,
+    output_routes,
+    live_event_routes,
+    limit_routes,
+    health_routes,
+    metrics_routes,
+    openapi_document,
+    page_routes,
+)
 
 
 @asynccontextmanager
@@ -29,8 +47,8 @@ async def open_http(worker: Worker, token: Token) -> AsyncIterator[str]:
     """
     app = web.Application(middlewares=[put_errors_into_envelope, demand_token(token)], client_max_size=MAX_BODY_BYTES)
     app[WORKER] = worker
-    batches.prepare(app)
-    app[openapi.DOCUMENT] = openapi.document(route for room in _ROOMS for route in room.ROUTES)
+    batch_routes.prepare(app)
+    app[openapi_document.DOCUMENT] = openapi_document.document(route for room in _ROOMS for route in room.ROUTES)
     for room in _ROOMS:
         app.router.add_routes(room.ROUTES)
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)

@@ -4,7 +4,7 @@ import orjson
 from aiohttp import web
 
 from batchrun.model import JsonObject
-from batchrun.worker.http.envelope import Refused
+from batchrun.worker.http.error_envelope import Refused
 
 
 async def read_object(request: web.Request) -> JsonObject:

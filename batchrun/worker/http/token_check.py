@@ -5,9 +5,9 @@ import hmac
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from batchrun.worker.http.envelope import error_answer
-from batchrun.worker.http.page import no_entry
-from batchrun.worker.token import Token
+from batchrun.worker.http.error_envelope import error_answer
+from batchrun.worker.http.page_routes import no_entry
+from batchrun.worker.token_file import Token
 
 COOKIE = "batchrun_token"
 #: What may be asked without a token: nothing of it tells what the batches are about.

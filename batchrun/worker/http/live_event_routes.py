@@ -12,8 +12,8 @@ from aiohttp import web
 from batchrun.model import Selection
 from batchrun.output.layout import LEDGER
 from batchrun.report.failure_causes import read_failures
-from batchrun.worker.http.context import submission_of, worker_of
-from batchrun.worker.http.fragments import batch_details, batch_head, slots_chart, worker_tiles
+from batchrun.worker.http.page_fragments import batch_details, batch_head, slots_chart, worker_tiles
+from batchrun.worker.http.request_context import submission_of, worker_of
 from batchrun.worker.views import BatchView, batch_view, worker_view
 from batchrun.worker.worker import CANCELLABLE, PAUSABLE, RESUMABLE, Worker
 

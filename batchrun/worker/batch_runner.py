@@ -20,9 +20,9 @@ from batchrun.model import Ending, Record, Summary
 from batchrun.policy.retry import Backoff
 from batchrun.report.notice_words import notice_words
 from batchrun.report.progress_words import Speed
-from batchrun.worker.intake import config_of
-from batchrun.worker.shelf import Layout, has_begun
 from batchrun.worker.submission import Cause, Counts, State, Submission
+from batchrun.worker.submission_config import config_of
+from batchrun.worker.submission_store import Layout, has_begun
 
 #: Waits while the platform cannot be reached.
 OUTAGE_BACKOFF = Backoff(first_s=1.0, max_s=60.0)

@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from batchrun.worker.http.context import worker_of
+from batchrun.worker.http.request_context import worker_of
 
 
 async def live(_request: web.Request) -> web.Response:

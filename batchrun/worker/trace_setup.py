@@ -1,4 +1,4 @@
-"""Whether batches are traced, and where to; what traces are made of is in `traces`, which takes the extra `otel`."""
+"""Whether batches are traced, and where to; `trace_spans` makes the spans and needs the extra `otel`."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -7,7 +7,7 @@ import anyio
 import structlog
 
 from batchrun.errors import ConfigError
-from batchrun.worker.carrier import Trace, no_trace
+from batchrun.worker.batch_runner import Trace, no_trace
 
 _ASKING = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _MISSING = "traces take the extra: pip install 'batchrun[otel]'"
@@ -31,7 +31,7 @@ async def open_tracing(endpoint: str | None, environ: Mapping[str, str]) -> Asyn
         yield no_trace
         return
     try:
-        from batchrun.worker import traces  # noqa: PLC0415 - what it needs may not be installed
+        from batchrun.worker import trace_spans  # noqa: PLC0415 - what it needs may not be installed
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "opentelemetry":
             raise
@@ -40,9 +40,9 @@ async def open_tracing(endpoint: str | None, environ: Mapping[str, str]) -> Asyn
         _log.warning("not_traced", reason=_MISSING)  # the variable may be meant for others on this machine
         yield no_trace
         return
-    exporting = traces.Exporting(endpoint)
+    exporting = trace_spans.Exporting(endpoint)
     try:
-        yield traces.Traces(exporting.provider).batch
+        yield trace_spans.Traces(exporting.provider).batch
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(exporting.close)

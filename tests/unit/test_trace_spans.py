@@ -10,10 +10,10 @@ from opentelemetry.trace import StatusCode
 
 from batchrun.errors import ConfigError, OutputError
 from batchrun.model import Attempt, AttemptState, Cause, JobKey, Mark, Outcome, Problem, Record, RunId, RunStatus
-from batchrun.worker.carrier import no_trace
+from batchrun.worker.batch_runner import no_trace
 from batchrun.worker.submission import Submission
-from batchrun.worker.traces import Traces
-from batchrun.worker.tracing import open_tracing
+from batchrun.worker.trace_setup import open_tracing
+from batchrun.worker.trace_spans import Traces
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 BATCH = Submission(id="20260101-abc", name="shop", created_at=NOW)
@@ -135,8 +135,8 @@ async def test_without_the_extra_the_key_is_refused_and_the_environment_is_not_h
     """Whoever asks by worker.toml is told what to install; a variable may be meant for others."""
     monkeypatch.setitem(sys.modules, "opentelemetry.trace", None)
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
-    monkeypatch.delitem(sys.modules, "batchrun.worker.traces")
-    monkeypatch.delattr("batchrun.worker.traces")
+    monkeypatch.delitem(sys.modules, "batchrun.worker.trace_spans")
+    monkeypatch.delattr("batchrun.worker.trace_spans")
     with pytest.raises(ConfigError, match=r"worker.traces.*pip install 'batchrun\[otel\]'"):
         async with open_tracing("http://127.0.0.1:9/v1/traces", {}):
             pass

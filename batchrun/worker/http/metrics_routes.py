@@ -5,8 +5,8 @@ from types import ModuleType
 import anyio
 from aiohttp import web
 
-from batchrun.worker.http.context import worker_of
-from batchrun.worker.http.envelope import Refused
+from batchrun.worker.http.error_envelope import Refused
+from batchrun.worker.http.request_context import worker_of
 
 _MISSING = "metrics take prometheus-client: pip install 'batchrun[metrics]', then start the worker again"
 

@@ -14,7 +14,7 @@ from aiohttp import BodyPartReader, web
 
 from batchrun.jobs import is_job_file
 from batchrun.output.sink import explain, sync_directory
-from batchrun.worker.http.envelope import Refused
+from batchrun.worker.http.error_envelope import Refused
 
 #: What a field other than the job file may weigh.
 MAX_FIELD_BYTES = 1 << 20

@@ -9,8 +9,8 @@ from batchrun.report.failure_causes import Failures
 from batchrun.report.html_elements import Html, Key, Tile, facts, foreign, join, legend, tag, tiles
 from batchrun.report.progress_words import money
 from batchrun.report.style_sheet import Tone
+from batchrun.worker.view_words import batch_progress, condition
 from batchrun.worker.views import BatchView, WorkerView
-from batchrun.worker.words import batch_progress, condition
 
 #: Kinds of failure that are shown of a batch.
 _MAX_KINDS = 10

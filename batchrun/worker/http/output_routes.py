@@ -20,10 +20,10 @@ from batchrun.output.layout import BATCH_LOG, ITEMS, LEDGER, RECORDS
 from batchrun.output.sink import explain
 from batchrun.report.failure_causes import Failures, read_failures
 from batchrun.report.report_file import make_report
-from batchrun.worker.http.context import submission_of, worker_of
-from batchrun.worker.http.envelope import Refused
-from batchrun.worker.intake import config_of
+from batchrun.worker.http.error_envelope import Refused
+from batchrun.worker.http.request_context import submission_of, worker_of
 from batchrun.worker.submission import Submission
+from batchrun.worker.submission_config import config_of
 from batchrun.worker.worker import Worker
 
 #: Between two looks for more.

@@ -6,7 +6,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from batchrun.worker.notify import STATUS_INTERVAL_S, Supervisor
+from batchrun.worker.systemd_notify import STATUS_INTERVAL_S, Supervisor
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pydantic.json_schema import models_json_schema
 
 from batchrun.config.worker_config import WorkerLimitsConfig
 from batchrun.version import __version__
-from batchrun.worker.http import batches, health, limits, live_events, streams
+from batchrun.worker.http import batch_routes, health_routes, limit_routes, live_event_routes, output_routes
 from batchrun.worker.http.token_check import OPEN_PATHS
 from batchrun.worker.views import BatchPage, BatchView, WorkerView
 
@@ -48,7 +48,7 @@ _FORM = {
         "config": {"type": "string", "description": "The text of a batch file (TOML)."},
         "profile": {"type": "string", "description": "The name of a batch file in DATA/profiles."},
         "jobs": {"type": "string", "format": "binary", "description": "The job file; its name tells the format."},
-        "name": {"type": "string", "maxLength": batches.MAX_NAME},
+        "name": {"type": "string", "maxLength": batch_routes.MAX_NAME},
         "weight": {"type": "number", "exclusiveMinimum": 0, "maximum": 1000},
         "priority": {"type": "integer", "minimum": -1000, "maximum": 1000},
         "settings": {"type": "string", "description": "A JSON object by dotted key, before the file's own keys."},
@@ -60,45 +60,47 @@ _KEY = {
     "name": "Idempotency-Key",
     "in": "header",
     "description": "The same key returns the batch that was made with it before, with 200.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": batches.MAX_KEY},
+    "schema": {"type": "string", "minLength": 1, "maxLength": batch_routes.MAX_KEY},
 }
 
 #: What a handler answers: a model, or a media type.
 _ANSWERS: dict[Any, Any] = {
-    batches.list_batches: BatchPage,
-    batches.submit: BatchView,
-    batches.get_batch: BatchView,
-    batches.delete_batch: None,
-    batches.patch_batch: BatchView,
-    batches.pause_batch: BatchView,
-    batches.resume_batch: BatchView,
-    batches.cancel_batch: BatchView,
-    streams.get_records: _LINES,
-    streams.get_items: _LINES,
-    streams.get_log: _LINES,
-    streams.get_failures: _JSON,
-    streams.get_report: "text/html",
-    live_events.get_events: "text/event-stream",
-    live_events.get_details: "text/html",
-    limits.get_worker: WorkerView,
-    limits.get_limits: WorkerLimitsConfig,
-    limits.patch_limits: WorkerLimitsConfig,
-    health.live: _JSON,
-    health.ready: _JSON,
+    batch_routes.list_batches: BatchPage,
+    batch_routes.submit: BatchView,
+    batch_routes.get_batch: BatchView,
+    batch_routes.delete_batch: None,
+    batch_routes.patch_batch: BatchView,
+    batch_routes.pause_batch: BatchView,
+    batch_routes.resume_batch: BatchView,
+    batch_routes.cancel_batch: BatchView,
+    output_routes.get_records: _LINES,
+    output_routes.get_items: _LINES,
+    output_routes.get_log: _LINES,
+    output_routes.get_failures: _JSON,
+    output_routes.get_report: "text/html",
+    live_event_routes.get_events: "text/event-stream",
+    live_event_routes.get_details: "text/html",
+    limit_routes.get_worker: WorkerView,
+    limit_routes.get_limits: WorkerLimitsConfig,
+    limit_routes.patch_limits: WorkerLimitsConfig,
+    health_routes.live: _JSON,
+    health_routes.ready: _JSON,
 }
 _PARAMETERS: dict[Any, list[dict[str, Any]]] = {
-    batches.list_batches: [
+    batch_routes.list_batches: [
         _query("state", "States, with commas."),
-        _query("limit", "At most so many.", type="integer", minimum=0, maximum=batches.MAX_PAGE),
+        _query("limit", "At most so many.", type="integer", minimum=0, maximum=batch_routes.MAX_PAGE),
         _query("offset", "So many are passed over.", type="integer", minimum=0),
     ],
-    batches.submit: [_KEY],
-    **{each: [_OFFSET, _FOLLOW] for each in (streams.get_records, streams.get_items, streams.get_log)},
+    batch_routes.submit: [_KEY],
+    **{
+        each: [_OFFSET, _FOLLOW] for each in (output_routes.get_records, output_routes.get_items, output_routes.get_log)
+    },
 }
 _BODIES: dict[Any, dict[str, Any]] = {
-    batches.submit: {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}},
-    batches.patch_batch: _fields("weight", "priority", "max_concurrent_runs", "start_rate", "budget_usd"),
-    limits.patch_limits: {
+    batch_routes.submit: {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}},
+    batch_routes.patch_batch: _fields("weight", "priority", "max_concurrent_runs", "start_rate", "budget_usd"),
+    limit_routes.patch_limits: {
         "required": True,
         "content": {_JSON: {"schema": {"$ref": "#/components/schemas/WorkerLimitsConfig"}}},
     },
@@ -154,7 +156,7 @@ def _answers(handler: Any) -> dict[str, Any]:
     if isinstance(answer, str):
         return {"200": {"description": "As it is.", "content": {answer: {}}}}
     told = {"description": "As it stands then.", "content": _content(answer.__name__)}
-    return {"200": told, "201": told} if handler is batches.submit else {"200": told}
+    return {"200": told, "201": told} if handler is batch_routes.submit else {"200": told}
 
 
 def _content(schema: str) -> dict[str, Any]:

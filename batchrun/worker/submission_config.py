@@ -8,8 +8,8 @@ from typing import Any
 from batchrun.config import Config, load_config
 from batchrun.config.worker_config import WorkerConfig
 from batchrun.errors import ConfigError
-from batchrun.worker.shelf import Layout
 from batchrun.worker.submission import Submission
+from batchrun.worker.submission_store import Layout
 
 #: Tables of a batch file that are the worker's affair.
 _WORKERS_OWN = ("api", "server")

@@ -8,10 +8,10 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from batchrun.config.load import as_config_error
-from batchrun.worker.http.context import submission_of, worker_of
-from batchrun.worker.http.envelope import Refused
+from batchrun.worker.http.batch_upload import BATCH_FILE, Form, uploaded
+from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.http.json_bodies import read_object
-from batchrun.worker.http.uploads import BATCH_FILE, Form, uploaded
+from batchrun.worker.http.request_context import submission_of, worker_of
 from batchrun.worker.submission import State, Submission
 from batchrun.worker.views import BatchPage, batch_view
 from batchrun.worker.worker import Worker

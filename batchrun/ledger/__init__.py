@@ -1,1 +1,1 @@
-"""The ledger: every intent before its effect, every result after it, in one SQLite file per batch."""
+"""The ledger: what a batch has done, and what it is about to do, noted before it does it."""

@@ -31,7 +31,7 @@ from tests.support.memory_ledger import make_bad_line, make_job, read_to
 
 @pytest.fixture(autouse=True)
 def inline(blockbuster: BlockBuster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files and SQLite inline, without syncing: no thread, and no power is cut here."""
+    """Files and SQLite without threads and without syncing: no test here cuts the power."""
     blockbuster.deactivate()
     monkeypatch.setattr(os, "fsync", lambda _: None)
     monkeypatch.setattr(os, "fdatasync", lambda _: None)
@@ -50,7 +50,7 @@ def record_of(line: int, outcome: Outcome = Outcome.SUCCEEDED) -> Record:
 
 
 def admit(journal: Journal, *entries: Job | BadLine) -> list[OpenJob]:
-    """Admit lines in a group of their own; return the new jobs."""
+    """Admit lines in one group; return the new jobs."""
     step = _Step(partial(journal.admit, entries, read_to(entries[-1].position.line)))
     journal.commit_group([step])
     return [noted for _, noted in step.result.jobs]
@@ -67,12 +67,12 @@ def lines(directory: Path, name: str) -> list[Any]:
 
 
 def fail() -> None:
-    """Fail as SQLite does."""
+    """Fail like SQLite on a full disk."""
     raise LedgerError("disk full")
 
 
 def test_a_group_commits_records_items_and_outcomes_together(tmp_path: Path) -> None:
-    """After it, the files are exactly as long as the ledger says."""
+    """After the commit, the files have exactly the lengths in the ledger."""
     with opened(tmp_path) as journal:
         first, second = admit(journal, make_job(1), make_job(2))
         journal.commit_group([settle(journal, first, b'{"i":1}\n'), settle(journal, second)])
@@ -83,7 +83,7 @@ def test_a_group_commits_records_items_and_outcomes_together(tmp_path: Path) -> 
 
 
 def test_a_failure_in_the_middle_of_a_group_leaves_nothing_of_it(tmp_path: Path) -> None:
-    """Steps before the failing one do not count, and after opening again no line of them is there."""
+    """Steps before the failed one do not count, and opening the files again removes their lines."""
     with opened(tmp_path) as journal:
         first, second = admit(journal, make_job(1), make_job(2))
         journal.commit_group([settle(journal, first)])
@@ -97,10 +97,10 @@ def test_a_failure_in_the_middle_of_a_group_leaves_nothing_of_it(tmp_path: Path)
 
 
 @pytest.mark.parametrize("at", ["steps", "flush", "lengths"])
-def test_killed_anywhere_within_a_commit_the_group_never_was(
+def test_a_kill_within_a_commit_leaves_nothing_of_its_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
-    """The very first records too: lines that were appended and not committed are cut, and nothing is refused."""
+    """Lines that were appended and not committed are cut off, even the very first ones, and the batch goes on."""
 
     class Killed(BaseException):
         pass
@@ -151,8 +151,8 @@ def test_bad_lines_are_written_to_their_file_and_as_records(tmp_path: Path) -> N
     ]
 
 
-def test_lines_that_are_read_again_change_nothing(tmp_path: Path) -> None:
-    """Settled jobs, bad lines and conflicts are known; no second record is written."""
+def test_lines_that_are_read_again_change_no_file(tmp_path: Path) -> None:
+    """Settled jobs, bad lines and conflicts are known, and get no second record."""
     entries: list[Job | BadLine] = [make_job(1), make_job(2), make_job(3, key="job-1"), make_bad_line(4)]
     with opened(tmp_path) as journal:
         first, _ = admit(journal, *entries)
@@ -163,7 +163,7 @@ def test_lines_that_are_read_again_change_nothing(tmp_path: Path) -> None:
 
 
 def test_records_without_their_ledger_are_refused_and_not_cut(tmp_path: Path) -> None:
-    """No new ledger is made beside them either."""
+    """No new ledger is created beside them either."""
     (tmp_path / RECORDS).write_bytes(b"{}\n")
     with pytest.raises(OutputError, match="is missing; put it back"), opened(tmp_path):
         pass
@@ -171,7 +171,7 @@ def test_records_without_their_ledger_are_refused_and_not_cut(tmp_path: Path) ->
 
 
 def test_items_without_their_ledger_are_refused_and_not_cut(tmp_path: Path) -> None:
-    """However often it is tried."""
+    """Not at the second try either."""
     (tmp_path / ITEMS).write_bytes(b"{}\n")
     for _ in range(2):
         with pytest.raises(OutputError), opened(tmp_path):
@@ -180,7 +180,7 @@ def test_items_without_their_ledger_are_refused_and_not_cut(tmp_path: Path) -> N
 
 
 def test_a_records_file_that_was_cut_is_refused(tmp_path: Path) -> None:
-    """`repair` is named."""
+    """The message names `repair`."""
     with opened(tmp_path) as journal:
         (job,) = admit(journal, make_job(1))
         journal.commit_group([settle(journal, job)])
@@ -190,8 +190,8 @@ def test_a_records_file_that_was_cut_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / RECORDS).read_bytes() == b"{}\n"
 
 
-def test_opened_and_closed_without_work_it_opens_again(tmp_path: Path) -> None:
-    """Nothing was committed, and nothing is in the way."""
+def test_an_unused_journal_opens_again(tmp_path: Path) -> None:
+    """Files that nothing was committed to are no obstacle."""
     for _ in range(2):
         with opened(tmp_path) as journal:
             assert journal.ledger.is_empty
@@ -203,10 +203,10 @@ _groups = st.lists(st.tuples(st.lists(_texts, max_size=3), st.booleans()), min_s
 
 @settings(deadline=None, max_examples=40)
 @given(processes=st.lists(st.tuples(_groups, st.floats(0, 1), st.binary(max_size=20)), min_size=1, max_size=4))
-def test_cut_anywhere_the_files_come_back_as_committed(
+def test_files_that_are_cut_anywhere_come_back_as_committed(
     processes: list[tuple[list[tuple[list[str], bool]], float, bytes]],
 ) -> None:
-    """Groups commit or fail; then the tail beyond the committed length is cut at any byte, or holds garbage."""
+    """Some groups fail; the tail behind the committed length is cut at any byte and followed by garbage."""
     with TemporaryDirectory() as name:
         directory, committed, line = Path(name), dict[str, bytes](), 0
         for groups, cut_at, garbage in processes:
@@ -239,7 +239,7 @@ def _flush_and_fail(sinks: dict[str, Sink]) -> None:
     raise LedgerError("killed here")
 
 
-async def test_what_waits_is_committed_as_one_group(tmp_path: Path) -> None:
+async def test_steps_that_wait_are_committed_as_one_group(tmp_path: Path) -> None:
     """A hundred intents at one moment are one commit."""
     with opened(tmp_path) as journal:
         jobs = admit(journal, *[make_job(line) for line in range(1, 101)])
@@ -250,8 +250,8 @@ async def test_what_waits_is_committed_as_one_group(tmp_path: Path) -> None:
         assert (journal.groups - before, sum(len(j.attempts) for j in journal.ledger.open_jobs())) == (1, 100)
 
 
-async def test_awaiting_a_step_means_that_it_is_durable(tmp_path: Path) -> None:
-    """The row is there for others to see when `intend` returns."""
+async def test_an_awaited_step_is_durable(tmp_path: Path) -> None:
+    """When `intend` returns, the row is committed."""
     with opened(tmp_path) as journal:
         (job,) = admit(journal, make_job(1))
         async with open_commit(journal, in_thread=False) as commit:
@@ -261,7 +261,7 @@ async def test_awaiting_a_step_means_that_it_is_durable(tmp_path: Path) -> None:
 
 
 async def test_a_withdrawn_number_can_be_used_again_in_the_same_group(tmp_path: Path) -> None:
-    """Steps are carried out in the order in which they were handed in."""
+    """Steps are done in the order in which they were handed in."""
     with opened(tmp_path) as journal:
         (job,) = admit(journal, make_job(1))
         async with open_commit(journal, in_thread=False) as commit:
@@ -271,8 +271,8 @@ async def test_a_withdrawn_number_can_be_used_again_in_the_same_group(tmp_path: 
         assert [each.mark for each in journal.ledger.attempts(job.id)] == [attempt.mark] == ["b"]
 
 
-async def test_what_nobody_waits_for_is_durable_when_it_is_closed(tmp_path: Path) -> None:
-    """Also when the context is cancelled: what was paid for is noted."""
+async def test_closing_makes_durable_what_was_not_awaited(tmp_path: Path) -> None:
+    """Even if the context is cancelled: what was paid for is noted."""
     with opened(tmp_path) as journal:
         (job,) = admit(journal, make_job(1))
         with anyio.CancelScope() as scope:
@@ -283,8 +283,8 @@ async def test_what_nobody_waits_for_is_durable_when_it_is_closed(tmp_path: Path
         assert (journal.ledger.fact(ECHO), journal.ledger.open_jobs()[0].due_at is not None) == (True, True)
 
 
-async def test_a_commit_that_fails_reaches_everybody_who_waits(tmp_path: Path) -> None:
-    """None of them takes its step for done, and the batch stops."""
+async def test_a_failed_commit_fails_every_step_that_waits_for_it(tmp_path: Path) -> None:
+    """No step is taken for done, and the batch stops."""
     with opened(tmp_path) as journal:
         (job,) = admit(journal, make_job(1))
         told = list[str]()
@@ -303,8 +303,8 @@ async def test_a_commit_that_fails_reaches_everybody_who_waits(tmp_path: Path) -
         assert (len(told) >= 1, [each.id for each in journal.ledger.open_jobs()]) == (True, [job.id])
 
 
-async def test_a_batch_that_another_owner_has_taken_over_stops_with_all_its_steps(tmp_path: Path) -> None:
-    """Every waiter hears of it, whatever it handed in, and so does who comes later; nothing of the group counts."""
+async def test_a_superseded_commit_fails_every_step_from_then_on(tmp_path: Path) -> None:
+    """Each gets the error, whatever its verb; nothing of the group counts."""
 
     class Overtaken(Journal):
         def commit_group(self, steps: Sequence[_Step[Any]]) -> None:
@@ -336,7 +336,7 @@ async def test_a_batch_that_another_owner_has_taken_over_stops_with_all_its_step
 
 
 async def test_a_bug_in_a_step_is_not_taken_for_success(tmp_path: Path) -> None:
-    """Whatever goes wrong in a commit, nobody who waits believes that it is durable."""
+    """No error of any kind lets a step that waits return."""
     with opened(tmp_path) as journal:
         (job,) = admit(journal, make_job(1))
         believed = list[int]()
@@ -348,8 +348,8 @@ async def test_a_bug_in_a_step_is_not_taken_for_success(tmp_path: Path) -> None:
         assert believed == []
 
 
-async def test_group_after_group_is_committed_as_they_come(tmp_path: Path) -> None:
-    """No step is left lying after a pause."""
+async def test_groups_are_committed_one_after_another(tmp_path: Path) -> None:
+    """No step is forgotten after a pause."""
     with opened(tmp_path) as journal:
         (job,) = admit(journal, make_job(1))
         async with open_commit(journal, in_thread=False) as commit:

@@ -70,7 +70,7 @@ def make_run(run_id: str = "r1", status: RunStatus = RunStatus.SUCCEEDED, cost_u
 
 
 def make_ended(run: Run, attempt_no: int = 1, **changes: Any) -> Attempt:
-    """Return the attempt that a Run's end makes."""
+    """Return the attempt of a Run that has ended."""
     return replace(
         Attempt(
             attempt_no=attempt_no,
@@ -89,7 +89,7 @@ def make_ended(run: Run, attempt_no: int = 1, **changes: Any) -> Attempt:
 
 
 def carry_out(ledger: LedgerTables, line: int, run: Run) -> JobId:
-    """Admit a job and carry it out; it is not settled."""
+    """Admit a job and carry out its Run; the job stays open."""
     job_id = admitted(ledger, line).id
     ledger.intend(job_id, Intent(attempt_no=1, mark=Mark(f"m{line}"), reserved_usd=1.0))
     ledger.bind(job_id, 1, run)
@@ -104,8 +104,8 @@ def admitted(ledger: LedgerTables, line: int = 1) -> OpenJob:
     return noted
 
 
-def test_what_is_committed_is_there_when_it_is_opened_again(tmp_path: Path) -> None:
-    """An open job comes back as it was, with its attempts in order."""
+def test_committed_rows_are_there_when_the_ledger_is_opened_again(tmp_path: Path) -> None:
+    """An open job is as it was, with its attempts in order."""
     with open_ledger(tmp_path) as ledger, ledger.transaction():
         noted = admitted(ledger)
         ledger.intend(noted.id, Intent(attempt_no=1, mark=Mark("m1")))
@@ -145,7 +145,7 @@ def test_a_transaction_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_only_an_attempt_in_doubt_can_be_denied(tmp_path: Path) -> None:
-    """It ends without a Run and its job stays open; a bound Run cannot be talked away."""
+    """It ends without a Run and its job stays open. An attempt with a Run cannot be denied."""
     with open_ledger(tmp_path) as ledger:
         with ledger.transaction():
             job_id = admitted(ledger).id
@@ -159,8 +159,8 @@ def test_only_an_attempt_in_doubt_can_be_denied(tmp_path: Path) -> None:
     assert [(each.state, each.run_id) for each in job.attempts] == [("ended", None), ("bound", "r1")]
 
 
-def test_totals_count_what_is_known_and_what_is_not(tmp_path: Path) -> None:
-    """An unknown cost is counted as unknown and not as nothing; what never ran has none."""
+def test_totals_count_known_and_unknown_costs(tmp_path: Path) -> None:
+    """An unknown cost is not counted as 0; a job without a Run has no cost."""
     settlements = [
         Settlement(outcome=Outcome.SUCCEEDED, items_count=3),
         Settlement(outcome=Outcome.SUCCEEDED, items_count=0),
@@ -203,8 +203,8 @@ OLD_FACTS: list[tuple[Fact[Any], str, Any]] = [
 ]  # fmt: skip
 
 
-def test_facts_of_an_older_batchrun_are_read_and_written_in_its_form(tmp_path: Path) -> None:
-    """Data directories resume: no fact changes its name or its JSON."""
+def test_facts_keep_the_names_and_the_json_of_older_ledgers(tmp_path: Path) -> None:
+    """Otherwise data directories of the version before would not resume."""
     assert [fact for fact, _, _ in OLD_FACTS] == [each for each in vars(facts).values() if isinstance(each, Fact)]
     with open_ledger(tmp_path) as ledger:
         ledger._db.executemany("INSERT INTO batch VALUES (?, ?)", [(fact.name, text) for fact, text, _ in OLD_FACTS])
@@ -216,16 +216,16 @@ def test_facts_of_an_older_batchrun_are_read_and_written_in_its_form(tmp_path: P
         assert ledger._db.execute("SELECT * FROM batch").fetchall() == before
 
 
-def test_a_trip_of_before_trips_for_empty_results_is_one_for_failures(tmp_path: Path) -> None:
-    """The first versions did not note which it was."""
+def test_a_trip_without_a_kind_was_one_for_failures(tmp_path: Path) -> None:
+    """The first versions did not note the kind."""
     with open_ledger(tmp_path) as ledger:
         noted = '[{"reason":"r","group":"g","keys":[]}]'
         ledger._db.execute("INSERT INTO batch VALUES ('tripped', ?)", (noted,))
         assert ledger.fact(TRIPS) == [Trip(reason="r", group="g", keys=())]
 
 
-def test_a_ledger_of_a_newer_batchrun_is_refused_and_not_touched(tmp_path: Path) -> None:
-    """Its version is kept as it is."""
+def test_a_newer_ledger_is_refused_and_not_touched(tmp_path: Path) -> None:
+    """Its version stays as it is."""
     with open_ledger(tmp_path):
         pass
     with sqlite3.connect(tmp_path / LEDGER) as connection:
@@ -238,8 +238,8 @@ def test_a_ledger_of_a_newer_batchrun_is_refused_and_not_touched(tmp_path: Path)
     connection.close()
 
 
-def test_a_ledger_of_an_older_batchrun_is_brought_up_to_date(tmp_path: Path) -> None:
-    """It ends with the tables of a new one, keeps what it knows, and refuses what it has refused before."""
+def test_an_older_ledger_is_brought_up_to_date(tmp_path: Path) -> None:
+    """It gets the tables of a new one, keeps its rows, and still refuses two attempts with one Run."""
     old, new = tmp_path / "old", tmp_path / "new"
     for directory in (old, new):
         directory.mkdir()
@@ -305,8 +305,8 @@ OLD_MESSAGES = [
 ]
 
 
-def test_exit_codes_are_taken_from_the_messages_of_an_older_batchrun(tmp_path: Path) -> None:
-    """In its last round as in earlier ones; messages and ids of failures stay as they were."""
+def test_exit_codes_are_taken_from_the_messages_of_an_older_ledger(tmp_path: Path) -> None:
+    """In all rounds. Messages and ids of failures stay as they were."""
     with sqlite3.connect(tmp_path / LEDGER) as connection:
         for step in SCHEMA_STEPS[:4]:
             connection.executescript(resources.files("batchrun.ledger.sqlite").joinpath(step).read_text("utf-8"))
@@ -353,7 +353,7 @@ def test_an_attempt_has_one_of_three_states(tmp_path: Path, state: str) -> None:
 
 @pytest.mark.parametrize("content", [b"no database at all" * 100, b"SQLite format 3\0" + b"\xff" * 5000])
 def test_a_damaged_ledger_is_refused_and_not_touched(tmp_path: Path, content: bytes) -> None:
-    """It is named, and its bytes are left for whoever can mend them."""
+    """The message says so; the bytes are left for a person to repair."""
     file = tmp_path / LEDGER
     file.write_bytes(content)
     with pytest.raises(LedgerError, match="damaged"), open_ledger(tmp_path):
@@ -363,15 +363,15 @@ def test_a_damaged_ledger_is_refused_and_not_touched(tmp_path: Path, content: by
     assert file.read_bytes() == content
 
 
-def test_where_there_is_no_ledger_there_is_nothing_to_read(tmp_path: Path) -> None:
-    """Looking on makes no file."""
+def test_reading_needs_a_ledger(tmp_path: Path) -> None:
+    """Reading creates no file."""
     with pytest.raises(LedgerError, match="holds no ledger"), open_for_reading(tmp_path):
         pass
     assert (is_begun(tmp_path), list(tmp_path.iterdir())) == (False, [])
 
 
 def test_a_batch_is_begun_with_its_first_line(tmp_path: Path) -> None:
-    """An empty ledger is none; a bad line counts."""
+    """An empty ledger is not begun; one with a bad line is."""
     with open_ledger(tmp_path) as ledger:
         assert not is_begun(tmp_path)
         with ledger.transaction():
@@ -379,8 +379,8 @@ def test_a_batch_is_begun_with_its_first_line(tmp_path: Path) -> None:
         assert is_begun(tmp_path)
 
 
-def test_readers_look_on_beside_the_writer(tmp_path: Path) -> None:
-    """They see what is committed and nothing of what is under way."""
+def test_readers_see_only_what_the_writer_has_committed(tmp_path: Path) -> None:
+    """Nothing of an open transaction."""
     with open_ledger(tmp_path) as ledger, open_for_reading(tmp_path) as reader:
         with ledger.transaction():
             admitted(ledger)
@@ -390,7 +390,7 @@ def test_readers_look_on_beside_the_writer(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["out?mode=memory", "a#b", "50%41", "ü ö"])
 def test_a_directory_may_have_any_name(tmp_path: Path, name: str) -> None:
-    """The name is a name, and no part of a database address."""
+    """No character of it is read as part of a database URI."""
     directory = tmp_path / name
     directory.mkdir()
     with open_ledger(directory) as ledger, ledger.transaction():

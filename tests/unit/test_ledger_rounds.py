@@ -61,7 +61,7 @@ def carry(
 
 
 def reopened(ledger: LedgerTables, **selection: Any) -> list[int]:
-    """Reopen what is selected; return the lines that are open then, but for the one that was before."""
+    """Reopen the selected jobs; return their lines."""
     with ledger.transaction():
         count = ledger.reopen(Selection(**selection))
     lines = [job.position.line for job in ledger.open_jobs() if job.position.line != 7]
@@ -84,16 +84,14 @@ SELECTIONS: list[tuple[dict[str, Any], list[int]]] = [
 
 
 @pytest.mark.parametrize(("selection", "lines"), SELECTIONS)
-def test_what_is_selected_is_opened_again_and_nothing_else(
-    ledger: LedgerTables, selection: dict[str, Any], lines: list[int]
-):
-    """All parts must hold; bad lines, open jobs and, unless they are asked for, successes stay as they are."""
+def test_only_selected_jobs_are_reopened(ledger: LedgerTables, selection: dict[str, Any], lines: list[int]):
+    """A job must match every field. Bad lines, open jobs and, by default, successes stay as they are."""
     assert ledger.count_selected(Selection(**selection)) == len(lines)
     assert reopened(ledger, **selection) == lines
 
 
-def test_a_reopened_job_is_open_in_the_next_round_and_its_past_is_noted(ledger: LedgerTables) -> None:
-    """It can be carried out and settled anew; attempts count on; how it ended before stands beside it."""
+def test_a_reopened_job_keeps_its_past_rounds(ledger: LedgerTables) -> None:
+    """It can be settled once more, and its attempts count on; the settlement before stays beside the new one."""
     (before,) = [job for job in ledger.settled_jobs(1) if job.key == "job-2"]
     reopened(ledger, keys=["job-2"])
     (job,) = [job for job in ledger.open_jobs() if job.key == "job-2"]
@@ -108,16 +106,16 @@ def test_a_reopened_job_is_open_in_the_next_round_and_its_past_is_noted(ledger: 
     assert ledger.last_round() == 3
 
 
-def test_a_record_is_known_by_key_and_round(ledger: LedgerTables) -> None:
-    """A round that is under way, or was never, has no record."""
+def test_a_record_is_found_by_key_and_round(ledger: LedgerTables) -> None:
+    """An open round, or one that never was, has no record."""
     reopened(ledger, keys=["job-2"])
     key = JobKey("job-2")
     assert [ledger.settled_id(key, 2, number) for number in (1, 2, 3)] == [2, None, None]
     assert [ledger.settled_id(None, line, 1) for line in (9, 2)] == [8, None]
 
 
-def test_a_reopening_that_fails_leaves_all_as_it_was(ledger: LedgerTables) -> None:
-    """Neither is a job open nor a past round noted."""
+def test_a_failed_reopening_changes_nothing(ledger: LedgerTables) -> None:
+    """No job is open, and no past round is noted."""
     before = (ledger.totals(), ledger.count_outcomes())
     with pytest.raises(ZeroDivisionError), ledger.transaction():  # noqa: PT012 - the last one fails
         ledger.reopen(Selection())
@@ -126,7 +124,7 @@ def test_a_reopening_that_fails_leaves_all_as_it_was(ledger: LedgerTables) -> No
 
 
 def test_items_and_costs_of_earlier_rounds_still_count(ledger: LedgerTables) -> None:
-    """Items are those that stand in the file, whichever round they are of; outcomes are the latest."""
+    """Items are counted over all rounds, like the lines of the item file; outcomes are the latest."""
     before = ledger.totals()
     reopened(ledger)
     between = ledger.totals()
@@ -138,8 +136,8 @@ def test_items_and_costs_of_earlier_rounds_still_count(ledger: LedgerTables) -> 
     assert ledger.count_outcomes() == {Outcome.SUCCEEDED: 2, Outcome.INVALID: 1}
 
 
-def test_forgetting_items_concerns_the_open_round_only(ledger: LedgerTables) -> None:
-    """Items of earlier rounds stay in the file, and so does the note of them."""
+def test_forgotten_items_are_those_of_the_open_round_only(ledger: LedgerTables) -> None:
+    """Items of earlier rounds stay in the file, and in the ledger."""
     with ledger.transaction():
         ledger.note_items(JobId(2), 1, 20, 20)
         ledger.reopen(Selection(keys=["job-2"]))
@@ -149,8 +147,8 @@ def test_forgetting_items_concerns_the_open_round_only(ledger: LedgerTables) -> 
     assert [each.items_count for each in ledger.attempts(JobId(2))] == [20, 0]
 
 
-def test_failures_are_sorted_by_kind_most_frequent_first(ledger: LedgerTables) -> None:
-    """Pages differ, exit codes tell; each kind is named so that exactly it can be selected."""
+def test_failures_are_grouped_by_kind_most_frequent_first(ledger: LedgerTables) -> None:
+    """Page numbers do not matter, exit codes do; an id selects exactly the jobs of its kind."""
     found = ledger.failure_kinds(Selection(), 3)
     assert [(kind.count, kind.sample.position.line) for kind in found.kinds] == [(2, 2), (1, 4), (1, 5)]
     assert (found.kinds_in_all, found.jobs_in_all) == (4, 5)
@@ -160,7 +158,7 @@ def test_failures_are_sorted_by_kind_most_frequent_first(ledger: LedgerTables) -
 
 
 def test_without_failures_there_are_no_kinds(ledger: LedgerTables) -> None:
-    """None, of no jobs."""
+    """No kinds and no jobs are counted."""
     found = ledger.failure_kinds(Selection(keys=["nope"]), 3)
     assert (found.kinds, found.kinds_in_all, found.jobs_in_all) == ([], 0, 0)
 
@@ -186,7 +184,7 @@ def test_costs_are_summed_by_what_runs_share(ledger: LedgerTables) -> None:
 
 
 def test_runs_of_an_open_round_have_no_outcome_yet(ledger: LedgerTables) -> None:
-    """Their costs stand under open."""
+    """Their costs are counted as `open`."""
     reopened(ledger, keys=["job-3"])
     with ledger.transaction():
         run = make_run("r3-2")
@@ -198,7 +196,7 @@ def test_runs_of_an_open_round_have_no_outcome_yet(ledger: LedgerTables) -> None
 
 
 def test_a_snapshot_is_of_one_moment(ledger: LedgerTables, tmp_path: Path) -> None:
-    """What is written meanwhile is not seen inside it."""
+    """It does not see what is written meanwhile."""
     with open_for_reading(tmp_path) as reader:
         with reader.snapshot():
             before = reader.count_outcomes()

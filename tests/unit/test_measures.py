@@ -54,8 +54,8 @@ def _carry(
         ledger.postpone(job_id, make_ended(run, attempt_no), 0)
 
 
-def test_an_empty_ledger_tells_nothing(tmp_path: Path) -> None:
-    """And trips over nothing."""
+def test_an_empty_ledger_has_no_measures(tmp_path: Path) -> None:
+    """And no error."""
     with holding(tmp_path, []) as ledger:
         measures = ledger.measures
         assert measures.times() is None
@@ -66,7 +66,7 @@ def test_an_empty_ledger_tells_nothing(tmp_path: Path) -> None:
 
 
 def test_percentiles_are_of_the_nearest_rank(tmp_path: Path) -> None:
-    """Of a hundred Runs of 1 s to 100 s; a clock that went backwards makes no Run shorter than nothing."""
+    """Of a hundred Runs of 1 s to 100 s, the 90th percentile is 90 s."""
     with holding(tmp_path, [(0, n) for n in range(100, 0, -1)]) as ledger:
         spread = ledger.measures.spread(Duration.RUN, [1, 50, 90, 99, 100])
     assert spread is not None
@@ -74,8 +74,8 @@ def test_percentiles_are_of_the_nearest_rank(tmp_path: Path) -> None:
     assert (spread.count, spread.shortest_s, spread.longest_s, spread.mean_s) == (100, 1, 100, 50.5)
 
 
-def test_a_clock_that_went_back_makes_no_length_negative(tmp_path: Path) -> None:
-    """Neither of a Run nor of a wait: the jobs are admitted today, the Runs start long before."""
+def test_a_clock_that_went_back_makes_no_time_negative(tmp_path: Path) -> None:
+    """Neither the duration of a Run nor the wait of a job: the jobs are admitted today, the Runs start long before."""
     with holding(tmp_path, [(10, 5)]) as ledger:
         for duration in Duration:
             spread = ledger.measures.spread(duration, [50])
@@ -85,15 +85,15 @@ def test_a_clock_that_went_back_makes_no_length_negative(tmp_path: Path) -> None
         assert ledger.measures.live_runs(AT, 20, 1, UNTIL) == [0]
 
 
-def test_a_histogram_counts_everything_once(tmp_path: Path) -> None:
-    """On an edge it belongs above; outside, at the ends."""
+def test_a_histogram_counts_every_time_once(tmp_path: Path) -> None:
+    """A time on an edge belongs to the interval above; one outside to the first or last interval."""
     with holding(tmp_path, [(0, each) for each in (0.5, 1, 1.5, 2, 2, 3, 99)]) as ledger:
         assert ledger.measures.histogram(Duration.RUN, [1, 2, 3, 4]) == [3, 2, 2]
         assert ledger.measures.histogram(Duration.RUN, [1, 2]) == [7]
 
 
 def test_a_wait_ends_with_the_first_run_of_each_round(tmp_path: Path) -> None:
-    """However many attempts follow; a later round's begins when it is opened."""
+    """Further attempts do not matter. The wait of a later round begins with the round."""
     with open_ledger(tmp_path) as ledger:
         with ledger.transaction():
             ledger.admit(make_job(1))
@@ -116,8 +116,8 @@ def test_a_wait_ends_with_the_first_run_of_each_round(tmp_path: Path) -> None:
         assert ledger.measures.rounds() == [{Outcome.FAILED: 1}]
 
 
-def test_times_without_a_live_run_part_stretches(tmp_path: Path) -> None:
-    """Those that are long enough, and of too many the longest; what is live counts until it is said to."""
+def test_idle_times_separate_stretches(tmp_path: Path) -> None:
+    """Only those of the minimum length, and the longest of them; a live Run ends at the given time."""
     spans: list[tuple[float, float | None]] = [(0, 10), (5, 8), (30, 40), (200, 210), (900, None)]
     with holding(tmp_path, spans) as ledger:
 
@@ -141,10 +141,10 @@ moments = st.floats(min_value=0, max_value=300)
     st.floats(min_value=0.1, max_value=50),
     st.integers(min_value=1, max_value=12),
 )
-def test_live_runs_are_those_of_an_average_by_hand(
+def test_live_runs_are_averages_over_each_interval(
     runs: list[tuple[float, float | None]], from_s: float, interval_s: float, intervals: int
 ) -> None:
-    """For any Runs, also live ones, and any intervals: the part of each interval that each Run fills."""
+    """For any Runs, live ones too, and any intervals: the sum of the parts of an interval that the Runs fill."""
     spans = [(began, began + took if took is not None else None) for began, took in runs]
     with TemporaryDirectory() as directory, holding(Path(directory), spans) as ledger:
         found = ledger.measures.live_runs(AT + timedelta(seconds=from_s), interval_s, intervals, UNTIL)
@@ -158,7 +158,7 @@ def test_live_runs_are_those_of_an_average_by_hand(
 
 
 def test_the_slowest_runs_come_first(tmp_path: Path) -> None:
-    """With what they are of; live ones are not among them."""
+    """With their jobs; live Runs are not among them."""
     with holding(tmp_path, [(0, 4), (0, 9), (0, None), (0, 6)]) as ledger:
         found = ledger.measures.slowest(2)
     assert [(run.key, run.run_id, run.run_s, run.status, run.cost_usd) for run in found] == [
@@ -168,7 +168,7 @@ def test_the_slowest_runs_come_first(tmp_path: Path) -> None:
 
 
 def test_groups_are_counted(tmp_path: Path) -> None:
-    """The largest groups first; bad lines are in none."""
+    """The largest groups first; bad lines belong to none."""
     with open_ledger(tmp_path) as ledger, ledger.transaction():
         for line, group in enumerate(["a", "b", "b", None, "b", "a", "c"], 1):
             ledger.admit(make_job(line, group=group))
@@ -189,8 +189,8 @@ def test_groups_are_counted(tmp_path: Path) -> None:
         assert measures.count_groups() == 3
 
 
-def test_the_first_and_the_last_moment_are_found(tmp_path: Path) -> None:
-    """By whichever clock was later."""
+def test_the_first_and_the_last_moment_are_of_either_clock(tmp_path: Path) -> None:
+    """The last moment is the later one of two clocks."""
     with holding(tmp_path, [(0, 10)]) as ledger:
         times = ledger.measures.times()
     assert times is not None

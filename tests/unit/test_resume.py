@@ -90,7 +90,7 @@ async def drained(backlog: Backlog, size: int = 4) -> list[Chunk]:
 
 
 async def test_reopened_jobs_come_in_chunks_from_their_lines(opened: Opened) -> None:
-    """Each once, in its new round, and with nothing that is to be admitted."""
+    """Each once, in its new round; no chunk has lines to admit."""
     assert reopen(opened.ledger, opened.job_file, WAIT_S, Selection()) == []
     chunks = await drained(opened.backlog())
     assert [(len(chunk.resumed), chunk.entries, chunk.read_to) for chunk in chunks] == [
@@ -101,7 +101,7 @@ async def test_reopened_jobs_come_in_chunks_from_their_lines(opened: Opened) -> 
 
 
 async def test_begun_jobs_are_taken_up_and_the_others_come_as_a_backlog(opened: Opened) -> None:
-    """Begun is what has an attempt in its round or waits for one; attempts of earlier rounds begin nothing."""
+    """A job is begun by an attempt, or a wait for one, in its current round."""
     ledger = opened.ledger
     with ledger.transaction():
         ledger.intend(JobId(4), Intent(attempt_no=1, round=1, mark=Mark("past")))
@@ -115,7 +115,7 @@ async def test_begun_jobs_are_taken_up_and_the_others_come_as_a_backlog(opened: 
 
 
 def test_an_edited_line_reopens_nothing_and_is_named(opened: Opened) -> None:
-    """The key or the content of a line may be another; the others' lines do not make up for it."""
+    """Whether its key or its content has changed; no job is reopened."""
     for edited in (
         LINES[7].replace(b"k7", b"K7"),
         LINES[7].replace(b": 7", b": 8"),
@@ -130,7 +130,7 @@ def test_an_edited_line_reopens_nothing_and_is_named(opened: Opened) -> None:
 
 
 async def test_after_the_backlog_the_file_is_read_on(opened: Opened) -> None:
-    """Its new lines are to be admitted; no line is missing."""
+    """Its lines are to be admitted; no open job is missing."""
     reopen(opened.ledger, opened.job_file, WAIT_S, Selection(keys=["k1"]))
     backlog = opened.backlog([make_job(1), make_bad_line(2)])
     backlogged, read = await drained(backlog)
@@ -139,7 +139,7 @@ async def test_after_the_backlog_the_file_is_read_on(opened: Opened) -> None:
 
 
 async def test_in_a_file_that_is_read_from_the_top_open_jobs_come_with_their_lines(from_the_top: Opened) -> None:
-    """Each once, attempts and all; the lines of settled jobs and new ones are to be admitted, in their order."""
+    """Each once, with its attempts. The lines of settled jobs and new lines are to be admitted, in their order."""
     ledger = from_the_top.ledger
     with ledger.transaction():
         ledger.reopen(Selection(keys=["k1", "k5"]))
@@ -159,7 +159,7 @@ async def test_in_a_file_that_is_read_from_the_top_open_jobs_come_with_their_lin
 
 @pytest.mark.parametrize("change", ["missing", "edited", "moved"])
 async def test_a_line_that_does_not_come_again_is_named(from_the_top: Opened, change: str) -> None:
-    """Its job is not given: a line with its key elsewhere, or with other content, is not its line."""
+    """Its job is not given: a line with the same key elsewhere, or with other content, is another line."""
     with from_the_top.ledger.transaction():
         from_the_top.ledger.reopen(Selection())
     lines = [job for job in from_the_top.job_file.read() if isinstance(job, Job)]

@@ -1,4 +1,4 @@
-"""The connection to a ledger's file: how it is opened, its schema steps, and what its errors mean to a user."""
+"""The connection to a ledger's file: opening it, its schema steps, and its errors in words for a user."""
 
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -9,16 +9,16 @@ from typing import Any
 
 from batchrun.errors import LedgerError
 
-#: Each is applied once, in one transaction with the note that it was; the last one's number is the version.
+#: Applied once each, in order. The number of the last one is the version of the file.
 SCHEMA_STEPS = ("ledger.sql", "ledger_2.sql", "ledger_3.sql", "ledger_4.sql", "ledger_5.sql")
 #: Seconds that a statement waits for a lock that another program holds on the file.
 LOCK_PATIENCE_S = 10.0
-#: Errors of SQLite that say something of us and nothing of the file.
+#: Errors of SQLite that are bugs of ours.
 _BUGS = (sqlite3.IntegrityError, sqlite3.ProgrammingError)
 
 
 class Connection(sqlite3.Connection):
-    """A connection whose errors say which file, and what to do."""
+    """A connection whose errors name the file and say what to do."""
 
     file = Path()
 
@@ -39,18 +39,18 @@ class Connection(sqlite3.Connection):
             raise _explain(error, self.file) from error
 
     def writer(self) -> Callable[[str, tuple[Any, ...]], sqlite3.Cursor]:
-        """Return the `execute` of one cursor, for statements that return no rows and stand inside `explaining`.
+        """Return the `execute` of one cursor, for statements without rows, inside `explaining`.
 
-        The cursor is kept, and errors are explained once for all statements: what happens for every job feels both.
+        One cursor and one handler of errors for all statements save much of the time that each job costs.
         """
         return self.cursor().execute
 
     @contextmanager
     def explaining(self) -> Iterator[None]:
-        """Explain errors of SQLite to a user.
+        """Explain errors of SQLite that happen inside to a user.
 
         Raises:
-            LedgerError: it says which file, and what to do.
+            LedgerError: A statement failed; the message names the file and says what to do.
         """
         try:
             yield
@@ -62,14 +62,14 @@ class Connection(sqlite3.Connection):
 
 @contextmanager
 def open_connection(file: Path, *, mode: str) -> Iterator[Connection]:
-    """Open a file by SQLite's URI mode: ro, or rwc which makes it when it is missing.
+    """Open a file in SQLite's URI mode: `ro`, or `rwc`, which creates it if it is missing.
 
     Raises:
-        LedgerError: it cannot be opened.
+        LedgerError: It cannot be opened.
     """
     uri = f"file:{_escaped(file)}?mode={mode}"
     try:
-        # Used from one worker thread after another, never from two at once.
+        # Several worker threads use it, one after another.
         connection = sqlite3.connect(
             uri, uri=True, isolation_level=None, check_same_thread=False, timeout=LOCK_PATIENCE_S, factory=Connection
         )
@@ -83,11 +83,11 @@ def open_connection(file: Path, *, mode: str) -> Iterator[Connection]:
 
 
 def _explain(error: sqlite3.Error, file: Path) -> LedgerError:
-    """Say what a failed statement means: nothing of it was committed, and what to do."""
+    """Return the error of a failed statement, of which nothing was committed, in words for a user."""
     if not isinstance(error, sqlite3.OperationalError) or "no such table" in str(error):
-        advice = "The ledger is damaged; nothing was changed. Restore it from a copy, or start anew with another --out"
+        advice = "The ledger is damaged; nothing was changed. Restore it from a copy, or start over with another --out"
     else:
-        advice = "Nothing is lost: run the same command again when that is mended"
+        advice = "Nothing is lost: fix that and run the same command again"
     return LedgerError(f"{file}: {error}. {advice}")
 
 
@@ -96,23 +96,23 @@ def _escaped(file: Path) -> str:
 
 
 def check_schema(connection: Connection, file: Path) -> None:
-    """See that a ledger's tables are those that this batchrun reads.
+    """Check that this batchrun can read a ledger's tables.
 
     Raises:
-        LedgerError: they were written by an older or a newer one.
+        LedgerError: An older or a newer batchrun wrote them.
     """
     done: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if done > len(SCHEMA_STEPS):
         raise LedgerError(f"{file}: was written by a newer batchrun; use that one")
     if done < len(SCHEMA_STEPS):
-        raise LedgerError(f"{file}: was written by an older batchrun; `batchrun run` brings it up to date and goes on")
+        raise LedgerError(f"{file}: was written by an older batchrun; `batchrun run` updates it and resumes the batch")
 
 
 def apply_schema_steps(connection: Connection, file: Path) -> None:
-    """Bring a ledger's tables up to date, each step in one transaction with the note that it was done.
+    """Bring a ledger's tables up to date, each step in a transaction that also changes the version.
 
     Raises:
-        LedgerError: they were written by a newer batchrun.
+        LedgerError: A newer batchrun wrote them.
     """
     done: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if done > len(SCHEMA_STEPS):

@@ -1,7 +1,6 @@
-"""Group commit: what waits goes out in one append, one sync and one transaction.
+"""Group commit: all steps that wait become durable with one append, one sync and one transaction.
 
-The engine's view of the ledger and the output files. One child commits; everybody else hands it steps and waits for
-the group they are in. A step that nobody waits for (`bind`, `postpone`) is durable with the next group.
+One child commits, group after group. All others hand it their steps, and wait for the group of a step if they await it.
 """
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -53,7 +52,7 @@ class _Group:
 
 
 class Journal:
-    """Ledger and output files of one batch, as synchronous steps inside one transaction each group."""
+    """The ledger and the output files of one batch; a group is one transaction, its steps are methods of these."""
 
     def __init__(self, ledger: LedgerTables, sinks: dict[str, Sink]) -> None:
         self.ledger = ledger
@@ -63,13 +62,13 @@ class Journal:
         self.groups = 0
 
     def commit_group(self, steps: Sequence[_Step[Any]]) -> None:
-        """Carry out the steps and make them durable, all or none.
+        """Do the steps and make them durable, all or none.
 
-        The files are synced before the ledger commits their lengths: what a crash leaves behind a committed
-        length is cut off, and nothing before it can be missing.
+        The files are synced before the ledger commits their lengths. So after a crash nothing is missing before a
+        committed length, and everything behind it is cut off.
 
         Raises:
-            OutputError: nothing of the group counts.
+            OutputError: The group cannot be committed; none of its steps counts.
         """
         with self.ledger.transaction():
             for step in steps:
@@ -82,7 +81,6 @@ class Journal:
         self.groups += 1
 
     def admit(self, entries: Sequence[Job | BadLine], read_to: ReadTo) -> Admission:
-        """Admit what is new among `entries`, settle bad lines, and note how far the file is read."""
         admission = Admission()
         for entry in entries:
             if isinstance(entry, Job):
@@ -113,7 +111,6 @@ class Journal:
         admission.invalid.append(record)
 
     def settle(self, job_id: JobId, ended: Attempt | None, record: Record, item_lines: bytes) -> None:
-        """Write a job's record (and its last items) and note its outcome, with its last attempt's end."""
         self._sinks[RECORDS].write(record.as_line())
         if item_lines:
             self._sinks[ITEMS].write(item_lines)
@@ -131,7 +128,6 @@ class Journal:
         )
 
     def write_items(self, job_id: JobId, attempt: Attempt, lines: bytes) -> None:
-        """Write one page of items and note up to where the attempt's dataset is written."""
         self._sinks[ITEMS].write(lines)
         self.ledger.note_items(job_id, attempt.attempt_no, attempt.items_offset, attempt.items_count)
 
@@ -156,7 +152,7 @@ def _bad_line_json(bad_line: BadLine) -> bytes:
 
 
 class CommitMeter:
-    """How long commits take, in seconds, and how many steps go into one."""
+    """The durations of commits, in seconds, and the numbers of their steps."""
 
     def __init__(self) -> None:
         self.latency = Histogram(SECONDS)
@@ -243,7 +239,7 @@ class GroupCommit:
             else:
                 self._journal.commit_group(group.steps)
         except BaseException as error:
-            # Nothing is committed any more: who joins the next group must not wait for ever.
+            # Nothing is committed after this: the next group's steps must not wait for it for ever.
             group.error = self._group.error = error
             self._group.done.set()
             raise
@@ -258,7 +254,7 @@ class GroupCommit:
 
 
 def _for_one_waiter(error: BaseException) -> Exception:
-    """Return the error of a commit as one of the steps in it meets it; a bug shows as itself where it was raised."""
+    """Return an error for one of those that waited for a commit; a bug is raised as itself by the committing child."""
     return type(error)(str(error)) if isinstance(error, OutputError) else RuntimeError("the commit failed")
 
 
@@ -266,10 +262,10 @@ def _for_one_waiter(error: BaseException) -> Exception:
 async def open_commit(
     journal: Journal, *, in_thread: bool = True, meter: CommitMeter | None = None
 ) -> AsyncIterator[GroupCommit]:
-    """Open a group commit; leaving it, however that happens, makes durable what was handed in."""
+    """Open a group commit. Leaving the context, even by cancellation, makes durable what was handed in."""
     commit = GroupCommit(journal, in_thread=in_thread, meter=meter)
     async with open_children() as children:
-        # Cancelled by nothing outside: what was paid for is noted before the process may end.
+        # Shielded: what was paid for is noted before the process may end.
         children.start_soon(_run_shielded, commit)
         try:
             yield commit
@@ -284,10 +280,10 @@ async def _run_shielded(commit: GroupCommit) -> None:
 
 @asynccontextmanager
 async def open_journal(directory: Path) -> AsyncIterator[Journal]:
-    """Open ledger and output files of a batch, made when missing, cut back to what was committed.
+    """Open a batch's ledger and output files: missing ones are created, longer ones cut to their committed lengths.
 
     Raises:
-        OutputError: they cannot be opened, or do not fit one another.
+        OutputError: They cannot be opened, or do not belong together.
     """
     stack = ExitStack()
     try:
@@ -309,7 +305,7 @@ def _open_journal(stack: ExitStack, directory: Path) -> Journal:
     stack.callback(journal.close)
     for name in (RECORDS, ITEMS, BAD_LINES):
         sinks[name] = Sink(directory / name, lengths.get(name))
-    # From here on the ledger knows the files: what a crash leaves in them can be cut.
+    # From here on the ledger knows the files, so that what a crash leaves in them can be cut off.
     with ledger.transaction():
         ledger.note_output_lengths({name: sink.length for name, sink in sinks.items()})
     return journal

@@ -1,6 +1,6 @@
-"""What a ledger tells about time: how long Runs took and jobs waited, and how many Runs were live when.
+"""Measures of the times in a ledger: durations of Runs, waits of jobs, and the number of live Runs over time.
 
-Everything is added up by SQLite, in memory that does not grow with the batch; a million jobs take some seconds.
+SQLite computes them all, in memory that does not grow with the batch. A million jobs take some seconds.
 """
 
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from batchrun.model import JobKey, Outcome, RunId, RunStatus
 
 
 class Duration(StrEnum):
-    """Lengths of time that are measured; of all rounds, and never below 0 where two clocks disagree."""
+    """The lengths of time that are measured, of all rounds; 0 if two clocks disagree about the order of their ends."""
 
     #: From the start of a Run to its end, of each Run that has ended.
     RUN = "run"
-    #: From a job's admission, or its round's beginning, to the start of its first Run in that round.
+    #: From a job's admission, or the beginning of its round, to the start of its first Run in that round.
     QUEUE = "queue"
 
 
@@ -34,7 +34,7 @@ _SECONDS = {
         " WHERE attempt.started_at IS NOT NULL GROUP BY attempt.job_id, attempt.round"
     ),
 }
-#: When each Run was live; one that has not ended counts as live until a given time.
+#: The time in which each Run was live; until a given time if it has not ended.
 _LIVE = (
     "SELECT started_at AS began, max(started_at, coalesce(finished_at, :until)) AS ended FROM attempt"
     " WHERE started_at IS NOT NULL"
@@ -43,29 +43,29 @@ _LIVE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """How lengths of time are spread, in seconds."""
+    """The distribution of some lengths of time, in seconds."""
 
     count: int
     shortest_s: float
     longest_s: float
     mean_s: float
-    #: By per cent: what so many of a hundred are not above.
+    #: Percentiles, by their per cent.
     percentiles: dict[int, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Times:
-    """When a batch was at work."""
+    """The first and the last moment of a batch."""
 
-    #: When its first job was admitted.
+    #: The admission of its first job.
     began_at: datetime
-    #: The latest that is noted: by this machine's clock or by the platform's.
+    #: The latest time in the ledger, on this machine's clock or the platform's.
     last_noted_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlowRun:
-    """A Run that took long."""
+    """One of the Runs that took longest."""
 
     key: JobKey
     group: str | None
@@ -77,7 +77,7 @@ class SlowRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupCount:
-    """The jobs of one group; without a group, None."""
+    """The number of jobs in one group."""
 
     group: str | None
     outcomes: dict[Outcome, int]
@@ -85,32 +85,32 @@ class GroupCount:
 
     @property
     def jobs(self) -> int:
-        """How many there are."""
+        """All jobs of the group."""
         return self.open_jobs + sum(self.outcomes.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempts:
-    """How many attempts were made, of all rounds."""
+    """The number of attempts of all rounds."""
 
-    #: Those that started a Run.
+    #: Attempts that started a Run.
     runs: int
-    #: Those that were not the first of their job in its round.
+    #: Attempts that were not the first of their job in its round.
     repeated: int
 
 
 class Measures:
-    """Reads from an open ledger; see `LedgerReader.measures`."""
+    """Reads measures from an open ledger; `LedgerReader.measures` returns them."""
 
     def __init__(self, connection: Connection) -> None:
         self._db = connection
 
     def times(self) -> Times | None:
-        """Return when the batch was at work; None when nothing was admitted yet."""
+        """Return the first and the last moment of the batch; None if nothing was admitted yet."""
         began, last = self._db.execute(
             "SELECT min(admitted_at), max(max(admitted_at), coalesce(max(settled_at), 0)) FROM job"
         ).fetchone()
-        # A job that is in a later round was admitted first in an earlier one.
+        # The first admission of a job in a later round stands in its first round.
         earlier = self._db.execute("SELECT min(admitted_at) FROM past_round").fetchone()[0]
         of_runs = self._db.execute("SELECT max(max(intended_at), coalesce(max(finished_at), 0)) FROM attempt")
         if began is None:
@@ -119,7 +119,7 @@ class Measures:
         return Times(began_at=_time(min(began, earlier or began)), last_noted_at=_time(max(last, noted)))
 
     def spread(self, duration: Duration, per_cents: Sequence[int]) -> Spread | None:
-        """Return how lengths of time are spread; None when there is none. Percentiles are exact, by nearest rank."""
+        """Return a distribution with exact percentiles by nearest rank; None if there is no such length of time."""
         count, shortest, longest, mean = self._db.execute(
             f"SELECT count(*), min(seconds), max(seconds), avg(seconds) FROM ({_SECONDS[duration]})"
         ).fetchone()
@@ -138,7 +138,7 @@ class Measures:
         return Spread(count=count, shortest_s=shortest, longest_s=longest, mean_s=mean, percentiles=percentiles)
 
     def histogram(self, duration: Duration, edges: Sequence[float]) -> list[int]:
-        """Count lengths of time between edges (seconds, rising); what lies outside is counted at the ends."""
+        """Count lengths of time between ascending edges, in seconds; the first and last count include all outside."""
         inner = edges[1:-1]
         cases = " ".join(f"WHEN seconds < ? THEN {number}" for number in range(len(inner)))
         bucket = f"CASE {cases} ELSE {len(inner)} END" if inner else "0"
@@ -150,12 +150,12 @@ class Measures:
         return [rows.get(number, 0) for number in range(len(inner) + 1)]
 
     def live_stretches(self, until: datetime, min_idle_s: float, max_stretches: int) -> list[tuple[datetime, datetime]]:
-        """Return the stretches of time in which Runs were live, in order.
+        """Return the stretches of time with live Runs, in order.
 
         Args:
-            until: Runs that have not ended are taken to have been live until then.
-            min_idle_s: a shorter time without a live Run is part of a stretch.
-            max_stretches: the shortest times between stretches become part of one, until there are so few.
+            until: the end of Runs that have not ended.
+            min_idle_s: shorter times without a live Run do not end a stretch.
+            max_stretches: if there are more, those with the shortest times between them are joined.
         """
         given = {"until": until.timestamp()}
         first, last = self._db.execute(f"SELECT min(began), max(ended) FROM ({_LIVE})", given).fetchone()
@@ -172,9 +172,9 @@ class Measures:
         return [(_time(begin), _time(end)) for begin, end in zip(begins, ends, strict=True)]
 
     def live_runs(self, began_at: datetime, interval_s: float, intervals: int, until: datetime) -> list[float]:
-        """Return how many Runs were live on average in each of some intervals from a time on.
+        """Return the average number of live Runs in each of some intervals that follow one another.
 
-        Runs that have not ended are taken to have been live until `until`.
+        Runs that have not ended count as live until `until`.
         """
         began = began_at.timestamp()
         given = {"began": began, "interval": interval_s, "until": until.timestamp()}
@@ -187,13 +187,13 @@ class Measures:
         )
         changes = [begun[0] - ended[0] for begun, ended in zip(starts, ends, strict=True)]
         levels = accumulate(changes, initial=level)
-        # A Run that starts within an interval counts with the part of it that is left then.
+        # A Run that starts within an interval counts for the rest of it.
         return [
             max(0.0, before + begun[1] - ended[1]) for before, begun, ended in zip(levels, starts, ends, strict=False)
         ]
 
     def _changes(self, moment: str, given: dict[str, float], intervals: int) -> list[tuple[int, float]]:
-        """Return, for each interval, how many Runs began or ended in it, and the sum of what was left of it then."""
+        """Return the number of Runs that began or ended in each interval, and the sum of the parts of it after that."""
         rows = self._db.execute(
             f"SELECT number, count(*), sum(number + 1 - place) FROM (SELECT place, CAST(place AS INTEGER) AS number"
             f" FROM (SELECT ({moment} - :began) / :interval AS place FROM ({_LIVE})) WHERE place >= 0)"
@@ -204,7 +204,7 @@ class Measures:
         return [found.get(number, (0, 0.0)) for number in range(intervals)]
 
     def slowest(self, limit: int) -> list[SlowRun]:
-        """Return the Runs that took longest."""
+        """Return the Runs that took longest, longest first."""
         rows = self._db.execute(
             'SELECT job.key, job."group", attempt.run_id, attempt.status, attempt.finished_at - attempt.started_at'
             " AS run_s, attempt.cost_usd FROM attempt JOIN job ON job.id = attempt.job_id"
@@ -232,7 +232,7 @@ class Measures:
         return Attempts(runs=runs, repeated=made - first)
 
     def rounds(self) -> list[dict[Outcome, int]]:
-        """Return how many jobs were settled in each round, by outcome, from round 1 on."""
+        """Return the number of jobs that were settled in each round, by outcome, from round 1 on."""
         rows = self._db.execute(
             "SELECT round, outcome, count(*) FROM (SELECT round, outcome FROM job WHERE outcome IS NOT NULL"
             " UNION ALL SELECT round, outcome FROM past_round) GROUP BY 1, 2"
@@ -244,7 +244,7 @@ class Measures:
         return found
 
     def largest_groups(self, limit: int) -> list[GroupCount]:
-        """Return the groups with the most jobs; jobs without a group are one, bad lines are in none."""
+        """Return the groups with the most jobs. Jobs without a group form one of them; bad lines belong to none."""
         rows = self._db.execute(
             'WITH largest AS (SELECT "group" AS name FROM job WHERE key IS NOT NULL GROUP BY 1'
             ' ORDER BY count(*) DESC, 1 LIMIT ?) SELECT "group", outcome, count(*) FROM job'
@@ -265,7 +265,7 @@ class Measures:
         return sorted(counted, key=lambda each: -each.jobs)
 
     def count_groups(self) -> int:
-        """Return how many groups there are; jobs without one are none."""
+        """Return the number of named groups."""
         count: int = self._db.execute('SELECT count(DISTINCT "group") FROM job').fetchone()[0]
         return count
 

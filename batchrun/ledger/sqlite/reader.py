@@ -1,4 +1,4 @@
-"""The ledger's tables as they are read, by the process that writes them or beside it; plain synchronous functions."""
+"""The ledger's tables as they are read, by their writer or another process beside it: synchronous functions."""
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -44,7 +44,7 @@ from batchrun.policy.failure_kind import failure_id
 
 T = TypeVar("T")
 
-#: The jobs of a Selection, its parts given as JSON lists or NULL.
+#: The rows of `job` that a Selection selects; each of its fields is a parameter: a JSON list or NULL.
 SELECTED = """
     key IS NOT NULL AND outcome IS NOT NULL
     AND iif(:outcomes IS NULL, outcome != 'succeeded', outcome IN (SELECT value FROM json_each(:outcomes)))
@@ -58,7 +58,7 @@ _ENDED = (
     "(SELECT outcome, error_type, exit_code, error_message FROM job WHERE key IS NOT NULL UNION ALL"
     " SELECT outcome, error_type, exit_code, error_message FROM past_round)"
 )
-#: What there is of each part of a Selection that names jobs.
+#: Every value that jobs have or had, for each field of a Selection that names some.
 _KNOWN = {
     "keys": "SELECT key FROM job WHERE key IS NOT NULL",
     "groups": 'SELECT "group" FROM job WHERE "group" IS NOT NULL',
@@ -81,9 +81,9 @@ _COSTS = (
     "count(*), total(attempt.cost_usd), total(iif(attempt.cost_source = 'derived', attempt.cost_usd, 0)),"
     " total(attempt.cost_usd IS NULL), total(attempt.cost_is_final = 0)"
 )
-# The plus keeps SQLite from the index of run_id: by it, a million rows take twice as long.
+# The plus keeps SQLite off the index of run_id, which would double the time for a million rows.
 _PAID = "attempt.state = 'ended' AND +attempt.run_id IS NOT NULL"
-#: What the Runs that costs are summed over share.
+#: The columns by which costs can be summed, by their names on the command line.
 COST_COLUMNS = {
     "group": 'job."group"',
     "day": "date(attempt.finished_at, 'unixepoch')",
@@ -92,7 +92,7 @@ COST_COLUMNS = {
 
 
 class LedgerReader:
-    """One batch's ledger, to be looked at; open it with `open_for_reading`."""
+    """The ledger of one batch for readers; `open_for_reading` opens it."""
 
     def __init__(self, connection: Connection) -> None:
         self._db = connection
@@ -102,7 +102,7 @@ class LedgerReader:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Have everything that is read inside be of one moment, whoever writes meanwhile."""
+        """Let everything that is read inside be of one moment, although another process writes."""
         self._db.execute("BEGIN")
         try:
             yield
@@ -115,11 +115,10 @@ class LedgerReader:
         return None if noted is None else fact.from_json(noted)
 
     def output_lengths(self) -> dict[str, int]:
-        """Return how long each output file is good, by name."""
+        """Return the committed length of each output file, in bytes."""
         return dict(self._db.execute("SELECT name, length FROM output"))
 
     def open_costs(self, ended_before: datetime, limit: int) -> list[OpenCost]:
-        """Return Runs that ended before a time, by the platform's clock, and whose cost may not be final yet."""
         rows = self._db.execute(
             "SELECT job_id, attempt_no, run_id, started_at, finished_at, coalesce(reserved_usd, cost_usd), cost_usd,"
             " cost_source FROM attempt"
@@ -142,7 +141,7 @@ class LedgerReader:
         ]
 
     def money(self) -> Money:
-        """Add up what the batch has spent, and what may still come of its Runs."""
+        """Return the spending of the batch so far."""
         spent, reserved = self._db.execute(
             "SELECT total(CASE WHEN cost_is_final THEN coalesce(cost_usd, reserved_usd) END),"
             " total(CASE WHEN NOT cost_is_final THEN coalesce(reserved_usd, cost_usd) END)"
@@ -152,16 +151,13 @@ class LedgerReader:
         return Money(spent_usd=spent, reserved_usd=reserved)
 
     def open_jobs(self) -> list[OpenJob]:
-        """Return the jobs that are admitted and not settled, in order of admission; a retry makes them many."""
         return [self._open_job(row) for row in self._db.execute(f"{_OPEN_JOBS} ORDER BY id").fetchall()]
 
     def begun_jobs(self) -> list[OpenJob]:
-        """Return the open jobs that were begun in their round, in order of admission: about as many as slots."""
         rows = self._db.execute(f"{_OPEN_JOBS} AND {_IS_BEGUN} ORDER BY id").fetchall()
         return [self._open_job(row) for row in rows]
 
     def unbegun_jobs(self, after: JobId, limit: int) -> list[OpenJob]:
-        """Return some open jobs that were not begun in their round, in order of admission, from a job on."""
         rows = self._db.execute(
             f"{_OPEN_JOBS} AND NOT {_IS_BEGUN} AND id > ? ORDER BY id LIMIT ?", (after, limit)
         ).fetchall()
@@ -180,7 +176,7 @@ class LedgerReader:
         )
 
     def settled_jobs(self, round: int) -> Iterator[SettledJob]:  # noqa: A002 - the ledger's own word
-        """Yield the jobs and bad lines that were settled in a round, in order of admission, one pass."""
+        """Yield the jobs and bad lines that were settled in a round, in order of admission and in one pass."""
         rows = self._db.execute(
             f"SELECT {_SETTLED_COLUMNS} FROM job JOIN job AS it USING (id)"
             " WHERE it.round = :round AND it.outcome IS NOT NULL"
@@ -191,7 +187,7 @@ class LedgerReader:
         return map(_settled_job, rows)
 
     def settled_id(self, key: JobKey | None, line: int, round: int) -> JobId | None:  # noqa: A002 - likewise
-        """Return the row of the job that a record reports: by key and round, or by line for a bad line."""
+        """Return the job of a record, by key and round, or by line for a bad line; None if there is none."""
         if key is None:
             row = self._db.execute("SELECT id FROM job WHERE key IS NULL AND line = ?", (line,)).fetchone()
         else:
@@ -203,18 +199,18 @@ class LedgerReader:
         return JobId(row[0]) if row is not None else None
 
     def last_round(self) -> int:
-        """Return the highest round that any job is in."""
+        """Return the highest round of all jobs."""
         row = self._db.execute("SELECT max(round) FROM job").fetchone()
         return row[0] or 1
 
     def count_selected(self, selection: Selection) -> int:
-        """Return how many settled jobs a selection means."""
+        """Return the number of settled jobs that a selection selects."""
         row = self._db.execute(f"SELECT count(*) FROM job WHERE {SELECTED}", parameters(selection)).fetchone()
         count: int = row[0]
         return count
 
     def unknown(self, part: str, values: Sequence[str]) -> list[str]:
-        """Return those among some values of a part of a Selection that no job of the batch has, or ever had."""
+        """Return those among some values of a field of Selection that no job has or had in any round."""
         rows = self._db.execute(
             f"SELECT value FROM json_each(?) WHERE value NOT IN ({_KNOWN[part]})",
             (orjson.dumps(list(values)).decode(),),
@@ -222,7 +218,7 @@ class LedgerReader:
         return [row[0] for row in rows]
 
     def failure_kinds(self, selection: Selection, limit: int) -> FailureKinds:
-        """Sort settled jobs by how they ended."""
+        """Group the selected jobs by kind of failure, and return the `limit` most frequent kinds."""
         rows = self._db.execute(
             "WITH kind AS (SELECT failure_id(outcome, error_type, exit_code, error_message) AS id, count(*) AS jobs,"
             f" min(id) AS sample FROM job WHERE {SELECTED} GROUP BY 1)"
@@ -243,7 +239,7 @@ class LedgerReader:
         return _settled_job(row)
 
     def costs(self, by: Sequence[str]) -> Iterator[CostRow]:
-        """Yield what Runs that have ended cost, of all rounds, summed by names of COST_COLUMNS, one pass."""
+        """Yield the costs of ended Runs of all rounds, summed by names of COST_COLUMNS, in one pass."""
         names = ", ".join(COST_COLUMNS[name] for name in by)
         rows = self._db.execute(
             f"SELECT {_COSTS}, {names} FROM attempt JOIN job ON job.id = attempt.job_id"
@@ -253,7 +249,7 @@ class LedgerReader:
         return map(_cost_row, rows)
 
     def total_costs(self) -> CostRow:
-        """Return what all Runs that have ended cost."""
+        """Return the costs of all ended Runs of all rounds, in one sum."""
         return _cost_row(self._db.execute(f"SELECT {_COSTS} FROM attempt WHERE {_PAID}").fetchone())
 
     def attempts(self, job_id: JobId) -> list[Attempt]:
@@ -267,7 +263,6 @@ class LedgerReader:
         return [_attempt(row) for row in rows]
 
     def known_runs(self, run_ids: Collection[RunId]) -> set[RunId]:
-        """Return those among some Runs that an attempt of this batch has started."""
         rows = self._db.execute(
             "SELECT value FROM json_each(?) WHERE EXISTS (SELECT 1 FROM attempt WHERE run_id = value)",
             (orjson.dumps(list(run_ids)).decode(),),
@@ -275,18 +270,17 @@ class LedgerReader:
         return {RunId(row[0]) for row in rows}
 
     def bound_runs(self) -> list[RunId]:
-        """Return the Runs of open jobs that have not ended, as far as is noted."""
         rows = self._db.execute("SELECT run_id FROM attempt WHERE state = 'bound' ORDER BY job_id, attempt_no")
         return [RunId(row[0]) for row in rows]
 
     def open_beyond(self, count: int) -> int:
-        """Return how many open jobs were admitted after the first so many."""
+        """Return the number of open jobs that were admitted after the first `count` jobs."""
         row = self._db.execute("SELECT count(*) FROM job WHERE outcome IS NULL AND id > ?", (count,)).fetchone()
         return int(row[0])
 
     @property
     def is_empty(self) -> bool:
-        """Whether no line of the job file was admitted yet."""
+        """True if no line of the job file was admitted yet."""
         return self._last_job_id == 0
 
     def totals(self) -> Totals:
@@ -317,13 +311,13 @@ class LedgerReader:
 
     @property
     def measures(self) -> Measures:
-        """What it tells about time."""
+        """Measures of the times in this ledger."""
         return Measures(self._db)
 
     def count_outcomes(self) -> dict[Outcome, int]:
-        """Return how many jobs are settled, by outcome."""
+        """Return the number of settled jobs by outcome."""
         rows = self._db.execute(
-            # What most jobs came to is counted without sorting a million rows.
+            # The most frequent outcome is counted apart, which saves sorting a million rows.
             "SELECT outcome, count(*) FROM job WHERE outcome = 'succeeded' HAVING count(*)"
             " UNION ALL SELECT outcome, count(*) FROM job WHERE outcome != 'succeeded' GROUP BY outcome"
         )
@@ -401,10 +395,10 @@ def _time(seconds: float) -> datetime:
 
 @contextmanager
 def open_for_reading(directory: Path) -> Iterator[LedgerReader]:
-    """Open a batch's ledger for looking on, also while another process writes it.
+    """Open a batch's ledger for reading, even while another process writes it.
 
     Raises:
-        LedgerError: there is none, or it is damaged.
+        LedgerError: There is none, or it is damaged.
     """
     file = directory / LEDGER
     if not file.exists():
@@ -415,7 +409,7 @@ def open_for_reading(directory: Path) -> Iterator[LedgerReader]:
 
 
 def is_begun(directory: Path) -> bool:
-    """Whether a ledger in this directory has admitted anything."""
+    """True if a ledger in this directory has admitted a line."""
     if not (directory / LEDGER).exists():
         return False
     with open_for_reading(directory) as ledger:

@@ -1,6 +1,6 @@
-"""The ledger's tables as they are written: plain synchronous functions over one SQLite connection.
+"""The ledger's tables as one process writes them: synchronous functions, each called inside `transaction()`.
 
-They are called inside `transaction()`, by one process. Wall time is stamped here and nowhere else. It knows nothing of
+The verbs are described in `ledger/protocol.py`. Wall time is stamped here and nowhere else. Nothing here knows of
 files, HTTP or the event loop.
 """
 
@@ -15,12 +15,7 @@ import orjson
 
 from batchrun.errors import LedgerError
 from batchrun.ledger.facts import Fact
-from batchrun.ledger.protocol import (
-    FinalCost,
-    Known,
-    OpenJob,
-    Settlement,
-)
+from batchrun.ledger.protocol import FinalCost, Known, OpenJob, Settlement
 from batchrun.ledger.sqlite.connection import Connection, apply_schema_steps, open_connection
 from batchrun.ledger.sqlite.reader import SELECTED, LedgerReader, parameters
 from batchrun.model import (
@@ -42,18 +37,17 @@ T = TypeVar("T")
 
 
 class LedgerTables(LedgerReader):
-    """One batch's ledger; open it with `open_ledger`."""
+    """The ledger of one batch for its writer; `open_ledger` opens it."""
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
         self._write = connection.writer()
-        #: The time of the transaction, twice: as it is handed out, and as it is noted.
+        #: The time of the transaction, as a value and in seconds since 1970 as the tables have it.
         self._at = datetime.now(UTC)
         self._now = self._at.timestamp()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Commit what happens inside as one, durably, or none of it; everything in it bears one time."""
         self._at = datetime.now(UTC)
         self._now = self._at.timestamp()
         last_job_id = self._last_job_id
@@ -76,14 +70,14 @@ class LedgerTables(LedgerReader):
         )
 
     def note_output_lengths(self, lengths: dict[str, int]) -> None:
-        """Note how long output files are good from here on."""
+        """Note the committed lengths of output files, in bytes."""
         self._db.executemany(
             "INSERT INTO output VALUES (?, ?) ON CONFLICT DO UPDATE SET length = excluded.length",
             lengths.items(),
         )
 
-    def admit(self, job: Job) -> "OpenJob | Known":
-        """Note a job that is to be carried out, unless its key stands in the ledger already."""
+    def admit(self, job: Job) -> OpenJob | Known:
+        """Note a new job, or return the job that has its key."""
         job_id = self._insert_job(job.key, job.digest, job.position, job.group)
         if job_id is None:
             return self._known(job)
@@ -109,7 +103,7 @@ class LedgerTables(LedgerReader):
         )
 
     def admit_bad_line(self, bad_line: BadLine) -> JobId | None:
-        """Note a bad line, without a key; None when it was noted before."""
+        """Note a bad line, without a key; return None if it was noted before."""
         return self._insert_job(None, b"", bad_line.position, None)
 
     def _insert_job(self, key: JobKey | None, digest: bytes, position: Position, group: str | None) -> JobId | None:
@@ -125,13 +119,12 @@ class LedgerTables(LedgerReader):
         return JobId(job_id)
 
     def postpone(self, job_id: JobId, ended: Attempt | None, wait_s: float) -> None:
-        """Note an attempt's end, and that its job is not to be tried again for `wait_s` seconds."""
         if ended is not None:
             self._end(job_id, ended)
         self._write("UPDATE job SET due_at = ? WHERE id = ?", (self._now + wait_s, job_id))
 
     def settle(self, job_id: JobId, ended: Attempt | None, settlement: Settlement) -> None:
-        """Note an attempt's end, and its job's outcome, once per round."""
+        """Note an attempt's end and its job's outcome; the record itself is written by `Journal.settle`."""
         if ended is not None:
             self._end(job_id, ended)
         changed = self._write(
@@ -147,7 +140,6 @@ class LedgerTables(LedgerReader):
             )
 
     def reopen(self, selection: Selection) -> int:
-        """Open settled jobs for another round, noting how they ended in this one; return how many."""
         selected = parameters(selection)
         self._db.execute(
             "INSERT INTO past_round"
@@ -163,7 +155,6 @@ class LedgerTables(LedgerReader):
         ).rowcount
 
     def intend(self, job_id: JobId, intent: Intent) -> Attempt:
-        """Note an attempt before its start request is sent."""
         seen_at = intent.platform_time.timestamp() if intent.platform_time is not None else None
         self._write(
             "INSERT INTO attempt (job_id, attempt_no, round, mark, state, intended_at, platform_time, reserved_usd)"
@@ -173,34 +164,34 @@ class LedgerTables(LedgerReader):
         return intent.noted_at(self._at)
 
     def withdraw(self, job_id: JobId, attempt_no: int) -> None:
-        """Take back an intent whose request certainly started nothing."""
         self._write(
             "DELETE FROM attempt WHERE job_id = ? AND attempt_no = ? AND state = 'intended'",
             (job_id, attempt_no),
         )
 
     def bind(self, job_id: JobId, attempt_no: int, run: Run) -> None:
-        """Note the id of the Run that an attempt started."""
         self._write(
             "UPDATE attempt SET state = 'bound', run_id = ?, started_at = ? WHERE job_id = ? AND attempt_no = ?",
             (run.id, run.started_at.timestamp(), job_id, attempt_no),
         )
 
     def note_reservation(self, job_id: JobId, attempt_no: int, usd: float) -> None:
-        """Note what was set aside for a live Run that had nothing."""
         self._write(
             "UPDATE attempt SET reserved_usd = ? WHERE job_id = ? AND attempt_no = ?", (usd, job_id, attempt_no)
         )
 
     def note_abort(self, job_id: JobId, attempt_no: int, problem: Problem) -> None:
-        """Note why a Run is about to be aborted."""
         self._write(
             "UPDATE attempt SET abort_type = ?, abort_message = ? WHERE job_id = ? AND attempt_no = ?",
             (problem.type, problem.message, job_id, attempt_no),
         )
 
     def deny(self, job_id: JobId, attempt_no: int) -> None:
-        """Note that an attempt in doubt started no Run."""
+        """Note that an attempt in doubt has started no Run: a person says so.
+
+        Raises:
+            LedgerError: It is not in doubt.
+        """
         changed = self._write(
             "UPDATE attempt SET state = 'ended' WHERE job_id = ? AND attempt_no = ? AND state = 'intended'",
             (job_id, attempt_no),
@@ -230,21 +221,20 @@ class LedgerTables(LedgerReader):
             raise LedgerError(f"an attempt of job {job_id} has ended already: this is a bug, please report it")
 
     def note_final_costs(self, costs: Sequence[FinalCost]) -> None:
-        """Note what Runs cost in the end."""
         self._db.executemany(
             "UPDATE attempt SET cost_usd = ?, cost_source = ?, cost_is_final = 1 WHERE job_id = ? AND attempt_no = ?",
             [(each.cost_usd, _noted_source(each.source), each.job_id, each.attempt_no) for each in costs],
         )
 
     def note_items(self, job_id: JobId, attempt_no: int, items_offset: int, items_count: int) -> None:
-        """Note up to where an attempt's dataset stands in the item file, and how many lines it has there."""
+        """Note how many stored items of an attempt's dataset are read, and how many lines they are in the item file."""
         self._write(
             "UPDATE attempt SET items_offset = ?, items_count = ? WHERE job_id = ? AND attempt_no = ?",
             (items_offset, items_count, job_id, attempt_no),
         )
 
     def forget_open_items(self) -> None:
-        """Note that the item file has no items of open jobs' current rounds: they are collected from the beginning."""
+        """Note that the item file has no items of the open jobs' current rounds: all are to be collected again."""
         self._db.execute(
             "UPDATE attempt SET items_offset = 0, items_count = 0 WHERE EXISTS"
             " (SELECT 1 FROM job WHERE id = job_id AND outcome IS NULL AND job.round = attempt.round)"
@@ -256,20 +246,20 @@ def _noted_source(source: CostSource) -> str | None:
 
 
 def _word(case: StrEnum | None) -> str | None:
-    """Return a case as a plain string: before SQLite takes any other kind, ways to adapt it are looked for in vain."""
+    """Return a case as a plain string: for any other type, SQLite first searches for an adapter, in vain."""
     return None if case is None else str(case)
 
 
 @contextmanager
 def open_ledger(directory: Path) -> Iterator[LedgerTables]:
-    """Open a batch's ledger for writing; made if it is missing. One process at a time (see `lock`).
+    """Open a batch's ledger for writing, and create it if it is missing: one process at a time, which holds the lock.
 
     Raises:
-        LedgerError: it cannot be opened, is damaged, or was written by a newer batchrun.
+        LedgerError: It cannot be opened, is damaged, or was written by a newer batchrun.
     """
     file = directory / LEDGER
     with open_connection(file, mode="rwc") as connection:
-        # A record must not outlive its note: every commit reaches the disk before it counts.
+        # Every commit reaches the disk before it counts: no record may outlive its note.
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         apply_schema_steps(connection, file)

@@ -26,7 +26,7 @@ import uvloop
 
 from batchrun import load_config, open_batch
 from batchrun.cli.event_loop import run_async
-from batchrun.ledger.sqlite import group_commit as commit
+from batchrun.ledger.sqlite import journal as ledger_journal
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from benchmarks.stages import Sampler
 
@@ -220,13 +220,13 @@ def config(order: Order) -> Any:
 
 
 def _count_groups(stack: ExitStack, groups: list[int]) -> None:
-    commit_group = commit.Journal.commit_group
+    commit_group = ledger_journal.Journal.commit_group
 
-    def counted(journal: commit.Journal, steps: Any) -> None:
+    def counted(journal: ledger_journal.Journal, steps: Any) -> None:
         commit_group(journal, steps)
         groups.append(len(steps))
 
-    stack.enter_context(mock.patch.object(commit.Journal, "commit_group", counted))
+    stack.enter_context(mock.patch.object(ledger_journal.Journal, "commit_group", counted))
 
 
 def _forgo_syncing(stack: ExitStack) -> None:
@@ -238,7 +238,7 @@ def _forgo_syncing(stack: ExitStack) -> None:
             ledger._db.execute("PRAGMA synchronous = OFF")  # noqa: SLF001 - benchmark only
             yield ledger
 
-    stack.enter_context(mock.patch.object(commit, "open_ledger", opened))
+    stack.enter_context(mock.patch.object(ledger_journal, "open_ledger", opened))
     stack.enter_context(mock.patch.object(os, "fdatasync"))
 
 

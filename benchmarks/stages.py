@@ -15,7 +15,7 @@ from typing import Any, Self
 from unittest import mock
 
 from batchrun.batch.job_source import FileSource
-from batchrun.ledger.sqlite.group_commit import Journal
+from batchrun.ledger.sqlite.journal import Journal
 from batchrun.model import Record
 from batchrun.output.sink import Sink
 

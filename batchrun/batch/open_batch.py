@@ -25,7 +25,7 @@ from batchrun.engine.build import Engine
 from batchrun.engine.limits.account_pool import EQUAL, BatchPriority
 from batchrun.engine.notices import BatchOutOfTime
 from batchrun.errors import BatchrunError, first_error
-from batchrun.ledger.sqlite.group_commit import Journal, open_journal
+from batchrun.ledger.sqlite.journal import Journal, open_journal
 from batchrun.model import Command, Ending, Outcome, Record, Selection, Summary
 from batchrun.output.layout import BATCH_LOG
 from batchrun.output.lock import enter_lock

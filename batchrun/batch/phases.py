@@ -20,7 +20,8 @@ from batchrun.engine.work import Postponed, Work
 from batchrun.errors import LedgerError
 from batchrun.ledger.facts import ECHO
 from batchrun.ledger.protocol import Money
-from batchrun.ledger.sqlite.group_commit import GroupCommit, Journal, open_commit
+from batchrun.ledger.sqlite.group_commit import GroupCommit, open_commit
+from batchrun.ledger.sqlite.journal import Journal
 from batchrun.ledger.sqlite.reader import LedgerReader
 from batchrun.model import Command
 from batchrun.output.layout import SERVER_STATE

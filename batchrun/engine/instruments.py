@@ -1,7 +1,7 @@
 """What the engines of all batches in an account measure together, for whoever looks on; it outlives each batch."""
 
 from batchrun.engine.progress import Progress
-from batchrun.ledger.sqlite.group_commit import CommitMeter
+from batchrun.ledger.commit_meter import CommitMeter
 from batchrun.runtime.histogram import SECONDS, Histogram
 
 

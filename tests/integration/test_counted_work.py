@@ -15,7 +15,8 @@ import pytest
 from batchrun import Outcome, load_config, open_batch
 from batchrun.apify.client import ApifyClient
 from batchrun.config import Config
-from batchrun.ledger.sqlite.group_commit import GroupCommit, Journal, open_journal
+from batchrun.ledger.sqlite.group_commit import GroupCommit
+from batchrun.ledger.sqlite.journal import Journal, open_journal
 from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import JobId, JobKey, Record
 from batchrun.server import InlineContext, ServerSettings, open_server

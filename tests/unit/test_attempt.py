@@ -17,7 +17,8 @@ from batchrun.engine.limits.permits import Demand
 from batchrun.engine.work import Postponed, Work
 from batchrun.errors import BatchRefused, BatchrunError, ConnectFailed
 from batchrun.ledger.facts import READ_TO
-from batchrun.ledger.sqlite.group_commit import GroupCommit, Journal, open_commit, open_journal
+from batchrun.ledger.sqlite.group_commit import GroupCommit, open_commit
+from batchrun.ledger.sqlite.journal import Journal, open_journal
 from batchrun.model import (
     Attempt,
     AttemptState,

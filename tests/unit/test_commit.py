@@ -16,13 +16,8 @@ from hypothesis import strategies as st
 from batchrun.errors import LedgerError, OutputError, Superseded
 from batchrun.ledger.facts import ECHO
 from batchrun.ledger.protocol import OpenJob
-from batchrun.ledger.sqlite.group_commit import (
-    GroupCommit,
-    Journal,
-    _open_journal,
-    _Step,
-    open_commit,
-)
+from batchrun.ledger.sqlite.group_commit import GroupCommit, open_commit
+from batchrun.ledger.sqlite.journal import Journal, Step, _open_journal
 from batchrun.model import BadLine, Intent, Job, JobId, Mark, Outcome, Record
 from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS
 from batchrun.output.sink import Sink
@@ -51,14 +46,14 @@ def record_of(line: int, outcome: Outcome = Outcome.SUCCEEDED) -> Record:
 
 def admit(journal: Journal, *entries: Job | BadLine) -> list[OpenJob]:
     """Admit lines in one group; return the new jobs."""
-    step = _Step(partial(journal.admit, entries, read_to(entries[-1].position.line)))
+    step = Step(partial(journal.admit, entries, read_to(entries[-1].position.line)))
     journal.commit_group([step])
     return [noted for _, noted in step.result.jobs]
 
 
-def settle(journal: Journal, job: OpenJob, item_lines: bytes = b"") -> _Step[None]:
+def settle(journal: Journal, job: OpenJob, item_lines: bytes = b"") -> Step[None]:
     """Return the step that settles a job."""
-    return _Step(partial(journal.settle, job.id, None, record_of(job.position.line), item_lines))
+    return Step(partial(journal.settle, job.id, None, record_of(job.position.line), item_lines))
 
 
 def lines(directory: Path, name: str) -> list[Any]:
@@ -88,7 +83,7 @@ def test_a_failure_in_the_middle_of_a_group_leaves_nothing_of_it(tmp_path: Path)
         first, second = admit(journal, make_job(1), make_job(2))
         journal.commit_group([settle(journal, first)])
         with pytest.raises(LedgerError):
-            journal.commit_group([settle(journal, second, b"{}\n"), _Step(fail)])
+            journal.commit_group([settle(journal, second, b"{}\n"), Step(fail)])
         assert [job.id for job in journal.ledger.open_jobs()] == [second.id]
     with opened(tmp_path) as journal:
         assert [job.id for job in journal.ledger.open_jobs()] == [second.id]
@@ -110,7 +105,7 @@ def test_a_kill_within_a_commit_leaves_nothing_of_its_group(
 
     with opened(tmp_path) as journal:
         (job,) = admit(journal, make_job(1))
-        steps = [settle(journal, job, b"{}\n"), *([_Step(die)] if at == "steps" else [])]
+        steps = [settle(journal, job, b"{}\n"), *([Step(die)] if at == "steps" else [])]
         with monkeypatch.context() as patched:
             if at == "flush":
                 patched.setattr(os, "fdatasync", die)
@@ -217,7 +212,7 @@ def test_files_that_are_cut_anywhere_come_back_as_committed(
                     steps = [settle(journal, job, b"".join(b'{"t":"%s"}\n' % text.encode() for text in texts))]
                     if not is_committed:
                         with pytest.raises(LedgerError):
-                            journal.commit_group([*steps, _Step(partial(_flush_and_fail, journal._sinks))])
+                            journal.commit_group([*steps, Step(partial(_flush_and_fail, journal._sinks))])
                         break  # a process ends with the first group that cannot be committed
                     journal.commit_group(steps)
                 lengths = journal.ledger.output_lengths()
@@ -307,8 +302,8 @@ async def test_a_superseded_commit_fails_every_step_from_then_on(tmp_path: Path)
     """Each gets the error, whatever its verb; nothing of the group counts."""
 
     class Overtaken(Journal):
-        def commit_group(self, steps: Sequence[_Step[Any]]) -> None:
-            super().commit_group([*steps, _Step(lose)])
+        def commit_group(self, steps: Sequence[Step[Any]]) -> None:
+            super().commit_group([*steps, Step(lose)])
 
     def lose() -> None:
         raise Superseded("another owner")

@@ -17,7 +17,8 @@ from batchrun.errors import LedgerError
 from batchrun.ledger.facts import DUPLICATES, ECHO, READ_TO, TRIPS, Facts
 from batchrun.ledger.memory import MemoryLedger
 from batchrun.ledger.protocol import FinalCost, Ledger, OpenJob, ReopenableLedger
-from batchrun.ledger.sqlite.group_commit import GroupCommit, _open_journal
+from batchrun.ledger.sqlite.group_commit import GroupCommit
+from batchrun.ledger.sqlite.journal import _open_journal
 from batchrun.model import (
     Attempt,
     AttemptState,

@@ -18,7 +18,7 @@ from batchrun.errors import JobFileError
 from batchrun.jobs import JobFile, JobFormat, open_job_file
 from batchrun.ledger.facts import DUPLICATES
 from batchrun.ledger.protocol import ReadTo, Settlement
-from batchrun.ledger.sqlite.group_commit import Journal, _open_journal
+from batchrun.ledger.sqlite.journal import Journal, _open_journal
 from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import BadLine, Intent, Job, JobId, Mark, Outcome, Selection
 from tests.support.memory_ledger import ListSource, make_bad_line, make_job, read_to

@@ -10,8 +10,8 @@ import anyio
 import orjson
 
 from batchrun.errors import LedgerError
-from batchrun.ledger.bad_lines import conflict, record_of
-from batchrun.ledger.facts import DUPLICATES, ECHO, READ_TO, TRIPS, Fact
+from batchrun.ledger.facts import ECHO, TRIPS, Fact
+from batchrun.ledger.line_admission import admit_lines
 from batchrun.ledger.protocol import Admission, FinalCost, Known, OpenCost, OpenJob, ReadTo
 from batchrun.model import (
     Attempt,
@@ -56,53 +56,39 @@ class MemoryLedger:
         self._trips: list[Trip] = []
 
     async def admit(self, entries: Sequence[Job | BadLine], read_to: ReadTo) -> Admission:
-        admission = Admission()
-        for entry in entries:
-            if isinstance(entry, Job):
-                self._admit_job(entry, admission)
-            else:
-                self._settle_bad_line(entry, admission)
-        self.note_fact(READ_TO, read_to)
-        if admission.duplicates:
-            self.note_fact(DUPLICATES, (self.fact(DUPLICATES) or 0) + admission.duplicates)
+        admission = admit_lines(entries, read_to, self, self._claim, self._settle_bad_line)
         await self._commit()
         return admission
 
-    def _admit_job(self, job: Job, admission: Admission) -> None:
+    def _claim(self, job: Job) -> OpenJob | Known:
         at, first = job.position, self.jobs.get(job.key)
-        if first is None:
-            open_job = OpenJob(
-                id=self._next_id(),
-                key=job.key,
-                digest=job.digest,
-                position=at,
-                round=1,
-                admitted_at=self._now(),
-                due_at=None,
-                attempts=(),
+        if first is not None:
+            return Known(
+                is_same_line=(at.line, at.variant) == (first.position.line, first.position.variant),
+                is_same_content=job.digest == first.digest,
+                line=first.position.line,
             )
-            self.jobs[job.key] = open_job
-            self._keys[open_job.id] = job.key
-            admission.jobs.append((job, open_job))
-            return
-        known = Known(
-            is_same_line=(at.line, at.variant) == (first.position.line, first.position.variant),
-            is_same_content=job.digest == first.digest,
-            line=first.position.line,
+        open_job = OpenJob(
+            id=JobId(len(self.jobs) + len(self._bad_lines) + 1),
+            key=job.key,
+            digest=job.digest,
+            position=at,
+            round=1,
+            admitted_at=self._now(),
+            due_at=None,
+            attempts=(),
         )
-        if not known.is_same_content:
-            self._settle_bad_line(conflict(job, known), admission)
-        elif not known.is_same_line:
-            admission.duplicates += 1
+        self.jobs[job.key] = open_job
+        self._keys[open_job.id] = job.key
+        return open_job
 
-    def _settle_bad_line(self, bad_line: BadLine, admission: Admission) -> None:
+    def _settle_bad_line(self, bad_line: BadLine, record: Record) -> bool:
         at = (bad_line.position.line, bad_line.position.variant)
-        if at in self._bad_lines:
-            return
-        self._bad_lines.add(at)
-        record = record_of(bad_line)
-        self.records.append(record)
-        admission.invalid.append(record)
+        is_new = at not in self._bad_lines
+        if is_new:
+            self._bad_lines.add(at)
+            self.records.append(record)
+        return is_new
 
     async def intend(self, job_id: JobId, intent: Intent) -> Attempt:
         if (job_id, intent.attempt_no) in self.attempts:
@@ -243,9 +229,6 @@ class MemoryLedger:
             del self.settled[job.id]
         return len(selected)
 
-    def _next_id(self) -> JobId:
-        return JobId(len(self.jobs) + len(self._bad_lines) + 1)
-
     def _change(self, job_id: JobId, attempt_no: int, **changes: Any) -> None:
         if (attempt := self.attempts.get((job_id, attempt_no))) is not None:
             self.attempts[job_id, attempt_no] = replace(attempt, **changes)
@@ -281,10 +264,11 @@ def _selects(selection: Selection, record: Record | None) -> bool:
     error = record.error
     details = (error.type, error.exit_code, error.message) if error else (None, None, None)
     wanted = [
+        (selection.outcomes, record.outcome),
         (selection.error_types, details[0]),
         (selection.groups, record.group),
         (selection.keys, record.key),
         (selection.failures, failure_id(record.outcome, *details)),
     ]
-    is_outcome = record.outcome in (selection.outcomes or set(Outcome) - {Outcome.SUCCEEDED})
-    return is_outcome and all(values is None or value in values for values, value in wanted)
+    is_left_out = selection.outcomes is None and record.outcome is Outcome.SUCCEEDED
+    return not is_left_out and all(values is None or value in values for values, value in wanted)

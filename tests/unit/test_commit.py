@@ -146,17 +146,6 @@ def test_bad_lines_are_written_to_their_file_and_as_records(tmp_path: Path) -> N
     ]
 
 
-def test_lines_that_are_read_again_change_no_file(tmp_path: Path) -> None:
-    """Settled jobs, bad lines and conflicts are known, and get no second record."""
-    entries: list[Job | BadLine] = [make_job(1), make_job(2), make_job(3, key="job-1"), make_bad_line(4)]
-    with opened(tmp_path) as journal:
-        first, _ = admit(journal, *entries)
-        journal.commit_group([settle(journal, first)])
-        before = (tmp_path / RECORDS).read_bytes(), (tmp_path / BAD_LINES).read_bytes()
-        assert admit(journal, *entries) == []
-    assert ((tmp_path / RECORDS).read_bytes(), (tmp_path / BAD_LINES).read_bytes()) == before
-
-
 def test_records_without_their_ledger_are_refused_and_not_cut(tmp_path: Path) -> None:
     """No new ledger is created beside them either."""
     (tmp_path / RECORDS).write_bytes(b"{}\n")

@@ -366,35 +366,45 @@ async def test_begun_is_a_job_with_an_attempt_or_a_wait_in_its_round(it: Opened)
 
 
 BLOCKED = Problem(type="run-failed", message="403 blocked (exit code 91)", exit_code=91)
-SELECTIONS = [
-    (Selection(), ["job-1", "job-2"]),
-    (Selection(outcomes=[Outcome.SUCCEEDED, Outcome.FAILED]), ["job-1", "job-3"]),
-    (Selection(error_types=["run-failed"]), ["job-1"]),
-    (Selection(groups=["b"]), ["job-2"]),
-    (Selection(keys=["job-1", "job-4"]), ["job-1"]),
-    (Selection(failures=["184f13af"]), ["job-1"]),
-    (Selection(keys=["job-1"], groups=["b"]), []),
+SELECTIONS: list[tuple[Selection, list[int]]] = [
+    (Selection(), [2, 3, 4, 5]),
+    (Selection(outcomes=[Outcome.FAILED, Outcome.REJECTED]), [2, 3, 5]),
+    (Selection(outcomes=[Outcome.SUCCEEDED]), [1]),
+    (Selection(outcomes=[Outcome.INVALID]), []),
+    (Selection(outcomes=[]), []),
+    (Selection(error_types=["run-timed-out", "invalid-input"]), [4, 5]),
+    (Selection(groups=["b"]), [3, 5]),
+    (Selection(groups=["b"], outcomes=[Outcome.FAILED]), [3]),
+    (Selection(keys=["job-1", "job-2", "job-6", "nope"]), [2]),
+    (Selection(keys=[]), []),
+    (Selection(failures=["184f13af"]), [2]),
+    (Selection(failures=["nope"]), []),
 ]
 
 
-@pytest.mark.parametrize(("selection", "keys"), SELECTIONS)
-async def test_selected_jobs_are_opened_for_another_round(it: Opened, selection: Selection, keys: list[str]) -> None:
-    """By default all that did not succeed; never bad lines and open jobs. Each is settled once more, in its round."""
-    jobs = [make_job(1, group="a"), make_job(2, group="b"), make_job(3, group="a"), make_job(4)]
-    ids = await admit(it, *jobs, make_bad_line(5))
-    await it.ledger.settle(ids[0], await start(it, ids[0]), record_of(1, group="a", error=BLOCKED), b"")
-    await it.ledger.settle(ids[1], None, record_of(2, Outcome.REJECTED, group="b"), b"")
-    await it.ledger.settle(ids[2], None, record_of(3, Outcome.SUCCEEDED, group="a"), b"")
-    it.ledger.postpone(ids[3], None, 60)
+@pytest.mark.parametrize(("selection", "lines"), SELECTIONS)
+async def test_selected_jobs_are_opened_for_another_round(it: Opened, selection: Selection, lines: list[int]) -> None:
+    """A job must match every field. Bad lines, open jobs and, by default, successes stay as they are."""
+    ids = await admit(it, *[make_job(line, group="ab"[line % 2]) for line in range(1, 7)], make_bad_line(7))
+    ends = [
+        (Outcome.SUCCEEDED, None),
+        (Outcome.FAILED, BLOCKED),
+        (Outcome.FAILED, Problem(type="run-failed", message="404 (exit code 1)", exit_code=1)),
+        (Outcome.TIMED_OUT, Problem(type="run-timed-out", message="too slow")),
+        (Outcome.REJECTED, Problem(type="invalid-input", message="no")),
+    ]
+    for line, (outcome, error) in enumerate(ends, 1):
+        await it.ledger.settle(ids[line - 1], None, record_of(line, outcome, error=error, group="ab"[line % 2]), b"")
+    it.ledger.postpone(ids[5], None, 60)
     await it.committed()
     before = it.outcomes
     with it.rows.transaction():
-        assert it.rows.reopen(selection) == len(keys)
+        assert it.rows.reopen(selection) == len(lines)
     reopened = it.rows.unbegun_jobs(JobId(0), 9)
-    assert [(job.key, job.round, job.due_at) for job in reopened] == [(key, 2, None) for key in keys]
+    assert [(job.position.line, job.round, job.due_at) for job in reopened] == [(line, 2, None) for line in lines]
     for job in reopened:
         await it.ledger.settle(job.id, None, record_of(job.position.line, round=2), b"")
-    assert it.outcomes == before + [(key, 2, "failed") for key in keys]
+    assert it.outcomes == before + [(f"job-{line}", 2, "failed") for line in lines]
 
 
 async def test_a_transaction_that_fails_changes_nothing(it: Opened) -> None:

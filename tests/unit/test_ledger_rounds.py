@@ -69,27 +69,6 @@ def reopened(ledger: LedgerTables, **selection: Any) -> list[int]:
     return lines
 
 
-SELECTIONS: list[tuple[dict[str, Any], list[int]]] = [
-    ({}, [2, 3, 4, 5, 6]),
-    ({"outcomes": [Outcome.FAILED, Outcome.REJECTED]}, [2, 3, 4, 6]),
-    ({"outcomes": [Outcome.SUCCEEDED]}, [1]),
-    ({"outcomes": [Outcome.INVALID]}, []),
-    ({"error_types": ["run-timed-out", "invalid-input"]}, [5, 6]),
-    ({"groups": ["b"]}, [3, 5]),
-    ({"groups": ["b"], "outcomes": [Outcome.FAILED]}, [3]),
-    ({"keys": ["job-1", "job-2", "job-7", "nope"]}, [2]),
-    ({"keys": []}, []),
-    ({"failures": ["nope"]}, []),
-]
-
-
-@pytest.mark.parametrize(("selection", "lines"), SELECTIONS)
-def test_only_selected_jobs_are_reopened(ledger: LedgerTables, selection: dict[str, Any], lines: list[int]):
-    """A job must match every field. Bad lines, open jobs and, by default, successes stay as they are."""
-    assert ledger.count_selected(Selection(**selection)) == len(lines)
-    assert reopened(ledger, **selection) == lines
-
-
 def test_a_reopened_job_keeps_its_past_rounds(ledger: LedgerTables) -> None:
     """It can be settled once more, and its attempts count on; the settlement before stays beside the new one."""
     (before,) = [job for job in ledger.settled_jobs(1) if job.key == "job-2"]

@@ -9,9 +9,9 @@ import anyio
 import orjson
 
 from batchrun.errors import OutputError
-from batchrun.ledger.bad_lines import conflict, record_of
-from batchrun.ledger.facts import DUPLICATES, ECHO, READ_TO, REPAIRING, TRIPS
-from batchrun.ledger.protocol import Admission, OpenJob, ReadTo, Settlement
+from batchrun.ledger.facts import ECHO, REPAIRING, TRIPS
+from batchrun.ledger.line_admission import admit_lines
+from batchrun.ledger.protocol import Admission, ReadTo, Settlement
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from batchrun.model import Attempt, BadLine, Job, JobId, Record
 from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS
@@ -62,34 +62,14 @@ class Journal:
         self.groups += 1
 
     def admit(self, entries: Sequence[Job | BadLine], read_to: ReadTo) -> Admission:
-        admission = Admission()
-        for entry in entries:
-            if isinstance(entry, Job):
-                self._admit_job(entry, admission)
-            else:
-                self._settle_bad_line(entry, admission)
-        self.ledger.note_fact(READ_TO, read_to)
-        if admission.duplicates:
-            self.ledger.note_fact(DUPLICATES, (self.ledger.fact(DUPLICATES) or 0) + admission.duplicates)
-        return admission
+        return admit_lines(entries, read_to, self.ledger, self.ledger.admit, self._settle_bad_line)
 
-    def _admit_job(self, job: Job, admission: Admission) -> None:
-        noted = self.ledger.admit(job)
-        if isinstance(noted, OpenJob):
-            admission.jobs.append((job, noted))
-        elif not noted.is_same_content:
-            self._settle_bad_line(conflict(job, noted), admission)
-        elif not noted.is_same_line:
-            admission.duplicates += 1
-
-    def _settle_bad_line(self, bad_line: BadLine, admission: Admission) -> None:
+    def _settle_bad_line(self, bad_line: BadLine, record: Record) -> bool:
         job_id = self.ledger.admit_bad_line(bad_line)
-        if job_id is None:
-            return
-        record = record_of(bad_line)
-        self._sinks[BAD_LINES].write(_bad_line_json(bad_line))
-        self.settle(job_id, None, record, b"")
-        admission.invalid.append(record)
+        if job_id is not None:
+            self._sinks[BAD_LINES].write(_bad_line_json(bad_line))
+            self.settle(job_id, None, record, b"")
+        return job_id is not None
 
     def settle(self, job_id: JobId, ended: Attempt | None, record: Record, item_lines: bytes) -> None:
         self._sinks[RECORDS].write(record.as_line())

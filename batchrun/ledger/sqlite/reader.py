@@ -203,12 +203,6 @@ class LedgerReader:
         row = self._db.execute("SELECT max(round) FROM job").fetchone()
         return row[0] or 1
 
-    def count_selected(self, selection: Selection) -> int:
-        """Return the number of settled jobs that a selection selects."""
-        row = self._db.execute(f"SELECT count(*) FROM job WHERE {SELECTED}", parameters(selection)).fetchone()
-        count: int = row[0]
-        return count
-
     def unknown(self, part: str, values: Sequence[str]) -> list[str]:
         """Return those among some values of a field of Selection that no job has or had in any round."""
         rows = self._db.execute(

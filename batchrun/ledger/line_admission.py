@@ -1,0 +1,61 @@
+"""The rules by which lines of the job file are admitted, the same for every ledger."""
+
+from collections.abc import Callable, Sequence
+
+from batchrun.ledger.facts import DUPLICATES, READ_TO, Facts
+from batchrun.ledger.protocol import Admission, Known, OpenJob, ReadTo
+from batchrun.model import BadLine, Job, Outcome, Problem, Record
+
+#: Length of the line in the report of a conflict, in characters: enough to recognise it.
+MAX_CONTENT_CHARS = 10_000
+
+
+def admit_lines(
+    entries: Sequence[Job | BadLine],
+    read_to: ReadTo,
+    facts: Facts,
+    claim: Callable[[Job], OpenJob | Known],
+    settle_bad_line: Callable[[BadLine, Record], bool],
+) -> Admission:
+    """Do what `Ledger.admit` promises.
+
+    Args:
+        entries: the lines.
+        read_to: how far the job file is read with them.
+        facts: where that is noted.
+        claim: notes a new job, or returns the job that has its key.
+        settle_bad_line: notes a bad line and writes its record; returns False if the line was noted before.
+    """
+    admission = Admission()
+    for entry in entries:
+        bad_line = _admit_job(entry, claim(entry), admission) if isinstance(entry, Job) else entry
+        if bad_line is not None:
+            problem = Problem(type="bad-line", message=bad_line.reason)
+            record = Record(key=None, line=bad_line.position.line, outcome=Outcome.INVALID, error=problem)
+            if settle_bad_line(bad_line, record):
+                admission.invalid.append(record)
+    facts.note_fact(READ_TO, read_to)
+    if admission.duplicates:
+        facts.note_fact(DUPLICATES, (facts.fact(DUPLICATES) or 0) + admission.duplicates)
+    return admission
+
+
+def _admit_job(job: Job, noted: OpenJob | Known, admission: Admission) -> BadLine | None:
+    """Add a job to an admission; return the bad line that it makes instead, if its key has other content."""
+    if isinstance(noted, OpenJob):
+        admission.jobs.append((job, noted))
+    elif not noted.is_same_content:
+        return _conflict(job, noted)
+    elif not noted.is_same_line:
+        admission.duplicates += 1
+    return None
+
+
+def _conflict(job: Job, known: Known) -> BadLine:
+    reason = (
+        f"key {job.key!r} stands on line {known.line} with other content; give this line another @key"
+        if not known.is_same_line
+        else f"key {job.key!r}: this line was admitted with other content; put it back, or give it another @key"
+    )
+    content = job.body.decode("utf-8", "replace")[:MAX_CONTENT_CHARS]
+    return BadLine(position=job.position, reason=reason, content=content)

@@ -66,7 +66,7 @@ class LedgerError(OutputError):
 
 
 class Superseded(LedgerError):
-    """Another owner has taken the batch over; none of the steps that were to be committed with this one counts."""
+    """Another owner has taken the batch over: no step of the refused commit counts, and none may follow."""
 
 
 class BatchRefused(BatchrunError):

@@ -22,7 +22,7 @@ from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import AttemptState, BadLine, Command, Job, JobId, JobKey, Selection
 from batchrun.runtime.crash_points import crash_point
 
-#: Open jobs that are looked at together.
+#: Open jobs that are read from the ledger at a time.
 JOBS_AT_ONCE = 1000
 
 

@@ -68,7 +68,7 @@ class ListSource:
 
 
 class WatchedLedger(MemoryLedger):
-    """A ledger in memory whose steps are told as words, once they are durable.
+    """A ledger in memory that lists its steps as words, once they are durable.
 
     Args:
         sync_s: how long a step takes to become durable.

@@ -271,20 +271,20 @@ async def test_a_failed_commit_fails_every_step_that_waits_for_it(tmp_path: Path
     """No step is taken for done, and the batch stops."""
     with opened(tmp_path) as journal:
         (job,) = admit(journal, make_job(1))
-        told = list[str]()
+        heard = list[str]()
 
         async def wait(commit: GroupCommit, job_id: JobId) -> None:
             try:
                 await commit.settle(job_id, None, record_of(1), b"")
             except OutputError as error:
-                told.append(type(error).__name__)
+                heard.append(type(error).__name__)
                 raise
 
-        with pytest.raises(ExceptionGroup):  # noqa: PT012 - whichever of them is told first
+        with pytest.raises(ExceptionGroup):  # noqa: PT012 - by any of them
             async with open_commit(journal, in_thread=False) as commit, anyio.create_task_group() as children:
                 for _ in range(3):
                     children.start_soon(wait, commit, job.id)
-        assert (len(told) >= 1, [each.id for each in journal.ledger.open_jobs()]) == (True, [job.id])
+        assert (len(heard) >= 1, [each.id for each in journal.ledger.open_jobs()]) == (True, [job.id])
 
 
 async def test_a_superseded_commit_fails_every_step_from_then_on(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ UNTIL = AT + timedelta(seconds=1000)
 
 @contextmanager
 def holding(directory: Path, spans: list[tuple[float, float | None]]) -> Iterator[LedgerReader]:
-    """Give a ledger of jobs with a Run each: from and to so many seconds after AT, or live."""
+    """Open a ledger of jobs with one Run each, from and to given seconds after AT; None if it is live."""
     with open_ledger(directory) as ledger, ledger.transaction():
         for line, (began, ended) in enumerate(spans, 1):
             ledger.admit(make_job(line))

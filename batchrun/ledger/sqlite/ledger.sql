@@ -1,12 +1,12 @@
--- Schema step 1. Times are seconds since 1970 UTC. One writer; readers look on through the write-ahead log.
+-- Schema step 1. Times are seconds since 1970 UTC. One process writes; others read through the write-ahead log.
 
--- Facts about the batch as a whole, JSON each.
+-- Facts of the batch: names and JSON forms stand in facts.py.
 CREATE TABLE batch (
     name TEXT PRIMARY KEY,
     value TEXT NOT NULL
 ) WITHOUT ROWID;
 
--- How long each output file is good; what lies beyond was never committed.
+-- The committed length of each output file, in bytes; what lies beyond was never committed.
 CREATE TABLE output (
     name TEXT PRIMARY KEY,
     length INTEGER NOT NULL
@@ -33,7 +33,7 @@ CREATE TABLE job (
     cost_usd REAL
 );
 
--- A bad line is recognised by where it stands when the file is read again.
+-- When the file is read again, a bad line is known by its position.
 CREATE UNIQUE INDEX bad_line ON job (line, variant) WHERE key IS NULL;
 
 CREATE TABLE attempt (

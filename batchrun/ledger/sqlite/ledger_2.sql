@@ -12,7 +12,7 @@ ALTER TABLE attempt ADD COLUMN cost_source TEXT;
 -- 0 while the platform can still change the cost.
 ALTER TABLE attempt ADD COLUMN cost_is_final INTEGER NOT NULL DEFAULT 0;
 
--- The promise, held by the ledger itself: no Run belongs to two attempts.
+-- No Run belongs to two attempts: the ledger itself keeps this promise.
 CREATE UNIQUE INDEX run_of_attempt ON attempt (run_id) WHERE run_id IS NOT NULL;
 -- Runs whose cost is to be read again.
 CREATE INDEX open_cost ON attempt (finished_at)

@@ -1,6 +1,6 @@
 -- Schema step 4: the attempts' table with its states checked one by one, its columns otherwise as steps 1 to 3 left them.
--- For `IN` with three words SQLite builds a table of its own, each time that a row is written: a fifth of all statements'
--- time. A check cannot be altered, so that the rows are copied, once.
+-- For `IN` with three words, SQLite builds a temporary table for every row that is written: a fifth of all statements'
+-- time. A check cannot be altered, so the rows are copied once.
 
 CREATE TABLE attempt_4 (
     job_id INTEGER NOT NULL REFERENCES job (id),

@@ -60,6 +60,15 @@ class Account:
         self.watch.note(info.limits, runs=0, memory_mb=0)
         client.start_limit.subscribe(self.shared.stay_below)
 
+    async def read_again(self) -> None:
+        """Read again whose token this is, and the account's limits.
+
+        Raises:
+            BatchRefused: the platform does not accept the token any more.
+            ConnectFailed: the platform does not answer.
+        """
+        self.info = await read_account(self.client)
+
     @property
     def live_runs(self) -> int:
         """Runs of ours that are live, or being started."""
@@ -72,8 +81,10 @@ class Account:
 
     def keep_permits(self, batch: Path, live: int) -> None:
         """Keep permits for the live Runs of a batch that is opened soon; 0 keeps none."""
+        kept_before = self.shared.pool.kept
         self.shared.pool.keep(batch, live)
-        self.watch.reconsider()
+        if self.shared.pool.kept > kept_before:
+            self.watch.claim(self.shared.pool.kept - kept_before)
 
     def change_limits(self, limits: AccountLimitsConfig) -> None:
         """Keep other limits from now on; with smaller ones, Runs run out."""

@@ -55,18 +55,19 @@ class AccountWatch:
         self._memory = memory
         self._told: dict[str, int | None] = {}
         self._last: AccountLimits | None = None
+        #: What of the last reading was ours.
+        self._last_runs = self._last_memory_mb = 0
 
     def change(self, *, runs: WatchedLimit, memory: WatchedLimit) -> None:
         """Do something else about what is read, and about what was read last."""
         self._runs, self._memory = runs, memory
         self._told.clear()
-        self.reconsider()
+        self.claim(0)
 
-    def reconsider(self) -> None:
-        """Judge the last reading again: what is ours has changed."""
+    def claim(self, runs: int) -> None:
+        """Judge the last reading again, with this many more of its Runs known as ours."""
         if self._last is not None:
-            own_runs, own_memory_mb = self._own()
-            self.note(self._last, runs=own_runs, memory_mb=own_memory_mb)
+            self.note(self._last, runs=self._last_runs + runs, memory_mb=self._last_memory_mb)
 
     async def run(self) -> None:
         """Read on until cancelled; what was told last holds while the platform cannot be read."""
@@ -95,7 +96,7 @@ class AccountWatch:
             runs: Runs of ours that may be counted in it.
             memory_mb: their memory.
         """
-        self._last = limits
+        self._last, self._last_runs, self._last_memory_mb = limits, runs, memory_mb
         if self._runs is not None:
             self._judge("runs", self._runs, limits.max_concurrent_runs, limits.live_runs, runs)
         if self._memory is not None:

@@ -94,8 +94,8 @@ class Batch:
 
     @property
     def start_rate(self) -> float:
-        """Most starts per second: as they were set, or what the platform allows where that is less."""
-        return round(self._engine.bucket.rate_per_s, 6)
+        """Starts per second, at most: the rate that was asked for, or what the platform allows if that is less."""
+        return round(self._engine.gate.rate_per_s, 6)
 
     @property
     def budget_usd(self) -> float | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from batchrun.account.account import Account, open_account
+from batchrun.account.account import STARTS_PER_TASK_PER_S, Account, open_account
 from batchrun.account.connect import Task, find_task
 from batchrun.account.task_watch import note_task
 from batchrun.batch.job_source import FileSource, open_source
@@ -73,9 +73,12 @@ async def connect(
                 server=config.server,
                 server_dir=config.out_dir / SERVER_STATE,
                 inline_actors=inline_actors,
-                starts_per_task_per_s=config.limits.start_rate,
+                # A rate above the documented limit is allowed where it was asked for.
+                starts_per_task_per_s=max(config.limits.start_rate, STARTS_PER_TASK_PER_S),
             )
         )
+    else:
+        await account.read_again()
     task = await find_task(account.client, config.task)
     task_terms = await read_terms(account.client, config, account.info, task)
     return ConnectedTask(account=account, task=task, task_terms=task_terms)

@@ -55,11 +55,6 @@ class TokenBucket:
         # The distance between the last token and the next one is that of the new rate.
         self._next = max(self._next + self._interval_s - before_s, self.closed_until)
 
-    @property
-    def rate_per_s(self) -> float:
-        """Tokens per second."""
-        return 1.0 / self._interval_s
-
     def next_at(self, now: float) -> float:
         """Return when the next token may be used, not before `now`; ask again after waking before `closed_until`."""
         return max(now, self._next - self._tolerance_s, self.closed_until)
@@ -75,6 +70,8 @@ class TokenBucket:
             self._next = max(self._next, until + self._tolerance_s)
 
     def _pace(self, rate_per_s: float, burst: int) -> None:
+        #: Tokens per second.
+        self.rate_per_s = rate_per_s
         self._interval_s = 1.0 / rate_per_s
         self._tolerance_s = (burst - 1) * self._interval_s
 
@@ -139,7 +136,7 @@ class BothBuckets:
 
     def next_at(self, now: float) -> float:
         """Return when both have a token, not before `now`."""
-        return max(self._own.next_at(now), self._shared.next_at(now))
+        return self._own.next_at(self._shared.next_at(now))
 
     def take(self, at: float) -> None:
         """Take the tokens of a time that `next_at` has given."""
@@ -147,7 +144,8 @@ class BothBuckets:
         self._shared.take(at)
 
     def close(self, until: float) -> None:
-        """Give no batch a token before `until`."""
+        """Give no batch a token before `until`, and this one no burst right after it."""
+        self._own.close(until)
         self._shared.close(until)
 
     def stay_below(self, limit_per_s: float) -> None:

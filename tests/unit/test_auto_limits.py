@@ -259,3 +259,23 @@ async def test_memory_is_told_as_runs_are() -> None:
     ):
         watch.note(AccountLimits(max_total_memory_mb=allowed, used_memory_mb=used), runs=0, memory_mb=own)
     assert told == [7680, 3584, 7680, 512, None]
+
+
+async def test_the_end_of_our_run_after_a_reading_is_not_the_use_of_others() -> None:
+    """A reading that is judged again counts as ours what was ours when it was made, and Runs that are claimed since."""
+    told, own = list[int | None](), 6
+    runs = WatchedLimit(allowance=Allowance(leave_free=0, least=1), own=lambda: own, tell=told.append)
+    watch = AccountWatch(ScriptedApi(), runs=runs)
+    watch.note(AccountLimits(max_concurrent_runs=10, live_runs=8), runs=6, memory_mb=0)
+    own = 1
+    watch.claim(0)
+    watch.claim(2)
+    assert told == [8, 10]
+
+
+async def test_an_announced_limit_lowers_the_rate_of_a_batch() -> None:
+    """The platform announces 100 starts per second: 95 is the batch's rate, and a slower batch keeps its own."""
+    fast, slow = (engine_of(ScriptedApi(), 1, start_rate=rate) for rate in (380, 20))
+    for engine in (fast, slow):
+        engine.shared.stay_below(100)
+    assert (fast.gate.rate_per_s, slow.gate.rate_per_s) == (95, 20)

@@ -1,10 +1,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrun.policy.token_bucket import TokenBucket
+from batchrun.policy.token_bucket import BothBuckets, TokenBucket, Tokens
 
 
-def reserve(bucket: TokenBucket, now: float, n: int) -> list[float]:
+def reserve(bucket: Tokens, now: float, n: int) -> list[float]:
     """Take n tokens that are all asked for at one time; return their times."""
     times = []
     for _ in range(n):
@@ -28,6 +28,13 @@ def test_a_pause_saves_up_no_more_than_the_burst():
 def test_a_closed_bucket_opens_without_a_burst():
     """Tokens after a close come one by one from the moment it opens."""
     bucket = TokenBucket(rate_per_s=1, burst=5)
+    bucket.close(10.0)
+    assert reserve(bucket, 0.0, 3) == [10.0, 11.0, 12.0]
+
+
+def test_two_closed_buckets_open_without_a_burst():
+    """However fast the shared bucket is, the batch's own one gives no burst after a close."""
+    bucket = BothBuckets(TokenBucket(rate_per_s=1, burst=5), TokenBucket(rate_per_s=1000))
     bucket.close(10.0)
     assert reserve(bucket, 0.0, 3) == [10.0, 11.0, 12.0]
 

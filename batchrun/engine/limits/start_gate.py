@@ -135,6 +135,11 @@ class StartGate:
         return self._starters >= max(1, min(MAX_CROWD, int(self._bucket.rate_per_s * CROWD_S)))
 
     @property
+    def rate_per_s(self) -> float:
+        """Starts per second, at most."""
+        return self._bucket.rate_per_s
+
+    @property
     def rank(self) -> tuple[float, ...]:
         """The batch's rank in the account; the smallest is next."""
         return self._rank()

@@ -30,7 +30,7 @@ def show_opening(batch: Batch, config: Config) -> None:
 
 
 def _account_words(account: AccountInfo, *, is_free: bool) -> list[str]:
-    words = [f"AccountInfo {account.username}" + (f" ({account.plan})" if account.plan else "")]
+    words = [f"Account {account.username}" + (f" ({account.plan})" if account.plan else "")]
     if is_free:
         words.append("on this machine, free of charge")
     elif account.max_monthly_usage_usd is not None:

@@ -18,7 +18,7 @@ from batchrun.errors import ConfigError
 from batchrun.output.sink import explain
 from batchrun.runtime.logs import logging_to
 from batchrun.worker.http import open_http
-from batchrun.worker.systemd_notify import Supervisor
+from batchrun.worker.systemd_notify import SystemdNotifier
 from batchrun.worker.token_file import Token, read_or_make_token
 from batchrun.worker.trace_setup import open_tracing
 from batchrun.worker.views import worker_view
@@ -33,8 +33,8 @@ def start_worker(data: Path, flags: dict[str, Any]) -> ExitCode:
 async def _start(data: Path, flags: dict[str, Any]) -> ExitCode:
     config = load_worker_config(data, flags=flags)
     async with open_worker(data, config, os.environ) as worker:
-        with logging_to(worker.layout.log, level=config.worker.log_level, file_of=worker.log_file):
-            token = await anyio.to_thread.run_sync(read_or_make_token, worker.layout.token)
+        with logging_to(worker.directory.log, level=config.worker.log_level, file_of=worker.log_file):
+            token = await anyio.to_thread.run_sync(read_or_make_token, worker.directory.token)
             async with open_tracing(config.worker.traces, os.environ) as trace, open_http(worker, token) as address:
                 worker.trace = trace
                 # Before the address is known: its readers may send signals.
@@ -47,9 +47,9 @@ async def _start(data: Path, flags: dict[str, Any]) -> ExitCode:
 
 async def _note_address(worker: Worker, address: str) -> None:
     try:
-        await anyio.Path(worker.layout.address).write_text(f"{address}\n")
+        await anyio.Path(worker.directory.address).write_text(f"{address}\n")
     except OSError as error:
-        raise explain(error, worker.layout.address) from error
+        raise explain(error, worker.directory.address) from error
 
 
 def _show_opening(worker: Worker, address: str, token: Token) -> None:
@@ -57,10 +57,10 @@ def _show_opening(worker: Worker, address: str, token: Token) -> None:
     print(address, flush=True)
     if sys.stderr.isatty():  # a log file must not contain the token
         say(f"page     {address}/?token={token}")
-    say(f"token    {worker.layout.token}")
-    say(f"spool    {worker.layout.spool}")
+    say(f"token    {worker.directory.token}")
+    say(f"spool    {worker.directory.spool}")
     say(f"platform {worker.config.api.base_url}")
-    say(f"log      {worker.layout.log}")
+    say(f"log      {worker.directory.log}")
 
 
 def _status(worker: Worker) -> str:
@@ -72,20 +72,20 @@ def _status(worker: Worker) -> str:
 
 async def _work(worker: Worker, data: Path, flags: dict[str, Any], signals: AsyncIterator[signal.Signals]) -> None:
     """Run until a signal: SIGTERM and Ctrl-C drain, a second one exits at once, SIGHUP reloads worker.toml."""
-    supervisor = Supervisor(os.environ)
+    systemd = SystemdNotifier(os.environ)
     async with anyio.create_task_group() as children:
         children.start_soon(worker.run)
-        children.start_soon(supervisor.keep_told, partial(_status, worker))
-        supervisor.ready()
+        children.start_soon(systemd.send_status, partial(_status, worker))
+        systemd.ready()
         async for number in signals:
             if number == signal.SIGHUP:
-                supervisor.reloading()
+                systemd.reloading()
                 await _reload(worker, data, flags)
-                supervisor.ready()
+                systemd.ready()
             elif worker.is_draining:
                 worker.let_go()
             else:
-                supervisor.stopping()
+                systemd.stopping()
                 live = worker.drain()
                 drain_s = worker.config.worker.drain_s
                 say(f"No new starts; waiting up to {drain_s:g} s for {live} live Runs.")
@@ -98,8 +98,8 @@ async def _leave_when_drained(worker: Worker, drain_s: float, scope: anyio.Cance
         await worker.wait_until_drained()
     worker.let_go()
     await worker.wait_until_drained()
-    under_way = sum(each.state.is_under_way for each in worker.shelf)
-    say(f"stopped; the next start on {worker.layout.data_dir} resumes {under_way} batches")
+    under_way = sum(each.state.is_under_way for each in worker.store)
+    say(f"stopped; the next start on {worker.directory.path} resumes {under_way} batches")
     scope.cancel()
 
 

@@ -24,7 +24,7 @@ from batchrun.cli.worker_call import call_worker, print_json
 from batchrun.config import Config, load_config, parse_setting
 from batchrun.config.sections import PATHS
 from batchrun.errors import ConfigError, OutputError
-from batchrun.worker.submission import Cause, State
+from batchrun.worker.submission import BatchState, StopCause
 from batchrun.worker.view_words import batch_lines, batch_progress, label, state_words
 from batchrun.worker.views import BatchView
 from batchrun.worker.worker_client import WorkerClient
@@ -32,16 +32,16 @@ from batchrun.worker.worker_client import WorkerClient
 #: Paths of a batch file that the worker decides.
 _NOT_SENT = frozenset({"api.token_file", "jobs.file", "output.dir", "server.actors", "server.faults"})
 _EXIT_CODES = {
-    State.TRIPPED: ExitCode.TRIPPED,
-    State.OUT_OF_BUDGET: ExitCode.OUT_OF_BUDGET,
-    State.FAILED: ExitCode.USAGE,
-    State.PAUSED: ExitCode.INTERRUPTED,
-    State.CANCELLED: ExitCode.INTERRUPTED,
+    BatchState.TRIPPED: ExitCode.TRIPPED,
+    BatchState.OUT_OF_BUDGET: ExitCode.OUT_OF_BUDGET,
+    BatchState.FAILED: ExitCode.USAGE,
+    BatchState.PAUSED: ExitCode.INTERRUPTED,
+    BatchState.CANCELLED: ExitCode.INTERRUPTED,
 }
 _STOP_CODES = {
-    Cause.PLATFORM: ExitCode.REFUSED,
-    Cause.DOUBT: ExitCode.NOT_ALL_SUCCEEDED,
-    Cause.DEADLINE: ExitCode.INTERRUPTED,
+    StopCause.PLATFORM: ExitCode.REFUSED,
+    StopCause.DOUBT: ExitCode.NOT_ALL_SUCCEEDED,
+    StopCause.DEADLINE: ExitCode.INTERRUPTED,
 }
 
 
@@ -154,16 +154,16 @@ def _progress() -> Iterator[Callable[[BatchView], None]]:
 
 
 def _line(batch: BatchView) -> str:
-    if batch.state is State.ACTIVE and not batch.reason:
+    if batch.state is BatchState.ACTIVE and not batch.reason:
         return batch_progress(batch)
     return f"{state_words(batch)} · {batch_progress(batch)}"
 
 
 def exit_code(batch: BatchView) -> ExitCode:
     """Return the exit code that `batchrun run` would have for a batch that rests."""
-    if batch.state is State.FINISHED:
+    if batch.state is BatchState.FINISHED:
         has_succeeded = batch.jobs.succeeded == batch.jobs.settled
         return ExitCode.SUCCEEDED if has_succeeded else ExitCode.NOT_ALL_SUCCEEDED
-    if batch.state is State.STOPPED and batch.cause is not None:
+    if batch.state is BatchState.STOPPED and batch.cause is not None:
         return _STOP_CODES.get(batch.cause, ExitCode.LOCAL_TROUBLE)
     return _EXIT_CODES.get(batch.state, ExitCode.LOCAL_TROUBLE)

@@ -1,1 +1,1 @@
-"""Long-lived: takes batches as they come and carries them out side by side, under one set of limits."""
+"""The worker: a long-lived process that runs batches side by side, under one set of limits."""

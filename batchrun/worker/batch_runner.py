@@ -1,10 +1,9 @@
-"""One submission on its way: opened, carried out, closed; and whatever goes wrong with it, kept to itself."""
+"""One submitted batch from opening to rest: opened, run, closed; its errors stay its own."""
 
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,23 +19,19 @@ from batchrun.model import Ending, Record, Summary
 from batchrun.policy.retry import Backoff
 from batchrun.report.notice_words import notice_words
 from batchrun.report.progress_words import Speed
-from batchrun.worker.submission import Cause, Counts, State, Submission
+from batchrun.worker.data_directory import DataDirectory, has_begun
+from batchrun.worker.submission import BatchCounts, BatchState, StopCause, Submission
 from batchrun.worker.submission_config import config_of
-from batchrun.worker.submission_store import Layout, has_begun
+from batchrun.worker.submission_store import Decide, SubmissionStore
 
-#: Waits while the platform cannot be reached.
+#: Waits between attempts to open a batch while the platform cannot be reached.
 OUTAGE_BACKOFF = Backoff(first_s=1.0, max_s=60.0)
-#: What people are to be told of a batch: so many of the last words are kept.
+#: Max notices that are kept per batch, the newest ones.
 MAX_NOTICES = 20
 
 _log = structlog.get_logger()
 
-#: Says what is to be changed of a submission as it is noted in that moment: somebody may have changed it just before.
-Decide = Callable[[Submission], Mapping[str, Any]]
-#: How the worker takes note of a change; it returns the submission as it is then.
-Change = Callable[[str, Decide], Awaitable[Submission]]
-
-#: Wraps a batch's way through this process, and is told of its records; None: there is nobody to be told.
+#: Traces a batch while it is open; yields a function that takes each record, or None if nothing is traced.
 Trace = Callable[[Submission], AbstractContextManager[Callable[[Record], None] | None]]
 
 
@@ -45,54 +40,58 @@ def no_trace(_submission: Submission) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What all carriers of a worker have in common."""
-
-    layout: Layout
-    #: The worker's configuration as it is now.
-    config: Callable[[], WorkerConfig]
-    environ: Mapping[str, str]
-    account: Account
-    #: Takes note of a change.
-    change: Change
-    trace: Trace
-
-
-class Carrier:
-    """Carries one submission out; made anew each time that it is taken up.
+class BatchRunner:
+    """Runs one submitted batch until it rests; a resumed batch gets a new runner.
 
     Args:
-        submission_id: which.
-        read: returns the submission as it is noted.
-        around: what all carriers have in common.
+        submission_id: the batch.
+        store: its submission; changed as the batch proceeds.
+        directory: the worker's data directory.
+        worker_config: returns the worker's current configuration.
+        environ: holds the token.
+        account: the account in which the batch runs.
+        trace: traces the batch.
     """
 
-    def __init__(self, submission_id: str, read: Callable[[], Submission], around: Surroundings) -> None:
+    def __init__(
+        self,
+        submission_id: str,
+        store: SubmissionStore,
+        directory: DataDirectory,
+        worker_config: Callable[[], WorkerConfig],
+        environ: Mapping[str, str],
+        account: Account,
+        trace: Trace,
+    ) -> None:
         self.id = submission_id
-        self._read = read
-        self._around = around
-        #: While it is open.
+        self._store = store
+        self._directory = directory
+        self._worker_config = worker_config
+        self._environ = environ
+        self._account = account
+        self._trace = trace
+        #: The batch while it is open.
         self.batch: Batch | None = None
         self.speed = Speed()
+        #: The newest notices, in words.
         self.notices: deque[str] = deque(maxlen=MAX_NOTICES)
         self._scope = anyio.CancelScope()
-        #: From one opening of the batch to its closing.
-        self._passage = anyio.CancelScope()
-        #: Whether the batch has ended, and is being closed.
+        #: From opening the batch to closing it, once.
+        self._open_scope = anyio.CancelScope()
+        #: True if the batch has ended and is being closed.
         self._is_closing = False
-        #: Whether limits have changed while the batch was being opened.
+        #: True if limits were changed while the batch was being opened.
         self._is_outdated = False
         self._is_let_go = False
         self._is_draining = False
 
     @property
     def submission(self) -> Submission:
-        """As it is noted."""
-        return self._read()
+        """The stored submission."""
+        return self._store[self.id]
 
-    def counts(self) -> Counts:
-        """Return what the batch has come to by now."""
+    def counts(self) -> BatchCounts:
+        """Return the current counts of the batch."""
         batch = self.batch
         if batch is None:
             return self.submission.counts
@@ -100,7 +99,7 @@ class Carrier:
         outcomes = dict(opening.outcomes_before)
         for outcome, count in progress.outcomes.items():
             outcomes[outcome] = outcomes.get(outcome, 0) + count
-        return Counts.model_construct(
+        return BatchCounts.model_construct(
             jobs=opening.job_count,
             outcomes=outcomes,
             items=opening.items_before + progress.items,
@@ -110,8 +109,8 @@ class Carrier:
             in_doubt=progress.in_doubt,
         )
 
-    def tick(self) -> None:
-        """Note how far it is, and pass on what people are to be told; once a second."""
+    def sample(self) -> None:
+        """Measure the speed and take the batch's notices; called once a second."""
         if self.batch is None:
             return
         self.speed.note(anyio.current_time(), self.batch.progress.settled)
@@ -120,23 +119,23 @@ class Carrier:
             self.notices.append(words)
             _log.info("notice", batch=self.id, text=words)
 
-    def obey(self, state: State) -> None:
-        """Do what the submission's new state asks for: pause or cancel an open batch; one that closes ends anyway."""
+    def apply_state(self, state: BatchState) -> None:
+        """Pause or cancel the batch, as its new state demands; a batch that is being closed ends anyway."""
         if self.batch is None:
             self._scope.cancel() if not self._is_closing else None
-        elif state is State.CANCELLING:
+        elif state is BatchState.CANCELLING:
             self.batch.cancel()
         else:
             self.batch.stop_starting()
 
     def reopen(self) -> None:
-        """Close the batch and open it again at once, as it is noted now; its Runs go on, and keep their places."""
+        """Close the batch and open it at once with its stored settings; its Runs go on and keep their permits."""
         if self.batch is not None and not self._is_draining:
             self.batch.keep_permits()
-            self._passage.cancel()
+            self._open_scope.cancel()
 
     def drain(self) -> None:
-        """Start nothing more; the submission stays under way, for the next start of the worker."""
+        """Stop new starts; the batch stays under way, and the next start of the worker resumes it."""
         self._is_draining = True
         if self.batch is None:
             self._scope.cancel()
@@ -144,19 +143,19 @@ class Carrier:
             self.batch.stop_starting()
 
     def let_go(self) -> None:
-        """Leave live Runs running and noted, and end at once."""
+        """End at once; live Runs keep running, with their ids in the ledger."""
         self._is_let_go = True
         self._scope.cancel()
 
-    async def adapt(self) -> None:
-        """Keep the limits and the standing that are noted now; what cannot be read changes nothing."""
+    async def apply_limits(self) -> None:
+        """Apply the stored limits and priority to the open batch; an invalid configuration changes nothing."""
         if self.batch is None:
             self._is_outdated = True
             return
         try:
             config = await self._read_config()
         except BatchrunError as error:
-            self.notices.append(f"its limits stay as they were: {error}")
+            self.notices.append(f"limits unchanged: {error}")
             _log.warning("limits_not_changed", batch=self.id, reason=str(error))
             return
         if self.batch is None:
@@ -166,159 +165,159 @@ class Carrier:
         else:
             self.batch.change_limits(config.limits, self.submission.batch_priority)
 
-    async def run(self, places: anyio.Semaphore) -> None:
-        """Carry the submission out once there is a place for it, and note what came of it; nothing of it is raised."""
+    async def run(self, open_batches: anyio.Semaphore) -> None:
+        """Run the batch once `open_batches` has a place for it, and store how it ended; raise no error of the batch."""
         with structlog.contextvars.bound_contextvars(batch=self.id):
             with self._scope:
-                async with places:
-                    await self._run_to_a_note()
+                async with open_batches:
+                    await self._run_until_it_rests()
             if self._scope.cancelled_caught and not self._is_let_go and not self._is_draining:
-                await self._note_rest()
+                await self._store_rest_of_unopened()
 
-    async def _run_to_a_note(self) -> None:
+    async def _run_until_it_rests(self) -> None:
         failures = 0
         while True:
             self._is_closing = False
             try:
-                with anyio.CancelScope() as self._passage:
-                    await self._carry_out()
+                with anyio.CancelScope() as self._open_scope:
+                    await self._run_opened()
                     return
             except TransportError as error:
                 failures += 1
                 self._is_closing = False
-                await self._note_reason(f"waits for the platform: {error}")  # logged by the client, once for all
+                await self._store_reason(f"waits for the platform: {error}")  # the client has logged it, once for all
                 await anyio.sleep(OUTAGE_BACKOFF.wait_s(failures, random.random()))  # noqa: S311 - spread
             except (ConfigError, JobFileError) as error:
-                await self._end(State.FAILED, str(error))
+                await self._end(BatchState.FAILED, str(error))
                 return
-            except BatchrunError as error:  # a refusal of the platform, or this machine
+            except BatchrunError as error:
                 is_refusal = isinstance(error, BatchRefused | ApiError)
-                await self._stop(Cause.PLATFORM if is_refusal else Cause.MACHINE, str(error))
+                await self._stop(StopCause.PLATFORM if is_refusal else StopCause.MACHINE, str(error))
                 return
-            except Exception as error:  # noqa: BLE001 - a bug of ours must not touch the other batches
+            except Exception as error:  # noqa: BLE001 - a bug must not end the other batches
                 _log.exception("batch_broken")
-                reason = f"a bug in batchrun: {type(error).__name__}: {error}; see its log"
-                await self._stop(Cause.MACHINE, reason)
+                reason = f"a bug in batchrun: {type(error).__name__}: {error}; its log has the traceback"
+                await self._stop(StopCause.MACHINE, reason)
                 return
 
-    async def _note_reason(self, reason: str) -> None:
-        await self._change(lambda _: {"reason": reason})
+    async def _store_reason(self, reason: str) -> None:
+        await self._update(lambda _: {"reason": reason})
 
-    async def _carry_out(self) -> None:
-        around = self._around
+    async def _run_opened(self) -> None:
         self._is_outdated = False
         config = await self._read_config()
-        await self._change(lambda now: {"begun_at": now.begun_at or datetime.now(UTC)})
+        await self._update(lambda now: {"begun_at": now.begun_at or datetime.now(UTC)})
         async with open_batch(
-            config, environ=around.environ, account=around.account, priority=self.submission.batch_priority
+            config, environ=self._environ, account=self._account, priority=self.submission.batch_priority
         ) as batch:
             self.batch = batch
             try:
-                await self._change(_opened)
-                self._catch_up(batch)
+                await self._update(_opened)
+                self._apply_state_of_opening(batch)
                 if self._is_outdated:
-                    await self.adapt()
-                with around.trace(self.submission) as on_record:
+                    await self.apply_limits()
+                with self._trace(self.submission) as on_record:
                     summary = await batch.run(on_record)
             except BaseException:
                 counts = self.counts()
-                await self._change(lambda _: {"counts": counts})  # what is shown of it while nobody works on it
+                await self._update(lambda _: {"counts": counts})  # shown while the batch is closed
                 raise
             finally:
-                self.tick()
+                self.sample()
                 self.batch = None
                 self._is_closing = True
-        await self._close(summary, _counts_of(batch, summary), config)
+        await self._store_ending(summary, _counts_of(batch, summary), config)
 
     async def _read_config(self) -> Config:
-        around = self._around
         return await anyio.to_thread.run_sync(
-            config_of, self.submission, around.layout, around.config(), around.environ
+            config_of, self.submission, self._directory, self._worker_config(), self._environ
         )
 
-    def _catch_up(self, batch: Batch) -> None:
-        """Do what was asked for while the batch was being opened."""
+    def _apply_state_of_opening(self, batch: Batch) -> None:
+        """Pause or cancel the batch if that was asked for while it was being opened."""
         state = self.submission.state
-        if state is State.CANCELLING:
+        if state is BatchState.CANCELLING:
             batch.cancel()
-        elif state is State.PAUSING or self._is_draining:
+        elif state is BatchState.PAUSING or self._is_draining:
             batch.stop_starting()
 
-    async def _close(self, summary: Summary, counts: Counts, config: Config) -> None:
+    async def _store_ending(self, summary: Summary, counts: BatchCounts, config: Config) -> None:
         match summary.ending:
             case Ending.FINISHED:
-                await self._end(State.FINISHED, "", counts)
+                await self._end(BatchState.FINISHED, "", counts)
             case Ending.INTERRUPTED:
-                await self._end(State.PAUSED, "", counts)
+                await self._end(BatchState.PAUSED, "", counts)
             case Ending.TRIPPED:
-                reason = "the breaker has stopped it: too much of what is paid for fails"
-                await self._end(State.TRIPPED, reason, counts)
+                await self._end(BatchState.TRIPPED, "the breaker has stopped it: too many jobs did not succeed", counts)
             case Ending.OUT_OF_BUDGET:
-                await self._end(State.OUT_OF_BUDGET, "the budget does not allow the next start", counts)
+                await self._end(BatchState.OUT_OF_BUDGET, "the budget does not allow the next start", counts)
             case Ending.OUT_OF_TIME:
-                await self._stop(Cause.DEADLINE, "deadlines.max_batch_s is over", counts)
+                await self._stop(StopCause.DEADLINE, "deadlines.max_batch_s is over", counts)
             case Ending.IN_DOUBT:
-                reason = f"starts stay in doubt; `batchrun resolve {config.out_dir}` asks what became of them"
-                await self._stop(Cause.DOUBT, reason, counts)
+                reason = f"starts are in doubt; decide about them with `batchrun resolve {config.out_dir}`"
+                await self._stop(StopCause.DOUBT, reason, counts)
 
-    async def _note_rest(self) -> None:
-        """Note what a submission rests as that was told to while nobody had opened it.
+    async def _store_rest_of_unopened(self) -> None:
+        """Store that a batch rests which was paused or cancelled before it was opened.
 
-        Of one that was begun, Runs may be live: it is taken up again, to abort them or to follow them to their end.
+        Runs of a batch that has begun may be live: it stays under way, and is opened to abort or to follow them.
         """
-        if self.submission.state in (State.PAUSING, State.CANCELLING) and not await self._is_begun():
-            await self._end(State.PAUSED, "")
+        if self.submission.state in (BatchState.PAUSING, BatchState.CANCELLING) and not await self._has_begun():
+            await self._end(BatchState.PAUSED, "")
 
-    async def _stop(self, cause: Cause, reason: str, counts: Counts | None = None) -> None:
-        await self._end(State.STOPPED, reason, counts, cause)
+    async def _stop(self, cause: StopCause, reason: str, counts: BatchCounts | None = None) -> None:
+        await self._end(BatchState.STOPPED, reason, counts, cause)
 
-    async def _end(self, state: State, reason: str, counts: Counts | None = None, cause: Cause | None = None) -> None:
-        is_begun = await self._is_begun()
+    async def _end(
+        self, state: BatchState, reason: str, counts: BatchCounts | None = None, cause: StopCause | None = None
+    ) -> None:
+        is_begun = await self._has_begun()
 
         def rest(now: Submission) -> dict[str, Any]:
             known = {} if counts is None else {"counts": counts}
-            rests_as = _rests_as(now.state, state, is_begun=is_begun, is_draining=self._is_draining)
+            rests_as = _resting_state(now.state, state, is_begun=is_begun, is_draining=self._is_draining)
             if rests_as is None:
                 return known
             ended_at = datetime.now(UTC) if rests_as.is_over else None
             return {**known, "state": rests_as, "reason": reason, "cause": cause, "ended_at": ended_at}
 
-        noted = await self._change(rest)
-        if not noted.state.is_under_way:
-            _log.info("batch_rests", state=noted.state, reason=reason)
+        stored = await self._update(rest)
+        if not stored.state.is_under_way:
+            _log.info("batch_rests", state=stored.state, reason=reason)
 
-    async def _is_begun(self) -> bool:
+    async def _has_begun(self) -> bool:
         is_begun = True
         with anyio.CancelScope(shield=True):
-            is_begun = await anyio.to_thread.run_sync(has_begun, self._around.layout.out_dir(self.submission))
-        return is_begun  # noqa: RET504 - to mypy, a scope may swallow what is raised in it, and a return
+            is_begun = await anyio.to_thread.run_sync(has_begun, self._directory.out_dir(self.submission))
+        return is_begun  # noqa: RET504 - mypy: a scope may swallow an exception, so the return cannot stand within
 
-    async def _change(self, decide: Decide) -> Submission:
-        noted = self.submission
+    async def _update(self, decide: Decide) -> Submission:
+        stored = self.submission
         with anyio.CancelScope(shield=True):
-            noted = await self._around.change(self.id, decide)
-        return noted  # noqa: RET504 - likewise
+            stored = await self._store.update(self.id, decide)
+        return stored  # noqa: RET504 - mypy: a scope may swallow an exception, so the return cannot stand within
 
 
 def _opened(now: Submission) -> dict[str, Any]:
-    return {} if now.state in (State.PAUSING, State.CANCELLING) else {"state": State.ACTIVE, "reason": ""}
+    is_stopping = now.state in (BatchState.PAUSING, BatchState.CANCELLING)
+    return {} if is_stopping else {"state": BatchState.ACTIVE, "reason": ""}
 
 
-def _rests_as(told: State, came_to: State, *, is_begun: bool, is_draining: bool) -> State | None:
-    """Return as what a batch rests that came to something, by what was told to it last; None: it goes on."""
-    if told is State.CANCELLING:
-        # What was begun and cannot be opened may have live Runs: that is to be seen, not covered up.
-        is_hidden = came_to in (State.FAILED, State.STOPPED) and is_begun
-        return came_to if is_hidden else State.CANCELLED
-    if came_to is State.PAUSED and told is not State.PAUSING:
-        assert is_draining or told is State.QUEUED, "what stops without being told to says why"
-        return None  # with the next start of the worker, or at once
-    return came_to
+def _resting_state(wanted: BatchState, ended_as: BatchState, *, is_begun: bool, is_draining: bool) -> BatchState | None:
+    """Return the state in which a batch rests, given how it ended and the state last asked for; None: under way."""
+    if wanted is BatchState.CANCELLING:
+        # A batch that has begun and cannot be opened may have live Runs: show that instead of "cancelled".
+        is_hidden = ended_as in (BatchState.FAILED, BatchState.STOPPED) and is_begun
+        return ended_as if is_hidden else BatchState.CANCELLED
+    if ended_as is BatchState.PAUSED and wanted is not BatchState.PAUSING:
+        assert is_draining or wanted is BatchState.QUEUED, "a batch pauses only if asked to"
+        return None  # resumed at once, or by the next start of the worker
+    return ended_as
 
 
-def _counts_of(batch: Batch, summary: Summary) -> Counts:
+def _counts_of(batch: Batch, summary: Summary) -> BatchCounts:
     jobs = batch.opening.job_count
-    return Counts(
+    return BatchCounts(
         jobs=summary.settled if summary.ending is Ending.FINISHED else jobs,
         outcomes=summary.outcomes,
         items=summary.items,

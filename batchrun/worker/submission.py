@@ -1,4 +1,4 @@
-"""A batch that was handed to the worker: what it is made of, how it stands, and what is known of it while it rests."""
+"""A submitted batch: what was submitted, its state, and its counts while it is not open."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -11,60 +11,65 @@ from batchrun.engine.limits.account_pool import BatchPriority
 from batchrun.model import JsonObject, Outcome
 
 
-class State(StrEnum):
-    """What the worker does with a submission."""
+class BatchState(StrEnum):
+    """What the worker does with a batch."""
 
-    #: It waits for its turn to be carried out; or for the platform, which cannot be reached.
+    #: It waits for a place among the open batches, or for the platform, which cannot be reached.
     QUEUED = "queued"
     ACTIVE = "active"
-    #: Nothing more is started; its live Runs are followed to their end.
+    #: No new starts; live Runs are followed to their end.
     PAUSING = "pausing"
     PAUSED = "paused"
-    #: Nothing more is started, and its live Runs are being aborted.
+    #: No new starts; live Runs are being aborted.
     CANCELLING = "cancelling"
     CANCELLED = "cancelled"
     FINISHED = "finished"
-    #: It cannot be carried out as it was handed in.
+    #: Its configuration or job file is invalid.
     FAILED = "failed"
     #: The breaker has stopped it.
     TRIPPED = "tripped"
     OUT_OF_BUDGET = "out_of_budget"
-    #: Something else has stopped it, and it can be resumed: a refusal of the platform, this machine, doubts.
+    #: Stopped for a `StopCause`; it can be resumed.
     STOPPED = "stopped"
 
     @property
     def is_under_way(self) -> bool:
-        """Whether the worker works on it, or will when it is started again."""
+        """True if the worker runs it, or resumes it after a restart."""
         return self in _UNDER_WAY
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more comes of it."""
-        return self in (State.FINISHED, State.CANCELLED, State.FAILED)
+        """True if it ended for good: only a person can resume it."""
+        return self in (BatchState.FINISHED, BatchState.CANCELLED, BatchState.FAILED)
 
 
-_UNDER_WAY = frozenset({State.QUEUED, State.ACTIVE, State.PAUSING, State.CANCELLING})
+_UNDER_WAY = frozenset({BatchState.QUEUED, BatchState.ACTIVE, BatchState.PAUSING, BatchState.CANCELLING})
+
+#: States in which a batch can be paused, resumed and cancelled.
+PAUSABLE = frozenset({BatchState.QUEUED, BatchState.ACTIVE})
+RESUMABLE = frozenset(BatchState) - PAUSABLE - {BatchState.CANCELLING, BatchState.FINISHED}
+CANCELLABLE = frozenset(state for state in BatchState if not state.is_over)
 
 
-class Cause(StrEnum):
-    """What has stopped a batch that can be resumed, for programs; the reason says it in words."""
+class StopCause(StrEnum):
+    """What has stopped a batch in the state `stopped`, for programs; its reason is in words."""
 
-    #: The platform refuses it: the token, the task, no credit.
+    #: The platform refuses it: token, task, credit.
     PLATFORM = "platform"
-    #: This machine: disk, ledger, lock.
+    #: An error on this machine: disk, ledger, lock.
     MACHINE = "machine"
-    #: Starts stay in doubt.
+    #: Starts are in doubt.
     DOUBT = "doubt"
     #: `deadlines.max_batch_s` is over.
     DEADLINE = "deadline"
 
 
-class Counts(BaseModel):
-    """What a batch has come to: the same numbers everywhere, for people and for machines."""
+class BatchCounts(BaseModel):
+    """The counts of a batch, the same for people and programs."""
 
     model_config = ConfigDict(frozen=True)
 
-    #: Jobs of the file, about; None where that cannot be told cheaply, or is not known yet.
+    #: Approximate number of jobs in the file; None: unknown.
     jobs: int | None = None
     outcomes: dict[Outcome, int] = {}
     items: int = 0
@@ -77,49 +82,49 @@ class Counts(BaseModel):
 
     @property
     def settled(self) -> int:
-        """How many jobs are settled."""
+        """The number of settled jobs."""
         return sum(self.outcomes.values())
 
 
 class Submission(BaseModel):
-    """What is noted of a batch that was handed in; every change is a new value, written down before it is acted on."""
+    """A submitted batch, as stored on disk; a change makes a new value, which is stored before it takes effect."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
     name: str
     created_at: datetime
-    state: State = State.QUEUED
-    #: Why it is in that state, in words; empty where that needs none.
+    state: BatchState = BatchState.QUEUED
+    #: Why it is in that state, in words; empty if that needs none.
     reason: str = ""
     #: What has stopped it, in the state `stopped`.
-    cause: Cause | None = None
+    cause: StopCause | None = None
     weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
-    #: The profile it goes by; None: it has a batch file of its own.
+    #: The profile that configures it; None: it has its own batch file.
     profile: str | None = None
-    #: Its batch file, and its job file, where they came with it; relative to its directory.
+    #: Its uploaded batch file and job file, relative to its directory.
     batch_file: str | None = None
     jobs_file: str | None = None
-    #: Where it lies in the spool, relative to that; None: it came over HTTP.
+    #: Its file in the spool, relative to the spool; None: it came over HTTP.
     spooled: PurePosixPath | None = None
-    #: What tells the spooled file from another one that has taken its name since.
+    #: Distinguishes the spooled file from a later one of the same name.
     signature: str | None = None
-    #: Settings by dotted key, before those of the file.
+    #: Settings by dotted key; they override the batch file.
     settings: JsonObject = {}
-    #: What whoever handed it in calls this one attempt to, so that a repeated one is known.
+    #: The client's key for this submission: a repeated request with it is the same submission.
     idempotency_key: str | None = None
     begun_at: datetime | None = None
     ended_at: datetime | None = None
-    counts: Counts = Counts()
+    counts: BatchCounts = BatchCounts()
 
     @property
     def batch_priority(self) -> BatchPriority:
-        """How it stands among the others."""
+        """Its weight and priority among the batches of the account."""
         return BatchPriority(weight=self.weight, priority=self.priority)
 
     def but(self, **changes: Any) -> Self:
-        """Return this with something changed.
+        """Return a changed copy.
 
         Raises:
             ValidationError: a value is out of bounds.

@@ -1,4 +1,4 @@
-"""From a submission to its configuration: its batch file or profile, its settings, and what the worker decides."""
+"""The configuration of a submission: its batch file or profile, its settings, and the worker's own tables."""
 
 import re
 from collections.abc import Mapping
@@ -8,28 +8,30 @@ from typing import Any
 from batchrun.config import Config, load_config
 from batchrun.config.worker_config import WorkerConfig
 from batchrun.errors import ConfigError
+from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.submission import Submission
-from batchrun.worker.submission_store import Layout
 
-#: Tables of a batch file that are the worker's affair.
-_WORKERS_OWN = ("api", "server")
+#: Tables that the worker's configuration decides.
+_WORKER_TABLES = ("api", "server")
 _IS_PROFILE = re.compile(r"[\w.-]{1,100}")
 
 
-def config_of(submission: Submission, layout: Layout, worker: WorkerConfig, environ: Mapping[str, str]) -> Config:
-    """Return what a submission is carried out with.
+def config_of(
+    submission: Submission, directory: DataDirectory, worker: WorkerConfig, environ: Mapping[str, str]
+) -> Config:
+    """Return the configuration of a submission.
 
     Raises:
-        ConfigError: the file cannot be read, or says what cannot be; or the platform of another worker.
+        ConfigError: the file cannot be read or is invalid, or it names another platform than the worker's.
     """
-    file = _batch_file(submission, layout)
-    config = load_config(file, flags=_flags(submission, layout), environ=environ)
-    for section in _WORKERS_OWN:
+    file = _batch_file(submission, directory)
+    config = load_config(file, flags=_flags(submission, directory), environ=environ)
+    for section in _WORKER_TABLES:
         wanted, given = getattr(worker, section), getattr(config, section)
         if section in config.model_fields_set and not _is_default(given) and given != wanted:
             raise ConfigError(
-                "is the worker's: all its batches run on one platform. Leave the table out, or hand this batch to a"
-                " worker that has it in its worker.toml",
+                "belongs to the worker: all its batches run on one platform. Leave the table out, or submit this batch"
+                " to a worker with this table in its worker.toml",
                 key=section,
                 file=file,
             )
@@ -44,34 +46,34 @@ def _is_default(section: Any) -> bool:
     return bool(section == type(section)())
 
 
-def _batch_file(submission: Submission, layout: Layout) -> Path:
+def _batch_file(submission: Submission, directory: DataDirectory) -> Path:
     if submission.profile is not None:
-        return profile_file(layout, submission.profile)
+        return profile_file(directory, submission.profile)
     if submission.batch_file is not None:
-        return layout.of(submission.id) / submission.batch_file
-    assert submission.spooled is not None, "a submission has a batch file, its own or a profile's"
-    return layout.spool / submission.spooled
+        return directory.of(submission.id) / submission.batch_file
+    assert submission.spooled is not None, "a submission has its own batch file or a profile"
+    return directory.spool / submission.spooled
 
 
-def _flags(submission: Submission, layout: Layout) -> dict[str, Any]:
-    """Return what comes before the batch file: the settings that came with the submission, and where things lie."""
-    flags: dict[str, Any] = {**submission.settings, "output.dir": str(layout.out_dir(submission))}
+def _flags(submission: Submission, directory: DataDirectory) -> dict[str, Any]:
+    """Return what overrides the batch file: the submission's settings, and the paths of its files."""
+    flags: dict[str, Any] = {**submission.settings, "output.dir": str(directory.out_dir(submission))}
     if submission.jobs_file is not None:
-        flags["jobs.file"] = str(layout.of(submission.id) / submission.jobs_file)
+        flags["jobs.file"] = str(directory.of(submission.id) / submission.jobs_file)
     elif submission.spooled is not None and submission.profile is not None:
-        flags["jobs.file"] = str(layout.spool / submission.spooled)
+        flags["jobs.file"] = str(directory.spool / submission.spooled)
     return flags
 
 
-def profile_file(layout: Layout, name: str) -> Path:
-    """Return the file of a profile.
+def profile_file(directory: DataDirectory, name: str) -> Path:
+    """Return the batch file of a profile.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: there is no such profile.
     """
-    file = layout.profiles / f"{name}.toml"
+    file = directory.profiles / f"{name}.toml"
     if not _IS_PROFILE.fullmatch(name) or not file.is_file():
-        known = sorted(each.stem for each in layout.profiles.glob("*.toml"))
+        known = sorted(each.stem for each in directory.profiles.glob("*.toml"))
         there = f"there are {', '.join(known)}" if known else "there is none yet"
-        raise ConfigError(f"there is no profile {name!r} in {layout.profiles}; {there}", key="profile")
+        raise ConfigError(f"there is no profile {name!r} in {directory.profiles}; {there}", key="profile")
     return file

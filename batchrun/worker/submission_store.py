@@ -1,107 +1,64 @@
-"""The submissions of a worker, each a small file in a directory of its own, written whole or not at all."""
+"""The submissions of a worker: each a small file in its own directory, replaced atomically; all of them in memory."""
 
 import os
-import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import Any
 
+import anyio
 import structlog
 from pydantic import ValidationError
 
-from batchrun.errors import LedgerError, OutputError
-from batchrun.ledger.sqlite.reader import is_begun
+from batchrun.errors import BatchrunError, OutputError
 from batchrun.output.sink import explain, sync_directory
-from batchrun.worker.submission import Submission
+from batchrun.worker.data_directory import DataDirectory
+from batchrun.worker.submission import BatchState, Submission
 
 FILE_NAME = "batch.json"
 _ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
-_IS_ID = re.compile(r"[a-z0-9-]{1,64}")
 
 _log = structlog.get_logger()
 
-
-class Layout:
-    """Where a worker keeps what, in its data directory."""
-
-    def __init__(self, data_dir: Path) -> None:
-        self.data_dir = data_dir
-        self.batches = data_dir / "batches"
-        self.spool = data_dir / "spool"
-        self.failed = self.spool / "failed"
-        self.profiles = data_dir / "profiles"
-        self.server = data_dir / "server"
-        self.token = data_dir / "token"
-        self.address = data_dir / "address"
-        self.log = data_dir / "worker.log"
-
-    def make(self) -> None:
-        """Make the directories that are missing.
-
-        Raises:
-            OutputError: this machine does not let us.
-        """
-        for directory in (self.batches, self.spool, self.failed, self.profiles):
-            try:
-                directory.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise explain(error, directory) from error
-
-    def of(self, submission_id: str) -> Path:
-        """Return the directory of a submission."""
-        assert _IS_ID.fullmatch(submission_id), "ids are made here"
-        return self.batches / submission_id
-
-    def out_dir(self, submission: Submission) -> Path:
-        """Return where a submission's results go: beside its file in the spool, or into its own directory."""
-        if submission.spooled is None:
-            return self.of(submission.id) / "out"
-        return (self.spool / submission.spooled).with_name(f"{_plain_name(submission.spooled.name)}.out")
-
-    def summary_file(self, submission: Submission) -> Path:
-        """Return where the final summary of a submission goes."""
-        out_dir = self.out_dir(submission)
-        return out_dir.with_name(f"{out_dir.name.removesuffix('.out')}.summary.json")
+#: Returns the changes of a submission, given the stored one, which another child may have changed just before.
+Decide = Callable[[Submission], Mapping[str, Any]]
 
 
-def has_begun(out_dir: Path) -> bool:
-    """Whether there may be results in an output directory, or Runs to follow: a ledger nobody can read counts, too."""
-    try:
-        return is_begun(out_dir)
-    except LedgerError:
-        return True
+class WrongState(BatchrunError):
+    """The batch's state does not allow what is asked."""
 
 
-def _plain_name(file_name: str) -> str:
-    return re.sub(r"\.(toml|jsonl|ndjson|json|csv|tsv)(\.(gz|zst))?$", "", file_name, flags=re.IGNORECASE)
+class UnknownBatch(BatchrunError):
+    """No batch has this id or name, or several have the name."""
 
 
-class Shelf:
-    """All submissions, in memory and on disk.
+class SubmissionStore:
+    """All submissions of a data directory; every change is on disk before it takes effect.
 
     Args:
-        layout: of the data directory.
+        directory: the data directory.
     """
 
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
+    def __init__(self, directory: DataDirectory) -> None:
+        self._directory = directory
         self._known: dict[str, Submission] = {}
-        #: Ids of those whose last change is not on disk.
+        #: Ids of submissions whose last change is not on disk.
         self._unsaved: set[str] = set()
+        #: Held while a submission or its directory is changed.
+        self.lock = anyio.Lock()
 
     def load(self) -> None:
-        """Read what is there; what was handed in only by half is removed, and what is damaged is left alone.
+        """Read all submissions; remove incomplete ones, and leave damaged ones alone.
 
         Raises:
             OutputError: the directory cannot be read.
         """
         try:
-            directories = sorted(self._layout.batches.iterdir())
+            directories = sorted(self._directory.batches.iterdir())
         except OSError as error:
-            raise explain(error, self._layout.batches) from error
+            raise explain(error, self._directory.batches) from error
         for directory in directories:
             try:
                 submission = Submission.model_validate_json((directory / FILE_NAME).read_bytes())
@@ -110,35 +67,121 @@ class Shelf:
             except (OSError, ValidationError) as error:
                 _log.error("batch_unreadable", file=str(directory / FILE_NAME), reason=str(error))
             else:
-                if submission.id == directory.name:  # else it is somebody's copy
+                if submission.id == directory.name:  # otherwise it is a copy
                     self._known[submission.id] = submission
 
     def new_id(self) -> str:
-        """Return an id that none has: a day to sort by, and what nobody guesses."""
+        """Return a new id: the day, to sort by, and random characters."""
         return f"{datetime.now(UTC):%Y%m%d}-{''.join(secrets.choice(_ALPHABET) for _ in range(10))}"
 
     def __iter__(self) -> Iterator[Submission]:
-        """Go through them, in the order in which they were handed in."""
+        """Iterate over all submissions, oldest first."""
         return iter(sorted(self._known.values(), key=lambda each: (each.created_at, each.id)))
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def get(self, submission_id: str) -> Submission | None:
-        """Return a submission, or None."""
-        return self._known.get(submission_id)
-
-    def with_idempotency_key(self, key: str) -> Submission | None:
-        """Return the submission that was handed in with a key, or None."""
-        return next((each for each in self._known.values() if each.idempotency_key == key), None)
-
-    def save(self, submission: Submission) -> None:
-        """Note a submission, new or changed; durable when this returns.
+    def __getitem__(self, submission_id: str) -> Submission:
+        """Return a submission.
 
         Raises:
-            OutputError: the disk does not take it; what was noted before holds.
+            UnknownBatch: there is none with this id.
         """
-        directory = self._layout.of(submission.id)
+        found = self._known.get(submission_id)
+        if found is None:
+            raise UnknownBatch(f"there is no batch {submission_id!r}")
+        return found
+
+    def get(self, submission_id: str) -> Submission | None:
+        """Return a submission; None if there is none with this id. May be called in any thread."""
+        return self._known.get(submission_id)
+
+    def find(self, ref: str) -> Submission:
+        """Return the submission with this id, or the only one with this name.
+
+        Raises:
+            UnknownBatch: there is none, or several have the name.
+        """
+        if (found := self.get(ref)) is not None:
+            return found
+        same = [each for each in self if each.name == ref]
+        if len(same) > 1:
+            ids = ", ".join(each.id for each in same)
+            raise UnknownBatch(f"{len(same)} batches are named {ref!r}; use an id: {ids}")
+        if not same:
+            raise UnknownBatch(f"there is no batch {ref!r}")
+        return same[0]
+
+    def with_idempotency_key(self, key: str) -> Submission | None:
+        """Return the submission that was submitted with a key; None if there is none."""
+        return next((each for each in self._known.values() if each.idempotency_key == key), None)
+
+    async def save(self, submission: Submission) -> None:
+        """Save a submission, new or changed; it is durable when this returns.
+
+        Raises:
+            OutputError: it cannot be written; the stored one is unchanged.
+        """
+        async with self.lock:
+            await anyio.to_thread.run_sync(self._write, submission)
+
+    async def change(self, submission_id: str, allowed: frozenset[BatchState], what: str, **changes: Any) -> Submission:
+        """Change a submission that is in one of some states, and return it.
+
+        Raises:
+            UnknownBatch: there is none with this id.
+            WrongState: it is in another state; `what` says in the message what cannot be done.
+            OutputError: it cannot be written; the stored one is unchanged.
+        """
+        async with self.lock:
+            submission = self[submission_id]
+            if submission.state not in allowed:
+                raise WrongState(f"batch {submission_id} is {submission.state}: it cannot be {what}")
+            changed = submission.but(**changes)
+            await anyio.to_thread.run_sync(self._write, changed)
+        _log.info("batch_changed", batch=submission_id, what=what, state=changed.state)
+        return changed
+
+    async def update(self, submission_id: str, decide: Decide) -> Submission:
+        """Apply a change that follows from the batch's files, and return the submission.
+
+        If it cannot be written, it holds in memory, and `save_unsaved` tries again: a worker that is killed before that
+        derives the same change once more.
+        """
+        async with self.lock:
+            submission = self[submission_id]
+            changes = decide(submission)
+            changed = submission.but(**changes)
+            if changes:
+                await anyio.to_thread.run_sync(self._write_or_keep, changed)
+        return changed
+
+    async def save_unsaved(self) -> None:
+        """Try again to write the changes that could not be written."""
+        if not self._unsaved:
+            return
+        async with self.lock:
+            for submission_id in list(self._unsaved):
+                await anyio.to_thread.run_sync(self._write_or_keep, self._known[submission_id])
+
+    def delete(self, submission: Submission) -> None:
+        """Delete a submission with its directory; call it in a thread, with `lock` held.
+
+        Raises:
+            OutputError: something cannot be deleted.
+        """
+        directory = self._directory.of(submission.id)
+        try:
+            # The file first: without it, an interrupted deletion is completed by `load`.
+            (directory / FILE_NAME).unlink(missing_ok=True)
+            self._known.pop(submission.id, None)
+            self._unsaved.discard(submission.id)
+            shutil.rmtree(directory)
+        except OSError as error:
+            raise explain(error, directory) from error
+
+    def _write(self, submission: Submission) -> None:
+        directory = self._directory.of(submission.id)
         beside = directory / f".{FILE_NAME}.new"
         try:
             directory.mkdir(exist_ok=True)
@@ -156,36 +199,11 @@ class Shelf:
         self._known[submission.id] = submission
         self._unsaved.discard(submission.id)
 
-    def save_or_keep(self, submission: Submission) -> None:
-        """Note a change that follows from what is on disk already; where the disk does not take it, in memory for now.
-
-        Killed before it is saved, the worker comes to the same change again.
-        """
+    def _write_or_keep(self, submission: Submission) -> None:
         try:
-            self.save(submission)
+            self._write(submission)
         except OutputError as error:
             self._known[submission.id] = submission
             if submission.id not in self._unsaved:
-                _log.error("batch_not_noted", batch=submission.id, state=submission.state, reason=str(error))
+                _log.error("batch_not_saved", batch=submission.id, state=submission.state, reason=str(error))
             self._unsaved.add(submission.id)
-
-    @property
-    def unsaved(self) -> list[Submission]:
-        """Those whose last change is not on disk."""
-        return [self._known[each] for each in self._unsaved]
-
-    def delete(self, submission: Submission) -> None:
-        """Delete a submission with all that lies in its directory.
-
-        Raises:
-            OutputError: something cannot be deleted.
-        """
-        directory = self._layout.of(submission.id)
-        try:
-            # First what makes it one: a deletion that is cut off is finished by the next start.
-            (directory / FILE_NAME).unlink(missing_ok=True)
-            self._known.pop(submission.id, None)
-            self._unsaved.discard(submission.id)
-            shutil.rmtree(directory)
-        except OSError as error:
-            raise explain(error, directory) from error

@@ -1,24 +1,24 @@
-"""What a batch has come to, as a small file beside its results: for whoever put it into the spool."""
+"""The summary of a batch as a small file beside its results, for programs that use the spool."""
 
 import orjson
 
 from batchrun.output.replacement import replace_text
 from batchrun.output.sink import explain
+from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.submission import Submission
-from batchrun.worker.submission_store import Layout
 
-#: With what tells the spooled file from others, so that one that is done is not taken again when it is forgotten here.
-_WANTED = {"id", "name", "state", "reason", "created_at", "begun_at", "ended_at", "counts", "signature"}
+#: Fields of the file. The signature keeps a spooled file from being taken again after its batch was deleted.
+_FIELDS = {"id", "name", "state", "reason", "created_at", "begun_at", "ended_at", "counts", "signature"}
 
 
-def write_summary_file(layout: Layout, submission: Submission) -> None:
-    """Write a submission's summary file so that it is there whole; one that says the same stays as it is.
+def write_summary_file(directory: DataDirectory, submission: Submission) -> None:
+    """Write a submission's summary file atomically, unless its content is unchanged.
 
     Raises:
-        OutputError: the disk does not take it; nothing of it is left.
+        OutputError: the file cannot be written; no part of it is left.
     """
-    file = layout.summary_file(submission)
-    text = f"{submission.model_dump_json(indent=2, include=_WANTED)}\n"
+    file = directory.summary_file(submission)
+    text = f"{submission.model_dump_json(indent=2, include=_FIELDS)}\n"
     try:
         if file.exists() and file.read_text("utf-8") == text:
             return
@@ -27,10 +27,10 @@ def write_summary_file(layout: Layout, submission: Submission) -> None:
     replace_text(file, text)
 
 
-def is_summed_up(layout: Layout, submission: Submission) -> bool:
-    """Whether the summary file beside a spooled file is about this very file."""
+def has_summary(directory: DataDirectory, submission: Submission) -> bool:
+    """Return whether the summary file of a spooled file is about this very file, not an earlier one of its name."""
     try:
-        noted = orjson.loads(layout.summary_file(submission).read_bytes())
+        summary = orjson.loads(directory.summary_file(submission).read_bytes())
     except (OSError, ValueError):
         return False
-    return isinstance(noted, dict) and noted.get("signature") == submission.signature
+    return isinstance(summary, dict) and summary.get("signature") == submission.signature

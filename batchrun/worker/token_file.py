@@ -1,4 +1,4 @@
-"""The worker's token, in a file of its data directory: whoever can read that may tell the worker what to do."""
+"""The worker's token, in a file of its data directory: a process that can read it may command the worker."""
 
 import os
 import secrets
@@ -12,11 +12,11 @@ Token = NewType("Token", str)
 
 
 def read_or_make_token(file: Path) -> Token:
-    """Return the token of a data directory; made with the first start, and readable by its owner alone.
+    """Return the token of a data directory; create it if it is missing, readable by its owner only.
 
     Raises:
-        OutputError: it cannot be read or written.
-        ConfigError: the file holds none.
+        OutputError: the file cannot be read or written.
+        ConfigError: the file is empty.
     """
     try:
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
@@ -32,8 +32,8 @@ def read_token_file(file: Path) -> Token:
     """Return the token in a file.
 
     Raises:
-        OutputError: it cannot be read.
-        ConfigError: the file holds none.
+        OutputError: the file cannot be read.
+        ConfigError: the file is empty.
     """
     try:
         token = file.read_text("ascii", "replace").strip()

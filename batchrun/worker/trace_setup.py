@@ -9,40 +9,41 @@ import structlog
 from batchrun.errors import ConfigError
 from batchrun.worker.batch_runner import Trace, no_trace
 
-_ASKING = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-_MISSING = "traces take the extra: pip install 'batchrun[otel]'"
+#: Variables that enable traces.
+_ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_MISSING = "traces need the extra: pip install 'batchrun[otel]'"
 
 _log = structlog.get_logger()
 
 
 @asynccontextmanager
 async def open_tracing(endpoint: str | None, environ: Mapping[str, str]) -> AsyncIterator[Trace]:
-    """Yield how a batch is traced; leaving sends what is left, for a few seconds at most.
+    """Yield the function that traces a batch; leaving sends the remaining spans, for a few seconds at most.
 
     Args:
-        endpoint: of `worker.traces`.
-        environ: may ask for traces too, by OpenTelemetry's own variables.
+        endpoint: the configured `worker.traces`.
+        environ: may enable traces, too, by OpenTelemetry's own variables.
 
     Raises:
-        ConfigError: traces are asked for by `endpoint`, and the extra is not installed.
+        ConfigError: `endpoint` is given and the extra is not installed.
     """
     is_off = environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
-    if is_off or not (endpoint or any(environ.get(name) for name in _ASKING)):
+    if is_off or not (endpoint or any(environ.get(name) for name in _ENDPOINT_VARIABLES)):
         yield no_trace
         return
     try:
-        from batchrun.worker import trace_spans  # noqa: PLC0415 - what it needs may not be installed
+        from batchrun.worker import trace_spans  # noqa: PLC0415 - its dependency may not be installed
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "opentelemetry":
             raise
         if endpoint:
             raise ConfigError(_MISSING, key="worker.traces") from None
-        _log.warning("not_traced", reason=_MISSING)  # the variable may be meant for others on this machine
+        _log.warning("not_traced", reason=_MISSING)  # the variable may be meant for other programs
         yield no_trace
         return
-    exporting = trace_spans.Exporting(endpoint)
+    export = trace_spans.SpanExport(endpoint)
     try:
-        yield trace_spans.Traces(exporting.provider).batch
+        yield trace_spans.TraceSpans(export.provider).batch
     finally:
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(exporting.close)
+            await anyio.to_thread.run_sync(export.close)

@@ -1,8 +1,8 @@
-"""Traces: a span for each passage of a batch through this process, and one for each attempt that came of it.
+"""Trace spans: one each time a batch is open in this process, and one per attempt of its records.
 
-An attempt's span is made of its record, when that is durable: its times are the record's, and nothing is done for it
-while it runs. It is a trace of its own with a link to the batch's span, so that a sampler decides about each attempt,
-and no trace has a million spans. Attributes are ids, outcomes and costs; never inputs, outputs or messages.
+An attempt's span is made from its durable record and has the record's times: a live Run costs nothing. It is a separate
+trace with a link to the batch's span, so that a sampler decides per attempt, and no trace has a million spans.
+Attributes are ids, outcomes and costs; never inputs, outputs or messages.
 """
 
 import logging
@@ -23,17 +23,17 @@ from batchrun.model import Attempt, Outcome, Record
 from batchrun.version import __version__
 from batchrun.worker.submission import Submission
 
-#: How long the end of the worker waits for spans that are not sent yet.
+#: Max seconds to send the remaining spans when the worker ends.
 CLOSE_S = 3.0
 
 _log = structlog.get_logger()
 
 
-class Traces:
+class TraceSpans:
     """Makes spans of batches and records.
 
     Args:
-        provider: takes them.
+        provider: receives them.
     """
 
     def __init__(self, provider: TracerProvider) -> None:
@@ -41,7 +41,7 @@ class Traces:
 
     @contextmanager
     def batch(self, submission: Submission) -> Iterator[Callable[[Record], None]]:
-        """Span a batch's passage; yields what is to be told of each record."""
+        """Make a span of an open batch; yields the function that takes each record."""
         attributes = {"batchrun.batch": submission.id, "batchrun.name": submission.name}
         with self._tracer.start_as_current_span(
             "batch", context=_ROOT, attributes=attributes, record_exception=False
@@ -72,18 +72,18 @@ class Traces:
                 span.add_event("run started", timestamp=_ns(attempt.started_at))
             if attempt.cause is not None or (is_last and record.outcome is not Outcome.SUCCEEDED):
                 span.set_status(Status(StatusCode.ERROR, attempt.cause or record.outcome))
-            # The platform's clock may be behind ours.
+            # The platform's clock may lag behind ours.
             span.end(max(_ns(attempt.finished_at or attempt.intended_at), _ns(attempt.intended_at)))
 
 
-#: Of a span without a parent, whatever else is traced in this process.
+#: The context of a span without a parent, whatever else is traced in this process.
 _ROOT = set_span_in_context(NoSpan(INVALID_SPAN_CONTEXT))
 
 
 def _attributes(
     submission: Submission, record: Record, attempt: Attempt, *, is_last: bool
 ) -> dict[str, str | int | float]:
-    """Return what is known; what is not is left out."""
+    """Return the known attributes."""
     found = {
         "batchrun.batch": submission.id,
         "batchrun.job_key": record.key,
@@ -103,17 +103,17 @@ def _ns(at: datetime) -> int:
     return int(at.timestamp() * 1e9)
 
 
-class Exporting:
-    """Sends spans to a collector, from a thread of its own; a collector that is away costs spans and nothing else.
+class SpanExport:
+    """Sends spans to a collector, in a background thread; an unreachable collector only costs spans.
 
     Args:
-        endpoint: where to; None: where OpenTelemetry's own variables say.
+        endpoint: the collector; None: taken from OpenTelemetry's own variables.
     """
 
     def __init__(self, endpoint: str | None) -> None:
         logger = logging.getLogger("opentelemetry")
         logger.propagate = False
-        logger.addHandler(_SaidOnce())
+        logger.addHandler(_LogFirstOnly())
         resource = Resource.create({"service.version": __version__})
         if str(resource.attributes["service.name"]).startswith("unknown_service"):
             resource = resource.merge(Resource({"service.name": "batchrun-worker"}))
@@ -121,21 +121,21 @@ class Exporting:
         self.provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
 
     def close(self) -> None:
-        """Send what is left, for a while."""
+        """Send the remaining spans, for CLOSE_S at most."""
         closing = threading.Thread(target=self.provider.shutdown, daemon=True)
         closing.start()
         closing.join(CLOSE_S)
 
 
-class _SaidOnce(logging.Handler):
-    """Passes on the first of what the exporter complains of; it says the same of every batch of spans."""
+class _LogFirstOnly(logging.Handler):
+    """Logs only the first error of the exporter, which repeats it for every batch of spans."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self._has_told = False
+        self._has_logged = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log a complaint, if it is the first."""
-        if not self._has_told:
-            self._has_told = True
+        """Log an error, if it is the first."""
+        if not self._has_logged:
+            self._has_logged = True
             _log.warning("traces_not_sent", reason=record.getMessage())

@@ -1,4 +1,4 @@
-"""A worker and its batches in words, for the command line and the page. Formatting only."""
+"""The status of a worker and of its batches in words, for the command line and the page. Formatting only."""
 
 from collections.abc import Sequence
 
@@ -14,19 +14,19 @@ _REASON_CHARS = 200
 
 
 def label(batch: BatchView) -> str:
-    """Return how a batch is called: its name, and its id where that says more."""
+    """Return a batch's name, and its id if that differs."""
     name = one_line(batch.name, _NAME_CHARS)
     return name if batch.name == batch.id else f"{name} ({batch.id})"
 
 
 def state_words(batch: BatchView) -> str:
-    """Return a batch's state, with the reason where there is one."""
+    """Return a batch's state, with its reason if it has one."""
     state = batch.state.replace("_", " ")
     return f"{state}: {one_line(batch.reason, _REASON_CHARS)}" if batch.reason else state
 
 
 def batch_progress(batch: BatchView) -> str:
-    """Return how far a batch is, in one line."""
+    """Return a batch's progress in one line."""
     jobs = batch.jobs
     snapshot = ProgressSnapshot(
         settled=jobs.settled,
@@ -41,10 +41,10 @@ def batch_progress(batch: BatchView) -> str:
 
 
 def batch_lines(batch: BatchView) -> list[str]:
-    """Return all that is to be said of a batch."""
+    """Return the status of a batch as lines."""
     jobs = batch.jobs
     total = "" if jobs.total is None else f" of about {jobs.total:,}"
-    places = "" if batch.max_concurrent_runs is None else f" of at most {batch.max_concurrent_runs:,}"
+    slots = "" if batch.max_concurrent_runs is None else f" of at most {batch.max_concurrent_runs:,}"
     waiting = f", {jobs.postponed:,} jobs wait for their next attempt" if jobs.postponed else ""
     doubts = f", {jobs.in_doubt:,} starts in doubt" if jobs.in_doubt else ""
     budget = "" if batch.budget_usd is None else f" of {money(batch.budget_usd)}"
@@ -52,9 +52,9 @@ def batch_lines(batch: BatchView) -> list[str]:
         f"batch    {label(batch)}",
         f"state    {state_words(batch)}",
         *([f"task     {batch.task}"] if batch.task is not None else []),
-        f"share    weight {batch.weight:g}, priority {batch.priority}",
+        f"weight   {batch.weight:g}, priority {batch.priority}",
         f"jobs     {jobs.settled:,}{total} done: {outcome_counts(batch.outcomes)}",
-        f"runs     {batch.live_runs:,} live{places}{waiting}{doubts}",
+        f"runs     {batch.live_runs:,} live{slots}{waiting}{doubts}",
         f"items    {batch.items:,}",
         f"cost     {money(batch.cost_usd)}{budget}",
         f"results  {batch.out_dir}",
@@ -63,7 +63,7 @@ def batch_lines(batch: BatchView) -> list[str]:
 
 
 def worker_lines(worker: WorkerView) -> list[str]:
-    """Return all that is to be said of a worker."""
+    """Return the status of a worker as lines."""
     slots, budget = worker.slots, worker.budget
     limit = "" if slots.limit is None else f" of {slots.limit:,}"
     memory = "" if slots.max_memory_mb is None else f" of {slots.max_memory_mb:,}"
@@ -72,16 +72,16 @@ def worker_lines(worker: WorkerView) -> list[str]:
         f"worker   {condition(worker)}",
         f"platform {worker.platform}",
         f"batches  {', '.join(counts) or 'none yet'}",
-        f"slots    {slots.used:,}{limit} taken, {slots.memory_mb:,}{memory} MB; {worker.live_runs:,} live Runs",
+        f"slots    {slots.used:,}{limit} in use, {slots.memory_mb:,}{memory} MB; {worker.live_runs:,} live Runs",
     ]
     if budget is not None and budget.limit_usd is not None:
-        taken = f"{money(budget.spent_usd)} spent, {money(budget.reserved_usd)} set aside"
-        lines.append(f"budget   {money(budget.limit_usd)}: {taken}")
+        used = f"{money(budget.spent_usd)} spent, {money(budget.reserved_usd)} reserved"
+        lines.append(f"budget   {money(budget.limit_usd)}: {used}")
     return lines
 
 
 def condition(worker: WorkerView) -> str:
-    """Return whether a worker works, or what keeps it from that."""
+    """Return whether a worker is ready, or what it waits for."""
     if worker.is_draining:
         return "stops when its live Runs have ended"
     if worker.outage:
@@ -90,7 +90,7 @@ def condition(worker: WorkerView) -> str:
 
 
 def batch_table(batches: Sequence[BatchView]) -> list[str]:
-    """Return batches as the lines of a table, those that have stopped with their reason below."""
+    """Return batches as the lines of a table; a batch with a reason has it on a line below."""
     rows = [_HEADINGS, *map(_cells, batches)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [_padded(rows[0], widths)]
@@ -124,6 +124,6 @@ def _padded(row: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def limit_lines(limits: JsonObject) -> list[str]:
-    """Return limits as lines, `none` where there is none."""
+    """Return limits as lines; an unset one is `none`."""
     width = max(map(len, limits), default=0)
     return [f"{key.ljust(width)}  {'none' if value is None else value}" for key, value in limits.items()]

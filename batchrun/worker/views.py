@@ -1,4 +1,4 @@
-"""What the worker shows of itself: the same numbers for HTTP, command line, page and metrics."""
+"""The status of the worker and of its batches, the same for HTTP, command line, page and metrics."""
 
 from datetime import datetime
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from batchrun.model import Outcome
 from batchrun.version import __version__
-from batchrun.worker.submission import Cause, State, Submission
+from batchrun.worker.submission import BatchState, StopCause, Submission
 from batchrun.worker.worker import Worker
 
 
@@ -18,30 +18,30 @@ class JobCounts(_View):
     """Jobs of a batch."""
 
     total: int | None
-    """Jobs of the file, about; null where that cannot be told cheaply, or is not known yet."""
+    """Approximate number of jobs in the file; null: unknown."""
     settled: int
     succeeded: int
     postponed: int
     """Jobs that wait for their next attempt."""
     in_doubt: int
-    """Starts without an answer: whether their Runs exist is being found out."""
+    """Starts without an answer: their Runs may exist."""
 
 
 class BatchView(_View):
-    """A batch as it stands now."""
+    """The status of a batch."""
 
     id: str
     name: str
-    state: State
+    state: BatchState
     reason: str
-    """Why it is in that state, in words; empty where that needs none."""
-    cause: Cause | None
-    """What has stopped it, in the state `stopped`; null in others."""
+    """Why it is in that state, in words; empty if that needs none."""
+    cause: StopCause | None
+    """What has stopped it, in the state `stopped`; null in other states."""
     weight: float
     priority: int
     profile: str | None
     task: str | None
-    """The task it runs; null before it is opened."""
+    """The task it runs; null while it is not open."""
     created_at: datetime
     begun_at: datetime | None
     ended_at: datetime | None
@@ -49,30 +49,30 @@ class BatchView(_View):
     outcomes: dict[Outcome, int]
     live_runs: int
     max_concurrent_runs: int | None
-    """Most Runs of this batch at once; null while it is not open."""
+    """Max Runs of this batch live at once; null while it is not open."""
     start_rate: float | None
-    """Most starts per second of this batch; null while it is not open."""
+    """Max starts per second of this batch; null while it is not open."""
     items: int
     cost_usd: float
     budget_usd: float | None
-    """Its own budget; null: none, or it is not open."""
+    """Its own budget in US dollars; null: it has none, or it is not open."""
     settled_per_s: float | None
-    """Over the last half minute."""
+    """Settled jobs per second, over the last half minute."""
     out_dir: str
     notices: list[str]
-    """What people should know, the newest last."""
+    """Notices for people, newest last."""
 
 
 class BatchPage(_View):
-    """Some batches, the newest first."""
+    """Some batches, newest first."""
 
     items: list[BatchView]
     total: int
-    """How many there are in all."""
+    """The number of all batches that match."""
 
 
 class SlotView(_View):
-    """Places for live Runs, of all batches together."""
+    """Slots for live Runs, of all batches together."""
 
     used: int
     limit: int | None
@@ -81,7 +81,7 @@ class SlotView(_View):
 
 
 class BudgetView(_View):
-    """Money of all batches together, in US dollars."""
+    """The budget of all batches together, in US dollars."""
 
     limit_usd: float | None
     spent_usd: float
@@ -89,7 +89,7 @@ class BudgetView(_View):
 
 
 class WorkerView(_View):
-    """The worker as it stands now."""
+    """The status of the worker."""
 
     version: str
     began_at: datetime
@@ -102,22 +102,22 @@ class WorkerView(_View):
     live_runs: int
     slots: SlotView
     budget: BudgetView | None
-    """Null: there is no budget for all batches together."""
-    batches: dict[State, int]
-    """How many batches are in each state."""
+    """Null: all batches together have no budget."""
+    batches: dict[BatchState, int]
+    """The number of batches in each state."""
 
 
 def batch_view(worker: Worker, submission: Submission) -> BatchView:
-    """Return a batch as it stands now."""
-    carrier = worker.carriers.get(submission.id)
-    counts = carrier.counts() if carrier is not None else submission.counts
-    batch = carrier.batch if carrier is not None else None
+    """Return the status of a batch."""
+    runner = worker.runners.get(submission.id)
+    counts = runner.counts() if runner is not None else submission.counts
+    batch = runner.batch if runner is not None else None
     return BatchView.model_construct(
         id=submission.id,
         name=submission.name,
         state=submission.state,
         reason=submission.reason,
-        cause=submission.cause if submission.state is State.STOPPED else None,
+        cause=submission.cause if submission.state is BatchState.STOPPED else None,
         weight=submission.weight,
         priority=submission.priority,
         profile=submission.profile,
@@ -139,16 +139,16 @@ def batch_view(worker: Worker, submission: Submission) -> BatchView:
         items=counts.items,
         cost_usd=counts.cost_usd,
         budget_usd=batch.budget_usd if batch is not None else None,
-        settled_per_s=carrier.speed.per_s() if carrier is not None else None,
-        out_dir=str(worker.layout.out_dir(submission)),
-        notices=list(carrier.notices) if carrier is not None else [],
+        settled_per_s=runner.speed.per_s() if runner is not None else None,
+        out_dir=str(worker.directory.out_dir(submission)),
+        notices=list(runner.notices) if runner is not None else [],
     )
 
 
 def worker_view(worker: Worker) -> WorkerView:
-    """Return the worker as it stands now."""
+    """Return the status of the worker."""
     pool = worker.account.shared.pool if worker.account is not None else None
-    states = [each.state for each in worker.shelf]
+    states = [each.state for each in worker.store]
     return WorkerView.model_construct(
         version=__version__,
         began_at=worker.began_at,
@@ -164,7 +164,7 @@ def worker_view(worker: Worker) -> WorkerView:
             max_memory_mb=pool.memory_mb if pool is not None else None,
         ),
         budget=_budget_view(worker),
-        batches={state: states.count(state) for state in State if state in states},
+        batches={state: states.count(state) for state in BatchState if state in states},
     )
 
 

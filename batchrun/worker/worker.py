@@ -1,12 +1,11 @@
-"""The worker: takes batches, carries them out side by side in one account, and goes on with all after a restart."""
+"""The worker: runs submitted batches side by side in one account, and resumes all of them after a restart."""
 
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from datetime import UTC, datetime, timedelta
-from functools import partial
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import anyio
 import structlog
@@ -16,165 +15,143 @@ from pydantic import ValidationError
 from batchrun.account.account import Account, open_account
 from batchrun.config.load import as_config_error
 from batchrun.config.worker_config import WorkerConfig, WorkerLimitsConfig
-from batchrun.errors import BatchrunError, ConfigError, LedgerError, OutputError
-from batchrun.ledger.sqlite.reader import open_for_reading
+from batchrun.errors import BatchrunError, ConfigError, OutputError
 from batchrun.output.layout import BATCH_LOG
 from batchrun.output.lock import enter_lock
 from batchrun.policy.budget import Budget
 from batchrun.runtime.children import open_children
-from batchrun.worker.batch_runner import Carrier, Decide, Surroundings, Trace, no_trace
+from batchrun.worker.account_use import AccountUse, read_account_use
+from batchrun.worker.batch_runner import BatchRunner, Trace, no_trace
+from batchrun.worker.data_directory import DataDirectory, has_begun
+from batchrun.worker.retention import delete_old_batches
 from batchrun.worker.spool import watch_spool
-from batchrun.worker.submission import State, Submission
+from batchrun.worker.submission import CANCELLABLE, PAUSABLE, RESUMABLE, BatchState, Submission
 from batchrun.worker.submission_config import config_of
-from batchrun.worker.submission_store import Layout, Shelf, has_begun
+from batchrun.worker.submission_store import SubmissionStore, WrongState
 from batchrun.worker.summary_file import write_summary_file
 
-#: Between two looks at how far the batches are.
-TICK_S = 1.0
-#: Slot use is kept for so many looks.
+#: Seconds between two samples of the batches' progress and of slot use.
+SAMPLE_INTERVAL_S = 1.0
+#: Max samples of slot use: an hour's.
 MAX_SAMPLES = 3600
-RETENTION_INTERVAL_S = 600.0
 
 _log = structlog.get_logger()
-
-
-class WrongState(BatchrunError):
-    """What is asked for cannot be done with a batch in the state that it is in."""
-
-
-class UnknownBatch(BatchrunError):
-    """There is no batch with this id or name, or several have the name."""
-
-
-#: States out of which a batch can be told to go on, to rest, and to end.
-RESUMABLE = frozenset(
-    {State.PAUSING, State.PAUSED, State.STOPPED, State.TRIPPED, State.OUT_OF_BUDGET, State.FAILED, State.CANCELLED}
-)
-PAUSABLE = frozenset({State.QUEUED, State.ACTIVE})
-CANCELLABLE = frozenset(state for state in State if not state.is_over)
 
 
 class Worker:
     """All batches of one data directory; open it with `open_worker`.
 
     Args:
-        layout: of the data directory.
-        config: of the worker.
+        directory: the data directory.
+        config: the worker's configuration.
         environ: holds the token.
     """
 
-    def __init__(self, layout: Layout, config: WorkerConfig, environ: Mapping[str, str]) -> None:
-        self.layout = layout
+    def __init__(self, directory: DataDirectory, config: WorkerConfig, environ: Mapping[str, str]) -> None:
+        self.directory = directory
         self.config = config
         self.environ = environ
-        self.shelf = Shelf(layout)
+        self.store = SubmissionStore(directory)
         self.began_at = datetime.now(UTC)
-        #: Live Runs and places once a second, the oldest first.
+        #: Time, live Runs and max live Runs, once a second, oldest first.
         self.samples: deque[tuple[datetime, int, int]] = deque(maxlen=MAX_SAMPLES)
-        self.carriers: dict[str, Carrier] = {}
-        #: None until the platform has told whose token this is.
+        #: The runners of batches that are queued or open, by id.
+        self.runners: dict[str, BatchRunner] = {}
+        #: None until the platform has answered.
         self.account: Account | None = None
         #: Why the platform cannot be reached; empty while it can.
         self.outage = ""
         self.is_draining = False
-        #: How batches are traced that are taken up from now on.
+        #: Traces batches that are opened from now on.
         self.trace: Trace = no_trace
-        self._budget = Budget(config.limits.budget_usd)
-        self._noting = anyio.Lock()
-        self._places = anyio.Semaphore(config.worker.max_open_batches)
-        #: Made by who waits until a carrier has ended.
-        self._closed: anyio.Event | None = None
+        #: The budget of all batches together.
+        self.budget = Budget(config.limits.budget_usd)
+        self._open_batches = anyio.Semaphore(config.worker.max_open_batches)
+        #: Set when a runner ends; None while no child waits for that.
+        self._runner_ended: anyio.Event | None = None
         self._children: TaskGroup | None = None
 
-    # What it is told to do.
+    # Commands.
 
-    async def add(self, submission: Submission) -> Submission:
-        """Take a batch: note it, and carry it out as soon as there is a place.
-
-        Its files are to lie in their places already. What cannot be carried out is refused here, not noted.
+    async def submit(self, submission: Submission) -> Submission:
+        """Store a batch whose files are in place, and run it as soon as it has a place among the open batches.
 
         Raises:
-            ConfigError: it cannot be used as it is.
-            OutputError: it cannot be noted.
+            ConfigError: its configuration is invalid, or its job file is missing; it is not stored.
+            OutputError: it cannot be stored.
         """
-        config = await anyio.to_thread.run_sync(config_of, submission, self.layout, self.config, self.environ)
+        config = await anyio.to_thread.run_sync(config_of, submission, self.directory, self.config, self.environ)
         if not await anyio.Path(config.jobs.file).is_file():
-            raise ConfigError(f"{config.jobs.file} is no file; hand the job file in with it", key="jobs.file")
-        async with self._noting:
-            await anyio.to_thread.run_sync(self.shelf.save, submission)
+            raise ConfigError(f"{config.jobs.file} is not a file; submit the job file, too", key="jobs.file")
+        await self.store.save(submission)
         _log.info("batch_taken", batch=submission.id, name=submission.name)
-        self._take_up(submission.id)
+        self._start_runner(submission.id)
         return submission
 
-    async def note(self, submission: Submission) -> None:
-        """Note a batch that is not to be carried out, or not now."""
-        async with self._noting:
-            await anyio.to_thread.run_sync(self.shelf.save, submission)
-
     async def pause(self, submission_id: str) -> Submission:
-        """Start nothing more of a batch; it rests when its live Runs have ended.
+        """Stop new starts of a batch; it rests when its live Runs have ended.
 
         Raises:
             WrongState: it is not under way.
         """
-        changed = await self._change(submission_id, PAUSABLE, "paused", state=State.PAUSING)
-        await self._tell(changed)
-        return self.get(submission_id)
+        changed = await self.store.change(submission_id, PAUSABLE, "paused", state=BatchState.PAUSING)
+        await self._apply_state(changed)
+        return self.store[submission_id]
 
     async def cancel(self, submission_id: str) -> Submission:
-        """Start nothing more of a batch and abort its live Runs; it ends when these have, with all their records.
+        """Stop new starts of a batch and abort its live Runs; it ends when all of them have records.
 
         Raises:
             WrongState: it is over.
         """
-        changed = await self._change(submission_id, CANCELLABLE, "cancelled", state=State.CANCELLING)
-        await self._tell(changed)
-        return self.get(submission_id)
+        changed = await self.store.change(submission_id, CANCELLABLE, "cancelled", state=BatchState.CANCELLING)
+        await self._apply_state(changed)
+        return self.store[submission_id]
 
     async def resume(self, submission_id: str) -> Submission:
-        """Go on with a batch that rests, or is about to.
+        """Resume a batch that rests or is pausing.
 
         Raises:
             WrongState: it is under way, or finished.
         """
-        await self._change(submission_id, RESUMABLE, "resumed", state=State.QUEUED, reason="", ended_at=None)
-        carrier = self.carriers.get(submission_id)
-        if carrier is not None:
-            carrier.reopen()
+        await self.store.change(submission_id, RESUMABLE, "resumed", state=BatchState.QUEUED, reason="", ended_at=None)
+        runner = self.runners.get(submission_id)
+        if runner is not None:
+            runner.reopen()
         else:
-            self._take_up(submission_id)
-        return self.get(submission_id)
+            self._start_runner(submission_id)
+        return self.store[submission_id]
 
     async def change(self, submission_id: str, **changes: Any) -> Submission:
-        """Change a batch's weight, priority or settings, also while it is carried out.
+        """Change a batch's weight, priority or settings, also while it is open.
 
         Raises:
-            ConfigError: the batch cannot be carried out with it; nothing is changed.
+            ConfigError: the changed configuration is invalid; nothing is changed.
         """
         try:
-            wanted = self.get(submission_id).but(**changes)
+            wanted = self.store[submission_id].but(**changes)
         except ValidationError as error:
             raise as_config_error(error, None, {}, Submission) from None
-        await anyio.to_thread.run_sync(config_of, wanted, self.layout, self.config, self.environ)
-        changed = await self._change(submission_id, frozenset(State), "changed", **changes)
-        if (carrier := self.carriers.get(submission_id)) is not None:
-            await carrier.adapt()
+        await anyio.to_thread.run_sync(config_of, wanted, self.directory, self.config, self.environ)
+        changed = await self.store.change(submission_id, frozenset(BatchState), "changed", **changes)
+        if (runner := self.runners.get(submission_id)) is not None:
+            await runner.apply_limits()
         return changed
 
     async def change_limits(self, limits: WorkerLimitsConfig) -> None:
-        """Keep other limits for all batches together, from now until the next start or reload."""
+        """Change the limits of all batches together, until the next start or reload."""
         self.config = self.config.model_copy(update={"limits": limits})
-        # Batches that are open without a budget are opened anew, below, before they keep to one.
-        self._budget.limit_usd = limits.budget_usd
+        # Open batches without a budget are reopened by `apply_limits`, so that they reserve money.
+        self.budget.limit_usd = limits.budget_usd
         if self.account is not None:
             self.account.change_limits(limits)
-        for carrier in list(self.carriers.values()):
-            await carrier.adapt()
+        for runner in list(self.runners.values()):
+            await runner.apply_limits()
 
     async def reload(self, config: WorkerConfig) -> None:
-        """Take over a configuration that was read again, and try again what was stopped.
+        """Apply a configuration that was read again, and retry stopped batches.
 
-        What is fixed when the worker starts (the platform, address and port) stays as it is.
+        Platform, address and port are fixed at the start of the worker, and stay.
         """
         service = config.worker.model_copy(update={"host": self.config.worker.host, "port": self.config.worker.port})
         self.config = self.config.model_copy(update={"worker": service})
@@ -182,303 +159,208 @@ class Worker:
         await self.retry_stopped()
 
     async def delete(self, submission_id: str) -> None:
-        """Forget a batch that is not under way, with all that lies in its own directory, and what it has spent.
+        """Delete a batch that is not under way, with its own directory; its costs no longer count in the budget.
 
         Raises:
             WrongState: it is under way.
             OutputError: something cannot be deleted.
         """
-        async with self._noting:
-            submission = self.get(submission_id)
-            if submission.state.is_under_way or submission_id in self.carriers:
+        async with self.store.lock:
+            submission = self.store[submission_id]
+            if submission.state.is_under_way or submission_id in self.runners:
                 raise WrongState(f"batch {submission_id} is {submission.state}; cancel or pause it first")
-            taken = await anyio.to_thread.run_sync(self._taken_by, submission)
-            await anyio.to_thread.run_sync(self.shelf.delete, submission)
-        # As the next start would have it, which adds up what the batches that are kept have spent.
-        self._budget.spent_usd -= taken.spent_usd
-        self._budget.reserved_usd -= taken.reserved_usd
-        self._budget.notify_sharers()
+            use = await anyio.to_thread.run_sync(self._account_use, submission)
+            await anyio.to_thread.run_sync(self.store.delete, submission)
+        # The same sum as after a restart, which adds up the costs of the batches that exist.
+        self.budget.spent_usd -= use.spent_usd
+        self.budget.reserved_usd -= use.reserved_usd
+        self.budget.notify_sharers()
         _log.info("batch_deleted", batch=submission_id)
 
     def drain(self) -> int:
-        """Start nothing more of any batch; return how many Runs are live."""
+        """Stop new starts of all batches; return the number of live Runs."""
         self.is_draining = True
-        for carrier in self.carriers.values():
-            carrier.drain()
+        for runner in self.runners.values():
+            runner.drain()
         return self.live_runs
 
-    # What it knows.
-
-    def get(self, submission_id: str) -> Submission:
-        """Return a submission as it is noted.
-
-        Raises:
-            UnknownBatch: there is none.
-        """
-        found = self.shelf.get(submission_id)
-        if found is None:
-            raise UnknownBatch(f"there is no batch {submission_id!r}")
-        return found
-
-    def find(self, named: str) -> Submission:
-        """Return the submission with this id, or the only one with this name.
-
-        Raises:
-            UnknownBatch: there is none, or several have the name.
-        """
-        if (found := self.shelf.get(named)) is not None:
-            return found
-        same = [each for each in self.shelf if each.name == named]
-        if len(same) > 1:
-            ids = ", ".join(each.id for each in same)
-            raise UnknownBatch(f"{len(same)} batches are named {named!r}; take an id: {ids}")
-        if not same:
-            raise UnknownBatch(f"there is no batch {named!r}")
-        return same[0]
-
-    def log_file(self, submission_id: str) -> Path | None:
-        """Return where a batch's own log is, or None where there is no such batch; may be asked in any thread."""
-        submission = self.shelf.get(submission_id)
-        return None if submission is None else self.layout.out_dir(submission) / BATCH_LOG
-
-    @property
-    def live_runs(self) -> int:
-        """Runs that are live or being started, of all batches."""
-        return self.account.live_runs if self.account is not None else 0
-
-    @property
-    def budget(self) -> Budget:
-        """What all batches may cost together, and what of it is spent and set aside."""
-        return self._budget
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether batches can be taken and carried out now."""
-        return self.account is not None and not self.outage and not self.is_draining
-
-    # How it lives.
-
-    async def run(self) -> None:
-        """Carry out what is there and what comes, until cancelled or drained.
-
-        Raises:
-            BatchRefused: the platform does not accept the token.
-            OutputError: this machine does not let us.
-        """
-        left = await anyio.to_thread.run_sync(self._read_ledgers)
-        async with AsyncExitStack() as stack:
-            self.account = await self._open_account(stack)
-            for out_dir, live in left.items():
-                self.account.keep_permits(out_dir, live)
-            async with open_children() as children:
-                self._children = children
-                children.start_soon(self._tick)
-                children.start_soon(self._retain)
-                children.start_soon(watch_spool, self)
-                for submission in self.shelf:
-                    if submission.state.is_under_way:
-                        self._take_up(submission.id)
-                await self.retry_stopped()
-                for submission in self.shelf:
-                    if not submission.state.is_under_way:
-                        await self._write_summary(submission)  # where the last process was killed before it did
-                await anyio.sleep_forever()
-
     async def wait_until_drained(self) -> None:
-        """Return when no batch is open any more."""
-        while self.carriers:
-            self._closed = self._closed or anyio.Event()
-            await self._closed.wait()
+        """Return when no batch is open."""
+        while self.runners:
+            self._runner_ended = self._runner_ended or anyio.Event()
+            await self._runner_ended.wait()
 
     def let_go(self) -> None:
-        """Leave all live Runs running and noted."""
-        for carrier in self.carriers.values():
-            carrier.let_go()
+        """End all batches at once; live Runs keep running, with their ids in the ledgers."""
+        for runner in self.runners.values():
+            runner.let_go()
 
     async def retry_stopped(self) -> None:
-        """Take up again what was stopped by something that may be gone."""
-        for submission in self.shelf:
-            if submission.state is State.STOPPED and submission.id not in self.carriers:
+        """Resume batches in the state `stopped`: their cause may be gone."""
+        for submission in self.store:
+            if submission.state is BatchState.STOPPED and submission.id not in self.runners:
                 try:
                     await self.resume(submission.id)
                 except BatchrunError as error:
                     _log.warning("batch_not_resumed", batch=submission.id, reason=str(error))
+
+    # State.
+
+    def log_file(self, submission_id: str) -> Path | None:
+        """Return a batch's log file; None if there is no such batch. May be called in any thread."""
+        submission = self.store.get(submission_id)
+        return None if submission is None else self.directory.out_dir(submission) / BATCH_LOG
+
+    @property
+    def live_runs(self) -> int:
+        """The number of Runs of all batches that are live or being started."""
+        return self.account.live_runs if self.account is not None else 0
+
+    @property
+    def is_ready(self) -> bool:
+        """True if batches can be submitted and run now."""
+        return self.account is not None and not self.outage and not self.is_draining
+
+    # Life.
+
+    async def run(self) -> None:
+        """Run all batches, also those submitted meanwhile, until cancelled.
+
+        Raises:
+            BatchRefused: the platform does not accept the token.
+            OutputError: an error on this machine.
+        """
+        live_before = await anyio.to_thread.run_sync(self._read_ledgers)
+        async with AsyncExitStack() as stack:
+            self.account = await self._open_account(stack)
+            for out_dir, live in live_before.items():
+                self.account.keep_permits(out_dir, live)
+            async with open_children() as children:
+                self._children = children
+                children.start_soon(self._sample)
+                children.start_soon(
+                    delete_old_batches, self.store, lambda: self.config.worker.keep_finished_days, self.delete
+                )
+                children.start_soon(watch_spool, self.directory, self.store, self.submit)
+                for submission in self.store:
+                    if submission.state.is_under_way:
+                        self._start_runner(submission.id)
+                await self.retry_stopped()
+                for submission in self.store:
+                    if not submission.state.is_under_way:
+                        await self._write_summary(submission)  # in case the last process was killed before it did
+                await anyio.sleep_forever()
 
     async def _open_account(self, stack: AsyncExitStack) -> Account:
         account = await stack.enter_async_context(
             open_account(
                 self.config.api,
                 self.config.limits,
-                budget=self._budget,
+                budget=self.budget,
                 environ=self.environ,
                 server=self.config.server,
-                server_dir=self.layout.server,
+                server_dir=self.directory.server,
                 note_outage=self._note_outage,
             )
         )
         self._note_outage("")
-        account.change_limits(self.config.limits)  # they may have changed while nobody answered
+        account.change_limits(self.config.limits)  # they may have changed during the wait for the platform
         return account
 
-    def _take_up(self, submission_id: str) -> None:
+    def _start_runner(self, submission_id: str) -> None:
         if self._children is None or self.account is None or self.is_draining:
-            return  # the start of the worker takes up all that is noted
-        if submission_id in self.carriers:
-            return  # it is being closed, and taken up again then
-        around = Surroundings(
-            layout=self.layout,
-            config=lambda: self.config,
-            environ=self.environ,
-            account=self.account,
-            change=self._note_change,
-            trace=self.trace,
+            return  # the next `run` starts the runners of all batches under way
+        if submission_id in self.runners:
+            return  # `_run_batch` starts a new runner when this one has ended
+        runner = BatchRunner(
+            submission_id,
+            self.store,
+            self.directory,
+            lambda: self.config,
+            self.environ,
+            self.account,
+            self.trace,
         )
-        carrier = Carrier(submission_id, partial(self.get, submission_id), around)
-        self.carriers[submission_id] = carrier
-        self._children.start_soon(self._carry, carrier)
+        self.runners[submission_id] = runner
+        self._children.start_soon(self._run_batch, runner, self.account)
 
-    async def _carry(self, carrier: Carrier) -> None:
+    async def _run_batch(self, runner: BatchRunner, account: Account) -> None:
         try:
-            await carrier.run(self._places)
+            await runner.run(self._open_batches)
         finally:
-            del self.carriers[carrier.id]
-            assert self.account is not None, "nothing is carried out without"
-            self.account.keep_permits(self.layout.out_dir(carrier.submission), 0)
-            if self._closed is not None:
-                self._closed.set()
-                self._closed = None
-        submission = self.get(carrier.id)
+            del self.runners[runner.id]
+            account.keep_permits(self.directory.out_dir(runner.submission), 0)
+            if self._runner_ended is not None:
+                self._runner_ended.set()
+                self._runner_ended = None
+        submission = self.store[runner.id]
         if submission.state.is_under_way:
-            self._take_up(carrier.id)  # it was told to go on while it was being closed
+            self._start_runner(runner.id)  # it was resumed while it was being closed
         else:
             await self._write_summary(submission)
 
     async def _write_summary(self, submission: Submission) -> None:
-        async with self._noting:
-            if self.shelf.get(submission.id) is None:
-                return  # deleted meanwhile, with the directory that it goes into
+        async with self.store.lock:
+            if self.store.get(submission.id) is None:
+                return  # it was deleted, with the directory of its summary
             try:
-                await anyio.to_thread.run_sync(write_summary_file, self.layout, submission)
+                await anyio.to_thread.run_sync(write_summary_file, self.directory, submission)
             except OutputError as error:
                 _log.warning("summary_not_written", batch=submission.id, reason=str(error))
 
-    async def _tell(self, submission: Submission) -> None:
-        """Have a batch's carrier do what its new state asks for; without one, it rests at once or is taken up."""
-        carrier = self.carriers.get(submission.id)
-        if carrier is not None:
-            carrier.obey(submission.state)
-        elif await anyio.to_thread.run_sync(has_begun, self.layout.out_dir(submission)):
-            self._take_up(submission.id)  # Runs of it may be live
-        elif submission.state is State.CANCELLING:
-            now = datetime.now(UTC)
-            cancelled = await self._note_change(submission.id, lambda _: {"state": State.CANCELLED, "ended_at": now})
-            await self._write_summary(cancelled)
+    async def _apply_state(self, submission: Submission) -> None:
+        """Have a batch paused or cancelled by its runner; without one, store that it rests, or start a runner."""
+        runner = self.runners.get(submission.id)
+        if runner is not None:
+            runner.apply_state(submission.state)
+        elif await anyio.to_thread.run_sync(has_begun, self.directory.out_dir(submission)):
+            self._start_runner(submission.id)  # Runs of it may be live
+        elif submission.state is BatchState.CANCELLING:
+            ended = {"state": BatchState.CANCELLED, "ended_at": datetime.now(UTC)}
+            await self._write_summary(await self.store.update(submission.id, lambda _: ended))
         else:
-            await self._note_change(submission.id, lambda _: {"state": State.PAUSED})
+            await self.store.update(submission.id, lambda _: {"state": BatchState.PAUSED})
 
-    async def _change(self, submission_id: str, allowed: frozenset[State], what: str, **changes: Any) -> Submission:
-        async with self._noting:
-            submission = self.get(submission_id)
-            if submission.state not in allowed:
-                raise WrongState(f"batch {submission_id} is {submission.state}: it cannot be {what}")
-            changed = submission.but(**changes)
-            await anyio.to_thread.run_sync(self.shelf.save, changed)
-        _log.info("batch_changed", batch=submission_id, what=what, state=changed.state)
-        return changed
-
-    async def _note_change(self, submission_id: str, decide: Decide) -> Submission:
-        """Take note of what a carrier has brought a submission to."""
-        async with self._noting:
-            submission = self.get(submission_id)
-            changes = decide(submission)
-            changed = submission.but(**changes)
-            if changes:
-                await anyio.to_thread.run_sync(self.shelf.save_or_keep, changed)
-        return changed
-
-    async def _save_what_is_not(self) -> None:
-        async with self._noting:
-            for submission in self.shelf.unsaved:
-                await anyio.to_thread.run_sync(self.shelf.save_or_keep, submission)
-
-    async def _tick(self) -> None:
+    async def _sample(self) -> None:
         while True:
-            for carrier in self.carriers.values():
-                carrier.tick()
-            assert self.account is not None, "the account is opened before"
+            for runner in self.runners.values():
+                runner.sample()
+            assert self.account is not None, "`run` opens the account first"
             self._note_outage(self.account.client.outage)
             self.samples.append((datetime.now(UTC), self.live_runs, self.account.max_live_runs))
-            if self.shelf.unsaved:
-                await self._save_what_is_not()
-            await anyio.sleep(TICK_S)
+            await self.store.save_unsaved()
+            await anyio.sleep(SAMPLE_INTERVAL_S)
 
     def _note_outage(self, reason: str) -> None:
-        """Know why the platform cannot be reached; its client has logged that, once."""
+        """Note why the platform cannot be reached; its client has logged that, once."""
         self.outage = reason
 
-    async def _retain(self) -> None:
-        while True:
-            days = self.config.worker.keep_finished_days
-            if days is not None:
-                await self._delete_ended_before(datetime.now(UTC) - timedelta(days=days))
-            await anyio.sleep(RETENTION_INTERVAL_S)
-
-    async def _delete_ended_before(self, limit: datetime) -> None:
-        for submission in list(self.shelf):
-            if submission.state.is_over and submission.ended_at is not None and submission.ended_at < limit:
-                with suppress(WrongState, UnknownBatch):
-                    try:
-                        await self.delete(submission.id)
-                    except OutputError as error:
-                        _log.warning("batch_not_deleted", batch=submission.id, reason=str(error))
-
     def _read_ledgers(self) -> dict[Path, int]:
-        """Add up what all batches have spent; return how many Runs may be live of those that are to go on."""
-        left: dict[Path, int] = {}
-        for submission in self.shelf:
-            taken = self._taken_by(submission)
-            self._budget.spent_usd += taken.spent_usd
-            self._budget.reserved_usd += taken.reserved_usd
-            if taken.live_runs and (submission.state.is_under_way or submission.state is State.STOPPED):
-                left[self.layout.out_dir(submission)] = taken.live_runs
-        return left
+        """Add up the costs of all batches; return the number of possibly live Runs of each batch to resume."""
+        live: dict[Path, int] = {}
+        for submission in self.store:
+            use = self._account_use(submission)
+            self.budget.spent_usd += use.spent_usd
+            self.budget.reserved_usd += use.reserved_usd
+            if use.live_runs and (submission.state.is_under_way or submission.state is BatchState.STOPPED):
+                live[self.directory.out_dir(submission)] = use.live_runs
+        return live
 
-    def _taken_by(self, submission: Submission) -> "_Taken":
-        """Return what a batch that nobody has open has of the account."""
-        if submission.state.is_over and self._budget.limit_usd is None:
-            # A budget may come later. What it was then is near enough, and a thousand ledgers take their time.
-            return _Taken(spent_usd=submission.counts.cost_usd)
-        out_dir = self.layout.out_dir(submission)
-        if not has_begun(out_dir):
-            return _Taken()
-        try:
-            with open_for_reading(out_dir) as ledger:
-                money, totals = ledger.money(), ledger.totals()
-        except LedgerError as error:
-            _log.warning("ledger_unreadable", batch=submission.id, reason=str(error))
-            return _Taken()
-        return _Taken(money.spent_usd, money.reserved_usd, totals.live_runs + totals.in_doubt)
-
-
-class _Taken(NamedTuple):
-    """What a batch has spent and set aside, and how many of its Runs are live, or may be."""
-
-    spent_usd: float = 0.0
-    reserved_usd: float = 0.0
-    live_runs: int = 0
+    def _account_use(self, submission: Submission) -> AccountUse:
+        return read_account_use(submission, self.directory, has_budget=self.budget.limit_usd is not None)
 
 
 @asynccontextmanager
 async def open_worker(data_dir: Path, config: WorkerConfig, environ: Mapping[str, str]) -> AsyncIterator[Worker]:
-    """Hold a data directory; the worker lives while its `run` does.
+    """Lock a data directory and read its batches; they run while the worker's `run` does.
 
     Raises:
-        OutputError: another process holds the directory, or it cannot be written.
+        OutputError: another process has locked the directory, or it cannot be written.
     """
-    layout = Layout(data_dir)
-    await anyio.to_thread.run_sync(layout.make)
+    directory = DataDirectory(data_dir)
+    await anyio.to_thread.run_sync(directory.make)
     async with enter_lock(data_dir):
-        worker = Worker(layout, config, environ)
-        # Before anybody can hand something in: what was handed in by half only is removed here.
-        await anyio.to_thread.run_sync(worker.shelf.load)
+        worker = Worker(directory, config, environ)
+        # Before any batch can be submitted: `load` removes directories of incomplete submissions.
+        await anyio.to_thread.run_sync(worker.store.load)
         yield worker

@@ -1,4 +1,4 @@
-"""Talking to a worker from outside: one method per thing that its HTTP API offers."""
+"""A client for a worker's HTTP API: one method per operation."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -15,69 +15,69 @@ from yarl import URL
 from batchrun.apify.aiohttp_errors import reason_of
 from batchrun.errors import BatchrunError, ConfigError, OutputError
 from batchrun.model import JsonObject
-from batchrun.worker.submission_store import Layout
+from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.token_file import Token, read_token_file
 from batchrun.worker.views import BatchPage, BatchView, WorkerView
 
-#: What a batch leaves as lines.
+#: Files of a batch that can be streamed.
 Stream = Literal["records", "items", "log"]
-#: What a batch can be told.
+#: Orders to a batch.
 Order = Literal["pause", "resume", "cancel"]
 
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=300)
-#: A batch that is followed may be silent for hours.
+#: A followed batch may be silent for hours.
 _STREAM_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10)
-#: Between two tries to hand a batch in whose answer was lost.
+#: Seconds before each retry of a submission without an answer.
 _WAITS_S = (1.0, 2.0, 4.0, 8.0)
-#: Between two looks while a batch is under way.
+#: Seconds between two requests while a batch is under way.
 INTERVAL_S = 1.0
 
-#: Is told that the worker cannot be reached, and of what is done about that.
-Tell = Callable[[str], None]
+#: Reports an outage of the worker to a person.
+Report = Callable[[str], None]
 
 
 class WorkerUnreachable(BatchrunError):
     """The worker does not answer.
 
     Args:
-        text: where, and why.
-        has_asked: whether the request may have come through.
+        text: the worker's address, and the reason.
+        was_sent: whether the request may have reached the worker.
     """
 
-    def __init__(self, text: str, *, has_asked: bool) -> None:
+    def __init__(self, text: str, *, was_sent: bool) -> None:
         super().__init__(text)
-        self.has_asked = has_asked
+        self.was_sent = was_sent
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
-    """Where a worker is asked, and by what it knows its people."""
+class WorkerAddress:
+    """The address of a worker, and its token."""
 
     url: str
     token: Token = field(repr=False)
 
 
-def find_worker(data_dir: Path, url: str | None, environ: Mapping[str, str]) -> Door:
-    """Return the door of the worker on a data directory, or at an address with the token of the environment.
+def find_worker(data_dir: Path, url: str | None, environ: Mapping[str, str]) -> WorkerAddress:
+    """Return the address and token of the worker at `url`, or else of the one on a data directory.
 
     Raises:
-        ConfigError: a token or an address is missing, or is none.
+        ConfigError: the token or the address is missing or invalid.
         OutputError: the directory's files cannot be read.
     """
     if url is not None:
         token = environ.get("BATCHRUN_WORKER_TOKEN", "").strip()
         if not token:
             raise ConfigError("--url: put the worker's token into BATCHRUN_WORKER_TOKEN; it is in its DATA/token")
-        return Door(_checked(url), Token(token))
-    layout = Layout(data_dir)
+        return WorkerAddress(_checked(url), Token(token))
+    directory = DataDirectory(data_dir)
     try:
-        address = layout.address.read_text("utf-8", "replace").strip()
+        address = directory.address.read_text("utf-8", "replace").strip()
     except FileNotFoundError:
         start = f"batchrun worker start --data {data_dir}"
-        raise ConfigError(f"{data_dir}: no worker was ever started here; take another --data, or {start}") from None
+        raise ConfigError(f"{data_dir}: no worker was ever started here; use another --data, or {start}") from None
     except OSError as error:
-        raise OutputError(f"{layout.address}: {error.strerror}") from error
-    return Door(_checked(address), read_token_file(layout.token))
+        raise OutputError(f"{directory.address}: {error.strerror}") from error
+    return WorkerAddress(_checked(address), read_token_file(directory.token))
 
 
 def _checked(url: str) -> str:
@@ -86,51 +86,51 @@ def _checked(url: str) -> str:
     except ValueError:
         parsed = URL()
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ConfigError(f"{url[:200]!r} is no address of a worker; write it as http://127.0.0.1:8421")
+        raise ConfigError(f"{url[:200]!r} is not the address of a worker; write it as http://127.0.0.1:8421")
     return url.rstrip("/")
 
 
 @asynccontextmanager
-async def open_client(door: Callable[[], Door]) -> AsyncIterator["WorkerClient"]:
-    """Open a client; the door is looked for with each request, since a worker may come back at another address."""
+async def open_client(find_address: Callable[[], WorkerAddress]) -> AsyncIterator["WorkerClient"]:
+    """Open a client; `find_address` is called for each request, since a restarted worker may have another address."""
     async with aiohttp.ClientSession(timeout=_TIMEOUT, cookie_jar=aiohttp.DummyCookieJar()) as session:
-        yield WorkerClient(session, door)
+        yield WorkerClient(session, find_address)
 
 
 class WorkerClient:
-    """Asks a worker; open it with `open_client`. A batch is named by its id, or by a name that only one has.
+    """Sends requests to a worker; open it with `open_client`. `ref` is a batch's id, or its name if no other has it.
 
     Every method raises:
         WorkerUnreachable: the worker does not answer.
-        ConfigError: it refuses what is asked; the text is its own.
-        OutputError: it cannot do that now.
+        ConfigError: the worker refuses the request; the message is the worker's.
+        OutputError: the worker cannot do it now.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, door: Callable[[], Door]) -> None:
+    def __init__(self, session: aiohttp.ClientSession, find_address: Callable[[], WorkerAddress]) -> None:
         self._session = session
-        self._door = door
+        self._find_address = find_address
 
     async def worker(self) -> WorkerView:
-        """Return how the worker stands."""
+        """Return the status of the worker."""
         return WorkerView.model_validate_json(await self._ask("GET", "/v1/worker"))
 
     async def batches(self, *, states: str = "", limit: int = 100) -> BatchPage:
-        """Return the newest batches in these states, with commas; by default in any."""
+        """Return the newest batches; `states` restricts them to some states, separated by commas."""
         query = {"limit": str(limit), **({"state": states} if states else {})}
         return BatchPage.model_validate_json(await self._ask("GET", "/v1/batches", params=query))
 
     async def batch(self, ref: str) -> BatchView:
-        """Return how a batch stands."""
+        """Return the status of a batch."""
         return BatchView.model_validate_json(await self._ask("GET", _path(ref)))
 
     async def submit(self, texts: Mapping[str, str], jobs: Path | None, *, key: str) -> BatchView:
-        """Hand a batch in.
+        """Submit a batch; retry if the answer is lost.
 
         Args:
             texts: `config`, the text of a batch file, or `profile`, the name of one; `name`, `weight`, `priority`,
                 `settings`.
             jobs: its job file.
-            key: what makes a repetition the same batch: one whose answer is lost is handed in again.
+            key: the idempotency key: requests with the same key submit one batch.
         """
         failures = 0
         while True:
@@ -138,7 +138,7 @@ class WorkerClient:
                 return await self._submit(texts, jobs, key)
             except WorkerUnreachable as error:
                 failures += 1
-                if failures > len(_WAITS_S) or (failures == 1 and not error.has_asked):
+                if failures > len(_WAITS_S) or (failures == 1 and not error.was_sent):
                     raise
             await anyio.sleep(_WAITS_S[failures - 1])
 
@@ -162,11 +162,11 @@ class WorkerClient:
         return BatchView.model_validate_json(await self._ask("POST", f"{_path(ref)}/{order}"))
 
     async def change(self, ref: str, changes: JsonObject) -> BatchView:
-        """Change a batch's weight, priority or limits; None takes a limit back to what its file says."""
+        """Change a batch's weight, priority or limits; None restores the limit of its batch file."""
         return BatchView.model_validate_json(await self._ask("PATCH", _path(ref), data=orjson.dumps(changes)))
 
     async def delete(self, ref: str) -> None:
-        """Have a batch forgotten that is not under way, with its results in the worker's own directory."""
+        """Delete a batch that is not under way, with its results in the worker's own directory."""
         await self._ask("DELETE", _path(ref))
 
     async def limits(self) -> JsonObject:
@@ -177,31 +177,31 @@ class WorkerClient:
         """Change some limits until the next start or reload, and return all."""
         return _object(await self._ask("PATCH", "/v1/limits", data=orjson.dumps(changes)))
 
-    async def stream(self, ref: str, what: Stream, *, offset: int = 0, follows: bool = False) -> AsyncIterator[bytes]:
-        """Yield what a batch has left from a byte on; and what comes, until it rests or the worker stops."""
+    async def stream(self, ref: str, stream: Stream, *, offset: int = 0, follows: bool = False) -> AsyncIterator[bytes]:
+        """Yield a batch's file from an offset; with `follows`, also new bytes, until batch or worker stops."""
         query = {"offset": str(offset), "follow": str(int(follows))}
-        async with self._answer("GET", f"{_path(ref)}/{what}", params=query, timeout=_STREAM_TIMEOUT) as answer:
+        async with self._answer("GET", f"{_path(ref)}/{stream}", params=query, timeout=_STREAM_TIMEOUT) as answer:
             async for piece in answer.content.iter_any():
                 yield piece
 
-    async def follow(self, batch_id: str, what: Stream, tell: Tell) -> AsyncIterator[bytes]:
-        """Yield what a batch leaves until it rests, once each, restarts of the worker included."""
+    async def follow(self, batch_id: str, stream: Stream, report: Report) -> AsyncIterator[bytes]:
+        """Yield a batch's file until the batch rests, each byte once, also across restarts of the worker."""
         offset = 0
-        patience = _Patience(tell)
+        guard = _OutageGuard(report)
         while True:
-            with patience:
-                async for piece in self.stream(batch_id, what, offset=offset, follows=True):
+            with guard:
+                async for piece in self.stream(batch_id, stream, offset=offset, follows=True):
                     offset += len(piece)
                     yield piece
                 if not (await self.batch(batch_id)).state.is_under_way:
                     return
             await anyio.sleep(INTERVAL_S)
 
-    async def wait(self, batch_id: str, show: Callable[[BatchView], None], tell: Tell) -> BatchView:
-        """Return a batch once it rests; `show` is called with it until then, restarts of the worker included."""
-        patience = _Patience(tell)
+    async def wait(self, batch_id: str, show: Callable[[BatchView], None], report: Report) -> BatchView:
+        """Return a batch once it rests; call `show` with it until then, also across restarts of the worker."""
+        guard = _OutageGuard(report)
         while True:
-            with patience:
+            with guard:
                 batch = await self.batch(batch_id)
                 if not batch.state.is_under_way:
                     return batch
@@ -216,30 +216,30 @@ class WorkerClient:
     async def _answer(
         self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **request: Any
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        door = await anyio.to_thread.run_sync(self._door)
-        headers = {"Authorization": f"Bearer {door.token}", **(headers or {})}
-        url = URL(door.url + path, encoded=True)
+        address = await anyio.to_thread.run_sync(self._find_address)
+        headers = {"Authorization": f"Bearer {address.token}", **(headers or {})}
+        url = URL(address.url + path, encoded=True)
         try:
             async with self._session.request(method, url, headers=headers, **request) as answer:
                 if answer.status >= 400:
-                    raise _refusal(answer.status, await answer.read(), door)
+                    raise _refusal(answer.status, await answer.read(), address)
                 yield answer
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise _unreachable(door, error) from error
+            raise _unreachable(address, error) from error
 
 
-def _unreachable(door: Door, error: aiohttp.ClientError | TimeoutError) -> WorkerUnreachable:
-    told = f"the worker at {door.url} does not answer ({reason_of(error)})"
+def _unreachable(address: WorkerAddress, error: aiohttp.ClientError | TimeoutError) -> WorkerUnreachable:
+    text = f"the worker at {address.url} does not answer ({reason_of(error)})"
     if isinstance(error, aiohttp.ClientConnectorError):
-        return WorkerUnreachable(f"{told}; if it has ended, `batchrun worker start` goes on", has_asked=False)
-    return WorkerUnreachable(told, has_asked=True)
+        return WorkerUnreachable(f"{text}; if it has stopped, `batchrun worker start` resumes it", was_sent=False)
+    return WorkerUnreachable(text, was_sent=True)
 
 
-class _Patience:
-    """Takes that a worker cannot be reached, and tells of it once for each time."""
+class _OutageGuard:
+    """Suppresses `WorkerUnreachable`, and reports each outage once."""
 
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
+    def __init__(self, report: Report) -> None:
+        self._report = report
         self._is_waiting = False
 
     def __enter__(self) -> None: ...
@@ -250,7 +250,7 @@ class _Patience:
             return False
         if not self._is_waiting:
             self._is_waiting = True
-            self._tell(f"{error}; waiting until it is back")
+            self._report(f"{error}; waiting until it is back")
         return True
 
 
@@ -263,12 +263,12 @@ def _object(body: bytes) -> JsonObject:
     return found
 
 
-def _refusal(status: int, body: bytes, door: Door) -> BatchrunError:
-    """Return an answer that is an error as one of ours; one that is not the worker's own is told as it is."""
+def _refusal(status: int, body: bytes, address: WorkerAddress) -> BatchrunError:
+    """Return an error answer as one of our errors; one without the worker's envelope is an OutputError."""
     try:
         message = str(orjson.loads(body)["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        return OutputError(f"{door.url} answers {status}, and not as a worker does; is it one?")
+        return OutputError(f"{address.url} answers {status}, not as a worker would; is it one?")
     if status == 401:
-        return ConfigError(f"the worker at {door.url} does not know this token: {message}")
+        return ConfigError(f"the worker at {address.url} refuses this token: {message}")
     return ConfigError(message) if status < 500 else OutputError(message)

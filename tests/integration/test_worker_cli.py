@@ -103,7 +103,7 @@ def test_a_profile_takes_a_job_file_from_stdin(desk):
         (["fine.toml", "--weight", "0"], "weight"),
         (["fine.toml", "--set", "limits"], "write it as section.key=value"),
         (["--profile", "../token", "--jobs", "fine.jsonl"], "there is no profile '../token'"),
-        (["fine.toml", "--jobs", "fine.toml"], "no job file"),
+        (["fine.toml", "--jobs", "fine.toml"], "is not a job file"),
     ],
 )
 def test_what_cannot_be_handed_in_is_refused_in_words(desk, arguments, word):
@@ -215,7 +215,7 @@ def test_without_a_worker_each_verb_says_what_to_do(tmp_path):
     environ = {"BATCHRUN_WORKER_TOKEN": "wrong"}
     gone = batchrun("worker", "list", "--url", "http://127.0.0.1:1", cwd=tmp_path, environ=environ)
     assert gone.code == 6
-    assert "does not answer (Connection refused); if it has ended, `batchrun worker start` goes on" in gone.err
+    assert "does not answer (Connection refused); if it has stopped, `batchrun worker start` resumes it" in gone.err
     assert batchrun("worker", "list", "--url", "nowhere", cwd=tmp_path, environ=environ).code == 2
     with open_api(tmp_path / "api") as api:
         other = batchrun("worker", "list", "--url", api.base_url, cwd=tmp_path, environ=environ)
@@ -226,5 +226,5 @@ def test_a_wrong_token_is_told(desk):
     """Exit 2, and the token is not repeated."""
     environ = {"BATCHRUN_WORKER_TOKEN": "a-wrong-token"}
     said = batchrun("worker", "list", "--url", desk.worker.address, cwd=desk.path, environ=environ)
-    assert (said.code, "does not know this token" in said.err) == (2, True)
+    assert (said.code, "refuses this token" in said.err) == (2, True)
     assert "a-wrong-token" not in said.err

@@ -15,9 +15,9 @@ from aiohttp import ClientSession, FormData
 from yarl import URL
 
 from batchrun.worker.http import live_event_routes, open_http
-from batchrun.worker.http.http_app import _ROOMS
+from batchrun.worker.http.http_app import _ROUTE_MODULES
 from batchrun.worker.http.token_check import COOKIE
-from batchrun.worker.submission import State
+from batchrun.worker.submission import BatchState
 from batchrun.worker.token_file import Token
 from batchrun.worker.worker import Worker
 from tests.support.api_process import ACTOR
@@ -59,16 +59,16 @@ class Desk:
         assert status == 201, view
         return str(view["id"])
 
-    async def until(self, batch_id: str, *states: State) -> None:
+    async def until(self, batch_id: str, *states: BatchState) -> None:
         def is_there() -> bool:
-            return self.worker.get(batch_id).state in states and batch_id not in self.worker.carriers
+            return self.worker.store[batch_id].state in states and batch_id not in self.worker.runners
 
-        await until(is_there, lambda: f"{states}: {self.worker.get(batch_id)}")
+        await until(is_there, lambda: f"{states}: {self.worker.store[batch_id]}")
 
     @property
     def directories(self) -> list[str]:
         """What lies where batches are kept."""
-        return sorted(each.name for each in self.worker.layout.batches.iterdir())
+        return sorted(each.name for each in self.worker.directory.batches.iterdir())
 
 
 def config_of(task: str = "work") -> str:
@@ -116,8 +116,8 @@ async def test_a_batch_comes_in_with_its_job_file_and_its_records_are_the_commit
     assert (status, view["name"], view["weight"], view["priority"]) == (201, "shop", 2, -3)
     async with desk.session.get(f"{desk.address}/v1/batches/shop/records?follow=1") as answer:
         followed = await answer.read()
-    await desk.until(view["id"], State.FINISHED)
-    written = (desk.worker.layout.out_dir(desk.worker.get(view["id"])) / "records.jsonl").read_bytes()
+    await desk.until(view["id"], BatchState.FINISHED)
+    written = (desk.worker.directory.out_dir(desk.worker.store[view["id"]]) / "records.jsonl").read_bytes()
     assert followed == written
     assert len(written.splitlines()) == 5
     async with desk.session.get(f"{desk.address}/v1/batches/shop/records?offset=7") as answer:
@@ -149,8 +149,8 @@ async def test_a_batch_comes_in_with_its_job_file_and_its_records_are_the_commit
         (lambda: form_of([{"n": 1}], name="a\nb"), 400, "name"),
         (lambda: form_of([{"n": 1}], settings="[]"), 400, "settings"),
         (lambda: form_of([{"n": 1}], settings='{"limits.nope": 1}'), 400, "limits.nope"),
-        (lambda: form_of([{"n": 1}], colour="red"), 400, "'colour' is no part of a batch"),
-        (lambda: form_of([{"n": 1}], file_name="jobs.exe"), 400, "is no job file"),
+        (lambda: form_of([{"n": 1}], colour="red"), 400, "'colour' is not a field of a batch"),
+        (lambda: form_of([{"n": 1}], file_name="jobs.exe"), 400, "is not a job file"),
         (lambda: form_of([{"n": 1}], config="#" * (1 << 20) + "##"), 413, "larger than"),
     ],
 )  # fmt: skip
@@ -186,9 +186,9 @@ async def test_bodies_that_are_no_form_are_refused_and_nothing_of_them_is_left(d
 async def test_a_job_file_stays_in_its_batchs_directory_whatever_it_is_called(desk, file_name):
     """Only the ending of its name is used."""
     batch_id = await desk.hand_in([{"n": 1}], file_name=file_name)
-    await desk.until(batch_id, State.FINISHED)
-    assert (desk.worker.layout.of(batch_id) / "jobs.jsonl").exists()
-    assert list(desk.worker.layout.data_dir.parent.rglob("escaped*")) == []
+    await desk.until(batch_id, BatchState.FINISHED)
+    assert (desk.worker.directory.of(batch_id) / "jobs.jsonl").exists()
+    assert list(desk.worker.directory.path.parent.rglob("escaped*")) == []
 
 
 async def test_an_upload_that_is_cut_off_leaves_nothing(desk):
@@ -203,7 +203,7 @@ async def test_an_upload_that_is_cut_off_leaves_nothing(desk):
         await connection.send(head.encode())
         await until(lambda: desk.directories, "an upload that has begun")
     await until(lambda: desk.directories == [], "an upload that is cleared away")
-    assert len(desk.worker.shelf) == 0
+    assert len(desk.worker.store) == 0
 
 
 async def test_one_key_makes_one_batch_however_often_it_is_sent(desk):
@@ -221,7 +221,7 @@ async def test_one_key_makes_one_batch_however_often_it_is_sent(desk):
     assert len({batch_id for _, batch_id in ids}) == 1
     assert sorted(status for status, _ in ids) == [200] * 6 + [201]
     await send("second")
-    assert len(desk.directories) == len(desk.worker.shelf) == 2
+    assert len(desk.directories) == len(desk.worker.store) == 2
     for key in ("", "k" * 201):
         request = {"data": form_of([{"n": 1}]), "headers": {"Idempotency-Key": key}}
         assert (await desk.refusal("POST", "/v1/batches", **request))[0] == 400
@@ -231,7 +231,7 @@ async def test_batches_are_listed_the_newest_first(desk):
     """By state, in pages; wrong values are refused."""
     ids = [await desk.hand_in([{"n": n}], name=f"b{n}") for n in range(3)]
     for batch_id in ids:
-        await desk.until(batch_id, State.FINISHED)
+        await desk.until(batch_id, BatchState.FINISHED)
     _, page = await desk.ask("GET", "/v1/batches")
     assert ([each["id"] for each in page["items"]], page["total"]) == (ids[::-1], 3)
     _, page = await desk.ask("GET", "/v1/batches?limit=1&offset=1&state=finished,paused")
@@ -257,7 +257,7 @@ async def test_a_batch_is_told_what_to_do_changed_and_deleted(desk):
     assert (await desk.refusal("POST", "/v1/batches/held/resume"))[:2] == (409, "wrong-state")
     assert (await desk.ask("POST", "/v1/batches/held/pause"))[1]["state"] == "pausing"
     assert (await desk.ask("POST", "/v1/batches/held/cancel"))[0] == 200
-    await desk.until(batch_id, State.CANCELLED)
+    await desk.until(batch_id, BatchState.CANCELLED)
     assert (await desk.refusal("POST", "/v1/batches/held/cancel"))[:2] == (409, "wrong-state")
     assert await desk.ask("DELETE", "/v1/batches/held") == (204, None)
     assert (await desk.refusal("GET", "/v1/batches/held"))[:2] == (404, "batch-not-found")
@@ -314,8 +314,8 @@ async def test_a_reader_that_does_not_read_holds_up_nobody(desk):
     async with await anyio.connect_tcp(str(url.host), int(url.port or 0)) as stalled:
         request = f"GET /v1/batches/large/items?follow=1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
         await stalled.send(request.encode())
-        await desk.until(first, State.FINISHED)
-        await desk.until(await desk.hand_in([{"n": 1}], name="small"), State.FINISHED)
+        await desk.until(first, BatchState.FINISHED)
+        await desk.until(await desk.hand_in([{"n": 1}], name="small"), BatchState.FINISHED)
 
 
 async def test_a_worker_that_drains_takes_nothing_more(desk):
@@ -334,11 +334,16 @@ async def test_the_openapi_document_names_every_route_and_answers_are_as_it_says
     """It needs no token; each answer of each kind fits its schema."""
     async with ClientSession() as session, session.get(f"{desk.address}/openapi.json") as answer:
         document = await answer.json()
-    served = {(route.method, route.path) for room in _ROOMS for route in room.ROUTES if route.path not in NO_OPERATIONS}
+    served = {
+        (route.method, route.path)
+        for module in _ROUTE_MODULES
+        for route in module.ROUTES
+        if route.path not in NO_OPERATIONS
+    }
     named = {(method.upper(), path) for path, operations in document["paths"].items() for method in operations}
     assert named == served
     batch_id = await desk.hand_in([{"n": 1, "fails": True}], name="told", settings='{"retry.max_attempts": 1}')
-    await desk.until(batch_id, State.FINISHED)
+    await desk.until(batch_id, BatchState.FINISHED)
     answers = {
         "/v1/worker": "WorkerView",
         "/v1/limits": "WorkerLimitsConfig",

@@ -9,8 +9,8 @@ import pytest
 
 from batchrun.errors import ConfigError
 from batchrun.runtime.logs import logging_to, silence
-from batchrun.worker.submission import State
-from batchrun.worker.worker import WrongState
+from batchrun.worker.submission import BatchState
+from batchrun.worker.submission_store import WrongState
 from tests.support.crash import open_api, some_jobs
 from tests.support.worker_life import (
     assert_all_told,
@@ -44,7 +44,7 @@ async def test_five_batches_share_the_places_and_never_have_more(tmp_path, api):
     async with working(tmp_path / "data", api, limits__max_concurrent_runs=6) as worker:
         batches = [await hand_in(worker, some_jobs(30, seed), task=f"task-{seed % 2}") for seed in range(5)]
         for batch in batches:
-            await batch.until(State.FINISHED)
+            await batch.until(BatchState.FINISHED)
     assert most_at_once(api.runs()) == 6
     for batch in batches:
         assert_carried_out(batch)
@@ -55,15 +55,15 @@ async def test_a_paused_batch_starts_nothing_and_goes_on_when_told(tmp_path, api
     async with working(tmp_path / "data", api, limits__max_concurrent_runs=4) as worker:
         batch = await hand_in(worker, jobs_of(40))
         await batch.until_live(4)
-        assert (await worker.pause(batch.id)).state is State.PAUSING
-        noted = await batch.until(State.PAUSED)
+        assert (await worker.pause(batch.id)).state is BatchState.PAUSING
+        noted = await batch.until(BatchState.PAUSED)
         runs = api.runs()
         assert noted.counts.settled == len(batch.records()) == len(runs) < 40
         assert {run["status"] for run in runs} == {"SUCCEEDED"}
         with pytest.raises(WrongState):
             await worker.pause(batch.id)
         await worker.resume(batch.id)
-        await batch.until(State.FINISHED)
+        await batch.until(BatchState.FINISHED)
         assert_carried_out(batch)
         assert_all_told([batch], api)
 
@@ -76,9 +76,9 @@ async def test_a_batch_that_is_resumed_while_it_pauses_keeps_its_places(tmp_path
             await batches[0].until_live()
             await worker.pause(batches[0].id)
             await worker.resume(batches[0].id)
-            await batches[0].until(State.ACTIVE, State.FINISHED)
+            await batches[0].until(BatchState.ACTIVE, BatchState.FINISHED)
         for batch in batches:
-            await batch.until(State.FINISHED)
+            await batch.until(BatchState.FINISHED)
             assert_carried_out(batch)
         assert_all_told(batches, api)
         assert worker.account is not None
@@ -93,8 +93,8 @@ async def test_a_cancelled_batch_has_a_record_of_every_run(tmp_path, api):
         other = await hand_in(worker, jobs_of(20), task="short")
         await cancelled.until_live(3)
         await worker.cancel(cancelled.id)
-        await cancelled.until(State.CANCELLED)
-        await other.until(State.FINISHED)
+        await cancelled.until(BatchState.CANCELLED)
+        await other.until(BatchState.FINISHED)
         with pytest.raises(WrongState):
             await worker.cancel(cancelled.id)
     assert {record["outcome"] for record in cancelled.records()} == {"aborted"}
@@ -107,9 +107,9 @@ async def test_a_paused_batch_is_cancelled_at_once(tmp_path, api):
         batch = await hand_in(worker, jobs_of(20))
         await batch.until_live()
         await worker.pause(batch.id)
-        await batch.until(State.PAUSED)
+        await batch.until(BatchState.PAUSED)
         await worker.cancel(batch.id)
-        await batch.until(State.CANCELLED)
+        await batch.until(BatchState.CANCELLED)
     assert_all_told([batch], api)
 
 
@@ -121,9 +121,9 @@ async def test_what_is_told_in_any_moment_is_done(tmp_path, api, told):
         async with anyio.create_task_group() as children:
             for n, batch in enumerate(batches):
                 children.start_soon(tell_later, worker, told, batch, n * 0.03)
-        wanted = State.PAUSED if told == "pause" else State.CANCELLED
+        wanted = BatchState.PAUSED if told == "pause" else BatchState.CANCELLED
         for batch in batches:
-            await batch.until(wanted, State.FINISHED)
+            await batch.until(wanted, BatchState.FINISHED)
         assert_all_told(batches, api)
 
 
@@ -138,18 +138,18 @@ async def test_a_broken_batch_touches_no_other(tmp_path, api):
     async with working(tmp_path / "data", api, limits__max_concurrent_runs=6) as worker:
         good = await hand_in(worker, some_jobs(60), task="good")
         unknown = await hand_in(worker, jobs_of(5), task="unknown")
-        (worker.layout.of(unknown.id) / "batch.toml").write_text(
+        (worker.directory.of(unknown.id) / "batch.toml").write_text(
             '[task]\nid = "no-such-task"\n[jobs]\nfile="jobs.jsonl"'
         )
         no_disk = await hand_in(worker, jobs_of(5), task="no-disk")
-        (worker.layout.of(no_disk.id) / "out").write_text("a file where a directory should be")
+        (worker.directory.of(no_disk.id) / "out").write_text("a file where a directory should be")
         late = await hand_in(worker, [*jobs_of(400, 1), {"n": "x" * 10}], task="late", jobs__on_bad_line="record")
-        jobs_file = worker.layout.of(late.id) / "jobs.jsonl"
+        jobs_file = worker.directory.of(late.id) / "jobs.jsonl"
         jobs_file.write_bytes(jobs_file.read_bytes()[:-4])
-        assert (await unknown.until(State.STOPPED)).reason.startswith("the platform knows no task")
-        assert "out" in (await no_disk.until(State.STOPPED, State.FAILED)).reason
-        await late.until(State.FINISHED)
-        await good.until(State.FINISHED)
+        assert (await unknown.until(BatchState.STOPPED)).reason.startswith("the platform knows no task")
+        assert "out" in (await no_disk.until(BatchState.STOPPED, BatchState.FAILED)).reason
+        await late.until(BatchState.FINISHED)
+        await good.until(BatchState.FINISHED)
         assert [record["outcome"] for record in late.records()].count("invalid") == 1
         assert_carried_out(good)
 
@@ -162,22 +162,22 @@ async def test_a_disk_that_fails_under_one_batch_touches_no_other(tmp_path, api)
         await bad.until_live()
         for name in ("ledger.sqlite3", "ledger.sqlite3-wal"):
             (bad.out / name).write_bytes(b"no ledger" * 100_000)
-        noted = await bad.until(State.STOPPED, State.FAILED)
+        noted = await bad.until(BatchState.STOPPED, BatchState.FAILED)
         assert "ledger" in noted.reason
-        await good.until(State.FINISHED)
+        await good.until(BatchState.FINISHED)
         assert_carried_out(good)
         again = await hand_in(worker, jobs_of(5), task="again")
-        await again.until(State.FINISHED)
+        await again.until(BatchState.FINISHED)
 
 
 async def test_a_batch_that_cannot_be_noted_is_noted_later(tmp_path, api):
     """The disk takes no note of how a batch stands: it is carried out all the same, and noted when it can be."""
     async with working(tmp_path / "data", api) as worker:
         batch = await hand_in(worker, jobs_of(10))
-        obstacle = worker.layout.of(batch.id) / ".batch.json.new"
+        obstacle = worker.directory.of(batch.id) / ".batch.json.new"
         obstacle.mkdir()
-        await batch.until(State.FINISHED)
-        file = worker.layout.of(batch.id) / "batch.json"
+        await batch.until(BatchState.FINISHED)
+        file = worker.directory.of(batch.id) / "batch.json"
         assert orjson.loads(file.read_bytes()).get("state") != "finished"
         obstacle.rmdir()
         await until(lambda: orjson.loads(file.read_bytes()).get("state") == "finished", "a note of the end")
@@ -199,7 +199,7 @@ async def test_an_outage_is_said_once_and_everything_goes_on(tmp_path):
         batches.append(await hand_in(worker, jobs_of(5), task="late"))
         with open_api(tmp_path / "api", port=port) as api:
             for batch in batches:
-                await batch.until(State.FINISHED)
+                await batch.until(BatchState.FINISHED)
                 assert_carried_out(batch)
             assert_all_told(batches, api)
             await until(lambda: worker.is_ready, "a worker that is ready again")
@@ -222,7 +222,7 @@ async def test_a_restart_resumes_all_and_takes_no_place_twice(tmp_path, api):
     async with working(data, api, limits__max_concurrent_runs=5) as worker:
         for batch in batches:
             batch.worker = worker
-            await batch.until(State.FINISHED)
+            await batch.until(BatchState.FINISHED)
             assert_carried_out(batch)
     assert_all_told(batches, api)
     assert most_at_once(api.runs()) == 5
@@ -236,7 +236,7 @@ async def test_limits_change_while_batches_run(tmp_path, api):
         await one.until_live(6)
         settings = {**one.noted.settings, "limits.max_concurrent_runs": 2}
         await worker.change(one.id, settings=settings)
-        await until(lambda: worker.carriers[one.id].counts().live_runs <= 2, "two live Runs")
+        await until(lambda: worker.runners[one.id].counts().live_runs <= 2, "two live Runs")
         await worker.change(two.id, settings={**two.noted.settings, "limits.start_rate": 100})
         await two.until_live(6)
         limits = worker.config.limits.model_copy(update={"max_concurrent_runs": 1})
@@ -248,8 +248,8 @@ async def test_limits_change_while_batches_run(tmp_path, api):
         assert most_at_once(after) == 1
         await worker.change_limits(limits.model_copy(update={"max_concurrent_runs": 40}))
         await worker.change(one.id, settings={**settings, "limits.max_concurrent_runs": 40})
-        await one.until(State.FINISHED)
-        await two.until(State.FINISHED)
+        await one.until(BatchState.FINISHED)
+        await two.until(BatchState.FINISHED)
         assert_carried_out(one)
         assert_carried_out(two)
     assert_all_told([one, two], api)
@@ -262,7 +262,7 @@ async def test_a_wrong_change_changes_nothing(tmp_path, api):
             await worker.change(batch.id, settings={"limits.start_rate": -1})
         with pytest.raises(ConfigError):
             await worker.change(batch.id, weight=0)
-        await batch.until(State.FINISHED)
+        await batch.until(BatchState.FINISHED)
 
 
 async def test_two_batches_never_spend_more_than_the_worker_may(tmp_path, api, soon_final_costs):
@@ -273,7 +273,7 @@ async def test_two_batches_never_spend_more_than_the_worker_may(tmp_path, api, s
     async with working(tmp_path / "data", api, **flags) as worker:
         batches = [await hand_in(worker, jobs_of(3, 5), task=f"task-{n}", **settings) for n in range(2)]
         for batch in batches:
-            await batch.until(State.FINISHED)
+            await batch.until(BatchState.FINISHED)
         spent = worker.budget
         cost_usd = sum(run["usageTotalUsd"] or 0 for run in api.runs())
         assert cost_usd <= budget_usd
@@ -289,8 +289,8 @@ async def test_a_forgotten_batch_leaves_the_budget_as_the_next_start_reckons_it(
     async with working(tmp_path / "data", api, **flags) as worker:
         kept, forgotten = [await hand_in(worker, jobs_of(3, 5), task=f"task-{n}", **settings) for n in range(2)]
         for batch in (kept, forgotten):
-            await batch.until(State.FINISHED)
-        await until(lambda: not worker.carriers, "a worker at rest")
+            await batch.until(BatchState.FINISHED)
+        await until(lambda: not worker.runners, "a worker at rest")
         before_usd = worker.budget.spent_usd
         await worker.delete(forgotten.id)
         after_usd = worker.budget.spent_usd
@@ -307,7 +307,7 @@ async def test_a_budget_that_comes_later_is_kept_and_rejects_no_job(tmp_path, ap
         await batch.until_live(4)
         await worker.change_limits(worker.config.limits.model_copy(update={"budget_usd": 1000.0}))
         await until(lambda: worker.budget.reserved_usd > 0, "money that is set aside")
-        await batch.until(State.FINISHED)
+        await batch.until(BatchState.FINISHED)
         assert {record["outcome"] for record in batch.records()} == {"succeeded"}
         assert worker.budget.reserved_usd == pytest.approx(0)
     assert_carried_out(batch)
@@ -340,7 +340,7 @@ async def test_the_spool_takes_what_is_whole_and_says_what_came_of_it(tmp_path, 
         assert "no profile 'nobody'" in bad[1].read_text()
         await until(lambda: not (spool / "wrong.toml").exists(), "the bad file moved away")
         assert len(read_lines(spool / "shop" / "second.out" / "records.jsonl")) == 7
-        assert {each.name for each in worker.shelf} == {"first", "second", "wrong", "third"}
+        assert {each.name for each in worker.store} == {"first", "second", "wrong", "third"}
         assert (spool / "half.toml.part").exists()
 
 
@@ -360,7 +360,7 @@ async def test_two_files_of_one_name_never_share_their_results(tmp_path, api):
         assert "a.out holds the results of shop/a.jsonl" in reason.read_text()
         await until(lambda: not (spool / "shop" / "a.csv").exists(), "the second file moved away")
         assert (spool / "shop" / "a.out" / "records.jsonl").read_bytes() == before
-        assert {each.state for each in worker.shelf} == {State.FINISHED, State.FAILED}
+        assert {each.state for each in worker.store} == {BatchState.FINISHED, BatchState.FAILED}
 
 
 async def test_a_spooled_batch_that_is_forgotten_is_not_taken_again_unless_it_is_another(tmp_path, api):
@@ -370,13 +370,13 @@ async def test_a_spooled_batch_that_is_forgotten_is_not_taken_again_unless_it_is
         put(data / "spool" / "once.toml", batch_file("once", "once.jsonl"))
         summary = data / "spool" / "once.summary.json"
         await until(summary.exists, "a summary")
-        (submission,) = worker.shelf
-        await until(lambda: not worker.carriers, "a worker at rest")
+        (submission,) = worker.store
+        await until(lambda: not worker.runners, "a worker at rest")
         await worker.delete(submission.id)
         put(data / "spool" / "next.jsonl", lines_of(jobs_of(3, 1)))
         put(data / "spool" / "next.toml", batch_file("next", "next.jsonl"))
         await until((data / "spool" / "next.summary.json").exists, "the next one's summary")
-        assert {each.name for each in worker.shelf} == {"next"}
+        assert {each.name for each in worker.store} == {"next"}
         put(data / "spool" / "once.jsonl", lines_of(jobs_of(5, 1)))
         put(data / "spool" / "once.toml", batch_file("once", "once.jsonl"))
         records = data / "spool" / "once.out" / "records.jsonl"
@@ -388,8 +388,8 @@ async def test_a_summary_that_a_kill_has_cost_is_written_by_the_next_process(tmp
     data = tmp_path / "data"
     async with working(data, api) as worker:
         batch = await hand_in(worker, jobs_of(3, 1))
-        await batch.until(State.FINISHED)
-        file = worker.layout.summary_file(batch.noted)
+        await batch.until(BatchState.FINISHED)
+        file = worker.directory.summary_file(batch.noted)
         await until(file.exists, "a summary")
     file.unlink()
     async with working(data, api):
@@ -405,6 +405,6 @@ async def test_a_damaged_note_keeps_no_other_batch_from_going_on(tmp_path, api):
     (data / "batches" / damaged.id / "batch.json").write_text("{")
     async with working(data, api, limits__max_concurrent_runs=2) as worker:
         good.worker = worker
-        await good.until(State.FINISHED)
+        await good.until(BatchState.FINISHED)
         assert_carried_out(good)
     assert (data / "batches" / damaged.id / "out" / "ledger.sqlite3").exists()

@@ -195,7 +195,7 @@ def test_the_page_comes_back_after_a_kill_of_the_worker(tmp_path):
             worker.hand_in("lasting", [{"n": 1, "ms": LONG_MS}])
             wait_until(lambda: "1 running" in page.row("lasting").text)
             process.kill()
-            wait_until(lambda: "What is shown is old" in page.text("#connection"))
+            wait_until(lambda: "The page is out of date" in page.text("#connection"))
         port = int(worker.address.rpartition(":")[2])
         with worker.running(port=port):
             wait_until(lambda: page.text("#connection") == "live")

@@ -16,8 +16,9 @@ import anyio.lowlevel
 import orjson
 
 from batchrun.config.worker_config import WorkerConfig
-from batchrun.worker import worker as worker_module
-from batchrun.worker.submission import State, Submission
+from batchrun.worker import retention
+from batchrun.worker.retention import delete_old_batches
+from batchrun.worker.submission import BatchState, Submission
 from batchrun.worker.worker import open_worker
 from tests.support.api_process import TOKEN
 from tests.support.crash import Api, open_api, wait_until
@@ -250,26 +251,28 @@ async def test_retention_deletes_old_batches_that_are_over_and_no_others(tmp_pat
     now = datetime.now(UTC)
     long_ago, lately = now - timedelta(days=8), now - timedelta(days=6)
     config = WorkerConfig.model_validate({"worker": {"keep_finished_days": 7}})
-    over = [State.FINISHED, State.CANCELLED, State.FAILED]
-    resting = [State.PAUSED, State.STOPPED, State.TRIPPED, State.OUT_OF_BUDGET]
-    monkeypatch.setattr(worker_module, "RETENTION_INTERVAL_S", 0.01)
+    over = [BatchState.FINISHED, BatchState.CANCELLED, BatchState.FAILED]
+    resting = [BatchState.PAUSED, BatchState.STOPPED, BatchState.TRIPPED, BatchState.OUT_OF_BUDGET]
+    monkeypatch.setattr(retention, "RETENTION_INTERVAL_S", 0.01)
     async with open_worker(tmp_path, config, {}) as worker:
         for state in over + resting:
             for age, ended_at in (("old", long_ago), ("young", lately)):
                 # They are looked at in the order in which they came: when what is to go has gone, all were.
                 came_at = now if state in over and age == "old" else long_ago
                 submission = Submission(id=f"{age}-{state.replace('_', '-')}", name=state, created_at=came_at)
-                await worker.note(submission.but(state=state, ended_at=ended_at))
-                await anyio.Path(worker.layout.of(submission.id), "out").mkdir()
-                await anyio.Path(worker.layout.of(submission.id), "out", "records.jsonl").write_text("{}\n")
-        before = {each.id for each in worker.shelf}
+                await worker.store.save(submission.but(state=state, ended_at=ended_at))
+                await anyio.Path(worker.directory.of(submission.id), "out").mkdir()
+                await anyio.Path(worker.directory.of(submission.id), "out", "records.jsonl").write_text("{}\n")
+        before = {each.id for each in worker.store}
         doomed = {f"old-{state}" for state in over}
         async with anyio.create_task_group() as children:
-            children.start_soon(worker._retain)
+            children.start_soon(
+                delete_old_batches, worker.store, lambda: config.worker.keep_finished_days, worker.delete
+            )
             with anyio.fail_after(30):
-                while doomed & {each.id for each in worker.shelf}:
+                while doomed & {each.id for each in worker.store}:
                     await anyio.lowlevel.checkpoint()
             children.cancel_scope.cancel()
-        kept = {each.id for each in worker.shelf}
+        kept = {each.id for each in worker.store}
     assert kept == before - doomed
     assert {directory.name for directory in (tmp_path / "batches").iterdir()} == kept

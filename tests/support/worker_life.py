@@ -13,7 +13,7 @@ import anyio
 import orjson
 
 from batchrun.config.worker_config import WorkerConfig, load_worker_config
-from batchrun.worker.submission import State, Submission
+from batchrun.worker.submission import BatchState, Submission
 from batchrun.worker.worker import Worker, open_worker
 from tests.support.api_process import ACTOR, TOKEN
 from tests.support.crash import ROOT, Api, wait_until
@@ -63,32 +63,32 @@ class Handed:
     @property
     def noted(self) -> Submission:
         """The submission as it stands."""
-        return self.worker.get(self.id)
+        return self.worker.store[self.id]
 
     @property
     def out(self) -> Path:
         """Where its results are."""
-        return self.worker.layout.out_dir(self.noted)
+        return self.worker.directory.out_dir(self.noted)
 
     def records(self) -> list[dict[str, Any]]:
         """Return its records."""
         return read_lines(self.out / "records.jsonl")
 
-    async def until(self, *states: State, limit_s: float = 30) -> Submission:
+    async def until(self, *states: BatchState, limit_s: float = 30) -> Submission:
         """Wait until it is in one of some states, and nobody is busy with it if it rests."""
         await until(lambda: self._is_in(states), lambda: f"{states}: {self.noted}", limit_s)
         return self.noted
 
-    def _is_in(self, states: Sequence[State]) -> bool:
-        is_closed = self.noted.state.is_under_way or self.id not in self.worker.carriers
+    def _is_in(self, states: Sequence[BatchState]) -> bool:
+        is_closed = self.noted.state.is_under_way or self.id not in self.worker.runners
         return self.noted.state in states and is_closed
 
     async def until_live(self, count: int = 1) -> None:
         """Wait until so many Runs of it are live."""
 
         def are_live() -> bool:
-            carrier = self.worker.carriers.get(self.id)
-            return carrier is not None and carrier.batch is not None and carrier.batch.live_runs >= count
+            runner = self.worker.runners.get(self.id)
+            return runner is not None and runner.batch is not None and runner.batch.live_runs >= count
 
         await until(are_live, lambda: f"{count} live Runs of {self.noted}")
 
@@ -105,8 +105,8 @@ async def hand_in(
     worker: Worker, jobs: Sequence[dict[str, Any]], *, task: str = "work", weight: float = 1.0, **settings: Any
 ) -> Handed:
     """Hand a batch in, as the HTTP API does; settings with `__` for the dot."""
-    submission_id = worker.shelf.new_id()
-    directory = worker.layout.of(submission_id)
+    submission_id = worker.store.new_id()
+    directory = worker.directory.of(submission_id)
     directory.mkdir()
     (directory / "batch.toml").write_text(batch_file(task, "jobs.jsonl"))
     (directory / "jobs.jsonl").write_bytes(lines_of(jobs))
@@ -118,7 +118,7 @@ async def hand_in(
         weight=weight,
         settings={**SETTINGS, **{key.replace("__", "."): value for key, value in settings.items()}},
     )
-    await worker.add(submission)
+    await worker.submit(submission)
     return Handed(worker, submission_id, jobs)
 
 

@@ -10,7 +10,7 @@ import batchrun
 _ROOT = Path(batchrun.__file__).parent
 
 #: Names that still occur twice outside the server. Each goes when its second owner is renamed; none is ever added.
-_NOT_YET_UNIQUE = {"Cause", "Histogram", "Problem", "Snapshot"}
+_NOT_YET_UNIQUE = {"Problem"}
 
 
 def _modules() -> Iterator[Path]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from batchrun.worker.systemd_notify import STATUS_INTERVAL_S, Supervisor
+from batchrun.worker.systemd_notify import STATUS_INTERVAL_S, SystemdNotifier
 
 
 @pytest.fixture
@@ -25,10 +25,10 @@ def said(listening: socket.socket) -> list[str]:
 
 def test_readiness_reloading_and_the_end_are_told(told: socket.socket) -> None:
     """One message each, in the words of sd_notify(3)."""
-    supervisor = Supervisor({"NOTIFY_SOCKET": told.getsockname()})
-    supervisor.ready()
-    supervisor.reloading()
-    supervisor.stopping()
+    notifier = SystemdNotifier({"NOTIFY_SOCKET": told.getsockname()})
+    notifier.ready()
+    notifier.reloading()
+    notifier.stopping()
     assert said(told) == ["READY=1"]
     reloading, at = said(told)
     assert (reloading, at.partition("=")[0]) == ("RELOADING=1", "MONOTONIC_USEC")
@@ -42,18 +42,18 @@ def test_an_abstract_address_is_understood() -> None:
         name = f"batchrun-test-{os.getpid()}"
         listening.bind(f"\0{name}")
         listening.setblocking(False)
-        Supervisor({"NOTIFY_SOCKET": f"@{name}"}).ready()
+        SystemdNotifier({"NOTIFY_SOCKET": f"@{name}"}).ready()
         assert said(listening) == ["READY=1"]
 
 
 async def test_the_loop_feeds_the_watchdog(told: socket.socket) -> None:
     """Three times in the time that it waits, with one line about how it stands, whatever is in that."""
     pid = str(os.getpid())
-    supervisor = Supervisor(
+    notifier = SystemdNotifier(
         {"NOTIFY_SOCKET": told.getsockname(), "WATCHDOG_USEC": "15000000", "WATCHDOG_PID": pid},
     )
     async with anyio.create_task_group() as children:
-        children.start_soon(supervisor.keep_told, lambda: "2 batches\nREADY=0")
+        children.start_soon(notifier.send_status, lambda: "2 batches\nREADY=0")
         await anyio.sleep(14.9)
         children.cancel_scope.cancel()
     for _ in range(3):
@@ -65,12 +65,12 @@ async def test_the_loop_feeds_the_watchdog(told: socket.socket) -> None:
 @pytest.mark.parametrize("environ", [{}, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "x"}, {"WATCHDOG_PID": "1"}])
 def test_a_watchdog_that_is_not_ours_does_not_hurry_us(environ: dict[str, str]) -> None:
     """Another process's, or none."""
-    assert Supervisor({"WATCHDOG_USEC": "3000000"} | environ).interval_s == (
+    assert SystemdNotifier({"WATCHDOG_USEC": "3000000"} | environ).interval_s == (
         1.0 if environ == {} else STATUS_INTERVAL_S
     )
 
 
-async def test_without_a_supervisor_nothing_is_told(tmp_path: Path) -> None:
+async def test_without_a_notifier_nothing_is_told(tmp_path: Path) -> None:
     """Nor is anything wrong when it has gone away."""
-    await Supervisor({}).keep_told(lambda: "well")
-    Supervisor({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready()
+    await SystemdNotifier({}).send_status(lambda: "well")
+    SystemdNotifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready()

@@ -13,7 +13,7 @@ from batchrun.model import Attempt, AttemptState, Cause, JobKey, Mark, Outcome, 
 from batchrun.worker.batch_runner import no_trace
 from batchrun.worker.submission import Submission
 from batchrun.worker.trace_setup import open_tracing
-from batchrun.worker.trace_spans import Traces
+from batchrun.worker.trace_spans import TraceSpans
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 BATCH = Submission(id="20260101-abc", name="shop", created_at=NOW)
@@ -21,13 +21,13 @@ SECRET = "apify_api_secret"
 
 
 class Seen:
-    """Traces, and what came of them."""
+    """TraceSpans, and what came of them."""
 
     def __init__(self) -> None:
         self._exporter = InMemorySpanExporter()
         provider = TracerProvider()
         provider.add_span_processor(SimpleSpanProcessor(self._exporter))
-        self.traces = Traces(provider)
+        self.traces = TraceSpans(provider)
 
     @property
     def spans(self) -> list[ReadableSpan]:

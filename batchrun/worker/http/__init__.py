@@ -1,4 +1,4 @@
-"""The worker over HTTP."""
+"""The worker's HTTP API and live page."""
 
 from batchrun.worker.http.http_app import open_http
 

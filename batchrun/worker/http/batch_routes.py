@@ -1,4 +1,4 @@
-"""Batches over HTTP: handed in, listed, told what to do, changed while they run, and deleted."""
+"""Handlers for batches: submit, list, pause, resume, cancel, change, delete."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -12,42 +12,44 @@ from batchrun.worker.http.batch_upload import BATCH_FILE, Form, uploaded
 from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.http.json_bodies import read_object
 from batchrun.worker.http.request_context import submission_of, worker_of
-from batchrun.worker.submission import State, Submission
+from batchrun.worker.submission import BatchState, Submission
 from batchrun.worker.views import BatchPage, batch_view
 from batchrun.worker.worker import Worker
 
+#: Max batches per answer of the list.
 MAX_PAGE = 1000
 DEFAULT_PAGE = 100
+#: Max characters of a name, and of an idempotency key.
 MAX_NAME = 200
 MAX_KEY = 200
-#: What of a batch's limits can be changed while it runs.
+#: Limits of a batch that can be changed while it is open.
 _LIMITS = ("max_concurrent_runs", "start_rate", "budget_usd")
-_STANDING = ("weight", "priority")
+_PRIORITIES = ("weight", "priority")
 
-_HANDING_IN = web.AppKey("handing_in", anyio.Lock)
+_SUBMITTING = web.AppKey("submitting", anyio.Lock)
 
 
 def prepare(app: web.Application) -> None:
-    """Give the handlers what they share."""
-    app[_HANDING_IN] = anyio.Lock()
+    """Create the lock that the handlers share."""
+    app[_SUBMITTING] = anyio.Lock()
 
 
 async def submit(request: web.Request) -> web.Response:
-    """Take a batch, or return the one that was handed in with the same Idempotency-Key before."""
+    """Submit a batch, or return the one that was submitted with the same Idempotency-Key."""
     worker = worker_of(request)
     key = request.headers.get("Idempotency-Key")
     if key is not None and not 0 < len(key) <= MAX_KEY:
         raise Refused(400, "bad-value", f"Idempotency-Key: send 1 to {MAX_KEY} characters")
     if worker.is_draining:
-        raise Refused(503, "not-possible-now", "the worker is about to stop; hand it in again when it is back")
-    if key is not None and (known := worker.shelf.with_idempotency_key(key)) is not None:
+        raise Refused(503, "not-possible-now", "the worker is stopping; submit the batch again after its restart")
+    if key is not None and (known := worker.store.with_idempotency_key(key)) is not None:
         return _answer(worker, known)
-    submission_id = worker.shelf.new_id()
-    async with uploaded(request, worker.layout.of(submission_id)) as form, request.app[_HANDING_IN]:
-        # Asked again: the same batch may have come by another connection meanwhile.
-        known = worker.shelf.with_idempotency_key(key) if key is not None else None
+    submission_id = worker.store.new_id()
+    async with uploaded(request, worker.directory.of(submission_id)) as form, request.app[_SUBMITTING]:
+        # Checked again: another connection may have submitted the same batch meanwhile.
+        known = worker.store.with_idempotency_key(key) if key is not None else None
         if known is None:
-            submission = await worker.add(_submission(submission_id, form, key))
+            submission = await worker.submit(_submission(submission_id, form, key))
             form.is_kept = True
             return _answer(worker, submission, status=201)
     return _answer(worker, known)
@@ -80,14 +82,14 @@ def _submission(submission_id: str, form: Form, key: str | None) -> Submission:
 
 
 async def list_batches(request: web.Request) -> web.Response:
-    """List batches, the newest first; `state` may name several, with commas."""
+    """List batches, newest first; `state` restricts them to some states, separated by commas."""
     worker = worker_of(request)
     limit, offset = _count(request, "limit", DEFAULT_PAGE, MAX_PAGE), _count(request, "offset", 0, 1 << 31)
     try:
-        states = {State(each) for each in request.query.get("state", "").split(",") if each}
+        states = {BatchState(each) for each in request.query.get("state", "").split(",") if each}
     except ValueError:
-        raise Refused(400, "bad-value", f"state: there are {', '.join(State)}") from None
-    found = [each for each in worker.shelf if not states or each.state in states]
+        raise Refused(400, "bad-value", f"state: choose from {', '.join(BatchState)}") from None
+    found = [each for each in worker.store if not states or each.state in states]
     found.reverse()
     items = [batch_view(worker, each) for each in found[offset : offset + limit]]
     return web.json_response(text=BatchPage.model_construct(items=items, total=len(found)).model_dump_json())
@@ -103,43 +105,43 @@ def _count(request: web.Request, name: str, default: int, most: int) -> int:
 
 
 async def get_batch(request: web.Request) -> web.Response:
-    """Answer how a batch stands."""
+    """Return the status of a batch."""
     return _answer(worker_of(request), submission_of(request))
 
 
 async def delete_batch(request: web.Request) -> web.Response:
-    """Forget a batch that is not under way."""
+    """Delete a batch that is not under way."""
     await worker_of(request).delete(submission_of(request).id)
     return web.Response(status=204)
 
 
 async def pause_batch(request: web.Request) -> web.Response:
-    """Start nothing more of a batch."""
+    """Stop new starts of a batch."""
     worker = worker_of(request)
     return _answer(worker, await worker.pause(submission_of(request).id))
 
 
 async def resume_batch(request: web.Request) -> web.Response:
-    """Go on with a batch."""
+    """Resume a batch."""
     worker = worker_of(request)
     return _answer(worker, await worker.resume(submission_of(request).id))
 
 
 async def cancel_batch(request: web.Request) -> web.Response:
-    """Abort a batch's live Runs and start nothing more of it."""
+    """Abort a batch's live Runs and stop new starts of it."""
     worker = worker_of(request)
     return _answer(worker, await worker.cancel(submission_of(request).id))
 
 
 async def patch_batch(request: web.Request) -> web.Response:
-    """Change a batch's standing or limits, also while it runs; null takes a limit back to what the file says."""
+    """Change a batch's weight, priority or limits, also while it is open; null restores the batch file's limit."""
     worker, submission = worker_of(request), submission_of(request)
     wanted = await read_object(request)
-    unknown = [name for name in wanted if name not in (*_LIMITS, *_STANDING)]
+    unknown = [name for name in wanted if name not in (*_LIMITS, *_PRIORITIES)]
     if unknown:
-        known = ", ".join((*_STANDING, *_LIMITS))
-        raise Refused(400, "bad-value", f"{unknown[0][:100]}: cannot be changed; what can is {known}")
-    changes: dict[str, Any] = {name: wanted[name] for name in _STANDING if name in wanted}
+        known = ", ".join((*_PRIORITIES, *_LIMITS))
+        raise Refused(400, "bad-value", f"{unknown[0][:100]}: cannot be changed; these can: {known}")
+    changes: dict[str, Any] = {name: wanted[name] for name in _PRIORITIES if name in wanted}
     settings = dict(submission.settings)
     for name in _LIMITS:
         if name in wanted and wanted[name] is None:

@@ -1,4 +1,4 @@
-"""A batch that is handed in as a form: its parts read one by one, its job file straight to the disk."""
+"""The form of a submitted batch: its parts are read one by one, the job file straight to the disk."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ from batchrun.jobs import is_job_file
 from batchrun.output.sink import explain, sync_directory
 from batchrun.worker.http.error_envelope import Refused
 
-#: What a field other than the job file may weigh.
+#: Max bytes of a field other than the job file.
 MAX_FIELD_BYTES = 1 << 20
 BATCH_FILE = "batch.toml"
 _PIECE_BYTES = 1 << 18
@@ -25,22 +25,22 @@ _FIELDS = frozenset({"config", "profile", "name", "weight", "priority", "setting
 
 @dataclass(slots=True)
 class Form:
-    """What a form says."""
+    """The content of a form."""
 
     #: The text fields, by name.
     texts: dict[str, str] = field(default_factory=dict)
-    #: The job file's name in the batch's directory; None: none came.
+    #: The job file's name in the batch's directory; None: the form has none.
     jobs_file: str | None = None
-    #: The name that whoever sent it gave it, without what tells its format.
+    #: The job file's name at the client, without its format.
     jobs_stem: str | None = None
-    #: Whether a batch is made of it.
+    #: True if its batch was submitted: its files stay.
     is_kept: bool = False
 
     def number(self, name: str, kind: type[int] | type[float]) -> Any:
-        """Return a field as a number; None where it is missing.
+        """Return a field as a number; None if it is missing.
 
         Raises:
-            Refused: it is none.
+            Refused: it is not a number.
         """
         text = self.texts.get(name)
         if text is None:
@@ -54,7 +54,7 @@ class Form:
         """Return the settings, by dotted key.
 
         Raises:
-            Refused: they are no JSON object.
+            Refused: they are not a JSON object.
         """
         try:
             settings = orjson.loads(self.texts.get("settings", "{}"))
@@ -67,14 +67,14 @@ class Form:
 
 @asynccontextmanager
 async def uploaded(request: web.Request, directory: Path) -> AsyncIterator[Form]:
-    """Read a form into a new directory; unless it is kept, nothing of it is left after the block.
+    """Read a form into a new directory, which is deleted after the block unless `is_kept` is set.
 
     Raises:
-        Refused: it is no such form.
-        OutputError: the disk does not take it.
+        Refused: the form is invalid.
+        OutputError: its files cannot be written.
     """
     if request.content_type != "multipart/form-data":
-        raise Refused(415, "unsupported-media-type", "hand a batch in as multipart/form-data")
+        raise Refused(415, "unsupported-media-type", "submit a batch as multipart/form-data")
     try:
         await anyio.Path(directory).mkdir()
     except OSError as error:
@@ -95,7 +95,7 @@ async def _read(request: web.Request, form: Form, directory: Path) -> None:
             if not isinstance(part, BodyPartReader):
                 raise Refused(400, "bad-form", "a part of the form is a form itself")
             await _take(part, form, directory)
-    except (ValueError, AssertionError, RuntimeError) as error:  # what the parser says of a form that is none
+    except (ValueError, AssertionError, RuntimeError) as error:  # the parser's errors
         raise Refused(400, "bad-form", f"the form cannot be read: {error}") from None
     if form.texts.get("config") is not None:
         await _write_batch_file(directory / BATCH_FILE, form.texts["config"])
@@ -105,15 +105,15 @@ async def _take(part: BodyPartReader, form: Form, directory: Path) -> None:
     name = part.name or ""
     if name == "jobs":
         if form.jobs_file is not None:
-            raise Refused(400, "bad-form", "jobs: there is one already; a batch has one job file")
+            raise Refused(400, "bad-form", "jobs: appears twice; a batch has one job file")
         await _take_jobs(part, form, directory)
         return
     if name not in _FIELDS:
         raise Refused(
-            400, "bad-form", f"{name[:100]!r} is no part of a batch; there are {', '.join(sorted(_FIELDS))}, jobs"
+            400, "bad-form", f"{name[:100]!r} is not a field of a batch; choose from {', '.join(sorted(_FIELDS))}, jobs"
         )
     if name in form.texts:
-        raise Refused(400, "bad-form", f"{name}: is there twice")
+        raise Refused(400, "bad-form", f"{name}: appears twice")
     form.texts[name] = await _text(part, name)
 
 
@@ -135,7 +135,7 @@ async def _take_jobs(part: BodyPartReader, form: Form, directory: Path) -> None:
         raise Refused(
             400,
             "bad-value",
-            f"jobs: {given[:100]!r} is no job file; there are .jsonl .ndjson .json .csv .tsv, each also .gz .zst",
+            f"jobs: {given[:100]!r} is not a job file; use .jsonl .ndjson .json .csv .tsv, each also .gz .zst",
         )
     suffixes = "".join(
         PurePath(given).suffixes[-2:] if given.endswith((".gz", ".zst")) else PurePath(given).suffixes[-1:]

@@ -1,16 +1,16 @@
-"""Errors as the API tells them: always the same envelope, never a traceback."""
+"""Errors of the API: always the same envelope, never a traceback."""
 
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from batchrun.errors import BatchrunError, ConfigError, JobFileError
-from batchrun.worker.worker import UnknownBatch, WrongState
+from batchrun.worker.submission_store import UnknownBatch, WrongState
 
 _log = structlog.get_logger()
 
-#: How errors of ours are told; the first kind that fits.
-_TOLD: dict[type[BatchrunError], tuple[int, str]] = {
+#: Status and type of our errors; the first matching class counts.
+_STATUS_AND_TYPE: dict[type[BatchrunError], tuple[int, str]] = {
     UnknownBatch: (404, "batch-not-found"),
     WrongState: (409, "wrong-state"),
     ConfigError: (400, "bad-batch"),
@@ -20,12 +20,12 @@ _TOLD: dict[type[BatchrunError], tuple[int, str]] = {
 
 
 class Refused(Exception):
-    """A request that is answered with an error.
+    """The error with which a request is answered.
 
     Args:
         status: HTTP status.
-        type: a word for programs, like `bad-value`.
-        message: what is wrong and what to do.
+        type: a code for programs, like `bad-value`.
+        message: the error and what to do about it.
     """
 
     def __init__(self, status: int, type: str, message: str) -> None:  # noqa: A002 - the envelope's own word
@@ -34,7 +34,7 @@ class Refused(Exception):
 
 
 def error_answer(status: int, type_: str, message: str) -> web.Response:
-    """Return an error in the envelope."""
+    """Return an error answer."""
     return web.json_response({"error": {"type": type_, "message": message}}, status=status)
 
 
@@ -46,17 +46,17 @@ async def put_errors_into_envelope(request: web.Request, handler: Handler) -> we
     except Refused as refused:
         return error_answer(refused.status, refused.type, refused.message)
     except BatchrunError as error:
-        status, type_ = next(told for kind, told in _TOLD.items() if isinstance(error, kind))
+        status, type_ = next(answer for kind, answer in _STATUS_AND_TYPE.items() if isinstance(error, kind))
         return error_answer(status, type_, str(error))
     except web.HTTPException as error:
         if error.status < 400:
             raise
         return _plain(error)
     except ConnectionResetError:
-        return web.Response()  # whoever asked is gone; raised, it would be logged like a bug
-    except Exception as error:  # noqa: BLE001 - one request's bug is no end of the worker
+        return web.Response()  # the client is gone; raised, this would be logged like a bug
+    except Exception as error:  # noqa: BLE001 - a bug in one request must not end the worker
         _log.exception("request_broken", method=request.method, path=request.path)
-        return error_answer(500, "bug", f"a bug in batchrun: {type(error).__name__}; its log tells where")
+        return error_answer(500, "bug", f"a bug in batchrun: {type(error).__name__}; its log has the traceback")
 
 
 def _plain(error: web.HTTPException) -> web.Response:

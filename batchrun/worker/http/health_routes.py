@@ -1,4 +1,4 @@
-"""Whether the worker lives, and whether it can carry batches out now."""
+"""Health checks: whether the process is alive, and whether it can run batches."""
 
 from aiohttp import web
 
@@ -6,12 +6,12 @@ from batchrun.worker.http.request_context import worker_of
 
 
 async def live(_request: web.Request) -> web.Response:
-    """Answer that the process lives and its loop turns."""
+    """Return 200: the process is alive and its event loop runs."""
     return web.json_response({"status": "live"})
 
 
 async def ready(request: web.Request) -> web.Response:
-    """Answer whether batches can be carried out now; 503 with the reason while not."""
+    """Return whether batches can run now; 503 with the reason if not."""
     worker = worker_of(request)
     if worker.is_ready:
         return web.json_response({"status": "ready"})

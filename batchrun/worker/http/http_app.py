@@ -1,4 +1,4 @@
-"""The worker's HTTP API, put together: routes, the token, and errors in one envelope."""
+"""The worker's HTTP application: routes, token check, error envelope."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,10 +23,10 @@ from batchrun.worker.http.token_check import demand_token
 from batchrun.worker.token_file import Token
 from batchrun.worker.worker import Worker
 
-#: What a form may weigh beside its job file, which is streamed.
+#: Max bytes of a request's body, apart from an uploaded job file, which is streamed.
 MAX_BODY_BYTES = 1 << 20
 
-_ROOMS = (
+_ROUTE_MODULES = (
     batch_routes,
     output_routes,
     live_event_routes,
@@ -40,17 +40,19 @@ _ROOMS = (
 
 @asynccontextmanager
 async def open_http(worker: Worker, token: Token) -> AsyncIterator[str]:
-    """Offer a worker over HTTP; yields the address.
+    """Serve a worker over HTTP; yields the address.
 
     Raises:
-        OutputError: the address cannot be listened at.
+        OutputError: the address cannot be bound.
     """
     app = web.Application(middlewares=[put_errors_into_envelope, demand_token(token)], client_max_size=MAX_BODY_BYTES)
     app[WORKER] = worker
     batch_routes.prepare(app)
-    app[openapi_document.DOCUMENT] = openapi_document.document(route for room in _ROOMS for route in room.ROUTES)
-    for room in _ROOMS:
-        app.router.add_routes(room.ROUTES)
+    app[openapi_document.DOCUMENT] = openapi_document.document(
+        route for module in _ROUTE_MODULES for route in module.ROUTES
+    )
+    for module in _ROUTE_MODULES:
+        app.router.add_routes(module.ROUTES)
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()
     try:
@@ -64,7 +66,7 @@ async def _listen(runner: web.AppRunner, service: ServiceConfig) -> str:
         await web.TCPSite(runner, service.host, service.port).start()
     except OSError as error:
         raise OutputError(
-            f"{service.host}:{service.port} cannot be listened at: {error.strerror or error}; take another --port"
+            f"cannot listen on {service.host}:{service.port}: {error.strerror or error}; use another --port"
         ) from error
     host, port = runner.addresses[0][:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"

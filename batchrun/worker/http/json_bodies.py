@@ -1,4 +1,4 @@
-"""Bodies of requests that are JSON objects."""
+"""Request bodies that are JSON objects."""
 
 import orjson
 from aiohttp import web
@@ -11,7 +11,7 @@ async def read_object(request: web.Request) -> JsonObject:
     """Return a request's body.
 
     Raises:
-        Refused: it is no JSON object.
+        Refused: the body is not a JSON object.
     """
     try:
         found = orjson.loads(await request.read())

@@ -1,4 +1,4 @@
-"""The limits of all batches together, shown and changed while they run."""
+"""Handlers for the worker's status, and for the limits of all batches together."""
 
 from aiohttp import web
 from pydantic import ValidationError
@@ -12,17 +12,17 @@ from batchrun.worker.views import worker_view
 
 
 async def get_worker(request: web.Request) -> web.Response:
-    """Answer how the worker stands."""
+    """Return the status of the worker."""
     return web.json_response(text=worker_view(worker_of(request)).model_dump_json())
 
 
 async def get_limits(request: web.Request) -> web.Response:
-    """Answer the limits that hold now."""
+    """Return the current limits."""
     return web.json_response(text=worker_of(request).config.limits.model_dump_json())
 
 
 async def patch_limits(request: web.Request) -> web.Response:
-    """Change some limits until the next start or reload, and answer all."""
+    """Change some limits until the next start or reload, and return all."""
     worker = worker_of(request)
     wanted = await read_object(request)
     try:

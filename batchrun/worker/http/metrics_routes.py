@@ -1,4 +1,4 @@
-"""Metrics for Prometheus; they take the extra `metrics`."""
+"""Metrics for Prometheus; they need the extra `metrics`."""
 
 from types import ModuleType
 
@@ -8,15 +8,15 @@ from aiohttp import web
 from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.http.request_context import worker_of
 
-_MISSING = "metrics take prometheus-client: pip install 'batchrun[metrics]', then start the worker again"
+_MISSING = "metrics need prometheus-client: pip install 'batchrun[metrics]', then restart the worker"
 
 
 async def get_metrics(request: web.Request) -> web.Response:
-    """Answer how the worker stands and what it has measured, as text in a form that Prometheus reads."""
+    """Return the worker's metrics in a text format of Prometheus."""
     metrics = await anyio.to_thread.run_sync(_load)
     if metrics is None:
         raise Refused(501, "extra-missing", _MISSING)
-    # Looked up here, where nothing changes meanwhile; written out in a thread, where it holds nobody up.
+    # Read in the event loop, for a consistent state; written out in a thread, so that the loop is not blocked.
     taken = metrics.snapshot(worker_of(request))
     accept = request.headers.get("Accept", "")
     text, content_type = await anyio.to_thread.run_sync(metrics.exposition, taken, accept)
@@ -25,7 +25,7 @@ async def get_metrics(request: web.Request) -> web.Response:
 
 def _load() -> ModuleType | None:
     try:
-        from batchrun.worker import metrics  # noqa: PLC0415 - what it needs may not be installed
+        from batchrun.worker import metrics  # noqa: PLC0415 - its dependency may not be installed
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "prometheus_client":
             raise

@@ -1,4 +1,4 @@
-"""The API's OpenAPI document: its operations from the routes themselves, its schemas from the views."""
+"""The OpenAPI document of the API: operations from the routes, schemas from the views."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -21,8 +21,8 @@ _ERROR = {
             "type": "object",
             "required": ["type", "message"],
             "properties": {
-                "type": {"type": "string", "description": "A word for programs, like `bad-value`."},
-                "message": {"type": "string", "description": "What is wrong and what to do."},
+                "type": {"type": "string", "description": "A code for programs, like `bad-value`."},
+                "message": {"type": "string", "description": "The error and what to do about it."},
             },
         }
     },
@@ -35,7 +35,7 @@ def _query(name: str, description: str, **schema: Any) -> dict[str, Any]:
 
 
 def _fields(*names: str) -> dict[str, Any]:
-    """Return the body of a PATCH: numbers, where null takes one back."""
+    """Return the body of a PATCH: numbers; null restores a default."""
     number = {"type": ["number", "null"]}
     content = {"schema": {"type": "object", "properties": dict.fromkeys(names, number), "additionalProperties": False}}
     return {"required": True, "content": {_JSON: content}}
@@ -47,23 +47,23 @@ _FORM = {
     "properties": {
         "config": {"type": "string", "description": "The text of a batch file (TOML)."},
         "profile": {"type": "string", "description": "The name of a batch file in DATA/profiles."},
-        "jobs": {"type": "string", "format": "binary", "description": "The job file; its name tells the format."},
+        "jobs": {"type": "string", "format": "binary", "description": "The job file; its name shows its format."},
         "name": {"type": "string", "maxLength": batch_routes.MAX_NAME},
         "weight": {"type": "number", "exclusiveMinimum": 0, "maximum": 1000},
         "priority": {"type": "integer", "minimum": -1000, "maximum": 1000},
-        "settings": {"type": "string", "description": "A JSON object by dotted key, before the file's own keys."},
+        "settings": {"type": "string", "description": "A JSON object by dotted key; it overrides the batch file."},
     },
 }
-_OFFSET = _query("offset", "How many bytes to pass over.", type="integer", minimum=0)
-_FOLLOW = _query("follow", "1: go on until the batch rests.", enum=["0", "1"])
+_OFFSET = _query("offset", "Number of bytes to skip.", type="integer", minimum=0)
+_FOLLOW = _query("follow", "1: continue until the batch rests.", enum=["0", "1"])
 _KEY = {
     "name": "Idempotency-Key",
     "in": "header",
-    "description": "The same key returns the batch that was made with it before, with 200.",
+    "description": "A repeated key returns the batch that was submitted with it, with 200.",
     "schema": {"type": "string", "minLength": 1, "maxLength": batch_routes.MAX_KEY},
 }
 
-#: What a handler answers: a model, or a media type.
+#: The answer of each handler: a model, or a media type.
 _ANSWERS: dict[Any, Any] = {
     batch_routes.list_batches: BatchPage,
     batch_routes.submit: BatchView,
@@ -88,9 +88,9 @@ _ANSWERS: dict[Any, Any] = {
 }
 _PARAMETERS: dict[Any, list[dict[str, Any]]] = {
     batch_routes.list_batches: [
-        _query("state", "States, with commas."),
-        _query("limit", "At most so many.", type="integer", minimum=0, maximum=batch_routes.MAX_PAGE),
-        _query("offset", "So many are passed over.", type="integer", minimum=0),
+        _query("state", "States, separated by commas."),
+        _query("limit", "Max batches in the answer.", type="integer", minimum=0, maximum=batch_routes.MAX_PAGE),
+        _query("offset", "Number of batches to skip.", type="integer", minimum=0),
     ],
     batch_routes.submit: [_KEY],
     **{
@@ -108,7 +108,7 @@ _BODIES: dict[Any, dict[str, Any]] = {
 
 
 def document(routes: Iterable[web.RouteDef]) -> dict[str, Any]:
-    """Return the document of some routes."""
+    """Return the OpenAPI document of some routes."""
     _, schemas = models_json_schema(
         [(model, "serialization") for model in _MODELS], ref_template="#/components/schemas/{model}"
     )
@@ -154,9 +154,9 @@ def _answers(handler: Any) -> dict[str, Any]:
     if answer is None:
         return {"204": {"description": "Done."}}
     if isinstance(answer, str):
-        return {"200": {"description": "As it is.", "content": {answer: {}}}}
-    told = {"description": "As it stands then.", "content": _content(answer.__name__)}
-    return {"200": told, "201": told} if handler is batch_routes.submit else {"200": told}
+        return {"200": {"description": "The content.", "content": {answer: {}}}}
+    status = {"description": "The status after the request.", "content": _content(answer.__name__)}
+    return {"200": status, "201": status} if handler is batch_routes.submit else {"200": status}
 
 
 def _content(schema: str) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def _content(schema: str) -> dict[str, Any]:
 
 
 async def get_document(request: web.Request) -> web.Response:
-    """Answer the OpenAPI document."""
+    """Return the OpenAPI document."""
     return web.json_response(request.app[DOCUMENT])
 
 

@@ -1,7 +1,7 @@
-"""What a batch has left, as streams: records, items and log lines; and its failures and report.
+"""Handlers for a batch's output: records, items and log as streams; failures and report.
 
-Only what is committed is given: a line that is streamed once stays. A reader that is slow is waited for, one piece at a
-time; one that follows is given what comes until the batch rests.
+Only committed lines are sent, so a sent line is final. A slow reader is sent one piece at a time; a following one also
+gets new lines until the batch rests.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -26,11 +26,11 @@ from batchrun.worker.submission import Submission
 from batchrun.worker.submission_config import config_of
 from batchrun.worker.worker import Worker
 
-#: Between two looks for more.
+#: Seconds between two looks for new lines.
 INTERVAL_S = 0.5
 _PIECE_BYTES = 1 << 18
 
-#: How many bytes of a file may be given.
+#: Returns the number of committed bytes of a file.
 Length = Callable[[], Awaitable[int]]
 
 
@@ -64,7 +64,7 @@ async def _stream_output(request: web.Request, name: str) -> web.StreamResponse:
 
 
 def _out_dir(request: web.Request) -> Path:
-    return worker_of(request).layout.out_dir(submission_of(request))
+    return worker_of(request).directory.out_dir(submission_of(request))
 
 
 def _committed_length(out_dir: Path, name: str) -> int:
@@ -88,7 +88,7 @@ async def _stream(request: web.Request, file: Path, length: Length) -> web.Strea
     answer = web.StreamResponse(headers={"Content-Type": "application/x-ndjson; charset=utf-8"})
     await answer.prepare(request)
     pieces = _pieces(file, offset, end, length, _is_under_way(request) if follows else None)
-    async with aclosing(pieces):  # a reader who leaves leaves no open file
+    async with aclosing(pieces):  # closes the file when the reader disconnects
         async for piece in pieces:
             await answer.write(piece)
     await answer.write_eof()
@@ -98,7 +98,7 @@ async def _stream(request: web.Request, file: Path, length: Length) -> web.Strea
 def _offset(request: web.Request) -> int:
     text = request.query.get("offset", "0")
     if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise Refused(400, "bad-value", "offset: send how many bytes to pass over")
+        raise Refused(400, "bad-value", "offset: send the number of bytes to skip")
     return int(text)
 
 
@@ -106,9 +106,9 @@ def _is_under_way(request: web.Request) -> Callable[[], bool]:
     worker, submission_id = worker_of(request), submission_of(request).id
 
     def ask() -> bool:
-        submission = worker.shelf.get(submission_id)
+        submission = worker.store.get(submission_id)
         is_known = submission is not None and submission.state.is_under_way
-        return not worker.is_draining and (is_known or submission_id in worker.carriers)
+        return not worker.is_draining and (is_known or submission_id in worker.runners)
 
     return ask
 
@@ -116,7 +116,7 @@ def _is_under_way(request: web.Request) -> Callable[[], bool]:
 async def _pieces(
     file: Path, offset: int, end: int, length: Length, is_under_way: Callable[[], bool] | None
 ) -> AsyncGenerator[bytes]:
-    """Yield a file from an offset to its end; and, as long as its batch is under way, what comes after that."""
+    """Yield a file from an offset to its end; while its batch is under way, also new bytes."""
     while True:
         async with aclosing(_from_to(file, offset, end)) as pieces:
             async for piece in pieces:
@@ -124,7 +124,7 @@ async def _pieces(
                 yield piece
         if is_under_way is None:
             return
-        goes_on = is_under_way()  # asked before the length: what comes between the two is given, too
+        goes_on = is_under_way()  # before the length, so that bytes written between the two are sent
         end = await length()
         if end > offset:
             continue
@@ -144,32 +144,32 @@ async def _from_to(file: Path, offset: int, end: int) -> AsyncGenerator[bytes]:
                 offset += len(piece)
                 yield piece
         finally:
-            opened.wrapped.close()  # at once: who is cancelled may not wait for a thread
+            opened.wrapped.close()  # synchronously: a cancelled child cannot wait for a thread
     except OSError as error:
         raise explain(error, file) from error
 
 
 async def get_failures(request: web.Request) -> web.Response:
-    """Answer what did not succeed, by cause, with a sample of each."""
+    """Return the jobs that did not succeed, by cause, with a sample of each."""
     out_dir = _out_dir(request)
     if not await anyio.Path(out_dir / LEDGER).exists():
         return web.json_response({"kinds": [], "other_kinds": 0, "other_jobs": 0, "bad_lines": 0, "succeeded": 0})
     failures = await anyio.to_thread.run_sync(read_failures, out_dir, Selection())
-    return web.Response(body=orjson.dumps(_told(failures)), content_type="application/json")
+    return web.Response(body=orjson.dumps(_as_json(failures)), content_type="application/json")
 
 
-def _told(failures: Failures) -> dict[str, Any]:
-    told = asdict(failures)
-    for kind, failure in zip(told["kinds"], failures.kinds, strict=True):
+def _as_json(failures: Failures) -> dict[str, Any]:
+    found = asdict(failures)
+    for kind, failure in zip(found["kinds"], failures.kinds, strict=True):
         kind["line"] = failure.position.line
         del kind["position"]
-    return told
+    return found
 
 
 async def get_report(request: web.Request) -> web.Response:
-    """Answer a batch's report, as a page."""
+    """Return a batch's report as a page."""
     worker, submission = worker_of(request), submission_of(request)
-    if not await anyio.Path(worker.layout.out_dir(submission) / LEDGER).exists():
+    if not await anyio.Path(worker.directory.out_dir(submission) / LEDGER).exists():
         raise Refused(
             409, "wrong-state", f"batch {submission.id} is {submission.state}: there is nothing to report yet"
         )
@@ -178,8 +178,8 @@ async def get_report(request: web.Request) -> web.Response:
 
 
 def _report(worker: Worker, submission: Submission) -> str:
-    config = config_of(submission, worker.layout, worker.config, worker.environ)
-    return make_report(worker.layout.out_dir(submission), config)
+    config = config_of(submission, worker.directory, worker.config, worker.environ)
+    return make_report(worker.directory.out_dir(submission), config)
 
 
 ROUTES = [

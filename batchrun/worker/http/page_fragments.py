@@ -1,4 +1,4 @@
-"""What the live page shows, as pieces of markup: views in, escaped HTML out, by the report's own charts and styles."""
+"""Pieces of the live page: views in, escaped HTML out, with the report's charts and styles."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -12,16 +12,16 @@ from batchrun.report.style_sheet import Tone
 from batchrun.worker.view_words import batch_progress, condition
 from batchrun.worker.views import BatchView, WorkerView
 
-#: Kinds of failure that are shown of a batch.
+#: Max causes of failure that are shown per batch.
 _MAX_KINDS = 10
 _NAME_CHARS = 120
 _REASON_CHARS = 400
-#: Between two samples there was no worker when they are so far apart.
+#: Samples further apart than this belong to different stretches of the chart.
 _GAP = timedelta(seconds=10)
 
 
 def worker_tiles(view: WorkerView) -> Html:
-    """Return the worker's own numbers."""
+    """Return the worker's key figures."""
     slots, budget = view.slots, view.budget
     under_way = sum(count for state, count in view.batches.items() if state.is_under_way)
     limit = "" if slots.limit is None else f"of {slots.limit:,}"
@@ -29,19 +29,19 @@ def worker_tiles(view: WorkerView) -> Html:
     shown = [
         Tile(name="batches under way", value=f"{under_way:,}", note=f"of {sum(view.batches.values()):,}"),
         Tile(name="live Runs", value=f"{view.live_runs:,}"),
-        Tile(name="slots taken", value=f"{slots.used:,}", note=limit or None),
+        Tile(name="slots in use", value=f"{slots.used:,}", note=limit or None),
         Tile(name="memory, MB", value=f"{slots.memory_mb:,}", note=memory or None),
     ]
     if budget is not None and budget.limit_usd is not None:
-        note = f"of {money(budget.limit_usd)}; {money(budget.reserved_usd)} set aside"
+        note = f"of {money(budget.limit_usd)}; {money(budget.reserved_usd)} reserved"
         shown.append(Tile(name="spent", value=money(budget.spent_usd), note=note))
     is_well = view.is_ready and not view.is_draining
-    said = tag("p", condition(view), class_="condition" if is_well else "condition trouble")
-    return join([said, tiles(shown)])
+    status = tag("p", condition(view), class_="condition" if is_well else "condition trouble")
+    return join([status, tiles(shown)])
 
 
 def slots_chart(samples: Sequence[tuple[datetime, int, int]]) -> Html:
-    """Return slot use over time, from samples of time, live Runs and places, one a second."""
+    """Return a chart of slot use, from samples of time, live Runs and max live Runs, one per second."""
     stretches: list[list[tuple[datetime, int, int]]] = []
     for sample in samples:
         if not stretches or sample[0] - stretches[-1][-1][0] > _GAP:
@@ -56,7 +56,7 @@ def slots_chart(samples: Sequence[tuple[datetime, int, int]]) -> Html:
 
 
 def batch_head(view: BatchView) -> Html:
-    """Return what is always shown of a batch: name, state, how far it is."""
+    """Return the always visible part of a batch: name, state, progress."""
     name = tag("h3", foreign(view.name, _NAME_CHARS))
     state = tag("span", view.state.replace("_", " "), class_=f"state state-{view.state}")
     reason = tag("p", foreign(view.reason, _REASON_CHARS), class_="reason") if view.reason else None
@@ -66,14 +66,14 @@ def batch_head(view: BatchView) -> Html:
 
 
 def _outcome_bar(view: BatchView) -> Html:
-    shares = _shares(view)
+    parts = _outcome_parts(view)
     total = view.jobs.total
     if total is not None and total > view.jobs.settled:
-        shares.append(charts.BarPart(name="open", count=total - view.jobs.settled, tone=Tone.OPEN))
-    return charts.stacked_bar("Jobs by outcome", shares, height=10)
+        parts.append(charts.BarPart(name="open", count=total - view.jobs.settled, tone=Tone.OPEN))
+    return charts.stacked_bar("Jobs by outcome", parts, height=10)
 
 
-def _shares(view: BatchView) -> list[charts.BarPart]:
+def _outcome_parts(view: BatchView) -> list[charts.BarPart]:
     counts = ((outcome, view.outcomes.get(outcome, 0)) for outcome in Outcome)
     return [
         charts.BarPart(name=outcome.replace("_", " "), count=count, tone=Tone(outcome))
@@ -83,16 +83,16 @@ def _shares(view: BatchView) -> list[charts.BarPart]:
 
 
 def batch_details(view: BatchView, failures: Failures | None) -> Html:
-    """Return what is shown of a batch that is opened: outcomes, costs, what failed and why, notices."""
-    keys = [Key(tone=share.tone, text=f"{share.count:,} {share.name}") for share in _shares(view)]
-    places = None if view.max_concurrent_runs is None else f"{view.max_concurrent_runs:,}"
+    """Return the details of a batch: outcomes, costs, causes of failure, notices."""
+    keys = [Key(tone=part.tone, text=f"{part.count:,} {part.name}") for part in _outcome_parts(view)]
+    slots = None if view.max_concurrent_runs is None else f"{view.max_concurrent_runs:,}"
     stated = facts(
         [
             ("id", view.id),
             ("task", foreign(view.task) if view.task is not None else None),
             ("profile", view.profile),
-            ("share", f"weight {view.weight:g}, priority {view.priority}"),
-            ("most Runs at once", places),
+            ("weight", f"{view.weight:g}, priority {view.priority}"),
+            ("max live Runs", slots),
             ("items", f"{view.items:,}"),
             ("results", foreign(view.out_dir)),
         ]

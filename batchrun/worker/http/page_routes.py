@@ -1,4 +1,4 @@
-"""The live page: its frame. What it shows comes as events, in pieces of markup."""
+"""The live page: its frame and its script. Its content comes as events, in pieces of HTML."""
 
 from functools import cache
 from importlib import resources
@@ -7,7 +7,7 @@ from aiohttp import web
 
 from batchrun.report.html_elements import Html, join, page, tag
 
-#: It runs its own script, asks its own worker, and nothing else.
+#: Content-Security-Policy: the page runs its own script and sends requests to its own worker only.
 POLICY = (
     "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'unsafe-inline'; img-src data:;"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -19,34 +19,34 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 _ORDERS = {"pause": "Pause", "resume": "Resume", "cancel": "Cancel…", "limits": "Limits…", "delete": "Delete…"}
-#: Fields of the two forms for limits, with what stands beside them.
+#: Fields of the two forms for limits, with their labels.
 _BATCH_LIMITS = {
     "weight": "Weight",
     "priority": "Priority",
-    "max_concurrent_runs": "Most Runs at once",
-    "start_rate": "Most starts per second",
+    "max_concurrent_runs": "Max live Runs",
+    "start_rate": "Max starts per second",
     "budget_usd": "Budget, US dollars",
 }
 _WORKER_LIMITS = {
-    "max_concurrent_runs": "Most Runs at once",
-    "max_total_memory_mb": "Most memory, MB",
-    "request_rate": "Most requests per second",
+    "max_concurrent_runs": "Max live Runs",
+    "max_total_memory_mb": "Max memory, MB",
+    "request_rate": "Max requests per second",
     "budget_usd": "Budget, US dollars",
 }
 
 
 async def get_page(_request: web.Request) -> web.Response:
-    """Answer the page's frame."""
+    """Return the frame of the page."""
     return web.Response(text=_frame(), content_type="text/html", headers=_HEADERS)
 
 
 async def get_script(_request: web.Request) -> web.Response:
-    """Answer the page's script."""
+    """Return the script of the page."""
     return web.Response(text=_asset("page.js"), content_type="text/javascript", headers=_HEADERS)
 
 
-def no_entry() -> web.Response:
-    """Return what is shown to a person without a token."""
+def missing_token_page() -> web.Response:
+    """Return the page for a person without a token."""
     words = (
         tag("h1", "batchrun"),
         tag("p", "This page needs the worker's token, which is in the file ", tag("code", "token"), " of its data."),
@@ -72,11 +72,11 @@ def _frame() -> Html:
         ),
         tag("p", id="said", role="status", aria_live="polite"),
         _batch_template(),
-        _sure_dialog(),
-        _limits_dialog("batch-limits-form", _BATCH_LIMITS, "An empty field stays as it is; none lifts a limit."),
-        _limits_dialog("worker-limits-form", _WORKER_LIMITS, "They hold until the next start or reload."),
+        _confirm_dialog(),
+        _limits_dialog("batch-limits-form", _BATCH_LIMITS, "An empty field stays unchanged; none removes a limit."),
+        _limits_dialog("worker-limits-form", _WORKER_LIMITS, "Changes hold until the next start or reload."),
         head=head,
-        policy=POLICY.replace("; frame-ancestors 'none'", ""),  # only a header may say that
+        policy=POLICY.replace("; frame-ancestors 'none'", ""),  # only a header may contain this
     )
 
 
@@ -89,7 +89,7 @@ def _button(order: str, text: str, **attributes: str) -> Html:
 
 
 def _batch_template() -> Html:
-    """Return what a batch is made of; its buttons stay, so that the focus does."""
+    """Return the template of a batch; its buttons are never replaced, so that the focus stays."""
     buttons = (_button(order, text) for order, text in _ORDERS.items())
     links = tag("span", class_="links")
     more = tag("details", tag("summary", "More"), tag("div", class_="details"), links)
@@ -97,9 +97,9 @@ def _batch_template() -> Html:
     return tag("template", item, id="batch")
 
 
-def _sure_dialog() -> Html:
+def _confirm_dialog() -> Html:
     buttons = (
-        tag("button", "Leave it", value="no", autofocus=True),
+        tag("button", "No", value="no", autofocus=True),
         tag("button", "Yes", value="yes", class_="danger"),
     )
     form = tag("form", tag("p", id="question"), tag("div", *buttons, class_="buttons"), method="dialog")
@@ -112,7 +112,7 @@ def _limits_dialog(name: str, fields: dict[str, str], note: str) -> Html:
         for field, text in fields.items()
     )
     buttons = (
-        tag("button", "Leave them", type="button", class_="close"),
+        tag("button", "Close", type="button", class_="close"),
         tag("button", "Change", type="submit", class_="main"),
     )
     content = (

@@ -1,4 +1,4 @@
-"""What a handler needs of its request: the worker, and the batch that the address names."""
+"""The worker and the batch of a request."""
 
 from aiohttp import web
 
@@ -9,14 +9,14 @@ WORKER = web.AppKey("worker", Worker)
 
 
 def worker_of(request: web.Request) -> Worker:
-    """Return the worker that a request is for."""
+    """Return the worker of a request."""
     return request.app[WORKER]
 
 
 def submission_of(request: web.Request) -> Submission:
-    """Return the batch that a request's address names, by id or by a name that only one has.
+    """Return the batch in a request's path: its id, or a name that only one batch has.
 
     Raises:
-        UnknownBatch: there is none.
+        UnknownBatch: there is none, or several have the name.
     """
-    return worker_of(request).find(request.match_info["ref"])
+    return worker_of(request).store.find(request.match_info["ref"])

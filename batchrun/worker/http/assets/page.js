@@ -1,13 +1,13 @@
-// The live page. Markup comes from the worker, made and escaped there; here it is put into its places. Everything else
-// that is shown here is text.
+// The live page. The worker makes and escapes the markup; this script puts it into place. Everything else it shows is
+// text.
 
 const byId = (id) => document.getElementById(id);
 const list = byId("batches");
 const rows = new Map();
 const MORE_EVERY_MS = 3000;
 const QUESTIONS = {
-  cancel: (name) => `Abort all live Runs of “${name}”, and start nothing more of it?`,
-  delete: (name) => `Forget “${name}”? What came over HTTP goes with its results.`,
+  cancel: (name) => `Abort all live Runs of “${name}”, and stop its new starts?`,
+  delete: (name) => `Delete “${name}”? A batch submitted over HTTP is deleted with its results.`,
 };
 
 function put(place, markup) {
@@ -31,8 +31,8 @@ async function ask(method, path, body) {
     throw new Error("The worker does not answer.");
   }
   if (!answer.ok) {
-    const told = await answer.json().catch(() => null);
-    throw new Error(told?.error?.message ?? `The worker answers ${answer.status}.`);
+    const problem = await answer.json().catch(() => null);
+    throw new Error(problem?.error?.message ?? `The worker answers ${answer.status}.`);
   }
   return answer;
 }
@@ -75,8 +75,8 @@ function showBatch(id, news) {
   showMore(row, false);
 }
 
-async function showMore(row, isAsked) {
-  if (!row.more.open || (!isAsked && Date.now() - row.askedAt < MORE_EVERY_MS)) return;
+async function showMore(row, isRequested) {
+  if (!row.more.open || (!isRequested && Date.now() - row.askedAt < MORE_EVERY_MS)) return;
   row.askedAt = Date.now();
   try {
     put(row.details, await (await ask("GET", `${row.path}/details`)).text());
@@ -110,7 +110,7 @@ async function obey(row, order) {
   try {
     if (order === "delete") await ask("DELETE", row.path);
     else await ask("POST", `${row.path}/${order}`);
-    say(order === "delete" ? `“${row.name}” is deleted.` : `“${row.name}”: told to ${order}.`);
+    say(order === "delete" ? `“${row.name}” is deleted.` : `“${row.name}”: ${order} requested.`);
   } catch (error) {
     say(error.message);
   }
@@ -148,7 +148,7 @@ async function changeLimits(name, title, path, values) {
     try {
       await ask("PATCH", path, wanted);
       dialog.close();
-      say("The limits are changed.");
+      say("Limits changed.");
     } catch (error) {
       form.querySelector(".trouble").textContent = error.message;
     }
@@ -174,7 +174,7 @@ byId("worker-limits").addEventListener("click", async () => {
   }
 });
 
-// What the worker tells
+// Events from the worker
 
 function show(event) {
   const news = JSON.parse(event.data);
@@ -188,8 +188,8 @@ function show(event) {
     total = news.total ?? total;
     const left = total - list.childElementCount;
     byId("none").textContent = total === 0
-      ? "None yet: hand one in with batchrun worker submit, or put it into the spool."
-      : left > 0 ? `The first ${list.childElementCount} of ${total}.` : "";
+      ? "No batches yet: use batchrun worker submit, or move a file into the spool."
+      : left > 0 ? `${list.childElementCount} of ${total} are shown.` : "";
   }
 }
 
@@ -204,7 +204,7 @@ events.addEventListener("open", () => {
 events.addEventListener("error", () => {
   const isOver = events.readyState === EventSource.CLOSED;
   connection.textContent = isOver
-    ? "The worker does not let this page in any more: open it anew with its token."
-    : "The connection is lost; trying again. What is shown is old.";
+    ? "The worker refuses this page: open it again with the token."
+    : "The connection is lost; reconnecting. The page is out of date.";
   connection.className = "trouble";
 });

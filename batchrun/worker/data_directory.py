@@ -1,0 +1,66 @@
+"""The data directory of a worker: where each of its files is."""
+
+import re
+from pathlib import Path
+
+from batchrun.errors import LedgerError
+from batchrun.ledger.sqlite.reader import is_begun
+from batchrun.output.sink import explain
+from batchrun.worker.submission import Submission
+
+_IS_ID = re.compile(r"[a-z0-9-]{1,64}")
+
+
+class DataDirectory:
+    """The paths in a worker's data directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.batches = path / "batches"
+        self.spool = path / "spool"
+        self.failed = self.spool / "failed"
+        self.profiles = path / "profiles"
+        self.server = path / "server"
+        self.token = path / "token"
+        self.address = path / "address"
+        self.log = path / "worker.log"
+
+    def make(self) -> None:
+        """Make the missing directories.
+
+        Raises:
+            OutputError: a directory cannot be made.
+        """
+        for directory in (self.batches, self.spool, self.failed, self.profiles):
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise explain(error, directory) from error
+
+    def of(self, submission_id: str) -> Path:
+        """Return the directory of a submission."""
+        assert _IS_ID.fullmatch(submission_id), "only ids that a store has made"
+        return self.batches / submission_id
+
+    def out_dir(self, submission: Submission) -> Path:
+        """Return a submission's output directory: beside its file in the spool, or in the submission's directory."""
+        if submission.spooled is None:
+            return self.of(submission.id) / "out"
+        return (self.spool / submission.spooled).with_name(f"{_without_format(submission.spooled.name)}.out")
+
+    def summary_file(self, submission: Submission) -> Path:
+        """Return the file for a submission's summary."""
+        out_dir = self.out_dir(submission)
+        return out_dir.with_name(f"{out_dir.name.removesuffix('.out')}.summary.json")
+
+
+def has_begun(out_dir: Path) -> bool:
+    """Return whether an output directory has a ledger with jobs; an unreadable one counts, since Runs may be live."""
+    try:
+        return is_begun(out_dir)
+    except LedgerError:
+        return True
+
+
+def _without_format(file_name: str) -> str:
+    return re.sub(r"\.(toml|jsonl|ndjson|json|csv|tsv)(\.(gz|zst))?$", "", file_name, flags=re.IGNORECASE)

@@ -5,8 +5,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from batchrun.account.connect import allowance_of_runs, open_platform, read_account, slot_count
-from batchrun.account.limits_watch import AccountWatch, WatchedLimit
+from batchrun.account.connect import open_platform, read_account
+from batchrun.account.limits_watch import AccountWatch, WatchedLimit, allowance_of_runs, slot_count
 from batchrun.apify.client import ApifyClient
 from batchrun.apify.wire import AccountInfo
 from batchrun.config import AccountLimitsConfig, ApiConfig, ServerConfig

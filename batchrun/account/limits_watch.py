@@ -7,7 +7,9 @@ from typing import Protocol
 import anyio
 import structlog
 
-from batchrun.apify.wire import AccountLimits
+from batchrun.apify.wire import AccountInfo, AccountLimits
+from batchrun.config import AccountLimitsConfig
+from batchrun.engine.limits.account_capacity import FIRST_SLOTS
 from batchrun.errors import ApiError
 from batchrun.policy.capacity import Allowance
 from batchrun.policy.retry import Backoff
@@ -115,3 +117,17 @@ class AccountWatch:
         self._told[name] = ours
         _log.info("account_share_changed", what=name, ours=ours, limit=limit, used=used, own=own)
         watched.tell(ours)
+
+
+def slot_count(limits: AccountLimitsConfig, account: AccountInfo, ours: int) -> int:
+    """Return how many Runs may be live: what was asked for, but no more than the account has; one is always ours."""
+    wanted = limits.max_concurrent_runs
+    if account.limits.max_concurrent_runs is None:
+        return FIRST_SLOTS if wanted == "auto" else wanted
+    allowed = allowance_of_runs(limits).update(account.limits.max_concurrent_runs, account.limits.live_runs or 0, ours)
+    return allowed if wanted == "auto" else min(wanted, allowed)
+
+
+def allowance_of_runs(limits: AccountLimitsConfig) -> Allowance:
+    """Return what of the account's Runs is ours; who asks for a number has thought of what it leaves to others."""
+    return Allowance(leave_free=limits.leave_free_runs if limits.max_concurrent_runs == "auto" else 0, least=1)

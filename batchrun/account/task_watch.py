@@ -8,7 +8,7 @@ import anyio
 import orjson
 import structlog
 
-from batchrun.account.connect import Task, read_task
+from batchrun.account.task import Task, read_task
 from batchrun.apify.client import ApifyClient
 from batchrun.errors import ApiError
 from batchrun.ledger.facts import TASK_AS_OPENED

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from batchrun.account.account import Account
-from batchrun.account.connect import Task
+from batchrun.account.task import Task
 from batchrun.apify.wire import AccountInfo
 from batchrun.batch.job_source import FileSource
 from batchrun.config import Config

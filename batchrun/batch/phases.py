@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from batchrun.account.account import STARTS_PER_TASK_PER_S, Account, open_account
-from batchrun.account.connect import Task, find_task
+from batchrun.account.task import Task, find_task
 from batchrun.account.task_watch import note_task
 from batchrun.batch.job_source import FileSource, open_source
 from batchrun.batch.opening import Opening, read_opening

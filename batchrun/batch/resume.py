@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import orjson
 
-from batchrun.account.connect import Task
+from batchrun.account.task import Task
 from batchrun.config import Config
 from batchrun.engine.ports import Chunk, JobSource
 from batchrun.engine.work import Postponed, Work

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import anyio
 
-from batchrun.account.connect import PATIENCE_S, Task
+from batchrun.account.connect import PATIENCE_S
+from batchrun.account.task import Task
 from batchrun.apify.client import ApifyClient
 from batchrun.apify.wire import ActorInfo, BuildInfo, parse_actor
 from batchrun.errors import ApiError

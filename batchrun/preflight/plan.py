@@ -13,7 +13,9 @@ from tempfile import TemporaryDirectory
 
 import anyio
 
-from batchrun.account.connect import Task, find_task, open_platform, read_account, slot_count
+from batchrun.account.connect import open_platform, read_account
+from batchrun.account.limits_watch import slot_count
+from batchrun.account.task import Task, find_task
 from batchrun.apify.client import ApifyClient
 from batchrun.config import Config
 from batchrun.config.job_format_builder import job_format

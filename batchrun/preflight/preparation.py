@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import anyio
 
-from batchrun.account.connect import Task
+from batchrun.account.task import Task
 from batchrun.apify.client import ApifyClient
 from batchrun.apify.wire import AccountInfo
 from batchrun.config import Config

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import anyio
 
-from batchrun.account.connect import PATIENCE_S, Task
+from batchrun.account.connect import PATIENCE_S
+from batchrun.account.task import Task
 from batchrun.apify.client import ApifyClient
 from batchrun.apify.wire import AccountInfo
 from batchrun.engine.limits.account_capacity import FIRST_SLOTS

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import anyio
 
-from batchrun.account.connect import Task
+from batchrun.account.task import Task
 from batchrun.apify.client import ApifyClient
 from batchrun.apify.wire import AccountInfo, parse_options, parse_prices
 from batchrun.config import Config

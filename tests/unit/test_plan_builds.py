@@ -6,7 +6,8 @@ from typing import Any
 import anyio
 import pytest
 
-from batchrun.account.connect import PATIENCE_S, Task
+from batchrun.account.connect import PATIENCE_S
+from batchrun.account.task import Task
 from batchrun.apify.wire import BuildInfo
 from batchrun.model import TaskId
 from batchrun.preflight.builds import read_build

@@ -5,7 +5,7 @@ from typing import Any
 import anyio
 import pytest
 
-from batchrun.account.connect import Task
+from batchrun.account.task import Task
 from batchrun.account.task_watch import INTERVAL_S, TaskWatch, note_task
 from batchrun.ledger.sqlite.tables import open_ledger
 from batchrun.model import Job, JobKey, Position, TaskId

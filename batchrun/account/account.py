@@ -1,9 +1,12 @@
-"""One account: its client, its limits as they are watched, and what the batches that run in it share."""
+"""An account that batches run in, one or many: its client, its watched limits, and what its batches share.
+
+A batch that is launched alone is the only one in its account.
+"""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from batchrun.account.connect import open_platform, read_account
 from batchrun.account.limits_watch import AccountWatch, WatchedLimit, allowance_of_runs, slot_count
@@ -20,21 +23,21 @@ from batchrun.runtime.open_files import polls_within_limit
 if TYPE_CHECKING:
     from batchrun.server import InlineActor
 
-#: Memory that counts as ours in any case, in megabytes: that of the smallest Run.
+#: Memory that is ours even when others use all of it, in megabytes: that of the smallest Run.
 MIN_MEMORY_MB = 128
-#: Starts of one task per second: the platform's limit of 400, with a margin.
+#: Starts of one task per second: 95 % of the 400 that the API documents.
 STARTS_PER_TASK_PER_S = 380.0
 
 
 class Account:
-    """An account that batches run in, one or many side by side; made by `open_account`.
+    """An account that batches run in; made by `open_account`.
 
     Args:
-        client: talks to it.
-        info: whose token it is, and its limits as they were read.
-        limits: what of it is ours.
-        budget: of all its batches together.
-        starts_per_task_per_s: starts of one task that it is taken to allow.
+        client: the platform, with the account's token.
+        info: the account as it was read.
+        limits: the part of the account that is ours.
+        budget: of all batches together.
+        starts_per_task_per_s: starts of one task, at most; fewer where the platform announces fewer.
     """
 
     def __init__(
@@ -51,7 +54,7 @@ class Account:
         self.budget = budget
         self.shared = SharedLimits(
             max_live_runs=slot_count(limits, info, 0),
-            wanted=_number(limits.max_concurrent_runs),
+            wanted=limits.wanted_runs,
             max_open_polls=polls_within_limit(limits.max_open_polls),
             starts_per_task_per_s=starts_per_task_per_s,
             throttle=client.account,
@@ -61,7 +64,7 @@ class Account:
         client.start_limit.subscribe(self.shared.stay_below)
 
     async def read_again(self) -> None:
-        """Read again whose token this is, and the account's limits.
+        """Read the account again.
 
         Raises:
             BatchRefused: the platform does not accept the token any more.
@@ -71,7 +74,7 @@ class Account:
 
     @property
     def live_runs(self) -> int:
-        """Runs of ours that are live, or being started."""
+        """Runs of ours that are live or being started."""
         return self.shared.capacity.live
 
     @property
@@ -80,39 +83,34 @@ class Account:
         return self.shared.pool.limit
 
     def keep_permits(self, batch: Path, live: int) -> None:
-        """Keep permits for the live Runs of a batch that is opened soon; 0 keeps none."""
+        """Keep permits for the live Runs of a batch that is about to be opened; 0 keeps none."""
         kept_before = self.shared.pool.kept
         self.shared.pool.keep(batch, live)
         if self.shared.pool.kept > kept_before:
             self.watch.claim(self.shared.pool.kept - kept_before)
 
     def change_limits(self, limits: AccountLimitsConfig) -> None:
-        """Keep other limits from now on; with smaller ones, Runs run out."""
+        """Replace the limits; live Runs above a smaller limit go on to their end."""
         self.limits = limits
-        self.shared.capacity.want(_number(limits.max_concurrent_runs))
+        self.shared.capacity.want(limits.wanted_runs)
         self.watch.change(runs=self._watched_runs(), memory=self._watched_memory())
 
     def _watched_runs(self) -> WatchedLimit:
         return WatchedLimit(
             allowance=allowance_of_runs(self.limits),
             own=lambda: self.shared.capacity.live + self.shared.pool.kept,
-            tell=self.shared.capacity.set_limit,
+            on_change=self.shared.capacity.set_limit,
         )
 
     def _watched_memory(self) -> WatchedLimit:
-        """Return what to do about memory; a number that was asked for holds where it is smaller than the account's."""
-        wanted_mb, pool = _number(self.limits.max_total_memory_mb), self.shared.pool
+        wanted_mb, pool = self.limits.wanted_memory_mb, self.shared.pool
 
-        def tell(told_mb: int | None) -> None:
-            pool.resize_memory(min((mb for mb in (wanted_mb, told_mb) if mb is not None), default=None))
+        def resize(ours_mb: int | None) -> None:
+            pool.resize_memory(min((mb for mb in (wanted_mb, ours_mb) if mb is not None), default=None))
 
         leave_free = self.limits.leave_free_memory_mb if wanted_mb is None else 0
         allowance = Allowance(leave_free=leave_free, least=MIN_MEMORY_MB)
-        return WatchedLimit(allowance=allowance, own=lambda: pool.used_memory_mb, tell=tell)
-
-
-def _number(wanted: int | Literal["auto"]) -> int | None:
-    return None if wanted == "auto" else wanted
+        return WatchedLimit(allowance=allowance, own=lambda: pool.used_memory_mb, on_change=resize)
 
 
 @asynccontextmanager
@@ -132,14 +130,14 @@ async def open_account(
 
     Args:
         api: which platform.
-        limits: what of it is ours.
+        limits: the part of the account that is ours.
         environ: holds the token.
-        server: of the embedded server, where that is the platform.
-        server_dir: where it keeps its state.
+        server: settings of the embedded server, if that is the platform.
+        server_dir: the embedded server's state.
         budget: of all batches together; None: unlimited.
-        inline_actors: coroutines that the embedded server carries out as Actors, by full name.
-        starts_per_task_per_s: starts of one task that the platform is taken to allow.
-        note_outage: called with the reason as long as the platform cannot be reached; None: that is an error.
+        inline_actors: coroutines that the embedded server runs as Actors, by full name.
+        starts_per_task_per_s: starts of one task, at most; fewer where the platform announces fewer.
+        note_outage: called with the reason after each try while the platform cannot be reached; None: that is an error.
 
     Raises:
         BatchRefused: the platform does not accept the token.
@@ -162,7 +160,7 @@ async def open_account(
 
 
 async def _wait_for_account(client: ApifyClient, note_outage: Callable[[str], None]) -> AccountInfo:
-    """Read whose token this is, as soon as the platform can be reached."""
+    """Read the account, as soon as the platform can be reached."""
     while True:
         try:
             return await read_account(client)

@@ -1,4 +1,4 @@
-"""The platform a batch talks to: the Apify API, or batchrun's own server in this process; its account and its task."""
+"""A client of the platform: the Apify API, or the embedded server in this process."""
 
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
@@ -23,7 +23,7 @@ from batchrun.errors import (
 if TYPE_CHECKING:
     from batchrun.server import InlineActor
 
-#: How long a beginning waits for a platform that does not answer; later on, there is no limit.
+#: Seconds that the opening of a batch waits for the platform. An open batch waits without limit.
 PATIENCE_S = 30.0
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ async def open_platform(
     server_dir: Path,
     inline_actors: "Mapping[str, InlineActor]",
 ) -> AsyncIterator[ApifyClient]:
-    """Open a client of the configured platform; the embedded server lives as long as the context.
+    """Open a client of the configured platform; the embedded server runs until the context ends.
 
     Raises:
         ConfigError: the token's file, an Actor's directory or the file of faults cannot be used.
@@ -69,7 +69,7 @@ async def open_platform(
 
 
 async def read_account(client: ApifyClient) -> AccountInfo:
-    """Read whose token this is.
+    """Read the account that the token belongs to.
 
     Raises:
         BatchRefused: the token is missing or wrong.
@@ -83,14 +83,14 @@ async def read_account(client: ApifyClient) -> AccountInfo:
             " the account's settings, under API & Integrations"
         ) from error
     except ApiError as error:
-        raise BatchRefused(f"the platform does not tell whose token this is: {error}") from error
+        raise BatchRefused(f"the account cannot be read: {error}") from error
 
 
 async def patiently(client: ApifyClient, answer: Awaitable[T]) -> T:
-    """Wait for an answer that is asked for again and again, but not for ever: there may be no platform there.
+    """Wait at most PATIENCE_S for an answer that the client retries without limit.
 
     Raises:
-        ConnectFailed: none came in time.
+        ConnectFailed: no answer came in time.
     """
     try:
         with anyio.fail_after(PATIENCE_S):

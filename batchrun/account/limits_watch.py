@@ -1,4 +1,7 @@
-"""How many Runs, and how much memory, are ours: read from the account again and again while the batch runs."""
+"""How many of the account's Runs, and how much of its memory, are ours; read again every few seconds.
+
+It knows the account's limits and their use by others. It does not know batches.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +17,7 @@ from batchrun.errors import ApiError
 from batchrun.policy.capacity import Allowance
 from batchrun.policy.retry import Backoff
 
-#: Between two readings: a change is reacted to within twice this, a falling limit and more use by others alike.
+#: Seconds between two readings. A change takes effect within two of them.
 READ_INTERVAL_S = 2.0
 #: Waits after readings that are refused.
 REFUSED_BACKOFF = Backoff(first_s=2.0, max_s=60.0)
@@ -22,48 +25,61 @@ REFUSED_BACKOFF = Backoff(first_s=2.0, max_s=60.0)
 _log = structlog.get_logger()
 
 
+def slot_count(limits: AccountLimitsConfig, account: AccountInfo, ours: int) -> int:
+    """Return how many Runs may be live; `ours` of the account's live Runs belong to the batch already."""
+    wanted, limit = limits.wanted_runs, account.limits.max_concurrent_runs
+    if limit is None:
+        return FIRST_SLOTS if wanted is None else wanted
+    allowed = allowance_of_runs(limits).update(limit, account.limits.live_runs or 0, ours)
+    return allowed if wanted is None else min(wanted, allowed)
+
+
+def allowance_of_runs(limits: AccountLimitsConfig) -> Allowance:
+    """Return what of the account's Runs is ours: at least one; only "auto" leaves some free."""
+    return Allowance(leave_free=limits.leave_free_runs if limits.wanted_runs is None else 0, least=1)
+
+
 class LimitsReader(Protocol):
     """The platform, as far as the account's limits need it."""
 
     async def get_limits(self) -> AccountLimits:
-        """Read what may be live in the account at once, and what is."""
+        """Read the account's limits and their use."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchedLimit:
-    """One thing that the account limits: its Runs, or their memory in megabytes."""
+    """One limit of the account: of its live Runs, or of their memory in megabytes."""
 
     allowance: Allowance
-    #: How much of it we use right now.
+    #: Returns what of our own counts towards the limit now.
     own: Callable[[], int]
-    #: Called with how much is ours whenever that has changed; None where the account does not say.
-    tell: Callable[[int | None], None]
+    #: Called with the part that is ours when it changes; None: the account does not show the limit.
+    on_change: Callable[[int | None], None]
 
 
 class AccountWatch:
-    """Reads the account's limits every few seconds, and tells what of them is ours when that changes.
+    """Reads the account's limits every few seconds, and reports each change of the part that is ours.
 
     Args:
         client: the platform.
-        runs: what to do about Runs; None: nothing.
-        memory: what to do about memory; None: nothing.
+        runs: the limit of live Runs.
+        memory: the limit of their memory.
     """
 
-    def __init__(
-        self, client: LimitsReader, *, runs: WatchedLimit | None = None, memory: WatchedLimit | None = None
-    ) -> None:
+    def __init__(self, client: LimitsReader, *, runs: WatchedLimit, memory: WatchedLimit) -> None:
         self._client = client
         self._runs = runs
         self._memory = memory
-        self._told: dict[str, int | None] = {}
+        #: The part that is ours as it was reported last, by limit.
+        self._reported: dict[str, int | None] = {}
         self._last: AccountLimits | None = None
         #: What of the last reading was ours.
         self._last_runs = self._last_memory_mb = 0
 
     def change(self, *, runs: WatchedLimit, memory: WatchedLimit) -> None:
-        """Do something else about what is read, and about what was read last."""
+        """Replace both limits, and report the parts that are ours by the last reading."""
         self._runs, self._memory = runs, memory
-        self._told.clear()
+        self._reported.clear()
         self.claim(0)
 
     def claim(self, runs: int) -> None:
@@ -72,13 +88,11 @@ class AccountWatch:
             self.note(self._last, runs=self._last_runs + runs, memory_mb=self._last_memory_mb)
 
     async def run(self) -> None:
-        """Read on until cancelled; what was told last holds while the platform cannot be read."""
-        if self._runs is None and self._memory is None:
-            return
+        """Read until cancelled; while the platform cannot be read, the last reading holds."""
         refusals = 0
         while True:
             await anyio.sleep(REFUSED_BACKOFF.wait_s(refusals, 0.5) if refusals else READ_INTERVAL_S)
-            runs, memory_mb = self._own()
+            runs, memory_mb = self._runs.own(), self._memory.own()
             try:
                 limits = await self._client.get_limits()
             except ApiError as error:
@@ -86,12 +100,11 @@ class AccountWatch:
                 _log.debug("account_limits_refused", refusals=refusals, error=str(error))
                 continue
             refusals = 0
-            runs_now, memory_now_mb = self._own()
-            # What of ours began or ended while the answer was on its way may be counted in it, or not.
-            self.note(limits, runs=max(runs, runs_now), memory_mb=max(memory_mb, memory_now_mb))
+            # A Run of ours that began or ended during the request may be counted in the answer or not.
+            self.note(limits, runs=max(runs, self._runs.own()), memory_mb=max(memory_mb, self._memory.own()))
 
     def note(self, limits: AccountLimits, *, runs: int, memory_mb: int) -> None:
-        """Take a reading over.
+        """Judge a new reading.
 
         Args:
             limits: what was read.
@@ -99,35 +112,13 @@ class AccountWatch:
             memory_mb: their memory.
         """
         self._last, self._last_runs, self._last_memory_mb = limits, runs, memory_mb
-        if self._runs is not None:
-            self._judge("runs", self._runs, limits.max_concurrent_runs, limits.live_runs, runs)
-        if self._memory is not None:
-            self._judge("memory_mb", self._memory, limits.max_total_memory_mb, limits.used_memory_mb, memory_mb)
-
-    def _own(self) -> tuple[int, int]:
-        return (
-            self._runs.own() if self._runs is not None else 0,
-            self._memory.own() if self._memory is not None else 0,
-        )
+        self._judge("runs", self._runs, limits.max_concurrent_runs, limits.live_runs, runs)
+        self._judge("memory_mb", self._memory, limits.max_total_memory_mb, limits.used_memory_mb, memory_mb)
 
     def _judge(self, name: str, watched: WatchedLimit, limit: int | None, used: int | None, own: int) -> None:
         ours = None if limit is None else watched.allowance.update(limit, used or 0, own)
-        if name in self._told and self._told[name] == ours:
+        if name in self._reported and self._reported[name] == ours:
             return
-        self._told[name] = ours
-        _log.info("account_share_changed", what=name, ours=ours, limit=limit, used=used, own=own)
-        watched.tell(ours)
-
-
-def slot_count(limits: AccountLimitsConfig, account: AccountInfo, ours: int) -> int:
-    """Return how many Runs may be live: what was asked for, but no more than the account has; one is always ours."""
-    wanted = limits.max_concurrent_runs
-    if account.limits.max_concurrent_runs is None:
-        return FIRST_SLOTS if wanted == "auto" else wanted
-    allowed = allowance_of_runs(limits).update(account.limits.max_concurrent_runs, account.limits.live_runs or 0, ours)
-    return allowed if wanted == "auto" else min(wanted, allowed)
-
-
-def allowance_of_runs(limits: AccountLimitsConfig) -> Allowance:
-    """Return what of the account's Runs is ours; who asks for a number has thought of what it leaves to others."""
-    return Allowance(leave_free=limits.leave_free_runs if limits.max_concurrent_runs == "auto" else 0, least=1)
+        self._reported[name] = ours
+        _log.info("account_limit_changed", what=name, ours=ours, limit=limit, used=used, own=own)
+        watched.on_change(ours)

@@ -1,4 +1,4 @@
-"""The task a batch runs: looked up by id, or by its description and created where it is missing."""
+"""The task of a batch: found by id, or by its description, which may create it."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,43 +13,45 @@ from batchrun.config import TaskConfig
 from batchrun.errors import ApiError, BatchRefused, ConfigError, NotFound, RateLimited, ServerFailed, TransportError
 from batchrun.model import JsonObject, TaskId
 
+#: Seconds between two tries to find or create a described task.
 RETRY_INTERVAL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """The task a batch runs."""
+    """The task of a batch."""
 
+    #: Empty: the described task does not exist yet.
     id: TaskId
-    #: As people know it: user/name, or its id.
+    #: Its name for people: user/name, or its id.
     label: str
     input: JsonObject
     actor_id: str = ""
-    #: As the API spells them.
+    #: Run options in the API's spelling.
     options: JsonObject = field(default_factory=dict)
-    #: When it was last edited, as the API says it.
+    #: Time of the last edit, as the API writes it.
     modified_at: str | None = None
 
     @property
     def exists(self) -> bool:
-        """Whether the platform has it; a described one may be yet to be created."""
+        """True if the platform has the task."""
         return bool(self.id)
 
 
 async def find_task(
     client: ApifyClient, config: TaskConfig, file: Path | None = None, *, is_created: bool = True
 ) -> Task:
-    """Look the task up; a described one is created when it is missing, and never changed.
+    """Find the task; a described task is created if it is missing, and never changed.
 
     Args:
-        client: asks the platform.
-        config: names or describes the task.
-        file: the configuration, for messages.
-        is_created: without, a described task that is missing is returned as it would be, with an empty id.
+        client: the platform.
+        config: the task's id or description.
+        file: the configuration file, for messages.
+        is_created: False: a described task that is missing is not created, and returned with an empty id.
 
     Raises:
-        BatchRefused: there is no such task or Actor, or it may not be read.
-        ConfigError: the described task exists and is another.
+        BatchRefused: there is no such task or Actor, or the token may not read it.
+        ConfigError: a task of this name exists and differs from the description.
     """
     try:
         return await patiently(client, _find_task(client, config, file, is_created=is_created))
@@ -59,7 +61,7 @@ async def find_task(
     except ApiError as error:
         if error.status == 400:
             raise ConfigError(f"the platform does not accept it: {error.message}", key="task", file=file) from error
-        raise BatchRefused(f"the task cannot be had: {error}") from error
+        raise BatchRefused(f"the task cannot be read: {error}") from error
 
 
 async def _find_task(client: ApifyClient, config: TaskConfig, file: Path | None, *, is_created: bool) -> Task:
@@ -69,7 +71,7 @@ async def _find_task(client: ApifyClient, config: TaskConfig, file: Path | None,
         try:
             return await _described_task(client, config, file, is_created=is_created)
         except (TransportError, ServerFailed, RateLimited):
-            # The answer to the creation is lost; its name tells whether the task is there, and nothing was paid.
+            # A lost answer may have created the task. The next try finds it by its name; creating one costs nothing.
             await anyio.sleep(RETRY_INTERVAL_S)
 
 
@@ -93,7 +95,7 @@ async def _described_task(client: ApifyClient, config: TaskConfig, file: Path | 
 
 
 def read_task(fields: JsonObject, named: str) -> Task:
-    """Return a task as the API describes it; `named` is its label where it has no name."""
+    """Return the task of an API object; `named` is the label of a task without a name."""
     label = f"{fields['username']}/{fields['name']}" if fields.get("username") and fields.get("name") else named
     return Task(
         id=TaskId(fields["id"]),
@@ -117,15 +119,15 @@ def _refuse_differences(wanted: JsonObject, found: JsonObject, name: str, file: 
     ]
     if differences:
         raise ConfigError(
-            f"a task named {name!r} exists and is another ({'; '.join(differences)}). Nothing was changed:"
-            " describe it as it is, name it by id, or choose another name",
+            f"a task named {name!r} exists and differs ({'; '.join(differences)}). Nothing was changed:"
+            " describe it as it is, give its id, or choose another name",
             key="task",
             file=file,
         )
 
 
 def _agrees(wanted: Any, found: Any) -> bool:
-    """Whether what exists holds everything that is asked for; the platform adds properties of its own."""
+    """True if an existing value holds everything that is described; the platform may add properties."""
     if isinstance(wanted, dict) and isinstance(found, dict):
         return all(_agrees(value, found.get(key)) for key, value in wanted.items())
     return bool(wanted == found)

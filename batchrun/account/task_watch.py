@@ -1,4 +1,4 @@
-"""Sees that somebody edits the task while the batch is under way: Runs after that are not like those before."""
+"""Edits of the task during a batch: Runs that start after an edit differ from those before."""
 
 from collections.abc import Mapping
 from hashlib import sha256
@@ -14,17 +14,17 @@ from batchrun.errors import ApiError
 from batchrun.ledger.facts import TASK_AS_OPENED
 from batchrun.ledger.sqlite.tables import LedgerTables
 
-#: Between two looks at the task.
+#: Seconds between two readings of the task.
 INTERVAL_S = 60.0
 
 _log = structlog.get_logger()
 
 
 def note_task(ledger: LedgerTables, task: Task) -> tuple[str, ...]:
-    """Note what the task is now.
+    """Note the task in the ledger.
 
     Returns:
-        What of it (input, options, Actor) is not as it was when the batch was last opened with jobs in it.
+        The parts (input, options, Actor) that were edited since the batch was last opened; none for a new batch.
     """
     before, now = ledger.fact(TASK_AS_OPENED), _imprint(task)
     with ledger.transaction():
@@ -33,11 +33,11 @@ def note_task(ledger: LedgerTables, task: Task) -> tuple[str, ...]:
 
 
 class TaskWatch:
-    """Reads the task again every minute, and tells of each edit once."""
+    """Reads the task every minute, and logs each edit once."""
 
     def __init__(self, client: ApifyClient, task: Task) -> None:
         self._client, self._task_id, self._seen = client, task.id, _imprint(task)
-        #: What was changed by edits so far, one entry for each edit that was seen.
+        #: The parts that each edit has changed, one entry per edit.
         self.edits: list[tuple[str, ...]] = []
 
     async def run(self) -> None:
@@ -61,14 +61,14 @@ class TaskWatch:
 
 
 def _imprint(task: Task) -> dict[str, Any]:
-    # Hashed: an input may be large, or hold what should not lie about in a ledger.
+    # Hashed, since an input may be large or hold secrets.
     parts = {"input": task.input, "options": task.options, "Actor": task.actor_id}
     hashes = {name: sha256(orjson.dumps(part, option=orjson.OPT_SORT_KEYS)).hexdigest() for name, part in parts.items()}
     return {"modified_at": task.modified_at, **hashes}
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, ...]:
-    # A new name is an edit, too, and changes nothing for Runs.
+    # The time of the last edit also changes with the task's name, which changes nothing for Runs.
     if before.get("modified_at") == now["modified_at"]:
         return ()
     return tuple(name for name in now if name != "modified_at" and before.get(name) != now[name])

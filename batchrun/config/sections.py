@@ -171,6 +171,16 @@ class AccountLimitsConfig(Section):
     max_open_polls: _PositiveInt = 1000
     """Most requests at once that wait for the end of a Run."""
 
+    @property
+    def wanted_runs(self) -> int | None:
+        """`max_concurrent_runs` as a number; None: "auto"."""
+        return None if self.max_concurrent_runs == "auto" else self.max_concurrent_runs
+
+    @property
+    def wanted_memory_mb(self) -> int | None:
+        """`max_total_memory_mb` as a number; None: "auto"."""
+        return None if self.max_total_memory_mb == "auto" else self.max_total_memory_mb
+
 
 class LimitsConfig(AccountLimitsConfig):
     """Limits of one batch."""

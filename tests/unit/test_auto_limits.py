@@ -243,11 +243,15 @@ async def _watch(engine: Engine) -> None:
         await anyio.sleep_forever()
 
 
-async def test_memory_is_told_as_runs_are() -> None:
-    """In megabytes, what the account has for us; each change once, and None where it does not say."""
+def _unwatched() -> WatchedLimit:
+    return WatchedLimit(allowance=Allowance(leave_free=0, least=0), own=lambda: 0, on_change=lambda _: None)
+
+
+async def test_each_change_of_our_memory_is_reported_once() -> None:
+    """The part of the account's megabytes that is ours; None: the account does not show its memory."""
     api, told, own = ScriptedApi(), list[int | None](), 1024
-    memory = WatchedLimit(allowance=Allowance(leave_free=512, least=128), own=lambda: own, tell=told.append)
-    watch = AccountWatch(api, memory=memory)
+    memory = WatchedLimit(allowance=Allowance(leave_free=512, least=128), own=lambda: own, on_change=told.append)
+    watch = AccountWatch(api, runs=_unwatched(), memory=memory)
     for allowed, used in (
         (8192, 1024),
         (8192, 1024),
@@ -264,8 +268,8 @@ async def test_memory_is_told_as_runs_are() -> None:
 async def test_the_end_of_our_run_after_a_reading_is_not_the_use_of_others() -> None:
     """A reading that is judged again counts as ours what was ours when it was made, and Runs that are claimed since."""
     told, own = list[int | None](), 6
-    runs = WatchedLimit(allowance=Allowance(leave_free=0, least=1), own=lambda: own, tell=told.append)
-    watch = AccountWatch(ScriptedApi(), runs=runs)
+    runs = WatchedLimit(allowance=Allowance(leave_free=0, least=1), own=lambda: own, on_change=told.append)
+    watch = AccountWatch(ScriptedApi(), runs=runs, memory=_unwatched())
     watch.note(AccountLimits(max_concurrent_runs=10, live_runs=8), runs=6, memory_mb=0)
     own = 1
     watch.claim(0)

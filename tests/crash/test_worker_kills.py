@@ -1,4 +1,4 @@
-"""A worker with five batches, killed at random and started again by a supervisor; the truth is at the server."""
+"""A worker with five batches, killed at random and restarted; checked against the server's Runs."""
 
 import random
 import time
@@ -15,7 +15,7 @@ MAX_CONCURRENT_RUNS = 12
 
 
 def _supervise(worker: WorkerProcess, chance: random.Random, kills: int) -> None:
-    """Kill and start again, so often, while something is left to do; then let it end."""
+    """Kill and restart the worker `kills` times while batches are open; then let it end."""
     worker.start()
     while worker.kills < kills and not worker.is_done:
         time.sleep(chance.uniform(0.4, 2.0))
@@ -29,8 +29,8 @@ def _supervise(worker: WorkerProcess, chance: random.Random, kills: int) -> None
     ("kills", "jobs", "seed"),
     [(5, 60, 1), *(pytest.param(20, 400, seed, marks=pytest.mark.long) for seed in range(2, 5))],
 )
-def test_five_batches_end_right_however_often_the_worker_is_killed(tmp_path, record_property, kills, jobs, seed):
-    """One record per job, every Run of the server in a record, and never more Runs at once than the worker may have."""
+def test_five_batches_survive_any_number_of_kills(tmp_path, record_property, kills, jobs, seed):
+    """One record per job, every Run of the server in a record, and never more live Runs than allowed."""
     faults = tmp_path / "faults.toml"
     faults.write_text(f"seed = {seed}\n{LOST_ANSWERS}")
     flags = ("--max-concurrent-runs", str(MAX_CONCURRENT_RUNS))

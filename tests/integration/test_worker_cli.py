@@ -1,4 +1,4 @@
-"""`batchrun worker submit|list|status|…` as a user meets them: processes that talk to a worker process."""
+"""`batchrun worker submit|list|status|…`: real processes that call a worker process."""
 
 import os
 import signal
@@ -17,24 +17,24 @@ from tests.support.command_line import Said, batchrun
 from tests.support.crash import Api, open_api, wait_until
 from tests.support.worker_process import WorkerProcess
 
-#: Longer than any test: Runs that end only when they are aborted.
+#: Duration of Runs that end only by an abort: longer than any test.
 LONG_MS = 600_000
 
 
-class Desk:
-    """A worker and the directory in which its people sit."""
+class Shell:
+    """A worker, and a directory in which commands run."""
 
     def __init__(self, path: Path, worker: WorkerProcess, api: Api) -> None:
         self.path, self.worker, self.api = path, worker, api
 
     def call(self, *arguments: str, stdin: str | None = None, **environ: str) -> Said:
-        """Run a verb to its end."""
+        """Run a command to its end."""
         return batchrun(
             "worker", *arguments, "--data", str(self.worker.data_dir), cwd=self.path, environ=environ, stdin=stdin
         )
 
     def write(self, name: str, jobs: Sequence[dict[str, Any]], settings: str = "") -> str:
-        """Write a batch file and its job file beside it; return the batch file's name."""
+        """Write a batch file and its job file; return the batch file's name."""
         (self.path / f"{name}.jsonl").write_bytes(b"".join(orjson.dumps(job) + b"\n" for job in jobs))
         (self.path / f"{name}.toml").write_text(
             f'[task]\nactor = "{ACTOR}"\nname = "{name}"\noptions = {{ memory_mb = 128 }}\n'
@@ -43,7 +43,7 @@ class Desk:
         return f"{name}.toml"
 
     def status(self, ref: str) -> dict[str, Any]:
-        """Return how a batch stands, as JSON."""
+        """Return the status of a batch, as JSON."""
         said = self.call("status", ref, "--json")
         assert said.code == 0, said.err
         view: dict[str, Any] = orjson.loads(said.out)
@@ -51,37 +51,37 @@ class Desk:
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory) -> Iterator[Desk]:
-    """One worker for all tests, each with batches of its own names."""
-    path = tmp_path_factory.mktemp("desk")
+def shell(tmp_path_factory) -> Iterator[Shell]:
+    """One worker for all tests; each test uses other names of batches."""
+    path = tmp_path_factory.mktemp("shell")
     with open_api(path / "api") as api:
         worker = WorkerProcess(path / "data", api.base_url)
         with worker.running():
-            yield Desk(path, worker, api)
+            yield Shell(path, worker, api)
 
 
-def test_a_batch_file_is_handed_in_with_its_job_file_and_waited_for(desk):
-    """Its paths are its own, wherever the worker keeps it; stdout is the id, and the exit code that of `run`."""
-    (desk.path / "item.json").write_text('{"type": "object", "required": ["n"]}')
-    file = desk.write("good", [{"n": n} for n in range(5)], '[output]\nexpect_item_schema = "item.json"\n')
-    said = desk.call("submit", file, "--wait")
+def test_a_batch_file_is_submitted_with_its_job_file_and_waited_for(shell):
+    """Its relative paths stay valid in the worker's directory; stdout is the id, the exit code that of `run`."""
+    (shell.path / "item.json").write_text('{"type": "object", "required": ["n"]}')
+    file = shell.write("good", [{"n": n} for n in range(5)], '[output]\nexpect_item_schema = "item.json"\n')
+    said = shell.call("submit", file, "--wait")
     assert said.code == 0, said.err
-    assert desk.status("good")["id"] == said.out.strip()
+    assert shell.status("good")["id"] == said.out.strip()
     assert "5 of about 5 done: 5 succeeded" in said.err
-    records = desk.call("records", "good")
-    written = Path(desk.status("good")["out_dir"]) / "records.jsonl"
+    records = shell.call("records", "good")
+    written = Path(shell.status("good")["out_dir"]) / "records.jsonl"
     assert records.out == written.read_text()
     assert len(records.out.splitlines()) == 5
-    assert len(desk.call("items", "good").out.splitlines()) == 5
-    assert '"batch_rests"' in desk.call("logs", "good", "--follow").out
+    assert len(shell.call("items", "good").out.splitlines()) == 5
+    assert '"batch_rests"' in shell.call("logs", "good", "--follow").out
 
 
-def test_a_profile_takes_a_job_file_from_stdin(desk):
-    """The settings given come before the profile's."""
-    desk.write("profile", [{"n": 0}])
-    (desk.path / "profile.toml").replace(desk.worker.data_dir / "profiles" / "shop.toml")
+def test_a_profile_takes_a_job_file_from_stdin(shell):
+    """--set overrides the profile."""
+    shell.write("profile", [{"n": 0}])
+    (shell.path / "profile.toml").replace(shell.worker.data_dir / "profiles" / "shop.toml")
     jobs = '{"n": 1}\n{"n": 2, "fails": true}\n{"n": 3}\n'
-    said = desk.call(
+    said = shell.call(
         "submit", "--profile", "shop", "--jobs", "-", "--name", "from stdin", "--weight", "2", "--priority", "-1",
         "--set", "retry.max_attempts=1", "--wait", "--json", stdin=jobs,
     )  # fmt: skip
@@ -106,88 +106,88 @@ def test_a_profile_takes_a_job_file_from_stdin(desk):
         (["fine.toml", "--jobs", "fine.toml"], "is not a job file"),
     ],
 )
-def test_what_cannot_be_handed_in_is_refused_in_words(desk, arguments, word):
-    """Exit 2, a line that says what is wrong, and nothing handed in."""
-    desk.write("fine", [{"n": 1}])
-    desk.write("bad", [{"n": 1}], "[limits]\nmax_concurent_runs = 3\n")
-    before = len(desk.worker.batches())
-    said = desk.call("submit", *arguments)
+def test_an_invalid_submission_is_refused(shell, arguments, word):
+    """Exit 2, a line that names the error, and no batch submitted."""
+    shell.write("fine", [{"n": 1}])
+    shell.write("bad", [{"n": 1}], "[limits]\nmax_concurent_runs = 3\n")
+    before = len(shell.worker.batches())
+    said = shell.call("submit", *arguments)
     assert said.code == 2, said
     assert word in said.err
     assert "Traceback" not in said.err
-    assert len(desk.worker.batches()) == before
+    assert len(shell.worker.batches()) == before
 
 
-def test_a_batch_is_paused_resumed_limited_cancelled_and_deleted(desk):
-    """Each verb says what has become of it; what cannot be done says why."""
-    desk.call("submit", desk.write("long", [{"n": n, "ms": LONG_MS} for n in range(6)]), "--set",
+def test_a_batch_is_paused_resumed_limited_cancelled_and_deleted(shell):
+    """Each command shows the batch's new state, or why the order is impossible."""
+    shell.call("submit", shell.write("long", [{"n": n, "ms": LONG_MS} for n in range(6)]), "--set",
               "limits.max_concurrent_runs=2")  # fmt: skip
-    wait_until(lambda: desk.status("long")["live_runs"] == 2)
+    wait_until(lambda: shell.status("long")["live_runs"] == 2)
     changes = ("--set", "max_concurrent_runs=4", "--set", "weight=3", "--set", "start_rate=12.5")
-    said = desk.call("limits", "long", *changes)
+    said = shell.call("limits", "long", *changes)
     assert (said.code, said.out.splitlines()[:4]) == (
         0,
         ["weight               3.0", "priority             0", "max_concurrent_runs  4", "start_rate           12.5"],
     )
-    wait_until(lambda: desk.status("long")["live_runs"] == 4)
-    assert desk.call("delete", "long").code == 2
-    assert "pausing" in desk.call("pause", "long").err
-    assert desk.call("resume", "long").code == 0
-    several = desk.call("cancel", "nope", "long")
+    wait_until(lambda: shell.status("long")["live_runs"] == 4)
+    assert shell.call("delete", "long").code == 2
+    assert "pausing" in shell.call("pause", "long").err
+    assert shell.call("resume", "long").code == 0
+    several = shell.call("cancel", "nope", "long")
     assert several.code == 2
     assert "there is no batch 'nope'" in several.err
     assert "long (" in several.err
-    wait_until(lambda: desk.status("long")["state"] == "cancelled")
-    assert desk.status("long")["outcomes"] == {"aborted": 4}
-    assert "cancelled" in desk.call("list", "--state", "cancelled").out
-    shown = desk.call("limits", "long")
+    wait_until(lambda: shell.status("long")["state"] == "cancelled")
+    assert shell.status("long")["outcomes"] == {"aborted": 4}
+    assert "cancelled" in shell.call("list", "--state", "cancelled").out
+    shown = shell.call("limits", "long")
     assert "is cancelled: its limits are shown while it is open" in shown.err
     assert "none" not in shown.out
-    assert desk.call("delete", "long").code == 0
-    assert desk.call("status", "long").code == 2
+    assert shell.call("delete", "long").code == 0
+    assert shell.call("status", "long").code == 2
 
 
-def test_limits_of_all_batches_are_shown_and_changed(desk):
-    """A wrong one changes nothing."""
-    assert "budget_usd            none" in desk.call("limits").out
-    assert "budget_usd            5" in desk.call("limits", "--set", "budget_usd=5").out
-    assert "budget   $5.00" in desk.call("status").out
-    wrong = desk.call("limits", "--set", "budget_usd=-5")
+def test_limits_of_all_batches_are_shown_and_changed(shell):
+    """An invalid one changes nothing."""
+    assert "budget_usd            none" in shell.call("limits").out
+    assert "budget_usd            5" in shell.call("limits", "--set", "budget_usd=5").out
+    assert "budget   $5.00" in shell.call("status").out
+    wrong = shell.call("limits", "--set", "budget_usd=-5")
     assert (wrong.code, "budget_usd" in wrong.err) == (2, True)
-    unknown = desk.call("limits", "--set", "max_concurent_runs=3")
+    unknown = shell.call("limits", "--set", "max_concurent_runs=3")
     assert "max_concurent_runs: is not a known key; did you mean max_concurrent_runs?" in unknown.err
-    assert orjson.loads(desk.call("limits", "--set", "budget_usd=none", "--json").out)["budget_usd"] is None
+    assert orjson.loads(shell.call("limits", "--set", "budget_usd=none", "--json").out)["budget_usd"] is None
 
 
-def test_the_command_line_curl_and_the_metrics_tell_the_same_numbers(desk):
+def test_command_line_http_and_metrics_show_the_same_numbers(shell):
     """All of them read the same views."""
-    desk.call("submit", desk.write("numbers", [{"n": n, "items": 3} for n in range(4)]), "--wait")
-    desk.call("submit", desk.write("held", [{"n": n, "ms": LONG_MS} for n in range(3)]))
-    wait_until(lambda: desk.status("held")["live_runs"] == 3)
+    shell.call("submit", shell.write("numbers", [{"n": n, "items": 3} for n in range(4)]), "--wait")
+    shell.call("submit", shell.write("held", [{"n": n, "ms": LONG_MS} for n in range(3)]))
+    wait_until(lambda: shell.status("held")["live_runs"] == 3)
     for ref in ("numbers", "held"):
-        assert orjson.loads(desk.worker.ask(f"/v1/batches/{ref}")[1]) == desk.status(ref)
-    families = text_string_to_metric_families(desk.worker.ask("/metrics")[1].decode())
+        assert orjson.loads(shell.worker.ask(f"/v1/batches/{ref}")[1]) == shell.status(ref)
+    families = text_string_to_metric_families(shell.worker.ask("/metrics")[1].decode())
     samples = {(each.name, each.labels.get("batch")): each.value for family in families for each in family.samples}
-    held = desk.status("held")
+    held = shell.status("held")
     assert samples["batchrun_batch_live_runs", held["id"]] == held["live_runs"] == 3
-    worker = orjson.loads(desk.call("status", "--json").out)
-    assert worker == orjson.loads(desk.worker.ask("/v1/worker")[1])
+    worker = orjson.loads(shell.call("status", "--json").out)
+    assert worker == orjson.loads(shell.worker.ask("/v1/worker")[1])
     assert samples["batchrun_live_runs", None] == worker["live_runs"] == 3
     assert samples["batchrun_slots_used", None] == worker["slots"]["used"]
-    page = orjson.loads(desk.call("list", "--json").out)
-    assert page == orjson.loads(desk.worker.ask("/v1/batches")[1])
-    desk.call("cancel", "held")
-    wait_until(lambda: desk.status("held")["state"] == "cancelled")
+    page = orjson.loads(shell.call("list", "--json").out)
+    assert page == orjson.loads(shell.worker.ask("/v1/batches")[1])
+    shell.call("cancel", "held")
+    wait_until(lambda: shell.status("held")["state"] == "cancelled")
 
 
-def test_records_are_followed_over_a_restart_of_the_worker(tmp_path):
-    """The reader is told that it waits, goes on where it was, and ends with the batch: each record once."""
+def test_records_are_followed_across_a_restart_of_the_worker(tmp_path):
+    """The reader reports that it waits, continues at its offset, and ends with the batch: each record once."""
     with open_api(tmp_path / "api") as api:
         worker = WorkerProcess(tmp_path / "data", api.base_url, "[limits]\nmax_concurrent_runs = 2\n")
-        desk = Desk(tmp_path, worker, api)
+        shell = Shell(tmp_path, worker, api)
         followed = tmp_path / "followed.jsonl"
         with worker.running() as process:
-            desk.call("submit", desk.write("slow", [{"n": n, "ms": 300} for n in range(12)]))
+            shell.call("submit", shell.write("slow", [{"n": n, "ms": 300} for n in range(12)]))
             command = [sys.executable, "-m", "batchrun", "worker", "records", "slow", "--follow"]
             with followed.open("wb") as out:
                 reader = subprocess.Popen(
@@ -207,8 +207,8 @@ def test_records_are_followed_over_a_restart_of_the_worker(tmp_path):
         assert len(api.runs()) == len(followed.read_bytes().splitlines()) == 12
 
 
-def test_without_a_worker_each_verb_says_what_to_do(tmp_path):
-    """No worker ever, one that is not there now, a wrong token, and something else that answers."""
+def test_without_a_worker_a_command_says_what_to_do(tmp_path):
+    """No worker was ever started, a worker has stopped, the token is missing, another server answers."""
     never = batchrun("worker", "list", cwd=tmp_path)
     assert (never.code, "no worker was ever started here" in never.err) == (2, True)
     assert batchrun("worker", "list", "--url", "http://127.0.0.1:1", cwd=tmp_path).code == 2
@@ -222,9 +222,9 @@ def test_without_a_worker_each_verb_says_what_to_do(tmp_path):
     assert (other.code, other.err.count("\n")) == (2, 1)
 
 
-def test_a_wrong_token_is_told(desk):
-    """Exit 2, and the token is not repeated."""
+def test_a_wrong_token_is_reported(shell):
+    """Exit 2, and the message does not contain the token."""
     environ = {"BATCHRUN_WORKER_TOKEN": "a-wrong-token"}
-    said = batchrun("worker", "list", "--url", desk.worker.address, cwd=desk.path, environ=environ)
+    said = batchrun("worker", "list", "--url", shell.worker.address, cwd=shell.path, environ=environ)
     assert (said.code, "refuses this token" in said.err) == (2, True)
     assert "a-wrong-token" not in said.err

@@ -1,4 +1,4 @@
-"""A worker's life: batches side by side, paused, cancelled, broken, restarted; counted at the server."""
+"""A worker's life: batches side by side, paused, cancelled, broken, resumed; counted at the server."""
 
 from contextlib import ExitStack, suppress
 from typing import Any
@@ -13,14 +13,14 @@ from batchrun.worker.submission import BatchState
 from batchrun.worker.submission_store import WrongState
 from tests.support.crash import open_api, some_jobs
 from tests.support.worker_life import (
-    assert_all_told,
-    assert_carried_out,
+    assert_all_jobs_done,
+    assert_every_run_recorded,
     batch_file,
-    hand_in,
     lines_of,
     most_at_once,
     put,
     read_lines,
+    submit_batch,
     until,
     working,
 )
@@ -39,21 +39,21 @@ def jobs_of(count: int, ms: int = 100, **others: Any) -> list[dict[str, Any]]:
     return [{"n": n, "ms": ms, **others} for n in range(count)]
 
 
-async def test_five_batches_share_the_places_and_never_have_more(tmp_path, api):
-    """Counted at the server: as many Runs at once as the worker may have, and not one more."""
+async def test_five_batches_never_exceed_max_concurrent_runs(tmp_path, api):
+    """Counted at the server: the maximum is reached and never exceeded."""
     async with working(tmp_path / "data", api, limits__max_concurrent_runs=6) as worker:
-        batches = [await hand_in(worker, some_jobs(30, seed), task=f"task-{seed % 2}") for seed in range(5)]
+        batches = [await submit_batch(worker, some_jobs(30, seed), task=f"task-{seed % 2}") for seed in range(5)]
         for batch in batches:
             await batch.until(BatchState.FINISHED)
     assert most_at_once(api.runs()) == 6
     for batch in batches:
-        assert_carried_out(batch)
-    assert_all_told(batches, api)
+        assert_all_jobs_done(batch)
+    assert_every_run_recorded(batches, api)
 
 
-async def test_a_paused_batch_starts_nothing_and_goes_on_when_told(tmp_path, api):
+async def test_a_paused_batch_starts_nothing_until_it_is_resumed(tmp_path, api):
     async with working(tmp_path / "data", api, limits__max_concurrent_runs=4) as worker:
-        batch = await hand_in(worker, jobs_of(40))
+        batch = await submit_batch(worker, jobs_of(40))
         await batch.until_live(4)
         assert (await worker.pause(batch.id)).state is BatchState.PAUSING
         noted = await batch.until(BatchState.PAUSED)
@@ -64,14 +64,14 @@ async def test_a_paused_batch_starts_nothing_and_goes_on_when_told(tmp_path, api
             await worker.pause(batch.id)
         await worker.resume(batch.id)
         await batch.until(BatchState.FINISHED)
-        assert_carried_out(batch)
-        assert_all_told([batch], api)
+        assert_all_jobs_done(batch)
+        assert_every_run_recorded([batch], api)
 
 
-async def test_a_batch_that_is_resumed_while_it_pauses_keeps_its_places(tmp_path, api):
-    """Its Runs go on, and the other batch gets none of their places, again and again."""
+async def test_a_batch_that_is_resumed_while_pausing_keeps_its_permits(tmp_path, api):
+    """Its Runs continue, and the other batch gets none of their permits, eight times in a row."""
     async with working(tmp_path / "data", api, limits__max_concurrent_runs=4) as worker:
-        batches = [await hand_in(worker, jobs_of(60, 150), task=f"task-{n}") for n in range(2)]
+        batches = [await submit_batch(worker, jobs_of(60, 150), task=f"task-{n}") for n in range(2)]
         for _ in range(8):
             await batches[0].until_live()
             await worker.pause(batches[0].id)
@@ -79,18 +79,18 @@ async def test_a_batch_that_is_resumed_while_it_pauses_keeps_its_places(tmp_path
             await batches[0].until(BatchState.ACTIVE, BatchState.FINISHED)
         for batch in batches:
             await batch.until(BatchState.FINISHED)
-            assert_carried_out(batch)
-        assert_all_told(batches, api)
+            assert_all_jobs_done(batch)
+        assert_every_run_recorded(batches, api)
         assert worker.account is not None
         assert (worker.account.shared.pool.used, worker.account.live_runs) == (0, 0)
     assert most_at_once(api.runs()) == 4
 
 
 async def test_a_cancelled_batch_has_a_record_of_every_run(tmp_path, api):
-    """Live Runs are aborted, and the other batch has none the worse of it."""
+    """Its live Runs are aborted; the other batch is not affected."""
     async with working(tmp_path / "data", api, limits__max_concurrent_runs=6) as worker:
-        cancelled = await hand_in(worker, jobs_of(40, 60_000), task="long")
-        other = await hand_in(worker, jobs_of(20), task="short")
+        cancelled = await submit_batch(worker, jobs_of(40, 60_000), task="long")
+        other = await submit_batch(worker, jobs_of(20), task="short")
         await cancelled.until_live(3)
         await worker.cancel(cancelled.id)
         await cancelled.until(BatchState.CANCELLED)
@@ -98,52 +98,52 @@ async def test_a_cancelled_batch_has_a_record_of_every_run(tmp_path, api):
         with pytest.raises(WrongState):
             await worker.cancel(cancelled.id)
     assert {record["outcome"] for record in cancelled.records()} == {"aborted"}
-    assert_carried_out(other)
-    assert_all_told([cancelled, other], api)
+    assert_all_jobs_done(other)
+    assert_every_run_recorded([cancelled, other], api)
 
 
 async def test_a_paused_batch_is_cancelled_at_once(tmp_path, api):
     async with working(tmp_path / "data", api, limits__max_concurrent_runs=2) as worker:
-        batch = await hand_in(worker, jobs_of(20))
+        batch = await submit_batch(worker, jobs_of(20))
         await batch.until_live()
         await worker.pause(batch.id)
         await batch.until(BatchState.PAUSED)
         await worker.cancel(batch.id)
         await batch.until(BatchState.CANCELLED)
-    assert_all_told([batch], api)
+    assert_every_run_recorded([batch], api)
 
 
-@pytest.mark.parametrize("told", ["pause", "cancel"])
-async def test_what_is_told_in_any_moment_is_done(tmp_path, api, told):
-    """A batch that is being opened, or closed, or has just begun, rests as it was told to, or is finished."""
+@pytest.mark.parametrize("order", ["pause", "cancel"])
+async def test_an_order_is_obeyed_at_any_moment(tmp_path, api, order):
+    """A batch that is being opened or closed, or has just begun, rests as ordered, or is finished."""
     async with working(tmp_path / "data", api, limits__max_concurrent_runs=4) as worker:
-        batches = [await hand_in(worker, jobs_of(3, 10), task=f"task-{n % 3}") for n in range(12)]
+        batches = [await submit_batch(worker, jobs_of(3, 10), task=f"task-{n % 3}") for n in range(12)]
         async with anyio.create_task_group() as children:
             for n, batch in enumerate(batches):
-                children.start_soon(tell_later, worker, told, batch, n * 0.03)
-        wanted = BatchState.PAUSED if told == "pause" else BatchState.CANCELLED
+                children.start_soon(order_later, worker, order, batch, n * 0.03)
+        wanted = BatchState.PAUSED if order == "pause" else BatchState.CANCELLED
         for batch in batches:
             await batch.until(wanted, BatchState.FINISHED)
-        assert_all_told(batches, api)
+        assert_every_run_recorded(batches, api)
 
 
-async def tell_later(worker, told, batch, after_s):
+async def order_later(worker, order, batch, after_s):
     await anyio.sleep(after_s)
     with suppress(WrongState):  # it was over already
-        await getattr(worker, told)(batch.id)
+        await getattr(worker, order)(batch.id)
 
 
-async def test_a_broken_batch_touches_no_other(tmp_path, api):
-    """A job file that breaks off late, an unknown task, an output directory that cannot be: each ends by itself."""
+async def test_a_broken_batch_affects_no_other(tmp_path, api):
+    """A truncated job file, an unknown task, an impossible output directory: each batch ends alone."""
     async with working(tmp_path / "data", api, limits__max_concurrent_runs=6) as worker:
-        good = await hand_in(worker, some_jobs(60), task="good")
-        unknown = await hand_in(worker, jobs_of(5), task="unknown")
+        good = await submit_batch(worker, some_jobs(60), task="good")
+        unknown = await submit_batch(worker, jobs_of(5), task="unknown")
         (worker.directory.of(unknown.id) / "batch.toml").write_text(
             '[task]\nid = "no-such-task"\n[jobs]\nfile="jobs.jsonl"'
         )
-        no_disk = await hand_in(worker, jobs_of(5), task="no-disk")
+        no_disk = await submit_batch(worker, jobs_of(5), task="no-disk")
         (worker.directory.of(no_disk.id) / "out").write_text("a file where a directory should be")
-        late = await hand_in(worker, [*jobs_of(400, 1), {"n": "x" * 10}], task="late", jobs__on_bad_line="record")
+        late = await submit_batch(worker, [*jobs_of(400, 1), {"n": "x" * 10}], task="late", jobs__on_bad_line="record")
         jobs_file = worker.directory.of(late.id) / "jobs.jsonl"
         jobs_file.write_bytes(jobs_file.read_bytes()[:-4])
         assert (await unknown.until(BatchState.STOPPED)).reason.startswith("the platform knows no task")
@@ -151,39 +151,39 @@ async def test_a_broken_batch_touches_no_other(tmp_path, api):
         await late.until(BatchState.FINISHED)
         await good.until(BatchState.FINISHED)
         assert [record["outcome"] for record in late.records()].count("invalid") == 1
-        assert_carried_out(good)
+        assert_all_jobs_done(good)
 
 
-async def test_a_disk_that_fails_under_one_batch_touches_no_other(tmp_path, api):
-    """The ledger of one is taken away; the other ends, and the worker lives."""
+async def test_a_damaged_ledger_affects_no_other_batch(tmp_path, api):
+    """The ledger of one is overwritten; the other ends, and the worker lives."""
     async with working(tmp_path / "data", api, limits__max_concurrent_runs=4) as worker:
-        good = await hand_in(worker, jobs_of(60), task="good")
-        bad = await hand_in(worker, jobs_of(60), task="bad")
+        good = await submit_batch(worker, jobs_of(60), task="good")
+        bad = await submit_batch(worker, jobs_of(60), task="bad")
         await bad.until_live()
         for name in ("ledger.sqlite3", "ledger.sqlite3-wal"):
             (bad.out / name).write_bytes(b"no ledger" * 100_000)
         noted = await bad.until(BatchState.STOPPED, BatchState.FAILED)
         assert "ledger" in noted.reason
         await good.until(BatchState.FINISHED)
-        assert_carried_out(good)
-        again = await hand_in(worker, jobs_of(5), task="again")
+        assert_all_jobs_done(good)
+        again = await submit_batch(worker, jobs_of(5), task="again")
         await again.until(BatchState.FINISHED)
 
 
-async def test_a_batch_that_cannot_be_noted_is_noted_later(tmp_path, api):
-    """The disk takes no note of how a batch stands: it is carried out all the same, and noted when it can be."""
+async def test_a_state_that_cannot_be_saved_is_saved_later(tmp_path, api):
+    """The batch runs although its state cannot be written; the state is written when that works again."""
     async with working(tmp_path / "data", api) as worker:
-        batch = await hand_in(worker, jobs_of(10))
+        batch = await submit_batch(worker, jobs_of(10))
         obstacle = worker.directory.of(batch.id) / ".batch.json.new"
         obstacle.mkdir()
         await batch.until(BatchState.FINISHED)
         file = worker.directory.of(batch.id) / "batch.json"
         assert orjson.loads(file.read_bytes()).get("state") != "finished"
         obstacle.rmdir()
-        await until(lambda: orjson.loads(file.read_bytes()).get("state") == "finished", "a note of the end")
+        await until(lambda: orjson.loads(file.read_bytes()).get("state") == "finished", "the saved end")
 
 
-async def test_an_outage_is_said_once_and_everything_goes_on(tmp_path):
+async def test_an_outage_is_logged_once_and_all_batches_continue(tmp_path):
     log = tmp_path / "worker.log"
     with ExitStack() as logging:
         logging.enter_context(logging_to(log))
@@ -191,17 +191,17 @@ async def test_an_outage_is_said_once_and_everything_goes_on(tmp_path):
             port = int(api.base_url.rsplit(":", 1)[1])
             stack = working(tmp_path / "data", api, limits__max_concurrent_runs=6)
             worker = await stack.__aenter__()
-            batches = [await hand_in(worker, jobs_of(30, 300), task=f"task-{n}") for n in range(3)]
+            batches = [await submit_batch(worker, jobs_of(30, 300), task=f"task-{n}") for n in range(3)]
             for batch in batches:
                 await batch.until_live()
         await until(lambda: worker.outage, "an outage that is noticed")
         assert not worker.is_ready
-        batches.append(await hand_in(worker, jobs_of(5), task="late"))
+        batches.append(await submit_batch(worker, jobs_of(5), task="late"))
         with open_api(tmp_path / "api", port=port) as api:
             for batch in batches:
                 await batch.until(BatchState.FINISHED)
-                assert_carried_out(batch)
-            assert_all_told(batches, api)
+                assert_all_jobs_done(batch)
+            assert_every_run_recorded(batches, api)
             await until(lambda: worker.is_ready, "a worker that is ready again")
             await stack.__aexit__(None, None, None)
         await anyio.to_thread.run_sync(logging.close)
@@ -210,11 +210,11 @@ async def test_an_outage_is_said_once_and_everything_goes_on(tmp_path):
     assert [each for each in events if "reachable" in each] == ["api_unreachable", "api_reachable"]
 
 
-async def test_a_restart_resumes_all_and_takes_no_place_twice(tmp_path, api):
-    """Three times in the middle of five batches; what is live keeps its place, whichever batch is opened first."""
+async def test_a_restart_resumes_all_batches_within_the_limit(tmp_path, api):
+    """Three restarts amid five batches; live Runs keep their permits, whichever batch is opened first."""
     data = tmp_path / "data"
     async with working(data, api, limits__max_concurrent_runs=5) as worker:
-        batches = [await hand_in(worker, jobs_of(12, 300), task=f"task-{n % 2}") for n in range(5)]
+        batches = [await submit_batch(worker, jobs_of(12, 300), task=f"task-{n % 2}") for n in range(5)]
         await until(lambda: worker.live_runs == 5, "five live Runs")
     for count in (10, 25):
         async with working(data, api, limits__max_concurrent_runs=5):
@@ -223,21 +223,21 @@ async def test_a_restart_resumes_all_and_takes_no_place_twice(tmp_path, api):
         for batch in batches:
             batch.worker = worker
             await batch.until(BatchState.FINISHED)
-            assert_carried_out(batch)
-    assert_all_told(batches, api)
+            assert_all_jobs_done(batch)
+    assert_every_run_recorded(batches, api)
     assert most_at_once(api.runs()) == 5
 
 
 async def test_limits_change_while_batches_run(tmp_path, api):
-    """Fewer places, more places, a batch's own number and rate: each holds from the moment it is told."""
+    """Lower and higher limits of the worker, limits and rate of one batch: each applies at once."""
     async with working(tmp_path / "data", api, limits__max_concurrent_runs=8) as worker:
-        one = await hand_in(worker, jobs_of(200, 100), task="one")
-        two = await hand_in(worker, jobs_of(200, 100), task="two", limits__start_rate=0.05)
+        one = await submit_batch(worker, jobs_of(200, 100), task="one")
+        two = await submit_batch(worker, jobs_of(200, 100), task="two", limits__start_rate=0.05)
         await one.until_live(6)
-        settings = {**one.noted.settings, "limits.max_concurrent_runs": 2}
+        settings = {**one.submission.settings, "limits.max_concurrent_runs": 2}
         await worker.change(one.id, settings=settings)
         await until(lambda: worker.runners[one.id].counts().live_runs <= 2, "two live Runs")
-        await worker.change(two.id, settings={**two.noted.settings, "limits.start_rate": 100})
+        await worker.change(two.id, settings={**two.submission.settings, "limits.start_rate": 100})
         await two.until_live(6)
         limits = worker.config.limits.model_copy(update={"max_concurrent_runs": 1})
         await worker.change_limits(limits)
@@ -250,14 +250,14 @@ async def test_limits_change_while_batches_run(tmp_path, api):
         await worker.change(one.id, settings={**settings, "limits.max_concurrent_runs": 40})
         await one.until(BatchState.FINISHED)
         await two.until(BatchState.FINISHED)
-        assert_carried_out(one)
-        assert_carried_out(two)
-    assert_all_told([one, two], api)
+        assert_all_jobs_done(one)
+        assert_all_jobs_done(two)
+    assert_every_run_recorded([one, two], api)
 
 
-async def test_a_wrong_change_changes_nothing(tmp_path, api):
+async def test_an_invalid_change_changes_nothing(tmp_path, api):
     async with working(tmp_path / "data", api) as worker:
-        batch = await hand_in(worker, jobs_of(5))
+        batch = await submit_batch(worker, jobs_of(5))
         with pytest.raises(ConfigError):
             await worker.change(batch.id, settings={"limits.start_rate": -1})
         with pytest.raises(ConfigError):
@@ -265,13 +265,13 @@ async def test_a_wrong_change_changes_nothing(tmp_path, api):
         await batch.until(BatchState.FINISHED)
 
 
-async def test_two_batches_never_spend_more_than_the_worker_may(tmp_path, api, soon_final_costs):
-    """Money for four Runs at a time: who waits for it is told when the other's Runs have come out cheaper."""
+async def test_two_batches_stay_within_the_shared_budget(tmp_path, api, soon_final_costs):
+    """Money for four Runs at a time: a waiting batch starts once the other's final costs release reservations."""
     budget_usd = 4 * ONE_RUN_USD
     flags = {"limits__max_concurrent_runs": 6, "limits__budget_usd": budget_usd}
     settings: dict[str, Any] = {"limits__compute_unit_usd": 0.25, "run__timeout_s": 60}
     async with working(tmp_path / "data", api, **flags) as worker:
-        batches = [await hand_in(worker, jobs_of(3, 5), task=f"task-{n}", **settings) for n in range(2)]
+        batches = [await submit_batch(worker, jobs_of(3, 5), task=f"task-{n}", **settings) for n in range(2)]
         for batch in batches:
             await batch.until(BatchState.FINISHED)
         spent = worker.budget
@@ -279,43 +279,43 @@ async def test_two_batches_never_spend_more_than_the_worker_may(tmp_path, api, s
         assert cost_usd <= budget_usd
         assert spent.spent_usd + spent.reserved_usd <= budget_usd + 1e-8
         assert spent.spent_usd + spent.reserved_usd >= cost_usd - 1e-8
-    assert_all_told(batches, api)
+    assert_every_run_recorded(batches, api)
 
 
-async def test_a_forgotten_batch_leaves_the_budget_as_the_next_start_reckons_it(tmp_path, api, soon_final_costs):
-    """What the batches that are kept have spent counts, before a restart and after it: no more, and no less."""
+async def test_a_deleted_batch_no_longer_counts_in_the_budget(tmp_path, api, soon_final_costs):
+    """The budget counts the costs of the remaining batches, the same before and after a restart."""
     flags = {"limits__budget_usd": 1000.0}
     settings: dict[str, Any] = {"limits__compute_unit_usd": 0.25, "run__timeout_s": 60}
     async with working(tmp_path / "data", api, **flags) as worker:
-        kept, forgotten = [await hand_in(worker, jobs_of(3, 5), task=f"task-{n}", **settings) for n in range(2)]
-        for batch in (kept, forgotten):
+        kept, deleted = [await submit_batch(worker, jobs_of(3, 5), task=f"task-{n}", **settings) for n in range(2)]
+        for batch in (kept, deleted):
             await batch.until(BatchState.FINISHED)
         await until(lambda: not worker.runners, "a worker at rest")
         before_usd = worker.budget.spent_usd
-        await worker.delete(forgotten.id)
+        await worker.delete(deleted.id)
         after_usd = worker.budget.spent_usd
         assert 0 < after_usd < before_usd
     async with working(tmp_path / "data", api, **flags) as worker:
         assert worker.budget.spent_usd == pytest.approx(after_usd)
 
 
-async def test_a_budget_that_comes_later_is_kept_and_rejects_no_job(tmp_path, api, soon_final_costs):
-    """Batches that were opened without one are opened anew, and what is live gets its money set aside."""
+async def test_a_budget_that_is_set_later_is_kept_and_rejects_no_job(tmp_path, api, soon_final_costs):
+    """Open batches without one are reopened, and money is reserved for their live Runs."""
     settings: dict[str, Any] = {"limits__compute_unit_usd": 0.25, "run__timeout_s": 60}
     async with working(tmp_path / "data", api, limits__max_concurrent_runs=4) as worker:
-        batch = await hand_in(worker, jobs_of(40, 300), **settings)
+        batch = await submit_batch(worker, jobs_of(40, 300), **settings)
         await batch.until_live(4)
         await worker.change_limits(worker.config.limits.model_copy(update={"budget_usd": 1000.0}))
-        await until(lambda: worker.budget.reserved_usd > 0, "money that is set aside")
+        await until(lambda: worker.budget.reserved_usd > 0, "reserved money")
         await batch.until(BatchState.FINISHED)
         assert {record["outcome"] for record in batch.records()} == {"succeeded"}
         assert worker.budget.reserved_usd == pytest.approx(0)
-    assert_carried_out(batch)
-    assert_all_told([batch], api)
+    assert_all_jobs_done(batch)
+    assert_every_run_recorded([batch], api)
     assert most_at_once(api.runs()) == 4
 
 
-async def test_the_spool_takes_what_is_whole_and_says_what_came_of_it(tmp_path, api):
+async def test_the_spool_takes_complete_files_and_reports_their_end(tmp_path, api):
     data = tmp_path / "data"
     async with working(data, api) as worker:
         spool = data / "spool"
@@ -332,7 +332,7 @@ async def test_the_spool_takes_what_is_whole_and_says_what_came_of_it(tmp_path, 
         put(spool / "nobody" / "third.csv", "n\n1\n")
         done = [spool / "first.summary.json", spool / "shop" / "second.summary.json"]
         bad = [spool / "failed" / "wrong.toml.txt", spool / "failed" / "nobody" / "third.csv.txt"]
-        await until(lambda: all(file.exists() for file in [*done, *bad]), "what came of all four")
+        await until(lambda: all(file.exists() for file in [*done, *bad]), "the end of all four")
         summaries = [orjson.loads(file.read_bytes()) for file in done]
         assert [each["state"] for each in summaries] == ["finished", "finished"]
         assert [each["counts"]["outcomes"] for each in summaries] == [{"succeeded": 10}, {"succeeded": 7}]
@@ -344,8 +344,8 @@ async def test_the_spool_takes_what_is_whole_and_says_what_came_of_it(tmp_path, 
         assert (spool / "half.toml.part").exists()
 
 
-async def test_two_files_of_one_name_never_share_their_results(tmp_path, api):
-    """The second is refused at once, says beside whose results it would write, and touches nothing of the first."""
+async def test_two_files_of_one_name_never_share_results(tmp_path, api):
+    """The second is refused at once with the first one's name; the first one's results are untouched."""
     data = tmp_path / "data"
     async with working(data, api) as worker:
         spool = data / "spool"
@@ -363,7 +363,7 @@ async def test_two_files_of_one_name_never_share_their_results(tmp_path, api):
         assert {each.state for each in worker.store} == {BatchState.FINISHED, BatchState.FAILED}
 
 
-async def test_a_spooled_batch_that_is_forgotten_is_not_taken_again_unless_it_is_another(tmp_path, api):
+async def test_the_file_of_a_deleted_batch_is_taken_again_only_if_it_changes(tmp_path, api):
     data = tmp_path / "data"
     async with working(data, api) as worker:
         put(data / "spool" / "once.jsonl", lines_of(jobs_of(3, 1)))
@@ -384,27 +384,27 @@ async def test_a_spooled_batch_that_is_forgotten_is_not_taken_again_unless_it_is
         assert len(api.runs()) == 8
 
 
-async def test_a_summary_that_a_kill_has_cost_is_written_by_the_next_process(tmp_path, api):
+async def test_a_missing_summary_is_written_by_the_next_process(tmp_path, api):
     data = tmp_path / "data"
     async with working(data, api) as worker:
-        batch = await hand_in(worker, jobs_of(3, 1))
+        batch = await submit_batch(worker, jobs_of(3, 1))
         await batch.until(BatchState.FINISHED)
-        file = worker.directory.summary_file(batch.noted)
+        file = worker.directory.summary_file(batch.submission)
         await until(file.exists, "a summary")
     file.unlink()
     async with working(data, api):
         await until(file.exists, "a summary again")
 
 
-async def test_a_damaged_note_keeps_no_other_batch_from_going_on(tmp_path, api):
+async def test_a_damaged_batch_json_affects_no_other_batch(tmp_path, api):
     data = tmp_path / "data"
     async with working(data, api, limits__max_concurrent_runs=2) as worker:
-        damaged = await hand_in(worker, jobs_of(30), task="damaged")
-        good = await hand_in(worker, jobs_of(30), task="good")
+        damaged = await submit_batch(worker, jobs_of(30), task="damaged")
+        good = await submit_batch(worker, jobs_of(30), task="good")
         await good.until_live()
     (data / "batches" / damaged.id / "batch.json").write_text("{")
     async with working(data, api, limits__max_concurrent_runs=2) as worker:
         good.worker = worker
         await good.until(BatchState.FINISHED)
-        assert_carried_out(good)
+        assert_all_jobs_done(good)
     assert (data / "batches" / damaged.id / "out" / "ledger.sqlite3").exists()

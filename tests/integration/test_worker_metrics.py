@@ -1,4 +1,4 @@
-"""/metrics: what Prometheus reads is what the worker tells everybody else."""
+"""/metrics: the same numbers as in the worker's other views."""
 
 import sys
 
@@ -37,16 +37,16 @@ def _of(samples, name, **labels) -> float | None:
     return value
 
 
-def test_metrics_tell_what_the_views_tell_and_what_the_platform_counts(tmp_path):
-    """Batches, live Runs, slots and memory as /v1/worker says; starts and settled jobs as the server's Runs say."""
+def test_metrics_agree_with_the_views_and_with_the_platform(tmp_path):
+    """Batches, live Runs, slots and memory as in /v1/worker; starts and settled jobs as the server's Runs."""
     with open_api(tmp_path / "api") as api:
         worker = WorkerProcess(tmp_path / "data", api.base_url, "[limits]\nmax_concurrent_runs = 7\n")
         done = [{"n": n, "items": 2, "fails": n == 3} for n in range(20)]
         held = [{"n": n, "ms": LONG_MS} for n in range(4)]
         with worker.running():
-            worker.hand_in("done", done, "[retry]\nmax_attempts = 1\n")
+            worker.put_batch("done", done, "[retry]\nmax_attempts = 1\n")
             worker.wait_for_end("done")
-            worker.hand_in("held", held)
+            worker.put_batch("held", held)
             wait_until(lambda: _of(_samples(worker), "live_runs") == 4)
             wait_until(lambda: _of(_samples(worker), "runs_started_total") == 24)
             samples, view = _samples(worker), orjson.loads(worker.ask("/v1/worker")[1])
@@ -70,14 +70,14 @@ def test_metrics_tell_what_the_views_tell_and_what_the_platform_counts(tmp_path)
     assert _of(samples, "request_seconds_bucket", le="+Inf", **starts) == 24
     assert (_of(samples, "ledger_commit_seconds_count") or 0) > 0
     assert (_of(samples, "batch_ledger_bytes", batch=held_id) or 0) > 0
-    # What is over has no labels of its own any more, and nothing is labelled with an id but batches.
+    # Finished batches have no labels, and batches are the only ids among the labels.
     assert {dict(labels)["batch"] for _, labels in samples if "batch" in dict(labels)} == {held_id}
     words = {word for _, labels in samples for name, value in labels if name != "batch" for word in value.split("/")}
     assert [word for word in words if len(word) == 17 and word.isalnum()] == [], "ids of the platform look like that"
 
 
 async def _metrics_without_platform(data_dir, config) -> tuple[int, str]:
-    """Return what /metrics answers while the platform has not been asked yet."""
+    """Return the answer of /metrics before the platform has answered."""
     checked = WorkerConfig.model_validate({"worker": {"port": 0}, **config})
     async with (
         open_worker(data_dir, checked, {}) as worker,
@@ -88,8 +88,8 @@ async def _metrics_without_platform(data_dir, config) -> tuple[int, str]:
         return answer.status, await answer.text()
 
 
-async def test_before_the_platform_answers_there_are_metrics_too(tmp_path):
-    """What nobody knows yet has no sample; the budget of all batches is told as it was set."""
+async def test_metrics_are_served_before_the_platform_answers(tmp_path):
+    """Unknown values have no sample; the budget of all batches is the configured one."""
     _, text = await _metrics_without_platform(tmp_path, {"limits": {"budget_usd": 3.5}})
     samples = _read(text)
     assert (_of(samples, "worker_ready"), _of(samples, "live_runs")) == (0, 0)
@@ -98,8 +98,8 @@ async def test_before_the_platform_answers_there_are_metrics_too(tmp_path):
     assert _of(samples, "batches", state="active") == 0
 
 
-async def test_without_the_extra_it_says_what_to_install(tmp_path, monkeypatch):
-    """501 in the envelope, with the command that helps; everything else goes on."""
+async def test_without_the_extra_the_answer_names_the_package(tmp_path, monkeypatch):
+    """501 in the envelope, with the command that installs it; other routes work."""
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     monkeypatch.delitem(sys.modules, "batchrun.worker.metrics", raising=False)
     monkeypatch.delattr("batchrun.worker.metrics", raising=False)
@@ -120,5 +120,5 @@ async def test_without_the_extra_it_says_what_to_install(tmp_path, monkeypatch):
     ],
 )
 def test_an_endpoint_is_a_path_without_ids(path, endpoint):
-    """However many ids there are, the kinds of requests stay few."""
+    """The number of labels is bounded, however many ids there are."""
     assert endpoint_of(path) == endpoint

@@ -1,4 +1,4 @@
-"""The live page in a real browser: what it shows is what the worker says, and what is clicked is what happens."""
+"""The live page in a real browser: it shows the worker's numbers, and its buttons work."""
 
 import shutil
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from tests.support.command_line import batchrun
 from tests.support.crash import open_api, wait_until
 from tests.support.worker_process import WorkerProcess
 
-#: Longer than any test: Runs that end only when they are aborted.
+#: Duration of Runs that end only by an abort: longer than any test.
 LONG_MS = 600_000
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -27,7 +27,7 @@ in_a_browser = pytest.mark.skipif(BROWSER is None or DRIVER is None, reason="no 
 
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory) -> Iterator[WorkerProcess]:
-    """One worker for all tests, each with batches of its own."""
+    """One worker for all tests; each test has its own batches."""
     path = tmp_path_factory.mktemp("page")
     with open_api(path / "api") as api:
         worker = WorkerProcess(path / "data", api.base_url)
@@ -36,7 +36,7 @@ def worker(tmp_path_factory) -> Iterator[WorkerProcess]:
 
 
 class Page:
-    """The page as a person meets it."""
+    """The page as a person uses it."""
 
     def __init__(self, driver: webdriver.Chrome, worker: WorkerProcess) -> None:
         self.driver, self.worker = driver, worker
@@ -45,18 +45,18 @@ class Page:
         wait_until(lambda: self.text("#connection") == "live")
 
     def text(self, selector: str) -> str:
-        """Return what is read at a place, in one piece at one moment."""
+        """Return the text of an element."""
         script = "return document.querySelector(arguments[0])?.innerText ?? ''"
         return str(self.driver.execute_script(script, selector))
 
     def row(self, name: str) -> WebElement:
-        """Return the batch with this name, once it is there."""
+        """Return the batch with this name, once it is shown."""
         path = f"//li[contains(@class, 'batch')][.//h3[normalize-space()='{name}']]"
         wait_until(lambda: self.driver.find_elements(By.XPATH, path))
         return self.driver.find_element(By.XPATH, path)
 
     def press(self, element: WebElement) -> None:
-        """Press a button by the keyboard."""
+        """Press a button with the keyboard."""
         self.driver.execute_script("arguments[0].focus()", element)
         element.send_keys(Keys.ENTER)
 
@@ -67,7 +67,7 @@ class Page:
 
 @contextmanager
 def browser() -> Iterator[webdriver.Chrome]:
-    """Open a browser that nobody sees."""
+    """Open a headless browser."""
     options = webdriver.ChromeOptions()
     options.binary_location = str(BROWSER)
     for switch in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1100,900"):
@@ -82,7 +82,7 @@ def browser() -> Iterator[webdriver.Chrome]:
 
 @pytest.fixture(scope="module")
 def page(worker) -> Iterator[Page]:
-    """A browser that has the page open."""
+    """The page, open in a browser."""
     with browser() as driver:
         yield Page(driver, worker)
         logged: list[Any] = driver.get_log("browser")  # type: ignore[no-untyped-call]  # selenium's own
@@ -95,8 +95,8 @@ def _status(worker: WorkerProcess, name: str) -> dict[str, Any]:
     return found
 
 
-def test_nobody_comes_in_without_the_token_and_the_page_runs_its_own_script_only(worker):
-    """A person is told where the token is; a policy keeps all else out."""
+def test_the_page_needs_the_token_and_runs_only_its_own_script(worker):
+    """Without the token a page says where the token is; a policy forbids other scripts."""
     status, text = worker.ask("/", Authorization="Bearer wrong")
     assert (status, b"token" in text, b"<script" in text) == (401, True, False)
     status, text = worker.ask("/")
@@ -107,8 +107,8 @@ def test_nobody_comes_in_without_the_token_and_the_page_runs_its_own_script_only
 
 
 @in_a_browser
-def test_a_batch_is_shown_as_it_runs_paused_and_cancelled_by_the_keyboard(page, worker):
-    """Its numbers are those of the worker, its name is text, and it does what the buttons say."""
+def test_a_batch_is_watched_paused_and_cancelled_with_the_keyboard(page, worker):
+    """Its numbers are the worker's, its name is shown as text, and its buttons work."""
     name = "<img src=x onerror=alert(1)> & so"
     jobs = "".join(f'{{"n": {n}, "ms": {LONG_MS}}}\n' for n in range(3))
     (worker.data_dir / "profiles" / "held.toml").write_text(f'[task]\nactor = "{ACTOR}"\nname = "held"\n')
@@ -125,7 +125,7 @@ def test_a_batch_is_shown_as_it_runs_paused_and_cancelled_by_the_keyboard(page, 
     wait_until(lambda: "pausing" in page.row(name).text)
     assert _status(worker, name)["state"] == "pausing"
     page.order(name, "cancel")
-    page.driver.switch_to.active_element.send_keys(Keys.ENTER)  # what has the focus changes nothing
+    page.driver.switch_to.active_element.send_keys(Keys.ENTER)  # the focused button changes nothing
     wait_until(lambda: not page.driver.find_element(By.ID, "sure").is_displayed())
     assert _status(worker, name)["state"] == "pausing"
     page.order(name, "cancel")
@@ -141,8 +141,8 @@ def test_a_batch_is_shown_as_it_runs_paused_and_cancelled_by_the_keyboard(page, 
 
 @in_a_browser
 def test_failures_are_shown_by_cause(page, worker):
-    """Opened, a batch tells what has failed, how often, and a sample."""
-    worker.hand_in("failing", [{"n": n, "fails": n < 4} for n in range(9)], "[retry]\nmax_attempts = 1\n")
+    """The details of a batch show each cause, its count and a sample."""
+    worker.put_batch("failing", [{"n": n, "fails": n < 4} for n in range(9)], "[retry]\nmax_attempts = 1\n")
     wait_until(lambda: "9/9 done" in page.row("failing").text)
     page.row("failing").find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
     wait_until(lambda: "4 failed: told to fail" in page.row("failing").text)
@@ -150,9 +150,9 @@ def test_failures_are_shown_by_cause(page, worker):
 
 
 @in_a_browser
-def test_limits_are_changed_and_a_wrong_one_is_told_beside_the_field(page, worker):
+def test_limits_are_changed_and_an_invalid_one_is_shown_in_the_form(page, worker):
     """Of one batch, and of all together."""
-    worker.hand_in("limited", [{"n": n, "ms": LONG_MS} for n in range(5)], "[limits]\nmax_concurrent_runs = 1\n")
+    worker.put_batch("limited", [{"n": n, "ms": LONG_MS} for n in range(5)], "[limits]\nmax_concurrent_runs = 1\n")
     wait_until(lambda: "1 running" in page.row("limited").text)
     page.order("limited", "limits")
     wait_until(lambda: page.driver.find_element(By.ID, "batch-limits-form").is_displayed())
@@ -172,9 +172,9 @@ def test_limits_are_changed_and_a_wrong_one_is_told_beside_the_field(page, worke
 
 
 @in_a_browser
-def test_on_a_phone_nothing_sticks_out_and_the_dark_is_dark(page, worker):
-    """360 px wide, with a long name without a place to break."""
-    worker.hand_in("w" * 120, [{"n": 1}])
+def test_the_page_fits_a_phone_and_has_a_dark_mode(page, worker):
+    """360 px wide, with a long unbreakable name."""
+    worker.put_batch("w" * 120, [{"n": 1}])
     page.row("w" * 120)
     metrics = {"width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": True}
     dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
@@ -186,19 +186,19 @@ def test_on_a_phone_nothing_sticks_out_and_the_dark_is_dark(page, worker):
 
 
 @in_a_browser
-def test_the_page_comes_back_after_a_kill_of_the_worker(tmp_path):
-    """It says that what it shows is old; started again at its address, the worker is shown again without a click."""
+def test_the_page_reconnects_after_a_kill_of_the_worker(tmp_path):
+    """It says that it is out of date; a restarted worker at the same address is shown without a click."""
     with open_api(tmp_path / "api") as api, browser() as driver:
         worker = WorkerProcess(tmp_path / "data", api.base_url)
         with worker.running() as process:
             page = Page(driver, worker)
-            worker.hand_in("lasting", [{"n": 1, "ms": LONG_MS}])
+            worker.put_batch("lasting", [{"n": 1, "ms": LONG_MS}])
             wait_until(lambda: "1 running" in page.row("lasting").text)
             process.kill()
             wait_until(lambda: "The page is out of date" in page.text("#connection"))
         port = int(worker.address.rpartition(":")[2])
         with worker.running(port=port):
             wait_until(lambda: page.text("#connection") == "live")
-            worker.hand_in("later", [{"n": 2}])
+            worker.put_batch("later", [{"n": 2}])
             wait_until(lambda: "1/1 done" in page.row("later").text)
             wait_until(lambda: "1 running" in page.row("lasting").text)

@@ -1,4 +1,4 @@
-"""A worker as a supervisor meets it: signals, sd_notify, logs, retention; a real process beside a real server."""
+"""A worker under a supervisor: signals, sd_notify, logs, retention, with real processes of worker and server."""
 
 import gzip
 import signal
@@ -24,7 +24,7 @@ from tests.support.api_process import TOKEN
 from tests.support.crash import Api, open_api, wait_until
 from tests.support.worker_process import WorkerProcess, log_lines
 
-#: Longer than any test: Runs that end only when they are aborted.
+#: Duration of Runs that end only by an abort: longer than any test.
 LONG_MS = 600_000
 
 
@@ -42,12 +42,12 @@ def _records(out: Path) -> list[dict[str, Any]]:
 
 
 def test_sigterm_waits_for_runs_that_end_in_time(tmp_path):
-    """Nothing more is started, what runs is settled, and the rest goes on with the next start."""
+    """No new starts; live Runs are settled, and the next start resumes the rest."""
     jobs = [{"n": n, "ms": 300} for n in range(40)]
     with open_api(tmp_path / "api") as api:
         worker = WorkerProcess(tmp_path / "data", api.base_url, "[limits]\nmax_concurrent_runs = 4\n")
         with worker.running() as process:
-            out = worker.hand_in("shop", jobs)
+            out = worker.put_batch("shop", jobs)
             wait_until(lambda: len(_records(out)) >= 4)
             process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 0, worker.said()
@@ -60,12 +60,12 @@ def test_sigterm_waits_for_runs_that_end_in_time(tmp_path):
         assert len(_records(out)) == len(api.runs()) == len(jobs)
 
 
-def test_sigterm_leaves_runs_that_take_longer_than_drain_s_noted_and_live(tmp_path):
+def test_sigterm_leaves_runs_that_take_longer_than_drain_s_running(tmp_path):
     """It ends after `drain_s`; the next start follows the same Runs."""
     with open_api(tmp_path / "api") as api:
         worker = WorkerProcess(tmp_path / "data", api.base_url, "[worker]\ndrain_s = 0.2\n")
         with worker.running() as process:
-            worker.hand_in("shop", _held(3))
+            worker.put_batch("shop", _held(3))
             wait_until(lambda: _live(api) == 3)
             wait_until(lambda: worker.batches()["shop"]["state"] == "active")
             process.send_signal(signal.SIGTERM)
@@ -77,12 +77,12 @@ def test_sigterm_leaves_runs_that_take_longer_than_drain_s_noted_and_live(tmp_pa
         assert len(api.runs()) == 3
 
 
-def test_a_second_sigterm_leaves_at_once(tmp_path):
-    """However long `drain_s` is; Runs go on, and none is started twice."""
+def test_a_second_sigterm_exits_at_once(tmp_path):
+    """Whatever `drain_s` is; Runs keep running, and none is started twice."""
     with open_api(tmp_path / "api") as api:
         worker = WorkerProcess(tmp_path / "data", api.base_url, "[worker]\ndrain_s = 3600\n")
         with worker.running() as process:
-            worker.hand_in("shop", _held(3))
+            worker.put_batch("shop", _held(3))
             wait_until(lambda: _live(api) == 3)
             process.send_signal(signal.SIGTERM)
             wait_until(lambda: "Press Ctrl-C again to exit and leave them running" in worker.said())
@@ -94,12 +94,12 @@ def test_a_second_sigterm_leaves_at_once(tmp_path):
         assert len(api.runs()) == 3
 
 
-def test_sighup_takes_over_limits_and_a_bad_file_changes_nothing(tmp_path):
-    """More Runs are started at once when the limit grows; a file with an error is told of and left at that."""
+def test_sighup_applies_limits_and_a_bad_file_changes_nothing(tmp_path):
+    """A higher limit starts more Runs at once; an invalid file is reported."""
     with open_api(tmp_path / "api") as api:
         worker = WorkerProcess(tmp_path / "data", api.base_url, "[limits]\nmax_concurrent_runs = 2\n")
         with worker.running() as process:
-            worker.hand_in("shop", _held(9))
+            worker.put_batch("shop", _held(9))
             wait_until(lambda: _live(api) == 2)
             worker.configure("[limits]\nmax_concurrent_runs = 5\n")
             process.send_signal(signal.SIGHUP)
@@ -115,8 +115,8 @@ def test_sighup_takes_over_limits_and_a_bad_file_changes_nothing(tmp_path):
         assert len(api.runs()) == 5
 
 
-def test_systemd_is_told_when_it_is_ready_how_it_stands_and_when_it_stops(tmp_path):
-    """READY once batches can be handed in, WATCHDOG from the loop, RELOADING and READY around SIGHUP, STOPPING."""
+def test_systemd_is_notified_of_readiness_status_and_stop(tmp_path):
+    """READY once batches can be submitted, WATCHDOG from the loop, RELOADING and READY around SIGHUP, STOPPING."""
     with open_api(tmp_path / "api") as api, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(tmp_path / "notify"))
         listening.settimeout(30)
@@ -142,8 +142,8 @@ def test_systemd_is_told_when_it_is_ready_how_it_stands_and_when_it_stops(tmp_pa
             assert process.wait(30) == 0, worker.said()
 
 
-def test_a_loop_that_is_stuck_feeds_no_watchdog(tmp_path):
-    """SIGSTOP is as stuck as it gets: systemd hears nothing until it goes on."""
+def test_a_stuck_loop_sends_no_watchdog_message(tmp_path):
+    """A process stopped by SIGSTOP sends nothing until it continues."""
     with open_api(tmp_path / "api") as api, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(tmp_path / "notify"))
         listening.settimeout(30)
@@ -168,12 +168,12 @@ def test_a_loop_that_is_stuck_feeds_no_watchdog(tmp_path):
             assert listening.recv(4096)
 
 
-def test_lines_carry_batch_job_key_and_run_id_and_lie_beside_their_batch(tmp_path):
-    """Each started and each settled job has its lines, in the log of its own batch; logrotate may move that away."""
+def test_log_lines_have_batch_job_key_and_run_id_and_go_to_their_batchs_log(tmp_path):
+    """Started Runs and settled jobs are logged in their batch's log, which logrotate may move away."""
     with open_api(tmp_path / "api") as api:
         worker = WorkerProcess(tmp_path / "data", api.base_url, '[worker]\nlog_level = "debug"\n')
         with worker.running():
-            outs = {name: worker.hand_in(name, [{"n": n} for n in range(5)]) for name in ("one", "two")}
+            outs = {name: worker.put_batch(name, [{"n": n} for n in range(5)]) for name in ("one", "two")}
             for name in outs:
                 worker.wait_for_end(name)
             ids = {name: each["id"] for name, each in worker.batches().items()}
@@ -194,7 +194,7 @@ def test_lines_carry_batch_job_key_and_run_id_and_lie_beside_their_batch(tmp_pat
 
 @contextmanager
 def _collector() -> Iterator[tuple[str, list[bytes]]]:
-    """Take spans as a collector does; gives its address, and what has come."""
+    """Run a collector; yields its address and the received spans."""
     came: list[bytes] = []
 
     class Taking(BaseHTTPRequestHandler):
@@ -214,11 +214,11 @@ def _collector() -> Iterator[tuple[str, list[bytes]]]:
 
 
 def test_spans_arrive_at_a_collector_without_a_token_in_them(tmp_path):
-    """Asked for by OpenTelemetry's own variable; what is left at the end is sent before it."""
+    """Enabled by OpenTelemetry's own variable; remaining spans are sent before the worker ends."""
     with open_api(tmp_path / "api") as api, _collector() as (address, came):
         worker = WorkerProcess(tmp_path / "data", api.base_url)
         with worker.running({"OTEL_EXPORTER_OTLP_ENDPOINT": address}) as process:
-            out = worker.hand_in("shop", [{"n": n} for n in range(3)])
+            out = worker.put_batch("shop", [{"n": n} for n in range(3)])
             worker.wait_for_end("shop")
             process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 0, worker.said()
@@ -231,14 +231,14 @@ def test_spans_arrive_at_a_collector_without_a_token_in_them(tmp_path):
         assert token.encode() not in sent
 
 
-def test_a_collector_that_is_away_costs_spans_and_one_line(tmp_path):
-    """Batches end as ever, so does the worker, and nothing but the log tells of it."""
+def test_an_unreachable_collector_costs_spans_and_one_log_line(tmp_path):
+    """Batches and worker end as usual; only the log mentions it."""
     with open_api(tmp_path / "api") as api, socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))  # and does not listen
         config = f'[worker]\ntraces = "http://127.0.0.1:{nobody.getsockname()[1]}/v1/traces"\n'
         worker = WorkerProcess(tmp_path / "data", api.base_url, config)
         with worker.running() as process:
-            worker.hand_in("shop", [{"n": n} for n in range(3)])
+            worker.put_batch("shop", [{"n": n} for n in range(3)])
             assert worker.wait_for_end("shop")["state"] == "finished"
             process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 0, worker.said()
@@ -246,8 +246,8 @@ def test_a_collector_that_is_away_costs_spans_and_one_line(tmp_path):
     assert "opentelemetry" not in worker.said().lower()
 
 
-async def test_retention_deletes_old_batches_that_are_over_and_no_others(tmp_path, monkeypatch):
-    """Neither younger ones, nor such as rest and may be resumed, however old they are."""
+async def test_retention_deletes_only_old_batches_that_are_over(tmp_path, monkeypatch):
+    """Younger batches stay, and so do resting ones that can be resumed, however old."""
     now = datetime.now(UTC)
     long_ago, lately = now - timedelta(days=8), now - timedelta(days=6)
     config = WorkerConfig.model_validate({"worker": {"keep_finished_days": 7}})
@@ -257,7 +257,7 @@ async def test_retention_deletes_old_batches_that_are_over_and_no_others(tmp_pat
     async with open_worker(tmp_path, config, {}) as worker:
         for state in over + resting:
             for age, ended_at in (("old", long_ago), ("young", lately)):
-                # They are looked at in the order in which they came: when what is to go has gone, all were.
+                # Checked oldest first: once the batches to delete are gone, all were checked.
                 came_at = now if state in over and age == "old" else long_ago
                 submission = Submission(id=f"{age}-{state.replace('_', '-')}", name=state, created_at=came_at)
                 await worker.store.save(submission.but(state=state, ended_at=ended_at))

@@ -1,4 +1,4 @@
-"""A worker and batches for it, and the questions about them: is the truth at the server in the records, and in time?"""
+"""A worker, batches for it, and checks of their records against the server's Runs."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ from tests.support.api_process import ACTOR, TOKEN
 from tests.support.crash import ROOT, Api, wait_until
 from tests.support.forked import ForkedProcess, start
 
-#: Settings of every batch, so that doubts are resolved soon.
+#: Settings of every batch that keep reconciling short.
 SETTINGS: dict[str, Any] = {
     "limits.start_horizon_s": 2,
     "limits.listing_lag_s": 0.2,
@@ -29,7 +29,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def batch_file(task: str, jobs_file: Path | str) -> str:
-    """Return a batch file's text; the task is made when it is missing."""
+    """Return a batch file's text; the task is created if it is missing."""
     lines = ["[task]", f'actor = "{ACTOR}"', f'name = "{task}"', "options = { memory_mb = 128, timeout_s = 60 }"]
     return "\n".join([*lines, "[jobs]", f'file = "{jobs_file}"', ""])
 
@@ -40,7 +40,7 @@ def lines_of(jobs: Sequence[dict[str, Any]]) -> bytes:
 
 
 def put(file: Path, content: bytes | str) -> None:
-    """Put a file into the spool as one should: under its name once it is whole."""
+    """Put a file into the spool: write it elsewhere, then rename it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.parent.parent / f"{file.name}.part"
     beside.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -48,63 +48,63 @@ def put(file: Path, content: bytes | str) -> None:
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
-    """Return the lines of a JSONL file; none where there is no file."""
+    """Return the lines of a JSONL file; none if there is no file."""
     return [orjson.loads(line) for line in file.read_bytes().splitlines()] if file.exists() else []
 
 
 @dataclass
-class Handed:
-    """A batch that was handed to a worker in this process."""
+class SubmittedBatch:
+    """A batch that was submitted to a worker in this process."""
 
     worker: Worker
     id: str
     jobs: Sequence[dict[str, Any]]
 
     @property
-    def noted(self) -> Submission:
-        """The submission as it stands."""
+    def submission(self) -> Submission:
+        """The stored submission."""
         return self.worker.store[self.id]
 
     @property
     def out(self) -> Path:
-        """Where its results are."""
-        return self.worker.directory.out_dir(self.noted)
+        """Its output directory."""
+        return self.worker.directory.out_dir(self.submission)
 
     def records(self) -> list[dict[str, Any]]:
         """Return its records."""
         return read_lines(self.out / "records.jsonl")
 
     async def until(self, *states: BatchState, limit_s: float = 30) -> Submission:
-        """Wait until it is in one of some states, and nobody is busy with it if it rests."""
-        await until(lambda: self._is_in(states), lambda: f"{states}: {self.noted}", limit_s)
-        return self.noted
+        """Wait until it is in one of some states and, if it rests, has no runner."""
+        await until(lambda: self._is_in(states), lambda: f"{states}: {self.submission}", limit_s)
+        return self.submission
 
     def _is_in(self, states: Sequence[BatchState]) -> bool:
-        is_closed = self.noted.state.is_under_way or self.id not in self.worker.runners
-        return self.noted.state in states and is_closed
+        is_closed = self.submission.state.is_under_way or self.id not in self.worker.runners
+        return self.submission.state in states and is_closed
 
     async def until_live(self, count: int = 1) -> None:
-        """Wait until so many Runs of it are live."""
+        """Wait until at least `count` Runs of it are live."""
 
         def are_live() -> bool:
             runner = self.worker.runners.get(self.id)
             return runner is not None and runner.batch is not None and runner.batch.live_runs >= count
 
-        await until(are_live, lambda: f"{count} live Runs of {self.noted}")
+        await until(are_live, lambda: f"{count} live Runs of {self.submission}")
 
 
 async def until(condition: Callable[[], object], what: str | Callable[[], str], limit_s: float = 30) -> None:
-    """Look again and again until something is so."""
+    """Wait until a condition holds."""
     deadline = anyio.current_time() + limit_s
     while not condition():
         assert anyio.current_time() < deadline, what() if callable(what) else what
         await anyio.sleep(0.01)
 
 
-async def hand_in(
+async def submit_batch(
     worker: Worker, jobs: Sequence[dict[str, Any]], *, task: str = "work", weight: float = 1.0, **settings: Any
-) -> Handed:
-    """Hand a batch in, as the HTTP API does; settings with `__` for the dot."""
+) -> SubmittedBatch:
+    """Submit a batch as the HTTP API does; settings with `__` for the dot."""
     submission_id = worker.store.new_id()
     directory = worker.directory.of(submission_id)
     directory.mkdir()
@@ -119,12 +119,12 @@ async def hand_in(
         settings={**SETTINGS, **{key.replace("__", "."): value for key, value in settings.items()}},
     )
     await worker.submit(submission)
-    return Handed(worker, submission_id, jobs)
+    return SubmittedBatch(worker, submission_id, jobs)
 
 
 @asynccontextmanager
 async def working(data: Path, api: Api, **flags: Any) -> AsyncIterator[Worker]:
-    """Let a worker live in this process for as long as the context lasts; its Runs go on."""
+    """Run a worker in this process while the context lasts; its Runs keep running."""
     config = await anyio.to_thread.run_sync(lambda: worker_config(data, api, **flags))
     async with (
         open_worker(data, config, {"APIFY_TOKEN": TOKEN}) as worker,
@@ -147,7 +147,7 @@ def worker_config(data: Path, api: Api, **flags: Any) -> WorkerConfig:
 
 
 def most_at_once(runs: Sequence[dict[str, Any]]) -> int:
-    """Return how many Runs were live at the server at once, at most."""
+    """Return the highest number of Runs that were live at the server at once."""
     changes = [(run["startedAt"], 1) for run in runs] + [(run["finishedAt"], -1) for run in runs if run["finishedAt"]]
     live = most = 0
     for _, change in sorted(changes):
@@ -156,20 +156,20 @@ def most_at_once(runs: Sequence[dict[str, Any]]) -> int:
     return most
 
 
-def assert_all_told(batches: Sequence[Handed], api: Api) -> None:
-    """Every Run of the server is in exactly one record, and no job has two records."""
-    told: list[str] = []
+def assert_every_run_recorded(batches: Sequence[SubmittedBatch], api: Api) -> None:
+    """Assert that every Run of the server is in exactly one record, and that no job has two records."""
+    recorded: list[str] = []
     for batch in batches:
         records = batch.records()
-        assert len(records) == len({record["key"] for record in records}), batch.noted
-        told += [each["run_id"] for record in records for each in record["attempts"] if each["run_id"]]
-    assert sorted(told) == sorted(run["id"] for run in api.runs())
+        assert len(records) == len({record["key"] for record in records}), batch.submission
+        recorded += [each["run_id"] for record in records for each in record["attempts"] if each["run_id"]]
+    assert sorted(recorded) == sorted(run["id"] for run in api.runs())
 
 
-def assert_carried_out(batch: Handed) -> None:
-    """Every job has its record, and one Run, or two where the first was to fail."""
+def assert_all_jobs_done(batch: SubmittedBatch) -> None:
+    """Assert that every job has a record, and one Run, or two if the first had to fail."""
     records = batch.records()
-    assert sorted(record["line"] for record in records) == list(range(1, len(batch.jobs) + 1)), batch.noted
+    assert sorted(record["line"] for record in records) == list(range(1, len(batch.jobs) + 1)), batch.submission
     for record in records:
         is_to_fail = batch.jobs[record["line"] - 1].get("fails")
         started = [each for each in record["attempts"] if each["run_id"]]
@@ -178,7 +178,7 @@ def assert_carried_out(batch: Handed) -> None:
 
 @dataclass
 class WorkerProcess:
-    """`batchrun worker start` on one data directory, by as many processes as it takes; batches come by its spool."""
+    """`batchrun worker start` on one data directory, restarted as needed; batches come from its spool."""
 
     data: Path
     base_url: str
@@ -189,7 +189,7 @@ class WorkerProcess:
 
     @property
     def spool(self) -> Path:
-        """Where batches are put."""
+        """Its spool."""
         return self.data / "spool"
 
     def put_batch(self, name: str, jobs: Sequence[dict[str, Any]], settings: str = "") -> None:
@@ -208,7 +208,7 @@ class WorkerProcess:
             self.process = start("batchrun", *arguments, *self.flags, cwd=ROOT, environ=environ, stderr=stderr)
 
     def kill(self) -> None:
-        """Kill the process that is at work; one that has ended by itself has failed."""
+        """Kill the process; assert that it has not ended by itself."""
         assert self.process is not None
         assert self.process.poll() is None, self.said()
         self.process.kill()
@@ -216,14 +216,14 @@ class WorkerProcess:
         self.kills += 1
 
     def stop(self) -> int:
-        """Tell the process to drain, once it hears that, and return how it ended."""
+        """Drain the process, once it handles signals, and return its exit code."""
         assert self.process is not None
         wait_until(lambda: self._address.exists() and self._address.read_text())
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(60)
 
     def summary(self, name: str) -> dict[str, Any] | None:
-        """Return a batch's final summary, once there is one."""
+        """Return a batch's summary; None if there is none."""
         file = self.spool / f"{name}.summary.json"
         return orjson.loads(file.read_bytes()) if file.exists() else None
 
@@ -241,12 +241,12 @@ class WorkerProcess:
         return read_lines(self.spool / f"{name}.out" / "records.jsonl")
 
     def said(self) -> str:
-        """Return what all processes said."""
+        """Return the output and the log of all processes."""
         log = self.data / "worker.log"
         return (self.data / "stderr.txt").read_text() + (log.read_text() if log.exists() else "")
 
     def end(self) -> None:
-        """Leave no process behind."""
+        """Kill the process if it is running."""
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()

@@ -1,4 +1,4 @@
-"""`batchrun worker start` as a process of its own, with batches handed in through its spool."""
+"""`batchrun worker start` in a separate process, with batches from its spool."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ from tests.support.forked import ForkedProcess, start
 
 
 class WorkerProcess:
-    """A worker on a data directory; started as often as a test likes."""
+    """A worker on a data directory; it can be restarted."""
 
     def __init__(self, data_dir: Path, base_url: str, config: str = "") -> None:
         self.data_dir = data_dir
@@ -31,7 +31,7 @@ class WorkerProcess:
 
     @contextmanager
     def running(self, environ: Mapping[str, str] | None = None, port: int = 0) -> Iterator[ForkedProcess]:
-        """Keep a process running, at a free port or this one; one that has not ended by itself is killed."""
+        """Run a process, on a free port or a given one; kill it at the end if it is still running."""
         arguments = ("worker", "start", "--data", str(self.data_dir), "--port", str(port), "--api-url", self.base_url)
         environ = {**os.environ, "APIFY_TOKEN": TOKEN, **(environ or {})}
         with (self.data_dir / "stderr.txt").open("ab") as stderr:
@@ -57,7 +57,7 @@ class WorkerProcess:
             with error:
                 return error.code, error.read()
 
-    def hand_in(self, name: str, jobs: Sequence[Mapping[str, Any]], settings: str = "") -> Path:
+    def put_batch(self, name: str, jobs: Sequence[Mapping[str, Any]], settings: str = "") -> Path:
         """Put a batch into the spool; return its output directory."""
         lines = b"".join(orjson.dumps(job, option=orjson.OPT_APPEND_NEWLINE) for job in jobs)
         (self.data_dir / f"{name}.jsonl").write_bytes(lines)
@@ -78,18 +78,18 @@ class WorkerProcess:
         return summary
 
     def batches(self) -> dict[str, dict[str, Any]]:
-        """Return what is noted of the batches, by name."""
+        """Return the stored submissions, by name."""
         files = (self.data_dir / "batches").glob("*/batch.json")
         noted = [orjson.loads(file.read_bytes()) for file in files]
         return {each["name"]: each for each in noted}
 
     def said(self) -> str:
-        """Return what all processes said on stderr."""
+        """Return the stderr of all processes."""
         return (self.data_dir / "stderr.txt").read_text()
 
 
 def log_lines(file: Path) -> list[dict[str, Any]]:
-    """Return what stands in a log; without its last line while that is being written."""
+    """Return the lines of a log, without an incomplete last one."""
     if not file.exists():
         return []
     return [orjson.loads(line) for line in file.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]

@@ -21,7 +21,7 @@ SECRET = "apify_api_secret"
 
 
 class Seen:
-    """TraceSpans, and what came of them."""
+    """Trace spans that are kept in memory."""
 
     def __init__(self) -> None:
         self._exporter = InMemorySpanExporter()
@@ -31,7 +31,7 @@ class Seen:
 
     @property
     def spans(self) -> list[ReadableSpan]:
-        """All spans that have ended, in that order."""
+        """All ended spans, in order of their end."""
         return list(self._exporter.get_finished_spans())
 
 
@@ -59,8 +59,8 @@ def _record(*attempts: Attempt, outcome: Outcome = Outcome.SUCCEEDED) -> Record:
     )  # fmt: skip
 
 
-def test_each_attempt_is_a_trace_of_its_own_linked_to_its_batch() -> None:
-    """With the record's times, ids and outcome; the attempt that failed is an error, the one after it is none."""
+def test_each_attempt_is_a_separate_trace_linked_to_its_batch() -> None:
+    """It has the record's times, ids and outcome; a failed attempt is an error, its retry is not."""
     seen = Seen()
     with seen.traces.batch(BATCH) as note:
         note(_record(_attempt(1, Cause.FAILED), _attempt(2, None)))
@@ -91,16 +91,16 @@ def test_each_attempt_is_a_trace_of_its_own_linked_to_its_batch() -> None:
     }
 
 
-def test_nothing_of_inputs_outputs_or_marks_is_in_a_span() -> None:
-    """Whatever a job has in it stays in the record."""
+def test_spans_contain_no_inputs_outputs_or_marks() -> None:
+    """They stay in the record."""
     seen = Seen()
     with seen.traces.batch(BATCH) as note:
         note(_record(_attempt(1, Cause.FAILED), outcome=Outcome.FAILED))
     assert all(SECRET not in span.to_json() for span in seen.spans)
 
 
-def test_a_job_without_a_run_and_a_clock_that_is_behind_do_no_harm() -> None:
-    """No attempt, no span; an end before the beginning is none."""
+def test_a_job_without_a_run_and_a_lagging_clock_are_harmless() -> None:
+    """No attempt, no span; a span never ends before its start."""
     seen = Seen()
     with seen.traces.batch(BATCH) as note:
         note(_record(outcome=Outcome.INVALID))
@@ -109,8 +109,8 @@ def test_a_job_without_a_run_and_a_clock_that_is_behind_do_no_harm() -> None:
     assert attempt.end_time == attempt.start_time
 
 
-def test_a_batch_that_breaks_off_is_an_error() -> None:
-    """And what it has come to by then is told."""
+def test_an_interrupted_batch_is_an_error() -> None:
+    """Its span has the outcomes so far."""
     seen = Seen()
     with pytest.raises(OutputError), seen.traces.batch(BATCH):
         raise OutputError("the disk is full")
@@ -121,18 +121,18 @@ def test_a_batch_that_breaks_off_is_an_error() -> None:
 @pytest.mark.parametrize(
     "environ", [{}, {"OTEL_SDK_DISABLED": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}]
 )
-async def test_traces_are_off_unless_they_are_asked_for(environ: dict[str, str]) -> None:
-    """Then nobody is told of a record at all."""
+async def test_traces_are_off_by_default(environ: dict[str, str]) -> None:
+    """Then records are not passed on at all."""
     async with open_tracing(None, environ) as trace:
         assert trace is no_trace
         with trace(BATCH) as on_record:
             assert on_record is None
 
 
-async def test_without_the_extra_the_key_is_refused_and_the_environment_is_not_heard(
+async def test_without_the_extra_the_key_is_refused_and_the_environment_is_ignored(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Whoever asks by worker.toml is told what to install; a variable may be meant for others."""
+    """The error for worker.toml names the package to install; a variable may be meant for other programs."""
     monkeypatch.setitem(sys.modules, "opentelemetry.trace", None)
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     monkeypatch.delitem(sys.modules, "batchrun.worker.trace_spans")

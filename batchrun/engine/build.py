@@ -156,10 +156,10 @@ def build_engine(
         BothBuckets(bucket, shared.start_bucket(task_id)),
         shared.capacity,
         changed,
-        throttle=shared.throttle,
-        meter=meter,
+        meter,
+        shared.contenders(task_id),
         rank=lambda: permits.rank,
-        contenders=shared.contenders(task_id),
+        throttle=shared.throttle,
     )
     permits = Permits(
         shared.pool,
@@ -199,6 +199,7 @@ def build_engine(
         client=client,
         ledger=ledger,
         permits=permits,
+        gate=gate,
         follower=follower,
         reconciler=reconciler,
         collector=Collector(client, ledger, output),

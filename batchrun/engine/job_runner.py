@@ -18,6 +18,7 @@ from batchrun.engine.follow.live_run import LiveRun
 from batchrun.engine.follow.polls import Follower
 from batchrun.engine.limits.permits import Permit, Permits
 from batchrun.engine.limits.purse import Purse
+from batchrun.engine.limits.start_gate import Start, StartGate
 from batchrun.engine.notices import StartUnanswered
 from batchrun.engine.ports import RunClient
 from batchrun.engine.progress import Progress
@@ -70,6 +71,7 @@ class JobRunner:
         client: the platform.
         ledger: notes each step before the next one.
         permits: for Runs that are live already.
+        gate: notes what becomes of each start.
         follower: follows Runs to their end.
         reconciler: resolves starts whose answer was lost.
         collector: reads what a Run has left.
@@ -87,6 +89,7 @@ class JobRunner:
         client: RunClient,
         ledger: Ledger,
         permits: Permits,
+        gate: StartGate,
         follower: Follower,
         reconciler: Reconciler,
         collector: Collector,
@@ -101,6 +104,7 @@ class JobRunner:
         self._client = client
         self._ledger = ledger
         self._permits = permits
+        self._gate = gate
         self._follower = follower
         self._reconciler = reconciler
         self._collector = collector
@@ -164,10 +168,10 @@ class JobRunner:
             permit.release()
             self._purse.give_back(work.reserved_usd)
             return await self._as_it_stands(work, problem)
-        while await permit.may_start():
+        while (start := await permit.next_start()) is not None:
             attempt = await self._ledger.intend(work.id, self._intent(work))
             crash_point("intended")
-            match await self._start_run(work, attempt, permit):
+            match await self._start_run(work, attempt, start):
                 case Attempt() as bound:
                     return await self._follow(self._live(work, bound, permit))
                 case _InDoubt():
@@ -188,7 +192,7 @@ class JobRunner:
             reserved_usd=work.reserved_usd,
         )
 
-    async def _start_run(self, work: Work, attempt: Attempt, permit: Permit) -> Attempt | _InDoubt | Problem | None:
+    async def _start_run(self, work: Work, attempt: Attempt, start: Start) -> Attempt | _InDoubt | Problem | None:
         """Send the start request, once.
 
         Returns:
@@ -196,26 +200,26 @@ class JobRunner:
             when nothing was started and the job may try again. The Run itself is not returned: its description would
             stay in memory for as long as it lives.
         """
-        permit.sending()
+        self._gate.sending(start)
         options = self._start_terms.options_of(work)
         try:
             run = await self._client.start_run(self._task_id, work.job.body, options, attempt.mark)
         except (RateLimited, ResourcesBusy, ConnectFailed) as error:
             self._ledger.withdraw(work.id, attempt.attempt_no)
             if isinstance(error, ResourcesBusy):
-                permit.account_is_full()
+                self._gate.account_is_full(start)
             else:
-                permit.try_later(error.retry_after_s if isinstance(error, ApiError) else None)
+                self._gate.try_later(start, error.retry_after_s if isinstance(error, ApiError) else None)
             return None
         except (TransportError, ServerFailed) as error:
             _log.warning("answer_lost", job_key=work.job.key, mark=attempt.mark, error=str(error))
-            permit.unanswered()
+            self._gate.unanswered(start)
             return _InDoubt()
         except ApiError as error:
             self._ledger.withdraw(work.id, attempt.attempt_no)
             return refusal(error, work.job)
         crash_point("answered")
-        permit.started()
+        self._gate.started(start)
         self._reconciler.note_start(run, attempt.mark)
         return self._bind(work, attempt, run)
 

@@ -1,9 +1,11 @@
 """Start gates and permits whose other limits are no obstacle."""
 
 from batchrun.apify.throttle import Throttle
+from batchrun.engine.instruments import Instruments
 from batchrun.engine.limits.account_capacity import AccountCapacity
 from batchrun.engine.limits.account_pool import AccountPool
-from batchrun.engine.limits.permits import Permit, Permits
+from batchrun.engine.limits.permits import Permits
+from batchrun.engine.limits.slot_use import SlotMeter
 from batchrun.engine.limits.start_gate import StartGate
 from batchrun.policy.token_bucket import Contenders, TokenBucket, Tokens
 from batchrun.runtime.changed import Changed
@@ -23,16 +25,11 @@ def gate_of(
     """Return a gate whose rate is no obstacle unless one is given."""
     capacity = AccountCapacity(AccountPool(MANY), MANY)
     tokens = TokenBucket(rate_per_s=rate_per_s, burst=burst) if bucket is None else bucket
-    return StartGate(tokens, capacity, Changed(), throttle=throttle, contenders=contenders)
+    meter = SlotMeter(lambda: MANY, lambda: False, Instruments())
+    contenders = Contenders() if contenders is None else contenders
+    return StartGate(tokens, capacity, Changed(), meter, contenders, rank=tuple, throttle=throttle)
 
 
 def permits_over(gate: StartGate, count: int = MANY) -> Permits:
     """Return this many permits over a gate."""
     return Permits(AccountPool(count), gate, Changed())
-
-
-async def next_start(gate: StartGate) -> Permit | None:
-    """Return a permit that the gate lets start now; None once it is shut."""
-    permit = await permits_over(gate).acquire()
-    assert permit is not None, "there are many"
-    return permit if await permit.may_start() else None

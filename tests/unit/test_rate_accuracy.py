@@ -7,7 +7,7 @@ from batchrun.apify.throttle import Throttle
 from batchrun.policy.token_bucket import TokenBucket, burst_of
 from batchrun.server.accounts.rate_limits import PER_START, RateLimits
 from batchrun.server.error_answers import ErrorAnswer
-from tests.support.start_gates import gate_of, next_start
+from tests.support.start_gates import gate_of
 from tests.support.virtual_time import LateTimersLoop
 
 #: Length of a measurement, in seconds of virtual time.
@@ -25,9 +25,9 @@ async def started_at(rate_per_s: float, for_s: float) -> list[float]:
     gate, at = gate_of(rate_per_s, burst_of(rate_per_s)), list[float]()
 
     async def keep_starting() -> None:
-        while (turn := await next_start(gate)) is not None:
+        while (start := await gate.next_start()) is not None:
             at.append(anyio.current_time())
-            turn.release()
+            gate.over(start)
 
     async with anyio.create_task_group() as children:
         for _ in range(20):
@@ -52,12 +52,12 @@ async def test_the_servers_own_limit_is_never_met() -> None:
 
     async def keep_starting() -> None:
         nonlocal refused
-        while (turn := await next_start(gate)) is not None:
+        while (start := await gate.next_start()) is not None:
             try:
                 limits.admit("account", "task", PER_START)
             except ErrorAnswer:
                 refused += 1
-            turn.release()
+            gate.over(start)
 
     with anyio.move_on_after(FOR_S):
         await keep_starting()

@@ -20,7 +20,7 @@ from batchrun.policy.token_bucket import BothBuckets, Contenders, TokenBucket
 from batchrun.runtime.changed import Changed
 from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
 from tests.support.scripted_api import FAST, Engine, Plan, ScriptedApi
-from tests.support.start_gates import gate_of, next_start
+from tests.support.start_gates import gate_of
 from tests.support.virtual_time import VirtualTimeLoop
 
 
@@ -184,9 +184,9 @@ async def test_starts_of_one_task_keep_its_rate_together_and_those_of_two_do_not
     async def starts(shared: TokenBucket, contenders: Contenders, times: list[float]) -> None:
         gate = gate_of(bucket=BothBuckets(TokenBucket(rate_per_s=100), shared), contenders=contenders)
         while anyio.current_time() < 10:
-            permit = await next_start(gate)
-            assert permit is not None
-            permit.started()
+            start = await gate.next_start()
+            assert start is not None
+            gate.started(start)
             times.append(anyio.current_time())
 
     same, one, other = ((TokenBucket(rate_per_s=10), Contenders()) for _ in range(3))
@@ -203,7 +203,7 @@ async def test_a_rate_that_is_raised_holds_at_once():
     """Who waits for a token of the slow rate gets one of the fast."""
     bucket = TokenBucket(rate_per_s=0.001)
     gate = gate_of(bucket=bucket)
-    assert await next_start(gate) is not None
+    assert await gate.next_start() is not None
 
     async def raise_it() -> None:
         await anyio.sleep(5)
@@ -212,7 +212,7 @@ async def test_a_rate_that_is_raised_holds_at_once():
 
     async with anyio.create_task_group() as children:
         children.start_soon(raise_it)
-        assert await next_start(gate) is not None
+        assert await gate.next_start() is not None
     assert anyio.current_time() == pytest.approx(5, abs=0.2)
 
 

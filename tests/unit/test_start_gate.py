@@ -4,39 +4,38 @@ import anyio
 import pytest
 
 from batchrun.apify.throttle import Throttle
-from batchrun.engine.limits.permits import Permit
-from batchrun.engine.limits.start_gate import StartGate
+from batchrun.engine.limits.start_gate import Start, StartGate
 from batchrun.errors import ResourcesBusy
 from batchrun.model import Mark, RunOptions
 from batchrun.policy.capacity import stride
 from batchrun.policy.token_bucket import TokenBucket
 from tests.support.scripted_api import TASK, Plan, ScriptedApi
-from tests.support.start_gates import gate_of, next_start
+from tests.support.start_gates import gate_of
 
 
-async def granted(gate: StartGate) -> Permit:
-    """Return a permit that must come."""
-    turn = await next_start(gate)
-    assert turn is not None
-    return turn
+async def granted(gate: StartGate) -> Start:
+    """Return a start that must be let through."""
+    start = await gate.next_start()
+    assert start is not None
+    return start
 
 
 async def keep_starting(gate: StartGate, api: ScriptedApi) -> None:
-    """Start Run after Run, as a slot does."""
-    while (turn := await next_start(gate)) is not None:
+    """Start Run after Run."""
+    while (start := await gate.next_start()) is not None:
         try:
             run = await api.start_run(TASK, b"{}", RunOptions(), Mark("m"))
         except ResourcesBusy:
-            turn.account_is_full()
+            gate.account_is_full(start)
             continue
-        turn.started()
+        gate.started(start)
         while not (await api.get_run(run.id, wait_for_finish_s=60)).status.is_terminal:
             pass
-        turn.release()
+        gate.over(start)
 
 
 async def press(gate: StartGate, api: ScriptedApi, *, starters: int, for_s: float) -> None:
-    """Let many want to start for a while."""
+    """Let many children start Run after Run for a while."""
     async with anyio.create_task_group() as children:
         for _ in range(starters):
             children.start_soon(keep_starting, gate, api)
@@ -45,7 +44,7 @@ async def press(gate: StartGate, api: ScriptedApi, *, starters: int, for_s: floa
 
 
 async def test_a_hidden_limit_is_found_and_held() -> None:
-    """With 256 who want to start and room for 37, 37 are live all the time and few are refused."""
+    """With 256 starters and 37 Runs allowed, 37 are live all the time and few are refused."""
     api = ScriptedApi(Plan(run_s=20, answer_after_s=0.05), capacity=37)
     gate = gate_of(380, burst=19)
     await press(gate, api, starters=256, for_s=600)
@@ -53,8 +52,8 @@ async def test_a_hidden_limit_is_found_and_held() -> None:
     assert len(api.begun_at) >= 0.98 * 37 * 600 / 20.05
 
 
-async def test_one_asks_for_all_while_the_account_is_full() -> None:
-    """After the first rush, a thousand who wait make at most one refused start per second, and far less over time."""
+async def test_one_start_probes_for_all_while_the_account_is_full() -> None:
+    """After the first rush, a thousand waiting starts make at most one refused start per second, later fewer."""
     api = ScriptedApi(Plan(run_s=1e6, answer_after_s=0.05), capacity=37)
     await press(gate_of(380, burst=19), api, starters=1000, for_s=600)
     later = [at for at in api.refused_at if at > 1.0]
@@ -64,16 +63,16 @@ async def test_one_asks_for_all_while_the_account_is_full() -> None:
     assert 60 <= len(later) <= 130  # every 5 to 10 seconds in the end
 
 
-async def test_starts_whose_answers_are_lost_hold_up_nobody() -> None:
+async def test_starts_whose_answers_are_lost_hold_up_no_other() -> None:
     """They tell nothing about a limit, and are not in flight any more."""
     gate = gate_of()
     for _ in range(100):
-        (await granted(gate)).unanswered()
+        gate.unanswered(await granted(gate))
     assert gate.live == 100
 
 
-async def test_runs_of_an_earlier_process_show_that_there_is_room() -> None:
-    """With fifty of them live, the next eight need not feel their way from nothing."""
+async def test_runs_of_an_earlier_process_show_what_the_account_takes() -> None:
+    """With fifty of them live, the next eight are let through at once."""
     gate = gate_of()
     for _ in range(50):
         gate.adopt()
@@ -85,7 +84,7 @@ async def test_runs_of_an_earlier_process_show_that_there_is_room() -> None:
 
 
 async def test_an_end_is_followed_by_a_start_at_once() -> None:
-    """In a full account, who waits does not wait for the prober's next time."""
+    """In a full account, a waiting start is let through when a Run ends, before the next probe is due."""
     api = ScriptedApi(lambda n: Plan(run_s=100 + n), capacity=3)
     await press(gate_of(), api, starters=10, for_s=110)
     assert api.begun_at == [
@@ -115,7 +114,7 @@ async def test_the_rate_is_kept_exactly() -> None:
     gate, at = gate_of(10), list[float]()
 
     async def start() -> None:
-        (await granted(gate)).started()
+        gate.started(await granted(gate))
         at.append(anyio.current_time())
 
     async with anyio.create_task_group() as children:
@@ -124,12 +123,12 @@ async def test_the_rate_is_kept_exactly() -> None:
     assert at == pytest.approx([n / 10 for n in range(50)])
 
 
-async def test_turns_come_in_the_order_in_which_they_were_asked_for() -> None:
+async def test_starts_are_let_through_in_the_order_in_which_they_asked() -> None:
     """First come, first served."""
     gate, order = gate_of(10), list[int]()
 
     async def start(n: int) -> None:
-        (await granted(gate)).started()
+        gate.started(await granted(gate))
         order.append(n)
 
     async with anyio.create_task_group() as children:
@@ -139,13 +138,13 @@ async def test_turns_come_in_the_order_in_which_they_were_asked_for() -> None:
     assert order == list(range(20))
 
 
-async def test_one_429_holds_back_everybody() -> None:
-    """Closed for 30 seconds, nobody starts; then they come at the rate, without a burst."""
+async def test_one_429_holds_back_all_starts() -> None:
+    """Closed for 30 seconds, the gate lets no start through; then they come at the rate, without a burst."""
     gate, at = gate_of(10, burst=5), list[float]()
-    (await granted(gate)).try_later(30)
+    gate.try_later(await granted(gate), 30)
 
     async def start() -> None:
-        (await granted(gate)).started()
+        gate.started(await granted(gate))
         at.append(anyio.current_time())
 
     async with anyio.create_task_group() as children:
@@ -155,99 +154,99 @@ async def test_one_429_holds_back_everybody() -> None:
     assert gate.live == 10
 
 
-async def test_a_429_that_comes_while_one_waits_for_its_token_holds_it_back_too() -> None:
+async def test_a_429_holds_back_a_start_that_waits_for_its_token() -> None:
     """A reservation made before the closure does not slip through it."""
     gate, at = gate_of(1), list[float]()
     first = await granted(gate)
 
     async def start() -> None:
-        (await granted(gate)).started()
+        gate.started(await granted(gate))
         at.append(anyio.current_time())
 
     async with anyio.create_task_group() as children:
         children.start_soon(start)
         await anyio.sleep(0.5)
-        first.try_later(20)
+        gate.try_later(first, 20)
     assert at == [20.5]
 
 
 async def test_refusals_of_one_moment_close_the_gate_once() -> None:
     """Three 429 in flight together are one closure, so the wait is not doubled three times."""
     gate = gate_of()
-    turns = [await granted(gate) for _ in range(3)]
-    for turn in turns:
-        turn.try_later(None)
+    starts = [await granted(gate) for _ in range(3)]
+    for start in starts:
+        gate.try_later(start, None)
     begun = anyio.current_time()
     await granted(gate)
     assert anyio.current_time() - begun <= 1.0
 
 
 async def test_closings_in_a_row_last_longer_up_to_half_a_minute() -> None:
-    """While nothing can be started, asking gets rarer; one success and it begins anew."""
+    """While nothing can be started, asking gets rarer; one success resets the backoff."""
     gate, waits = gate_of(), list[float]()
     for _ in range(12):
         begun = anyio.current_time()
-        turn = await granted(gate)
+        start = await granted(gate)
         waits.append(anyio.current_time() - begun)
-        turn.try_later(None)
+        gate.try_later(start, None)
     assert 15 <= waits[-1] <= 30
-    (await granted(gate)).started()
-    (await granted(gate)).try_later(None)
+    gate.started(await granted(gate))
+    gate.try_later(await granted(gate), None)
     begun = anyio.current_time()
     await granted(gate)
     assert anyio.current_time() - begun <= 1.0
 
 
 @pytest.mark.parametrize("blocked_by", ["rate", "capacity", "closure", "queue", "account"])
-async def test_shut_wakes_everybody_who_waits(blocked_by: str) -> None:
+async def test_shut_wakes_all_waiting_starts(blocked_by: str) -> None:
     """Whatever they wait for, no more starts means an answer at once: None."""
     account = Throttle(TokenBucket(rate_per_s=1e6))
     gate = gate_of(0.001 if blocked_by == "rate" else 1e6, throttle=account)
-    turns = list[Permit | None]()
+    starts = list[Start | None]()
     first = await granted(gate)
     if blocked_by == "account":
         account.refused(1000)
     if blocked_by == "capacity":
-        first.account_is_full()
+        gate.account_is_full(first)
     if blocked_by == "closure":
-        first.try_later(1000)
+        gate.try_later(first, 1000)
 
     async def start() -> None:
-        turns.append(await next_start(gate))
+        starts.append(await gate.next_start())
 
     async with anyio.create_task_group() as children:
         for _ in range(1 if blocked_by != "queue" else 5):
             children.start_soon(start)
         await anyio.sleep(0.1)
-        turns.clear()
+        starts.clear()
         shut_at = anyio.current_time()
         gate.shut()
     assert anyio.current_time() == shut_at
-    assert not [turn for turn in turns if turn is not None]
-    assert await next_start(gate) is None
+    assert not [each for each in starts if each is not None]
+    assert await gate.next_start() is None
 
 
 async def test_cancelled_while_waiting_the_count_of_live_runs_stays_right() -> None:
-    """Who gives up leaves nothing behind, and the next in line gets the turn."""
+    """A start that gives up leaves nothing behind; the next one is let through. A second `over` counts nothing."""
     gate = gate_of(1)
     first = await granted(gate)
     with anyio.move_on_after(0.5):
-        await next_start(gate)
+        await gate.next_start()
     assert gate.live == 1
     second = await granted(gate)
     assert gate.live == 2
-    first.release()
-    second.release()
-    first.release()
+    gate.over(first)
+    gate.over(second)
+    gate.over(first)
     assert gate.live == 0
 
 
 async def test_a_run_of_an_earlier_process_counts_as_live() -> None:
-    """Taken up again, it fills the room that a new one would need."""
+    """Adopted, it counts against what the account takes."""
     gate = gate_of()
     full = await granted(gate)
     adopted = gate.adopt()
-    full.account_is_full()
+    gate.account_is_full(full)
     begun = anyio.current_time()
     async with anyio.create_task_group() as children:
         children.start_soon(granted, gate)
@@ -256,36 +255,36 @@ async def test_a_run_of_an_earlier_process_counts_as_live() -> None:
     assert (gate.live, anyio.current_time() - begun) == (1, 0.25)
 
 
-async def test_a_refusal_of_one_start_ends_its_own_turn_only() -> None:
-    """Every way to end a turn counts it once."""
+async def test_each_way_to_end_a_start_counts_it_once() -> None:
+    """A refused start is over, and `over` after that changes nothing; an unanswered one may be live."""
     gate = gate_of()
-    turns = [await granted(gate) for _ in range(4)]
-    turns[0].account_is_full()
-    turns[0].release()
-    turns[1].try_later(None)
-    turns[1].release()
-    turns[2].unanswered()
+    starts = [await granted(gate) for _ in range(4)]
+    gate.account_is_full(starts[0])
+    gate.over(starts[0])
+    gate.try_later(starts[1], None)
+    gate.over(starts[1])
+    gate.unanswered(starts[2])
     assert gate.live == 2
-    turns[2].release()
+    gate.over(starts[2])
     assert gate.live == 1
 
 
 async def test_the_end_of_a_former_probes_run_lets_no_second_probe_go() -> None:
-    """One prober for the batch: while its answer is out, the end of an earlier probe's Run is nobody's turn."""
+    """One prober for the batch: while its answer is out, the end of an earlier probe's Run lets no start through."""
     gate = gate_of()
-    (await granted(gate)).account_is_full()
+    gate.account_is_full(await granted(gate))
     first = await granted(gate)
-    first.started()
+    gate.started(first)
     second = await granted(gate)  # a probe, and its answer takes long
-    first.release()
+    gate.over(first)
     with anyio.move_on_after(100) as waiting:
-        await next_start(gate)
+        await gate.next_start()
     assert waiting.cancelled_caught
-    second.release()
+    gate.over(second)
 
 
-async def test_a_turn_is_one_of_the_account_too() -> None:
-    """Whoever has it may send at once: the account's rate has been waited for."""
+async def test_a_start_waits_for_the_request_rate_of_the_account_too() -> None:
+    """A start that is let through may be sent at once: the account's rate has been waited for."""
     account = Throttle(TokenBucket(rate_per_s=10))
     gate, at = gate_of(1e6, throttle=account), list[float]()
     for _ in range(3):
@@ -301,7 +300,7 @@ async def test_given_up_while_the_account_is_waited_for_no_start_is_counted_and_
     gate = gate_of(0.01, throttle=account)
     account.refused(60)
     with anyio.move_on_after(30):
-        await next_start(gate)
+        await gate.next_start()
     await granted(gate)
     assert (anyio.current_time(), gate.live) == (60, 1)
 
@@ -312,13 +311,13 @@ async def test_a_refusal_that_comes_while_one_waits_for_its_token_makes_it_wait_
     first = await granted(gate)
 
     async def start() -> None:
-        (await granted(gate)).started()
+        gate.started(await granted(gate))
         at.append(anyio.current_time())
 
     async with anyio.create_task_group() as children:
         children.start_soon(start)
         await anyio.sleep(0.05)
-        first.account_is_full()
+        gate.account_is_full(first)
     assert 1.05 <= at[0] <= 2.05
 
 

@@ -1,5 +1,6 @@
 """What the account takes, as all start gates of this process learn it: its limit, its refusals, our live Runs."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 import anyio
@@ -17,9 +18,8 @@ MAX_GROWN_SLOTS = 256
 class WaitingGate(Protocol):
     """A gate whose next start may wait for capacity."""
 
-    @property
-    def rank(self) -> tuple[float, ...]:
-        """Its batch's rank in the account; the smallest is next."""
+    #: Returns its batch's rank in the account; the smallest is next.
+    rank: Callable[[], tuple[float, ...]]
 
     def wake(self) -> None:
         """Let the next start look again."""
@@ -56,7 +56,7 @@ class AccountCapacity:
 
     def wake(self) -> None:
         """Let all gates look again, in the order of their rank."""
-        gates = self._gates if len(self._gates) == 1 else sorted(self._gates, key=lambda gate: gate.rank)
+        gates = self._gates if len(self._gates) == 1 else sorted(self._gates, key=lambda gate: gate.rank())
         for gate in gates:
             gate.wake()
 

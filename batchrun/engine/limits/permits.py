@@ -49,37 +49,10 @@ class Permit:
         self._permits.reserve(demand, is_live=True)
         self._start = self._gate.adopt()
 
-    async def may_start(self) -> bool:
-        """Wait until one start is allowed, for right now; False once no more starts are wanted."""
+    async def next_start(self) -> Start | None:
+        """Wait until one start is allowed, for right now; None once no more starts are wanted."""
         self._start = await self._gate.next_start()
-        return self._start is not None
-
-    def sending(self) -> None:
-        """Note that the start request is sent now."""
-        assert self._start is not None, "sent after the gate has let it through"
-        self._gate.sending(self._start)
-
-    def started(self) -> None:
-        """Note that a Run was started; it counts as live until `release`."""
-        assert self._start is not None, "answered after it was sent"
-        self._gate.started(self._start)
-
-    def unanswered(self) -> None:
-        """Note that no answer came. A Run may live, and counts as live until `release`."""
-        assert self._start is not None, "lost after it was sent"
-        self._gate.unanswered(self._start)
-
-    def account_is_full(self) -> None:
-        """Note that the account has no capacity now; nothing was started."""
-        start, self._start = self._start, None
-        assert start is not None, "refused after it was sent"
-        self._gate.account_is_full(start)
-
-    def try_later(self, retry_after_s: float | None) -> None:
-        """Note that nothing can be started for a while (429, or no connection); nothing was started."""
-        start, self._start = self._start, None
-        assert start is not None, "refused after it was sent"
-        self._gate.try_later(start, retry_after_s)
+        return self._start
 
     def transferred(self) -> "Permit":
         """Return the same permit for another holder; released here, it stays taken."""
@@ -89,9 +62,8 @@ class Permit:
 
     def release(self) -> None:
         """Return the permit and what it has reserved."""
-        start, self._start = self._start, None
-        if start is not None:
-            self._gate.over(start)
+        if self._start is not None:
+            self._gate.over(self._start)
         permits, self._permits = self._permits, None
         if permits is not None:
             permits.release(self._demand)

@@ -73,29 +73,27 @@ class SlotMeter:
     Args:
         limit: returns how many slots there are.
         has_work: returns whether a job is ready that waits for a slot.
-        instruments: what the batches of a process measure together; None: this meter's own.
+        instruments: what the batches of a process measure together.
     """
 
-    def __init__(
-        self, limit: Callable[[], int], has_work: Callable[[], bool], instruments: Instruments | None = None
-    ) -> None:
+    def __init__(self, limit: Callable[[], int], has_work: Callable[[], bool], instruments: Instruments) -> None:
         self._limit = limit
-        self._instruments = Instruments() if instruments is None else instruments
         self._has_work = has_work
+        self._instruments = instruments
         self.use = SlotUse()
         #: From the end of a Run to the next start request sent.
         self.refill = Latencies()
         #: When the slots became free that are to be filled again, oldest first.
         self._freed_at: deque[float] = deque()
 
-    def changed(self, now: float, *, live: int, room: float, starters: int) -> None:
-        """Note how many Runs are live, how many the account takes, and how many starts wait for their turn."""
-        limit = min(self._limit(), room)
+    def changed(self, now: float, *, live: int, known_limit: float, starters: int) -> None:
+        """Note how many Runs are live, how many the account is known to take, and how many starts wait at the gate."""
+        limit = min(self._limit(), known_limit)
         self.use.note(now, live=live, limit=limit, is_wanted=starters > 0 or self._has_work())
 
-    def ended(self, now: float, *, live: int, room: float, starters: int) -> None:
+    def ended(self, now: float, *, live: int, known_limit: float, starters: int) -> None:
         """Note the end of a Run; `live` are left. The slot is to be filled again if it may be and there is a job."""
-        if live < min(self._limit(), room) and (starters > 0 or self._has_work()):
+        if live < min(self._limit(), known_limit) and (starters > 0 or self._has_work()):
             self._freed_at.append(now)
 
     def refilling(self, *, live: int) -> float | None:

@@ -26,7 +26,7 @@ _log = structlog.get_logger()
 class Start:
     """One start that was let through, until it came to nothing or its Run is terminal."""
 
-    __slots__ = ("freed_at", "is_live", "is_probe", "let_through_at", "nth_live")
+    __slots__ = ("freed_at", "is_live", "is_over", "is_probe", "let_through_at", "nth_live")
 
     def __init__(
         self,
@@ -43,6 +43,8 @@ class Start:
         self.is_probe = is_probe
         #: Whether its Run is live, or may be.
         self.is_live = is_live
+        #: Whether it came to nothing, or its Run is terminal.
+        self.is_over = False
         #: Monotonic.
         self.let_through_at = let_through_at
         #: When the permit that it fills became free (monotonic); None for a new permit, and once the request is sent.
@@ -61,10 +63,10 @@ class StartGate:
         bucket: the rate of starts.
         account: what the account takes, shared with the gates of its other batches.
         changed: notified when a start waits here no more.
+        meter: measures how permits are used.
+        contenders: the gates that start Runs of the same task.
+        rank: returns the batch's rank in the account; the smallest is next.
         throttle: the rate of all requests, starts among them; None: unlimited.
-        meter: measures how permits are used; None: nothing is measured.
-        rank: the batch's rank in the account; the smallest is next.
-        contenders: the gates that start Runs of the same task; None: only this one.
     """
 
     def __init__(
@@ -72,16 +74,17 @@ class StartGate:
         bucket: Tokens,
         account: AccountCapacity,
         changed: Changed,
+        meter: SlotMeter,
+        contenders: Contenders,
         *,
+        rank: Callable[[], tuple[float, ...]],
         throttle: Throttle | None = None,
-        meter: SlotMeter | None = None,
-        rank: Callable[[], tuple[float, ...]] = tuple,
-        contenders: Contenders | None = None,
     ) -> None:
-        self.meter = meter
+        self.rank = rank
         #: Runs of this batch that are live, or being started.
         self.live = 0
         self._starters = 0
+        self._meter = meter
         self._bucket = bucket
         self._throttle = throttle
         self._throttle_wait = anyio.CancelScope()
@@ -89,8 +92,7 @@ class StartGate:
         account.join(self)
         self._capacity = account.capacity
         self._on_leaving_queue = changed
-        self._rank = rank
-        self._contenders = Contenders() if contenders is None else contenders
+        self._contenders = contenders
         self._queue = anyio.Lock(fast_acquire=True)
         self._changed = Changed()
         self._is_shut = False
@@ -114,7 +116,7 @@ class StartGate:
     def _let_through(self, now: float) -> Start:
         is_probe = self._capacity.starting(self._account.live)
         self._count_live()
-        freed_at = self.meter.refilling(live=self.live) if self.meter is not None else None
+        freed_at = self._meter.refilling(live=self.live)
         self._measure(now)
         return Start(nth_live=self._account.live, is_probe=is_probe, let_through_at=now, freed_at=freed_at)
 
@@ -139,15 +141,10 @@ class StartGate:
         """Starts per second, at most."""
         return self._bucket.rate_per_s
 
-    @property
-    def rank(self) -> tuple[float, ...]:
-        """The batch's rank in the account; the smallest is next."""
-        return self._rank()
-
     def sending(self, start: Start) -> None:
         """Note that the start request is sent now."""
-        if self.meter is not None and start.freed_at is not None:
-            self.meter.sent(start.freed_at)
+        if start.freed_at is not None:
+            self._meter.sent(start.freed_at)
             start.freed_at = None
 
     def started(self, start: Start) -> None:
@@ -188,7 +185,10 @@ class StartGate:
         self.over(start)
 
     def over(self, start: Start) -> None:
-        """Note that a start has no live Run any more: the next start may be allowed at once."""
+        """Note, once or more, that a start has no live Run any more: the next start may be allowed at once."""
+        if start.is_over:
+            return
+        start.is_over = True
         if start.take_probe():
             self._capacity.unanswered(is_probe=True)
         self.live -= 1
@@ -196,8 +196,7 @@ class StartGate:
         now = anyio.current_time()
         if start.is_live:  # a refused start frees no permit
             self._capacity.ended(now)
-            if self.meter is not None:
-                self.meter.ended(now, live=self.live, room=self._capacity.known_limit, starters=self._starters)
+            self._meter.ended(now, live=self.live, known_limit=self._capacity.known_limit, starters=self._starters)
         self._measure(now)
         self._account.wake()
 
@@ -266,7 +265,7 @@ class StartGate:
             while (now := anyio.current_time()) < at + delay_s and not self._is_shut:
                 await self._wait(at + delay_s - now)
                 at = min(at, self._bucket.next_at(anyio.current_time()))  # sooner, where the rate was raised meanwhile
-            self._note_held_back(now - began_at)
+            self._meter.held_back(now - began_at)
             if now >= self._bucket.closed_until:
                 return at
         return None
@@ -276,17 +275,12 @@ class StartGate:
             began_at = anyio.current_time()
             with anyio.CancelScope() as self._throttle_wait:
                 await self._throttle.take_token()
-            self._note_held_back(anyio.current_time() - began_at)
+            self._meter.held_back(anyio.current_time() - began_at)
         return not self._is_shut
 
     async def _wait(self, limit_s: float | None) -> None:
         self._measure(anyio.current_time())
         await self._changed.wait(limit_s)
 
-    def _note_held_back(self, length_s: float) -> None:
-        if self.meter is not None:
-            self.meter.held_back(length_s)
-
     def _measure(self, now: float) -> None:
-        if self.meter is not None:
-            self.meter.changed(now, live=self.live, room=self._capacity.known_limit, starters=self._starters)
+        self._meter.changed(now, live=self.live, known_limit=self._capacity.known_limit, starters=self._starters)

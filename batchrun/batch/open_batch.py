@@ -16,10 +16,10 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from batchrun.account.account import Account
 from batchrun.account.task_watch import TaskWatch
-from batchrun.batch.assembly import batch_terms, build_batch_engine, number
+from batchrun.batch.backlog import reopen
+from batchrun.batch.batch_engine import batch_terms, build_batch_engine, number
 from batchrun.batch.ending import summarize, wait_for_final_costs, write_batch_report
-from batchrun.batch.phases import ConnectedTask, Resumed, connect, preflight, resume
-from batchrun.batch.resume import reopen
+from batchrun.batch.resume import ConnectedTask, Resumed, connect, preflight, resume
 from batchrun.config import Config, LimitsConfig
 from batchrun.engine.build import Engine
 from batchrun.engine.limits.account_pool import EQUAL, BatchPriority

@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 import orjson
 
-from batchrun.batch.assembly import output_plan
+from batchrun.batch.batch_engine import output_plan
 from batchrun.config.job_format_builder import job_format
 from batchrun.engine.collect import Collector
 from batchrun.errors import JobFileError, NotFound

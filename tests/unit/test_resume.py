@@ -11,7 +11,7 @@ import pytest
 from blockbuster import BlockBuster
 
 from batchrun.batch import job_source
-from batchrun.batch.resume import Backlog, reopen, take_up
+from batchrun.batch.backlog import Backlog, reopen, take_up
 from batchrun.config import load_config
 from batchrun.engine.ports import Chunk
 from batchrun.errors import JobFileError

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from batchrun.batch.phases import ConnectedTask, Resumed
+from batchrun.batch.resume import ConnectedTask, Resumed
 from batchrun.config import Config, OutputConfig
 from batchrun.config.policy_builders import (
     breaker,

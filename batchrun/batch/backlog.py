@@ -1,0 +1,238 @@
+"""Going on with a batch that an earlier process began: is it the same one, and what did it leave open."""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import anyio
+import orjson
+
+from batchrun.account.task import Task
+from batchrun.config import Config
+from batchrun.engine.ports import Chunk, JobSource
+from batchrun.engine.work import Postponed, Work
+from batchrun.errors import ConfigError, JobFileError
+from batchrun.jobs import JobFile
+from batchrun.ledger.facts import COMMAND, CONFIG, IDENTITY, TASK_ID
+from batchrun.ledger.protocol import OpenJob, OpenJobs, ReopenableLedger
+from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
+from batchrun.ledger.sqlite.tables import LedgerTables
+from batchrun.model import AttemptState, BadLine, Command, Job, JobId, JobKey, Selection
+from batchrun.runtime.crash_points import crash_point
+
+#: Open jobs that are read from the ledger at a time.
+JOBS_AT_ONCE = 1000
+
+
+def check_identity(ledger: LedgerTables, config: Config, task: Task, command: Command | None) -> None:
+    """See that the batch is what was noted of it, and note what it is now; limits, rates and retries may change.
+
+    Raises:
+        ConfigError: the ledger would lie; every difference is named.
+    """
+    # As JSON gives it back: a date in the TOML is text by then.
+    identity = orjson.loads(orjson.dumps(_identity(config, task)))
+    noted = ledger.fact(IDENTITY)
+    differences = [
+        f"\n  {name}: begun with {noted.get(name)!r}, now {value!r}"
+        for name, value in identity.items()
+        if noted is not None and not ledger.is_empty and noted.get(name) != value
+    ]
+    if differences:
+        raise ConfigError(
+            f"{config.out_dir}: holds another batch:{''.join(differences)}\n"
+            "Put that back to go on with it, or choose another --out to begin anew"
+        )
+    with ledger.transaction():
+        ledger.note_fact(IDENTITY, identity)
+        ledger.note_fact(TASK_ID, task.id)
+        ledger.note_fact(CONFIG, config.as_noted())
+        if command is not None:
+            ledger.note_fact(COMMAND, command)
+
+
+def check_limit(ledger: LedgerReader, config: Config) -> None:
+    """See that no job is open which the limit leaves out: what was read in is carried out.
+
+    Raises:
+        ConfigError: some are.
+    """
+    limit = config.jobs.limit
+    if limit is not None and (beyond := ledger.open_beyond(limit)):
+        raise ConfigError(
+            f"{beyond:,} jobs beyond the first {limit:,} of this batch are read in and open already, and a limit cannot"
+            " take them back; leave it out, or choose another --out",
+            key="jobs.limit",
+        )
+
+
+def _identity(config: Config, task: Task) -> dict[str, Any]:
+    """Return what makes a job's key, content and Run what they are."""
+    jobs = config.jobs
+    return {
+        "task": task.id,
+        "jobs.file": jobs.file.name,
+        "jobs.encoding": jobs.encoding,
+        "jobs.delimiter": jobs.delimiter,
+        "jobs.key": jobs.key,
+        "jobs.group": jobs.group,
+        "jobs.meta": jobs.meta,
+        "jobs.template": jobs.template,
+        "jobs.matrix": jobs.matrix,
+        "jobs.merge": jobs.merge,
+        "input": config.input,
+    }
+
+
+def take_up(ledger: OpenJobs, job_file: JobFile, max_wait_s: float) -> list[Work | Postponed]:
+    """Return the jobs that earlier processes had begun, those first that may have a live Run; the rest is a `Backlog`.
+
+    If the job file cannot be read from a position, the backlog gives them all.
+
+    Raises:
+        JobFileError: a line that was admitted is another now.
+    """
+    if not job_file.is_seekable:
+        return []
+    begun_jobs = ledger.begun_jobs()
+    begun_jobs.sort(key=_is_idle)
+    jobs = _same_jobs(job_file, begun_jobs)
+    return [_resumed(job, open_job, max_wait_s) for job, open_job in zip(jobs, begun_jobs, strict=True)]
+
+
+def reopen(
+    ledger: ReopenableLedger, job_file: JobFile, max_wait_s: float, selection: Selection
+) -> list[Work | Postponed]:
+    """Open settled jobs for another round, or none of them; return the begun jobs as `take_up` does.
+
+    Raises:
+        JobFileError: a line that was admitted is another now.
+    """
+    with ledger.transaction():
+        ledger.reopen(selection)
+        # All are looked at before any is opened: retries come when people edit job files.
+        for open_jobs in _unbegun_jobs(ledger) if job_file.is_seekable else ():
+            for _ in _same_jobs(job_file, open_jobs):
+                pass
+        resumed = take_up(ledger, job_file, max_wait_s)
+    crash_point("reopened")
+    return resumed
+
+
+class Backlog:
+    """A source that gives the open jobs of earlier processes, however many, with and before the lines of another one.
+
+    Jobs that were not begun come first, read again from their positions. If the job file has no positions to read
+    from, it is read from its first line, and every open job comes with its line.
+    """
+
+    def __init__(self, ledger: OpenJobs, job_file: JobFile, then: JobSource) -> None:
+        #: A connection for reading: the writer's is at work in another thread.
+        self._ledger = ledger
+        self._job_file = job_file
+        self._then = then
+        #: The last unbegun job that was given; None once all were.
+        self._after: JobId | None = JobId(0)
+        #: Open jobs whose lines are still to come; None before the first line is read.
+        self._missing: dict[JobKey, OpenJob] | None = None
+
+    async def next_chunk(self, max_entries: int) -> Chunk | None:
+        """Return the next jobs or lines, or None at the end."""
+        if not self._job_file.is_seekable:
+            return await self._next_with_lines(max_entries)
+        if self._after is not None:
+            resumed = await anyio.to_thread.run_sync(self._unbegun, self._after, max_entries)
+            self._after = resumed[-1][1].id if resumed else None
+            if resumed:
+                return Chunk(resumed=resumed)
+        return await self._then.next_chunk(max_entries)
+
+    def _unbegun(self, after: JobId, max_jobs: int) -> list[tuple[Job, OpenJob]]:
+        open_jobs = self._ledger.unbegun_jobs(after, max_jobs)
+        return list(zip(_same_jobs(self._job_file, open_jobs), open_jobs, strict=True))
+
+    async def _next_with_lines(self, max_entries: int) -> Chunk | None:
+        if self._missing is None:
+            open_jobs = await anyio.to_thread.run_sync(self._ledger.open_jobs)
+            self._missing = {open_job.key: open_job for open_job in open_jobs}
+        chunk = await self._then.next_chunk(max_entries)
+        if chunk is None or not self._missing:
+            return chunk
+        entries: list[Job | BadLine] = []
+        resumed: list[tuple[Job, OpenJob]] = []
+        for entry in chunk.entries:
+            open_job = self._missing.get(entry.key) if isinstance(entry, Job) else None
+            if isinstance(entry, Job) and open_job is not None and _is_line_of(entry, open_job):
+                del self._missing[entry.key]
+                resumed.append((entry, open_job))
+            else:
+                entries.append(entry)
+        return Chunk(entries, chunk.read_to, resumed)
+
+    def check_all_came(self) -> None:
+        """See that no open job's line is missing from a file that was read from its first line.
+
+        Raises:
+            JobFileError: some are; these jobs and their Runs stay noted.
+        """
+        if self._missing:
+            lines = sorted(open_job.position.line for open_job in self._missing.values())
+            shown = ", ".join(str(line) for line in lines[:10]) + (" …" if len(lines) > 10 else "")
+            raise JobFileError(
+                f"{len(lines)} unfinished jobs are missing from the input (lines {shown}); give the whole input again,"
+                " as it was",
+                file=self._job_file.name,
+            )
+
+
+@asynccontextmanager
+async def open_backlog(directory: Path, job_file: JobFile, then: JobSource) -> AsyncIterator[Backlog]:
+    """Open the source of the open jobs in a batch's ledger."""
+    with ExitStack() as stack:
+        ledger = await anyio.to_thread.run_sync(stack.enter_context, open_for_reading(directory))
+        yield Backlog(ledger, job_file, then)
+
+
+def _unbegun_jobs(ledger: OpenJobs) -> Iterator[list[OpenJob]]:
+    after = JobId(0)
+    while open_jobs := ledger.unbegun_jobs(after, JOBS_AT_ONCE):
+        after = open_jobs[-1].id
+        yield open_jobs
+
+
+def _same_jobs(job_file: JobFile, open_jobs: Sequence[OpenJob]) -> Iterator[Job]:
+    """Yield the jobs of a seekable file again.
+
+    Raises:
+        JobFileError: a line is another now.
+    """
+    jobs = job_file.reread([open_job.position for open_job in open_jobs])
+    for job, open_job in zip(jobs, open_jobs, strict=True):
+        if (job.key, job.digest) != (open_job.key, open_job.digest):
+            raise JobFileError(
+                f"was changed since it was admitted as job {open_job.key!r}; put it back, and append what it is now"
+                " as a new line",
+                file=job_file.name,
+                line=job.position.line,
+            )
+        yield job
+
+
+def _resumed(job: Job, open_job: OpenJob, max_wait_s: float) -> Work | Postponed:
+    work = Work(job=job, open=open_job, attempts=open_job.attempts)
+    if open_job.due_at is None or not _is_idle(open_job):
+        return work
+    # A clock that was set back must not make it wait longer than it ever would have.
+    wait_s = min(max_wait_s, (open_job.due_at - datetime.now(UTC)).total_seconds())
+    return Postponed(work, wait_s) if wait_s > 0 else work
+
+
+def _is_line_of(job: Job, open_job: OpenJob) -> bool:
+    at, admitted_at = job.position, open_job.position
+    return (at.line, at.variant, job.digest) == (admitted_at.line, admitted_at.variant, open_job.digest)
+
+
+def _is_idle(open_job: OpenJob) -> bool:
+    return not open_job.attempts or open_job.attempts[-1].state is AttemptState.ENDED

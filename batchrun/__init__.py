@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from batchrun.version import __version__
 
 if TYPE_CHECKING:
-    from batchrun.batch.open_batch import Batch, open_batch, run_batch
+    from batchrun.batch.open_batch import open_batch, run_batch
+    from batchrun.batch.opened_batch import Batch
     from batchrun.batch.opening import Opening
     from batchrun.config import Config, load_config
     from batchrun.errors import BatchRefused, BatchrunError, ConfigError, JobFileError, OutputError
@@ -36,7 +37,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "batchrun.batch.open_batch": ("Batch", "open_batch", "run_batch"),
+    "batchrun.batch.opened_batch": ("Batch",),
+    "batchrun.batch.open_batch": ("open_batch", "run_batch"),
     "batchrun.config": ("Config", "load_config"),
     "batchrun.errors": ("BatchRefused", "BatchrunError", "ConfigError", "JobFileError", "OutputError"),
     "batchrun.model": ("Outcome", "Record", "Selection", "Summary"),

@@ -1,1 +1,1 @@
-"""A batch: opened, carried out, closed."""
+"""One batch: opened, run, closed."""

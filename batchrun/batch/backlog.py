@@ -1,89 +1,23 @@
-"""Going on with a batch that an earlier process began: is it the same one, and what did it leave open."""
+"""The open jobs that earlier processes left in the ledger, read again and given to the engine."""
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import anyio
-import orjson
 
-from batchrun.account.task import Task
-from batchrun.config import Config
 from batchrun.engine.ports import Chunk, JobSource
 from batchrun.engine.work import Postponed, Work
-from batchrun.errors import ConfigError, JobFileError
+from batchrun.errors import JobFileError
 from batchrun.jobs import JobFile
-from batchrun.ledger.facts import COMMAND, CONFIG, IDENTITY, TASK_ID
 from batchrun.ledger.protocol import OpenJob, OpenJobs, ReopenableLedger
-from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
-from batchrun.ledger.sqlite.tables import LedgerTables
-from batchrun.model import AttemptState, BadLine, Command, Job, JobId, JobKey, Selection
+from batchrun.ledger.sqlite.reader import open_for_reading
+from batchrun.model import AttemptState, BadLine, Job, JobId, JobKey, Selection
 from batchrun.runtime.crash_points import crash_point
 
 #: Open jobs that are read from the ledger at a time.
 JOBS_AT_ONCE = 1000
-
-
-def check_identity(ledger: LedgerTables, config: Config, task: Task, command: Command | None) -> None:
-    """See that the batch is what was noted of it, and note what it is now; limits, rates and retries may change.
-
-    Raises:
-        ConfigError: the ledger would lie; every difference is named.
-    """
-    # As JSON gives it back: a date in the TOML is text by then.
-    identity = orjson.loads(orjson.dumps(_identity(config, task)))
-    noted = ledger.fact(IDENTITY)
-    differences = [
-        f"\n  {name}: begun with {noted.get(name)!r}, now {value!r}"
-        for name, value in identity.items()
-        if noted is not None and not ledger.is_empty and noted.get(name) != value
-    ]
-    if differences:
-        raise ConfigError(
-            f"{config.out_dir}: holds another batch:{''.join(differences)}\n"
-            "Put that back to go on with it, or choose another --out to begin anew"
-        )
-    with ledger.transaction():
-        ledger.note_fact(IDENTITY, identity)
-        ledger.note_fact(TASK_ID, task.id)
-        ledger.note_fact(CONFIG, config.as_noted())
-        if command is not None:
-            ledger.note_fact(COMMAND, command)
-
-
-def check_limit(ledger: LedgerReader, config: Config) -> None:
-    """See that no job is open which the limit leaves out: what was read in is carried out.
-
-    Raises:
-        ConfigError: some are.
-    """
-    limit = config.jobs.limit
-    if limit is not None and (beyond := ledger.open_beyond(limit)):
-        raise ConfigError(
-            f"{beyond:,} jobs beyond the first {limit:,} of this batch are read in and open already, and a limit cannot"
-            " take them back; leave it out, or choose another --out",
-            key="jobs.limit",
-        )
-
-
-def _identity(config: Config, task: Task) -> dict[str, Any]:
-    """Return what makes a job's key, content and Run what they are."""
-    jobs = config.jobs
-    return {
-        "task": task.id,
-        "jobs.file": jobs.file.name,
-        "jobs.encoding": jobs.encoding,
-        "jobs.delimiter": jobs.delimiter,
-        "jobs.key": jobs.key,
-        "jobs.group": jobs.group,
-        "jobs.meta": jobs.meta,
-        "jobs.template": jobs.template,
-        "jobs.matrix": jobs.matrix,
-        "jobs.merge": jobs.merge,
-        "input": config.input,
-    }
 
 
 def take_up(ledger: OpenJobs, job_file: JobFile, max_wait_s: float) -> list[Work | Postponed]:
@@ -131,7 +65,7 @@ class Backlog:
     def __init__(self, ledger: OpenJobs, job_file: JobFile, then: JobSource) -> None:
         #: A connection for reading: the writer's is at work in another thread.
         self._ledger = ledger
-        self._job_file = job_file
+        self.job_file = job_file
         self._then = then
         #: The last unbegun job that was given; None once all were.
         self._after: JobId | None = JobId(0)
@@ -140,7 +74,7 @@ class Backlog:
 
     async def next_chunk(self, max_entries: int) -> Chunk | None:
         """Return the next jobs or lines, or None at the end."""
-        if not self._job_file.is_seekable:
+        if not self.job_file.is_seekable:
             return await self._next_with_lines(max_entries)
         if self._after is not None:
             resumed = await anyio.to_thread.run_sync(self._unbegun, self._after, max_entries)
@@ -151,7 +85,7 @@ class Backlog:
 
     def _unbegun(self, after: JobId, max_jobs: int) -> list[tuple[Job, OpenJob]]:
         open_jobs = self._ledger.unbegun_jobs(after, max_jobs)
-        return list(zip(_same_jobs(self._job_file, open_jobs), open_jobs, strict=True))
+        return list(zip(_same_jobs(self.job_file, open_jobs), open_jobs, strict=True))
 
     async def _next_with_lines(self, max_entries: int) -> Chunk | None:
         if self._missing is None:
@@ -183,7 +117,7 @@ class Backlog:
             raise JobFileError(
                 f"{len(lines)} unfinished jobs are missing from the input (lines {shown}); give the whole input again,"
                 " as it was",
-                file=self._job_file.name,
+                file=self.job_file.name,
             )
 
 

@@ -1,8 +1,7 @@
-"""The engine of one batch, from its configuration and from what its opening has found."""
+"""The engine of one batch, built from its configuration and from the three phases of its opening."""
 
-from typing import Literal
-
-from batchrun.batch.resume import ConnectedTask, Resumed
+from batchrun.account.connected_task import ConnectedTask
+from batchrun.batch.resume import Resumed
 from batchrun.config import Config, OutputConfig
 from batchrun.config.policy_builders import (
     breaker,
@@ -18,8 +17,8 @@ from batchrun.engine.build import BatchLimits, Engine, build_engine
 from batchrun.engine.collect import OutputPlan
 from batchrun.engine.limits.account_pool import BatchPriority
 from batchrun.engine.work import Terms
-from batchrun.model import RunOptions
 from batchrun.output.log_tails import LogTails
+from batchrun.preflight.preparation import Preparation
 from batchrun.runtime.changed import Changed
 
 
@@ -39,8 +38,8 @@ def build_batch_engine(
         source=resumed.source,
         shared=account.shared,
         limits=BatchLimits(
-            max_live_runs=number(limits.max_concurrent_runs),
-            memory_mb=number(limits.max_total_memory_mb),
+            max_live_runs=limits.wanted_runs,
+            memory_mb=limits.wanted_memory_mb,
             group_limits=group_limits(config.groups),
             group_weights=group_weights(config.groups),
             start_horizon_s=limits.start_horizon_s,
@@ -61,32 +60,26 @@ def build_batch_engine(
     )
 
 
-def batch_terms(config: Config, connected: ConnectedTask, options: RunOptions) -> Terms:
-    """Return the terms on which all jobs are carried out; `options` are every Run's, under its job's own.
+def batch_terms(config: Config, connected: ConnectedTask, prepared: Preparation) -> Terms:
+    """Return the terms on which all jobs are carried out.
 
     Raises:
         ConfigError: the schema of expected items cannot be read, or is none.
     """
-    account_mb = connected.account.info.limits.max_total_memory_mb
-    bounds_mb = (number(config.limits.max_total_memory_mb), account_mb)
+    bounds_mb = (config.limits.wanted_memory_mb, connected.account.info.limits.max_total_memory_mb)
     max_mb = min((mb for mb in bounds_mb if mb is not None), default=None)
     return Terms(
-        options=options,
+        options=prepared.options,
         retry=retry_policy(config.retry, max_mb),
-        task_options=connected.task_terms.options,
+        task_options=prepared.task_terms.options,
         most_memory_mb=max_mb,
         deadlines=deadlines(config.deadlines),
         expectation=expectation(config.output),
     )
 
 
-def number(wanted: int | Literal["auto"]) -> int | None:
-    """Return a limit that was asked for; None where it is the account's."""
-    return None if wanted == "auto" else wanted
-
-
 def output_plan(output: OutputConfig) -> OutputPlan:
-    """Return what is collected of every Run."""
+    """Return what is collected from every Run."""
     lists = {name: getattr(output, name) for name in ("fields", "omit", "unwind", "flatten")}
     query = {name: ",".join(value) for name, value in lists.items() if value}
     if output.clean:

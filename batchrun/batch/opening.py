@@ -1,9 +1,9 @@
-"""What is known of a batch before its first start: account, task, slots, what earlier processes did."""
+"""What is known of a batch before its first start: account, task, limits, and the results of earlier processes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from batchrun.account.account import Account
+from batchrun.account.connected_task import ConnectedTask
 from batchrun.account.task import Task
 from batchrun.apify.wire import AccountInfo
 from batchrun.batch.job_source import FileSource
@@ -16,19 +16,20 @@ from batchrun.preflight.preparation import Preparation
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
-    """What is known before the first start."""
+    """What is known of a batch before its first start."""
 
     account: AccountInfo
     task: Task
     max_concurrent_runs: int
-    #: Jobs of the file, about; None where that cannot be told cheaply.
+    #: Estimate of the jobs in the file; None: counting them would take too long.
     job_count: int | None
-    #: Jobs that earlier processes settled, those of them that succeeded, and those left open.
+    #: Jobs that earlier processes settled, and those of them that succeeded.
     settled_before: int
     succeeded_before: int
     outcomes_before: Mapping[Outcome, int]
     #: Items of the jobs settled before.
     items_before: int
+    #: Jobs that earlier processes left open.
     open_before: int
     #: Runs of earlier processes that may be live.
     live_before: int
@@ -36,31 +37,25 @@ class Opening:
     cost_before_usd: float
     #: Properties of the task's input whose nested fields a shallow merge erases.
     lost_fields: tuple[str, ...]
-    #: Memory of a Run, in megabytes; None where it is not known.
+    #: Memory of a Run, in megabytes; None: unknown.
     run_memory_mb: int | None
     start_rate_per_s: float
-    #: What of the task (input, options, Actor) was edited since the batch was last opened.
+    #: The parts of the task (input, options, Actor) that were edited since the batch was last opened.
     task_edits: tuple[str, ...]
 
 
 def read_opening(
-    config: Config,
-    account: Account,
-    task: Task,
-    ledger: LedgerTables,
-    source: FileSource,
-    prepared: Preparation,
-    task_edits: tuple[str, ...],
+    config: Config, connected: ConnectedTask, ledger: LedgerTables, source: FileSource, prepared: Preparation
 ) -> Opening:
-    """Return what a ledger, an account and a job file tell together; note how many jobs there are, for `status`."""
+    """Return what is known of a batch; note the number of its jobs in the ledger, for `status`."""
     outcomes, totals, job_count = ledger.count_outcomes(), ledger.totals(), source.count_estimate()
-    wanted = config.limits.max_concurrent_runs
+    wanted, allowed = config.limits.wanted_runs, connected.account.max_live_runs
     with ledger.transaction():
         ledger.note_fact(JOB_COUNT, job_count)
     return Opening(
-        account=account.info,
-        task=task,
-        max_concurrent_runs=min(account.max_live_runs, wanted) if isinstance(wanted, int) else account.max_live_runs,
+        account=connected.account.info,
+        task=connected.task,
+        max_concurrent_runs=allowed if wanted is None else min(allowed, wanted),
         job_count=job_count,
         settled_before=sum(outcomes.values()),
         succeeded_before=outcomes.get(Outcome.SUCCEEDED, 0),
@@ -72,5 +67,5 @@ def read_opening(
         lost_fields=source.job_file.lost_fields,
         run_memory_mb=prepared.run_memory_mb,
         start_rate_per_s=config.limits.start_rate,
-        task_edits=task_edits,
+        task_edits=prepared.task_edits,
     )

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from batchrun.batch.open_batch import Batch
+from batchrun.batch.opened_batch import Batch
 from batchrun.cli.terminal import say
 from batchrun.model import Outcome
 from batchrun.report.notice_words import notice_words

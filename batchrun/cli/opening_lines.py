@@ -1,7 +1,7 @@
 """The first lines of `batchrun run`: account, task, jobs, and notes about the configuration."""
 
 from batchrun.apify.wire import AccountInfo
-from batchrun.batch.open_batch import Batch
+from batchrun.batch.opened_batch import Batch
 from batchrun.cli.live_progress import edit_words
 from batchrun.cli.terminal import say
 from batchrun.config import Config

@@ -9,7 +9,8 @@ import anyio
 import orjson
 import typer
 
-from batchrun.batch.open_batch import Batch, open_batch
+from batchrun.batch.open_batch import open_batch
+from batchrun.batch.opened_batch import Batch
 from batchrun.cli.closing_lines import show_closing
 from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode

@@ -1,1 +1,1 @@
-"""What a batch would do, known before it does it: would its inputs be taken, how long, how much. Starts nothing."""
+"""Before the first start: identity of the batch, inputs, builds, prices, forecast."""

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 import orjson
 
+from batchrun.account.task import Task
+from batchrun.apify.wire import AccountInfo
+from batchrun.config import Config
 from batchrun.model import Job, JsonObject, RunOptions
 from batchrun.preflight.builds import Build
 
@@ -137,3 +140,12 @@ class HeadCheck:
     def look_at(self, job: Job) -> None:
         """Check one job."""
         self.problems.note(job.position.line, self._check.problems(job))
+
+
+def job_check(config: Config, account: AccountInfo, task: Task, build: Build) -> JobCheck:
+    """Return the check of a batch's jobs."""
+    ours, of_task = config.run.as_options(), task.options
+    options = ours.over(RunOptions(build=of_task.get("build"), memory_mb=of_task.get("memoryMbytes")))
+    return JobCheck(
+        task_input=task.input, build=build, options=options, account_memory_mb=account.limits.max_total_memory_mb
+    )

@@ -1,6 +1,6 @@
-"""The head of the job file, which is read before the first start: bad lines there stop a new batch."""
+"""The head of the job file, read before the first start: bad lines and refused inputs there stop a new batch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import anyio
 
@@ -10,9 +10,12 @@ from batchrun.errors import JobFileError
 from batchrun.jobs import open_job_file
 from batchrun.ledger.sqlite.reader import is_begun
 from batchrun.model import BadLine, Job
+from batchrun.preflight.input_checks import LineProblems
 
 #: Bad lines that an error message shows.
 MAX_BAD_LINES_SHOWN = 20
+#: Problems that an error message shows.
+MAX_PROBLEMS_SHOWN = 20
 
 
 async def check_before_start(config: Config) -> None:
@@ -45,6 +48,16 @@ def look_at_head(config: Config, look_at: Callable[[Job], None]) -> bool:
         return job_file.is_replayable
 
 
+def refuse_head(problems: LineProblems, config: Config) -> None:
+    """Stop a batch at whose head the platform would refuse inputs.
+
+    Raises:
+        JobFileError: there are problems; nothing was started.
+    """
+    if problems:
+        raise JobFileError("\n".join(_problem_lines(problems)), file=config.jobs.file)
+
+
 def _bad_lines_text(bad_lines: list[BadLine]) -> str:
     shown = [f"  line {bad.position.line}: {bad.reason}" for bad in bad_lines[:MAX_BAD_LINES_SHOWN]]
     hidden = len(bad_lines) - len(shown)
@@ -52,3 +65,16 @@ def _bad_lines_text(bad_lines: list[BadLine]) -> str:
     count = "1 bad line" if len(bad_lines) == 1 else f"{len(bad_lines)} bad lines"
     advice = 'Nothing was started. Fix them, or set jobs.on_bad_line = "record" to run the other lines'
     return "\n".join([f"{count}:", *shown, *more, advice])
+
+
+def _problem_lines(problems: LineProblems) -> Iterator[str]:
+    count = "1 line" if problems.lines == 1 else f"{problems.lines:,} lines"
+    yield f"{count} at its head would be refused:"
+    found = list(problems)
+    yield from (f"  {problem}" for problem in found[:MAX_PROBLEMS_SHOWN])
+    if len(found) > MAX_PROBLEMS_SHOWN:
+        yield f"  … and {len(found) - MAX_PROBLEMS_SHOWN:,} other problems"
+    yield (
+        "Nothing was started. Fix them (`batchrun plan` checks the whole file), or set jobs.check_inputs = false to"
+        " run the other lines"
+    )

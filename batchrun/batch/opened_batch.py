@@ -1,0 +1,235 @@
+"""An open batch: run it, watch it, change its limits, stop it."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+import anyio
+from anyio.abc import TaskGroup
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from batchrun.account.connected_task import ConnectedTask
+from batchrun.account.task_watch import TaskWatch
+from batchrun.batch.backlog import reopen
+from batchrun.batch.ending import summarize, wait_for_final_costs, write_batch_report
+from batchrun.batch.resume import Resumed
+from batchrun.config import Config, LimitsConfig
+from batchrun.engine.build import Engine
+from batchrun.engine.limits.account_pool import BatchPriority
+from batchrun.engine.notices import BatchOutOfTime
+from batchrun.errors import BatchrunError, first_error
+from batchrun.ledger.sqlite.journal import Journal
+from batchrun.model import Ending, Outcome, Record, Selection, Summary
+from batchrun.preflight.recent_runs import Effort, Forecast, read_forecast
+
+
+class Batch:
+    """An open batch, made by `open_batch`: `run` it, or iterate over its records, once.
+
+    Leaving the context early leaves Runs running and noted; the same batch opened again resumes them.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        connected: ConnectedTask,
+        resumed: Resumed,
+        journal: Journal,
+        engine: Engine,
+        children: TaskGroup,
+        stream: tuple[MemoryObjectSendStream[Record], MemoryObjectReceiveStream[Record]],
+    ) -> None:
+        self.out_dir = config.out_dir
+        self.opening = resumed.opening
+        self.progress = engine.progress
+        self._config = config
+        self._client = connected.account.client
+        self._resumed = resumed
+        self._journal = journal
+        self._engine = engine
+        self._children = children
+        self._task_watch = TaskWatch(self._client, connected.task)
+        self._jobs = resumed.jobs
+        self._sending, self._records = stream
+        self._on_record: Callable[[Record], Awaitable[None]] = self._sending.send
+        #: The report's file, once it is written.
+        self.report: Path | None = None
+        self._is_begun = False
+        self._failure: BatchrunError | None = None
+
+    @property
+    def is_begun(self) -> bool:
+        """True once this process runs the batch."""
+        return self._is_begun
+
+    @property
+    def live_runs(self) -> int:
+        """Runs that are live or being started, as this process knows them."""
+        return self._engine.gate.live
+
+    @property
+    def max_concurrent_runs(self) -> int:
+        """Runs of this batch that may be live now."""
+        return self._engine.permits.limit
+
+    @property
+    def start_rate(self) -> float:
+        """Starts per second, at most: the rate that was asked for, or what the platform allows if that is less."""
+        return round(self._engine.gate.rate_per_s, 6)
+
+    @property
+    def budget_usd(self) -> float | None:
+        """The batch's budget in US dollars; None: unlimited."""
+        return self._engine.purse.budget.limit_usd
+
+    @property
+    def has_budget(self) -> bool:
+        """True if starts reserve money. A batch that was opened without a budget must be reopened to get one."""
+        return self._engine.purse.is_limited
+
+    @property
+    def outage(self) -> str:
+        """The reason why the platform cannot be reached; empty: it can."""
+        return self._client.outage
+
+    @property
+    def task_edits(self) -> Sequence[tuple[str, ...]]:
+        """The parts of the task (input, options, Actor) that each edit during this process has changed."""
+        return self._task_watch.edits
+
+    async def forecast(self, reopened: int = 0) -> Forecast | None:
+        """Forecast time and cost of the open jobs; None: the number of jobs is unknown.
+
+        Asks the platform for the task's recent Runs.
+
+        Args:
+            reopened: settled jobs that are to be reopened.
+        """
+        opening = self.opening
+        if opening.job_count is None:
+            return None
+        effort = Effort(
+            runs=max(0, opening.job_count - opening.settled_before + reopened),
+            slots=opening.max_concurrent_runs,
+            run_memory_mb=opening.run_memory_mb,
+            start_rate_per_s=opening.start_rate_per_s,
+        )
+        return await read_forecast(self._client, opening.account, opening.task, effort)
+
+    def stop_starting(self) -> None:
+        """Start nothing more; the batch ends when the live Runs have ended and are settled."""
+        self._engine.scheduler.stop_starting()
+
+    def cancel(self) -> None:
+        """Start nothing more and abort the live Runs: their jobs settle as aborted, and the batch ends soon."""
+        self.stop_starting()
+        self._engine.aborter.begin()
+
+    def change_limits(self, limits: LimitsConfig, priority: BatchPriority) -> None:
+        """Replace the number of Runs, the rate of starts, the budget and the priority.
+
+        Args:
+            limits: its `max_concurrent_runs`, `start_rate` and `budget_usd` are used.
+            priority: among the batches of the account.
+        """
+        engine = self._engine
+        engine.permits.resize(limits.wanted_runs)
+        engine.permits.priority = priority
+        engine.bucket.change_rate(limits.start_rate)
+        engine.gate.wake()
+        engine.purse.budget.limit_usd = limits.budget_usd
+        engine.purse.budget.on_change()
+
+    def keep_permits(self) -> None:
+        """Keep the permits of the live Runs for this batch, which is about to be reopened."""
+        self._engine.permits.keep_for_live_runs()
+
+    async def reopen(self, selection: Selection) -> None:
+        """Reopen all selected jobs for another round, before the batch is run.
+
+        Raises:
+            JobFileError: a line of the job file has changed since its job was admitted; no job was reopened.
+        """
+        assert not self._is_begun, "jobs are reopened before the batch is run"
+        outcomes = await anyio.to_thread.run_sync(self._reopen, selection)
+        settled = sum(outcomes.values())
+        self.opening = replace(
+            self.opening,
+            open_before=self.opening.open_before + self.opening.settled_before - settled,
+            settled_before=settled,
+            succeeded_before=outcomes.get(Outcome.SUCCEEDED, 0),
+            outcomes_before=outcomes,
+        )
+
+    def _reopen(self, selection: Selection) -> dict[Outcome, int]:
+        job_file, max_wait_s = self._resumed.source.job_file, self._config.retry.max_backoff_s
+        self._jobs = reopen(self._journal.ledger, job_file, max_wait_s, selection)
+        return self._journal.ledger.count_outcomes()
+
+    async def run(self, on_record: Callable[[Record], None] | None = None) -> Summary:
+        """Run the batch to its end.
+
+        Args:
+            on_record: called with each record once it is durable.
+
+        Raises:
+            BatchRefused: the platform refused the batch; it can be resumed.
+            OutputError: the disk or the ledger failed; the batch can be resumed.
+            JobFileError: the job file cannot be read to its end; the batch can be resumed.
+        """
+
+        async def hand_over(record: Record) -> None:
+            if on_record is not None:
+                on_record(record)
+
+        self._on_record = hand_over
+        async for _ in self:
+            pass
+        return await self.summary()
+
+    def __aiter__(self) -> Self:
+        """Run the batch, yielding each record once it is durable; a slow consumer slows starts."""
+        if not self._is_begun:
+            self._is_begun = True
+            self._children.start_soon(self._carry_out)
+        return self
+
+    async def __anext__(self) -> Record:
+        try:
+            return await self._records.receive()
+        except anyio.EndOfStream:
+            if self._failure is not None:
+                raise self._failure from None
+            raise StopAsyncIteration from None
+
+    async def _carry_out(self) -> None:
+        wants_final_costs = self.has_budget or not self._config.api.is_loopback
+        at_the_end = partial(wait_for_final_costs, self._engine) if wants_final_costs else None
+        try:
+            async with self._sending, anyio.create_task_group() as children:
+                children.start_soon(self._task_watch.run)
+                children.start_soon(self._stop_in_time)
+                await self._engine.run(self._jobs, self._on_record, at_the_end)
+                children.cancel_scope.cancel()
+            if self._engine.scheduler.stopped_for is None:
+                self._resumed.source.check_all_came()
+        except* BatchrunError as group:
+            self._failure = first_error(group)
+
+    async def _stop_in_time(self) -> None:
+        max_batch_s = self._config.deadlines.max_batch_s
+        if max_batch_s is None:
+            return
+        await anyio.sleep(max_batch_s)
+        self.progress.notices.add(BatchOutOfTime())
+        self._engine.scheduler.stop_starting(Ending.OUT_OF_TIME)
+
+    async def summary(self) -> Summary:
+        """Return the results of the batch, those of earlier processes included."""
+        return await summarize(self.out_dir, self._engine)
+
+    async def write_report(self) -> None:
+        """Write report.html; a failure adds a notice and changes no result."""
+        self.report = await write_batch_report(self._config, self._engine)

@@ -1,0 +1,73 @@
+"""The settings that identify a batch: an output directory is refused to a batch with other ones."""
+
+from typing import Any
+
+import orjson
+
+from batchrun.account.task import Task
+from batchrun.config import Config
+from batchrun.errors import ConfigError
+from batchrun.ledger.facts import COMMAND, CONFIG, IDENTITY, TASK_ID
+from batchrun.ledger.sqlite.reader import LedgerReader
+from batchrun.ledger.sqlite.tables import LedgerTables
+from batchrun.model import Command
+
+
+def check_identity(ledger: LedgerTables, config: Config, task: Task, command: Command | None) -> None:
+    """Compare the batch's identity with the ledger's, and note identity, configuration and command.
+
+    Raises:
+        ConfigError: the ledger holds another batch; the message names every difference.
+    """
+    # Through JSON, as the ledger holds it: a date of the TOML becomes text.
+    identity = orjson.loads(orjson.dumps(_identity(config, task)))
+    noted = ledger.fact(IDENTITY)
+    differences = [
+        f"\n  {name}: begun with {noted.get(name)!r}, now {value!r}"
+        for name, value in identity.items()
+        if noted is not None and not ledger.is_empty and noted.get(name) != value
+    ]
+    if differences:
+        raise ConfigError(
+            f"{config.out_dir}: holds another batch:{''.join(differences)}\n"
+            "Restore these settings to resume it, or choose another --out for a new batch"
+        )
+    with ledger.transaction():
+        ledger.note_fact(IDENTITY, identity)
+        ledger.note_fact(TASK_ID, task.id)
+        ledger.note_fact(CONFIG, config.as_noted())
+        if command is not None:
+            ledger.note_fact(COMMAND, command)
+
+
+def check_limit(ledger: LedgerReader, config: Config) -> None:
+    """Check that no open job lies beyond `jobs.limit`: every job that was admitted is carried out.
+
+    Raises:
+        ConfigError: some do.
+    """
+    limit = config.jobs.limit
+    if limit is not None and (beyond := ledger.open_beyond(limit)):
+        raise ConfigError(
+            f"{beyond:,} open jobs lie beyond the first {limit:,} of this batch, and a limit cannot withdraw them;"
+            " leave it out, or choose another --out",
+            key="jobs.limit",
+        )
+
+
+def _identity(config: Config, task: Task) -> dict[str, Any]:
+    """Return all settings on which a job's key, content or Run depends."""
+    jobs = config.jobs
+    return {
+        "task": task.id,
+        "jobs.file": jobs.file.name,
+        "jobs.encoding": jobs.encoding,
+        "jobs.delimiter": jobs.delimiter,
+        "jobs.key": jobs.key,
+        "jobs.group": jobs.group,
+        "jobs.meta": jobs.meta,
+        "jobs.template": jobs.template,
+        "jobs.matrix": jobs.matrix,
+        "jobs.merge": jobs.merge,
+        "input": config.input,
+    }

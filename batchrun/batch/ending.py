@@ -42,7 +42,7 @@ async def summarize(out_dir: Path, engine: Engine) -> Summary:
     meter = engine.meter
     summary = replace(
         summary,
-        slot_use=meter.use.share,
+        slot_use=meter.use.fraction,
         refill_p50_s=meter.refill.quantile(0.5),
         refill_p99_s=meter.refill.quantile(0.99),
     )

@@ -49,7 +49,7 @@ async def test_slots_are_used_and_refilled(run_s: int) -> None:
     begin, end = 4.0, max(api.begun_at)
     busy = sum(max(0.0, min(end, at + run_s) - max(begin, at)) for at in api.begun_at)
     assert busy / (256 * (end - begin)) >= 0.995
-    assert 0.99 <= (engine.meter.use.share or 0) <= 1
+    assert 0.99 <= (engine.meter.use.fraction or 0) <= 1
     waits = refill_waits(api, 256, run_s, end)
     assert (len(waits) >= 2000, max(waits) <= 0.05) == (True, True)
     assert (engine.meter.refill.quantile(0.5) or 1) <= 0.02
@@ -61,7 +61,7 @@ async def test_the_meter_says_what_the_platform_saw() -> None:
     api = ScriptedApi(Plan(run_s=1))
     engine = engine_of(api, 1000, slots=20, start_rate=10, burst=1)
     await engine.run()
-    assert engine.meter.use.share == pytest.approx(0.5, abs=0.02)
+    assert engine.meter.use.fraction == pytest.approx(0.5, abs=0.02)
     assert engine.meter.refill.quantile(0.5) == pytest.approx(0.1, rel=0.1)
 
 

@@ -170,7 +170,7 @@ def build_engine(
         group_limits=limits.group_limits,
         batch=batch,
         priority=priority,
-        live=live_before,
+        kept=live_before,
     )
     children = ChildPool(permits)
     start_terms = StartTerms(terms, purse)

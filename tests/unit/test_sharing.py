@@ -218,7 +218,7 @@ async def test_a_rate_that_is_raised_holds_at_once():
 
 def permits_of(pool: AccountPool, batch: str, live: int) -> Permits:
     """Return the permits of a batch that has live Runs of an earlier process."""
-    return Permits(pool, gate_of(), Changed(), batch=batch, live=live)
+    return Permits(pool, gate_of(), Changed(), batch=batch, kept=live)
 
 
 async def test_permits_of_live_runs_are_kept_until_they_are_adopted():

@@ -11,8 +11,8 @@ Permits stay reserved for Runs that are live while no process has their batch op
 take them, and the account would be over its limit when the batch resumes.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Hashable
-from typing import Protocol
 
 from batchrun.runtime.fast_dataclasses import dataclass
 
@@ -33,28 +33,44 @@ class BatchPriority:
 EQUAL = BatchPriority()
 
 
-class PoolMember(Protocol):
-    """A batch's permits, as the pool sees them."""
+class PoolMember(ABC):
+    """A batch, as the pool sees it.
 
-    priority: BatchPriority
-    #: Permits that are reserved for a job, and their megabytes.
-    reserved: int
-    reserved_mb: int
-    #: Permits that are kept for live Runs of an earlier process, not adopted yet.
-    kept: int
-    #: Stride-scheduling pass: grows by 1 / weight with each permit.
-    passed: float
-    wants_permit: bool
-    #: Megabytes of the smallest Run that waits for memory; None: memory is no obstacle.
-    wants_mb: int | None
-    #: Runs of later batches that have started since it began to wait for memory.
-    skipped: int
+    Args:
+        priority: among the batches of the account.
+        kept: permits that are kept for live Runs of an earlier process, until they are adopted.
+    """
 
+    def __init__(self, priority: BatchPriority, kept: int) -> None:
+        self.priority = priority
+        self.kept = kept
+        #: Permits that are reserved for a job, and their memory in megabytes.
+        self.reserved = 0
+        self.reserved_mb = 0
+        #: Stride-scheduling pass: grows by 1 / weight with each permit.
+        self.passed = 0.0
+        #: Whether the batch waits for a permit.
+        self.wants_permit = False
+        #: Memory of the smallest Run that waits for memory, in megabytes; None: no Run does.
+        self.wants_mb: int | None = None
+        #: Runs of later batches that have started since this batch began to wait for memory.
+        self.skipped = 0
+
+    @property
+    def rank(self) -> tuple[bool, int, float, float]:
+        """The rank among the batches that wait; the smallest is next."""
+        live = self.reserved + self.kept
+        if not live:
+            return (False, 0, 0.0, self.passed)
+        return (True, -self.priority.priority, live / self.priority.weight, self.passed)
+
+    @abstractmethod
     def pool_resized(self) -> None:
-        """The pool's limit has changed."""
+        """Follow the pool's new limit."""
 
+    @abstractmethod
     def pool_freed(self) -> None:
-        """What this batch waits for may be free now."""
+        """Ask again: a permit or memory may be free now."""
 
 
 class AccountPool:
@@ -131,7 +147,7 @@ class AccountPool:
     def take(self, member: PoolMember, memory_mb: int) -> None:
         """Count one more live Run of a batch."""
         for other in self._members:
-            if other.wants_mb is not None and rank(other) < rank(member):
+            if other.wants_mb is not None and other.rank < member.rank:
                 other.skipped += 1
         self._now = max(self._now, member.passed)
         member.passed = self._now + 1 / member.priority.weight
@@ -164,21 +180,13 @@ class AccountPool:
         for member in self._members:
             if member.wants_mb is not None and self.has_memory(member.wants_mb):
                 member.pool_freed()
-            if member.wants_permit and (first is None or rank(member) < rank(first)):
+            if member.wants_permit and (first is None or member.rank < first.rank):
                 first = member
         if first is not None:
             first.pool_freed()
 
 
-def rank(member: PoolMember) -> tuple[bool, int, float, float]:
-    """Return a batch's rank among those that wait; the smallest is next."""
-    live = member.reserved + member.kept
-    if not live:
-        return (False, 0, 0.0, member.passed)
-    return (True, -member.priority.priority, live / member.priority.weight, member.passed)
-
-
 def _comes_before(waiting: PoolMember, asking: PoolMember) -> bool:
     if waiting.wants_mb is not None:
         return waiting.skipped >= MAX_SKIPPED and asking.skipped < MAX_SKIPPED
-    return waiting.wants_permit and rank(waiting) < rank(asking)
+    return waiting.wants_permit and waiting.rank < asking.rank

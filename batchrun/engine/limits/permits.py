@@ -9,7 +9,7 @@ from collections.abc import Hashable, Mapping
 from copy import copy
 from typing import NamedTuple
 
-from batchrun.engine.limits.account_pool import EQUAL, AccountPool, BatchPriority, rank
+from batchrun.engine.limits.account_pool import EQUAL, AccountPool, BatchPriority, PoolMember
 from batchrun.engine.limits.start_gate import Start, StartGate
 from batchrun.policy.fair_queue import Fit
 from batchrun.runtime.changed import Changed
@@ -69,7 +69,7 @@ class Permit:
             permits.release(self._demand)
 
 
-class Permits:
+class Permits(PoolMember):
     """A batch's permits.
 
     Args:
@@ -81,7 +81,7 @@ class Permits:
         group_limits: live Runs by group; other groups are unlimited.
         batch: names the batch among those of the account.
         priority: among them.
-        live: Runs of the batch that may be live already, and are adopted soon.
+        kept: permits to keep for Runs of an earlier process that may be live, until they are adopted.
     """
 
     def __init__(
@@ -95,8 +95,9 @@ class Permits:
         group_limits: Mapping[str, int] | None = None,
         batch: Hashable = None,
         priority: BatchPriority = EQUAL,
-        live: int = 0,
+        kept: int = 0,
     ) -> None:
+        super().__init__(priority, kept)
         self._pool = pool
         self._gate = gate
         self._changed = changed
@@ -105,15 +106,6 @@ class Permits:
         self._group_limits = dict(group_limits or {})
         self._batch = batch
         self._live_in_group: Counter[str] = Counter()
-        # What the pool knows of this batch: see `PoolMember`.
-        self.priority = priority
-        self.reserved = 0
-        self.reserved_mb = 0
-        self.kept = live
-        self.passed = 0.0
-        self.wants_permit = False
-        self.wants_mb: int | None = None
-        self.skipped = 0
         self._units = ResizableSemaphore(self._limit())
         pool.join(self, batch)
 
@@ -126,11 +118,6 @@ class Permits:
     def used(self) -> int:
         """Permits that are acquired, with or without a job."""
         return self._units.used
-
-    @property
-    def rank(self) -> tuple[bool, int, float, float]:
-        """This batch's rank in the account; the smallest is next."""
-        return rank(self)
 
     async def acquire(self) -> Permit | None:
         """Wait for a permit; None once no more are given out."""

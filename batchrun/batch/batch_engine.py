@@ -72,7 +72,7 @@ def batch_terms(config: Config, connected: ConnectedTask, prepared: Preparation)
         options=prepared.options,
         retry=retry_policy(config.retry, max_mb),
         task_options=prepared.task_terms.options,
-        most_memory_mb=max_mb,
+        max_memory_mb=max_mb,
         deadlines=deadlines(config.deadlines),
         expectation=expectation(config.output),
     )

@@ -81,12 +81,12 @@ def start_bucket(rate_per_s: float) -> TokenBucket:
     return TokenBucket(rate_per_s=rate_per_s, burst=burst_of(rate_per_s))
 
 
-def retry_policy(retry: RetryConfig, most_memory_mb: int | None = None) -> RetryPolicy:
+def retry_policy(retry: RetryConfig, max_memory_mb: int | None = None) -> RetryPolicy:
     """Return the retry policy.
 
     Args:
         retry: the section.
-        most_memory_mb: the most memory that a Run can have; None if it is unknown.
+        max_memory_mb: the most memory that a Run can have; None if it is unknown.
     """
     tables: dict[Cause, RetryRuleConfig | None] = {cause: getattr(retry, cause.value) for cause in Cause}
     rules = {Cause(outcome): _rule(retry, RetryRuleConfig()) for outcome in retry.on}
@@ -96,7 +96,7 @@ def retry_policy(retry: RetryConfig, most_memory_mb: int | None = None) -> Retry
     memory, time = retry.out_of_memory or OutOfMemoryConfig(), retry.timed_out or TimedOutConfig()
     escalation = Escalation(
         memory_factor=memory.memory_factor,
-        memory_ceiling_mb=_ceiling_mb(memory.memory_ceiling_mb, most_memory_mb),
+        memory_ceiling_mb=_ceiling_mb(memory.memory_ceiling_mb, max_memory_mb),
         timeout_factor=time.timeout_factor,
         timeout_ceiling_s=time.timeout_ceiling_s,
     )

@@ -155,7 +155,7 @@ class Scheduler:
 
     def _take_in(self, work: Work) -> None:
         """Queue a job for its start; an attempt of an earlier process is resumed at once, as its Run may be live."""
-        if work.starts_anew:
+        if work.needs_start:
             self._queue.push(work)
         else:
             work, permit = self._runner.adopt(work)

@@ -31,8 +31,8 @@ class StartTerms:
 
     def demand(self, work: Work) -> Demand:
         """Return what the job's next Run takes beside a permit."""
-        memory_mb, max_mb = self._memory_mb(work), self._terms.most_memory_mb
-        if max_mb is not None and memory_mb > max_mb and work.starts_anew:
+        memory_mb, max_mb = self._memory_mb(work), self._terms.max_memory_mb
+        if max_mb is not None and memory_mb > max_mb and work.needs_start:
             memory_mb = 0  # it is too large, and will not be started
         return Demand(memory_mb, work.job.group)
 
@@ -51,7 +51,7 @@ class StartTerms:
             work: the job.
             job_left_s: what is left of the job's own time, in seconds; None: unlimited, or it has not begun.
         """
-        max_mb = self._terms.most_memory_mb
+        max_mb = self._terms.max_memory_mb
         if max_mb is not None and (memory_mb := self._memory_mb(work)) > max_mb:
             message = f"asks for {memory_mb:,} MB, and {max_mb:,} MB are all there is"
             return Problem(type="memory-never-available", message=message)

@@ -22,7 +22,7 @@ class Work:
     reserved_usd: float | None = None
 
     @property
-    def starts_anew(self) -> bool:
+    def needs_start(self) -> bool:
         """Whether its next step is a start, and not to follow one that was made."""
         return not self.attempts or self.attempts[-1].state is AttemptState.ENDED
 
@@ -81,7 +81,7 @@ class Terms:
     retry: RetryPolicy
     task_options: RunOptions = field(default_factory=RunOptions)
     #: All the memory there ever is for Runs; None: nobody knows.
-    most_memory_mb: int | None = None
+    max_memory_mb: int | None = None
     deadlines: Deadlines = field(default_factory=Deadlines)
     expectation: Expectation | None = None
 

@@ -387,17 +387,17 @@ async def test_an_abort_of_ours_is_noted_before_it_is_sent() -> None:
     assert (aborted_at, len(api.aborted)) == ([0], 1)
 
 
-@pytest.mark.parametrize(("most_memory_mb", "max_job_s", "outcome", "error_type"), [
+@pytest.mark.parametrize(("max_memory_mb", "max_job_s", "outcome", "error_type"), [
     (512, None, Outcome.REJECTED, "memory-never-available"),
     (None, 1.0, Outcome.TIMED_OUT, "max-job-s"),
 ])  # fmt: skip
 async def test_a_job_whose_starts_were_lost_ends_by_what_stops_it(
-    most_memory_mb: int | None, max_job_s: float | None, outcome: Outcome, error_type: str
+    max_memory_mb: int | None, max_job_s: float | None, outcome: Outcome, error_type: str
 ) -> None:
     """Timed out is what took too long; what does not fit any more is rejected."""
     api = ScriptedApi()
     terms = {
-        "most_memory_mb": most_memory_mb,
+        "max_memory_mb": max_memory_mb,
         "task_options": RunOptions(memory_mb=1024),
         "deadlines": Deadlines(max_job_s=max_job_s),
     }

@@ -56,7 +56,7 @@ def taken_up(ledger: WatchedLedger, jobs: dict[JobKey, Job]) -> list[Work]:
         if noted.id not in ledger.settled:
             mine = tuple(each for (job_id, _), each in sorted(ledger.attempts.items()) if job_id == noted.id)
             works.append(Work(job=jobs[noted.key], open=replace(noted, attempts=mine), attempts=mine))
-    return sorted(works, key=lambda work: work.starts_anew)
+    return sorted(works, key=lambda work: work.needs_start)
 
 
 def first_known(pairs: list[tuple[float | None, float | None]]) -> float:
@@ -95,7 +95,7 @@ async def test_whatever_comes_together_the_batch_ends_and_the_promise_holds(seed
         engine = Engine(
             api, ledger, rest, slots=chance.choice([3, 20, 60]), purse=money_left(ledger, usd), retry=ladder_policy(),
             memory_mb=8192, group_limits={"a": 4}, weights={"b": 2.0}, limits=BreakerLimits(max_failed=0.95, window=50),
-            terms={"most_memory_mb": 8192, "deadlines": Deadlines(max_job_s=200)},
+            terms={"max_memory_mb": 8192, "deadlines": Deadlines(max_job_s=200)},
         )  # fmt: skip
         with anyio.move_on_after(chance.uniform(5, 60) if kill < 3 else 1e5) as scope:
             await engine.run(resumed)
@@ -130,7 +130,7 @@ async def test_a_rung_above_all_there_is_settles_the_job_by_its_last_run() -> No
     """What was paid for is collected, and the outcome is the Run's."""
     api = ScriptedApi(Plan(run_s=1, status=RunStatus.FAILED, exit_code=137, items=[{"a": 1}]))
     source = ListSource([make_job(options=RunOptions(memory_mb=4096))])
-    terms = {"most_memory_mb": 4096}
+    terms = {"max_memory_mb": 4096}
     engine = Engine(api, WatchedLedger(), source, retry=ladder_policy(), terms=terms, output=output_plan("file"))
     (record,) = await engine.run()
     assert (record.outcome, record.items and record.items.count, len(api.posts)) == (Outcome.FAILED, 1, 1)

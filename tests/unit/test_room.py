@@ -89,7 +89,7 @@ async def test_a_large_run_among_small_ones_gets_its_turn() -> None:
 async def test_a_run_larger_than_all_there_is_is_rejected_unasked() -> None:
     """The platform would say `not now` for ever."""
     api = ScriptedApi(Plan(run_s=1))
-    engine = Engine(api, WatchedLedger(), sized(512, 8192, 512), memory_mb=4096, terms={"most_memory_mb": 4096})
+    engine = Engine(api, WatchedLedger(), sized(512, 8192, 512), memory_mb=4096, terms={"max_memory_mb": 4096})
     records = {record.line: record for record in await engine.run()}
     assert [records[line].outcome for line in (1, 2, 3)] == [
         Outcome.SUCCEEDED, Outcome.REJECTED, Outcome.SUCCEEDED,

@@ -22,7 +22,7 @@ from batchrun.config import AccountLimitsConfig
 from batchrun.engine.build import BatchLimits, build_engine
 from batchrun.engine.collect import OutputPlan
 from batchrun.engine.limits.account_pool import EQUAL, BatchPriority
-from batchrun.engine.limits.purse import Purse, no_budget
+from batchrun.engine.limits.purse import Purse
 from batchrun.engine.limits.shared_limits import SharedLimits
 from batchrun.engine.ports import JobSource
 from batchrun.engine.work import Terms, Work
@@ -45,7 +45,7 @@ from batchrun.model import (
     TaskId,
 )
 from batchrun.policy.breaker import Breaker, BreakerLimits
-from batchrun.policy.budget import Budget
+from batchrun.policy.budget import Budget, Prices
 from batchrun.policy.retry import Backoff, Escalation, RetryPolicy, RetryRule
 from batchrun.policy.token_bucket import TokenBucket
 from batchrun.runtime.changed import Changed
@@ -434,7 +434,7 @@ class Engine:
             account = Account(api, api.info, config, Budget(None), FAST)  # type: ignore[arg-type]  # a second client
             shared, self._watch = account.shared, account.watch
         self.shared = shared
-        changed, purse = Changed(), purse or no_budget()
+        changed, purse = Changed(), purse or without_budget()
         purse.budget.on_change = changed.notify  # where a batch makes its budget, it has the signal already
         parts = build_engine(
             client=api,
@@ -499,6 +499,11 @@ class Engine:
     def leave(self) -> None:
         """Leave the account to its other batches."""
         self.parts.leave()
+
+
+def without_budget() -> Purse:
+    """Return a purse that limits nothing."""
+    return Purse(Budget(None), Prices(), task_options=RunOptions(), is_strict=False)
 
 
 def retries(

@@ -1,4 +1,4 @@
-"""What the account takes, as all start gates of this process learn it: its limit, its refusals, our live Runs."""
+"""How many Runs of ours an account takes: its limit, its refusals and our live Runs, for all start gates together."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -8,10 +8,10 @@ import anyio
 from batchrun.engine.limits.account_pool import AccountPool
 from batchrun.policy.capacity import Capacity
 
-#: Runs that may be live at first, where the account does not say its limit.
+#: Max live Runs at first, if the account does not report its limit.
 FIRST_SLOTS = 2
-#: Runs that may be live at most, where the account never says its limit: the largest limit that is documented. A user
-#: who has more asks for a number.
+#: Max live Runs if the account never reports its limit. Source: the platform's limits page, Business plan; a user who
+#: has more sets a number.
 MAX_GROWN_SLOTS = 256
 
 
@@ -22,19 +22,19 @@ class WaitingGate(Protocol):
     rank: Callable[[], tuple[float, ...]]
 
     def wake(self) -> None:
-        """Let the next start look again."""
+        """Let the next start ask again."""
 
 
 class AccountCapacity:
-    """How many Runs of ours the account takes, for the gates of all batches in it.
+    """How many Runs of ours the account takes, for the start gates of all its batches.
 
-    Where the account does not say its limit, and no number was asked for, the pool grows with each start that is taken:
-    to twice the live Runs until the first refusal, and then by one whenever every permit holds a live Run. The gates
-    hold what was found, and send a single probe now and then.
+    If the account does not report its limit and no number is configured, the pool grows with each accepted start: to
+    twice the live Runs before the first refusal, to one more than the live Runs after it. In a full account the gates
+    send one probe at a time.
 
     Args:
-        pool: resized as the limit becomes known.
-        wanted: Runs that were asked for; None: as many as the account has.
+        pool: resized when the limit is known or found.
+        wanted: the configured number of Runs; None: as many as the account allows.
     """
 
     def __init__(self, pool: AccountPool, wanted: int | None = None) -> None:
@@ -47,37 +47,37 @@ class AccountCapacity:
         self._gates: list[WaitingGate] = []
 
     def join(self, gate: WaitingGate) -> None:
-        """Wake a gate whenever capacity may have come free."""
+        """Add a gate to wake whenever capacity may have come free."""
         self._gates.append(gate)
 
     def leave(self, gate: WaitingGate) -> None:
-        """Wake a gate no more."""
+        """Stop waking a gate."""
         self._gates.remove(gate)
 
     def wake(self) -> None:
-        """Let all gates look again, in the order of their rank."""
+        """Let all gates ask again, in the order of their rank."""
         gates = self._gates if len(self._gates) == 1 else sorted(self._gates, key=lambda gate: gate.rank())
         for gate in gates:
             gate.wake()
 
     def want(self, wanted: int | None) -> None:
-        """Ask for another number of Runs; it counts from the next `set_limit` on."""
+        """Change the configured number of Runs; the next `set_limit` applies it."""
         self._wanted = wanted
 
     def set_limit(self, count: int | None) -> None:
-        """Take over how many Runs of ours the account allows; None where it does not say."""
+        """Apply how many Runs of ours the account allows; None: it does not report its limit."""
         self._is_unknown = count is None and self._wanted is None
         before, self.capacity.allowed = self.capacity.allowed, count
         if count is not None and (before is None or count > before):
-            # Others have left: what was refused before may be taken now.
+            # Other users' Runs have ended: a start that was refused before may be accepted now.
             self.capacity.may_have_grown(anyio.current_time())
         known = [each for each in (count, self._wanted) if each is not None]
         if known:
             self._pool.resize(min(known))
         self.wake()
 
-    def took_start(self) -> None:
-        """Note that the platform took a start."""
+    def accepted_start(self) -> None:
+        """Note that the platform accepted a start."""
         if self._is_unknown:
             was_refused = self.capacity.known_limit < float("inf")
             limit = min(MAX_GROWN_SLOTS, self.live + 1 if was_refused else 2 * self.live)

@@ -1,14 +1,14 @@
 """Live Runs of an account, divided among its batches.
 
-A batch asks when it has a job in hand, and takes a permit at once unless a waiting batch comes before it. A refused
-batch waits and is notified when its permit is free. Nothing is set aside for a batch that has no use for it, and a
-small batch behind a huge one gets the first permit that is released.
+A batch asks when a job of it is ready. It takes a permit at once unless a waiting batch ranks before it; otherwise it
+waits and is notified when it is next. No permit is held for a batch without a ready job. A small batch behind a huge one
+gets the first permit that is released.
 
 Next: batches without a live Run, in turns by weight (stride scheduling, as in `FairQueue`); then higher priority; then
-fewest live Runs per weight. So no priority and no weight keeps a batch from having one live Run.
+fewest live Runs per weight. So each batch gets one live Run, whatever the priorities and weights.
 
-Permits stay reserved for Runs that are live while no process has their batch open. Without that, other batches would
-take them, and the account would be over its limit when the batch resumes.
+Permits are kept for Runs that are live while no process has their batch open. Otherwise other batches would take them,
+and the account would be over its limit when the batch resumes.
 """
 
 from abc import ABC, abstractmethod
@@ -16,7 +16,7 @@ from collections.abc import Hashable
 
 from batchrun.runtime.fast_dataclasses import dataclass
 
-#: Runs of later batches that may start before a batch that waits for memory; then they wait for it.
+#: Max Runs of later batches that start before a batch that waits for memory; after that, later batches wait for it.
 MAX_SKIPPED = 64
 
 
@@ -24,9 +24,9 @@ MAX_SKIPPED = 64
 class BatchPriority:
     """How a batch ranks among the batches of its account."""
 
-    #: Its part of what there is, against the others' weights.
+    #: The batch's part of the account's Runs is its weight over the sum of all weights.
     weight: float = 1.0
-    #: Higher goes first, once each batch has a live Run.
+    #: A higher number goes first, once each batch has a live Run.
     priority: int = 0
 
 
@@ -74,11 +74,11 @@ class PoolMember(ABC):
 
 
 class AccountPool:
-    """The account's live Runs and their memory, as far as they are ours.
+    """Our live Runs in an account, and their memory.
 
     Args:
-        limit: Runs of ours that may be live.
-        memory_mb: memory of all of them together; None: unlimited.
+        limit: max live Runs of ours.
+        memory_mb: max memory of all of them together, in megabytes; None: unlimited.
     """
 
     def __init__(self, limit: int, *, memory_mb: int | None = None) -> None:
@@ -88,27 +88,27 @@ class AccountPool:
         self.used = 0
         self.used_memory_mb = 0
         self._members: list[PoolMember] = []
-        #: Permits that are kept for batches that no process has open, by batch.
+        #: Permits that are kept for batches that are not open, by batch.
         self._kept: dict[Hashable, int] = {}
-        #: The pass of the batch that was served last; a new member begins there.
+        #: The pass of the batch that was served last; a new batch begins with it.
         self._now = 0.0
 
     def join(self, member: PoolMember, batch: Hashable) -> None:
-        """Add a batch; permits that were kept for it are its own from now on."""
+        """Add a batch; it takes over the permits that were kept for it."""
         self.used += member.kept - self._kept.pop(batch, 0)
         member.passed = self._now
         self._members.append(member)
         self.call_next()
 
     def leave(self, member: PoolMember) -> None:
-        """Remove a batch, and release what it has."""
+        """Remove a batch and release its permits."""
         self._members.remove(member)
         self.used -= member.reserved + member.kept
         self.used_memory_mb -= member.reserved_mb
         self.call_next()
 
     def keep(self, batch: Hashable, count: int) -> None:
-        """Keep permits for live Runs of a batch until it joins; 0 keeps none."""
+        """Keep this many permits for live Runs of a batch, until it joins."""
         self.used += count - self._kept.pop(batch, 0)
         if count:
             self._kept[batch] = count
@@ -120,24 +120,24 @@ class AccountPool:
         return sum(self._kept.values()) + sum(member.kept for member in self._members)
 
     def resize(self, limit: int) -> None:
-        """Change how many Runs may be live; with a smaller limit, permits run out as they are released."""
+        """Change how many Runs may be live. A smaller limit takes effect as Runs end."""
         self.limit = limit
         for member in self._members:
             member.pool_resized()
         self.call_next()
 
     def resize_memory(self, memory_mb: int | None) -> None:
-        """Change how much memory all live Runs may take."""
+        """Change how much memory all live Runs together may take; None: unlimited."""
         self.memory_mb = memory_mb
         self.call_next()
 
     def has_memory(self, memory_mb: int) -> bool:
-        """Whether this much is free. Without a live Run of ours it always is: our figures may be old."""
-        is_alone = self.used_memory_mb == 0
-        return self.memory_mb is None or is_alone or self.used_memory_mb + memory_mb <= self.memory_mb
+        """Whether this much is free. Without a live Run of ours it always is: the known limit may be outdated."""
+        is_first = self.used_memory_mb == 0
+        return self.memory_mb is None or is_first or self.used_memory_mb + memory_mb <= self.memory_mb
 
     def may_take(self, member: PoolMember) -> bool:
-        """Whether a permit is free, and no waiting batch comes before this one."""
+        """Whether a permit is free and no waiting batch ranks before this one."""
         if self.used >= self.limit:
             return False
         if len(self._members) == 1:
@@ -158,14 +158,14 @@ class AccountPool:
         self.call_next()
 
     def adopt(self, member: PoolMember, memory_mb: int) -> None:
-        """Count a Run that is live already, whatever the limit; it takes a kept permit where there is one."""
+        """Count a Run that is live already, whatever the limit; it uses a kept permit if there is one."""
         if member.kept:
             member.kept -= 1
             self.used -= 1
         self.take(member, memory_mb)
 
     def release(self, member: PoolMember, memory_mb: int) -> None:
-        """Count one live Run less, and notify the batch that is next."""
+        """Count one live Run less and notify the batch that is next."""
         member.reserved -= 1
         member.reserved_mb -= memory_mb
         self.used -= 1
@@ -173,7 +173,7 @@ class AccountPool:
         self.call_next()
 
     def call_next(self) -> None:
-        """Notify the batch that is next for a permit, and all whose memory may be free."""
+        """Notify the batch that is next for a permit, and all batches whose memory may be free."""
         if self.used >= self.limit:
             return
         first: PoolMember | None = None

@@ -1,7 +1,8 @@
-"""Permits: the right to have one Run live. A batch has as many as its own limit and the account's allow.
+"""Permits: each is the right to have one Run live. A batch has as many as its own limit and the account's allow.
 
-A permit is acquired first, without a job. It then reserves what its job's Run needs (memory, one of its group's Runs,
-one of the account's), and waits at the start gate. It is held from before the intent until the Run is terminal.
+A permit is acquired first, without a job. It then reserves what the job's Run needs: memory, one of the group's live
+Runs, one of the account's. Then it waits at the start gate. It is held from before the intent until the Run is
+terminal.
 """
 
 from collections import Counter
@@ -17,9 +18,9 @@ from batchrun.runtime.resizable_semaphore import ResizableSemaphore
 
 
 class Demand(NamedTuple):
-    """What a Run takes beside a permit."""
+    """What a Run needs beside a permit."""
 
-    #: Megabytes; 0 where the platform has not said.
+    #: In megabytes; 0: not known yet.
     memory_mb: int = 0
     group: str | None = None
 
@@ -33,35 +34,35 @@ class Permit:
         self._permits: Permits | None = permits
         self._gate = gate
         self._demand: Demand | None = None
-        #: The start that was let through the gate, until its Run is terminal or it came to nothing.
+        #: The last start that the gate let through for this permit.
         self._start: Start | None = None
 
     def reserve(self, demand: Demand) -> None:
         """Reserve what a job's Run needs, until the permit is released."""
-        assert self._permits is not None, "a permit reserves before it is released"
+        assert self._permits is not None, "a released permit reserves nothing"
         self._demand = demand
         self._permits.reserve(demand)
 
     def adopt(self, demand: Demand) -> None:
-        """Reserve for a Run that is live already, whatever the limits, and count it as live."""
-        assert self._permits is not None, "a permit reserves before it is released"
+        """Reserve what a Run needs that is live already, whatever the limits, and count the Run as live."""
+        assert self._permits is not None, "a released permit reserves nothing"
         self._demand = demand
         self._permits.reserve(demand, is_live=True)
         self._start = self._gate.adopt()
 
     async def next_start(self) -> Start | None:
-        """Wait until one start is allowed, for right now; None once no more starts are wanted."""
+        """Wait until one start is allowed, to be sent at once; None once no more starts are wanted."""
         self._start = await self._gate.next_start()
         return self._start
 
     def transferred(self) -> "Permit":
-        """Return the same permit for another holder; released here, it stays taken."""
+        """Return the same permit for another holder; a later `release` of this one does nothing."""
         heir = copy(self)
         self._permits = self._start = None
         return heir
 
     def release(self) -> None:
-        """Return the permit and what it has reserved."""
+        """Release the permit and what it has reserved."""
         if self._start is not None:
             self._gate.over(self._start)
         permits, self._permits = self._permits, None
@@ -73,14 +74,14 @@ class Permits(PoolMember):
     """A batch's permits.
 
     Args:
-        pool: the account's live Runs, shared with its other batches.
+        pool: the account's live Runs, divided among its batches.
         gate: lets starts through.
-        changed: notified when a permit, memory or a group's Run has come free.
-        wanted: the batch's own limit; None: as many as the account has.
-        memory_mb: memory of all the batch's live Runs; None: unlimited.
-        group_limits: live Runs by group; other groups are unlimited.
-        batch: names the batch among those of the account.
-        priority: among them.
+        changed: notified when a permit, memory or a Run of a full group has come free.
+        wanted: the batch's own limit; None: as many as the account allows.
+        memory_mb: max memory of the batch's live Runs together, in megabytes; None: unlimited.
+        group_limits: max live Runs by group; other groups are unlimited.
+        batch: identifies the batch in the account.
+        priority: among the batches of the account.
         kept: permits to keep for Runs of an earlier process that may be live, until they are adopted.
     """
 
@@ -111,16 +112,16 @@ class Permits(PoolMember):
 
     @property
     def limit(self) -> int:
-        """Runs of this batch that may be live now."""
+        """Max Runs of this batch that may be live now."""
         return self._units.limit
 
     @property
     def used(self) -> int:
-        """Permits that are acquired, with or without a job."""
+        """Number of acquired permits, with or without a job."""
         return self._units.used
 
     async def acquire(self) -> Permit | None:
-        """Wait for a permit; None once no more are given out."""
+        """Wait for a permit; None once the permits are closed."""
         return Permit(self, self._gate) if await self._units.acquire() else None
 
     def adopt(self, demand: Demand) -> Permit:
@@ -131,7 +132,7 @@ class Permits(PoolMember):
         return permit
 
     def may_reserve(self) -> bool:
-        """Whether one more Run may be live, of this batch and of the account; if not, a change is notified."""
+        """Whether one more Run of this batch may be live; if not, `changed` is notified when one may."""
         self.wants_permit = False
         self.wants_mb = None
         if self._wanted is not None and self.reserved >= self._wanted:  # lowered after the permit was given out
@@ -142,14 +143,14 @@ class Permits(PoolMember):
         return not self.wants_permit
 
     def want_more(self) -> None:
-        """Wait for another permit, right after one was reserved: the next job asks in a moment.
+        """Count as waiting for another permit, right after one was reserved: the next job asks in a moment.
 
-        Without this, permits that come free together all go to the batch that asks first.
+        Otherwise permits that come free together all go to the batch that asks first.
         """
         self.wants_permit = True
 
     def want_none(self) -> None:
-        """Let other batches go first: no job is ready."""
+        """Count as not waiting: no job is ready. Other batches may go first."""
         if self.wants_permit or self.wants_mb is not None:
             self.wants_permit = False
             self.wants_mb = None
@@ -164,9 +165,9 @@ class Permits(PoolMember):
         """Return whether a Run with this demand can be live beside the others."""
         if self.is_full(demand.group):
             return Fit.GROUP_IS_FULL
-        # Without a live Run of ours the platform is to say whether there is memory: our figures may be old.
-        is_alone = self.reserved_mb == 0
-        if self._memory_mb is not None and not is_alone and self.reserved_mb + demand.memory_mb > self._memory_mb:
+        # The first Run is always tried: the known limit may be outdated, and the platform refuses what is too large.
+        is_first = self.reserved_mb == 0
+        if self._memory_mb is not None and not is_first and self.reserved_mb + demand.memory_mb > self._memory_mb:
             return Fit.TOO_LARGE
         if not self._pool.has_memory(demand.memory_mb):
             self.wants_mb = demand.memory_mb if self.wants_mb is None else min(demand.memory_mb, self.wants_mb)
@@ -174,12 +175,12 @@ class Permits(PoolMember):
         return Fit.YES
 
     def is_full(self, group: str | None) -> bool:
-        """Whether a group has all the live Runs that it may have."""
+        """Whether a group has as many live Runs as it may have."""
         limit = self._group_limits.get(group) if group is not None else None
         return limit is not None and group is not None and self._live_in_group[group] >= limit
 
     def reserve(self, demand: Demand, *, is_live: bool = False) -> None:
-        """Count a Run's memory, group and place in the account; `is_live`: it is live already."""
+        """Count a Run in its group, its memory and the account; `is_live`: it is live already."""
         self.wants_mb = None
         self.skipped = 0
         if demand.group in self._group_limits:
@@ -188,7 +189,7 @@ class Permits(PoolMember):
         take(self, demand.memory_mb)
 
     def release(self, demand: Demand | None) -> None:
-        """Return a permit, and what it has reserved."""
+        """Take back a permit, and what it has reserved."""
         if demand is not None:
             if demand.group in self._group_limits:
                 self._live_in_group[demand.group] -= 1
@@ -197,7 +198,7 @@ class Permits(PoolMember):
         self._units.release()
 
     def resize(self, wanted: int | None) -> None:
-        """Change the batch's own limit; with a smaller one, permits run out as they are released."""
+        """Change the batch's own limit. A smaller one takes effect as Runs end."""
         self._wanted = wanted
         self.pool_resized()
 
@@ -207,20 +208,20 @@ class Permits(PoolMember):
         self._changed.notify()
 
     def pool_freed(self) -> None:
-        """Let the batch look again: what it waits for may be free."""
+        """Let the batch ask again: a permit or memory may be free now."""
         self._changed.notify()
 
     def close(self) -> None:
-        """Give out no more permits; all who wait get none."""
+        """Give out no more permits; all waiting `acquire` calls return None."""
         self.want_none()
         self._units.close()
 
     def keep_for_live_runs(self) -> None:
-        """Keep permits for the Runs that are live now, beyond this process, until the batch is opened again."""
+        """Keep permits in the account for the Runs that are live now, until the batch is opened again."""
         self._pool.keep(self._batch, self.reserved + self.kept)
 
     def leave(self) -> None:
-        """Leave the account to its other batches."""
+        """Leave the account; its other batches get the permits."""
         self._pool.leave(self)
 
     def _limit(self) -> int:

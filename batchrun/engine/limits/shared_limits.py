@@ -1,4 +1,4 @@
-"""What the batches of one account share while they run: live Runs, capacity, rates and polls."""
+"""The limits that all batches of one account share: live Runs, capacity, rates and polls."""
 
 from batchrun.apify.throttle import Throttle
 from batchrun.engine.doubt.reconcile import Echo
@@ -14,10 +14,10 @@ class SharedLimits:
     """The limits of one account, for one batch or many.
 
     Args:
-        max_live_runs: Runs of ours that may be live at first.
-        wanted: Runs that were asked for; None: as many as the account has.
-        max_open_polls: requests that may wait for the end of a Run at once.
-        starts_per_task_per_s: starts of one task that the platform is taken to allow.
+        max_live_runs: max live Runs of ours at first.
+        wanted: the configured number of Runs; None: as many as the account allows.
+        max_open_polls: max requests that wait for the end of a Run at the same time.
+        starts_per_task_per_s: max starts of one task per second.
         throttle: the rate of all requests; None: unlimited.
     """
 
@@ -42,7 +42,7 @@ class SharedLimits:
         self._contenders: dict[TaskId, Contenders] = {}
 
     def start_bucket(self, task_id: TaskId) -> TokenBucket:
-        """Return the bucket that all starts of a task pass."""
+        """Return the bucket from which all starts of a task take their tokens."""
         bucket = self._buckets.get(task_id)
         if bucket is None:
             rate_per_s = self._starts_per_task_per_s

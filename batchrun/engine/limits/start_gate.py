@@ -1,4 +1,4 @@
-"""The gate that every start passes: it waits until rate, capacity and the platform allow a start at one moment."""
+"""The gate that every start passes. It waits for the moment at which rates, capacity and platform all allow a start."""
 
 import random
 from collections.abc import Callable
@@ -13,9 +13,9 @@ from batchrun.policy.retry import Backoff
 from batchrun.policy.token_bucket import Contenders, Tokens
 from batchrun.runtime.changed import Changed
 
-#: Waits after a 429 without `Retry-After`, and while no connection can be made.
+#: Waits after a 429 without `Retry-After`, and after a connection that could not be made.
 CLOSING_BACKOFF = Backoff(first_s=0.5, max_s=30.0)
-#: Starts that may wait at the gate for their rate, each with a permit in hand: those of this time,
+#: Starts that wait at the gate, each with a permit: at most as many as the rate lets through in this time, in seconds,
 CROWD_S = 0.1
 #: and at most this many.
 MAX_CROWD = 256
@@ -24,7 +24,7 @@ _log = structlog.get_logger()
 
 
 class Start:
-    """One start that was let through, until it came to nothing or its Run is terminal."""
+    """One start that was let through, until it has failed or its Run is terminal."""
 
     __slots__ = ("freed_at", "is_live", "is_over", "is_probe", "let_through_at", "nth_live")
 
@@ -37,36 +37,36 @@ class Start:
         let_through_at: float = 0.0,
         freed_at: float | None = None,
     ) -> None:
-        #: Runs of ours in the account that were live or being started, this one included.
+        #: Runs of ours in the account that were live or being started when it was let through, this one included.
         self.nth_live = nth_live
-        #: Whether its answer is to show if a full account has capacity again; False once that is noted.
+        #: Whether its answer shows if a full account has capacity again; False once the answer is noted.
         self.is_probe = is_probe
         #: Whether its Run is live, or may be.
         self.is_live = is_live
-        #: Whether it came to nothing, or its Run is terminal.
+        #: Whether it has failed, or its Run is terminal.
         self.is_over = False
-        #: Monotonic.
+        #: On the monotonic clock.
         self.let_through_at = let_through_at
-        #: When the permit that it fills became free (monotonic); None for a new permit, and once the request is sent.
+        #: When the slot that it fills came free (monotonic); None for a new slot, and once the request is sent.
         self.freed_at = freed_at
 
     def take_probe(self) -> bool:
-        """Return whether this is a probe whose answer is not noted yet, and note it."""
+        """Return whether this is a probe whose answer is not noted yet; from now on it is noted."""
         is_probe, self.is_probe = self.is_probe, False
         return is_probe
 
 
 class StartGate:
-    """Rate, learned capacity and closures, put into time, for all starts of one batch.
+    """Lets the starts of one batch through, one at a time, when rates, capacity and closures allow it.
 
     Args:
         bucket: the rate of starts.
-        account: what the account takes, shared with the gates of its other batches.
-        changed: notified when a start waits here no more.
-        meter: measures how permits are used.
+        account: how many Runs the account takes, shared with the gates of its other batches.
+        changed: notified when a start no longer waits here.
+        meter: measures how slots are used.
         contenders: the gates that start Runs of the same task.
         rank: returns the batch's rank in the account; the smallest is next.
-        throttle: the rate of all requests, starts among them; None: unlimited.
+        throttle: the rate of all requests, which starts count against too; None: unlimited.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class StartGate:
         self._account = account
         account.join(self)
         self._capacity = account.capacity
-        self._on_leaving_queue = changed
+        self._on_leaving = changed
         self._contenders = contenders
         self._queue = anyio.Lock(fast_acquire=True)
         self._changed = Changed()
@@ -101,8 +101,8 @@ class StartGate:
     async def next_start(self) -> Start | None:
         """Wait, first come, first served, until one start is allowed; None once no more starts are wanted.
 
-        The start is for right now: rate, capacity and the account's request rate have been waited for, so nothing is
-        left to wait for between the commit of an intent and its request. Cancelled, it leaves nothing behind.
+        The start is to be sent at once: after this, only the commit of its intent stands before the request. If the
+        wait is cancelled, nothing is left behind.
         """
         self._starters += 1
         try:
@@ -110,7 +110,7 @@ class StartGate:
                 now = await self._may_start()
         finally:
             self._starters -= 1
-            self._on_leaving_queue.notify()
+            self._on_leaving.notify()
         return None if now is None else self._let_through(now)
 
     def _let_through(self, now: float) -> Start:
@@ -121,7 +121,7 @@ class StartGate:
         return Start(nth_live=self._account.live, is_probe=is_probe, let_through_at=now, freed_at=freed_at)
 
     def adopt(self) -> Start:
-        """Count a Run as live that was started earlier, or may have been."""
+        """Count a Run as live that an earlier process started, or may have started."""
         self._count_live()
         self._capacity.reached(self._account.live)
         self._measure(anyio.current_time())
@@ -133,7 +133,7 @@ class StartGate:
 
     @property
     def is_crowded(self) -> bool:
-        """Whether enough starts wait here to keep the rate; one more would hold an idle permit."""
+        """Whether enough starts wait here to keep the rate; one more would only hold a permit idle."""
         return self._starters >= max(1, min(MAX_CROWD, int(self._bucket.rate_per_s * CROWD_S)))
 
     @property
@@ -148,22 +148,22 @@ class StartGate:
             start.freed_at = None
 
     def started(self, start: Start) -> None:
-        """Note that the platform took a start."""
+        """Note that the platform accepted a start."""
         start.is_live = True
         self._closings = 0
         self._capacity.reached(start.nth_live)
         self._capacity.started(self._account.live, is_probe=start.take_probe())
-        self._account.took_start()
+        self._account.accepted_start()
 
     def unanswered(self, start: Start) -> None:
-        """Note that the answer to a start will not come: others need not wait for it."""
+        """Note that no answer to a start comes. A Run may be live; other starts need not wait for the answer."""
         start.is_live = True
         self._capacity.reached(start.nth_live)
         self._capacity.unanswered(is_probe=start.take_probe())
         self._account.wake()
 
     def account_is_full(self, start: Start) -> None:
-        """Note that the account has no capacity for one more Run; nothing was started."""
+        """Note that the account is full; nothing was started."""
         live = self._account.live - 1
         _log.debug("start_refused", live=live)
         self._capacity.refused(
@@ -176,16 +176,16 @@ class StartGate:
         self.over(start)
 
     def try_later(self, start: Start, retry_after_s: float | None) -> None:
-        """Close the gate for a while: as long as the platform says, else longer each time in a row."""
+        """Close the gate for a while; nothing was started. Without `Retry-After`, each closure in a row is longer."""
         now = anyio.current_time()
-        if now >= self._bucket.closed_until:  # else the request was sent before the gate closed: the same refusal
+        if now >= self._bucket.closed_until:  # else this request was sent before the gate closed
             self._closings += 1
             wait_s = CLOSING_BACKOFF.wait_s(self._closings, random.random())  # noqa: S311 - spread
             self._bucket.close(now + (wait_s if retry_after_s is None else retry_after_s))
         self.over(start)
 
     def over(self, start: Start) -> None:
-        """Note, once or more, that a start has no live Run any more: the next start may be allowed at once."""
+        """Note that a start has no live Run any more; the next start may be allowed at once. May be called again."""
         if start.is_over:
             return
         start.is_over = True
@@ -201,7 +201,7 @@ class StartGate:
         self._account.wake()
 
     def leave(self) -> None:
-        """Leave the account's capacity, with the Runs that go on without this process."""
+        """Leave the account's capacity; Runs that are live go on without this process."""
         self._account.live -= self.live
         self.live = 0
         self._account.leave(self)
@@ -215,21 +215,21 @@ class StartGate:
         self.wake()
 
     def wake(self) -> None:
-        """Let the next start look again at what it waits for."""
+        """Let the next start check again what it waits for."""
         self._changed.notify()
 
     async def _may_start(self) -> float | None:
-        """Wait until everything allows one start at the same moment, and return it; None once no more are wanted.
+        """Wait until all limits allow one start at the same moment, and return that moment; None once the gate is shut.
 
-        What changed during one wait is asked again: a refusal that came meanwhile makes this start wait for its turn to
-        probe, instead of being one of a herd.
+        After each wait all limits are checked again. If the account has refused a start meanwhile, this one waits for
+        the next probe.
         """
         while await self._has_capacity():
             at = await self._token_time()
             if at is None or not await self._has_request_token():
                 return None
             now = anyio.current_time()
-            # Asked for the token's own time: another start may have taken it, or closed the bucket, meanwhile.
+            # Another start may have taken this token, or closed the bucket, meanwhile.
             if self._bucket.next_at(at) <= now and self._is_below_capacity(now):
                 self._bucket.take(at)
                 self._contenders.took(self)
@@ -264,7 +264,7 @@ class StartGate:
             delay_s = self._contenders.delay_s(self)
             while (now := anyio.current_time()) < at + delay_s and not self._is_shut:
                 await self._wait(at + delay_s - now)
-                at = min(at, self._bucket.next_at(anyio.current_time()))  # sooner, where the rate was raised meanwhile
+                at = min(at, self._bucket.next_at(anyio.current_time()))  # sooner if the rate was raised
             self._meter.held_back(now - began_at)
             if now >= self._bucket.closed_until:
                 return at

@@ -1,8 +1,8 @@
 """Live Runs of an account, divided among its batches.
 
 A batch asks when a job of it is ready. It takes a permit at once unless a waiting batch ranks before it; otherwise it
-waits and is notified when it is next. No permit is held for a batch without a ready job. A small batch behind a huge one
-gets the first permit that is released.
+waits and is notified when it is next. No permit is held for a batch without a ready job, so a small batch behind a huge
+one gets the first permit that is released.
 
 Next: batches without a live Run, in turns by weight (stride scheduling, as in `FairQueue`); then higher priority; then
 fewest live Runs per weight. So each batch gets one live Run, whatever the priorities and weights.

@@ -113,6 +113,70 @@ class StartGate:
             self._on_leaving.notify()
         return None if now is None else self._let_through(now)
 
+    async def _may_start(self) -> float | None:
+        """Wait until all limits allow one start at the same moment, and return that moment; None once the gate is shut.
+
+        After each wait all limits are checked again. If the account has refused a start meanwhile, this one waits for
+        the next probe.
+        """
+        while await self._has_capacity():
+            at = await self._token_time()
+            if at is None or not await self._has_request_token():
+                return None
+            now = anyio.current_time()
+            # Another start may have taken this token, or closed the bucket, meanwhile.
+            if self._bucket.next_at(at) <= now and self._is_below_capacity(now):
+                self._bucket.take(at)
+                self._contenders.took(self)
+                return now
+        return None
+
+    async def _has_capacity(self) -> bool:
+        while not self._is_shut:
+            now = anyio.current_time()
+            at = self._capacity.next_start_at(now, self._account.live)
+            if at is not None and at <= now:
+                return True
+            await self._wait(None if at is None else at - now)
+        return False
+
+    async def _token_time(self) -> float | None:
+        """Wait for the next token's time, and return it; the token is not taken yet."""
+        self._contenders.enter(self)
+        try:
+            return await self._next_token_time()
+        finally:
+            self._contenders.leave(self)
+
+    async def _next_token_time(self) -> float | None:
+        while not self._is_shut:
+            began_at = anyio.current_time()
+            at = self._bucket.next_at(began_at)
+            delay_s = self._contenders.delay_s(self)
+            while (now := anyio.current_time()) < at + delay_s and not self._is_shut:
+                await self._wait(at + delay_s - now)
+                at = min(at, self._bucket.next_at(anyio.current_time()))  # sooner if the rate was raised
+            self._meter.held_back(now - began_at)
+            if now >= self._bucket.closed_until:
+                return at
+        return None
+
+    async def _has_request_token(self) -> bool:
+        if self._throttle is not None and not self._throttle.try_take_token():
+            began_at = anyio.current_time()
+            with anyio.CancelScope() as self._throttle_wait:
+                await self._throttle.take_token()
+            self._meter.held_back(anyio.current_time() - began_at)
+        return not self._is_shut
+
+    def _is_below_capacity(self, now: float) -> bool:
+        at = self._capacity.next_start_at(now, self._account.live)
+        return at is not None and at <= now
+
+    async def _wait(self, limit_s: float | None) -> None:
+        self._measure(anyio.current_time())
+        await self._changed.wait(limit_s)
+
     def _let_through(self, now: float) -> Start:
         is_probe = self._capacity.starting(self._account.live)
         self._count_live()
@@ -217,70 +281,6 @@ class StartGate:
     def wake(self) -> None:
         """Let the next start check again what it waits for."""
         self._changed.notify()
-
-    async def _may_start(self) -> float | None:
-        """Wait until all limits allow one start at the same moment, and return that moment; None once the gate is shut.
-
-        After each wait all limits are checked again. If the account has refused a start meanwhile, this one waits for
-        the next probe.
-        """
-        while await self._has_capacity():
-            at = await self._token_time()
-            if at is None or not await self._has_request_token():
-                return None
-            now = anyio.current_time()
-            # Another start may have taken this token, or closed the bucket, meanwhile.
-            if self._bucket.next_at(at) <= now and self._is_below_capacity(now):
-                self._bucket.take(at)
-                self._contenders.took(self)
-                return now
-        return None
-
-    def _is_below_capacity(self, now: float) -> bool:
-        at = self._capacity.next_start_at(now, self._account.live)
-        return at is not None and at <= now
-
-    async def _has_capacity(self) -> bool:
-        while not self._is_shut:
-            now = anyio.current_time()
-            at = self._capacity.next_start_at(now, self._account.live)
-            if at is not None and at <= now:
-                return True
-            await self._wait(None if at is None else at - now)
-        return False
-
-    async def _token_time(self) -> float | None:
-        """Wait for the next token's time, and return it; the token is not taken yet."""
-        self._contenders.enter(self)
-        try:
-            return await self._next_token_time()
-        finally:
-            self._contenders.leave(self)
-
-    async def _next_token_time(self) -> float | None:
-        while not self._is_shut:
-            began_at = anyio.current_time()
-            at = self._bucket.next_at(began_at)
-            delay_s = self._contenders.delay_s(self)
-            while (now := anyio.current_time()) < at + delay_s and not self._is_shut:
-                await self._wait(at + delay_s - now)
-                at = min(at, self._bucket.next_at(anyio.current_time()))  # sooner if the rate was raised
-            self._meter.held_back(now - began_at)
-            if now >= self._bucket.closed_until:
-                return at
-        return None
-
-    async def _has_request_token(self) -> bool:
-        if self._throttle is not None and not self._throttle.try_take_token():
-            began_at = anyio.current_time()
-            with anyio.CancelScope() as self._throttle_wait:
-                await self._throttle.take_token()
-            self._meter.held_back(anyio.current_time() - began_at)
-        return not self._is_shut
-
-    async def _wait(self, limit_s: float | None) -> None:
-        self._measure(anyio.current_time())
-        await self._changed.wait(limit_s)
 
     def _measure(self, now: float) -> None:
         self._meter.changed(now, live=self.live, known_limit=self._capacity.known_limit, starters=self._starters)

@@ -21,12 +21,12 @@ JOBS_AT_ONCE = 1000
 
 
 def take_up(ledger: OpenJobs, job_file: JobFile, max_wait_s: float) -> list[Work | Postponed]:
-    """Return the jobs that earlier processes had begun, those first that may have a live Run; the rest is a `Backlog`.
+    """Return the open jobs with an attempt; jobs that may have a live Run come first.
 
-    If the job file cannot be read from a position, the backlog gives them all.
+    Open jobs without an attempt are given by `Backlog`; if the job file cannot be read from a position, all are.
 
     Raises:
-        JobFileError: a line that was admitted is another now.
+        JobFileError: a line has changed since its job was admitted.
     """
     if not job_file.is_seekable:
         return []
@@ -39,14 +39,14 @@ def take_up(ledger: OpenJobs, job_file: JobFile, max_wait_s: float) -> list[Work
 def reopen(
     ledger: ReopenableLedger, job_file: JobFile, max_wait_s: float, selection: Selection
 ) -> list[Work | Postponed]:
-    """Open settled jobs for another round, or none of them; return the begun jobs as `take_up` does.
+    """Reopen all selected jobs for another round; return the open jobs with an attempt, as `take_up` does.
 
     Raises:
-        JobFileError: a line that was admitted is another now.
+        JobFileError: a line has changed since its job was admitted; no job was reopened.
     """
     with ledger.transaction():
         ledger.reopen(selection)
-        # All are looked at before any is opened: retries come when people edit job files.
+        # All lines are compared before the commit: a job file is often edited before a retry.
         for open_jobs in _unbegun_jobs(ledger) if job_file.is_seekable else ():
             for _ in _same_jobs(job_file, open_jobs):
                 pass
@@ -56,20 +56,20 @@ def reopen(
 
 
 class Backlog:
-    """A source that gives the open jobs of earlier processes, however many, with and before the lines of another one.
+    """A source that gives the open jobs of earlier processes, and then the lines of another source.
 
-    Jobs that were not begun come first, read again from their positions. If the job file has no positions to read
-    from, it is read from its first line, and every open job comes with its line.
+    Open jobs without an attempt are reread from their positions. If the job file cannot be read from a position, it is
+    read from its first line, and each open job is given when its line comes.
     """
 
     def __init__(self, ledger: OpenJobs, job_file: JobFile, then: JobSource) -> None:
-        #: A connection for reading: the writer's is at work in another thread.
+        #: A read connection; the write connection is used by another thread.
         self._ledger = ledger
         self.job_file = job_file
         self._then = then
-        #: The last unbegun job that was given; None once all were.
+        #: The last job without an attempt that was given; None: all were given.
         self._after: JobId | None = JobId(0)
-        #: Open jobs whose lines are still to come; None before the first line is read.
+        #: Open jobs whose lines have not come yet; None: no line was read yet.
         self._missing: dict[JobKey, OpenJob] | None = None
 
     async def next_chunk(self, max_entries: int) -> Chunk | None:
@@ -106,10 +106,10 @@ class Backlog:
         return Chunk(entries, chunk.read_to, resumed)
 
     def check_all_came(self) -> None:
-        """See that no open job's line is missing from a file that was read from its first line.
+        """Check that the line of every open job has come.
 
         Raises:
-            JobFileError: some are; these jobs and their Runs stay noted.
+            JobFileError: lines are missing; their jobs and Runs stay noted.
         """
         if self._missing:
             lines = sorted(open_job.position.line for open_job in self._missing.values())
@@ -123,7 +123,7 @@ class Backlog:
 
 @asynccontextmanager
 async def open_backlog(directory: Path, job_file: JobFile, then: JobSource) -> AsyncIterator[Backlog]:
-    """Open the source of the open jobs in a batch's ledger."""
+    """Open a source of the open jobs in a batch's ledger, before another source."""
     with ExitStack() as stack:
         ledger = await anyio.to_thread.run_sync(stack.enter_context, open_for_reading(directory))
         yield Backlog(ledger, job_file, then)
@@ -137,17 +137,17 @@ def _unbegun_jobs(ledger: OpenJobs) -> Iterator[list[OpenJob]]:
 
 
 def _same_jobs(job_file: JobFile, open_jobs: Sequence[OpenJob]) -> Iterator[Job]:
-    """Yield the jobs of a seekable file again.
+    """Reread the jobs from a seekable file.
 
     Raises:
-        JobFileError: a line is another now.
+        JobFileError: a line has changed since its job was admitted.
     """
     jobs = job_file.reread([open_job.position for open_job in open_jobs])
     for job, open_job in zip(jobs, open_jobs, strict=True):
         if (job.key, job.digest) != (open_job.key, open_job.digest):
             raise JobFileError(
-                f"was changed since it was admitted as job {open_job.key!r}; put it back, and append what it is now"
-                " as a new line",
+                f"was changed since it was admitted as job {open_job.key!r}; restore it, and append the changed"
+                " line at the end of the file",
                 file=job_file.name,
                 line=job.position.line,
             )
@@ -158,7 +158,7 @@ def _resumed(job: Job, open_job: OpenJob, max_wait_s: float) -> Work | Postponed
     work = Work(job=job, open=open_job, attempts=open_job.attempts)
     if open_job.due_at is None or not _is_idle(open_job):
         return work
-    # A clock that was set back must not make it wait longer than it ever would have.
+    # Bounded, since the clock may have been set back.
     wait_s = min(max_wait_s, (open_job.due_at - datetime.now(UTC)).total_seconds())
     return Postponed(work, wait_s) if wait_s > 0 else work
 

@@ -1,4 +1,4 @@
-"""The end of a batch: final costs, why it ended, its summary and its report."""
+"""The end of a batch: its final costs, its ending, its summary and its report."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +15,12 @@ from batchrun.output.replacement import replace_text
 from batchrun.report.batch_summary import read_summary
 from batchrun.report.report_file import make_report
 
-#: How long the end of a batch waits for the last costs to become final, in seconds.
+#: Seconds that the end of a batch waits for final costs, which come ten seconds after the end of a Run.
 COSTS_PATIENCE_S = 40.0
 
 
 async def wait_for_final_costs(engine: Engine) -> None:
-    """Wait a bounded time until no cost can change any more; a stop from outside ends the wait."""
+    """Wait until all costs are final, at most COSTS_PATIENCE_S; an interruption ends the wait."""
     if engine.scheduler.is_interrupted.is_set() or not await engine.costs.has_open():
         return
     engine.progress.notices.add(WaitingForFinalCosts())
@@ -37,7 +37,7 @@ async def wait_for_final_costs(engine: Engine) -> None:
 
 
 async def summarize(out_dir: Path, engine: Engine) -> Summary:
-    """Return what the batch has come to, its earlier processes included."""
+    """Return the results of the batch, those of earlier processes included."""
     summary = await anyio.to_thread.run_sync(read_summary, out_dir, _ending(engine))
     meter = engine.meter
     summary = replace(
@@ -47,7 +47,7 @@ async def summarize(out_dir: Path, engine: Engine) -> Summary:
         refill_p99_s=meter.refill.quantile(0.99),
     )
     if engine.scheduler.has_read_all and not summary.open_jobs:
-        return replace(summary, ending=Ending.FINISHED)  # stopped when there was nothing left to stop
+        return replace(summary, ending=Ending.FINISHED)  # it was stopped, and no job was left to start
     return summary
 
 
@@ -63,7 +63,7 @@ def _ending(engine: Engine) -> Ending:
 
 
 async def write_batch_report(config: Config, engine: Engine) -> Path | None:
-    """Write report.html and return it; a failure is only noted, and None returned."""
+    """Write report.html and return its path; None: it could not be written, and a notice says so."""
     file = config.out_dir / REPORT
     try:
         summary = await summarize(config.out_dir, engine)

@@ -1,4 +1,4 @@
-"""The job file as the engine's source: read in a worker thread, a chunk at a time, up to the batch's limit."""
+"""The job file as the engine's source: read in a worker thread, chunk by chunk, up to `jobs.limit`."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -27,7 +27,7 @@ class FileSource:
 
     async def next_chunk(self, max_entries: int) -> Chunk | None:
         """Return the next lines, or None at the end of the file or of the batch's limit."""
-        # A pipe gives a line when it has one; cancelled, its reader thread is left to end with the process.
+        # Reading a pipe may block for any time, so a line is passed on at once, and a cancelled read is abandoned.
         is_pipe = not self.job_file.is_replayable
         wanted = 1 if is_pipe else max_entries
         if self._left is not None:
@@ -44,11 +44,11 @@ class FileSource:
         return Chunk(entries, ReadTo(offset=point.offset, line=point.line, fingerprint=fingerprint))
 
     def count_estimate(self) -> int | None:
-        """Return how many jobs the file gives, about; None where that cannot be told cheaply."""
+        """Return an estimate of the jobs in the file; None: counting them would take too long."""
         try:
             count = self.job_file.count_estimate()
         except JobFileError:
-            return None  # damaged further on: said when it is read to there
+            return None  # the damaged part is reported when it is read
         return count if count is None or self._left is None else min(count, self._left)
 
 
@@ -56,16 +56,16 @@ class FileSource:
 async def open_source(
     config: Config, task_input: JsonObject, ledger: LedgerTables, look_at: Callable[[Job], None] | None = None
 ) -> AsyncIterator[FileSource]:
-    """Open the job file where the ledger says that it is read to.
+    """Open the job file at the position that earlier processes have read to.
 
     Args:
-        config: names the file and how it is read.
-        task_input: what overrides are laid over.
-        ledger: knows how far the file is read.
-        look_at: is given the good jobs at the head of the file where nothing was begun yet.
+        config: of the batch.
+        task_input: the input that overrides are merged into.
+        ledger: of the batch.
+        look_at: called with each good job at the head of the file of a batch without jobs.
 
     Raises:
-        JobFileError: it is not the file that was begun.
+        JobFileError: the lines that were read have changed.
     """
     source = await anyio.to_thread.run_sync(_open, config, task_input, ledger, look_at)
     try:
@@ -83,13 +83,13 @@ def _open(
     if read_to is not None and job_file.fingerprint(read_to.offset) != read_to.fingerprint:
         raise JobFileError(
             f"was changed in its first {read_to.line} lines since this batch was begun; only appending is"
-            " possible. Put it back, or give the new file another --out",
+            " possible. Restore it, or choose another --out for the new file",
             file=config.jobs.file,
         )
     if ledger.is_empty:
-        job_file.check_head(look_at)  # for `lost_fields`, too
+        job_file.check_head(look_at)  # also finds the `lost_fields`
     if config.jobs.limit is not None or not job_file.is_seekable:
-        start = None  # from the top: only there can jobs be counted; lines that are known change nothing
+        start = None  # from the first line, to count jobs up to the limit; lines of known jobs change nothing
         with ledger.transaction():
             ledger.note_fact(DUPLICATES, 0)  # they are counted again
     return FileSource(job_file, job_file.read(start), config.jobs.limit)

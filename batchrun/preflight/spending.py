@@ -1,4 +1,4 @@
-"""What Runs of a task are charged for, and whether a budget can be kept with that."""
+"""What Runs of a task are charged for, and whether a budget can be kept."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from batchrun.runtime.changed import Changed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskTerms:
-    """What Runs of a task get and cost, where nobody asks for anything else."""
+    """Options and prices of Runs, before the options of batch and job."""
 
     #: The task's own options over its Actor's.
     options: RunOptions
@@ -28,16 +28,16 @@ class TaskTerms:
 
 
 async def read_terms(client: ApifyClient, config: Config, account: AccountInfo, task: Task) -> TaskTerms:
-    """Return what Runs of the task get, and what they are charged for.
+    """Read the options and prices of the task's Runs.
 
     Raises:
-        ConfigError: there is a budget, and it cannot be kept.
+        ConfigError: the budget cannot be kept.
     """
     actor = await _actor(client, task)
     if not actor and config.limits.budget_usd is not None and config.limits.budget_mode == "strict":
         raise ConfigError(
-            "the token may not read the task's Actor, so that nobody knows what its Runs are charged for; set"
-            ' limits.budget_mode = "best_effort" to start them all the same. Nothing was started',
+            "the token may not read the task's Actor, so its prices are unknown; set"
+            ' limits.budget_mode = "best_effort" to start Runs without them. Nothing was started',
             key="limits.budget_usd",
         )
     options = parse_options(task.options).over(parse_options(actor.get("defaultRunOptions") or {}))
@@ -46,7 +46,7 @@ async def read_terms(client: ApifyClient, config: Config, account: AccountInfo, 
     try:
         usage = await client.get_monthly_usage() if is_asked else {}
     except ApiError:
-        usage = {}  # a token may be allowed to run tasks and not to read usage
+        usage = {}  # the token may run tasks but not read usage
     is_own = actor.get("username") == account.username
     prices = parse_prices(actor, usage, client.platform_now or datetime.now(UTC), is_own=is_own)
     prices = prices if own_usd is None else replace(prices, compute_unit_usd=own_usd)
@@ -56,7 +56,7 @@ async def read_terms(client: ApifyClient, config: Config, account: AccountInfo, 
 
 
 async def _actor(client: ApifyClient, task: Task) -> JsonObject:
-    """Read a task's Actor; a token may be allowed to run the task and not to read it."""
+    """Read a task's Actor; {} if the token may run the task but not read the Actor."""
     try:
         return await client.get_actor(task.actor_id)
     except ApiError:
@@ -66,15 +66,16 @@ async def _actor(client: ApifyClient, task: Task) -> JsonObject:
 async def refuse_unbounded(
     config: Config, terms: TaskTerms, look_at_head: Callable[[Callable[[Job], None]], bool]
 ) -> None:
-    """See that a strict budget can be kept: that batch or task, or each line's own options, bound what Runs may cost.
+    """Check that a strict budget can be kept: the options of batch, task or line bound the cost of each Run.
 
     Args:
-        config: says whether there is a budget.
+        config: of the batch.
         terms: of the task.
-        look_at_head: shows the jobs at the head of the job file; returns False where it cannot be read twice.
+        look_at_head: calls its argument with each job at the head of the job file; returns False if the file cannot
+            be read twice.
 
     Raises:
-        ConfigError: something is not bounded; what would bound it is named.
+        ConfigError: the cost of a Run is not bounded; the message names the option that would bound it.
     """
     if config.limits.budget_usd is None or config.limits.budget_mode != "strict":
         return
@@ -108,7 +109,7 @@ def _check_cap(prices: Prices, options: RunOptions) -> None:
 
 
 def fill_purse(config: Config, terms: TaskTerms, money: Money, shared: Budget, changed: Changed) -> Purse:
-    """Return the batch's money, what its earlier processes have spent taken out."""
+    """Return the batch's money, less what its earlier processes have spent and reserved."""
     limits = config.limits
     return Purse(
         Budget(

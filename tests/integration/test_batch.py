@@ -26,7 +26,7 @@ TOKEN = "test-token"
 
 
 async def work(context: InlineContext) -> None:
-    """Take as long as the input says, store its number, and fail where it says so."""
+    """Take as long as the input says, store its number, and fail if it says so."""
     await anyio.sleep(context.input.get("ms", 0) / 1000)
     await context.push_items([{"n": context.input.get("n")}])
     await context.set_value("OUTPUT", {"seen": context.input})
@@ -75,7 +75,7 @@ def _lines(file: Path) -> list[dict[str, Any]]:
 
 
 async def test_every_job_becomes_one_record_and_its_items(tmp_path):
-    """A thousand jobs make a thousand Runs, records and items, never more live than allowed, at the rate allowed."""
+    """A thousand jobs make a thousand Runs, records and items, within the limits of live Runs and start rate."""
     async with _server(tmp_path) as server:
         config = _config(
             tmp_path, server, [{"n": n} for n in range(1000)], limits__max_concurrent_runs=20, limits__start_rate=300.0
@@ -92,8 +92,8 @@ async def test_every_job_becomes_one_record_and_its_items(tmp_path):
     assert {record["outcome"] for record in records} == {"succeeded"}
 
 
-async def test_a_failed_run_is_tried_again_and_reported(tmp_path):
-    """By default a job has two attempts; its record names both, the cause, and the sum of what they cost."""
+async def test_a_failed_run_is_retried_and_reported(tmp_path):
+    """By default a job has two attempts; its record holds both, the error, and the sum of their costs."""
     async with _server(tmp_path) as server:
         config = _config(tmp_path, server, [{"n": 1, "fails": True, "@key": "bad", "@meta": {"a": [1]}}])
         summary = await run_batch(config, environ=ENVIRON)
@@ -119,7 +119,7 @@ async def test_bad_lines_start_nothing(tmp_path):
 
 
 async def test_bad_lines_can_be_recorded_instead(tmp_path):
-    """With on_bad_line = "record", 997 of a thousand jobs are carried out and three are recorded as invalid."""
+    """With on_bad_line = "record", 997 of a thousand jobs run and three are recorded as invalid."""
     lines: list[Any] = [{"n": n} for n in range(1000)]
     lines[9], lines[499], lines[999] = b"[1]\n", b"{\n", orjson.dumps({"@nope": 1}) + b"\n"
     async with _server(tmp_path) as server:
@@ -131,7 +131,7 @@ async def test_bad_lines_can_be_recorded_instead(tmp_path):
 
 
 async def test_records_are_yielded_once_they_are_durable(tmp_path):
-    """Iterating yields each record of this process, and each stands in the file by then."""
+    """Iterating yields each record of this process once it is in the file."""
     async with _server(tmp_path) as server:
         config = _config(tmp_path, server, [{"n": n} for n in range(50)])
         async with open_batch(config, environ=ENVIRON) as batch:
@@ -141,7 +141,7 @@ async def test_records_are_yielded_once_they_are_durable(tmp_path):
 
 
 async def test_a_slow_consumer_slows_starts(tmp_path):
-    """While nobody takes the records, only so many Runs are started as the buffer and the slots hold."""
+    """While no record is consumed, only as many Runs start as buffer and slots hold."""
     async with _server(tmp_path) as server:
         config = _config(tmp_path, server, [{"n": n} for n in range(1000)], limits__max_concurrent_runs=4)
         async with open_batch(config, environ=ENVIRON) as batch:
@@ -153,14 +153,14 @@ async def test_a_slow_consumer_slows_starts(tmp_path):
 
 
 async def _grew(server: Server) -> bool:
-    """Whether more Runs are started within a while."""
+    """True if more Runs are started within a while."""
     before = server.runs_started
     await anyio.sleep(1)
     return server.runs_started > before
 
 
-async def test_leaving_leaves_runs_noted_and_the_batch_goes_on(tmp_path):
-    """Left after the first record and opened again, the batch ends with one record per job and no Run twice."""
+async def test_a_batch_that_was_left_early_resumes(tmp_path):
+    """A batch that is left after its first record and opened again has one record per job and no Run twice."""
     async with _server(tmp_path) as server:
         # Leaving cuts off starts that are being sent; whether one took effect is certain after the horizon only.
         short = {"limits__start_horizon_s": 1.0, "limits__listing_lag_s": 0.2}
@@ -174,8 +174,8 @@ async def test_leaving_leaves_runs_noted_and_the_batch_goes_on(tmp_path):
     assert Counter(record["line"] for record in _lines(tmp_path / "out/records.jsonl")) == Counter(range(1, 101))
 
 
-async def test_an_account_without_room_delays_jobs_and_fails_none(tmp_path):
-    """More slots than the account has Runs: refusals cost no attempt, and every job succeeds in one."""
+async def test_a_full_account_delays_jobs_and_fails_none(tmp_path):
+    """With more slots than the account has Runs, refusals cost no attempt: every job succeeds in its first."""
     async with _server(tmp_path, max_concurrent_runs=3) as server:
         config = _config(tmp_path, server, [{"n": n, "ms": 10} for n in range(40)], limits__max_concurrent_runs=20)
         summary = await run_batch(config, environ=ENVIRON)
@@ -184,8 +184,8 @@ async def test_an_account_without_room_delays_jobs_and_fails_none(tmp_path):
     assert {len(record["attempts"]) for record in _lines(tmp_path / "out/records.jsonl")} == {1}
 
 
-async def test_a_task_that_is_another_than_described_is_never_changed(tmp_path):
-    """A described task is created once; described differently, the difference is shown and nothing is touched."""
+async def test_a_task_that_differs_from_its_description_is_never_changed(tmp_path):
+    """A described task is created once; with another description, the error shows the difference."""
     async with _server(tmp_path) as server:
         await run_batch(_config(tmp_path, server, [{"n": 1}], task__input={"a": 1, "b": 2}), environ=ENVIRON)
         other = _config(tmp_path, server, [{"n": 1}], task__input={"a": 2, "b": 2})
@@ -194,8 +194,8 @@ async def test_a_task_that_is_another_than_described_is_never_changed(tmp_path):
         assert server.runs_started == 1
 
 
-async def test_a_file_that_grew_is_continued(tmp_path):
-    """Lines appended since are new jobs; those before are passed over."""
+async def test_appended_lines_are_new_jobs(tmp_path):
+    """Lines that were appended are run; the lines before them are skipped."""
     async with _server(tmp_path) as server:
         lines: list[Any] = [{"n": n} for n in range(5)]
         await run_batch(_config(tmp_path, server, lines), environ=ENVIRON)
@@ -204,7 +204,7 @@ async def test_a_file_that_grew_is_continued(tmp_path):
 
 
 async def test_a_limit_counts_over_all_processes(tmp_path):
-    """`jobs.limit` means the first lines of the file, however often the batch is run."""
+    """`jobs.limit` counts the first lines of the file, in every process."""
     async with _server(tmp_path) as server:
         lines = [{"n": n} for n in range(50)]
         for limit, started in ((10, 10), (10, 10), (25, 25)):
@@ -213,7 +213,7 @@ async def test_a_limit_counts_over_all_processes(tmp_path):
 
 
 async def test_a_deep_merge_keeps_what_a_shallow_one_would_lose(tmp_path):
-    """With jobs.merge = "deep" nested objects of the task's input stay, under those of the line."""
+    """With jobs.merge = "deep", nested fields of the task's input stay unless the line sets them."""
     async with _server(tmp_path) as server:
         config = _config(
             tmp_path,
@@ -229,7 +229,7 @@ async def test_a_deep_merge_keeps_what_a_shallow_one_would_lose(tmp_path):
 
 
 async def test_auto_takes_what_the_account_has_free(tmp_path):
-    """`max_concurrent_runs = "auto"` is the account's limit less one that is left free."""
+    """`max_concurrent_runs = "auto"` is the account's limit less one Run that is left free."""
     async with _server(tmp_path, max_concurrent_runs=5) as server:
         config = _config(tmp_path, server, [{"n": 1}], limits__max_concurrent_runs="auto")
         async with open_batch(config, environ=ENVIRON) as batch:
@@ -237,7 +237,7 @@ async def test_auto_takes_what_the_account_has_free(tmp_path):
 
 
 async def test_output_values_and_inline_items_go_into_the_record(tmp_path):
-    """Asked for, the OUTPUT value and the items stand in the record itself."""
+    """With output.value and inline items, the record holds the OUTPUT value and the items."""
     async with _server(tmp_path) as server:
         config = _config(tmp_path, server, [{"n": 5}], output__value=True, output__items="inline")
         await run_batch(config, environ=ENVIRON)
@@ -256,7 +256,7 @@ async def test_the_token_is_written_nowhere(tmp_path):
 
 
 async def test_a_date_in_the_configuration_does_not_make_another_batch(tmp_path):
-    """What TOML reads as a date is the same batch when it is opened again."""
+    """A batch with a TOML date in its input resumes as the same batch."""
     async with _server(tmp_path) as server:
         for _ in range(2):
             config = _config(tmp_path, server, [{"n": 1}], input={"since": date(2024, 1, 1)})
@@ -264,8 +264,8 @@ async def test_a_date_in_the_configuration_does_not_make_another_batch(tmp_path)
             assert summary.outcomes == {Outcome.SUCCEEDED: 1}
 
 
-async def test_a_file_that_is_damaged_late_still_has_what_was_admitted_carried_out(tmp_path):
-    """The error comes at the end; until then every admitted job is settled, and none of its Runs abandoned."""
+async def test_the_jobs_before_a_damaged_part_of_the_file_are_settled(tmp_path):
+    """Every admitted job is settled before the error is raised, and no Run stays live."""
     # Beyond the 16 MB that are checked before anything starts.
     lines = [b'{"n": %d, "x": "%s"}\n' % (n, os.urandom(60_000).hex().encode()) for n in range(200)]
     whole = gzip.compress(b"".join(lines), compresslevel=1)
@@ -281,8 +281,8 @@ async def test_a_file_that_is_damaged_late_still_has_what_was_admitted_carried_o
 
 
 @pytest.mark.parametrize("runs", [5, 25])
-async def test_a_strangers_account_is_filled_without_a_setting(tmp_path, runs):
-    """In a Free account all Runs but one are ours at once, none is refused, and the Summary says how well it went."""
+async def test_auto_fills_an_account(tmp_path, runs):
+    """All Runs of the account but one are used, no start is refused, and the Summary has the slot use."""
     async with _server(tmp_path, max_concurrent_runs=runs, max_total_memory_mb=runs * 1024) as server:
         config = _config(
             tmp_path, server, [{"n": n, "ms": 100} for n in range(runs * 10)], limits__max_concurrent_runs="auto"
@@ -296,8 +296,8 @@ async def test_a_strangers_account_is_filled_without_a_setting(tmp_path, runs):
     assert summary.refill_p50_s is not None
 
 
-async def test_runs_of_others_are_left_their_places(tmp_path, monkeypatch):
-    """Three of eight places are another program's: four are ours, until it is done."""
+async def test_auto_leaves_others_their_runs(tmp_path, monkeypatch):
+    """While another program has three of eight Runs, four are ours; after that, seven."""
     monkeypatch.setattr(limits_watch, "READ_INTERVAL_S", 0.1)
     ends = {"others": anyio.Event(), "ours": anyio.Event()}
 
@@ -329,7 +329,7 @@ async def _start_others(server: Server, *, runs: int) -> None:
 
 
 async def test_runs_beyond_the_open_polls_are_swept(tmp_path):
-    """Sixty Runs at once and five polls: every end is noticed, by listing the task's live Runs."""
+    """With sixty live Runs and five polls, listings of the task's live Runs notice every end."""
     async with _server(tmp_path) as server:
         lines = [{"n": n, "ms": 1500} for n in range(60)]
         flags = {"limits__max_concurrent_runs": 60, "limits__max_open_polls": 5}

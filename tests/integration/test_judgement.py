@@ -1,4 +1,4 @@
-"""Judgement against the embedded server over loopback: money, breaker, groups, memory, and what counts as a success."""
+"""Budget, breaker, groups, memory, deadlines and expectations against the embedded server over loopback."""
 
 import json
 import os
@@ -30,7 +30,7 @@ ENVIRON = {"APIFY_TOKEN": TOKEN}
 
 
 class Seen:
-    """What a server saw: how many Runs of each group were live at once, and how much memory."""
+    """The most live Runs of each group, and the most memory, that a server had at once."""
 
     def __init__(self) -> None:
         self.live: Counter[str] = Counter()
@@ -39,7 +39,7 @@ class Seen:
         self.is_broken = False
 
     async def work(self, context: InlineContext) -> None:
-        """Take as long as the input says, store items, and fail where it says so."""
+        """Take as long as the input says, store items, and fail if it says so."""
         group, memory_mb = context.input.get("group", ""), context.input.get("memory_mb", 0)
         self.live[group] += 1
         self.memory_mb += memory_mb
@@ -105,8 +105,8 @@ def _records(tmp_path: Path) -> list[Any]:
     return [orjson.loads(line) for line in (tmp_path / "out/records.jsonl").read_bytes().splitlines()]
 
 
-async def test_a_budget_stops_the_batch_and_a_larger_one_goes_on(tmp_path, soon_final_costs):
-    """Seven Runs of half a cent each fit in three cents; the costs are the server's own, to the cent."""
+async def test_a_budget_stops_the_batch_and_a_larger_one_resumes_it(tmp_path, soon_final_costs):
+    """A budget below the cost of one Run starts nothing; with a larger one all jobs run, at the server's own costs."""
     money = {"limits__compute_unit_usd": 0.25, "run__timeout_s": 60, "run__memory_mb": 1024}
     async with _server(tmp_path) as server:
         lines = [{"n": n} for n in range(10)]
@@ -129,8 +129,8 @@ async def test_a_budget_stops_the_batch_and_a_larger_one_goes_on(tmp_path, soon_
         assert (summary.open_costs, summary.unknown_costs) == (0, 0)
 
 
-async def test_spending_that_nothing_bounds_is_refused_before_any_start(tmp_path, soon_final_costs):
-    """With what would bound it; `best_effort` starts all the same."""
+async def test_unbounded_costs_are_refused_before_any_start(tmp_path, soon_final_costs):
+    """The error names the option that would bound the cost; `best_effort` starts without it."""
     async with _server(tmp_path) as server:
         config = _config(tmp_path, server, [{"n": 1}], limits__budget_usd=1.0, run__timeout_s=0,
                          limits__compute_unit_usd=0.25)  # fmt: skip
@@ -142,8 +142,8 @@ async def test_spending_that_nothing_bounds_is_refused_before_any_start(tmp_path
         assert (await run_batch(config, environ=ENVIRON)).has_succeeded
 
 
-async def test_a_budget_is_kept_where_each_line_bounds_its_own_run(tmp_path, soon_final_costs):
-    """Neither batch nor task do; a line that does not is named, and nothing is started."""
+async def test_the_options_of_each_line_may_bound_its_cost(tmp_path, soon_final_costs):
+    """If batch and task set no bound, a line without one is named, and nothing is started."""
     flags = {"limits__budget_usd": 1.0, "run__timeout_s": 0, "limits__compute_unit_usd": 0.25}
     bounded = {"n": 1, "@options": {"timeout_s": 60, "memory_mb": 1024}}
     async with _server(tmp_path) as server:
@@ -159,8 +159,8 @@ async def test_a_budget_is_kept_where_each_line_bounds_its_own_run(tmp_path, soo
             assert (await again.run()).has_succeeded
 
 
-async def test_an_actor_that_is_paid_per_event_is_bounded_by_its_cap(tmp_path, soon_final_costs):
-    """The server tells its prices; without a cap, nothing is started."""
+async def test_the_cap_bounds_a_pay_per_event_run(tmp_path, soon_final_costs):
+    """Without a cap on a pay-per-event Run, nothing is started."""
     async with _server(tmp_path, actors=(ACTORS,)) as server:
         flags = {"task__actor": "local/paid", "limits__budget_usd": 1.0, "limits__compute_unit_usd": 0.25}
         config = _config(tmp_path, server, [{}], **flags)
@@ -170,8 +170,8 @@ async def test_an_actor_that_is_paid_per_event_is_bounded_by_its_cap(tmp_path, s
         assert (await run_batch(config, environ=ENVIRON)).outcomes == {Outcome.TIMED_OUT: 1}
 
 
-async def test_the_breaker_stops_a_batch_that_fails_and_the_same_command_goes_on(tmp_path):
-    """Half of the last twenty: exit 3, the rest is left open; the next process begins a new window."""
+async def test_the_breaker_stops_a_failing_batch_and_the_same_command_resumes_it(tmp_path):
+    """When half of the last twenty jobs failed, the rest is left open; the next process begins a new window."""
     lines = [{"n": n, "fails": n < 20} for n in range(100)]
     async with _server(tmp_path) as server:
         config = _config(tmp_path, server, lines, breaker__window=20, limits__max_concurrent_runs=4)
@@ -191,7 +191,7 @@ async def test_the_breaker_stops_a_batch_that_fails_and_the_same_command_goes_on
 
 
 async def test_the_jobs_that_tripped_the_breaker_are_retried_and_then_the_rest(tmp_path):
-    """The Actor is mended in between: the window has a second round, the other jobs their first."""
+    """After the Actor is fixed, the failed jobs get a second round, and the other jobs their first."""
     seen = Seen()
     seen.is_broken = True
     async with _server(tmp_path, seen) as server:
@@ -212,8 +212,8 @@ async def test_the_jobs_that_tripped_the_breaker_are_retried_and_then_the_rest(t
     assert summary.outcomes == wanted
 
 
-async def test_a_group_has_no_more_runs_live_than_it_may(tmp_path):
-    """Counted at the server, with the other groups taking what is left."""
+async def test_a_group_keeps_its_limit_of_live_runs(tmp_path):
+    """The server never sees more live Runs of the group; other groups use the rest."""
     seen = Seen()
     lines = [{"@group": "a", "group": "a", "ms": 40, "@key": f"a{n}"} for n in range(60)]
     lines += [{"@group": "b", "group": "b", "ms": 40, "@key": f"b{n}"} for n in range(60)]
@@ -225,8 +225,8 @@ async def test_a_group_has_no_more_runs_live_than_it_may(tmp_path):
     assert seen.most["b"] > 3
 
 
-async def test_mixed_memory_is_packed_into_what_the_account_has(tmp_path):
-    """By the account's own word, without a setting; the server refuses next to nothing, and all is carried out."""
+async def test_mixed_memory_is_packed_into_the_accounts_memory(tmp_path):
+    """With "auto", the account's memory is nearly filled, the server refuses next to nothing, and all jobs succeed."""
     seen = Seen()
     sizes = [256, 512, 1024, 2048]
     lines = [{"n": n, "ms": 60, "memory_mb": sizes[n % 4], "@options": {"memory_mb": sizes[n % 4]}} for n in range(80)]
@@ -238,7 +238,7 @@ async def test_mixed_memory_is_packed_into_what_the_account_has(tmp_path):
 
 
 async def test_a_run_larger_than_the_account_is_rejected(tmp_path):
-    """With both figures; the others are carried out."""
+    """The record names both sizes; the other jobs run."""
     async with _server(tmp_path, max_total_memory_mb=1024) as server:
         lines = [{"n": 1, "@options": {"memory_mb": 2048}}, {"n": 2, "@options": {"memory_mb": 512}}]
         config = _config(tmp_path, server, lines, jobs__check_inputs=False)
@@ -251,7 +251,7 @@ async def test_a_run_larger_than_the_account_is_rejected(tmp_path):
 
 
 async def test_success_means_data(tmp_path):
-    """Too few items are empty, other items than expected malformed; both are collected."""
+    """A Run with too few items is empty, one with unexpected items malformed; the items of both are collected."""
     schema = tmp_path / "item.schema.json"
     schema.write_text(json.dumps({"properties": {"n": {"maximum": 3}}}))
     async with _server(tmp_path) as server:
@@ -265,8 +265,8 @@ async def test_success_means_data(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"), [("{", "is no JSON Schema"), ('{"type": 7}', "is no JSON Schema"), (None, "cannot be read")]
 )
-async def test_a_schema_that_is_none_is_named(tmp_path, content, message):
-    """With its file and key, before anything is started."""
+async def test_an_invalid_item_schema_is_named(tmp_path, content, message):
+    """The error names file and key, and nothing is started."""
     schema = tmp_path / "item.schema.json"
     if content is not None:
         schema.write_text(content)
@@ -277,7 +277,7 @@ async def test_a_schema_that_is_none_is_named(tmp_path, content, message):
 
 
 async def test_a_job_that_takes_too_long_is_aborted_at_the_server(tmp_path):
-    """Its Run is aborted there, and the record says why."""
+    """The job's Run is aborted, and the record says why."""
     async with _server(tmp_path) as server:
         config = _config(tmp_path, server, [{"ms": 60_000}], deadlines__max_job_s=1.5)
         summary = await run_batch(config, environ=ENVIRON)

@@ -1,4 +1,4 @@
-"""What a batch would do, told before it does it; and that it then does so."""
+"""`batchrun plan`, pinned builds, edits of the task, and the schema of the configuration."""
 
 import tomllib
 from collections.abc import Iterator
@@ -69,8 +69,8 @@ def _write_jobs(directory: Path, lines: list[Any]) -> None:
     (directory / "jobs.jsonl").write_bytes(b"\n".join(texts) + b"\n")
 
 
-class Place:
-    """A directory with a batch in it, and a platform that carries out `local/worker`."""
+class PlanDirectory:
+    """A directory with a batch, and a platform that runs `local/worker`."""
 
     def __init__(self, path: Path, base_url: str) -> None:
         self.path, self.base_url = path, base_url
@@ -89,14 +89,14 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
+def place(tmp_path: Path) -> Iterator[PlanDirectory]:
     _write_actor(tmp_path / "actors")
     with serving(tmp_path / "api", TOKEN, "--actors", str(tmp_path / "actors")) as base_url:
-        yield Place(tmp_path, base_url)
+        yield PlanDirectory(tmp_path, base_url)
 
 
-def test_a_plan_tells_what_would_fail_and_the_run_does_so(place):
-    """Exactly the lines that the plan names come to nothing; the plan itself leaves no trace."""
+def test_the_lines_that_a_plan_names_fail_in_the_run(place):
+    """Exactly the lines that the plan names fail in the run; the plan writes and creates nothing."""
     _write_jobs(place.path, LINES)
     said = place.call("plan", "batch.toml")
     assert (said.code, said.err) == (2, ""), said
@@ -131,7 +131,7 @@ def test_a_plan_tells_what_would_fail_and_the_run_does_so(place):
 
 
 def test_a_plan_forecasts_from_recent_runs(place):
-    """Quantiles, samples, slots; what is settled is not started again; no trace in the output directory."""
+    """The forecast has percentiles, samples and slots, counts open jobs only, and writes nothing."""
     _write_jobs(place.path, [{"n": n} for n in range(1, 5)])
     assert place.call("run", "batch.toml").code == 0
     _write_jobs(place.path, [{"n": n} for n in range(1, 25)])
@@ -172,8 +172,8 @@ def test_a_run_stops_before_it_starts_what_would_be_refused(place):
     assert [record["outcome"] for record in place.records()] == ["succeeded", "rejected"]
 
 
-def test_the_forecast_stands_where_it_is_asked_for_a_yes(place):
-    """Before the question, on a platform that costs money."""
+def test_the_forecast_is_shown_before_the_question(place):
+    """On a platform that costs money, `run` shows the forecast before it asks."""
     _write_jobs(place.path, [{"n": 1}])
     assert place.call("run", "batch.toml").code == 0
     _write_jobs(place.path, [{"n": n} for n in range(1, 151)])
@@ -186,8 +186,8 @@ def test_the_forecast_stands_where_it_is_asked_for_a_yes(place):
     assert lines[-1] == "batchrun: Start 149 runs? There is no terminal to ask at: --yes starts them"
 
 
-def test_a_shallow_merge_that_erases_is_warned_of(place):
-    """With the fields that are lost; a deep merge erases nothing."""
+def test_a_shallow_merge_that_erases_fields_is_warned_about(place):
+    """The warning names the erased fields; a deep merge causes none."""
     task = BATCH.replace(
         'name = "work"', 'name = "work"\ninput = { n = 1, proxy = { groups = ["A"], country = "US" } }'
     )
@@ -205,7 +205,7 @@ def test_a_shallow_merge_that_erases_is_warned_of(place):
 
 
 def test_a_plan_reads_stdin_and_needs_jobs(place):
-    """`-` is JSON lines on stdin; an empty file is said to be one."""
+    """`-` is JSON lines on stdin; a file without jobs is an error."""
     arguments = ("plan", "batch.toml", "--jobs", "-", "--api-url", place.base_url, "--json")
     said = batchrun(*arguments, cwd=place.path, environ=ENVIRON, stdin='{"n": 1}\n{"n": 0}\n')
     assert (said.code, orjson.loads(said.out)["failing_lines"]) == (2, 1)
@@ -215,7 +215,7 @@ def test_a_plan_reads_stdin_and_needs_jobs(place):
 
 
 def test_a_plan_of_an_embedded_batch_touches_nothing(tmp_path):
-    """It asks a fresh server; the batch's own is neither opened nor made."""
+    """The plan asks a fresh server; the batch's server state is neither opened nor created."""
     _write_actor(tmp_path / "actors")
     (tmp_path / "batch.toml").write_text(
         f'[api]\nbase_url = "embedded"\n[server]\nactors = ["{tmp_path}/actors"]\n{BATCH}'
@@ -228,7 +228,7 @@ def test_a_plan_of_an_embedded_batch_touches_nothing(tmp_path):
 
 
 def test_a_wrong_token_refuses_the_plan(place):
-    """As it refuses the run: exit 5."""
+    """Exit 5, as for the run."""
     _write_jobs(place.path, [{"n": 1}])
     assert place.call("plan", "batch.toml", APIFY_TOKEN="wrong").code == 5
 
@@ -296,7 +296,7 @@ def _builds(tmp_path: Path) -> list[str]:
 
 
 async def test_a_pinned_batch_asks_for_one_build_by_number(tmp_path):
-    """The number is noted when the batch is begun and used by every later process; a job's own build comes first."""
+    """The build's number is noted at the first opening and used by every process; a job's own build overrides it."""
     async with _server(tmp_path) as server:
         config = _config(tmp_path, server.base_url, [{"a": 1}, {"a": 2, "@options": {"build": "latest"}}])
         await run_batch(config, environ=ENVIRON)
@@ -313,7 +313,7 @@ async def test_a_pinned_batch_asks_for_one_build_by_number(tmp_path):
 
 
 async def test_a_pinned_build_outlives_a_release(tmp_path):
-    """A new build between two processes changes nothing for the batch; an unpinned one takes it."""
+    """A new build between two processes is used by an unpinned batch only."""
     _write_actor(tmp_path / "actors")
     options: dict[str, Any] = {"actors": (tmp_path / "actors",), "reload_every_s": 3600}
     flags = {"task__actor": "local/worker", "run__pin_build": True}
@@ -332,7 +332,7 @@ async def test_a_pinned_build_outlives_a_release(tmp_path):
 
 
 async def test_a_build_that_cannot_be_pinned_stops_the_batch(tmp_path):
-    """Nothing is started, and the key is named."""
+    """Nothing is started, and the error names the key."""
     async with _server(tmp_path) as server:
         config = _config(tmp_path, server.base_url, [{"a": 1}], run__pin_build=True, run__build="nope")
         with pytest.raises((ConfigError, JobFileError), match=r"run\.pin_build: .*'nope'"):
@@ -340,8 +340,8 @@ async def test_a_build_that_cannot_be_pinned_stops_the_batch(tmp_path):
         assert server.runs_started == 0
 
 
-async def test_an_edit_of_the_task_is_noticed_while_the_batch_runs(tmp_path, monkeypatch):
-    """Once per edit, while it runs and when it is opened again."""
+async def test_an_edit_of_the_task_is_reported_while_the_batch_runs(tmp_path, monkeypatch):
+    """Each edit is reported once, while the batch runs and when it is opened again."""
     monkeypatch.setattr(task_watch, "INTERVAL_S", 0.05)
     async with open_api(tmp_path / "api", inline_actors={"test/worker": _work}) as api:
         environ = {"APIFY_TOKEN": api.server.token}

@@ -1,4 +1,4 @@
-"""Slots without a setting: what the account says, what its refusals teach, and how well what there is gets used."""
+"""Live Runs with "auto": the account's limits, what its refusals teach, and how well the slots are used."""
 
 from itertools import pairwise
 from typing import Any
@@ -22,18 +22,18 @@ def jobs(n: int) -> ListSource:
 
 
 def engine_of(api: ScriptedApi, n: int, **settings: Any) -> Engine:
-    """Return an engine that starts at the default rate, over a ledger that takes as long as a disk does."""
+    """Return an engine with the default start rate, over a ledger as slow as a disk."""
     chosen: dict[str, Any] = {"slots": "auto", "start_rate": 380, "burst": 19, **settings}
     return Engine(api, WatchedLedger(sync_s=SYNC_S), jobs(n), **chosen)
 
 
 def live_at(api: ScriptedApi, at: float, run_s: float) -> int:
-    """Return how many Runs were live at a time, each of them `run_s` long."""
+    """Return how many Runs of length `run_s` were live at a time."""
     return sum(1 for began in api.begun_at if began <= at < began + run_s)
 
 
 def refill_waits(api: ScriptedApi, slots: int, run_s: float, until: float) -> list[float]:
-    """Return how long after each end, until a time, the Run began that took its place."""
+    """Return the wait from the end of each Run, until a time, to the start of the Run that replaced it."""
     begun = sorted(api.begun_at)
     ends = [at + run_s for at in begun if at + run_s < until]
     return [begin - end for end, begin in zip(ends, begun[slots:], strict=False)]
@@ -41,7 +41,7 @@ def refill_waits(api: ScriptedApi, slots: int, run_s: float, until: float) -> li
 
 @pytest.mark.parametrize("run_s", [20, 60])
 async def test_slots_are_used_and_refilled(run_s: int) -> None:
-    """256 slots in an account with room for 256: 99.5 % of their time is Runs, and each is filled again in 50 ms."""
+    """In an account of 256 Runs, 99.5 % of the slots' time is Runs, and each slot is refilled within 50 ms."""
     api = ScriptedApi(Plan(run_s=run_s, answer_after_s=0.02), capacity=256)
     engine = engine_of(api, 256 * 12)
     await engine.run()
@@ -56,8 +56,8 @@ async def test_slots_are_used_and_refilled(run_s: int) -> None:
     assert (engine.meter.refill.quantile(0.99) or 1) <= 0.05
 
 
-async def test_the_meter_says_what_the_platform_saw() -> None:
-    """Runs of 1 s at 10 starts per second hold 10 of 20 slots: half of them, and each end waits for the next token."""
+async def test_the_meter_agrees_with_the_platform() -> None:
+    """Runs of 1 s at 10 starts per second use half of 20 slots, and each free slot waits for the next token."""
     api = ScriptedApi(Plan(run_s=1))
     engine = engine_of(api, 1000, slots=20, start_rate=10, burst=1)
     await engine.run()
@@ -66,7 +66,7 @@ async def test_the_meter_says_what_the_platform_saw() -> None:
 
 
 async def test_a_hidden_limit_is_found_from_two_and_held() -> None:
-    """Told nothing, it begins with two, finds the room for 37 within seconds, and keeps it full with few refusals."""
+    """Without a shown limit it begins with two Runs, finds the limit of 37 in seconds, and is rarely refused."""
     api = ScriptedApi(Plan(run_s=20, answer_after_s=0.05), capacity=37)
     api.tells_limits = False
     engine = engine_of(api, 37 * 30)
@@ -81,10 +81,10 @@ async def test_a_hidden_limit_is_found_from_two_and_held() -> None:
 
 @pytest.mark.parametrize("slots", [64, 256])
 @pytest.mark.parametrize(("limit", "answer_after_s"), [(37, 0.05), (37, 0.15), (120, 0.15)])
-async def test_a_hidden_limit_below_the_number_that_was_set_is_met_by_few(
+async def test_few_starts_meet_a_hidden_limit_below_the_configured_number(
     slots: int, limit: int, answer_after_s: float
 ) -> None:
-    """Those that feel their way are refused together, 8 or an eighth of the limit; from there, one per second."""
+    """At most 8 starts, or an eighth of the limit, are refused together; after that, one per second."""
     api = ScriptedApi(Plan(run_s=20, answer_after_s=answer_after_s), capacity=limit)
     api.tells_limits = False
     engine = engine_of(api, limit * 10, slots=slots)
@@ -95,23 +95,23 @@ async def test_a_hidden_limit_below_the_number_that_was_set_is_met_by_few(
 
 
 def assert_no_herd(api: ScriptedApi, limit: int) -> None:
-    """See that few starts were refused when the limit was met, and from there at most one per second."""
+    """Check that few starts were refused when the limit was met, and at most one per second after that."""
     met_at = api.refused_at[0] if api.refused_at else 0.0
     first = [at for at in api.refused_at if at < met_at + 0.5]
     assert len(first) <= stride(limit)
     assert min((b - a for a, b in pairwise(api.refused_at[max(0, len(first) - 1) :])), default=1.0) >= 1.0
 
 
-async def test_feeling_for_a_limit_costs_little() -> None:
-    """Answers take 150 ms: the full rate of 380 starts per second stands after three seconds, and holds."""
+async def test_probing_for_a_limit_costs_little() -> None:
+    """With answers after 150 ms, the full rate of 380 starts per second is reached within three seconds, and holds."""
     api = ScriptedApi(Plan(run_s=1, answer_after_s=0.15))
     await engine_of(api, 3000, slots=1024).run()
     first, second, third, *later = [sum(1 for at in api.begun_at if s <= at < s + 1) for s in range(6)]
     assert (first >= 50, second >= 100, third >= 250, min(later) >= 379) == (True, True, True, True)
 
 
-async def test_a_number_is_a_wish_and_the_limit_of_the_account_a_fact() -> None:
-    """Asked for 256 in an account of 37, others' Runs among them, no start is refused."""
+async def test_a_configured_number_never_exceeds_the_accounts_limit() -> None:
+    """With 256 configured in an account of 37 that others use, too, no start is refused."""
     api = ScriptedApi(lambda n: Plan(run_s=10 + n % 7, answer_after_s=0.05), capacity=37)
     api.others = 10
     engine = engine_of(api, 1000, slots=256)
@@ -127,15 +127,15 @@ async def test_a_number_is_a_wish_and_the_limit_of_the_account_a_fact() -> None:
     assert (api.refused_at, limits, api.peak) == ([], [27, 37], 37)
 
 
-async def test_a_number_below_the_limit_of_the_account_is_kept() -> None:
-    """However much more there is."""
+async def test_a_configured_number_below_the_accounts_limit_is_kept() -> None:
+    """The engine uses no more Runs than configured, however many the account has."""
     api = ScriptedApi(Plan(run_s=5), capacity=100)
     await engine_of(api, 200, slots=7).run()
     assert api.peak == 7
 
 
 async def test_growth_ends_at_the_largest_documented_account() -> None:
-    """A platform that neither tells a limit nor refuses is not given all at once."""
+    """On a platform that shows no limit and refuses nothing, live Runs stay at 256."""
     api = ScriptedApi(Plan(run_s=100))
     engine = engine_of(api, 1000)
     with anyio.move_on_after(50):
@@ -144,7 +144,7 @@ async def test_growth_ends_at_the_largest_documented_account() -> None:
 
 
 async def test_others_come_and_go() -> None:
-    """In an account of 25, one of them left free, our Runs make way for those of others and come back."""
+    """In an account of 25 with one Run left free, our Runs give way to others' Runs and come back."""
     api = ScriptedApi(Plan(run_s=5), capacity=25)
     engine = engine_of(api, 2000, leave_free=1)
     ours = dict[float, int]()
@@ -167,8 +167,8 @@ async def test_others_come_and_go() -> None:
     assert ours == {10: 24, 25: 9, 45: 1, 49.5: 24}
 
 
-async def test_others_that_come_unseen_cause_at_most_one_refused_start_per_second() -> None:
-    """Where limits cannot be read, the account's refusals are asked for rarely, with others there too."""
+async def test_others_cause_at_most_one_refused_start_per_second_if_limits_cannot_be_read() -> None:
+    """If limits cannot be read, the engine probes a shared account at most once per second."""
     api = ScriptedApi(lambda n: Plan(run_s=10 + n % 7, answer_after_s=0.05), capacity=25)
     api.tells_limits = False
     engine = engine_of(api, 2000)
@@ -190,7 +190,7 @@ async def test_others_that_come_unseen_cause_at_most_one_refused_start_per_secon
 
 
 async def test_counters_that_lag_take_no_slot_away() -> None:
-    """A hundred Runs of ours that end together and are still counted are not believed to be somebody else's."""
+    """A hundred Runs of ours that end together, and that the platform still counts, are not taken for others' Runs."""
     api = ScriptedApi(Plan(run_s=20), capacity=100)
     api.counter_lag_s = 1.9
     engine = engine_of(api, 5000)
@@ -207,7 +207,7 @@ async def test_counters_that_lag_take_no_slot_away() -> None:
 
 
 async def test_a_limit_that_changes_is_followed_within_seconds() -> None:
-    """A plan is changed while the batch runs: more at once, less as soon as Runs end."""
+    """A larger limit is used at once, a smaller one as soon as Runs end."""
     api = ScriptedApi(Plan(run_s=1), capacity=5)
     engine = engine_of(api, 5000, leave_free=1)
     with anyio.move_on_after(60):
@@ -224,8 +224,8 @@ async def test_a_limit_that_changes_is_followed_within_seconds() -> None:
             children.cancel_scope.cancel()
 
 
-async def test_a_platform_that_tells_no_more_is_asked_more_rarely_and_what_it_told_last_holds() -> None:
-    """An hour of refused readings makes some eighty of them."""
+async def test_refused_readings_become_rare_and_the_last_reading_holds() -> None:
+    """In an hour of refusals the limits are read some eighty times."""
     api = ScriptedApi(Plan(run_s=1), capacity=10)
     engine = engine_of(api, 100_000)
     with anyio.move_on_after(3600):
@@ -265,8 +265,8 @@ async def test_each_change_of_our_memory_is_reported_once() -> None:
     assert told == [7680, 3584, 7680, 512, None]
 
 
-async def test_the_end_of_our_run_after_a_reading_is_not_the_use_of_others() -> None:
-    """A reading that is judged again counts as ours what was ours when it was made, and Runs that are claimed since."""
+async def test_runs_of_ours_that_end_after_a_reading_are_not_taken_for_others() -> None:
+    """A reading that is judged again counts as ours what was ours when it was made, plus the Runs claimed since."""
     told, own = list[int | None](), 6
     runs = WatchedLimit(allowance=Allowance(leave_free=0, least=1), own=lambda: own, on_change=told.append)
     watch = AccountWatch(ScriptedApi(), runs=runs, memory=_unwatched())

@@ -1,4 +1,4 @@
-"""Groups with weights through the whole engine: their shares of the starts, and how far the file is read for them."""
+"""Weights of groups in the engine: their parts of the starts, and how far the file is read ahead for them."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -16,21 +16,21 @@ from tests.support.scripted_api import Engine, Plan, ScriptedApi
 
 
 def grouped(count: int, group_of: Callable[[int], str]) -> ListSource:
-    """Return a source of so many jobs; a job's override tells its group."""
+    """Return a source of this many jobs; a job's override holds its group."""
     groups = {n: group_of(n) for n in range(1, count + 1)}
     bodies = {n: b'{"group":"%s","n":%d}' % (group.encode(), n) for n, group in groups.items()}
     return ListSource([make_job(n, body=bodies[n], group=group) for n, group in groups.items()])
 
 
 def groups_started(api: ScriptedApi, first: int | None = None, *, after: int = 0) -> Counter[str]:
-    """Return how many of the first starts were of each group, those at the very head left out."""
+    """Return how many of the first starts each group had, except the starts at the very head."""
     return Counter(post.body.split(b'"')[3].decode() for post in api.posts[after:first])
 
 
 async def started(
     source: ListSource, weights: Mapping[str | None, float], *, starts: int, after: int = 0
 ) -> Counter[str]:
-    """Start so many Runs of a second or two each, over a ledger that syncs in 5 ms; return their groups."""
+    """Start this many Runs of a second or two over a ledger that syncs in 5 ms; return their groups."""
     enough = anyio.Event()
 
     def plan(n: int) -> Plan:
@@ -48,7 +48,7 @@ async def started(
 
 
 async def test_weights_are_shares_of_groups_that_alternate_in_the_file() -> None:
-    """Three to one, though they come one to one: over the first 2,000, within 1 %."""
+    """Groups with weights 3 and 1 alternate in the file; the first 2,000 starts are three to one within 1 %."""
     source = grouped(20_000, lambda n: "ab"[n % 2])
     counts = await started(source, {"a": 3.0, "b": 1.0}, starts=2000)
     assert counts["a"] == pytest.approx(1500, rel=0.01)
@@ -56,7 +56,7 @@ async def test_weights_are_shares_of_groups_that_alternate_in_the_file() -> None
 
 
 async def test_weights_are_shares_where_starts_are_far_faster_than_the_file_is_read() -> None:
-    """Thousands of starts per second: what went by while a group had no job is made up for."""
+    """At thousands of starts per second, a group catches up on the starts it missed while it had no job ready."""
     source = grouped(5_000, lambda n: "ab"[n % 2])
     api = ScriptedApi(Plan(run_s=0.001))
     engine = Engine(
@@ -67,21 +67,21 @@ async def test_weights_are_shares_where_starts_are_far_faster_than_the_file_is_r
 
 
 async def test_a_heavier_group_that_comes_second_in_the_file_gets_its_share() -> None:
-    """After 5,000 lines of the other: nothing waits for it, and as soon as it is read it has three of four starts."""
+    """A group of weight 3 that begins after 5,000 lines has three of four starts as soon as it is read."""
     source = grouped(15_000, lambda n: "b" if n <= 5000 else "a")
     counts = await started(source, {"a": 3.0, "b": 1.0}, starts=2000)
     assert counts["a"] == pytest.approx(1500, rel=0.05)
 
 
 async def test_a_group_beyond_the_look_ahead_gets_its_share_once_it_comes_near() -> None:
-    """Behind 11,000 lines of the other, it starts when 1,000 of those have gone, and then at three to one."""
+    """A group behind 11,000 lines starts once 1,000 of them are started, and then at three to one."""
     source = grouped(20_000, lambda n: "b" if n <= 11_000 else "a")
     counts = await started(source, {"a": 3.0, "b": 1.0}, starts=2000)
     assert counts["a"] == pytest.approx(750, rel=0.05)
 
 
 async def test_many_groups_each_get_their_share() -> None:
-    """Fifty with weights of 1 to 5, in blocks of 100 lines: each within two starts, once the first of all are read."""
+    """Fifty groups with weights 1 to 5, in blocks of 100 lines, each get their part within two starts."""
     weights: dict[str | None, float] = {f"g{n}": 1.0 + n % 5 for n in range(50)}
     source = grouped(15_000, lambda n: f"g{(n - 1) // 100 % 50}")
     counts = await started(source, weights, starts=3200, after=200)
@@ -90,7 +90,7 @@ async def test_many_groups_each_get_their_share() -> None:
 
 
 async def test_a_group_with_a_limit_does_not_have_the_file_read_for_it() -> None:
-    """While all the Runs that it may have are live, it needs no more jobs, however few of it are ready."""
+    """While all the Runs of its limit are live, a group needs no more jobs."""
     source = grouped(20_000, lambda n: "a" if n % 100 == 1 else "b")
     api = ScriptedApi(lambda n: Plan(run_s=1e9) if b'"a"' in api.posts[n - 1].body else Plan(run_s=1))
     engine = Engine(
@@ -102,8 +102,8 @@ async def test_a_group_with_a_limit_does_not_have_the_file_read_for_it() -> None
     assert source.pulled <= len(api.posts) + 2 * MAX_CHUNK + 200
 
 
-async def test_a_group_that_never_comes_has_the_file_read_to_the_limit_and_no_further() -> None:
-    """Reading goes as far ahead as it may, goes on with each start, and does not go round and round."""
+async def test_a_missing_group_has_the_file_read_ahead_to_the_limit() -> None:
+    """The file is read ahead to the limit, further with each start, and in chunks of at least 32 lines on average."""
     source = grouped(30_000, lambda _: "b")
     api, ledger = ScriptedApi(Plan(run_s=100)), WatchedLedger(sync_s=0.005)
     engine = Engine(api, ledger, source, slots=10, weights={"never": 3.0})
@@ -115,7 +115,7 @@ async def test_a_group_that_never_comes_has_the_file_read_to_the_limit_and_no_fu
 
 
 async def test_large_jobs_are_read_ahead_as_far_as_memory_allows() -> None:
-    """Of a megabyte each: 32 MB, and the chunk that was on its way."""
+    """Jobs of a megabyte are read ahead up to 32 MB and one chunk."""
     body = b'"%s"' % (b"x" * (1 << 20))
     source = ListSource([make_job(n, body=body, group="b") for n in range(1, 301)])
     engine = Engine(ScriptedApi(Plan(run_s=1e6)), WatchedLedger(), source, slots=2, weights={"never": 1.0})
@@ -125,7 +125,7 @@ async def test_large_jobs_are_read_ahead_as_far_as_memory_allows() -> None:
 
 
 async def test_reading_on_for_a_group_holds_up_no_start() -> None:
-    """A slow disk takes ten seconds to admit what is read ahead; the first jobs have long begun."""
+    """While a slow disk takes ten seconds to admit the jobs read ahead, the first jobs have started."""
     source = grouped(10_000, lambda n: "b" if n <= 9000 else "a")
     api = ScriptedApi(Plan(run_s=1000))
     engine = Engine(api, WatchedLedger(sync_s=0.03), source, slots=32, weights={"a": 3.0})
@@ -135,7 +135,7 @@ async def test_reading_on_for_a_group_holds_up_no_start() -> None:
 
 
 async def test_without_weights_the_file_is_not_read_ahead() -> None:
-    """Groups alone, or limits of theirs, are no reason."""
+    """Groups without weights, with or without limits, cause no reading ahead."""
     source = grouped(20_000, lambda n: "ab"[n % 2])
     engine = Engine(ScriptedApi(Plan(run_s=1e9)), WatchedLedger(), source, slots=2, group_limits={"a": 5})
     with anyio.move_on_after(100):
@@ -144,7 +144,7 @@ async def test_without_weights_the_file_is_not_read_ahead() -> None:
 
 
 async def test_a_group_that_the_breaker_stopped_is_not_read_for() -> None:
-    """It starts no more, so it lacks nothing."""
+    """A group that the breaker has stopped causes no reading ahead."""
 
     def plan(n: int) -> Plan:
         return Plan(run_s=1, status=RunStatus.FAILED if b'"a"' in api.posts[n - 1].body else RunStatus.SUCCEEDED)
@@ -161,6 +161,6 @@ async def test_a_group_that_the_breaker_stopped_is_not_read_for() -> None:
 
 
 def test_only_weights_that_were_set_are_weights() -> None:
-    """A group with nothing but a limit has weight 1, and the file is not read ahead for it."""
+    """A group with only a limit has weight 1 and causes no reading ahead."""
     groups = {"a": GroupConfig(weight=1.0), "b": GroupConfig(max_concurrent_runs=5)}
     assert (group_weights(groups), group_limits(groups)) == ({"a": 1.0}, {"b": 5})

@@ -1,4 +1,4 @@
-"""Money in the engine: a budget that is never exceeded, and costs that are read again when they are final."""
+"""Money in the engine: the budget is never exceeded, and costs are read once they are final."""
 
 import random
 from dataclasses import replace
@@ -27,26 +27,26 @@ def purse(
     spent_usd: float = 0.0,
     reserved_usd: float = 0.0,
 ) -> Purse:
-    """Return a purse with so much in it."""
+    """Return a purse with this much money."""
     budget = Budget(budget_usd, spent_usd=spent_usd, reserved_usd=reserved_usd)
     return Purse(budget, prices, task_options=RunOptions(), is_strict=is_strict)
 
 
 def capped(count: int) -> ListSource:
-    """Return jobs whose Runs cost ten cents at most."""
+    """Return jobs whose Runs cost at most ten cents."""
     return ListSource(
         [make_job(line, options=RunOptions(max_total_charge_usd=CAP_USD)) for line in range(1, count + 1)]
     )
 
 
 def spent_at(api: ScriptedApi) -> float:
-    """Return what all Runs cost in the end, by the platform's word."""
+    """Return the final cost of all Runs, by the platform."""
     return sum(run.cost_usd or 0.0 for run in (api.run(run_id) for run_id in api.run_ids))
 
 
 @pytest.mark.parametrize("seed", range(100))
 async def test_a_budget_is_never_exceeded(seed: int) -> None:
-    """A thousand jobs with random costs up to their cap, random lengths and lost answers; a hundred seeds."""
+    """Jobs have random costs up to their cap, random lengths, and lost answers."""
     chance = random.Random(seed)
 
     def plan(_: int) -> Plan:
@@ -68,8 +68,8 @@ async def test_a_budget_is_never_exceeded(seed: int) -> None:
     assert engine.purse.budget.spent_usd == pytest.approx(spent_at(api))
 
 
-async def test_a_kill_in_between_changes_nothing() -> None:
-    """What an earlier process has spent and set aside is taken out of what the next one has."""
+async def test_a_kill_changes_nothing_about_a_budget() -> None:
+    """The money that an earlier process has spent and reserved is missing from the next one's budget."""
     ledger, api = WatchedLedger(), ScriptedApi(Plan(run_s=5, cost_usd=0.04, final_cost_usd=0.08))
     first = Engine(api, ledger, capped(100), slots=5, purse=purse(2.0))
     with anyio.move_on_after(32):
@@ -93,8 +93,8 @@ async def test_a_kill_in_between_changes_nothing() -> None:
     assert len(api.run_ids) == int((2.0 - CAP_USD) / 0.08) + 1
 
 
-async def test_a_run_that_nothing_bounds_is_not_started() -> None:
-    """Where there is a strict budget; the others are."""
+async def test_a_run_of_unbounded_cost_is_not_started() -> None:
+    """With a strict budget, jobs of bounded cost are started and the others are not."""
     source = ListSource([make_job(1), *capped(3)._entries[1:]])
     api = ScriptedApi(Plan(run_s=1, cost_usd=0.01))
     records = {record.line: record for record in await Engine(api, WatchedLedger(), source, purse=purse(5.0)).run()}
@@ -105,8 +105,8 @@ async def test_a_run_that_nothing_bounds_is_not_started() -> None:
     assert records[1].error.type == "cost-not-bounded"
 
 
-async def test_best_effort_goes_by_what_runs_cost_so_far() -> None:
-    """It may overshoot, by no more than what was live when the first costs came."""
+async def test_best_effort_reserves_what_runs_have_cost_so_far() -> None:
+    """The budget may be exceeded, by at most the Runs that were live when the first costs came."""
     source = ListSource([make_job(line) for line in range(1, 1001)])
     api = ScriptedApi(Plan(run_s=5, cost_usd=0.1))
     engine = Engine(api, WatchedLedger(), source, slots=10, purse=purse(5.0, is_strict=False))
@@ -115,8 +115,8 @@ async def test_best_effort_goes_by_what_runs_cost_so_far() -> None:
     assert 4.0 <= spent_at(api) <= 7.0
 
 
-async def test_costs_that_nobody_tells_end_a_budget_that_goes_by_guesses() -> None:
-    """An unknown cost is not 0: after some of them, nothing more is started."""
+async def test_unknown_costs_end_a_best_effort_budget() -> None:
+    """An unknown cost is not 0: after MAX_UNKNOWN of them, nothing more is started."""
     source = ListSource([make_job(line) for line in range(1, 1001)])
     api = ScriptedApi(Plan(run_s=5, cost_usd=None))
     engine = Engine(api, WatchedLedger(), source, slots=10, purse=purse(5.0, is_strict=False))
@@ -139,16 +139,16 @@ async def test_an_exhausted_shared_budget_is_reported_to_a_batch_without_one() -
     assert notice.limit_usd is None
 
 
-async def test_without_a_budget_nothing_is_set_aside() -> None:
-    """And nothing is refused."""
+async def test_without_a_budget_nothing_is_reserved() -> None:
+    """Every job runs, and no attempt reserves money."""
     ledger = WatchedLedger()
     records = await Engine(ScriptedApi(Plan(run_s=1)), ledger, capped(20), purse=purse(None)).run()
     assert len(records) == 20
     assert {attempt.reserved_usd for attempt in ledger.attempts.values()} == {None}
 
 
-async def test_what_started_nothing_gives_its_money_back() -> None:
-    """A refused start, and one that was lost without effect."""
+async def test_a_start_without_a_run_releases_its_money() -> None:
+    """A refused start and a lost start without a Run release what they reserved."""
     plans = in_order(Plan(error=lost_answer()), then=Plan(run_s=1, cost_usd=0.1, final_cost_usd=0.1))
     engine = Engine(ScriptedApi(plans), WatchedLedger(), capped(1), purse=purse(0.15))
     (record,) = await engine.run()
@@ -158,7 +158,7 @@ async def test_what_started_nothing_gives_its_money_back() -> None:
 
 
 async def test_final_costs_are_read_many_at_a_time() -> None:
-    """Two hundred Runs in a few listings, none of them read one by one after its end."""
+    """The costs of two hundred Runs are read in a few listings, and no Run is read alone after its end."""
     api = ScriptedApi(Plan(run_s=5, cost_usd=None, final_cost_usd=0.02))
     ledger = WatchedLedger()
     engine = Engine(api, ledger, capped(200), slots=100, purse=purse(None))
@@ -173,8 +173,8 @@ async def test_final_costs_are_read_many_at_a_time() -> None:
     }
 
 
-async def test_a_cost_is_not_taken_for_final_before_its_time() -> None:
-    """Ten seconds after the end by the platform's clock, and not before."""
+async def test_a_cost_is_final_after_ten_seconds() -> None:
+    """A cost is final ten seconds after the Run's end by the platform's clock, and not before."""
     api, ledger = ScriptedApi(Plan(run_s=5, cost_usd=0.01, final_cost_usd=0.02)), WatchedLedger()
     engine = Engine(api, ledger, capped(1), purse=purse(None))
     (record,) = await engine.run()
@@ -186,8 +186,8 @@ async def test_a_cost_is_not_taken_for_final_before_its_time() -> None:
     assert (attempt.cost_usd, attempt.cost_is_final) == (0.02, True)
 
 
-async def test_a_cost_that_the_platform_never_tells_stays_unknown() -> None:
-    """Final all the same: it is not asked for again and again."""
+async def test_a_cost_that_the_platform_never_shows_stays_unknown() -> None:
+    """An unknown cost becomes final, too, so that it is not read again and again."""
     ledger = WatchedLedger()
     engine = Engine(ScriptedApi(Plan(run_s=5, cost_usd=None)), ledger, capped(3), purse=purse(None))
     await engine.run()
@@ -196,8 +196,8 @@ async def test_a_cost_that_the_platform_never_tells_stays_unknown() -> None:
     assert await ledger.open_costs(datetime.max.replace(tzinfo=UTC), 10) == []
 
 
-async def test_a_pay_per_result_cost_is_worked_out_from_the_items() -> None:
-    """Where the platform does not tell it; the record says that it is derived."""
+async def test_a_pay_per_result_cost_is_derived_from_the_items() -> None:
+    """A cost that the platform does not show is derived, and the record says so."""
     prices = Prices(model="PRICE_PER_DATASET_ITEM", per_item_usd=0.5)
     plan = Plan(run_s=1, cost_usd=None, items=[{"a": 1}] * 3)
     engine = Engine(

@@ -1,4 +1,4 @@
-"""What the platform would say of an input, said beforehand; whatever the schema is."""
+"""The messages with which the platform would refuse an input, for any schema."""
 
 from typing import Any
 
@@ -38,8 +38,8 @@ SCHEMA: dict[str, Any] = {
 }
 
 
-def test_defaults_and_prefills_are_told():
-    """Defaults go under every input, prefills into a new task."""
+def test_defaults_and_prefills_are_read():
+    """Defaults lie under every input; prefills are the input of a new task."""
     schema = InputSchema(SCHEMA)
     assert schema.defaults == {"count": 5, "hidden": "s"}
     assert schema.prefills == {"count": 7, "hidden": "s"}
@@ -80,15 +80,15 @@ def test_defaults_and_prefills_are_told():
         ),
     ],
 )
-def test_an_input_that_does_not_fit_is_told_why(value, problems):
-    """A sentence for each fault, the same one for the same fault anywhere in an array, and never a value."""
+def test_an_invalid_input_has_problems(value, problems):
+    """Each problem is one sentence, the same at every position of an array, and without a value."""
     found = InputSchema(SCHEMA).problems(value)
     assert len(found) == len(problems)
     for expected in problems:
         assert any(each.startswith(expected) for each in found), (expected, found)
 
 
-def test_checks_of_the_platforms_own_are_made():
+def test_apifys_own_keywords_are_checked():
     """Patterns of keys and values, and the sources of a request list."""
     schema = InputSchema(
         {
@@ -119,8 +119,8 @@ def test_checks_of_the_platforms_own_are_made():
     ]
 
 
-def test_a_stored_secret_is_not_judged():
-    """The platform shows a task's secrets encrypted: what they are cannot be told."""
+def test_a_stored_secret_is_not_checked():
+    """The platform shows a task's secrets encrypted, so they cannot be checked."""
     schema = InputSchema(SCHEMA)
     assert schema.problems({"name": "ab", "token": "ENCRYPTED_JSON:abc:def"}) == []
     assert schema.problems({"name": "ab", "token": "plain"}) == ["Field input.token must be object"]
@@ -140,15 +140,15 @@ def test_a_stored_secret_is_not_judged():
     ],
     ids=str,
 )
-def test_a_broken_schema_is_said_to_be_one(schema):
-    """One error of ours, in one line, whatever is wrong with it."""
+def test_a_broken_schema_is_unusable(schema):
+    """Every broken schema raises SchemaUnusable with one line."""
     with pytest.raises(SchemaUnusable) as caught:
         InputSchema(schema)
     assert "\n" not in str(caught.value)
 
 
-def test_a_schema_that_nests_too_deeply_is_said_to_be_broken():
-    """Thousands of levels are no way to bring us down."""
+def test_a_schema_that_nests_too_deeply_is_unusable():
+    """A schema of thousands of levels raises SchemaUnusable."""
     schema: dict[str, Any] = {}
     for _ in range(5000):
         schema = {"properties": {"a": schema}}
@@ -157,27 +157,27 @@ def test_a_schema_that_nests_too_deeply_is_said_to_be_broken():
 
 
 def test_references_are_not_followed():
-    """A stranger's schema makes us read no address and no file."""
+    """A schema with `$ref` makes the check read no address and no file."""
     schema = InputSchema({"$ref": "file:///etc/passwd", "properties": {"a": {"$ref": "http://127.0.0.1:9/x"}}})
     assert schema.problems({"a": 1}) == []
 
 
-def test_a_pattern_that_cannot_be_tried_is_left_out_and_named():
-    """The other checks are made all the same."""
+def test_a_pattern_that_cannot_be_compiled_is_left_out_and_named():
+    """The other checks of the schema stay."""
     schema = InputSchema({"properties": {"a": {"type": "string", "pattern": "("}, "b": {"type": "integer"}}})
     assert schema.untried_patterns == ["input.a"]
     assert schema.problems({"a": "x", "b": 1}) == []
     assert schema.problems({"a": 1, "b": ""}) == ["Field input.a must be string", "Field input.b must be integer"]
 
 
-def test_a_pattern_that_takes_too_long_says_nothing():
-    """It is given up, and is no verdict on the input."""
+def test_a_pattern_that_takes_too_long_is_no_problem():
+    """A pattern that exceeds the backtrack limit is not reported."""
     schema = InputSchema({"properties": {"a": {"type": "string", "pattern": r"(?<!x)^(?:(a+)\1?)+$"}}})
     assert schema.problems({"a": "a" * 50 + "!"}) == []
 
 
-def test_deep_and_long_inputs_are_judged_and_bounded():
-    """254 levels are read; a million faults of one input are a few; long messages are cut."""
+def test_problems_of_deep_and_long_inputs_are_bounded():
+    """254 levels are read; an input with a million problems reports a few; long messages are cut."""
     deep: Any = 1
     for _ in range(250):
         deep = {"a": deep}

@@ -1,4 +1,4 @@
-"""The rate is kept on a machine whose timers fire late, by the measure of the server's own rate limiter."""
+"""The start rate on a machine whose timers fire late, measured by the server's rate limiter."""
 
 import anyio
 import pytest
@@ -16,12 +16,12 @@ FOR_S = 120
 
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, object]]:
-    """Give anyio the loop whose timers fire late."""
+    """Use a loop whose timers fire late."""
     return "asyncio", {"loop_factory": LateTimersLoop}
 
 
 async def started_at(rate_per_s: float, for_s: float) -> list[float]:
-    """Return the times of starts while more are waiting than the rate allows."""
+    """Return the times of starts while more starts wait than the rate allows."""
     gate, at = gate_of(rate_per_s, burst_of(rate_per_s)), list[float]()
 
     async def keep_starting() -> None:
@@ -39,13 +39,13 @@ async def started_at(rate_per_s: float, for_s: float) -> list[float]:
 
 @pytest.mark.parametrize("rate_per_s", [5, 30, 60, 200, 380])
 async def test_late_timers_cost_less_than_two_percent_of_the_rate(rate_per_s: float) -> None:
-    """Over two minutes the rate is at least 98 % of the configured one, and above it by one burst at most."""
+    """Over two minutes the rate is at least 98 % of the configured one, and at most one burst above it."""
     at = await started_at(rate_per_s, FOR_S)
     assert 0.98 * rate_per_s * FOR_S <= len(at) <= rate_per_s * FOR_S + burst_of(rate_per_s)
 
 
 async def test_the_servers_own_limit_is_never_met() -> None:
-    """At the default rate no start is refused at the documented limit, although late starts leave in a bunch."""
+    """At the default rate no start exceeds the documented limit, although late starts leave together."""
     refused = 0
     limits = RateLimits(anyio.current_time, is_enforced=True)
     gate = gate_of(bucket=TokenBucket.below_limit(PER_START))
@@ -65,7 +65,7 @@ async def test_the_servers_own_limit_is_never_met() -> None:
 
 
 async def test_the_accounts_rate_is_kept_as_exactly() -> None:
-    """Late timers do not slow the bucket of all requests either."""
+    """Late timers do not slow the rate of all requests."""
     throttle, passed = Throttle(TokenBucket(rate_per_s=30)), 0
 
     async def keep_reading() -> None:

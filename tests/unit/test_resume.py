@@ -29,7 +29,7 @@ LINES = [b'{"@key": "k%d", "n": %d}\n' % (n, n) for n in range(10)]
 
 @dataclass
 class Opened:
-    """A batch of ten failed jobs, opened again."""
+    """A batch of ten failed jobs, reopened."""
 
     file: Path
     journal: Journal
@@ -37,11 +37,11 @@ class Opened:
 
     @property
     def ledger(self) -> LedgerTables:
-        """Its ledger."""
+        """The batch's ledger."""
         return self.journal.ledger
 
     def backlog(self, lines: Sequence[Job | BadLine] = ()) -> Backlog:
-        """Return the source of the open jobs, with these lines after them, or with them."""
+        """Return the source of the open jobs, followed by these lines or mixed with them."""
         return Backlog(self.ledger, self.job_file, ListSource(lines, chunk=4))
 
 
@@ -51,7 +51,7 @@ async def _run_inline(function: Callable[..., Any], *arguments: Any) -> Any:
 
 @pytest.fixture
 def opened(blockbuster: BlockBuster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Opened]:
-    """A job file with positions; files and SQLite inline, without syncing."""
+    """A batch over a job file with positions; files and SQLite are used inline, without syncs."""
     blockbuster.deactivate()
     monkeypatch.setattr(os, "fsync", lambda _: None)
     monkeypatch.setattr(anyio.to_thread, "run_sync", _run_inline)
@@ -61,7 +61,7 @@ def opened(blockbuster: BlockBuster, monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 @pytest.fixture
 def from_the_top(blockbuster: BlockBuster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Opened]:
-    """A compressed job file."""
+    """A batch over a compressed job file."""
     blockbuster.deactivate()
     monkeypatch.setattr(os, "fsync", lambda _: None)
     monkeypatch.setattr(anyio.to_thread, "run_sync", _run_inline)
@@ -82,7 +82,7 @@ def _opened(file: Path) -> Iterator[Opened]:
 
 
 async def drained(backlog: Backlog, size: int = 4) -> list[Chunk]:
-    """Return chunk after chunk, as the engine asks for them."""
+    """Return all chunks, as the engine asks for them."""
     chunks = []
     while (chunk := await backlog.next_chunk(size)) is not None:
         chunks.append(chunk)
@@ -90,7 +90,7 @@ async def drained(backlog: Backlog, size: int = 4) -> list[Chunk]:
 
 
 async def test_reopened_jobs_come_in_chunks_from_their_lines(opened: Opened) -> None:
-    """Each once, in its new round; no chunk has lines to admit."""
+    """Each reopened job comes once, in its new round; no chunk has lines to admit."""
     assert reopen(opened.ledger, opened.job_file, WAIT_S, Selection()) == []
     chunks = await drained(opened.backlog())
     assert [(len(chunk.resumed), chunk.entries, chunk.read_to) for chunk in chunks] == [
@@ -115,7 +115,7 @@ async def test_begun_jobs_are_taken_up_and_the_others_come_as_a_backlog(opened: 
 
 
 def test_an_edited_line_reopens_nothing_and_is_named(opened: Opened) -> None:
-    """Whether its key or its content has changed; no job is reopened."""
+    """A line with a changed key or content is named, and no job is reopened."""
     for edited in (
         LINES[7].replace(b"k7", b"K7"),
         LINES[7].replace(b": 7", b": 8"),
@@ -129,8 +129,8 @@ def test_an_edited_line_reopens_nothing_and_is_named(opened: Opened) -> None:
         assert reopened == []
 
 
-async def test_after_the_backlog_the_file_is_read_on(opened: Opened) -> None:
-    """Its lines are to be admitted; no open job is missing."""
+async def test_the_lines_of_the_file_follow_the_backlog(opened: Opened) -> None:
+    """After the open jobs come lines to admit, and no open job is missing."""
     reopen(opened.ledger, opened.job_file, WAIT_S, Selection(keys=["k1"]))
     backlog = opened.backlog([make_job(1), make_bad_line(2)])
     backlogged, read = await drained(backlog)
@@ -139,7 +139,7 @@ async def test_after_the_backlog_the_file_is_read_on(opened: Opened) -> None:
 
 
 async def test_in_a_file_that_is_read_from_the_top_open_jobs_come_with_their_lines(from_the_top: Opened) -> None:
-    """Each once, with its attempts. The lines of settled jobs and new lines are to be admitted, in their order."""
+    """Each open job comes once, with its attempts; other lines are to be admitted, in their order."""
     ledger = from_the_top.ledger
     with ledger.transaction():
         ledger.reopen(Selection(keys=["k1", "k5"]))
@@ -158,8 +158,8 @@ async def test_in_a_file_that_is_read_from_the_top_open_jobs_come_with_their_lin
 
 
 @pytest.mark.parametrize("change", ["missing", "edited", "moved"])
-async def test_a_line_that_does_not_come_again_is_named(from_the_top: Opened, change: str) -> None:
-    """Its job is not given: a line with the same key elsewhere, or with other content, is another line."""
+async def test_a_missing_line_is_named(from_the_top: Opened, change: str) -> None:
+    """A line with the same key at another position, or with other content, is another line."""
     with from_the_top.ledger.transaction():
         from_the_top.ledger.reopen(Selection())
     lines = [job for job in from_the_top.job_file.read() if isinstance(job, Job)]
@@ -175,10 +175,10 @@ async def test_a_line_that_does_not_come_again_is_named(from_the_top: Opened, ch
         backlog.check_all_came()
 
 
-def test_a_file_that_is_read_from_the_top_again_has_no_more_duplicates_than_before(
+def test_a_reread_file_has_no_more_duplicates_than_before(
     blockbuster: BlockBuster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A compressed file is read from the top by every process."""
+    """Every process reads a compressed file from its first line."""
     blockbuster.deactivate()
     monkeypatch.setattr(os, "fsync", lambda _: None)
     file = tmp_path / "jobs.jsonl.gz"

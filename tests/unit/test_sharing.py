@@ -1,4 +1,4 @@
-"""Batches that share one account, each with an engine of its own, on virtual time; counted at the platform."""
+"""Batches that share one account, each with its own engine, on virtual time; Runs are counted at the platform."""
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ from tests.support.virtual_time import VirtualTimeLoop
 
 
 def account(limit: int, *, memory_mb: int | None = None) -> SharedLimits:
-    """Return an account with this many live Runs, and no other limit."""
+    """Return an account whose only limit is its live Runs and their memory."""
     shared = SharedLimits(
         max_live_runs=limit, wanted=limit, max_open_polls=1000, starts_per_task_per_s=FAST, throttle=None
     )
@@ -46,7 +46,7 @@ class Crew:
 
     @property
     def live(self) -> int:
-        """Runs that are live at the platform, of all batches."""
+        """Live Runs of all batches, by the platform."""
         return sum(api.live for api in self.apis)
 
     async def run(
@@ -58,7 +58,7 @@ class Crew:
         run_s: float | Callable[[int], float] | None = None,
         **given: Any,
     ) -> Engine:
-        """Carry a batch out; `weight` and `priority` are its rank, all else is the engine's."""
+        """Run a batch; `weight` and `priority` rank it, the other settings are the engine's."""
         priority = BatchPriority(weight=given.pop("weight", 1.0), priority=given.pop("priority", 0))
         self.began[name] = []
 
@@ -90,7 +90,7 @@ class Crew:
 
 
 async def side_by_side(*batches: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-    """Carry all out, and see that all end."""
+    """Run all batches, and check that all end."""
     with anyio.fail_after(1e6):
         async with anyio.create_task_group() as children:
             for batch in batches:
@@ -98,13 +98,13 @@ async def side_by_side(*batches: Callable[[], Coroutine[Any, Any, Any]]) -> None
 
 
 def between(times: list[float], begin: float, end: float) -> int:
-    """Count what was between two times."""
+    """Count the times between two times."""
     return sum(begin <= at < end for at in times)
 
 
 @pytest.mark.parametrize("jobs", [3_000, pytest.param(100_000, marks=pytest.mark.long)])
-async def test_a_small_batch_behind_a_huge_one_starts_with_the_first_place_that_is_freed(jobs):
-    """Submitted ten seconds later: its first Run starts within a second of that, and it ends long before."""
+async def test_a_small_batch_behind_a_huge_one_gets_the_first_released_permit(jobs):
+    """A batch that joins ten seconds later starts its first Run within a second, and ends long before the huge one."""
     crew = Crew(account(64), run_s=7.0)
 
     async def small() -> None:
@@ -119,24 +119,24 @@ async def test_a_small_batch_behind_a_huge_one_starts_with_the_first_place_that_
     assert crew.peak == 64
 
 
-async def test_weights_share_the_places():
-    """Three to one: three quarters of the starts while both have jobs."""
+async def test_weights_divide_the_permits():
+    """A batch of weight 3 has three quarters of the starts while a batch of weight 1 has jobs, too."""
     crew = Crew(account(20), run_s=10.0)
     await side_by_side(lambda: crew.run("heavy", 900, weight=3.0), lambda: crew.run("light", 900))
     heavy, light = (between(crew.began[name], 50, 500) for name in ("heavy", "light"))
     assert heavy / light == pytest.approx(3, rel=0.1)
 
 
-async def test_priority_comes_first_and_starves_nobody():
-    """The higher one has all places but one; the lower one has that all the time."""
+async def test_priority_comes_first_and_starves_no_batch():
+    """The batch of higher priority has all permits but one; the other batch always has one live Run."""
     crew = Crew(account(10), run_s=10.0)
     await side_by_side(lambda: crew.run("high", 450, priority=5), lambda: crew.run("low", 100))
     assert between(crew.began["low"], 10, 400) == pytest.approx(39, abs=2)
     assert between(crew.began["high"], 10, 400) == pytest.approx(351, abs=10)
 
 
-async def test_fewer_places_than_batches_go_round():
-    """Twelve batches, two places: each has a Run within a round, whatever its priority."""
+async def test_fewer_permits_than_batches_go_round():
+    """With twelve batches and two permits, each batch has a Run within one round, at any priority."""
     crew = Crew(account(2), run_s=10.0)
     await side_by_side(*(lambda n=n: crew.run(f"batch-{n}", 20, priority=n % 3) for n in range(12)))
     for times in crew.began.values():
@@ -144,23 +144,23 @@ async def test_fewer_places_than_batches_go_round():
         assert max(b - a for a, b in pairwise(times)) < 140
 
 
-async def test_a_batch_that_waits_for_its_own_rate_holds_no_idle_places():
-    """One start in twenty seconds needs one place; the other batch has the rest of them."""
+async def test_a_batch_that_waits_for_its_own_rate_holds_no_idle_permits():
+    """A batch with one start in twenty seconds holds one permit; the other batch has the rest."""
     crew = Crew(account(8), run_s=10.0)
     await side_by_side(lambda: crew.run("slow", 20, start_rate=0.05), lambda: crew.run("fast", 210))
     assert crew.ended["fast"] < 345
 
 
 async def test_large_runs_get_the_memory_that_small_ones_would_take():
-    """Both share the memory; the large ones are neither starved nor first."""
+    """Large and small Runs share the memory; the large ones neither starve nor go first."""
     crew = Crew(account(100, memory_mb=4096), run_s=10.0)
     await side_by_side(lambda: crew.run("small", 1000, memory_mb=128), lambda: crew.run("large", 10, memory_mb=4096))
     assert crew.ended["large"] < crew.ended["small"]
     assert crew.shared.pool.used_memory_mb == 0
 
 
-async def test_money_that_comes_free_in_one_batch_lets_another_go_on():
-    """A budget for three Runs, all set aside by one batch: the other is told as soon as costs are final."""
+async def test_money_that_one_batch_releases_lets_another_start():
+    """One batch reserves a budget for three Runs; the other starts as soon as the costs are final."""
     crew, shared = Crew(account(10), run_s=5.0), Budget(0.3)
 
     def purse() -> Purse:
@@ -178,8 +178,8 @@ async def test_money_that_comes_free_in_one_batch_lets_another_go_on():
     assert max(crew.began["two"]) < 25
 
 
-async def test_starts_of_one_task_keep_its_rate_together_and_those_of_two_do_not_wait_for_one_another():
-    """Ten per second for a task, whoever starts; a hundred for each batch by itself."""
+async def test_batches_of_one_task_keep_its_rate_together_and_other_tasks_do_not_wait():
+    """Two batches of one task start ten Runs per second together; two batches of other tasks start ten each."""
 
     async def starts(shared: TokenBucket, contenders: Contenders, times: list[float]) -> None:
         gate = gate_of(bucket=BothBuckets(TokenBucket(rate_per_s=100), shared), contenders=contenders)
@@ -200,7 +200,7 @@ async def test_starts_of_one_task_keep_its_rate_together_and_those_of_two_do_not
 
 
 async def test_a_rate_that_is_raised_holds_at_once():
-    """Who waits for a token of the slow rate gets one of the fast."""
+    """A start that waits for a token of the slow rate gets one of the fast rate."""
     bucket = TokenBucket(rate_per_s=0.001)
     gate = gate_of(bucket=bucket)
     assert await gate.next_start() is not None
@@ -222,7 +222,7 @@ def permits_of(pool: AccountPool, batch: str, live: int) -> Permits:
 
 
 async def test_permits_of_live_runs_are_kept_until_they_are_adopted():
-    """Whichever batch is opened first takes none of them; what is released is there for all."""
+    """A batch that is opened first gets none of the kept permits; a released permit is there for all batches."""
     pool = AccountPool(5)
     pool.keep("a", 3)
     pool.keep("b", 2)
@@ -260,8 +260,8 @@ ARRIVALS = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(ARRIVALS, st.integers(1, 12), st.sampled_from([None, 1024, 4096]))
-def test_whatever_comes_and_goes_all_end_and_no_place_is_lost(arrivals, limit, memory_mb):
-    """Random batches, stopped at random: every one ends, places are never exceeded, and all are free again."""
+def test_random_batches_all_end_and_no_permit_is_lost(arrivals, limit, memory_mb):
+    """Random batches are stopped at random: each ends, the limit is never exceeded, and all permits are released."""
     backend = {"loop_factory": VirtualTimeLoop}
     anyio.run(_come_and_go, arrivals, limit, memory_mb, backend_options=backend)
 

@@ -1,4 +1,4 @@
-"""A task that somebody edits while its batch is under way."""
+"""Edits of a task during its batch."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def _task(**changed: Any) -> Task:
 
 
 class _Client:
-    """Shows the task as it is scripted, minute by minute; then as it was last."""
+    """Shows the scripted states of the task, one per minute; then the last one."""
 
     def __init__(self, *answers: Any) -> None:
         self._answers = [*answers]
@@ -42,27 +42,27 @@ async def _watch(client: _Client, minutes: int) -> list[tuple[str, ...]]:
     return watch.edits
 
 
-async def test_an_edit_is_told_once():
-    """What was changed is named; that it stays so is no news."""
+async def test_an_edit_is_reported_once():
+    """An edit is reported with the changed parts, and not again while they stay so."""
     edited = {"input": {"x": 2}, "modifiedAt": "2"}
     twice = {"input": {"x": 2}, "options": {"build": "beta"}, "modifiedAt": "3"}
     assert await _watch(_Client({}, edited, edited, twice), 10) == [("input",), ("options",)]
 
 
 async def test_what_changes_nothing_for_runs_is_no_edit():
-    """A new name; a task that cannot be read for a while."""
+    """A new name, and a task that cannot be read for a while, are no edits."""
     client = _Client({"name": "other", "modifiedAt": "2"}, api_error(404), api_error(403, "x"), {"modifiedAt": "2"})
     assert await _watch(client, 6) == []
 
 
 @pytest.mark.parametrize("missing", ["input", "options", "modifiedAt"])
 async def test_a_task_that_shows_less_is_no_reason_to_fail(missing):
-    """Properties that are null are as good as none."""
+    """A property that is null counts as missing."""
     assert len(await _watch(_Client({missing: None}), 2)) <= 1
 
 
-def test_edits_between_two_processes_are_told(tmp_path):
-    """Compared with what was noted at the last opening, as soon as there are jobs."""
+def test_edits_between_two_processes_are_reported(tmp_path):
+    """The task is compared with the state noted at the last opening, once the batch has jobs."""
     with open_ledger(tmp_path) as ledger:
         assert note_task(ledger, _task()) == ()
         assert note_task(ledger, _task(input={"x": 5}, modified_at="2")) == ()

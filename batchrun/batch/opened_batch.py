@@ -22,7 +22,7 @@ from batchrun.engine.notices import BatchOutOfTime
 from batchrun.errors import BatchrunError, first_error
 from batchrun.ledger.sqlite.journal import Journal
 from batchrun.model import Ending, Outcome, Record, Selection, Summary
-from batchrun.preflight.recent_runs import Effort, Forecast, read_forecast
+from batchrun.preflight.batch_forecast import Effort, Forecast, read_forecast
 
 
 class Batch:

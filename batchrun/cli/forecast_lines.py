@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from batchrun.policy.forecast import Estimate
-from batchrun.preflight.recent_runs import Forecast
+from batchrun.preflight.batch_forecast import Forecast
 from batchrun.report.progress_words import duration, money
 
 

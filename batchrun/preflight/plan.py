@@ -24,10 +24,10 @@ from batchrun.jobs import NO_JOBS, open_job_file
 from batchrun.ledger.sqlite.reader import is_begun, open_for_reading
 from batchrun.model import MAX_BODY_BYTES, Ending, JsonObject, Outcome
 from batchrun.output.layout import SERVER_STATE
+from batchrun.preflight.batch_forecast import Effort, Forecast, read_forecast
 from batchrun.preflight.builds import Build, read_build
 from batchrun.preflight.input_checks import JobCheck, LineProblem, job_check
 from batchrun.preflight.pinned_build import number_to_pin, pinned_before
-from batchrun.preflight.recent_runs import Effort, Forecast, read_forecast
 from batchrun.preflight.survey import Survey
 from batchrun.report.batch_summary import read_summary
 from batchrun.runtime.children import plain_errors

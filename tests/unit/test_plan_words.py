@@ -7,7 +7,7 @@ from batchrun.cli.forecast_lines import forecast_lines
 from batchrun.cli.live_progress import News
 from batchrun.engine.progress import Progress
 from batchrun.policy.forecast import Estimate
-from batchrun.preflight.recent_runs import Forecast
+from batchrun.preflight.batch_forecast import Forecast
 
 
 def _forecast(**known: Any) -> Forecast:

@@ -6,7 +6,7 @@ from typing import Any
 from batchrun.apify.wire import AccountInfo, AccountLimits
 from batchrun.model import Run, RunId, RunStatus
 from batchrun.policy.forecast import Estimate
-from batchrun.preflight.recent_runs import Effort, Samples, forecast, take_samples
+from batchrun.preflight.batch_forecast import Effort, Samples, forecast, take_samples
 
 BEGAN = datetime(2026, 1, 2, tzinfo=UTC)
 

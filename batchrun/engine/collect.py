@@ -1,4 +1,4 @@
-"""The output of a finished Run: pages of its dataset, and its OUTPUT value."""
+"""Collects the output of an ended Run: the pages of its dataset, and its OUTPUT value."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 import anyio
 import structlog
 
-from batchrun.engine.follow.polls import LOST_AFTER_S
 from batchrun.engine.ports import RunClient
 from batchrun.errors import ApiError, BatchRefused, NotFound
 from batchrun.ledger.protocol import ItemWriter
@@ -16,9 +15,14 @@ from batchrun.policy.expectation import Expectation, Verdict
 from batchrun.runtime.crash_points import crash_point
 from batchrun.runtime.fast_dataclasses import dataclass, replace
 
+#: Key of the stored value that is a Run's output. Source: the platform's documentation of Actor output.
 OUTPUT_KEY = "OUTPUT"
-#: Of fewer items than expected, so many are counted, for the message.
+#: Max items that are counted, for the message, in a dataset with fewer than expected: one page.
 MAX_COUNTED = 1000
+#: A dataset whose Run has ended counts as missing after the platform has not known it for this long, in seconds.
+MISSING_AFTER_S = 10.0
+#: Seconds between two requests for a dataset that the platform does not know.
+MISSING_RETRY_S = 1.0
 
 _log = structlog.get_logger()
 
@@ -27,32 +31,35 @@ _log = structlog.get_logger()
 class OutputPlan:
     """What is collected of every Run."""
 
-    #: "file", "inline" or "none".
+    #: Where items go: "file", "inline" or "none".
     items: str
+    #: Max items of one job that go inline.
     max_inline_items: int
+    #: Items per request.
     page_size: int
+    #: Whether the OUTPUT value goes into the record.
     is_value_wanted: bool
     #: The API's own view parameters: clean, fields, omit, unwind, flatten.
     query: Mapping[str, str]
 
     @property
     def is_filtered(self) -> bool:
-        """Whether a page may hold fewer or more items than it covers stored ones."""
+        """Whether the number of items on a page may differ from the number of stored items that it covers."""
         return "clean" in self.query or "unwind" in self.query
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collected:
-    """What a Run left."""
+    """What was collected from a Run."""
 
     items: Items | None = None
     output: Any = None
-    #: Lines for the item file that are not written yet: they go with the record.
+    #: Lines for the item file that are not written yet; they are written together with the record.
     item_lines: bytes = b""
 
 
 class Collector:
-    """Collects the output of Runs; the pages of many jobs interleave in one item file."""
+    """Collects the output of Runs. The pages of many jobs interleave in one item file."""
 
     def __init__(self, client: RunClient, writer: ItemWriter, plan: OutputPlan) -> None:
         self._client = client
@@ -60,10 +67,10 @@ class Collector:
         self._plan = plan
 
     async def collect(self, job: Job, job_id: JobId, attempt: Attempt, run: Run, outcome: Outcome) -> Collected:
-        """Collect from a terminal Run, whatever its status: it is paid data.
+        """Collect from a terminal Run, whatever its status: the data is paid for.
 
         Raises:
-            BatchRefused: the platform will not hand it out.
+            BatchRefused: the platform refuses to send the output.
         """
         try:
             output = await self._value(run.store_id)
@@ -79,12 +86,12 @@ class Collector:
         return Collected(output=output, items=items, item_lines=lines)
 
     async def judge(self, run: Run, expectation: Expectation) -> Verdict | None:
-        """Say why a Run that succeeded is no success: too few items, or items that are not what they should be.
+        """Return why a succeeded Run does not meet the expectation: too few items, or invalid ones; None if it does.
 
-        Items that were pushed last may be seen a little late.
+        Items that were pushed last may become visible late.
 
         Raises:
-            BatchRefused: the platform will not hand its items out.
+            BatchRefused: the platform refuses to send the items.
         """
         if run.dataset_id is None:
             return expectation.judge_count(0)
@@ -98,7 +105,7 @@ class Collector:
         return expectation.judge_items(page.items if page is not None else [])
 
     async def _count(self, dataset_id: DatasetId, wanted: int) -> int:
-        """Count stored items as far as `wanted`."""
+        """Count the stored items, at most `wanted`."""
         if not wanted:
             return 0
         last = await self._get_page(dataset_id, wanted - 1, 1, {})
@@ -115,7 +122,7 @@ class Collector:
     async def _to_file(
         self, job_id: JobId, attempt: Attempt, dataset_id: DatasetId, tag: dict[str, Any]
     ) -> tuple[Attempt, bytes]:
-        """Write page after page, each with a note of where the next begins; the last one is left to the record."""
+        """Write page after page, each with the offset of the next one; return the last page for the record's commit."""
         lines = b""
         offset = attempt.items_offset
         while True:
@@ -143,8 +150,8 @@ class Collector:
     async def _page(self, dataset_id: DatasetId, offset: int) -> tuple[list[Any], int, bool]:
         """Return items, the offset after them, and whether they are the last.
 
-        The end is an empty page: the platform's counters lag. Filters run after paging, so a filtered page may be
-        empty before the end; there the counter, which by then has had time, decides.
+        An empty page is the end; the platform's counters lag. But filters run after paging, so a filtered page may be
+        empty before the end: there the counter decides, which by then has had time to catch up.
         """
         limit = self._plan.page_size
         page = await self._get_page(dataset_id, offset, limit, self._plan.query)
@@ -158,11 +165,12 @@ class Collector:
     async def _get_page(
         self, dataset_id: DatasetId, offset: int, limit: int, query: Mapping[str, str]
     ) -> ItemsPage | None:
-        """Read a page; None when the platform has not known the dataset for a while."""
-        for _ in range(int(LOST_AFTER_S)):
+        """Read a page; None if the dataset is missing."""
+        missing_at = anyio.current_time() + MISSING_AFTER_S
+        while anyio.current_time() < missing_at:
             try:
                 return await self._client.get_items(dataset_id, offset=offset, limit=limit, query=query)
             except NotFound:
-                await anyio.sleep(1)  # a fresh dataset, on a platform whose replicas lag
+                await anyio.sleep(MISSING_RETRY_S)  # a new dataset, on a platform whose replicas lag
         _log.warning("dataset_missing", dataset_id=dataset_id, offset=offset)
         return None

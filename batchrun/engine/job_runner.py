@@ -271,7 +271,7 @@ class JobRunner:
             timeout_s=attempt.timeout_s,
             aborted_for=attempt.aborted_for,
             note_abort=partial(self._ledger.note_abort, work.id, attempt.attempt_no),
-            tell=self._progress.notices.add,
+            report=self._progress.notices.add,
         )
         return LiveRun(work, attempt, permit, watch)
 

@@ -131,7 +131,7 @@ async def test_a_log_that_cannot_be_had_is_given_up() -> None:
         await anyio.sleep(1)
         logs.takes_s = 1.0
         keeper.keep(failed(9))
-        await anyio.sleep(module.PATIENCE_S + 1)
+        await anyio.sleep(module.FETCH_TIMEOUT_S + 1)
         assert list(files.kept) == ["r9"]
 
 

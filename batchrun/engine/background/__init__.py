@@ -1,1 +1,1 @@
-"""What goes on beside the jobs: final costs, logs, aborts."""
+"""Work beside the jobs: final costs, logs, aborts."""

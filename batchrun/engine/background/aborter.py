@@ -1,4 +1,4 @@
-"""The live Runs of a batch, aborted while it is carried out: their jobs settle as aborted, with what they have left."""
+"""Aborts a batch's live Runs while it is carried out; their jobs settle as aborted, with the output they have."""
 
 import anyio
 import structlog
@@ -8,29 +8,29 @@ from batchrun.errors import ApiError, NotFound
 from batchrun.ledger.protocol import Ledger
 from batchrun.model import RunId
 
-#: Aborts that are under way at once.
+#: Max abort requests that are open at the same time.
 MAX_OPEN_REQUESTS = 20
-#: Between two looks for Runs that have become known since.
+#: Seconds between two searches of the ledger for Runs that were bound meanwhile.
 INTERVAL_S = 1.0
 
 _log = structlog.get_logger()
 
 
 class Aborter:
-    """Aborts a batch's live Runs once it is told to."""
+    """Aborts a batch's live Runs once `begin` is called."""
 
     def __init__(self, client: RunClient, ledger: Ledger) -> None:
         self._client = client
         self._ledger = ledger
-        self._is_wanted = anyio.Event()
+        self._begun = anyio.Event()
 
     def begin(self) -> None:
-        """Abort what is live, and what turns out to be live later on."""
-        self._is_wanted.set()
+        """Abort all live Runs, and those that are bound later."""
+        self._begun.set()
 
     async def run(self) -> None:
-        """Wait to be told; then abort until cancelled."""
-        await self._is_wanted.wait()
+        """Wait for `begin`; then abort until cancelled."""
+        await self._begun.wait()
         asked = set[RunId]()
         limiter = anyio.Semaphore(MAX_OPEN_REQUESTS)
         while True:
@@ -46,6 +46,6 @@ class Aborter:
             try:
                 await self._client.abort_run(run_id)
             except NotFound:
-                pass  # gone already; its follower finds it lost
+                pass  # the child that follows it finds it lost
             except ApiError as error:
                 _log.warning("abort_refused", run_id=run_id, error=str(error))

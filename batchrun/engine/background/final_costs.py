@@ -1,4 +1,4 @@
-"""What Runs cost in the end: read again, many with one listing, once the platform cannot change it any more."""
+"""Reads what Runs cost once their costs are final, many with one listing."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -13,29 +13,33 @@ from batchrun.errors import ApiError
 from batchrun.ledger.protocol import FinalCost, Ledger, OpenCost
 from batchrun.model import CostSource, Run, RunId
 
-#: So long after its end a Run's cost is final. Source: the API reference, usage of a finished Run.
+#: Time after its end at which a Run's cost is final. Source: the API reference, usage of a finished Run.
 FINAL_AFTER = timedelta(seconds=10)
+#: Seconds between two searches of the ledger for costs that have become final.
 INTERVAL_S = 2.0
-#: Costs that are read at a time: one page of a listing.
+#: The same, at the end of the batch.
+FINISH_INTERVAL_S = 0.5
+#: Max costs that are read together: one page of a listing.
 MAX_AT_ONCE = 1000
-#: Fewer than this are read one by one.
+#: Fewer Runs than this are read by their ids, without a listing.
 MIN_FOR_LISTING = 5
-#: Pages of a listing that are read for one such lot; what other Runs crowd out is read one by one.
+#: Max pages of one listing. Runs of others may fill them; what is not on them is read by its id.
 MAX_PAGES = 4
+#: Max Runs that are read by their ids at the same time.
 MAX_OPEN_READS = 20
 
 _log = structlog.get_logger()
 
 
 class _Cost(NamedTuple):
-    """What the platform says that a Run costs: kept in place of the Run, whose description takes far more memory."""
+    """What a Run costs, as the platform reports it; the Run itself would take far more memory."""
 
     usd: float | None
     source: CostSource
 
 
 class CostReader:
-    """Reads the costs of ended Runs again when they are final; the ledger knows which those are."""
+    """Reads the costs of ended Runs when they are final; the ledger knows which Runs are due."""
 
     def __init__(self, client: RunClient, ledger: Ledger, purse: Purse) -> None:
         self._client = client
@@ -43,27 +47,27 @@ class CostReader:
         self._purse = purse
 
     async def run(self) -> None:
-        """Read what becomes final, until cancelled."""
+        """Read costs as they become final, until cancelled."""
         while True:
             await anyio.sleep(INTERVAL_S)
             await self._read_due()
 
     async def finish(self) -> None:
-        """Read all costs that are still open; for when every Run has ended."""
+        """Read all costs that are not final yet; called once every Run has ended."""
         while await self.has_open():
             if not await self._read_due():
-                await anyio.sleep(0.5)
+                await anyio.sleep(FINISH_INTERVAL_S)
 
     async def has_open(self) -> bool:
-        """Whether the platform can still change the cost of a Run that has ended."""
+        """Whether the cost of an ended Run is not final yet."""
         return bool(await self._ledger.open_costs(datetime.max.replace(tzinfo=UTC), 1))
 
     async def _read_due(self) -> bool:
         due = await self._ledger.open_costs(self._now() - FINAL_AFTER, MAX_AT_ONCE)
         if not due:
             return False
-        told = await self._costs(due)
-        costs = [_final(each, told.get(each.run_id)) for each in due]
+        read = await self._costs(due)
+        costs = [_final(each, read.get(each.run_id)) for each in due]
         await self._ledger.note_final_costs(costs)
         for each, cost in zip(due, costs, strict=True):
             self._purse.settle(each.reserved_usd or 0.0, cost.cost_usd)
@@ -111,8 +115,8 @@ def _cost(run: Run) -> _Cost:
     return _Cost(run.cost_usd, run.cost_source)
 
 
-def _final(noted: OpenCost, told: _Cost | None) -> FinalCost:
-    """Take the platform's last word; where it says nothing, what was known at the Run's end stays."""
-    if told is None or told.usd is None:
-        told = _Cost(noted.cost_usd, noted.cost_source)
-    return FinalCost(job_id=noted.job_id, attempt_no=noted.attempt_no, cost_usd=told.usd, source=told.source)
+def _final(noted: OpenCost, read: _Cost | None) -> FinalCost:
+    """Return the cost that was read; if there is none, the one that was known at the Run's end."""
+    if read is None or read.usd is None:
+        read = _Cost(noted.cost_usd, noted.cost_source)
+    return FinalCost(job_id=noted.job_id, attempt_no=noted.attempt_no, cost_usd=read.usd, source=read.source)

@@ -1,7 +1,7 @@
-"""Keeps the ends of the logs of Runs whose jobs did not succeed: what a person looks at first, also offline.
+"""Keeps the end of each log whose job did not succeed: the first thing that a person looks at, also offline.
 
-Best effort, and never in the way: nobody waits for it, nothing fails by it, and what it keeps is bounded. Without it,
-the logs still stand at the platform, as long as that keeps them.
+This is best effort and bounded: no job waits for a log, and no batch fails for one. The platform has the whole logs, as
+long as it keeps them.
 """
 
 from collections import Counter
@@ -18,17 +18,17 @@ from batchrun.model import Outcome, Record, RunId
 from batchrun.output.log_tails import LogTails
 from batchrun.policy.failure_kind import failure_id
 
-#: Kept of each log.
+#: Max bytes that are kept of each log.
 MAX_TAIL_BYTES = 64 << 10
-#: Logs kept of one batch, 64 MB at most.
+#: Max logs that are kept of one batch: 64 MB.
 MAX_KEPT = 1000
-#: Of these, logs of failures of one kind, in one process: a frequent one must leave room for a rare one.
+#: Max logs of one kind of failure in one process, so that a frequent kind does not crowd out a rare one.
 MAX_KEPT_PER_KIND = 100
-#: Logs that are fetched at once.
+#: Max logs that are fetched at the same time.
 FETCHERS = 4
-#: How long one log is tried for.
-PATIENCE_S = 30.0
-#: How long the end of a batch waits for logs that are still to be fetched.
+#: Timeout for fetching one log, in seconds.
+FETCH_TIMEOUT_S = 30.0
+#: Seconds for which the end of a batch waits for logs that are still to be fetched.
 DRAIN_S = 10.0
 
 _log = structlog.get_logger()
@@ -38,22 +38,22 @@ class LogClient(Protocol):
     """The platform, as far as logs need it."""
 
     async def get_log_tail(self, run_id: RunId, max_bytes: int) -> bytes:
-        """Read the end of a Run's log, trying until it comes."""
+        """Read the end of a Run's log, with retries."""
 
 
 class LogKeeper:
-    """Fetches logs while `working` lasts."""
+    """Fetches logs in the background, inside `working`."""
 
     def __init__(self, client: LogClient, files: LogTails) -> None:
         self._client = client
         self._files = files
         self._sending: MemoryObjectSendStream[RunId] | None = None
-        self._room = MAX_KEPT
+        self._left = MAX_KEPT
         self._kinds: Counter[str] = Counter()
         self._is_disk_full = False
 
     def keep(self, record: Record) -> None:
-        """See to the log of a settled job's last Run, if the job did not succeed; returns at once."""
+        """Have the log of a settled job's last Run fetched, if the job did not succeed; returns at once."""
         run_ids = [attempt.run_id for attempt in record.attempts if attempt.run_id is not None]
         if record.outcome is Outcome.SUCCEEDED or not run_ids or self._is_disk_full or self._sending is None:
             return
@@ -62,9 +62,9 @@ class LogKeeper:
         kind = failure_id(record.outcome, *details)
         if self._kinds[kind] >= MAX_KEPT_PER_KIND:
             return
-        self._room -= 1
-        if self._room < 0:
-            if self._room == -1:
+        self._left -= 1
+        if self._left < 0:
+            if self._left == -1:
                 _log.info("log_tails_full", kept=MAX_KEPT)
             return
         self._kinds[kind] += 1
@@ -72,9 +72,9 @@ class LogKeeper:
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
-        """Fetch logs while the context lasts, and for a little while those that wait at its end."""
-        self._room -= await anyio.to_thread.run_sync(self._files.count)
-        # Room for all there may be: `keep` never waits.
+        """Fetch logs while the context lasts; on leaving, wait up to `DRAIN_S` for those still to be fetched."""
+        self._left -= await anyio.to_thread.run_sync(self._files.count)
+        # Large enough for all logs that are ever kept, so that `keep` never waits.
         self._sending, receiving = anyio.create_memory_object_stream[RunId](MAX_KEPT)
         with self._sending, receiving, anyio.CancelScope() as fetching:
             async with anyio.create_task_group() as children:
@@ -88,7 +88,7 @@ class LogKeeper:
 
     async def _fetch_all(self, receiving: MemoryObjectReceiveStream[RunId]) -> None:
         async for run_id in receiving:
-            with anyio.move_on_after(PATIENCE_S):
+            with anyio.move_on_after(FETCH_TIMEOUT_S):
                 await self._fetch(run_id)
 
     async def _fetch(self, run_id: RunId) -> None:
@@ -103,7 +103,7 @@ class LogKeeper:
             self._is_disk_full = True
 
     async def _tail(self, run_id: RunId) -> bytes | None:
-        """Return the end of a log; None when it cannot be had."""
+        """Return the end of a log; None if the platform refuses it."""
         try:
             return await self._client.get_log_tail(run_id, MAX_TAIL_BYTES)
         except ApiError as error:

@@ -1,1 +1,1 @@
-"""Starts whose answer was lost."""
+"""Resolving starts whose answer was lost."""

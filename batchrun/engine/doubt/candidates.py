@@ -1,4 +1,4 @@
-"""Runs that may belong to an attempt in doubt: those of our task since its intent that nobody accounts for."""
+"""Runs that may belong to an attempt in doubt: the task's Runs since its intent that the ledger does not know."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from collections.abc import Set as AbstractSet
@@ -9,26 +9,26 @@ from batchrun.engine.ports import RunClient
 from batchrun.errors import NotFound
 from batchrun.model import Run, RunId, TaskId
 
-#: How far two clocks of the platform may disagree; its `Date` counts in seconds besides.
+#: Max difference between two of the platform's clocks, and the whole seconds in which `Date` counts. An estimate.
 CLOCK_MARGIN = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The task's Runs since an intent, without those that are known, each with its User-Agent."""
+    """The task's Runs since an intent that the ledger does not know, each with its User-Agent."""
 
-    #: Where `user_agent` is None, the platform does not name who started the Run.
+    #: `user_agent` is None if the platform does not name the client that started the Run.
     runs: list[Run]
-    #: Runs that were listed and cannot be read: too fresh, most likely.
+    #: Runs that are listed and cannot be read by their id: most likely, they are too new.
     unreadable: list[Run]
 
 
 class Candidates:
-    """Lists Runs and reads who started each, once per Run.
+    """Lists Runs and reads which client started each, once per Run.
 
     Args:
         client: the platform.
-        task_id: the task's id as the platform spells it; Runs of other tasks are none of ours.
+        task_id: the task's id as the platform spells it; Runs of other tasks are left out.
     """
 
     def __init__(self, client: RunClient, task_id: TaskId) -> None:
@@ -39,9 +39,9 @@ class Candidates:
     async def since(
         self, earliest_start: datetime, known: Callable[[Collection[RunId]], Awaitable[AbstractSet[RunId]]]
     ) -> Listing:
-        """List the task's Runs since an intent, without those that are known once the list has come.
+        """List the task's Runs since an intent, without those that the ledger knows.
 
-        In that order: a Run that is started, and noted, while the list is on its way is known.
+        The ledger is asked after the platform has answered, so that it knows Runs which were bound meanwhile.
         """
         listed = [run async for run in self._list(earliest_start - CLOCK_MARGIN)]
         accounted_for = await known([run.id for run in listed])
@@ -73,6 +73,6 @@ class Candidates:
 
 
 def marked(runs: list[Run], mark: str) -> list[Run]:
-    """Return the Runs that bear a mark, the oldest first."""
+    """Return the Runs whose User-Agent contains the mark, oldest first."""
     ours = [run for run in runs if mark in (run.user_agent or "")]
     return sorted(ours, key=lambda run: (run.started_at, run.id))

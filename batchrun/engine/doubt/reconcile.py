@@ -1,7 +1,8 @@
-"""Attempts in doubt -> adopted, not started, or still in doubt.
+"""Resolves attempts in doubt: each is adopted, found not to have started, or stays in doubt.
 
-A start whose answer is lost may have started a paid Run. Here the platform is asked which Runs exist, and the mark
-in `meta.userAgent`, nothing else, tells ours. Nothing is ever guessed: what cannot be told stays in doubt.
+A start whose answer was lost may have started a paid Run. The platform is asked which Runs exist, and a Run is
+recognised by the mark in its `meta.userAgent` and by nothing else. If that is not possible, nothing is guessed: the
+attempt stays in doubt.
 """
 
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from batchrun.ledger.protocol import Ledger
 from batchrun.model import CLOCK_DOUBT, JobKey, Mark, Run, TaskId
 from batchrun.runtime.crash_points import crash_point
 
-#: Between two listings while attempts are in doubt.
+#: Seconds between two listings while attempts are in doubt.
 LISTING_INTERVAL_S = 1.0
 END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 
@@ -25,18 +26,18 @@ _log = structlog.get_logger()
 
 
 class StillInDoubt(Exception):
-    """It cannot be told whether the attempt started a Run; its candidates are noted."""
+    """It is unknown whether the attempt has started a Run; the candidates are in the log."""
 
 
 @dataclass(slots=True)
 class _Doubt:
     mark: Mark
     job_key: JobKey
-    #: By the platform's clock: no Run of it began earlier, and none later.
+    #: The attempt's Run, if there is one, began between these two times of the platform's clock.
     earliest_start: datetime
     latest_start: datetime = END_OF_TIME
-    #: A listing begun after this (monotonic) that does not show the Run proves that there is none. None until the
-    #: platform has answered: while it cannot be reached, the lost request may still be on its way to it.
+    #: A listing that is requested after this (monotonic) and does not show the Run proves that there is none. None
+    #: until the platform has answered: while it cannot be reached, the lost request may still be on its way.
     certain_after: float | None = None
     settled: anyio.Event = field(default_factory=anyio.Event)
     found: Run | None = None
@@ -45,7 +46,7 @@ class _Doubt:
 
 
 class Echo:
-    """Whether the platform echoes marks, as the batches in one account learn it together."""
+    """Whether the platform echoes marks, as all batches in one account learn it."""
 
     def __init__(self) -> None:
         #: None until a start has shown it.
@@ -53,16 +54,16 @@ class Echo:
 
 
 class Reconciler:
-    """Resolves attempts in doubt, all that are at a moment with one listing.
+    """Resolves attempts in doubt, with one listing for all of them.
 
     Args:
         client: the platform.
-        ledger: knows the Runs that are accounted for.
-        task_id: the task's id as the platform spells it; Runs of other tasks are none of ours.
+        ledger: knows which Runs belong to other attempts.
+        task_id: the task's id as the platform spells it; Runs of other tasks are left out.
         start_horizon_s: a start request takes effect within this time after it was sent, or never.
-        listing_lag_s: how long a new Run may be missing from lists.
-        echoes: what an earlier process learned of it.
-        echo: what other batches in this account learn of it, while their Runs look like candidates of ours.
+        listing_lag_s: how long a new Run may be missing from lists, in seconds.
+        echoes: whether the platform echoes the mark, if an earlier process has learned it.
+        echo: what other batches in this account have learned about that; their Runs may look like candidates of ours.
     """
 
     def __init__(
@@ -102,21 +103,21 @@ class Reconciler:
         return len(self._doubts)
 
     async def resolve(self, mark: Mark, job_key: JobKey, earliest_start: datetime) -> Run | None:
-        """Find out what became of a start request that was sent before now.
+        """Find out whether a start request that was sent before now has started a Run.
 
         Args:
-            mark: the attempt's.
+            mark: of the attempt.
             job_key: for the log.
-            earliest_start: no Run of it began earlier, by the platform's clock.
+            earliest_start: its Run, if there is one, did not begin earlier, by the platform's clock.
 
         Returns:
-            The Run it started, or None when it is certain that it started none.
+            The Run that it started; None if it certainly started none.
 
         Raises:
-            StillInDoubt: it cannot be told.
-            BatchRefused: the platform will not tell.
+            StillInDoubt: it is unknown whether it started a Run.
+            BatchRefused: the platform refuses to list Runs.
         """
-        # The request left at the latest now, whoever sent it: an earlier process is dead since before now.
+        # The request was sent before now, also if an earlier process sent it: that process is dead.
         doubt = _Doubt(mark, job_key, earliest_start)
         self._doubts[mark] = doubt
         self._arrived.set()
@@ -132,7 +133,7 @@ class Reconciler:
         return doubt.found
 
     async def run(self) -> None:
-        """List and match for as long as there are doubts; runs until it is cancelled."""
+        """Resolve attempts as they come in doubt, until cancelled."""
         while True:
             await self._arrived.wait()
             while unsettled := [doubt for doubt in self._doubts.values() if not doubt.settled.is_set()]:
@@ -144,7 +145,7 @@ class Reconciler:
         try:
             await self._reconcile(doubts)
         except ApiError as error:
-            refused = BatchRefused(f"the platform does not tell which Runs it started: {error}")
+            refused = BatchRefused(f"the platform does not list the Runs that it started: {error}")
             for doubt in doubts:
                 doubt.error = refused
                 doubt.settled.set()
@@ -163,19 +164,19 @@ class Reconciler:
                 self._conclude(doubt, [*listing.runs, *listing.unreadable], is_patient=is_patient)
 
     def _start_the_clock(self, doubt: _Doubt) -> None:
-        """Count the horizon from the platform's first answer since the doubt arose."""
+        """Count the horizon from the platform's first answer since the attempt came in doubt."""
         doubt.certain_after = anyio.current_time() + self._patience_s
         now = self._client.platform_time or datetime.now(UTC) + CLOCK_DOUBT
         doubt.latest_start = now + self._horizon + CLOCK_MARGIN
 
     async def _adopt(self, doubt: _Doubt, runs: list[Run]) -> None:
-        """Take the older Run for the attempt; a second one was started by no request of ours and is aborted."""
+        """Adopt the oldest Run for the attempt. We sent one request, so further Runs are aborted."""
         oldest, *others = runs
         for run in others:
             try:
                 await self._client.abort_run(run.id)
             except NotFound:
-                return  # too fresh to be aborted; the next round comes back to both
+                return  # too new to be aborted; the next listing shows both again
             _log.warning("second_run_aborted", job_key=doubt.job_key, kept=oldest.id, aborted=run.id)
         _log.warning("run_adopted", job_key=doubt.job_key, run_id=oldest.id)
         crash_point("adopted")
@@ -183,17 +184,17 @@ class Reconciler:
         doubt.settled.set()
 
     def _conclude(self, doubt: _Doubt, candidates: list[Run], *, is_patient: bool) -> None:
-        """Conclude that nothing was started, if a Run of ours would have been recognised."""
+        """Conclude that nothing was started, if a Run of the attempt would have been recognised."""
         unclaimed = [
             run for run in candidates if doubt.earliest_start - CLOCK_MARGIN <= run.started_at <= doubt.latest_start
         ]
-        # A Run that names another client is not ours, provided that this platform passes names on.
+        # A Run that names another client is not ours, provided that this platform echoes marks.
         echoes = self._echo.is_there if self.echoes is None else self.echoes
         suspects = {run.id for run in unclaimed if not echoes or run.user_agent is None}
         if not suspects:
             _log.info("start_had_no_effect", job_key=doubt.job_key)
         elif is_patient:
-            return  # some may turn out to be other jobs' Runs; or the next start shows whether marks are echoed
+            return  # other jobs may yet bind some of them, or the next start may show whether marks are echoed
         else:
             doubt.is_hopeless = True
             _log.warning("start_stays_in_doubt", job_key=doubt.job_key, candidates=sorted(suspects))

@@ -1,1 +1,1 @@
-"""Live Runs to their end: polls, the sweep, deadlines."""
+"""Following live Runs to their end: polls, the sweep, deadlines."""

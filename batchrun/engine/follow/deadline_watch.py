@@ -1,7 +1,6 @@
-"""Runs that take too long: past their own time limit, past their job's, or without a sign of life.
+"""Judges whether a live Run takes too long: longer than its job may, longer than its own timeout, or without progress.
 
-A Run is judged only right after the platform has said how it is: after a suspend of this machine, too, nothing is
-judged by what was known before it.
+A Run is judged only right after the platform has answered how it is. So a suspend of this machine makes no Run late.
 """
 
 from collections.abc import Awaitable, Callable
@@ -17,10 +16,10 @@ from batchrun.model import JobKey, Problem, Run
 from batchrun.policy.deadlines import Deadlines
 from batchrun.runtime.crash_points import crash_point
 
-#: Bytes at the end of a log that show whether it has grown.
+#: Bytes read from the end of a log, to see whether it has grown.
 _LOG_TAIL_BYTES = 2048
-#: Signs of life that take longer to read are none: what cannot be read is no proof of quiet either.
-SIGNS_PATIENCE_S = 20.0
+#: Timeout for reading the signs of progress, in seconds. A Run whose signs cannot be read does not count as quiet.
+SIGNS_TIMEOUT_S = 20.0
 _NEVER = float("inf")
 
 _log = structlog.get_logger()
@@ -30,17 +29,18 @@ class DeadlineWatch:
     """Watches one Run.
 
     Args:
-        client: asks for signs of life, and aborts.
-        deadlines: what is too long.
+        client: reads signs of progress, and aborts.
+        deadlines: the configured limits.
         job_key: for the log.
-        job_left_s: what is left of the job's own time; None: no limit.
-        timeout_s: the Run's own limit, just set; None where it is not known yet.
-        aborted_for: why an earlier process was about to abort it; if it is live still, that is done again.
-        note_abort: makes durable why it is aborted, before that is asked for: whoever comes after us is to know.
-        tell: says at once what people should know.
+        job_left_s: what is left of the job's own time, in seconds; None: unlimited.
+        timeout_s: the Run's own timeout, counted from now; None: not known yet.
+        aborted_for: why an earlier process noted that it aborts the Run; if the Run is still live, it is aborted again.
+        note_abort: makes the reason durable before the Run is aborted, so that its job settles with that reason even
+            if this process dies in between.
+        report: takes notices for people.
     """
 
-    # As many as there are live Runs.
+    # One for each live Run.
     __slots__ = (
         "_aborted_for",
         "_client",
@@ -49,12 +49,12 @@ class DeadlineWatch:
         "_is_quiet",
         "_job_ends_at",
         "_job_key",
-        "_look_at",
+        "_look_for_signs_at",
         "_moved_at",
         "_note_abort",
         "_overdue_at",
+        "_report",
         "_signs",
-        "_tell",
         "_was_overdue",
     )
 
@@ -68,14 +68,14 @@ class DeadlineWatch:
         timeout_s: int | None = None,
         aborted_for: Problem | None = None,
         note_abort: Callable[[Problem], Awaitable[None]],
-        tell: Callable[[Notice], None] = lambda _: None,
+        report: Callable[[Notice], None] = lambda _: None,
     ) -> None:
         self._client = client
         self._deadlines = deadlines
         self._job_key = job_key
         self._aborted_for = aborted_for
         self._note_abort = note_abort
-        self._tell = tell
+        self._report = report
         began_at = anyio.current_time()
         self._job_ends_at = _NEVER if job_left_s is None else began_at + job_left_s
         self._overdue_at = began_at + timeout_s + deadlines.overdue_grace_s if timeout_s else _NEVER
@@ -83,25 +83,25 @@ class DeadlineWatch:
         self._is_quiet = False
         self._signs: tuple[object, ...] = ()
         self._moved_at = began_at
-        self._look_at = began_at if deadlines.quiet_s is not None else _NEVER
+        self._look_for_signs_at = began_at if deadlines.quiet_s is not None else _NEVER
         self._is_aborting = False
 
     @property
     def patience_s(self) -> float:
-        """How long until the Run is to be judged again, at least a second; infinite where nothing is awaited."""
+        """Seconds until the Run must be judged again, at least 1; infinite if no deadline is open."""
         if self._is_aborting:
             return _NEVER
         if self._aborted_for is not None:
             return 1.0
-        return max(1.0, min(self._job_ends_at, self._look_at, self._overdue_at) - anyio.current_time())
+        return max(1.0, min(self._job_ends_at, self._look_for_signs_at, self._overdue_at) - anyio.current_time())
 
     @property
     def problem(self) -> Problem | None:
-        """Why the Run was aborted by us, or was to be; None when it was not."""
+        """Why this process or an earlier one has aborted the Run; None: neither has."""
         return self._aborted_for
 
     async def look(self, run: Run) -> None:
-        """Judge a live Run as the platform has just described it."""
+        """Judge a live Run by the platform's latest answer."""
         if self._is_aborting:
             return
         if self._aborted_for is not None:
@@ -109,15 +109,15 @@ class DeadlineWatch:
         elif anyio.current_time() >= self._job_ends_at:
             limit_s = self._deadlines.max_job_s
             await self._abort(run, MAX_JOB_S, f"the job took longer than deadlines.max_job_s ({limit_s:g} s)")
-        elif self._is_past_its_limit(run):
+        elif self._is_overdue(run):
             self._overdue_at = _NEVER
             why = f"the Run goes on {self._deadlines.overdue_grace_s:g} s past its own limit of {run.timeout_s} s"
             await self._judge(run, "run-overdue", why, aborts=self._deadlines.aborts_overdue)
-        elif anyio.current_time() >= self._look_at:
+        elif anyio.current_time() >= self._look_for_signs_at:
             await self._look_for_signs(run)
 
-    def _is_past_its_limit(self, run: Run) -> bool:
-        """Judge by the platform's clock; a Run that is not past it is to be judged again when it would be."""
+    def _is_overdue(self, run: Run) -> bool:
+        """Judge a Run's own timeout, once, by the platform's clock; until then, note when to judge it again."""
         seen_at = self._client.platform_now
         if not run.timeout_s or seen_at is None or self._was_overdue:
             return False
@@ -127,10 +127,10 @@ class DeadlineWatch:
         return self._was_overdue
 
     async def _look_for_signs(self, run: Run) -> None:
-        assert self._deadlines.quiet_s is not None, "looked for only where quiet has a length"
+        assert self._deadlines.quiet_s is not None, "signs are read only if deadlines.quiet_s is set"
         signs = await self._signs_of_life(run)
         now = anyio.current_time()
-        self._look_at = now + self._deadlines.quiet_s / 2
+        self._look_for_signs_at = now + self._deadlines.quiet_s / 2
         if signs != self._signs:
             self._signs, self._moved_at, self._is_quiet = signs, now, False
         elif not self._is_quiet and now - self._moved_at >= self._deadlines.quiet_s:
@@ -139,7 +139,7 @@ class DeadlineWatch:
             await self._judge(run, "run-quiet", why, aborts=self._deadlines.aborts_quiet)
 
     async def _signs_of_life(self, run: Run) -> tuple[object, ...]:
-        with anyio.move_on_after(SIGNS_PATIENCE_S):
+        with anyio.move_on_after(SIGNS_TIMEOUT_S):
             return await self._read_signs(run)
         return ("unreadable", anyio.current_time())
 
@@ -149,7 +149,7 @@ class DeadlineWatch:
             items = await self._client.get_item_count(run.dataset_id) if run.dataset_id is not None else None
         except ApiError as error:
             _log.warning("signs_of_life_unreadable", run_id=run.id, error=str(error))
-            return ("unreadable", anyio.current_time())  # what cannot be read is no proof of quiet
+            return ("unreadable", anyio.current_time())  # differs from all other signs
         return (run.fields.get("statusMessage"), items, log)
 
     async def _judge(self, run: Run, kind: str, why: str, *, aborts: bool) -> None:
@@ -157,11 +157,11 @@ class DeadlineWatch:
             await self._abort(run, kind, why)
         else:
             _log.warning(kind.replace("-", "_"), job_key=self._job_key, run_id=run.id, reason=why)
-            self._tell(RunSuspect(run_id=run.id, job_key=self._job_key, reason=why))
+            self._report(RunSuspect(run_id=run.id, job_key=self._job_key, reason=why))
 
     async def _abort(self, run: Run, kind: str, why: str) -> None:
         _log.warning("run_aborted", job_key=self._job_key, run_id=run.id, reason=why)
-        self._tell(RunAborted(run_id=run.id, job_key=self._job_key, reason=why))
+        self._report(RunAborted(run_id=run.id, job_key=self._job_key, reason=why))
         problem = Problem(type=kind, message=f"aborted by batchrun: {why}")
         await self._note_abort(problem)
         crash_point("abort_noted")
@@ -174,6 +174,6 @@ class DeadlineWatch:
             await self._client.abort_run(run.id)
             crash_point("aborted")
         except ApiError as error:
-            # Most likely it has ended meanwhile: the next poll tells.
+            # Most likely the Run has ended meanwhile; the next poll shows that.
             _log.warning("abort_refused", run_id=run.id, error=str(error))
             self._is_aborting = False

@@ -1,4 +1,4 @@
-"""A Run that is followed: all that a child holds for it, so that it can be laid aside and taken up by another child."""
+"""A live Run with its job, attempt, permit and deadlines, so that another child or the sweep can continue with it."""
 
 from copy import copy
 
@@ -7,8 +7,8 @@ from batchrun.engine.limits.permits import Permit
 from batchrun.engine.work import Work
 from batchrun.model import Attempt
 
-#: How soon a Run that the platform does not know is asked for again, in seconds.
-UNKNOWN_PATIENCE_S = 1.0
+#: Seconds until a Run that the platform does not know is read again.
+UNKNOWN_RETRY_S = 1.0
 
 
 class LiveRun:
@@ -17,8 +17,8 @@ class LiveRun:
     Args:
         work: its job.
         attempt: the attempt that started it.
-        permit: held until it is terminal.
-        watch: judges it while it is live.
+        permit: held until the Run is terminal.
+        watch: judges whether the Run takes too long.
     """
 
     __slots__ = ("attempt", "has_poll", "is_let_go", "permit", "run_id", "unknown_since", "watch", "work")
@@ -30,20 +30,20 @@ class LiveRun:
         self.attempt = attempt
         self.permit = permit
         self.watch = watch
-        #: Since when the platform has said that it does not know the Run (monotonic); None: it knows it.
+        #: Since when the platform does not know the Run (monotonic); None: it knows the Run.
         self.unknown_since: float | None = None
-        #: Whether a poll is reserved for it.
+        #: Whether a poll is reserved for the Run.
         self.has_poll = False
-        #: Whether the sweep has let it go, so that it is looked at: it may have ended.
+        #: Whether the sweep has let the Run go, so that it is read by its id: it may have ended.
         self.is_let_go = False
 
     @property
     def patience_s(self) -> float:
-        """How long it may go without a look; infinite where only its end is awaited."""
-        return self.watch.patience_s if self.unknown_since is None else UNKNOWN_PATIENCE_S
+        """Seconds until the Run must be read again; infinite if only its end is awaited."""
+        return self.watch.patience_s if self.unknown_since is None else UNKNOWN_RETRY_S
 
     def transferred(self) -> "LiveRun":
-        """Return it for whoever follows it next, with its permit."""
+        """Return the same Run, with its permit, for its next follower; a later release of this permit does nothing."""
         heir = copy(self)
         heir.permit = self.permit.transferred()
         heir.has_poll = heir.is_let_go = False

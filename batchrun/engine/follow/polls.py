@@ -1,4 +1,4 @@
-"""Runs to their end: polls that the server holds open until the Run has ended, and a sweep for those beyond them."""
+"""Follows Runs to their end: by polls that the server holds open, and by the sweep for Runs that get no poll."""
 
 import math
 from collections import deque
@@ -13,17 +13,17 @@ from batchrun.engine.ports import RunClient
 from batchrun.errors import ApiError, BatchRefused, NotFound
 from batchrun.model import Run
 
-#: How long a Run that we hold the id of may stay unknown to the platform before it counts as lost.
+#: A Run whose id we hold counts as lost after the platform has not known it for this long, in seconds.
 LOST_AFTER_S = 10.0
-#: A poll that is answered earlier than this without an end is not repeated at once.
+#: Min seconds from one poll of a Run to the next, in case the server answers early although the Run goes on.
 MIN_POLL_INTERVAL_S = 0.5
 
 
 class Polls:
-    """Requests that may wait for the end of a Run at once, for one batch or for several together.
+    """The polls of an account, for all its batches together.
 
     Args:
-        count: how many there are.
+        count: max polls that are open at the same time.
     """
 
     def __init__(self, count: int) -> None:
@@ -31,22 +31,22 @@ class Polls:
         self._sweeps: deque[Sweep] = deque()
 
     def join(self, sweep: Sweep) -> None:
-        """Offer polls that come free to a sweep's Runs."""
+        """Offer released polls to a sweep's Runs."""
         self._sweeps.append(sweep)
 
     def leave(self, sweep: Sweep) -> None:
-        """Offer it no more."""
+        """Stop offering polls to a sweep."""
         self._sweeps.remove(sweep)
 
     def take(self) -> bool:
-        """Take one of the polls, if one is free."""
+        """Take a poll if one is free."""
         if not self._free:
             return False
         self._free -= 1
         return True
 
-    def give_back(self) -> None:
-        """Free a poll, or hand it to the Run that a sweep has kept for longest; sweeps take turns."""
+    def release(self) -> None:
+        """Release a poll; a sweep hands it to the Run it has kept longest. The sweeps alternate."""
         self._sweeps.rotate()
         for sweep in self._sweeps:
             if sweep.give_poll():
@@ -55,11 +55,11 @@ class Polls:
 
 
 class Sight(NamedTuple):
-    """What is known of a Run by now."""
+    """What the platform has answered about a Run."""
 
-    #: Whether it has ended, or is unknown to the platform for good.
+    #: Whether the Run has ended or is lost.
     is_over: bool
-    #: The Run in the end; None when the platform does not know it (any more), or when it is not over.
+    #: The Run as it ended; None if it is lost, or not over.
     run: Run | None = None
 
 
@@ -67,12 +67,12 @@ _STILL_LIVE = Sight(is_over=False)
 
 
 class Follower:
-    """Follows Runs with open requests, as many as there are polls; those beyond are left to the sweep.
+    """Follows each Run with a poll, if one is free; else leaves it to the sweep.
 
     Args:
         client: the platform.
-        polls: requests that wait for the end of a Run.
-        sweep: follows the Runs beyond the polls.
+        polls: of the account.
+        sweep: follows the Runs that get no poll.
     """
 
     def __init__(self, client: RunClient, polls: Polls, sweep: Sweep) -> None:
@@ -82,16 +82,16 @@ class Follower:
         polls.join(sweep)
 
     def leave(self) -> None:
-        """Leave the polls to others."""
+        """Leave the polls to other batches."""
         self._polls.leave(self._sweep)
 
     async def follow(self, live: LiveRun) -> Sight:
-        """Follow a Run to its end if there is a poll for it; else return soon, and the sweep is to have it.
+        """Follow a Run to its end if it gets a poll; else return soon, so that the sweep can have it.
 
-        It is over once its status is terminal, never before. Cancelled, it leaves its poll to others.
+        A Run is over once its status is terminal, never before. If this is cancelled, the poll is released.
 
         Raises:
-            BatchRefused: the platform will not tell.
+            BatchRefused: the platform refuses to describe the Run.
         """
         sight = _STILL_LIVE
         if live.is_let_go:
@@ -118,10 +118,10 @@ class Follower:
                     return sight
                 await anyio.sleep(max(0.0, asked_at + MIN_POLL_INTERVAL_S - anyio.current_time()))
         finally:
-            self._polls.give_back()
+            self._polls.release()
 
     async def _look(self, live: LiveRun, *, wait_s: int) -> Sight:
-        """Read the Run, at its end or after a wait; one that goes on is judged."""
+        """Read the Run, at its end or after the wait; while it is live, judge whether it takes too long."""
         try:
             run = await self._client.get_run(live.run_id, wait_for_finish_s=wait_s)
         except NotFound:

@@ -1,8 +1,8 @@
-"""Live Runs beyond those that are polled: followed all together, by listing which of the task's Runs are live.
+"""Follows the live Runs that get no poll, all together, by listing which of the task's Runs are live.
 
-Each is a row of a table, and no child waits for it. A Run that is not in the list any more has most likely ended; it is
-let go then, to be asked for by somebody, and only what that answer says counts. A list that lags, or that shifts while
-it is being paged through, costs a request and no more.
+Each Run is a row of a table; no child waits for it. A Run that is missing from the list has most likely ended. Then the
+sweep lets it go: a child reads the Run by its id, and only that answer counts. A list that lags, or that shifts between
+two pages, costs one such request and nothing else.
 """
 
 from collections import deque
@@ -17,22 +17,23 @@ from batchrun.engine.ports import RunClient
 from batchrun.errors import ApiError
 from batchrun.model import RunId, TaskId
 
-#: Between two sweeps: this share of a Run's usual life. With 1,000 Runs to a page, 64 sweeps in a life come to 0.07
-#: requests per Run, however many there are, and an end is noticed with 1 % of the life on average.
-SHARE_OF_LIFE = 1 / 64
-#: As long as no life has ended: this share of how long the swept Runs have been live.
-SHARE_OF_AGE = 1 / 10
-#: How much one more Run moves the usual life.
+#: Time between two sweeps, as a fraction of a Run's usual life. With 1,000 Runs to a page, 64 sweeps in a life are 0.07
+#: requests per Run, for any number of Runs, and an end is noticed after 1 % of the life on average.
+INTERVAL_PER_LIFE = 1 / 64
+#: The same as a fraction of the swept Runs' mean age, as long as no Run has ended.
+INTERVAL_PER_AGE = 1 / 10
+#: Weight of the latest ended Run in the usual life, a moving average.
 LEARNING_RATE = 0.05
+#: Bounds of the time between two sweeps, in seconds.
 MIN_INTERVAL_S = 3.0
 MAX_INTERVAL_S = 120.0
-#: How often it is seen to whose patience is over.
+#: Seconds between two checks for Runs that must be read by their id, for a deadline or because they are unknown.
 TICK_S = 1.0
-#: Pages overlap by so many Runs: those that end while the list is being paged through move the others forward.
+#: Runs by which two pages overlap: Runs that end between the two requests move the others forward in the list.
 OVERLAP = 100
-#: A Run may be missing from lists for so long after its start.
+#: Seconds for which a new Run may be missing from lists.
 LISTING_LAG_S = 5.0
-#: Runs that are looked at together after they were let go: a thousand that have ended at once take turns.
+#: Max Runs that are read by their id at the same time: if a thousand end together, most of them wait.
 MAX_LOOKS = 128
 
 _log = structlog.get_logger()
@@ -48,12 +49,12 @@ class _Row:
 
 
 class Sweep:
-    """Keeps Runs of one task until they are worth a look, any number of them with the same few requests.
+    """Keeps any number of a task's live Runs, with few requests, until each must be read by its id.
 
     Args:
         client: lists the task's live Runs.
-        task_id: whose Runs they are.
-        take_up: called with each Run that is let go, or that has got a poll: a child is to continue with it.
+        task_id: the task.
+        take_up: called with each Run that is let go or gets a poll; a child continues with it.
     """
 
     def __init__(self, client: RunClient, task_id: TaskId, take_up: Callable[[LiveRun], None]) -> None:
@@ -61,7 +62,7 @@ class Sweep:
         self._task_id = task_id
         self._take_up = take_up
         self._rows: dict[RunId, _Row] = {}
-        #: Let go, and waiting for others to have been looked at.
+        #: Runs that are let go and wait until fewer than `MAX_LOOKS` others are being read.
         self._gone: deque[LiveRun] = deque()
         self._looks = 0
         self._is_running = False
@@ -73,17 +74,17 @@ class Sweep:
         self._usual_life_s = usual_s + LEARNING_RATE * (life_s - usual_s)
 
     def add(self, live: LiveRun) -> bool:
-        """Keep a Run until it is not listed as live any more, gets a poll, or is to be looked at by its own patience.
+        """Keep a Run until it is missing from the list, gets a poll, or must be read for one of its deadlines.
 
         Returns:
-            Whether `run` is to be called now, for nobody has.
+            Whether the caller must start `run` now, because it is not running.
         """
         self._rows[live.run_id] = _Row(live)
         was_running, self._is_running = self._is_running, True
         return not was_running
 
     def give_poll(self) -> bool:
-        """Let the Run that was kept for longest go with a poll of its own, if there is one."""
+        """Hand a poll to the Run that was kept longest; False if there is no Run."""
         if not self._rows:
             return False
         live = self._rows.pop(next(iter(self._rows))).live
@@ -92,13 +93,13 @@ class Sweep:
         return True
 
     def looked(self) -> None:
-        """Note that a Run that was let go has been looked at."""
+        """Note that a Run that was let go has been read."""
         self._looks -= 1
         if self._gone:
             self._have_looked_at(self._gone.popleft())
 
     async def run(self) -> None:
-        """Sweep for as long as there are Runs to keep."""
+        """Sweep as long as there are Runs to keep."""
         try:
             next_at = anyio.current_time() + self.interval_s
             while self._rows or self._gone:
@@ -108,20 +109,20 @@ class Sweep:
                     await self._sweep()
                     next_at = anyio.current_time() + self.interval_s
         finally:
-            # Cancelled, nobody is left to take them up.
+            # If this is cancelled, no child is left to take them up.
             self._rows.clear()
             self._gone.clear()
             self._is_running = False
 
     @property
     def interval_s(self) -> float:
-        """How long to the next sweep: no end is noticed later than that."""
+        """Seconds to the next sweep; no end is noticed later than that."""
         if self._usual_life_s is not None:
-            wanted_s = self._usual_life_s * SHARE_OF_LIFE
+            wanted_s = self._usual_life_s * INTERVAL_PER_LIFE
         else:
             now = anyio.current_time()
             ages = [now - row.began_at for row in self._rows.values()]
-            wanted_s = sum(ages) / max(1, len(ages)) * SHARE_OF_AGE
+            wanted_s = sum(ages) / max(1, len(ages)) * INTERVAL_PER_AGE
         return min(MAX_INTERVAL_S, max(MIN_INTERVAL_S, wanted_s))
 
     async def _sweep(self) -> None:
@@ -130,10 +131,12 @@ class Sweep:
             listed = await self._listed()
         except ApiError as error:
             _log.warning("sweep_refused", error=str(error))
-            self._let_go(list(self._rows))  # each is asked for by itself, and that says what is wrong
+            self._let_go(list(self._rows))  # each is read by its id, and that answer shows what is wrong
             return
-        lasting = listed_at - LISTING_LAG_S
-        self._let_go([run_id for run_id, row in self._rows.items() if run_id not in listed and row.began_at <= lasting])
+        listable = listed_at - LISTING_LAG_S
+        self._let_go(
+            [run_id for run_id, row in self._rows.items() if run_id not in listed and row.began_at <= listable]
+        )
 
     async def _listed(self) -> set[RunId]:
         listed: set[RunId] = set()
@@ -141,7 +144,7 @@ class Sweep:
         while True:
             page = await self._client.list_live_runs(self._task_id, offset=offset)
             listed.update(page)
-            # Whether it is the last one is not told by an empty one after it: Runs that start move the end away.
+            # A page that is not full is the last one. An empty page may never come: new Runs move the end away.
             if len(page) < MAX_LIST_LIMIT:
                 return listed
             offset += len(page) - OVERLAP

@@ -85,35 +85,6 @@ class Collector:
         items = Items(count=written.items_count, dataset_id=run.dataset_id)
         return Collected(output=output, items=items, item_lines=lines)
 
-    async def judge(self, run: Run, expectation: Expectation) -> Verdict | None:
-        """Return why a succeeded Run does not meet the expectation: too few items, or invalid ones; None if it does.
-
-        Items that were pushed last may become visible late.
-
-        Raises:
-            BatchRefused: the platform refuses to send the items.
-        """
-        if run.dataset_id is None:
-            return expectation.judge_count(0)
-        try:
-            verdict = expectation.judge_count(await self._count(run.dataset_id, expectation.items_min or 0))
-            if verdict is not None or not expectation.sample:
-                return verdict
-            page = await self._get_page(run.dataset_id, 0, expectation.sample, {})
-        except ApiError as error:
-            raise BatchRefused(f"the items of Run {run.id} cannot be read: {error}") from error
-        return expectation.judge_items(page.items if page is not None else [])
-
-    async def _count(self, dataset_id: DatasetId, wanted: int) -> int:
-        """Count the stored items, at most `wanted`."""
-        if not wanted:
-            return 0
-        last = await self._get_page(dataset_id, wanted - 1, 1, {})
-        if last is None or last.items:
-            return wanted if last is not None else 0
-        first = await self._get_page(dataset_id, 0, min(wanted, MAX_COUNTED), {})
-        return len(first.items) if first is not None else 0
-
     async def _value(self, store_id: StoreId | None) -> Any:
         if not self._plan.is_value_wanted or store_id is None:
             return None
@@ -161,6 +132,35 @@ class Collector:
             return page.items, offset + len(page.items), not page.items
         is_last = not page.items and (page.total is None or offset + limit >= page.total)
         return page.items, offset + limit, is_last
+
+    async def judge(self, run: Run, expectation: Expectation) -> Verdict | None:
+        """Return why a succeeded Run does not meet the expectation: too few items, or invalid ones; None if it does.
+
+        Items that were pushed last may become visible late.
+
+        Raises:
+            BatchRefused: the platform refuses to send the items.
+        """
+        if run.dataset_id is None:
+            return expectation.judge_count(0)
+        try:
+            verdict = expectation.judge_count(await self._count(run.dataset_id, expectation.items_min or 0))
+            if verdict is not None or not expectation.sample:
+                return verdict
+            page = await self._get_page(run.dataset_id, 0, expectation.sample, {})
+        except ApiError as error:
+            raise BatchRefused(f"the items of Run {run.id} cannot be read: {error}") from error
+        return expectation.judge_items(page.items if page is not None else [])
+
+    async def _count(self, dataset_id: DatasetId, wanted: int) -> int:
+        """Count the stored items, at most `wanted`."""
+        if not wanted:
+            return 0
+        last = await self._get_page(dataset_id, wanted - 1, 1, {})
+        if last is None or last.items:
+            return wanted if last is not None else 0
+        first = await self._get_page(dataset_id, 0, min(wanted, MAX_COUNTED), {})
+        return len(first.items) if first is not None else 0
 
     async def _get_page(
         self, dataset_id: DatasetId, offset: int, limit: int, query: Mapping[str, str]

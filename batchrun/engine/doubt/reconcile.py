@@ -88,20 +88,6 @@ class Reconciler:
         self.echoes = echoes
         self._echo = Echo() if echo is None else echo
 
-    def note_start(self, run: Run, mark: Mark) -> None:
-        """Learn from the answer to a start whether the platform echoes the mark."""
-        echoes = self._echo.is_there = run.user_agent is not None and mark in run.user_agent
-        if echoes is not self.echoes:
-            self.echoes = echoes
-            self._ledger.note_echo(echoes)
-            if not echoes:
-                _log.warning("mark_not_echoed", run_id=run.id)
-
-    @property
-    def in_doubt(self) -> int:
-        """How many attempts are in doubt now."""
-        return len(self._doubts)
-
     async def resolve(self, mark: Mark, job_key: JobKey, earliest_start: datetime) -> Run | None:
         """Find out whether a start request that was sent before now has started a Run.
 
@@ -163,12 +149,6 @@ class Reconciler:
                 is_patient = begun_at < doubt.certain_after + self._patience_s
                 self._conclude(doubt, [*listing.runs, *listing.unreadable], is_patient=is_patient)
 
-    def _start_the_clock(self, doubt: _Doubt) -> None:
-        """Count the horizon from the platform's first answer since the attempt came in doubt."""
-        doubt.certain_after = anyio.current_time() + self._patience_s
-        now = self._client.platform_time or datetime.now(UTC) + CLOCK_DOUBT
-        doubt.latest_start = now + self._horizon + CLOCK_MARGIN
-
     async def _adopt(self, doubt: _Doubt, runs: list[Run]) -> None:
         """Adopt the oldest Run for the attempt. We sent one request, so further Runs are aborted."""
         oldest, *others = runs
@@ -182,6 +162,12 @@ class Reconciler:
         crash_point("adopted")
         doubt.found = oldest
         doubt.settled.set()
+
+    def _start_the_clock(self, doubt: _Doubt) -> None:
+        """Count the horizon from the platform's first answer since the attempt came in doubt."""
+        doubt.certain_after = anyio.current_time() + self._patience_s
+        now = self._client.platform_time or datetime.now(UTC) + CLOCK_DOUBT
+        doubt.latest_start = now + self._horizon + CLOCK_MARGIN
 
     def _conclude(self, doubt: _Doubt, candidates: list[Run], *, is_patient: bool) -> None:
         """Conclude that nothing was started, if a Run of the attempt would have been recognised."""
@@ -199,3 +185,17 @@ class Reconciler:
             doubt.is_hopeless = True
             _log.warning("start_stays_in_doubt", job_key=doubt.job_key, candidates=sorted(suspects))
         doubt.settled.set()
+
+    def note_start(self, run: Run, mark: Mark) -> None:
+        """Learn from the answer to a start whether the platform echoes the mark."""
+        echoes = self._echo.is_there = run.user_agent is not None and mark in run.user_agent
+        if echoes is not self.echoes:
+            self.echoes = echoes
+            self._ledger.note_echo(echoes)
+            if not echoes:
+                _log.warning("mark_not_echoed", run_id=run.id)
+
+    @property
+    def in_doubt(self) -> int:
+        """How many attempts are in doubt now."""
+        return len(self._doubts)

@@ -68,11 +68,6 @@ class Sweep:
         self._is_running = False
         self._usual_life_s: float | None = None
 
-    def note_life(self, life_s: float) -> None:
-        """Learn how long one more Run was live."""
-        usual_s = life_s if self._usual_life_s is None else self._usual_life_s
-        self._usual_life_s = usual_s + LEARNING_RATE * (life_s - usual_s)
-
     def add(self, live: LiveRun) -> bool:
         """Keep a Run until it is missing from the list, gets a poll, or must be read for one of its deadlines.
 
@@ -82,21 +77,6 @@ class Sweep:
         self._rows[live.run_id] = _Row(live)
         was_running, self._is_running = self._is_running, True
         return not was_running
-
-    def give_poll(self) -> bool:
-        """Hand a poll to the Run that was kept longest; False if there is no Run."""
-        if not self._rows:
-            return False
-        live = self._rows.pop(next(iter(self._rows))).live
-        live.has_poll = True
-        self._take_up(live)
-        return True
-
-    def looked(self) -> None:
-        """Note that a Run that was let go has been read."""
-        self._looks -= 1
-        if self._gone:
-            self._have_looked_at(self._gone.popleft())
 
     async def run(self) -> None:
         """Sweep as long as there are Runs to keep."""
@@ -114,16 +94,9 @@ class Sweep:
             self._gone.clear()
             self._is_running = False
 
-    @property
-    def interval_s(self) -> float:
-        """Seconds to the next sweep; no end is noticed later than that."""
-        if self._usual_life_s is not None:
-            wanted_s = self._usual_life_s * INTERVAL_PER_LIFE
-        else:
-            now = anyio.current_time()
-            ages = [now - row.began_at for row in self._rows.values()]
-            wanted_s = sum(ages) / max(1, len(ages)) * INTERVAL_PER_AGE
-        return min(MAX_INTERVAL_S, max(MIN_INTERVAL_S, wanted_s))
+    def _let_go_of_due(self) -> None:
+        now = anyio.current_time()
+        self._let_go([run_id for run_id, row in self._rows.items() if row.due_at <= now])
 
     async def _sweep(self) -> None:
         listed_at = anyio.current_time()
@@ -149,10 +122,6 @@ class Sweep:
                 return listed
             offset += len(page) - OVERLAP
 
-    def _let_go_of_due(self) -> None:
-        now = anyio.current_time()
-        self._let_go([run_id for run_id, row in self._rows.items() if row.due_at <= now])
-
     def _let_go(self, run_ids: Iterable[RunId]) -> None:
         for run_id in run_ids:
             live = self._rows.pop(run_id).live
@@ -165,3 +134,34 @@ class Sweep:
     def _have_looked_at(self, live: LiveRun) -> None:
         self._looks += 1
         self._take_up(live)
+
+    def looked(self) -> None:
+        """Note that a Run that was let go has been read."""
+        self._looks -= 1
+        if self._gone:
+            self._have_looked_at(self._gone.popleft())
+
+    def give_poll(self) -> bool:
+        """Hand a poll to the Run that was kept longest; False if there is no Run."""
+        if not self._rows:
+            return False
+        live = self._rows.pop(next(iter(self._rows))).live
+        live.has_poll = True
+        self._take_up(live)
+        return True
+
+    def note_life(self, life_s: float) -> None:
+        """Learn how long one more Run was live."""
+        usual_s = life_s if self._usual_life_s is None else self._usual_life_s
+        self._usual_life_s = usual_s + LEARNING_RATE * (life_s - usual_s)
+
+    @property
+    def interval_s(self) -> float:
+        """Seconds to the next sweep; no end is noticed later than that."""
+        if self._usual_life_s is not None:
+            wanted_s = self._usual_life_s * INTERVAL_PER_LIFE
+        else:
+            now = anyio.current_time()
+            ages = [now - row.began_at for row in self._rows.values()]
+            wanted_s = sum(ages) / max(1, len(ages)) * INTERVAL_PER_AGE
+        return min(MAX_INTERVAL_S, max(MIN_INTERVAL_S, wanted_s))

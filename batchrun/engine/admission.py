@@ -1,4 +1,4 @@
-"""Admission: lines of the job file become jobs in the ledger, a chunk at a time and only as they are needed."""
+"""Admission: lines of the job file become jobs in the ledger, in chunks and only as they are needed."""
 
 import anyio
 
@@ -12,9 +12,9 @@ class Admitter:
     """Reads the source as far as the start queue needs it.
 
     Args:
-        source: gives the lines.
-        ledger: admits them.
-        queue: says how many are needed.
+        source: of lines and of jobs that earlier processes left open.
+        ledger: admits the lines.
+        queue: decides how many lines are needed.
     """
 
     def __init__(self, source: JobSource, ledger: Ledger, queue: StartQueue) -> None:
@@ -22,16 +22,16 @@ class Admitter:
         self._ledger = ledger
         self._queue = queue
         self._has_begun = False
-        #: Whether lines are being admitted right now.
+        #: Whether a commit of lines is under way.
         self.is_admitting = False
 
     async def next(self) -> Admission | None:
-        """Wait until more jobs are needed, and admit the next lines; None at the end of the source.
+        """Wait until more jobs are needed, then admit the next lines; None at the end of the source.
 
-        Open jobs of earlier processes come with the new ones.
+        The admission also holds jobs that earlier processes left open.
 
         Raises:
-            JobFileError: the job file cannot be read any further.
+            JobFileError: the job file cannot be read further.
         """
         while self._has_begun and not self._queue.wants_more:
             await self._queue.reading.wait()
@@ -42,7 +42,7 @@ class Admitter:
     async def _admit(self, chunk: Chunk) -> Admission:
         if chunk.read_to is None:
             return Admission(jobs=list(chunk.resumed))
-        # Shielded from a stop: the commit ends whoever waits for it, and what is admitted must become ready.
+        # Shielded from a stop: the commit takes place all the same, and admitted jobs must become ready.
         self.is_admitting = True
         with anyio.CancelScope(shield=True):
             admission = await self._ledger.admit(chunk.entries, chunk.read_to)

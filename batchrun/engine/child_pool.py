@@ -1,7 +1,7 @@
-"""Reusable children: how many there are, and when one more is of use.
+"""Reusable children: how many there are, and when one more is useful.
 
-A child acquires a permit, carries a job one attempt further, releases the permit when the Run is terminal, collects and
-settles, and takes the next job. Up to two children per permit let some collect while others run.
+A child acquires a permit, carries a job through one attempt, releases the permit when the Run is terminal, collects,
+settles, and takes the next job. There are at most two children per permit, so that some can collect while others run.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
@@ -13,9 +13,9 @@ from anyio.abc import TaskGroup
 
 from batchrun.engine.limits.permits import Permits
 
-#: Children that wait for a permit or a job at most: an idle child costs more memory than a new one costs time.
+#: Max children that wait for a permit or a job: keeping one costs more memory than starting a new one costs time.
 MAX_IDLE = 256
-#: Children at most that only let time pass, beside two per permit: 400 starts per second for five seconds each.
+#: Max children that pause, beside two per permit: 400 starts per second, with a pause of five seconds after each Run.
 MAX_PAUSED = 2000
 
 Args = TypeVarTuple("Args")
@@ -25,7 +25,7 @@ class ChildPool:
     """The children of one batch.
 
     Args:
-        permits: their number bounds that of the children.
+        permits: their limit bounds the number of children.
     """
 
     def __init__(self, permits: Permits) -> None:
@@ -38,7 +38,7 @@ class ChildPool:
 
     @asynccontextmanager
     async def open(self, life: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-        """Run children while the context lasts; leaving it waits until all have ended.
+        """Allow children while the context lasts; leaving it waits until all have ended.
 
         Args:
             life: what each child does, from its first job to its last.
@@ -48,12 +48,12 @@ class ChildPool:
             yield
 
     def start(self, function: Callable[[*Args], Coroutine[Any, Any, None]], *args: *Args) -> None:
-        """Start a child that does one thing and does not count."""
+        """Start a child for one function; it does not count against the limit."""
         assert self._group is not None, "children are started while the pool is open"
         self._group.start_soon(function, *args)
 
     def add(self) -> None:
-        """Add a child, if none is idle and there is use for one."""
+        """Add a child if one more is useful."""
         if self.may_add:
             self._count += 1
             self.start(self._live)
@@ -67,18 +67,18 @@ class ChildPool:
 
     @property
     def may_add(self) -> bool:
-        """Whether one more child is of use: none is idle, and there are fewer than two per permit."""
+        """Whether one more child is useful: none is idle, and there are fewer than two per permit."""
         busy = self._count - min(self._paused, MAX_PAUSED)
         return not self._idle and busy < 2 * self._permits.limit
 
     @property
     def may_idle(self) -> bool:
-        """Whether a child that has no job may wait for one."""
+        """Whether a child without a job may wait for one."""
         return self._idle < MAX_IDLE
 
     @property
     def is_another_coming(self) -> bool:
-        """Whether another child has a permit without a job, or a child that is added now gets one."""
+        """Whether another child has a permit and no job, or a child that is added now would get a permit."""
         permits = self._permits
         return permits.used > permits.reserved or (permits.used < permits.limit and self.may_add)
 
@@ -92,7 +92,7 @@ class ChildPool:
             self._idle -= 1
 
     async def pause(self, for_s: float) -> None:
-        """Let time pass without counting as busy, so that another child can take jobs meanwhile."""
+        """Pause the calling child without counting it as busy, so that another child can take jobs meanwhile."""
         self._paused += 1
         self.add()
         try:

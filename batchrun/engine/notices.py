@@ -1,4 +1,4 @@
-"""What the engine reports to people at once, as values. The sentences are in `report/notice_words.py`."""
+"""Events that the engine reports to people, as values. The sentences are in `report/notice_words.py`."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from batchrun.model import JobKey, RunId
 
-#: Notices kept until a reader takes them. A batch that nothing reads (a library call) keeps the newest ones.
+#: Max notices that are kept until a reader takes them. A batch without a reader (a library call) keeps the newest ones.
 MAX_UNREAD = 200
 
 
@@ -29,7 +29,7 @@ class BudgetExhausted:
 
     next_start_usd: float
     spent_usd: float
-    #: None: the batch itself has no budget; the one it shares with other batches is exhausted.
+    #: None: the batch has no budget of itself; the one that it shares with other batches is exhausted.
     limit_usd: float | None
 
 
@@ -42,7 +42,7 @@ class CostsUnbounded:
 class BreakerTripped:
     """The breaker has stopped new starts."""
 
-    #: The group that starts nothing more; None: the whole batch.
+    #: The group of which nothing more is started; None: the whole batch.
     group: str | None
     reason: str
 
@@ -123,14 +123,14 @@ class Notices:
         self._dropped = 0
 
     def add(self, notice: Notice) -> None:
-        """Add a notice; drop the oldest one if too many are unread."""
+        """Add a notice; if `MAX_UNREAD` are unread, drop the oldest one."""
         if len(self._unread) == MAX_UNREAD:
             self._unread.popleft()
             self._dropped += 1
         self._unread.append(notice)
 
     def take(self) -> list[Notice]:
-        """Return the unread notices, oldest first, and forget them; `NoticesDropped` stands in for dropped ones."""
+        """Return the unread notices once, oldest first; `NoticesDropped` comes first if some were dropped."""
         taken: list[Notice] = [NoticesDropped(count=self._dropped)] if self._dropped else []
         taken += self._unread
         self._unread.clear()

@@ -1,4 +1,4 @@
-"""What the engine asks of the outside, as narrow as it uses it."""
+"""What the engine needs from outside beside the ledger: a source of jobs, and a client of the platform."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ from batchrun.model import (
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Lines of the job file that are to be admitted, and open jobs of an earlier process."""
+    """Lines of the job file to admit, and jobs that an earlier process left open."""
 
     entries: Sequence[Job | BadLine] = ()
     #: How far the job file is read with these lines; None if no line was read.
     read_to: ReadTo | None = None
-    #: Each with what the ledger knows of it.
+    #: Open jobs of an earlier process, each with what the ledger knows of it.
     resumed: Sequence[tuple[Job, OpenJob]] = ()
 
 
@@ -39,21 +39,21 @@ class JobSource(Protocol):
 
 
 class RunClient(Protocol):
-    """The platform, as far as a Run's life needs it."""
+    """The platform, as far as the engine needs it for Runs and their output."""
 
     @property
     def platform_time(self) -> datetime | None:
-        """The platform's clock, as its last answer showed it; None where it shows none."""
+        """The platform's clock in its last answer; None if it shows none."""
 
     @property
     def platform_now(self) -> datetime | None:
-        """The platform's clock by now: its last answer's, and what has passed since."""
+        """The platform's clock now: that of its last answer, plus the time since."""
 
     async def start_run(self, task_id: TaskId, body: bytes, options: RunOptions, mark: Mark) -> Run:
-        """Start a Run; one request, whatever happens."""
+        """Start a Run. One request is sent, without retries."""
 
     async def get_run(self, run_id: RunId, *, wait_for_finish_s: int = 0) -> Run:
-        """Read a Run, when it ends or after the wait."""
+        """Read a Run, as soon as it has ended or the wait is over."""
 
     async def list_runs(self, *, started_after: datetime, offset: int) -> list[Run]:
         """List up to 1,000 of the account's Runs, oldest first."""
@@ -68,10 +68,10 @@ class RunClient(Protocol):
         """Read one page of a dataset."""
 
     async def get_item_count(self, dataset_id: DatasetId) -> int | None:
-        """Read how many items a dataset holds, as far as its lagging counter knows."""
+        """Read how many items a dataset holds, by its counter, which lags."""
 
     async def get_log_tail(self, run_id: RunId, max_bytes: int) -> bytes:
         """Read the end of a Run's log."""
 
     async def get_value(self, store_id: StoreId, key: str) -> Any:
-        """Read a stored value, or None."""
+        """Read a stored value; None if there is none."""

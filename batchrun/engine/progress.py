@@ -1,4 +1,4 @@
-"""What this process has brought a batch to, as plain numbers for whoever looks on."""
+"""Counters of what this process has done for a batch."""
 
 from dataclasses import dataclass, field
 
@@ -8,23 +8,25 @@ from batchrun.model import Outcome, Record
 
 @dataclass(slots=True)
 class Progress:
-    """Counters that the engine keeps and others only read."""
+    """Counters that the engine updates and others read."""
 
     #: Settled jobs by outcome.
     outcomes: dict[Outcome, int] = field(default_factory=dict)
     #: Runs started.
     started: int = 0
+    #: Attempts in doubt now.
     in_doubt: int = 0
-    #: Jobs waiting for their next attempt.
+    #: Jobs that wait for their next attempt now.
     postponed: int = 0
-    #: Jobs left open: not started, or in doubt.
+    #: Jobs that are left open: not started, or in doubt.
     left_open: int = 0
-    #: Lines that repeat a job of another line.
+    #: Lines that repeat the job of another line.
     duplicates: int = 0
+    #: Items of the settled jobs.
     items: int = 0
     #: Known costs of the settled jobs' Runs, in US dollars.
     cost_usd: float = 0.0
-    #: Runs whose cost nobody knows.
+    #: Runs of the settled jobs whose cost is unknown.
     unknown_costs: int = 0
 
     #: Unread notices for people.
@@ -36,7 +38,7 @@ class Progress:
         return sum(self.outcomes.values())
 
     def add(self, other: "Progress") -> None:
-        """Add what another batch has brought about; what is so now, and the notices, are left out."""
+        """Add the totals of another batch; its current states and its notices are left out."""
         for outcome, count in other.outcomes.items():
             self.outcomes[outcome] = self.outcomes.get(outcome, 0) + count
         self.started += other.started
@@ -46,7 +48,7 @@ class Progress:
         self.unknown_costs += other.unknown_costs
 
     def count(self, record: Record) -> None:
-        """Count one more settled job."""
+        """Count a settled job."""
         self.outcomes[record.outcome] = self.outcomes.get(record.outcome, 0) + 1
         self.items += record.items.count if record.items is not None else 0
         for attempt in record.attempts:

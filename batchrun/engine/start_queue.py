@@ -1,4 +1,4 @@
-"""Jobs that wait for a start: those that are ready, in fair order, and those that are postponed until they are due."""
+"""Jobs that wait for a start: ready jobs in fair order, and postponed jobs until they are due."""
 
 import heapq
 import math
@@ -19,17 +19,17 @@ from batchrun.engine.work import Postponed, Work
 from batchrun.policy.fair_queue import FairQueue, Fit
 from batchrun.runtime.changed import Changed
 
-#: Lines that are admitted in one commit. Larger groups delay the first start; smaller ones share its cost less.
+#: Bounds of the number of lines per admission commit. More lines delay the first start; fewer cost more each.
 MAX_CHUNK = 256
 MIN_CHUNK = 32
-#: Next starts for which each group with a weight is to have its part ready.
+#: Number of next starts of which each group with a weight should have its part ready.
 FAIR_DEPTH = MAX_CHUNK // 2
-#: Jobs that are ready at most, and their bytes at most, while the source is searched for one that fits now.
+#: Max ready jobs, and max bytes of them, while the source is searched for a job that fits.
 MAX_LOOK_AHEAD = 10_000
 MAX_READY_BYTES = 32 << 20
-#: Jobs that the budget cannot pay for, after which no further job is looked at.
+#: After this many jobs that the budget can never pay for, no further job is tried.
 MAX_UNAFFORDABLE = 100
-#: Postponed jobs per permit, held in memory; beyond it no new lines are read.
+#: Max postponed jobs per permit, held in memory; above it no further lines are read.
 MAX_POSTPONED_PER_SLOT = 8
 
 
@@ -37,13 +37,13 @@ class StartQueue:
     """Decides which job goes next.
 
     Args:
-        permits: how many Runs may be live.
+        permits: decide how many Runs may be live.
         gate: while it is crowded, no further job is taken.
-        purse: money that each start reserves.
-        terms: what each start asks for and takes.
-        children: those that take jobs.
-        weights: of the groups that have one; for their sake alone the source is read ahead of need.
-        progress: counters to keep.
+        purse: reserves the money of each start.
+        terms: what each start needs.
+        children: take the jobs.
+        weights: of the groups that have one; only for these groups is the source read ahead.
+        progress: counters to update.
         changed: notified when a permit, memory or money may have come free.
     """
 
@@ -66,7 +66,7 @@ class StartQueue:
         self._children = children
         self._progress = progress
         self._changed = changed
-        #: Notified when more lines of the source may be wanted.
+        #: Notified when more lines of the source may be needed.
         self.reading = Changed()
         self._ready: FairQueue[Work] = FairQueue(weights, FAIR_DEPTH)
         self._ready_bytes = 0
@@ -75,7 +75,7 @@ class StartQueue:
         self._postponed: list[tuple[float, int, Work]] = []
         self._tie = count()
         self._taking = anyio.Lock(fast_acquire=True)
-        #: Groups that start nothing more.
+        #: Groups of which nothing more is started.
         self._stopped_groups: set[str | None] = set()
         self._is_stopped = False
         self._is_source_read = False
@@ -83,7 +83,7 @@ class StartQueue:
         self._has_noted_waiting_for_money = False
 
     def push(self, work: Work, *, is_first: bool = False) -> None:
-        """Add a job that is to be started; a job of a stopped group stays open."""
+        """Add a job that is ready; a job of a stopped group stays open."""
         if work.job.group in self._stopped_groups:
             self._progress.left_open += 1
             return
@@ -92,19 +92,19 @@ class StartQueue:
         self._changed.notify()
 
     def postpone(self, postponed: Postponed) -> None:
-        """Add a job that is to be started after a wait."""
+        """Add a job that becomes ready after a wait."""
         due_at = anyio.current_time() + postponed.wait_s
         heapq.heappush(self._postponed, (due_at, next(self._tie), postponed.work))
         self._progress.postponed += 1
         self._changed.notify()
 
     def end_source(self) -> None:
-        """Note that no more lines come."""
+        """Note that the source has ended."""
         self._is_source_read = True
         self._changed.notify()
 
     def stop_group(self, group: str | None) -> None:
-        """Start nothing more of a group; its jobs stay open."""
+        """Give out no more jobs of a group; they stay open."""
         self._stopped_groups.add(group)
         for work in self._ready.drop(group):
             self._ready_bytes -= len(work.job.body)
@@ -113,7 +113,7 @@ class StartQueue:
         self.reading.notify()
 
     def stop(self) -> None:
-        """Start nothing more."""
+        """Give out no more jobs."""
         self._is_stopped = True
         self._changed.notify()
 
@@ -124,17 +124,17 @@ class StartQueue:
 
     @property
     def has_given_up_on_budget(self) -> bool:
-        """Whether so many jobs could not be paid for that no further job is looked at."""
+        """Whether `MAX_UNAFFORDABLE` jobs could not be paid for, so that no further job is tried."""
         return self._unaffordable >= MAX_UNAFFORDABLE
 
     @property
     def has_work(self) -> bool:
-        """Whether a job waits for a start: one that is ready, or due again."""
+        """Whether a job waits for a start: it is ready, or postponed and due."""
         is_due = bool(self._postponed) and self._postponed[0][0] <= anyio.current_time()
         return not self._is_stopped and (len(self._ready) > 0 or is_due)
 
     async def next(self, permit: Permit) -> Work | None:
-        """Return the next job, with what it takes reserved in the permit and the purse; None at the end."""
+        """Wait for the next job, and reserve what it needs in the permit and the purse; None at the end."""
         async with self._taking:
             while not self._is_stopped:
                 self._push_due()
@@ -160,7 +160,7 @@ class StartQueue:
         return max(0.0, self._postponed[0][0] - anyio.current_time()) if self._postponed else None
 
     def _push_due(self) -> None:
-        """Put jobs that are due again before those that wait for their first attempt."""
+        """Put postponed jobs that are due before jobs that wait for their first attempt."""
         due: list[Work] = []
         while self._postponed and self._postponed[0][0] <= anyio.current_time():
             due.append(heapq.heappop(self._postponed)[2])
@@ -169,7 +169,7 @@ class StartQueue:
             self.push(work, is_first=True)
 
     def _take(self) -> Work | None:
-        """Take the next job that fits and can be paid for, if there is one."""
+        """Take the next job that fits and can be paid for; None if there is none."""
         self._is_blocked = False
         while self._ready and not self.has_given_up_on_budget:
             if self._gate.is_crowded:
@@ -200,12 +200,12 @@ class StartQueue:
             return fit
         usd = self._terms.quote_usd(work) or 0.0
         if self._purse.budget.has(usd) or not self._purse.budget.can_ever_have(usd):
-            return Fit.YES  # a job that can never be paid for is taken out of the queue
+            return Fit.YES  # a job that can never be paid for is taken out, by `_pay`
         self._note_waiting_for_money(usd)
         return Fit.TOO_LARGE
 
     def _pay(self, work: Work) -> Work | None:
-        """Reserve the money for a job's start; None where the budget can never pay for it."""
+        """Reserve the money for a job's start; None if the budget can never pay for it."""
         if not self._purse.is_limited:
             return work
         quoted_usd = self._terms.quote_usd(work)
@@ -235,7 +235,7 @@ class StartQueue:
 
     @property
     def wanted_lines(self) -> int:
-        """How many lines to read next; a search reads long strides, as far as the memory for it allows."""
+        """How many lines to read next: more of them during a search, as far as `MAX_READY_BYTES` allows."""
         if not self._ready_bytes or not self._is_searching:
             return self._chunk_size
         mean_bytes = self._ready_bytes / len(self._ready)
@@ -243,7 +243,7 @@ class StartQueue:
 
     @property
     def wants_more(self) -> bool:
-        """Whether more lines are to be read: few jobs are ready, none of them fits, or a group lacks some."""
+        """Whether more lines are to be read: few jobs are ready, none of them fits, or a group lacks jobs."""
         if len(self._postponed) >= MAX_POSTPONED_PER_SLOT * self._permits.limit:
             return False
         if len(self._ready) <= self._chunk_size // 2:
@@ -256,5 +256,5 @@ class StartQueue:
 
     @property
     def _is_searching(self) -> bool:
-        """Whether lines are read in search of a job that fits, or of a group with a weight that lacks jobs."""
+        """Whether lines are read to find a job that fits, or jobs of a group that has a weight and too few of them."""
         return self._is_blocked or any(not self._permits.is_full(group) for group in self._ready.short)

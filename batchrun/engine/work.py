@@ -1,4 +1,4 @@
-"""A job in the engine's hands, the terms on which jobs are carried out, and the marks of their attempts."""
+"""What the engine passes along for a job: its work, its ended attempt, its wait; and its terms and marks."""
 
 import secrets
 from dataclasses import field
@@ -13,17 +13,17 @@ from batchrun.runtime.fast_dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """A job in the engine's hands: what it is, and what was tried so far."""
+    """A job that is being carried out, with its attempts so far."""
 
     job: Job
     open: OpenJob
     attempts: tuple[Attempt, ...] = ()
-    #: What is set aside for its next start, in US dollars; None without a budget, or where nothing bounds it.
+    #: Reserved for its next start, in US dollars; None without a budget, or if nothing bounds the cost.
     reserved_usd: float | None = None
 
     @property
     def needs_start(self) -> bool:
-        """Whether its next step is a start, and not to follow one that was made."""
+        """Whether its next step is a start; otherwise an earlier process has begun an attempt that goes on."""
         return not self.attempts or self.attempts[-1].state is AttemptState.ENDED
 
     @property
@@ -39,7 +39,7 @@ class Work:
         return tuple([attempt for attempt in self.attempts if attempt.round == self.open.round])
 
     def with_attempt(self, attempt: Attempt) -> "Work":
-        """Return this work with its latest attempt added, or replaced by what is known of it now."""
+        """Return this work with its latest attempt added or updated."""
         before = tuple([each for each in self.attempts if each.attempt_no != attempt.attempt_no])
         return Work(job=self.job, open=self.open, attempts=(*before, attempt), reserved_usd=self.reserved_usd)
 
@@ -49,7 +49,7 @@ class EndedAttempt:
     """How an attempt at a job ended."""
 
     work: Work
-    #: None: it started nothing, and the job is tried again.
+    #: None: the attempt started nothing, and the job is tried again.
     outcome: Outcome | None
     run: Run | None = None
     error: Problem | None = None
@@ -60,7 +60,7 @@ class EndedAttempt:
 
     @property
     def attempt(self) -> Attempt | None:
-        """The attempt whose end the ledger is to note; None where it has it."""
+        """The attempt whose end the ledger must note; None if it has noted it."""
         return self.work.attempts[-1] if self.is_news else None
 
 
@@ -74,20 +74,20 @@ class Postponed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """On what terms a batch's jobs are carried out."""
+    """How a batch's jobs are carried out."""
 
-    #: Of every Run, under its job's own; what both leave open is the task's.
+    #: Options of every Run. The job's own come before them; the task's apply where both are silent.
     options: RunOptions
     retry: RetryPolicy
     task_options: RunOptions = field(default_factory=RunOptions)
-    #: All the memory there ever is for Runs; None: nobody knows.
+    #: Max memory that a Run can ever get, in megabytes; None: unknown.
     max_memory_mb: int | None = None
     deadlines: Deadlines = field(default_factory=Deadlines)
     expectation: Expectation | None = None
 
 
 class Marks:
-    """Random marks, drawn many at a time: a mark of its own for each start would be a system call each."""
+    """Random marks, drawn many at a time to save a system call per start."""
 
     _BYTES = 12
     _AT_ONCE = 256
@@ -96,7 +96,7 @@ class Marks:
         self._drawn: list[Mark] = []
 
     def next(self) -> Mark:
-        """Return one that was never returned before."""
+        """Return a mark that was never returned before."""
         if not self._drawn:
             text, length = secrets.token_hex(self._BYTES * self._AT_ONCE), 2 * self._BYTES
             self._drawn = [Mark(text[at : at + length]) for at in range(0, len(text), length)]

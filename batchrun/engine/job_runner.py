@@ -1,7 +1,7 @@
-"""One job to its record: `run_job` (judges, settles) -> `run_attempt` (intends, binds) -> start, follow, collect.
+"""Carries one job through an attempt: `run_job` (settles) -> `run_attempt` (intends, follows) -> `_start_run` (POSTs).
 
-The start protocol, step by step: intend, POST once, bind, follow, collect, settle. Each step is noted before the next
-one can happen, so that another process can resume wherever this one is killed.
+The steps are: intend, POST once, bind, follow, collect, settle. Each is noted before the next one can happen, so that
+another process can resume wherever this one is killed.
 """
 
 import random
@@ -35,7 +35,6 @@ from batchrun.engine.verdict import (
 from batchrun.engine.work import EndedAttempt, Marks, Postponed, Terms, Work
 from batchrun.errors import (
     ApiError,
-    BatchRefused,
     ConnectFailed,
     NotFound,
     RateLimited,
@@ -48,13 +47,12 @@ from batchrun.model import Attempt, AttemptState, Cause, Intent, Outcome, Proble
 from batchrun.runtime.crash_points import crash_point
 from batchrun.runtime.fast_dataclasses import dataclass, replace
 
-#: Items that were pushed last may become visible this much later. Source: the API reference, counters of a dataset.
+#: Seconds after which the last pushed items are visible. Source: the API reference, counters of a dataset.
 ITEMS_LAG_S = 5.0
 
-#: What one attempt at a job leads to: its record; another attempt later; its live Run, for the sweep to follow; the
-#: platform's refusal of the whole batch; or None: the job is left open, as no more starts are wanted or its start stays
-#: in doubt.
-Result = Record | Postponed | LiveRun | BatchRefused | None
+#: What one attempt at a job leads to: its record; another attempt later; its live Run, for the sweep to follow; or
+#: None: the job is left open, since no more starts are wanted or its start stays in doubt.
+Result = Record | Postponed | LiveRun | None
 
 _log = structlog.get_logger()
 
@@ -70,17 +68,17 @@ class JobRunner:
     Args:
         client: the platform.
         ledger: notes each step before the next one.
-        permits: for Runs that are live already.
+        permits: give a permit to each Run that is live already.
         gate: notes what becomes of each start.
         follower: follows Runs to their end.
         reconciler: resolves starts whose answer was lost.
-        collector: reads what a Run has left.
-        progress: counters to keep.
+        collector: reads the output of Runs.
+        progress: counters to update.
         purse: the batch's money.
         task_id: whose Runs are started.
         terms: of the batch.
-        start_terms: what each start asks for.
-        pause: lets time pass without keeping a child busy.
+        start_terms: what each start needs.
+        pause: pauses a child without counting it as busy.
     """
 
     def __init__(
@@ -117,51 +115,18 @@ class JobRunner:
         self._has_noted_doubt = False
 
     async def run_job(self, work: Work, permit: Permit) -> Result:
-        """Start a job's Run and carry the job as far as this attempt leads.
+        """Carry a job through one attempt.
 
         Raises:
-            OutputError: the ledger cannot note it any more.
+            BatchRefused: the platform refuses the whole batch; the job stays open.
+            OutputError: the ledger can note no more steps.
         """
-        try:
-            return await self._conclude(await self.run_attempt(work, permit))
-        except BatchRefused as refused:
-            return refused
-
-    def adopt(self, work: Work) -> tuple[Work, Permit]:
-        """Take over an attempt of an earlier process, whose Run may be live: with a permit, and money reserved."""
-        permit = self._permits.adopt(self._start_terms.demand(work))
-        last = work.attempts[-1]
-        if not self._purse.is_limited or last.reserved_usd is not None:
-            return work, permit
-        if usd := self._start_terms.quote_usd(work):
-            self._purse.budget.reserve(usd)
-            self._ledger.note_reservation(work.id, last.attempt_no, usd)
-            work = work.with_attempt(replace(last, reserved_usd=usd))
-        return work, permit
-
-    async def resume_job(self, work: Work, permit: Permit) -> Result:
-        """Continue an attempt of an earlier process; returns and raises what `run_job` does."""
-        last = work.attempts[-1]
-        try:
-            if last.state is AttemptState.BOUND:
-                return await self._conclude(await self._follow(self._live(work, last, permit)))
-            return await self._conclude(await self._reconcile(work, last, permit))
-        except BatchRefused as refused:
-            return refused
-
-    async def take_up(self, live: LiveRun) -> Result:
-        """Continue with a job whose Run the sweep has let go; returns and raises what `run_job` does."""
-        try:
-            return await self._conclude(await self._follow(live))
-        except BatchRefused as refused:
-            return refused
-        finally:
-            live.permit.release()
+        return await self._settle_or_postpone(await self.run_attempt(work, permit))
 
     async def run_attempt(self, work: Work, permit: Permit) -> EndedAttempt | LiveRun | None:
-        """Intend, start, bind and follow one Run. Its permit is released as soon as no Run of it can be live.
+        """Intend, start, bind and follow one Run. The permit is released as soon as no Run can be live.
 
-        A Run that there is no poll for is returned while it is live, with its permit.
+        A Run that gets no poll is returned while it is live, with its permit.
         """
         problem = self._start_terms.why_not(work, self._left_s(work, work.this_round[0]) if work.this_round else None)
         if problem is not None:
@@ -196,9 +161,9 @@ class JobRunner:
         """Send the start request, once.
 
         Returns:
-            The attempt, bound to its Run; or that its answer was lost; or why the platform refuses this job; or None
-            when nothing was started and the job may try again. The Run itself is not returned: its description would
-            stay in memory for as long as it lives.
+            The attempt, bound to its Run; or that its answer was lost; or why the platform refuses this job; or None:
+            nothing was started, and the job may try again. The Run itself is not returned: its description would stay
+            in memory as long as the Run is live.
         """
         self._gate.sending(start)
         options = self._start_terms.options_of(work)
@@ -240,7 +205,7 @@ class JobRunner:
         )
 
     async def _reconcile(self, work: Work, attempt: Attempt, permit: Permit) -> EndedAttempt | LiveRun | None:
-        """Find out what became of a start whose answer was lost. The permit is kept: a Run may be live."""
+        """Find out if a start whose answer was lost has started a Run. The permit is kept: the Run may be live."""
         self._progress.in_doubt += 1
         self._note_doubt()
         try:
@@ -285,7 +250,7 @@ class JobRunner:
         return self._ended(live, run)
 
     def _ended(self, live: LiveRun, run: Run | None) -> EndedAttempt:
-        """Return how an attempt ended; without a Run, the platform does not know it any more."""
+        """Return how an attempt ended; without a Run, it is lost."""
         work, attempt = live.work, live.attempt
         if run is None:
             _log.warning("run_lost", job_key=work.job.key, run_id=attempt.run_id)
@@ -299,7 +264,7 @@ class JobRunner:
         return EndedAttempt(work=work.with_attempt(ended), outcome=outcome, run=run, error=problem, is_news=True)
 
     async def _as_it_stands(self, work: Work, problem: Problem) -> EndedAttempt:
-        """End a job that gets no further attempt: by its last Run, which was paid for, if it had one."""
+        """End a job that gets no further attempt: with its last Run, which was paid for, if it had one."""
         with_runs = [attempt for attempt in work.this_round if attempt.run_id is not None]
         if not with_runs:
             outcome = Outcome.TIMED_OUT if problem.type == MAX_JOB_S else Outcome.REJECTED
@@ -313,8 +278,8 @@ class JobRunner:
         outcome, error = outcome_of(run, last.aborted_for)
         return EndedAttempt(work=work, outcome=outcome, run=run, error=error or problem, is_final=True)
 
-    async def _conclude(self, ended: EndedAttempt | LiveRun | None) -> Record | Postponed | LiveRun | None:
-        """Judge an attempt that has ended, and settle its job or postpone it."""
+    async def _settle_or_postpone(self, ended: EndedAttempt | LiveRun | None) -> Result:
+        """Settle the job of an ended attempt, or postpone it for another attempt."""
         if not isinstance(ended, EndedAttempt):
             return ended
         ended = await self._judge(ended)
@@ -332,7 +297,7 @@ class JobRunner:
         return record
 
     async def _judge(self, ended: EndedAttempt) -> EndedAttempt:
-        """Check whether a Run that succeeded has left what was expected of it."""
+        """Check whether the output of a succeeded Run meets the expectation."""
         if self._terms.expectation is None or ended.run is None or ended.outcome is not Outcome.SUCCEEDED:
             return ended
         verdict = await self._collector.judge(ended.run, self._terms.expectation)
@@ -348,7 +313,7 @@ class JobRunner:
     def _wait_before_next(self, ended: EndedAttempt) -> float | None:
         """Return how long to wait before the next attempt, in seconds; None: there is none."""
         if ended.outcome is None:
-            return 0.0  # it has waited out the horizon already
+            return 0.0  # the reconciler has waited already
         if ended.is_final or ended.outcome is Outcome.REJECTED:
             return None  # what was refused would be refused again
         attempts = ended.work.this_round
@@ -373,3 +338,26 @@ class JobRunner:
         if began_at is None or now is None:
             began_at, now = first.intended_at, datetime.now(UTC)
         return self._terms.deadlines.max_job_s - (now - began_at).total_seconds()
+
+    def adopt(self, work: Work) -> tuple[Work, Permit]:
+        """Reserve a permit and money for an attempt of an earlier process, whose Run may be live."""
+        permit = self._permits.adopt(self._start_terms.demand(work))
+        last = work.attempts[-1]
+        if not self._purse.is_limited or last.reserved_usd is not None:
+            return work, permit
+        if usd := self._start_terms.quote_usd(work):
+            self._purse.budget.reserve(usd)
+            self._ledger.note_reservation(work.id, last.attempt_no, usd)
+            work = work.with_attempt(replace(last, reserved_usd=usd))
+        return work, permit
+
+    async def resume_job(self, work: Work, permit: Permit) -> Result:
+        """Continue an attempt of an earlier process. Returns and raises what `run_job` does."""
+        last = work.attempts[-1]
+        if last.state is AttemptState.BOUND:
+            return await self.take_up(self._live(work, last, permit))
+        return await self._settle_or_postpone(await self._reconcile(work, last, permit))
+
+    async def take_up(self, live: LiveRun) -> Result:
+        """Continue with a job whose Run the sweep has let go. Returns and raises what `run_job` does."""
+        return await self._settle_or_postpone(await self._follow(live))

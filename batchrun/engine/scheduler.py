@@ -1,10 +1,11 @@
-"""Carries out what a source gives: admits lines, hands jobs to children, settles, and comes to an end.
+"""Carries out all jobs of a batch: admits lines, hands jobs to children, counts records, and ends.
 
-Which job goes next is decided by the start queue, how many Runs may be live by the permits, what happens to one job by
-the job runner.
+The start queue decides which job goes next, the permits how many Runs may be live, and the job runner what happens to
+one job.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 
 import anyio
 import structlog
@@ -35,13 +36,13 @@ class Scheduler:
         admitter: reads the source and admits its lines.
         queue: decides which job goes next.
         children: carry jobs.
-        permits: how many Runs may be live.
+        permits: decide how many Runs may be live.
         gate: shut when no more starts are wanted.
-        runner: carries one job an attempt further.
-        sweep: follows live Runs that no child polls.
+        runner: carries one job through one attempt.
+        sweep: follows live Runs that get no poll.
         ledger: notes trips of the breaker.
-        breaker: watches settled jobs.
-        progress: counters to keep.
+        breaker: judges the settled jobs.
+        progress: counters to update.
         keep_log: called with each record, to keep the end of its Run's log; None: no logs are kept.
     """
 
@@ -73,13 +74,13 @@ class Scheduler:
         self._keep_log = keep_log
         self._on_record: Callable[[Record], Awaitable[None]] | None = None
         self._reading = anyio.CancelScope()
-        #: Whether the source was read to its end.
+        #: Whether the source is read to its end.
         self.has_read_all = False
-        #: Why nothing more is started; None while starts go on.
+        #: Why no more starts are wanted; None while they are.
         self.stopped_for: Ending | None = None
-        #: Set when the batch is stopped from outside.
+        #: Set once the batch is stopped from outside, or refused.
         self.is_interrupted = anyio.Event()
-        #: Groups that the breaker has stopped; None: the whole batch.
+        #: Groups that the breaker has stopped; None among them: the whole batch.
         self._tripped: set[str | None] = set()
         self._failure: BatchRefused | JobFileError | None = None
 
@@ -88,15 +89,15 @@ class Scheduler:
         resumed: Iterable[Work | Postponed] = (),
         on_record: Callable[[Record], Awaitable[None]] | None = None,
     ) -> None:
-        """Carry out `resumed`, then the source to its end; returns when nothing is left that can go on.
+        """Carry out `resumed` and the whole source; return when no job is left that can go on.
 
         Args:
-            resumed: open jobs of earlier processes.
+            resumed: jobs that earlier processes have begun and left open.
             on_record: called with each record once it is durable; while it waits, its child takes no further job.
 
         Raises:
-            BatchRefused: the platform refused the batch; what was live has been followed to its end.
-            JobFileError: the job file cannot be read any further; what was admitted has been carried out.
+            BatchRefused: the platform refuses the batch; live Runs have been followed to their end.
+            JobFileError: the job file cannot be read further; admitted jobs have been carried out.
         """
         self._on_record = on_record
         async with self._children.open(self._carry_jobs):
@@ -110,33 +111,8 @@ class Scheduler:
         if self._failure is not None:
             raise self._failure
 
-    def stop_starting(self, ending: Ending = Ending.INTERRUPTED) -> None:
-        """Start nothing more; Runs that are live are followed to their end."""
-        self.stopped_for = self.stopped_for or ending
-        if ending is Ending.INTERRUPTED:
-            self.is_interrupted.set()
-        self._reading.cancel()
-        self._permits.close()
-        self._gate.shut()
-        self._queue.stop()
-
-    @property
-    def has_work(self) -> bool:
-        """Whether a job waits for a start, or is about to."""
-        return self._queue.has_work or (self._admitter.is_admitting and self.stopped_for is None)
-
-    @property
-    def has_tripped(self) -> bool:
-        """Whether the breaker has stopped the batch, or groups of it."""
-        return bool(self._tripped)
-
-    @property
-    def is_out_of_budget(self) -> bool:
-        """Whether the budget could not pay for a job."""
-        return self._queue.is_out_of_budget
-
     async def _carry_jobs(self) -> None:
-        """Carry one job after another: what each child does."""
+        """Carry one job after another; each child does this from its first job to its last."""
         while self._children.may_idle:
             with self._children.idling():
                 permit = await self._permits.acquire()
@@ -147,37 +123,54 @@ class Scheduler:
                 if work is None:
                     break
                 self._children.add()
-                await self._conclude(await self._runner.run_job(work, permit))
+                await self._act_on(await self._runner.run_job(work, permit))
+            except BatchRefused as refused:
+                self._refused(refused)
             finally:
                 permit.release()
         if self._queue.has_given_up_on_budget:
             self.stop_starting(Ending.OUT_OF_BUDGET)
 
+    async def _admit_all(self) -> None:
+        """Admit the source's lines as they are needed, ahead of their starts."""
+        with self._reading:
+            try:
+                while (admission := await self._admitter.next()) is not None:
+                    for job, noted in admission.jobs:
+                        self._take_in(Work(job=job, open=noted, attempts=noted.attempts))
+                    self._progress.duplicates += admission.duplicates
+                    for record in admission.invalid:
+                        await self._settled(record)
+                self.has_read_all = True
+            except JobFileError as error:
+                # The admitted jobs are carried out all the same: their Runs may be live, and are paid for.
+                self._failure = self._failure or error
+        self._queue.end_source()
+
     def _take_in(self, work: Work) -> None:
-        """Queue a job for its start; an attempt of an earlier process is resumed at once, as its Run may be live."""
+        """Queue a job for its start; an attempt that an earlier process has begun is resumed at once, beyond limits."""
         if work.needs_start:
             self._queue.push(work)
         else:
             work, permit = self._runner.adopt(work)
-            self._children.start(self._resume, work, permit)
-
-    async def _resume(self, work: Work, permit: Permit) -> None:
-        try:
-            await self._conclude(await self._runner.resume_job(work, permit))
-        finally:
-            permit.release()
-        self._children.add()  # its job may be due again when all others have found nothing left to do
+            self._children.start(self._continue, partial(self._runner.resume_job, work, permit), permit)
 
     def take_up(self, live: LiveRun) -> None:
         """Continue with a Run that the sweep has let go."""
-        self._children.start(self._take_up, live)
+        self._children.start(self._continue, partial(self._runner.take_up, live), live.permit)
 
-    async def _take_up(self, live: LiveRun) -> None:
-        await self._conclude(await self._runner.take_up(live))
-        self._children.add()  # likewise
+    async def _continue(self, attempt: Callable[[], Awaitable[Result]], permit: Permit) -> None:
+        """Carry a job through an attempt that was started before."""
+        try:
+            await self._act_on(await attempt())
+        except BatchRefused as refused:
+            self._refused(refused)
+        finally:
+            permit.release()
+        self._children.add()  # the job may be due again, and all other children may have ended
 
-    async def _conclude(self, result: Result) -> None:
-        """Do what follows from one attempt at a job."""
+    async def _act_on(self, result: Result) -> None:
+        """Act on what one attempt at a job has led to."""
         match result:
             case Record():
                 await self._settled(result)
@@ -186,17 +179,8 @@ class Scheduler:
             case LiveRun():
                 if self._sweep.add(result):
                     self._children.start(self._sweep.run)
-            case BatchRefused():
-                self._refused(result)
             case None:
                 self._progress.left_open += 1
-
-    def _refused(self, refused: BatchRefused) -> None:
-        if self._failure is None:
-            self._failure = refused
-            self._progress.notices.add(PlatformRefused(reason=str(refused)))
-        self._progress.left_open += 1
-        self.stop_starting()
 
     async def _settled(self, record: Record) -> None:
         self._progress.count(record)
@@ -211,7 +195,7 @@ class Scheduler:
             await self._on_record(record)
 
     def _stop_for(self, trip: Trip) -> None:
-        """Start nothing more of the batch, or of the group, that the breaker has tripped for."""
+        """Start nothing more of the batch or group for which the breaker has tripped."""
         self._ledger.note_trip(trip)
         self._tripped.add(trip.group)
         _log.warning("breaker_tripped", group=trip.group, reason=trip.reason)
@@ -221,18 +205,34 @@ class Scheduler:
         else:
             self._queue.stop_group(trip.group)
 
-    async def _admit_all(self) -> None:
-        """Admit the source's lines as they are needed, so that the next ones are ready while these are started."""
-        with self._reading:
-            try:
-                while (admission := await self._admitter.next()) is not None:
-                    for job, noted in admission.jobs:
-                        self._take_in(Work(job=job, open=noted, attempts=noted.attempts))
-                    self._progress.duplicates += admission.duplicates
-                    for record in admission.invalid:
-                        await self._settled(record)
-                self.has_read_all = True
-            except JobFileError as error:
-                # What is admitted, and above all what is paid for, is carried out all the same.
-                self._failure = self._failure or error
-        self._queue.end_source()
+    def _refused(self, refused: BatchRefused) -> None:
+        if self._failure is None:
+            self._failure = refused
+            self._progress.notices.add(PlatformRefused(reason=str(refused)))
+        self._progress.left_open += 1
+        self.stop_starting()
+
+    def stop_starting(self, ending: Ending = Ending.INTERRUPTED) -> None:
+        """Start nothing more; live Runs are followed to their end."""
+        self.stopped_for = self.stopped_for or ending
+        if ending is Ending.INTERRUPTED:
+            self.is_interrupted.set()
+        self._reading.cancel()
+        self._permits.close()
+        self._gate.shut()
+        self._queue.stop()
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a job waits for a start, or lines are being admitted that may."""
+        return self._queue.has_work or (self._admitter.is_admitting and self.stopped_for is None)
+
+    @property
+    def has_tripped(self) -> bool:
+        """Whether the breaker has stopped the batch or one of its groups."""
+        return bool(self._tripped)
+
+    @property
+    def is_out_of_budget(self) -> bool:
+        """Whether the budget could not pay for a job."""
+        return self._queue.is_out_of_budget

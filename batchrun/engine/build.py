@@ -1,4 +1,4 @@
-"""The engine, built for one batch: which part is given which."""
+"""Builds the engine of one batch: which part gets which other parts."""
 
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from contextlib import nullcontext
@@ -39,11 +39,11 @@ from batchrun.runtime.changed import Changed
 class BatchLimits:
     """The limits of one batch, beside the account's."""
 
-    #: Runs that may be live; None: as many as the account has.
+    #: Max live Runs; None: as many as the account allows.
     max_live_runs: int | None = None
-    #: Memory of all live Runs, in megabytes; None: unlimited.
+    #: Max memory of all live Runs together, in megabytes; None: unlimited.
     memory_mb: int | None = None
-    #: Live Runs and weights of those groups that have any.
+    #: Max live Runs, and weights, of the groups that have one.
     group_limits: Mapping[str, int]
     group_weights: Mapping[str | None, float]
     #: A start request takes effect within this time after it was sent, or never.
@@ -54,7 +54,7 @@ class BatchLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
-    """The engine's parts that others look at or act on."""
+    """The engine of one batch, with the parts that its batch reads or changes."""
 
     scheduler: Scheduler
     reconciler: Reconciler
@@ -81,13 +81,13 @@ class Engine:
         """Carry the batch out; see `Scheduler.run`.
 
         Args:
-            resumed: open jobs of earlier processes.
+            resumed: jobs that earlier processes have begun and left open.
             on_record: called with each record once it is durable.
             at_the_end: called once all jobs are done, while costs are still read.
 
         Raises:
-            BatchRefused: the platform refused the batch; it can be resumed.
-            OutputError: this machine got in the way; it can be resumed.
+            BatchRefused: the platform refuses the batch; it can be resumed.
+            OutputError: the ledger or an output file cannot be written; the batch can be resumed.
             JobFileError: the job file cannot be read to its end.
         """
         async with anyio.create_task_group() as children:
@@ -101,7 +101,7 @@ class Engine:
             children.cancel_scope.cancel()
 
     def leave(self) -> None:
-        """Leave the account to its other batches, once all children have ended; the batch's Runs go on."""
+        """Leave the account, once all children have ended; live Runs go on."""
         self.shared.instruments.close(self.progress)
         self.follower.leave()
         self.gate.leave()
@@ -133,20 +133,20 @@ def build_engine(
     Args:
         client: the platform.
         ledger: of the batch.
-        source: gives its lines.
-        shared: what it shares with other batches of its account.
+        source: of its jobs.
+        shared: limits that it shares with the other batches of its account.
         limits: its own.
         bucket: its own rate of starts.
-        terms: on which its jobs are carried out.
-        output: what is collected of each Run.
-        purse: its money; notifies `changed`.
-        breaker: watches its settled jobs.
+        terms: how its jobs are carried out.
+        output: what is collected from each Run.
+        purse: its money; its budget notifies `changed`.
+        breaker: judges its settled jobs.
         changed: notified when a start may have become possible.
-        task_id: whose Runs are started, as the platform spells it.
-        batch: names it among those of the account.
-        priority: among them.
+        task_id: id of the task, as the platform spells it.
+        batch: identifies the batch in the account.
+        priority: among the batches of the account.
         live_before: Runs of earlier processes that may be live.
-        echoes: whether the platform echoes marks, as far as earlier processes know.
+        echoes: whether the platform echoes marks; None: no earlier process has learned it.
         log_keeper: keeps the ends of Runs' logs; None: no logs are kept.
     """
     progress = Progress()

@@ -1,4 +1,4 @@
-"""What the platform's word comes to for a job: a refusal of its start, the end of its Run, or no Run any more."""
+"""What an answer of the platform means for a job: its start is refused, its Run has ended, or its Run is lost."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -10,12 +10,16 @@ from batchrun.policy.failure_kind import with_exit_code
 from batchrun.policy.retry import OUTCOME_OF_STATUS, cause_of
 from batchrun.runtime.fast_dataclasses import replace
 
-#: The error type of jobs that take too long, with or without a Run to abort for it.
+#: Error type of jobs that take too long, with or without a live Run to abort.
 MAX_JOB_S = "max-job-s"
 
 
 def refusal(error: ApiError, job: Job) -> Problem:
-    """Tell a refusal of this job, returned, from one of the whole batch, raised."""
+    """Return why the platform refuses this job.
+
+    Raises:
+        BatchRefused: the refusal concerns the whole batch.
+    """
     is_own_build = error.type == "unknown-build-tag" and job.options is not None and job.options.build is not None
     # A redirect, a wrong method or a proxy that wants a password is no answer to this job's input.
     is_misdirected = error.status < 400 or error.status in (405, 407)
@@ -26,7 +30,7 @@ def refusal(error: ApiError, job: Job) -> Problem:
 
 
 def outcome_of(run: Run, aborted_for: Problem | None) -> tuple[Outcome, Problem | None]:
-    """Return what a terminal Run came to: one that we have aborted took too long."""
+    """Return the outcome of a terminal Run; if we have aborted it, it took too long."""
     outcome = OUTCOME_OF_STATUS[run.status]
     if outcome is Outcome.ABORTED and aborted_for is not None:
         return Outcome.TIMED_OUT, aborted_for
@@ -42,7 +46,7 @@ def _run_problem(run: Run) -> Problem | None:
     return Problem(
         type=f"run-{outcome.replace('_', '-')}",
         message=with_exit_code(said, exit_code),
-        # No system has exit codes of more than 32 bits; anything else is said, and is no exit code.
+        # No system has exit codes of more than 32 bits. Other values are in the message only.
         exit_code=exit_code if isinstance(exit_code, int) and abs(exit_code) < 1 << 32 else None,
     )
 
@@ -50,7 +54,7 @@ def _run_problem(run: Run) -> Problem | None:
 def with_end(
     attempt: Attempt, run: Run, outcome: Outcome, aborted_for: Problem | None, now: datetime | None
 ) -> Attempt:
-    """Return an attempt with what its Run's end tells."""
+    """Return an attempt with the end of its Run."""
     return replace(
         attempt,
         state=AttemptState.ENDED,
@@ -59,7 +63,7 @@ def with_end(
         cause=cause_of(outcome, run.fields.get("exitCode"), run.fields.get("statusMessage")),
         memory_mb=run.memory_mb,
         timeout_s=run.timeout_s,
-        # A Run that does not say when it ended has ended by now.
+        # A terminal Run without an end time has ended by now.
         finished_at=run.finished_at or now or datetime.now(UTC),
         cost_usd=run.cost_usd,
         cost_source=run.cost_source,
@@ -67,17 +71,17 @@ def with_end(
 
 
 def took_too_long(max_job_s: float | None) -> Problem:
-    """Say that a job's own time was over before another Run of it could be started."""
+    """Return the problem of a job whose own time was over before its next start."""
     return Problem(type=MAX_JOB_S, message=f"deadlines.max_job_s ({max_job_s:g} s) was over before its next attempt")
 
 
 def run_lost(attempt: Attempt) -> Problem:
-    """Say that the platform does not know an attempt's Run any more."""
+    """Return the problem of a job whose Run the platform does not know any more."""
     return Problem(type="run-lost", message=f"the platform does not know Run {attempt.run_id} any more")
 
 
 def priced_by_items(ended: EndedAttempt, items: Items | None, per_item_usd: float | None) -> EndedAttempt:
-    """Return an attempt with its Run's cost derived from the items it has left, where the platform does not say it."""
+    """Return an attempt whose Run's cost is derived from its items, if the platform does not report the cost."""
     if per_item_usd is None or items is None or not ended.work.attempts:
         return ended
     last = ended.work.attempts[-1]

@@ -13,7 +13,7 @@ from batchrun.account.limits_watch import AccountWatch, WatchedLimit, allowance_
 from batchrun.apify.client import ApifyClient
 from batchrun.apify.wire import AccountInfo
 from batchrun.config import AccountLimitsConfig, ApiConfig, ServerConfig
-from batchrun.engine.limits.shared_limits import SharedLimits
+from batchrun.engine.shared_limits import SharedLimits
 from batchrun.errors import TransportError
 from batchrun.policy.budget import Budget
 from batchrun.policy.capacity import Allowance

@@ -19,12 +19,12 @@ from batchrun.engine.job_runner import JobRunner
 from batchrun.engine.limits.account_pool import EQUAL, BatchPriority
 from batchrun.engine.limits.permits import Permits
 from batchrun.engine.limits.purse import Purse
-from batchrun.engine.limits.shared_limits import SharedLimits
 from batchrun.engine.limits.slot_use import SlotMeter
 from batchrun.engine.limits.start_gate import StartGate
 from batchrun.engine.ports import JobSource, RunClient
 from batchrun.engine.progress import Progress
 from batchrun.engine.scheduler import Scheduler
+from batchrun.engine.shared_limits import SharedLimits
 from batchrun.engine.start_queue import StartQueue
 from batchrun.engine.start_terms import StartTerms
 from batchrun.engine.work import Postponed, Terms, Work

@@ -23,8 +23,8 @@ from batchrun.engine.build import BatchLimits, build_engine
 from batchrun.engine.collect import OutputPlan
 from batchrun.engine.limits.account_pool import EQUAL, BatchPriority
 from batchrun.engine.limits.purse import Purse
-from batchrun.engine.limits.shared_limits import SharedLimits
 from batchrun.engine.ports import JobSource
+from batchrun.engine.shared_limits import SharedLimits
 from batchrun.engine.work import Terms, Work
 from batchrun.errors import ApiError, BatchrunError, TransportError, first_error
 from batchrun.ledger.protocol import Ledger

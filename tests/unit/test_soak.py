@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from batchrun.engine.limits.account_pool import BatchPriority
-from batchrun.engine.limits.shared_limits import SharedLimits
+from batchrun.engine.shared_limits import SharedLimits
 from batchrun.model import RunStatus
 from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
 from tests.support.scripted_api import FAST, TASK, Engine, Plan, ScriptedApi, api_error, busy, lost_answer, retries

@@ -19,7 +19,6 @@ from batchrun.engine.limits.account_pool import BatchPriority
 from batchrun.engine.work import Terms
 from batchrun.output.log_tails import LogTails
 from batchrun.preflight.preparation import Preparation
-from batchrun.runtime.changed import Changed
 
 
 def build_batch_engine(
@@ -27,7 +26,6 @@ def build_batch_engine(
     connected: ConnectedTask,
     resumed: Resumed,
     terms: Terms,
-    changed: Changed,
     priority: BatchPriority,
 ) -> Engine:
     """Build the engine that carries a batch out."""
@@ -50,7 +48,6 @@ def build_batch_engine(
         output=output_plan(config.output),
         purse=resumed.purse,
         breaker=breaker(config.breaker),
-        changed=changed,
         task_id=connected.task.id,
         batch=config.out_dir,
         priority=priority,

@@ -24,7 +24,6 @@ from batchrun.output.lock import enter_lock
 from batchrun.output.sink import explain, sync_directory
 from batchrun.preflight.job_file_head import check_before_start
 from batchrun.preflight.preparation import preflight
-from batchrun.runtime.changed import Changed
 from batchrun.runtime.children import open_children, plain_errors
 from batchrun.runtime.logs import logging_to
 
@@ -84,14 +83,13 @@ async def _open(
     priority: BatchPriority,
 ) -> AsyncIterator[Batch]:
     """Open a batch whose output directory is locked by this process; see `open_batch`."""
-    changed = Changed()
     async with AsyncExitStack() as stack:
         journal = await stack.enter_async_context(open_journal(config.out_dir))
         connected = await connect(stack, config, environ, inline_actors, account)
         prepared = await preflight(config, connected, journal.ledger, command)
-        resumed = await resume(stack, config, connected, prepared, journal, changed)
+        resumed = await resume(stack, config, connected, prepared, journal)
         terms = await anyio.to_thread.run_sync(batch_terms, config, connected, prepared)
-        engine = build_batch_engine(config, connected, resumed, terms, changed, priority)
+        engine = build_batch_engine(config, connected, resumed, terms, priority)
         stack.callback(engine.leave)
         stream = anyio.create_memory_object_stream[Record](RECORD_BUFFER)
         for end in stream:

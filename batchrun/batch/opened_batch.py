@@ -140,7 +140,7 @@ class Batch:
         engine.bucket.change_rate(limits.start_rate)
         engine.gate.wake()
         engine.purse.budget.limit_usd = limits.budget_usd
-        engine.purse.budget.on_change()
+        engine.purse.budget.notify()
 
     def keep_permits(self) -> None:
         """Keep the permits of the live Runs for this batch, which is about to be reopened."""

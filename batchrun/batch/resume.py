@@ -22,7 +22,6 @@ from batchrun.policy.budget import Budget
 from batchrun.preflight.job_file_head import refuse_head
 from batchrun.preflight.preparation import Preparation
 from batchrun.preflight.spending import fill_purse
-from batchrun.runtime.changed import Changed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +44,6 @@ async def resume(
     connected: ConnectedTask,
     prepared: Preparation,
     journal: Journal,
-    changed: Changed,
 ) -> Resumed:
     """Open the job file where it was read to, and take over the open jobs.
 
@@ -55,7 +53,6 @@ async def resume(
         connected: the account and the task.
         prepared: the result of the checks.
         journal: of the batch.
-        changed: notified when money is released.
 
     Raises:
         JobFileError: the job file is not the one that was begun; or its head has inputs that the platform would refuse,
@@ -69,7 +66,7 @@ async def resume(
     backlog = await stack.enter_async_context(open_backlog(config.out_dir, lines.job_file, lines))
     jobs = await anyio.to_thread.run_sync(take_up, ledger, lines.job_file, config.retry.max_backoff_s)
     money = await anyio.to_thread.run_sync(ledger.money)
-    purse = fill_purse(config, prepared.task_terms, money, account.budget, changed)
+    purse = fill_purse(config, prepared.task_terms, money, account.budget)
     stack.push_async_callback(_leave_budget, purse.budget, ledger)
     commit = await stack.enter_async_context(open_commit(journal, meter=account.shared.instruments.commits))
     echoes = await anyio.to_thread.run_sync(ledger.fact, ECHO)

@@ -120,7 +120,6 @@ def build_engine(
     output: OutputPlan,
     purse: Purse,
     breaker: Breaker,
-    changed: Changed,
     task_id: TaskId,
     batch: Hashable = None,
     priority: BatchPriority = EQUAL,
@@ -139,9 +138,8 @@ def build_engine(
         bucket: its own rate of starts.
         terms: how its jobs are carried out.
         output: what is collected from each Run.
-        purse: its money; its budget notifies `changed`.
+        purse: its money.
         breaker: judges its settled jobs.
-        changed: notified when a start may have become possible.
         task_id: id of the task, as the platform spells it.
         batch: identifies the batch in the account.
         priority: among the batches of the account.
@@ -149,6 +147,9 @@ def build_engine(
         echoes: whether the platform echoes marks; None: no earlier process has learned it.
         log_keeper: keeps the ends of Runs' logs; None: no logs are kept.
     """
+    # Notified when a start may have become possible.
+    changed = Changed()
+    purse.budget.subscribe(changed.notify)
     progress = Progress()
     shared.instruments.open(progress)
     meter = SlotMeter(lambda: permits.limit, lambda: scheduler.has_work, shared.instruments)

@@ -111,7 +111,6 @@ class Budget:
         spent_usd: final costs of earlier processes.
         reserved_usd: reservations of Runs whose cost is not final.
         shared: a budget of several batches, which must cover each reservation too. It counts the two amounts already.
-        on_change: called when money has become free, here or in the shared budget.
     """
 
     def __init__(
@@ -121,17 +120,27 @@ class Budget:
         spent_usd: float = 0.0,
         reserved_usd: float = 0.0,
         shared: "Budget | None" = None,
-        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.limit_usd = limit_usd
         self.spent_usd = spent_usd
         self.reserved_usd = reserved_usd
-        self.on_change = on_change
         self._shared = shared
-        #: Budgets that share this one.
-        self.sharing: list[Budget] = []
+        self._listeners: list[Callable[[], None]] = []
         if shared is not None:
-            shared.sharing.append(self)
+            shared.subscribe(self.notify)
+
+    def subscribe(self, listener: Callable[[], None]) -> None:
+        """Call the listener whenever money has become free, here or in the shared budget."""
+        self._listeners.append(listener)
+
+    def unsubscribe(self, listener: Callable[[], None]) -> None:
+        """Call the listener no more."""
+        self._listeners.remove(listener)
+
+    def notify(self) -> None:
+        """Call all listeners: money has become free."""
+        for listener in self._listeners:
+            listener()
 
     @property
     def is_limited(self) -> bool:
@@ -161,8 +170,7 @@ class Budget:
         self.reserved_usd -= usd
         if self._shared is not None:
             self._shared.release(usd)
-        self.on_change()
-        self.notify_sharers()
+        self.notify()
 
     def settle(self, reserved_usd: float, cost_usd: float | None) -> None:
         """Replace a Run's reservation by its final cost; None, an unknown cost, counts the reservation as spent."""
@@ -170,21 +178,15 @@ class Budget:
         self.spent_usd += reserved_usd if cost_usd is None else cost_usd
         if self._shared is not None:
             self._shared.settle(reserved_usd, cost_usd)
-        self.on_change()
-        self.notify_sharers()
+        self.notify()
 
     def leave(self, *, spent_usd: float, reserved_usd: float) -> None:
         """Stop sharing; these two amounts are what the shared budget counts of this one from now on."""
         if self._shared is not None:
             self._shared.spent_usd += spent_usd - self.spent_usd
             self._shared.reserved_usd += reserved_usd - self.reserved_usd
-            self._shared.sharing.remove(self)
-            self._shared.notify_sharers()
-
-    def notify_sharers(self) -> None:
-        """Call `on_change` of all budgets that share this one: money has become free."""
-        for budget in self.sharing:
-            budget.on_change()
+            self._shared.unsubscribe(self.notify)
+            self._shared.notify()
 
     def _fits(self, usd: float) -> bool:
         return self.limit_usd is None or usd <= self.limit_usd + _ROUNDING_USD

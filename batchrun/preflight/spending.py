@@ -15,7 +15,6 @@ from batchrun.errors import ApiError, ConfigError
 from batchrun.ledger.protocol import Money
 from batchrun.model import Job, JsonObject, RunOptions
 from batchrun.policy.budget import Budget, CostBound, Prices, most_a_run_may_cost
-from batchrun.runtime.changed import Changed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +107,7 @@ def _check_cap(prices: Prices, options: RunOptions) -> None:
         raise ConfigError(f"the Actor takes no cap below ${least:g}", key="run.max_total_charge_usd")
 
 
-def fill_purse(config: Config, terms: TaskTerms, money: Money, shared: Budget, changed: Changed) -> Purse:
+def fill_purse(config: Config, terms: TaskTerms, money: Money, shared: Budget) -> Purse:
     """Return the batch's money, less what its earlier processes have spent and reserved."""
     limits = config.limits
     return Purse(
@@ -117,7 +116,6 @@ def fill_purse(config: Config, terms: TaskTerms, money: Money, shared: Budget, c
             spent_usd=money.spent_usd,
             reserved_usd=money.reserved_usd,
             shared=shared,
-            on_change=changed.notify,
         ),
         terms.prices,
         task_options=terms.options,

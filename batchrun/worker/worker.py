@@ -174,7 +174,7 @@ class Worker:
         # The same sum as after a restart, which adds up the costs of the batches that exist.
         self.budget.spent_usd -= use.spent_usd
         self.budget.reserved_usd -= use.reserved_usd
-        self.budget.notify_sharers()
+        self.budget.notify()
         _log.info("batch_deleted", batch=submission_id)
 
     def drain(self) -> int:

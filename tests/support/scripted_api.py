@@ -48,7 +48,6 @@ from batchrun.policy.breaker import Breaker, BreakerLimits
 from batchrun.policy.budget import Budget, Prices
 from batchrun.policy.retry import Backoff, Escalation, RetryPolicy, RetryRule
 from batchrun.policy.token_bucket import TokenBucket
-from batchrun.runtime.changed import Changed
 
 #: Starts per second that no test reaches.
 FAST = 1e9
@@ -434,8 +433,6 @@ class Engine:
             account = Account(api, api.info, config, Budget(None), FAST)  # type: ignore[arg-type]  # a second client
             shared, self._watch = account.shared, account.watch
         self.shared = shared
-        changed, purse = Changed(), purse or without_budget()
-        purse.budget.on_change = changed.notify  # where a batch makes its budget, it has the signal already
         parts = build_engine(
             client=api,
             ledger=ledger,
@@ -452,9 +449,8 @@ class Engine:
             bucket=TokenBucket(rate_per_s=start_rate, burst=burst),
             terms=Terms(options=options or RunOptions(), retry=retry or retries(), **terms),
             output=output or output_plan(),
-            purse=purse,
+            purse=purse or without_budget(),
             breaker=Breaker(limits or BreakerLimits()),
-            changed=changed,
             task_id=TASK,
             batch=object(),
             priority=priority,

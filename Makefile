@@ -2,7 +2,7 @@
 PATH := $(CURDIR)/.venv/bin:$(PATH)
 SHELL := /bin/bash
 
-.PHONY: check format test cov quickstart crash long bench soak
+.PHONY: check fast unit format test cov quickstart crash long bench soak
 
 BENCHMARKS ?= throughput overhead start-up crash-cost slots memory followed
 
@@ -11,6 +11,12 @@ check: ## formatting, lint, types, and the house's walls
 	ruff check .
 	mypy
 	lint-imports
+
+fast: ## what can be known within a minute: unit tests beside formatting, lint, types and walls
+	$(MAKE) --no-print-directory --jobs 2 --output-sync check unit
+
+unit:
+	pytest -q -n 2 tests/unit
 
 format:
 	ruff format .

@@ -98,7 +98,9 @@ async def test_a_run_out_of_time_is_timed_out(tmp_path: Path) -> None:
 
 async def test_an_aborted_run_is_aborted_and_frees_its_slot(tmp_path: Path) -> None:
     """Abort answers 200 with ABORTING or ABORTED; a second abort changes nothing; the limit has room again."""
-    async with open_api(tmp_path, inline_actors={"test/gate": Gate()}, max_concurrent_runs=1) as api:
+    async with open_api(
+        tmp_path, inline_actors={"test/gate": Gate()}, max_concurrent_runs=1, usage_settle_s=3600
+    ) as api:
         task = await api.create_task("test/gate", name="gate")
         run = (await api.start(task)).data
         refused = await api.start(task)
@@ -272,7 +274,9 @@ async def test_an_error_in_the_block_leaves_the_server_as_it_is(tmp_path: Path) 
 
 async def test_a_refused_resurrection_changes_nothing(tmp_path: Path) -> None:
     """402 when there is no room; the Run is as it was, and no start is counted."""
-    async with open_api(tmp_path, inline_actors={"test/gate": Gate()}, max_concurrent_runs=1) as api:
+    async with open_api(
+        tmp_path, inline_actors={"test/gate": Gate()}, max_concurrent_runs=1, usage_settle_s=3600
+    ) as api:
         done = (await api.start(await api.create_task(name="done"), waitForFinish=60)).data
         await api.start(await api.create_task("test/gate", name="gate"))
         path = f"/v2/actor-runs/{done['id']}"
@@ -284,7 +288,9 @@ async def test_a_refused_resurrection_changes_nothing(tmp_path: Path) -> None:
 
 async def test_more_runs_than_are_held_in_memory_can_be_read(tmp_path: Path) -> None:
     """1,200 ended Runs, each with its own end, whether it is still at hand or read from disk."""
-    async with open_api(tmp_path, max_concurrent_runs=2000, max_total_memory_mb=10**6, is_rate_limited=False) as api:
+    # Usage that became final in between would change a Run that is compared.
+    limits: dict[str, Any] = {"max_concurrent_runs": 2000, "max_total_memory_mb": 10**6, "is_rate_limited": False}
+    async with open_api(tmp_path, usage_settle_s=3600, **limits) as api:
         task = await api.create_task(name="many")
         runs: list[Any] = []
 

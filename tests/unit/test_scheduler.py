@@ -82,7 +82,7 @@ async def test_a_job_that_is_due_goes_before_the_rest_of_the_file() -> None:
 
 async def test_many_failures_at_once_do_not_read_the_whole_file_into_memory() -> None:
     """What waits for another attempt is bounded; beyond it nothing new is read."""
-    source = jobs(100_000)
+    source = jobs(5_000)
     api = ScriptedApi(Plan(status=RunStatus.FAILED, run_s=0.1))
     engine = Engine(api, WatchedLedger(), source, slots=4, retry=retries(2, first_s=1e6))
     with anyio.move_on_after(1e5):

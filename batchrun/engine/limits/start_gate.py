@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import anyio
 import structlog
@@ -23,32 +24,22 @@ MAX_CROWD = 256
 _log = structlog.get_logger()
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
 class Start:
     """One start that was let through, until it has failed or its Run is terminal."""
 
-    __slots__ = ("freed_at", "is_live", "is_over", "is_probe", "let_through_at", "nth_live")
-
-    def __init__(
-        self,
-        *,
-        nth_live: int,
-        is_probe: bool = False,
-        is_live: bool = False,
-        let_through_at: float = 0.0,
-        freed_at: float | None = None,
-    ) -> None:
-        #: Runs of ours in the account that were live or being started when it was let through, this one included.
-        self.nth_live = nth_live
-        #: Whether its answer shows if a full account has capacity again; False once the answer is noted.
-        self.is_probe = is_probe
-        #: Whether its Run is live, or may be.
-        self.is_live = is_live
-        #: Whether it has failed, or its Run is terminal.
-        self.is_over = False
-        #: On the monotonic clock.
-        self.let_through_at = let_through_at
-        #: When the slot that it fills came free (monotonic); None for a new slot, and once the request is sent.
-        self.freed_at = freed_at
+    #: Runs of ours in the account that were live or being started when it was let through, this one included.
+    nth_live: int
+    #: Whether its answer shows if a full account has capacity again; False once the answer is noted.
+    is_probe: bool = False
+    #: Whether its Run is live, or may be.
+    is_live: bool = False
+    #: Whether it has failed, or its Run is terminal.
+    is_over: bool = False
+    #: On the monotonic clock.
+    let_through_at: float = 0.0
+    #: When the slot that it fills came free (monotonic); None for a new slot, and once the request is sent.
+    freed_at: float | None = None
 
     def take_probe(self) -> bool:
         """Return whether this is a probe whose answer is not noted yet; from now on it is noted."""

@@ -12,31 +12,20 @@ from batchrun.engine.follow.polls import Follower, Polls
 from batchrun.engine.follow.sweep import Sweep
 from batchrun.engine.limits.permits import Demand
 from batchrun.engine.ports import RunClient
-from batchrun.engine.work import Work
-from batchrun.ledger.protocol import OpenJob
-from batchrun.model import Attempt, AttemptState, JobId, Mark, Problem, Run, RunId, TaskId
+from batchrun.model import Attempt, AttemptState, Mark, Problem, Run, RunId, TaskId
 from batchrun.policy.deadlines import Deadlines
-from tests.support.memory_ledger import make_job
-from tests.support.start_gates import gate_of, permits_over
+from tests.support.start_gates import gate_of, permits_over, work_of
 
 
 def live_run(client: RunClient, run_id: RunId) -> LiveRun:
-    """Return a Run that somebody has started, with a permit, and no deadline."""
-    at, job = datetime.now(UTC), make_job()
-    attempt = Attempt(attempt_no=1, mark=Mark("m"), state=AttemptState.BOUND, run_id=run_id, intended_at=at)
-    noted = OpenJob(
-        id=JobId(1),
-        key=job.key,
-        digest=job.digest,
-        position=job.position,
-        round=1,
-        admitted_at=at,
-        due_at=None,
-        attempts=(),
+    """Return a live Run with a permit, and no deadline."""
+    work = work_of()
+    attempt = Attempt(
+        attempt_no=1, mark=Mark("m"), state=AttemptState.BOUND, run_id=run_id, intended_at=datetime.now(UTC)
     )
     permit = permits_over(gate_of()).adopt(Demand())
-    watch = DeadlineWatch(client, Deadlines(), job.key, note_abort=_note)
-    return LiveRun(Work(job=job, open=noted), attempt, permit, watch)
+    watch = DeadlineWatch(client, Deadlines(), work.job.key, note_abort=_note)
+    return LiveRun(work, attempt, permit, watch)
 
 
 async def _note(_: Problem) -> None:

@@ -1,14 +1,26 @@
-"""Start gates and permits whose other limits are no obstacle."""
+"""Parts of the engine, each alone: gates, permits and queues whose other limits are no obstacle."""
+
+from datetime import UTC, datetime
 
 from batchrun.apify.throttle import Throttle
+from batchrun.engine.child_pool import ChildPool
 from batchrun.engine.instruments import Instruments
 from batchrun.engine.limits.account_capacity import AccountCapacity
 from batchrun.engine.limits.account_pool import AccountPool
 from batchrun.engine.limits.permits import Permits
+from batchrun.engine.limits.purse import Purse
 from batchrun.engine.limits.slot_use import SlotMeter
 from batchrun.engine.limits.start_gate import StartGate
+from batchrun.engine.progress import Progress
+from batchrun.engine.start_queue import StartQueue
+from batchrun.engine.start_terms import StartTerms
+from batchrun.engine.work import Terms, Work
+from batchrun.ledger.protocol import OpenJob
+from batchrun.model import Job, JobId, RunOptions
 from batchrun.policy.token_bucket import Contenders, TokenBucket, Tokens
 from batchrun.runtime.changed import Changed
+from tests.support.memory_ledger import make_job
+from tests.support.scripted_api import retries, without_budget
 
 #: Live Runs that no test reaches.
 MANY = 1_000_000
@@ -33,3 +45,36 @@ def gate_of(
 def permits_over(gate: StartGate, count: int = MANY) -> Permits:
     """Return this many permits over a gate."""
     return Permits(AccountPool(count), gate, Changed())
+
+
+def queue_over(permits: Permits, *, purse: Purse | None = None) -> StartQueue:
+    """Return a start queue over these permits, without weights; without a purse, there is no budget."""
+    purse = without_budget() if purse is None else purse
+    changed = Changed()
+    purse.budget.subscribe(changed.notify)
+    return StartQueue(
+        permits=permits,
+        gate=gate_of(),
+        purse=purse,
+        terms=StartTerms(Terms(options=RunOptions(), retry=retries()), purse),
+        children=ChildPool(permits),
+        weights={},
+        progress=Progress(),
+        changed=changed,
+    )
+
+
+def work_of(job: Job | None = None) -> Work:
+    """Return a job that was admitted and not begun."""
+    job = make_job() if job is None else job
+    noted = OpenJob(
+        id=JobId(job.position.line),
+        key=job.key,
+        digest=job.digest,
+        position=job.position,
+        round=1,
+        admitted_at=datetime.now(UTC),
+        due_at=None,
+        attempts=(),
+    )
+    return Work(job=job, open=noted)

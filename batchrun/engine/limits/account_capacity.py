@@ -18,8 +18,9 @@ MAX_GROWN_SLOTS = 256
 class WaitingGate(Protocol):
     """A gate whose next start may wait for capacity."""
 
-    #: Returns its batch's rank in the account; the smallest is next.
-    rank: Callable[[], tuple[float, ...]]
+    @property
+    def rank(self) -> Callable[[], tuple[float, ...]]:
+        """Returns its batch's rank in the account; the smallest is next."""
 
     def wake(self) -> None:
         """Let the next start ask again."""

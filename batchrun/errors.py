@@ -11,11 +11,13 @@
     │   ├── RateLimited         429: nothing happened
     │   ├── ResourcesBusy       no memory or no run slot in the account right now: nothing happened
     │   ├── Unauthorized        401, 403
+    │   ├── TokenUnconfirmed    401 that a second look did not confirm: nothing happened
     │   ├── OutOfCredit         402 and alike: permanent for the batch
     │   ├── NotFound            404
     │   └── ServerFailed        5xx, 408: the effect of a request that writes is unknown
     └── TransportError          no readable answer: the effect of a request that writes is unknown
-        └── ConnectFailed       the connection was never established: nothing happened
+        ├── ConnectFailed       the connection was never established: nothing happened
+        └── ForeignAnswer       an answer, but not the API's: a proxy, a firewall, a login page
 
 A Run that failed is not an error: it is an Outcome.
 """
@@ -112,6 +114,10 @@ class Unauthorized(ApiError):
     """401 or 403: the token is missing, wrong, or not allowed to do this."""
 
 
+class TokenUnconfirmed(ApiError):
+    """401 for a token that the API accepts in other requests, or that was replaced meanwhile; nothing happened."""
+
+
 class OutOfCredit(ApiError):
     """The account may not spend more; waiting does not help."""
 
@@ -130,6 +136,20 @@ class TransportError(BatchrunError):
 
 class ConnectFailed(TransportError):
     """The connection was never established (DNS, refused, unreachable, TLS): the request had no effect."""
+
+
+class ForeignAnswer(TransportError):
+    """Something between here and the API answered in its place; it says nothing about a job, a Run or the token.
+
+    Args:
+        reason: what answered, in words.
+        status: HTTP status.
+        retry_after_s: seconds from a `Retry-After` header, if there was one.
+    """
+
+    def __init__(self, reason: str, *, status: int, retry_after_s: float | None = None) -> None:
+        self.status, self.retry_after_s = status, retry_after_s
+        super().__init__(reason)
 
 
 def first_error(group: BaseExceptionGroup[BaseException]) -> BatchrunError:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -45,8 +46,11 @@ async def open_platform(
         ConfigError: the token's file, an Actor's directory or the file of faults cannot be used.
     """
     if not api.is_embedded:
-        token = await anyio.to_thread.run_sync(read_token, api, environ)
-        async with open_client(api.base_url, token, request_rate_per_s=request_rate_per_s) as client:
+        read_this_token = partial(read_token, api, environ)
+        token = await anyio.to_thread.run_sync(read_this_token)
+        async with open_client(
+            api.base_url, token, request_rate_per_s=request_rate_per_s, read_token_again=read_this_token
+        ) as client:
             yield client
         return
     settings = embedded_server.ServerSettings(

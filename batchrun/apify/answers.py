@@ -64,6 +64,11 @@ def value_of(answer: Answer) -> Any:
     return body.decode("utf-8", "replace") if content_type.startswith("text/") else None
 
 
+def is_page(value: Any) -> bool:
+    """Whether a stored value looks like a web page."""
+    return isinstance(value, str) and value.lstrip()[:1] == "<"
+
+
 def content_of(answer: Answer) -> tuple[str, bytes]:
     """Return the content type and the body as it came."""
     return answer.headers.get("Content-Type", "application/octet-stream"), answer.body

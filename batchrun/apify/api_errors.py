@@ -1,4 +1,4 @@
-"""Error answers of the API as the errors in errors.py: which type means what.
+"""Error answers as the errors in errors.py: whether an answer is the API's own, and which type means what.
 
 Source of the types: the Apify API v2 reference (https://docs.apify.com/api/v2).
 """
@@ -10,7 +10,18 @@ from email.utils import parsedate_to_datetime
 
 import orjson
 
-from batchrun.errors import ApiError, NotFound, OutOfCredit, RateLimited, ResourcesBusy, ServerFailed, Unauthorized
+from batchrun.apify.connections import Answer
+from batchrun.apify.foreign_answers import in_words
+from batchrun.errors import (
+    ApiError,
+    ForeignAnswer,
+    NotFound,
+    OutOfCredit,
+    RateLimited,
+    ResourcesBusy,
+    ServerFailed,
+    Unauthorized,
+)
 
 #: Longest `Retry-After` that is obeyed, in seconds; a longer one is cut to this.
 MAX_RETRY_AFTER_S = 600.0
@@ -26,6 +37,19 @@ _OUT_OF_CREDIT_TYPES = frozenset(
         "x402-payment-required",
     }
 )
+#: The API gave up in the middle of a request: its effect is unknown, whatever the status.
+_GAVE_UP_TYPES = frozenset(
+    {
+        "concurrent-update-detected",
+        "operation-canceled",
+        "operation-timed-out",
+        "query-timeout",
+        "request-aborted-prematurely",
+        "socket-closed",
+        "socket-destroyed",
+    }
+)
+_RATE_TYPES = frozenset({"rate-limit-exceeded", "too-many-requests"})
 _BY_STATUS: Mapping[int, type[ApiError]] = {
     401: Unauthorized,
     403: Unauthorized,
@@ -35,37 +59,55 @@ _BY_STATUS: Mapping[int, type[ApiError]] = {
 }
 
 
-def parse_error(
-    status: int, body: bytes, headers: Mapping[str, str], *, method: str, path: str, now: datetime
-) -> ApiError:
-    """Return the error for an error answer: chosen by `error.type`, then by status.
+def parse_error(answer: Answer, *, method: str, path: str, now: datetime) -> ApiError | ForeignAnswer:
+    """Return the error for an answer that is no 2xx.
+
+    Only an answer with the API's error envelope is the API's own; its `error.type` chooses the error, then its status.
 
     Args:
-        status: HTTP status, 300 or above.
-        body: as it came; need not be JSON.
-        headers: of the answer.
+        answer: its body need not be JSON.
         method: of the request.
         path: of the request, without the query which may hold secrets.
         now: the wall time, for a `Retry-After` that is a date.
     """
-    error_type, message = _error_of(body)
-    kind = _error_class(status, error_type)
-    return kind(
-        status=status,
+    envelope = _envelope_of(answer.body)
+    if envelope is None:
+        return foreign_answer(answer, method=method, path=path, now=now)
+    error_type, message = envelope
+    return _error_class(answer.status, error_type)(
+        status=answer.status,
         type=error_type,
         message=message or "no reason given",
         method=method,
         path=path,
-        retry_after_s=_retry_after_s(headers.get("Retry-After"), now),
+        retry_after_s=_retry_after_s(answer.headers.get("Retry-After"), now),
     )
 
 
-def _error_of(body: bytes) -> tuple[str, str]:
+def foreign_answer(answer: Answer, *, method: str, path: str, now: datetime, redirected_to: str = "") -> ForeignAnswer:
+    """Return the error for an answer that is not the API's.
+
+    Args:
+        answer: with any status.
+        method: of the request.
+        path: of the request, without the query.
+        now: the wall time, for a `Retry-After` that is a date.
+        redirected_to: the other address that the answer came from; "" without a redirect.
+    """
+    retry_after_s = _retry_after_s(answer.headers.get("Retry-After"), now)
+    return ForeignAnswer(
+        f"{method} {path}: {in_words(answer, redirected_to)}", status=answer.status, retry_after_s=retry_after_s
+    )
+
+
+def _envelope_of(body: bytes) -> tuple[str, str] | None:
+    """Return type and message of the API's error envelope; None if the body has none."""
     try:
         error = orjson.loads(body)["error"]
-        return str(error.get("type") or ""), str(error.get("message") or "")
+        error_type, message = error["type"], error.get("message")
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
-        return "", ""
+        return None
+    return (error_type, str(message or "")) if isinstance(error_type, str) and error_type else None
 
 
 def _error_class(status: int, error_type: str) -> type[ApiError]:
@@ -73,8 +115,10 @@ def _error_class(status: int, error_type: str) -> type[ApiError]:
         return ResourcesBusy
     if error_type in _OUT_OF_CREDIT_TYPES or status == 402:
         return OutOfCredit
-    if status == 404 and not error_type:
-        return ServerFailed  # the API always names a type: this is a proxy's answer while the platform is down
+    if error_type in _GAVE_UP_TYPES:
+        return ServerFailed
+    if error_type in _RATE_TYPES:
+        return RateLimited
     return _BY_STATUS.get(status, ServerFailed if status >= 500 else ApiError)
 
 

@@ -3,8 +3,8 @@
 A start is sent once. Anything safe to send twice is retried until it succeeds (`Transport.read`).
 """
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +15,7 @@ from batchrun.apify import answers, wire
 from batchrun.apify.throttle import AnnouncedLimit, Throttle
 from batchrun.apify.transport import READ_TIMEOUT_S, Transport, open_transport
 from batchrun.apify.wire import segment
-from batchrun.errors import ApiError, NotFound
+from batchrun.errors import ApiError, NotFound, Unauthorized
 from batchrun.model import DatasetId, ItemsPage, JsonObject, Mark, Run, RunId, RunOptions, RunStatus, StoreId, TaskId
 from batchrun.policy.token_bucket import TokenBucket
 from batchrun.version import __version__
@@ -35,6 +35,7 @@ class ApifyClient:
     """One account at one platform; open it with `open_client`."""
 
     def __init__(self, transport: Transport) -> None:
+        self._transport = transport
         self._send, self._read, self._read_tail = transport.send, transport.read, transport.read_tail
         self._clock, self._outage = transport.clock, transport.outage
         self.base_url = transport.base_url
@@ -79,19 +80,26 @@ class ApifyClient:
             mark: goes into the User-Agent, by which the Run can be found again.
 
         Raises:
-            RateLimited, ResourcesBusy, ConnectFailed: nothing was started; it may be retried.
+            RateLimited, ResourcesBusy, ConnectFailed, TokenUnconfirmed: nothing was started; it may be retried.
             ServerFailed, TransportError: unknown whether a Run was started.
             ApiError: nothing was started, and a retry would not help.
         """
-        return await self._send(
-            "POST",
-            f"/actor-tasks/{segment(task_id)}/runs",
-            answers.run_of,
-            query={**wire.options_query(options), "waitForFinish": "0"},
-            body=body,
-            headers={**_JSON, "User-Agent": wire.user_agent(__version__, mark)},
-            limit=self.start_limit,
-        )
+        sent_with = self._transport.token_version
+        try:
+            run = await self._send(
+                "POST",
+                f"/actor-tasks/{segment(task_id)}/runs",
+                answers.run_of,
+                query={**wire.options_query(options), "waitForFinish": "0"},
+                body=body,
+                headers={**_JSON, "User-Agent": wire.user_agent(__version__, mark)},
+                limit=self.start_limit,
+            )
+        except Unauthorized as error:
+            await self._transport.look_again(error, sent_with)
+            raise
+        self._transport.accept_token()
+        return run
 
     async def run_task_sync(self, task_id: TaskId, body: bytes, options: RunOptions) -> tuple[str, bytes]:
         """Start a Run and wait for its OUTPUT value, at most 300 seconds; one POST.
@@ -172,11 +180,20 @@ class ApifyClient:
 
     async def get_value(self, store_id: StoreId, key: str) -> Any:
         """Read a stored value: JSON parsed, text as text; None if there is none or it is neither."""
-        path = f"/key-value-stores/{segment(store_id)}/records/{segment(key)}"
+        store = f"/key-value-stores/{segment(store_id)}"
+        path = f"{store}/records/{segment(key)}"
         try:
-            return await self._read(path, answers.value_of)
+            value = await self._read(path, answers.value_of)
+            while answers.is_page(value):
+                # An Actor's page, or that of a network that wants a login: only the API itself shows that it was there.
+                with suppress(ApiError):
+                    await self._read(store, answers.object_of)
+                before, value = value, await self._read(path, answers.value_of)
+                if value == before:
+                    break
         except NotFound:
             return None
+        return value
 
     async def get_log_tail(self, run_id: RunId, max_bytes: int) -> bytes:
         """Read the last whole lines of a Run's log; it is streamed, and only the tail is held."""
@@ -236,8 +253,14 @@ class ApifyClient:
 
 @asynccontextmanager
 async def open_client(
-    base_url: str, token: SecretStr | None, *, request_rate_per_s: float
+    base_url: str,
+    token: SecretStr | None,
+    *,
+    request_rate_per_s: float,
+    read_token_again: Callable[[], SecretStr | None] | None = None,
 ) -> AsyncIterator[ApifyClient]:
     """Open a client; its connections close with the context (see `open_transport`)."""
-    async with open_transport(base_url, token, request_rate_per_s=request_rate_per_s) as transport:
+    async with open_transport(
+        base_url, token, request_rate_per_s=request_rate_per_s, read_token_again=read_token_again
+    ) as transport:
         yield ApifyClient(transport)

@@ -54,6 +54,11 @@ class Connections:
         self._idle: deque[_Connection] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
+    def add_headers(self, headers: Mapping[str, str]) -> None:
+        """Send other values of some headers from now on, in every request."""
+        self._header_lines.update(_header_lines(headers))
+        self._header_text = "".join(self._header_lines.values())
+
     async def send(
         self,
         method: str,

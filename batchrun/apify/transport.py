@@ -1,7 +1,8 @@
 """One request to the Apify API and its answer: sent, timed, and retried if it is safe to send twice.
 
-It owns the connections, the account's request rate, and what answers show of the platform: its clock, its announced
-rate limits, an outage. It knows no operation of the API and nothing of jobs, permits or the ledger.
+It owns the connections, the token, the account's request rate, and what answers show of the platform: its clock, its
+announced rate limits, an outage. Only the API's own answers count; any other is an outage of the way to it. It knows no
+operation of the API and nothing of jobs, permits or the ledger.
 """
 
 import random
@@ -22,13 +23,23 @@ from pydantic import SecretStr
 
 from batchrun.apify import wire
 from batchrun.apify.aiohttp_errors import NO_ANSWER_ERRORS, transport_error
-from batchrun.apify.api_errors import parse_error
+from batchrun.apify.api_errors import foreign_answer, parse_error
+from batchrun.apify.api_token import ApiToken
 from batchrun.apify.connections import Answer, Connections, open_connections
+from batchrun.apify.foreign_answers import is_foreign
 from batchrun.apify.outage import Outage
 from batchrun.apify.platform_clock import PlatformClock
 from batchrun.apify.request_meter import NO_ANSWER, RequestMeter
 from batchrun.apify.throttle import AccountRefusals, AnnouncedLimit, Throttle, rate_limit_wait_s
-from batchrun.errors import ApiError, RateLimited, ServerFailed, TransportError
+from batchrun.errors import (
+    ApiError,
+    ForeignAnswer,
+    RateLimited,
+    ServerFailed,
+    TokenUnconfirmed,
+    TransportError,
+    Unauthorized,
+)
 from batchrun.policy.retry import Backoff
 from batchrun.policy.token_bucket import TokenBucket
 from batchrun.version import __version__
@@ -39,6 +50,12 @@ CONNECT_TIMEOUT_S = 30.0
 READ_TIMEOUT_S = 30.0
 #: Waits between tries of a request that got no answer or a server error.
 READ_BACKOFF = Backoff(first_s=0.5, max_s=10.0)
+#: Longest `Retry-After` of an answer that is not the API's that a read obeys, in seconds.
+MAX_FOREIGN_WAIT_S = 60.0
+#: 401s in a row that a second look did not confirm; the next one is believed.
+MAX_UNCONFIRMED = 3
+#: Seconds for which the outcome of a second look at the token holds for all requests.
+LOOK_HOLDS_S = 1.0
 #: Requests that may leave at once after a pause, in the account's token bucket.
 REQUEST_BURST = 200
 
@@ -52,6 +69,7 @@ class Transport:
     Args:
         session: sends what `connections` cannot: redirected requests, streamed answers, requests through a proxy.
         base_url: address of the API, with or without /v2.
+        token: goes into the Authorization header and nowhere else.
         request_rate_per_s: most requests per second, of all kinds together.
         connections: the fast way, for all other requests; None if there is a proxy.
     """
@@ -61,11 +79,17 @@ class Transport:
         session: aiohttp.ClientSession,
         base_url: str,
         *,
+        token: ApiToken,
         request_rate_per_s: float,
         connections: Connections | None = None,
     ) -> None:
         self._session = session
         self._connections = connections
+        self._token = token
+        self._looking = anyio.Lock()
+        #: When a second look at the token ended (monotonic), and whether the API refused it.
+        self._last_look: tuple[float, bool] | None = None
+        self._unconfirmed = 0
         self.base_url = base_url.rstrip("/").removesuffix("/v2")
         self._api_url = f"{self.base_url}/v2"
         self._api_path = yarl.URL(self._api_url).raw_path
@@ -99,13 +123,15 @@ class Transport:
             limit: notes the rate limit that the answers announce.
 
         Raises:
-            ApiError: any but RateLimited and ServerFailed, which are retried as a missing answer is.
+            ApiError: any but RateLimited and ServerFailed, which are retried as a missing answer is; Unauthorized
+                with status 401 only after a second look.
         """
-        failures = refusals = 0
+        failures = refusals = unconfirmed = 0
         while True:
             if throttle is not None:
                 await throttle.take_token()
             await self.account.take_token()
+            sent_with = self._token.version
             try:
                 value = await self.send(method, path, parse, query=query, silence_s=silence_s, limit=limit)
             except RateLimited as error:
@@ -118,6 +144,11 @@ class Transport:
             except (TransportError, ServerFailed) as error:
                 failures += 1
                 await _back_off(method, path, failures, error)
+            except Unauthorized as error:
+                unconfirmed += 1
+                if unconfirmed > MAX_UNCONFIRMED or await self._is_confirmed(error, sent_with):
+                    raise
+                await _back_off(method, path, unconfirmed, error)
             else:
                 if throttle is not None:
                     throttle.passed()
@@ -150,39 +181,101 @@ class Transport:
 
         Raises:
             ConnectFailed: the request was not sent.
-            TransportError: the request may have been sent; there is no answer that can be read.
-            ApiError: the answer is no 2xx.
+            TransportError: the request may have been sent; there is no answer of the API that can be read.
+            ApiError: the API's answer is no 2xx.
         """
         target = f"{path}?{wire.query_text(query)}" if query else path
         is_held = method == "GET" and query is not None and "waitForFinish" in query
         timeout = _timeout(silence_s)
         began_s = perf_counter()
+        redirected_to = ""
         try:
             if self._connections is None:
-                answer = await self._send_by_session(method, target, body, headers, timeout)
+                answer, redirected_to = await self._send_by_session(method, target, body, headers, timeout)
             else:
                 answer = await self._connections.send(
                     method, f"{self._api_path}{target}", timeout=timeout, headers=headers, body=body
                 )
                 if method == "GET" and 300 <= answer.status < 400:
-                    answer = await self._send_by_session(method, target, body, headers, timeout)
+                    answer, redirected_to = await self._send_by_session(method, target, body, headers, timeout)
         except NO_ANSWER_ERRORS as error:
             self.meter.note(method, path, NO_ANSWER, perf_counter() - began_s, is_held=is_held)
             failure = self._no_answer(error, method, path)
-            self.outage.note_failure(str(failure))
+            self.outage.note_failure(str(failure), method, path)
             raise failure from error
         self.meter.note(method, path, answer.status, perf_counter() - began_s, is_held=is_held)
-        self.outage.note_answer()
-        self.clock.note(answer.headers.get("Date"))
+        if not 200 <= answer.status < 300:
+            refusal = self._refusal(answer, method, path, redirected_to)
+            if limit is not None and isinstance(refusal, ApiError):
+                limit.note(answer.headers.get("X-RateLimit-Limit"))
+            raise refusal
+        try:
+            value = parse(answer)
+        except ValueError as error:  # orjson's errors are ValueErrors too
+            raise self._unreadable(answer, method, path, redirected_to, error) from error
+        self._note_answer(answer, method, path, redirected_to)
         if limit is not None:
             limit.note(answer.headers.get("X-RateLimit-Limit"))
-        if not 200 <= answer.status < 300:
-            raise self._refusal(answer, method, path)
         self._account_refusals.note_passed()
+        return value
+
+    async def look_again(self, error: Unauthorized, sent_with: int) -> None:
+        """Look a second time at the token after a start was refused with 401.
+
+        Args:
+            error: the refusal; it is the caller's to raise where this returns.
+            sent_with: the token's version that the request carried.
+
+        Raises:
+            TokenUnconfirmed: the API accepts the token, or does not answer, or the token was replaced.
+        """
+        self._unconfirmed += 1
+        if self._unconfirmed > MAX_UNCONFIRMED or await self._is_confirmed(error, sent_with):
+            return
+        raise TokenUnconfirmed(
+            status=error.status, type=error.type, message=error.message, method=error.method, path=error.path
+        ) from error
+
+    def accept_token(self) -> None:
+        """Note that a start was accepted."""
+        self._unconfirmed = 0
+
+    @property
+    def token_version(self) -> int:
+        """The version of the token that requests carry now."""
+        return self._token.version
+
+    async def _is_confirmed(self, error: Unauthorized, sent_with: int) -> bool:
+        """Whether the API refuses the token in another request too, which is the last one that the file holds."""
+        if error.status != 401:
+            return True  # the token is known, and may not do this
+        async with self._looking:
+            if self._token.version != sent_with:
+                return False
+            now = anyio.current_time()
+            if self._last_look is None or now - self._last_look[0] > LOOK_HOLDS_S:
+                self._last_look = (now, await self._is_token_refused())
+            return self._last_look[1]
+
+    async def _is_token_refused(self) -> bool:
+        if await self._token.refresh():
+            if self._connections is not None:
+                self._connections.add_headers(self._token.headers)
+            return False
+        await self.account.take_token()
         try:
-            return parse(answer)
-        except ValueError as error:  # orjson's errors are ValueErrors too
-            raise TransportError(f"an answer could not be read: {error}") from error
+            await self.send("GET", "/users/me", lambda answer: wire.parse_data(answer.body))
+        except Unauthorized as error:
+            return error.status == 401
+        except (ApiError, TransportError):
+            return False  # unknown, and so not confirmed
+        return False
+
+    def _note_answer(self, answer: Answer, method: str, path: str, redirected_to: str = "") -> None:
+        """Note what an answer of the API shows beside its content."""
+        self.outage.note_answer(method, path)
+        if not redirected_to:  # the other host has another clock
+            self.clock.note(answer.headers.get("Date"))
 
     async def _send_by_session(
         self,
@@ -191,29 +284,37 @@ class Transport:
         body: bytes | None,
         headers: Mapping[str, str] | None,
         timeout: aiohttp.ClientTimeout,
-    ) -> Answer:
+    ) -> tuple[Answer, str]:
+        """Return the answer, and the other address that it came from; "" without a redirect."""
         async with self._session.request(
             method,
             self._url(target),
             data=body,
-            headers=headers,
+            # aiohttp drops the token where a redirect leads to another scheme, host or port.
+            headers={**self._token.headers, **(headers or {})},
             timeout=timeout,
             # A redirected POST would be sent a second time.
             allow_redirects=method == "GET",
         ) as response:
-            return Answer(response.status, response.headers, await response.read())
+            answer = Answer(response.status, response.headers, await response.read())
+            return answer, _other_origin(response)
 
     async def _stream_tail(self, path: str, max_bytes: int) -> bytes:
         began_s = perf_counter()
         try:
-            async with self._session.get(self._url(path), timeout=_timeout(READ_TIMEOUT_S)) as response:
+            async with self._session.get(
+                self._url(path), headers=self._token.headers, timeout=_timeout(READ_TIMEOUT_S)
+            ) as response:
                 answer = Answer(response.status, response.headers, await _tail_of(response.content, max_bytes))
+                redirected_to = _other_origin(response)
         except NO_ANSWER_ERRORS as error:
             self.meter.note("GET", path, NO_ANSWER, perf_counter() - began_s)
             raise self._no_answer(error, "GET", path) from error
         self.meter.note("GET", path, answer.status, perf_counter() - began_s)
         if answer.status != 200:
-            raise _error_of(answer, "GET", path)
+            raise self._refusal(answer, "GET", path, redirected_to)
+        if answer.headers.get("Content-Type", "").startswith("text/html"):  # a log is plain text
+            raise self._foreign(answer, "GET", path, redirected_to)
         return answer.body
 
     def _url(self, target: str) -> yarl.URL:
@@ -223,20 +324,46 @@ class Transport:
     def _no_answer(self, error: BaseException, method: str, path: str) -> TransportError:
         return transport_error(error, host=yarl.URL(self._api_url).host, request=f"{method} {path}")
 
-    def _refusal(self, answer: Answer, method: str, path: str) -> ApiError:
-        error = _error_of(answer, method, path)
+    def _refusal(self, answer: Answer, method: str, path: str, redirected_to: str) -> ApiError | ForeignAnswer:
+        """Return the error for an answer that is no 2xx, and note what it shows of the platform."""
+        error = parse_error(answer, method=method, path=path, now=datetime.now(UTC))
+        if isinstance(error, ForeignAnswer) or redirected_to:
+            return self._foreign(answer, method, path, redirected_to)
+        if isinstance(error, ServerFailed):
+            self.outage.note_failure(str(error), method, path)
+        else:
+            self._note_answer(answer, method, path)
         if isinstance(error, RateLimited):
             self._account_refusals.note_refused(path, error.retry_after_s)
         return error
 
+    def _unreadable(
+        self, answer: Answer, method: str, path: str, redirected_to: str, error: ValueError
+    ) -> TransportError:
+        if redirected_to or is_foreign(answer):
+            return self._foreign(answer, method, path, redirected_to)
+        self._note_answer(answer, method, path)
+        return TransportError(f"an answer could not be read: {error}")
 
-def _error_of(answer: Answer, method: str, path: str) -> ApiError:
-    return parse_error(answer.status, answer.body, answer.headers, method=method, path=path, now=datetime.now(UTC))
+    def _foreign(self, answer: Answer, method: str, path: str, redirected_to: str) -> ForeignAnswer:
+        error = foreign_answer(answer, method=method, path=path, now=datetime.now(UTC), redirected_to=redirected_to)
+        self.outage.note_failure(str(error), method, path)
+        return error
+
+
+def _other_origin(response: aiohttp.ClientResponse) -> str:
+    """Return the address that a redirect has led to; "" if it is that of the request."""
+    if not response.history or response.url.origin() == response.history[0].url.origin():
+        return ""
+    return str(response.url.origin())
 
 
 async def _back_off(method: str, path: str, failures: int, error: Exception) -> None:
     _log.debug("read_failed", method=method, path=path, failures=failures, error=str(error))
-    await anyio.sleep(READ_BACKOFF.wait_s(failures, random.random()))  # noqa: S311 - spread, not secrecy
+    wait_s = READ_BACKOFF.wait_s(failures, random.random())  # noqa: S311 - spread, not secrecy
+    if isinstance(error, ForeignAnswer) and error.retry_after_s is not None:
+        wait_s = max(wait_s, min(error.retry_after_s, MAX_FOREIGN_WAIT_S))
+    await anyio.sleep(wait_s)
 
 
 @lru_cache
@@ -280,7 +407,11 @@ def _proxy_for(base_url: str) -> str | None:
 
 @asynccontextmanager
 async def open_transport(
-    base_url: str, token: SecretStr | None, *, request_rate_per_s: float
+    base_url: str,
+    token: SecretStr | None,
+    *,
+    request_rate_per_s: float,
+    read_token_again: Callable[[], SecretStr | None] | None = None,
 ) -> AsyncIterator[Transport]:
     """Open a transport; its connections close with the context.
 
@@ -288,10 +419,10 @@ async def open_transport(
         base_url: address of the API, with or without /v2.
         token: goes into the Authorization header and nowhere else.
         request_rate_per_s: most requests per second, of all kinds together.
+        read_token_again: reads the token from where it came, once the API refuses it; None: it cannot change.
     """
+    api_token = ApiToken(token, read_token_again)
     headers = {"User-Agent": wire.user_agent(__version__), "Accept": "*/*"}
-    if token is not None:
-        headers["Authorization"] = f"Bearer {token.get_secret_value()}"
     # Looked up once: aiohttp's own `trust_env` reads files and environment again for every request.
     proxy = _proxy_for(base_url)
     # No limit here: permits and `max_open_polls` bound the open connections, and a second bound would hide waits.
@@ -305,10 +436,11 @@ async def open_transport(
         skip_auto_headers=("Content-Type",),
         proxy=proxy,
     ) as session:
-        with open_connections(connector, yarl.URL(base_url), headers) as connections:
+        with open_connections(connector, yarl.URL(base_url), {**headers, **api_token.headers}) as connections:
             yield Transport(
                 session,
                 base_url,
+                token=api_token,
                 request_rate_per_s=request_rate_per_s,
                 connections=connections if proxy is None else None,
             )

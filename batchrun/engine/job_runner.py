@@ -25,11 +25,15 @@ from batchrun.engine.progress import Progress
 from batchrun.engine.start_terms import StartTerms
 from batchrun.engine.verdict import (
     MAX_JOB_S,
+    NO_EFFECT_BACKOFF,
+    START_BLOCKED,
     outcome_of,
     priced_by_items,
     record_of,
     refusal,
     run_lost,
+    start_blocked,
+    starts_without_effect,
     with_end,
 )
 from batchrun.engine.work import EndedAttempt, Marks, Postponed, Terms, Work
@@ -40,10 +44,11 @@ from batchrun.errors import (
     RateLimited,
     ResourcesBusy,
     ServerFailed,
+    TokenUnconfirmed,
     TransportError,
 )
 from batchrun.ledger.protocol import Ledger
-from batchrun.model import Attempt, AttemptState, Cause, Intent, Outcome, Problem, Record, Run, TaskId
+from batchrun.model import Attempt, AttemptState, Cause, Intent, JobId, Outcome, Problem, Record, Run, TaskId
 from batchrun.runtime.crash_points import crash_point
 from batchrun.runtime.fast_dataclasses import dataclass, replace
 
@@ -54,12 +59,17 @@ ITEMS_LAG_S = 5.0
 #: None: the job is left open, since no more starts are wanted or its start stays in doubt.
 Result = Record | Postponed | LiveRun | None
 
+#: Outcomes of jobs that get no start and have no Run, by error type; `rejected` for all others.
+_OUTCOME_WITHOUT_RUN = {MAX_JOB_S: Outcome.TIMED_OUT, START_BLOCKED: Outcome.FAILED}
+
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class _InDoubt:
-    """The answer to a start was lost."""
+    """The answer to a start was lost, or is not from the API."""
+
+    error: TransportError | ServerFailed
 
 
 class JobRunner:
@@ -113,6 +123,8 @@ class JobRunner:
         self._start_terms = start_terms
         self._pause = pause
         self._has_noted_doubt = False
+        #: Runs that had been started when a job's start first got no answer, by job; until one has an effect.
+        self._started_before: dict[JobId, int] = {}
 
     async def run_job(self, work: Work, permit: Permit) -> Result:
         """Carry a job through one attempt.
@@ -139,8 +151,8 @@ class JobRunner:
             match await self._start_run(work, attempt, start):
                 case Attempt() as bound:
                     return await self._follow(self._live(work, bound, permit))
-                case _InDoubt():
-                    return await self._reconcile(work, attempt, permit)
+                case _InDoubt(error):
+                    return await self._reconcile(work, attempt, permit, error)
                 case Problem() as refused:
                     permit.release()
                     self._purse.give_back(work.reserved_usd)
@@ -169,7 +181,7 @@ class JobRunner:
         options = self._start_terms.options_of(work)
         try:
             run = await self._client.start_run(self._task_id, work.job.body, options, attempt.mark)
-        except (RateLimited, ResourcesBusy, ConnectFailed) as error:
+        except (RateLimited, ResourcesBusy, ConnectFailed, TokenUnconfirmed) as error:
             self._ledger.withdraw(work.id, attempt.attempt_no)
             if isinstance(error, ResourcesBusy):
                 self._gate.account_is_full(start)
@@ -179,7 +191,7 @@ class JobRunner:
         except (TransportError, ServerFailed) as error:
             _log.warning("answer_lost", job_key=work.job.key, mark=attempt.mark, error=str(error))
             self._gate.unanswered(start)
-            return _InDoubt()
+            return _InDoubt(error)
         except ApiError as error:
             self._ledger.withdraw(work.id, attempt.attempt_no)
             return refusal(error, work.job)
@@ -194,6 +206,8 @@ class JobRunner:
         _log.debug("run_started", job_key=work.job.key, run_id=run.id, attempt_no=attempt.attempt_no)
         crash_point("bound")
         self._progress.started += 1
+        if self._started_before:
+            self._started_before.pop(work.id, None)
         self._start_terms.note_run(run)
         return replace(
             attempt,
@@ -204,8 +218,18 @@ class JobRunner:
             timeout_s=run.timeout_s,
         )
 
-    async def _reconcile(self, work: Work, attempt: Attempt, permit: Permit) -> EndedAttempt | LiveRun | None:
-        """Find out if a start whose answer was lost has started a Run. The permit is kept: the Run may be live."""
+    async def _reconcile(
+        self, work: Work, attempt: Attempt, permit: Permit, error: TransportError | ServerFailed | None = None
+    ) -> EndedAttempt | LiveRun | None:
+        """Find out if a start whose answer was lost has started a Run. The permit is kept: the Run may be live.
+
+        Args:
+            work: the job.
+            attempt: its last one.
+            permit: of the start.
+            error: why there is no answer; None for a start of an earlier process.
+        """
+        started_before = self._started_before.setdefault(work.id, self._progress.started)
         self._progress.in_doubt += 1
         self._note_doubt()
         try:
@@ -219,8 +243,12 @@ class JobRunner:
             return await self._follow(self._live(work, self._bind(work, attempt, run), permit))
         permit.release()
         self._purse.give_back(attempt.reserved_usd)
-        nothing = replace(attempt, state=AttemptState.ENDED)
-        return EndedAttempt(work=work.with_attempt(nothing), outcome=None, is_news=True)
+        work = work.with_attempt(replace(attempt, state=AttemptState.ENDED))
+        blocked = start_blocked(work, error, have_others_started=self._progress.started > started_before)
+        if blocked is None:
+            return EndedAttempt(work=work, outcome=None, is_news=True)
+        del self._started_before[work.id]
+        return replace(await self._as_it_stands(work, blocked), is_news=True)
 
     def _note_doubt(self) -> None:
         if not self._has_noted_doubt:
@@ -267,7 +295,7 @@ class JobRunner:
         """End a job that gets no further attempt: with its last Run, which was paid for, if it had one."""
         with_runs = [attempt for attempt in work.this_round if attempt.run_id is not None]
         if not with_runs:
-            outcome = Outcome.TIMED_OUT if problem.type == MAX_JOB_S else Outcome.REJECTED
+            outcome = _OUTCOME_WITHOUT_RUN.get(problem.type, Outcome.REJECTED)
             return EndedAttempt(work=work, outcome=outcome, error=problem, is_final=True)
         last = with_runs[-1]
         assert last.run_id is not None
@@ -313,7 +341,7 @@ class JobRunner:
     def _wait_before_next(self, ended: EndedAttempt) -> float | None:
         """Return how long to wait before the next attempt, in seconds; None: there is none."""
         if ended.outcome is None:
-            return 0.0  # the reconciler has waited already
+            return NO_EFFECT_BACKOFF.wait_s(starts_without_effect(ended.work), random.random())  # noqa: S311 - spread
         if ended.is_final or ended.outcome is Outcome.REJECTED:
             return None  # what was refused would be refused again
         attempts = ended.work.this_round

@@ -15,7 +15,8 @@ import anyio
 import orjson
 
 from batchrun.account.account import Account
-from batchrun.apify.api_errors import parse_error
+from batchrun.apify.api_errors import foreign_answer, parse_error
+from batchrun.apify.connections import Answer
 from batchrun.apify.throttle import AnnouncedLimit
 from batchrun.apify.wire import AccountInfo, AccountLimits
 from batchrun.config import AccountLimitsConfig
@@ -26,7 +27,7 @@ from batchrun.engine.limits.purse import Purse
 from batchrun.engine.ports import JobSource
 from batchrun.engine.shared_limits import SharedLimits
 from batchrun.engine.work import Terms, Work
-from batchrun.errors import ApiError, BatchrunError, TransportError, first_error
+from batchrun.errors import ApiError, BatchrunError, ForeignAnswer, TransportError, first_error
 from batchrun.ledger.protocol import Ledger
 from batchrun.model import (
     Cause,
@@ -57,13 +58,19 @@ PAGE = 1000
 SETTLED_AFTER_S = 8.0
 
 
-def api_error(status: int, error_type: str = "", *, retry_after_s: float | None = None) -> ApiError:
-    """Return the error that an answer of this status and type becomes."""
-    # A 404 that names no type is not the API's own.
-    named = error_type or ("record-not-found" if status == 404 else "")
-    body = orjson.dumps({"error": {"type": named, "message": "so it is"}})
+def api_error(status: int, error_type: str = "some-type", *, retry_after_s: float | None = None) -> ApiError:
+    """Return the error that an answer of the API with this status and type becomes."""
+    body = orjson.dumps({"error": {"type": error_type, "message": "so it is"}})
     headers = {} if retry_after_s is None else {"Retry-After": f"{retry_after_s:.0f}"}
-    return parse_error(status, body, headers, method="POST", path="/", now=datetime.now(UTC))
+    error = parse_error(Answer(status, headers, body), method="POST", path="/", now=datetime.now(UTC))
+    assert isinstance(error, ApiError), "it has the API's envelope"
+    return error
+
+
+def foreign_page(status: int) -> ForeignAnswer:
+    """Return the error that an HTML page of something in between becomes."""
+    page = Answer(status, {"Content-Type": "text/html"}, b"<html><title>Blocked</title></html>")
+    return foreign_answer(page, method="POST", path="/", now=datetime.now(UTC))
 
 
 def busy() -> ApiError:

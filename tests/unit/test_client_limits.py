@@ -1,68 +1,22 @@
 """How the client obeys rate limits, over a session whose answers a test scripts."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from typing import Any, cast
 
-import aiohttp
 import anyio
-import orjson
 import pytest
-import yarl
 
 from batchrun.apify.client import ApifyClient
-from batchrun.apify.transport import Transport
 from batchrun.errors import RateLimited
 from batchrun.model import Mark, Run, RunId, RunOptions, TaskId
+from tests.support.scripted_session import Response, api_refusal, client_of
 
 RUN = {"id": "r", "status": "SUCCEEDED", "startedAt": "2026-01-01T00:00:00.000Z"}
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True)
-class Response:
-    """One answer."""
-
-    status: int = 200
-    data: Any = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-    async def read(self) -> bytes:
-        """Return the body."""
-        return orjson.dumps({"data": self.data})
-
-
-Script = Callable[[str], Response]
-
-
-class Session:
-    """Answers each request by its path, as the script says; notes the time of each."""
-
-    def __init__(self, script: Script) -> None:
-        self._script = script
-        self.sent: list[tuple[float, str]] = []
-
-    @asynccontextmanager
-    async def request(self, _method: str, url: yarl.URL, **_: Any) -> AsyncIterator[Response]:
-        """Take one request."""
-        path = url.path.removeprefix("/v2/")
-        self.sent.append((anyio.current_time(), path))
-        await anyio.lowlevel.checkpoint()
-        yield self._script(path)
-
-    def times(self, path: str) -> list[float]:
-        """Return the times of the requests for a path."""
-        return [at for at, asked in self.sent if asked == path]
-
-
-def client_of(script: Script, request_rate_per_s: float = 1000) -> tuple[ApifyClient, Session]:
-    """Return a client over a scripted session."""
-    session = Session(script)
-    transport = Transport(cast("aiohttp.ClientSession", session), "http://api", request_rate_per_s=request_rate_per_s)
-    return ApifyClient(transport), session
+def _limited(retry_after: str | None = None) -> Response:
+    return api_refusal(429, "rate-limit-exceeded", None if retry_after is None else {"Retry-After": retry_after})
 
 
 def answer(path: str) -> Response:
@@ -78,7 +32,7 @@ async def start(client: ApifyClient) -> Run:
 @pytest.mark.parametrize("method", ["get_run", "abort_run"])
 async def test_a_refused_request_is_repeated_with_growing_waits(method: str) -> None:
     """In ten minutes of 429 between 10 and 60 requests are sent."""
-    client, session = client_of(lambda _: Response(429))
+    client, session = client_of(lambda _: _limited())
     with anyio.move_on_after(600):
         await getattr(client, method)(RunId("r"))
     assert 10 <= len(session.sent) <= 60
@@ -87,7 +41,7 @@ async def test_a_refused_request_is_repeated_with_growing_waits(method: str) -> 
 async def test_a_429_for_one_run_delays_no_other_request() -> None:
     """Other Runs are read without a wait."""
     client, session = client_of(
-        lambda path: answer(path) if path != "actor-runs/a" or len(session.times(path)) > 3 else Response(429)
+        lambda path: answer(path) if path != "actor-runs/a" or len(session.times(path)) > 3 else _limited()
     )
     ended = dict[str, float]()
 
@@ -107,7 +61,7 @@ async def test_a_429_for_one_run_delays_no_other_request() -> None:
 
 async def test_a_429_for_a_list_delays_lists_only() -> None:
     """Lists wait as long as the 429 asks; a Run is read meanwhile."""
-    refusals = [Response(429, headers={"Retry-After": "20"})]
+    refusals = [_limited("20")]
     client, session = client_of(lambda path: refusals.pop() if path == "actor-runs" and refusals else answer(path))
     async with anyio.create_task_group() as children:
         children.start_soon(lambda: client.list_runs(started_after=NOW, offset=0))
@@ -121,7 +75,7 @@ async def test_a_429_for_a_list_delays_lists_only() -> None:
 async def test_a_429_for_many_resources_in_a_row_delays_all_requests() -> None:
     """When no request passes any more, the account's own limit is the cause."""
     is_open = False
-    client, session = client_of(lambda path: answer(path) if is_open else Response(429, headers={"Retry-After": "30"}))
+    client, session = client_of(lambda path: answer(path) if is_open else _limited("30"))
     async with anyio.create_task_group() as children:
         for run_id in "abcde":
             children.start_soon(client.get_run, RunId(run_id))
@@ -135,10 +89,10 @@ async def test_a_429_for_many_resources_in_a_row_delays_all_requests() -> None:
 async def test_a_retry_after_may_be_a_date() -> None:
     """It is waited for by this machine's clock."""
     until = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
-    refusals = [Response(429, headers={"Retry-After": until})]
+    refusals = [_limited(until)]
     client, session = client_of(lambda path: refusals.pop() if refusals else answer(path))
     await client.get_run(RunId("r"))
-    assert session.sent[1][0] == pytest.approx(99, abs=2)
+    assert session.sent[1].at == pytest.approx(99, abs=2)
 
 
 async def test_a_start_is_sent_at_once_also_while_the_account_is_closed() -> None:
@@ -146,7 +100,7 @@ async def test_a_start_is_sent_at_once_also_while_the_account_is_closed() -> Non
     client, session = client_of(answer)
     client.account.refused(1000)
     await start(client)
-    assert session.sent == [(0.0, "actor-tasks/t/runs")]
+    assert [(sent.at, sent.path) for sent in session.sent] == [(0.0, "actor-tasks/t/runs")]
 
 
 async def test_the_limit_of_starts_is_learned_from_their_answers() -> None:
@@ -154,7 +108,11 @@ async def test_the_limit_of_starts_is_learned_from_their_answers() -> None:
     texts = iter(["400", "400", "100", "100", "400"])
     learned = list[float]()
     client, _ = client_of(
-        lambda _: Response(429 if len(learned) == 2 else 201, RUN, {"X-RateLimit-Limit": next(texts)})
+        lambda _: (
+            api_refusal(429, "rate-limit-exceeded", {"X-RateLimit-Limit": next(texts)})
+            if len(learned) == 2
+            else Response(201, RUN, {"X-RateLimit-Limit": next(texts)})
+        )
     )
     client.start_limit.subscribe(learned.append)
     for _ in range(5):

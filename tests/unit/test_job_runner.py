@@ -203,12 +203,6 @@ async def test_a_rejected_job_is_not_tried_for_ever() -> None:
     assert len(api.posts) == 1
 
 
-async def test_a_refusal_without_a_type_is_named_by_its_status() -> None:
-    """A body that is no JSON leaves the status as the type."""
-    record = await one_job(ScriptedApi(Plan(error=api_error(413))))
-    assert record.error == Problem(type="http-413", message="so it is")
-
-
 @pytest.mark.parametrize(
     "error",
     [
@@ -216,10 +210,13 @@ async def test_a_refusal_without_a_type_is_named_by_its_status() -> None:
         api_error(403, "insufficient-permissions"),
         api_error(404, "record-not-found"),
         api_error(402, "not-enough-usage-to-run-paid-actor"),
-        api_error(302),
-        api_error(307),
+        api_error(405, "method-not-allowed"),
+        api_error(400, "actor-disabled"),
+        api_error(400, "build-outdated"),
+        api_error(409, "public-actor-disabled"),
+        api_error(400, "max-total-charge-usd-below-minimum"),
     ],
-    ids=["401", "403", "no task", "no credit", "302", "307"],
+    ids=lambda error: f"{error.status} {error.type}",
 )
 async def test_what_concerns_the_whole_batch_settles_nothing(error: BatchrunError) -> None:
     """The batch is refused, the job stays open without an attempt, and nobody asks again."""

@@ -1,0 +1,47 @@
+"""The API token: what requests carry, and its second reading from where it came."""
+
+from collections.abc import Callable
+
+import anyio.to_thread
+import structlog
+from pydantic import SecretStr
+
+from batchrun.errors import BatchrunError
+
+_log = structlog.get_logger()
+
+
+class ApiToken:
+    """A token that may be replaced while requests are under way.
+
+    Args:
+        token: None: requests carry none.
+        read_again: reads it from where it came, which may block; None: it cannot change.
+    """
+
+    def __init__(self, token: SecretStr | None, read_again: Callable[[], SecretStr | None] | None = None) -> None:
+        self._token = token
+        self._read_again = read_again
+        #: Counts replacements, so that a request knows if the token it carried is still the current one.
+        self.version = 0
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The header that carries the token, the only place it goes to; {} without a token."""
+        return {} if self._token is None else {"Authorization": f"Bearer {self._token.get_secret_value()}"}
+
+    async def refresh(self) -> bool:
+        """Read the token again; return whether it is another one now."""
+        if self._read_again is None:
+            return False
+        try:
+            token = await anyio.to_thread.run_sync(self._read_again)
+        except BatchrunError as error:
+            _log.warning("token_unreadable", error=str(error))
+            return False
+        if token is None or token == self._token:
+            return False
+        self._token = token
+        self.version += 1
+        _log.warning("token_replaced")
+        return True

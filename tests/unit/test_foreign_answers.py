@@ -1,0 +1,224 @@
+"""Whose word an answer is: the API's own, or that of something between here and the API."""
+
+from collections.abc import Callable, Iterator
+
+import anyio
+import pytest
+
+from batchrun.apify.client import ApifyClient
+from batchrun.errors import ForeignAnswer, NotFound, TokenUnconfirmed, Unauthorized
+from batchrun.model import DatasetId, Mark, RunId, RunOptions, StoreId, TaskId
+from tests.support.scripted_session import Response, api_refusal, client_of, page
+
+RUN = {"id": "r", "status": "SUCCEEDED", "startedAt": "2026-01-01T00:00:00.000Z"}
+TOKEN_UNKNOWN = api_refusal(401, "user-or-token-not-found")
+STATUSES = (200, 302, 400, 401, 403, 404, 405, 407, 421, 425, 429, 502, 503, 524)
+
+
+def at_first(*answers: Response, then: Response) -> Callable[[str], Response]:
+    """Return a script that gives these answers, whatever is asked, and then always the last one."""
+    left: Iterator[Response] = iter(answers)
+    return lambda _: next(left, then)
+
+
+async def start(client: ApifyClient) -> str:
+    """Start a Run."""
+    return (await client.start_run(TaskId("t"), b"{}", RunOptions(), Mark("m"))).id
+
+
+@pytest.mark.parametrize("status", STATUSES)
+async def test_a_read_that_is_answered_by_a_page_is_sent_again(status: int) -> None:
+    """A Run is read in spite of three pages before."""
+    client, session = client_of(at_first(*[page(status)] * 3, then=Response(data=RUN)))
+    assert (await client.get_run(RunId("r"))).id == "r"
+    assert len(session.sent) == 4
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"null",
+        b"<html></html>",
+        b'{"message":"no Route matched"}',
+        b'{"error":"Not found"}',
+        b'{"error":{"code":404,"message":"m","status":"NOT_FOUND"}}',
+        b'{"error":{"type":"","message":"m"}}',
+        b'{"error":{"type":5,"message":"m"}}',
+    ],
+)
+@pytest.mark.parametrize("status", [200, 403, 404])
+async def test_only_the_apis_envelopes_count(body: bytes, status: int) -> None:
+    """Another server's JSON is no answer either, with whatever status."""
+    client, session = client_of(at_first(Response(status, body=body), then=Response(data=RUN)))
+    assert (await client.get_run(RunId("r"))).id == "r"
+    assert len(session.sent) == 2
+
+
+async def test_the_apis_own_word_is_not_asked_for_again() -> None:
+    """A 404 with the envelope is one request."""
+    client, session = client_of(lambda _: api_refusal(404, "record-not-found"))
+    with pytest.raises(NotFound):
+        await client.get_run(RunId("r"))
+    assert len(session.sent) == 1
+
+
+@pytest.mark.parametrize("status", STATUSES)
+async def test_a_start_that_is_answered_by_a_page_is_sent_once_and_its_effect_is_unknown(status: int) -> None:
+    """The error is no refusal, and names the page."""
+    client, session = client_of(lambda _: page(status))
+    with pytest.raises(ForeignAnswer, match=f'status {status} with an HTML page "Just a moment…"'):
+        await start(client)
+    assert len(session.sent) == 1
+
+
+async def test_a_redirect_of_a_start_is_named_without_its_path() -> None:
+    """The message says where to, and what to do; a path or a query may hold secrets."""
+    moved = Response(308, headers={"Location": "https://user:pw@other.example/v2/x?token=1"}, body=b"")
+    client, _ = client_of(lambda _: moved)
+    with pytest.raises(ForeignAnswer) as caught:
+        await start(client)
+    words = "status 308: a redirect to https://other.example (if the API is there, set api.base_url to it)"
+    assert str(caught.value) == f"POST /actor-tasks/t/runs: {words}"
+
+
+async def test_an_outage_of_one_endpoint_is_shown_while_others_answer() -> None:
+    """Three pages in a row for Runs make one, limits or not; the next Run that is read ends it."""
+    is_open = False
+    client, _ = client_of(lambda path: Response(data=RUN) if is_open or "users" in path else page(503))
+    async with anyio.create_task_group() as children:
+        children.start_soon(client.get_run, RunId("r"))
+        for _ in range(20):
+            await client.get_limits()
+            await anyio.sleep(1)
+        assert client.outage == (
+            'GET /actor-runs/r: status 503 with an HTML page "Just a moment…", which is not from the API'
+        )
+        is_open = True
+    assert client.outage == ""
+
+
+async def test_an_endpoint_that_nothing_asks_any_more_is_no_outage() -> None:
+    """The outage of one endpoint is forgotten after a minute without a request."""
+    client, _ = client_of(lambda path: Response(data=RUN) if "users" in path else page(403))
+    for _ in range(3):
+        with pytest.raises(ForeignAnswer):
+            await start(client)
+    await client.get_limits()
+    assert "POST /actor-tasks/t/runs" in client.outage
+    await anyio.sleep(61)
+    assert client.outage == ""
+
+
+async def test_the_clock_of_something_in_between_is_not_believed() -> None:
+    """Only the API's answers show the platform's time."""
+    date = {"Date": "Fri, 02 Jan 2026 03:04:05 GMT"}
+    client, _ = client_of(at_first(page(503, date), then=Response(data=RUN)))
+    await client.get_run(RunId("r"))
+    assert client.platform_time is None
+
+
+async def test_a_page_that_asks_for_a_pause_gets_one() -> None:
+    """Its `Retry-After` is obeyed, up to a minute."""
+    client, session = client_of(at_first(page(429, {"Retry-After": "3600"}), then=Response(data=RUN)))
+    await client.get_run(RunId("r"))
+    assert session.sent[1].at == pytest.approx(60, abs=1)
+
+
+async def test_a_stored_page_is_told_from_a_login_page() -> None:
+    """An OUTPUT of type text/html counts once the API itself has answered between two equal readings."""
+    login, stored = page(200), Response(200, headers={"Content-Type": "text/html"}, body=b"<p>mine</p>")
+    is_open = False
+
+    def script(path: str) -> Response:
+        if not is_open:
+            return login
+        return stored if "records" in path else Response(data={"id": "s"})
+
+    client, session = client_of(script)
+    values = list[object]()
+
+    async def read() -> None:
+        values.append(await client.get_value(StoreId("s"), "OUTPUT"))
+
+    async with anyio.create_task_group() as children:
+        children.start_soon(read)
+        await anyio.sleep(30)
+        assert values == []
+        is_open = True
+    assert values == ["<p>mine</p>"]
+    assert session.times("key-value-stores/s")
+
+
+async def test_a_page_is_no_page_of_items() -> None:
+    """Nor is an empty answer an empty dataset."""
+    client, _ = client_of(at_first(page(200), Response(200, body=b""), then=Response(200, body=b'[{"n":1}]')))
+    items = await client.get_items(DatasetId("d"), offset=0, limit=10, query={})
+    assert items.items == [{"n": 1}]
+
+
+async def test_a_401_for_one_read_is_looked_at_twice() -> None:
+    """The account accepts the token: the read is sent again and passes."""
+    refusals = [TOKEN_UNKNOWN]
+    client, session = client_of(lambda path: refusals.pop() if refusals and "runs" in path else Response(data=RUN))
+    assert (await client.get_run(RunId("r"))).id == "r"
+    assert [sent.path for sent in session.sent] == ["actor-runs/r", "users/me", "actor-runs/r"]
+
+
+async def test_a_401_that_the_account_confirms_ends_it() -> None:
+    """Two requests, one error."""
+    client, session = client_of(lambda _: TOKEN_UNKNOWN)
+    with pytest.raises(Unauthorized):
+        await client.get_run(RunId("r"))
+    assert [sent.path for sent in session.sent] == ["actor-runs/r", "users/me"]
+
+
+async def test_a_401_while_the_account_cannot_be_asked_is_not_confirmed() -> None:
+    """A page in place of the account's answer is no confirmation."""
+    answers = [TOKEN_UNKNOWN, page(503)]
+    client, _ = client_of(lambda _: answers.pop(0) if answers else Response(data=RUN))
+    assert (await client.get_run(RunId("r"))).id == "r"
+
+
+async def test_a_401_for_good_is_believed_in_spite_of_the_account() -> None:
+    """The fourth in a row; it is not asked for ever."""
+    client, session = client_of(lambda path: TOKEN_UNKNOWN if "runs" in path else Response(data=RUN))
+    with pytest.raises(Unauthorized):
+        await client.get_run(RunId("r"))
+    assert len(session.times("actor-runs/r")) == 4
+
+
+async def test_one_look_serves_all_requests_that_were_refused_together() -> None:
+    """Twenty reads, one question to the account."""
+    client, session = client_of(lambda _: TOKEN_UNKNOWN)
+
+    async def read(n: int) -> None:
+        with pytest.raises(Unauthorized):
+            await client.get_run(RunId(f"r{n}"))
+
+    async with anyio.create_task_group() as children:
+        for n in range(20):
+            children.start_soon(read, n)
+    assert len(session.times("users/me")) == 1
+
+
+async def test_a_start_with_401_that_the_account_does_not_confirm_may_be_sent_again() -> None:
+    """Three times; the fourth in a row is a refusal of the batch."""
+    client, session = client_of(lambda path: TOKEN_UNKNOWN if "runs" in path else Response(data=RUN))
+    for _ in range(3):
+        with pytest.raises(TokenUnconfirmed):
+            await start(client)
+        await anyio.sleep(5)
+    with pytest.raises(Unauthorized):
+        await start(client)
+    assert len(session.times("actor-tasks/t/runs")) == 4
+
+
+async def test_a_refusal_of_a_known_token_is_not_looked_at_twice() -> None:
+    """403 says what this token may do."""
+    client, session = client_of(lambda _: api_refusal(403, "insufficient-permissions"))
+    with pytest.raises(Unauthorized):
+        await client.get_run(RunId("r"))
+    assert len(session.sent) == 1

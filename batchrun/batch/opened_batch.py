@@ -14,6 +14,7 @@ from batchrun.account.connected_task import ConnectedTask
 from batchrun.account.task_watch import TaskWatch
 from batchrun.batch.backlog import reopen
 from batchrun.batch.ending import summarize, wait_for_final_costs, write_batch_report
+from batchrun.batch.outage_note import note_outages
 from batchrun.batch.resume import Resumed
 from batchrun.config import Config, LimitsConfig
 from batchrun.engine.build import Engine
@@ -210,6 +211,7 @@ class Batch:
         try:
             async with self._sending, anyio.create_task_group() as children:
                 children.start_soon(self._task_watch.run)
+                children.start_soon(note_outages, self._client, self._resumed.ledger)
                 children.start_soon(self._stop_in_time)
                 await self._engine.run(self._jobs, self._on_record, at_the_end)
                 children.cancel_scope.cancel()

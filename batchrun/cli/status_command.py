@@ -6,6 +6,7 @@ from pathlib import Path
 
 import orjson
 
+from batchrun.ledger.protocol import NotedOutage
 from batchrun.report.batch_status import BudgetUse, LastTrip, Status, read_status
 from batchrun.report.progress_words import cost_words, money, outcome_counts, records_words
 
@@ -35,6 +36,10 @@ def _budget_words(budget: BudgetUse) -> str:
     )
 
 
+def _outage_words(outage: NotedOutage) -> str:
+    return f"the platform cannot be reached since {outage.began_at:%Y-%m-%d %H:%M:%S}Z: {outage.reason}"
+
+
 def _stopped_words(trip: LastTrip) -> str:
     return "the batch" if trip.group is None else f"group {trip.group}"
 
@@ -47,6 +52,7 @@ def _status_lines(found: Status) -> list[str]:
         + (f"; about {found.jobs_in_file:,} in the job file" if found.jobs_in_file is not None else ""),
         *([f"records  {records_words(summary)}"] if summary.earlier_records else []),
         f"runs     {_runs_words(found)}, {found.waiting:,} jobs waiting",
+        *([f"waits    {_outage_words(found.outage)}"] if found.outage is not None else []),
         f"items    {summary.items:,}",
         f"cost     {cost_words(summary)}",
         *([f"budget   {_budget_words(found.budget)}"] if found.budget is not None else []),

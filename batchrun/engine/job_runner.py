@@ -39,6 +39,7 @@ from batchrun.engine.verdict import (
 from batchrun.engine.work import EndedAttempt, Marks, Postponed, Terms, Work
 from batchrun.errors import (
     ApiError,
+    BatchrunError,
     ConnectFailed,
     NotFound,
     RateLimited,
@@ -231,7 +232,7 @@ class JobRunner:
         """
         started_before = self._started_before.setdefault(work.id, self._progress.started)
         self._progress.in_doubt += 1
-        self._note_doubt()
+        self._note_doubt(error)
         try:
             run = await self._reconciler.resolve(attempt.mark, work.job.key, attempt.earliest_start)
         except StillInDoubt:
@@ -250,10 +251,10 @@ class JobRunner:
         del self._started_before[work.id]
         return replace(await self._as_it_stands(work, blocked), is_news=True)
 
-    def _note_doubt(self) -> None:
+    def _note_doubt(self, error: BatchrunError | None) -> None:
         if not self._has_noted_doubt:
             self._has_noted_doubt = True
-            self._progress.notices.add(StartUnanswered())
+            self._progress.notices.add(StartUnanswered(reason=str(error) if error is not None else ""))
 
     def _live(self, work: Work, attempt: Attempt, permit: Permit) -> LiveRun:
         watch = DeadlineWatch(

@@ -12,7 +12,10 @@ MAX_UNREAD = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartUnanswered:
-    """A start request got no answer: its Run may exist. Reported once per process."""
+    """A start request got no answer of the API: its Run may exist. Reported once per process."""
+
+    #: Why there is none; "" for a start of an earlier process.
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

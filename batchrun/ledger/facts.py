@@ -5,9 +5,10 @@ The JSON forms are part of the ledger's format: a later version reads what an ea
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
-from batchrun.ledger.protocol import ReadTo
+from batchrun.ledger.protocol import NotedOutage, ReadTo
 from batchrun.model import Command, JobKey, JsonObject, TaskId
 from batchrun.policy.breaker import Trip
 
@@ -55,6 +56,15 @@ def _read_to(noted: list[Any]) -> ReadTo:
     return ReadTo(offset=offset, line=line, fingerprint=bytes.fromhex(fingerprint))
 
 
+def _outage_json(outage: NotedOutage) -> JsonObject:
+    return {"pid": outage.pid, "reason": outage.reason, "began_at": outage.began_at.isoformat()}
+
+
+def _outage(noted: JsonObject) -> NotedOutage:
+    began_at = datetime.fromisoformat(noted["began_at"])
+    return NotedOutage(pid=noted["pid"], reason=noted["reason"], began_at=began_at)
+
+
 def _trips(noted: Sequence[JsonObject]) -> list[Trip]:
     return [
         Trip(
@@ -84,6 +94,8 @@ COMMAND: Fact[Command] = Fact("command", asdict, lambda noted: Command(**noted))
 JOB_COUNT: Fact[int] = Fact("job_count")
 #: The breaker's trips in the last process that had any.
 TRIPS: Fact[Sequence[Trip]] = Fact("tripped", lambda trips: [asdict(trip) for trip in trips], _trips)
+#: The outage of the platform that the process running the batch sees; None while there is none.
+OUTAGE: Fact[NotedOutage] = Fact("outage", _outage_json, _outage)
 PINNED_BUILD: Fact[PinnedBuild] = Fact("pinned_build", asdict, lambda noted: PinnedBuild(**noted))
 #: Hashes of the task's input, options and Actor when the batch was last opened.
 TASK_AS_OPENED: Fact[JsonObject] = Fact("task_as_opened")

@@ -10,9 +10,9 @@ import anyio
 import orjson
 
 from batchrun.errors import LedgerError
-from batchrun.ledger.facts import ECHO, TRIPS, Fact
+from batchrun.ledger.facts import ECHO, OUTAGE, TRIPS, Fact
 from batchrun.ledger.line_admission import admit_lines
-from batchrun.ledger.protocol import Admission, FinalCost, Known, OpenCost, OpenJob, ReadTo
+from batchrun.ledger.protocol import Admission, FinalCost, Known, NotedOutage, OpenCost, OpenJob, ReadTo
 from batchrun.model import (
     Attempt,
     AttemptState,
@@ -185,6 +185,9 @@ class MemoryLedger:
 
     def note_echo(self, echoes: bool) -> None:
         self.note_fact(ECHO, echoes)
+
+    def note_outage(self, outage: NotedOutage | None) -> None:
+        self.note_fact(OUTAGE, outage)
 
     def fact(self, fact: Fact[T]) -> T | None:
         noted = orjson.loads(self._facts.get(fact.name, b"null"))

@@ -225,6 +225,15 @@ class ItemWriter(Protocol):
         """Append a page to the item file and note the attempt's `items_offset` and `items_count` after it."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotedOutage:
+    """An outage of the platform, as the process that runs the batch sees it."""
+
+    pid: int
+    reason: str
+    began_at: datetime
+
+
 class Ledger(ItemWriter, Protocol):
     """The memory of a batch, on which every promise rests: intents before their effects, ends with their records.
 
@@ -294,3 +303,6 @@ class Ledger(ItemWriter, Protocol):
 
     def note_echo(self, echoes: bool) -> None:
         """Note whether the platform shows the mark of a Run that was started with it."""
+
+    def note_outage(self, outage: NotedOutage | None) -> None:
+        """Note that the platform cannot be reached; None: it can again."""

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from batchrun.ledger.facts import CONFIG, JOB_COUNT, TRIPS
-from batchrun.ledger.protocol import OpenJob
+from batchrun.ledger.facts import CONFIG, JOB_COUNT, OUTAGE, TRIPS
+from batchrun.ledger.protocol import NotedOutage, OpenJob
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
 from batchrun.model import Attempt, AttemptState, Ending, JobId, JobKey, Summary
 from batchrun.output.lock import holder
@@ -55,6 +55,8 @@ class Status:
     budget: BudgetUse | None
     #: Of the last process in which the breaker tripped.
     trips: list[LastTrip]
+    #: Why the process cannot reach the platform, and since when; None: it can, or there is no process.
+    outage: NotedOutage | None
 
 
 def read_status(directory: Path) -> Status:
@@ -82,7 +84,14 @@ def status_of(ledger: LedgerReader, directory: Path) -> Status:
         jobs_in_file=ledger.fact(JOB_COUNT),
         budget=_budget_use(ledger),
         trips=_last_trips(ledger),
+        outage=_outage_of(ledger, pid),
     )
+
+
+def _outage_of(ledger: LedgerReader, pid: int | None) -> NotedOutage | None:
+    """Return the outage that a process sees; one that an earlier process noted last is history."""
+    noted = ledger.fact(OUTAGE)
+    return noted if noted is not None and noted.pid == pid else None
 
 
 def _budget_use(ledger: LedgerReader) -> BudgetUse | None:

@@ -26,8 +26,11 @@ _NO_NEW_STARTS = "Nothing more is started; live Runs are followed to their end"
 def notice_words(notice: Notice) -> str:  # noqa: C901, PLR0911, PLR0912 - one sentence per kind
     """Return a notice as one or two sentences."""
     match notice:
-        case StartUnanswered():
-            return "A start was not answered. Until it is clear whether its Run exists, its job is not started again"
+        case StartUnanswered(reason=reason):
+            return (
+                f"A start was not answered{f' ({reason})' if reason else ''}."
+                " Until it is clear whether its Run exists, its job is not started again"
+            )
         case StartsWaitForBudget(reserved_usd=usd):
             return (
                 f"Starts wait for the budget: each reserves ${usd:.4g} until the cost of its Run is final,"

@@ -9,7 +9,7 @@ import anyio
 
 from batchrun.engine.ports import Chunk
 from batchrun.ledger.memory import MemoryLedger
-from batchrun.ledger.protocol import Admission, ReadTo
+from batchrun.ledger.protocol import Admission, NotedOutage, ReadTo
 from batchrun.model import (
     Attempt,
     BadLine,
@@ -125,6 +125,10 @@ class WatchedLedger(MemoryLedger):
     def note_echo(self, echoes: bool) -> None:
         super().note_echo(echoes)
         self._note(f"echo {echoes}")
+
+    def note_outage(self, outage: NotedOutage | None) -> None:
+        super().note_outage(outage)
+        self._note(f"outage {outage.reason if outage is not None else 'over'}")
 
     def _note(self, note: str) -> None:
         self.notes.append(note)

@@ -16,6 +16,7 @@ from batchrun.ledger.facts import (
     ECHO,
     IDENTITY,
     JOB_COUNT,
+    OUTAGE,
     PINNED_BUILD,
     READ_TO,
     REPAIRING,
@@ -25,7 +26,7 @@ from batchrun.ledger.facts import (
     Fact,
     PinnedBuild,
 )
-from batchrun.ledger.protocol import OpenJob, ReadTo, Settlement
+from batchrun.ledger.protocol import NotedOutage, OpenJob, ReadTo, Settlement
 from batchrun.ledger.sqlite.connection import SCHEMA_STEPS
 from batchrun.ledger.sqlite.reader import is_begun, open_for_reading
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
@@ -197,6 +198,8 @@ OLD_FACTS: list[tuple[Fact[Any], str, Any]] = [
     (JOB_COUNT, "null", None),
     (TRIPS, '[{"reason":"half failed","group":null,"keys":["a","b"],"is_for_empty":true}]',
      [Trip(reason="half failed", group=None, keys=(JobKey("a"), JobKey("b")), is_for_empty=True)]),
+    (OUTAGE, '{"pid":7,"reason":"r","began_at":"2026-01-02T00:00:00+00:00"}',
+     NotedOutage(pid=7, reason="r", began_at=datetime(2026, 1, 2, tzinfo=UTC))),
     (PINNED_BUILD, '{"asked":null,"number":"0.1.2"}', PinnedBuild(asked=None, number="0.1.2")),
     (TASK_AS_OPENED, '{"modified_at":"2026","input":"h"}', {"modified_at": "2026", "input": "h"}),
     (REPAIRING, '"items.jsonl"', "items.jsonl"),

@@ -4,7 +4,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,9 +14,9 @@ import pytest
 from blockbuster import BlockBuster
 
 from batchrun.errors import LedgerError
-from batchrun.ledger.facts import DUPLICATES, ECHO, READ_TO, TRIPS, Facts
+from batchrun.ledger.facts import DUPLICATES, ECHO, OUTAGE, READ_TO, TRIPS, Facts
 from batchrun.ledger.memory import MemoryLedger
-from batchrun.ledger.protocol import FinalCost, Ledger, OpenJob, ReopenableLedger
+from batchrun.ledger.protocol import FinalCost, Ledger, NotedOutage, OpenJob, ReopenableLedger
 from batchrun.ledger.sqlite.group_commit import GroupCommit
 from batchrun.ledger.sqlite.journal import _open_journal
 from batchrun.model import (
@@ -340,8 +340,13 @@ async def test_facts_are_as_they_were_noted_last(it: Opened) -> None:
         it.ledger.note_trip(trip)
     it.ledger.note_echo(True)
     it.ledger.note_echo(False)
+    outage = NotedOutage(pid=7, reason="r", began_at=datetime(2026, 1, 2, tzinfo=UTC))
+    it.ledger.note_outage(outage)
     await it.committed()
-    assert (it.rows.fact(ECHO), it.rows.fact(TRIPS)) == (False, trips)
+    assert (it.rows.fact(ECHO), it.rows.fact(TRIPS), it.rows.fact(OUTAGE)) == (False, trips, outage)
+    it.ledger.note_outage(None)
+    await it.committed()
+    assert it.rows.fact(OUTAGE) is None
 
 
 async def test_cancelled_while_it_waits_a_verb_takes_effect_all_the_same(it: Opened) -> None:

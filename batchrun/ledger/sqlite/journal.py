@@ -9,9 +9,9 @@ import anyio
 import orjson
 
 from batchrun.errors import OutputError
-from batchrun.ledger.facts import ECHO, REPAIRING, TRIPS
+from batchrun.ledger.facts import ECHO, OUTAGE, REPAIRING, TRIPS
 from batchrun.ledger.line_admission import admit_lines
-from batchrun.ledger.protocol import Admission, ReadTo, Settlement
+from batchrun.ledger.protocol import Admission, NotedOutage, ReadTo, Settlement
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from batchrun.model import Attempt, BadLine, Job, JobId, Record
 from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS
@@ -98,6 +98,9 @@ class Journal:
 
     def note_echo(self, echoes: bool) -> None:
         self.ledger.note_fact(ECHO, echoes)
+
+    def note_outage(self, outage: NotedOutage | None) -> None:
+        self.ledger.note_fact(OUTAGE, outage)
 
     def close(self) -> None:
         """Close the output files."""

@@ -27,13 +27,13 @@ def run_of(answer: Answer) -> Run:
 
 
 def runs_of(answer: Answer) -> list[Run]:
-    """Read a list of Runs."""
-    return [wire.parse_run(item) for item in _list_of(answer)]
+    """Read a list of Runs. An item without an id is left out; the others can be read without it."""
+    return [wire.parse_run(item) for item in _list_of(answer) if _has_id(item)]
 
 
 def run_ids_of(answer: Answer) -> list[RunId]:
     """Read the ids in a list of Runs, and nothing else of it."""
-    return [wire.parse_run_id(item) for item in _list_of(answer)]
+    return [wire.parse_run_id(item) for item in _list_of(answer) if _has_id(item)]
 
 
 def build_of(answer: Answer) -> wire.BuildInfo:
@@ -75,8 +75,14 @@ def content_of(answer: Answer) -> tuple[str, bytes]:
 
 
 def _list_of(answer: Answer) -> list[Any]:
-    items: list[Any] = object_of(answer).get("items", [])
+    items = object_of(answer).get("items")
+    if not isinstance(items, list):
+        raise ValueError("it holds no list")
     return items
+
+
+def _has_id(item: Any) -> bool:
+    return isinstance(item, dict) and isinstance(item.get("id"), str) and item["id"] != ""
 
 
 def _json(body: bytes) -> Any:

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 
-import orjson
-
+from batchrun.apify import wire
 from batchrun.apify.connections import Answer
 from batchrun.apify.foreign_answers import in_words
 from batchrun.errors import (
@@ -103,9 +102,9 @@ def foreign_answer(answer: Answer, *, method: str, path: str, now: datetime, red
 def _envelope_of(body: bytes) -> tuple[str, str] | None:
     """Return type and message of the API's error envelope; None if the body has none."""
     try:
-        error = orjson.loads(body)["error"]
+        error = wire.parse_json(body)["error"]
         error_type, message = error["type"], error.get("message")
-    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
     return (error_type, str(message or "")) if isinstance(error_type, str) and error_type else None
 

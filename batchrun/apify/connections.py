@@ -18,6 +18,10 @@ from aiohttp.http import HttpResponseParser, RawResponseMessage
 
 #: Seconds after which an idle connection is closed; the server may be about to close it too.
 MAX_IDLE_S = 15.0
+#: Longest header and most headers of an answer. Company proxies and content networks add large and many of them; these
+#: limits only keep a broken server from filling the memory.
+MAX_HEADER_BYTES = 1 << 20
+MAX_HEADERS = 10_000
 #: Seconds between two searches for silent and idle connections.
 _LOOK_EVERY_S = 1.0
 #: Bytes after which the parser would pause a body. None is paused: a whole body is wanted in memory, one at a time.
@@ -170,6 +174,9 @@ class _Connection(asyncio.Protocol):
             self,  # type: ignore[arg-type]
             loop,
             _NO_LIMIT,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+            max_headers=MAX_HEADERS,
             payload_exception=aiohttp.ClientPayloadError,
             read_until_eof=True,
         )

@@ -8,8 +8,7 @@ import html
 import re
 from urllib.parse import urlsplit
 
-import orjson
-
+from batchrun.apify import wire
 from batchrun.apify.connections import Answer
 
 #: Characters of a page's title, or of a text, that a message shows.
@@ -25,8 +24,8 @@ def is_foreign(answer: Answer) -> bool:
     if not body or _is_page(answer):
         return True
     try:
-        envelope = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        envelope = wire.parse_json(body)
+    except ValueError:
         return False  # an Actor's data, which may be anything
     return isinstance(envelope, dict) and "data" not in envelope
 

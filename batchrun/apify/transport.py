@@ -25,7 +25,7 @@ from batchrun.apify import wire
 from batchrun.apify.aiohttp_errors import NO_ANSWER_ERRORS, transport_error
 from batchrun.apify.api_errors import foreign_answer, parse_error
 from batchrun.apify.api_token import ApiToken
-from batchrun.apify.connections import Answer, Connections, open_connections
+from batchrun.apify.connections import MAX_HEADER_BYTES, MAX_HEADERS, Answer, Connections, open_connections
 from batchrun.apify.foreign_answers import is_foreign
 from batchrun.apify.outage import Outage
 from batchrun.apify.platform_clock import PlatformClock
@@ -434,6 +434,9 @@ async def open_transport(
         # Unset: a limit on the whole request would end a poll that the server holds open.
         timeout=aiohttp.ClientTimeout(total=None),
         skip_auto_headers=("Content-Type",),
+        max_line_size=MAX_HEADER_BYTES,
+        max_field_size=MAX_HEADER_BYTES,
+        max_headers=MAX_HEADERS,
         proxy=proxy,
     ) as session:
         with open_connections(connector, yarl.URL(base_url), {**headers, **api_token.headers}) as connections:

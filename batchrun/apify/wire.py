@@ -6,6 +6,7 @@ Source of every name: the Apify API v2 reference (https://docs.apify.com/api/v2)
 """
 
 import base64
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -46,13 +47,37 @@ def user_agent(version: str, mark: Mark | None = None) -> str:
     return f"batchrun/{version}" + (f" ({mark})" if mark is not None else "")
 
 
+def parse_json(body: bytes) -> Any:
+    """Read JSON, also with what orjson refuses and Actors store: lone surrogates, NaN, numbers out of range.
+
+    Lone surrogates become question marks, NaN and infinity null, so that the value can be written as JSON again.
+
+    Raises:
+        ValueError: it is not JSON, or nested too deep.
+    """
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        value = json.loads(body, parse_float=_finite, parse_constant=lambda _: None)
+        return orjson.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+
+
+def _finite(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
+
+
 def parse_data(body: bytes) -> Any:
     """Return the `data` of an answer.
 
     Raises:
         ValueError: the body is not the envelope the API documents.
     """
-    envelope = orjson.loads(body)
+    envelope = parse_json(body)
     if not isinstance(envelope, dict) or "data" not in envelope:
         raise ValueError("the answer has no `data`")
     return envelope["data"]
@@ -70,30 +95,38 @@ def format_time(at: datetime) -> str:
 
 
 def parse_run(data: Any) -> Run:
-    """Read a Run object, or an item of a list of Runs.
+    """Read a Run object, or an item of a list of Runs. Only its id must be there.
 
     Raises:
-        ValueError: it is no Run; one without an id or with an unknown status cannot be followed.
+        ValueError: it has no id.
     """
+    if not isinstance(data, dict):
+        raise ValueError("a Run is no object")
+    options = _part(data, "options")
+    cost_usd, cost_source = _run_cost(data)
+    finished_at = _time(data.get("finishedAt"))
+    return Run(
+        id=RunId(_text(data.get("id"))),
+        status=_status(data.get("status"), has_ended=finished_at is not None),
+        dataset_id=DatasetId(dataset_id) if (dataset_id := _text_or_none(data.get("defaultDatasetId"))) else None,
+        store_id=StoreId(store_id) if (store_id := _text_or_none(data.get("defaultKeyValueStoreId"))) else None,
+        started_at=_time(data.get("startedAt")),
+        finished_at=finished_at,
+        cost_usd=cost_usd,
+        cost_source=cost_source,
+        memory_mb=_count(options.get("memoryMbytes")),
+        timeout_s=_count(options.get("timeoutSecs")),
+        user_agent=_text_or_none(_part(data, "meta").get("userAgent")),
+        fields=data,
+    )
+
+
+def _status(text: Any, *, has_ended: bool) -> RunStatus:
+    """Read a status. One that this version does not know is live or, for a Run that has ended, no success."""
     try:
-        meta, options = data.get("meta") or {}, data.get("options") or {}
-        cost_usd, cost_source = _run_cost(data)
-        return Run(
-            id=RunId(_text(data["id"])),
-            status=RunStatus(data["status"]),
-            dataset_id=DatasetId(data["defaultDatasetId"]) if data.get("defaultDatasetId") else None,
-            store_id=StoreId(data["defaultKeyValueStoreId"]) if data.get("defaultKeyValueStoreId") else None,
-            started_at=parse_time(data["startedAt"]),
-            finished_at=parse_time(data["finishedAt"]) if data.get("finishedAt") else None,
-            cost_usd=cost_usd,
-            cost_source=cost_source,
-            memory_mb=_count(options.get("memoryMbytes")),
-            timeout_s=_count(options.get("timeoutSecs")),
-            user_agent=agent if isinstance(agent := meta.get("userAgent"), str) else None,
-            fields=data,
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"not a Run: {error!r}") from error
+        return RunStatus(text)
+    except ValueError:
+        return RunStatus.FAILED if has_ended else RunStatus.RUNNING
 
 
 def parse_run_id(data: Any) -> RunId:
@@ -109,7 +142,7 @@ def _run_cost(data: JsonObject) -> tuple[float | None, CostSource]:
     """Return a Run's cost and its source; of some Actors the platform reports the cost to the Actor's owner only."""
     if (reported := _cost(data.get("usageTotalUsd"))) is not None:
         return reported, CostSource.PLATFORM
-    if (derived := _charged_usd(data.get("pricingInfo") or {}, data.get("chargedEventCounts") or {})) is not None:
+    if (derived := _charged_usd(_part(data, "pricingInfo"), _part(data, "chargedEventCounts"))) is not None:
         return derived, CostSource.DERIVED
     return None, CostSource.UNKNOWN
 
@@ -118,10 +151,16 @@ def _charged_usd(pricing: JsonObject, counts: JsonObject) -> float | None:
     """Add up the charged events of a pay-per-event Run; None for other Actors or if a price is unknown."""
     if pricing.get("pricingModel") != "PAY_PER_EVENT":
         return None
-    events = (pricing.get("pricingPerEvent") or {}).get("actorChargeEvents") or {}
-    prices = {name: _cost((events.get(name) or {}).get("eventPriceUsd")) for name, count in counts.items() if count}
-    charges = [counts[name] * price for name, price in prices.items() if price is not None]
-    return math.fsum(charges) if len(charges) == len(prices) else None
+    events = _part(_part(pricing, "pricingPerEvent"), "actorChargeEvents")
+    charges = list[float]()
+    for name, count in counts.items():
+        if not count:
+            continue
+        price, times = _cost(_part(events, name).get("eventPriceUsd")), _cost(count)
+        if price is None or times is None:
+            return None
+        charges.append(times * price)
+    return math.fsum(charges)
 
 
 def options_query(options: RunOptions) -> dict[str, str]:
@@ -211,9 +250,14 @@ def parse_prices(actor: JsonObject, usage: JsonObject, now: datetime, *, is_own:
         is_own: whether the Actor is the account's own; its owner pays for the platform usage of its Runs.
     """
     soon = now + timedelta(seconds=1)  # the platform shows its clock in whole seconds
-    infos = [info for info in actor.get("pricingInfos") or [] if parse_time(info["startedAt"]) <= soon]
-    info: JsonObject = max(infos, key=lambda each: parse_time(each["startedAt"]), default={})
-    units = (usage.get("monthlyServiceUsage") or {}).get("ACTOR_COMPUTE_UNITS") or {}
+    infos = actor.get("pricingInfos")
+    begun = [
+        (at, place, info)
+        for place, info in enumerate(infos if isinstance(infos, list) else [])
+        if isinstance(info, dict) and (at := _time(info.get("startedAt"))) is not None and at <= soon
+    ]
+    info: JsonObject = max(begun)[2] if begun else {}
+    units = _part(_part(usage, "monthlyServiceUsage"), "ACTOR_COMPUTE_UNITS")
     return Prices(
         model=info.get("pricingModel"),
         per_item_usd=_price_per_item(info),
@@ -229,7 +273,8 @@ def _price_per_item(info: JsonObject) -> float | None:
         return None
     if (price := _cost(info.get("pricePerUnitUsd"))) is not None:
         return price
-    tiers = [_cost(tier.get("tieredPricePerUnitUsd")) for tier in (info.get("tieredPricing") or {}).values()]
+    tiered = _part(info, "tieredPricing")
+    tiers = [_cost(_part(tiered, name).get("tieredPricePerUnitUsd")) for name in tiered]
     return max((price for price in tiers if price is not None), default=None)
 
 
@@ -334,6 +379,20 @@ def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError("an id is no text")
     return value
+
+
+def _text_or_none(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _time(value: Any) -> datetime | None:
+    """Read a time that may be missing, null or unreadable."""
+    if not isinstance(value, str):
+        return None
+    try:
+        return parse_time(value)
+    except ValueError:
+        return None
 
 
 def _count(value: Any) -> int | None:

@@ -55,7 +55,8 @@ async def _ask(resolver: Resolver, question: Question) -> None:
     intended_at = question.doubt.attempt.intended_at
     print(f"{question.doubt.job_key}: its start at {intended_at:%Y-%m-%d %H:%M:%S}Z was not answered.")
     for number, run in enumerate(question.candidates, 1):
-        print(f"  {number}  {run.id}  {run.status}  began {run.started_at:%H:%M:%S}Z  by {run.user_agent or 'unknown'}")
+        began = f"began {run.started_at:%H:%M:%S}Z" if run.started_at is not None else "not begun yet"
+        print(f"  {number}  {run.id}  {run.status}  {began}  by {run.user_agent or 'unknown'}")
     print("  0  none of these: start the job again")
     text = "Which Run did it start? (Enter leaves it in doubt)"
     answer = await anyio.to_thread.run_sync(lambda: typer.prompt(text, default="", show_default=False))

@@ -203,6 +203,8 @@ class JobRunner:
 
     def _bind(self, work: Work, attempt: Attempt, run: Run) -> Attempt:
         """Note the Run's id. Nothing waits for this commit: until then the attempt is in doubt, which is safe."""
+        if run.started_at is None:
+            run = replace(run, started_at=self._client.platform_now or datetime.now(UTC))
         self._ledger.bind(work.id, attempt.attempt_no, run)
         _log.debug("run_started", job_key=work.job.key, run_id=run.id, attempt_no=attempt.attempt_no)
         crash_point("bound")

@@ -14,7 +14,7 @@ from batchrun.errors import (
     TransportError,
     Unauthorized,
 )
-from batchrun.model import Attempt, AttemptState, CostSource, Items, Job, Outcome, Problem, Record, Run
+from batchrun.model import Attempt, AttemptState, CostSource, Items, Job, Outcome, Problem, Record, Run, RunStatus
 from batchrun.policy.failure_kind import with_exit_code
 from batchrun.policy.retry import OUTCOME_OF_STATUS, Backoff, cause_of
 from batchrun.runtime.fast_dataclasses import replace
@@ -57,6 +57,9 @@ _BUILD_TYPES = frozenset(
 )
 #: Refusals of a charge limit: of the whole batch, unless a job's own `@options` set it.
 _CHARGE_TYPES = frozenset({"max-total-charge-usd-below-minimum", "max-total-charge-usd-must-be-greater-than-zero"})
+
+#: As the API names them.
+_KNOWN_STATUSES = frozenset(RunStatus)
 
 #: Error type of jobs that take too long, with or without a live Run to abort.
 MAX_JOB_S = "max-job-s"
@@ -126,14 +129,26 @@ def _run_problem(run: Run) -> Problem | None:
     outcome = OUTCOME_OF_STATUS[run.status]
     if outcome is Outcome.SUCCEEDED:
         return None
-    exit_code = run.fields.get("exitCode")
-    said = run.fields.get("statusMessage") or "the Actor gave no status message"
+    exit_code = _exit_code(run)
+    said = _status_message(run) or "the Actor gave no status message"
+    if (named := str(run.fields.get("status"))) not in _KNOWN_STATUSES:
+        said = f"the Run ended with the status {named!r}, which batchrun does not know: {said}"
     return Problem(
         type=f"run-{outcome.replace('_', '-')}",
         message=with_exit_code(said, exit_code),
         # No system has exit codes of more than 32 bits. Other values are in the message only.
-        exit_code=exit_code if isinstance(exit_code, int) and abs(exit_code) < 1 << 32 else None,
+        exit_code=exit_code if exit_code is not None and abs(exit_code) < 1 << 32 else None,
     )
+
+
+def _exit_code(run: Run) -> int | None:
+    code = run.fields.get("exitCode")
+    return code if isinstance(code, int) else None
+
+
+def _status_message(run: Run) -> str:
+    said = run.fields.get("statusMessage")
+    return said if isinstance(said, str) else ""
 
 
 def with_end(
@@ -145,7 +160,7 @@ def with_end(
         state=AttemptState.ENDED,
         aborted_for=aborted_for,
         status=run.status,
-        cause=cause_of(outcome, run.fields.get("exitCode"), run.fields.get("statusMessage")),
+        cause=cause_of(outcome, _exit_code(run), _status_message(run)),
         memory_mb=run.memory_mb,
         timeout_s=run.timeout_s,
         # A terminal Run without an end time has ended by now.

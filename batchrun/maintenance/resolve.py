@@ -71,5 +71,6 @@ async def open_resolver(directory: Path, environ: Mapping[str, str]) -> AsyncIte
 
 def _question(doubt: Doubt, runs: list[Run]) -> Question:
     """Leave out the Runs that began before the attempt was intended."""
-    candidates = [run for run in runs if run.started_at >= doubt.attempt.earliest_start - CLOCK_MARGIN]
+    since = doubt.attempt.earliest_start - CLOCK_MARGIN
+    candidates = [run for run in runs if run.started_at is None or run.started_at >= since]
     return Question(doubt=doubt, candidates=candidates)

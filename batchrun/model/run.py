@@ -17,7 +17,7 @@ MAX_BODY_BYTES = 9_437_184
 
 
 class RunStatus(StrEnum):
-    """The API's eight statuses of a Run, never extended by us."""
+    """The API's eight statuses of a Run, never extended by us; `Run.fields` holds one that is none of them."""
 
     READY = "READY"
     RUNNING = "RUNNING"
@@ -88,7 +88,8 @@ class Run:
     status: RunStatus
     dataset_id: DatasetId | None
     store_id: StoreId | None
-    started_at: datetime
+    #: None where the platform does not report it, as for a Run that waits in its queue.
+    started_at: datetime | None
     finished_at: datetime | None
     #: None while it is unknown, which is not 0.
     cost_usd: float | None

@@ -84,7 +84,9 @@ def take_samples(runs: Sequence[Run]) -> Samples:
     costs = [run.cost_usd for run in succeeded if run.cost_usd is not None]
     return Samples(
         durations_s=[
-            max(0.0, (run.finished_at - run.started_at).total_seconds()) for run in succeeded if run.finished_at
+            max(0.0, (run.finished_at - run.started_at).total_seconds())
+            for run in succeeded
+            if run.finished_at and run.started_at
         ],
         costs_usd=costs,
         unknown_costs=len(succeeded) - len(costs),

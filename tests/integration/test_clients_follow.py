@@ -3,6 +3,7 @@
 The other direction is tested in `test_clients_actors`.
 """
 
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ async def test_a_run_of_the_official_client_is_followed_and_collected(
         assert run is not None
         assert (run.id, run.status, run.fields["exitCode"]) == (run_id, status, exit_code)
         ledger = WatchedLedger()
-        attempt = Attempt(attempt_no=1, mark=Mark("m"), state=AttemptState.ENDED, intended_at=run.started_at)
+        attempt = Attempt(attempt_no=1, mark=Mark("m"), state=AttemptState.ENDED, intended_at=datetime.now(UTC))
         collected = await Collector(ours, ledger, PLAN).collect(make_job(), JobId(1), attempt, run, Outcome.SUCCEEDED)
         seen = (await _official(api).dataset(started.default_dataset_id).list_items()).items
     lines = b"".join([*ledger.item_lines, collected.item_lines]).splitlines()

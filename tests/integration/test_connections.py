@@ -150,6 +150,25 @@ async def test_a_compressed_body_is_read() -> None:
         assert (await get(connections)).body == body
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        b"Content-Security-Policy: " + b"https://a.example.com " * 420 + b"\r\n",
+        b"X-Policy: " + b"x" * 40_000 + b"\r\n",
+        b"".join(b"Set-Cookie: c%d=%s\r\n" % (n, b"v" * 300) for n in range(60)),
+        b"".join(b"X-%d: v\r\n" % n for n in range(200)),
+    ],
+    ids=["9 KB", "40 KB", "60 cookies", "200 headers"],
+)
+async def test_large_and_many_headers_are_read(headers: bytes) -> None:
+    """Company proxies and content networks add them to every answer; by the session too, for a streamed one."""
+    answer = b"HTTP/1.1 200 OK\r\n" + headers + b"Content-Length: 2\r\n\r\nok"
+    async with opened(lambda _: (answer, True)) as (server, connections):
+        assert (await get(connections)).body == b"ok"
+        async with open_client(server.url, None, request_rate_per_s=1000) as client:
+            assert await client.get_log_tail(RunId("r"), 100) == b"ok"
+
+
 async def test_headers_are_read_in_any_case() -> None:
     """The names of HTTP headers are case-insensitive."""
     answer = b"HTTP/1.1 429 Too Many\r\nx-RATELIMIT-limit: 60\r\nContent-Length: 0\r\n\r\n"

@@ -94,6 +94,10 @@ class Plan:
     output: Any = None
     exit_code: int | None = None
     status_message: str | None = None
+    #: Its status in the API's words, once it has ended, where that is none of the eight.
+    api_status: str | None = None
+    #: Whether it shows no beginning while it is live.
+    is_queued: bool = False
     #: Between two lines of its log.
     log_every_s: float = float("inf")
     #: What it costs once the platform has settled it, some seconds after its end; None: as at its end.
@@ -240,6 +244,8 @@ class ScriptedApi:
         if status.is_terminal and stored.plan.final_cost_usd is not None and now >= stored.ends_at + SETTLED_AFTER_S:
             cost_usd = stored.plan.final_cost_usd
         fields: JsonObject = {"id": run_id, "status": status, "actorTaskId": stored.task_id}
+        if status.is_terminal and stored.plan.api_status is not None:
+            fields["status"] = stored.plan.api_status
         fields |= {"exitCode": stored.plan.exit_code} if stored.plan.exit_code is not None else {}
         fields |= {"statusMessage": stored.plan.status_message} if stored.plan.status_message is not None else {}
         return Run(
@@ -247,7 +253,7 @@ class ScriptedApi:
             status=status,
             dataset_id=DatasetId(f"dataset-{run_id}"),
             store_id=StoreId(f"store-{run_id}"),
-            started_at=self._wall(stored.began_at),
+            started_at=None if stored.plan.is_queued and not status.is_terminal else self._wall(stored.began_at),
             finished_at=finished_at,
             cost_usd=cost_usd,
             memory_mb=None if is_short else stored.options.memory_mb,

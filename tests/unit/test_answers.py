@@ -1,8 +1,9 @@
 import math
 
 import orjson
+import pytest
 
-from batchrun.apify.answers import items_page_of, value_of
+from batchrun.apify.answers import items_page_of, run_ids_of, runs_of, value_of
 from batchrun.apify.connections import Answer
 from batchrun.model import json_line
 
@@ -26,3 +27,18 @@ def test_values_that_are_not_strict_json_can_be_written() -> None:
     line = json_line({"text": "\ud83d"})
     assert line == b'{"text": "\\ud83d"}\n'
     assert orjson.loads(json_line({"mean": math.nan})) == {"mean": None}
+
+
+def test_a_strangers_run_does_not_spoil_the_page() -> None:
+    """The others are read, whatever one item of the list holds."""
+    odd = [{"id": "odd", "status": "PAUSED", "startedAt": None}, None, {"id": None}, "text", {}]
+    answer = _answer(orjson.dumps({"data": {"items": [{"id": "first"}, *odd, {"id": "last"}]}}))
+    assert [run.id for run in runs_of(answer)] == ["first", "odd", "last"]
+    assert run_ids_of(answer) == ["first", "odd", "last"]
+
+
+@pytest.mark.parametrize("data", [{}, {"items": None}, {"items": {}}])
+def test_a_list_that_is_absent_is_not_empty(data: object) -> None:
+    """An empty list proves that there is no Run; an absent one proves nothing."""
+    with pytest.raises(ValueError, match="list"):
+        runs_of(_answer(orjson.dumps({"data": data})))

@@ -1,3 +1,4 @@
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -28,7 +29,7 @@ async def collect(
         attempt_no=1,
         mark=Mark("m"),
         state=AttemptState.ENDED,
-        intended_at=run.started_at,
+        intended_at=datetime.now(UTC),
         items_offset=items_offset,
         items_count=items_count,
     )

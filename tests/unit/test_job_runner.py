@@ -678,3 +678,26 @@ class _EndlessOutput(ScriptedApi):
 
     async def get_items(self, *_: Any, **__: Any) -> Any:
         await anyio.sleep_forever()
+
+
+async def test_a_run_that_ends_with_an_unknown_status_is_no_success_and_says_so() -> None:
+    """The platform's own word stands in the error."""
+    api = ScriptedApi(Plan(status=RunStatus.FAILED, run_s=1, api_status="MIGRATED", status_message="moved"))
+    record = await one_job(api)
+    words = "the Run ended with the status 'MIGRATED', which batchrun does not know: moved"
+    assert record.error == Problem(type="run-failed", message=words)
+
+
+async def test_odd_fields_of_an_ended_run_are_passed_over() -> None:
+    """A status message that is no text, an exit code that is no number."""
+    api = ScriptedApi(Plan(status=RunStatus.FAILED, run_s=1, status_message={"a": 1}, exit_code="x"))  # type: ignore[arg-type] # as a strange platform
+    record = await one_job(api)
+    assert record.error == Problem(type="run-failed", message="the Actor gave no status message")
+
+
+async def test_a_run_without_a_beginning_is_bound_and_followed() -> None:
+    """A Run in the platform's queue may have no `startedAt` yet; the attempt's is ours."""
+    api = ScriptedApi(Plan(run_s=5, is_queued=True))
+    record = await one_job(api)
+    assert record.outcome is Outcome.SUCCEEDED
+    assert record.attempts[0].started_at is not None

@@ -118,18 +118,73 @@ def test_all_eight_statuses_are_known(status: RunStatus) -> None:
         {**RUN, "id": None},
         {**RUN, "id": ""},
         {**RUN, "id": 5},
-        {**RUN, "status": "EXPLODED"},
-        {**RUN, "status": None},
-        {**RUN, "startedAt": None},
-        {**RUN, "startedAt": "yesterday"},
-        {**RUN, "finishedAt": 5},
-        {**RUN, "meta": "text"},
     ],
 )
-def test_an_unreadable_run_is_a_value_error(data: Any) -> None:
+def test_a_run_without_an_id_is_a_value_error(data: Any) -> None:
     """The caller treats it as a missing answer."""
     with pytest.raises(ValueError, match=r"."):
         parse_run(data)
+
+
+@pytest.mark.parametrize("status", ["MIGRATING", "", None, 5, {}])
+def test_an_unknown_status_is_live_until_the_run_has_ended(status: Any) -> None:
+    """A Run is terminal once `finishedAt` is set; what is not known to be a success is none."""
+    assert parse_run({**RUN, "status": status, "finishedAt": None}).status is RunStatus.RUNNING
+    assert parse_run({**RUN, "status": status}).status is RunStatus.FAILED
+
+
+@pytest.mark.parametrize("name", [name for name in RUN if name != "id"])
+@pytest.mark.parametrize("odd", [None, 5, -1.5, "", "text", [], [None], {}, {"userAgent": []}, True])
+def test_no_odd_field_spoils_a_run(name: str, odd: Any) -> None:
+    """Every field but the id may be anything; what cannot be read is unknown."""
+    run = parse_run({**RUN, "options": odd, "pricingInfo": odd, "chargedEventCounts": odd, name: odd})
+    assert run.id == "abc"
+
+
+@pytest.mark.parametrize("odd", [None, "yesterday", 5, ""])
+def test_a_time_that_cannot_be_read_is_none(odd: Any) -> None:
+    """A Run that waits in the platform's queue may have none yet."""
+    assert parse_run({**RUN, "startedAt": odd}).started_at is None
+
+
+def test_odd_prices_of_events_leave_the_cost_unknown() -> None:
+    """Nothing is added up that is no number."""
+    for pricing, counts in (
+        ("x", {"page": 1}),
+        (PER_EVENT, {"page": "3"}),
+        ({**PER_EVENT, "pricingPerEvent": 5}, {"page": 1}),
+    ):
+        run = parse_run({**RUN, "usageTotalUsd": None, "pricingInfo": pricing, "chargedEventCounts": counts})
+        assert run.cost_source is CostSource.UNKNOWN
+
+
+@pytest.mark.parametrize("infos", [5, ["x", None], [{}], [{"startedAt": None, "pricingModel": "FREE"}]])
+def test_odd_prices_of_an_actor_are_unknown(infos: Any) -> None:
+    """They stop no batch."""
+    prices = parse_prices({"pricingInfos": infos}, {"monthlyServiceUsage": infos}, datetime.now(UTC), is_own=False)
+    assert (prices.model, prices.compute_unit_usd) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("body", "value"),
+    [
+        (b'{"data": {"statusMessage": "caf\\ud83d"}}', {"statusMessage": "caf?"}),
+        (b'{"data": {"n": NaN, "m": -Infinity, "big": 1e999}}', {"n": None, "m": None, "big": None}),
+        (b'{"data": {"n": 123456789012345678901234567890}}', {"n": pytest.approx(1.2345678901234568e29)}),
+    ],
+    ids=["surrogate", "nan", "large"],
+)
+def test_what_orjson_refuses_is_read_and_can_be_written(body: bytes, value: Any) -> None:
+    """An Actor's status message may hold half a character."""
+    read = parse_data(body)
+    assert read == value
+    orjson.dumps(read)
+
+
+def test_json_that_is_nested_too_deep_is_a_value_error() -> None:
+    """Not a crash."""
+    with pytest.raises(ValueError, match="deep"):
+        parse_data(b"[" * 100_000 + b"]" * 100_000)
 
 
 def test_a_user_agent_that_is_not_a_text_is_none() -> None:

@@ -98,7 +98,10 @@ class CostReader:
                 break
             found |= {run.id: _cost(run) for run in page if run.id in wanted and run.cost_usd is not None}
             offset += len(page)
-            if not page or len(found) == len(wanted) or page[-1].started_at > max(began):
+            if not page or len(found) == len(wanted):
+                break
+            last_began_at = page[-1].started_at
+            if last_began_at is not None and last_began_at > max(began):
                 break
             del page  # the next one needs its memory
         return found

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from batchrun.engine.ports import RunClient
 from batchrun.errors import NotFound
@@ -11,6 +11,8 @@ from batchrun.model import Run, RunId, TaskId
 
 #: Max difference between two of the platform's clocks, and the whole seconds in which `Date` counts. An estimate.
 CLOCK_MARGIN = timedelta(seconds=30)
+#: Stands for the beginning of a Run that waits in the platform's queue, to sort Runs by age.
+_NOT_YET = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,4 +77,4 @@ class Candidates:
 def marked(runs: list[Run], mark: str) -> list[Run]:
     """Return the Runs whose User-Agent contains the mark, oldest first."""
     ours = [run for run in runs if mark in (run.user_agent or "")]
-    return sorted(ours, key=lambda run: (run.started_at, run.id))
+    return sorted(ours, key=lambda run: (run.started_at or _NOT_YET, run.id))

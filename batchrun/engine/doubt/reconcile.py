@@ -172,7 +172,9 @@ class Reconciler:
     def _conclude(self, doubt: _Doubt, candidates: list[Run], *, is_patient: bool) -> None:
         """Conclude that nothing was started, if a Run of the attempt would have been recognised."""
         unclaimed = [
-            run for run in candidates if doubt.earliest_start - CLOCK_MARGIN <= run.started_at <= doubt.latest_start
+            run
+            for run in candidates
+            if run.started_at is None or doubt.earliest_start - CLOCK_MARGIN <= run.started_at <= doubt.latest_start
         ]
         # A Run that names another client is not ours, provided that this platform echoes marks.
         echoes = self._echo.is_there if self.echoes is None else self.echoes

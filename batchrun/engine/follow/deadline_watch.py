@@ -119,7 +119,7 @@ class DeadlineWatch:
     def _is_overdue(self, run: Run) -> bool:
         """Judge a Run's own timeout, once, by the platform's clock; until then, note when to judge it again."""
         seen_at = self._client.platform_now
-        if not run.timeout_s or seen_at is None or self._was_overdue:
+        if not run.timeout_s or seen_at is None or run.started_at is None or self._was_overdue:
             return False
         left_s = run.timeout_s + self._deadlines.overdue_grace_s - (seen_at - run.started_at).total_seconds()
         self._overdue_at = anyio.current_time() + left_s

@@ -98,7 +98,7 @@ class Follower:
             sight = await self._look_once(live)
         if not sight.is_over and (live.has_poll or self._polls.take()):
             sight = await self._poll(live)
-        if sight.run is not None and sight.run.finished_at is not None:
+        if sight.run is not None and sight.run.finished_at is not None and sight.run.started_at is not None:
             self._sweep.note_life((sight.run.finished_at - sight.run.started_at).total_seconds())
         return sight
 

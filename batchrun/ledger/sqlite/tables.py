@@ -172,7 +172,7 @@ class LedgerTables(LedgerReader):
     def bind(self, job_id: JobId, attempt_no: int, run: Run) -> None:
         self._write(
             "UPDATE attempt SET state = 'bound', run_id = ?, started_at = ? WHERE job_id = ? AND attempt_no = ?",
-            (run.id, run.started_at.timestamp(), job_id, attempt_no),
+            (run.id, run.started_at.timestamp() if run.started_at is not None else None, job_id, attempt_no),
         )
 
     def note_reservation(self, job_id: JobId, attempt_no: int, usd: float) -> None:

@@ -135,7 +135,16 @@ class TransportError(BatchrunError):
 
 
 class ConnectFailed(TransportError):
-    """The connection was never established (DNS, refused, unreachable, TLS): the request had no effect."""
+    """The connection was never established (DNS, refused, unreachable, TLS): the request had no effect.
+
+    Args:
+        reason: what failed, in words, and what to do.
+        is_lasting: True if a person has to change something first: a certificate, a proxy's password.
+    """
+
+    def __init__(self, reason: str, *, is_lasting: bool = False) -> None:
+        self.is_lasting = is_lasting
+        super().__init__(reason)
 
 
 class ForeignAnswer(TransportError):

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import anyio
+
 from batchrun.account.connect import open_platform, read_account
 from batchrun.account.limits_watch import AccountWatch, WatchedLimit, allowance_of_runs, slot_count
 from batchrun.apify.client import ApifyClient
@@ -23,6 +25,8 @@ from batchrun.runtime.open_files import polls_within_limit
 if TYPE_CHECKING:
     from batchrun.server import InlineActor
 
+#: Between two tries to read the account, in seconds.
+RETRY_INTERVAL_S = 5.0
 #: Memory that is ours even when others use all of it, in megabytes: that of the smallest Run.
 MIN_MEMORY_MB = 128
 #: Starts of one task per second: 95 % of the 400 that the API documents.
@@ -166,3 +170,4 @@ async def _wait_for_account(client: ApifyClient, note_outage: Callable[[str], No
             return await read_account(client)
         except TransportError as error:
             note_outage(client.last_failure or str(error))  # without the advice that is for one command
+            await anyio.sleep(RETRY_INTERVAL_S)  # a failure that lasts is raised at once

@@ -1,7 +1,9 @@
 """A client of the platform: the Apify API, or the embedded server in this process."""
 
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -20,6 +22,7 @@ from batchrun.errors import (
     ConnectFailed,
     Unauthorized,
 )
+from batchrun.runtime.children import open_children
 
 if TYPE_CHECKING:
     from batchrun.server import InlineActor
@@ -27,7 +30,24 @@ if TYPE_CHECKING:
 #: Seconds that the opening of a batch waits for the platform. An open batch waits without limit.
 PATIENCE_S = 30.0
 
+#: Seconds after which a wait for the platform is noted. The first is short: a person looks at an empty screen.
+WAITS_NOTED_AFTER_S = (0.3, 3.0, 10.0, 20.0)
+
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """A wait for the platform's first answer."""
+
+    base_url: str
+    waited_s: float
+    #: Why the last try got no answer; empty if it is still under way.
+    reason: str
+
+
+#: Called while a command waits for the platform's first answer; None: nothing is noted.
+on_wait: ContextVar[Callable[[Wait], None] | None] = ContextVar("on_wait", default=None)
 
 
 @asynccontextmanager
@@ -49,7 +69,11 @@ async def open_platform(
         read_this_token = partial(read_token, api, environ)
         token = await anyio.to_thread.run_sync(read_this_token)
         async with open_client(
-            api.base_url, token, request_rate_per_s=request_rate_per_s, read_token_again=read_this_token
+            api.base_url,
+            token,
+            request_rate_per_s=request_rate_per_s,
+            read_token_again=read_this_token,
+            allow_plain_http=api.allow_plain_http,
         ) as client:
             yield client
         return
@@ -90,6 +114,16 @@ async def read_account(client: ApifyClient) -> AccountInfo:
         raise BatchRefused(f"the account cannot be read: {error}") from error
 
 
+async def _note_waits(client: ApifyClient) -> None:
+    """Call `on_wait` after each of `WAITS_NOTED_AFTER_S`."""
+    note = on_wait.get()
+    began_at = anyio.current_time()
+    for after_s in WAITS_NOTED_AFTER_S if note is not None else ():
+        await anyio.sleep(began_at + after_s - anyio.current_time())
+        assert note is not None, "without it nothing is noted"
+        note(Wait(base_url=client.base_url, waited_s=after_s, reason=client.last_failure))
+
+
 async def patiently(client: ApifyClient, answer: Awaitable[T]) -> T:
     """Wait at most PATIENCE_S for an answer that the client retries without limit.
 
@@ -98,7 +132,9 @@ async def patiently(client: ApifyClient, answer: Awaitable[T]) -> T:
     """
     try:
         with anyio.fail_after(PATIENCE_S):
-            return await answer
+            async with open_children(cancels_on_leaving=True) as children:
+                children.start_soon(_note_waits, client)
+                return await answer
     except TimeoutError:
         raise ConnectFailed(
             f"{client.base_url} does not answer ({client.last_failure or 'no reason given'}); nothing was started."

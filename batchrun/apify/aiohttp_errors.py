@@ -1,6 +1,8 @@
 """aiohttp's exceptions as ours, with a reason that a person can read."""
 
 import os
+import re
+from http import HTTPStatus
 
 import aiohttp
 
@@ -21,13 +23,26 @@ def transport_error(error: BaseException, *, host: str | None, request: str) -> 
         request: its method and path, without the query.
     """
     if isinstance(error, _CONNECT_ERRORS):
-        return ConnectFailed(f"no connection to {host}: {reason_of(error)}")
+        return ConnectFailed(f"no connection to {host}: {reason_of(error)}", is_lasting=_is_lasting(error))
     return TransportError(f"{request}: no answer: {reason_of(error)}")
 
 
+def _is_lasting(error: BaseException) -> bool:
+    """Whether retrying cannot mend it: a certificate, TLS as such, a proxy that wants a password."""
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return error.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED
+    return isinstance(error, aiohttp.ClientSSLError)
+
+
 def reason_of(error: BaseException) -> str:
-    """Return the reason of an error, in words; of a refused connection, without asyncio's list of calls."""
-    if not isinstance(error, aiohttp.ClientConnectorError) or isinstance(error, aiohttp.ClientSSLError):
+    """Return the reason of an error, in words, with the next step where there is one; never with a proxy's password."""
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return _proxy_reason(error)
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return _certificate_reason(error)
+    if isinstance(error, aiohttp.ClientSSLError):
+        return f"TLS failed ({_cause(error)}); if the server speaks no TLS, its address begins with http://"
+    if not isinstance(error, aiohttp.ClientConnectorError):
         return str(error) or type(error).__name__
     code = error.errno or 0
     # A name that cannot be resolved has a code below zero, which `os.strerror` does not know.
@@ -35,3 +50,28 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientProxyConnectionError):
         return f"the proxy {error.host}:{error.port}: {words}"
     return words
+
+
+def _proxy_reason(error: aiohttp.ClientHttpProxyError) -> str:
+    if error.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+        return (
+            "the proxy does not accept the user and password, or wants them (407);"
+            " write them into HTTPS_PROXY as http://user:password@host:port"
+        )
+    return f"the proxy does not connect to it: {error.status} {error.message}"
+
+
+def _certificate_reason(error: aiohttp.ClientConnectorCertificateError) -> str:
+    reason = f"its certificate is not accepted ({_cause(error)})"
+    if file := os.environ.get("SSL_CERT_FILE", ""):
+        return (
+            f"{reason}; if a private CA has signed it, {file} (SSL_CERT_FILE) must exist and hold that CA's certificate"
+        )
+    return f"{reason}; if a private CA has signed it, set SSL_CERT_FILE to a file with that CA's certificate"
+
+
+def _cause(error: BaseException) -> str:
+    """Return OpenSSL's words, without its name and the place in its source."""
+    cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
+    words = getattr(cause, "verify_message", "") or str(cause)
+    return re.sub(r"^\[[^\]]*\] |\s*\(_ssl\.c:\d+\)$", "", words)

@@ -258,9 +258,14 @@ async def open_client(
     *,
     request_rate_per_s: float,
     read_token_again: Callable[[], SecretStr | None] | None = None,
+    allow_plain_http: bool = False,
 ) -> AsyncIterator[ApifyClient]:
     """Open a client; its connections close with the context (see `open_transport`)."""
     async with open_transport(
-        base_url, token, request_rate_per_s=request_rate_per_s, read_token_again=read_token_again
+        base_url,
+        token,
+        request_rate_per_s=request_rate_per_s,
+        read_token_again=read_token_again,
+        allow_plain_http=allow_plain_http,
     ) as transport:
         yield ApifyClient(transport)

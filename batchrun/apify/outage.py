@@ -77,6 +77,9 @@ class Outage:
             return  # the usual case: nothing has failed
         self._all = _Streak()
         self._by_endpoint.pop(f"{method} {endpoint_of(path)}", None)
+        since = anyio.current_time() - FORGOTTEN_AFTER_S
+        for endpoint in [name for name, streak in self._by_endpoint.items() if streak.last_at < since]:
+            del self._by_endpoint[endpoint]
         self._log_change()
 
     def _log_change(self) -> None:

@@ -5,6 +5,7 @@ announced rate limits, an outage. Only the API's own answers count; any other is
 operation of the API and nothing of jobs, permits or the ledger.
 """
 
+import os
 import random
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -13,7 +14,6 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from time import perf_counter
 from typing import Any, TypeVar
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import anyio
@@ -29,10 +29,14 @@ from batchrun.apify.connections import MAX_HEADER_BYTES, MAX_HEADERS, Answer, Co
 from batchrun.apify.foreign_answers import is_foreign
 from batchrun.apify.outage import Outage
 from batchrun.apify.platform_clock import PlatformClock
+from batchrun.apify.proxies import proxy_for
 from batchrun.apify.request_meter import NO_ANSWER, RequestMeter
 from batchrun.apify.throttle import AccountRefusals, AnnouncedLimit, Throttle, rate_limit_wait_s
 from batchrun.errors import (
     ApiError,
+    BatchrunError,
+    ConfigError,
+    ConnectFailed,
     ForeignAnswer,
     RateLimited,
     ServerFailed,
@@ -42,6 +46,7 @@ from batchrun.errors import (
 )
 from batchrun.policy.retry import Backoff
 from batchrun.policy.token_bucket import TokenBucket
+from batchrun.runtime.loopback import is_loopback_host
 from batchrun.version import __version__
 
 #: Longest wait for a connection to open, in seconds.
@@ -52,7 +57,7 @@ READ_TIMEOUT_S = 30.0
 READ_BACKOFF = Backoff(first_s=0.5, max_s=10.0)
 #: Longest `Retry-After` of an answer that is not the API's that a read obeys, in seconds.
 MAX_FOREIGN_WAIT_S = 60.0
-#: 401s in a row that a second look did not confirm; the next one is believed.
+#: 401s of one request in a row that a second look did not confirm; the next one is believed.
 MAX_UNCONFIRMED = 3
 #: Seconds for which the outcome of a second look at the token holds for all requests.
 LOOK_HOLDS_S = 1.0
@@ -89,7 +94,11 @@ class Transport:
         self._looking = anyio.Lock()
         #: When a second look at the token ended (monotonic), and whether the API refused it.
         self._last_look: tuple[float, bool] | None = None
-        self._unconfirmed = 0
+        #: Moments in a row at which starts were refused with 401, and the last of them (monotonic).
+        self._refused_starts = 0
+        self._start_refused_at = float("-inf")
+        #: Whether the API has answered yet. Before, a failure that no retry mends ends a read.
+        self._has_answered = False
         self.base_url = base_url.rstrip("/").removesuffix("/v2")
         self._api_url = f"{self.base_url}/v2"
         self._api_path = yarl.URL(self._api_url).raw_path
@@ -123,6 +132,7 @@ class Transport:
             limit: notes the rate limit that the answers announce.
 
         Raises:
+            ConnectFailed: no retry mends it, and the API has not answered yet.
             ApiError: any but RateLimited and ServerFailed, which are retried as a missing answer is; Unauthorized
                 with status 401 only after a second look.
         """
@@ -143,12 +153,12 @@ class Transport:
                     await anyio.sleep(rate_limit_wait_s(refusals, error.retry_after_s))
             except (TransportError, ServerFailed) as error:
                 failures += 1
-                await _back_off(method, path, failures, error)
+                await self._back_off(method, path, failures, error)
             except Unauthorized as error:
                 unconfirmed += 1
                 if unconfirmed > MAX_UNCONFIRMED or await self._is_confirmed(error, sent_with):
                     raise
-                await _back_off(method, path, unconfirmed, error)
+                await self._back_off(method, path, unconfirmed, error)
             else:
                 if throttle is not None:
                     throttle.passed()
@@ -163,7 +173,7 @@ class Transport:
                 return await self._stream_tail(path, max_bytes)
             except (RateLimited, ServerFailed, TransportError) as error:
                 failures += 1
-                await _back_off("GET", path, failures, error)
+                await self._back_off("GET", path, failures, error)
 
     async def send(
         self,
@@ -229,8 +239,11 @@ class Transport:
         Raises:
             TokenUnconfirmed: the API accepts the token, or does not answer, or the token was replaced.
         """
-        self._unconfirmed += 1
-        if self._unconfirmed > MAX_UNCONFIRMED or await self._is_confirmed(error, sent_with):
+        now = anyio.current_time()
+        if now - self._start_refused_at > LOOK_HOLDS_S:  # else sent together with the one that was counted
+            self._refused_starts += 1
+            self._start_refused_at = now
+        if self._refused_starts > MAX_UNCONFIRMED or await self._is_confirmed(error, sent_with):
             return
         raise TokenUnconfirmed(
             status=error.status, type=error.type, message=error.message, method=error.method, path=error.path
@@ -238,7 +251,7 @@ class Transport:
 
     def accept_token(self) -> None:
         """Note that a start was accepted."""
-        self._unconfirmed = 0
+        self._refused_starts = 0
 
     @property
     def token_version(self) -> int:
@@ -246,7 +259,7 @@ class Transport:
         return self._token.version
 
     async def _is_confirmed(self, error: Unauthorized, sent_with: int) -> bool:
-        """Whether the API refuses the token in another request too, which is the last one that the file holds."""
+        """Return whether a 401 stands: the token was not replaced, and the account's own endpoint refuses it too."""
         if error.status != 401:
             return True  # the token is known, and may not do this
         async with self._looking:
@@ -273,6 +286,7 @@ class Transport:
 
     def _note_answer(self, answer: Answer, method: str, path: str, redirected_to: str = "") -> None:
         """Note what an answer of the API shows beside its content."""
+        self._has_answered = True
         self.outage.note_answer(method, path)
         if not redirected_to:  # the other host has another clock
             self.clock.note(answer.headers.get("Date"))
@@ -309,13 +323,29 @@ class Transport:
                 redirected_to = _other_origin(response)
         except NO_ANSWER_ERRORS as error:
             self.meter.note("GET", path, NO_ANSWER, perf_counter() - began_s)
-            raise self._no_answer(error, "GET", path) from error
+            failure = self._no_answer(error, "GET", path)
+            self.outage.note_failure(str(failure), "GET", path)
+            raise failure from error
         self.meter.note("GET", path, answer.status, perf_counter() - began_s)
         if answer.status != 200:
             raise self._refusal(answer, "GET", path, redirected_to)
         if answer.headers.get("Content-Type", "").startswith("text/html"):  # a log is plain text
             raise self._foreign(answer, "GET", path, redirected_to)
+        self._note_answer(answer, "GET", path, redirected_to)
         return answer.body
+
+    async def _back_off(self, method: str, path: str, failures: int, error: BatchrunError) -> None:
+        """Wait before the next try of a read; raise the error if no retry mends it, before the API has ever answered.
+
+        Later on it is an outage like any other: a login page's certificate, say.
+        """
+        if isinstance(error, ConnectFailed) and error.is_lasting and not self._has_answered:
+            raise error
+        _log.debug("read_failed", method=method, path=path, failures=failures, error=str(error))
+        wait_s = READ_BACKOFF.wait_s(failures, random.random())  # noqa: S311 - spread, not secrecy
+        if isinstance(error, ForeignAnswer) and error.retry_after_s is not None:
+            wait_s = max(wait_s, min(error.retry_after_s, MAX_FOREIGN_WAIT_S))
+        await anyio.sleep(wait_s)
 
     def _url(self, target: str) -> yarl.URL:
         # `target` is encoded by wire.py; yarl would look through all of it once more.
@@ -358,14 +388,6 @@ def _other_origin(response: aiohttp.ClientResponse) -> str:
     return str(response.url.origin())
 
 
-async def _back_off(method: str, path: str, failures: int, error: Exception) -> None:
-    _log.debug("read_failed", method=method, path=path, failures=failures, error=str(error))
-    wait_s = READ_BACKOFF.wait_s(failures, random.random())  # noqa: S311 - spread, not secrecy
-    if isinstance(error, ForeignAnswer) and error.retry_after_s is not None:
-        wait_s = max(wait_s, min(error.retry_after_s, MAX_FOREIGN_WAIT_S))
-    await anyio.sleep(wait_s)
-
-
 @lru_cache
 def _timeout(silence_s: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_S, sock_read=silence_s)
@@ -397,12 +419,14 @@ def _socket(address: tuple[Any, ...]) -> socket.socket:
     return made
 
 
-def _proxy_for(base_url: str) -> str | None:
-    """Return the proxy that the environment (HTTPS_PROXY, NO_PROXY, …) names for an address."""
+def _refuse_plain_http(base_url: str) -> None:
     address = yarl.URL(base_url)
-    if proxy_bypass(address.host or ""):
-        return None
-    return getproxies().get(address.scheme)
+    if address.scheme == "http" and not is_loopback_host(address.host or ""):
+        raise ConfigError(
+            f"{address.origin()} is plain http to another machine: everyone on the way could read the API token. Use"
+            " https, or set api.allow_plain_http = true where the network is yours",
+            key="api.base_url",
+        )
 
 
 @asynccontextmanager
@@ -412,6 +436,7 @@ async def open_transport(
     *,
     request_rate_per_s: float,
     read_token_again: Callable[[], SecretStr | None] | None = None,
+    allow_plain_http: bool = False,
 ) -> AsyncIterator[Transport]:
     """Open a transport; its connections close with the context.
 
@@ -420,11 +445,17 @@ async def open_transport(
         token: goes into the Authorization header and nowhere else.
         request_rate_per_s: most requests per second, of all kinds together.
         read_token_again: reads the token from where it came, once the API refuses it; None: it cannot change.
+        allow_plain_http: whether the token may go to another machine without TLS.
+
+    Raises:
+        ConfigError: the token would be readable on the way, or the environment names a proxy that cannot be used.
     """
+    if token is not None and not allow_plain_http:
+        _refuse_plain_http(base_url)
     api_token = ApiToken(token, read_token_again)
     headers = {"User-Agent": wire.user_agent(__version__), "Accept": "*/*"}
     # Looked up once: aiohttp's own `trust_env` reads files and environment again for every request.
-    proxy = _proxy_for(base_url)
+    proxy = proxy_for(base_url, os.environ, has_token=token is not None)
     # No limit here: permits and `max_open_polls` bound the open connections, and a second bound would hide waits.
     connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, socket_factory=_socket)
     async with aiohttp.ClientSession(

@@ -7,6 +7,8 @@ from typing import TypeVar, TypeVarTuple
 
 import anyio
 
+from batchrun.account.connect import Wait, on_wait
+from batchrun.cli.terminal import say
 from batchrun.runtime.open_files import raise_limit
 
 T = TypeVar("T")
@@ -17,8 +19,14 @@ Ts = TypeVarTuple("Ts")
 _GC_THRESHOLDS = (10_000, 10, 20)
 
 
+def _say_wait(wait: Wait) -> None:
+    waited = f"{wait.waited_s:.0f} s, " if wait.waited_s >= 1 else ""
+    say(f"Connecting to {wait.base_url} ({waited}no answer yet{': ' if wait.reason else ''}{wait.reason})")
+
+
 def run_async(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
     """Run a coroutine function to its end; on uvloop, except on Windows: it halves the cost of a request."""
+    on_wait.set(_say_wait)
     # Imported objects live as long as the process: the collector need not visit them again.
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)

@@ -72,7 +72,12 @@ def _call(api_url: str | None, call: Callable[[ApifyClient], Awaitable[Any]]) ->
 
 async def _call_once(api: ApiConfig, call: Callable[[ApifyClient], Awaitable[Any]]) -> Any:
     silence()
-    async with open_client(api.base_url, read_token(api), request_rate_per_s=LimitsConfig().request_rate) as client:
+    async with open_client(
+        api.base_url,
+        read_token(api),
+        request_rate_per_s=LimitsConfig().request_rate,
+        allow_plain_http=api.allow_plain_http,
+    ) as client:
         try:
             return await call(client)
         except ConnectFailed:

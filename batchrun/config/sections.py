@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from batchrun.model import JsonObject, RunOptions
+from batchrun.runtime.loopback import is_loopback_host
 
 EMBEDDED = "embedded"
 #: Keys that hold paths: in a file they are relative to it, in flags to the current directory.
@@ -50,6 +51,8 @@ class ApiConfig(Section):
     """Address of the API, or "embedded" for batchrun's own server inside this process."""
     token_file: Path | None = None
     """File that holds the token; the environment variable APIFY_TOKEN comes first."""
+    allow_plain_http: bool = False
+    """Whether the token may go to another machine over plain http, where others can read it."""
 
     @model_validator(mode="after")
     def _is_an_address(self) -> Self:
@@ -66,8 +69,7 @@ class ApiConfig(Section):
     @property
     def is_loopback(self) -> bool:
         """True if Runs are carried out on this machine and so cost nothing."""
-        host = urlsplit(self.base_url).hostname or ""
-        return self.is_embedded or host in ("localhost", "::1") or host.startswith("127.")
+        return self.is_embedded or is_loopback_host(urlsplit(self.base_url).hostname or "")
 
 
 class OptionsConfig(Section):

@@ -195,7 +195,7 @@ def test_more_than_a_hundred_paid_runs_need_a_yes(tmp_path, monkeypatch):
     with serving(tmp_path / "api", "t") as base_url:
         # An address of this machine that is not recognised as one, like a paid platform's.
         address = base_url.replace("127.0.0.1", "0.0.0.0")
-        environ = {"APIFY_TOKEN": "t", "no_proxy": "*"}
+        environ = {"APIFY_TOKEN": "t", "BATCHRUN_API__ALLOW_PLAIN_HTTP": "true", "no_proxy": "*"}
         said = batchrun("run", "batch.toml", "--api-url", address, cwd=tmp_path, environ=environ)
         assert said.code == 2, said
         assert "Start 150 runs? There is no terminal to ask at: --yes starts them" in said.err

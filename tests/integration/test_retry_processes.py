@@ -249,7 +249,7 @@ def test_more_than_a_hundred_paid_retries_need_a_yes(tmp_path):
     with open_api(tmp_path / "api") as api:
         address = api.base_url.replace("127.0.0.1", "0.0.0.0")
         batch = CrashBatch(tmp_path, address, jobs, {**ONE_ATTEMPT, "breaker.max_failed": "off"})
-        environ = {**ENVIRON, "no_proxy": "*"}
+        environ = {**ENVIRON, "BATCHRUN_API__ALLOW_PLAIN_HTTP": "true", "no_proxy": "*"}
         run = ("run", "batch.toml", "--yes", *batch.flags)
         assert batchrun(*run, cwd=tmp_path, environ=environ, constants=SOON_FINAL_COSTS).code == 1
         asked = batchrun("retry", "out", cwd=tmp_path, environ=environ)

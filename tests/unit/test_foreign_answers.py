@@ -100,6 +100,15 @@ async def test_an_outage_of_one_endpoint_is_shown_while_others_answer() -> None:
     assert client.outage == ""
 
 
+async def test_the_outage_of_logs_ends_with_a_log() -> None:
+    """A streamed answer counts like any other."""
+    client, _ = client_of(lambda _: Response(200, body=b"line\n", headers={"Content-Type": "text/plain"}))
+    client._transport.outage.note_failure("x", "GET", "/logs/r")
+    assert client.last_failure == "x"
+    assert await client.get_log_tail(RunId("r"), 100) == b"line\n"
+    assert client.last_failure == ""
+
+
 async def test_an_endpoint_that_nothing_asks_any_more_is_no_outage() -> None:
     """The outage of one endpoint is forgotten after a minute without a request."""
     client, _ = client_of(lambda path: Response(data=RUN) if "users" in path else page(403))
@@ -214,6 +223,23 @@ async def test_a_start_with_401_that_the_account_does_not_confirm_may_be_sent_ag
     with pytest.raises(Unauthorized):
         await start(client)
     assert len(session.times("actor-tasks/t/runs")) == 4
+
+
+async def test_many_starts_that_are_refused_together_count_once() -> None:
+    """Twenty refusals at one moment are one blip, and no start of them is a refusal of the batch."""
+    client, session = client_of(lambda path: TOKEN_UNKNOWN if "runs" in path else Response(data=RUN))
+    unconfirmed = list[int]()
+
+    async def start_one(n: int) -> None:
+        with pytest.raises(TokenUnconfirmed):
+            await start(client)
+        unconfirmed.append(n)
+
+    async with anyio.create_task_group() as children:
+        for n in range(20):
+            children.start_soon(start_one, n)
+    assert len(unconfirmed) == 20
+    assert len(session.times("users/me")) == 1
 
 
 async def test_a_refusal_of_a_known_token_is_not_looked_at_twice() -> None:

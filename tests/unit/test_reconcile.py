@@ -204,6 +204,21 @@ async def test_a_list_of_many_pages_is_read_to_its_end() -> None:
     assert len(api.listings) == 4
 
 
+async def test_a_list_that_shows_a_stranger_on_every_page_ends() -> None:
+    """It has no empty page; a page without a Run that is new is its end."""
+    api = ScriptedApi()
+    stranger = api.add_run(task_id="another")
+    ours = api.add_run(user_agent=agent("mine"))
+    list_runs = api.list_runs
+
+    async def on_every_page(*, started_after: datetime, offset: int) -> list[Run]:
+        page = await list_runs(started_after=started_after, offset=offset)
+        return page if offset == 0 else [api.run(stranger, is_short=True)]
+
+    api.list_runs = on_every_page  # type: ignore[method-assign] # a platform with this one fault
+    assert await Doubts(api).resolve("mine") == {"mine": ours}
+
+
 @pytest.mark.parametrize("ahead_s", [-3600, None])
 async def test_the_platforms_clock_dates_runs_and_ours_does_not(ahead_s: float | None) -> None:
     """Behind or not shown at all: a Run is found by the time that the platform gives it."""

@@ -56,7 +56,11 @@ class Candidates:
 
     async def _list(self, since: datetime) -> AsyncIterator[Run]:
         offset = 0
+        seen: set[RunId] = set()
         while page := await self._client.list_runs(started_after=since, offset=offset):
+            if seen.issuperset(run.id for run in page):
+                return  # a list that shows the same Runs on every page has no empty one
+            seen.update(run.id for run in page)
             for run in page:
                 if run.fields.get("actorTaskId", self._task_id) == self._task_id:
                     yield run

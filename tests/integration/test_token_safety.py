@@ -1,0 +1,211 @@
+"""The token goes to the API alone, by proxies and redirects too; and what a person reads when TLS or a proxy fails."""
+
+import socket
+import ssl
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import pytest
+from aiohttp import web
+from pydantic import SecretStr
+
+from batchrun.apify import transport
+from batchrun.apify.client import ApifyClient, open_client
+from batchrun.errors import ConfigError, ConnectFailed, ForeignAnswer
+from batchrun.model import Mark, RunId, RunOptions, TaskId
+from batchrun.policy.retry import Backoff
+from tests.integration.test_connections import open_server
+from tests.support.command_line import batchrun
+
+TOKEN = "apify_api_secret"
+RUN = b'{"data":{"id":"r","status":"SUCCEEDED","startedAt":"2026-01-01T00:00:00.000Z"}}'
+READ_RUN = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(RUN), RUN)
+
+
+@asynccontextmanager
+async def opened(url: str, *, allow_plain_http: bool = False) -> AsyncIterator[ApifyClient]:
+    """Open a client with a token."""
+    async with open_client(url, SecretStr(TOKEN), request_rate_per_s=1000, allow_plain_http=allow_plain_http) as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setattr(transport, "READ_BACKOFF", Backoff(first_s=0.01, max_s=0.01))
+
+
+async def start(client: ApifyClient) -> None:
+    """Start a Run."""
+    await client.start_run(TaskId("t"), b"{}", RunOptions(), Mark("m"))
+
+
+async def test_a_proxy_is_asked_for_a_tunnel_and_told_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CONNECT names host and port; the proxy's own password goes to the proxy and into no message."""
+    async with open_server(lambda _: (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n", False)) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("http://", "http://me:p%40ss@"))
+        async with opened("https://api.example") as client:
+            with pytest.raises(ConnectFailed) as caught:
+                await start(client)
+    (request,) = proxy.requests
+    assert request.startswith(b"CONNECT api.example:443 HTTP/1.1\r\n")
+    assert b"Proxy-Authorization: Basic bWU6cEBzcw==" in request
+    assert TOKEN.encode() not in request
+    assert str(caught.value) == ("no connection to api.example: the proxy does not connect to it: 502 Bad Gateway")
+
+
+async def test_a_proxy_that_wants_a_password_ends_the_first_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No retry mends it; the message says where to write the password, and does not show the one that failed."""
+    answer = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
+    async with open_server(lambda _: (answer, False)) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("http://", "http://me:wrong@"))
+        async with opened("https://api.example") as client:
+            with pytest.raises(ConnectFailed, match=r"\(407\); write them into HTTPS_PROXY") as caught:
+                await client.get_account()
+    assert len(proxy.requests) == 1
+    assert "wrong" not in str(caught.value)
+
+
+async def test_an_unreachable_proxy_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Host and port only."""
+    async with open_server(lambda _: (b"", False)) as proxy:
+        pass
+    monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("http://", "http://me:secret@"))
+    async with opened("https://api.example") as client:
+        with pytest.raises(ConnectFailed) as caught:
+            await start(client)
+    where = proxy.url.removeprefix("http://")
+    assert str(caught.value) == f"no connection to api.example: the proxy {where}: Connection refused"
+
+
+async def test_this_machine_is_reached_in_spite_of_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy is not asked."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("all_proxy", "socks5://127.0.0.1:9")
+    async with open_server(lambda _: (READ_RUN, True)) as server, opened(server.url) as client:
+        assert (await client.get_run(RunId("r"))).id == "r"
+
+
+async def test_a_token_is_not_sent_over_plain_http_to_another_machine() -> None:
+    """Unless the configuration says so; this machine is no other one."""
+    with pytest.raises(ConfigError, match=r"api\.base_url: http://api\.example is plain http.*allow_plain_http"):
+        async with opened("http://api.example"):
+            pass
+    async with opened("http://api.example", allow_plain_http=True):
+        pass
+    async with open_client("http://api.example", None, request_rate_per_s=1):
+        pass
+
+
+async def test_a_redirect_to_another_server_carries_no_token() -> None:
+    """A read follows it, and its answer counts if the API can be read there without a token."""
+    async with open_server(lambda _: (READ_RUN, True)) as other:
+        moved = f"HTTP/1.1 302 Found\r\nLocation: {other.url}/x?signed=1\r\nContent-Length: 0\r\n\r\n".encode()
+        async with open_server(lambda _: (moved, True)) as server, opened(server.url) as client:
+            assert (await client.get_run(RunId("r"))).id == "r"
+    assert all(TOKEN.encode() in request for request in server.requests)
+    assert [TOKEN.encode() in request for request in other.requests] == [False]
+
+
+async def test_a_start_is_never_redirected() -> None:
+    """Its effect is unknown; the other server sees nothing."""
+    async with open_server(lambda _: (READ_RUN, True)) as other:
+        moved = f"HTTP/1.1 308 Moved\r\nLocation: {other.url}/x\r\nContent-Length: 0\r\n\r\n".encode()
+        async with open_server(lambda _: (moved, True)) as server, opened(server.url) as client:
+            with pytest.raises(ForeignAnswer, match=f"a redirect to {other.url} "):
+                await start(client)
+    assert other.requests == []
+
+
+async def test_a_refusal_behind_a_redirect_says_nothing_about_the_token() -> None:
+    """The other server was told no token, and misses it: the message names the redirect."""
+    body = b'{"error":{"type":"token-not-provided","message":"m"}}'
+    refusal = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    async with open_server(lambda _: (refusal, True)) as other:
+        moved = f"HTTP/1.1 308 Moved\r\nLocation: {other.url}/x\r\nContent-Length: 0\r\n\r\n".encode()
+        async with open_server(lambda _: (moved, True)) as server, opened(server.url) as client:
+            with anyio.move_on_after(0.5):
+                await client.get_account()
+    words = f"a redirect to {other.url} (if the API is there, set api.base_url to it), which answers with status 401"
+    assert client.last_failure == f"GET /users/me: {words}"
+
+
+@asynccontextmanager
+async def _open_web_server(certificate: Path | None = None) -> AsyncIterator[int]:
+    """Serve on a free port, with TLS if there is a certificate; give the port."""
+    context = None
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        await anyio.to_thread.run_sync(context.load_cert_chain, certificate)
+    runner = web.ServerRunner(web.Server(_read_run))
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+async def _read_run(_: web.BaseRequest) -> web.Response:
+    return web.Response(body=RUN)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a file with a key and a certificate for `localhost` that nothing vouches for."""
+    file = tmp_path_factory.mktemp("tls") / "pair.pem"
+    part = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "2", "-nodes"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", *part, "-keyout", str(file), "-out", f"{file}.crt"]
+    subprocess.run(command, check=True, capture_output=True)
+    file.write_text(file.read_text() + Path(f"{file}.crt").read_text())
+    return file
+
+
+@pytest.mark.parametrize(
+    ("file", "step"),
+    [
+        ("", "set SSL_CERT_FILE to a file with that CA's certificate"),
+        ("/none.pem", "/none.pem (SSL_CERT_FILE) must exist and hold that CA's certificate"),
+    ],
+)
+async def test_a_certificate_that_is_not_accepted_ends_the_first_read_at_once(
+    certificate: Path, file: str, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No retry mends it; the message names the next step."""
+    monkeypatch.setenv("SSL_CERT_FILE", file)
+    async with _open_web_server(certificate) as port, opened(f"https://localhost:{port}") as client:
+        with anyio.fail_after(20), pytest.raises(ConnectFailed) as caught:
+            await client.get_account()
+    reason = "its certificate is not accepted (self-signed certificate)"
+    assert str(caught.value) == f"no connection to localhost: {reason}; if a private CA has signed it, {step}"
+
+
+async def test_a_server_without_tls_ends_the_first_read_at_once() -> None:
+    """The address is wrong, and stays so."""
+    async with _open_web_server() as port, opened(f"https://localhost:{port}") as client:
+        with anyio.fail_after(20), pytest.raises(ConnectFailed, match=r"TLS failed .* begins with http://"):
+            await client.get_account()
+
+
+async def test_what_fails_later_is_an_outage() -> None:
+    """Once the API has answered, a certificate that is not accepted is retried: it may be a login page's."""
+    async with open_server(lambda _: (READ_RUN, True)) as server, opened(server.url) as client:
+        await client.get_run(RunId("r"))
+        error = ConnectFailed("a certificate", is_lasting=True)
+        await client._transport._back_off("GET", "/x", 1, error)
+
+
+def test_a_command_says_within_a_second_what_it_waits_for(tmp_path: Path) -> None:
+    """A server that takes the connection and says nothing: the first line does not wait for it."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        (tmp_path / "jobs.jsonl").write_text('{"n": 1}\n')
+        command = ["run", "--task", "t", "--jobs", "jobs.jsonl", "--api-url", url]
+        said = batchrun(*command, cwd=tmp_path, constants={"batchrun.account.connect.PATIENCE_S": 1.0})
+    assert said.err.startswith(f"Connecting to {url} (no answer yet)\nbatchrun: {url} does not answer")

@@ -124,8 +124,9 @@ def _error_class(status: int, error_type: str) -> type[ApiError]:
 def _retry_after_s(value: str | None, now: datetime) -> float | None:
     if value is None:
         return None
-    if re.fullmatch(r"\d{1,9}", seconds := value.strip()):
-        return min(MAX_RETRY_AFTER_S, float(seconds))
+    # Servers also send fractions and units, and proxies join two headers into a list.
+    if found := re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*s?\s*(?:,.*)?", value.strip(), re.ASCII):
+        return min(MAX_RETRY_AFTER_S, float(found[1]))
     try:
         return min(MAX_RETRY_AFTER_S, max(0.0, (parsedate_to_datetime(value) - now).total_seconds()))
     except (ValueError, TypeError):

@@ -123,6 +123,10 @@ class AccountRefusals:
 
 
 def rate_limit_wait_s(refusals: int, retry_after_s: float | None) -> float:
-    """Return the wait after a 429: as long as it asks, or else longer with each refusal in a row (from 1)."""
-    spread = random.random()  # noqa: S311 - spread, not secrecy
-    return RATE_LIMIT_BACKOFF.wait_s(refusals, spread) if retry_after_s is None else retry_after_s
+    """Return the wait after a 429: as long as it asks, or else longer with each refusal in a row (from 1).
+
+    A `Retry-After` of 0, or a date in the past, asks for no wait; obeyed, it would let thousands of requests through.
+    """
+    if retry_after_s is not None and retry_after_s >= RATE_LIMIT_BACKOFF.first_s:
+        return retry_after_s
+    return RATE_LIMIT_BACKOFF.wait_s(refusals, random.random())  # noqa: S311 - spread, not secrecy

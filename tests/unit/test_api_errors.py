@@ -115,7 +115,10 @@ def test_a_body_without_the_envelope_is_not_the_apis(body: bytes) -> None:
         ("Fri, 02 Jan 2026 03:04:35 -0000", None),
         ("soon", None),
         ("-5", None),
-        ("1.5", None),
+        ("1.5", 1.5),
+        ("2s", 2.0),
+        ("2, 2", 2.0),
+        ("2026-01-02T03:04:35Z", None),
         ("", None),
     ],
 )

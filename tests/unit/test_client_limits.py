@@ -95,6 +95,20 @@ async def test_a_retry_after_may_be_a_date() -> None:
     assert session.sent[1].at == pytest.approx(99, abs=2)
 
 
+@pytest.mark.parametrize("asked", ["0", "Fri, 02 Jan 2015 03:04:05 GMT"])
+@pytest.mark.parametrize("method", ["get_run", "list_task_runs"])
+async def test_a_retry_after_of_nothing_gets_our_own_waits(method: str, asked: str) -> None:
+    """In ten minutes of such answers between 10 and 60 requests are sent, of one Run or of a list."""
+    client, session = client_of(lambda _: _limited(asked))
+    requests = {
+        "get_run": lambda: client.get_run(RunId("r")),
+        "list_task_runs": lambda: client.list_task_runs(TaskId("t"), limit=1),
+    }
+    with anyio.move_on_after(600):
+        await requests[method]()
+    assert 10 <= len(session.sent) <= 60
+
+
 async def test_a_start_is_sent_at_once_also_while_the_account_is_closed() -> None:
     """The intent is noted before: a process that died during a wait here would leave a doubt behind."""
     client, session = client_of(answer)

@@ -178,6 +178,14 @@ async def test_what_started_nothing_costs_no_attempt(error: BatchrunError) -> No
     assert intents == ["intend 1.1", "withdraw 1.1"] * 3 + ["intend 1.1", "bind 1.1 run-1"]
 
 
+async def test_a_retry_after_of_0_does_not_hammer_the_platform() -> None:
+    """In a minute of refusals a start is sent a few times only."""
+    api = ScriptedApi(Plan(error=api_error(429, retry_after_s=0)))
+    with anyio.move_on_after(60):
+        await one_job(api)
+    assert 3 <= len(api.posts) <= 12
+
+
 async def test_retry_after_is_waited_out_before_the_next_start() -> None:
     """A 429 with `Retry-After: 17` is followed by nothing for 17 seconds."""
     api = ScriptedApi(in_order(Plan(error=api_error(429, retry_after_s=17))))

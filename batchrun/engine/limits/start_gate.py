@@ -7,15 +7,12 @@ from dataclasses import dataclass
 import anyio
 import structlog
 
-from batchrun.apify.throttle import Throttle
+from batchrun.apify.throttle import Throttle, rate_limit_wait_s
 from batchrun.engine.limits.account_capacity import AccountCapacity
 from batchrun.engine.limits.slot_use import SlotMeter
-from batchrun.policy.retry import Backoff
 from batchrun.policy.token_bucket import Contenders, Tokens
 from batchrun.runtime.changed import Changed
 
-#: Waits after a 429 without `Retry-After`, and after a connection that could not be made.
-CLOSING_BACKOFF = Backoff(first_s=0.5, max_s=30.0)
 #: Starts that wait at the gate, each with a permit: at most as many as the rate lets through in this time, in seconds,
 CROWD_S = 0.1
 #: and at most this many.
@@ -235,8 +232,7 @@ class StartGate:
         now = anyio.current_time()
         if now >= self._bucket.closed_until:  # else this request was sent before the gate closed
             self._closings += 1
-            wait_s = CLOSING_BACKOFF.wait_s(self._closings, random.random())  # noqa: S311 - spread
-            self._bucket.close(now + (wait_s if retry_after_s is None else retry_after_s))
+            self._bucket.close(now + rate_limit_wait_s(self._closings, retry_after_s))
         self.over(start)
 
     def over(self, start: Start) -> None:

@@ -80,6 +80,31 @@ async def test_an_actor_sees_the_platform(api: Api, monkeypatch: pytest.MonkeyPa
     assert "plan" not in me
 
 
+@pytest.mark.parametrize(
+    ("given", "seen"),
+    [
+        ({}, None),
+        ({"HTTP_PROXY": "http://proxy:1"}, "localhost,127.0.0.1,::1"),
+        ({"http_proxy": "http://proxy:1", "NO_PROXY": "a.example"}, "a.example,localhost,127.0.0.1,::1"),
+        ({"http_proxy": "http://proxy:1", "no_proxy": "*"}, "*"),
+    ],
+    ids=["no-proxy", "proxy", "exceptions", "all"],
+)
+async def test_an_actor_reaches_the_server_without_a_proxy(
+    api: Api, monkeypatch: pytest.MonkeyPatch, given: dict[str, str], seen: str | None
+) -> None:
+    """This machine stands among the exceptions of its environment."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    run = await _run(api, "local~acrobat", {"do": "environment"}, memory=256, timeout=60)
+    assert (await api.finish(run["id"]))["status"] == "SUCCEEDED"
+    variables = (await api.get(f"/v2/datasets/{run['defaultDatasetId']}/items")).body[0]
+    assert [variables.get("no_proxy"), variables.get("NO_PROXY")] == [seen, seen]
+
+
 async def test_a_runs_token_dies_with_its_run(api: Api) -> None:
     """What a process could do while its Run was live, nobody can do with its token later."""
     run = await _run(api, "local~acrobat", {"do": "environment"})

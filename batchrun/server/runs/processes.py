@@ -3,6 +3,7 @@
 import codecs
 import os
 import subprocess
+from collections.abc import Mapping
 
 import anyio
 import anyio.abc
@@ -161,10 +162,20 @@ def _environment(live: HostedRun, command: LocalCommand, base_url: str, token: s
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD_PREFIXES)}
     return {
         **inherited,
+        **_proxy_exceptions(inherited),
         "PYTHONUNBUFFERED": "1",
         **command.variables,
         **_platform_variables(live, base_url, token),
     }
+
+
+def _proxy_exceptions(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return NO_PROXY with this machine in it: no proxy leads to the server or to its demo site."""
+    if not any(name.lower().endswith("_proxy") and value for name, value in environment.items()):
+        return {}
+    named = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
+    exceptions = named if named.strip() == "*" else ",".join(filter(None, (named, "localhost", "127.0.0.1", "::1")))
+    return {"no_proxy": exceptions, "NO_PROXY": exceptions}
 
 
 def _platform_variables(live: HostedRun, base_url: str, token: str) -> dict[str, str]:

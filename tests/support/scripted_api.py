@@ -74,7 +74,7 @@ def foreign_page(status: int) -> ForeignAnswer:
 
 
 def busy() -> ApiError:
-    """Return the refusal of an account without a free place."""
+    """Return the refusal of a full account."""
     return api_error(402, "concurrent-runs-limit-exceeded")
 
 
@@ -140,8 +140,8 @@ class ScriptedApi:
 
     Args:
         plan: what becomes of each start request, by its number from 1; or one plan for all.
-        capacity: how many Runs may be live, which the engine is not told; may be changed while it runs.
-        echoes: whether a Run tells the User-Agent that started it.
+        capacity: how many Runs may be live; may be changed while it runs. The engine learns it by refusals and limits.
+        echoes: whether a Run shows the User-Agent that started it.
         list_lag_s: how long a new Run is missing from lists.
         fresh_404_s: how long a new Run cannot be read.
         early_answer_s: a poll is answered after so long although the Run goes on.
@@ -181,7 +181,7 @@ class ScriptedApi:
         #: How far the platform's clock is ahead of this machine's; None shows no clock.
         self.clock_ahead_s: float | None = 0.0
         self.posts: list[Post] = []
-        #: When starts were refused for want of room.
+        #: When starts were refused because the account was full.
         self.refused_at: list[float] = []
         #: When Runs began.
         self.begun_at: list[float] = []
@@ -211,7 +211,7 @@ class ScriptedApi:
         return len(self._ends)
 
     async def get_limits(self) -> AccountLimits:
-        """Tell the account's limit and what is live of it, lagging as told; or that it may not be read."""
+        """Return the account's limit and its live Runs, as late as `counter_lag_s`; or refuse."""
         self.limit_reads.append(anyio.current_time())
         await anyio.lowlevel.checkpoint()
         self._fail_if_told("get_limits")
@@ -293,7 +293,7 @@ class ScriptedApi:
         return self.run(run_id)
 
     async def list_runs(self, *, started_after: datetime, offset: int) -> list[Run]:
-        """List Runs, oldest first, without meta, lagging as told."""
+        """List Runs, oldest first, without meta, as late as `list_lag_s`."""
         now = anyio.current_time()
         self.listings.append(now)
         await anyio.lowlevel.checkpoint()
@@ -306,7 +306,7 @@ class ScriptedApi:
         return [self.run(run_id, is_short=True) for run_id in shown[offset : offset + PAGE]]
 
     async def list_live_runs(self, task_id: TaskId, *, offset: int) -> list[RunId]:
-        """List the ids of live Runs of the task, newest first, lagging as told."""
+        """List the ids of live Runs of the task, newest first, as late as `list_lag_s`."""
         now = anyio.current_time()
         self.live_listings.append(now)
         await anyio.sleep(0.05)

@@ -66,13 +66,13 @@ class Batches:
         self.settle()
 
 
-async def test_a_batch_alone_has_every_place() -> None:
+async def test_a_batch_alone_has_every_permit() -> None:
     batches = Batches(AccountPool(4))
     batches.add("only")
     assert batches.started == ["only"] * 4
 
 
-async def test_the_first_place_that_is_freed_is_the_newcomers() -> None:
+async def test_a_new_batch_gets_the_first_released_permit() -> None:
     batches = Batches(AccountPool(4))
     batches.add("huge")
     batches.add("small")
@@ -81,7 +81,7 @@ async def test_the_first_place_that_is_freed_is_the_newcomers() -> None:
 
 
 @pytest.mark.parametrize(("weight", "share"), [(1.0, 5), (4.0, 2)])
-async def test_places_are_shared_by_weight(weight: float, share: int) -> None:
+async def test_weights_divide_the_permits(weight: float, share: int) -> None:
     batches = Batches(AccountPool(10))
     batches.add("a", weight=weight)
     batches.add("b")
@@ -91,7 +91,7 @@ async def test_places_are_shared_by_weight(weight: float, share: int) -> None:
     assert batches.members["b"].reserved == share
 
 
-async def test_with_fewer_places_than_batches_they_take_turns_by_weight_whatever_their_priority() -> None:
+async def test_with_fewer_permits_than_batches_they_alternate_by_weight_whatever_their_priority() -> None:
     batches = Batches(AccountPool(1))
     batches.add("first", priority=9)
     batches.add("second")
@@ -112,7 +112,7 @@ async def test_beyond_one_live_run_for_each_the_higher_priority_has_all() -> Non
     assert {name: member.reserved for name, member in batches.members.items()} == {"low": 1, "high": 3}
 
 
-async def test_who_wants_nothing_keeps_nobody_waiting() -> None:
+async def test_a_batch_that_wants_nothing_keeps_no_other_waiting() -> None:
     batches = Batches(AccountPool(1))
     batches.add("busy")
     idle = batches.join("idle")
@@ -122,7 +122,7 @@ async def test_who_wants_nothing_keeps_nobody_waiting() -> None:
     assert batches.started == ["busy", "busy"]
 
 
-async def test_who_leaves_gives_back_what_it_had() -> None:
+async def test_a_batch_that_leaves_releases_its_permits() -> None:
     batches = Batches(AccountPool(2))
     batches.add("leaving")
     batches.add("staying")
@@ -131,7 +131,7 @@ async def test_who_leaves_gives_back_what_it_had() -> None:
     assert batches.members["staying"].reserved == 2
 
 
-async def test_more_places_are_filled_at_once() -> None:
+async def test_a_raised_limit_is_filled_at_once() -> None:
     batches = Batches(AccountPool(1))
     batches.add("only")
     batches.pool.resize(3)
@@ -139,19 +139,19 @@ async def test_more_places_are_filled_at_once() -> None:
     assert batches.members["only"].reserved == 3
 
 
-async def test_a_run_that_needs_much_memory_is_not_passed_over_for_ever() -> None:
+async def test_a_run_that_needs_much_memory_is_not_skipped_for_ever() -> None:
     batches = Batches(AccountPool(100, memory_mb=8))
     batches.add("small")
     batches.add("large", memory_mb=8)
-    for turn in range(MAX_SKIPPED + 20):
+    for count in range(MAX_SKIPPED + 20):
         if batches.members["large"].reserved:
-            assert turn >= MAX_SKIPPED
+            assert count >= MAX_SKIPPED
             return
         batches.end("small")
-    pytest.fail("the large one never had its turn")
+    pytest.fail("the large Run was never started")
 
 
-async def test_a_batch_that_is_notified_and_wants_nothing_any_more_lets_the_next_one_know() -> None:
+async def test_a_batch_that_is_notified_and_wants_nothing_any_more_notifies_the_next() -> None:
     batches = Batches(AccountPool(1))
     busy, first, second = (batches.join(name) for name in ("busy", "first", "second"))
     busy.reserve(Demand(1))

@@ -126,7 +126,7 @@ async def test_a_deadline_before_a_retry_gives_no_money_back_twice() -> None:
     assert purse.budget.reserved_usd == pytest.approx(0.0)
 
 
-async def test_a_rung_above_all_there_is_settles_the_job_by_its_last_run() -> None:
+async def test_an_escalation_above_all_memory_settles_the_job_by_its_last_run() -> None:
     """What was paid for is collected, and the outcome is the Run's."""
     api = ScriptedApi(Plan(run_s=1, status=RunStatus.FAILED, exit_code=137, items=[{"a": 1}]))
     source = ListSource([make_job(options=RunOptions(memory_mb=4096))])
@@ -137,7 +137,7 @@ async def test_a_rung_above_all_there_is_settles_the_job_by_its_last_run() -> No
 
 
 async def test_small_jobs_that_come_due_again_do_not_lock_out_a_large_one() -> None:
-    """All wait for the large job, and it gets its turn."""
+    """After a while all others wait for the large job, and it starts."""
     sizes = [128] * 100 + [8192] + [128] * 298
     jobs = [make_job(line, options=RunOptions(memory_mb=size_mb)) for line, size_mb in enumerate(sizes, 1)]
     api = ScriptedApi(lambda n: Plan(run_s=60 if n <= 180 else 5, status=RunStatus.FAILED))
@@ -161,8 +161,8 @@ async def test_a_budget_set_later_counts_what_is_live() -> None:
     assert len(api.run_ids) == 15
 
 
-async def test_a_job_that_is_too_dear_is_left_and_the_others_go_on() -> None:
-    """One line capped at fifty dollars stops nobody else."""
+async def test_a_job_above_the_budget_is_left_open_and_the_others_go_on() -> None:
+    """One line capped at fifty dollars stops no other job."""
     caps = [50.0] + [0.01] * 99
     jobs = [make_job(line, options=RunOptions(max_total_charge_usd=cap)) for line, cap in enumerate(caps, 1)]
     purse = Purse(Budget(20.0), Prices(model="PAY_PER_EVENT"), task_options=RunOptions(), is_strict=True)

@@ -1,4 +1,4 @@
-"""Who starts when there is not room for all: groups, memory, and what the breaker leaves."""
+"""Which jobs start when not all can: limits of groups, limits of memory, and groups that the breaker has stopped."""
 
 from collections import Counter
 
@@ -14,7 +14,7 @@ from tests.support.scripted_api import Engine, Plan, ScriptedApi
 
 
 def grouped(*groups: tuple[str, int]) -> ListSource:
-    """Return a source with so many jobs of each group, one group after the other."""
+    """Return a source with a number of jobs of each group, one group after the other."""
     names = [name for name, count in groups for _ in range(count)]
     return ListSource([make_job(line, group=name) for line, name in enumerate(names, 1)])
 
@@ -75,7 +75,7 @@ async def test_memory_is_never_overbooked_and_packed_full() -> None:
     assert anyio.current_time() <= sum(sizes) / 8192 * 10 * 1.25
 
 
-async def test_a_large_run_among_small_ones_gets_its_turn() -> None:
+async def test_a_large_run_among_small_ones_is_started() -> None:
     """An endless stream of small jobs does not starve it."""
     source = sized(512, 4096, *[512] * 3000)
     api = ScriptedApi(Plan(run_s=10))
@@ -86,7 +86,7 @@ async def test_a_large_run_among_small_ones_gets_its_turn() -> None:
     assert large <= 100
 
 
-async def test_a_run_larger_than_all_there_is_is_rejected_unasked() -> None:
+async def test_a_run_above_all_memory_is_rejected_without_a_request() -> None:
     """The platform would say `not now` for ever."""
     api = ScriptedApi(Plan(run_s=1))
     engine = Engine(api, WatchedLedger(), sized(512, 8192, 512), memory_mb=4096, terms={"max_memory_mb": 4096})

@@ -82,7 +82,7 @@ async def test_one_late_404_does_not_make_a_run_lost() -> None:
     assert run is not None
 
 
-async def test_a_platform_that_will_not_tell_stops_the_batch() -> None:
+async def test_a_platform_that_refuses_to_describe_a_run_stops_the_batch() -> None:
     """403 on a Run of ours is not the Run's end."""
     api = ScriptedApi()
     run_id = api.add_run()
@@ -92,7 +92,7 @@ async def test_a_platform_that_will_not_tell_stops_the_batch() -> None:
 
 
 async def test_no_more_polls_are_open_than_allowed() -> None:
-    """The others wait for their turn, and all get to the end."""
+    """The other Runs wait for a poll, and all are followed to their end."""
     api, open_polls, peak = ScriptedApi(), 0, 0
 
     class _Counting(ScriptedApi):
@@ -110,8 +110,8 @@ async def test_no_more_polls_are_open_than_allowed() -> None:
     assert (peak, open_polls) == (3, 0)
 
 
-async def test_cancelled_it_gives_its_poll_back() -> None:
-    """Who is cancelled in a poll leaves room for the next."""
+async def test_a_cancelled_follower_releases_its_poll() -> None:
+    """A cancelled follower releases its poll for the next one."""
     api = ScriptedApi()
     following = Following(api, max_open_polls=1)
     endless, short = api.add_run(Plan(run_s=1e9)), api.add_run(Plan(run_s=1))

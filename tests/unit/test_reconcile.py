@@ -55,7 +55,7 @@ def agent(mark: str) -> str:
 
 
 async def test_a_run_is_recognised_by_its_mark() -> None:
-    """Among Runs of other attempts and other clients, the mark tells ours."""
+    """Among Runs of other attempts and other clients, the Run is found by its mark."""
     api = ScriptedApi()
     api.add_run(user_agent=agent("other"))
     ours = api.add_run(user_agent=agent("mine"))
@@ -112,7 +112,7 @@ async def test_a_younger_run_too_fresh_to_be_aborted_is_aborted_a_moment_later()
     assert api.aborted == [younger]
 
 
-async def test_runs_of_other_tasks_are_none_of_ours() -> None:
+async def test_runs_of_other_tasks_are_left_out() -> None:
     """They are not even read."""
     api = ScriptedApi()
     api.add_run(user_agent=agent("mine"), task_id="another")
@@ -141,7 +141,7 @@ async def test_a_stranger_is_read_once_however_often_it_is_listed() -> None:
 
 
 async def test_without_an_echo_a_candidate_keeps_it_in_doubt() -> None:
-    """A Run that could be ours and tells nothing is neither adopted nor denied."""
+    """A Run that could be ours and names no client is neither adopted nor ruled out."""
     api = ScriptedApi(echoes=False)
     api.add_run(user_agent=agent("mine"))
     assert await Doubts(api, echoes=False).resolve("mine") == {"mine": "doubt"}
@@ -229,7 +229,7 @@ async def test_the_platforms_clock_dates_runs_and_ours_does_not(ahead_s: float |
 
 
 async def test_a_doubt_that_comes_while_others_are_resolved_is_resolved_too() -> None:
-    """Nobody is forgotten between two listings."""
+    """No attempt is forgotten between two listings."""
     api = ScriptedApi()
     doubts = Doubts(api)
     async with anyio.create_task_group() as children:
@@ -246,8 +246,8 @@ async def test_a_doubt_that_comes_while_others_are_resolved_is_resolved_too() ->
     assert doubts.reconciler.in_doubt == 0
 
 
-async def test_who_is_cancelled_is_no_longer_in_doubt_here() -> None:
-    """The listing stops when nobody asks any more."""
+async def test_a_cancelled_attempt_is_no_longer_listed_for() -> None:
+    """The listing stops when no attempt is in doubt any more."""
     api = ScriptedApi()
     doubts = Doubts(api)
     async with anyio.create_task_group() as children:
@@ -268,7 +268,7 @@ async def test_a_platform_that_will_not_list_stops_the_batch() -> None:
 
 
 async def test_a_candidate_that_can_never_be_read_does_not_hold_the_batch_for_ever() -> None:
-    """What cannot be told stays in doubt, and the batch goes on."""
+    """The attempt stays in doubt, and the batch goes on."""
     api = ScriptedApi(fresh_404_s=1e9)
     api.add_run(user_agent="who knows")
     doubts = Doubts(api)

@@ -1,4 +1,4 @@
-"""Which job goes next: never too many at once, none forgotten, and an end that waits for what is live."""
+"""The scheduler: never too many live Runs, no job forgotten, and an end that waits for live Runs."""
 
 import anyio
 import pytest
@@ -116,7 +116,7 @@ async def test_an_idle_pipe_holds_up_no_retry() -> None:
 
 
 async def test_an_idle_pipe_holds_up_no_stop() -> None:
-    """Told to stop, it does not wait for a line that may never come."""
+    """A stop does not wait for a line that may never come."""
     engine = Engine(ScriptedApi(Plan(run_s=1)), WatchedLedger(), _Pipe([make_job()]))
     async with anyio.create_task_group() as children:
         children.start_soon(engine.run)
@@ -197,7 +197,7 @@ async def test_cancelled_it_ends_at_once_and_leaves_runs_noted() -> None:
 
 
 async def test_a_slow_consumer_slows_starts() -> None:
-    """While nobody takes records, no more than two per slot are under way."""
+    """While no record is taken, at most two jobs per slot are under way."""
     taking = anyio.Event()
 
     async def hold(_: Record) -> None:
@@ -214,7 +214,7 @@ async def test_a_slow_consumer_slows_starts() -> None:
 
 
 async def test_a_record_is_handed_out_after_it_is_durable() -> None:
-    """Whoever sees a record may rely on it."""
+    """A record that is handed out is in the ledger."""
     ledger = WatchedLedger(sync_s=3)
     seen = list[bool]()
 
@@ -286,7 +286,7 @@ async def test_fewer_slots_while_it_runs_are_kept() -> None:
 
 @pytest.mark.parametrize("slots", [1, 2, 7])
 async def test_under_all_troubles_at_once_every_job_gets_its_one_record(slots: int) -> None:
-    """Refusals, lost answers, failures and a tight account: one record per job, no Run without a place in one."""
+    """Refusals, lost answers, failures and a tight account: one record per job, and each Run is in one."""
 
     def trouble(n: int) -> Plan:
         errors: dict[int, Plan] = {

@@ -64,7 +64,7 @@ async def test_one_start_probes_for_all_while_the_account_is_full() -> None:
 
 
 async def test_starts_whose_answers_are_lost_hold_up_no_other() -> None:
-    """They tell nothing about a limit, and are not in flight any more."""
+    """They show nothing about a limit, and are not in flight any more."""
     gate = gate_of()
     for _ in range(100):
         gate.unanswered(await granted(gate))

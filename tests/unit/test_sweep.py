@@ -166,7 +166,7 @@ async def test_swept_runs_have_no_child_each() -> None:
 
 
 async def test_swept_runs_that_fail_are_tried_again() -> None:
-    """The last ones too, whose jobs are due again when nobody else has anything left to do."""
+    """Also the last ones, whose jobs are due again after all other children have ended."""
     api = ScriptedApi(lambda n: Plan(run_s=60 + n, status=RunStatus.FAILED if n <= 5 else RunStatus.SUCCEEDED))
     source = ListSource([make_job(line) for line in range(1, 6)])
     engine = Engine(api, WatchedLedger(), source, slots=5, max_open_polls=1, retry=retries(2, first_s=300.0))
@@ -175,7 +175,7 @@ async def test_swept_runs_that_fail_are_tried_again() -> None:
 
 
 async def test_swept_runs_are_aborted_when_their_jobs_take_too_long() -> None:
-    """At their time, though no sweep is due and nobody polls them."""
+    """At their deadline, although no sweep is due and no poll is open for them."""
     api = ScriptedApi(Plan(run_s=1e6))
     source = ListSource([make_job(line) for line in range(1, 6)])
     engine = Engine(

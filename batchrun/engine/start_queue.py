@@ -98,41 +98,6 @@ class StartQueue:
         self._progress.postponed += 1
         self._changed.notify()
 
-    def end_source(self) -> None:
-        """Note that the source has ended."""
-        self._is_source_read = True
-        self._changed.notify()
-
-    def stop_group(self, group: str | None) -> None:
-        """Give out no more jobs of a group; they stay open."""
-        self._stopped_groups.add(group)
-        for work in self._ready.drop(group):
-            self._ready_bytes -= len(work.job.body)
-            self._progress.left_open += 1
-        self._changed.notify()
-        self.reading.notify()
-
-    def stop(self) -> None:
-        """Give out no more jobs."""
-        self._is_stopped = True
-        self._changed.notify()
-
-    @property
-    def is_out_of_budget(self) -> bool:
-        """Whether the budget could not pay for a job."""
-        return self._unaffordable > 0
-
-    @property
-    def has_given_up_on_budget(self) -> bool:
-        """Whether `MAX_UNAFFORDABLE` jobs could not be paid for, so that no further job is tried."""
-        return self._unaffordable >= MAX_UNAFFORDABLE
-
-    @property
-    def has_work(self) -> bool:
-        """Whether a job waits for a start: it is ready, or postponed and due."""
-        is_due = bool(self._postponed) and self._postponed[0][0] <= anyio.current_time()
-        return not self._is_stopped and (len(self._ready) > 0 or is_due)
-
     async def next(self, permit: Permit) -> Work | None:
         """Wait for the next job, and reserve what it needs in the permit and the purse; None at the end."""
         async with self._taking:
@@ -149,15 +114,6 @@ class StartQueue:
                 with self._children.idling():
                     await self._changed.wait(self._due_in_s)
             return None
-
-    @property
-    def _is_done(self) -> bool:
-        is_empty = self._is_source_read and not self._postponed and not self._ready
-        return self._is_stopped or self.has_given_up_on_budget or is_empty
-
-    @property
-    def _due_in_s(self) -> float | None:
-        return max(0.0, self._postponed[0][0] - anyio.current_time()) if self._postponed else None
 
     def _push_due(self) -> None:
         """Put postponed jobs that are due before jobs that wait for their first attempt."""
@@ -189,10 +145,6 @@ class StartQueue:
         self._permits.want_none()
         self._read_on()
         return None
-
-    def _read_on(self) -> None:
-        if not self._is_source_read and self.wants_more:
-            self.reading.notify()
 
     def _fit(self, work: Work) -> Fit:
         fit = self._permits.fit(self._terms.demand(work))
@@ -234,12 +186,13 @@ class StartQueue:
         )
 
     @property
-    def wanted_lines(self) -> int:
-        """How many lines to read next: more of them during a search, as far as `MAX_READY_BYTES` allows."""
-        if not self._ready_bytes or not self._is_searching:
-            return self._chunk_size
-        mean_bytes = self._ready_bytes / len(self._ready)
-        return int(min(MAX_CHUNK, max(MIN_CHUNK, (MAX_READY_BYTES - self._ready_bytes) / mean_bytes)))
+    def _is_done(self) -> bool:
+        is_empty = self._is_source_read and not self._postponed and not self._ready
+        return self._is_stopped or self.has_given_up_on_budget or is_empty
+
+    @property
+    def _due_in_s(self) -> float | None:
+        return max(0.0, self._postponed[0][0] - anyio.current_time()) if self._postponed else None
 
     @property
     def wants_more(self) -> bool:
@@ -251,6 +204,14 @@ class StartQueue:
         return self._is_searching and len(self._ready) < MAX_LOOK_AHEAD and self._ready_bytes < MAX_READY_BYTES
 
     @property
+    def wanted_lines(self) -> int:
+        """How many lines to read next: more of them during a search, as far as `MAX_READY_BYTES` allows."""
+        if not self._ready_bytes or not self._is_searching:
+            return self._chunk_size
+        mean_bytes = self._ready_bytes / len(self._ready)
+        return int(min(MAX_CHUNK, max(MIN_CHUNK, (MAX_READY_BYTES - self._ready_bytes) / mean_bytes)))
+
+    @property
     def _chunk_size(self) -> int:
         return min(MAX_CHUNK, max(MIN_CHUNK, self._permits.limit))
 
@@ -258,3 +219,42 @@ class StartQueue:
     def _is_searching(self) -> bool:
         """Whether lines are read to find a job that fits, or jobs of a group that has a weight and too few of them."""
         return self._is_blocked or any(not self._permits.is_full(group) for group in self._ready.short)
+
+    def _read_on(self) -> None:
+        if not self._is_source_read and self.wants_more:
+            self.reading.notify()
+
+    def end_source(self) -> None:
+        """Note that the source has ended."""
+        self._is_source_read = True
+        self._changed.notify()
+
+    def stop_group(self, group: str | None) -> None:
+        """Give out no more jobs of a group; they stay open."""
+        self._stopped_groups.add(group)
+        for work in self._ready.drop(group):
+            self._ready_bytes -= len(work.job.body)
+            self._progress.left_open += 1
+        self._changed.notify()
+        self.reading.notify()
+
+    def stop(self) -> None:
+        """Give out no more jobs."""
+        self._is_stopped = True
+        self._changed.notify()
+
+    @property
+    def is_out_of_budget(self) -> bool:
+        """Whether the budget could not pay for a job."""
+        return self._unaffordable > 0
+
+    @property
+    def has_given_up_on_budget(self) -> bool:
+        """Whether `MAX_UNAFFORDABLE` jobs could not be paid for, so that no further job is tried."""
+        return self._unaffordable >= MAX_UNAFFORDABLE
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a job waits for a start: it is ready, or postponed and due."""
+        is_due = bool(self._postponed) and self._postponed[0][0] <= anyio.current_time()
+        return not self._is_stopped and (len(self._ready) > 0 or is_due)

@@ -359,7 +359,7 @@ class Transport:
         error = parse_error(answer, method=method, path=path, now=datetime.now(UTC))
         if isinstance(error, ForeignAnswer) or redirected_to:
             return self._foreign(answer, method, path, redirected_to)
-        if isinstance(error, ServerFailed):
+        if error.status >= 500 and isinstance(error, ServerFailed):
             self.outage.note_failure(str(error), method, path)
         else:
             self._note_answer(answer, method, path)

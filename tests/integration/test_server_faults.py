@@ -124,6 +124,15 @@ async def test_an_error_is_answered_before_the_effect(opens, status):
         assert (answer.status, answer.error_type) == (status, "internal-server-error")
 
 
+@pytest.mark.parametrize(("kind", "runs"), [("error_before", 0), ("error_after", 1)])
+async def test_an_error_without_a_type_is_a_page(opens, kind, runs):
+    """A firewall's answer has a status of the API's and not its envelope."""
+    async with opens({"kind": kind, "routes": ["starts"], "status": 403, "type": ""}) as (api, task):
+        answer = await api.start(task, {"n": 1})
+        assert (answer.status, isinstance(answer.body, dict)) == (403, False)
+        assert len(await _runs(api)) == runs
+
+
 async def test_a_rate_limit_refuses_in_bursts(opens):
     """429 in a row, with Retry-After if told; then starts work again."""
     fault = {"kind": "rate_limit", "routes": ["starts"], "burst": 3, "count": 3, "retry_after_s": 7}

@@ -36,6 +36,22 @@ type = "concurrent-runs-limit-exceeded"
 status = 400
 probability = 0.1
 """,
+    "pages of a firewall": LOST_ANSWERS
+    + """
+[[fault]]
+kind = "error_before"
+status = 403
+type = ""
+probability = 0.01
+[[fault]]
+kind = "error_after"
+status = 401
+type = ""
+probability = 0.05
+[[fault]]
+kind = "garbage"
+probability = 0.05
+""",
     "a bad network": LOST_ANSWERS
     + """
 [[fault]]

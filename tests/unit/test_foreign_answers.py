@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from batchrun.apify.client import ApifyClient
-from batchrun.errors import ForeignAnswer, NotFound, TokenUnconfirmed, Unauthorized
+from batchrun.errors import ForeignAnswer, NotFound, ServerFailed, TokenUnconfirmed, Unauthorized
 from batchrun.model import DatasetId, Mark, RunId, RunOptions, StoreId, TaskId
 from tests.support.scripted_session import Response, api_refusal, client_of, page
 
@@ -82,6 +82,21 @@ async def test_a_redirect_of_a_start_is_named_without_its_path() -> None:
         await start(client)
     words = "status 308: a redirect to https://other.example (if the API is there, set api.base_url to it)"
     assert str(caught.value) == f"POST /actor-tasks/t/runs: {words}"
+
+
+async def test_a_server_error_of_the_api_is_an_outage_and_a_conflict_is_none() -> None:
+    """Both leave a start in doubt; with the conflict the API itself has answered."""
+    answer = [api_refusal(500, "internal-server-error")]
+    client, _ = client_of(lambda _: answer[0])
+    for _ in range(3):
+        with pytest.raises(ServerFailed):
+            await start(client)
+    assert client.outage == "POST /actor-tasks/t/runs: 500 internal-server-error: so it is"
+    answer[0] = api_refusal(409, "concurrent-update-detected")
+    for _ in range(3):
+        with pytest.raises(ServerFailed):
+            await start(client)
+    assert client.outage == ""
 
 
 async def test_an_outage_of_one_endpoint_is_shown_while_others_answer() -> None:

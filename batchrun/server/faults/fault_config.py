@@ -116,6 +116,7 @@ class ErrorBefore(Refusal):
 
     kind: Literal["error_before"]
     status: Annotated[int, Field(ge=400, le=599)] = 503
+    #: Empty: an HTML page is answered in place of the API's error, as a firewall does.
     type: str = "internal-server-error"
 
 
@@ -192,6 +193,7 @@ class ErrorAfter(Spoiler):
 
     kind: Literal["error_after"]
     status: Annotated[int, Field(ge=400, le=599)] = 502
+    #: Empty: an HTML page is answered in place of the API's error, as a firewall does.
     type: str = "internal-server-error"
 
 

@@ -151,7 +151,7 @@ async def _spoil(request: web.BaseRequest, response: web.Response, spoiler: Spoi
 
 
 def _error(status: int, type: str) -> web.Response:  # noqa: A002 - the API's own word
-    if status in _GATEWAY_STATUSES:
+    if status in _GATEWAY_STATUSES or not type:
         page = f"<html><head><title>{status}</title></head><body>The server did not answer in time</body></html>"
         return web.Response(status=status, text=page, content_type="text/html")
     return error_answer(status, type, "There was an unexpected error on the server")

@@ -170,6 +170,7 @@ class ApifyClient:
             f"/datasets/{segment(dataset_id)}/items",
             answers.items_page_of,
             query={**query, "format": "json", "offset": str(offset), "limit": str(limit)},
+            is_output=True,
         )
 
     async def get_item_count(self, dataset_id: DatasetId) -> int | None:
@@ -183,12 +184,12 @@ class ApifyClient:
         store = f"/key-value-stores/{segment(store_id)}"
         path = f"{store}/records/{segment(key)}"
         try:
-            value = await self._read(path, answers.value_of)
+            value = await self._read(path, answers.value_of, is_output=True)
             while answers.is_page(value):
                 # An Actor's page, or that of a network that wants a login: only the API itself shows that it was there.
                 with suppress(ApiError):
                     await self._read(store, answers.object_of)
-                before, value = value, await self._read(path, answers.value_of)
+                before, value = value, await self._read(path, answers.value_of, is_output=True)
                 if value == before:
                     break
         except NotFound:

@@ -82,6 +82,18 @@ class Outage:
             del self._by_endpoint[endpoint]
         self._log_change()
 
+    def is_answered_elsewhere(self, method: str, path: str, failures: int, *, by_all: bool) -> bool:
+        """Whether this many failures in a row of one request had an answer to another one among them.
+
+        Args:
+            method: of the request.
+            path: of the request.
+            failures: in a row, without an answer.
+            by_all: True to count the answers of all endpoints, False to count those of the request's own.
+        """
+        own = self._by_endpoint.get(f"{method} {endpoint_of(path)}", _Streak())
+        return (self._all if by_all else own).failures < failures
+
     def _log_change(self) -> None:
         reason = self.reason
         if reason and self._began_at is None:

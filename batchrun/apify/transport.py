@@ -59,6 +59,11 @@ READ_BACKOFF = Backoff(first_s=0.5, max_s=10.0)
 MAX_FOREIGN_WAIT_S = 60.0
 #: 401s of one request in a row that a second look did not confirm; the next one is believed.
 MAX_UNCONFIRMED = 3
+#: Failures in a row of one Run's output, while others' outputs are read, after which it counts as unreadable: some ten
+#: seconds;
+MAX_OUTPUT_FAILURES = 6
+#: and where no other output is read, seconds after which it does while the platform answers anything else.
+MAX_OUTPUT_WAIT_S = 300.0
 #: Seconds for which the outcome of a second look at the token holds for all requests.
 LOOK_HOLDS_S = 1.0
 #: Requests that may leave at once after a pause, in the account's token bucket.
@@ -119,6 +124,7 @@ class Transport:
         method: str = "GET",
         throttle: Throttle | None = None,
         limit: AnnouncedLimit | None = None,
+        is_output: bool = False,
     ) -> T:
         """Send a request that is safe to send twice, until it gets a readable answer.
 
@@ -130,13 +136,16 @@ class Transport:
             method: of the request.
             throttle: the token bucket of a rate limit that several resources share, beside the account's.
             limit: notes the rate limit that the answers announce.
+            is_output: True for one Run's output: if it alone stays unreadable, that is not retried for ever.
 
         Raises:
+            ServerFailed, TransportError: only one Run's output stays unreadable, while the platform answers others.
             ConnectFailed: no retry mends it, and the API has not answered yet.
             ApiError: any but RateLimited and ServerFailed, which are retried as a missing answer is; Unauthorized
                 with status 401 only after a second look.
         """
         failures = refusals = unconfirmed = 0
+        began_at = anyio.current_time()
         while True:
             if throttle is not None:
                 await throttle.take_token()
@@ -153,6 +162,10 @@ class Transport:
                     await anyio.sleep(rate_limit_wait_s(refusals, error.retry_after_s))
             except (TransportError, ServerFailed) as error:
                 failures += 1
+                if is_output and failures >= MAX_OUTPUT_FAILURES:
+                    waited_s = anyio.current_time() - began_at
+                    if self.outage.is_answered_elsewhere(method, path, failures, by_all=waited_s > MAX_OUTPUT_WAIT_S):
+                        raise
                 await self._back_off(method, path, failures, error)
             except Unauthorized as error:
                 unconfirmed += 1

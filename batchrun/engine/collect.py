@@ -1,15 +1,16 @@
 """Collects the output of an ended Run: the pages of its dataset, and its OUTPUT value."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
 import structlog
 
 from batchrun.engine.ports import RunClient
-from batchrun.errors import ApiError, BatchRefused, NotFound
+from batchrun.errors import ApiError, BatchRefused, NotFound, TransportError, Unauthorized
 from batchrun.ledger.protocol import ItemWriter
-from batchrun.model import Attempt, DatasetId, Items, ItemsPage, Job, JobId, Outcome, Run, StoreId
+from batchrun.model import Attempt, DatasetId, Items, ItemsPage, Job, JobId, Outcome, Problem, Run, StoreId
 from batchrun.output.item_lines import item_lines, item_tag
 from batchrun.policy.expectation import Expectation, Verdict
 from batchrun.runtime.crash_points import crash_point
@@ -54,8 +55,20 @@ class Collected:
 
     items: Items | None = None
     output: Any = None
+    #: Why the OUTPUT value could not be read.
+    output_error: str | None = None
+    #: Why the items are not complete.
+    problem: Problem | None = None
     #: Lines for the item file that are not written yet; they are written together with the record.
     item_lines: bytes = b""
+
+
+class _UnreadableError(Exception):
+    """The platform cannot send one object, or will not; it answers other requests."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
 
 
 class Collector:
@@ -69,35 +82,47 @@ class Collector:
     async def collect(self, job: Job, job_id: JobId, attempt: Attempt, run: Run, outcome: Outcome) -> Collected:
         """Collect from a terminal Run, whatever its status: the data is paid for.
 
-        Raises:
-            BatchRefused: the platform refuses to send the output.
-        """
-        try:
-            output = await self._value(run.store_id)
-            if run.dataset_id is None or self._plan.items == "none":
-                return Collected(output=output)
-            if self._plan.items == "inline":
-                return Collected(output=output, items=await self._inline(run.dataset_id))
-            tag = item_tag(job, run, outcome)
-            written, lines = await self._to_file(job_id, attempt, run.dataset_id, tag)
-        except ApiError as error:
-            raise BatchRefused(f"the output of Run {run.id} cannot be read: {error}") from error
-        items = Items(count=written.items_count, dataset_id=run.dataset_id)
-        return Collected(output=output, items=items, item_lines=lines)
+        An object that cannot be read is this job's trouble alone: what could be had is returned, with the reason.
 
-    async def _value(self, store_id: StoreId | None) -> Any:
+        Raises:
+            BatchRefused: the platform does not accept the token any more.
+        """
+        output, output_error = await self._value(run.store_id)
+        if run.dataset_id is None or self._plan.items == "none":
+            return Collected(output=output, output_error=output_error)
+        if self._plan.items == "inline":
+            items, problem = await self._inline(run.dataset_id)
+            return Collected(output=output, output_error=output_error, items=items, problem=problem)
+        tag = item_tag(job, run, outcome)
+        written, lines, problem = await self._to_file(job_id, attempt, run.dataset_id, tag)
+        items = Items(count=written.items_count, dataset_id=run.dataset_id, is_complete=problem is None)
+        return Collected(output=output, output_error=output_error, items=items, problem=problem, item_lines=lines)
+
+    async def _value(self, store_id: StoreId | None) -> tuple[Any, str | None]:
+        """Return the OUTPUT value, and why it could not be read."""
         if not self._plan.is_value_wanted or store_id is None:
-            return None
-        return await self._client.get_value(store_id, OUTPUT_KEY)
+            return None, None
+        try:
+            with _about(f"stored value {OUTPUT_KEY} of store {store_id}"):
+                return await self._client.get_value(store_id, OUTPUT_KEY), None
+        except _UnreadableError as error:
+            return None, str(error)
 
     async def _to_file(
         self, job_id: JobId, attempt: Attempt, dataset_id: DatasetId, tag: dict[str, Any]
-    ) -> tuple[Attempt, bytes]:
-        """Write page after page, each with the offset of the next one; return the last page for the record's commit."""
+    ) -> tuple[Attempt, bytes, Problem | None]:
+        """Write page after page, each with the offset of the next one.
+
+        Returns:
+            The attempt as far as it is written; the last page, for the record's commit; why the items are incomplete.
+        """
         lines = b""
         offset = attempt.items_offset
         while True:
-            items, next_offset, is_last = await self._page(dataset_id, offset)
+            try:
+                items, next_offset, is_last = await self._page(dataset_id, offset)
+            except _UnreadableError as error:
+                return attempt, lines, error.problem
             if items and lines:
                 await self._writer.write_items(job_id, attempt, lines)
                 crash_point("page_written")
@@ -106,17 +131,23 @@ class Collector:
                 lines = item_lines(items, tag)
                 attempt = replace(attempt, items_offset=next_offset, items_count=attempt.items_count + len(items))
             if is_last:
-                return attempt, lines
+                return attempt, lines, None
             offset = next_offset
 
-    async def _inline(self, dataset_id: DatasetId) -> Items:
+    async def _inline(self, dataset_id: DatasetId) -> tuple[Items, Problem | None]:
         values: list[Any] = []
+        problem: Problem | None = None
         offset, is_last = 0, False
         while not is_last and len(values) < self._plan.max_inline_items:
-            items, offset, is_last = await self._page(dataset_id, offset)
+            try:
+                items, offset, is_last = await self._page(dataset_id, offset)
+            except _UnreadableError as error:
+                problem = error.problem
+                break
             values += items
         del values[self._plan.max_inline_items :]
-        return Items(count=len(values), dataset_id=dataset_id, values=values)
+        items_read = Items(count=len(values), dataset_id=dataset_id, values=values, is_complete=problem is None)
+        return items_read, problem
 
     async def _page(self, dataset_id: DatasetId, offset: int) -> tuple[list[Any], int, bool]:
         """Return items, the offset after them, and whether they are the last.
@@ -126,8 +157,6 @@ class Collector:
         """
         limit = self._plan.page_size
         page = await self._get_page(dataset_id, offset, limit, self._plan.query)
-        if page is None:
-            return [], offset, True
         if not self._plan.is_filtered:
             return page.items, offset + len(page.items), not page.items
         is_last = not page.items and (page.total is None or offset + limit >= page.total)
@@ -139,7 +168,7 @@ class Collector:
         Items that were pushed last may become visible late.
 
         Raises:
-            BatchRefused: the platform refuses to send the items.
+            BatchRefused: the platform does not accept the token any more.
         """
         if run.dataset_id is None:
             return expectation.judge_count(0)
@@ -148,29 +177,51 @@ class Collector:
             if verdict is not None or not expectation.sample:
                 return verdict
             page = await self._get_page(run.dataset_id, 0, expectation.sample, {})
-        except ApiError as error:
-            raise BatchRefused(f"the items of Run {run.id} cannot be read: {error}") from error
-        return expectation.judge_items(page.items if page is not None else [])
+        except _UnreadableError as error:
+            return Verdict(outcome=Outcome.LOST, problem=error.problem)
+        return expectation.judge_items(page.items)
 
     async def _count(self, dataset_id: DatasetId, wanted: int) -> int:
         """Count the stored items, at most `wanted`."""
         if not wanted:
             return 0
-        last = await self._get_page(dataset_id, wanted - 1, 1, {})
-        if last is None or last.items:
-            return wanted if last is not None else 0
-        first = await self._get_page(dataset_id, 0, min(wanted, MAX_COUNTED), {})
-        return len(first.items) if first is not None else 0
+        if (await self._get_page(dataset_id, wanted - 1, 1, {})).items:
+            return wanted
+        return len((await self._get_page(dataset_id, 0, min(wanted, MAX_COUNTED), {})).items)
 
-    async def _get_page(
-        self, dataset_id: DatasetId, offset: int, limit: int, query: Mapping[str, str]
-    ) -> ItemsPage | None:
-        """Read a page; None if the dataset is missing."""
+    async def _get_page(self, dataset_id: DatasetId, offset: int, limit: int, query: Mapping[str, str]) -> ItemsPage:
+        """Read a page.
+
+        Raises:
+            _UnreadableError: the dataset is missing, or the platform cannot send this page.
+            BatchRefused: the platform does not accept the token any more.
+        """
         missing_at = anyio.current_time() + MISSING_AFTER_S
-        while anyio.current_time() < missing_at:
-            try:
-                return await self._client.get_items(dataset_id, offset=offset, limit=limit, query=query)
-            except NotFound:
-                await anyio.sleep(MISSING_RETRY_S)  # a new dataset, on a platform whose replicas lag
-        _log.warning("dataset_missing", dataset_id=dataset_id, offset=offset)
-        return None
+        with _about(f"dataset {dataset_id}"):
+            while True:
+                try:
+                    return await self._client.get_items(dataset_id, offset=offset, limit=limit, query=query)
+                except NotFound:
+                    if anyio.current_time() >= missing_at:
+                        raise
+                    await anyio.sleep(MISSING_RETRY_S)  # a new dataset, on a platform whose replicas lag
+
+
+@contextmanager
+def _about(what: str) -> Iterator[None]:
+    """Turn an error about one object into a problem that names it; a refused token concerns the whole batch."""
+    try:
+        yield
+    except Unauthorized as error:
+        if error.status == 401:
+            raise BatchRefused(f"the {what} cannot be read: {error}") from error
+        raise _unreadable(what, error) from error
+    except (ApiError, TransportError) as error:
+        raise _unreadable(what, error) from error
+
+
+def _unreadable(what: str, error: ApiError | TransportError) -> _UnreadableError:
+    kind = "output-gone" if isinstance(error, NotFound) else "output-unreadable"
+    problem = Problem(type=kind, message=f"the {what} cannot be read: {error}")
+    _log.warning(kind.replace("-", "_"), what=what, reason=str(error))
+    return _UnreadableError(problem)

@@ -35,6 +35,7 @@ from batchrun.engine.verdict import (
     start_blocked,
     starts_without_effect,
     with_end,
+    with_output_problem,
 )
 from batchrun.engine.work import EndedAttempt, Marks, Postponed, Terms, Work
 from batchrun.errors import (
@@ -321,7 +322,8 @@ class JobRunner:
             return Postponed(ended.work, wait_s)
         collected = await self._collect(ended)
         ended = priced_by_items(ended, collected.items, self._purse.prices.per_item_usd)
-        record = record_of(ended, collected.output, collected.items)
+        ended = with_output_problem(ended, collected.problem)
+        record = record_of(ended, collected.output, collected.output_error, collected.items)
         crash_point("collected")
         await self._ledger.settle(ended.work.id, ended.attempt, record, collected.item_lines)
         crash_point("settled")

@@ -191,7 +191,14 @@ def priced_by_items(ended: EndedAttempt, items: Items | None, per_item_usd: floa
     return replace(ended, work=ended.work.with_attempt(priced))
 
 
-def record_of(ended: EndedAttempt, output: Any, items: Items | None) -> Record:
+def with_output_problem(ended: EndedAttempt, problem: Problem | None) -> EndedAttempt:
+    """Return an attempt whose Run succeeded as lost, if not all of its items could be read: nothing absent is empty."""
+    if problem is None or ended.outcome is not Outcome.SUCCEEDED:
+        return ended
+    return replace(ended, outcome=Outcome.LOST, error=problem)
+
+
+def record_of(ended: EndedAttempt, output: Any, output_error: str | None, items: Items | None) -> Record:
     """Return the record of a job that ends with this attempt."""
     work, run = ended.work, ended.run
     assert ended.outcome is not None, "a job is settled with an outcome"
@@ -205,6 +212,7 @@ def record_of(ended: EndedAttempt, output: Any, items: Items | None) -> Record:
         attempts=work.this_round,
         run=run.fields if run is not None else None,
         output=output,
+        output_error=output_error,
         items=items,
         error=ended.error,
         admitted_at=work.open.admitted_at,

@@ -30,7 +30,7 @@ class Outcome(StrEnum):
     INVALID = "invalid"
     #: The platform refused to start the job; nothing was started.
     REJECTED = "rejected"
-    #: We hold the id of a Run that the platform says does not exist.
+    #: The platform does not have a Run whose id we hold, or cannot send the items of one that succeeded.
     LOST = "lost"
 
 
@@ -43,6 +43,8 @@ class Items:
     dataset_id: DatasetId | None
     #: The items, if they belong into the record (`output.items = "inline"`).
     values: list[Any] | None = None
+    #: False if the platform could not send all of them.
+    is_complete: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +63,8 @@ class Record:
     run: JsonObject | None = None
     #: The OUTPUT value, if it was asked for.
     output: Any = None
+    #: Why the OUTPUT value could not be read, if it was asked for.
+    output_error: str | None = None
     items: Items | None = None
     error: Problem | None = None
     admitted_at: datetime | None = None
@@ -99,6 +103,7 @@ class Record:
             "attempts": [_attempt_json(attempt) for attempt in self.attempts],
             "run": self.run,
             "output": self.output,
+            "output_error": self.output_error,
             "items": _items_json(self.items),
             "error": {"type": self.error.type, "message": self.error.message} if self.error else None,
             "times": {
@@ -160,7 +165,7 @@ def _items_json(items: Items | None) -> JsonObject | None:
     if items is None:
         return None
     values = {} if items.values is None else {"values": items.values}
-    return {"count": items.count, "dataset_id": items.dataset_id, **values}
+    return {"count": items.count, "dataset_id": items.dataset_id, "complete": items.is_complete, **values}
 
 
 def _seconds_between(earlier: datetime | None, later: datetime | None) -> float | None:

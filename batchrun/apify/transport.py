@@ -145,7 +145,7 @@ class Transport:
                 with status 401 only after a second look.
         """
         failures = refusals = unconfirmed = 0
-        began_at = anyio.current_time()
+        output_since = anyio.current_time() if is_output else None
         while True:
             if throttle is not None:
                 await throttle.take_token()
@@ -162,11 +162,7 @@ class Transport:
                     await anyio.sleep(rate_limit_wait_s(refusals, error.retry_after_s))
             except (TransportError, ServerFailed) as error:
                 failures += 1
-                if is_output and failures >= MAX_OUTPUT_FAILURES:
-                    waited_s = anyio.current_time() - began_at
-                    if self.outage.is_answered_elsewhere(method, path, failures, by_all=waited_s > MAX_OUTPUT_WAIT_S):
-                        raise
-                await self._back_off(method, path, failures, error)
+                await self._back_off(method, path, failures, error, output_since=output_since)
             except Unauthorized as error:
                 unconfirmed += 1
                 if unconfirmed > MAX_UNCONFIRMED or await self._is_confirmed(error, sent_with):
@@ -271,6 +267,13 @@ class Transport:
         """The version of the token that requests carry now."""
         return self._token.version
 
+    def _is_unreadable_alone(self, method: str, path: str, failures: int, *, since: float) -> bool:
+        """Whether one resource has failed for long enough while the platform answered requests for others."""
+        by_all = anyio.current_time() - since > MAX_OUTPUT_WAIT_S
+        return failures >= MAX_OUTPUT_FAILURES and self.outage.is_answered_elsewhere(
+            method, path, failures, by_all=by_all
+        )
+
     async def _is_confirmed(self, error: Unauthorized, sent_with: int) -> bool:
         """Return whether a 401 stands: the token was not replaced, and the account's own endpoint refuses it too."""
         if error.status != 401:
@@ -347,11 +350,16 @@ class Transport:
         self._note_answer(answer, "GET", path, redirected_to)
         return answer.body
 
-    async def _back_off(self, method: str, path: str, failures: int, error: BatchrunError) -> None:
+    async def _back_off(
+        self, method: str, path: str, failures: int, error: BatchrunError, *, output_since: float | None = None
+    ) -> None:
         """Wait before the next try of a read; raise the error if no retry mends it, before the API has ever answered.
 
-        Later on it is an outage like any other: a login page's certificate, say.
+        Later on it is an outage like any other: a login page's certificate, say. But one Run's output that has failed
+        since a time (`output_since`), and alone, is given up.
         """
+        if output_since is not None and self._is_unreadable_alone(method, path, failures, since=output_since):
+            raise error
         if isinstance(error, ConnectFailed) and error.is_lasting and not self._has_answered:
             raise error
         _log.debug("read_failed", method=method, path=path, failures=failures, error=str(error))

@@ -5,7 +5,7 @@ import orjson
 import pytest
 
 from batchrun.engine.collect import Collected, Collector, OutputPlan
-from batchrun.errors import BatchRefused
+from batchrun.errors import BatchRefused, TransportError
 from batchrun.model import Attempt, AttemptState, DatasetId, Items, JobId, Mark, Outcome, RunId
 from tests.support.memory_ledger import WatchedLedger, make_job
 from tests.support.scripted_api import Plan, ScriptedApi, api_error, output_plan
@@ -157,12 +157,14 @@ async def test_a_missing_dataset_does_not_cost_the_output_value() -> None:
 
 
 async def test_a_dataset_that_vanishes_midway_keeps_what_was_written() -> None:
-    """The record counts the lines that stand in the item file."""
+    """The record counts the lines that stand in the item file, and says that they are not all."""
     api, ledger = platform(counted(6)), WatchedLedger()
     plan = output_plan("file", page_size=2)
     collected = await collect(_VanishingDataset(api), plan, ledger=ledger)
     assert numbers(*ledger.item_lines, collected.item_lines) == [0, 1, 2, 3]
-    assert collected.items == Items(count=4, dataset_id=DATASET)
+    assert collected.items == Items(count=4, dataset_id=DATASET, is_complete=False)
+    assert collected.problem is not None
+    assert (collected.problem.type, str(DATASET) in collected.problem.message) == ("output-gone", True)
 
 
 class _VanishingDataset(ScriptedApi):
@@ -177,11 +179,33 @@ class _VanishingDataset(ScriptedApi):
         return await super().get_items(*args, **query)
 
 
-async def test_a_platform_that_will_not_hand_it_out_stops_the_batch() -> None:
-    """Paid data that may not be read is no outcome of the job: it can be resumed."""
+@pytest.mark.parametrize("items", ["file", "inline"])
+async def test_items_that_may_not_be_read_are_one_jobs_trouble(items: str) -> None:
+    """They are not taken for empty, and other jobs go on."""
     api = platform(counted(1))
     api.errors["get_items"] = [api_error(403, "insufficient-permissions")]
-    with pytest.raises(BatchRefused, match="the output of Run run-1 cannot be read"):
+    collected = await collect(api, output_plan(items))
+    assert collected.items is not None
+    assert (collected.items.count, collected.items.is_complete) == (0, False)
+    assert collected.problem is not None
+    assert collected.problem.type == "output-unreadable"
+
+
+async def test_an_output_value_that_cannot_be_read_leaves_its_reason() -> None:
+    """The items are collected all the same."""
+    api = platform(counted(1), output={"a": 1})
+    api.errors["get_value"] = [TransportError("an answer could not be read: it is no JSON")]
+    collected = await collect(api, output_plan("file", is_value_wanted=True))
+    assert collected.items == Items(count=1, dataset_id=DATASET)
+    assert (collected.output, collected.problem) == (None, None)
+    assert "no JSON" in (collected.output_error or "")
+
+
+async def test_a_refused_token_stops_the_batch() -> None:
+    """It says nothing of the job: the batch can be resumed."""
+    api = platform(counted(1))
+    api.errors["get_items"] = [api_error(401, "user-or-token-not-found")]
+    with pytest.raises(BatchRefused, match="dataset dataset-run-1 cannot be read"):
         await collect(api, output_plan("file"))
 
 

@@ -93,7 +93,8 @@ def test_a_record_of_a_run_is_written_whole() -> None:
         ],
         "run": {"id": "r"},
         "output": [1],
-        "items": {"count": 2, "dataset_id": "d"},
+        "output_error": None,
+        "items": {"count": 2, "dataset_id": "d", "complete": True},
         "error": {"type": "run-failed", "message": "no\npage"},
         "times": {
             "admitted_at": "2026-01-02T03:04:01Z",
@@ -117,6 +118,7 @@ def test_a_record_of_a_run_is_written_whole() -> None:
         "attempts",
         "run",
         "output",
+        "output_error",
         "items",
         "error",
         "times",
@@ -131,7 +133,7 @@ def test_a_record_of_a_bad_line_has_the_same_keys() -> None:
     read = line_of(Record(key=None, line=3, outcome=Outcome.INVALID))
     assert (read["key"], read["attempts"], read["items"], read["error"]) == (None, [], None, None)
     assert (read["cost_usd"], read["cost_source"], read["times"]["run_s"]) == (None, "unknown", None)
-    assert len(read) == 16
+    assert len(read) == 17
 
 
 @pytest.mark.parametrize(
@@ -168,7 +170,7 @@ def test_inline_items_are_in_the_record() -> None:
     """Next to their count."""
     items = Items(count=1, dataset_id=DatasetId("d"), values=[{"a": 1}])
     read = line_of(Record(key=JobKey("k"), line=1, outcome=Outcome.SUCCEEDED, items=items))
-    assert read["items"] == {"count": 1, "dataset_id": "d", "values": [{"a": 1}]}
+    assert read["items"] == {"count": 1, "dataset_id": "d", "complete": True, "values": [{"a": 1}]}
 
 
 def test_lengths_of_time_are_never_negative() -> None:

@@ -1,0 +1,83 @@
+"""Output that one Run's store or dataset will not give: bounded, and told apart from an outage of the platform."""
+
+from collections.abc import Callable
+
+import anyio
+import pytest
+
+from batchrun.apify.transport import MAX_OUTPUT_WAIT_S
+from batchrun.errors import ServerFailed
+from batchrun.model import Attempt, DatasetId, Outcome, Record
+from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
+from tests.support.scripted_api import Engine, Plan, ScriptedApi, api_error, output_plan
+from tests.support.scripted_session import Response, api_refusal, client_of
+
+ITEM = Response(body=b'[{"a": 1}]')
+FAILED = api_refusal(500, "internal-server-error")
+
+
+def answers(*, others_are_read: Callable[[], bool], platform_lives: Callable[[], bool]) -> Callable[[str], Response]:
+    """Return a platform on which the dataset `broken` is never read."""
+
+    def answer(path: str) -> Response:
+        if not path.startswith("datasets/"):
+            return Response(data={"username": "user"}) if platform_lives() else FAILED
+        return ITEM if path == "datasets/other/items" and others_are_read() else FAILED
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("others_are_read", "platform_lives", "ends_after_s"),
+    [(True, True, (5.0, 40.0)), (False, True, (MAX_OUTPUT_WAIT_S, MAX_OUTPUT_WAIT_S + 30)), (False, False, None)],
+)
+async def test_a_dataset_that_stays_unreadable_is_given_up_only_while_the_platform_answers_others(
+    others_are_read: bool, platform_lives: bool, ends_after_s: tuple[float, float] | None
+) -> None:
+    """Soon while other datasets are read, later while anything is; in an outage of the platform, never."""
+    script = answers(others_are_read=lambda: others_are_read, platform_lives=lambda: platform_lives)
+    client, _ = client_of(script)
+    async with anyio.create_task_group() as children:
+
+        async def read_others() -> None:
+            while True:
+                await anyio.sleep(1)
+                with anyio.move_on_after(0.5):
+                    await client.get_items(DatasetId("other"), offset=0, limit=1, query={})
+                with anyio.move_on_after(0.5):
+                    await client.get_actor("any")
+
+        children.start_soon(read_others)
+        error: ServerFailed | None = None
+        with anyio.move_on_after(10 * MAX_OUTPUT_WAIT_S):
+            try:
+                await client.get_items(DatasetId("broken"), offset=0, limit=1, query={})
+            except ServerFailed as failed:
+                error = failed
+        children.cancel_scope.cancel()
+    if ends_after_s is None:
+        assert error is None
+    else:
+        assert error is not None
+        assert ends_after_s[0] <= anyio.current_time() <= ends_after_s[1]
+
+
+async def settled(api: ScriptedApi) -> Record:
+    """Carry one job out that collects its items; return its record."""
+    engine = Engine(api, WatchedLedger(), ListSource([make_job()]), output=output_plan("file"))
+    (record,) = await engine.run()
+    return record
+
+
+async def test_a_run_whose_dataset_is_gone_is_no_success() -> None:
+    """Its job is lost, with the Run that was paid for; another attempt would be paid again."""
+    api = ScriptedApi(Plan(run_s=1, items=[{"a": 1}], cost_usd=0.5))
+    api.errors["get_items"] = [api_error(404) for _ in range(100)]
+    record = await settled(api)
+    attempts: tuple[Attempt, ...] = record.attempts
+    assert (record.outcome, record.cost_usd, [each.run_id for each in attempts]) == (Outcome.LOST, 0.5, ["run-1"])
+    assert record.error is not None
+    assert record.error.type == "output-gone"
+    assert record.items is not None
+    assert not record.items.is_complete
+    assert len(api.posts) == 1

@@ -1,6 +1,8 @@
 import os
 from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +20,7 @@ from batchrun.ledger.facts import ECHO
 from batchrun.ledger.protocol import OpenJob
 from batchrun.ledger.sqlite.group_commit import GroupCommit, open_commit
 from batchrun.ledger.sqlite.journal import Journal, Step, _open_journal
-from batchrun.model import BadLine, Intent, Job, JobId, Mark, Outcome, Record
+from batchrun.model import Attempt, BadLine, Intent, Job, JobId, Mark, Outcome, Record, RunId
 from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS
 from batchrun.output.sink import Sink
 from tests.support.memory_ledger import make_bad_line, make_job, read_to
@@ -54,6 +56,25 @@ def admit(journal: Journal, *entries: Job | BadLine) -> list[OpenJob]:
 def settle(journal: Journal, job: OpenJob, item_lines: bytes = b"") -> Step[None]:
     """Return the step that settles a job."""
     return Step(partial(journal.settle, job.id, None, record_of(job.position.line), item_lines))
+
+
+def intend(journal: Journal, job: OpenJob, n: int) -> Step[Attempt]:
+    """Return the step that intends a job's first attempt."""
+    return Step(partial(journal.ledger.intend, job.id, Intent(attempt_no=1, mark=Mark(f"m{n}"))))
+
+
+def record_with_run(job: OpenJob, n: int) -> Record:
+    """Return the record of a job with one Run."""
+    attempt = replace(Intent(attempt_no=1, mark=Mark(f"m{n}")).noted_at(datetime.now(UTC)), run_id=RunId(f"run-{n}"))
+    return replace(record_of(job.position.line), attempts=(attempt,))
+
+
+def settle_with_run(journal: Journal, job: OpenJob, n: int) -> None:
+    """Intend a job's attempt, and settle the job with its Run."""
+    intent = intend(journal, job, n)
+    journal.commit_group([intent])
+    record = record_with_run(job, n)
+    journal.commit_group([Step(partial(journal.settle, job.id, record.attempts[0], record, b""))])
 
 
 def lines(directory: Path, name: str) -> list[Any]:
@@ -161,6 +182,33 @@ def test_items_without_their_ledger_are_refused_and_not_cut(tmp_path: Path) -> N
         with pytest.raises(OutputError), opened(tmp_path):
             pass
     assert (tmp_path / ITEMS).read_bytes() == b"{}\n"
+
+
+def test_a_ledger_that_is_older_than_its_records_is_refused(tmp_path: Path) -> None:
+    """Restored from a copy, it knows nothing of a Run that was paid for since; the files stay as they are."""
+    with opened(tmp_path) as journal:
+        job, later = admit(journal, make_job(1), make_job(2))
+        settle_with_run(journal, job, 1)
+    (tmp_path / "copy").write_bytes((tmp_path / LEDGER).read_bytes())
+    with opened(tmp_path) as journal:
+        settle_with_run(journal, later, 2)
+    (tmp_path / LEDGER).write_bytes((tmp_path / "copy").read_bytes())
+    before = (tmp_path / RECORDS).read_bytes()
+    with pytest.raises(LedgerError, match=r"older than records\.jsonl .* Run run-2 of job 'job-2'"), opened(tmp_path):
+        pass
+    assert (tmp_path / RECORDS).read_bytes() == before
+
+
+def test_a_record_whose_commit_did_not_happen_is_written_again(tmp_path: Path) -> None:
+    """Its attempt was intended before it: what a crash left is cut off, and its job is open."""
+    with opened(tmp_path) as journal:
+        (job,) = admit(journal, make_job(1))
+        journal.commit_group([intend(journal, job, 1)])
+        with (tmp_path / RECORDS).open("ab") as file:
+            file.write(record_with_run(job, 1).as_line())
+    with opened(tmp_path) as journal:
+        assert [each.key for each in journal.ledger.open_jobs()] == [job.key]
+    assert (tmp_path / RECORDS).read_bytes() == b""
 
 
 def test_a_records_file_that_was_cut_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from batchrun.errors import OutputError
 from batchrun.ledger.facts import ECHO, OUTAGE, REPAIRING, TRIPS
 from batchrun.ledger.line_admission import admit_lines
 from batchrun.ledger.protocol import Admission, NotedOutage, ReadTo, Settlement
+from batchrun.ledger.sqlite.older_ledger import refuse_older_ledger
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from batchrun.model import Attempt, BadLine, Job, JobId, Record
 from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS
@@ -136,6 +137,7 @@ def _open_journal(stack: ExitStack, directory: Path) -> Journal:
     ledger = stack.enter_context(open_ledger(directory))
     if (name := ledger.fact(REPAIRING)) is not None:
         raise OutputError(f"{directory / name}: its repair was cut short; run `batchrun repair {directory}` again")
+    refuse_older_ledger(ledger, directory)
     lengths = ledger.output_lengths()
     sinks: dict[str, Sink] = {}
     journal = Journal(ledger, sinks)

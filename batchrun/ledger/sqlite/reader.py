@@ -256,6 +256,14 @@ class LedgerReader:
         )
         return [_attempt(row) for row in rows]
 
+    def has_attempt(self, key: str | None, attempt_no: int) -> bool:
+        """Return whether a job has an attempt with this number."""
+        rows = self._db.execute(
+            "SELECT 1 FROM job JOIN attempt ON attempt.job_id = job.id WHERE job.key = ? AND attempt.attempt_no = ?",
+            (key, attempt_no),
+        )
+        return rows.fetchone() is not None
+
     def known_runs(self, run_ids: Collection[RunId]) -> set[RunId]:
         rows = self._db.execute(
             "SELECT value FROM json_each(?) WHERE EXISTS (SELECT 1 FROM attempt WHERE run_id = value)",

@@ -15,13 +15,7 @@ _CONNECT_ERRORS = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError,
 
 
 def transport_error(error: BaseException, *, host: str | None, request: str) -> TransportError:
-    """Return our error for one of `NO_ANSWER_ERRORS`.
-
-    Args:
-        error: as it was caught.
-        host: where the request was to go.
-        request: its method and path, without the query.
-    """
+    """Return our error for one of `NO_ANSWER_ERRORS`; `request` is its method and path, without the query."""
     if isinstance(error, _CONNECT_ERRORS):
         return ConnectFailed(f"no connection to {host}: {reason_of(error)}", is_lasting=_is_lasting(error))
     return TransportError(f"{request}: no answer: {reason_of(error)}")

@@ -62,12 +62,7 @@ def parse_error(answer: Answer, *, method: str, path: str, now: datetime) -> Api
     """Return the error for an answer that is no 2xx.
 
     Only an answer with the API's error envelope is the API's own; its `error.type` chooses the error, then its status.
-
-    Args:
-        answer: its body need not be JSON.
-        method: of the request.
-        path: of the request, without the query which may hold secrets.
-        now: the wall time, for a `Retry-After` that is a date.
+    `path` has no query, which may hold secrets; `now` is for a `Retry-After` that is a date.
     """
     envelope = _envelope_of(answer.body)
     if envelope is None:
@@ -84,15 +79,7 @@ def parse_error(answer: Answer, *, method: str, path: str, now: datetime) -> Api
 
 
 def foreign_answer(answer: Answer, *, method: str, path: str, now: datetime, redirected_to: str = "") -> ForeignAnswer:
-    """Return the error for an answer that is not the API's.
-
-    Args:
-        answer: with any status.
-        method: of the request.
-        path: of the request, without the query.
-        now: the wall time, for a `Retry-After` that is a date.
-        redirected_to: the other address that the answer came from; "" without a redirect.
-    """
+    """Return the error for an answer that is not the API's; `redirected_to` is "" without a redirect."""
     retry_after_s = _retry_after_s(answer.headers.get("Retry-After"), now)
     return ForeignAnswer(
         f"{method} {path}: {in_words(answer, redirected_to)}", status=answer.status, retry_after_s=retry_after_s

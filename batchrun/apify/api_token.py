@@ -12,12 +12,7 @@ _log = structlog.get_logger()
 
 
 class ApiToken:
-    """A token that may be replaced while requests are under way.
-
-    Args:
-        token: None: requests carry none.
-        read_again: reads it from where it came, which may block; None: it cannot change.
-    """
+    """A token that may be replaced while requests are under way; `read_again` may block."""
 
     def __init__(self, token: SecretStr | None, read_again: Callable[[], SecretStr | None] | None = None) -> None:
         self._token = token

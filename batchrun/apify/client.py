@@ -71,13 +71,8 @@ class ApifyClient:
         """Start a Run of the task. One POST, sent at once.
 
         It waits for no token. A wait between the note of the intent and the request would leave a doubt behind if the
-        process died in it; the caller has taken its tokens before (`account`, and the start's own).
-
-        Args:
-            task_id: id or user~name of the task.
-            body: overrides, as a JSON object.
-            options: run options; the task's own stand for those that are None.
-            mark: goes into the User-Agent, by which the Run can be found again.
+        process died in it; the caller has taken its tokens before (`account`, and the start's own). The mark goes into
+        the User-Agent, by which the Run can be found again.
 
         Raises:
             RateLimited, ResourcesBusy, ConnectFailed, TokenUnconfirmed: nothing was started; it may be retried.
@@ -102,11 +97,7 @@ class ApifyClient:
         return run
 
     async def run_task_sync(self, task_id: TaskId, body: bytes, options: RunOptions) -> tuple[str, bytes]:
-        """Start a Run and wait for its OUTPUT value, at most 300 seconds; one POST.
-
-        Returns:
-            The value's content type and its bytes; empty bytes when the Run stored none.
-        """
+        """Start a Run and return its OUTPUT value with its content type, after at most 300 seconds; one POST."""
         return await self._send(
             "POST",
             f"/actor-tasks/{segment(task_id)}/run-sync",
@@ -117,14 +108,9 @@ class ApifyClient:
             silence_s=SYNC_TIMEOUT_S,
         )
 
-    async def abort_run(self, run_id: RunId, *, gracefully: bool = False) -> Run:
+    async def abort_run(self, run_id: RunId) -> Run:
         """Abort a Run; one that has ended stays as it is. Safe to repeat, and retried."""
-        return await self._read(
-            f"/actor-runs/{segment(run_id)}/abort",
-            answers.run_of,
-            query={"gracefully": "true"} if gracefully else None,
-            method="POST",
-        )
+        return await self._read(f"/actor-runs/{segment(run_id)}/abort", answers.run_of, method="POST")
 
     async def get_run(self, run_id: RunId, *, wait_for_finish_s: int = 0) -> Run:
         """Read a Run; with `wait_for_finish_s` (at most 60) the server answers when the Run ends or that time is up."""

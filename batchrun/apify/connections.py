@@ -7,8 +7,7 @@ pages of items need none of them.
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import aiohttp
@@ -37,12 +36,9 @@ class Answer(NamedTuple):
 
 
 class Connections:
-    """Connections to one address, one request at a time on each; open them with `open_connections`.
+    """Connections to one address, one request at a time on each; `headers` go into every request.
 
-    Args:
-        connector: opens the connections; it closes none that is in use here.
-        url: of the server; only scheme, host and port count.
-        headers: of every request.
+    Of the URL, only scheme, host and port count. The connector closes no connection that is in use here.
     """
 
     def __init__(self, connector: aiohttp.TCPConnector, url: yarl.URL, headers: Mapping[str, str]) -> None:
@@ -74,12 +70,7 @@ class Connections:
     ) -> Answer:
         """Send a request once; a GET once more if the idle connection it was sent on had been closed.
 
-        Args:
-            method: of the request.
-            target: path and query, encoded.
-            timeout: how long to wait for a connection (`sock_connect`), and for a silent server (`sock_read`).
-            headers: added to those of every request, or in place of them.
-            body: of the request.
+        `target` is path and query, encoded. Of the timeout, `sock_connect` and `sock_read` (silence) count.
 
         Raises:
             aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError: there is no connection; nothing was sent.
@@ -285,15 +276,3 @@ def _header_lines(headers: Mapping[str, str]) -> dict[str, str]:
         if not value.isprintable():
             raise ValueError(f"{name} holds characters that are not allowed in a header")
     return {name: f"{name}: {value}\r\n" for name, value in headers.items()}
-
-
-@contextmanager
-def open_connections(
-    connector: aiohttp.TCPConnector, url: yarl.URL, headers: Mapping[str, str]
-) -> Iterator[Connections]:
-    """Open a pool of connections to one address; they close with the context."""
-    connections = Connections(connector, url, headers)
-    try:
-        yield connections
-    finally:
-        connections.close()

@@ -31,12 +31,7 @@ def is_foreign(answer: Answer) -> bool:
 
 
 def in_words(answer: Answer, redirected_to: str = "") -> str:
-    """Say what an answer is that is not the API's.
-
-    Args:
-        answer: with any status.
-        redirected_to: the other address that it came from; "" without a redirect.
-    """
+    """Say what an answer is that is not the API's; `redirected_to` is "" without a redirect."""
     if redirected_to:
         return f"{_redirect(redirected_to)}, which answers with status {answer.status}"
     if 300 <= answer.status < 400 and (location := answer.headers.get("Location")):

@@ -18,10 +18,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 def proxy_for(base_url: str, environ: Mapping[str, str], *, has_token: bool) -> str | None:
     """Return the proxy for an address, as `http://host:port`, with the credentials if it has any; None without one.
 
-    Args:
-        base_url: address of the API.
-        environ: the lower-case spelling of a variable comes first; an empty one turns the other spelling off.
-        has_token: whether requests carry the token.
+    The lower-case spelling of a variable comes first; an empty one turns the other spelling off.
 
     Raises:
         ConfigError: the proxy cannot be used. The message does not show it: it may hold a password.

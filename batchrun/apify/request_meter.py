@@ -16,15 +16,7 @@ class RequestMeter:
         self.latencies: dict[tuple[str, str, int], Histogram] = {}
 
     def note(self, method: str, path: str, status: int, took_s: float, *, is_held: bool = False) -> None:
-        """Count one more request.
-
-        Args:
-            method: of the request.
-            path: its resource, with ids.
-            status: HTTP status, or NO_ANSWER.
-            took_s: from sending the request to the end of the answer.
-            is_held: whether the server was asked to wait before it answers.
-        """
+        """Count one more request; `is_held` if the server was asked to wait before it answers."""
         endpoint = endpoint_of(path)
         key = (method, endpoint + HELD if is_held else endpoint, status)
         histogram = self.latencies.get(key)

@@ -68,10 +68,7 @@ class AnnouncedLimit:
     """The rate limit that an endpoint announces in `X-RateLimit-Limit`, in requests per second.
 
     Every answer repeats the header and its text hardly ever changes, so only a new text is parsed.
-
-    Args:
-        endpoint: its name in the log.
-        subscribers: called with each new limit; `subscribe` adds more.
+    Each new limit is passed to the subscribers.
     """
 
     def __init__(self, endpoint: str, *subscribers: Callable[[float], None]) -> None:

@@ -9,7 +9,7 @@ import os
 import random
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
 from functools import lru_cache
 from time import perf_counter
@@ -25,7 +25,7 @@ from batchrun.apify import wire
 from batchrun.apify.aiohttp_errors import NO_ANSWER_ERRORS, transport_error
 from batchrun.apify.api_errors import foreign_answer, parse_error
 from batchrun.apify.api_token import ApiToken
-from batchrun.apify.connections import MAX_HEADER_BYTES, MAX_HEADERS, Answer, Connections, open_connections
+from batchrun.apify.connections import MAX_HEADER_BYTES, MAX_HEADERS, Answer, Connections
 from batchrun.apify.foreign_answers import is_foreign
 from batchrun.apify.outage import Outage
 from batchrun.apify.platform_clock import PlatformClock
@@ -76,12 +76,8 @@ T = TypeVar("T")
 class Transport:
     """Sends requests to one platform in the name of one account; open it with `open_transport`.
 
-    Args:
-        session: sends what `connections` cannot: redirected requests, streamed answers, requests through a proxy.
-        base_url: address of the API, with or without /v2.
-        token: goes into the Authorization header and nowhere else.
-        request_rate_per_s: most requests per second, of all kinds together.
-        connections: the fast way, for all other requests; None if there is a proxy.
+    The session sends what `connections` cannot: redirected requests, streamed answers, and all requests through a
+    proxy; `connections` is None then.
     """
 
     def __init__(
@@ -128,15 +124,9 @@ class Transport:
     ) -> T:
         """Send a request that is safe to send twice, until it gets a readable answer.
 
-        Args:
-            path: the resource.
-            parse: reads the answer.
-            query: of the address.
-            silence_s: longest silence of the server.
-            method: of the request.
-            throttle: the token bucket of a rate limit that several resources share, beside the account's.
-            limit: notes the rate limit that the answers announce.
-            is_output: True for one Run's output: if it alone stays unreadable, that is not retried for ever.
+        `throttle` is the token bucket of a rate limit that several resources share, beside the account's. `parse`
+        raises ValueError for an answer that it cannot read. With `is_output`, one Run's output is read: if it alone
+        stays unreadable, that is not retried for ever.
 
         Raises:
             ServerFailed, TransportError: only one Run's output stays unreadable, while the platform answers others.
@@ -239,11 +229,7 @@ class Transport:
         return value
 
     async def look_again(self, error: Unauthorized, sent_with: int) -> None:
-        """Look a second time at the token after a start was refused with 401.
-
-        Args:
-            error: the refusal; it is the caller's to raise where this returns.
-            sent_with: the token's version that the request carried.
+        """Look a second time at the token after a start was refused with 401; if this returns, the caller raises that.
 
         Raises:
             TokenUnconfirmed: the API accepts the token, or does not answer, or the token was replaced.
@@ -491,7 +477,7 @@ async def open_transport(
         max_headers=MAX_HEADERS,
         proxy=proxy,
     ) as session:
-        with open_connections(connector, yarl.URL(base_url), {**headers, **api_token.headers}) as connections:
+        with closing(Connections(connector, yarl.URL(base_url), {**headers, **api_token.headers})) as connections:
             yield Transport(
                 session,
                 base_url,

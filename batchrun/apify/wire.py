@@ -241,13 +241,9 @@ def _tagged(builds: JsonObject) -> dict[str, tuple[str, str | None]]:
 
 
 def parse_prices(actor: JsonObject, usage: JsonObject, now: datetime, *, is_own: bool) -> Prices:
-    """Read the prices of an Actor's Runs.
+    """Read the prices of an Actor's Runs; Actor or monthly usage is {} if the token may not read it.
 
-    Args:
-        actor: the Actor; {} if the token may not read it.
-        usage: the account's monthly usage, which holds the price of a compute unit; {} if the token may not read it.
-        now: selects the prices in force; the Actor lists past and announced ones too.
-        is_own: whether the Actor is the account's own; its owner pays for the platform usage of its Runs.
+    `now` selects the prices in force. The owner of an Actor pays for the platform usage of its Runs.
     """
     soon = now + timedelta(seconds=1)  # the platform shows its clock in whole seconds
     infos = actor.get("pricingInfos")

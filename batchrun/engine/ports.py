@@ -61,7 +61,7 @@ class RunClient(Protocol):
     async def list_live_runs(self, task_id: TaskId, *, offset: int) -> list[RunId]:
         """List the ids of up to 1,000 of the task's live Runs, newest first."""
 
-    async def abort_run(self, run_id: RunId, *, gracefully: bool = False) -> Run:
+    async def abort_run(self, run_id: RunId) -> Run:
         """Abort a Run."""
 
     async def get_items(self, dataset_id: DatasetId, *, offset: int, limit: int, query: Mapping[str, str]) -> ItemsPage:

@@ -3,7 +3,7 @@
 import gzip
 import re
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 import aiohttp
 import anyio
@@ -13,7 +13,7 @@ from anyio.abc import SocketStream
 
 from batchrun.apify import connections as module
 from batchrun.apify.client import open_client
-from batchrun.apify.connections import Answer, Connections, open_connections
+from batchrun.apify.connections import Answer, Connections
 from batchrun.errors import ConnectFailed, TransportError
 from batchrun.model import Mark, RunId, RunOptions, TaskId
 
@@ -87,7 +87,7 @@ async def opened(script: Callable[[int], Reply]) -> AsyncIterator[tuple[Scripted
     """Open a server and a pool of connections to it."""
     connector = aiohttp.TCPConnector()
     async with open_server(script) as server, connector:
-        with open_connections(connector, yarl.URL(server.url), {"Accept": "*/*"}) as connections:
+        with closing(Connections(connector, yarl.URL(server.url), {"Accept": "*/*"})) as connections:
             yield server, connections
 
 

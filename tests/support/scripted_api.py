@@ -319,7 +319,7 @@ class ScriptedApi:
         ]
         return live[offset : offset + PAGE]
 
-    async def abort_run(self, run_id: RunId, *, gracefully: bool = False) -> Run:  # noqa: ARG002 - at once, either way
+    async def abort_run(self, run_id: RunId) -> Run:
         """Abort a Run at once."""
         await anyio.lowlevel.checkpoint()
         self._fail_if_told("abort_run")

@@ -6,14 +6,14 @@ from pathlib import Path
 from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.terminal import say
-from batchrun.maintenance.abort_runs import Aborted, abort_runs
+from batchrun.maintenance.abort_runs import abort_runs
 from batchrun.runtime.logs import silence
 
 
 def abort_left_runs(directory: Path) -> ExitCode:
     """Abort the Runs that a batch has left running, and print their ids."""
     silence()
-    aborted = run_async(_abort, directory)
+    aborted = run_async(abort_runs, directory, os.environ, lambda run_id: print(run_id, flush=True))
     say(f"{aborted.runs:,} Runs aborted" + ("; resume the batch to settle their jobs" if aborted.runs else ""))
     if aborted.ended:
         say(f"{aborted.ended:,} Runs had ended already")
@@ -22,7 +22,3 @@ def abort_left_runs(directory: Path) -> ExitCode:
     for run_id, reason in aborted.refused.items():
         say(f"{run_id} is still running: {reason}")
     return ExitCode.REFUSED if aborted.refused else ExitCode.SUCCEEDED
-
-
-async def _abort(directory: Path) -> Aborted:
-    return await abort_runs(directory, os.environ, lambda run_id: print(run_id, flush=True))

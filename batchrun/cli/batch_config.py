@@ -9,16 +9,15 @@ from batchrun.errors import ConfigError
 
 def load_batch_config(
     batch: Path | None,
-    *,
     task: str | None,
     jobs: Path | None,
     out: Path | None,
     max_concurrent_runs: str | None,
     start_rate: float | None,
-    budget_usd: float | None = None,
     limit: int | None,
     api_url: str | None,
     settings: list[str] | None,
+    budget_usd: float | None = None,
 ) -> Config:
     """Return the configuration of a batch.
 

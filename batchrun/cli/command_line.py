@@ -59,16 +59,7 @@ def run(
     from batchrun.cli.run_command import run_batch_command
 
     config = load_batch_config(
-        batch,
-        task=task,
-        jobs=jobs,
-        out=out,
-        max_concurrent_runs=max_concurrent_runs,
-        start_rate=start_rate,
-        budget_usd=budget_usd,
-        limit=limit,
-        api_url=api_url,
-        settings=settings,
+        batch, task, jobs, out, max_concurrent_runs, start_rate, limit, api_url, settings, budget_usd
     )
     raise typer.Exit(run_batch_command(config, is_confirmed=yes, is_json=json))
 
@@ -89,17 +80,7 @@ def plan(
     from batchrun.cli.batch_config import load_batch_config
     from batchrun.cli.plan_command import show_plan
 
-    config = load_batch_config(
-        batch,
-        task=task,
-        jobs=jobs,
-        out=out,
-        max_concurrent_runs=max_concurrent_runs,
-        start_rate=start_rate,
-        limit=limit,
-        api_url=api_url,
-        settings=settings,
-    )
+    config = load_batch_config(batch, task, jobs, out, max_concurrent_runs, start_rate, limit, api_url, settings)
     raise typer.Exit(show_plan(config, is_json=json))
 
 

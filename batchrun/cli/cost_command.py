@@ -7,8 +7,7 @@ from pathlib import Path
 
 from batchrun.errors import ConfigError
 from batchrun.ledger.protocol import CostRow
-from batchrun.ledger.sqlite.reader import COST_COLUMNS
-from batchrun.report.cost_sums import read_costs
+from batchrun.ledger.sqlite.reader import COST_COLUMNS, open_for_reading
 from batchrun.report.progress_words import money
 from batchrun.report.terminal_text import one_line
 
@@ -22,14 +21,14 @@ def show_cost(directory: Path, by: str, *, as_csv: bool) -> None:
 
     Raises:
         ConfigError: a column does not exist.
+        LedgerError: there is no ledger, or it is damaged.
     """
     names = list(dict.fromkeys(by.split(",")))
     if unknown := [name for name in names if name not in COST_COLUMNS]:
         raise ConfigError(f"--by {unknown[0]}: give {', '.join(COST_COLUMNS)}, or several of them with commas")
-    if as_csv:
-        read_costs(directory, names, lambda rows, total: _write_csv(names, rows, total))
-    else:
-        read_costs(directory, names, lambda rows, total: _print_table(names, rows, total))
+    show = _write_csv if as_csv else _print_table
+    with open_for_reading(directory) as ledger, ledger.snapshot():
+        show(names, ledger.costs(names), ledger.total_costs())
 
 
 def _write_csv(names: list[str], rows: Iterable[CostRow], total: CostRow) -> None:

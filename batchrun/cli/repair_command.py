@@ -5,20 +5,16 @@ from pathlib import Path
 
 from batchrun.cli.event_loop import run_async
 from batchrun.cli.terminal import say
-from batchrun.maintenance.repair import Repaired, repair_outputs
+from batchrun.maintenance.repair import repair_outputs
 from batchrun.runtime.logs import silence
 
 
 def repair_records(directory: Path) -> None:
     """Fetch the Runs of missing or damaged records again and write their lines; start nothing."""
     silence()
-    done = run_async(_repair, directory)
+    done = run_async(repair_outputs, directory, os.environ)
     say(f"{done.kept:,} records were good, {done.rebuilt:,} were written again")
     if done.without_run:
         say(f"{done.without_run:,} Runs are gone from the platform; their records hold what the ledger knows")
     if done.item_runs:
         say(f"items of {done.item_runs:,} Runs were written again")
-
-
-async def _repair(directory: Path) -> Repaired:
-    return await repair_outputs(directory, os.environ)

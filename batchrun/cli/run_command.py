@@ -80,20 +80,8 @@ async def run_to_the_end(
 async def _carry_out(batch: Batch, config: Config) -> None:
     """Run the batch and show its progress, until it ends or a signal ends it."""
     async with anyio.create_task_group() as children:
-        with anyio.CancelScope() as whole:
-
-            def drain() -> int:
-                batch.stop_starting()
-                return batch.live_runs
-
-            def leave() -> None:
-                batch.stop_starting()
-                whole.cancel()
-
-            async def obey() -> None:
-                await obey_signals(drain=drain, leave=leave, drain_s=config.limits.drain_s)
-
-            children.start_soon(obey)
+        with anyio.CancelScope() as running:
+            children.start_soon(obey_signals, batch, running, config.limits.drain_s)
             children.start_soon(watch_progress, batch)
             await batch.run()
         children.cancel_scope.cancel()

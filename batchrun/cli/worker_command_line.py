@@ -96,8 +96,7 @@ def list_batches(
     url: Url = None,
 ) -> None:
     """List the worker's batches, newest first."""
-    from batchrun.cli.worker_call import call_worker
-    from batchrun.cli.worker_show_commands import print_batches
+    from batchrun.cli.worker_commands import call_worker, print_batches
 
     call_worker(data, url, partial(print_batches, state, limit, json))
 
@@ -110,8 +109,7 @@ def status(
     url: Url = None,
 ) -> None:
     """Show the status of a batch, or of the worker."""
-    from batchrun.cli.worker_call import call_worker
-    from batchrun.cli.worker_show_commands import print_status
+    from batchrun.cli.worker_commands import call_worker, print_status
 
     call_worker(data, url, partial(print_status, batch, json))
 
@@ -119,8 +117,7 @@ def status(
 @app.command("logs")
 def logs(batch: Ref, follow: Follow = False, data: DataDir = DEFAULT_DATA_DIR, url: Url = None) -> None:
     """Print a batch's log, a JSON object per line."""
-    from batchrun.cli.worker_call import call_worker
-    from batchrun.cli.worker_show_commands import print_stream
+    from batchrun.cli.worker_commands import call_worker, print_stream
 
     call_worker(data, url, partial(print_stream, batch, "log", follow))
 
@@ -128,8 +125,7 @@ def logs(batch: Ref, follow: Follow = False, data: DataDir = DEFAULT_DATA_DIR, u
 @app.command("records")
 def records(batch: Ref, follow: Follow = False, data: DataDir = DEFAULT_DATA_DIR, url: Url = None) -> None:
     """Print a batch's records as JSONL."""
-    from batchrun.cli.worker_call import call_worker
-    from batchrun.cli.worker_show_commands import print_stream
+    from batchrun.cli.worker_commands import call_worker, print_stream
 
     call_worker(data, url, partial(print_stream, batch, "records", follow))
 
@@ -137,8 +133,7 @@ def records(batch: Ref, follow: Follow = False, data: DataDir = DEFAULT_DATA_DIR
 @app.command("items")
 def items(batch: Ref, follow: Follow = False, data: DataDir = DEFAULT_DATA_DIR, url: Url = None) -> None:
     """Print the items of a batch's Runs as JSONL."""
-    from batchrun.cli.worker_call import call_worker
-    from batchrun.cli.worker_show_commands import print_stream
+    from batchrun.cli.worker_commands import call_worker, print_stream
 
     call_worker(data, url, partial(print_stream, batch, "items", follow))
 
@@ -146,8 +141,7 @@ def items(batch: Ref, follow: Follow = False, data: DataDir = DEFAULT_DATA_DIR, 
 @app.command("pause")
 def pause(batches: Refs, data: DataDir = DEFAULT_DATA_DIR, url: Url = None) -> None:
     """Stop new starts of a batch; it rests when its live Runs have ended."""
-    from batchrun.cli.worker_call import call_worker
-    from batchrun.cli.worker_change_commands import give_order
+    from batchrun.cli.worker_commands import call_worker, give_order
 
     call_worker(data, url, partial(give_order, batches, "pause"))
 
@@ -155,8 +149,7 @@ def pause(batches: Refs, data: DataDir = DEFAULT_DATA_DIR, url: Url = None) -> N
 @app.command("resume")
 def resume(batches: Refs, data: DataDir = DEFAULT_DATA_DIR, url: Url = None) -> None:
     """Resume a batch that rests."""
-    from batchrun.cli.worker_call import call_worker
-    from batchrun.cli.worker_change_commands import give_order
+    from batchrun.cli.worker_commands import call_worker, give_order
 
     call_worker(data, url, partial(give_order, batches, "resume"))
 
@@ -164,8 +157,7 @@ def resume(batches: Refs, data: DataDir = DEFAULT_DATA_DIR, url: Url = None) -> 
 @app.command("cancel")
 def cancel(batches: Refs, data: DataDir = DEFAULT_DATA_DIR, url: Url = None) -> None:
     """Stop new starts of a batch and abort its live Runs; `resume` continues with the jobs that were not started."""
-    from batchrun.cli.worker_call import call_worker
-    from batchrun.cli.worker_change_commands import give_order
+    from batchrun.cli.worker_commands import call_worker, give_order
 
     call_worker(data, url, partial(give_order, batches, "cancel"))
 
@@ -182,8 +174,7 @@ def limits(
     url: Url = None,
 ) -> None:
     """Show or change the limits of all batches together, or of one, while they run."""
-    from batchrun.cli.worker_call import call_worker, parse_changes
-    from batchrun.cli.worker_change_commands import print_limits
+    from batchrun.cli.worker_commands import call_worker, parse_changes, print_limits
 
     call_worker(data, url, partial(print_limits, batch, parse_changes(settings or []), json))
 
@@ -191,7 +182,6 @@ def limits(
 @app.command("delete")
 def delete(batch: Ref, data: DataDir = DEFAULT_DATA_DIR, url: Url = None) -> None:
     """Delete a batch that is not under way; results in the worker's own directory are deleted, too."""
-    from batchrun.cli.worker_call import call_worker
-    from batchrun.cli.worker_change_commands import delete_batch
+    from batchrun.cli.worker_commands import call_worker, delete_batch
 
     call_worker(data, url, partial(delete_batch, batch))

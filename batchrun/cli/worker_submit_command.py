@@ -20,7 +20,7 @@ from rich.text import Text
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.live_progress import PLAIN_INTERVAL_S
 from batchrun.cli.terminal import say
-from batchrun.cli.worker_call import call_worker, print_json
+from batchrun.cli.worker_commands import call_worker, print_json
 from batchrun.config import Config, load_config, parse_setting
 from batchrun.config.sections import PATHS
 from batchrun.errors import ConfigError, OutputError

@@ -1,0 +1,127 @@
+"""`batchrun worker list|status|records|items|logs|pause|resume|cancel|delete|limits`: calls to a worker."""
+
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import orjson
+import typer
+
+from batchrun.cli.event_loop import run_async
+from batchrun.cli.exit_codes import ExitCode
+from batchrun.cli.terminal import say
+from batchrun.config import parse_setting
+from batchrun.errors import BatchrunError
+from batchrun.model import JsonObject
+from batchrun.worker.view_words import batch_lines, batch_table, label, limit_lines, state_words, worker_lines
+from batchrun.worker.views import BatchView
+from batchrun.worker.worker_client import Order, Stream, WorkerClient, find_worker, open_client
+
+#: What a command does with a worker's client; None as its exit code is success.
+Call = Callable[[WorkerClient], Awaitable[ExitCode | None]]
+#: Settings of a batch that hold whether or not it is open.
+_PRIORITIES = ("weight", "priority")
+_BATCH_LIMITS = (*_PRIORITIES, "max_concurrent_runs", "start_rate", "budget_usd")
+
+
+def call_worker(data: Path, url: str | None, call: Call) -> None:
+    """Call the worker at `url`, or the one on the data directory, and exit with the call's exit code."""
+    raise typer.Exit(run_async(_call, data, url, call))
+
+
+async def _call(data: Path, url: str | None, call: Call) -> ExitCode:
+    async with open_client(partial(find_worker, data, url, os.environ)) as client:
+        return await call(client) or ExitCode.SUCCEEDED
+
+
+def print_json(value: Any) -> None:
+    """Print a value as indented JSON on stdout."""
+    options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
+    sys.stdout.buffer.write(orjson.dumps(value, option=options))
+    sys.stdout.flush()
+
+
+def parse_changes(settings: list[str]) -> JsonObject:
+    """Return `key=value` texts as an object; the value `none` is null."""
+    parsed = [parse_setting(each) for each in settings]
+    return {key: None if value == "none" else value for key, value in parsed}
+
+
+async def print_batches(states: str, limit: int, is_json: bool, client: WorkerClient) -> None:
+    """Print the newest batches; `states` restricts them to some states, separated by commas."""
+    page = await client.batches(states=states, limit=limit)
+    if is_json:
+        print_json(page.model_dump(mode="json"))
+        return
+    for line in batch_table(page.items):
+        print(line)
+    if page.total > len(page.items):
+        say(f"{page.total - len(page.items):,} more; --limit shows them")
+
+
+async def print_status(ref: str | None, is_json: bool, client: WorkerClient) -> None:
+    """Print the status of a batch, or of the worker if `ref` is None."""
+    view = await client.worker() if ref is None else await client.batch(ref)
+    if is_json:
+        print_json(view.model_dump(mode="json"))
+        return
+    for line in batch_lines(view) if isinstance(view, BatchView) else worker_lines(view):
+        print(line)
+
+
+async def print_stream(ref: str, stream: Stream, follows: bool, client: WorkerClient) -> None:
+    """Print the lines of a batch; with `follows`, also new ones until the batch rests."""
+    batch = await client.batch(ref)
+    pieces = client.follow(batch.id, stream, say) if follows else client.stream(batch.id, stream)
+    await _print_pieces(pieces)
+
+
+async def _print_pieces(pieces: AsyncIterator[bytes]) -> None:
+    async with aclosing(pieces) as opened:  # type: ignore[type-var]  # both are generators
+        async for piece in opened:
+            sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()
+
+
+async def give_order(refs: list[str], order: Order, client: WorkerClient) -> ExitCode:
+    """Pause, resume or cancel each batch; an error with one of several does not stop the others."""
+    code = ExitCode.SUCCEEDED
+    for ref in refs:
+        try:
+            batch = await client.give_order(ref, order)
+        except BatchrunError as error:
+            if len(refs) == 1:
+                raise
+            say(f"batchrun: {error}")
+            code = ExitCode.USAGE
+        else:
+            say(f"{label(batch)}: {state_words(batch)}")
+    return code
+
+
+async def delete_batch(ref: str, client: WorkerClient) -> None:
+    """Delete a batch that is not under way."""
+    batch = await client.batch(ref)
+    await client.delete(batch.id)
+    say(f"{label(batch)}: deleted")
+
+
+async def print_limits(ref: str | None, changes: JsonObject, is_json: bool, client: WorkerClient) -> None:
+    """Change limits of one batch, or of all together, and print the limits that hold then."""
+    if ref is None:
+        found = await client.change_limits(changes) if changes else await client.limits()
+    else:
+        batch = await client.change(ref, changes) if changes else await client.batch(ref)
+        found = {name: getattr(batch, name) for name in _BATCH_LIMITS}
+        if batch.max_concurrent_runs is None and not is_json:
+            say(f"{label(batch)} is {batch.state}: its limits are shown while it is open")
+            found = {name: found[name] for name in _PRIORITIES}
+    if is_json:
+        print_json(found)
+        return
+    for line in limit_lines(found):
+        print(line)

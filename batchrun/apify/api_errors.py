@@ -6,11 +6,11 @@ Source of the types: the Apify API v2 reference (https://docs.apify.com/api/v2).
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 
 from batchrun.apify import wire
 from batchrun.apify.connections import Answer
 from batchrun.apify.foreign_answers import in_words
+from batchrun.apify.http_date import parse_http_date
 from batchrun.errors import (
     ApiError,
     ForeignAnswer,
@@ -62,7 +62,7 @@ def parse_error(answer: Answer, *, method: str, path: str, now: datetime) -> Api
     """Return the error for an answer that is no 2xx.
 
     Only an answer with the API's error envelope is the API's own; its `error.type` chooses the error, then its status.
-    `path` has no query, which may hold secrets; `now` is for a `Retry-After` that is a date.
+    `path` has no query, which may hold secrets; `now` is for a `Retry-After` date in an answer without a `Date`.
     """
     envelope = _envelope_of(answer.body)
     if envelope is None:
@@ -74,13 +74,13 @@ def parse_error(answer: Answer, *, method: str, path: str, now: datetime) -> Api
         message=message or "no reason given",
         method=method,
         path=path,
-        retry_after_s=_retry_after_s(answer.headers.get("Retry-After"), now),
+        retry_after_s=_retry_after_s(answer.headers, now),
     )
 
 
 def foreign_answer(answer: Answer, *, method: str, path: str, now: datetime, redirected_to: str = "") -> ForeignAnswer:
     """Return the error for an answer that is not the API's; `redirected_to` is "" without a redirect."""
-    retry_after_s = _retry_after_s(answer.headers.get("Retry-After"), now)
+    retry_after_s = _retry_after_s(answer.headers, now)
     return ForeignAnswer(
         f"{method} {path}: {in_words(answer, redirected_to)}", status=answer.status, retry_after_s=retry_after_s
     )
@@ -108,13 +108,15 @@ def _error_class(status: int, error_type: str) -> type[ApiError]:
     return _BY_STATUS.get(status, ServerFailed if status >= 500 else ApiError)
 
 
-def _retry_after_s(value: str | None, now: datetime) -> float | None:
+def _retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
+    value = headers.get("Retry-After")
     if value is None:
         return None
     # Servers also send fractions and units, and proxies join two headers into a list.
     if found := re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*s?\s*(?:,.*)?", value.strip(), re.ASCII):
         return min(MAX_RETRY_AFTER_S, float(found[1]))
-    try:
-        return min(MAX_RETRY_AFTER_S, max(0.0, (parsedate_to_datetime(value) - now).total_seconds()))
-    except (ValueError, TypeError):
+    if (until := parse_http_date(value)) is None:
         return None
+    # The clock that names the end of the wait has also stamped the answer, whatever other clocks show.
+    answered_at = parse_http_date(headers.get("Date", "")) or now
+    return min(MAX_RETRY_AFTER_S, max(0.0, (until - answered_at).total_seconds()))

@@ -18,6 +18,7 @@ from batchrun.apify.wire import segment
 from batchrun.errors import ApiError, NotFound, Unauthorized
 from batchrun.model import DatasetId, ItemsPage, JsonObject, Mark, Run, RunId, RunOptions, RunStatus, StoreId, TaskId
 from batchrun.policy.token_bucket import TokenBucket
+from batchrun.runtime.steady_time import steady_time
 from batchrun.version import __version__
 
 #: Requests per second that the API allows for a list, and for one Run or one dataset.
@@ -37,7 +38,9 @@ class ApifyClient:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._send, self._read, self._read_tail = transport.send, transport.read, transport.read_tail
-        self._clock, self._outage = transport.clock, transport.outage
+        self._outage = transport.outage
+        #: The clock that stamps Runs.
+        self.clock = transport.clock
         self.base_url = transport.base_url
         self.requests = transport.meter
         #: The token bucket of all requests. The caller of `start_run` takes a token first, so that it sends at once.
@@ -46,16 +49,6 @@ class ApifyClient:
         self.start_limit = AnnouncedLimit("starts")
         self._listing = Throttle(TokenBucket.below_limit(LISTING_LIMIT_PER_S))
         self._listing_limit = AnnouncedLimit("list of Runs", self._listing.stay_below)
-
-    @property
-    def platform_time(self) -> datetime | None:
-        """The platform's clock, as its last answer showed it; None before the first answer."""
-        return self._clock.last
-
-    @property
-    def platform_now(self) -> datetime | None:
-        """The platform's clock by now: its last answer's, plus the time since."""
-        return self._clock.now
 
     @property
     def outage(self) -> str:
@@ -79,7 +72,7 @@ class ApifyClient:
             ServerFailed, TransportError: unknown whether a Run was started.
             ApiError: nothing was started, and a retry would not help.
         """
-        sent_with = self._transport.token_version
+        sent_with, sent_at = self._transport.token_version, steady_time()
         try:
             run = await self._send(
                 "POST",
@@ -93,6 +86,8 @@ class ApifyClient:
         except Unauthorized as error:
             await self._transport.look_again(error, sent_with)
             raise
+        if run.started_at is not None:
+            self.clock.note_start(run.started_at, sent_at)
         self._transport.accept_token()
         return run
 

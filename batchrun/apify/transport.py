@@ -10,7 +10,6 @@ import random
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, closing
-from datetime import UTC, datetime
 from functools import lru_cache
 from time import perf_counter
 from typing import Any, TypeVar
@@ -291,7 +290,7 @@ class Transport:
         self._has_answered = True
         self.outage.note_answer(method, path)
         if not redirected_to:  # the other host has another clock
-            self.clock.note(answer.headers.get("Date"))
+            self.clock.note_date(answer.headers.get("Date"))
 
     async def _send_by_session(
         self,
@@ -363,7 +362,7 @@ class Transport:
 
     def _refusal(self, answer: Answer, method: str, path: str, redirected_to: str) -> ApiError | ForeignAnswer:
         """Return the error for an answer that is no 2xx, and note what it shows of the platform."""
-        error = parse_error(answer, method=method, path=path, now=datetime.now(UTC))
+        error = parse_error(answer, method=method, path=path, now=self.clock.now.middle)
         if isinstance(error, ForeignAnswer) or redirected_to:
             return self._foreign(answer, method, path, redirected_to)
         if error.status >= 500 and isinstance(error, ServerFailed):
@@ -383,7 +382,8 @@ class Transport:
         return TransportError(f"an answer could not be read: {error}")
 
     def _foreign(self, answer: Answer, method: str, path: str, redirected_to: str) -> ForeignAnswer:
-        error = foreign_answer(answer, method=method, path=path, now=datetime.now(UTC), redirected_to=redirected_to)
+        now = self.clock.now.middle
+        error = foreign_answer(answer, method=method, path=path, now=now, redirected_to=redirected_to)
         self.outage.note_failure(str(error), method, path)
         return error
 

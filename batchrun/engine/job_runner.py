@@ -6,7 +6,6 @@ another process can resume wherever this one is killed.
 
 import random
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from functools import partial
 
 import structlog
@@ -14,6 +13,7 @@ import structlog
 from batchrun.engine.collect import Collected, Collector
 from batchrun.engine.doubt.reconcile import Reconciler, StillInDoubt
 from batchrun.engine.follow.deadline_watch import DeadlineWatch
+from batchrun.engine.follow.elapsed_time import elapsed_s
 from batchrun.engine.follow.live_run import LiveRun
 from batchrun.engine.follow.polls import Follower
 from batchrun.engine.limits.permits import Permit, Permits
@@ -53,6 +53,7 @@ from batchrun.ledger.protocol import Ledger
 from batchrun.model import Attempt, AttemptState, Cause, Intent, JobId, Outcome, Problem, Record, Run, TaskId
 from batchrun.runtime.crash_points import crash_point
 from batchrun.runtime.fast_dataclasses import dataclass, replace
+from batchrun.runtime.steady_time import steady_time
 
 #: Seconds after which the last pushed items are visible. Source: the API reference, counters of a dataset.
 ITEMS_LAG_S = 5.0
@@ -148,13 +149,14 @@ class JobRunner:
             self._purse.give_back(work.reserved_usd)
             return await self._as_it_stands(work, problem)
         while (start := await permit.next_start()) is not None:
-            attempt = await self._ledger.intend(work.id, self._intent(work))
+            intended_at = steady_time()
+            attempt = await self._ledger.intend(work.id, self._intent(work, intended_at))
             crash_point("intended")
             match await self._start_run(work, attempt, start):
                 case Attempt() as bound:
                     return await self._follow(self._live(work, bound, permit))
                 case _InDoubt(error):
-                    return await self._reconcile(work, attempt, permit, error)
+                    return await self._reconcile(work, attempt, permit, error, intended_at)
                 case Problem() as refused:
                     permit.release()
                     self._purse.give_back(work.reserved_usd)
@@ -162,12 +164,13 @@ class JobRunner:
         self._purse.give_back(work.reserved_usd)
         return None
 
-    def _intent(self, work: Work) -> Intent:
+    def _intent(self, work: Work, intended_at: float) -> Intent:
         return Intent(
             attempt_no=len(work.attempts) + 1,
             round=work.open.round,
             mark=self._marks.next(),
-            platform_time=self._client.platform_time,
+            platform_time=self._client.clock.date,
+            not_before=self._client.clock.at(intended_at).earliest,
             reserved_usd=work.reserved_usd,
         )
 
@@ -205,7 +208,7 @@ class JobRunner:
     def _bind(self, work: Work, attempt: Attempt, run: Run) -> Attempt:
         """Note the Run's id. Nothing waits for this commit: until then the attempt is in doubt, which is safe."""
         if run.started_at is None:
-            run = replace(run, started_at=self._client.platform_now or datetime.now(UTC))
+            run = replace(run, started_at=self._client.clock.now.middle)
         self._ledger.bind(work.id, attempt.attempt_no, run)
         _log.debug("run_started", job_key=work.job.key, run_id=run.id, attempt_no=attempt.attempt_no)
         crash_point("bound")
@@ -223,7 +226,12 @@ class JobRunner:
         )
 
     async def _reconcile(
-        self, work: Work, attempt: Attempt, permit: Permit, error: TransportError | ServerFailed | None = None
+        self,
+        work: Work,
+        attempt: Attempt,
+        permit: Permit,
+        error: TransportError | ServerFailed | None = None,
+        intended_at: float | None = None,
     ) -> EndedAttempt | LiveRun | None:
         """Find out if a start whose answer was lost has started a Run. The permit is kept: the Run may be live.
 
@@ -232,12 +240,13 @@ class JobRunner:
             attempt: its last one.
             permit: of the start.
             error: why there is no answer; None for a start of an earlier process.
+            intended_at: when the attempt was intended (steady); None: by an earlier process.
         """
         started_before = self._started_before.setdefault(work.id, self._progress.started)
         self._progress.in_doubt += 1
         self._note_doubt(error)
         try:
-            run = await self._reconciler.resolve(attempt.mark, work.job.key, attempt.earliest_start)
+            run = await self._reconciler.resolve(attempt, work.job.key, intended_at)
         except StillInDoubt:
             self._purse.settle(attempt.reserved_usd or 0.0, None)  # a Run may live, at an unknown cost
             return None
@@ -265,6 +274,7 @@ class JobRunner:
             self._terms.deadlines,
             work.job.key,
             job_left_s=self._left_s(work, attempt),
+            ran_s=elapsed_s(attempt, self._client.clock),
             timeout_s=attempt.timeout_s,
             aborted_for=attempt.aborted_for,
             note_abort=partial(self._ledger.note_abort, work.id, attempt.attempt_no),
@@ -292,7 +302,7 @@ class JobRunner:
             return EndedAttempt(work=work, outcome=Outcome.LOST, error=run_lost(attempt), is_news=True)
         aborted_for = live.watch.problem
         outcome, problem = outcome_of(run, aborted_for)
-        ended = with_end(attempt, run, outcome, aborted_for, self._client.platform_now)
+        ended = with_end(attempt, run, outcome, aborted_for, self._client.clock.now.middle)
         return EndedAttempt(work=work.with_attempt(ended), outcome=outcome, run=run, error=problem, is_news=True)
 
     async def _as_it_stands(self, work: Work, problem: Problem) -> EndedAttempt:
@@ -367,10 +377,7 @@ class JobRunner:
         if self._terms.deadlines.max_job_s is None:
             return None
         first = work.this_round[0] if work.this_round else attempt
-        began_at, now = first.platform_time, self._client.platform_now
-        if began_at is None or now is None:
-            began_at, now = first.intended_at, datetime.now(UTC)
-        return self._terms.deadlines.max_job_s - (now - began_at).total_seconds()
+        return self._terms.deadlines.max_job_s - elapsed_s(first, self._client.clock)
 
     def adopt(self, work: Work) -> tuple[Work, Permit]:
         """Reserve a permit and money for an attempt of an earlier process, whose Run may be live."""

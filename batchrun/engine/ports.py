@@ -17,6 +17,7 @@ from batchrun.model import (
     RunOptions,
     StoreId,
     TaskId,
+    TimeWindow,
 )
 
 
@@ -38,16 +39,35 @@ class JobSource(Protocol):
         """Return the next lines, or None at the end."""
 
 
+class RunsClock(Protocol):
+    """The clock that stamps Runs, which may be neither this machine's nor the one in `Date` headers."""
+
+    @property
+    def is_measured(self) -> bool:
+        """True once this process has got the answer to a start."""
+
+    @property
+    def now(self) -> TimeWindow:
+        """The present time on this clock."""
+
+    def at(self, moment: float) -> TimeWindow:
+        """Return the time on this clock at a moment, as `steady_time` returned it, by all that is known now."""
+
+    @property
+    def date(self) -> datetime | None:
+        """The `Date` header of the last answer that had one. It may be any clock's."""
+
+    @property
+    def date_now(self) -> datetime | None:
+        """The last `Date`, plus the time since; None if no answer had one."""
+
+
 class RunClient(Protocol):
     """The platform, as far as the engine needs it for Runs and their output."""
 
     @property
-    def platform_time(self) -> datetime | None:
-        """The platform's clock in its last answer; None if it shows none."""
-
-    @property
-    def platform_now(self) -> datetime | None:
-        """The platform's clock now: that of its last answer, plus the time since."""
+    def clock(self) -> RunsClock:
+        """The clock that stamps the Runs of this platform."""
 
     async def start_run(self, task_id: TaskId, body: bytes, options: RunOptions, mark: Mark) -> Run:
         """Start a Run. One request is sent, without retries."""

@@ -1,6 +1,6 @@
 """What an answer of the platform means for a job: its start is refused, its Run has ended, or its Run is lost."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from batchrun.engine.work import EndedAttempt, Work
@@ -151,9 +151,7 @@ def _status_message(run: Run) -> str:
     return said if isinstance(said, str) else ""
 
 
-def with_end(
-    attempt: Attempt, run: Run, outcome: Outcome, aborted_for: Problem | None, now: datetime | None
-) -> Attempt:
+def with_end(attempt: Attempt, run: Run, outcome: Outcome, aborted_for: Problem | None, now: datetime) -> Attempt:
     """Return an attempt with the end of its Run."""
     return replace(
         attempt,
@@ -164,7 +162,7 @@ def with_end(
         memory_mb=run.memory_mb,
         timeout_s=run.timeout_s,
         # A terminal Run without an end time has ended by now.
-        finished_at=run.finished_at or now or datetime.now(UTC),
+        finished_at=run.finished_at or now,
         cost_usd=run.cost_usd,
         cost_source=run.cost_source,
     )

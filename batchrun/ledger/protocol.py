@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Protocol
 
 from batchrun.model import (
@@ -24,6 +24,9 @@ from batchrun.model import (
 )
 from batchrun.policy.breaker import Trip
 from batchrun.runtime.fast_dataclasses import dataclass
+
+#: Later than any time in a ledger.
+END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,7 @@ from batchrun.model.run import (
     StoreId,
     TaskId,
 )
+from batchrun.model.time_window import TimeWindow
 
 __all__ = [
     "CLOCK_DOUBT",
@@ -53,5 +54,6 @@ __all__ = [
     "StoreId",
     "Summary",
     "TaskId",
+    "TimeWindow",
     "json_line",
 ]

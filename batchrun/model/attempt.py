@@ -24,7 +24,8 @@ class Cause(StrEnum):
     LOST = "lost"
 
 
-#: How wrong this machine's clock may be, where the platform's time is unknown.
+#: How far the Runs' clock may be from this machine's, or from the one in the `Date` header, as long as neither
+#: difference is measured.
 CLOCK_DOUBT = timedelta(days=1)
 
 
@@ -70,8 +71,10 @@ class Attempt:
     timeout_s: int | None = None
     #: By this machine's clock, which may be wrong or be set.
     intended_at: datetime
-    #: The platform's clock as last seen before the start request was sent; None if it shows none.
+    #: The `Date` header last seen before the start request was sent, by any clock; None if there was none.
     platform_time: datetime | None = None
+    #: By the Runs' clock: its Run began no earlier. None in ledgers of versions that did not measure that clock.
+    not_before: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
     #: The most that its Run may cost, reserved in the budget; None if nothing bounds it.
@@ -87,8 +90,10 @@ class Attempt:
 
     @property
     def earliest_start(self) -> datetime:
-        """The platform's time before which no Run of this attempt can have begun."""
-        return self.platform_time if self.platform_time is not None else self.intended_at - CLOCK_DOUBT
+        """The time on the Runs' clock before which no Run of this attempt can have begun."""
+        if self.not_before is not None:
+            return self.not_before
+        return min(self.intended_at, self.platform_time or self.intended_at) - CLOCK_DOUBT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +104,7 @@ class Intent:
     round: int = 1
     mark: Mark
     platform_time: datetime | None = None
+    not_before: datetime | None = None
     reserved_usd: float | None = None
 
     def noted_at(self, at: datetime) -> Attempt:
@@ -110,5 +116,6 @@ class Intent:
             state=AttemptState.INTENDED,
             intended_at=at,
             platform_time=self.platform_time,
+            not_before=self.not_before,
             reserved_usd=self.reserved_usd,
         )

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 import anyio
 
@@ -47,7 +46,7 @@ async def read_terms(client: ApifyClient, config: Config, account: AccountInfo, 
     except ApiError:
         usage = {}  # the token may run tasks but not read usage
     is_own = actor.get("username") == account.username
-    prices = parse_prices(actor, usage, client.platform_now or datetime.now(UTC), is_own=is_own)
+    prices = parse_prices(actor, usage, client.clock.now.middle, is_own=is_own)
     prices = prices if own_usd is None else replace(prices, compute_unit_usd=own_usd)
     if config.limits.budget_usd is not None:
         _check_cap(prices, config.run.as_options().over(options))

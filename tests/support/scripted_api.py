@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any, Literal
 
 import anyio
@@ -17,6 +18,7 @@ import orjson
 from batchrun.account.account import Account
 from batchrun.apify.api_errors import foreign_answer, parse_error
 from batchrun.apify.connections import Answer
+from batchrun.apify.platform_clock import PlatformClock
 from batchrun.apify.throttle import AnnouncedLimit
 from batchrun.apify.wire import AccountInfo, AccountLimits
 from batchrun.config import AccountLimitsConfig
@@ -49,6 +51,7 @@ from batchrun.policy.breaker import Breaker, BreakerLimits
 from batchrun.policy.budget import Budget, Prices
 from batchrun.policy.retry import Backoff, Escalation, RetryPolicy, RetryRule
 from batchrun.policy.token_bucket import TokenBucket
+from batchrun.runtime.steady_time import steady_time
 
 #: Starts per second that no test reaches.
 FAST = 1e9
@@ -131,6 +134,8 @@ class _Stored:
     began_at: float
     ends_at: float
     options: RunOptions
+    #: How far the clock that stamps it is ahead.
+    ahead_s: float
     is_aborted: bool = False
     ended: anyio.Event = field(default_factory=anyio.Event)
 
@@ -178,8 +183,12 @@ class ScriptedApi:
         self.list_lag_s = list_lag_s
         self.fresh_404_s = fresh_404_s
         self.early_answer_s = early_answer_s
-        #: How far the platform's clock is ahead of this machine's; None shows no clock.
-        self.clock_ahead_s: float | None = 0.0
+        #: How far the clock that stamps new Runs is ahead of this machine's; may be changed while it runs.
+        self.runs_ahead_s = 0.0
+        #: How far the clock in the answers' `Date` is ahead of this machine's; None: answers have no `Date`.
+        self.date_ahead_s: float | None = 0.0
+        #: What a client learns from these answers.
+        self.clock = PlatformClock()
         self.posts: list[Post] = []
         #: When starts were refused because the account was full.
         self.refused_at: list[float] = []
@@ -239,7 +248,9 @@ class ScriptedApi:
         status = RunStatus.RUNNING
         if now >= stored.ends_at:
             status = RunStatus.ABORTED if stored.is_aborted else stored.plan.status
-        finished_at = self._wall(stored.ends_at) if status.is_terminal else None
+        is_queued = stored.plan.is_queued and not status.is_terminal
+        started_at = None if is_queued else self._stamp(stored, stored.began_at)
+        finished_at = self._stamp(stored, stored.ends_at) if status.is_terminal else None
         cost_usd = stored.plan.cost_usd if status.is_terminal else None
         if status.is_terminal and stored.plan.final_cost_usd is not None and now >= stored.ends_at + SETTLED_AFTER_S:
             cost_usd = stored.plan.final_cost_usd
@@ -253,7 +264,7 @@ class ScriptedApi:
             status=status,
             dataset_id=DatasetId(f"dataset-{run_id}"),
             store_id=StoreId(f"store-{run_id}"),
-            started_at=None if stored.plan.is_queued and not status.is_terminal else self._wall(stored.began_at),
+            started_at=started_at,
             finished_at=finished_at,
             cost_usd=cost_usd,
             memory_mb=None if is_short else stored.options.memory_mb,
@@ -265,6 +276,7 @@ class ScriptedApi:
 
     async def start_run(self, task_id: TaskId, body: bytes, options: RunOptions, mark: Mark) -> Run:
         """Take one start request and do with it what its plan says."""
+        sent_at = steady_time()
         self.posts.append(Post(anyio.current_time(), body, options, mark))
         plan = self._plan(len(self.posts)) if callable(self._plan) else self._plan
         if plan.error is None and self.capacity is not None and self.live + self.others >= self.capacity:
@@ -277,7 +289,11 @@ class ScriptedApi:
         await anyio.sleep(plan.answer_after_s)
         if plan.error is not None:
             raise plan.error
-        return self.run(runs[0].id)
+        run = self.run(runs[0].id)
+        self._note_date()
+        if run.started_at is not None:
+            self.clock.note_start(run.started_at, sent_at)
+        return run
 
     async def get_run(self, run_id: RunId, *, wait_for_finish_s: int = 0) -> Run:
         """Read a Run when it ends, or after the wait."""
@@ -301,7 +317,7 @@ class ScriptedApi:
         shown = [
             run_id
             for run_id, stored in self._runs.items()
-            if self._wall(stored.began_at) >= started_after and stored.began_at + self.list_lag_s <= now
+            if self._stamp(stored, stored.began_at) >= started_after and stored.began_at + self.list_lag_s <= now
         ]
         return [self.run(run_id, is_short=True) for run_id in shown[offset : offset + PAGE]]
 
@@ -363,29 +379,26 @@ class ScriptedApi:
 
     def _create(self, plan: Plan, user_agent: str, began_at: float, task_id: str, options: RunOptions) -> _Stored:
         run_id = RunId(f"run-{len(self.begun_at) + len(self.refused_at) + 1}")
-        stored = _Stored(run_id, plan, user_agent, task_id, began_at, began_at + plan.run_s, options)
+        ends_at = began_at + plan.run_s
+        stored = _Stored(run_id, plan, user_agent, task_id, began_at, ends_at, options, self.runs_ahead_s)
         self._runs[run_id] = stored
         self.begun_at.append(began_at)
         heapq.heappush(self._ends, stored.ends_at)
         self.peak = max(self.peak, self.live)
         return stored
 
-    @property
-    def platform_time(self) -> datetime | None:
-        """The platform's clock, as an answer would show it."""
-        if self.clock_ahead_s is None:
-            return None
-        return self._wall(anyio.current_time() + self.clock_ahead_s)
-
-    @property
-    def platform_now(self) -> datetime | None:
-        """The platform's clock by now."""
-        return self.platform_time
+    def _stamp(self, stored: _Stored, at: float) -> datetime:
+        return self._wall(at + stored.ahead_s)
 
     def _wall(self, at: float) -> datetime:
         return self._began + timedelta(seconds=at)
 
+    def _note_date(self) -> None:
+        if self.date_ahead_s is not None:
+            self.clock.note_date(format_datetime(self._wall(anyio.current_time() + self.date_ahead_s), usegmt=True))
+
     def _fail_if_told(self, method: str) -> None:
+        self._note_date()
         if self.errors.get(method):
             raise self.errors[method].pop(0)
 

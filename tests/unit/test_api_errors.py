@@ -127,6 +127,12 @@ def test_retry_after_is_seconds_or_a_date_and_never_negative(value: str, seconds
     assert error_of(429, Retry_After=value).retry_after_s == seconds
 
 
+@pytest.mark.parametrize(("date", "seconds"), [("Fri, 02 Jan 2026 04:00:00 GMT", 20.0), ("soon", 600.0), ("", 600.0)])
+def test_a_retry_after_date_is_read_by_the_clock_of_its_answer(date: str, seconds: float) -> None:
+    """Here that clock is 56 minutes ahead of ours; without a readable `Date`, ours has to do."""
+    assert error_of(429, Retry_After="Fri, 02 Jan 2026 04:00:20 GMT", Date=date).retry_after_s == seconds
+
+
 def test_without_a_retry_after_there_is_none() -> None:
     """The wait is chosen by our backoff then."""
     assert error_of(429).retry_after_s is None

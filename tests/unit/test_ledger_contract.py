@@ -184,10 +184,13 @@ async def test_an_edited_line_is_a_bad_line(it: Opened) -> None:
 async def test_an_attempt_is_in_doubt_until_its_run_is_known(it: Opened) -> None:
     """Intended, then bound, with all that is noted of it on the way."""
     (job_id,) = await admit(it, make_job(1))
-    attempt = await it.ledger.intend(job_id, Intent(attempt_no=1, mark=Mark("m"), platform_time=AT, reserved_usd=2.0))
+    began = AT - timedelta(hours=1)
+    intent = Intent(attempt_no=1, mark=Mark("m"), platform_time=AT, not_before=began, reserved_usd=2.0)
+    attempt = await it.ledger.intend(job_id, intent)
     (job,) = it.rows.open_jobs()
     assert job.attempts == (attempt,)
-    assert (attempt.state, attempt.mark, attempt.platform_time, attempt.reserved_usd) == ("intended", "m", AT, 2.0)
+    assert (attempt.state, attempt.mark, attempt.reserved_usd) == ("intended", "m", 2.0)
+    assert (attempt.platform_time, attempt.not_before, attempt.earliest_start) == (AT, began, began)
     it.ledger.bind(job_id, 1, make_run())
     it.ledger.note_reservation(job_id, 1, 3.0)
     why = Problem(type="max-run-s", message="too long")

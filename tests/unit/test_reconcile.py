@@ -1,6 +1,7 @@
 """Attempts in doubt: found by their mark alone, or certain to have started nothing, or left in doubt."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import anyio
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from batchrun.engine.doubt.reconcile import Reconciler, StillInDoubt
 from batchrun.errors import BatchRefused
 from batchrun.model import Attempt, AttemptState, JobId, JobKey, Mark, Run, RunId
+from batchrun.runtime.steady_time import steady_time
 from tests.support.memory_ledger import WatchedLedger
 from tests.support.scripted_api import TASK, Plan, ScriptedApi, api_error
 
@@ -27,10 +29,9 @@ class Doubts:
         self.at: dict[str, float] = {}
 
     async def ask(self, mark: str) -> None:
-        """Resolve one mark, intended a moment ago."""
-        shown = self.api.platform_time or datetime.now(UTC) - timedelta(days=1)
+        """Resolve one mark, intended now."""
         try:
-            run = await self.reconciler.resolve(Mark(mark), JobKey(mark), shown - timedelta(seconds=1))
+            run = await self.reconciler.resolve(intended(mark), JobKey(mark), steady_time())
             self.found[mark] = run.id if run is not None else "none"
         except StillInDoubt:
             self.found[mark] = "doubt"
@@ -47,6 +48,12 @@ class Doubts:
                     asking.start_soon(self.ask, mark)
             listing.cancel_scope.cancel()
         return self.found
+
+
+def intended(mark: str, **noted: Any) -> Attempt:
+    """Return an attempt in doubt."""
+    now = datetime.now(UTC)
+    return Attempt(attempt_no=1, mark=Mark(mark), state=AttemptState.INTENDED, **{"intended_at": now, **noted})
 
 
 def agent(mark: str) -> str:
@@ -219,15 +226,6 @@ async def test_a_list_that_shows_a_stranger_on_every_page_ends() -> None:
     assert await Doubts(api).resolve("mine") == {"mine": ours}
 
 
-@pytest.mark.parametrize("ahead_s", [-3600, None])
-async def test_the_platforms_clock_dates_runs_and_ours_does_not(ahead_s: float | None) -> None:
-    """Behind or not shown at all: a Run is found by the time that the platform gives it."""
-    api = ScriptedApi()
-    api.clock_ahead_s = ahead_s
-    ours = api.add_run(user_agent=agent("mine"), began_at=ahead_s or 0)
-    assert await Doubts(api).resolve("mine") == {"mine": ours}
-
-
 async def test_a_doubt_that_comes_while_others_are_resolved_is_resolved_too() -> None:
     """No attempt is forgotten between two listings."""
     api = ScriptedApi()
@@ -284,7 +282,7 @@ async def test_the_run_that_is_returned_is_as_the_platform_described_it() -> Non
     doubts = Doubts(api)
     async with anyio.create_task_group() as children:
         children.start_soon(doubts.reconciler.run)
-        run = await doubts.reconciler.resolve(Mark("mine"), JobKey("j"), datetime.now(UTC))
+        run = await doubts.reconciler.resolve(intended("mine"), JobKey("j"))
         children.cancel_scope.cancel()
     assert (run and (run.id, run.started_at)) == (RunId(run_id), api.run(run_id).started_at)
 

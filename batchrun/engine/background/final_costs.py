@@ -1,7 +1,7 @@
 """Reads what Runs cost once their costs are final, many with one listing."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import NamedTuple
 
 import anyio
@@ -10,11 +10,14 @@ import structlog
 from batchrun.engine.limits.purse import Purse
 from batchrun.engine.ports import RunClient
 from batchrun.errors import ApiError
-from batchrun.ledger.protocol import FinalCost, Ledger, OpenCost
-from batchrun.model import CostSource, Run, RunId
+from batchrun.ledger.protocol import END_OF_TIME, FinalCost, Ledger, OpenCost
+from batchrun.model import CostSource, JobId, Run, RunId
+from batchrun.runtime.steady_time import steady_time
 
 #: Time after its end at which a Run's cost is final. Source: the API reference, usage of a finished Run.
 FINAL_AFTER = timedelta(seconds=10)
+#: Max uncertainty of the Runs' clock, in seconds, at which it decides which costs are final.
+MAX_UNCERTAINTY_S = 5.0
 #: Seconds between two searches of the ledger for costs that have become final.
 INTERVAL_S = 2.0
 #: The same, at the end of the batch.
@@ -45,6 +48,8 @@ class CostReader:
         self._client = client
         self._ledger = ledger
         self._purse = purse
+        #: When this process first saw that a Run has ended (steady), while the Runs' clock is too uncertain.
+        self._seen_at: dict[tuple[JobId, int], float] = {}
 
     async def run(self) -> None:
         """Read costs as they become final, until cancelled."""
@@ -60,10 +65,10 @@ class CostReader:
 
     async def has_open(self) -> bool:
         """Whether the cost of an ended Run is not final yet."""
-        return bool(await self._ledger.open_costs(datetime.max.replace(tzinfo=UTC), 1))
+        return bool(await self._ledger.open_costs(END_OF_TIME, 1))
 
     async def _read_due(self) -> bool:
-        due = await self._ledger.open_costs(self._now() - FINAL_AFTER, MAX_AT_ONCE)
+        due = await self._due()
         if not due:
             return False
         read = await self._costs(due)
@@ -73,8 +78,16 @@ class CostReader:
             self._purse.settle(each.reserved_usd or 0.0, cost.cost_usd)
         return True
 
-    def _now(self) -> datetime:
-        return self._client.platform_now or datetime.now(UTC)
+    async def _due(self) -> list[OpenCost]:
+        """Return Runs whose costs are final even at the earliest time that the Runs' clock may show."""
+        now = self._client.clock.now
+        if now.width_s <= MAX_UNCERTAINTY_S:
+            return await self._ledger.open_costs(now.earliest - FINAL_AFTER, MAX_AT_ONCE)
+        # By any clock, a Run ended no later than this process saw its end.
+        ended = await self._ledger.open_costs(END_OF_TIME, MAX_AT_ONCE)
+        moment = steady_time()
+        self._seen_at = {_key(each): self._seen_at.get(_key(each), moment) for each in ended}
+        return [each for each in ended if moment - self._seen_at[_key(each)] >= FINAL_AFTER.total_seconds()]
 
     async def _costs(self, due: Sequence[OpenCost]) -> dict[RunId, _Cost]:
         wanted = {each.run_id for each in due}
@@ -112,6 +125,10 @@ class CostReader:
                 found[run_id] = _cost(await self._client.get_run(run_id))
             except ApiError as error:
                 _log.warning("cost_not_read", run_id=run_id, error=str(error))
+
+
+def _key(cost: OpenCost) -> tuple[JobId, int]:
+    return cost.job_id, cost.attempt_no
 
 
 def _cost(run: Run) -> _Cost:

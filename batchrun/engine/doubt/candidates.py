@@ -9,7 +9,7 @@ from batchrun.engine.ports import RunClient
 from batchrun.errors import NotFound
 from batchrun.model import Run, RunId, TaskId
 
-#: Max difference between two of the platform's clocks, and the whole seconds in which `Date` counts. An estimate.
+#: Max difference between the clocks that stamp Runs, beyond what was measured. An estimate.
 CLOCK_MARGIN = timedelta(seconds=30)
 #: Stands for the beginning of a Run that waits in the platform's queue, to sort Runs by age.
 _NOT_YET = datetime.max.replace(tzinfo=UTC)
@@ -44,26 +44,31 @@ class Candidates:
         """List the task's Runs since an intent, without those that the ledger knows.
 
         The ledger is asked after the platform has answered, so that it knows Runs which were bound meanwhile.
+
+        Args:
+            earliest_start: by the Runs' clock; the list begins CLOCK_MARGIN before.
+            known: returns which of some Runs the ledger knows.
         """
-        listed = [run async for run in self._list(earliest_start - CLOCK_MARGIN)]
-        accounted_for = await known([run.id for run in listed])
+        unknown: list[Run] = []
+        async for page in self._pages(earliest_start - CLOCK_MARGIN):
+            # Page by page: all Runs of a day may be too many for the memory.
+            unknown += await _without_known(page, known)
         readable, unreadable = [], []
-        for run in listed:
-            if run.id not in accounted_for:
-                named = await self._named(run)
-                readable.append(named) if named is not None else unreadable.append(run)
+        for run in await _without_known(unknown, known):
+            named = await self._named(run)
+            readable.append(named) if named is not None else unreadable.append(run)
         return Listing(readable, unreadable)
 
-    async def _list(self, since: datetime) -> AsyncIterator[Run]:
+    async def _pages(self, since: datetime) -> AsyncIterator[list[Run]]:
+        """Yield the task's Runs since a time; each time, those on one page of the account's list."""
         offset = 0
         seen: set[RunId] = set()
         while page := await self._client.list_runs(started_after=since, offset=offset):
-            if seen.issuperset(run.id for run in page):
+            ids = {run.id for run in page}
+            if ids <= seen:
                 return  # a list that shows the same Runs on every page has no empty one
-            seen.update(run.id for run in page)
-            for run in page:
-                if run.fields.get("actorTaskId", self._task_id) == self._task_id:
-                    yield run
+            seen = ids
+            yield [run for run in page if run.fields.get("actorTaskId", self._task_id) == self._task_id]
             offset += len(page)
 
     async def _named(self, run: Run) -> Run | None:
@@ -76,6 +81,13 @@ class Candidates:
             except NotFound:
                 return None
         return replace(run, user_agent=self._user_agents[run.id])
+
+
+async def _without_known(
+    runs: list[Run], known: Callable[[Collection[RunId]], Awaitable[AbstractSet[RunId]]]
+) -> list[Run]:
+    accounted_for = await known([run.id for run in runs]) if runs else frozenset[RunId]()
+    return [run for run in runs if run.id not in accounted_for]
 
 
 def marked(runs: list[Run], mark: str) -> list[Run]:

@@ -6,7 +6,7 @@ attempt stays in doubt.
 """
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import anyio
 import structlog
@@ -15,12 +15,15 @@ from batchrun.engine.doubt.candidates import CLOCK_MARGIN, Candidates, marked
 from batchrun.engine.ports import RunClient
 from batchrun.errors import ApiError, BatchRefused, NotFound
 from batchrun.ledger.protocol import Ledger
-from batchrun.model import CLOCK_DOUBT, JobKey, Mark, Run, TaskId
+from batchrun.model import Attempt, JobKey, Mark, Run, TaskId
 from batchrun.runtime.crash_points import crash_point
+from batchrun.runtime.steady_time import steady_time
 
 #: Seconds between two listings while attempts are in doubt.
 LISTING_INTERVAL_S = 1.0
-END_OF_TIME = datetime.max.replace(tzinfo=UTC)
+#: A listing proves nothing if it began later than it should by what is known now, by more than this. Shorter
+#: differences come from the drift of clocks, and CLOCK_MARGIN covers them.
+LISTING_SLACK = timedelta(seconds=1)
 
 _log = structlog.get_logger()
 
@@ -31,11 +34,12 @@ class StillInDoubt(Exception):
 
 @dataclass(slots=True)
 class _Doubt:
-    mark: Mark
+    attempt: Attempt
     job_key: JobKey
-    #: The attempt's Run, if there is one, began between these two times of the platform's clock.
-    earliest_start: datetime
-    latest_start: datetime = END_OF_TIME
+    #: On the steady clock; None if an earlier process has intended the attempt.
+    intended_at: float | None
+    #: When the platform first answered after the attempt came in doubt (steady).
+    answered_at: float | None = None
     #: A listing that is requested after this (monotonic) and does not show the Run proves that there is none. None
     #: until the platform has answered: while it cannot be reached, the lost request may still be on its way.
     certain_after: float | None = None
@@ -88,13 +92,13 @@ class Reconciler:
         self.echoes = echoes
         self._echo = Echo() if echo is None else echo
 
-    async def resolve(self, mark: Mark, job_key: JobKey, earliest_start: datetime) -> Run | None:
+    async def resolve(self, attempt: Attempt, job_key: JobKey, intended_at: float | None = None) -> Run | None:
         """Find out whether a start request that was sent before now has started a Run.
 
         Args:
-            mark: of the attempt.
+            attempt: the one in doubt.
             job_key: for the log.
-            earliest_start: its Run, if there is one, did not begin earlier, by the platform's clock.
+            intended_at: when the attempt was intended, as `steady_time` returned it; None: by an earlier process.
 
         Returns:
             The Run that it started; None if it certainly started none.
@@ -104,14 +108,14 @@ class Reconciler:
             BatchRefused: the platform refuses to list Runs.
         """
         # The request was sent before now, also if an earlier process sent it: that process is dead.
-        doubt = _Doubt(mark, job_key, earliest_start)
-        self._doubts[mark] = doubt
+        doubt = _Doubt(attempt, job_key, intended_at)
+        self._doubts[attempt.mark] = doubt
         self._arrived.set()
-        _log.warning("start_in_doubt", job_key=job_key, mark=mark)
+        _log.warning("start_in_doubt", job_key=job_key, mark=attempt.mark)
         try:
             await doubt.settled.wait()
         finally:
-            del self._doubts[mark]
+            del self._doubts[attempt.mark]
         if doubt.error is not None:
             raise doubt.error
         if doubt.is_hopeless:
@@ -138,14 +142,14 @@ class Reconciler:
 
     async def _reconcile(self, doubts: list[_Doubt]) -> None:
         begun_at = anyio.current_time()
-        earliest = min(doubt.earliest_start for doubt in doubts)
-        listing = await self._candidates.since(earliest, self._ledger.known_runs)
+        since = min(self._earliest_start(doubt) for doubt in doubts)
+        listing = await self._candidates.since(since, self._ledger.known_runs)
         for doubt in doubts:
-            if runs := marked(listing.runs, doubt.mark):
+            if runs := marked(listing.runs, doubt.attempt.mark):
                 await self._adopt(doubt, runs)
             elif doubt.certain_after is None:
                 self._start_the_clock(doubt)
-            elif begun_at >= doubt.certain_after:
+            elif begun_at >= doubt.certain_after and self._earliest_start(doubt) >= since - LISTING_SLACK:
                 is_patient = begun_at < doubt.certain_after + self._patience_s
                 self._conclude(doubt, [*listing.runs, *listing.unreadable], is_patient=is_patient)
 
@@ -166,16 +170,24 @@ class Reconciler:
     def _start_the_clock(self, doubt: _Doubt) -> None:
         """Count the horizon from the platform's first answer since the attempt came in doubt."""
         doubt.certain_after = anyio.current_time() + self._patience_s
-        now = self._client.platform_time or datetime.now(UTC) + CLOCK_DOUBT
-        doubt.latest_start = now + self._horizon + CLOCK_MARGIN
+        doubt.answered_at = steady_time()
+
+    def _earliest_start(self, doubt: _Doubt) -> datetime:
+        """Return the time on the Runs' clock before which no Run of the attempt began, by all that is known now."""
+        if doubt.intended_at is None:
+            return doubt.attempt.earliest_start
+        # Better than the noted time: a later start may have measured the clock, or shown that it has jumped.
+        return self._client.clock.at(doubt.intended_at).earliest
+
+    def _latest_start(self, doubt: _Doubt) -> datetime:
+        """Return the time on the Runs' clock after which no Run of the attempt began."""
+        assert doubt.answered_at is not None, "nothing is concluded before the platform has answered"
+        return self._client.clock.at(doubt.answered_at).latest + self._horizon
 
     def _conclude(self, doubt: _Doubt, candidates: list[Run], *, is_patient: bool) -> None:
         """Conclude that nothing was started, if a Run of the attempt would have been recognised."""
-        unclaimed = [
-            run
-            for run in candidates
-            if run.started_at is None or doubt.earliest_start - CLOCK_MARGIN <= run.started_at <= doubt.latest_start
-        ]
+        earliest, latest = self._earliest_start(doubt) - CLOCK_MARGIN, self._latest_start(doubt) + CLOCK_MARGIN
+        unclaimed = [run for run in candidates if run.started_at is None or earliest <= run.started_at <= latest]
         # A Run that names another client is not ours, provided that this platform echoes marks.
         echoes = self._echo.is_there if self.echoes is None else self.echoes
         suspects = {run.id for run in unclaimed if not echoes or run.user_agent is None}

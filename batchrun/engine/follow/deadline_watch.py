@@ -33,7 +33,8 @@ class DeadlineWatch:
         deadlines: the configured limits.
         job_key: for the log.
         job_left_s: what is left of the job's own time, in seconds; None: unlimited.
-        timeout_s: the Run's own timeout, counted from now; None: not known yet.
+        ran_s: how long the Run has been live, at least, in seconds.
+        timeout_s: the Run's own timeout; None: not known yet.
         aborted_for: why an earlier process noted that it aborts the Run; if the Run is still live, it is aborted again.
         note_abort: makes the reason durable before the Run is aborted, so that its job settles with that reason even
             if this process dies in between.
@@ -54,6 +55,7 @@ class DeadlineWatch:
         "_note_abort",
         "_overdue_at",
         "_report",
+        "_running_since",
         "_signs",
         "_was_overdue",
     )
@@ -65,6 +67,7 @@ class DeadlineWatch:
         job_key: JobKey,
         *,
         job_left_s: float | None = None,
+        ran_s: float = 0.0,
         timeout_s: int | None = None,
         aborted_for: Problem | None = None,
         note_abort: Callable[[Problem], Awaitable[None]],
@@ -78,7 +81,8 @@ class DeadlineWatch:
         self._report = report
         began_at = anyio.current_time()
         self._job_ends_at = _NEVER if job_left_s is None else began_at + job_left_s
-        self._overdue_at = began_at + timeout_s + deadlines.overdue_grace_s if timeout_s else _NEVER
+        self._running_since = began_at - ran_s
+        self._overdue_at = self._running_since + timeout_s + deadlines.overdue_grace_s if timeout_s else _NEVER
         self._was_overdue = False
         self._is_quiet = False
         self._signs: tuple[object, ...] = ()
@@ -117,12 +121,13 @@ class DeadlineWatch:
             await self._look_for_signs(run)
 
     def _is_overdue(self, run: Run) -> bool:
-        """Judge a Run's own timeout, once, by the platform's clock; until then, note when to judge it again."""
-        seen_at = self._client.platform_now
-        if not run.timeout_s or seen_at is None or run.started_at is None or self._was_overdue:
+        """Judge a Run's own timeout, once, by the Runs' clock; until then, note when to judge it again."""
+        if not run.timeout_s or run.started_at is None or self._was_overdue:
             return False
-        left_s = run.timeout_s + self._deadlines.overdue_grace_s - (seen_at - run.started_at).total_seconds()
-        self._overdue_at = anyio.current_time() + left_s
+        now = anyio.current_time()
+        ran_s = max(now - self._running_since, (self._client.clock.now.earliest - run.started_at).total_seconds())
+        left_s = run.timeout_s + self._deadlines.overdue_grace_s - ran_s
+        self._overdue_at = now + left_s
         self._was_overdue = left_s < 0
         return self._was_overdue
 

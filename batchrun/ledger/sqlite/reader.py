@@ -251,7 +251,7 @@ class LedgerReader:
         rows = self._db.execute(
             "SELECT attempt_no, mark, state, run_id, status, intended_at, started_at, finished_at, cost_usd,"
             " items_offset, items_count, platform_time, round, cause, memory_mb, timeout_s, reserved_usd, cost_source,"
-            " cost_is_final, abort_type, abort_message FROM attempt WHERE job_id = ? ORDER BY attempt_no",
+            " cost_is_final, abort_type, abort_message, not_before FROM attempt WHERE job_id = ? ORDER BY attempt_no",
             (job_id,),
         )
         return [_attempt(row) for row in rows]
@@ -348,6 +348,7 @@ def _attempt(row: Sequence[Any]) -> Attempt:
         cost_source=_source(row[17]),
         cost_is_final=bool(row[18]),
         aborted_for=Problem(type=row[19], message=row[20]) if row[19] is not None else None,
+        not_before=_time(row[21]) if row[21] is not None else None,
     )
 
 

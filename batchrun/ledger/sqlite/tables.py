@@ -155,11 +155,20 @@ class LedgerTables(LedgerReader):
         ).rowcount
 
     def intend(self, job_id: JobId, intent: Intent) -> Attempt:
-        seen_at = intent.platform_time.timestamp() if intent.platform_time is not None else None
         self._write(
-            "INSERT INTO attempt (job_id, attempt_no, round, mark, state, intended_at, platform_time, reserved_usd)"
-            " VALUES (?, ?, ?, ?, 'intended', ?, ?, ?)",
-            (job_id, intent.attempt_no, intent.round, intent.mark, self._now, seen_at, intent.reserved_usd),
+            "INSERT INTO attempt"
+            " (job_id, attempt_no, round, mark, state, intended_at, platform_time, not_before, reserved_usd)"
+            " VALUES (?, ?, ?, ?, 'intended', ?, ?, ?, ?)",
+            (
+                job_id,
+                intent.attempt_no,
+                intent.round,
+                intent.mark,
+                self._now,
+                _timestamp(intent.platform_time),
+                _timestamp(intent.not_before),
+                intent.reserved_usd,
+            ),
         )
         return intent.noted_at(self._at)
 
@@ -209,7 +218,7 @@ class LedgerTables(LedgerReader):
                 _word(attempt.cause),
                 attempt.memory_mb,
                 attempt.timeout_s,
-                attempt.finished_at.timestamp() if attempt.finished_at is not None else None,
+                _timestamp(attempt.finished_at),
                 attempt.cost_usd,
                 _noted_source(attempt.cost_source),
                 int(attempt.cost_is_final),
@@ -243,6 +252,10 @@ class LedgerTables(LedgerReader):
 
 def _noted_source(source: CostSource) -> str | None:
     return None if source is CostSource.UNKNOWN else str(source)
+
+
+def _timestamp(time: datetime | None) -> float | None:
+    return None if time is None else time.timestamp()
 
 
 def _word(case: StrEnum | None) -> str | None:

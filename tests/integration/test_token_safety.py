@@ -46,16 +46,17 @@ async def start(client: ApifyClient) -> None:
     await client.start_run(TaskId("t"), b"{}", RunOptions(), Mark("m"))
 
 
-async def test_a_proxy_is_asked_for_a_tunnel_and_told_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("user", ["", "me:p%40ss@"])
+async def test_a_proxy_is_asked_for_a_tunnel_and_told_no_token(monkeypatch: pytest.MonkeyPatch, user: str) -> None:
     """CONNECT names host and port; the proxy's own password goes to the proxy and into no message."""
     async with open_server(lambda _: (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n", False)) as proxy:
-        monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("http://", "http://me:p%40ss@"))
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("http://", f"http://{user}"))
         async with opened("https://api.example") as client:
             with pytest.raises(ConnectFailed) as caught:
                 await start(client)
     (request,) = proxy.requests
     assert request.startswith(b"CONNECT api.example:443 HTTP/1.1\r\n")
-    assert b"Proxy-Authorization: Basic bWU6cEBzcw==" in request
+    assert (b"Proxy-Authorization: Basic bWU6cEBzcw==" in request) is bool(user)
     assert TOKEN.encode() not in request
     assert str(caught.value) == ("no connection to api.example: the proxy does not connect to it: 502 Bad Gateway")
 

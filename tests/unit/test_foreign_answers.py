@@ -124,6 +124,19 @@ async def test_the_outage_of_logs_ends_with_a_log() -> None:
     assert client.last_failure == ""
 
 
+@pytest.mark.parametrize("body", [b'{"message":"no Route matched"}', b"", b"<html></html>"])
+async def test_another_servers_answers_with_status_200_are_an_outage(body: bytes) -> None:
+    """Three in a row; the API's own answer that cannot be read is none."""
+    client, _ = client_of(lambda _: Response(200, body=body))
+    with anyio.move_on_after(10):
+        await client.get_run(RunId("r"))
+    assert "status 200 with" in client.outage
+    odd, _ = client_of(lambda _: Response(200, body=b'{"data":[]}'))
+    with anyio.move_on_after(10):
+        await odd.get_run(RunId("r"))
+    assert odd.outage == ""
+
+
 async def test_an_endpoint_that_nothing_asks_any_more_is_no_outage() -> None:
     """The outage of one endpoint is forgotten after a minute without a request."""
     client, _ = client_of(lambda path: Response(data=RUN) if "users" in path else page(403))

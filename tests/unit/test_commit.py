@@ -199,6 +199,19 @@ def test_a_ledger_that_is_older_than_its_records_is_refused(tmp_path: Path) -> N
     assert (tmp_path / RECORDS).read_bytes() == before
 
 
+@pytest.mark.parametrize("name", [RECORDS, ITEMS, BAD_LINES, LEDGER])
+def test_no_group_is_committed_once_a_file_is_gone(tmp_path: Path, name: str) -> None:
+    """What is written to a file that has no name any more is lost."""
+    with opened(tmp_path) as journal:
+        (job,) = admit(journal, make_job(1))
+        (tmp_path / name).rename(tmp_path / "moved")
+        with pytest.raises(OutputError, match="was moved"):
+            journal.commit_group([settle(journal, job)])
+    (tmp_path / "moved").replace(tmp_path / name)
+    with opened(tmp_path) as journal:
+        assert [each.key for each in journal.ledger.open_jobs()] == [job.key]
+
+
 def test_a_record_whose_commit_did_not_happen_is_written_again(tmp_path: Path) -> None:
     """Its attempt was intended before it: what a crash left is cut off, and its job is open."""
     with opened(tmp_path) as journal:

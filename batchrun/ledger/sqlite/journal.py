@@ -15,6 +15,7 @@ from batchrun.ledger.protocol import Admission, NotedOutage, ReadTo, Settlement
 from batchrun.ledger.sqlite.older_ledger import refuse_older_ledger
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from batchrun.model import Attempt, BadLine, Job, JobId, Record
+from batchrun.output.held_file import HeldFile
 from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS
 from batchrun.output.sink import Sink
 from batchrun.policy.breaker import Trip
@@ -36,8 +37,10 @@ class Step(Generic[T]):
 class Journal:
     """The ledger and the output files of one batch; a group is one transaction, its steps are methods of these."""
 
-    def __init__(self, ledger: LedgerTables, sinks: dict[str, Sink]) -> None:
+    def __init__(self, ledger: LedgerTables, sinks: dict[str, Sink], held: Sequence[HeldFile] = ()) -> None:
         self.ledger = ledger
+        #: All files of the batch; they are checked before each commit.
+        self._held = held
         self._sinks = sinks
         self._trips: list[Trip] = []
         #: Number of groups committed so far.
@@ -52,6 +55,8 @@ class Journal:
         Raises:
             OutputError: The group cannot be committed; none of its steps counts.
         """
+        for file in self._held:
+            file.check()
         with self.ledger.transaction():
             for step in steps:
                 step.result = step.do()
@@ -140,10 +145,12 @@ def _open_journal(stack: ExitStack, directory: Path) -> Journal:
     refuse_older_ledger(ledger, directory)
     lengths = ledger.output_lengths()
     sinks: dict[str, Sink] = {}
-    journal = Journal(ledger, sinks)
+    held: list[HeldFile] = []
+    journal = Journal(ledger, sinks, held)
     stack.callback(journal.close)
     for name in (RECORDS, ITEMS, BAD_LINES):
         sinks[name] = Sink(directory / name, lengths.get(name))
+    held += [HeldFile(directory / name) for name in (LEDGER, *sinks)]
     # From here on the ledger knows the files, so that what a crash leaves in them can be cut off.
     with ledger.transaction():
         ledger.note_output_lengths({name: sink.length for name, sink in sinks.items()})

@@ -7,7 +7,7 @@ from batchrun.cli.terminal import say
 from batchrun.maintenance.noted_config import read_config
 from batchrun.output.layout import REPORT
 from batchrun.output.replacement import replace_text
-from batchrun.report.report_file import make_report
+from batchrun.report.report_page import make_report
 
 
 def write_batch_report(directory: Path, out: Path | None) -> None:

@@ -4,11 +4,12 @@ Every chart has a title and a description for screen readers.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
+from batchrun.model import Outcome
 from batchrun.report.html_elements import Html, tag
 from batchrun.report.progress_words import duration, money
 from batchrun.report.style_sheet import Tone
@@ -47,6 +48,12 @@ class BarPart:
     tone: Tone
 
 
+def outcome_parts(outcomes: Mapping[Outcome, int], open_jobs: int) -> list[BarPart]:
+    """Return a part for each outcome, and one for open jobs; some may be 0."""
+    parts = [BarPart(name=each.replace("_", " "), count=outcomes.get(each, 0), tone=Tone(each)) for each in Outcome]
+    return [*parts, BarPart(name="open", count=open_jobs, tone=Tone.OPEN)]
+
+
 def stacked_bar(title: str, parts: Sequence[BarPart], height: int = 22) -> Html:
     """Return one bar with its parts side by side, in the given order; even the smallest part is visible."""
     parts = [part for part in parts if part.count > 0]
@@ -78,21 +85,14 @@ def small_bar(fraction: float, tone: Tone = Tone.LIVE) -> Html:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
-    """A value marked in a histogram, such as a percentile."""
-
-    name: str
-    value: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DurationHistogram:
     """Counts of durations on a logarithmic scale."""
 
     #: Seconds, ascending: where each bar begins, and where the last one ends; one more than counts.
     edges: Sequence[float]
     counts: Sequence[int]
-    marks: Sequence[Mark] = ()
+    #: Marked values, such as percentiles, by name.
+    marks: Mapping[str, float] = field(default_factory=dict)
 
 
 def log_edges(shortest_s: float, longest_s: float, max_bars: int = MAX_BARS) -> list[float]:
@@ -133,17 +133,17 @@ def histogram(title: str, data: DurationHistogram, height: int = 150, noun: str 
     labels = tick_labels(_time_ticks(low, high, x_of), height - 4)
     marks = _marks(data.marks, x_of, top, ground)
     described = f"{counted:,} {noun}, {_short(low)} to {_short(high)}"
-    marked = "".join(f"; {mark.name} {_short(mark.value)}" for mark in data.marks)
+    marked = "".join(f"; {name} {_short(value)}" for name, value in data.marks.items())
     return chart(title, f"{described}{marked}.", height, level_line(ground), *bars, *marks, *labels)
 
 
-def _marks(marks: Sequence[Mark], x_of: Callable[[float], float], top: float, ground: float) -> list[Html]:
+def _marks(marks: Mapping[str, float], x_of: Callable[[float], float], top: float, ground: float) -> list[Html]:
     lines = []
-    for mark in marks:
-        x = f"{x_of(mark.value):.2f}%"
-        tooltip = tag("title", f"{mark.name}: {_short(mark.value)}")
+    for name, value in marks.items():
+        x = f"{x_of(value):.2f}%"
+        tooltip = tag("title", f"{name}: {_short(value)}")
         lines.append(tag("line", tooltip, class_="mark", x1=x, x2=x, y1=top - 4, y2=ground))
-    names = [(x_of(mark.value), mark.name) for mark in sorted(marks, key=lambda mark: mark.value)]
+    names = sorted((x_of(value), name) for name, value in marks.items())
     return [*lines, *tick_labels(fitting(names), top - 8, "strong")]
 
 
@@ -178,31 +178,19 @@ class Stretch:
         return self.began_at + timedelta(seconds=self.lasted_s)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TimeSeries:
-    """A count over time, in one or more stretches."""
+def live_runs_chart(stretches: Sequence[Stretch], limit: float | None = None) -> Html:
+    """Return a curve of live Runs over time, each value as wide as its interval; times are UTC.
 
-    #: In order; the time between two of them is not drawn.
-    stretches: Sequence[Stretch] = field(default=())
-    #: The limit of the count; None: no limit to show.
-    limit: float | None = None
-    #: What is counted.
-    noun: str = "live Runs"
-    tone: Tone = Tone.LIVE
-
-
-def time_series(title: str, data: TimeSeries, height: int = 180) -> Html:
-    """Return a curve over time, each value as wide as its interval; times are UTC.
-
-    The last MAX_STRETCHES stretches are drawn. If they have more than MAX_POINTS values together, neighbours are
-    averaged.
+    The last MAX_STRETCHES stretches are drawn, without the time between them. If they have more than MAX_POINTS values
+    together, neighbours are averaged.
     """
-    stretches = _thinned([each for each in data.stretches if each.values][-MAX_STRETCHES:])
+    title, height = "Live Runs over time", 180
+    stretches = _thinned([each for each in stretches if each.values][-MAX_STRETCHES:])
     if not stretches:
         return empty_chart(title, height)
     peak = max(max(each.values) for each in stretches)
-    is_limit_far = data.limit is not None and data.limit > max(_FAR_LIMIT * peak, 1)
-    most = max(peak, data.limit if data.limit is not None and not is_limit_far else 0, 1)
+    is_limit_far = limit is not None and limit > max(_FAR_LIMIT * peak, 1)
+    most = max(peak, limit if limit is not None and not is_limit_far else 0, 1)
     ticks = _round_ticks(most)
     top, ground = 18, height - 22
 
@@ -210,14 +198,12 @@ def time_series(title: str, data: TimeSeries, height: int = 180) -> Html:
         return round(ground - (ground - top) * value / most, 1)
 
     lines = [level_line(y_of(tick)) for tick in ticks]
-    curves = [
-        _curve(each, x, width, y_of, data.tone) for each, (x, width) in zip(stretches, _places(stretches), strict=True)
-    ]
+    curves = [_curve(each, x, width, y_of) for each, (x, width) in zip(stretches, _places(stretches), strict=True)]
     # Left of the chart, in the margin that the style sheet leaves.
     numbers = [tag("text", _count(tick), x=-8, y=y_of(tick) + 4, text_anchor="end") for tick in ticks]
-    described = f"{_count(peak)} {data.noun} at most, from {_moment(stretches[0].began_at)} to"
+    described = f"{_count(peak)} live Runs at most, from {_moment(stretches[0].began_at)} to"
     described += f" {_moment(stretches[-1].ended_at)} UTC"
-    described += f"; limit {_count(data.limit)}" if data.limit is not None else ""
+    described += f"; limit {_count(limit)}" if limit is not None else ""
     return chart(
         title,
         f"{described}.",
@@ -225,7 +211,7 @@ def time_series(title: str, data: TimeSeries, height: int = 180) -> Html:
         *lines,
         *curves,
         *_breaks(stretches, top, ground),
-        *_limit(data.limit, is_limit_far, y_of, top),
+        *_limit(limit, is_limit_far, y_of, top),
         *numbers,
         *_clock_labels(stretches, height - 5),
         has_axis=True,
@@ -259,7 +245,7 @@ def _places(stretches: Sequence[Stretch]) -> list[tuple[float, float]]:
     return places
 
 
-def _curve(stretch: Stretch, x: float, width: float, y_of: Callable[[float], float], tone: Tone) -> Html:
+def _curve(stretch: Stretch, x: float, width: float, y_of: Callable[[float], float]) -> Html:
     step = _CURVE_WIDTH / len(stretch.values)
     ground = y_of(0)
     edge = [f"M0,{y_of(stretch.values[0]):g}"]
@@ -268,8 +254,8 @@ def _curve(stretch: Stretch, x: float, width: float, y_of: Callable[[float], flo
     line = "".join(edge)
     return tag(
         "svg",
-        tag("path", d=f"{line}V{ground:g}H0Z", class_=f"area tone-{tone}"),
-        tag("path", d=line, class_=f"edge tone-{tone}"),
+        tag("path", d=f"{line}V{ground:g}H0Z", class_=f"area tone-{Tone.LIVE}"),
+        tag("path", d=line, class_=f"edge tone-{Tone.LIVE}"),
         x=f"{x:.2f}%",
         y=0,
         width=f"{width:.2f}%",
@@ -327,37 +313,27 @@ def _round_times(stretch: Stretch, step_s: float) -> list[datetime]:
     return [datetime.fromtimestamp(number * step_s, UTC) for number in range(first, last + 1)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spending:
-    """A budget and how much of it is used, in US dollars."""
-
-    budget_usd: float
-    spent_usd: float
-    #: Reserved for Runs whose cost is not final.
-    reserved_usd: float = 0.0
-
-
-def spending_bar(title: str, data: Spending) -> Html:
+def spending_bar(*, budget_usd: float, spent_usd: float, reserved_usd: float = 0.0) -> Html:
     """Return a bar of spent and reserved money against the budget; money beyond it is a part in another colour."""
     height, tall = 44, 20
-    whole = max(data.budget_usd, data.spent_usd + data.reserved_usd)
-    within = min(data.spent_usd, data.budget_usd)
-    words = f"{money(data.spent_usd)} spent"
-    words += f" · {money(data.reserved_usd)} reserved" if data.reserved_usd > 0 else ""
-    budget = f"of {money(data.budget_usd)}"
-    budget += f" ({_percent(data.spent_usd / data.budget_usd)})" if data.budget_usd > 0 else ""
+    whole = max(budget_usd, spent_usd + reserved_usd)
+    within = min(spent_usd, budget_usd)
+    words = f"{money(spent_usd)} spent"
+    words += f" · {money(reserved_usd)} reserved" if reserved_usd > 0 else ""
+    budget = f"of {money(budget_usd)}"
+    budget += f" ({_percent(spent_usd / budget_usd)})" if budget_usd > 0 else ""
     bars, x = [track(0, tall)], 0.0
     for usd, tone, what in (
         (within, Tone.LIVE, "spent"),
-        (data.spent_usd - within, Tone.FAILED, "spent beyond the budget"),
-        (data.reserved_usd, Tone.OPEN, "reserved"),
+        (spent_usd - within, Tone.FAILED, "spent beyond the budget"),
+        (reserved_usd, Tone.OPEN, "reserved"),
     ):
         if usd > 0:
             width = max(_MIN_BAR_WIDTH, 100 * usd / whole)
             bars.append(rect(min(x, 100 - width), 0, width, tall, tone, f"{money(usd)} {what}"))
             x += width
     labels = [label(0, height - 6, words, "start", "strong"), label(100, height - 6, budget, "end")]
-    return chart(title, f"{words}, {budget}.", height, *bars, *labels)
+    return chart("Cost against the budget", f"{words}, {budget}.", height, *bars, *labels)
 
 
 def _round_ticks(most: float) -> list[float]:

@@ -149,17 +149,9 @@ def facts(rows: Iterable[tuple[str, str | None]]) -> Html:
     return tag("dl", *(join([tag("dt", name), tag("dd", value)]) for name, value in known), class_="facts")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Key:
-    """An entry of a legend: a colour and its meaning."""
-
-    tone: Tone
-    text: str
-
-
-def legend(keys: Iterable[Key]) -> Html:
-    """Return a legend of colours."""
-    items = (tag("li", tag("span", class_=f"swatch tone-{key.tone}", aria_hidden="true"), key.text) for key in keys)
+def legend(keys: Iterable[tuple[Tone, str]]) -> Html:
+    """Return a legend of colours, each with its meaning."""
+    items = (tag("li", tag("span", class_=f"swatch tone-{tone}", aria_hidden="true"), text) for tone, text in keys)
     return tag("ul", *items, class_="legend")
 
 

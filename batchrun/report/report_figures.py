@@ -11,7 +11,7 @@ from batchrun.ledger.sqlite.measures import Attempts, Duration, GroupCount, Meas
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
 from batchrun.model import Outcome, Selection, Summary
 from batchrun.report.batch_status import status_of
-from batchrun.report.charts import MAX_POINTS, MAX_STRETCHES, DurationHistogram, Mark, Stretch, log_edges
+from batchrun.report.charts import MAX_POINTS, MAX_STRETCHES, DurationHistogram, Stretch, log_edges
 from batchrun.report.failure_causes import Failures, failures_of
 
 #: Percentiles of the distributions, in per cent.
@@ -133,7 +133,7 @@ def _distribution(measures: Measures, duration: Duration) -> Distribution | None
     if spread is None:
         return None
     edges = log_edges(spread.shortest_s, spread.longest_s)
-    marks = [Mark(name=f"p{per_cent}", value=value) for per_cent, value in spread.percentiles.items()]
+    marks = {f"p{per_cent}": value for per_cent, value in spread.percentiles.items()}
     counts = measures.histogram(duration, edges)
     return Distribution(spread=spread, histogram=DurationHistogram(edges=edges, counts=counts, marks=marks))
 

@@ -1,4 +1,4 @@
-"""The report of a batch: one self-contained HTML page, made from the ledger's figures."""
+"""The report of a batch: one self-contained HTML page, made from the ledger and samples of the job file."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -8,23 +8,13 @@ from pathlib import Path
 
 from batchrun.config import ApiConfig, Config
 from batchrun.ledger.protocol import CostRow
-from batchrun.model import Ending, Outcome, Position
+from batchrun.model import Ending, Outcome, Position, Summary
 from batchrun.output.layout import BAD_LINES
-from batchrun.report.charts import (
-    BarPart,
-    Spending,
-    TimeSeries,
-    histogram,
-    small_bar,
-    spending_bar,
-    stacked_bar,
-    time_series,
-)
+from batchrun.report.charts import histogram, live_runs_chart, outcome_parts, small_bar, spending_bar, stacked_bar
 from batchrun.report.failure_causes import Failure, Failures, kind_words, run_address
 from batchrun.report.html_elements import (
     Column,
     Html,
-    Key,
     Tile,
     card,
     command,
@@ -39,7 +29,8 @@ from batchrun.report.html_elements import (
     tiles,
 )
 from batchrun.report.progress_words import cost_words, duration, ending_words, money, slot_words
-from batchrun.report.report_figures import MAX_DAYS, Distribution, Figures
+from batchrun.report.report_figures import MAX_DAYS, Distribution, Figures, read_figures
+from batchrun.report.sent_overrides import sent_overrides
 from batchrun.report.style_sheet import Tone
 from batchrun.report.terminal_text import last_lines, one_line
 from batchrun.version import __version__
@@ -50,6 +41,8 @@ _LOG_LINES = 15
 _LINE_CHARS = 300
 _KEY_CHARS = 60
 _SENT_CHARS = 300
+#: Max characters of an override in a report.
+_MAX_SENT_CHARS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,15 +64,19 @@ class _Batch:
         return self.config.api
 
 
-def compose(figures: Figures, directory: Path, config: Config, sent: Mapping[Position, str]) -> Html:
-    """Return the page.
+def make_report(directory: Path, config: Config, own_summary: Summary | None = None) -> str:
+    """Return the report of a batch as HTML, also while another process runs the batch.
 
     Args:
-        figures: the ledger's figures.
         directory: the output directory, as commands on the page name it.
         config: the configuration with which the batch was last opened.
-        sent: the overrides of sample jobs.
+        own_summary: the Summary of this process, if this process has just run the batch.
+
+    Raises:
+        LedgerError: there is no ledger, or it is damaged.
     """
+    figures = read_figures(directory, own_summary)
+    sent = sent_overrides(config, figures.failures.kinds[:SAMPLES], _MAX_SENT_CHARS)
     batch = _Batch(directory=directory, config=config, sent=sent)
     name = directory.resolve().name
     has_days, has_rounds = len(figures.cost_by_day) > 1, len(figures.rounds) > 1
@@ -126,12 +123,8 @@ def _period(began_at: datetime, ended_at: datetime) -> str:
 
 def _jobs_card(figures: Figures, config: Config) -> Html:
     summary = figures.summary
-    parts = [
-        BarPart(name=_outcome_words(outcome), count=summary.outcomes.get(outcome, 0), tone=Tone(outcome))
-        for outcome in Outcome
-    ]
-    parts.append(BarPart(name="open", count=summary.open_jobs, tone=Tone.OPEN))
-    keys = [Key(tone=part.tone, text=f"{part.count:,} {part.name}") for part in parts if part.count]
+    parts = outcome_parts(summary.outcomes, summary.open_jobs)
+    keys = [(part.tone, f"{part.count:,} {part.name}") for part in parts if part.count]
     note = f"{summary.settled:,} settled" + (f", {summary.open_jobs:,} open" if summary.open_jobs else "")
     bar = stacked_bar("Jobs by outcome", parts)
     return card("Jobs", bar, legend(keys), tag("div", tiles(_tiles(figures, config)), class_="block"), note=note)
@@ -246,7 +239,7 @@ def _time_words(seconds: float) -> str:
 
 def _live_card(figures: Figures, config: Config) -> Html:
     limit = config.limits.max_concurrent_runs
-    series = TimeSeries(stretches=figures.live_runs, limit=limit if isinstance(limit, int) else None)
+    chart = live_runs_chart(figures.live_runs, limit if isinstance(limit, int) else None)
     note = None
     if figures.live_runs:
         lasted_s = sum(each.lasted_s for each in figures.live_runs)
@@ -256,7 +249,7 @@ def _live_card(figures: Figures, config: Config) -> Html:
         note = f"{average:.1f} on average; each step is the average of {interval}, UTC{cut}"
     slots = slot_words(figures.summary)
     said = tag("p", f"Slots: {slots}, by the last process.", class_="soft small block") if slots else None
-    return card("Live Runs", time_series("Live Runs over time", series), said, note=note)
+    return card("Live Runs", chart, said, note=note)
 
 
 def _cost_card(figures: Figures, config: Config, *, is_half: bool) -> Html:
@@ -264,8 +257,7 @@ def _cost_card(figures: Figures, config: Config, *, is_half: bool) -> Html:
     bar = None
     if budget is not None:
         reserved, spent = figures.money.reserved_usd, figures.money.spent_usd
-        spending = Spending(budget_usd=budget, spent_usd=spent, reserved_usd=reserved)
-        bar = tag("div", spending_bar("Cost against the budget", spending))
+        bar = tag("div", spending_bar(budget_usd=budget, spent_usd=spent, reserved_usd=reserved))
     total = figures.cost_by_group.total
     rows = [(_outcome_words(row.shared[0] or "open"), *_cost_cells(row, total)) for row in figures.cost_by_outcome]
     said = [f"The cost of {summary.open_costs:,} Runs is not final."] if summary.open_costs else []
@@ -364,8 +356,7 @@ def _groups_card(figures: Figures) -> Html | None:
 
 
 def _small_outcomes(outcomes: Mapping[Outcome, int], open_jobs: int) -> Html:
-    parts = [BarPart(name=_outcome_words(each), count=outcomes.get(each, 0), tone=Tone(each)) for each in Outcome]
-    return stacked_bar("Outcomes", [*parts, BarPart(name="open", count=open_jobs, tone=Tone.OPEN)], height=10)
+    return stacked_bar("Outcomes", outcome_parts(outcomes, open_jobs), height=10)
 
 
 def _days_card(days: Sequence[CostRow]) -> Html:

@@ -16,16 +16,13 @@ from batchrun.report.charts import (
     MAX_STRETCHES,
     BarPart,
     DurationHistogram,
-    Mark,
-    Spending,
     Stretch,
-    TimeSeries,
     histogram,
+    live_runs_chart,
     log_edges,
     small_bar,
     spending_bar,
     stacked_bar,
-    time_series,
 )
 from batchrun.report.html_elements import Html
 from batchrun.report.style_sheet import Tone
@@ -123,7 +120,7 @@ def test_any_durations_make_a_histogram(values: list[float], title: str) -> None
     """One bar per count above 0."""
     edges = log_edges(min(values), max(values))
     counted = [sum(a <= max(v, edges[0]) < b for v in values) for a, b in pairwise(edges)]
-    marks = [Mark(name="p50", value=min(values)), Mark(name=title, value=max(values))]
+    marks = {"p50": min(values), title: max(values)}
     chart = histogram(title, DurationHistogram(edges=edges, counts=counted, marks=marks))
     assert len(_bars(chart)) == sum(count > 0 for count in counted)
     assert sum(counted) == len(values)
@@ -133,9 +130,7 @@ def test_a_histogram_is_labelled() -> None:
     """Bars with their counts and limits, the scale with round durations, marks with their values."""
     edges = log_edges(0.5, 90)
     counted = [1] * (len(edges) - 1)
-    chart = histogram(
-        "Run time", DurationHistogram(edges=edges, counts=counted, marks=[Mark(name="p50", value=6)]), noun="Runs"
-    )
+    chart = histogram("Run time", DurationHistogram(edges=edges, counts=counted, marks={"p50": 6}), noun="Runs")
     assert _described(chart) == f"{len(counted)} Runs, 500 ms to 1.5 min; p50 6 s."
     assert _texts(chart) == ["p50", "500 ms", "2 s", "10 s", "30 s"]
     assert (_bars(chart)[0][0].text or "").startswith("1 Runs from 500 ms to ")
@@ -151,17 +146,17 @@ def test_equal_durations_are_one_bar_in_the_middle(value: float) -> None:
     assert middle == pytest.approx(50, abs=0.5)
 
 
-def _series(*lengths: int, interval_s: float = 2.0, value: float = 5, idle_s: float = 3600, limit: float | None = None):
+def _series(*lengths: int, interval_s: float = 2.0, value: float = 5, idle_s: float = 3600):
     stretches, at = [], BEGAN
     for length in lengths:
         stretches.append(Stretch(began_at=at, interval_s=interval_s, values=[value] * length))
         at += timedelta(seconds=length * interval_s + idle_s)
-    return TimeSeries(stretches=stretches, limit=limit)
+    return stretches
 
 
 def test_a_series_shows_its_peak_its_times_and_its_limit() -> None:
     """In its description, on its axes and as a line."""
-    chart = time_series("Live Runs", _series(200, value=40, limit=64))
+    chart = live_runs_chart(_series(200, value=40), limit=64)
     assert _described(chart) == "40 live Runs at most, from 2026-03-04 09:58:21 to 2026-03-04 10:05:01 UTC; limit 64."
     assert _texts(chart) == ["limit 64", "0", "20", "40", "60", "10:00", "10:02", "10:04"]
     assert len(list(_parsed(chart).iter(f"{SVG}path"))) == 2
@@ -170,7 +165,7 @@ def test_a_series_shows_its_peak_its_times_and_its_limit() -> None:
 
 def test_a_limit_far_above_the_curve_is_written_not_drawn() -> None:
     """A drawn one would flatten the curve."""
-    chart = time_series("Live Runs", _series(20, value=3, limit=1000))
+    chart = live_runs_chart(_series(20, value=3), limit=1000)
     assert "limit 1,000, far above" in _texts(chart)
     assert 'class="limit"' not in chart
     assert _texts(chart)[1:5] == ["0", "1", "2", "3"]
@@ -178,7 +173,7 @@ def test_a_limit_far_above_the_curve_is_written_not_drawn() -> None:
 
 def test_idle_time_is_cut_out_and_its_length_shown() -> None:
     """Each stretch is labelled with its begin, each gap with its length."""
-    chart = time_series("Live Runs", _series(100, 50, idle_s=86_400))
+    chart = live_runs_chart(_series(100, 50, idle_s=86_400))
     assert "1,440 min" not in chart
     assert "24 h 00 min without any" in chart
     assert [text for text in _texts(chart) if "Mar" in text] == ["Mar 4, 09:58", "Mar 5, 10:01"]
@@ -186,23 +181,22 @@ def test_idle_time_is_cut_out_and_its_length_shown() -> None:
 
 def test_a_series_of_any_length_has_a_bounded_number_of_points() -> None:
     """Neighbours are averaged, and the last MAX_STRETCHES stretches are drawn."""
-    chart = time_series("t", _series(100_003, interval_s=1))
+    chart = live_runs_chart(_series(100_003, interval_s=1))
     (edge,) = re.findall(r'<path d="([^"]*)" class="edge', chart)
     assert MAX_POINTS / 2 < edge.count("H") <= MAX_POINTS
     assert len(chart) < 20_000
-    many = time_series("t", _series(*[3] * 1000))
+    many = live_runs_chart(_series(*[3] * 1000))
     assert many.count('class="edge') == MAX_STRETCHES
 
 
 @given(
     st.lists(st.tuples(moments, st.floats(min_value=0.01, max_value=1e5), st.lists(amounts, max_size=20)), max_size=12),
     st.none() | st.floats(min_value=1, max_value=1e6),
-    st.text(),
 )
-def test_any_series_makes_a_curve(given_: list[tuple[datetime, float, list[float]]], limit: float | None, title: str):
+def test_any_series_makes_a_curve(given_: list[tuple[datetime, float, list[float]]], limit: float | None) -> None:
     """Also stretches that are out of order, empty, or a century long."""
     stretches = [Stretch(began_at=at, interval_s=width, values=values) for at, width, values in given_]
-    chart = time_series(title, TimeSeries(stretches=stretches, limit=limit, noun=title))
+    chart = live_runs_chart(stretches, limit)
     drawn = [each for each in stretches if each.values][-MAX_STRETCHES:]
     assert chart.count('class="edge') == len(drawn)
 
@@ -210,14 +204,14 @@ def test_any_series_makes_a_curve(given_: list[tuple[datetime, float, list[float
 @given(amounts, amounts, amounts)
 def test_any_money_makes_a_bar(budget: float, spent: float, reserved: float) -> None:
     """Spent, spent beyond the budget, reserved: never wider than the bar."""
-    chart = spending_bar("Cost", Spending(budget_usd=budget, spent_usd=spent, reserved_usd=reserved))
+    chart = spending_bar(budget_usd=budget, spent_usd=spent, reserved_usd=reserved)
     ends = [float(bar.get("x", "").rstrip("%")) + _width(bar) for bar in _bars(chart)]
     assert all(end <= 100.02 for end in ends)
 
 
 def test_money_beyond_the_budget_is_another_colour() -> None:
     """The labels name all three amounts."""
-    chart = spending_bar("Cost", Spending(budget_usd=20, spent_usd=22, reserved_usd=3))
+    chart = spending_bar(budget_usd=20, spent_usd=22, reserved_usd=3)
     assert [bar.get("class") for bar in _bars(chart)] == ["tone-live", "tone-failed", "tone-open"]
     assert [round(_width(bar)) for bar in _bars(chart)] == [80, 8, 12]
     assert _texts(chart) == ["$22.00 spent · $3.00 reserved", "of $20.00 (110 %)"]
@@ -227,8 +221,8 @@ def test_a_chart_without_data_says_so() -> None:
     """Every kind of chart does."""
     assert _described(stacked_bar("t", [])) == "Nothing yet."
     assert _described(histogram("t", DurationHistogram(edges=[1, 2], counts=[0]))) == "Nothing to show yet."
-    assert _described(time_series("t", TimeSeries())) == "Nothing to show yet."
-    assert _texts(spending_bar("t", Spending(budget_usd=5, spent_usd=0))) == ["$0.00 spent", "of $5.00 (0 %)"]
+    assert _described(live_runs_chart([])) == "Nothing to show yet."
+    assert _texts(spending_bar(budget_usd=5, spent_usd=0)) == ["$0.00 spent", "of $5.00 (0 %)"]
 
 
 @given(st.floats(min_value=0, max_value=3))

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from batchrun.report.html_elements import (
     Column,
     Html,
-    Key,
     Tile,
     card,
     command,
@@ -73,7 +72,7 @@ def _elements(text: str) -> list[str]:
         card(text or "-", tiles([Tile(name=text, value=text, note=text or "-")]), note=text or "-", is_half=True),
         table(columns, [(text, foreign(text))], total=(text, "1")),
         facts([(text, text), ("x", None)]),
-        legend([Key(tone=Tone.FAILED, text=text)]),
+        legend([(Tone.FAILED, text)]),
         command(text),
         tag("a", text, title=text, data_key=text),
         link(f"https://example.com/{text}", text),

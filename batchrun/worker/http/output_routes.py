@@ -19,7 +19,7 @@ from batchrun.model import Selection
 from batchrun.output.layout import BATCH_LOG, ITEMS, LEDGER, RECORDS
 from batchrun.output.sink import explain
 from batchrun.report.failure_causes import Failures, read_failures
-from batchrun.report.report_file import make_report
+from batchrun.report.report_page import make_report
 from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.http.request_context import submission_of, worker_of
 from batchrun.worker.submission import Submission

@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from batchrun.model import Outcome
 from batchrun.report import charts
 from batchrun.report.failure_causes import Failures
-from batchrun.report.html_elements import Html, Key, Tile, facts, foreign, join, legend, tag, tiles
+from batchrun.report.html_elements import Html, Tile, facts, foreign, join, legend, tag, tiles
 from batchrun.report.progress_words import money
-from batchrun.report.style_sheet import Tone
 from batchrun.worker.view_words import batch_progress, condition
 from batchrun.worker.views import BatchView, WorkerView
 
@@ -52,7 +50,7 @@ def slots_chart(samples: Sequence[tuple[datetime, int, int]]) -> Html:
         for each in stretches
     ]
     limit = float(samples[-1][2]) if samples else None
-    return charts.time_series("Live Runs over time", charts.TimeSeries(stretches=drawn, limit=limit))
+    return charts.live_runs_chart(drawn, limit)
 
 
 def batch_head(view: BatchView) -> Html:
@@ -66,25 +64,14 @@ def batch_head(view: BatchView) -> Html:
 
 
 def _outcome_bar(view: BatchView) -> Html:
-    parts = _outcome_parts(view)
-    total = view.jobs.total
-    if total is not None and total > view.jobs.settled:
-        parts.append(charts.BarPart(name="open", count=total - view.jobs.settled, tone=Tone.OPEN))
-    return charts.stacked_bar("Jobs by outcome", parts, height=10)
-
-
-def _outcome_parts(view: BatchView) -> list[charts.BarPart]:
-    counts = ((outcome, view.outcomes.get(outcome, 0)) for outcome in Outcome)
-    return [
-        charts.BarPart(name=outcome.replace("_", " "), count=count, tone=Tone(outcome))
-        for outcome, count in counts
-        if count
-    ]
+    open_jobs = 0 if view.jobs.total is None else max(0, view.jobs.total - view.jobs.settled)
+    return charts.stacked_bar("Jobs by outcome", charts.outcome_parts(view.outcomes, open_jobs), height=10)
 
 
 def batch_details(view: BatchView, failures: Failures | None) -> Html:
     """Return the details of a batch: outcomes, costs, causes of failure, notices."""
-    keys = [Key(tone=part.tone, text=f"{part.count:,} {part.name}") for part in _outcome_parts(view)]
+    parts = charts.outcome_parts(view.outcomes, 0)
+    keys = [(part.tone, f"{part.count:,} {part.name}") for part in parts if part.count]
     slots = None if view.max_concurrent_runs is None else f"{view.max_concurrent_runs:,}"
     stated = facts(
         [
@@ -101,19 +88,11 @@ def batch_details(view: BatchView, failures: Failures | None) -> Html:
     return join(
         [
             legend(keys) if keys else None,
-            _spending(view),
+            charts.spending_bar(spent_usd=view.cost_usd, budget_usd=view.budget_usd) if view.budget_usd else None,
             stated,
             _failure_list(failures) if failures is not None and failures.jobs else None,
             notices if view.notices else None,
         ]
-    )
-
-
-def _spending(view: BatchView) -> Html | None:
-    if view.budget_usd is None:
-        return None
-    return charts.spending_bar(
-        "Cost against budget", charts.Spending(spent_usd=view.cost_usd, budget_usd=view.budget_usd)
     )
 
 

@@ -1,21 +1,15 @@
 """The errors that the API answers: HTTP status, `error.type` and message, in the platform's own words.
 
-Owns the spelling of every error type. An ErrorAnswer is raised anywhere below `http`, where it becomes an envelope.
+Owns the spelling of every error type. An ErrorAnswer is raised anywhere below `http`, where it becomes an envelope; a
+docstring mentions it only where it surprises. A function that raises one has changed
+nothing, unless its docstring says otherwise.
 """
 
 from typing import Any
 
 
 class ErrorAnswer(Exception):
-    """A request cannot be carried out; the answer says why.
-
-    Args:
-        status: HTTP status.
-        type: the API's `error.type`.
-        message: shown to the caller; never holds a secret.
-        data: details beside type and message.
-        headers: more headers of the answer.
-    """
+    """A request cannot be carried out. `message` is shown to the caller and never holds a secret."""
 
     def __init__(
         self,
@@ -32,7 +26,6 @@ class ErrorAnswer(Exception):
 
 
 def token_missing() -> ErrorAnswer:
-    """Return the error for a request that needs a token and has none."""
     return ErrorAnswer(401, "token-not-provided", "Authentication token was not provided")
 
 
@@ -47,12 +40,10 @@ def thing_missing(thing: str) -> ErrorAnswer:
 
 
 def route_missing(path: str) -> ErrorAnswer:
-    """Return the error for a path that is no endpoint."""
     return ErrorAnswer(404, "page-not-found", f"We have bad news: there is no API endpoint at this URL: {path}")
 
 
 def method_not_allowed(method: str, allowed: list[str]) -> ErrorAnswer:
-    """Return the error for a path that does not have this method."""
     names = ", ".join(allowed)
     message = f"This API end-point can only be accessed using the following HTTP methods: {names} (not {method})"
     return ErrorAnswer(405, "method-not-allowed", message, headers={"Allow": names})
@@ -74,11 +65,10 @@ def input_invalid(problem: str) -> ErrorAnswer:
 
 
 def body_too_large(max_bytes: int) -> ErrorAnswer:
-    """Return the error for a body that is too large after decompression."""
     return ErrorAnswer(413, "request-too-large", f"The POST payload is too large (limit: {max_bytes} bytes)")
 
 
 def body_too_slow(limit_s: float) -> ErrorAnswer:
-    """Return the error for a body that was too slow. Closes the connection: the rest is not the next request."""
+    # The connection closes: the rest of the body must not be read as the next request.
     message = f"The body has not arrived within {limit_s} seconds"
     return ErrorAnswer(408, "request-timeout", message, headers={"Connection": "close"})

@@ -58,11 +58,7 @@ def derived_id(name: str) -> str:
 
 
 def check_name(name: object, what: str, *, min_length: int = 1) -> str:
-    """Return `name` if it is valid.
-
-    Raises:
-        ErrorAnswer: 400 `invalid-value`. Names are DNS-safe and at most 63 characters long.
-    """
+    """Return `name` if it is valid: DNS-safe and at most 63 characters long."""
     if not isinstance(name, str) or not min_length <= len(name) <= MAX_NAME_LENGTH or not _NAME.fullmatch(name):
         raise value_invalid(
             f"{what} name is not valid: it must have {min_length} to {MAX_NAME_LENGTH} characters, only letters, "
@@ -72,11 +68,7 @@ def check_name(name: object, what: str, *, min_length: int = 1) -> str:
 
 
 def check_record_key(key: str) -> str:
-    """Return `key` if it may name a record of a key-value store.
-
-    Raises:
-        ErrorAnswer: 400 `invalid-record-key`.
-    """
+    """Return `key` if it may name a record of a key-value store."""
     if not _RECORD_KEY.fullmatch(key):
         raise ErrorAnswer(
             400,
@@ -87,7 +79,6 @@ def check_record_key(key: str) -> str:
 
 
 def now_ms() -> int:
-    """Return the wall time in milliseconds since the epoch."""
     return int(datetime.now(UTC).timestamp() * 1000)
 
 
@@ -97,11 +88,7 @@ def iso(at_ms: int) -> str:
 
 
 def parse_iso(text: str, parameter: str) -> int:
-    """Return the wall milliseconds of an ISO 8601 time. Without a zone it is UTC.
-
-    Raises:
-        ErrorAnswer: 400 if `text` is not such a time.
-    """
+    """Return the wall milliseconds of an ISO 8601 time. Without a zone it is UTC."""
     try:
         at = datetime.fromisoformat(text)
         return round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)

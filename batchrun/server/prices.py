@@ -25,12 +25,10 @@ _USD_PER_UNIT: Mapping[str, float] = {
 
 
 def compute_units(memory_mb: int, duration_s: float) -> float:
-    """Return the compute units of a Run."""
     return memory_mb / 1024 * duration_s / 3600
 
 
 def usd_per_unit(name: str) -> float:
-    """Return the price of one unit of a usage item."""
     return _USD_PER_UNIT.get(name, 0.0)
 
 
@@ -40,12 +38,7 @@ def estimate(doc: JsonObject) -> None:
 
 
 def add_final_usage(doc: JsonObject, uses: Mapping[str, int]) -> None:
-    """Set the final `usage`, `usageUsd` and `usageTotalUsd` of an ended Run.
-
-    Args:
-        doc: the Run, with its `stats.computeUnits`.
-        uses: the use counts of its default storages, by usage item.
-    """
+    """Set the final `usage`, `usageUsd` and `usageTotalUsd` of an ended Run."""
     usage: dict[str, float | int] = {"ACTOR_COMPUTE_UNITS": doc["stats"]["computeUnits"], **uses}
     usage_usd = {name: amount * usd_per_unit(name) for name, amount in usage.items()}
     doc["usage"], doc["usageUsd"] = usage, usage_usd
@@ -53,12 +46,7 @@ def add_final_usage(doc: JsonObject, uses: Mapping[str, int]) -> None:
 
 
 def pricing_info(charge_events: JsonObject, at: str) -> JsonObject:
-    """Return the prices of a pay-per-event Actor, as the API shows them.
-
-    Args:
-        charge_events: its events, by name.
-        at: the time since when they apply, in the API's format.
-    """
+    """Return the prices of a pay-per-event Actor, as the API shows them."""
     return {
         "pricingModel": "PAY_PER_EVENT",
         "apifyMarginPercentage": 0.2,

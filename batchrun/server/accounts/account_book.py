@@ -83,6 +83,5 @@ async def _read(database: Database, given: AccountSettings, suffix: str) -> Serv
 
 
 async def change_limits(database: Database, of: ServerAccount, changes: JsonObject) -> None:
-    """Store limits that the user sets."""
     of.limits.update(changes)
     await database.write(account_table.put, f"limits {of.id}", orjson.dumps(of.limits).decode())

@@ -44,7 +44,6 @@ class Accounts:
         return found
 
     def get(self, user_id: str) -> ServerAccount | None:
-        """Return the account with this id."""
         return self._by_id.get(user_id)
 
     def named(self, address: str) -> ServerAccount | None:

@@ -12,8 +12,6 @@ _RUN_TOKEN_PREFIX = "batchrun_run_"  # noqa: S105 - not a secret
 
 
 class Caller(Enum):
-    """The kind of caller of a request."""
-
     ANONYMOUS = "anonymous"
     ACCOUNT = "account"
     #: A live Run of the account. It does not see billing.
@@ -36,15 +34,7 @@ class CallerTokens:
     def recognise(
         self, token: str | None, owner_of: Callable[[str], str | None]
     ) -> tuple[Caller, ServerAccount | None]:
-        """Return the kind of caller that a token stands for, and its account.
-
-        Args:
-            token: as it came with the request.
-            owner_of: returns the user id of a live Run.
-
-        Raises:
-            ErrorAnswer: 401 for an unknown token.
-        """
+        """Return the kind of caller and its account; `owner_of` returns the user id of a live Run."""
         if not token:
             return Caller.ANONYMOUS, None
         if (account := self._accounts.of_token(token)) is not None:

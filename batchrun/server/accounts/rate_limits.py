@@ -49,9 +49,6 @@ class RateLimits:
             who: the account's id, or the address of an anonymous caller.
             resource: the resource's kind and name. Each account has its own buckets.
             per_s: its limit, in requests per second.
-
-        Raises:
-            ErrorAnswer: 429; the request does not count.
         """
         if not self.is_enforced:
             return

@@ -11,11 +11,7 @@ class RunQuota:
         self.memory_mb = self.runs = 0
 
     def take(self, memory_mb: int) -> None:
-        """Reserve a Run's memory and its place.
-
-        Raises:
-            ErrorAnswer: 402 if a limit would be exceeded; nothing was reserved.
-        """
+        """Reserve a Run's memory and its place, or nothing if a limit would be exceeded."""
         if self.memory_mb + memory_mb > self.max_total_memory_mb:
             raise ErrorAnswer(
                 402,
@@ -37,6 +33,5 @@ class RunQuota:
         self.memory_mb += memory_mb
 
     def give_back(self, memory_mb: int) -> None:
-        """Free what a Run has reserved."""
         self.runs -= 1
         self.memory_mb -= memory_mb

@@ -20,7 +20,6 @@ from batchrun.server.store.run_table import RunFilter
 
 
 def add_routes(table: RouteTable) -> None:
-    """Serve Actors."""
     for collection in ("/v2/actors", "/v2/acts"):
         table.add("GET", collection, list_actors)
         one = f"{collection}/{{actor}}"
@@ -84,7 +83,6 @@ async def list_actors(call: Call) -> web.Response:
 
 
 async def get_actor(call: Call) -> web.Response:
-    """Show an Actor."""
     return data_answer(await _doc(call, actor_of(call)))
 
 
@@ -94,7 +92,6 @@ async def list_versions(call: Call) -> web.Response:
 
 
 async def get_version(call: Call) -> web.Response:
-    """Show an Actor's version."""
     actor = actor_of(call)
     if call.path["version"] != actor.version:
         raise thing_missing("Actor version")
@@ -123,7 +120,6 @@ async def validate_input(call: Call) -> web.Response:
 
 
 async def list_runs(call: Call) -> web.Response:
-    """List an Actor's Runs."""
     return await runs_answer(call, RunFilter(user_id=call.user.id, act_id=actor_of(call).id))
 
 

@@ -30,11 +30,7 @@ RUN_PREFIXES = (
 
 
 def access_of(given: JsonObject) -> str | None:
-    """Return the general access that a body sets; None if it sets none.
-
-    Raises:
-        ErrorAnswer: 400.
-    """
+    """Return the general access that a body sets; None if it sets none."""
     access = given.get("generalAccess")
     if access is not None and access not in _ACCESS:
         raise request_invalid(f'Property "generalAccess" must be one of {", ".join(_ACCESS)}')
@@ -42,20 +38,11 @@ def access_of(given: JsonObject) -> str | None:
 
 
 def actor_of(call: Call) -> Actor:
-    """Return the Actor that the path names.
-
-    Raises:
-        ErrorAnswer: 404.
-    """
     return find_actor(call, call.path["actor"])
 
 
 def find_actor(call: Call, address: str) -> Actor:
-    """Return the Actor at an address, if the caller may use it.
-
-    Raises:
-        ErrorAnswer: 404; 401 for an account's own Actor without a token.
-    """
+    """Return the Actor at an address, if the caller may use it."""
     own_username = call.account.username if call.account is not None else ""
     actor = call.backend.catalog.find(address, own_username)
     if actor is None or not call.backend.accounts.may_use(actor.username, call.account):
@@ -66,11 +53,7 @@ def find_actor(call: Call, address: str) -> Actor:
 
 
 async def run_id_of(call: Call) -> str:
-    """Return the id of the Run that the path means.
-
-    Raises:
-        ErrorAnswer: 404 if there is no last Run. An id is not looked up here.
-    """
+    """Return the id of the Run that the path means. An id in the path is not looked up here."""
     if (run_id := call.path.get("run")) is not None:
         return run_id
     user = call.user
@@ -80,11 +63,7 @@ async def run_id_of(call: Call) -> str:
 
 
 async def last_run_id(call: Call, run_filter: RunFilter) -> str:
-    """Return the id of the last started Run, filtered by `status` and `origin`.
-
-    Raises:
-        ErrorAnswer: 404 if there is none.
-    """
+    """Return the id of the last started Run, filtered by `status` and `origin`."""
     chosen = replace(run_filter, statuses=statuses_of(call))
     run_id = await call.backend.database.read(run_table.read_last, chosen, call.query.text("origin"))
     if run_id is None:
@@ -101,11 +80,7 @@ def statuses_of(call: Call) -> tuple[str, ...]:
 
 
 async def own_run_id_of(call: Call) -> str:
-    """Return the id of the Run that the path means, for an operation that only its owner may do.
-
-    Raises:
-        ErrorAnswer: 404; 403 for a Run of another account.
-    """
+    """Return the id of the Run that the path means, for an operation that only its owner may do."""
     run_id = await run_id_of(call)
     if not call.is_by(await call.backend.runs.owner_of(run_id)):
         raise not_permitted("Actor run")
@@ -113,11 +88,7 @@ async def own_run_id_of(call: Call) -> str:
 
 
 async def storage_id_of(call: Call, kind: Kind) -> str:
-    """Return the id of the storage that the path means. An id in the path is not looked up here.
-
-    Raises:
-        ErrorAnswer: 404 for an unknown name or Run.
-    """
+    """Return the id of the storage that the path means. An id in the path is not looked up here."""
     address = call.path.get("storage")
     if address is None:
         doc = await call.backend.runs.read(await run_id_of(call))
@@ -137,20 +108,12 @@ async def storage_id_of(call: Call, kind: Kind) -> str:
 
 
 async def storage_of(call: Call, kind: Kind) -> Storage:
-    """Return the storage that the path means, to be read.
-
-    Raises:
-        ErrorAnswer: 404; 403 if only its owner may read it.
-    """
+    """Return the storage that the path means, to be read."""
     return await read_storage(call, kind, await storage_id_of(call, kind))
 
 
 async def own_storage_of(call: Call, kind: Kind) -> Storage:
-    """Return the storage that the path means, to be changed.
-
-    Raises:
-        ErrorAnswer: 404; 403 for a storage of another account.
-    """
+    """Return the storage that the path means, to be changed."""
     storage = await storage_of(call, kind)
     if not call.is_by(storage.user_id):
         raise not_permitted(kind.thing.lower())
@@ -158,11 +121,7 @@ async def own_storage_of(call: Call, kind: Kind) -> Storage:
 
 
 async def read_storage(call: Call, kind: Kind, storage_id: str) -> Storage:
-    """Return a storage by its kind and id. Unless access is restricted, the id is permission to read it.
-
-    Raises:
-        ErrorAnswer: 404, also for an id of another kind; 403.
-    """
+    """Return a storage of this kind. Unless access is restricted, the id is permission to read it."""
     storage = await call.backend.database.read(storage_table.read, storage_id)
     if storage is None or storage.kind is not kind:
         raise thing_missing(kind.thing)
@@ -172,11 +131,6 @@ async def read_storage(call: Call, kind: Kind, storage_id: str) -> Storage:
 
 
 async def read_build(call: Call, build_id: str) -> JsonObject:
-    """Return a build that the caller may see.
-
-    Raises:
-        ErrorAnswer: 404.
-    """
     doc = await call.backend.database.read(build_table.read, build_id)
     # A build's id follows from names, so it is no credential: only the owner sees builds of an account's Actors.
     owner = call.backend.accounts.get(doc["userId"]) if doc is not None else None

@@ -13,7 +13,6 @@ _SHORT = ("id", "actId", "userId", "status", "startedAt", "finishedAt", "usageTo
 
 
 def add_routes(table: RouteTable) -> None:
-    """Serve builds."""
     for collection in ("/v2/actors", "/v2/acts"):
         one = f"{collection}/{{actor}}"
         table.add("GET", f"{one}/builds", list_builds)
@@ -26,12 +25,10 @@ def add_routes(table: RouteTable) -> None:
 
 
 async def list_builds(call: Call) -> web.Response:
-    """List an Actor's builds."""
     return await _page(call, [actor_of(call).id])
 
 
 async def list_own_builds(call: Call) -> web.Response:
-    """List the builds of the account's Actors."""
     username = call.user.username.lower()
     return await _page(call, [actor.id for actor in call.backend.catalog if actor.username.lower() == username])
 
@@ -42,12 +39,10 @@ async def _page(call: Call, act_ids: list[str]) -> web.Response:
 
 
 async def get_default_build(call: Call) -> web.Response:
-    """Show the build that an Actor's Runs use."""
     return data_answer(await read_build(call, actor_of(call).build_id))
 
 
 async def get_build(call: Call) -> web.Response:
-    """Show a build by its id."""
     return data_answer(await read_build(call, call.path["log"]))
 
 

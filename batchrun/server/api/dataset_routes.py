@@ -40,7 +40,6 @@ _ENDPOINTS = StorageEndpoints(Kind.DATASET, "dataset-name-not-unique", _describe
 
 
 def add_routes(table: RouteTable) -> None:
-    """Serve `/v2/datasets` and the datasets of Runs."""
     for one in _ENDPOINTS.add_routes(table, "/v2/datasets", "dataset"):
         table.add("GET", f"{one}/items", list_items, needs_token=False)
         table.add("POST", f"{one}/items", push_items, per_s=PER_START)
@@ -48,7 +47,6 @@ def add_routes(table: RouteTable) -> None:
 
 
 async def list_items(call: Call) -> web.StreamResponse:
-    """Answer with a page of items."""
     return await items_answer(call, await storage_id_of(call, Kind.DATASET))
 
 

@@ -9,16 +9,13 @@ _HTML = "text/html; charset=utf-8"
 
 
 def add_routes(table: RouteTable) -> None:
-    """Serve `/demo/`."""
     table.add("GET", "/demo", show_index, needs_token=False)
     table.add("GET", "/demo/{page}", show_page, needs_token=False)
 
 
 async def show_index(call: Call) -> web.Response:
-    """Answer with the list of pages."""
     return raw_answer(call.backend.demo.index(), content_type=_HTML)
 
 
 async def show_page(call: Call) -> web.Response:
-    """Answer with a module's page."""
     return raw_answer(await call.backend.demo.page(call.path["page"]), content_type=_HTML)

@@ -31,7 +31,6 @@ _OVERLOAD = 95
 
 
 def add_routes(table: RouteTable) -> None:
-    """Serve the websocket of events."""
     table.add("GET", "/events/{run}", follow_events, needs_token=False)
 
 

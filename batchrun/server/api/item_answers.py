@@ -34,7 +34,6 @@ T = TypeVar("T")
 
 
 async def items_answer(call: Call, dataset_id: str, status: int = 200) -> web.StreamResponse:
-    """Answer with the requested items and the headers of a page."""
     dataset = await read_storage(call, Kind.DATASET, dataset_id)
     call.backend.reads.note(dataset.id, reads=1)
     offset, limit, is_descending = call.query.page(UNLIMITED)
@@ -77,25 +76,18 @@ class _Reading:
 
     @property
     def is_done(self) -> bool:
-        """True if all items are read."""
         return self._place == self._end and self._ahead is None
 
     def rewind(self) -> None:
-        """Start again with the first item."""
         self._place = self._first
 
     async def is_one_page(self) -> bool:
-        """True if the next page is the last one."""
         if not self.is_done:
             self._ahead = await self.page()
         return self._place == self._end
 
     async def page(self) -> list[bytes]:
-        """Return the next items as they are stored, at least one.
-
-        Raises:
-            ErrorAnswer: 404 if the dataset was deleted meanwhile.
-        """
+        """Return the next items as they are stored, at least one."""
         if self._ahead is not None:
             ahead, self._ahead = self._ahead, None
             return ahead
@@ -109,13 +101,10 @@ class _Reading:
         return page
 
     def shown(self, page: list[bytes]) -> list[Any]:
-        """Return a page as the view shows it."""
         return self._view.apply(map(orjson.loads, page))
 
 
 class _Writer(Protocol):
-    """Writes items as they are stored."""
-
     def opening(self) -> bytes: ...
 
     def page(self, page: list[bytes]) -> bytes: ...
@@ -132,11 +121,7 @@ async def _pieces(reading: _Reading, writer: _Writer) -> AsyncIterator[bytes]:
 
 
 def _transformation(call: Call, dataset: Storage) -> JsonObject | None:
-    """Return the transformation of the requested view of the Actor's dataset schema; None without a view.
-
-    Raises:
-        ErrorAnswer: 400 for an unknown view.
-    """
+    """Return the transformation of the requested view of the Actor's dataset schema; None without a view."""
     if (name := call.query.text("view")) is None:
         return None
     actor = call.backend.catalog.find(dataset.act_id) if dataset.act_id is not None else None

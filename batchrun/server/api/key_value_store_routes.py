@@ -43,7 +43,6 @@ _ENDPOINTS = StorageEndpoints(Kind.KEY_VALUE_STORE, "key-value-store-name-not-un
 
 
 def add_routes(table: RouteTable) -> None:
-    """Serve `/v2/key-value-stores` and the stores of Runs."""
     for one in _ENDPOINTS.add_routes(table, "/v2/key-value-stores", "key-value-store"):
         table.add("GET", f"{one}/keys", list_keys, needs_token=False)
         table.add("GET", f"{one}/records", download_records, needs_token=False)
@@ -54,7 +53,6 @@ def add_routes(table: RouteTable) -> None:
 
 
 async def list_keys(call: Call) -> web.Response:
-    """List keys in order of their bytes."""
     store = await storage_of(call, Kind.KEY_VALUE_STORE)
     call.backend.reads.note(store.id, lists=1)
     after, prefix = call.query.text("exclusiveStartKey") or "", call.query.text("prefix") or ""
@@ -82,7 +80,6 @@ def _record_url(call: Call, store_id: str, key: str) -> str:
 
 
 async def get_record(call: Call) -> web.StreamResponse:
-    """Answer with the stored bytes and their content type."""
     store_id, key = await storage_id_of(call, Kind.KEY_VALUE_STORE), check_record_key(call.path["key"])
     stored = await read_value(call, store_id, key)
     if stored is None:

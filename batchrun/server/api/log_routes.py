@@ -21,7 +21,6 @@ _LOOK_AGAIN_S = 30
 
 
 def add_routes(table: RouteTable) -> None:
-    """Serve `/v2/logs` and the logs of Runs."""
     table.add("GET", "/v2/logs/{log}", get_log, needs_token=False)
     table.add("GET", "/v2/actor-builds/{log}/log", get_log, needs_token=False)
     for prefix in RUN_PREFIXES:

@@ -47,7 +47,6 @@ _ENDPOINTS = StorageEndpoints(Kind.REQUEST_QUEUE, "request-queue-name-not-unique
 
 
 def add_routes(table: RouteTable) -> None:
-    """Serve `/v2/request-queues` and the queues of Runs."""
     for one in _ENDPOINTS.add_routes(table, "/v2/request-queues", "request-queue"):
         table.add("GET", f"{one}/head", get_head, needs_token=False)
         table.add("POST", f"{one}/head/lock", lock_head, per_s=PER_QUEUE_BATCH)
@@ -101,7 +100,6 @@ def _shown(registration: Registration) -> JsonObject:
 
 
 async def add_request(call: Call) -> web.Response:
-    """Add a request, unless there is one with its unique key."""
     queue, doc = await _own_queue(call), _checked(await call.json_object())
     to_front = call.query.boolean("forefront")
     added = await call.backend.database.write(request_table.add, queue.seq, [doc], to_front, now_ms())
@@ -109,7 +107,6 @@ async def add_request(call: Call) -> web.Response:
 
 
 async def add_batch(call: Call) -> web.Response:
-    """Add up to 25 requests, all or none."""
     queue, docs = await _own_queue(call), [_checked(value) for value in await _batch(call)]
     to_front = call.query.boolean("forefront")
     added = await call.backend.database.write(request_table.add, queue.seq, docs, to_front, now_ms())
@@ -118,7 +115,6 @@ async def add_batch(call: Call) -> web.Response:
 
 
 async def delete_batch(call: Call) -> web.Response:
-    """Delete up to 25 requests, each by `id` or `uniqueKey`."""
     queue, values = await _own_queue(call), await _batch(call)
     ids = [_id_of(value) for value in values]
     client = call.query.text("clientKey")
@@ -167,7 +163,6 @@ async def list_requests(call: Call) -> web.Response:
 
 
 async def get_request(call: Call) -> web.Response:
-    """Show a request."""
     queue = await _queue(call)
     doc = await call.backend.database.read(request_table.read, queue.seq, call.path["request"])
     if doc is None:
@@ -185,14 +180,12 @@ async def update_request(call: Call) -> web.Response:
 
 
 async def delete_request(call: Call) -> web.Response:
-    """Delete a request."""
     queue, client = await _own_queue(call), call.query.text("clientKey")
     await call.backend.database.write(request_table.delete, queue.seq, [call.path["request"]], client, now_ms())
     return empty_answer()
 
 
 async def get_head(call: Call) -> web.Response:
-    """Show the first pending requests."""
     queue = await _queue(call)
     limit = call.query.integer("limit", 0, maximum=_MAX_HEAD) or _MAX_HEAD
     docs = await call.backend.database.read(request_table.head, queue.seq, limit, now_ms())
@@ -200,7 +193,6 @@ async def get_head(call: Call) -> web.Response:
 
 
 async def lock_head(call: Call) -> web.Response:
-    """Lock the first pending requests for this client."""
     queue, client, lock_s = await _own_queue(call), call.query.text("clientKey"), _lock_s(call)
     limit = call.query.integer("limit", 0, maximum=_MAX_LOCKED_HEAD) or _MAX_LOCKED_HEAD
     until_ms = now_ms() + lock_s * 1000
@@ -231,14 +223,12 @@ def _lock_s(call: Call) -> int:
 
 
 async def prolong_lock(call: Call) -> web.Response:
-    """Prolong the lock of a request."""
     queue, until_ms = await _own_queue(call), now_ms() + _lock_s(call) * 1000
     await _set_lock(call, queue, until_ms)
     return data_answer({"lockExpiresAt": iso(until_ms)})
 
 
 async def delete_lock(call: Call) -> web.Response:
-    """Unlock a request."""
     await _set_lock(call, await _own_queue(call), 0)
     return empty_answer()
 
@@ -251,7 +241,6 @@ async def _set_lock(call: Call, queue: Storage, until_ms: int) -> None:
 
 
 async def unlock_all(call: Call) -> web.Response:
-    """Unlock all requests of this client."""
     queue, client = await _own_queue(call), call.query.text("clientKey")
     unlocked = await call.backend.database.write(request_table.unlock_all, queue.seq, client, now_ms())
     return data_answer({"unlockedCount": unlocked})

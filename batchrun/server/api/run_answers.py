@@ -31,14 +31,12 @@ def wait_s_of(query: Query) -> float:
 def run_answer(
     call: Call, doc: JsonObject, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    """Answer with a Run, as this caller may see it."""
     if not call.is_by(doc["userId"]):
         doc = {name: value for name, value in doc.items() if name not in _BILLING}
     return data_answer(doc, status, headers)
 
 
 async def runs_answer(call: Call, run_filter: RunFilter) -> web.Response:
-    """Answer with a page of the Runs that match, in the short form."""
     offset, limit, is_descending = call.query.page()
     chosen = replace(_lagging(call, run_filter), statuses=statuses_of(call))
     total, docs = await call.backend.database.read(run_table.page, chosen, offset, limit, is_descending)
@@ -46,7 +44,6 @@ async def runs_answer(call: Call, run_filter: RunFilter) -> web.Response:
 
 
 def _lagging(call: Call, run_filter: RunFilter) -> RunFilter:
-    """Leave out young Runs, if a fault wants it."""
     if not call.quirks.list_lag_s:
         return run_filter
     shown_ms = now_ms() - round(call.quirks.list_lag_s * 1000)

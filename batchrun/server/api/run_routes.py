@@ -16,7 +16,6 @@ _CHANGEABLE = {"statusMessage": str, "isStatusMessageTerminal": bool}
 
 
 def add_routes(table: RouteTable) -> None:
-    """Serve `/v2/actor-runs`, and the last Runs of tasks and Actors."""
     table.add("GET", "/v2/actor-runs", list_runs)
     for prefix in RUN_PREFIXES:
         table.add("GET", prefix, get_run, needs_token=False)
@@ -31,7 +30,6 @@ def add_routes(table: RouteTable) -> None:
 
 
 async def list_runs(call: Call) -> web.Response:
-    """List the account's Runs."""
     after_ms, before_ms = call.query.time_ms("startedAfter"), call.query.time_ms("startedBefore")
     return await runs_answer(
         call, RunFilter(user_id=call.user.id, started_after_ms=after_ms, started_before_ms=before_ms)
@@ -67,7 +65,6 @@ def _check_changes(changes: JsonObject) -> None:
 
 
 async def delete_run(call: Call) -> web.Response:
-    """Delete an ended Run."""
     await call.backend.runs.delete(await own_run_id_of(call))
     return empty_answer()
 
@@ -79,7 +76,6 @@ async def abort_run(call: Call) -> web.Response:
 
 
 async def reboot_run(call: Call) -> web.Response:
-    """Restart the Actor of a running Run."""
     return run_answer(call, await call.backend.runs.reboot(await own_run_id_of(call)))
 
 
@@ -96,13 +92,11 @@ async def metamorph_run(call: Call) -> web.Response:
 
 
 async def resurrect_run(call: Call) -> web.Response:
-    """Start an ended Run again under its id."""
     given = given_options(call.query)
     return run_answer(call, await call.backend.runs.resurrect(await own_run_id_of(call), given))
 
 
 async def charge_run(call: Call) -> web.Response:
-    """Charge for events of a Run of a pay-per-event Actor."""
     run_id, given = await own_run_id_of(call), await call.json_object()
     event, count = given.get("eventName"), given.get("count", 1)
     if not isinstance(event, str) or isinstance(count, bool) or not isinstance(count, int) or count < 1:

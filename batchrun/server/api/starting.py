@@ -31,11 +31,7 @@ _ORIGINS = frozenset(
 
 
 async def start_task(call: Call, task: JsonObject, body: bytes) -> HostedRun:
-    """Start a Run of a task. Its input: the body over the task's input over schema defaults, top level only.
-
-    Raises:
-        ErrorAnswer: 400, 402, 404; nothing was started.
-    """
+    """Start a Run of a task. Its input: the body over the task's input over schema defaults, top level only."""
     actor = call.backend.tasks.actor_of(task)
     if body and not _is_json(call.request.headers.get("Content-Type", "")):
         raise request_invalid("The input of a task's run must be JSON, with Content-Type: application/json")
@@ -49,20 +45,12 @@ async def start_task(call: Call, task: JsonObject, body: bytes) -> HostedRun:
 
 
 async def start_actor(call: Call, actor: Actor, body: bytes) -> HostedRun:
-    """Start a Run of an Actor. Without an input schema it accepts any body of any type.
-
-    Raises:
-        ErrorAnswer: 400, 402, 404; nothing was started.
-    """
+    """Start a Run of an Actor. Without an input schema it accepts any body of any type."""
     return await _start(call, actor, {}, actor_input(call, actor, body))
 
 
 def actor_input(call: Call, actor: Actor, body: bytes) -> tuple[str, bytes] | None:
-    """Return content type and bytes of a Run's stored input; None for no input.
-
-    Raises:
-        ErrorAnswer: 400.
-    """
+    """Return content type and bytes of a Run's stored input; None for no input."""
     content_type = call.header("Content-Type") or "application/octet-stream"
     if actor.input_schema is None and not _is_json(content_type):
         return (content_type, body) if body else None
@@ -81,13 +69,11 @@ class StartEndpoints:
         self._start = start
 
     def add_routes(self, table: RouteTable, one: str) -> None:
-        """Serve the starts below the path of a resource."""
         table.add("POST", f"{one}/runs", self.start_run, per_s=PER_START)
         table.add("GET POST", f"{one}/run-sync", self.run_sync, per_s=PER_START)
         table.add("GET POST", f"{one}/run-sync-get-dataset-items", self.run_sync_items, per_s=PER_START)
 
     async def start_run(self, call: Call) -> web.Response:
-        """Start a Run."""
         wait_s = wait_s_of(call.query)
         live = await self._start(call)
         task_id = live.doc["actorTaskId"]
@@ -107,11 +93,7 @@ class StartEndpoints:
 
 
 async def _finish_sync(call: Call, live: HostedRun) -> JsonObject:
-    """Wait for a Run as the sync endpoints do; return it if it succeeds.
-
-    Raises:
-        ErrorAnswer: 408 after _SYNC_WAIT_S (the Run goes on), 400 if it ends otherwise.
-    """
+    """Wait for a Run as the sync endpoints do; return it if it succeeds. After a timeout the Run goes on."""
     await call.backend.runs.wait(live.id, _SYNC_WAIT_S)
     if not live.is_ended:
         raise ErrorAnswer(408, "run-timeout-exceeded", f"Actor run exceeded the timeout of {_SYNC_WAIT_S} seconds")
@@ -160,11 +142,7 @@ def _check_spending(call: Call) -> None:
 
 
 def given_options(query: Query) -> JsonObject:
-    """Return the options that a query names, in the API's spelling.
-
-    Raises:
-        ErrorAnswer: 400.
-    """
+    """Return the options that a query names, in the API's spelling."""
     if query.text("forcePermissionLevel") not in (None, "FULL_PERMISSIONS"):
         raise value_invalid("Runs have FULL_PERMISSIONS here: parameter forcePermissionLevel cannot limit them")
     memory, timeout, max_items = query.number("memory"), query.number("timeout"), query.number("maxItems")

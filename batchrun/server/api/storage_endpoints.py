@@ -18,13 +18,7 @@ Describe = Callable[[Call, Storage], JsonObject]
 
 
 class StorageEndpoints:
-    """The endpoints of one kind of storage.
-
-    Args:
-        kind: the kind.
-        conflict: the error type for a name that is taken.
-        describe: returns the properties of this kind.
-    """
+    """The endpoints of one kind of storage."""
 
     def __init__(self, kind: Kind, conflict: str, describe: Describe) -> None:
         self._kind, self._conflict, self._describe = kind, conflict, describe
@@ -55,7 +49,6 @@ class StorageEndpoints:
         return page_answer(docs, total, offset, limit, is_descending=is_descending)
 
     async def get_or_create(self, call: Call) -> web.Response:
-        """Create a storage, or show the one that has the name."""
         name = call.query.text("name")
         if name is not None:
             check_name(name, self._kind.thing)
@@ -66,7 +59,6 @@ class StorageEndpoints:
         return data_answer(self._doc(call, storage), 201 if is_new else 200, location if is_new else None)
 
     async def get(self, call: Call) -> web.Response:
-        """Show a storage."""
         return data_answer(self._doc(call, await storage_of(call, self._kind)))
 
     async def update(self, call: Call) -> web.Response:
@@ -81,7 +73,6 @@ class StorageEndpoints:
         return data_answer(self._doc(call, await storage_of(call, self._kind)))
 
     async def delete(self, call: Call) -> web.Response:
-        """Delete a storage and its content."""
         storage = await own_storage_of(call, self._kind)
         await call.backend.database.write(storage_table.delete, storage)
         return empty_answer()

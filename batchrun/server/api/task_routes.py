@@ -17,7 +17,6 @@ _SHORT = ("id", "userId", "actId", "name", "username", "title", "createdAt", "mo
 
 
 def add_routes(table: RouteTable) -> None:
-    """Serve `/v2/actor-tasks`."""
     table.add("GET", "/v2/actor-tasks", list_tasks)
     table.add("POST", "/v2/actor-tasks", create_task)
     one = "/v2/actor-tasks/{task}"
@@ -35,7 +34,6 @@ def _task(call: Call) -> JsonObject:
 
 
 async def list_tasks(call: Call) -> web.Response:
-    """List tasks by creation."""
     return list_answer(call, [_short(call, doc) for doc in call.backend.tasks.of_account(call.user)])
 
 
@@ -47,7 +45,6 @@ def _short(call: Call, doc: JsonObject) -> JsonObject:
 
 
 async def create_task(call: Call) -> web.Response:
-    """Create a task."""
     given = await call.json_object()
     if not isinstance(given.get("actId"), str):
         raise request_invalid('Property "actId" is required and must be a string')
@@ -56,12 +53,10 @@ async def create_task(call: Call) -> web.Response:
 
 
 async def get_task(call: Call) -> web.Response:
-    """Show a task."""
     return data_answer(_task(call))
 
 
 async def update_task(call: Call) -> web.Response:
-    """Change the given properties; show the whole task."""
     task = _task(call)
     return data_answer(await call.backend.tasks.update(task, await call.json_object()))
 
@@ -87,7 +82,6 @@ async def update_input(call: Call) -> web.Response:
 
 
 async def list_runs(call: Call) -> web.Response:
-    """List a task's Runs."""
     return await runs_answer(call, RunFilter(task_id=_task(call)["id"]))
 
 

@@ -25,14 +25,12 @@ _YEARS = range(1970, 9999)
 
 
 def add_routes(table: RouteTable) -> None:
-    """Serve limits and monthly usage."""
     table.add("GET", "/v2/users/me/limits", get_limits)
     table.add("PUT", "/v2/users/me/limits", update_limits)
     table.add("GET", "/v2/users/me/usage/monthly", get_monthly_usage)
 
 
 async def get_limits(call: Call) -> web.Response:
-    """Show the account's limits and current use."""
     user, quota = call.user, call.user.quota
     limits = {
         "maxMonthlyUsageUsd": user.limits.get("maxMonthlyUsageUsd", _PLENTY),
@@ -66,7 +64,6 @@ async def get_limits(call: Call) -> web.Response:
 
 
 async def update_limits(call: Call) -> web.Response:
-    """Set the monthly spending limit and the data retention."""
     given = await call.json_object()
     changes: JsonObject = {}
     if given.get("maxMonthlyUsageUsd") is not None:

@@ -16,7 +16,6 @@ _SERVED_FEATURES = frozenset({"ACTORS", "STORAGE", "WEBHOOKS", "ACTORS_PUBLIC_AL
 
 
 def add_routes(table: RouteTable) -> None:
-    """Serve `/v2/users/me`."""
     table.add("GET", "/v2/users/me", get_me)
 
 

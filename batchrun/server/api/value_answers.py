@@ -15,11 +15,7 @@ from batchrun.server.store import stored_value_table
 
 
 async def read_value(call: Call, store_id: str, key: str) -> tuple[str, bytes | BodySpool] | None:
-    """Return content type and value under a key, a large value as a spool; None if there is none.
-
-    Raises:
-        ErrorAnswer: 403 if only the store's owner may read it.
-    """
+    """Return content type and value under a key, a large value as a spool; None if there is none."""
     user_id = call.account.id if call.account is not None else None
     directory = call.backend.settings.data_dir
     return await call.backend.database.read(stored_value_table.read_for, store_id, key, user_id, directory)
@@ -28,7 +24,6 @@ async def read_value(call: Call, store_id: str, key: str) -> tuple[str, bytes | 
 async def value_answer(
     call: Call, content_type: str, body: bytes | BodySpool, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> web.StreamResponse:
-    """Answer with a stored value."""
     if isinstance(body, BodySpool) and call.quirks.is_whole:
         body = await anyio.to_thread.run_sync(body.take)
     if isinstance(body, BodySpool):

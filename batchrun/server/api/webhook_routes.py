@@ -13,7 +13,6 @@ from batchrun.server.webhooks.webhook_book import new_dispatch
 
 
 def add_routes(table: RouteTable) -> None:
-    """Serve webhooks, also those of tasks and Actors, and dispatches."""
     table.add("GET", "/v2/webhooks", list_webhooks)
     table.add("POST", "/v2/webhooks", create_webhook)
     one = "/v2/webhooks/{webhook}"
@@ -52,14 +51,12 @@ async def list_webhooks(call: Call) -> web.Response:
 
 
 async def list_of_task(call: Call) -> web.Response:
-    """List the webhooks of a task."""
     task = call.backend.tasks.find(call.path["task"], call.user)
     docs = call.backend.webhooks.of_account(call.user)
     return await _page(call, [doc for doc in docs if doc["condition"].get("actorTaskId") == task["id"]])
 
 
 async def list_of_actor(call: Call) -> web.Response:
-    """List the account's webhooks of an Actor."""
     actor = actor_of(call)
     docs = call.backend.webhooks.of_account(call.user)
     return await _page(call, [doc for doc in docs if doc["condition"].get("actorId") == actor.id])
@@ -76,11 +73,7 @@ async def create_webhook(call: Call) -> web.Response:
 
 
 async def _check_condition(call: Call, given: JsonObject) -> None:
-    """Refuse a condition on another account's things, and replace names by ids.
-
-    Raises:
-        ErrorAnswer: 403, 404.
-    """
+    """Refuse a condition on another account's things, and replace names by ids."""
     condition = given.get("condition")
     if not isinstance(condition, dict):
         return
@@ -94,25 +87,21 @@ async def _check_condition(call: Call, given: JsonObject) -> None:
 
 
 async def get_webhook(call: Call) -> web.Response:
-    """Show a webhook."""
     return data_answer(await _shown(call, await _webhook(call)))
 
 
 async def update_webhook(call: Call) -> web.Response:
-    """Change the given properties."""
     doc, given = await _webhook(call), await call.json_object()
     await _check_condition(call, given)
     return data_answer(await _shown(call, await call.backend.webhooks.update(doc, given)))
 
 
 async def delete_webhook(call: Call) -> web.Response:
-    """Delete a webhook."""
     await call.backend.webhooks.delete(await _webhook(call))
     return empty_answer()
 
 
 async def test_webhook(call: Call) -> web.Response:
-    """Trigger a webhook with the event TEST."""
     dispatch = new_dispatch(await _webhook(call), "TEST", None)
     await call.backend.database.write(webhook_table.along, [dispatch], now_ms(), _nothing)
     call.backend.webhook_delivery.expect([dispatch])
@@ -124,7 +113,6 @@ def _nothing(_: object) -> None:
 
 
 async def list_dispatches(call: Call) -> web.Response:
-    """List the dispatches of a webhook or of the account."""
     webhook_id = (await _webhook(call))["id"] if "webhook" in call.path else None
     offset, limit, is_descending = call.query.page()
     total, docs = await call.backend.database.read(
@@ -134,7 +122,6 @@ async def list_dispatches(call: Call) -> web.Response:
 
 
 async def get_dispatch(call: Call) -> web.Response:
-    """Show a dispatch."""
     doc = await call.backend.database.read(webhook_table.read_dispatch, call.path["dispatch"])
     if doc is None or not call.is_by(doc["userId"]):
         raise thing_missing("Webhook dispatch")

@@ -24,16 +24,7 @@ _log = structlog.get_logger()
 
 
 class ActorBuilds:
-    """Keeps the catalog equal to the Actor directories on disk.
-
-    Args:
-        settings: name the directories.
-        database: stores the builds.
-        catalog: offers the Actors.
-        accounts: own the Actors.
-        webhook_book: finds the webhooks that a new build triggers.
-        expect: delivers the dispatches of these webhooks.
-    """
+    """Keeps the catalog equal to the Actor directories on disk."""
 
     def __init__(
         self,
@@ -66,7 +57,6 @@ class ActorBuilds:
             await self.look()
 
     async def look(self) -> None:
-        """Look for new, changed and removed Actors."""
         folders = await anyio.to_thread.run_sync(self._folders)
         for folder in folders:
             signature = await anyio.to_thread.run_sync(actor_files.signature, folder)
@@ -117,7 +107,6 @@ class ActorBuilds:
 
 
 def build_doc(actor: Actor, owner_id: str, at_ms: int) -> JsonObject:
-    """Return a build as the API shows it."""
     schema = actor.input_schema.schema if actor.input_schema else None
     definition: JsonObject = {"actorSpecification": 1, "name": actor.name, "version": actor.version}
     if schema is not None:

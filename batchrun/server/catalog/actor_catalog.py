@@ -76,20 +76,14 @@ class Actor:
 
     @property
     def build_id(self) -> str:
-        """The id of the current build."""
         return derived_id(f"build {self.full_name} {self.build_number}")
 
     @property
     def build_number(self) -> str:
-        """The number of the current build."""
         return f"{self.version}.{self.build_no}"
 
     def check_build(self, build: str) -> None:
-        """Refuse a build tag or number that is not this Actor's.
-
-        Raises:
-            ErrorAnswer: 404 `unknown-build-tag`.
-        """
+        """Refuse a build tag or number that is not this Actor's."""
         if build not in (self.build_tag, "latest", self.version, self.build_number):
             message = f'Build with tag "{build}" was not found. Has the Actor been built?'
             raise ErrorAnswer(404, "unknown-build-tag", message)
@@ -114,7 +108,6 @@ class Catalog:
         self._by_id[actor.id] = self._by_name[actor.full_name.lower()] = actor
 
     def remove(self, actor_id: str) -> None:
-        """Remove an Actor."""
         if (actor := self._by_id.pop(actor_id, None)) is not None:
             self._by_name.pop(actor.full_name.lower(), None)
 

@@ -20,11 +20,6 @@ class ActorInputSchema:
     """One Actor's input schema, compiled."""
 
     def __init__(self, schema: JsonObject) -> None:
-        """Compile a schema.
-
-        Raises:
-            ErrorAnswer: 400 `invalid-input-schema` if it is not valid.
-        """
         self.schema = schema
         try:
             fields = _fields(schema)
@@ -47,11 +42,7 @@ class ActorInputSchema:
         return dict(self._prefills)
 
     def check(self, value: JsonObject) -> None:
-        """Validate an input.
-
-        Raises:
-            ErrorAnswer: 400 `invalid-input`, naming the first field that is wrong.
-        """
+        """Refuse an input, naming the first field that is wrong."""
         for error in self._validator.iter_errors(value):
             raise input_invalid(_sentence(error))
 

@@ -20,11 +20,7 @@ _NAMES = ("build", "timeoutSecs", "memoryMbytes", "maxItems", "maxTotalChargeUsd
 
 
 def check_options(value: Any) -> JsonObject:
-    """Return a task's options without those that are null.
-
-    Raises:
-        ErrorAnswer: 400, naming the option.
-    """
+    """Return a task's options without those that are null."""
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -56,11 +52,7 @@ def whole(name: str, value: float) -> int:
 
 
 def check_memory(value: float) -> int:
-    """Return a Run's memory in MB.
-
-    Raises:
-        ErrorAnswer: 400 if it is not a power of two within the platform's bounds.
-    """
+    """Return a Run's memory in MB: a power of two within the platform's bounds."""
     memory_mb = int(value)
     if memory_mb != value or not MIN_MEMORY_MB <= memory_mb <= MAX_MEMORY_MB or memory_mb & (memory_mb - 1):
         raise value_invalid(f"Memory must be a power of 2 between {MIN_MEMORY_MB} and {MAX_MEMORY_MB} MB")
@@ -68,11 +60,7 @@ def check_memory(value: float) -> int:
 
 
 def decide(given: JsonObject, task: JsonObject, actor: Actor, memory_mb: int, timeout_s: int) -> JsonObject:
-    """Return all options of a start: those given, else the task's, else the Actor's, else these defaults.
-
-    Raises:
-        ErrorAnswer: 400 if the Actor does not allow this memory; 404 for an unknown build.
-    """
+    """Return all options of a start: those given, else the task's, else the Actor's, else these defaults."""
     defaults = {
         "build": actor.build_tag,
         "timeoutSecs": timeout_s,
@@ -87,11 +75,7 @@ def decide(given: JsonObject, task: JsonObject, actor: Actor, memory_mb: int, ti
 
 
 def decode_webhooks(encoded: str | None) -> list[JsonObject]:
-    """Return ad-hoc webhooks: base64 of a JSON array of objects with eventTypes and requestUrl.
-
-    Raises:
-        ErrorAnswer: 400.
-    """
+    """Return ad-hoc webhooks: base64 of a JSON array of objects with eventTypes and requestUrl."""
     if not encoded:
         return []
     try:

@@ -36,11 +36,7 @@ class TaskBook:
         return [doc for doc in self._by_id.values() if doc["userId"] == account.id]
 
     def find(self, address: str, account: ServerAccount) -> JsonObject:
-        """Return the account's task with this id, `username~name` or `~name`.
-
-        Raises:
-            ErrorAnswer: 404, also for a task of another account: tasks are private.
-        """
+        """Return the account's task with this id, `username~name` or `~name`. Tasks of others are not found."""
         doc = self._by_id.get(address)
         username, tilde, name = address.replace("/", "~").partition("~")
         if doc is None and tilde and username.lower() in ("", account.username.lower(), account.id.lower()):
@@ -50,21 +46,12 @@ class TaskBook:
         return doc
 
     def actor_of(self, doc: JsonObject) -> Actor:
-        """Return the Actor of a task.
-
-        Raises:
-            ErrorAnswer: 404 if the server no longer offers it.
-        """
         if (actor := self._catalog.find(doc["actId"])) is None:
             raise thing_missing("Actor")
         return actor
 
     async def create(self, account: ServerAccount, actor: Actor, given: JsonObject) -> JsonObject:
-        """Create a task.
-
-        Raises:
-            ErrorAnswer: 400, 409 (name taken); nothing was created.
-        """
+        """Create a task. After an error nothing was created."""
         if len(self.of_account(account)) >= account.max_tasks:
             message = f"You have reached the limit of {account.max_tasks} Actor tasks"
             raise ErrorAnswer(403, "too-many-actor-tasks", message)
@@ -85,18 +72,13 @@ class TaskBook:
         return await self._keep(doc)
 
     async def update(self, doc: JsonObject, given: JsonObject) -> JsonObject:
-        """Change the properties that are given.
-
-        Raises:
-            ErrorAnswer: 400, 409; nothing was changed.
-        """
+        """Change the properties that are given. After an error nothing was changed."""
         changed = dict(doc)
         self._change(changed, given, self.actor_of(doc))
         changed["modifiedAt"] = iso(now_ms())
         return await self._keep(changed)
 
     async def delete(self, doc: JsonObject) -> None:
-        """Delete a task. Its Runs are not touched."""
         await self._database.write(task_table.delete, doc["id"], then=lambda _: self._forget(doc["id"]))
 
     def count_run(self, doc: JsonObject) -> None:

@@ -25,7 +25,6 @@ class BodySpool:
         self.close()
 
     def write(self, content: bytes) -> None:
-        """Add bytes at the end."""
         self.size += len(content)
         if self.size > LARGE_BYTES:
             self._file.rollover()
@@ -37,7 +36,6 @@ class BodySpool:
         return self._file.read(LARGE_BYTES)
 
     def read(self) -> bytes:
-        """Return all bytes."""
         self._file.seek(0)
         return self._file.read()
 

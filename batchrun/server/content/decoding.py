@@ -22,28 +22,16 @@ class Decoder(Protocol):
     """Decodes one encoding."""
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """Yield the decoded pieces of the next bytes of the body.
-
-        Raises:
-            ErrorAnswer: 400 if the bytes are damaged.
-        """
+        """Yield the decoded pieces of the next bytes of the body."""
         ...
 
     def finish(self) -> None:
-        """Check that the body is complete.
-
-        Raises:
-            ErrorAnswer: 400 if it is not.
-        """
+        """Check that the body is complete."""
         ...
 
 
 def decoders_of(content_encoding: str) -> list[Decoder]:
-    """Return the decoders of a `Content-Encoding` header, in the order in which to apply them.
-
-    Raises:
-        ErrorAnswer: 415 for an unknown encoding.
-    """
+    """Return the decoders of a `Content-Encoding` header, in the order in which to apply them."""
     names = [name.strip().lower() for name in content_encoding.split(",")]
     names = [name for name in names if name not in ("", "identity")]
     if any(name not in _DECODERS for name in names):

@@ -76,7 +76,6 @@ class DemoSite:
         self._turn = anyio.Lock()
 
     def index(self) -> bytes:
-        """Return the index page, which links to all others."""
         rows = "\n".join(f'<li><a href="/demo/{name}.html">{html.escape(name)}</a></li>' for name in DEMO_MODULES)
         title = "Python standard library: a site to scrape"
         return (
@@ -86,11 +85,7 @@ class DemoSite:
         ).encode()
 
     async def page(self, file_name: str) -> bytes:
-        """Return the page of a module.
-
-        Raises:
-            ErrorAnswer: 404 for anything but `<module>.html` of the list.
-        """
+        """Return the page of a module."""
         name = file_name.removesuffix(".html")
         if name not in _NAMES or name == file_name:
             raise route_missing(f"/demo/{file_name}")
@@ -101,7 +96,6 @@ class DemoSite:
         return self._pages[name]
 
     async def close(self) -> None:
-        """End the child process."""
         # Cleared before the first await: two concurrent closes must not wait for the same child.
         renderer, self._renderer = self._renderer, None
         if renderer is not None:

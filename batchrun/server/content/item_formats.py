@@ -79,7 +79,6 @@ def add_columns(known: dict[str, None], items: Iterable[Any]) -> None:
 
 
 def _rows(names: Sequence[str], items: Iterable[Any]) -> Iterator[list[str]]:
-    """Yield the cells of each item."""
     for item in items:
         columns = _columns_of(item)
         yield [_cell(columns.get(name)) for name in names]

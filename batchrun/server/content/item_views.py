@@ -53,12 +53,7 @@ class ItemView:
 
 
 def view_of(query: Query, transformation: JsonObject | None = None) -> ItemView:
-    """Return the view that a request asks for.
-
-    Args:
-        query: its parameters win over the transformation.
-        transformation: that of the dataset schema's view, if one was named.
-    """
+    """Return the view that a request asks for. Its parameters win over the dataset schema's transformation."""
     is_clean = query.boolean("clean")
     fields, output_fields = query.names("fields"), query.names("outputFields")
     if output_fields and len(output_fields) != len(fields):

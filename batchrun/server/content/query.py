@@ -32,7 +32,6 @@ class Query:
         return self._values.get(name) or None
 
     def names(self, name: str) -> list[str]:
-        """Return the parts of a list separated by commas."""
         return [part.strip() for part in self._values.get(name, "").split(",") if part.strip()]
 
     def boolean(self, name: str, *, default: bool = False) -> bool:

@@ -28,15 +28,7 @@ BODY_TIMEOUT_S = 120
 
 
 async def receive_body(request: web.BaseRequest, directory: Path) -> bytes | BodySpool:
-    """Receive a body, decompressed. The caller must `take` or `close` a spool.
-
-    Args:
-        request: the request.
-        directory: for the spool's file.
-
-    Raises:
-        ErrorAnswer: 413 above the limit, 415 for an unknown encoding, 400 for a damaged body, 408 for a slow one.
-    """
+    """Receive a body, decompressed, up to the limits. The caller must `take` or `close` a spool."""
     if not request.body_exists:
         return b""
     decoders = decoders_of(request.headers.get("Content-Encoding", ""))
@@ -106,11 +98,6 @@ def load_json(body: bytes) -> Any:
 
 
 def parse_json(body: bytes) -> Any:
-    """Return the JSON value of a body.
-
-    Raises:
-        ErrorAnswer: 400.
-    """
     try:
         return load_json(body)
     except ValueError as error:
@@ -118,11 +105,7 @@ def parse_json(body: bytes) -> Any:
 
 
 def parse_object(body: bytes) -> JsonObject:
-    """Return the JSON object of a body; an empty body is an empty object.
-
-    Raises:
-        ErrorAnswer: 400.
-    """
+    """Return the JSON object of a body; an empty body is an empty object."""
     value = parse_json(body) if body else {}
     if not isinstance(value, dict):
         raise request_invalid(f'The body must be a JSON object, got "{json_kind(value)}" instead')

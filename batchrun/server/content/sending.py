@@ -20,14 +20,7 @@ _log = structlog.get_logger()
 async def send_pieces(
     request: web.BaseRequest, response: web.StreamResponse, pieces: AsyncIterator[bytes], directory: Path
 ) -> web.StreamResponse:
-    """Send an answer of unknown length.
-
-    Args:
-        request: the request.
-        response: has status and headers.
-        pieces: the body. The generator must not keep a piece that it has yielded.
-        directory: for the files of large pieces.
-    """
+    """Send an answer of unknown length. `pieces` must not keep a piece that it has yielded."""
     with _whole_or_cut(request, response):
         await response.prepare(request)
         # After the headers of a HEAD answer, a client would read a body as the next answer.
@@ -49,7 +42,6 @@ async def send_spool(request: web.BaseRequest, response: web.StreamResponse, bod
 
 
 def is_large(response: web.StreamResponse) -> bool:
-    """True if the body of an answer is too large to stay in memory while it is read."""
     return (
         isinstance(response, web.Response)
         and isinstance(response.body, bytes | bytearray)

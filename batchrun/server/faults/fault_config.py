@@ -93,11 +93,9 @@ class Fault(BaseModel):
 
     @property
     def patterns(self) -> tuple[str, ...]:
-        """The routes as patterns."""
         return tuple(pattern for route in self.routes for pattern in ROUTE_NAMES.get(route, (route,)))
 
     def names(self, method: str, template: str) -> bool:
-        """Return whether the fault may strike a route."""
         return any(names_route(pattern, method, template) for pattern in self.patterns)
 
 

@@ -82,12 +82,10 @@ class _Stream:
 
     @property
     def is_early(self) -> bool:
-        """True if it strikes before the effect."""
         fault = self.fault
         return isinstance(fault, Refusal) or (isinstance(fault, Latency) and fault.where == "before")
 
     def strikes(self) -> bool:
-        """Decide whether the fault strikes the next request that it could strike."""
         self._seen += 1
         is_used_up = self.fault.count is not None and self._struck >= self.fault.count
         if is_used_up or self._seen <= self.fault.after or not self._is_due():
@@ -105,7 +103,6 @@ class _Stream:
         return True
 
     def latency_s(self, fault: Latency) -> float:
-        """Draw the length of a latency."""
         if fault.distribution == "fixed":
             return fault.seconds
         return min(fault.seconds * self._random.paretovariate(fault.shape), fault.max_seconds)

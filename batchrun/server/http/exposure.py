@@ -12,12 +12,7 @@ def is_loopback(host: str) -> bool:
 
 
 def exposure_warning(host: str, *, has_own_token: bool) -> str | None:
-    """Return the warning for the person who starts the server; None if other machines cannot reach it.
-
-    Args:
-        host: the address that the server is bound to.
-        has_own_token: True if the token was given, False if the server made it.
-    """
+    """Return the warning for the person who starts the server; None if other machines cannot reach it."""
     if is_loopback(host):
         return None
     reach = f"the server listens at {host}: other machines can reach it, over plain HTTP"

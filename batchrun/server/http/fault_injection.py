@@ -46,22 +46,12 @@ _CAPACITY_MESSAGES = {
 
 
 class FaultInjection:
-    """Injects faults between the routes and their handlers.
-
-    Args:
-        script: decides which faults strike.
-        children: runs handlers that outlive their connections.
-    """
+    """Injects faults between the routes and their handlers."""
 
     def __init__(self, script: FaultScript, children: anyio.abc.TaskGroup) -> None:
         self._script, self._children = script, children
 
     async def answer(self, call: Call, route: Route, method: str, work: Work) -> web.StreamResponse:
-        """Answer a request, with the faults that the script decides on.
-
-        Raises:
-            ErrorAnswer: the script refuses the request; it was not carried out.
-        """
         plan = await self._decide(call, route, "GET" if method == "HEAD" else method)
         if plan.refusal is not None:
             _log.info("fault_struck", kind=plan.refusal.kind, method=method, route=route.path)

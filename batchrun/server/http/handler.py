@@ -49,7 +49,6 @@ _CORS = {
 
 
 def make_table() -> RouteTable:
-    """Return the table of all routes."""
     table = RouteTable()
     for module in _MODULES:
         module.add_routes(table)
@@ -61,10 +60,6 @@ def make_handler(
     backend: Backend, children: anyio.abc.TaskGroup
 ) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
     """Return the function that handles all requests.
-
-    Args:
-        backend: the parts that handlers use.
-        children: a task group that outlives all requests.
 
     Raises:
         ConfigError: a fault names a route that does not exist.
@@ -98,7 +93,6 @@ def _injection(backend: Backend, table: RouteTable, children: anyio.abc.TaskGrou
 
 
 async def _guarded(request: web.BaseRequest, work: Callable[[], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
-    """Return the work's answer, or the answer for its error."""
     try:
         return await work()
     except ErrorAnswer as error:

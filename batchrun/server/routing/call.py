@@ -77,17 +77,12 @@ class Call:
 
     @property
     def user(self) -> ServerAccount:
-        """The account that the caller acts for.
-
-        Raises:
-            ErrorAnswer: 401 for an anonymous caller.
-        """
+        """The account that the caller acts for. Refuses an anonymous caller."""
         if self.account is None:
             raise token_missing()
         return self.account
 
     def is_by(self, user_id: str) -> bool:
-        """True if the caller acts for this account."""
         return self.account is not None and self.account.id == user_id
 
 
@@ -109,7 +104,6 @@ class Route:
 def raw_answer(
     body: bytes, status: int = 200, content_type: str = JSON_TYPE, headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    """Answer with bytes."""
     return web.Response(body=body, status=status, headers={**(headers or {}), "Content-Type": content_type})
 
 
@@ -145,12 +139,10 @@ def _begun(call: Call, status: int, headers: Mapping[str, str]) -> web.StreamRes
 
 
 def empty_answer(status: int = 204) -> web.Response:
-    """Answer without a body."""
     return web.Response(status=status)
 
 
 def page_answer(items: list[Any], total: int, offset: int, limit: int, *, is_descending: bool) -> web.Response:
-    """Answer with a page of a list."""
     return data_answer(
         {"total": total, "count": len(items), "offset": offset, "limit": limit, "desc": is_descending, "items": items}
     )

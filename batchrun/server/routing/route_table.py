@@ -6,8 +6,6 @@ from batchrun.server.routing.router import Router
 
 
 class RouteTable:
-    """All routes of the server."""
-
     def __init__(self) -> None:
         self.router: Router[Route] = Router()
         #: Method and path of every route, in order of addition.

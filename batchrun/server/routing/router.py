@@ -23,7 +23,6 @@ class Router(Generic[H]):
         self._root: _Node[H] = _Node()
 
     def add(self, method: str, path: str, handler: H) -> None:
-        """Serve `method` on `path`."""
         node = self._root
         for segment in path.strip("/").split("/"):
             node = self._child(node, segment)
@@ -31,11 +30,7 @@ class Router(Generic[H]):
         node.handlers[method] = handler
 
     def find(self, method: str, raw_path: str) -> tuple[H, dict[str, str]]:
-        """Return the handler and the decoded path parameters.
-
-        Raises:
-            ErrorAnswer: 404 or 405.
-        """
+        """Return the handler and the decoded path parameters."""
         arguments: dict[str, str] = {}
         node = self._root
         for segment in raw_path.strip("/").split("/"):

@@ -21,7 +21,6 @@ class TooManyFollowers(Exception):
 
 
 def event_message(name: str, data: JsonObject | None = None) -> str:
-    """Return one event as a message of the websocket."""
     return orjson.dumps({"name": name, "createdAt": iso(now_ms()), "data": data or {}}).decode()
 
 
@@ -35,7 +34,6 @@ class EventChannel:
 
     @property
     def is_followed(self) -> bool:
-        """True if there is a follower."""
         return bool(self._followers)
 
     def send(self, name: str, data: JsonObject | None = None) -> None:
@@ -54,11 +52,7 @@ class EventChannel:
 
     @contextmanager
     def follow(self) -> Iterator[MemoryObjectReceiveStream[str]]:
-        """Open a stream of the events from now on.
-
-        Raises:
-            TooManyFollowers: there are MAX_FOLLOWERS.
-        """
+        """Open a stream of the events from now on, unless there are MAX_FOLLOWERS."""
         if len(self._followers) == MAX_FOLLOWERS:
             raise TooManyFollowers
         sending, receiving = anyio.create_memory_object_stream[str](_MAX_WAITING)

@@ -25,12 +25,7 @@ def month_of(day: datetime) -> tuple[str, str]:
 
 
 class FinalUsage:
-    """Makes preliminary usage final.
-
-    Args:
-        database: stores the Runs.
-        delay_s: seconds between a Run's end and its final usage.
-    """
+    """Makes preliminary usage final."""
 
     def __init__(self, database: Database, delay_s: float) -> None:
         self._database, self.delay_s = database, delay_s

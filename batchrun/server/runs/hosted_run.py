@@ -23,8 +23,6 @@ EXIT_RAISED = 91
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnd:
-    """How the work of a Run ended."""
-
     status: RunStatus
     exit_code: int | None = None
     #: Shown unless the Actor has set a terminal status message.
@@ -32,7 +30,6 @@ class RunEnd:
 
 
 def ending_of(exit_code: int) -> RunEnd:
-    """Return the end that an exit code means."""
     if exit_code == 0:
         return RunEnd(status=RunStatus.SUCCEEDED, exit_code=0, message="Actor succeeded")
     return RunEnd(
@@ -82,17 +79,14 @@ class HostedRun:
 
     @property
     def id(self) -> str:
-        """The Run's id."""
         return str(self.doc["id"])
 
     @property
     def memory_mb(self) -> int:
-        """The Run's reserved memory."""
         return int(self.doc["options"]["memoryMbytes"])
 
     @property
     def status(self) -> RunStatus:
-        """The Run's status."""
         return RunStatus(self.doc["status"])
 
     @property
@@ -109,7 +103,6 @@ class HostedRun:
         self.cpu_s = max(self.cpu_s, cpu_s)
 
     def duration_s(self) -> float:
-        """Return the seconds since it began."""
         return max(anyio.current_time() - self.began, 0.001)
 
     def measured(self, duration_s: float) -> JsonObject:
@@ -126,7 +119,6 @@ class HostedRun:
         }
 
     async def wait_ended(self) -> None:
-        """Wait for the end."""
         if self.is_ended:
             return
         if self._ended is None:
@@ -134,7 +126,6 @@ class HostedRun:
         await self._ended.wait()
 
     def note_ended(self) -> None:
-        """Wake the waiters for the end."""
         self.is_ended = True
         if self._ended is not None:
             self._ended.set()
@@ -146,7 +137,6 @@ class HostedRun:
         return self.log_grown
 
     def wake_followers(self) -> None:
-        """Wake the followers of the log."""
         if self.log_grown is not None:
             self.log_grown.set()
             self.log_grown = None

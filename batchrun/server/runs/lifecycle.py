@@ -64,20 +64,7 @@ class RunCounts:
 
 
 class Runs:
-    """All Runs of all accounts.
-
-    Args:
-        settings: how long Actors may take to stop.
-        database: stores Runs.
-        catalog: has the Actors.
-        children: the task group of live Runs.
-        base_url: where Actors reach the server.
-        quotas: the quota of each account, by its id.
-        final_usage: makes the usage of ended Runs final.
-        webhook_book: finds the webhooks that an event triggers.
-        token_of: makes the token of a Run.
-        account_token_of: returns the token of an account, for webhooks that call this server.
-    """
+    """All Runs of all accounts."""
 
     def __init__(
         self,
@@ -115,24 +102,17 @@ class Runs:
         return self.counts.live
 
     def all_live(self) -> Iterable[HostedRun]:
-        """Return the live Runs."""
         return tuple(self._live.values())
 
     def find_live(self, run_id: str) -> HostedRun | None:
-        """Return a live Run."""
         return self._live.get(run_id)
 
     def owner_of_live(self, run_id: str) -> str | None:
-        """Return the user id of a live Run."""
         live = self._live.get(run_id)
         return live.doc["userId"] if live is not None else None
 
     async def start(self, order: RunOrder) -> HostedRun:
-        """Start a Run. It goes on if the caller is cancelled.
-
-        Raises:
-            ErrorAnswer: 402 if the account's memory or number of Runs would be exceeded; nothing was started.
-        """
+        """Start a Run, unless its account's quota is used up. It goes on if the caller is cancelled."""
         started_ms = now_ms()
         body = order.stored_input[1] if order.stored_input else None
         live = self._live_run(new_doc(order, started_ms), {}, order.actor, body)
@@ -147,11 +127,6 @@ class Runs:
         return live
 
     async def read(self, run_id: str) -> JsonObject:
-        """Return a Run as it is now.
-
-        Raises:
-            ErrorAnswer: 404.
-        """
         if (live := self._live.get(run_id)) is not None:
             return live.doc
         if (ended := self._just_ended.get(run_id)) is not None:
@@ -168,12 +143,7 @@ class Runs:
                 await live.wait_ended()
 
     async def abort(self, run_id: str, *, is_graceful: bool = False) -> JsonObject:
-        """Abort a Run, unless it has ended or is ending.
-
-        Args:
-            run_id: the Run.
-            is_graceful: announce the abort to a process and give it time to stop.
-        """
+        """Abort a Run, unless it has ended or is ending. A graceful abort gives a process time to stop."""
         live = self._live.get(run_id)
         if live is None or live.status in (RunStatus.ABORTING, RunStatus.TIMING_OUT):
             return await self.read(run_id)
@@ -186,15 +156,9 @@ class Runs:
         return await self.read(run_id)
 
     async def owner_of(self, run_id: str) -> str:
-        """Return the user id of a Run.
-
-        Raises:
-            ErrorAnswer: 404.
-        """
         return str((await self.read(run_id))["userId"])
 
     async def abort_of_task(self, task_id: str) -> None:
-        """Abort all live Runs of a task."""
         for live in [live for live in self._live.values() if live.doc.get("actorTaskId") == task_id]:
             await self.abort(live.id)
 
@@ -211,11 +175,7 @@ class Runs:
         return doc
 
     async def reboot(self, run_id: str) -> JsonObject:
-        """Restart the Actor of a running Run, with the same storages.
-
-        Raises:
-            ErrorAnswer: 403 `job-finished`, 400 if it is starting or ending, 404.
-        """
+        """Restart the Actor of a running Run, with the same storages."""
         live = await self._running(run_id)
         live.doc["stats"] = live.doc["stats"] | {"rebootCount": live.doc["stats"]["rebootCount"] + 1}
         await self._database.write(run_table.update_live, dict(live.doc))
@@ -223,11 +183,7 @@ class Runs:
         return live.doc
 
     async def charge(self, run_id: str, event: str, count: int, key: str | None) -> None:
-        """Charge for events of a running Run. The same key within three minutes charges once.
-
-        Raises:
-            ErrorAnswer: 400 for an unknown event; otherwise as `reboot`.
-        """
+        """Charge for events of a running Run. The same key within three minutes charges once."""
         live = await self._running(run_id)
         now = anyio.current_time()
         live.charge_keys = {known: until for known, until in live.charge_keys.items() if until > now}
@@ -239,11 +195,7 @@ class Runs:
         await self._database.write(run_table.update_live, dict(live.doc))
 
     async def metamorph(self, run_id: str, actor: Actor, stored_input: tuple[str, bytes] | None) -> JsonObject:
-        """Turn a running Run into one of another Actor, with the same storages and a new input.
-
-        Raises:
-            ErrorAnswer: as `reboot`, and 400 after MAX_METAMORPHS.
-        """
+        """Turn a running Run into one of another Actor, with the same storages and a new input."""
         live = await self._running(run_id)
         if len(live.doc.get("metamorphs") or ()) >= MAX_METAMORPHS:
             message = f"A run can be metamorphed at most {MAX_METAMORPHS} times"
@@ -260,11 +212,7 @@ class Runs:
         return live.doc
 
     async def resurrect(self, run_id: str, changes: JsonObject) -> JsonObject:
-        """Start an ended Run again, with its id, input and storages. `changes` are options of the API.
-
-        Raises:
-            ErrorAnswer: 400 if the Run has not ended, 402 as for `start`.
-        """
+        """Start an ended Run again, with its id, input and storages. `changes` are options of the API."""
         ended = await self.read(run_id)
         if not RunStatus(ended["status"]).is_terminal:
             raise ErrorAnswer(400, "invalid-request", "Only a finished Actor run can be resurrected")
@@ -289,11 +237,6 @@ class Runs:
         return live.doc
 
     async def delete(self, run_id: str) -> None:
-        """Delete an ended Run and its default storages.
-
-        Raises:
-            ErrorAnswer: 400 `cannot-remove-running-run`, 404.
-        """
         doc = await self.read(run_id)
         if run_id in self._live:
             raise ErrorAnswer(400, "cannot-remove-running-run", "The Actor run is still running: abort it first")

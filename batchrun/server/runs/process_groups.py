@@ -24,8 +24,6 @@ _RUN_ID = b"ACTOR_RUN_ID="
 
 @dataclass(slots=True)
 class GroupUsage:
-    """The current memory and CPU time of a process group."""
-
     resident_bytes: int = 0
     cpu_s: float = 0.0
 
@@ -80,11 +78,7 @@ class Meter:
         self._runs: dict[tuple[int, str], str | None] = {}
 
     def measure(self, groups: Mapping[int, str]) -> dict[int, GroupUsage]:
-        """Return the usage of each Run's process group. A group that is gone uses nothing.
-
-        Args:
-            groups: pid of the group's leader -> id of the Run.
-        """
+        """Return the usage of each Run's process group, given {leader's pid: Run id}. One that is gone uses nothing."""
         usages = {group: GroupUsage() for group in groups}
         group_of_run = {run_id: group for group, run_id in groups.items()}
         outside: dict[tuple[int, str], str | None] = {}

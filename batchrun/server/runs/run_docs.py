@@ -34,7 +34,6 @@ class RunOrder:
 
 
 def new_doc(order: RunOrder, started_ms: int) -> JsonObject:
-    """Return a new Run."""
     return {
         "id": new_id(),
         "actId": order.actor.id,
@@ -79,11 +78,7 @@ def _pricing(actor: Actor, started_ms: int) -> JsonObject:
 
 
 def charged(doc: JsonObject, event: str, count: int) -> JsonObject:
-    """Return the changes of a Run that is charged for events.
-
-    Raises:
-        ErrorAnswer: 400 if its Actor has no such event.
-    """
+    """Return the changes of a Run that is charged for events."""
     counts = doc.get("chargedEventCounts")
     if counts is None:
         raise ErrorAnswer(400, "cannot-charge-non-pay-per-event-actor", "The Actor is not paid per event")
@@ -144,7 +139,6 @@ def migrated_extras(doc: JsonObject, extras: JsonObject, alive_ms: int) -> JsonO
 
 
 def ended_stats(stats: JsonObject, *, memory_mb: int, duration_s: float) -> JsonObject:
-    """Return the final statistics of a Run."""
     return stats | {
         "durationMillis": round(duration_s * 1000),
         "runTimeSecs": round(duration_s, 3),

@@ -4,7 +4,6 @@ from sqlite3 import Connection
 
 
 def put(connection: Connection, name: str, value: str) -> None:
-    """Store `value` under `name`, in place of an earlier one."""
     connection.execute("INSERT OR REPLACE INTO account VALUES (?, ?)", (name, value))
 
 

@@ -31,17 +31,7 @@ def take_in(
     describe: Callable[[int], JsonObject],
     dispatches_of: Callable[[JsonObject], list[JsonObject]],
 ) -> tuple[int, int, list[JsonObject]]:
-    """Return number, time and new dispatches of the build with this digest; add the build if the digest is new.
-
-    Args:
-        connection: with an open transaction.
-        act_id: the Actor's id.
-        version: the Actor's version.
-        digest: the digest of the Actor's files.
-        at_ms: the current time.
-        describe: returns a new build, given its number.
-        dispatches_of: returns the dispatches that a new build triggers; they are stored in the same transaction.
-    """
+    """Return number, time and new dispatches of the build with this digest; add the build if the digest is new."""
     last = latest(connection, act_id, version)
     if last is not None and last[1] == digest:
         return last[0], last[2], []
@@ -58,7 +48,6 @@ def take_in(
 
 
 def read(connection: Connection, build_id: str) -> JsonObject | None:
-    """Return a build."""
     row = connection.execute("SELECT doc FROM builds WHERE id = ? AND doc <> x''", (build_id,)).fetchone()
     return orjson.loads(row[0]) if row else None
 

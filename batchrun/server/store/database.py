@@ -191,8 +191,6 @@ def _deliver(group: Sequence[_Operation]) -> None:
 
 
 class Database:
-    """The server's stored state."""
-
     def __init__(self, writer: _Worker, reader: _Worker) -> None:
         self._writer, self._reader = writer, reader
         self._loop = asyncio.get_running_loop()

@@ -20,7 +20,6 @@ def preliminary(connection: Connection) -> list[tuple[str, int]]:
 
 
 def is_final(connection: Connection, run_id: str) -> bool:
-    """True if an ended Run's usage is final."""
     row = connection.execute("SELECT settle_ms FROM runs WHERE id = ?", (run_id,)).fetchone()
     return row is not None and row[0] is None
 
@@ -28,11 +27,7 @@ def is_final(connection: Connection, run_id: str) -> bool:
 def end(
     connection: Connection, doc: JsonObject, delay_s: float, reads: Mapping[str, tuple[int, int]]
 ) -> list[tuple[JsonObject, float]]:
-    """Store a Run's end with preliminary usage; without a delay, make it final at once.
-
-    Returns:
-        The result of `make_final`; empty if there is a delay.
-    """
+    """Store a Run's end with preliminary usage; without a delay, make it final at once and return it."""
     prices.estimate(doc)
     run_table.end(connection, doc, now_ms() + round(delay_s * 1000))
     ended = make_final(connection, [doc["id"]], reads) if delay_s == 0 else []
@@ -44,13 +39,7 @@ def end(
 def make_final(
     connection: Connection, run_ids: Iterable[str], reads: Mapping[str, tuple[int, int]]
 ) -> list[tuple[JsonObject, float]]:
-    """Make the usage of these Runs final, unless they are live again; return each with the dollars it adds.
-
-    Args:
-        connection: with an open transaction.
-        run_ids: the Runs.
-        reads: (reads, lists) by storage id that are not stored yet.
-    """
+    """Make the usage of these Runs final, unless they are live again; return each with the dollars it adds."""
     storage_table.note_reads(connection, reads)
     sums: dict[tuple[str, str], dict[str, tuple[float, float]]] = defaultdict(dict)
     final = []

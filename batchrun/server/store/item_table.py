@@ -10,11 +10,7 @@ from batchrun.server.store.storage_table import Kind
 
 
 def append(connection: Connection, dataset_id: str, user_id: str, bodies: Sequence[bytes], clean_count: int) -> None:
-    """Append items, each as JSON, all or none of them.
-
-    Raises:
-        ErrorAnswer: 404 for an unknown dataset, 403 for one of another account.
-    """
+    """Append items, each as JSON, all or none of them, to a dataset of this account."""
     storage, position = storage_table.find_own(connection, Kind.DATASET, dataset_id, user_id)
     connection.executemany(
         "INSERT INTO items VALUES (?, ?, ?)", [(storage, position + n, body) for n, body in enumerate(bodies)]

@@ -8,11 +8,9 @@ class ReadCounts:
         self._counts: dict[str, tuple[int, int]] = {}
 
     def note(self, storage_id: str, *, reads: int = 0, lists: int = 0) -> None:
-        """Count reads and lists of a storage."""
         known = self._counts.get(storage_id, (0, 0))
         self._counts[storage_id] = (known[0] + reads, known[1] + lists)
 
     def take(self) -> dict[str, tuple[int, int]]:
-        """Return the counts and reset them."""
         counts, self._counts = self._counts, {}
         return counts

@@ -68,7 +68,6 @@ def _next_place(connection: Connection, storage: int, to_front: bool) -> int:
 
 
 def read(connection: Connection, storage: int, request_id: str) -> JsonObject | None:
-    """Return a request."""
     row = connection.execute("SELECT doc FROM requests WHERE storage = ? AND id = ?", (storage, request_id)).fetchone()
     return orjson.loads(row[0]) if row else None
 
@@ -76,11 +75,7 @@ def read(connection: Connection, storage: int, request_id: str) -> JsonObject | 
 def update(
     connection: Connection, storage: int, doc: JsonObject, to_front: bool, client: str | None, at_ms: int
 ) -> Registration:
-    """Change a request, or add it. A handled one is no longer pending, another goes to the front or the end.
-
-    Raises:
-        ErrorAnswer: 403 if another client has locked it.
-    """
+    """Change a request, or add it. A handled one is no longer pending, another goes to the front or the end."""
     row = connection.execute(
         "SELECT place IS NULL, locked_by, locked_until_ms FROM requests WHERE storage = ? AND id = ?",
         (storage, doc["id"]),
@@ -100,11 +95,7 @@ def update(
 
 
 def delete(connection: Connection, storage: int, request_ids: Iterable[str], client: str | None, at_ms: int) -> None:
-    """Delete requests; an unknown one is no error.
-
-    Raises:
-        ErrorAnswer: 403 if another client has locked one of them; none is deleted then.
-    """
+    """Delete requests, all or none; an unknown one is no error."""
     for request_id in request_ids:
         row = connection.execute(
             "DELETE FROM requests WHERE storage = ? AND id = ? RETURNING place IS NULL, locked_by, locked_until_ms",
@@ -150,11 +141,7 @@ def set_lock(
     at_ms: int,
     until_ms: int,
 ) -> None:
-    """Lock a request until a time, or unlock it by a time in the past; move it to the front if wanted.
-
-    Raises:
-        ErrorAnswer: 404; 403 if another client has locked it or it is handled.
-    """
+    """Lock a request until a time, or unlock it by a time in the past; move it to the front if wanted."""
     row = connection.execute(
         "SELECT place, locked_by, locked_until_ms FROM requests WHERE storage = ? AND id = ?", (storage, request_id)
     ).fetchone()

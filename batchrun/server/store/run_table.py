@@ -24,7 +24,6 @@ class RunFilter:
     started_before_ms: int | None = None
 
     def where(self) -> tuple[str, list[object]]:
-        """Return the condition in SQL and its arguments."""
         terms: list[tuple[str, list[object]]] = []
         if self.user_id is not None:
             terms.append(("user_id = ?", [self.user_id]))
@@ -69,7 +68,6 @@ def insert(
 
 
 def update(connection: Connection, doc: JsonObject) -> None:
-    """Store a changed Run."""
     connection.execute(
         "UPDATE runs SET status = ?, doc = ? WHERE id = ?", (doc["status"], orjson.dumps(doc), doc["id"])
     )
@@ -101,7 +99,6 @@ def end(connection: Connection, doc: JsonObject, settle_ms: int) -> None:
 
 
 def read(connection: Connection, run_id: str) -> bytes | None:
-    """Return a Run as JSON."""
     row = connection.execute("SELECT doc FROM runs WHERE id = ?", (run_id,)).fetchone()
     return row[0] if row else None
 
@@ -173,12 +170,10 @@ def read_processes(connection: Connection) -> list[tuple[str, int, str]]:
 
 
 def forget_processes(connection: Connection) -> None:
-    """Delete all stored process groups, once they are killed."""
     connection.execute("DELETE FROM processes")
 
 
 def append_log(connection: Connection, run_id: str, body: bytes) -> None:
-    """Append lines to a Run's log."""
     connection.execute(
         "INSERT INTO logs SELECT ?1, coalesce(max(chunk), 0) + 1, ?2 FROM logs WHERE run_id = ?1", (run_id, body)
     )

@@ -25,8 +25,6 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """One storage's row."""
-
     seq: int
     id: str
     kind: Kind
@@ -69,7 +67,6 @@ def insert(
     *,
     name: str | None = None,
 ) -> None:
-    """Store a new storage."""
     connection.execute(
         "INSERT INTO storages (id, kind, name, created_ms, modified_ms, user_id) VALUES (?, ?, ?, ?, ?, ?)",
         (storage_id, kind.value, name, created_ms, created_ms, user_id),
@@ -97,7 +94,6 @@ def insert_defaults(connection: Connection, run: JsonObject, created_ms: int) ->
 
 
 def read(connection: Connection, storage_id: str) -> Storage | None:
-    """Return the storage with this id."""
     row = connection.execute(
         f"SELECT {_COLUMNS} FROM storages WHERE id = ?",  # noqa: S608 - own text
         (storage_id,),
@@ -106,11 +102,7 @@ def read(connection: Connection, storage_id: str) -> Storage | None:
 
 
 def find_own(connection: Connection, kind: Kind, storage_id: str, user_id: str) -> tuple[int, int]:
-    """Return the row number and the count of the account's storage.
-
-    Raises:
-        ErrorAnswer: 404 for an unknown storage, 403 for one of another account.
-    """
+    """Return the row number and the count of a storage, which must be this account's."""
     row = connection.execute(
         "SELECT seq, count, user_id FROM storages WHERE id = ? AND kind = ?", (storage_id, kind.value)
     ).fetchone()
@@ -186,7 +178,6 @@ def note_write(
     writes: int = 1,
     deletes: int = 0,
 ) -> None:
-    """Count a change to a storage's content."""
     connection.execute(
         "UPDATE storages SET modified_ms = ?, count = count + ?, clean_count = clean_count + ?, "
         "bytes = bytes + ?, writes = writes + ?, deletes = deletes + ? WHERE seq = ?",
@@ -212,7 +203,6 @@ def note_client(connection: Connection, storage: Storage, client: str) -> None:
 
 
 def set_access(connection: Connection, storage: Storage, access: str) -> None:
-    """Set the general access of a storage."""
     connection.execute("UPDATE storages SET access = ? WHERE seq = ?", (access, storage.seq))
 
 
@@ -229,7 +219,6 @@ def read_uses(connection: Connection, doc: JsonObject) -> dict[str, int]:
 
 
 def delete(connection: Connection, storage: Storage) -> None:
-    """Delete a storage and its content."""
     content = _CONTENTS[storage.kind]
     connection.execute(f"DELETE FROM {content} WHERE storage = ?", (storage.seq,))  # noqa: S608 - own text
     connection.execute("DELETE FROM storages WHERE seq = ?", (storage.seq,))

@@ -13,11 +13,7 @@ from batchrun.server.store.storage_table import Kind
 def put(
     connection: Connection, store_id: str, user_id: str, key: str, content_type: str, body: bytes | BodySpool
 ) -> None:
-    """Store a value under a key, in place of an earlier one. A spooled body is read here, by the one writing thread.
-
-    Raises:
-        ErrorAnswer: 404 for an unknown store, 403 for one of another account.
-    """
+    """Store a value under a key, in place of an earlier one. A spooled body is read here, by the one writing thread."""
     storage, _ = storage_table.find_own(connection, Kind.KEY_VALUE_STORE, store_id, user_id)
     old = connection.execute(
         "SELECT length(body) FROM stored_values WHERE storage = ? AND key = ?", (storage, key)
@@ -31,7 +27,6 @@ def put(
 
 
 def read(connection: Connection, store_id: str, key: str) -> tuple[str, bytes] | None:
-    """Return the content type and the bytes stored under a key."""
     row: tuple[str, bytes] | None = connection.execute(
         "SELECT content_type, body FROM stored_values JOIN storages ON storage = seq "
         "WHERE id = ? AND kind = ? AND key = ?",
@@ -43,18 +38,7 @@ def read(connection: Connection, store_id: str, key: str) -> tuple[str, bytes] |
 def read_for(
     connection: Connection, store_id: str, key: str, user_id: str | None, directory: Path
 ) -> tuple[str, bytes | BodySpool] | None:
-    """Read a value for an account; a large one as a spool, so that only one large value is in memory.
-
-    Args:
-        connection: of the one thread that reads.
-        store_id: the key-value store's id.
-        key: the value's key.
-        user_id: the account that asks; None without one.
-        directory: for the spool's file.
-
-    Raises:
-        ErrorAnswer: 403 if only the store's owner may read it.
-    """
+    """Read a value for an account; a large one as a spool, so that only one large value is in memory."""
     row = connection.execute("SELECT access, user_id FROM storages WHERE id = ?", (store_id,)).fetchone()
     if row is not None and row[0] == "RESTRICTED" and row[1] != user_id:
         raise not_permitted("key-value store")

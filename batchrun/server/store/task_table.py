@@ -24,7 +24,6 @@ def load(connection: Connection) -> list[JsonObject]:
 
 
 def put(connection: Connection, doc: JsonObject) -> None:
-    """Store a new or changed task."""
     connection.execute(
         "INSERT INTO tasks (id, user_id, name, doc) VALUES (?, ?, ?, ?) "
         "ON CONFLICT (id) DO UPDATE SET name = excluded.name, doc = excluded.doc",

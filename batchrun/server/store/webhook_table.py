@@ -19,7 +19,6 @@ def load_stored(connection: Connection) -> list[JsonObject]:
 
 
 def of_run(connection: Connection, run_id: str) -> list[JsonObject]:
-    """Return the webhooks of a single Run."""
     return [orjson.loads(doc) for (doc,) in connection.execute("SELECT doc FROM webhooks WHERE run_id = ?", (run_id,))]
 
 
@@ -40,12 +39,10 @@ def add(connection: Connection, doc: JsonObject, key: str | None) -> JsonObject 
 
 
 def update(connection: Connection, doc: JsonObject) -> None:
-    """Store a changed webhook."""
     connection.execute("UPDATE webhooks SET doc = ? WHERE id = ?", (orjson.dumps(doc), doc["id"]))
 
 
 def read(connection: Connection, webhook_id: str) -> JsonObject | None:
-    """Return a webhook."""
     row = connection.execute("SELECT doc FROM webhooks WHERE id = ?", (webhook_id,)).fetchone()
     return orjson.loads(row[0]) if row else None
 
@@ -75,7 +72,6 @@ def along(
 
 
 def add_dispatch(connection: Connection, doc: JsonObject, next_ms: int) -> None:
-    """Store a new dispatch."""
     connection.execute(
         "INSERT INTO dispatches (id, user_id, webhook_id, next_ms, doc) VALUES (?, ?, ?, ?, ?)",
         (doc["id"], doc["userId"], doc["webhookId"], next_ms, orjson.dumps(doc)),
@@ -97,7 +93,6 @@ def due(connection: Connection) -> list[tuple[str, int]]:
 
 
 def read_dispatch(connection: Connection, dispatch_id: str) -> JsonObject | None:
-    """Return a dispatch."""
     row = connection.execute("SELECT doc FROM dispatches WHERE id = ?", (dispatch_id,)).fetchone()
     return orjson.loads(row[0]) if row else None
 

@@ -38,7 +38,6 @@ class WebhookBook:
         self._of_run: dict[str, list[JsonObject]] = defaultdict(list)
 
     async def load(self) -> None:
-        """Load the webhooks of accounts."""
         self._stored = {doc["id"]: doc for doc in await self._database.read(webhook_table.load_stored)}
 
     async def load_run(self, run_id: str) -> None:
@@ -80,11 +79,7 @@ class WebhookBook:
             await self._add(new_webhook(run["userId"], {**one, **condition}), one.get("idempotencyKey"))
 
     async def create(self, account: ServerAccount, given: JsonObject) -> tuple[JsonObject, bool]:
-        """Create a webhook; return it and whether it is new.
-
-        Raises:
-            ErrorAnswer: 400; 403 `too-many-webhooks`.
-        """
+        """Create a webhook; return it and whether it is new."""
         doc = new_webhook(account.id, given)
         if len(self.of_account(account)) >= _MAX_STORED and "actorRunId" not in doc["condition"]:
             raise ErrorAnswer(403, "too-many-webhooks", f"You have reached the limit of {_MAX_STORED} webhooks")
@@ -104,22 +99,13 @@ class WebhookBook:
             self._stored[doc["id"]] = doc
 
     async def find(self, webhook_id: str, account: ServerAccount) -> JsonObject:
-        """Return a webhook of an account.
-
-        Raises:
-            ErrorAnswer: 404.
-        """
         doc = self._stored.get(webhook_id) or await self._database.read(webhook_table.read, webhook_id)
         if doc is None or doc["userId"] != account.id:
             raise thing_missing("Webhook")
         return doc
 
     async def update(self, doc: JsonObject, given: JsonObject) -> JsonObject:
-        """Change the properties that are given.
-
-        Raises:
-            ErrorAnswer: 400; nothing was changed.
-        """
+        """Change the properties that are given. After an error nothing was changed."""
         changed = doc | _checked(doc | given) | {"modifiedAt": iso(now_ms())}
         await self._database.write(webhook_table.update, changed)
         self._drop(doc)
@@ -127,7 +113,6 @@ class WebhookBook:
         return changed
 
     async def delete(self, doc: JsonObject) -> None:
-        """Delete a webhook."""
         await self._database.write(webhook_table.delete, doc["id"])
         self._drop(doc)
 
@@ -139,11 +124,6 @@ class WebhookBook:
 
 
 def new_webhook(user_id: str, given: JsonObject) -> JsonObject:
-    """Return a new webhook.
-
-    Raises:
-        ErrorAnswer: 400.
-    """
     at = iso(now_ms())
     return {"id": new_id(), "createdAt": at, "modifiedAt": at, "userId": user_id, **_checked(given)}
 
@@ -168,11 +148,7 @@ def _checked(given: JsonObject) -> JsonObject:
 
 
 def check_target(given: JsonObject) -> None:
-    """Check that a webhook has known event types and an HTTP URL.
-
-    Raises:
-        ErrorAnswer: 400.
-    """
+    """Check that a webhook has known event types and an HTTP URL."""
     events, url = given.get("eventTypes"), given.get("requestUrl")
     if not isinstance(events, list) or not events or not all(isinstance(event, str) for event in events):
         raise value_invalid("A webhook needs eventTypes, an array of event types")
@@ -187,7 +163,6 @@ def check_target(given: JsonObject) -> None:
 
 
 def new_dispatch(webhook: JsonObject, event: str, run: JsonObject | None) -> JsonObject:
-    """Return a new dispatch of a webhook."""
     ids = ("actorId", "actId"), ("actorTaskId", "actorTaskId"), ("actorRunId", "id")
     made_up = {"actorId": _NO_ID, "actorRunId": _NO_ID} | webhook["condition"]
     data = {name: run[key] for name, key in ids if run.get(key)} if run is not None else made_up

@@ -38,14 +38,7 @@ _FIXED = ("host", "content-type", "content-length", "transfer-encoding", "connec
 
 
 class WebhookDelivery:
-    """Delivers dispatches when they are due.
-
-    Args:
-        database: stores dispatches.
-        read_run: returns a Run; raises ErrorAnswer if it is deleted.
-        retry_s: seconds before the first retry; doubles with each retry.
-        base_url: of this server. Calls to it carry the account's token, which `token_of` returns.
-    """
+    """Delivers dispatches when they are due."""
 
     def __init__(
         self,

@@ -45,11 +45,7 @@ def render(template: str, variables: Mapping[str, Any], *, interpolates_strings:
 
 
 def check(name: str, template: Any) -> None:
-    """Check that a template is JSON once its variables are replaced.
-
-    Raises:
-        ErrorAnswer: 400.
-    """
+    """Check that a template is JSON once its variables are replaced."""
     if template is None:
         return
     try:

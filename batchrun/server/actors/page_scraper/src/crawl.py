@@ -13,8 +13,6 @@ from .fetched_page import Fetched, FetchFailed, fetch, read_page
 
 @dataclass(frozen=True)
 class CrawlPlan:
-    """The input, parsed."""
-
     start_urls: tuple[str, ...]
     max_requests: int
     max_concurrency: int

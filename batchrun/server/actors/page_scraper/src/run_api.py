@@ -20,13 +20,11 @@ class RunApi:
         self._local = threading.local()
 
     def read_input(self) -> dict[str, Any]:
-        """Return the Run's input."""
         store, key = os.environ["ACTOR_DEFAULT_KEY_VALUE_STORE_ID"], os.environ.get("ACTOR_INPUT_KEY", "INPUT")
         given = self._call("GET", f"/v2/key-value-stores/{store}/records/{key}")
         return given if isinstance(given, dict) else {}
 
     def push(self, items: list[dict[str, Any]]) -> None:
-        """Append items to the Run's dataset."""
         self._call("POST", f"/v2/datasets/{os.environ['ACTOR_DEFAULT_DATASET_ID']}/items", items)
 
     def set_status_message(self, message: str, *, is_terminal: bool) -> None:

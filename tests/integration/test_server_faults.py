@@ -7,6 +7,8 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -258,6 +260,18 @@ async def test_a_starter_is_not_shown(opens):
         runs = [(await api.start(task, headers={"User-Agent": "me"})).data for _ in range(2)]
         assert [run["meta"]["userAgent"] for run in runs] == [None, "me"]
         assert (await api.finish(runs[0]["id"]))["meta"]["userAgent"] is None
+
+
+@pytest.mark.parametrize("seconds", [3600, -40.5])
+async def test_the_date_of_an_answer_is_another_clocks(opens, seconds):
+    """Runs are stamped by the server's own clock all the same."""
+    async with opens({"kind": "skewed_date", "routes": ["starts"], "seconds": seconds, "count": 1}) as (api, task):
+        first, second = await _start(api, task), await _start(api, task)
+        skews = [(parsedate_to_datetime(answer.headers["Date"]) - datetime.now(UTC)).total_seconds()
+                 for answer in (first, second)]  # fmt: skip
+        assert skews == pytest.approx([seconds, 0], abs=20)
+        for run in await _runs(api):
+            assert abs((datetime.fromisoformat(run["startedAt"]) - datetime.now(UTC)).total_seconds()) < 20
 
 
 async def test_actors_and_the_demo_site_are_spared(opens):

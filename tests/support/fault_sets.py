@@ -36,6 +36,17 @@ type = "concurrent-runs-limit-exceeded"
 status = 400
 probability = 0.1
 """,
+    "dates of two gateways with wrong clocks": LOST_ANSWERS
+    + """
+[[fault]]
+kind = "skewed_date"
+seconds = 3600.0
+probability = 0.6
+[[fault]]
+kind = "skewed_date"
+seconds = -7200.0
+probability = 0.6
+""",
     "pages of a firewall": LOST_ANSWERS
     + """
 [[fault]]

@@ -146,7 +146,7 @@ def test_a_refusal_leaves_nothing_for_the_others():
     assert (second.refusal, second.spoiler is not None, second.hides_user_agent) == (None, True, True)
 
 
-def test_the_first_spoiler_wins_and_latencies_add_up():
+def test_the_first_spoiler_wins_and_latencies_and_skews_add_up():
     """One answer suffers once; time is lost as often as it is taken."""
     faulty = script(
         {"kind": "garbage"},
@@ -154,8 +154,11 @@ def test_the_first_spoiler_wins_and_latencies_add_up():
         {"kind": "latency", "seconds": 2.0},
         {"kind": "latency", "seconds": 40.0},
         {"kind": "latency", "seconds": 3.0, "where": "after"},
+        {"kind": "skewed_date", "seconds": 3600.0},
+        {"kind": "skewed_date", "seconds": -40.0},
     )
     plan = faulty.decide(START)
+    assert plan.date_skew_s == 3560.0
     assert plan.spoiler is not None
     assert (plan.spoiler.kind, plan.delay_before_s, plan.delay_after_s) == ("garbage", 42.0, 3.0)
 

@@ -176,6 +176,14 @@ class NoEcho(Fault):
     routes: _Routes = ["starts"]
 
 
+class SkewedDate(Fault):
+    """The answer's `Date` is another clock's than the one that stamps Runs, as a gateway's may be."""
+
+    kind: Literal["skewed_date"]
+    #: How far that clock is ahead; negative: behind.
+    seconds: float
+
+
 class Spoiler(Fault):
     """A fault of the answer; the request was carried out."""
 
@@ -228,6 +236,7 @@ AnyFault = Annotated[
     | Latency
     | ListLag
     | NoEcho
+    | SkewedDate
     | DropAnswer
     | ErrorAfter
     | Truncate

@@ -18,6 +18,7 @@ from batchrun.server.faults.fault_config import (
     NoEcho,
     RateLimit,
     Refusal,
+    SkewedDate,
     Spoiler,
 )
 
@@ -58,6 +59,8 @@ class FaultPlan:
     refusal: Refusal | None = None
     list_lag_s: float = 0.0
     hides_user_agent: bool = False
+    #: How far the clock in the answer's `Date` is ahead.
+    date_skew_s: float = 0.0
     delay_after_s: float = 0.0
     #: If set, this fault spoils the answer.
     spoiler: Spoiler | None = None
@@ -178,6 +181,8 @@ def _note(plan: FaultPlan, stream: _Stream) -> None:
             plan.list_lag_s = max(plan.list_lag_s, fault.seconds)
         case NoEcho():
             plan.hides_user_agent = True
+        case SkewedDate():
+            plan.date_skew_s += fault.seconds
         case Refusal():
             plan.refusal = fault
         case Spoiler():

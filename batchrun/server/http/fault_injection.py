@@ -7,6 +7,8 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import anyio
 import anyio.abc
@@ -58,6 +60,9 @@ class FaultInjection:
             return await _refuse(call, plan, plan.refusal)
         call.quirks = plan.quirks
         response = await (self._carry_out_late(call, plan.delay_before_s, work) if plan.delay_before_s else work())
+        if plan.date_skew_s and not response.prepared:
+            at = datetime.now(UTC) + timedelta(seconds=plan.date_skew_s)
+            response.headers["Date"] = format_datetime(at, usegmt=True)
         if plan.delay_after_s:
             await anyio.sleep(plan.delay_after_s)
         if plan.spoiler is None or not isinstance(response, web.Response):

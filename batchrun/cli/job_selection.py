@@ -36,9 +36,7 @@ def make_selection(
 def refuse_unknown(unknown: Mapping[str, Sequence[str]], groups: list[str] | None) -> None:
     """Refuse names that no job of the batch has: a misspelt one would silently leave jobs out.
 
-    Args:
-        unknown: the unknown names in a selection, by part.
-        groups: values of --group, each a group whose name may contain commas, or several groups.
+    `unknown` is by part of a selection. A value of --group is a group whose name may contain commas, or several groups.
 
     Raises:
         ConfigError: some names are unknown; it lists them.

@@ -26,12 +26,9 @@ def load_config(
     flags: Mapping[str, Any] = types.MappingProxyType({}),
     environ: Mapping[str, str] | None = None,
 ) -> Config:
-    """Read a batch's configuration.
+    """Read a batch's configuration: flags override BATCHRUN_SECTION__KEY of the environment, which override the file.
 
-    Args:
-        file: a TOML file; paths in it are relative to it.
-        flags: values by dotted key, which override all others; paths are relative to the current directory.
-        environ: the environment, whose BATCHRUN_SECTION__KEY override the file.
+    Flags are by dotted key. Paths in flags are relative to the current directory, paths in the TOML file to the file.
 
     Raises:
         ConfigError: it names the file and every dotted key that is wrong.

@@ -82,12 +82,7 @@ def start_bucket(rate_per_s: float) -> TokenBucket:
 
 
 def retry_policy(retry: RetryConfig, max_memory_mb: int | None = None) -> RetryPolicy:
-    """Return the retry policy.
-
-    Args:
-        retry: the section.
-        max_memory_mb: the most memory that a Run can have; None if it is unknown.
-    """
+    """Return the retry policy; `max_memory_mb` is the most memory that a Run can have, None if it is unknown."""
     tables: dict[Cause, RetryRuleConfig | None] = {cause: getattr(retry, cause.value) for cause in Cause}
     rules = {Cause(outcome): _rule(retry, RetryRuleConfig()) for outcome in retry.on}
     rules |= {cause: _rule(retry, table) for cause, table in tables.items() if table is not None}

@@ -61,10 +61,8 @@ def load_worker_config(
 ) -> WorkerConfig:
     """Read a worker's configuration; without a file, every key has its default.
 
-    Args:
-        data_dir: may hold `worker.toml`; paths in it are relative to this directory.
-        flags: values by dotted key, which override all others.
-        environ: the environment, whose BATCHRUN_SECTION__KEY override the file; keys that a worker lacks are ignored.
+    Flags by dotted key override BATCHRUN_SECTION__KEY of the environment, which override the file. Paths in the file
+    are relative to the data directory. Variables for keys that a worker lacks are ignored.
 
     Raises:
         ConfigError: it names the file and every dotted key that is wrong.

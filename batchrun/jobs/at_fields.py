@@ -48,11 +48,9 @@ NO_AT_FIELDS: Final = AtFields(options={})
 
 
 def take_at_fields(override: JsonObject, *, are_cells: bool = False) -> AtFields:
-    """Take the `@` fields out of an override, and check them.
+    """Take the `@` fields out of an override, which loses them, and check them.
 
-    Args:
-        override: loses every property whose name begins with `@`.
-        are_cells: the values are CSV cells: `@options` and `@meta` hold JSON text, an empty cell means no field.
+    In cells of CSV, `@options` and `@meta` hold JSON text, and an empty cell means no field.
 
     Raises:
         NotAJob: A field is unknown, or its value is not allowed.

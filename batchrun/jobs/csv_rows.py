@@ -27,13 +27,10 @@ class Header(NamedTuple):
 
 
 def read_header(stream: BufferedIOBase, encoding: str, delimiter: str | None, name: str) -> Header:
-    """Read the header of a CSV file from its beginning.
+    """Read the header of a CSV file; the stream is at its beginning, and at the end of the header afterwards.
 
-    Args:
-        stream: the file at its beginning; at the end of the header afterwards.
-        encoding: UTF-8, or one that codes each character as one byte.
-        delimiter: None to choose comma, semicolon or tab, whichever the header has most of.
-        name: the file's, for messages.
+    The encoding is UTF-8, or one that codes each character as one byte. Without a delimiter, comma, semicolon or tab is
+    chosen, whichever the header has most of.
 
     Raises:
         JobFileError: There is no header, or one of its names is empty or occurs twice.
@@ -56,14 +53,7 @@ def read_header(stream: BufferedIOBase, encoding: str, delimiter: str | None, na
 
 
 def csv_rows(stream: BufferedIOBase, start: ReadPoint, encoding: str, header: Header) -> Iterator[Row]:
-    """Yield the rows of CSV, one pass; blank rows are skipped.
-
-    Args:
-        stream: at `start`, after the header.
-        start: where the first row is.
-        encoding: UTF-8, or one that codes each character as one byte.
-        header: what `read_header` found.
-    """
+    """Yield the rows of CSV from `start` on, where the stream is, in one pass; blank rows are skipped."""
     lines = _Lines(stream, start, encoding)
     reader = _reader(lines, header.delimiter)
     columns, width = header.columns, len(header.columns)

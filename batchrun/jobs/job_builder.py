@@ -33,11 +33,7 @@ _TOO_DEEP = "is nested deeper than 254 levels; flatten it"
 
 
 class JobBuilder:
-    """Builds the jobs of each row.
-
-    Args:
-        job_format: how a row becomes jobs.
-        columns: the columns of a CSV file; None where rows may differ in their properties.
+    """Builds the jobs of each row; `columns` are those of a CSV file, None where rows may differ in their properties.
 
     Raises:
         ConfigError: A template, the matrix or the constants cannot be used.

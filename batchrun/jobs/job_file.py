@@ -112,10 +112,7 @@ class JobFile:
         return self._point if self._window is None else self._window.low_water
 
     def check_head(self, look_at: Callable[[Job], None] | None = None) -> list[BadLine]:
-        """Check the first 10,000 lines or 16 MB, without moving the read point.
-
-        Args:
-            look_at: called with each good job.
+        """Check the first 10,000 lines or 16 MB, without moving the read point; call `look_at` with each good job.
 
         Returns:
             The bad lines, among them those that repeat a key with other content. A pipe is not checked: none.
@@ -126,10 +123,9 @@ class JobFile:
         return self._check_head(look_at) if self.is_replayable else []
 
     def read(self, start: ReadPoint | None = None) -> Iterator[Job | BadLine]:
-        """Yield the jobs and bad lines from a point on, one pass.
+        """Yield the jobs and bad lines from a `read_point` of an earlier reading on, one pass.
 
-        Args:
-            start: a `read_point` of an earlier reading of this file; from the top if None, or if not `is_seekable`.
+        It begins at the top without a point, or if the file is not seekable.
 
         Raises:
             JobFileError: The file cannot be read any further; what was yielded is valid.

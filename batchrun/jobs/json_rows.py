@@ -24,12 +24,9 @@ _TOO_LONG = f"is longer than {MAX_ROW_BYTES:,} bytes and was skipped; the API ta
 
 
 def line_rows(stream: BufferedIOBase, start: ReadPoint, encoding: str) -> Iterator[Row]:
-    """Yield the rows of JSON lines, one pass; blank lines are skipped.
+    """Yield the rows of JSON lines from `start` on, where the stream is, in one pass; blank lines are skipped.
 
-    Args:
-        stream: at `start`.
-        start: where the first row is.
-        encoding: UTF-8, or one that codes each character as one byte.
+    The encoding is UTF-8, or one that codes each character as one byte.
     """
     parse = _parser(encoding)
     offset, line = start.offset, start.line

@@ -44,10 +44,8 @@ def end_of(row: Row) -> ReadPoint:
 class LookAhead:
     """Gives the jobs of the next rows, the highest priority first, in file order where it is equal.
 
-    Args:
-        size: max rows from the oldest that waits to the newest, and max jobs that wait.
-        fetch: reads the job at a position again; None to hold the jobs themselves, up to 32 MB.
-        start: where the rows begin.
+    At most `size` jobs wait, and at most `size` rows lie from the oldest that waits to the newest. Without `fetch`,
+    which reads the job at a position again, the jobs themselves are held, up to 32 MB.
     """
 
     def __init__(self, size: int, fetch: Callable[[Position], Job] | None, start: ReadPoint) -> None:

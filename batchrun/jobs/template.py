@@ -40,11 +40,7 @@ _BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0"
 
 
 class Template:
-    """A compiled template.
-
-    Args:
-        tree: JSON; the strings in it may hold placeholders.
-        key: dotted key of the tree, for messages.
+    """A compiled template of JSON whose strings may hold placeholders; its dotted key is for messages.
 
     Raises:
         ConfigError: A placeholder is not well formed, or its converter is unknown.

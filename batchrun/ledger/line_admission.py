@@ -19,12 +19,8 @@ def admit_lines(
 ) -> Admission:
     """Do what `Ledger.admit` promises.
 
-    Args:
-        entries: the lines.
-        read_to: how far the job file is read with them.
-        facts: where that is noted.
-        claim: notes a new job, or returns the job that has its key.
-        settle_bad_line: notes a bad line and writes its record; returns False if the line was noted before.
+    `claim` notes a new job, or returns the job that has its key. `settle_bad_line` notes a bad line and writes its
+    record; it returns False if the line was noted before.
     """
     admission = Admission()
     for entry in entries:

@@ -14,11 +14,9 @@ class Sink:
     """One append-only file. `write` gathers lines, `flush` appends and syncs them."""
 
     def __init__(self, file: Path, committed_bytes: int | None) -> None:
-        """Open the file and cut it back to its committed length.
+        """Open the file and cut it back to its committed length; create it, durably, if it is missing.
 
-        Args:
-            file: created, durably, if it is missing.
-            committed_bytes: its length as the ledger has it; None if the ledger has none yet: the file must be empty.
+        If the ledger has no length for it yet (None), the file must be empty.
 
         Raises:
             OutputError: it cannot be opened, is shorter than committed, or holds bytes of no ledger.

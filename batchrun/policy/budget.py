@@ -104,13 +104,9 @@ class ObservedCosts:
 
 
 class Budget:
-    """A batch's money.
+    """A batch's money: its limit, final costs, and the reservations of Runs whose cost is not final.
 
-    Args:
-        limit_usd: what may be spent in all; None: no limit.
-        spent_usd: final costs of earlier processes.
-        reserved_usd: reservations of Runs whose cost is not final.
-        shared: a budget of several batches, which must cover each reservation too. It counts the two amounts already.
+    `shared` is a budget of several batches, which must cover each reservation too. It counts the two amounts already.
     """
 
     def __init__(

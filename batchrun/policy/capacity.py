@@ -89,14 +89,9 @@ class Capacity:
             self._full_at = max(live, self._full_at or 0)
 
     def refused(self, now: float, live: int, *, is_probe: bool, sent_at: float, uniform: float) -> None:
-        """Note that the account refused a start: it is full with `live` Runs of ours.
+        """Note that the account refused a start: it is full with `live` Runs of ours, without the refused one.
 
-        Args:
-            now: when the refusal came.
-            live: Runs of ours that are live or starting, without the refused one.
-            is_probe: whether the start was a probe.
-            sent_at: when the start was sent. A start that was sent before the latest refusal shows nothing new.
-            uniform: a random number in [0, 1).
+        A start that was sent before the latest refusal shows nothing new. `uniform` is a random number in [0, 1).
         """
         if not is_probe and self._full_at is not None and sent_at >= self._refused_at:
             self._is_contested = True
@@ -126,9 +121,7 @@ class Allowance:
     So higher use by others is believed once two readings in a row show it, and then the smaller one. Lower use is
     believed at once: an allowance that is too high costs one refused start.
 
-    Args:
-        leave_free: what is left to others beyond what they use.
-        least: what is ours in any case.
+    `leave_free` is left to others beyond what they use; `least` is ours in any case.
     """
 
     def __init__(self, *, leave_free: int, least: int) -> None:
@@ -139,10 +132,7 @@ class Allowance:
     def update(self, limit: int, used: int, own: int) -> int:
         """Take in one reading of the account; return our allowance.
 
-        Args:
-            limit: the account's limit.
-            used: what the whole account uses.
-            own: the most that we used ourselves between the request of the reading and its answer.
+        `own` is the most that we used ourselves between the request of the reading and its answer.
         """
         others = max(0, used - own)
         believed = others if self._others is None else min(others, self._others)

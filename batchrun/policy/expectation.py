@@ -20,11 +20,7 @@ class Verdict:
 
 
 class Expectation:
-    """What is expected of a dataset.
-
-    Args:
-        items_min: min number of items; None: any number.
-        schema: JSON Schema of an item; None: any item.
+    """What is expected of a dataset: a number of items, and the JSON Schema of an item.
 
     Raises:
         ValueError: `schema` is no JSON Schema.

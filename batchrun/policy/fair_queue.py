@@ -49,9 +49,8 @@ class _Group(Generic[T]):
 class FairQueue(Generic[T]):
     """Waiting jobs, first come first served within a group, and fair between groups.
 
-    Args:
-        weights: by group; a group that is not named has weight 1.
-        depth: number of next starts of which each group with a weight should have its part here.
+    A group without a weight has weight 1. `depth` is the number of next starts of which each group with a weight should
+    have its part here.
     """
 
     def __init__(self, weights: Mapping[str | None, float], depth: int = 1) -> None:

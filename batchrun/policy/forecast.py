@@ -50,12 +50,7 @@ def elapsed(runs: int, durations_s: Sequence[float], *, slots: int, start_rate_p
 
     The scarcer of starts and slots decides. At the end some slots are idle until the last Run has ended (Graham's bound
     for list scheduling: work / slots + (1 - 1/slots) * the last one).
-
-    Args:
-        runs: Runs that are started; 0 takes no time.
-        durations_s: samples of how long a Run takes, at least one.
-        slots: max Runs that are live at once, at least 1.
-        start_rate_per_s: starts per second.
+    There is at least one sample of how long a Run takes, and at least one slot.
     """
     used = max(1, min(slots, runs))
     work, last = total(runs, durations_s), one_run(durations_s)

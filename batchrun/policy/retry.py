@@ -96,11 +96,9 @@ class RetryPolicy:
     escalation: Escalation
 
     def wait_before_next(self, attempts: Sequence[Attempt], random: Callable[[], float]) -> float | None:
-        """Return the seconds until the next attempt; None if there is none.
+        """Return the seconds until the attempt after those of the job's round, the last of which has ended.
 
-        Args:
-            attempts: the job's attempts in this round, in order; the last has ended.
-            random: returns a number in [0, 1).
+        None: there is no other attempt. `random` returns a number in [0, 1).
         """
         last = attempts[-1]
         rule = self.rules.get(last.cause) if last.cause is not None else None

@@ -23,10 +23,7 @@ class TokenBucket:
 
     A caller asks `next_at`, waits for that time, and then takes the token *of that time*. So a timer that fires late
     delays one request and costs no token, and a caller that gives up while waiting has taken none.
-
-    Args:
-        rate_per_s: tokens per second, above 0.
-        burst: max tokens at one instant after a pause, at least 1.
+    `burst` is the max number of tokens at one instant after a pause.
     """
 
     def __init__(self, *, rate_per_s: float, burst: int = 1) -> None:
@@ -115,9 +112,7 @@ class Contenders:
 class BothBuckets:
     """Two rates that one request has to keep: one of its batch, and one that several batches share.
 
-    Args:
-        own: the batch's rate.
-        shared: the rate of all batches, closed for all when the platform refuses one.
+    The shared one is closed for all when the platform refuses one.
     """
 
     def __init__(self, own: TokenBucket, shared: TokenBucket) -> None:

@@ -56,11 +56,7 @@ class Failures:
 
 
 def read_failures(directory: Path, selection: Selection) -> Failures:
-    """Return the settled jobs of an output directory by cause.
-
-    Args:
-        directory: the output directory.
-        selection: the jobs; an empty Selection means all that did not succeed.
+    """Return the settled jobs of an output directory by cause; an empty Selection means all that did not succeed.
 
     Raises:
         LedgerError: there is no ledger, or it is damaged.

@@ -45,12 +45,9 @@ def join(parts: Iterable[str | None]) -> Html:
 
 
 def tag(name: str, /, *content: str | None, **attributes: str | float | bool | None) -> Html:
-    """Return an element.
+    """Return an element with its content: texts, which are escaped, and markup. None is left out.
 
-    Args:
-        name: its name.
-        content: texts, which are escaped, and markup; None is left out.
-        attributes: `class_` is class, an underscore within a name is a hyphen; None and False are left out.
+    The attribute `class_` is class; an underscore within a name is a hyphen. None and False are left out.
     """
     given = "".join(
         f' {_attribute_name(key)}="{_attribute_value(key, value)}"'
@@ -156,14 +153,7 @@ def legend(keys: Iterable[tuple[Tone, str]]) -> Html:
 
 
 def page(title: str, *content: str | None, head: str | None = None, policy: str = INERT) -> Html:
-    """Return a whole page.
-
-    Args:
-        title: the title of its tab.
-        content: the content of its `main`.
-        head: further elements of its head, such as a script.
-        policy: its Content-Security-Policy; by default the page loads and runs nothing.
-    """
+    """Return a whole page; by its default Content-Security-Policy it loads and runs nothing."""
     whole = tag(
         "html",
         tag(

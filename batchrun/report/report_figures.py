@@ -78,10 +78,7 @@ def read_figures(directory: Path, own_summary: Summary | None = None) -> Figures
     """Read the figures of a batch's report.
 
     A million jobs take about fifteen seconds and constant memory; the ledger's writer is not blocked.
-
-    Args:
-        directory: the output directory.
-        own_summary: the Summary of this process, if this process has just run the batch: it knows how the batch ended.
+    `own_summary` is that of this process, if it has just run the batch: it knows how the batch ended.
 
     Raises:
         LedgerError: there is no ledger, or it is damaged.

@@ -67,10 +67,8 @@ class _Batch:
 def make_report(directory: Path, config: Config, own_summary: Summary | None = None) -> str:
     """Return the report of a batch as HTML, also while another process runs the batch.
 
-    Args:
-        directory: the output directory, as commands on the page name it.
-        config: the configuration with which the batch was last opened.
-        own_summary: the Summary of this process, if this process has just run the batch.
+    `config` is the one with which the batch was last opened; `own_summary` is that of this process, if it has just run
+    the batch. Commands on the page name `directory` as it is given.
 
     Raises:
         LedgerError: there is no ledger, or it is damaged.

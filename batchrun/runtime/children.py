@@ -24,10 +24,8 @@ async def plain_errors() -> AsyncIterator[None]:
 async def open_children(*, cancels_on_leaving: bool = False) -> AsyncIterator[TaskGroup]:
     """Open a task group for a resource that owns children, whose user does not know of them.
 
-    If the block alone raises, its error comes out plain, not in a group.
-
-    Args:
-        cancels_on_leaving: cancel the children when the block ends; else leaving waits for them, like any task group.
+    If the block alone raises, its error comes out plain, not in a group. Leaving waits for the children, like any task
+    group, or cancels them.
     """
     raised: BaseException | None = None
     try:

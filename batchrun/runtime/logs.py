@@ -35,11 +35,8 @@ def logging_to(
     A file is opened with its first line: a command that fails early leaves none. It is opened again after it was moved
     away, as log rotation does. If a log cannot be written, its lines are lost and nothing else happens.
 
-    Args:
-        file: takes all lines that go to no batch's file.
-        level: least level that is written.
-        file_of: returns the file for lines about a batch; called in another thread. Lines go to `file` if it returns
-            None or a file that cannot be opened.
+    `file_of` returns the file for lines about a batch; it is called in another thread. Lines go to `file` if it returns
+    None or a file that cannot be opened.
     """
     lines = _Lines()
     writer = threading.Thread(target=_Writer(file, file_of).run, args=(lines,), name="log", daemon=True)

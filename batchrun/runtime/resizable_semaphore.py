@@ -14,11 +14,7 @@ class _Waiter:
 
 
 class ResizableSemaphore:
-    """Counts units in use, at most `limit`.
-
-    Args:
-        limit: units there are. A smaller limit takes effect as units are released.
-    """
+    """Counts units in use, at most `limit`. A smaller limit takes effect as units are released."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit

@@ -21,13 +21,7 @@ class AccountUse(NamedTuple):
 
 
 def read_account_use(submission: Submission, directory: DataDirectory, *, has_budget: bool) -> AccountUse:
-    """Return the account use of a batch that is not open, from its ledger.
-
-    Args:
-        submission: the batch.
-        directory: the worker's data directory.
-        has_budget: whether the worker limits the money of all batches.
-    """
+    """Return the account use of a batch that is not open, from its ledger; `has_budget` if the worker has a budget."""
     if submission.state.is_over and not has_budget:
         # Close enough if a budget is set later; opening the ledgers of a thousand finished batches is slow.
         return AccountUse(spent_usd=submission.counts.cost_usd)

@@ -42,17 +42,7 @@ def no_trace(_submission: Submission) -> AbstractContextManager[None]:
 
 
 class BatchRunner:
-    """Runs one submitted batch until it rests; a resumed batch gets a new runner.
-
-    Args:
-        submission_id: the batch.
-        store: its submission; changed as the batch proceeds.
-        directory: the worker's data directory.
-        worker_config: returns the worker's current configuration.
-        environ: holds the token.
-        account: the account in which the batch runs.
-        trace: traces the batch.
-    """
+    """Runs one submitted batch until it rests, and stores its state meanwhile; a resumed batch gets a new runner."""
 
     def __init__(
         self,

@@ -46,13 +46,7 @@ async def watch_spool(directory: DataDirectory, store: SubmissionStore, submit: 
 
 
 class Spool:
-    """Finds new files in the spool and submits them.
-
-    Args:
-        directory: the data directory.
-        store: the submissions, some of which came from the spool.
-        submit: submits a batch.
-    """
+    """Finds new files in the spool and submits them."""
 
     def __init__(self, directory: DataDirectory, store: SubmissionStore, submit: Submit) -> None:
         self._directory = directory

@@ -35,11 +35,7 @@ class UnknownBatch(BatchrunError):
 
 
 class SubmissionStore:
-    """All submissions of a data directory; every change is on disk before it takes effect.
-
-    Args:
-        directory: the data directory.
-    """
+    """All submissions of a data directory; every change is on disk before it takes effect."""
 
     def __init__(self, directory: DataDirectory) -> None:
         self._directory = directory

@@ -13,11 +13,7 @@ STATUS_INTERVAL_S = 10.0
 
 
 class SystemdNotifier:
-    """Sends messages to systemd; sends nothing if systemd has not started the worker.
-
-    Args:
-        environ: holds NOTIFY_SOCKET, and WATCHDOG_USEC and WATCHDOG_PID if there is a watchdog.
-    """
+    """Sends messages to systemd; sends nothing if systemd has not started the worker."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._address = environ.get("NOTIFY_SOCKET", "")

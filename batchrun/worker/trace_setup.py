@@ -20,9 +20,7 @@ _log = structlog.get_logger()
 async def open_tracing(endpoint: str | None, environ: Mapping[str, str]) -> AsyncIterator[Trace]:
     """Yield the function that traces a batch; leaving sends the remaining spans, for a few seconds at most.
 
-    Args:
-        endpoint: the configured `worker.traces`.
-        environ: may enable traces, too, by OpenTelemetry's own variables.
+    Without an endpoint, variables of OpenTelemetry may enable traces.
 
     Raises:
         ConfigError: `endpoint` is given and the extra is not installed.

@@ -30,11 +30,7 @@ _log = structlog.get_logger()
 
 
 class TraceSpans:
-    """Makes spans of batches and records.
-
-    Args:
-        provider: receives them.
-    """
+    """Makes spans of batches and records."""
 
     def __init__(self, provider: TracerProvider) -> None:
         self._tracer = provider.get_tracer("batchrun", __version__)
@@ -106,8 +102,7 @@ def _ns(at: datetime) -> int:
 class SpanExport:
     """Sends spans to a collector, in a background thread; an unreachable collector only costs spans.
 
-    Args:
-        endpoint: the collector; None: taken from OpenTelemetry's own variables.
+    Without an endpoint, the collector is that of OpenTelemetry's own variables.
     """
 
     def __init__(self, endpoint: str | None) -> None:

@@ -39,13 +39,7 @@ _log = structlog.get_logger()
 
 
 class Worker:
-    """All batches of one data directory; open it with `open_worker`.
-
-    Args:
-        directory: the data directory.
-        config: the worker's configuration.
-        environ: holds the token.
-    """
+    """All batches of one data directory; open it with `open_worker`."""
 
     def __init__(self, directory: DataDirectory, config: WorkerConfig, environ: Mapping[str, str]) -> None:
         self.directory = directory

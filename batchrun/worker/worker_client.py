@@ -37,12 +37,7 @@ Report = Callable[[str], None]
 
 
 class WorkerUnreachable(BatchrunError):
-    """The worker does not answer.
-
-    Args:
-        text: the worker's address, and the reason.
-        was_sent: whether the request may have reached the worker.
-    """
+    """The worker does not answer; `was_sent` if the request may have reached it."""
 
     def __init__(self, text: str, *, was_sent: bool) -> None:
         super().__init__(text)
@@ -124,13 +119,10 @@ class WorkerClient:
         return BatchView.model_validate_json(await self._ask("GET", _path(ref)))
 
     async def submit(self, texts: Mapping[str, str], jobs: Path | None, *, key: str) -> BatchView:
-        """Submit a batch; retry if the answer is lost.
+        """Submit a batch; retry if the answer is lost, with the same idempotency key.
 
-        Args:
-            texts: `config`, the text of a batch file, or `profile`, the name of one; `name`, `weight`, `priority`,
-                `settings`.
-            jobs: its job file.
-            key: the idempotency key: requests with the same key submit one batch.
+        `texts` has `config`, the text of a batch file, or `profile`, the name of one; it may have `name`, `weight`,
+        `priority` and `settings`.
         """
         failures = 0
         while True:

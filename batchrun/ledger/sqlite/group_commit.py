@@ -34,10 +34,7 @@ class _Group:
 class GroupCommit:
     """The `Ledger` protocol over a journal: each verb is one step of the group that is committed next.
 
-    Args:
-        journal: does the steps.
-        in_thread: False if commits are to block the event loop: for tests on virtual time.
-        meter: measures the commits.
+    Without `in_thread`, commits block the event loop: for tests on virtual time.
     """
 
     def __init__(self, journal: Journal, *, in_thread: bool = True, meter: CommitMeter | None = None) -> None:

@@ -20,13 +20,7 @@ _STATUS_AND_TYPE: dict[type[BatchrunError], tuple[int, str]] = {
 
 
 class Refused(Exception):
-    """The error with which a request is answered.
-
-    Args:
-        status: HTTP status.
-        type: a code for programs, like `bad-value`.
-        message: the error and what to do about it.
-    """
+    """The error with which a request is answered; its type is a code for programs, like `bad-value`."""
 
     def __init__(self, status: int, type: str, message: str) -> None:  # noqa: A002 - the envelope's own word
         super().__init__(message)

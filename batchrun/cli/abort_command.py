@@ -17,6 +17,8 @@ def abort_left_runs(directory: Path) -> ExitCode:
     say(f"{aborted.runs:,} Runs aborted" + ("; resume the batch to settle their jobs" if aborted.runs else ""))
     if aborted.ended:
         say(f"{aborted.ended:,} Runs had ended already")
+    if aborted.unknown:
+        say(f"{aborted.unknown:,} Runs are unknown to the platform; resume the batch to settle their jobs as lost")
     if aborted.in_doubt:
         say(f"{aborted.in_doubt:,} starts stay in doubt: no Run of theirs was found")
     for run_id, reason in aborted.refused.items():

@@ -7,9 +7,12 @@ from pathlib import Path
 import anyio
 
 from batchrun.engine.doubt.candidates import marked
+from batchrun.engine.follow.live_run import UNKNOWN_RETRY_S
+from batchrun.engine.follow.polls import LOST_AFTER_S
+from batchrun.engine.ports import RunClient
 from batchrun.errors import ApiError, NotFound
 from batchrun.maintenance.idle_batch import IdleBatch, open_idle_batch, read_unfinished
-from batchrun.model import RunId, RunStatus
+from batchrun.model import Run, RunId, RunStatus
 from batchrun.report.batch_status import Doubt
 
 #: Abort requests that are open at once.
@@ -23,6 +26,8 @@ class Aborted:
     runs: int
     #: Runs that had ended before.
     ended: int
+    #: Runs that the platform does not know.
+    unknown: int
     #: Runs that the platform did not abort, with its reasons.
     refused: dict[RunId, str]
     #: Starts without an answer for which no Run was found: they started none, or it is not listed yet.
@@ -46,14 +51,15 @@ async def abort_runs(directory: Path, environ: Mapping[str, str], on_aborted: Ca
         found = await _runs_in_doubt(batch, unfinished.doubts)
         run_ids = [*unfinished.bound, *found]
         limiter = anyio.Semaphore(MAX_OPEN_REQUESTS)
-        aborted, refused = set[RunId](), dict[RunId, str]()
+        aborted, unknown, refused = set[RunId](), set[RunId](), dict[RunId, str]()
 
         async def abort(run_id: RunId) -> None:
             async with limiter:
                 try:
-                    run = await batch.client.abort_run(run_id)
+                    run = await abort_run(batch.client, run_id)
                 except NotFound:
-                    return  # deleted; the resumed batch finds it lost
+                    unknown.add(run_id)  # the resumed batch finds it lost
+                    return
                 except ApiError as error:
                     refused[run_id] = str(error)  # the other Runs are aborted all the same
                     return
@@ -65,8 +71,25 @@ async def abort_runs(directory: Path, environ: Mapping[str, str], on_aborted: Ca
             for run_id in run_ids:
                 children.start_soon(abort, run_id)
     in_doubt = max(0, len(unfinished.doubts) - len(found))
-    ended = len(run_ids) - len(aborted) - len(refused)
-    return Aborted(runs=len(aborted), ended=ended, refused=refused, in_doubt=in_doubt)
+    ended = len(run_ids) - len(aborted) - len(unknown) - len(refused)
+    return Aborted(runs=len(aborted), ended=ended, unknown=len(unknown), refused=refused, in_doubt=in_doubt)
+
+
+async def abort_run(client: RunClient, run_id: RunId) -> Run:
+    """Abort a Run. A new one may be unknown to the platform at first, so it is asked for again before that is believed.
+
+    Raises:
+        NotFound: the platform does not know the Run.
+        ApiError: the platform refuses to abort it.
+    """
+    lost_at = anyio.current_time() + LOST_AFTER_S
+    while True:
+        try:
+            return await client.abort_run(run_id)
+        except NotFound:
+            if anyio.current_time() >= lost_at:
+                raise
+            await anyio.sleep(UNKNOWN_RETRY_S)
 
 
 async def _runs_in_doubt(batch: IdleBatch, doubts: list[Doubt]) -> list[RunId]:

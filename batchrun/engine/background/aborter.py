@@ -38,14 +38,14 @@ class Aborter:
                 for run_id in await self._ledger.bound_runs():
                     if run_id not in asked:
                         asked.add(run_id)
-                        children.start_soon(self._abort, run_id, limiter)
+                        children.start_soon(self._abort, run_id, asked, limiter)
             await anyio.sleep(INTERVAL_S)
 
-    async def _abort(self, run_id: RunId, limiter: anyio.Semaphore) -> None:
+    async def _abort(self, run_id: RunId, asked: set[RunId], limiter: anyio.Semaphore) -> None:
         async with limiter:
             try:
                 await self._client.abort_run(run_id)
             except NotFound:
-                pass  # the child that follows it finds it lost
+                asked.discard(run_id)  # too new, and asked again; or gone, and settled by the child that follows it
             except ApiError as error:
                 _log.warning("abort_refused", run_id=run_id, error=str(error))

@@ -1,0 +1,39 @@
+"""Live Runs that are aborted: by a batch that is cancelled, and by `batchrun abort`, on virtual time."""
+
+import anyio
+import pytest
+
+from batchrun.errors import NotFound
+from batchrun.maintenance.abort_runs import abort_run
+from batchrun.model import Outcome, RunId
+from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
+from tests.support.scripted_api import Engine, Plan, ScriptedApi, api_error
+
+
+async def test_a_run_that_is_too_new_to_be_known_is_aborted_once_it_is() -> None:
+    """A 404 for the abort of a new Run does not leave it running, and costing, until its own end."""
+    api = ScriptedApi(Plan(run_s=600))
+    engine = Engine(api, WatchedLedger(), ListSource([make_job(1)]))
+    api.errors["abort_run"] = [api_error(404), api_error(404), api_error(404)]
+    async with anyio.create_task_group() as children:
+        children.start_soon(engine.run)
+        await anyio.sleep(1)
+        engine.scheduler.stop_starting()
+        engine.parts.aborter.begin()
+    assert [record.outcome for record in engine.records] == [Outcome.ABORTED]
+    assert (api.aborted, anyio.current_time() < 10) == (["run-1"], True)
+
+
+@pytest.mark.parametrize(("unknown_s", "is_aborted"), [(5, True), (60, False)])
+async def test_the_command_asks_again_before_it_takes_a_run_for_unknown(unknown_s: int, is_aborted: bool) -> None:
+    """A Run that the platform does not know for a while is not taken for one that has ended."""
+    api = ScriptedApi()
+    api.add_run(Plan(run_s=600))
+    api.errors["abort_run"] = [api_error(404) for _ in range(unknown_s)]
+    try:
+        await abort_run(api, RunId("run-1"))
+    except NotFound:
+        assert not is_aborted
+    else:
+        assert (is_aborted, api.aborted) == (True, ["run-1"])
+    assert anyio.current_time() <= 11

@@ -17,8 +17,6 @@ _log = structlog.get_logger()
 
 @dataclass(slots=True)
 class _Streak:
-    """Failed requests in a row."""
-
     failures: int = 0
     last_at: float = 0.0
     reason: str = ""

@@ -9,7 +9,7 @@ from batchrun.errors import ConfigError
 from batchrun.ledger.protocol import CostRow
 from batchrun.ledger.sqlite.reader import COST_COLUMNS, open_for_reading
 from batchrun.report.progress_words import money
-from batchrun.report.terminal_text import one_line
+from batchrun.report.terminal_text import one_line, table_lines
 
 _SUMS = ("runs", "cost_usd", "derived_usd", "unknown_cost_runs", "not_final_runs")
 _HEADINGS = ("runs", "cost", "of it derived", "unknown", "not final")
@@ -47,13 +47,8 @@ def _print_table(names: list[str], rows: Iterable[CostRow], total: CostRow) -> N
     table = [[*names, *_HEADINGS]]
     table += [_cells(row.shared, row) for row in rows]
     table.append(_cells(("total", *[""] * (len(names) - 1)), total))
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for cells in table:
-        padded = [
-            cell.ljust(width) if number < len(names) else cell.rjust(width)
-            for number, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        print("  ".join(padded).rstrip())
+    for line in table_lines(table, len(names)):
+        print(line)
 
 
 def _cells(shared: tuple[str | None, ...], row: CostRow) -> list[str]:

@@ -64,7 +64,6 @@ def main() -> None:
 
 
 def _explain(error: Exception) -> ExitCode:
-    """Print an error and return its exit code."""
     if isinstance(error, ExceptionGroup) and error.subgroup(BatchrunError) is not None:
         error = first_error(error)
     if isinstance(error, BatchrunError):

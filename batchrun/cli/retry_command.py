@@ -92,7 +92,6 @@ def _show(found: Failures, open_jobs: int, *, is_json: bool) -> None:
 
 
 def _why_nothing(directory: Path, selection: Selection) -> list[str]:
-    """Return why nothing is retried, and what else can be done."""
     summary = read_status(directory).summary
     lines = [f"Nothing to retry: no job matches ({outcome_counts(summary.outcomes)})"]
     if selection.outcomes is None:

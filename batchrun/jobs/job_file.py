@@ -120,7 +120,30 @@ class JobFile:
         Raises:
             JobFileError: The file holds no jobs, or cannot be read.
         """
-        return self._check_head(look_at) if self.is_replayable else []
+        if not self.is_replayable:
+            return []
+        bad: list[BadLine] = []
+        seen: dict[JobKey, tuple[bytes, int]] = {}
+        shadowed = _Shadowed(self._format)
+        rows, jobs = 0, 0
+        for row in self._rows(self._top):
+            rows += 1
+            for made in self._builder.build(row):
+                if isinstance(made, BadLine):
+                    bad.append(made)
+                elif (first := seen.setdefault(made.key, (made.digest, row.position.line)))[0] != made.digest:
+                    bad.append(bad_line(row, _taken(made.key, first[1])))
+                else:
+                    shadowed.look_at(made)
+                    if look_at is not None:
+                        look_at(made)
+                jobs += 1
+            if row.last_line >= HEAD_ROWS or end_of(row).offset >= HEAD_BYTES or jobs >= HEAD_JOBS:
+                break
+        if not rows:
+            raise JobFileError(NO_JOBS, file=self._format.name)
+        self.lost_fields = tuple(shadowed.names)
+        return bad
 
     def read(self, start: ReadPoint | None = None) -> Iterator[Job | BadLine]:
         """Yield the jobs and bad lines from a `read_point` of an earlier reading on, one pass.
@@ -210,30 +233,6 @@ class JobFile:
             yield from made[:-1]
             self._point = end_of(row)
             yield made[-1]
-
-    def _check_head(self, look_at: Callable[[Job], None] | None) -> list[BadLine]:
-        bad: list[BadLine] = []
-        seen: dict[JobKey, tuple[bytes, int]] = {}
-        shadowed = _Shadowed(self._format)
-        rows, jobs = 0, 0
-        for row in self._rows(self._top):
-            rows += 1
-            for made in self._builder.build(row):
-                if isinstance(made, BadLine):
-                    bad.append(made)
-                elif (first := seen.setdefault(made.key, (made.digest, row.position.line)))[0] != made.digest:
-                    bad.append(bad_line(row, _taken(made.key, first[1])))
-                else:
-                    shadowed.look_at(made)
-                    if look_at is not None:
-                        look_at(made)
-                jobs += 1
-            if row.last_line >= HEAD_ROWS or end_of(row).offset >= HEAD_BYTES or jobs >= HEAD_JOBS:
-                break
-        if not rows:
-            raise JobFileError(NO_JOBS, file=self._format.name)
-        self.lost_fields = tuple(shadowed.names)
-        return bad
 
     def _look_ahead(self) -> int:
         if self._format.look_ahead is not None:

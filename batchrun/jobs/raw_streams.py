@@ -141,7 +141,6 @@ def _decompress(source: BufferedIOBase) -> Iterator[bytes]:
 
 
 def _convert(source: BufferedIOBase, encoding: str) -> Iterator[bytes]:
-    """Convert text in any encoding to UTF-8."""
     decoder = codecs.getincrementaldecoder(encoding)()
     while piece := source.read(_BUFFER_BYTES):
         yield decoder.decode(piece).encode()

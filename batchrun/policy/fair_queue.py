@@ -69,6 +69,8 @@ class FairQueue(Generic[T]):
         self._now = 0.0
         self._first_in_line: tuple[T, _Group[T]] | None = None
         self._skips = 0
+        #: Jobs that do not fit which the current search may still look at.
+        self._looks_left = 0
 
     def __len__(self) -> int:
         return self._size
@@ -115,14 +117,14 @@ class FairQueue(Generic[T]):
         return self._skips >= MAX_SKIPS
 
     def _take_by_pass(self, fit: Callable[[T], Fit]) -> T | None:
-        search = _Search()
+        self._looks_left = MAX_LOOKED_AT
         skipped: list[_Group[T]] = []
         job: T | None = None
-        while self._by_pass and job is None and search.jobs_left:
+        while self._by_pass and job is None and self._looks_left:
             _, _, group = heappop(self._by_pass)
             if self._groups.get(group.name) is not group:
                 continue  # the group was dropped, or has no job left
-            job = self._take_from(group, fit, search)
+            job = self._take_from(group, fit)
             if job is None:
                 skipped.append(group)
             elif group.jobs:
@@ -146,7 +148,7 @@ class FairQueue(Generic[T]):
     def _enqueue(self, group: _Group[T]) -> None:
         heappush(self._by_pass, (group.passed, next(self._number), group))
 
-    def _take_from(self, group: _Group[T], fit: Callable[[T], Fit], search: "_Search") -> T | None:
+    def _take_from(self, group: _Group[T], fit: Callable[[T], Fit]) -> T | None:
         for index, job in enumerate(group.jobs):
             match fit(job):
                 case Fit.YES:
@@ -157,8 +159,8 @@ class FairQueue(Generic[T]):
                     return None
                 case Fit.TOO_LARGE:
                     self._first_in_line = self._first_in_line or (job, group)
-                    search.jobs_left -= 1
-            if not search.jobs_left:
+                    self._looks_left -= 1
+            if not self._looks_left:
                 break
         return None
 
@@ -175,13 +177,3 @@ class FairQueue(Generic[T]):
             del self._groups[group.name]
             if group.name in self._weights:
                 self._passes[group.name] = group.passed
-
-
-class _Search:
-    """One search for a fitting job."""
-
-    __slots__ = ("jobs_left",)
-
-    def __init__(self) -> None:
-        #: Jobs that do not fit which it may still look at.
-        self.jobs_left = MAX_LOOKED_AT

@@ -36,15 +36,6 @@ class Distribution:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GroupCosts:
-    """The costs of the largest groups."""
-
-    #: By group, without groups that have no ended Run.
-    largest: dict[str | None, CostRow]
-    total: CostRow
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
     """The figures of a batch at one moment."""
 
@@ -68,7 +59,9 @@ class Figures:
     groups: list[GroupCount]
     group_count: int
     money: Money
-    cost_by_group: GroupCosts
+    total_costs: CostRow
+    #: Of the largest groups, without those that have no ended Run.
+    cost_by_group: dict[str | None, CostRow]
     cost_by_outcome: list[CostRow]
     #: The last MAX_DAYS days, in order.
     cost_by_day: list[CostRow]
@@ -119,6 +112,7 @@ def _figures(ledger: LedgerReader, directory: Path, pid: int | None, summary: Su
         groups=groups,
         group_count=group_count,
         money=ledger.money(),
+        total_costs=ledger.total_costs(),
         cost_by_group=_group_costs(ledger, groups),
         cost_by_outcome=nlargest(len(Outcome) + 1, ledger.costs(["outcome"]), key=lambda row: row.cost_usd),
         cost_by_day=list(deque(ledger.costs(["day"]), maxlen=MAX_DAYS)),
@@ -155,9 +149,7 @@ def _live_runs(measures: Measures, until: datetime) -> list[Stretch]:
     return found
 
 
-def _group_costs(ledger: LedgerReader, groups: list[GroupCount]) -> GroupCosts:
+def _group_costs(ledger: LedgerReader, groups: list[GroupCount]) -> dict[str | None, CostRow]:
     names = {each.group for each in groups}
     rows = ledger.costs(["group"]) if groups else iter(())
-    return GroupCosts(
-        largest={row.shared[0]: row for row in rows if row.shared[0] in names}, total=ledger.total_costs()
-    )
+    return {row.shared[0]: row for row in rows if row.shared[0] in names}

@@ -47,8 +47,6 @@ _MAX_SENT_CHARS = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Batch:
-    """The batch of a report: its directory and configuration."""
-
     directory: Path
     config: Config
     #: The overrides of sample jobs, as far as they could be read.
@@ -256,7 +254,7 @@ def _cost_card(figures: Figures, config: Config, *, is_half: bool) -> Html:
     if budget is not None:
         reserved, spent = figures.money.reserved_usd, figures.money.spent_usd
         bar = tag("div", spending_bar(budget_usd=budget, spent_usd=spent, reserved_usd=reserved))
-    total = figures.cost_by_group.total
+    total = figures.total_costs
     rows = [(_outcome_words(row.shared[0] or "open"), *_cost_cells(row, total)) for row in figures.cost_by_outcome]
     said = [f"The cost of {summary.open_costs:,} Runs is not final."] if summary.open_costs else []
     said += [f"{money(total.derived_usd)} of it is derived from charges and prices."] if total.derived_usd else []
@@ -334,7 +332,7 @@ def _groups_card(figures: Figures) -> Html | None:
     ]
     rows = []
     for group in figures.groups:
-        cost = figures.cost_by_group.largest.get(group.group)
+        cost = figures.cost_by_group.get(group.group)
         name = foreign(group.group, _KEY_CHARS) if group.group is not None else tag("span", "none", class_="soft")
         settled = group.jobs - group.open_jobs
         succeeded = group.outcomes.get(Outcome.SUCCEEDED, 0)

@@ -1,6 +1,7 @@
-"""Foreign text, made safe for a terminal: an Actor's message must not move the cursor or recolour the screen."""
+"""Text for a terminal: tables, and foreign text that must not move the cursor or recolour the screen."""
 
 import re
+from collections.abc import Sequence
 
 _ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])")
 
@@ -17,3 +18,14 @@ def one_line(text: str, max_chars: int) -> str:
 def last_lines(text: str, count: int, max_chars: int) -> list[str]:
     """Return the last non-blank lines of a text, each safe for a terminal."""
     return [one_line(line, max_chars) for line in text.splitlines() if line.strip()][-count:]
+
+
+def table_lines(rows: Sequence[Sequence[str]], text_columns: int) -> list[str]:
+    """Return rows as the lines of a table; after the first `text_columns` columns, cells stand at the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        texts = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)][:text_columns]
+        numbers = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)][text_columns:]
+        lines.append("  ".join([*texts, *numbers]).rstrip())
+    return lines

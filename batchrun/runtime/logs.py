@@ -118,8 +118,6 @@ class _Writer:
 
 
 class _QueueLogger:
-    """Takes finished lines from structlog."""
-
     def __init__(self, lines: _Lines) -> None:
         self._lines = lines
 

@@ -127,7 +127,6 @@ class Spool:
 
 
 def _files(spool: Path, report: Report) -> Iterator[tuple[PurePosixPath, str]]:
-    """Yield the files in the spool, each with its signature."""
     for file in _entries(spool, report):
         if file.name.endswith(".toml"):
             yield from _signed(PurePosixPath(file.name), file, report)

@@ -79,7 +79,6 @@ _ROOT = set_span_in_context(NoSpan(INVALID_SPAN_CONTEXT))
 def _attributes(
     submission: Submission, record: Record, attempt: Attempt, *, is_last: bool
 ) -> dict[str, str | int | float]:
-    """Return the known attributes."""
     found = {
         "batchrun.batch": submission.id,
         "batchrun.job_key": record.key,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from batchrun.model import JsonObject, Outcome
 from batchrun.report.progress_words import ProgressSnapshot, money, outcome_counts, progress_line
-from batchrun.report.terminal_text import one_line
+from batchrun.report.terminal_text import one_line, table_lines
 from batchrun.worker.views import BatchView, WorkerView
 
 _HEADINGS = ("id", "name", "state", "done", "not succeeded", "live", "cost")
@@ -91,11 +91,10 @@ def condition(worker: WorkerView) -> str:
 
 def batch_table(batches: Sequence[BatchView]) -> list[str]:
     """Return batches as the lines of a table; a batch with a reason has it on a line below."""
-    rows = [_HEADINGS, *map(_cells, batches)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [_padded(rows[0], widths)]
-    for batch, row in zip(batches, rows[1:], strict=True):
-        lines.append(_padded(row, widths))
+    heading, *rows = table_lines([_HEADINGS, *map(_cells, batches)], _TEXT_COLUMNS)
+    lines = [heading]
+    for batch, row in zip(batches, rows, strict=True):
+        lines.append(row)
         if batch.reason:
             lines.append(f"  {one_line(batch.reason, _REASON_CHARS)}")
     return lines
@@ -113,14 +112,6 @@ def _cells(batch: BatchView) -> tuple[str, ...]:
         f"{batch.live_runs:,}",
         money(batch.cost_usd),
     )
-
-
-def _padded(row: Sequence[str], widths: Sequence[int]) -> str:
-    cells = [
-        cell.ljust(width) if number < _TEXT_COLUMNS else cell.rjust(width)
-        for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ]
-    return "  ".join(cells).rstrip()
 
 
 def limit_lines(limits: JsonObject) -> list[str]:

@@ -23,20 +23,12 @@ class Connection(sqlite3.Connection):
     file = Path()
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
-        try:
+        with self.explaining():
             return super().execute(sql, parameters)
-        except _BUGS:
-            raise
-        except sqlite3.Error as error:
-            raise _explain(error, self.file) from error
 
     def executemany(self, sql: str, parameters: Any, /) -> sqlite3.Cursor:
-        try:
+        with self.explaining():
             return super().executemany(sql, parameters)
-        except _BUGS:
-            raise
-        except sqlite3.Error as error:
-            raise _explain(error, self.file) from error
 
     def writer(self) -> Callable[[str, tuple[Any, ...]], sqlite3.Cursor]:
         """Return the `execute` of one cursor, for statements without rows, inside `explaining`.
@@ -101,10 +93,7 @@ def check_schema(connection: Connection, file: Path) -> None:
     Raises:
         LedgerError: An older or a newer batchrun wrote them.
     """
-    done: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    if done > len(SCHEMA_STEPS):
-        raise LedgerError(f"{file}: was written by a newer batchrun; use that one")
-    if done < len(SCHEMA_STEPS):
+    if _version(connection, file) < len(SCHEMA_STEPS):
         raise LedgerError(f"{file}: was written by an older batchrun; `batchrun run` updates it and resumes the batch")
 
 
@@ -114,12 +103,17 @@ def apply_schema_steps(connection: Connection, file: Path) -> None:
     Raises:
         LedgerError: A newer batchrun wrote them.
     """
-    done: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    if done > len(SCHEMA_STEPS):
-        raise LedgerError(f"{file}: was written by a newer batchrun; use that one")
+    done = _version(connection, file)
     for number, name in enumerate(SCHEMA_STEPS[done:], done + 1):
         step = resources.files("batchrun.ledger.sqlite").joinpath(name).read_text("utf-8")
         try:
             connection.executescript(f"BEGIN;\n{step}\nPRAGMA user_version = {number};\nCOMMIT;")
         except sqlite3.Error as error:
             raise _explain(error, file) from error
+
+
+def _version(connection: Connection, file: Path) -> int:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(SCHEMA_STEPS):
+        raise LedgerError(f"{file}: was written by a newer batchrun; use that one")
+    return version

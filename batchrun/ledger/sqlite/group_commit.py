@@ -21,8 +21,6 @@ T = TypeVar("T")
 
 
 class _Group:
-    """Steps that are committed together."""
-
     __slots__ = ("done", "error", "steps")
 
     def __init__(self) -> None:

@@ -10,8 +10,7 @@ from pydantic import ValidationError
 from batchrun.config.load import as_config_error
 from batchrun.worker.http.batch_upload import BATCH_FILE, Form, uploaded
 from batchrun.worker.http.error_envelope import Refused
-from batchrun.worker.http.json_bodies import read_object
-from batchrun.worker.http.request_context import submission_of, worker_of
+from batchrun.worker.http.request_context import read_object, submission_of, worker_of
 from batchrun.worker.submission import BatchState, Submission
 from batchrun.worker.views import BatchPage, batch_view
 from batchrun.worker.worker import Worker

@@ -6,8 +6,7 @@ from pydantic import ValidationError
 from batchrun.config.load import as_config_error
 from batchrun.config.worker_config import WorkerLimitsConfig
 from batchrun.worker.http.error_envelope import Refused
-from batchrun.worker.http.json_bodies import read_object
-from batchrun.worker.http.request_context import worker_of
+from batchrun.worker.http.request_context import read_object, worker_of
 from batchrun.worker.views import worker_view
 
 

@@ -75,7 +75,6 @@ def _shown(worker: Worker) -> list[Any]:
 
 
 def _can(view: BatchView) -> list[str]:
-    """Return the orders that a batch accepts in its state."""
     orders = {"pause": PAUSABLE, "resume": RESUMABLE, "cancel": CANCELLABLE}
     found = [order for order, states in orders.items() if view.state in states]
     return found if view.state.is_under_way else [*found, "delete"]

@@ -1,7 +1,10 @@
-"""The worker and the batch of a request."""
+"""The worker, the batch and the body of a request."""
 
+import orjson
 from aiohttp import web
 
+from batchrun.model import JsonObject
+from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.submission import Submission
 from batchrun.worker.worker import Worker
 
@@ -20,3 +23,18 @@ def submission_of(request: web.Request) -> Submission:
         UnknownBatch: there is none, or several have the name.
     """
     return worker_of(request).store.find(request.match_info["ref"])
+
+
+async def read_object(request: web.Request) -> JsonObject:
+    """Return a request's body.
+
+    Raises:
+        Refused: the body is not a JSON object.
+    """
+    try:
+        found = orjson.loads(await request.read())
+    except orjson.JSONDecodeError as error:
+        raise Refused(400, "bad-value", f"the body is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise Refused(400, "bad-value", "send a JSON object")
+    return found

@@ -1,8 +1,8 @@
 """The errors that the API answers: HTTP status, `error.type` and message, in the platform's own words.
 
 Owns the spelling of every error type. An ErrorAnswer is raised anywhere below `http`, where it becomes an envelope; a
-docstring mentions it only where it surprises. A function that raises one has changed
-nothing, unless its docstring says otherwise.
+docstring mentions it only where it surprises. A function that raises one has changed nothing, unless its docstring says
+otherwise.
 """
 
 from typing import Any

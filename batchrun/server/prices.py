@@ -32,13 +32,8 @@ def usd_per_unit(name: str) -> float:
     return _USD_PER_UNIT.get(name, 0.0)
 
 
-def estimate(doc: JsonObject) -> None:
-    """Set the preliminary figures of a Run that has just ended, by its time. Its storages are added later."""
-    add_final_usage(doc, {})
-
-
-def add_final_usage(doc: JsonObject, uses: Mapping[str, int]) -> None:
-    """Set the final `usage`, `usageUsd` and `usageTotalUsd` of an ended Run."""
+def add_usage(doc: JsonObject, uses: Mapping[str, int]) -> None:
+    """Set `usage`, `usageUsd` and `usageTotalUsd` of an ended Run, by its time and the use counts of its storages."""
     usage: dict[str, float | int] = {"ACTOR_COMPUTE_UNITS": doc["stats"]["computeUnits"], **uses}
     usage_usd = {name: amount * usd_per_unit(name) for name, amount in usage.items()}
     doc["usage"], doc["usageUsd"] = usage, usage_usd

@@ -1,7 +1,8 @@
 """Answers with the items of a dataset: paged, shown in a view, and streamed if there are many."""
 
-from collections.abc import AsyncIterator, Callable
-from typing import Any, Protocol, TypeVar
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import anyio.to_thread
 import orjson
@@ -13,6 +14,7 @@ from batchrun.server.content.body_spool import LARGE_BYTES
 from batchrun.server.content.item_formats import (
     FORMATS,
     JSON_FORMATS,
+    MAX_COLUMNS,
     FormatWriter,
     ItemFormat,
     JsonFormat,
@@ -56,8 +58,8 @@ async def items_answer(call: Call, dataset_id: str, status: int = 200) -> web.St
     if name in FORMATS:
         writer, content_type = await _table_or_text(reading, FORMATS[name]), FORMATS[name].content_type
     else:
-        writer, content_type = _JsonPages(JSON_FORMATS[name], view), JSON_FORMATS[name].content_type
-    if call.quirks.is_whole or await reading.is_one_page():
+        writer, content_type = _json_writer(JSON_FORMATS[name], view), JSON_FORMATS[name].content_type
+    if call.faults.needs_whole_answer or await reading.is_one_page():
         pieces = [piece async for piece in _pieces(reading, writer)]
         return raw_answer(b"".join(pieces), status, content_type, headers)
     return await stream_answer(call, _pieces(reading, writer), status, {**headers, "Content-Type": content_type})
@@ -100,20 +102,12 @@ class _Reading:
         self._place += len(page)
         return page
 
-    def shown(self, page: list[bytes]) -> list[Any]:
+    def shown(self, page: Sequence[bytes]) -> list[Any]:
         return self._view.apply(map(orjson.loads, page))
 
 
-class _Writer(Protocol):
-    def opening(self) -> bytes: ...
-
-    def page(self, page: list[bytes]) -> bytes: ...
-
-    def closing(self) -> bytes: ...
-
-
-async def _pieces(reading: _Reading, writer: _Writer) -> AsyncIterator[bytes]:
-    yield writer.opening()
+async def _pieces(reading: _Reading, writer: FormatWriter) -> AsyncIterator[bytes]:
+    yield writer.opening
     while not reading.is_done:
         # No variable refers to the page, or a slow reader would keep both it and the rendered bytes in memory.
         yield await _aside(writer.page, await reading.page())
@@ -132,25 +126,15 @@ def _transformation(call: Call, dataset: Storage) -> JsonObject | None:
     return transformation if isinstance(transformation, dict) else {}
 
 
-class _ShownPages:
-    """Writes the items as the view shows them, in a format that needs them parsed."""
-
-    def __init__(self, reading: _Reading, writer: FormatWriter) -> None:
-        self._reading, self._writer = reading, writer
-        self.opening, self.closing = writer.opening, writer.closing
-
-    def page(self, page: list[bytes]) -> bytes:
-        return self._writer.page(self._reading.shown(page))
-
-
-async def _table_or_text(reading: _Reading, form: ItemFormat) -> _Writer:
-    """Return a writer that knows a table's columns. Refuses wrong parameters before anything is sent."""
+async def _table_or_text(reading: _Reading, form: ItemFormat) -> FormatWriter:
+    """Return a writer of stored items that knows a table's columns. Refuses wrong parameters at once."""
     columns: dict[str, None] = {}
     if form.is_table:
         while not reading.is_done:
             await _aside(lambda page: add_columns(columns, reading.shown(page)), await reading.page())
         reading.rewind()
-    return _ShownPages(reading, form.writer(list(columns), reading.query, reading.dataset.id))
+    writer = form.writer(list(columns)[:MAX_COLUMNS], reading.query, reading.dataset.id)
+    return replace(writer, page=lambda page: writer.page(reading.shown(page)))
 
 
 async def _aside(work: Callable[[list[bytes]], T], page: list[bytes]) -> T:
@@ -158,24 +142,18 @@ async def _aside(work: Callable[[list[bytes]], T], page: list[bytes]) -> T:
     return work(page) if sum(map(len, page)) <= _INLINE_BYTES else await anyio.to_thread.run_sync(work, page)
 
 
-class _JsonPages:
-    """Joins items as JSON: as they are stored, or as the view shows them."""
+def _json_writer(form: JsonFormat, view: ItemView) -> FormatWriter:
+    """Return a writer that joins stored items as they are, or as the view shows them."""
+    has_any = False
 
-    def __init__(self, form: JsonFormat, view: ItemView) -> None:
-        self._form, self._view = form, view
-        self._has_any = False
-
-    def opening(self) -> bytes:
-        return self._form.opening
-
-    def page(self, page: list[bytes]) -> bytes:
-        shown = page if self._view.is_plain else list(map(orjson.dumps, self._view.apply(map(orjson.loads, page))))
+    def page(stored: Sequence[bytes]) -> bytes:
+        nonlocal has_any
+        shown = stored if view.is_plain else list(map(orjson.dumps, view.apply(map(orjson.loads, stored))))
         if not shown:
             return b""
-        before = self._form.separator if self._has_any else b""
-        self._has_any = True
-        return before + self._form.separator.join(shown)
+        before = form.separator if has_any else b""
+        has_any = True
+        return before + form.separator.join(shown)
 
-    def closing(self) -> bytes:
-        # Without items there is no last line to end.
-        return self._form.closing if self._has_any or self._form.opening else b""
+    # Without items there is no last line to end.
+    return FormatWriter(form.opening, page, lambda: form.closing if has_any or form.opening else b"")

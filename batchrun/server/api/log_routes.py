@@ -44,7 +44,7 @@ async def get_log(call: Call) -> web.StreamResponse:
     headers = {"Content-Disposition": f'attachment; filename="{run_id}.log"'} if call.query.boolean("download") else {}
     is_raw = call.query.boolean("raw")
     lines = _lines(call, run_id, is_followed=call.query.boolean("stream"), is_raw=is_raw)
-    if call.quirks.is_whole:
+    if call.faults.needs_whole_answer:
         return raw_answer(b"".join([body async for body in lines]), content_type=_TEXT, headers=headers)
     return await stream_answer(call, lines, 200, {**headers, "Content-Type": _TEXT})
 

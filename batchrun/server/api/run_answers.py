@@ -44,9 +44,9 @@ async def runs_answer(call: Call, run_filter: RunFilter) -> web.Response:
 
 
 def _lagging(call: Call, run_filter: RunFilter) -> RunFilter:
-    if not call.quirks.list_lag_s:
+    if not call.faults.list_lag_s:
         return run_filter
-    shown_ms = now_ms() - round(call.quirks.list_lag_s * 1000)
+    shown_ms = now_ms() - round(call.faults.list_lag_s * 1000)
     before_ms = run_filter.started_before_ms
     return replace(run_filter, started_before_ms=shown_ms if before_ms is None else min(before_ms, shown_ms))
 

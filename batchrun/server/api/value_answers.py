@@ -24,7 +24,7 @@ async def read_value(call: Call, store_id: str, key: str) -> tuple[str, bytes | 
 async def value_answer(
     call: Call, content_type: str, body: bytes | BodySpool, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> web.StreamResponse:
-    if isinstance(body, BodySpool) and call.quirks.is_whole:
+    if isinstance(body, BodySpool) and call.faults.needs_whole_answer:
         body = await anyio.to_thread.run_sync(body.take)
     if isinstance(body, BodySpool):
         return await spool_answer(call, body, status, {**(headers or {}), "Content-Type": content_type})

@@ -51,15 +51,16 @@ async def list_webhooks(call: Call) -> web.Response:
 
 
 async def list_of_task(call: Call) -> web.Response:
-    task = call.backend.tasks.find(call.path["task"], call.user)
-    docs = call.backend.webhooks.of_account(call.user)
-    return await _page(call, [doc for doc in docs if doc["condition"].get("actorTaskId") == task["id"]])
+    return await _list_on(call, "actorTaskId", call.backend.tasks.find(call.path["task"], call.user)["id"])
 
 
 async def list_of_actor(call: Call) -> web.Response:
-    actor = actor_of(call)
+    return await _list_on(call, "actorId", actor_of(call).id)
+
+
+async def _list_on(call: Call, name: str, value: str) -> web.Response:
     docs = call.backend.webhooks.of_account(call.user)
-    return await _page(call, [doc for doc in docs if doc["condition"].get("actorId") == actor.id])
+    return await _page(call, [doc for doc in docs if doc["condition"].get(name) == value])
 
 
 async def create_webhook(call: Call) -> web.Response:

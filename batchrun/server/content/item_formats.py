@@ -9,7 +9,7 @@ import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
 import orjson
@@ -21,27 +21,21 @@ from batchrun.server.content.zip_stream import ZipStream
 from batchrun.server.error_answers import value_invalid
 
 #: Max columns of a table, and max characters of a column name. Source: the API reference.
-_MAX_COLUMNS, _MAX_COLUMN_NAME = 2000, 200
+MAX_COLUMNS, _MAX_COLUMN_NAME = 2000, 200
 _XML_HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n'
 _NOT_IN_XML_NAME = re.compile(r"[^\w.-]", re.ASCII)
 #: Characters that XML forbids.
 _NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-class FormatWriter(Protocol):
-    """Writes one selection of items."""
+@dataclass(frozen=True, slots=True)
+class FormatWriter:
+    """Writes one selection of items: the bytes before them, of each page of them, and after them."""
 
-    def opening(self) -> bytes:
-        """Return the bytes before the items."""
-        ...
-
-    def page(self, items: Sequence[Any]) -> bytes:
-        """Return the bytes of the next items."""
-        ...
-
-    def closing(self) -> bytes:
-        """Return the bytes after the items."""
-        ...
+    opening: bytes
+    page: Callable[[Sequence[Any]], bytes]
+    #: Called last, once.
+    closing: Callable[[], bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,9 +65,9 @@ JSON_FORMATS = {
 
 
 def add_columns(known: dict[str, None], items: Iterable[Any]) -> None:
-    """Add the columns of these items to the known ones, in order of first appearance, up to the limit."""
+    """Add the columns of these items to the known ones, in order of first appearance, until MAX_COLUMNS are known."""
     for item in items:
-        if len(known) >= _MAX_COLUMNS:
+        if len(known) >= MAX_COLUMNS:
             return
         known.update(dict.fromkeys(_columns_of(item)))
 
@@ -105,77 +99,52 @@ def _mark(query: Query, *, default: bool = False) -> str:
     return "\ufeff" if query.boolean("bom", default=default) else ""
 
 
-class _Csv:
-    def __init__(self, columns: Sequence[str], query: Query, _: str) -> None:
-        self._columns, self._mark = columns[:_MAX_COLUMNS], _mark(query, default=True)
-        self._has_header = not query.boolean("skipHeaderRow")
-        self._delimiter = query.text("delimiter") or ","
-        if len(self._delimiter) != 1 or self._delimiter in '"\r\n':
-            raise value_invalid("Parameter delimiter must be one character")
+def _csv(columns: Sequence[str], query: Query, _: str) -> FormatWriter:
+    delimiter = query.text("delimiter") or ","
+    if len(delimiter) != 1 or delimiter in '"\r\n':
+        raise value_invalid("Parameter delimiter must be one character")
 
-    def opening(self) -> bytes:
-        return _encoded(self._mark + (self._lines([self._columns]) if self._has_header else ""))
-
-    def page(self, items: Sequence[Any]) -> bytes:
-        return _encoded(self._lines(_rows(self._columns, items)))
-
-    def closing(self) -> bytes:
-        return b""
-
-    def _lines(self, rows: Iterable[Sequence[str]]) -> str:
+    def lines(rows: Iterable[Sequence[str]]) -> str:
         text = io.StringIO()
-        csv.writer(text, delimiter=self._delimiter, lineterminator="\r\n").writerows(rows)
+        csv.writer(text, delimiter=delimiter, lineterminator="\r\n").writerows(rows)
         return text.getvalue()
 
-
-class _Html:
-    def __init__(self, columns: Sequence[str], query: Query, _: str) -> None:
-        self._columns, self._mark = columns[:_MAX_COLUMNS], _mark(query)
-
-    def opening(self) -> bytes:
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in self._columns)
-        return _encoded(f'{self._mark}<!doctype html>\n<meta charset="utf-8">\n<table>\n<tr>{head}</tr>\n')
-
-    def page(self, items: Sequence[Any]) -> bytes:
-        rows = _rows(self._columns, items)
-        lines = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows)
-        return _encoded("".join(f"<tr>{line}</tr>\n" for line in lines))
-
-    def closing(self) -> bytes:
-        return b"</table>\n"
+    header = "" if query.boolean("skipHeaderRow") else lines([columns])
+    opening = _encoded(_mark(query, default=True) + header)
+    return FormatWriter(opening, lambda items: _encoded(lines(_rows(columns, items))), bytes)
 
 
-class _Xml:
-    def __init__(self, _: Sequence[str], query: Query, __: str) -> None:
-        self._mark, self._row = _mark(query), _tag(query.text("xmlRow") or "item")
-        self._root = _tag(query.text("xmlRoot") or "items")
+def _html(columns: Sequence[str], query: Query, _: str) -> FormatWriter:
+    def row(tag: str, cells: Iterable[str]) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>\n"
 
-    def opening(self) -> bytes:
-        return _encoded(f"{self._mark}{_XML_HEAD}<{self._root}>\n")
-
-    def page(self, items: Sequence[Any]) -> bytes:
-        return _encoded("".join(piece + "\n" for item in items for piece in _elements(self._row, item)))
-
-    def closing(self) -> bytes:
-        return _encoded(f"</{self._root}>\n")
+    opening = f'{_mark(query)}<!doctype html>\n<meta charset="utf-8">\n<table>\n{row("th", columns)}'
+    return FormatWriter(
+        _encoded(opening),
+        lambda items: _encoded("".join(row("td", cells) for cells in _rows(columns, items))),
+        lambda: b"</table>\n",
+    )
 
 
-class _Rss:
-    def __init__(self, _: Sequence[str], query: Query, dataset_id: str) -> None:
-        self._mark = _mark(query)
-        self._title = query.text("feedTitle") or f"Dataset {dataset_id}"
-        self._description = query.text("feedDescription") or f'Items in dataset with id "{dataset_id}".'
+def _xml(_: Sequence[str], query: Query, __: str) -> FormatWriter:
+    root = _tag(query.text("xmlRoot") or "items")
+    opening = f"{_mark(query)}{_XML_HEAD}<{root}>\n"
+    return _elements_writer(opening, query.text("xmlRow") or "item", f"</{root}>\n")
 
-    def opening(self) -> bytes:
-        title, description = _text(self._title), _text(self._description)
-        channel = f"<title>{title}</title>\n<description>{description}</description>\n"
-        return _encoded(f'{self._mark}{_XML_HEAD}<rss version="2.0"><channel>\n{channel}')
 
-    def page(self, items: Sequence[Any]) -> bytes:
-        return _encoded("".join(piece + "\n" for item in items for piece in _elements("item", item)))
+def _rss(_: Sequence[str], query: Query, dataset_id: str) -> FormatWriter:
+    title = _text(query.text("feedTitle") or f"Dataset {dataset_id}")
+    description = _text(query.text("feedDescription") or f'Items in dataset with id "{dataset_id}".')
+    channel = f"<title>{title}</title>\n<description>{description}</description>\n"
+    opening = f'{_mark(query)}{_XML_HEAD}<rss version="2.0"><channel>\n{channel}'
+    return _elements_writer(opening, "item", "</channel></rss>\n")
 
-    def closing(self) -> bytes:
-        return b"</channel></rss>\n"
+
+def _elements_writer(opening: str, row: str, closing: str) -> FormatWriter:
+    def page(items: Sequence[Any]) -> bytes:
+        return _encoded("".join(piece + "\n" for item in items for piece in _elements(row, item)))
+
+    return FormatWriter(_encoded(opening), page, lambda: _encoded(closing))
 
 
 def _elements(name: str, value: Any) -> Iterator[str]:
@@ -236,28 +205,18 @@ _XLSX_PARTS = {
 }
 
 
-class _Xlsx:
-    """A ZIP archive whose last part is the sheet, so that rows can be sent as they are written."""
-
-    def __init__(self, columns: Sequence[str], query: Query, _: str) -> None:
-        self._columns, self._has_header = columns[:_MAX_COLUMNS], not query.boolean("skipHeaderRow")
-        self._archive = ZipStream()
-
-    def opening(self) -> bytes:
-        before = b"".join(
-            self._archive.begin(name) + self._archive.write(_encoded(_XML_HEAD + part))
-            for name, part in _XLSX_PARTS.items()
-        )
-        before += self._archive.begin("xl/worksheets/sheet1.xml")
-        head = '<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>'
-        names = _xlsx_row(self._columns) if self._has_header else ""
-        return before + self._archive.write(_encoded(f"{_XML_HEAD}{head}{names}"))
-
-    def page(self, items: Sequence[Any]) -> bytes:
-        return self._archive.write(_encoded("".join(map(_xlsx_row, _rows(self._columns, items)))))
-
-    def closing(self) -> bytes:
-        return self._archive.write(b"</sheetData></worksheet>") + self._archive.close()
+def _xlsx(columns: Sequence[str], query: Query, _: str) -> FormatWriter:
+    """Write a ZIP archive whose last part is the sheet, so that rows can be sent as they are written."""
+    archive = ZipStream()
+    parts = [archive.begin(name) + archive.write(_encoded(_XML_HEAD + part)) for name, part in _XLSX_PARTS.items()]
+    sheet = archive.begin("xl/worksheets/sheet1.xml")
+    head = '<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>'
+    names = "" if query.boolean("skipHeaderRow") else _xlsx_row(columns)
+    return FormatWriter(
+        b"".join(parts) + sheet + archive.write(_encoded(f"{_XML_HEAD}{head}{names}")),
+        lambda items: archive.write(_encoded("".join(map(_xlsx_row, _rows(columns, items))))),
+        lambda: archive.write(b"</sheetData></worksheet>") + archive.close(),
+    )
 
 
 def _xlsx_row(cells: Sequence[str]) -> str:
@@ -268,9 +227,9 @@ def _xlsx_row(cells: Sequence[str]) -> str:
 
 _XLSX_TYPE = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 FORMATS: Mapping[str, ItemFormat] = {
-    "csv": ItemFormat(content_type="text/csv; charset=utf-8", is_table=True, writer=_Csv),
-    "html": ItemFormat(content_type="text/html; charset=utf-8", is_table=True, writer=_Html),
-    "xml": ItemFormat(content_type="application/xml; charset=utf-8", writer=_Xml),
-    "rss": ItemFormat(content_type="application/rss+xml; charset=utf-8", writer=_Rss),
-    "xlsx": ItemFormat(content_type=_XLSX_TYPE, is_table=True, writer=_Xlsx),
+    "csv": ItemFormat(content_type="text/csv; charset=utf-8", is_table=True, writer=_csv),
+    "html": ItemFormat(content_type="text/html; charset=utf-8", is_table=True, writer=_html),
+    "xml": ItemFormat(content_type="application/xml; charset=utf-8", writer=_xml),
+    "rss": ItemFormat(content_type="application/rss+xml; charset=utf-8", writer=_rss),
+    "xlsx": ItemFormat(content_type=_XLSX_TYPE, is_table=True, writer=_xlsx),
 }

@@ -24,21 +24,6 @@ from batchrun.server.faults.fault_config import (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Quirks:
-    """How injected faults change the handling of a request."""
-
-    #: The handler must return the answer in one piece, so that it can be spoilt.
-    is_whole: bool = False
-    #: Lists leave out Runs younger than this many seconds.
-    list_lag_s: float = 0.0
-    #: A started Run does not show its starter's User-Agent.
-    hides_user_agent: bool = False
-
-
-NO_QUIRKS = Quirks()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """The facts of a request that faults are decided by."""
 
@@ -57,7 +42,9 @@ class FaultPlan:
     delay_before_s: float = 0.0
     #: If set, the request is not carried out and this is answered.
     refusal: Refusal | None = None
+    #: Lists leave out Runs younger than this many seconds.
     list_lag_s: float = 0.0
+    #: A started Run does not show its starter's User-Agent.
     hides_user_agent: bool = False
     #: How far the clock in the answer's `Date` is ahead.
     date_skew_s: float = 0.0
@@ -66,13 +53,9 @@ class FaultPlan:
     spoiler: Spoiler | None = None
 
     @property
-    def quirks(self) -> Quirks:
-        """How the request is handled."""
-        return Quirks(
-            is_whole=self.spoiler is not None or self.delay_before_s > 0,
-            list_lag_s=self.list_lag_s,
-            hides_user_agent=self.hides_user_agent,
-        )
+    def needs_whole_answer(self) -> bool:
+        """True if the handler must return the answer in one piece, so that it can be spoilt or delayed."""
+        return self.spoiler is not None or self.delay_before_s > 0
 
 
 class _Stream:

@@ -6,7 +6,6 @@ The route's handler runs whole or not at all: nothing here changes the server's 
 import socket
 import struct
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -58,7 +57,7 @@ class FaultInjection:
         if plan.refusal is not None:
             _log.info("fault_struck", kind=plan.refusal.kind, method=method, route=route.path)
             return await _refuse(call, plan, plan.refusal)
-        call.quirks = plan.quirks
+        call.faults = plan
         response = await (self._carry_out_late(call, plan.delay_before_s, work) if plan.delay_before_s else work())
         if plan.date_skew_s and not response.prepared:
             at = datetime.now(UTC) + timedelta(seconds=plan.date_skew_s)
@@ -82,24 +81,19 @@ class FaultInjection:
     async def _carry_out_late(self, call: Call, delay_s: float, work: Work) -> web.StreamResponse:
         """Carry out a request after a delay, even if its caller has hung up by then, as a platform does."""
         await call.receive()  # a body that has not arrived is lost with the connection
-        late = _Late()
-        self._children.start_soon(late.carry_out, delay_s, work)
-        await late.is_done.wait()
-        assert late.response is not None
-        return late.response
+        response: web.StreamResponse | None = None
+        is_done = anyio.Event()
 
+        async def carry_out() -> None:
+            nonlocal response
+            await anyio.sleep(delay_s)
+            response = await work()
+            is_done.set()
 
-@dataclass(slots=True)
-class _Late:
-    """A request that is carried out in a child that outlives the connection."""
-
-    is_done: anyio.Event = field(default_factory=anyio.Event)
-    response: web.StreamResponse | None = None
-
-    async def carry_out(self, delay_s: float, work: Work) -> None:
-        await anyio.sleep(delay_s)
-        self.response = await work()
-        self.is_done.set()
+        self._children.start_soon(carry_out)
+        await is_done.wait()
+        assert response is not None
+        return response
 
 
 async def _run_age_s(call: Call) -> float | None:
@@ -138,6 +132,8 @@ async def _spoil(request: web.BaseRequest, response: web.Response, spoiler: Spoi
         case Garbage(body=body):
             status = response.status if response.status in (200, 201) else 200
             return web.Response(status=status, text=body, content_type="text/html")
+        case Truncate() | SlowBody() if not _content(request, response):
+            return response
         case Truncate(keep=keep):
             return await _truncate(request, response, keep)
         case SlowBody(chunk_bytes=chunk_bytes, pause_s=pause_s):
@@ -161,18 +157,9 @@ def _reset(request: web.BaseRequest) -> web.Response:
     return web.Response(status=500)
 
 
-async def _head(request: web.BaseRequest, response: web.Response, content: bytes) -> web.StreamResponse:
-    headers = {name: value for name, value in response.headers.items() if name.lower() != "content-length"}
-    begun = web.StreamResponse(status=response.status, headers=headers)
-    begun.content_length = len(content)
-    await begun.prepare(request)
-    return begun
-
-
 async def _truncate(request: web.BaseRequest, response: web.Response, keep: float) -> web.StreamResponse:
-    if not (content := _content(request, response)):
-        return response
-    begun = await _head(request, response, content)
+    content = _content(request, response)
+    begun = await _begun(request, response)
     await begun.write(content[: int(len(content) * keep)])
     if request.transport is not None:
         request.transport.close()
@@ -182,13 +169,20 @@ async def _truncate(request: web.BaseRequest, response: web.Response, keep: floa
 async def _trickle(
     request: web.BaseRequest, response: web.Response, chunk_bytes: int, pause_s: float
 ) -> web.StreamResponse:
-    if not (content := _content(request, response)):
-        return response
-    begun = await _head(request, response, content)
+    content = _content(request, response)
+    begun = await _begun(request, response)
     for start in range(0, len(content), chunk_bytes):
         await begun.write(content[start : start + chunk_bytes])
         await anyio.sleep(pause_s)
     await begun.write_eof()
+    return begun
+
+
+async def _begun(request: web.BaseRequest, response: web.Response) -> web.StreamResponse:
+    headers = {name: value for name, value in response.headers.items() if name.lower() != "content-length"}
+    begun = web.StreamResponse(status=response.status, headers=headers)
+    begun.content_length = len(_content(request, response))
+    await begun.prepare(request)
     return begun
 
 

@@ -18,7 +18,7 @@ from batchrun.server.content.query import Query
 from batchrun.server.content.request_bodies import parse_object, receive_body
 from batchrun.server.content.sending import send_pieces, send_spool
 from batchrun.server.error_answers import token_missing
-from batchrun.server.faults.fault_script import NO_QUIRKS, Quirks
+from batchrun.server.faults.fault_script import FaultPlan
 
 JSON_TYPE = "application/json; charset=utf-8"
 RATE_LIMIT = "X-RateLimit-Limit"
@@ -45,8 +45,8 @@ class Call:
     query: Query
     #: The rate limit that the answer announces, in requests per second; None if none is enforced.
     per_s: int | None = PER_RESOURCE
-    #: Changes by injected faults.
-    quirks: Quirks = NO_QUIRKS
+    #: Injected faults that change how it is handled.
+    faults: FaultPlan = field(default_factory=FaultPlan)
     _body: bytes | BodySpool | None = field(default=None, init=False, repr=False)
 
     async def receive(self) -> None:

@@ -1,6 +1,7 @@
-"""Limits the bytes that are read at once."""
+"""Limits what is read at once: by bytes, or by the page of a list."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from sqlite3 import Connection
 from typing import Any, TypeVar
 
 Row = TypeVar("Row", bound=tuple[Any, ...])
@@ -19,3 +20,20 @@ def up_to(max_bytes: int, rows: Iterable[Row]) -> tuple[list[Row], bool]:
             return taken, True
         taken.append(row)
     return taken, False
+
+
+def counted_page(
+    connection: Connection,
+    columns: str,
+    matching: str,
+    args: Sequence[object],
+    order_by: Sequence[str],
+    offset: int,
+    limit: int,
+    is_descending: bool,
+) -> tuple[int, list[Any]]:
+    """Return the number of rows that match ("runs WHERE id = ?"), and a page of them."""
+    order = ", ".join(f"{column} {'DESC' if is_descending else 'ASC'}" for column in order_by)
+    (total,) = connection.execute(f"SELECT count(*) FROM {matching}", args).fetchone()  # noqa: S608 - own text
+    page = f"SELECT {columns} FROM {matching} ORDER BY {order} LIMIT ? OFFSET ?"  # noqa: S608 - own text
+    return total, connection.execute(page, [*args, limit, offset]).fetchall()

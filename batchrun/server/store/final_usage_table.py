@@ -28,7 +28,8 @@ def end(
     connection: Connection, doc: JsonObject, delay_s: float, reads: Mapping[str, tuple[int, int]]
 ) -> list[tuple[JsonObject, float]]:
     """Store a Run's end with preliminary usage; without a delay, make it final at once and return it."""
-    prices.estimate(doc)
+    # Preliminary figures are by time; the storages are added when they become final.
+    prices.add_usage(doc, {})
     run_table.end(connection, doc, now_ms() + round(delay_s * 1000))
     ended = make_final(connection, [doc["id"]], reads) if delay_s == 0 else []
     for final, _ in ended:
@@ -51,7 +52,7 @@ def make_final(
             continue
         doc = orjson.loads(row[0])
         before = (orjson.loads(row[1]) if row[1] else {}).get("counted", {})
-        prices.add_final_usage(doc, storage_table.read_uses(connection, doc))
+        prices.add_usage(doc, storage_table.read_uses(connection, doc))
         connection.execute("UPDATE runs SET doc = ?, settle_ms = NULL WHERE id = ?", (orjson.dumps(doc), run_id))
         added = prices.difference(prices.countable(doc), before)
         day = sums[doc["userId"], doc["finishedAt"][:10]]

@@ -7,7 +7,7 @@ import orjson
 
 from batchrun.model import JsonObject, RunStatus
 from batchrun.server.store import storage_table
-from batchrun.server.store.bounded_rows import up_to
+from batchrun.server.store.bounded_rows import counted_page, up_to
 
 _LIVE_SQL = ", ".join(f"'{status}'" for status in RunStatus if not status.is_terminal)
 
@@ -24,20 +24,18 @@ class RunFilter:
     started_before_ms: int | None = None
 
     def where(self) -> tuple[str, list[object]]:
-        terms: list[tuple[str, list[object]]] = []
-        if self.user_id is not None:
-            terms.append(("user_id = ?", [self.user_id]))
-        if self.task_id is not None:
-            terms.append(("task_id = ?", [self.task_id]))
-        if self.act_id is not None:
-            terms.append(("act_id = ?", [self.act_id]))
-        if self.statuses:
-            terms.append((f"status IN ({', '.join('?' * len(self.statuses))})", list(self.statuses)))
-        if self.started_after_ms is not None:
-            terms.append(("started_ms >= ?", [self.started_after_ms]))
-        if self.started_before_ms is not None:
-            terms.append(("started_ms <= ?", [self.started_before_ms]))
-        return " AND ".join(term for term, _ in terms) or "1", [arg for _, args in terms for arg in args]
+        terms: dict[str, object] = {
+            "user_id = ?": self.user_id,
+            "task_id = ?": self.task_id,
+            "act_id = ?": self.act_id,
+            "started_ms >= ?": self.started_after_ms,
+            "started_ms <= ?": self.started_before_ms,
+        }
+        wanted = {term: arg for term, arg in terms.items() if arg is not None}
+        if not self.statuses:
+            return " AND ".join(wanted) or "1", list(wanted.values())
+        status_term = f"status IN ({', '.join('?' * len(self.statuses))})"
+        return " AND ".join([*wanted, status_term]), [*wanted.values(), *self.statuses]
 
 
 def insert(
@@ -134,13 +132,8 @@ def page(
 ) -> tuple[int, list[JsonObject]]:
     """Return the number of Runs that match, and a page of them by start time."""
     where, args = run_filter.where()
-    order = "DESC" if is_descending else "ASC"
-    (total,) = connection.execute(f"SELECT count(*) FROM runs WHERE {where}", args).fetchone()  # noqa: S608
-    rows = connection.execute(
-        f"SELECT doc FROM runs WHERE {where} "  # noqa: S608 - own text, values are bound
-        f"ORDER BY started_ms {order}, seq {order} LIMIT ? OFFSET ?",
-        [*args, limit, offset],
-    )
+    order_by = "started_ms", "seq"
+    total, rows = counted_page(connection, "doc", f"runs WHERE {where}", args, order_by, offset, limit, is_descending)
     return total, [orjson.loads(doc) for (doc,) in rows]
 
 

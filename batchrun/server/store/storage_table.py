@@ -8,6 +8,7 @@ from sqlite3 import Connection
 from batchrun.model import JsonObject
 from batchrun.server.error_answers import not_permitted, thing_missing
 from batchrun.server.ids import new_id
+from batchrun.server.store.bounded_rows import counted_page
 
 
 class Kind(StrEnum):
@@ -154,15 +155,9 @@ def page(
     with_unnamed: bool,
 ) -> tuple[int, list[Storage]]:
     """Return the number of the account's storages of a kind, and a page of them by creation."""
-    where = "user_id = ? AND kind = ?" + ("" if with_unnamed else " AND name IS NOT NULL")
-    order = "DESC" if is_descending else "ASC"
-    (total,) = connection.execute(
-        f"SELECT count(*) FROM storages WHERE {where}",  # noqa: S608 - own text
-        (user_id, kind.value),
-    ).fetchone()
-    rows = connection.execute(
-        f"SELECT {_COLUMNS} FROM storages WHERE {where} ORDER BY seq {order} LIMIT ? OFFSET ?",  # noqa: S608
-        (user_id, kind.value, limit, offset),
+    matching = "storages WHERE user_id = ? AND kind = ?" + ("" if with_unnamed else " AND name IS NOT NULL")
+    total, rows = counted_page(
+        connection, _COLUMNS, matching, (user_id, kind.value), ("seq",), offset, limit, is_descending
     )
     return total, [_storage(row) for row in rows]
 

@@ -7,6 +7,7 @@ from typing import TypeVar
 import orjson
 
 from batchrun.model import JsonObject
+from batchrun.server.store.bounded_rows import counted_page
 
 T = TypeVar("T")
 
@@ -101,11 +102,8 @@ def page_dispatches(
     connection: Connection, user_id: str, webhook_id: str | None, offset: int, limit: int, is_descending: bool
 ) -> tuple[int, list[JsonObject]]:
     """Return the number of dispatches of an account, or of one webhook, and a page of them by time."""
-    where, args = ("user_id = ?", [user_id]) if webhook_id is None else ("webhook_id = ?", [webhook_id])
-    order = "DESC" if is_descending else "ASC"
-    (total,) = connection.execute(f"SELECT count(*) FROM dispatches WHERE {where}", args).fetchone()  # noqa: S608
-    rows = connection.execute(
-        f"SELECT doc FROM dispatches WHERE {where} ORDER BY seq {order} LIMIT ? OFFSET ?",  # noqa: S608 - own text
-        [*args, limit, offset],
+    where, arg = ("user_id = ?", user_id) if webhook_id is None else ("webhook_id = ?", webhook_id)
+    total, rows = counted_page(
+        connection, "doc", f"dispatches WHERE {where}", (arg,), ("seq",), offset, limit, is_descending
     )
     return total, [orjson.loads(doc) for (doc,) in rows]

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import anyio
 
-from batchrun.engine.admission import Admitter
 from batchrun.engine.background.aborter import Aborter
 from batchrun.engine.background.final_costs import CostReader
 from batchrun.engine.background.log_keeper import LogKeeper
@@ -25,6 +24,7 @@ from batchrun.engine.ports import JobSource, RunClient
 from batchrun.engine.progress import Progress
 from batchrun.engine.scheduler import Scheduler
 from batchrun.engine.shared_limits import SharedLimits
+from batchrun.engine.source_reader import SourceReader
 from batchrun.engine.start_queue import StartQueue
 from batchrun.engine.start_terms import StartTerms
 from batchrun.engine.work import Postponed, Terms, Work
@@ -212,7 +212,7 @@ def build_engine(
         pause=children.pause,
     )
     scheduler = Scheduler(
-        admitter=Admitter(source, ledger, queue),
+        source_reader=SourceReader(source, ledger, queue),
         queue=queue,
         children=children,
         permits=permits,

@@ -22,21 +22,23 @@ from batchrun.engine.limits.start_gate import Start, StartGate
 from batchrun.engine.notices import StartUnanswered
 from batchrun.engine.ports import RunClient
 from batchrun.engine.progress import Progress
-from batchrun.engine.start_terms import StartTerms
-from batchrun.engine.verdict import (
+from batchrun.engine.run_outcome import (
     MAX_JOB_S,
-    NO_EFFECT_BACKOFF,
-    START_BLOCKED,
     outcome_of,
     priced_by_items,
     record_of,
-    refusal,
     run_lost,
-    start_blocked,
-    starts_without_effect,
     with_end,
     with_output_problem,
 )
+from batchrun.engine.start_refusals import (
+    NO_EFFECT_BACKOFF,
+    START_BLOCKED,
+    refusal,
+    start_blocked,
+    starts_without_effect,
+)
+from batchrun.engine.start_terms import StartTerms
 from batchrun.engine.work import EndedAttempt, Marks, Postponed, Terms, Work
 from batchrun.errors import (
     ApiError,

@@ -10,7 +10,6 @@ from functools import partial
 import anyio
 import structlog
 
-from batchrun.engine.admission import Admitter
 from batchrun.engine.child_pool import ChildPool
 from batchrun.engine.follow.live_run import LiveRun
 from batchrun.engine.follow.sweep import Sweep
@@ -19,6 +18,7 @@ from batchrun.engine.limits.permits import Permit, Permits
 from batchrun.engine.limits.start_gate import StartGate
 from batchrun.engine.notices import BreakerTripped, PlatformRefused
 from batchrun.engine.progress import Progress
+from batchrun.engine.source_reader import SourceReader
 from batchrun.engine.start_queue import StartQueue
 from batchrun.engine.work import Postponed, Work
 from batchrun.errors import BatchRefused, JobFileError
@@ -33,7 +33,7 @@ class Scheduler:
     """Carries out one batch's jobs, one Run per permit.
 
     Args:
-        admitter: reads the source and admits its lines.
+        source_reader: reads the source and admits its lines.
         queue: decides which job goes next.
         children: carry jobs.
         permits: decide how many Runs may be live.
@@ -49,7 +49,7 @@ class Scheduler:
     def __init__(
         self,
         *,
-        admitter: Admitter,
+        source_reader: SourceReader,
         queue: StartQueue,
         children: ChildPool,
         permits: Permits,
@@ -61,7 +61,7 @@ class Scheduler:
         progress: Progress,
         keep_log: Callable[[Record], None] | None = None,
     ) -> None:
-        self._admitter = admitter
+        self._source_reader = source_reader
         self._queue = queue
         self._children = children
         self._permits = permits
@@ -135,7 +135,7 @@ class Scheduler:
         """Admit the source's lines as they are needed, ahead of their starts."""
         with self._reading:
             try:
-                while (admission := await self._admitter.next()) is not None:
+                while (admission := await self._source_reader.next()) is not None:
                     for job, noted in admission.jobs:
                         self._take_in(Work(job=job, open=noted, attempts=noted.attempts))
                     self._progress.duplicates += admission.duplicates
@@ -225,7 +225,7 @@ class Scheduler:
     @property
     def has_work(self) -> bool:
         """Whether a job waits for a start, or lines are being admitted that may."""
-        return self._queue.has_work or (self._admitter.is_admitting and self.stopped_for is None)
+        return self._queue.has_work or (self._source_reader.is_admitting and self.stopped_for is None)
 
     @property
     def has_tripped(self) -> bool:

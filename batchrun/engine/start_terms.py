@@ -2,7 +2,7 @@
 
 from batchrun.engine.limits.permits import Demand
 from batchrun.engine.limits.purse import Purse
-from batchrun.engine.verdict import took_too_long
+from batchrun.engine.run_outcome import took_too_long
 from batchrun.engine.work import Terms, Work
 from batchrun.model import Problem, Run, RunOptions
 

@@ -11,10 +11,10 @@ from batchrun.config import Config
 from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import Command, RunOptions
 from batchrun.preflight.builds import Build, read_build
-from batchrun.preflight.identity import check_identity, check_limit
 from batchrun.preflight.input_checks import HeadCheck, job_check
 from batchrun.preflight.job_file_head import look_at_head
 from batchrun.preflight.pinned_build import number_to_pin, pin, pinned_before
+from batchrun.preflight.same_batch import check_identity, check_limit
 from batchrun.preflight.spending import TaskTerms, read_terms, refuse_unbounded
 
 

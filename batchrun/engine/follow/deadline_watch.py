@@ -10,7 +10,7 @@ import structlog
 
 from batchrun.engine.notices import Notice, RunAborted, RunSuspect
 from batchrun.engine.ports import RunClient
-from batchrun.engine.verdict import MAX_JOB_S
+from batchrun.engine.run_outcome import MAX_JOB_S
 from batchrun.errors import ApiError
 from batchrun.model import JobKey, Problem, Run
 from batchrun.policy.deadlines import Deadlines

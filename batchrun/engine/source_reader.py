@@ -8,7 +8,7 @@ from batchrun.ledger.protocol import Admission, Ledger
 from batchrun.runtime.crash_points import crash_point
 
 
-class Admitter:
+class SourceReader:
     """Reads the source as far as the start queue needs it.
 
     Args:

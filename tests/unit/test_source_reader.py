@@ -2,8 +2,8 @@
 
 import anyio
 
-from batchrun.engine.admission import Admitter
 from batchrun.engine.ports import Chunk
+from batchrun.engine.source_reader import SourceReader
 from batchrun.engine.start_queue import MIN_CHUNK
 from batchrun.ledger.protocol import Admission
 from tests.support.memory_ledger import ListSource, WatchedLedger, make_bad_line, make_job
@@ -14,39 +14,39 @@ async def test_the_first_lines_are_admitted_at_once_and_more_when_the_queue_need
     """With many jobs ready the next chunk waits; it comes once the queue has notified that few are left."""
     permits = permits_over(gate_of(), 1)
     queue, source = queue_over(permits), ListSource([make_job(line) for line in range(1, 100)])
-    admitter = Admitter(source, WatchedLedger(), queue)
-    first = await admitter.next()
+    source_reader = SourceReader(source, WatchedLedger(), queue)
+    first = await source_reader.next()
     assert first is not None
     assert [job.position.line for job, _ in first.jobs] == list(range(1, MIN_CHUNK + 1))
     for job, noted in first.jobs:
         queue.push(work_of(job))
         assert noted.key == job.key
     with anyio.move_on_after(100) as waiting:
-        await admitter.next()
+        await source_reader.next()
     assert (waiting.cancelled_caught, source.pulled) == (True, MIN_CHUNK)
     queue.stop_group(None)
-    assert await admitter.next() is not None
+    assert await source_reader.next() is not None
     assert source.pulled == 2 * MIN_CHUNK
 
 
 async def test_a_cancelled_admission_is_committed_all_the_same() -> None:
     """The commit is under way and its lines are in the ledger: a stop does not lose them."""
     ledger = WatchedLedger(sync_s=5)
-    admitter = Admitter(ListSource([make_job()]), ledger, queue_over(permits_over(gate_of())))
+    source_reader = SourceReader(ListSource([make_job()]), ledger, queue_over(permits_over(gate_of())))
     with anyio.move_on_after(1):
-        admission = await admitter.next()
+        admission = await source_reader.next()
     assert admission is not None
-    assert (len(admission.jobs), ledger.notes, admitter.is_admitting) == (1, ["admit 1"], False)
+    assert (len(admission.jobs), ledger.notes, source_reader.is_admitting) == (1, ["admit 1"], False)
 
 
 async def test_bad_lines_and_duplicates_are_counted_and_the_end_is_none() -> None:
     """A bad line gets its record with the commit; a repeated job none."""
     source = ListSource([make_job(1), make_bad_line(2), make_job(3, key="job-1", body=b'{"line":1}')])
-    admitter = Admitter(source, WatchedLedger(), queue_over(permits_over(gate_of())))
-    admission = await admitter.next()
+    source_reader = SourceReader(source, WatchedLedger(), queue_over(permits_over(gate_of())))
+    admission = await source_reader.next()
     assert admission is not None
     assert (len(admission.jobs), len(admission.invalid), admission.duplicates) == (1, 1, 1)
-    assert await admitter.next() is None
+    assert await source_reader.next() is None
 
 
 async def test_jobs_that_an_earlier_process_left_open_come_with_the_admission() -> None:
@@ -58,6 +58,6 @@ async def test_jobs_that_an_earlier_process_left_open_come_with_the_admission() 
             return Chunk(resumed=[(left.job, left.open)])
 
     ledger = WatchedLedger()
-    admission = await Admitter(_Resumed(), ledger, queue_over(permits_over(gate_of()))).next()
+    admission = await SourceReader(_Resumed(), ledger, queue_over(permits_over(gate_of()))).next()
     assert admission == Admission(jobs=[(left.job, left.open)])
     assert ledger.notes == []

@@ -1,6 +1,5 @@
 """Several accounts on one server: what is private, what an id opens, and that each has limits of its own."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,7 @@ from tests.support.server_api import ACTORS, Answer, Api, open_api
 
 BOB = "bob's token"
 _ACCOUNTS = (AccountSettings(username="bob", token=BOB, max_concurrent_runs=3, max_total_memory_mb=1024),)
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    """A server for `local` and `bob`; `local` is who asks unless it is said otherwise."""
-    async with open_api(tmp_path / "server", actors=(ACTORS,), accounts=_ACCOUNTS) as api:
-        yield api
+SERVER = {"actors": (ACTORS,), "accounts": _ACCOUNTS}
 
 
 async def _bob(api: Api, method: str, path: str, body: Any = None, **query: Any) -> Answer:

@@ -1,22 +1,15 @@
 """What an Actor at work is told over its websocket, and what becomes of Runs that are told to stop."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import anyio
-import pytest
 
 from batchrun.server.runs.actor_events import MAX_FOLLOWERS
 from tests.support.server_api import ACTORS, Api, open_api
 
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    """A server with the Actors of `tests/support/actors`."""
-    async with open_api(tmp_path / "server", actors=(ACTORS,), abort_grace_s=20) as api:
-        yield api
+SERVER = {"actors": (ACTORS,), "abort_grace_s": 20}
 
 
 async def _start(api: Api, actor: str, given: Any, **query: Any) -> Any:

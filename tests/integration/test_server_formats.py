@@ -5,7 +5,7 @@ import html
 import io
 import re
 import zipfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -14,20 +14,12 @@ import anyio
 import orjson
 import pytest
 
-from batchrun.server.store import item_table
 from tests.support.server_api import Api, open_api
 
 ITEMS = [
     {"name": "Paul <b>", "n": 1, "address": [{"type": "home", "city": "Ĉikago"}, {"type": "office", "city": None}]},
     {"name": '=1+1,"x"', "@": {"kind": "odd & even"}, "#": "only a text", "0 bad tag": True},
 ]
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    """A server."""
-    async with open_api(tmp_path / "server") as api:
-        yield api
 
 
 async def _dataset(api: Api, items: Any = ITEMS) -> str:
@@ -81,13 +73,9 @@ async def test_xlsx_is_a_sheet_of_texts(api: Api) -> None:
     path = await _dataset(api)
     answer = await api.get(path, format="xlsx", fields="name,n", attachment="true")
     assert answer.headers["Content-Disposition"] == 'attachment; filename="dataset.xlsx"'
+    assert _xlsx_rows(answer.body) == [["name", "n"], ["Paul <b>", "1"], ['=1+1,"x"', ""]]
     with zipfile.ZipFile(io.BytesIO(answer.body)) as archive:
-        assert archive.testzip() is None
-        sheet = ET.fromstring(archive.read("xl/worksheets/sheet1.xml"))
-    space = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
-    rows = [[cell.text for cell in row.iter(f"{space}t")] for row in sheet.iter(f"{space}row")]
-    assert rows == [["name", "n"], ["Paul <b>", "1"], ['=1+1,"x"', None]]
-    assert not list(sheet.iter(f"{space}f"))
+        assert b"<f" not in archive.read("xl/worksheets/sheet1.xml")
 
 
 @pytest.mark.parametrize("name", ["csv", "html", "xml", "rss", "xlsx", "json", "jsonl"])
@@ -129,23 +117,14 @@ def _xml_rows(body: bytes) -> list[list[str]]:
     [("csv", _csv_rows), ("html", _html_rows), ("xlsx", _xlsx_rows), ("xml", _xml_rows), ("rss", _xml_rows)],
 )
 async def test_a_large_dataset_is_written_in_pages(
-    api: Api, monkeypatch: pytest.MonkeyPatch, name: str, parse: Callable[[bytes], list[list[str]]]
+    api: Api, page_sizes: list[int], name: str, parse: Callable[[bytes], list[list[str]]]
 ) -> None:
     """No more than a page of it is read at once, and a column that only the last item has is a column of all."""
     path = await _dataset(api, [{"n": n, "text": "ü" * 50} for n in range(2400)])
     assert (await api.send("POST", path, [{"n": 2400, "text": "", "late": "<&>"}])).status == 201
-    sizes = []
-    page = item_table.page
-
-    def noted(*args: Any) -> list[bytes]:
-        found = page(*args)
-        sizes.append(len(found))
-        return found
-
-    monkeypatch.setattr(item_table, "page", noted)
     answer = await api.get(path, format=name)
     assert "Content-Length" not in answer.headers
-    assert set(sizes) == {1000, 401}
+    assert set(page_sizes) == {1000, 401}
     rows = parse(answer.body)
     assert (rows[0], len(rows)) == (["n", "text", "late"], 2402)
     assert rows[2400] == ["2399", "ü" * 50, ""]
@@ -173,19 +152,6 @@ async def test_a_wrong_parameter_is_refused_before_the_first_page(api: Api) -> N
     path = await _dataset(api, [{"n": n} for n in range(1500)])
     answer = await api.get(path, format="csv", delimiter="ab")
     assert (answer.status, answer.error_type) == (400, "invalid-value")
-
-
-async def test_a_format_that_is_none_is_refused(api: Api) -> None:
-    """400, with those that are."""
-    answer = await api.get(await _dataset(api), format="pdf")
-    assert (answer.status, answer.error_type) == (400, "invalid-value")
-
-
-async def test_fields_are_renamed_by_position(api: Api) -> None:
-    """OutputFields names what fields chooses."""
-    path = await _dataset(api)
-    answer = await api.get(path, fields="name,n", outputFields="title,number", limit=1)
-    assert answer.body == [{"title": "Paul <b>", "number": 1}]
 
 
 async def test_a_view_of_the_actors_schema_shapes_items(tmp_path: Path) -> None:

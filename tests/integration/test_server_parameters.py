@@ -1,14 +1,12 @@
 """Parameters that few requests have, and headers that every answer has."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from batchrun.server import InlineContext
 from batchrun.server.settings import AccountSettings
-from tests.support.server_api import ACTORS, Api, open_api
+from tests.support.server_api import ACTORS, Api
 
 
 async def paint(context: InlineContext) -> None:
@@ -16,13 +14,11 @@ async def paint(context: InlineContext) -> None:
     await context.log("\x1b[31mred\x1b[0m and \x1b]0;title\x07plain")
 
 
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    """A server for two accounts."""
-    inline = {"test/paint": paint}
-    accounts = (AccountSettings(username="bob", token="b"),)
-    async with open_api(tmp_path / "server", actors=(ACTORS,), inline_actors=inline, accounts=accounts) as api:
-        yield api
+SERVER = {
+    "actors": (ACTORS,),
+    "inline_actors": {"test/paint": paint},
+    "accounts": (AccountSettings(username="bob", token="b"),),
+}
 
 
 async def _dataset(api: Api, items: Any) -> str:

@@ -4,7 +4,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,7 @@ import pytest
 from batchrun.server.runs.process_groups import start_time
 from tests.support.server_api import ACTORS, Api, open_api
 
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    """A server with the Actors of `tests/support/actors`."""
-    async with open_api(tmp_path / "server", actors=(ACTORS,)) as api:
-        yield api
+SERVER = {"actors": (ACTORS,)}
 
 
 async def _run(api: Api, actor: str, given: Any, **query: Any) -> Any:
@@ -121,6 +115,7 @@ async def test_the_log_has_a_time_before_every_line(api: Api) -> None:
     lines = answer.body.decode().splitlines()
     assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
     assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z ", line) for line in lines)
+    assert lines[0].endswith("ACTOR: Starting a local process.")
     assert [line[25:] for line in lines[-3:]] == ["one", "two ü", "three without end"]
     assert (await api.get(f"/v2/logs/{run['id']}", stream="true")).body == answer.body
 
@@ -151,11 +146,24 @@ async def test_too_much_memory_is_the_end(api: Api) -> None:
 
 
 @ESCAPES
-async def test_the_memory_of_children_counts(api: Api, escapes: bool) -> None:
-    """The Actor is small and its child is not: both are killed."""
-    run = await _run(api, "local~acrobat", {"do": "feed", "escapes": escapes}, memory=128)
+@pytest.mark.parametrize(
+    ("do", "query", "status", "exit_code"),
+    [
+        ("feed", {"memory": 128}, "FAILED", 137),
+        ("hang", {"timeout": 2}, "TIMED-OUT", None),
+        ("leave", {}, "SUCCEEDED", 0),
+    ],
+)
+async def test_an_ended_run_leaves_no_process(
+    api: Api, do: str, query: dict[str, int], status: str, exit_code: int | None, escapes: bool
+) -> None:
+    """A child's memory counts like its Actor's; a child that holds the log open neither delays the end nor outlives it.
+
+    Of an Actor that is killed for memory or time, the child is killed too.
+    """
+    run = await _run(api, "local~acrobat", {"do": do, "escapes": escapes}, **query)
     ended = await api.finish(run["id"])
-    assert (ended["status"], ended["exitCode"]) == ("FAILED", 137)
+    assert (ended["status"], ended["exitCode"]) == (status, exit_code)
     await _are_gone((await _items(api, run))[0]["pids"])
 
 
@@ -167,23 +175,6 @@ async def test_an_aborted_run_leaves_no_process(api: Api, escapes: bool) -> None
     await api.send("POST", f"/v2/actor-runs/{run['id']}/abort")
     assert (await api.finish(run["id"]))["status"] == "ABORTED"
     await _are_gone(pids)
-
-
-@ESCAPES
-async def test_a_run_out_of_time_leaves_no_process(api: Api, escapes: bool) -> None:
-    """The same for TIMED-OUT."""
-    run = await _run(api, "local~acrobat", {"do": "hang", "escapes": escapes}, timeout=2)
-    pids = (await _items(api, run))[0]["pids"]
-    assert (await api.finish(run["id"]))["status"] == "TIMED-OUT"
-    await _are_gone(pids)
-
-
-@ESCAPES
-async def test_what_an_actor_leaves_behind_is_ended(api: Api, escapes: bool) -> None:
-    """A child that holds the log open neither delays the end nor outlives it."""
-    run = await _run(api, "local~acrobat", {"do": "leave", "escapes": escapes})
-    assert (await api.finish(run["id"]))["status"] == "SUCCEEDED"
-    await _are_gone((await _items(api, run))[0]["pids"])
 
 
 async def test_a_closed_server_ends_its_processes_and_starts_the_run_again(tmp_path: Path) -> None:

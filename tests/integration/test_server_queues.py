@@ -1,22 +1,15 @@
-"""Request queues: over HTTP, and through the unmodified SDK."""
+"""Request queues over HTTP."""
 
 import base64
 import hashlib
 import re
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.server_api import ACTORS, Api, open_api
+from tests.support.server_api import Api
 
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    """A server without rate limits."""
-    async with open_api(tmp_path / "server", actors=(ACTORS,), is_rate_limited=False) as api:
-        yield api
+SERVER = {"is_rate_limited": False}
 
 
 async def _queue(api: Api, *urls: str) -> str:
@@ -109,18 +102,6 @@ async def test_what_is_no_request_is_refused(api: Api, path: str, body: Any) -> 
     answer = await api.send("POST", f"{queue}/{path}", body)
     assert (answer.status, answer.error_type) == (400, "invalid-request")
     assert (await api.get(queue)).data["totalRequestCount"] == 0
-
-
-async def test_the_official_sdk_works_through_its_queue(api: Api) -> None:
-    """Each request once, in the order of the SDK, and handled at the end."""
-    task = await api.create_task("local/sdk", name="queue")
-    run = await api.finish((await api.start(task, {"count": 0, "urls": ["http://a/", "http://b/"]})).data["id"])
-    log = (await api.get(f"/v2/logs/{run['id']}")).body.decode()
-    assert run["status"] == "SUCCEEDED", log
-    items = (await api.get(f"/v2/datasets/{run['defaultDatasetId']}/items")).body
-    assert [item["url"] for item in items if "url" in item] == ["http://a/", "http://b/"]
-    counts = (await api.get(f"/v2/actor-runs/{run['id']}/request-queue")).data
-    assert (counts["totalRequestCount"], counts["handledRequestCount"]) == (2, 2)
 
 
 async def test_a_list_of_large_requests_comes_in_pages(api: Api) -> None:

@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from batchrun.server import InlineContext
-from tests.support.server_api import open_api
+from tests.support.server_api import Api, open_api
 
 
 class Gate:
@@ -61,10 +61,9 @@ async def test_a_poll_wakes_when_the_run_ends(tmp_path: Path) -> None:
     assert [answer.data["status"] for answer in answers] == ["SUCCEEDED"] * 20
 
 
-async def test_a_start_may_wait_for_the_end(tmp_path: Path) -> None:
+async def test_a_start_may_wait_for_the_end(api: Api) -> None:
     """`waitForFinish` on the start answers 201 with the ended Run."""
-    async with open_api(tmp_path) as api:
-        answer = await api.start(await api.create_task(name="fast"), {"a": 1}, waitForFinish=60)
+    answer = await api.start(await api.create_task(name="fast"), {"a": 1}, waitForFinish=60)
     assert (answer.status, answer.data["status"]) == (201, "SUCCEEDED")
 
 
@@ -76,16 +75,13 @@ async def test_a_start_may_wait_for_the_end(tmp_path: Path) -> None:
         ({"raise": "boom"}, 91, "The Actor process failed with exit code 91"),
     ],
 )
-async def test_a_failing_actor_fails_its_run_only(
-    tmp_path: Path, override: object, exit_code: int, message: str
-) -> None:
+async def test_a_failing_actor_fails_its_run_only(api: Api, override: object, exit_code: int, message: str) -> None:
     """FAILED with exit code and message; what it has pushed stays; the server goes on."""
-    async with open_api(tmp_path) as api:
-        task = await api.create_task(name="fails")
-        run = await api.finish((await api.start(task, override)).data["id"])
-        assert (run["status"], run["exitCode"], run["statusMessage"]) == ("FAILED", exit_code, message)
-        assert (await api.get(f"/v2/datasets/{run['defaultDatasetId']}/items")).body == [override]
-        assert (await api.start(task, waitForFinish=60)).data["status"] == "SUCCEEDED"
+    task = await api.create_task(name="fails")
+    run = await api.finish((await api.start(task, override)).data["id"])
+    assert (run["status"], run["exitCode"], run["statusMessage"]) == ("FAILED", exit_code, message)
+    assert (await api.get(f"/v2/datasets/{run['defaultDatasetId']}/items")).body == [override]
+    assert (await api.start(task, waitForFinish=60)).data["status"] == "SUCCEEDED"
 
 
 async def test_a_run_out_of_time_is_timed_out(tmp_path: Path) -> None:
@@ -129,45 +125,43 @@ async def test_memory_of_live_runs_is_reserved(tmp_path: Path) -> None:
         assert (current["actorMemoryGbytes"], current["activeActorJobCount"]) == (0, 0)
 
 
-async def test_runs_are_listed_by_task_by_status_and_by_time(tmp_path: Path) -> None:
+async def test_runs_are_listed_by_task_by_status_and_by_time(api: Api) -> None:
     """Lists show the short form, in order of start; a filter that is no filter is refused."""
-    async with open_api(tmp_path) as api:
-        one, two = await api.create_task(name="one"), await api.create_task(name="two")
-        good = (await api.start(one, waitForFinish=60)).data
-        bad = (await api.start(one, {"fail": 1}, waitForFinish=60)).data
-        other = (await api.start(two, waitForFinish=60)).data
+    one, two = await api.create_task(name="one"), await api.create_task(name="two")
+    good = (await api.start(one, waitForFinish=60)).data
+    bad = (await api.start(one, {"fail": 1}, waitForFinish=60)).data
+    other = (await api.start(two, waitForFinish=60)).data
 
-        async def ids(path: str, **query: Any) -> list[str]:
-            return [item["id"] for item in (await api.get(path, **query)).data["items"]]
+    async def ids(path: str, **query: Any) -> list[str]:
+        return [item["id"] for item in (await api.get(path, **query)).data["items"]]
 
-        runs = f"/v2/actor-tasks/{one}/runs"
-        assert await ids(runs) == [good["id"], bad["id"]]
-        assert await ids(runs, desc="true", limit=1) == [bad["id"]]
-        assert await ids(runs, status="FAILED,TIMED-OUT") == [bad["id"]]
-        assert await ids("/v2/actor-runs", offset=1) == [bad["id"], other["id"]]
-        assert (await ids("/v2/actor-runs", startedAfter=other["startedAt"], desc=1))[:1] == [other["id"]]
-        assert await ids("/v2/actor-runs", startedBefore="2000-01-01T00:00:00Z") == []
-        assert await ids("/v2/actors/test~echo/runs", status="SUCCEEDED") == [good["id"], other["id"]]
-        item = (await api.get(runs)).data["items"][0]
-        assert item["meta"] == {"origin": "API"}
-        assert item["usageTotalUsd"] == good["usageTotalUsd"]
-        assert "stats" not in item
-        assert (await api.get(runs, status="DONE")).error_type == "invalid-value"
-        assert (await api.get("/v2/actor-runs", startedAfter="yesterday")).error_type == "invalid-value"
+    runs = f"/v2/actor-tasks/{one}/runs"
+    assert await ids(runs) == [good["id"], bad["id"]]
+    assert await ids(runs, desc="true", limit=1) == [bad["id"]]
+    assert await ids(runs, status="FAILED,TIMED-OUT") == [bad["id"]]
+    assert await ids("/v2/actor-runs", offset=1) == [bad["id"], other["id"]]
+    assert (await ids("/v2/actor-runs", startedAfter=other["startedAt"], desc=1))[:1] == [other["id"]]
+    assert await ids("/v2/actor-runs", startedBefore="2000-01-01T00:00:00Z") == []
+    assert await ids("/v2/actors/test~echo/runs", status="SUCCEEDED") == [good["id"], other["id"]]
+    item = (await api.get(runs)).data["items"][0]
+    assert item["meta"] == {"origin": "API"}
+    assert item["usageTotalUsd"] == good["usageTotalUsd"]
+    assert "stats" not in item
+    assert (await api.get(runs, status="DONE")).error_type == "invalid-value"
+    assert (await api.get("/v2/actor-runs", startedAfter="yesterday")).error_type == "invalid-value"
 
 
-async def test_the_last_run_of_a_task_has_all_shortcuts(tmp_path: Path) -> None:
+async def test_the_last_run_of_a_task_has_all_shortcuts(api: Api) -> None:
     """`runs/last`, filtered by status, leads to the Run and to its storages."""
-    async with open_api(tmp_path) as api:
-        task = await api.create_task(name="last")
-        last = f"/v2/actor-tasks/{task}/runs/last"
-        assert (await api.get(last)).error_type == "record-not-found"
-        good = (await api.start(task, {"n": 1}, waitForFinish=60)).data
-        bad = (await api.start(task, {"fail": 1}, waitForFinish=60)).data
-        assert (await api.get(last)).data["id"] == bad["id"]
-        assert (await api.get(last, status="SUCCEEDED")).data["id"] == good["id"]
-        assert (await api.get(f"{last}/dataset/items", status="SUCCEEDED")).body == [{"n": 1}]
-        assert (await api.get(f"{last}/key-value-store/records/OUTPUT")).body == {"fail": 1}
+    task = await api.create_task(name="last")
+    last = f"/v2/actor-tasks/{task}/runs/last"
+    assert (await api.get(last)).error_type == "record-not-found"
+    good = (await api.start(task, {"n": 1}, waitForFinish=60)).data
+    bad = (await api.start(task, {"fail": 1}, waitForFinish=60)).data
+    assert (await api.get(last)).data["id"] == bad["id"]
+    assert (await api.get(last, status="SUCCEEDED")).data["id"] == good["id"]
+    assert (await api.get(f"{last}/dataset/items", status="SUCCEEDED")).body == [{"n": 1}]
+    assert (await api.get(f"{last}/key-value-store/records/OUTPUT")).body == {"fail": 1}
 
 
 async def test_a_status_message_is_set_without_the_run_id(tmp_path: Path) -> None:
@@ -184,20 +178,19 @@ async def test_a_status_message_is_set_without_the_run_id(tmp_path: Path) -> Non
         assert (await api.finish(run["id"]))["statusMessage"] == "half ü"
 
 
-async def test_a_finished_run_can_be_resurrected_or_deleted(tmp_path: Path) -> None:
+async def test_a_finished_run_can_be_resurrected_or_deleted(api: Api) -> None:
     """Resurrected it runs again over the same dataset, under its id; deleted it is gone with its storages."""
-    async with open_api(tmp_path) as api:
-        task = await api.create_task(name="twice", input={"n": 1})
-        run = (await api.start(task, waitForFinish=60)).data
-        revived = await api.send("POST", f"/v2/actor-runs/{run['id']}/resurrect", timeout=9)
-        assert (revived.status, revived.data["id"]) == (200, run["id"])
-        ended = await api.finish(run["id"])
-        assert (ended["stats"]["resurrectCount"], ended["options"]["timeoutSecs"]) == (1, 9)
-        items = f"/v2/datasets/{run['defaultDatasetId']}/items"
-        assert (await api.get(items)).body == [{"n": 1}, {"n": 1}]
-        assert (await api.send("DELETE", f"/v2/actor-runs/{run['id']}")).status == 204
-        assert (await api.get(f"/v2/actor-runs/{run['id']}")).status == 404
-        assert (await api.get(items)).status == 404
+    task = await api.create_task(name="twice", input={"n": 1})
+    run = (await api.start(task, waitForFinish=60)).data
+    revived = await api.send("POST", f"/v2/actor-runs/{run['id']}/resurrect", timeout=9)
+    assert (revived.status, revived.data["id"]) == (200, run["id"])
+    ended = await api.finish(run["id"])
+    assert (ended["stats"]["resurrectCount"], ended["options"]["timeoutSecs"]) == (1, 9)
+    items = f"/v2/datasets/{run['defaultDatasetId']}/items"
+    assert (await api.get(items)).body == [{"n": 1}, {"n": 1}]
+    assert (await api.send("DELETE", f"/v2/actor-runs/{run['id']}")).status == 204
+    assert (await api.get(f"/v2/actor-runs/{run['id']}")).status == 404
+    assert (await api.get(items)).status == 404
 
 
 async def test_a_live_run_cannot_be_deleted_or_resurrected(tmp_path: Path) -> None:
@@ -210,13 +203,12 @@ async def test_a_live_run_cannot_be_deleted_or_resurrected(tmp_path: Path) -> No
         assert (await api.get(path)).data["status"] == "RUNNING"
 
 
-async def test_restart_on_error_restarts_three_times(tmp_path: Path) -> None:
+async def test_restart_on_error_restarts_three_times(api: Api) -> None:
     """A Run that keeps failing runs four times in all, over one dataset."""
-    async with open_api(tmp_path) as api:
-        task = await api.create_task(name="again")
-        run = await api.finish((await api.start(task, {"fail": 2}, restartOnError=1)).data["id"])
-        assert (run["status"], run["stats"]["restartCount"]) == ("FAILED", 3)
-        assert len((await api.get(f"/v2/datasets/{run['defaultDatasetId']}/items")).body) == 4
+    task = await api.create_task(name="again")
+    run = await api.finish((await api.start(task, {"fail": 2}, restartOnError=1)).data["id"])
+    assert (run["status"], run["stats"]["restartCount"]) == ("FAILED", 3)
+    assert len((await api.get(f"/v2/datasets/{run['defaultDatasetId']}/items")).body) == 4
 
 
 async def test_what_is_known_outlives_the_server(tmp_path: Path) -> None:
@@ -249,20 +241,19 @@ async def test_a_live_run_whose_actor_is_gone_fails(tmp_path: Path) -> None:
     assert "no longer known" in ended["statusMessage"]
 
 
-async def test_a_start_whose_caller_has_gone_runs_to_its_end(tmp_path: Path) -> None:
+async def test_a_start_whose_caller_has_gone_runs_to_its_end(api: Api) -> None:
     """A client that hangs up in the middle of a start leaves a Run that is live and ends, or none: never half a one."""
-    async with open_api(tmp_path) as api:
-        task = await api.create_task(name="left")
-        for _ in range(20):
-            with anyio.move_on_after(0.002):
-                await api.start(task, waitForFinish=60)
-        runs: list[Any] = []
-        with anyio.fail_after(30):
-            # The last requests may still be on their way when the first list is made.
-            while len(runs) != api.server.runs_started or api.server.live_runs:
-                runs = (await api.get(f"/v2/actor-tasks/{task}/runs")).data["items"]
-                ended = [await api.finish(run["id"]) for run in runs]
-                assert [run["status"] for run in ended] == ["SUCCEEDED"] * len(runs)
+    task = await api.create_task(name="left")
+    for _ in range(20):
+        with anyio.move_on_after(0.002):
+            await api.start(task, waitForFinish=60)
+    runs: list[Any] = []
+    with anyio.fail_after(30):
+        # The last requests may still be on their way when the first list is made.
+        while len(runs) != api.server.runs_started or api.server.live_runs:
+            runs = (await api.get(f"/v2/actor-tasks/{task}/runs")).data["items"]
+            ended = [await api.finish(run["id"]) for run in runs]
+            assert [run["status"] for run in ended] == ["SUCCEEDED"] * len(runs)
 
 
 async def test_an_error_in_the_block_leaves_the_server_as_it_is(tmp_path: Path) -> None:

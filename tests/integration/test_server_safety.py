@@ -1,7 +1,6 @@
 """What keeps the server safe by default: who reaches it, what it holds for whom, and what it never tells."""
 
 import stat
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,7 @@ from batchrun.runtime.logs import logging_to
 from batchrun.server import ServerSettings, exposure_warning
 from batchrun.server.api import item_answers
 from batchrun.server.content import request_bodies
-from batchrun.server.store import item_table
 from tests.support.server_api import Api, open_api
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    """A server with a token of its own making."""
-    async with open_api(tmp_path / "server") as api:
-        yield api
 
 
 async def test_only_this_machine_reaches_it(api: Api) -> None:
@@ -131,24 +122,17 @@ async def test_a_body_that_does_not_arrive_is_given_up(api: Api, monkeypatch: py
     assert (await api.get(f"/v2/key-value-stores/{store}/records/slow")).status == 404
 
 
-async def test_large_items_are_read_a_few_at_a_time(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_large_items_are_read_a_few_at_a_time(
+    api: Api, monkeypatch: pytest.MonkeyPatch, page_sizes: list[int]
+) -> None:
     """A page of many large items is streamed, so that no reader, fast or slow, makes the server hold them all."""
     dataset = (await api.send("POST", "/v2/datasets")).data["id"]
     for number in range(12):
         await api.send("POST", f"/v2/datasets/{dataset}/items", {"n": number, "text": "x" * 100_000})
     monkeypatch.setattr(item_answers, "LARGE_BYTES", 250_000)
-    sizes = []
-    page = item_table.page
-
-    def noted(*args: Any) -> list[bytes]:
-        found = page(*args)
-        sizes.append(len(found))
-        return found
-
-    monkeypatch.setattr(item_table, "page", noted)
     answer = await api.get(f"/v2/datasets/{dataset}/items")
     assert [item["n"] for item in answer.body] == list(range(12))
-    assert sizes == [2] * 6
+    assert page_sizes == [2] * 6
     assert "Content-Length" not in answer.headers
 
 

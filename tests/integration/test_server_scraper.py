@@ -1,19 +1,9 @@
 """The bundled Actors and the demo site."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from batchrun.server import DEMO_MODULES
-from tests.support.server_api import Api, open_api
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    """A server."""
-    async with open_api(tmp_path / "server") as api:
-        yield api
+from tests.support.server_api import Api
 
 
 async def test_the_demo_site_has_pages_that_link_to_each_other(api: Api) -> None:

@@ -1,22 +1,14 @@
 """Datasets and key-value stores over HTTP."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from yarl import URL
 
-from tests.support.server_api import Answer, Api, open_api
+from tests.support.server_api import Answer, Api
 
 PAGINATION = ("Total", "Offset", "Limit", "Count", "Desc")
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    """A server without rate limits."""
-    async with open_api(tmp_path / "server", is_rate_limited=False) as api:
-        yield api
+SERVER = {"is_rate_limited": False}
 
 
 async def _filled(api: Api, *items: Any) -> str:

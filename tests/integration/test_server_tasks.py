@@ -1,6 +1,5 @@
 """Tasks over HTTP: create, change, list, their input, and starting them."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import orjson
@@ -9,13 +8,7 @@ import pytest
 from tests.support.server_api import Api, open_api
 
 SCRAPER = "batchrun/page-scraper"
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    """A server with an inline Actor `test/echo`."""
-    async with open_api(tmp_path / "server", max_concurrent_runs=2) as api:
-        yield api
+SERVER = {"max_concurrent_runs": 2}
 
 
 async def test_a_created_task_is_found_by_id_and_by_name(api: Api) -> None:
@@ -229,12 +222,11 @@ async def test_the_statistics_of_a_task_outlive_the_server(tmp_path: Path) -> No
         assert after["lastRunStartedAt"] == runs[-1]["startedAt"]
 
 
-async def test_the_input_of_a_tasks_run_is_json_and_says_so(tmp_path: Path) -> None:
+async def test_the_input_of_a_tasks_run_is_json_and_says_so(api: Api) -> None:
     """A form, plain text or nobody knows what is refused, as on the platform, whatever it holds."""
-    async with open_api(tmp_path) as api:
-        path = f"/v2/actor-tasks/{await api.create_task(name='typed')}/runs"
-        for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
-            refused = await api.send("POST", path, raw=b'{"a": 1}', headers={"Content-Type": kind})
-            assert (refused.status, refused.error_type) == (400, "invalid-request")
-        taken = await api.send("POST", path, raw=b'{"a": 1}', headers={"Content-Type": "application/json; charset=x"})
-        assert (taken.status, api.server.runs_started) == (201, 1)
+    path = f"/v2/actor-tasks/{await api.create_task(name='typed')}/runs"
+    for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
+        refused = await api.send("POST", path, raw=b'{"a": 1}', headers={"Content-Type": kind})
+        assert (refused.status, refused.error_type) == (400, "invalid-request")
+    taken = await api.send("POST", path, raw=b'{"a": 1}', headers={"Content-Type": "application/json; charset=x"})
+    assert (taken.status, api.server.runs_started) == (201, 1)

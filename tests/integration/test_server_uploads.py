@@ -17,17 +17,10 @@ import anyio.to_thread
 import brotli  # type: ignore[import-untyped]  # it ships neither stubs nor a marker
 import pytest
 
-from tests.support.server_api import Api, open_api
+from tests.support.server_api import Api
 
 _MB = 1 << 20
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at open files through /proc")
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    """A server in `tmp_path`/server."""
-    async with open_api(tmp_path / "server") as api:
-        yield api
 
 
 def _spooled_bytes(directory: Path) -> list[int]:

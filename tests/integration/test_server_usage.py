@@ -1,6 +1,5 @@
 """What Runs cost: first as an estimate, then for good; what accounts have used and may use; charged events."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,7 @@ from batchrun.server.store.database import open_database
 from tests.support.server_api import ACTORS, Api, open_api
 
 _PRICES = {"DATASET_WRITES": 0.000005, "KEY_VALUE_STORE_WRITES": 0.00005}
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    """A server that settles at once."""
-    async with open_api(tmp_path / "server", actors=(ACTORS,), usage_settle_s=0) as api:
-        yield api
+SERVER = {"actors": (ACTORS,), "usage_settle_s": 0}
 
 
 async def _echo(api: Api, given: Any = None, **query: Any) -> Any:

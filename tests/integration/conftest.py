@@ -1,0 +1,32 @@
+"""The server that most of the server's tests ask."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchrun.server.store import item_table
+from tests.support.server_api import Api, open_api
+
+
+@pytest.fixture
+async def api(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Api]:
+    """A server in `tmp_path`/server, with the settings that the module's SERVER holds."""
+    async with open_api(tmp_path / "server", **getattr(request.module, "SERVER", {})) as api:
+        yield api
+
+
+@pytest.fixture
+def page_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of items in each page that is read from a dataset from now on."""
+    sizes = []
+    page = item_table.page
+
+    def noted(*args: Any) -> list[bytes]:
+        found = page(*args)
+        sizes.append(len(found))
+        return found
+
+    monkeypatch.setattr(item_table, "page", noted)
+    return sizes

@@ -1,0 +1,38 @@
+"""Actors with the official SDK, unmodified."""
+
+from tests.support.server_api import ACTORS, Api
+
+SERVER = {"actors": (ACTORS,)}
+
+
+async def test_an_actor_with_the_official_sdk_runs_as_at_home(api: Api) -> None:
+    """Input, compressed pushes, a value, a terminal status message, the log."""
+    task = await api.create_task("local/sdk", name="sdk")
+    run = await api.finish((await api.start(task, {"count": 4})).data["id"])
+    log = (await api.get(f"/v2/logs/{run['id']}")).body.decode()
+    assert (run["status"], run["statusMessage"]) == ("SUCCEEDED", "all done"), log
+    items = (await api.get(f"/v2/datasets/{run['defaultDatasetId']}/items")).body
+    assert items == [{"n": n, "text": "ü" * 600} for n in range(4)] + [{"last": True}]
+    output = await api.get(f"/v2/actor-runs/{run['id']}/key-value-store/records/OUTPUT")
+    assert output.body == {"given": {"count": 4}, "run": run["id"]}
+    assert "working on {'count': 4}" in log
+
+
+async def test_an_exception_under_the_official_sdk_fails_the_run(api: Api) -> None:
+    """Exit code 91; what was pushed stays."""
+    task = await api.create_task("local/sdk", name="sdk")
+    run = await api.finish((await api.start(task, {"count": 0, "fail": "on purpose"})).data["id"])
+    assert (run["status"], run["exitCode"]) == ("FAILED", 91)
+    assert (await api.get(f"/v2/datasets/{run['defaultDatasetId']}/items")).body == [{"last": True}]
+
+
+async def test_the_official_sdk_works_through_its_queue(api: Api) -> None:
+    """Each request once, in the order of the SDK, and handled at the end."""
+    task = await api.create_task("local/sdk", name="queue")
+    run = await api.finish((await api.start(task, {"count": 0, "urls": ["http://a/", "http://b/"]})).data["id"])
+    log = (await api.get(f"/v2/logs/{run['id']}")).body.decode()
+    assert run["status"] == "SUCCEEDED", log
+    items = (await api.get(f"/v2/datasets/{run['defaultDatasetId']}/items")).body
+    assert [item["url"] for item in items if "url" in item] == ["http://a/", "http://b/"]
+    counts = (await api.get(f"/v2/actor-runs/{run['id']}/request-queue")).data
+    assert (counts["totalRequestCount"], counts["handledRequestCount"]) == (2, 2)

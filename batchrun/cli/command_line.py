@@ -3,6 +3,7 @@
 A command imports that function when it runs, so that `--help` and `--version` import neither the engine nor HTTP.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -204,16 +205,18 @@ def serve(
     faults: Annotated[Path | None, typer.Option(help="A TOML file of faults to inject.")] = None,
 ) -> None:
     """Serve the Apify API on this machine and run Actors as local processes, until Ctrl-C."""
-    from batchrun.cli.serve_command import serve_api
+    from batchrun.cli.serve_command import read_account, serve_api
+    from batchrun.server import ServerSettings, load_faults
 
-    serve_api(
+    settings = ServerSettings(
+        data_dir=data,
         host=host,
         port=port,
-        data=data,
-        token=token,
-        actors=actors or [],
-        accounts=account or [],
+        token=token or os.environ.get("APIFY_TOKEN") or None,
+        actors=tuple(actors or []),
+        accounts=tuple(read_account(each, max_concurrent_runs, max_total_memory_mb) for each in account or []),
         max_concurrent_runs=max_concurrent_runs,
         max_total_memory_mb=max_total_memory_mb,
-        faults=faults,
+        faults=load_faults(faults) if faults is not None else None,
     )
+    serve_api(settings)

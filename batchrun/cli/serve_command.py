@@ -1,46 +1,22 @@
 """`batchrun serve`: the embedded server on its own."""
 
-import os
 import signal
-from pathlib import Path
 
 import anyio
 
 from batchrun import server as embedded_server
 from batchrun.cli.event_loop import run_async
-from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.terminal import say
 from batchrun.runtime.logs import logging_to
 
 
-def serve_api(
-    *,
-    host: str,
-    port: int,
-    data: Path,
-    token: str | None,
-    actors: list[Path],
-    accounts: list[str],
-    max_concurrent_runs: int,
-    max_total_memory_mb: int,
-    faults: Path | None,
-) -> ExitCode:
-    """Serve until Ctrl-C; the limits are per account, and an account is NAME or NAME=TOKEN."""
-    settings = embedded_server.ServerSettings(
-        data_dir=data,
-        host=host,
-        port=port,
-        token=token or os.environ.get("APIFY_TOKEN") or None,
-        actors=tuple(actors),
-        accounts=tuple(_account(text, max_concurrent_runs, max_total_memory_mb) for text in accounts),
-        max_concurrent_runs=max_concurrent_runs,
-        max_total_memory_mb=max_total_memory_mb,
-        faults=embedded_server.load_faults(faults) if faults is not None else None,
-    )
-    return run_async(_serve, settings)
+def serve_api(settings: embedded_server.ServerSettings) -> None:
+    """Serve until Ctrl-C."""
+    run_async(_serve, settings)
 
 
-def _account(text: str, max_concurrent_runs: int, max_total_memory_mb: int) -> "embedded_server.AccountSettings":
+def read_account(text: str, max_concurrent_runs: int, max_total_memory_mb: int) -> embedded_server.AccountSettings:
+    """Return the settings of an account that is given as NAME or NAME=TOKEN."""
     name, _, token = text.partition("=")
     return embedded_server.AccountSettings(
         username=name,
@@ -50,7 +26,7 @@ def _account(text: str, max_concurrent_runs: int, max_total_memory_mb: int) -> "
     )
 
 
-async def _serve(settings: "embedded_server.ServerSettings") -> ExitCode:
+async def _serve(settings: embedded_server.ServerSettings) -> None:
     with logging_to(settings.data_dir / "server.log"):
         async with embedded_server.open_server(settings) as server:
             if (
@@ -73,4 +49,3 @@ async def _serve(settings: "embedded_server.ServerSettings") -> ExitCode:
                 async for _ in signals:
                     break
     say("stopped; the next serve on the same --data starts its live Runs again")
-    return ExitCode.SUCCEEDED

@@ -124,7 +124,8 @@ class JobFile:
             return []
         bad: list[BadLine] = []
         seen: dict[JobKey, tuple[bytes, int]] = {}
-        shadowed = _Shadowed(self._format)
+        nested = nested_properties((self._format.task_input or {}) if self._format.merge == "shallow" else {})
+        lost: dict[str, None] = {}
         rows, jobs = 0, 0
         for row in self._rows(self._top):
             rows += 1
@@ -134,7 +135,8 @@ class JobFile:
                 elif (first := seen.setdefault(made.key, (made.digest, row.position.line)))[0] != made.digest:
                     bad.append(bad_line(row, _taken(made.key, first[1])))
                 else:
-                    shadowed.look_at(made)
+                    if len(lost) < len(nested):
+                        lost |= dict.fromkeys(lost_fields(nested, orjson.loads(made.body)))
                     if look_at is not None:
                         look_at(made)
                 jobs += 1
@@ -142,7 +144,7 @@ class JobFile:
                 break
         if not rows:
             raise JobFileError(NO_JOBS, file=self._format.name)
-        self.lost_fields = tuple(shadowed.names)
+        self.lost_fields = tuple(lost)
         return bad
 
     def read(self, start: ReadPoint | None = None) -> Iterator[Job | BadLine]:
@@ -299,20 +301,6 @@ class JobFile:
             if not self.is_seekable:
                 return None
             return lines * (stream.seek(0, SEEK_END) - self._top.offset) // read_bytes
-
-
-class _Shadowed:
-    """Collects the task's properties that lose nested fields to a shallow merge."""
-
-    def __init__(self, job_format: JobFormat) -> None:
-        self._nested = nested_properties((job_format.task_input or {}) if job_format.merge == "shallow" else {})
-        self.names: list[str] = []
-
-    def look_at(self, job: Job) -> None:
-        if self._nested:
-            for name in lost_fields(self._nested, orjson.loads(job.body)):
-                self.names.append(name)
-                del self._nested[name]
 
 
 def _mentions_priority(stream: BufferedIOBase) -> bool:

@@ -60,11 +60,7 @@ class Status:
 
 
 def read_status(directory: Path) -> Status:
-    """Return the status of an output directory, also while another process runs its batch.
-
-    Raises:
-        LedgerError: there is no ledger, or it is damaged.
-    """
+    """Return the status of an output directory, also while another process runs its batch."""
     with open_for_reading(directory) as ledger, ledger.snapshot():
         return status_of(ledger, directory)
 

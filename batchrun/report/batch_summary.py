@@ -1,5 +1,6 @@
 """The Summary of a batch, read from its ledger."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 from batchrun.ledger.facts import DUPLICATES
@@ -9,31 +10,18 @@ from batchrun.model import Ending, Summary
 
 
 def read_summary(directory: Path, ending: Ending) -> Summary:
-    """Return the Summary of an output directory.
-
-    Raises:
-        LedgerError: there is no ledger, or it is damaged.
-    """
+    """Return the Summary of an output directory."""
     with open_for_reading(directory) as ledger, ledger.snapshot():
         return summary_of(ledger, directory, ending)
 
 
 def summary_of(ledger: LedgerReader, directory: Path, ending: Ending) -> Summary:
     """Return the Summary of an open ledger."""
-    totals = ledger.totals()
     return Summary(
+        **asdict(ledger.totals()),
         ending=ending,
         outcomes=ledger.count_outcomes(),
         duplicates=ledger.fact(DUPLICATES) or 0,
-        open_jobs=totals.open_jobs,
-        live_runs=totals.live_runs,
-        in_doubt=totals.in_doubt,
-        items=totals.items,
-        earlier_records=totals.earlier_records,
-        empty_successes=totals.empty_successes,
-        cost_usd=totals.cost_usd,
-        unknown_costs=totals.unknown_costs,
-        open_costs=totals.open_costs,
         out_dir=str(directory),
     )
 

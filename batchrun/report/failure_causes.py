@@ -56,11 +56,7 @@ class Failures:
 
 
 def read_failures(directory: Path, selection: Selection) -> Failures:
-    """Return the settled jobs of an output directory by cause; an empty Selection means all that did not succeed.
-
-    Raises:
-        LedgerError: there is no ledger, or it is damaged.
-    """
+    """Return the settled jobs of an output directory by cause; an empty Selection means all that did not succeed."""
     with open_for_reading(directory) as ledger, ledger.snapshot():
         return failures_of(ledger, directory, selection)
 
@@ -81,11 +77,7 @@ def failures_of(ledger: LedgerReader, directory: Path, selection: Selection) -> 
 
 
 def read_unknown(directory: Path, selection: Selection) -> dict[str, list[str]]:
-    """Return the names in a selection that no job of the batch has, by part: keys, groups, error types, causes.
-
-    Raises:
-        LedgerError: there is no ledger, or it is damaged.
-    """
+    """Return the names in a selection that no job of the batch has, by part: keys, groups, error types, causes."""
     named = {part: getattr(selection, part) or () for part in ("keys", "groups", "error_types", "failures")}
     with open_for_reading(directory) as ledger, ledger.snapshot():
         return {part: ledger.unknown(part, values) for part, values in named.items() if values}
@@ -101,11 +93,7 @@ class Tripped:
 
 
 def read_tripped(directory: Path) -> Tripped | None:
-    """Return the jobs for which the breaker last tripped; None if it never did.
-
-    Raises:
-        LedgerError: there is no ledger, or it is damaged.
-    """
+    """Return the jobs for which the breaker last tripped; None if it never did."""
     with open_for_reading(directory) as ledger:
         trips = ledger.fact(TRIPS)
     if trips is None:

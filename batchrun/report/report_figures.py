@@ -72,9 +72,6 @@ def read_figures(directory: Path, own_summary: Summary | None = None) -> Figures
 
     A million jobs take about fifteen seconds and constant memory; the ledger's writer is not blocked.
     `own_summary` is that of this process, if it has just run the batch: it knows how the batch ended.
-
-    Raises:
-        LedgerError: there is no ledger, or it is damaged.
     """
     with open_for_reading(directory) as ledger, ledger.snapshot():
         status = status_of(ledger, directory)

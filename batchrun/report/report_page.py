@@ -67,9 +67,6 @@ def make_report(directory: Path, config: Config, own_summary: Summary | None = N
 
     `config` is the one with which the batch was last opened; `own_summary` is that of this process, if it has just run
     the batch. Commands on the page name `directory` as it is given.
-
-    Raises:
-        LedgerError: there is no ledger, or it is damaged.
     """
     figures = read_figures(directory, own_summary)
     sent = sent_overrides(config, figures.failures.kinds[:SAMPLES], _MAX_SENT_CHARS)

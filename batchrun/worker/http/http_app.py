@@ -9,13 +9,12 @@ from batchrun.config.worker_config import ServiceConfig
 from batchrun.errors import OutputError
 from batchrun.worker.http import (
     batch_routes,
-    health_routes,
-    limit_routes,
     live_event_routes,
     metrics_routes,
     openapi_document,
     output_routes,
     page_routes,
+    worker_routes,
 )
 from batchrun.worker.http.error_envelope import put_errors_into_envelope
 from batchrun.worker.http.request_context import WORKER
@@ -30,8 +29,7 @@ _ROUTE_MODULES = (
     batch_routes,
     output_routes,
     live_event_routes,
-    limit_routes,
-    health_routes,
+    worker_routes,
     metrics_routes,
     openapi_document,
     page_routes,

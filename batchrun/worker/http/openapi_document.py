@@ -8,7 +8,7 @@ from pydantic.json_schema import models_json_schema
 
 from batchrun.config.worker_config import WorkerLimitsConfig
 from batchrun.version import __version__
-from batchrun.worker.http import batch_routes, health_routes, limit_routes, live_event_routes, output_routes
+from batchrun.worker.http import batch_routes, live_event_routes, output_routes, worker_routes
 from batchrun.worker.http.token_check import OPEN_PATHS
 from batchrun.worker.views import BatchPage, BatchView, WorkerView
 
@@ -80,11 +80,11 @@ _ANSWERS: dict[Any, Any] = {
     output_routes.get_report: "text/html",
     live_event_routes.get_events: "text/event-stream",
     live_event_routes.get_details: "text/html",
-    limit_routes.get_worker: WorkerView,
-    limit_routes.get_limits: WorkerLimitsConfig,
-    limit_routes.patch_limits: WorkerLimitsConfig,
-    health_routes.live: _JSON,
-    health_routes.ready: _JSON,
+    worker_routes.get_worker: WorkerView,
+    worker_routes.get_limits: WorkerLimitsConfig,
+    worker_routes.patch_limits: WorkerLimitsConfig,
+    worker_routes.live: _JSON,
+    worker_routes.ready: _JSON,
 }
 _PARAMETERS: dict[Any, list[dict[str, Any]]] = {
     batch_routes.list_batches: [
@@ -100,7 +100,7 @@ _PARAMETERS: dict[Any, list[dict[str, Any]]] = {
 _BODIES: dict[Any, dict[str, Any]] = {
     batch_routes.submit: {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}},
     batch_routes.patch_batch: _fields("weight", "priority", "max_concurrent_runs", "start_rate", "budget_usd"),
-    limit_routes.patch_limits: {
+    worker_routes.patch_limits: {
         "required": True,
         "content": {_JSON: {"schema": {"$ref": "#/components/schemas/WorkerLimitsConfig"}}},
     },

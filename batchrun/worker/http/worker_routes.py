@@ -1,4 +1,4 @@
-"""Handlers for the worker's status, and for the limits of all batches together."""
+"""Handlers for the worker itself: its health, its status, and the limits of all batches together."""
 
 from aiohttp import web
 from pydantic import ValidationError
@@ -8,6 +8,20 @@ from batchrun.config.worker_config import WorkerLimitsConfig
 from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.http.request_context import read_object, worker_of
 from batchrun.worker.views import worker_view
+
+
+async def live(_request: web.Request) -> web.Response:
+    """Return 200: the process is alive and its event loop runs."""
+    return web.json_response({"status": "live"})
+
+
+async def ready(request: web.Request) -> web.Response:
+    """Return whether batches can run now; 503 with the reason if not."""
+    worker = worker_of(request)
+    if worker.is_ready:
+        return web.json_response({"status": "ready"})
+    reason = "draining" if worker.is_draining else worker.outage or "the platform has not answered yet"
+    return web.json_response({"status": "not ready", "reason": reason}, status=503)
 
 
 async def get_worker(request: web.Request) -> web.Response:
@@ -32,4 +46,10 @@ async def patch_limits(request: web.Request) -> web.Response:
     return await get_limits(request)
 
 
-ROUTES = [web.get("/v1/worker", get_worker), web.get("/v1/limits", get_limits), web.patch("/v1/limits", patch_limits)]
+ROUTES = [
+    web.get("/health/live", live),
+    web.get("/health/ready", ready),
+    web.get("/v1/worker", get_worker),
+    web.get("/v1/limits", get_limits),
+    web.patch("/v1/limits", patch_limits),
+]

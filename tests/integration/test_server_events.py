@@ -12,19 +12,13 @@ from tests.support.server_api import ACTORS, Api, open_api
 SERVER = {"actors": (ACTORS,), "abort_grace_s": 20}
 
 
-async def _start(api: Api, actor: str, given: Any, **query: Any) -> Any:
-    started = await api.send("POST", f"/v2/actors/local~{actor}/runs", given, **query)
-    assert started.status == 201, started.body
-    return started.data
-
-
 async def _items(api: Api, run: Any, count: int = 1) -> list[Any]:
     """Wait until a Run has pushed so many items."""
     items: list[Any] = []
     with anyio.fail_after(30):
         while len(items) < count:
             await anyio.sleep(0.02)
-            items = (await api.get(f"/v2/datasets/{run['defaultDatasetId']}/items")).body
+            items = await api.items(run)
     return items
 
 
@@ -38,7 +32,7 @@ def _url(api: Api, run_id: str) -> str:
 
 async def test_an_sdk_actor_stops_when_it_is_told_to(api: Api) -> None:
     """A graceful abort says `aborting` and `persistState`; the Actor ends by itself, its state saved: ABORTED."""
-    run = await _start(api, "listener", {"do": "wait"})
+    run = await api.run_actor("local~listener", {"do": "wait"})
     await _items(api, run)
     aborting = await api.send("POST", f"/v2/actor-runs/{run['id']}/abort", gracefully="true")
     assert aborting.data["status"] == "ABORTING"
@@ -54,7 +48,7 @@ async def test_an_sdk_actor_stops_when_it_is_told_to(api: Api) -> None:
 async def test_an_actor_that_does_not_listen_is_killed_after_the_grace(tmp_path: Path) -> None:
     """It may go on for as long as it is given, then it is ended by force: ABORTED."""
     async with open_api(tmp_path / "server", actors=(ACTORS,), abort_grace_s=0.2) as api:
-        run = await _start(api, "acrobat", {"do": "hang"})
+        run = await api.run_actor("local~acrobat", {"do": "hang"})
         await _items(api, run)
         await api.send("POST", f"/v2/actor-runs/{run['id']}/abort", gracefully="true")
         ended = await api.finish(run["id"])
@@ -63,7 +57,7 @@ async def test_an_actor_that_does_not_listen_is_killed_after_the_grace(tmp_path:
 
 async def test_who_comes_while_the_run_is_being_aborted_is_told_at_once(api: Api) -> None:
     """An Actor that was still booting when the abort came must not miss it."""
-    run = await _start(api, "acrobat", {"do": "hang"})
+    run = await api.run_actor("local~acrobat", {"do": "hang"})
     await _items(api, run)
     await api.send("POST", f"/v2/actor-runs/{run['id']}/abort", gracefully="true")
     async with aiohttp.ClientSession() as session, session.ws_connect(_url(api, run["id"])) as socket:
@@ -72,7 +66,7 @@ async def test_who_comes_while_the_run_is_being_aborted_is_told_at_once(api: Api
 
 async def test_an_actor_learns_of_its_usage(api: Api) -> None:
     """About every second, in the shape that the SDK reads."""
-    run = await _start(api, "acrobat", {"do": "hang"})
+    run = await api.run_actor("local~acrobat", {"do": "hang"})
     async with aiohttp.ClientSession() as session, session.ws_connect(_url(api, run["id"])) as socket:
         usage, cpu = await socket.receive_json(), await socket.receive_json()
     assert (usage["name"], cpu["name"], cpu["data"]) == ("systemInfo", "cpuInfo", {"isCpuOverloaded": False})
@@ -85,7 +79,7 @@ async def test_an_actor_learns_of_its_usage(api: Api) -> None:
 
 async def test_a_run_that_is_not_live_has_no_events(api: Api) -> None:
     """Close code 1008 says: do not come back. A plain request is told what the address is for."""
-    run = await _start(api, "acrobat", {"do": "exit"})
+    run = await api.run_actor("local~acrobat", {"do": "exit"})
     await api.finish(run["id"])
     async with aiohttp.ClientSession() as session:
         for run_id in (run["id"], "x" * 17):
@@ -97,7 +91,7 @@ async def test_a_run_that_is_not_live_has_no_events(api: Api) -> None:
 
 async def test_one_run_takes_only_so_many_connections(api: Api) -> None:
     """The next is turned away for good; the socket of a Run that ends is closed."""
-    run = await _start(api, "acrobat", {"do": "hang"})
+    run = await api.run_actor("local~acrobat", {"do": "hang"})
     async with aiohttp.ClientSession() as session:
         sockets = [await session.ws_connect(_url(api, run["id"])) for _ in range(MAX_FOLLOWERS)]
         for socket in sockets:
@@ -115,7 +109,7 @@ async def test_one_run_takes_only_so_many_connections(api: Api) -> None:
 async def test_a_closing_server_lets_an_actor_save_its_state(tmp_path: Path) -> None:
     """`migrating` comes while the API still answers; the Run goes on with the next server, under its id."""
     async with open_api(tmp_path, actors=(ACTORS,)) as api:
-        run = await _start(api, "listener", {"do": "wait"})
+        run = await api.run_actor("local~listener", {"do": "wait"})
         await _items(api, run)
     async with open_api(tmp_path, actors=(ACTORS,)) as api:
         items = await _items(api, run, 4)

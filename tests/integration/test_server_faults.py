@@ -321,7 +321,7 @@ async def test_whatever_goes_wrong_a_start_is_whole_or_was_not(tmp_path: Path, s
         for run in runs:
             assert (await api.finish(run["id"]))["status"] == "SUCCEEDED"
             given = (await api.get(f"/v2/key-value-stores/{run['defaultKeyValueStoreId']}/records/INPUT")).body
-            items = (await api.get(f"/v2/datasets/{run['defaultDatasetId']}/items")).body
+            items = await api.items(run)
             assert items[0] == items[-1] == given
         current = (await api.get("/v2/users/me/limits")).data["current"]
         assert (current["activeActorJobCount"], current["actorMemoryGbytes"]) == (0, 0)

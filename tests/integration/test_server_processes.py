@@ -18,18 +18,12 @@ from tests.support.server_api import ACTORS, Api, open_api
 SERVER = {"actors": (ACTORS,)}
 
 
-async def _run(api: Api, actor: str, given: Any, **query: Any) -> Any:
-    started = await api.send("POST", f"/v2/actors/{actor}/runs", given, **query)
-    assert started.status == 201, started.body
-    return started.data
-
-
 async def _items(api: Api, run: Any, count: int = 1) -> list[Any]:
     """Wait until a live Run has pushed."""
     items: list[Any] = []
     while len(items) < count:
         await anyio.sleep(0.02)
-        items = (await api.get(f"/v2/datasets/{run['defaultDatasetId']}/items")).body
+        items = await api.items(run)
     return items
 
 
@@ -42,9 +36,9 @@ async def _are_gone(pids: list[int]) -> None:
 async def test_an_actor_sees_the_platform(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ids, aliases and its own variables, none of them empty; nothing of the account's token or ours."""
     monkeypatch.setenv("APIFY_PROXY_PASSWORD", "secret of the user")
-    run = await _run(api, "local~acrobat", {"do": "environment"}, memory=256, timeout=60)
+    run = await api.run_actor("local~acrobat", {"do": "environment"}, memory=256, timeout=60)
     assert (await api.finish(run["id"]))["status"] == "SUCCEEDED"
-    seen, me = (await api.get(f"/v2/datasets/{run['defaultDatasetId']}/items")).body
+    seen, me = await api.items(run)
     expected = {
         "APIFY_IS_AT_HOME": "1",
         "APIFY_API_BASE_URL": api.server.base_url,
@@ -93,15 +87,15 @@ async def test_an_actor_reaches_the_server_without_a_proxy(
         monkeypatch.delenv(name.upper(), raising=False)
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    run = await _run(api, "local~acrobat", {"do": "environment"}, memory=256, timeout=60)
+    run = await api.run_actor("local~acrobat", {"do": "environment"}, memory=256, timeout=60)
     assert (await api.finish(run["id"]))["status"] == "SUCCEEDED"
-    variables = (await api.get(f"/v2/datasets/{run['defaultDatasetId']}/items")).body[0]
+    variables = (await api.items(run))[0]
     assert [variables.get("no_proxy"), variables.get("NO_PROXY")] == [seen, seen]
 
 
 async def test_a_runs_token_dies_with_its_run(api: Api) -> None:
     """What a process could do while its Run was live, nobody can do with its token later."""
-    run = await _run(api, "local~acrobat", {"do": "environment"})
+    run = await api.run_actor("local~acrobat", {"do": "environment"})
     await api.finish(run["id"])
     token = (await _items(api, run, 2))[0]["APIFY_TOKEN"]
     assert (await api.send("GET", "/v2/users/me", token=token)).error_type == "user-or-token-not-found"
@@ -109,7 +103,7 @@ async def test_a_runs_token_dies_with_its_run(api: Api) -> None:
 
 async def test_the_log_has_a_time_before_every_line(api: Api) -> None:
     """Plain text; unfinished last lines and Unicode survive."""
-    run = await _run(api, "local~acrobat", {"do": "exit"})
+    run = await api.run_actor("local~acrobat", {"do": "exit"})
     await api.finish(run["id"])
     answer = await api.get(f"/v2/actor-runs/{run['id']}/log")
     lines = answer.body.decode().splitlines()
@@ -122,10 +116,10 @@ async def test_the_log_has_a_time_before_every_line(api: Api) -> None:
 
 async def test_an_exit_code_decides(api: Api) -> None:
     """0 is SUCCEEDED, all else FAILED; a start script of package.json is run as one."""
-    run = await _run(api, "local~acrobat", {"do": "exit", "code": 7})
+    run = await api.run_actor("local~acrobat", {"do": "exit", "code": 7})
     ended = await api.finish(run["id"])
     assert (ended["status"], ended["exitCode"]) == ("FAILED", 7)
-    run = await _run(api, "local~scripted", None)
+    run = await api.run_actor("local~scripted", None)
     ended = await api.finish(run["id"])
     assert (ended["status"], ended["exitCode"]) == ("FAILED", 4)
     assert b"hello from local/scripted" in (await api.get(f"/v2/logs/{run['id']}")).body
@@ -139,7 +133,7 @@ ESCAPES = pytest.mark.parametrize(
 
 async def test_too_much_memory_is_the_end(api: Api) -> None:
     """Above the Run's memory the whole group is killed: FAILED, 137."""
-    run = await _run(api, "local~acrobat", {"do": "eat"}, memory=128)
+    run = await api.run_actor("local~acrobat", {"do": "eat"}, memory=128)
     ended = await api.finish(run["id"])
     assert (ended["status"], ended["exitCode"]) == ("FAILED", 137)
     assert ended["stats"]["memMaxBytes"] > 128 << 20
@@ -161,7 +155,7 @@ async def test_an_ended_run_leaves_no_process(
 
     Of an Actor that is killed for memory or time, the child is killed too.
     """
-    run = await _run(api, "local~acrobat", {"do": do, "escapes": escapes}, **query)
+    run = await api.run_actor("local~acrobat", {"do": do, "escapes": escapes}, **query)
     ended = await api.finish(run["id"])
     assert (ended["status"], ended["exitCode"]) == (status, exit_code)
     await _are_gone((await _items(api, run))[0]["pids"])
@@ -170,7 +164,7 @@ async def test_an_ended_run_leaves_no_process(
 @ESCAPES
 async def test_an_aborted_run_leaves_no_process(api: Api, escapes: bool) -> None:
     """The Actor and its child are gone when the Run is ABORTED."""
-    run = await _run(api, "local~acrobat", {"do": "hang", "escapes": escapes})
+    run = await api.run_actor("local~acrobat", {"do": "hang", "escapes": escapes})
     pids = (await _items(api, run))[0]["pids"]
     await api.send("POST", f"/v2/actor-runs/{run['id']}/abort")
     assert (await api.finish(run["id"]))["status"] == "ABORTED"
@@ -180,7 +174,7 @@ async def test_an_aborted_run_leaves_no_process(api: Api, escapes: bool) -> None
 async def test_a_closed_server_ends_its_processes_and_starts_the_run_again(tmp_path: Path) -> None:
     """The Run stays live; the next server carries it out under its id."""
     async with open_api(tmp_path, actors=(ACTORS,)) as api:
-        run = await _run(api, "local~acrobat", {"do": "hang"})
+        run = await api.run_actor("local~acrobat", {"do": "hang"})
         pids = (await _items(api, run))[0]["pids"]
     await _are_gone(pids)
     async with open_api(tmp_path, actors=(ACTORS,)) as api:

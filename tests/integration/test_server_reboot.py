@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
@@ -46,31 +45,21 @@ async def api(tmp_path: Path, stage: Stage) -> AsyncIterator[Api]:
         yield api
 
 
-async def _start(api: Api, actor: str, given: Any = None, **query: Any) -> Any:
-    started = await api.send("POST", f"/v2/actors/{actor}/runs", given, **query)
-    assert started.status == 201, started.body
-    return started.data
-
-
-async def _items(api: Api, run: Any) -> Any:
-    return (await api.get(f"/v2/datasets/{run['defaultDatasetId']}/items")).body
-
-
 async def test_a_rebooted_run_begins_anew_over_its_storages(api: Api, stage: Stage) -> None:
     """Same id, same dataset, one reboot counted; the Run stays RUNNING."""
-    run = await _start(api, "test~stage", {"n": 1})
+    run = await api.run_actor("test~stage", {"n": 1})
     await stage.next_life()
     rebooted = await api.send("POST", f"/v2/actor-runs/{run['id']}/reboot")
     await stage.next_life()
     assert (rebooted.status, rebooted.data["status"], rebooted.data["stats"]["rebootCount"]) == (200, "RUNNING", 1)
-    assert await _items(api, run) == [{"life": 1, "input": {"n": 1}}, {"life": 2, "input": {"n": 1}}]
+    assert await api.items(run) == [{"life": 1, "input": {"n": 1}}, {"life": 2, "input": {"n": 1}}]
     await api.send("POST", f"/v2/actor-runs/{run['id']}/abort")
     assert (await api.finish(run["id"]))["status"] == "ABORTED"
 
 
 async def test_a_finished_run_cannot_begin_anew(api: Api) -> None:
     """403 `job-finished`, for reboot and metamorph alike; 404 for an unknown one."""
-    run = await _start(api, "test~echo", {})
+    run = await api.run_actor("test~echo", {})
     await api.finish(run["id"])
     for verb in ("reboot", "metamorph?targetActorId=test~echo"):
         answer = await api.send("POST", f"/v2/actor-runs/{run['id']}/{verb}")
@@ -80,20 +69,20 @@ async def test_a_finished_run_cannot_begin_anew(api: Api) -> None:
 
 async def test_an_sdk_actor_reboots_itself(api: Api) -> None:
     """The SDK's call is answered before the process is ended; the second life ends well."""
-    run = await _start(api, "local~listener", {"do": "reboot"})
+    run = await api.run_actor("local~listener", {"do": "reboot"})
     ended = await api.finish(run["id"])
     assert (ended["status"], ended["stats"]["rebootCount"]) == ("SUCCEEDED", 1)
-    assert [item["life"] for item in await _items(api, run) if "life" in item] == [1, 2]
+    assert [item["life"] for item in await api.items(run) if "life" in item] == [1, 2]
 
 
 async def test_an_sdk_actor_becomes_another(api: Api) -> None:
     """The new input stands under INPUT-METAMORPH-1; storages, id and the first Actor's id stay."""
-    run = await _start(api, "local~listener", {"do": "metamorph"})
+    run = await api.run_actor("local~listener", {"do": "metamorph"})
     ended = await api.finish(run["id"])
     assert (ended["status"], ended["actId"], ended["stats"]["metamorph"]) == ("SUCCEEDED", run["actId"], 1)
     (metamorph,) = ended["metamorphs"]
     assert (metamorph["actorId"], metamorph["inputKey"]) == (run["actId"], "INPUT-METAMORPH-1")
-    lives = [item for item in await _items(api, run) if "life" in item]
+    lives = [item for item in await api.items(run) if "life" in item]
     assert [(life["input"], life["key"]) for life in lives] == [
         ({"do": "metamorph"}, "INPUT"),
         ({"do": "exit"}, "INPUT-METAMORPH-1"),
@@ -102,7 +91,7 @@ async def test_an_sdk_actor_becomes_another(api: Api) -> None:
 
 async def test_a_run_changes_at_most_ten_times(api: Api, stage: Stage) -> None:
     """The eleventh metamorph is refused, and the Run goes on."""
-    run = await _start(api, "test~stage", {"n": 0})
+    run = await api.run_actor("test~stage", {"n": 0})
     for n in range(10):
         await stage.next_life()
         answer = await api.send("POST", f"/v2/actor-runs/{run['id']}/metamorph?targetActorId=test~stage", {"n": n + 1})
@@ -110,24 +99,24 @@ async def test_a_run_changes_at_most_ten_times(api: Api, stage: Stage) -> None:
     await stage.next_life()
     refused = await api.send("POST", f"/v2/actor-runs/{run['id']}/metamorph?targetActorId=test~stage", {})
     assert (refused.status, refused.error_type) == (400, "max-metamorphs-exceeded")
-    assert [item["input"]["n"] for item in await _items(api, run)] == list(range(11))
+    assert [item["input"]["n"] for item in await api.items(run)] == list(range(11))
 
 
 async def test_a_migrated_metamorph_goes_on_as_what_it_has_become(tmp_path: Path) -> None:
     """The next server runs the last Actor, with its input."""
     async with open_api(tmp_path, inline_actors={"test/stage": (stage := Stage()), "test/other": Stage()}) as api:
-        run = await _start(api, "test~other", {})
+        run = await api.run_actor("test~other", {})
         await api.send("POST", f"/v2/actor-runs/{run['id']}/metamorph?targetActorId=test~stage", {"n": 7})
         await stage.next_life()
     async with open_api(tmp_path, inline_actors={"test/stage": (stage := Stage()), "test/other": Stage()}) as api:
         await stage.next_life()
-        assert (await _items(api, run))[-1] == {"life": 1, "input": {"n": 7}}
+        assert (await api.items(run))[-1] == {"life": 1, "input": {"n": 7}}
 
 
 async def test_a_migrated_run_keeps_the_rest_of_its_time(tmp_path: Path) -> None:
     """Of 60 s, 45 were used when the server was last known to live; the time it was down does not count."""
     async with open_api(tmp_path, inline_actors={"test/stage": Stage()}) as api:
-        run = await _start(api, "test~stage", {}, timeout=60)
+        run = await api.run_actor("test~stage", {}, timeout=60)
         database = api.server._backend.database
         begun_ms = int(await database.read(lambda connection: connection.execute(_STARTED).fetchone()[0]))
     await _set_alive(tmp_path, begun_ms + 45_000)

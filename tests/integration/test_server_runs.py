@@ -80,7 +80,7 @@ async def test_a_failing_actor_fails_its_run_only(api: Api, override: object, ex
     task = await api.create_task(name="fails")
     run = await api.finish((await api.start(task, override)).data["id"])
     assert (run["status"], run["exitCode"], run["statusMessage"]) == ("FAILED", exit_code, message)
-    assert (await api.get(f"/v2/datasets/{run['defaultDatasetId']}/items")).body == [override]
+    assert await api.items(run) == [override]
     assert (await api.start(task, waitForFinish=60)).data["status"] == "SUCCEEDED"
 
 
@@ -208,7 +208,7 @@ async def test_restart_on_error_restarts_three_times(api: Api) -> None:
     task = await api.create_task(name="again")
     run = await api.finish((await api.start(task, {"fail": 2}, restartOnError=1)).data["id"])
     assert (run["status"], run["stats"]["restartCount"]) == ("FAILED", 3)
-    assert len((await api.get(f"/v2/datasets/{run['defaultDatasetId']}/items")).body) == 4
+    assert len(await api.items(run)) == 4
 
 
 async def test_what_is_known_outlives_the_server(tmp_path: Path) -> None:
@@ -223,11 +223,11 @@ async def test_what_is_known_outlives_the_server(tmp_path: Path) -> None:
     async with open_api(tmp_path, inline_actors={"test/gate": gate}) as api:
         assert api.server.token == token
         assert (await api.get(f"/v2/actor-runs/{done['id']}")).data == done
-        assert (await api.get(f"/v2/datasets/{done['defaultDatasetId']}/items")).body == [{"n": 1}]
+        assert await api.items(done) == [{"n": 1}]
         assert (await api.get("/v2/actor-tasks")).data["total"] == 2
         ended = await api.finish(run["id"])
         assert (ended["status"], ended["stats"]["migrationCount"]) == ("SUCCEEDED", 1)
-        assert (await api.get(f"/v2/datasets/{run['defaultDatasetId']}/items")).body == [{"run": run["id"]}]
+        assert await api.items(run) == [{"run": run["id"]}]
         assert (api.server.runs_started, api.server.live_runs) == (0, 0)
 
 

@@ -30,7 +30,7 @@ async def test_the_scraper_follows_links_up_to_its_limit(api: Api) -> None:
     given = {"startUrls": [{"url": "/demo/"}], "maxRequestsPerCrawl": 4, "maxConcurrency": 1}
     run = await api.finish((await api.start(task, given)).data["id"])
     assert (run["status"], run["statusMessage"]) == ("SUCCEEDED", "4 page(s) scraped")
-    items = (await api.get(f"/v2/datasets/{run['defaultDatasetId']}/items")).body
+    items = await api.items(run)
     names = ["", *(f"{name}.html" for name in DEMO_MODULES[:3])]
     assert [item["url"] for item in items] == [f"{api.server.base_url}/demo/{name}" for name in names]
     assert [item["status"] for item in items] == [200] * 4

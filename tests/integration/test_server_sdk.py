@@ -11,7 +11,7 @@ async def test_an_actor_with_the_official_sdk_runs_as_at_home(api: Api) -> None:
     run = await api.finish((await api.start(task, {"count": 4})).data["id"])
     log = (await api.get(f"/v2/logs/{run['id']}")).body.decode()
     assert (run["status"], run["statusMessage"]) == ("SUCCEEDED", "all done"), log
-    items = (await api.get(f"/v2/datasets/{run['defaultDatasetId']}/items")).body
+    items = await api.items(run)
     assert items == [{"n": n, "text": "ü" * 600} for n in range(4)] + [{"last": True}]
     output = await api.get(f"/v2/actor-runs/{run['id']}/key-value-store/records/OUTPUT")
     assert output.body == {"given": {"count": 4}, "run": run["id"]}
@@ -23,7 +23,7 @@ async def test_an_exception_under_the_official_sdk_fails_the_run(api: Api) -> No
     task = await api.create_task("local/sdk", name="sdk")
     run = await api.finish((await api.start(task, {"count": 0, "fail": "on purpose"})).data["id"])
     assert (run["status"], run["exitCode"]) == ("FAILED", 91)
-    assert (await api.get(f"/v2/datasets/{run['defaultDatasetId']}/items")).body == [{"last": True}]
+    assert await api.items(run) == [{"last": True}]
 
 
 async def test_the_official_sdk_works_through_its_queue(api: Api) -> None:
@@ -32,7 +32,7 @@ async def test_the_official_sdk_works_through_its_queue(api: Api) -> None:
     run = await api.finish((await api.start(task, {"count": 0, "urls": ["http://a/", "http://b/"]})).data["id"])
     log = (await api.get(f"/v2/logs/{run['id']}")).body.decode()
     assert run["status"] == "SUCCEEDED", log
-    items = (await api.get(f"/v2/datasets/{run['defaultDatasetId']}/items")).body
+    items = await api.items(run)
     assert [item["url"] for item in items if "url" in item] == ["http://a/", "http://b/"]
     counts = (await api.get(f"/v2/actor-runs/{run['id']}/request-queue")).data
     assert (counts["totalRequestCount"], counts["handledRequestCount"]) == (2, 2)

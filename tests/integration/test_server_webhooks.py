@@ -343,6 +343,6 @@ async def test_a_call_to_this_server_carries_the_accounts_token(api: Api) -> Non
     dispatch = await _dispatch(api, _is_over)
     assert dispatch["calls"][0]["responseStatus"] == 201
     last = (await api.get(f"/v2/actor-tasks/{task}/runs/last", waitForFinish=60)).data
-    items = (await api.get(f"/v2/datasets/{last['defaultDatasetId']}/items")).body
+    items = await api.items(last)
     assert items == [{"after": first["id"]}]
     assert last["meta"]["origin"] == "WEBHOOK"

@@ -85,6 +85,16 @@ class Api:
         """Start a Run of a task."""
         return await self.send("POST", f"/v2/actor-tasks/{task}/runs", override, **query)
 
+    async def run_actor(self, actor: str, given: Any = None, **query: Any) -> Any:
+        """Start a Run of an Actor; return it."""
+        answer = await self.send("POST", f"/v2/actors/{actor}/runs", given, **query)
+        assert answer.status == 201, answer.body
+        return answer.data
+
+    async def items(self, run: Any) -> Any:
+        """Return what a Run has pushed."""
+        return (await self.get(f"/v2/datasets/{run['defaultDatasetId']}/items")).body
+
     async def finish(self, run_id: str) -> Any:
         """Wait for a Run's end; return it."""
         while True:

@@ -100,18 +100,19 @@ def _shown(registration: Registration) -> JsonObject:
 
 
 async def add_request(call: Call) -> web.Response:
-    queue, doc = await _own_queue(call), _checked(await call.json_object())
-    to_front = call.query.boolean("forefront")
-    added = await call.backend.database.write(request_table.add, queue.seq, [doc], to_front, now_ms())
-    return data_answer(_shown(added[0]), 201)
+    (added,) = await _add(call, await _own_queue(call), [await call.json_object()])
+    return data_answer(_shown(added), 201)
 
 
 async def add_batch(call: Call) -> web.Response:
-    queue, docs = await _own_queue(call), [_checked(value) for value in await _batch(call)]
-    to_front = call.query.boolean("forefront")
-    added = await call.backend.database.write(request_table.add, queue.seq, docs, to_front, now_ms())
+    added = await _add(call, await _own_queue(call), await _batch(call))
     processed = [{**_shown(registration), "uniqueKey": registration.unique_key} for registration in added]
     return data_answer({"processedRequests": processed, "unprocessedRequests": []}, 201)
+
+
+async def _add(call: Call, queue: Storage, values: list[Any]) -> list[Registration]:
+    docs, to_front = [_checked(value) for value in values], call.query.boolean("forefront")
+    return await call.backend.database.write(request_table.add, queue.seq, docs, to_front, now_ms())
 
 
 async def delete_batch(call: Call) -> web.Response:

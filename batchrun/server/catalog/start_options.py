@@ -65,13 +65,13 @@ def decide(given: JsonObject, task: JsonObject, actor: Actor, memory_mb: int, ti
         "build": actor.build_tag,
         "timeoutSecs": timeout_s,
         "memoryMbytes": actor.default_memory_mb or memory_mb,
-        "restartOnError": False,
     }
     options = {**defaults, **task, **given}
     actor.check_build(options["build"])
     if not actor.min_memory_mb <= options["memoryMbytes"] <= actor.max_memory_mb:
         raise value_invalid(f"The Actor takes {actor.min_memory_mb} to {actor.max_memory_mb} MB of memory")
-    return options
+    # A Run shows this option only if it is set.
+    return {name: value for name, value in options.items() if name != "restartOnError" or value}
 
 
 def decode_webhooks(encoded: str | None) -> list[JsonObject]:

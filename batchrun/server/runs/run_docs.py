@@ -19,12 +19,8 @@ class RunOrder:
     user_id: str
     actor: Actor
     task_id: str | None
-    build: str
-    timeout_s: int
-    memory_mb: int
-    max_items: int | None
-    max_total_charge_usd: float | None
-    restart_on_error: bool
+    #: By their names in the API.
+    options: JsonObject
     webhooks: list[JsonObject]
     #: Content type and bytes; None: no input.
     stored_input: tuple[str, bytes] | None
@@ -54,7 +50,7 @@ def new_doc(order: RunOrder, started_ms: int) -> JsonObject:
             "metamorph": 0,
             "computeUnits": 0,
         },
-        "options": _options(order),
+        "options": order.options | {"diskMbytes": order.options["memoryMbytes"] * 2},
         "buildId": order.actor.build_id,
         "buildNumber": order.actor.build_number,
         "exitCode": None,
@@ -85,22 +81,6 @@ def charged(doc: JsonObject, event: str, count: int) -> JsonObject:
     if event not in counts:
         raise value_invalid(f'The Actor has no event "{event}" to charge for')
     return {"chargedEventCounts": counts | {event: counts[event] + count}}
-
-
-def _options(order: RunOrder) -> JsonObject:
-    options: JsonObject = {
-        "build": order.build,
-        "timeoutSecs": order.timeout_s,
-        "memoryMbytes": order.memory_mb,
-        "diskMbytes": order.memory_mb * 2,
-    }
-    if order.max_items is not None:
-        options["maxItems"] = order.max_items
-    if order.max_total_charge_usd is not None:
-        options["maxTotalChargeUsd"] = order.max_total_charge_usd
-    if order.restart_on_error:
-        options["restartOnError"] = True
-    return options
 
 
 def metamorphosed(doc: JsonObject, actor: Actor) -> tuple[JsonObject, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from batchrun.config.job_format_builder import job_format
-from batchrun.jobs import open_job_file
+from batchrun.jobs import JobFile
 from batchrun.ledger.facts import READ_TO
 from batchrun.ledger.protocol import OpenJob, ReadTo, Settlement
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
@@ -101,7 +101,7 @@ def _settle(directory: Path, count: int) -> None:
     out = directory / "settled"
     out.mkdir()
     order = Order(side="", base_url="http://127.0.0.1", jobs=count, slots=SLOTS, directory=str(directory))
-    with open_job_file(job_format(config(order), {})) as job_file, open_ledger(out) as ledger:
+    with JobFile(job_format(config(order), {})) as job_file, open_ledger(out) as ledger:
         ledger._db.execute("PRAGMA synchronous = OFF")  # noqa: SLF001 - nothing is lost with it
         jobs = (job for job in job_file.read() if isinstance(job, Job))
         for first in range(0, count, 10_000):

@@ -12,7 +12,7 @@ from batchrun.errors import OutputError
 from batchrun.model import Ending, Summary
 from batchrun.output.layout import REPORT
 from batchrun.output.replacement import replace_text
-from batchrun.report.batch_summary import read_summary
+from batchrun.report.batch_status import read_summary
 from batchrun.report.report_page import make_report
 
 #: Seconds that the end of a batch waits for final costs, which come ten seconds after the end of a Run.

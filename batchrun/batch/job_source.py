@@ -10,7 +10,7 @@ from batchrun.config import Config
 from batchrun.config.job_format_builder import job_format
 from batchrun.engine.ports import Chunk
 from batchrun.errors import JobFileError
-from batchrun.jobs import JobFile, ReadPoint, open_job_file
+from batchrun.jobs import JobFile, ReadPoint
 from batchrun.ledger.facts import DUPLICATES, READ_TO
 from batchrun.ledger.protocol import ReadTo
 from batchrun.ledger.sqlite.tables import LedgerTables
@@ -77,7 +77,7 @@ async def open_source(
 def _open(
     config: Config, task_input: JsonObject, ledger: LedgerTables, look_at: Callable[[Job], None] | None
 ) -> FileSource:
-    job_file = open_job_file(job_format(config, task_input))
+    job_file = JobFile(job_format(config, task_input))
     read_to = ledger.fact(READ_TO)
     start = ReadPoint(offset=read_to.offset, line=read_to.line) if read_to is not None else None
     if read_to is not None and job_file.fingerprint(read_to.offset) != read_to.fingerprint:

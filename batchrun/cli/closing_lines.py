@@ -6,7 +6,7 @@ from batchrun.cli.terminal import say
 from batchrun.config import Config
 from batchrun.model import Ending, Outcome, Summary
 from batchrun.output.layout import BAD_LINES, ITEMS, RECORDS
-from batchrun.report.batch_summary import slowest_run
+from batchrun.report.batch_status import slowest_run
 from batchrun.report.progress_words import (
     cost_words,
     duration,

@@ -4,10 +4,14 @@ A command imports that function when it runs, so that `--help` and `--version` i
 """
 
 import os
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from batchrun.config import Config
 
 Directory = Annotated[Path, typer.Argument(help="The batch's output directory.")]
 Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
@@ -41,6 +45,41 @@ FailureIds = Annotated[
 ]
 
 
+def _load_config(
+    batch: Path | None,
+    task: str | None,
+    jobs: Path | None,
+    out: Path | None,
+    max_concurrent_runs: str | None,
+    start_rate: float | None,
+    limit: int | None,
+    api_url: str | None,
+    settings: list[str] | None,
+    budget_usd: float | None = None,
+) -> "Config":
+    from batchrun.config import load_config, parse_setting
+    from batchrun.errors import ConfigError
+
+    if batch is None and (task is None or jobs is None):
+        raise ConfigError("give a batch's TOML file, or --task and --jobs")
+    flags: dict[str, Any] = {
+        "task.id": task,
+        "jobs.file": str(jobs) if jobs is not None else None,
+        "output.dir": str(out) if out is not None else None,
+        "limits.max_concurrent_runs": _number_or_auto(max_concurrent_runs),
+        "limits.start_rate": start_rate,
+        "limits.budget_usd": budget_usd,
+        "jobs.limit": limit,
+        "api.base_url": api_url,
+    }
+    given = dict(parse_setting(each) for each in settings or [])
+    return load_config(batch, flags={**given, **{key: value for key, value in flags.items() if value is not None}})
+
+
+def _number_or_auto(text: str | None) -> int | str | None:
+    return int(text) if text is not None and text.lstrip("-").isdecimal() else text
+
+
 def run(
     batch: Batch = None,
     task: Task = None,
@@ -56,12 +95,9 @@ def run(
     json: JsonSummary = False,
 ) -> None:
     """Start a batch, or resume it: the same command."""
-    from batchrun.cli.batch_config import load_batch_config
     from batchrun.cli.run_command import run_batch_command
 
-    config = load_batch_config(
-        batch, task, jobs, out, max_concurrent_runs, start_rate, limit, api_url, settings, budget_usd
-    )
+    config = _load_config(batch, task, jobs, out, max_concurrent_runs, start_rate, limit, api_url, settings, budget_usd)
     raise typer.Exit(run_batch_command(config, is_confirmed=yes, is_json=json))
 
 
@@ -78,10 +114,9 @@ def plan(
     json: Json = False,
 ) -> None:
     """Check every input of a batch and forecast its time and cost; start nothing."""
-    from batchrun.cli.batch_config import load_batch_config
     from batchrun.cli.plan_command import show_plan
 
-    config = load_batch_config(batch, task, jobs, out, max_concurrent_runs, start_rate, limit, api_url, settings)
+    config = _load_config(batch, task, jobs, out, max_concurrent_runs, start_rate, limit, api_url, settings)
     raise typer.Exit(show_plan(config, is_json=json))
 
 
@@ -183,9 +218,14 @@ def schema(
     ] = False,
 ) -> None:
     """Print the JSON Schema of a batch file, or of worker.toml, for editors."""
-    from batchrun.cli.schema_command import print_schema
+    import orjson
 
-    print_schema(for_worker=for_worker)
+    from batchrun.config import Config
+    from batchrun.config.worker_config import WorkerConfig
+
+    model, title = (WorkerConfig, "A batchrun worker") if for_worker else (Config, "A batchrun batch")
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema(), "title": title}
+    sys.stdout.buffer.write(orjson.dumps(schema, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 
 def serve(

@@ -5,7 +5,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -49,17 +49,15 @@ def submit_batch(
     batch: Path | None,
     profile: str | None,
     jobs: Path | None,
-    *,
-    name: str | None,
-    weight: float | None,
-    priority: int | None,
+    options: Mapping[str, str | float | None],
     settings: list[str],
+    *,
     is_awaited: bool,
     is_json: bool,
     data: Path,
     url: str | None,
 ) -> None:
-    """Submit a batch file, or a profile and a job file.
+    """Submit a batch file, or a profile and a job file; options are its name, weight and priority.
 
     Raises:
         ConfigError: neither is given, or the batch file is invalid; nothing was sent.
@@ -72,9 +70,8 @@ def submit_batch(
             texts, job_file = {"profile": str(profile), "settings": orjson.dumps(given).decode()}, given_jobs
         else:
             texts, job_file = _batch_file(batch, given, given_jobs)
-        named = name or (batch.stem if batch is not None else None)
-        options = {"name": named, "weight": weight, "priority": priority}
-        texts |= {field: str(value) for field, value in options.items() if value is not None}
+        texts |= {"name": batch.stem} if batch is not None else {}
+        texts |= {field: str(value) for field, value in options.items() if value not in (None, "")}
         call_worker(data, url, partial(_submit, texts, job_file, is_awaited, is_json))
 
 

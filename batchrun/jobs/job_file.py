@@ -37,21 +37,15 @@ NO_JOBS = "holds no jobs; write one job per line"
 _SAMPLE_BYTES = 64 << 20
 
 
-def open_job_file(job_format: JobFormat) -> "JobFile":
-    """Open a job file; of a regular one, only the first bytes and a CSV header are read now.
+class JobFile:
+    """An open job file; of a regular one, only the first bytes and a CSV header are read at once. For one thread.
+
+    Offsets count bytes of the uncompressed text; of text in another encoding, as UTF-8. In a JSON array, lines are
+    elements.
 
     Raises:
         JobFileError: It is missing, not text, of no known kind, or damaged in its first bytes; or its header is unfit.
         ConfigError: A template, the matrix, a key or the encoding cannot be used, or names no column of the file.
-    """
-    return JobFile(job_format)
-
-
-class JobFile:
-    """An open job file. Not for two threads at once.
-
-    Offsets count bytes of the uncompressed text; of text in another encoding, as UTF-8. In a JSON array, lines are
-    elements.
     """
 
     def __init__(self, job_format: JobFormat) -> None:

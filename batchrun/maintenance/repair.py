@@ -19,7 +19,7 @@ from batchrun.batch.batch_engine import output_plan
 from batchrun.config.job_format_builder import job_format
 from batchrun.engine.collect import Collector
 from batchrun.errors import JobFileError, NotFound
-from batchrun.jobs import JobFile, open_job_file
+from batchrun.jobs import JobFile
 from batchrun.ledger.facts import REPAIRING
 from batchrun.ledger.protocol import ItemWriter, SettledJob
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
@@ -119,7 +119,7 @@ class _Repair:
     def _read_again(self, missing: Iterable[SettledJob]) -> dict[JobId, Job]:
         """Reread the jobs' lines; jobs whose line has changed or is gone are left out."""
         jobs: dict[JobId, Job] = {}
-        with suppress(JobFileError), open_job_file(job_format(self._batch.config, {})) as job_file:
+        with suppress(JobFileError), JobFile(job_format(self._batch.config, {})) as job_file:
             for settled in missing:
                 with suppress(JobFileError):
                     jobs[settled.id] = _same_job(job_file, settled)

@@ -6,13 +6,13 @@ changed once made; for most of them the type checker alone sees to that (`runtim
 
 from batchrun.model.attempt import CLOCK_DOUBT, Attempt, AttemptState, Cause, Intent, Mark, Problem
 from batchrun.model.batch import Command, Ending, Selection, Summary
-from batchrun.model.dataset import ItemsPage
 from batchrun.model.job import BadLine, Job, JobId, JobKey, Position
 from batchrun.model.record import Items, Outcome, Record, json_line
 from batchrun.model.run import (
     MAX_BODY_BYTES,
     CostSource,
     DatasetId,
+    ItemsPage,
     JsonObject,
     Run,
     RunId,

@@ -1,4 +1,4 @@
-"""A Run as the API describes it, the options it is started with, and the source of its cost."""
+"""A Run and its items as the API describes them, the options it is started with, and the source of its cost."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -101,3 +101,12 @@ class Run:
     user_agent: str | None
     #: The whole Run object of the API.
     fields: JsonObject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemsPage:
+    """One page of a dataset."""
+
+    items: list[Any]
+    #: The dataset's item count by the platform's counter, which lags; None if the platform does not report it.
+    total: int | None

@@ -7,7 +7,7 @@ import anyio
 from batchrun.config import Config
 from batchrun.config.job_format_builder import job_format
 from batchrun.errors import JobFileError
-from batchrun.jobs import open_job_file
+from batchrun.jobs import JobFile
 from batchrun.ledger.sqlite.reader import is_begun
 from batchrun.model import BadLine, Job
 from batchrun.preflight.input_checks import LineProblems
@@ -30,7 +30,7 @@ async def check_before_start(config: Config) -> None:
 
 def check_head(config: Config) -> None:
     """Check the head of the job file; see `check_before_start`."""
-    with open_job_file(job_format(config, {})) as job_file:
+    with JobFile(job_format(config, {})) as job_file:
         bad_lines = job_file.check_head()
     if bad_lines and config.jobs.on_bad_line == "stop" and not is_begun(config.out_dir):
         raise JobFileError(_bad_lines_text(bad_lines), file=config.jobs.file)
@@ -42,7 +42,7 @@ def look_at_head(config: Config, look_at: Callable[[Job], None]) -> bool:
     Raises:
         JobFileError: the file cannot be read.
     """
-    with open_job_file(job_format(config, {})) as job_file:
+    with JobFile(job_format(config, {})) as job_file:
         if job_file.is_replayable:
             job_file.check_head(look_at)
         return job_file.is_replayable

@@ -20,7 +20,7 @@ from batchrun.apify.client import ApifyClient
 from batchrun.config import Config
 from batchrun.config.job_format_builder import job_format
 from batchrun.errors import JobFileError
-from batchrun.jobs import NO_JOBS, open_job_file
+from batchrun.jobs import NO_JOBS, JobFile
 from batchrun.ledger.sqlite.reader import is_begun, open_for_reading
 from batchrun.model import MAX_BODY_BYTES, Ending, JsonObject, Outcome
 from batchrun.output.layout import SERVER_STATE
@@ -29,7 +29,7 @@ from batchrun.preflight.builds import Build, read_build
 from batchrun.preflight.input_checks import JobCheck, LineProblem, job_check
 from batchrun.preflight.pinned_build import number_to_pin, pinned_before
 from batchrun.preflight.survey import Survey
-from batchrun.report.batch_summary import read_summary
+from batchrun.report.batch_status import read_summary
 from batchrun.runtime.children import plain_errors
 
 #: Lines that are read in one call to a thread; between two calls, signals are handled.
@@ -144,7 +144,7 @@ async def _survey(config: Config, task: Task, check: JobCheck) -> Survey:
     survey = Survey(check, shadowed)
     # Problems are shown in the order of the file, so priorities are ignored.
     in_order = replace(job_format(config, task.input), look_ahead=1)
-    job_file = await anyio.to_thread.run_sync(open_job_file, in_order)
+    job_file = await anyio.to_thread.run_sync(JobFile, in_order)
     try:
         entries = islice(job_file.read(), config.jobs.limit)
 

@@ -1,15 +1,15 @@
-"""The status of a batch, read from its ledger; another process may be running the batch meanwhile."""
+"""The status and the Summary of a batch, read from its ledger; another process may be running the batch meanwhile."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from batchrun.ledger.facts import CONFIG, JOB_COUNT, OUTAGE, TRIPS
+from batchrun.ledger.facts import CONFIG, DUPLICATES, JOB_COUNT, OUTAGE, TRIPS
 from batchrun.ledger.protocol import NotedOutage, OpenJob
+from batchrun.ledger.sqlite.measures import SlowRun
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
 from batchrun.model import Attempt, AttemptState, Ending, JobId, JobKey, Summary
 from batchrun.output.lock import holder
-from batchrun.report.batch_summary import summary_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,3 +109,26 @@ def doubts_of(open_jobs: Sequence[OpenJob]) -> list[Doubt]:
         for job in open_jobs
         if job.attempts and (last := job.attempts[-1]).state is AttemptState.INTENDED
     ]
+
+
+def read_summary(directory: Path, ending: Ending) -> Summary:
+    """Return the Summary of an output directory."""
+    with open_for_reading(directory) as ledger, ledger.snapshot():
+        return summary_of(ledger, directory, ending)
+
+
+def summary_of(ledger: LedgerReader, directory: Path, ending: Ending) -> Summary:
+    """Return the Summary of an open ledger."""
+    return Summary(
+        **asdict(ledger.totals()),
+        ending=ending,
+        outcomes=ledger.count_outcomes(),
+        duplicates=ledger.fact(DUPLICATES) or 0,
+        out_dir=str(directory),
+    )
+
+
+def slowest_run(directory: Path) -> SlowRun | None:
+    """Return the Run that took longest; None if no Run has ended."""
+    with open_for_reading(directory) as ledger:
+        return next(iter(ledger.measures.slowest(1)), None)

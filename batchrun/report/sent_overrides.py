@@ -6,7 +6,7 @@ from contextlib import suppress
 from batchrun.config import Config
 from batchrun.config.job_format_builder import job_format
 from batchrun.errors import JobFileError
-from batchrun.jobs import open_job_file
+from batchrun.jobs import JobFile
 from batchrun.model import Position
 from batchrun.report.failure_causes import Failure
 
@@ -15,7 +15,7 @@ def sent_overrides(config: Config, failures: Iterable[Failure], max_chars: int) 
     """Return the overrides of each failure's sample as JSON, cut to `max_chars`; unreadable ones are left out."""
     positions = [failure.position for failure in failures]
     found: dict[Position, str] = {}
-    with suppress(JobFileError), open_job_file(job_format(config, {})) as job_file:
+    with suppress(JobFileError), JobFile(job_format(config, {})) as job_file:
         # Read one by one, so that one changed line does not hide the others; one pass if the file cannot seek.
         parts = [[position] for position in positions] if job_file.is_seekable else [positions]
         for part in parts:

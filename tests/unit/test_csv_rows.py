@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchrun.errors import BatchrunError, ConfigError, JobFileError
-from batchrun.jobs import JobFormat, ReadPoint, open_job_file
+from batchrun.jobs import JobFile, JobFormat, ReadPoint
 from batchrun.jobs.rows import MAX_ROW_BYTES
 from batchrun.model import BadLine, Job, Position, RunOptions
 
@@ -21,7 +21,7 @@ cells = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 def read(folder: Path, content: bytes, name: str = "jobs.csv", **settings: Any) -> list[Job | BadLine]:
     path = folder / name
     path.write_bytes(content)
-    with open_job_file(JobFormat(path=path, **settings)) as file:
+    with JobFile(JobFormat(path=path, **settings)) as file:
         return list(file.read())
 
 
@@ -85,7 +85,7 @@ def test_what_was_written_is_read_and_found_again(
     writer.writerows([("n", "a\nb", "c"), *rows])
     path = tmp_path / "jobs.csv"
     path.write_bytes(text.getvalue().encode(encoding))
-    with open_job_file(JobFormat(path=path)) as file:
+    with JobFile(JobFormat(path=path)) as file:
         made, points = [], [file.read_point]
         for job in file.read():
             assert isinstance(job, Job)
@@ -210,7 +210,7 @@ def test_one_byte_encodings_keep_their_offsets(tmp_path: Path) -> None:
     """A file in cp1252 is seekable, like one in UTF-8."""
     path = tmp_path / "jobs.csv"
     path.write_bytes("größe;b\nä;ö\nü;ß\n".encode("cp1252"))
-    with open_job_file(JobFormat(path=path, encoding="cp1252")) as file:
+    with JobFile(JobFormat(path=path, encoding="cp1252")) as file:
         _, second = file.read()
         assert isinstance(second, Job)
         assert file.is_seekable
@@ -225,9 +225,9 @@ def test_errors_of_the_header_name_the_file(tmp_path: Path) -> None:
     path = tmp_path / "jobs.csv"
     path.write_bytes(b"a,a\n")
     with pytest.raises(JobFileError) as of_file:
-        open_job_file(JobFormat(path=path))
+        JobFile(JobFormat(path=path))
     assert (of_file.value.file, of_file.value.line) == (str(path), 1)
     path.write_bytes(b"a,b\n")
     with pytest.raises(ConfigError) as of_config:
-        open_job_file(JobFormat(path=path, template={"x": "{{c}}"}))
+        JobFile(JobFormat(path=path, template={"x": "{{c}}"}))
     assert of_config.value.key == "jobs.template.x"

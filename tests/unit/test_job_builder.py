@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchrun.errors import BatchrunError
-from batchrun.jobs import JobFile, JobFormat, ReadPoint, open_job_file
+from batchrun.jobs import JobFile, JobFormat, ReadPoint
 from batchrun.jobs.merge import deep_merge, lost_fields
 from batchrun.model import BadLine, Job, RunOptions
 
@@ -24,7 +24,7 @@ def opened(tmp_path: Path) -> Open:
     def opened(*lines: Any, **settings: Any) -> JobFile:
         path = tmp_path / "jobs.jsonl"
         path.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
-        return open_job_file(JobFormat(path=path, **settings))
+        return JobFile(JobFormat(path=path, **settings))
 
     return opened
 

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchrun.errors import BatchrunError, ConfigError, JobFileError
-from batchrun.jobs import JobFormat, ReadPoint, open_job_file
+from batchrun.jobs import JobFile, JobFormat, ReadPoint
 from batchrun.jobs.rows import MAX_CONTENT_CHARS, MAX_ROW_BYTES
 from batchrun.model import BadLine, Job, JobKey, Position
 
@@ -43,7 +43,7 @@ def write(tmp_path: Path) -> Write:
 
 
 def read(path: Path, **settings: Any) -> list[Job | BadLine]:
-    with open_job_file(JobFormat(path=path, **settings)) as file:
+    with JobFile(JobFormat(path=path, **settings)) as file:
         return list(file.read())
 
 
@@ -60,7 +60,7 @@ def reasons(path: Path, **settings: Any) -> list[tuple[int, str]]:
 
 
 def read_all(path: Path, **settings: Any) -> None:
-    with open_job_file(JobFormat(path=path, **settings)) as file:
+    with JobFile(JobFormat(path=path, **settings)) as file:
         file.check_head()
         list(file.read())
 
@@ -221,7 +221,7 @@ def test_an_unknown_encoding_is_a_config_error(write: Write) -> None:
     """So is a codec that is not for text, like base64."""
     for encoding in ("utf-99", "base64", ""):
         with pytest.raises(ConfigError) as caught:
-            open_job_file(JobFormat(path=write("jobs.jsonl", b"{}"), encoding=encoding))
+            JobFile(JobFormat(path=write("jobs.jsonl", b"{}"), encoding=encoding))
         assert caught.value.key == "jobs.encoding"
 
 
@@ -232,7 +232,7 @@ def test_compressed_reads_like_plain(write: Write, suffix: str) -> None:
     lines = [b'{"n":%d}\n' % n for n in range(1000)]
     plain = write("jobs.jsonl", b"".join(lines))
     packed = write(f"jobs.jsonl.{suffix}", compress(b"".join(lines[:400])) + compress(b"".join(lines[400:])))
-    with open_job_file(JobFormat(path=packed)) as file:
+    with JobFile(JobFormat(path=packed)) as file:
         found = list(file.read())
         assert found == read(plain)
         assert (file.is_seekable, file.is_replayable, file.fingerprint(100)) == (False, True, b"")
@@ -250,7 +250,7 @@ def test_a_cut_off_compressed_file_gives_its_jobs_and_then_says_so(write: Write,
     found: list[Job | BadLine] = []
 
     def take() -> None:
-        with open_job_file(JobFormat(path=path)) as file:
+        with JobFile(JobFormat(path=path)) as file:
             for made in file.read():
                 found.append(made)  # noqa: PERF402 - extend forgets what came before an error
 
@@ -268,7 +268,7 @@ def test_a_json_array_is_read_by_elements(write: Write) -> None:
     positions = [Position(line=1, offset=6, length=12), Position(line=3, offset=24, length=8)]
     assert [job.position for job in jobs(path)] == positions
     assert [line for line, _ in reasons(path)] == [2, 4]
-    with open_job_file(JobFormat(path=path)) as file:
+    with JobFile(JobFormat(path=path)) as file:
         assert (file.is_seekable, file.count_estimate()) == (False, 4)
         assert [job.position for job in file.reread(positions)] == positions
 
@@ -296,7 +296,7 @@ def test_an_array_reads_like_its_lines(write: Write, given_overrides: list[Any])
 def test_reading_goes_on_from_any_read_point(write: Write, lines: list[bytes], end: bytes) -> None:
     """From each read point exactly the rest is read; every job is found again at its position."""
     path = write("jobs.jsonl", b'{"first":"%b"}' % (b"x" * 4096) + end + end.join(lines))
-    with open_job_file(JobFormat(path=path)) as file:
+    with JobFile(JobFormat(path=path)) as file:
         found, points = [], [file.read_point]
         for made in file.read():
             found.append(made)
@@ -310,14 +310,14 @@ def test_reading_goes_on_from_any_read_point(write: Write, lines: list[bytes], e
 def test_a_line_that_gets_its_end_later_is_no_new_line(write: Write) -> None:
     """A file whose last line had no end can be appended to; its lines keep their numbers."""
     path = write("jobs.jsonl", b'{"n":1}\n{"n":2}')
-    with open_job_file(JobFormat(path=path)) as file:
+    with JobFile(JobFormat(path=path)) as file:
         list(file.read())
         point = file.read_point
         print_before = file.fingerprint(point.offset)
     assert point == ReadPoint(offset=15, line=2)
     with path.open("ab") as appended:
         appended.write(b'\n{"n":3}\n')
-    with open_job_file(JobFormat(path=path)) as file:
+    with JobFile(JobFormat(path=path)) as file:
         assert file.fingerprint(point.offset) == print_before
         assert [made.position for made in file.read(point)] == [Position(line=3, offset=16, length=8)]
 
@@ -328,7 +328,7 @@ def test_the_fingerprint_changes_with_an_edited_file(write: Write) -> None:
     offset = 15_000 * 13
 
     def fingerprint(content: bytes) -> bytes:
-        with open_job_file(JobFormat(path=write("jobs.jsonl", content))) as file:
+        with JobFile(JobFormat(path=write("jobs.jsonl", content))) as file:
             return file.fingerprint(offset)
 
     first = fingerprint(content)
@@ -349,11 +349,11 @@ def test_a_changed_line_is_named_when_it_is_read_again(write: Write) -> None:
         (b'{}\n    \n{"n":2}\n', 1),
     ):
         write("jobs.jsonl", content)
-        with open_job_file(JobFormat(path=path)) as file, pytest.raises(JobFileError) as caught:
+        with JobFile(JobFormat(path=path)) as file, pytest.raises(JobFileError) as caught:
             list(file.reread(positions))
         assert (caught.value.line, "was changed after" in caught.value.problem) == (line, True)
     packed = write("jobs.jsonl.gz", gzip.compress(b'{"n":1}\n'))
-    with open_job_file(JobFormat(path=packed)) as file, pytest.raises(JobFileError, match=r":2: .*not there any more"):
+    with JobFile(JobFormat(path=packed)) as file, pytest.raises(JobFileError, match=r":2: .*not there any more"):
         list(file.reread(positions))
 
 
@@ -364,7 +364,7 @@ def test_the_head_is_checked_without_moving_the_read_point(write: Write) -> None
         b'{"@key":"a","p":{"x":1}}\n{"@key":"a","p":{"x":1}}\n{"@key":"a","p":{"x":2}}\n[]\n{"q":{"z":{}},"r":null}\n',
     )
     task_input = {"p": {"x": 0, "y": 0}, "q": {"z": {"deep": 1}}, "r": {"x": 1}, "s": {"x": 1}}
-    with open_job_file(JobFormat(path=path, task_input=task_input)) as file:
+    with JobFile(JobFormat(path=path, task_input=task_input)) as file:
         assert [(bad.position.line, bad.reason) for bad in file.check_head()] == [
             (3, "has the same key 'a' as line 1, but other content; give each line its own @key"),
             (4, 'is a JSON array; each line must be an object like {"url": "https://example.com"}'),
@@ -377,7 +377,7 @@ def test_the_head_is_checked_without_moving_the_read_point(write: Write) -> None
 def test_the_head_ends_after_ten_thousand_lines(write: Write) -> None:
     """Later bad lines are recorded by the running batch."""
     path = write("jobs.jsonl", b"{}\n" * 9_999 + b"[]\n[]\n")
-    with open_job_file(JobFormat(path=path)) as file:
+    with JobFile(JobFormat(path=path)) as file:
         assert [bad.position.line for bad in file.check_head()] == [10_000]
         assert file.count_estimate() == 10_001
 
@@ -396,8 +396,8 @@ def test_stdin_is_read_once() -> None:
     """A pipe is streamed; it has no head, no count, and cannot be read again."""
     script = """
 from batchrun.errors import JobFileError
-from batchrun.jobs import JobFormat, open_job_file
-with open_job_file(JobFormat(path="-")) as file:
+from batchrun.jobs import JobFormat, JobFile
+with JobFile(JobFormat(path="-")) as file:
     print(file.is_seekable, file.is_replayable, file.check_head(), file.count_estimate())
     found = list(file.read())
     print([(made.position.line, made.position.offset) for made in found])

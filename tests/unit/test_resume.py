@@ -15,7 +15,7 @@ from batchrun.batch.backlog import Backlog, reopen, take_up
 from batchrun.config import load_config
 from batchrun.engine.ports import Chunk
 from batchrun.errors import JobFileError
-from batchrun.jobs import JobFile, JobFormat, open_job_file
+from batchrun.jobs import JobFile, JobFormat
 from batchrun.ledger.facts import DUPLICATES
 from batchrun.ledger.protocol import ReadTo, Settlement
 from batchrun.ledger.sqlite.journal import Journal, _open_journal
@@ -72,7 +72,7 @@ def from_the_top(blockbuster: BlockBuster, monkeypatch: pytest.MonkeyPatch, tmp_
 def _opened(file: Path) -> Iterator[Opened]:
     with ExitStack() as stack:
         journal = _open_journal(stack, file.parent)
-        job_file = stack.enter_context(open_job_file(JobFormat(path=file)))
+        job_file = stack.enter_context(JobFile(JobFormat(path=file)))
         with journal.ledger.transaction():
             jobs = [job for job in job_file.read() if isinstance(job, Job)]
             journal.admit(jobs, ReadTo(offset=file.stat().st_size, line=10, fingerprint=b"f"))

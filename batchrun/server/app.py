@@ -50,8 +50,6 @@ _LINGER_S = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """A running server."""
-
     #: For example `http://127.0.0.1:34567`; without `/v2`.
     base_url: str
     token: str = field(repr=False)

@@ -20,8 +20,6 @@ from batchrun.server.webhooks.webhook_delivery import WebhookDelivery
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backend:
-    """The accounts with their Actors, tasks, Runs and storages."""
-
     settings: ServerSettings
     #: Without `/v2` and without a slash at the end.
     base_url: str
@@ -41,10 +39,8 @@ class Backend:
 
     @property
     def reads(self) -> ReadCounts:
-        """The counters of storage reads."""
         return self.final_usage.reads
 
     @property
     def webhook_delivery(self) -> WebhookDelivery:
-        """Delivers the calls of webhooks."""
         return self.runs.delivery

@@ -60,7 +60,6 @@ def request_invalid(message: str) -> ErrorAnswer:
 
 
 def input_invalid(problem: str) -> ErrorAnswer:
-    """Return the error for an input that the Actor's input schema refuses."""
     return ErrorAnswer(400, "invalid-input", f"Input is not valid: {problem}")
 
 

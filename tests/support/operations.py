@@ -43,7 +43,7 @@ def _table() -> RouteTable:
 def answer_of(method: str, path: str, success: str) -> str:
     """Return what the server answers to an operation."""
     try:
-        route, _ = _table().router.find(method, path)
+        route, _ = _table().find(method, path)
     except ErrorAnswer as error:
         return f"{error.status} `{error.type}`"
     if isinstance(route.handler, NotOffered):

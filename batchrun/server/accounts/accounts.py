@@ -11,8 +11,6 @@ from batchrun.server.ids import derived_id
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerAccount:
-    """One user of the server."""
-
     id: str
     username: str
     token: str = field(repr=False)

@@ -28,7 +28,6 @@ class CallerTokens:
         self._accounts, self._secret = accounts, secret.encode()
 
     def of_run(self, run_id: str) -> str:
-        """Return the token that a Run's process is given."""
         return f"{_RUN_TOKEN_PREFIX}{run_id}_{self._sign(run_id)}"
 
     def recognise(

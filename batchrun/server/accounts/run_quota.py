@@ -4,8 +4,6 @@ from batchrun.server.error_answers import ErrorAnswer
 
 
 class RunQuota:
-    """One account's limits, and what its live Runs use of them."""
-
     def __init__(self, max_total_memory_mb: int, max_concurrent_runs: int) -> None:
         self.max_total_memory_mb, self.max_concurrent_runs = max_total_memory_mb, max_concurrent_runs
         self.memory_mb = self.runs = 0

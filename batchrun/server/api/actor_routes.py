@@ -111,7 +111,6 @@ def _version(actor: Actor) -> JsonObject:
 
 
 async def validate_input(call: Call) -> web.Response:
-    """Validate an input by the Actor's schema, without a Run."""
     actor, given = actor_of(call), await call.json_object()
     if actor.input_schema is not None:
         actor.input_schema.check(actor.input_schema.filled(given))

@@ -42,7 +42,6 @@ def actor_of(call: Call) -> Actor:
 
 
 def find_actor(call: Call, address: str) -> Actor:
-    """Return the Actor at an address, if the caller may use it."""
     own_username = call.account.username if call.account is not None else ""
     actor = call.backend.catalog.find(address, own_username)
     if actor is None or not call.backend.accounts.may_use(actor.username, call.account):

@@ -83,11 +83,9 @@ class StartEndpoints:
         return run_answer(call, live.doc, 201, {"Location": location})
 
     async def run_sync(self, call: Call) -> web.StreamResponse:
-        """Start a Run, wait for its success, answer with its output."""
         return await _output_answer(call, await _finish_sync(call, await self._start(call)))
 
     async def run_sync_items(self, call: Call) -> web.StreamResponse:
-        """Start a Run, wait for its success, answer with its dataset's items."""
         doc = await _finish_sync(call, await self._start(call))
         return await items_answer(call, doc["defaultDatasetId"], status=201)
 

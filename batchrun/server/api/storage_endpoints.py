@@ -18,8 +18,6 @@ Describe = Callable[[Call, Storage], JsonObject]
 
 
 class StorageEndpoints:
-    """The endpoints of one kind of storage."""
-
     def __init__(self, kind: Kind, conflict: str, describe: Describe) -> None:
         self._kind, self._conflict, self._describe = kind, conflict, describe
 

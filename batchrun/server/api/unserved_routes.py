@@ -33,8 +33,6 @@ UNSERVED = (
 
 
 class NotOffered:
-    """A handler that answers why an operation is not offered."""
-
     def __init__(self, reason: str) -> None:
         self.reason = reason
 

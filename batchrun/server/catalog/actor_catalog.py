@@ -31,8 +31,6 @@ _VERSION = re.compile(r"([0-9]|[1-9][0-9])\.([0-9]|[1-9][0-9])")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalCommand:
-    """The command that runs an Actor as a local process."""
-
     argv: tuple[str, ...]
     cwd: Path
     #: The Actor's own variables; they never override the platform's.
@@ -66,7 +64,6 @@ class Actor:
 
     @property
     def full_name(self) -> str:
-        """`username/name`."""
         return f"{self.username}/{self.name}"
 
     @property
@@ -83,15 +80,12 @@ class Actor:
         return f"{self.version}.{self.build_no}"
 
     def check_build(self, build: str) -> None:
-        """Refuse a build tag or number that is not this Actor's."""
         if build not in (self.build_tag, "latest", self.version, self.build_number):
             message = f'Build with tag "{build}" was not found. Has the Actor been built?'
             raise ErrorAnswer(404, "unknown-build-tag", message)
 
 
 class Catalog:
-    """All Actors, by id and by name."""
-
     def __init__(self, actors: Iterable[Actor]) -> None:
         self._by_id = {actor.id: actor for actor in actors}
         self._by_name = {actor.full_name.lower(): actor for actor in self._by_id.values()}

@@ -17,8 +17,6 @@ _FIELD_KEYWORDS = (
 
 
 class ActorInputSchema:
-    """One Actor's input schema, compiled."""
-
     def __init__(self, schema: JsonObject) -> None:
         self.schema = schema
         try:

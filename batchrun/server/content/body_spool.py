@@ -40,7 +40,6 @@ class BodySpool:
         return self._file.read()
 
     def take(self) -> bytes:
-        """Return all bytes and drop them."""
         with self._file:
             return self.read()
 

@@ -19,8 +19,6 @@ _GZIP, _ZLIB, _RAW = 31, 15, -15
 
 
 class Decoder(Protocol):
-    """Decodes one encoding."""
-
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         """Yield the decoded pieces of the next bytes of the body."""
         ...

@@ -85,7 +85,6 @@ class DemoSite:
         ).encode()
 
     async def page(self, file_name: str) -> bytes:
-        """Return the page of a module."""
         name = file_name.removesuffix(".html")
         if name not in _NAMES or name == file_name:
             raise route_missing(f"/demo/{file_name}")

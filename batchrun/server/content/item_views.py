@@ -26,7 +26,6 @@ class ItemView:
 
     @property
     def is_plain(self) -> bool:
-        """True if items are shown as they are stored."""
         return self == ItemView()
 
     def apply(self, items: Iterable[Any]) -> list[Any]:

@@ -113,6 +113,5 @@ def parse_object(body: bytes) -> JsonObject:
 
 
 def json_kind(value: Any) -> str:
-    """Return JSON's name for the type of a value."""
     kinds = {dict: "object", list: "array", str: "string", bool: "boolean", int: "number", float: "number"}
     return kinds.get(type(value), "null")

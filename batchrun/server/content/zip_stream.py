@@ -30,7 +30,6 @@ class ZipStream:
         return self._pieces.take()
 
     def close(self) -> bytes:
-        """Return the end of the archive."""
         self._end_entry()
         self._archive.close()
         return self._pieces.take()

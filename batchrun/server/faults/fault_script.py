@@ -37,8 +37,6 @@ class Asked:
 
 @dataclass(slots=True, kw_only=True)
 class FaultPlan:
-    """The faults that strike one request."""
-
     delay_before_s: float = 0.0
     #: If set, the request is not carried out and this is answered.
     refusal: Refusal | None = None
@@ -59,8 +57,6 @@ class FaultPlan:
 
 
 class _Stream:
-    """One fault with its random numbers and counts."""
-
     def __init__(self, fault: Fault, seed: int, position: int) -> None:
         self.fault = fault
         self._random = random.Random(f"{seed}/{position}/{fault.kind}")  # noqa: S311 - must be repeatable, not secret

@@ -47,8 +47,6 @@ _CAPACITY_MESSAGES = {
 
 
 class FaultInjection:
-    """Injects faults between the routes and their handlers."""
-
     def __init__(self, script: FaultScript, children: anyio.abc.TaskGroup) -> None:
         self._script, self._children = script, children
 

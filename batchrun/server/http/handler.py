@@ -110,7 +110,7 @@ async def _answer(
 ) -> web.StreamResponse:
     query = Query(request.rel_url.raw_query_string)
     method = _method(request, query)
-    route, path = table.router.find(method, request.rel_url.raw_path)
+    route, path = table.find(method, request.rel_url.raw_path)
     announced = backend.rate_limits.announced(route.per_s)
     headers = {} if announced is None else {RATE_LIMIT: str(announced)}
     try:

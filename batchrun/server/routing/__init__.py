@@ -1,1 +1,1 @@
-"""From a method and a path to a handler: the router, the route table, and the call that a handler gets."""
+"""From a method and a path to a handler: the route table, and the call that a handler gets."""

@@ -33,8 +33,6 @@ _EXPOSED = ", ".join(
 
 @dataclass(slots=True, kw_only=True)
 class Call:
-    """A request that has a route and was admitted."""
-
     request: web.BaseRequest
     backend: Backend
     caller: Caller
@@ -108,7 +106,6 @@ def raw_answer(
 
 
 def data_answer(data: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    """Answer with the API's envelope."""
     return raw_answer(orjson.dumps({"data": data}), status, headers=headers)
 
 
@@ -156,7 +153,6 @@ def list_answer(call: Call, docs: list[JsonObject]) -> web.Response:
 
 
 def error_answer(status: int, type: str, message: str, data: JsonObject | None = None) -> web.Response:  # noqa: A002
-    """Answer with the API's error envelope."""
     error: JsonObject = {"type": type, "message": message}
     if data is not None:
         error["data"] = data

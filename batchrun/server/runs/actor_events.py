@@ -25,8 +25,6 @@ def event_message(name: str, data: JsonObject | None = None) -> str:
 
 
 class EventChannel:
-    """Sends each event to all followers."""
-
     __slots__ = ("_followers",)
 
     def __init__(self) -> None:

@@ -25,8 +25,6 @@ def month_of(day: datetime) -> tuple[str, str]:
 
 
 class FinalUsage:
-    """Makes preliminary usage final."""
-
     def __init__(self, database: Database, delay_s: float) -> None:
         self._database, self.delay_s = database, delay_s
         self.reads = ReadCounts()
@@ -56,7 +54,6 @@ class FinalUsage:
         return self._spent_usd.get(user_id, 0.0)
 
     def note_spent(self, doc: JsonObject, usd: float) -> None:
-        """Add a Run with final usage to the sums."""
         user_id = doc["userId"]
         self._spent_usd[user_id] = self.spent_usd(user_id) + usd
 

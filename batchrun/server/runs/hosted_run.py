@@ -39,8 +39,6 @@ def ending_of(exit_code: int) -> RunEnd:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class HostedRun:
-    """One Run that has not ended."""
-
     #: The Run as the API shows it.
     doc: JsonObject
     extras: JsonObject
@@ -91,7 +89,6 @@ class HostedRun:
 
     @property
     def is_process(self) -> bool:
-        """True if the Actor is a process, not a coroutine."""
         return isinstance(self.actor.runner, LocalCommand)
 
     def note_usage(self, memory_bytes: int, cpu_s: float, elapsed_s: float) -> None:
@@ -159,7 +156,6 @@ class HostedRun:
 
 
 async def mark_status(database: Database, live: HostedRun, status: RunStatus) -> None:
-    """Set and store a status that is not terminal."""
     live.doc["status"] = status.value
     await database.write(run_table.update_live, dict(live.doc))
 

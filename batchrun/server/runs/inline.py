@@ -21,8 +21,6 @@ class _Failed(Exception):
 
 
 class _Context:
-    """Implements settings.InlineContext."""
-
     def __init__(self, database: Database, live: HostedRun) -> None:
         self._database, self._live = database, live
 

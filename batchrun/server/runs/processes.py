@@ -35,8 +35,6 @@ _GATE = ("/bin/sh", "-c", 'read -r _ && exec "$@"', "sh")
 
 
 class ProcessRunner:
-    """Executes Runs as processes of this machine."""
-
     def __init__(self, database: Database, base_url: str) -> None:
         self._database, self._base_url = database, base_url
         self._running: dict[int, HostedRun] = {}

@@ -74,7 +74,6 @@ def _pricing(actor: Actor, started_ms: int) -> JsonObject:
 
 
 def charged(doc: JsonObject, event: str, count: int) -> JsonObject:
-    """Return the changes of a Run that is charged for events."""
     counts = doc.get("chargedEventCounts")
     if counts is None:
         raise ErrorAnswer(400, "cannot-charge-non-pay-per-event-actor", "The Actor is not paid per event")
@@ -99,7 +98,6 @@ def current_part(doc: JsonObject) -> tuple[str, str]:
 
 
 def resurrected(doc: JsonObject, options: JsonObject) -> JsonObject:
-    """Return an ended Run, reset to start again."""
     return doc | {
         "options": doc["options"] | options,
         "stats": doc["stats"] | {"resurrectCount": doc["stats"]["resurrectCount"] + 1},

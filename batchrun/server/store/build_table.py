@@ -53,7 +53,6 @@ def read(connection: Connection, build_id: str) -> JsonObject | None:
 
 
 def of_actors(connection: Connection, act_ids: list[str]) -> list[JsonObject]:
-    """Return the builds of these Actors, oldest first."""
     marks = ", ".join("?" * len(act_ids))
     where = f"act_id IN ({marks}) AND doc <> x''"
     rows = connection.execute(f"SELECT doc FROM builds WHERE {where} ORDER BY seq", act_ids)  # noqa: S608 - own text

@@ -14,8 +14,6 @@ _LIVE_SQL = ", ".join(f"'{status}'" for status in RunStatus if not status.is_ter
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFilter:
-    """The conditions of a list of Runs."""
-
     user_id: str | None = None
     task_id: str | None = None
     act_id: str | None = None
@@ -158,7 +156,6 @@ def note_process(connection: Connection, run_id: str, pid: int, start_time: str)
 
 
 def read_processes(connection: Connection) -> list[tuple[str, int, str]]:
-    """Return the stored process groups as (Run id, pid, start time)."""
     return connection.execute("SELECT run_id, pid, start_time FROM processes").fetchall()
 
 

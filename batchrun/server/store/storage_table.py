@@ -181,7 +181,6 @@ def note_write(
 
 
 def note_reads(connection: Connection, counts: Mapping[str, tuple[int, int]]) -> None:
-    """Count reads and lists, by storage id."""
     connection.executemany(
         "UPDATE storages SET reads = reads + ?, lists = lists + ? WHERE id = ?",
         [(reads, lists, storage_id) for storage_id, (reads, lists) in counts.items()],

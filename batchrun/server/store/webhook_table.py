@@ -13,7 +13,6 @@ T = TypeVar("T")
 
 
 def load_stored(connection: Connection) -> list[JsonObject]:
-    """Return the webhooks that are not for a single Run, oldest first."""
     return [
         orjson.loads(doc) for (doc,) in connection.execute("SELECT doc FROM webhooks WHERE run_id IS NULL ORDER BY seq")
     ]
@@ -54,7 +53,6 @@ def delete(connection: Connection, webhook_id: str) -> None:
 
 
 def statistics(connection: Connection, webhook_id: str) -> tuple[int, JsonObject | None]:
-    """Return the number of a webhook's dispatches, and the last one."""
     (total,) = connection.execute("SELECT count(*) FROM dispatches WHERE webhook_id = ?", (webhook_id,)).fetchone()
     row = connection.execute(
         "SELECT doc FROM dispatches WHERE webhook_id = ? ORDER BY seq DESC LIMIT 1", (webhook_id,)

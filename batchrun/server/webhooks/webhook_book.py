@@ -41,7 +41,6 @@ class WebhookBook:
         self._stored = {doc["id"]: doc for doc in await self._database.read(webhook_table.load_stored)}
 
     async def load_run(self, run_id: str) -> None:
-        """Load the webhooks of a Run that is live again."""
         if found := await self._database.read(webhook_table.of_run, run_id):
             self._of_run[run_id] = found
 

@@ -38,8 +38,6 @@ _FIXED = ("host", "content-type", "content-length", "transfer-encoding", "connec
 
 
 class WebhookDelivery:
-    """Delivers dispatches when they are due."""
-
     def __init__(
         self,
         database: Database,
@@ -58,7 +56,6 @@ class WebhookDelivery:
         self._came = anyio.Event()
 
     def expect(self, dispatches: Iterable[JsonObject]) -> None:
-        """Deliver dispatches that were just committed."""
         for doc in dispatches:
             self._push(doc["id"], 0)
 

@@ -28,7 +28,6 @@ class RunApi:
         self._call("POST", f"/v2/datasets/{os.environ['ACTOR_DEFAULT_DATASET_ID']}/items", items)
 
     def set_status_message(self, message: str, *, is_terminal: bool) -> None:
-        """Show a message on the Run."""
         body = {"statusMessage": message, "isStatusMessageTerminal": is_terminal}
         self._call("PUT", f"/v2/actor-runs/{os.environ['ACTOR_RUN_ID']}", body)
 

@@ -122,8 +122,7 @@ async def test_an_error_is_answered_after_the_effect(opens, status, is_json):
 async def test_an_error_is_answered_before_the_effect(opens, status):
     """The same answer, and no Run."""
     async with opens({"kind": "error_before", "routes": ["starts"], "status": status}) as (api, task):
-        answer = await _refused(api, task)
-        assert (answer.status, answer.error_type) == (status, "internal-server-error")
+        assert (await _refused(api, task)).refusal == (status, "internal-server-error")
 
 
 @pytest.mark.parametrize(("kind", "runs"), [("error_before", 0), ("error_after", 1)])
@@ -152,8 +151,7 @@ async def test_a_rate_limit_refuses_in_bursts(opens):
 async def test_the_account_is_said_to_be_full(opens, status, error_type):
     """Either type with either status, on starts only."""
     async with opens({"kind": "capacity", "type": error_type, "status": status}) as (api, task):
-        answer = await _refused(api, task)
-        assert (answer.status, answer.error_type) == (status, error_type)
+        assert (await _refused(api, task)).refusal == (status, error_type)
         assert (await api.get(f"/v2/actor-tasks/{task}")).status == 200
 
 

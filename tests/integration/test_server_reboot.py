@@ -62,8 +62,7 @@ async def test_a_finished_run_cannot_begin_anew(api: Api) -> None:
     run = await api.run_actor("test~echo", {})
     await api.finish(run["id"])
     for verb in ("reboot", "metamorph?targetActorId=test~echo"):
-        answer = await api.send("POST", f"/v2/actor-runs/{run['id']}/{verb}")
-        assert (answer.status, answer.error_type) == (403, "job-finished")
+        assert (await api.send("POST", f"/v2/actor-runs/{run['id']}/{verb}")).refusal == (403, "job-finished")
     assert (await api.send("POST", f"/v2/actor-runs/{'x' * 17}/reboot")).status == 404
 
 

@@ -99,8 +99,7 @@ async def test_an_aborted_run_is_aborted_and_frees_its_slot(tmp_path: Path) -> N
     ) as api:
         task = await api.create_task("test/gate", name="gate")
         run = (await api.start(task)).data
-        refused = await api.start(task)
-        assert (refused.status, refused.error_type) == (402, "concurrent-runs-limit-exceeded")
+        assert (await api.start(task)).refusal == (402, "concurrent-runs-limit-exceeded")
         answer = await api.send("POST", f"/v2/actor-runs/{run['id']}/abort", gracefully="true")
         assert answer.status == 200
         assert answer.data["status"] in ("ABORTING", "ABORTED")
@@ -115,8 +114,7 @@ async def test_memory_of_live_runs_is_reserved(tmp_path: Path) -> None:
     async with open_api(tmp_path, inline_actors={"test/gate": Gate()}, max_total_memory_mb=1024) as api:
         task = await api.create_task("test/gate", name="gate")
         first = (await api.start(task, memory=512)).data
-        refused = await api.start(task, memory=1024)
-        assert (refused.status, refused.error_type) == (402, "actor-memory-limit-exceeded")
+        assert (await api.start(task, memory=1024)).refusal == (402, "actor-memory-limit-exceeded")
         current = (await api.get("/v2/users/me/limits")).data["current"]
         assert (current["actorMemoryGbytes"], current["activeActorJobCount"]) == (0.5, 1)
         await api.send("POST", f"/v2/actor-runs/{first['id']}/abort")

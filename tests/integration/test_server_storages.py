@@ -93,16 +93,14 @@ async def test_items_are_written_as_csv(api: Api) -> None:
 )
 async def test_a_page_that_cannot_be_is_refused(api: Api, query: dict[str, str]) -> None:
     """400 `invalid-value`, naming the parameter."""
-    answer = await api.get(f"/v2/datasets/{await _filled(api)}/items", **query)
-    assert (answer.status, answer.error_type) == (400, "invalid-value")
+    assert (await api.get(f"/v2/datasets/{await _filled(api)}/items", **query)).refusal == (400, "invalid-value")
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[1]", b'"x"', b"null", b"[{}, 1]", b'{"a": NaN}', b'{"a":"\\ud800"}'])
 async def test_what_is_no_item_is_not_pushed(api: Api, raw: bytes) -> None:
     """400, and nothing of the request is stored."""
     dataset = await _filled(api)
-    answer = await api.send("POST", f"/v2/datasets/{dataset}/items", raw=raw)
-    assert (answer.status, answer.error_type) == (400, "invalid-request")
+    assert (await api.send("POST", f"/v2/datasets/{dataset}/items", raw=raw)).refusal == (400, "invalid-request")
     assert (await api.get(f"/v2/datasets/{dataset}")).data["itemCount"] == 0
 
 

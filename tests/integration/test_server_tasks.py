@@ -61,8 +61,7 @@ async def test_a_taken_name_is_a_conflict_whatever_its_case(api: Api) -> None:
 )
 async def test_a_task_that_cannot_be_is_refused(api: Api, body: object, status: int, error_type: str) -> None:
     """Each wrong body gets its status and error type, and creates nothing."""
-    answer = await api.send("POST", "/v2/actor-tasks", raw=orjson.dumps(body))
-    assert (answer.status, answer.error_type) == (status, error_type)
+    assert (await api.send("POST", "/v2/actor-tasks", raw=orjson.dumps(body))).refusal == (status, error_type)
     assert (await api.get("/v2/actor-tasks")).data["total"] == 0
 
 
@@ -128,8 +127,7 @@ async def test_an_override_that_is_no_object_starts_nothing(api: Api, raw: bytes
     """400, and no Run."""
     task = await api.create_task(name="strict")
     json = {"Content-Type": "application/json"}
-    answer = await api.send("POST", f"/v2/actor-tasks/{task}/runs", raw=raw, headers=json)
-    assert (answer.status, answer.error_type) == (400, error_type)
+    assert (await api.send("POST", f"/v2/actor-tasks/{task}/runs", raw=raw, headers=json)).refusal == (400, error_type)
     assert api.server.runs_started == 0
 
 
@@ -178,8 +176,7 @@ async def test_options_that_cannot_be_start_nothing(
 ) -> None:
     """Each wrong option gets its status and error type; no Run."""
     task = await api.create_task(name="strict")
-    answer = await api.start(task, **query)
-    assert (answer.status, answer.error_type) == (status, error_type)
+    assert (await api.start(task, **query)).refusal == (status, error_type)
     assert api.server.runs_started == 0
 
 

@@ -88,8 +88,7 @@ async def test_a_month_adds_up_its_runs(api: Api) -> None:
 @pytest.mark.parametrize("date", ["yesterday", "2020-13-01", "9999-12-31", "0001-01-01"])
 async def test_a_date_that_is_none_is_refused(api: Api, date: str) -> None:
     """400, naming the parameter."""
-    answer = await api.get("/v2/users/me/usage/monthly", date=date)
-    assert (answer.status, answer.error_type) == (400, "invalid-value")
+    assert (await api.get("/v2/users/me/usage/monthly", date=date)).refusal == (400, "invalid-value")
 
 
 async def test_a_resurrected_run_counts_what_it_adds(api: Api) -> None:
@@ -115,8 +114,7 @@ async def test_a_spending_limit_stops_starts(tmp_path: Path) -> None:
     async with open_api(tmp_path, usage_settle_s=0) as api:
         limits = (await api.get("/v2/users/me/limits")).data["limits"]
         assert (limits["maxMonthlyUsageUsd"], limits["dataRetentionDays"]) == (spent, 9)
-        answer = await api.send("POST", "/v2/actors/test~echo/runs", {})
-        assert (answer.status, answer.error_type) == (403, "platform-feature-disabled")
+        assert (await api.send("POST", "/v2/actors/test~echo/runs", {})).refusal == (403, "platform-feature-disabled")
 
 
 async def test_reads_are_counted(api: Api) -> None:
@@ -188,8 +186,7 @@ async def test_charges_count_in_the_month_and_towards_the_limit(api: Api) -> Non
     assert (await api.send("PUT", "/v2/users/me/limits", {"maxMonthlyUsageUsd": 0.075})).status == 201
     assert (await api.send("POST", "/v2/actors/test~echo/runs", {}, waitForFinish=60)).status == 201
     await _pay(api, (await api.send("POST", "/v2/actors/local~paid/runs")).data["id"], 1)
-    refused = await api.send("POST", "/v2/actors/test~echo/runs", {})
-    assert (refused.status, refused.error_type) == (403, "platform-feature-disabled")
+    assert (await api.send("POST", "/v2/actors/test~echo/runs", {})).refusal == (403, "platform-feature-disabled")
 
 
 async def test_an_actor_that_is_free_cannot_charge(api: Api) -> None:

@@ -16,8 +16,7 @@ MAX_BODY_BYTES = 9_437_184
 
 async def test_a_token_is_needed_and_must_be_right(api: Api) -> None:
     """401 with the type for a missing and the one for a wrong token; the query takes one too."""
-    missing = await api.send("GET", "/v2/users/me", token=None)
-    assert (missing.status, missing.error_type) == (401, "token-not-provided")
+    assert (await api.send("GET", "/v2/users/me", token=None)).refusal == (401, "token-not-provided")
     for wrong in ("x", "batchrun_run_abc_def", "ünïcode", api.server.token + "x"):
         answer = await api.send("GET", "/v2/users/me", token=None, headers={"Authorization": f"Bearer {wrong}"})
         assert (answer.status, answer.error_type) == (401, "user-or-token-not-found")
@@ -44,8 +43,7 @@ async def test_names_lists_and_writes_need_a_token(api: Api) -> None:
 
 async def test_unknown_routes_and_methods_are_told_apart(api: Api) -> None:
     """404 for no endpoint, 405 with the allowed methods for a wrong one."""
-    answer = await api.get("/v2/nothing")
-    assert (answer.status, answer.error_type) == (404, "page-not-found")
+    assert (await api.get("/v2/nothing")).refusal == (404, "page-not-found")
     answer = await api.send("PATCH", "/v2/actor-tasks")
     assert (answer.status, answer.error_type, answer.headers["Allow"]) == (405, "method-not-allowed", "GET, POST")
     assert "GET, POST" in answer.body["error"]["message"]

@@ -33,6 +33,11 @@ class Answer:
         """The API's `error.type`."""
         return self.body["error"]["type"]
 
+    @property
+    def refusal(self) -> tuple[int, Any]:
+        """Status and `error.type`."""
+        return self.status, self.error_type
+
 
 class Api:
     """Sends requests as the account, unless told otherwise."""

@@ -73,6 +73,6 @@ def test_runs_are_found_by_every_filter_at_once(connection: sqlite3.Connection) 
 
 def test_items_go_to_datasets_only(connection: sqlite3.Connection) -> None:
     """Another kind's id is as good as none."""
-    storage_table.insert(connection, Kind.KEY_VALUE_STORE, "store", 1, "user")
+    store, _ = storage_table.get_or_create(connection, Kind.KEY_VALUE_STORE, "user", None, 1)
     with pytest.raises(ErrorAnswer, match="Dataset was not found"):
-        item_table.append(connection, "store", "user", [b"{}"], 0)
+        item_table.append(connection, store.id, "user", [b"{}"], 0)

@@ -59,21 +59,6 @@ def _storage(row: tuple[object, ...]) -> Storage:
     return Storage(seq, storage_id, Kind(str(kind)), *rest)  # type: ignore[arg-type]  # SQLite's rows are untyped
 
 
-def insert(
-    connection: Connection,
-    kind: Kind,
-    storage_id: str,
-    created_ms: int,
-    user_id: str,
-    *,
-    name: str | None = None,
-) -> None:
-    connection.execute(
-        "INSERT INTO storages (id, kind, name, created_ms, modified_ms, user_id) VALUES (?, ?, ?, ?, ?, ?)",
-        (storage_id, kind.value, name, created_ms, created_ms, user_id),
-    )
-
-
 def insert_defaults(connection: Connection, run: JsonObject, created_ms: int) -> int:
     """Add the three default storages of a new Run; return the row number of the key-value store."""
     row_number = connection.execute(
@@ -95,10 +80,16 @@ def insert_defaults(connection: Connection, run: JsonObject, created_ms: int) ->
 
 
 def read(connection: Connection, storage_id: str) -> Storage | None:
-    row = connection.execute(
-        f"SELECT {_COLUMNS} FROM storages WHERE id = ?",  # noqa: S608 - own text
-        (storage_id,),
-    ).fetchone()
+    return _find(connection, "id = ?", (storage_id,))
+
+
+def read_named(connection: Connection, kind: Kind, user_id: str, name: str) -> Storage | None:
+    """Return the account's storage of this kind and name, in any case."""
+    return _find(connection, "user_id = ? AND kind = ? AND name = ?", (user_id, kind.value, name))
+
+
+def _find(connection: Connection, where: str, args: tuple[str, ...]) -> Storage | None:
+    row = connection.execute(f"SELECT {_COLUMNS} FROM storages WHERE {where}", args).fetchone()  # noqa: S608 - own text
     return _storage(row) if row else None
 
 
@@ -114,15 +105,6 @@ def find_own(connection: Connection, kind: Kind, storage_id: str, user_id: str) 
     return row[0], row[1]
 
 
-def read_named(connection: Connection, kind: Kind, user_id: str, name: str) -> Storage | None:
-    """Return the account's storage of this kind and name, in any case."""
-    row = connection.execute(
-        f"SELECT {_COLUMNS} FROM storages WHERE user_id = ? AND kind = ? AND name = ?",  # noqa: S608 - own text
-        (user_id, kind.value, name),
-    ).fetchone()
-    return _storage(row) if row else None
-
-
 def get_or_create(
     connection: Connection, kind: Kind, user_id: str, name: str | None, at_ms: int
 ) -> tuple[Storage, bool]:
@@ -130,7 +112,10 @@ def get_or_create(
     if name is not None and (known := read_named(connection, kind, user_id, name)) is not None:
         return known, False
     storage_id = new_id()
-    insert(connection, kind, storage_id, at_ms, user_id, name=name)
+    connection.execute(
+        "INSERT INTO storages (id, kind, name, created_ms, modified_ms, user_id) VALUES (?, ?, ?, ?, ?, ?)",
+        (storage_id, kind.value, name, at_ms, at_ms, user_id),
+    )
     created = read(connection, storage_id)
     assert created is not None
     return created, True

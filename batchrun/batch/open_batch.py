@@ -21,7 +21,7 @@ from batchrun.ledger.sqlite.journal import open_journal
 from batchrun.model import Command, Record, Summary
 from batchrun.output.layout import BATCH_LOG
 from batchrun.output.lock import enter_lock
-from batchrun.output.sink import explain, sync_directory
+from batchrun.output.sink import explaining, sync_directory
 from batchrun.preflight.job_file_head import check_before_start
 from batchrun.preflight.preparation import preflight
 from batchrun.runtime.children import open_children, plain_errors
@@ -115,13 +115,11 @@ async def _log_beside(out_dir: Path) -> AsyncIterator[None]:
 
 
 def _make_directory(directory: Path) -> None:
-    try:
+    with explaining(directory):
         new = [each for each in (directory, *directory.parents) if not each.exists()]
         directory.mkdir(parents=True, exist_ok=True)
         for each in new:
             sync_directory(each.parent)
-    except OSError as error:
-        raise explain(error, directory) from error
 
 
 async def run_batch(

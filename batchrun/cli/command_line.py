@@ -4,7 +4,6 @@ A command imports that function when it runs, so that `--help` and `--version` i
 """
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -218,14 +217,13 @@ def schema(
     ] = False,
 ) -> None:
     """Print the JSON Schema of a batch file, or of worker.toml, for editors."""
-    import orjson
-
+    from batchrun.cli.json_output import print_json
     from batchrun.config import Config
     from batchrun.config.worker_config import WorkerConfig
 
     model, title = (WorkerConfig, "A batchrun worker") if for_worker else (Config, "A batchrun batch")
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema(), "title": title}
-    sys.stdout.buffer.write(orjson.dumps(schema, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    print_json(schema, is_indented=True)
 
 
 def serve(

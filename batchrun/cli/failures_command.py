@@ -1,11 +1,9 @@
 """`batchrun failures DIR`: the jobs that did not succeed, by cause, with a sample of each."""
 
 import shlex
-import sys
 from pathlib import Path
 
-import orjson
-
+from batchrun.cli.json_output import print_json
 from batchrun.config import ApiConfig
 from batchrun.maintenance.noted_config import read_config
 from batchrun.model import JsonObject, Position, Selection
@@ -88,7 +86,7 @@ def _print_json(found: Failures, api: ApiConfig, sent: dict[Position, str]) -> N
         "other_jobs": found.other_jobs,
         "bad_lines": found.bad_lines,
     }
-    sys.stdout.buffer.write(orjson.dumps(whole, option=orjson.OPT_APPEND_NEWLINE))
+    print_json(whole)
 
 
 def failure_json(failure: Failure) -> JsonObject:

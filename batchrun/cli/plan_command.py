@@ -4,11 +4,10 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 
-import orjson
-
 from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.forecast_lines import forecast_lines
+from batchrun.cli.json_output import print_json
 from batchrun.config import Config
 from batchrun.preflight.plan import Plan, make_plan
 from batchrun.runtime.logs import silence
@@ -22,12 +21,11 @@ def show_plan(config: Config, *, is_json: bool) -> ExitCode:
     silence()
     plan = run_async(make_plan, config)
     if is_json:
-        values = {**asdict(plan), "would_fail": plan.would_fail}
-        sys.stdout.buffer.write(orjson.dumps(values, option=orjson.OPT_APPEND_NEWLINE))
+        print_json({**asdict(plan), "would_fail": plan.would_fail})
     else:
         for line in _lines(plan):
             print(line)
-    sys.stdout.flush()
+        sys.stdout.flush()
     return ExitCode.USAGE if plan.would_fail else ExitCode.SUCCEEDED
 
 

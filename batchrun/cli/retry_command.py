@@ -1,15 +1,13 @@
 """`batchrun retry DIR`: a new round for jobs that did not succeed."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
-
-import orjson
 
 from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.failures_command import CANNOT_BE_READ_AGAIN, failure_json
 from batchrun.cli.job_selection import make_selection, refuse_unknown
+from batchrun.cli.json_output import print_json
 from batchrun.cli.run_command import JobsToRetry, run_to_the_end
 from batchrun.cli.terminal import say
 from batchrun.errors import ConfigError
@@ -80,7 +78,7 @@ def _tripped(directory: Path) -> Tripped:
 def _show(found: Failures, open_jobs: int, *, is_json: bool) -> None:
     if is_json:
         kinds = [failure_json(failure) for failure in found.kinds]
-        sys.stdout.buffer.write(orjson.dumps({"jobs": found.jobs, "failures": kinds}, option=orjson.OPT_APPEND_NEWLINE))
+        print_json({"jobs": found.jobs, "failures": kinds})
         return
     print(f"{found.jobs:,} jobs would be retried" + (":" if found.jobs else ""))
     for failure in found.kinds:

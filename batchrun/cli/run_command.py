@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import anyio
-import orjson
 import typer
 
 from batchrun.batch.open_batch import open_batch
@@ -15,6 +14,7 @@ from batchrun.cli.closing_lines import show_closing
 from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.forecast_lines import forecast_lines
+from batchrun.cli.json_output import print_json
 from batchrun.cli.live_progress import watch_progress
 from batchrun.cli.opening_lines import show_opening
 from batchrun.cli.stop_signals import obey_signals
@@ -70,10 +70,7 @@ async def run_to_the_end(
         report=batch.report,
     )
     if is_json:
-        sys.stdout.buffer.write(
-            orjson.dumps(asdict(summary), option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
-        )
-        sys.stdout.flush()
+        print_json(asdict(summary))
     return _exit_code(summary)
 
 

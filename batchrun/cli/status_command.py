@@ -1,11 +1,9 @@
 """`batchrun status DIR`: the status of a batch."""
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
-import orjson
-
+from batchrun.cli.json_output import print_json
 from batchrun.ledger.protocol import NotedOutage
 from batchrun.report.batch_status import BudgetUse, LastTrip, Status, read_status
 from batchrun.report.progress_words import cost_words, money, outcome_counts, records_words
@@ -15,8 +13,7 @@ def show_status(directory: Path, *, is_json: bool) -> None:
     """Print the status of a batch; works while another process runs it."""
     found = read_status(directory)
     if is_json:
-        options = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
-        sys.stdout.buffer.write(orjson.dumps(asdict(found), option=options))
+        print_json(asdict(found))
         return
     for line in _status_lines(found):
         print(line)

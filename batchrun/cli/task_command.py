@@ -12,6 +12,7 @@ from batchrun.account.connect import patiently
 from batchrun.apify.client import ApifyClient, open_client
 from batchrun.apify.wire import task_options
 from batchrun.cli.event_loop import run_async
+from batchrun.cli.json_output import print_json
 from batchrun.config import ApiConfig, LimitsConfig, load_api, read_token
 from batchrun.errors import ConfigError, ConnectFailed, TransportError
 from batchrun.model import JsonObject, Mark, RunOptions, TaskId
@@ -31,12 +32,13 @@ def create_task(
         task |= {"input": task_input} if task_input is not None else {}
         return await client.create_task(task)
 
-    _print(_call(api_url, call))
+    print_json(_call(api_url, call), is_indented=True)
 
 
 def print_task(task: str, *, api_url: str | None) -> None:
     """Print a task."""
-    _print(_call(api_url, lambda client: patiently(client, client.get_task(TaskId(task)))))
+    found = _call(api_url, lambda client: patiently(client, client.get_task(TaskId(task))))
+    print_json(found, is_indented=True)
 
 
 def run_task(task: str, options: RunOptions, *, input_json: str | None, is_sync: bool, api_url: str | None) -> None:
@@ -48,7 +50,7 @@ def run_task(task: str, options: RunOptions, *, input_json: str | None, is_sync:
         return
     mark = Mark(secrets.token_hex(12))
     started = _call(api_url, lambda client: client.start_run(TaskId(task), body, options, mark))
-    _print(started.fields)
+    print_json(started.fields, is_indented=True)
 
 
 def _read_input(text: str | None) -> JsonObject | None:
@@ -84,7 +86,3 @@ async def _call_once(api: ApiConfig, call: Callable[[ApifyClient], Awaitable[Any
             raise
         except TransportError as error:
             raise TransportError(f"{error}. If this was a start, a Run may exist: look at the task's Runs") from error
-
-
-def _print(value: JsonObject) -> None:
-    sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))

@@ -6,13 +6,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import orjson
 import typer
 
 from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode
+from batchrun.cli.json_output import print_json
 from batchrun.cli.terminal import say
 from batchrun.config import parse_setting
 from batchrun.errors import BatchrunError
@@ -38,13 +37,6 @@ async def _call(data: Path, url: str | None, call: Call) -> ExitCode:
         return await call(client) or ExitCode.SUCCEEDED
 
 
-def print_json(value: Any) -> None:
-    """Print a value as indented JSON on stdout."""
-    options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
-    sys.stdout.buffer.write(orjson.dumps(value, option=options))
-    sys.stdout.flush()
-
-
 def parse_changes(settings: list[str]) -> JsonObject:
     """Return `key=value` texts as an object; the value `none` is null."""
     parsed = [parse_setting(each) for each in settings]
@@ -55,7 +47,7 @@ async def print_batches(states: str, limit: int, is_json: bool, client: WorkerCl
     """Print the newest batches; `states` restricts them to some states, separated by commas."""
     page = await client.batches(states=states, limit=limit)
     if is_json:
-        print_json(page.model_dump(mode="json"))
+        print_json(page.model_dump(mode="json"), is_indented=True)
         return
     for line in batch_table(page.items):
         print(line)
@@ -67,7 +59,7 @@ async def print_status(ref: str | None, is_json: bool, client: WorkerClient) -> 
     """Print the status of a batch, or of the worker if `ref` is None."""
     view = await client.worker() if ref is None else await client.batch(ref)
     if is_json:
-        print_json(view.model_dump(mode="json"))
+        print_json(view.model_dump(mode="json"), is_indented=True)
         return
     for line in batch_lines(view) if isinstance(view, BatchView) else worker_lines(view):
         print(line)
@@ -121,7 +113,7 @@ async def print_limits(ref: str | None, changes: JsonObject, is_json: bool, clie
             say(f"{label(batch)} is {batch.state}: its limits are shown while it is open")
             found = {name: found[name] for name in _PRIORITIES}
     if is_json:
-        print_json(found)
+        print_json(found, is_indented=True)
         return
     for line in limit_lines(found):
         print(line)

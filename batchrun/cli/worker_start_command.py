@@ -15,7 +15,7 @@ from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.terminal import say
 from batchrun.config.worker_config import FILE_NAME, load_worker_config
 from batchrun.errors import ConfigError
-from batchrun.output.sink import explain
+from batchrun.output.sink import explaining
 from batchrun.runtime.logs import logging_to
 from batchrun.worker.http import open_http
 from batchrun.worker.systemd_notify import SystemdNotifier
@@ -46,10 +46,8 @@ async def _start(data: Path, flags: dict[str, Any]) -> ExitCode:
 
 
 async def _note_address(worker: Worker, address: str) -> None:
-    try:
+    with explaining(worker.directory.address):
         await anyio.Path(worker.directory.address).write_text(f"{address}\n")
-    except OSError as error:
-        raise explain(error, worker.directory.address) from error
 
 
 def _show_opening(worker: Worker, address: str, token: Token) -> None:

@@ -11,7 +11,7 @@ import anyio
 
 from batchrun.errors import OutputError
 from batchrun.output.layout import LOCK
-from batchrun.output.sink import explain
+from batchrun.output.sink import explaining
 
 #: Tries to take the lock, and seconds between them. A `holder` call in another process holds the lock for an instant,
 #: which must not be taken for a running batch.
@@ -27,10 +27,8 @@ def locked(directory: Path) -> Iterator[None]:
         OutputError: another process works there (the message names its pid), or the lock cannot be written.
     """
     file = directory / LOCK
-    try:
+    with explaining(file):
         fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise explain(error, file) from error
     try:
         _take(fd, directory)
         yield

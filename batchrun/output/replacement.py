@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from batchrun.output.sink import explain, sync_directory
+from batchrun.output.sink import explain, explaining, sync_directory
 
 
 def replace_text(file: Path, text: str) -> None:
@@ -35,10 +35,8 @@ class Replacement:
         """
         self._file = file
         self._new_file = file.with_name(f"{file.name}.repair")
-        try:
+        with explaining(self._new_file):
             self._opened = self._new_file.open("wb")
-        except OSError as error:
-            raise explain(error, self._new_file) from error
 
     def old_lines(self) -> Iterator[bytes]:
         """Yield the whole lines of the old file, if there is one."""
@@ -53,10 +51,8 @@ class Replacement:
         Raises:
             OutputError: they cannot be written; the old file is unchanged.
         """
-        try:
+        with explaining(self._new_file):
             self._opened.write(lines)
-        except OSError as error:
-            raise explain(error, self._new_file) from error
 
     def put_in_place(self) -> int:
         """Sync the new file, rename it over the old one, and return its length.
@@ -64,13 +60,11 @@ class Replacement:
         Raises:
             OutputError: it did not reach the disk; the old file is unchanged.
         """
-        try:
+        with explaining(self._new_file):
             self._opened.flush()
             os.fsync(self._opened.fileno())
             length = self._opened.tell()
             self._opened.close()
             self._new_file.replace(self._file)
             sync_directory(self._file.parent)
-        except OSError as error:
-            raise explain(error, self._new_file) from error
         return length

@@ -5,6 +5,8 @@ Appended lines count once the ledger has committed the file's new length. Openin
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from batchrun.errors import OutputError
@@ -23,14 +25,12 @@ class Sink:
         """
         self.file = file
         self._waiting: list[bytes] = []
-        try:
+        with explaining(file):
             self._fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             self._length = self._cut_to_committed(committed_bytes)
             os.lseek(self._fd, self._length, os.SEEK_SET)
             os.fsync(self._fd)
             sync_directory(file.parent)
-        except OSError as error:
-            raise explain(error, file) from error
 
     def _cut_to_committed(self, committed_bytes: int | None) -> int:
         length = os.fstat(self._fd).st_size
@@ -65,14 +65,12 @@ class Sink:
         if not self._waiting:
             return False
         data = memoryview(b"".join(self._waiting))
-        try:
+        with explaining(self.file):
             while data:
                 written = os.write(self._fd, data)
                 self._length += written
                 data = data[written:]
             os.fdatasync(self._fd)
-        except OSError as error:
-            raise explain(error, self.file) from error
         self._waiting.clear()
         return True
 
@@ -88,6 +86,15 @@ def sync_directory(directory: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+@contextmanager
+def explaining(file: Path) -> Iterator[None]:
+    """Turn errors of the operating system into ones that name the file and say what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise explain(error, file) from error
 
 
 def explain(error: OSError, file: Path) -> OutputError:

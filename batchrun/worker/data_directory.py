@@ -5,7 +5,7 @@ from pathlib import Path
 
 from batchrun.errors import LedgerError
 from batchrun.ledger.sqlite.reader import is_begun
-from batchrun.output.sink import explain
+from batchrun.output.sink import explaining
 from batchrun.worker.submission import Submission
 
 _IS_ID = re.compile(r"[a-z0-9-]{1,64}")
@@ -32,10 +32,8 @@ class DataDirectory:
             OutputError: a directory cannot be made.
         """
         for directory in (self.batches, self.spool, self.failed, self.profiles):
-            try:
+            with explaining(directory):
                 directory.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise explain(error, directory) from error
 
     def of(self, submission_id: str) -> Path:
         """Return the directory of a submission."""

@@ -13,7 +13,7 @@ import structlog
 from pydantic import ValidationError
 
 from batchrun.errors import BatchrunError, OutputError
-from batchrun.output.sink import explain, sync_directory
+from batchrun.output.sink import explain, explaining, sync_directory
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.submission import BatchState, Submission
 
@@ -51,10 +51,8 @@ class SubmissionStore:
         Raises:
             OutputError: the directory cannot be read.
         """
-        try:
+        with explaining(self._directory.batches):
             directories = sorted(self._directory.batches.iterdir())
-        except OSError as error:
-            raise explain(error, self._directory.batches) from error
         for directory in directories:
             try:
                 submission = Submission.model_validate_json((directory / FILE_NAME).read_bytes())
@@ -167,14 +165,12 @@ class SubmissionStore:
             OutputError: something cannot be deleted.
         """
         directory = self._directory.of(submission.id)
-        try:
+        with explaining(directory):
             # The file first: without it, an interrupted deletion is completed by `load`.
             (directory / FILE_NAME).unlink(missing_ok=True)
             self._known.pop(submission.id, None)
             self._unsaved.discard(submission.id)
             shutil.rmtree(directory)
-        except OSError as error:
-            raise explain(error, directory) from error
 
     def _write(self, submission: Submission) -> None:
         directory = self._directory.of(submission.id)

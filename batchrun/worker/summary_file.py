@@ -3,7 +3,7 @@
 import orjson
 
 from batchrun.output.replacement import replace_text
-from batchrun.output.sink import explain
+from batchrun.output.sink import explaining
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.submission import Submission
 
@@ -19,11 +19,9 @@ def write_summary_file(directory: DataDirectory, submission: Submission) -> None
     """
     file = directory.summary_file(submission)
     text = f"{submission.model_dump_json(indent=2, include=_FIELDS)}\n"
-    try:
+    with explaining(file):
         if file.exists() and file.read_text("utf-8") == text:
             return
-    except OSError as error:
-        raise explain(error, file) from error
     replace_text(file, text)
 
 

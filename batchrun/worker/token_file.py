@@ -2,11 +2,12 @@
 
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import NewType
 
 from batchrun.errors import ConfigError, OutputError
-from batchrun.output.sink import explain
+from batchrun.output.sink import explaining
 
 Token = NewType("Token", str)
 
@@ -18,13 +19,12 @@ def read_or_make_token(file: Path) -> Token:
         OutputError: the file cannot be read or written.
         ConfigError: the file is empty.
     """
-    try:
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
-            opened.write(f"{secrets.token_urlsafe(24)}\n")
-    except FileExistsError:
-        pass
-    except OSError as error:
-        raise explain(error, file) from error
+    with (
+        explaining(file),
+        suppress(FileExistsError),
+        os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened,
+    ):
+        opened.write(f"{secrets.token_urlsafe(24)}\n")
     return read_token_file(file)
 
 

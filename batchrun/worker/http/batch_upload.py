@@ -13,7 +13,7 @@ import orjson
 from aiohttp import BodyPartReader, web
 
 from batchrun.jobs import is_job_file
-from batchrun.output.sink import explain, sync_directory
+from batchrun.output.sink import explaining, sync_directory
 from batchrun.worker.http.error_envelope import Refused
 
 #: Max bytes of a field other than the job file.
@@ -75,10 +75,8 @@ async def uploaded(request: web.Request, directory: Path) -> AsyncIterator[Form]
     """
     if request.content_type != "multipart/form-data":
         raise Refused(415, "unsupported-media-type", "submit a batch as multipart/form-data")
-    try:
+    with explaining(directory):
         await anyio.Path(directory).mkdir()
-    except OSError as error:
-        raise explain(error, directory) from error
     form = Form()
     try:
         await _read(request, form, directory)
@@ -142,14 +140,12 @@ async def _take_jobs(part: BodyPartReader, form: Form, directory: Path) -> None:
     )
     form.jobs_file, form.jobs_stem = f"jobs{suffixes}", given.removesuffix(suffixes)
     file = directory / form.jobs_file
-    try:
+    with explaining(file):
         async with await anyio.open_file(file, "wb") as opened:
             while piece := await part.read_chunk(_PIECE_BYTES):
                 await opened.write(piece)
             await opened.flush()
             await anyio.to_thread.run_sync(os.fsync, opened.wrapped.fileno())
-    except OSError as error:
-        raise explain(error, file) from error
 
 
 async def _write_batch_file(file: Path, text: str) -> None:
@@ -160,7 +156,5 @@ async def _write_batch_file(file: Path, text: str) -> None:
             os.fsync(opened.fileno())
         sync_directory(file.parent)
 
-    try:
+    with explaining(file):
         await anyio.to_thread.run_sync(write)
-    except OSError as error:
-        raise explain(error, file) from error

@@ -17,7 +17,7 @@ from aiohttp import web
 from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.model import Selection
 from batchrun.output.layout import BATCH_LOG, ITEMS, LEDGER, RECORDS
-from batchrun.output.sink import explain
+from batchrun.output.sink import explaining
 from batchrun.report.failure_causes import Failures, read_failures
 from batchrun.report.report_page import make_report
 from batchrun.worker.http.error_envelope import Refused
@@ -136,7 +136,7 @@ async def _pieces(
 async def _from_to(file: Path, offset: int, end: int) -> AsyncGenerator[bytes]:
     if offset >= end:
         return
-    try:
+    with explaining(file):
         opened = await anyio.open_file(file, "rb")
         try:
             await opened.seek(offset)
@@ -145,8 +145,6 @@ async def _from_to(file: Path, offset: int, end: int) -> AsyncGenerator[bytes]:
                 yield piece
         finally:
             opened.wrapped.close()  # synchronously: a cancelled child cannot wait for a thread
-    except OSError as error:
-        raise explain(error, file) from error
 
 
 async def get_failures(request: web.Request) -> web.Response:

@@ -8,14 +8,16 @@ from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any
 
+import anyio
 import orjson
 from pydantic import SecretStr
 
 from batchrun.apify import answers, wire
+from batchrun.apify.held_polls import HeldPolls
 from batchrun.apify.throttle import AnnouncedLimit, Throttle
 from batchrun.apify.transport import READ_TIMEOUT_S, Transport, open_transport
 from batchrun.apify.wire import segment
-from batchrun.errors import ApiError, NotFound, Unauthorized
+from batchrun.errors import ApiError, NotFound, ServerFailed, TransportError, Unauthorized
 from batchrun.model import DatasetId, ItemsPage, JsonObject, Mark, Run, RunId, RunOptions, RunStatus, StoreId, TaskId
 from batchrun.policy.token_bucket import TokenBucket
 from batchrun.runtime.steady_time import steady_time
@@ -45,6 +47,7 @@ class ApifyClient:
         self.requests = transport.meter
         #: The token bucket of all requests. The caller of `start_run` takes a token first, so that it sends at once.
         self.account = transport.account
+        self._held_polls = HeldPolls()
         #: Starts per second and task, as the answers to starts announce them.
         self.start_limit = AnnouncedLimit("starts")
         self._listing = Throttle(TokenBucket.below_limit(LISTING_LIMIT_PER_S))
@@ -109,12 +112,19 @@ class ApifyClient:
 
     async def get_run(self, run_id: RunId, *, wait_for_finish_s: int = 0) -> Run:
         """Read a Run; with `wait_for_finish_s` (at most 60) the server answers when the Run ends or that time is up."""
-        return await self._read(
-            f"/actor-runs/{segment(run_id)}",
-            answers.run_of,
-            query={"waitForFinish": str(wait_for_finish_s)} if wait_for_finish_s else None,
-            silence_s=wait_for_finish_s + READ_TIMEOUT_S,
-        )
+        path = f"/actor-runs/{segment(run_id)}"
+        wait_s = self._held_polls.wait_s(wait_for_finish_s)
+        if not wait_s:
+            return await self._read(path, answers.run_of)
+        query, silence_s, began_at = {"waitForFinish": str(wait_s)}, wait_s + READ_TIMEOUT_S, anyio.current_time()
+        try:
+            run = await self._read(path, answers.run_of, query=query, silence_s=silence_s, is_held=True)
+        except (TransportError, ServerFailed):
+            # Not held again before the Run's state is known: its deadlines must be judged, whatever cuts polls.
+            self._held_polls.cut(anyio.current_time() - began_at)
+            return await self._read(path, answers.run_of)
+        self._held_polls.lasted(wait_s)
+        return run
 
     async def list_runs(self, *, started_after: datetime, offset: int) -> list[Run]:
         """List up to 1,000 of the account's Runs started at or after a time, oldest first."""

@@ -120,15 +120,17 @@ class Transport:
         throttle: Throttle | None = None,
         limit: AnnouncedLimit | None = None,
         is_output: bool = False,
+        is_held: bool = False,
     ) -> T:
         """Send a request that is safe to send twice, until it gets a readable answer.
 
         `throttle` is the token bucket of a rate limit that several resources share, beside the account's. `parse`
         raises ValueError for an answer that it cannot read. With `is_output`, one Run's output is read: if it alone
-        stays unreadable, that is not retried for ever.
+        stays unreadable, that is not retried for ever. With `is_held`, it is a poll that the server holds open.
 
         Raises:
-            ServerFailed, TransportError: only one Run's output stays unreadable, while the platform answers others.
+            ServerFailed, TransportError: only one Run's output stays unreadable, while the platform answers others; or
+                the request was held.
             ConnectFailed: no retry mends it, and the API has not answered yet.
             ApiError: any but RateLimited and ServerFailed, which are retried as a missing answer is; Unauthorized
                 with status 401 only after a second look.
@@ -151,7 +153,7 @@ class Transport:
                     await anyio.sleep(rate_limit_wait_s(refusals, error.retry_after_s))
             except (TransportError, ServerFailed) as error:
                 failures += 1
-                await self._back_off(method, path, failures, error, output_since=output_since)
+                await self._back_off(method, path, failures, error, output_since=output_since, is_held=is_held)
             except Unauthorized as error:
                 unconfirmed += 1
                 if unconfirmed > MAX_UNCONFIRMED or await self._is_confirmed(error, sent_with):
@@ -336,13 +338,22 @@ class Transport:
         return answer.body
 
     async def _back_off(
-        self, method: str, path: str, failures: int, error: BatchrunError, *, output_since: float | None = None
+        self,
+        method: str,
+        path: str,
+        failures: int,
+        error: BatchrunError,
+        *,
+        output_since: float | None = None,
+        is_held: bool = False,
     ) -> None:
         """Wait before the next try of a read; raise the error if no retry mends it, before the API has ever answered.
 
         Later on it is an outage like any other: a login page's certificate, say. But one Run's output that has failed
-        since a time (`output_since`), and alone, is given up.
+        since a time (`output_since`), and alone, is given up. A held poll is not sent again: it might wait as long.
         """
+        if is_held:
+            raise error
         if output_since is not None and self._is_unreadable_alone(method, path, failures, since=output_since):
             raise error
         if isinstance(error, ConnectFailed) and error.is_lasting and not self._has_answered:

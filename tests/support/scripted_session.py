@@ -61,6 +61,7 @@ class Sent:
     method: str
     path: str
     authorization: str | None
+    query: str = ""
 
 
 class Session:
@@ -76,7 +77,7 @@ class Session:
     ) -> AsyncIterator[Response]:
         """Take one request."""
         path = url.path.removeprefix("/v2/")
-        self.sent.append(Sent(anyio.current_time(), method, path, headers.get("Authorization")))
+        self.sent.append(Sent(anyio.current_time(), method, path, headers.get("Authorization"), url.query_string))
         await anyio.lowlevel.checkpoint()
         yield self._script(path)
 

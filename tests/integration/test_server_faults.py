@@ -107,31 +107,18 @@ async def test_a_connection_is_reset_before_the_effect(opens):
         assert await _runs(api) == []
 
 
-@pytest.mark.parametrize(("status", "is_json"), [(500, True), (502, False), (503, True)])
-async def test_an_error_is_answered_after_the_effect(opens, status, is_json):
-    """5xx, as the API or as a gateway words it, and a Run all the same."""
-    fault = {"kind": "error_after", "routes": ["starts"], "status": status}
-    async with opens(fault) as (api, task):
-        answer = await api.start(task, {"n": 1})
-        assert answer.status == status
-        assert isinstance(answer.body, dict) is is_json
-        assert len(await _runs(api)) == 1
-
-
-@pytest.mark.parametrize("status", [500, 503])
-async def test_an_error_is_answered_before_the_effect(opens, status):
-    """The same answer, and no Run."""
-    async with opens({"kind": "error_before", "routes": ["starts"], "status": status}) as (api, task):
-        assert (await _refused(api, task)).refusal == (status, "internal-server-error")
-
-
 @pytest.mark.parametrize(("kind", "runs"), [("error_before", 0), ("error_after", 1)])
-async def test_an_error_without_a_type_is_a_page(opens, kind, runs):
-    """A firewall's answer has a status of the API's and not its envelope."""
-    async with opens({"kind": kind, "routes": ["starts"], "status": 403, "type": ""}) as (api, task):
+@pytest.mark.parametrize(
+    ("fault", "is_json"),
+    [({"status": 500}, True), ({"status": 502}, False), ({"status": 503}, True), ({"status": 403, "type": ""}, False)],
+)
+async def test_an_error_is_answered_before_or_after_the_effect(opens, kind, runs, fault, is_json):
+    """As the API, a gateway or a firewall words it; a Run exists if it was after the effect."""
+    async with opens({"kind": kind, "routes": ["starts"], **fault}) as (api, task):
         answer = await api.start(task, {"n": 1})
-        assert (answer.status, isinstance(answer.body, dict)) == (403, False)
-        assert len(await _runs(api)) == runs
+        assert (answer.status, isinstance(answer.body, dict)) == (fault["status"], is_json)
+        assert not is_json or answer.error_type == "internal-server-error"
+        assert len(await _runs(api)) == api.server.runs_started == runs
 
 
 async def test_a_rate_limit_refuses_in_bursts(opens):

@@ -63,17 +63,8 @@ async def receiver() -> AsyncIterator[Receiver]:
     await runner.cleanup()
 
 
-@asynccontextmanager
-async def _open(path: Path, **settings: Any) -> AsyncIterator[Api]:
-    async with open_api(path, actors=(ACTORS,), **{"webhook_retry_s": 0.02, **settings}) as api:
-        yield api
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    """A server that does not wait long before it calls again."""
-    async with _open(tmp_path / "server") as api:
-        yield api
+#: A server that does not wait long before it calls again.
+SERVER: dict[str, Any] = {"actors": (ACTORS,), "webhook_retry_s": 0.02}
 
 
 def _adhoc(*webhooks: Any) -> str:
@@ -214,7 +205,7 @@ async def test_it_gives_up_when_it_is_told_to(api: Api, receiver: Receiver) -> N
 async def test_eleven_retries_are_the_last(tmp_path: Path, receiver: Receiver) -> None:
     """Then the dispatch has failed."""
     receiver.statuses = [500] * 50
-    async with _open(tmp_path / "server", webhook_retry_s=0) as api:
+    async with open_api(tmp_path / "server", actors=(ACTORS,), webhook_retry_s=0) as api:
         webhooks = _adhoc({"eventTypes": _ENDS, "requestUrl": receiver.url})
         await api.send("POST", "/v2/actors/test~echo/runs", {}, webhooks=webhooks)
         dispatch = await _dispatch(api, _is_over)
@@ -225,11 +216,11 @@ async def test_what_is_not_delivered_is_delivered_after_a_restart(tmp_path: Path
     """Tries go on where they stopped; what was delivered is not delivered again."""
     receiver.statuses = [200, 503]
     one, two = {"eventTypes": _ENDS, "requestUrl": receiver.url}, {"eventTypes": _ENDS, "requestUrl": receiver.url}
-    async with _open(tmp_path, webhook_retry_s=0.3) as api:
+    async with open_api(tmp_path, actors=(ACTORS,), webhook_retry_s=0.3) as api:
         await api.send("POST", "/v2/actors/test~echo/runs", {}, webhooks=_adhoc(one, two))
         await _dispatch(api, lambda one: one["status"] == "ACTIVE" and len(one["calls"]) == 1)
         await _dispatch(api, _is_over)
-    async with _open(tmp_path) as api:
+    async with open_api(tmp_path, **SERVER) as api:
         dispatch = await _dispatch(api, lambda one: _is_over(one) and len(one["calls"]) == 2)
         assert [call["responseStatus"] for call in dispatch["calls"]] == [503, 200]
         assert [one["status"] for one in (await api.get("/v2/webhook-dispatches")).data["items"]] == ["SUCCEEDED"] * 2
@@ -322,7 +313,7 @@ async def test_a_webhook_that_cannot_be_is_refused(api: Api, given: Any) -> None
 
 async def test_webhooks_are_private(tmp_path: Path, receiver: Receiver) -> None:
     """Nobody sees, changes or sets off another account's webhook, nor hooks into another's Runs."""
-    async with _open(tmp_path / "server", accounts=(AccountSettings(username="bob", token="bob"),)) as api:
+    async with open_api(tmp_path / "server", **SERVER, accounts=(AccountSettings(username="bob", token="bob"),)) as api:
         mine = {"eventTypes": _ENDS, "requestUrl": receiver.url}
         webhook = (await api.send("POST", "/v2/webhooks", mine)).data["id"]
         run = (await api.send("POST", "/v2/actors/test~echo/runs", {}, token="bob", waitForFinish=60)).data

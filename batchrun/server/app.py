@@ -145,11 +145,10 @@ async def _compose(
         catalog,
         children,
         base_url=base_url,
-        quotas={known.id: known.quota for known in accounts},
+        accounts=accounts,
         final_usage=final_usage,
         webhook_book=webhook_book,
         token_of=tokens.of_run,
-        account_token_of=lambda user_id: known.token if (known := accounts.get(user_id)) is not None else None,
     )
     return Backend(
         settings=settings,

@@ -13,9 +13,7 @@ from batchrun.server.runs.final_usage import FinalUsage
 from batchrun.server.runs.lifecycle import Runs
 from batchrun.server.settings import ServerSettings
 from batchrun.server.store.database import Database
-from batchrun.server.store.read_counts import ReadCounts
 from batchrun.server.webhooks.webhook_book import WebhookBook
-from batchrun.server.webhooks.webhook_delivery import WebhookDelivery
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,11 +34,3 @@ class Backend:
     final_usage: FinalUsage
     webhooks: WebhookBook
     demo: DemoSite
-
-    @property
-    def reads(self) -> ReadCounts:
-        return self.final_usage.reads
-
-    @property
-    def webhook_delivery(self) -> WebhookDelivery:
-        return self.runs.delivery

@@ -54,7 +54,7 @@ def add_routes(table: RouteTable) -> None:
 
 async def list_keys(call: Call) -> web.Response:
     store = await storage_of(call, Kind.KEY_VALUE_STORE)
-    call.backend.reads.note(store.id, lists=1)
+    call.backend.final_usage.reads.note(store.id, lists=1)
     after, prefix = call.query.text("exclusiveStartKey") or "", call.query.text("prefix") or ""
     limit = call.query.integer("limit", 0, maximum=MAX_LIST_LIMIT) or MAX_LIST_LIMIT
     found = await call.backend.database.read(stored_value_table.keys, store.seq, after, prefix, limit + 1)
@@ -84,7 +84,7 @@ async def get_record(call: Call) -> web.StreamResponse:
     stored = await read_value(call, store_id, key)
     if stored is None:
         raise thing_missing("Record")
-    call.backend.reads.note(store_id, reads=1)
+    call.backend.final_usage.reads.note(store_id, reads=1)
     # Stored content may hold scripts: a browser must not run them with the server's origin.
     headers = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"}
     if call.query.boolean("attachment"):
@@ -104,7 +104,7 @@ async def _archived(call: Call, store: Storage, prefix: str) -> AsyncIterator[by
     async for key in _all_keys(call, store, prefix):
         stored = await read_value(call, store.id, key)
         if stored is not None:
-            call.backend.reads.note(store.id, reads=1)
+            call.backend.final_usage.reads.note(store.id, reads=1)
             yield archive.begin(key)
             async for piece in _pieces(stored[1]):
                 yield await anyio.to_thread.run_sync(archive.write, piece)

@@ -65,7 +65,7 @@ def add_routes(table: RouteTable) -> None:
 
 async def _queue(call: Call) -> Storage:
     queue = await storage_of(call, Kind.REQUEST_QUEUE)
-    call.backend.reads.note(queue.id, reads=1)
+    call.backend.final_usage.reads.note(queue.id, reads=1)
     return await _shared_with(call, queue)
 
 

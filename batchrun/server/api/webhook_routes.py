@@ -105,7 +105,7 @@ async def delete_webhook(call: Call) -> web.Response:
 async def test_webhook(call: Call) -> web.Response:
     dispatch = new_dispatch(await _webhook(call), "TEST", None)
     await call.backend.database.write(webhook_table.along, [dispatch], now_ms(), _nothing)
-    call.backend.webhook_delivery.expect([dispatch])
+    call.backend.runs.delivery.expect([dispatch])
     return data_answer(dispatch, 201)
 
 

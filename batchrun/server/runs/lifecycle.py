@@ -15,6 +15,7 @@ import orjson
 
 from batchrun.model import JsonObject, RunStatus
 from batchrun.server import prices
+from batchrun.server.accounts.accounts import Accounts
 from batchrun.server.accounts.run_quota import RunQuota
 from batchrun.server.catalog.actor_catalog import Actor, Catalog, LocalCommand
 from batchrun.server.error_answers import ErrorAnswer, thing_missing
@@ -74,20 +75,18 @@ class Runs:
         children: anyio.abc.TaskGroup,
         *,
         base_url: str,
-        quotas: dict[str, RunQuota],
+        accounts: Accounts,
         final_usage: FinalUsage,
         webhook_book: WebhookBook,
         token_of: Callable[[str], str],
-        account_token_of: Callable[[str], str | None],
     ) -> None:
         self._settings, self._database, self._catalog = settings, database, catalog
-        self._children, self._quotas, self._final_usage = children, quotas, final_usage
+        self._children, self._final_usage = children, final_usage
+        self._quotas = {account.id: account.quota for account in accounts}
         self._processes = ProcessRunner(database, base_url)
-        self._webhooks, self.delivery = (
-            webhook_book,
-            WebhookDelivery(
-                database, self.read, retry_s=settings.webhook_retry_s, base_url=base_url, token_of=account_token_of
-            ),
+        self._webhooks = webhook_book
+        self.delivery = WebhookDelivery(
+            database, self.read, retry_s=settings.webhook_retry_s, base_url=base_url, accounts=accounts
         )
         self._executor = RunExecutor(database, self._processes, token_of)
         self._live: dict[str, HostedRun] = {}

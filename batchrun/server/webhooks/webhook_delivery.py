@@ -16,6 +16,7 @@ import anyio
 import structlog
 
 from batchrun.model import JsonObject
+from batchrun.server.accounts.accounts import Accounts
 from batchrun.server.error_answers import ErrorAnswer
 from batchrun.server.ids import iso, now_ms
 from batchrun.server.store import build_table, webhook_table
@@ -45,10 +46,10 @@ class WebhookDelivery:
         *,
         retry_s: float,
         base_url: str,
-        token_of: Callable[[str], str | None],
+        accounts: Accounts,
     ) -> None:
         self._database, self._read_run, self._retry_s = database, read_run, retry_s
-        self._base_url, self._token_of = base_url, token_of
+        self._base_url, self._accounts = base_url, accounts
         #: (Loop time, dispatch id), a heap.
         self._due: list[tuple[float, str]] = []
         #: Ids that are due or being delivered: `run` loads dispatches that `expect` may have added already.
@@ -166,5 +167,7 @@ class WebhookDelivery:
             "X-Apify-Webhook-Dispatch-Id": doc["id"],
             "X-Apify-Request-Origin": "WEBHOOK",
         }
-        token = self._token_of(webhook["userId"]) if webhook["requestUrl"].startswith(f"{self._base_url}/") else None
-        return headers | ({"Authorization": f"Bearer {token}"} if token is not None else {})
+        # A call to this server acts for the webhook's account.
+        is_to_this_server = webhook["requestUrl"].startswith(f"{self._base_url}/")
+        account = self._accounts.get(webhook["userId"]) if is_to_this_server else None
+        return headers | ({"Authorization": f"Bearer {account.token}"} if account is not None else {})

@@ -36,15 +36,17 @@ def test_a_start_within_the_known_capacity_changes_nothing() -> None:
 
 
 def test_a_refusal_shows_that_the_account_is_full() -> None:
-    """With fewer live Runs a start goes at once; with as many, one probe waits a second."""
+    """With fewer live Runs a start goes at once; with as many, one probe waits a second, be it the only Run of ours."""
     capacity = full(37)
     assert (capacity.next_start_at(0.0, 36), capacity.next_start_at(0.0, 37)) == (0.0, 1.0)
+    assert full(0).next_start_at(0.5, 0) == 1.0
 
 
 def test_there_is_one_probe_at_a_time() -> None:
-    """The next one waits for the answer."""
+    """The next one waits for its answer; that of a start within the known capacity does not count."""
     capacity = full(37)
     assert capacity.starting(37)
+    assert not capacity.starting(36)
     assert capacity.next_start_at(99.0, 38) is None
 
 
@@ -84,20 +86,6 @@ def test_many_refusals_of_one_moment_count_as_one() -> None:
     for live in (39, 38, 37):
         capacity.refused(0.0, live, is_probe=False, sent_at=-0.1, uniform=0.0)
     assert (capacity.next_start_at(0.0, 36), capacity.next_start_at(0.0, 37)) == (0.0, 1.0)
-
-
-def test_an_account_that_others_fill_gets_one_probe_at_a_time() -> None:
-    """Also while no Run of ours is live."""
-    capacity = full(0)
-    assert capacity.next_start_at(0.5, 0) == 1.0
-
-
-def test_a_start_within_the_known_capacity_does_not_answer_the_probe() -> None:
-    """Only the answer of the probe lets the next probe go."""
-    capacity = full(37)
-    assert capacity.starting(37)
-    assert not capacity.starting(36)
-    assert capacity.next_start_at(99.0, 38) is None
 
 
 def test_an_allowance_is_the_limit_less_others_less_what_is_left_free() -> None:

@@ -305,17 +305,6 @@ async def test_an_awaited_step_is_durable(tmp_path: Path) -> None:
             assert journal.ledger.attempts(job.id) == [attempt]
 
 
-async def test_a_withdrawn_number_can_be_used_again_in_the_same_group(tmp_path: Path) -> None:
-    """Steps are done in the order in which they were handed in."""
-    with opened(tmp_path) as journal:
-        (job,) = admit(journal, make_job(1))
-        async with open_commit(journal, in_thread=False) as commit:
-            await commit.intend(job.id, Intent(attempt_no=1, mark=Mark("a")))
-            commit.withdraw(job.id, 1)
-            attempt = await commit.intend(job.id, Intent(attempt_no=1, mark=Mark("b")))
-        assert [each.mark for each in journal.ledger.attempts(job.id)] == [attempt.mark] == ["b"]
-
-
 async def test_closing_makes_durable_what_was_not_awaited(tmp_path: Path) -> None:
     """Even if the context is cancelled: what was paid for is noted."""
     with opened(tmp_path) as journal:

@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from batchrun.apify.client import ApifyClient
-from batchrun.errors import ForeignAnswer, NotFound, ServerFailed, TokenUnconfirmed, Unauthorized
+from batchrun.errors import ApiError, ForeignAnswer, NotFound, ServerFailed, TokenUnconfirmed, Unauthorized
 from batchrun.model import DatasetId, Mark, RunId, RunOptions, StoreId, TaskId
 from tests.support.scripted_session import Response, api_refusal, client_of, page
 
@@ -57,10 +57,14 @@ async def test_only_the_apis_envelopes_count(body: bytes, status: int) -> None:
     assert len(session.sent) == 2
 
 
-async def test_the_apis_own_word_is_not_asked_for_again() -> None:
-    """A 404 with the envelope is one request."""
-    client, session = client_of(lambda _: api_refusal(404, "record-not-found"))
-    with pytest.raises(NotFound):
+@pytest.mark.parametrize(
+    ("status", "error_type", "kind"),
+    [(404, "record-not-found", NotFound), (403, "insufficient-permissions", Unauthorized)],
+)
+async def test_the_apis_own_word_is_not_asked_for_again(status: int, error_type: str, kind: type[ApiError]) -> None:
+    """A 404 with the envelope is one request, and so is a 403: it says what this token may do."""
+    client, session = client_of(lambda _: api_refusal(status, error_type))
+    with pytest.raises(kind):
         await client.get_run(RunId("r"))
     assert len(session.sent) == 1
 
@@ -268,11 +272,3 @@ async def test_many_starts_that_are_refused_together_count_once() -> None:
             children.start_soon(start_one, n)
     assert len(unconfirmed) == 20
     assert len(session.times("users/me")) == 1
-
-
-async def test_a_refusal_of_a_known_token_is_not_looked_at_twice() -> None:
-    """403 says what this token may do."""
-    client, session = client_of(lambda _: api_refusal(403, "insufficient-permissions"))
-    with pytest.raises(Unauthorized):
-        await client.get_run(RunId("r"))
-    assert len(session.sent) == 1

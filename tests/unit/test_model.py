@@ -67,65 +67,50 @@ def test_a_record_of_a_run_is_written_whole() -> None:
         started_at=AT + timedelta(seconds=1),
         finished_at=AT + timedelta(seconds=11),
     )
-    read = line_of(record)
-    assert read == {
-        "v": 1,
-        "key": "k",
-        "line": 3,
-        "round": 1,
-        "group": "g",
-        "meta": {"sku": 1},
-        "outcome": "failed",
-        "attempts": [
-            {
-                "attempt_no": 1,
-                "run_id": "r",
-                "status": "FAILED",
-                "intended_at": "2026-01-02T03:04:05Z",
+    read, wanted = (
+        line_of(record),
+        {
+            "v": 1,
+            "key": "k",
+            "line": 3,
+            "round": 1,
+            "group": "g",
+            "meta": {"sku": 1},
+            "outcome": "failed",
+            "attempts": [
+                {
+                    "attempt_no": 1,
+                    "run_id": "r",
+                    "status": "FAILED",
+                    "intended_at": "2026-01-02T03:04:05Z",
+                    "started_at": "2026-01-02T03:04:06Z",
+                    "finished_at": "2026-01-02T03:04:16Z",
+                    "cause": "failed",
+                    "memory_mb": 1024,
+                    "timeout_s": 60,
+                    "cost_usd": 0.5,
+                    "cost_source": "platform",
+                }
+            ],
+            "run": {"id": "r"},
+            "output": [1],
+            "output_error": None,
+            "items": {"count": 2, "dataset_id": "d", "complete": True},
+            "error": {"type": "run-failed", "message": "no\npage"},
+            "times": {
+                "admitted_at": "2026-01-02T03:04:01Z",
                 "started_at": "2026-01-02T03:04:06Z",
                 "finished_at": "2026-01-02T03:04:16Z",
-                "cause": "failed",
-                "memory_mb": 1024,
-                "timeout_s": 60,
-                "cost_usd": 0.5,
-                "cost_source": "platform",
-            }
-        ],
-        "run": {"id": "r"},
-        "output": [1],
-        "output_error": None,
-        "items": {"count": 2, "dataset_id": "d", "complete": True},
-        "error": {"type": "run-failed", "message": "no\npage"},
-        "times": {
-            "admitted_at": "2026-01-02T03:04:01Z",
-            "started_at": "2026-01-02T03:04:06Z",
-            "finished_at": "2026-01-02T03:04:16Z",
-            "queued_s": 5.0,
-            "run_s": 10.0,
+                "queued_s": 5.0,
+                "run_s": 10.0,
+            },
+            "cost_usd": 0.5,
+            "cost_source": "platform",
+            "cost_is_final": False,
         },
-        "cost_usd": 0.5,
-        "cost_source": "platform",
-        "cost_is_final": False,
-    }
-    assert list(read) == [
-        "v",
-        "key",
-        "line",
-        "round",
-        "group",
-        "meta",
-        "outcome",
-        "attempts",
-        "run",
-        "output",
-        "output_error",
-        "items",
-        "error",
-        "times",
-        "cost_usd",
-        "cost_source",
-        "cost_is_final",
-    ]
+    )
+    assert read == wanted
+    assert list(read) == list(wanted)
 
 
 def test_a_record_of_a_bad_line_has_the_same_keys() -> None:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 import pytest
 
 from batchrun.engine.progress import Progress
-from batchrun.model import Attempt, AttemptState, Ending, Items, JobKey, Mark, Outcome, Record, RunId, Summary
+from batchrun.model import Attempt, AttemptState, Ending, Items, JobKey, Mark, Outcome, Record, RunId
 from batchrun.report.progress_words import (
     ProgressSnapshot,
     Speed,
@@ -14,6 +14,7 @@ from batchrun.report.progress_words import (
     progress_line,
     slot_words,
 )
+from tests.unit.test_model import summary
 
 
 def at(**changes: object) -> ProgressSnapshot:
@@ -141,22 +142,5 @@ def test_the_summary_shows_how_slots_were_used(
     use: float | None, half: float | None, most: float | None, words: str
 ) -> None:
     """Unknown values are left out."""
-    summary = Summary(
-        ending=Ending.FINISHED,
-        outcomes={},
-        duplicates=0,
-        open_jobs=0,
-        live_runs=0,
-        in_doubt=0,
-        items=0,
-        earlier_records=0,
-        empty_successes=0,
-        cost_usd=0.0,
-        unknown_costs=0,
-        open_costs=0,
-        out_dir="out",
-        slot_use=use,
-        refill_p50_s=half,
-        refill_p99_s=most,
-    )
-    assert slot_words(summary) == words
+    used = replace(summary(Ending.FINISHED, {}), slot_use=use, refill_p50_s=half, refill_p99_s=most)
+    assert slot_words(used) == words

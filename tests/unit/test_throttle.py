@@ -26,6 +26,20 @@ async def token_times(throttle: Throttle, n: int) -> list[float]:
     return at
 
 
+async def closed_meanwhile(throttle: Throttle, n: int, after_s: float, closed_s: float) -> list[float]:
+    """Take n tokens while the throttle is closed after some seconds, for some; return the time of each."""
+    at = list[float]()
+
+    async def wait() -> None:
+        at.extend(await token_times(throttle, n))
+
+    async with anyio.create_task_group() as children:
+        children.start_soon(wait)
+        await anyio.sleep(after_s)
+        throttle.refused(closed_s)
+    return at
+
+
 async def test_requests_pass_at_the_rate() -> None:
     """After the burst, one interval apart."""
     assert await token_times(throttle_of(10, burst=3), 6) == pytest.approx([0, 0, 0, 0.1, 0.2, 0.3])
@@ -33,30 +47,14 @@ async def test_requests_pass_at_the_rate() -> None:
 
 async def test_a_closed_bucket_holds_waiting_requests_back() -> None:
     """No token is handed out before the closure ends, also to requests that waited before it began."""
-    throttle, at = throttle_of(10), list[float]()
-    async with anyio.create_task_group() as children:
-
-        async def wait() -> None:
-            at.extend(await token_times(throttle, 20))
-
-        children.start_soon(wait)
-        await anyio.sleep(0.25)
-        throttle.refused(60)
+    at = await closed_meanwhile(throttle_of(10), 20, 0.25, 60)
     assert [each for each in at if 0.25 < each < 60.25] == []
     assert len(at) == 20
 
 
 async def test_after_a_closure_the_rate_is_kept() -> None:
     """Requests from before and after the closure together keep the interval."""
-    throttle, at = throttle_of(10), list[float]()
-    async with anyio.create_task_group() as children:
-
-        async def wait() -> None:
-            at.extend(await token_times(throttle, 40))
-
-        children.start_soon(wait)
-        await anyio.sleep(0.05)
-        throttle.refused(0.5)
+    at = await closed_meanwhile(throttle_of(10), 40, 0.05, 0.5)
     assert min(later - earlier for earlier, later in pairwise(sorted(at))) >= 0.1 - 1e-9
 
 

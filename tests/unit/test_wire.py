@@ -271,7 +271,7 @@ def test_the_user_agent_carries_the_mark() -> None:
 
 
 def test_an_account_is_read() -> None:
-    """Fields that the token may not read are None, not 0."""
+    """Fields that the token may not read are None, not 0; memory is reported in gigabytes."""
     limits = {
         "limits": {"maxConcurrentActorJobs": 25, "maxActorMemoryGbytes": 8, "maxMonthlyUsageUsd": 49},
         "current": {"activeActorJobCount": 3, "actorMemoryGbytes": 0.125, "monthlyUsageUsd": 1.5},
@@ -290,12 +290,6 @@ def test_an_account_is_read() -> None:
         max_monthly_usage_usd=None,
         monthly_usage_usd=None,
     )
-
-
-def test_memory_is_read_in_megabytes():
-    """The API reports the account's memory in gigabytes."""
-    account = parse_account({}, {"limits": {"maxActorMemoryGbytes": 8}, "current": {"actorMemoryGbytes": 1.5}})
-    assert (account.limits.max_total_memory_mb, account.limits.used_memory_mb) == (8192, 1536)
 
 
 def test_the_builds_of_an_actor_are_read():

@@ -1,25 +1,13 @@
 """What an Actor at work is told over its websocket, and what becomes of Runs that are told to stop."""
 
 from pathlib import Path
-from typing import Any
 
 import aiohttp
-import anyio
 
 from batchrun.server.runs.actor_events import MAX_FOLLOWERS
 from tests.support.server_api import ACTORS, Api, open_api
 
 SERVER = {"actors": (ACTORS,), "abort_grace_s": 20}
-
-
-async def _items(api: Api, run: Any, count: int = 1) -> list[Any]:
-    """Wait until a Run has pushed so many items."""
-    items: list[Any] = []
-    with anyio.fail_after(30):
-        while len(items) < count:
-            await anyio.sleep(0.02)
-            items = await api.items(run)
-    return items
 
 
 async def _name(socket: aiohttp.ClientWebSocketResponse) -> str:
@@ -33,11 +21,11 @@ def _url(api: Api, run_id: str) -> str:
 async def test_an_sdk_actor_stops_when_it_is_told_to(api: Api) -> None:
     """A graceful abort says `aborting` and `persistState`; the Actor ends by itself, its state saved: ABORTED."""
     run = await api.run_actor("local~listener", {"do": "wait"})
-    await _items(api, run)
+    await api.items(run, 1)
     aborting = await api.send("POST", f"/v2/actor-runs/{run['id']}/abort", gracefully="true")
     assert aborting.data["status"] == "ABORTING"
     ended = await api.finish(run["id"])
-    items = await _items(api, run, 3)
+    items = await api.items(run, 3)
     assert ended["status"] == "ABORTED"
     assert {"event": "aborting"} in items
     assert {"event": "persistState", "isMigrating": False} in items
@@ -49,7 +37,7 @@ async def test_an_actor_that_does_not_listen_is_killed_after_the_grace(tmp_path:
     """It may go on for as long as it is given, then it is ended by force: ABORTED."""
     async with open_api(tmp_path / "server", actors=(ACTORS,), abort_grace_s=0.2) as api:
         run = await api.run_actor("local~acrobat", {"do": "hang"})
-        await _items(api, run)
+        await api.items(run, 1)
         await api.send("POST", f"/v2/actor-runs/{run['id']}/abort", gracefully="true")
         ended = await api.finish(run["id"])
         assert (ended["status"], ended["exitCode"]) == ("ABORTED", None)
@@ -58,7 +46,7 @@ async def test_an_actor_that_does_not_listen_is_killed_after_the_grace(tmp_path:
 async def test_who_comes_while_the_run_is_being_aborted_is_told_at_once(api: Api) -> None:
     """An Actor that was still booting when the abort came must not miss it."""
     run = await api.run_actor("local~acrobat", {"do": "hang"})
-    await _items(api, run)
+    await api.items(run, 1)
     await api.send("POST", f"/v2/actor-runs/{run['id']}/abort", gracefully="true")
     async with aiohttp.ClientSession() as session, session.ws_connect(_url(api, run["id"])) as socket:
         assert [await _name(socket), await _name(socket)] == ["aborting", "persistState"]
@@ -110,9 +98,9 @@ async def test_a_closing_server_lets_an_actor_save_its_state(tmp_path: Path) -> 
     """`migrating` comes while the API still answers; the Run goes on with the next server, under its id."""
     async with open_api(tmp_path, actors=(ACTORS,)) as api:
         run = await api.run_actor("local~listener", {"do": "wait"})
-        await _items(api, run)
+        await api.items(run, 1)
     async with open_api(tmp_path, actors=(ACTORS,)) as api:
-        items = await _items(api, run, 4)
+        items = await api.items(run, 4)
         told = [item for item in items if "event" in item]
         assert {"event": "migrating"} in told
         assert {"event": "persistState", "isMigrating": True} in told

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import anyio
@@ -16,15 +15,6 @@ from batchrun.server.runs.process_groups import start_time
 from tests.support.server_api import ACTORS, Api, open_api
 
 SERVER = {"actors": (ACTORS,)}
-
-
-async def _items(api: Api, run: Any, count: int = 1) -> list[Any]:
-    """Wait until a live Run has pushed."""
-    items: list[Any] = []
-    while len(items) < count:
-        await anyio.sleep(0.02)
-        items = await api.items(run)
-    return items
 
 
 async def _are_gone(pids: list[int]) -> None:
@@ -97,7 +87,7 @@ async def test_a_runs_token_dies_with_its_run(api: Api) -> None:
     """What a process could do while its Run was live, nobody can do with its token later."""
     run = await api.run_actor("local~acrobat", {"do": "environment"})
     await api.finish(run["id"])
-    token = (await _items(api, run, 2))[0]["APIFY_TOKEN"]
+    token = (await api.items(run, 2))[0]["APIFY_TOKEN"]
     assert (await api.send("GET", "/v2/users/me", token=token)).error_type == "user-or-token-not-found"
 
 
@@ -158,14 +148,14 @@ async def test_an_ended_run_leaves_no_process(
     run = await api.run_actor("local~acrobat", {"do": do, "escapes": escapes}, **query)
     ended = await api.finish(run["id"])
     assert (ended["status"], ended["exitCode"]) == (status, exit_code)
-    await _are_gone((await _items(api, run))[0]["pids"])
+    await _are_gone((await api.items(run, 1))[0]["pids"])
 
 
 @ESCAPES
 async def test_an_aborted_run_leaves_no_process(api: Api, escapes: bool) -> None:
     """The Actor and its child are gone when the Run is ABORTED."""
     run = await api.run_actor("local~acrobat", {"do": "hang", "escapes": escapes})
-    pids = (await _items(api, run))[0]["pids"]
+    pids = (await api.items(run, 1))[0]["pids"]
     await api.send("POST", f"/v2/actor-runs/{run['id']}/abort")
     assert (await api.finish(run["id"]))["status"] == "ABORTED"
     await _are_gone(pids)
@@ -175,10 +165,10 @@ async def test_a_closed_server_ends_its_processes_and_starts_the_run_again(tmp_p
     """The Run stays live; the next server carries it out under its id."""
     async with open_api(tmp_path, actors=(ACTORS,)) as api:
         run = await api.run_actor("local~acrobat", {"do": "hang"})
-        pids = (await _items(api, run))[0]["pids"]
+        pids = (await api.items(run, 1))[0]["pids"]
     await _are_gone(pids)
     async with open_api(tmp_path, actors=(ACTORS,)) as api:
-        await _items(api, run, 2)
+        await api.items(run, 2)
         again = (await api.get(f"/v2/actor-runs/{run['id']}")).data
         assert (again["status"], again["stats"]["migrationCount"]) == ("RUNNING", 1)
 
@@ -220,5 +210,5 @@ async def test_orphans_of_a_killed_server_are_ended_first(tmp_path: Path, escape
     assert all([await anyio.to_thread.run_sync(start_time, pid) for pid in pids])
     async with open_api(tmp_path, actors=(ACTORS,)) as api:
         await _are_gone(pids)
-        await _items(api, run, 2)
+        await api.items(run, 2)
         assert (await api.get(f"/v2/actor-runs/{run['id']}")).data["stats"]["migrationCount"] == 1

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import anyio
 import orjson
 
 from batchrun.server import InlineContext, Server, ServerSettings, open_server
@@ -96,9 +97,15 @@ class Api:
         assert answer.status == 201, answer.body
         return answer.data
 
-    async def items(self, run: Any) -> Any:
-        """Return what a Run has pushed."""
-        return (await self.get(f"/v2/datasets/{run['defaultDatasetId']}/items")).body
+    async def items(self, run: Any, count: int = 0) -> Any:
+        """Return what a Run has pushed, once it has pushed `count` items."""
+        path = f"/v2/datasets/{run['defaultDatasetId']}/items"
+        items = (await self.get(path)).body
+        with anyio.fail_after(30):
+            while len(items) < count:
+                await anyio.sleep(0.02)
+                items = (await self.get(path)).body
+        return items
 
     async def finish(self, run_id: str) -> Any:
         """Wait for a Run's end; return it."""

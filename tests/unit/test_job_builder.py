@@ -17,6 +17,9 @@ from batchrun.jobs.merge import deep_merge, lost_fields
 from batchrun.model import BadLine, Job, RunOptions
 
 Open = Callable[..., JobFile]
+IS_NO_FIELD = (
+    "is not one of the fields @key, @options, @priority, @group, @meta; a property of the input must not begin with '@'"
+)
 
 
 @pytest.fixture
@@ -61,22 +64,8 @@ def test_at_fields_are_taken_out(opened: Open) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "reason"),
     [
-        (
-            "@foo",
-            1,
-            (
-                "'@foo' is not one of the fields @key, @options, @priority, @group, @meta; "
-                "a property of the input must not begin with '@'"
-            ),
-        ),
-        (
-            "@",
-            1,
-            (
-                "'@' is not one of the fields @key, @options, @priority, @group, @meta; "
-                "a property of the input must not begin with '@'"
-            ),
-        ),
+        ("@foo", 1, f"'@foo' {IS_NO_FIELD}"),
+        ("@", 1, f"'@' {IS_NO_FIELD}"),
         ("@key", 5, "the key must be a string, not 5"),
         ("@key", None, "the key must be a string, not null"),
         ("@key", "", "the key is empty; give each line its own, or leave it out to derive it from the content"),
@@ -226,13 +215,7 @@ def test_a_line_counts_as_read_once_its_last_combination_was_yielded(opened: Ope
         ({"constants": {"a": {"b": float("nan")}}}, "input.a.b: must be finite: JSON has no infinity and no NaN"),
         ({"constants": {"a": 2**64}}, "input: cannot be written as JSON: Integer exceeds 64-bit range"),
         ({"constants": {"@key": "a"}}, "input.@key: must not begin with '@': lines and jobs.template have @ fields"),
-        (
-            {"template": {"@foo": 1}},
-            (
-                "jobs.template.@foo: '@foo' is not one of the fields "
-                "@key, @options, @priority, @group, @meta; a property of the input must not begin with '@'"
-            ),
-        ),
+        ({"template": {"@foo": 1}}, f"jobs.template.@foo: '@foo' {IS_NO_FIELD}"),
         ({"merge": "deep"}, 'jobs.merge: "deep" needs the input of the task, which is unknown'),
         ({"key": "{{"}, "jobs.key: '{{' is never closed with '}}'; two literal braces are written '{{{{'"),
     ],

@@ -80,11 +80,7 @@ def unknown_field(name: str) -> str:
 
 
 def check_key(key: Any) -> JobKey:
-    """Return a value as a job key.
-
-    Raises:
-        NotAJob: It is no string, empty, too long, or holds control characters.
-    """
+    """Return a value as a job key, or raise NotAJob."""
     if type(key) is not str:
         raise NotAJob(f"the key must be a string, not {brief(key)}")
     if not key:
@@ -97,11 +93,7 @@ def check_key(key: Any) -> JobKey:
 
 
 def check_group(group: Any) -> None:
-    """Check that a value can name a group.
-
-    Raises:
-        NotAJob: It is no string, too long, or holds control characters.
-    """
+    """Raise NotAJob if a value cannot name a group."""
     if type(group) is not str or len(group) > MAX_KEY_CHARS or _CONTROL.search(group):
         raise NotAJob(
             f"the group must be a string of at most {MAX_KEY_CHARS} characters without line ends, not {brief(group)}"

@@ -76,16 +76,6 @@ class Record:
         """Sum of the attempts' costs as known now; None if one of them is unknown, for that is not 0."""
         return _cost_of(self.attempts)[0]
 
-    @property
-    def cost_source(self) -> CostSource:
-        """The weakest source among the attempts' costs."""
-        return _cost_of(self.attempts)[1]
-
-    @property
-    def cost_is_final(self) -> bool:
-        """True if the platform cannot change the cost any more."""
-        return _cost_of(self.attempts)[2]
-
     def as_line(self) -> bytes:
         """Return the record as one line of JSON, line end included."""
         return json_line(self._as_json())
@@ -120,7 +110,7 @@ class Record:
 
 
 def _cost_of(attempts: Collection[Attempt]) -> tuple[float | None, CostSource, bool]:
-    """Return the cost of attempts, its source, and whether it is final."""
+    """Return the cost of attempts, its weakest source, and whether the platform cannot change it any more."""
     paid = [attempt for attempt in attempts if attempt.run_id is not None]
     if not paid:
         return None, CostSource.UNKNOWN, True

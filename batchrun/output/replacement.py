@@ -25,14 +25,12 @@ def replace_text(file: Path, text: str) -> None:
 
 
 class Replacement:
-    """A file that is written beside an old one and replaces it when it is complete."""
+    """A file that is written beside an old one and replaces it when it is complete.
+
+    Methods raise OutputError if it does not reach the disk; the old file is unchanged then.
+    """
 
     def __init__(self, file: Path) -> None:
-        """Begin an empty replacement.
-
-        Raises:
-            OutputError: it cannot be created.
-        """
         self._file = file
         self._new_file = file.with_name(f"{file.name}.repair")
         with explaining(self._new_file):
@@ -46,20 +44,12 @@ class Replacement:
             yield from (line for line in old if line.endswith(b"\n"))
 
     def write(self, lines: bytes) -> None:
-        """Append whole lines.
-
-        Raises:
-            OutputError: they cannot be written; the old file is unchanged.
-        """
+        """Append whole lines."""
         with explaining(self._new_file):
             self._opened.write(lines)
 
     def put_in_place(self) -> int:
-        """Sync the new file, rename it over the old one, and return its length.
-
-        Raises:
-            OutputError: it did not reach the disk; the old file is unchanged.
-        """
+        """Sync the new file, rename it over the old one, and return its length."""
         with explaining(self._new_file):
             self._opened.flush()
             os.fsync(self._opened.fileno())

@@ -35,7 +35,12 @@ class UnknownBatch(BatchrunError):
 
 
 class SubmissionStore:
-    """All submissions of a data directory; every change is on disk before it takes effect."""
+    """All submissions of a data directory; every change is on disk before it takes effect.
+
+    Methods raise:
+        UnknownBatch: there is no such submission.
+        OutputError: something cannot be read, written or deleted; the stored submission is unchanged.
+    """
 
     def __init__(self, directory: DataDirectory) -> None:
         self._directory = directory
@@ -46,11 +51,7 @@ class SubmissionStore:
         self.lock = anyio.Lock()
 
     def load(self) -> None:
-        """Read all submissions; remove incomplete ones, and leave damaged ones alone.
-
-        Raises:
-            OutputError: the directory cannot be read.
-        """
+        """Read all submissions; remove incomplete ones, and leave damaged ones alone."""
         with explaining(self._directory.batches):
             directories = sorted(self._directory.batches.iterdir())
         for directory in directories:
@@ -76,11 +77,7 @@ class SubmissionStore:
         return len(self._known)
 
     def __getitem__(self, submission_id: str) -> Submission:
-        """Return a submission.
-
-        Raises:
-            UnknownBatch: there is none with this id.
-        """
+        """Return a submission."""
         found = self._known.get(submission_id)
         if found is None:
             raise UnknownBatch(f"there is no batch {submission_id!r}")
@@ -91,11 +88,7 @@ class SubmissionStore:
         return self._known.get(submission_id)
 
     def find(self, ref: str) -> Submission:
-        """Return the submission with this id, or the only one with this name.
-
-        Raises:
-            UnknownBatch: there is none, or several have the name.
-        """
+        """Return the submission with this id, or the only one with this name."""
         if (found := self.get(ref)) is not None:
             return found
         same = [each for each in self if each.name == ref]
@@ -111,11 +104,7 @@ class SubmissionStore:
         return next((each for each in self._known.values() if each.idempotency_key == key), None)
 
     async def save(self, submission: Submission) -> None:
-        """Save a submission, new or changed; it is durable when this returns.
-
-        Raises:
-            OutputError: it cannot be written; the stored one is unchanged.
-        """
+        """Save a submission, new or changed; it is durable when this returns."""
         async with self.lock:
             await anyio.to_thread.run_sync(self._write, submission)
 
@@ -123,9 +112,7 @@ class SubmissionStore:
         """Change a submission that is in one of some states, and return it.
 
         Raises:
-            UnknownBatch: there is none with this id.
             WrongState: it is in another state; `what` says in the message what cannot be done.
-            OutputError: it cannot be written; the stored one is unchanged.
         """
         async with self.lock:
             submission = self[submission_id]
@@ -159,11 +146,7 @@ class SubmissionStore:
                 await anyio.to_thread.run_sync(self._write_or_keep, self._known[submission_id])
 
     def delete(self, submission: Submission) -> None:
-        """Delete a submission with its directory; call it in a thread, with `lock` held.
-
-        Raises:
-            OutputError: something cannot be deleted.
-        """
+        """Delete a submission with its directory; call it in a thread, with `lock` held."""
         directory = self._directory.of(submission.id)
         with explaining(directory):
             # The file first: without it, an interrupted deletion is completed by `load`.

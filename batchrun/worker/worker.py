@@ -39,7 +39,12 @@ _log = structlog.get_logger()
 
 
 class Worker:
-    """All batches of one data directory; open it with `open_worker`."""
+    """All batches of one data directory; open it with `open_worker`.
+
+    Commands raise:
+        WrongState: the state of the batch does not allow it.
+        UnknownBatch, OutputError: as the store does.
+    """
 
     def __init__(self, directory: DataDirectory, config: WorkerConfig, environ: Mapping[str, str]) -> None:
         self.directory = directory
@@ -83,31 +88,19 @@ class Worker:
         return submission
 
     async def pause(self, submission_id: str) -> Submission:
-        """Stop new starts of a batch; it rests when its live Runs have ended.
-
-        Raises:
-            WrongState: it is not under way.
-        """
+        """Stop new starts of a batch; it rests when its live Runs have ended."""
         changed = await self.store.change(submission_id, PAUSABLE, "paused", state=BatchState.PAUSING)
         await self._apply_state(changed)
         return self.store[submission_id]
 
     async def cancel(self, submission_id: str) -> Submission:
-        """Stop new starts of a batch and abort its live Runs; it ends when all of them have records.
-
-        Raises:
-            WrongState: it is over.
-        """
+        """Stop new starts of a batch and abort its live Runs; it ends when all of them have records."""
         changed = await self.store.change(submission_id, CANCELLABLE, "cancelled", state=BatchState.CANCELLING)
         await self._apply_state(changed)
         return self.store[submission_id]
 
     async def resume(self, submission_id: str) -> Submission:
-        """Resume a batch that rests or is pausing.
-
-        Raises:
-            WrongState: it is under way, or finished.
-        """
+        """Resume a batch that rests or is pausing."""
         await self.store.change(submission_id, RESUMABLE, "resumed", state=BatchState.QUEUED, reason="", ended_at=None)
         runner = self.runners.get(submission_id)
         if runner is not None:
@@ -153,12 +146,7 @@ class Worker:
         await self.retry_stopped()
 
     async def delete(self, submission_id: str) -> None:
-        """Delete a batch that is not under way, with its own directory; its costs no longer count in the budget.
-
-        Raises:
-            WrongState: it is under way.
-            OutputError: something cannot be deleted.
-        """
+        """Delete a batch that is not under way, with its own directory; its costs no longer count in the budget."""
         async with self.store.lock:
             submission = self.store[submission_id]
             if submission.state.is_under_way or submission_id in self.runners:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import anyio
+import orjson
 import pytest
 
 from batchrun.engine.limits.purse import Purse
@@ -178,7 +179,8 @@ async def test_a_cost_is_final_after_ten_seconds() -> None:
     api, ledger = ScriptedApi(Plan(run_s=5, cost_usd=0.01, final_cost_usd=0.02)), WatchedLedger()
     engine = Engine(api, ledger, capped(1), purse=purse(None))
     (record,) = await engine.run()
-    assert (record.cost_usd, record.cost_is_final) == (0.01, False)
+    line = orjson.loads(record.as_line())
+    assert (line["cost_usd"], line["cost_is_final"]) == (0.01, False)
     assert anyio.current_time() == pytest.approx(5, abs=0.1)
     await engine.costs.finish()
     assert 15 <= anyio.current_time() <= 18
@@ -204,4 +206,5 @@ async def test_a_pay_per_result_cost_is_derived_from_the_items() -> None:
         ScriptedApi(plan), WatchedLedger(), capped(1), purse=purse(None, prices), output=output_plan("file")
     )
     (record,) = await engine.run()
-    assert (record.cost_usd, record.cost_source) == (1.5, CostSource.DERIVED)
+    line = orjson.loads(record.as_line())
+    assert (line["cost_usd"], line["cost_source"]) == (1.5, CostSource.DERIVED)

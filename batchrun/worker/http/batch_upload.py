@@ -25,7 +25,7 @@ _FIELDS = frozenset({"config", "profile", "name", "weight", "priority", "setting
 
 @dataclass(slots=True)
 class Form:
-    """The content of a form."""
+    """The content of a form; a field that cannot be read is Refused."""
 
     #: The text fields, by name.
     texts: dict[str, str] = field(default_factory=dict)
@@ -37,11 +37,7 @@ class Form:
     is_kept: bool = False
 
     def number(self, name: str, kind: type[int] | type[float]) -> Any:
-        """Return a field as a number; None if it is missing.
-
-        Raises:
-            Refused: it is not a number.
-        """
+        """Return a field as a number; None if it is missing."""
         text = self.texts.get(name)
         if text is None:
             return None
@@ -51,11 +47,7 @@ class Form:
             raise Refused(400, "bad-value", f"{name}: {text[:100]!r} is not a number") from None
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings, by dotted key.
-
-        Raises:
-            Refused: they are not a JSON object.
-        """
+        """Return the settings, by dotted key."""
         try:
             settings = orjson.loads(self.texts.get("settings", "{}"))
         except orjson.JSONDecodeError as error:

@@ -33,7 +33,7 @@ def runs_of(answer: Answer) -> list[Run]:
 
 def run_ids_of(answer: Answer) -> list[RunId]:
     """Read the ids in a list of Runs, and nothing else of it."""
-    return [wire.parse_run_id(item) for item in _list_of(answer) if _has_id(item)]
+    return [RunId(item["id"]) for item in _list_of(answer) if _has_id(item)]
 
 
 def build_of(answer: Answer) -> wire.BuildInfo:

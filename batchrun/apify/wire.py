@@ -129,15 +129,6 @@ def _status(text: Any, *, has_ended: bool) -> RunStatus:
         return RunStatus.FAILED if has_ended else RunStatus.RUNNING
 
 
-def parse_run_id(data: Any) -> RunId:
-    """Read the id of an item of a list of Runs, and nothing else of it.
-
-    Raises:
-        ValueError: it has none.
-    """
-    return RunId(_text(data.get("id") if isinstance(data, dict) else None))
-
-
 def _run_cost(data: JsonObject) -> tuple[float | None, CostSource]:
     """Return a Run's cost and its source; of some Actors the platform reports the cost to the Actor's owner only."""
     if (reported := _cost(data.get("usageTotalUsd"))) is not None:

@@ -4,8 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from batchrun.cli.json_output import print_json
-from batchrun.ledger.protocol import NotedOutage
-from batchrun.report.batch_status import BudgetUse, LastTrip, Status, read_status
+from batchrun.report.batch_status import BudgetUse, Status, read_status
 from batchrun.report.progress_words import cost_words, money, outcome_counts, records_words
 
 
@@ -33,27 +32,26 @@ def _budget_words(budget: BudgetUse) -> str:
     )
 
 
-def _outage_words(outage: NotedOutage) -> str:
-    return f"the platform cannot be reached since {outage.began_at:%Y-%m-%d %H:%M:%S}Z: {outage.reason}"
-
-
-def _stopped_words(trip: LastTrip) -> str:
-    return "the batch" if trip.group is None else f"group {trip.group}"
-
-
 def _status_lines(found: Status) -> list[str]:
-    summary = found.summary
+    summary, outage = found.summary, found.outage
     lines = [
         f"process  {found.pid if found.pid is not None else 'none'}",
         f"jobs     {outcome_counts(summary.outcomes, summary.empty_successes)}; {summary.open_jobs:,} open"
         + (f"; about {found.jobs_in_file:,} in the job file" if found.jobs_in_file is not None else ""),
         *([f"records  {records_words(summary)}"] if summary.earlier_records else []),
         f"runs     {_runs_words(found)}, {found.waiting:,} jobs waiting",
-        *([f"waits    {_outage_words(found.outage)}"] if found.outage is not None else []),
+        *(
+            [f"waits    the platform cannot be reached since {outage.began_at:%Y-%m-%d %H:%M:%S}Z: {outage.reason}"]
+            if outage is not None
+            else []
+        ),
         f"items    {summary.items:,}",
         f"cost     {cost_words(summary)}",
         *([f"budget   {_budget_words(found.budget)}"] if found.budget is not None else []),
-        *(f"breaker  last stopped {_stopped_words(trip)}: {trip.reason}" for trip in found.trips),
+        *(
+            f"breaker  last stopped {'the batch' if trip.group is None else f'group {trip.group}'}: {trip.reason}"
+            for trip in found.trips
+        ),
     ]
     if found.doubts and found.pid is None:
         lines.append(f"doubt    {len(found.doubts):,} starts were not answered; `batchrun run` asks the platform,")

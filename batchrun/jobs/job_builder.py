@@ -145,9 +145,6 @@ class JobBuilder:
         except KeyError as missing:
             raise NotAJob(f"has no property {missing.args[0]!r}, which jobs.meta copies") from None
 
-    def _templates(self) -> list[Template]:
-        return [template for template in (self._template, self._key, self._group) if template is not None]
-
     def _check_at_names(self, job_format: JobFormat) -> None:
         for name in self._constants:
             if name[:1] == "@":
@@ -168,7 +165,8 @@ class JobBuilder:
                 problem = "the job file has a column of that name too; rename one"
                 raise ConfigError(problem, key=f"jobs.matrix.{name}")
         known = [*(name for name in columns if name[:1] != "@"), *job_format.matrix]
-        wanted = {name: key for template in self._templates() for name, key in template.columns.items()}
+        templates = [each for each in (self._template, self._key, self._group) if each is not None]
+        wanted = {name: key for template in templates for name, key in template.columns.items()}
         wanted |= dict.fromkeys(self._meta, "jobs.meta")
         for name, key in wanted.items():
             if name not in known:

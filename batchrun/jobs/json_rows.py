@@ -4,7 +4,6 @@ import re
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from io import BufferedIOBase
-from typing import Any
 
 import orjson
 
@@ -144,7 +143,7 @@ def parse_object(raw: bytes | str) -> Parsed:
         return None, _not_json(raw, error)
     if type(value) is dict:
         return value, ""
-    return None, f"is {kind_of(value)}; each line must be {_EXAMPLE}"
+    return None, f"is {_WORDS[type(value)]}; each line must be {_EXAMPLE}"
 
 
 def _not_json(raw: bytes | str, error: orjson.JSONDecodeError) -> str:
@@ -157,11 +156,7 @@ def _not_json(raw: bytes | str, error: orjson.JSONDecodeError) -> str:
     return f"is not JSON ({error.msg}, at character {error.pos + 1}); each line must be {_EXAMPLE}"
 
 
-def kind_of(value: Any) -> str:
-    """Return the kind of a JSON value as a message names it."""
-    return _WORDS[type(value)]
-
-
+#: The kinds of JSON values, as a message names them.
 _WORDS: dict[type, str] = {
     dict: "a JSON object",
     list: "a JSON array",

@@ -79,7 +79,7 @@ def status_of(ledger: LedgerReader, directory: Path) -> Status:
         doubts=doubts_of(ledger.begun_jobs()),
         jobs_in_file=ledger.fact(JOB_COUNT),
         budget=_budget_use(ledger),
-        trips=_last_trips(ledger),
+        trips=[LastTrip(group=trip.group, reason=trip.reason) for trip in ledger.fact(TRIPS) or []],
         outage=_outage_of(ledger, pid),
     )
 
@@ -96,10 +96,6 @@ def _budget_use(ledger: LedgerReader) -> BudgetUse | None:
         return None
     money = ledger.money()
     return BudgetUse(limit_usd=limit_usd, spent_usd=money.spent_usd, reserved_usd=money.reserved_usd)
-
-
-def _last_trips(ledger: LedgerReader) -> list[LastTrip]:
-    return [LastTrip(group=trip.group, reason=trip.reason) for trip in ledger.fact(TRIPS) or []]
 
 
 def doubts_of(open_jobs: Sequence[OpenJob]) -> list[Doubt]:

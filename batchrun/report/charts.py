@@ -5,7 +5,7 @@ Every chart has a title and a description for screen readers.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -84,17 +84,6 @@ def small_bar(fraction: float, tone: Tone = Tone.LIVE) -> Html:
     return tag("svg", track(2, 8), bar, height=12, width="100%", aria_hidden="true")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DurationHistogram:
-    """Counts of durations on a logarithmic scale."""
-
-    #: Seconds, ascending: where each bar begins, and where the last one ends; one more than counts.
-    edges: Sequence[float]
-    counts: Sequence[int]
-    #: Marked values, such as percentiles, by name.
-    marks: Mapping[str, float] = field(default_factory=dict)
-
-
 def log_edges(shortest_s: float, longest_s: float, max_bars: int = MAX_BARS) -> list[float]:
     """Return the edges of a histogram of durations in seconds: bars of equal width on a logarithmic scale.
 
@@ -111,30 +100,35 @@ def log_edges(shortest_s: float, longest_s: float, max_bars: int = MAX_BARS) -> 
     return [low * math.exp(step * number) for number in range(bars)] + [high]
 
 
-def histogram(title: str, data: DurationHistogram, height: int = 150, noun: str = "jobs") -> Html:
-    """Return a histogram of durations, with its marks as named lines."""
-    counted = sum(data.counts)
+def histogram(
+    title: str, edges: Sequence[float], counts: Sequence[int], marks: Mapping[str, float], noun: str = "jobs"
+) -> Html:
+    """Return a histogram of durations on a logarithmic scale, with its marks as named lines.
+
+    The edges, in seconds, are where each bar begins, and where the last one ends: one more than counts.
+    """
+    height, counted = 150, sum(counts)
     if not counted:
         return empty_chart(title, height)
-    low, high = data.edges[0], data.edges[-1]
+    low, high = edges[0], edges[-1]
 
     def x_of(seconds: float) -> float:
         return 100 * math.log(min(max(seconds, low), high) / low) / math.log(high / low)
 
     top, ground = 20, height - 20
-    scale = (ground - top) / max(data.counts)
+    scale = (ground - top) / max(counts)
     bars = []
-    for (begin, end), count in zip(pairwise(data.edges), data.counts, strict=True):
+    for (begin, end), count in zip(pairwise(edges), counts, strict=True):
         if count:
             x, tall = x_of(begin), max(1.5, count * scale)
             words = f"{count:,} {noun} from {_short(begin)} to {_short(end)}"
             gap = 0.06 * (x_of(end) - x)
             bars.append(rect(x + gap, ground - tall, x_of(end) - x - 2 * gap, tall, Tone.LIVE, words))
     labels = tick_labels(_time_ticks(low, high, x_of), height - 4)
-    marks = _marks(data.marks, x_of, top, ground)
+    lines = _marks(marks, x_of, top, ground)
     described = f"{counted:,} {noun}, {_short(low)} to {_short(high)}"
-    marked = "".join(f"; {name} {_short(value)}" for name, value in data.marks.items())
-    return chart(title, f"{described}{marked}.", height, level_line(ground), *bars, *marks, *labels)
+    marked = "".join(f"; {name} {_short(value)}" for name, value in marks.items())
+    return chart(title, f"{described}{marked}.", height, level_line(ground), *bars, *lines, *labels)
 
 
 def _marks(marks: Mapping[str, float], x_of: Callable[[float], float], top: float, ground: float) -> list[Html]:

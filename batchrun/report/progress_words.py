@@ -107,6 +107,11 @@ def money(usd: float) -> str:
     return f"${usd:,.2f}" if usd >= 1 or usd == 0 else f"${usd:.4f}"
 
 
+def small_money(usd: float) -> str:
+    """Return US dollars that may be a fraction of a cent."""
+    return f"${usd:.6f}" if 0 < usd < 0.001 else money(usd)
+
+
 def duration(seconds: float) -> str:
     """Return a duration for people: 7.3 s, 4 min 20 s, 3 h 05 min."""
     if seconds < 59.5:

@@ -11,7 +11,7 @@ from batchrun.ledger.sqlite.measures import Attempts, Duration, GroupCount, Meas
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
 from batchrun.model import Outcome, Selection, Summary
 from batchrun.report.batch_status import status_of
-from batchrun.report.charts import MAX_POINTS, MAX_STRETCHES, DurationHistogram, Stretch, log_edges
+from batchrun.report.charts import MAX_POINTS, MAX_STRETCHES, Stretch, log_edges
 from batchrun.report.failure_causes import Failures, failures_of
 
 #: Percentiles of the distributions, in per cent.
@@ -32,7 +32,9 @@ class Distribution:
     """How durations are distributed."""
 
     spread: Spread
-    histogram: DurationHistogram
+    #: Seconds, ascending: where each bar of a histogram begins, and where the last one ends; one more than counts.
+    edges: list[float]
+    counts: list[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,9 +123,7 @@ def _distribution(measures: Measures, duration: Duration) -> Distribution | None
     if spread is None:
         return None
     edges = log_edges(spread.shortest_s, spread.longest_s)
-    marks = {f"p{per_cent}": value for per_cent, value in spread.percentiles.items()}
-    counts = measures.histogram(duration, edges)
-    return Distribution(spread=spread, histogram=DurationHistogram(edges=edges, counts=counts, marks=marks))
+    return Distribution(spread=spread, edges=edges, counts=measures.histogram(duration, edges))
 
 
 def _live_runs(measures: Measures, until: datetime) -> list[Stretch]:

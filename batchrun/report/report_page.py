@@ -28,7 +28,7 @@ from batchrun.report.html_elements import (
     tag,
     tiles,
 )
-from batchrun.report.progress_words import cost_words, duration, ending_words, money, slot_words
+from batchrun.report.progress_words import cost_words, duration, ending_words, money, slot_words, small_money
 from batchrun.report.report_figures import MAX_DAYS, Distribution, Figures, read_figures
 from batchrun.report.sent_overrides import sent_overrides
 from batchrun.report.style_sheet import Tone
@@ -151,7 +151,7 @@ def _cost_note(figures: Figures, config: Config) -> str | None:
         return f"and {figures.summary.unknown_costs:,} Runs of unknown cost"
     if config.limits.budget_usd is not None:
         return f"of {money(config.limits.budget_usd)}"
-    return f"{_usd(figures.summary.cost_usd / figures.attempts.runs)} a Run" if figures.attempts.runs else None
+    return f"{small_money(figures.summary.cost_usd / figures.attempts.runs)} a Run" if figures.attempts.runs else None
 
 
 def _failures_card(failures: Failures, batch: _Batch) -> Html:
@@ -216,14 +216,14 @@ def _distribution_card(title: str, found: Distribution | None, what: str, noun: 
     if found is None:
         return card(title, tag("p", "Nothing to show yet.", class_="soft"), note=what, is_half=True)
     spread = found.spread
-    shown = [Tile(name=_percentile_name(each), value=_time_words(value)) for each, value in spread.percentiles.items()]
+    shown = [
+        Tile(name="Median" if each == 50 else f"{each} % within", value=_time_words(value))
+        for each, value in spread.percentiles.items()
+    ]
     shown += [Tile(name="Longest", value=_time_words(spread.longest_s))]
-    chart = histogram(title, found.histogram, noun=noun)
+    marks = {f"p{per_cent}": value for per_cent, value in spread.percentiles.items()}
+    chart = histogram(title, found.edges, found.counts, marks, noun)
     return card(title, chart, tag("div", tiles(shown), class_="block"), note=what, is_half=True)
-
-
-def _percentile_name(per_cent: int) -> str:
-    return "Median" if per_cent == 50 else f"{per_cent} % within"
 
 
 def _time_words(seconds: float) -> str:
@@ -252,13 +252,17 @@ def _cost_card(figures: Figures, config: Config, *, is_half: bool) -> Html:
         reserved, spent = figures.money.reserved_usd, figures.money.spent_usd
         bar = tag("div", spending_bar(budget_usd=budget, spent_usd=spent, reserved_usd=reserved))
     total = figures.total_costs
-    rows = [(_outcome_words(row.shared[0] or "open"), *_cost_cells(row, total)) for row in figures.cost_by_outcome]
+    rows = [((row.shared[0] or "open").replace("_", " "), *_cost_cells(row, total)) for row in figures.cost_by_outcome]
     said = [f"The cost of {summary.open_costs:,} Runs is not final."] if summary.open_costs else []
     said += [f"{money(total.derived_usd)} of it is derived from charges and prices."] if total.derived_usd else []
     return card(
         "Cost",
         bar,
-        tag("div", table(_cost_columns("Outcome"), rows, _total_cells(total)), class_="block" if bar else None),
+        tag(
+            "div",
+            table(_cost_columns("Outcome"), rows, ("all", f"{total.runs:,}", _row_cost(total), "")),
+            class_="block" if bar else None,
+        ),
         tag("p", " ".join(said), class_="soft small block") if said else None,
         note=cost_words(summary),
         is_half=is_half,
@@ -279,15 +283,11 @@ def _cost_cells(row: CostRow, whole: CostRow) -> tuple[str, str, str]:
     return f"{row.runs:,}", _row_cost(row), small_bar(fraction)
 
 
-def _total_cells(total: CostRow) -> tuple[str, str, str, str]:
-    return "all", f"{total.runs:,}", _row_cost(total), ""
-
-
 def _row_cost(row: CostRow) -> str:
     """Return the cost of some Runs; an unknown cost is not 0."""
     if row.runs and row.unknown_costs == row.runs:
         return "unknown"
-    return _usd(row.cost_usd) + (" + ?" if row.unknown_costs else "")
+    return small_money(row.cost_usd) + (" + ?" if row.unknown_costs else "")
 
 
 def _slowest_card(figures: Figures, api: ApiConfig) -> Html:
@@ -305,7 +305,7 @@ def _slowest_card(figures: Figures, api: ApiConfig) -> Html:
             foreign(run.key, _KEY_CHARS),
             link(run_address(api, run.run_id), one_line(run.run_id, _KEY_CHARS)),
             run.status.lower() if run.status is not None else "-",
-            _usd(run.cost_usd) if run.cost_usd is not None else "unknown",
+            small_money(run.cost_usd) if run.cost_usd is not None else "unknown",
             _time_words(run.run_s),
             small_bar(run.run_s / longest_s if longest_s > 0 else 0.0),
         )
@@ -389,15 +389,6 @@ def _rounds_card(rounds: Sequence[Mapping[Outcome, int]], *, is_half: bool) -> H
 def _foot(figures: Figures, batch: _Batch) -> Html:
     words = f"Written {figures.read_at:%Y-%m-%d %H:%M:%S} UTC by batchrun {__version__}; to update: "
     return tag("footer", words, command(f"batchrun report {batch.quoted}"))
-
-
-def _outcome_words(outcome: str) -> str:
-    return outcome.replace("_", " ")
-
-
-def _usd(usd: float) -> str:
-    """Return a cost, which may be a fraction of a cent."""
-    return f"${usd:.6f}" if 0 < usd < 0.001 else money(usd)
 
 
 def _many(count: int, noun: str) -> str:

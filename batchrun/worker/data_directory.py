@@ -9,6 +9,7 @@ from batchrun.output.sink import explaining
 from batchrun.worker.submission import Submission
 
 _IS_ID = re.compile(r"[a-z0-9-]{1,64}")
+_FORMAT = re.compile(r"\.(toml|jsonl|ndjson|json|csv|tsv)(\.(gz|zst))?$", re.IGNORECASE)
 
 
 class DataDirectory:
@@ -44,7 +45,8 @@ class DataDirectory:
         """Return a submission's output directory: beside its file in the spool, or in the submission's directory."""
         if submission.spooled is None:
             return self.of(submission.id) / "out"
-        return (self.spool / submission.spooled).with_name(f"{_without_format(submission.spooled.name)}.out")
+        stem = _FORMAT.sub("", submission.spooled.name)
+        return (self.spool / submission.spooled).with_name(f"{stem}.out")
 
     def summary_file(self, submission: Submission) -> Path:
         """Return the file for a submission's summary."""
@@ -58,7 +60,3 @@ def has_begun(out_dir: Path) -> bool:
         return is_begun(out_dir)
     except LedgerError:
         return True
-
-
-def _without_format(file_name: str) -> str:
-    return re.sub(r"\.(toml|jsonl|ndjson|json|csv|tsv)(\.(gz|zst))?$", "", file_name, flags=re.IGNORECASE)

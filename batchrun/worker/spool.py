@@ -8,7 +8,6 @@ A file is taken once it has its final name. Write it elsewhere and rename it int
 incomplete. Names that begin with a dot or end with .part or .tmp are ignored.
 """
 
-import os
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -82,7 +81,7 @@ class Spool:
         """Submit a file; one that replaces an earlier file of its name resumes that file's batch."""
         submission = Submission(
             id=before.id if before is not None else self._store.new_id(),
-            name=_stem(name),
+            name=name.name.split(".")[0] or name.name,
             created_at=datetime.now(UTC),
             profile=name.parts[0] if len(name.parts) > 1 else None,
             spooled=name,
@@ -159,13 +158,5 @@ def _signed(name: PurePosixPath, file: Path, report: Report) -> Iterator[tuple[P
         report(file, error)
         return
     if S_ISREG(stat.st_mode):
-        yield name, _signature(stat)
-
-
-def _signature(stat: os.stat_result) -> str:
-    """Return what distinguishes a file from a later one of the same name."""
-    return f"{stat.st_ino}-{stat.st_size}-{stat.st_mtime_ns}"
-
-
-def _stem(name: PurePosixPath) -> str:
-    return name.name.split(".")[0] or name.name
+        # What distinguishes a file from a later one of the same name.
+        yield name, f"{stat.st_ino}-{stat.st_size}-{stat.st_mtime_ns}"

@@ -28,7 +28,8 @@ def config_of(
     config = load_config(file, flags=_flags(submission, directory), environ=environ)
     for section in _WORKER_TABLES:
         wanted, given = getattr(worker, section), getattr(config, section)
-        if section in config.model_fields_set and not _is_default(given) and given != wanted:
+        is_default = given == type(given)()
+        if section in config.model_fields_set and not is_default and given != wanted:
             raise ConfigError(
                 "belongs to the worker: all its batches run on one platform. Leave the table out, or submit this batch"
                 " to a worker with this table in its worker.toml",
@@ -40,10 +41,6 @@ def config_of(
     if limits.budget_usd is None and budget_usd is not None:
         limits = limits.model_copy(update={"budget_usd": budget_usd})
     return config.model_copy(update={"api": worker.api, "server": worker.server, "limits": limits})
-
-
-def _is_default(section: Any) -> bool:
-    return bool(section == type(section)())
 
 
 def _batch_file(submission: Submission, directory: DataDirectory) -> Path:

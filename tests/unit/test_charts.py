@@ -15,7 +15,6 @@ from batchrun.report.charts import (
     MAX_POINTS,
     MAX_STRETCHES,
     BarPart,
-    DurationHistogram,
     Stretch,
     histogram,
     live_runs_chart,
@@ -121,7 +120,7 @@ def test_any_durations_make_a_histogram(values: list[float], title: str) -> None
     edges = log_edges(min(values), max(values))
     counted = [sum(a <= max(v, edges[0]) < b for v in values) for a, b in pairwise(edges)]
     marks = {"p50": min(values), title: max(values)}
-    chart = histogram(title, DurationHistogram(edges=edges, counts=counted, marks=marks))
+    chart = histogram(title, edges, counted, marks)
     assert len(_bars(chart)) == sum(count > 0 for count in counted)
     assert sum(counted) == len(values)
 
@@ -130,7 +129,7 @@ def test_a_histogram_is_labelled() -> None:
     """Bars with their counts and limits, the scale with round durations, marks with their values."""
     edges = log_edges(0.5, 90)
     counted = [1] * (len(edges) - 1)
-    chart = histogram("Run time", DurationHistogram(edges=edges, counts=counted, marks={"p50": 6}), noun="Runs")
+    chart = histogram("Run time", edges, counted, {"p50": 6}, "Runs")
     assert _described(chart) == f"{len(counted)} Runs, 500 ms to 1.5 min; p50 6 s."
     assert _texts(chart) == ["p50", "500 ms", "2 s", "10 s", "30 s"]
     assert (_bars(chart)[0][0].text or "").startswith("1 Runs from 500 ms to ")
@@ -141,7 +140,7 @@ def test_equal_durations_are_one_bar_in_the_middle(value: float) -> None:
     """The scale still has a width."""
     edges = log_edges(value, value)
     counted = [sum(a <= max(0.001, v) < b for v in [value] * 7) for a, b in pairwise(edges)]
-    (bar,) = _bars(histogram("t", DurationHistogram(edges=edges, counts=counted)))
+    (bar,) = _bars(histogram("t", edges, counted, {}))
     middle = float(bar.get("x", "").rstrip("%")) + _width(bar) / 2
     assert middle == pytest.approx(50, abs=0.5)
 
@@ -220,7 +219,7 @@ def test_money_beyond_the_budget_is_another_colour() -> None:
 def test_a_chart_without_data_says_so() -> None:
     """Every kind of chart does."""
     assert _described(stacked_bar("t", [])) == "Nothing yet."
-    assert _described(histogram("t", DurationHistogram(edges=[1, 2], counts=[0]))) == "Nothing to show yet."
+    assert _described(histogram("t", [1, 2], [0], {})) == "Nothing to show yet."
     assert _described(live_runs_chart([])) == "Nothing to show yet."
     assert _texts(spending_bar(budget_usd=5, spent_usd=0)) == ["$0.00 spent", "of $5.00 (0 %)"]
 

@@ -60,12 +60,9 @@ def batch_head(view: BatchView) -> Html:
     reason = tag("p", foreign(view.reason, _REASON_CHARS), class_="reason") if view.reason else None
     budget = "" if view.budget_usd is None else f" of {money(view.budget_usd)}"
     progress = tag("p", f"{batch_progress(view)}{budget}", class_="soft numbers")
-    return join([tag("div", name, state, class_="title"), reason, _outcome_bar(view), progress])
-
-
-def _outcome_bar(view: BatchView) -> Html:
     open_jobs = 0 if view.jobs.total is None else max(0, view.jobs.total - view.jobs.settled)
-    return charts.stacked_bar("Jobs by outcome", charts.outcome_parts(view.outcomes, open_jobs), height=10)
+    outcomes = charts.stacked_bar("Jobs by outcome", charts.outcome_parts(view.outcomes, open_jobs), height=10)
+    return join([tag("div", name, state, class_="title"), reason, outcomes, progress])
 
 
 def batch_details(view: BatchView, failures: Failures | None) -> Html:

@@ -4,7 +4,7 @@ import anyio
 
 
 class Changed:
-    """Wakes all who wait. A notification that nobody waits for is lost, so check the state before waiting."""
+    """Wakes all waiters. A notification without a waiter is lost, so check the state before waiting."""
 
     __slots__ = ("_event",)
 

@@ -36,7 +36,7 @@ class ResizableSemaphore:
         self.used += 1
 
     def release(self) -> None:
-        """Return one unit; whoever has waited longest gets it."""
+        """Return one unit; the longest waiter gets it."""
         self.used -= 1
         self._hand_out()
 

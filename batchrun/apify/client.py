@@ -6,9 +6,9 @@ A start is sent once. Anything safe to send twice is retried until it succeeds (
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
+from time import perf_counter
 from typing import Any
 
-import anyio
 import orjson
 from pydantic import SecretStr
 
@@ -116,12 +116,12 @@ class ApifyClient:
         wait_s = self._held_polls.wait_s(wait_for_finish_s)
         if not wait_s:
             return await self._read(path, answers.run_of)
-        query, silence_s, began_at = {"waitForFinish": str(wait_s)}, wait_s + READ_TIMEOUT_S, anyio.current_time()
+        query, silence_s, began_at = {"waitForFinish": str(wait_s)}, wait_s + READ_TIMEOUT_S, perf_counter()
         try:
             run = await self._read(path, answers.run_of, query=query, silence_s=silence_s, is_held=True)
         except (TransportError, ServerFailed):
             # Not held again before the Run's state is known: its deadlines must be judged, whatever cuts polls.
-            self._held_polls.cut(anyio.current_time() - began_at)
+            self._held_polls.cut(perf_counter() - began_at)
             return await self._read(path, answers.run_of)
         self._held_polls.lasted(wait_s)
         return run

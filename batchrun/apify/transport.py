@@ -61,8 +61,8 @@ MAX_UNCONFIRMED = 3
 #: Failures in a row of one Run's output, while others' outputs are read, after which it counts as unreadable: some ten
 #: seconds;
 MAX_OUTPUT_FAILURES = 6
-#: and where no other output is read, seconds after which it does while the platform answers anything else.
-MAX_OUTPUT_WAIT_S = 300.0
+#: and if no other output is read, while the platform answers anything else: some five minutes.
+MAX_LONE_OUTPUT_FAILURES = 40
 #: Seconds for which the outcome of a second look at the token holds for all requests.
 LOOK_HOLDS_S = 1.0
 #: Requests that may leave at once after a pause, in the account's token bucket.
@@ -136,7 +136,6 @@ class Transport:
                 with status 401 only after a second look.
         """
         failures = refusals = unconfirmed = 0
-        output_since = anyio.current_time() if is_output else None
         while True:
             if throttle is not None:
                 await throttle.take_token()
@@ -153,7 +152,7 @@ class Transport:
                     await anyio.sleep(rate_limit_wait_s(refusals, error.retry_after_s))
             except (TransportError, ServerFailed) as error:
                 failures += 1
-                await self._back_off(method, path, failures, error, output_since=output_since, is_held=is_held)
+                await self._back_off(method, path, failures, error, is_output=is_output, is_held=is_held)
             except Unauthorized as error:
                 unconfirmed += 1
                 if unconfirmed > MAX_UNCONFIRMED or await self._is_confirmed(error, sent_with):
@@ -254,9 +253,9 @@ class Transport:
         """The version of the token that requests carry now."""
         return self._token.version
 
-    def _is_unreadable_alone(self, method: str, path: str, failures: int, *, since: float) -> bool:
+    def _is_unreadable_alone(self, method: str, path: str, failures: int) -> bool:
         """Whether one resource has failed for long enough while the platform answered requests for others."""
-        by_all = anyio.current_time() - since > MAX_OUTPUT_WAIT_S
+        by_all = failures >= MAX_LONE_OUTPUT_FAILURES
         return failures >= MAX_OUTPUT_FAILURES and self.outage.is_answered_elsewhere(
             method, path, failures, by_all=by_all
         )
@@ -344,17 +343,17 @@ class Transport:
         failures: int,
         error: BatchrunError,
         *,
-        output_since: float | None = None,
+        is_output: bool = False,
         is_held: bool = False,
     ) -> None:
         """Wait before the next try of a read; raise the error if no retry mends it, before the API has ever answered.
 
-        Later on it is an outage like any other: a login page's certificate, say. But one Run's output that has failed
-        since a time (`output_since`), and alone, is given up. A held poll is not sent again: it might wait as long.
+        Later on it is an outage like any other: a login page's certificate, say. But one Run's output that keeps
+        failing, and alone, is given up. A held poll is not sent again: it might wait as long.
         """
         if is_held:
             raise error
-        if output_since is not None and self._is_unreadable_alone(method, path, failures, since=output_since):
+        if is_output and self._is_unreadable_alone(method, path, failures):
             raise error
         if isinstance(error, ConnectFailed) and error.is_lasting and not self._has_answered:
             raise error

@@ -1,7 +1,6 @@
 """Collects the output of an ended Run: the pages of its dataset, and its OUTPUT value."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import anyio
@@ -103,10 +102,12 @@ class Collector:
         if not self._plan.is_value_wanted or store_id is None:
             return None, None
         try:
-            with _about(f"stored value {OUTPUT_KEY} of store {store_id}"):
-                return await self._client.get_value(store_id, OUTPUT_KEY), None
-        except _UnreadableError as error:
-            return None, str(error)
+            return await self._client.get_value(store_id, OUTPUT_KEY), None
+        except (ApiError, TransportError) as error:
+            trouble = _trouble(f"stored value {OUTPUT_KEY} of store {store_id}", error)
+            if isinstance(trouble, BatchRefused):
+                raise trouble from error
+            return None, str(trouble)
 
     async def _to_file(
         self, job_id: JobId, attempt: Attempt, dataset_id: DatasetId, tag: dict[str, Any]
@@ -196,28 +197,23 @@ class Collector:
             _UnreadableError: the dataset is missing, or the platform cannot send this page.
             BatchRefused: the platform does not accept the token any more.
         """
-        missing_at = anyio.current_time() + MISSING_AFTER_S
-        with _about(f"dataset {dataset_id}"):
-            while True:
-                try:
-                    return await self._client.get_items(dataset_id, offset=offset, limit=limit, query=query)
-                except NotFound:
-                    if anyio.current_time() >= missing_at:
-                        raise
-                    await anyio.sleep(MISSING_RETRY_S)  # a new dataset, on a platform whose replicas lag
+        missing_at: float | None = None
+        while True:
+            try:
+                return await self._client.get_items(dataset_id, offset=offset, limit=limit, query=query)
+            except (ApiError, TransportError) as error:
+                now = anyio.current_time()
+                missing_at = now + MISSING_AFTER_S if missing_at is None else missing_at
+                if not isinstance(error, NotFound) or now >= missing_at:
+                    raise _trouble(f"dataset {dataset_id}", error) from error
+                await anyio.sleep(MISSING_RETRY_S)  # a new dataset, on a platform whose replicas lag
 
 
-@contextmanager
-def _about(what: str) -> Iterator[None]:
-    """Turn an error about one object into a problem that names it; a refused token concerns the whole batch."""
-    try:
-        yield
-    except Unauthorized as error:
-        if error.status == 401:
-            raise BatchRefused(f"the {what} cannot be read: {error}") from error
-        raise _unreadable(what, error) from error
-    except (ApiError, TransportError) as error:
-        raise _unreadable(what, error) from error
+def _trouble(what: str, error: ApiError | TransportError) -> _UnreadableError | BatchRefused:
+    """Return what an error about one object means: that it is unreadable, or that the token is refused for all."""
+    if isinstance(error, Unauthorized) and error.status == 401:
+        return BatchRefused(f"the {what} cannot be read: {error}")
+    return _unreadable(what, error)
 
 
 def _unreadable(what: str, error: ApiError | TransportError) -> _UnreadableError:

@@ -17,6 +17,8 @@ from batchrun.runtime.fast_dataclasses import dataclass, replace
 
 #: Key of the stored value that is a Run's output. Source: the platform's documentation of Actor output.
 OUTPUT_KEY = "OUTPUT"
+#: The error type of output that the platform does not have any more.
+OUTPUT_GONE = "output-gone"
 #: Max items that are counted, for the message, in a dataset with fewer than expected: one page.
 MAX_COUNTED = 1000
 #: A dataset whose Run has ended counts as missing after the platform has not known it for this long, in seconds.
@@ -217,7 +219,7 @@ def _trouble(what: str, error: ApiError | TransportError) -> _UnreadableError | 
 
 
 def _unreadable(what: str, error: ApiError | TransportError) -> _UnreadableError:
-    kind = "output-gone" if isinstance(error, NotFound) else "output-unreadable"
+    kind = OUTPUT_GONE if isinstance(error, NotFound) else "output-unreadable"
     problem = Problem(type=kind, message=f"the {what} cannot be read: {error}")
     _log.warning(kind.replace("-", "_"), what=what, reason=str(error))
     return _UnreadableError(problem)

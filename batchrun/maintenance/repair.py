@@ -17,8 +17,8 @@ import orjson
 
 from batchrun.batch.batch_engine import output_plan
 from batchrun.config.job_format_builder import job_format
-from batchrun.engine.collect import Collector
-from batchrun.errors import JobFileError, NotFound
+from batchrun.engine.collect import OUTPUT_GONE, Collected, Collector
+from batchrun.errors import BatchRefused, JobFileError, NotFound
 from batchrun.jobs import JobFile
 from batchrun.ledger.facts import REPAIRING
 from batchrun.ledger.protocol import ItemWriter, SettledJob
@@ -151,7 +151,9 @@ class _Repair:
         collected = await Collector(self._batch.client, _PagesTo(None), plan).collect(
             job, settled.id, attempts[-1], run, noted.outcome
         )
-        return replace(record, output=collected.output, items=collected.items or record.items)
+        refuse_unreadable(collected)
+        items = collected.items or record.items
+        return replace(record, output=collected.output, output_error=collected.output_error, items=items)
 
     async def _last_run(self, attempts: list[Attempt]) -> Run | None:
         run_id = next((each.run_id for each in reversed(attempts) if each.run_id is not None), None)
@@ -181,6 +183,7 @@ class _Repair:
             job = jobs.get(settled.id) or _stand_in(settled)
             fresh = replace(attempts[-1], items_offset=0, items_count=0)
             collected = await collector.collect(job, settled.id, fresh, run, settled.settlement.outcome)
+            refuse_unreadable(collected)
             replacement.write(collected.item_lines)
             self.done.item_runs += 1
         await anyio.to_thread.run_sync(self._put_in_place, ITEMS, replacement)
@@ -223,6 +226,18 @@ class _Repair:
             self._ledger.note_fact(REPAIRING, None)
             if name == ITEMS:
                 self._ledger.forget_open_items()
+
+
+def refuse_unreadable(collected: Collected) -> None:
+    """Refuse to put a file in place that lacks items which the platform has, and cannot send now.
+
+    Items that are gone for good do not keep a repair from the others.
+
+    Raises:
+        BatchRefused: the files are as they were.
+    """
+    if collected.problem is not None and collected.problem.type != OUTPUT_GONE:
+        raise BatchRefused(f"{collected.problem.message}. Nothing was changed; run the same command again later")
 
 
 class _PagesTo(ItemWriter):

@@ -118,7 +118,7 @@ class ApifyClient:
             return await self._read(path, answers.run_of)
         query, silence_s, began_at = {"waitForFinish": str(wait_s)}, wait_s + READ_TIMEOUT_S, perf_counter()
         try:
-            run = await self._read(path, answers.run_of, query=query, silence_s=silence_s, is_held=True)
+            run = await self._read(path, answers.run_of, query=query, silence_s=silence_s)
         except (TransportError, ServerFailed):
             # Not held again before the Run's state is known: its deadlines must be judged, whatever cuts polls.
             self._held_polls.cut(perf_counter() - began_at)

@@ -120,13 +120,13 @@ class Transport:
         throttle: Throttle | None = None,
         limit: AnnouncedLimit | None = None,
         is_output: bool = False,
-        is_held: bool = False,
     ) -> T:
         """Send a request that is safe to send twice, until it gets a readable answer.
 
         `throttle` is the token bucket of a rate limit that several resources share, beside the account's. `parse`
         raises ValueError for an answer that it cannot read. With `is_output`, one Run's output is read: if it alone
-        stays unreadable, that is not retried for ever. With `is_held`, it is a poll that the server holds open.
+        stays unreadable, that is not retried for ever. A poll that the server holds
+        open is not retried after a failure: the next one might wait as long.
 
         Raises:
             ServerFailed, TransportError: only one Run's output stays unreadable, while the platform answers others; or
@@ -152,6 +152,7 @@ class Transport:
                     await anyio.sleep(rate_limit_wait_s(refusals, error.retry_after_s))
             except (TransportError, ServerFailed) as error:
                 failures += 1
+                is_held = _is_held(method, query)
                 await self._back_off(method, path, failures, error, is_output=is_output, is_held=is_held)
             except Unauthorized as error:
                 unconfirmed += 1
@@ -194,7 +195,7 @@ class Transport:
             ApiError: the API's answer is no 2xx.
         """
         target = f"{path}?{wire.query_text(query)}" if query else path
-        is_held = method == "GET" and query is not None and "waitForFinish" in query
+        is_held = _is_held(method, query)
         timeout = _timeout(silence_s)
         began_s = perf_counter()
         redirected_to = ""
@@ -396,6 +397,11 @@ class Transport:
         error = foreign_answer(answer, method=method, path=path, now=now, redirected_to=redirected_to)
         self.outage.note_failure(str(error), method, path)
         return error
+
+
+def _is_held(method: str, query: Mapping[str, str] | None) -> bool:
+    """Whether the server is asked to wait before it answers."""
+    return method == "GET" and query is not None and "waitForFinish" in query
 
 
 def _other_origin(response: aiohttp.ClientResponse) -> str:

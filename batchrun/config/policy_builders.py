@@ -19,7 +19,7 @@ from batchrun.policy.breaker import Breaker, BreakerLimits
 from batchrun.policy.deadlines import Deadlines
 from batchrun.policy.expectation import Expectation
 from batchrun.policy.retry import Backoff, Escalation, RetryPolicy, RetryRule
-from batchrun.policy.token_bucket import TokenBucket, burst_of
+from batchrun.policy.token_bucket import TokenBucket
 
 
 def deadlines(config: DeadlinesConfig) -> Deadlines:
@@ -78,7 +78,7 @@ def group_weights(groups: Mapping[str, GroupConfig]) -> dict[str | None, float]:
 
 def start_bucket(rate_per_s: float) -> TokenBucket:
     """Return a bucket that keeps a rate of starts."""
-    return TokenBucket(rate_per_s=rate_per_s, burst=burst_of(rate_per_s))
+    return TokenBucket.at_rate(rate_per_s)
 
 
 def retry_policy(retry: RetryConfig, max_memory_mb: int | None = None) -> RetryPolicy:

@@ -7,7 +7,7 @@ from batchrun.engine.instruments import Instruments
 from batchrun.engine.limits.account_capacity import AccountCapacity
 from batchrun.engine.limits.account_pool import AccountPool
 from batchrun.model import TaskId
-from batchrun.policy.token_bucket import Contenders, TokenBucket, burst_of
+from batchrun.policy.token_bucket import Contenders, TokenBucket
 
 
 class SharedLimits:
@@ -46,7 +46,7 @@ class SharedLimits:
         bucket = self._buckets.get(task_id)
         if bucket is None:
             rate_per_s = self._starts_per_task_per_s
-            bucket = self._buckets[task_id] = TokenBucket(rate_per_s=rate_per_s, burst=burst_of(rate_per_s))
+            bucket = self._buckets[task_id] = TokenBucket.at_rate(rate_per_s)
             if self._announced_per_s is not None:
                 bucket.stay_below(self._announced_per_s)
         return bucket

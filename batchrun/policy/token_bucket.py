@@ -33,10 +33,14 @@ class TokenBucket:
         self.closed_until = float("-inf")
 
     @classmethod
+    def at_rate(cls, rate_per_s: float) -> "TokenBucket":
+        """Make a bucket that keeps a rate, with the burst that goes with it."""
+        return cls(rate_per_s=rate_per_s, burst=burst_of(rate_per_s))
+
+    @classmethod
     def below_limit(cls, limit_per_s: float) -> "TokenBucket":
         """Make a bucket that stays safely below a documented limit of requests per second."""
-        rate_per_s = limit_per_s * FRACTION_OF_LIMIT
-        return cls(rate_per_s=rate_per_s, burst=burst_of(rate_per_s))
+        return cls.at_rate(limit_per_s * FRACTION_OF_LIMIT)
 
     def stay_below(self, limit_per_s: float) -> None:
         """Keep the rate safely below an announced limit, and never above the rate that the bucket was made for."""

@@ -121,13 +121,14 @@ async def test_an_error_is_answered_before_or_after_the_effect(opens, kind, runs
         assert len(await _runs(api)) == api.server.runs_started == runs
 
 
-async def test_a_rate_limit_refuses_in_bursts(opens):
+@pytest.mark.parametrize("retry_after", [7, -1, "Tue, 01 Jan 1980 00:00:00 GMT", "soon"])
+async def test_a_rate_limit_refuses_in_bursts(opens, retry_after):
     """429 in a row, with Retry-After if told; then starts work again."""
-    fault = {"kind": "rate_limit", "routes": ["starts"], "burst": 3, "count": 3, "retry_after_s": 7}
+    fault = {"kind": "rate_limit", "routes": ["starts"], "burst": 3, "count": 3, "retry_after_s": retry_after}
     async with opens(fault) as (api, task):
         answers = [await api.start(task, {"n": 1}) for _ in range(4)]
         assert [answer.status for answer in answers] == [429, 429, 429, 201]
-        assert (answers[0].error_type, answers[0].headers["Retry-After"]) == ("rate-limit-exceeded", "7")
+        assert (answers[0].error_type, answers[0].headers["Retry-After"]) == ("rate-limit-exceeded", str(retry_after))
         assert len(await _runs(api)) == 1
     async with opens({"kind": "rate_limit", "routes": ["starts"]}) as (api, task):
         assert "Retry-After" not in (await api.start(task)).headers
@@ -257,6 +258,98 @@ async def test_the_date_of_an_answer_is_another_clocks(opens, seconds):
         assert skews == pytest.approx([seconds, 0], abs=20)
         for run in await _runs(api):
             assert abs((datetime.fromisoformat(run["startedAt"]) - datetime.now(UTC)).total_seconds()) < 20
+
+
+async def test_a_start_is_carried_out_twice(opens):
+    """Two Runs with the same input; the answer names the second."""
+    async with opens({"kind": "repeat", "count": 1}) as (api, task):
+        started = (await api.start(task, {"n": 1})).data
+        newest, oldest = sorted(await _runs(api), key=lambda run: run["id"] != started["id"])
+        assert (newest["id"], api.server.runs_started) == (started["id"], 2)
+        for run in (newest, oldest):
+            assert await api.items(await api.finish(run["id"])) == [{"n": 1}]
+
+
+async def test_a_gateway_cuts_a_poll(opens):
+    """504 as a page for an answer that takes longer, and only for that."""
+
+    async def stay(context: InlineContext) -> None:
+        await anyio.sleep_forever()
+
+    fault = {"kind": "gateway_timeout", "seconds": 0.05}
+    async with opens(fault, inline_actors={"test/stay": stay}) as (api, _):
+        run = (await api.start(await api.create_task("test/stay", name="long"))).data
+        cut = await api.get(f"/v2/actor-runs/{run['id']}", waitForFinish=60)
+        assert (cut.status, isinstance(cut.body, bytes)) == (504, True)
+
+
+async def test_a_gateway_does_not_undo_a_slow_start(opens):
+    """The Run of a start that was answered with 504 exists."""
+    slow = {"kind": "latency", "routes": ["starts"], "seconds": 0.2}
+    cut = {"kind": "gateway_timeout", "routes": ["starts"], "seconds": 0.01}
+    async with opens(slow, cut) as (api, task):
+        assert (await api.start(task, {"n": 1})).status == 504
+        (run,) = await _until_listed(api)
+        assert (await api.finish(run["id"]))["status"] == "SUCCEEDED"
+
+
+@pytest.mark.parametrize("actor", ["test/echo", "local/sdk"])
+async def test_a_run_stays_ready_until_it_is_aborted(opens, actor):
+    """As one that waits for capacity; its Actor does not start."""
+    async with opens({"kind": "long_ready", "seconds": 3600.0}, actors=(ACTORS,)) as (api, _):
+        waiting = (await api.start(await api.create_task(actor, name="queued"))).data
+        aborted = (await api.send("POST", f"/v2/actor-runs/{waiting['id']}/abort")).data
+        ended = await api.finish(waiting["id"])
+        assert (waiting["status"], aborted["status"], ended["status"]) == ("READY", "ABORTING", "ABORTED")
+        assert await api.items(ended) == []
+
+
+async def test_the_time_that_a_run_stays_ready_is_no_part_of_its_time_limit(opens):
+    """It begins when the Actor does."""
+    async with opens({"kind": "long_ready", "seconds": 1.1}) as (api, task):
+        run = (await api.start(task, {"n": 1}, timeout=1)).data
+        ended = await api.finish(run["id"])
+        assert (run["status"], ended["status"]) == ("READY", "SUCCEEDED")
+
+
+async def test_a_run_has_a_status_that_is_not_documented(opens):
+    """Shown, in lists too if so told; the Run itself ends as ever."""
+    fault = {"kind": "strange_status", "routes": ["runs", "run-lists"], "count": 2}
+    async with opens(fault) as (api, task):
+        run = (await api.start(task, {"n": 1}, waitForFinish=60)).data
+        shown = [(await api.get(f"/v2/actor-runs/{run['id']}")).data, *await _runs(api)]
+        assert [each["status"] for each in shown] == ["PAUSED", "PAUSED"]
+        assert all(each["finishedAt"] for each in shown)
+        assert (await api.finish(run["id"]))["status"] == "SUCCEEDED"
+
+
+async def test_a_sticky_fault_strikes_an_object_always_or_never(opens):
+    """A dataset is gone for good, whatever is asked of it; its Actor could write it all the same."""
+    fault = {"kind": "error_before", "status": 404, "type": "record-not-found", "probability": 0.5, "sticky": True}
+    async with opens({**fault, "routes": ["GET /v2/datasets/**"]}) as (api, task):
+        fates = []
+        for n in range(20):
+            run = (await api.start(task, {"n": n}, waitForFinish=60)).data
+            address = f"/v2/datasets/{run['defaultDatasetId']}"
+            answers = [await api.get(path) for path in (address, f"{address}/items", f"{address}/items?offset=1")]
+            fates.append({answer.status for answer in answers})
+        assert sorted({frozenset(fate) for fate in fates}, key=min) == [{200}, {404}]
+
+
+@pytest.mark.parametrize("size", [10, 200_000])
+async def test_a_firewall_dislikes_one_input(opens, size):
+    """The same bodies are refused each time and on each server; what is accepted arrives whole."""
+    fault = {"kind": "error_before", "routes": ["starts"], "status": 403, "type": "", "probability": 0.5}
+    seen = []
+    for _ in range(2):
+        async with opens({**fault, "sticky": True}) as (api, task):
+            for _ in range(2):
+                answers = [await api.start(task, {"n": n, "x": "x" * size}, waitForFinish=60) for n in range(12)]
+                seen.append([answer.status for answer in answers])
+            stored = [(await api.items(run))[0]["x"] for run in await _runs(api)]
+            assert stored == ["x" * size] * seen[-1].count(201) * 2
+    assert seen[0] == seen[1] == seen[2] == seen[3]
+    assert set(seen[0]) == {201, 403}
 
 
 async def test_actors_and_the_demo_site_are_spared(opens):

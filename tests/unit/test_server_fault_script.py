@@ -127,6 +127,17 @@ def test_a_burst_refuses_in_a_row():
     assert sum(refused) == 8
 
 
+def test_a_sticky_fault_goes_by_what_is_asked_for():
+    """The order does not matter, nor how often; about as many are struck as the probability says."""
+    faulty = script({"kind": "garbage", "probability": 0.25, "sticky": True})
+    asked = [Asked(method="GET", template=GET_RUN.template, subject=b"%d" % n) for n in range(400)]
+    fates = struck([faulty.decide(each) for each in asked])
+    assert fates[::-1] == struck([faulty.decide(each) for each in reversed(asked)])
+    assert 60 <= sum(fates) <= 140
+    assert faulty.needs_subject("GET", GET_RUN.template)
+    assert not script({"kind": "garbage"}).needs_subject("GET", GET_RUN.template)
+
+
 def test_actors_are_spared_unless_named():
     """`actors = true` strikes them too."""
     at_work = Asked(method="POST", template=START.template, is_from_actor=True)

@@ -33,14 +33,14 @@ def run_answer(
 ) -> web.Response:
     if not call.is_by(doc["userId"]):
         doc = {name: value for name, value in doc.items() if name not in _BILLING}
-    return data_answer(doc, status, headers)
+    return data_answer({**doc, "status": call.faults.shown_status or doc["status"]}, status, headers)
 
 
 async def runs_answer(call: Call, run_filter: RunFilter) -> web.Response:
     offset, limit, is_descending = call.query.page()
     chosen = replace(_lagging(call, run_filter), statuses=statuses_of(call))
     total, docs = await call.backend.database.read(run_table.page, chosen, offset, limit, is_descending)
-    return page_answer([_short(doc) for doc in docs], total, offset, limit, is_descending=is_descending)
+    return page_answer([_short(call, doc) for doc in docs], total, offset, limit, is_descending=is_descending)
 
 
 def _lagging(call: Call, run_filter: RunFilter) -> RunFilter:
@@ -51,6 +51,7 @@ def _lagging(call: Call, run_filter: RunFilter) -> RunFilter:
     return replace(run_filter, started_before_ms=shown_ms if before_ms is None else min(before_ms, shown_ms))
 
 
-def _short(doc: JsonObject) -> JsonObject:
+def _short(call: Call, doc: JsonObject) -> JsonObject:
     # As on the platform, only the Run itself shows its starter's User-Agent, a list does not.
-    return {name: doc.get(name) for name in _SHORT} | {"meta": {"origin": doc["meta"]["origin"]}}
+    short = {name: doc.get(name) for name in _SHORT} | {"meta": {"origin": doc["meta"]["origin"]}}
+    return {**short, "status": call.faults.shown_status or short["status"]}

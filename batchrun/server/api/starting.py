@@ -121,6 +121,7 @@ async def _start(call: Call, actor: Actor, task: JsonObject, stored_input: tuple
         stored_input=stored_input,
         origin=_origin(call),
         client_ip=call.request.remote,
+        ready_s=call.faults.ready_s,
         user_agent=None if call.faults.hides_user_agent else call.header("User-Agent"),
     )
     return await call.backend.runs.start(order)

@@ -90,6 +90,8 @@ class Fault(BaseModel):
     after: Annotated[int, Field(ge=0)] = 0
     #: True: requests of live Runs are struck too.
     actors: bool = False
+    #: True: decided once for each body, or without a body for each first id in the path. Ids of Runs are random.
+    sticky: bool = False
 
     @property
     def patterns(self) -> tuple[str, ...]:
@@ -122,8 +124,8 @@ class RateLimit(Refusal):
     """429 is answered; the request is not carried out."""
 
     kind: Literal["rate_limit"]
-    #: Sent as `Retry-After`, if given.
-    retry_after_s: Annotated[int, Field(ge=0)] | None = None
+    #: Sent as `Retry-After`, if given; a text may be a date or nonsense.
+    retry_after_s: int | str | None = None
     #: Number of matching requests in a row that are refused once it strikes.
     burst: _Count = 1
 
@@ -176,6 +178,37 @@ class NoEcho(Fault):
     routes: _Routes = ["starts"]
 
 
+class Repeat(Fault):
+    """The request is carried out twice, as a balancer does that repeats it; the second answer is sent."""
+
+    kind: Literal["repeat"]
+    routes: _Routes = ["starts"]
+
+
+class LongReady(Fault):
+    """A started Run stays READY for a while."""
+
+    kind: Literal["long_ready"]
+    routes: _Routes = ["starts"]
+    seconds: _Seconds
+
+
+class StrangeStatus(Fault):
+    """Runs are shown with a status that the API does not document."""
+
+    kind: Literal["strange_status"]
+    routes: _Routes = ["runs"]
+    status: str = "PAUSED"
+
+
+class GatewayTimeout(Fault):
+    """A gateway's 504 comes instead of an answer that takes longer; the request is carried out all the same."""
+
+    kind: Literal["gateway_timeout"]
+    routes: _Routes = ["runs"]
+    seconds: _Seconds
+
+
 class SkewedDate(Fault):
     """The answer's `Date` is another clock's than the one that stamps Runs, as a gateway's may be."""
 
@@ -216,6 +249,7 @@ class Garbage(Spoiler):
 
     kind: Literal["garbage"]
     body: str = "<html><body>Please wait</body></html>"
+    content_type: str = "text/html"
 
 
 class SlowBody(Spoiler):
@@ -236,6 +270,10 @@ AnyFault = Annotated[
     | Latency
     | ListLag
     | NoEcho
+    | Repeat
+    | LongReady
+    | StrangeStatus
+    | GatewayTimeout
     | SkewedDate
     | DropAnswer
     | ErrorAfter

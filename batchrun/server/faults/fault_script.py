@@ -4,6 +4,7 @@ The same sequence of requests meets the same faults: a stream is asked once for 
 strike, in order of arrival. As each fault has its own stream, a fault added at the end of the file changes no other.
 """
 
+import math
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,13 +14,17 @@ from batchrun.server.faults.fault_config import (
     Fault,
     Faults,
     Fresh404,
+    GatewayTimeout,
     Latency,
     ListLag,
+    LongReady,
     NoEcho,
     RateLimit,
     Refusal,
+    Repeat,
     SkewedDate,
     Spoiler,
+    StrangeStatus,
 )
 
 
@@ -33,6 +38,8 @@ class Asked:
     is_from_actor: bool = False
     #: Age in seconds of the Run in the path; None without one, or if `needs_run_age` is false.
     run_age_s: float | None = None
+    #: The body, or without one the first id in the path; empty if `needs_subject` is false.
+    subject: bytes = b""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -46,6 +53,13 @@ class FaultPlan:
     hides_user_agent: bool = False
     #: How far the clock in the answer's `Date` is ahead.
     date_skew_s: float = 0.0
+    is_repeated: bool = False
+    #: A started Run stays READY for this many seconds.
+    ready_s: float = 0.0
+    #: If set, Runs are shown with this status.
+    shown_status: str | None = None
+    #: An answer that takes longer than this many seconds is replaced by a 504.
+    gateway_timeout_s: float = math.inf
     delay_after_s: float = 0.0
     #: If set, this fault spoils the answer.
     spoiler: Spoiler | None = None
@@ -53,13 +67,19 @@ class FaultPlan:
     @property
     def needs_whole_answer(self) -> bool:
         """True if the handler must return the answer in one piece, so that it can be spoilt or delayed."""
-        return self.spoiler is not None or self.delay_before_s > 0
+        return self.spoiler is not None or self.is_apart
+
+    @property
+    def is_apart(self) -> bool:
+        """True if the request is carried out even if its caller has hung up."""
+        return self.delay_before_s > 0 or self.gateway_timeout_s < math.inf
 
 
 class _Stream:
     def __init__(self, fault: Fault, seed: int, position: int) -> None:
         self.fault = fault
-        self._random = random.Random(f"{seed}/{position}/{fault.kind}")  # noqa: S311 - must be repeatable, not secret
+        self._seed = f"{seed}/{position}/{fault.kind}"
+        self._random = random.Random(self._seed)  # noqa: S311 - must be repeatable, not secret
         self._seen = self._struck = self._burst_left = 0
 
     @property
@@ -67,19 +87,20 @@ class _Stream:
         fault = self.fault
         return isinstance(fault, Refusal) or (isinstance(fault, Latency) and fault.where == "before")
 
-    def strikes(self) -> bool:
+    def strikes(self, subject: bytes) -> bool:
         self._seen += 1
         is_used_up = self.fault.count is not None and self._struck >= self.fault.count
-        if is_used_up or self._seen <= self.fault.after or not self._is_due():
+        if is_used_up or self._seen <= self.fault.after or not self._is_due(subject):
             return False
         self._struck += 1
         return True
 
-    def _is_due(self) -> bool:
+    def _is_due(self, subject: bytes) -> bool:
         if self._burst_left:
             self._burst_left -= 1
             return True
-        if self._random.random() >= self.fault.probability:
+        dice = random.Random(self._seed.encode() + subject) if self.fault.sticky else self._random  # noqa: S311
+        if dice.random() >= self.fault.probability:
             return False
         self._burst_left = self.fault.burst - 1 if isinstance(self.fault, RateLimit) else 0
         return True
@@ -117,6 +138,10 @@ class FaultScript:
         """Return whether `Asked.run_age_s` matters for a route."""
         return any(isinstance(stream.fault, Fresh404) for stream in self._of_route(method, template))
 
+    def needs_subject(self, method: str, template: str) -> bool:
+        """Return whether `Asked.subject` matters for a route."""
+        return any(stream.fault.sticky for stream in self._of_route(method, template))
+
     def decide(self, asked: Asked) -> FaultPlan:
         """Decide about the next request.
 
@@ -130,7 +155,7 @@ class FaultScript:
             if plan.refusal is not None:
                 break
             is_spoilt = plan.spoiler is not None and isinstance(stream.fault, Spoiler)
-            if not is_spoilt and stream.strikes():
+            if not is_spoilt and stream.strikes(asked.subject):
                 _note(plan, stream)
         return plan
 
@@ -158,11 +183,25 @@ def _note(plan: FaultPlan, stream: _Stream) -> None:
             plan.delay_after_s += stream.latency_s(fault)
         case ListLag():
             plan.list_lag_s = max(plan.list_lag_s, fault.seconds)
-        case NoEcho():
-            plan.hides_user_agent = True
         case SkewedDate():
             plan.date_skew_s += fault.seconds
+        case GatewayTimeout():
+            plan.gateway_timeout_s = min(plan.gateway_timeout_s, fault.seconds)
         case Refusal():
             plan.refusal = fault
         case Spoiler():
             plan.spoiler = fault
+        case _:
+            _note_effect(plan, fault)
+
+
+def _note_effect(plan: FaultPlan, fault: Fault) -> None:
+    match fault:
+        case NoEcho():
+            plan.hides_user_agent = True
+        case Repeat():
+            plan.is_repeated = True
+        case LongReady():
+            plan.ready_s += fault.seconds
+        case StrangeStatus():
+            plan.shown_status = fault.status

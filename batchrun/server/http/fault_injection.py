@@ -56,7 +56,11 @@ class FaultInjection:
             _log.info("fault_struck", kind=plan.refusal.kind, method=method, route=route.path)
             return await _refuse(call, plan, plan.refusal)
         call.faults = plan
-        response = await (self._carry_out_late(call, plan.delay_before_s, work) if plan.delay_before_s else work())
+        if plan.is_repeated:
+            body = await call.peek()
+            await work()
+            call.put_back(body)
+        response = await (self._carry_out_apart(call, plan, work) if plan.is_apart else work())
         if plan.date_skew_s and not response.prepared:
             at = datetime.now(UTC) + timedelta(seconds=plan.date_skew_s)
             response.headers["Date"] = format_datetime(at, usegmt=True)
@@ -71,27 +75,32 @@ class FaultInjection:
         if route.path.startswith("/demo"):
             return FaultPlan()
         age_s = await _run_age_s(call) if self._script.needs_run_age(method, route.path) else None
+        subject = await _subject(call) if self._script.needs_subject(method, route.path) else b""
         is_from_actor = call.caller is Caller.RUN
         return self._script.decide(
-            Asked(method=method, template=route.path, is_from_actor=is_from_actor, run_age_s=age_s)
+            Asked(method=method, template=route.path, is_from_actor=is_from_actor, run_age_s=age_s, subject=subject)
         )
 
-    async def _carry_out_late(self, call: Call, delay_s: float, work: Work) -> web.StreamResponse:
-        """Carry out a request after a delay, even if its caller has hung up by then, as a platform does."""
+    async def _carry_out_apart(self, call: Call, plan: FaultPlan, work: Work) -> web.StreamResponse:
+        """Carry out a request, late if so planned, even if its caller has hung up by then, as a platform does."""
         await call.receive()  # a body that has not arrived is lost with the connection
         response: web.StreamResponse | None = None
         is_done = anyio.Event()
 
         async def carry_out() -> None:
             nonlocal response
-            await anyio.sleep(delay_s)
+            await anyio.sleep(plan.delay_before_s)
             response = await work()
             is_done.set()
 
         self._children.start_soon(carry_out)
-        await is_done.wait()
-        assert response is not None
-        return response
+        with anyio.move_on_after(plan.gateway_timeout_s):
+            await is_done.wait()
+        return _error(504, "") if response is None else response
+
+
+async def _subject(call: Call) -> bytes:
+    return await call.peek() or next(iter(call.path.values()), "").encode(errors="surrogateescape")
 
 
 async def _run_age_s(call: Call) -> float | None:
@@ -127,9 +136,9 @@ async def _spoil(request: web.BaseRequest, response: web.Response, spoiler: Spoi
             return _reset(request)
         case ErrorAfter(status=status, type=type):
             return _error(status, type)
-        case Garbage(body=body):
+        case Garbage(body=body, content_type=content_type):
             status = response.status if response.status in (200, 201) else 200
-            return web.Response(status=status, text=body, content_type="text/html")
+            return web.Response(status=status, text=body, content_type=content_type)
         case Truncate() | SlowBody() if not _content(request, response):
             return response
         case Truncate(keep=keep):

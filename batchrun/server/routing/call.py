@@ -51,6 +51,14 @@ class Call:
         """Receive the body now, so that `body` needs no connection."""
         self._body = await self.body_or_spool()
 
+    async def peek(self) -> bytes:
+        """Return the decompressed body, which stays to be taken."""
+        body = self._body = await self.body_or_spool()
+        return body if isinstance(body, bytes) else await anyio.to_thread.run_sync(body.read)
+
+    def put_back(self, body: bytes) -> None:
+        self._body = body
+
     async def body(self) -> bytes:
         """Return the decompressed body as a whole, once."""
         body = await self.body_or_spool()

@@ -7,7 +7,7 @@ import anyio
 
 from batchrun.model import RunStatus
 from batchrun.server.catalog.actor_catalog import LocalCommand
-from batchrun.server.runs.hosted_run import HostedRun, RunEnd, append_log
+from batchrun.server.runs.hosted_run import HostedRun, RunEnd, append_log, mark_status
 from batchrun.server.runs.inline import run_inline
 from batchrun.server.runs.processes import ProcessRunner
 from batchrun.server.store.database import Database
@@ -24,6 +24,7 @@ class RunExecutor:
 
     async def execute(self, live: HostedRun) -> RunEnd:
         """Execute the Run's Actor; return how it ended, unless cancelled."""
+        await self._stay_ready(live)
         restarts: deque[float] = deque(maxlen=_MAX_RESTARTS)
         while True:
             ending = await self._live_once(live)
@@ -37,6 +38,13 @@ class RunExecutor:
             restarts.append(now)
             live.doc["stats"]["restartCount"] += 1
             await append_log(self._database, live, "ACTOR: Restarting, as the run was started with restartOnError.")
+
+    async def _stay_ready(self, live: HostedRun) -> None:
+        if live.ready_s:
+            await anyio.sleep(live.ready_s)
+            live.began, live.deadline = live.began + live.ready_s, live.deadline + live.ready_s
+            if live.status is RunStatus.READY:
+                await mark_status(self._database, live, RunStatus.RUNNING)
 
     async def _live_once(self, live: HostedRun) -> RunEnd | None:
         """Execute the Actor once; return None if it must restart."""

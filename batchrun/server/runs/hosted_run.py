@@ -48,6 +48,8 @@ class HostedRun:
     #: Loop times of its start and of the end of its time limit. Earlier run time, before a migration, is counted in.
     began: float
     deadline: float
+    #: Seconds that it stays READY, as an injected fault.
+    ready_s: float = 0.0
     #: True once its end is committed.
     is_ended: bool = False
     #: Made by the first waiter for the end; most Runs have none.

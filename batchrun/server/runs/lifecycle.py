@@ -115,6 +115,8 @@ class Runs:
         started_ms = now_ms()
         body = order.stored_input[1] if order.stored_input else None
         live = self._live_run(new_doc(order, started_ms), {}, order.actor, body)
+        if order.ready_s:
+            live.ready_s, live.doc["status"] = order.ready_s, RunStatus.READY.value
         self._take_quota(live.doc)
         self.counts.started += 1
         self.counts.start_times.append(live.began)

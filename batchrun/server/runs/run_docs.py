@@ -27,6 +27,8 @@ class RunOrder:
     origin: str
     client_ip: str | None
     user_agent: str | None
+    #: Seconds that the Run stays READY.
+    ready_s: float = 0.0
 
 
 def new_doc(order: RunOrder, started_ms: int) -> JsonObject:

@@ -2,27 +2,28 @@ import pytest
 
 from tests.support.crash import CrashBatch, assert_promise_kept, open_api, some_jobs
 from tests.support.fault_sets import FAULT_SETS
+from tests.support.patience import SOON_GONE
 
 #: A list that lags 3 s, as two of the fault sets have it, needs more than the default patience of these tests.
 PATIENT = {"limits.listing_lag_s": 4.0}
 
 
-def _carry_out(tmp_path, *, faults: str, jobs: int, seed: int, kills: int, longest_s: float = 1.6) -> int:
+def _carry_out(tmp_path, *, name: str, jobs: int, seed: int, kills: int, longest_s: float) -> int:
     """Carry a batch out under faults and kills, see that the promise was kept, and return how often it was killed."""
     file = tmp_path / "faults.toml"
-    file.write_text(f"seed = {seed}\n{faults}")
+    file.write_text(f"seed = {seed}\n{FAULT_SETS[name]}")
     with open_api(tmp_path / "api", faults=file) as api:
-        batch = CrashBatch(tmp_path, api.base_url, some_jobs(jobs, seed), PATIENT)
+        batch = CrashBatch(tmp_path, api.base_url, some_jobs(jobs, seed), PATIENT, constants=SOON_GONE)
         assert batch.run_with_kills(seed, kills, longest_s=longest_s) == 1, batch.said()
     with open_api(tmp_path / "api") as api:
-        assert_promise_kept(batch, api)
+        assert_promise_kept(batch, api, are_datasets_gone=name == "gone datasets")
     return batch.kills
 
 
 @pytest.mark.parametrize("name", FAULT_SETS)
 def test_a_batch_killed_under_faults_ends_right(tmp_path, name):
     """Whatever the platform does wrong meanwhile: one record per job, every Run in the records, items exact."""
-    assert _carry_out(tmp_path, faults=FAULT_SETS[name], jobs=40, seed=3, kills=5, longest_s=0.9) >= 1
+    assert _carry_out(tmp_path, name=name, jobs=40, seed=3, kills=5, longest_s=0.9) >= 1
 
 
 @pytest.mark.long
@@ -30,7 +31,7 @@ def test_a_batch_killed_under_faults_ends_right(tmp_path, name):
 @pytest.mark.parametrize("name", FAULT_SETS)
 def test_the_long_form(tmp_path, name, seed, record_property):
     """The same over batches of 200 jobs, killed 30 times each unless they end before: about a thousand kills in all."""
-    kills = _carry_out(tmp_path, faults=FAULT_SETS[name], jobs=200, seed=100 + seed, kills=30, longest_s=1.0)
+    kills = _carry_out(tmp_path, name=name, jobs=200, seed=100 + seed, kills=30, longest_s=1.0)
     record_property("kills", kills)
 
 

@@ -175,7 +175,7 @@ class CrashBatch:
         return (self.directory / "stderr.txt").read_text()
 
 
-def assert_promise_kept(batch: CrashBatch, api: Api) -> None:
+def assert_promise_kept(batch: CrashBatch, api: Api, *, are_datasets_gone: bool = False) -> None:
     """No job is lost, no Run is started twice, no record or item is written twice; counted at the server."""
     records, runs = batch.records(), api.runs()
     by_key = {record["key"]: record for record in records}
@@ -186,18 +186,21 @@ def assert_promise_kept(batch: CrashBatch, api: Api) -> None:
         started = [each for each in record["attempts"] if each["run_id"]]
         expected = 2 if batch.jobs[record["line"] - 1].get("fails") else 1
         assert len(started) == expected, (record, batch.said())
+    lost = [record for record in records if not record["items"]["complete"]]
+    assert bool(lost) is are_datasets_gone, batch.said()
+    assert {record["outcome"] for record in lost} <= {"lost", "failed"}, lost
     assert_items_exact(batch, api, records, runs)
 
 
 def assert_items_exact(batch: CrashBatch, api: Api, records: list[dict[str, Any]], runs: list[dict[str, Any]]) -> None:
-    """The item file holds each settled Run's dataset, whole, in order, once."""
+    """The item file holds each settled Run's dataset, whole, in order, once; of one that is gone nothing."""
     collected: dict[str, list[int]] = {}
     for item in batch.items():
         collected.setdefault(item["_run"], []).append(item["n"])
     datasets = {run["id"]: run for run in runs}
     for record in records:
         run_id = record["run"]["id"]
-        stored = [item["n"] for item in api.items(datasets[run_id])]
+        stored = [item["n"] for item in api.items(datasets[run_id])] if record["items"]["complete"] else []
         assert collected.pop(run_id, []) == stored, (record["key"], batch.said())
         assert record["items"]["count"] == len(stored)
     assert collected == {}

@@ -53,6 +53,16 @@ probability = 0.05
 kind = "garbage"
 probability = 0.05
 """,
+    "gone datasets": LOST_ANSWERS
+    + """
+[[fault]]
+kind = "error_before"
+routes = ["items"]
+status = 404
+type = "record-not-found"
+sticky = true
+probability = 0.2
+""",
     "a bad network": LOST_ANSWERS
     + """
 [[fault]]

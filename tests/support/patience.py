@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+from batchrun.engine import collect
 from batchrun.engine.background import final_costs
 
 #: Constants by the names of their modules, as `tests.support.forked` and `monkeypatch` set them.
@@ -14,5 +15,7 @@ SOON_FINAL_COSTS: Constants = {
     f"{final_costs.__name__}.FINAL_AFTER": timedelta(seconds=2),
     f"{final_costs.__name__}.INTERVAL_S": 0.2,
 }
+#: A dataset that is not found counts as gone after less than the 10 seconds of a platform whose replicas lag.
+SOON_GONE: Constants = {f"{collect.__name__}.MISSING_AFTER_S": 0.3, f"{collect.__name__}.MISSING_RETRY_S": 0.1}
 #: When the server makes a Run's usage final, in such tests, in seconds after its end.
 SOON_SETTLED_S = 0.1

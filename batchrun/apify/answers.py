@@ -3,7 +3,6 @@
 Each function raises ValueError for an answer that it cannot read.
 """
 
-import json
 from typing import Any
 
 import orjson
@@ -90,4 +89,4 @@ def _json(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
-        return json.loads(body)
+        return wire.parse_lenient(body)

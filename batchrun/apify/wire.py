@@ -8,7 +8,7 @@ Source of every name: the Apify API v2 reference (https://docs.apify.com/api/v2)
 import base64
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,6 +23,7 @@ from batchrun.policy.budget import Prices
 MAX_WAIT_FOR_FINISH_S = 60
 #: Most Runs in one page of a list.
 MAX_LIST_LIMIT = 1000
+_TOO_DEEP = "it is nested too deep"
 
 
 def segment(id_or_name: str) -> str:
@@ -53,17 +54,40 @@ def parse_json(body: bytes) -> Any:
     Lone surrogates become question marks, NaN and infinity null, so that the value can be written as JSON again.
 
     Raises:
-        ValueError: it is not JSON, or nested too deep.
+        ValueError: it is not JSON, nested too deep, or holds an integer of thousands of digits.
     """
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
         pass
     try:
-        value = json.loads(body, parse_float=_finite, parse_constant=lambda _: None)
+        value = parse_lenient(body, read_float=_finite, read_constant=lambda _: None)
         return orjson.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
     except RecursionError as error:
-        raise ValueError("it is nested too deep") from error
+        raise ValueError(_TOO_DEEP) from error
+
+
+def parse_lenient(
+    body: bytes,
+    read_float: Callable[[str], float | None] = float,
+    read_constant: Callable[[str], float | None] = float,
+) -> Any:
+    """Read JSON with lone surrogates, NaN and numbers out of range.
+
+    Raises:
+        ValueError: it is not JSON, nested too deep, or holds an integer of thousands of digits.
+    """
+    try:
+        return json.loads(body, parse_int=_integer, parse_float=read_float, parse_constant=read_constant)
+    except RecursionError as error:
+        raise ValueError(_TOO_DEEP) from error
+
+
+def _integer(digits: str) -> int:
+    try:
+        return int(digits)
+    except ValueError:  # Python's message names a setting of Python
+        raise ValueError(f"it holds an integer of {len(digits):,} digits") from None
 
 
 def _finite(text: str) -> float | None:

@@ -9,7 +9,7 @@ import structlog
 from batchrun.engine.ports import RunClient
 from batchrun.errors import ApiError, BatchRefused, NotFound, TransportError, Unauthorized
 from batchrun.ledger.protocol import ItemWriter
-from batchrun.model import Attempt, DatasetId, Items, ItemsPage, Job, JobId, Outcome, Problem, Run, StoreId
+from batchrun.model import Attempt, DatasetId, Items, ItemsPage, Job, JobId, Outcome, Problem, Run, StoreId, is_writable
 from batchrun.output.item_lines import item_lines, item_tag
 from batchrun.policy.expectation import Expectation, Verdict
 from batchrun.runtime.crash_points import crash_point
@@ -19,6 +19,8 @@ from batchrun.runtime.fast_dataclasses import dataclass, replace
 OUTPUT_KEY = "OUTPUT"
 #: The error type of output that the platform does not have any more.
 OUTPUT_GONE = "output-gone"
+#: The error type of output that the platform cannot send, or that cannot be written.
+OUTPUT_UNREADABLE = "output-unreadable"
 #: Max items that are counted, for the message, in a dataset with fewer than expected: one page.
 MAX_COUNTED = 1000
 #: A dataset whose Run has ended counts as missing after the platform has not known it for this long, in seconds.
@@ -121,6 +123,7 @@ class Collector:
         """
         lines = b""
         offset = attempt.items_offset
+        left_out = 0 if self._plan.is_filtered else offset - attempt.items_count  # on pages that are committed
         while True:
             try:
                 items, next_offset, is_last = await self._page(dataset_id, offset)
@@ -131,10 +134,11 @@ class Collector:
                 crash_point("page_written")
                 lines = b""
             if items:
-                lines = item_lines(items, tag)
-                attempt = replace(attempt, items_offset=next_offset, items_count=attempt.items_count + len(items))
+                lines, count = item_lines(items, tag)
+                left_out += len(items) - count
+                attempt = replace(attempt, items_offset=next_offset, items_count=attempt.items_count + count)
             if is_last:
-                return attempt, lines, None
+                return attempt, lines, _left_out(left_out, dataset_id)
             offset = next_offset
 
     async def _inline(self, dataset_id: DatasetId) -> tuple[Items, Problem | None]:
@@ -149,7 +153,9 @@ class Collector:
                 break
             values += items
         del values[self._plan.max_inline_items :]
-        items_read = Items(count=len(values), dataset_id=dataset_id, values=values, is_complete=problem is None)
+        writable = [value for value in values if is_writable(value)]
+        problem = problem or _left_out(len(values) - len(writable), dataset_id)
+        items_read = Items(count=len(writable), dataset_id=dataset_id, values=writable, is_complete=problem is None)
         return items_read, problem
 
     async def _page(self, dataset_id: DatasetId, offset: int) -> tuple[list[Any], int, bool]:
@@ -211,6 +217,14 @@ class Collector:
                 await anyio.sleep(MISSING_RETRY_S)  # a new dataset, on a platform whose replicas lag
 
 
+def _left_out(count: int, dataset_id: DatasetId) -> Problem | None:
+    """Return why items are not complete of which this many are left out; None for 0."""
+    if not count:
+        return None
+    message = f"{count} of the items of dataset {dataset_id} cannot be written: they are nested too deep"
+    return Problem(type=OUTPUT_UNREADABLE, message=message)
+
+
 def _trouble(what: str, error: ApiError | TransportError) -> _UnreadableError | BatchRefused:
     """Return what an error about one object means: that it is unreadable, or that the token is refused for all."""
     if isinstance(error, Unauthorized) and error.status == 401:
@@ -219,7 +233,7 @@ def _trouble(what: str, error: ApiError | TransportError) -> _UnreadableError | 
 
 
 def _unreadable(what: str, error: ApiError | TransportError) -> _UnreadableError:
-    kind = OUTPUT_GONE if isinstance(error, NotFound) else "output-unreadable"
+    kind = OUTPUT_GONE if isinstance(error, NotFound) else OUTPUT_UNREADABLE
     problem = Problem(type=kind, message=f"the {what} cannot be read: {error}")
     _log.warning(kind.replace("-", "_"), what=what, reason=str(error))
     return _UnreadableError(problem)

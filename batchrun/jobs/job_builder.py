@@ -111,7 +111,7 @@ class JobBuilder:
                 f"gives an input of {len(body):,} bytes; the API takes {MAX_BODY_BYTES:,} at most: "
                 "put large content into a key-value store and pass its address"
             )
-        return Job(
+        job = Job(
             key=self._job_key(cells, fields, key_suffix) or JobKey(digest.hex()),
             digest=digest,
             position=position,
@@ -122,6 +122,9 @@ class JobBuilder:
             group=fields.group or self._job_group(cells),
             meta=fields.meta if not self._meta else self._job_meta(cells, fields.meta),
         )
+        if type(job.meta) in (dict, list):
+            orjson.dumps(job.meta)  # raises the error of what is nested too deep
+        return job
 
     def _job_key(self, cells: Cells, fields: AtFields, key_suffix: str) -> JobKey | None:
         if fields.key is not None:

@@ -7,7 +7,7 @@ changed once made; for most of them the type checker alone sees to that (`runtim
 from batchrun.model.attempt import CLOCK_DOUBT, Attempt, AttemptState, Cause, Intent, Mark, Problem
 from batchrun.model.batch import Command, Ending, Selection, Summary
 from batchrun.model.job import BadLine, Job, JobId, JobKey, Position
-from batchrun.model.record import Items, Outcome, Record, json_line
+from batchrun.model.record import Items, Outcome, Record, is_writable, json_line
 from batchrun.model.run import (
     MAX_BODY_BYTES,
     CostSource,
@@ -55,5 +55,6 @@ __all__ = [
     "Summary",
     "TaskId",
     "TimeWindow",
+    "is_writable",
     "json_line",
 ]

@@ -12,7 +12,9 @@ import orjson
 from batchrun.model.attempt import Attempt, Problem
 from batchrun.model.job import JobKey
 from batchrun.model.run import WEAKEST_COST_SOURCE_FIRST, CostSource, DatasetId, JsonObject
-from batchrun.runtime.fast_dataclasses import dataclass
+from batchrun.runtime.fast_dataclasses import dataclass, replace
+
+_TOO_DEEP = "it is nested too deep"
 
 
 class Outcome(StrEnum):
@@ -78,7 +80,18 @@ class Record:
 
     def as_line(self) -> bytes:
         """Return the record as one line of JSON, line end included."""
-        return json_line(self._as_json())
+        try:
+            return json_line(self._as_json())
+        except ValueError:
+            return self._without_deep_values().as_line()
+
+    def _without_deep_values(self) -> "Record":
+        """Return the record without foreign values that are nested too deep; all its other values are writable."""
+        run = None if self.run is None else {name: part for name, part in self.run.items() if is_writable(part)}
+        shallow = replace(self, run=run, meta=self.meta if is_writable(self.meta) else None)
+        if is_writable(self.output):
+            return shallow
+        return replace(shallow, output=None, output_error=f"the OUTPUT value cannot be written: {_TOO_DEEP}")
 
     def _as_json(self) -> JsonObject:
         cost_usd, cost_source, cost_is_final = _cost_of(self.attempts)
@@ -123,12 +136,29 @@ def _cost_of(attempts: Collection[Attempt]) -> tuple[float | None, CostSource, b
 
 
 def json_line(value: JsonObject) -> bytes:
-    """Return JSON on one line, line end included; times in UTC as ISO with Z."""
+    """Return JSON on one line, line end included; times in UTC as ISO with Z.
+
+    Raises:
+        ValueError: the value is nested deeper than some 900 levels.
+    """
     try:
         return orjson.dumps(value, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE)
     except TypeError:
+        pass
+    try:
         # orjson writes at most 254 levels and no lone surrogates; an Actor's values may have either.
         return (json.dumps(value, default=_iso) + "\n").encode()
+    except RecursionError as error:
+        raise ValueError(_TOO_DEEP) from error
+
+
+def is_writable(value: Any) -> bool:
+    """Return whether a record or an item line can hold a JSON value: False if it is nested too deep."""
+    try:
+        json_line({"": [[[value]]]})  # no deeper than a record nests a value
+    except ValueError:
+        return False
+    return True
 
 
 def _iso(at: datetime) -> str:

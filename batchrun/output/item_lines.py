@@ -1,9 +1,9 @@
 """Lines of the item file: a dataset item, tagged with the job and the Run that it comes from."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
-from batchrun.model import Job, JsonObject, Outcome, Run, json_line
+from batchrun.model import Job, JsonObject, Outcome, Run, is_writable, json_line
 
 
 def item_tag(job: Job, run: Run, outcome: Outcome) -> JsonObject:
@@ -12,9 +12,16 @@ def item_tag(job: Job, run: Run, outcome: Outcome) -> JsonObject:
     return {"_key": job.key, "_line": job.position.line, "_run": run.id, "_outcome": outcome, **meta}
 
 
-def item_lines(items: Iterable[Any], tag: JsonObject) -> bytes:
-    """Return a line for each item; an item that is no object becomes the property `value`."""
-    return b"".join([_item_line(item, tag) for item in items])
+def item_lines(items: Sequence[Any], tag: JsonObject) -> tuple[bytes, int]:
+    """Return a line for each item that is not nested too deep, and their number.
+
+    An item that is no object becomes the property `value`.
+    """
+    try:
+        return b"".join([_item_line(item, tag) for item in items]), len(items)
+    except ValueError:
+        shallow = [item for item in items if is_writable(item)]
+        return b"".join([_item_line(item, tag) for item in shallow]), len(shallow)
 
 
 def _item_line(item: Any, tag: JsonObject) -> bytes:

@@ -1,9 +1,10 @@
 import math
+from collections.abc import Callable
 
 import orjson
 import pytest
 
-from batchrun.apify.answers import items_page_of, run_ids_of, runs_of, value_of
+from batchrun.apify.answers import items_page_of, run_ids_of, run_of, runs_of, value_of
 from batchrun.apify.connections import Answer
 from batchrun.model import json_line
 
@@ -42,3 +43,14 @@ def test_a_list_that_is_absent_is_not_empty(data: object) -> None:
     """An empty list proves that there is no Run; an absent one proves nothing."""
     with pytest.raises(ValueError, match="list"):
         runs_of(_answer(orjson.dumps({"data": data})))
+
+
+@pytest.mark.parametrize(
+    "odd", [b"[" * 2000 + b"]" * 2000, b"[" + b"9" * 5000 + b"]", b"[{]"], ids=["deep", "digits", "no"]
+)
+def test_what_cannot_be_read_is_one_kind_of_error(odd: bytes) -> None:
+    """Whatever a dataset, a store or a Run holds: ValueError, in words without Python."""
+    readers: list[Callable[[Answer], object]] = [items_page_of, value_of, run_of]
+    for read in readers:
+        with pytest.raises(ValueError, match=r"^(?!.*sys\.).*$"):
+            read(_answer(odd))

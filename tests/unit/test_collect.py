@@ -221,3 +221,25 @@ async def test_an_item_nested_very_deeply_does_not_stop_the_batch() -> None:
     """What can be read can be written, or is reported as what cannot."""
     collected = await collect(platform([{"n": deep(400)}]), output_plan("file"))
     assert collected.items == Items(count=1, dataset_id=DATASET)
+
+
+@pytest.mark.parametrize("where", ["file", "inline"])
+async def test_items_that_cannot_be_written_are_left_out_and_reported(where: str) -> None:
+    """The others are kept; their job does not succeed."""
+    api = platform([{"n": 0}, {"n": deep(1000)}, {"n": 2}])
+    collected = await collect(api, output_plan(where))
+    assert collected.items is not None
+    assert (collected.items.count, collected.items.is_complete) == (2, False)
+    kept = collected.items.values or [orjson.loads(line) for line in collected.item_lines.splitlines()]
+    assert [item["n"] for item in kept] == [0, 2]
+    assert collected.problem is not None
+    assert collected.problem.type == "output-unreadable"
+    assert "1 of the items of dataset dataset-run-1 cannot be written: they are nested too deep" in str(
+        collected.problem.message
+    )
+
+
+async def test_items_left_out_before_a_kill_are_not_forgotten() -> None:
+    """The committed pages hold fewer items than their offset says."""
+    collected = await collect(platform(counted(4)), output_plan("file"), items_offset=4, items_count=3)
+    assert collected.items == Items(count=3, dataset_id=DATASET, is_complete=False)

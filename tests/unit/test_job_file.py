@@ -126,7 +126,9 @@ def test_an_input_that_is_too_deep_or_too_large_is_a_bad_line(write: Write) -> N
     """An input that the API or JSON does not allow is refused before anything is sent."""
     deep = b'{"a":' + b"[" * 300 + b"]" * 300 + b"}"
     large = b'{"a":"' + b"x" * 10_000_000 + b'"}'
-    path = write("jobs.jsonl", deep + b"\n" + large + b"\n{}\n" + deep.replace(b"a", b"@key"))
+    path = write(
+        "jobs.jsonl", b"\n".join([deep, large, b"{}", *(deep.replace(b"a", at) for at in (b"@key", b"@meta"))])
+    )
     assert reasons(path) == [
         (1, "is nested deeper than 254 levels; flatten it"),
         (
@@ -137,6 +139,7 @@ def test_an_input_that_is_too_deep_or_too_large_is_a_bad_line(write: Write) -> N
             ),
         ),
         (4, "is nested deeper than 254 levels; flatten it"),
+        (5, "is nested deeper than 254 levels; flatten it"),
     ]
     assert [job.position.line for job in jobs(path)] == [3]
 

@@ -1,4 +1,4 @@
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -220,3 +220,22 @@ def test_every_option_overrides_and_falls_back(name: str) -> None:
     """`over` forgets no field, of either value."""
     given, nothing = RunOptions(**{name: 7}), RunOptions()  # type: ignore[arg-type] # whatever the field's type is
     assert getattr(given.over(nothing), name) == getattr(nothing.over(given), name) == 7
+
+
+def test_what_the_platform_nests_too_deep_is_left_out_of_a_record() -> None:
+    """The rest of the Run stays, and the OUTPUT value leaves its reason: the job is settled."""
+    deep: Any = 0
+    for _ in range(1100):
+        deep = [deep]
+    record = Record(
+        key=JobKey("k"),
+        line=1,
+        meta=deep,
+        outcome=Outcome.SUCCEEDED,
+        run={"id": "r", "odd": deep},
+        output={"value": deep},
+    )
+    read = line_of(record)
+    assert (read["meta"], read["run"], read["output"]) == (None, {"id": "r"}, None)
+    assert read["output_error"] == "the OUTPUT value cannot be written: it is nested too deep"
+    assert line_of(replace(record, output=[1]))["output"] == [1]

@@ -110,8 +110,8 @@ def _settle(directory: Path, count: int) -> None:
                     _settle_one(ledger, job)
         point = job_file.read_point
         with ledger.transaction():
-            fingerprint = job_file.fingerprint(point.offset)
-            ledger.note_fact(READ_TO, ReadTo(offset=point.offset, line=point.line, fingerprint=fingerprint))
+            read_to = ReadTo(offset=point.offset, line=point.line, fingerprint=point.fingerprint)
+            ledger.note_fact(READ_TO, read_to)
             # As long as they would be; nobody reads them.
             lengths = {RECORDS: 2_000 * count, ITEMS: 200 * count}
             ledger.note_output_lengths(lengths)

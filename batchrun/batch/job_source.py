@@ -2,12 +2,14 @@
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from itertools import islice
 
 import anyio
 
 from batchrun.config import Config
 from batchrun.config.job_format_builder import job_format
+from batchrun.engine.notices import UnendedLine
 from batchrun.engine.ports import Chunk
 from batchrun.errors import JobFileError
 from batchrun.jobs import JobFile, ReadPoint
@@ -16,14 +18,23 @@ from batchrun.ledger.protocol import ReadTo
 from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import BadLine, Job, JsonObject
 
+#: Seconds without a change after which a job file counts as finished, unless a process has it open for writing.
+QUIET_S = 5.0
+
 
 class FileSource:
     """A `JobSource` over one open job file."""
 
-    def __init__(self, job_file: JobFile, entries: Iterator[Job | BadLine], left: int | None) -> None:
+    def __init__(
+        self, job_file: JobFile, entries: Iterator[Job | BadLine], left: int | None, earlier: ReadTo | None
+    ) -> None:
         self.job_file = job_file
         self._entries = entries
         self._left = left
+        #: The position of earlier processes, until this one has read further.
+        self._earlier = earlier
+        #: What has become of a last line without line end; None: there is none, or its turn has not come.
+        self.unended: UnendedLine | None = None
 
     async def next_chunk(self, max_entries: int) -> Chunk | None:
         """Return the next lines, or None at the end of the file or of the batch's limit."""
@@ -33,15 +44,31 @@ class FileSource:
         if self._left is not None:
             wanted = min(wanted, self._left)
         chunk = await anyio.to_thread.run_sync(self._read, wanted, abandon_on_cancel=is_pipe)
+        if wanted and not chunk.entries and self.unended is None and (last := self.job_file.unended) is not None:
+            chunk = await self._read_unended(last.position.line)
         if self._left is not None:
             self._left -= len(chunk.entries)
         return chunk if chunk.entries else None
 
+    async def _read_unended(self, line: int) -> Chunk:
+        """Read a last line without line end if the file is at rest; if it may still grow, leave the line unread."""
+        since = await anyio.to_thread.run_sync(self.job_file.last_change)
+        if datetime.now(UTC).timestamp() - since[1] / 1e9 < QUIET_S:
+            await anyio.sleep(QUIET_S)
+        may_grow = await anyio.to_thread.run_sync(self.job_file.may_grow, since)
+        self.unended = UnendedLine(file=self.job_file.name, line=line, is_read=not may_grow)
+        entries = () if may_grow else await anyio.to_thread.run_sync(self.job_file.build_unended)
+        # The position stays before the line: should it grow after all, it is read again.
+        return Chunk(entries, self._read_to())
+
     def _read(self, max_entries: int) -> Chunk:
-        entries = list(islice(self._entries, max_entries))
+        return Chunk(list(islice(self._entries, max_entries)), self._read_to())
+
+    def _read_to(self) -> ReadTo:
         point = self.job_file.read_point
-        fingerprint = self.job_file.fingerprint(point.offset)
-        return Chunk(entries, ReadTo(offset=point.offset, line=point.line, fingerprint=fingerprint))
+        if self._earlier is not None and point.offset <= self._earlier.offset:
+            return self._earlier
+        return ReadTo(offset=point.offset, line=point.line, fingerprint=point.fingerprint)
 
     def count_estimate(self) -> int | None:
         """Return an estimate of the jobs in the file; None: counting them would take too long."""
@@ -79,10 +106,12 @@ def _open(
 ) -> FileSource:
     job_file = JobFile(job_format(config, task_input))
     read_to = ledger.fact(READ_TO)
-    start = ReadPoint(offset=read_to.offset, line=read_to.line) if read_to is not None else None
-    if read_to is not None and job_file.fingerprint(read_to.offset) != read_to.fingerprint:
+    start = None
+    if read_to is not None:
+        start = ReadPoint(offset=read_to.offset, line=read_to.line, fingerprint=read_to.fingerprint)
+    if start is not None and not job_file.is_as_read(start):
         raise JobFileError(
-            f"was changed in its first {read_to.line} lines since this batch was begun; only appending is"
+            f"was changed in its first {start.line} lines since this batch was begun; only appending is"
             " possible. Restore it, or choose another --out for the new file",
             file=config.jobs.file,
         )
@@ -92,4 +121,4 @@ def _open(
         start = None  # from the first line, to count jobs up to the limit; lines of known jobs change nothing
         with ledger.transaction():
             ledger.note_fact(DUPLICATES, 0)  # they are counted again
-    return FileSource(job_file, job_file.read(start), config.jobs.limit)
+    return FileSource(job_file, job_file.read(start, holds_back=True), config.jobs.limit, read_to)

@@ -215,6 +215,8 @@ class Batch:
                 children.start_soon(self._stop_in_time)
                 await self._engine.run(self._jobs, self._on_record, at_the_end)
                 children.cancel_scope.cancel()
+            if (unended := self._resumed.lines.unended) is not None:
+                self.progress.notices.add(unended)
             if self._engine.scheduler.stopped_for is None:
                 self._resumed.source.check_all_came()
         except* BatchrunError as group:

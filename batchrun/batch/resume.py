@@ -7,7 +7,7 @@ import anyio
 
 from batchrun.account.connected_task import ConnectedTask
 from batchrun.batch.backlog import Backlog, open_backlog, take_up
-from batchrun.batch.job_source import open_source
+from batchrun.batch.job_source import FileSource, open_source
 from batchrun.batch.opening import Opening, read_opening
 from batchrun.config import Config
 from batchrun.engine.limits.purse import Purse
@@ -30,6 +30,7 @@ class Resumed:
 
     ledger: GroupCommit
     source: Backlog
+    lines: FileSource
     #: Open jobs with an attempt.
     jobs: list[Work | Postponed]
     purse: Purse
@@ -73,7 +74,7 @@ async def resume(
     totals = await anyio.to_thread.run_sync(ledger.totals)
     account.keep_permits(config.out_dir, totals.live_runs + totals.in_doubt)
     opening = await anyio.to_thread.run_sync(read_opening, config, connected, ledger, lines, prepared)
-    return Resumed(ledger=commit, source=backlog, jobs=jobs, purse=purse, opening=opening, echoes=echoes)
+    return Resumed(ledger=commit, source=backlog, lines=lines, jobs=jobs, purse=purse, opening=opening, echoes=echoes)
 
 
 async def _leave_budget(budget: Budget, ledger: LedgerReader) -> None:

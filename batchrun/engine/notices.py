@@ -94,6 +94,16 @@ class ReportNotWritten:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnendedLine:
+    """The last line of the job file has no line end: its writer may not have finished it."""
+
+    file: str
+    line: int
+    #: False: the file may still grow, and the line was left for the next process.
+    is_read: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NoticesDropped:
     """Older notices were dropped before a reader took them."""
 
@@ -112,6 +122,7 @@ Notice = (
     | BatchOutOfTime
     | WaitingForFinalCosts
     | ReportNotWritten
+    | UnendedLine
     | NoticesDropped
 )
 

@@ -7,9 +7,10 @@ state of a batch.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from io import SEEK_END, BufferedIOBase, BufferedReader, BytesIO
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import orjson
 
@@ -18,23 +19,28 @@ from batchrun.jobs.csv_rows import Header, csv_rows, read_header
 from batchrun.jobs.job_builder import JobBuilder
 from batchrun.jobs.job_format import JobFormat
 from batchrun.jobs.json_rows import array_rows, line_rows
-from batchrun.jobs.look_ahead import LOOK_AHEAD_JOBS, LOOK_AHEAD_ROWS, LookAhead, end_of
+from batchrun.jobs.look_ahead import LOOK_AHEAD_JOBS, LOOK_AHEAD_ROWS, LookAhead
 from batchrun.jobs.merge import lost_fields, nested_properties
-from batchrun.jobs.raw_streams import PipeReader
+from batchrun.jobs.raw_streams import HashedText, PipeReader
 from batchrun.jobs.rows import NotAJob, ReadPoint, Row, bad_line
 from batchrun.jobs.text_source import TextSource, find_text, read_errors_named
 from batchrun.model import BadLine, Job, JobKey, Position
+
+if TYPE_CHECKING:
+    from _hashlib import HASH
 
 #: The head of a file, which is checked before anything starts, ends with the first of these limits that is reached.
 HEAD_ROWS = 10_000
 HEAD_BYTES = 16 << 20
 HEAD_JOBS = 50_000
-#: Bytes at each end of the part of a file that a fingerprint covers.
-FINGERPRINT_BYTES = 64 << 10
+#: Bytes at each end of the part of a file that the fingerprints of older versions covered.
+_OLD_FINGERPRINT_BYTES = 64 << 10
 NO_JOBS = "holds no jobs; write one job per line"
 
 #: Bytes whose lines are counted for an estimate.
 _SAMPLE_BYTES = 64 << 20
+#: Bytes that are hashed at a time.
+_PIECE_BYTES = 1 << 20
 
 
 class JobFile:
@@ -58,6 +64,10 @@ class JobFile:
         self._window: LookAhead | None = None
         self._streams: set[BufferedIOBase] = set()
         self._seeker: BufferedIOBase | None = None
+        #: The offset up to which the text was compared last, and its hash.
+        self._compared: tuple[int, HASH] | None = None
+        #: The last line of the file, if it has no line end and `read` has held it back.
+        self.unended: Row | None = None
         #: Top-level properties of the task's input that lose nested fields to a shallow merge by a job at the head of
         #: the file; `check_head` fills it.
         self.lost_fields: tuple[str, ...] = ()
@@ -109,7 +119,8 @@ class JobFile:
         """Check the first 10,000 lines or 16 MB, without moving the read point; call `look_at` with each good job.
 
         Returns:
-            The bad lines, among them those that repeat a key with other content. A pipe is not checked: none.
+            The bad lines, among them those that repeat a key with other content. A pipe is not checked, nor a last
+            line without line end while a process writes the file.
 
         Raises:
             JobFileError: The file holds no jobs, or cannot be read.
@@ -121,7 +132,7 @@ class JobFile:
         nested = nested_properties((self._format.task_input or {}) if self._format.merge == "shallow" else {})
         lost: dict[str, None] = {}
         rows, jobs = 0, 0
-        for row in self._rows(self._top):
+        for row in self._rows(self._top, sha256(), holds_back=self._source.is_being_written()):
             rows += 1
             for made in self._builder.build(row):
                 if isinstance(made, BadLine):
@@ -134,28 +145,35 @@ class JobFile:
                     if look_at is not None:
                         look_at(made)
                 jobs += 1
-            if row.last_line >= HEAD_ROWS or end_of(row).offset >= HEAD_BYTES or jobs >= HEAD_JOBS:
+            if row.last_line >= HEAD_ROWS or _end_of(row).offset >= HEAD_BYTES or jobs >= HEAD_JOBS:
                 break
         if not rows:
             raise JobFileError(NO_JOBS, file=self._format.name)
         self.lost_fields = tuple(lost)
         return bad
 
-    def read(self, start: ReadPoint | None = None) -> Iterator[Job | BadLine]:
+    def read(self, start: ReadPoint | None = None, *, holds_back: bool = False) -> Iterator[Job | BadLine]:
         """Yield the jobs and bad lines from a `read_point` of an earlier reading on, one pass.
 
         It begins at the top without a point, or if the file is not seekable.
+
+        Args:
+            start: where to begin.
+            holds_back: leave the last line for `unended` if it has no line end: its writer may not have finished it.
 
         Raises:
             JobFileError: The file cannot be read any further; what was yielded is valid.
         """
         begin = start if start is not None and self.is_seekable and start.offset > self._top.offset else self._top
-        self._point, self._window = begin, None
-        rows = self._rows(begin)
+        self._point, self._window, self.unended = begin, None, None
+        text_hash = self._hash_of(begin.offset) if self.is_replayable else None
+        # Rows are split off one by one, so the hash covers exactly the text up to the end of the latest one.
+        end_of = partial(_end_of, text_hash=text_hash)
+        rows = self._rows(begin, text_hash, holds_back=holds_back)
         size = self._look_ahead()
         if size == 1:
-            return self._in_file_order(rows)
-        self._window = LookAhead(size, self._fetch if self.is_seekable else None, begin)
+            return self._in_file_order(rows, end_of)
+        self._window = LookAhead(size, self._fetch if self.is_seekable else None, end_of, begin)
         return self._window.order((row, self._builder.build(row)) for row in rows)
 
     def reread(self, positions: Sequence[Position]) -> Iterator[Job]:
@@ -170,17 +188,48 @@ class JobFile:
             raise JobFileError("standard input cannot be read twice; send it again", file=self._format.name)
         return self._find(positions)
 
-    def fingerprint(self, offset: int) -> bytes:
-        """Return a hash of the first and the last 64 KB before an offset.
+    def may_grow(self, since: tuple[int, int]) -> bool:
+        """True if the file has changed since `last_change`, or before the end of it was read, or is being written."""
+        size, _ = since
+        end = _end_of(self.unended).offset if self.is_seekable and self.unended is not None else size
+        return end != size or self.last_change() != since or self._source.is_being_written()
 
-        It stays the same while the file only grows, and changes with most edits before the offset. Empty for a file
-        that is not seekable: such a file is read from the top anyway.
+    def last_change(self) -> tuple[int, int]:
+        """Return the file's size in bytes and the time of its last change, in nanoseconds since 1970."""
+        with read_errors_named(self._format.name):
+            return self._source.last_change()
+
+    def build_unended(self) -> list[Job] | list[BadLine]:
+        """Return what the last line gives."""
+        assert self.unended is not None, "only a line that was held back is built"
+        return self._builder.build(self.unended)
+
+    def is_as_read(self, point: ReadPoint) -> bool:
+        """True if the text before a `read_point` of an earlier reading is still the text that was read then.
+
+        What was appended since does not matter. A pipe is not compared, nor a compressed or converted file that an
+        older version has read.
         """
-        if not self.is_seekable:
-            return b""
-        tail = max(0, offset - FINGERPRINT_BYTES)
+        if not self.is_replayable or not point.fingerprint:
+            return True
+        if self._hash_of(point.offset).digest() == point.fingerprint:
+            return True
+        return self.is_seekable and self._old_fingerprint(point.offset) == point.fingerprint
+
+    def _hash_of(self, offset: int) -> "HASH":
+        if self._compared is None or self._compared[0] != offset:
+            text_hash, left = sha256(), offset
+            with read_errors_named(self._format.name), self._source.open() as stream:
+                while left and (piece := stream.read(min(left, _PIECE_BYTES))):
+                    text_hash.update(piece)
+                    left -= len(piece)
+            self._compared = offset, text_hash
+        return self._compared[1].copy()
+
+    def _old_fingerprint(self, offset: int) -> bytes:
+        tail = max(0, offset - _OLD_FINGERPRINT_BYTES)
         with read_errors_named(self._format.name), self._source.open() as stream:
-            head = stream.read(min(offset, FINGERPRINT_BYTES))
+            head = stream.read(min(offset, _OLD_FINGERPRINT_BYTES))
             stream.seek(tail)
             return sha256(b"%d\n%b\n%b" % (offset, head, stream.read(offset - tail))).digest()
 
@@ -203,27 +252,36 @@ class JobFile:
         with read_errors_named(self._format.name), self._source.open() as stream:
             return read_header(stream, self._source.encoding, delimiter, self._format.name)
 
-    def _rows(self, start: ReadPoint) -> Iterator[Row]:
+    def _rows(self, start: ReadPoint, text_hash: "HASH | None" = None, *, holds_back: bool = False) -> Iterator[Row]:
+        """Yield the rows from a point on; `text_hash`, of the text before it, is updated with each row."""
         with read_errors_named(self._format.name):
             stream = self._source.open(start.offset)
             self._streams.add(stream)
             try:
                 if start != self._top and self.is_seekable:
-                    start = _past_line_end(stream, start)
-                yield from self._split(stream, start)
+                    start = _past_line_end(stream, start, text_hash)
+                if text_hash is None or self._kind == "json":
+                    yield from self._split(stream, start, text_hash)
+                    return
+                text = HashedText(stream, text_hash)
+                for row in self._split(text, start):
+                    if holds_back and text.is_open_ended:
+                        self.unended = row
+                        return
+                    yield row
             finally:
                 self._streams.discard(stream)
                 stream.close()
 
-    def _split(self, stream: BufferedIOBase, start: ReadPoint) -> Iterator[Row]:
+    def _split(self, stream: BufferedIOBase, start: ReadPoint, text_hash: "HASH | None" = None) -> Iterator[Row]:
         encoding = self._source.encoding
         if self._header is not None:
             return csv_rows(stream, start, encoding, self._header)
         if self._kind == "json":
-            return array_rows(stream, encoding, self._format.name)
+            return array_rows(stream, encoding, self._format.name, text_hash.update if text_hash is not None else None)
         return line_rows(stream, start, encoding)
 
-    def _in_file_order(self, rows: Iterator[Row]) -> Iterator[Job | BadLine]:
+    def _in_file_order(self, rows: Iterator[Row], end_of: Callable[[Row], ReadPoint]) -> Iterator[Job | BadLine]:
         for row in rows:
             made = self._builder.build(row)
             yield from made[:-1]
@@ -309,13 +367,23 @@ def _mentions_priority(stream: BufferedIOBase) -> bool:
     return False
 
 
-def _past_line_end(stream: BufferedIOBase, point: ReadPoint) -> ReadPoint:
+def _past_line_end(stream: BufferedIOBase, point: ReadPoint, text_hash: "HASH | None") -> ReadPoint:
     """Move past a line end that was appended since: it ends the line before the point, and is no line by itself."""
     stream.seek(point.offset - 1)
     if stream.read(1) != b"\n" and (end := stream.readline(2)) in (b"\n", b"\r\n"):
+        if text_hash is not None:
+            text_hash.update(end)
         return ReadPoint(offset=point.offset + len(end), line=point.line)
     stream.seek(point.offset)
     return point
+
+
+def _end_of(row: Row, text_hash: "HASH | None" = None) -> ReadPoint:
+    return ReadPoint(
+        offset=row.position.offset + row.position.length,
+        line=row.last_line,
+        fingerprint=b"" if text_hash is None else text_hash.digest(),
+    )
 
 
 def _taken(key: JobKey, line: int) -> str:

@@ -44,8 +44,12 @@ def line_rows(stream: BufferedIOBase, start: ReadPoint, encoding: str) -> Iterat
         offset += length
 
 
-def array_rows(stream: BufferedIOBase, encoding: str, name: str) -> Iterator[Row]:
+def array_rows(
+    stream: BufferedIOBase, encoding: str, name: str, note: Callable[[bytes], object] | None = None
+) -> Iterator[Row]:
     """Yield the elements of a JSON array as rows; `line` counts elements, offsets are those of the element.
+
+    Before each element, `note` is called with the text from the end of the last one to the end of this one.
 
     Raises:
         JobFileError: The file is no array, is broken between two elements, or is too large to hold.
@@ -54,9 +58,12 @@ def array_rows(stream: BufferedIOBase, encoding: str, name: str) -> Iterator[Row
     if len(data) > MAX_ARRAY_BYTES:
         problem = f"is larger than {MAX_ARRAY_BYTES >> 20} MB; write one object per line and name it .jsonl"
         raise JobFileError(problem, file=name)
-    parse = _parser(encoding)
+    parse, noted = _parser(encoding), 0
     for line, (begin, end) in enumerate(_elements(data, name), start=1):
         raw = data[begin:end]
+        if note is not None:
+            note(data[noted:end])
+            noted = end
         value, problem = parse(raw)
         yield Row(Position(line=line, offset=begin, length=end - begin), value, problem, raw, line)
 

@@ -21,8 +21,8 @@ class _Pending:
 
     __slots__ = ("end", "left")
 
-    def __init__(self, row: Row, left: int) -> None:
-        self.end = end_of(row)
+    def __init__(self, end: ReadPoint, left: int) -> None:
+        self.end = end
         self.left = left
 
 
@@ -36,20 +36,22 @@ class _Held(NamedTuple):
     row: _Pending
 
 
-def end_of(row: Row) -> ReadPoint:
-    """Return the point behind a row."""
-    return ReadPoint(offset=row.position.offset + row.position.length, line=row.last_line)
-
-
 class LookAhead:
     """Gives the jobs of the next rows, the highest priority first, in file order where it is equal.
 
     At most `size` jobs wait, and at most `size` rows lie from the oldest that waits to the newest. Without `fetch`,
-    which reads the job at a position again, the jobs themselves are held, up to 32 MB.
+    which reads the job at a position again, the jobs themselves are held, up to 32 MB. `end_of` returns the point
+    behind the row that was read last.
     """
 
-    def __init__(self, size: int, fetch: Callable[[Position], Job] | None, start: ReadPoint) -> None:
-        self._size, self._fetch = size, fetch
+    def __init__(
+        self,
+        size: int,
+        fetch: Callable[[Position], Job] | None,
+        end_of: Callable[[Row], ReadPoint],
+        start: ReadPoint,
+    ) -> None:
+        self._size, self._fetch, self._end_of = size, fetch, end_of
         #: The point before which every job was given.
         self.low_water = start
         self._heap: list[_Held] = []
@@ -60,7 +62,7 @@ class LookAhead:
     def order(self, rows: Iterator[tuple[Row, list[Job] | list[BadLine]]]) -> Iterator[Job | BadLine]:
         """Yield all jobs by priority; a bad line at once."""
         for row, made in rows:
-            pending = _Pending(row, len(made))
+            pending = _Pending(self._end_of(row), len(made))
             self._rows.append(pending)
             for one in made:
                 if isinstance(one, Job):

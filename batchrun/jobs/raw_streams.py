@@ -8,11 +8,14 @@ import sys
 from collections.abc import Iterator
 from io import BufferedIOBase, BufferedReader, FileIO, RawIOBase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import zstandard
 
 from batchrun.jobs.job_format import Compression
+
+if TYPE_CHECKING:
+    from _hashlib import HASH
 
 #: Bytes of a read from the operating system.
 _BUFFER_BYTES = 128 << 10
@@ -60,6 +63,33 @@ def skip_bytes(stream: BufferedIOBase, count: int) -> None:
         if not piece:
             raise EOFError
         count -= len(piece)
+
+
+class HashedText(BufferedIOBase):
+    """Text whose lines are hashed as they are read; owns the stream that it reads from.
+
+    Args:
+        stream: the text from some point on.
+        text_hash: of the text before that point, as `sha256()` makes one; it is updated.
+    """
+
+    def __init__(self, stream: BufferedIOBase, text_hash: "HASH") -> None:
+        self._stream, self._hash = stream, text_hash
+        #: True if the line that was read last had no line end: it stands at the end of the file.
+        self.is_open_ended = False
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """Read and hash one line, or a part of it."""
+        line = self._stream.readline(size)
+        if line:
+            self._hash.update(line)
+            self.is_open_ended = line[-1] != 0x0A
+        return line
+
+    def close(self) -> None:
+        """Close the stream, too."""
+        self._stream.close()
+        super().close()
 
 
 class PipeReader(RawIOBase):

@@ -1,6 +1,6 @@
 """Rows: the parts of a job file, whatever its format, and their positions."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import orjson
@@ -27,6 +27,8 @@ class ReadPoint:
     offset: int = 0
     #: Lines (elements of a JSON array) before it.
     line: int = 0
+    #: A hash of the text before it, as it was read; empty if none was taken.
+    fingerprint: bytes = field(default=b"", compare=False)
 
 
 class Row(NamedTuple):

@@ -1,8 +1,10 @@
 """Where the text of a job file comes from: file or stdin, how it is compressed, how it is encoded."""
 
 import codecs
+import fcntl
 import gzip
 import re
+import signal
 import stat
 import zlib
 from collections.abc import Iterator
@@ -74,6 +76,28 @@ class TextSource:
                 raise JobFileError(_NO_TEXT, file=self.name)
             on_error.pop_all()
             return stream
+
+    def last_change(self) -> tuple[int, int]:
+        """Return the file's size in bytes and the time of its last change, in nanoseconds since 1970."""
+        assert self.path is not None, "a pipe has neither"
+        found = self.path.stat()
+        return found.st_size, found.st_mtime_ns
+
+    def is_being_written(self) -> bool:
+        """True if a process has the file open for writing; False also where the system does not say it.
+
+        Linux refuses a read lease then. If a process begins to write while we hold it, it waits for an instant.
+        """
+        assert self.path is not None, "a pipe is read to its end"
+        try:
+            with self.path.open("rb") as opened:
+                # The default signal for a broken lease would end this process.
+                fcntl.fcntl(opened, fcntl.F_SETSIG, signal.SIGURG)
+                fcntl.fcntl(opened, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+                fcntl.fcntl(opened, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        except (AttributeError, OSError) as error:
+            return isinstance(error, BlockingIOError)
+        return False
 
 
 def find_text(job_format: JobFormat) -> TextSource:

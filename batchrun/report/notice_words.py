@@ -16,6 +16,7 @@ from batchrun.engine.notices import (
     RunSuspect,
     StartsWaitForBudget,
     StartUnanswered,
+    UnendedLine,
     WaitingForFinalCosts,
 )
 from batchrun.output.layout import REPORT
@@ -66,6 +67,16 @@ def notice_words(notice: Notice) -> str:  # noqa: C901, PLR0911, PLR0912 - one s
             return "All Runs have ended. Waiting about ten seconds until their costs are final"
         case ReportNotWritten(reason=reason, out_dir=out_dir):
             return f"{REPORT} was not written ({reason}); `batchrun report {shlex.quote(str(out_dir))}` writes it"
+        case UnendedLine(file=file, line=line, is_read=True):
+            return (
+                f"{file}:{line}: the last line has no line end. The file was at rest, so the line was read as it is;"
+                " if more is written to it, the same command reads it again as another job"
+            )
+        case UnendedLine(file=file, line=line):
+            return (
+                f"{file}:{line}: the last line has no line end and the file is still being written, so it was not"
+                " read. End it, and run the same command again"
+            )
         case NoticesDropped(count=count):
             return f"{count:,} earlier notices were dropped"
         case _:

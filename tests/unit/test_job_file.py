@@ -6,7 +6,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -238,7 +240,7 @@ def test_compressed_reads_like_plain(write: Write, suffix: str) -> None:
     with JobFile(JobFormat(path=packed)) as file:
         found = list(file.read())
         assert found == read(plain)
-        assert (file.is_seekable, file.is_replayable, file.fingerprint(100)) == (False, True, b"")
+        assert (file.is_seekable, file.is_replayable) == (False, True)
         assert list(file.reread([found[7].position, found[500].position])) == [found[7], found[500]]
         assert list(file.read(file.read_point)) == found
         assert (file.check_head(), file.count_estimate()) == ([], 1000)
@@ -316,29 +318,129 @@ def test_a_line_that_gets_its_end_later_is_no_new_line(write: Write) -> None:
     with JobFile(JobFormat(path=path)) as file:
         list(file.read())
         point = file.read_point
-        print_before = file.fingerprint(point.offset)
     assert point == ReadPoint(offset=15, line=2)
     with path.open("ab") as appended:
         appended.write(b'\n{"n":3}\n')
     with JobFile(JobFormat(path=path)) as file:
-        assert file.fingerprint(point.offset) == print_before
+        assert file.is_as_read(point)
         assert [made.position for made in file.read(point)] == [Position(line=3, offset=16, length=8)]
 
 
-def test_the_fingerprint_changes_with_an_edited_file(write: Write) -> None:
-    """Edits near either end of the part that was read change it; lines that are appended do not."""
+def encoded(name: str, text: str) -> bytes:
+    """Return the text of a job file as its name says."""
+    content = text.encode("utf-16" if "utf16" in name else "utf-8")
+    if name.endswith(".gz"):
+        return gzip.compress(content)
+    return zstandard.compress(content) if name.endswith(".zst") else content
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["jobs.jsonl", "jobs.csv", "jobs.json", "jobs.jsonl.gz", "jobs.csv.zst", "utf16.jsonl", "utf16.csv", "ahead.jsonl"],
+)
+def test_an_edit_of_text_that_was_read_is_seen_in_every_format(write: Write, name: str) -> None:
+    """Wherever it is, and by the decoded text; lines that were not read yet may change, and more may be appended."""
+    begin, end, after = ("[", "]", ",\n") if name == "jobs.json" else ("url,n\n" if "csv" in name else "", "", "\n")
+    line = "https://example.com/é,1%05d" if "csv" in name else '{"url":"https://example.com/é","n":1%05d}'
+    lines = [line % n + after for n in range(20_000)]
+    if "ahead" in name:
+        lines[0] = lines[0].replace('"n"', '"@priority":0,"n"')
+
+    def content(given: list[str]) -> bytes:
+        return encoded(name, begin + "".join(given).rstrip(",\n") + after.strip(",") + end)
+
+    path = write(name, content(lines))
+    with JobFile(JobFormat(path=path)) as file:
+        assert all(isinstance(made, Job) for made in islice(file.read(), 15_000))
+        point = file.read_point
+    assert point.line > 14_000 - 10_000 * ("ahead" in name)
+
+    def is_as_read(given: list[str]) -> bool:
+        with JobFile(JobFormat(path=write(name, content(given)))) as file:
+            return file.is_as_read(point)
+
+    def edited(number: int) -> list[str]:
+        return [*lines[:number], lines[number].replace("example", "exemple"), *lines[number + 1 :]]
+
+    last = point.line - 1 - ("csv" in name)
+    assert is_as_read(lines)
+    assert is_as_read([*lines, lines[7]])
+    assert is_as_read(edited(last + 1))
+    assert [is_as_read(edited(number)) for number in (0, last // 2, last)] == [False] * 3
+    assert not is_as_read(lines[1:])
+    assert not is_as_read([lines[5], *lines])
+    assert not is_as_read(lines[:last])
+
+
+def test_the_fingerprint_is_of_the_bytes_that_were_read(write: Write) -> None:
+    """A file that is replaced or rewritten while it is read does not lend its fingerprint to what was read before."""
+    first, second = (b"".join(b'{"n":%06d}\n' % (n + add) for n in range(20_000)) for add in (0, 1))
+    path = write("jobs.jsonl", first)
+    with JobFile(JobFormat(path=path)) as file:
+        entries = file.read()
+        list(islice(entries, 100))
+        write("new.jsonl", second).rename(path)
+        list(islice(entries, 100))
+        point = file.read_point
+        assert not file.is_as_read(point)
+    write("jobs.jsonl", b"")
+    write("jobs.jsonl", first)
+    with JobFile(JobFormat(path=path)) as file:
+        assert file.is_as_read(point)
+
+
+def test_fingerprints_of_older_versions_hold(write: Write) -> None:
+    """They cover 64 KB at each end of the text that was read; a compressed file had none."""
     content = b"".join(b'{"n":%06d}\n' % n for n in range(20_000))
     offset = 15_000 * 13
+    head, tail = content[: 64 << 10], content[offset - (64 << 10) : offset]
+    point = ReadPoint(offset=offset, line=15_000, fingerprint=sha256(b"%d\n%b\n%b" % (offset, head, tail)).digest())
+    for text, is_same in (
+        (content, True),
+        (content + b"{}\n", True),
+        (b" " + content[1:], False),
+        (content[:9], False),
+    ):
+        with JobFile(JobFormat(path=write("jobs.jsonl", text))) as file:
+            assert file.is_as_read(point) is is_same
+    with JobFile(JobFormat(path=write("jobs.jsonl.gz", gzip.compress(content)))) as file:
+        assert file.is_as_read(ReadPoint(offset=offset, line=15_000))
 
-    def fingerprint(content: bytes) -> bytes:
-        with JobFile(JobFormat(path=write("jobs.jsonl", content))) as file:
-            return file.fingerprint(offset)
 
-    first = fingerprint(content)
-    assert fingerprint(content[:-100] + b"more") == first
-    assert fingerprint(b" " + content[1:]) != first
-    assert fingerprint(content[: offset - 3] + b"8" + content[offset - 2 :]) != first
-    assert fingerprint(content[: offset - 1]) != first
+@pytest.mark.parametrize("name", ["jobs.jsonl", "jobs.csv", "jobs.jsonl.gz", "utf16.jsonl"])
+def test_a_last_line_without_its_end_is_held_back(write: Write, name: str) -> None:
+    """The read point stays before it, so that it is read when it is whole; it is given where it is asked for."""
+    head, half, rest = ("sku,n\nA,1\n", "A,2", "00\nA,3\n") if "csv" in name else ('{"n":1}\n', '{"n":2}', "\n")
+    path = write(name, encoded(name, head + half))
+    with JobFile(JobFormat(path=path)) as file:
+        (given,) = file.read(holds_back=True)
+        point = file.read_point
+        (last,) = file.build_unended()
+        assert isinstance(last, Job)
+        assert (last.position.line, point.offset) == (given.position.line + 1, len(head))
+    write(name, encoded(name, head + half + rest))
+    with JobFile(JobFormat(path=path)) as file:
+        assert file.is_as_read(point)
+        made = [one for one in file.read(point, holds_back=True) if one.position.offset >= point.offset]
+        assert file.unended is None
+        assert made[0].position == replace(last.position, length=len((half + rest).split("\n")[0]) + 1)
+
+
+def test_a_file_that_is_open_for_writing_may_grow(write: Write) -> None:
+    """Its last line is not judged before the start, and one that has changed since it was read may grow, too."""
+    path = write("jobs.jsonl", b'{"n":1}\n{"n":')
+    with JobFile(JobFormat(path=path)) as file:
+        assert len(file.check_head()) == 1
+        with path.open("ab") as writer:
+            assert file.check_head() == []
+            list(file.read(holds_back=True))
+            since = file.last_change()
+            assert file.may_grow(since)
+        assert not file.may_grow(since)
+        with path.open("ab") as writer:
+            writer.write(b"2}\n")
+        assert file.may_grow(since)
+        assert file.may_grow(file.last_change())
 
 
 def test_a_changed_line_is_named_when_it_is_read_again(write: Write) -> None:

@@ -18,6 +18,7 @@ from batchrun.engine.notices import (
     RunSuspect,
     StartsWaitForBudget,
     StartUnanswered,
+    UnendedLine,
     WaitingForFinalCosts,
 )
 from batchrun.model import JobKey, RunId
@@ -76,6 +77,20 @@ WORDS: list[tuple[Notice, str]] = [
     (
         ReportNotWritten(reason="disk full", out_dir=Path("my out")),
         "report.html was not written (disk full); `batchrun report 'my out'` writes it",
+    ),
+    (
+        UnendedLine(file="jobs.csv", line=4, is_read=True),
+        (
+            "jobs.csv:4: the last line has no line end. The file was at rest, so the line was read as it is; if more is"
+            " written to it, the same command reads it again as another job"
+        ),
+    ),
+    (
+        UnendedLine(file="jobs.csv", line=4, is_read=False),
+        (
+            "jobs.csv:4: the last line has no line end and the file is still being written, so it was not read. End it,"
+            " and run the same command again"
+        ),
     ),
     (NoticesDropped(count=1200), "1,200 earlier notices were dropped"),
 ]

@@ -13,6 +13,7 @@ from blockbuster import BlockBuster
 from batchrun.batch import job_source
 from batchrun.batch.backlog import Backlog, reopen, take_up
 from batchrun.config import load_config
+from batchrun.engine.notices import UnendedLine
 from batchrun.engine.ports import Chunk
 from batchrun.errors import JobFileError
 from batchrun.jobs import JobFile, JobFormat
@@ -45,7 +46,7 @@ class Opened:
         return Backlog(self.ledger, self.job_file, ListSource(lines, chunk=4))
 
 
-async def _run_inline(function: Callable[..., Any], *arguments: Any) -> Any:
+async def _run_inline(function: Callable[..., Any], *arguments: Any, abandon_on_cancel: bool = False) -> Any:
     return function(*arguments)
 
 
@@ -194,3 +195,81 @@ def test_a_reread_file_has_no_more_duplicates_than_before(
                 assert chunk.read_to is not None
                 journal.admit(chunk.entries, chunk.read_to)
             assert journal.ledger.fact(DUPLICATES) == 1
+
+
+async def read_by_a_process(directory: Path, file: Path) -> tuple[list[str], UnendedLine | None]:
+    """Read a job file as a process would; return the bodies of the jobs that are new, and the news of its last line."""
+    config = load_config(flags={"task.id": "t", "jobs.file": str(file)}, environ={})
+    bodies = []
+    with ExitStack() as stack:
+        journal = _open_journal(stack, directory)
+        source = job_source._open(config, {}, journal.ledger, None)
+        stack.callback(source.job_file.close)
+        while (chunk := await source.next_chunk(2)) is not None:
+            with journal.ledger.transaction():
+                assert chunk.read_to is not None
+                admitted = journal.admit(chunk.entries, chunk.read_to)
+            bodies += [job.body.decode() for job, _ in admitted.jobs]
+        return bodies, source.unended
+
+
+@pytest.fixture
+def inline(blockbuster: BlockBuster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use files and SQLite inline, without syncs."""
+    blockbuster.deactivate()
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    monkeypatch.setattr(anyio.to_thread, "run_sync", _run_inline)
+
+
+@pytest.mark.usefixtures("inline")
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+async def test_a_line_that_is_still_being_written_is_read_when_it_is_whole(tmp_path: Path, suffix: str) -> None:
+    """Half a line is no job while a process has the file open for writing; it is said, and nothing is lost."""
+    file, as_file = tmp_path / f"jobs.csv{suffix}", gzip.compress if suffix else bytes
+    with file.open("wb") as writer:
+        writer.write(as_file(b"sku,n\nA,1\nB,2\nC,3"))
+        writer.flush()
+        assert await read_by_a_process(tmp_path, file) == (
+            ['{"sku":"A","n":"1"}', '{"sku":"B","n":"2"}'],
+            UnendedLine(file=str(file), line=4, is_read=False),
+        )
+    file.write_bytes(as_file(b"sku,n\nA,1\nB,2\nC,300\nD,4\n"))
+    assert await read_by_a_process(tmp_path, file) == (['{"sku":"C","n":"300"}', '{"sku":"D","n":"4"}'], None)
+
+
+@pytest.mark.usefixtures("inline")
+async def test_the_last_line_of_a_file_at_rest_is_read_without_its_end(tmp_path: Path) -> None:
+    """It is said; it is one job, however often it is read; and what it grows into later is another one."""
+    file = tmp_path / "jobs.csv"
+    file.write_bytes(b"sku,n\nA,1\nB,2")
+    said = UnendedLine(file=str(file), line=3, is_read=True)
+    began_s = anyio.current_time()
+    assert await read_by_a_process(tmp_path, file) == (['{"sku":"A","n":"1"}', '{"sku":"B","n":"2"}'], said)
+    assert anyio.current_time() - began_s == job_source.QUIET_S
+    os.utime(file, (0, 0))
+    assert await read_by_a_process(tmp_path, file) == ([], said)
+    assert anyio.current_time() - began_s == job_source.QUIET_S
+    file.write_bytes(b"sku,n\nA,1\nB,200\n")
+    assert await read_by_a_process(tmp_path, file) == (['{"sku":"B","n":"200"}'], None)
+
+
+@pytest.mark.usefixtures("inline")
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+async def test_a_process_that_reads_from_the_top_forgets_no_position(tmp_path: Path, suffix: str) -> None:
+    """It passes lines that were read before; if it dies there, all of them are compared by the next process, too."""
+    file, as_file = tmp_path / f"jobs.jsonl{suffix}", gzip.compress if suffix else bytes
+    file.write_bytes(as_file(b"".join(LINES)))
+    await read_by_a_process(tmp_path, file)
+    config = load_config(flags={"task.id": "t", "jobs.file": str(file), "jobs.limit": 3}, environ={})
+    with ExitStack() as stack:
+        journal = _open_journal(stack, tmp_path)
+        source = job_source._open(config, {}, journal.ledger, None)
+        stack.callback(source.job_file.close)
+        chunk = await source.next_chunk(2)
+        assert chunk is not None
+        assert chunk.read_to is not None
+        with journal.ledger.transaction():
+            journal.admit(chunk.entries, chunk.read_to)
+    file.write_bytes(as_file(b"".join([*LINES[:6], LINES[6].replace(b": 6", b": 7"), *LINES[7:]])))
+    with pytest.raises(JobFileError, match="first 10 lines"):
+        await read_by_a_process(tmp_path, file)

@@ -97,6 +97,39 @@ async def _files(folder: Path) -> set[str]:
     return await anyio.to_thread.run_sync(lambda: {str(path) for path in folder.rglob("*")})
 
 
+SCRIPT = '<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
+
+
+async def test_a_browser_runs_nothing_of_what_others_have_stored(api: Api) -> None:
+    """Items in each format, stored values, logs, outputs and errors, short and streamed: sandboxed, and not sniffed."""
+    task = await api.create_task(name="scripts")
+    run = (await api.start(task, {"x": SCRIPT, "fail": 1, "message": SCRIPT}, waitForFinish=60)).data
+    items, store = (
+        f"/v2/datasets/{run['defaultDatasetId']}/items",
+        f"/v2/key-value-stores/{run['defaultKeyValueStoreId']}",
+    )
+    for key, content_type in (("page", "text/html"), ("image", "image/svg+xml"), ("large", "text/html")):
+        raw = SCRIPT.encode() * (5000 if key == "large" else 1)
+        await api.send("PUT", f"{store}/records/{key}", raw=raw, headers={"Content-Type": content_type})
+    formats = ("json", "jsonl", "xml", "html", "csv", "xlsx", "rss")
+    paths = [
+        *(f"{items}?format={form}&xmlRoot=svg" for form in formats),
+        *(f"{store}/records/{key}" for key in ("page", "image", "large")),
+        f"{store}/records", f"/v2/logs/{run['id']}", f"/v2/actor-runs/{run['id']}", f"/v2/{SCRIPT}", "/<script>",
+    ]  # fmt: skip
+    output = await api.send("POST", "/v2/acts/test~echo/run-sync?outputRecordKey=OUTPUT", {"x": SCRIPT})
+    for answer in [output, *[await api.get(path) for path in paths]]:
+        assert answer.headers["Content-Security-Policy"] == "sandbox"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+async def test_a_page_of_the_demo_site_loads_nothing(api: Api) -> None:
+    """Its own policy; browsers that scrape it may run scripts in it."""
+    for path in ("/demo/", "/demo/json.html"):
+        policy = (await api.get(path)).headers["Content-Security-Policy"]
+        assert policy == "default-src 'none'; style-src 'unsafe-inline'"
+
+
 async def _raw(api: Api, head: str) -> anyio.abc.SocketStream:
     host, port = api.server.base_url.removeprefix("http://").split(":")
     stream = await anyio.connect_tcp(host, int(port))

@@ -6,6 +6,8 @@ from batchrun.server.routing.call import Call, raw_answer
 from batchrun.server.routing.route_table import RouteTable
 
 _HTML = "text/html; charset=utf-8"
+#: No sandbox: browsers that scrape these pages of our own may run scripts in them.
+_POLICY = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 
 
 def add_routes(table: RouteTable) -> None:
@@ -14,8 +16,8 @@ def add_routes(table: RouteTable) -> None:
 
 
 async def show_index(call: Call) -> web.Response:
-    return raw_answer(call.backend.demo.index(), content_type=_HTML)
+    return raw_answer(call.backend.demo.index(), content_type=_HTML, headers=_POLICY)
 
 
 async def show_page(call: Call) -> web.Response:
-    return raw_answer(await call.backend.demo.page(call.path["page"]), content_type=_HTML)
+    return raw_answer(await call.backend.demo.page(call.path["page"]), content_type=_HTML, headers=_POLICY)

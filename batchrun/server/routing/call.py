@@ -118,11 +118,16 @@ def data_answer(data: Any, status: int = 200, headers: Mapping[str, str] | None 
 
 
 def add_common_headers(response: web.StreamResponse, per_s: int | None) -> None:
-    """Add the headers of every answer: the rate limit, unless it is there, and CORS for any origin."""
+    """Add the headers of every answer: the rate limit, unless it is there, CORS for any origin, and no scripts.
+
+    What an Actor or a caller has stored may hold scripts: a browser must not run them with the server's origin.
+    """
     if per_s is not None:
         response.headers.setdefault(RATE_LIMIT, str(per_s))
     response.headers["Access-Control-Allow-Origin"] = "*"
     response.headers["Access-Control-Expose-Headers"] = _EXPOSED
+    response.headers.setdefault("Content-Security-Policy", "sandbox")
+    response.headers["X-Content-Type-Options"] = "nosniff"
 
 
 async def stream_answer(

@@ -7,10 +7,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import orjson
 import structlog
+
+from batchrun.runtime.private_files import private_opener
 
 #: Log files that are open at once; the one written to least recently is closed for another.
 MAX_OPEN_FILES = 32
@@ -55,12 +57,12 @@ class _File:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._opened = path.open("ab", buffering=0)
+        self._opened = _open(path)
 
     def write(self, text: bytes) -> None:
         if not self._is_in_place():
             self._opened.close()
-            self._opened = self._path.open("ab", buffering=0)
+            self._opened = _open(self._path)
         self._opened.write(text)
 
     def _is_in_place(self) -> bool:
@@ -71,6 +73,10 @@ class _File:
 
     def close(self) -> None:
         self._opened.close()
+
+
+def _open(path: Path) -> IO[bytes]:
+    return open(path, "ab", buffering=0, opener=private_opener)
 
 
 class _Writer:

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from batchrun.errors import OutputError
 from batchrun.runtime.children import open_children
+from batchrun.runtime.private_files import make_private_directory, private_opener
 from batchrun.server.accounts.account_book import read_accounts, with_tokens
 from batchrun.server.accounts.accounts import Accounts
 from batchrun.server.accounts.callers import CallerTokens
@@ -38,6 +39,7 @@ from batchrun.server.webhooks.webhook_book import WebhookBook
 
 _log = structlog.get_logger()
 
+_DATABASE = "server.sqlite3"
 #: Max connections that wait to be accepted, so that a batch may open all its connections at once.
 _BACKLOG = 1024
 #: Seconds for open answers when the server closes. Polls are cut: their clients ask again.
@@ -106,9 +108,11 @@ async def open_server(settings: ServerSettings) -> AsyncIterator[Server]:
     with closing(lock):
         catalog = await anyio.to_thread.run_sync(load_catalog, settings)
         given = await anyio.to_thread.run_sync(with_tokens, settings)
+        # SQLite gives the files beside the database its mode.
+        (await anyio.to_thread.run_sync(_open_private, settings.data_dir / _DATABASE)).close()
         with closing(_bind(settings.host, settings.port)) as listener:
             async with (
-                open_database(settings.data_dir / "server.sqlite3") as database,
+                open_database(settings.data_dir / _DATABASE) as database,
                 open_demo_site() as demo,
                 open_children(cancels_on_leaving=True) as children,
             ):
@@ -226,16 +230,23 @@ def _base_url(host: str, listener: socket.socket) -> str:
     return f"http://{shown}:{listener.getsockname()[1]}"
 
 
-def _prepare_directory(directory: Path) -> IO[str]:
-    """Create the directory and take its lock, which the kernel frees when this process dies."""
+def _prepare_directory(directory: Path) -> IO[bytes]:
+    """Make the directory private, and take its lock, which the kernel frees when this process dies."""
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = (directory / "lock").open("w")
+        make_private_directory(directory)
     except OSError as error:
         raise OutputError(f"the server's data directory {directory} cannot be used: {error.strerror}") from error
+    lock = _open_private(directory / "lock")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         lock.close()
         raise OutputError(f"another server uses the data directory {directory}") from None
     return lock
+
+
+def _open_private(file: Path) -> IO[bytes]:
+    try:
+        return open(file, "ab", opener=private_opener)
+    except OSError as error:
+        raise OutputError(f"the server's file {file} cannot be used: {error.strerror}") from error

@@ -7,9 +7,11 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
+import structlog
 
+from batchrun.errors import OutputError
 from batchrun.runtime.logs import logging_to
-from batchrun.server import ServerSettings, exposure_warning
+from batchrun.server import AccountSettings, ServerSettings, exposure_warning
 from batchrun.server.api import item_answers
 from batchrun.server.content import request_bodies
 from tests.support.server_api import Api, open_api
@@ -40,13 +42,46 @@ def test_a_server_that_others_reach_is_warned_about(host: str, has_own_token: bo
     assert (warning is None) if words is None else (warning is not None and words in warning)
 
 
-async def test_its_files_are_for_its_user_only(api: Api, tmp_path: Path) -> None:
-    """The directory and the token in it."""
-    directory, token = anyio.Path(tmp_path / "server"), anyio.Path(tmp_path / "server" / "token")
-    assert stat.S_IMODE((await directory.stat()).st_mode) == 0o700
-    assert stat.S_IMODE((await token.stat()).st_mode) == 0o600
-    assert (await token.read_text()).strip() == api.server.token
-    assert len(api.server.token) > 40
+def _modes(directory: Path) -> dict[str, int]:
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in (directory, *directory.iterdir())}
+
+
+@pytest.mark.parametrize("existed", [False, True])
+def test_its_files_are_for_its_user_only(tmp_path: Path, *, existed: bool) -> None:
+    """The directory, the database, its log, the lock and the tokens; also if they were open to others before."""
+    directory = tmp_path / "server"
+    if existed:
+        directory.mkdir(mode=0o755)
+        for name in ("lock", "token", "token.bob", "server.sqlite3", "server.log"):
+            (directory / name).touch(0o644)
+
+    async def look() -> tuple[dict[str, int], str]:
+        async with open_api(directory, accounts=(AccountSettings(username="bob"),)) as api:
+            await api.create_task()
+            return await anyio.to_thread.run_sync(_modes, directory), api.server.token
+
+    with logging_to(directory / "server.log"):
+        modes, token = anyio.run(look)
+        structlog.get_logger().warning("a line")
+    assert modes.pop("server") == 0o700
+    names = {"lock", "token", "token.bob", "server.sqlite3", "server.sqlite3-wal", "server.sqlite3-shm", "server.log"}
+    assert set(_modes(directory)) | set(modes) == names | {"server"}
+    assert set((_modes(directory) | modes).values()) == {0o600, 0o700}
+    assert (directory / "token").read_text().strip() == token
+    assert len(token) > 40
+
+
+@pytest.mark.parametrize("name", ["lock", "server.sqlite3", "token"])
+async def test_it_follows_no_link_out_of_its_directory(tmp_path: Path, name: str) -> None:
+    """What the link leads to stays as it is."""
+    target, directory = anyio.Path(tmp_path / "other"), anyio.Path(tmp_path / "server")
+    await target.write_text("theirs")
+    await directory.mkdir()
+    await (directory / name).symlink_to(target)
+    with pytest.raises(OutputError, match=f"{name}.*: it is a symbolic link"):
+        async with open_api(tmp_path / "server"):
+            pass
+    assert await target.read_text() == "theirs"
 
 
 def test_secrets_stand_in_no_log_and_no_repr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

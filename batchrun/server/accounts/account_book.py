@@ -1,6 +1,5 @@
 """The stored accounts. Ids, creation times and limits are in the database; names and tokens come from the settings."""
 
-import os
 import re
 import secrets
 from collections.abc import Sequence
@@ -9,8 +8,9 @@ from pathlib import Path
 
 import orjson
 
-from batchrun.errors import ConfigError
+from batchrun.errors import ConfigError, OutputError
 from batchrun.model import JsonObject
+from batchrun.runtime.private_files import private_opener
 from batchrun.server.accounts.accounts import Accounts, ServerAccount
 from batchrun.server.accounts.run_quota import RunQuota
 from batchrun.server.ids import new_id, now_ms
@@ -26,6 +26,7 @@ def with_tokens(settings: ServerSettings) -> list[AccountSettings]:
 
     Raises:
         ConfigError: a username is invalid, or two accounts share a name or a token.
+        OutputError: a kept token cannot be read or written.
     """
     first = AccountSettings(
         username=settings.username,
@@ -48,16 +49,14 @@ def with_tokens(settings: ServerSettings) -> list[AccountSettings]:
 
 def _kept_token(file: Path) -> str:
     try:
-        token = file.read_text("utf-8").strip()
-    except FileNotFoundError:
-        token = ""
-    if token:
-        return token
-    token = f"batchrun_api_{secrets.token_urlsafe(24)}"
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as written:
-        written.write(token + "\n")
-    return token
+        with open(file, "a+", encoding="utf-8", opener=private_opener) as opened:
+            opened.seek(0)
+            if not (token := opened.read().strip()):
+                token = f"batchrun_api_{secrets.token_urlsafe(24)}"
+                opened.write(token + "\n")
+            return token
+    except OSError as error:
+        raise OutputError(f"the token in {file} cannot be used: {error.strerror}") from error
 
 
 async def read_accounts(database: Database, given: Sequence[AccountSettings]) -> Accounts:

@@ -97,7 +97,7 @@ async def open_platform(
 
 
 async def read_account(client: ApifyClient) -> AccountInfo:
-    """Read the account that the token belongs to.
+    """Read the account that the token belongs to, as far as it may.
 
     Raises:
         BatchRefused: the token is missing or wrong.

@@ -5,9 +5,17 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import anyio
+import anyio.to_thread
+
 from batchrun.account.account import STARTS_PER_TASK_PER_S, Account, open_account
 from batchrun.account.task import Task, find_task
+from batchrun.apify.wire import AccountInfo
 from batchrun.config import Config
+from batchrun.errors import BatchRefused
+from batchrun.ledger.facts import ACCOUNT, TASK_ID
+from batchrun.ledger.sqlite.reader import LedgerReader
+from batchrun.model import TaskId
 from batchrun.output.layout import SERVER_STATE
 
 if TYPE_CHECKING:
@@ -28,8 +36,9 @@ async def connect(
     environ: Mapping[str, str],
     inline_actors: "Mapping[str, InlineActor]",
     account: Account | None,
+    ledger: LedgerReader,
 ) -> ConnectedTask:
-    """Connect to the account and find the task.
+    """Connect to the account and find the task. In another account than the batch's, nothing is created.
 
     Args:
         stack: closes an account that is opened here.
@@ -37,9 +46,10 @@ async def connect(
         environ: holds the token.
         inline_actors: coroutines that the embedded server runs as Actors.
         account: an open account with other batches; None: one is opened for this batch alone.
+        ledger: of the batch.
 
     Raises:
-        BatchRefused: the platform does not accept the token or knows no such task.
+        BatchRefused: the platform does not accept the token or knows no such task, or the token is of another account.
         ConfigError: a task of the described name exists and differs.
     """
     if account is not None:
@@ -57,4 +67,29 @@ async def connect(
                 starts_per_task_per_s=max(config.limits.start_rate, STARTS_PER_TASK_PER_S),
             )
         )
-    return ConnectedTask(account=account, task=await find_task(account.client, config.task))
+    begun_in, begun_with = await anyio.to_thread.run_sync(_begun, ledger)
+    if begun_in is not None:
+        refuse_other_account(begun_in, account.info)
+    task = await find_task(account.client, config.task, begun_with=begun_with)
+    if task.gone and not (begun_in and account.info.id):
+        # Another account's token knows neither the task nor the Runs, which would be taken for lost.
+        raise BatchRefused(f"{task.gone}. Its Runs are followed only with a token that shows whose account it is")
+    return ConnectedTask(account=account, task=task)
+
+
+def _begun(ledger: LedgerReader) -> tuple[str | None, TaskId | None]:
+    """Return the account and the task of a batch that has begun."""
+    return (None, None) if ledger.is_empty else (ledger.fact(ACCOUNT), ledger.fact(TASK_ID))
+
+
+def refuse_other_account(begun_in: str, account: AccountInfo) -> None:
+    """Refuse a token of another account than that in which the batch was begun.
+
+    Raises:
+        BatchRefused: it is of another account; nothing was asked for, and nothing was created.
+    """
+    if account.id and account.id != begun_in:
+        raise BatchRefused(
+            f"this batch was begun in the account with the id {begun_in}, and the token is of {account.username}"
+            f" ({account.id}). Use the token of the account in which it was begun, or another --out for a new batch"
+        )

@@ -1,6 +1,6 @@
 """The task of a batch: found by id, or by its description, which may create it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,10 @@ class Task:
     options: JsonObject = field(default_factory=dict)
     #: Time of the last edit, as the API writes it.
     modified_at: str | None = None
+    #: False: the token may run the task and not read it, or the platform does not know it any more.
+    is_read: bool = True
+    #: Why the Runs of a batch that has begun are followed and no further one is started; empty: they are started.
+    gone: str = ""
 
     @property
     def exists(self) -> bool:
@@ -39,7 +43,12 @@ class Task:
 
 
 async def find_task(
-    client: ApifyClient, config: TaskConfig, file: Path | None = None, *, is_created: bool = True
+    client: ApifyClient,
+    config: TaskConfig,
+    file: Path | None = None,
+    *,
+    begun_with: TaskId | None = None,
+    is_created: bool = True,
 ) -> Task:
     """Find the task; a described task is created if it is missing, and never changed.
 
@@ -47,21 +56,52 @@ async def find_task(
         client: the platform.
         config: the task's id or description.
         file: the configuration file, for messages.
+        begun_with: the task of a batch that has begun. It is not created again; if it was deleted or renamed, it is
+            returned as `gone`.
         is_created: False: a described task that is missing is not created, and returned with an empty id.
 
     Raises:
         BatchRefused: there is no such task or Actor, or the token may not read it.
         ConfigError: a task of this name exists and differs from the description.
     """
+    named = config.id if config.id is not None else f"{config.actor} ({config.name})"
+    is_created = is_created and begun_with is None
     try:
-        return await patiently(client, _find_task(client, config, file, is_created=is_created))
+        task = await patiently(client, _find_task(client, config, file, is_created=is_created))
     except NotFound as error:
-        named = config.id if config.id is not None else f"{config.actor} ({config.name})"
+        if begun_with is not None:
+            return await patiently(client, _task_gone(client, named, begun_with))
         raise BatchRefused(f"the platform knows no task {named!r} for this token: {error.message}") from error
     except ApiError as error:
         if error.status == 400:
             raise ConfigError(f"the platform does not accept it: {error.message}", key="task", file=file) from error
-        raise BatchRefused(f"the task cannot be read: {error}") from error
+        known = begun_with or _id_in(config)
+        if error.status == 403 and known:
+            return Task(id=known, label=named, input={}, is_read=False)
+        advice = "; give the task's id, with which it can be run without being read" if error.status == 403 else ""
+        raise BatchRefused(f"the task cannot be read: {error}{advice}") from error
+    if begun_with is not None and not task.exists:
+        return await patiently(client, _task_gone(client, named, begun_with))
+    return task
+
+
+def _id_in(config: TaskConfig) -> TaskId | None:
+    """Return a configured id that is no name. Names are not ids: Runs name their task by its id."""
+    return TaskId(config.id) if config.id is not None and config.id.isalnum() else None
+
+
+async def _task_gone(client: ApifyClient, named: str, task_id: TaskId) -> Task:
+    """Return the task of a batch that has begun, which is not found any more as it is configured."""
+    try:
+        task = read_task(await client.get_task(task_id), task_id)
+    except ApiError as error:
+        gone = (
+            f"the platform does not know the task {named!r} any more, with which this batch was begun ({error})."
+            " Without it no further Run can be started"
+        )
+        return Task(id=task_id, label=named, input={}, is_read=False, gone=gone)
+    gone = f"the task {named!r} was renamed: it is {task.label} now. `--task {task_id}` (task.id) goes on with it"
+    return replace(task, gone=gone)
 
 
 async def _find_task(client: ApifyClient, config: TaskConfig, file: Path | None, *, is_created: bool) -> Task:

@@ -16,7 +16,7 @@ from batchrun.apify import answers, wire
 from batchrun.apify.held_polls import HeldPolls
 from batchrun.apify.throttle import AnnouncedLimit, Throttle
 from batchrun.apify.transport import READ_TIMEOUT_S, Transport, open_transport
-from batchrun.apify.wire import segment
+from batchrun.apify.wire import Denied, segment
 from batchrun.errors import ApiError, NotFound, ServerFailed, TransportError, Unauthorized
 from batchrun.model import DatasetId, ItemsPage, JsonObject, Mark, Run, RunId, RunOptions, RunStatus, StoreId, TaskId
 from batchrun.policy.token_bucket import TokenBucket
@@ -218,17 +218,25 @@ class ApifyClient:
         return await self._read(f"/actor-builds/{segment(build_id)}", answers.build_of)
 
     async def get_account(self) -> wire.AccountInfo:
-        """Read whose token this is and what the account may do.
+        """Read whose token this is and what the account may do; a token may be allowed to run tasks and read neither.
 
         Raises:
             Unauthorized: the token is missing or wrong.
         """
-        user = await self._read("/users/me", answers.object_of)
+        denied: list[Denied] = []
+        try:
+            user = await self._read("/users/me", answers.object_of)
+        except Unauthorized as error:
+            if error.status == 401:
+                raise
+            user = {}
+            denied.append(Denied.ACCOUNT)
         try:
             limits = await self._read("/users/me/limits", answers.object_of)
         except ApiError:
-            limits = {}  # a token may be allowed to run tasks and not to read limits
-        return wire.parse_account(user, limits)
+            limits = {}
+            denied.append(Denied.LIMITS)
+        return wire.parse_account(user, limits, tuple(denied))
 
     async def get_limits(self) -> wire.AccountLimits:
         """Read what may be live in the account at once, and what is.

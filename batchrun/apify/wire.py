@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Any
 from urllib.parse import quote
 
@@ -341,6 +342,16 @@ class AccountLimits:
     used_memory_mb: int | None = None
 
 
+class Denied(StrEnum):
+    """What a token that may run a task may not be allowed to read. The values are the API's paths."""
+
+    ACCOUNT = "users/me"
+    LIMITS = "users/me/limits"
+    TASK = "actor-tasks"
+    ACTOR = "actors"
+    BUILDS = "actor-builds"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountInfo:
     """The account that a token belongs to, and its limits; None if the platform does not report it."""
@@ -350,10 +361,14 @@ class AccountInfo:
     limits: AccountLimits
     max_monthly_usage_usd: float | None
     monthly_usage_usd: float | None
+    #: Its id, else its name; empty if the token may not read them.
+    id: str = ""
+    #: What the token may not read of it.
+    denied: tuple[Denied, ...] = ()
 
 
-def parse_account(user: JsonObject, limits: JsonObject) -> AccountInfo:
-    """Read `users/me` and `users/me/limits`; {} for the limits if the token may not read them."""
+def parse_account(user: JsonObject, limits: JsonObject, denied: tuple[Denied, ...] = ()) -> AccountInfo:
+    """Read `users/me` and `users/me/limits`; {} for what the token may not read."""
     allowed, used = _part(limits, "limits"), _part(limits, "current")
     plan = user.get("plan")
     return AccountInfo(
@@ -362,6 +377,8 @@ def parse_account(user: JsonObject, limits: JsonObject) -> AccountInfo:
         limits=parse_limits(limits),
         max_monthly_usage_usd=_cost(allowed.get("maxMonthlyUsageUsd")),
         monthly_usage_usd=_cost(used.get("monthlyUsageUsd")),
+        id=_text_or_none(user.get("id")) or _text_or_none(user.get("username")) or "",
+        denied=denied,
     )
 
 

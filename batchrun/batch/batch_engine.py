@@ -72,6 +72,7 @@ def batch_terms(config: Config, connected: ConnectedTask, prepared: Preparation)
         max_memory_mb=max_mb,
         deadlines=deadlines(config.deadlines),
         expectation=expectation(config.output),
+        no_starts=connected.task.gone,
     )
 
 

@@ -85,7 +85,7 @@ async def _open(
     """Open a batch whose output directory is locked by this process; see `open_batch`."""
     async with AsyncExitStack() as stack:
         journal = await stack.enter_async_context(open_journal(config.out_dir))
-        connected = await connect(stack, config, environ, inline_actors, account)
+        connected = await connect(stack, config, environ, inline_actors, account, journal.ledger)
         prepared = await preflight(config, connected, journal.ledger, command)
         resumed = await resume(stack, config, connected, prepared, journal)
         terms = await anyio.to_thread.run_sync(batch_terms, config, connected, prepared)

@@ -20,7 +20,7 @@ from batchrun.cli.opening_lines import show_opening
 from batchrun.cli.stop_signals import obey_signals
 from batchrun.cli.terminal import say
 from batchrun.config import Config
-from batchrun.errors import ConfigError
+from batchrun.errors import BatchRefused, ConfigError
 from batchrun.model import Command, Ending, Selection, Summary
 from batchrun.report.notice_words import notice_words
 
@@ -48,6 +48,9 @@ async def run_to_the_end(
     """Start or resume a batch, with all that a person sees of it; first reopen `to_retry`.
 
     `resumed_by` is shown at the end. If it is a Command, the ledger notes it.
+
+    Raises:
+        BatchRefused: the platform refused the batch; all else was done and shown.
     """
     began_at = anyio.current_time()
     async with open_batch(config, command=resumed_by if isinstance(resumed_by, Command) else None) as batch:
@@ -56,7 +59,7 @@ async def run_to_the_end(
             await _confirm(batch, config, to_retry.count if to_retry is not None else 0)
         if to_retry is not None:
             await batch.reopen(to_retry.selection)
-        await _carry_out(batch, config)
+        refused = await _carry_out(batch, config)
     for notice in batch.progress.notices.take():
         say(notice_words(notice))
     # Read after the batch is closed, so that it includes what was noted while closing.
@@ -71,17 +74,24 @@ async def run_to_the_end(
     )
     if is_json:
         print_json(asdict(summary))
+    if refused is not None:
+        raise refused
     return _exit_code(summary)
 
 
-async def _carry_out(batch: Batch, config: Config) -> None:
-    """Run the batch and show its progress, until it ends or a signal ends it."""
+async def _carry_out(batch: Batch, config: Config) -> BatchRefused | None:
+    """Run the batch and show its progress, until it ends or a signal ends it; return why the platform refused it."""
+    refused: BatchRefused | None = None
     async with anyio.create_task_group() as children:
         with anyio.CancelScope() as running:
             children.start_soon(obey_signals, batch, running, config.limits.drain_s)
             children.start_soon(watch_progress, batch)
-            await batch.run()
+            try:
+                await batch.run()
+            except BatchRefused as error:
+                refused = error
         children.cancel_scope.cancel()
+    return refused
 
 
 async def _confirm(batch: Batch, config: Config, retried: int) -> None:

@@ -42,6 +42,7 @@ from batchrun.engine.start_terms import StartTerms
 from batchrun.engine.work import EndedAttempt, Marks, Postponed, Terms, Work
 from batchrun.errors import (
     ApiError,
+    BatchRefused,
     BatchrunError,
     ConnectFailed,
     NotFound,
@@ -145,6 +146,9 @@ class JobRunner:
 
         A Run that gets no poll is returned while it is live, with its permit.
         """
+        if self._terms.no_starts:
+            self._purse.give_back(work.reserved_usd)
+            raise BatchRefused(self._terms.no_starts)
         problem = self._start_terms.why_not(work, self._left_s(work, work.this_round[0]) if work.this_round else None)
         if problem is not None:
             permit.release()

@@ -84,6 +84,8 @@ class Terms:
     max_memory_mb: int | None = None
     deadlines: Deadlines = field(default_factory=Deadlines)
     expectation: Expectation | None = None
+    #: Why no Run can be started, so that the first job that needs a start ends the batch; empty: Runs are started.
+    no_starts: str = ""
 
 
 class Marks:

@@ -86,6 +86,8 @@ ECHO: Fact[bool] = Fact("echo")
 #: What tells one batch from another; the batch that resumes must have the same.
 IDENTITY: Fact[JsonObject] = Fact("identity")
 TASK_ID: Fact[TaskId] = Fact("task_id")
+#: Id of the account that the Runs are started in; None if the token may not read it.
+ACCOUNT: Fact[str] = Fact("account")
 #: The configuration that the batch was last opened with.
 CONFIG: Fact[JsonObject] = Fact("config")
 #: The command line that resumes the batch.

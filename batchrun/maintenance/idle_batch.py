@@ -8,9 +8,11 @@ from pathlib import Path
 import anyio
 
 from batchrun.account.connect import open_platform, read_account
+from batchrun.account.connected_task import refuse_other_account
 from batchrun.apify.client import ApifyClient
 from batchrun.config import Config
 from batchrun.engine.doubt.candidates import Candidates, Listing
+from batchrun.ledger.facts import ACCOUNT
 from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.maintenance.noted_config import read_config
 from batchrun.model import AttemptState, RunId, TaskId
@@ -49,7 +51,7 @@ async def open_idle_batch(directory: Path, environ: Mapping[str, str]) -> AsyncI
 
     Raises:
         OutputError: the directory holds no batch, or a process runs it.
-        BatchRefused: the platform does not accept the token.
+        BatchRefused: the platform does not accept the token, or it is of another account.
     """
     config, task_id = await anyio.to_thread.run_sync(read_config, directory)
     async with (
@@ -63,8 +65,16 @@ async def open_idle_batch(directory: Path, environ: Mapping[str, str]) -> AsyncI
             inline_actors={},
         ) as client,
     ):
-        await read_account(client)
+        begun_in = await anyio.to_thread.run_sync(_begun_in, directory)
+        account = await read_account(client)
+        if begun_in is not None:
+            refuse_other_account(begun_in, account)
         yield IdleBatch(config=config, task_id=task_id, client=client)
+
+
+def _begun_in(directory: Path) -> str | None:
+    with open_for_reading(directory) as ledger:
+        return ledger.fact(ACCOUNT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,6 +54,8 @@ async def read_build(client: ApifyClient, task: Task, asked: str | None) -> Buil
         asked: the build that the batch asks for, which overrides the task's.
     """
     wanted = asked or str(task.options.get("build") or "")
+    if not task.actor_id:
+        return Build(asked=wanted, why_unchecked="the token may not read the task, and so not find its Actor")
     # The checks are optional: a platform that does not answer must not keep a batch from starting.
     with anyio.move_on_after(PATIENCE_S):
         try:

@@ -6,8 +6,10 @@ from functools import partial
 import anyio
 
 from batchrun.account.connected_task import ConnectedTask
+from batchrun.account.task import Task
 from batchrun.account.task_watch import note_task
 from batchrun.config import Config
+from batchrun.errors import ConfigError
 from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import Command, RunOptions
 from batchrun.preflight.builds import Build, read_build
@@ -45,12 +47,14 @@ async def preflight(
     """
     client, info, task = connected.account.client, connected.account.info, connected.task
     terms = await read_terms(client, config, info, task)
-    await refuse_unbounded(config, terms, partial(look_at_head, config))
-    await anyio.to_thread.run_sync(check_identity, ledger, config, task, command)
+    if not task.gone:
+        await refuse_unbounded(config, terms, partial(look_at_head, config))
+        _refuse_unread_task(config, task)
+    await anyio.to_thread.run_sync(check_identity, ledger, config, task, info, command)
     await anyio.to_thread.run_sync(check_limit, ledger, config)
-    edits = await anyio.to_thread.run_sync(note_task, ledger, task)
+    edits = await anyio.to_thread.run_sync(note_task, ledger, task) if task.is_read else ()
     number = await anyio.to_thread.run_sync(pinned_before, ledger, config) if config.run.pin_build else None
-    is_to_be_pinned = config.run.pin_build and number is None
+    is_to_be_pinned = config.run.pin_build and number is None and not task.gone
     is_to_be_checked = config.jobs.check_inputs and ledger.is_empty
     build: Build | None = None
     if is_to_be_pinned or is_to_be_checked:
@@ -68,3 +72,8 @@ async def preflight(
         head=HeadCheck(job_check(config, info, task, build)) if build is not None and is_to_be_checked else None,
         task_edits=edits,
     )
+
+
+def _refuse_unread_task(config: Config, task: Task) -> None:
+    if config.jobs.merge == "deep" and not task.is_read:
+        raise ConfigError('"deep" needs the input of the task, which the token may not read', key="jobs.merge")

@@ -5,16 +5,19 @@ from typing import Any
 import orjson
 
 from batchrun.account.task import Task
+from batchrun.apify.wire import AccountInfo
 from batchrun.config import Config
 from batchrun.errors import ConfigError
-from batchrun.ledger.facts import COMMAND, CONFIG, IDENTITY, TASK_ID
+from batchrun.ledger.facts import ACCOUNT, COMMAND, CONFIG, IDENTITY, TASK_ID
 from batchrun.ledger.sqlite.reader import LedgerReader
 from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import Command
 
 
-def check_identity(ledger: LedgerTables, config: Config, task: Task, command: Command | None) -> None:
-    """Compare the batch's identity with the ledger's, and note identity, configuration and command.
+def check_identity(
+    ledger: LedgerTables, config: Config, task: Task, account: AccountInfo, command: Command | None
+) -> None:
+    """Compare the batch's identity with the ledger's, and note identity, account, configuration and command.
 
     Raises:
         ConfigError: the ledger holds another batch; the message names every difference.
@@ -35,6 +38,8 @@ def check_identity(ledger: LedgerTables, config: Config, task: Task, command: Co
     with ledger.transaction():
         ledger.note_fact(IDENTITY, identity)
         ledger.note_fact(TASK_ID, task.id)
+        if account.id:
+            ledger.note_fact(ACCOUNT, account.id)
         ledger.note_fact(CONFIG, config.as_noted())
         if command is not None:
             ledger.note_fact(COMMAND, command)

@@ -32,7 +32,8 @@ async def read_terms(client: ApifyClient, config: Config, account: AccountInfo, 
         ConfigError: the budget cannot be kept.
     """
     actor = await _actor(client, task)
-    if not actor and config.limits.budget_usd is not None and config.limits.budget_mode == "strict":
+    is_strict = config.limits.budget_usd is not None and config.limits.budget_mode == "strict"
+    if not actor and is_strict and not task.gone:
         raise ConfigError(
             "the token may not read the task's Actor, so its prices are unknown; set"
             ' limits.budget_mode = "best_effort" to start Runs without them. Nothing was started',
@@ -54,9 +55,9 @@ async def read_terms(client: ApifyClient, config: Config, account: AccountInfo, 
 
 
 async def _actor(client: ApifyClient, task: Task) -> JsonObject:
-    """Read a task's Actor; {} if the token may run the task but not read the Actor."""
+    """Read a task's Actor; {} if the token may run the task but not read the Actor, or not even the task."""
     try:
-        return await client.get_actor(task.actor_id)
+        return await client.get_actor(task.actor_id) if task.actor_id else {}
     except ApiError:
         return {}
 

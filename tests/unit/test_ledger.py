@@ -10,6 +10,7 @@ import pytest
 from batchrun.errors import LedgerError
 from batchrun.ledger import facts
 from batchrun.ledger.facts import (
+    ACCOUNT,
     COMMAND,
     CONFIG,
     DUPLICATES,
@@ -193,6 +194,7 @@ OLD_FACTS: list[tuple[Fact[Any], str, Any]] = [
     (IDENTITY, '{"task":"t","jobs.file":"jobs.jsonl","input":null}',
      {"task": "t", "jobs.file": "jobs.jsonl", "input": None}),
     (TASK_ID, '"t"', TaskId("t")),
+    (ACCOUNT, '"U1"', "U1"),
     (CONFIG, '{"limits":{"budget_usd":1.5}}', {"limits": {"budget_usd": 1.5}}),
     (COMMAND, '{"line":"batchrun run x","directory":"/d"}', Command(line="batchrun run x", directory="/d")),
     (JOB_COUNT, "null", None),

@@ -276,7 +276,8 @@ def test_an_account_is_read() -> None:
         "limits": {"maxConcurrentActorJobs": 25, "maxActorMemoryGbytes": 8, "maxMonthlyUsageUsd": 49},
         "current": {"activeActorJobCount": 3, "actorMemoryGbytes": 0.125, "monthlyUsageUsd": 1.5},
     }
-    assert parse_account({"username": "u", "plan": {"id": "FREE"}}, limits) == AccountInfo(
+    assert parse_account({"id": "U1", "username": "u", "plan": {"id": "FREE"}}, limits) == AccountInfo(
+        id="U1",
         username="u",
         plan="FREE",
         limits=AccountLimits(max_concurrent_runs=25, live_runs=3, max_total_memory_mb=8192, used_memory_mb=128),

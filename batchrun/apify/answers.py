@@ -9,7 +9,7 @@ import orjson
 
 from batchrun.apify import wire
 from batchrun.apify.connections import Answer
-from batchrun.model import ItemsPage, JsonObject, Run, RunId
+from batchrun.model import ItemsPage, JsonObject, Run, RunId, RunsPage
 
 
 def object_of(answer: Answer) -> JsonObject:
@@ -25,9 +25,12 @@ def run_of(answer: Answer) -> Run:
     return wire.parse_run(wire.parse_data(answer.body))
 
 
-def runs_of(answer: Answer) -> list[Run]:
-    """Read a list of Runs. An item without an id is left out; the others can be read without it."""
-    return [wire.parse_run(item) for item in _list_of(answer) if _has_id(item)]
+def runs_page_of(answer: Answer) -> RunsPage:
+    """Read one page of a list of Runs. An entry without an id is left out; the others can be read without it."""
+    data = object_of(answer)
+    items, total = _items_of(data), data.get("total")
+    runs = [wire.parse_run(item) for item in items if _has_id(item)]
+    return RunsPage(runs=runs, count=len(items), total=total if isinstance(total, int) else None)
 
 
 def run_ids_of(answer: Answer) -> list[RunId]:
@@ -74,7 +77,11 @@ def content_of(answer: Answer) -> tuple[str, bytes]:
 
 
 def _list_of(answer: Answer) -> list[Any]:
-    items = object_of(answer).get("items")
+    return _items_of(object_of(answer))
+
+
+def _items_of(data: JsonObject) -> list[Any]:
+    items = data.get("items")
     if not isinstance(items, list):
         raise ValueError("it holds no list")
     return items

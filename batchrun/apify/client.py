@@ -18,7 +18,19 @@ from batchrun.apify.throttle import AnnouncedLimit, Throttle
 from batchrun.apify.transport import READ_TIMEOUT_S, Transport, open_transport
 from batchrun.apify.wire import Denied, segment
 from batchrun.errors import ApiError, NotFound, ServerFailed, TransportError, Unauthorized
-from batchrun.model import DatasetId, ItemsPage, JsonObject, Mark, Run, RunId, RunOptions, RunStatus, StoreId, TaskId
+from batchrun.model import (
+    DatasetId,
+    ItemsPage,
+    JsonObject,
+    Mark,
+    Run,
+    RunId,
+    RunOptions,
+    RunsPage,
+    RunStatus,
+    StoreId,
+    TaskId,
+)
 from batchrun.policy.token_bucket import TokenBucket
 from batchrun.runtime.steady_time import steady_time
 from batchrun.version import __version__
@@ -126,11 +138,11 @@ class ApifyClient:
         self._held_polls.lasted(wait_s)
         return run
 
-    async def list_runs(self, *, started_after: datetime, offset: int) -> list[Run]:
+    async def list_runs(self, *, started_after: datetime, offset: int) -> RunsPage:
         """List up to 1,000 of the account's Runs started at or after a time, oldest first."""
         return await self._read(
             "/actor-runs",
-            answers.runs_of,
+            answers.runs_page_of,
             query={"startedAfter": wire.format_time(started_after), "offset": str(offset), "limit": _MAX_PAGE},
             throttle=self._listing,
             limit=self._listing_limit,
@@ -146,12 +158,12 @@ class ApifyClient:
             limit=self._listing_limit,
         )
 
-    async def list_task_runs(self, task_id: TaskId, *, limit: int) -> list[Run]:
+    async def list_task_runs(self, task_id: TaskId, *, limit: int = wire.MAX_LIST_LIMIT, offset: int = 0) -> RunsPage:
         """List a task's last Runs (at most 1,000), newest first."""
         return await self._read(
             f"/actor-tasks/{segment(task_id)}/runs",
-            answers.runs_of,
-            query={"desc": "1", "limit": str(limit)},
+            answers.runs_page_of,
+            query={"desc": "1", "offset": str(offset), "limit": str(limit)},
             throttle=self._listing,
         )
 

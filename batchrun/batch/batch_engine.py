@@ -53,6 +53,7 @@ def build_batch_engine(
         priority=priority,
         live_before=resumed.opening.live_before,
         echoes=resumed.echoes,
+        watched_s=resumed.watched_s,
         log_keeper=LogKeeper(account.client, LogTails(config.out_dir)) if config.output.logs else None,
     )
 

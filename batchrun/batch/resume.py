@@ -1,5 +1,6 @@
 """The third phase of opening a batch: take over what earlier processes left in ledger and job file."""
 
+from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 
@@ -13,11 +14,12 @@ from batchrun.config import Config
 from batchrun.engine.limits.purse import Purse
 from batchrun.engine.work import Postponed, Work
 from batchrun.errors import LedgerError
-from batchrun.ledger.facts import ECHO
+from batchrun.ledger.facts import ECHO, WATCHED_S
 from batchrun.ledger.protocol import Money
 from batchrun.ledger.sqlite.group_commit import GroupCommit, open_commit
 from batchrun.ledger.sqlite.journal import Journal
 from batchrun.ledger.sqlite.reader import LedgerReader
+from batchrun.model import Mark
 from batchrun.policy.budget import Budget
 from batchrun.preflight.job_file_head import refuse_head
 from batchrun.preflight.preparation import Preparation
@@ -37,6 +39,8 @@ class Resumed:
     opening: Opening
     #: True if the platform echoes marks; None: no earlier process has learned it.
     echoes: bool | None
+    #: Seconds for which earlier processes have watched for the Run of each attempt in doubt.
+    watched_s: Mapping[Mark, float]
 
 
 async def resume(
@@ -71,10 +75,20 @@ async def resume(
     stack.push_async_callback(_leave_budget, purse.budget, ledger)
     commit = await stack.enter_async_context(open_commit(journal, meter=account.shared.instruments.commits))
     echoes = await anyio.to_thread.run_sync(ledger.fact, ECHO)
+    watched_s = await anyio.to_thread.run_sync(ledger.fact, WATCHED_S) or {}
     totals = await anyio.to_thread.run_sync(ledger.totals)
     account.keep_permits(config.out_dir, totals.live_runs + totals.in_doubt)
     opening = await anyio.to_thread.run_sync(read_opening, config, connected, ledger, lines, prepared)
-    return Resumed(ledger=commit, source=backlog, lines=lines, jobs=jobs, purse=purse, opening=opening, echoes=echoes)
+    return Resumed(
+        ledger=commit,
+        source=backlog,
+        lines=lines,
+        jobs=jobs,
+        purse=purse,
+        opening=opening,
+        echoes=echoes,
+        watched_s=watched_s,
+    )
 
 
 async def _leave_budget(budget: Budget, ledger: LedgerReader) -> None:

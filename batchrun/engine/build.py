@@ -29,7 +29,7 @@ from batchrun.engine.start_queue import StartQueue
 from batchrun.engine.start_terms import StartTerms
 from batchrun.engine.work import Postponed, Terms, Work
 from batchrun.ledger.protocol import Ledger
-from batchrun.model import Record, TaskId
+from batchrun.model import Mark, Record, TaskId
 from batchrun.policy.breaker import Breaker
 from batchrun.policy.token_bucket import BothBuckets, TokenBucket
 from batchrun.runtime.changed import Changed
@@ -125,6 +125,7 @@ def build_engine(
     priority: BatchPriority = EQUAL,
     live_before: int = 0,
     echoes: bool | None = None,
+    watched_s: Mapping[Mark, float] | None = None,
     log_keeper: LogKeeper | None = None,
 ) -> Engine:
     """Build the engine of one batch.
@@ -145,6 +146,7 @@ def build_engine(
         priority: among the batches of the account.
         live_before: Runs of earlier processes that may be live.
         echoes: whether the platform echoes marks; None: no earlier process has learned it.
+        watched_s: for how long earlier processes have watched for the Run of each attempt in doubt, in seconds.
         log_keeper: keeps the ends of Runs' logs; None: no logs are kept.
     """
     # Notified when a start may have become possible.
@@ -192,7 +194,9 @@ def build_engine(
         start_horizon_s=limits.start_horizon_s,
         listing_lag_s=limits.listing_lag_s,
         echoes=echoes,
+        watched_s=watched_s or {},
         echo=shared.echo,
+        report=progress.notices.add,
     )
     sweep = Sweep(client, task_id, lambda live: scheduler.take_up(live))  # noqa: PLW0108 - it is built below
     follower = Follower(client, shared.polls, sweep)

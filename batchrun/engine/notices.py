@@ -19,6 +19,13 @@ class StartUnanswered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AccountRunsNotListed:
+    """The token may not list the account's Runs; starts in doubt are looked for in the task's own list."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StartsWaitForBudget:
     """The next start does not fit into the budget until final costs release reservations. Reported once."""
 
@@ -112,6 +119,7 @@ class NoticesDropped:
 
 Notice = (
     StartUnanswered
+    | AccountRunsNotListed
     | StartsWaitForBudget
     | BudgetExhausted
     | CostsUnbounded

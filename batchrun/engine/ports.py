@@ -15,6 +15,7 @@ from batchrun.model import (
     Run,
     RunId,
     RunOptions,
+    RunsPage,
     StoreId,
     TaskId,
     TimeWindow,
@@ -75,8 +76,11 @@ class RunClient(Protocol):
     async def get_run(self, run_id: RunId, *, wait_for_finish_s: int = 0) -> Run:
         """Read a Run, as soon as it has ended or the wait is over."""
 
-    async def list_runs(self, *, started_after: datetime, offset: int) -> list[Run]:
+    async def list_runs(self, *, started_after: datetime, offset: int) -> RunsPage:
         """List up to 1,000 of the account's Runs, oldest first."""
+
+    async def list_task_runs(self, task_id: TaskId, *, offset: int) -> RunsPage:
+        """List up to 1,000 of the task's Runs, newest first."""
 
     async def list_live_runs(self, task_id: TaskId, *, offset: int) -> list[RunId]:
         """List the ids of up to 1,000 of the task's live Runs, newest first."""

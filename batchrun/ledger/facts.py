@@ -3,13 +3,13 @@
 The JSON forms are part of the ledger's format: a later version reads what an earlier one has noted.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
 from batchrun.ledger.protocol import NotedOutage, ReadTo
-from batchrun.model import Command, JobKey, JsonObject, TaskId
+from batchrun.model import Command, JobKey, JsonObject, Mark, TaskId
 from batchrun.policy.breaker import Trip
 
 T = TypeVar("T")
@@ -83,6 +83,8 @@ READ_TO: Fact[ReadTo] = Fact("read_to", _read_to_json, _read_to)
 DUPLICATES: Fact[int] = Fact("duplicates")
 #: True if the platform shows the mark of a Run that was started with it.
 ECHO: Fact[bool] = Fact("echo")
+#: Seconds for which earlier processes have watched the platform for the Run of each attempt in doubt, by mark.
+WATCHED_S: Fact[Mapping[Mark, float]] = Fact("watched_s")
 #: What tells one batch from another; the batch that resumes must have the same.
 IDENTITY: Fact[JsonObject] = Fact("identity")
 TASK_ID: Fact[TaskId] = Fact("task_id")

@@ -1,6 +1,6 @@
 """The ledger in memory. It keeps every promise of the protocol, as long as its process lives."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from datetime import UTC, datetime, timedelta
@@ -10,7 +10,7 @@ import anyio
 import orjson
 
 from batchrun.errors import LedgerError
-from batchrun.ledger.facts import ECHO, OUTAGE, TRIPS, Fact
+from batchrun.ledger.facts import ECHO, OUTAGE, TRIPS, WATCHED_S, Fact
 from batchrun.ledger.line_admission import admit_lines
 from batchrun.ledger.protocol import Admission, FinalCost, Known, NotedOutage, OpenCost, OpenJob, ReadTo
 from batchrun.model import (
@@ -21,6 +21,7 @@ from batchrun.model import (
     Job,
     JobId,
     JobKey,
+    Mark,
     Outcome,
     Problem,
     Record,
@@ -185,6 +186,9 @@ class MemoryLedger:
 
     def note_echo(self, echoes: bool) -> None:
         self.note_fact(ECHO, echoes)
+
+    def note_watched(self, watched_s: Mapping[Mark, float]) -> None:
+        self.note_fact(WATCHED_S, watched_s)
 
     def note_outage(self, outage: NotedOutage | None) -> None:
         self.note_fact(OUTAGE, outage)

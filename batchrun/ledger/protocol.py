@@ -1,6 +1,6 @@
 """The ledger's verbs, and the values they speak in: what each verb promises is said here, once."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import field
 from datetime import UTC, datetime
@@ -14,6 +14,7 @@ from batchrun.model import (
     Job,
     JobId,
     JobKey,
+    Mark,
     Outcome,
     Position,
     Problem,
@@ -306,6 +307,9 @@ class Ledger(ItemWriter, Protocol):
 
     def note_echo(self, echoes: bool) -> None:
         """Note whether the platform shows the mark of a Run that was started with it."""
+
+    def note_watched(self, watched_s: Mapping[Mark, float]) -> None:
+        """Note for how long the platform was watched for the Runs of attempts in doubt, in all processes together."""
 
     def note_outage(self, outage: NotedOutage | None) -> None:
         """Note that the platform cannot be reached; None: it can again."""

@@ -104,6 +104,18 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunsPage:
+    """One page of a list of Runs."""
+
+    #: Without the entries that cannot be read.
+    runs: list[Run]
+    #: Number of all its entries: the next page begins behind them.
+    count: int
+    #: Number of Runs in the whole list; None if the platform does not report it.
+    total: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ItemsPage:
     """One page of a dataset."""
 

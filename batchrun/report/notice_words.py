@@ -4,6 +4,7 @@ import shlex
 from typing import assert_never
 
 from batchrun.engine.notices import (
+    AccountRunsNotListed,
     BatchOutOfTime,
     BreakerTripped,
     BudgetExhausted,
@@ -32,6 +33,8 @@ def notice_words(notice: Notice) -> str:  # noqa: C901, PLR0911, PLR0912 - one s
                 f"A start was not answered{f' ({reason})' if reason else ''}."
                 " Until it is clear whether its Run exists, its job is not started again"
             )
+        case AccountRunsNotListed(reason=reason):
+            return f"The account's Runs may not be listed ({reason}); the task's own list is read instead"
         case StartsWaitForBudget(reserved_usd=usd):
             return (
                 f"Starts wait for the budget: each reserves ${usd:.4g} until the cost of its Run is final,"

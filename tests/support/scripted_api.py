@@ -43,6 +43,7 @@ from batchrun.model import (
     Run,
     RunId,
     RunOptions,
+    RunsPage,
     RunStatus,
     StoreId,
     TaskId,
@@ -198,13 +199,14 @@ class ScriptedApi:
         self.reads: list[RunId] = []
         self.listings: list[float] = []
         self.live_listings: list[float] = []
+        self.task_listings: list[float] = []
         self.aborted: list[RunId] = []
         self.pages: list[int] = []
         #: Raised in place of the next answers to reads, by method name.
         self.errors: dict[str, list[BatchrunError]] = {}
         self._runs: dict[RunId, _Stored] = {}
         self._ends: list[float] = []
-        self._began = datetime.now(UTC)
+        self._zero = datetime.now(UTC)
 
     @property
     def run_ids(self) -> list[RunId]:
@@ -308,18 +310,27 @@ class ScriptedApi:
             await stored.ended.wait()
         return self.run(run_id)
 
-    async def list_runs(self, *, started_after: datetime, offset: int) -> list[Run]:
+    async def list_runs(self, *, started_after: datetime, offset: int) -> RunsPage:
         """List Runs, oldest first, without meta, as late as `list_lag_s`."""
-        now = anyio.current_time()
-        self.listings.append(now)
+        self.listings.append(anyio.current_time())
         await anyio.lowlevel.checkpoint()
         self._fail_if_told("list_runs")
-        shown = [
-            run_id
-            for run_id, stored in self._runs.items()
-            if self._stamp(stored, stored.began_at) >= started_after and stored.began_at + self.list_lag_s <= now
-        ]
-        return [self.run(run_id, is_short=True) for run_id in shown[offset : offset + PAGE]]
+        return self._page([each for each in self._listed() if self._began(each) >= started_after], offset)
+
+    async def list_task_runs(self, task_id: TaskId, *, offset: int) -> RunsPage:
+        """List a task's Runs, newest first, without meta, as late as `list_lag_s`."""
+        self.task_listings.append(anyio.current_time())
+        await anyio.lowlevel.checkpoint()
+        self._fail_if_told("list_task_runs")
+        return self._page([each for each in reversed(self._listed()) if each.task_id == task_id], offset)
+
+    def _listed(self) -> list[_Stored]:
+        visible_at = anyio.current_time() - self.list_lag_s
+        return [each for each in self._runs.values() if each.began_at <= visible_at]
+
+    def _page(self, listed: list[_Stored], offset: int) -> RunsPage:
+        page = [self.run(each.id, is_short=True) for each in listed[offset : offset + PAGE]]
+        return RunsPage(runs=page, count=len(page), total=len(listed))
 
     async def list_live_runs(self, task_id: TaskId, *, offset: int) -> list[RunId]:
         """List the ids of live Runs of the task, newest first, as late as `list_lag_s`."""
@@ -387,11 +398,14 @@ class ScriptedApi:
         self.peak = max(self.peak, self.live)
         return stored
 
+    def _began(self, stored: _Stored) -> datetime:
+        return self._stamp(stored, stored.began_at)
+
     def _stamp(self, stored: _Stored, at: float) -> datetime:
         return self._wall(at + stored.ahead_s)
 
     def _wall(self, at: float) -> datetime:
-        return self._began + timedelta(seconds=at)
+        return self._zero + timedelta(seconds=at)
 
     def _note_date(self) -> None:
         if self.date_ahead_s is not None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 import orjson
 import pytest
 
-from batchrun.apify.answers import items_page_of, run_ids_of, run_of, runs_of, value_of
+from batchrun.apify.answers import items_page_of, run_ids_of, run_of, runs_page_of, value_of
 from batchrun.apify.connections import Answer
 from batchrun.model import json_line
 
@@ -34,7 +34,8 @@ def test_a_strangers_run_does_not_spoil_the_page() -> None:
     """The others are read, whatever one item of the list holds."""
     odd = [{"id": "odd", "status": "PAUSED", "startedAt": None}, None, {"id": None}, "text", {}]
     answer = _answer(orjson.dumps({"data": {"items": [{"id": "first"}, *odd, {"id": "last"}]}}))
-    assert [run.id for run in runs_of(answer)] == ["first", "odd", "last"]
+    page = runs_page_of(answer)
+    assert ([run.id for run in page.runs], page.count, page.total) == (["first", "odd", "last"], 7, None)
     assert run_ids_of(answer) == ["first", "odd", "last"]
 
 
@@ -42,7 +43,7 @@ def test_a_strangers_run_does_not_spoil_the_page() -> None:
 def test_a_list_that_is_absent_is_not_empty(data: object) -> None:
     """An empty list proves that there is no Run; an absent one proves nothing."""
     with pytest.raises(ValueError, match="list"):
-        runs_of(_answer(orjson.dumps({"data": data})))
+        runs_page_of(_answer(orjson.dumps({"data": data})))
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from batchrun.ledger.facts import (
     TASK_AS_OPENED,
     TASK_ID,
     TRIPS,
+    WATCHED_S,
     Fact,
     PinnedBuild,
 )
@@ -191,6 +192,7 @@ OLD_FACTS: list[tuple[Fact[Any], str, Any]] = [
     (READ_TO, "[400,4,\"66\"]", ReadTo(offset=400, line=4, fingerprint=b"f")),
     (DUPLICATES, "7", 7),
     (ECHO, "true", True),
+    (WATCHED_S, '{"m":40.5}', {Mark("m"): 40.5}),
     (IDENTITY, '{"task":"t","jobs.file":"jobs.jsonl","input":null}',
      {"task": "t", "jobs.file": "jobs.jsonl", "input": None}),
     (TASK_ID, '"t"', TaskId("t")),

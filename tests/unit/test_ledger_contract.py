@@ -14,7 +14,7 @@ import pytest
 from blockbuster import BlockBuster
 
 from batchrun.errors import LedgerError
-from batchrun.ledger.facts import DUPLICATES, ECHO, OUTAGE, READ_TO, TRIPS, Facts
+from batchrun.ledger.facts import DUPLICATES, ECHO, OUTAGE, READ_TO, TRIPS, WATCHED_S, Facts
 from batchrun.ledger.memory import MemoryLedger
 from batchrun.ledger.protocol import FinalCost, Ledger, NotedOutage, OpenJob, ReopenableLedger
 from batchrun.ledger.sqlite.group_commit import GroupCommit
@@ -343,10 +343,12 @@ async def test_facts_are_as_they_were_noted_last(it: Opened) -> None:
         it.ledger.note_trip(trip)
     it.ledger.note_echo(True)
     it.ledger.note_echo(False)
+    it.ledger.note_watched({Mark("m"): 1.5})
     outage = NotedOutage(pid=7, reason="r", began_at=datetime(2026, 1, 2, tzinfo=UTC))
     it.ledger.note_outage(outage)
     await it.committed()
     assert (it.rows.fact(ECHO), it.rows.fact(TRIPS), it.rows.fact(OUTAGE)) == (False, trips, outage)
+    assert it.rows.fact(WATCHED_S) == {"m": 1.5}
     it.ledger.note_outage(None)
     await it.committed()
     assert it.rows.fact(OUTAGE) is None

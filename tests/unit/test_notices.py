@@ -5,6 +5,7 @@ from typing import get_args
 
 from batchrun.engine.notices import (
     MAX_UNREAD,
+    AccountRunsNotListed,
     BatchOutOfTime,
     BreakerTripped,
     BudgetExhausted,
@@ -35,6 +36,10 @@ WORDS: list[tuple[Notice, str]] = [
     (
         StartUnanswered(),
         "A start was not answered. Until it is clear whether its Run exists, its job is not started again",
+    ),
+    (
+        AccountRunsNotListed(reason="403"),
+        "The account's Runs may not be listed (403); the task's own list is read instead",
     ),
     (
         StartsWaitForBudget(reserved_usd=0.25),

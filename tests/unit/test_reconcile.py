@@ -6,9 +6,11 @@ from typing import Any
 import anyio
 import pytest
 
+from batchrun.engine.doubt.candidates import MAX_OPEN_READS
 from batchrun.engine.doubt.reconcile import Reconciler, StillInDoubt
 from batchrun.errors import BatchRefused
-from batchrun.model import Attempt, AttemptState, JobId, JobKey, Mark, Run, RunId
+from batchrun.ledger.facts import WATCHED_S
+from batchrun.model import Attempt, AttemptState, JobId, JobKey, Mark, Run, RunId, RunsPage
 from batchrun.runtime.steady_time import steady_time
 from tests.support.memory_ledger import WatchedLedger
 from tests.support.scripted_api import TASK, Plan, ScriptedApi, api_error
@@ -23,15 +25,22 @@ class Doubts:
         self.api = api
         self.ledger = ledger or WatchedLedger()
         self.reconciler = Reconciler(
-            api, self.ledger, task_id=TASK, start_horizon_s=HORIZON_S, listing_lag_s=LAG_S, echoes=echoes
+            api,
+            self.ledger,
+            task_id=TASK,
+            start_horizon_s=HORIZON_S,
+            listing_lag_s=LAG_S,
+            echoes=echoes,
+            watched_s=self.ledger.fact(WATCHED_S) or {},
         )
         self.found: dict[str, str] = {}
         self.at: dict[str, float] = {}
 
-    async def ask(self, mark: str) -> None:
-        """Resolve one mark, intended now."""
+    async def ask(self, mark: str, is_of_this_process: bool = True) -> None:
+        """Resolve one mark, intended now or by an earlier process."""
         try:
-            run = await self.reconciler.resolve(intended(mark), JobKey(mark), steady_time())
+            intended_at = steady_time() if is_of_this_process else None
+            run = await self.reconciler.resolve(intended(mark), JobKey(mark), intended_at)
             self.found[mark] = run.id if run is not None else "none"
         except StillInDoubt:
             self.found[mark] = "doubt"
@@ -39,13 +48,13 @@ class Doubts:
             self.found[mark] = "refused"
         self.at[mark] = anyio.current_time()
 
-    async def resolve(self, *marks: str) -> dict[str, str]:
+    async def resolve(self, *marks: str, is_of_this_process: bool = True) -> dict[str, str]:
         """Resolve marks together; return what became of each."""
         async with anyio.create_task_group() as listing:
             listing.start_soon(self.reconciler.run)
             async with anyio.create_task_group() as asking:
                 for mark in marks:
-                    asking.start_soon(self.ask, mark)
+                    asking.start_soon(self.ask, mark, is_of_this_process)
             listing.cancel_scope.cancel()
         return self.found
 
@@ -71,11 +80,11 @@ async def test_a_run_is_recognised_by_its_mark() -> None:
 
 
 async def test_one_listing_serves_all_that_are_in_doubt() -> None:
-    """Fifty attempts in doubt cost one listing of two pages and one read per Run."""
+    """Fifty attempts in doubt cost one listing of one page and one read per Run."""
     api = ScriptedApi()
     runs = {f"m-{n:02d}": api.add_run(user_agent=agent(f"m-{n:02d}")) for n in range(50)}
     assert await Doubts(api).resolve(*runs) == runs
-    assert (len(api.listings), sorted(api.reads)) == (2, sorted(runs.values()))
+    assert (len(api.listings), sorted(api.reads)) == (1, sorted(runs.values()))
 
 
 async def test_nothing_found_is_concluded_after_horizon_and_lag_only() -> None:
@@ -167,7 +176,7 @@ async def test_without_an_echo_runs_that_we_start_meanwhile_are_no_suspects() ->
     class _Busy(ScriptedApi):
         """A platform on which this process starts a Run during every listing."""
 
-        async def list_runs(self, *, started_after: datetime, offset: int) -> list[Run]:
+        async def list_runs(self, *, started_after: datetime, offset: int) -> RunsPage:
             if offset == 0:
                 run_id = self.add_run(Plan(run_s=1))
                 at = datetime.now(UTC) + timedelta(seconds=anyio.current_time())
@@ -208,7 +217,7 @@ async def test_a_list_of_many_pages_is_read_to_its_end() -> None:
         api.add_run(task_id="another")
     ours = api.add_run(user_agent=agent("mine"))
     assert await Doubts(api).resolve("mine") == {"mine": ours}
-    assert len(api.listings) == 4
+    assert len(api.listings) == 3
 
 
 async def test_a_list_that_shows_a_stranger_on_every_page_ends() -> None:
@@ -218,12 +227,65 @@ async def test_a_list_that_shows_a_stranger_on_every_page_ends() -> None:
     ours = api.add_run(user_agent=agent("mine"))
     list_runs = api.list_runs
 
-    async def on_every_page(*, started_after: datetime, offset: int) -> list[Run]:
+    async def on_every_page(*, started_after: datetime, offset: int) -> RunsPage:
         page = await list_runs(started_after=started_after, offset=offset)
-        return page if offset == 0 else [api.run(stranger, is_short=True)]
+        runs = page.runs if offset == 0 else [api.run(stranger, is_short=True)]
+        return RunsPage(runs=runs, count=len(runs), total=None)
 
     api.list_runs = on_every_page  # type: ignore[method-assign] # a platform with this one fault
     assert await Doubts(api).resolve("mine") == {"mine": ours}
+
+
+async def test_a_listing_ends_while_runs_go_on_starting() -> None:
+    """Another client starts thirty Runs a second, a page takes a tenth of one, and the first shows all there was."""
+    api = _Crowd(listing_s=0.1, read_s=0.0, starts_per_s=30)
+    ours = api.add_run(user_agent=agent("mine"))
+    assert await beside(api, Doubts(api)) == {"mine": ours}
+    assert len(api.listings) == 1
+
+
+async def test_candidates_are_read_side_by_side() -> None:
+    """Twenty strangers' Runs a second, each a tenth of a second to read, do not keep a doubt beyond its horizon."""
+    doubts = Doubts(_Crowd(listing_s=0.02, read_s=0.1, starts_per_s=20))
+    assert await beside(doubts.api, doubts) == {"mine": "none"}
+    assert doubts.at["mine"] <= HORIZON_S + LAG_S + 3
+
+
+class _Crowd(ScriptedApi):
+    """A platform that is slow to list and to read Runs, and on which another client goes on starting some."""
+
+    def __init__(self, *, listing_s: float, read_s: float, starts_per_s: float) -> None:
+        super().__init__()
+        self.listing_s, self.read_s, self.starts_per_s = listing_s, read_s, starts_per_s
+        self.open_reads = self.most_open_reads = 0
+
+    async def start_for_ever(self) -> None:
+        while True:
+            self.add_run(Plan(run_s=0.2), user_agent="somebody else")
+            await anyio.sleep(1 / self.starts_per_s)
+
+    async def list_runs(self, *, started_after: datetime, offset: int) -> RunsPage:
+        await anyio.sleep(self.listing_s)
+        return await super().list_runs(started_after=started_after, offset=offset)
+
+    async def get_run(self, run_id: RunId, *, wait_for_finish_s: int = 0) -> Run:
+        self.open_reads += 1
+        self.most_open_reads = max(self.open_reads, self.most_open_reads)
+        await anyio.sleep(self.read_s)
+        self.open_reads -= 1
+        return await super().get_run(run_id, wait_for_finish_s=wait_for_finish_s)
+
+
+async def beside(api: ScriptedApi, doubts: Doubts) -> dict[str, str]:
+    """Resolve one mark while a crowd starts Runs."""
+    assert isinstance(api, _Crowd)
+    async with anyio.create_task_group() as children:
+        children.start_soon(api.start_for_ever)
+        with anyio.move_on_after(600):
+            await doubts.resolve("mine")
+        children.cancel_scope.cancel()
+    assert api.most_open_reads <= MAX_OPEN_READS
+    return doubts.found
 
 
 async def test_a_doubt_that_comes_while_others_are_resolved_is_resolved_too() -> None:
@@ -258,11 +320,54 @@ async def test_a_cancelled_attempt_is_no_longer_listed_for() -> None:
     assert (doubts.reconciler.in_doubt, len(api.listings) - listed <= 1) == (0, True)
 
 
-async def test_a_platform_that_will_not_list_stops_the_batch() -> None:
-    """403 concerns everybody who is in doubt."""
+@pytest.mark.parametrize("errors", [{"list_runs": 401}, {"list_runs": 403, "list_task_runs": 403}])
+async def test_a_platform_that_will_not_list_stops_the_batch(errors: dict[str, int]) -> None:
+    """Nothing is concluded from a refusal, and it concerns all attempts in doubt."""
     api = ScriptedApi()
-    api.errors["list_runs"] = [api_error(403)]
+    api.errors |= {method: [api_error(status)] for method, status in errors.items()}
     assert await Doubts(api).resolve("a", "b") == {"a": "refused", "b": "refused"}
+
+
+async def test_a_token_that_may_list_the_tasks_runs_only_is_enough() -> None:
+    """The task's own list shows the Run, on its third page; the account's is asked for once."""
+    api = ScriptedApi()
+    api.add_run(user_agent="long ago", began_at=-3 * 86400)
+    ours = api.add_run(user_agent=agent("mine"))
+    for _ in range(2500):
+        api.add_run(user_agent="somebody else")
+    api.add_run(task_id="another")
+    api.errors["list_runs"] = [api_error(403)]
+    assert await Doubts(api).resolve("mine") == {"mine": ours}
+    assert (len(api.listings), len(api.task_listings), len(api.reads)) == (1, 3, 2501)
+
+
+async def test_a_task_list_without_the_run_proves_that_there_is_none() -> None:
+    """After horizon and lag, as the account's list does."""
+    api = ScriptedApi()
+    api.add_run(user_agent="somebody else")
+    api.errors["list_runs"] = [api_error(403)]
+    doubts = Doubts(api)
+    assert await doubts.resolve("mine") == {"mine": "none"}
+    assert HORIZON_S + LAG_S <= doubts.at["mine"] <= HORIZON_S + LAG_S + 2
+
+
+async def test_the_task_list_is_read_back_to_the_intent_and_no_further() -> None:
+    """Of ten thousand Runs of two days ago, one page is read."""
+    api = ScriptedApi()
+    for _ in range(10_000):
+        api.add_run(user_agent="long ago", began_at=-2 * 86400)
+    ours = api.add_run(user_agent=agent("mine"))
+    api.errors["list_runs"] = [api_error(403)]
+    assert await Doubts(api).resolve("mine") == {"mine": ours}
+    assert (len(api.task_listings), api.reads) == (1, [ours])
+
+
+async def test_a_candidate_that_may_not_be_read_keeps_it_in_doubt() -> None:
+    """Its Run may be ours: nothing is guessed, and the batch goes on."""
+    api = ScriptedApi()
+    api.add_run(user_agent="who knows")
+    api.errors["get_run"] = [api_error(403)] * 1000
+    assert await Doubts(api).resolve("mine") == {"mine": "doubt"}
 
 
 async def test_a_candidate_that_can_never_be_read_does_not_hold_the_batch_for_ever() -> None:
@@ -293,7 +398,7 @@ async def test_the_horizon_begins_when_the_platform_answers_again() -> None:
     class _Away(ScriptedApi):
         """A platform that answers no listing for ten minutes."""
 
-        async def list_runs(self, *, started_after: datetime, offset: int) -> list[Run]:
+        async def list_runs(self, *, started_after: datetime, offset: int) -> RunsPage:
             if anyio.current_time() < 600:
                 await anyio.sleep(600 - anyio.current_time())
                 self.add_run(user_agent=agent("mine"), began_at=601)
@@ -301,6 +406,51 @@ async def test_the_horizon_begins_when_the_platform_answers_again() -> None:
 
     api = _Away()
     assert await Doubts(api).resolve("mine") == {"mine": "run-1"}
+
+
+async def resolve_after_kills(api: ScriptedApi, *, kill_every_s: float, away_s: float = 0.0) -> dict[str, str]:
+    """Resolve a mark in one process after another, each killed after a while and followed by the next at once."""
+    ledger = WatchedLedger()
+    for n in range(40):
+        doubts = Doubts(api, ledger=ledger)
+        with anyio.move_on_after(kill_every_s):
+            await doubts.resolve("mine", is_of_this_process=n == 0)
+        if doubts.found:
+            return doubts.found
+        await anyio.sleep(away_s)
+    return {}
+
+
+@pytest.mark.parametrize("kill_every_s", [3.5, 20, 50])
+async def test_a_horizon_goes_on_from_process_to_process(kill_every_s: float) -> None:
+    """What earlier processes watched of it counts: a batch that is killed again and again ends its doubts too."""
+    assert await resolve_after_kills(ScriptedApi(), kill_every_s=kill_every_s) == {"mine": "none"}
+    assert HORIZON_S + LAG_S <= anyio.current_time() <= HORIZON_S + LAG_S + 30
+
+
+async def test_time_without_a_process_is_no_part_of_the_horizon() -> None:
+    """By which clock would it be measured? A Run that comes to be late by any clock is found."""
+    api = ScriptedApi()
+    late = api.add_run(user_agent=agent("mine"), began_at=190)
+    assert await resolve_after_kills(api, kill_every_s=20, away_s=60) == {"mine": late}
+
+
+async def test_an_outage_is_no_part_of_the_horizon_of_a_killed_process() -> None:
+    """It has watched nothing: the lost request may have been on its way."""
+    api, ledger = ScriptedApi(), WatchedLedger()
+    answers_at = 100.0
+
+    async def list_runs(*, started_after: datetime, offset: int) -> RunsPage:
+        await anyio.sleep(max(0.0, answers_at - anyio.current_time()))
+        return await ScriptedApi.list_runs(api, started_after=started_after, offset=offset)
+
+    api.list_runs = list_runs  # type: ignore[method-assign] # a platform with this one fault
+    with anyio.move_on_after(90):
+        await Doubts(api, ledger=ledger).resolve("mine")
+    assert ledger.fact(WATCHED_S) is None
+    doubts = Doubts(api, ledger=ledger)
+    assert await doubts.resolve("mine", is_of_this_process=False) == {"mine": "none"}
+    assert doubts.at["mine"] >= answers_at + HORIZON_S + LAG_S
 
 
 @pytest.mark.parametrize(("learned", "came_to"), [(None, "doubt"), (True, "none")])

@@ -2,17 +2,28 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
+import anyio
+import structlog
+
+from batchrun.apify.wire import MAX_LIST_LIMIT
+from batchrun.engine.notices import AccountRunsNotListed, Notice
 from batchrun.engine.ports import RunClient
-from batchrun.errors import NotFound
-from batchrun.model import Run, RunId, TaskId
+from batchrun.errors import ApiError
+from batchrun.model import Run, RunId, RunsPage, TaskId
 
 #: Max difference between the clocks that stamp Runs, beyond what was measured. An estimate.
 CLOCK_MARGIN = timedelta(seconds=30)
 #: Stands for the beginning of a Run that waits in the platform's queue, to sort Runs by age.
 _NOT_YET = datetime.max.replace(tzinfo=UTC)
+#: Max candidates that are read by their ids at the same time.
+MAX_OPEN_READS = 32
+#: HTTP status of the API when it does not accept the token: the task's list would be refused as well.
+_TOKEN_REFUSED = 401
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +31,9 @@ class Listing:
     """The task's Runs since an intent that the ledger does not know, each with its User-Agent."""
 
     #: `user_agent` is None if the platform does not name the client that started the Run.
-    runs: list[Run]
-    #: Runs that are listed and cannot be read by their id: most likely, they are too new.
-    unreadable: list[Run]
+    runs: list[Run] = field(default_factory=list)
+    #: Runs that are listed and could not be read by their id: most likely, they are too new.
+    unreadable: list[Run] = field(default_factory=list)
 
 
 class Candidates:
@@ -31,12 +42,17 @@ class Candidates:
     Args:
         client: the platform.
         task_id: the task's id as the platform spells it; Runs of other tasks are left out.
+        report: called once if the account's Runs may not be listed, with the reason.
     """
 
-    def __init__(self, client: RunClient, task_id: TaskId) -> None:
+    def __init__(self, client: RunClient, task_id: TaskId, report: Callable[[Notice], None] = lambda _: None) -> None:
         self._client = client
         self._task_id = task_id
+        #: Of the Runs in the latest listing.
         self._user_agents: dict[RunId, str | None] = {}
+        #: True once the account's Runs may not be listed: then the task's own list is read.
+        self._reads_task_list = False
+        self._report = report
 
     async def since(
         self, earliest_start: datetime, known: Callable[[Collection[RunId]], Awaitable[AbstractSet[RunId]]]
@@ -48,39 +64,73 @@ class Candidates:
         Args:
             earliest_start: by the Runs' clock; the list begins CLOCK_MARGIN before.
             known: returns which of some Runs the ledger knows.
+
+        Raises:
+            ApiError: neither the account's Runs nor the task's may be listed.
         """
-        unknown: list[Run] = []
+        unknown: dict[RunId, Run] = {}
         async for page in self._pages(earliest_start - CLOCK_MARGIN):
             # Page by page: all Runs of a day may be too many for the memory.
-            unknown += await _without_known(page, known)
-        readable, unreadable = [], []
-        for run in await _without_known(unknown, known):
-            named = await self._named(run)
-            readable.append(named) if named is not None else unreadable.append(run)
-        return Listing(readable, unreadable)
+            unknown |= {run.id: run for run in await _without_known(page, known)}
+        runs = await _without_known([*unknown.values()], known)
+        self._user_agents = {run.id: self._user_agents[run.id] for run in runs if run.id in self._user_agents}
+        listing, reads = Listing(), anyio.Semaphore(MAX_OPEN_READS)
+        async with anyio.create_task_group() as children:
+            for run in runs:
+                if run.user_agent is None and run.id not in self._user_agents:
+                    await reads.acquire()
+                    children.start_soon(self._read_user_agent, run, reads)
+        for run in runs:
+            if run.user_agent is not None:
+                listing.runs.append(run)
+            elif run.id in self._user_agents:
+                listing.runs.append(replace(run, user_agent=self._user_agents[run.id]))
+            else:
+                listing.unreadable.append(run)
+        return listing
 
     async def _pages(self, since: datetime) -> AsyncIterator[list[Run]]:
-        """Yield the task's Runs since a time; each time, those on one page of the account's list."""
+        """Yield the task's Runs since a time, in no order; some of them twice.
+
+        Once all counted Runs are read, a page that is not full is the last one: an empty page may never come, since
+        Runs go on starting. So is one with a Run that is too old, in the task's own list: it has no filter by time.
+        """
         offset = 0
         seen: set[RunId] = set()
-        while page := await self._client.list_runs(started_after=since, offset=offset):
-            ids = {run.id for run in page}
-            if ids <= seen:
-                return  # a list that shows the same Runs on every page has no empty one
-            seen = ids
-            yield [run for run in page if run.fields.get("actorTaskId", self._task_id) == self._task_id]
-            offset += len(page)
-
-    async def _named(self, run: Run) -> Run | None:
-        """Add the User-Agent, which lists leave out; None when the Run cannot be read yet."""
-        if run.user_agent is not None:
-            return run
-        if run.id not in self._user_agents:
+        while True:
             try:
-                self._user_agents[run.id] = (await self._client.get_run(run.id)).user_agent
-            except NotFound:
-                return None
-        return replace(run, user_agent=self._user_agents[run.id])
+                page = await self._page(since, offset)
+            except ApiError as error:
+                if self._reads_task_list or error.status == _TOKEN_REFUSED:
+                    raise
+                _log.warning("account_runs_not_listed", error=str(error))
+                self._report(AccountRunsNotListed(reason=str(error)))
+                self._reads_task_list, offset = True, 0
+                continue
+            ids = {run.id for run in page.runs}
+            if ids <= seen:
+                return  # a list that shows the same Runs on every page has no last one
+            seen = ids
+            young = [run for run in page.runs if run.started_at is None or run.started_at >= since]
+            yield [run for run in young if run.fields.get("actorTaskId", self._task_id) == self._task_id]
+            offset += page.count
+            is_read = page.total is not None and offset >= page.total and page.count < MAX_LIST_LIMIT
+            if is_read or (self._reads_task_list and len(young) < len(page.runs)):
+                return
+
+    async def _page(self, since: datetime, offset: int) -> RunsPage:
+        if self._reads_task_list:
+            return await self._client.list_task_runs(self._task_id, offset=offset)
+        return await self._client.list_runs(started_after=since, offset=offset)
+
+    async def _read_user_agent(self, run: Run, reads: anyio.Semaphore) -> None:
+        """Read what lists leave out; a Run that cannot or may not be read stays unread."""
+        try:
+            self._user_agents[run.id] = (await self._client.get_run(run.id)).user_agent
+        except ApiError as error:
+            _log.debug("candidate_not_read", run_id=run.id, error=str(error))
+        finally:
+            reads.release()
 
 
 async def _without_known(

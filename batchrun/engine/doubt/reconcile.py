@@ -5,13 +5,16 @@ recognised by the mark in its `meta.userAgent` and by nothing else. If that is n
 attempt stays in doubt.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
 import anyio
 import structlog
 
 from batchrun.engine.doubt.candidates import CLOCK_MARGIN, Candidates, marked
+from batchrun.engine.notices import Notice
 from batchrun.engine.ports import RunClient
 from batchrun.errors import ApiError, BatchRefused, NotFound
 from batchrun.ledger.protocol import Ledger
@@ -67,7 +70,9 @@ class Reconciler:
         start_horizon_s: a start request takes effect within this time after it was sent, or never.
         listing_lag_s: how long a new Run may be missing from lists, in seconds.
         echoes: whether the platform echoes the mark, if an earlier process has learned it.
+        watched_s: for how long earlier processes have watched for the Run of each attempt in doubt, in seconds.
         echo: what other batches in this account have learned about that; their Runs may look like candidates of ours.
+        report: called with what people are to know.
     """
 
     def __init__(
@@ -79,13 +84,16 @@ class Reconciler:
         start_horizon_s: float,
         listing_lag_s: float,
         echoes: bool | None = None,
+        watched_s: Mapping[Mark, float] = MappingProxyType({}),
         echo: Echo | None = None,
+        report: Callable[[Notice], None] = lambda _: None,
     ) -> None:
         self._client = client
         self._ledger = ledger
-        self._candidates = Candidates(client, task_id)
+        self._candidates = Candidates(client, task_id, report)
         self._patience_s = start_horizon_s + listing_lag_s
         self._horizon = timedelta(seconds=start_horizon_s)
+        self._watched_s = watched_s
         self._doubts: dict[Mark, _Doubt] = {}
         self._arrived = anyio.Event()
         #: Whether the platform echoes the mark; None until a start has shown it.
@@ -152,6 +160,17 @@ class Reconciler:
             elif begun_at >= doubt.certain_after and self._earliest_start(doubt) >= since - LISTING_SLACK:
                 is_patient = begun_at < doubt.certain_after + self._patience_s
                 self._conclude(doubt, [*listing.runs, *listing.unreadable], is_patient=is_patient)
+        self._note_watched()
+
+    def _note_watched(self) -> None:
+        """Note how much of each horizon is over, so that a process which is killed early does not begin it again."""
+        now, watched = anyio.current_time(), [each for each in self._doubts.values() if each.certain_after is not None]
+        if watched:
+            self._ledger.note_watched({each.attempt.mark: self._watched_for(each, now) for each in watched})
+
+    def _watched_for(self, doubt: _Doubt, now: float) -> float:
+        assert doubt.certain_after is not None, "its horizon has begun"
+        return self._patience_s - max(0.0, doubt.certain_after - now)
 
     async def _adopt(self, doubt: _Doubt, runs: list[Run]) -> None:
         """Adopt the oldest Run for the attempt. We sent one request, so further Runs are aborted."""
@@ -168,8 +187,12 @@ class Reconciler:
         doubt.settled.set()
 
     def _start_the_clock(self, doubt: _Doubt) -> None:
-        """Count the horizon from the platform's first answer since the attempt came in doubt."""
-        doubt.certain_after = anyio.current_time() + self._patience_s
+        """Count the horizon from the platform's first answer since the attempt came in doubt.
+
+        What earlier processes have watched of it is over, by whatever clock: they counted it on their own.
+        """
+        watched_s = self._watched_s.get(doubt.attempt.mark, 0.0)
+        doubt.certain_after = anyio.current_time() + max(0.0, self._patience_s - watched_s)
         doubt.answered_at = steady_time()
 
     def _earliest_start(self, doubt: _Doubt) -> datetime:

@@ -58,6 +58,7 @@ class GroupCommit:
         self.postpone = self._in_passing(tables.postpone)
         self.note_trip = self._in_passing(journal.note_trip)
         self.note_echo = self._in_passing(journal.note_echo)
+        self.note_watched = self._in_passing(journal.note_watched)
         self.note_outage = self._in_passing(journal.note_outage)
 
     def _durably(self, verb: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:

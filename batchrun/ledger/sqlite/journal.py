@@ -1,6 +1,6 @@
 """The ledger and the output files of a batch, committed together."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -9,12 +9,12 @@ import anyio
 import orjson
 
 from batchrun.errors import OutputError
-from batchrun.ledger.facts import ECHO, OUTAGE, REPAIRING, TRIPS
+from batchrun.ledger.facts import ECHO, OUTAGE, REPAIRING, TRIPS, WATCHED_S
 from batchrun.ledger.line_admission import admit_lines
 from batchrun.ledger.protocol import Admission, NotedOutage, ReadTo, Settlement
 from batchrun.ledger.sqlite.older_ledger import refuse_older_ledger
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
-from batchrun.model import Attempt, BadLine, Job, JobId, Record
+from batchrun.model import Attempt, BadLine, Job, JobId, Mark, Record
 from batchrun.output.held_file import HeldFile
 from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS
 from batchrun.output.sink import Sink
@@ -104,6 +104,9 @@ class Journal:
 
     def note_echo(self, echoes: bool) -> None:
         self.ledger.note_fact(ECHO, echoes)
+
+    def note_watched(self, watched_s: Mapping[Mark, float]) -> None:
+        self.ledger.note_fact(WATCHED_S, watched_s)
 
     def note_outage(self, outage: NotedOutage | None) -> None:
         self.ledger.note_fact(OUTAGE, outage)

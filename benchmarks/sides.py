@@ -25,6 +25,7 @@ import orjson
 import uvloop
 
 from batchrun import load_config, open_batch
+from batchrun.batch import opened_batch
 from batchrun.cli.event_loop import run_async
 from batchrun.ledger.sqlite import journal as ledger_journal
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
@@ -182,6 +183,8 @@ async def _batchrun(order: Order) -> dict[str, Any]:
         if order.unsynced:
             _forgo_syncing(stack)
         _count_groups(stack, groups)
+        # Costs are final ten seconds after the last record.
+        stack.enter_context(mock.patch.object(opened_batch, "wait_for_final_costs", mock.AsyncMock()))
         async with open_batch(config(order), environ={"APIFY_TOKEN": TOKEN}) as batch:
             groups.clear()
             clock = _Clock()

@@ -83,6 +83,7 @@ async def open_platform(
         inline_actors=inline_actors,
         max_concurrent_runs=server.max_concurrent_runs,
         max_total_memory_mb=server.max_total_memory_mb,
+        usage_settle_s=0,
         faults=(
             await anyio.to_thread.run_sync(embedded_server.load_faults, server.faults)
             if server.faults is not None

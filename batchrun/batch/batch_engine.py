@@ -1,5 +1,7 @@
 """The engine of one batch, built from its configuration and from the three phases of its opening."""
 
+from datetime import timedelta
+
 from batchrun.account.connected_task import ConnectedTask
 from batchrun.batch.resume import Resumed
 from batchrun.config import Config, OutputConfig
@@ -55,6 +57,8 @@ def build_batch_engine(
         echoes=resumed.echoes,
         watched_s=resumed.watched_s,
         log_keeper=LogKeeper(account.client, LogTails(config.out_dir)) if config.output.logs else None,
+        # The embedded server's first figures are final (see `open_platform`).
+        costs_final_after=timedelta(0) if config.api.is_embedded else None,
     )
 
 

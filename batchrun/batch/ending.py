@@ -7,33 +7,29 @@ import anyio
 
 from batchrun.config import Config
 from batchrun.engine.build import Engine
-from batchrun.engine.notices import ReportNotWritten, WaitingForFinalCosts
+from batchrun.engine.notices import CostsNotWritten, ReportNotWritten, WaitingForFinalCosts
 from batchrun.errors import OutputError
 from batchrun.model import Ending, Summary
 from batchrun.output.layout import REPORT
 from batchrun.output.replacement import replace_text
 from batchrun.report.batch_status import read_summary
+from batchrun.report.cost_file import write_costs
 from batchrun.report.report_page import make_report
-
-#: Seconds that the end of a batch waits for final costs, which come ten seconds after the end of a Run.
-COSTS_PATIENCE_S = 40.0
 
 
 async def wait_for_final_costs(engine: Engine) -> None:
-    """Wait until all costs are final, at most COSTS_PATIENCE_S; an interruption ends the wait."""
-    if engine.scheduler.is_interrupted.is_set() or not await engine.costs.has_open():
+    """Wait until all costs are final, or `CostReader.finish` gives up; an interruption ends the wait."""
+    if engine.scheduler.is_interrupted.is_set():
         return
-    engine.progress.notices.add(WaitingForFinalCosts())
-    with anyio.move_on_after(COSTS_PATIENCE_S):
-        async with anyio.create_task_group() as children:
+    async with anyio.create_task_group() as children:
 
-            async def leave_when_interrupted() -> None:
-                await engine.scheduler.is_interrupted.wait()
-                children.cancel_scope.cancel()
-
-            children.start_soon(leave_when_interrupted)
-            await engine.costs.finish()
+        async def leave_when_interrupted() -> None:
+            await engine.scheduler.is_interrupted.wait()
             children.cancel_scope.cancel()
+
+        children.start_soon(leave_when_interrupted)
+        await engine.costs.finish(lambda: engine.progress.notices.add(WaitingForFinalCosts()))
+        children.cancel_scope.cancel()
 
 
 async def summarize(out_dir: Path, engine: Engine) -> Summary:
@@ -60,6 +56,14 @@ def _ending(engine: Engine) -> Ending:
     if scheduler.is_out_of_budget:
         return Ending.OUT_OF_BUDGET
     return Ending.IN_DOUBT if engine.progress.left_open else Ending.FINISHED
+
+
+async def write_batch_costs(out_dir: Path, engine: Engine) -> None:
+    """Write costs.jsonl; if it cannot be written, a notice says so."""
+    try:
+        await anyio.to_thread.run_sync(write_costs, out_dir)
+    except OutputError as error:
+        engine.progress.notices.add(CostsNotWritten(reason=str(error), out_dir=out_dir))
 
 
 async def write_batch_report(config: Config, engine: Engine) -> Path | None:

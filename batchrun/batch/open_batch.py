@@ -69,8 +69,10 @@ async def open_batch(
             environ = os.environ if environ is None else environ
             async with _open(config, environ, inline_actors, command, account, priority) as batch:
                 yield batch
-            if config.output.report and batch.is_begun:
-                await batch.write_report()  # after all is closed: it shows what was noted on the way out
+            if batch.is_begun:  # after all is closed: the files show what was noted on the way out
+                await batch.write_costs()
+                if config.output.report:
+                    await batch.write_report()
 
 
 @asynccontextmanager

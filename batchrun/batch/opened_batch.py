@@ -13,7 +13,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from batchrun.account.connected_task import ConnectedTask
 from batchrun.account.task_watch import TaskWatch
 from batchrun.batch.backlog import reopen
-from batchrun.batch.ending import summarize, wait_for_final_costs, write_batch_report
+from batchrun.batch.ending import summarize, wait_for_final_costs, write_batch_costs, write_batch_report
 from batchrun.batch.outage_note import note_outages
 from batchrun.batch.resume import Resumed
 from batchrun.config import Config, LimitsConfig
@@ -206,14 +206,12 @@ class Batch:
             raise StopAsyncIteration from None
 
     async def _carry_out(self) -> None:
-        wants_final_costs = self.has_budget or not self._config.api.is_loopback
-        at_the_end = partial(wait_for_final_costs, self._engine) if wants_final_costs else None
         try:
             async with self._sending, anyio.create_task_group() as children:
                 children.start_soon(self._task_watch.run)
                 children.start_soon(note_outages, self._client, self._resumed.ledger)
                 children.start_soon(self._stop_in_time)
-                await self._engine.run(self._jobs, self._on_record, at_the_end)
+                await self._engine.run(self._jobs, self._on_record, partial(wait_for_final_costs, self._engine))
                 children.cancel_scope.cancel()
             if (unended := self._resumed.lines.unended) is not None:
                 self.progress.notices.add(unended)
@@ -233,6 +231,10 @@ class Batch:
     async def summary(self) -> Summary:
         """Return the results of the batch, those of earlier processes included."""
         return await summarize(self.out_dir, self._engine)
+
+    async def write_costs(self) -> None:
+        """Write costs.jsonl; a failure adds a notice and changes no result."""
+        await write_batch_costs(self.out_dir, self._engine)
 
     async def write_report(self) -> None:
         """Write report.html; a failure adds a notice and changes no result."""

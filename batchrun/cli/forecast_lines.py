@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from batchrun.policy.forecast import Estimate
 from batchrun.preflight.batch_forecast import Forecast
-from batchrun.report.progress_words import duration, money, small_money
+from batchrun.report.progress_words import duration, money
 
 
 def forecast_lines(forecast: Forecast | None, *, has_unknowns: bool = True) -> list[str]:
@@ -16,7 +16,7 @@ def forecast_lines(forecast: Forecast | None, *, has_unknowns: bool = True) -> l
     else:
         at_once = "1 Run" if forecast.slots == 1 else f"{forecast.slots:,} Runs"
         cost = "cost unknown" if forecast.cost_usd is None else _spread(forecast.cost_usd, money)
-        each = "" if forecast.run_cost_usd is None else f" and costs {_spread(forecast.run_cost_usd, small_money)}"
+        each = "" if forecast.run_cost_usd is None else f" and costs {_spread(forecast.run_cost_usd, money)}"
         lines = [
             f"forecast  {_spread(forecast.elapsed_s, duration)} with {at_once} at once; {cost}",
             f"          a Run takes {_spread(forecast.run_s, duration)}{each}, by {forecast.samples:,} recent ones",

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 
 import anyio
 
@@ -28,7 +29,7 @@ from batchrun.engine.source_reader import SourceReader
 from batchrun.engine.start_queue import StartQueue
 from batchrun.engine.start_terms import StartTerms
 from batchrun.engine.work import Postponed, Terms, Work
-from batchrun.ledger.protocol import Ledger
+from batchrun.ledger.protocol import FinalCost, Ledger, OpenCost
 from batchrun.model import Mark, Record, TaskId
 from batchrun.policy.breaker import Breaker
 from batchrun.policy.token_bucket import BothBuckets, TokenBucket
@@ -83,7 +84,7 @@ class Engine:
         Args:
             resumed: jobs that earlier processes have begun and left open.
             on_record: called with each record once it is durable.
-            at_the_end: called once all jobs are done, while costs are still read.
+            at_the_end: called once all jobs are done.
 
         Raises:
             BatchRefused: the platform refuses the batch; it can be resumed.
@@ -93,8 +94,10 @@ class Engine:
         async with anyio.create_task_group() as children:
             children.start_soon(self.reconciler.run)
             children.start_soon(self.aborter.run)
-            children.start_soon(self.costs.run)
-            async with self.log_keeper.working() if self.log_keeper is not None else nullcontext():
+            async with (
+                self.costs.reading(),
+                self.log_keeper.working() if self.log_keeper is not None else nullcontext(),
+            ):
                 await self.scheduler.run(resumed, on_record)
             if at_the_end is not None:
                 await at_the_end()
@@ -127,6 +130,7 @@ def build_engine(
     echoes: bool | None = None,
     watched_s: Mapping[Mark, float] | None = None,
     log_keeper: LogKeeper | None = None,
+    costs_final_after: timedelta | None = None,
 ) -> Engine:
     """Build the engine of one batch.
 
@@ -148,7 +152,13 @@ def build_engine(
         echoes: whether the platform echoes marks; None: no earlier process has learned it.
         watched_s: for how long earlier processes have watched for the Run of each attempt in doubt, in seconds.
         log_keeper: keeps the ends of Runs' logs; None: no logs are kept.
+        costs_final_after: see `CostReader`.
     """
+
+    def note_final_cost(noted: OpenCost, cost: FinalCost) -> None:
+        purse.settle(noted.reserved_usd or 0.0, cost.cost_usd)
+        progress.correct_cost(noted.cost_usd, cost.cost_usd)
+
     # Notified when a start may have become possible.
     changed = Changed()
     purse.budget.subscribe(changed.notify)
@@ -232,7 +242,7 @@ def build_engine(
         scheduler=scheduler,
         reconciler=reconciler,
         aborter=Aborter(client, ledger),
-        costs=CostReader(client, ledger, purse),
+        costs=CostReader(client, ledger, note_final_cost, costs_final_after),
         follower=follower,
         permits=permits,
         gate=gate,

@@ -111,6 +111,14 @@ class UnendedLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CostsNotWritten:
+    """The file of costs at the end of the batch could not be written."""
+
+    reason: str
+    out_dir: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NoticesDropped:
     """Older notices were dropped before a reader took them."""
 
@@ -131,6 +139,7 @@ Notice = (
     | WaitingForFinalCosts
     | ReportNotWritten
     | UnendedLine
+    | CostsNotWritten
     | NoticesDropped
 )
 

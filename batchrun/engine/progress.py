@@ -26,7 +26,7 @@ class Progress:
     items: int = 0
     #: Known costs of the settled jobs' Runs, in US dollars.
     cost_usd: float = 0.0
-    #: Runs of the settled jobs whose cost is unknown.
+    #: Runs whose cost was unknown when their jobs were settled.
     unknown_costs: int = 0
 
     #: Unread notices for people.
@@ -46,6 +46,10 @@ class Progress:
         self.items += other.items
         self.cost_usd += other.cost_usd
         self.unknown_costs += other.unknown_costs
+
+    def correct_cost(self, known_usd: float | None, final_usd: float | None) -> None:
+        """Replace the cost of a Run by its final one; None: unknown."""
+        self.cost_usd += (final_usd or 0.0) - (known_usd or 0.0)
 
     def count(self, record: Record) -> None:
         """Count a settled job."""

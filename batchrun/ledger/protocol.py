@@ -130,6 +130,21 @@ class FinalCost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunCost:
+    """The cost of a Run that has ended."""
+
+    key: JobKey
+    line: int
+    round: int
+    attempt_no: int
+    run_id: RunId
+    cost_usd: float | None
+    cost_source: CostSource
+    #: True if the platform cannot change the cost any more.
+    cost_is_final: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Money:
     """The spending of a batch, in US dollars."""
 
@@ -238,7 +253,20 @@ class NotedOutage:
     began_at: datetime
 
 
-class Ledger(ItemWriter, Protocol):
+class CostLedger(Protocol):
+    """Knows which costs are not final."""
+
+    async def open_costs(self, ended_before: datetime, limit: int) -> list[OpenCost]:
+        """Return Runs that ended before a time on the platform's clock and whose cost may not be final, oldest first.
+
+        At most `limit` are returned.
+        """
+
+    async def note_final_costs(self, costs: Sequence[FinalCost]) -> None:
+        """Note the final costs of Runs that have ended."""
+
+
+class Ledger(ItemWriter, CostLedger, Protocol):
     """The memory of a batch, on which every promise rests: intents before their effects, ends with their records.
 
     Verbs take effect in the order of their calls, each of them whole or not at all. A verb that is awaited is durable
@@ -286,15 +314,6 @@ class Ledger(ItemWriter, Protocol):
 
         `ended` is None if the job's attempts stand in the ledger as they are.
         """
-
-    async def open_costs(self, ended_before: datetime, limit: int) -> list[OpenCost]:
-        """Return Runs that ended before a time on the platform's clock and whose cost may not be final, oldest first.
-
-        At most `limit` are returned.
-        """
-
-    async def note_final_costs(self, costs: Sequence[FinalCost]) -> None:
-        """Note the final costs of Runs that have ended."""
 
     async def known_runs(self, run_ids: Collection[RunId]) -> set[RunId]:
         """Return those among some Runs that an attempt of this batch has started."""

@@ -24,9 +24,11 @@ from batchrun.ledger.facts import REPAIRING
 from batchrun.ledger.protocol import ItemWriter, SettledJob
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from batchrun.maintenance.idle_batch import IdleBatch, open_idle_batch
+from batchrun.maintenance.open_costs import finish_costs
 from batchrun.model import Attempt, Items, Job, JobId, JobKey, Problem, Record, Run
 from batchrun.output.layout import ITEMS, RECORDS
 from batchrun.output.replacement import Replacement
+from batchrun.report.cost_file import write_costs
 
 
 @dataclass(slots=True)
@@ -44,7 +46,9 @@ class Repaired:
 
 
 async def repair_outputs(directory: Path, environ: Mapping[str, str]) -> Repaired:
-    """Rewrite missing or damaged lines of records.jsonl, and of items.jsonl when it is too short.
+    """Rewrite missing or damaged lines of records.jsonl, of items.jsonl when it is too short, and all of costs.jsonl.
+
+    Costs that are not final are read.
 
     Raises:
         OutputError: the directory holds no batch, a process runs it, or the disk refuses the new file.
@@ -57,6 +61,8 @@ async def repair_outputs(directory: Path, environ: Mapping[str, str]) -> Repaire
             await repair.records()
             if batch.config.output.items == "file":
                 await repair.items()
+            await finish_costs(batch, ledger)
+            await anyio.to_thread.run_sync(write_costs, directory)
             return repair.done
 
 

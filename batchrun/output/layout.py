@@ -3,6 +3,8 @@
 RECORDS = "records.jsonl"
 ITEMS = "items.jsonl"
 BAD_LINES = "bad_lines.jsonl"
+#: The costs of all Runs that have ended, as they are known now.
+COSTS = "costs.jsonl"
 LEDGER = "ledger.sqlite3"
 #: Locked by the process that works in the directory; holds its pid.
 LOCK = "lock"

@@ -1,27 +1,33 @@
 """Files that are written beside an old one and replace it when they are complete."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from batchrun.output.sink import explain, explaining, sync_directory
 
 
-def replace_text(file: Path, text: str) -> None:
-    """Write a whole file of text; on an error the old file is unchanged.
+def replace_file(file: Path, chunks: Iterable[bytes]) -> None:
+    """Write a whole file; on an error the old file is unchanged.
 
     Raises:
         OutputError: the file cannot be written; no part of the new one is left.
     """
     beside = file.with_name(f".{file.name}.{os.getpid()}.new")
     try:
-        beside.write_text(text, "utf-8", newline="\n")
+        with beside.open("wb") as opened:
+            opened.writelines(chunks)
         beside.replace(file)
     except OSError as error:
         with suppress(OSError):
             beside.unlink()
         raise explain(error, file) from error
+
+
+def replace_text(file: Path, text: str) -> None:
+    """Write a whole file of text; see `replace_file`."""
+    replace_file(file, [text.encode()])
 
 
 class Replacement:

@@ -14,6 +14,7 @@ from batchrun.errors import ApiError, ConfigError
 from batchrun.ledger.protocol import Money
 from batchrun.model import Job, JsonObject, RunOptions
 from batchrun.policy.budget import Budget, CostBound, Prices, most_a_run_may_cost
+from batchrun.report.progress_words import money as money_words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +105,7 @@ async def refuse_unbounded(
 def _check_cap(prices: Prices, options: RunOptions) -> None:
     cap, least = options.max_total_charge_usd, prices.least_cap_usd
     if prices.model == "PAY_PER_EVENT" and cap is not None and least is not None and cap < least:
-        raise ConfigError(f"the Actor takes no cap below ${least:g}", key="run.max_total_charge_usd")
+        raise ConfigError(f"the Actor takes no cap below {money_words(least)}", key="run.max_total_charge_usd")
 
 
 def fill_purse(config: Config, terms: TaskTerms, money: Money, shared: Budget) -> Purse:

@@ -8,6 +8,7 @@ from batchrun.engine.notices import (
     BatchOutOfTime,
     BreakerTripped,
     BudgetExhausted,
+    CostsNotWritten,
     CostsUnbounded,
     Notice,
     NoticesDropped,
@@ -20,7 +21,8 @@ from batchrun.engine.notices import (
     UnendedLine,
     WaitingForFinalCosts,
 )
-from batchrun.output.layout import REPORT
+from batchrun.output.layout import COSTS, REPORT
+from batchrun.report.progress_words import money
 
 _NO_NEW_STARTS = "Nothing more is started; live Runs are followed to their end"
 
@@ -37,17 +39,14 @@ def notice_words(notice: Notice) -> str:  # noqa: C901, PLR0911, PLR0912 - one s
             return f"The account's Runs may not be listed ({reason}); the task's own list is read instead"
         case StartsWaitForBudget(reserved_usd=usd):
             return (
-                f"Starts wait for the budget: each reserves ${usd:.4g} until the cost of its Run is final,"
+                f"Starts wait for the budget: each reserves {money(usd)} until the cost of its Run is final,"
                 " about ten seconds after the Run's end"
             )
-        case BudgetExhausted(next_start_usd=usd, limit_usd=None):
-            return (
-                f"The budget of all batches does not allow the next start, which reserves ${usd:.4g}. {_NO_NEW_STARTS}"
-            )
         case BudgetExhausted(next_start_usd=usd, spent_usd=spent_usd, limit_usd=limit_usd):
+            of_all = " of all batches" if limit_usd is None else ""
+            spent = "" if limit_usd is None else f", and {money(spent_usd)} of {money(limit_usd)} is spent"
             return (
-                f"The budget does not allow the next start: it reserves ${usd:.4g}, and ${spent_usd:.4g} of"
-                f" ${limit_usd:.4g} is spent. {_NO_NEW_STARTS}"
+                f"The budget{of_all} does not allow the next start: it reserves {money(usd)}{spent}. {_NO_NEW_STARTS}"
             )
         case CostsUnbounded():
             return (
@@ -80,6 +79,8 @@ def notice_words(notice: Notice) -> str:  # noqa: C901, PLR0911, PLR0912 - one s
                 f"{file}:{line}: the last line has no line end and the file is still being written, so it was not"
                 " read. End it, and run the same command again"
             )
+        case CostsNotWritten(reason=reason, out_dir=out_dir):
+            return f"{COSTS} was not written ({reason}); `batchrun cost {shlex.quote(str(out_dir))}` writes it"
         case NoticesDropped(count=count):
             return f"{count:,} earlier notices were dropped"
         case _:

@@ -1,5 +1,6 @@
 """Numbers of a batch in words: progress, outcomes, costs, durations. Formatting only."""
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -54,7 +55,7 @@ def progress_line(at: ProgressSnapshot, per_s: float | None) -> str:
         parts.append(f"{per_s:.3g}/s")
         if at.job_count is not None and at.job_count > at.settled:
             parts.append(f"{duration((at.job_count - at.settled) / per_s)} to go")
-    parts.append(money(at.cost_usd))
+    parts.append(f"{money(at.cost_usd)} (not final)")
     return " · ".join(parts)
 
 
@@ -81,9 +82,14 @@ def ending_words(ending: Ending) -> str:
 
 
 def cost_words(summary: Summary) -> str:
-    """Return the known cost, and the number of Runs whose cost is unknown, which is not counted as 0."""
-    unknown = f" and {summary.unknown_costs:,} Runs of unknown cost" if summary.unknown_costs else ""
-    return f"{money(summary.cost_usd)}{unknown}"
+    """Return the known cost, the number of Runs of unknown cost, which is not 0, and that of costs not final yet."""
+    unknown = f" and {_runs(summary.unknown_costs)} of unknown cost" if summary.unknown_costs else ""
+    not_final = f" (not final for {_runs(summary.open_costs)})" if summary.open_costs else ""
+    return f"{money(summary.cost_usd)}{unknown}{not_final}"
+
+
+def _runs(count: int) -> str:
+    return f"{count:,} Run{'s' if count != 1 else ''}"
 
 
 def slot_words(summary: Summary) -> str:
@@ -103,13 +109,10 @@ def _short(seconds: float) -> str:
 
 
 def money(usd: float) -> str:
-    """Return US dollars; amounts below $1 have four decimals."""
-    return f"${usd:,.2f}" if usd >= 1 or usd == 0 else f"${usd:.4f}"
-
-
-def small_money(usd: float) -> str:
-    """Return US dollars that may be a fraction of a cent."""
-    return f"${usd:.6f}" if 0 < usd < 0.001 else money(usd)
+    """Return US dollars; amounts below $1 have four decimals, or as many as show two digits."""
+    if usd >= 1 or usd == 0:
+        return f"${usd:,.2f}"
+    return f"${usd:.{max(4, 1 - math.floor(math.log10(abs(usd))))}f}"
 
 
 def duration(seconds: float) -> str:

@@ -28,7 +28,7 @@ from batchrun.report.html_elements import (
     tag,
     tiles,
 )
-from batchrun.report.progress_words import cost_words, duration, ending_words, money, slot_words, small_money
+from batchrun.report.progress_words import cost_words, duration, ending_words, money, slot_words
 from batchrun.report.report_figures import MAX_DAYS, Distribution, Figures, read_figures
 from batchrun.report.sent_overrides import sent_overrides
 from batchrun.report.style_sheet import Tone
@@ -147,11 +147,13 @@ def _tiles(figures: Figures, config: Config) -> list[Tile]:
 
 
 def _cost_note(figures: Figures, config: Config) -> str | None:
+    if figures.summary.open_costs:
+        return f"not final for {figures.summary.open_costs:,} of {figures.attempts.runs:,} Runs"
     if figures.summary.unknown_costs:
         return f"and {figures.summary.unknown_costs:,} Runs of unknown cost"
     if config.limits.budget_usd is not None:
         return f"of {money(config.limits.budget_usd)}"
-    return f"{small_money(figures.summary.cost_usd / figures.attempts.runs)} a Run" if figures.attempts.runs else None
+    return f"{money(figures.summary.cost_usd / figures.attempts.runs)} a Run" if figures.attempts.runs else None
 
 
 def _failures_card(failures: Failures, batch: _Batch) -> Html:
@@ -253,8 +255,7 @@ def _cost_card(figures: Figures, config: Config, *, is_half: bool) -> Html:
         bar = tag("div", spending_bar(budget_usd=budget, spent_usd=spent, reserved_usd=reserved))
     total = figures.total_costs
     rows = [((row.shared[0] or "open").replace("_", " "), *_cost_cells(row, total)) for row in figures.cost_by_outcome]
-    said = [f"The cost of {summary.open_costs:,} Runs is not final."] if summary.open_costs else []
-    said += [f"{money(total.derived_usd)} of it is derived from charges and prices."] if total.derived_usd else []
+    said = [f"{money(total.derived_usd)} of it is derived from charges and prices."] if total.derived_usd else []
     return card(
         "Cost",
         bar,
@@ -287,7 +288,7 @@ def _row_cost(row: CostRow) -> str:
     """Return the cost of some Runs; an unknown cost is not 0."""
     if row.runs and row.unknown_costs == row.runs:
         return "unknown"
-    return small_money(row.cost_usd) + (" + ?" if row.unknown_costs else "")
+    return money(row.cost_usd) + (" + ?" if row.unknown_costs else "")
 
 
 def _slowest_card(figures: Figures, api: ApiConfig) -> Html:
@@ -305,7 +306,7 @@ def _slowest_card(figures: Figures, api: ApiConfig) -> Html:
             foreign(run.key, _KEY_CHARS),
             link(run_address(api, run.run_id), one_line(run.run_id, _KEY_CHARS)),
             run.status.lower() if run.status is not None else "-",
-            small_money(run.cost_usd) if run.cost_usd is not None else "unknown",
+            money(run.cost_usd) if run.cost_usd is not None else "unknown",
             _time_words(run.run_s),
             small_bar(run.run_s / longest_s if longest_s > 0 else 0.0),
         )

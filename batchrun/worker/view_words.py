@@ -56,7 +56,7 @@ def batch_lines(batch: BatchView) -> list[str]:
         f"jobs     {jobs.settled:,}{total} done: {outcome_counts(batch.outcomes)}",
         f"runs     {batch.live_runs:,} live{slots}{waiting}{doubts}",
         f"items    {batch.items:,}",
-        f"cost     {money(batch.cost_usd)}{budget}",
+        f"cost     {money(batch.cost_usd)}{budget}{' (not final)' if batch.state.is_under_way else ''}",
         f"results  {batch.out_dir}",
         *(f"note     {one_line(notice, _REASON_CHARS)}" for notice in batch.notices),
     ]

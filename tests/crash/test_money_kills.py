@@ -1,6 +1,6 @@
 from batchrun.ledger.sqlite.reader import open_for_reading
 from tests.support.crash import CrashBatch, assert_promise_kept, open_api, some_jobs
-from tests.support.patience import SOON_FINAL_COSTS
+from tests.support.patience import SOON_FINAL_COSTS, SOON_SETTLED_S
 
 #: What one Run of these may cost: 128 MB for a minute.
 ONE_RUN_USD = 0.25 * 128 / 1024 * 60 / 3600
@@ -16,7 +16,7 @@ def test_kills_leak_no_money_and_spend_none_twice(tmp_path):
         "run.timeout_s": 60,
         "limits.max_concurrent_runs": 8,
     }
-    with open_api(tmp_path / "api") as api:
+    with open_api(tmp_path / "api", usage_settle_s=SOON_SETTLED_S) as api:
         batch = CrashBatch(tmp_path, api.base_url, jobs, settings, constants=SOON_FINAL_COSTS)
         assert batch.run_with_kills(seed=11, kills=5, longest_s=1.0) == 1, batch.said()
         assert batch.kills >= 1

@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 
 from batchrun.server.store import item_table
+from tests.support.patience import COSTS_FINAL_AT_ONCE
 from tests.support.server_api import Api, open_api
+
+
+@pytest.fixture(autouse=True)
+def _costs_final_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let batches in this process end without a wait for their costs, unless a test asks for `soon_final_costs`."""
+    for name, value in COSTS_FINAL_AT_ONCE.items():
+        monkeypatch.setattr(name, value)
 
 
 @pytest.fixture

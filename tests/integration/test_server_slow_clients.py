@@ -111,7 +111,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server process."""
     if sys.platform != "linux":
         pytest.skip("the memory of another process is read from /proc")
-    command = [sys.executable, "-m", "tests.support.api_process", str(tmp_path_factory.mktemp("slow")), "0"]
+    command = [sys.executable, "-m", "tests.support.api_process", str(tmp_path_factory.mktemp("slow")), "0", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
         url = process.stdout.readline().decode().strip()

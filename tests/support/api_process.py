@@ -1,6 +1,6 @@
 """The embedded server as a process of its own, with coroutine Actors: the counterpart that crash tests count at.
 
-    python -m tests.support.api_process DATA_DIR PORT [FAULTS_TOML]
+    python -m tests.support.api_process DATA_DIR PORT USAGE_SETTLE_S [FAULTS_TOML]
 
 Its first line on stdout is its base URL. The token is TOKEN.
 """
@@ -12,7 +12,6 @@ import anyio
 
 from batchrun.runtime.logs import silence
 from batchrun.server import InlineContext, ServerSettings, load_faults, open_server
-from tests.support.patience import SOON_SETTLED_S
 
 TOKEN = "crash-test-token"
 ACTOR = "test/worker"
@@ -30,7 +29,7 @@ async def work(context: InlineContext) -> None:
         context.fail(1, "told to fail")
 
 
-async def serve(data_dir: Path, port: int, faults: Path | None = None) -> None:
+async def serve(data_dir: Path, port: int, usage_settle_s: float, faults: Path | None) -> None:
     """Serve until the process is killed."""
     silence()
     settings = ServerSettings(
@@ -40,7 +39,7 @@ async def serve(data_dir: Path, port: int, faults: Path | None = None) -> None:
         inline_actors={ACTOR: work},
         max_concurrent_runs=1000,
         max_total_memory_mb=1_000_000,
-        usage_settle_s=SOON_SETTLED_S,
+        usage_settle_s=usage_settle_s,
         faults=load_faults(faults) if faults is not None else None,
     )
     async with open_server(settings) as server:
@@ -50,4 +49,5 @@ async def serve(data_dir: Path, port: int, faults: Path | None = None) -> None:
 
 
 if __name__ == "__main__":
-    anyio.run(serve, Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]) if sys.argv[3:] else None)
+    faults = Path(sys.argv[4]) if sys.argv[4:] else None
+    anyio.run(serve, Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), faults)

@@ -17,6 +17,7 @@ import orjson
 
 from tests.support.api_process import ACTOR, TOKEN
 from tests.support.forked import ForkedProcess, start
+from tests.support.money import assert_costs_are_the_servers
 from tests.support.patience import Constants
 
 ROOT = Path(__file__).parents[2]
@@ -53,9 +54,11 @@ class Api:
 
 
 @contextmanager
-def open_api(data_dir: Path, *, faults: Path | None = None, port: int = 0) -> Iterator[Api]:
-    """Run a server process for as long as the context lasts."""
-    arguments = [str(data_dir), str(port), *([str(faults)] if faults is not None else [])]
+def open_api(
+    data_dir: Path, *, faults: Path | None = None, port: int = 0, usage_settle_s: float = 0.0
+) -> Iterator[Api]:
+    """Run a server process for as long as the context lasts; costs are final that long after a Run's end."""
+    arguments = [str(data_dir), str(port), str(usage_settle_s), *([str(faults)] if faults is not None else [])]
     with start(
         "tests.support.api_process", *arguments, cwd=ROOT, environ=os.environ, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -176,7 +179,7 @@ class CrashBatch:
 
 
 def assert_promise_kept(batch: CrashBatch, api: Api, *, are_datasets_gone: bool = False) -> None:
-    """No job is lost, no Run is started twice, no record or item is written twice; counted at the server."""
+    """No job is lost, no Run is started twice, no record or item is written twice, no cost is missing."""
     records, runs = batch.records(), api.runs()
     by_key = {record["key"]: record for record in records}
     assert len(records) == len(by_key) == len(batch.jobs), batch.said()
@@ -190,6 +193,7 @@ def assert_promise_kept(batch: CrashBatch, api: Api, *, are_datasets_gone: bool 
     assert bool(lost) is are_datasets_gone, batch.said()
     assert {record["outcome"] for record in lost} <= {"lost", "failed"}, lost
     assert_items_exact(batch, api, records, runs)
+    assert_costs_are_the_servers(batch.out, runs)
 
 
 def assert_items_exact(batch: CrashBatch, api: Api, records: list[dict[str, Any]], runs: list[dict[str, Any]]) -> None:

@@ -17,5 +17,7 @@ SOON_FINAL_COSTS: Constants = {
 }
 #: A dataset that is not found counts as gone after less than the 10 seconds of a platform whose replicas lag.
 SOON_GONE: Constants = {f"{collect.__name__}.MISSING_AFTER_S": 0.3, f"{collect.__name__}.MISSING_RETRY_S": 0.1}
+#: Costs are taken as final at a Run's end: for tests that do not look at them.
+COSTS_FINAL_AT_ONCE: Constants = {f"{final_costs.__name__}.FINAL_AFTER": timedelta(0)}
 #: When the server makes a Run's usage final, in such tests, in seconds after its end.
 SOON_SETTLED_S = 0.1

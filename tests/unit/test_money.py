@@ -8,13 +8,14 @@ import anyio
 import orjson
 import pytest
 
+from batchrun.engine.background.final_costs import PATIENCE_S
 from batchrun.engine.limits.purse import Purse
 from batchrun.engine.notices import BudgetExhausted, CostsUnbounded
 from batchrun.engine.work import Work
 from batchrun.model import AttemptState, CostSource, Ending, Job, Outcome, RunOptions, RunStatus
 from batchrun.policy.budget import Budget, Prices
 from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
-from tests.support.scripted_api import Engine, Plan, ScriptedApi, in_order, lost_answer, output_plan, retries
+from tests.support.scripted_api import Engine, Plan, ScriptedApi, api_error, in_order, lost_answer, output_plan, retries
 
 PER_EVENT = Prices(model="PAY_PER_EVENT")
 CAP_USD = 0.10
@@ -196,6 +197,32 @@ async def test_a_cost_that_the_platform_never_shows_stays_unknown() -> None:
     await engine.costs.finish()
     assert {(each.cost_usd, each.cost_source) for each in ledger.attempts.values()} == {(None, CostSource.UNKNOWN)}
     assert await ledger.open_costs(datetime.max.replace(tzinfo=UTC), 10) == []
+
+
+async def test_a_cost_that_cannot_be_read_stays_open_and_the_wait_for_it_ends() -> None:
+    """The last known cost is not taken for the final one, and the next process reads it."""
+    api, ledger = ScriptedApi(Plan(run_s=5, cost_usd=0.01, final_cost_usd=0.02)), WatchedLedger()
+    engine = Engine(api, ledger, capped(1), purse=purse(None))
+    await engine.run()
+    api.errors["get_run"] = [api_error(403)] * 1000
+    await engine.costs.finish()
+    assert anyio.current_time() == pytest.approx(5 + PATIENCE_S, abs=1)
+    (attempt,) = ledger.attempts.values()
+    assert (attempt.cost_usd, attempt.cost_is_final) == (0.01, False)
+    api.errors.clear()
+    await engine.costs.finish()
+    (attempt,) = ledger.attempts.values()
+    assert (attempt.cost_usd, attempt.cost_is_final) == (0.02, True)
+
+
+async def test_the_progress_follows_final_costs() -> None:
+    """What the platform adds after a Run's end is counted while the batch goes on."""
+    api = ScriptedApi(Plan(run_s=5, cost_usd=0.01, final_cost_usd=0.03))
+    engine = Engine(api, WatchedLedger(), capped(40), slots=4, purse=purse(None))
+    await engine.run()
+    assert 0.4 < engine.progress.cost_usd < 1.2
+    await engine.costs.finish()
+    assert engine.progress.cost_usd == pytest.approx(1.2)
 
 
 async def test_a_pay_per_result_cost_is_derived_from_the_items() -> None:

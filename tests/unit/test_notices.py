@@ -9,6 +9,7 @@ from batchrun.engine.notices import (
     BatchOutOfTime,
     BreakerTripped,
     BudgetExhausted,
+    CostsNotWritten,
     CostsUnbounded,
     Notice,
     Notices,
@@ -44,17 +45,17 @@ WORDS: list[tuple[Notice, str]] = [
     (
         StartsWaitForBudget(reserved_usd=0.25),
         (
-            "Starts wait for the budget: each reserves $0.25 until the cost of its Run is final,"
+            "Starts wait for the budget: each reserves $0.2500 until the cost of its Run is final,"
             " about ten seconds after the Run's end"
         ),
     ),
     (
         BudgetExhausted(next_start_usd=0.25, spent_usd=9.8, limit_usd=10),
-        f"The budget does not allow the next start: it reserves $0.25, and $9.8 of $10 is spent. {NO_NEW_STARTS}",
+        f"The budget does not allow the next start: it reserves $0.2500, and $9.80 of $10.00 is spent. {NO_NEW_STARTS}",
     ),
     (
         BudgetExhausted(next_start_usd=0.25, spent_usd=9.8, limit_usd=None),
-        f"The budget of all batches does not allow the next start, which reserves $0.25. {NO_NEW_STARTS}",
+        f"The budget of all batches does not allow the next start: it reserves $0.2500. {NO_NEW_STARTS}",
     ),
     (
         CostsUnbounded(),
@@ -96,6 +97,10 @@ WORDS: list[tuple[Notice, str]] = [
             "jobs.csv:4: the last line has no line end and the file is still being written, so it was not read. End it,"
             " and run the same command again"
         ),
+    ),
+    (
+        CostsNotWritten(reason="disk full", out_dir=Path("my out")),
+        "costs.jsonl was not written (disk full); `batchrun cost 'my out'` writes it",
     ),
     (NoticesDropped(count=1200), "1,200 earlier notices were dropped"),
 ]

@@ -35,14 +35,18 @@ def at(**changes: object) -> ProgressSnapshot:
 @pytest.mark.parametrize(
     ("snapshot", "per_s", "line"),
     [
-        (at(), 20.0, "1,200/10,000 done · 250 running · 10 not succeeded · 20/s · 7 min 20 s to go · $1.50"),
-        (at(job_count=None), 0.123456, "1,200 done · 250 running · 10 not succeeded · 0.123/s · $1.50"),
-        (at(), None, "1,200/10,000 done · 250 running · 10 not succeeded · $1.50"),
-        (at(job_count=1000), 5.0, "1,200/1,200 done · 250 running · 10 not succeeded · 5/s · $1.50"),
+        (
+            at(),
+            20.0,
+            "1,200/10,000 done · 250 running · 10 not succeeded · 20/s · 7 min 20 s to go · $1.50 (not final)",
+        ),
+        (at(job_count=None), 0.123456, "1,200 done · 250 running · 10 not succeeded · 0.123/s · $1.50 (not final)"),
+        (at(), None, "1,200/10,000 done · 250 running · 10 not succeeded · $1.50 (not final)"),
+        (at(job_count=1000), 5.0, "1,200/1,200 done · 250 running · 10 not succeeded · 5/s · $1.50 (not final)"),
         (
             at(postponed=3, in_doubt=2, cost_usd=0.0),
             None,
-            "1,200/10,000 done · 250 running · 10 not succeeded · 3 waiting to retry · 2 in doubt · $0.00",
+            "1,200/10,000 done · 250 running · 10 not succeeded · 3 waiting to retry · 2 in doubt · $0.00 (not final)",
         ),
     ],
 )
@@ -102,10 +106,19 @@ def test_sixty_seconds_are_a_minute() -> None:
 
 @pytest.mark.parametrize(
     ("usd", "words"),
-    [(0.0, "$0.00"), (0.0123, "$0.0123"), (0.00001, "$0.0000"), (1.0, "$1.00"), (12345.678, "$12,345.68")],
+    [
+        (0.0, "$0.00"),
+        (0.0123, "$0.0123"),
+        (0.00099, "$0.00099"),
+        (0.00001, "$0.000010"),
+        (1.234e-9, "$0.0000000012"),
+        (0.99999, "$1.0000"),
+        (1.0, "$1.00"),
+        (12345.678, "$12,345.68"),
+    ],
 )
 def test_small_amounts_are_not_rounded_away(usd: float, words: str) -> None:
-    """Amounts below a dollar have four decimals."""
+    """Amounts below a dollar have four decimals, or as many as show two digits."""
     assert money(usd) == words
 
 

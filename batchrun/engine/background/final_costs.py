@@ -1,21 +1,24 @@
 """Reads what Runs cost once their costs are final, many with one listing."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import NamedTuple
 
 import anyio
 import structlog
 
-from batchrun.engine.limits.purse import Purse
 from batchrun.engine.ports import RunClient
-from batchrun.errors import ApiError
-from batchrun.ledger.protocol import END_OF_TIME, FinalCost, Ledger, OpenCost
+from batchrun.errors import ApiError, NotFound
+from batchrun.ledger.protocol import END_OF_TIME, CostLedger, FinalCost, OpenCost
 from batchrun.model import CostSource, JobId, Run, RunId
+from batchrun.runtime.children import open_children
 from batchrun.runtime.steady_time import steady_time
 
 #: Time after its end at which a Run's cost is final. Source: the API reference, usage of a finished Run.
 FINAL_AFTER = timedelta(seconds=10)
+#: Max seconds that `CostReader.finish` waits for costs to become final.
+PATIENCE_S = 40.0
 #: Max uncertainty of the Runs' clock, in seconds, at which it decides which costs are final.
 MAX_UNCERTAINTY_S = 5.0
 #: Seconds between two searches of the ledger for costs that have become final.
@@ -42,52 +45,84 @@ class _Cost(NamedTuple):
 
 
 class CostReader:
-    """Reads the costs of ended Runs when they are final; the ledger knows which Runs are due."""
+    """Reads the costs of ended Runs when they are final; the ledger knows which Runs are due.
 
-    def __init__(self, client: RunClient, ledger: Ledger, purse: Purse) -> None:
+    Args:
+        client: the platform.
+        ledger: notes final costs.
+        on_final: called with each cost once the ledger has it.
+        final_after: time after a Run's end at which its cost is final; None: FINAL_AFTER.
+    """
+
+    def __init__(
+        self,
+        client: RunClient,
+        ledger: CostLedger,
+        on_final: Callable[[OpenCost, FinalCost], None],
+        final_after: timedelta | None = None,
+    ) -> None:
         self._client = client
         self._ledger = ledger
-        self._purse = purse
+        self._on_final = on_final
+        self._final_after = FINAL_AFTER if final_after is None else final_after
         #: When this process first saw that a Run has ended (steady), while the Runs' clock is too uncertain.
         self._seen_at: dict[tuple[JobId, int], float] = {}
 
-    async def run(self) -> None:
-        """Read costs as they become final, until cancelled."""
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[None]:
+        """Read costs as they become final, as long as the context lasts."""
+        async with open_children(cancels_on_leaving=True) as children:
+            children.start_soon(self._read_on)
+            yield
+
+    async def _read_on(self) -> None:
         while True:
             await anyio.sleep(INTERVAL_S)
             await self._read_due()
 
-    async def finish(self) -> None:
-        """Read all costs that are not final yet; called once every Run has ended."""
-        while await self.has_open():
-            if not await self._read_due():
+    async def finish(self, note_wait: Callable[[], None] = lambda: None) -> None:
+        """Read all costs that are not final yet, within PATIENCE_S; called once every Run has ended, after `reading`.
+
+        Args:
+            note_wait: called once, if some are not final yet.
+        """
+        has_waited = False
+        with anyio.move_on_after(PATIENCE_S):
+            while await self._ledger.open_costs(END_OF_TIME, 1):
+                if await self._read_due():
+                    continue
+                if not has_waited:
+                    has_waited = True
+                    note_wait()
                 await anyio.sleep(FINISH_INTERVAL_S)
 
-    async def has_open(self) -> bool:
-        """Whether the cost of an ended Run is not final yet."""
-        return bool(await self._ledger.open_costs(END_OF_TIME, 1))
-
     async def _read_due(self) -> bool:
+        """Read the costs that are final by now; return whether one was read."""
         due = await self._due()
-        if not due:
+        read = await self._costs(due) if due else {}
+        # A Run that cannot be read now is read again.
+        final = [(each, _final(each, read[each.run_id])) for each in due if each.run_id in read]
+        if not final:
             return False
-        read = await self._costs(due)
-        costs = [_final(each, read.get(each.run_id)) for each in due]
-        await self._ledger.note_final_costs(costs)
-        for each, cost in zip(due, costs, strict=True):
-            self._purse.settle(each.reserved_usd or 0.0, cost.cost_usd)
+        with anyio.CancelScope(shield=True):
+            await self._ledger.note_final_costs([cost for _, cost in final])
+            for each, cost in final:
+                self._on_final(each, cost)
         return True
 
     async def _due(self) -> list[OpenCost]:
         """Return Runs whose costs are final even at the earliest time that the Runs' clock may show."""
         now = self._client.clock.now
         if now.width_s <= MAX_UNCERTAINTY_S:
-            return await self._ledger.open_costs(now.earliest - FINAL_AFTER, MAX_AT_ONCE)
+            return await self._ledger.open_costs(now.earliest - self._final_after, MAX_AT_ONCE)
         # By any clock, a Run ended no later than this process saw its end.
         ended = await self._ledger.open_costs(END_OF_TIME, MAX_AT_ONCE)
         moment = steady_time()
         self._seen_at = {_key(each): self._seen_at.get(_key(each), moment) for each in ended}
-        return [each for each in ended if moment - self._seen_at[_key(each)] >= FINAL_AFTER.total_seconds()]
+        wait_s, ended_before = self._final_after.total_seconds(), now.earliest - self._final_after
+        return [
+            each for each in ended if moment - self._seen_at[_key(each)] >= wait_s or each.finished_at < ended_before
+        ]
 
     async def _costs(self, due: Sequence[OpenCost]) -> dict[RunId, _Cost]:
         wanted = {each.run_id for each in due}
@@ -123,6 +158,8 @@ class CostReader:
         async with limiter:
             try:
                 found[run_id] = _cost(await self._client.get_run(run_id))
+            except NotFound:
+                found[run_id] = _Cost(None, CostSource.UNKNOWN)
             except ApiError as error:
                 _log.warning("cost_not_read", run_id=run_id, error=str(error))
 
@@ -135,8 +172,8 @@ def _cost(run: Run) -> _Cost:
     return _Cost(run.cost_usd, run.cost_source)
 
 
-def _final(noted: OpenCost, read: _Cost | None) -> FinalCost:
+def _final(noted: OpenCost, read: _Cost) -> FinalCost:
     """Return the cost that was read; if there is none, the one that was known at the Run's end."""
-    if read is None or read.usd is None:
+    if read.usd is None:
         read = _Cost(noted.cost_usd, noted.cost_source)
     return FinalCost(job_id=noted.job_id, attempt_no=noted.attempt_no, cost_usd=read.usd, source=read.source)

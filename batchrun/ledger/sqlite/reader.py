@@ -18,6 +18,7 @@ from batchrun.ledger.protocol import (
     Money,
     OpenCost,
     OpenJob,
+    RunCost,
     SettledJob,
     Settlement,
     Totals,
@@ -245,6 +246,26 @@ class LedgerReader:
     def total_costs(self) -> CostRow:
         """Return the costs of all ended Runs of all rounds, in one sum."""
         return _cost_row(self._db.execute(f"SELECT {_COSTS} FROM attempt WHERE {_PAID}").fetchone())
+
+    def run_costs(self) -> Iterator[RunCost]:
+        """Yield the costs of all ended Runs of all rounds, in order of admission and in one pass."""
+        rows = self._db.execute(
+            "SELECT job.key, job.line, attempt.round, attempt_no, run_id, cost_usd, cost_source, cost_is_final"
+            f" FROM attempt JOIN job ON job.id = attempt.job_id WHERE {_PAID} ORDER BY job_id, attempt_no"
+        )
+        return (
+            RunCost(
+                key=JobKey(row[0]),
+                line=row[1],
+                round=row[2],
+                attempt_no=row[3],
+                run_id=RunId(row[4]),
+                cost_usd=row[5],
+                cost_source=_source(row[6]),
+                cost_is_final=bool(row[7]),
+            )
+            for row in rows
+        )
 
     def attempts(self, job_id: JobId) -> list[Attempt]:
         """Return a job's attempts, in order."""

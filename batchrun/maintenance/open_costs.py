@@ -1,0 +1,47 @@
+"""Read the costs that a batch's earlier processes did not live to see final."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import anyio
+
+from batchrun.engine.background.final_costs import CostReader
+from batchrun.ledger.protocol import CostLedger, FinalCost, OpenCost
+from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
+from batchrun.maintenance.idle_batch import IdleBatch, open_idle_batch
+
+
+async def read_open_costs(directory: Path, environ: Mapping[str, str]) -> None:
+    """Read the costs that are not final, and wait for those of Runs that have just ended; see `CostReader.finish`.
+
+    Raises:
+        OutputError: the directory holds no batch, or a process runs it.
+        BatchRefused: the platform does not accept the token.
+        TransportError: the platform does not answer.
+    """
+    async with open_idle_batch(directory, environ) as batch:
+        with open_ledger(directory) as ledger:
+            await finish_costs(batch, ledger)
+
+
+async def finish_costs(batch: IdleBatch, ledger: LedgerTables) -> None:
+    """Do the same with an idle batch and its ledger."""
+    await CostReader(batch.client, _IdleLedger(ledger), lambda _noted, _final: None).finish()
+
+
+class _IdleLedger(CostLedger):
+    """The ledger of a batch without an engine, whose commits nothing else waits for."""
+
+    def __init__(self, ledger: LedgerTables) -> None:
+        self._ledger = ledger
+
+    async def open_costs(self, ended_before: datetime, limit: int) -> list[OpenCost]:
+        return await anyio.to_thread.run_sync(self._ledger.open_costs, ended_before, limit)
+
+    async def note_final_costs(self, costs: Sequence[FinalCost]) -> None:
+        await anyio.to_thread.run_sync(self._note, costs)
+
+    def _note(self, costs: Sequence[FinalCost]) -> None:
+        with self._ledger.transaction():
+            self._ledger.note_final_costs(costs)

@@ -17,6 +17,7 @@ from batchrun.batch.opened_batch import Batch
 from batchrun.batch.resume import resume
 from batchrun.config import Config
 from batchrun.engine.limits.account_pool import EQUAL, BatchPriority
+from batchrun.engine.notices import ReadDenied
 from batchrun.ledger.sqlite.journal import open_journal
 from batchrun.model import Command, Record, Summary
 from batchrun.output.layout import BATCH_LOG
@@ -93,6 +94,8 @@ async def _open(
         terms = await anyio.to_thread.run_sync(batch_terms, config, connected, prepared)
         engine = build_batch_engine(config, connected, resumed, terms, priority)
         stack.callback(engine.leave)
+        for denied in prepared.denied:
+            engine.progress.notices.add(ReadDenied(what=denied))
         stream = anyio.create_memory_object_stream[Record](RECORD_BUFFER)
         for end in stream:
             stack.callback(end.close)

@@ -20,7 +20,12 @@ def abort_left_runs(directory: Path) -> ExitCode:
     if aborted.unknown:
         say(f"{aborted.unknown:,} Runs are unknown to the platform; resume the batch to settle their jobs as lost")
     if aborted.in_doubt:
-        say(f"{aborted.in_doubt:,} starts stay in doubt: no Run of theirs was found")
+        why = (
+            f"the platform does not list Runs ({aborted.unlisted})"
+            if aborted.unlisted
+            else "no Run of theirs was found"
+        )
+        say(f"{aborted.in_doubt:,} starts stay in doubt: {why}")
     for run_id, reason in aborted.refused.items():
         say(f"{run_id} is still running: {reason}")
-    return ExitCode.REFUSED if aborted.refused else ExitCode.SUCCEEDED
+    return ExitCode.REFUSED if aborted.refused or aborted.unlisted else ExitCode.SUCCEEDED

@@ -5,6 +5,7 @@ from batchrun.batch.opened_batch import Batch
 from batchrun.cli.live_progress import edit_words
 from batchrun.cli.terminal import say
 from batchrun.config import Config
+from batchrun.report.notice_words import notice_words
 from batchrun.report.progress_words import money
 
 
@@ -25,12 +26,15 @@ def show_opening(batch: Batch, config: Config) -> None:
         )
     if opening.task_edits:
         say(edit_words(opening.task_edits, "since this batch last ran"))
+    for notice in batch.progress.notices.take():
+        say(notice_words(notice))
     if config.jobs.limit is not None:
         say(f"Only the first {config.jobs.limit:,} jobs of the file.")
 
 
 def _account_words(account: AccountInfo, *, is_free: bool) -> list[str]:
-    words = [f"Account {account.username}" + (f" ({account.plan})" if account.plan else "")]
+    plan = f" ({account.plan})" if account.plan else ""
+    words = [f"Account {account.username}{plan}" if account.id else "Account not shown"]
     if is_free:
         words.append("on this machine, free of charge")
     elif account.max_monthly_usage_usd is not None:

@@ -241,7 +241,7 @@ def build_engine(
     return Engine(
         scheduler=scheduler,
         reconciler=reconciler,
-        aborter=Aborter(client, ledger),
+        aborter=Aborter(client, ledger, progress.notices.add),
         costs=CostReader(client, ledger, note_final_cost, costs_final_after),
         follower=follower,
         permits=permits,

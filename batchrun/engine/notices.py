@@ -4,6 +4,7 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
+from batchrun.apify.wire import Denied
 from batchrun.model import JobKey, RunId
 
 #: Max notices that are kept until a reader takes them. A batch without a reader (a library call) keeps the newest ones.
@@ -83,6 +84,21 @@ class RunAborted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AbortRefused:
+    """The platform refuses to abort a Run; it is followed to its end."""
+
+    run_id: RunId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadDenied:
+    """The token may not read something that is not needed to run the task. Reported when the batch is opened."""
+
+    what: Denied
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BatchOutOfTime:
     """`deadlines.max_batch_s` is over."""
 
@@ -135,6 +151,8 @@ Notice = (
     | PlatformRefused
     | RunSuspect
     | RunAborted
+    | AbortRefused
+    | ReadDenied
     | BatchOutOfTime
     | WaitingForFinalCosts
     | ReportNotWritten

@@ -17,6 +17,8 @@ from batchrun.report.batch_status import Doubt
 
 #: Abort requests that are open at once.
 MAX_OPEN_REQUESTS = 20
+#: Seconds for which a live Run is asked for again whose abort has no effect.
+PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,8 @@ class Aborted:
     refused: dict[RunId, str]
     #: Starts without an answer for which no Run was found: they started none, or it is not listed yet.
     in_doubt: int
+    #: Why no Runs of such starts were looked for; empty: they were.
+    unlisted: str = ""
 
 
 async def abort_runs(directory: Path, environ: Mapping[str, str], on_aborted: Callable[[RunId], None]) -> Aborted:
@@ -48,7 +52,7 @@ async def abort_runs(directory: Path, environ: Mapping[str, str], on_aborted: Ca
     """
     async with open_idle_batch(directory, environ) as batch:
         unfinished = await anyio.to_thread.run_sync(read_unfinished, directory)
-        found = await _runs_in_doubt(batch, unfinished.doubts)
+        found, unlisted = await _runs_in_doubt(batch, unfinished.doubts)
         run_ids = [*unfinished.bound, *found]
         limiter = anyio.Semaphore(MAX_OPEN_REQUESTS)
         aborted, unknown, refused = set[RunId](), set[RunId](), dict[RunId, str]()
@@ -66,35 +70,55 @@ async def abort_runs(directory: Path, environ: Mapping[str, str], on_aborted: Ca
                 if run.status in (RunStatus.ABORTING, RunStatus.ABORTED):
                     aborted.add(run_id)
                     on_aborted(run_id)
+                elif not run.status.is_terminal:
+                    refused[run_id] = f"the platform has not aborted it within {PATIENCE_S:g} s"
 
         async with anyio.create_task_group() as children:
             for run_id in run_ids:
                 children.start_soon(abort, run_id)
     in_doubt = max(0, len(unfinished.doubts) - len(found))
     ended = len(run_ids) - len(aborted) - len(unknown) - len(refused)
-    return Aborted(runs=len(aborted), ended=ended, unknown=len(unknown), refused=refused, in_doubt=in_doubt)
+    return Aborted(
+        runs=len(aborted), ended=ended, unknown=len(unknown), refused=refused, in_doubt=in_doubt, unlisted=unlisted
+    )
 
 
 async def abort_run(client: RunClient, run_id: RunId) -> Run:
-    """Abort a Run. A new one may be unknown to the platform at first, so it is asked for again before that is believed.
+    """Abort a Run, and return it once it is being aborted or has ended; live, if that takes longer than PATIENCE_S.
+
+    A new Run may be unknown to the platform at first, to be read or to be aborted, and is asked for again.
 
     Raises:
         NotFound: the platform does not know the Run.
         ApiError: the platform refuses to abort it.
     """
-    lost_at = anyio.current_time() + LOST_AFTER_S
+    began_at = anyio.current_time()
     while True:
         try:
-            return await client.abort_run(run_id)
+            run = await _aborted_or_read(client, run_id)
         except NotFound:
-            if anyio.current_time() >= lost_at:
+            if anyio.current_time() - began_at >= LOST_AFTER_S:
                 raise
-            await anyio.sleep(UNKNOWN_RETRY_S)
+        else:
+            is_over = run.status is RunStatus.ABORTING or run.status.is_terminal
+            if is_over or anyio.current_time() - began_at >= PATIENCE_S:
+                return run
+        await anyio.sleep(UNKNOWN_RETRY_S)
 
 
-async def _runs_in_doubt(batch: IdleBatch, doubts: list[Doubt]) -> list[RunId]:
-    """Return the Runs of attempts in doubt that the platform lists."""
+async def _aborted_or_read(client: RunClient, run_id: RunId) -> Run:
+    try:
+        return await client.abort_run(run_id)
+    except NotFound:
+        return await client.get_run(run_id)
+
+
+async def _runs_in_doubt(batch: IdleBatch, doubts: list[Doubt]) -> tuple[list[RunId], str]:
+    """Return the Runs of attempts in doubt that the platform lists, and why it lists none; empty: it does."""
     if not doubts:
-        return []
-    listing = await batch.runs_for(doubts)
-    return [run.id for doubt in doubts for run in marked(listing.runs, doubt.attempt.mark)]
+        return [], ""
+    try:
+        listing = await batch.runs_for(doubts)
+    except ApiError as error:
+        return [], str(error)  # Runs whose ids are known are aborted all the same
+    return [run.id for doubt in doubts for run in marked(listing.runs, doubt.attempt.mark)], ""

@@ -10,7 +10,7 @@ from batchrun.account.connect import PATIENCE_S
 from batchrun.account.task import Task
 from batchrun.apify.client import ApifyClient
 from batchrun.apify.wire import ActorInfo, BuildInfo, parse_actor
-from batchrun.errors import ApiError
+from batchrun.errors import ApiError, Unauthorized
 from batchrun.preflight.input_schema import InputSchema, SchemaUnusable
 
 #: A build or version number; any other text is a tag.
@@ -27,6 +27,8 @@ class Build:
     schema: InputSchema | None = None
     #: Why there is no schema; empty: there is one.
     why_unchecked: str = ""
+    #: True if the token may not read it.
+    is_denied: bool = False
     min_memory_mb: int | None = None
     max_memory_mb: int | None = None
     #: Memory of Runs for which neither job, batch nor task sets another.
@@ -61,7 +63,8 @@ async def read_build(client: ApifyClient, task: Task, asked: str | None) -> Buil
         try:
             return await _read_build(client, task, wanted)
         except (ApiError, ValueError) as error:
-            return Build(asked=wanted, why_unchecked=f"the Actor's build cannot be read ({error})")
+            why = f"the Actor's build cannot be read ({error})"
+            return Build(asked=wanted, why_unchecked=why, is_denied=isinstance(error, Unauthorized))
     return Build(asked=wanted, why_unchecked="the platform does not show the Actor's build")
 
 

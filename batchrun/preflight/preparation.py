@@ -1,5 +1,6 @@
 """The second phase of opening a batch: what is checked and settled before the first start."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -8,6 +9,7 @@ import anyio
 from batchrun.account.connected_task import ConnectedTask
 from batchrun.account.task import Task
 from batchrun.account.task_watch import note_task
+from batchrun.apify.wire import Denied
 from batchrun.config import Config
 from batchrun.errors import ConfigError
 from batchrun.ledger.sqlite.tables import LedgerTables
@@ -34,6 +36,8 @@ class Preparation:
     head: HeadCheck | None
     #: The parts of the task (input, options, Actor) that were edited since the batch was last opened.
     task_edits: tuple[str, ...]
+    #: What the token may not read.
+    denied: tuple[Denied, ...]
 
 
 async def preflight(
@@ -71,7 +75,18 @@ async def preflight(
         or (build.default_memory_mb if build is not None else None),
         head=HeadCheck(job_check(config, info, task, build)) if build is not None and is_to_be_checked else None,
         task_edits=edits,
+        denied=(*info.denied, *_denied(task, terms, build)),
     )
+
+
+def _denied(task: Task, terms: TaskTerms, build: Build | None) -> Iterator[Denied]:
+    """Yield what the token may not read; only the first of task, Actor and build, since each shows the next one."""
+    if not task.is_read and not task.gone:
+        yield Denied.TASK
+    elif task.is_read and not terms.is_actor_read:
+        yield Denied.ACTOR
+    elif build is not None and build.is_denied:
+        yield Denied.BUILDS
 
 
 def _refuse_unread_task(config: Config, task: Task) -> None:

@@ -24,6 +24,7 @@ class TaskTerms:
     #: The task's own options over its Actor's.
     options: RunOptions
     prices: Prices
+    is_actor_read: bool
 
 
 async def read_terms(client: ApifyClient, config: Config, account: AccountInfo, task: Task) -> TaskTerms:
@@ -52,7 +53,7 @@ async def read_terms(client: ApifyClient, config: Config, account: AccountInfo, 
     prices = prices if own_usd is None else replace(prices, compute_unit_usd=own_usd)
     if config.limits.budget_usd is not None:
         _check_cap(prices, config.run.as_options().over(options))
-    return TaskTerms(options=options, prices=prices)
+    return TaskTerms(options=options, prices=prices, is_actor_read=bool(actor))
 
 
 async def _actor(client: ApifyClient, task: Task) -> JsonObject:

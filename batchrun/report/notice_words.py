@@ -3,7 +3,9 @@
 import shlex
 from typing import assert_never
 
+from batchrun.apify.wire import Denied
 from batchrun.engine.notices import (
+    AbortRefused,
     AccountRunsNotListed,
     BatchOutOfTime,
     BreakerTripped,
@@ -13,6 +15,7 @@ from batchrun.engine.notices import (
     Notice,
     NoticesDropped,
     PlatformRefused,
+    ReadDenied,
     ReportNotWritten,
     RunAborted,
     RunSuspect,
@@ -25,6 +28,18 @@ from batchrun.output.layout import COSTS, REPORT
 from batchrun.report.progress_words import money
 
 _NO_NEW_STARTS = "Nothing more is started; live Runs are followed to their end"
+_UNCHECKED = "inputs are sent unchecked, and their secret fields are recognised by name only"
+#: What a token may not read, and what follows from that.
+_DENIED = {
+    Denied.ACCOUNT: "users/me: a token of another account is not noticed when the batch is resumed",
+    Denied.LIMITS: (
+        "users/me/limits: more Runs are started step by step, until the account refuses one or"
+        " limits.max_concurrent_runs are live"
+    ),
+    Denied.TASK: f"the task: its options and prices are unknown, {_UNCHECKED}",
+    Denied.ACTOR: f"the Actor: prices are unknown, {_UNCHECKED}",
+    Denied.BUILDS: f"the Actor's builds: {_UNCHECKED}",
+}
 
 
 def notice_words(notice: Notice) -> str:  # noqa: C901, PLR0911, PLR0912 - one sentence per kind
@@ -63,6 +78,10 @@ def notice_words(notice: Notice) -> str:  # noqa: C901, PLR0911, PLR0912 - one s
             return f"Run {run_id} of job {key}: {reason}"
         case RunAborted(run_id=run_id, job_key=key, reason=reason):
             return f"Run {run_id} of job {key} is aborted: {reason}"
+        case AbortRefused(run_id=run_id, reason=reason):
+            return f"The platform refuses to abort Run {run_id} ({reason}). It goes on to its own end, at its cost"
+        case ReadDenied(what=what):
+            return f"The token is not allowed to read {_DENIED[what]}"
         case BatchOutOfTime():
             return f"deadlines.max_batch_s is over. {_NO_NEW_STARTS}"
         case WaitingForFinalCosts():

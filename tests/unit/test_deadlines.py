@@ -6,12 +6,13 @@ from typing import Any
 import anyio
 import pytest
 
+from batchrun.engine.notices import AbortRefused, RunAborted
 from batchrun.model import Cause, Outcome, Record, RunOptions, RunStatus
 from batchrun.policy.deadlines import Deadlines
 from batchrun.policy.expectation import Expectation
 from batchrun.policy.retry import Escalation
 from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
-from tests.support.scripted_api import Engine, Plan, ScriptedApi, in_order, output_plan, retries
+from tests.support.scripted_api import Engine, Plan, ScriptedApi, api_error, in_order, output_plan, retries
 
 
 async def one_job(api: ScriptedApi, *, options: RunOptions | None = None, **settings: Any) -> Record:
@@ -39,6 +40,26 @@ async def test_a_job_that_takes_too_long_is_ended() -> None:
         Outcome.TIMED_OUT, "max-job-s", 1, 1,
     )  # fmt: skip
     assert 90 <= anyio.current_time() <= 92
+
+
+async def test_a_refused_abort_is_not_called_an_abort() -> None:
+    """It is reported as refused, it is not asked for again, and the job has its Run's own outcome."""
+    api = ScriptedApi(Plan(run_s=100))
+    api.errors["abort_run"] = [api_error(403, "insufficient-permissions")]
+    engine = Engine(api, WatchedLedger(), ListSource([make_job(1)]), terms=limits(max_job_s=20))
+    (record,) = await engine.run()
+    assert (record.outcome, record.error, api.aborted) == (Outcome.SUCCEEDED, None, [])
+    assert [type(notice) for notice in engine.progress.notices.take()] == [AbortRefused]
+
+
+async def test_a_run_that_is_too_new_to_be_aborted_is_aborted_later() -> None:
+    """A 404 is asked again, and only the abort that is accepted is reported."""
+    api = ScriptedApi(Plan(run_s=100))
+    api.errors["abort_run"] = [api_error(404), api_error(404)]
+    engine = Engine(api, WatchedLedger(), ListSource([make_job(1)]), terms=limits(max_job_s=20))
+    (record,) = await engine.run()
+    assert (record.outcome, api.aborted) == (Outcome.TIMED_OUT, ["run-1"])
+    assert [type(notice) for notice in engine.progress.notices.take()] == [RunAborted]
 
 
 async def test_a_jobs_time_counts_over_its_attempts() -> None:

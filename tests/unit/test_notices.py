@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import get_args
 
+from batchrun.apify.wire import Denied
 from batchrun.engine.notices import (
     MAX_UNREAD,
+    AbortRefused,
     AccountRunsNotListed,
     BatchOutOfTime,
     BreakerTripped,
@@ -15,6 +17,7 @@ from batchrun.engine.notices import (
     Notices,
     NoticesDropped,
     PlatformRefused,
+    ReadDenied,
     ReportNotWritten,
     RunAborted,
     RunSuspect,
@@ -78,6 +81,17 @@ WORDS: list[tuple[Notice, str]] = [
         RunAborted(run_id=RunId("r1"), job_key=JobKey("k1"), reason="the job took too long"),
         "Run r1 of job k1 is aborted: the job took too long",
     ),
+    (
+        AbortRefused(run_id=RunId("r1"), reason="403"),
+        "The platform refuses to abort Run r1 (403). It goes on to its own end, at its cost",
+    ),
+    (
+        ReadDenied(what=Denied.ACTOR),
+        (
+            "The token is not allowed to read the Actor: prices are unknown, inputs are sent unchecked, and their"
+            " secret fields are recognised by name only"
+        ),
+    ),
     (BatchOutOfTime(), f"deadlines.max_batch_s is over. {NO_NEW_STARTS}"),
     (WaitingForFinalCosts(), "All Runs have ended. Waiting about ten seconds until their costs are final"),
     (
@@ -110,6 +124,14 @@ def test_each_kind_of_notice_has_its_words() -> None:
     """No kind is without a sentence."""
     assert [notice_words(notice) for notice, _ in WORDS] == [words for _, words in WORDS]
     assert {type(notice) for notice, _ in WORDS} == set(get_args(Notice))
+
+
+def test_each_right_that_a_token_may_lack_has_its_consequence() -> None:
+    """No right is without words."""
+    words = [notice_words(ReadDenied(what=what)) for what in Denied]
+    assert [text.startswith("The token is not allowed to read ") and ": " in text for text in words] == [True] * len(
+        Denied
+    )
 
 
 def test_a_notice_is_taken_once_and_in_order() -> None:

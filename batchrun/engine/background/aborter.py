@@ -1,8 +1,11 @@
 """Aborts a batch's live Runs while it is carried out; their jobs settle as aborted, with the output they have."""
 
+from collections.abc import Callable
+
 import anyio
 import structlog
 
+from batchrun.engine.notices import AbortRefused, Notice
 from batchrun.engine.ports import RunClient
 from batchrun.errors import ApiError, NotFound
 from batchrun.ledger.protocol import Ledger
@@ -19,9 +22,11 @@ _log = structlog.get_logger()
 class Aborter:
     """Aborts a batch's live Runs once `begin` is called."""
 
-    def __init__(self, client: RunClient, ledger: Ledger) -> None:
+    def __init__(self, client: RunClient, ledger: Ledger, report: Callable[[Notice], None]) -> None:
         self._client = client
         self._ledger = ledger
+        self._report = report
+        self._has_reported = False
         self._begun = anyio.Event()
 
     def begin(self) -> None:
@@ -49,3 +54,6 @@ class Aborter:
                 asked.discard(run_id)  # too new, and asked again; or gone, and settled by the child that follows it
             except ApiError as error:
                 _log.warning("abort_refused", run_id=run_id, error=str(error))
+                if not self._has_reported:  # the first one stands for all
+                    self._has_reported = True
+                    self._report(AbortRefused(run_id=run_id, reason=str(error)))

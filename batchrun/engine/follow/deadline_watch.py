@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable
 import anyio
 import structlog
 
-from batchrun.engine.notices import Notice, RunAborted, RunSuspect
+from batchrun.engine.notices import AbortRefused, Notice, RunAborted, RunSuspect
 from batchrun.engine.ports import RunClient
 from batchrun.engine.run_outcome import MAX_JOB_S
-from batchrun.errors import ApiError
+from batchrun.errors import ApiError, Unauthorized
 from batchrun.model import JobKey, Problem, Run
 from batchrun.policy.deadlines import Deadlines
 from batchrun.runtime.crash_points import crash_point
@@ -21,6 +21,7 @@ _LOG_TAIL_BYTES = 2048
 #: Timeout for reading the signs of progress, in seconds. A Run whose signs cannot be read does not count as quiet.
 SIGNS_TIMEOUT_S = 20.0
 _NEVER = float("inf")
+_ABORTED = "aborted by batchrun: "
 
 _log = structlog.get_logger()
 
@@ -109,7 +110,7 @@ class DeadlineWatch:
         if self._is_aborting:
             return
         if self._aborted_for is not None:
-            await self._send_abort(run)
+            await self._send_abort(run, self._aborted_for)
         elif anyio.current_time() >= self._job_ends_at:
             limit_s = self._deadlines.max_job_s
             await self._abort(run, MAX_JOB_S, f"the job took longer than deadlines.max_job_s ({limit_s:g} s)")
@@ -165,20 +166,24 @@ class DeadlineWatch:
             self._report(RunSuspect(run_id=run.id, job_key=self._job_key, reason=why))
 
     async def _abort(self, run: Run, kind: str, why: str) -> None:
-        _log.warning("run_aborted", job_key=self._job_key, run_id=run.id, reason=why)
-        self._report(RunAborted(run_id=run.id, job_key=self._job_key, reason=why))
-        problem = Problem(type=kind, message=f"aborted by batchrun: {why}")
+        problem = Problem(type=kind, message=f"{_ABORTED}{why}")
         await self._note_abort(problem)
         crash_point("abort_noted")
         self._aborted_for = problem
-        await self._send_abort(run)
+        await self._send_abort(run, problem)
 
-    async def _send_abort(self, run: Run) -> None:
+    async def _send_abort(self, run: Run, problem: Problem) -> None:
         self._is_aborting = True
         try:
             await self._client.abort_run(run.id)
             crash_point("aborted")
         except ApiError as error:
-            # Most likely the Run has ended meanwhile; the next poll shows that.
-            _log.warning("abort_refused", run_id=run.id, error=str(error))
-            self._is_aborting = False
+            _log.warning("abort_refused", job_key=self._job_key, run_id=run.id, error=str(error))
+            # A new Run may be unknown at first, or it has ended meanwhile. But what the token may not do, it never may.
+            self._is_aborting = isinstance(error, Unauthorized)
+            if self._is_aborting:
+                self._report(AbortRefused(run_id=run.id, reason=str(error)))
+            return
+        why = problem.message.removeprefix(_ABORTED)
+        _log.warning("run_aborted", job_key=self._job_key, run_id=run.id, reason=why)
+        self._report(RunAborted(run_id=run.id, job_key=self._job_key, reason=why))

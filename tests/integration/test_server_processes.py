@@ -1,5 +1,7 @@
 """Actors as real processes: environment, log, limits, and that none of them outlives its Run."""
 
+import ctypes
+import os
 import re
 import signal
 import subprocess
@@ -56,6 +58,21 @@ async def test_an_actor_sees_the_platform(api: Api, monkeypatch: pytest.MonkeyPa
     assert api.server.token not in seen.values()
     assert me["username"] == "local"
     assert "plan" not in me
+
+
+async def test_an_actor_inherits_only_what_programs_need(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No token, whatever its name; and none can be read out of the server's process."""
+    for name in ("APIFY_TOKEN", "BATCHRUN_TOKEN", "AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "MY_SECRET"):
+        monkeypatch.setenv(name, "secret of the user")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    run = await api.run_actor("local~acrobat", {"do": "environment"}, memory=256, timeout=60)
+    assert (await api.finish(run["id"]))["status"] == "SUCCEEDED"
+    seen, _ = await api.items(run)
+    assert "secret of the user" not in seen.values()
+    assert (seen["PATH"], seen["LC_ALL"]) == (os.environ["PATH"], "C.UTF-8")
+    if sys.platform == "linux":
+        # PR_GET_DUMPABLE: 0 makes /proc/PID/environ and /proc/PID/mem root's.
+        assert ctypes.CDLL(None).prctl(3, 0, 0, 0, 0) == 0
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,17 @@ from batchrun.server.store.database import Database
 
 _log = structlog.get_logger()
 
-#: Prefixes of the server's variables that an Actor does not inherit: the platform's, and ours.
-_WITHHELD_PREFIXES = ("APIFY_", "ACTOR_", "CRAWLEE_", "BATCHRUN_")
+#: The server's variables that an Actor inherits, besides LC_*: what programs need to run, none that holds a token.
+_INHERITED = frozenset(
+    {
+        "PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TMP", "TEMP",
+        "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy",
+        "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS",
+        "VIRTUAL_ENV", "PYTHONHOME", "PYTHONPATH", "NODE_PATH", "LD_LIBRARY_PATH",
+        "DISPLAY", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR",
+        "PLAYWRIGHT_BROWSERS_PATH", "PUPPETEER_CACHE_DIR", "PUPPETEER_EXECUTABLE_PATH",
+    }
+)  # fmt: skip
 #: Seconds between two measurements of all process groups.
 _MEASURE_EVERY_S = 0.5
 #: Seconds to wait for a killed group before its Run ends anyway.
@@ -66,6 +75,7 @@ class ProcessRunner:
 
     async def run(self, live: HostedRun, command: LocalCommand, token: str) -> RunEnd:
         """Execute one Run. Its process group is gone when this returns or is cancelled."""
+        process_groups.hide_own_environment()
         environment = _environment(live, command, self._base_url, token)
         try:
             process = await anyio.open_process(
@@ -157,7 +167,7 @@ class ProcessRunner:
 
 def _environment(live: HostedRun, command: LocalCommand, base_url: str, token: str) -> dict[str, str]:
     """Return the environment of the Actor's process. Variables without a value are left out: SDKs fail on them."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD_PREFIXES)}
+    inherited = {name: value for name, value in os.environ.items() if name in _INHERITED or name.startswith("LC_")}
     return {
         **inherited,
         **_proxy_exceptions(inherited),

@@ -84,6 +84,7 @@ async def open_platform(
         max_concurrent_runs=server.max_concurrent_runs,
         max_total_memory_mb=server.max_total_memory_mb,
         usage_settle_s=0,
+        allow_private_addresses=server.allow_private_addresses,
         faults=(
             await anyio.to_thread.run_sync(embedded_server.load_faults, server.faults)
             if server.faults is not None

@@ -230,31 +230,50 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.")] = 3333,
     data: Annotated[Path, typer.Option(help="Directory of the server's state.")] = Path(".batchrun"),
-    token: Annotated[str | None, typer.Option(help="The API token; default: APIFY_TOKEN, else a new one.")] = None,
+    token_file: Annotated[
+        typer.FileText | None,
+        typer.Option(
+            errors="replace",
+            help="A file with the API token, - for stdin; default: APIFY_TOKEN, else a new one in --data.",
+        ),
+    ] = None,
     actors: Annotated[list[Path] | None, typer.Option(help="A directory of Actors, or one Actor; repeatable.")] = None,
     account: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME[=TOKEN]", help="A further account; without TOKEN it gets a new one; repeatable."),
+        list[str] | None, typer.Option(metavar="NAME", help="A further account, with a new token; repeatable.")
+    ] = None,
+    account_file: Annotated[
+        typer.FileText | None,
+        typer.Option(errors="replace", help="A file of further accounts, a line NAME=TOKEN or NAME for each."),
     ] = None,
     max_concurrent_runs: Annotated[int, typer.Option(min=1, help="Max Runs live at once, per account.")] = 25,
     max_total_memory_mb: Annotated[
         int, typer.Option(min=128, help="Max memory of all live Runs in MB, per account.")
     ] = 8192,
+    allow_private_addresses: Annotated[
+        bool, typer.Option(help="Let webhooks and the page-scraper reach loopback and private addresses.")
+    ] = False,
     faults: Annotated[Path | None, typer.Option(help="A TOML file of faults to inject.")] = None,
 ) -> None:
     """Serve the Apify API on this machine and run Actors as local processes, until Ctrl-C."""
-    from batchrun.cli.serve_command import read_account, serve_api
-    from batchrun.server import ServerSettings, load_faults
+    from batchrun.cli.serve_command import read_accounts, read_token, serve_api
+    from batchrun.server import AccountSettings, ServerSettings, load_faults
 
+    accounts = [
+        AccountSettings(
+            username=name, token=known, max_concurrent_runs=max_concurrent_runs, max_total_memory_mb=max_total_memory_mb
+        )
+        for name, known in read_accounts(account or (), account_file).items()
+    ]
     settings = ServerSettings(
         data_dir=data,
         host=host,
         port=port,
-        token=token or os.environ.get("APIFY_TOKEN") or None,
+        token=read_token(token_file) if token_file is not None else os.environ.get("APIFY_TOKEN") or None,
         actors=tuple(actors or []),
-        accounts=tuple(read_account(each, max_concurrent_runs, max_total_memory_mb) for each in account or []),
+        accounts=tuple(accounts),
         max_concurrent_runs=max_concurrent_runs,
         max_total_memory_mb=max_total_memory_mb,
+        allow_private_addresses=allow_private_addresses,
         faults=load_faults(faults) if faults is not None else None,
     )
     serve_api(settings)

@@ -1,12 +1,15 @@
 """`batchrun serve`: the embedded server on its own."""
 
 import signal
+from collections.abc import Iterable
+from typing import TextIO
 
 import anyio
 
 from batchrun import server as embedded_server
 from batchrun.cli.event_loop import run_async
 from batchrun.cli.terminal import say
+from batchrun.errors import ConfigError
 from batchrun.runtime.logs import logging_to
 
 
@@ -15,15 +18,39 @@ def serve_api(settings: embedded_server.ServerSettings) -> None:
     run_async(_serve, settings)
 
 
-def read_account(text: str, max_concurrent_runs: int, max_total_memory_mb: int) -> embedded_server.AccountSettings:
-    """Return the settings of an account that is given as NAME or NAME=TOKEN."""
-    name, _, token = text.partition("=")
-    return embedded_server.AccountSettings(
-        username=name,
-        token=token or None,
-        max_concurrent_runs=max_concurrent_runs,
-        max_total_memory_mb=max_total_memory_mb,
-    )
+def read_token(file: TextIO) -> str:
+    """Return the token that a file holds.
+
+    Raises:
+        ConfigError: it holds none.
+    """
+    return _checked(file.read().strip(), file.name)
+
+
+def read_accounts(names: Iterable[str], file: TextIO | None) -> dict[str, str | None]:
+    """Return names and tokens of accounts, given as names or as lines NAME=TOKEN or NAME of a file.
+
+    Raises:
+        ConfigError: a name has a token with it, or a token cannot be one.
+    """
+    found: dict[str, str | None] = dict.fromkeys(names)
+    if any("=" in name for name in found):
+        raise ConfigError(
+            "--account takes a name: other users of this machine can read a token on a command line; "
+            "write NAME=TOKEN into a file for --account-file"
+        )
+    for line_no, line in enumerate(file or (), start=1):
+        name, equals, token = line.strip().partition("=")
+        if name and not name.startswith("#"):
+            assert file is not None
+            found[name.strip()] = _checked(token.strip(), f"{file.name}:{line_no}") if equals else None
+    return found
+
+
+def _checked(token: str, source: str) -> str:
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise ConfigError(f"{source}: is to hold a token, printable and without spaces")
+    return token
 
 
 async def _serve(settings: embedded_server.ServerSettings) -> None:

@@ -338,6 +338,8 @@ class ServerConfig(Section):
     """The account's limit of concurrent Runs."""
     max_total_memory_mb: Annotated[int, Field(ge=128)] = 8192
     """The account's limit of memory in all Runs together."""
+    allow_private_addresses: bool = False
+    """Webhooks and the page-scraper may reach loopback and private addresses, besides the server itself."""
     faults: Path | None = None
     """TOML file of faults that the server simulates, as with `batchrun serve --faults`."""
 

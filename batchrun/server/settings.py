@@ -96,5 +96,7 @@ class ServerSettings:
     usage_settle_s: float = 5
     #: Seconds before a webhook is retried first; doubles with each retry. Source: webhook actions.
     webhook_retry_s: float = 60
+    #: True: webhooks and the page-scraper may reach loopback and private addresses, besides this server.
+    allow_private_addresses: bool = False
     #: Faults that the server injects; None means no faults.
     faults: Faults | None = None

@@ -268,8 +268,10 @@ def test_an_invalid_file_of_faults_starts_nothing(tmp_path, faults, problem):
 
 def test_serve_lists_its_actors_and_accounts(tmp_path):
     """Actors by full name, in one line; accounts with the tokens it has made, each of which is accepted."""
-    command = [sys.executable, "-m", "batchrun", "serve", "--port", "0", "--data", "state", "--token", "mine"]
-    command += ["--actors", str(ACTORS / "acrobat"), "--account", "alice", "--account", "bob=his"]
+    command = [sys.executable, "-m", "batchrun", "serve", "--port", "0", "--data", "state", "--token-file", "token"]
+    command += ["--actors", str(ACTORS / "acrobat"), "--account", "alice", "--account-file", "accounts"]
+    (tmp_path / "token").write_text("mine\n")
+    (tmp_path / "accounts").write_text("# a comment\n\nbob = his\ncarol\n")
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("APIFY_", "BATCHRUN_"))}
     with subprocess.Popen(
         command, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -281,13 +283,40 @@ def test_serve_lists_its_actors_and_accounts(tmp_path):
         while "actors" not in said:
             word, _, rest = process.stderr.readline().strip().partition(" ")
             said.setdefault(word, []).append(rest.strip())
-        made = said["account"][0].removeprefix("alice, token ")
-        names = [_username(base_url, token) for token in ("mine", made, "his")]
+        alices, carols = (said["account"][n].split(", token ")[1] for n in (0, 2))
+        names = [_username(base_url, token) for token in ("mine", alices, "his", carols)]
         process.terminate()
-    assert names == ["local", "alice", "bob"]
+    assert names == ["local", "alice", "bob", "carol"]
     assert said["account"][1] == "bob"
     assert "token" not in said
     assert said["actors"] == ["apify/hello-world, batchrun/page-scraper, local/acrobat"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "content", "problem"),
+    [
+        (["--account", "bob=hers-7"], "", "--account-file"),
+        (["--token", "hers-7"], "", "No such option: --token"),
+        (["--token-file", "given"], "\n", "given: is to hold a token"),
+        (["--token-file", "given"], "hers-7 x", "given: is to hold a token"),
+        (["--token-file", "none"], "", "none"),
+        (["--account-file", "given"], "alice=a\nbob=\n", "given:2: is to hold a token"),
+        (["--account-file", "given"], "a/b=hers-7\n", "cannot be an account's name"),
+        (["--account-file", "given"], "alice=hers-7\nbob=hers-7\n", "its own token"),
+    ],
+)
+def test_serve_takes_tokens_from_files_only(tmp_path, arguments, content, problem):
+    """Exit 2, with what is wrong; no token is shown."""
+    (tmp_path / "given").write_text(content)
+    said = batchrun("serve", "--port", "0", "--data", "state", *arguments, cwd=tmp_path)
+    assert (said.code, problem in said.err) == (2, True), said
+    assert "hers-7" not in said.err
+
+
+def test_serve_takes_its_token_from_stdin(tmp_path):
+    """`-`, as elsewhere."""
+    said = batchrun("serve", "--port", "0", "--data", "state", "--token-file", "-", cwd=tmp_path, stdin="two words")
+    assert (said.code, "<stdin>: is to hold a token" in said.err) == (2, True), said
 
 
 def _username(base_url: str, token: str) -> str:

@@ -1,9 +1,14 @@
 """The bundled Actors and the demo site."""
 
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
 import pytest
+from aiohttp import web
 
 from batchrun.server import DEMO_MODULES
-from tests.support.server_api import Api
+from tests.support.server_api import Api, open_api
 
 
 async def test_the_demo_site_has_pages_that_link_to_each_other(api: Api) -> None:
@@ -50,6 +55,40 @@ async def test_the_scraper_fails_when_its_start_page_does(api: Api) -> None:
     assert run["statusMessage"] == f"Start page failed: {api.server.base_url}/demo/none.html answered 404"
     run = await api.finish((await api.start(task, {"startUrls": ["ftp://127.0.0.1/x"]})).data["id"])
     assert "is not an http or https URL" in run["statusMessage"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"])
+async def test_the_scraper_reaches_no_private_address(tmp_path: Path, host: str) -> None:
+    """By default, whatever its name; the platform itself is reached, and the rest with a flag."""
+    asked: list[str] = []
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        asked.append(request.path)
+        return web.Response(text="<title>inside</title>", content_type="text/html")
+
+    seen: list[tuple[str, str, list[str]]] = []
+    async with web_site(answer) as port:
+        given = {"startUrls": ["/demo/", f"http://{host}:{port}/"], "maxRequestsPerCrawl": 2, "maxConcurrency": 1}
+        for is_allowed in (False, True):
+            async with open_api(tmp_path / "server", allow_private_addresses=is_allowed) as api:
+                run = await api.finish((await api.run_actor("batchrun~page-scraper", given))["id"])
+                assert (await api.items(run))[0]["status"] == 200
+                seen.append((run["status"], run["statusMessage"], list(asked)))
+    assert (seen[0][0], seen[0][2]) == ("FAILED", [])
+    assert "is not a public address" in seen[0][1]
+    assert (seen[1][0], seen[1][2]) == ("SUCCEEDED", ["/"])
+
+
+@asynccontextmanager
+async def web_site(answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> AsyncIterator[int]:
+    """Open a site on loopback; give its port."""
+    runner = web.ServerRunner(web.Server(answer))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield int(runner.addresses[0][1])
+    finally:
+        await runner.cleanup()
 
 
 async def test_hello_world_takes_any_input(api: Api) -> None:

@@ -325,6 +325,21 @@ async def test_webhooks_are_private(tmp_path: Path, receiver: Receiver) -> None:
         assert (await api.send("GET", "/v2/webhooks", token="bob")).data["total"] == 0
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"])
+async def test_a_webhook_reaches_no_private_address(tmp_path: Path, receiver: Receiver, host: str) -> None:
+    """By default, whatever its name; the dispatch says why, and this server itself is reached."""
+    async with open_api(tmp_path / "server", webhook_retry_s=0, allow_private_addresses=False) as api:
+        url = receiver.url.replace("127.0.0.1", host)
+        hook = {"eventTypes": _ENDS, "requestUrl": url, "doNotRetry": True}
+        own = {"eventTypes": _ENDS, "requestUrl": f"{api.server.base_url}/v2/users/me", "doNotRetry": True}
+        await api.send("POST", "/v2/actors/test~echo/runs", {}, webhooks=_adhoc(hook, own))
+        refused = await _dispatch(api, lambda one: _is_over(one) and one["webhook"]["requestUrl"] == url)
+        reached = await _dispatch(api, lambda one: _is_over(one) and one["webhook"]["requestUrl"] != url)
+    assert "allow_private_addresses" in refused["calls"][0]["errorMessage"]
+    assert reached["calls"][0]["responseStatus"] == 405
+    assert receiver.received == []
+
+
 async def test_a_call_to_this_server_carries_the_accounts_token(api: Api) -> None:
     """As on the platform: a webhook may start the next task without a token in its URL."""
     task = await api.create_task(name="second")

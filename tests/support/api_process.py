@@ -40,6 +40,7 @@ async def serve(data_dir: Path, port: int, usage_settle_s: float, faults: Path |
         max_concurrent_runs=1000,
         max_total_memory_mb=1_000_000,
         usage_settle_s=usage_settle_s,
+        allow_private_addresses=True,
         faults=load_faults(faults) if faults is not None else None,
     )
     async with open_server(settings) as server:

@@ -40,9 +40,10 @@ def batchrun(
 @contextmanager
 def serving(data_dir: Path, token: str, *options: str) -> Iterator[str]:
     """Run `batchrun serve` and give its address."""
-    arguments = ("serve", "--port", "0", "--data", str(data_dir), "--token", token, *options)
+    arguments = ("serve", "--port", "0", "--data", str(data_dir), *options)
+    environ = {**_clean_environment(), "APIFY_TOKEN": token}
     streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
-    with start("batchrun", *arguments, cwd=data_dir.parent, environ=_clean_environment(), **streams) as process:
+    with start("batchrun", *arguments, cwd=data_dir.parent, environ=environ, **streams) as process:
         assert process.stdout is not None
         try:
             yield process.stdout.readline().strip()

@@ -128,8 +128,9 @@ async def echo(context: InlineContext) -> None:
 
 @asynccontextmanager
 async def open_api(data_dir: Path, **settings: Any) -> AsyncIterator[Api]:
-    """Open a server on a free port and a client for it."""
+    """Open a server on a free port and a client for it; the receivers and sites of tests are on this machine."""
     inline = {"test/echo": echo, **settings.pop("inline_actors", {})}
+    settings = {"allow_private_addresses": True, **settings}
     async with (
         open_server(ServerSettings(data_dir=data_dir, inline_actors=inline, **settings)) as server,
         aiohttp.ClientSession(server.base_url) as session,

@@ -20,5 +20,5 @@ def exposure_warning(host: str, *, has_own_token: bool) -> str | None:
         return f"WARNING: {reach}; its token lets them run Actors here"
     return (
         f"WARNING: {reach}, WITHOUT A TOKEN OF YOUR OWN. Anyone who learns the generated one can run Actors, and so "
-        "code, as you on this machine. Set one with --token or APIFY_TOKEN, or listen at 127.0.0.1"
+        "code, as you on this machine. Set one with --token-file or APIFY_TOKEN, or listen at 127.0.0.1"
     )

@@ -83,10 +83,15 @@ class Runs:
         self._settings, self._database, self._catalog = settings, database, catalog
         self._children, self._final_usage = children, final_usage
         self._quotas = {account.id: account.quota for account in accounts}
-        self._processes = ProcessRunner(database, base_url)
+        self._processes = ProcessRunner(database, base_url, allow_private_addresses=settings.allow_private_addresses)
         self._webhooks = webhook_book
         self.delivery = WebhookDelivery(
-            database, self.read, retry_s=settings.webhook_retry_s, base_url=base_url, accounts=accounts
+            database,
+            self.read,
+            retry_s=settings.webhook_retry_s,
+            base_url=base_url,
+            accounts=accounts,
+            allow_private_addresses=settings.allow_private_addresses,
         )
         self._executor = RunExecutor(database, self._processes, token_of)
         self._live: dict[str, HostedRun] = {}

@@ -44,8 +44,10 @@ _GATE = ("/bin/sh", "-c", 'read -r _ && exec "$@"', "sh")
 
 
 class ProcessRunner:
-    def __init__(self, database: Database, base_url: str) -> None:
+    def __init__(self, database: Database, base_url: str, *, allow_private_addresses: bool) -> None:
         self._database, self._base_url = database, base_url
+        #: Variables of the server's settings, for the bundled page-scraper.
+        self._settings = {"BATCHRUN_ALLOW_PRIVATE_ADDRESSES": "1"} if allow_private_addresses else {}
         self._running: dict[int, HostedRun] = {}
         self._over_memory: set[int] = set()
         self._meter = process_groups.Meter()
@@ -76,7 +78,7 @@ class ProcessRunner:
     async def run(self, live: HostedRun, command: LocalCommand, token: str) -> RunEnd:
         """Execute one Run. Its process group is gone when this returns or is cancelled."""
         process_groups.hide_own_environment()
-        environment = _environment(live, command, self._base_url, token)
+        environment = _environment(live, command, self._base_url, token) | self._settings
         try:
             process = await anyio.open_process(
                 [*_GATE, *command.argv],

@@ -6,10 +6,14 @@ dies between the receiver's 2xx and that commit repeats the call. A receiver tha
 header X-Apify-Webhook-Dispatch-Id, which stays the same.
 """
 
+import errno
 import heapq
+import ipaddress
+import socket
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import anyio
@@ -47,9 +51,14 @@ class WebhookDelivery:
         retry_s: float,
         base_url: str,
         accounts: Accounts,
+        allow_private_addresses: bool,
     ) -> None:
         self._database, self._read_run, self._retry_s = database, read_run, retry_s
         self._base_url, self._accounts = base_url, accounts
+        self._allow_private_addresses = allow_private_addresses
+        own = urlsplit(base_url)
+        #: Host and port of this server, which webhooks may call.
+        self._own_address = own.hostname, own.port
         #: (Loop time, dispatch id), a heap.
         self._due: list[tuple[float, str]] = []
         #: Ids that are due or being delivered: `run` loads dispatches that `expect` may have added already.
@@ -67,8 +76,9 @@ class WebhookDelivery:
             self._push(dispatch_id, max(next_ms - now, 0) / 1000)
         limit = anyio.CapacityLimiter(_MAX_OPEN_CALLS)
         timeout = aiohttp.ClientTimeout(total=_CALL_TIMEOUT_S)
+        connector = aiohttp.TCPConnector(socket_factory=self._open_socket)
         async with (
-            aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), timeout=timeout) as session,
+            aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), timeout=timeout) as session,
             anyio.create_task_group() as calls,
         ):
             while True:
@@ -76,6 +86,14 @@ class WebhookDelivery:
                 # Waits here while _MAX_OPEN_CALLS are open; a slow receiver takes one of them.
                 await limit.acquire_on_behalf_of(dispatch_id)
                 calls.start_soon(self._deliver, session, limit, dispatch_id)
+
+    def _open_socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
+        """Return a socket for a resolved address, unless a webhook may not reach it."""
+        family, kind, protocol, _, (host, port, *_) = address
+        if not (self._allow_private_addresses or is_public(str(host)) or (host, port) == self._own_address):
+            reason = f"{host} is not a public address; the server's allow_private_addresses permits it"
+            raise PermissionError(errno.EACCES, reason)
+        return socket.socket(family, kind, protocol)
 
     def _push(self, dispatch_id: str, after_s: float) -> None:
         if dispatch_id in self._known:
@@ -171,3 +189,10 @@ class WebhookDelivery:
         is_to_this_server = webhook["requestUrl"].startswith(f"{self._base_url}/")
         account = self._accounts.get(webhook["userId"]) if is_to_this_server else None
         return headers | ({"Authorization": f"Bearer {account.token}"} if account is not None else {})
+
+
+def is_public(host: str) -> bool:
+    """True for an address of the internet; False for loopback, private, link-local and other reserved ones."""
+    address = ipaddress.ip_address(host.partition("%")[0])
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_global and not address.is_multicast

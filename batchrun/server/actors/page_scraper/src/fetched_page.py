@@ -2,10 +2,14 @@
 
 import gzip
 import http.client
+import ipaddress
+import os
+import socket
 import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import urldefrag, urljoin, urlsplit
 
@@ -59,9 +63,56 @@ def fetch(url: str, timeout_s: float) -> Fetched:
 
 def _open(request: urllib.request.Request, timeout_s: float) -> Any:
     try:
-        return urllib.request.urlopen(request, timeout=timeout_s)  # noqa: S310 - the scheme was checked
+        return _OPENER.open(request, timeout=timeout_s)
     except urllib.error.HTTPError as answer:
         return answer
+
+
+def _connect(address: tuple[str, int], timeout: float, _source: object = None) -> socket.socket:
+    """Connect to the first address of a host that may be reached and answers."""
+    failure = OSError(f"{address[0]} has no address")
+    for *_, target in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
+        try:
+            _check(address, str(target[0]))
+            return socket.create_connection((str(target[0]), address[1]), timeout)
+        except OSError as error:
+            failure = error
+    raise failure
+
+
+def _check(address: tuple[str, int], resolved: str) -> None:
+    if "BATCHRUN_ALLOW_PRIVATE_ADDRESSES" in os.environ or address in _trusted():
+        return
+    ip = ipaddress.ip_address(resolved.partition("%")[0])
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    if not ip.is_global or ip.is_multicast:
+        raise PermissionError(f"{ip} is not a public address; the server's allow_private_addresses permits it")
+
+
+def _trusted() -> set[tuple[str | None, int]]:
+    """Return host and port of the platform and of proxies."""
+    proxies = {name: url for name, url in urllib.request.getproxies().items() if name != "no"}
+    urls = [os.environ["APIFY_API_BASE_URL"], *(url if "//" in url else f"//{url}" for url in proxies.values())]
+    return {(parts.hostname, parts.port or 80) for parts in map(urlsplit, urls)}
+
+
+def _connection(kind: type[http.client.HTTPConnection], *args: Any, **options: Any) -> http.client.HTTPConnection:
+    connection = kind(*args, **options)
+    connection._create_connection = _connect  # type: ignore[attr-defined]  # noqa: SLF001 - resolves and checks once
+    return connection
+
+
+class _HttpHandler(urllib.request.HTTPHandler):
+    def http_open(self, request: urllib.request.Request) -> Any:
+        return self.do_open(partial(_connection, http.client.HTTPConnection), request)
+
+
+class _HttpsHandler(urllib.request.HTTPSHandler):
+    def https_open(self, request: urllib.request.Request) -> Any:
+        return self.do_open(partial(_connection, http.client.HTTPSConnection), request)
+
+
+_OPENER = urllib.request.build_opener(_HttpHandler, _HttpsHandler)
 
 
 def _read(response: Any) -> bytes:

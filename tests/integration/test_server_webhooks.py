@@ -246,7 +246,7 @@ async def test_a_call_whose_answer_was_not_kept_is_made_again(tmp_path: Path, re
 @asynccontextmanager
 async def _serving(path: Path) -> AsyncIterator[tuple[anyio.abc.Process, aiohttp.ClientSession]]:
     """Run a server as a process of its own."""
-    command = [sys.executable, "-m", "tests.support.api_process", str(path), "0"]
+    command = [sys.executable, "-m", "tests.support.api_process", str(path), "0", "0.1"]
     async with await anyio.open_process(command) as process:
         assert process.stdout is not None
         base_url = (await process.stdout.receive()).decode().strip()

@@ -45,21 +45,22 @@ class FileSource:
             wanted = min(wanted, self._left)
         chunk = await anyio.to_thread.run_sync(self._read, wanted, abandon_on_cancel=is_pipe)
         if wanted and not chunk.entries and self.unended is None and (last := self.job_file.unended) is not None:
-            chunk = await self._read_unended(last.position.line)
+            await self._end_line(last.position.line)
+            chunk = await anyio.to_thread.run_sync(self._read, wanted)
         if self._left is not None:
             self._left -= len(chunk.entries)
         return chunk if chunk.entries else None
 
-    async def _read_unended(self, line: int) -> Chunk:
-        """Read a last line without line end if the file is at rest; if it may still grow, leave the line unread."""
+    async def _end_line(self, line: int) -> None:
+        """Let a last line without line end be read if the file is at rest; if it may still grow, leave it unread."""
         since = await anyio.to_thread.run_sync(self.job_file.last_change)
         if datetime.now(UTC).timestamp() - since[1] / 1e9 < QUIET_S:
             await anyio.sleep(QUIET_S)
         may_grow = await anyio.to_thread.run_sync(self.job_file.may_grow, since)
         self.unended = UnendedLine(file=self.job_file.name, line=line, is_read=not may_grow)
-        entries = () if may_grow else await anyio.to_thread.run_sync(self.job_file.build_unended)
-        # The position stays before the line: should it grow after all, it is read again.
-        return Chunk(entries, self._read_to())
+        if not may_grow:
+            # The position stays before the line: should it grow after all, it is read again.
+            self._entries = self.job_file.build_unended()
 
     def _read(self, max_entries: int) -> Chunk:
         return Chunk(list(islice(self._entries, max_entries)), self._read_to())

@@ -64,7 +64,7 @@ async def open_batch(
     """
     out_dir = config.out_dir
     async with plain_errors():
-        await check_before_start(config)
+        config = await check_before_start(config)
         await anyio.to_thread.run_sync(_make_directory, out_dir)
         async with enter_lock(out_dir), _log_beside(out_dir):
             environ = os.environ if environ is None else environ

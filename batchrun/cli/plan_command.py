@@ -32,6 +32,8 @@ def show_plan(config: Config, *, is_json: bool) -> ExitCode:
 def _lines(plan: Plan) -> Iterator[str]:
     yield f"account   {plan.account}" + (f" ({plan.account_plan})" if plan.account_plan else "")
     yield f"task      {plan.task}" + (f", build {plan.build}" if plan.build else "")
+    if plan.columns:
+        yield f"columns   {' | '.join(plan.columns)}; delimiter {plan.delimiter!r}, quote {plan.quote!r}"
     yield f"jobs      {_jobs(plan)}"
     if any(plan.groups):
         yield f"groups    {_groups(plan)}"

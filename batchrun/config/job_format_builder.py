@@ -12,6 +12,8 @@ def job_format(config: Config, task_input: JsonObject | None = None) -> JobForma
         path="-" if str(jobs.file) == "-" else jobs.file,
         encoding=jobs.encoding,
         delimiter=jobs.delimiter,
+        quote=jobs.quote,
+        trim=jobs.trim is not False,
         template=jobs.template,
         key=jobs.key,
         group=jobs.group,

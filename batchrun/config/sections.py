@@ -136,7 +136,11 @@ class JobsConfig(Section):
     encoding: _Name | None = None
     """Text encoding of a CSV file; default UTF-8, with or without a byte order mark."""
     delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] | None = None
-    """Delimiter of a CSV file; default: recognised from the header row."""
+    """Delimiter of a CSV file; default: recognised from the header and the rows after it."""
+    quote: str | None = None
+    """Character that quotes cells of a CSV file, or "none" where quotes are ordinary characters; default: '"'."""
+    trim: bool | None = None
+    """Whether blanks around the cells of a CSV file are left out; default: true."""
     key: str | None = None
     """Template of the job key, like "{{sku}}"; default: derived from the content."""
     group: str | None = None

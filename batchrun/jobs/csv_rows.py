@@ -3,76 +3,149 @@
 import csv
 import re
 from codecs import BOM_UTF8
+from collections import deque
 from collections.abc import Iterator
 from io import BufferedIOBase
 from itertools import chain
 from typing import NamedTuple, Self
 
-from batchrun.errors import ConfigError, JobFileError
-from batchrun.jobs.raw_streams import skip_line
+from batchrun.errors import JobFileError
+from batchrun.jobs.raw_streams import Note, skip_line
 from batchrun.jobs.rows import KEPT_BYTES, MAX_ROW_BYTES, NotAJob, ReadPoint, Row, not_encoded
 from batchrun.model import Position
 
+#: The problem of a row whose quote is still open at the end of the file.
+NEVER_CLOSED = (
+    "opens a quote that is never closed; close it, write a literal quote twice, or set"
+    ' jobs.quote = "none" if quotes are ordinary characters in this file'
+)
+#: The problem of a row whose quote is closed further down, but not as a row of the file.
+NOT_ONE_ROW = (
+    "opens a quote that is not closed on this line, and the next lines do not complete it to one row; close it, or"
+    " write a literal quote twice"
+)
+_REPEATED_HEADER = "repeats the header; leave out the header of each file but the first when you join files"
+#: What Excel reads as the delimiter, and never shows.
+_SEP = re.compile(r"sep=(.)\s*", re.IGNORECASE)
+
+#: What names no column: addresses of pages, and, where every name is like that, numbers and addresses of people.
+_URL = re.compile(r"https?://", re.IGNORECASE)
+_DATA = re.compile(r"[-+]?[.,]?\d[\d.,]*$|\S+@\S+\.\S+$")
+
 # csv limits a cell to 128 KB, for the whole process; the limit of a row is the one that counts here.
 csv.field_size_limit(MAX_ROW_BYTES)
+
+
+class CsvDialect(NamedTuple):
+    """How the cells of a CSV file are told apart."""
+
+    delimiter: str
+    #: None: quotes are ordinary characters.
+    quote: str | None
+    #: Whether blanks around a cell are left out.
+    trim: bool
+    #: Whether a backslash escapes the next character, instead of a quote that is written twice.
+    escapes: bool = False
+
+    def reader(self, lines: Iterator[str]) -> Iterator[list[str]]:
+        """Read cells; a row that is not of this dialect raises csv.Error, and the next call reads the next row."""
+        return csv.reader(
+            lines,
+            delimiter=self.delimiter,
+            quotechar=self.quote,
+            quoting=csv.QUOTE_NONE if self.quote is None else csv.QUOTE_MINIMAL,
+            doublequote=not self.escapes,
+            escapechar="\\" if self.escapes else None,
+            # A quote counts at the beginning of a cell only, and blanks before it would make it a literal one.
+            skipinitialspace=self.trim and self.delimiter != " ",
+            strict=True,
+        )
 
 
 class Header(NamedTuple):
     """The first row that is not blank."""
 
     columns: tuple[str, ...]
-    delimiter: str
+    #: Empty cells behind the last name, which rows may have, too.
+    unnamed: int
+    dialect: CsvDialect
     #: Where the rows begin.
     end: ReadPoint
 
 
-def read_header(stream: BufferedIOBase, encoding: str, delimiter: str | None, name: str) -> Header:
+def named_delimiter(head: str) -> str | None:
+    """Return the delimiter that a first line like `sep=;` names."""
+    found = _SEP.fullmatch(head.lstrip("\ufeff").lstrip().split("\n", 1)[0])
+    return found[1] if found else None
+
+
+def read_header(stream: BufferedIOBase, encoding: str, dialect: CsvDialect, name: str) -> Header:
     """Read the header of a CSV file; the stream is at its beginning, and at the end of the header afterwards.
 
-    The encoding is UTF-8, or one that codes each character as one byte. Without a delimiter, comma, semicolon or tab is
-    chosen, whichever the header has most of.
+    The encoding is UTF-8, or one that codes each character as one byte. Columns without a name at the end are dropped.
 
     Raises:
         JobFileError: There is no header, or one of its names is empty or occurs twice.
-        ConfigError: `delimiter` is not one character.
     """
-    if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n\0'):
-        raise ConfigError(f"must be one character like ';', not {delimiter!r}", key="jobs.delimiter")
     lines = _Lines(stream, ReadPoint(), encoding)
     try:
-        text = next((line for line in lines if line.strip()), "")
+        text = next((line for line in lines if line.strip() and not named_delimiter(line)), "").lstrip("\ufeff")
         if not text:
             raise JobFileError("holds no jobs: the file is empty", file=name)
-        delimiter = _likely_delimiter(text) if delimiter is None else delimiter
         # A quoted name may hold line ends: the reader then takes further lines.
-        columns = tuple(cell.strip() for cell in next(_reader(chain([text], lines), delimiter)))
+        cells = [cell.strip() for cell in next(dialect.reader(chain([text], lines)))]
     except (NotAJob, csv.Error) as error:
         raise JobFileError(f"the header is not CSV: {error}", file=name, line=lines.line) from None
-    _check_names(columns, name, lines.line)
-    return Header(columns, delimiter, ReadPoint(offset=lines.offset, line=lines.line))
+    row_cells = len(cells)
+    while len(cells) > 1 and not cells[-1]:
+        del cells[-1]
+    _check_names(cells, name, lines.line)
+    return Header(tuple(cells), row_cells - len(cells), dialect, ReadPoint(offset=lines.offset, line=lines.line))
 
 
-def csv_rows(stream: BufferedIOBase, start: ReadPoint, encoding: str, header: Header) -> Iterator[Row]:
-    """Yield the rows of CSV from `start` on, where the stream is, in one pass; blank rows are skipped."""
-    lines = _Lines(stream, start, encoding)
-    reader = _reader(lines, header.delimiter)
-    columns, width = header.columns, len(header.columns)
+def csv_rows(
+    stream: BufferedIOBase,
+    start: ReadPoint,
+    encoding: str,
+    header: Header,
+    note: Note | None = None,
+    *,
+    holds_back: bool = False,
+) -> Iterator[Row]:
+    """Yield the rows of CSV from `start` on, where the stream is, in one pass; blank rows are skipped.
+
+    A row that takes several lines and is none costs its first line; the next lines are read again as rows. If
+    `holds_back`, a row whose quote is still open at the end of the file takes all lines up to there, and is the last.
+    Before each row, `note` is called with the text from the end of the last one to the end of this one.
+    """
+    lines = _Lines(stream, start, encoding, note)
+    columns, trim = header.columns, header.dialect.trim
+    widest = len(columns) + header.unnamed
+    reader = header.dialect.reader(lines)
     while True:
         lines.begin_row()
+        cells, problem = [], ""
         try:
-            cells, problem = next(reader), ""
+            cells = next(reader)
         except StopIteration:
             return
         except NotAJob as bad:
-            cells, problem = [], str(bad)
+            problem = str(bad)
         except csv.Error as error:
-            cells, problem = [], _teach(error)
-        if not problem:
-            if not any(map(str.strip, cells)):
-                continue
-            if len(cells) != width:
-                problem = _ragged(len(cells), width, header.delimiter)
-        data = None if problem else dict(zip(columns, cells, strict=True))
+            problem = _teach(error, spans_lines=lines.spans_lines)
+        if trim:
+            cells = [cell.strip() for cell in cells]
+        if not problem and len(cells) <= widest and not any(map(str.strip, cells)):
+            lines.end_row()
+            continue
+        problem = problem or _misfit(cells, header, spans_lines=lines.spans_lines)
+        if problem == NEVER_CLOSED and holds_back:
+            yield Row(lines.position, None, problem, lines.raw, lines.line)
+            return
+        if problem:
+            lines.keep_first()
+        lines.end_row()
+        data = None if problem else dict(zip(columns, cells, strict=False))
         yield Row(lines.position, data, problem, lines.raw, lines.line)
 
 
@@ -83,14 +156,32 @@ class _Lines:
     An iterator, not a generator: it goes on after it has raised.
     """
 
-    def __init__(self, stream: BufferedIOBase, start: ReadPoint, encoding: str) -> None:
-        self._stream, self._encoding = stream, encoding
+    def __init__(self, stream: BufferedIOBase, start: ReadPoint, encoding: str, note: Note | None = None) -> None:
+        self._stream, self._encoding, self._note = stream, encoding, note
         self.offset, self.line = start.offset, start.line
+        #: Lines that are given again.
+        self._again: deque[bytes] = deque()
         self.begin_row()
 
     def begin_row(self) -> None:
         self._row_offset, self._row_line = self.offset, self.line
         self._row: list[bytes] = []
+        self._is_noted = False
+
+    def end_row(self) -> None:
+        if self._note is not None and not self._is_noted:
+            self._note(self.raw)
+
+    def keep_first(self) -> None:
+        """End the row with its first line; the others are given again."""
+        if self.spans_lines:
+            self._again.extendleft(reversed(self._row[1:]))
+            del self._row[1:]
+            self.offset, self.line = self._row_offset + len(self._row[0]), self._row_line + 1
+
+    @property
+    def spans_lines(self) -> bool:
+        return len(self._row) > 1
 
     @property
     def position(self) -> Position:
@@ -104,14 +195,22 @@ class _Lines:
         return self
 
     def __next__(self) -> str:
-        raw = self._stream.readline(MAX_ROW_BYTES)
+        raw = self._again.popleft() if self._again else self._stream.readline(MAX_ROW_BYTES)
         if not raw:
             raise StopIteration
-        self.line += 1
         if not self.offset and raw.startswith(BOM_UTF8):
             raw = raw[len(BOM_UTF8) :]
             self.offset = self._row_offset = len(BOM_UTF8)
-        self._take(raw)
+        self.line += 1
+        self.offset += len(raw)
+        self._row.append(raw)
+        if len(raw) > KEPT_BYTES and raw[-1] != 0x0A and not self.spans_lines:
+            self._skip_rest(raw)
+        if self.offset - self._row_offset > MAX_ROW_BYTES:
+            raise NotAJob(
+                f"is longer than {MAX_ROW_BYTES:,} bytes and was skipped; "
+                "look for a quote that is opened in this row and never closed"
+            )
         if b"\0" in raw:
             raise NotAJob("holds a NUL byte; the file may be damaged: write it again")
         try:
@@ -119,30 +218,17 @@ class _Lines:
         except UnicodeDecodeError as error:
             raise NotAJob(not_encoded(error, self._encoding)) from None
 
-    def _take(self, raw: bytes) -> None:
-        self._row.append(raw)
-        self.offset += len(raw)
-        if len(raw) > KEPT_BYTES and raw[-1] != 0x0A:
-            self.offset += skip_line(self._stream)
-        if self.offset - self._row_offset > MAX_ROW_BYTES:
-            self._row = [self.raw[:KEPT_BYTES]]
-            raise NotAJob(
-                f"is longer than {MAX_ROW_BYTES:,} bytes and was skipped; "
-                "look for a quote that is opened in this row and never closed"
-            )
+    def _skip_rest(self, raw: bytes) -> None:
+        """Read a line that is too long up to its end, and keep its beginning."""
+        self.end_row()
+        self._is_noted = True
+        skipped, end = skip_line(self._stream, self._note)
+        if skipped:
+            self.offset += skipped
+            self._row = [raw[:KEPT_BYTES] + end]
 
 
-def _reader(lines: Iterator[str], delimiter: str) -> Iterator[list[str]]:
-    return csv.reader(lines, delimiter=delimiter, strict=True)
-
-
-def _likely_delimiter(header: str) -> str:
-    """Return the delimiter that occurs most often in the header, outside quotes."""
-    bare = re.sub(r'"[^"]*"', "", header)
-    return max(",;\t", key=bare.count)
-
-
-def _check_names(columns: tuple[str, ...], name: str, line: int) -> None:
+def _check_names(columns: list[str], name: str, line: int) -> None:
     for number, column in enumerate(columns, start=1):
         if not column:
             raise JobFileError(
@@ -150,20 +236,36 @@ def _check_names(columns: tuple[str, ...], name: str, line: int) -> None:
             )
         if column in columns[: number - 1]:
             raise JobFileError(f"two columns are named {column!r}; rename one", file=name, line=line)
+    if all(_DATA.match(column) for column in columns) or any(map(_URL.match, columns)):
+        problem = f"the first row looks like data ({columns[0]!r}), and not like names; write a row of names before it"
+        raise JobFileError(problem, file=name, line=line)
 
 
-def _teach(error: csv.Error) -> str:
+def _teach(error: csv.Error, *, spans_lines: bool) -> str:
     if "unexpected end" in str(error):
-        return (
-            "opens a quote that is never closed, before the end of the file; close it, or write a literal quote twice"
-        )
+        return NEVER_CLOSED
+    if spans_lines:
+        return NOT_ONE_ROW
     if "new-line" in str(error):
         return "holds a bare carriage return; put the cell in quotes, or convert the file's line ends"
     return f"is not CSV: {error}; write a quote inside a quoted cell twice"
 
 
-def _ragged(found: int, width: int, delimiter: str) -> str:
-    return (
-        f"has {found} cells where the header names {width} columns; "
-        f"put a cell that holds {delimiter!r} or a line end in quotes"
-    )
+def _misfit(cells: list[str], header: Header, *, spans_lines: bool) -> str:
+    """Return what is wrong with the cells of a row; empty when nothing is."""
+    columns = header.columns
+    width = len(columns)
+    if not width <= len(cells) <= width + header.unnamed or any(map(str.strip, cells[width:])):
+        return (
+            NOT_ONE_ROW
+            if spans_lines
+            else (
+                f"has {len(cells)} cells where the header names {width} columns; "
+                f"put a cell that holds {header.dialect.delimiter!r} or a line end in quotes"
+            )
+        )
+    if columns[0] in cells[0] and all(
+        cell.lstrip("\ufeff").strip() == name for cell, name in zip(cells, columns, strict=False)
+    ):
+        return _REPEATED_HEADER
+    return ""

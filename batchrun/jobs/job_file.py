@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Self
 import orjson
 
 from batchrun.errors import JobFileError
-from batchrun.jobs.csv_rows import Header, csv_rows, read_header
+from batchrun.jobs.csv_dialect import SAMPLE_BYTES, find_dialect
+from batchrun.jobs.csv_rows import NEVER_CLOSED, CsvDialect, Header, csv_rows, read_header
 from batchrun.jobs.job_builder import JobBuilder
 from batchrun.jobs.job_format import JobFormat
 from batchrun.jobs.json_rows import array_rows, line_rows
 from batchrun.jobs.look_ahead import LOOK_AHEAD_JOBS, LOOK_AHEAD_ROWS, LookAhead
 from batchrun.jobs.merge import lost_fields, nested_properties
-from batchrun.jobs.raw_streams import HashedText, PipeReader
+from batchrun.jobs.raw_streams import Note, PipeReader
 from batchrun.jobs.rows import NotAJob, ReadPoint, Row, bad_line
 from batchrun.jobs.text_source import TextSource, find_text, read_errors_named
 from batchrun.model import BadLine, Job, JobKey, Position
@@ -66,7 +67,8 @@ class JobFile:
         self._seeker: BufferedIOBase | None = None
         #: The offset up to which the text was compared last, and its hash.
         self._compared: tuple[int, HASH] | None = None
-        #: The last line of the file, if it has no line end and `read` has held it back.
+        #: The last line of the file, if it has no line end and `read` has held it back. Of CSV also the lines from an
+        #: open quote on, as one row.
         self.unended: Row | None = None
         #: Top-level properties of the task's input that lose nested fields to a shallow merge by a job at the head of
         #: the file; `check_head` fills it.
@@ -101,6 +103,16 @@ class JobFile:
     def is_replayable(self) -> bool:
         """True if the file can be read more than once; a pipe cannot."""
         return self._source.is_replayable
+
+    @property
+    def dialect(self) -> CsvDialect | None:
+        """How the cells of a CSV file are told apart; None for JSON."""
+        return None if self._header is None else self._header.dialect
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of a CSV file; empty for JSON."""
+        return () if self._header is None else self._header.columns
 
     @property
     def jobs_per_line(self) -> int:
@@ -199,10 +211,13 @@ class JobFile:
         with read_errors_named(self._format.name):
             return self._source.last_change()
 
-    def build_unended(self) -> list[Job] | list[BadLine]:
-        """Return what the last line gives."""
+    def build_unended(self) -> Iterator[Job | BadLine]:
+        """Yield what the last line gives; if it opens a quote, the last lines from there on."""
         assert self.unended is not None, "only a line that was held back is built"
-        return self._builder.build(self.unended)
+        row = self.unended
+        before = ReadPoint(offset=row.position.offset, line=row.position.line - 1)
+        rows = self._split(BytesIO(row.raw), before) if row.problem == NEVER_CLOSED else [row]
+        return (made for each in rows for made in self._builder.build(each))
 
     def is_as_read(self, point: ReadPoint) -> bool:
         """True if the text before a `read_point` of an earlier reading is still the text that was read then.
@@ -246,11 +261,13 @@ class JobFile:
     def _read_header(self) -> Header | None:
         if self._kind not in ("csv", "tsv"):
             return None
-        delimiter = self._format.delimiter
-        if delimiter is None and self._kind == "tsv":
-            delimiter = "\t"
+        encoding = self._source.encoding
         with read_errors_named(self._format.name), self._source.open() as stream:
-            return read_header(stream, self._source.encoding, delimiter, self._format.name)
+            sample = stream.read(SAMPLE_BYTES)
+            is_whole = len(sample) < SAMPLE_BYTES
+            dialect = find_dialect(sample + stream.readline(SAMPLE_BYTES), encoding, self._format, is_whole=is_whole)
+        with read_errors_named(self._format.name), self._source.open() as stream:
+            return read_header(stream, encoding, dialect, self._format.name)
 
     def _rows(self, start: ReadPoint, text_hash: "HASH | None" = None, *, holds_back: bool = False) -> Iterator[Row]:
         """Yield the rows from a point on; `text_hash`, of the text before it, is updated with each row."""
@@ -260,12 +277,10 @@ class JobFile:
             try:
                 if start != self._top and self.is_seekable:
                     start = _past_line_end(stream, start, text_hash)
-                if text_hash is None or self._kind == "json":
-                    yield from self._split(stream, start, text_hash)
-                    return
-                text = HashedText(stream, text_hash)
-                for row in self._split(text, start):
-                    if holds_back and text.is_open_ended:
+                note = None if text_hash is None else text_hash.update
+                for row in self._split(stream, start, note, holds_back=holds_back):
+                    is_open = self._kind != "json" and (row.raw[-1:] != b"\n" or row.problem == NEVER_CLOSED)
+                    if holds_back and is_open:
                         self.unended = row
                         return
                     yield row
@@ -273,13 +288,15 @@ class JobFile:
                 self._streams.discard(stream)
                 stream.close()
 
-    def _split(self, stream: BufferedIOBase, start: ReadPoint, text_hash: "HASH | None" = None) -> Iterator[Row]:
+    def _split(
+        self, stream: BufferedIOBase, start: ReadPoint, note: Note | None = None, *, holds_back: bool = False
+    ) -> Iterator[Row]:
         encoding = self._source.encoding
         if self._header is not None:
-            return csv_rows(stream, start, encoding, self._header)
+            return csv_rows(stream, start, encoding, self._header, note, holds_back=holds_back)
         if self._kind == "json":
-            return array_rows(stream, encoding, self._format.name, text_hash.update if text_hash is not None else None)
-        return line_rows(stream, start, encoding)
+            return array_rows(stream, encoding, self._format.name, note)
+        return line_rows(stream, start, encoding, note)
 
     def _in_file_order(self, rows: Iterator[Row], end_of: Callable[[Row], ReadPoint]) -> Iterator[Job | BadLine]:
         for row in rows:

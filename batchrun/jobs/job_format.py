@@ -34,8 +34,14 @@ class JobFormat:
     path: Path | Literal["-"]
     #: None: UTF-8, or UTF-16 where a byte order mark says so.
     encoding: str | None = None
-    #: One character; None: found in the header of a .csv, a tab in a .tsv.
+    #: One character; None: found in the head of a .csv, a tab in a .tsv.
     delimiter: str | None = None
+    #: One character, or "none" where quotes are ordinary characters; None: a double quote, if the head leaves no doubt.
+    quote: str | None = None
+    #: Whether blanks around the cells of a CSV file are left out.
+    trim: bool = True
+    #: Whether a CSV file that can be read in more than one way is refused; else its header decides.
+    asks_in_doubt: bool = True
     #: The override with `{{column}}` in its strings; None: the row itself is the override.
     template: JsonObject | None = None
     #: A template string; without one, or where its optional cell is empty, the key is derived from content.

@@ -8,7 +8,7 @@ from io import BufferedIOBase
 import orjson
 
 from batchrun.errors import JobFileError
-from batchrun.jobs.raw_streams import skip_line
+from batchrun.jobs.raw_streams import Note, skip_line
 from batchrun.jobs.rows import KEPT_BYTES, MAX_ROW_BYTES, ReadPoint, Row, brief, not_encoded
 from batchrun.model import MAX_BODY_BYTES, JsonObject, Position
 
@@ -22,31 +22,33 @@ _EXAMPLE = 'an object like {"url": "https://example.com"}'
 _TOO_LONG = f"is longer than {MAX_ROW_BYTES:,} bytes and was skipped; the API takes at most {MAX_BODY_BYTES:,} bytes"
 
 
-def line_rows(stream: BufferedIOBase, start: ReadPoint, encoding: str) -> Iterator[Row]:
+def line_rows(stream: BufferedIOBase, start: ReadPoint, encoding: str, note: Note | None = None) -> Iterator[Row]:
     """Yield the rows of JSON lines from `start` on, where the stream is, in one pass; blank lines are skipped.
 
-    The encoding is UTF-8, or one that codes each character as one byte.
+    The encoding is UTF-8, or one that codes each character as one byte. Before each row, `note` is called with the text
+    from the end of the last one to the end of this one.
     """
     parse = _parser(encoding)
     offset, line = start.offset, start.line
     while raw := stream.readline(MAX_ROW_BYTES):
+        if note is not None:
+            note(raw)
         line += 1
         if not offset and raw.startswith(BOM_UTF8):
             raw, offset = raw[3:], 3
         length = len(raw)
-        if length > KEPT_BYTES and raw[-1] != 0x0A and (skipped := skip_line(stream)):
+        skipped, end = skip_line(stream, note) if length > KEPT_BYTES and raw[-1] != 0x0A else (0, b"")
+        if skipped:
             length += skipped
             position = Position(line=line, offset=offset, length=length)
-            yield Row(position, None, _TOO_LONG, raw[:KEPT_BYTES], line)
+            yield Row(position, None, _TOO_LONG, raw[:KEPT_BYTES] + end, line)
         elif raw and not raw.isspace():
             data, problem = parse(raw)
             yield Row(Position(line=line, offset=offset, length=length), data, problem, raw, line)
         offset += length
 
 
-def array_rows(
-    stream: BufferedIOBase, encoding: str, name: str, note: Callable[[bytes], object] | None = None
-) -> Iterator[Row]:
+def array_rows(stream: BufferedIOBase, encoding: str, name: str, note: Note | None = None) -> Iterator[Row]:
     """Yield the elements of a JSON array as rows; `line` counts elements, offsets are those of the element.
 
     Before each element, `note` is called with the text from the end of the last one to the end of this one.

@@ -5,17 +5,17 @@ import gzip
 import os
 import select
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BufferedIOBase, BufferedReader, FileIO, RawIOBase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import zstandard
 
 from batchrun.jobs.job_format import Compression
 
-if TYPE_CHECKING:
-    from _hashlib import HASH
+#: Is called with each piece of a text, in its order.
+Note = Callable[[bytes], object]
 
 #: Bytes of a read from the operating system.
 _BUFFER_BYTES = 128 << 10
@@ -42,14 +42,14 @@ def as_utf8(stream: BufferedIOBase, encoding: str) -> BufferedReader:
     return _buffered(_PieceReader(stream, _convert(stream, encoding)))
 
 
-def skip_line(stream: BufferedIOBase) -> int:
-    """Read up to the end of the line, keep nothing, and return how many bytes were read."""
-    skipped = 0
-    while piece := stream.readline(_SKIP_BYTES):
+def skip_line(stream: BufferedIOBase, note: Note | None) -> tuple[int, bytes]:
+    """Read up to the end of the line, keep nothing, and return how many bytes were read, and the line end if any."""
+    skipped, piece = 0, b""
+    while (piece[-1:] != b"\n") and (piece := stream.readline(_SKIP_BYTES)):
         skipped += len(piece)
-        if piece[-1] == 0x0A:
-            break
-    return skipped
+        if note is not None:
+            note(piece)
+    return skipped, piece[-1:]
 
 
 def skip_bytes(stream: BufferedIOBase, count: int) -> None:
@@ -63,33 +63,6 @@ def skip_bytes(stream: BufferedIOBase, count: int) -> None:
         if not piece:
             raise EOFError
         count -= len(piece)
-
-
-class HashedText(BufferedIOBase):
-    """Text whose lines are hashed as they are read; owns the stream that it reads from.
-
-    Args:
-        stream: the text from some point on.
-        text_hash: of the text before that point, as `sha256()` makes one; it is updated.
-    """
-
-    def __init__(self, stream: BufferedIOBase, text_hash: "HASH") -> None:
-        self._stream, self._hash = stream, text_hash
-        #: True if the line that was read last had no line end: it stands at the end of the file.
-        self.is_open_ended = False
-
-    def readline(self, size: int | None = -1, /) -> bytes:
-        """Read and hash one line, or a part of it."""
-        line = self._stream.readline(size)
-        if line:
-            self._hash.update(line)
-            self.is_open_ended = line[-1] != 0x0A
-        return line
-
-    def close(self) -> None:
-        """Close the stream, too."""
-        self._stream.close()
-        super().close()
 
 
 class PipeReader(RawIOBase):

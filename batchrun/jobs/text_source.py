@@ -30,6 +30,7 @@ _MAGIC = {
     b"\x28\xb5\x2f\xfd": "is compressed with zstd; add .zst to its name",
     b"PK\x03\x04": "is a zip archive or an Excel workbook; save it as CSV",
 }
+_HTML = re.compile(rb"(?:\xef\xbb\xbf)*\s*<(?:!doctype html|html|head|body)\b", re.IGNORECASE)
 _NO_TEXT = "is not text; a job file is JSON lines, a JSON array or CSV"
 
 
@@ -170,6 +171,10 @@ def _check_text(path: Path, job_format: JobFormat, encoding: str | None) -> str 
     for magic, problem in _MAGIC.items():
         if head.startswith(magic):
             raise JobFileError(problem, file=job_format.name)
+    if _HTML.match(head):
+        raise JobFileError(
+            "is a web page (HTML), perhaps one to sign in; download the file again", file=job_format.name
+        )
     if (encoding is None or _ONE_BYTE.fullmatch(encoding)) and _is_binary(head):
         raise JobFileError(_NO_TEXT, file=job_format.name)
     return encoding

@@ -24,6 +24,8 @@ def read_config(directory: Path) -> tuple[Config, TaskId]:
     if isinstance(noted, dict) and isinstance(noted.get("api"), dict):
         # Versions without this key sent the token over plain http too; the Runs of their batches can still be aborted.
         noted["api"].setdefault("allow_plain_http", True)
+        # They trimmed no cells, so that the lines of their job files are other jobs when they are trimmed.
+        noted.get("jobs", {}).setdefault("trim", False)
     try:
         config = Config.model_validate_json(orjson.dumps(noted))
     except ValidationError as error:

@@ -1,6 +1,7 @@
 """The head of the job file, read before the first start: bad lines and refused inputs there stop a new batch."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import anyio
 
@@ -8,7 +9,8 @@ from batchrun.config import Config
 from batchrun.config.job_format_builder import job_format
 from batchrun.errors import JobFileError
 from batchrun.jobs import JobFile
-from batchrun.ledger.sqlite.reader import is_begun
+from batchrun.ledger.facts import IDENTITY
+from batchrun.ledger.sqlite.reader import is_begun, open_for_reading
 from batchrun.model import BadLine, Job
 from batchrun.preflight.input_checks import LineProblems
 
@@ -18,22 +20,53 @@ MAX_BAD_LINES_SHOWN = 20
 MAX_PROBLEMS_SHOWN = 20
 
 
-async def check_before_start(config: Config) -> None:
-    """Check the head of the job file.
+async def check_before_start(config: Config) -> Config:
+    """Check the head of the job file; return the configuration with the dialect of a CSV file.
 
     Raises:
-        JobFileError: the file cannot be read; or its head has bad lines, which stop a batch that is not begun.
+        JobFileError: the file cannot be read, or in more than one way; or its head has bad lines, which stop a batch
+            that is not begun.
         ConfigError: its template, key or matrix cannot be used.
     """
-    await anyio.to_thread.run_sync(check_head, config)
+    return await anyio.to_thread.run_sync(_check_head, config)
 
 
-def check_head(config: Config) -> None:
-    """Check the head of the job file; see `check_before_start`."""
+def settle_dialect(config: Config) -> Config:
+    """Return the configuration with the delimiter, the quote and the trimming of its CSV file.
+
+    What it leaves open is as the batch was begun, so that lines which are appended later do not change it; before that,
+    it is found in the head of the file.
+
+    Raises:
+        JobFileError: the file cannot be read, or in more than one way.
+    """
+    wanted = job_format(config, {})
+    if wanted.kind not in ("csv", "tsv"):
+        return config
+    given = {name: getattr(config.jobs, name) for name in ("delimiter", "quote", "trim")}
+    if is_begun(config.out_dir):
+        with open_for_reading(config.out_dir) as ledger:
+            begun = ledger.fact(IDENTITY) or {}
+        # Versions that noted no quote decided by the header, and trimmed no cells.
+        early = {"delimiter": None, "quote": '"', "trim": False}
+        given = {
+            name: begun.get(f"jobs.{name}", early[name]) if value is None else value for name, value in given.items()
+        }
+        wanted = replace(wanted, **given | {"trim": given["trim"] is not False}, asks_in_doubt="jobs.quote" in begun)
+    with JobFile(replace(wanted, key=None, group=None, meta=(), template=None)) as job_file:
+        assert job_file.dialect is not None
+        delimiter, quote, trim, _ = job_file.dialect
+    settled = {"delimiter": delimiter, "quote": quote or "none", "trim": trim}
+    return config.model_copy(update={"jobs": config.jobs.model_copy(update=settled)})
+
+
+def _check_head(config: Config) -> Config:
+    config = settle_dialect(config)
     with JobFile(job_format(config, {})) as job_file:
         bad_lines = job_file.check_head()
     if bad_lines and config.jobs.on_bad_line == "stop" and not is_begun(config.out_dir):
         raise JobFileError(_bad_lines_text(bad_lines), file=config.jobs.file)
+    return config
 
 
 def look_at_head(config: Config, look_at: Callable[[Job], None]) -> bool:

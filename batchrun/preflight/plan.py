@@ -27,6 +27,7 @@ from batchrun.output.layout import SERVER_STATE
 from batchrun.preflight.batch_forecast import Effort, Forecast, read_forecast
 from batchrun.preflight.builds import Build, read_build
 from batchrun.preflight.input_checks import JobCheck, LineProblem, job_check
+from batchrun.preflight.job_file_head import settle_dialect
 from batchrun.preflight.pinned_build import number_to_pin, pinned_before
 from batchrun.preflight.survey import Survey
 from batchrun.report.batch_status import read_summary
@@ -46,6 +47,10 @@ class Plan:
     #: False: `run` will create the described task.
     is_task_there: bool
     build: str | None
+    #: How a CSV file is read: its columns, and what tells its cells apart; empty and None for JSON.
+    columns: tuple[str, ...]
+    delimiter: str | None
+    quote: str | None
     #: Distinct jobs of the file, with and without problems.
     jobs: int
     #: Jobs by group; "" counts the jobs without a group.
@@ -79,6 +84,7 @@ async def make_plan(config: Config, *, environ: Mapping[str, str] | None = None)
             number of a build that is to be pinned is unknown.
         BatchRefused: the platform does not accept the token, or knows no such task.
     """
+    config = await anyio.to_thread.run_sync(settle_dialect, config)
     async with plain_errors(), _open(config, os.environ if environ is None else environ) as client:
         account = await read_account(client)
         task = await find_task(client, config.task, is_created=False)
@@ -102,6 +108,9 @@ async def make_plan(config: Config, *, environ: Mapping[str, str] | None = None)
         task=task.label,
         is_task_there=task.exists,
         build=build.number or build.asked or None,
+        columns=survey.columns,
+        delimiter=config.jobs.delimiter if survey.columns else None,
+        quote=config.jobs.quote if survey.columns else None,
         jobs=survey.jobs,
         groups=dict(survey.groups.most_common()),
         duplicates=survey.duplicates,
@@ -145,6 +154,7 @@ async def _survey(config: Config, task: Task, check: JobCheck) -> Survey:
     # Problems are shown in the order of the file, so priorities are ignored.
     in_order = replace(job_format(config, task.input), look_ahead=1)
     job_file = await anyio.to_thread.run_sync(JobFile, in_order)
+    survey.columns = job_file.columns
     try:
         entries = islice(job_file.read(), config.jobs.limit)
 

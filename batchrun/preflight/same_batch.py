@@ -24,11 +24,13 @@ def check_identity(
     """
     # Through JSON, as the ledger holds it: a date of the TOML becomes text.
     identity = orjson.loads(orjson.dumps(_identity(config, task)))
-    noted = ledger.fact(IDENTITY)
+    noted = ledger.fact(IDENTITY) or {}
+    if "jobs.quote" not in noted and noted.get("jobs.delimiter") is None:
+        noted.pop("jobs.delimiter", None)  # noted by a version that did not note which one it had recognised
     differences = [
-        f"\n  {name}: begun with {noted.get(name)!r}, now {value!r}"
+        f"\n  {name}: begun with {noted[name]!r}, now {value!r}"
         for name, value in identity.items()
-        if noted is not None and not ledger.is_empty and noted.get(name) != value
+        if name in noted and not ledger.is_empty and noted[name] != value
     ]
     if differences:
         raise ConfigError(
@@ -68,6 +70,8 @@ def _identity(config: Config, task: Task) -> dict[str, Any]:
         "jobs.file": jobs.file.name,
         "jobs.encoding": jobs.encoding,
         "jobs.delimiter": jobs.delimiter,
+        "jobs.quote": jobs.quote,
+        "jobs.trim": jobs.trim,
         "jobs.key": jobs.key,
         "jobs.group": jobs.group,
         "jobs.meta": jobs.meta,

@@ -28,6 +28,8 @@ class Survey:
         self._nested = nested_properties(shadowed)
         self._seen: dict[bytes, bytes] = {}
         self.problems = LineProblems()
+        #: Of a CSV file.
+        self.columns: tuple[str, ...] = ()
         self.jobs = 0
         self.bad_lines = 0
         self.duplicates = 0

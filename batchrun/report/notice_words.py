@@ -90,13 +90,13 @@ def notice_words(notice: Notice) -> str:  # noqa: C901, PLR0911, PLR0912 - one s
             return f"{REPORT} was not written ({reason}); `batchrun report {shlex.quote(str(out_dir))}` writes it"
         case UnendedLine(file=file, line=line, is_read=True):
             return (
-                f"{file}:{line}: the last line has no line end. The file was at rest, so the line was read as it is;"
-                " if more is written to it, the same command reads it again as another job"
+                f"{file}:{line}: the last row has no line end, or a quote in it is never closed. The file was at rest,"
+                " so it was read as it is; if more is written to it, the same command reads it again as another job"
             )
         case UnendedLine(file=file, line=line):
             return (
-                f"{file}:{line}: the last line has no line end and the file is still being written, so it was not"
-                " read. End it, and run the same command again"
+                f"{file}:{line}: the last row has no line end, or a quote in it is not closed, and the file is still"
+                " being written, so it was not read. End it, and run the same command again"
             )
         case CostsNotWritten(reason=reason, out_dir=out_dir):
             return f"{COSTS} was not written ({reason}); `batchrun cost {shlex.quote(str(out_dir))}` writes it"

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from batchrun.errors import BatchrunError, ConfigError, JobFileError
 from batchrun.jobs import JobFile, JobFormat, ReadPoint
+from batchrun.jobs.csv_rows import NEVER_CLOSED, NOT_ONE_ROW
 from batchrun.jobs.rows import MAX_ROW_BYTES
 from batchrun.model import BadLine, Job, Position, RunOptions
 from tests.unit.test_job_builder import IS_NO_FIELD
@@ -50,7 +51,7 @@ def refusal(folder: Path, content: bytes, **settings: Any) -> str:
         ("jobs.csv", "a|b\n1|2,3\n", "|", {"a": "1", "b": "2,3"}),
         ("jobs.csv", "one\n1\n", None, {"one": "1"}),
         ("jobs.CSV", "\ufeffa,b\r\n1,2", None, {"a": "1", "b": "2"}),
-        ("jobs.csv", "\n \n a , b \n\n1, 2\n,\n", None, {"a": "1", "b": " 2"}),
+        ("jobs.csv", "\n \n a , b \n\n1, 2\n,\n", None, {"a": "1", "b": "2"}),
     ],
 )
 def test_a_row_is_an_override_of_strings(
@@ -86,7 +87,7 @@ def test_what_was_written_is_read_and_found_again(
     writer.writerows([("n", "a\nb", "c"), *rows])
     path = tmp_path / "jobs.csv"
     path.write_bytes(text.getvalue().encode(encoding))
-    with JobFile(JobFormat(path=path)) as file:
+    with JobFile(JobFormat(path=path, trim=False)) as file:
         made, points = [], [file.read_point]
         for job in file.read():
             assert isinstance(job, Job)
@@ -118,24 +119,50 @@ def test_a_row_that_does_not_fit_is_a_bad_line(tmp_path: Path) -> None:
     assert bodies(tmp_path, behind)[-1] == {"a": "3", "b": "4"}
 
 
-def test_a_quote_that_is_never_closed_is_one_bad_line(tmp_path: Path) -> None:
-    """The rest of the file, at most 16 MB, is part of it; the message names the line that opens it."""
-    made = read(tmp_path, b'a,b\n1,2\n3,"x\n4,5\n6,7\n')
-    assert [one.position for one in made] == [
-        Position(line=2, offset=4, length=4),
-        Position(line=3, offset=8, length=13),
-    ]
-    assert reasons(tmp_path, b'a,b\n1,2\n3,"x\n4,5\n') == [
-        (3, "opens a quote that is never closed, before the end of the file; close it, or write a literal quote twice")
-    ]
-    line = b"y" * 999_999 + b"\n"
+@pytest.mark.parametrize(
+    ("content", "lines", "reason"),
+    [
+        (b'a,b\n1,2\n3,"x\n4,5\n6,7\n', (2, 3, 4, 5), NEVER_CLOSED),
+        (b'a,b\n3,"x\n4,"y"\n6,7\n', (2, 3, 4), NOT_ONE_ROW),
+        (b'a,b\n3,"x\n4,say 7",2\n6,7\n', (2, 3, 4), NOT_ONE_ROW),
+        (b'a,b\n3,"x\n4,\xe9\n6,7\n', (2, 3, 4), "is not UTF-8 (byte 0xe9 at position 3)"),
+    ],
+)
+def test_a_quote_that_is_never_closed_costs_its_line(
+    tmp_path: Path, content: bytes, lines: tuple[int, ...], reason: str
+) -> None:
+    """The lines after it are rows; each line and byte is read once."""
+    made = read(tmp_path, content)
+    assert tuple(one.position.line for one in made) == lines
+    assert content[4:] == b"".join(
+        content[one.position.offset : one.position.offset + one.position.length] for one in made
+    )
+    first_bad = next(one for one in made if isinstance(one, BadLine))
+    assert first_bad.reason.startswith(reason)
+    assert first_bad.content == '3,"x'
+
+
+def test_a_quote_that_is_never_closed_costs_no_more_in_a_large_file(tmp_path: Path) -> None:
+    """Sixteen megabytes after it, it counts as never closed; the lines within are rows."""
+    line = b"y" * 999_999 + b",\n"
     count = MAX_ROW_BYTES // len(line) + 1
     made = read(tmp_path, b'a,b\n3,"x\n' + line * count + b"4,5\n")
     assert isinstance(made[0], BadLine)
     assert made[0].reason == (
         "is longer than 16,777,216 bytes and was skipped; look for a quote that is opened in this row and never closed"
     )
-    assert (made[0].position.line, made[-1].position.line, len(made)) == (2, 3 + count, 2)
+    assert [one.position.line for one in made] == list(range(2, count + 4))
+    assert all(isinstance(one, Job) for one in made[1:])
+
+
+def test_an_endless_line_inside_a_quote_is_skipped_once(tmp_path: Path) -> None:
+    """The line that is too long is given again as a row, and is a bad line, too; the next one is read."""
+    made = read(tmp_path, b'a,b\n3,"x\n' + b"y" * (MAX_ROW_BYTES + 9) + b"\n4,5\n")
+    assert [(one.position.line, one.position.length, type(one)) for one in made] == [
+        (2, 5, BadLine),
+        (3, MAX_ROW_BYTES + 10, BadLine),
+        (4, 4, Job),
+    ]
 
 
 def test_a_cell_may_be_longer_than_the_csv_module_allows(tmp_path: Path) -> None:
@@ -164,7 +191,7 @@ def test_an_unfit_header_is_refused_at_once(tmp_path: Path, content: bytes, mess
     assert refusal(tmp_path, content) == message
 
 
-@pytest.mark.parametrize("delimiter", ["", ";;", '"', "\n", "\0"])
+@pytest.mark.parametrize("delimiter", ["", ";;", "\n", "\0"])
 def test_a_delimiter_is_one_character(tmp_path: Path, delimiter: str) -> None:
     """Anything else is an error of the configuration."""
     message = f"jobs.delimiter: must be one character like ';', not {delimiter!r}"
@@ -226,3 +253,30 @@ def test_errors_of_the_header_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as of_config:
         JobFile(JobFormat(path=path, template={"x": "{{c}}"}))
     assert of_config.value.key == "jobs.template.x"
+
+
+def test_a_row_that_is_half_written_is_left_for_later(tmp_path: Path) -> None:
+    """A quote that is open at the end of the file may be closed by what comes: position and hash stay before it."""
+    path = tmp_path / "jobs.csv"
+    path.write_bytes(b'a,b\n1,2\n3,"x\n4,5\n')
+    with JobFile(JobFormat(path=path)) as file:
+        assert [one.position.line for one in file.read(holds_back=True)] == [2]
+        point = file.read_point
+        assert (point.offset, point.line, file.unended is not None) == (8, 2, True)
+        assert [(type(one), one.position.line) for one in file.build_unended()] == [(BadLine, 3), (Job, 4)]
+    path.write_bytes(b'a,b\n1,2\n3,"x\n4,5\ny"\n6,7\n')
+    with JobFile(JobFormat(path=path)) as file:
+        assert file.is_as_read(point)
+        jobs = [one for one in file.read(point, holds_back=True) if isinstance(one, Job)]
+        assert [job.body for job in jobs] == [b'{"a":"3","b":"x\\n4,5\\ny"}', b'{"a":"6","b":"7"}']
+
+
+def test_the_hash_covers_what_was_read_and_no_more(tmp_path: Path) -> None:
+    """Lines that were read ahead of a row, skipped or blank, are hashed in their turn."""
+    path = tmp_path / "jobs.csv"
+    path.write_bytes(b'\xef\xbb\xbfa,b\n\n3,"x\n,\n4,"y"\n' + b"z" * (MAX_ROW_BYTES + 5) + b"\n6,7\n")
+    with JobFile(JobFormat(path=path)) as file:
+        points = [file.read_point for _ in file.read()]
+        assert [point.line for point in points] == [3, 5, 6, 7]
+    with JobFile(JobFormat(path=path)) as again:
+        assert [again.is_as_read(point) for point in points] == [True] * 4

@@ -101,15 +101,15 @@ WORDS: list[tuple[Notice, str]] = [
     (
         UnendedLine(file="jobs.csv", line=4, is_read=True),
         (
-            "jobs.csv:4: the last line has no line end. The file was at rest, so the line was read as it is; if more is"
-            " written to it, the same command reads it again as another job"
+            "jobs.csv:4: the last row has no line end, or a quote in it is never closed. The file was at rest, so it"
+            " was read as it is; if more is written to it, the same command reads it again as another job"
         ),
     ),
     (
         UnendedLine(file="jobs.csv", line=4, is_read=False),
         (
-            "jobs.csv:4: the last line has no line end and the file is still being written, so it was not read. End it,"
-            " and run the same command again"
+            "jobs.csv:4: the last row has no line end, or a quote in it is not closed, and the file is still being"
+            " written, so it was not read. End it, and run the same command again"
         ),
     ),
     (

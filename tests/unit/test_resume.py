@@ -13,15 +13,17 @@ from blockbuster import BlockBuster
 from batchrun.batch import job_source
 from batchrun.batch.backlog import Backlog, reopen, take_up
 from batchrun.config import load_config
+from batchrun.config.job_format_builder import job_format
 from batchrun.engine.notices import UnendedLine
 from batchrun.engine.ports import Chunk
 from batchrun.errors import JobFileError
 from batchrun.jobs import JobFile, JobFormat
-from batchrun.ledger.facts import DUPLICATES
+from batchrun.ledger.facts import DUPLICATES, IDENTITY
 from batchrun.ledger.protocol import ReadTo, Settlement
 from batchrun.ledger.sqlite.journal import Journal, _open_journal
 from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import BadLine, Intent, Job, JobId, Mark, Outcome, Selection
+from batchrun.preflight.job_file_head import settle_dialect
 from tests.support.memory_ledger import ListSource, make_bad_line, make_job, read_to
 
 WAIT_S = 60.0
@@ -273,3 +275,56 @@ async def test_a_process_that_reads_from_the_top_forgets_no_position(tmp_path: P
     file.write_bytes(as_file(b"".join([*LINES[:6], LINES[6].replace(b": 6", b": 7"), *LINES[7:]])))
     with pytest.raises(JobFileError, match="first 10 lines"):
         await read_by_a_process(tmp_path, file)
+
+
+@pytest.mark.usefixtures("inline")
+async def test_a_quote_that_is_never_closed_is_mended_alone(tmp_path: Path) -> None:
+    """The lines behind it are read, once the file is at rest; the mended row is the only new job."""
+    file = tmp_path / "jobs.csv"
+    file.write_bytes(b'sku,n\nA,1\nB,"2\nC,3\nD,4\n')
+    said = UnendedLine(file=str(file), line=3, is_read=True)
+    assert await read_by_a_process(tmp_path, file) == (
+        [f'{{"sku":"{sku}","n":"{n}"}}' for sku, n in ("A1", "C3", "D4")],
+        said,
+    )
+    file.write_bytes(b"sku,n\nA,1\nB,2\nC,3\nD,4\n")
+    assert await read_by_a_process(tmp_path, file) == (['{"sku":"B","n":"2"}'], None)
+
+
+@pytest.mark.usefixtures("inline")
+def test_a_begun_batch_keeps_its_dialect(tmp_path: Path) -> None:
+    """Lines that are appended change neither delimiter nor quotes; a new batch asks where they leave doubt."""
+    file = tmp_path / "jobs.csv"
+    file.write_bytes(b"sku;price, EUR\na1;15\n")
+    config = load_config(flags={"task.id": "t", "jobs.file": str(file), "output.dir": str(tmp_path)}, environ={})
+    settled = settle_dialect(config)
+    assert (settled.jobs.delimiter, settled.jobs.quote, settled.jobs.trim) == (";", '"', True)
+    begin(tmp_path, {"jobs.delimiter": ";", "jobs.quote": "none", "jobs.trim": False})
+    file.write_bytes(b"sku;price, EUR\na1;1,5\n")
+    settled = settle_dialect(config)
+    assert (settled.jobs.delimiter, settled.jobs.quote, settled.jobs.trim) == (";", "none", False)
+    other = config.model_copy(update={"output": config.output.model_copy(update={"dir": tmp_path / "new"})})
+    with pytest.raises(JobFileError, match="in more than one way"):
+        settle_dialect(other)
+
+
+@pytest.mark.usefixtures("inline")
+def test_a_batch_of_an_earlier_version_is_read_as_that_version_did(tmp_path: Path) -> None:
+    """Its ledger notes no quote: then the header decides, and blanks around cells count, so that keys stay."""
+    file = tmp_path / "jobs.csv"
+    file.write_bytes(b"sku;price, EUR; n\na1;1,5; 7\n")
+    begin(tmp_path, {"jobs.delimiter": None, "task": "t"})
+    config = load_config(flags={"task.id": "t", "jobs.file": str(file), "output.dir": str(tmp_path)}, environ={})
+    with JobFile(job_format(settle_dialect(config), {})) as job_file:
+        assert [one.body for one in job_file.read() if isinstance(one, Job)] == [
+            b'{"sku":"a1","price, EUR":"1,5","n":" 7"}'
+        ]
+
+
+def begin(directory: Path, identity: dict[str, Any]) -> None:
+    """Leave a ledger with a job and this identity."""
+    with ExitStack() as stack:
+        journal = _open_journal(stack, directory)
+        with journal.ledger.transaction():
+            journal.admit([make_job()], read_to(1))
+            journal.ledger.note_fact(IDENTITY, identity)

@@ -9,6 +9,8 @@ except ImportError:  # Windows knows no such limit
 
 #: File descriptors that polls leave for all else: starts, collecting, files, the embedded server.
 RESERVED = 512
+#: File descriptors that the connections of a server leave for its database, its files and its Actors.
+SPARE = 128
 #: File descriptors that a program asks the system for.
 ENOUGH = 65_536
 
@@ -22,6 +24,14 @@ def raise_limit() -> None:
         most = ENOUGH if hard == resource.RLIM_INFINITY else min(hard, ENOUGH)
         if soft != resource.RLIM_INFINITY and soft < most:
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def connections_within_limit(wanted: int) -> int:
+    """Return the max connections of a server: the wanted number, or as many as leave SPARE of the open files."""
+    if resource is None:
+        return wanted
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - SPARE))
 
 
 def polls_within_limit(wanted: int) -> int:

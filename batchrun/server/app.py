@@ -1,5 +1,6 @@
 """Composes the server: opens its parts in order and closes them in reverse order."""
 
+import asyncio
 import fcntl
 import secrets
 import socket
@@ -7,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import anyio
 import anyio.abc
@@ -17,6 +18,7 @@ from aiohttp import web
 
 from batchrun.errors import OutputError
 from batchrun.runtime.children import open_children
+from batchrun.runtime.open_files import connections_within_limit
 from batchrun.runtime.private_files import make_private_directory, private_opener
 from batchrun.server.accounts.account_book import read_accounts, with_tokens
 from batchrun.server.accounts.accounts import Accounts
@@ -44,7 +46,9 @@ _DATABASE = "server.sqlite3"
 _BACKLOG = 1024
 #: Seconds for open answers when the server closes. Polls are cut: their clients ask again.
 _SHUTDOWN_S = 0.1
-#: Seconds that an idle connection stays open: aiohttp's default for servers.
+#: Max connections open at once; a batch opens up to 1,000 polls.
+_MAX_CONNECTIONS = 16_384
+#: Seconds that an idle connection stays open, and that a request's headers may take: aiohttp's default for servers.
 _KEEP_ALIVE_S = 75
 #: Seconds for reading and dropping the rest of a refused body, so that its sender sees the answer.
 _LINGER_S = 2
@@ -190,10 +194,29 @@ async def _alive(backend: Backend, children: anyio.abc.TaskGroup) -> AsyncIterat
         await announce_migration(database, runs, backend.settings.migration_notice_s)
 
 
+class _BoundedServer(web.Server):
+    """Resets connections above a number, so that no stranger uses up the open files of this process."""
+
+    def __init__(self, max_connections: int, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._max_connections, self._count = max_connections, 0
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        self._count += 1
+        if self._count > self._max_connections:
+            transport.abort()
+
+    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+        super().connection_lost(handler, exc)
+        self._count -= 1
+
+
 @asynccontextmanager
 async def _listen(backend: Backend, listener: socket.socket, children: anyio.abc.TaskGroup) -> AsyncIterator[None]:
     with closing(listener):
-        server = web.Server(
+        server = _BoundedServer(
+            connections_within_limit(_MAX_CONNECTIONS),
             make_handler(backend, children),
             access_log=None,
             auto_decompress=False,

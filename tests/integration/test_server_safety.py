@@ -1,6 +1,7 @@
 """What keeps the server safe by default: who reaches it, what it holds for whom, and what it never tells."""
 
 import stat
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import structlog
 
 from batchrun.errors import OutputError
 from batchrun.runtime.logs import logging_to
-from batchrun.server import AccountSettings, ServerSettings, exposure_warning
+from batchrun.server import AccountSettings, ServerSettings, app, exposure_warning
 from batchrun.server.api import item_answers
 from batchrun.server.content import request_bodies
 from tests.support.server_api import Api, open_api
@@ -172,13 +173,14 @@ async def _raw(api: Api, head: str) -> anyio.abc.SocketStream:
     return stream
 
 
-async def test_a_body_that_does_not_arrive_is_given_up(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("length", [1000, 5_000_000])
+async def test_a_body_that_does_not_arrive_is_given_up(api: Api, monkeypatch: pytest.MonkeyPatch, length: int) -> None:
     """408 and the end of the connection: a slow upload does not hold what it has sent for ever."""
     monkeypatch.setattr(request_bodies, "BODY_TIMEOUT_S", 0.1)
     store = (await api.send("POST", "/v2/key-value-stores")).data["id"]
     head = (
         f"PUT /v2/key-value-stores/{store}/records/slow HTTP/1.1\r\nHost: x\r\n"
-        f"Authorization: Bearer {api.server.token}\r\nContent-Length: 5000000\r\n\r\nonly this much"
+        f"Authorization: Bearer {api.server.token}\r\nContent-Length: {length}\r\n\r\nonly this much"
     )
     async with await _raw(api, head) as stream:
         received = b""
@@ -188,6 +190,39 @@ async def test_a_body_that_does_not_arrive_is_given_up(api: Api, monkeypatch: py
     assert received.startswith(b"HTTP/1.1 408 ")
     assert b"Connection: close" in received
     assert (await api.get(f"/v2/key-value-stores/{store}/records/slow")).status == 404
+
+
+async def test_headers_that_do_not_arrive_are_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One header now and then does not keep the connection."""
+    monkeypatch.setattr(app, "_KEEP_ALIVE_S", 0.3)
+    async with open_api(tmp_path / "server") as api, await _raw(api, "GET /v2/users/me HTTP/1.1\r\n") as stream:
+        with anyio.fail_after(10), suppress(anyio.BrokenResourceError):
+            while True:
+                await stream.send(b"X: y\r\n")
+                await anyio.sleep(0.02)
+
+
+async def test_connections_above_a_number_are_reset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those before them are served; when one ends, another may come."""
+    monkeypatch.setattr(app, "_MAX_CONNECTIONS", 3)
+    async with open_api(tmp_path / "server") as api, AsyncExitStack() as opened:
+        assert (await api.get("/v2/users/me")).status == 200
+        idle = [await opened.enter_async_context(await _raw(api, "GET")) for _ in range(2)]
+        async with await _raw(api, "GET /v2/users/me HTTP/1.1\r\nHost: x\r\n\r\n") as refused:
+            with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+                await refused.receive()
+        assert (await api.get("/v2/users/me")).status == 200
+        await idle[0].aclose()
+        with anyio.fail_after(10):
+            while not await _is_served(api):
+                pass
+
+
+async def _is_served(api: Api) -> bool:
+    with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+        async with await _raw(api, "GET /demo HTTP/1.1\r\nHost: x\r\n\r\n") as stream:
+            return bool(await stream.receive())
+    return False
 
 
 async def test_large_items_are_read_a_few_at_a_time(

@@ -21,7 +21,7 @@ from batchrun.server.error_answers import body_too_large, body_too_slow, request
 
 #: Max bytes of a request's body, counted after decompression. Source: the API reference.
 MAX_BODY_BYTES = 9_437_184
-#: Max announced bytes of a body that is read into memory at once, without a file or a timeout.
+#: Max announced bytes of a body that is read into memory at once, without a file.
 _SMALL_BYTES = 65_536
 #: Timeout for the arrival of a body, in seconds: 9 MB at 79 KB/s.
 BODY_TIMEOUT_S = 120
@@ -36,7 +36,7 @@ async def receive_body(request: web.BaseRequest, directory: Path) -> bytes | Bod
     if length is not None and length > MAX_BODY_BYTES:
         raise body_too_large(MAX_BODY_BYTES)
     if length is not None and length <= _SMALL_BYTES:
-        body = await request.content.read()
+        body = await _read_small(request)
         return _decoded(body, decoders) if decoders else body
     spool = await anyio.to_thread.run_sync(BodySpool, directory)
     try:
@@ -49,6 +49,16 @@ async def receive_body(request: web.BaseRequest, directory: Path) -> bytes | Bod
             raise body_too_slow(BODY_TIMEOUT_S) from None
         raise
     return spool
+
+
+async def _read_small(request: web.BaseRequest) -> bytes:
+    if request.content.is_eof():  # it came with the headers, which is usual, and needs no timer
+        return await request.content.read()
+    try:
+        with anyio.fail_after(BODY_TIMEOUT_S):
+            return await request.content.read()
+    except TimeoutError:
+        raise body_too_slow(BODY_TIMEOUT_S) from None
 
 
 async def _fill(spool: BodySpool, request: web.BaseRequest, decoders: Sequence[Decoder]) -> None:

@@ -96,6 +96,17 @@ async def test_a_page_that_cannot_be_is_refused(api: Api, query: dict[str, str])
     assert (await api.get(f"/v2/datasets/{await _filled(api)}/items", **query)).refusal == (400, "invalid-value")
 
 
+@pytest.mark.parametrize("form", ["json", "csv", "xml"])
+async def test_unwinding_that_would_make_too_much_of_an_item_is_refused(api: Api, form: str) -> None:
+    """A few KB would be billions of items: arrays multiply, and each piece repeats the rest."""
+    arrays = {name: list(range(1000)) for name in "abc"}
+    dataset = await _filled(api, arrays, {"a": [0] * 100_000, "rest": "x" * 100_000})
+    for query in ({"unwind": "a,b,c", "limit": "1"}, {"unwind": "a", "offset": "1"}):
+        answer = await api.get(f"/v2/datasets/{dataset}/items", **query, format=form)
+        assert (answer.refusal, "Unwinding" in answer.body["error"]["message"]) == ((400, "invalid-value"), True)
+    assert len((await api.get(f"/v2/datasets/{dataset}/items", unwind="a", limit="1")).body) == 1000
+
+
 @pytest.mark.parametrize("raw", [b"", b"{", b"[1]", b'"x"', b"null", b"[{}, 1]", b'{"a": NaN}', b'{"a":"\\ud800"}'])
 async def test_what_is_no_item_is_not_pushed(api: Api, raw: bytes) -> None:
     """400, and nothing of the request is stored."""

@@ -31,8 +31,8 @@ def test_variables_are_put_in(template: str, interpolates: bool, expected: objec
     assert orjson.loads(render(template, VARIABLES, interpolates_strings=interpolates)) == expected
 
 
-@pytest.mark.parametrize("template", ["", "{", "[]", '{"a": }', 7, '{"a": {{userId}}'])
-def test_a_template_that_is_no_object_is_refused(template: object) -> None:
+@pytest.mark.parametrize("template", ["", "{", "[]", '{"a": }', 7, '{"a": {{userId}}', f'{{"a": "{"x" * 65_536}"}}'])
+def test_a_template_that_is_no_object_or_too_long_is_refused(template: object) -> None:
     """400, naming the property."""
     with pytest.raises(ErrorAnswer, match="payloadTemplate"):
         check("payloadTemplate", template)

@@ -4,9 +4,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from batchrun.model import JsonObject
 from batchrun.server.content.query import Query
 from batchrun.server.error_answers import value_invalid
+
+#: Max bytes that unwinding may make of one page, at most 9 MB as stored; and what an item takes besides its text.
+_MAX_UNWOUND_BYTES, _PIECE_BYTES = 256 * 1024 * 1024, 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,9 +37,9 @@ class ItemView:
         """Return the items as shown; there may be more or fewer of them."""
         shown = [item for item in items if not (self.skips_failed and isinstance(item, dict) and item.get("errorInfo"))]
         if self.is_simplified:
-            shown = [piece for item in shown for piece in _unwind(_simplified(item), "pageFunctionResult")]
+            shown = _unwind_all(map(_simplified, shown), "pageFunctionResult")
         for name in self.unwind:
-            shown = [piece for item in shown for piece in _unwind(item, name)]
+            shown = _unwind_all(shown, name)
         shown = [self._shape(item) if isinstance(item, dict) else item for item in shown]
         return [item for item in shown if item or not self.skips_empty]
 
@@ -79,6 +84,21 @@ def _simplified(item: Any) -> Any:
     """Return the item as the platform's old crawler showed it. Source: the API reference, "simplified"."""
     names = ("url", "pageFunctionResult", "errorInfo")
     return {name: item[name] for name in names if name in item} if isinstance(item, dict) else item
+
+
+def _unwind_all(items: Iterable[Any], name: str) -> list[Any]:
+    """Unwind the items of a page. Refused if that would repeat too much: an array repeats the rest of its item."""
+    pieces: list[Any] = []
+    left_bytes = _MAX_UNWOUND_BYTES
+    for item in items:
+        value = item.get(name) if isinstance(item, dict) else None
+        if isinstance(value, list):
+            rest = {key: kept for key, kept in item.items() if key != name}
+            left_bytes -= len(value) * (len(orjson.dumps(rest)) + _PIECE_BYTES)
+        if left_bytes < 0:
+            raise value_invalid(f"Unwinding {name} makes too many items out of one; read them without it")
+        pieces += _unwind(item, name)
+    return pieces
 
 
 def _unwind(item: Any, name: str) -> list[Any]:

@@ -17,6 +17,8 @@ DEFAULT_PAYLOAD = """{
     "eventData": {{eventData}},
     "resource": {{resource}}
 }"""
+#: Max characters of a template: each of its variables may become the JSON of a whole Run.
+_MAX_TEMPLATE = 65_536
 #: A JSON string, or a variable outside of strings.
 _PARTS = re.compile(r'("(?:\\.|[^"\\])*")|\{\{\s*([\w.]+)\s*\}\}', re.DOTALL)
 _IN_STRING = re.compile(r"\{\{\s*([\w.]+)\s*\}\}")
@@ -48,6 +50,8 @@ def check(name: str, template: Any) -> None:
     """Check that a template is JSON once its variables are replaced."""
     if template is None:
         return
+    if isinstance(template, str) and len(template) > _MAX_TEMPLATE:
+        raise value_invalid(f'Property "{name}" may have up to {_MAX_TEMPLATE} characters')
     try:
         value = orjson.loads(render(template, {}, interpolates_strings=False)) if isinstance(template, str) else None
     except orjson.JSONDecodeError:

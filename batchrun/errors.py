@@ -15,9 +15,10 @@
     │   ├── OutOfCredit         402 and alike: permanent for the batch
     │   ├── NotFound            404
     │   └── ServerFailed        5xx, 408: the effect of a request that writes is unknown
-    └── TransportError          no readable answer: the effect of a request that writes is unknown
-        ├── ConnectFailed       the connection was never established: nothing happened
-        └── ForeignAnswer       an answer, but not the API's: a proxy, a firewall, a login page
+    ├── TransportError          no readable answer: the effect of a request that writes is unknown
+    │   ├── ConnectFailed       the connection was never established: nothing happened
+    │   └── ForeignAnswer       an answer, but not the API's: a proxy, a firewall, a login page
+    └── AnswerTooLarge          the body of an answer does not fit into memory and was not read to its end
 
 A Run that failed is not an error: it is an Outcome.
 """
@@ -159,6 +160,18 @@ class ForeignAnswer(TransportError):
     def __init__(self, reason: str, *, status: int, retry_after_s: float | None = None) -> None:
         self.status, self.retry_after_s = status, retry_after_s
         super().__init__(reason)
+
+
+class AnswerTooLarge(BatchrunError):
+    """The body of an answer is larger than its reader allowed, or than the memory of this process.
+
+    Args:
+        size: bytes that are known of it, at least.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        super().__init__(f"the answer is too large for the memory of this process: at least {size:,} bytes")
 
 
 def first_error(group: BaseExceptionGroup[BaseException]) -> BatchrunError:

@@ -62,6 +62,7 @@ class Account:
             max_open_polls=polls_within_limit(limits.max_open_polls),
             starts_per_task_per_s=starts_per_task_per_s,
             throttle=client.account,
+            max_buffer_mb=limits.max_buffer_mb,
         )
         self.watch = AccountWatch(client, runs=self._watched_runs(), memory=self._watched_memory())
         self.watch.note(info.limits, runs=0, memory_mb=0)
@@ -97,6 +98,7 @@ class Account:
         """Replace the limits; live Runs above a smaller limit go on to their end."""
         self.limits = limits
         self.shared.capacity.want(limits.wanted_runs)
+        self.shared.buffers.total = limits.max_buffer_mb << 20
         self.watch.change(runs=self._watched_runs(), memory=self._watched_memory())
 
     def _watched_runs(self) -> WatchedLimit:

@@ -11,6 +11,10 @@ from batchrun.apify import wire
 from batchrun.apify.connections import Answer
 from batchrun.model import ItemsPage, JsonObject, Run, RunId, RunsPage
 
+#: Bytes of a body from which on it is checked that there is memory for what it holds, and how much per byte.
+_LARGE_BYTES = 1 << 20
+_PARSED_BYTES = 16
+
 
 def object_of(answer: Answer) -> JsonObject:
     """Read an object, in the API's own fields."""
@@ -92,6 +96,8 @@ def _has_id(item: Any) -> bool:
 
 
 def _json(body: bytes) -> Any:
+    if len(body) >= _LARGE_BYTES:
+        bytearray(_PARSED_BYTES * len(body))  # MemoryError, where orjson would crash; the pages are never touched
     # An Actor may store lone surrogates and NaN. orjson refuses both; the data is paid for and has to be read.
     try:
         return orjson.loads(body)

@@ -32,6 +32,7 @@ from batchrun.model import (
     TaskId,
 )
 from batchrun.policy.token_bucket import TokenBucket
+from batchrun.runtime.byte_budget import Fits
 from batchrun.runtime.steady_time import steady_time
 from batchrun.version import __version__
 
@@ -167,13 +168,20 @@ class ApifyClient:
             throttle=self._listing,
         )
 
-    async def get_items(self, dataset_id: DatasetId, *, offset: int, limit: int, query: Mapping[str, str]) -> ItemsPage:
-        """Read one page of a dataset; `query` holds the API's own view parameters (clean, fields, …)."""
+    async def get_items(
+        self, dataset_id: DatasetId, *, offset: int, limit: int, query: Mapping[str, str], fits: Fits | None = None
+    ) -> ItemsPage:
+        """Read one page of a dataset; `query` holds the API's own view parameters (clean, fields, …).
+
+        Raises:
+            AnswerTooLarge: `fits` said no when it was asked whether the body may grow to a size.
+        """
         return await self._read(
             f"/datasets/{segment(dataset_id)}/items",
             answers.items_page_of,
             query={**query, "format": "json", "offset": str(offset), "limit": str(limit)},
             is_output=True,
+            fits=fits,
         )
 
     async def get_item_count(self, dataset_id: DatasetId) -> int | None:
@@ -182,17 +190,21 @@ class ApifyClient:
         count = dataset.get("itemCount")
         return count if isinstance(count, int) else None
 
-    async def get_value(self, store_id: StoreId, key: str) -> Any:
-        """Read a stored value: JSON parsed, text as text; None if there is none or it is neither."""
+    async def get_value(self, store_id: StoreId, key: str, *, fits: Fits | None = None) -> Any:
+        """Read a stored value: JSON parsed, text as text; None if there is none or it is neither.
+
+        Raises:
+            AnswerTooLarge: `fits` said no when it was asked whether the body may grow to a size.
+        """
         store = f"/key-value-stores/{segment(store_id)}"
         path = f"{store}/records/{segment(key)}"
         try:
-            value = await self._read(path, answers.value_of, is_output=True)
+            value = await self._read(path, answers.value_of, is_output=True, fits=fits)
             while answers.is_page(value):
                 # An Actor's page, or that of a network that wants a login: only the API itself shows that it was there.
                 with suppress(ApiError):
                     await self._read(store, answers.object_of)
-                before, value = value, await self._read(path, answers.value_of, is_output=True)
+                before, value = value, await self._read(path, answers.value_of, is_output=True, fits=fits)
                 if value == before:
                     break
         except NotFound:

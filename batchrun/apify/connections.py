@@ -15,6 +15,9 @@ import yarl
 from aiohttp.connector import Connection
 from aiohttp.http import HttpResponseParser, RawResponseMessage
 
+from batchrun.errors import AnswerTooLarge
+from batchrun.runtime.byte_budget import Fits
+
 #: Seconds after which an idle connection is closed; the server may be about to close it too.
 MAX_IDLE_S = 15.0
 #: Longest header and most headers of an answer. Company proxies and content networks add large and many of them; these
@@ -25,6 +28,8 @@ MAX_HEADERS = 10_000
 _LOOK_EVERY_S = 1.0
 #: Bytes after which the parser would pause a body. None is paused: a whole body is wanted in memory, one at a time.
 _NO_LIMIT = 1 << 30
+#: Bytes at a time that are discarded of a body that is too large.
+_DISCARDED_BYTES = 1 << 20
 
 
 class Answer(NamedTuple):
@@ -67,12 +72,15 @@ class Connections:
         timeout: aiohttp.ClientTimeout,
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
+        fits: Fits | None = None,
     ) -> Answer:
         """Send a request once; a GET once more if the idle connection it was sent on had been closed.
 
-        `target` is path and query, encoded. Of the timeout, `sock_connect` and `sock_read` (silence) count.
+        `target` is path and query, encoded. Of the timeout, `sock_connect` and `sock_read` (silence) count. `fits`
+        is asked, while the body grows, whether it may grow to a size; None: it may.
 
         Raises:
+            AnswerTooLarge: `fits` said no.
             aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError: there is no connection; nothing was sent.
             aiohttp.ClientError: the request was sent, at least in part, and its answer did not come whole.
         """
@@ -86,16 +94,16 @@ class Connections:
         connection = self._take_idle()
         if connection is not None:
             try:
-                return await self._exchange(connection, request, silence_s)
+                return await self._exchange(connection, request, silence_s, fits)
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
                 # https://www.rfc-editor.org/rfc/rfc9112.html#name-retrying-requests
                 if method != "GET":
                     raise
-        return await self._exchange(await self._connect(timeout), request, silence_s)
+        return await self._exchange(await self._connect(timeout), request, silence_s, fits)
 
-    async def _exchange(self, connection: "_Connection", request: bytes, silence_s: float) -> Answer:
+    async def _exchange(self, connection: "_Connection", request: bytes, silence_s: float, fits: Fits | None) -> Answer:
         try:
-            answer = await connection.ask(request, silence_s)
+            answer = await connection.ask(request, silence_s, fits)
         except BaseException:
             # Also after a cancellation: the answer is still to come, and the next request must not take it for its own.
             self._close(connection)
@@ -177,13 +185,14 @@ class _Connection(asyncio.Protocol):
         self._waiting: asyncio.Future[Answer] | None = None
         self._message: RawResponseMessage | None = None
         self._body: aiohttp.StreamReader | None = None
+        self._fits: Fits | None = None
         self._silence_s = 0.0
         self._heard_at = 0.0
         self._transport.set_protocol(self)
 
-    def ask(self, request: bytes, silence_s: float) -> asyncio.Future[Answer]:
+    def ask(self, request: bytes, silence_s: float, fits: Fits | None) -> asyncio.Future[Answer]:
         """Send a request; return the answer to come."""
-        self._waiting = self._loop.create_future()
+        self._waiting, self._fits = self._loop.create_future(), fits
         self._silence_s, self._heard_at = silence_s, self._loop.time()
         self._transport.write(request)
         return self._waiting
@@ -203,6 +212,9 @@ class _Connection(asyncio.Protocol):
         self._heard_at = self._loop.time()
         try:
             messages, _, _ = self._parser.feed_data(data)
+        except MemoryError:
+            self._fail(AnswerTooLarge(self._body.total_bytes if self._body is not None else 0))
+            return
         except Exception as error:  # noqa: BLE001 - the parser's error, whatever its class: this is no answer
             self._fail(aiohttp.ClientPayloadError(f"it is no HTTP: {error}"))
             return
@@ -213,7 +225,23 @@ class _Connection(asyncio.Protocol):
                 self._fail(aiohttp.ClientPayloadError("an answer without a request"))
                 return
             self._message, self._body = message, body
+        if self._fits is not None and self._message is not None and not self._has_room(self._fits):
+            return
         self._finish()
+
+    def _has_room(self, fits: Fits) -> bool:
+        """Fail the request if its body does not fit, by what has arrived or by the length that its headers announce."""
+        assert self._message is not None
+        assert self._body is not None
+        size, headers = self._body.total_bytes, self._message.headers
+        if "Content-Encoding" not in headers and (announced := headers.get("Content-Length", "")).isdecimal():
+            size = max(size, int(announced))
+        if fits(size):
+            return True
+        while self._body.read_nowait(_DISCARDED_BYTES):
+            pass  # the parser, which is part of a reference cycle, holds the body for longer than the connection lives
+        self._fail(AnswerTooLarge(size))
+        return False
 
     def _finish(self) -> None:
         message, body, waiting = self._message, self._body, self._waiting

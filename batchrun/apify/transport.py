@@ -32,6 +32,7 @@ from batchrun.apify.proxies import proxy_for
 from batchrun.apify.request_meter import NO_ANSWER, RequestMeter
 from batchrun.apify.throttle import AccountRefusals, AnnouncedLimit, Throttle, rate_limit_wait_s
 from batchrun.errors import (
+    AnswerTooLarge,
     ApiError,
     BatchrunError,
     ConfigError,
@@ -45,6 +46,7 @@ from batchrun.errors import (
 )
 from batchrun.policy.retry import Backoff
 from batchrun.policy.token_bucket import TokenBucket
+from batchrun.runtime.byte_budget import Fits
 from batchrun.runtime.loopback import is_loopback_host
 from batchrun.version import __version__
 
@@ -120,15 +122,17 @@ class Transport:
         throttle: Throttle | None = None,
         limit: AnnouncedLimit | None = None,
         is_output: bool = False,
+        fits: Fits | None = None,
     ) -> T:
         """Send a request that is safe to send twice, until it gets a readable answer.
 
-        `throttle` is the token bucket of a rate limit that several resources share, beside the account's. `parse`
-        raises ValueError for an answer that it cannot read. With `is_output`, one Run's output is read: if it alone
-        stays unreadable, that is not retried for ever. A poll that the server holds
-        open is not retried after a failure: the next one might wait as long.
+        `throttle` is the token bucket of a rate limit that several resources share, beside the account's. `fits` is
+        asked whether the body may grow to a size. `parse` raises ValueError for an answer that it cannot read. With
+        `is_output`, one Run's output is read: if it alone stays unreadable, that is not retried for ever. A poll that
+        the server holds open is not retried after a failure: the next one might wait as long.
 
         Raises:
+            AnswerTooLarge: `fits` said no.
             ServerFailed, TransportError: only one Run's output stays unreadable, while the platform answers others; or
                 the request was held.
             ConnectFailed: no retry mends it, and the API has not answered yet.
@@ -142,7 +146,7 @@ class Transport:
             await self.account.take_token()
             sent_with = self._token.version
             try:
-                value = await self.send(method, path, parse, query=query, silence_s=silence_s, limit=limit)
+                value = await self.send(method, path, parse, query=query, silence_s=silence_s, limit=limit, fits=fits)
             except RateLimited as error:
                 refusals += 1
                 if throttle is not None:
@@ -186,10 +190,12 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         silence_s: float = READ_TIMEOUT_S,
         limit: AnnouncedLimit | None = None,
+        fits: Fits | None = None,
     ) -> T:
         """Send one request, once and without a wait.
 
         Raises:
+            AnswerTooLarge: `fits` said no.
             ConnectFailed: the request was not sent.
             TransportError: the request may have been sent; there is no answer of the API that can be read.
             ApiError: the API's answer is no 2xx.
@@ -201,13 +207,13 @@ class Transport:
         redirected_to = ""
         try:
             if self._connections is None:
-                answer, redirected_to = await self._send_by_session(method, target, body, headers, timeout)
+                answer, redirected_to = await self._send_by_session(method, target, body, headers, timeout, fits)
             else:
                 answer = await self._connections.send(
-                    method, f"{self._api_path}{target}", timeout=timeout, headers=headers, body=body
+                    method, f"{self._api_path}{target}", timeout=timeout, headers=headers, body=body, fits=fits
                 )
                 if method == "GET" and 300 <= answer.status < 400:
-                    answer, redirected_to = await self._send_by_session(method, target, body, headers, timeout)
+                    answer, redirected_to = await self._send_by_session(method, target, body, headers, timeout, fits)
         except NO_ANSWER_ERRORS as error:
             self.meter.note(method, path, NO_ANSWER, perf_counter() - began_s, is_held=is_held)
             failure = self._no_answer(error, method, path)
@@ -221,6 +227,8 @@ class Transport:
             raise refusal
         try:
             value = parse(answer)
+        except MemoryError as error:
+            raise AnswerTooLarge(len(answer.body)) from error
         except ValueError as error:  # orjson's errors are ValueErrors too
             raise self._unreadable(answer, method, path, redirected_to, error) from error
         self._note_answer(answer, method, path, redirected_to)
@@ -301,6 +309,7 @@ class Transport:
         body: bytes | None,
         headers: Mapping[str, str] | None,
         timeout: aiohttp.ClientTimeout,
+        fits: Fits | None,
     ) -> tuple[Answer, str]:
         """Return the answer, and the other address that it came from; "" without a redirect."""
         async with self._session.request(
@@ -313,7 +322,8 @@ class Transport:
             # A redirected POST would be sent a second time.
             allow_redirects=method == "GET",
         ) as response:
-            answer = Answer(response.status, response.headers, await response.read())
+            content = await response.read() if fits is None else await _body_of(response.content, fits)
+            answer = Answer(response.status, response.headers, content)
             return answer, _other_origin(response)
 
     async def _stream_tail(self, path: str, max_bytes: int) -> bytes:
@@ -414,6 +424,17 @@ def _other_origin(response: aiohttp.ClientResponse) -> str:
 @lru_cache
 def _timeout(silence_s: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_S, sock_read=silence_s)
+
+
+async def _body_of(content: aiohttp.StreamReader, fits: Fits) -> bytes:
+    """Return a whole body, or raise AnswerTooLarge as soon as it does not fit."""
+    pieces, size = list[bytes](), 0
+    async for piece in content.iter_any():
+        size += len(piece)
+        if not fits(size):
+            raise AnswerTooLarge(size)
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
 async def _tail_of(content: aiohttp.StreamReader, max_bytes: int) -> bytes:

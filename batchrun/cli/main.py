@@ -69,6 +69,14 @@ def _explain(error: Exception) -> ExitCode:
     if isinstance(error, BatchrunError):
         say(f"batchrun: {error}")
         return exit_code_of(error)
+    if isinstance(error, MemoryError) or (
+        isinstance(error, ExceptionGroup) and error.subgroup(MemoryError) is not None
+    ):
+        say(
+            "batchrun: this process is out of memory. Nothing in the ledger is lost: run the same command to resume,"
+            " with more memory or with less for output in transit (--set limits.max_buffer_mb=64)"
+        )
+        return ExitCode.LOCAL_TROUBLE
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EPIPE):
         say(f"batchrun: {error.strerror}")
         return ExitCode.LOCAL_TROUBLE

@@ -176,6 +176,8 @@ class AccountLimitsConfig(Section):
     """Most requests per second of all kinds; the platform allows 250,000 per minute and account."""
     max_open_polls: _PositiveInt = 1000
     """Most requests at once that wait for the end of a Run."""
+    max_buffer_mb: Annotated[int, Field(ge=16)] = 256
+    """Most memory for items and OUTPUT values on their way to disk, in megabytes; larger ones are read one by one."""
 
     @property
     def wanted_runs(self) -> int | None:

@@ -217,7 +217,7 @@ def build_engine(
         gate=gate,
         follower=follower,
         reconciler=reconciler,
-        collector=Collector(client, ledger, output),
+        collector=Collector(client, ledger, output, shared.buffers),
         progress=progress,
         purse=purse,
         task_id=task_id,

@@ -1,17 +1,20 @@
 """Collects the output of an ended Run: the pages of its dataset, and its OUTPUT value."""
 
+import sys
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import anyio
 import structlog
 
 from batchrun.engine.ports import RunClient
-from batchrun.errors import ApiError, BatchRefused, NotFound, TransportError, Unauthorized
+from batchrun.errors import AnswerTooLarge, ApiError, BatchRefused, NotFound, TransportError, Unauthorized
 from batchrun.ledger.protocol import ItemWriter
 from batchrun.model import Attempt, DatasetId, Items, ItemsPage, Job, JobId, Outcome, Problem, Run, StoreId, is_writable
 from batchrun.output.item_lines import item_lines, item_tag
 from batchrun.policy.expectation import Expectation, Verdict
+from batchrun.runtime.byte_budget import ByteBudget, Fits, Room
 from batchrun.runtime.crash_points import crash_point
 from batchrun.runtime.fast_dataclasses import dataclass, replace
 
@@ -27,6 +30,12 @@ MAX_COUNTED = 1000
 MISSING_AFTER_S = 10.0
 #: Seconds between two requests for a dataset that the platform does not know.
 MISSING_RETRY_S = 1.0
+#: Max bytes of a page that holds more than one item: large enough that few requests are needed.
+MAX_PAGE_BYTES = 8 << 20
+#: Bytes in memory per byte of a body: of a page, which is held in pieces and whole, then as lines in two buffers;
+WRITTEN_WEIGHT = 2
+#: and of what stays parsed until the record is written.
+PARSED_WEIGHT = 10
 
 _log = structlog.get_logger()
 
@@ -74,15 +83,52 @@ class _UnreadableError(Exception):
         self.problem = problem
 
 
-class Collector:
-    """Collects the output of Runs. The pages of many jobs interleave in one item file."""
+class _Page(NamedTuple):
+    items: list[Any]
+    #: Of the next page.
+    next_offset: int
+    is_last: bool
+    #: Of its body, and most likely of the next one.
+    size_bytes: int
+    expected_bytes: int
 
-    def __init__(self, client: RunClient, writer: ItemWriter, plan: OutputPlan) -> None:
+
+class _Lines(NamedTuple):
+    text: bytes
+    lines_count: int
+    #: Items that are nested too deep for a line.
+    left_out: int
+    #: Of the item behind them.
+    next_offset: int
+
+
+class Collector:
+    """Collects the output of Runs. The pages of many jobs interleave in one item file.
+
+    Args:
+        client: the platform.
+        writer: of the item file.
+        plan: what is collected.
+        buffers: bounds what is in memory.
+    """
+
+    def __init__(self, client: RunClient, writer: ItemWriter, plan: OutputPlan, buffers: ByteBudget) -> None:
         self._client = client
         self._writer = writer
         self._plan = plan
+        self._buffers = buffers
+        #: Max bytes of a page that holds more than one item.
+        self._max_page_bytes = min(MAX_PAGE_BYTES, buffers.total // 32)
+        #: The largest item, page and OUTPUT value of late, in bytes.
+        self._item_bytes = self._page_bytes = self._value_bytes = 0
 
-    async def collect(self, job: Job, job_id: JobId, attempt: Attempt, run: Run, outcome: Outcome) -> Collected:
+    def room(self) -> Room:
+        """Return a room for what is collected from one Run. It is to be left once all of that is durable."""
+        return self._buffers.room()
+
+    async def collect(
+        self, job: Job, job_id: JobId, attempt: Attempt, run: Run, outcome: Outcome, room: Room
+    ) -> Collected:
         """Collect from a terminal Run, whatever its status: the data is paid for.
 
         An object that cannot be read is this job's trouble alone: what could be had is returned, with the reason.
@@ -90,31 +136,39 @@ class Collector:
         Raises:
             BatchRefused: the platform does not accept the token any more.
         """
-        output, output_error = await self._value(run.store_id)
-        if run.dataset_id is None or self._plan.items == "none":
-            return Collected(output=output, output_error=output_error)
-        if self._plan.items == "inline":
-            items, problem = await self._inline(run.dataset_id)
-            return Collected(output=output, output_error=output_error, items=items, problem=problem)
-        tag = item_tag(job, run, outcome)
-        written, lines, problem = await self._to_file(job_id, attempt, run.dataset_id, tag)
-        items = Items(count=written.items_count, dataset_id=run.dataset_id, is_complete=problem is None)
-        return Collected(output=output, output_error=output_error, items=items, problem=problem, item_lines=lines)
+        collected = Collected()
+        if run.dataset_id is not None and self._plan.items == "inline":
+            items, problem = await self._inline(run.dataset_id, room)
+            collected = Collected(items=items, problem=problem)
+        elif run.dataset_id is not None and self._plan.items == "file":
+            tag = item_tag(job, run, outcome)
+            written, lines, problem = await self._to_file(job_id, attempt, run.dataset_id, tag, room)
+            items = Items(count=written.items_count, dataset_id=run.dataset_id, is_complete=problem is None)
+            collected = Collected(items=items, problem=problem, item_lines=lines)
+        if not self._plan.is_value_wanted or run.store_id is None:
+            return collected
+        # Last: the value stays in memory until the record is written.
+        output, output_error = await self._value(run.store_id, room)
+        return replace(collected, output=output, output_error=output_error)
 
-    async def _value(self, store_id: StoreId | None) -> tuple[Any, str | None]:
+    async def _value(self, store_id: StoreId, room: Room) -> tuple[Any, str | None]:
         """Return the OUTPUT value, and why it could not be read."""
-        if not self._plan.is_value_wanted or store_id is None:
-            return None, None
         try:
-            return await self._client.get_value(store_id, OUTPUT_KEY), None
-        except (ApiError, TransportError) as error:
+            value, size = await room.fill(
+                lambda fits: self._client.get_value(store_id, OUTPUT_KEY, fits=fits),
+                expected_bytes=self._value_bytes,
+                weight=PARSED_WEIGHT,
+            )
+        except (ApiError, TransportError, AnswerTooLarge) as error:
             trouble = _trouble(f"stored value {OUTPUT_KEY} of store {store_id}", error)
             if isinstance(trouble, BatchRefused):
                 raise trouble from error
             return None, str(trouble)
+        self._value_bytes = _largest_of_late(size, self._value_bytes)
+        return value, None
 
     async def _to_file(
-        self, job_id: JobId, attempt: Attempt, dataset_id: DatasetId, tag: dict[str, Any]
+        self, job_id: JobId, attempt: Attempt, dataset_id: DatasetId, tag: dict[str, Any], room: Room
     ) -> tuple[Attempt, bytes, Problem | None]:
         """Write page after page, each with the offset of the next one.
 
@@ -122,54 +176,95 @@ class Collector:
             The attempt as far as it is written; the last page, for the record's commit; why the items are incomplete.
         """
         lines = b""
-        offset = attempt.items_offset
-        left_out = 0 if self._plan.is_filtered else offset - attempt.items_count  # on pages that are committed
+        left_out = 0 if self._plan.is_filtered else attempt.items_offset - attempt.items_count  # before a kill
+        offset, expected_bytes = attempt.items_offset, self._page_bytes
         while True:
             try:
-                items, next_offset, is_last = await self._page(dataset_id, offset)
+                page = await self._page(dataset_id, offset, room, expected_bytes)
             except _UnreadableError as error:
                 return attempt, lines, error.problem
-            if items and lines:
-                await self._writer.write_items(job_id, attempt, lines)
-                crash_point("page_written")
-                lines = b""
-            if items:
-                lines, count = item_lines(items, tag)
-                left_out += len(items) - count
+            parts = self._lines_of(page, tag)
+            page.items.clear()  # before anything is awaited: what is parsed is several times as large as its lines
+            while parts:
+                if lines:
+                    await self._writer.write_items(job_id, attempt, lines)
+                    crash_point("page_written")
+                lines, count, unwritable, next_offset = parts.pop(0)
+                left_out += unwritable
                 attempt = replace(attempt, items_offset=next_offset, items_count=attempt.items_count + count)
-            if is_last:
+            room.shrink(WRITTEN_WEIGHT * len(lines))
+            if page.is_last:
                 return attempt, lines, _left_out(left_out, dataset_id)
-            offset = next_offset
+            offset, expected_bytes = page.next_offset, page.expected_bytes
 
-    async def _inline(self, dataset_id: DatasetId) -> tuple[Items, Problem | None]:
+    def _lines_of(self, page: _Page, tag: dict[str, Any]) -> list[_Lines]:
+        """Return the lines of a page in parts of a bounded size, usually one.
+
+        A page is larger than that if the platform ignores its limit. A filtered page is always one part: its items
+        have no offsets.
+        """
+        items, at_once = page.items, max(1, len(page.items))
+        if page.size_bytes > MAX_PAGE_BYTES and not self._plan.is_filtered:
+            at_once = max(1, at_once * MAX_PAGE_BYTES // page.size_bytes)
+        made = []
+        for at in range(0, len(items), at_once):
+            part = items[at : at + at_once]
+            text, count = item_lines(part, tag)
+            next_offset = page.next_offset - len(items) + at + len(part)
+            made.append(_Lines(text, count, len(part) - count, next_offset))
+        return made
+
+    async def _inline(self, dataset_id: DatasetId, room: Room) -> tuple[Items, Problem | None]:
         values: list[Any] = []
         problem: Problem | None = None
-        offset, is_last = 0, False
-        while not is_last and len(values) < self._plan.max_inline_items:
+        offset, is_last, most = 0, False, self._plan.max_inline_items
+        while not is_last and len(values) <= most:  # one more than wanted shows that there are more
             try:
-                items, offset, is_last = await self._page(dataset_id, offset)
+                page = await self._page(
+                    dataset_id, offset, room, self._page_bytes, most + 1 - len(values), PARSED_WEIGHT
+                )
             except _UnreadableError as error:
                 problem = error.problem
                 break
-            values += items
-        del values[self._plan.max_inline_items :]
+            values += page.items
+            offset, is_last = page.next_offset, page.is_last
+        is_cut = len(values) > most
+        del values[most:]
         writable = [value for value in values if is_writable(value)]
         problem = problem or _left_out(len(values) - len(writable), dataset_id)
-        items_read = Items(count=len(writable), dataset_id=dataset_id, values=writable, is_complete=problem is None)
+        items_read = Items(
+            count=len(writable), dataset_id=dataset_id, values=writable, is_complete=problem is None, is_cut=is_cut
+        )
         return items_read, problem
 
-    async def _page(self, dataset_id: DatasetId, offset: int) -> tuple[list[Any], int, bool]:
-        """Return items, the offset after them, and whether they are the last.
+    async def _page(
+        self,
+        dataset_id: DatasetId,
+        offset: int,
+        room: Room,
+        expected_bytes: int,
+        max_items: int = sys.maxsize,
+        weight: int = WRITTEN_WEIGHT,
+    ) -> _Page:
+        """Read a page, and note whether it is the last.
 
         An empty page is the end; the platform's counters lag. But filters run after paging, so a filtered page may be
         empty before the end: there the counter decides, which by then has had time to catch up.
         """
-        limit = self._plan.page_size
-        page = await self._get_page(dataset_id, offset, limit, self._plan.query)
+        limit = min(self._plan.page_size, max_items)
+        page, limit, size = await self._get_page(
+            dataset_id, offset, limit, self._plan.query, room, expected_bytes, weight
+        )
+        count = len(page.items)
+        if count:
+            self._item_bytes = _largest_of_late(size // min(count, limit), self._item_bytes)
+            self._page_bytes = _largest_of_late(size, self._page_bytes)
+        # Behind a page that is not full there is most likely nothing.
+        expected_bytes = size if count >= limit else 0
         if not self._plan.is_filtered:
-            return page.items, offset + len(page.items), not page.items
-        is_last = not page.items and (page.total is None or offset + limit >= page.total)
-        return page.items, offset + limit, is_last
+            return _Page(page.items, offset + count, not count, size, expected_bytes)
+        is_last = not count and (page.total is None or offset + limit >= page.total)
+        return _Page(page.items, offset + limit, is_last, size, expected_bytes)
 
     async def judge(self, run: Run, expectation: Expectation) -> Verdict | None:
         """Return why a succeeded Run does not meet the expectation: too few items, or invalid ones; None if it does.
@@ -182,39 +277,77 @@ class Collector:
         if run.dataset_id is None:
             return expectation.judge_count(0)
         try:
-            verdict = expectation.judge_count(await self._count(run.dataset_id, expectation.items_min or 0))
-            if verdict is not None or not expectation.sample:
-                return verdict
-            page = await self._get_page(run.dataset_id, 0, expectation.sample, {})
+            with self.room() as room:
+                verdict = expectation.judge_count(await self._count(run.dataset_id, expectation.items_min or 0, room))
+                if verdict is not None or not expectation.sample:
+                    return verdict
+                page, _, _ = await self._get_page(run.dataset_id, 0, expectation.sample, {}, room)
+                return expectation.judge_items(page.items)
         except _UnreadableError as error:
             return Verdict(outcome=Outcome.LOST, problem=error.problem)
-        return expectation.judge_items(page.items)
 
-    async def _count(self, dataset_id: DatasetId, wanted: int) -> int:
+    async def _count(self, dataset_id: DatasetId, wanted: int, room: Room) -> int:
         """Count the stored items, at most `wanted`."""
         if not wanted:
             return 0
-        if (await self._get_page(dataset_id, wanted - 1, 1, {})).items:
+        last, _, _ = await self._get_page(dataset_id, wanted - 1, 1, {}, room)
+        if last.items:
             return wanted
-        return len((await self._get_page(dataset_id, 0, min(wanted, MAX_COUNTED), {})).items)
+        page, _, _ = await self._get_page(dataset_id, 0, min(wanted, MAX_COUNTED), {}, room)
+        return len(page.items)
 
-    async def _get_page(self, dataset_id: DatasetId, offset: int, limit: int, query: Mapping[str, str]) -> ItemsPage:
-        """Read a page.
+    async def _get_page(
+        self,
+        dataset_id: DatasetId,
+        offset: int,
+        limit: int,
+        query: Mapping[str, str],
+        room: Room,
+        expected_bytes: int = 0,
+        weight: int = WRITTEN_WEIGHT,
+    ) -> tuple[ItemsPage, int, int]:
+        """Read a page into a room; return it with the limit that it was read with and the size of its body.
+
+        The limit is lower than the given one if the items are large.
 
         Raises:
             _UnreadableError: the dataset is missing, or the platform cannot send this page.
             BatchRefused: the platform does not accept the token any more.
         """
+        limit = max(1, min(limit, self._max_page_bytes // max(1, self._item_bytes)))
+        while True:
+            try:
+                page, size = await room.fill(
+                    partial(self._get_items, dataset_id, offset, limit, query),
+                    expected_bytes=min(expected_bytes, self._max_page_bytes),
+                    weight=weight,
+                    max_bytes=self._max_page_bytes if limit > 1 else None,
+                )
+            except AnswerTooLarge as error:
+                if limit == 1:
+                    raise _unreadable(f"item {offset} of dataset {dataset_id}", error) from error
+                limit = max(1, min(limit // 2, limit * self._max_page_bytes // (error.size + 1)))
+            else:
+                return page, limit, size
+
+    async def _get_items(
+        self, dataset_id: DatasetId, offset: int, limit: int, query: Mapping[str, str], fits: Fits
+    ) -> ItemsPage:
         missing_at: float | None = None
         while True:
             try:
-                return await self._client.get_items(dataset_id, offset=offset, limit=limit, query=query)
+                return await self._client.get_items(dataset_id, offset=offset, limit=limit, query=query, fits=fits)
             except (ApiError, TransportError) as error:
                 now = anyio.current_time()
                 missing_at = now + MISSING_AFTER_S if missing_at is None else missing_at
                 if not isinstance(error, NotFound) or now >= missing_at:
                     raise _trouble(f"dataset {dataset_id}", error) from error
                 await anyio.sleep(MISSING_RETRY_S)  # a new dataset, on a platform whose replicas lag
+
+
+def _largest_of_late(size: int, largest: int) -> int:
+    """Return the largest size of late: the old one counts less with each new one."""
+    return max(size, largest - largest // 8)
 
 
 def _left_out(count: int, dataset_id: DatasetId) -> Problem | None:
@@ -225,14 +358,14 @@ def _left_out(count: int, dataset_id: DatasetId) -> Problem | None:
     return Problem(type=OUTPUT_UNREADABLE, message=message)
 
 
-def _trouble(what: str, error: ApiError | TransportError) -> _UnreadableError | BatchRefused:
+def _trouble(what: str, error: ApiError | TransportError | AnswerTooLarge) -> _UnreadableError | BatchRefused:
     """Return what an error about one object means: that it is unreadable, or that the token is refused for all."""
     if isinstance(error, Unauthorized) and error.status == 401:
         return BatchRefused(f"the {what} cannot be read: {error}")
     return _unreadable(what, error)
 
 
-def _unreadable(what: str, error: ApiError | TransportError) -> _UnreadableError:
+def _unreadable(what: str, error: ApiError | TransportError | AnswerTooLarge) -> _UnreadableError:
     kind = OUTPUT_GONE if isinstance(error, NotFound) else OUTPUT_UNREADABLE
     problem = Problem(type=kind, message=f"the {what} cannot be read: {error}")
     _log.warning(kind.replace("-", "_"), what=what, reason=str(error))

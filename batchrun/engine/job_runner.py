@@ -54,6 +54,7 @@ from batchrun.errors import (
 )
 from batchrun.ledger.protocol import Ledger
 from batchrun.model import Attempt, AttemptState, Cause, Intent, JobId, Outcome, Problem, Record, Run, TaskId
+from batchrun.runtime.byte_budget import Room
 from batchrun.runtime.crash_points import crash_point
 from batchrun.runtime.fast_dataclasses import dataclass, replace
 from batchrun.runtime.steady_time import steady_time
@@ -336,13 +337,14 @@ class JobRunner:
             self._ledger.postpone(ended.work.id, ended.attempt, wait_s)
             crash_point("postponed")
             return Postponed(ended.work, wait_s)
-        collected = await self._collect(ended)
-        ended = priced_by_items(ended, collected.items, self._purse.prices.per_item_usd)
-        ended = with_output_problem(ended, collected.problem)
-        record = record_of(ended, collected.output, collected.output_error, collected.items)
-        crash_point("collected")
-        await self._ledger.settle(ended.work.id, ended.attempt, record, collected.item_lines)
-        crash_point("settled")
+        with self._collector.room() as room:
+            collected = await self._collect(ended, room)
+            ended = priced_by_items(ended, collected.items, self._purse.prices.per_item_usd)
+            ended = with_output_problem(ended, collected.problem)
+            record = record_of(ended, collected.output, collected.output_error, collected.items)
+            crash_point("collected")
+            await self._ledger.settle(ended.work.id, ended.attempt, record, collected.item_lines)
+            crash_point("settled")
         return record
 
     async def _judge(self, ended: EndedAttempt) -> EndedAttempt:
@@ -372,11 +374,11 @@ class JobRunner:
         left_s = self._left_s(ended.work, attempts[-1])
         return None if left_s is not None and left_s <= wait_s else wait_s
 
-    async def _collect(self, ended: EndedAttempt) -> Collected:
+    async def _collect(self, ended: EndedAttempt, room: Room) -> Collected:
         if ended.run is None or ended.outcome is None:
             return Collected()
         work = ended.work
-        return await self._collector.collect(work.job, work.id, work.attempts[-1], ended.run, ended.outcome)
+        return await self._collector.collect(work.job, work.id, work.attempts[-1], ended.run, ended.outcome, room)
 
     def _left_s(self, work: Work, attempt: Attempt) -> float | None:
         """Return what is left of the job's own time, counted from its first start in this round; None: unlimited."""

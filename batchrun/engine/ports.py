@@ -20,6 +20,7 @@ from batchrun.model import (
     TaskId,
     TimeWindow,
 )
+from batchrun.runtime.byte_budget import Fits
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +89,10 @@ class RunClient(Protocol):
     async def abort_run(self, run_id: RunId) -> Run:
         """Abort a Run."""
 
-    async def get_items(self, dataset_id: DatasetId, *, offset: int, limit: int, query: Mapping[str, str]) -> ItemsPage:
-        """Read one page of a dataset."""
+    async def get_items(
+        self, dataset_id: DatasetId, *, offset: int, limit: int, query: Mapping[str, str], fits: Fits | None = None
+    ) -> ItemsPage:
+        """Read one page of a dataset, whose body may grow to a size if `fits` says so."""
 
     async def get_item_count(self, dataset_id: DatasetId) -> int | None:
         """Read how many items a dataset holds, by its counter, which lags."""
@@ -97,5 +100,5 @@ class RunClient(Protocol):
     async def get_log_tail(self, run_id: RunId, max_bytes: int) -> bytes:
         """Read the end of a Run's log."""
 
-    async def get_value(self, store_id: StoreId, key: str) -> Any:
-        """Read a stored value; None if there is none."""
+    async def get_value(self, store_id: StoreId, key: str, *, fits: Fits | None = None) -> Any:
+        """Read a stored value, which may grow to a size if `fits` says so; None if there is none."""

@@ -8,6 +8,7 @@ from batchrun.engine.limits.account_capacity import AccountCapacity
 from batchrun.engine.limits.account_pool import AccountPool
 from batchrun.model import TaskId
 from batchrun.policy.token_bucket import Contenders, TokenBucket
+from batchrun.runtime.byte_budget import ByteBudget
 
 
 class SharedLimits:
@@ -19,6 +20,7 @@ class SharedLimits:
         max_open_polls: max requests that wait for the end of a Run at the same time.
         starts_per_task_per_s: max starts of one task per second.
         throttle: the rate of all requests; None: unlimited.
+        max_buffer_mb: megabytes of output in memory, on its way from the platform to the disk.
     """
 
     def __init__(
@@ -29,11 +31,13 @@ class SharedLimits:
         max_open_polls: int,
         starts_per_task_per_s: float,
         throttle: Throttle | None,
+        max_buffer_mb: int,
     ) -> None:
         self.pool = AccountPool(max_live_runs)
         self.capacity = AccountCapacity(self.pool, wanted)
         self.polls = Polls(max_open_polls)
         self.throttle = throttle
+        self.buffers = ByteBudget.of_megabytes(max_buffer_mb)
         self.echo = Echo()
         self.instruments = Instruments()
         self._starts_per_task_per_s = starts_per_task_per_s

@@ -29,6 +29,7 @@ from batchrun.model import Attempt, Items, Job, JobId, JobKey, Problem, Record, 
 from batchrun.output.layout import ITEMS, RECORDS
 from batchrun.output.replacement import Replacement
 from batchrun.report.cost_file import write_costs
+from batchrun.runtime.byte_budget import ByteBudget
 
 
 @dataclass(slots=True)
@@ -72,6 +73,7 @@ class _Repair:
         self._batch = batch
         self._ledger = ledger
         self._plan = output_plan(batch.config.output)
+        self._buffers = ByteBudget.of_megabytes(batch.config.limits.max_buffer_mb)
         #: Whether an earlier repair of the items was interrupted.
         self._is_cut_short = ledger.fact(REPAIRING) == ITEMS
         self.done = Repaired()
@@ -154,9 +156,9 @@ class _Repair:
             return record
         # The items of the item file are rewritten by `items`; here only what is part of the record is collected.
         plan = replace(self._plan, items="none") if self._plan.items == "file" else self._plan
-        collected = await Collector(self._batch.client, _PagesTo(None), plan).collect(
-            job, settled.id, attempts[-1], run, noted.outcome
-        )
+        collector = Collector(self._batch.client, _PagesTo(None), plan, self._buffers)
+        with collector.room() as room:
+            collected = await collector.collect(job, settled.id, attempts[-1], run, noted.outcome, room)
         refuse_unreadable(collected)
         items = collected.items or record.items
         return replace(record, output=collected.output, output_error=collected.output_error, items=items)
@@ -179,7 +181,7 @@ class _Repair:
         replacement = await anyio.to_thread.run_sync(Replacement, file)
         incomplete = await anyio.to_thread.run_sync(self._keep_items, replacement)
         jobs = await anyio.to_thread.run_sync(self._read_again, incomplete)
-        collector = Collector(self._batch.client, _PagesTo(replacement), self._plan)
+        collector = Collector(self._batch.client, _PagesTo(replacement), self._plan, self._buffers)
         for settled in incomplete:
             attempts = await anyio.to_thread.run_sync(self._attempts, settled)
             run = await self._last_run(attempts)
@@ -188,9 +190,10 @@ class _Repair:
                 continue
             job = jobs.get(settled.id) or _stand_in(settled)
             fresh = replace(attempts[-1], items_offset=0, items_count=0)
-            collected = await collector.collect(job, settled.id, fresh, run, settled.settlement.outcome)
-            refuse_unreadable(collected)
-            replacement.write(collected.item_lines)
+            with collector.room() as room:
+                collected = await collector.collect(job, settled.id, fresh, run, settled.settlement.outcome, room)
+                refuse_unreadable(collected)
+                replacement.write(collected.item_lines)
             self.done.item_runs += 1
         await anyio.to_thread.run_sync(self._put_in_place, ITEMS, replacement)
 

@@ -47,6 +47,8 @@ class Items:
     values: list[Any] | None = None
     #: False if the platform could not send all of them.
     is_complete: bool = True
+    #: True if the dataset holds more items than go into a record (`output.max_inline_items`).
+    is_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +186,7 @@ def _attempt_json(attempt: Attempt) -> JsonObject:
 def _items_json(items: Items | None) -> JsonObject | None:
     if items is None:
         return None
-    values = {} if items.values is None else {"values": items.values}
+    values = {} if items.values is None else {"values": items.values, "cut": items.is_cut}
     return {"count": items.count, "dataset_id": items.dataset_id, "complete": items.is_complete, **values}
 
 

@@ -11,6 +11,7 @@ import pytest
 from batchrun import load_config, open_batch
 from batchrun.apify import connections
 from batchrun.engine.scheduler import Scheduler
+from batchrun.runtime.byte_budget import Fits
 from batchrun.server import InlineContext, ServerSettings, open_server
 
 TOKEN = "test-token"
@@ -37,11 +38,13 @@ async def test_a_start_is_ten_frames_from_the_schedulers_child_to_the_socket(
     stacks: list[list[str]] = []
     ask = connections._Connection.ask
 
-    def noting(connection: connections._Connection, request: bytes, silence_s: float) -> "Future[connections.Answer]":
+    def noting(
+        connection: connections._Connection, request: bytes, silence_s: float, fits: Fits | None
+    ) -> "Future[connections.Answer]":
         if request.startswith(b"POST /v2/actor-tasks/") and b"/runs?" in request:
             callers = _names_up_to(sys._getframe(1), Scheduler._carry_jobs.__code__)
             stacks.append([ask.__code__.co_qualname, *callers])
-        return ask(connection, request, silence_s)
+        return ask(connection, request, silence_s, fits)
 
     monkeypatch.setattr(connections._Connection, "ask", noting)
     (tmp_path / "jobs.jsonl").write_bytes(b'{"n":1}\n{"n":2}\n')

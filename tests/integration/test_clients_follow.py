@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from batchrun.apify.client import open_client
 from batchrun.engine.collect import Collector, OutputPlan
 from batchrun.model import Attempt, AttemptState, JobId, Mark, Outcome, RunId, RunStatus
+from batchrun.runtime.byte_budget import ByteBudget
 from batchrun.server import InlineContext
 from batchrun.server.faults.fault_config import parse_faults
 from tests.support.command_line import Said, batchrun
@@ -61,7 +62,9 @@ async def test_a_run_of_the_official_client_is_followed_and_collected(
         assert (run.id, run.status, run.fields["exitCode"]) == (run_id, status, exit_code)
         ledger = WatchedLedger()
         attempt = Attempt(attempt_no=1, mark=Mark("m"), state=AttemptState.ENDED, intended_at=datetime.now(UTC))
-        collected = await Collector(ours, ledger, PLAN).collect(make_job(), JobId(1), attempt, run, Outcome.SUCCEEDED)
+        collector = Collector(ours, ledger, PLAN, ByteBudget.of_megabytes(256))
+        with collector.room() as room:
+            collected = await collector.collect(make_job(), JobId(1), attempt, run, Outcome.SUCCEEDED, room)
         seen = (await _official(api).dataset(started.default_dataset_id).list_items()).items
     lines = b"".join([*ledger.item_lines, collected.item_lines]).splitlines()
     items = [orjson.loads(line) for line in lines]

@@ -14,7 +14,7 @@ from anyio.abc import SocketStream
 from batchrun.apify import connections as module
 from batchrun.apify.client import open_client
 from batchrun.apify.connections import Answer, Connections
-from batchrun.errors import ConnectFailed, TransportError
+from batchrun.errors import AnswerTooLarge, ConnectFailed, TransportError
 from batchrun.model import Mark, RunId, RunOptions, TaskId
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -109,6 +109,27 @@ async def test_a_request_has_only_the_headers_that_http_needs() -> None:
         b"POST /v2/x HTTP/1.1\r\n" + same + b"Accept: */*\r\nContent-Length: 0\r\n\r\n",
     ]
     assert server.came_on == [0, 0, 0], "a connection is kept"
+
+
+LONG = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + b"x" * 1000
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3e8\r\n" + b"x" * 1000 + b"\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize("answer", [LONG, LONG[:50], CHUNKED], ids=["whole", "announced", "chunked"])
+async def test_a_body_that_does_not_fit_is_given_up(answer: bytes) -> None:
+    """Its reader is asked with the size that has come or is announced; the connection is not used again."""
+    asked: list[int] = []
+
+    def fits(size: int) -> bool:
+        asked.append(size)
+        return size < 1000
+
+    async with opened(lambda nth: (OK if nth else answer, True)) as (server, connections):
+        with pytest.raises(AnswerTooLarge, match="1,000 bytes"):
+            await connections.send("GET", "/v2/x", timeout=TIMEOUT, fits=fits)
+        assert (await connections.send("GET", "/v2/x", timeout=TIMEOUT, fits=fits)).body == b"ok"
+    assert asked == [1000, 2]
+    assert server.came_on == [0, 1]
 
 
 async def test_a_header_with_a_line_break_is_refused() -> None:

@@ -29,7 +29,7 @@ from batchrun.engine.limits.purse import Purse
 from batchrun.engine.ports import JobSource
 from batchrun.engine.shared_limits import SharedLimits
 from batchrun.engine.work import Terms, Work
-from batchrun.errors import ApiError, BatchrunError, ForeignAnswer, TransportError, first_error
+from batchrun.errors import AnswerTooLarge, ApiError, BatchrunError, ForeignAnswer, TransportError, first_error
 from batchrun.ledger.protocol import Ledger
 from batchrun.model import (
     Cause,
@@ -52,6 +52,7 @@ from batchrun.policy.breaker import Breaker, BreakerLimits
 from batchrun.policy.budget import Budget, Prices
 from batchrun.policy.retry import Backoff, Escalation, RetryPolicy, RetryRule
 from batchrun.policy.token_bucket import TokenBucket
+from batchrun.runtime.byte_budget import Fits
 from batchrun.runtime.steady_time import steady_time
 
 #: Starts per second that no test reaches.
@@ -201,7 +202,11 @@ class ScriptedApi:
         self.live_listings: list[float] = []
         self.task_listings: list[float] = []
         self.aborted: list[RunId] = []
+        #: Offset and limit of each page that was asked for.
         self.pages: list[int] = []
+        self.limits: list[int] = []
+        #: Of each item and of each OUTPUT value, as far as the reader's memory is concerned.
+        self.item_bytes = self.value_bytes = 0
         #: Raised in place of the next answers to reads, by method name.
         self.errors: dict[str, list[BatchrunError]] = {}
         self._runs: dict[RunId, _Stored] = {}
@@ -359,15 +364,19 @@ class ScriptedApi:
             stored.ended.set()
         return self.run(run_id)
 
-    async def get_items(self, dataset_id: DatasetId, *, offset: int, limit: int, query: Mapping[str, str]) -> ItemsPage:
+    async def get_items(
+        self, dataset_id: DatasetId, *, offset: int, limit: int, query: Mapping[str, str], fits: Fits | None = None
+    ) -> ItemsPage:
         """Read one page; `clean` drops empty items after paging, as the API does."""
         self.pages.append(offset)
+        self.limits.append(limit)
         await anyio.lowlevel.checkpoint()
         self._fail_if_told("get_items")
         items = self._runs[RunId(dataset_id.removeprefix("dataset-"))].plan.items
         page = list(items[offset : offset + limit])
         if "clean" in query:
             page = [item for item in page if item]
+        self._fill(len(page) * self.item_bytes, fits)
         return ItemsPage(items=page, total=len(items))
 
     async def get_item_count(self, dataset_id: DatasetId) -> int | None:
@@ -382,11 +391,24 @@ class ScriptedApi:
         lived_s = min(anyio.current_time(), stored.ends_at) - stored.began_at
         return b"line %d\n" % (lived_s // stored.plan.log_every_s)
 
-    async def get_value(self, store_id: StoreId, key: str) -> Any:  # noqa: ARG002 - there is but one
+    async def get_value(
+        self,
+        store_id: StoreId,
+        key: str,  # noqa: ARG002 - there is but one
+        *,
+        fits: Fits | None = None,
+    ) -> Any:
         """Read the OUTPUT value."""
         await anyio.lowlevel.checkpoint()
         self._fail_if_told("get_value")
+        self._fill(self.value_bytes, fits)
         return self._runs[RunId(store_id.removeprefix("store-"))].plan.output
+
+    @staticmethod
+    def _fill(size: int, fits: Fits | None) -> None:
+        """Let a body of some size grow in the reader's memory."""
+        if fits is not None and not fits(size):
+            raise AnswerTooLarge(size)
 
     def _create(self, plan: Plan, user_agent: str, began_at: float, task_id: str, options: RunOptions) -> _Stored:
         run_id = RunId(f"run-{len(self.begun_at) + len(self.refused_at) + 1}")

@@ -7,6 +7,7 @@ import pytest
 from batchrun.engine.collect import Collected, Collector, OutputPlan
 from batchrun.errors import BatchRefused, TransportError
 from batchrun.model import Attempt, AttemptState, DatasetId, Items, JobId, Mark, Outcome, RunId
+from batchrun.runtime.byte_budget import ByteBudget
 from tests.support.memory_ledger import WatchedLedger, make_job
 from tests.support.scripted_api import Plan, ScriptedApi, api_error, output_plan
 
@@ -33,8 +34,9 @@ async def collect(
         items_offset=items_offset,
         items_count=items_count,
     )
-    collector = Collector(api, ledger or WatchedLedger(), plan)
-    return await collector.collect(make_job(meta=meta), JobId(1), attempt, run, Outcome.SUCCEEDED)
+    collector = Collector(api, ledger or WatchedLedger(), plan, ByteBudget.of_megabytes(256))
+    with collector.room() as room:
+        return await collector.collect(make_job(meta=meta), JobId(1), attempt, run, Outcome.SUCCEEDED, room)
 
 
 def platform(items: list[Any], output: Any = None) -> ScriptedApi:
@@ -125,7 +127,7 @@ async def test_inline_items_are_bounded() -> None:
     """No more than asked for go into the record, and reading stops there."""
     api = platform(counted(100))
     collected = await collect(api, output_plan("inline", page_size=10, max_inline_items=25))
-    assert collected.items == Items(count=25, dataset_id=DATASET, values=counted(25))
+    assert collected.items == Items(count=25, dataset_id=DATASET, values=counted(25), is_cut=True)
     assert (api.pages, collected.item_lines) == ([0, 10, 20], b"")
 
 
@@ -243,3 +245,46 @@ async def test_items_left_out_before_a_kill_are_not_forgotten() -> None:
     """The committed pages hold fewer items than their offset says."""
     collected = await collect(platform(counted(4)), output_plan("file"), items_offset=4, items_count=3)
     assert collected.items == Items(count=3, dataset_id=DATASET, is_complete=False)
+
+
+async def test_pages_are_smaller_where_items_are_large() -> None:
+    """A page that is too large is asked for again with fewer items, and the next ones are right at once."""
+    api = platform(counted(100))
+    api.item_bytes = 1 << 20
+    collected = await collect(api, output_plan("file"))
+    assert collected.items == Items(count=100, dataset_id=DATASET)
+    assert api.pages[:4] == [0, 0, 0, 7]
+    assert api.limits[:3] == [1000, 79, 7]
+    assert (set(api.limits[3:]), api.pages[-1]) == ({8}, 100)
+
+
+async def test_an_item_larger_than_all_buffers_is_read_alone() -> None:
+    """A single item is never too large for its page."""
+    api = platform(counted(3))
+    api.item_bytes = 300 << 20
+    collected = await collect(api, output_plan("file"))
+    assert collected.items == Items(count=3, dataset_id=DATASET)
+    assert api.limits[-3:] == [1, 1, 1]
+
+
+async def test_a_page_that_ignores_its_limit_is_written_in_parts() -> None:
+    """Each part is noted with its own offset: it can be resumed in the middle."""
+    api, ledger = _LimitIgnored(), WatchedLedger()
+    api.add_run(Plan(run_s=0, items=counted(40)))
+    api.item_bytes = 1 << 20
+    collected = await collect(api, output_plan("file"), ledger=ledger)
+    assert ledger.notes == [f"items 1.1 to {n} ({n})" for n in (8, 16, 24, 32)]
+    assert numbers(*ledger.item_lines, collected.item_lines) == list(range(40))
+
+
+class _LimitIgnored(ScriptedApi):
+    async def get_items(self, *args: Any, limit: int, **rest: Any) -> Any:
+        return await super().get_items(*args, limit=max(limit, 1000), **rest)
+
+
+async def test_inline_items_are_marked_as_cut_only_if_there_are_more() -> None:
+    """One more item is asked for than goes into the record."""
+    for count, is_cut in ((24, False), (25, False), (26, True)):
+        collected = await collect(platform(counted(count)), output_plan("inline", page_size=25, max_inline_items=25))
+        assert collected.items is not None
+        assert (collected.items.count, collected.items.is_cut) == (min(count, 25), is_cut)

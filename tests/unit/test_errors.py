@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from batchrun import errors
+from batchrun.cli import main
 from batchrun.errors import (
     ApiError,
     BatchRefused,
@@ -61,3 +62,14 @@ def test_a_group_without_an_error_of_ours_is_a_bug_and_not_hidden() -> None:
     with pytest.raises(ExceptionGroup) as raised:
         first_error(group)
     assert raised.value is group
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), ExceptionGroup("", [RuntimeError("the commit failed"), MemoryError()])]
+)
+def test_a_process_without_memory_ends_with_what_to_do(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is no bug: exit 6, one line, to be resumed."""
+    assert main._explain(error) == 6
+    said = capsys.readouterr().err
+    assert said.startswith("batchrun: this process is out of memory.")
+    assert (said.count("\n"), "limits.max_buffer_mb" in said, "bug" in said) == (1, True, False)

@@ -27,7 +27,12 @@ from tests.support.virtual_time import VirtualTimeLoop
 def account(limit: int, *, memory_mb: int | None = None) -> SharedLimits:
     """Return an account whose only limit is its live Runs and their memory."""
     shared = SharedLimits(
-        max_live_runs=limit, wanted=limit, max_open_polls=1000, starts_per_task_per_s=FAST, throttle=None
+        max_live_runs=limit,
+        wanted=limit,
+        max_open_polls=1000,
+        starts_per_task_per_s=FAST,
+        throttle=None,
+        max_buffer_mb=256,
     )
     shared.pool.resize_memory(memory_mb)
     return shared

@@ -43,7 +43,9 @@ def _objects() -> int:
 async def test_hours_of_batches_leave_nothing_behind(hours: int) -> None:
     """15 batches an hour, some stopped in the middle: when the last has ended, as many objects as after one hour's."""
     chance = random.Random(1)
-    shared = SharedLimits(max_live_runs=40, wanted=40, max_open_polls=1000, starts_per_task_per_s=FAST, throttle=None)
+    shared = SharedLimits(
+        max_live_runs=40, wanted=40, max_open_polls=1000, starts_per_task_per_s=FAST, throttle=None, max_buffer_mb=256
+    )
     pool, capacity, contenders = shared.pool, shared.capacity, shared.contenders(TASK)
     carried_out = [0, 0]
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import anyio
 import pytest
 
-from batchrun.errors import ServerFailed
+from batchrun.errors import AnswerTooLarge, ServerFailed
 from batchrun.model import Attempt, DatasetId, Outcome, Record
 from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
 from tests.support.scripted_api import Engine, Plan, ScriptedApi, api_error, output_plan
@@ -80,3 +80,13 @@ async def test_a_run_whose_dataset_is_gone_is_no_success() -> None:
     assert record.items is not None
     assert not record.items.is_complete
     assert len(api.posts) == 1
+
+
+async def test_an_answer_that_is_too_large_is_not_asked_for_again() -> None:
+    """Through a proxy, too. The reader decides what to ask for."""
+    client, session = client_of(lambda _: ITEM)
+    with pytest.raises(AnswerTooLarge):
+        await client.get_items(DatasetId("d"), offset=0, limit=1, query={}, fits=lambda size: size < 10)
+    assert len(session.sent) == 1
+    page = await client.get_items(DatasetId("d"), offset=0, limit=1, query={}, fits=lambda size: size <= 10)
+    assert page.items == [{"a": 1}]

@@ -37,9 +37,9 @@ def runs_page_of(answer: Answer) -> RunsPage:
     return RunsPage(runs=runs, count=len(items), total=total if isinstance(total, int) else None)
 
 
-def run_ids_of(answer: Answer) -> list[RunId]:
-    """Read the ids in a list of Runs, and nothing else of it."""
-    return [RunId(item["id"]) for item in _list_of(answer) if _has_id(item)]
+def costs_by_run_of(answer: Answer) -> dict[RunId, float | None]:
+    """Read the ids and the reported costs in a list of Runs, and nothing else of it."""
+    return {RunId(item["id"]): wire.reported_cost(item) for item in _list_of(answer) if _has_id(item)}
 
 
 def build_of(answer: Answer) -> wire.BuildInfo:

@@ -149,11 +149,11 @@ class ApifyClient:
             limit=self._listing_limit,
         )
 
-    async def list_live_runs(self, task_id: TaskId, *, offset: int) -> list[RunId]:
-        """List the ids of up to 1,000 of a task's live Runs, newest first."""
+    async def list_live_runs(self, task_id: TaskId, *, offset: int) -> dict[RunId, float | None]:
+        """List up to 1,000 of a task's live Runs, newest first, with their costs so far."""
         return await self._read(
             f"/actor-tasks/{segment(task_id)}/runs",
-            answers.run_ids_of,
+            answers.costs_by_run_of,
             query={"desc": "1", "offset": str(offset), "limit": _MAX_PAGE, "status": _LIVE_STATUSES},
             throttle=self._listing,
             limit=self._listing_limit,

@@ -156,11 +156,16 @@ def _status(text: Any, *, has_ended: bool) -> RunStatus:
 
 def _run_cost(data: JsonObject) -> tuple[float | None, CostSource]:
     """Return a Run's cost and its source; of some Actors the platform reports the cost to the Actor's owner only."""
-    if (reported := _cost(data.get("usageTotalUsd"))) is not None:
+    if (reported := reported_cost(data)) is not None:
         return reported, CostSource.PLATFORM
     if (derived := _charged_usd(_part(data, "pricingInfo"), _part(data, "chargedEventCounts"))) is not None:
         return derived, CostSource.DERIVED
     return None, CostSource.UNKNOWN
+
+
+def reported_cost(run: JsonObject) -> float | None:
+    """Return a Run's cost, that of a live one so far; None if the platform does not report it."""
+    return _cost(run.get("usageTotalUsd"))
 
 
 def _charged_usd(pricing: JsonObject, counts: JsonObject) -> float | None:

@@ -19,7 +19,7 @@ from batchrun.batch.resume import Resumed
 from batchrun.config import Config, LimitsConfig
 from batchrun.engine.build import Engine
 from batchrun.engine.limits.account_pool import BatchPriority
-from batchrun.engine.notices import BatchOutOfTime
+from batchrun.engine.notices import BatchOutOfTime, UsageUnbounded
 from batchrun.errors import BatchrunError, first_error
 from batchrun.ledger.sqlite.journal import Journal
 from batchrun.model import Ending, Outcome, Record, Selection, Summary
@@ -58,6 +58,11 @@ class Batch:
         #: The report's file, once it is written.
         self.report: Path | None = None
         self._is_begun = False
+        if (excess := engine.purse.excess) is not None:
+            notice = UsageUnbounded(
+                excess_usd=excess.most_usd, known_runs=excess.known, max_open_runs=excess.max_open_runs
+            )
+            self.progress.notices.add(notice)
         self._failure: BatchrunError | None = None
 
     @property

@@ -15,7 +15,6 @@ from batchrun.engine.limits.purse import Purse
 from batchrun.engine.work import Postponed, Work
 from batchrun.errors import LedgerError
 from batchrun.ledger.facts import ECHO, WATCHED_S
-from batchrun.ledger.protocol import Money
 from batchrun.ledger.sqlite.group_commit import GroupCommit, open_commit
 from batchrun.ledger.sqlite.journal import Journal
 from batchrun.ledger.sqlite.reader import LedgerReader
@@ -93,7 +92,8 @@ async def resume(
 
 async def _leave_budget(budget: Budget, ledger: LedgerReader) -> None:
     """Leave the account's budget with the sums of the ledger, which knows if an interrupted start has an intent."""
-    money = Money(spent_usd=budget.spent_usd, reserved_usd=budget.reserved_usd)
+    spent_usd, reserved_usd = budget.spent_usd, budget.reserved_usd
     with anyio.CancelScope(shield=True), suppress(LedgerError):
         money = await anyio.to_thread.run_sync(ledger.money)
-    budget.leave(spent_usd=money.spent_usd, reserved_usd=money.reserved_usd)
+        spent_usd, reserved_usd = money.spent_usd, money.reserved_usd
+    budget.leave(spent_usd=spent_usd, reserved_usd=reserved_usd)

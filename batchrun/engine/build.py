@@ -208,8 +208,8 @@ def build_engine(
         echo=shared.echo,
         report=progress.notices.add,
     )
-    sweep = Sweep(client, task_id, lambda live: scheduler.take_up(live))  # noqa: PLW0108 - it is built below
-    follower = Follower(client, shared.polls, sweep)
+    sweep = Sweep(client, task_id, lambda live: scheduler.take_up(live), purse.note_so_far)  # noqa: PLW0108 - see below
+    follower = Follower(client, shared.polls, sweep, purse.note_so_far)
     runner = JobRunner(
         client=client,
         ledger=ledger,

@@ -307,6 +307,7 @@ class JobRunner:
             lost = replace(attempt, state=AttemptState.ENDED, cause=Cause.LOST, cost_is_final=True)
             work = work.with_attempt(lost)
             return EndedAttempt(work=work, outcome=Outcome.LOST, error=run_lost(attempt), is_news=True)
+        self._purse.note_so_far(attempt, run.cost_usd)
         aborted_for = live.watch.problem
         outcome, problem = outcome_of(run, aborted_for)
         ended = with_end(attempt, run, outcome, aborted_for, self._client.clock.now.middle)
@@ -393,11 +394,10 @@ class JobRunner:
         last = work.attempts[-1]
         if not self._purse.is_limited or last.reserved_usd is not None:
             return work, permit
-        if usd := self._start_terms.quote_usd(work):
-            self._purse.budget.reserve(usd)
-            self._ledger.note_reservation(work.id, last.attempt_no, usd)
-            work = work.with_attempt(replace(last, reserved_usd=usd))
-        return work, permit
+        usd = self._start_terms.quote_usd(work) or 0.0
+        self._purse.reserve(usd)
+        self._ledger.note_reservation(work.id, last.attempt_no, usd)
+        return work.with_attempt(replace(last, reserved_usd=usd)), permit
 
     async def resume_job(self, work: Work, permit: Permit) -> Result:
         """Continue an attempt of an earlier process. Returns and raises what `run_job` does."""

@@ -27,6 +27,18 @@ class AccountRunsNotListed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UsageUnbounded:
+    """No option limits what Runs use of storages and transfer, so a strict budget counts what Runs have used so far."""
+
+    #: The most that a known Run cost beyond its bound, which each start reserves in addition.
+    excess_usd: float
+    #: Number of Runs whose costs are known.
+    known_runs: int
+    #: How many Runs may be live, or of a cost that is not final.
+    max_open_runs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StartsWaitForBudget:
     """The next start does not fit into the budget until final costs release reservations. Reported once."""
 
@@ -144,6 +156,7 @@ class NoticesDropped:
 Notice = (
     StartUnanswered
     | AccountRunsNotListed
+    | UsageUnbounded
     | StartsWaitForBudget
     | BudgetExhausted
     | CostsUnbounded

@@ -83,8 +83,8 @@ class RunClient(Protocol):
     async def list_task_runs(self, task_id: TaskId, *, offset: int) -> RunsPage:
         """List up to 1,000 of the task's Runs, newest first."""
 
-    async def list_live_runs(self, task_id: TaskId, *, offset: int) -> list[RunId]:
-        """List the ids of up to 1,000 of the task's live Runs, newest first."""
+    async def list_live_runs(self, task_id: TaskId, *, offset: int) -> dict[RunId, float | None]:
+        """List up to 1,000 of the task's live Runs, newest first, with their costs so far; None: unknown."""
 
     async def abort_run(self, run_id: RunId) -> Run:
         """Abort a Run."""

@@ -151,7 +151,7 @@ class StartQueue:
         if fit is not Fit.YES or not self._purse.is_limited:
             return fit
         usd = self._terms.quote_usd(work) or 0.0
-        if self._purse.budget.has(usd) or not self._purse.budget.can_ever_have(usd):
+        if self._purse.has(usd) or not self._purse.can_ever_have(usd):
             return Fit.YES  # a job that can never be paid for is taken out, by `_pay`
         self._note_waiting_for_money(usd)
         return Fit.TOO_LARGE
@@ -162,8 +162,9 @@ class StartQueue:
             return work
         quoted_usd = self._terms.quote_usd(work)
         usd = quoted_usd or 0.0
-        if self._purse.budget.can_ever_have(usd):
-            self._purse.budget.reserve(usd)
+        if self._purse.can_ever_have(usd):
+            if quoted_usd is not None:
+                self._purse.reserve(quoted_usd)
             return replace(work, reserved_usd=quoted_usd)
         self._progress.left_open += 1
         self._unaffordable += 1
@@ -174,15 +175,15 @@ class StartQueue:
     def _note_waiting_for_money(self, usd: float) -> None:
         if not self._has_noted_waiting_for_money:
             self._has_noted_waiting_for_money = True
-            self._progress.notices.add(StartsWaitForBudget(reserved_usd=usd))
+            self._progress.notices.add(StartsWaitForBudget(reserved_usd=self._purse.with_excess(usd)))
 
     def _note_budget_exhausted(self, usd: float) -> None:
-        budget = self._purse.budget
         if usd == math.inf:
             self._progress.notices.add(CostsUnbounded())
             return
+        budget, next_usd = self._purse.budget, self._purse.with_excess(usd)
         self._progress.notices.add(
-            BudgetExhausted(next_start_usd=usd, spent_usd=budget.spent_usd, limit_usd=budget.limit_usd)
+            BudgetExhausted(next_start_usd=next_usd, spent_usd=budget.spent_usd, limit_usd=budget.limit_usd)
         )
 
     @property

@@ -150,8 +150,13 @@ class Money:
 
     #: Final costs; the reservation of a Run whose final cost is unknown.
     spent_usd: float
-    #: Reservations of Runs whose cost is not final.
+    #: Reservations of Runs whose cost is not final, and the number of these Runs.
     reserved_usd: float
+    open_runs: int
+    #: Number of Runs whose final cost replaced a reservation.
+    settled_runs: int
+    #: The most that the known cost of a Run is above its reservation; 0 if none is above.
+    most_excess_usd: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,11 +2,15 @@
 
 A reservation is the most that a Run may cost. So all reservations and all final costs together never exceed the budget.
 A Run whose cost stays unknown keeps its reservation: null is never 0.
+
+No option limits what a Run uses of storages and transfer. What Runs are expected to use of them counts besides; see
+`ExcessCosts`.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from batchrun.model import RunOptions
 
@@ -28,6 +32,11 @@ class Prices:
     pays_usage: bool = False
     #: Of a compute unit, 1 GB for 1 hour; None if the account does not report it.
     compute_unit_usd: float | None = None
+
+    @property
+    def is_open_ended(self) -> bool:
+        """True if we pay for storages and transfer, which no option of a Run limits."""
+        return self.pays_usage or self.model not in ("PAY_PER_EVENT", "PRICE_PER_DATASET_ITEM")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +112,36 @@ class ObservedCosts:
         return 0.0
 
 
+@dataclass(slots=True)
+class ExcessCosts:
+    """What Runs have cost beyond the most that their options allow: their use of storages and transfer.
+
+    Each open Run, one whose cost is not final, is expected to use as much as the one that used most. The fewer costs
+    are known, the fewer Runs may be open: of k known costs and n open Runs, n/(k + 1) cost more than the highest of
+    the k on average, whatever the costs are, if the jobs come in no order.
+    """
+
+    #: Open Runs that are allowed before any cost is known, and in addition for each known cost.
+    OPEN_BEFORE_ANY: ClassVar[int] = 3
+    OPEN_PER_KNOWN: ClassVar[int] = 3
+
+    #: Number of known costs.
+    known: int = 0
+    #: Of a single Run, in US dollars.
+    most_usd: float = 0.0
+    open_runs: int = 0
+
+    @property
+    def expected_usd(self) -> float:
+        """The excess of all open Runs together."""
+        return max(0, self.open_runs) * self.most_usd
+
+    @property
+    def max_open_runs(self) -> int:
+        """How many Runs may be open."""
+        return self.OPEN_BEFORE_ANY + self.OPEN_PER_KNOWN * self.known
+
+
 class Budget:
     """A batch's money: its limit, final costs, and the reservations of Runs whose cost is not final.
 
@@ -120,6 +159,8 @@ class Budget:
         self.limit_usd = limit_usd
         self.spent_usd = spent_usd
         self.reserved_usd = reserved_usd
+        #: What Runs whose cost is not final are expected to cost beyond their reservations.
+        self.expected_usd = 0.0
         self._shared = shared
         self._listeners: list[Callable[[], None]] = []
         if shared is not None:
@@ -147,13 +188,22 @@ class Budget:
         """True if this amount is free now."""
         if self._shared is not None and not self._shared.has(usd):
             return False
-        return self._fits(self.spent_usd + self.reserved_usd + usd)
+        return self._fits(self.spent_usd + self.reserved_usd + self.expected_usd + usd)
 
     def can_ever_have(self, usd: float) -> bool:
         """True if this amount would be free once all reservations were given back."""
         if self._shared is not None and not self._shared.can_ever_have(usd):
             return False
         return self._fits(self.spent_usd + usd)
+
+    def expect(self, usd: float) -> None:
+        """Replace what is expected beyond the reservations."""
+        added_usd = usd - self.expected_usd
+        self.expected_usd = usd
+        if self._shared is not None:
+            self._shared.expect(self._shared.expected_usd + added_usd)
+        if added_usd < 0:
+            self.notify()
 
     def reserve(self, usd: float) -> None:
         """Reserve the most that a Run may cost."""
@@ -181,6 +231,7 @@ class Budget:
         if self._shared is not None:
             self._shared.spent_usd += spent_usd - self.spent_usd
             self._shared.reserved_usd += reserved_usd - self.reserved_usd
+            self._shared.expected_usd -= self.expected_usd
             self._shared.unsubscribe(self.notify)
             self._shared.notify()
 

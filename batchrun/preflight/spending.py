@@ -1,6 +1,6 @@
 """What Runs of a task are charged for, and whether a budget can be kept."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import anyio
@@ -13,8 +13,18 @@ from batchrun.engine.limits.purse import Purse
 from batchrun.errors import ApiError, ConfigError
 from batchrun.ledger.protocol import Money
 from batchrun.model import Job, JsonObject, RunOptions
-from batchrun.policy.budget import Budget, CostBound, Prices, most_a_run_may_cost
+from batchrun.policy.budget import (
+    Budget,
+    CostBound,
+    ExcessCosts,
+    ObservedCosts,
+    Prices,
+    most_a_run_may_cost,
+)
 from batchrun.report.progress_words import money as money_words
+
+#: Max recent Runs of the task whose costs are read for a budget, in one request.
+PAST_RUNS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +35,8 @@ class TaskTerms:
     options: RunOptions
     prices: Prices
     is_actor_read: bool
+    #: Costs of the task's recent Runs, in US dollars; empty without a budget.
+    past_costs_usd: Sequence[float] = ()
 
 
 async def read_terms(client: ApifyClient, config: Config, account: AccountInfo, task: Task) -> TaskTerms:
@@ -53,7 +65,19 @@ async def read_terms(client: ApifyClient, config: Config, account: AccountInfo, 
     prices = prices if own_usd is None else replace(prices, compute_unit_usd=own_usd)
     if config.limits.budget_usd is not None:
         _check_cap(prices, config.run.as_options().over(options))
-    return TaskTerms(options=options, prices=prices, is_actor_read=bool(actor))
+    past_costs_usd = await _past_costs(client, task) if config.limits.budget_usd is not None else ()
+    return TaskTerms(options=options, prices=prices, is_actor_read=bool(actor), past_costs_usd=past_costs_usd)
+
+
+async def _past_costs(client: ApifyClient, task: Task) -> Sequence[float]:
+    """Return the costs of the task's recent Runs; none if they may not be listed."""
+    if not task.exists or task.gone:
+        return ()
+    try:
+        page = await client.list_task_runs(task.id, limit=PAST_RUNS)
+    except ApiError:
+        return ()
+    return [run.cost_usd for run in page.runs if run.status.is_terminal and run.cost_usd is not None]
 
 
 async def _actor(client: ApifyClient, task: Task) -> JsonObject:
@@ -111,7 +135,11 @@ def _check_cap(prices: Prices, options: RunOptions) -> None:
 
 def fill_purse(config: Config, terms: TaskTerms, money: Money, shared: Budget) -> Purse:
     """Return the batch's money, less what its earlier processes have spent and reserved."""
-    limits = config.limits
+    limits, past = config.limits, terms.past_costs_usd
+    bound = most_a_run_may_cost(terms.prices, config.run.as_options().over(terms.options))
+    observed = ObservedCosts()
+    for cost_usd in past:
+        observed.note(cost_usd)
     return Purse(
         Budget(
             limits.budget_usd,
@@ -122,4 +150,10 @@ def fill_purse(config: Config, terms: TaskTerms, money: Money, shared: Budget) -
         terms.prices,
         task_options=terms.options,
         is_strict=limits.budget_mode == "strict",
+        excess=ExcessCosts(
+            known=max(money.settled_runs, len(past)),
+            most_usd=max([money.most_excess_usd, *(cost_usd - (bound.usd or 0.0) for cost_usd in past)]),
+            open_runs=money.open_runs,
+        ),
+        observed=observed,
     )

@@ -22,11 +22,13 @@ from batchrun.engine.notices import (
     StartsWaitForBudget,
     StartUnanswered,
     UnendedLine,
+    UsageUnbounded,
     WaitingForFinalCosts,
 )
 from batchrun.output.layout import COSTS, REPORT
 from batchrun.report.progress_words import money
 
+_UNBOUNDED = "Budget: no option limits what a Run uses of storages and transfer"
 _NO_NEW_STARTS = "Nothing more is started; live Runs are followed to their end"
 _UNCHECKED = "inputs are sent unchecked, and their secret fields are recognised by name only"
 #: What a token may not read, and what follows from that.
@@ -52,10 +54,20 @@ def notice_words(notice: Notice) -> str:  # noqa: C901, PLR0911, PLR0912 - one s
             )
         case AccountRunsNotListed(reason=reason):
             return f"The account's Runs may not be listed ({reason}); the task's own list is read instead"
+        case UsageUnbounded(known_runs=0, max_open_runs=most):
+            return (
+                f"{_UNBOUNDED}. No cost of such a Run is known: at most {most:,} Runs are started before the first one"
+                " is final. What they use of these can exceed the budget"
+            )
+        case UsageUnbounded(excess_usd=usd, known_runs=known):
+            return (
+                f"{_UNBOUNDED}. Each start reserves {money(usd)} for that, the most that one of {known:,} Runs cost"
+                " beyond its limits. What live Runs use above that can exceed the budget"
+            )
         case StartsWaitForBudget(reserved_usd=usd):
             return (
                 f"Starts wait for the budget: each reserves {money(usd)} until the cost of its Run is final,"
-                " about ten seconds after the Run's end"
+                " about ten seconds after the Run's end. Live Runs are left running"
             )
         case BudgetExhausted(next_start_usd=usd, spent_usd=spent_usd, limit_usd=limit_usd):
             of_all = " of all batches" if limit_usd is None else ""

@@ -16,11 +16,13 @@ from batchrun import ConfigError, Outcome, load_config, open_batch, run_batch
 from batchrun.cli.run_command import _exit_code
 from batchrun.cli.status_command import _status_lines
 from batchrun.config import Config
+from batchrun.engine.notices import UsageUnbounded
 from batchrun.model import Ending, Selection
 from batchrun.report.batch_status import BudgetUse, Status, read_status
 from batchrun.report.failure_causes import read_tripped
 from batchrun.report.notice_words import notice_words
 from batchrun.server import InlineContext, Server, ServerSettings, open_server
+from tests.support.money import assert_costs_are_the_servers
 from tests.support.patience import SOON_SETTLED_S
 from tests.support.server_api import ACTORS
 
@@ -125,8 +127,30 @@ async def test_a_budget_stops_the_batch_and_a_larger_one_resumes_it(tmp_path, so
         assert ended.budget.reserved_usd == 0.0
         assert (summary.ending, summary.outcomes) == (Ending.FINISHED, {Outcome.SUCCEEDED: 10})
         runs = [await _run(server, record["run"]["id"]) for record in _records(tmp_path)]
-        assert summary.cost_usd == pytest.approx(sum(run["usageTotalUsd"] for run in runs))
+        await anyio.to_thread.run_sync(assert_costs_are_the_servers, tmp_path / "out", runs)
         assert (summary.open_costs, summary.unknown_costs) == (0, 0)
+
+
+@pytest.mark.parametrize("ms", [0, 300])
+async def test_a_budget_covers_what_runs_store(tmp_path, soon_final_costs, ms):
+    """Runs that compute for a tenth of a cent and store items for 1.5 cents stay within 5 cents, in two batches too."""
+    money = {"limits__compute_unit_usd": 0.25, "run__timeout_s": 10, "run__memory_mb": 128, "output__items": "none"}
+    async with _server(tmp_path) as server:
+        lines = [{"n": n, "items": 3000, "ms": ms} for n in range(200)]
+        for past_runs in (0, 3):
+            out = tmp_path / f"out-{past_runs}"
+            config = _config(tmp_path, server, lines, limits__budget_usd=0.05, output__dir=str(out), **money)
+            async with open_batch(config, environ=ENVIRON) as batch:
+                [notice] = batch.progress.notices.take()
+                assert isinstance(notice, UsageUnbounded)
+                assert (notice.known_runs, notice.max_open_runs) == (past_runs, 3 + 3 * past_runs)
+                stopped = await batch.run()
+            assert (stopped.ending, _exit_code(stopped), stopped.open_costs) == (Ending.OUT_OF_BUDGET, 4, 0)
+            records = [orjson.loads(line) for line in (out / "records.jsonl").read_bytes().splitlines()]
+            runs = [await _run(server, record["run"]["id"]) for record in records]
+            assert 0.04 < sum(run["usageTotalUsd"] for run in runs) <= 0.05
+            await anyio.to_thread.run_sync(assert_costs_are_the_servers, out, runs)
+        assert server.runs_started == 6
 
 
 async def test_unbounded_costs_are_refused_before_any_start(tmp_path, soon_final_costs):

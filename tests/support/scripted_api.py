@@ -107,6 +107,8 @@ class Plan:
     log_every_s: float = float("inf")
     #: What it costs once the platform has settled it, some seconds after its end; None: as at its end.
     final_cost_usd: float | None = None
+    #: How fast its cost grows while it is live, where the platform shows that.
+    usd_per_s: float = 0.0
     #: Raised in place of an answer.
     error: BaseException | None = None
     #: With `error`: how many Runs are started all the same.
@@ -259,6 +261,8 @@ class ScriptedApi:
         started_at = None if is_queued else self._stamp(stored, stored.began_at)
         finished_at = self._stamp(stored, stored.ends_at) if status.is_terminal else None
         cost_usd = stored.plan.cost_usd if status.is_terminal else None
+        if stored.plan.usd_per_s and not status.is_terminal:
+            cost_usd = stored.plan.usd_per_s * (now - stored.began_at)
         if status.is_terminal and stored.plan.final_cost_usd is not None and now >= stored.ends_at + SETTLED_AFTER_S:
             cost_usd = stored.plan.final_cost_usd
         fields: JsonObject = {"id": run_id, "status": status, "actorTaskId": stored.task_id}
@@ -337,8 +341,8 @@ class ScriptedApi:
         page = [self.run(each.id, is_short=True) for each in listed[offset : offset + PAGE]]
         return RunsPage(runs=page, count=len(page), total=len(listed))
 
-    async def list_live_runs(self, task_id: TaskId, *, offset: int) -> list[RunId]:
-        """List the ids of live Runs of the task, newest first, as late as `list_lag_s`."""
+    async def list_live_runs(self, task_id: TaskId, *, offset: int) -> dict[RunId, float | None]:
+        """List live Runs of the task, newest first, as late as `list_lag_s`, with their costs so far."""
         now = anyio.current_time()
         self.live_listings.append(now)
         await anyio.sleep(0.05)
@@ -349,7 +353,7 @@ class ScriptedApi:
             for run_id, stored in reversed(self._runs.items())
             if stored.task_id == task_id and stored.began_at + self.list_lag_s <= now < stored.ends_at
         ]
-        return live[offset : offset + PAGE]
+        return {run_id: self.run(run_id).cost_usd for run_id in live[offset : offset + PAGE]}
 
     async def abort_run(self, run_id: RunId) -> Run:
         """Abort a Run at once."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 import orjson
 import pytest
 
-from batchrun.apify.answers import items_page_of, run_ids_of, run_of, runs_page_of, value_of
+from batchrun.apify.answers import costs_by_run_of, items_page_of, run_of, runs_page_of, value_of
 from batchrun.apify.connections import Answer
 from batchrun.model import json_line
 
@@ -36,7 +36,7 @@ def test_a_strangers_run_does_not_spoil_the_page() -> None:
     answer = _answer(orjson.dumps({"data": {"items": [{"id": "first"}, *odd, {"id": "last"}]}}))
     page = runs_page_of(answer)
     assert ([run.id for run in page.runs], page.count, page.total) == (["first", "odd", "last"], 7, None)
-    assert run_ids_of(answer) == ["first", "odd", "last"]
+    assert list(costs_by_run_of(answer)) == ["first", "odd", "last"]
 
 
 @pytest.mark.parametrize("data", [{}, {"items": None}, {"items": {}}])

@@ -49,6 +49,19 @@ def test_reserved_money_is_not_free() -> None:
     assert (budget.spent_usd, budget.reserved_usd) == pytest.approx((0.1, 0.0))
 
 
+def test_what_is_expected_beyond_reservations_is_not_free() -> None:
+    """Neither here nor in the budget of all batches, until the batch leaves it."""
+    shared = Budget(1.0)
+    one, two = (Budget(None, shared=shared) for _ in range(2))
+    one.reserve(0.2)
+    one.expect(0.5)
+    assert (one.has(0.3), two.has(0.3), two.has(0.31), two.can_ever_have(1.0)) == (True, True, False, True)
+    one.expect(0.1)
+    assert (two.has(0.7), two.has(0.71)) == (True, False)
+    one.leave(spent_usd=0.0, reserved_usd=0.2)
+    assert (round(shared.expected_usd, 9), two.has(0.8)) == (0.0, True)
+
+
 def test_an_unknown_cost_keeps_its_reservation() -> None:
     """Null is never 0."""
     budget = Budget(1.0)

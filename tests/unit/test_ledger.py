@@ -28,7 +28,7 @@ from batchrun.ledger.facts import (
     Fact,
     PinnedBuild,
 )
-from batchrun.ledger.protocol import NotedOutage, OpenJob, ReadTo, Settlement
+from batchrun.ledger.protocol import FinalCost, NotedOutage, OpenJob, ReadTo, Settlement
 from batchrun.ledger.sqlite.connection import SCHEMA_STEPS
 from batchrun.ledger.sqlite.reader import is_begun, open_for_reading
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
@@ -91,10 +91,10 @@ def make_ended(run: Run, attempt_no: int = 1, **changes: Any) -> Attempt:
     )
 
 
-def carry_out(ledger: LedgerTables, line: int, run: Run) -> JobId:
+def carry_out(ledger: LedgerTables, line: int, run: Run, *, reserved_usd: float | None = 1.0) -> JobId:
     """Admit a job and carry out its Run; the job stays open."""
     job_id = admitted(ledger, line).id
-    ledger.intend(job_id, Intent(attempt_no=1, mark=Mark(f"m{line}"), reserved_usd=1.0))
+    ledger.intend(job_id, Intent(attempt_no=1, mark=Mark(f"m{line}"), reserved_usd=reserved_usd))
     ledger.bind(job_id, 1, run)
     ledger.postpone(job_id, make_ended(run), 0)
     return job_id
@@ -185,6 +185,21 @@ def test_totals_count_known_and_unknown_costs(tmp_path: Path) -> None:
         totals = ledger.totals()
     assert (totals.items, totals.empty_successes, round(totals.cost_usd, 9), totals.unknown_costs) == (5, 1, 0.3, 1)
     assert (totals.open_jobs, totals.live_runs, totals.in_doubt, totals.open_costs) == (2, 0, 1, 3)
+
+
+def test_money_counts_open_runs_and_what_runs_cost_beyond_their_reservations(tmp_path: Path) -> None:
+    """Also of Runs that were started without a budget; an attempt that started nothing counts nowhere."""
+    with open_ledger(tmp_path) as ledger:
+        with ledger.transaction():
+            for line, (reserved_usd, cost_usd) in enumerate([(0.1, 0.4), (0.1, 0.05), (None, 7.0), (0.2, None)], 1):
+                run = make_run(f"r{line}", cost_usd=cost_usd)
+                carry_out(ledger, line, run, reserved_usd=reserved_usd)
+            final = [FinalCost(job_id=JobId(1), attempt_no=1, cost_usd=0.5, source=CostSource.PLATFORM)]
+            ledger.note_final_costs(final)
+            ledger.intend(admitted(ledger, 5).id, Intent(attempt_no=1, mark=Mark("m"), reserved_usd=0.25))
+        money = ledger.money()
+    assert (money.spent_usd, money.reserved_usd) == pytest.approx((0.5, 0.1 + 7.0 + 0.2 + 0.25))
+    assert (money.open_runs, money.settled_runs, round(money.most_excess_usd, 9)) == (4, 1, 0.4)
 
 
 #: Each fact, as the version before `facts.py` has written it.

@@ -10,15 +10,18 @@ import pytest
 
 from batchrun.engine.background.final_costs import PATIENCE_S
 from batchrun.engine.limits.purse import Purse
-from batchrun.engine.notices import BudgetExhausted, CostsUnbounded
+from batchrun.engine.notices import BudgetExhausted, CostsUnbounded, RunSuspect, StartsWaitForBudget
 from batchrun.engine.work import Work
 from batchrun.model import AttemptState, CostSource, Ending, Job, Outcome, RunOptions, RunStatus
-from batchrun.policy.budget import Budget, Prices
+from batchrun.policy.budget import Budget, ExcessCosts, Prices
 from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
 from tests.support.scripted_api import Engine, Plan, ScriptedApi, api_error, in_order, lost_answer, output_plan, retries
 
 PER_EVENT = Prices(model="PAY_PER_EVENT")
 CAP_USD = 0.10
+#: We pay for all that a Run uses, and its options bound what it computes: at most a hundredth of a cent.
+BY_USAGE = Prices(compute_unit_usd=0.288)
+CHEAP_USD = 0.0001
 
 
 def purse(
@@ -28,10 +31,11 @@ def purse(
     is_strict: bool = True,
     spent_usd: float = 0.0,
     reserved_usd: float = 0.0,
+    excess: ExcessCosts | None = None,
 ) -> Purse:
     """Return a purse with this much money."""
     budget = Budget(budget_usd, spent_usd=spent_usd, reserved_usd=reserved_usd)
-    return Purse(budget, prices, task_options=RunOptions(), is_strict=is_strict)
+    return Purse(budget, prices, task_options=RunOptions(), is_strict=is_strict, excess=excess)
 
 
 def capped(count: int) -> ListSource:
@@ -39,6 +43,12 @@ def capped(count: int) -> ListSource:
     return ListSource(
         [make_job(line, options=RunOptions(max_total_charge_usd=CAP_USD)) for line in range(1, count + 1)]
     )
+
+
+def cheap(count: int) -> ListSource:
+    """Return jobs whose Runs compute for at most CHEAP_USD."""
+    options = RunOptions(memory_mb=128, timeout_s=10)
+    return ListSource([make_job(line, options=options) for line in range(1, count + 1)])
 
 
 def spent_at(api: ScriptedApi) -> float:
@@ -93,6 +103,60 @@ async def test_a_kill_changes_nothing_about_a_budget() -> None:
     await anyio.sleep(60)
     assert spent_at(api) <= 2.0
     assert len(api.run_ids) == int((2.0 - CAP_USD) / 0.08) + 1
+
+
+@pytest.mark.parametrize("seed", range(50))
+async def test_usage_without_a_limit_exceeds_a_strict_budget_by_a_few_runs_at_most(seed: int) -> None:
+    """Storages and transfer cost a hundred times what the options bound, and most of it is known ten seconds late."""
+    chance = random.Random(seed)
+    most_usd, run_s = 100 * CHEAP_USD, chance.choice([0.3, 2, 20])
+
+    def plan(_: int) -> Plan:
+        final_usd = chance.choice([most_usd, chance.uniform(0, most_usd)])
+        return Plan(run_s=run_s, cost_usd=chance.random() * CHEAP_USD, final_cost_usd=final_usd)
+
+    api, budget_usd = ScriptedApi(plan), chance.uniform(0.5, 30) * most_usd
+    engine = Engine(api, WatchedLedger(), cheap(3000), slots=200, purse=purse(budget_usd, BY_USAGE))
+    await engine.run()
+    await engine.costs.finish()
+    assert engine.scheduler.stopped_for is Ending.OUT_OF_BUDGET
+    assert spent_at(api) <= budget_usd + ExcessCosts.OPEN_BEFORE_ANY * most_usd
+    assert engine.purse.budget.spent_usd == pytest.approx(spent_at(api))
+    assert (engine.purse.budget.expected_usd, engine.purse.budget.reserved_usd) == pytest.approx((0.0, 0.0))
+
+
+async def test_a_budget_that_pays_for_all_usage_holds_nothing_up_for_long() -> None:
+    """The first costs are waited for; after that, more and more Runs are live at once."""
+    api = ScriptedApi(Plan(run_s=2, cost_usd=0.0, final_cost_usd=50 * CHEAP_USD))
+    engine = Engine(api, WatchedLedger(), cheap(2000), slots=200, purse=purse(1e6, BY_USAGE))
+    records = await engine.run()
+    assert (len(records), api.peak) == (2000, 200)
+    assert anyio.current_time() < 90
+
+
+@pytest.mark.parametrize("max_open_polls", [1000, 1], ids=["polls", "sweep"])
+async def test_what_live_runs_use_stops_new_starts(max_open_polls: int) -> None:
+    """Three long Runs use up the budget while they are live: nothing more is started, and they are left running."""
+    plans = in_order(*[Plan(run_s=7200, usd_per_s=0.001)] * 3, then=Plan(run_s=1, cost_usd=0.0))
+    api, money = ScriptedApi(plans), purse(2.0, BY_USAGE, excess=ExcessCosts(known=50, most_usd=0.01))
+    engine = Engine(api, WatchedLedger(), cheap(20_000), slots=4, purse=money, max_open_polls=max_open_polls)
+    with anyio.move_on_after(3600):
+        await engine.run()
+    assert 400 < max(api.begun_at) < 1000, "live Runs are known to cost 2 dollars after 700 seconds"
+    assert (api.live, api.aborted) == (3, [])
+    kinds = [type(notice) for notice in engine.progress.notices.take()]
+    assert [kind for kind in kinds if kind is not RunSuspect] == [StartsWaitForBudget, BudgetExhausted]
+
+
+async def test_usage_so_far_costs_no_request_of_its_own() -> None:
+    """A batch with a budget sends as many requests as one without: not one more for each Run."""
+    requests = []
+    for budget_usd in (1e6, None):
+        api = ScriptedApi(Plan(run_s=600, usd_per_s=0.001))
+        money = purse(budget_usd, BY_USAGE, excess=ExcessCosts(known=50))
+        await Engine(api, WatchedLedger(), cheap(40), slots=40, purse=money, max_open_polls=20).run()
+        requests.append(len(api.posts) + len(api.reads) + len(api.live_listings) + len(api.listings))
+    assert requests[0] < requests[1] + 20
 
 
 async def test_a_run_of_unbounded_cost_is_not_started() -> None:

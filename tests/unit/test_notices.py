@@ -24,6 +24,7 @@ from batchrun.engine.notices import (
     StartsWaitForBudget,
     StartUnanswered,
     UnendedLine,
+    UsageUnbounded,
     WaitingForFinalCosts,
 )
 from batchrun.model import JobKey, RunId
@@ -46,10 +47,24 @@ WORDS: list[tuple[Notice, str]] = [
         "The account's Runs may not be listed (403); the task's own list is read instead",
     ),
     (
+        UsageUnbounded(excess_usd=0.015, known_runs=0, max_open_runs=3),
+        (
+            "Budget: no option limits what a Run uses of storages and transfer. No cost of such a Run is known: at most"
+            " 3 Runs are started before the first one is final. What they use of these can exceed the budget"
+        ),
+    ),
+    (
+        UsageUnbounded(excess_usd=0.015, known_runs=20, max_open_runs=63),
+        (
+            "Budget: no option limits what a Run uses of storages and transfer. Each start reserves $0.0150 for that,"
+            " the most that one of 20 Runs cost beyond its limits. What live Runs use above that can exceed the budget"
+        ),
+    ),
+    (
         StartsWaitForBudget(reserved_usd=0.25),
         (
             "Starts wait for the budget: each reserves $0.2500 until the cost of its Run is final,"
-            " about ten seconds after the Run's end"
+            " about ten seconds after the Run's end. Live Runs are left running"
         ),
     ),
     (

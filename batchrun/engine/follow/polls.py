@@ -2,6 +2,7 @@
 
 import math
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 import anyio
@@ -11,7 +12,7 @@ from batchrun.engine.follow.live_run import LiveRun
 from batchrun.engine.follow.sweep import Sweep
 from batchrun.engine.ports import RunClient
 from batchrun.errors import ApiError, BatchRefused, NotFound
-from batchrun.model import Run
+from batchrun.model import Attempt, Run
 
 #: A Run whose id we hold counts as lost after the platform has not known it for this long, in seconds.
 LOST_AFTER_S = 10.0
@@ -73,12 +74,20 @@ class Follower:
         client: the platform.
         polls: of the account.
         sweep: follows the Runs that get no poll.
+        note_cost: called with what each live Run has cost so far, whenever it was read.
     """
 
-    def __init__(self, client: RunClient, polls: Polls, sweep: Sweep) -> None:
+    def __init__(
+        self,
+        client: RunClient,
+        polls: Polls,
+        sweep: Sweep,
+        note_cost: Callable[[Attempt, float | None], None] = lambda _attempt, _cost_usd: None,
+    ) -> None:
         self._client = client
         self._polls = polls
         self._sweep = sweep
+        self._note_cost = note_cost
         polls.join(sweep)
 
     def leave(self) -> None:
@@ -133,5 +142,6 @@ class Follower:
         if run.status.is_terminal:
             return Sight(is_over=True, run=run)
         live.unknown_since = None
+        self._note_cost(live.attempt, run.cost_usd)
         await live.watch.look(run)
         return _STILL_LIVE

@@ -15,7 +15,7 @@ from batchrun.apify.wire import MAX_LIST_LIMIT
 from batchrun.engine.follow.live_run import LiveRun
 from batchrun.engine.ports import RunClient
 from batchrun.errors import ApiError
-from batchrun.model import RunId, TaskId
+from batchrun.model import Attempt, RunId, TaskId
 
 #: Time between two sweeps, as a fraction of a Run's usual life. With 1,000 Runs to a page, 64 sweeps in a life are 0.07
 #: requests per Run, for any number of Runs, and an end is noticed after 1 % of the life on average.
@@ -55,12 +55,20 @@ class Sweep:
         client: lists the task's live Runs.
         task_id: the task.
         take_up: called with each Run that is let go or gets a poll; a child continues with it.
+        note_cost: called with what each listed Run has cost so far.
     """
 
-    def __init__(self, client: RunClient, task_id: TaskId, take_up: Callable[[LiveRun], None]) -> None:
+    def __init__(
+        self,
+        client: RunClient,
+        task_id: TaskId,
+        take_up: Callable[[LiveRun], None],
+        note_cost: Callable[[Attempt, float | None], None] = lambda _attempt, _cost_usd: None,
+    ) -> None:
         self._client = client
         self._task_id = task_id
         self._take_up = take_up
+        self._note_cost = note_cost
         self._rows: dict[RunId, _Row] = {}
         #: Runs that are let go and wait until fewer than `MAX_LOOKS` others are being read.
         self._gone: deque[LiveRun] = deque()
@@ -106,13 +114,16 @@ class Sweep:
             _log.warning("sweep_refused", error=str(error))
             self._let_go(list(self._rows))  # each is read by its id, and that answer shows what is wrong
             return
+        for run_id, cost_usd in listed.items():
+            if cost_usd and (row := self._rows.get(run_id)) is not None:
+                self._note_cost(row.live.attempt, cost_usd)
         listable = listed_at - LISTING_LAG_S
         self._let_go(
             [run_id for run_id, row in self._rows.items() if run_id not in listed and row.began_at <= listable]
         )
 
-    async def _listed(self) -> set[RunId]:
-        listed: set[RunId] = set()
+    async def _listed(self) -> dict[RunId, float | None]:
+        listed: dict[RunId, float | None] = {}
         offset = 0
         while True:
             page = await self._client.list_live_runs(self._task_id, offset=offset)

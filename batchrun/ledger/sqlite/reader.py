@@ -143,13 +143,22 @@ class LedgerReader:
 
     def money(self) -> Money:
         """Return the spending of the batch so far."""
-        spent, reserved = self._db.execute(
+        spent, reserved, open_runs, settled_runs, most_excess = self._db.execute(
             "SELECT total(CASE WHEN cost_is_final THEN coalesce(cost_usd, reserved_usd) END),"
-            " total(CASE WHEN NOT cost_is_final THEN coalesce(reserved_usd, cost_usd) END)"
+            " total(CASE WHEN NOT cost_is_final THEN coalesce(reserved_usd, cost_usd) END),"
+            # A live Run without a reservation gets one when it is taken up.
+            " total(NOT cost_is_final AND (state = 'ended' OR reserved_usd IS NOT NULL)),"
+            " total(cost_is_final AND reserved_usd IS NOT NULL), max(cost_usd - reserved_usd)"
             # An attempt that ended without a Run has started none.
             " FROM attempt WHERE state != 'ended' OR run_id IS NOT NULL"
         ).fetchone()
-        return Money(spent_usd=spent, reserved_usd=reserved)
+        return Money(
+            spent_usd=spent,
+            reserved_usd=reserved,
+            open_runs=int(open_runs),
+            settled_runs=int(settled_runs),
+            most_excess_usd=max(0.0, most_excess or 0.0),
+        )
 
     def open_jobs(self) -> list[OpenJob]:
         return [self._open_job(row) for row in self._db.execute(f"{_OPEN_JOBS} ORDER BY id").fetchall()]

@@ -4,6 +4,7 @@
     ├── ConfigError             the configuration: file and dotted key
     ├── JobFileError            the job file: file and line
     ├── OutputError             this machine: disk, permissions, a lock, a damaged file
+    │   ├── OutputLost          files of the batch were moved or removed while it runs: no start can be noted
     │   └── LedgerError         the ledger cannot or must not be written any further
     │       └── Superseded      another owner has taken the batch over
     ├── BatchRefused            the platform refuses the whole batch (401, 403, unknown task, no credit)
@@ -62,6 +63,10 @@ class JobFileError(BatchrunError):
 
 class OutputError(BatchrunError):
     """This machine prevents the work: disk, permissions, a lock, a damaged file."""
+
+
+class OutputLost(OutputError):
+    """Files of the batch were moved, replaced or removed while it runs: no start may be noted, live Runs can end."""
 
 
 class LedgerError(OutputError):

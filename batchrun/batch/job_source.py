@@ -19,7 +19,7 @@ from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import BadLine, Job, JsonObject
 
 #: Seconds without a change after which a job file counts as finished, unless a process has it open for writing.
-QUIET_S = 5.0
+QUIET_S = 2.0
 
 
 class FileSource:

@@ -25,6 +25,9 @@ from batchrun.ledger.sqlite.journal import Journal
 from batchrun.model import Ending, Outcome, Record, Selection, Summary
 from batchrun.preflight.batch_forecast import Effort, Forecast, read_forecast
 
+#: Seconds between two looks at the batch's files.
+WATCH_INTERVAL_S = 1.0
+
 
 class Batch:
     """An open batch, made by `open_batch`: `run` it, or iterate over its records, once.
@@ -216,8 +219,11 @@ class Batch:
                 children.start_soon(self._task_watch.run)
                 children.start_soon(note_outages, self._client, self._resumed.ledger)
                 children.start_soon(self._stop_in_time)
+                children.start_soon(self._watch_files)
                 await self._engine.run(self._jobs, self._on_record, partial(wait_for_final_costs, self._engine))
                 children.cancel_scope.cancel()
+            if (lost := await anyio.to_thread.run_sync(self._journal.check_files)) is not None:
+                raise lost
             if (unended := self._resumed.lines.unended) is not None:
                 self.progress.notices.add(unended)
             if self._engine.scheduler.stopped_for is None:
@@ -232,6 +238,14 @@ class Batch:
         await anyio.sleep(max_batch_s)
         self.progress.notices.add(BatchOutOfTime())
         self._engine.scheduler.stop_starting(Ending.OUT_OF_TIME)
+
+    async def _watch_files(self) -> None:
+        """Notice files that were moved or removed, also while nothing is committed."""
+        while True:
+            if (lost := await anyio.to_thread.run_sync(self._journal.check_files)) is not None:
+                self._engine.scheduler.fail(lost)
+                return
+            await anyio.sleep(WATCH_INTERVAL_S)
 
     async def summary(self) -> Summary:
         """Return the results of the batch, those of earlier processes included."""

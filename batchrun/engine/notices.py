@@ -71,8 +71,8 @@ class BreakerTripped:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlatformRefused:
-    """The platform refuses the whole batch."""
+class BatchFailed:
+    """The platform refuses the whole batch, or its files were moved or removed."""
 
     reason: str
 
@@ -161,7 +161,7 @@ Notice = (
     | BudgetExhausted
     | CostsUnbounded
     | BreakerTripped
-    | PlatformRefused
+    | BatchFailed
     | RunSuspect
     | RunAborted
     | AbortRefused

@@ -16,12 +16,12 @@ from batchrun.engine.follow.sweep import Sweep
 from batchrun.engine.job_runner import JobRunner, Result
 from batchrun.engine.limits.permits import Permit, Permits
 from batchrun.engine.limits.start_gate import StartGate
-from batchrun.engine.notices import BreakerTripped, PlatformRefused
+from batchrun.engine.notices import BatchFailed, BreakerTripped
 from batchrun.engine.progress import Progress
 from batchrun.engine.source_reader import SourceReader
 from batchrun.engine.start_queue import StartQueue
 from batchrun.engine.work import Postponed, Work
-from batchrun.errors import BatchRefused, JobFileError
+from batchrun.errors import BatchRefused, JobFileError, OutputLost
 from batchrun.ledger.protocol import Ledger
 from batchrun.model import Ending, Record
 from batchrun.policy.breaker import Breaker, Trip
@@ -82,7 +82,7 @@ class Scheduler:
         self.is_interrupted = anyio.Event()
         #: Groups that the breaker has stopped; None among them: the whole batch.
         self._tripped: set[str | None] = set()
-        self._failure: BatchRefused | JobFileError | None = None
+        self._failure: BatchRefused | OutputLost | JobFileError | None = None
 
     async def run(
         self,
@@ -97,6 +97,7 @@ class Scheduler:
 
         Raises:
             BatchRefused: the platform refuses the batch; live Runs have been followed to their end.
+            OutputLost: files of the batch were moved or removed; live Runs have been followed to their end.
             JobFileError: the job file cannot be read further; admitted jobs have been carried out.
         """
         self._on_record = on_record
@@ -124,7 +125,7 @@ class Scheduler:
                     break
                 self._children.add()
                 await self._act_on(await self._runner.run_job(work, permit))
-            except BatchRefused as refused:
+            except (BatchRefused, OutputLost) as refused:
                 self._refused(refused)
             finally:
                 permit.release()
@@ -163,7 +164,7 @@ class Scheduler:
         """Carry a job through an attempt that was started before."""
         try:
             await self._act_on(await attempt())
-        except BatchRefused as refused:
+        except (BatchRefused, OutputLost) as refused:
             self._refused(refused)
         finally:
             permit.release()
@@ -205,11 +206,15 @@ class Scheduler:
         else:
             self._queue.stop_group(trip.group)
 
-    def _refused(self, refused: BatchRefused) -> None:
-        if self._failure is None:
-            self._failure = refused
-            self._progress.notices.add(PlatformRefused(reason=str(refused)))
+    def _refused(self, refused: BatchRefused | OutputLost) -> None:
+        self.fail(refused)
         self._progress.left_open += 1
+
+    def fail(self, failure: BatchRefused | OutputLost) -> None:
+        """Start nothing more; `run` raises this error once the live Runs have been followed to their end."""
+        if self._failure is None:
+            self._failure = failure
+            self._progress.notices.add(BatchFailed(reason=str(failure)))
         self.stop_starting()
 
     def stop_starting(self, ending: Ending = Ending.INTERRUPTED) -> None:

@@ -103,5 +103,7 @@ OUTAGE: Fact[NotedOutage] = Fact("outage", _outage_json, _outage)
 PINNED_BUILD: Fact[PinnedBuild] = Fact("pinned_build", asdict, lambda noted: PinnedBuild(**noted))
 #: Hashes of the task's input, options and Actor when the batch was last opened.
 TASK_AS_OPENED: Fact[JsonObject] = Fact("task_as_opened")
+#: Number of commits that have noted intents; `starts.jsonl` counts along.
+START_COMMITS: Fact[int] = Fact("start_commits")
 #: The output file whose repair has begun and not ended; None if no repair has.
 REPAIRING: Fact[str] = Fact("repairing")

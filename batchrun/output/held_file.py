@@ -1,37 +1,46 @@
-"""A file that a process holds open: whether its path still leads to it."""
+"""A file or directory that a process uses by its path: whether the path still leads to it."""
 
 import os
 from pathlib import Path
-
-from batchrun.errors import OutputError
 
 
 class HeldFile:
     """Remembers which file a path leads to.
 
     Args:
-        file: exists, and is held open by this process.
+        file: exists, and is open in this process.
+        fd: of the file, if the system can say by it where the file has gone.
     """
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
+    def __init__(self, file: Path, fd: int | None = None) -> None:
+        self._file, self._fd = file, fd
         self._identity = _identity(file)
 
-    def check(self) -> None:
-        """Check that the path still leads to the same file: what is written to another one is lost to its user.
+    def loss(self) -> str | None:
+        """Return what happened to the file, if the path does not lead to it any more."""
+        found = _identity(self._file)
+        if found == self._identity:
+            return None
+        what = "was replaced by another file" if found is not None else "was moved or removed"
+        if (now_at := self._now_at()) is not None:
+            what = f"was moved to {now_at}"
+        return f"{self._file}: {what} while this batch used it"
 
-        Raises:
-            OutputError: the file was moved, replaced or removed.
-        """
-        if _identity(self._file) != self._identity:
-            raise OutputError(
-                f"{self._file}: was moved, replaced or removed while this batch used it. Nothing more is started;"
-                f" live Runs go on and are noted. Put it back and run the same command; `batchrun repair"
-                f" {self._file.parent}` writes missing lines again"
-            )
+    def _now_at(self) -> str | None:
+        if self._fd is not None:
+            try:
+                now_at = os.readlink(f"/proc/self/fd/{self._fd}")  # noqa: PTH115 - as Linux writes it
+            except OSError:
+                return None
+            return None if now_at.endswith(" (deleted)") else now_at
+        try:
+            beside = list(os.scandir(self._file.parent))
+        except OSError:
+            return None
+        return next((each.path for each in beside if _identity(each.path) == self._identity), None)
 
 
-def _identity(file: Path) -> tuple[int, int] | None:
+def _identity(file: Path | str) -> tuple[int, int] | None:
     try:
         found = os.stat(file)  # noqa: PTH116 - asked before each commit
     except OSError:

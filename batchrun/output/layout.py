@@ -6,6 +6,8 @@ BAD_LINES = "bad_lines.jsonl"
 #: The costs of all Runs that have ended, as they are known now.
 COSTS = "costs.jsonl"
 LEDGER = "ledger.sqlite3"
+#: The starts that the ledger has noted: proves that the ledger is whole.
+STARTS = "starts.jsonl"
 #: Locked by the process that works in the directory; holds its pid.
 LOCK = "lock"
 BATCH_LOG = "batch.log"

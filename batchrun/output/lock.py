@@ -1,10 +1,13 @@
-"""The lock on an output directory; it dies with the process that holds it."""
+"""The lock on an output directory; it dies with the process that holds it.
+
+The file `lock` is locked, and the directory itself: who removes the file lets no second process in.
+"""
 
 import fcntl
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -27,13 +30,14 @@ def locked(directory: Path) -> Iterator[None]:
         OutputError: another process works there (the message names its pid), or the lock cannot be written.
     """
     file = directory / LOCK
-    with explaining(file):
-        fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        _take(fd, directory)
+    with ExitStack() as stack:
+        with explaining(file):
+            fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            stack.callback(os.close, fd)
+            directory_fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+            stack.callback(os.close, directory_fd)
+        _take(fd, directory_fd, directory)
         yield
-    finally:
-        os.close(fd)
 
 
 @asynccontextmanager
@@ -44,8 +48,12 @@ async def enter_lock(directory: Path) -> AsyncIterator[None]:
         yield
 
 
-def _take(fd: int, directory: Path) -> None:
-    if not _is_taken(fd):
+def _take(fd: int, directory_fd: int, directory: Path) -> None:
+    is_taken = _is_taken(fd)
+    if is_taken:
+        with suppress(OSError):  # no directory can be locked on some network file systems
+            is_taken = _is_taken(directory_fd)
+    if not is_taken:
         pid = os.pread(fd, 20, 0).decode("ascii", "replace").strip() or "unknown"
         raise OutputError(f"{directory}: in use by process {pid}; wait for it, stop it, or choose another directory")
     os.ftruncate(fd, 0)

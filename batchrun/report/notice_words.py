@@ -7,6 +7,7 @@ from batchrun.apify.wire import Denied
 from batchrun.engine.notices import (
     AbortRefused,
     AccountRunsNotListed,
+    BatchFailed,
     BatchOutOfTime,
     BreakerTripped,
     BudgetExhausted,
@@ -14,7 +15,6 @@ from batchrun.engine.notices import (
     CostsUnbounded,
     Notice,
     NoticesDropped,
-    PlatformRefused,
     ReadDenied,
     ReportNotWritten,
     RunAborted,
@@ -84,7 +84,7 @@ def notice_words(notice: Notice) -> str:  # noqa: C901, PLR0911, PLR0912 - one s
             return f"The breaker has stopped the batch: {reason}. {_NO_NEW_STARTS}"
         case BreakerTripped(group=group, reason=reason):
             return f"The breaker has stopped group {group}: {reason}. Other groups continue"
-        case PlatformRefused(reason=reason):
+        case BatchFailed(reason=reason):
             return f"{reason}. {_NO_NEW_STARTS}"
         case RunSuspect(run_id=run_id, job_key=key, reason=reason):
             return f"Run {run_id} of job {key}: {reason}"

@@ -18,6 +18,7 @@ KILL_POINTS = [
     "committed:1",
     "committed:2",
     "committed:9",
+    "logged:5",
     "settled:20",
 ]
 #: The same arrows, each the first time.

@@ -58,7 +58,7 @@ def test_records_without_their_ledger_are_refused_and_never_cut(tmp_path):
             shutil.move(file, away / file.name)
         records = (batch.out / "records.jsonl").read_bytes()
         assert batch.run() == 6, batch.said()
-        assert "put it back" in batch.said()
+        assert "Put the newest ledger.sqlite3 and ledger.sqlite3-wal back" in batch.said()
         assert (batch.out / "records.jsonl").read_bytes() == records
         for file in away.iterdir():
             shutil.move(file, batch.out / file.name)

@@ -18,10 +18,12 @@ from hypothesis import strategies as st
 from batchrun.errors import LedgerError, OutputError, Superseded
 from batchrun.ledger.facts import ECHO
 from batchrun.ledger.protocol import OpenJob
+from batchrun.ledger.sqlite import start_log
 from batchrun.ledger.sqlite.group_commit import GroupCommit, open_commit
 from batchrun.ledger.sqlite.journal import Journal, Step, _open_journal
+from batchrun.ledger.sqlite.start_log import read_start_log
 from batchrun.model import Attempt, BadLine, Intent, Job, JobId, Mark, Outcome, Record, RunId
-from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS
+from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS, STARTS
 from batchrun.output.sink import Sink
 from tests.support.memory_ledger import make_bad_line, make_job, read_to
 
@@ -60,7 +62,7 @@ def settle(journal: Journal, job: OpenJob, item_lines: bytes = b"") -> Step[None
 
 def intend(journal: Journal, job: OpenJob, n: int) -> Step[Attempt]:
     """Return the step that intends a job's first attempt."""
-    return Step(partial(journal.ledger.intend, job.id, Intent(attempt_no=1, mark=Mark(f"m{n}"))))
+    return Step(partial(journal.intend, job.id, Intent(attempt_no=1, mark=Mark(f"m{n}"))))
 
 
 def record_with_run(job: OpenJob, n: int) -> Record:
@@ -170,7 +172,10 @@ def test_bad_lines_are_written_to_their_file_and_as_records(tmp_path: Path) -> N
 def test_records_without_their_ledger_are_refused_and_not_cut(tmp_path: Path) -> None:
     """No new ledger is created beside them either."""
     (tmp_path / RECORDS).write_bytes(b"{}\n")
-    with pytest.raises(OutputError, match="is missing; put it back"), opened(tmp_path):
+    with (
+        pytest.raises(OutputError, match=r"is missing, but records\.jsonl beside it .*batchrun repair"),
+        opened(tmp_path),
+    ):
         pass
     assert ((tmp_path / RECORDS).read_bytes(), (tmp_path / LEDGER).exists()) == (b"{}\n", False)
 
@@ -193,23 +198,81 @@ def test_a_ledger_that_is_older_than_its_records_is_refused(tmp_path: Path) -> N
     with opened(tmp_path) as journal:
         settle_with_run(journal, later, 2)
     (tmp_path / LEDGER).write_bytes((tmp_path / "copy").read_bytes())
+    (tmp_path / STARTS).unlink()  # it would show the same
     before = (tmp_path / RECORDS).read_bytes()
     with pytest.raises(LedgerError, match=r"older than records\.jsonl .* Run run-2 of job 'job-2'"), opened(tmp_path):
         pass
     assert (tmp_path / RECORDS).read_bytes() == before
 
 
-@pytest.mark.parametrize("name", [RECORDS, ITEMS, BAD_LINES, LEDGER])
-def test_no_group_is_committed_once_a_file_is_gone(tmp_path: Path, name: str) -> None:
-    """What is written to a file that has no name any more is lost."""
+@pytest.mark.parametrize("damage", ["older", "emptied", "removed"])
+def test_a_ledger_that_lacks_starts_is_refused(tmp_path: Path, damage: str) -> None:
+    """No record shows them: their Runs may be live. Nothing is created or changed."""
     with opened(tmp_path) as journal:
-        (job,) = admit(journal, make_job(1))
-        (tmp_path / name).rename(tmp_path / "moved")
-        with pytest.raises(OutputError, match="was moved"):
+        job, other = admit(journal, make_job(1), make_job(2))
+        journal.commit_group([intend(journal, job, 1)])
+    older = (tmp_path / LEDGER).read_bytes()
+    with opened(tmp_path) as journal:
+        journal.commit_group([intend(journal, other, 2)])
+    if damage == "removed":
+        (tmp_path / LEDGER).unlink()
+    else:
+        (tmp_path / LEDGER).write_bytes(older if damage == "older" else b"")
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir() if not file.name.endswith(("-wal", "-shm"))}
+    said = {"older": "is older than starts.jsonl", "emptied": "is empty, but", "removed": "is missing, but"}[damage]
+    for _ in range(2):
+        with pytest.raises(LedgerError, match=f"{said}.*batchrun repair"), opened(tmp_path):
+            pass
+    after = {file.name: file.read_bytes() for file in tmp_path.iterdir() if not file.name.endswith(("-wal", "-shm"))}
+    assert after == before
+
+
+def test_a_log_of_starts_that_lags_behind_its_ledger_proves_nothing(tmp_path: Path) -> None:
+    """A process may die between the commit and the log, or the power may fail; a missing log is begun again."""
+    with opened(tmp_path) as journal:
+        job, other, third = admit(journal, make_job(1), make_job(2), make_job(3))
+        journal.commit_group([intend(journal, job, 1)])
+        logged = (tmp_path / STARTS).read_bytes()
+        journal.commit_group([intend(journal, other, 2)])
+    (tmp_path / STARTS).write_bytes(logged[:-5])
+    with opened(tmp_path) as journal:
+        assert len(journal.ledger.begun_jobs()) == 2
+        journal.commit_group([intend(journal, third, 3)])
+    (line,) = read_start_log(tmp_path)
+    assert (line.commits, [each.attempt.mark for each in line.starts]) == (3, ["m1", "m2", "m3"])
+
+
+def test_the_log_of_starts_is_begun_again_before_it_grows_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It keeps the starts of open jobs; those of settled ones stand in the records."""
+    monkeypatch.setattr(start_log, "MAX_BYTES", 2000)
+    with opened(tmp_path) as journal:
+        jobs = admit(journal, *map(make_job, range(1, 100)))
+        journal.commit_group([intend(journal, jobs[0], 0)])
+        for n, job in enumerate(jobs[1:], 1):
+            journal.commit_group([intend(journal, job, n)])
             journal.commit_group([settle(journal, job)])
+            assert (tmp_path / STARTS).stat().st_size < 2500
+    noted = [each.key for line in read_start_log(tmp_path) for each in line.starts]
+    assert (noted[0], noted[-1], max(line.commits for line in read_start_log(tmp_path))) == ("job-1", "job-99", 99)
+
+
+@pytest.mark.parametrize("name", [RECORDS, ITEMS, BAD_LINES, LEDGER])
+def test_no_start_is_noted_once_a_file_is_gone(tmp_path: Path, name: str) -> None:
+    """Another process would not find it. What is live is settled in the files, wherever they are."""
+    with opened(tmp_path) as journal:
+        job, other = admit(journal, make_job(1), make_job(2))
+        journal.commit_group([intend(journal, job, 1)])
+        (tmp_path / name).rename(tmp_path / "moved")
+        refused = intend(journal, other, 2)
+        journal.commit_group([settle(journal, job), refused])
+        assert f"{name}: was moved to {tmp_path / 'moved'} while this batch used it. Put it back" in str(
+            refused.refusal
+        )
     (tmp_path / "moved").replace(tmp_path / name)
     with opened(tmp_path) as journal:
-        assert [each.key for each in journal.ledger.open_jobs()] == [job.key]
+        assert [(each.key, each.attempts) for each in journal.ledger.open_jobs()] == [(other.key, ())]
 
 
 def test_a_record_whose_commit_did_not_happen_is_written_again(tmp_path: Path) -> None:
@@ -357,7 +420,7 @@ async def test_a_superseded_commit_fails_every_step_from_then_on(tmp_path: Path)
             except Superseded as error:
                 heard.append(str(error))
 
-        commit = GroupCommit(Overtaken(journal.ledger, journal._sinks), in_thread=False)
+        commit = GroupCommit(Overtaken(tmp_path, journal.ledger, journal._sinks), in_thread=False)
         with pytest.raises(ExceptionGroup, match="unhandled"):  # noqa: PT012 - by the committing child
             async with anyio.create_task_group() as children:
                 children.start_soon(hear, commit.intend(job.id, Intent(attempt_no=1, mark=Mark("m"))))

@@ -53,3 +53,13 @@ def test_a_directory_that_cannot_be_locked_is_explained(tmp_path: Path) -> None:
     """The error names the file."""
     with pytest.raises(OutputError, match="No such file or directory"), locked(tmp_path / "missing"):
         pass
+
+
+def test_a_removed_lock_lets_nobody_in(tmp_path: Path) -> None:
+    """The directory is locked, too; a new file `lock` is not the lock of the process that works there."""
+    with locked(tmp_path):
+        (tmp_path / LOCK).unlink()
+        with pytest.raises(OutputError, match="in use by process unknown"), locked(tmp_path):
+            pass
+    with locked(tmp_path):
+        pass

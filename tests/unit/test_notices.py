@@ -8,6 +8,7 @@ from batchrun.engine.notices import (
     MAX_UNREAD,
     AbortRefused,
     AccountRunsNotListed,
+    BatchFailed,
     BatchOutOfTime,
     BreakerTripped,
     BudgetExhausted,
@@ -16,7 +17,6 @@ from batchrun.engine.notices import (
     Notice,
     Notices,
     NoticesDropped,
-    PlatformRefused,
     ReadDenied,
     ReportNotWritten,
     RunAborted,
@@ -87,7 +87,7 @@ WORDS: list[tuple[Notice, str]] = [
         BreakerTripped(group="de", reason="25 of the last 50 jobs did not succeed"),
         "The breaker has stopped group de: 25 of the last 50 jobs did not succeed. Other groups continue",
     ),
-    (PlatformRefused(reason="No credit is left"), f"No credit is left. {NO_NEW_STARTS}"),
+    (BatchFailed(reason="No credit is left"), f"No credit is left. {NO_NEW_STARTS}"),
     (
         RunSuspect(run_id=RunId("r1"), job_key=JobKey("k1"), reason="no new log line for 60 s"),
         "Run r1 of job k1: no new log line for 60 s",
@@ -162,8 +162,8 @@ def test_unread_notices_are_bounded_and_dropped_ones_are_counted() -> None:
     """A batch without a reader keeps its newest notices; a late reader learns how many it missed, once."""
     notices = Notices()
     for n in range(MAX_UNREAD + 3):
-        notices.add(PlatformRefused(reason=str(n)))
+        notices.add(BatchFailed(reason=str(n)))
     taken = notices.take()
     assert taken[0] == NoticesDropped(count=3)
-    assert taken[1:] == [PlatformRefused(reason=str(n)) for n in range(3, MAX_UNREAD + 3)]
+    assert taken[1:] == [BatchFailed(reason=str(n)) for n in range(3, MAX_UNREAD + 3)]
     assert notices.take() == []

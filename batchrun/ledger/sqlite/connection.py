@@ -14,7 +14,7 @@ SCHEMA_STEPS = ("ledger.sql", "ledger_2.sql", "ledger_3.sql", "ledger_4.sql", "l
 #: Seconds that a statement waits for a lock that another program holds on the file.
 LOCK_PATIENCE_S = 10.0
 #: Errors of SQLite that are bugs of ours.
-_BUGS = (sqlite3.IntegrityError, sqlite3.ProgrammingError)
+_BUGS = (sqlite3.ProgrammingError,)
 
 
 class Connection(sqlite3.Connection):
@@ -76,8 +76,8 @@ def open_connection(file: Path, *, mode: str) -> Iterator[Connection]:
 
 def _explain(error: sqlite3.Error, file: Path) -> LedgerError:
     """Return the error of a failed statement, of which nothing was committed, in words for a user."""
-    if not isinstance(error, sqlite3.OperationalError) or "no such table" in str(error):
-        advice = "The ledger is damaged; nothing was changed. Restore it from a copy, or start over with another --out"
+    if not isinstance(error, sqlite3.OperationalError) or "no such " in str(error):
+        advice = f"The ledger is damaged; nothing was changed. Rebuild it: `batchrun repair {file.parent}`"
     else:
         advice = "Nothing is lost: fix that and run the same command again"
     return LedgerError(f"{file}: {error}. {advice}")
@@ -85,6 +85,18 @@ def _explain(error: sqlite3.Error, file: Path) -> LedgerError:
 
 def _escaped(file: Path) -> str:
     return str(file.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
+def is_blank(file: Path) -> bool:
+    """True if there is no ledger, or one without a single table: it was emptied, or lost all it had in its `-wal` file.
+
+    Raises:
+        LedgerError: It is damaged.
+    """
+    if not file.exists():
+        return True
+    with open_connection(file, mode="ro") as connection:
+        return not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
 
 
 def check_schema(connection: Connection, file: Path) -> None:

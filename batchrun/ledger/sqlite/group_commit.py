@@ -44,7 +44,7 @@ class GroupCommit:
         self._is_closing = False
         tables = journal.ledger
         self.admit = self._durably(journal.admit)
-        self.intend = self._durably(tables.intend)
+        self.intend = self._durably(journal.intend)
         self.note_abort = self._durably(tables.note_abort)
         self.write_items = self._durably(journal.write_items)
         self.settle = self._durably(journal.settle)
@@ -71,6 +71,8 @@ class GroupCommit:
             await group.done.wait()
             if group.error is not None:
                 raise _for_one_waiter(group.error) from group.error
+            if step.refusal is not None:
+                raise step.refusal
             return step.result
 
         return durable

@@ -1,5 +1,6 @@
 """The ledger and the output files of a batch, committed together."""
 
+import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -8,13 +9,14 @@ from typing import Any, Generic, TypeVar
 import anyio
 import orjson
 
-from batchrun.errors import OutputError
-from batchrun.ledger.facts import ECHO, OUTAGE, REPAIRING, TRIPS, WATCHED_S
+from batchrun.errors import OutputError, OutputLost
+from batchrun.ledger.facts import ECHO, OUTAGE, REPAIRING, START_COMMITS, TRIPS, WATCHED_S
 from batchrun.ledger.line_admission import admit_lines
 from batchrun.ledger.protocol import Admission, NotedOutage, ReadTo, Settlement
-from batchrun.ledger.sqlite.older_ledger import refuse_older_ledger
+from batchrun.ledger.sqlite.older_ledger import refuse_missing_ledger, refuse_older_ledger
+from batchrun.ledger.sqlite.start_log import StartLog
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
-from batchrun.model import Attempt, BadLine, Job, JobId, Mark, Record
+from batchrun.model import Attempt, BadLine, Intent, Job, JobId, Mark, Record
 from batchrun.output.held_file import HeldFile
 from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS
 from batchrun.output.sink import Sink
@@ -22,25 +24,37 @@ from batchrun.policy.breaker import Trip
 from batchrun.runtime.crash_points import crash_point
 
 T = TypeVar("T")
+_PUT_BACK = "Put it back and run the same command; `batchrun repair` of the directory writes missing lines again"
 
 
 class Step(Generic[T]):
     """A verb with its arguments, called within a commit."""
 
-    __slots__ = ("do", "result")
+    __slots__ = ("do", "refusal", "result")
     result: T
 
     def __init__(self, do: Callable[[], T]) -> None:
         self.do = do
+        #: Why it was not done, though the others of its group were; None: it was.
+        self.refusal: OutputLost | None = None
 
 
 class Journal:
     """The ledger and the output files of one batch; a group is one transaction, its steps are methods of these."""
 
-    def __init__(self, ledger: LedgerTables, sinks: dict[str, Sink], held: Sequence[HeldFile] = ()) -> None:
+    def __init__(
+        self, directory: Path, ledger: LedgerTables, sinks: dict[str, Sink], held: Sequence[HeldFile] = ()
+    ) -> None:
         self.ledger = ledger
-        #: All files of the batch; they are checked before each commit.
+        #: Directory and files of the batch; they are checked before each commit.
         self._held = held
+        self._start_log = StartLog(directory, ledger)
+        #: Number of commits with intents, of all processes.
+        self._start_commits = ledger.fact(START_COMMITS) or 0
+        #: The intents of the present group.
+        self._started: list[tuple[JobId, Attempt]] = []
+        #: Why no start can be noted: what happened to the files.
+        self._lost: OutputLost | None = None
         self._sinks = sinks
         self._trips: list[Trip] = []
         #: Number of groups committed so far.
@@ -55,17 +69,44 @@ class Journal:
         Raises:
             OutputError: The group cannot be committed; none of its steps counts.
         """
-        for file in self._held:
-            file.check()
+        self.check_files()
+        self._started.clear()
         with self.ledger.transaction():
             for step in steps:
-                step.result = step.do()
+                try:
+                    step.result = step.do()
+                except OutputLost as refusal:
+                    step.refusal = refusal
+            if self._started:
+                self._start_commits += 1
+                self.ledger.note_fact(START_COMMITS, self._start_commits)
             grown = {name: sink.length for name, sink in self._sinks.items() if sink.flush()}
             if grown:
                 self.ledger.note_output_lengths(grown)
                 crash_point("appended")
         crash_point("committed")
+        if self._started:
+            self._start_log.append(self._start_commits, self._started)
+            crash_point("logged")
         self.groups += 1
+
+    def check_files(self) -> OutputLost | None:
+        """Return what happened to the files of the batch if a path does not lead to them any more.
+
+        Then no start is noted any more: another process would not find it. What is written goes where the files are.
+        """
+        if self._lost is None:
+            lost = [loss for file in self._held if (loss := file.loss()) is not None]
+            if lost:
+                self._lost = OutputLost(f"{lost[0]}. {_PUT_BACK}")
+        return self._lost
+
+    def intend(self, job_id: JobId, intent: Intent) -> Attempt:
+        if self._lost is not None:
+            raise OutputLost(str(self._lost))
+        attempt = self.ledger.intend(job_id, intent)
+        self._started.append((job_id, attempt))
+        return attempt
 
     def admit(self, entries: Sequence[Job | BadLine], read_to: ReadTo) -> Admission:
         return admit_lines(entries, read_to, self.ledger, self.ledger.admit, self._settle_bad_line)
@@ -113,6 +154,7 @@ class Journal:
 
     def close(self) -> None:
         """Close the output files."""
+        self._start_log.close()
         for sink in self._sinks.values():
             sink.close()
 
@@ -140,8 +182,7 @@ async def open_journal(directory: Path) -> AsyncIterator[Journal]:
 
 
 def _open_journal(stack: ExitStack, directory: Path) -> Journal:
-    if not (directory / LEDGER).exists():
-        _refuse_orphans(directory)
+    refuse_missing_ledger(directory)
     ledger = stack.enter_context(open_ledger(directory))
     if (name := ledger.fact(REPAIRING)) is not None:
         raise OutputError(f"{directory / name}: its repair was cut short; run `batchrun repair {directory}` again")
@@ -149,20 +190,14 @@ def _open_journal(stack: ExitStack, directory: Path) -> Journal:
     lengths = ledger.output_lengths()
     sinks: dict[str, Sink] = {}
     held: list[HeldFile] = []
-    journal = Journal(ledger, sinks, held)
+    journal = Journal(directory, ledger, sinks, held)
     stack.callback(journal.close)
     for name in (RECORDS, ITEMS, BAD_LINES):
         sinks[name] = Sink(directory / name, lengths.get(name))
-    held += [HeldFile(directory / name) for name in (LEDGER, *sinks)]
+    directory_fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    stack.callback(os.close, directory_fd)
+    held += [HeldFile(directory, directory_fd), *(HeldFile(directory / name) for name in (LEDGER, *sinks))]
     # From here on the ledger knows the files, so that what a crash leaves in them can be cut off.
     with ledger.transaction():
         ledger.note_output_lengths({name: sink.length for name, sink in sinks.items()})
     return journal
-
-
-def _refuse_orphans(directory: Path) -> None:
-    records = directory / RECORDS
-    if records.exists() and records.stat().st_size:
-        raise OutputError(
-            f"{records}: holds records, but {LEDGER} beside it is missing; put it back, or choose another --out"
-        )

@@ -1,4 +1,4 @@
-"""A ledger that is older than the records beside it: restored from a copy, or without its `-wal` file.
+"""A ledger that is missing, or older than the files beside it: restored from a copy, or without its `-wal` file.
 
 Its batch must not go on. The ledger knows nothing of Runs that were paid for since: their jobs would be started again,
 and their records cut off.
@@ -11,30 +11,65 @@ from typing import Any
 import orjson
 
 from batchrun.errors import LedgerError
+from batchrun.ledger.sqlite.connection import is_blank
 from batchrun.ledger.sqlite.reader import LedgerReader
-from batchrun.output.layout import LEDGER, RECORDS
+from batchrun.ledger.sqlite.start_log import lost_commits
+from batchrun.output.layout import LEDGER, RECORDS, STARTS
+
+_WAYS_OUT = (
+    f"Nothing was started or changed. Put the newest {LEDGER} and {LEDGER}-wal back, or rebuild the ledger:"
+    " `batchrun repair"
+)
+
+
+def refuse_missing_ledger(directory: Path) -> None:
+    """Refuse a directory whose ledger is missing or empty, beside files of a batch that was begun.
+
+    Raises:
+        LedgerError: The ledger was removed or emptied; nothing was changed.
+    """
+    file, records = directory / LEDGER, directory / RECORDS
+    if not is_blank(file):
+        return
+    has_records = records.exists() and records.stat().st_size > 0
+    if has_records or lost_commits(directory, None):
+        beside = RECORDS if has_records else STARTS
+        what = "is empty" if file.exists() else "is missing"
+        raise LedgerError(
+            f"{file}: {what}, but {beside} beside it is of a batch that was begun. {_ways_out(directory)}"
+        )
 
 
 def refuse_older_ledger(ledger: LedgerReader, directory: Path) -> None:
-    """Refuse a ledger that never intended the attempts of the record lines behind its committed length.
+    """Refuse a ledger that has lost commits with intents.
 
+    Two files show it: the log of starts, which counts these commits; and the record lines behind the committed length.
     Such lines are normal after a crash: they were appended, and their commit did not happen. But the intent of each of
     their attempts was committed before its start request was sent.
 
     Raises:
         LedgerError: The ledger is older than its records; nothing was changed.
     """
-    file = directory / RECORDS
+    ledger_file, file = directory / LEDGER, directory / RECORDS
+    if lost := lost_commits(directory, ledger):
+        raise LedgerError(
+            f"{ledger_file}: is older than {STARTS} beside it, which has {lost} commits of starts that the ledger"
+            f" lacks: it was restored from a copy, or its -wal file was removed. {_ways_out(directory)}"
+        )
     if not file.exists():
         return
     committed_bytes = ledger.output_lengths().get(RECORDS, 0)
     for key, attempt_no, run_id in _attempts_behind(file, committed_bytes):
         if not ledger.has_attempt(key, attempt_no):
             raise LedgerError(
-                f"{directory / LEDGER}: is older than {RECORDS} beside it, which has Run {run_id} of job {key!r}; the"
-                " ledger never started it. It was restored from a copy, or its -wal file is missing. Nothing was"
-                f" started or changed. Put the newest {LEDGER} and {LEDGER}-wal back; another --out pays for all again"
+                f"{ledger_file}: is older than {RECORDS} beside it, which has Run {run_id} of job {key!r}; the ledger"
+                " never started it. It was restored from a copy, or its -wal file was removed."
+                f" {_ways_out(directory)}"
             )
+
+
+def _ways_out(directory: Path) -> str:
+    return f"{_WAYS_OUT} {directory}`"
 
 
 def _attempts_behind(file: Path, offset: int) -> Iterator[tuple[str, int, str]]:

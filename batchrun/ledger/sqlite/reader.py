@@ -23,7 +23,7 @@ from batchrun.ledger.protocol import (
     Settlement,
     Totals,
 )
-from batchrun.ledger.sqlite.connection import Connection, check_schema, open_connection
+from batchrun.ledger.sqlite.connection import Connection, check_schema, is_blank, open_connection
 from batchrun.ledger.sqlite.measures import Measures
 from batchrun.model import (
     Attempt,
@@ -32,6 +32,7 @@ from batchrun.model import (
     CostSource,
     JobId,
     JobKey,
+    JsonObject,
     Mark,
     Outcome,
     Position,
@@ -114,6 +115,14 @@ class LedgerReader:
         row = self._db.execute("SELECT value FROM batch WHERE name = ?", (fact.name,)).fetchone()
         noted = None if row is None else orjson.loads(row[0])
         return None if noted is None else fact.from_json(noted)
+
+    def all_facts(self) -> JsonObject:
+        """Return all facts in their JSON forms, by name."""
+        return {name: orjson.loads(value) for name, value in self._db.execute("SELECT name, value FROM batch")}
+
+    def key_of(self, job_id: JobId) -> JobKey:
+        """Return the key of a job."""
+        return JobKey(self._db.execute("SELECT key FROM job WHERE id = ?", (job_id,)).fetchone()[0])
 
     def output_lengths(self) -> dict[str, int]:
         """Return the committed length of each output file, in bytes."""
@@ -442,8 +451,9 @@ def open_for_reading(directory: Path) -> Iterator[LedgerReader]:
 
 
 def is_begun(directory: Path) -> bool:
-    """True if a ledger in this directory has admitted a line."""
-    if not (directory / LEDGER).exists():
+    """True if a ledger in this directory, of whatever version, has admitted a line."""
+    file = directory / LEDGER
+    if is_blank(file):
         return False
-    with open_for_reading(directory) as ledger:
-        return not ledger.is_empty
+    with open_connection(file, mode="ro") as connection:
+        return bool(connection.execute("SELECT EXISTS (SELECT 1 FROM job)").fetchone()[0])

@@ -1,0 +1,67 @@
+"""Directory and files of a batch that are moved or removed while it runs: noticed, said, and nothing is lost."""
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.crash import Api, CrashBatch, assert_promise_kept, open_api
+
+LONG_MS = 3000
+JOBS = [{"n": n, "ms": LONG_MS, "items": 3} for n in range(12)]
+SETTINGS = {"limits.max_concurrent_runs": 4}
+
+
+def wait_for(reached: Callable[[], bool]) -> None:
+    """Wait for a state that comes for certain, or fail after a minute."""
+    for _ in range(600):
+        if reached():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it never came")
+
+
+def run_until_lost(batch: CrashBatch, api: Api, lose: Callable[[Path], object]) -> None:
+    """Run a process, lose something once its first Runs are live, and wait for its end."""
+    process = batch.spawn()
+    wait_for(lambda: len(api.runs()) == 4)
+    lose(batch.out)
+    assert process.wait(120) == 6, batch.said()
+    assert all(run["status"] == "SUCCEEDED" for run in api.runs()), "a live Run was not followed to its end"
+    assert len(api.runs()) < len(JOBS), "starts went on"
+    assert "Nothing more is started; live Runs are followed to their end" in batch.said()
+    assert "Traceback" not in batch.said()
+
+
+@pytest.mark.parametrize("name", ["", "ledger.sqlite3", "records.jsonl", "items.jsonl"])
+def test_what_was_moved_is_found_and_put_back(tmp_path, name):
+    """The live Runs are settled in the moved files; with them back in their place the batch ends right."""
+    with open_api(tmp_path / "api") as api:
+        batch = CrashBatch(tmp_path, api.base_url, JOBS, SETTINGS)
+        away = tmp_path / ("away" if not name else "out/away")
+        run_until_lost(batch, api, lambda out: (out / name).rename(away))
+        assert f"{name or 'out'}: was moved to" in batch.said()
+        assert "away while this batch used it" in batch.said()
+        away.rename(batch.out / name)
+        assert batch.run() == 0, batch.said()
+        assert_promise_kept(batch, api)
+
+
+@pytest.mark.parametrize("names", [["records.jsonl"], ["items.jsonl", "records.jsonl"]])
+def test_removed_outputs_are_written_again_by_a_repair(tmp_path, names):
+    """The batch does not claim success with files that do not exist."""
+    with open_api(tmp_path / "api") as api:
+        batch = CrashBatch(tmp_path, api.base_url, JOBS, SETTINGS)
+        run_until_lost(batch, api, lambda out: [(out / name).unlink() for name in names])
+        assert batch.spawn("repair", "out").wait(60) == 0, batch.said()
+        assert batch.run() == 0, batch.said()
+        assert_promise_kept(batch, api)
+
+
+def test_a_removed_directory_stops_the_starts(tmp_path):
+    """What is paid for already is followed to its end, and nothing is bought any more."""
+    with open_api(tmp_path / "api") as api:
+        batch = CrashBatch(tmp_path, api.base_url, JOBS, SETTINGS)
+        run_until_lost(batch, api, shutil.rmtree)

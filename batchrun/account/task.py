@@ -152,10 +152,11 @@ def _dict(value: Any) -> JsonObject:
 
 
 def _refuse_differences(wanted: JsonObject, found: JsonObject, name: str, file: Path | None) -> None:
+    # Values of the input are left out, since they may be secrets.
     differences = [
-        f"{key}: here {wanted[key]!r}, there {found.get(key)!r}"
-        for key in wanted
-        if not _agrees(wanted[key], found.get(key))
+        f"{key}: " + (_names(value, found.get(key)) if key == "input" else f"here {value!r}, there {found.get(key)!r}")
+        for key, value in wanted.items()
+        if not _agrees(value, found.get(key))
     ]
     if differences:
         raise ConfigError(
@@ -164,6 +165,11 @@ def _refuse_differences(wanted: JsonObject, found: JsonObject, name: str, file: 
             key="task",
             file=file,
         )
+
+
+def _names(wanted: JsonObject, found: Any) -> str:
+    there = _dict(found)
+    return ", ".join(name for name, value in wanted.items() if not _agrees(value, there.get(name)))
 
 
 def _agrees(wanted: Any, found: Any) -> bool:

@@ -78,6 +78,7 @@ def batch_terms(config: Config, connected: ConnectedTask, prepared: Preparation)
         deadlines=deadlines(config.deadlines),
         expectation=expectation(config.output),
         no_starts=connected.task.gone,
+        secrets=prepared.secrets,
     )
 
 

@@ -28,7 +28,7 @@ def show_failures(directory: Path, *, is_json: bool) -> None:
     """Print the jobs that did not succeed, by cause."""
     found = read_failures(directory, Selection())
     config, _ = read_config(directory)
-    sent = sent_overrides(config, found.kinds, MAX_OVERRIDE_CHARS)
+    sent = sent_overrides(directory, config, found.kinds, MAX_OVERRIDE_CHARS)
     if is_json:
         _print_json(found, config.api, sent)
         return

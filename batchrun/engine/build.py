@@ -224,6 +224,7 @@ def build_engine(
         terms=terms,
         start_terms=start_terms,
         pause=children.pause,
+        keep_log=log_keeper.keep if log_keeper is not None else None,
     )
     scheduler = Scheduler(
         source_reader=SourceReader(source, ledger, queue),
@@ -236,7 +237,6 @@ def build_engine(
         ledger=ledger,
         breaker=breaker,
         progress=progress,
-        keep_log=log_keeper.keep if log_keeper is not None else None,
     )
     return Engine(
         scheduler=scheduler,

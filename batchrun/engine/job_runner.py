@@ -5,7 +5,7 @@ another process can resume wherever this one is killed.
 """
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 
 import structlog
@@ -30,6 +30,7 @@ from batchrun.engine.run_outcome import (
     run_lost,
     with_end,
     with_output_problem,
+    without_secrets,
 )
 from batchrun.engine.start_refusals import (
     NO_EFFECT_BACKOFF,
@@ -96,6 +97,8 @@ class JobRunner:
         terms: of the batch.
         start_terms: what each start needs.
         pause: pauses a child without counting it as busy.
+        keep_log: called with each record and the secrets of its job, to keep the end of its Run's log; None: no logs
+            are kept.
     """
 
     def __init__(
@@ -114,6 +117,7 @@ class JobRunner:
         terms: Terms,
         start_terms: StartTerms,
         pause: Callable[[float], Awaitable[None]],
+        keep_log: Callable[[Record, Collection[str]], None] | None,
     ) -> None:
         self._marks = Marks()
         self._client = client
@@ -129,6 +133,7 @@ class JobRunner:
         self._terms = terms
         self._start_terms = start_terms
         self._pause = pause
+        self._keep_log = keep_log
         self._has_noted_doubt = False
         #: Runs that had been started when a job's start first got no answer, by job; until one has an effect.
         self._started_before: dict[JobId, int] = {}
@@ -343,9 +348,14 @@ class JobRunner:
             ended = priced_by_items(ended, collected.items, self._purse.prices.per_item_usd)
             ended = with_output_problem(ended, collected.problem)
             record = record_of(ended, collected.output, collected.output_error, collected.items)
+            failed = record.outcome is not Outcome.SUCCEEDED
+            secrets = self._terms.secrets.texts_in(ended.work.job.body) if failed else ()
+            record = without_secrets(record, secrets)
             crash_point("collected")
             await self._ledger.settle(ended.work.id, ended.attempt, record, collected.item_lines)
             crash_point("settled")
+        if self._keep_log is not None:
+            self._keep_log(record, secrets)
         return record
 
     async def _judge(self, ended: EndedAttempt) -> EndedAttempt:

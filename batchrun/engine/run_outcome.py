@@ -1,5 +1,6 @@
 """From the end of a Run to the outcome and the record of its job."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -7,6 +8,7 @@ from batchrun.engine.work import EndedAttempt
 from batchrun.model import Attempt, AttemptState, CostSource, Items, Outcome, Problem, Record, Run, RunStatus
 from batchrun.policy.failure_kind import with_exit_code
 from batchrun.policy.retry import OUTCOME_OF_STATUS, cause_of
+from batchrun.policy.secret_fields import without
 from batchrun.runtime.fast_dataclasses import replace
 
 #: As the API names them.
@@ -115,3 +117,15 @@ def record_of(ended: EndedAttempt, output: Any, output_error: str | None, items:
         started_at=run.started_at if run is not None else None,
         finished_at=run.finished_at if run is not None else None,
     )
+
+
+def without_secrets(record: Record, texts: Collection[str]) -> Record:
+    """Return a record whose messages do not quote these secrets of its job's input."""
+    if not texts:
+        return record
+    error, run = record.error, record.run
+    if error is not None:
+        error = replace(error, message=without(error.message, texts))
+    if run is not None and isinstance(said := run.get("statusMessage"), str):
+        run = {**run, "statusMessage": without(said, texts)}
+    return replace(record, error=error, run=run)

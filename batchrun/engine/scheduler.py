@@ -43,7 +43,6 @@ class Scheduler:
         ledger: notes trips of the breaker.
         breaker: judges the settled jobs.
         progress: counters to update.
-        keep_log: called with each record, to keep the end of its Run's log; None: no logs are kept.
     """
 
     def __init__(
@@ -59,7 +58,6 @@ class Scheduler:
         ledger: Ledger,
         breaker: Breaker,
         progress: Progress,
-        keep_log: Callable[[Record], None] | None = None,
     ) -> None:
         self._source_reader = source_reader
         self._queue = queue
@@ -71,7 +69,6 @@ class Scheduler:
         self._ledger = ledger
         self._breaker = breaker
         self._progress = progress
-        self._keep_log = keep_log
         self._on_record: Callable[[Record], Awaitable[None]] | None = None
         self._reading = anyio.CancelScope()
         #: Whether the source is read to its end.
@@ -190,8 +187,6 @@ class Scheduler:
         trip = self._breaker.note(record)
         if trip is not None and None not in self._tripped:
             self._stop_for(trip)
-        if self._keep_log is not None:
-            self._keep_log(record)
         if self._on_record is not None:
             await self._on_record(record)
 

@@ -8,6 +8,7 @@ from batchrun.model import Attempt, AttemptState, Job, JobId, Mark, Outcome, Pro
 from batchrun.policy.deadlines import Deadlines
 from batchrun.policy.expectation import Expectation
 from batchrun.policy.retry import RetryPolicy
+from batchrun.policy.secret_fields import SecretFields
 from batchrun.runtime.fast_dataclasses import dataclass
 
 
@@ -86,6 +87,8 @@ class Terms:
     expectation: Expectation | None = None
     #: Why no Run can be started, so that the first job that needs a start ends the batch; empty: Runs are started.
     no_starts: str = ""
+    #: Fields of inputs whose values no message and no log shows.
+    secrets: SecretFields = field(default_factory=SecretFields)
 
 
 class Marks:

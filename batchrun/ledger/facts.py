@@ -11,6 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from batchrun.ledger.protocol import NotedOutage, ReadTo
 from batchrun.model import Command, JobKey, JsonObject, Mark, TaskId
 from batchrun.policy.breaker import Trip
+from batchrun.policy.secret_fields import SecretFields
 
 T = TypeVar("T")
 
@@ -100,6 +101,10 @@ JOB_COUNT: Fact[int] = Fact("job_count")
 TRIPS: Fact[Sequence[Trip]] = Fact("tripped", lambda trips: [asdict(trip) for trip in trips], _trips)
 #: The outage of the platform that the process running the batch sees; None while there is none.
 OUTAGE: Fact[NotedOutage] = Fact("outage", _outage_json, _outage)
+#: The secret fields of inputs, by the Actor's schema; None if it could not be read.
+SECRETS: Fact[SecretFields] = Fact(
+    "secrets", lambda secrets: secrets.paths, lambda noted: SecretFields(tuple(tuple(path) for path in noted))
+)
 PINNED_BUILD: Fact[PinnedBuild] = Fact("pinned_build", asdict, lambda noted: PinnedBuild(**noted))
 #: Hashes of the task's input, options and Actor when the batch was last opened.
 TASK_AS_OPENED: Fact[JsonObject] = Fact("task_as_opened")

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from batchrun.model import JsonObject
+from batchrun.policy.secret_fields import SecretFields
 
 if TYPE_CHECKING:
     import jsonschema_rs
@@ -64,6 +65,8 @@ class InputSchema:
             if "prefill" in field or (field.get("editor") == "hidden" and "default" in field)
         }
         self._secrets = {name for name, field in fields.items() if field.get("isSecret")}
+        #: The fields that the schema marks as secret, nested ones included.
+        self.secrets = SecretFields(tuple(_secret_paths(schema, ())))
 
     def problems(self, value: JsonObject) -> list[str]:
         """Return the messages with which the platform would refuse an input that includes the defaults.
@@ -131,6 +134,18 @@ class InputSchema:
             self.untried_patterns.append(path)
             return False
         return True
+
+
+def _secret_paths(field: JsonObject, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Yield the paths of the secret fields in a field; "*" stands for items and for properties without a schema."""
+    if field.get("isSecret"):
+        yield path
+        return
+    for name, part in _objects(field.get("properties", {})).items():
+        yield from _secret_paths(part, (*path, name))
+    for word in ("items", "additionalProperties"):
+        if isinstance(any_part := field.get(word), dict):
+            yield from _secret_paths(any_part, (*path, "*"))
 
 
 def _objects(fields: Any) -> dict[str, JsonObject]:

@@ -12,8 +12,10 @@ from batchrun.account.task_watch import note_task
 from batchrun.apify.wire import Denied
 from batchrun.config import Config
 from batchrun.errors import ConfigError
+from batchrun.ledger.facts import SECRETS
 from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import Command, RunOptions
+from batchrun.policy.secret_fields import SecretFields
 from batchrun.preflight.builds import Build, read_build
 from batchrun.preflight.input_checks import HeadCheck, job_check
 from batchrun.preflight.job_file_head import look_at_head
@@ -36,6 +38,7 @@ class Preparation:
     head: HeadCheck | None
     #: The parts of the task (input, options, Actor) that were edited since the batch was last opened.
     task_edits: tuple[str, ...]
+    secrets: SecretFields
     #: What the token may not read.
     denied: tuple[Denied, ...]
 
@@ -61,8 +64,12 @@ async def preflight(
     is_to_be_pinned = config.run.pin_build and number is None and not task.gone
     is_to_be_checked = config.jobs.check_inputs and ledger.is_empty
     build: Build | None = None
-    if is_to_be_pinned or is_to_be_checked:
+    secrets = await anyio.to_thread.run_sync(ledger.fact, SECRETS)
+    if is_to_be_pinned or is_to_be_checked or ledger.is_empty or (secrets is None and not task.gone):
         build = await read_build(client, task, config.run.build)
+        if build.schema is not None:
+            secrets = build.schema.secrets
+            await anyio.to_thread.run_sync(_note_secrets, ledger, secrets)
         if is_to_be_pinned:
             number = number_to_pin(build)
             await anyio.to_thread.run_sync(pin, ledger, config, number)
@@ -75,6 +82,7 @@ async def preflight(
         or (build.default_memory_mb if build is not None else None),
         head=HeadCheck(job_check(config, info, task, build)) if build is not None and is_to_be_checked else None,
         task_edits=edits,
+        secrets=secrets or SecretFields(None),
         denied=(*info.denied, *_denied(task, terms, build)),
     )
 
@@ -87,6 +95,11 @@ def _denied(task: Task, terms: TaskTerms, build: Build | None) -> Iterator[Denie
         yield Denied.ACTOR
     elif build is not None and build.is_denied:
         yield Denied.BUILDS
+
+
+def _note_secrets(ledger: LedgerTables, secrets: SecretFields) -> None:
+    with ledger.transaction():
+        ledger.note_fact(SECRETS, secrets)
 
 
 def _refuse_unread_task(config: Config, task: Task) -> None:

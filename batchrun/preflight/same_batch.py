@@ -8,10 +8,11 @@ from batchrun.account.task import Task
 from batchrun.apify.wire import AccountInfo
 from batchrun.config import Config
 from batchrun.errors import ConfigError
-from batchrun.ledger.facts import ACCOUNT, COMMAND, CONFIG, IDENTITY, TASK_ID
+from batchrun.ledger.facts import ACCOUNT, COMMAND, CONFIG, IDENTITY, SECRETS, TASK_ID
 from batchrun.ledger.sqlite.reader import LedgerReader
 from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import Command
+from batchrun.policy.secret_fields import SecretFields
 
 
 def check_identity(
@@ -27,8 +28,9 @@ def check_identity(
     noted = ledger.fact(IDENTITY) or {}
     if "jobs.quote" not in noted and noted.get("jobs.delimiter") is None:
         noted.pop("jobs.delimiter", None)  # noted by a version that did not note which one it had recognised
+    masked = (ledger.fact(SECRETS) or SecretFields(None)).masked
     differences = [
-        f"\n  {name}: begun with {noted[name]!r}, now {value!r}"
+        f"\n  {name}: begun with {masked(noted[name])!r}, now {masked(value)!r}"
         for name, value in identity.items()
         if name in noted and not ledger.is_empty and noted[name] != value
     ]

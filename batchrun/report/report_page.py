@@ -69,7 +69,7 @@ def make_report(directory: Path, config: Config, own_summary: Summary | None = N
     the batch. Commands on the page name `directory` as it is given.
     """
     figures = read_figures(directory, own_summary)
-    sent = sent_overrides(config, figures.failures.kinds[:SAMPLES], _MAX_SENT_CHARS)
+    sent = sent_overrides(directory, config, figures.failures.kinds[:SAMPLES], _MAX_SENT_CHARS)
     batch = _Batch(directory=directory, config=config, sent=sent)
     name = directory.resolve().name
     has_days, has_rounds = len(figures.cost_by_day) > 1, len(figures.rounds) > 1

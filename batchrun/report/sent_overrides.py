@@ -2,25 +2,37 @@
 
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
+
+import orjson
 
 from batchrun.config import Config
 from batchrun.config.job_format_builder import job_format
 from batchrun.errors import JobFileError
 from batchrun.jobs import JobFile
+from batchrun.ledger.facts import SECRETS
+from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.model import Position
+from batchrun.policy.secret_fields import SecretFields
 from batchrun.report.failure_causes import Failure
 
 
-def sent_overrides(config: Config, failures: Iterable[Failure], max_chars: int) -> dict[Position, str]:
-    """Return the overrides of each failure's sample as JSON, cut to `max_chars`; unreadable ones are left out."""
+def sent_overrides(directory: Path, config: Config, failures: Iterable[Failure], max_chars: int) -> dict[Position, str]:
+    """Return the overrides of each failure's sample as JSON, without secret values, cut to `max_chars`.
+
+    Overrides that cannot be read are left out.
+    """
     positions = [failure.position for failure in failures]
     found: dict[Position, str] = {}
+    with open_for_reading(directory) as ledger:
+        secrets = ledger.fact(SECRETS) or SecretFields(None)
     with suppress(JobFileError), JobFile(job_format(config, {})) as job_file:
         # Read one by one, so that one changed line does not hide the others; one pass if the file cannot seek.
         parts = [[position] for position in positions] if job_file.is_seekable else [positions]
         for part in parts:
             with suppress(JobFileError):
                 for job in job_file.reread(part):
+                    shown = orjson.dumps(secrets.masked(orjson.loads(job.body)))
                     # A character takes four bytes at most.
-                    found[job.position] = job.body[: 4 * max_chars].decode("utf-8", "replace")[:max_chars]
+                    found[job.position] = shown[: 4 * max_chars].decode("utf-8", "replace")[:max_chars]
     return found

@@ -38,6 +38,20 @@ SCHEMA: dict[str, Any] = {
 }
 
 
+def test_secret_fields_are_found_at_any_depth():
+    """In objects, in items of arrays, and in properties without a name; a secret object is secret as a whole."""
+    word = {"type": "string", "isSecret": True}
+    nested = {
+        "login": {"type": "object", "properties": {"word": word, "user": {"type": "string"}}},
+        "shops": {"type": "array", "items": {"type": "object", "properties": {"word": word}}},
+        "headers": {"type": "object", "additionalProperties": word},
+        "token": {"type": "object", "isSecret": True, "properties": {"word": word}},
+    }
+    secrets = InputSchema({"type": "object", "properties": nested}).secrets
+    assert secrets.paths == (("login", "word"), ("shops", "*", "word"), ("headers", "*"), ("token",))
+    assert InputSchema(SCHEMA).secrets.paths == (("token",),)
+
+
 def test_defaults_and_prefills_are_read():
     """Defaults lie under every input; prefills are the input of a new task."""
     schema = InputSchema(SCHEMA)

@@ -21,6 +21,7 @@ from batchrun.ledger.facts import (
     PINNED_BUILD,
     READ_TO,
     REPAIRING,
+    SECRETS,
     START_COMMITS,
     TASK_AS_OPENED,
     TASK_ID,
@@ -53,6 +54,7 @@ from batchrun.model import (
 )
 from batchrun.output.layout import LEDGER
 from batchrun.policy.breaker import Trip
+from batchrun.policy.secret_fields import SecretFields
 from tests.support.memory_ledger import make_bad_line, make_job
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -220,6 +222,7 @@ OLD_FACTS: list[tuple[Fact[Any], str, Any]] = [
      [Trip(reason="half failed", group=None, keys=(JobKey("a"), JobKey("b")), is_for_empty=True)]),
     (OUTAGE, '{"pid":7,"reason":"r","began_at":"2026-01-02T00:00:00+00:00"}',
      NotedOutage(pid=7, reason="r", began_at=datetime(2026, 1, 2, tzinfo=UTC))),
+    (SECRETS, '[["login","*","word"]]', SecretFields((("login", "*", "word"),))),
     (PINNED_BUILD, '{"asked":null,"number":"0.1.2"}', PinnedBuild(asked=None, number="0.1.2")),
     (TASK_AS_OPENED, '{"modified_at":"2026","input":"h"}', {"modified_at": "2026", "input": "h"}),
     (START_COMMITS, "7", 7),

@@ -5,7 +5,7 @@ long as it keeps them.
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from batchrun.errors import ApiError
 from batchrun.model import Outcome, Record, RunId
 from batchrun.output.log_tails import LogTails
 from batchrun.policy.failure_kind import failure_id
+from batchrun.policy.secret_fields import MASK
 
 #: Max bytes that are kept of each log.
 MAX_TAIL_BYTES = 64 << 10
@@ -33,6 +34,9 @@ DRAIN_S = 10.0
 
 _log = structlog.get_logger()
 
+#: A Run, and the secrets of its input that its log may show.
+_Wanted = tuple[RunId, Collection[str]]
+
 
 class LogClient(Protocol):
     """The platform, as far as logs need it."""
@@ -47,13 +51,16 @@ class LogKeeper:
     def __init__(self, client: LogClient, files: LogTails) -> None:
         self._client = client
         self._files = files
-        self._sending: MemoryObjectSendStream[RunId] | None = None
+        self._sending: MemoryObjectSendStream[_Wanted] | None = None
         self._left = MAX_KEPT
         self._kinds: Counter[str] = Counter()
         self._is_disk_full = False
 
-    def keep(self, record: Record) -> None:
-        """Have the log of a settled job's last Run fetched, if the job did not succeed; returns at once."""
+    def keep(self, record: Record, secrets: Collection[str] = ()) -> None:
+        """Have the log of a settled job's last Run fetched, without these secrets, if the job did not succeed.
+
+        Returns at once.
+        """
         run_ids = [attempt.run_id for attempt in record.attempts if attempt.run_id is not None]
         if record.outcome is Outcome.SUCCEEDED or not run_ids or self._is_disk_full or self._sending is None:
             return
@@ -68,14 +75,14 @@ class LogKeeper:
                 _log.info("log_tails_full", kept=MAX_KEPT)
             return
         self._kinds[kind] += 1
-        self._sending.send_nowait(run_ids[-1])
+        self._sending.send_nowait((run_ids[-1], secrets))
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
         """Fetch logs while the context lasts; on leaving, wait up to `DRAIN_S` for those still to be fetched."""
         self._left -= await anyio.to_thread.run_sync(self._files.count)
         # Large enough for all logs that are ever kept, so that `keep` never waits.
-        self._sending, receiving = anyio.create_memory_object_stream[RunId](MAX_KEPT)
+        self._sending, receiving = anyio.create_memory_object_stream[_Wanted](MAX_KEPT)
         with self._sending, receiving, anyio.CancelScope() as fetching:
             async with anyio.create_task_group() as children:
                 for _ in range(FETCHERS):
@@ -86,15 +93,17 @@ class LogKeeper:
         if fetching.cancelled_caught:
             _log.warning("log_tails_given_up", after_s=DRAIN_S)
 
-    async def _fetch_all(self, receiving: MemoryObjectReceiveStream[RunId]) -> None:
-        async for run_id in receiving:
+    async def _fetch_all(self, receiving: MemoryObjectReceiveStream[_Wanted]) -> None:
+        async for run_id, secrets in receiving:
             with anyio.move_on_after(FETCH_TIMEOUT_S):
-                await self._fetch(run_id)
+                await self._fetch(run_id, secrets)
 
-    async def _fetch(self, run_id: RunId) -> None:
+    async def _fetch(self, run_id: RunId, secrets: Collection[str]) -> None:
         tail = await self._tail(run_id) if not self._is_disk_full else None
         if not tail:
             return
+        for secret in secrets:
+            tail = tail.replace(secret.encode(), MASK.encode())
         try:
             await anyio.to_thread.run_sync(self._files.write, run_id, tail)
         except OSError as error:

@@ -1,0 +1,82 @@
+"""Secret fields of inputs: the Actor gets them, and nothing that batchrun shows or writes holds them."""
+
+import orjson
+import pytest
+
+from tests.support.command_line import batchrun, serving
+
+SECRET, NESTED = "hunter2-SECRET", "nested-SECRET"
+SCHEMA = {
+    "title": "i",
+    "type": "object",
+    "schemaVersion": 1,
+    "properties": {
+        "licence": {"title": "l", "description": "d", "type": "string", "editor": "textfield", "isSecret": True},
+        "login": {
+            "title": "o",
+            "description": "d",
+            "type": "object",
+            "editor": "json",
+            "properties": {"word": {"type": "string", "isSecret": True}},
+        },
+    },
+}
+#: Shows all it knows in its log and status message, then fails; exit code 7 means that it got the secrets.
+ACTOR = f"""
+import json, os, urllib.request
+def ask(method, path, body=None):
+    headers = {{"Authorization": "Bearer " + os.environ["APIFY_TOKEN"], "Content-Type": "application/json"}}
+    url = os.environ["APIFY_API_BASE_URL"].rstrip("/") + path
+    return urllib.request.urlopen(urllib.request.Request(url, body, headers, method=method)).read()
+store = os.environ["ACTOR_DEFAULT_KEY_VALUE_STORE_ID"]
+given = json.loads(ask("GET", "/v2/key-value-stores/" + store + "/records/INPUT"))
+print("my input is", given, flush=True)
+said = {{"statusMessage": "cannot log in with " + str(given), "isStatusMessageTerminal": True}}
+ask("PUT", "/v2/actor-runs/" + os.environ["ACTOR_RUN_ID"], json.dumps(said).encode())
+raise SystemExit(7 if {SECRET!r} in str(given) and {NESTED!r} in str(given) else 8)
+"""
+
+#: Commands that show a batch, or write something about it.
+COMMANDS = [
+    ("failures", "out"),
+    ("failures", "out", "--json"),
+    ("report", "out"),
+    ("status", "out"),
+    ("retry", "out", "--dry-run"),
+]
+
+
+@pytest.mark.parametrize("has_schema", [True, False])
+def test_secret_fields_are_sent_and_never_shown(tmp_path, has_schema):
+    """By the Actor's schema, and without one by the names of fields: in files, failures, report, logs, messages."""
+    folder = tmp_path / "actors/worker"
+    (folder / ".actor").mkdir(parents=True)
+    definition = {"actorSpecification": 1, "name": "worker", "version": "0.1"}
+    given = {**definition, "input": SCHEMA} if has_schema else definition
+    (folder / ".actor/actor.json").write_bytes(orjson.dumps(given))
+    (folder / "__main__.py").write_text(ACTOR)
+    names = ("licence", "word") if has_schema else ("password", "apiKey")
+    job = {names[0]: SECRET, "login": {names[1]: NESTED, "user": "me"}}
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "jobs.jsonl").write_bytes(orjson.dumps(job) + b"\n")
+    environ = {"APIFY_TOKEN": "t"}
+    with serving(tmp_path / "server", "t", "--actors", str(tmp_path / "actors")) as url:
+        create = ("task", "create", "--actor", "local/worker", "--name", "shop", "--api-url", url)
+        assert batchrun(*create, cwd=work, environ=environ).code == 0
+        flags = ("--task", "~shop", "--jobs", "jobs.jsonl", "--out", "out", "--api-url", url)
+        ran = batchrun("run", *flags, "--set", "retry.max_attempts=1", cwd=work, environ=environ)
+        said = [ran, *(batchrun(*command, cwd=work) for command in COMMANDS)]
+        said.append(batchrun("plan", *flags, cwd=work, environ=environ))
+    (record,) = [orjson.loads(line) for line in (work / "out/records.jsonl").read_bytes().splitlines()]
+    assert record["run"]["exitCode"] == 7, record["error"]
+    assert "cannot log in with" in record["error"]["message"]
+    for each in said:
+        assert SECRET not in each.out + each.err
+        assert NESTED not in each.out + each.err
+    assert '"***"' in said[1].out
+    files = [file for file in (work / "out").rglob("*") if file.is_file()]
+    assert {"report.html", "batch.log", "ledger.sqlite3"} <= {file.name for file in files}
+    assert any(b"my input is" in file.read_bytes() for file in files if file.suffix == ".log")
+    telling = [file for file in files if any(text.encode() in file.read_bytes() for text in (SECRET, NESTED))]
+    assert telling == []

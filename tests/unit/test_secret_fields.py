@@ -1,0 +1,52 @@
+"""Secret fields of inputs: by their paths, or by their names; and texts without their values."""
+
+import orjson
+
+from batchrun.policy.secret_fields import MASK, SecretFields, without
+
+INPUT = {
+    "password": "hunter2-SECRET",
+    "login": {"user": "u", "key": "nested-SECRET"},
+    "shops": [{"url": "a", "apiToken": "first-SECRET"}, {"url": "b", "apiToken": "first"}],
+    "note": "plain",
+}
+
+
+def test_secret_fields_are_masked_by_their_paths_and_nothing_else() -> None:
+    """A star stands for any position; a whole object may be secret; a path that leads nowhere changes nothing."""
+    secrets = SecretFields((("password",), ("login", "key"), ("shops", "*", "apiToken"), ("gone", "x")))
+    assert secrets.masked(INPUT) == {
+        "password": MASK,
+        "login": {"user": "u", "key": MASK},
+        "shops": [{"url": "a", "apiToken": MASK}, {"url": "b", "apiToken": MASK}],
+        "note": "plain",
+    }
+    assert SecretFields((("login",),)).masked(INPUT) == {**INPUT, "login": MASK}
+    assert SecretFields().masked(INPUT) == INPUT
+
+
+def test_without_a_schema_names_decide() -> None:
+    """At any depth; an author or a keyboard is no secret."""
+    named = {"author": "a", "keyboard": "k", "initialCookies": [{"value": "x"}], "deep": [{"API-Key": 7}]}
+    masked = SecretFields(None).masked({**INPUT, **named})
+    assert (masked["password"], masked["login"]["key"]) == (MASK, "nested-SECRET")
+    assert [shop["apiToken"] for shop in masked["shops"]] == [MASK, MASK]
+    assert {name: masked[name] for name in named} == {**named, "initialCookies": MASK, "deep": [{"API-Key": MASK}]}
+
+
+def test_texts_lose_secret_values() -> None:
+    """The longest first, so that no part of one is left; short values would be found in ordinary words."""
+    secrets = SecretFields((("login",), ("shops", "*", "apiToken"), ("pin",)))
+    texts = secrets.texts_in(orjson.dumps({**INPUT, "pin": "a"}))
+    assert texts == ("nested-SECRET", "first-SECRET", "first")
+    assert without("first-SECRET is no first-rate nested-SECRET", texts) == f"{MASK} is no {MASK}-rate {MASK}"
+    assert SecretFields().texts_in(b"not read at all") == ()
+
+
+def test_any_json_is_masked() -> None:
+    """An override that is nested as deep as JSON is read is masked as well."""
+    deep: object = {"password": "x"}
+    for _ in range(250):
+        deep = [deep]
+    body = orjson.dumps({"a": deep})
+    assert b'"password":"***"' in orjson.dumps(SecretFields(None).masked(orjson.loads(body)))

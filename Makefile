@@ -2,7 +2,7 @@
 PATH := $(CURDIR)/.venv/bin:$(PATH)
 SHELL := /bin/bash
 
-.PHONY: check fast unit format test cov quickstart crash long bench soak
+.PHONY: check fast unit lock format test cov quickstart crash long bench soak
 
 BENCHMARKS ?= throughput overhead start-up crash-cost slots memory followed
 
@@ -17,6 +17,11 @@ fast: ## what can be known within a minute: unit tests beside formatting, lint, 
 
 unit:
 	pytest -q -n 2 tests/unit
+
+lock: ## configs/requirements.lock: every package of the container with its hashes; needs uv
+	{ echo '# Packages of configs/Containerfile, by version and hash. `make lock` writes this file.'; \
+	  echo 'hatchling>=1.24' | uv pip compile --quiet pyproject.toml - --extra metrics --extra otel --universal \
+	  --python-version 3.12 --generate-hashes --no-header --no-annotate --no-emit-index-url; } > configs/requirements.lock
 
 format:
 	ruff format .

@@ -11,7 +11,7 @@ from batchrun.worker.batch_runner import Trace, no_trace
 
 #: Variables that enable traces.
 _ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-_MISSING = "traces need the extra: pip install 'batchrun[otel]'"
+_MISSING = "traces need an extra; in the source directory: pip install '.[otel]'"
 
 _log = structlog.get_logger()
 

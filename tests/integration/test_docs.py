@@ -12,6 +12,8 @@ from typing import Any, get_args
 import orjson
 import pytest
 import typer.main
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from pydantic import BaseModel
 
 from batchrun.cli.exit_codes import ExitCode
@@ -161,6 +163,31 @@ def test_the_systemd_unit_waits_longer_than_the_worker_drains():
     found = re.search(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)
     assert found is not None
     assert int(found[1]) > WorkerConfig().worker.drain_s
+
+
+def test_the_lock_file_holds_what_the_container_needs():
+    """Every dependency of the package, of two extras and of the build, in a version that fits, each with hashes."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    extras = project["project"]["optional-dependencies"]
+    needed = [*project["project"]["dependencies"], *extras["metrics"], *extras["otel"]]
+    needed += project["build-system"]["requires"]
+    entries = (ROOT / "configs/requirements.lock").read_text("utf-8").replace("\\\n", "").splitlines()[1:]
+    locked = {}
+    for entry in entries:
+        ((name, version),) = re.findall(r"^([\w.-]+)==([\w.]+)", entry)
+        locked[canonicalize_name(name)] = version
+        assert re.search(r" --hash=sha256:[0-9a-f]{64}( |$)", entry), entry
+        assert "://" not in entry
+    for requirement in map(Requirement, needed):
+        assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)]), requirement
+
+
+def test_nothing_installs_a_strangers_package():
+    """On the package index, `batchrun` is another project: instructions install the source directory."""
+    places = [ROOT / "README.md", *(ROOT / "configs").iterdir(), *(ROOT / "batchrun").rglob("*.py")]
+    for place in places:
+        for command in re.findall(r"pip install ([^\n]*)", place.read_text("utf-8")):
+            assert not re.search(r"(^|[\s'\"])batchrun(\[|[\s'\"=<>]|$)", command), (place, command)
 
 
 def test_the_container_starts_the_worker_with_existing_flags():

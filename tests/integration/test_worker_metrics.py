@@ -106,7 +106,7 @@ async def test_without_the_extra_the_answer_names_the_package(tmp_path, monkeypa
     status, text = await _metrics_without_platform(tmp_path, {})
     error = orjson.loads(text)["error"]
     assert (status, error["type"]) == (501, "extra-missing")
-    assert "pip install 'batchrun[metrics]'" in error["message"]
+    assert "pip install '.[metrics]'" in error["message"]
 
 
 @pytest.mark.parametrize(

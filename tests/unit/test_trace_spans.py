@@ -137,7 +137,7 @@ async def test_without_the_extra_the_key_is_refused_and_the_environment_is_ignor
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     monkeypatch.delitem(sys.modules, "batchrun.worker.trace_spans")
     monkeypatch.delattr("batchrun.worker.trace_spans")
-    with pytest.raises(ConfigError, match=r"worker.traces.*pip install 'batchrun\[otel\]'"):
+    with pytest.raises(ConfigError, match=r"worker.traces.*pip install '\.\[otel\]'"):
         async with open_tracing("http://127.0.0.1:9/v1/traces", {}):
             pass
     async with open_tracing(None, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}) as trace:

@@ -8,7 +8,7 @@ from aiohttp import web
 from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.http.request_context import worker_of
 
-_MISSING = "metrics need prometheus-client: pip install 'batchrun[metrics]', then restart the worker"
+_MISSING = "metrics need an extra; in the source directory: pip install '.[metrics]', then restart the worker"
 
 
 async def get_metrics(request: web.Request) -> web.Response:

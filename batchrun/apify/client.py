@@ -3,7 +3,7 @@
 A start is sent once. Anything safe to send twice is retried until it succeeds (`Transport.read`).
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from time import perf_counter
@@ -70,6 +70,11 @@ class ApifyClient:
     def outage(self) -> str:
         """Why the platform has been out of reach for a while; empty while it answers."""
         return self._outage.reason
+
+    @property
+    def failed_reads(self) -> Sequence[str]:
+        """Why reads have failed that are being retried, the last one at the end."""
+        return list(self._transport.failed_reads.values())
 
     @property
     def last_failure(self) -> str:
@@ -158,6 +163,16 @@ class ApifyClient:
             throttle=self._listing,
             limit=self._listing_limit,
         )
+
+    async def list_queued_runs(self, task_id: TaskId) -> list[RunId]:
+        """List the ids of up to 1,000 of a task's Runs that wait in the platform's queue, newest first."""
+        listed = await self._read(
+            f"/actor-tasks/{segment(task_id)}/runs",
+            answers.costs_by_run_of,
+            query={"desc": "1", "limit": _MAX_PAGE, "status": RunStatus.READY},
+            throttle=self._listing,
+        )
+        return list(listed)
 
     async def list_task_runs(self, task_id: TaskId, *, limit: int = wire.MAX_LIST_LIMIT, offset: int = 0) -> RunsPage:
         """List a task's last Runs (at most 1,000), newest first."""

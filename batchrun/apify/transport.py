@@ -110,6 +110,8 @@ class Transport:
         #: The token bucket of all requests. `send` takes no token; its caller has taken one, so that it sends at once.
         self.account = Throttle(TokenBucket(rate_per_s=request_rate_per_s, burst=REQUEST_BURST))
         self._account_refusals = AccountRefusals(self.account)
+        #: Why reads failed last that are being retried, by request.
+        self.failed_reads: dict[str, str] = {}
 
     async def read(
         self,
@@ -140,33 +142,41 @@ class Transport:
                 with status 401 only after a second look.
         """
         failures = refusals = unconfirmed = 0
-        while True:
-            if throttle is not None:
-                await throttle.take_token()
-            await self.account.take_token()
-            sent_with = self._token.version
-            try:
-                value = await self.send(method, path, parse, query=query, silence_s=silence_s, limit=limit, fits=fits)
-            except RateLimited as error:
-                refusals += 1
+        try:
+            while True:
                 if throttle is not None:
-                    throttle.refused(error.retry_after_s)  # the next turn waits
+                    await throttle.take_token()
+                await self.account.take_token()
+                sent_with = self._token.version
+                try:
+                    value = await self.send(
+                        method, path, parse, query=query, silence_s=silence_s, limit=limit, fits=fits
+                    )
+                except RateLimited as error:
+                    refusals += 1
+                    self.failed_reads[path] = str(error)
+                    if throttle is not None:
+                        throttle.refused(error.retry_after_s)  # the next turn waits
+                    else:
+                        # The limit is this one resource's, which others read too: no other request has to wait.
+                        await anyio.sleep(rate_limit_wait_s(refusals, error.retry_after_s))
+                except (TransportError, ServerFailed) as error:
+                    failures += 1
+                    self.failed_reads[path] = str(error)
+                    is_held = _is_held(method, query)
+                    await self._back_off(method, path, failures, error, is_output=is_output, is_held=is_held)
+                except Unauthorized as error:
+                    unconfirmed += 1
+                    self.failed_reads[path] = str(error)
+                    if unconfirmed > MAX_UNCONFIRMED or await self._is_confirmed(error, sent_with):
+                        raise
+                    await self._back_off(method, path, unconfirmed, error)
                 else:
-                    # The limit is this one resource's, which others read too: no other request has to wait.
-                    await anyio.sleep(rate_limit_wait_s(refusals, error.retry_after_s))
-            except (TransportError, ServerFailed) as error:
-                failures += 1
-                is_held = _is_held(method, query)
-                await self._back_off(method, path, failures, error, is_output=is_output, is_held=is_held)
-            except Unauthorized as error:
-                unconfirmed += 1
-                if unconfirmed > MAX_UNCONFIRMED or await self._is_confirmed(error, sent_with):
-                    raise
-                await self._back_off(method, path, unconfirmed, error)
-            else:
-                if throttle is not None:
-                    throttle.passed()
-                return value
+                    if throttle is not None:
+                        throttle.passed()
+                    return value
+        finally:
+            self.failed_reads.pop(path, None)
 
     async def read_tail(self, path: str, max_bytes: int) -> bytes:
         """Read the last whole lines of a text, as `read` does; it is streamed, and only the tail is held."""

@@ -14,8 +14,8 @@ from batchrun.account.connected_task import ConnectedTask
 from batchrun.account.task_watch import TaskWatch
 from batchrun.batch.backlog import reopen
 from batchrun.batch.ending import summarize, wait_for_final_costs, write_batch_costs, write_batch_report
-from batchrun.batch.outage_note import note_outages
 from batchrun.batch.resume import Resumed
+from batchrun.batch.wait_watch import WaitWatch
 from batchrun.config import Config, LimitsConfig
 from batchrun.engine.build import Engine
 from batchrun.engine.limits.account_pool import BatchPriority
@@ -55,6 +55,7 @@ class Batch:
         self._engine = engine
         self._children = children
         self._task_watch = TaskWatch(self._client, connected.task)
+        self._wait_watch = WaitWatch(engine, self._client, resumed.ledger, connected.task.id)
         self._jobs = resumed.jobs
         self._sending, self._records = stream
         self._on_record: Callable[[Record], Awaitable[None]] = self._sending.send
@@ -102,6 +103,11 @@ class Batch:
     def outage(self) -> str:
         """The reason why the platform cannot be reached; empty: it can."""
         return self._client.outage
+
+    @property
+    def waits(self) -> str:
+        """What the batch waits for, in words, once nothing has started or ended for ten seconds; empty: it goes on."""
+        return self._wait_watch.words()
 
     @property
     def task_edits(self) -> Sequence[tuple[str, ...]]:
@@ -217,7 +223,7 @@ class Batch:
         try:
             async with self._sending, anyio.create_task_group() as children:
                 children.start_soon(self._task_watch.run)
-                children.start_soon(note_outages, self._client, self._resumed.ledger)
+                children.start_soon(self._wait_watch.run)
                 children.start_soon(self._stop_in_time)
                 children.start_soon(self._watch_files)
                 await self._engine.run(self._jobs, self._on_record, partial(wait_for_final_costs, self._engine))

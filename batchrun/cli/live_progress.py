@@ -73,7 +73,8 @@ async def _live(batch: Batch, news: News) -> None:
         while True:
             for word in news.words():
                 console.print(Text(word))
-            live.update(Text(_line(batch, speed), overflow="ellipsis", no_wrap=True), refresh=True)
+            lines = "\n".join(filter(None, [_line(batch, speed), batch.waits]))
+            live.update(Text(lines, overflow="ellipsis", no_wrap=True), refresh=True)
             await anyio.sleep(LIVE_INTERVAL_S)
 
 
@@ -87,7 +88,8 @@ async def _plain(batch: Batch, news: News) -> None:
             say(word)
         if anyio.current_time() - shown_at >= PLAIN_INTERVAL_S:
             shown_at = anyio.current_time()
-            say(f"{time.strftime('%H:%M:%S')}  {_line(batch, speed)}")
+            line = " · ".join(filter(None, [_line(batch, speed), batch.waits]))
+            say(f"{time.strftime('%H:%M:%S')}  {line}")
 
 
 def _line(batch: Batch, speed: Speed) -> str:

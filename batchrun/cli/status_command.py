@@ -1,11 +1,14 @@
 """`batchrun status DIR`: the status of a batch."""
 
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 
 from batchrun.cli.json_output import print_json
+from batchrun.ledger.protocol import NotedWait
 from batchrun.report.batch_status import BudgetUse, Status, read_status
 from batchrun.report.progress_words import cost_words, money, outcome_counts, records_words
+from batchrun.report.wait_words import wait_words
 
 
 def show_status(directory: Path, *, is_json: bool) -> None:
@@ -32,19 +35,21 @@ def _budget_words(budget: BudgetUse) -> str:
     )
 
 
+def _waits(wait: NotedWait) -> str:
+    now = datetime.now(UTC)
+    waited_s, noted_s = (now - wait.began_at).total_seconds(), (now - wait.noted_at).total_seconds()
+    return wait_words(wait.reasons, waited_s, noted_s)
+
+
 def _status_lines(found: Status) -> list[str]:
-    summary, outage = found.summary, found.outage
+    summary = found.summary
     lines = [
         f"process  {found.pid if found.pid is not None else 'none'}",
         f"jobs     {outcome_counts(summary.outcomes, summary.empty_successes)}; {summary.open_jobs:,} open"
         + (f"; about {found.jobs_in_file:,} in the job file" if found.jobs_in_file is not None else ""),
         *([f"records  {records_words(summary)}"] if summary.earlier_records else []),
         f"runs     {_runs_words(found)}, {found.waiting:,} jobs waiting",
-        *(
-            [f"waits    the platform cannot be reached since {outage.began_at:%Y-%m-%d %H:%M:%S}Z: {outage.reason}"]
-            if outage is not None
-            else []
-        ),
+        *([f"waits    {_waits(found.wait).removeprefix('waiting ')}"] if found.wait is not None else []),
         f"items    {summary.items:,}",
         f"cost     {cost_words(summary)}",
         *([f"budget   {_budget_words(found.budget)}"] if found.budget is not None else []),

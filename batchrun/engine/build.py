@@ -30,7 +30,7 @@ from batchrun.engine.start_queue import StartQueue
 from batchrun.engine.start_terms import StartTerms
 from batchrun.engine.work import Postponed, Terms, Work
 from batchrun.ledger.protocol import FinalCost, Ledger, OpenCost
-from batchrun.model import Mark, Record, TaskId
+from batchrun.model import Mark, Record, TaskId, WaitKind, WaitReason
 from batchrun.policy.breaker import Breaker
 from batchrun.policy.token_bucket import BothBuckets, TokenBucket
 from batchrun.runtime.changed import Changed
@@ -102,6 +102,20 @@ class Engine:
             if at_the_end is not None:
                 await at_the_end()
             children.cancel_scope.cancel()
+
+    def waits(self) -> list[WaitReason]:
+        """Return what the batch waits for now, as far as the engine knows."""
+        progress = self.progress
+        counts = {
+            WaitKind.LIVE_RUNS: self.gate.live_runs,
+            WaitKind.OUTPUT: progress.collecting.count,
+            WaitKind.DISK: progress.settling.count,
+            WaitKind.READER: progress.unread.count,
+            WaitKind.LINES: int(self.scheduler.is_reading),
+            WaitKind.COSTS: int(self.costs.is_finishing),
+        }
+        counted = [WaitReason(kind=kind, count=count) for kind, count in counts.items() if count]
+        return [*self.gate.waits(), *self.scheduler.waits(), *self.reconciler.waits(), *counted]
 
     def leave(self) -> None:
         """Leave the account, once all children have ended; live Runs go on."""

@@ -203,7 +203,8 @@ class JobRunner:
             if isinstance(error, ResourcesBusy):
                 self._gate.account_is_full(start)
             else:
-                self._gate.try_later(start, error.retry_after_s if isinstance(error, ApiError) else None)
+                wait_s = error.retry_after_s if isinstance(error, ApiError) else None
+                self._gate.try_later(start, wait_s, str(error))
             return None
         except (TransportError, ServerFailed) as error:
             _log.warning("answer_lost", job_key=work.job.key, mark=attempt.mark, error=str(error))
@@ -256,6 +257,7 @@ class JobRunner:
         """
         started_before = self._started_before.setdefault(work.id, self._progress.started)
         self._progress.in_doubt += 1
+        permit.note_doubt(True)
         self._note_doubt(error)
         try:
             run = await self._reconciler.resolve(attempt, work.job.key, intended_at)
@@ -265,6 +267,7 @@ class JobRunner:
         finally:
             self._progress.in_doubt -= 1
         if run is not None:
+            permit.note_doubt(False)
             return await self._follow(self._live(work, self._bind(work, attempt, run), permit))
         permit.release()
         self._purse.give_back(attempt.reserved_usd)
@@ -337,14 +340,16 @@ class JobRunner:
         """Settle the job of an ended attempt, or postpone it for another attempt."""
         if not isinstance(ended, EndedAttempt):
             return ended
-        ended = await self._judge(ended)
+        with self._progress.collecting:
+            ended = await self._judge(ended)
         wait_s = self._wait_before_next(ended)
         if wait_s is not None:
             self._ledger.postpone(ended.work.id, ended.attempt, wait_s)
             crash_point("postponed")
             return Postponed(ended.work, wait_s)
         with self._collector.room() as room:
-            collected = await self._collect(ended, room)
+            with self._progress.collecting:
+                collected = await self._collect(ended, room)
             ended = priced_by_items(ended, collected.items, self._purse.prices.per_item_usd)
             ended = with_output_problem(ended, collected.problem)
             record = record_of(ended, collected.output, collected.output_error, collected.items)
@@ -352,7 +357,8 @@ class JobRunner:
             secrets = self._terms.secrets.texts_in(ended.work.job.body) if failed else ()
             record = without_secrets(record, secrets)
             crash_point("collected")
-            await self._ledger.settle(ended.work.id, ended.attempt, record, collected.item_lines)
+            with self._progress.settling:
+                await self._ledger.settle(ended.work.id, ended.attempt, record, collected.item_lines)
             crash_point("settled")
         if self._keep_log is not None:
             self._keep_log(record, secrets)

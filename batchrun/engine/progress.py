@@ -6,6 +6,21 @@ from batchrun.engine.notices import Notices
 from batchrun.model import Outcome, Record
 
 
+class Ongoing:
+    """Counts the children that are inside `with` now."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> None:
+        self.count += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.count -= 1
+
+
 @dataclass(slots=True)
 class Progress:
     """Counters that the engine updates and others read."""
@@ -18,6 +33,12 @@ class Progress:
     in_doubt: int = 0
     #: Jobs that wait for their next attempt now.
     postponed: int = 0
+    #: Jobs whose output is being collected now.
+    collecting: Ongoing = field(default_factory=Ongoing)
+    #: Jobs whose records are being written now.
+    settling: Ongoing = field(default_factory=Ongoing)
+    #: Jobs whose records the batch's reader has not taken yet.
+    unread: Ongoing = field(default_factory=Ongoing)
     #: Jobs that are left open: not started, or in doubt.
     left_open: int = 0
     #: Lines that repeat the job of another line.

@@ -4,7 +4,7 @@ The start queue decides which job goes next, the permits how many Runs may be li
 one job.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
 
 import anyio
@@ -23,7 +23,7 @@ from batchrun.engine.start_queue import StartQueue
 from batchrun.engine.work import Postponed, Work
 from batchrun.errors import BatchRefused, JobFileError, OutputLost
 from batchrun.ledger.protocol import Ledger
-from batchrun.model import Ending, Record
+from batchrun.model import Ending, Record, WaitReason
 from batchrun.policy.breaker import Breaker, Trip
 
 _log = structlog.get_logger()
@@ -188,7 +188,8 @@ class Scheduler:
         if trip is not None and None not in self._tripped:
             self._stop_for(trip)
         if self._on_record is not None:
-            await self._on_record(record)
+            with self._progress.unread:
+                await self._on_record(record)
 
     def _stop_for(self, trip: Trip) -> None:
         """Start nothing more of the batch or group for which the breaker has tripped."""
@@ -221,6 +222,15 @@ class Scheduler:
         self._permits.close()
         self._gate.shut()
         self._queue.stop()
+
+    def waits(self) -> Iterator[WaitReason]:
+        """Yield what jobs wait for before they are given out."""
+        return self._queue.waits()
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether lines of the source are being read or admitted."""
+        return self._source_reader.is_reading
 
     @property
     def has_work(self) -> bool:

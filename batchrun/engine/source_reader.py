@@ -22,6 +22,8 @@ class SourceReader:
         self._ledger = ledger
         self._queue = queue
         self._has_begun = False
+        #: Whether lines are being read or admitted.
+        self.is_reading = False
         #: Whether a commit of lines is under way.
         self.is_admitting = False
 
@@ -36,8 +38,12 @@ class SourceReader:
         while self._has_begun and not self._queue.wants_more:
             await self._queue.reading.wait()
         self._has_begun = True
-        chunk = await self._source.next_chunk(self._queue.wanted_lines)
-        return None if chunk is None else await self._admit(chunk)
+        self.is_reading = True
+        try:
+            chunk = await self._source.next_chunk(self._queue.wanted_lines)
+            return None if chunk is None else await self._admit(chunk)
+        finally:
+            self.is_reading = False
 
     async def _admit(self, chunk: Chunk) -> Admission:
         if chunk.read_to is None:

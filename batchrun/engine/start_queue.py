@@ -2,7 +2,7 @@
 
 import heapq
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import count
 
@@ -16,6 +16,7 @@ from batchrun.engine.notices import BudgetExhausted, CostsUnbounded, StartsWaitF
 from batchrun.engine.progress import Progress
 from batchrun.engine.start_terms import StartTerms
 from batchrun.engine.work import Postponed, Work
+from batchrun.model import WaitKind, WaitReason
 from batchrun.policy.fair_queue import FairQueue, Fit
 from batchrun.runtime.changed import Changed
 
@@ -31,6 +32,7 @@ MAX_READY_BYTES = 32 << 20
 MAX_UNAFFORDABLE = 100
 #: Max postponed jobs per permit, held in memory; above it no further lines are read.
 MAX_POSTPONED_PER_SLOT = 8
+_HELD_BY = {Fit.GROUP_IS_FULL: WaitKind.GROUP, Fit.TOO_LARGE: WaitKind.MEMORY}
 
 
 class StartQueue:
@@ -70,8 +72,10 @@ class StartQueue:
         self.reading = Changed()
         self._ready: FairQueue[Work] = FairQueue(weights, FAIR_DEPTH)
         self._ready_bytes = 0
-        #: Whether jobs are ready and none of them fits.
+        #: Whether jobs are ready and none of them fits,
         self._is_blocked = False
+        #: and what keeps the last one that was looked at from its start.
+        self._held_by: WaitKind | None = None
         self._postponed: list[tuple[float, int, Work]] = []
         self._tie = count()
         self._taking = anyio.Lock(fast_acquire=True)
@@ -127,11 +131,13 @@ class StartQueue:
     def _take(self) -> Work | None:
         """Take the next job that fits and can be paid for; None if there is none."""
         self._is_blocked = False
+        self._held_by = None
         while self._ready and not self.has_given_up_on_budget:
             if self._gate.is_crowded:
                 self._permits.want_none()
                 return None
             if not self._permits.may_reserve():
+                self._held_by = WaitKind.OTHER_BATCHES if self._permits.is_held_by_others else None
                 return None
             work = self._ready.take(self._fit)
             self._is_blocked = work is None and len(self._ready) > 0
@@ -148,12 +154,14 @@ class StartQueue:
 
     def _fit(self, work: Work) -> Fit:
         fit = self._permits.fit(self._terms.demand(work))
+        self._held_by = _HELD_BY.get(fit)
         if fit is not Fit.YES or not self._purse.is_limited:
             return fit
         usd = self._terms.quote_usd(work) or 0.0
         if self._purse.has(usd) or not self._purse.can_ever_have(usd):
             return Fit.YES  # a job that can never be paid for is taken out, by `_pay`
         self._note_waiting_for_money(usd)
+        self._held_by = WaitKind.BUDGET
         return Fit.TOO_LARGE
 
     def _pay(self, work: Work) -> Work | None:
@@ -243,6 +251,15 @@ class StartQueue:
         """Give out no more jobs."""
         self._is_stopped = True
         self._changed.notify()
+
+    def waits(self) -> Iterator[WaitReason]:
+        """Yield what jobs wait for before they are given out."""
+        if self._is_stopped:
+            return
+        if self._held_by is not None:
+            yield WaitReason(kind=self._held_by)
+        if self._postponed:
+            yield WaitReason(kind=WaitKind.RETRIES, count=len(self._postponed), left_s=self._due_in_s)
 
     @property
     def is_out_of_budget(self) -> bool:

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
-from batchrun.ledger.protocol import NotedOutage, ReadTo
-from batchrun.model import Command, JobKey, JsonObject, Mark, TaskId
+from batchrun.ledger.protocol import NotedWait, ReadTo
+from batchrun.model import Command, JobKey, JsonObject, Mark, TaskId, WaitKind, WaitReason
 from batchrun.policy.breaker import Trip
 from batchrun.policy.secret_fields import SecretFields
 
@@ -57,13 +57,18 @@ def _read_to(noted: list[Any]) -> ReadTo:
     return ReadTo(offset=offset, line=line, fingerprint=bytes.fromhex(fingerprint))
 
 
-def _outage_json(outage: NotedOutage) -> JsonObject:
-    return {"pid": outage.pid, "reason": outage.reason, "began_at": outage.began_at.isoformat()}
+def _wait_json(wait: NotedWait) -> JsonObject:
+    times = {"began_at": wait.began_at.isoformat(), "noted_at": wait.noted_at.isoformat()}
+    return {"pid": wait.pid, **times, "reasons": [asdict(each) for each in wait.reasons]}
 
 
-def _outage(noted: JsonObject) -> NotedOutage:
-    began_at = datetime.fromisoformat(noted["began_at"])
-    return NotedOutage(pid=noted["pid"], reason=noted["reason"], began_at=began_at)
+def _wait(noted: JsonObject) -> NotedWait:
+    return NotedWait(
+        pid=noted["pid"],
+        began_at=datetime.fromisoformat(noted["began_at"]),
+        noted_at=datetime.fromisoformat(noted["noted_at"]),
+        reasons=[WaitReason(**{**each, "kind": WaitKind(each["kind"])}) for each in noted["reasons"]],
+    )
 
 
 def _trips(noted: Sequence[JsonObject]) -> list[Trip]:
@@ -99,8 +104,8 @@ COMMAND: Fact[Command] = Fact("command", asdict, lambda noted: Command(**noted))
 JOB_COUNT: Fact[int] = Fact("job_count")
 #: The breaker's trips in the last process that had any.
 TRIPS: Fact[Sequence[Trip]] = Fact("tripped", lambda trips: [asdict(trip) for trip in trips], _trips)
-#: The outage of the platform that the process running the batch sees; None while there is none.
-OUTAGE: Fact[NotedOutage] = Fact("outage", _outage_json, _outage)
+#: What the process that runs the batch waits for; None while it goes on.
+WAIT: Fact[NotedWait] = Fact("wait", _wait_json, _wait)
 #: The secret fields of inputs, by the Actor's schema; None if it could not be read.
 SECRETS: Fact[SecretFields] = Fact(
     "secrets", lambda secrets: secrets.paths, lambda noted: SecretFields(tuple(tuple(path) for path in noted))

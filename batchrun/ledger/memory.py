@@ -10,9 +10,9 @@ import anyio
 import orjson
 
 from batchrun.errors import LedgerError
-from batchrun.ledger.facts import ECHO, OUTAGE, TRIPS, WATCHED_S, Fact
+from batchrun.ledger.facts import ECHO, TRIPS, WAIT, WATCHED_S, Fact
 from batchrun.ledger.line_admission import admit_lines
-from batchrun.ledger.protocol import Admission, FinalCost, Known, NotedOutage, OpenCost, OpenJob, ReadTo
+from batchrun.ledger.protocol import Admission, FinalCost, Known, NotedWait, OpenCost, OpenJob, ReadTo
 from batchrun.model import (
     Attempt,
     AttemptState,
@@ -190,8 +190,8 @@ class MemoryLedger:
     def note_watched(self, watched_s: Mapping[Mark, float]) -> None:
         self.note_fact(WATCHED_S, watched_s)
 
-    def note_outage(self, outage: NotedOutage | None) -> None:
-        self.note_fact(OUTAGE, outage)
+    def note_wait(self, wait: NotedWait | None) -> None:
+        self.note_fact(WAIT, wait)
 
     def fact(self, fact: Fact[T]) -> T | None:
         noted = orjson.loads(self._facts.get(fact.name, b"null"))

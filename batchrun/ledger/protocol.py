@@ -22,6 +22,7 @@ from batchrun.model import (
     Run,
     RunId,
     Selection,
+    WaitReason,
 )
 from batchrun.policy.breaker import Trip
 from batchrun.runtime.fast_dataclasses import dataclass
@@ -250,12 +251,14 @@ class ItemWriter(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NotedOutage:
-    """An outage of the platform, as the process that runs the batch sees it."""
+class NotedWait:
+    """What the process that runs the batch waits for."""
 
     pid: int
-    reason: str
     began_at: datetime
+    #: When the reasons held; their `left_s` count from then.
+    noted_at: datetime
+    reasons: Sequence[WaitReason]
 
 
 class CostLedger(Protocol):
@@ -335,5 +338,5 @@ class Ledger(ItemWriter, CostLedger, Protocol):
     def note_watched(self, watched_s: Mapping[Mark, float]) -> None:
         """Note for how long the platform was watched for the Runs of attempts in doubt, in all processes together."""
 
-    def note_outage(self, outage: NotedOutage | None) -> None:
-        """Note that the platform cannot be reached; None: it can again."""
+    def note_wait(self, wait: NotedWait | None) -> None:
+        """Note what the batch waits for; None: it goes on."""

@@ -23,6 +23,7 @@ from batchrun.model.run import (
     TaskId,
 )
 from batchrun.model.time_window import TimeWindow
+from batchrun.model.wait import WaitKind, WaitReason
 
 __all__ = [
     "CLOCK_DOUBT",
@@ -57,6 +58,8 @@ __all__ = [
     "Summary",
     "TaskId",
     "TimeWindow",
+    "WaitKind",
+    "WaitReason",
     "is_writable",
     "json_line",
 ]

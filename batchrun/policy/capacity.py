@@ -66,6 +66,11 @@ class Capacity:
         """Live Runs of ours with which the account was last full; infinity before the first refusal."""
         return float("inf") if self._full_at is None else self._full_at
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the last start that shows it was refused."""
+        return self._refusals > 0
+
     def may_have_grown(self, now: float) -> None:
         """Note a sign that the account takes more Runs than at the last refusal: the next probe need not wait."""
         self._probe_at = min(self._probe_at, now)

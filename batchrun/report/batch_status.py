@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from batchrun.ledger.facts import CONFIG, DUPLICATES, JOB_COUNT, OUTAGE, TRIPS
-from batchrun.ledger.protocol import NotedOutage, OpenJob
+from batchrun.ledger.facts import CONFIG, DUPLICATES, JOB_COUNT, TRIPS, WAIT
+from batchrun.ledger.protocol import NotedWait, OpenJob
 from batchrun.ledger.sqlite.measures import SlowRun
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
 from batchrun.model import Attempt, AttemptState, Ending, JobId, JobKey, Summary
@@ -55,8 +55,8 @@ class Status:
     budget: BudgetUse | None
     #: Of the last process in which the breaker tripped.
     trips: list[LastTrip]
-    #: Why the process cannot reach the platform, and since when; None: it can, or there is no process.
-    outage: NotedOutage | None
+    #: What the process waits for; None: it goes on, or there is no process.
+    wait: NotedWait | None
 
 
 def read_status(directory: Path) -> Status:
@@ -80,13 +80,13 @@ def status_of(ledger: LedgerReader, directory: Path) -> Status:
         jobs_in_file=ledger.fact(JOB_COUNT),
         budget=_budget_use(ledger),
         trips=[LastTrip(group=trip.group, reason=trip.reason) for trip in ledger.fact(TRIPS) or []],
-        outage=_outage_of(ledger, pid),
+        wait=_wait_of(ledger, pid),
     )
 
 
-def _outage_of(ledger: LedgerReader, pid: int | None) -> NotedOutage | None:
-    """Return the outage that a process sees; one that an earlier process noted last is history."""
-    noted = ledger.fact(OUTAGE)
+def _wait_of(ledger: LedgerReader, pid: int | None) -> NotedWait | None:
+    """Return what a process waits for; what an earlier process noted last is history."""
+    noted = ledger.fact(WAIT)
     return noted if noted is not None and noted.pid == pid else None
 
 

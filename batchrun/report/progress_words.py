@@ -83,13 +83,9 @@ def ending_words(ending: Ending) -> str:
 
 def cost_words(summary: Summary) -> str:
     """Return the known cost, the number of Runs of unknown cost, which is not 0, and that of costs not final yet."""
-    unknown = f" and {_runs(summary.unknown_costs)} of unknown cost" if summary.unknown_costs else ""
-    not_final = f" (not final for {_runs(summary.open_costs)})" if summary.open_costs else ""
+    unknown = f" and {counted(summary.unknown_costs, 'Run')} of unknown cost" if summary.unknown_costs else ""
+    not_final = f" (not final for {counted(summary.open_costs, 'Run')})" if summary.open_costs else ""
     return f"{money(summary.cost_usd)}{unknown}{not_final}"
-
-
-def _runs(count: int) -> str:
-    return f"{count:,} Run{'s' if count != 1 else ''}"
 
 
 def slot_words(summary: Summary) -> str:
@@ -106,6 +102,11 @@ def slot_words(summary: Summary) -> str:
 def _short(seconds: float) -> str:
     """Return a duration that may be some milliseconds."""
     return f"{max(1, round(1000 * seconds))} ms" if seconds < 0.9995 else duration(seconds)
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number and its noun: `1 Run`, `2,000 Runs`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def money(usd: float) -> str:

@@ -55,6 +55,7 @@ def batch_lines(batch: BatchView) -> list[str]:
         f"weight   {batch.weight:g}, priority {batch.priority}",
         f"jobs     {jobs.settled:,}{total} done: {outcome_counts(batch.outcomes)}",
         f"runs     {batch.live_runs:,} live{slots}{waiting}{doubts}",
+        *([f"waits    {batch.waits.removeprefix('waiting ')}"] if batch.waits else []),
         f"items    {batch.items:,}",
         f"cost     {money(batch.cost_usd)}{budget}{' (not final)' if batch.state.is_under_way else ''}",
         f"results  {batch.out_dir}",

@@ -58,6 +58,8 @@ class BatchView(_View):
     """Its own budget in US dollars; null: it has none, or it is not open."""
     settled_per_s: float | None
     """Settled jobs per second, over the last half minute."""
+    waits: str
+    """What it waits for, once nothing of it has started or ended for ten seconds; empty otherwise."""
     out_dir: str
     notices: list[str]
     """Notices for people, newest last."""
@@ -140,6 +142,7 @@ def batch_view(worker: Worker, submission: Submission) -> BatchView:
         cost_usd=counts.cost_usd,
         budget_usd=batch.budget_usd if batch is not None else None,
         settled_per_s=runner.speed.per_s() if runner is not None else None,
+        waits=batch.waits if batch is not None else "",
         out_dir=str(worker.directory.out_dir(submission)),
         notices=list(runner.notices) if runner is not None else [],
     )

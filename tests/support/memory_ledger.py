@@ -9,7 +9,7 @@ import anyio
 
 from batchrun.engine.ports import Chunk
 from batchrun.ledger.memory import MemoryLedger
-from batchrun.ledger.protocol import Admission, NotedOutage, ReadTo
+from batchrun.ledger.protocol import Admission, NotedWait, ReadTo
 from batchrun.model import (
     Attempt,
     BadLine,
@@ -126,9 +126,9 @@ class WatchedLedger(MemoryLedger):
         super().note_echo(echoes)
         self._note(f"echo {echoes}")
 
-    def note_outage(self, outage: NotedOutage | None) -> None:
-        super().note_outage(outage)
-        self._note(f"outage {outage.reason if outage is not None else 'over'}")
+    def note_wait(self, wait: NotedWait | None) -> None:
+        super().note_wait(wait)
+        self._note(f"wait {[str(each.kind) for each in wait.reasons] if wait is not None else 'over'}")
 
     def _note(self, note: str) -> None:
         self.notes.append(note)

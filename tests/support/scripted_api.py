@@ -169,6 +169,9 @@ class ScriptedApi:
         self._plan = plan if plan is not None else Plan()
         #: What a client has beside its verbs: no limit of requests, and no announced limit of starts.
         self.account = None
+        #: Why a client cannot reach it, and reads that it retries.
+        self.outage = ""
+        self.failed_reads: Sequence[str] = ()
         self.start_limit = AnnouncedLimit("starts")
         self.info = AccountInfo(
             username="user", plan=None, limits=AccountLimits(), max_monthly_usage_usd=None, monthly_usage_usd=None
@@ -258,6 +261,7 @@ class ScriptedApi:
         if now >= stored.ends_at:
             status = RunStatus.ABORTED if stored.is_aborted else stored.plan.status
         is_queued = stored.plan.is_queued and not status.is_terminal
+        status = RunStatus.READY if is_queued else status
         started_at = None if is_queued else self._stamp(stored, stored.began_at)
         finished_at = self._stamp(stored, stored.ends_at) if status.is_terminal else None
         cost_usd = stored.plan.cost_usd if status.is_terminal else None
@@ -354,6 +358,10 @@ class ScriptedApi:
             if stored.task_id == task_id and stored.began_at + self.list_lag_s <= now < stored.ends_at
         ]
         return {run_id: self.run(run_id).cost_usd for run_id in live[offset : offset + PAGE]}
+
+    async def list_queued_runs(self, task_id: TaskId) -> list[RunId]:
+        """List the ids of the task's Runs that show no beginning yet."""
+        return [each for each in await self.list_live_runs(task_id, offset=0) if self._runs[each].plan.is_queued]
 
     async def abort_run(self, run_id: RunId) -> Run:
         """Abort a Run at once."""
@@ -549,11 +557,13 @@ class Engine:
             yield
             children.cancel_scope.cancel()
 
-    async def run(self, resumed: Iterable[Work] = ()) -> list[Record]:
+    async def run(
+        self, resumed: Iterable[Work] = (), *, at_the_end: Callable[[], Awaitable[None]] | None = None
+    ) -> list[Record]:
         """Carry everything out; return the records as they were settled."""
         try:
             async with self.watching():
-                await self.parts.run(resumed, self._on_record)
+                await self.parts.run(resumed, self._on_record, at_the_end)
         except* BatchrunError as group:
             raise first_error(group) from None
         return self.records

@@ -17,7 +17,6 @@ from batchrun.ledger.facts import (
     ECHO,
     IDENTITY,
     JOB_COUNT,
-    OUTAGE,
     PINNED_BUILD,
     READ_TO,
     REPAIRING,
@@ -26,11 +25,12 @@ from batchrun.ledger.facts import (
     TASK_AS_OPENED,
     TASK_ID,
     TRIPS,
+    WAIT,
     WATCHED_S,
     Fact,
     PinnedBuild,
 )
-from batchrun.ledger.protocol import FinalCost, NotedOutage, OpenJob, ReadTo, Settlement
+from batchrun.ledger.protocol import FinalCost, NotedWait, OpenJob, ReadTo, Settlement
 from batchrun.ledger.sqlite.connection import SCHEMA_STEPS
 from batchrun.ledger.sqlite.reader import is_begun, open_for_reading
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
@@ -220,8 +220,9 @@ OLD_FACTS: list[tuple[Fact[Any], str, Any]] = [
     (JOB_COUNT, "null", None),
     (TRIPS, '[{"reason":"half failed","group":null,"keys":["a","b"],"is_for_empty":true}]',
      [Trip(reason="half failed", group=None, keys=(JobKey("a"), JobKey("b")), is_for_empty=True)]),
-    (OUTAGE, '{"pid":7,"reason":"r","began_at":"2026-01-02T00:00:00+00:00"}',
-     NotedOutage(pid=7, reason="r", began_at=datetime(2026, 1, 2, tzinfo=UTC))),
+    (WAIT, '{"pid":7,"began_at":"2026-01-02T00:00:00+00:00","noted_at":"2026-01-03T00:00:00+00:00","reasons":[]}',
+     NotedWait(pid=7, began_at=datetime(2026, 1, 2, tzinfo=UTC), noted_at=datetime(2026, 1, 3, tzinfo=UTC),
+               reasons=[])),
     (SECRETS, '[["login","*","word"]]', SecretFields((("login", "*", "word"),))),
     (PINNED_BUILD, '{"asked":null,"number":"0.1.2"}', PinnedBuild(asked=None, number="0.1.2")),
     (TASK_AS_OPENED, '{"modified_at":"2026","input":"h"}', {"modified_at": "2026", "input": "h"}),

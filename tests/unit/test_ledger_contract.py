@@ -14,9 +14,9 @@ import pytest
 from blockbuster import BlockBuster
 
 from batchrun.errors import LedgerError
-from batchrun.ledger.facts import DUPLICATES, ECHO, OUTAGE, READ_TO, TRIPS, WATCHED_S, Facts
+from batchrun.ledger.facts import DUPLICATES, ECHO, READ_TO, TRIPS, WAIT, WATCHED_S, Facts
 from batchrun.ledger.memory import MemoryLedger
-from batchrun.ledger.protocol import FinalCost, Ledger, NotedOutage, OpenJob, ReopenableLedger
+from batchrun.ledger.protocol import FinalCost, Ledger, NotedWait, OpenJob, ReopenableLedger
 from batchrun.ledger.sqlite.group_commit import GroupCommit
 from batchrun.ledger.sqlite.journal import _open_journal
 from batchrun.model import (
@@ -36,6 +36,8 @@ from batchrun.model import (
     RunId,
     RunStatus,
     Selection,
+    WaitKind,
+    WaitReason,
 )
 from batchrun.output.layout import ITEMS, RECORDS
 from batchrun.policy.breaker import Trip
@@ -344,14 +346,19 @@ async def test_facts_are_as_they_were_noted_last(it: Opened) -> None:
     it.ledger.note_echo(True)
     it.ledger.note_echo(False)
     it.ledger.note_watched({Mark("m"): 1.5})
-    outage = NotedOutage(pid=7, reason="r", began_at=datetime(2026, 1, 2, tzinfo=UTC))
-    it.ledger.note_outage(outage)
+    wait = NotedWait(
+        pid=7,
+        began_at=datetime(2026, 1, 2, tzinfo=UTC),
+        noted_at=datetime(2026, 1, 3, tzinfo=UTC),
+        reasons=[WaitReason(kind=WaitKind.DOUBTS, count=2, left_s=1.5)],
+    )
+    it.ledger.note_wait(wait)
     await it.committed()
-    assert (it.rows.fact(ECHO), it.rows.fact(TRIPS), it.rows.fact(OUTAGE)) == (False, trips, outage)
+    assert (it.rows.fact(ECHO), it.rows.fact(TRIPS), it.rows.fact(WAIT)) == (False, trips, wait)
     assert it.rows.fact(WATCHED_S) == {"m": 1.5}
-    it.ledger.note_outage(None)
+    it.ledger.note_wait(None)
     await it.committed()
-    assert it.rows.fact(OUTAGE) is None
+    assert it.rows.fact(WAIT) is None
 
 
 async def test_cancelled_while_it_waits_a_verb_takes_effect_all_the_same(it: Opened) -> None:

@@ -65,6 +65,8 @@ class CostReader:
         self._ledger = ledger
         self._on_final = on_final
         self._final_after = FINAL_AFTER if final_after is None else final_after
+        #: Whether the batch waits for final costs only.
+        self.is_finishing = False
         #: When this process first saw that a Run has ended (steady), while the Runs' clock is too uncertain.
         self._seen_at: dict[tuple[JobId, int], float] = {}
 
@@ -86,7 +88,7 @@ class CostReader:
         Args:
             note_wait: called once, if some are not final yet.
         """
-        has_waited = False
+        has_waited, self.is_finishing = False, True
         with anyio.move_on_after(PATIENCE_S):
             while await self._ledger.open_costs(END_OF_TIME, 1):
                 if await self._read_due():

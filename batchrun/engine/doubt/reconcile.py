@@ -5,7 +5,7 @@ recognised by the mark in its `meta.userAgent` and by nothing else. If that is n
 attempt stays in doubt.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -18,7 +18,7 @@ from batchrun.engine.notices import Notice
 from batchrun.engine.ports import RunClient
 from batchrun.errors import ApiError, BatchRefused, NotFound
 from batchrun.ledger.protocol import Ledger
-from batchrun.model import Attempt, JobKey, Mark, Run, TaskId
+from batchrun.model import Attempt, JobKey, Mark, Run, TaskId, WaitKind, WaitReason
 from batchrun.runtime.crash_points import crash_point
 from batchrun.runtime.steady_time import steady_time
 
@@ -231,6 +231,16 @@ class Reconciler:
             self._ledger.note_echo(echoes)
             if not echoes:
                 _log.warning("mark_not_echoed", run_id=run.id)
+
+    def waits(self) -> Iterator[WaitReason]:
+        """Yield how long starts may stay in doubt, at most."""
+        if not self._doubts:
+            return
+        now, latest = anyio.current_time(), [each.certain_after for each in self._doubts.values()]
+        # After its horizon a doubt lasts as long again, at most, if Runs without a name may be its own.
+        left = [at - now if at > now else at + self._patience_s - now for at in latest if at is not None]
+        left_s = max(0.0, *left) if len(left) == len(latest) else None
+        yield WaitReason(kind=WaitKind.DOUBTS, count=len(self._doubts), left_s=left_s)
 
     @property
     def in_doubt(self) -> int:

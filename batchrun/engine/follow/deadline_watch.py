@@ -12,7 +12,7 @@ from batchrun.engine.notices import AbortRefused, Notice, RunAborted, RunSuspect
 from batchrun.engine.ports import RunClient
 from batchrun.engine.run_outcome import MAX_JOB_S
 from batchrun.errors import ApiError, Unauthorized
-from batchrun.model import JobKey, Problem, Run
+from batchrun.model import JobKey, Problem, Run, RunStatus
 from batchrun.policy.deadlines import Deadlines
 from batchrun.runtime.crash_points import crash_point
 
@@ -134,7 +134,10 @@ class DeadlineWatch:
 
     async def _look_for_signs(self, run: Run) -> None:
         assert self._deadlines.quiet_s is not None, "signs are read only if deadlines.quiet_s is set"
-        signs = await self._signs_of_life(run)
+        # A Run in the platform's queue shows no signs yet, and is not quiet.
+        signs = (
+            await self._signs_of_life(run) if run.status is not RunStatus.READY else ("queued", anyio.current_time())
+        )
         now = anyio.current_time()
         self._look_for_signs_at = now + self._deadlines.quiet_s / 2
         if signs != self._signs:

@@ -55,6 +55,11 @@ class Permit:
         self._start = await self._gate.next_start()
         return self._start
 
+    def note_doubt(self, is_in_doubt: bool) -> None:
+        """Note whether it is in doubt that the Run exists."""
+        if self._start is not None:
+            self._gate.note_doubt(self._start, is_in_doubt)
+
     def transferred(self) -> "Permit":
         """Return the same permit for another holder; a later `release` of this one does nothing."""
         heir = copy(self)
@@ -141,6 +146,11 @@ class Permits(PoolMember):
             return False
         self.wants_permit = not self._pool.may_take(self)
         return not self.wants_permit
+
+    @property
+    def is_held_by_others(self) -> bool:
+        """Whether Runs of other batches, live or next, leave no permit of the account to this one."""
+        return self.wants_permit and self._pool.used > self.reserved + self.kept
 
     def want_more(self) -> None:
         """Count as waiting for another permit, right after one was reserved: the next job asks in a moment.

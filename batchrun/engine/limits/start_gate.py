@@ -1,7 +1,7 @@
 """The gate that every start passes. It waits for the moment at which rates, capacity and platform all allow a start."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import anyio
@@ -10,6 +10,7 @@ import structlog
 from batchrun.apify.throttle import Throttle, rate_limit_wait_s
 from batchrun.engine.limits.account_capacity import AccountCapacity
 from batchrun.engine.limits.slot_use import SlotMeter
+from batchrun.model import WaitKind, WaitReason
 from batchrun.policy.token_bucket import Contenders, Tokens
 from batchrun.runtime.changed import Changed
 
@@ -31,6 +32,8 @@ class Start:
     is_probe: bool = False
     #: Whether its Run is live, or may be.
     is_live: bool = False
+    #: Whether its Run may exist, or not.
+    is_in_doubt: bool = False
     #: Whether it has failed, or its Run is terminal.
     is_over: bool = False
     #: On the monotonic clock.
@@ -85,6 +88,12 @@ class StartGate:
         self._changed = Changed()
         self._is_shut = False
         self._closings = 0
+        #: Why a start was refused last, since the last one that was accepted.
+        self._closed_for = ""
+        #: Starts that were let through and have no answer yet.
+        self._unanswered = 0
+        #: Starts in doubt, which count as live.
+        self._in_doubt = 0
 
     async def next_start(self) -> Start | None:
         """Wait, first come, first served, until one start is allowed; None once no more starts are wanted.
@@ -168,6 +177,7 @@ class StartGate:
     def _let_through(self, now: float) -> Start:
         is_probe = self._capacity.starting(self._account.live)
         self._count_live()
+        self._unanswered += 1
         freed_at = self._meter.refilling(live=self.live)
         self._measure(now)
         return Start(nth_live=self._account.live, is_probe=is_probe, let_through_at=now, freed_at=freed_at)
@@ -201,18 +211,29 @@ class StartGate:
 
     def started(self, start: Start) -> None:
         """Note that the platform accepted a start."""
-        start.is_live = True
-        self._closings = 0
+        self._answered(start)
+        self._closings, self._closed_for = 0, ""
         self._capacity.reached(start.nth_live)
         self._capacity.started(self._account.live, is_probe=start.take_probe())
         self._account.accepted_start()
 
     def unanswered(self, start: Start) -> None:
         """Note that no answer to a start comes. A Run may be live; other starts need not wait for the answer."""
-        start.is_live = True
+        self._answered(start)
         self._capacity.reached(start.nth_live)
         self._capacity.unanswered(is_probe=start.take_probe())
         self._account.wake()
+
+    def _answered(self, start: Start) -> None:
+        start.is_live = True
+        self._unanswered -= 1
+
+    def note_doubt(self, start: Start, is_in_doubt: bool) -> None:
+        """Note whether a start is in doubt: whether its Run exists. Its slot is held, and not in use."""
+        if start.is_in_doubt is not is_in_doubt and not start.is_over:
+            start.is_in_doubt = is_in_doubt
+            self._in_doubt += 1 if is_in_doubt else -1
+            self._measure(anyio.current_time())
 
     def account_is_full(self, start: Start) -> None:
         """Note that the account is full; nothing was started."""
@@ -227,9 +248,10 @@ class StartGate:
         )
         self.over(start)
 
-    def try_later(self, start: Start, retry_after_s: float | None) -> None:
+    def try_later(self, start: Start, retry_after_s: float | None, reason: str = "") -> None:
         """Close the gate for a while; nothing was started. Without `Retry-After`, each closure in a row is longer."""
         now = anyio.current_time()
+        self._closed_for = reason
         if now >= self._bucket.closed_until:  # else this request was sent before the gate closed
             self._closings += 1
             self._bucket.close(now + rate_limit_wait_s(self._closings, retry_after_s))
@@ -245,7 +267,11 @@ class StartGate:
         self.live -= 1
         self._account.live -= 1
         now = anyio.current_time()
-        if start.is_live:  # a refused start frees no permit
+        if start.is_in_doubt:
+            self._in_doubt -= 1
+        if not start.is_live:  # a refused start frees no permit
+            self._unanswered -= 1
+        else:
             self._capacity.ended(now)
             self._meter.ended(now, live=self.live, known_limit=self._capacity.known_limit, starters=self._starters)
         self._measure(now)
@@ -269,5 +295,29 @@ class StartGate:
         """Let the next start check again what it waits for."""
         self._changed.notify()
 
+    def waits(self) -> Iterator[WaitReason]:
+        """Yield what starts wait for here, and how many have no answer."""
+        now = anyio.current_time()
+        if self._unanswered:
+            yield WaitReason(kind=WaitKind.STARTING, count=self._unanswered)
+        if not self._starters and not self._unanswered:
+            return
+        capacity_at = self._capacity.next_start_at(now, self._account.live)
+        if self._closings or self._bucket.closed_until > now:
+            closed_s = max(0.0, self._bucket.closed_until - now)
+            yield WaitReason(kind=WaitKind.STARTS_REFUSED, left_s=closed_s, detail=self._closed_for)
+        elif capacity_at == now and self._starters:
+            yield WaitReason(kind=WaitKind.RATE, left_s=self._bucket.next_at(now) - now)
+        elif capacity_at != now and self._capacity.is_full:
+            left_s = None if capacity_at is None else capacity_at - now
+            yield WaitReason(kind=WaitKind.FULL_ACCOUNT, count=self._account.live - self._unanswered, left_s=left_s)
+
+    @property
+    def live_runs(self) -> int:
+        """Runs of this batch that are live for sure."""
+        return self.live - self._in_doubt - self._unanswered
+
     def _measure(self, now: float) -> None:
-        self._meter.changed(now, live=self.live, known_limit=self._capacity.known_limit, starters=self._starters)
+        self._meter.changed(
+            now, live=self.live - self._in_doubt, known_limit=self._capacity.known_limit, starters=self._starters
+        )

@@ -59,7 +59,7 @@ class GroupCommit:
         self.note_trip = self._in_passing(journal.note_trip)
         self.note_echo = self._in_passing(journal.note_echo)
         self.note_watched = self._in_passing(journal.note_watched)
-        self.note_outage = self._in_passing(journal.note_outage)
+        self.note_wait = self._in_passing(journal.note_wait)
 
     def _durably(self, verb: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
         """Return a verb that waits until its step is committed."""

@@ -10,9 +10,9 @@ import anyio
 import orjson
 
 from batchrun.errors import OutputError, OutputLost
-from batchrun.ledger.facts import ECHO, OUTAGE, REPAIRING, START_COMMITS, TRIPS, WATCHED_S
+from batchrun.ledger.facts import ECHO, REPAIRING, START_COMMITS, TRIPS, WAIT, WATCHED_S
 from batchrun.ledger.line_admission import admit_lines
-from batchrun.ledger.protocol import Admission, NotedOutage, ReadTo, Settlement
+from batchrun.ledger.protocol import Admission, NotedWait, ReadTo, Settlement
 from batchrun.ledger.sqlite.older_ledger import refuse_missing_ledger, refuse_older_ledger
 from batchrun.ledger.sqlite.start_log import StartLog
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
@@ -149,8 +149,8 @@ class Journal:
     def note_watched(self, watched_s: Mapping[Mark, float]) -> None:
         self.ledger.note_fact(WATCHED_S, watched_s)
 
-    def note_outage(self, outage: NotedOutage | None) -> None:
-        self.ledger.note_fact(OUTAGE, outage)
+    def note_wait(self, wait: NotedWait | None) -> None:
+        self.ledger.note_fact(WAIT, wait)
 
     def close(self) -> None:
         """Close the output files."""

@@ -62,7 +62,8 @@ def batch_head(view: BatchView) -> Html:
     progress = tag("p", f"{batch_progress(view)}{budget}", class_="soft numbers")
     open_jobs = 0 if view.jobs.total is None else max(0, view.jobs.total - view.jobs.settled)
     outcomes = charts.stacked_bar("Jobs by outcome", charts.outcome_parts(view.outcomes, open_jobs), height=10)
-    return join([tag("div", name, state, class_="title"), reason, outcomes, progress])
+    waits = tag("p", foreign(view.waits, _REASON_CHARS), class_="reason") if view.waits else None
+    return join([tag("div", name, state, class_="title"), reason, outcomes, progress, waits])
 
 
 def batch_details(view: BatchView, failures: Failures | None) -> Html:

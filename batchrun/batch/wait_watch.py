@@ -1,0 +1,126 @@
+"""The one place that knows what a batch waits for now, once nothing of it has started or ended for a while."""
+
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+import anyio
+import structlog
+
+from batchrun.engine.build import Engine
+from batchrun.errors import BatchrunError
+from batchrun.ledger.protocol import Ledger, NotedWait
+from batchrun.model import RunId, TaskId, WaitKind, WaitReason
+from batchrun.report.wait_words import wait_words
+
+#: Seconds without a start or a settled job after which a batch counts as waiting. An outage counts at once.
+WAITS_AFTER_S = 10.0
+#: Between two looks.
+INTERVAL_S = 1.0
+#: Seconds between two questions which live Runs are in the platform's queue, while the batch waits.
+QUEUE_INTERVAL_S = 30.0
+
+_log = structlog.get_logger()
+
+
+class WatchedClient(Protocol):
+    """The platform, as far as waits show there."""
+
+    @property
+    def outage(self) -> str:
+        """Why it cannot be reached; empty while it can."""
+
+    @property
+    def failed_reads(self) -> Sequence[str]:
+        """Why reads have failed that are being retried, the last one at the end."""
+
+    async def list_queued_runs(self, task_id: TaskId) -> list[RunId]:
+        """List the task's Runs that wait in the platform's queue."""
+
+
+class WaitWatch:
+    """Notes in ledger and log what a batch waits for, and since when.
+
+    Args:
+        engine: of the batch.
+        client: the platform.
+        ledger: of the batch.
+        task_id: whose Runs may be in the platform's queue.
+    """
+
+    def __init__(self, engine: Engine, client: WatchedClient, ledger: Ledger, task_id: TaskId) -> None:
+        self._engine = engine
+        self._client = client
+        self._ledger = ledger
+        self._task_id = task_id
+        self._reasons: list[WaitReason] = []
+        #: What the last look has found, by kind.
+        self._seen: dict[WaitKind, WaitReason] = {}
+        #: Starts and settled jobs, and since when there were no more (monotonic).
+        self._done = 0
+        self._done_at = anyio.current_time()
+        self._looked_at = self._done_at
+        self._queued_runs = 0
+
+    def words(self) -> str:
+        """Return what the batch waits for; "" while it goes on."""
+        now = anyio.current_time()
+        return wait_words(self._reasons, now - self._done_at, now - self._looked_at)
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        async with anyio.create_task_group() as children:
+            children.start_soon(self._count_queued_runs)
+            while True:
+                self._look()
+                await anyio.sleep(INTERVAL_S)
+
+    def _look(self) -> None:
+        now = self._looked_at = anyio.current_time()
+        done = self._engine.progress.started + self._engine.progress.settled
+        if done != self._done:
+            self._done, self._done_at, self._queued_runs = done, now, 0
+        seen, self._seen = self._seen, {each.kind: each for each in self._engine_reasons()}
+        # What has just begun may be over in a moment.
+        lasting = [each for kind, each in self._seen.items() if kind in seen]
+        lasting = lasting or [each for each in self._reasons if each.kind is not WaitKind.OUTAGE]
+        outage = [WaitReason(kind=WaitKind.OUTAGE, detail=self._client.outage)] if self._client.outage else []
+        is_long = now - self._done_at >= WAITS_AFTER_S
+        before, self._reasons = self._reasons, [*outage, *(lasting if is_long else [])]
+        if _without_times(self._reasons) != _without_times(before):
+            self._note()
+        if {each.kind for each in self._reasons} != {each.kind for each in before}:
+            _log.info("batch_waits", words=self.words()) if self._reasons else _log.info("batch_goes_on")
+
+    def _engine_reasons(self) -> list[WaitReason]:
+        failed = self._client.failed_reads
+        reads = [WaitReason(kind=WaitKind.FAILED_READS, count=len(failed), detail=failed[-1])] if failed else []
+        queued = [WaitReason(kind=WaitKind.QUEUED_RUNS, count=self._queued_runs)] if self._queued_runs else []
+        return [*reads, *queued, *self._engine.waits()]
+
+    def _note(self) -> None:
+        if not self._reasons:
+            self._ledger.note_wait(None)
+            return
+        now = datetime.now(UTC)
+        began_at = now - timedelta(seconds=anyio.current_time() - self._done_at)
+        self._ledger.note_wait(NotedWait(pid=os.getpid(), began_at=began_at, noted_at=now, reasons=self._reasons))
+
+    async def _count_queued_runs(self) -> None:
+        while True:
+            await anyio.sleep(INTERVAL_S)
+            if not any(each.kind is WaitKind.LIVE_RUNS for each in self._reasons):
+                continue
+            done = self._done
+            try:
+                listed = await self._client.list_queued_runs(self._task_id)
+            except BatchrunError:
+                listed = []  # a token may run a task and not list its Runs
+            ours = await self._ledger.known_runs(listed) if listed else ()
+            self._queued_runs = len(ours) if done == self._done else 0
+            await anyio.sleep(QUEUE_INTERVAL_S)
+
+
+def _without_times(reasons: list[WaitReason]) -> list[tuple[WaitKind, int, str]]:
+    return [(each.kind, each.count, each.detail) for each in reasons]

@@ -11,6 +11,7 @@ from batchrun.config import Config
 from batchrun.ledger.facts import JOB_COUNT
 from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import Outcome
+from batchrun.preflight.input_checks import LineProblem
 from batchrun.preflight.preparation import Preparation
 
 
@@ -37,6 +38,10 @@ class Opening:
     cost_before_usd: float
     #: Properties of the task's input whose nested fields a shallow merge erases.
     lost_fields: tuple[str, ...]
+    #: What lines at the head of a new batch would do in vain, if that stops no batch.
+    futile: tuple[LineProblem, ...]
+    #: The whole input of the first job of a new batch, as JSON, without secrets; empty: inputs are not checked.
+    first_input: str
     #: Memory of a Run, in megabytes; None: unknown.
     run_memory_mb: int | None
     start_rate_per_s: float
@@ -49,6 +54,7 @@ def read_opening(
 ) -> Opening:
     """Return what is known of a batch; note the number of its jobs in the ledger, for `status`."""
     outcomes, totals, job_count = ledger.count_outcomes(), ledger.totals(), source.count_estimate()
+    head = prepared.head
     wanted, allowed = config.limits.wanted_runs, connected.account.max_live_runs
     with ledger.transaction():
         ledger.note_fact(JOB_COUNT, job_count)
@@ -65,6 +71,8 @@ def read_opening(
         live_before=totals.live_runs + totals.in_doubt,
         cost_before_usd=totals.cost_usd,
         lost_fields=source.job_file.lost_fields,
+        futile=tuple(head.futile) if head is not None and config.jobs.unknown_properties == "stop" else (),
+        first_input=head.check.shown(head.check.first_job) if head is not None and head.check.first_job else "",
         run_memory_mb=prepared.run_memory_mb,
         start_rate_per_s=config.limits.start_rate,
         task_edits=prepared.task_edits,

@@ -66,7 +66,7 @@ async def resume(
     look_at = prepared.head.look_at if prepared.head is not None else None
     lines = await stack.enter_async_context(open_source(config, connected.task.input, ledger, look_at))
     if prepared.head is not None:
-        refuse_head(prepared.head.problems, config)
+        refuse_head(prepared.head, config)
     backlog = await stack.enter_async_context(open_backlog(config.out_dir, lines.job_file, lines))
     jobs = await anyio.to_thread.run_sync(take_up, ledger, lines.job_file, config.retry.max_backoff_s)
     money = await anyio.to_thread.run_sync(ledger.money)

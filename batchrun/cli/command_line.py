@@ -110,13 +110,14 @@ def plan(
     limit: Limit = None,
     api_url: ApiUrl = None,
     settings: Settings = None,
+    show: Annotated[int, typer.Option(min=0, help="Show the whole inputs of the first N jobs.", metavar="N")] = 0,
     json: Json = False,
 ) -> None:
     """Check every input of a batch and forecast its time and cost; start nothing."""
     from batchrun.cli.plan_command import show_plan
 
     config = _load_config(batch, task, jobs, out, max_concurrent_runs, start_rate, limit, api_url, settings)
-    raise typer.Exit(show_plan(config, is_json=json))
+    raise typer.Exit(show_plan(config, is_json=json, shown=show))
 
 
 def status(directory: Directory, json: Json = False) -> None:

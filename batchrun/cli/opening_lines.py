@@ -8,6 +8,9 @@ from batchrun.config import Config
 from batchrun.report.notice_words import notice_words
 from batchrun.report.progress_words import money
 
+#: Notes about lines that would do nothing new; `batchrun plan` shows all.
+MAX_FUTILE_SHOWN = 3
+
 
 def show_opening(batch: Batch, config: Config) -> None:
     """Print account, slots, task and jobs; then what a person may not expect of this configuration."""
@@ -18,6 +21,8 @@ def show_opening(batch: Batch, config: Config) -> None:
     wanted, allowed = config.limits.max_concurrent_runs, opening.max_concurrent_runs
     if wanted != "auto" and allowed < wanted:
         say(f"Note: limits.max_concurrent_runs is {wanted}; the account allows {allowed} now.")
+    for problem in opening.futile[:MAX_FUTILE_SHOWN]:
+        say(f"Note: {problem}.")
     if opening.lost_fields:
         names = ", ".join(opening.lost_fields)
         say(

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 
 from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode
@@ -16,10 +17,10 @@ from batchrun.runtime.logs import silence
 MAX_SHOWN = 20
 
 
-def show_plan(config: Config, *, is_json: bool) -> ExitCode:
-    """Print the plan of a batch; return USAGE if a line would fail."""
+def show_plan(config: Config, *, is_json: bool, shown: int) -> ExitCode:
+    """Print the plan of a batch, with the inputs of its first jobs; return USAGE if a line would fail."""
     silence()
-    plan = run_async(make_plan, config)
+    plan = run_async(partial(make_plan, shown=shown), config)
     if is_json:
         print_json({**asdict(plan), "would_fail": plan.would_fail})
     else:
@@ -44,6 +45,7 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield from (f"warning   {warning}" for warning in plan.warnings)
     yield from forecast_lines(plan.forecast, has_unknowns=False)
     yield from (f"unknown   {each}" for each in plan.unknown)
+    yield from (f"input     line {line}: {shown}" for line, shown in plan.inputs)
 
 
 def _jobs(plan: Plan) -> str:

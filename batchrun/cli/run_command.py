@@ -106,6 +106,8 @@ async def _confirm(batch: Batch, config: Config, retried: int) -> None:
         return
     for line in forecast_lines(await batch.forecast(retried)):
         say(line)
+    if batch.opening.first_input:
+        say(f"input     {batch.opening.first_input}")
     question = "Start an unknown number of runs?" if left is None else f"Start {left:,} runs?"
     if not sys.stdin.isatty() or str(config.jobs.file) == "-":
         raise ConfigError(f"{question} There is no terminal to ask at: --yes starts them")

@@ -157,6 +157,8 @@ class JobsConfig(Section):
     """What a bad line among the first 10,000 does before the first start: stop the batch, or become a record."""
     check_inputs: bool = True
     """Whether the first 10,000 inputs are checked against the Actor's input schema before the first start."""
+    unknown_properties: Literal["stop", "allow"] = "stop"
+    """Whether a new batch that costs money stops where lines set nothing: properties that the schema does not name."""
     limit: _PositiveInt | None = None
     """Number of jobs from the top of the file that are carried out; default: all."""
 

@@ -61,6 +61,7 @@ class JobFile:
         self._header: Header | None = self._read_header()
         self._builder = JobBuilder(job_format, None if self._header is None else self._header.columns)
         self._top = ReadPoint() if self._header is None else self._header.end
+        self._nested = nested_properties((job_format.task_input or {}) if job_format.merge == "shallow" else {})
         self._point = self._top
         self._window: LookAhead | None = None
         self._streams: set[BufferedIOBase] = set()
@@ -141,8 +142,7 @@ class JobFile:
             return []
         bad: list[BadLine] = []
         seen: dict[JobKey, tuple[bytes, int]] = {}
-        nested = nested_properties((self._format.task_input or {}) if self._format.merge == "shallow" else {})
-        lost: dict[str, None] = {}
+        self.lost_fields = ()
         rows, jobs = 0, 0
         for row in self._rows(self._top, sha256(), holds_back=self._source.is_being_written()):
             rows += 1
@@ -151,9 +151,8 @@ class JobFile:
                     bad.append(made)
                 elif (first := seen.setdefault(made.key, (made.digest, row.position.line)))[0] != made.digest:
                     bad.append(bad_line(row, _taken(made.key, first[1])))
-                else:
-                    if len(lost) < len(nested):
-                        lost |= dict.fromkeys(lost_fields(nested, orjson.loads(made.body)))
+                elif first[1] == row.position.line:
+                    self._note_lost_fields(made)
                     if look_at is not None:
                         look_at(made)
                 jobs += 1
@@ -161,8 +160,12 @@ class JobFile:
                 break
         if not rows:
             raise JobFileError(NO_JOBS, file=self._format.name)
-        self.lost_fields = tuple(lost)
         return bad
+
+    def _note_lost_fields(self, job: Job) -> None:
+        if len(self.lost_fields) < len(self._nested):
+            lost = lost_fields(self._nested, orjson.loads(job.body))
+            self.lost_fields = tuple(dict.fromkeys([*self.lost_fields, *lost]))
 
     def read(self, start: ReadPoint | None = None, *, holds_back: bool = False) -> Iterator[Job | BadLine]:
         """Yield the jobs and bad lines from a `read_point` of an earlier reading on, one pass.

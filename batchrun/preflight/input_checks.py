@@ -1,11 +1,14 @@
-"""Whether the platform would accept a job's merged input and options; problems are grouped over lines.
+"""Whether the platform would accept a job's merged input and options, and whether it sets anything; grouped over lines.
 
 It reads no file and asks no platform: it is given jobs and what is known of their build.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+from hashlib import blake2b
+from typing import NamedTuple
 
 import orjson
 
@@ -20,6 +23,8 @@ LINES_NAMED = 3
 #: Distinct problems that are kept, which bounds memory; further ones are counted as OTHER_PROBLEMS.
 MAX_PROBLEMS = 500
 OTHER_PROBLEMS = "other problems"
+#: Properties of a schema that a message names.
+NAMES_SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,36 +82,98 @@ class LineProblems:
             yield LineProblem(message=message, count=count, lines=self._lines[message])
 
 
+class Findings(NamedTuple):
+    """What is wrong with a job, as far as it is known here."""
+
+    #: Reasons why the platform would refuse it.
+    problems: list[str]
+    #: Reasons why its Run would do nothing new.
+    futile: list[str]
+
+
 class JobCheck:
-    """Checks jobs as the platform would: the merged input and the options.
+    """Checks jobs as the platform would, the merged input and the options; and whether they set anything.
+
+    It keeps about 100 bytes per job, by which it recognises equal inputs.
 
     Args:
         task_input: the task's input.
         build: the build that Runs use.
         options: the batch's options over the task's; a job's own come first.
         account_memory_mb: the account's limit of memory; None: unknown.
+        stops_futile: whether a job that would do nothing new stops a new batch.
     """
 
     def __init__(
-        self, *, task_input: JsonObject, build: Build, options: RunOptions, account_memory_mb: int | None
+        self,
+        *,
+        task_input: JsonObject,
+        build: Build,
+        options: RunOptions,
+        account_memory_mb: int | None,
+        stops_futile: bool = False,
     ) -> None:
         self._schema, self._build, self._options = build.schema, build, options
         self._account_memory_mb = account_memory_mb
+        self.stops_futile = stops_futile
         # The platform merges property by property: defaults <- task <- override.
         self._under = {**(self._schema.defaults if self._schema is not None else {}), **task_input}
+        names = self._schema.names if self._schema is not None else ()
+        #: Empty: any property may be meant.
+        self._known = {*names, *task_input} if names else set()
+        self._inputs: set[bytes] = set()
+        self.first_job: Job | None = None
         self._problems_of_all = list(self._options_problems(options))
         #: Jobs whose own `build` is another; their inputs are not checked.
         self.of_other_builds = 0
 
-    def problems(self, job: Job) -> list[str]:
-        """Return the reasons why the platform would refuse the job, as far as they are known here."""
+    def look_at(self, job: Job) -> Findings:
+        """Check one job."""
         options = self.options(job)
-        found = list(self._problems_of_all if job.options is None else self._options_problems(options))
+        problems = list(self._problems_of_all if job.options is None else self._options_problems(options))
+        override = orjson.loads(job.body)
+        merged = {**self._under, **override}
+        self.first_job = self.first_job or job
         if options.build is not None and not self._build.is_same(options.build):
             self.of_other_builds += self._build.has(options.build)
-        elif self._schema is not None:
-            found += self._schema.problems({**self._under, **orjson.loads(job.body)})
-        return found
+            return Findings(problems, [])
+        if self._schema is not None:
+            problems += self._schema.problems(merged)
+        unknown = [self._unknown(name) for name in override if self._is_unknown(name)]
+        return Findings(problems, unknown or self._repeated(merged, options))
+
+    def shown(self, job: Job) -> str:
+        """Return the whole input of a job's Run as JSON, for a person."""
+        merged = {**self._under, **orjson.loads(job.body)}
+        return orjson.dumps(merged if self._schema is None else self._schema.without_secrets(merged)).decode()
+
+    def template_example(self) -> str:
+        """Return a line of a template that fills a property of the schema from the first unknown one of a line."""
+        if self._schema is None or self.first_job is None:
+            return ""
+        column = next((name for name in orjson.loads(self.first_job.body) if self._is_unknown(name)), None)
+        names = [*(name for name in self._schema.required if name not in self._under), *self._schema.names]
+        free = next(iter(names), None)
+        return "" if column is None or free is None else self._schema.placeholder(free, column)
+
+    def _is_unknown(self, name: str) -> bool:
+        return name not in self._known if self._known else not _is_visible(name)
+
+    def _unknown(self, name: str) -> str:
+        if self._schema is None or not self._known:
+            return f"sets {name!r}, a name with characters that cannot be seen"
+        by_plain = {_plain(each): each for each in self._schema.names}
+        near = get_close_matches(_plain(name), by_plain, n=1)
+        advice = f"; did you mean {by_plain[near[0]]!r}?" if near else f"; it names {_some(self._schema.names)}"
+        return f"sets {name!r}, which the Actor's input schema does not name{advice}"
+
+    def _repeated(self, merged: JsonObject, options: RunOptions) -> list[str]:
+        if merged == self._under:
+            return ["changes nothing of the task's input"]
+        content = orjson.dumps([merged, asdict(options)], option=orjson.OPT_SORT_KEYS)
+        before = len(self._inputs)
+        self._inputs.add(blake2b(content, digest_size=16).digest())
+        return [] if len(self._inputs) > before else ["comes to the same input as an earlier line"]
 
     def options(self, job: Job) -> RunOptions:
         """Return the options of a job's Run."""
@@ -131,15 +198,18 @@ class JobCheck:
 
 
 class HeadCheck:
-    """Collects the problems of the jobs at the head of a job file."""
+    """Collects what is wrong with the jobs at the head of a job file."""
 
     def __init__(self, check: JobCheck) -> None:
-        self._check = check
+        self.check = check
         self.problems = LineProblems()
+        self.futile = LineProblems()
 
     def look_at(self, job: Job) -> None:
         """Check one job."""
-        self.problems.note(job.position.line, self._check.problems(job))
+        found = self.check.look_at(job)
+        self.problems.note(job.position.line, found.problems)
+        self.futile.note(job.position.line, found.futile)
 
 
 def job_check(config: Config, account: AccountInfo, task: Task, build: Build) -> JobCheck:
@@ -147,5 +217,23 @@ def job_check(config: Config, account: AccountInfo, task: Task, build: Build) ->
     ours, of_task = config.run.as_options(), task.options
     options = ours.over(RunOptions(build=of_task.get("build"), memory_mb=of_task.get("memoryMbytes")))
     return JobCheck(
-        task_input=task.input, build=build, options=options, account_memory_mb=account.limits.max_total_memory_mb
+        task_input=task.input,
+        build=build,
+        options=options,
+        account_memory_mb=account.limits.max_total_memory_mb,
+        stops_futile=config.jobs.unknown_properties == "stop" and not config.api.is_loopback,
     )
+
+
+def _is_visible(name: str) -> bool:
+    return name.isprintable() and name == name.strip()
+
+
+def _plain(name: str) -> str:
+    """Return a name without what distinguishes spellings of one word."""
+    return "".join(filter(str.isalnum, name)).lower()
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(names[:NAMES_SHOWN]) + more

@@ -6,6 +6,7 @@ above all is never followed. Source: the platform's documentation of the input s
 (apify-shared-js, packages/input_schema). Not checked: proxy groups and countries, the syntax of URLs in request lists.
 """
 
+import re
 from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ _PLAIN_WORDS = (
 )  # fmt: skip
 #: Prefix with which the platform shows a stored secret; only the Actor can decrypt it, so it is not checked.
 _ENCRYPTED = "ENCRYPTED_"
+#: Converters of a template, by the type that a property wants.
+_CONVERTERS = {"integer": ":int", "number": ":float", "boolean": ":bool", "object": ":json"}
 #: Errors of a pattern that takes too long to match; they are no problem of the input.
 _UNDECIDED = ("BacktrackLimitExceeded", "RegexEngineFailure")
 
@@ -57,6 +60,10 @@ class InputSchema:
             self._validator = _validator(self._translated({"type": "object", **schema}, "input"))
         except (ValueError, TypeError, RecursionError, OverflowError) as error:
             raise SchemaUnusable(_brief(str(error).splitlines()[0] if str(error) else type(error).__name__)) from error
+        #: The properties that the schema names.
+        self.names = tuple(fields)
+        required = schema.get("required")
+        self.required = tuple(map(str, required)) if isinstance(required, list) else ()
         self.defaults = {name: field["default"] for name, field in fields.items() if "default" in field}
         #: The input that the platform gives to a new task without one.
         self.prefills = {
@@ -64,6 +71,7 @@ class InputSchema:
             for name, field in fields.items()
             if "prefill" in field or (field.get("editor") == "hidden" and "default" in field)
         }
+        self._types = {name: field.get("type") for name, field in fields.items()}
         self._secrets = {name for name, field in fields.items() if field.get("isSecret")}
         #: The fields that the schema marks as secret, nested ones included.
         self.secrets = SecretFields(tuple(_secret_paths(schema, ())))
@@ -81,6 +89,17 @@ class InputSchema:
             return list(dict.fromkeys(message for error in errors for message in self._messages(error, value)))
         except ValueError as error:  # the input nests too deeply for the validator
             return [f"The input cannot be checked: {_brief(str(error))}"]
+
+    def without_secrets(self, value: JsonObject) -> JsonObject:
+        """Return an input as it may be shown."""
+        return {name: "(secret)" if name in self._secrets else part for name, part in value.items()}
+
+    def placeholder(self, name: str, column: str) -> str:
+        """Return a line of a template, as TOML, that fills a property from a column."""
+        kind = str(self._types.get(name))
+        named = column if re.fullmatch(r"[\w ]+", column) else f'"{column}"'
+        inside = f"'{{{{{named}{_CONVERTERS.get(kind, '')}}}}}'"
+        return f"{name} = [{inside}]" if kind == "array" else f"{name} = {inside}"
 
     def _messages(self, error: "jsonschema_rs.ValidationError", value: JsonObject) -> Iterator[str]:
         path = list(error.instance_path)

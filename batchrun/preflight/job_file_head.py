@@ -12,7 +12,7 @@ from batchrun.jobs import JobFile
 from batchrun.ledger.facts import IDENTITY
 from batchrun.ledger.sqlite.reader import is_begun, open_for_reading
 from batchrun.model import BadLine, Job
-from batchrun.preflight.input_checks import LineProblems
+from batchrun.preflight.input_checks import HeadCheck, LineProblems
 
 #: Bad lines that an error message shows.
 MAX_BAD_LINES_SHOWN = 20
@@ -81,14 +81,16 @@ def look_at_head(config: Config, look_at: Callable[[Job], None]) -> bool:
         return job_file.is_replayable
 
 
-def refuse_head(problems: LineProblems, config: Config) -> None:
-    """Stop a batch at whose head the platform would refuse inputs.
+def refuse_head(head: HeadCheck, config: Config) -> None:
+    """Stop a batch at whose head the platform would refuse inputs, or carry them out in vain and for money.
 
     Raises:
-        JobFileError: there are problems; nothing was started.
+        JobFileError: there are such lines; nothing was started.
     """
-    if problems:
-        raise JobFileError("\n".join(_problem_lines(problems)), file=config.jobs.file)
+    if head.problems:
+        raise JobFileError("\n".join(_problem_lines(head.problems)), file=config.jobs.file)
+    if head.futile and head.check.stops_futile:
+        raise JobFileError("\n".join(_futile_lines(head, config)), file=config.jobs.file)
 
 
 def _bad_lines_text(bad_lines: list[BadLine]) -> str:
@@ -101,13 +103,33 @@ def _bad_lines_text(bad_lines: list[BadLine]) -> str:
 
 
 def _problem_lines(problems: LineProblems) -> Iterator[str]:
-    count = "1 line" if problems.lines == 1 else f"{problems.lines:,} lines"
-    yield f"{count} at its head would be refused:"
-    found = list(problems)
-    yield from (f"  {problem}" for problem in found[:MAX_PROBLEMS_SHOWN])
-    if len(found) > MAX_PROBLEMS_SHOWN:
-        yield f"  … and {len(found) - MAX_PROBLEMS_SHOWN:,} other problems"
+    yield f"{_count(problems)} at its head would be refused:"
+    yield from shown_problems(problems)
     yield (
         "Nothing was started. Fix them (`batchrun plan` checks the whole file), or set jobs.check_inputs = false to"
         " run the other lines"
     )
+
+
+def _futile_lines(head: HeadCheck, config: Config) -> Iterator[str]:
+    yield f"{_count(head.futile)} at its head would buy nothing new:"
+    yield from shown_problems(head.futile)
+    is_csv = job_format(config, {}).kind in ("csv", "tsv")
+    if is_csv and config.jobs.template is None and (example := head.check.template_example()):
+        yield f"A table [jobs.template] says which column becomes which property, like: {example}"
+    yield (
+        "Nothing was started. Fix them (`batchrun plan` checks the whole file), or set"
+        ' jobs.unknown_properties = "allow" to run them all the same'
+    )
+
+
+def _count(problems: LineProblems) -> str:
+    return "1 line" if problems.lines == 1 else f"{problems.lines:,} lines"
+
+
+def shown_problems(problems: LineProblems) -> list[str]:
+    """Return the problems with the most lines, one a line, and how many there are besides."""
+    found = list(problems)
+    hidden = len(found) - MAX_PROBLEMS_SHOWN
+    more = [f"  … and {hidden:,} other problems"] if hidden > 0 else []
+    return [*(f"  {problem}" for problem in found[:MAX_PROBLEMS_SHOWN]), *more]

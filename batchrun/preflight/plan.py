@@ -65,6 +65,8 @@ class Plan:
     failing_lines: int
     problems: list[LineProblem]
     warnings: list[str]
+    #: The whole inputs of the first jobs, each with its line.
+    inputs: list[tuple[int, str]]
     forecast: Forecast
     #: What neither the checks nor the forecast could find out.
     unknown: list[str]
@@ -75,8 +77,8 @@ class Plan:
         return bool(self.problems)
 
 
-async def make_plan(config: Config, *, environ: Mapping[str, str] | None = None) -> Plan:
-    """Check the job file of a batch and forecast the batch.
+async def make_plan(config: Config, *, shown: int = 0, environ: Mapping[str, str] | None = None) -> Plan:
+    """Check the job file of a batch and forecast the batch; `shown` is the number of inputs that the plan shows.
 
     Raises:
         JobFileError: the job file cannot be read, or holds no jobs.
@@ -94,7 +96,7 @@ async def make_plan(config: Config, *, environ: Mapping[str, str] | None = None)
             number_to_pin(build)
         task = _as_created(task, build)
         check = job_check(config, account, task, build)
-        survey = await _survey(config, task, check)
+        survey = await _survey(config, task, check, shown)
         effort = Effort(
             runs=max(0, survey.jobs - past.settled),
             slots=slot_count(config.limits, account, past.live_runs),
@@ -121,6 +123,7 @@ async def make_plan(config: Config, *, environ: Mapping[str, str] | None = None)
         failing_lines=survey.problems.lines,
         problems=list(survey.problems),
         warnings=_warnings(survey, task),
+        inputs=survey.inputs,
         forecast=forecast,
         unknown=[*_unknown(build, check), *forecast.unknown],
     )
@@ -148,9 +151,9 @@ def _as_created(task: Task, build: Build) -> Task:
     return replace(task, input=build.schema.prefills)
 
 
-async def _survey(config: Config, task: Task, check: JobCheck) -> Survey:
+async def _survey(config: Config, task: Task, check: JobCheck, shown: int) -> Survey:
     shadowed: JsonObject = task.input if config.jobs.merge == "shallow" else {}
-    survey = Survey(check, shadowed)
+    survey = Survey(check, shadowed, shown)
     # Problems are shown in the order of the file, so priorities are ignored.
     in_order = replace(job_format(config, task.input), look_ahead=1)
     job_file = await anyio.to_thread.run_sync(JobFile, in_order)
@@ -200,7 +203,7 @@ def _mean_memory_mb(survey: Survey) -> float | None:
 
 
 def _warnings(survey: Survey, task: Task) -> list[str]:
-    warnings = []
+    warnings = [str(problem) for problem in survey.futile]
     for name, count in survey.erased.most_common():
         overrides = "1 override replaces" if count == 1 else f"{count:,} overrides replace"
         fields = ", ".join(sorted(survey.erased_fields[name])) or "fields"

@@ -21,13 +21,19 @@ class Survey:
     Args:
         check: finds the problems of each job.
         shadowed: the task's input where overrides are merged shallowly; else {}.
+        shown: number of jobs whose inputs are kept.
     """
 
-    def __init__(self, check: JobCheck, shadowed: JsonObject) -> None:
+    def __init__(self, check: JobCheck, shadowed: JsonObject, shown: int = 0) -> None:
         self._check = check
+        self._shown = shown
+        #: The whole inputs of the first jobs, by line.
+        self.inputs: list[tuple[int, str]] = []
         self._nested = nested_properties(shadowed)
         self._seen: dict[bytes, bytes] = {}
         self.problems = LineProblems()
+        #: What lines would do in vain, where that stops no batch.
+        self.futile = LineProblems()
         #: Of a CSV file.
         self.columns: tuple[str, ...] = ()
         self.jobs = 0
@@ -78,7 +84,11 @@ class Survey:
         self.of_unknown_memory += memory_mb is None
         if self._nested:
             self._note_erased(orjson.loads(job.body))
-        self.problems.note(job.position.line, self._check.problems(job))
+        if len(self.inputs) < self._shown:
+            self.inputs.append((job.position.line, self._check.shown(job)))
+        found = self._check.look_at(job)
+        self.problems.note(job.position.line, found.problems)
+        (self.problems if self._check.stops_futile else self.futile).note(job.position.line, found.futile)
 
     def _note_erased(self, override: JsonObject) -> None:
         for name in lost_fields(self._nested, override):

@@ -204,6 +204,23 @@ def test_a_shallow_merge_that_erases_fields_is_warned_about(place):
     ]
 
 
+def test_lines_that_set_nothing_new_are_noted_where_runs_are_free(place):
+    """`plan` warns and shows whole inputs, `run` has a note; Runs on this machine are started all the same."""
+    _write_jobs(place.path, [{"n": 1}, {"N": 2, "n": 2}, {"n": 1, "mode": "a"}, {"n": 1, "@key": "again"}])
+    said = place.call("plan", "batch.toml", "--show", "2")
+    assert said.code == 0, said
+    for line in (
+        "warning   line 2: sets 'N', which the Actor's input schema does not name; did you mean 'n'?",
+        "warning   lines 3, 4: comes to the same input as an earlier line",
+        'input     line 1: {"mode":"a","n":1}',
+        'input     line 2: {"mode":"a","N":2,"n":2}',
+    ):
+        assert line in said.out.splitlines(), said.out
+    said = place.call("run", "batch.toml")
+    assert (said.code, len(place.records())) == (0, 4)
+    assert "Note: lines 3, 4: comes to the same input as an earlier line." in said.err.splitlines()
+
+
 def test_a_plan_reads_stdin_and_needs_jobs(place):
     """`-` is JSON lines on stdin; a file without jobs is an error."""
     arguments = ("plan", "batch.toml", "--jobs", "-", "--api-url", place.base_url, "--json")

@@ -1,12 +1,19 @@
 """Checks of a job file before the first start: inputs, options, duplicates, erased fields."""
 
+import tomllib
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
-from batchrun.model import BadLine, Job, JobKey, Position, RunOptions
+from batchrun.account.task import Task
+from batchrun.apify.wire import AccountInfo, AccountLimits
+from batchrun.config import load_config
+from batchrun.errors import JobFileError
+from batchrun.jobs.template import Template
+from batchrun.model import BadLine, Job, JobKey, Position, RunOptions, TaskId
 from batchrun.preflight.builds import Build
 from batchrun.preflight.input_checks import (
     MAX_PROBLEMS,
@@ -15,8 +22,10 @@ from batchrun.preflight.input_checks import (
     JobCheck,
     LineProblem,
     LineProblems,
+    job_check,
 )
 from batchrun.preflight.input_schema import InputSchema
+from batchrun.preflight.job_file_head import refuse_head
 from batchrun.preflight.survey import REPEATED_KEY, Survey
 
 SCHEMA = InputSchema(
@@ -65,11 +74,13 @@ def _bad(line: int, reason: str) -> BadLine:
 
 def test_an_override_lies_over_the_task_over_the_defaults():
     """Property by property, top level only, as the platform merges."""
-    assert _check().problems(_job(1, {})) == ["Field input.mode is required"]
-    assert _check({"mode": "a"}).problems(_job(1, {})) == []
-    assert _check({"mode": "a", "maxPages": 0}).problems(_job(1, {})) == ["Field input.maxPages must be >= 1"]
-    assert _check({"mode": "a", "maxPages": 0}).problems(_job(1, {"maxPages": 5})) == []
-    assert _check({"mode": "a"}).problems(_job(1, {"maxPages": None})) == ["Field input.maxPages must be integer"]
+    assert _check().look_at(_job(1, {})).problems == ["Field input.mode is required"]
+    assert _check({"mode": "a"}).look_at(_job(1, {})).problems == []
+    assert _check({"mode": "a", "maxPages": 0}).look_at(_job(1, {})).problems == ["Field input.maxPages must be >= 1"]
+    assert _check({"mode": "a", "maxPages": 0}).look_at(_job(1, {"maxPages": 5})).problems == []
+    assert _check({"mode": "a"}).look_at(_job(1, {"maxPages": None})).problems == [
+        "Field input.maxPages must be integer"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -86,22 +97,24 @@ def test_an_override_lies_over_the_task_over_the_defaults():
 def test_options_that_would_be_refused_are_problems(options, problem):
     """A job's own options are checked, and for jobs without any those of the batch."""
     wanted = [problem] if problem is not None else []
-    assert _check().problems(_job(1, {"mode": "a"}, **options)) == wanted
-    assert _check(**options).problems(_job(1, {"mode": "a"})) == wanted
-    assert _check(**options).problems(_job(1, {"mode": "a"}, timeout_s=5)) == wanted
+    assert _check().look_at(_job(1, {"mode": "a"}, **options)).problems == wanted
+    assert _check(**options).look_at(_job(1, {"mode": "a"})).problems == wanted
+    assert _check(**options).look_at(_job(1, {"mode": "a"}, timeout_s=5)).problems == wanted
 
 
 def test_a_run_larger_than_the_account_is_a_problem():
     """Such a Run could never start."""
     check = _check(known=Build(asked="latest", why_unchecked="so"), memory_mb=16384)
-    assert check.problems(_job(1, {})) == ["A Run of 16,384 MB does not fit into the account's 8,192 MB of memory"]
+    assert check.look_at(_job(1, {})).problems == [
+        "A Run of 16,384 MB does not fit into the account's 8,192 MB of memory"
+    ]
 
 
 def test_inputs_for_another_build_are_not_checked():
     """A tag or number of the same build is recognised; jobs with another build are counted."""
     check = _check()
     for build, problems in (("same", 1), ("0.1.2", 1), ("latest", 1), ("beta", 0), ("0.0.9", 0), ("nope", 1)):
-        assert len(check.problems(_job(1, {}, build=build))) == problems, build
+        assert len(check.look_at(_job(1, {}, build=build)).problems) == problems, build
     assert check.of_other_builds == 2
 
 
@@ -188,3 +201,118 @@ def test_the_head_is_judged_by_the_same_check():
     assert not head.problems
     head.look_at(_job(2, {"mode": "c"}))
     assert [problem.lines for problem in head.problems] == [[2]]
+
+
+@pytest.mark.parametrize(
+    ("override", "futile"),
+    [
+        ({"maxPages": 7}, []),
+        (
+            {"mode": "b", "extra": 1},
+            ["sets 'extra', which the Actor's input schema does not name; it names mode, maxPages"],
+        ),
+        (
+            {"maxpages": 7},
+            ["sets 'maxpages', which the Actor's input schema does not name; did you mean 'maxPages'?"],
+        ),
+        (
+            {"max\u200bPage ": 7},
+            ["sets 'max\\u200bPage ', which the Actor's input schema does not name; did you mean 'maxPages'?"],
+        ),
+        ({}, ["changes nothing of the task's input"]),
+        ({"mode": "a"}, ["changes nothing of the task's input"]),
+        ({"maxPages": 3}, ["comes to the same input as an earlier line"]),
+        ({"maxPages": 3, "mode": "a"}, ["comes to the same input as an earlier line"]),
+        ({"ofTask": 2}, []),
+    ],
+)
+def test_what_sets_nothing_new_is_found(override: dict[str, Any], futile: list[str]) -> None:
+    """Unknown properties, no change of the task's input, an input that an earlier line has."""
+    schema = InputSchema({"properties": {"mode": {"type": "string"}, "maxPages": {"type": "integer"}}})
+    check = _check({"mode": "a", "ofTask": 1}, Build(asked="latest", schema=schema))
+    assert check.look_at(_job(1, {"maxPages": 3})).futile == []
+    assert check.look_at(_job(2, override)).futile == futile
+
+
+def test_an_equal_input_with_other_options_is_another_run():
+    """Memory or time may be what the author tries out."""
+    check = _check()
+    assert check.look_at(_job(1, {"mode": "a"})).futile == []
+    assert check.look_at(_job(2, {"mode": "a"}, memory_mb=256)).futile == []
+    assert check.look_at(_job(3, {"mode": "a"}, memory_mb=256)).futile == ["comes to the same input as an earlier line"]
+
+
+def test_without_a_schema_names_that_cannot_be_seen_are_found():
+    """A blank at an end, or a character without width, is no part of a name that a person writes."""
+    check = _check(known=Build(asked="latest", why_unchecked="so"))
+    assert check.look_at(_job(1, {"url": 1})).futile == []
+    for name in ("url ", "\u200burl", "\ufeffurl"):
+        assert check.look_at(_job(2, {name: 1})).futile == [
+            f"sets {name!r}, a name with characters that cannot be seen"
+        ]
+
+
+def test_an_input_is_shown_whole_and_without_secrets():
+    """Defaults, the task's input and the override, as the platform merges them."""
+    schema = InputSchema({"properties": {"n": {"default": 1}, "key": {"type": "string", "isSecret": True}, "url": {}}})
+    check = _check({"key": "abc"}, Build(asked="latest", schema=schema))
+    assert check.shown(_job(1, {"url": "u"})) == '{"n":1,"key":"(secret)","url":"u"}'
+
+
+@pytest.mark.parametrize(
+    ("kind", "column", "example"),
+    [
+        ("array", "Product URL", "wanted = ['{{Product URL}}']"),
+        ("integer", "n", "wanted = '{{n:int}}'"),
+        ("string", "dc:url", "wanted = '{{\"dc:url\"}}'"),
+    ],
+)
+def test_an_example_says_which_column_goes_where(kind: str, column: str, example: str) -> None:
+    """It names the first unknown column and the first property that is still required; the example is a template."""
+    schema = InputSchema({"properties": {"other": {}, "wanted": {"type": kind}}, "required": ["wanted"]})
+    check = _check({}, Build(asked="latest", schema=schema))
+    check.look_at(_job(1, {"other": 1, column: "5"}))
+    assert check.template_example() == example
+    Template(tomllib.loads(example), "jobs.template")
+
+
+def test_lines_in_vain_stop_a_batch_that_costs_money(tmp_path: Path) -> None:
+    """The message says what to write; one setting runs them all the same, and a platform on this machine does."""
+    config = load_config(flags={"task.id": "t", "jobs.file": str(tmp_path / "jobs.csv")}, environ={})
+    build = Build(asked="latest", schema=InputSchema({"properties": {"startUrls": {"type": "array"}}}))
+
+    def head(*, stops_futile: bool) -> HeadCheck:
+        check = JobCheck(
+            task_input={}, build=build, options=RunOptions(), account_memory_mb=None, stops_futile=stops_futile
+        )
+        made = HeadCheck(check)
+        for line in (2, 3, 4):
+            made.look_at(_job(line, {"Product URL": "u"}))
+        return made
+
+    with pytest.raises(JobFileError) as caught:
+        refuse_head(head(stops_futile=True), config)
+    assert str(caught.value).splitlines()[1:] == [
+        "  lines 2, 3, 4: sets 'Product URL', which the Actor's input schema does not name; it names startUrls",
+        "A table [jobs.template] says which column becomes which property, like: startUrls = ['{{Product URL}}']",
+        (
+            "Nothing was started. Fix them (`batchrun plan` checks the whole file), or set"
+            ' jobs.unknown_properties = "allow" to run them all the same'
+        ),
+    ]
+    assert str(caught.value).splitlines()[0].endswith("jobs.csv: 3 lines at its head would buy nothing new:")
+    refuse_head(head(stops_futile=False), config)
+
+
+@pytest.mark.parametrize(
+    ("flags", "stops"),
+    [({}, True), ({"jobs.unknown_properties": "allow"}, False), ({"api.base_url": "embedded"}, False)],
+)
+def test_only_a_batch_that_costs_money_and_allows_nothing_stops(flags: dict[str, str], stops: bool) -> None:
+    """Elsewhere such lines are noted."""
+    config = load_config(flags={"task.id": "t", "jobs.file": "jobs.csv", **flags}, environ={})
+    account = AccountInfo(
+        username="u", plan=None, limits=AccountLimits(), max_monthly_usage_usd=None, monthly_usage_usd=None
+    )
+    check = job_check(config, account, Task(id=TaskId("t"), label="t", input={}), BUILD)
+    assert check.stops_futile is stops

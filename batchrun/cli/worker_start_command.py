@@ -17,6 +17,7 @@ from batchrun.config.worker_config import FILE_NAME, load_worker_config
 from batchrun.errors import ConfigError
 from batchrun.output.sink import explaining
 from batchrun.runtime.logs import logging_to
+from batchrun.runtime.loopback import is_loopback_host
 from batchrun.worker.http import open_http
 from batchrun.worker.systemd_notify import SystemdNotifier
 from batchrun.worker.token_file import Token, read_or_make_token
@@ -51,6 +52,9 @@ async def _note_address(worker: Worker, address: str) -> None:
 
 
 def _show_opening(worker: Worker, address: str, token: Token) -> None:
+    host = worker.config.worker.host
+    if not is_loopback_host(host):
+        say(f"WARNING: the worker listens at {host}: other machines can reach it, over plain HTTP, with its token")
     # The only line on stdout: scripts read the address from it.
     print(address, flush=True)
     if sys.stderr.isatty():  # a log file must not contain the token

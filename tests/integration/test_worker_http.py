@@ -297,6 +297,24 @@ async def test_a_request_without_the_token_is_refused(client):
             assert {"HttpOnly", "SameSite=Strict"} <= set(answer.headers["Set-Cookie"].split("; "))
 
 
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics", "/openapi.json"])
+async def test_what_needs_no_token_is_not_for_web_pages_that_rebind_their_name(client, path):
+    """A worker for this machine answers to its loopback names; to any name with the token, or if others may ask it."""
+    seen = []
+    for host in ("127.0.0.1:1", "localhost", "[::1]:8421", "evil.example:8421", "127.0.0.1.evil.example", "[", ""):
+        async with ClientSession() as session, session.get(client.address + path, headers={"Host": host}) as answer:
+            seen.append((answer.status, b"host-not-allowed" in await answer.read()))
+    assert seen == [(200, False)] * 3 + [(403, True)] * 4
+    async with client.session.get(client.address + path, headers={"Host": "evil.example"}) as answer:
+        assert answer.status == 200
+    worker = client.worker.config.worker
+    client.worker.config = client.worker.config.model_copy(
+        update={"worker": worker.model_copy(update={"host": "0.0.0.0"})}
+    )
+    async with ClientSession() as session, session.get(client.address + path, headers={"Host": "worker.lan"}) as answer:
+        assert answer.status == 200
+
+
 async def test_limits_of_all_batches_are_changed_while_the_worker_runs(client):
     """An invalid one changes nothing."""
     _, before = await client.ask("GET", "/v1/limits")

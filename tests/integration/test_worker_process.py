@@ -77,6 +77,18 @@ def test_sigterm_leaves_runs_that_take_longer_than_drain_s_running(tmp_path):
         assert len(api.runs()) == 3
 
 
+def test_a_worker_that_others_reach_is_warned_about(tmp_path):
+    """A loopback address is nothing to talk about."""
+    with open_api(tmp_path / "api") as api:
+        worker = WorkerProcess(tmp_path / "data", api.base_url, '[worker]\nhost = "127.0.0.1"\n')
+        for host, is_warned in (("127.0.0.1", False), ("0.0.0.0", True)):
+            worker.configure(f'[worker]\nhost = "{host}"\n')
+            with worker.running() as process:
+                process.send_signal(signal.SIGTERM)
+                process.wait(30)
+            assert ("WARNING: the worker listens at 0.0.0.0" in worker.said()) is is_warned
+
+
 def test_a_second_sigterm_exits_at_once(tmp_path):
     """Whatever `drain_s` is; Runs keep running, and none is started twice."""
     with open_api(tmp_path / "api") as api:

@@ -1,12 +1,15 @@
 """The token check: a request needs the worker's token, in a header or in the cookie of the live page."""
 
 import hmac
+from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from batchrun.runtime.loopback import is_loopback_host
 from batchrun.worker.http.error_envelope import error_answer
 from batchrun.worker.http.page_routes import missing_token_page
+from batchrun.worker.http.request_context import WORKER
 from batchrun.worker.token_file import Token
 
 COOKIE = "batchrun_token"
@@ -19,7 +22,12 @@ def demand_token(token: Token) -> Middleware:
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path in OPEN_PATHS or _has_token(request, token):
+        if _has_token(request, token):
+            return await handler(request)
+        if request.path in OPEN_PATHS:
+            if _is_rebound(request):
+                message = "ask for the worker by a loopback address or as localhost, or send its token"
+                return error_answer(403, "host-not-allowed", message)
             return await handler(request)
         if request.method == "GET" and hmac.compare_digest(request.query.get("token", "").encode(), token.encode()):
             return _with_cookie(request, token)
@@ -30,6 +38,15 @@ def demand_token(token: Token) -> Middleware:
         )
 
     return check
+
+
+def _is_rebound(request: web.Request) -> bool:
+    """True if a worker for this machine alone is asked by another name, as by a web page that rebinds its own."""
+    try:
+        asked = urlsplit(f"//{request.host}").hostname or ""
+    except ValueError:
+        asked = ""
+    return is_loopback_host(request.app[WORKER].config.worker.host) and not is_loopback_host(asked)
 
 
 def _has_token(request: web.Request, token: Token) -> bool:

@@ -8,6 +8,7 @@ Source of every name: the Apify API v2 reference (https://docs.apify.com/api/v2)
 import base64
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -47,6 +48,12 @@ def query_text(query: Mapping[str, str]) -> str:
 def user_agent(version: str, mark: Mark | None = None) -> str:
     """Return our User-Agent. The platform shows that of a start as the Run's `meta.userAgent`, with the mark."""
     return f"batchrun/{version}" + (f" ({mark})" if mark is not None else "")
+
+
+def mark_of(agent: str | None) -> Mark | None:
+    """Return the mark in the User-Agent of a start; None if there is none."""
+    found = re.search(r"batchrun/\S+ \(([^()\s]+)\)", agent or "")
+    return Mark(found[1]) if found else None
 
 
 def parse_json(body: bytes) -> Any:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from datetime import datetime
 
 import anyio
 
@@ -14,7 +15,7 @@ from batchrun.config import Config
 from batchrun.engine.limits.purse import Purse
 from batchrun.engine.work import Postponed, Work
 from batchrun.errors import LedgerError
-from batchrun.ledger.facts import ECHO, WATCHED_S
+from batchrun.ledger.facts import ECHO, UNLISTED_SINCE, WATCHED_S
 from batchrun.ledger.sqlite.group_commit import GroupCommit, open_commit
 from batchrun.ledger.sqlite.journal import Journal
 from batchrun.ledger.sqlite.reader import LedgerReader
@@ -40,6 +41,8 @@ class Resumed:
     echoes: bool | None
     #: Seconds for which earlier processes have watched for the Run of each attempt in doubt.
     watched_s: Mapping[Mark, float]
+    #: Since when they have not looked for Runs that repeat a start, by the Runs' clock; None: they have.
+    unlisted_since: datetime | None
 
 
 async def resume(
@@ -74,6 +77,7 @@ async def resume(
     stack.push_async_callback(_leave_budget, purse.budget, ledger)
     commit = await stack.enter_async_context(open_commit(journal, meter=account.shared.instruments.commits))
     echoes = await anyio.to_thread.run_sync(ledger.fact, ECHO)
+    unlisted_since = await anyio.to_thread.run_sync(ledger.fact, UNLISTED_SINCE)
     watched_s = await anyio.to_thread.run_sync(ledger.fact, WATCHED_S) or {}
     totals = await anyio.to_thread.run_sync(ledger.totals)
     account.keep_permits(config.out_dir, totals.live_runs + totals.in_doubt)
@@ -87,6 +91,7 @@ async def resume(
         opening=opening,
         echoes=echoes,
         watched_s=watched_s,
+        unlisted_since=unlisted_since,
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import anyio
 
@@ -94,11 +94,13 @@ class Engine:
         async with anyio.create_task_group() as children:
             children.start_soon(self.reconciler.run)
             children.start_soon(self.aborter.run)
+            children.start_soon(self.reconciler.second_runs.run)
             async with (
                 self.costs.reading(),
                 self.log_keeper.working() if self.log_keeper is not None else nullcontext(),
             ):
                 await self.scheduler.run(resumed, on_record)
+                await self.reconciler.second_runs.finish()
             if at_the_end is not None:
                 await at_the_end()
             children.cancel_scope.cancel()
@@ -143,6 +145,7 @@ def build_engine(
     live_before: int = 0,
     echoes: bool | None = None,
     watched_s: Mapping[Mark, float] | None = None,
+    unlisted_since: datetime | None = None,
     log_keeper: LogKeeper | None = None,
     costs_final_after: timedelta | None = None,
 ) -> Engine:
@@ -165,6 +168,7 @@ def build_engine(
         live_before: Runs of earlier processes that may be live.
         echoes: whether the platform echoes marks; None: no earlier process has learned it.
         watched_s: for how long earlier processes have watched for the Run of each attempt in doubt, in seconds.
+        unlisted_since: since when earlier processes have not looked for Runs that repeat a start, by the Runs' clock.
         log_keeper: keeps the ends of Runs' logs; None: no logs are kept.
         costs_final_after: see `CostReader`.
     """
@@ -219,8 +223,9 @@ def build_engine(
         listing_lag_s=limits.listing_lag_s,
         echoes=echoes,
         watched_s=watched_s or {},
+        unlisted_since=unlisted_since,
         echo=shared.echo,
-        report=progress.notices.add,
+        progress=progress,
     )
     sweep = Sweep(client, task_id, lambda live: scheduler.take_up(live), purse.note_so_far)  # noqa: PLW0108 - see below
     follower = Follower(client, shared.polls, sweep, purse.note_so_far)

@@ -162,6 +162,7 @@ class JobRunner:
             return await self._as_it_stands(work, problem)
         while (start := await permit.next_start()) is not None:
             intended_at = steady_time()
+            self._reconciler.second_runs.expect(intended_at)
             attempt = await self._ledger.intend(work.id, self._intent(work, intended_at))
             crash_point("intended")
             match await self._start_run(work, attempt, start):

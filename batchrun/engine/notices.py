@@ -39,6 +39,14 @@ class UsageUnbounded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SecondRunAborted:
+    """One start request has started two Runs; the one that its job does not follow is aborted. Reported once."""
+
+    run_id: RunId
+    job_key: JobKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StartsWaitForBudget:
     """The next start does not fit into the budget until final costs release reservations. Reported once."""
 
@@ -157,6 +165,7 @@ Notice = (
     StartUnanswered
     | AccountRunsNotListed
     | UsageUnbounded
+    | SecondRunAborted
     | StartsWaitForBudget
     | BudgetExhausted
     | CostsUnbounded

@@ -91,6 +91,8 @@ DUPLICATES: Fact[int] = Fact("duplicates")
 ECHO: Fact[bool] = Fact("echo")
 #: Seconds for which earlier processes have watched the platform for the Run of each attempt in doubt, by mark.
 WATCHED_S: Fact[Mapping[Mark, float]] = Fact("watched_s")
+#: Since when, by the Runs' clock, no process has looked for Runs that repeat a start; None: nothing is left.
+UNLISTED_SINCE: Fact[datetime] = Fact("unlisted_since", datetime.isoformat, datetime.fromisoformat)
 #: What tells one batch from another; the batch that resumes must have the same.
 IDENTITY: Fact[JsonObject] = Fact("identity")
 TASK_ID: Fact[TaskId] = Fact("task_id")

@@ -10,9 +10,9 @@ import anyio
 import orjson
 
 from batchrun.errors import LedgerError
-from batchrun.ledger.facts import ECHO, TRIPS, WAIT, WATCHED_S, Fact
+from batchrun.ledger.facts import ECHO, TRIPS, UNLISTED_SINCE, WAIT, WATCHED_S, Fact
 from batchrun.ledger.line_admission import admit_lines
-from batchrun.ledger.protocol import Admission, FinalCost, Known, NotedWait, OpenCost, OpenJob, ReadTo
+from batchrun.ledger.protocol import Admission, FinalCost, Known, MarkedAttempt, NotedWait, OpenCost, OpenJob, ReadTo
 from batchrun.model import (
     Attempt,
     AttemptState,
@@ -175,6 +175,34 @@ class MemoryLedger:
         await self._commit()
         return set(run_ids) & {each.run_id for each in self.attempts.values()}
 
+    async def attempts_marked(self, marks: Collection[Mark]) -> dict[Mark, MarkedAttempt]:
+        await self._commit()
+        return {
+            each.mark: MarkedAttempt(job_key=self._keys[job_id], state=each.state, run_id=each.run_id)
+            for (job_id, attempt_no), each in self.attempts.items()
+            if each.mark in marks and attempt_no > 0
+        }
+
+    async def note_second_run(self, mark: Mark, run: Run, ended_at: datetime) -> None:
+        owned = [(job_id, each) for (job_id, _), each in self.attempts.items() if each.mark == mark]
+        if owned and run.id not in {each.run_id for _, each in owned}:
+            job_id, first = owned[0]
+            number = min(0, *(attempt_no for each_id, attempt_no in self.attempts if each_id == job_id)) - 1
+            self.attempts[job_id, number] = replace(
+                first,
+                attempt_no=number,
+                state=AttemptState.ENDED,
+                run_id=run.id,
+                status=run.status,
+                started_at=run.started_at or ended_at,
+                finished_at=ended_at,
+                cost_usd=run.cost_usd,
+                cost_source=run.cost_source,
+                cost_is_final=False,
+                reserved_usd=0.0,
+            )
+        await self._commit()
+
     async def bound_runs(self) -> list[RunId]:
         await self._commit()
         bound = [each for _, each in sorted(self.attempts.items()) if each.state is AttemptState.BOUND]
@@ -189,6 +217,9 @@ class MemoryLedger:
 
     def note_watched(self, watched_s: Mapping[Mark, float]) -> None:
         self.note_fact(WATCHED_S, watched_s)
+
+    def note_unlisted(self, since: datetime | None) -> None:
+        self.note_fact(UNLISTED_SINCE, since)
 
     def note_wait(self, wait: NotedWait | None) -> None:
         self.note_fact(WAIT, wait)
@@ -206,8 +237,9 @@ class MemoryLedger:
 
     def open_jobs(self) -> list[OpenJob]:
         of_jobs: dict[JobId, list[Attempt]] = {}
-        for (job_id, _), attempt in sorted(self.attempts.items()):
-            of_jobs.setdefault(job_id, []).append(attempt)
+        for (job_id, attempt_no), attempt in sorted(self.attempts.items()):
+            if attempt_no > 0:
+                of_jobs.setdefault(job_id, []).append(attempt)
         return [
             replace(job, attempts=tuple(of_jobs.get(job.id, ())))
             for job in self.jobs.values()

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from batchrun.model import (
     Attempt,
+    AttemptState,
     BadLine,
     CostSource,
     Intent,
@@ -121,6 +122,15 @@ class OpenCost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MarkedAttempt:
+    """The attempt whose start request carried a mark."""
+
+    job_key: JobKey
+    state: AttemptState
+    run_id: RunId | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FinalCost:
     """The final cost of an attempt's Run."""
 
@@ -218,6 +228,8 @@ class Totals:
     live_runs: int
     #: Number of attempts without an answer to their start: each may have a live Run.
     in_doubt: int
+    #: Number of Runs that repeat the start of another one; all were aborted.
+    second_runs: int
 
 
 class OpenJobs(Protocol):
@@ -325,6 +337,18 @@ class Ledger(ItemWriter, CostLedger, Protocol):
 
     async def known_runs(self, run_ids: Collection[RunId]) -> set[RunId]:
         """Return those among some Runs that an attempt of this batch has started."""
+
+    async def attempts_marked(self, marks: Collection[Mark]) -> dict[Mark, MarkedAttempt]:
+        """Return the attempts of this batch that some marks belong to; others are left out."""
+
+    async def note_second_run(self, mark: Mark, run: Run, ended_at: datetime) -> None:
+        """Note a Run that repeats the start of an attempt: from now on it is known, and its cost counts.
+
+        It stands beside the job's attempts and is none of them. What was noted before changes nothing.
+        """
+
+    def note_unlisted(self, since: datetime | None) -> None:
+        """Note since when, by the Runs' clock, Runs that repeat a start were not looked for; None: all were."""
 
     async def bound_runs(self) -> list[RunId]:
         """Return the Runs of this batch without a noted end."""

@@ -75,6 +75,8 @@ class Summary:
     unknown_costs: int
     #: Runs whose cost the platform can still change.
     open_costs: int
+    #: Runs that repeat the start of another one, since something on the way sent the request twice; all were aborted.
+    second_runs: int
     out_dir: str
     #: Part (0 to 1) of the slots' time in which Runs were live, counted while jobs waited for a slot, of this process
     #: alone; None if nothing ran.

@@ -19,6 +19,7 @@ from batchrun.engine.notices import (
     ReportNotWritten,
     RunAborted,
     RunSuspect,
+    SecondRunAborted,
     StartsWaitForBudget,
     StartUnanswered,
     UnendedLine,
@@ -63,6 +64,11 @@ def notice_words(notice: Notice) -> str:  # noqa: C901, PLR0911, PLR0912 - one s
             return (
                 f"{_UNBOUNDED}. Each start reserves {money(usd)} for that, the most that one of {known:,} Runs cost"
                 " beyond its limits. What live Runs use above that can exceed the budget"
+            )
+        case SecondRunAborted(run_id=run_id, job_key=key):
+            return (
+                f"A start request of job {key} has started two Runs: something on the way to the API repeats requests."
+                f" The second one, Run {run_id}, is aborted unless it has ended; its cost counts"
             )
         case StartsWaitForBudget(reserved_usd=usd):
             return (

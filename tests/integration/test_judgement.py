@@ -22,6 +22,7 @@ from batchrun.report.batch_status import BudgetUse, Status, read_status
 from batchrun.report.failure_causes import read_tripped
 from batchrun.report.notice_words import notice_words
 from batchrun.server import InlineContext, Server, ServerSettings, open_server
+from batchrun.server.faults.fault_config import Faults
 from tests.support.money import assert_costs_are_the_servers
 from tests.support.patience import SOON_SETTLED_S
 from tests.support.server_api import ACTORS
@@ -308,3 +309,21 @@ async def test_a_job_that_takes_too_long_is_aborted_at_the_server(tmp_path):
         (record,) = _records(tmp_path)
         assert (await _run(server, record["run"]["id"]))["status"] == "ABORTED"
     assert (summary.outcomes, record["error"]["type"]) == ({Outcome.TIMED_OUT: 1}, "max-job-s")
+
+
+async def test_a_start_that_is_repeated_on_the_way_costs_what_the_server_says(tmp_path, soon_final_costs):
+    """Both of its Runs count, and none of them is left running."""
+    repeat = {"kind": "repeat", "probability": 0.3}
+    async with _server(tmp_path, faults=Faults.model_validate({"seed": 4, "fault": [repeat]})) as server:
+        money = {"limits__compute_unit_usd": 0.25, "run__timeout_s": 60, "limits__budget_usd": 5}
+        lines = [{"n": n, "ms": 200} for n in range(20)]
+        summary = await run_batch(_config(tmp_path, server, lines, **money), environ=ENVIRON)
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{server.base_url}/v2/actor-runs", headers={"Authorization": f"Bearer {TOKEN}"}) as answer,
+        ):
+            runs = (await answer.json())["data"]["items"]
+    assert (summary.outcomes, summary.open_costs) == ({Outcome.SUCCEEDED: 20}, 0)
+    assert len(runs) == 20 + summary.second_runs > 20
+    assert summary.cost_usd == pytest.approx(sum(run["usageTotalUsd"] for run in runs))
+    await anyio.to_thread.run_sync(assert_costs_are_the_servers, tmp_path / "out", runs)

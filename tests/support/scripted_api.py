@@ -111,6 +111,8 @@ class Plan:
     usd_per_s: float = 0.0
     #: Raised in place of an answer.
     error: BaseException | None = None
+    #: How many more Runs the request starts, before the one in the answer: something on the way repeats it.
+    repeats: int = 0
     #: With `error`: how many Runs are started all the same.
     effects: int = 0
     #: Between the request's arrival and its effect.
@@ -299,12 +301,12 @@ class ScriptedApi:
             await anyio.sleep(plan.answer_after_s)
             raise busy()
         began_at = anyio.current_time() + plan.effect_after_s
-        effects = plan.effects if plan.error is not None else 1
+        effects = plan.effects if plan.error is not None else 1 + plan.repeats
         runs = [self._create(plan, f"batchrun/0 ({mark})", began_at, task_id, options) for _ in range(effects)]
         await anyio.sleep(plan.answer_after_s)
         if plan.error is not None:
             raise plan.error
-        run = self.run(runs[0].id)
+        run = self.run(runs[-1].id)
         self._note_date()
         if run.started_at is not None:
             self.clock.note_start(run.started_at, sent_at)
@@ -485,6 +487,7 @@ class Engine:
         start_horizon_s: float = 60.0,
         listing_lag_s: float = 5.0,
         echoes: bool | None = None,
+        unlisted_since: datetime | None = None,
         max_open_polls: int = 1000,
         purse: Purse | None = None,
         limits: BreakerLimits | None = None,
@@ -529,6 +532,7 @@ class Engine:
             batch=object(),
             priority=priority,
             echoes=echoes,
+            unlisted_since=unlisted_since,
         )
         self.parts = parts
         self.permits, self.gate, self.meter, self.purse = parts.permits, parts.gate, parts.meter, parts.purse

@@ -16,7 +16,7 @@ from blockbuster import BlockBuster
 from batchrun.errors import LedgerError
 from batchrun.ledger.facts import DUPLICATES, ECHO, READ_TO, TRIPS, WAIT, WATCHED_S, Facts
 from batchrun.ledger.memory import MemoryLedger
-from batchrun.ledger.protocol import FinalCost, Ledger, NotedWait, OpenJob, ReopenableLedger
+from batchrun.ledger.protocol import FinalCost, Ledger, MarkedAttempt, NotedWait, OpenJob, ReopenableLedger
 from batchrun.ledger.sqlite.group_commit import GroupCommit
 from batchrun.ledger.sqlite.journal import _open_journal
 from batchrun.model import (
@@ -335,6 +335,32 @@ async def test_runs_are_known_once_they_are_bound_and_live_until_they_end(it: Op
     assert await it.ledger.bound_runs() == ["r2-1"]
     assert await it.ledger.known_runs([RunId("r1-1"), RunId('r\u00e9"9')]) == {"r1-1"}
     assert await it.ledger.known_runs([]) == set()
+
+
+async def test_a_second_run_is_known_and_stands_beside_the_attempts(it: Opened) -> None:
+    """It costs, is noted once, and changes neither the job's attempts nor their numbers."""
+    first, second = await admit(it, make_job(1), make_job(2))
+    await start(it, first)
+    repeated, run = Mark(f"m{first}"), make_run("second")
+    assert await it.ledger.attempts_marked([repeated, Mark("unknown")]) == {
+        repeated: MarkedAttempt(job_key=make_job(1).key, state=AttemptState.BOUND, run_id=RunId("r1-1"))
+    }
+    for each in (run, run, replace(run, id=RunId("third"))):
+        await it.ledger.note_second_run(repeated, each, AT)
+    await it.ledger.note_second_run(Mark("unknown"), replace(run, id=RunId("fourth")), AT)
+    assert await it.ledger.known_runs([RunId("second"), RunId("third"), RunId("fourth")]) == {"second", "third"}
+    assert await it.ledger.bound_runs() == ["r1-1"]
+    open_costs = await it.ledger.open_costs(AT + timedelta(days=1), 10)
+    assert {(each.run_id, each.attempt_no, each.reserved_usd) for each in open_costs} == {
+        ("second", -1, 0.0),
+        ("third", -2, 0.0),
+    }
+    costs = [FinalCost(job_id=first, attempt_no=-1, cost_usd=0.75, source=CostSource.PLATFORM)]
+    await it.ledger.note_final_costs(costs)
+    assert [each.run_id for each in await it.ledger.open_costs(AT + timedelta(days=1), 10)] == ["third"]
+    assert [[each.run_id for each in job.attempts] for job in it.rows.begun_jobs()] == [["r1-1"]]
+    assert [[each.attempt_no for each in job.attempts] for job in it.rows.open_jobs()] == [[1], []]
+    await start(it, second)
 
 
 async def test_facts_are_as_they_were_noted_last(it: Opened) -> None:

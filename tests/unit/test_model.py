@@ -192,6 +192,7 @@ def summary(ending: Ending, outcomes: dict[Outcome, int]) -> Summary:
         empty_successes=0,
         cost_usd=0.0,
         unknown_costs=0,
+        second_runs=0,
         open_costs=0,
         out_dir="out",
     )

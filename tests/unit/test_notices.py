@@ -21,6 +21,7 @@ from batchrun.engine.notices import (
     ReportNotWritten,
     RunAborted,
     RunSuspect,
+    SecondRunAborted,
     StartsWaitForBudget,
     StartUnanswered,
     UnendedLine,
@@ -58,6 +59,13 @@ WORDS: list[tuple[Notice, str]] = [
         (
             "Budget: no option limits what a Run uses of storages and transfer. Each start reserves $0.0150 for that,"
             " the most that one of 20 Runs cost beyond its limits. What live Runs use above that can exceed the budget"
+        ),
+    ),
+    (
+        SecondRunAborted(run_id=RunId("r"), job_key=JobKey("k")),
+        (
+            "A start request of job k has started two Runs: something on the way to the API repeats requests."
+            " The second one, Run r, is aborted unless it has ended; its cost counts"
         ),
     ),
     (

@@ -1,5 +1,6 @@
 """Runs that may belong to an attempt in doubt: the task's Runs since its intent that the ledger does not know."""
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
@@ -34,6 +35,8 @@ class Listing:
     runs: list[Run] = field(default_factory=list)
     #: Runs that are listed and could not be read by their id: most likely, they are too new.
     unreadable: list[Run] = field(default_factory=list)
+    #: False if there were more Runs than were asked for.
+    is_complete: bool = True
 
 
 class Candidates:
@@ -55,7 +58,10 @@ class Candidates:
         self._report = report
 
     async def since(
-        self, earliest_start: datetime, known: Callable[[Collection[RunId]], Awaitable[AbstractSet[RunId]]]
+        self,
+        earliest_start: datetime,
+        known: Callable[[Collection[RunId]], Awaitable[AbstractSet[RunId]]],
+        max_runs: float = math.inf,
     ) -> Listing:
         """List the task's Runs since an intent, without those that the ledger knows.
 
@@ -64,6 +70,7 @@ class Candidates:
         Args:
             earliest_start: by the Runs' clock; the list begins CLOCK_MARGIN before.
             known: returns which of some Runs the ledger knows.
+            max_runs: with more Runs, the listing ends early.
 
         Raises:
             ApiError: neither the account's Runs nor the task's may be listed.
@@ -72,9 +79,11 @@ class Candidates:
         async for page in self._pages(earliest_start - CLOCK_MARGIN):
             # Page by page: all Runs of a day may be too many for the memory.
             unknown |= {run.id: run for run in await _without_known(page, known)}
+            if len(unknown) > max_runs:
+                break
         runs = await _without_known([*unknown.values()], known)
         self._user_agents = {run.id: self._user_agents[run.id] for run in runs if run.id in self._user_agents}
-        listing, reads = Listing(), anyio.Semaphore(MAX_OPEN_READS)
+        listing, reads = Listing(is_complete=len(unknown) <= max_runs), anyio.Semaphore(MAX_OPEN_READS)
         async with anyio.create_task_group() as children:
             for run in runs:
                 if run.user_agent is None and run.id not in self._user_agents:

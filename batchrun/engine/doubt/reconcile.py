@@ -5,7 +5,7 @@ recognised by the mark in its `meta.userAgent` and by nothing else. If that is n
 attempt stays in doubt.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -14,10 +14,11 @@ import anyio
 import structlog
 
 from batchrun.engine.doubt.candidates import CLOCK_MARGIN, Candidates, marked
-from batchrun.engine.notices import Notice
+from batchrun.engine.doubt.second_runs import SecondRuns
 from batchrun.engine.ports import RunClient
-from batchrun.errors import ApiError, BatchRefused, NotFound
-from batchrun.ledger.protocol import Ledger
+from batchrun.engine.progress import Progress
+from batchrun.errors import ApiError, BatchRefused
+from batchrun.ledger.protocol import Ledger, MarkedAttempt
 from batchrun.model import Attempt, JobKey, Mark, Run, TaskId, WaitKind, WaitReason
 from batchrun.runtime.crash_points import crash_point
 from batchrun.runtime.steady_time import steady_time
@@ -72,7 +73,8 @@ class Reconciler:
         echoes: whether the platform echoes the mark, if an earlier process has learned it.
         watched_s: for how long earlier processes have watched for the Run of each attempt in doubt, in seconds.
         echo: what other batches in this account have learned about that; their Runs may look like candidates of ours.
-        report: called with what people are to know.
+        unlisted_since: since when earlier processes have not looked for Runs that repeat a start, by the Runs' clock.
+        progress: counters to update.
     """
 
     def __init__(
@@ -86,11 +88,16 @@ class Reconciler:
         echoes: bool | None = None,
         watched_s: Mapping[Mark, float] = MappingProxyType({}),
         echo: Echo | None = None,
-        report: Callable[[Notice], None] = lambda _: None,
+        unlisted_since: datetime | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self._client = client
         self._ledger = ledger
-        self._candidates = Candidates(client, task_id, report)
+        progress = Progress() if progress is None else progress
+        self._candidates = Candidates(client, task_id, progress.notices.add)
+        self.second_runs = SecondRuns(
+            client, ledger, self._candidates, unlisted_since=unlisted_since, progress=progress
+        )
         self._patience_s = start_horizon_s + listing_lag_s
         self._horizon = timedelta(seconds=start_horizon_s)
         self._watched_s = watched_s
@@ -161,6 +168,7 @@ class Reconciler:
                 is_patient = begun_at < doubt.certain_after + self._patience_s
                 self._conclude(doubt, [*listing.runs, *listing.unreadable], is_patient=is_patient)
         self._note_watched()
+        await self.second_runs.look(listing.runs)
 
     def _note_watched(self) -> None:
         """Note how much of each horizon is over, so that a process which is killed early does not begin it again."""
@@ -175,12 +183,10 @@ class Reconciler:
     async def _adopt(self, doubt: _Doubt, runs: list[Run]) -> None:
         """Adopt the oldest Run for the attempt. We sent one request, so further Runs are aborted."""
         oldest, *others = runs
+        owner = MarkedAttempt(job_key=doubt.job_key, state=doubt.attempt.state, run_id=oldest.id)
         for run in others:
-            try:
-                await self._client.abort_run(run.id)
-            except NotFound:
+            if not await self.second_runs.end(run, doubt.attempt.mark, owner):
                 return  # too new to be aborted; the next listing shows both again
-            _log.warning("second_run_aborted", job_key=doubt.job_key, kept=oldest.id, aborted=run.id)
         _log.warning("run_adopted", job_key=doubt.job_key, run_id=oldest.id)
         crash_point("adopted")
         doubt.found = oldest

@@ -51,6 +51,8 @@ class GroupCommit:
         self.open_costs = self._durably(tables.open_costs)
         self.note_final_costs = self._durably(tables.note_final_costs)
         self.known_runs = self._durably(tables.known_runs)
+        self.attempts_marked = self._durably(tables.attempts_marked)
+        self.note_second_run = self._durably(tables.note_second_run)
         self.bound_runs = self._durably(tables.bound_runs)
         self.withdraw = self._in_passing(tables.withdraw)
         self.bind = self._in_passing(tables.bind)
@@ -59,6 +61,7 @@ class GroupCommit:
         self.note_trip = self._in_passing(journal.note_trip)
         self.note_echo = self._in_passing(journal.note_echo)
         self.note_watched = self._in_passing(journal.note_watched)
+        self.note_unlisted = self._in_passing(journal.note_unlisted)
         self.note_wait = self._in_passing(journal.note_wait)
 
     def _durably(self, verb: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -10,7 +11,7 @@ import anyio
 import orjson
 
 from batchrun.errors import OutputError, OutputLost
-from batchrun.ledger.facts import ECHO, REPAIRING, START_COMMITS, TRIPS, WAIT, WATCHED_S
+from batchrun.ledger.facts import ECHO, REPAIRING, START_COMMITS, TRIPS, UNLISTED_SINCE, WAIT, WATCHED_S
 from batchrun.ledger.line_admission import admit_lines
 from batchrun.ledger.protocol import Admission, NotedWait, ReadTo, Settlement
 from batchrun.ledger.sqlite.older_ledger import refuse_missing_ledger, refuse_older_ledger
@@ -148,6 +149,9 @@ class Journal:
 
     def note_watched(self, watched_s: Mapping[Mark, float]) -> None:
         self.ledger.note_fact(WATCHED_S, watched_s)
+
+    def note_unlisted(self, since: datetime | None) -> None:
+        self.ledger.note_fact(UNLISTED_SINCE, since)
 
     def note_wait(self, wait: NotedWait | None) -> None:
         self.ledger.note_fact(WAIT, wait)

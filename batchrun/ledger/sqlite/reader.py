@@ -15,6 +15,7 @@ from batchrun.ledger.protocol import (
     CostRow,
     FailureKind,
     FailureKinds,
+    MarkedAttempt,
     Money,
     OpenCost,
     OpenJob,
@@ -290,7 +291,9 @@ class LedgerReader:
         rows = self._db.execute(
             "SELECT attempt_no, mark, state, run_id, status, intended_at, started_at, finished_at, cost_usd,"
             " items_offset, items_count, platform_time, round, cause, memory_mb, timeout_s, reserved_usd, cost_source,"
-            " cost_is_final, abort_type, abort_message, not_before FROM attempt WHERE job_id = ? ORDER BY attempt_no",
+            " cost_is_final, abort_type, abort_message, not_before FROM attempt"
+            # Numbers below 0 are those of second Runs.
+            " WHERE job_id = ? AND attempt_no > 0 ORDER BY attempt_no",
             (job_id,),
         )
         return [_attempt(row) for row in rows]
@@ -309,6 +312,17 @@ class LedgerReader:
             (orjson.dumps(list(run_ids)).decode(),),
         )
         return {RunId(row[0]) for row in rows}
+
+    def attempts_marked(self, marks: Collection[Mark]) -> dict[Mark, MarkedAttempt]:
+        rows = self._db.execute(
+            "SELECT mark, job.key, state, run_id FROM attempt JOIN job ON job.id = job_id"
+            " WHERE mark IN (SELECT value FROM json_each(?)) AND attempt_no > 0",
+            (orjson.dumps(list(marks)).decode(),),
+        )
+        return {
+            Mark(mark): MarkedAttempt(job_key=JobKey(key), state=AttemptState(state), run_id=run_id and RunId(run_id))
+            for mark, key, state, run_id in rows
+        }
 
     def bound_runs(self) -> list[RunId]:
         rows = self._db.execute("SELECT run_id FROM attempt WHERE state = 'bound' ORDER BY job_id, attempt_no")
@@ -334,6 +348,7 @@ class LedgerReader:
             "SELECT total(items_count), count(*) FROM past_round"
         ).fetchone()
         costs = self.total_costs()
+        second_runs = self._db.execute("SELECT count(*) FROM attempt WHERE attempt_no < 0").fetchone()[0]
         live, in_doubt = self._db.execute(
             "SELECT total(attempt.state = 'bound'), total(attempt.state = 'intended')"
             " FROM job JOIN attempt ON attempt.job_id = job.id WHERE job.outcome IS NULL AND attempt.state != 'ended'"
@@ -348,6 +363,7 @@ class LedgerReader:
             open_jobs=int(open_jobs),
             live_runs=int(live),
             in_doubt=int(in_doubt),
+            second_runs=second_runs,
         )
 
     @property

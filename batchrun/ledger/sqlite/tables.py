@@ -26,6 +26,7 @@ from batchrun.model import (
     Job,
     JobId,
     JobKey,
+    Mark,
     Position,
     Problem,
     Run,
@@ -233,6 +234,26 @@ class LedgerTables(LedgerReader):
         self._db.executemany(
             "UPDATE attempt SET cost_usd = ?, cost_source = ?, cost_is_final = 1 WHERE job_id = ? AND attempt_no = ?",
             [(each.cost_usd, _noted_source(each.source), each.job_id, each.attempt_no) for each in costs],
+        )
+
+    def note_second_run(self, mark: Mark, run: Run, ended_at: datetime) -> None:
+        """Note it as an attempt with a number below 0, which is that of none."""
+        self._write(
+            "INSERT INTO attempt (job_id, attempt_no, round, mark, state, intended_at, run_id, status, started_at,"
+            " finished_at, cost_usd, cost_source, reserved_usd)"
+            " SELECT job_id, (SELECT min(0, min(attempt_no)) - 1 FROM attempt AS other WHERE other.job_id = it.job_id),"
+            " round, mark, 'ended', intended_at, ?, ?, ?, ?, ?, ?, 0 FROM attempt AS it"
+            " WHERE mark = ? AND attempt_no > 0"
+            " ON CONFLICT DO NOTHING",
+            (
+                run.id,
+                _word(run.status),
+                _timestamp(run.started_at or ended_at),
+                _timestamp(ended_at),
+                run.cost_usd,
+                _noted_source(run.cost_source),
+                mark,
+            ),
         )
 
     def note_items(self, job_id: JobId, attempt_no: int, items_offset: int, items_count: int) -> None:

@@ -35,6 +35,7 @@ from batchrun.engine.run_outcome import (
 from batchrun.engine.start_refusals import (
     NO_EFFECT_BACKOFF,
     START_BLOCKED,
+    never_fits,
     refusal,
     start_blocked,
     starts_without_effect,
@@ -160,6 +161,7 @@ class JobRunner:
             permit.release()
             self._purse.give_back(work.reserved_usd)
             return await self._as_it_stands(work, problem)
+        refused_alone_at: float | None = None
         while (start := await permit.next_start()) is not None:
             intended_at = steady_time()
             self._reconciler.second_runs.expect(intended_at)
@@ -170,12 +172,23 @@ class JobRunner:
                     return await self._follow(self._live(work, bound, permit))
                 case _InDoubt(error):
                     return await self._reconcile(work, attempt, permit, error, intended_at)
+                case ResourcesBusy() as full:
+                    if refused_alone_at is None or start.nth_live > 1 or self._gate.is_limit_known:
+                        refused_alone_at = intended_at
+                    alone_s = intended_at - refused_alone_at
+                    memory_mb = self._start_terms.memory_mb(work)
+                    refused = never_fits(full, memory_mb, self._start_terms.largest_mb, alone_s)
+                    if refused is not None:
+                        return self._rejected(work, permit, refused)
                 case Problem() as refused:
-                    permit.release()
-                    self._purse.give_back(work.reserved_usd)
-                    return EndedAttempt(work=work, outcome=Outcome.REJECTED, error=refused)
+                    return self._rejected(work, permit, refused)
         self._purse.give_back(work.reserved_usd)
         return None
+
+    def _rejected(self, work: Work, permit: Permit, refused: Problem) -> EndedAttempt:
+        permit.release()
+        self._purse.give_back(work.reserved_usd)
+        return EndedAttempt(work=work, outcome=Outcome.REJECTED, error=refused)
 
     def _intent(self, work: Work, intended_at: float) -> Intent:
         return Intent(
@@ -187,25 +200,28 @@ class JobRunner:
             reserved_usd=work.reserved_usd,
         )
 
-    async def _start_run(self, work: Work, attempt: Attempt, start: Start) -> Attempt | _InDoubt | Problem | None:
+    async def _start_run(
+        self, work: Work, attempt: Attempt, start: Start
+    ) -> Attempt | _InDoubt | Problem | ResourcesBusy | None:
         """Send the start request, once.
 
         Returns:
-            The attempt, bound to its Run; or that its answer was lost; or why the platform refuses this job; or None:
-            nothing was started, and the job may try again. The Run itself is not returned: its description would stay
-            in memory as long as the Run is live.
+            The attempt, bound to its Run; or that its answer was lost; or why the platform refuses this job; or that
+            the account is full, or None: nothing was started, and the job may try again. The Run itself is not
+            returned: its description would stay in memory as long as the Run is live.
         """
         self._gate.sending(start)
         options = self._start_terms.options_of(work)
         try:
             run = await self._client.start_run(self._task_id, work.job.body, options, attempt.mark)
-        except (RateLimited, ResourcesBusy, ConnectFailed, TokenUnconfirmed) as error:
+        except ResourcesBusy as full:
             self._ledger.withdraw(work.id, attempt.attempt_no)
-            if isinstance(error, ResourcesBusy):
-                self._gate.account_is_full(start)
-            else:
-                wait_s = error.retry_after_s if isinstance(error, ApiError) else None
-                self._gate.try_later(start, wait_s, str(error))
+            self._gate.account_is_full(start)
+            return full
+        except (RateLimited, ConnectFailed, TokenUnconfirmed) as error:
+            self._ledger.withdraw(work.id, attempt.attempt_no)
+            wait_s = error.retry_after_s if isinstance(error, ApiError) else None
+            self._gate.try_later(start, wait_s, str(error))
             return None
         except (TransportError, ServerFailed) as error:
             _log.warning("answer_lost", job_key=work.job.key, mark=attempt.mark, error=str(error))

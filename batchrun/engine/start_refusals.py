@@ -1,5 +1,7 @@
 """What an answer to a start request means when it started no Run: for the job, or for the whole batch."""
 
+import re
+
 from batchrun.engine.work import Work
 from batchrun.errors import (
     ApiError,
@@ -7,6 +9,7 @@ from batchrun.errors import (
     ForeignAnswer,
     NotFound,
     OutOfCredit,
+    ResourcesBusy,
     ServerFailed,
     TransportError,
     Unauthorized,
@@ -51,6 +54,12 @@ _BUILD_TYPES = frozenset(
 )
 #: Refusals of a charge limit: of the whole batch, unless a job's own `@options` set it.
 _CHARGE_TYPES = frozenset({"max-total-charge-usd-below-minimum", "max-total-charge-usd-must-be-greater-than-zero"})
+#: Seconds after which a start is given up that asks for more memory than any Run so far, while the account refuses it
+#: for want of memory, no other Run of ours is live, and the account does not show its limits.
+TOO_LARGE_AFTER_S = 600.0
+_MEMORY_TYPE = "actor-memory-limit-exceeded"
+#: The account's memory in the message of such a refusal.
+_ACCOUNT_MEMORY = re.compile(r"memory limit of ([\d,]+)\s*(MB|GB)", re.IGNORECASE)
 #: The error type of jobs whose start requests have no effect.
 START_BLOCKED = "start-blocked"
 
@@ -71,6 +80,23 @@ def refusal(error: ApiError, job: Job) -> Problem:
     if concerns_batch:
         raise BatchRefused(f"the platform refuses to start Runs: {error}") from error
     return Problem(type=error.type, message=error.message)
+
+
+def never_fits(full: ResourcesBusy, memory_mb: int, largest_mb: int, alone_s: float) -> Problem | None:
+    """Return the problem of a job that is larger than the account, by what a refusal shows; None: it may fit later.
+
+    Args:
+        full: the account's refusal, which is the same for a job that is too large and for a full account.
+        memory_mb: what the job asks for; 0: unknown.
+        largest_mb: the largest Run that this process has started.
+        alone_s: how long the job was refused while no other Run of ours was live; 0 if the account shows its limits.
+    """
+    if full.type != _MEMORY_TYPE:
+        return None
+    limit = _ACCOUNT_MEMORY.search(full.message)
+    limit_mb = int(limit[1].replace(",", "") or 0) * (1024 if limit[2].upper() == "GB" else 1) if limit else 0
+    is_too_large = 0 < limit_mb < memory_mb or (memory_mb > largest_mb and alone_s >= TOO_LARGE_AFTER_S)
+    return Problem(type=full.type, message=f"asks for {memory_mb:,} MB: {full.message}") if is_too_large else None
 
 
 def starts_without_effect(work: Work) -> int:

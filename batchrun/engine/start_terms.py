@@ -20,6 +20,8 @@ class StartTerms:
         self._purse = purse
         #: Memory of a Run for which no option sets any, in megabytes; 0 until a Run has shown it.
         self._usual_memory_mb = 0
+        #: Memory of the largest Run that was started, in megabytes.
+        self.largest_mb = 0
 
     def options_of(self, work: Work) -> RunOptions:
         """Return the options of the job's next start."""
@@ -31,7 +33,7 @@ class StartTerms:
 
     def demand(self, work: Work) -> Demand:
         """Return what the job's next Run needs beside a permit."""
-        memory_mb, max_mb = self._memory_mb(work), self._terms.max_memory_mb
+        memory_mb, max_mb = self.memory_mb(work), self._terms.max_memory_mb
         if max_mb is not None and memory_mb > max_mb and work.needs_start:
             memory_mb = 0  # the Run is too large, and `why_not` ends its job
         return Demand(memory_mb, work.job.group)
@@ -43,6 +45,7 @@ class StartTerms:
     def note_run(self, run: Run) -> None:
         """Learn from a Run how much memory Runs get if no option sets it."""
         self._usual_memory_mb = run.memory_mb or self._usual_memory_mb
+        self.largest_mb = max(self.largest_mb, run.memory_mb or 0)
 
     def why_not(self, work: Work, job_left_s: float | None) -> Problem | None:
         """Return why no start request is sent for this job; None if one is.
@@ -52,7 +55,7 @@ class StartTerms:
             job_left_s: what is left of the job's own time, in seconds; None: unlimited, or not begun.
         """
         max_mb = self._terms.max_memory_mb
-        if max_mb is not None and (memory_mb := self._memory_mb(work)) > max_mb:
+        if max_mb is not None and (memory_mb := self.memory_mb(work)) > max_mb:
             message = f"asks for {memory_mb:,} MB, and {max_mb:,} MB are all there is"
             return Problem(type="memory-never-available", message=message)
         if self._purse.is_limited and work.reserved_usd is None:
@@ -62,6 +65,7 @@ class StartTerms:
             return took_too_long(self._terms.deadlines.max_job_s)
         return None
 
-    def _memory_mb(self, work: Work) -> int:
+    def memory_mb(self, work: Work) -> int:
+        """Return the memory of the job's next Run, in megabytes; 0: unknown."""
         asked_mb = self.options_of(work).memory_mb
         return self._terms.task_options.memory_mb or self._usual_memory_mb if asked_mb is None else asked_mb

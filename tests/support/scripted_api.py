@@ -63,9 +63,11 @@ PAGE = 1000
 SETTLED_AFTER_S = 8.0
 
 
-def api_error(status: int, error_type: str = "some-type", *, retry_after_s: float | None = None) -> ApiError:
+def api_error(
+    status: int, error_type: str = "some-type", *, message: str = "so it is", retry_after_s: float | None = None
+) -> ApiError:
     """Return the error that an answer of the API with this status and type becomes."""
-    body = orjson.dumps({"error": {"type": error_type, "message": "so it is"}})
+    body = orjson.dumps({"error": {"type": error_type, "message": message}})
     headers = {} if retry_after_s is None else {"Retry-After": f"{retry_after_s:.0f}"}
     error = parse_error(Answer(status, headers, body), method="POST", path="/", now=datetime.now(UTC))
     assert isinstance(error, ApiError), "it has the API's envelope"

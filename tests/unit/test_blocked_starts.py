@@ -1,9 +1,10 @@
 """Starts that something between here and the API answers, and starts that the API refuses for a reason."""
 
+import anyio
 import pytest
 
 from batchrun.errors import TokenUnconfirmed
-from batchrun.model import Outcome, Record, RunOptions
+from batchrun.model import Job, Outcome, Problem, Record, RunOptions
 from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
 from tests.support.scripted_api import Engine, Plan, ScriptedApi, api_error, foreign_page, in_order
 
@@ -29,6 +30,54 @@ async def test_a_refusal_of_a_jobs_own_option_rejects_that_job_alone(options: Ru
     jobs = [make_job(1, options=options), make_job(2)]
     records = await Engine(api, WatchedLedger(), ListSource(jobs), slots=1).run()
     assert [record.outcome for record in records] == [Outcome.REJECTED, Outcome.SUCCEEDED]
+
+
+def account_of_8_gb(message: str) -> ScriptedApi:
+    """Return an account that refuses each larger start with this message, and shows no limits."""
+    error = api_error(402, "actor-memory-limit-exceeded", message=message)
+    api = ScriptedApi(
+        lambda n: Plan(error=error) if (api.posts[n - 1].options.memory_mb or 0) > 8192 else Plan(run_s=20)
+    )
+    return api
+
+
+def a_large_one_among(count: int) -> list[Job]:
+    """Return jobs of 256 MB, and the second of them of 32 GB."""
+    sizes = {2: RunOptions(memory_mb=32_768)}
+    return [make_job(n, options=sizes.get(n, RunOptions(memory_mb=256))) for n in range(1, count + 1)]
+
+
+async def test_a_job_larger_than_the_account_is_rejected_at_the_first_refusal_that_shows_it() -> None:
+    """The account shows no limits; its message names its memory, and is shown. The other jobs are not held up."""
+    message = "By launching this job you will exceed the memory limit of 8,192MB for all your Actor runs"
+    api = account_of_8_gb(message)
+    records = await Engine(api, WatchedLedger(), ListSource(a_large_one_among(40)), slots=4).run()
+    (large,) = [record for record in records if record.outcome is not Outcome.SUCCEEDED]
+    assert (large.outcome, large.line, large.error) == (
+        Outcome.REJECTED,
+        2,
+        Problem(type="actor-memory-limit-exceeded", message=f"asks for 32,768 MB: {message}"),
+    )
+    assert (len(records), len(api.posts), anyio.current_time() < 250) == (40, 40, True)
+
+
+async def test_a_job_larger_than_the_account_is_rejected_within_a_bound() -> None:
+    """The message does not say how much memory there is: the job is given up ten minutes after the last other Run."""
+    api = account_of_8_gb("no memory is left")
+    records = await Engine(api, WatchedLedger(), ListSource(a_large_one_among(40)), slots=4).run()
+    assert [record.outcome for record in records] == [*[Outcome.SUCCEEDED] * 39, Outcome.REJECTED]
+    assert 600 < anyio.current_time() < 1500
+
+
+@pytest.mark.parametrize("error_type", ["actor-memory-limit-exceeded", "concurrent-runs-limit-exceeded"])
+async def test_a_job_that_may_fit_waits_for_a_full_account(error_type: str) -> None:
+    """For an hour and longer: others use the account, and Runs as large as this one have been started."""
+    plans = [Plan(run_s=1), *[Plan(error=api_error(402, error_type))] * 600]
+    api = ScriptedApi(in_order(*plans, then=Plan(run_s=1)))
+    jobs = [make_job(n, options=RunOptions(memory_mb=256)) for n in (1, 2)]
+    records = await Engine(api, WatchedLedger(), ListSource(jobs), slots=1).run()
+    assert [record.outcome for record in records] == [Outcome.SUCCEEDED] * 2
+    assert anyio.current_time() > 3600
 
 
 @pytest.mark.parametrize("status", [200, 302, 400, 401, 403, 404, 405, 421, 425, 429, 503])

@@ -199,6 +199,11 @@ class StartGate:
         return self._starters >= max(1, min(MAX_CROWD, int(self._bucket.rate_per_s * CROWD_S)))
 
     @property
+    def is_limit_known(self) -> bool:
+        """Whether the account shows how many Runs it allows."""
+        return self._capacity.allowed is not None
+
+    @property
     def rate_per_s(self) -> float:
         """Starts per second, at most."""
         return self._bucket.rate_per_s

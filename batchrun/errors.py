@@ -6,6 +6,7 @@
     ├── OutputError             this machine: disk, permissions, a lock, a damaged file
     │   ├── OutputLost          files of the batch were moved or removed while it runs: no start can be noted
     │   └── LedgerError         the ledger cannot or must not be written any further
+    │       ├── DamagedLedger   the ledger is missing, damaged or older than its records: `batchrun repair` rebuilds it
     │       └── Superseded      another owner has taken the batch over
     ├── BatchRefused            the platform refuses the whole batch (401, 403, unknown task, no credit)
     ├── ApiError                the API answered with an error
@@ -71,6 +72,10 @@ class OutputLost(OutputError):
 
 class LedgerError(OutputError):
     """The ledger cannot or must not be written any further; its commits so far are valid."""
+
+
+class DamagedLedger(LedgerError):
+    """The ledger is missing, damaged or older than the files beside it; nothing was changed."""
 
 
 class Superseded(LedgerError):

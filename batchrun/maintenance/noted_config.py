@@ -1,6 +1,7 @@
 """The configuration and the command that a ledger notes for its batch; readable while a process runs the batch."""
 
 from pathlib import Path
+from typing import Any
 
 import orjson
 from pydantic import ValidationError
@@ -21,6 +22,15 @@ def read_config(directory: Path) -> tuple[Config, TaskId]:
     """
     with open_for_reading(directory) as ledger:
         noted, task_id = ledger.fact(CONFIG), ledger.fact(TASK_ID)
+    return config_of(noted, directory), TaskId(task_id or "")
+
+
+def config_of(noted: Any, directory: Path) -> Config:
+    """Return the configuration that was noted for the batch in a directory.
+
+    Raises:
+        LedgerError: it is none: the first opening of the batch failed.
+    """
     if isinstance(noted, dict) and isinstance(noted.get("api"), dict):
         # Versions without this key sent the token over plain http too; the Runs of their batches can still be aborted.
         noted["api"].setdefault("allow_plain_http", True)
@@ -31,7 +41,7 @@ def read_config(directory: Path) -> tuple[Config, TaskId]:
     except ValidationError as error:
         raise LedgerError(f"{directory / LEDGER}: holds no batch that was begun") from error
     output = config.output.model_copy(update={"dir": directory})
-    return config.model_copy(update={"output": output}), TaskId(task_id or "")
+    return config.model_copy(update={"output": output})
 
 
 def read_command(directory: Path) -> Command | None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,18 +19,26 @@ import orjson
 from batchrun.batch.batch_engine import output_plan
 from batchrun.config.job_format_builder import job_format
 from batchrun.engine.collect import OUTPUT_GONE, Collected, Collector
-from batchrun.errors import BatchRefused, JobFileError, NotFound
+from batchrun.engine.doubt.candidates import marked
+from batchrun.engine.run_outcome import outcome_of, with_end
+from batchrun.errors import BatchRefused, JobFileError, LedgerError, NotFound
 from batchrun.jobs import JobFile
-from batchrun.ledger.facts import REPAIRING
+from batchrun.ledger.facts import REPAIRING, START_COMMITS
 from batchrun.ledger.protocol import ItemWriter, SettledJob
+from batchrun.ledger.sqlite.journal import bad_line_json
+from batchrun.ledger.sqlite.start_log import StartLog
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from batchrun.maintenance.idle_batch import IdleBatch, open_idle_batch
 from batchrun.maintenance.open_costs import finish_costs
-from batchrun.model import Attempt, Items, Job, JobId, JobKey, Problem, Record, Run
-from batchrun.output.layout import ITEMS, RECORDS
+from batchrun.maintenance.rebuild import rebuild_damaged_ledger
+from batchrun.model import Attempt, AttemptState, BadLine, Items, Job, JobId, JobKey, Problem, Record, Run
+from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS, STARTS
+from batchrun.output.lock import enter_lock
 from batchrun.output.replacement import Replacement
+from batchrun.report.batch_status import Doubt
 from batchrun.report.cost_file import write_costs
 from batchrun.runtime.byte_budget import ByteBudget
+from batchrun.runtime.crash_points import crash_point
 
 
 @dataclass(slots=True)
@@ -44,27 +53,44 @@ class Repaired:
     without_run: int = 0
     #: Runs whose items were rewritten.
     item_runs: int = 0
+    #: Lines of bad_lines.jsonl that were rewritten.
+    bad_lines: int = 0
+    #: Where the damaged ledger is kept, if it was rebuilt.
+    damaged_ledger: Path | None = None
 
 
 async def repair_outputs(directory: Path, environ: Mapping[str, str]) -> Repaired:
-    """Rewrite missing or damaged lines of records.jsonl, of items.jsonl when it is too short, and all of costs.jsonl.
+    """Rewrite missing or damaged lines of records.jsonl, items.jsonl and bad_lines.jsonl, and all of costs.jsonl.
 
-    Costs that are not final are read.
+    Costs that are not final are read. A ledger that is damaged, missing or older than its records is rebuilt before.
 
     Raises:
         OutputError: the directory holds no batch, a process runs it, or the disk refuses the new file.
+        JobFileError: the ledger is damaged, and the job file is not the one that the batch was begun with.
         BatchRefused: the platform does not accept the token.
     """
+    await anyio.to_thread.run_sync(_refuse_no_batch, directory)
+    async with enter_lock(directory):
+        damaged = await anyio.to_thread.run_sync(rebuild_damaged_ledger, directory)
     async with open_idle_batch(directory, environ) as batch:
         with ExitStack() as stack:
             ledger = await anyio.to_thread.run_sync(stack.enter_context, open_ledger(directory))
             repair = await anyio.to_thread.run_sync(_Repair, directory, batch, ledger)
+            repair.done.damaged_ledger = damaged
+            await repair.earlier_attempts()
             await repair.records()
+            await anyio.to_thread.run_sync(repair.bad_lines)
             if batch.config.output.items == "file":
                 await repair.items()
+            await anyio.to_thread.run_sync(repair.end)
             await finish_costs(batch, ledger)
             await anyio.to_thread.run_sync(write_costs, directory)
             return repair.done
+
+
+def _refuse_no_batch(directory: Path) -> None:
+    if not any((directory / name).exists() for name in (LEDGER, RECORDS, STARTS)):
+        raise LedgerError(f"{directory}: holds no ledger; is it the output directory of a batch?")
 
 
 class _Repair:
@@ -77,6 +103,33 @@ class _Repair:
         #: Whether an earlier repair of the items was interrupted.
         self._is_cut_short = ledger.fact(REPAIRING) == ITEMS
         self.done = Repaired()
+
+    async def earlier_attempts(self) -> None:
+        """Find the Runs of attempts that a rebuilt ledger has in doubt, and whose jobs had another attempt since."""
+        doubts = await anyio.to_thread.run_sync(self._passed_doubts)
+        runs = (await self._batch.runs_for(doubts)).runs if doubts else []
+        for doubt in doubts:
+            found = next(iter(marked(runs, doubt.attempt.mark)), None)
+            run = await self._batch.client.get_run(found.id) if found is not None else None
+            await anyio.to_thread.run_sync(self._end, doubt, run)
+
+    def _passed_doubts(self) -> list[Doubt]:
+        return [
+            Doubt(job_id=job.id, job_key=job.key, attempt=attempt)
+            for job in self._ledger.begun_jobs()
+            for attempt in job.attempts[:-1]
+            if attempt.state is AttemptState.INTENDED
+        ]
+
+    def _end(self, doubt: Doubt, run: Run | None) -> None:
+        with self._ledger.transaction():
+            if run is None:
+                self._ledger.deny(doubt.job_id, doubt.attempt.attempt_no)
+                return
+            outcome, _ = outcome_of(run, None)
+            ended = with_end(doubt.attempt, run, outcome, None, datetime.now(UTC))
+            self._ledger.bind(doubt.job_id, doubt.attempt.attempt_no, run)
+            self._ledger.restore_attempt(doubt.job_id, replace(ended, run_id=run.id, started_at=run.started_at))
 
     async def records(self) -> None:
         """Keep the intact lines and rewrite those of the other settled jobs, round by round.
@@ -173,12 +226,38 @@ class _Repair:
             self.done.without_run += 1
             return None
 
+    def bad_lines(self) -> None:
+        """Keep the intact lines of bad_lines.jsonl, and rewrite the others from ledger and job file."""
+        missing = {job.position.line: job for job in self._ledger.settled_jobs(1) if job.key is None}
+        replacement = Replacement(self._directory / BAD_LINES)
+        for line in replacement.old_lines():
+            if missing.pop(_bad_line_no(line), None) is not None:
+                replacement.write(line)
+        contents = self._contents(missing)
+        for number, job in missing.items():
+            reason = job.settlement.error_message or ""
+            bad_line = BadLine(position=job.position, reason=reason, content=contents.get(number, ""))
+            replacement.write(bad_line_json(bad_line))
+            self.done.bad_lines += 1
+        self._put_in_place(BAD_LINES, replacement)
+
+    def _contents(self, missing: Mapping[int, SettledJob]) -> dict[int, str]:
+        """Reread lines of the job file; those that cannot be reread are left out."""
+        contents: dict[int, str] = {}
+        with suppress(JobFileError), JobFile(job_format(self._batch.config, {})) as job_file:
+            if missing and job_file.is_replayable:
+                for made in job_file.read():
+                    if made.position.line in missing:
+                        content = made.content if isinstance(made, BadLine) else made.body.decode("utf-8", "replace")
+                        contents[made.position.line] = content
+        return contents
+
     async def items(self) -> None:
-        """Rewrite the item file when it is shorter than the ledger says: all items of each Run, once."""
-        file = self._directory / ITEMS
-        if not self._is_cut_short and await anyio.to_thread.run_sync(self._is_long_enough, file):
+        """Rewrite the item file when it has not exactly the lines that the ledger says: all items of each Run, once."""
+        replacement = await anyio.to_thread.run_sync(Replacement, self._directory / ITEMS)
+        if not self._is_cut_short and await anyio.to_thread.run_sync(self._are_items_intact, replacement):
+            await anyio.to_thread.run_sync(replacement.discard)
             return
-        replacement = await anyio.to_thread.run_sync(Replacement, file)
         incomplete = await anyio.to_thread.run_sync(self._keep_items, replacement)
         jobs = await anyio.to_thread.run_sync(self._read_again, incomplete)
         collector = Collector(self._batch.client, _PagesTo(replacement), self._plan, self._buffers)
@@ -197,9 +276,21 @@ class _Repair:
             self.done.item_runs += 1
         await anyio.to_thread.run_sync(self._put_in_place, ITEMS, replacement)
 
-    def _is_long_enough(self, file: Path) -> bool:
-        committed = self._ledger.output_lengths().get(ITEMS, 0)
-        return file.exists() and file.stat().st_size >= committed
+    def _are_items_intact(self, replacement: Replacement) -> bool:
+        """Whether each line up to the committed length is an item, and each Run has as many as the ledger says."""
+        counts, length, committed = Counter[Any](), 0, self._ledger.output_lengths().get(ITEMS, 0)
+        for line in replacement.old_lines():
+            if length >= committed:
+                break
+            length += len(line)
+            counts[_run_of(line)] += 1
+        for settled in chain.from_iterable(self._ledger.settled_jobs(number) for number in self._rounds()):
+            if settled.settlement.items_count:
+                counts[self._attempts(settled)[-1].run_id] -= settled.settlement.items_count
+        for job in self._ledger.begun_jobs():
+            for attempt in job.attempts:
+                counts[attempt.run_id] -= attempt.items_count
+        return length == committed and not any(counts.values())
 
     def _keep_items(self, replacement: Replacement) -> list[SettledJob]:
         """Keep the lines of complete Runs; return the jobs (and rounds) whose items have to be rewritten."""
@@ -226,13 +317,24 @@ class _Repair:
             if _run_of(line) in run_ids:
                 replacement.write(line)
 
+    def end(self) -> None:
+        """Let processes run the batch again, with a log of starts that goes by the new files."""
+        items = self._directory / ITEMS
+        with self._ledger.transaction():
+            if ITEMS not in self._ledger.output_lengths() and items.exists():
+                self._ledger.note_output_lengths({ITEMS: items.stat().st_size})  # of a batch that collects none now
+            self._ledger.note_fact(REPAIRING, None)
+        start_log = StartLog(self._directory, self._ledger)
+        start_log.begin(self._ledger.fact(START_COMMITS) or 0)
+        start_log.close()
+
     def _put_in_place(self, name: str, replacement: Replacement) -> None:
         with self._ledger.transaction():
-            self._ledger.note_fact(REPAIRING, name)
+            self._ledger.note_fact(REPAIRING, ITEMS if self._is_cut_short or name == ITEMS else name)
         length = replacement.put_in_place()
+        crash_point("repaired")
         with self._ledger.transaction():
             self._ledger.note_output_lengths({name: length})
-            self._ledger.note_fact(REPAIRING, None)
             if name == ITEMS:
                 self._ledger.forget_open_items()
 
@@ -277,9 +379,18 @@ def _noted_items(count: int | None, run: Run | None) -> Items | None:
     return None if count is None else Items(count=count, dataset_id=run.dataset_id if run is not None else None)
 
 
+def _bad_line_no(line: bytes) -> Any:
+    try:
+        noted = orjson.loads(line)
+        return noted["line"] if isinstance(noted["content"], str) and noted["reason"] else None
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
 def _run_of(line: bytes) -> Any:
     try:
         item = orjson.loads(line)
     except ValueError:
         return None
-    return item.get("_run") if isinstance(item, dict) else None
+    run_id = item.get("_run") if isinstance(item, dict) else None
+    return run_id if isinstance(run_id, str) else None

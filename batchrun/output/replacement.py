@@ -54,6 +54,11 @@ class Replacement:
         with explaining(self._new_file):
             self._opened.write(lines)
 
+    def discard(self) -> None:
+        """Remove the new file; the old one stays."""
+        self._opened.close()
+        self._new_file.unlink(missing_ok=True)
+
     def put_in_place(self) -> int:
         """Sync the new file, rename it over the old one, and return its length."""
         with explaining(self._new_file):

@@ -223,6 +223,49 @@ def test_repair_brings_back_a_removed_item_file(tmp_path):
         assert_promise_kept(batch, api)
 
 
+@pytest.mark.parametrize("damage", ["garbled", "cut short in the middle", "twice", "of another Run"])
+def test_repair_checks_every_line_of_the_items(tmp_path, damage):
+    """A file of the right length is not taken for whole; what is intact stays as it is."""
+    with open_api(tmp_path / "api") as api:
+        batch = CrashBatch(tmp_path, api.base_url, some_jobs(30))
+        assert batch.run() == 1, batch.said()
+        file = batch.out / "items.jsonl"
+        lines = file.read_bytes().splitlines(keepends=True)
+        assert _command(batch, "repair", "out").code == 0
+        assert file.read_bytes() == b"".join(lines)
+        number = len(lines) // 2
+        lines[number] = {
+            "garbled": b"\0" * (len(lines[number]) - 1) + b"\n",
+            "cut short in the middle": b" " * 9 + lines[number][:-10] + b"\n",
+            "twice": lines[number] * 2,
+            "of another Run": lines[number].replace(b'"_run":"', b'"_run":"x'),
+        }[damage]
+        file.write_bytes(b"".join(lines))
+        said = _command(batch, "repair", "out")
+        assert (said.code, "items of 1 Runs were written again" in said.err) == (0, True), said
+        assert batch.run() == 1, batch.said()
+        assert_promise_kept(batch, api)
+
+
+@pytest.mark.parametrize("kept", [b"", b"{garbage\n"])
+def test_repair_writes_bad_lines_again(tmp_path, kept):
+    """Line, reason and content come back as they were; the intact ones stay."""
+    with open_api(tmp_path / "api") as api:
+        batch = CrashBatch(tmp_path, api.base_url, some_jobs(3), {"jobs.on_bad_line": "record"})
+        with (tmp_path / "jobs.jsonl").open("ab") as jobs:
+            jobs.write(b'not json\n{"n":1,\n[]\n')
+        assert batch.run() == 1, batch.said()
+        file = batch.out / "bad_lines.jsonl"
+        lines = file.read_bytes().splitlines(keepends=True)
+        assert len(lines) == 3
+        file.write_bytes(kept + lines[2])
+        assert batch.run() == 6, batch.said()
+        said = _command(batch, "repair", "out")
+        assert (said.code, "2 lines of bad_lines.jsonl were written again" in said.err) == (0, True), said
+        assert file.read_bytes() == lines[2] + lines[0] + lines[1]
+        assert batch.run() == 1, batch.said()
+
+
 def test_a_command_on_a_directory_without_a_batch_is_one_line(tmp_path):
     """Exit 6, naming the directory."""
     for command in ("status", "abort", "repair", "resolve"):

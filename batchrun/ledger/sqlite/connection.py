@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from batchrun.errors import LedgerError
+from batchrun.errors import DamagedLedger, LedgerError
 
 #: Applied once each, in order. The number of the last one is the version of the file.
 SCHEMA_STEPS = ("ledger.sql", "ledger_2.sql", "ledger_3.sql", "ledger_4.sql", "ledger_5.sql", "ledger_6.sql")
@@ -77,10 +77,10 @@ def open_connection(file: Path, *, mode: str) -> Iterator[Connection]:
 def _explain(error: sqlite3.Error, file: Path) -> LedgerError:
     """Return the error of a failed statement, of which nothing was committed, in words for a user."""
     if not isinstance(error, sqlite3.OperationalError) or "no such " in str(error):
-        advice = f"The ledger is damaged; nothing was changed. Rebuild it: `batchrun repair {file.parent}`"
-    else:
-        advice = "Nothing is lost: fix that and run the same command again"
-    return LedgerError(f"{file}: {error}. {advice}")
+        return DamagedLedger(
+            f"{file}: {error}. The ledger is damaged; nothing was changed. Rebuild it: `batchrun repair {file.parent}`"
+        )
+    return LedgerError(f"{file}: {error}. Nothing is lost: fix that and run the same command again")
 
 
 def _escaped(file: Path) -> str:

@@ -115,7 +115,7 @@ class Journal:
     def _settle_bad_line(self, bad_line: BadLine, record: Record) -> bool:
         job_id = self.ledger.admit_bad_line(bad_line)
         if job_id is not None:
-            self._sinks[BAD_LINES].write(_bad_line_json(bad_line))
+            self._sinks[BAD_LINES].write(bad_line_json(bad_line))
             self.settle(job_id, None, record, b"")
         return job_id is not None
 
@@ -163,7 +163,8 @@ class Journal:
             sink.close()
 
 
-def _bad_line_json(bad_line: BadLine) -> bytes:
+def bad_line_json(bad_line: BadLine) -> bytes:
+    """Return the line that reports a bad line."""
     return orjson.dumps(
         {"line": bad_line.position.line, "reason": bad_line.reason, "content": bad_line.content},
         option=orjson.OPT_APPEND_NEWLINE,

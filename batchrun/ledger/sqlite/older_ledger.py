@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from batchrun.errors import LedgerError
+from batchrun.errors import DamagedLedger
 from batchrun.ledger.sqlite.connection import is_blank
 from batchrun.ledger.sqlite.reader import LedgerReader
 from batchrun.ledger.sqlite.start_log import lost_commits
@@ -26,7 +26,7 @@ def refuse_missing_ledger(directory: Path) -> None:
     """Refuse a directory whose ledger is missing or empty, beside files of a batch that was begun.
 
     Raises:
-        LedgerError: The ledger was removed or emptied; nothing was changed.
+        DamagedLedger: The ledger was removed or emptied; nothing was changed.
     """
     file, records = directory / LEDGER, directory / RECORDS
     if not is_blank(file):
@@ -35,7 +35,7 @@ def refuse_missing_ledger(directory: Path) -> None:
     if has_records or lost_commits(directory, None):
         beside = RECORDS if has_records else STARTS
         what = "is empty" if file.exists() else "is missing"
-        raise LedgerError(
+        raise DamagedLedger(
             f"{file}: {what}, but {beside} beside it is of a batch that was begun. {_ways_out(directory)}"
         )
 
@@ -48,11 +48,11 @@ def refuse_older_ledger(ledger: LedgerReader, directory: Path) -> None:
     their attempts was committed before its start request was sent.
 
     Raises:
-        LedgerError: The ledger is older than its records; nothing was changed.
+        DamagedLedger: The ledger is older than its records; nothing was changed.
     """
     ledger_file, file = directory / LEDGER, directory / RECORDS
     if lost := lost_commits(directory, ledger):
-        raise LedgerError(
+        raise DamagedLedger(
             f"{ledger_file}: is older than {STARTS} beside it, which has {lost} commits of starts that the ledger"
             f" lacks: it was restored from a copy, or its -wal file was removed. {_ways_out(directory)}"
         )
@@ -61,7 +61,7 @@ def refuse_older_ledger(ledger: LedgerReader, directory: Path) -> None:
     committed_bytes = ledger.output_lengths().get(RECORDS, 0)
     for key, attempt_no, run_id in _attempts_behind(file, committed_bytes):
         if not ledger.has_attempt(key, attempt_no):
-            raise LedgerError(
+            raise DamagedLedger(
                 f"{ledger_file}: is older than {RECORDS} beside it, which has Run {run_id} of job {key!r}; the ledger"
                 " never started it. It was restored from a copy, or its -wal file was removed."
                 f" {_ways_out(directory)}"

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from batchrun.errors import LedgerError
+from batchrun.errors import DamagedLedger, LedgerError
 from batchrun.ledger.facts import Fact
 from batchrun.ledger.protocol import (
     CostRow,
@@ -117,6 +117,16 @@ class LedgerReader:
         noted = None if row is None else orjson.loads(row[0])
         return None if noted is None else fact.from_json(noted)
 
+    def check(self) -> None:
+        """Check the whole file; takes seconds for a million jobs.
+
+        Raises:
+            DamagedLedger: It contradicts itself.
+        """
+        (found,) = self._db.execute("PRAGMA integrity_check(1)").fetchone()
+        if found != "ok":
+            raise DamagedLedger(f"{self._db.file}: is damaged ({found})")
+
     def all_facts(self) -> JsonObject:
         """Return all facts in their JSON forms, by name."""
         return {name: orjson.loads(value) for name, value in self._db.execute("SELECT name, value FROM batch")}
@@ -124,6 +134,11 @@ class LedgerReader:
     def key_of(self, job_id: JobId) -> JobKey:
         """Return the key of a job."""
         return JobKey(self._db.execute("SELECT key FROM job WHERE id = ?", (job_id,)).fetchone()[0])
+
+    def id_of(self, key: JobKey) -> JobId | None:
+        """Return the job with a key; None if there is none."""
+        row = self._db.execute("SELECT id FROM job WHERE key = ?", (key,)).fetchone()
+        return None if row is None else JobId(row[0])
 
     def output_lengths(self) -> dict[str, int]:
         """Return the committed length of each output file, in bytes."""

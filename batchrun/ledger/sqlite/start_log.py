@@ -20,12 +20,13 @@ import orjson
 from batchrun.ledger.facts import START_COMMITS
 from batchrun.ledger.sqlite.reader import LedgerReader
 from batchrun.model import Attempt, AttemptState, JobId, JobKey, JsonObject, Mark
-from batchrun.output.layout import STARTS
+from batchrun.output.layout import RECORDS, STARTS
 from batchrun.output.replacement import Replacement
 from batchrun.output.sink import explaining
 
 #: Bytes after which the log is written anew with the starts of open jobs only: about 80,000 starts.
 MAX_BYTES = 16 << 20
+_NO_HEAD: JsonObject = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,8 @@ class StartLine:
     starts: Sequence[NotedStart]
     #: The facts of the batch in their JSON forms, by name; None but where the log begins.
     facts: JsonObject | None
+    #: Committed length of the records where the log begins. Later records are of jobs whose starts follow here.
+    records_bytes: int
 
 
 class StartLog:
@@ -63,18 +66,23 @@ class StartLog:
             OutputError: they cannot be written; no start request may be sent for them.
         """
         if self._opened is None or self._bytes > MAX_BYTES:
-            self._begin(commits)
+            self.begin(commits)
             return
         starts = [(self._ledger.key_of(job_id), attempt) for job_id, attempt in started]
         with explaining(self._file):
             self._bytes += self._opened.write(_line(commits, starts))
 
-    def _begin(self, commits: int) -> None:
-        """Write the log anew, with the facts of the batch and the attempts of all open jobs."""
+    def begin(self, commits: int) -> None:
+        """Replace the log by one line, with the facts of the batch and the attempts of all open jobs.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
         self.close()
         open_starts = [(job.key, attempt) for job in self._ledger.begun_jobs() for attempt in job.attempts]
         replacement = Replacement(self._file)
-        replacement.write(_line(commits, open_starts, self._ledger.all_facts()))
+        head = {"facts": self._ledger.all_facts(), "records_bytes": self._ledger.output_lengths().get(RECORDS, 0)}
+        replacement.write(_line(commits, open_starts, head))
         self._bytes = replacement.put_in_place()
         with explaining(self._file):
             self._opened = self._file.open("ab", buffering=0)
@@ -104,7 +112,7 @@ def lost_commits(directory: Path, ledger: LedgerReader | None) -> int:
     return max(0, logged - ((ledger.fact(START_COMMITS) or 0) if ledger is not None else 0))
 
 
-def _line(commits: int, starts: Iterable[tuple[JobKey, Attempt]], facts: JsonObject | None = None) -> bytes:
+def _line(commits: int, starts: Iterable[tuple[JobKey, Attempt]], head: JsonObject = _NO_HEAD) -> bytes:
     line = {
         "commits": commits,
         "starts": [
@@ -121,7 +129,7 @@ def _line(commits: int, starts: Iterable[tuple[JobKey, Attempt]], facts: JsonObj
             for key, each in starts
         ],
     }
-    return orjson.dumps(line if facts is None else {**line, "facts": facts}, option=orjson.OPT_APPEND_NEWLINE)
+    return orjson.dumps(head | line, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _parsed(line: Any) -> StartLine:
@@ -129,6 +137,7 @@ def _parsed(line: Any) -> StartLine:
         commits=int(line["commits"]),
         starts=[_start(*each) for each in line["starts"]],
         facts=line.get("facts"),
+        records_bytes=line.get("records_bytes", 0),
     )
 
 

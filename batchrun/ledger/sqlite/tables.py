@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import orjson
 
@@ -69,6 +69,10 @@ class LedgerTables(LedgerReader):
             "INSERT INTO batch VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
             (fact.name, orjson.dumps(noted).decode()),
         )
+
+    def note_raw_fact(self, name: str, value: Any) -> None:
+        """Note a fact in its JSON form."""
+        self.note_fact(Fact(name), value)
 
     def note_output_lengths(self, lengths: dict[str, int]) -> None:
         """Note the committed lengths of output files, in bytes."""
@@ -270,6 +274,68 @@ class LedgerTables(LedgerReader):
             " (SELECT 1 FROM job WHERE id = job_id AND outcome IS NULL AND job.round = attempt.round)"
         )
 
+    def restore_round(
+        self,
+        job_id: JobId,
+        number: int,
+        *,
+        admitted_at: datetime,
+        settled_at: datetime | None = None,
+        settlement: Settlement | None = None,
+    ) -> None:
+        """Note a round of a job, settled or open, in a ledger that is rebuilt; a job's rounds come in order."""
+        self._write(
+            "INSERT INTO past_round"
+            " (job_id, round, admitted_at, settled_at, outcome, error_type, error_message, exit_code, items_count)"
+            " SELECT id, round, admitted_at, settled_at, outcome, error_type, error_message, exit_code, items_count"
+            " FROM job WHERE id = ? AND round < ? AND outcome IS NOT NULL",
+            (job_id, number),
+        )
+        self._write(
+            "UPDATE job SET round = ?, admitted_at = ?, settled_at = ?, outcome = ?, error_type = ?, error_message = ?,"
+            " exit_code = ?, items_count = ? WHERE id = ?",
+            (
+                number,
+                admitted_at.timestamp(),
+                _timestamp(settled_at),
+                _word(settlement.outcome) if settlement is not None else None,
+                settlement.error_type if settlement is not None else None,
+                settlement.error_message if settlement is not None else None,
+                settlement.exit_code if settlement is not None else None,
+                settlement.items_count if settlement is not None else None,
+                job_id,
+            ),
+        )
+
+    def restore_attempt(self, job_id: JobId, attempt: Attempt) -> None:
+        """Note an attempt as it stands, in a ledger that is rebuilt; it replaces one with the same number."""
+        self._write(
+            "INSERT OR REPLACE INTO attempt (job_id, attempt_no, round, mark, state, run_id, status, cause, memory_mb,"
+            " timeout_s, intended_at, platform_time, not_before, started_at, finished_at, reserved_usd, cost_usd,"
+            " cost_source, cost_is_final) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                job_id,
+                attempt.attempt_no,
+                attempt.round,
+                attempt.mark,
+                str(attempt.state),
+                attempt.run_id,
+                _word(attempt.status),
+                _word(attempt.cause),
+                attempt.memory_mb,
+                attempt.timeout_s,
+                attempt.intended_at.timestamp(),
+                _timestamp(attempt.platform_time),
+                _timestamp(attempt.not_before),
+                _timestamp(attempt.started_at),
+                _timestamp(attempt.finished_at),
+                attempt.reserved_usd,
+                attempt.cost_usd,
+                _noted_source(attempt.cost_source),
+                int(attempt.cost_is_final),
+            ),
+        )
+
 
 def _noted_source(source: CostSource) -> str | None:
     return None if source is CostSource.UNKNOWN else str(source)
@@ -285,13 +351,17 @@ def _word(case: StrEnum | None) -> str | None:
 
 
 @contextmanager
-def open_ledger(directory: Path) -> Iterator[LedgerTables]:
+def open_ledger(directory: Path, name: str = LEDGER) -> Iterator[LedgerTables]:
     """Open a batch's ledger for writing, and create it if it is missing: one process at a time, which holds the lock.
+
+    Args:
+        directory: of the batch.
+        name: of the file; another name for a ledger that is to replace the batch's.
 
     Raises:
         LedgerError: It cannot be opened, is damaged, or was written by a newer batchrun.
     """
-    file = directory / LEDGER
+    file = directory / name
     with open_connection(file, mode="rwc") as connection:
         # Every commit reaches the disk before it counts: no record may outlive its note.
         connection.execute("PRAGMA journal_mode = WAL")

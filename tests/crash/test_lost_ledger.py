@@ -1,0 +1,139 @@
+"""A ledger that is lost, emptied, cut or older after a kill: refused, rebuilt by `repair`; nothing is paid twice."""
+
+import shutil
+import signal
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tests.support.crash import CrashBatch, assert_promise_kept, open_api, some_jobs
+
+LEDGER = "ledger.sqlite3"
+
+
+def _lose_wal(out: Path) -> None:
+    (out / f"{LEDGER}-wal").unlink()
+
+
+def _remove(out: Path) -> None:
+    for file in out.glob(f"{LEDGER}*"):
+        file.unlink()
+
+
+def _empty(out: Path) -> None:
+    _remove(out)
+    (out / LEDGER).write_bytes(b"")
+
+
+def _halve(out: Path) -> None:
+    _checkpoint(out)
+    content = (out / LEDGER).read_bytes()
+    (out / LEDGER).write_bytes(content[: len(content) // 2])
+
+
+def _garble(out: Path) -> None:
+    """Overwrite the middle of the file, as a bad disk does."""
+    _checkpoint(out)
+    content = (out / LEDGER).read_bytes()
+    (out / LEDGER).write_bytes(content[:8192] + b"\xa5" * (len(content) - 8192))
+
+
+def _replace(out: Path) -> None:
+    _remove(out)
+    (out / LEDGER).write_bytes(b"this is no ledger" * 1000)
+
+
+def _checkpoint(out: Path) -> None:
+    connection = sqlite3.connect(out / LEDGER)
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    for end in ("-wal", "-shm"):
+        (out / f"{LEDGER}{end}").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("lose", [_lose_wal, _remove, _empty, _halve, _garble, _replace])
+@pytest.mark.parametrize("kill_at", ["answered:6", "intended:30", "settled:30"])
+def test_a_ledger_that_was_lost_after_a_kill_is_rebuilt(tmp_path, kill_at, lose):
+    """It is refused first, and nothing is started. Rebuilt, the batch ends as if nothing had happened."""
+    with open_api(tmp_path / "api") as api:
+        batch = CrashBatch(tmp_path, api.base_url, some_jobs(48))
+        assert batch.run(kill_at=kill_at) == -signal.SIGKILL, batch.said()
+        lose(batch.out)
+        before = {run["id"] for run in api.runs()}
+        assert batch.run() == 6, batch.said()
+        assert "batchrun repair" in batch.said()
+        assert {run["id"] for run in api.runs()} == before
+        assert batch.spawn("repair", "out").wait(60) == 0, batch.said()
+        assert "The ledger was rebuilt" in batch.said()
+        assert batch.run() == 1, batch.said()
+        assert_promise_kept(batch, api)
+        assert "Traceback" not in batch.said()
+        assert "bug" not in batch.said()
+
+
+def test_a_ledger_that_was_restored_from_a_copy_is_rebuilt(tmp_path):
+    """Killed twice, copied in between: the copy knows nothing of later Runs; the records and the log of starts do."""
+    with open_api(tmp_path / "api") as api:
+        batch = CrashBatch(tmp_path, api.base_url, some_jobs(60))
+        assert batch.run(kill_at="settled:15") == -signal.SIGKILL
+        copy = tmp_path / "copy"
+        copy.mkdir()
+        for file in batch.out.glob(f"{LEDGER}*"):
+            shutil.copy(file, copy)
+        assert batch.run(kill_at="settled:15") == -signal.SIGKILL
+        _remove(batch.out)
+        for file in copy.iterdir():
+            shutil.copy(file, batch.out)
+        assert batch.run() == 6, batch.said()
+        assert batch.spawn("repair", "out").wait(60) == 0, batch.said()
+        assert batch.run() == 1, batch.said()
+        assert_promise_kept(batch, api)
+
+
+@pytest.mark.parametrize("kill_at", ["rebuilt:1", "moved_away:1", "repaired:1", "repaired:2"])
+def test_a_repair_that_is_killed_is_repeated(tmp_path, kill_at):
+    """Wherever it dies, no process runs the batch with half a repair, and another repair does the rest."""
+    with open_api(tmp_path / "api") as api:
+        batch = CrashBatch(tmp_path, api.base_url, some_jobs(30))
+        assert batch.run(kill_at="settled:15") == -signal.SIGKILL
+        _empty(batch.out)
+        assert batch.spawn("repair", "out", kill_at=kill_at).wait(60) == -signal.SIGKILL
+        assert batch.run() == 6, batch.said()
+        assert batch.spawn("repair", "out").wait(60) == 0, batch.said()
+        assert batch.run() == 1, batch.said()
+        assert_promise_kept(batch, api)
+
+
+def test_a_ledger_is_not_rebuilt_from_records_that_lack_lines(tmp_path):
+    """Their jobs would be started again; with the records back it is."""
+    with open_api(tmp_path / "api") as api:
+        batch = CrashBatch(tmp_path, api.base_url, some_jobs(30))
+        for _ in range(2):
+            assert batch.run(kill_at="settled:10") == -signal.SIGKILL
+        records = (batch.out / "records.jsonl").read_bytes()
+        _remove(batch.out)
+        for damaged in (records[:200], b"{garbage\n" + records[9:]):
+            (batch.out / "records.jsonl").write_bytes(damaged)
+            assert batch.spawn("repair", "out").wait(60) == 6, batch.said()
+            assert "the ledger cannot be rebuilt from it" in batch.said()
+        (batch.out / "records.jsonl").write_bytes(records)
+        assert batch.spawn("repair", "out").wait(60) == 0, batch.said()
+        assert batch.run() == 1, batch.said()
+        assert_promise_kept(batch, api)
+
+
+def test_rounds_survive_a_rebuild(tmp_path):
+    """A retry's round and the one before it come back, settled or open."""
+    with open_api(tmp_path / "api") as api:
+        jobs = [{"n": n, "@key": f"k{n}", "ms": 0, "items": 2, "fails": n < 4} for n in range(8)]
+        batch = CrashBatch(tmp_path, api.base_url, jobs, {"retry.max_attempts": 1})
+        assert batch.run() == 1, batch.said()
+        assert batch.spawn("retry", "out", kill_at="settled:2").wait(60) == -signal.SIGKILL
+        _empty(batch.out)
+        assert batch.spawn("repair", "out").wait(60) == 0, batch.said()
+        assert batch.run() == 1, batch.said()
+        rounds = sorted((record["key"], record["round"]) for record in batch.records())
+        assert rounds == sorted([(f"k{n}", 1) for n in range(8)] + [(f"k{n}", 2) for n in range(4)])
+        in_records = [each["run_id"] for record in batch.records() for each in record["attempts"]]
+        assert sorted(in_records) == sorted(run["id"] for run in api.runs())

@@ -6,6 +6,7 @@ Source of the types: the Apify API v2 reference (https://docs.apify.com/api/v2).
 import re
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from batchrun.apify import wire
 from batchrun.apify.connections import Answer
@@ -25,6 +26,8 @@ from batchrun.errors import (
 #: Longest `Retry-After` that is obeyed, in seconds; a longer one is cut to this.
 MAX_RETRY_AFTER_S = 600.0
 
+#: Addresses of an error's `data` that its message shows, and the longest one.
+MAX_ADVICE, MAX_ADVICE_CHARS = 3, 500
 #: The account's limits on what is live: a later start may pass.
 _BUSY_TYPES = frozenset({"actor-memory-limit-exceeded", "concurrent-runs-limit-exceeded"})
 #: The account cannot pay: no later start passes.
@@ -71,7 +74,7 @@ def parse_error(answer: Answer, *, method: str, path: str, now: datetime) -> Api
     return _error_class(answer.status, error_type)(
         status=answer.status,
         type=error_type,
-        message=message or "no reason given",
+        message=message,
         method=method,
         path=path,
         retry_after_s=_retry_after_s(answer.headers, now),
@@ -87,13 +90,26 @@ def foreign_answer(answer: Answer, *, method: str, path: str, now: datetime, red
 
 
 def _envelope_of(body: bytes) -> tuple[str, str] | None:
-    """Return type and message of the API's error envelope; None if the body has none."""
+    """Return type and message of the API's error envelope, with what its `data` advises; None if the body has none."""
     try:
         error = wire.parse_json(body)["error"]
-        error_type, message = error["type"], error.get("message")
+        error_type, message, data = error["type"], error.get("message"), error.get("data")
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    return (error_type, str(message or "")) if isinstance(error_type, str) and error_type else None
+    if not isinstance(error_type, str) or not error_type:
+        return None
+    return error_type, f"{message or 'no reason given'}{_advice(data)}"
+
+
+def _advice(data: Any) -> str:
+    """Return the addresses in an error's `data`, like the `approvalUrl` at which a person can lift the refusal."""
+    named = data.items() if isinstance(data, dict) else ()
+    found = [
+        f"{name}: {value}"
+        for name, value in named
+        if isinstance(value, str) and value.startswith("https://") and len(value) <= MAX_ADVICE_CHARS
+    ]
+    return f" ({', '.join(found[:MAX_ADVICE])})" if found else ""
 
 
 def _error_class(status: int, error_type: str) -> type[ApiError]:

@@ -26,7 +26,8 @@ MAX_LOST_STARTS = 6
 MAX_LONE_STARTS = 10
 #: Waits before the next start request of a job whose last one had no effect.
 NO_EFFECT_BACKOFF = Backoff(first_s=0.5, max_s=10.0)
-#: Refusals that depend on nothing in a job: every other job's start would be refused like it.
+#: Refusals that depend on nothing in a job: every other job's start would be refused like it. Source: the API's list of
+#: error types.
 _BATCH_TYPES = frozenset(
     {
         "actor-can-not-be-rented",
@@ -35,19 +36,42 @@ _BATCH_TYPES = frozenset(
         "actor-not-found",
         "actor-not-public",
         "apify-plan-required-to-use-paid-actor",
+        "background-check-required",
+        "cannot-rent-paid-actor",
+        "dataset-schema-invalid",
+        "default-dataset-not-found",
         "elevated-permissions-needed",
         "full-permission-actor-blocked-for-admin",
         "full-permission-actor-not-approved",
+        "insufficient-security-measures",
+        "invalid-content-type-header",
+        "invalid-header",
         "invalid-input-schema",
         "method-not-allowed",
+        "migration-disabled",
         "missing-actor-rights",
+        "no-payment-method-available",
+        "not-implemented",
+        "operation-not-allowed",
+        "own-token-required",
+        "pricing-model-not-supported",
         "public-actor-disabled",
+        "rental-not-allowed",
+        "store-schema-invalid",
+        "store-terms-not-accepted",
         "unexpected-route",
+        "unsupported-content-encoding",
         "unsupported-permission",
         "user-disabled",
+        "user-email-not-verified",
         "user-is-removed",
+        "user-not-found",
+        "user-not-verified",
+        "user-problem-with-card",
     }
 )
+#: Method not allowed, conflict: of the request's address and of the task, which all starts have in common.
+_BATCH_STATUSES = frozenset({405, 409})
 #: Refusals of a build: of the whole batch, unless a job's own `@options` name the build.
 _BUILD_TYPES = frozenset(
     {"build-not-found", "build-outdated", "invalid-build", "tagged-build-required", "unknown-build-tag"}
@@ -76,7 +100,11 @@ def refusal(error: ApiError, job: Job) -> Problem:
     elif error.type in _CHARGE_TYPES:
         concerns_batch = own is None or own.max_total_charge_usd is None
     else:
-        concerns_batch = isinstance(error, Unauthorized | OutOfCredit | NotFound) or error.type in _BATCH_TYPES
+        concerns_batch = (
+            isinstance(error, Unauthorized | OutOfCredit | NotFound)
+            or error.status in _BATCH_STATUSES
+            or error.type in _BATCH_TYPES
+        )
     if concerns_batch:
         raise BatchRefused(f"the platform refuses to start Runs: {error}") from error
     return Problem(type=error.type, message=error.message)

@@ -149,3 +149,24 @@ def test_no_retry_after_breaks_the_answer(value: str) -> None:
 def test_no_body_breaks_an_error(body: bytes, status: int) -> None:
     """Any bytes give an ApiError of this status."""
     assert any_error_of(status, body=body).status == status
+
+
+@pytest.mark.parametrize(
+    ("data", "shown"),
+    [
+        ({"approvalUrl": "https://console.apify.com/a?b=1"}, "m (approvalUrl: https://console.apify.com/a?b=1)"),
+        (
+            {"a": "https://a", "b": "https://b", "c": "https://c", "d": "https://d"},
+            "m (a: https://a, b: https://b, c: https://c)",
+        ),
+        ({"invalidItems": [1], "runId": "r", "url": "https://" + "x" * 1000, "next": "javascript:x"}, "m"),
+        ("https://text", "m"),
+        (None, "m"),
+    ],
+)
+def test_the_addresses_in_an_errors_data_are_shown(data: object, shown: str) -> None:
+    """A person needs them to lift the refusal; anything else may be large, or may differ from Run to Run."""
+    body = orjson.dumps({"error": {"type": "full-permission-actor-not-approved", "message": "m", "data": data}})
+    error = any_error_of(403, body=body)
+    assert isinstance(error, Unauthorized)
+    assert (error.message, str(error).endswith(shown)) == (shown, True)

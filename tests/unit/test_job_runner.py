@@ -223,6 +223,10 @@ async def test_a_rejected_job_is_not_tried_for_ever() -> None:
         api_error(400, "build-outdated"),
         api_error(409, "public-actor-disabled"),
         api_error(400, "max-total-charge-usd-below-minimum"),
+        api_error(400, "store-schema-invalid"),
+        api_error(403, "a-type-of-tomorrow"),
+        api_error(405, "a-type-of-tomorrow"),
+        api_error(409, "a-type-of-tomorrow"),
     ],
     ids=lambda error: f"{error.status} {error.type}",
 )

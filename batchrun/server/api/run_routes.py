@@ -10,6 +10,7 @@ from batchrun.server.api.starting import actor_input, given_options
 from batchrun.server.error_answers import not_permitted, request_invalid
 from batchrun.server.routing.call import Call, empty_answer, raw_answer
 from batchrun.server.routing.route_table import RouteTable
+from batchrun.server.runs import run_changes
 from batchrun.server.store.run_table import RunFilter
 
 _CHANGEABLE = {"statusMessage": str, "isStatusMessageTerminal": bool}
@@ -76,7 +77,8 @@ async def abort_run(call: Call) -> web.Response:
 
 
 async def reboot_run(call: Call) -> web.Response:
-    return run_answer(call, await call.backend.runs.reboot(await own_run_id_of(call)))
+    live = await call.backend.runs.running(await own_run_id_of(call))
+    return run_answer(call, await run_changes.reboot(call.backend.database, live))
 
 
 async def metamorph_run(call: Call) -> web.Response:
@@ -88,7 +90,8 @@ async def metamorph_run(call: Call) -> web.Response:
     if (build := call.query.text("build")) is not None:
         actor.check_build(build)
     stored_input = actor_input(call, actor, await call.body())
-    return run_answer(call, await call.backend.runs.metamorph(run_id, actor, stored_input))
+    live = await call.backend.runs.running(run_id)
+    return run_answer(call, await run_changes.metamorph(call.backend.database, live, actor, stored_input))
 
 
 async def resurrect_run(call: Call) -> web.Response:
@@ -101,5 +104,6 @@ async def charge_run(call: Call) -> web.Response:
     event, count = given.get("eventName"), given.get("count", 1)
     if not isinstance(event, str) or isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise request_invalid("The body must hold eventName (string) and count (a whole number from 1)")
-    await call.backend.runs.charge(run_id, event, count, call.request.headers.get("idempotency-key"))
+    live, key = await call.backend.runs.running(run_id), call.request.headers.get("idempotency-key")
+    await run_changes.charge(call.backend.database, live, event, count, key)
     return raw_answer(b"{}", 201)

@@ -157,9 +157,13 @@ class HostedRun:
             self.doc["statusMessage"] = message[:MAX_STATUS_MESSAGE_LENGTH]
 
 
+async def store_live(database: Database, live: HostedRun) -> None:
+    await database.write(run_table.update_live, dict(live.doc))
+
+
 async def mark_status(database: Database, live: HostedRun, status: RunStatus) -> None:
     live.doc["status"] = status.value
-    await database.write(run_table.update_live, dict(live.doc))
+    await store_live(database, live)
 
 
 async def append_log(database: Database, live: HostedRun, text: str) -> None:

@@ -1,15 +1,17 @@
 """Executes coroutine Actors on the server's event loop, without HTTP or a process."""
 
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import orjson
 import structlog
 
 from batchrun.server.ids import check_record_key
-from batchrun.server.runs.hosted_run import EXIT_RAISED, HostedRun, RunEnd, append_log, ending_of
+from batchrun.server.runs.hosted_run import EXIT_RAISED, HostedRun, RunEnd, append_log, ending_of, store_live
 from batchrun.server.settings import InlineActor
-from batchrun.server.store import item_table, run_table, stored_value_table
+from batchrun.server.store import item_table, stored_value_table
 from batchrun.server.store.database import Database
 
 _log = structlog.get_logger()
@@ -33,11 +35,12 @@ class _Context:
         body = self._live.input_body
         if not body:
             return None
-        try:
+        # An Actor without an input schema accepts any body, also text and bytes.
+        with suppress(orjson.JSONDecodeError):
             return orjson.loads(body)
-        except orjson.JSONDecodeError:
-            # An Actor without an input schema accepts any body, also text and bytes.
-            return body.decode() if _is_utf8(body) else body
+        with suppress(UnicodeDecodeError):
+            return body.decode()
+        return body
 
     async def push_items(self, new_items: Sequence[Any]) -> None:
         bodies = [orjson.dumps(item) for item in new_items]
@@ -52,21 +55,13 @@ class _Context:
 
     async def set_status_message(self, message: str, *, is_terminal: bool = False) -> None:
         self._live.change({"statusMessage": message, "isStatusMessageTerminal": is_terminal})
-        await self._database.write(run_table.update_live, dict(self._live.doc))
+        await store_live(self._database, self._live)
 
     async def log(self, text: str) -> None:
         await append_log(self._database, self._live, text)
 
     def fail(self, exit_code: int = 1, message: str | None = None) -> NoReturn:
         raise _Failed(exit_code, message)
-
-
-def _is_utf8(body: bytes) -> bool:
-    try:
-        body.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _encode(value: Any) -> tuple[str, bytes]:
@@ -84,11 +79,7 @@ async def run_inline(database: Database, live: HostedRun, actor: InlineActor) ->
         await actor(_Context(database, live))
     except _Failed as failure:
         ending = ending_of(failure.exit_code or 1)
-        return (
-            ending
-            if failure.message is None
-            else RunEnd(status=ending.status, exit_code=ending.exit_code, message=failure.message)
-        )
+        return ending if failure.message is None else replace(ending, message=failure.message)
     except Exception as error:  # noqa: BLE001 - an Actor may raise anything; only its Run fails
         _log.info("inline_actor_raised", run_id=live.id, error=repr(error))
         await append_log(database, live, f"ERROR {type(error).__name__}: {error}")

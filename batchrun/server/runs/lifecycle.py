@@ -22,15 +22,12 @@ from batchrun.server.error_answers import ErrorAnswer, thing_missing
 from batchrun.server.ids import iso, now_ms
 from batchrun.server.runs.execution import RunExecutor
 from batchrun.server.runs.final_usage import FinalUsage
-from batchrun.server.runs.hosted_run import HostedRun, RunEnd, mark_status
+from batchrun.server.runs.hosted_run import HostedRun, RunEnd, mark_status, store_live
 from batchrun.server.runs.processes import ProcessRunner
 from batchrun.server.runs.run_docs import (
-    MAX_METAMORPHS,
     RunOrder,
-    charged,
     current_part,
     ended_stats,
-    metamorphosed,
     new_doc,
     resurrected,
 )
@@ -44,8 +41,6 @@ from batchrun.server.webhooks.webhook_delivery import WebhookDelivery
 _MAX_START_TIMES = 100_000
 #: Max ended Runs in memory: those that their followers are about to read once more.
 _MAX_JUST_ENDED = 1000
-#: Seconds that a charge's idempotency key is remembered. Source: the SDK's charging.
-_REMEMBER_CHARGE_S = 180
 ABORTED = RunEnd(status=RunStatus.ABORTED, message="The Actor run was aborted")
 TIMED_OUT = RunEnd(status=RunStatus.TIMED_OUT, message="The Actor timed out")
 
@@ -132,6 +127,16 @@ class Runs:
         )
         return live
 
+    async def running(self, run_id: str) -> HostedRun:
+        """Return a Run whose Actor runs now."""
+        live = self._live.get(run_id)
+        if live is not None and live.status is RunStatus.RUNNING:
+            return live
+        doc = await self.read(run_id)
+        if RunStatus(doc["status"]).is_terminal:
+            raise ErrorAnswer(403, "job-finished", "The Actor run has already finished")
+        raise ErrorAnswer(400, "invalid-request", f"The Actor run is not running (status: {doc['status']})")
+
     async def read(self, run_id: str) -> JsonObject:
         if (live := self._live.get(run_id)) is not None:
             return live.doc
@@ -173,49 +178,12 @@ class Runs:
         live = self._live.get(run_id)
         if live is not None:
             live.change(changes)
-            await self._database.write(run_table.update_live, dict(live.doc))
+            await store_live(self._database, live)
             return live.doc
         doc = await self.read(run_id) | changes
         self._just_ended.pop(run_id, None)
         await self._database.write(run_table.update, doc)
         return doc
-
-    async def reboot(self, run_id: str) -> JsonObject:
-        """Restart the Actor of a running Run, with the same storages."""
-        live = await self._running(run_id)
-        live.doc["stats"] = live.doc["stats"] | {"rebootCount": live.doc["stats"]["rebootCount"] + 1}
-        await self._database.write(run_table.update_live, dict(live.doc))
-        live.restart()
-        return live.doc
-
-    async def charge(self, run_id: str, event: str, count: int, key: str | None) -> None:
-        """Charge for events of a running Run. The same key within three minutes charges once."""
-        live = await self._running(run_id)
-        now = anyio.current_time()
-        live.charge_keys = {known: until for known, until in live.charge_keys.items() if until > now}
-        if key is not None and key in live.charge_keys:
-            return
-        live.doc |= charged(live.doc, event, count)
-        if key is not None:
-            live.charge_keys[key] = now + _REMEMBER_CHARGE_S
-        await self._database.write(run_table.update_live, dict(live.doc))
-
-    async def metamorph(self, run_id: str, actor: Actor, stored_input: tuple[str, bytes] | None) -> JsonObject:
-        """Turn a running Run into one of another Actor, with the same storages and a new input."""
-        live = await self._running(run_id)
-        if len(live.doc.get("metamorphs") or ()) >= MAX_METAMORPHS:
-            message = f"A run can be metamorphed at most {MAX_METAMORPHS} times"
-            raise ErrorAnswer(400, "max-metamorphs-exceeded", message)
-        changes, key = metamorphosed(live.doc, actor)
-        live.doc |= changes
-        live.actor, live.input_key = actor, key
-        live.input_body = stored_input[1] if stored_input and not live.is_process else None
-        if stored_input is not None:
-            store_id, user_id = live.doc["defaultKeyValueStoreId"], live.doc["userId"]
-            await self._database.write(stored_value_table.put, store_id, user_id, key, *stored_input)
-        await self._database.write(run_table.update_live, dict(live.doc))
-        live.restart()
-        return live.doc
 
     async def resurrect(self, run_id: str, changes: JsonObject) -> JsonObject:
         """Start an ended Run again, with its id, input and storages. `changes` are options of the API."""
@@ -307,15 +275,6 @@ class Runs:
     def _give_quota_back(self, doc: JsonObject) -> None:
         self._quota_of(doc).give_back(doc["options"]["memoryMbytes"])
         self.counts.live -= 1
-
-    async def _running(self, run_id: str) -> HostedRun:
-        live = self._live.get(run_id)
-        if live is not None and live.status is RunStatus.RUNNING:
-            return live
-        doc = await self.read(run_id)
-        if RunStatus(doc["status"]).is_terminal:
-            raise ErrorAnswer(403, "job-finished", "The Actor run has already finished")
-        raise ErrorAnswer(400, "invalid-request", f"The Actor run is not running (status: {doc['status']})")
 
     def _live_run(self, doc: JsonObject, extras: JsonObject, actor: Actor, body: bytes | None) -> HostedRun:
         now = anyio.current_time()

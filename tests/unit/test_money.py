@@ -8,6 +8,7 @@ import anyio
 import orjson
 import pytest
 
+from batchrun.engine.background import final_costs
 from batchrun.engine.background.final_costs import PATIENCE_S
 from batchrun.engine.limits.purse import Purse
 from batchrun.engine.notices import BudgetExhausted, CostsUnbounded, RunSuspect, StartsWaitForBudget
@@ -237,6 +238,14 @@ async def test_final_costs_are_read_many_at_a_time() -> None:
     assert {(each.cost_usd, each.cost_source, each.cost_is_final) for each in attempts} == {
         (0.02, CostSource.PLATFORM, True)
     }
+
+
+async def test_costs_keep_up_with_a_fast_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More Runs end than one search for costs returns: at the end, only the costs of the last seconds are open."""
+    monkeypatch.setattr(final_costs, "MAX_AT_ONCE", 10)
+    api, ledger = ScriptedApi(Plan(run_s=1, cost_usd=0.01)), WatchedLedger()
+    await Engine(api, ledger, capped(1600), slots=100, start_rate=40, purse=purse(None)).run()
+    assert sum(not each.cost_is_final for each in ledger.attempts.values()) < 15 * 40
 
 
 async def test_a_cost_is_final_after_ten_seconds() -> None:

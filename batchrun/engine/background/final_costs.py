@@ -79,8 +79,8 @@ class CostReader:
 
     async def _read_on(self) -> None:
         while True:
-            await anyio.sleep(INTERVAL_S)
-            await self._read_due()
+            if await self._read_due() < MAX_AT_ONCE:
+                await anyio.sleep(INTERVAL_S)
 
     async def finish(self, note_wait: Callable[[], None] = lambda: None) -> None:
         """Read all costs that are not final yet, within PATIENCE_S; called once every Run has ended, after `reading`.
@@ -98,19 +98,19 @@ class CostReader:
                     note_wait()
                 await anyio.sleep(FINISH_INTERVAL_S)
 
-    async def _read_due(self) -> bool:
-        """Read the costs that are final by now; return whether one was read."""
+    async def _read_due(self) -> int:
+        """Read costs that are final by now, and return how many were read."""
         due = await self._due()
         read = await self._costs(due) if due else {}
         # A Run that cannot be read now is read again.
         final = [(each, _final(each, read[each.run_id])) for each in due if each.run_id in read]
         if not final:
-            return False
+            return 0
         with anyio.CancelScope(shield=True):
             await self._ledger.note_final_costs([cost for _, cost in final])
             for each, cost in final:
                 self._on_final(each, cost)
-        return True
+        return len(final)
 
     async def _due(self) -> list[OpenCost]:
         """Return Runs whose costs are final even at the earliest time that the Runs' clock may show."""

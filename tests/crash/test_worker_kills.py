@@ -46,16 +46,18 @@ def test_five_batches_survive_any_number_of_kills(tmp_path, record_property, kil
         runs = api.runs()
     record_property("kills", worker.kills)
     assert worker.kills >= 3
-    told: list[str] = []
+    told, cost_usd = list[str](), 0.0
     for name in NAMES:
         summary, records = worker.summary(name), worker.records(name)
         assert summary is not None
         assert summary["state"] == "finished", summary
         assert sorted(record["line"] for record in records) == list(range(1, jobs + 1)), name
         assert sum(summary["counts"]["outcomes"].values()) == jobs
+        cost_usd += summary["counts"]["cost_usd"]
         for record in records:
             started = [each["run_id"] for each in record["attempts"] if each["run_id"]]
             assert len(started) == (2 if worker.batches[name][record["line"] - 1]["fails"] else 1), record
             told += started
     assert sorted(told) == sorted(run["id"] for run in runs), worker.said()
+    assert cost_usd == pytest.approx(sum(run["usageTotalUsd"] for run in runs))
     assert most_at_once(runs) <= MAX_CONCURRENT_RUNS

@@ -7,6 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
+from batchrun.server import InlineContext
 from batchrun.server.store.database import open_database
 from tests.support.server_api import ACTORS, Api, open_api
 
@@ -47,6 +48,26 @@ async def test_the_first_figures_are_preliminary(tmp_path: Path) -> None:
         assert final["usageTotalUsd"] == pytest.approx(expected) == pytest.approx(sum(final["usageUsd"].values()))
         listed = (await api.get("/v2/actor-runs")).data["items"][0]
         assert listed["usageTotalUsd"] == final["usageTotalUsd"]
+
+
+async def test_a_live_run_shows_what_it_has_used_so_far(tmp_path: Path) -> None:
+    """Time and storages, each time it is read."""
+    pushed, goes_on = anyio.Event(), anyio.Event()
+
+    async def slow(context: InlineContext) -> None:
+        await context.push_items([{"n": n} for n in range(1000)])
+        pushed.set()
+        await goes_on.wait()
+
+    async with open_api(tmp_path, inline_actors={"test/slow": slow}, usage_settle_s=0) as api:
+        run = await api.run_actor("test~slow")
+        await pushed.wait()
+        live = (await api.get(f"/v2/actor-runs/{run['id']}")).data
+        assert (live["status"], live["usage"]["DATASET_WRITES"]) == ("RUNNING", 1000)
+        assert live["usageTotalUsd"] == pytest.approx(sum(live["usageUsd"].values()))
+        goes_on.set()
+        ended = await api.finish(run["id"])
+        assert 1000 * _PRICES["DATASET_WRITES"] < live["usageTotalUsd"] <= ended["usageTotalUsd"]
 
 
 async def test_what_was_not_settled_is_settled_after_a_restart(tmp_path: Path) -> None:

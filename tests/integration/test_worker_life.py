@@ -12,6 +12,7 @@ from batchrun.runtime.logs import logging_to, silence
 from batchrun.worker.submission import BatchState
 from batchrun.worker.submission_store import WrongState
 from tests.support.crash import open_api, some_jobs
+from tests.support.money import assert_costs_are_the_servers
 from tests.support.worker_life import (
     assert_all_jobs_done,
     assert_every_run_recorded,
@@ -279,6 +280,9 @@ async def test_two_batches_stay_within_the_shared_budget(tmp_path, api, soon_fin
         assert cost_usd <= budget_usd
         assert spent.spent_usd + spent.reserved_usd <= budget_usd + 1e-8
         assert spent.spent_usd + spent.reserved_usd >= cost_usd - 1e-8
+    for batch in batches:
+        runs = [run for run in api.runs() if run["actorTaskId"] == batch.records()[0]["run"]["actorTaskId"]]
+        await anyio.to_thread.run_sync(assert_costs_are_the_servers, batch.out, runs)
     assert_every_run_recorded(batches, api)
 
 

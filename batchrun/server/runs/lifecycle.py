@@ -32,7 +32,7 @@ from batchrun.server.runs.run_docs import (
     resurrected,
 )
 from batchrun.server.settings import ServerSettings
-from batchrun.server.store import final_usage_table, run_table, stored_value_table, webhook_table
+from batchrun.server.store import final_usage_table, run_table, storage_table, stored_value_table, webhook_table
 from batchrun.server.store.database import Database
 from batchrun.server.webhooks.webhook_book import WebhookBook
 from batchrun.server.webhooks.webhook_delivery import WebhookDelivery
@@ -146,6 +146,15 @@ class Runs:
             raise thing_missing("Actor run")
         known: JsonObject = orjson.loads(doc)
         return known
+
+    async def read_with_usage(self, run_id: str) -> JsonObject:
+        """Return a Run; a live one with what it has used so far."""
+        doc = await self.read(run_id)
+        if (live := self._live.get(run_id)) is None:
+            return doc
+        doc = doc | {"stats": ended_stats(doc["stats"], memory_mb=live.memory_mb, duration_s=live.duration_s())}
+        prices.add_usage(doc, await self._database.read(storage_table.read_uses, doc))
+        return doc
 
     async def wait(self, run_id: str, wait_s: float) -> None:
         """Wait until a Run has ended, at most `wait_s`; return at once if it is not live."""

@@ -174,7 +174,10 @@ def build_engine(
     """
 
     def note_final_cost(noted: OpenCost, cost: FinalCost) -> None:
-        purse.settle(noted.reserved_usd or 0.0, cost.cost_usd)
+        if noted.attempt_no > 0:
+            purse.settle(noted.reserved_usd or 0.0, cost.cost_usd)
+        else:  # it is a second Run
+            purse.pay(cost.cost_usd)
         progress.correct_cost(noted.cost_usd, cost.cost_usd)
 
     # Notified when a start may have become possible.

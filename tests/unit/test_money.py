@@ -149,6 +149,20 @@ async def test_what_live_runs_use_stops_new_starts(max_open_polls: int) -> None:
     assert [kind for kind in kinds if kind is not RunSuspect] == [StartsWaitForBudget, BudgetExhausted]
 
 
+async def test_second_runs_of_a_start_are_paid_for_and_nothing_is_expected_of_them() -> None:
+    """Something on the way has repeated every fourth start; the reservations come out even."""
+    api = ScriptedApi(lambda n: Plan(run_s=5, cost_usd=50 * CHEAP_USD, repeats=int(n % 4 == 0)))
+    engine = Engine(api, WatchedLedger(), cheap(40), slots=10, purse=purse(1.0, BY_USAGE))
+    await engine.run()
+    await engine.costs.finish()
+    excess, budget = engine.purse.excess, engine.purse.budget
+    assert excess is not None
+    assert len(api.run_ids) == 50
+    assert (excess.open_runs, excess.known) == (0, 40)
+    assert excess.most_usd == pytest.approx(50 * CHEAP_USD, rel=0.05)
+    assert (budget.spent_usd, budget.reserved_usd) == pytest.approx((spent_at(api), 0.0))
+
+
 async def test_usage_so_far_costs_no_request_of_its_own() -> None:
     """A batch with a budget sends as many requests as one without: not one more for each Run."""
     requests = []

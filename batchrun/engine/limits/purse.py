@@ -101,6 +101,10 @@ class Purse:
         self._count_open(-1)
         self.budget.settle(reserved_usd, cost_usd)
 
+    def pay(self, cost_usd: float | None) -> None:
+        """Note what a Run cost for which no start reserved money."""
+        self.budget.settle(0.0, cost_usd)
+
     def _count_open(self, change: int) -> None:
         if self.excess is not None:
             self.excess.open_runs += change

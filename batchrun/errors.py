@@ -4,6 +4,7 @@
     ├── ConfigError             the configuration: file and dotted key
     ├── JobFileError            the job file: file and line
     ├── OutputError             this machine: disk, permissions, a lock, a damaged file
+    │   ├── JobFileLost         the job file, which could be read at first, is gone or cannot be opened
     │   ├── OutputLost          files of the batch were moved or removed while it runs: no start can be noted
     │   └── LedgerError         the ledger cannot or must not be written any further
     │       ├── DamagedLedger   the ledger is missing, damaged or older than its records: `batchrun repair` rebuilds it
@@ -64,6 +65,10 @@ class JobFileError(BatchrunError):
 
 class OutputError(BatchrunError):
     """This machine prevents the work: disk, permissions, a lock, a damaged file."""
+
+
+class JobFileLost(OutputError):
+    """The job file could be read at first, and now this machine cannot; its jobs so far are valid."""
 
 
 class OutputLost(OutputError):

@@ -21,7 +21,7 @@ from batchrun.engine.progress import Progress
 from batchrun.engine.source_reader import SourceReader
 from batchrun.engine.start_queue import StartQueue
 from batchrun.engine.work import Postponed, Work
-from batchrun.errors import BatchRefused, JobFileError, OutputLost
+from batchrun.errors import BatchRefused, JobFileError, JobFileLost, OutputLost
 from batchrun.ledger.protocol import Ledger
 from batchrun.model import Ending, Record, WaitReason
 from batchrun.policy.breaker import Breaker, Trip
@@ -79,7 +79,7 @@ class Scheduler:
         self.is_interrupted = anyio.Event()
         #: Groups that the breaker has stopped; None among them: the whole batch.
         self._tripped: set[str | None] = set()
-        self._failure: BatchRefused | OutputLost | JobFileError | None = None
+        self._failure: BatchRefused | OutputLost | JobFileError | JobFileLost | None = None
 
     async def run(
         self,
@@ -95,7 +95,8 @@ class Scheduler:
         Raises:
             BatchRefused: the platform refuses the batch; live Runs have been followed to their end.
             OutputLost: files of the batch were moved or removed; live Runs have been followed to their end.
-            JobFileError: the job file cannot be read further; admitted jobs have been carried out.
+            JobFileError: the job file is damaged; admitted jobs have been carried out.
+            JobFileLost: the job file cannot be read any further on this machine; likewise.
         """
         self._on_record = on_record
         async with self._children.open(self._carry_jobs):
@@ -140,7 +141,7 @@ class Scheduler:
                     for record in admission.invalid:
                         await self._settled(record)
                 self.has_read_all = True
-            except JobFileError as error:
+            except (JobFileError, JobFileLost) as error:
                 # The admitted jobs are carried out all the same: their Runs may be live, and are paid for.
                 self._failure = self._failure or error
         self._queue.end_source()

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import zstandard
 
-from batchrun.errors import ConfigError, JobFileError
+from batchrun.errors import ConfigError, JobFileError, JobFileLost
 from batchrun.jobs.job_format import Compression, JobFormat
 from batchrun.jobs.raw_streams import as_utf8, open_bytes, skip_bytes
+from batchrun.runtime.open_files import TOO_MANY, too_many_words
 
 #: Bytes at the beginning of a file that show what it is.
 _HEAD_BYTES = 4096
@@ -110,7 +111,7 @@ def find_text(job_format: JobFormat) -> TextSource:
     """
     encoding = None if job_format.encoding is None else _known_encoding(job_format.encoding)
     path = None if job_format.is_stdin else Path(job_format.path)
-    with read_errors_named(job_format.name):
+    with read_errors_named(job_format.name, is_first=True):
         if path is not None:
             _check_regular(path)
             encoding = _check_text(path, job_format, encoding)
@@ -126,8 +127,17 @@ def find_text(job_format: JobFormat) -> TextSource:
 
 
 @contextmanager
-def read_errors_named(name: str) -> Iterator[None]:
-    """Turn an error of reading into a JobFileError that names the file and says what to do."""
+def read_errors_named(name: str, *, is_first: bool = False) -> Iterator[None]:
+    """Turn an error of reading into one that names the file and says what to do.
+
+    Args:
+        name: of the file, as the user named it.
+        is_first: whether the file is opened for the first time; else it could be read before.
+
+    Raises:
+        JobFileError: the file is damaged, or missing from the beginning.
+        JobFileLost: this machine cannot read it any more.
+    """
     try:
         yield
     except EOFError as error:
@@ -137,10 +147,21 @@ def read_errors_named(name: str) -> Iterator[None]:
     except UnicodeError as error:
         problem = f"is damaged or not in the encoding that jobs.encoding or its first bytes name ({error})"
         raise JobFileError(problem, file=name) from error
-    except FileNotFoundError as error:
-        raise JobFileError("there is no such file", file=name) from error
     except OSError as error:
-        raise JobFileError(f"cannot be read: {error.strerror or error}", file=name) from error
+        if is_first and error.errno not in TOO_MANY:
+            what = (
+                "there is no such file" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+            )
+            raise JobFileError(what, file=name) from error
+        raise JobFileLost(f"{name}: {_lost_words(error)}") from error
+
+
+def _lost_words(error: OSError) -> str:
+    if error.errno in TOO_MANY:
+        return too_many_words()
+    if isinstance(error, FileNotFoundError):
+        return "was moved or removed while this batch used it; put it back and run the same command: nothing is lost"
+    return f"cannot be read any further: {error.strerror or error}; mend that and run the same command: nothing is lost"
 
 
 def _check_regular(path: Path) -> None:

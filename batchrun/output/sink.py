@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from batchrun.errors import OutputError
+from batchrun.runtime.open_files import TOO_MANY, too_many_words
 
 
 class Sink:
@@ -102,4 +103,6 @@ def explain(error: OSError, file: Path) -> OutputError:
     what = error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         what += "; free some space and run the same command again: nothing is lost"
+    elif error.errno in TOO_MANY:
+        what = too_many_words()
     return OutputError(f"{file}: {what}")

@@ -1,5 +1,7 @@
 """The limit of open files, which bounds the connections of this process."""
 
+import errno
+
 import structlog
 
 try:
@@ -14,6 +16,9 @@ SPARE = 128
 #: File descriptors that a program asks the system for.
 ENOUGH = 65_536
 
+#: Errors of the operating system that say so.
+TOO_MANY = (errno.EMFILE, errno.ENFILE)
+
 _log = structlog.get_logger()
 
 
@@ -24,6 +29,17 @@ def raise_limit() -> None:
         most = ENOUGH if hard == resource.RLIM_INFINITY else min(hard, ENOUGH)
         if soft != resource.RLIM_INFINITY and soft < most:
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def too_many_words() -> str:
+    """Return what to do when the system refuses to open another file."""
+    limit = ""
+    if resource is not None:
+        limit = f" of {resource.getrlimit(resource.RLIMIT_NOFILE)[0]:,}"
+    return (
+        f"too many open files: the limit{limit} is reached. Raise it (`ulimit -n 65536`, or LimitNOFILE= of a systemd"
+        " unit) and run the same command again: nothing is lost"
+    )
 
 
 def connections_within_limit(wanted: int) -> int:

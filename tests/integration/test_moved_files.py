@@ -65,3 +65,42 @@ def test_a_removed_directory_stops_the_starts(tmp_path):
     with open_api(tmp_path / "api") as api:
         batch = CrashBatch(tmp_path, api.base_url, JOBS, SETTINGS)
         run_until_lost(batch, api, shutil.rmtree)
+
+
+@pytest.mark.parametrize("name", ["jobs.csv", "jobs.jsonl"])
+def test_a_job_file_that_was_changed_after_its_end_was_read_is_refused(tmp_path, name):
+    """Edited, cut, inserted into or replaced: said at the next run, exit 2; restored, the batch is as it was."""
+    lines = [b"n,ms\n", *(b"%d,0\n" % n for n in range(9))]
+    if name == "jobs.jsonl":
+        lines = [b'{"n":%d,"ms":0}\n' % n for n in range(10)]
+    with open_api(tmp_path / "api") as api:
+        template = {"jobs.template.n": "{{n:int}}"} if name == "jobs.csv" else {}
+        batch = CrashBatch(tmp_path, api.base_url, [], {"jobs.file": name, **template})
+        file = tmp_path / name
+        file.write_bytes(b"".join(lines))
+        assert batch.run() == 0, batch.said()
+        started = len(api.runs())
+        for changed in ([*lines[:5], lines[4], *lines[5:]], lines[:-1], [*lines[:-1], lines[-1][:-4] + b"7,0\n"], []):
+            file.write_bytes(b"".join(changed) or b"other")
+            assert batch.run() == 2, batch.said()
+        assert len(api.runs()) == started
+        file.write_bytes(b"".join(lines))
+        assert batch.run() == 0, batch.said()
+
+
+def test_a_job_file_that_vanishes_is_trouble_of_this_machine(tmp_path):
+    """Exit 6, not 2: what was read is carried out, and with the file back the batch goes on."""
+    with open_api(tmp_path / "api") as api:
+        batch = CrashBatch(tmp_path, api.base_url, JOBS[:4], SETTINGS)
+        file = tmp_path / "jobs.jsonl"
+        with file.open("ab") as jobs:
+            jobs.write(b'{"n":99,"ms":0,"items":0}')
+        process = batch.spawn()
+        wait_for(lambda: len(api.runs()) == 4)
+        file.rename(tmp_path / "away")
+        assert process.wait(120) == 6, batch.said()
+        assert "jobs.jsonl: was moved or removed while this batch used it" in batch.said()
+        assert len(batch.records()) == 4
+        (tmp_path / "away").rename(file)
+        assert batch.run() == 0, batch.said()
+        assert len(batch.records()) == len(api.runs()) == 5

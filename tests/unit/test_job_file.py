@@ -1,7 +1,9 @@
 """The job file becomes jobs: formats, offsets, resuming, bad files."""
 
+import errno
 import gzip
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,8 +20,8 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from batchrun.errors import BatchrunError, ConfigError, JobFileError
-from batchrun.jobs import JobFile, JobFormat, ReadPoint
+from batchrun.errors import BatchrunError, ConfigError, JobFileError, JobFileLost
+from batchrun.jobs import JobFile, JobFormat, ReadPoint, text_source
 from batchrun.jobs.rows import MAX_CONTENT_CHARS, MAX_ROW_BYTES
 from batchrun.model import BadLine, Job, JobKey, Position
 
@@ -441,6 +443,30 @@ def test_a_file_that_is_open_for_writing_may_grow(write: Write) -> None:
             writer.write(b"2}\n")
         assert file.may_grow(since)
         assert file.may_grow(file.last_change())
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOENT, "was moved or removed while this batch used it; put it back"),
+        (errno.EIO, "cannot be read any further: Input/output error"),
+        (errno.EMFILE, "too many open files: the limit of [0-9,]+ is reached. Raise it"),
+    ],
+)
+def test_a_file_that_cannot_be_opened_again_is_trouble_of_this_machine(
+    write: Write, monkeypatch: pytest.MonkeyPatch, number: int, said: str
+) -> None:
+    """It is no error of the file; only one that is missing from the beginning is, or may not be read."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with JobFile(JobFormat(path=write("jobs.jsonl", b'{"n":1}\n'))) as file:
+        monkeypatch.setattr(text_source, "open_bytes", refuse)
+        with pytest.raises(JobFileLost, match=f"jobs.jsonl: {said}"):
+            list(file.read())
+        with pytest.raises(JobFileLost if number == errno.EMFILE else JobFileError):
+            JobFile(JobFormat(path=write("jobs.jsonl", b'{"n":1}\n')))
 
 
 def test_a_changed_line_is_named_when_it_is_read_again(write: Write) -> None:

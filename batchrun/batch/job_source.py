@@ -20,6 +20,8 @@ from batchrun.model import BadLine, Job, JsonObject
 
 #: Seconds without a change after which a job file counts as finished, unless a process has it open for writing.
 QUIET_S = 2.0
+#: Bytes of a chunk's lines, after which it ends.
+MAX_CHUNK_BYTES = 32 << 20
 
 
 class FileSource:
@@ -63,7 +65,13 @@ class FileSource:
             self._entries = self.job_file.build_unended()
 
     def _read(self, max_entries: int) -> Chunk:
-        return Chunk(list(islice(self._entries, max_entries)), self._read_to())
+        entries, size = [], 0
+        for entry in islice(self._entries, max_entries):
+            entries.append(entry)
+            size += entry.position.length
+            if size >= MAX_CHUNK_BYTES:
+                break
+        return Chunk(entries, self._read_to())
 
     def _read_to(self) -> ReadTo:
         point = self.job_file.read_point

@@ -9,10 +9,8 @@ from batchrun.model import BadLine, JsonObject, Position
 
 #: Bytes of a row; a longer one is skipped unread. More than the API takes as input: a template may leave columns out.
 MAX_ROW_BYTES = 16 << 20
-#: Characters of a bad line that are kept for its report.
-MAX_CONTENT_CHARS = 10_000
-#: Bytes that hold as many characters: UTF-8 takes at most four for each.
-KEPT_BYTES = 4 * MAX_CONTENT_CHARS + 4
+#: Bytes of a longer row that are kept for its report.
+KEPT_BYTES = 40_000
 
 
 class NotAJob(Exception):
@@ -46,14 +44,10 @@ class Row(NamedTuple):
 
 
 def bad_line(row: Row, reason: str) -> BadLine:
-    """Return the BadLine that reports this row."""
-    return BadLine(position=row.position, reason=reason, content=shown(row.raw))
-
-
-def shown(raw: bytes) -> str:
-    """Return a row as text that is safe to show: undecodable bytes replaced, very long rows cut."""
-    text = raw[:KEPT_BYTES].decode("utf-8", "replace").rstrip("\r\n")
-    return text if len(text) <= MAX_CONTENT_CHARS else text[:MAX_CONTENT_CHARS] + "…"
+    """Return the BadLine that reports this row, whole as far as it was read; undecodable bytes are replaced."""
+    is_cut = row.position.length > len(row.raw)
+    content = row.raw.decode("utf-8", "replace").rstrip("\r\n") + ("…" if is_cut else "")
+    return BadLine(position=row.position, reason=reason, content=content)
 
 
 def brief(value: Any) -> str:

@@ -6,9 +6,6 @@ from batchrun.ledger.facts import DUPLICATES, READ_TO, Facts
 from batchrun.ledger.protocol import Admission, Known, OpenJob, ReadTo
 from batchrun.model import BadLine, Job, Outcome, Problem, Record
 
-#: Length of the line in the report of a conflict, in characters: enough to recognise it.
-MAX_CONTENT_CHARS = 10_000
-
 
 def admit_lines(
     entries: Sequence[Job | BadLine],
@@ -53,5 +50,4 @@ def _conflict(job: Job, known: Known) -> BadLine:
         if not known.is_same_line
         else f"key {job.key!r}: this line was admitted with other content; put it back, or give it another @key"
     )
-    content = job.body.decode("utf-8", "replace")[:MAX_CONTENT_CHARS]
-    return BadLine(position=job.position, reason=reason, content=content)
+    return BadLine(position=job.position, reason=reason, content=job.body.decode("utf-8", "replace"))

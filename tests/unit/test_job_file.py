@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from batchrun.errors import BatchrunError, ConfigError, JobFileError, JobFileLost
 from batchrun.jobs import JobFile, JobFormat, ReadPoint, text_source
-from batchrun.jobs.rows import MAX_CONTENT_CHARS, MAX_ROW_BYTES
+from batchrun.jobs.rows import KEPT_BYTES, MAX_ROW_BYTES
 from batchrun.model import BadLine, Job, JobKey, Position
 
 Write = Callable[[str, bytes], Path]
@@ -148,6 +148,16 @@ def test_an_input_that_is_too_deep_or_too_large_is_a_bad_line(write: Write) -> N
     assert [job.position.line for job in jobs(path)] == [3]
 
 
+@pytest.mark.parametrize("name", ["jobs.jsonl", "jobs.csv"])
+def test_a_bad_line_is_reported_whole(write: Write, name: str) -> None:
+    """Whoever mends it needs all of it; at most 16 MB."""
+    line = "é" * 1_000_000
+    head = "a,b\n" if name == "jobs.csv" else ""
+    (bad,) = read(write(name, f"{head}{line}\r\n".encode()))
+    assert isinstance(bad, BadLine)
+    assert bad.content == line
+
+
 def test_an_endless_line_is_skipped_unread(write: Write) -> None:
     """The report of a line beyond 16 MB is cut, and the next line has the right position."""
     size = 2 * MAX_ROW_BYTES
@@ -155,7 +165,7 @@ def test_an_endless_line_is_skipped_unread(write: Write) -> None:
     bad, good = read(path)
     assert isinstance(bad, BadLine)
     assert bad.position == Position(line=1, offset=0, length=size + 1)
-    assert bad.content == "x" * MAX_CONTENT_CHARS + "…"
+    assert bad.content == "x" * KEPT_BYTES + "…"
     assert bad.reason == ("is longer than 16,777,216 bytes and was skipped; the API takes at most 9,437,184 bytes")
     assert good.position == Position(line=2, offset=size + 1, length=7)
 

@@ -88,7 +88,17 @@ class Superseded(LedgerError):
 
 
 class BatchRefused(BatchrunError):
-    """The platform refuses the whole batch; no job was settled because of it, and the batch can be resumed."""
+    """The platform refuses the whole batch; no job was settled because of it, and the batch can be resumed.
+
+    Args:
+        reason: what is refused, and what to do.
+        answer: the API's answer that shows it.
+    """
+
+    def __init__(self, reason: str, answer: "ApiError | None" = None) -> None:
+        super().__init__(reason)
+        #: True if the token or the account's credit is refused: the same batch may be accepted later.
+        self.is_of_account = isinstance(answer, Unauthorized | OutOfCredit)
 
 
 class ApiError(BatchrunError):

@@ -110,10 +110,11 @@ async def read_account(client: ApifyClient) -> AccountInfo:
     except Unauthorized as error:
         raise BatchRefused(
             f"the platform does not accept the token ({error.message}); set APIFY_TOKEN to the API token from"
-            " the account's settings, under API & Integrations"
+            " the account's settings, under API & Integrations",
+            error,
         ) from error
     except ApiError as error:
-        raise BatchRefused(f"the account cannot be read: {error}") from error
+        raise BatchRefused(f"the account cannot be read: {error}", error) from error
 
 
 async def _note_waits(client: ApifyClient) -> None:

@@ -79,7 +79,7 @@ async def find_task(
         if error.status == 403 and known:
             return Task(id=known, label=named, input={}, is_read=False)
         advice = "; give the task's id, with which it can be run without being read" if error.status == 403 else ""
-        raise BatchRefused(f"the task cannot be read: {error}{advice}") from error
+        raise BatchRefused(f"the task cannot be read: {error}{advice}", error) from error
     if begun_with is not None and not task.exists:
         return await patiently(client, _task_gone(client, named, begun_with))
     return task

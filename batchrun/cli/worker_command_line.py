@@ -62,6 +62,9 @@ def submit(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Any configuration key: --set limits.start_rate=5.")
     ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="Any text of yours: submitted twice with the same one, a batch runs once.")
+    ] = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="Show its progress until it rests; exit with the code of `run`.")
     ] = False,
@@ -78,6 +81,7 @@ def submit(
         jobs,
         {"name": name, "weight": weight, "priority": priority},
         settings or [],
+        key=key,
         is_awaited=wait,
         is_json=json,
         data=data,

@@ -33,7 +33,7 @@ def call_worker(data: Path, url: str | None, call: Call) -> None:
 
 
 async def _call(data: Path, url: str | None, call: Call) -> ExitCode:
-    async with open_client(partial(find_worker, data, url, os.environ)) as client:
+    async with open_client(partial(find_worker, data, url, os.environ), say) as client:
         return await call(client) or ExitCode.SUCCEEDED
 
 

@@ -28,7 +28,7 @@ from batchrun.errors import ConfigError, OutputError
 from batchrun.worker.submission import BatchState, StopCause
 from batchrun.worker.view_words import batch_lines, batch_progress, label, state_words
 from batchrun.worker.views import BatchView
-from batchrun.worker.worker_client import WorkerClient
+from batchrun.worker.worker_client import WorkerClient, WorkerUnreachable
 
 #: Paths of a batch file that the worker decides.
 _NOT_SENT = frozenset({"api.token_file", "jobs.file", "output.dir", "server.actors", "server.faults"})
@@ -53,12 +53,15 @@ def submit_batch(
     options: Mapping[str, str | float | None],
     settings: list[str],
     *,
+    key: str | None,
     is_awaited: bool,
     is_json: bool,
     data: Path,
     url: str | None,
 ) -> None:
     """Submit a batch file, or a profile and a job file; options are its name, weight and priority.
+
+    With the same `key` it is submitted once; None makes a new one.
 
     Raises:
         ConfigError: neither is given, or the batch file is invalid; nothing was sent.
@@ -73,7 +76,7 @@ def submit_batch(
             texts, job_file = _batch_file(batch, given, given_jobs)
         texts |= {"name": batch.stem} if batch is not None else {}
         texts |= {field: str(value) for field, value in options.items() if value not in (None, "")}
-        call_worker(data, url, partial(_submit, texts, job_file, is_awaited, is_json))
+        call_worker(data, url, partial(_submit, texts, job_file, key or uuid.uuid4().hex, is_awaited, is_json))
 
 
 @contextmanager
@@ -117,9 +120,15 @@ def _paths(config: Config) -> dict[str, str]:
 
 
 async def _submit(
-    texts: dict[str, str], jobs: Path | None, is_awaited: bool, is_json: bool, client: WorkerClient
+    texts: dict[str, str], jobs: Path | None, key: str, is_awaited: bool, is_json: bool, client: WorkerClient
 ) -> ExitCode:
-    batch = await client.submit(texts, jobs, key=uuid.uuid4().hex)
+    try:
+        batch = await client.submit(texts, jobs, key=key)
+    except WorkerUnreachable as error:
+        if not error.was_sent:
+            raise
+        again = f"submit it again with --key {key}, and it runs once"
+        raise OutputError(f"{error}; it may have taken the batch: {again}") from error
     say(f"{label(batch)}: {state_words(batch)}")
     if is_awaited:
         with _progress() as show:

@@ -361,7 +361,7 @@ def _left_out(count: int, dataset_id: DatasetId) -> Problem | None:
 def _trouble(what: str, error: ApiError | TransportError | AnswerTooLarge) -> _UnreadableError | BatchRefused:
     """Return what an error about one object means: that it is unreadable, or that the token is refused for all."""
     if isinstance(error, Unauthorized) and error.status == 401:
-        return BatchRefused(f"the {what} cannot be read: {error}")
+        return BatchRefused(f"the {what} cannot be read: {error}", error)
     return _unreadable(what, error)
 
 

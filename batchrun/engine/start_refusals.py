@@ -106,7 +106,7 @@ def refusal(error: ApiError, job: Job) -> Problem:
             or error.type in _BATCH_TYPES
         )
     if concerns_batch:
-        raise BatchRefused(f"the platform refuses to start Runs: {error}") from error
+        raise BatchRefused(f"the platform refuses to start Runs: {error}", error) from error
     return Problem(type=error.type, message=error.message)
 
 

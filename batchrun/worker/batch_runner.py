@@ -15,7 +15,16 @@ from batchrun.batch.open_batch import open_batch
 from batchrun.batch.opened_batch import Batch
 from batchrun.config import Config
 from batchrun.config.worker_config import WorkerConfig
-from batchrun.errors import ApiError, BatchRefused, BatchrunError, ConfigError, JobFileError, TransportError
+from batchrun.errors import (
+    ApiError,
+    BatchRefused,
+    BatchrunError,
+    ConfigError,
+    JobFileError,
+    OutputError,
+    Superseded,
+    TransportError,
+)
 from batchrun.model import Ending, Record, Summary
 from batchrun.policy.retry import Backoff
 from batchrun.report.notice_words import notice_words
@@ -25,8 +34,12 @@ from batchrun.worker.submission import BatchCounts, BatchState, StopCause, Submi
 from batchrun.worker.submission_config import config_of
 from batchrun.worker.submission_store import Decide, SubmissionStore
 
-#: Waits between attempts to open a batch while the platform cannot be reached.
+#: Waits between attempts to open a batch while the platform cannot be reached, or refuses token or credit.
 OUTAGE_BACKOFF = Backoff(first_s=1.0, max_s=60.0)
+#: How often a batch is opened again after an error on this machine, such as a lack of file descriptors; then it stops.
+MAX_MACHINE_RETRIES = 3
+#: An error's advice to a person who has started the batch by a command.
+_COMMAND_AGAIN = "run the same command again"
 #: Max notices that are kept per batch, the newest ones.
 MAX_NOTICES = 20
 
@@ -75,6 +88,10 @@ class BatchRunner:
         self._is_outdated = False
         self._is_let_go = False
         self._is_draining = False
+        #: Whether the batch started or settled something when it was open last.
+        self._has_moved = False
+        #: Why the platform refuses the account, while the batch waits for that to end; else empty.
+        self.refusal = ""
 
     @property
     def submission(self) -> Submission:
@@ -166,24 +183,31 @@ class BatchRunner:
                 await self._store_rest_of_unopened()
 
     async def _run_until_it_rests(self) -> None:
-        failures = 0
+        failures = machine_failures = 0
         while True:
             self._is_closing = False
             try:
                 with anyio.CancelScope() as self._open_scope:
                     await self._run_opened()
                     return
-            except TransportError as error:
-                failures += 1
-                self._is_closing = False
-                await self._store_reason(f"waits for the platform: {error}")  # the client has logged it, once for all
-                await anyio.sleep(OUTAGE_BACKOFF.wait_s(failures, random.random()))  # noqa: S311 - spread
+            except (TransportError, BatchRefused, ApiError) as error:
+                if isinstance(error, BatchRefused) and not error.is_of_account:
+                    await self._stop(StopCause.PLATFORM, str(error))
+                    return
+                self.refusal = "" if isinstance(error, TransportError) else str(error)
+                failures = 1 if self._has_moved else failures + 1
+                await self._wait_to_reopen("waits for the platform", error, failures)
             except (ConfigError, JobFileError) as error:
                 await self._end(BatchState.FAILED, str(error))
                 return
+            except (OutputError, OSError) as error:
+                machine_failures = 1 if self._has_moved else machine_failures + 1
+                if isinstance(error, Superseded) or machine_failures > MAX_MACHINE_RETRIES:
+                    await self._stop(StopCause.MACHINE, str(error))
+                    return
+                await self._wait_to_reopen("waits for this machine", error, machine_failures)
             except BatchrunError as error:
-                is_refusal = isinstance(error, BatchRefused | ApiError)
-                await self._stop(StopCause.PLATFORM if is_refusal else StopCause.MACHINE, str(error))
+                await self._stop(StopCause.MACHINE, str(error))
                 return
             except Exception as error:  # noqa: BLE001 - a bug must not end the other batches
                 _log.exception("batch_broken")
@@ -191,11 +215,24 @@ class BatchRunner:
                 await self._stop(StopCause.MACHINE, reason)
                 return
 
-    async def _store_reason(self, reason: str) -> None:
+    async def _wait_to_reopen(self, what: str, error: Exception, failures: int) -> None:
+        self._is_closing = False
+        wait_s = OUTAGE_BACKOFF.wait_s(failures, random.random())  # noqa: S311 - spread
+        reason = f"{what}, tried again by itself: {self._advised(str(error))}"
         await self._update(lambda _: {"reason": reason})
+        _log.warning("batch_waits", words=reason, next_try_s=round(wait_s, 1))
+        await anyio.sleep(wait_s)
+
+    def _advised(self, reason: str) -> str:
+        """Return an error with the worker's command in place of one that runs the batch alone."""
+        return reason.replace(_COMMAND_AGAIN, f"`{self._resume_command}`")
+
+    @property
+    def _resume_command(self) -> str:
+        return f"batchrun worker resume {self.id}"
 
     async def _run_opened(self) -> None:
-        self._is_outdated = False
+        self._is_outdated = self._has_moved = False
         config = await self._read_config()
         await self._update(lambda now: {"begun_at": now.begun_at or datetime.now(UTC)})
         async with open_batch(
@@ -203,6 +240,7 @@ class BatchRunner:
         ) as batch:
             self.batch = batch
             try:
+                self.refusal = ""
                 await self._update(_opened)
                 self._apply_state_of_opening(batch)
                 if self._is_outdated:
@@ -215,6 +253,7 @@ class BatchRunner:
                 raise
             finally:
                 self.sample()
+                self._has_moved = batch.progress.started + batch.progress.settled > 0
                 self.batch = None
                 self._is_closing = True
         await self._store_ending(summary, _counts_of(batch, summary), config)
@@ -239,9 +278,15 @@ class BatchRunner:
             case Ending.INTERRUPTED:
                 await self._end(BatchState.PAUSED, "", counts)
             case Ending.TRIPPED:
-                await self._end(BatchState.TRIPPED, "the breaker has stopped it: too many jobs did not succeed", counts)
+                reason = (
+                    f"the breaker has stopped it: too many jobs did not succeed; `{self._resume_command}` resumes it"
+                )
+                await self._end(BatchState.TRIPPED, reason, counts)
             case Ending.OUT_OF_BUDGET:
-                await self._end(BatchState.OUT_OF_BUDGET, "the budget does not allow the next start", counts)
+                more = (
+                    f"`batchrun worker limits {self.id} --set budget_usd=…` raises it, `{self._resume_command}` resumes"
+                )
+                await self._end(BatchState.OUT_OF_BUDGET, f"the budget does not allow the next start; {more}", counts)
             case Ending.OUT_OF_TIME:
                 await self._stop(StopCause.DEADLINE, "deadlines.max_batch_s is over", counts)
             case Ending.IN_DOUBT:
@@ -257,6 +302,9 @@ class BatchRunner:
             await self._end(BatchState.PAUSED, "")
 
     async def _stop(self, cause: StopCause, reason: str, counts: BatchCounts | None = None) -> None:
+        reason = self._advised(reason)
+        if self._resume_command not in reason:
+            reason += f"; resume it with `{self._resume_command}`"
         await self._end(BatchState.STOPPED, reason, counts, cause)
 
     async def _end(

@@ -49,6 +49,9 @@ _UNDER_WAY = frozenset({BatchState.QUEUED, BatchState.ACTIVE, BatchState.PAUSING
 PAUSABLE = frozenset({BatchState.QUEUED, BatchState.ACTIVE})
 RESUMABLE = frozenset(BatchState) - PAUSABLE - {BatchState.CANCELLING, BatchState.FINISHED}
 CANCELLABLE = frozenset(state for state in BatchState if not state.is_over)
+#: States in which a repeated order changes nothing: it was carried out, or is.
+PAUSED_ALREADY = frozenset({BatchState.PAUSING, BatchState.PAUSED})
+CANCELLED_ALREADY = frozenset({BatchState.CANCELLING, BatchState.CANCELLED})
 
 
 class StopCause(StrEnum):
@@ -114,6 +117,8 @@ class Submission(BaseModel):
     settings: JsonObject = {}
     #: The client's key for this submission: a repeated request with it is the same submission.
     idempotency_key: str | None = None
+    #: SHA-256 of what was submitted with that key.
+    content_digest: str | None = None
     begun_at: datetime | None = None
     ended_at: datetime | None = None
     counts: BatchCounts = BatchCounts()

@@ -83,11 +83,7 @@ def worker_lines(worker: WorkerView) -> list[str]:
 
 def condition(worker: WorkerView) -> str:
     """Return whether a worker is ready, or what it waits for."""
-    if worker.is_draining:
-        return "stops when its live Runs have ended"
-    if worker.outage:
-        return f"waits for the platform: {worker.outage}"
-    return "ready" if worker.is_ready else "the platform has not answered yet"
+    return worker.why_not_ready or "ready"
 
 
 def batch_table(batches: Sequence[BatchView]) -> list[str]:

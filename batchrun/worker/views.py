@@ -98,6 +98,8 @@ class WorkerView(_View):
     platform: str
     """Address of the platform, or "embedded"."""
     is_ready: bool
+    why_not_ready: str
+    """Why batches cannot be submitted or run now; empty if they can."""
     is_draining: bool
     outage: str
     """Why the platform cannot be reached; empty while it can."""
@@ -157,6 +159,7 @@ def worker_view(worker: Worker) -> WorkerView:
         began_at=worker.began_at,
         platform=worker.config.api.base_url,
         is_ready=worker.is_ready,
+        why_not_ready=worker.why_not_ready,
         is_draining=worker.is_draining,
         outage=worker.outage,
         live_runs=worker.live_runs,

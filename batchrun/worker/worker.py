@@ -1,5 +1,7 @@
 """The worker: runs submitted batches side by side in one account, and resumes all of them after a restart."""
 
+import os
+import tempfile
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -25,7 +27,15 @@ from batchrun.worker.batch_runner import BatchRunner, Trace, no_trace
 from batchrun.worker.data_directory import DataDirectory, has_begun
 from batchrun.worker.retention import delete_old_batches
 from batchrun.worker.spool import watch_spool
-from batchrun.worker.submission import CANCELLABLE, PAUSABLE, RESUMABLE, BatchState, Submission
+from batchrun.worker.submission import (
+    CANCELLABLE,
+    CANCELLED_ALREADY,
+    PAUSABLE,
+    PAUSED_ALREADY,
+    RESUMABLE,
+    BatchState,
+    Submission,
+)
 from batchrun.worker.submission_config import config_of
 from batchrun.worker.submission_store import SubmissionStore, WrongState
 from batchrun.worker.summary_file import write_summary_file
@@ -34,6 +44,9 @@ from batchrun.worker.summary_file import write_summary_file
 SAMPLE_INTERVAL_S = 1.0
 #: Max samples of slot use: an hour's.
 MAX_SAMPLES = 3600
+#: Seconds between two probes of the disk, and bytes that each writes and removes again.
+DISK_INTERVAL_S = 5.0
+PROBE_BYTES = 1 << 16
 
 _log = structlog.get_logger()
 
@@ -60,6 +73,8 @@ class Worker:
         self.account: Account | None = None
         #: Why the platform cannot be reached; empty while it can.
         self.outage = ""
+        #: Why its directory cannot be written; empty while it can.
+        self.disk_trouble = ""
         self.is_draining = False
         #: Traces batches that are opened from now on.
         self.trace: Trace = no_trace
@@ -88,13 +103,17 @@ class Worker:
         return submission
 
     async def pause(self, submission_id: str) -> Submission:
-        """Stop new starts of a batch; it rests when its live Runs have ended."""
+        """Stop new starts of a batch; it rests when its live Runs have ended. May be repeated."""
+        if self.store[submission_id].state in PAUSED_ALREADY:
+            return self.store[submission_id]
         changed = await self.store.change(submission_id, PAUSABLE, "paused", state=BatchState.PAUSING)
         await self._apply_state(changed)
         return self.store[submission_id]
 
     async def cancel(self, submission_id: str) -> Submission:
-        """Stop new starts of a batch and abort its live Runs; it ends when all of them have records."""
+        """Stop new starts of a batch and abort its live Runs; it ends when all have records. May be repeated."""
+        if self.store[submission_id].state in CANCELLED_ALREADY:
+            return self.store[submission_id]
         changed = await self.store.change(submission_id, CANCELLABLE, "cancelled", state=BatchState.CANCELLING)
         await self._apply_state(changed)
         return self.store[submission_id]
@@ -201,7 +220,24 @@ class Worker:
     @property
     def is_ready(self) -> bool:
         """True if batches can be submitted and run now."""
-        return self.account is not None and not self.outage and not self.is_draining
+        return not self.why_not_ready
+
+    @property
+    def why_not_ready(self) -> str:
+        """Why batches cannot be submitted or run now; empty if they can."""
+        if self.is_draining:
+            return "stops when its live Runs have ended"
+        if self.disk_trouble:
+            return f"its directory cannot be written: {self.disk_trouble}"
+        if self.outage or self.account is None:
+            return f"waits for the platform: {self.outage}" if self.outage else "the platform has not answered yet"
+        refusals = [runner.refusal for runner in self.runners.values()]
+        if refusals and all(refusals):
+            return f"the platform refuses: {refusals[0]}"
+        left = [each for each in self.store if not each.state.is_over and each.state is not BatchState.PAUSED]
+        if left and not any(each.state.is_under_way for each in left):
+            return f"all batches are stopped; {left[-1].name}: {left[-1].reason}"
+        return ""
 
     # Life.
 
@@ -220,6 +256,7 @@ class Worker:
             async with open_children() as children:
                 self._children = children
                 children.start_soon(self._sample)
+                children.start_soon(self._watch_disk)
                 children.start_soon(
                     delete_old_batches, self.store, lambda: self.config.worker.keep_finished_days, self.delete
                 )
@@ -313,6 +350,15 @@ class Worker:
             await self.store.save_unsaved()
             await anyio.sleep(SAMPLE_INTERVAL_S)
 
+    async def _watch_disk(self) -> None:
+        while True:
+            try:
+                await anyio.to_thread.run_sync(_probe, self.directory.path)
+                self.disk_trouble = ""
+            except OSError as error:
+                self.disk_trouble = error.strerror or str(error)
+            await anyio.sleep(DISK_INTERVAL_S)
+
     def _note_outage(self, reason: str) -> None:
         """Note why the platform cannot be reached; its client has logged that, once."""
         self.outage = reason
@@ -330,6 +376,18 @@ class Worker:
 
     def _account_use(self, submission: Submission) -> AccountUse:
         return read_account_use(submission, self.directory, has_budget=self.budget.limit_usd is not None)
+
+
+def _probe(directory: Path) -> None:
+    """Write some bytes beside the batches, as they would.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    with tempfile.TemporaryFile(dir=directory) as file:
+        file.write(bytes(PROBE_BYTES))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ from yarl import URL
 from batchrun.apify.aiohttp_errors import reason_of
 from batchrun.errors import BatchrunError, ConfigError, OutputError
 from batchrun.model import JsonObject
+from batchrun.runtime.children import open_children
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.token_file import Token, read_token_file
 from batchrun.worker.views import BatchPage, BatchView, WorkerView
@@ -24,11 +25,14 @@ Stream = Literal["records", "items", "log"]
 #: Orders to a batch.
 Order = Literal["pause", "resume", "cancel"]
 
-_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=300)
+_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
 #: A followed batch may be silent for hours.
 _STREAM_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10)
 #: Seconds before each retry of a submission without an answer.
 _WAITS_S = (1.0, 2.0, 4.0, 8.0)
+#: Seconds without an answer after which that is reported, and between two looks.
+SILENT_AFTER_S = 4.0
+LOOK_S = 0.5
 #: Seconds between two requests while a batch is under way.
 INTERVAL_S = 1.0
 
@@ -86,10 +90,20 @@ def _checked(url: str) -> str:
 
 
 @asynccontextmanager
-async def open_client(find_address: Callable[[], WorkerAddress]) -> AsyncIterator["WorkerClient"]:
-    """Open a client; `find_address` is called for each request, since a restarted worker may have another address."""
-    async with aiohttp.ClientSession(timeout=_TIMEOUT, cookie_jar=aiohttp.DummyCookieJar()) as session:
-        yield WorkerClient(session, find_address)
+async def open_client(find_address: Callable[[], WorkerAddress], report: Report) -> AsyncIterator["WorkerClient"]:
+    """Open a client.
+
+    Args:
+        find_address: called for each request, since a restarted worker may have another address.
+        report: called when the worker has not answered a request for a while.
+    """
+    async with (
+        aiohttp.ClientSession(timeout=_TIMEOUT, cookie_jar=aiohttp.DummyCookieJar()) as session,
+        open_children(cancels_on_leaving=True) as children,
+    ):
+        client = WorkerClient(session, find_address)
+        children.start_soon(client.report_silence, report)
+        yield client
 
 
 class WorkerClient:
@@ -104,6 +118,18 @@ class WorkerClient:
     def __init__(self, session: aiohttp.ClientSession, find_address: Callable[[], WorkerAddress]) -> None:
         self._session = session
         self._find_address = find_address
+        #: The worker's address and since when it has not answered (monotonic); None: nothing is asked.
+        self._asked: tuple[str, float] | None = None
+
+    async def report_silence(self, report: Report) -> None:
+        """Report each request that stays without an answer, once, until cancelled."""
+        reported: tuple[str, float] | None = None
+        while True:
+            await anyio.sleep(LOOK_S)
+            asked = self._asked
+            if asked is not None and asked != reported and anyio.current_time() - asked[1] >= SILENT_AFTER_S:
+                reported = asked
+                report(f"the worker at {asked[0]} has not answered for {SILENT_AFTER_S:g} s; still waiting")
 
     async def worker(self) -> WorkerView:
         """Return the status of the worker."""
@@ -211,13 +237,17 @@ class WorkerClient:
         address = await anyio.to_thread.run_sync(self._find_address)
         headers = {"Authorization": f"Bearer {address.token}", **(headers or {})}
         url = URL(address.url + path, encoded=True)
+        self._asked = (address.url, anyio.current_time())
         try:
             async with self._session.request(method, url, headers=headers, **request) as answer:
+                self._asked = None
                 if answer.status >= 400:
                     raise _refusal(answer.status, await answer.read(), address)
                 yield answer
         except (aiohttp.ClientError, TimeoutError) as error:
             raise _unreachable(address, error) from error
+        finally:
+            self._asked = None
 
 
 def _unreachable(address: WorkerAddress, error: aiohttp.ClientError | TimeoutError) -> WorkerUnreachable:

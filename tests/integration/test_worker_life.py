@@ -1,5 +1,6 @@
 """A worker's life: batches side by side, paused, cancelled, broken, resumed; counted at the server."""
 
+import errno
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -7,7 +8,8 @@ import anyio
 import orjson
 import pytest
 
-from batchrun.errors import ConfigError
+from batchrun.batch.opened_batch import Batch
+from batchrun.errors import ConfigError, OutputError
 from batchrun.runtime.logs import logging_to, silence
 from batchrun.worker.submission import BatchState
 from batchrun.worker.submission_store import WrongState
@@ -61,8 +63,7 @@ async def test_a_paused_batch_starts_nothing_until_it_is_resumed(tmp_path, api):
         runs = api.runs()
         assert noted.counts.settled == len(batch.records()) == len(runs) < 40
         assert {run["status"] for run in runs} == {"SUCCEEDED"}
-        with pytest.raises(WrongState):
-            await worker.pause(batch.id)
+        assert (await worker.pause(batch.id)).state is BatchState.PAUSED
         await worker.resume(batch.id)
         await batch.until(BatchState.FINISHED)
         assert_all_jobs_done(batch)
@@ -96,8 +97,7 @@ async def test_a_cancelled_batch_has_a_record_of_every_run(tmp_path, api):
         await worker.cancel(cancelled.id)
         await cancelled.until(BatchState.CANCELLED)
         await other.until(BatchState.FINISHED)
-        with pytest.raises(WrongState):
-            await worker.cancel(cancelled.id)
+        assert (await worker.cancel(cancelled.id)).state is BatchState.CANCELLED
     assert {record["outcome"] for record in cancelled.records()} == {"aborted"}
     assert_all_jobs_done(other)
     assert_every_run_recorded([cancelled, other], api)
@@ -412,3 +412,67 @@ async def test_a_damaged_batch_json_affects_no_other_batch(tmp_path, api):
         await good.until(BatchState.FINISHED)
         assert_all_jobs_done(good)
     assert (data / "batches" / damaged.id / "out" / "ledger.sqlite3").exists()
+
+
+REFUSALS = [
+    (401, "user-or-token-not-found", ["all"]),
+    (402, "not-enough-usage-to-run-paid-actor", ["starts"]),
+    (403, "insufficient-permissions", ["starts"]),
+    (403, "", ["starts"]),  # a captive portal's page
+]
+
+
+@pytest.mark.parametrize(("status", "error_type", "routes"), REFUSALS)
+async def test_batches_go_on_by_themselves_once_the_account_is_accepted_again(tmp_path, status, error_type, routes):
+    """Meanwhile the worker is not ready, and each batch says for what it waits. No job is lost or started twice."""
+    faults = tmp_path / "faults.toml"
+    rule = f'kind = "error_before"\nstatus = {status}\ntype = "{error_type}"\nroutes = {routes}\nafter = 20\ncount = 6'
+    faults.write_text(f"[[fault]]\n{rule}\n".replace("'", '"'))
+    with open_api(tmp_path / "api", faults=faults) as api:
+        async with working(tmp_path / "data", api, limits__max_concurrent_runs=3) as worker:
+            batches = [await submit_batch(worker, jobs_of(15, 50), task=f"task-{n}") for n in range(2)]
+            for batch in batches:
+                await batch.until(BatchState.FINISHED, limit_s=60)
+                assert_all_jobs_done(batch)
+            await until(lambda: worker.is_ready, "a worker that is ready again")
+        assert_every_run_recorded(batches, api)
+
+
+async def test_a_worker_is_not_ready_when_nothing_can_go_on(tmp_path, api, monkeypatch):
+    """All batches are stopped, or its disk is full; it says which, and what resumes them."""
+    monkeypatch.setattr("batchrun.worker.worker.DISK_INTERVAL_S", 0.05)
+    async with working(tmp_path / "data", api) as worker:
+        unknown = await submit_batch(worker, jobs_of(5), task="unknown")
+        (worker.directory.of(unknown.id) / "batch.toml").write_text(
+            '[task]\nid = "no-such-task"\n[jobs]\nfile="jobs.jsonl"'
+        )
+        stopped = await unknown.until(BatchState.STOPPED)
+        assert f"`batchrun worker resume {unknown.id}`" in stopped.reason
+        assert worker.why_not_ready.startswith("all batches are stopped; unknown: the platform knows no task")
+        await worker.cancel(unknown.id)
+        await until(lambda: worker.is_ready, "a worker that is ready")
+
+        def full(_directory):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr("batchrun.worker.worker._probe", full)
+        await until(lambda: not worker.is_ready, "a worker that is not ready")
+        assert worker.why_not_ready == "its directory cannot be written: No space left on device"
+
+
+async def test_a_batch_that_ended_without_file_descriptors_is_finished(tmp_path, api, monkeypatch):
+    """Its ending could not be read; it is opened again, and finds nothing left to do."""
+    failures = iter([OutputError("ledger.sqlite3: Too many open files")])
+
+    async def summary(batch):
+        for error in failures:
+            raise error
+        return await read(batch)
+
+    read = Batch.summary
+    monkeypatch.setattr(Batch, "summary", summary)
+    async with working(tmp_path / "data", api) as worker:
+        batch = await submit_batch(worker, jobs_of(5))
+        await batch.until(BatchState.FINISHED)
+        assert_all_jobs_done(batch)
+    assert_every_run_recorded([batch], api)

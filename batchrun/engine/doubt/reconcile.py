@@ -150,7 +150,7 @@ class Reconciler:
         try:
             await self._reconcile(doubts)
         except ApiError as error:
-            refused = BatchRefused(f"the platform does not list the Runs that it started: {error}")
+            refused = BatchRefused(f"the platform does not list the Runs that it started: {error}", error)
             for doubt in doubts:
                 doubt.error = refused
                 doubt.settled.set()

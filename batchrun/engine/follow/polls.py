@@ -138,7 +138,7 @@ class Follower:
             live.unknown_since = now if live.unknown_since is None else live.unknown_since
             return Sight(is_over=now - live.unknown_since > LOST_AFTER_S)
         except ApiError as error:
-            raise BatchRefused(f"Run {live.run_id} cannot be followed: {error}") from error
+            raise BatchRefused(f"Run {live.run_id} cannot be followed: {error}", error) from error
         if run.status.is_terminal:
             return Sight(is_over=True, run=run)
         live.unknown_since = None

@@ -34,23 +34,23 @@ def prepare(app: web.Application) -> None:
 
 
 async def submit(request: web.Request) -> web.Response:
-    """Submit a batch, or return the one that was submitted with the same Idempotency-Key."""
+    """Submit a batch, or return the one that was submitted with the same Idempotency-Key and content."""
     worker = worker_of(request)
     key = request.headers.get("Idempotency-Key")
     if key is not None and not 0 < len(key) <= MAX_KEY:
         raise Refused(400, "bad-value", f"Idempotency-Key: send 1 to {MAX_KEY} characters")
     if worker.is_draining:
         raise Refused(503, "not-possible-now", "the worker is stopping; submit the batch again after its restart")
-    if key is not None and (known := worker.store.with_idempotency_key(key)) is not None:
-        return _answer(worker, known)
     submission_id = worker.store.new_id()
     async with uploaded(request, worker.directory.of(submission_id)) as form, request.app[_SUBMITTING]:
-        # Checked again: another connection may have submitted the same batch meanwhile.
         known = worker.store.with_idempotency_key(key) if key is not None else None
         if known is None:
             submission = await worker.submit(_submission(submission_id, form, key))
             form.is_kept = True
             return _answer(worker, submission, status=201)
+        if known.content_digest not in (None, form.digest):  # an earlier version noted none
+            problem = f"this Idempotency-Key has submitted batch {known.id}, with other content"
+            raise Refused(409, "idempotency-key-reused", problem)
     return _answer(worker, known)
 
 
@@ -74,6 +74,7 @@ def _submission(submission_id: str, form: Form, key: str | None) -> Submission:
             jobs_file=form.jobs_file,
             settings=form.settings(),
             idempotency_key=key,
+            content_digest=form.digest if key is not None else None,
             **{field: value for field, value in given.items() if value is not None},
         )
     except ValidationError as error:

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -33,6 +34,8 @@ class Form:
     jobs_file: str | None = None
     #: The job file's name at the client, without its format.
     jobs_stem: str | None = None
+    #: SHA-256 of the job file.
+    jobs_digest: str = ""
     #: True if its batch was submitted: its files stay.
     is_kept: bool = False
 
@@ -45,6 +48,12 @@ class Form:
             return kind(text)
         except ValueError:
             raise Refused(400, "bad-value", f"{name}: {text[:100]!r} is not a number") from None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all fields and the job file."""
+        content = [sorted(self.texts.items()), self.jobs_file, self.jobs_digest]
+        return sha256(orjson.dumps(content)).hexdigest()
 
     def settings(self) -> dict[str, Any]:
         """Return the settings, by dotted key."""
@@ -133,11 +142,14 @@ async def _take_jobs(part: BodyPartReader, form: Form, directory: Path) -> None:
     form.jobs_file, form.jobs_stem = f"jobs{suffixes}", given.removesuffix(suffixes)
     file = directory / form.jobs_file
     with explaining(file):
+        digest = sha256()
         async with await anyio.open_file(file, "wb") as opened:
             while piece := await part.read_chunk(_PIECE_BYTES):
+                digest.update(piece)
                 await opened.write(piece)
             await opened.flush()
             await anyio.to_thread.run_sync(os.fsync, opened.wrapped.fileno())
+        form.jobs_digest = digest.hexdigest()
 
 
 async def _write_batch_file(file: Path, text: str) -> None:

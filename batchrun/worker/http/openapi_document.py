@@ -59,7 +59,7 @@ _FOLLOW = _query("follow", "1: continue until the batch rests.", enum=["0", "1"]
 _KEY = {
     "name": "Idempotency-Key",
     "in": "header",
-    "description": "A repeated key returns the batch that was submitted with it, with 200.",
+    "description": "A repeated key returns the batch that was submitted with it, with 200; other content is refused.",
     "schema": {"type": "string", "minLength": 1, "maxLength": batch_routes.MAX_KEY},
 }
 

@@ -17,10 +17,9 @@ async def live(_request: web.Request) -> web.Response:
 
 async def ready(request: web.Request) -> web.Response:
     """Return whether batches can run now; 503 with the reason if not."""
-    worker = worker_of(request)
-    if worker.is_ready:
+    reason = worker_of(request).why_not_ready
+    if not reason:
         return web.json_response({"status": "ready"})
-    reason = "draining" if worker.is_draining else worker.outage or "the platform has not answered yet"
     return web.json_response({"status": "not ready", "reason": reason}, status=503)
 
 

@@ -107,6 +107,14 @@ async def test_unwinding_that_would_make_too_much_of_an_item_is_refused(api: Api
     assert len((await api.get(f"/v2/datasets/{dataset}/items", unwind="a", limit="1")).body) == 1000
 
 
+async def test_a_long_path_is_not_repeated_for_each_leaf(api: Api) -> None:
+    """A hundred KB would be 50 MB; the value stays nested."""
+    long, many = "k" * 100_000, {str(n): n for n in range(500)}
+    dataset = await _filled(api, {"a": {long: many}, "b": {"c": {"d": 1}}})
+    answer = await api.get(f"/v2/datasets/{dataset}/items", flatten="a,b")
+    assert answer.body == [{f"a.{long}": many, "b.c.d": 1}]
+
+
 @pytest.mark.parametrize("raw", [b"", b"{", b"[1]", b'"x"', b"null", b"[{}, 1]", b'{"a": NaN}', b'{"a":"\\ud800"}'])
 async def test_what_is_no_item_is_not_pushed(api: Api, raw: bytes) -> None:
     """400, and nothing of the request is stored."""

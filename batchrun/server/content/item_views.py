@@ -12,6 +12,8 @@ from batchrun.server.error_answers import value_invalid
 
 #: Max bytes that unwinding may make of one page, at most 9 MB as stored; and what an item takes besides its text.
 _MAX_UNWOUND_BYTES, _PIECE_BYTES = 256 * 1024 * 1024, 200
+#: Characters of a path that may still be extended: the platform's max length of a column name.
+_MAX_PATH = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,8 +119,11 @@ def _flatten(item: JsonObject, name: str) -> JsonObject:
 
 
 def leaves(prefix: str, value: Any) -> JsonObject:
-    """Return the leaves of a nested value by path: `a.b` in objects, `a/0` in arrays."""
-    if not isinstance(value, dict | list) or not value:
+    """Return the leaves of a nested value by path: `a.b` in objects, `a/0` in arrays.
+
+    A path of more than 200 characters is not extended, and leads to the nested value: each leaf repeats its path.
+    """
+    if not isinstance(value, dict | list) or not value or len(prefix) > _MAX_PATH:
         return {prefix: value}
     pairs = value.items() if isinstance(value, dict) else ((str(index), part) for index, part in enumerate(value))
     found: JsonObject = {}

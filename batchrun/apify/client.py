@@ -124,23 +124,32 @@ class ApifyClient:
             silence_s=SYNC_TIMEOUT_S,
         )
 
-    async def abort_run(self, run_id: RunId) -> Run:
-        """Abort a Run; one that has ended stays as it is. Safe to repeat, and retried."""
-        return await self._read(f"/actor-runs/{segment(run_id)}/abort", answers.run_of, method="POST")
+    async def abort_run(self, run_id: RunId, *, gives_up: bool = False) -> Run:
+        """Abort a Run; one that has ended stays as it is. Safe to repeat, and retried.
 
-    async def get_run(self, run_id: RunId, *, wait_for_finish_s: int = 0) -> Run:
-        """Read a Run; with `wait_for_finish_s` (at most 60) the server answers when the Run ends or that time is up."""
+        Raises:
+            ServerFailed, TransportError: with `gives_up`, if that fails for this Run alone.
+        """
+        path = f"/actor-runs/{segment(run_id)}/abort"
+        return await self._read(path, answers.run_of, method="POST", gives_up=gives_up)
+
+    async def get_run(self, run_id: RunId, *, wait_for_finish_s: int = 0, gives_up: bool = False) -> Run:
+        """Read a Run; with `wait_for_finish_s` (at most 60) the server answers when the Run ends or that time is up.
+
+        Raises:
+            ServerFailed, TransportError: with `gives_up`, if this Run stays unreadable while others are read.
+        """
         path = f"/actor-runs/{segment(run_id)}"
         wait_s = self._held_polls.wait_s(wait_for_finish_s)
         if not wait_s:
-            return await self._read(path, answers.run_of)
+            return await self._read(path, answers.run_of, gives_up=gives_up)
         query, silence_s, began_at = {"waitForFinish": str(wait_s)}, wait_s + READ_TIMEOUT_S, perf_counter()
         try:
             run = await self._read(path, answers.run_of, query=query, silence_s=silence_s)
         except (TransportError, ServerFailed):
             # Not held again before the Run's state is known: its deadlines must be judged, whatever cuts polls.
             self._held_polls.cut(perf_counter() - began_at)
-            return await self._read(path, answers.run_of)
+            return await self._read(path, answers.run_of, gives_up=gives_up)
         self._held_polls.lasted(wait_s)
         return run
 
@@ -195,7 +204,7 @@ class ApifyClient:
             f"/datasets/{segment(dataset_id)}/items",
             answers.items_page_of,
             query={**query, "format": "json", "offset": str(offset), "limit": str(limit)},
-            is_output=True,
+            gives_up=True,
             fits=fits,
         )
 
@@ -214,12 +223,12 @@ class ApifyClient:
         store = f"/key-value-stores/{segment(store_id)}"
         path = f"{store}/records/{segment(key)}"
         try:
-            value = await self._read(path, answers.value_of, is_output=True, fits=fits)
+            value = await self._read(path, answers.value_of, gives_up=True, fits=fits)
             while answers.is_page(value):
                 # An Actor's page, or that of a network that wants a login: only the API itself shows that it was there.
                 with suppress(ApiError):
                     await self._read(store, answers.object_of)
-                before, value = value, await self._read(path, answers.value_of, is_output=True, fits=fits)
+                before, value = value, await self._read(path, answers.value_of, gives_up=True, fits=fits)
                 if value == before:
                     break
         except NotFound:

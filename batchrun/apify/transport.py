@@ -60,11 +60,11 @@ READ_BACKOFF = Backoff(first_s=0.5, max_s=10.0)
 MAX_FOREIGN_WAIT_S = 60.0
 #: 401s of one request in a row that a second look did not confirm; the next one is believed.
 MAX_UNCONFIRMED = 3
-#: Failures in a row of one Run's output, while others' outputs are read, after which it counts as unreadable: some ten
+#: Failures in a row of one Run or its output, while others' are read, after which it counts as unreadable: some ten
 #: seconds;
-MAX_OUTPUT_FAILURES = 6
-#: and if no other output is read, while the platform answers anything else: some five minutes.
-MAX_LONE_OUTPUT_FAILURES = 40
+MAX_LONE_FAILURES = 6
+#: and if no other one is read, while the platform answers anything else: some five minutes.
+MAX_LONELY_FAILURES = 40
 #: Seconds for which the outcome of a second look at the token holds for all requests.
 LOOK_HOLDS_S = 1.0
 #: Requests that may leave at once after a pause, in the account's token bucket.
@@ -123,20 +123,20 @@ class Transport:
         method: str = "GET",
         throttle: Throttle | None = None,
         limit: AnnouncedLimit | None = None,
-        is_output: bool = False,
+        gives_up: bool = False,
         fits: Fits | None = None,
     ) -> T:
         """Send a request that is safe to send twice, until it gets a readable answer.
 
         `throttle` is the token bucket of a rate limit that several resources share, beside the account's. `fits` is
         asked whether the body may grow to a size. `parse` raises ValueError for an answer that it cannot read. With
-        `is_output`, one Run's output is read: if it alone stays unreadable, that is not retried for ever. A poll that
-        the server holds open is not retried after a failure: the next one might wait as long.
+        `gives_up`, one resource that alone stays unreadable is not retried for ever. A poll that the server holds open
+        is not retried after a failure: the next one might wait as long.
 
         Raises:
             AnswerTooLarge: `fits` said no.
-            ServerFailed, TransportError: only one Run's output stays unreadable, while the platform answers others; or
-                the request was held.
+            ServerFailed, TransportError: with `gives_up`, this one resource stays unreadable while the platform answers
+                others; or the request was held.
             ConnectFailed: no retry mends it, and the API has not answered yet.
             ApiError: any but RateLimited and ServerFailed, which are retried as a missing answer is; Unauthorized
                 with status 401 only after a second look.
@@ -164,7 +164,7 @@ class Transport:
                     failures += 1
                     self.failed_reads[path] = str(error)
                     is_held = _is_held(method, query)
-                    await self._back_off(method, path, failures, error, is_output=is_output, is_held=is_held)
+                    await self._back_off(method, path, failures, error, gives_up=gives_up, is_held=is_held)
                 except Unauthorized as error:
                     unconfirmed += 1
                     self.failed_reads[path] = str(error)
@@ -274,8 +274,8 @@ class Transport:
 
     def _is_unreadable_alone(self, method: str, path: str, failures: int) -> bool:
         """Whether one resource has failed for long enough while the platform answered requests for others."""
-        by_all = failures >= MAX_LONE_OUTPUT_FAILURES
-        return failures >= MAX_OUTPUT_FAILURES and self.outage.is_answered_elsewhere(
+        by_all = failures >= MAX_LONELY_FAILURES
+        return failures >= MAX_LONE_FAILURES and self.outage.is_answered_elsewhere(
             method, path, failures, by_all=by_all
         )
 
@@ -364,17 +364,17 @@ class Transport:
         failures: int,
         error: BatchrunError,
         *,
-        is_output: bool = False,
+        gives_up: bool = False,
         is_held: bool = False,
     ) -> None:
         """Wait before the next try of a read; raise the error if no retry mends it, before the API has ever answered.
 
-        Later on it is an outage like any other: a login page's certificate, say. But one Run's output that keeps
-        failing, and alone, is given up. A held poll is not sent again: it might wait as long.
+        Later on it is an outage like any other: a login page's certificate, say. But with `gives_up`, one resource
+        that keeps failing, and alone, is given up. A held poll is not sent again: it might wait as long.
         """
         if is_held:
             raise error
-        if is_output and self._is_unreadable_alone(method, path, failures):
+        if gives_up and self._is_unreadable_alone(method, path, failures):
             raise error
         if isinstance(error, ConnectFailed) and error.is_lasting and not self._has_answered:
             raise error

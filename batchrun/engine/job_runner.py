@@ -28,6 +28,7 @@ from batchrun.engine.run_outcome import (
     priced_by_items,
     record_of,
     run_lost,
+    run_unreadable,
     with_end,
     with_output_problem,
     without_secrets,
@@ -316,12 +317,18 @@ class JobRunner:
 
     async def _follow(self, live: LiveRun) -> EndedAttempt | LiveRun:
         """Wait for the Run's end, then release its permit before anything else is done."""
-        is_over, run = await self._follower.follow(live)
-        if not is_over:
+        sight = await self._follower.follow(live)
+        if not sight.is_over:
             return live.transferred()
         live.permit.release()
         crash_point("terminal")
-        return self._ended(live, run)
+        if sight.unreadable is None:
+            return self._ended(live, sight.run)
+        # Its end stays unknown to the ledger, so that another command can look for it or abort it.
+        problem = run_unreadable(live.attempt, sight.unreadable)
+        _log.warning("run_given_up", job_key=live.work.job.key, run_id=live.run_id, reason=problem.message)
+        self._purse.settle(live.attempt.reserved_usd or 0.0, None)
+        return EndedAttempt(work=live.work, outcome=Outcome.TIMED_OUT, error=problem, is_final=True)
 
     def _ended(self, live: LiveRun, run: Run | None) -> EndedAttempt:
         """Return how an attempt ended; without a Run, it is lost."""
@@ -347,8 +354,8 @@ class JobRunner:
         last = with_runs[-1]
         assert last.run_id is not None
         try:
-            run = await self._client.get_run(last.run_id)
-        except NotFound:
+            run = await self._client.get_run(last.run_id, gives_up=True)
+        except (NotFound, ServerFailed, TransportError):
             return EndedAttempt(work=work, outcome=Outcome.LOST, error=problem, is_final=True)
         outcome, error = outcome_of(run, last.aborted_for)
         return EndedAttempt(work=work, outcome=outcome, run=run, error=error or problem, is_final=True)

@@ -74,8 +74,11 @@ class RunClient(Protocol):
     async def start_run(self, task_id: TaskId, body: bytes, options: RunOptions, mark: Mark) -> Run:
         """Start a Run. One request is sent, without retries."""
 
-    async def get_run(self, run_id: RunId, *, wait_for_finish_s: int = 0) -> Run:
-        """Read a Run, as soon as it has ended or the wait is over."""
+    async def get_run(self, run_id: RunId, *, wait_for_finish_s: int = 0, gives_up: bool = False) -> Run:
+        """Read a Run, as soon as it has ended or the wait is over.
+
+        With `gives_up`, ServerFailed or TransportError is raised if it alone stays unreadable; else it is retried.
+        """
 
     async def list_runs(self, *, started_after: datetime, offset: int) -> RunsPage:
         """List up to 1,000 of the account's Runs, oldest first."""
@@ -86,8 +89,8 @@ class RunClient(Protocol):
     async def list_live_runs(self, task_id: TaskId, *, offset: int) -> dict[RunId, float | None]:
         """List up to 1,000 of the task's live Runs, newest first, with their costs so far; None: unknown."""
 
-    async def abort_run(self, run_id: RunId) -> Run:
-        """Abort a Run."""
+    async def abort_run(self, run_id: RunId, *, gives_up: bool = False) -> Run:
+        """Abort a Run; `gives_up` as for `get_run`."""
 
     async def get_items(
         self, dataset_id: DatasetId, *, offset: int, limit: int, query: Mapping[str, str], fits: Fits | None = None

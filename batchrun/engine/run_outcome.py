@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from batchrun.engine.work import EndedAttempt
+from batchrun.errors import BatchrunError
 from batchrun.model import Attempt, AttemptState, CostSource, Items, Outcome, Problem, Record, Run, RunStatus
 from batchrun.policy.failure_kind import with_exit_code
 from batchrun.policy.retry import OUTCOME_OF_STATUS, cause_of
@@ -76,6 +77,15 @@ def took_too_long(max_job_s: float | None) -> Problem:
 def run_lost(attempt: Attempt) -> Problem:
     """Return the problem of a job whose Run the platform does not know any more."""
     return Problem(type="run-lost", message=f"the platform does not know Run {attempt.run_id} any more")
+
+
+def run_unreadable(attempt: Attempt, error: BatchrunError) -> Problem:
+    """Return the problem of a job whose Run is neither described nor listed by the platform, and may be live."""
+    return Problem(
+        type="run-unreadable",
+        message=f"Run {attempt.run_id} could not be followed and may still run: {error}. `batchrun abort` aborts it,"
+        " `batchrun retry` looks for it again",
+    )
 
 
 def priced_by_items(ended: EndedAttempt, items: Items | None, per_item_usd: float | None) -> EndedAttempt:

@@ -15,7 +15,7 @@ from batchrun.engine.doubt.candidates import Candidates, Listing
 from batchrun.ledger.facts import ACCOUNT
 from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.maintenance.noted_config import read_config
-from batchrun.model import AttemptState, RunId, TaskId
+from batchrun.model import RunId, TaskId
 from batchrun.output.layout import SERVER_STATE
 from batchrun.output.lock import enter_lock
 from batchrun.report.batch_status import Doubt, doubts_of
@@ -89,7 +89,5 @@ class Unfinished:
 def read_unfinished(directory: Path) -> Unfinished:
     """Return the Runs of a batch that may be live, and its attempts in doubt."""
     with open_for_reading(directory) as ledger:
-        begun_jobs = ledger.begun_jobs()
-    last = [job.attempts[-1] for job in begun_jobs if job.attempts]
-    bound = [each.run_id for each in last if each.state is AttemptState.BOUND and each.run_id is not None]
-    return Unfinished(bound=bound, doubts=doubts_of(begun_jobs))
+        # Also Runs that were given up: their jobs are settled.
+        return Unfinished(bound=ledger.bound_runs(), doubts=doubts_of(ledger.begun_jobs()))

@@ -72,7 +72,7 @@ class Following:
         self._children.start_soon(self._follow, live)
 
     async def _follow(self, live: LiveRun) -> None:
-        is_over, run = await self.follower.follow(live)
+        is_over, run, _ = await self.follower.follow(live)
         if is_over:
             self._noticed[live.run_id] = run, anyio.current_time()
         elif self.sweep.add(live.transferred()):

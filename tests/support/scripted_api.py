@@ -314,7 +314,13 @@ class ScriptedApi:
             self.clock.note_start(run.started_at, sent_at)
         return run
 
-    async def get_run(self, run_id: RunId, *, wait_for_finish_s: int = 0) -> Run:
+    async def get_run(
+        self,
+        run_id: RunId,
+        *,
+        wait_for_finish_s: int = 0,
+        gives_up: bool = False,  # noqa: ARG002 - it is never unreadable
+    ) -> Run:
         """Read a Run when it ends, or after the wait."""
         self.reads.append(run_id)
         await anyio.lowlevel.checkpoint()
@@ -367,7 +373,7 @@ class ScriptedApi:
         """List the ids of the task's Runs that show no beginning yet."""
         return [each for each in await self.list_live_runs(task_id, offset=0) if self._runs[each].plan.is_queued]
 
-    async def abort_run(self, run_id: RunId) -> Run:
+    async def abort_run(self, run_id: RunId, *, gives_up: bool = False) -> Run:  # noqa: ARG002 - it is never unreadable
         """Abort a Run at once."""
         await anyio.lowlevel.checkpoint()
         self._fail_if_told("abort_run")

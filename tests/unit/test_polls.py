@@ -1,11 +1,16 @@
+from datetime import datetime
+from typing import Any
+
 import anyio
 import pytest
 
-from batchrun.engine.follow.polls import LOST_AFTER_S
-from batchrun.errors import BatchRefused
-from batchrun.model import Run, RunId, RunStatus
+from batchrun.engine.follow.polls import GIVEN_UP_AFTER_S, LOST_AFTER_S
+from batchrun.errors import BatchRefused, BatchrunError, TransportError
+from batchrun.model import Cause, Outcome, Run, RunId, RunsPage, RunStatus
+from batchrun.policy.deadlines import Deadlines
 from tests.support.following import Following
-from tests.support.scripted_api import Plan, ScriptedApi, api_error
+from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
+from tests.support.scripted_api import Engine, Plan, ScriptedApi, api_error, foreign_page, retries
 
 
 @pytest.mark.parametrize("status", [status for status in RunStatus if status.is_terminal])
@@ -68,7 +73,7 @@ async def test_unknown_now_and_then_is_not_lost() -> None:
 class _SlowToDeny(ScriptedApi):
     """A platform whose answers come late: the client asked again and again through an outage."""
 
-    async def get_run(self, run_id: RunId, *, wait_for_finish_s: int = 0) -> Run:
+    async def get_run(self, run_id: RunId, *, wait_for_finish_s: int = 0, **_: Any) -> Run:
         await anyio.sleep(600)
         return await super().get_run(run_id, wait_for_finish_s=wait_for_finish_s)
 
@@ -96,7 +101,7 @@ async def test_no_more_polls_are_open_than_allowed() -> None:
     api, open_polls, peak = ScriptedApi(), 0, 0
 
     class _Counting(ScriptedApi):
-        async def get_run(self, run_id: RunId, *, wait_for_finish_s: int = 0) -> Run:
+        async def get_run(self, run_id: RunId, *, wait_for_finish_s: int = 0, **_: Any) -> Run:
             nonlocal open_polls, peak
             open_polls += 1
             peak = max(peak, open_polls)
@@ -118,3 +123,78 @@ async def test_a_cancelled_follower_releases_its_poll() -> None:
     with anyio.move_on_after(30):
         await following.wait_for_finish(endless)
     assert await following.wait_for_finish(short) is not None
+
+
+class _Forgetful(ScriptedApi):
+    """A platform that does not describe its Runs for a while, by the given error, though it lists them."""
+
+    def __init__(self, error: BatchrunError, until: float, plan: Plan | None = None) -> None:
+        super().__init__(plan)
+        self._error, self._until = error, until
+        self.finds = 0
+
+    async def get_run(self, run_id: RunId, *, wait_for_finish_s: int = 0, **_: Any) -> Run:
+        if anyio.current_time() < self._until:
+            await anyio.sleep(1)
+            raise self._error
+        return await super().get_run(run_id, wait_for_finish_s=wait_for_finish_s)
+
+    async def list_runs(self, *, started_after: datetime, offset: int) -> RunsPage:
+        self.finds += 1
+        return await super().list_runs(started_after=started_after, offset=offset)
+
+
+UNREADABLE = [api_error(404), api_error(500), foreign_page(502), TransportError("an answer could not be read: cut")]
+
+
+@pytest.mark.parametrize("error", UNREADABLE, ids=["404", "500", "page", "cut"])
+async def test_a_run_that_is_listed_as_live_is_not_lost(error: BatchrunError) -> None:
+    """Lists have a view of their own: the Run goes on, and is described again later."""
+    api = _Forgetful(error, until=60)
+    run_id = api.add_run(Plan(run_s=300))
+    run = await Following(api).wait_for_finish(run_id)
+    assert (run and run.status, anyio.current_time()) == (RunStatus.SUCCEEDED, 300.0)
+    assert 0 < api.finds <= 60
+
+
+@pytest.mark.parametrize("error", UNREADABLE, ids=["404", "500", "page", "cut"])
+async def test_a_run_that_is_never_described_ends_as_it_is_listed(error: BatchrunError) -> None:
+    """Its status, times, storages and cost are in lists too."""
+    api = _Forgetful(error, until=float("inf"))
+    run_id = api.add_run(Plan(run_s=300, status=RunStatus.FAILED))
+    run = await Following(api).wait_for_finish(run_id)
+    assert run is not None
+    assert (run.status, run.dataset_id, run.cost_usd) == (RunStatus.FAILED, f"dataset-{run_id}", 0.25)
+    assert 300 <= anyio.current_time() <= 312
+
+
+async def test_an_old_run_is_found_where_the_accounts_runs_may_not_be_listed() -> None:
+    """The task's own list will do."""
+    api = _Forgetful(api_error(500), until=60)
+    api.errors["list_runs"] = [api_error(403, "insufficient-permissions")] * 1000
+    run_id = api.add_run(Plan(run_s=30))
+    run = await Following(api).wait_for_finish(run_id)
+    assert run is not None
+    assert run.status is RunStatus.SUCCEEDED
+
+
+async def test_the_deadline_of_a_run_that_is_only_listed_is_kept() -> None:
+    """It is judged by what the list shows."""
+    api = _Forgetful(api_error(500), until=float("inf"), plan=Plan(run_s=1e6))
+    terms = {"deadlines": Deadlines(max_job_s=100)}
+    (record,) = await Engine(api, WatchedLedger(), ListSource([make_job()]), terms=terms).run()
+    assert (record.outcome, record.error and record.error.type) == (Outcome.TIMED_OUT, "max-job-s")
+    assert (api.aborted, api.live) == (api.run_ids, 0)
+
+
+async def test_a_run_that_nothing_shows_is_given_up_and_stays_known_to_the_ledger() -> None:
+    """It may be live: it is neither lost nor succeeded, is not started again, and can still be aborted."""
+    api = _Forgetful(api_error(500), until=float("inf"), plan=Plan(run_s=1e6))
+    api.list_lag_s = float("inf")
+    ledger = WatchedLedger()
+    engine = Engine(api, ledger, ListSource([make_job()]), retry=retries(3, on=[*Cause]))
+    (record,) = await engine.run()
+    assert (record.outcome, record.error and record.error.type) == (Outcome.TIMED_OUT, "run-unreadable")
+    assert GIVEN_UP_AFTER_S < anyio.current_time() < GIVEN_UP_AFTER_S + 60
+    assert (len(api.posts), engine.permits.used) == (1, 0)
+    assert await ledger.bound_runs() == api.run_ids

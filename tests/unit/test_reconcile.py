@@ -268,7 +268,7 @@ class _Crowd(ScriptedApi):
         await anyio.sleep(self.listing_s)
         return await super().list_runs(started_after=started_after, offset=offset)
 
-    async def get_run(self, run_id: RunId, *, wait_for_finish_s: int = 0) -> Run:
+    async def get_run(self, run_id: RunId, *, wait_for_finish_s: int = 0, **_: Any) -> Run:
         self.open_reads += 1
         self.most_open_reads = max(self.open_reads, self.most_open_reads)
         await anyio.sleep(self.read_s)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from datetime import UTC, datetime
+from typing import Any
 
 import anyio
 import pytest
@@ -113,7 +114,7 @@ async def test_many_that_end_at_once_are_looked_at_in_turns() -> None:
     looks, peak = 0, 0
 
     class _Counting(ScriptedApi):
-        async def get_run(self, run_id: RunId, *, wait_for_finish_s: int = 0) -> Run:
+        async def get_run(self, run_id: RunId, *, wait_for_finish_s: int = 0, **_: Any) -> Run:
             nonlocal looks, peak
             if wait_for_finish_s:
                 return await super().get_run(run_id, wait_for_finish_s=wait_for_finish_s)

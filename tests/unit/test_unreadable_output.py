@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from batchrun.errors import AnswerTooLarge, ServerFailed
-from batchrun.model import Attempt, DatasetId, Outcome, Record
+from batchrun.model import Attempt, DatasetId, Outcome, Record, RunId
 from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
 from tests.support.scripted_api import Engine, Plan, ScriptedApi, api_error, output_plan
 from tests.support.scripted_session import Response, api_refusal, client_of
@@ -90,3 +90,26 @@ async def test_an_answer_that_is_too_large_is_not_asked_for_again() -> None:
     assert len(session.sent) == 1
     page = await client.get_items(DatasetId("d"), offset=0, limit=1, query={}, fits=lambda size: size <= 10)
     assert page.items == [{"a": 1}]
+
+
+async def test_a_run_that_alone_stays_unreadable_is_given_up_by_who_follows_it_only() -> None:
+    """Others are described meanwhile; without `gives_up` it is read for ever, as in an outage."""
+    client, _ = client_of(lambda path: FAILED if "broken" in path else Response(data={"id": "r", "status": "RUNNING"}))
+
+    async def read_others() -> None:
+        while True:
+            await client.get_run(RunId("other"))
+            await anyio.sleep(1)
+
+    async with anyio.create_task_group() as children:
+        children.start_soon(read_others)
+        for read in (client.get_run, client.abort_run):
+            began_at = anyio.current_time()
+            children.start_soon(client.abort_run, RunId("other"))
+            with pytest.raises(ServerFailed):
+                await read(RunId("broken"), gives_up=True)
+            assert anyio.current_time() - began_at < 400
+        with anyio.move_on_after(3000) as scope:
+            await client.get_run(RunId("broken"))
+        assert scope.cancelled_caught
+        children.cancel_scope.cancel()

@@ -11,7 +11,7 @@ import structlog
 from batchrun.engine.notices import AbortRefused, Notice, RunAborted, RunSuspect
 from batchrun.engine.ports import RunClient
 from batchrun.engine.run_outcome import MAX_JOB_S
-from batchrun.errors import ApiError, Unauthorized
+from batchrun.errors import ApiError, TransportError, Unauthorized
 from batchrun.model import JobKey, Problem, Run, RunStatus
 from batchrun.policy.deadlines import Deadlines
 from batchrun.runtime.crash_points import crash_point
@@ -178,9 +178,9 @@ class DeadlineWatch:
     async def _send_abort(self, run: Run, problem: Problem) -> None:
         self._is_aborting = True
         try:
-            await self._client.abort_run(run.id)
+            await self._client.abort_run(run.id, gives_up=True)
             crash_point("aborted")
-        except ApiError as error:
+        except (ApiError, TransportError) as error:
             _log.warning("abort_refused", job_key=self._job_key, run_id=run.id, error=str(error))
             # A new Run may be unknown at first, or it has ended meanwhile. But what the token may not do, it never may.
             self._is_aborting = isinstance(error, Unauthorized)

@@ -6,18 +6,26 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import anyio
+import structlog
 
 from batchrun.apify.wire import MAX_WAIT_FOR_FINISH_S
 from batchrun.engine.follow.live_run import LiveRun
 from batchrun.engine.follow.sweep import Sweep
 from batchrun.engine.ports import RunClient
-from batchrun.errors import ApiError, BatchRefused, NotFound
+from batchrun.errors import ApiError, BatchRefused, NotFound, ServerFailed, TransportError
 from batchrun.model import Attempt, Run
+from batchrun.runtime.fast_dataclasses import replace
 
-#: A Run whose id we hold counts as lost after the platform has not known it for this long, in seconds.
+#: A Run whose id we hold counts as lost after the platform has not known it for this long, in seconds, if it does not
+#: list it either.
 LOST_AFTER_S = 10.0
+#: A Run that the platform neither describes nor lists, while it answers other requests, is given up after this long, in
+#: seconds. It may be live.
+GIVEN_UP_AFTER_S = 600.0
 #: Min seconds from one poll of a Run to the next, in case the server answers early although the Run goes on.
 MIN_POLL_INTERVAL_S = 0.5
+
+_log = structlog.get_logger()
 
 
 class Polls:
@@ -58,10 +66,12 @@ class Polls:
 class Sight(NamedTuple):
     """What the platform has answered about a Run."""
 
-    #: Whether the Run has ended or is lost.
+    #: Whether the Run has ended, is lost, or is given up.
     is_over: bool
-    #: The Run as it ended; None if it is lost, or not over.
+    #: The Run as it ended; None if it is lost or given up, or not over.
     run: Run | None = None
+    #: Why the Run is given up, which may be live; None: it is not.
+    unreadable: ServerFailed | TransportError | None = None
 
 
 _STILL_LIVE = Sight(is_over=False)
@@ -132,11 +142,20 @@ class Follower:
     async def _look(self, live: LiveRun, *, wait_s: int) -> Sight:
         """Read the Run, at its end or after the wait; while it is live, judge whether it takes too long."""
         try:
-            run = await self._client.get_run(live.run_id, wait_for_finish_s=wait_s)
-        except NotFound:
+            run = await self._client.get_run(live.run_id, wait_for_finish_s=wait_s, gives_up=True)
+        except (NotFound, ServerFailed, TransportError) as error:
             now = anyio.current_time()
             live.unknown_since = now if live.unknown_since is None else live.unknown_since
-            return Sight(is_over=now - live.unknown_since > LOST_AFTER_S)
+            unknown_s = now - live.unknown_since
+            if isinstance(error, NotFound) and unknown_s <= LOST_AFTER_S:
+                return _STILL_LIVE
+            listed = await self._sweep.find(live)
+            if listed is None:
+                if isinstance(error, NotFound):
+                    return Sight(is_over=True)
+                return Sight(is_over=True, unreadable=error) if unknown_s > GIVEN_UP_AFTER_S else _STILL_LIVE
+            _log.warning("run_seen_in_list_only", run_id=live.run_id, status=listed.status, reason=str(error))
+            run = replace(listed, timeout_s=live.attempt.timeout_s)  # lists leave it out
         except ApiError as error:
             raise BatchRefused(f"Run {live.run_id} cannot be followed: {error}", error) from error
         if run.status.is_terminal:

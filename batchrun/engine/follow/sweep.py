@@ -7,6 +7,7 @@ two pages, costs one such request and nothing else.
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 
 import anyio
 import structlog
@@ -15,7 +16,7 @@ from batchrun.apify.wire import MAX_LIST_LIMIT
 from batchrun.engine.follow.live_run import LiveRun
 from batchrun.engine.ports import RunClient
 from batchrun.errors import ApiError
-from batchrun.model import Attempt, RunId, TaskId
+from batchrun.model import Attempt, Run, RunId, TaskId
 
 #: Time between two sweeps, as a fraction of a Run's usual life. With 1,000 Runs to a page, 64 sweeps in a life are 0.07
 #: requests per Run, for any number of Runs, and an end is noticed after 1 % of the life on average.
@@ -33,6 +34,10 @@ TICK_S = 1.0
 OVERLAP = 100
 #: Seconds for which a new Run may be missing from lists.
 LISTING_LAG_S = 5.0
+#: One Run is looked for in the account's Runs from this time before its start on, in at most so many pages: all starts
+#: of ten seconds, at the platform's limit for one task.
+FIND_MARGIN = timedelta(seconds=1)
+MAX_FIND_PAGES = 4
 #: Max Runs that are read by their id at the same time: if a thousand end together, most of them wait.
 MAX_LOOKS = 128
 
@@ -121,6 +126,25 @@ class Sweep:
         self._let_go(
             [run_id for run_id, row in self._rows.items() if run_id not in listed and row.began_at <= listable]
         )
+
+    async def find(self, live: LiveRun) -> Run | None:
+        """Return a Run as the lists show it, which have a view of their own; None if they do not show it."""
+        begun_at = (live.attempt.started_at or live.attempt.earliest_start) - FIND_MARGIN
+        try:
+            for offset in range(0, MAX_FIND_PAGES * MAX_LIST_LIMIT, MAX_LIST_LIMIT):
+                page = await self._client.list_runs(started_after=begun_at, offset=offset)
+                if found := [run for run in page.runs if run.id == live.run_id]:
+                    return found[0]
+                if page.count < MAX_LIST_LIMIT:
+                    return None
+        except ApiError as error:
+            _log.warning("account_runs_not_listed", error=str(error))
+        try:
+            page = await self._client.list_task_runs(self._task_id, offset=0)
+        except ApiError as error:
+            _log.warning("task_runs_not_listed", error=str(error))
+            return None
+        return next((run for run in page.runs if run.id == live.run_id), None)
 
     async def _listed(self) -> dict[RunId, float | None]:
         listed: dict[RunId, float | None] = {}

@@ -19,7 +19,13 @@ MAX_JOB_S = "max-job-s"
 
 
 def outcome_of(run: Run, aborted_for: Problem | None) -> tuple[Outcome, Problem | None]:
-    """Return the outcome of a terminal Run; if we have aborted it, it took too long."""
+    """Return the outcome of a terminal Run; if we have aborted it, it took too long.
+
+    A Run that ended with a status of which nothing is known is lost: it was paid for, and may have succeeded.
+    """
+    if (named := str(run.fields.get("status"))) not in _KNOWN_STATUSES:
+        said = f"the Run ended with the status {named!r}, which batchrun does not know; whether it succeeded is unknown"
+        return Outcome.LOST, Problem(type="run-status-unknown", message=f"{said}: {_said(run)}")
     outcome = OUTCOME_OF_STATUS[run.status]
     if outcome is Outcome.ABORTED and aborted_for is not None:
         return Outcome.TIMED_OUT, aborted_for
@@ -31,15 +37,16 @@ def _run_problem(run: Run) -> Problem | None:
     if outcome is Outcome.SUCCEEDED:
         return None
     exit_code = _exit_code(run)
-    said = _status_message(run) or "the Actor gave no status message"
-    if (named := str(run.fields.get("status"))) not in _KNOWN_STATUSES:
-        said = f"the Run ended with the status {named!r}, which batchrun does not know: {said}"
     return Problem(
         type=f"run-{outcome.replace('_', '-')}",
-        message=with_exit_code(said, exit_code),
+        message=with_exit_code(_said(run), exit_code),
         # No system has exit codes of more than 32 bits. Other values are in the message only.
         exit_code=exit_code if exit_code is not None and abs(exit_code) < 1 << 32 else None,
     )
+
+
+def _said(run: Run) -> str:
+    return _status_message(run) or "the Actor gave no status message"
 
 
 def _exit_code(run: Run) -> int | None:

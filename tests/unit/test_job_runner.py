@@ -290,7 +290,7 @@ async def test_starts_without_effect_do_not_use_up_the_runs_that_a_job_may_have(
     """With max_attempts = 2 and two lost starts, a failed Run still gets its retry."""
     failed = Plan(status=RunStatus.FAILED, run_s=1)
     api = ScriptedApi(in_order(LOST, LOST, failed))
-    record = await one_job(api, retry=retries(2))
+    record = await one_job(api, retry=retries(2), output=output_plan(items="inline"))
     assert (record.outcome, len(api.run_ids), len(record.attempts)) == (Outcome.SUCCEEDED, 2, 4)
 
 
@@ -692,12 +692,20 @@ class _EndlessOutput(ScriptedApi):
         await anyio.sleep_forever()
 
 
-async def test_a_run_that_ends_with_an_unknown_status_is_no_success_and_says_so() -> None:
-    """The platform's own word stands in the error."""
-    api = ScriptedApi(Plan(status=RunStatus.FAILED, run_s=1, api_status="MIGRATED", status_message="moved"))
-    record = await one_job(api)
-    words = "the Run ended with the status 'MIGRATED', which batchrun does not know: moved"
-    assert record.error == Problem(type="run-failed", message=words)
+async def test_a_run_that_ends_with_an_unknown_status_is_lost_and_not_retried() -> None:
+    """It may have succeeded and was paid for: its items are collected; only `retry.on = ["lost"]` starts another."""
+    plan = Plan(status=RunStatus.FAILED, run_s=1, api_status="MIGRATED", status_message="moved", items=[{"a": 1}])
+    api = ScriptedApi(plan)
+    record = await one_job(api, retry=retries(2), output=output_plan(items="inline"))
+    words = (
+        "the Run ended with the status 'MIGRATED', which batchrun does not know; whether it succeeded is unknown: moved"
+    )
+    assert (record.outcome, record.error) == (Outcome.LOST, Problem(type="run-status-unknown", message=words))
+    assert record.items is not None
+    assert (record.items.count, record.cost_usd, len(api.posts)) == (1, 0.25, 1)
+    again = ScriptedApi(plan)
+    await one_job(again, retry=retries(2, on=[Outcome.LOST]))
+    assert len(again.posts) == 2
 
 
 async def test_odd_fields_of_an_ended_run_are_passed_over() -> None:

@@ -9,7 +9,7 @@ import orjson
 
 from batchrun.apify import wire
 from batchrun.apify.connections import Answer
-from batchrun.model import ItemsPage, JsonObject, Run, RunId, RunsPage
+from batchrun.model import ItemsPage, JsonObject, Run, RunId, RunsPage, read_json
 
 #: Bytes of a body from which on it is checked that there is memory for what it holds, and how much per byte.
 _LARGE_BYTES = 1 << 20
@@ -55,18 +55,18 @@ def build_ids_of(answer: Answer) -> dict[str, str]:
 
 def items_page_of(answer: Answer) -> ItemsPage:
     """Read one page of a dataset."""
-    items = _json(answer.body)
+    items, replaced = _json(answer.body)
     if not isinstance(items, list):
         raise ValueError("it is no list of items")
     total = answer.headers.get("X-Apify-Pagination-Total", "")
-    return ItemsPage(items=items, total=int(total) if total.isdecimal() else None)
+    return ItemsPage(items=items, total=int(total) if total.isdecimal() else None, replaced=replaced)
 
 
 def value_of(answer: Answer) -> Any:
     """Read a stored value: JSON parsed, text as text; None if it is neither."""
     content_type, body = content_of(answer)
     if "json" in content_type:
-        return _json(body)
+        return _json(body)[0]
     return body.decode("utf-8", "replace") if content_type.startswith("text/") else None
 
 
@@ -95,11 +95,12 @@ def _has_id(item: Any) -> bool:
     return isinstance(item, dict) and isinstance(item.get("id"), str) and item["id"] != ""
 
 
-def _json(body: bytes) -> Any:
+def _json(body: bytes) -> tuple[Any, int]:
+    """Read what an Actor stored; also return how many values in it were replaced."""
     if len(body) >= _LARGE_BYTES:
         bytearray(_PARSED_BYTES * len(body))  # MemoryError, where orjson would crash; the pages are never touched
     # An Actor may store lone surrogates and NaN. orjson refuses both; the data is paid for and has to be read.
     try:
-        return orjson.loads(body)
+        return read_json(body), 0
     except orjson.JSONDecodeError:
-        return wire.parse_lenient(body)
+        return wire.parse_mended(body)

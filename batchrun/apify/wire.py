@@ -9,7 +9,7 @@ import base64
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -18,7 +18,18 @@ from urllib.parse import quote
 
 import orjson
 
-from batchrun.model import CostSource, DatasetId, JsonObject, Mark, Run, RunId, RunOptions, RunStatus, StoreId
+from batchrun.model import (
+    CostSource,
+    DatasetId,
+    JsonObject,
+    Mark,
+    Run,
+    RunId,
+    RunOptions,
+    RunStatus,
+    StoreId,
+    read_json,
+)
 from batchrun.policy.budget import Prices
 
 #: The API's maximum of `waitForFinish`, in seconds.
@@ -45,6 +56,9 @@ def query_text(query: Mapping[str, str]) -> str:
     )
 
 
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
 def user_agent(version: str, mark: Mark | None = None) -> str:
     """Return our User-Agent. The platform shows that of a start as the Run's `meta.userAgent`, with the mark."""
     return f"batchrun/{version}" + (f" ({mark})" if mark is not None else "")
@@ -57,9 +71,7 @@ def mark_of(agent: str | None) -> Mark | None:
 
 
 def parse_json(body: bytes) -> Any:
-    """Read JSON, also with what orjson refuses and Actors store: lone surrogates, NaN, numbers out of range.
-
-    Lone surrogates become question marks, NaN and infinity null, so that the value can be written as JSON again.
+    """Read JSON, also with what orjson refuses and Actors store; see `parse_mended`.
 
     Raises:
         ValueError: it is not JSON, nested too deep, or holds an integer of thousands of digits.
@@ -67,28 +79,34 @@ def parse_json(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
-        pass
-    try:
-        value = parse_lenient(body, read_float=_finite, read_constant=lambda _: None)
-        return orjson.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
-    except RecursionError as error:
-        raise ValueError(_TOO_DEEP) from error
+        return parse_mended(body)[0]
 
 
-def parse_lenient(
-    body: bytes,
-    read_float: Callable[[str], float | None] = float,
-    read_constant: Callable[[str], float | None] = float,
-) -> Any:
-    """Read JSON with lone surrogates, NaN and numbers out of range.
+def parse_mended(body: bytes) -> tuple[Any, int]:
+    """Read JSON with lone surrogates, NaN and numbers out of range; also return how many of them were replaced.
+
+    Lone surrogates become U+FFFD, NaN and infinity null, so that the value can be written as JSON that all consumers
+    read.
 
     Raises:
         ValueError: it is not JSON, nested too deep, or holds an integer of thousands of digits.
     """
+    lost = 0
+
+    def read_float(text: str) -> float | None:
+        nonlocal lost
+        number = float(text)
+        if math.isfinite(number):
+            return number
+        lost += 1
+        return None
+
     try:
-        return json.loads(body, parse_int=_integer, parse_float=read_float, parse_constant=read_constant)
+        value = json.loads(body, parse_int=_integer, parse_float=read_float, parse_constant=read_float)
+        text, surrogates = _LONE_SURROGATE.subn("\ufffd", json.dumps(value, ensure_ascii=False))
     except RecursionError as error:
         raise ValueError(_TOO_DEEP) from error
+    return read_json(text), lost + surrogates
 
 
 def _integer(digits: str) -> int:
@@ -96,11 +114,6 @@ def _integer(digits: str) -> int:
         return int(digits)
     except ValueError:  # Python's message names a setting of Python
         raise ValueError(f"it holds an integer of {len(digits):,} digits") from None
-
-
-def _finite(text: str) -> float | None:
-    number = float(text)
-    return number if math.isfinite(number) else None
 
 
 def parse_data(body: bytes) -> Any:

@@ -13,6 +13,7 @@ def job_format(config: Config, task_input: JsonObject | None = None) -> JobForma
         encoding=jobs.encoding,
         delimiter=jobs.delimiter,
         quote=jobs.quote,
+        empty=frozenset(jobs.empty),
         trim=jobs.trim is not False,
         template=jobs.template,
         key=jobs.key,

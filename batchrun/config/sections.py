@@ -125,6 +125,8 @@ class TaskConfig(Section):
         described = self.actor is not None and self.name is not None
         if (self.id is None) == (not described) or (self.id is not None and self.actor is not None):
             raise ValueError("needs either id, or actor and name")
+        if self.id is not None and (self.input or self.options != OptionsConfig()):
+            raise ValueError("input and options describe a new task; beside id, write [input] and [run] instead")
         return self
 
 
@@ -141,6 +143,8 @@ class JobsConfig(Section):
     """Character that quotes cells of a CSV file, or "none" where quotes are ordinary characters; default: '"'."""
     trim: bool | None = None
     """Whether blanks around the cells of a CSV file are left out; default: true."""
+    empty: list[str] = []
+    """Cells that count as empty, like ["NA", "NaN", "None"]."""
     key: str | None = None
     """Template of the job key, like "{{sku}}"; default: derived from the content."""
     group: str | None = None

@@ -91,6 +91,8 @@ class _Page(NamedTuple):
     #: Of its body, and most likely of the next one.
     size_bytes: int
     expected_bytes: int
+    #: Values that were replaced.
+    replaced: int
 
 
 class _Lines(NamedTuple):
@@ -142,8 +144,7 @@ class Collector:
             collected = Collected(items=items, problem=problem)
         elif run.dataset_id is not None and self._plan.items == "file":
             tag = item_tag(job, run, outcome)
-            written, lines, problem = await self._to_file(job_id, attempt, run.dataset_id, tag, room)
-            items = Items(count=written.items_count, dataset_id=run.dataset_id, is_complete=problem is None)
+            items, lines, problem = await self._to_file(job_id, attempt, run.dataset_id, tag, room)
             collected = Collected(items=items, problem=problem, item_lines=lines)
         if not self._plan.is_value_wanted or run.store_id is None:
             return collected
@@ -169,20 +170,23 @@ class Collector:
 
     async def _to_file(
         self, job_id: JobId, attempt: Attempt, dataset_id: DatasetId, tag: dict[str, Any], room: Room
-    ) -> tuple[Attempt, bytes, Problem | None]:
+    ) -> tuple[Items, bytes, Problem | None]:
         """Write page after page, each with the offset of the next one.
 
         Returns:
-            The attempt as far as it is written; the last page, for the record's commit; why the items are incomplete.
+            The items as far as they are written; the last page, for the record's commit; why they are incomplete.
         """
-        lines = b""
+        lines, replaced = b"", 0
+        problem: Problem | None
         left_out = 0 if self._plan.is_filtered else attempt.items_offset - attempt.items_count  # before a kill
         offset, expected_bytes = attempt.items_offset, self._page_bytes
         while True:
             try:
                 page = await self._page(dataset_id, offset, room, expected_bytes)
             except _UnreadableError as error:
-                return attempt, lines, error.problem
+                problem = error.problem
+                break
+            replaced += page.replaced
             parts = self._lines_of(page, tag)
             page.items.clear()  # before anything is awaited: what is parsed is several times as large as its lines
             while parts:
@@ -194,8 +198,11 @@ class Collector:
                 attempt = replace(attempt, items_offset=next_offset, items_count=attempt.items_count + count)
             room.shrink(WRITTEN_WEIGHT * len(lines))
             if page.is_last:
-                return attempt, lines, _left_out(left_out, dataset_id)
+                problem = _left_out(left_out, dataset_id)
+                break
             offset, expected_bytes = page.next_offset, page.expected_bytes
+        items = Items(count=attempt.items_count, dataset_id=dataset_id, is_complete=problem is None, replaced=replaced)
+        return items, lines, problem
 
     def _lines_of(self, page: _Page, tag: dict[str, Any]) -> list[_Lines]:
         """Return the lines of a page in parts of a bounded size, usually one.
@@ -217,6 +224,7 @@ class Collector:
     async def _inline(self, dataset_id: DatasetId, room: Room) -> tuple[Items, Problem | None]:
         values: list[Any] = []
         problem: Problem | None = None
+        replaced = 0
         offset, is_last, most = 0, False, self._plan.max_inline_items
         while not is_last and len(values) <= most:  # one more than wanted shows that there are more
             try:
@@ -227,13 +235,19 @@ class Collector:
                 problem = error.problem
                 break
             values += page.items
+            replaced += page.replaced
             offset, is_last = page.next_offset, page.is_last
         is_cut = len(values) > most
         del values[most:]
         writable = [value for value in values if is_writable(value)]
         problem = problem or _left_out(len(values) - len(writable), dataset_id)
         items_read = Items(
-            count=len(writable), dataset_id=dataset_id, values=writable, is_complete=problem is None, is_cut=is_cut
+            count=len(writable),
+            dataset_id=dataset_id,
+            values=writable,
+            is_complete=problem is None,
+            is_cut=is_cut,
+            replaced=replaced,
         )
         return items_read, problem
 
@@ -262,9 +276,9 @@ class Collector:
         # Behind a page that is not full there is most likely nothing.
         expected_bytes = size if count >= limit else 0
         if not self._plan.is_filtered:
-            return _Page(page.items, offset + count, not count, size, expected_bytes)
+            return _Page(page.items, offset + count, not count, size, expected_bytes, page.replaced)
         is_last = not count and (page.total is None or offset + limit >= page.total)
-        return _Page(page.items, offset + limit, is_last, size, expected_bytes)
+        return _Page(page.items, offset + limit, is_last, size, expected_bytes, page.replaced)
 
     async def judge(self, run: Run, expectation: Expectation) -> Verdict | None:
         """Return why a succeeded Run does not meet the expectation: too few items, or invalid ones; None if it does.

@@ -6,11 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-import orjson
-
 from batchrun.jobs.rows import NotAJob, brief
 from batchrun.jobs.template import to_int
-from batchrun.model import JobKey, JsonObject, RunOptions
+from batchrun.model import JobKey, JsonObject, RunOptions, read_json
 
 #: Characters of a job key or a group.
 MAX_KEY_CHARS = 512
@@ -120,7 +118,7 @@ def _from_cell(name: str, text: str) -> Any:
     try:
         if name == "@priority":
             return to_int(text)
-        return orjson.loads(text) if name in ("@options", "@meta") else text
+        return read_json(text) if name in ("@options", "@meta") else text
     except ValueError:
         wanted = "a whole number" if name == "@priority" else "JSON"
         raise NotAJob(f"column {name!r} must hold {wanted}, not {brief(text)}") from None

@@ -4,6 +4,7 @@ A job format is compiled once, by `JobBuilder`; a row without template and matri
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
@@ -26,8 +27,10 @@ from batchrun.jobs.matrix import combinations
 from batchrun.jobs.merge import deep_merge
 from batchrun.jobs.rows import NotAJob, Row, bad_line
 from batchrun.jobs.template import DROPPED, Cells, Template, as_text
-from batchrun.model import MAX_BODY_BYTES, BadLine, Job, JobKey, JsonObject, Position
+from batchrun.model import MAX_BODY_BYTES, BadLine, Job, JobKey, JsonObject, Position, read_json, write_json
 
+#: Properties of item lines that are batchrun's.
+_ITEM_NAMES = ("_key", "_line", "_run", "_outcome", "_meta", "_own")
 #: How deep orjson writes.
 _TOO_DEEP = "is nested deeper than 254 levels; flatten it"
 
@@ -42,6 +45,7 @@ class JobBuilder:
 
     def __init__(self, job_format: JobFormat, columns: tuple[str, ...] | None) -> None:
         self._are_cells = columns is not None
+        self._empty = job_format.empty
         self._constants = check_json(job_format.constants, "input")
         self._combinations = combinations(check_json(dict(job_format.matrix), "jobs.matrix"))
         self._template = (
@@ -59,6 +63,12 @@ class JobBuilder:
             self._check_columns(columns, job_format)
         if self._key is not None:
             _check_key_covers(self._key, job_format)
+
+    @property
+    def empty_in_text(self) -> Counter[str]:
+        """How often an empty cell was filled into a text, by the dotted key of the text."""
+        templates = [each for each in (self._template, self._key, self._group) if each is not None]
+        return sum((each.empty_in_text for each in templates), Counter())
 
     @property
     def jobs_per_row(self) -> int:
@@ -80,11 +90,14 @@ class JobBuilder:
         """
         if row.data is None:
             raise NotAJob(row.problem)
+        data = row.data
+        if self._empty:
+            data = {name: "" if isinstance(cell, str) and cell in self._empty else cell for name, cell in data.items()}
         try:
-            fields = take_at_fields(row.data, are_cells=self._are_cells)
+            fields = take_at_fields(data, are_cells=self._are_cells)
             if not self._combinations:
-                return [self._job(row.position, row.data, fields, "")]
-            return list(self._variants(row.position, row.data, fields))
+                return [self._job(row.position, data, fields, "")]
+            return list(self._variants(row.position, data, fields))
         except orjson.JSONEncodeError as error:
             # orjson raises a TypeError by another name; a bug of ours must not pass for a bad line.
             if "Recursion limit" not in str(error):
@@ -105,7 +118,7 @@ class JobBuilder:
         if self._constants:
             override = {**self._constants, **override}
         digest = _digest(override, fields.options)
-        body = orjson.dumps(override if self._under is None else deep_merge(self._under, override))
+        body = write_json(override if self._under is None else deep_merge(self._under, override))
         if len(body) > MAX_BODY_BYTES:
             raise NotAJob(
                 f"gives an input of {len(body):,} bytes; the API takes {MAX_BODY_BYTES:,} at most: "
@@ -123,7 +136,7 @@ class JobBuilder:
             meta=fields.meta if not self._meta else self._job_meta(cells, fields.meta),
         )
         if type(job.meta) in (dict, list):
-            orjson.dumps(job.meta)  # raises the error of what is nested too deep
+            write_json(job.meta)  # raises the error of what is nested too deep
         return job
 
     def _job_key(self, cells: Cells, fields: AtFields, key_suffix: str) -> JobKey | None:
@@ -156,6 +169,9 @@ class JobBuilder:
             if name[:1] == "@":
                 problem = "use it through a template, like \"@options\" = { memory_mb = '{{memory_mb:int}}' }"
                 raise ConfigError(problem, key=f"jobs.matrix.{name}")
+        for name in job_format.meta:
+            if name in _ITEM_NAMES:
+                raise ConfigError(f"{name!r} is a property of every item line; rename the column", key="jobs.meta")
         for name in job_format.template or ():
             if name[:1] == "@" and name not in AT_FIELDS:
                 raise ConfigError(unknown_field(name), key=f"jobs.template.{name}")
@@ -173,7 +189,11 @@ class JobBuilder:
         wanted |= dict.fromkeys(self._meta, "jobs.meta")
         for name, key in wanted.items():
             if name not in known:
-                raise ConfigError(f"{job_format.name} has no column {name!r}; it has {', '.join(known)}", key=key)
+                raise ConfigError(f"{job_format.name} has no column {name!r}; it has {_visibly(known)}", key=key)
+
+
+def _visibly(names: list[str]) -> str:
+    return ", ".join(name if name.isprintable() else repr(name) for name in names)
 
 
 def check_json(value: Any, key: str) -> Any:
@@ -186,7 +206,7 @@ def check_json(value: Any, key: str) -> Any:
         if isinstance(leaf, float) and not math.isfinite(leaf):
             raise ConfigError("must be finite: JSON has no infinity and no NaN", key=leaf_key)
     try:
-        return orjson.loads(orjson.dumps(value))
+        return read_json(write_json(value))
     except (orjson.JSONEncodeError, orjson.JSONDecodeError) as error:
         raise ConfigError(f"cannot be written as JSON: {error}", key=key) from None
 
@@ -203,10 +223,10 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
 
 
 def _digest(override: JsonObject, options: JsonObject) -> bytes:
-    content = orjson.dumps(override, option=orjson.OPT_SORT_KEYS)
+    content = write_json(override, option=orjson.OPT_SORT_KEYS)
     if options:
         # Compact JSON holds no line end: no override alone reads like another one with options.
-        content += b"\n" + orjson.dumps(options, option=orjson.OPT_SORT_KEYS)
+        content += b"\n" + write_json(options, option=orjson.OPT_SORT_KEYS)
     return sha256(content).digest()[:16]
 
 

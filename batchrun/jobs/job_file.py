@@ -4,6 +4,7 @@ Rows become Jobs and BadLines here. Which of them are new is for the ledger to d
 state of a batch.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -114,6 +115,11 @@ class JobFile:
     def columns(self) -> tuple[str, ...]:
         """The columns of a CSV file; empty for JSON."""
         return () if self._header is None else self._header.columns
+
+    @property
+    def empty_in_text(self) -> Counter[str]:
+        """How often an empty cell was filled into a text, by the dotted key of the text."""
+        return self._builder.empty_in_text
 
     @property
     def jobs_per_line(self) -> int:

@@ -40,6 +40,8 @@ class JobFormat:
     quote: str | None = None
     #: Whether blanks around the cells of a CSV file are left out.
     trim: bool = True
+    #: Cells that count as empty.
+    empty: frozenset[str] = frozenset()
     #: Whether a CSV file that can be read in more than one way is refused; else its header decides.
     asks_in_doubt: bool = True
     #: The override with `{{column}}` in its strings; None: the row itself is the override.

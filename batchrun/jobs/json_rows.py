@@ -10,7 +10,7 @@ import orjson
 from batchrun.errors import JobFileError
 from batchrun.jobs.raw_streams import Note, skip_line
 from batchrun.jobs.rows import KEPT_BYTES, MAX_ROW_BYTES, ReadPoint, Row, brief, not_encoded
-from batchrun.model import MAX_BODY_BYTES, JsonObject, Position
+from batchrun.model import MAX_BODY_BYTES, JsonObject, Position, read_json
 
 #: Bytes of a JSON array: it is held in memory while it is read.
 MAX_ARRAY_BYTES = 64 << 20
@@ -147,7 +147,7 @@ def _parser(encoding: str) -> Callable[[bytes], Parsed]:
 def parse_object(raw: bytes | str) -> Parsed:
     """Parse one JSON object; of a property given twice, the last one wins, as in JavaScript."""
     try:
-        value = orjson.loads(raw)
+        value = read_json(raw)
     except orjson.JSONDecodeError as error:
         return None, _not_json(raw, error)
     if type(value) is dict:

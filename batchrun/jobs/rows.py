@@ -3,9 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import orjson
-
-from batchrun.model import BadLine, JsonObject, Position
+from batchrun.model import BadLine, JsonObject, Position, write_json
 
 #: Bytes of a row; a longer one is skipped unread. More than the API takes as input: a template may leave columns out.
 MAX_ROW_BYTES = 16 << 20
@@ -58,7 +56,7 @@ def brief(value: Any) -> str:
 
 def json_text(value: Any) -> str:
     """Return a JSON value as JSON."""
-    return orjson.dumps(value).decode()
+    return write_json(value).decode()
 
 
 def not_encoded(error: UnicodeDecodeError, encoding: str) -> str:

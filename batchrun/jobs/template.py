@@ -1,9 +1,14 @@
 """Templates: a tree whose strings hold `{{column}}`, compiled once, filled for every row.
 
     {{sku}}             the cell as it is; of a JSON line, the property with its type
+    {{a.b}}             the property `b` of the object `a`, unless a column is named `a.b`
     {{n:int}}           a whole number; {{x:float}}, {{b:bool}}, {{x:json}}: a number, a boolean, any JSON
     {{tags:split(|)}}   a list of the parts between separators, trimmed; an empty cell gives an empty list
-    {{n:int?}}          leaves the property (or list element, or key) out when the cell is empty, null or missing
+    {{q:url}}           percent-encoded, to be a part of an address; :trim, :upper, :lower change the text
+    {{n:default(1)}}    another text where the cell is empty, null or missing
+    {{d:date(%d.%m.%Y)}} a date like 2026-03-31, in another format
+    {{n:trim:int?}}     filters one after the other; with ? the property (or list element, or key) is left out when the
+                        cell is empty, null or missing
     {{"dc:title"}}      a column whose name holds a colon, a brace or a question mark
     {{{{                two literal braces; single braces and closing ones need no escape
 
@@ -12,29 +17,45 @@ A string that is one placeholder takes the converted value's type; any other tex
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, Final
-
-import orjson
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote
 
 from batchrun.errors import ConfigError
 from batchrun.jobs.rows import NotAJob, brief, json_text
-from batchrun.model import JsonObject
+from batchrun.model import JsonObject, read_json
 
 #: A row: column -> cell, or property -> value.
 Cells = Mapping[str, Any]
 Fill = Callable[[Cells], Any]
 
+
+class Filter(NamedTuple):
+    """A converter or a change of text between the cell and what is filled in."""
+
+    name: str
+    #: Raises ValueError for a value that does not fit.
+    apply: Callable[[Any], Any]
+    #: What the filter wants, for messages.
+    wanted: str
+
+
+_MISSING: Final = object()
 #: What a placeholder with `?` gives for an empty cell: its property is left out.
 DROPPED: Final = object()
 
 _PIECE = re.compile(r"\{\{\{\{|\{\{(?P<inside>.*?)\}\}", re.DOTALL)
 _INSIDE = re.compile(
     r'\s*(?:"(?P<quoted>[^"]+)"|(?P<bare>[^":?{}\s](?:[^":{}]*?[^":{}\s])??))\s*'
-    r"(?::\s*(?P<converter>\w+)(?:\((?P<argument>.*)\))?\s*)?(?P<optional>\?)?\s*",
+    r"(?P<filters>(?::.*?)?)(?P<optional>\?)?\s*",
     re.DOTALL,
 )
-_INT = re.compile(r"[+-]?[0-9]+")
+_FILTER = re.compile(r":\s*(?P<name>\w+)(?:\((?P<argument>.*?)\))?\s*(?=:|\Z)", re.DOTALL)
+_INT = re.compile(r"([+-]?[0-9]+)(\.0*)?")
+#: Whole numbers below it are the same as text and as JSON of any consumer.
+_MAX_EXACT = 2**53
 _FLOAT = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -49,6 +70,8 @@ class Template:
     def __init__(self, tree: Any, key: str) -> None:
         #: Columns that the template reads -> dotted key of the first string that reads it.
         self.columns: dict[str, str] = {}
+        #: How often an empty cell was filled into a text, by the dotted key of the text.
+        self.empty_in_text: Counter[str] = Counter()
         #: Fills the template with a row; DROPPED if the whole template is an optional placeholder of an empty cell.
         #: Raises NotAJob when a cell cannot be converted, or a property is missing.
         self.fill: Fill = self._compile(tree, key)
@@ -84,7 +107,21 @@ class Template:
             return _constant("".join(str(piece) for piece in pieces))
         if len(pieces) == 1 and not isinstance(pieces[0], str):
             return pieces[0]
-        return _joined(pieces)
+        return self._joined(pieces, key)
+
+    def _joined(self, pieces: list[str | Fill], key: str) -> Fill:
+        def fill(cells: Cells) -> Any:
+            texts = []
+            for piece in pieces:
+                value = piece if isinstance(piece, str) else piece(cells)
+                if value is DROPPED:
+                    return DROPPED
+                texts.append(as_text(value))
+            if "" in texts:
+                self.empty_in_text[key] += 1
+            return "".join(texts)
+
+        return fill
 
     def _pieces(self, text: str, key: str) -> list[str | Fill]:
         pieces: list[str | Fill] = []
@@ -99,13 +136,13 @@ class Template:
 
     def _placeholder(self, inside: str, key: str) -> Fill:
         parts = _INSIDE.fullmatch(inside)
-        if parts is None:
+        filters = None if parts is None else _filters(parts["filters"], key)
+        if parts is None or filters is None:
             problem = f"'{{{{{inside}}}}}' is no placeholder; write it like {{{{column}}}} or {{{{column:int?}}}}"
             raise ConfigError(problem, key=key)
         column = parts["quoted"] or parts["bare"]
         self.columns.setdefault(column, key)
-        convert, wanted = _converter(parts["converter"], parts["argument"], key)
-        return _fetch(column, convert, wanted, key, is_optional=parts["optional"] is not None)
+        return _fetch(column, filters, key, is_optional=parts["optional"] is not None)
 
 
 def _append_text(pieces: list[str | Fill], text: str, key: str) -> None:
@@ -119,44 +156,47 @@ def _constant(value: Any) -> Fill:
     return lambda _: value
 
 
-def _joined(pieces: list[str | Fill]) -> Fill:
-    def fill(cells: Cells) -> Any:
-        texts = []
-        for piece in pieces:
-            value = piece if isinstance(piece, str) else piece(cells)
-            if value is DROPPED:
-                return DROPPED
-            texts.append(as_text(value))
-        return "".join(texts)
-
-    return fill
-
-
 def as_text(value: Any) -> str:
-    """Return a value as it reads inside a text: null is empty, any other value that is no string is JSON."""
+    """Return a value as it reads inside a text: null is empty, any other value that is no string is JSON.
+
+    A float without a fraction reads like the whole number, of which it is another notation.
+    """
     if isinstance(value, str):
         return value
+    if isinstance(value, float) and value.is_integer() and abs(value) < _MAX_EXACT:
+        value = int(value)
     return "" if value is None else json_text(value)
 
 
-def _fetch(column: str, convert: Callable[[Any], Any] | None, wanted: str, key: str, *, is_optional: bool) -> Fill:
+def _fetch(column: str, filters: list[Filter], key: str, *, is_optional: bool) -> Fill:
+    path = column.split(".")
+    has_default = any(each.name == "default" for each in filters)
+
     def fill(cells: Cells) -> Any:
-        try:
-            value = cells[column]
-        except KeyError:
-            if is_optional:
+        value = cells.get(column, _MISSING)
+        if value is _MISSING:
+            value = _nested(cells, path)
+        if value is _MISSING and not (is_optional or has_default):
+            raise NotAJob(f"has no property {column!r}, which {key} uses")
+        value = None if value is _MISSING else value
+        for each in filters:
+            if is_optional and not has_default and (value is None or value == ""):
                 return DROPPED
-            raise NotAJob(f"has no property {column!r}, which {key} uses") from None
-        if is_optional and (value is None or value == ""):
-            return DROPPED
-        if convert is None:
-            return value
-        try:
-            return convert(value)
-        except ValueError:
-            raise NotAJob(_unfit(column, value, wanted, key)) from None
+            try:
+                value = each.apply(value)
+            except ValueError:
+                raise NotAJob(_unfit(column, value, each.wanted, key)) from None
+        return DROPPED if is_optional and (value is None or value == "") else value
 
     return fill
+
+
+def _nested(cells: Cells, path: list[str]) -> Any:
+    """Return the value at a path of at least two names, or _MISSING."""
+    value: Any = cells if len(path) > 1 else None
+    for name in path:
+        value = value.get(name, _MISSING) if isinstance(value, dict) else _MISSING
+    return value
 
 
 def _unfit(column: str, value: Any, wanted: str, key: str) -> str:
@@ -165,35 +205,44 @@ def _unfit(column: str, value: Any, wanted: str, key: str) -> str:
     return f"column {column!r} is {brief(value)} and {key} expects {wanted}"
 
 
-def _converter(name: str | None, argument: str | None, key: str) -> tuple[Callable[[Any], Any] | None, str]:
-    if name == "split":
-        if not argument:
-            raise ConfigError("split names no separator; write it like {{tags:split(|)}}", key=key)
-        return _splitter(argument), "text to split"
+def _filters(text: str, key: str) -> list[Filter] | None:
+    """Return the filters of a placeholder; None if they are not written like filters."""
+    filters, end = [], 0
+    for found in _FILTER.finditer(text):
+        if found.start() == end:
+            filters.append(_filter(found["name"], found["argument"], key))
+            end = found.end()
+    return filters if end == len(text) else None
+
+
+def _filter(name: str, argument: str | None, key: str) -> Filter:
+    if name in _WITH_ARGUMENT:
+        make, wanted, example = _WITH_ARGUMENT[name]
+        if not argument and (argument is None or name != "default"):
+            raise ConfigError(f"{name} names nothing in parentheses; write it like {example}", key=key)
+        return Filter(name, make(argument), wanted)
     if argument is not None:
-        raise ConfigError(f"the converter {name!r} takes nothing in parentheses; only split does", key=key)
-    if name is None:
-        return None, ""
+        takers = ", ".join(_WITH_ARGUMENT)
+        raise ConfigError(f"the filter {name!r} takes nothing in parentheses; only {takers} do", key=key)
     try:
-        return _CONVERTERS[name]
+        return Filter(name, *_PLAIN[name])
     except KeyError:
-        known = ", ".join([*_CONVERTERS, "split(|)"])
-        problem = f"there is no converter {name!r}, only {known}; a column with ':' in its name is quoted: "
+        known = ", ".join([*_PLAIN, *(f"{each}(…)" for each in _WITH_ARGUMENT)])
+        problem = f"there is no filter {name!r}, only {known}; a column with ':' in its name is quoted: "
         raise ConfigError(problem + '{{"a:b"}}', key=key) from None
 
 
 def to_int(value: Any) -> int:
-    """Return a whole number given as text or as JSON.
+    """Return a whole number given as text or as JSON; a fraction of zeros does not count.
 
     Raises:
-        ValueError: It is not a whole number, or does not fit 64 bits.
+        ValueError: It is not a whole number, or has thousands of digits.
     """
-    if type(value) is str and _INT.fullmatch(text := value.strip()) and len(text) < 30:
-        value = int(text)
+    if type(value) is str and (found := _INT.fullmatch(value.strip())):
+        value = int(found[1])
     elif type(value) is float and value.is_integer():
         value = int(value)
-    # The range of orjson.
-    if type(value) is int and -(2**63) <= value < 2**64:
+    if type(value) is int:
         return value
     raise ValueError
 
@@ -216,7 +265,7 @@ def _to_bool(value: Any) -> bool:
 
 
 def _to_json(value: Any) -> Any:
-    return orjson.loads(value) if isinstance(value, str) else value
+    return read_json(value) if isinstance(value, str) else value
 
 
 def _splitter(separator: str) -> Callable[[Any], list[Any]]:
@@ -230,9 +279,27 @@ def _splitter(separator: str) -> Callable[[Any], list[Any]]:
     return split
 
 
-_CONVERTERS: Final[dict[str, tuple[Callable[[Any], Any], str]]] = {
+def _dater(form: str) -> Callable[[Any], str]:
+    return lambda value: datetime.fromisoformat(as_text(value).strip()).strftime(form)
+
+
+def _defaulter(default: str) -> Callable[[Any], Any]:
+    return lambda value: default if value is None or value == "" else value
+
+
+_PLAIN: Final[dict[str, tuple[Callable[[Any], Any], str]]] = {
     "int": (to_int, "a whole number"),
     "float": (_to_float, "a number"),
     "bool": (_to_bool, "true or false"),
     "json": (_to_json, "JSON"),
+    "url": (lambda value: quote(as_text(value), safe=""), "text"),
+    "trim": (lambda value: as_text(value).strip(), "text"),
+    "upper": (lambda value: as_text(value).upper(), "text"),
+    "lower": (lambda value: as_text(value).lower(), "text"),
+}
+#: What makes a filter of an argument, what the filter wants, and an example.
+_WITH_ARGUMENT: Final[dict[str, tuple[Callable[[str], Callable[[Any], Any]], str, str]]] = {
+    "split": (_splitter, "text to split", "{{tags:split(|)}}"),
+    "default": (_defaulter, "text", "{{n:default(1)}}"),
+    "date": (_dater, "a date like 2026-03-31", "{{day:date(%d.%m.%Y)}}"),
 }

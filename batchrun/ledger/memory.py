@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import anyio
-import orjson
 
 from batchrun.errors import LedgerError
 from batchrun.ledger.facts import ECHO, TRIPS, UNLISTED_SINCE, WAIT, WATCHED_S, Fact
@@ -28,6 +27,8 @@ from batchrun.model import (
     Run,
     RunId,
     Selection,
+    read_json,
+    write_json,
 )
 from batchrun.policy.breaker import Trip
 from batchrun.policy.failure_kind import failure_id
@@ -225,11 +226,11 @@ class MemoryLedger:
         self.note_fact(WAIT, wait)
 
     def fact(self, fact: Fact[T]) -> T | None:
-        noted = orjson.loads(self._facts.get(fact.name, b"null"))
+        noted = read_json(self._facts.get(fact.name, b"null"))
         return None if noted is None else fact.from_json(noted)
 
     def note_fact(self, fact: Fact[T], value: T | None) -> None:
-        self._facts[fact.name] = orjson.dumps(None if value is None else fact.to_json(value))
+        self._facts[fact.name] = write_json(None if value is None else fact.to_json(value))
 
     @property
     def is_empty(self) -> bool:

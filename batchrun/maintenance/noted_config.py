@@ -3,14 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-import orjson
 from pydantic import ValidationError
 
 from batchrun.config import Config
 from batchrun.errors import LedgerError
 from batchrun.ledger.facts import COMMAND, CONFIG, TASK_ID
 from batchrun.ledger.sqlite.reader import open_for_reading
-from batchrun.model import Command, TaskId
+from batchrun.model import Command, TaskId, write_json
 from batchrun.output.layout import LEDGER
 
 
@@ -36,8 +35,10 @@ def config_of(noted: Any, directory: Path) -> Config:
         noted["api"].setdefault("allow_plain_http", True)
         # They trimmed no cells, so that the lines of their job files are other jobs when they are trimmed.
         noted.get("jobs", {}).setdefault("trim", False)
+        if noted.get("task", {}).get("id"):
+            noted["task"] |= {"input": {}, "options": {}}  # they passed these over beside an id
     try:
-        config = Config.model_validate_json(orjson.dumps(noted))
+        config = Config.model_validate_json(write_json(noted))
     except ValidationError as error:
         raise LedgerError(f"{directory / LEDGER}: holds no batch that was begun") from error
     output = config.output.model_copy(update={"dir": directory})

@@ -6,6 +6,7 @@ changed once made; for most of them the type checker alone sees to that (`runtim
 
 from batchrun.model.attempt import CLOCK_DOUBT, Attempt, AttemptState, Cause, Intent, Mark, Problem
 from batchrun.model.batch import Command, Ending, Selection, Summary
+from batchrun.model.exact_json import read_json, write_json
 from batchrun.model.job import BadLine, Job, JobId, JobKey, Position
 from batchrun.model.record import Items, Outcome, Record, is_writable, json_line
 from batchrun.model.run import (
@@ -62,4 +63,6 @@ __all__ = [
     "WaitReason",
     "is_writable",
     "json_line",
+    "read_json",
+    "write_json",
 ]

@@ -49,6 +49,8 @@ class Items:
     is_complete: bool = True
     #: True if the dataset holds more items than go into a record (`output.max_inline_items`).
     is_cut: bool = False
+    #: Values in them that were replaced, as far as this process read them: lone surrogates by U+FFFD, NaN by null.
+    replaced: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,8 +150,8 @@ def json_line(value: JsonObject) -> bytes:
     except TypeError:
         pass
     try:
-        # orjson writes at most 254 levels and no lone surrogates; an Actor's values may have either.
-        return (json.dumps(value, default=_iso) + "\n").encode()
+        # orjson writes at most 254 levels, 64-bit numbers and no lone surrogates; the last no consumer reads either.
+        return (json.dumps(value, default=_iso, ensure_ascii=False) + "\n").encode("utf-8", "replace")
     except RecursionError as error:
         raise ValueError(_TOO_DEEP) from error
 
@@ -187,7 +189,8 @@ def _items_json(items: Items | None) -> JsonObject | None:
     if items is None:
         return None
     values = {} if items.values is None else {"values": items.values, "cut": items.is_cut}
-    return {"count": items.count, "dataset_id": items.dataset_id, "complete": items.is_complete, **values}
+    mended = {"replaced": items.replaced} if items.replaced else {}
+    return {"count": items.count, "dataset_id": items.dataset_id, "complete": items.is_complete, **mended, **values}
 
 
 def _seconds_between(earlier: datetime | None, later: datetime | None) -> float | None:

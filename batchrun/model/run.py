@@ -122,3 +122,5 @@ class ItemsPage:
     items: list[Any]
     #: The dataset's item count by the platform's counter, which lags; None if the platform does not report it.
     total: int | None
+    #: Values in the items that no JSON holds, and that were replaced: lone surrogates, NaN, infinity.
+    replaced: int = 0

@@ -15,7 +15,7 @@ import orjson
 from batchrun.account.task import Task
 from batchrun.apify.wire import AccountInfo
 from batchrun.config import Config
-from batchrun.model import Job, JsonObject, RunOptions
+from batchrun.model import Job, JsonObject, RunOptions, read_json, write_json
 from batchrun.preflight.builds import Build
 
 #: Line numbers that are named for one problem.
@@ -131,7 +131,7 @@ class JobCheck:
         """Check one job."""
         options = self.options(job)
         problems = list(self._problems_of_all if job.options is None else self._options_problems(options))
-        override = orjson.loads(job.body)
+        override = read_json(job.body)
         merged = {**self._under, **override}
         self.first_job = self.first_job or job
         if options.build is not None and not self._build.is_same(options.build):
@@ -144,8 +144,8 @@ class JobCheck:
 
     def shown(self, job: Job) -> str:
         """Return the whole input of a job's Run as JSON, for a person."""
-        merged = {**self._under, **orjson.loads(job.body)}
-        return orjson.dumps(merged if self._schema is None else self._schema.without_secrets(merged)).decode()
+        merged = {**self._under, **read_json(job.body)}
+        return write_json(merged if self._schema is None else self._schema.without_secrets(merged)).decode()
 
     def template_example(self) -> str:
         """Return a line of a template that fills a property of the schema from the first unknown one of a line."""
@@ -170,7 +170,7 @@ class JobCheck:
     def _repeated(self, merged: JsonObject, options: RunOptions) -> list[str]:
         if merged == self._under:
             return ["changes nothing of the task's input"]
-        content = orjson.dumps([merged, asdict(options)], option=orjson.OPT_SORT_KEYS)
+        content = write_json([merged, asdict(options)], option=orjson.OPT_SORT_KEYS)
         before = len(self._inputs)
         self._inputs.add(blake2b(content, digest_size=16).digest())
         return [] if len(self._inputs) > before else ["comes to the same input as an earlier line"]

@@ -172,6 +172,7 @@ async def _survey(config: Config, task: Task, check: JobCheck, shown: int) -> Su
             pass
     finally:
         job_file.close()
+    survey.empty_in_text = job_file.empty_in_text
     if not survey.jobs and not survey.bad_lines:
         raise JobFileError(NO_JOBS, file=config.jobs.file)
     return survey
@@ -203,7 +204,7 @@ def _mean_memory_mb(survey: Survey) -> float | None:
 
 
 def _warnings(survey: Survey, task: Task) -> list[str]:
-    warnings = [str(problem) for problem in survey.futile]
+    warnings = [str(problem) for problem in survey.odd]
     for name, count in survey.erased.most_common():
         overrides = "1 override replaces" if count == 1 else f"{count:,} overrides replace"
         fields = ", ".join(sorted(survey.erased_fields[name])) or "fields"
@@ -211,6 +212,9 @@ def _warnings(survey: Survey, task: Task) -> list[str]:
             f"{overrides} {name} of the task's input whole and erase {fields} in it;"
             ' jobs.merge = "deep" would keep that'
         )
+    for key, count in survey.empty_in_text.items():
+        cells = "1 empty cell is" if count == 1 else f"{count:,} empty cells are"
+        warnings.append(f"{cells} filled into the text of {key}; a trailing ? leaves the whole text out")
     if not task.exists:
         warnings.append("the task does not exist yet; `batchrun run` creates it")
     return warnings

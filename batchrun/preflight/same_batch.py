@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import orjson
-
 from batchrun.account.task import Task
 from batchrun.apify.wire import AccountInfo
 from batchrun.config import Config
@@ -11,7 +9,7 @@ from batchrun.errors import ConfigError
 from batchrun.ledger.facts import ACCOUNT, COMMAND, CONFIG, IDENTITY, SECRETS, TASK_ID
 from batchrun.ledger.sqlite.reader import LedgerReader
 from batchrun.ledger.sqlite.tables import LedgerTables
-from batchrun.model import Command
+from batchrun.model import Command, read_json, write_json
 from batchrun.policy.secret_fields import SecretFields
 
 
@@ -24,7 +22,7 @@ def check_identity(
         ConfigError: the ledger holds another batch; the message names every difference.
     """
     # Through JSON, as the ledger holds it: a date of the TOML becomes text.
-    identity = orjson.loads(orjson.dumps(_identity(config, task)))
+    identity = read_json(write_json(_identity(config, task)))
     noted = ledger.fact(IDENTITY) or {}
     if "jobs.quote" not in noted and noted.get("jobs.delimiter") is None:
         noted.pop("jobs.delimiter", None)  # noted by a version that did not note which one it had recognised
@@ -74,6 +72,7 @@ def _identity(config: Config, task: Task) -> dict[str, Any]:
         "jobs.delimiter": jobs.delimiter,
         "jobs.quote": jobs.quote,
         "jobs.trim": jobs.trim,
+        "jobs.empty": jobs.empty,
         "jobs.key": jobs.key,
         "jobs.group": jobs.group,
         "jobs.meta": jobs.meta,

@@ -11,6 +11,7 @@ import orjson
 from batchrun.jobs.merge import lost_fields, nested_properties
 from batchrun.model import BadLine, Job, JsonObject
 from batchrun.preflight.input_checks import JobCheck, LineProblems
+from batchrun.preflight.odd_values import odd_values
 
 REPEATED_KEY = "has the key of an earlier line with other content; give each line its own @key"
 
@@ -32,8 +33,10 @@ class Survey:
         self._nested = nested_properties(shadowed)
         self._seen: dict[bytes, bytes] = {}
         self.problems = LineProblems()
-        #: What lines would do in vain, where that stops no batch.
-        self.futile = LineProblems()
+        #: What a person may not have meant, and what lines would do in vain where that stops no batch.
+        self.odd = LineProblems()
+        #: Empty cells that were filled into texts, by the dotted key of the text.
+        self.empty_in_text: Counter[str] = Counter()
         #: Of a CSV file.
         self.columns: tuple[str, ...] = ()
         self.jobs = 0
@@ -86,9 +89,10 @@ class Survey:
             self._note_erased(orjson.loads(job.body))
         if len(self.inputs) < self._shown:
             self.inputs.append((job.position.line, self._check.shown(job)))
+        self.odd.note(job.position.line, odd_values(job.body))
         found = self._check.look_at(job)
         self.problems.note(job.position.line, found.problems)
-        (self.problems if self._check.stops_futile else self.futile).note(job.position.line, found.futile)
+        (self.problems if self._check.stops_futile else self.odd).note(job.position.line, found.futile)
 
     def _note_erased(self, override: JsonObject) -> None:
         for name in lost_fields(self._nested, override):

@@ -4,15 +4,13 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-import orjson
-
 from batchrun.config import Config
 from batchrun.config.job_format_builder import job_format
 from batchrun.errors import JobFileError
 from batchrun.jobs import JobFile
 from batchrun.ledger.facts import SECRETS
 from batchrun.ledger.sqlite.reader import open_for_reading
-from batchrun.model import Position
+from batchrun.model import Position, read_json, write_json
 from batchrun.policy.secret_fields import SecretFields
 from batchrun.report.failure_causes import Failure
 
@@ -32,7 +30,7 @@ def sent_overrides(directory: Path, config: Config, failures: Iterable[Failure],
         for part in parts:
             with suppress(JobFileError):
                 for job in job_file.reread(part):
-                    shown = orjson.dumps(secrets.masked(orjson.loads(job.body)))
+                    shown = write_json(secrets.masked(read_json(job.body)))
                     # A character takes four bytes at most.
                     found[job.position] = shown[: 4 * max_chars].decode("utf-8", "replace")[:max_chars]
     return found

@@ -213,6 +213,8 @@ class ScriptedApi:
         self.aborted: list[RunId] = []
         #: Offset and limit of each page that was asked for.
         self.pages: list[int] = []
+        #: Values that no JSON holds, on the first page of a dataset.
+        self.replaced = 0
         self.limits: list[int] = []
         #: Of each item and of each OUTPUT value, as far as the reader's memory is concerned.
         self.item_bytes = self.value_bytes = 0
@@ -399,7 +401,7 @@ class ScriptedApi:
         if "clean" in query:
             page = [item for item in page if item]
         self._fill(len(page) * self.item_bytes, fits)
-        return ItemsPage(items=page, total=len(items))
+        return ItemsPage(items=page, total=len(items), replaced=0 if offset else self.replaced)
 
     async def get_item_count(self, dataset_id: DatasetId) -> int | None:
         """Count the items that a Run has by now: all of them from its beginning."""

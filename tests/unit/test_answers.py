@@ -15,18 +15,23 @@ def _answer(body: bytes) -> Answer:
 
 def test_items_with_a_lone_surrogate_are_read() -> None:
     """It is not strict JSON; slicing a string in JavaScript can leave one behind."""
-    assert items_page_of(_answer(b'[{"text": "\\ud83d"}]')).items == [{"text": "\ud83d"}]
+    body = b'[{"text": "a\\ud83d", "n": NaN, "m": -Infinity, "big": 1e999, "id": 18446744073709551617}]'
+    page = items_page_of(_answer(body))
+    assert page.items == [{"text": "a\ufffd", "n": None, "m": None, "big": None, "id": 2**64 + 1}]
+    assert page.replaced == 4
+    assert items_page_of(_answer(b'[{"id": 18446744073709551617}]')).items == [{"id": 2**64 + 1}]
 
 
 def test_values_with_nan_are_read() -> None:
     """It is not strict JSON; Python writes it. An error would be retried for ever."""
-    assert math.isnan(value_of(_answer(b'{"mean": NaN}'))["mean"])
+    assert value_of(_answer(b'{"mean": NaN, "id": -9223372036854775809}')) == {"mean": None, "id": -(2**63) - 1}
 
 
 def test_values_that_are_not_strict_json_can_be_written() -> None:
-    """In a record a lone surrogate is escaped, and NaN is null."""
+    """In a record a lone surrogate is a question mark, NaN is null, and a large number is itself."""
     line = json_line({"text": "\ud83d"})
-    assert line == b'{"text": "\\ud83d"}\n'
+    assert line == b'{"text": "?"}\n'
+    assert json_line({"n": 2**64 + 1}) == b'{"n": 18446744073709551617}\n'
     assert orjson.loads(json_line({"mean": math.nan})) == {"mean": None}
 
 

@@ -39,9 +39,10 @@ async def collect(
         return await collector.collect(make_job(meta=meta), JobId(1), attempt, run, Outcome.SUCCEEDED, room)
 
 
-def platform(items: list[Any], output: Any = None) -> ScriptedApi:
-    """Return a platform with one Run that left these items."""
+def platform(items: list[Any], output: Any = None, replaced: int = 0) -> ScriptedApi:
+    """Return a platform with one Run that left these items, the first page of which had values that are no JSON."""
     api = ScriptedApi()
+    api.replaced = replaced
     api.add_run(Plan(run_s=0, items=items, output=output))
     return api
 
@@ -106,21 +107,31 @@ async def test_a_dataset_without_items_is_collected_as_such() -> None:
 
 
 async def test_an_items_line_is_the_item_and_where_it_is_from() -> None:
-    """Its own properties are kept, meta fills in what it lacks, and our four fields are ours."""
-    api = platform([{"n": 1, "sku": "own", "_run": "forged"}, "text", [1], None])
+    """Its own properties are kept; those with names of ours, in `_own`. Meta is apart, so that no name can clash."""
+    forged = {"_run": "forged", "_key": 1, "_line": 2, "_outcome": 3, "_meta": 4, "_own": 5}
+    api = platform([{"n": 1, "sku": "own", **forged}, "text", [1], None])
     collected = await collect(api, output_plan("file"), meta={"sku": "meta", "shop": 7})
     assert [orjson.loads(line) for line in collected.item_lines.splitlines()] == [
-        {"n": 1, "sku": "own", "shop": 7, **FIELDS},
-        {"value": "text", "sku": "meta", "shop": 7, **FIELDS},
-        {"value": [1], "sku": "meta", "shop": 7, **FIELDS},
-        {"value": None, "sku": "meta", "shop": 7, **FIELDS},
+        {"n": 1, "sku": "own", "_own": forged, "_meta": {"sku": "meta", "shop": 7}, **FIELDS},
+        {"value": "text", "_meta": {"sku": "meta", "shop": 7}, **FIELDS},
+        {"value": [1], "_meta": {"sku": "meta", "shop": 7}, **FIELDS},
+        {"value": None, "_meta": {"sku": "meta", "shop": 7}, **FIELDS},
     ]
 
 
-async def test_meta_that_is_no_object_stays_out_of_the_items() -> None:
-    """It is in the record anyway."""
+async def test_meta_of_a_line_may_be_any_json() -> None:
+    """It is copied as it is."""
     collected = await collect(platform([{"n": 1}]), output_plan("file"), meta=["x"])
-    assert orjson.loads(collected.item_lines) == {"n": 1, **FIELDS}
+    assert orjson.loads(collected.item_lines) == {"n": 1, "_meta": ["x"], **FIELDS}
+
+
+async def test_values_that_no_json_holds_are_replaced_and_counted() -> None:
+    """In pages of a file and inline; every line is JSON that all consumers read."""
+    for mode in ("file", "inline"):
+        api = platform([{"n": 1}, {"n": 2}], replaced=2)
+        items = (await collect(api, output_plan(mode))).items
+        assert items is not None
+        assert items.replaced == 2
 
 
 async def test_inline_items_are_bounded() -> None:

@@ -63,10 +63,10 @@ def test_the_environment_may_hold_any_toml_value(tmp_path: Path) -> None:
         "BATCHRUN_OUTPUT__FIELDS": '["a", "b"]',
         "BATCHRUN_OUTPUT__VALUE": "true",
         "BATCHRUN_JOBS__MERGE": "deep",
-        "BATCHRUN_TASK__OPTIONS__MEMORY_MB": "256",
+        "BATCHRUN_RUN__MEMORY_MB": "256",
     }
     config = load(tmp_path, environ=environ)
-    assert (config.output.fields, config.output.value, config.jobs.merge, config.task.options.memory_mb) == (
+    assert (config.output.fields, config.output.value, config.jobs.merge, config.run.memory_mb) == (
         ["a", "b"], True, "deep", 256,
     )  # fmt: skip
 
@@ -344,3 +344,10 @@ def test_the_real_environment_is_the_default(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setitem(os.environ, "BATCHRUN_LIMITS__START_RATE", "7")
     (tmp_path / "b.toml").write_text(GOOD)
     assert load_config(tmp_path / "b.toml").limits.start_rate == 7.0
+
+
+@pytest.mark.parametrize("given", ["input = { a = 1 }", "options = { memory_mb = 256 }"])
+def test_a_description_beside_an_id_is_refused(tmp_path: Path, given: str) -> None:
+    """It would be passed over: the task has its own input and options already."""
+    with pytest.raises(ConfigError, match=r"task: input and options describe a new task; beside id, write \[input\]"):
+        load(tmp_path, f'[task]\nid="t"\n{given}\n[jobs]\nfile="jobs.csv"\n')

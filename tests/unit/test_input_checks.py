@@ -1,11 +1,11 @@
 """Checks of a job file before the first start: inputs, options, duplicates, erased fields."""
 
 import tomllib
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 
 from batchrun.account.task import Task
@@ -13,7 +13,7 @@ from batchrun.apify.wire import AccountInfo, AccountLimits
 from batchrun.config import load_config
 from batchrun.errors import JobFileError
 from batchrun.jobs.template import Template
-from batchrun.model import BadLine, Job, JobKey, Position, RunOptions, TaskId
+from batchrun.model import BadLine, Job, JobKey, Position, RunOptions, TaskId, write_json
 from batchrun.preflight.builds import Build
 from batchrun.preflight.input_checks import (
     MAX_PROBLEMS,
@@ -56,7 +56,7 @@ def _check(task_input: dict[str, Any] | None = None, known: Build = BUILD, **opt
 def _job(
     line: int, override: dict[str, Any], *, key: str | None = None, group: str | None = None, **options: Any
 ) -> Job:
-    body = orjson.dumps(override)
+    body = write_json(override)
     digest = sha256(body).digest()[:16]
     return Job(
         key=JobKey(key or digest.hex()),
@@ -316,3 +316,37 @@ def test_only_a_batch_that_costs_money_and_allows_nothing_stops(flags: dict[str,
     )
     check = job_check(config, account, Task(id=TaskId("t"), label="t", input={}), BUILD)
     assert check.stops_futile is stops
+
+
+@pytest.mark.parametrize(
+    ("override", "found"),
+    [
+        ({"id": 2**53, "text": "12345678901234567890", "url": "https://e.com/#top"}, []),
+        (
+            {"a": {"id": [2**53 + 1, 10**30]}},
+            ["a.id holds a whole number beyond 2^53, which JavaScript and others round; write it as a text"],
+        ),
+        ({"url": "https://e.com/#N/A"}, ["url holds an error of a spreadsheet, like #N/A; mend the cell"]),
+        (
+            {"ean": "1.23457E+15"},
+            ["ean holds a number that a spreadsheet has shortened, like 1.23457E+15; format its column as text"],
+        ),
+        ({"formula": "it is 1.2E+15"}, []),
+    ],
+)
+def test_a_plan_shows_values_that_may_not_be_meant(override: dict[str, Any], found: list[str]) -> None:
+    """Numbers that others round, and what a spreadsheet has lost, by property."""
+    survey = Survey(_check(known=Build(asked="latest", why_unchecked="so")), {})
+    survey.look_at(_job(7, override))
+    assert list(map(str, survey.odd)) == [f"line 7: {message}" for message in found]
+
+
+def test_two_inputs_that_differ_in_the_last_of_many_digits_are_two() -> None:
+    """No digit is lost on the way to the comparison."""
+    check = _check(known=Build(asked="latest", schema=InputSchema({"properties": {"id": {"type": "integer"}}})))
+    assert check.look_at(_job(1, {"id": 5})) == ([], [])
+    for line, last in ((2, 7), (3, 8)):
+        body = b'{"id":1844674407370955161%d}' % last
+        job = replace(_job(line, {}), body=body)
+        assert check.look_at(job) == ([], [])
+        assert check.shown(job) == body.decode()

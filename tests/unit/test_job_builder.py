@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from batchrun.errors import BatchrunError
 from batchrun.jobs import JobFile, JobFormat, ReadPoint
 from batchrun.jobs.merge import deep_merge, lost_fields
-from batchrun.model import BadLine, Job, RunOptions
+from batchrun.model import BadLine, Job, RunOptions, write_json
 
 Open = Callable[..., JobFile]
 IS_NO_FIELD = (
@@ -26,7 +26,7 @@ IS_NO_FIELD = (
 def opened(tmp_path: Path) -> Open:
     def opened(*lines: Any, **settings: Any) -> JobFile:
         path = tmp_path / "jobs.jsonl"
-        path.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+        path.write_bytes(b"".join(write_json(line) + b"\n" for line in lines))
         return JobFile(JobFormat(path=path, **settings))
 
     return opened
@@ -213,7 +213,6 @@ def test_a_line_counts_as_read_once_its_last_combination_was_yielded(opened: Ope
             "jobs.key: must contain {{n}}, or all jobs that jobs.matrix makes of a line get one key",
         ),
         ({"constants": {"a": {"b": float("nan")}}}, "input.a.b: must be finite: JSON has no infinity and no NaN"),
-        ({"constants": {"a": 2**64}}, "input: cannot be written as JSON: Integer exceeds 64-bit range"),
         ({"constants": {"@key": "a"}}, "input.@key: must not begin with '@': lines and jobs.template have @ fields"),
         ({"template": {"@foo": 1}}, f"jobs.template.@foo: '@foo' {IS_NO_FIELD}"),
         ({"merge": "deep"}, 'jobs.merge: "deep" needs the input of the task, which is unknown'),
@@ -296,3 +295,22 @@ def test_no_read_point_loses_a_job(opened: Open, priorities: list[int | None], l
         for point, count in points:
             rest = {(one.position.line, one.position.variant) for one in file.read(point)}
             assert everything - set(order[:count]) <= rest
+
+
+def test_numbers_keep_all_their_digits(opened: Open) -> None:
+    """In keys, bodies, constants, keys of columns and texts."""
+    lines = [{"id": 2**64 + 1}, {"id": 2**64 + 2}]
+    first, second = made(opened(*lines, constants={"n": 2**70}))
+    assert first.key != second.key
+    assert first.body == b'{"n":1180591620717411303424,"id":18446744073709551617}'
+    job, _ = made(opened(*lines, key="{{id}}", template={"t": "n{{id}}", "@meta": {"id": "{{id}}"}}))
+    assert (job.key, job.body, job.meta) == (
+        "18446744073709551617", b'{"t":"n18446744073709551617"}', {"id": 18446744073709551617},
+    )  # fmt: skip
+
+
+def test_cells_may_be_declared_empty(opened: Open) -> None:
+    """What a program writes for no value drops an optional property."""
+    lines = [{"n": cell} for cell in ("", "5.0", "NA", "NaN", "None", 5)]
+    jobs = made(opened(*lines, template={"n": "{{n:int?}}"}, empty=frozenset({"NA", "NaN", "None"})))
+    assert [job.body for job in jobs] == [b"{}", b'{"n":5}', b"{}", b"{}", b"{}", b'{"n":5}']

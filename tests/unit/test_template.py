@@ -60,6 +60,25 @@ def test_a_tree_is_filled_in_its_own_order() -> None:
         ("n={{x}}!", 5, "n=5!"),
         ("n={{x}}", None, "n="),
         ("n={{x}}", True, "n=true"),
+        ("n={{x}}", 5.0, "n=5"),
+        ("n={{x}}", -0.5, "n=-0.5"),
+        ("n={{x}}", 1e21, "n=1e+21"),
+        ("n={{x}}", 12345678901234567890123, "n=12345678901234567890123"),
+        ("{{x:int}}", "5.0", 5),
+        ("{{x:int}}", 5.0, 5),
+        (
+            "https://x/?q={{x:url}}",
+            "AT&T: rock + roll / düsseldorf",
+            "https://x/?q=AT%26T%3A%20rock%20%2B%20roll%20%2F%20d%C3%BCsseldorf",
+        ),
+        ("{{x:trim:upper}}", " ab ", "AB"),
+        ("{{x:lower}}", "ÄB", "äb"),
+        ("{{x:default(7):int}}", "", 7),
+        ("{{x:default()}}", None, ""),
+        ("{{x:default(a:b)}}", None, "a:b"),
+        ("{{x:default(7)}}", 0, 0),
+        ("{{x:date(%d.%m.%Y %H:%M)}}", "2026-03-31T23:59:00Z", "31.03.2026 23:59"),
+        ("{{ x : date(%j) : int }}", "2026-01-31", 31),
         ("{{x:int}}{{x}}", "05", "505"),
         ("{{{{x}} {y} }}", "unused", "{{x}} {y} }}"),
         ("{{{{{{x}}", "v", "{{v"),
@@ -83,6 +102,11 @@ def test_a_cell_is_converted(text: str, cell: Any, value: Any) -> None:
         ("{{x:float}}", [], "column 'x' is [] and jobs.template.v expects a number"),
         ("{{x:bool}}", "maybe", "column 'x' is \"maybe\" and jobs.template.v expects true or false"),
         ("{{x:json}}", "{", "column 'x' is \"{\" and jobs.template.v expects JSON"),
+        (
+            "{{x:date(%Y)}}",
+            "1.3.26",
+            "column 'x' is \"1.3.26\" and jobs.template.v expects a date like 2026-03-31",
+        ),
         ("{{x:split(|)}}", 5, "column 'x' is 5 and jobs.template.v expects text to split"),
         (
             "{{x:int}}",
@@ -96,9 +120,11 @@ def test_a_cell_that_does_not_fit_is_named(text: str, cell: Any, reason: str) ->
     assert why_not({"v": text}, x=cell) == reason
 
 
-def test_a_huge_number_is_refused() -> None:
-    """A number beyond 64 bits does not survive the platform's JSON."""
-    assert "expects a whole number" in why_not({"v": "{{x:int}}"}, x="18446744073709551616")
+def test_a_huge_number_is_exact_or_refused() -> None:
+    """A whole number keeps all its digits, up to those that no consumer reads."""
+    assert fill({"v": "{{x:int}}", "t": "n{{x:int}}"}, x="18446744073709551617") == {
+        "v": 18446744073709551617, "t": "n18446744073709551617",
+    }  # fmt: skip
     assert "expects a whole number" in why_not({"v": "{{x:int}}"}, x="9" * 5000)
 
 
@@ -108,6 +134,28 @@ def test_an_empty_optional_cell_drops_what_it_fills(empty: dict[str, Any]) -> No
     tree = {"a": "{{x:int?}}", "b": ["{{x?}}", 1], "c": "at {{x?}}", "d": {"e": "{{x:split(|)?}}"}}
     assert fill(tree, **empty) == {"b": [1], "d": {}}
     assert Template("{{x?}}", "jobs.key").fill(empty) is DROPPED
+
+
+def test_an_optional_cell_is_dropped_where_filters_leave_nothing() -> None:
+    """A cell of blanks is empty once it is trimmed; a default fills it before."""
+    assert fill({"a": "{{x:trim?}}", "b": "{{x:trim:default(1)?}}"}, x="  ") == {"b": "1"}
+    assert fill({"a": "{{x:default(1)?}}"}) == {"a": "1"}
+
+
+def test_an_object_is_read_by_dots() -> None:
+    """A property of that whole name comes first."""
+    assert fill({"v": "{{a.b.c:int}}", "w": "{{d.e}}"}, a={"b": {"c": "3"}}, **{"d.e": 4}) == {"v": 3, "w": 4}
+    assert why_not({"v": "{{a.b}}"}, a={"c": 1}) == "has no property 'a.b', which jobs.template.v uses"
+    assert why_not({"v": "{{a.b}}"}, a=[1]) == "has no property 'a.b', which jobs.template.v uses"
+    assert fill({"v": "{{a.b?}}"}, a=1) == {}
+
+
+def test_empty_cells_in_texts_are_counted() -> None:
+    """By the key of the text; a value that is empty as a whole is none."""
+    template = Template({"url": "https://{{a}}/{{b}}", "b": "{{b}}"}, "t")
+    for b in ("x", "", None):
+        template.fill({"a": "h", "b": b})
+    assert template.empty_in_text == {"t.url": 2}
 
 
 def test_a_missing_property_is_named() -> None:
@@ -130,14 +178,14 @@ def test_a_column_with_an_odd_name_is_quoted() -> None:
         ("{{?}}", "'{{?}}' is no placeholder; write it like {{column}} or {{column:int?}}"),
         ("{{x:}}", "'{{x:}}' is no placeholder; write it like {{column}} or {{column:int?}}"),
         ("{{{x}}}", "'{{{x}}' is no placeholder; write it like {{column}} or {{column:int?}}"),
-        ("{{x:split}}", "split names no separator; write it like {{tags:split(|)}}"),
-        ("{{x:split()}}", "split names no separator; write it like {{tags:split(|)}}"),
-        ("{{x:int(3)}}", "the converter 'int' takes nothing in parentheses; only split does"),
+        ("{{x:split}}", "split names nothing in parentheses; write it like {{tags:split(|)}}"),
+        ("{{x:split()}}", "split names nothing in parentheses; write it like {{tags:split(|)}}"),
+        ("{{x:int(3)}}", "the filter 'int' takes nothing in parentheses; only split, default, date do"),
         (
-            "{{x:date}}",
+            "{{x:datum}}",
             (
-                "there is no converter 'date', only int, float, bool, json, split(|); "
-                "a column with ':' in its name is quoted: {{\"a:b\"}}"
+                "there is no filter 'datum', only int, float, bool, json, url, trim, upper, lower, split(…), "
+                "default(…), date(…); a column with ':' in its name is quoted: {{\"a:b\"}}"
             ),
         ),
     ],

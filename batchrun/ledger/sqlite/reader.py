@@ -41,6 +41,7 @@ from batchrun.model import (
     RunId,
     RunStatus,
     Selection,
+    read_json,
 )
 from batchrun.output.layout import LEDGER
 from batchrun.policy.failure_kind import failure_id
@@ -114,7 +115,7 @@ class LedgerReader:
 
     def fact(self, fact: Fact[T]) -> T | None:
         row = self._db.execute("SELECT value FROM batch WHERE name = ?", (fact.name,)).fetchone()
-        noted = None if row is None else orjson.loads(row[0])
+        noted = None if row is None else read_json(row[0])
         return None if noted is None else fact.from_json(noted)
 
     def check(self) -> None:

@@ -11,8 +11,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
-import orjson
-
 from batchrun.errors import LedgerError
 from batchrun.ledger.facts import Fact
 from batchrun.ledger.protocol import FinalCost, Known, OpenJob, Settlement
@@ -31,6 +29,7 @@ from batchrun.model import (
     Problem,
     Run,
     Selection,
+    write_json,
 )
 from batchrun.output.layout import LEDGER
 
@@ -67,7 +66,7 @@ class LedgerTables(LedgerReader):
         noted = None if value is None else fact.to_json(value)
         self._db.execute(
             "INSERT INTO batch VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
-            (fact.name, orjson.dumps(noted).decode()),
+            (fact.name, write_json(noted).decode()),
         )
 
     def note_raw_fact(self, name: str, value: Any) -> None:

@@ -18,16 +18,18 @@ from batchrun.report.report_page import make_report
 
 
 async def wait_for_final_costs(engine: Engine) -> None:
-    """Wait until all costs are final, or `CostReader.finish` gives up; an interruption ends the wait."""
-    if engine.scheduler.is_interrupted.is_set():
-        return
+    """Wait until all costs are final, or `CostReader.finish` gives up.
+
+    An interruption ends the wait: the batch will be resumed. That of a batch which is cancelled does not.
+    """
     async with anyio.create_task_group() as children:
 
         async def leave_when_interrupted() -> None:
             await engine.scheduler.is_interrupted.wait()
             children.cancel_scope.cancel()
 
-        children.start_soon(leave_when_interrupted)
+        if not engine.aborter.has_begun:
+            children.start_soon(leave_when_interrupted)
         await engine.costs.finish(lambda: engine.progress.notices.add(WaitingForFinalCosts()))
         children.cancel_scope.cancel()
 

@@ -26,6 +26,7 @@ from batchrun.server.faults.fault_config import Faults
 from tests.support.money import assert_costs_are_the_servers
 from tests.support.patience import SOON_SETTLED_S
 from tests.support.server_api import ACTORS
+from tests.support.worker_life import until
 
 ACTOR = "test/worker"
 TOKEN = "test-token"
@@ -130,6 +131,20 @@ async def test_a_budget_stops_the_batch_and_a_larger_one_resumes_it(tmp_path, so
         runs = [await _run(server, record["run"]["id"]) for record in _records(tmp_path)]
         await anyio.to_thread.run_sync(assert_costs_are_the_servers, tmp_path / "out", runs)
         assert (summary.open_costs, summary.unknown_costs) == (0, 0)
+
+
+async def test_a_cancelled_batch_waits_for_the_costs_of_the_runs_it_aborts(tmp_path, soon_final_costs):
+    """No later process reads them."""
+    async with _server(tmp_path) as server:
+        config = _config(tmp_path, server, [{"n": n, "ms": 60_000} for n in range(4)])
+        async with open_batch(config, environ=ENVIRON) as batch, anyio.create_task_group() as children:
+            children.start_soon(batch.run)
+            await until(lambda: server.runs_started == 4, "four Runs")
+            batch.cancel()
+        summary = await batch.summary()
+        assert (summary.outcomes, summary.open_costs) == ({Outcome.ABORTED: 4}, 0)
+        runs = [await _run(server, record["run"]["id"]) for record in _records(tmp_path)]
+        await anyio.to_thread.run_sync(assert_costs_are_the_servers, tmp_path / "out", runs)
 
 
 @pytest.mark.parametrize("ms", [0, 300])

@@ -14,7 +14,7 @@ from batchrun.engine.limits.purse import Purse
 from batchrun.engine.notices import BudgetExhausted, CostsUnbounded, RunSuspect, StartsWaitForBudget
 from batchrun.engine.work import Work
 from batchrun.model import AttemptState, CostSource, Ending, Job, Outcome, RunOptions, RunStatus
-from batchrun.policy.budget import Budget, ExcessCosts, Prices
+from batchrun.policy.budget import Budget, ExcessCosts, ObservedCosts, Prices
 from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
 from tests.support.scripted_api import Engine, Plan, ScriptedApi, api_error, in_order, lost_answer, output_plan, retries
 
@@ -194,6 +194,19 @@ async def test_best_effort_reserves_what_runs_have_cost_so_far() -> None:
     await engine.run()
     assert engine.scheduler.stopped_for is Ending.OUT_OF_BUDGET
     assert 4.0 <= spent_at(api) <= 7.0
+
+
+async def test_best_effort_reserves_no_less_than_most_runs_have_cost() -> None:
+    """Also where the options bound what a Run computes, and by Runs of before."""
+    observed = ObservedCosts()
+    money = Purse(
+        Budget(1.0), BY_USAGE, task_options=RunOptions(memory_mb=128, timeout_s=10), is_strict=False, observed=observed
+    )
+    assert money.quote(RunOptions()) == pytest.approx(CHEAP_USD)
+    for _ in range(20):
+        observed.note(0.25)
+    assert money.quote(RunOptions()) == pytest.approx(0.25, rel=0.2)
+    assert money.quote(RunOptions(timeout_s=360_000)) == pytest.approx(36_000 * CHEAP_USD)
 
 
 async def test_unknown_costs_end_a_best_effort_budget() -> None:

@@ -29,6 +29,11 @@ class Aborter:
         self._has_reported = False
         self._begun = anyio.Event()
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether `begin` was called."""
+        return self._begun.is_set()
+
     def begin(self) -> None:
         """Abort all live Runs, and those that are bound later."""
         self._begun.set()

@@ -245,7 +245,7 @@ def build_engine(
         task_id=task_id,
         terms=terms,
         start_terms=start_terms,
-        pause=children.pause,
+        pausing=children.pausing,
         keep_log=log_keeper.keep if log_keeper is not None else None,
     )
     scheduler = Scheduler(

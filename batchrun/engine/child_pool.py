@@ -91,11 +91,12 @@ class ChildPool:
         finally:
             self._idle -= 1
 
-    async def pause(self, for_s: float) -> None:
-        """Pause the calling child without counting it as busy, so that another child can take jobs meanwhile."""
+    @contextmanager
+    def pausing(self) -> Iterator[None]:
+        """Do not count the calling child as busy, so that another child can take jobs meanwhile."""
         self._paused += 1
         self.add()
         try:
-            await anyio.sleep(for_s)
+            yield
         finally:
             self._paused -= 1

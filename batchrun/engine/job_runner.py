@@ -5,9 +5,11 @@ another process can resume wherever this one is killed.
 """
 
 import random
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
 from functools import partial
 
+import anyio
 import structlog
 
 from batchrun.engine.collect import Collected, Collector
@@ -98,7 +100,7 @@ class JobRunner:
         task_id: whose Runs are started.
         terms: of the batch.
         start_terms: what each start needs.
-        pause: pauses a child without counting it as busy.
+        pausing: while it lasts, the calling child does not count as busy.
         keep_log: called with each record and the secrets of its job, to keep the end of its Run's log; None: no logs
             are kept.
     """
@@ -118,7 +120,7 @@ class JobRunner:
         task_id: TaskId,
         terms: Terms,
         start_terms: StartTerms,
-        pause: Callable[[float], Awaitable[None]],
+        pausing: Callable[[], AbstractContextManager[None]],
         keep_log: Callable[[Record, Collection[str]], None] | None,
     ) -> None:
         self._marks = Marks()
@@ -134,7 +136,7 @@ class JobRunner:
         self._task_id = task_id
         self._terms = terms
         self._start_terms = start_terms
-        self._pause = pause
+        self._pausing = pausing
         self._keep_log = keep_log
         self._has_noted_doubt = False
         #: Runs that had been started when a job's start first got no answer, by job; until one has an effect.
@@ -264,7 +266,7 @@ class JobRunner:
         error: TransportError | ServerFailed | None = None,
         intended_at: float | None = None,
     ) -> EndedAttempt | LiveRun | None:
-        """Find out if a start whose answer was lost has started a Run. The permit is kept: the Run may be live.
+        """Find out if a start whose answer was lost has started a Run. The permit is lent while none is seen.
 
         Args:
             work: the job.
@@ -278,7 +280,8 @@ class JobRunner:
         permit.note_doubt(True)
         self._note_doubt(error)
         try:
-            run = await self._reconciler.resolve(attempt, work.job.key, intended_at)
+            with self._pausing():
+                run = await self._reconciler.resolve(attempt, work.job.key, permit, intended_at)
         except StillInDoubt:
             self._purse.settle(attempt.reserved_usd or 0.0, None)  # a Run may live, at an unknown cost
             return None
@@ -394,7 +397,8 @@ class JobRunner:
             return ended
         verdict = await self._collector.judge(ended.run, self._terms.expectation)
         if verdict is not None and verdict.outcome is Outcome.EMPTY:
-            await self._pause(ITEMS_LAG_S)
+            with self._pausing():
+                await anyio.sleep(ITEMS_LAG_S)
             verdict = await self._collector.judge(ended.run, self._terms.expectation)
         if verdict is None:
             return ended

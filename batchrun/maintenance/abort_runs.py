@@ -6,7 +6,7 @@ from pathlib import Path
 
 import anyio
 
-from batchrun.engine.doubt.candidates import marked
+from batchrun.engine.doubt.candidates import by_mark
 from batchrun.engine.follow.live_run import UNKNOWN_RETRY_S
 from batchrun.engine.follow.polls import LOST_AFTER_S
 from batchrun.engine.ports import RunClient
@@ -121,4 +121,5 @@ async def _runs_in_doubt(batch: IdleBatch, doubts: list[Doubt]) -> tuple[list[Ru
         listing = await batch.runs_for(doubts)
     except ApiError as error:
         return [], str(error)  # Runs whose ids are known are aborted all the same
-    return [run.id for doubt in doubts for run in marked(listing.runs, doubt.attempt.mark)], ""
+    found = by_mark(listing.runs, {doubt.attempt.mark for doubt in doubts})
+    return [run.id for runs in found.values() for run in runs], ""

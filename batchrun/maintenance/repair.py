@@ -19,7 +19,7 @@ import orjson
 from batchrun.batch.batch_engine import output_plan
 from batchrun.config.job_format_builder import job_format
 from batchrun.engine.collect import OUTPUT_GONE, Collected, Collector
-from batchrun.engine.doubt.candidates import marked
+from batchrun.engine.doubt.candidates import by_mark
 from batchrun.engine.run_outcome import outcome_of, with_end
 from batchrun.errors import BatchRefused, JobFileError, LedgerError, NotFound
 from batchrun.jobs import JobFile
@@ -108,9 +108,10 @@ class _Repair:
         """Find the Runs of attempts that a rebuilt ledger has in doubt, and whose jobs had another attempt since."""
         doubts = await anyio.to_thread.run_sync(self._passed_doubts)
         runs = (await self._batch.runs_for(doubts)).runs if doubts else []
+        found = by_mark(runs, {doubt.attempt.mark for doubt in doubts})
         for doubt in doubts:
-            found = next(iter(marked(runs, doubt.attempt.mark)), None)
-            run = await self._batch.client.get_run(found.id) if found is not None else None
+            ours = found.get(doubt.attempt.mark)
+            run = await self._batch.client.get_run(ours[0].id) if ours else None
             await anyio.to_thread.run_sync(self._end, doubt, run)
 
     def _passed_doubts(self) -> list[Doubt]:

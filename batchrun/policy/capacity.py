@@ -19,6 +19,8 @@ CONTESTED_INTERVAL_S = 1.0
 #: More would fill the account faster, and be refused together at its limit.
 MIN_STRIDE = 8
 STRIDE_PART = 1 / 8
+#: Starts in a row, without one that had an effect, after which the next ones are tried one at a time.
+MAX_WITHOUT_EFFECT = 5
 
 
 def stride(most_taken: int) -> int:
@@ -42,6 +44,10 @@ class Capacity:
         self._is_probing = False
         self._refusals = 0
         self._probe_at = 0.0
+        #: Starts without effect since the last one that had one.
+        self._without_effect = 0
+        #: Probes in a row that were not answered while starts fail.
+        self._failed_probes = 0
 
     def next_start_at(self, now: float, live: int) -> float | None:
         """Return when the next start may be sent while `live` Runs are live or starting.
@@ -55,7 +61,13 @@ class Capacity:
         return None if self._is_probing else max(now, self._probe_at)
 
     def _needs_probe(self, live: int) -> bool:
-        return self._full_at is not None and (self._is_contested or live >= self._full_at)
+        is_full = self._full_at is not None and (self._is_contested or live >= self._full_at)
+        return is_full or self.are_starts_failing
+
+    @property
+    def are_starts_failing(self) -> bool:
+        """Whether the last starts had no effect, so that one at a time is tried."""
+        return self._without_effect >= MAX_WITHOUT_EFFECT
 
     def _is_within_stride(self, live: int) -> bool:
         is_limit_known = self.allowed is not None or self._full_at is not None
@@ -87,17 +99,20 @@ class Capacity:
 
     def started(self, live: int, *, is_probe: bool) -> None:
         """Note that the platform accepted a start, which `live` counts. After a probe, the next one need not wait."""
+        self.took_effect()
         if is_probe:
             self._is_probing = False
             self._is_contested = False
             self._refusals = 0
-            self._full_at = max(live, self._full_at or 0)
+            if self._full_at is not None:
+                self._full_at = max(live, self._full_at)
 
     def refused(self, now: float, live: int, *, is_probe: bool, sent_at: float, uniform: float) -> None:
         """Note that the account refused a start: it is full with `live` Runs of ours, without the refused one.
 
         A start that was sent before the latest refusal shows nothing new. `uniform` is a random number in [0, 1).
         """
+        self.took_effect()  # starts as such are answered
         if not is_probe and self._full_at is not None and sent_at >= self._refused_at:
             self._is_contested = True
         self._full_at = live
@@ -113,10 +128,25 @@ class Capacity:
         if self._is_contested:
             self._probe_at = min(self._probe_at, max(now, self._refused_at + CONTESTED_INTERVAL_S))
 
-    def unanswered(self, *, is_probe: bool) -> None:
-        """Note that a start's answer was lost, or says nothing about the account's capacity."""
+    def unanswered(self, now: float, *, is_probe: bool, uniform: float) -> None:
+        """Note that a start's answer was lost. While starts fail, the next probe waits longer each time."""
         if is_probe:
             self._is_probing = False
+            if self.are_starts_failing:
+                self._failed_probes += 1
+                self._probe_at = now + PROBE_BACKOFF.wait_s(self._failed_probes, uniform)
+
+    def probe_over(self) -> None:
+        """Note that the answer to a probe says nothing about the account's capacity."""
+        self._is_probing = False
+
+    def had_no_effect(self) -> None:
+        """Note that no Run is seen behind a start whose answer was lost: starts as such may be out of order."""
+        self._without_effect += 1
+
+    def took_effect(self) -> None:
+        """Note that a start had an effect."""
+        self._without_effect = self._failed_probes = 0
 
 
 class Allowance:

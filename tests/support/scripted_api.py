@@ -222,7 +222,8 @@ class ScriptedApi:
         self.errors: dict[str, list[BatchrunError]] = {}
         self._runs: dict[RunId, _Stored] = {}
         self._ends: list[float] = []
-        self._zero = datetime.now(UTC)
+        #: This machine's clock when the virtual time was 0.
+        self.zero = datetime.now(UTC)
 
     @property
     def run_ids(self) -> list[RunId]:
@@ -451,7 +452,7 @@ class ScriptedApi:
         return self._wall(at + stored.ahead_s)
 
     def _wall(self, at: float) -> datetime:
-        return self._zero + timedelta(seconds=at)
+        return self.zero + timedelta(seconds=at)
 
     def _note_date(self) -> None:
         if self.date_ahead_s is not None:
@@ -497,6 +498,7 @@ class Engine:
         start_horizon_s: float = 60.0,
         listing_lag_s: float = 5.0,
         echoes: bool | None = None,
+        watched_s: Mapping[Mark, float] | None = None,
         unlisted_since: datetime | None = None,
         max_open_polls: int = 1000,
         purse: Purse | None = None,
@@ -542,6 +544,7 @@ class Engine:
             batch=object(),
             priority=priority,
             echoes=echoes,
+            watched_s=watched_s,
             unlisted_since=unlisted_since,
         )
         self.parts = parts

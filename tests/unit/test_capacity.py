@@ -76,7 +76,7 @@ def test_a_probe_without_an_answer_lets_the_next_go() -> None:
     """A lost answer shows nothing and blocks no start."""
     capacity = full(5)
     capacity.starting(5)
-    capacity.unanswered(is_probe=True)
+    capacity.unanswered(0.0, is_probe=True, uniform=0.0)
     assert capacity.next_start_at(2.0, 6) == 2.0
 
 

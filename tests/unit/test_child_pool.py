@@ -59,7 +59,8 @@ async def test_a_child_that_pauses_makes_way_for_another() -> None:
     async def pause_once() -> None:
         children.begun += 1
         if children.begun == 2:
-            await children.pool.pause(5)
+            with children.pool.pausing():
+                await anyio.sleep(5)
         await children.end.wait()
 
     async with children.pool.open(pause_once):

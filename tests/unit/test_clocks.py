@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from batchrun.apify.platform_clock import PlatformClock
+from batchrun.engine.limits.permits import Demand
 from batchrun.engine.limits.purse import Purse
 from batchrun.engine.work import Work
 from batchrun.model import Attempt, AttemptState, Job, JobKey, Mark, Outcome, RunOptions
@@ -115,7 +116,7 @@ async def resolve_noted(api: ScriptedApi, **noted: Any) -> str | None:
     attempt = Attempt(attempt_no=1, mark=Mark("mine"), state=AttemptState.INTENDED, **noted)
     engine = Engine(api, WatchedLedger(), ListSource([]), echoes=True)
     async with engine.reconciling():
-        run = await engine.reconciler.resolve(attempt, JobKey("job"))
+        run = await engine.reconciler.resolve(attempt, JobKey("job"), engine.permits.adopt(Demand()))
     return None if run is None else run.id
 
 

@@ -1,6 +1,7 @@
 """Runs that may belong to an attempt in doubt: the task's Runs since its intent that the ledger does not know."""
 
 import math
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from batchrun.apify.wire import MAX_LIST_LIMIT
 from batchrun.engine.notices import AccountRunsNotListed, Notice
 from batchrun.engine.ports import RunClient
 from batchrun.errors import ApiError
-from batchrun.model import Run, RunId, RunsPage, TaskId
+from batchrun.model import Mark, Run, RunId, RunsPage, TaskId
 
 #: Max difference between the clocks that stamp Runs, beyond what was measured. An estimate.
 CLOCK_MARGIN = timedelta(seconds=30)
@@ -149,7 +150,10 @@ async def _without_known(
     return [run for run in runs if run.id not in accounted_for]
 
 
-def marked(runs: list[Run], mark: str) -> list[Run]:
-    """Return the Runs whose User-Agent contains the mark, oldest first."""
-    ours = [run for run in runs if mark in (run.user_agent or "")]
-    return sorted(ours, key=lambda run: (run.started_at or _NOT_YET, run.id))
+def by_mark(runs: list[Run], marks: set[Mark]) -> dict[Mark, list[Run]]:
+    """Return the Runs whose User-Agent contains one of the marks as a word; of each mark, oldest first."""
+    found: dict[Mark, list[Run]] = {}
+    for run in sorted(runs, key=lambda run: (run.started_at or _NOT_YET, run.id)):
+        for mark in marks.intersection(map(Mark, re.findall(r"[\w-]+", run.user_agent or ""))):
+            found.setdefault(mark, []).append(run)
+    return found

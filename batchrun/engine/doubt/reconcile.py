@@ -5,6 +5,7 @@ recognised by the mark in its `meta.userAgent` and by nothing else. If that is n
 attempt stays in doubt.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -13,18 +14,23 @@ from types import MappingProxyType
 import anyio
 import structlog
 
-from batchrun.engine.doubt.candidates import CLOCK_MARGIN, Candidates, marked
+from batchrun.engine.doubt.candidates import CLOCK_MARGIN, Candidates, by_mark
 from batchrun.engine.doubt.second_runs import SecondRuns
+from batchrun.engine.limits.permits import Permit
 from batchrun.engine.ports import RunClient
 from batchrun.engine.progress import Progress
 from batchrun.errors import ApiError, BatchRefused
 from batchrun.ledger.protocol import Ledger, MarkedAttempt
-from batchrun.model import Attempt, JobKey, Mark, Run, TaskId, WaitKind, WaitReason
+from batchrun.model import Attempt, JobKey, Mark, Run, RunId, TaskId, WaitKind, WaitReason
 from batchrun.runtime.crash_points import crash_point
 from batchrun.runtime.steady_time import steady_time
 
-#: Seconds between two listings while attempts are in doubt.
-LISTING_INTERVAL_S = 1.0
+#: Seconds between two listings while attempts are in doubt: each gap is twice the one before, and a new doubt begins
+#: with the shortest.
+MIN_GAP_S = 0.5
+MAX_GAP_S = 2.0
+#: A gap is at least this many times as long as the listing took, so that long lists are not read all the time.
+GAP_PER_LISTING = 2.0
 #: A listing proves nothing if it began later than it should by what is known now, by more than this. Shorter
 #: differences come from the drift of clocks, and CLOCK_MARGIN covers them.
 LISTING_SLACK = timedelta(seconds=1)
@@ -40,6 +46,7 @@ class StillInDoubt(Exception):
 class _Doubt:
     attempt: Attempt
     job_key: JobKey
+    permit: Permit
     #: On the steady clock; None if an earlier process has intended the attempt.
     intended_at: float | None
     #: When the platform first answered after the attempt came in doubt (steady).
@@ -47,6 +54,8 @@ class _Doubt:
     #: A listing that is requested after this (monotonic) and does not show the Run proves that there is none. None
     #: until the platform has answered: while it cannot be reached, the lost request may still be on its way.
     certain_after: float | None = None
+    #: A listing that is requested after this (monotonic) shows the Run, if it began before the platform answered.
+    shown_after: float | None = None
     settled: anyio.Event = field(default_factory=anyio.Event)
     found: Run | None = None
     is_hopeless: bool = False
@@ -98,6 +107,7 @@ class Reconciler:
         self.second_runs = SecondRuns(
             client, ledger, self._candidates, unlisted_since=unlisted_since, progress=progress
         )
+        self._listing_lag_s = listing_lag_s
         self._patience_s = start_horizon_s + listing_lag_s
         self._horizon = timedelta(seconds=start_horizon_s)
         self._watched_s = watched_s
@@ -107,12 +117,15 @@ class Reconciler:
         self.echoes = echoes
         self._echo = Echo() if echo is None else echo
 
-    async def resolve(self, attempt: Attempt, job_key: JobKey, intended_at: float | None = None) -> Run | None:
+    async def resolve(
+        self, attempt: Attempt, job_key: JobKey, permit: Permit, intended_at: float | None = None
+    ) -> Run | None:
         """Find out whether a start request that was sent before now has started a Run.
 
         Args:
             attempt: the one in doubt.
             job_key: for the log.
+            permit: of the start. It is lent while no Run is seen, and taken back as soon as one is found.
             intended_at: when the attempt was intended, as `steady_time` returned it; None: by an earlier process.
 
         Returns:
@@ -123,7 +136,7 @@ class Reconciler:
             BatchRefused: the platform refuses to list Runs.
         """
         # The request was sent before now, also if an earlier process sent it: that process is dead.
-        doubt = _Doubt(attempt, job_key, intended_at)
+        doubt = _Doubt(attempt, job_key, permit, intended_at)
         self._doubts[attempt.mark] = doubt
         self._arrived.set()
         _log.warning("start_in_doubt", job_key=job_key, mark=attempt.mark)
@@ -139,12 +152,22 @@ class Reconciler:
 
     async def run(self) -> None:
         """Resolve attempts as they come in doubt, until cancelled."""
+        gap_s = MIN_GAP_S
         while True:
-            await self._arrived.wait()
-            while unsettled := [doubt for doubt in self._doubts.values() if not doubt.settled.is_set()]:
-                await self._try_once(unsettled)
-                await anyio.sleep(LISTING_INTERVAL_S)
-            self._arrived = anyio.Event()
+            if not (doubts := [doubt for doubt in self._doubts.values() if not doubt.settled.is_set()]):
+                await self._arrived.wait()
+                continue
+            self._arrived, began_at = anyio.Event(), anyio.current_time()
+            await self._try_once(doubts)
+            await anyio.sleep(max(MIN_GAP_S, GAP_PER_LISTING * (anyio.current_time() - began_at)))
+            with anyio.move_on_after(self._next_listing_at(began_at, gap_s) - anyio.current_time()):
+                await self._arrived.wait()
+            gap_s = MIN_GAP_S if self._arrived.is_set() else min(MAX_GAP_S, 2 * gap_s)
+
+    def _next_listing_at(self, last_at: float, gap_s: float) -> float:
+        """Return when the gap is over or, sooner, the next moment at which a listing may show that there is no Run."""
+        moments = [at for doubt in self._doubts.values() for at in (doubt.shown_after, doubt.certain_after)]
+        return min(last_at + gap_s, *(at for at in moments if at is not None and at > last_at), math.inf)
 
     async def _try_once(self, doubts: list[_Doubt]) -> None:
         try:
@@ -159,14 +182,16 @@ class Reconciler:
         begun_at = anyio.current_time()
         since = min(self._earliest_start(doubt) for doubt in doubts)
         listing = await self._candidates.since(since, self._ledger.known_runs)
+        candidates = [*listing.runs, *listing.unreadable]
+        found = by_mark(listing.runs, set(self._doubts))
         for doubt in doubts:
-            if runs := marked(listing.runs, doubt.attempt.mark):
+            if runs := found.get(doubt.attempt.mark):
                 await self._adopt(doubt, runs)
-            elif doubt.certain_after is None:
+                continue
+            if doubt.shown_after is None:
                 self._start_the_clock(doubt)
-            elif begun_at >= doubt.certain_after and self._earliest_start(doubt) >= since - LISTING_SLACK:
-                is_patient = begun_at < doubt.certain_after + self._patience_s
-                self._conclude(doubt, [*listing.runs, *listing.unreadable], is_patient=is_patient)
+            elif begun_at >= doubt.shown_after and self._earliest_start(doubt) >= since - LISTING_SLACK:
+                self._judge(doubt, self._suspects(doubt, candidates), begun_at)
         self._note_watched()
         await self.second_runs.look(listing.runs)
 
@@ -189,6 +214,7 @@ class Reconciler:
                 return  # too new to be aborted; the next listing shows both again
         _log.warning("run_adopted", job_key=doubt.job_key, run_id=oldest.id)
         crash_point("adopted")
+        doubt.permit.take_back()
         doubt.found = oldest
         doubt.settled.set()
 
@@ -197,8 +223,9 @@ class Reconciler:
 
         What earlier processes have watched of it is over, by whatever clock: they counted it on their own.
         """
-        watched_s = self._watched_s.get(doubt.attempt.mark, 0.0)
-        doubt.certain_after = anyio.current_time() + max(0.0, self._patience_s - watched_s)
+        watched_s = min(self._patience_s, self._watched_s.get(doubt.attempt.mark, 0.0))
+        doubt.certain_after = anyio.current_time() + self._patience_s - watched_s
+        doubt.shown_after = anyio.current_time() + self._listing_lag_s - watched_s
         doubt.answered_at = steady_time()
 
     def _earliest_start(self, doubt: _Doubt) -> datetime:
@@ -213,16 +240,24 @@ class Reconciler:
         assert doubt.answered_at is not None, "nothing is concluded before the platform has answered"
         return self._client.clock.at(doubt.answered_at).latest + self._horizon
 
-    def _conclude(self, doubt: _Doubt, candidates: list[Run], *, is_patient: bool) -> None:
-        """Conclude that nothing was started, if a Run of the attempt would have been recognised."""
+    def _suspects(self, doubt: _Doubt, candidates: list[Run]) -> set[RunId]:
+        """Return the candidates that may be the attempt's Run, although its mark is not seen on them."""
         earliest, latest = self._earliest_start(doubt) - CLOCK_MARGIN, self._latest_start(doubt) + CLOCK_MARGIN
         unclaimed = [run for run in candidates if run.started_at is None or earliest <= run.started_at <= latest]
         # A Run that names another client is not ours, provided that this platform echoes marks.
         echoes = self._echo.is_there if self.echoes is None else self.echoes
-        suspects = {run.id for run in unclaimed if not echoes or run.user_agent is None}
+        return {run.id for run in unclaimed if not echoes or run.user_agent is None}
+
+    def _judge(self, doubt: _Doubt, suspects: set[RunId], listed_at: float) -> None:
+        """Lend the permit if a listing shows no Run that may be the attempt's; decide once its horizon is over."""
+        assert doubt.certain_after is not None, "nothing is judged before the platform has answered"
+        if not suspects:
+            doubt.permit.lend()
+        if listed_at < doubt.certain_after:
+            return
         if not suspects:
             _log.info("start_had_no_effect", job_key=doubt.job_key)
-        elif is_patient:
+        elif listed_at < doubt.certain_after + self._patience_s:
             return  # other jobs may yet bind some of them, or the next start may show whether marks are echoed
         else:
             doubt.is_hopeless = True

@@ -62,7 +62,7 @@ class SecondRuns:
         self._unlisted_from: float | None = None
         self._progress = progress
         self._has_reported = False
-        #: Runs of the latest listing that repeat no start.
+        #: Runs of the latest listing whose mark, if they have one, is of no attempt.
         self._others: set[RunId] = set()
 
     def expect(self, intended_at: float) -> None:
@@ -109,7 +109,7 @@ class SecondRuns:
         marks = {run.id: mark for run in runs if run.id not in self._others and (mark := mark_of(run.user_agent))}
         owners = await self._ledger.attempts_marked(list(marks.values())) if marks else {}
         repeating = [run for run in runs if _repeats(run, owners.get(marks.get(run.id, Mark(""))))]
-        self._others = {run.id for run in runs} - {run.id for run in repeating}
+        self._others = {run.id for run in runs if run.id in self._others or marks.get(run.id) not in owners}
         ended = [await self.end(run, marks[run.id], owners[marks[run.id]]) for run in repeating]
         return all(ended)
 

@@ -28,7 +28,7 @@ class Demand(NamedTuple):
 class Permit:
     """The right to have one Run live. `release` may be called more than once."""
 
-    __slots__ = ("_demand", "_gate", "_permits", "_start")
+    __slots__ = ("_demand", "_gate", "_is_lent", "_permits", "_start")
 
     def __init__(self, permits: "Permits", gate: StartGate) -> None:
         self._permits: Permits | None = permits
@@ -36,6 +36,8 @@ class Permit:
         self._demand: Demand | None = None
         #: The last start that the gate let through for this permit.
         self._start: Start | None = None
+        #: Whether other starts use it, since no Run is seen behind its own.
+        self._is_lent = False
 
     def reserve(self, demand: Demand) -> None:
         """Reserve what a job's Run needs, until the permit is released."""
@@ -66,12 +68,27 @@ class Permit:
         self._permits = self._start = None
         return heir
 
+    def lend(self) -> None:
+        """Let other starts use it until `take_back`: no Run is seen behind its own start, which was not answered."""
+        if self._permits is not None and self._start is not None and not self._is_lent:
+            self._is_lent = True
+            self._gate.had_no_effect(self._start)
+            self._permits.release(self._demand)
+
+    def take_back(self) -> None:
+        """Hold it, whatever the limits: the Run of its start was found. No further start is allowed beside it."""
+        self._gate.took_effect()
+        if self._permits is not None and self._is_lent:
+            self._is_lent = False
+            self._permits.hold_beyond_limit()
+            self.adopt(self._demand or Demand())
+
     def release(self) -> None:
         """Release the permit and what it has reserved."""
         if self._start is not None:
             self._gate.over(self._start)
         permits, self._permits = self._permits, None
-        if permits is not None:
+        if permits is not None and not self._is_lent:
             permits.release(self._demand)
 
 
@@ -131,10 +148,14 @@ class Permits(PoolMember):
 
     def adopt(self, demand: Demand) -> Permit:
         """Return a permit for a Run that is live already, whatever the limits."""
-        self._units.acquire_beyond_limit()
+        self.hold_beyond_limit()
         permit = Permit(self, self._gate)
         permit.adopt(demand)
         return permit
+
+    def hold_beyond_limit(self) -> None:
+        """Count one more permit as acquired, whatever the limits."""
+        self._units.acquire_beyond_limit()
 
     def may_reserve(self) -> bool:
         """Whether one more Run of this batch may be live; if not, `changed` is notified when one may."""

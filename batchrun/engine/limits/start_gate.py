@@ -226,7 +226,18 @@ class StartGate:
         """Note that no answer to a start comes. A Run may be live; other starts need not wait for the answer."""
         self._answered(start)
         self._capacity.reached(start.nth_live)
-        self._capacity.unanswered(is_probe=start.take_probe())
+        uniform = random.random()  # noqa: S311 - spread
+        self._capacity.unanswered(anyio.current_time(), is_probe=start.take_probe(), uniform=uniform)
+        self._account.wake()
+
+    def had_no_effect(self, start: Start) -> None:
+        """Note that no Run is seen behind an unanswered start: another one may be let through in its place."""
+        self._capacity.had_no_effect()
+        self.over(start)
+
+    def took_effect(self) -> None:
+        """Note that the Run of an unanswered start was found."""
+        self._capacity.took_effect()
         self._account.wake()
 
     def _answered(self, start: Start) -> None:
@@ -268,7 +279,7 @@ class StartGate:
             return
         start.is_over = True
         if start.take_probe():
-            self._capacity.unanswered(is_probe=True)
+            self._capacity.probe_over()
         self.live -= 1
         self._account.live -= 1
         now = anyio.current_time()
@@ -311,6 +322,9 @@ class StartGate:
         if self._closings or self._bucket.closed_until > now:
             closed_s = max(0.0, self._bucket.closed_until - now)
             yield WaitReason(kind=WaitKind.STARTS_REFUSED, left_s=closed_s, detail=self._closed_for)
+        elif self._capacity.are_starts_failing and capacity_at is not None:
+            without_effect = "the last start requests had no effect"
+            yield WaitReason(kind=WaitKind.STARTS_REFUSED, left_s=capacity_at - now, detail=without_effect)
         elif capacity_at == now and self._starters:
             yield WaitReason(kind=WaitKind.RATE, left_s=self._bucket.next_at(now) - now)
         elif capacity_at != now and self._capacity.is_full:

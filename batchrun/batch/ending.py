@@ -43,6 +43,7 @@ async def summarize(out_dir: Path, engine: Engine) -> Summary:
         slot_use=meter.use.fraction,
         refill_p50_s=meter.refill.quantile(0.5),
         refill_p99_s=meter.refill.quantile(0.99),
+        unread_jobs=0 if engine.scheduler.has_read_all else summary.unread_jobs,
     )
     if engine.scheduler.has_read_all and not summary.open_jobs:
         return replace(summary, ending=Ending.FINISHED)  # it was stopped, and no job was left to start

@@ -30,8 +30,9 @@ def show_closing(
         say(f"{summary.duplicates:,} lines repeat other lines and were skipped")
     for line in _file_lines(summary, config, report):
         say(line)
-    if summary.open_jobs:
-        say(f"open     {summary.open_jobs:,} jobs are begun and not done")
+    if left := summary.left_jobs:
+        begun = f", {summary.open_jobs:,} of them begun" if summary.unread_jobs else ""
+        say(f"left     {left:,} of {left + summary.settled:,} jobs are not done{begun}")
     if (slowest := slowest_run(Path(summary.out_dir))) is not None:
         say(f"slowest  {slowest.key}  ({duration(slowest.run_s)})")
     if slots := slot_words(summary):

@@ -120,6 +120,8 @@ def _exit_code(summary: Summary) -> ExitCode:
     match summary.ending:
         case Ending.INTERRUPTED | Ending.OUT_OF_TIME:
             return ExitCode.INTERRUPTED
+        case Ending.REFUSED:
+            return ExitCode.REFUSED
         case Ending.TRIPPED:
             return ExitCode.TRIPPED
         case Ending.OUT_OF_BUDGET:

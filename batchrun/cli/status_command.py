@@ -6,6 +6,7 @@ from pathlib import Path
 
 from batchrun.cli.json_output import print_json
 from batchrun.ledger.protocol import NotedWait
+from batchrun.model import Summary
 from batchrun.report.batch_status import BudgetUse, Status, read_status
 from batchrun.report.progress_words import cost_words, money, outcome_counts, records_words
 from batchrun.report.wait_words import wait_words
@@ -35,6 +36,14 @@ def _budget_words(budget: BudgetUse) -> str:
     )
 
 
+def _left_words(summary: Summary) -> str:
+    if not summary.left_jobs:
+        return "; none left"
+    total = summary.settled + summary.left_jobs
+    begun = f" ({summary.open_jobs:,} of them begun)" if summary.unread_jobs else ""
+    return f"; {summary.left_jobs:,} of about {total:,} left{begun}"
+
+
 def _waits(wait: NotedWait) -> str:
     now = datetime.now(UTC)
     waited_s, noted_s = (now - wait.began_at).total_seconds(), (now - wait.noted_at).total_seconds()
@@ -45,8 +54,7 @@ def _status_lines(found: Status) -> list[str]:
     summary = found.summary
     lines = [
         f"process  {found.pid if found.pid is not None else 'none'}",
-        f"jobs     {outcome_counts(summary.outcomes, summary.empty_successes)}; {summary.open_jobs:,} open"
-        + (f"; about {found.jobs_in_file:,} in the job file" if found.jobs_in_file is not None else ""),
+        f"jobs     {outcome_counts(summary.outcomes, summary.empty_successes)}{_left_words(summary)}",
         *([f"records  {records_words(summary)}"] if summary.earlier_records else []),
         f"runs     {_runs_words(found)}, {found.waiting:,} jobs waiting",
         *([f"waits    {_waits(found.wait).removeprefix('waiting ')}"] if found.wait is not None else []),

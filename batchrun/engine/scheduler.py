@@ -212,7 +212,7 @@ class Scheduler:
         if self._failure is None:
             self._failure = failure
             self._progress.notices.add(BatchFailed(reason=str(failure)))
-        self.stop_starting()
+        self.stop_starting(Ending.REFUSED if isinstance(failure, BatchRefused) else Ending.INTERRUPTED)
 
     def stop_starting(self, ending: Ending = Ending.INTERRUPTED) -> None:
         """Start nothing more; live Runs are followed to their end."""

@@ -32,6 +32,8 @@ class Ending(StrEnum):
     IN_DOUBT = "in_doubt"
     #: Stopped from outside; the batch can be resumed.
     INTERRUPTED = "interrupted"
+    #: The platform refused the batch; it can be resumed.
+    REFUSED = "refused"
     #: Too many jobs failed: the breaker stopped the batch, or a group of it.
     TRIPPED = "tripped"
     #: The next start would exceed the budget.
@@ -78,6 +80,8 @@ class Summary:
     #: Runs that repeat the start of another one, since something on the way sent the request twice; all were aborted.
     second_runs: int
     out_dir: str
+    #: Jobs of the job file that are not read yet, about; None: unknown.
+    unread_jobs: int | None = None
     #: Part (0 to 1) of the slots' time in which Runs were live, counted while jobs waited for a slot, of this process
     #: alone; None if nothing ran.
     slot_use: float | None = None
@@ -89,6 +93,11 @@ class Summary:
     def settled(self) -> int:
         """Number of settled jobs."""
         return sum(self.outcomes.values())
+
+    @property
+    def left_jobs(self) -> int:
+        """Number of jobs that are not done, as far as it is known: those begun, and the unread ones."""
+        return self.open_jobs + (self.unread_jobs or 0)
 
     @property
     def has_succeeded(self) -> bool:

@@ -82,6 +82,12 @@ class Record:
         """Sum of the attempts' costs as known now; None if one of them is unknown, for that is not 0."""
         return _cost_of(self.attempts)[0]
 
+    @property
+    def _queued_s(self) -> float | None:
+        """Seconds from the job's admission to the start of its last Run, both by this machine's clock."""
+        intended_at = next((each.intended_at for each in reversed(self.attempts) if each.run_id is not None), None)
+        return _seconds_between(self.admitted_at, intended_at)
+
     def as_line(self) -> bytes:
         """Return the record as one line of JSON, line end included."""
         try:
@@ -117,7 +123,7 @@ class Record:
                 "admitted_at": self.admitted_at,
                 "started_at": self.started_at,
                 "finished_at": self.finished_at,
-                "queued_s": _seconds_between(self.admitted_at, self.started_at),
+                "queued_s": self._queued_s,
                 "run_s": _seconds_between(self.started_at, self.finished_at),
             },
             "cost_usd": cost_usd,

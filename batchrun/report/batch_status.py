@@ -115,12 +115,15 @@ def read_summary(directory: Path, ending: Ending) -> Summary:
 
 def summary_of(ledger: LedgerReader, directory: Path, ending: Ending) -> Summary:
     """Return the Summary of an open ledger."""
+    totals, outcomes, duplicates = ledger.totals(), ledger.count_outcomes(), ledger.fact(DUPLICATES) or 0
+    job_count, known = ledger.fact(JOB_COUNT), sum(outcomes.values()) + totals.open_jobs + duplicates
     return Summary(
-        **asdict(ledger.totals()),
+        **asdict(totals),
         ending=ending,
-        outcomes=ledger.count_outcomes(),
-        duplicates=ledger.fact(DUPLICATES) or 0,
+        outcomes=outcomes,
+        duplicates=duplicates,
         out_dir=str(directory),
+        unread_jobs=None if job_count is None else max(0, job_count - known),
     )
 
 

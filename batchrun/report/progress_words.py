@@ -75,6 +75,7 @@ def ending_words(ending: Ending) -> str:
         Ending.FINISHED: "Finished",
         Ending.IN_DOUBT: "Finished, except for starts in doubt,",
         Ending.INTERRUPTED: "Stopped",
+        Ending.REFUSED: "Stopped by the platform",
         Ending.TRIPPED: "Stopped by the breaker",
         Ending.OUT_OF_BUDGET: "Stopped at the budget",
         Ending.OUT_OF_TIME: "Stopped by deadlines.max_batch_s",

@@ -116,9 +116,9 @@ def _period(began_at: datetime, ended_at: datetime) -> str:
 
 def _jobs_card(figures: Figures, config: Config) -> Html:
     summary = figures.summary
-    parts = outcome_parts(summary.outcomes, summary.open_jobs)
+    parts = outcome_parts(summary.outcomes, summary.left_jobs)
     keys = [(part.tone, f"{part.count:,} {part.name}") for part in parts if part.count]
-    note = f"{summary.settled:,} settled" + (f", {summary.open_jobs:,} open" if summary.open_jobs else "")
+    note = f"{summary.settled:,} settled" + (f", {summary.left_jobs:,} left" if summary.left_jobs else "")
     bar = stacked_bar("Jobs by outcome", parts)
     return card("Jobs", bar, legend(keys), tag("div", tiles(_tiles(figures, config)), class_="block"), note=note)
 

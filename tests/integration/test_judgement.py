@@ -225,7 +225,7 @@ async def test_the_breaker_stops_a_failing_batch_and_the_same_command_resumes_it
         (trip,) = status.trips
         assert (trip.group, "did not succeed" in trip.reason, status.budget) == (None, True, None)
         assert f"breaker  last stopped the batch: {trip.reason}" in _status_lines(status)
-        assert any(line.endswith("about 100 in the job file") for line in _status_lines(status))
+        assert any(f"{100 - stopped.settled} of about 100 left" in line for line in _status_lines(status))
         finished = await run_batch(config, environ=ENVIRON)
     assert (finished.ending, finished.outcomes) == (Ending.FINISHED, {Outcome.FAILED: 20, Outcome.SUCCEEDED: 80})
 

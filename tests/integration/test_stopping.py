@@ -272,3 +272,20 @@ def test_a_command_on_a_directory_without_a_batch_is_one_line(tmp_path):
         said = batchrun(command, "nowhere", cwd=tmp_path, environ=ENVIRON)
         assert (said.code, said.out, said.err.count("\n")) == (6, "", 1), said
         assert "nowhere: holds no ledger" in said.err
+
+
+def test_a_batch_that_is_refused_in_mid_run_ends_with_its_summary(tmp_path):
+    """Live Runs are followed to their end; exit 5, with the reason, the summary, its JSON, and how to resume."""
+    faults = tmp_path / "faults.toml"
+    refusal = 'status = 402\ntype = "not-enough-usage-to-run-paid-actor"\nroutes = ["starts"]'
+    faults.write_text(f'[[fault]]\nkind = "error_before"\n{refusal}\nafter = 5\n')
+    with open_api(tmp_path / "api", faults=faults) as api:
+        batch = CrashBatch(tmp_path, api.base_url, [{"n": n, "ms": 1500} for n in range(30)])
+        said = _command(batch, "run", "batch.toml", "--json")
+        assert said.code == 5, said
+        summary = orjson.loads(said.out)
+        assert (summary["ending"], summary["outcomes"], summary["live_runs"]) == ("refused", {"succeeded": 5}, 0)
+        assert {run["status"] for run in api.runs()} == {"SUCCEEDED"}
+        for words in ("Stopped by the platform in ", "left     25 of 30 jobs", "resume   batchrun run batch.toml"):
+            assert words in said.err, said.err
+        assert said.err.splitlines()[-1].startswith("batchrun: the platform refuses to start Runs: POST ")

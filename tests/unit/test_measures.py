@@ -50,6 +50,8 @@ def _carry(
     )
     ledger.intend(job_id, Intent(attempt_no=attempt_no, round=round, mark=Mark("m")))
     ledger.bind(job_id, attempt_no, run)
+    intended_at = (AT + timedelta(seconds=began)).timestamp()
+    ledger._db.execute("UPDATE attempt SET intended_at = ? WHERE attempt_no = ?", (intended_at, attempt_no))
     if ended is not None:
         ledger.postpone(job_id, make_ended(run, attempt_no), 0)
 

@@ -101,7 +101,7 @@ def test_a_record_of_a_run_is_written_whole() -> None:
                 "admitted_at": "2026-01-02T03:04:01Z",
                 "started_at": "2026-01-02T03:04:06Z",
                 "finished_at": "2026-01-02T03:04:16Z",
-                "queued_s": 5.0,
+                "queued_s": 4.0,
                 "run_s": 10.0,
             },
             "cost_usd": 0.5,
@@ -159,9 +159,14 @@ def test_inline_items_are_in_the_record() -> None:
 
 
 def test_lengths_of_time_are_never_negative() -> None:
-    """Clocks that disagree make no Run start before its job was admitted."""
-    read = line_of(Record(key=None, line=1, outcome=Outcome.LOST, admitted_at=AT, started_at=AT - timedelta(seconds=5)))
-    assert read["times"]["queued_s"] == 0.0
+    """A clock that was set back starts no Run before its job was admitted. The platform's clock has no part in it."""
+    begun = Attempt(attempt_no=1, mark=Mark("m"), state=AttemptState.ENDED, run_id=RunId("r"), intended_at=AT)
+    record = Record(
+        key=None, line=1, outcome=Outcome.LOST, attempts=(begun,), admitted_at=AT + timedelta(seconds=5), started_at=AT
+    )
+    assert line_of(record)["times"]["queued_s"] == 0.0
+    late = replace(record, admitted_at=AT - timedelta(seconds=3), started_at=AT + timedelta(hours=1))
+    assert line_of(late)["times"]["queued_s"] == 3.0
 
 
 def test_four_statuses_are_terminal() -> None:

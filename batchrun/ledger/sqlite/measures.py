@@ -28,7 +28,7 @@ _SECONDS = {
         " WHERE started_at IS NOT NULL AND finished_at IS NOT NULL"
     ),
     Duration.QUEUE: (
-        "SELECT max(0.0, min(attempt.started_at) - coalesce(past_round.admitted_at, job.admitted_at)) AS seconds"
+        "SELECT max(0.0, min(attempt.intended_at) - coalesce(past_round.admitted_at, job.admitted_at)) AS seconds"
         " FROM attempt JOIN job ON job.id = attempt.job_id"
         " LEFT JOIN past_round ON past_round.job_id = attempt.job_id AND past_round.round = attempt.round"
         " WHERE attempt.started_at IS NOT NULL GROUP BY attempt.job_id, attempt.round"

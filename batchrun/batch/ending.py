@@ -14,7 +14,6 @@ from batchrun.output.layout import REPORT
 from batchrun.output.replacement import replace_text
 from batchrun.report.batch_status import read_summary
 from batchrun.report.cost_file import write_costs
-from batchrun.report.report_page import make_report
 
 
 async def wait_for_final_costs(engine: Engine) -> None:
@@ -71,6 +70,8 @@ async def write_batch_costs(out_dir: Path, engine: Engine) -> None:
 
 async def write_batch_report(config: Config, engine: Engine) -> Path | None:
     """Write report.html and return its path; None: it could not be written, and a notice says so."""
+    from batchrun.report.report_page import make_report  # noqa: PLC0415 - few batches write a report
+
     file = config.out_dir / REPORT
     try:
         summary = await summarize(config.out_dir, engine)

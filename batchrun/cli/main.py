@@ -8,6 +8,7 @@ import traceback
 import typer
 
 from batchrun.cli import command_line, task_command_line, worker_command_line
+from batchrun.cli.command_group import CommandGroup
 from batchrun.cli.exit_codes import ExitCode, exit_code_of
 from batchrun.cli.terminal import say
 from batchrun.errors import BatchrunError, first_error
@@ -15,6 +16,7 @@ from batchrun.version import __version__
 
 app = typer.Typer(
     name="batchrun",
+    cls=CommandGroup,
     help="Run a file of inputs as Apify task Runs: within limits, durable, never started twice.",
     no_args_is_help=True,
     add_completion=False,

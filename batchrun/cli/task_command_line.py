@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Create, read and run single tasks.", no_args_is_help=True)
+from batchrun.cli.command_group import CommandGroup
+
+app = typer.Typer(cls=CommandGroup, help="Create, read and run single tasks.", no_args_is_help=True)
 
 Task = Annotated[str, typer.Argument(help="Id of the task, or user~name.")]
 Input = Annotated[str | None, typer.Option("--input", help="Input as a JSON object, or @FILE with one.")]

@@ -9,7 +9,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Run batches side by side in a long-lived process.", no_args_is_help=True)
+from batchrun.cli.command_group import CommandGroup
+
+app = typer.Typer(cls=CommandGroup, help="Run batches side by side in a long-lived process.", no_args_is_help=True)
 
 DEFAULT_DATA_DIR = Path("worker")
 

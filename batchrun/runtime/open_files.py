@@ -2,8 +2,6 @@
 
 import errno
 
-import structlog
-
 try:
     import resource
 except ImportError:  # Windows knows no such limit
@@ -18,8 +16,6 @@ ENOUGH = 65_536
 
 #: Errors of the operating system that say so.
 TOO_MANY = (errno.EMFILE, errno.ENFILE)
-
-_log = structlog.get_logger()
 
 
 def raise_limit() -> None:
@@ -57,6 +53,8 @@ def polls_within_limit(wanted: int) -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or wanted + RESERVED <= soft:
         return wanted
+    import structlog  # noqa: PLC0415 - with all that it imports, a third of the time of a `status`
+
     possible = max(1, min(wanted, soft - RESERVED))
-    _log.warning("fewer_polls", wanted=wanted, possible=possible, open_files=soft)
+    structlog.get_logger().warning("fewer_polls", wanted=wanted, possible=possible, open_files=soft)
     return possible

@@ -4,17 +4,26 @@ import subprocess
 import sys
 
 from batchrun.cli.main import app
+from batchrun.ledger.sqlite.tables import open_ledger
 
 #: Packages of others that `--version` needs.
 FOR_VERSION = {"annotated_doc", "shellingham", "typer"}
-#: Packages of others that help needs: typer prints it with rich, and converts arguments with pydantic.
-FOR_HELP = FOR_VERSION | {
-    *("annotated_types", "attr", "markdown_it", "mdurl", "pydantic", "pydantic_core", "pygments", "rich"),
-    *("typing_extensions", "typing_inspection"),
+#: Packages of others that help needs: typer prints it with rich.
+FOR_HELP = FOR_VERSION | {"attr", "markdown_it", "mdurl", "pygments", "rich"}
+#: Packages of others that `status` needs: typer converts arguments with pydantic.
+FOR_STATUS = FOR_VERSION | {
+    *("annotated_types", "anyio", "orjson", "pydantic", "pydantic_core", "typing_extensions", "typing_inspection"),
 }
 #: Our own modules that help needs.
 OWN_FOR_HELP = {
-    *("batchrun", "batchrun.cli", "batchrun.cli.exit_codes", "batchrun.cli.main", "batchrun.cli.task_command_line"),
+    *(
+        "batchrun",
+        "batchrun.cli",
+        "batchrun.cli.command_group",
+        "batchrun.cli.exit_codes",
+        "batchrun.cli.main",
+        "batchrun.cli.task_command_line",
+    ),
     *("batchrun.cli.terminal", "batchrun.cli.command_line", "batchrun.cli.worker_command_line", "batchrun.errors"),
     *("batchrun.version",),
 }
@@ -70,3 +79,11 @@ def test_help_is_shown_without_importing_what_does_the_work():
     others, own = _imports_of(["--help"], *([*verb, "--help"] for verb in verbs))
     assert others <= FOR_HELP
     assert own == OWN_FOR_HELP
+
+
+def test_the_status_is_shown_without_logs_and_http(tmp_path):
+    """It reads a ledger, and needs neither the log, which brings rich, nor a loop."""
+    with open_ledger(tmp_path):
+        pass
+    others, _ = _imports_of(["status", str(tmp_path)])
+    assert others <= FOR_STATUS

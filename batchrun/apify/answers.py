@@ -10,9 +10,10 @@ import orjson
 from batchrun.apify import wire
 from batchrun.apify.connections import Answer
 from batchrun.model import ItemsPage, JsonObject, Run, RunId, RunsPage, read_json
+from batchrun.runtime.free_memory import check_memory
 
 #: Bytes of a body from which on it is checked that there is memory for what it holds, and how much per byte.
-_LARGE_BYTES = 1 << 20
+_LARGE_BYTES = 1 << 16
 _PARSED_BYTES = 16
 
 
@@ -98,7 +99,7 @@ def _has_id(item: Any) -> bool:
 def _json(body: bytes) -> tuple[Any, int]:
     """Read what an Actor stored; also return how many values in it were replaced."""
     if len(body) >= _LARGE_BYTES:
-        bytearray(_PARSED_BYTES * len(body))  # MemoryError, where orjson would crash; the pages are never touched
+        check_memory(_PARSED_BYTES * len(body))
     # An Actor may store lone surrogates and NaN. orjson refuses both; the data is paid for and has to be read.
     try:
         return read_json(body), 0

@@ -1,11 +1,18 @@
+from dataclasses import replace
+
 import pytest
 
 from tests.support.crash import CrashBatch, assert_promise_kept, open_api, some_jobs
-from tests.support.fault_sets import FAULT_SETS
+from tests.support.fault_sets import FAULT_SETS, LITTLE_MEMORY
 from tests.support.patience import SOON_GONE
 
 #: A list that lags 3 s, as two of the fault sets have it, needs more than the default patience of these tests.
 PATIENT = {"limits.listing_lag_s": 4.0}
+
+#: With little memory: bytes of an item, and megabytes beyond those with which a process begins. It needs about 100 for
+#: itself, and 270 if nothing bounds the items of 16 Runs.
+ITEM_BYTES = 1_000_000
+SPARE_MB = 140
 
 
 def _carry_out(tmp_path, *, name: str, jobs: int, seed: int, kills: int, longest_s: float) -> int:
@@ -14,10 +21,22 @@ def _carry_out(tmp_path, *, name: str, jobs: int, seed: int, kills: int, longest
     file.write_text(f"seed = {seed}\n{FAULT_SETS[name]}")
     with open_api(tmp_path / "api", faults=file) as api:
         batch = CrashBatch(tmp_path, api.base_url, some_jobs(jobs, seed), PATIENT, constants=SOON_GONE)
+        if name == LITTLE_MEMORY:
+            batch = _with_little_memory(batch)
         assert batch.run_with_kills(seed, kills, longest_s=longest_s) == 1, batch.said()
     with open_api(tmp_path / "api") as api:
         assert_promise_kept(batch, api, are_datasets_gone=name == "gone datasets")
     return batch.kills
+
+
+def _with_little_memory(batch: CrashBatch) -> CrashBatch:
+    """Return a batch whose items, all Runs' together, are larger than what its processes may allocate."""
+    return replace(
+        batch,
+        jobs=[{**job, "item_bytes": ITEM_BYTES} for job in batch.jobs],
+        settings={**batch.settings, "output.page_size": 1000, "limits.max_buffer_mb": 16},
+        spare_mb=SPARE_MB,
+    )
 
 
 @pytest.mark.parametrize("name", FAULT_SETS)

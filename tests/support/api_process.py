@@ -18,13 +18,14 @@ ACTOR = "test/worker"
 
 
 async def work(context: InlineContext) -> None:
-    """Take `ms` milliseconds, log and output so many bytes, push `items` items, then fail where `fails` says so."""
+    """Take `ms` milliseconds, log and output so many bytes, push `items` items (of `item_bytes`), fail if told so."""
     await anyio.sleep(context.input.get("ms", 0) / 1000)
     if log_bytes := context.input.get("log_bytes"):
         await context.log("x" * log_bytes)
     if output_bytes := context.input.get("output_bytes"):
         await context.set_value("OUTPUT", b"x" * output_bytes)
-    await context.push_items([{"n": n, "of": context.input["n"]} for n in range(context.input.get("items", 1))])
+    text = {"text": "x" * context.input["item_bytes"]} if "item_bytes" in context.input else {}
+    await context.push_items([{"n": n, "of": context.input["n"], **text} for n in range(context.input.get("items", 1))])
     if context.input.get("fails"):
         context.fail(1, "told to fail")
 

@@ -3,11 +3,12 @@
 import gzip
 import os
 import random
+import resource
 import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,8 @@ class CrashBatch:
     suffix: str = ""
     #: Constants of our modules that its processes have changed.
     constants: Constants = field(default_factory=dict)
+    #: Megabytes that each process may allocate beyond what it begins with; None: unlimited.
+    spare_mb: int | None = None
 
     def __post_init__(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -117,7 +120,7 @@ class CrashBatch:
         environ = {**os.environ, "APIFY_TOKEN": TOKEN, "BATCHRUN_KILL_AT": kill_at}
         arguments = arguments or ("run", "batch.toml", *self.flags)
         with (self.directory / "stderr.txt").open("ab") as stderr:
-            return start(
+            process = start(
                 "batchrun",
                 *arguments,
                 cwd=self.directory,
@@ -125,6 +128,9 @@ class CrashBatch:
                 stderr=stderr,
                 constants=self.constants,
             )
+        if self.spare_mb is not None:
+            _limit_memory(process.pid, self.spare_mb)
+        return process
 
     def spawn_program(self, *command: str) -> subprocess.Popen[bytes]:
         """Start a program that works on the batch, in another way than `spawn` does."""
@@ -176,6 +182,15 @@ class CrashBatch:
     def said(self) -> str:
         """Return what all processes said on stderr."""
         return (self.directory / "stderr.txt").read_text()
+
+
+def _limit_memory(pid: int, spare_mb: int) -> None:
+    """Let a process allocate so much more than it has now; it may have ended meanwhile."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        status = Path(f"/proc/{pid}/status").read_text()
+        allocated_kb = int(status.partition("VmData:")[2].split()[0])
+        limit = (allocated_kb << 10) + (spare_mb << 20)
+        resource.prlimit(pid, resource.RLIMIT_DATA, (limit, limit))
 
 
 def assert_promise_kept(batch: CrashBatch, api: Api, *, are_datasets_gone: bool = False) -> None:

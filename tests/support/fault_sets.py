@@ -12,6 +12,9 @@ status = 502
 probability = 0.05
 """
 
+#: The set under which the processes of the batch may allocate little memory, and items are large.
+LITTLE_MEMORY = "little memory"
+
 FAULT_SETS = {
     "lost answers": LOST_ANSWERS,
     "rate limits half of the time": LOST_ANSWERS
@@ -63,6 +66,7 @@ type = "record-not-found"
 sticky = true
 probability = 0.2
 """,
+    LITTLE_MEMORY: LOST_ANSWERS,
     "a bad network": LOST_ANSWERS
     + """
 [[fault]]

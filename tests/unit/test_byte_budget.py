@@ -6,6 +6,7 @@ from anyio.lowlevel import checkpoint
 
 from batchrun.errors import AnswerTooLarge
 from batchrun.runtime.byte_budget import MIN_BODY_BYTES, ByteBudget, Fits, Room
+from batchrun.runtime.free_memory import check_memory
 
 MB = 1 << 20
 
@@ -144,3 +145,10 @@ async def test_a_wait_that_is_cancelled_lets_the_next_one_in() -> None:
 
 async def _nothing(fits: Fits) -> None:
     assert fits(MIN_BODY_BYTES)
+
+
+def test_memory_that_cannot_be_had_is_noticed_beforehand() -> None:
+    """Two to the fiftieth bytes are more than any address space holds."""
+    check_memory(1 << 20)
+    with pytest.raises(MemoryError):
+        check_memory(1 << 50)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import anyio
 import pytest
 
+from batchrun.apify import answers as answers_of_the_api
 from batchrun.errors import AnswerTooLarge, ServerFailed
 from batchrun.model import Attempt, DatasetId, Outcome, Record, RunId
 from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
@@ -113,3 +114,12 @@ async def test_a_run_that_alone_stays_unreadable_is_given_up_by_who_follows_it_o
             await client.get_run(RunId("broken"))
         assert scope.cancelled_caught
         children.cancel_scope.cancel()
+
+
+async def test_an_answer_without_memory_for_what_it_holds_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not parsed, and not asked for again: its reader asks for less."""
+    monkeypatch.setattr(answers_of_the_api, "_PARSED_BYTES", 1 << 40)
+    client, session = client_of(lambda _: Response(body=b'["' + b"x" * 100_000 + b'"]'))
+    with pytest.raises(AnswerTooLarge, match="100,004 bytes"):
+        await client.get_items(DatasetId("d"), offset=0, limit=1, query={})
+    assert len(session.sent) == 1

@@ -194,9 +194,9 @@ def _attempt_json(attempt: Attempt) -> JsonObject:
 def _items_json(items: Items | None) -> JsonObject | None:
     if items is None:
         return None
-    values = {} if items.values is None else {"values": items.values, "cut": items.is_cut}
-    mended = {"replaced": items.replaced} if items.replaced else {}
-    return {"count": items.count, "dataset_id": items.dataset_id, "complete": items.is_complete, **mended, **values}
+    values = {} if items.values is None else {"values": items.values}
+    rare = ({"cut": True} if items.is_cut else {}) | ({"replaced": items.replaced} if items.replaced else {})
+    return {"count": items.count, "dataset_id": items.dataset_id, "complete": items.is_complete, **rare, **values}
 
 
 def _seconds_between(earlier: datetime | None, later: datetime | None) -> float | None:

@@ -156,6 +156,8 @@ def test_inline_items_are_in_the_record() -> None:
     items = Items(count=1, dataset_id=DatasetId("d"), values=[{"a": 1}])
     read = line_of(Record(key=JobKey("k"), line=1, outcome=Outcome.SUCCEEDED, items=items))
     assert read["items"] == {"count": 1, "dataset_id": "d", "complete": True, "values": [{"a": 1}]}
+    cut = line_of(Record(key=JobKey("k"), line=1, outcome=Outcome.SUCCEEDED, items=replace(items, is_cut=True)))
+    assert cut["items"] == {**read["items"], "cut": True}
 
 
 def test_lengths_of_time_are_never_negative() -> None:

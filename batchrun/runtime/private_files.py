@@ -22,6 +22,15 @@ def private_opener(path: str, flags: int) -> int:
 
 
 def make_private_directory(directory: Path) -> None:
-    """Create a directory with mode 0700, or narrow one that exists."""
+    """Create a directory with mode 0700, or narrow one that exists.
+
+    Raises:
+        OSError: it cannot be created, or is open to others and not this user's to close.
+    """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    directory.chmod(0o700)
+    if directory.stat().st_mode & 0o077:
+        try:
+            directory.chmod(0o700)
+        except PermissionError as error:
+            reason = "it is open to other users, and not yours to close; name a directory inside it"
+            raise PermissionError(error.errno, reason, str(directory)) from None

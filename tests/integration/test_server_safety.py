@@ -72,6 +72,25 @@ def test_its_files_are_for_its_user_only(tmp_path: Path, *, existed: bool) -> No
     assert len(token) > 40
 
 
+async def test_a_directory_that_others_may_read_is_refused_if_it_cannot_be_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what to do. One that is closed already need not be this user's to change."""
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    for name, mode in (("open", 0o750), ("closed", 0o700)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name).chmod(mode)
+    monkeypatch.setattr(Path, "chmod", refuse)
+    with pytest.raises(OutputError, match=r"open cannot be used: .*name a directory inside it"):
+        async with open_api(tmp_path / "open"):
+            pass
+    async with open_api(tmp_path / "closed") as api:
+        assert (await api.get("/v2/users/me")).status == 200
+
+
 @pytest.mark.parametrize("name", ["lock", "server.sqlite3", "token"])
 async def test_it_follows_no_link_out_of_its_directory(tmp_path: Path, name: str) -> None:
     """What the link leads to stays as it is."""

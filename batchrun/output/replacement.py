@@ -1,5 +1,6 @@
 """Files that are written beside an old one and replace it when they are complete."""
 
+import glob
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -16,6 +17,9 @@ def replace_file(file: Path, chunks: Iterable[bytes]) -> None:
     """
     beside = file.with_name(f".{file.name}.{os.getpid()}.new")
     try:
+        for left in file.parent.glob(f".{glob.escape(file.name)}.*.new"):
+            if not _is_process(left.name.split(".")[-2]):
+                left.unlink(missing_ok=True)
         with beside.open("wb") as opened:
             opened.writelines(chunks)
         beside.replace(file)
@@ -23,6 +27,16 @@ def replace_file(file: Path, chunks: Iterable[bytes]) -> None:
         with suppress(OSError):
             beside.unlink()
         raise explain(error, file) from error
+
+
+def _is_process(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, ValueError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def replace_text(file: Path, text: str) -> None:

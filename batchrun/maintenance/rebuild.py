@@ -40,6 +40,7 @@ from batchrun.model import (
     Record,
     RunId,
     RunStatus,
+    read_json,
 )
 from batchrun.output.layout import ITEMS, LEDGER, RECORDS, STARTS
 from batchrun.output.sink import explaining, sync_directory
@@ -92,11 +93,11 @@ def _rebuild(directory: Path, damage: DamagedLedger) -> None:
     facts, commits, records_bytes = _noted_in_log(directory)
     if CONFIG.name not in facts:
         raise LedgerError(f"{damage}. But it cannot be: {STARTS} beside it, which has the configuration, is missing")
-    config = config_of(facts[CONFIG.name], directory)
+    config = config_of(read_json(facts[CONFIG.name]), directory)
     _refuse_damaged_records(directory / RECORDS, records_bytes)
     with open_ledger(directory, _REBUILT) as ledger, ledger.transaction():
         for name, value in facts.items():
-            ledger.note_raw_fact(name, value)
+            ledger.note_json(name, value)
         ledger.note_fact(DUPLICATES, 0)
         _admit_all(ledger, config)
         for record in _records(directory / RECORDS):
@@ -108,9 +109,9 @@ def _rebuild(directory: Path, damage: DamagedLedger) -> None:
         ledger.note_fact(REPAIRING, ITEMS)
 
 
-def _noted_in_log(directory: Path) -> tuple[JsonObject, int, int]:
+def _noted_in_log(directory: Path) -> tuple[dict[str, str], int, int]:
     """Return the facts in the log of starts, its count of commits, and the length of the records where it begins."""
-    facts: JsonObject = {}
+    facts: dict[str, str] = {}
     commits = records_bytes = 0
     for line in read_start_log(directory):
         commits = max(commits, line.commits)

@@ -1,4 +1,5 @@
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from importlib import resources
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from batchrun.errors import LedgerError
+from batchrun.errors import DamagedLedger, LedgerError
 from batchrun.ledger import facts
 from batchrun.ledger.facts import (
     ACCOUNT,
@@ -427,3 +428,37 @@ def test_a_directory_may_have_any_name(tmp_path: Path, name: str) -> None:
         admitted(ledger)
     assert is_begun(directory)
     assert (directory / LEDGER).exists()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE job SET outcome = 'succeeden'",
+        "UPDATE job SET outcome = CAST(x'ff' AS TEXT)",
+        "UPDATE job SET key = CAST(x'ff' AS TEXT), outcome = NULL",
+        "UPDATE attempt SET state = 'ended', cause = 'whim'",
+        "UPDATE attempt SET intended_at = 1e300",
+        "UPDATE batch SET value = 'no json'",
+        "UPDATE batch SET value = '7'",
+    ],
+)
+def test_what_no_version_has_written_is_damage_and_no_bug(tmp_path: Path, damage: str) -> None:
+    """The message names the file and the command that rebuilds it."""
+    with open_ledger(tmp_path) as ledger, ledger.transaction():
+        job_id = admitted(ledger, 1).id
+        attempt = ledger.intend(job_id, Intent(attempt_no=1, mark=Mark("m")))
+        ledger.settle(job_id, replace(attempt, state=AttemptState.ENDED), Settlement(outcome=Outcome.FAILED))
+        ledger.note_fact(READ_TO, ReadTo(offset=1, line=1, fingerprint=b""))
+    with closing(sqlite3.connect(tmp_path / LEDGER)) as connection, connection:
+        connection.execute(damage)
+
+    def read_all() -> None:
+        with open_for_reading(tmp_path) as reader:
+            reader.fact(READ_TO)
+            reader.count_outcomes()
+            reader.open_jobs()
+            list(reader.settled_jobs(1))
+            reader.attempts(job_id)
+
+    with pytest.raises(DamagedLedger, match=r"ledger\.sqlite3: .*Rebuild it: `batchrun repair"):
+        read_all()

@@ -13,8 +13,33 @@ from batchrun.errors import DamagedLedger, LedgerError
 SCHEMA_STEPS = ("ledger.sql", "ledger_2.sql", "ledger_3.sql", "ledger_4.sql", "ledger_5.sql", "ledger_6.sql")
 #: Seconds that a statement waits for a lock that another program holds on the file.
 LOCK_PATIENCE_S = 10.0
+_DAMAGED = "{file}: {what}. The ledger is damaged; nothing was changed. Rebuild it: `batchrun repair {directory}`"
 #: Errors of SQLite that are bugs of ours.
 _BUGS = (sqlite3.ProgrammingError,)
+
+
+class _Cursor(sqlite3.Cursor):
+    """A cursor whose errors name the file: damage shows only when rows are fetched."""
+
+    connection: "Connection"
+
+    def fetchone(self) -> Any:
+        try:
+            return super().fetchone()
+        except sqlite3.Error as error:
+            raise _explain(error, self.connection.file) from error
+
+    def fetchall(self) -> list[Any]:
+        try:
+            return super().fetchall()
+        except sqlite3.Error as error:
+            raise _explain(error, self.connection.file) from error
+
+    def __next__(self) -> Any:
+        try:
+            return super().__next__()
+        except sqlite3.Error as error:
+            raise _explain(error, self.connection.file) from error
 
 
 class Connection(sqlite3.Connection):
@@ -22,9 +47,13 @@ class Connection(sqlite3.Connection):
 
     file = Path()
 
+    def cursor(self, factory: Any = _Cursor) -> Any:
+        return super().cursor(factory)
+
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         with self.explaining():
-            return super().execute(sql, parameters)
+            cursor: _Cursor = self.cursor().execute(sql, parameters)
+            return cursor
 
     def executemany(self, sql: str, parameters: Any, /) -> sqlite3.Cursor:
         with self.explaining():
@@ -35,7 +64,24 @@ class Connection(sqlite3.Connection):
 
         One cursor and one handler of errors for all statements save much of the time that each job costs.
         """
-        return self.cursor().execute
+        execute: Callable[[str, tuple[Any, ...]], sqlite3.Cursor] = self.cursor().execute
+        return execute
+
+    @contextmanager
+    def decoding(self) -> Iterator[None]:
+        """Explain a value that no version of this program can have written.
+
+        Raises:
+            DamagedLedger: A value is of none of the known kinds.
+        """
+        try:
+            yield
+        except (ValueError, TypeError, LookupError, OverflowError) as error:
+            raise self.damage(str(error)) from error
+
+    def damage(self, what: str) -> DamagedLedger:
+        """Return the error for a ledger that contradicts itself."""
+        return DamagedLedger(_DAMAGED.format(file=self.file, what=what, directory=self.file.parent))
 
     @contextmanager
     def explaining(self) -> Iterator[None]:
@@ -76,10 +122,9 @@ def open_connection(file: Path, *, mode: str) -> Iterator[Connection]:
 
 def _explain(error: sqlite3.Error, file: Path) -> LedgerError:
     """Return the error of a failed statement, of which nothing was committed, in words for a user."""
-    if not isinstance(error, sqlite3.OperationalError) or "no such " in str(error):
-        return DamagedLedger(
-            f"{file}: {error}. The ledger is damaged; nothing was changed. Rebuild it: `batchrun repair {file.parent}`"
-        )
+    is_damage = "no such " in str(error) or "decode" in str(error)
+    if is_damage or not isinstance(error, sqlite3.OperationalError):
+        return DamagedLedger(_DAMAGED.format(file=file, what=error, directory=file.parent))
     return LedgerError(f"{file}: {error}. Nothing is lost: fix that and run the same command again")
 
 

@@ -33,7 +33,6 @@ from batchrun.model import (
     CostSource,
     JobId,
     JobKey,
-    JsonObject,
     Mark,
     Outcome,
     Position,
@@ -115,8 +114,9 @@ class LedgerReader:
 
     def fact(self, fact: Fact[T]) -> T | None:
         row = self._db.execute("SELECT value FROM batch WHERE name = ?", (fact.name,)).fetchone()
-        noted = None if row is None else read_json(row[0])
-        return None if noted is None else fact.from_json(noted)
+        with self._db.decoding():
+            noted = None if row is None else read_json(row[0])
+            return None if noted is None else fact.from_json(noted)
 
     def check(self) -> None:
         """Check the whole file; takes seconds for a million jobs.
@@ -128,9 +128,9 @@ class LedgerReader:
         if found != "ok":
             raise DamagedLedger(f"{self._db.file}: is damaged ({found})")
 
-    def all_facts(self) -> JsonObject:
-        """Return all facts in their JSON forms, by name."""
-        return {name: orjson.loads(value) for name, value in self._db.execute("SELECT name, value FROM batch")}
+    def all_facts(self) -> dict[str, str]:
+        """Return all facts as JSON, by name."""
+        return dict(self._db.execute("SELECT name, value FROM batch").fetchall())
 
     def key_of(self, job_id: JobId) -> JobKey:
         """Return the key of a job."""
@@ -188,17 +188,21 @@ class LedgerReader:
         )
 
     def open_jobs(self) -> list[OpenJob]:
-        return [self._open_job(row) for row in self._db.execute(f"{_OPEN_JOBS} ORDER BY id").fetchall()]
+        return self._decoded_jobs(self._db.execute(f"{_OPEN_JOBS} ORDER BY id").fetchall())
 
     def begun_jobs(self) -> list[OpenJob]:
         rows = self._db.execute(f"{_OPEN_JOBS} AND {_IS_BEGUN} ORDER BY id").fetchall()
-        return [self._open_job(row) for row in rows]
+        return self._decoded_jobs(rows)
 
     def unbegun_jobs(self, after: JobId, limit: int) -> list[OpenJob]:
         rows = self._db.execute(
             f"{_OPEN_JOBS} AND NOT {_IS_BEGUN} AND id > ? ORDER BY id LIMIT ?", (after, limit)
         ).fetchall()
-        return [self._open_job(row) for row in rows]
+        return self._decoded_jobs(rows)
+
+    def _decoded_jobs(self, rows: Sequence[Sequence[Any]]) -> list[OpenJob]:
+        with self._db.decoding():
+            return [self._open_job(row) for row in rows]
 
     def _open_job(self, row: Sequence[Any]) -> OpenJob:
         return OpenJob(
@@ -221,7 +225,8 @@ class LedgerReader:
             " WHERE it.round = :round ORDER BY 1",
             {"round": round},
         )
-        return map(_settled_job, rows)
+        with self._db.decoding():
+            yield from map(_settled_job, rows)
 
     def settled_id(self, key: JobKey | None, line: int, round: int) -> JobId | None:  # noqa: A002 - likewise
         """Return the job of a record, by key and round, or by line for a bad line; None if there is none."""
@@ -267,7 +272,8 @@ class LedgerReader:
         row = self._db.execute(
             f"SELECT {_SETTLED_COLUMNS} FROM job JOIN job AS it USING (id) WHERE job.id = ?", (job_id,)
         ).fetchone()
-        return _settled_job(row)
+        with self._db.decoding():
+            return _settled_job(row)
 
     def costs(self, by: Sequence[str]) -> Iterator[CostRow]:
         """Yield the costs of ended Runs of all rounds, summed by names of COST_COLUMNS, in one pass."""
@@ -313,7 +319,8 @@ class LedgerReader:
             " WHERE job_id = ? AND attempt_no > 0 ORDER BY attempt_no",
             (job_id,),
         )
-        return [_attempt(row) for row in rows]
+        with self._db.decoding():
+            return [_attempt(row) for row in rows]
 
     def has_attempt(self, key: str | None, attempt_no: int) -> bool:
         """Return whether a job has an attempt with this number."""
@@ -395,7 +402,8 @@ class LedgerReader:
             "SELECT outcome, count(*) FROM job WHERE outcome = 'succeeded' HAVING count(*)"
             " UNION ALL SELECT outcome, count(*) FROM job WHERE outcome != 'succeeded' GROUP BY outcome"
         )
-        return {Outcome(outcome): count for outcome, count in rows}
+        with self._db.decoding():
+            return {Outcome(outcome): count for outcome, count in rows}
 
 
 def _attempt(row: Sequence[Any]) -> Attempt:

@@ -44,8 +44,8 @@ class StartLine:
     #: Number of the ledger's commits with intents, this one included.
     commits: int
     starts: Sequence[NotedStart]
-    #: The facts of the batch in their JSON forms, by name; None but where the log begins.
-    facts: JsonObject | None
+    #: The facts of the batch as JSON, by name; None but where the log begins.
+    facts: dict[str, str] | None
     #: Committed length of the records where the log begins. Later records are of jobs whose starts follow here.
     records_bytes: int
 

@@ -9,9 +9,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from batchrun.errors import LedgerError
 from batchrun.ledger.facts import Fact
 from batchrun.ledger.protocol import FinalCost, Known, OpenJob, Settlement
 from batchrun.ledger.sqlite.connection import Connection, apply_schema_steps, open_connection
@@ -63,15 +62,13 @@ class LedgerTables(LedgerReader):
             raise
 
     def note_fact(self, fact: Fact[T], value: T | None) -> None:
-        noted = None if value is None else fact.to_json(value)
-        self._db.execute(
-            "INSERT INTO batch VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
-            (fact.name, write_json(noted).decode()),
-        )
+        self.note_json(fact.name, write_json(None if value is None else fact.to_json(value)).decode())
 
-    def note_raw_fact(self, name: str, value: Any) -> None:
-        """Note a fact in its JSON form."""
-        self.note_fact(Fact(name), value)
+    def note_json(self, name: str, value: str) -> None:
+        """Note a fact as JSON."""
+        self._db.execute(
+            "INSERT INTO batch VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (name, value)
+        )
 
     def note_output_lengths(self, lengths: dict[str, int]) -> None:
         """Note the committed lengths of output files, in bytes."""
@@ -136,7 +133,7 @@ class LedgerTables(LedgerReader):
             (self._now, str(settlement.outcome), settlement.items_count, job_id),
         ).rowcount
         if changed != 1:
-            raise LedgerError(f"job {job_id} is settled already: this is a bug, please report it")
+            raise self._db.damage(f"job {job_id} is settled already")
         if settlement.error_type is not None:
             self._write(
                 "UPDATE job SET error_type = ?, error_message = ?, exit_code = ? WHERE id = ?",
@@ -210,7 +207,7 @@ class LedgerTables(LedgerReader):
             (job_id, attempt_no),
         ).rowcount
         if changed != 1:
-            raise LedgerError(f"attempt {attempt_no} of job {job_id} is not in doubt: this is a bug, please report it")
+            raise self._db.damage(f"attempt {attempt_no} of job {job_id} is not in doubt")
 
     def _end(self, job_id: JobId, attempt: Attempt) -> None:
         changed = self._write(
@@ -231,7 +228,7 @@ class LedgerTables(LedgerReader):
             ),
         ).rowcount
         if changed != 1:
-            raise LedgerError(f"an attempt of job {job_id} has ended already: this is a bug, please report it")
+            raise self._db.damage(f"an attempt of job {job_id} has ended already")
 
     def note_final_costs(self, costs: Sequence[FinalCost]) -> None:
         self._db.executemany(

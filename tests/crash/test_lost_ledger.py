@@ -108,8 +108,8 @@ def test_a_repair_that_is_killed_is_repeated(tmp_path, kill_at):
 def test_a_ledger_is_not_rebuilt_from_records_that_lack_lines(tmp_path):
     """Their jobs would be started again; with the records back it is."""
     with open_api(tmp_path / "api") as api:
-        batch = CrashBatch(tmp_path, api.base_url, some_jobs(30))
-        for _ in range(2):
+        batch = CrashBatch(tmp_path, api.base_url, some_jobs(80))
+        for _ in range(2):  # the second one begins the log of starts again
             assert batch.run(kill_at="settled:10") == -signal.SIGKILL
         records = (batch.out / "records.jsonl").read_bytes()
         _remove(batch.out)

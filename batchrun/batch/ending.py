@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import anyio
+import structlog
 
 from batchrun.config import Config
 from batchrun.engine.build import Engine
@@ -14,6 +15,9 @@ from batchrun.output.layout import REPORT
 from batchrun.output.replacement import replace_text
 from batchrun.report.batch_status import read_summary
 from batchrun.report.cost_file import write_costs
+from batchrun.report.duplicate_file import write_duplicates
+
+_log = structlog.get_logger()
 
 
 async def wait_for_final_costs(engine: Engine) -> None:
@@ -66,6 +70,14 @@ async def write_batch_costs(out_dir: Path, engine: Engine) -> None:
         await anyio.to_thread.run_sync(write_costs, out_dir)
     except OutputError as error:
         engine.progress.notices.add(CostsNotWritten(reason=str(error), out_dir=out_dir))
+
+
+async def write_batch_duplicates(out_dir: Path) -> None:
+    """Write duplicates.jsonl; if it cannot be written, the log says so, which names the lines, too."""
+    try:
+        await anyio.to_thread.run_sync(write_duplicates, out_dir)
+    except OutputError as error:
+        _log.warning("duplicates_not_written", reason=str(error))
 
 
 async def write_batch_report(config: Config, engine: Engine) -> Path | None:

@@ -128,6 +128,7 @@ def _open(
         job_file.check_head(look_at)  # also finds the `lost_fields`
     if config.jobs.limit is not None or not job_file.is_seekable:
         start = None  # from the first line, to count jobs up to the limit; lines of known jobs change nothing
-        with ledger.transaction():
-            ledger.note_fact(DUPLICATES, 0)  # they are counted again
+        if next(ledger.duplicates(), None) is None:
+            with ledger.transaction():
+                ledger.note_fact(DUPLICATES, 0)  # an earlier version counted them and noted no lines: they come again
     return FileSource(job_file, job_file.read(start, holds_back=True), config.jobs.limit, read_to)

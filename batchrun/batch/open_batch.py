@@ -71,7 +71,7 @@ async def open_batch(
             async with _open(config, environ, inline_actors, command, account, priority) as batch:
                 yield batch
             if batch.is_begun:  # after all is closed: the files show what was noted on the way out
-                await batch.write_costs()
+                await batch.write_lists()
                 if config.output.report:
                     await batch.write_report()
 

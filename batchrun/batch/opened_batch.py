@@ -13,7 +13,13 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from batchrun.account.connected_task import ConnectedTask
 from batchrun.account.task_watch import TaskWatch
 from batchrun.batch.backlog import reopen
-from batchrun.batch.ending import summarize, wait_for_final_costs, write_batch_costs, write_batch_report
+from batchrun.batch.ending import (
+    summarize,
+    wait_for_final_costs,
+    write_batch_costs,
+    write_batch_duplicates,
+    write_batch_report,
+)
 from batchrun.batch.resume import Resumed
 from batchrun.batch.wait_watch import WaitWatch
 from batchrun.config import Config, LimitsConfig
@@ -257,9 +263,10 @@ class Batch:
         """Return the results of the batch, those of earlier processes included."""
         return await summarize(self.out_dir, self._engine)
 
-    async def write_costs(self) -> None:
-        """Write costs.jsonl; a failure adds a notice and changes no result."""
+    async def write_lists(self) -> None:
+        """Write costs.jsonl and duplicates.jsonl; a failure is said and changes no result."""
         await write_batch_costs(self.out_dir, self._engine)
+        await write_batch_duplicates(self.out_dir)
 
     async def write_report(self) -> None:
         """Write report.html; a failure adds a notice and changes no result."""

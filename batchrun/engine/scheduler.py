@@ -137,7 +137,7 @@ class Scheduler:
                 while (admission := await self._source_reader.next()) is not None:
                     for job, noted in admission.jobs:
                         self._take_in(Work(job=job, open=noted, attempts=noted.attempts))
-                    self._progress.duplicates += admission.duplicates
+                    self._progress.duplicates += len(admission.duplicates)
                     for record in admission.invalid:
                         await self._settled(record)
                 self.has_read_all = True

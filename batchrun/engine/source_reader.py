@@ -1,11 +1,16 @@
 """Admission: lines of the job file become jobs in the ledger, in chunks and only as they are needed."""
 
+from dataclasses import asdict
+
 import anyio
+import structlog
 
 from batchrun.engine.ports import Chunk, JobSource
 from batchrun.engine.start_queue import StartQueue
 from batchrun.ledger.protocol import Admission, Ledger
 from batchrun.runtime.crash_points import crash_point
+
+_log = structlog.get_logger()
 
 
 class SourceReader:
@@ -54,5 +59,7 @@ class SourceReader:
             admission = await self._ledger.admit(chunk.entries, chunk.read_to)
         self.is_admitting = False
         crash_point("admitted")
+        if admission.duplicates:
+            _log.info("duplicates_skipped", lines=[asdict(each) for each in admission.duplicates])
         admission.jobs[:0] = chunk.resumed
         return admission

@@ -1,5 +1,6 @@
 """How one job file is read: its format, and how its rows become overrides."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -13,12 +14,21 @@ Compression = Literal["none", "gz", "zst"]
 
 _KINDS: dict[str, Kind] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv"}
 _COMPRESSIONS: dict[str, Compression] = {".gz": "gz", ".zst": "zst"}
+#: Formats that are not read, and a command that makes one of ours of them.
+_CONVERTED = {
+    ".parquet": "duckdb -c \"COPY (FROM 'jobs.parquet') TO 'jobs.jsonl'\"",
+    ".xlsx": "duckdb -c \"COPY (FROM read_xlsx('jobs.xlsx', all_varchar = true)) TO 'jobs.csv'\"",
+    ".xls": "open it in a spreadsheet first",
+    ".ods": "open it in a spreadsheet first",
+}
+#: `Path` makes one slash of two.
+_ADDRESS = re.compile(r"(^|/)(https?|s3|gs|az|abfss?|ftp):/")
 
 
 def is_job_file(name: str) -> bool:
     """True if a file's name ends like a job file's."""
     plain = PurePath(name)
-    return (PurePath(plain.stem) if plain.suffix in _COMPRESSIONS else plain).suffix in _KINDS
+    return (PurePath(plain.stem) if plain.suffix.lower() in _COMPRESSIONS else plain).suffix.lower() in _KINDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +96,15 @@ class JobFormat:
         """
         if self.is_stdin:
             return "jsonl"
+        if _ADDRESS.search(self.name):
+            problem = "is an address, and job files are read from this machine; download it first"
+            raise JobFileError(problem, file=self.name)
         plain = Path(self.path) if self.compression == "none" else Path(self.path).with_suffix("")
         try:
             return _KINDS[plain.suffix.lower()]
         except KeyError:
+            if converted := _CONVERTED.get(plain.suffix.lower()):
+                raise JobFileError(f"is not read; save it as CSV, or: {converted}", file=self.name) from None
             known = ", ".join(_KINDS)
             problem = (
                 f"the name must end in one of {known} (each also with .gz or .zst); '-' reads JSON lines from stdin"

@@ -70,6 +70,7 @@ def array_rows(stream: BufferedIOBase, encoding: str, name: str, note: Note | No
         yield Row(Position(line=line, offset=begin, length=end - begin), value, problem, raw, line)
 
 
+_WRAPPED = re.compile(rb'\{\s*"([^"\\]+)"\s*:\s*\[')
 _STRING = rb'"(?:[^"\\]++|\\.)*+"'
 _SPACE = re.compile(rb"[ \t\r\n]*")
 _SCALAR = re.compile(_STRING + rb'|[^ \t\r\n\[\]{},"]++', re.DOTALL)
@@ -81,6 +82,10 @@ def _elements(data: bytes, name: str) -> Iterator[tuple[int, int]]:
     at = _past_space(data, len(BOM_UTF8) if data.startswith(BOM_UTF8) else 0)
     if at == len(data):
         return
+    if found := _WRAPPED.match(data, at):
+        within = found[1].decode("utf-8", "replace")
+        problem = f"is an object whose list is {within!r}; write the list alone, as with: jq '.\"{within}\"' FILE"
+        raise JobFileError(problem, file=name)
     if data[at] != ord("["):
         raise JobFileError("is not a JSON array; a file of one object per line is named .jsonl", file=name)
     at = _past_space(data, at + 1)

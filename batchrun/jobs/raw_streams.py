@@ -21,6 +21,8 @@ Note = Callable[[bytes], object]
 _BUFFER_BYTES = 128 << 10
 #: Bytes that a zstd decoder is fed at once. A block of 4 bytes can unfold to 128 KB, so this bounds memory.
 _ZSTD_FEED_BYTES = 2048
+#: The largest window of `zstd --long`, in bytes; a decoder takes as much memory as the file's own window.
+_ZSTD_WINDOW_BYTES = 1 << 31
 #: Bytes of a read whose content is thrown away.
 _SKIP_BYTES = 1 << 20
 
@@ -136,7 +138,7 @@ def _decompress(source: BufferedIOBase) -> Iterator[bytes]:
     frame = None
     while fed := source.read(_ZSTD_FEED_BYTES):
         while fed:
-            frame = frame or zstandard.ZstdDecompressor().decompressobj()
+            frame = frame or zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES).decompressobj()
             yield frame.decompress(fed)
             frame, fed = (None, frame.unused_data) if frame.eof else (frame, b"")
     if frame is not None:

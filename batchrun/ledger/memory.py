@@ -54,11 +54,12 @@ class MemoryLedger:
         self._keys: dict[JobId, JobKey] = {}
         self._runs: set[RunId] = set()
         self._bad_lines: set[tuple[int, int]] = set()
+        self._duplicates: set[tuple[int, int]] = set()
         self._facts: dict[str, bytes] = {}
         self._trips: list[Trip] = []
 
     async def admit(self, entries: Sequence[Job | BadLine], read_to: ReadTo) -> Admission:
-        admission = admit_lines(entries, read_to, self, self._claim, self._settle_bad_line)
+        admission = admit_lines(entries, read_to, self, self._claim, self._settle_bad_line, self._note_duplicate)
         await self._commit()
         return admission
 
@@ -91,6 +92,11 @@ class MemoryLedger:
             self._bad_lines.add(at)
             self.records.append(record)
         return is_new
+
+    def _note_duplicate(self, job: Job) -> bool:
+        at, before = (job.position.line, job.position.variant), len(self._duplicates)
+        self._duplicates.add(at)
+        return len(self._duplicates) > before
 
     async def intend(self, job_id: JobId, intent: Intent) -> Attempt:
         if (job_id, intent.attempt_no) in self.attempts:

@@ -68,6 +68,16 @@ class ReadTo:
     fingerprint: bytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duplicate:
+    """A line that repeats the job of another line, and is passed over."""
+
+    line: int
+    key: JobKey
+    #: The line whose job it repeats.
+    repeats: int
+
+
 @dataclass(frozen=False, slots=True)
 class Admission:
     """The ledger's answer to some lines of the job file."""
@@ -76,8 +86,8 @@ class Admission:
     jobs: list[tuple[Job, OpenJob]] = field(default_factory=list)
     #: Records of the bad lines, which are settled with their admission.
     invalid: list[Record] = field(default_factory=list)
-    #: Number of lines that repeat a job of another line.
-    duplicates: int = 0
+    #: Lines that repeat a job of another line, and were not noted before.
+    duplicates: list[Duplicate] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -172,7 +172,7 @@ def _admit_all(ledger: LedgerTables, config: Config) -> None:
 def _admit(ledger: LedgerTables, job_file: JobFile, entries: Any, settle_bad_line: Any) -> None:
     point = job_file.read_point
     read_to = ReadTo(offset=point.offset, line=point.line, fingerprint=point.fingerprint)
-    admit_lines(entries, read_to, ledger, ledger.admit, settle_bad_line)
+    admit_lines(entries, read_to, ledger, ledger.admit, settle_bad_line, ledger.note_duplicate)
 
 
 def _records(file: Path) -> Iterator[JsonObject]:

@@ -3,6 +3,8 @@
 RECORDS = "records.jsonl"
 ITEMS = "items.jsonl"
 BAD_LINES = "bad_lines.jsonl"
+#: The lines that repeat the job of another line.
+DUPLICATES = "duplicates.jsonl"
 #: The costs of all Runs that have ended, as they are known now.
 COSTS = "costs.jsonl"
 LEDGER = "ledger.sqlite3"

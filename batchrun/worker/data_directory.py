@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from batchrun.errors import LedgerError
-from batchrun.ledger.sqlite.reader import is_begun
+from batchrun.ledger.sqlite.reader import is_begun, open_for_reading
 from batchrun.output.sink import explaining
 from batchrun.worker.submission import Submission
 
@@ -52,6 +52,15 @@ class DataDirectory:
         """Return the file for a submission's summary."""
         out_dir = self.out_dir(submission)
         return out_dir.with_name(f"{out_dir.name.removesuffix('.out')}.summary.json")
+
+
+def has_open_jobs(out_dir: Path) -> bool:
+    """Return whether the ledger in an output directory has jobs that are not settled; an unreadable one counts."""
+    try:
+        with open_for_reading(out_dir) as ledger:
+            return ledger.totals().open_jobs > 0
+    except LedgerError:
+        return True
 
 
 def has_begun(out_dir: Path) -> bool:

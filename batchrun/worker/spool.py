@@ -18,7 +18,7 @@ import structlog
 
 from batchrun.errors import BatchrunError, ConfigError, JobFileError
 from batchrun.jobs import is_job_file
-from batchrun.worker.data_directory import DataDirectory, has_begun
+from batchrun.worker.data_directory import DataDirectory, has_begun, has_open_jobs
 from batchrun.worker.submission import BatchState, Submission
 from batchrun.worker.submission_store import SubmissionStore
 from batchrun.worker.summary_file import has_summary
@@ -112,14 +112,19 @@ class Spool:
         await anyio.to_thread.run_sync(self._move_away, failed, has_rival)
 
     def _move_away(self, submission: Submission, has_rival: bool = False) -> None:
-        """Move a file that cannot run to `failed/`, with the reason; a file with results stays beside them."""
+        """Move a file that cannot run to `failed/`, with the reason; one whose batch has open jobs stays beside it."""
         assert submission.spooled is not None, "only files of the spool are moved"
-        if not has_rival and has_begun(self._directory.out_dir(submission)):
-            return
+        out_dir, reason = self._directory.out_dir(submission), submission.reason
+        if not has_rival and has_begun(out_dir):
+            if has_open_jobs(out_dir):
+                return  # mended, the same file resumes its batch
+            reason = (
+                f"{reason}\n{out_dir.name} holds the results of an earlier file of this name; give this one another"
+            )
         source, target = self._directory.spool / submission.spooled, self._directory.failed / submission.spooled
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.with_name(f"{target.name}.txt").write_text(f"{submission.reason}\n", encoding="utf-8")
+            target.with_name(f"{target.name}.txt").write_text(f"{reason}\n", encoding="utf-8")
             source.replace(target)
         except OSError as error:
             self._report(source, error)
@@ -127,12 +132,14 @@ class Spool:
 
 def _files(spool: Path, report: Report) -> Iterator[tuple[PurePosixPath, str]]:
     for file in _entries(spool, report):
-        if file.name.endswith(".toml"):
+        if file.name.lower().endswith(".toml"):
             yield from _signed(PurePosixPath(file.name), file, report)
         elif file.name != "failed" and not file.name.endswith(".out") and file.is_dir():
             for job_file in _entries(file, report):
                 if is_job_file(job_file.name):
                     yield from _signed(PurePosixPath(file.name, job_file.name), job_file, report)
+                elif not job_file.name.endswith(".out"):
+                    report(job_file, JobFileError("its name does not end like a job file's", file=job_file))
 
 
 def _entries(directory: Path, report: Report) -> list[Path]:

@@ -201,6 +201,8 @@ async def test_appended_lines_are_new_jobs(tmp_path):
         await run_batch(_config(tmp_path, server, lines), environ=ENVIRON)
         summary = await run_batch(_config(tmp_path, server, [*lines, {"n": 5}, {"n": 0}]), environ=ENVIRON)
         assert (summary.settled, summary.duplicates, server.runs_started) == (6, 1, 6)
+        (first, *_) = _lines(tmp_path / "out/records.jsonl")
+        assert _lines(tmp_path / "out/duplicates.jsonl") == [{"line": 7, "key": first["key"], "repeats": 1}]
 
 
 async def test_a_limit_counts_over_all_processes(tmp_path):

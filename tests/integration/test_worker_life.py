@@ -367,6 +367,27 @@ async def test_two_files_of_one_name_never_share_results(tmp_path, api):
         assert {each.state for each in worker.store} == {BatchState.FINISHED, BatchState.FAILED}
 
 
+async def test_another_file_of_a_finished_ones_name_moves_away(tmp_path, api):
+    """Monday's results stay, and the reason says what to do; a file that has only grown goes on."""
+    data = tmp_path / "data"
+    async with working(data, api):
+        spool = data / "spool"
+        (data / "profiles" / "shop.toml").write_text(batch_file("shop", "-").replace('file = "-"', ""))
+        (spool / "shop").mkdir()
+        put(spool / "shop" / "day.CSV", "n\n1\n")
+        records = spool / "shop" / "day.out" / "records.jsonl"
+        await until((spool / "shop" / "day.summary.json").exists, "a summary")
+        put(spool / "shop" / "day.CSV", "n\n1\n2\n")
+        await until(lambda: len(read_lines(records)) == 2, "the appended line's record")
+        await until(lambda: b'"finished"' in (spool / "shop" / "day.summary.json").read_bytes(), "the end")
+        put(spool / "shop" / "day.CSV", "n\n7\n8\n")
+        reason = spool / "failed" / "shop" / "day.CSV.txt"
+        await until(reason.exists, "the other file moved away")
+        assert "day.out holds the results of an earlier file of this name; give this one another" in reason.read_text()
+        assert (spool / "failed" / "shop" / "day.CSV").read_text() == "n\n7\n8\n"
+        assert len(read_lines(records)) == 2
+
+
 async def test_the_file_of_a_deleted_batch_is_taken_again_only_if_it_changes(tmp_path, api):
     data = tmp_path / "data"
     async with working(data, api) as worker:

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchrun.errors import BatchrunError, ConfigError, JobFileError, JobFileLost
-from batchrun.jobs import JobFile, JobFormat, ReadPoint, text_source
+from batchrun.jobs import JobFile, JobFormat, ReadPoint, is_job_file, text_source
 from batchrun.jobs.rows import KEPT_BYTES, MAX_ROW_BYTES
 from batchrun.model import BadLine, Job, JobKey, Position
 
@@ -202,6 +202,16 @@ def test_an_endless_line_is_skipped_unread(write: Write) -> None:
                 "jobs.txt: the name must end in one of .jsonl, .ndjson, .json, .csv, .tsv "
                 "(each also with .gz or .zst); '-' reads JSON lines from stdin"
             ),
+        ),
+        (
+            "wrapped.json",
+            b' {"data": [{"a":1}]}',
+            "wrapped.json: is an object whose list is 'data'; write the list alone, as with: jq '.\"data\"' FILE",
+        ),
+        (
+            "jobs.parquet",
+            b"PAR1",
+            "jobs.parquet: is not read; save it as CSV, or: duckdb -c \"COPY (FROM 'jobs.parquet') TO 'jobs.jsonl'\"",
         ),
         ("object.json", b'{"a":1}', "object.json: is not a JSON array; a file of one object per line is named .jsonl"),
         (
@@ -567,3 +577,28 @@ def test_any_bytes_give_jobs_bad_lines_or_our_errors(write: Write, content: byte
     path = write(f"jobs.{suffix}", content)
     with suppress(JobFileError):
         read_all(path)
+
+
+@pytest.mark.parametrize(
+    "address", ["https://e.com/jobs.csv", "s3://bucket/jobs.jsonl", "gs://b/j.json", "az://b/j.csv"]
+)
+def test_an_address_is_refused_in_words(tmp_path: Path, address: str) -> None:
+    """Also where it was taken for a path below a directory."""
+    for path in (Path(address), tmp_path / address):
+        with pytest.raises(JobFileError, match="is an address, and job files are read from this machine; download it"):
+            JobFile(JobFormat(path=path))
+
+
+@pytest.mark.parametrize(("name", "is_one"), [("A.CSV", True), ("a.JSONL.GZ", True), ("a.xlsx", False), ("csv", False)])
+def test_endings_count_in_any_case(name: str, is_one: bool) -> None:
+    """Other systems write them in capitals."""
+    assert is_job_file(name) is is_one
+
+
+def test_a_file_with_a_long_window_is_read(write: Write) -> None:
+    """`zstd --long=31` writes windows larger than a decoder takes by default."""
+    parameters = zstandard.ZstdCompressionParameters(window_log=28, enable_ldm=True)
+    compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    packed = compressor.compress(b'{"n":1}\n') + compressor.flush()
+    with JobFile(JobFormat(path=write("long.jsonl.zst", packed))) as file:
+        assert [job.body for job in file.read() if isinstance(job, Job)] == [b'{"n":1}']

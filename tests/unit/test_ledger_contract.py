@@ -16,7 +16,7 @@ from blockbuster import BlockBuster
 from batchrun.errors import LedgerError
 from batchrun.ledger.facts import DUPLICATES, ECHO, READ_TO, TRIPS, WAIT, WATCHED_S, Facts
 from batchrun.ledger.memory import MemoryLedger
-from batchrun.ledger.protocol import FinalCost, Ledger, MarkedAttempt, NotedWait, OpenJob, ReopenableLedger
+from batchrun.ledger.protocol import Duplicate, FinalCost, Ledger, MarkedAttempt, NotedWait, OpenJob, ReopenableLedger
 from batchrun.ledger.sqlite.group_commit import GroupCommit
 from batchrun.ledger.sqlite.journal import _open_journal
 from batchrun.model import (
@@ -154,7 +154,8 @@ async def test_a_key_is_claimed_by_its_first_line(it: Opened) -> None:
     assert [(job, noted.key, noted.id, noted.round, noted.attempts) for job, noted in admission.jobs] == [
         (entries[0], "job-1", 1, 1, ()), (entries[4], "job-5", 4, 1, ()),
     ]  # fmt: skip
-    assert (admission.duplicates, it.rows.fact(DUPLICATES), it.rows.fact(READ_TO)) == (1, 1, read_to(5))
+    assert admission.duplicates == [Duplicate(line=2, key=JobKey("job-1"), repeats=1)]
+    assert (it.rows.fact(DUPLICATES), it.rows.fact(READ_TO)) == (1, read_to(5))
     assert it.outcomes == [(None, 1, "invalid")] * 2
     assert [(job.key, job.digest, job.position, job.due_at) for job in it.rows.open_jobs()] == [
         (entry.key, entry.digest, entry.position, None) for entry in (entries[0], entries[4]) if isinstance(entry, Job)
@@ -162,15 +163,15 @@ async def test_a_key_is_claimed_by_its_first_line(it: Opened) -> None:
 
 
 async def test_lines_that_are_read_again_change_nothing(it: Opened) -> None:
-    """Open and settled jobs, bad lines and conflicts are known; only duplicates are counted on."""
+    """Open and settled jobs, bad lines, conflicts and duplicates are known: each is counted once."""
     repeated = make_job(5, key="job-2", body=make_job(2).body)
     entries: list[Job | BadLine] = [make_job(1), make_job(2), make_job(3, key="job-1"), make_bad_line(4), repeated]
     first, _ = await admit(it, *entries)
     await it.ledger.settle(first, None, record_of(1), b"")
     before = it.outcomes
     admission = await it.ledger.admit(entries, read_to(5))
-    assert (admission.jobs, admission.invalid, admission.duplicates, it.outcomes) == ([], [], 1, before)
-    assert it.rows.fact(DUPLICATES) == 2
+    assert (admission.jobs, admission.invalid, admission.duplicates, it.outcomes) == ([], [], [], before)
+    assert it.rows.fact(DUPLICATES) == 1
 
 
 async def test_an_edited_line_is_a_bad_line(it: Opened) -> None:

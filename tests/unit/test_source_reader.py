@@ -45,7 +45,7 @@ async def test_bad_lines_and_duplicates_are_counted_and_the_end_is_none() -> Non
     source_reader = SourceReader(source, WatchedLedger(), queue_over(permits_over(gate_of())))
     admission = await source_reader.next()
     assert admission is not None
-    assert (len(admission.jobs), len(admission.invalid), admission.duplicates) == (1, 1, 1)
+    assert (len(admission.jobs), len(admission.invalid), len(admission.duplicates)) == (1, 1, 1)
     assert await source_reader.next() is None
 
 

@@ -10,7 +10,15 @@ from typing import Any
 from batchrun.errors import DamagedLedger, LedgerError
 
 #: Applied once each, in order. The number of the last one is the version of the file.
-SCHEMA_STEPS = ("ledger.sql", "ledger_2.sql", "ledger_3.sql", "ledger_4.sql", "ledger_5.sql", "ledger_6.sql")
+SCHEMA_STEPS = (
+    "ledger.sql",
+    "ledger_2.sql",
+    "ledger_3.sql",
+    "ledger_4.sql",
+    "ledger_5.sql",
+    "ledger_6.sql",
+    "ledger_7.sql",
+)
 #: Seconds that a statement waits for a lock that another program holds on the file.
 LOCK_PATIENCE_S = 10.0
 _DAMAGED = "{file}: {what}. The ledger is damaged; nothing was changed. Rebuild it: `batchrun repair {directory}`"

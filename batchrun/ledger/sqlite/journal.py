@@ -110,7 +110,8 @@ class Journal:
         return attempt
 
     def admit(self, entries: Sequence[Job | BadLine], read_to: ReadTo) -> Admission:
-        return admit_lines(entries, read_to, self.ledger, self.ledger.admit, self._settle_bad_line)
+        ledger = self.ledger
+        return admit_lines(entries, read_to, ledger, ledger.admit, self._settle_bad_line, ledger.note_duplicate)
 
     def _settle_bad_line(self, bad_line: BadLine, record: Record) -> bool:
         job_id = self.ledger.admit_bad_line(bad_line)

@@ -13,6 +13,7 @@ from batchrun.errors import DamagedLedger, LedgerError
 from batchrun.ledger.facts import Fact
 from batchrun.ledger.protocol import (
     CostRow,
+    Duplicate,
     FailureKind,
     FailureKinds,
     MarkedAttempt,
@@ -274,6 +275,14 @@ class LedgerReader:
         ).fetchone()
         with self._db.decoding():
             return _settled_job(row)
+
+    def duplicates(self) -> Iterator[Duplicate]:
+        """Yield the lines that repeat the job of another line, in their order, in one pass."""
+        rows = self._db.execute(
+            "SELECT duplicate.line, key, job.line FROM duplicate JOIN job ON job.id = job_id"
+            " ORDER BY duplicate.line, duplicate.variant"
+        )
+        return (Duplicate(line=line, key=JobKey(key), repeats=first) for line, key, first in rows)
 
     def costs(self, by: Sequence[str]) -> Iterator[CostRow]:
         """Yield the costs of ended Runs of all rounds, summed by names of COST_COLUMNS, in one pass."""

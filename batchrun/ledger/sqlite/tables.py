@@ -103,6 +103,14 @@ class LedgerTables(LedgerReader):
             line=line,
         )
 
+    def note_duplicate(self, job: Job) -> bool:
+        """Note a line that repeats the job of another line; return False if it was noted before."""
+        noted = self._write(
+            "INSERT OR IGNORE INTO duplicate SELECT ?, ?, id FROM job WHERE key = ?",
+            (job.position.line, job.position.variant, job.key),
+        )
+        return noted.rowcount == 1
+
     def admit_bad_line(self, bad_line: BadLine) -> JobId | None:
         """Note a bad line, without a key; return None if it was noted before."""
         return self._insert_job(None, b"", bad_line.position, None)

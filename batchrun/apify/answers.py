@@ -60,7 +60,9 @@ def items_page_of(answer: Answer) -> ItemsPage:
     if not isinstance(items, list):
         raise ValueError("it is no list of items")
     total = answer.headers.get("X-Apify-Pagination-Total", "")
-    return ItemsPage(items=items, total=int(total) if total.isdecimal() else None, replaced=replaced)
+    return ItemsPage(
+        items=items, total=int(total) if total.isdecimal() else None, replaced=replaced, content=hash(answer.body)
+    )
 
 
 def value_of(answer: Answer) -> Any:

@@ -93,6 +93,7 @@ class _Page(NamedTuple):
     expected_bytes: int
     #: Values that were replaced.
     replaced: int
+    content: int
 
 
 class _Lines(NamedTuple):
@@ -176,7 +177,7 @@ class Collector:
         Returns:
             The items as far as they are written; the last page, for the record's commit; why they are incomplete.
         """
-        lines, replaced = b"", 0
+        lines, replaced, content = b"", 0, 0
         problem: Problem | None
         left_out = 0 if self._plan.is_filtered else attempt.items_offset - attempt.items_count  # before a kill
         offset, expected_bytes = attempt.items_offset, self._page_bytes
@@ -187,6 +188,7 @@ class Collector:
                 problem = error.problem
                 break
             replaced += page.replaced
+            content = content or page.content
             parts = self._lines_of(page, tag)
             page.items.clear()  # before anything is awaited: what is parsed is several times as large as its lines
             while parts:
@@ -201,7 +203,13 @@ class Collector:
                 problem = _left_out(left_out, dataset_id)
                 break
             offset, expected_bytes = page.next_offset, page.expected_bytes
-        items = Items(count=attempt.items_count, dataset_id=dataset_id, is_complete=problem is None, replaced=replaced)
+        items = Items(
+            count=attempt.items_count,
+            dataset_id=dataset_id,
+            is_complete=problem is None,
+            replaced=replaced,
+            content=content,
+        )
         return items, lines, problem
 
     def _lines_of(self, page: _Page, tag: dict[str, Any]) -> list[_Lines]:
@@ -224,7 +232,7 @@ class Collector:
     async def _inline(self, dataset_id: DatasetId, room: Room) -> tuple[Items, Problem | None]:
         values: list[Any] = []
         problem: Problem | None = None
-        replaced = 0
+        replaced, content = 0, 0
         offset, is_last, most = 0, False, self._plan.max_inline_items
         while not is_last and len(values) <= most:  # one more than wanted shows that there are more
             try:
@@ -236,6 +244,7 @@ class Collector:
                 break
             values += page.items
             replaced += page.replaced
+            content = content or page.content
             offset, is_last = page.next_offset, page.is_last
         is_cut = len(values) > most
         del values[most:]
@@ -248,6 +257,7 @@ class Collector:
             is_complete=problem is None,
             is_cut=is_cut,
             replaced=replaced,
+            content=content,
         )
         return items_read, problem
 
@@ -276,9 +286,9 @@ class Collector:
         # Behind a page that is not full there is most likely nothing.
         expected_bytes = size if count >= limit else 0
         if not self._plan.is_filtered:
-            return _Page(page.items, offset + count, not count, size, expected_bytes, page.replaced)
+            return _Page(page.items, offset + count, not count, size, expected_bytes, page.replaced, page.content)
         is_last = not count and (page.total is None or offset + limit >= page.total)
-        return _Page(page.items, offset + limit, is_last, size, expected_bytes, page.replaced)
+        return _Page(page.items, offset + limit, is_last, size, expected_bytes, page.replaced, page.content)
 
     async def judge(self, run: Run, expectation: Expectation) -> Verdict | None:
         """Return why a succeeded Run does not meet the expectation: too few items, or invalid ones; None if it does.

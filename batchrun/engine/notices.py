@@ -79,6 +79,13 @@ class BreakerTripped:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ItemsAllTheSame:
+    """The first successes of the batch all brought the same items: their inputs may set nothing."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BatchFailed:
     """The platform refuses the whole batch, or its files were moved or removed."""
 
@@ -170,6 +177,7 @@ Notice = (
     | BudgetExhausted
     | CostsUnbounded
     | BreakerTripped
+    | ItemsAllTheSame
     | BatchFailed
     | RunSuspect
     | RunAborted

@@ -16,7 +16,7 @@ from batchrun.engine.follow.sweep import Sweep
 from batchrun.engine.job_runner import JobRunner, Result
 from batchrun.engine.limits.permits import Permit, Permits
 from batchrun.engine.limits.start_gate import StartGate
-from batchrun.engine.notices import BatchFailed, BreakerTripped
+from batchrun.engine.notices import BatchFailed, BreakerTripped, ItemsAllTheSame
 from batchrun.engine.progress import Progress
 from batchrun.engine.source_reader import SourceReader
 from batchrun.engine.start_queue import StartQueue
@@ -24,7 +24,7 @@ from batchrun.engine.work import Postponed, Work
 from batchrun.errors import BatchRefused, JobFileError, JobFileLost, OutputLost
 from batchrun.ledger.protocol import Ledger
 from batchrun.model import Ending, Record, WaitReason
-from batchrun.policy.breaker import Breaker, Trip
+from batchrun.policy.breaker import SAME_RUNS, Breaker, SameItems, Trip
 
 _log = structlog.get_logger()
 
@@ -68,6 +68,7 @@ class Scheduler:
         self._sweep = sweep
         self._ledger = ledger
         self._breaker = breaker
+        self._same_items = SameItems()
         self._progress = progress
         self._on_record: Callable[[Record], Awaitable[None]] | None = None
         self._reading = anyio.CancelScope()
@@ -188,6 +189,9 @@ class Scheduler:
         trip = self._breaker.note(record)
         if trip is not None and None not in self._tripped:
             self._stop_for(trip)
+        if self._same_items.note(record):
+            _log.warning("items_are_all_the_same", jobs=SAME_RUNS)
+            self._progress.notices.add(ItemsAllTheSame(count=SAME_RUNS))
         if self._on_record is not None:
             with self._progress.unread:
                 await self._on_record(record)

@@ -51,6 +51,8 @@ class Items:
     is_cut: bool = False
     #: Values in them that were replaced, as far as this process read them: lone surrogates by U+FFFD, NaN by null.
     replaced: int = 0
+    #: A hash of the first page as it came, for this process; 0: none was taken. It is not written.
+    content: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

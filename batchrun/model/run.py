@@ -124,3 +124,5 @@ class ItemsPage:
     total: int | None
     #: Values in the items that no JSON holds, and that were replaced: lone surrogates, NaN, infinity.
     replaced: int = 0
+    #: A hash of the items as they came, for this process; 0: none was taken.
+    content: int = 0

@@ -11,6 +11,8 @@ from batchrun.model import JobKey, Outcome, Record
 
 #: Groups that are watched at a time; another one replaces the one whose last job is the oldest.
 MAX_GROUPS = 1000
+#: Successes with the same items after which a person is asked to look.
+SAME_RUNS = 25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +96,27 @@ class _Window:
         if self._limits.empty_in_a_row is None or len(self.empty_keys) < self._limits.empty_in_a_row:
             return None
         return f"{len(self.empty_keys)} successes in a row brought no item, after others had some"
+
+
+class SameItems:
+    """Watches whether the first successes of a batch all brought the same items, as inputs that set nothing do."""
+
+    def __init__(self) -> None:
+        self._first: tuple[int, int] | None = None
+        self._same = 0
+
+    def note(self, record: Record) -> bool:
+        """Note a settled job; return True once, at the `SAME_RUNS`th success if there were no other items."""
+        items = record.items
+        if self._same < 0 or record.outcome is not Outcome.SUCCEEDED or items is None or not items.content:
+            return False
+        found = (items.count, items.content)
+        self._first = self._first or found
+        self._same = self._same + 1 if items.count and found == self._first else -1
+        if self._same < SAME_RUNS:
+            return False
+        self._same = -1
+        return True
 
 
 class Breaker:

@@ -13,6 +13,7 @@ from batchrun.engine.notices import (
     BudgetExhausted,
     CostsNotWritten,
     CostsUnbounded,
+    ItemsAllTheSame,
     Notice,
     NoticesDropped,
     ReadDenied,
@@ -85,6 +86,11 @@ def notice_words(notice: Notice) -> str:  # noqa: C901, PLR0911, PLR0912 - one s
             return (
                 "No budget can be kept: the platform does not report what Runs cost, and nothing limits it."
                 f" {_NO_NEW_STARTS}"
+            )
+        case ItemsAllTheSame(count=count):
+            return (
+                f"The first {count} successes all brought the same items. Do their inputs differ as they should?"
+                " `batchrun plan --show 3` shows them"
             )
         case BreakerTripped(group=None, reason=reason):
             return f"The breaker has stopped the batch: {reason}. {_NO_NEW_STARTS}"

@@ -5,7 +5,7 @@ import pytest
 from batchrun.config.policy_builders import breaker
 from batchrun.config.sections import BreakerConfig
 from batchrun.model import Items, JobKey, Outcome, Record
-from batchrun.policy.breaker import Breaker, Trip
+from batchrun.policy.breaker import SAME_RUNS, Breaker, SameItems, Trip
 
 
 def trips(watching: Breaker, outcomes: str, group: str | None = None) -> list[tuple[int, Trip]]:
@@ -84,3 +84,26 @@ def test_a_trip_for_empty_jobs_names_all_of_them() -> None:
     assert set(trip.keys) == {f"None-{number}" for number in range(2, 7)}
     assert "5 successes in a row" in trip.reason
     assert trip.is_for_empty
+
+
+def brought(count: int, content: int, outcome: Outcome = Outcome.SUCCEEDED) -> Record:
+    items = Items(count=count, dataset_id=None, content=content)
+    return Record(key=JobKey("k"), line=1, outcome=outcome, items=items)
+
+
+@pytest.mark.parametrize(
+    ("records", "said"),
+    [
+        ([brought(2, 7)] * (SAME_RUNS - 1), 0),
+        ([brought(2, 7)] * SAME_RUNS * 3, 1),
+        ([brought(2, 7), brought(2, 7, Outcome.FAILED)] * SAME_RUNS, 1),
+        ([brought(2, 7)] * (SAME_RUNS - 1) + [brought(2, 8)] + [brought(2, 7)] * SAME_RUNS, 0),
+        ([brought(2, 7)] * (SAME_RUNS - 1) + [brought(3, 7)], 0),
+        ([brought(0, 7)] * SAME_RUNS, 0),
+        ([brought(2, 0)] * SAME_RUNS, 0),
+    ],
+)
+def test_items_that_are_all_the_same_are_said_once(records: list[Record], said: int) -> None:
+    """At the 25th success, if no success before it brought others; no items are no sign, nor are unknown ones."""
+    watch = SameItems()
+    assert [watch.note(record) for record in records].count(True) == said

@@ -14,6 +14,7 @@ from batchrun.engine.notices import (
     BudgetExhausted,
     CostsNotWritten,
     CostsUnbounded,
+    ItemsAllTheSame,
     Notice,
     Notices,
     NoticesDropped,
@@ -90,6 +91,13 @@ WORDS: list[tuple[Notice, str]] = [
     (
         BreakerTripped(group=None, reason="25 of the last 50 jobs did not succeed"),
         f"The breaker has stopped the batch: 25 of the last 50 jobs did not succeed. {NO_NEW_STARTS}",
+    ),
+    (
+        ItemsAllTheSame(count=25),
+        (
+            "The first 25 successes all brought the same items. Do their inputs differ as they should?"
+            " `batchrun plan --show 3` shows them"
+        ),
     ),
     (
         BreakerTripped(group="de", reason="25 of the last 50 jobs did not succeed"),

@@ -73,7 +73,10 @@ async def connect(
     task = await find_task(account.client, config.task, begun_with=begun_with)
     if task.gone and not (begun_in and account.info.id):
         # Another account's token knows neither the task nor the Runs, which would be taken for lost.
-        raise BatchRefused(f"{task.gone}. Its Runs are followed only with a token that shows whose account it is")
+        raise BatchRefused(
+            f"{task.gone}. Its Runs are not followed: this token does not show whose account it is, or the batch was"
+            " begun by a version that did not note the account"
+        )
     return ConnectedTask(account=account, task=task)
 
 

@@ -11,6 +11,8 @@ import orjson
 import pytest
 
 from batchrun import BatchRefused, Config, Outcome, load_config, open_batch, run_batch
+from batchrun.ledger.facts import ACCOUNT
+from batchrun.ledger.sqlite.tables import open_ledger
 from batchrun.maintenance.abort_runs import abort_runs
 from batchrun.maintenance.repair import repair_outputs
 from batchrun.server import AccountSettings, InlineContext
@@ -110,6 +112,22 @@ async def test_a_described_task_is_not_created_twice_for_a_batch(tmp_path):
         assert (await api.get("/v2/actor-tasks")).data["total"] == 0
 
 
+async def test_runs_of_a_deleted_task_need_a_token_that_shows_its_account(tmp_path):
+    """A batch that does not know its account cannot tell a deleted task from another account's token: none is lost."""
+    async with _left_batch(tmp_path) as (api, config, task):
+        await _ended(api)
+        await api.send("DELETE", f"/v2/actor-tasks/{task}")
+        await anyio.to_thread.run_sync(_forget_account, tmp_path / "out")
+        with pytest.raises(BatchRefused, match="Its Runs are not followed"):
+            await run_batch(config, environ=_environ(api))
+        assert _records(tmp_path) == []
+
+
+def _forget_account(directory: Path) -> None:
+    with open_ledger(directory) as ledger, ledger.transaction():
+        ledger.note_fact(ACCOUNT, None)
+
+
 async def test_runs_of_a_deleted_task_are_aborted(tmp_path):
     """`batchrun abort` needs the Runs' ids and no task; here deleting the task has aborted them already."""
     async with _left_batch(tmp_path, run_s=600) as (api, _, task):
@@ -142,7 +160,9 @@ async def test_the_command_shows_what_is_done_and_what_is_left(tmp_path):
         said = await anyio.to_thread.run_sync(partial(batchrun, *arguments, cwd=tmp_path, environ=_environ(api)))
         assert (said.code, orjson.loads(said.out)["outcomes"]) == (5, {"succeeded": STARTED})
         assert [
-            part for part in ("3 succeeded", "open     ", "resume   ", "does not know the task") if part not in said.err
+            part
+            for part in ("3 succeeded", "left     3 of 6 jobs", "resume   ", "does not know the task")
+            if part not in said.err
         ] == []
 
 

@@ -21,6 +21,9 @@ INTERVAL_S = 1.0
 #: Seconds between two questions which live Runs are in the platform's queue, while the batch waits.
 QUEUE_INTERVAL_S = 30.0
 
+#: The end of a wait is noted again when it has moved by this, in seconds.
+NOTED_TO_S = 5.0
+
 _log = structlog.get_logger()
 
 
@@ -55,6 +58,8 @@ class WaitWatch:
         self._ledger = ledger
         self._task_id = task_id
         self._reasons: list[WaitReason] = []
+        #: What the ledger has of them.
+        self._noted: list[tuple[object, ...]] = []
         #: What the last look has found, by kind.
         self._seen: dict[WaitKind, WaitReason] = {}
         #: Starts and settled jobs, and since when there were no more (monotonic).
@@ -65,8 +70,15 @@ class WaitWatch:
 
     def words(self) -> str:
         """Return what the batch waits for; "" while it goes on."""
+        if self._moved != self._done and not self._client.outage:
+            return ""  # since the last look
         now = anyio.current_time()
         return wait_words(self._reasons, now - self._done_at, now - self._looked_at)
+
+    @property
+    def _moved(self) -> int:
+        """Starts and settled jobs so far."""
+        return self._engine.progress.started + self._engine.progress.settled
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -78,9 +90,8 @@ class WaitWatch:
 
     def _look(self) -> None:
         now = self._looked_at = anyio.current_time()
-        done = self._engine.progress.started + self._engine.progress.settled
-        if done != self._done:
-            self._done, self._done_at, self._queued_runs = done, now, 0
+        if self._moved != self._done:
+            self._done, self._done_at, self._queued_runs = self._moved, now, 0
         seen, self._seen = self._seen, {each.kind: each for each in self._engine_reasons()}
         # What has just begun may be over in a moment.
         lasting = [each for kind, each in self._seen.items() if kind in seen]
@@ -88,7 +99,8 @@ class WaitWatch:
         outage = [WaitReason(kind=WaitKind.OUTAGE, detail=self._client.outage)] if self._client.outage else []
         is_long = now - self._done_at >= WAITS_AFTER_S
         before, self._reasons = self._reasons, [*outage, *(lasting if is_long else [])]
-        if _without_times(self._reasons) != _without_times(before):
+        noted, self._noted = self._noted, [self._in_ledger(each) for each in self._reasons]
+        if self._noted != noted:
             self._note()
         if {each.kind for each in self._reasons} != {each.kind for each in before}:
             _log.info("batch_waits", words=self.words()) if self._reasons else _log.info("batch_goes_on")
@@ -98,6 +110,11 @@ class WaitWatch:
         reads = [WaitReason(kind=WaitKind.FAILED_READS, count=len(failed), detail=failed[-1])] if failed else []
         queued = [WaitReason(kind=WaitKind.QUEUED_RUNS, count=self._queued_runs)] if self._queued_runs else []
         return [*reads, *queued, *self._engine.waits()]
+
+    def _in_ledger(self, reason: WaitReason) -> tuple[object, ...]:
+        """Return what of a reason is noted again when it changes; its end only by NOTED_TO_S."""
+        ends_at = None if reason.left_s is None else round((self._looked_at + reason.left_s) / NOTED_TO_S)
+        return reason.kind, reason.count, reason.detail, ends_at
 
     def _note(self) -> None:
         if not self._reasons:
@@ -120,7 +137,3 @@ class WaitWatch:
             ours = await self._ledger.known_runs(listed) if listed else ()
             self._queued_runs = len(ours) if done == self._done else 0
             await anyio.sleep(QUEUE_INTERVAL_S)
-
-
-def _without_times(reasons: list[WaitReason]) -> list[tuple[WaitKind, int, str]]:
-    return [(each.kind, each.count, each.detail) for each in reasons]

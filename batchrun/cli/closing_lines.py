@@ -21,11 +21,7 @@ def show_closing(
     summary: Summary, config: Config, *, elapsed_s: float, command: str, has_settled_any: bool, report: Path | None
 ) -> None:
     """Print how the batch ended, where its files are, and which commands continue from here."""
-    outcomes = outcome_counts(summary.outcomes, summary.empty_successes)
-    if has_settled_any or summary.ending is not Ending.FINISHED:
-        say(f"{ending_words(summary.ending)} in {duration(elapsed_s)}: {outcomes}")
-    else:
-        say(f"Nothing to do: this batch is finished ({outcomes}). Use another --out to run the file again")
+    say(_first_line(summary, elapsed_s, has_settled_any=has_settled_any))
     if summary.duplicates:
         say(f"{summary.duplicates:,} lines repeat other lines and were skipped")
     for line in _file_lines(summary, config, report):
@@ -44,6 +40,14 @@ def show_closing(
         say(f"why      batchrun failures {summary.out_dir}")
     for line in _advice(summary, config, command):
         say(line)
+
+
+def _first_line(summary: Summary, elapsed_s: float, *, has_settled_any: bool) -> str:
+    outcomes = outcome_counts(summary.outcomes, summary.empty_successes)
+    if summary.ending is Ending.FINISHED and not has_settled_any:
+        return f"Nothing to do: this batch is finished ({outcomes}). Use another --out to run the file again"
+    has_run = summary.settled or summary.live_runs
+    return f"{ending_words(summary.ending)}{f' in {duration(elapsed_s)}' if has_run else ''}: {outcomes}"
 
 
 def _file_lines(summary: Summary, config: Config, report: Path | None) -> list[str]:

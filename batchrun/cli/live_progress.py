@@ -73,7 +73,7 @@ async def _live(batch: Batch, news: News) -> None:
         while True:
             for word in news.words():
                 console.print(Text(word))
-            lines = "\n".join(filter(None, [_line(batch, speed), batch.waits]))
+            lines = "\n".join(filter(None, [_line(batch, speed, console.width), batch.waits]))
             live.update(Text(lines, overflow="ellipsis", no_wrap=True), refresh=True)
             await anyio.sleep(LIVE_INTERVAL_S)
 
@@ -92,7 +92,7 @@ async def _plain(batch: Batch, news: News) -> None:
             say(f"{time.strftime('%H:%M:%S')}  {line}")
 
 
-def _line(batch: Batch, speed: Speed) -> str:
+def _line(batch: Batch, speed: Speed, width: int | None = None) -> str:
     progress, opening = batch.progress, batch.opening
     settled = progress.settled
     speed.note(anyio.current_time(), settled)
@@ -105,4 +105,4 @@ def _line(batch: Batch, speed: Speed) -> str:
         in_doubt=progress.in_doubt,
         cost_usd=opening.cost_before_usd + progress.cost_usd,
     )
-    return progress_line(snapshot, speed.per_s())
+    return progress_line(snapshot, speed.per_s(), width)

@@ -223,8 +223,10 @@ class JobRunner:
             return full
         except (RateLimited, ConnectFailed, TokenUnconfirmed) as error:
             self._ledger.withdraw(work.id, attempt.attempt_no)
-            wait_s = error.retry_after_s if isinstance(error, ApiError) else None
-            self._gate.try_later(start, wait_s, str(error))
+            if isinstance(error, ApiError):
+                self._gate.try_later(start, error.retry_after_s, f"{error.status} {error.type}: {error.message}")
+            else:
+                self._gate.try_later(start, None, str(error))
             return None
         except (TransportError, ServerFailed) as error:
             _log.warning("answer_lost", job_key=work.job.key, mark=attempt.mark, error=str(error))

@@ -31,10 +31,10 @@ class WaitKind(StrEnum):
     MEMORY = "memory"
     #: A Run of a group that has as many live Runs as it may have.
     GROUP = "group"
-    #: Live Runs that wait in the platform's own queue.
-    QUEUED_RUNS = "queued_runs"
     #: Live Runs, queued ones among them.
     LIVE_RUNS = "live_runs"
+    #: Live Runs that wait in the platform's own queue.
+    QUEUED_RUNS = "queued_runs"
     #: Output that is being collected.
     OUTPUT = "output"
     #: Records that are being written to the disk.

@@ -2,6 +2,7 @@
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from batchrun.model import Ending, Outcome, Summary
@@ -44,19 +45,34 @@ class Speed:
         return (settled - settled_then) / (now - began) if now > began and settled > settled_then else None
 
 
-def progress_line(at: ProgressSnapshot, per_s: float | None) -> str:
-    """Return one line: done, running, not succeeded, rate, time to go, cost."""
+def progress_line(at: ProgressSnapshot, per_s: float | None, width: int | None = None) -> str:
+    """Return one line: done, running, not succeeded, rate, time to go, cost.
+
+    If it is longer than `width`, less important parts are left out: never what is done, the time to go, the cost.
+    """
+    is_moving = per_s is not None and at.job_count is not None and at.job_count > at.settled
     total = "" if at.job_count is None else f"/{max(at.job_count, at.settled):,}"
-    parts = [f"{at.settled:,}{total} done", f"{at.live_runs:,} running"]
-    parts += [f"{at.settled - at.succeeded:,} not succeeded"]
-    parts += [f"{at.postponed:,} waiting to retry"] if at.postponed else []
-    parts += [f"{at.in_doubt:,} in doubt"] if at.in_doubt else []
-    if per_s is not None:
-        parts.append(f"{per_s:.3g}/s")
-        if at.job_count is not None and at.job_count > at.settled:
-            parts.append(f"{duration((at.job_count - at.settled) / per_s)} to go")
-    parts.append(f"{money(at.cost_usd)} (not final)")
-    return " · ".join(parts)
+    # Each part with its rank: the highest is left out first.
+    parts = [
+        (0, f"{at.settled:,}{total} done"),
+        (1, f"{at.live_runs:,} running"),
+        (2, f"{at.settled - at.succeeded:,} not succeeded"),
+        (4, f"{at.postponed:,} waiting to retry" if at.postponed else ""),
+        (3, f"{at.in_doubt:,} in doubt" if at.in_doubt else ""),
+        (5, f"{per_s:.3g}/s" if per_s is not None else ""),
+        (0, f"{duration(((at.job_count or 0) - at.settled) / per_s)} to go" if is_moving and per_s is not None else ""),
+        (0, money(at.cost_usd)),
+        (6, "(not final)"),
+    ]
+    line, most = _joined(parts, 6), 6
+    while most and width is not None and len(line) > width:
+        most -= 1
+        line = _joined(parts, most)
+    return line
+
+
+def _joined(parts: Sequence[tuple[int, str]], most: int) -> str:
+    return " · ".join(part for rank, part in parts if part and rank <= most).replace(" · (", " (")
 
 
 def outcome_counts(outcomes: dict[Outcome, int], empty_successes: int = 0) -> str:
@@ -92,7 +108,7 @@ def cost_words(summary: Summary) -> str:
 def slot_words(summary: Summary) -> str:
     """Return how well this process used its slots: `99.6 % in use, refilled within 4 ms (99 % within 12 ms)`."""
     parts = []
-    if summary.slot_use is not None:
+    if summary.slot_use:  # without a Run there is nothing to measure
         parts.append(f"{100 * summary.slot_use:.1f} % in use")
     if summary.refill_p50_s is not None and summary.refill_p99_s is not None:
         half, most = _short(summary.refill_p50_s), _short(summary.refill_p99_s)

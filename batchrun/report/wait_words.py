@@ -23,12 +23,12 @@ def wait_words(reasons: Sequence[WaitReason], waited_s: float, noted_s: float = 
 def _words(reason: WaitReason, noted_s: float) -> str:  # noqa: C901, PLR0911, PLR0912 - one phrase per kind
     count, detail = reason.count, reason.detail
     left_s = None if reason.left_s is None else max(0.0, reason.left_s - noted_s)
-    soon = "" if left_s is None else f", next try in {duration(left_s)}"
+    soon = f", next try in {duration(left_s)}" if left_s else ""
     match reason.kind:
         case WaitKind.OUTAGE:
             return f"the platform cannot be reached ({detail})"
         case WaitKind.STARTS_REFUSED:
-            return f"the platform refuses starts for now{f' ({detail})' if detail else ''}{soon}"
+            return f"the platform refuses starts for now{soon}{f' ({detail})' if detail else ''}"
         case WaitKind.FULL_ACCOUNT:
             return f"the account takes no further Run beside {count:,} of this process{soon}"
         case WaitKind.OTHER_BATCHES:
@@ -41,7 +41,7 @@ def _words(reason: WaitReason, noted_s: float) -> str:  # noqa: C901, PLR0911, P
         case WaitKind.FAILED_READS:
             return f"{counted(count, 'read')} without success so far, retried ({detail})"
         case WaitKind.RETRIES:
-            first = "" if left_s is None else f", the first in {duration(left_s)}"
+            first = f", the first in {duration(left_s)}" if left_s else ""
             return f"{counted(count, 'job')} before the next attempt{first}"
         case WaitKind.RATE:
             return f"the rate of starts or requests{soon}"
@@ -52,7 +52,7 @@ def _words(reason: WaitReason, noted_s: float) -> str:  # noqa: C901, PLR0911, P
         case WaitKind.GROUP:
             return "the next Run's group has all its Runs live"
         case WaitKind.QUEUED_RUNS:
-            return f"{counted(count, 'Run')} queued at the platform (READY)"
+            return f"{count:,} of them queued at the platform (READY)"
         case WaitKind.LIVE_RUNS:
             return counted(count, "live Run")
         case WaitKind.OUTPUT:

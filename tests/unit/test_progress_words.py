@@ -55,6 +55,23 @@ def test_a_line_shows_the_progress(snapshot: ProgressSnapshot, per_s: float | No
     assert progress_line(snapshot, per_s) == line
 
 
+@pytest.mark.parametrize(
+    ("width", "line"),
+    [
+        (
+            120,
+            "1,200/10,000 done · 250 running · 10 not succeeded · 3 waiting to retry · 20/s · 7 min 20 s to go · $1.50",
+        ),
+        (80, "1,200/10,000 done · 250 running · 10 not succeeded · 7 min 20 s to go · $1.50"),
+        (60, "1,200/10,000 done · 250 running · 7 min 20 s to go · $1.50"),
+        (10, "1,200/10,000 done · 7 min 20 s to go · $1.50"),
+    ],
+)
+def test_a_narrow_terminal_keeps_time_and_cost(width: int, line: str) -> None:
+    """What is less important goes first."""
+    assert progress_line(at(postponed=3), 20.0, width).replace(" (not final)", "") == line
+
+
 def test_speed_is_averaged_over_its_window() -> None:
     """Older jobs do not count, and a standstill has no rate."""
     speed = Speed()

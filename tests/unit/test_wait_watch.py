@@ -135,7 +135,7 @@ WAITS: list[tuple[Callable[[], Watched], float, str]] = [
     (
         lambda: Watched(ScriptedApi(Plan(error=api_error(429, "rate-limit-exceeded", retry_after_s=100)))),
         30,
-        "the platform refuses starts for now (POST /: 429 rate-limit-exceeded: so it is), next try in 1 min 10 s",
+        "the platform refuses starts for now, next try in 1 min 10 s (429 rate-limit-exceeded: so it is)",
     ),
     (full_of_others, 12, "the account takes no further Run beside 0 of this process, next try in "),
     (beside_another_batch, 12, "other batches use the account's Runs"),
@@ -170,8 +170,8 @@ WAITS: list[tuple[Callable[[], Watched], float, str]] = [
     (lambda: Watched(ScriptedApi(Plan(run_s=600))), 12, "3 live Runs"),
     (
         lambda: Watched(ScriptedApi(Plan(run_s=600, is_queued=True))),
-        14,
-        "3 Runs queued at the platform (READY); 3 live Runs",
+        16,
+        "3 live Runs; 3 of them queued at the platform (READY)",
     ),
     (lambda: Watched(failing("get_items"), output=output_plan("file")), 12, "the output of 3 Runs"),
     (slow_disk, 12, "the disk, to write 3 records"),

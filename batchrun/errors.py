@@ -199,6 +199,13 @@ class AnswerTooLarge(BatchrunError):
         super().__init__(f"the answer is too large for the memory of this process: at least {size:,} bytes")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error, or one in its group, is that this process got no memory; the others are its consequences."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, BaseExceptionGroup) and error.subgroup(MemoryError) is not None
+    )
+
+
 def first_error(group: BaseExceptionGroup[BaseException]) -> BatchrunError:
     """Return the first BatchrunError in a group; the other errors are its consequences.
 

@@ -11,7 +11,7 @@ from batchrun.cli import command_line, task_command_line, worker_command_line
 from batchrun.cli.command_group import CommandGroup
 from batchrun.cli.exit_codes import ExitCode, exit_code_of
 from batchrun.cli.terminal import say
-from batchrun.errors import BatchrunError, first_error
+from batchrun.errors import BatchrunError, first_error, is_out_of_memory
 from batchrun.version import __version__
 
 app = typer.Typer(
@@ -71,9 +71,7 @@ def _explain(error: Exception) -> ExitCode:
     if isinstance(error, BatchrunError):
         say(f"batchrun: {error}")
         return exit_code_of(error)
-    if isinstance(error, MemoryError) or (
-        isinstance(error, ExceptionGroup) and error.subgroup(MemoryError) is not None
-    ):
+    if is_out_of_memory(error):
         say(
             "batchrun: this process is out of memory. Nothing in the ledger is lost: run the same command to resume,"
             " with more memory or with less for output in transit (--set limits.max_buffer_mb=64)"

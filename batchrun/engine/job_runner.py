@@ -333,7 +333,8 @@ class JobRunner:
         problem = run_unreadable(live.attempt, sight.unreadable)
         _log.warning("run_given_up", job_key=live.work.job.key, run_id=live.run_id, reason=problem.message)
         self._purse.settle(live.attempt.reserved_usd or 0.0, None)
-        return EndedAttempt(work=live.work, outcome=Outcome.TIMED_OUT, error=problem, is_final=True)
+        work = live.work.with_attempt(live.attempt)
+        return EndedAttempt(work=work, outcome=Outcome.TIMED_OUT, error=problem, is_final=True)
 
     def _ended(self, live: LiveRun, run: Run | None) -> EndedAttempt:
         """Return how an attempt ended; without a Run, it is lost."""
@@ -448,6 +449,9 @@ class JobRunner:
     async def resume_job(self, work: Work, permit: Permit) -> Result:
         """Continue an attempt of an earlier process. Returns and raises what `run_job` does."""
         last = work.attempts[-1]
+        if last.round != work.open.round:  # its Run was given up in an earlier round, and is looked for again
+            last = replace(last, round=work.open.round)
+            work = work.with_attempt(last)
         if last.state is AttemptState.BOUND:
             return await self.take_up(self._live(work, last, permit))
         return await self._settle_or_postpone(await self._reconcile(work, last, permit))

@@ -24,6 +24,7 @@ from batchrun.errors import (
     OutputError,
     Superseded,
     TransportError,
+    is_out_of_memory,
 )
 from batchrun.model import Ending, Record, Summary
 from batchrun.policy.retry import Backoff
@@ -212,6 +213,8 @@ class BatchRunner:
             except Exception as error:  # noqa: BLE001 - a bug must not end the other batches
                 _log.exception("batch_broken")
                 reason = f"a bug in batchrun: {type(error).__name__}: {error}; its log has the traceback"
+                if is_out_of_memory(error):
+                    reason = "the worker is out of memory: give it more, or lower limits.max_buffer_mb in worker.toml"
                 await self._stop(StopCause.MACHINE, reason)
                 return
 

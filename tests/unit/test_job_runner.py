@@ -454,6 +454,21 @@ async def test_a_bound_run_that_the_platform_lost_is_lost_and_not_started_again(
     assert (record.run, record.cost_usd) == (None, None)
 
 
+async def test_a_run_that_was_given_up_is_looked_for_in_the_next_round() -> None:
+    """It may still be live: a new round starts no second Run beside it, and its record names it."""
+    api, ledger = ScriptedApi(), WatchedLedger()
+    run_id = api.add_run(Plan(run_s=30))
+    job = make_job()
+    ((_, noted),) = (await ledger.admit([job], read_to(1))).jobs
+    bound = intended(state=AttemptState.BOUND, run_id=run_id)
+    ledger.attempts[noted.id, 1] = bound
+    engine = Engine(api, ledger, ListSource([]))
+    await engine.run([Work(job=job, open=replace(noted, round=2), attempts=(bound,))])
+    (record,) = engine.records
+    assert (record.outcome, record.round, [each.run_id for each in record.attempts]) == ("succeeded", 2, [run_id])
+    assert (api.posts, await ledger.bound_runs()) == ([], [])
+
+
 async def test_an_attempt_that_failed_before_a_retry_is_followed_by_the_next() -> None:
     """An ended attempt that was to be retried is retried."""
     ended = intended(state=AttemptState.ENDED, run_id="run-9", status=RunStatus.FAILED)

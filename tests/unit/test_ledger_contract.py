@@ -338,6 +338,14 @@ async def test_runs_are_known_once_they_are_bound_and_live_until_they_end(it: Op
     assert await it.ledger.known_runs([]) == set()
 
 
+async def test_a_run_stays_bound_whose_job_is_settled_without_its_end(it: Opened) -> None:
+    """It may be live: other commands find it, and the next round of the job has it."""
+    (job_id,) = await admit(it, make_job(1))
+    await start(it, job_id)
+    await it.ledger.settle(job_id, None, record_of(1), b"")
+    assert (it.rows.open_jobs(), await it.ledger.bound_runs()) == ([], ["r1-1"])
+
+
 async def test_a_second_run_is_known_and_stands_beside_the_attempts(it: Opened) -> None:
     """It costs, is noted once, and changes neither the job's attempts nor their numbers."""
     first, second = await admit(it, make_job(1), make_job(2))

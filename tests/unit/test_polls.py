@@ -197,4 +197,5 @@ async def test_a_run_that_nothing_shows_is_given_up_and_stays_known_to_the_ledge
     assert (record.outcome, record.error and record.error.type) == (Outcome.TIMED_OUT, "run-unreadable")
     assert GIVEN_UP_AFTER_S < anyio.current_time() < GIVEN_UP_AFTER_S + 60
     assert (len(api.posts), engine.permits.used) == (1, 0)
-    assert await ledger.bound_runs() == api.run_ids
+    assert await ledger.bound_runs() == [each.run_id for each in record.attempts] == api.run_ids
+    assert record.cost_usd is None

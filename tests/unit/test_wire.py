@@ -25,7 +25,7 @@ from batchrun.apify.wire import (
     task_options,
     user_agent,
 )
-from batchrun.model import CostSource, Mark, Run, RunOptions, RunStatus
+from batchrun.model import CostSource, Mark, Outcome, Record, Run, RunOptions, RunStatus
 from batchrun.policy.budget import Prices
 
 RUN = {
@@ -356,3 +356,14 @@ def test_the_prices_in_force_are_read(info: Any, prices: Prices) -> None:
     actor = {"pricingInfos": [{**info, "startedAt": PRICED_SINCE}, ANNOUNCED]}
     assert parse_prices(actor, USAGE, now, is_own=False) == prices
     assert parse_prices({}, {}, now, is_own=True) == Prices(pays_usage=True)
+
+
+def test_all_storages_that_a_run_names_are_kept_in_its_record() -> None:
+    """The default ones and those with an alias, as the API names them."""
+    storages = {
+        "defaultRequestQueueId": "rq",
+        "storageIds": {"datasets": {"default": "ds", "errors": "ds2"}, "keyValueStores": {"default": "kv"}},
+    }
+    run = parse_run({**RUN, **storages})
+    line = orjson.loads(Record(key=None, line=1, outcome=Outcome.SUCCEEDED, run=run.fields).as_line())
+    assert line["run"] == {**RUN, **storages}

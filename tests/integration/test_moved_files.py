@@ -35,7 +35,7 @@ def run_until_lost(batch: CrashBatch, api: Api, lose: Callable[[Path], object]) 
     assert "Traceback" not in batch.said()
 
 
-@pytest.mark.parametrize("name", ["", "ledger.sqlite3", "records.jsonl", "items.jsonl"])
+@pytest.mark.parametrize("name", ["", "ledger.sqlite3", "ledger.sqlite3-wal", "records.jsonl", "items.jsonl"])
 def test_what_was_moved_is_found_and_put_back(tmp_path, name):
     """The live Runs are settled in the moved files; with them back in their place the batch ends right."""
     with open_api(tmp_path / "api") as api:
@@ -49,7 +49,7 @@ def test_what_was_moved_is_found_and_put_back(tmp_path, name):
         assert_promise_kept(batch, api)
 
 
-@pytest.mark.parametrize("names", [["records.jsonl"], ["items.jsonl", "records.jsonl"]])
+@pytest.mark.parametrize("names", [["records.jsonl"], ["items.jsonl", "records.jsonl"], ["ledger.sqlite3-wal"]])
 def test_removed_outputs_are_written_again_by_a_repair(tmp_path, names):
     """The batch does not claim success with files that do not exist."""
     with open_api(tmp_path / "api") as api:

@@ -202,8 +202,9 @@ def _open_journal(stack: ExitStack, directory: Path) -> Journal:
         sinks[name] = Sink(directory / name, lengths.get(name))
     directory_fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
     stack.callback(os.close, directory_fd)
-    held += [HeldFile(directory, directory_fd), *(HeldFile(directory / name) for name in (LEDGER, *sinks))]
     # From here on the ledger knows the files, so that what a crash leaves in them can be cut off.
     with ledger.transaction():
         ledger.note_output_lengths({name: sink.length for name, sink in sinks.items()})
+    files = [directory / name for name in (LEDGER, f"{LEDGER}-wal", *sinks)]
+    held += [HeldFile(directory, directory_fd), *(HeldFile(file) for file in files if file.exists())]
     return journal

@@ -13,7 +13,7 @@ from batchrun.engine.background.final_costs import PATIENCE_S
 from batchrun.engine.limits.purse import Purse
 from batchrun.engine.notices import BudgetExhausted, CostsUnbounded, RunSuspect, StartsWaitForBudget
 from batchrun.engine.work import Work
-from batchrun.model import AttemptState, CostSource, Ending, Job, Outcome, RunOptions, RunStatus
+from batchrun.model import AttemptState, CostSource, Ending, Job, Outcome, Run, RunId, RunOptions, RunStatus
 from batchrun.policy.budget import Budget, ExcessCosts, ObservedCosts, Prices
 from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
 from tests.support.scripted_api import Engine, Plan, ScriptedApi, api_error, in_order, lost_answer, output_plan, retries
@@ -310,9 +310,39 @@ async def test_a_cost_that_cannot_be_read_stays_open_and_the_wait_for_it_ends() 
     (attempt,) = ledger.attempts.values()
     assert (attempt.cost_usd, attempt.cost_is_final) == (0.01, False)
     api.errors.clear()
-    await engine.costs.finish()
+    await Engine(api, ledger, capped(1), purse=purse(None)).costs.finish()
     (attempt,) = ledger.attempts.values()
     assert (attempt.cost_usd, attempt.cost_is_final) == (0.02, True)
+
+
+@pytest.mark.parametrize(("misses", "final_usd"), [(3, 0.02), (1000, 0.01)], ids=["lag", "gone"])
+async def test_a_run_that_is_not_found_at_first_is_read_again(misses: int, final_usd: float) -> None:
+    """Only one that is gone for good keeps the cost that was known at its end."""
+    api, ledger = ScriptedApi(Plan(run_s=5, cost_usd=0.01, final_cost_usd=0.02)), WatchedLedger()
+    engine = Engine(api, ledger, capped(1), purse=purse(None))
+    await engine.run()
+    api.errors["get_run"] = [api_error(404, "record-not-found")] * misses
+    await engine.costs.finish()
+    (attempt,) = ledger.attempts.values()
+    assert (attempt.cost_usd, attempt.cost_is_final) == (final_usd, True)
+
+
+async def test_costs_that_cannot_be_read_hold_no_start_up_for_ever() -> None:
+    """What is known of them counts as spent, and the batch goes on."""
+
+    class Secretive(ScriptedApi):
+        async def get_run(self, run_id: RunId, *, wait_for_finish_s: int = 0, gives_up: bool = False) -> Run:
+            if not wait_for_finish_s:
+                raise api_error(403)
+            return await super().get_run(run_id, wait_for_finish_s=wait_for_finish_s, gives_up=gives_up)
+
+    api = Secretive(Plan(run_s=1, cost_usd=0.5 * CHEAP_USD))
+    api.errors["list_runs"] = [api_error(403)] * 100_000
+    engine = Engine(api, WatchedLedger(), cheap(12), slots=4, purse=purse(1.0, BY_USAGE))
+    with anyio.fail_after(600):
+        records = await engine.run()
+    assert len(records) == 12
+    assert engine.purse.budget.spent_usd == pytest.approx(6 * CHEAP_USD, rel=0.9)
 
 
 async def test_the_progress_follows_final_costs() -> None:

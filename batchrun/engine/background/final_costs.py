@@ -1,5 +1,6 @@
 """Reads what Runs cost once their costs are final, many with one listing."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -9,7 +10,7 @@ import anyio
 import structlog
 
 from batchrun.engine.ports import RunClient
-from batchrun.errors import ApiError, NotFound
+from batchrun.errors import ApiError, NotFound, TransportError
 from batchrun.ledger.protocol import END_OF_TIME, CostLedger, FinalCost, OpenCost
 from batchrun.model import CostSource, JobId, Run, RunId
 from batchrun.runtime.children import open_children
@@ -25,6 +26,8 @@ MAX_UNCERTAINTY_S = 5.0
 INTERVAL_S = 2.0
 #: The same, at the end of the batch.
 FINISH_INTERVAL_S = 0.5
+#: After this many refusals to show a Run, its cost is left to the next process.
+MAX_REFUSALS = 10
 #: Max costs that are read together: one page of a listing.
 MAX_AT_ONCE = 1000
 #: Fewer Runs than this are read by their ids, without a listing.
@@ -50,7 +53,7 @@ class CostReader:
     Args:
         client: the platform.
         ledger: notes final costs.
-        on_final: called with each cost once the ledger has it.
+        on_final: called with each cost once the ledger has it, or once it is left to the next process.
         final_after: time after a Run's end at which its cost is final; None: FINAL_AFTER.
     """
 
@@ -69,6 +72,7 @@ class CostReader:
         self.is_finishing = False
         #: When this process first saw that a Run has ended (steady), while the Runs' clock is too uncertain.
         self._seen_at: dict[tuple[JobId, int], float] = {}
+        self._refusals = Counter[tuple[JobId, int]]()
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[None]:
@@ -100,10 +104,12 @@ class CostReader:
 
     async def _read_due(self) -> int:
         """Read costs that are final by now, and return how many were read."""
-        due = await self._due()
+        due = [each for each in await self._due() if self._refusals[_key(each)] < MAX_REFUSALS]
         read = await self._costs(due) if due else {}
-        # A Run that cannot be read now is read again.
         final = [(each, _final(each, read[each.run_id])) for each in due if each.run_id in read]
+        for each in due:
+            if each.run_id not in read:
+                self._note_refusal(each)
         if not final:
             return 0
         with anyio.CancelScope(shield=True):
@@ -111,6 +117,12 @@ class CostReader:
             for each, cost in final:
                 self._on_final(each, cost)
         return len(final)
+
+    def _note_refusal(self, refused: OpenCost) -> None:
+        """Count a Run that could not be read. In the end, what it is known to cost counts here as final."""
+        self._refusals[_key(refused)] += 1
+        if self._refusals[_key(refused)] == MAX_REFUSALS:
+            self._on_final(refused, _final(refused, _Cost(None, CostSource.UNKNOWN)))
 
     async def _due(self) -> list[OpenCost]:
         """Return Runs whose costs are final even at the earliest time that the Runs' clock may show."""
@@ -127,12 +139,12 @@ class CostReader:
         ]
 
     async def _costs(self, due: Sequence[OpenCost]) -> dict[RunId, _Cost]:
-        wanted = {each.run_id for each in due}
         found = await self._listed(due) if len(due) >= MIN_FOR_LISTING else {}
         limiter = anyio.Semaphore(MAX_OPEN_READS)
         async with anyio.create_task_group() as children:
-            for run_id in wanted - found.keys():
-                children.start_soon(self._read_one, run_id, found, limiter)
+            for each in due:
+                if each.run_id not in found:
+                    children.start_soon(self._read_one, each, found, limiter)
         return found
 
     async def _listed(self, due: Sequence[OpenCost]) -> dict[RunId, _Cost]:
@@ -156,14 +168,14 @@ class CostReader:
             del page  # the next one needs its memory
         return found
 
-    async def _read_one(self, run_id: RunId, found: dict[RunId, _Cost], limiter: anyio.Semaphore) -> None:
+    async def _read_one(self, noted: OpenCost, found: dict[RunId, _Cost], limiter: anyio.Semaphore) -> None:
         async with limiter:
             try:
-                found[run_id] = _cost(await self._client.get_run(run_id))
-            except NotFound:
-                found[run_id] = _Cost(None, CostSource.UNKNOWN)
-            except ApiError as error:
-                _log.warning("cost_not_read", run_id=run_id, error=str(error))
+                found[noted.run_id] = _cost(await self._client.get_run(noted.run_id, gives_up=True))
+            except (ApiError, TransportError) as error:
+                _log.warning("cost_not_read", run_id=noted.run_id, error=str(error))
+                if isinstance(error, NotFound) and self._refusals[_key(noted)] == MAX_REFUSALS - 1:
+                    found[noted.run_id] = _Cost(None, CostSource.UNKNOWN)  # it is gone for good
 
 
 def _key(cost: OpenCost) -> tuple[JobId, int]:

@@ -17,6 +17,7 @@ from batchrun.ledger.facts import DUPLICATES, READ_TO
 from batchrun.ledger.protocol import ReadTo
 from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import BadLine, Job, JsonObject
+from batchrun.preflight.job_file_head import refuse_bad_lines
 
 #: Seconds without a change after which a job file counts as finished, unless a process has it open for writing.
 QUIET_S = 2.0
@@ -125,7 +126,9 @@ def _open(
             file=config.jobs.file,
         )
     if ledger.is_empty:
-        job_file.check_head(look_at)  # also finds the `lost_fields`
+        bad_lines = job_file.check_head(look_at)  # also finds the `lost_fields`
+        if not job_file.is_replayable:
+            refuse_bad_lines(bad_lines, config)
     if config.jobs.limit is not None or not job_file.is_seekable:
         start = None  # from the first line, to count jobs up to the limit; lines of known jobs change nothing
         if next(ledger.duplicates(), None) is None:

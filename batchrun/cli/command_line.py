@@ -20,7 +20,10 @@ Yes = Annotated[bool, typer.Option("--yes", help="Start without asking.")]
 # Arguments of every command that takes a batch.
 Batch = Annotated[Path | None, typer.Argument(help="The batch's TOML file; or give --task and --jobs.")]
 Task = Annotated[str | None, typer.Option(help="Id of the task, or user~name.")]
-Jobs = Annotated[Path | None, typer.Option(help="The job file; - is JSONL on stdin.")]
+Jobs = Annotated[Path | None, typer.Option(help="The job file; - is stdin.")]
+Format = Annotated[
+    str | None, typer.Option(help="Format of the job file: jsonl, json, csv, tsv; default: by its name.")
+]
 Out = Annotated[Path | None, typer.Option(help="The output directory.")]
 MaxConcurrentRuns = Annotated[
     str | None, typer.Option("--max-concurrent-runs", "-c", help='Max Runs live at once, or "auto".')
@@ -54,6 +57,7 @@ def _load_config(
     limit: int | None,
     api_url: str | None,
     settings: list[str] | None,
+    rows: str | None = None,
     budget_usd: float | None = None,
 ) -> "Config":
     from batchrun.config import load_config, parse_setting
@@ -64,6 +68,7 @@ def _load_config(
     flags: dict[str, Any] = {
         "task.id": task,
         "jobs.file": str(jobs) if jobs is not None else None,
+        "jobs.format": rows,
         "output.dir": str(out) if out is not None else None,
         "limits.max_concurrent_runs": _number_or_auto(max_concurrent_runs),
         "limits.start_rate": start_rate,
@@ -90,13 +95,16 @@ def run(
     limit: Limit = None,
     api_url: ApiUrl = None,
     settings: Settings = None,
+    format: Format = None,  # noqa: A002 - the flag's name
     yes: Yes = False,
     json: JsonSummary = False,
 ) -> None:
     """Start a batch, or resume it: the same command."""
     from batchrun.cli.run_command import run_batch_command
 
-    config = _load_config(batch, task, jobs, out, max_concurrent_runs, start_rate, limit, api_url, settings, budget_usd)
+    config = _load_config(
+        batch, task, jobs, out, max_concurrent_runs, start_rate, limit, api_url, settings, format, budget_usd
+    )
     raise typer.Exit(run_batch_command(config, is_confirmed=yes, is_json=json))
 
 
@@ -110,13 +118,14 @@ def plan(
     limit: Limit = None,
     api_url: ApiUrl = None,
     settings: Settings = None,
+    format: Format = None,  # noqa: A002 - the flag's name
     show: Annotated[int, typer.Option(min=0, help="Show the whole inputs of the first N jobs.", metavar="N")] = 0,
     json: Json = False,
 ) -> None:
     """Check every input of a batch and forecast its time and cost; start nothing."""
     from batchrun.cli.plan_command import show_plan
 
-    config = _load_config(batch, task, jobs, out, max_concurrent_runs, start_rate, limit, api_url, settings)
+    config = _load_config(batch, task, jobs, out, max_concurrent_runs, start_rate, limit, api_url, settings, format)
     raise typer.Exit(show_plan(config, is_json=json, shown=show))
 
 

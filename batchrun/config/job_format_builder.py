@@ -10,6 +10,7 @@ def job_format(config: Config, task_input: JsonObject | None = None) -> JobForma
     jobs = config.jobs
     return JobFormat(
         path="-" if str(jobs.file) == "-" else jobs.file,
+        rows=jobs.format,
         encoding=jobs.encoding,
         delimiter=jobs.delimiter,
         quote=jobs.quote,

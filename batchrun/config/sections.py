@@ -134,7 +134,9 @@ class JobsConfig(Section):
     """The job file and how its lines become jobs."""
 
     file: Path
-    """The job file: .jsonl .ndjson .json .csv .tsv, each also .gz or .zst; - is JSONL on stdin."""
+    """The job file: .jsonl .ndjson .json .csv .tsv, each also .gz or .zst; - is stdin."""
+    format: Literal["jsonl", "json", "csv", "tsv"] | None = None
+    """Format of the file; default: by its name, JSONL on stdin."""
     encoding: _Name | None = None
     """Text encoding of a CSV file; default UTF-8, with or without a byte order mark."""
     delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] | None = None

@@ -1,7 +1,8 @@
 """A job file as a source of jobs."""
 
+from batchrun.jobs.csv_rows import CsvDialect
 from batchrun.jobs.job_file import NO_JOBS, JobFile
 from batchrun.jobs.job_format import JobFormat, is_job_file
 from batchrun.jobs.rows import ReadPoint
 
-__all__ = ["NO_JOBS", "JobFile", "JobFormat", "ReadPoint", "is_job_file"]
+__all__ = ["NO_JOBS", "CsvDialect", "JobFile", "JobFormat", "ReadPoint", "is_job_file"]

@@ -37,6 +37,8 @@ HEAD_BYTES = 16 << 20
 HEAD_JOBS = 50_000
 #: Bytes at each end of the part of a file that the fingerprints of older versions covered.
 _OLD_FINGERPRINT_BYTES = 64 << 10
+#: Seconds that a pipe has to give its first bytes, for the check of the head.
+PIPE_PATIENCE_S = 1.0
 NO_JOBS = "holds no jobs; write one job per line"
 
 #: Bytes whose lines are counted for an estimate.
@@ -58,6 +60,8 @@ class JobFile:
 
     def __init__(self, job_format: JobFormat) -> None:
         self._format, self._kind = job_format, job_format.kind
+        #: Standard input, opened before its rows are read: what was looked at is still to be read.
+        self._pipe: BufferedReader | None = None
         self._source: TextSource = find_text(job_format)
         self._header: Header | None = self._read_header()
         self._builder = JobBuilder(job_format, None if self._header is None else self._header.columns)
@@ -84,6 +88,7 @@ class JobFile:
 
     def close(self) -> None:
         """Close what is open; iterations cannot go on."""
+        self._streams |= {self._pipe} if self._pipe is not None else set()
         while self._streams:
             stream = self._streams.pop()
             if isinstance(stream, BufferedReader) and isinstance(stream.raw, PipeReader):
@@ -138,19 +143,17 @@ class JobFile:
         """Check the first 10,000 lines or 16 MB, without moving the read point; call `look_at` with each good job.
 
         Returns:
-            The bad lines, among them those that repeat a key with other content. A pipe is not checked, nor a last
-            line without line end while a process writes the file.
+            The bad lines, among them those that repeat a key with other content. Of a pipe, the lines that it has at
+            hand are checked. A last line without line end is not, while a process writes the file.
 
         Raises:
             JobFileError: The file holds no jobs, or cannot be read.
         """
-        if not self.is_replayable:
-            return []
         bad: list[BadLine] = []
         seen: dict[JobKey, tuple[bytes, int]] = {}
         self.lost_fields = ()
         rows, jobs = 0, 0
-        for row in self._rows(self._top, sha256(), holds_back=self._source.is_being_written()):
+        for row in self._head_rows():
             rows += 1
             for made in self._builder.build(row):
                 if isinstance(made, BadLine):
@@ -164,9 +167,14 @@ class JobFile:
                 jobs += 1
             if row.last_line >= HEAD_ROWS or _end_of(row).offset >= HEAD_BYTES or jobs >= HEAD_JOBS:
                 break
-        if not rows:
+        if not rows and self.is_replayable:
             raise JobFileError(NO_JOBS, file=self._format.name)
         return bad
+
+    def _head_rows(self) -> Iterator[Row]:
+        if self.is_replayable:
+            return self._rows(self._top, sha256(), holds_back=self._source.is_being_written())
+        return self._split(BytesIO(b"" if self._kind == "json" else self._at_hand(PIPE_PATIENCE_S)), self._top)
 
     def _note_lost_fields(self, job: Job) -> None:
         if len(self.lost_fields) < len(self._nested):
@@ -271,6 +279,11 @@ class JobFile:
         if self._kind not in ("csv", "tsv"):
             return None
         encoding = self._source.encoding
+        if not self.is_replayable:
+            head = self._at_hand(None)
+            dialect = find_dialect(head, encoding, self._format, is_whole=False)
+            assert self._pipe is not None, "it was looked at"
+            return read_header(self._pipe, encoding, dialect, self._format.name)
         with read_errors_named(self._format.name), self._source.open() as stream:
             sample = stream.read(SAMPLE_BYTES)
             is_whole = len(sample) < SAMPLE_BYTES
@@ -281,7 +294,8 @@ class JobFile:
     def _rows(self, start: ReadPoint, text_hash: "HASH | None" = None, *, holds_back: bool = False) -> Iterator[Row]:
         """Yield the rows from a point on; `text_hash`, of the text before it, is updated with each row."""
         with read_errors_named(self._format.name):
-            stream = self._source.open(start.offset)
+            stream = self._pipe or self._source.open(start.offset)
+            self._pipe = None
             self._streams.add(stream)
             try:
                 if start != self._top and self.is_seekable:
@@ -296,6 +310,18 @@ class JobFile:
             finally:
                 self._streams.discard(stream)
                 stream.close()
+
+    def _at_hand(self, within_s: float | None) -> bytes:
+        """Return the whole lines that a pipe has given; wait for the first bytes at most so long, or without limit."""
+        if self._pipe is None:
+            stream = self._source.open()
+            assert isinstance(stream, BufferedReader), "a pipe is not compressed"
+            self._pipe = stream
+        raw = self._pipe.raw
+        if within_s is not None and isinstance(raw, PipeReader) and not raw.has_bytes(within_s):
+            return b""
+        head = self._pipe.peek()
+        return head[: head.rfind(b"\n") + 1] or head
 
     def _split(
         self, stream: BufferedIOBase, start: ReadPoint, note: Note | None = None, *, holds_back: bool = False

@@ -40,8 +40,10 @@ class JobFormat:
     does not.
     """
 
-    #: The file, or "-" for JSON lines on standard input.
+    #: The file, or "-" for standard input.
     path: Path | Literal["-"]
+    #: The kind of rows; None: by the name, JSON lines on standard input.
+    rows: Kind | None = None
     #: None: UTF-8, or UTF-16 where a byte order mark says so.
     encoding: str | None = None
     #: One character; None: found in the head of a .csv, a tab in a .tsv.
@@ -95,10 +97,12 @@ class JobFormat:
             JobFileError: The name ends like no known format.
         """
         if self.is_stdin:
-            return "jsonl"
+            return self.rows or "jsonl"
         if _ADDRESS.search(self.name):
             problem = "is an address, and job files are read from this machine; download it first"
             raise JobFileError(problem, file=self.name)
+        if self.rows is not None:
+            return self.rows
         plain = Path(self.path) if self.compression == "none" else Path(self.path).with_suffix("")
         try:
             return _KINDS[plain.suffix.lower()]

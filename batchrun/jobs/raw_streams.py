@@ -88,6 +88,10 @@ class PipeReader(RawIOBase):
         buffer[: len(data)] = data
         return len(data)
 
+    def has_bytes(self, within_s: float) -> bool:
+        """Return whether a read gives bytes, or the end, at once; wait for that a limited time."""
+        return bool(select.select([self._fd], [], [], within_s)[0])
+
     def stop(self) -> None:
         """Let a waiting reader see the end; `close` alone would wait until the pipe has bytes."""
         os.write(self._stop, b"x")

@@ -155,11 +155,10 @@ def _admit_all(ledger: LedgerTables, config: Config) -> None:
             ledger.settle(job_id, None, problem)
         return job_id is not None
 
-    with JobFile(job_format(config, {})) as job_file:
-        if not job_file.is_replayable:
-            raise LedgerError(
-                f"{config.out_dir / LEDGER}: cannot be rebuilt, because its jobs came from standard input"
-            )
+    wanted = job_format(config, {})
+    if wanted.is_stdin:
+        raise LedgerError(f"{config.out_dir / LEDGER}: cannot be rebuilt, because its jobs came from standard input")
+    with JobFile(wanted) as job_file:
         entries: Iterator[Job | BadLine] = job_file.read(holds_back=True)
         left = config.jobs.limit
         while chunk := list(islice(entries, _LINES_AT_ONCE if left is None else min(left, _LINES_AT_ONCE))):

@@ -245,12 +245,14 @@ class _Repair:
     def _contents(self, missing: Mapping[int, SettledJob]) -> dict[int, str]:
         """Reread lines of the job file; those that cannot be reread are left out."""
         contents: dict[int, str] = {}
-        with suppress(JobFileError), JobFile(job_format(self._batch.config, {})) as job_file:
-            if missing and job_file.is_replayable:
-                for made in job_file.read():
-                    if made.position.line in missing:
-                        content = made.content if isinstance(made, BadLine) else made.body.decode("utf-8", "replace")
-                        contents[made.position.line] = content
+        wanted = job_format(self._batch.config, {})
+        if not missing or wanted.is_stdin:
+            return contents
+        with suppress(JobFileError), JobFile(wanted) as job_file:
+            for made in job_file.read():
+                if made.position.line in missing:
+                    content = made.content if isinstance(made, BadLine) else made.body.decode("utf-8", "replace")
+                    contents[made.position.line] = content
         return contents
 
     async def items(self) -> None:

@@ -41,7 +41,7 @@ def settle_dialect(config: Config) -> Config:
         JobFileError: the file cannot be read, or in more than one way.
     """
     wanted = job_format(config, {})
-    if wanted.kind not in ("csv", "tsv"):
+    if wanted.is_stdin or wanted.kind not in ("csv", "tsv"):
         return config
     given = {name: getattr(config.jobs, name) for name in ("delimiter", "quote", "trim")}
     if is_begun(config.out_dir):
@@ -62,11 +62,23 @@ def settle_dialect(config: Config) -> Config:
 
 def _check_head(config: Config) -> Config:
     config = settle_dialect(config)
+    if job_format(config, {}).is_stdin:
+        return config  # its head is checked where it is read, once
     with JobFile(job_format(config, {})) as job_file:
         bad_lines = job_file.check_head()
-    if bad_lines and config.jobs.on_bad_line == "stop" and not is_begun(config.out_dir):
-        raise JobFileError(_bad_lines_text(bad_lines), file=config.jobs.file)
+    if not is_begun(config.out_dir):
+        refuse_bad_lines(bad_lines, config)
     return config
+
+
+def refuse_bad_lines(bad_lines: list[BadLine], config: Config) -> None:
+    """Stop a new batch at whose head lines are no jobs, unless they are to become records.
+
+    Raises:
+        JobFileError: there are such lines; nothing was started.
+    """
+    if bad_lines and config.jobs.on_bad_line == "stop":
+        raise JobFileError(_bad_lines_text(bad_lines), file=job_format(config, {}).name)
 
 
 def look_at_head(config: Config, look_at: Callable[[Job], None]) -> bool:
@@ -75,10 +87,11 @@ def look_at_head(config: Config, look_at: Callable[[Job], None]) -> bool:
     Raises:
         JobFileError: the file cannot be read.
     """
+    if job_format(config, {}).is_stdin:
+        return False
     with JobFile(job_format(config, {})) as job_file:
-        if job_file.is_replayable:
-            job_file.check_head(look_at)
-        return job_file.is_replayable
+        job_file.check_head(look_at)
+    return True
 
 
 def refuse_head(head: HeadCheck, config: Config) -> None:

@@ -111,8 +111,8 @@ async def make_plan(config: Config, *, shown: int = 0, environ: Mapping[str, str
         is_task_there=task.exists,
         build=build.number or build.asked or None,
         columns=survey.columns,
-        delimiter=config.jobs.delimiter if survey.columns else None,
-        quote=config.jobs.quote if survey.columns else None,
+        delimiter=survey.dialect.delimiter if survey.dialect else None,
+        quote=(survey.dialect.quote or "none") if survey.dialect else None,
         jobs=survey.jobs,
         groups=dict(survey.groups.most_common()),
         duplicates=survey.duplicates,
@@ -157,7 +157,7 @@ async def _survey(config: Config, task: Task, check: JobCheck, shown: int) -> Su
     # Problems are shown in the order of the file, so priorities are ignored.
     in_order = replace(job_format(config, task.input), look_ahead=1)
     job_file = await anyio.to_thread.run_sync(JobFile, in_order)
-    survey.columns = job_file.columns
+    survey.columns, survey.dialect = job_file.columns, job_file.dialect
     try:
         entries = islice(job_file.read(), config.jobs.limit)
 

@@ -68,6 +68,7 @@ def _identity(config: Config, task: Task) -> dict[str, Any]:
     return {
         "task": task.id,
         "jobs.file": jobs.file.name,
+        "jobs.format": jobs.format,
         "jobs.encoding": jobs.encoding,
         "jobs.delimiter": jobs.delimiter,
         "jobs.quote": jobs.quote,

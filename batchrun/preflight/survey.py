@@ -8,6 +8,7 @@ from hashlib import blake2b
 
 import orjson
 
+from batchrun.jobs import CsvDialect
 from batchrun.jobs.merge import lost_fields, nested_properties
 from batchrun.model import BadLine, Job, JsonObject
 from batchrun.preflight.input_checks import JobCheck, LineProblems
@@ -39,6 +40,7 @@ class Survey:
         self.empty_in_text: Counter[str] = Counter()
         #: Of a CSV file.
         self.columns: tuple[str, ...] = ()
+        self.dialect: CsvDialect | None = None
         self.jobs = 0
         self.bad_lines = 0
         self.duplicates = 0

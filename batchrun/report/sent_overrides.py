@@ -24,6 +24,8 @@ def sent_overrides(directory: Path, config: Config, failures: Iterable[Failure],
     found: dict[Position, str] = {}
     with open_for_reading(directory) as ledger:
         secrets = ledger.fact(SECRETS) or SecretFields(None)
+    if job_format(config, {}).is_stdin:
+        return {}
     with suppress(JobFileError), JobFile(job_format(config, {})) as job_file:
         # Read one by one, so that one changed line does not hide the others; one pass if the file cannot seek.
         parts = [[position] for position in positions] if job_file.is_seekable else [positions]

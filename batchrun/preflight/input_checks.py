@@ -16,6 +16,7 @@ from batchrun.account.task import Task
 from batchrun.apify.wire import AccountInfo
 from batchrun.config import Config
 from batchrun.model import Job, JsonObject, RunOptions, read_json, write_json
+from batchrun.policy.secret_fields import SecretFields
 from batchrun.preflight.builds import Build
 
 #: Line numbers that are named for one problem.
@@ -143,9 +144,9 @@ class JobCheck:
         return Findings(problems, unknown or self._repeated(merged, options))
 
     def shown(self, job: Job) -> str:
-        """Return the whole input of a job's Run as JSON, for a person."""
-        merged = {**self._under, **read_json(job.body)}
-        return write_json(merged if self._schema is None else self._schema.without_secrets(merged)).decode()
+        """Return the whole input of a job's Run as JSON, for a person: without secrets."""
+        secrets = self._schema.secrets if self._schema is not None else SecretFields(None)
+        return write_json(secrets.masked({**self._under, **read_json(job.body)})).decode()
 
     def template_example(self) -> str:
         """Return a line of a template that fills a property of the schema from the first unknown one of a line."""

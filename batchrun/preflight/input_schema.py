@@ -90,10 +90,6 @@ class InputSchema:
         except ValueError as error:  # the input nests too deeply for the validator
             return [f"The input cannot be checked: {_brief(str(error))}"]
 
-    def without_secrets(self, value: JsonObject) -> JsonObject:
-        """Return an input as it may be shown."""
-        return {name: "(secret)" if name in self._secrets else part for name, part in value.items()}
-
     def placeholder(self, name: str, column: str) -> str:
         """Return a line of a template, as TOML, that fills a property from a column."""
         kind = str(self._types.get(name))

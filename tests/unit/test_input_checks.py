@@ -256,7 +256,10 @@ def test_an_input_is_shown_whole_and_without_secrets():
     """Defaults, the task's input and the override, as the platform merges them."""
     schema = InputSchema({"properties": {"n": {"default": 1}, "key": {"type": "string", "isSecret": True}, "url": {}}})
     check = _check({"key": "abc"}, Build(asked="latest", schema=schema))
-    assert check.shown(_job(1, {"url": "u"})) == '{"n":1,"key":"(secret)","url":"u"}'
+    assert check.shown(_job(1, {"url": "u"})) == '{"n":1,"key":"***","url":"u"}'
+    without_schema = _check({}, Build(asked="latest", why_unchecked="so"))
+    shown = without_schema.shown(_job(1, {"login": {"password": "abc"}, "n": 12345678901234567890123}))
+    assert shown == '{"login":{"password":"***"},"n":12345678901234567890123}'
 
 
 @pytest.mark.parametrize(

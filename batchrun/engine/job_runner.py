@@ -6,7 +6,7 @@ another process can resume wherever this one is killed.
 
 import random
 from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import anyio
@@ -282,7 +282,8 @@ class JobRunner:
         permit.note_doubt(True)
         self._note_doubt(error)
         try:
-            with self._pausing():
+            # A child that resumes an attempt of an earlier process does not count as busy anyway.
+            with self._pausing() if error is not None else nullcontext():
                 run = await self._reconciler.resolve(attempt, work.job.key, permit, intended_at)
         except StillInDoubt:
             self._purse.settle(attempt.reserved_usd or 0.0, None)  # a Run may live, at an unknown cost

@@ -342,3 +342,20 @@ async def test_a_start_that_is_repeated_on_the_way_costs_what_the_server_says(tm
     assert len(runs) == 20 + summary.second_runs > 20
     assert summary.cost_usd == pytest.approx(sum(run["usageTotalUsd"] for run in runs))
     await anyio.to_thread.run_sync(assert_costs_are_the_servers, tmp_path / "out", runs)
+
+
+async def test_lost_answers_never_make_one_run_too_many(tmp_path):
+    """By the server's count: with every fifth start refused without effect, and every fifth answer lost after it."""
+    strikes = [
+        {"kind": "error_before", "routes": ["starts"], "status": 502, "probability": 0.2},
+        {"kind": "drop_answer", "routes": ["starts"], "probability": 0.2},
+    ]
+    seen = Seen()
+    async with _server(tmp_path, seen, faults=Faults.model_validate({"seed": 5, "fault": strikes})) as server:
+        flags = {"limits__max_concurrent_runs": 4, "limits__start_horizon_s": 2, "limits__listing_lag_s": 0.5}
+        lines = [{"n": n, "ms": 100} for n in range(60)]
+        summary = await run_batch(_config(tmp_path, server, lines, **flags), environ=ENVIRON)
+        assert (summary.outcomes, summary.second_runs) == ({Outcome.SUCCEEDED: 60}, 0)
+        assert (server.runs_started, seen.most[""] <= 4) == (60, True)
+    attempts = [attempt for record in _records(tmp_path) for attempt in record["attempts"]]
+    assert sum(attempt["run_id"] is None for attempt in attempts) > 5

@@ -27,7 +27,7 @@ INTERVAL_S = 600.0
 OVERLAP_S = 120.0
 #: Max Runs of other clients that one listing reads, and max seconds that it takes at the end of a batch.
 MAX_READ = 5000
-FINISH_S = 60.0
+FINISH_S = 30.0
 #: Seconds to wait until an aborted Run has ended.
 END_WAIT_S = 10
 

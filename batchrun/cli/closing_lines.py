@@ -9,6 +9,7 @@ from batchrun.output.layout import BAD_LINES, ITEMS, RECORDS
 from batchrun.report.batch_status import slowest_run
 from batchrun.report.progress_words import (
     cost_words,
+    counted,
     duration,
     ending_words,
     outcome_counts,
@@ -23,12 +24,12 @@ def show_closing(
     """Print how the batch ended, where its files are, and which commands continue from here."""
     say(_first_line(summary, elapsed_s, has_settled_any=has_settled_any))
     if summary.duplicates:
-        say(f"{summary.duplicates:,} lines repeat other lines and were skipped")
+        say(f"skipped  {counted(summary.duplicates, 'line')} with a job of another line")
     for line in _file_lines(summary, config, report):
         say(line)
     if left := summary.left_jobs:
         begun = f", {summary.open_jobs:,} of them begun" if summary.unread_jobs else ""
-        say(f"left     {left:,} of {left + summary.settled:,} jobs are not done{begun}")
+        say(f"left     {left:,} of {left + summary.settled:,} jobs{begun}")
     if (slowest := slowest_run(Path(summary.out_dir))) is not None:
         say(f"slowest  {slowest.key}  ({duration(slowest.run_s)})")
     if slots := slot_words(summary):
@@ -54,9 +55,9 @@ def _file_lines(summary: Summary, config: Config, report: Path | None) -> list[s
     out_dir = Path(summary.out_dir)
     lines = [f"records  {out_dir / RECORDS}  ({records_words(summary)})"]
     if config.output.items == "file":
-        lines.append(f"items    {out_dir / ITEMS}  ({summary.items:,} items)")
+        lines.append(f"items    {out_dir / ITEMS}  ({counted(summary.items, 'item')})")
     if invalid := summary.outcomes.get(Outcome.INVALID, 0):
-        lines.append(f"bad      {out_dir / BAD_LINES}  ({invalid:,} lines, each with its reason)")
+        lines.append(f"bad      {out_dir / BAD_LINES}  ({counted(invalid, 'line')}, each with its reason)")
     if report is not None:
         lines.append(f"report   {report}")
     return lines
@@ -67,14 +68,14 @@ def _advice(summary: Summary, config: Config, command: str) -> list[str]:
         return []
     lines = []
     if summary.live_runs:
-        fate = (
-            "end with this process and start again when the batch is resumed"
-            if config.api.is_embedded
-            else "are still running" + ("" if config.api.is_loopback else " and cost money")
-        )
-        lines.append(f"{summary.live_runs:,} Runs {fate}")
+        is_one = summary.live_runs == 1
+        if config.api.is_embedded:
+            fate = f"{'ends' if is_one else 'end'} with this process and will be started again by the resumed batch"
+        else:
+            fate = f"{'is' if is_one else 'are'} still running{'' if config.api.is_loopback else ', at a cost'}"
+        lines.append(f"{counted(summary.live_runs, 'Run')} {fate}")
     if summary.in_doubt:
-        lines.append(f"{summary.in_doubt:,} starts were not answered: whether their Runs exist is unknown")
+        lines.append(f"{counted(summary.in_doubt, 'start')} without an answer: whether a Run exists is unknown")
     if summary.ending is Ending.IN_DOUBT:
         lines.append(f"resolve  batchrun resolve {summary.out_dir}  (shows possible Runs of theirs, and asks you)")
         return lines

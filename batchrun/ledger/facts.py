@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
 from batchrun.ledger.protocol import NotedWait, ReadTo
-from batchrun.model import Command, JobKey, JsonObject, Mark, TaskId, WaitKind, WaitReason
+from batchrun.model import Command, JobKey, JsonObject, Mark, RunId, TaskId, WaitKind, WaitReason
 from batchrun.policy.breaker import Trip
 from batchrun.policy.secret_fields import SecretFields
 
@@ -117,5 +117,7 @@ PINNED_BUILD: Fact[PinnedBuild] = Fact("pinned_build", asdict, lambda noted: Pin
 TASK_AS_OPENED: Fact[JsonObject] = Fact("task_as_opened")
 #: Number of commits that have noted intents; `starts.jsonl` counts along.
 START_COMMITS: Fact[int] = Fact("start_commits")
+#: Runs that `batchrun abort` has found ended, or ended; the attempts that started them are as they were.
+ABORTED: Fact[Sequence[RunId]] = Fact("aborted")
 #: The output file whose repair has begun and not ended; None if no repair has.
 REPAIRING: Fact[str] = Fact("repairing")

@@ -1,6 +1,7 @@
 """Abort the Runs that a batch has left running."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from batchrun.engine.doubt.candidates import by_mark
 from batchrun.engine.follow.live_run import UNKNOWN_RETRY_S
 from batchrun.engine.follow.polls import LOST_AFTER_S
 from batchrun.engine.ports import RunClient
-from batchrun.errors import ApiError, NotFound
+from batchrun.errors import ApiError, LedgerError, NotFound
+from batchrun.ledger.facts import ABORTED
+from batchrun.ledger.sqlite.tables import open_ledger
 from batchrun.maintenance.idle_batch import IdleBatch, open_idle_batch, read_unfinished
 from batchrun.model import Run, RunId, RunStatus
 from batchrun.report.batch_status import Doubt
@@ -76,11 +79,19 @@ async def abort_runs(directory: Path, environ: Mapping[str, str], on_aborted: Ca
         async with anyio.create_task_group() as children:
             for run_id in run_ids:
                 children.start_soon(abort, run_id)
+        over = [run_id for run_id in unfinished.bound if run_id not in unknown and run_id not in refused]
+        await anyio.to_thread.run_sync(_note_aborted, directory, over)
     in_doubt = max(0, len(unfinished.doubts) - len(found))
     ended = len(run_ids) - len(aborted) - len(unknown) - len(refused)
     return Aborted(
         runs=len(aborted), ended=ended, unknown=len(unknown), refused=refused, in_doubt=in_doubt, unlisted=unlisted
     )
+
+
+def _note_aborted(directory: Path, run_ids: list[RunId]) -> None:
+    """Note for `status` that these Runs are over; they are, also where that cannot be noted."""
+    with suppress(LedgerError), open_ledger(directory) as ledger, ledger.transaction():
+        ledger.note_fact(ABORTED, run_ids)
 
 
 async def abort_run(client: RunClient, run_id: RunId) -> Run:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from batchrun.ledger.facts import CONFIG, DUPLICATES, JOB_COUNT, TRIPS, WAIT
+from batchrun.ledger.facts import ABORTED, CONFIG, DUPLICATES, JOB_COUNT, TRIPS, WAIT
 from batchrun.ledger.protocol import NotedWait, OpenJob
 from batchrun.ledger.sqlite.measures import SlowRun
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
@@ -117,6 +117,9 @@ def summary_of(ledger: LedgerReader, directory: Path, ending: Ending) -> Summary
     """Return the Summary of an open ledger."""
     totals, outcomes, duplicates = ledger.totals(), ledger.count_outcomes(), ledger.fact(DUPLICATES) or 0
     job_count, known = ledger.fact(JOB_COUNT), sum(outcomes.values()) + totals.open_jobs + duplicates
+    if aborted := ledger.fact(ABORTED):
+        over = set(aborted).intersection(ledger.bound_runs())
+        totals = replace(totals, live_runs=totals.live_runs - len(over))
     return Summary(
         **asdict(totals),
         ending=ending,

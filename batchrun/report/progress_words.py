@@ -147,6 +147,6 @@ def duration(seconds: float) -> str:
 def records_words(summary: Summary) -> str:
     """Return the number of jobs in records.jsonl; and of its lines, if earlier rounds have lines there too."""
     if not summary.earlier_records:
-        return f"{summary.settled:,} jobs"
+        return counted(summary.settled, "job")
     lines = summary.settled + summary.earlier_records
     return f"{summary.settled:,} jobs, {lines:,} lines: {summary.earlier_records:,} are of earlier rounds"

@@ -67,6 +67,8 @@ def test_a_second_signal_or_a_hang_up_leaves_runs_running(tmp_path, signals):
         assert aborted.code == 0, aborted
         live = {run["id"] for run in api.runs() if run["status"] != "SUCCEEDED"}
         assert set(aborted.out.split()) == live
+        status = orjson.loads(_command(batch, "status", "out", "--json").out)
+        assert (status["summary"]["live_runs"], status["waiting"]) == (0, 8)  # as `abort` has said
         assert batch.run() == 1
         assert sorted(record["outcome"] for record in batch.records()) == ["aborted"] * 8 + ["succeeded"]
         assert len(api.runs()) == 9

@@ -11,6 +11,7 @@ import pytest
 from batchrun.errors import DamagedLedger, LedgerError
 from batchrun.ledger import facts
 from batchrun.ledger.facts import (
+    ABORTED,
     ACCOUNT,
     COMMAND,
     CONFIG,
@@ -230,6 +231,7 @@ OLD_FACTS: list[tuple[Fact[Any], str, Any]] = [
     (PINNED_BUILD, '{"asked":null,"number":"0.1.2"}', PinnedBuild(asked=None, number="0.1.2")),
     (TASK_AS_OPENED, '{"modified_at":"2026","input":"h"}', {"modified_at": "2026", "input": "h"}),
     (START_COMMITS, "7", 7),
+    (ABORTED, '["r1","r2"]', ["r1", "r2"]),
     (REPAIRING, '"items.jsonl"', "items.jsonl"),
 ]  # fmt: skip
 

@@ -227,7 +227,7 @@ class Batch:
 
     async def _carry_out(self) -> None:
         try:
-            async with self._sending, anyio.create_task_group() as children:
+            async with anyio.create_task_group() as children:
                 children.start_soon(self._task_watch.run)
                 children.start_soon(self._wait_watch.run)
                 children.start_soon(self._stop_in_time)
@@ -242,6 +242,8 @@ class Batch:
                 self._resumed.source.check_all_came()
         except* BatchrunError as group:
             self._failure = first_error(group)
+        finally:
+            self._sending.close()  # the consumer takes this for the end, so the failure is known by now
 
     async def _stop_in_time(self) -> None:
         max_batch_s = self._config.deadlines.max_batch_s

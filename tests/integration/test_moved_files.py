@@ -1,12 +1,16 @@
 """Directory and files of a batch that are moved or removed while it runs: noticed, said, and nothing is lost."""
 
+import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.support.api_process import TOKEN
 from tests.support.crash import Api, CrashBatch, assert_promise_kept, open_api
 
 LONG_MS = 3000
@@ -104,3 +108,25 @@ def test_a_job_file_that_vanishes_is_trouble_of_this_machine(tmp_path):
         (tmp_path / "away").rename(file)
         assert batch.run() == 0, batch.said()
         assert len(batch.records()) == len(api.runs()) == 5
+
+
+def test_standard_input_that_lacks_unfinished_jobs_is_no_success(tmp_path):
+    """Exit 2 and the lines; with the whole input again the batch ends."""
+    with open_api(tmp_path / "api") as api:
+        batch = CrashBatch(tmp_path, api.base_url, JOBS, {**SETTINGS, "jobs.file": "-"})
+
+        def run(lines: bytes, kill_at: str = "") -> int:
+            environ = {**os.environ, "APIFY_TOKEN": TOKEN, "BATCHRUN_KILL_AT": kill_at}
+            command = [sys.executable, "-m", "batchrun", "run", "batch.toml", "--yes", *batch.flags]
+            with (tmp_path / "stderr.txt").open("ab") as stderr:
+                done = subprocess.run(
+                    command, check=False, cwd=tmp_path, env=environ, input=lines, stderr=stderr, timeout=120
+                )
+            return done.returncode
+
+        whole = (tmp_path / "jobs.jsonl").read_bytes()
+        assert run(whole, "settled:1") == -9, batch.said()
+        assert run(b"") == 2, batch.said()
+        assert "unfinished jobs are missing from the input" in batch.said()
+        assert run(whole) == 0, batch.said()
+        assert_promise_kept(batch, api)

@@ -9,8 +9,7 @@ from batchrun.config import Config
 from batchrun.config.job_format_builder import job_format
 from batchrun.errors import JobFileError
 from batchrun.jobs import JobFile
-from batchrun.ledger.facts import IDENTITY
-from batchrun.ledger.sqlite.reader import is_begun, open_for_reading
+from batchrun.ledger.sqlite.reader import begun_identity, is_begun
 from batchrun.model import BadLine, Job
 from batchrun.preflight.input_checks import HeadCheck, LineProblems
 
@@ -44,9 +43,8 @@ def settle_dialect(config: Config) -> Config:
     if wanted.is_stdin or wanted.kind not in ("csv", "tsv"):
         return config
     given = {name: getattr(config.jobs, name) for name in ("delimiter", "quote", "trim")}
-    if is_begun(config.out_dir):
-        with open_for_reading(config.out_dir) as ledger:
-            begun = ledger.fact(IDENTITY) or {}
+    begun = begun_identity(config.out_dir)
+    if begun is not None:
         # Versions that noted no quote decided by the header, and trimmed no cells.
         early = {"delimiter": None, "quote": '"', "trim": False}
         given = {

@@ -1,7 +1,8 @@
 import gzip
 import os
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from batchrun.ledger.protocol import ReadTo, Settlement
 from batchrun.ledger.sqlite.journal import Journal, _open_journal
 from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import BadLine, Intent, Job, JobId, Mark, Outcome, Selection
+from batchrun.output.layout import LEDGER
 from batchrun.preflight.job_file_head import settle_dialect
 from tests.support.memory_ledger import ListSource, make_bad_line, make_job, read_to
 
@@ -314,6 +316,8 @@ def test_a_batch_of_an_earlier_version_is_read_as_that_version_did(tmp_path: Pat
     file = tmp_path / "jobs.csv"
     file.write_bytes(b"sku;price, EUR; n\na1;1,5; 7\n")
     begin(tmp_path, {"jobs.delimiter": None, "task": "t"})
+    with closing(sqlite3.connect(tmp_path / LEDGER)) as connection:
+        connection.execute("PRAGMA user_version = 3")  # its tables are brought up to date later
     config = load_config(flags={"task.id": "t", "jobs.file": str(file), "output.dir": str(tmp_path)}, environ={})
     with JobFile(job_format(settle_dialect(config), {})) as job_file:
         assert [one.body for one in job_file.read() if isinstance(one, Job)] == [

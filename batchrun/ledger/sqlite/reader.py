@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import orjson
 
 from batchrun.errors import DamagedLedger, LedgerError
-from batchrun.ledger.facts import Fact
+from batchrun.ledger.facts import IDENTITY, Fact
 from batchrun.ledger.protocol import (
     CostRow,
     Duplicate,
@@ -34,6 +34,7 @@ from batchrun.model import (
     CostSource,
     JobId,
     JobKey,
+    JsonObject,
     Mark,
     Outcome,
     Position,
@@ -507,3 +508,12 @@ def is_begun(directory: Path) -> bool:
         return False
     with open_connection(file, mode="ro") as connection:
         return bool(connection.execute("SELECT EXISTS (SELECT 1 FROM job)").fetchone()[0])
+
+
+def begun_identity(directory: Path) -> JsonObject | None:
+    """Return what identifies the batch of a ledger in this directory, of whatever version; None: no batch is begun."""
+    if not is_begun(directory):
+        return None
+    with open_connection(directory / LEDGER, mode="ro") as connection:
+        row = connection.execute("SELECT value FROM batch WHERE name = ?", (IDENTITY.name,)).fetchone()
+    return {} if row is None else IDENTITY.from_json(read_json(row[0]))

@@ -185,9 +185,10 @@ def test_records_are_followed_across_a_restart_of_the_worker(tmp_path):
     with open_api(tmp_path / "api") as api:
         worker = WorkerProcess(tmp_path / "data", api.base_url, "[limits]\nmax_concurrent_runs = 2\n")
         shell = Shell(tmp_path, worker, api)
-        followed = tmp_path / "followed.jsonl"
+        followed, go_on = tmp_path / "followed.jsonl", tmp_path / "go-on"
         with worker.running() as process:
-            shell.call("submit", shell.write("slow", [{"n": n, "ms": 300} for n in range(12)]))
+            late = [{"n": n, "until": str(go_on)} for n in range(2, 12)]
+            shell.call("submit", shell.write("slow", [{"n": 0}, {"n": 1}, *late]))
             command = [sys.executable, "-m", "batchrun", "worker", "records", "slow", "--follow"]
             with followed.open("wb") as out:
                 reader = subprocess.Popen(
@@ -199,6 +200,7 @@ def test_records_are_followed_across_a_restart_of_the_worker(tmp_path):
         with reader:
             assert reader.stderr is not None
             assert b"waiting until it is back" in reader.stderr.readline()
+            go_on.touch()
             with worker.running():
                 assert reader.wait(60) == 0
         (batch,) = worker.batches().values()

@@ -18,8 +18,13 @@ ACTOR = "test/worker"
 
 
 async def work(context: InlineContext) -> None:
-    """Take `ms` milliseconds, log and output so many bytes, push `items` items (of `item_bytes`), fail if told so."""
+    """Take `ms` milliseconds, log and output so many bytes, push `items` items (of `item_bytes`), fail if told so.
+
+    With `until`, it goes on until that file exists.
+    """
     await anyio.sleep(context.input.get("ms", 0) / 1000)
+    while "until" in context.input and not await anyio.Path(context.input["until"]).exists():  # noqa: ASYNC110 - a file
+        await anyio.sleep(0.05)
     if log_bytes := context.input.get("log_bytes"):
         await context.log("x" * log_bytes)
     if output_bytes := context.input.get("output_bytes"):

@@ -14,7 +14,7 @@ from batchrun.ledger.facts import WATCHED_S
 from batchrun.model import Attempt, AttemptState, JobId, JobKey, Mark, Run, RunId, RunsPage
 from batchrun.runtime.steady_time import steady_time
 from tests.support.memory_ledger import WatchedLedger
-from tests.support.scripted_api import TASK, Plan, ScriptedApi, api_error
+from tests.support.scripted_api import TASK, Plan, ScriptedApi, api_error, lost_answer
 from tests.support.start_gates import gate_of, permits_over
 
 HORIZON_S, LAG_S = 60.0, 5.0
@@ -373,7 +373,7 @@ async def test_a_candidate_that_may_not_be_read_keeps_it_in_doubt() -> None:
     """Its Run may be ours: nothing is guessed, and the batch goes on."""
     api = ScriptedApi()
     api.add_run(user_agent="who knows")
-    api.errors["get_run"] = [api_error(403)] * 1000
+    api.errors["get_run"] = [api_error(403), api_error(500), lost_answer()] * 1000
     assert await Doubts(api).resolve("mine") == {"mine": "doubt"}
 
 

@@ -10,7 +10,7 @@ from batchrun.engine.doubt import second_runs
 from batchrun.engine.notices import Notice, SecondRunAborted
 from batchrun.ledger.facts import UNLISTED_SINCE
 from batchrun.ledger.memory import MemoryLedger
-from batchrun.model import AttemptState, Outcome, RunId, RunsPage
+from batchrun.model import AttemptState, Outcome, Run, RunId, RunsPage
 from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
 from tests.support.scripted_api import Engine, Plan, ScriptedApi, api_error, foreign_page, in_order
 
@@ -180,3 +180,17 @@ def test_nothing_else_reads_as_a_mark() -> None:
     assert [mark_of(text) for text in (None, "", "batchrun/1", "batchrun/1 ()", "curl (m)", "batchrun/1 (a b)")] == [
         None
     ] * 6
+
+
+async def test_many_are_aborted_side_by_side() -> None:
+    """A platform that takes ten seconds for each holds the end of a batch for a few of them, not for all."""
+    api, ledger = ScriptedApi(Plan(run_s=RUN_S, repeats=1)), WatchedLedger()
+    abort_run = api.abort_run
+
+    async def slowly(run_id: RunId, *, gives_up: bool = False) -> Run:
+        await anyio.sleep(10)
+        return await abort_run(run_id, gives_up=gives_up)
+
+    api.abort_run = slowly  # type: ignore[method-assign] # a platform with this one fault
+    await batch(api, ledger).run()
+    assert (len(second_runs_of(ledger)), anyio.current_time() <= 5 * RUN_S + 30) == (20, True)

@@ -13,7 +13,7 @@ import structlog
 from batchrun.apify.wire import MAX_LIST_LIMIT
 from batchrun.engine.notices import AccountRunsNotListed, Notice
 from batchrun.engine.ports import RunClient
-from batchrun.errors import ApiError
+from batchrun.errors import ApiError, TransportError
 from batchrun.model import Mark, Run, RunId, RunsPage, TaskId
 
 #: Max difference between the clocks that stamp Runs, beyond what was measured. An estimate.
@@ -136,8 +136,8 @@ class Candidates:
     async def _read_user_agent(self, run: Run, reads: anyio.Semaphore) -> None:
         """Read what lists leave out; a Run that cannot or may not be read stays unread."""
         try:
-            self._user_agents[run.id] = (await self._client.get_run(run.id)).user_agent
-        except ApiError as error:
+            self._user_agents[run.id] = (await self._client.get_run(run.id, gives_up=True)).user_agent
+        except (ApiError, TransportError) as error:
             _log.debug("candidate_not_read", run_id=run.id, error=str(error))
         finally:
             reads.release()

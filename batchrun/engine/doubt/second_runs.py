@@ -16,7 +16,7 @@ from batchrun.engine.doubt.candidates import Candidates
 from batchrun.engine.notices import SecondRunAborted
 from batchrun.engine.ports import RunClient
 from batchrun.engine.progress import Progress
-from batchrun.errors import ApiError
+from batchrun.errors import ApiError, TransportError
 from batchrun.ledger.protocol import Ledger, MarkedAttempt
 from batchrun.model import AttemptState, Mark, Run, RunId
 from batchrun.runtime.steady_time import steady_time
@@ -28,6 +28,8 @@ OVERLAP_S = 120.0
 #: Max Runs of other clients that one listing reads, and max seconds that it takes at the end of a batch.
 MAX_READ = 5000
 FINISH_S = 30.0
+#: Max Runs that are aborted at the same time.
+MAX_OPEN_ABORTS = 20
 #: Seconds to wait until an aborted Run has ended.
 END_WAIT_S = 10
 
@@ -110,16 +112,25 @@ class SecondRuns:
         owners = await self._ledger.attempts_marked(list(marks.values())) if marks else {}
         repeating = [run for run in runs if _repeats(run, owners.get(marks.get(run.id, Mark(""))))]
         self._others = {run.id for run in runs if run.id in self._others or marks.get(run.id) not in owners}
-        ended = [await self.end(run, marks[run.id], owners[marks[run.id]]) for run in repeating]
-        return all(ended)
+        left, limiter = {run.id for run in repeating}, anyio.Semaphore(MAX_OPEN_ABORTS)
+
+        async def end(run: Run) -> None:
+            async with limiter:
+                if await self.end(run, marks[run.id], owners[marks[run.id]]):
+                    left.discard(run.id)
+
+        async with anyio.create_task_group() as children:
+            for run in repeating:
+                children.start_soon(end, run)
+        return not left
 
     async def end(self, run: Run, mark: Mark, owner: MarkedAttempt) -> bool:
         """Abort a Run that repeats the start of an attempt, and note it; False: it could not be aborted yet."""
         try:
-            run = await self._client.abort_run(run.id)
+            run = await self._client.abort_run(run.id, gives_up=True)
             if not run.status.is_terminal:
-                run = await self._client.get_run(run.id, wait_for_finish_s=END_WAIT_S)
-        except ApiError as error:
+                run = await self._client.get_run(run.id, wait_for_finish_s=END_WAIT_S, gives_up=True)
+        except (ApiError, TransportError) as error:
             _log.warning("second_run_not_aborted", job_key=owner.job_key, run_id=run.id, error=str(error))
             return False
         _log.warning("second_run_aborted", job_key=owner.job_key, kept=owner.run_id, aborted=run.id)

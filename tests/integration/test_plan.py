@@ -186,6 +186,29 @@ def test_the_forecast_is_shown_before_the_question(place):
     assert lines[-1] == "batchrun: Start 149 runs? There is no terminal to ask at: --yes starts them"
 
 
+def test_a_new_batch_that_costs_money_shows_its_first_input(place):
+    """The question shows it whole; a property that the schema does not name stops the batch unless that is allowed."""
+    place.base_url = place.base_url.replace("127.0.0.1", "0.0.0.0")
+    environ = {"no_proxy": "*", "BATCHRUN_API__ALLOW_PLAIN_HTTP": "true"}
+    _write_jobs(place.path, [{"n": n} for n in range(1, 151)])
+    said = place.call("run", "batch.toml", **environ)
+    assert said.code == 2, said
+    assert said.err.splitlines()[-2:] == [
+        'input     {"mode":"a","n":1}',
+        "batchrun: Start 150 runs? There is no terminal to ask at: --yes starts them",
+    ]
+    _write_jobs(place.path, [{"n": n, "mod": "b"} for n in range(1, 3)])
+    said = place.call("run", "batch.toml", "--yes", **environ)
+    assert said.code == 2, said
+    assert said.err.splitlines()[-3:-1] == [
+        "batchrun: jobs.jsonl: 2 lines at its head would buy nothing new:",
+        "  lines 1, 2: sets 'mod', which the Actor's input schema does not name; did you mean 'mode'?",
+    ]
+    assert place.call("plan", "batch.toml", **environ).code == 2
+    said = place.call("run", "batch.toml", "--yes", "--set", 'jobs.unknown_properties="allow"', **environ)
+    assert said.code == 0, said
+
+
 def test_a_shallow_merge_that_erases_fields_is_warned_about(place):
     """The warning names the erased fields; a deep merge causes none."""
     task = BATCH.replace(

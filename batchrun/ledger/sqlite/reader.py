@@ -134,9 +134,10 @@ class LedgerReader:
         """Return all facts as JSON, by name."""
         return dict(self._db.execute("SELECT name, value FROM batch").fetchall())
 
-    def key_of(self, job_id: JobId) -> JobKey:
-        """Return the key of a job."""
-        return JobKey(self._db.execute("SELECT key FROM job WHERE id = ?", (job_id,)).fetchone()[0])
+    def keys_of(self, job_ids: Sequence[JobId]) -> dict[JobId, JobKey]:
+        """Return the keys of jobs."""
+        marks = ",".join("?" * len(job_ids))
+        return dict(self._db.execute(f"SELECT id, key FROM job WHERE id IN ({marks})", job_ids).fetchall())
 
     def id_of(self, key: JobKey) -> JobId | None:
         """Return the job with a key; None if there is none."""

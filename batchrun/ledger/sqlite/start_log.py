@@ -59,7 +59,7 @@ class StartLog:
         self._opened: Any = None
         self._bytes = 0
 
-    def append(self, commits: int, started: Iterable[tuple[JobId, Attempt]]) -> None:
+    def append(self, commits: int, started: Sequence[tuple[JobId, Attempt]]) -> None:
         """Note the intents of a commit.
 
         Raises:
@@ -68,7 +68,8 @@ class StartLog:
         if self._opened is None or self._bytes > MAX_BYTES:
             self.begin(commits)
             return
-        starts = [(self._ledger.key_of(job_id), attempt) for job_id, attempt in started]
+        keys = self._ledger.keys_of([job_id for job_id, _ in started])
+        starts = [(keys[job_id], attempt) for job_id, attempt in started]
         with explaining(self._file):
             self._bytes += self._opened.write(_line(commits, starts))
 

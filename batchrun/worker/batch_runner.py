@@ -125,7 +125,8 @@ class BatchRunner:
         self.speed.note(anyio.current_time(), self.batch.progress.settled)
         for notice in self.batch.progress.notices.take():
             words = notice_words(notice)
-            self.notices.append(words)
+            if words not in self.notices:  # a batch that is opened again may say the same again
+                self.notices.append(words)
             _log.info("notice", batch=self.id, text=words)
 
     def apply_state(self, state: BatchState) -> None:

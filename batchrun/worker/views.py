@@ -164,7 +164,8 @@ def worker_view(worker: Worker) -> WorkerView:
         outage=worker.outage,
         live_runs=worker.live_runs,
         slots=SlotView.model_construct(
-            used=pool.used if pool is not None else 0,
+            # Without permits that wait for a start.
+            used=worker.live_runs + pool.kept if pool is not None else 0,
             limit=pool.limit if pool is not None else None,
             memory_mb=pool.used_memory_mb if pool is not None else 0,
             max_memory_mb=pool.memory_mb if pool is not None else None,

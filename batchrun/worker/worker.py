@@ -233,7 +233,7 @@ class Worker:
             return f"waits for the platform: {self.outage}" if self.outage else "the platform has not answered yet"
         refusals = [runner.refusal for runner in self.runners.values()]
         if refusals and all(refusals):
-            return f"the platform refuses: {refusals[0]}"
+            return refusals[0]
         left = [each for each in self.store if not each.state.is_over and each.state is not BatchState.PAUSED]
         if left and not any(each.state.is_under_way for each in left):
             return f"all batches are stopped; {left[-1].name}: {left[-1].reason}"

@@ -15,6 +15,8 @@ from batchrun.model import JsonObject, TaskId
 
 #: Seconds between two tries to find or create a described task.
 RETRY_INTERVAL_S = 0.5
+#: The API's error type when a task of this name exists.
+_NAME_TAKEN = "actor-task-name-not-unique"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,13 +126,20 @@ async def _described_task(client: ApifyClient, config: TaskConfig, file: Path | 
         wanted["input"] = config.input
     if options := task_options(config.options.as_options()):
         wanted["options"] = options
+    by_name = TaskId(f"~{config.name}")
     try:
-        found = await client.get_task(TaskId(f"~{config.name}"))
+        found = await client.get_task(by_name)
     except NotFound:
         described = {**wanted, "name": config.name}
-        found = await client.create_task(described) if is_created else {**described, "id": ""}
-    else:
-        _refuse_differences(wanted, found, config.name, file)
+        if not is_created:
+            return read_task({**described, "id": ""}, config.name)
+        try:
+            return read_task(await client.create_task(described), config.name)
+        except ApiError as error:
+            if error.type != _NAME_TAKEN:
+                raise
+            found = await client.get_task(by_name)  # another batch has created it meanwhile
+    _refuse_differences(wanted, found, config.name, file)
     return read_task(found, config.name)
 
 

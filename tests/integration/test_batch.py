@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from batchrun import ConfigError, JobFileError, Outcome, load_config, open_batch, run_batch
 from batchrun.account import limits_watch
+from batchrun.account.task import Task, find_task
 from batchrun.apify.client import open_client
 from batchrun.config import Config
 from batchrun.model import Mark, RunOptions
@@ -189,9 +190,28 @@ async def test_a_task_that_differs_from_its_description_is_never_changed(tmp_pat
     async with _server(tmp_path) as server:
         await run_batch(_config(tmp_path, server, [{"n": 1}], task__input={"a": 1, "b": 2}), environ=ENVIRON)
         other = _config(tmp_path, server, [{"n": 1}], task__input={"a": 2, "b": 2})
-        with pytest.raises(ConfigError, match=r"input: here \{'a': 2, 'b': 2\}, there \{'a': 1, 'b': 2\}"):
+        with pytest.raises(ConfigError, match=r"exists and differs \(input: a\)"):
             await run_batch(other, environ=ENVIRON)
         assert server.runs_started == 1
+
+
+async def test_batches_that_begin_together_share_their_described_task(tmp_path):
+    """Whichever creates the task, the others use it; none fails because its name is taken."""
+    async with (
+        _server(tmp_path) as server,
+        open_client(server.base_url, SecretStr(TOKEN), request_rate_per_s=1000) as client,
+    ):
+        task = _config(tmp_path, server, [{"n": 1}]).task
+        found: list[Task] = []
+
+        async def find() -> None:
+            found.append(await find_task(client, task))
+
+        async with anyio.create_task_group() as children:
+            for _ in range(5):
+                children.start_soon(find)
+        assert len(found) == 5
+        assert len({each.id for each in found}) == 1
 
 
 async def test_appended_lines_are_new_jobs(tmp_path):

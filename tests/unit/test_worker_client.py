@@ -1,8 +1,13 @@
 """A worker that does not answer is reported, once per request."""
 
-import anyio
+from typing import cast
 
-from batchrun.worker.worker_client import WorkerClient
+import anyio
+import pytest
+
+from batchrun.cli.worker_submit_command import _submit
+from batchrun.errors import OutputError
+from batchrun.worker.worker_client import WorkerClient, WorkerUnreachable
 
 
 async def test_a_silent_worker_is_reported_within_five_seconds() -> None:
@@ -21,3 +26,18 @@ async def test_a_silent_worker_is_reported_within_five_seconds() -> None:
     assert [each for _, each in said] == [words, words]
     assert said[0][0] < 5
     assert 64 < said[1][0] < 69
+
+
+@pytest.mark.parametrize(("was_sent", "error"), [(True, OutputError), (False, WorkerUnreachable)])
+async def test_a_submission_whose_answer_is_lost_names_the_key_that_repeats_it(
+    was_sent: bool, error: type[Exception]
+) -> None:
+    """With the key the same command runs the batch once; a request that was not sent needs none."""
+
+    class Lost:
+        async def submit(self, *_: object, **__: object) -> None:
+            raise WorkerUnreachable("no answer", was_sent=was_sent)
+
+    with pytest.raises(error) as raised:
+        await _submit({}, None, "my-key", False, False, cast("WorkerClient", Lost()))
+    assert ("--key my-key" in str(raised.value)) is was_sent

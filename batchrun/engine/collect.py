@@ -32,9 +32,9 @@ MISSING_AFTER_S = 10.0
 MISSING_RETRY_S = 1.0
 #: Max bytes of a page that holds more than one item: large enough that few requests are needed.
 MAX_PAGE_BYTES = 8 << 20
-#: Bytes in memory per byte of a body: of a page, which is held in pieces and whole, then as lines in two buffers;
+#: Bytes in memory per byte of a page's body, which is held in pieces and whole, then as lines in two buffers.
 WRITTEN_WEIGHT = 2
-#: and of what stays parsed until the record is written.
+#: Bytes in memory per byte of a body whose values stay parsed until the record is written.
 PARSED_WEIGHT = 10
 
 _log = structlog.get_logger()
@@ -85,13 +85,14 @@ class _UnreadableError(Exception):
 
 class _Page(NamedTuple):
     items: list[Any]
-    #: Of the next page.
+    #: Offset of the next page.
     next_offset: int
     is_last: bool
-    #: Of its body, and most likely of the next one.
+    #: Size of the body.
     size_bytes: int
+    #: Most likely size of the next page's body; 0 if there is most likely none.
     expected_bytes: int
-    #: Values that were replaced.
+    #: Number of values that were replaced, and a hash of the items: see `Items`.
     replaced: int
     content: int
 
@@ -101,7 +102,7 @@ class _Lines(NamedTuple):
     lines_count: int
     #: Items that are nested too deep for a line.
     left_out: int
-    #: Of the item behind them.
+    #: Offset of the item after them.
     next_offset: int
 
 
@@ -122,11 +123,11 @@ class Collector:
         self._buffers = buffers
         #: Max bytes of a page that holds more than one item.
         self._max_page_bytes = min(MAX_PAGE_BYTES, buffers.total // 32)
-        #: The largest item, page and OUTPUT value of late, in bytes.
+        #: Recent maximum sizes of an item, a page and an OUTPUT value, in bytes.
         self._item_bytes = self._page_bytes = self._value_bytes = 0
 
     def room(self) -> Room:
-        """Return a room for what is collected from one Run. It is to be left once all of that is durable."""
+        """Return a room for what is collected from one Run; its context ends once all of that is durable."""
         return self._buffers.room()
 
     async def collect(
@@ -134,7 +135,7 @@ class Collector:
     ) -> Collected:
         """Collect from a terminal Run, whatever its status: the data is paid for.
 
-        An object that cannot be read is this job's trouble alone: what could be had is returned, with the reason.
+        An object that cannot be read is this job's trouble alone: all that could be read is returned, with the reason.
 
         Raises:
             BatchRefused: the platform does not accept the token any more.
@@ -166,7 +167,7 @@ class Collector:
             if isinstance(trouble, BatchRefused):
                 raise trouble from error
             return None, str(trouble)
-        self._value_bytes = _largest_of_late(size, self._value_bytes)
+        self._value_bytes = _recent_max(size, self._value_bytes)
         return value, None
 
     async def _to_file(
@@ -179,7 +180,7 @@ class Collector:
         """
         lines, replaced, content = b"", 0, 0
         problem: Problem | None
-        left_out = 0 if self._plan.is_filtered else attempt.items_offset - attempt.items_count  # before a kill
+        left_out = 0 if self._plan.is_filtered else attempt.items_offset - attempt.items_count  # by a killed process
         offset, expected_bytes = attempt.items_offset, self._page_bytes
         while True:
             try:
@@ -281,14 +282,14 @@ class Collector:
         )
         count = len(page.items)
         if count:
-            self._item_bytes = _largest_of_late(size // min(count, limit), self._item_bytes)
-            self._page_bytes = _largest_of_late(size, self._page_bytes)
-        # Behind a page that is not full there is most likely nothing.
+            self._item_bytes = _recent_max(size // min(count, limit), self._item_bytes)
+            self._page_bytes = _recent_max(size, self._page_bytes)
         expected_bytes = size if count >= limit else 0
-        if not self._plan.is_filtered:
-            return _Page(page.items, offset + count, not count, size, expected_bytes, page.replaced, page.content)
-        is_last = not count and (page.total is None or offset + limit >= page.total)
-        return _Page(page.items, offset + limit, is_last, size, expected_bytes, page.replaced, page.content)
+        next_offset, is_last = offset + count, not count
+        if self._plan.is_filtered:
+            next_offset = offset + limit
+            is_last = not count and (page.total is None or next_offset >= page.total)
+        return _Page(page.items, next_offset, is_last, size, expected_bytes, page.replaced, page.content)
 
     async def judge(self, run: Run, expectation: Expectation) -> Verdict | None:
         """Return why a succeeded Run does not meet the expectation: too few items, or invalid ones; None if it does.
@@ -369,13 +370,13 @@ class Collector:
                 await anyio.sleep(MISSING_RETRY_S)  # a new dataset, on a platform whose replicas lag
 
 
-def _largest_of_late(size: int, largest: int) -> int:
-    """Return the largest size of late: the old one counts less with each new one."""
-    return max(size, largest - largest // 8)
+def _recent_max(size: int, before: int) -> int:
+    """Return the recent maximum after a new size: an old maximum fades by an eighth with each new size."""
+    return max(size, before - before // 8)
 
 
 def _left_out(count: int, dataset_id: DatasetId) -> Problem | None:
-    """Return why items are not complete of which this many are left out; None for 0."""
+    """Return the problem of a dataset of whose items this many are left out; None for 0."""
     if not count:
         return None
     message = f"{count} of the items of dataset {dataset_id} cannot be written: they are nested too deep"

@@ -209,9 +209,10 @@ class JobRunner:
         """Send the start request, once.
 
         Returns:
-            The attempt, bound to its Run; or that its answer was lost; or why the platform refuses this job; or that
-            the account is full, or None: nothing was started, and the job may try again. The Run itself is not
-            returned: its description would stay in memory as long as the Run is live.
+            Attempt: bound to its Run. The Run is not returned: it would stay in memory as long as it is live.
+            _InDoubt: the answer was lost.
+            Problem: the platform refuses this job.
+            ResourcesBusy, None: nothing was started, and the job may try again; the former if the account is full.
         """
         self._gate.sending(start)
         options = self._start_terms.options_of(work)

@@ -34,7 +34,7 @@ class UsageUnbounded:
     excess_usd: float
     #: Number of Runs whose costs are known.
     known_runs: int
-    #: How many Runs may be live, or of a cost that is not final.
+    #: Max Runs that are live or whose cost is not final.
     max_open_runs: int
 
 

@@ -97,7 +97,7 @@ class Scheduler:
             BatchRefused: the platform refuses the batch; live Runs have been followed to their end.
             OutputLost: files of the batch were moved or removed; live Runs have been followed to their end.
             JobFileError: the job file is damaged; admitted jobs have been carried out.
-            JobFileLost: the job file cannot be read any further on this machine; likewise.
+            JobFileLost: this machine cannot read the job file any further; admitted jobs have been carried out.
         """
         self._on_record = on_record
         async with self._children.open(self._carry_jobs):

@@ -32,6 +32,7 @@ MAX_READY_BYTES = 32 << 20
 MAX_UNAFFORDABLE = 100
 #: Max postponed jobs per permit, held in memory; above it no further lines are read.
 MAX_POSTPONED_PER_SLOT = 8
+#: Why a job cannot start yet, by how it fits.
 _HELD_BY = {Fit.GROUP_IS_FULL: WaitKind.GROUP, Fit.TOO_LARGE: WaitKind.MEMORY}
 
 
@@ -72,9 +73,9 @@ class StartQueue:
         self.reading = Changed()
         self._ready: FairQueue[Work] = FairQueue(weights, FAIR_DEPTH)
         self._ready_bytes = 0
-        #: Whether jobs are ready and none of them fits,
+        #: Whether jobs are ready and none of them fits.
         self._is_blocked = False
-        #: and what keeps the last one that was looked at from its start.
+        #: Why the job that was looked at last cannot start yet; None: unknown, or it can.
         self._held_by: WaitKind | None = None
         self._postponed: list[tuple[float, int, Work]] = []
         self._tie = count()

@@ -78,8 +78,8 @@ _BUILD_TYPES = frozenset(
 )
 #: Refusals of a charge limit: of the whole batch, unless a job's own `@options` set it.
 _CHARGE_TYPES = frozenset({"max-total-charge-usd-below-minimum", "max-total-charge-usd-must-be-greater-than-zero"})
-#: Seconds after which a start is given up that asks for more memory than any Run so far, while the account refuses it
-#: for want of memory, no other Run of ours is live, and the account does not show its limits.
+#: Seconds after which a job counts as larger than an account that does not show its limits: it asks for more memory
+#: than any Run so far had, and is refused for lack of memory, although no other Run of ours is live.
 TOO_LARGE_AFTER_S = 600.0
 _MEMORY_TYPE = "actor-memory-limit-exceeded"
 #: The account's memory in the message of such a refusal.

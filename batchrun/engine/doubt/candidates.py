@@ -102,8 +102,8 @@ class Candidates:
     async def _pages(self, since: datetime) -> AsyncIterator[list[Run]]:
         """Yield the task's Runs since a time, in no order; some of them twice.
 
-        Once all counted Runs are read, a page that is not full is the last one: an empty page may never come, since
-        Runs go on starting. So is one with a Run that is too old, in the task's own list: it has no filter by time.
+        The last page is the one that is not full, once all counted Runs are read: an empty page may never come, since
+        Runs go on starting. In the task's own list, which has no filter by time, a page with older Runs is the last.
         """
         offset = 0
         seen: set[RunId] = set()
@@ -134,7 +134,7 @@ class Candidates:
         return await self._client.list_runs(started_after=since, offset=offset)
 
     async def _read_user_agent(self, run: Run, reads: anyio.Semaphore) -> None:
-        """Read what lists leave out; a Run that cannot or may not be read stays unread."""
+        """Read the User-Agent, which lists leave out; a Run that cannot or may not be read stays without one."""
         try:
             self._user_agents[run.id] = (await self._client.get_run(run.id, gives_up=True)).user_agent
         except (ApiError, TransportError) as error:

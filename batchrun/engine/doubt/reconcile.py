@@ -25,8 +25,8 @@ from batchrun.model import Attempt, JobKey, Mark, Run, RunId, TaskId, WaitKind, 
 from batchrun.runtime.crash_points import crash_point
 from batchrun.runtime.steady_time import steady_time
 
-#: Seconds between two listings while attempts are in doubt: each gap is twice the one before, and a new doubt begins
-#: with the shortest.
+#: Bounds of the seconds between two listings while attempts are in doubt. Each gap is twice the one before; a new doubt
+#: begins with the shortest.
 MIN_GAP_S = 0.5
 MAX_GAP_S = 2.0
 #: A gap is at least this many times as long as the listing took, so that long lists are not read all the time.
@@ -210,7 +210,7 @@ class Reconciler:
         oldest, *others = runs
         owner = MarkedAttempt(job_key=doubt.job_key, state=doubt.attempt.state, run_id=oldest.id)
         for run in others:
-            if not await self.second_runs.end(run, doubt.attempt.mark, owner):
+            if not await self.second_runs.abort(run, doubt.attempt.mark, owner):
                 return  # too new to be aborted; the next listing shows both again
         _log.warning("run_adopted", job_key=doubt.job_key, run_id=oldest.id)
         crash_point("adopted")
@@ -221,7 +221,7 @@ class Reconciler:
     def _start_the_clock(self, doubt: _Doubt) -> None:
         """Count the horizon from the platform's first answer since the attempt came in doubt.
 
-        What earlier processes have watched of it is over, by whatever clock: they counted it on their own.
+        The time for which earlier processes have watched is over already; each process counts by its own clock.
         """
         watched_s = min(self._patience_s, self._watched_s.get(doubt.attempt.mark, 0.0))
         doubt.certain_after = anyio.current_time() + self._patience_s - watched_s

@@ -25,12 +25,13 @@ from batchrun.runtime.steady_time import steady_time
 INTERVAL_S = 600.0
 #: Seconds by which two listings overlap, for Runs that come late or are listed late.
 OVERLAP_S = 120.0
-#: Max Runs of other clients that one listing reads, and max seconds that it takes at the end of a batch.
+#: Max Runs of other clients that one listing reads.
 MAX_READ = 5000
+#: Max seconds that the listing at the end of a batch takes.
 FINISH_S = 30.0
 #: Max Runs that are aborted at the same time.
 MAX_OPEN_ABORTS = 20
-#: Seconds to wait until an aborted Run has ended.
+#: Max seconds to wait until an aborted Run has ended.
 END_WAIT_S = 10
 
 _log = structlog.get_logger()
@@ -64,7 +65,7 @@ class SecondRuns:
         self._unlisted_from: float | None = None
         self._progress = progress
         self._has_reported = False
-        #: Runs of the latest listing whose mark, if they have one, is of no attempt.
+        #: Runs of the latest listing that carry no mark of this batch; the ledger is not asked for them again.
         self._others: set[RunId] = set()
 
     def expect(self, intended_at: float) -> None:
@@ -103,10 +104,10 @@ class SecondRuns:
             self._ledger.note_unlisted(None if is_last else clock.at(began_at - OVERLAP_S).earliest)
 
     async def look(self, runs: Sequence[Run]) -> bool:
-        """Abort those among some Runs, which no attempt is known to have, that repeat a start.
+        """Abort the Runs that repeat a start, among Runs that the ledger does not know.
 
         Returns:
-            Whether all of them are aborted and noted.
+            True if all of them are aborted and noted.
         """
         marks = {run.id: mark for run in runs if run.id not in self._others and (mark := mark_of(run.user_agent))}
         owners = await self._ledger.attempts_marked(list(marks.values())) if marks else {}
@@ -116,7 +117,7 @@ class SecondRuns:
 
         async def end(run: Run) -> None:
             async with limiter:
-                if await self.end(run, marks[run.id], owners[marks[run.id]]):
+                if await self.abort(run, marks[run.id], owners[marks[run.id]]):
                     left.discard(run.id)
 
         async with anyio.create_task_group() as children:
@@ -124,7 +125,7 @@ class SecondRuns:
                 children.start_soon(end, run)
         return not left
 
-    async def end(self, run: Run, mark: Mark, owner: MarkedAttempt) -> bool:
+    async def abort(self, run: Run, mark: Mark, owner: MarkedAttempt) -> bool:
         """Abort a Run that repeats the start of an attempt, and note it; False: it could not be aborted yet."""
         try:
             run = await self._client.abort_run(run.id, gives_up=True)

@@ -134,10 +134,7 @@ class DeadlineWatch:
 
     async def _look_for_signs(self, run: Run) -> None:
         assert self._deadlines.quiet_s is not None, "signs are read only if deadlines.quiet_s is set"
-        # A Run in the platform's queue shows no signs yet, and is not quiet.
-        signs = (
-            await self._signs_of_life(run) if run.status is not RunStatus.READY else ("queued", anyio.current_time())
-        )
+        signs = await self._signs_of_life(run)
         now = anyio.current_time()
         self._look_for_signs_at = now + self._deadlines.quiet_s / 2
         if signs != self._signs:
@@ -148,6 +145,8 @@ class DeadlineWatch:
             await self._judge(run, "run-quiet", why, aborts=self._deadlines.aborts_quiet)
 
     async def _signs_of_life(self, run: Run) -> tuple[object, ...]:
+        if run.status is RunStatus.READY:
+            return ("queued", anyio.current_time())  # differs from all other signs: a queued Run is not quiet
         with anyio.move_on_after(SIGNS_TIMEOUT_S):
             return await self._read_signs(run)
         return ("unreadable", anyio.current_time())
@@ -182,7 +181,7 @@ class DeadlineWatch:
             crash_point("aborted")
         except (ApiError, TransportError) as error:
             _log.warning("abort_refused", job_key=self._job_key, run_id=run.id, error=str(error))
-            # A new Run may be unknown at first, or it has ended meanwhile. But what the token may not do, it never may.
+            # A new Run may be unknown at first, or it has ended: it is asked again. Not if the token lacks the right.
             self._is_aborting = isinstance(error, Unauthorized)
             if self._is_aborting:
                 self._report(AbortRefused(run_id=run.id, reason=str(error)))

@@ -70,7 +70,7 @@ class Sight(NamedTuple):
     is_over: bool
     #: The Run as it ended; None if it is lost or given up, or not over.
     run: Run | None = None
-    #: Why the Run is given up, which may be live; None: it is not.
+    #: Why the Run is given up, although it may be live; None: it is not given up.
     unreadable: ServerFailed | TransportError | None = None
 
 

@@ -34,9 +34,9 @@ TICK_S = 1.0
 OVERLAP = 100
 #: Seconds for which a new Run may be missing from lists.
 LISTING_LAG_S = 5.0
-#: One Run is looked for in the account's Runs from this time before its start on, in at most so many pages: all starts
-#: of ten seconds, at the platform's limit for one task.
+#: How long before a Run's start the search for it in the account's Runs begins.
 FIND_MARGIN = timedelta(seconds=1)
+#: Max pages of that search: all starts of ten seconds, at the platform's limit for one task.
 MAX_FIND_PAGES = 4
 #: Max Runs that are read by their id at the same time: if a thousand end together, most of them wait.
 MAX_LOOKS = 128
@@ -128,7 +128,7 @@ class Sweep:
         )
 
     async def find(self, live: LiveRun) -> Run | None:
-        """Return a Run as the lists show it, which have a view of their own; None if they do not show it."""
+        """Return a Run as lists show it, also if the platform does not find it by its id; None if no list shows it."""
         begun_at = (live.attempt.started_at or live.attempt.earliest_start) - FIND_MARGIN
         try:
             for offset in range(0, MAX_FIND_PAGES * MAX_LIST_LIMIT, MAX_LIST_LIMIT):

@@ -32,7 +32,7 @@ class Start:
     is_probe: bool = False
     #: Whether its Run is live, or may be.
     is_live: bool = False
-    #: Whether its Run may exist, or not.
+    #: Whether it is unknown if its Run exists.
     is_in_doubt: bool = False
     #: Whether it has failed, or its Run is terminal.
     is_over: bool = False
@@ -88,7 +88,7 @@ class StartGate:
         self._changed = Changed()
         self._is_shut = False
         self._closings = 0
-        #: Why a start was refused last, since the last one that was accepted.
+        #: Why a start was refused last; empty once one is accepted.
         self._closed_for = ""
         #: Starts that were let through and have no answer yet.
         self._unanswered = 0

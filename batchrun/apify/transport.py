@@ -60,10 +60,9 @@ READ_BACKOFF = Backoff(first_s=0.5, max_s=10.0)
 MAX_FOREIGN_WAIT_S = 60.0
 #: 401s of one request in a row that a second look did not confirm; the next one is believed.
 MAX_UNCONFIRMED = 3
-#: Failures in a row of one Run or its output, while others' are read, after which it counts as unreadable: some ten
-#: seconds;
+#: Failures in a row after which one Run or its output counts as unreadable, while others are read: some ten seconds.
 MAX_LONE_FAILURES = 6
-#: and if no other one is read, while the platform answers anything else: some five minutes.
+#: The same, while no other one is read but the platform answers anything else: some five minutes.
 MAX_LONELY_FAILURES = 40
 #: Seconds for which the outcome of a second look at the token holds for all requests.
 LOOK_HOLDS_S = 1.0
@@ -110,7 +109,7 @@ class Transport:
         #: The token bucket of all requests. `send` takes no token; its caller has taken one, so that it sends at once.
         self.account = Throttle(TokenBucket(rate_per_s=request_rate_per_s, burst=REQUEST_BURST))
         self._account_refusals = AccountRefusals(self.account)
-        #: Why reads failed last that are being retried, by request.
+        #: The last failure of each read that is being retried, by path.
         self.failed_reads: dict[str, str] = {}
 
     async def read(
@@ -372,9 +371,7 @@ class Transport:
         Later on it is an outage like any other: a login page's certificate, say. But with `gives_up`, one resource
         that keeps failing, and alone, is given up. A held poll is not sent again: it might wait as long.
         """
-        if is_held:
-            raise error
-        if gives_up and self._is_unreadable_alone(method, path, failures):
+        if is_held or (gives_up and self._is_unreadable_alone(method, path, failures)):
             raise error
         if isinstance(error, ConnectFailed) and error.is_lasting and not self._has_answered:
             raise error

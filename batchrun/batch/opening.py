@@ -38,7 +38,7 @@ class Opening:
     cost_before_usd: float
     #: Properties of the task's input whose nested fields a shallow merge erases.
     lost_fields: tuple[str, ...]
-    #: What lines at the head of a new batch would do in vain, if that stops no batch.
+    #: Why lines at the head of a new batch would do nothing new, where that stops no batch.
     futile: tuple[LineProblem, ...]
     #: The whole input of the first job of a new batch, as JSON, without secrets; empty: inputs are not checked.
     first_input: str

@@ -1,4 +1,4 @@
-"""The one place that knows what a batch waits for now, once nothing of it has started or ended for a while."""
+"""What a batch waits for, once it has started and settled nothing for a while: found and noted here only."""
 
 import os
 from collections.abc import Sequence
@@ -16,11 +16,10 @@ from batchrun.report.wait_words import wait_words
 
 #: Seconds without a start or a settled job after which a batch counts as waiting. An outage counts at once.
 WAITS_AFTER_S = 10.0
-#: Between two looks.
+#: Seconds between two looks.
 INTERVAL_S = 1.0
-#: Seconds between two questions which live Runs are in the platform's queue, while the batch waits.
+#: Seconds between two listings of the Runs in the platform's queue, while the batch waits.
 QUEUE_INTERVAL_S = 30.0
-
 #: The end of a wait is noted again when it has moved by this, in seconds.
 NOTED_TO_S = 5.0
 
@@ -36,7 +35,7 @@ class WatchedClient(Protocol):
 
     @property
     def failed_reads(self) -> Sequence[str]:
-        """Why reads have failed that are being retried, the last one at the end."""
+        """Why reads fail that are being retried; the last failure is at the end."""
 
     async def list_queued_runs(self, task_id: TaskId) -> list[RunId]:
         """List the task's Runs that wait in the platform's queue."""
@@ -92,7 +91,7 @@ class WaitWatch:
         now = self._looked_at = anyio.current_time()
         if self._moved != self._done:
             self._done, self._done_at, self._queued_runs = self._moved, now, 0
-        seen, self._seen = self._seen, {each.kind: each for each in self._engine_reasons()}
+        seen, self._seen = self._seen, {each.kind: each for each in self._reasons_now()}
         # What has just begun may be over in a moment.
         lasting = [each for kind, each in self._seen.items() if kind in seen]
         lasting = lasting or [each for each in self._reasons if each.kind is not WaitKind.OUTAGE]
@@ -105,14 +104,14 @@ class WaitWatch:
         if {each.kind for each in self._reasons} != {each.kind for each in before}:
             _log.info("batch_waits", words=self.words()) if self._reasons else _log.info("batch_goes_on")
 
-    def _engine_reasons(self) -> list[WaitReason]:
+    def _reasons_now(self) -> list[WaitReason]:
         failed = self._client.failed_reads
         reads = [WaitReason(kind=WaitKind.FAILED_READS, count=len(failed), detail=failed[-1])] if failed else []
         queued = [WaitReason(kind=WaitKind.QUEUED_RUNS, count=self._queued_runs)] if self._queued_runs else []
         return [*reads, *queued, *self._engine.waits()]
 
     def _in_ledger(self, reason: WaitReason) -> tuple[object, ...]:
-        """Return what of a reason is noted again when it changes; its end only by NOTED_TO_S."""
+        """Return the parts of a reason whose change is noted in the ledger; its end counts in steps of NOTED_TO_S."""
         ends_at = None if reason.left_s is None else round((self._looked_at + reason.left_s) / NOTED_TO_S)
         return reason.kind, reason.count, reason.detail, ends_at
 

@@ -49,7 +49,7 @@ def read_accounts(names: Iterable[str], file: TextIO | None) -> dict[str, str | 
 
 def _checked(token: str, source: str) -> str:
     if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise ConfigError(f"{source}: is to hold a token, printable and without spaces")
+        raise ConfigError(f"{source}: must hold a token, printable and without spaces")
     return token
 
 

@@ -37,7 +37,7 @@ csv.field_size_limit(MAX_ROW_BYTES)
 
 
 class CsvDialect(NamedTuple):
-    """How the cells of a CSV file are told apart."""
+    """How a CSV file separates and quotes its cells."""
 
     delimiter: str
     #: None: quotes are ordinary characters.

@@ -113,7 +113,7 @@ class JobFile:
 
     @property
     def dialect(self) -> CsvDialect | None:
-        """How the cells of a CSV file are told apart; None for JSON."""
+        """How a CSV file separates and quotes its cells; None for JSON."""
         return None if self._header is None else self._header.dialect
 
     @property

@@ -93,7 +93,7 @@ ECHO: Fact[bool] = Fact("echo")
 WATCHED_S: Fact[Mapping[Mark, float]] = Fact("watched_s")
 #: Since when, by the Runs' clock, no process has looked for Runs that repeat a start; None: nothing is left.
 UNLISTED_SINCE: Fact[datetime] = Fact("unlisted_since", datetime.isoformat, datetime.fromisoformat)
-#: What tells one batch from another; the batch that resumes must have the same.
+#: What identifies the batch; the batch that resumes must have the same.
 IDENTITY: Fact[JsonObject] = Fact("identity")
 TASK_ID: Fact[TaskId] = Fact("task_id")
 #: Id of the account that the Runs are started in; None if the token may not read it.

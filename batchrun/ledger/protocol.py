@@ -70,7 +70,7 @@ class ReadTo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Duplicate:
-    """A line that repeats the job of another line, and is passed over."""
+    """A line that repeats the job of another line, and is skipped."""
 
     line: int
     key: JobKey
@@ -171,8 +171,9 @@ class Money:
 
     #: Final costs; the reservation of a Run whose final cost is unknown.
     spent_usd: float
-    #: Reservations of Runs whose cost is not final, and the number of these Runs.
+    #: Reservations of Runs whose cost is not final.
     reserved_usd: float
+    #: Number of these Runs.
     open_runs: int
     #: Number of Runs whose final cost replaced a reservation.
     settled_runs: int

@@ -20,7 +20,7 @@ from batchrun.report.batch_status import Doubt
 
 #: Abort requests that are open at once.
 MAX_OPEN_REQUESTS = 20
-#: Seconds for which a live Run is asked for again whose abort has no effect.
+#: Max seconds to wait until the platform aborts a Run; it is asked again and again.
 PATIENCE_S = 60.0
 
 
@@ -37,7 +37,7 @@ class Aborted:
     refused: dict[RunId, str]
     #: Starts without an answer for which no Run was found: they started none, or it is not listed yet.
     in_doubt: int
-    #: Why no Runs of such starts were looked for; empty: they were.
+    #: Why Runs of such starts could not be looked for; empty: they were.
     unlisted: str = ""
 
 

@@ -1,4 +1,4 @@
-"""Read the costs that a batch's earlier processes did not live to see final."""
+"""Reads costs that became final after the processes that ran the batch had ended."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -26,7 +26,7 @@ async def read_open_costs(directory: Path, environ: Mapping[str, str]) -> None:
 
 
 async def finish_costs(batch: IdleBatch, ledger: LedgerTables) -> None:
-    """Do the same with an idle batch and its ledger."""
+    """Read the costs that are not final, with an idle batch and its ledger; see `CostReader.finish`."""
     await CostReader(batch.client, _IdleLedger(ledger), lambda _noted, _final: None).finish()
 
 

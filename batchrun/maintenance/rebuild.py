@@ -6,11 +6,10 @@ lost answer, and starts nothing twice.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import count, islice
 from pathlib import Path
-from typing import Any
 
 import orjson
 
@@ -121,10 +120,10 @@ def _noted_in_log(directory: Path) -> tuple[dict[str, str], int, int]:
 
 
 def _refuse_damaged_records(file: Path, records_bytes: int) -> None:
-    """Refuse records of which some are missing that the log of starts takes for granted.
+    """Refuse a file of records that lacks lines which were committed before the log of starts begins.
 
     Raises:
-        LedgerError: The jobs of these records would be started again.
+        LedgerError: the jobs of the missing lines would be started again.
     """
     length = 0
     if file.exists():
@@ -165,10 +164,15 @@ def _admit_all(ledger: LedgerTables, config: Config) -> None:
             left = None if left is None else left - len(chunk)
             _admit(ledger, job_file, chunk, settle_bad_line)
         if job_file.unended is not None and left != 0:
-            _admit(ledger, job_file, job_file.build_unended(), settle_bad_line)
+            _admit(ledger, job_file, list(job_file.build_unended()), settle_bad_line)
 
 
-def _admit(ledger: LedgerTables, job_file: JobFile, entries: Any, settle_bad_line: Any) -> None:
+def _admit(
+    ledger: LedgerTables,
+    job_file: JobFile,
+    entries: Sequence[Job | BadLine],
+    settle_bad_line: Callable[[BadLine, Record], bool],
+) -> None:
     point = job_file.read_point
     read_to = ReadTo(offset=point.offset, line=point.line, fingerprint=point.fingerprint)
     admit_lines(entries, read_to, ledger, ledger.admit, settle_bad_line, ledger.note_duplicate)

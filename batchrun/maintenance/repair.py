@@ -62,7 +62,7 @@ class Repaired:
 async def repair_outputs(directory: Path, environ: Mapping[str, str]) -> Repaired:
     """Rewrite missing or damaged lines of records.jsonl, items.jsonl and bad_lines.jsonl, and all of costs.jsonl.
 
-    Costs that are not final are read. A ledger that is damaged, missing or older than its records is rebuilt before.
+    First, a ledger that is damaged, missing or older than its records is rebuilt. Costs that are not final are read.
 
     Raises:
         OutputError: the directory holds no batch, a process runs it, or the disk refuses the new file.
@@ -82,7 +82,7 @@ async def repair_outputs(directory: Path, environ: Mapping[str, str]) -> Repaire
             await anyio.to_thread.run_sync(repair.bad_lines)
             if batch.config.output.items == "file":
                 await repair.items()
-            await anyio.to_thread.run_sync(repair.end)
+            await anyio.to_thread.run_sync(repair.finish)
             await finish_costs(batch, ledger)
             await anyio.to_thread.run_sync(write_costs, directory)
             return repair.done
@@ -106,15 +106,15 @@ class _Repair:
 
     async def earlier_attempts(self) -> None:
         """Find the Runs of attempts that a rebuilt ledger has in doubt, and whose jobs had another attempt since."""
-        doubts = await anyio.to_thread.run_sync(self._passed_doubts)
+        doubts = await anyio.to_thread.run_sync(self._earlier_doubts)
         runs = (await self._batch.runs_for(doubts)).runs if doubts else []
         found = by_mark(runs, {doubt.attempt.mark for doubt in doubts})
         for doubt in doubts:
             ours = found.get(doubt.attempt.mark)
             run = await self._batch.client.get_run(ours[0].id) if ours else None
-            await anyio.to_thread.run_sync(self._end, doubt, run)
+            await anyio.to_thread.run_sync(self._resolve, doubt, run)
 
-    def _passed_doubts(self) -> list[Doubt]:
+    def _earlier_doubts(self) -> list[Doubt]:
         return [
             Doubt(job_id=job.id, job_key=job.key, attempt=attempt)
             for job in self._ledger.begun_jobs()
@@ -122,7 +122,7 @@ class _Repair:
             if attempt.state is AttemptState.INTENDED
         ]
 
-    def _end(self, doubt: Doubt, run: Run | None) -> None:
+    def _resolve(self, doubt: Doubt, run: Run | None) -> None:
         with self._ledger.transaction():
             if run is None:
                 self._ledger.deny(doubt.job_id, doubt.attempt.attempt_no)
@@ -320,7 +320,7 @@ class _Repair:
             if _run_of(line) in run_ids:
                 replacement.write(line)
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """Let processes run the batch again, with a log of starts that goes by the new files."""
         items = self._directory / ITEMS
         with self._ledger.transaction():

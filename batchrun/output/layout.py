@@ -8,7 +8,7 @@ DUPLICATES = "duplicates.jsonl"
 #: The costs of all Runs that have ended, as they are known now.
 COSTS = "costs.jsonl"
 LEDGER = "ledger.sqlite3"
-#: The starts that the ledger has noted: proves that the ledger is whole.
+#: The starts that the ledger has noted: shows whether the ledger is whole.
 STARTS = "starts.jsonl"
 #: Locked by the process that works in the directory; holds its pid.
 LOCK = "lock"

@@ -1,6 +1,6 @@
 """The lock on an output directory; it dies with the process that holds it.
 
-The file `lock` is locked, and the directory itself: who removes the file lets no second process in.
+The file `lock` is locked, and the directory itself: removing the file lets no second process in.
 """
 
 import fcntl

@@ -17,9 +17,9 @@ def replace_file(file: Path, chunks: Iterable[bytes]) -> None:
     """
     beside = file.with_name(f".{file.name}.{os.getpid()}.new")
     try:
-        for left in file.parent.glob(f".{glob.escape(file.name)}.*.new"):
-            if not _is_process(left.name.split(".")[-2]):
-                left.unlink(missing_ok=True)
+        for other in file.parent.glob(f".{glob.escape(file.name)}.*.new"):
+            if not _is_process(other.name.split(".")[-2]):  # it was killed
+                other.unlink(missing_ok=True)
         with beside.open("wb") as opened:
             opened.writelines(chunks)
         beside.replace(file)

@@ -93,7 +93,7 @@ def look_at_head(config: Config, look_at: Callable[[Job], None]) -> bool:
 
 
 def refuse_head(head: HeadCheck, config: Config) -> None:
-    """Stop a batch at whose head the platform would refuse inputs, or carry them out in vain and for money.
+    """Stop a batch at whose head inputs would be refused, or would cost money and do nothing new.
 
     Raises:
         JobFileError: there are such lines; nothing was started.

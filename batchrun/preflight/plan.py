@@ -47,7 +47,7 @@ class Plan:
     #: False: `run` will create the described task.
     is_task_there: bool
     build: str | None
-    #: How a CSV file is read: its columns, and what tells its cells apart; empty and None for JSON.
+    #: How a CSV file is read: its columns, and how it separates and quotes cells; empty and None for JSON.
     columns: tuple[str, ...]
     delimiter: str | None
     quote: str | None

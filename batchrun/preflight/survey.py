@@ -34,7 +34,7 @@ class Survey:
         self._nested = nested_properties(shadowed)
         self._seen: dict[bytes, bytes] = {}
         self.problems = LineProblems()
-        #: What a person may not have meant, and what lines would do in vain where that stops no batch.
+        #: Values that a person may not have meant, and lines that would do nothing new where that stops no batch.
         self.odd = LineProblems()
         #: Empty cells that were filled into texts, by the dotted key of the text.
         self.empty_in_text: Counter[str] = Counter()

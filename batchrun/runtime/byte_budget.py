@@ -1,7 +1,7 @@
 """A budget of bytes for what is in memory between the platform and the disk: answers, and what is made of them.
 
-Each user has a room in the budget, which grows and shrinks. A room that wants more than is left waits. What is larger
-than the whole budget is let in while no other room holds anything that it could still give back.
+Each user has a room in the budget, which grows and shrinks. A room that wants more than is left waits. An answer that
+is larger than the whole budget is let in once all other rooms are empty or wait.
 """
 
 from collections.abc import Awaitable, Callable
@@ -26,8 +26,9 @@ class ByteBudget:
     def __init__(self, total: int) -> None:
         self.total = total
         self._held = 0
-        #: Rooms that hold something, and those of them that wait do so until they may hold as much as noted.
+        #: Rooms that hold something.
         self._rooms: set[Room] = set()
+        #: Rooms that wait, each with the bytes that it is to hold.
         self._waiting: dict[Room, tuple[int, anyio.Event]] = {}
 
     @classmethod
@@ -62,7 +63,7 @@ class ByteBudget:
             self._hand_on()
 
     def enter(self, room: "Room", size: int) -> bool:
-        """Let a room hold this much, if it may and nothing that is to come before it waits."""
+        """Let a room hold this much, if it may and no room that comes first waits."""
         return (room.held > 0 or not self._waiting) and self.take(room, size)
 
     async def wait(self, room: "Room", size: int) -> None:
@@ -152,7 +153,7 @@ class Room:
                 if (max_bytes is not None and size > max_bytes) or (is_alone and not is_refused):
                     raise
                 self.shrink(kept)
-                # Refused: the budget is in use. Otherwise memory is: it is tried once more without the others.
+                # Refused by the budget: wait for room. Otherwise memory ran out: try once more without the other rooms.
                 expected_bytes = 2 * size if is_refused else self._budget.total + 1
             else:
                 self.shrink(kept + weight * size)

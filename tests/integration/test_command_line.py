@@ -297,10 +297,10 @@ def test_serve_lists_its_actors_and_accounts(tmp_path):
     [
         (["--account", "bob=hers-7"], "", "--account-file"),
         (["--token", "hers-7"], "", "No such option: --token"),
-        (["--token-file", "given"], "\n", "given: is to hold a token"),
-        (["--token-file", "given"], "hers-7 x", "given: is to hold a token"),
+        (["--token-file", "given"], "\n", "given: must hold a token"),
+        (["--token-file", "given"], "hers-7 x", "given: must hold a token"),
         (["--token-file", "none"], "", "none"),
-        (["--account-file", "given"], "alice=a\nbob=\n", "given:2: is to hold a token"),
+        (["--account-file", "given"], "alice=a\nbob=\n", "given:2: must hold a token"),
         (["--account-file", "given"], "a/b=hers-7\n", "cannot be an account's name"),
         (["--account-file", "given"], "alice=hers-7\nbob=hers-7\n", "its own token"),
     ],
@@ -316,7 +316,7 @@ def test_serve_takes_tokens_from_files_only(tmp_path, arguments, content, proble
 def test_serve_takes_its_token_from_stdin(tmp_path):
     """`-`, as elsewhere."""
     said = batchrun("serve", "--port", "0", "--data", "state", "--token-file", "-", cwd=tmp_path, stdin="two words")
-    assert (said.code, "<stdin>: is to hold a token" in said.err) == (2, True), said
+    assert (said.code, "<stdin>: must hold a token" in said.err) == (2, True), said
 
 
 def _username(base_url: str, token: str) -> str:

@@ -36,7 +36,7 @@ class Step(Generic[T]):
 
     def __init__(self, do: Callable[[], T]) -> None:
         self.do = do
-        #: Why it was not done, though the others of its group were; None: it was.
+        #: Why this step was not done, although the others of its group were; None: it was done.
         self.refusal: OutputLost | None = None
 
 

@@ -16,11 +16,6 @@ from batchrun.ledger.sqlite.reader import LedgerReader
 from batchrun.ledger.sqlite.start_log import lost_commits
 from batchrun.output.layout import LEDGER, RECORDS, STARTS
 
-_WAYS_OUT = (
-    f"Nothing was started or changed. Put the newest {LEDGER} and {LEDGER}-wal back, or rebuild the ledger:"
-    " `batchrun repair"
-)
-
 
 def refuse_missing_ledger(directory: Path) -> None:
     """Refuse a directory whose ledger is missing or empty, beside files of a batch that was begun.
@@ -69,7 +64,10 @@ def refuse_older_ledger(ledger: LedgerReader, directory: Path) -> None:
 
 
 def _ways_out(directory: Path) -> str:
-    return f"{_WAYS_OUT} {directory}`"
+    return (
+        f"Nothing was started or changed. Put the newest {LEDGER} and {LEDGER}-wal back, or rebuild the ledger:"
+        f" `batchrun repair {directory}`"
+    )
 
 
 def _attempts_behind(file: Path, offset: int) -> Iterator[tuple[str, int, str]]:

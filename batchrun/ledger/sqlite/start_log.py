@@ -1,4 +1,4 @@
-"""The starts that the ledger has noted, once more in a second file: what proves that the ledger is whole.
+"""A second file with the starts that the ledger has noted; it shows whether the ledger is whole.
 
 A ledger loses commits when its `-wal` file is removed, or when an older copy is put back. Starts that it does not know
 would be paid for twice. So each commit with intents is counted in the ledger, and its count and intents are appended
@@ -24,7 +24,7 @@ from batchrun.output.layout import RECORDS, STARTS
 from batchrun.output.replacement import Replacement
 from batchrun.output.sink import explaining
 
-#: Bytes after which the log is written anew with the starts of open jobs only: about 80,000 starts.
+#: Bytes after which the log is rewritten with the starts of open jobs only: about 80,000 starts.
 MAX_BYTES = 16 << 20
 _NO_HEAD: JsonObject = {}
 

@@ -141,7 +141,7 @@ def _escaped(file: Path) -> str:
 
 
 def is_blank(file: Path) -> bool:
-    """True if there is no ledger, or one without a single table: it was emptied, or lost all it had in its `-wal` file.
+    """True if there is no ledger, or one without jobs' table: it was emptied, or lost all it had in its `-wal` file.
 
     Raises:
         LedgerError: It is damaged.
@@ -149,7 +149,7 @@ def is_blank(file: Path) -> bool:
     if not file.exists():
         return True
     with open_connection(file, mode="ro") as connection:
-        return not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        return not connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'job'").fetchone()[0]
 
 
 def check_schema(connection: Connection, file: Path) -> None:

@@ -132,7 +132,8 @@ async def test_steps_that_are_ready_share_one_commit(tmp_path: Path) -> None:
                 step.result = None
 
     async with open_journal(tmp_path) as journal, anyio.create_task_group() as children:
-        commit = GroupCommit(CountingJournal(tmp_path, journal.ledger, {}), in_thread=False)
+        counting = await anyio.to_thread.run_sync(CountingJournal, tmp_path, journal.ledger, {})
+        commit = GroupCommit(counting, in_thread=False)
         children.start_soon(commit.run)
         for _ in range(100):
             children.start_soon(commit.settle, JobId(1), None, record, b"")

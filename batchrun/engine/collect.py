@@ -163,7 +163,9 @@ class Collector:
                 expected_bytes=self._value_bytes,
                 weight=PARSED_WEIGHT,
             )
-        except (ApiError, TransportError, AnswerTooLarge) as error:
+        except AnswerTooLarge as error:
+            return None, str(self._too_large(f"stored value {OUTPUT_KEY} of store {store_id}", error, PARSED_WEIGHT))
+        except (ApiError, TransportError) as error:
             trouble = _trouble(f"stored value {OUTPUT_KEY} of store {store_id}", error)
             if isinstance(trouble, BatchRefused):
                 raise trouble from error
@@ -351,7 +353,7 @@ class Collector:
                 )
             except AnswerTooLarge as error:
                 if limit == 1:
-                    raise _unreadable(f"item {offset} of dataset {dataset_id}", error) from error
+                    raise self._too_large(f"item {offset} of dataset {dataset_id}", error, weight) from error
                 limit = max(1, min(limit // 2, limit * self._max_page_bytes // (error.size + 1)))
             else:
                 return page, limit, size
@@ -370,6 +372,16 @@ class Collector:
                     raise _trouble(f"dataset {dataset_id}", error) from error
                 await anyio.sleep(MISSING_RETRY_S)  # a new dataset, on a platform whose replicas lag
 
+    def _too_large(self, what: str, error: AnswerTooLarge, weight: int) -> _UnreadableError:
+        """Return the trouble of one object that this process has no memory for, even if it is read alone.
+
+        Raises:
+            MemoryError: it would fit into the budget, which is larger than the memory that is left.
+        """
+        if weight * error.size <= self._buffers.total:
+            raise MemoryError from error
+        return _unreadable(what, error)
+
 
 def _recent_max(size: int, before: int) -> int:
     """Return the recent maximum after a new size: an old maximum fades by an eighth with each new size."""
@@ -384,7 +396,7 @@ def _left_out(count: int, dataset_id: DatasetId) -> Problem | None:
     return Problem(type=OUTPUT_UNREADABLE, message=message)
 
 
-def _trouble(what: str, error: ApiError | TransportError | AnswerTooLarge) -> _UnreadableError | BatchRefused:
+def _trouble(what: str, error: ApiError | TransportError) -> _UnreadableError | BatchRefused:
     """Return what an error about one object means: that it is unreadable, or that the token is refused for all."""
     if isinstance(error, Unauthorized) and error.status == 401:
         return BatchRefused(f"the {what} cannot be read: {error}", error)

@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from batchrun.apify import answers as answers_of_the_api
-from batchrun.errors import AnswerTooLarge, ServerFailed
+from batchrun.errors import AnswerTooLarge, ServerFailed, is_out_of_memory
 from batchrun.model import Attempt, DatasetId, Outcome, Record, RunId
 from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
 from tests.support.scripted_api import Engine, Plan, ScriptedApi, api_error, output_plan
@@ -81,6 +81,19 @@ async def test_a_run_whose_dataset_is_gone_is_no_success() -> None:
     assert record.items is not None
     assert not record.items.is_complete
     assert len(api.posts) == 1
+
+
+async def test_one_object_larger_than_the_budget_is_one_jobs_trouble() -> None:
+    """Where this process has no memory for a smaller one, it ends, and the Run is collected by the next process."""
+    api = ScriptedApi(Plan(run_s=1, items=[{"a": 1}]))
+    api.errors["get_items"] = [AnswerTooLarge(1 << 30) for _ in range(100)]
+    record = await settled(api)
+    assert record.error is not None
+    assert (record.outcome, record.error.type) == (Outcome.LOST, "output-unreadable")
+    api.errors["get_items"] = [AnswerTooLarge(1 << 20) for _ in range(100)]
+    with pytest.raises(ExceptionGroup) as ended:
+        await settled(api)
+    assert is_out_of_memory(ended.value)
 
 
 async def test_an_answer_that_is_too_large_is_not_asked_for_again() -> None:

@@ -32,8 +32,15 @@ class Counterpart:
 
     def stats(self) -> dict[str, Any]:
         """Ask what it has counted."""
+        return self._ask("stats")
+
+    def empty_lists(self) -> None:
+        """Show no Runs so far in lists: to a new batch, those of an earlier round would be another client's."""
+        self._ask("empty-lists")
+
+    def _ask(self, what: str) -> dict[str, Any]:
         context = ssl._create_unverified_context()  # noqa: S323, SLF001 - loopback
-        with urlopen(f"{self.base_url}/v2/stats", timeout=30, context=context) as answer:  # noqa: S310 - likewise
+        with urlopen(f"{self.base_url}/v2/{what}", timeout=30, context=context) as answer:  # noqa: S310 - likewise
             data: dict[str, Any] = orjson.loads(answer.read())["data"]
             return data
 

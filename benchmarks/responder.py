@@ -266,6 +266,8 @@ class Responder:
             case ["actor-builds", _]:
                 schema = {"type": "object", "schemaVersion": 1, "title": "Bench", "properties": {}}
                 data = {"id": BUILD_ID, "buildNumber": "0.0.1", "actorDefinition": {"input": schema}}
+            case ["empty-lists"]:
+                self._order, data = [], {}
             case ["stats"]:
                 self._note_live(0)
                 data = {

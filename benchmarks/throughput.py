@@ -44,6 +44,7 @@ def _round(responder: Counterpart, slots: int, jobs: int, turn: int) -> dict[str
 def side_of(responder: Counterpart, side: str, slots: int, jobs: int, **more: Any) -> dict[str, Any]:
     """Run one side once; returns its figures per job."""
     with job_directory(jobs) as directory:
+        responder.empty_lists()
         before = responder.stats()
         order = {"side": side, "base_url": responder.base_url, "jobs": jobs, "slots": slots}
         found = run_side("benchmarks.sides", order | {"directory": str(directory)} | more)

@@ -50,7 +50,9 @@ def progress_line(at: ProgressSnapshot, per_s: float | None, width: int | None =
 
     If it is longer than `width`, less important parts are left out: never what is done, the time to go, the cost.
     """
-    is_moving = per_s is not None and at.job_count is not None and at.job_count > at.settled
+    # Lines that repeat a job are counted as jobs before they are read: the end shows in that nothing runs any more.
+    is_under_way = at.live_runs or at.postponed or at.in_doubt
+    left = (at.job_count or 0) - at.settled if is_under_way else 0
     total = "" if at.job_count is None else f"/{max(at.job_count, at.settled):,}"
     # Each part with its rank: the highest is left out first.
     parts = [
@@ -60,7 +62,7 @@ def progress_line(at: ProgressSnapshot, per_s: float | None, width: int | None =
         (4, f"{at.postponed:,} waiting to retry" if at.postponed else ""),
         (3, f"{at.in_doubt:,} in doubt" if at.in_doubt else ""),
         (5, f"{per_s:.3g}/s" if per_s is not None else ""),
-        (0, f"{duration(((at.job_count or 0) - at.settled) / per_s)} to go" if is_moving and per_s is not None else ""),
+        (0, f"{duration(left / per_s)} to go" if left > 0 and per_s is not None else ""),
         (0, money(at.cost_usd)),
         (6, "(not final)"),
     ]

@@ -29,8 +29,10 @@ from batchrun.runtime.steady_time import steady_time
 #: begins with the shortest.
 MIN_GAP_S = 0.5
 MAX_GAP_S = 2.0
-#: A gap is at least this many times as long as the listing took, so that long lists are not read all the time.
+#: A gap is at least this many times as long as the listing took, so that long lists are not read all the time; but at
+#: most so long: a listing that waits for an outage to end takes as long as the outage.
 GAP_PER_LISTING = 2.0
+MAX_GAP_AFTER_LONG_LIST_S = 10.0
 #: A listing proves nothing if it began later than it should by what is known now, by more than this. Shorter
 #: differences come from the drift of clocks, and CLOCK_MARGIN covers them.
 LISTING_SLACK = timedelta(seconds=1)
@@ -159,7 +161,8 @@ class Reconciler:
                 continue
             self._arrived, began_at = anyio.Event(), anyio.current_time()
             await self._try_once(doubts)
-            await anyio.sleep(max(MIN_GAP_S, GAP_PER_LISTING * (anyio.current_time() - began_at)))
+            took_s = anyio.current_time() - began_at
+            await anyio.sleep(max(MIN_GAP_S, min(GAP_PER_LISTING * took_s, MAX_GAP_AFTER_LONG_LIST_S)))
             with anyio.move_on_after(self._next_listing_at(began_at, gap_s) - anyio.current_time()):
                 await self._arrived.wait()
             gap_s = MIN_GAP_S if self._arrived.is_set() else min(MAX_GAP_S, 2 * gap_s)

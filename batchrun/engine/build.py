@@ -84,24 +84,28 @@ class Engine:
         Args:
             resumed: jobs that earlier processes have begun and left open.
             on_record: called with each record once it is durable.
-            at_the_end: called once all jobs are done.
+            at_the_end: called once all jobs are done, and again after the last look for second Runs.
 
         Raises:
             BatchRefused: the platform refuses the batch; it can be resumed.
             OutputError: the ledger or an output file cannot be written; the batch can be resumed.
             JobFileError: the job file cannot be read to its end.
         """
+        second_runs = self.reconciler.second_runs
         async with anyio.create_task_group() as children:
             children.start_soon(self.reconciler.run)
             children.start_soon(self.aborter.run)
-            children.start_soon(self.reconciler.second_runs.run)
+            children.start_soon(second_runs.run)
             async with (
                 self.costs.reading(),
                 self.log_keeper.working() if self.log_keeper is not None else nullcontext(),
             ):
                 await self.scheduler.run(resumed, on_record)
-                await self.reconciler.second_runs.finish()
+                await second_runs.finish(is_last=at_the_end is None)
             if at_the_end is not None:
+                await at_the_end()
+                # Lists lag: a second Run of the last moments may be listed only now, and has a cost, too.
+                await second_runs.finish(is_last=True)
                 await at_the_end()
             children.cancel_scope.cancel()
 

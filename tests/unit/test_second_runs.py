@@ -51,6 +51,21 @@ async def test_all_are_found_at_the_end_by_one_listing() -> None:
     assert ledger.fact(UNLISTED_SINCE) is None
 
 
+async def test_one_of_the_last_moments_is_found_after_the_wait_for_costs() -> None:
+    """Lists show it five seconds late; the wait for final costs takes longer."""
+    api = ScriptedApi(in_order(Plan(run_s=1), Plan(run_s=1, repeats=1), then=Plan(run_s=1)), list_lag_s=5)
+    ledger = WatchedLedger()
+    engine = batch(api, ledger, jobs=2)
+
+    async def wait() -> None:
+        await anyio.sleep(10)
+
+    await engine.run(at_the_end=wait)
+    assert len(second_runs_of(ledger)) == 1
+    assert second_runs_of(ledger) == unfollowed(api, engine)
+    assert ledger.fact(UNLISTED_SINCE) is None
+
+
 async def test_those_that_are_live_are_aborted() -> None:
     """Their jobs have ended; without an abort they would go on for an hour."""
     api, ledger = ScriptedApi(in_order(Plan(run_s=3600, repeats=1), then=Plan(run_s=1))), WatchedLedger()

@@ -1,8 +1,8 @@
 """Runs that repeat a start: something on the way to the API sent its request twice, and both copies had an effect.
 
 They are recognised by their mark, which belongs to an attempt with another Run. Each is aborted, and noted with its
-cost beside that attempt. The task's Runs are listed for this every `INTERVAL_S` and at the end of a batch, which costs
-no request per job. What a killed process has not listed, the next one lists.
+cost beside that attempt. The task's Runs are listed for this every `INTERVAL_S`, at the end of a batch, and after
+its wait for final costs, which costs no request per job. What a killed process has not listed, the next one lists.
 """
 
 from collections.abc import Sequence
@@ -81,10 +81,10 @@ class SecondRuns:
             await anyio.sleep(INTERVAL_S)
             await self._look_for_all(is_last=False)
 
-    async def finish(self) -> None:
-        """Look once more; called when the batch sends no more starts."""
+    async def finish(self, *, is_last: bool) -> None:
+        """Look once more; called when the batch sends no more starts. After the last look no process looks again."""
         with anyio.move_on_after(FINISH_S):
-            await self._look_for_all(is_last=True)
+            await self._look_for_all(is_last=is_last)
 
     async def _look_for_all(self, *, is_last: bool) -> None:
         began_at, clock = steady_time(), self._client.clock

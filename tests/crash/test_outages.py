@@ -40,8 +40,10 @@ def test_a_batch_whose_server_goes_away_and_comes_back_ends_right(tmp_path, away
     with open_api(tmp_path / "api", port=port) as api:
         assert process.wait(180) == 1, batch.said()
         assert_promise_kept(batch, api)
-    assert batch.said().count("cannot be reached") <= 1, batch.said()
-    assert batch.said().count("can be reached again") == batch.said().count("cannot be reached"), batch.said()
+    assert batch.said().count("The platform cannot be reached") <= 1, batch.said()
+    assert batch.said().count("can be reached again") == batch.said().count("The platform cannot be reached"), (
+        batch.said()
+    )
 
 
 def _let_pass(seconds: float) -> None:

@@ -186,7 +186,7 @@ def test_jobs_can_come_from_stdin(tmp_path):
     said = batchrun("run", "batch.toml", cwd=tmp_path, stdin='{"a": 1}\n{"a": 2}\n{"a": 1}\n')
     assert said.code == 0, said
     assert "2 succeeded" in said.err
-    assert "1 lines repeat" in said.err
+    assert "skipped  1 line with a job of another line" in said.err
 
 
 def test_more_than_a_hundred_paid_runs_need_a_yes(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 
 from batchrun import BatchRefused, Config, ConfigError, Outcome, load_config, open_batch, run_batch
 from batchrun.apify.wire import Denied
-from batchrun.engine.notices import Notice, ReadDenied
+from batchrun.engine.notices import AccountRunsNotListed, Notice, ReadDenied
 from batchrun.model import Summary
 from batchrun.server import InlineContext
 from batchrun.server.faults.fault_config import parse_faults
@@ -63,12 +63,14 @@ async def _run(api: Api, config: Config) -> tuple[Summary, list[Notice]]:
     ],
 )
 async def test_a_batch_needs_only_the_right_to_run_its_task(tmp_path, routes, denied):
-    """Every job is run, once, and its items are collected; each missing right is reported once, at the opening."""
+    """Every job is run, once, and its items are collected; each missing right is reported once."""
     async with open_api(tmp_path / "server", inline_actors={"test/work": _work}, faults=_refusing(routes)) as api:
         task = await api.create_task("test/work", name="shop")
         summary, notices = await _run(api, _config(tmp_path, api, task))
         assert (summary.outcomes, summary.items, api.server.runs_started) == ({Outcome.SUCCEEDED: 12}, 12, 12)
-    assert notices == [ReadDenied(what=what) for what in denied]
+    of_listing = [type(each) for each in notices[len(denied) :]]
+    assert notices[: len(denied)] == [ReadDenied(what=what) for what in denied]
+    assert of_listing == ([AccountRunsNotListed] if RUNS in routes else [])  # the list is read at the end
 
 
 async def test_a_task_that_may_not_be_read_is_named_by_its_id(tmp_path):

@@ -32,6 +32,10 @@ StartRate = Annotated[float | None, typer.Option(help="Max starts per second.")]
 BudgetUsd = Annotated[float | None, typer.Option(help="Max cost of the batch, in US dollars.")]
 Limit = Annotated[int | None, typer.Option(help="Only the first N jobs of the file.", metavar="N")]
 ApiUrl = Annotated[str | None, typer.Option(help='Address of the API, or "embedded".')]
+Actors = Annotated[
+    list[Path] | None,
+    typer.Option(help="Run Actors of your own on this machine: an Actor's directory, or one of several; repeatable."),
+]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Any configuration key: --set limits.drain_s=10.")]
 
 # Flags that select jobs.
@@ -59,11 +63,12 @@ def _load_config(
     settings: list[str] | None,
     rows: str | None = None,
     budget_usd: float | None = None,
+    actors: list[Path] | None = None,
 ) -> "Config":
     from batchrun.config import load_config, parse_setting
     from batchrun.errors import ConfigError
 
-    if batch is None and (task is None or jobs is None):
+    if batch is None and ((task is None and not actors) or jobs is None):
         raise ConfigError("give a batch's TOML file, or --task and --jobs")
     flags: dict[str, Any] = {
         "task.id": task,
@@ -77,7 +82,30 @@ def _load_config(
         "api.base_url": api_url,
     }
     given = dict(parse_setting(each) for each in settings or [])
+    if actors:
+        if api_url not in (None, "embedded"):
+            raise ConfigError("--actors runs Actors on this machine, --api-url names another: give one of them")
+        has_task = batch is not None or task is not None or any(key.startswith("task.") for key in given)
+        flags |= _own_actors(actors, has_task=has_task)
     return load_config(batch, flags={**given, **{key: value for key, value in flags.items() if value is not None}})
+
+
+def _own_actors(folders: list[Path], *, has_task: bool) -> dict[str, Any]:
+    """Return the settings of a batch of Actors on this machine; without a task, its task is that of the one Actor."""
+    from batchrun.errors import ConfigError
+    from batchrun.server.catalog.actor_catalog import actor_folders, read_actor
+
+    settings = {"api.base_url": "embedded", "server.actors": [str(folder) for folder in folders]}
+    if has_task:
+        return settings
+    found = [read_actor(each, "local") for folder in folders for each in actor_folders(folder)]
+    if len(found) != 1:
+        named = f"{len(found)} Actors: {', '.join(actor.full_name for actor in found)}" if found else "no Actor"
+        raise ConfigError(
+            f"{', '.join(map(str, folders))} holds {named}; give --actors the directory of one,"
+            " or a batch's TOML file with [task] actor and name"
+        )
+    return {**settings, "task.actor": found[0].full_name, "task.name": found[0].name}
 
 
 def _number_or_auto(text: str | None) -> int | str | None:
@@ -94,6 +122,7 @@ def run(
     budget_usd: BudgetUsd = None,
     limit: Limit = None,
     api_url: ApiUrl = None,
+    actors: Actors = None,
     settings: Settings = None,
     format: Format = None,  # noqa: A002 - the flag's name
     yes: Yes = False,
@@ -103,7 +132,7 @@ def run(
     from batchrun.cli.run_command import run_batch_command
 
     config = _load_config(
-        batch, task, jobs, out, max_concurrent_runs, start_rate, limit, api_url, settings, format, budget_usd
+        batch, task, jobs, out, max_concurrent_runs, start_rate, limit, api_url, settings, format, budget_usd, actors
     )
     raise typer.Exit(run_batch_command(config, is_confirmed=yes, is_json=json))
 
@@ -117,6 +146,7 @@ def plan(
     start_rate: StartRate = None,
     limit: Limit = None,
     api_url: ApiUrl = None,
+    actors: Actors = None,
     settings: Settings = None,
     format: Format = None,  # noqa: A002 - the flag's name
     show: Annotated[int, typer.Option(min=0, help="Show the whole inputs of the first N jobs.", metavar="N")] = 0,
@@ -125,7 +155,9 @@ def plan(
     """Check every input of a batch and forecast its time and cost; start nothing."""
     from batchrun.cli.plan_command import show_plan
 
-    config = _load_config(batch, task, jobs, out, max_concurrent_runs, start_rate, limit, api_url, settings, format)
+    config = _load_config(
+        batch, task, jobs, out, max_concurrent_runs, start_rate, limit, api_url, settings, format, actors=actors
+    )
     raise typer.Exit(show_plan(config, is_json=json, shown=show))
 
 

@@ -7,7 +7,7 @@ import traceback
 
 import typer
 
-from batchrun.cli import command_line, task_command_line, worker_command_line
+from batchrun.cli import actors_command_line, command_line, task_command_line, worker_command_line
 from batchrun.cli.command_group import CommandGroup
 from batchrun.cli.exit_codes import ExitCode, exit_code_of
 from batchrun.cli.terminal import say
@@ -34,6 +34,7 @@ app.command("resolve")(command_line.resolve)
 app.command("repair")(command_line.repair)
 app.command("schema")(command_line.schema)
 app.command("serve")(command_line.serve)
+app.add_typer(actors_command_line.app, name="actors")
 app.add_typer(task_command_line.app, name="task")
 app.add_typer(worker_command_line.app, name="worker")
 

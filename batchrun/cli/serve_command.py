@@ -69,6 +69,8 @@ async def _serve(settings: embedded_server.ServerSettings) -> None:
                 made = f", token {server.tokens[account.username]}" if account.token is None else ""
                 say(f"account  {account.username}{made}")
             say(f"actors   {', '.join(server.actors)}")
+            for error in server.broken_actors.values():
+                say(f"left out {error}")
             say(f"demo     {server.base_url}/demo/")
             if settings.faults is not None:
                 say(f"faults   {len(settings.faults.fault)} from {settings.faults.source} are injected")

@@ -72,6 +72,11 @@ class Server:
         return sorted(actor.full_name for actor in self._backend.catalog)
 
     @property
+    def broken_actors(self) -> Mapping[Path, str]:
+        """The Actor directories that are left out, and why."""
+        return self._backend.catalog.broken
+
+    @property
     def counts(self) -> RunCounts:
         """The server's own counts since it was opened."""
         return self._backend.runs.counts

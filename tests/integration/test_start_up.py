@@ -19,6 +19,7 @@ OWN_FOR_HELP = {
     *(
         "batchrun",
         "batchrun.cli",
+        "batchrun.cli.actors_command_line",
         "batchrun.cli.command_group",
         "batchrun.cli.exit_codes",
         "batchrun.cli.main",

@@ -4,7 +4,14 @@ from dataclasses import replace
 
 from batchrun.model import JsonObject, RunStatus
 from batchrun.server.catalog.actor_catalog import Actor
-from batchrun.server.error_answers import not_permitted, request_invalid, thing_missing, token_missing, value_invalid
+from batchrun.server.error_answers import (
+    ErrorAnswer,
+    not_permitted,
+    request_invalid,
+    thing_missing,
+    token_missing,
+    value_invalid,
+)
 from batchrun.server.routing.call import Call
 from batchrun.server.store import build_table, run_table, storage_table
 from batchrun.server.store.run_table import RunFilter
@@ -47,8 +54,16 @@ def find_actor(call: Call, address: str) -> Actor:
     if actor is None or not call.backend.accounts.may_use(actor.username, call.account):
         if actor is not None and call.account is None:
             raise token_missing()
-        raise thing_missing("Actor")
+        raise _actor_missing(call, own_username)
     return actor
+
+
+def _actor_missing(call: Call, own_username: str) -> ErrorAnswer:
+    """Return the error for an unknown Actor. The owner of the directories is shown those that are left out."""
+    missing = thing_missing("Actor")
+    if (broken := call.backend.catalog.broken) and own_username == call.backend.settings.username:
+        missing.message += f". Left out: {'; '.join(broken.values())}"
+    return missing
 
 
 async def run_id_of(call: Call) -> str:

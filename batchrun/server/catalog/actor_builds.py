@@ -49,6 +49,8 @@ class ActorBuilds:
         for folder in await anyio.to_thread.run_sync(self._folders):
             signature = await anyio.to_thread.run_sync(actor_files.signature, folder)
             self._seen[folder] = signature, ids.get(folder)
+        for folder, error in self._catalog.broken.items():
+            _log.warning("actor_broken", folder=str(folder), error=error)
 
     async def watch(self) -> None:
         """Pick up changes of directories; runs until cancelled."""
@@ -64,6 +66,7 @@ class ActorBuilds:
                 await self._look_at(folder, signature)
         for folder in self._seen.keys() - set(folders):
             _, actor_id = self._seen.pop(folder)
+            self._catalog.broken.pop(folder, None)
             if actor_id is not None:
                 self._catalog.remove(actor_id)
                 _log.info("actor_removed", folder=str(folder))
@@ -78,8 +81,10 @@ class ActorBuilds:
             actor = await anyio.to_thread.run_sync(read_actor, folder, self._settings.username)
         except ConfigError as error:
             # Files are often half-written while they are edited: the Actor stays as it was.
+            self._catalog.broken[folder] = str(error)
             _log.warning("actor_broken", folder=str(folder), error=str(error))
             return
+        self._catalog.broken.pop(folder, None)
         self._seen[folder] = signature, actor.id
         if before_id not in (None, actor.id):
             self._catalog.remove(str(before_id))

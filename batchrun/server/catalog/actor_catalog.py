@@ -36,6 +36,11 @@ class LocalCommand:
     #: The Actor's own variables; they never override the platform's.
     variables: Mapping[str, str]
 
+    @property
+    def own_python(self) -> Path:
+        """The interpreter of the packages that are installed for this Actor alone, where there are any."""
+        return self.cwd / ".venv" / "bin" / "python"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Actor:
@@ -88,6 +93,8 @@ class Actor:
 class Catalog:
     def __init__(self, actors: Iterable[Actor]) -> None:
         self._by_id = {actor.id: actor for actor in actors}
+        #: Directory -> why it is left out.
+        self.broken: dict[Path, str] = {}
         self._by_name = {actor.full_name.lower(): actor for actor in self._by_id.values()}
 
     def find(self, address: str, own_username: str = "") -> Actor | None:
@@ -112,17 +119,26 @@ class Catalog:
 def load_catalog(settings: ServerSettings) -> Catalog:
     """Read the bundled Actors and those of the settings; of one name, the last one counts.
 
+    A directory with an invalid definition is left out, if another one can be used.
+
     Raises:
-        ConfigError: a directory holds no Actor, or its definition is invalid.
+        ConfigError: a directory holds no Actor, or none of the directories can be used.
     """
-    bundled = [read_actor(_BUNDLED_DIR / folder, username) for folder, username in _BUNDLED.items()]
+    catalog = Catalog(read_actor(_BUNDLED_DIR / folder, username) for folder, username in _BUNDLED.items())
     for path in settings.actors:
         if not actor_folders(path):
             raise ConfigError(f"{path} holds no Actor (a directory with .actor/actor.json)")
     folders = [folder for path in settings.actors for folder in actor_folders(path)]
-    own = [read_actor(folder, settings.username) for folder in folders]
-    inline = [_inline_actor(name, coroutine) for name, coroutine in settings.inline_actors.items()]
-    return Catalog([*bundled, *own, *inline])
+    for folder in folders:
+        try:
+            catalog.put(read_actor(folder, settings.username))
+        except ConfigError as error:
+            catalog.broken[folder.resolve()] = str(error)
+            if len(catalog.broken) == len(folders):
+                raise
+    for name, coroutine in settings.inline_actors.items():
+        catalog.put(_inline_actor(name, coroutine))
+    return catalog
 
 
 def _inline_actor(full_name: str, coroutine: InlineActor) -> Actor:

@@ -65,6 +65,8 @@ class HostedRun:
     #: Made by a follower of the log; set and dropped when the log grows.
     log_grown: anyio.Event | None = None
     log_bytes: int = 0
+    #: The end of what its process has printed.
+    log_tail: str = ""
     #: Idempotency key of a charge -> loop time until which it is remembered.
     charge_keys: dict[str, float] = field(default_factory=dict)
     #: The last measured value; sums are over `measures`.

@@ -2,8 +2,12 @@
 
 import codecs
 import os
+import re
+import shlex
 import subprocess
+import sys
 from collections.abc import Mapping
+from dataclasses import replace
 
 import anyio
 import anyio.abc
@@ -38,6 +42,14 @@ _MEASURE_EVERY_S = 0.5
 _KILL_WAIT_S = 5
 #: Max characters of an unfinished line in memory; a longer line is logged in pieces.
 _MAX_LINE = 65_536
+#: Characters of the end of a log in which a missing package is looked for: an error of Node and its stack.
+_TAIL_CHARS = 4096
+#: What Python, Node and the shell print for a package or program that is not installed.
+_MISSING = re.compile(
+    r"No module named '?(?P<package>\w+)|Cannot find (?:package|module) '(?P<node>[^'./][^']*)'"
+    r"|^(?:/bin/)?sh: \d+: (?P<program>\S+): not found",
+    re.MULTILINE,
+)
 #: A shell that starts the Actor when it reads a line, which is sent once its pid is stored. If the server dies before
 #: that, the shell reads the end of its input and exits: no unknown orphan is left.
 _GATE = ("/bin/sh", "-c", 'read -r _ && exec "$@"', "sh")
@@ -79,9 +91,13 @@ class ProcessRunner:
         """Execute one Run. Its process group is gone when this returns or is cancelled."""
         process_groups.hide_own_environment()
         environment = _environment(live, command, self._base_url, token) | self._settings
+        argv = command.argv
+        if await anyio.Path(command.own_python).exists():
+            environment = _with_own_packages(environment, command)
+            argv = (str(command.own_python), *argv[1:]) if argv[0] == sys.executable else argv
         try:
             process = await anyio.open_process(
-                [*_GATE, *command.argv],
+                [*_GATE, *argv],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -113,7 +129,7 @@ class ProcessRunner:
                 await mark_status(self._database, live, RunStatus.TIMING_OUT)
                 message = f"The Actor timed out after {live.doc['options']['timeoutSecs']} seconds"
                 return RunEnd(status=RunStatus.TIMED_OUT, message=message)
-            return self._ending(live, process)
+            return await self._ending(live, process)
         finally:
             with anyio.CancelScope(shield=True):
                 await self._end_all(live, process)
@@ -148,12 +164,16 @@ class ProcessRunner:
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             _log.info("actor_process_vanished", run_id=live.id)
 
-    def _ending(self, live: HostedRun, process: anyio.abc.Process) -> RunEnd:
+    async def _ending(self, live: HostedRun, process: anyio.abc.Process) -> RunEnd:
         exit_code = process.returncode or 0
         if process.pid in self._over_memory:
             message = f"The Actor ran out of its {live.memory_mb} MB of memory and was killed"
             return RunEnd(status=RunStatus.FAILED, exit_code=EXIT_KILLED, message=message)
-        return ending_of(exit_code if exit_code >= 0 else 128 - exit_code)
+        ending = ending_of(exit_code if exit_code >= 0 else 128 - exit_code)
+        if exit_code and (missing := _missing_package(live)) is not None:
+            await append_log(self._database, live, f"ACTOR: {missing}")
+            return replace(ending, message=missing)
+        return ending
 
     async def _copy_log(self, live: HostedRun, process: anyio.abc.Process) -> None:
         assert process.stdout is not None
@@ -163,8 +183,29 @@ class ProcessRunner:
             lines, newline, rest = (rest + decoder.decode(chunk)).rpartition("\n")
             if len(rest) > _MAX_LINE:
                 lines, newline, rest = lines + newline + rest, "", ""
+            live.log_tail = (live.log_tail + lines + newline)[-_TAIL_CHARS:]
             await append_log(self._database, live, lines)
+        live.log_tail += rest
         await append_log(self._database, live, rest)
+
+
+def _missing_package(live: HostedRun) -> str | None:
+    """Return what to do about the package that the end of the log names as missing."""
+    named = list(_MISSING.finditer(live.log_tail))
+    if not named or not isinstance(live.actor.runner, LocalCommand):
+        return None
+    package, node_package, program = named[-1].groups()
+    what = f"program {program}" if program else f"package {package or node_package}"
+    folder = shlex.quote(str(live.actor.runner.cwd))
+    return f"The {what} is not installed for this Actor; install what it needs: batchrun actors install {folder}"
+
+
+def _with_own_packages(environment: Mapping[str, str], command: LocalCommand) -> dict[str, str]:
+    """Return the environment in which the Actor's own packages are found first, and no others of Python's."""
+    programs = command.own_python.parent
+    kept = {name: value for name, value in environment.items() if name not in ("PYTHONHOME", "PYTHONPATH")}
+    path = f"{programs}{os.pathsep}{environment.get('PATH', os.defpath)}"
+    return kept | {"VIRTUAL_ENV": str(programs.parent), "PATH": path}
 
 
 def _environment(live: HostedRun, command: LocalCommand, base_url: str, token: str) -> dict[str, str]:

@@ -85,6 +85,7 @@ async def open_platform(
         max_total_memory_mb=server.max_total_memory_mb,
         usage_settle_s=0,
         allow_private_addresses=server.allow_private_addresses,
+        proxy_password=environ.get("APIFY_PROXY_PASSWORD") or None,
         faults=(
             await anyio.to_thread.run_sync(embedded_server.load_faults, server.faults)
             if server.faults is not None

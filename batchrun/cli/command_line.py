@@ -316,6 +316,7 @@ def serve(
         max_concurrent_runs=max_concurrent_runs,
         max_total_memory_mb=max_total_memory_mb,
         allow_private_addresses=allow_private_addresses,
+        proxy_password=os.environ.get("APIFY_PROXY_PASSWORD") or None,
         faults=load_faults(faults) if faults is not None else None,
     )
     serve_api(settings)

@@ -30,8 +30,10 @@ from batchrun.server.catalog.actor_catalog import Catalog, load_catalog
 from batchrun.server.catalog.task_book import TaskBook
 from batchrun.server.content.demo_pages import DemoSite, open_demo_site
 from batchrun.server.http.exposure import is_loopback
+from batchrun.server.http.forward_proxy import STATUS_HOST, serve_forward_proxy
 from batchrun.server.http.handler import make_handler
 from batchrun.server.runs.final_usage import FinalUsage
+from batchrun.server.runs.hosted_run import ActorProxy
 from batchrun.server.runs.lifecycle import RunCounts, Runs
 from batchrun.server.runs.migration import announce_migration, end_orphans, migrate, note_time
 from batchrun.server.settings import ServerSettings
@@ -127,7 +129,10 @@ async def open_server(settings: ServerSettings) -> AsyncIterator[Server]:
             ):
                 accounts = await read_accounts(database, given)
                 base_url = _base_url(settings.host, listener)
-                backend = await _compose(settings, database, catalog, accounts, demo, children, base_url)
+                proxy = await anyio.create_tcp_listener(local_host="127.0.0.1")
+                actor_proxy = _actor_proxy(settings, proxy.extra(anyio.abc.SocketAttribute.local_port))  # noqa: S610 - not Django's
+                backend = await _compose(settings, database, catalog, accounts, demo, children, base_url, actor_proxy)
+                children.start_soon(serve_forward_proxy, proxy, backend.runs.admit_to_proxy)
                 await end_orphans(database)
                 await backend.webhooks.load()
                 await backend.builds.take_in_all()
@@ -147,6 +152,7 @@ async def _compose(
     demo: DemoSite,
     children: anyio.abc.TaskGroup,
     base_url: str,
+    actor_proxy: ActorProxy,
 ) -> Backend:
     secret = await database.write(account_table.read_or_set, "secret", secrets.token_hex(32))
     tokens = CallerTokens(accounts, secret)
@@ -162,6 +168,7 @@ async def _compose(
         final_usage=final_usage,
         webhook_book=webhook_book,
         token_of=tokens.of_run,
+        actor_proxy=actor_proxy,
     )
     return Backend(
         settings=settings,
@@ -197,6 +204,13 @@ async def _alive(backend: Backend, children: anyio.abc.TaskGroup) -> AsyncIterat
         yield
     finally:
         await announce_migration(database, runs, backend.settings.migration_notice_s)
+
+
+def _actor_proxy(settings: ServerSettings, port: int) -> ActorProxy:
+    """Return the proxy that Actors use: Apify Proxy if its password is known, else the server's own."""
+    if settings.proxy_password:
+        return ActorProxy(hostname=STATUS_HOST, port=8000, password=settings.proxy_password)
+    return ActorProxy(hostname="127.0.0.1", port=port, password=None)
 
 
 class _BoundedServer(web.Server):

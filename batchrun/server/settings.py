@@ -98,5 +98,7 @@ class ServerSettings:
     webhook_retry_s: float = 60
     #: True: webhooks and the page-scraper may reach loopback and private addresses, besides this server.
     allow_private_addresses: bool = False
+    #: Password of Apify Proxy, which Actors then use. None: they use a proxy of this server that goes out directly.
+    proxy_password: str | None = field(default=None, repr=False)
     #: Faults that the server injects; None means no faults.
     faults: Faults | None = None

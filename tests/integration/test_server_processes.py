@@ -54,7 +54,8 @@ async def test_an_actor_sees_the_platform(api: Api, monkeypatch: pytest.MonkeyPa
     assert {name: seen.get(name) for name in expected} == expected
     platform = {name: value for name, value in seen.items() if name.startswith(("APIFY_", "ACTOR_"))}
     assert "" not in platform.values()
-    assert not {"ACTOR_TASK_ID", "APIFY_PROXY_PASSWORD"} & set(platform)
+    assert "ACTOR_TASK_ID" not in platform
+    assert platform["APIFY_PROXY_PASSWORD"] == run["id"]
     assert api.server.token not in seen.values()
     assert me["username"] == "local"
     assert "plan" not in me

@@ -25,7 +25,7 @@ async def get_me(call: Call) -> web.Response:
     doc: JsonObject = {
         "id": user.id,
         "username": user.username,
-        "proxy": {"password": "", "groups": []},
+        "proxy": {"password": _proxy_password(call), "groups": []},
         "effectivePlatformFeatures": {name: _feature(name) for name in _FEATURES},
         "createdAt": iso(user.created_ms),
         "isPaying": False,
@@ -42,6 +42,11 @@ async def get_me(call: Call) -> web.Response:
             "availableProxyGroups": {},
         }
     return data_answer(doc)
+
+
+def _proxy_password(call: Call) -> str:
+    """Return the password of Apify Proxy, if the server was given one. It is the first account's."""
+    return (call.backend.settings.proxy_password or "") if call.user is call.backend.accounts.first else ""
 
 
 def _feature(name: str) -> JsonObject:

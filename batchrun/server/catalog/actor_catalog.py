@@ -6,7 +6,7 @@ use a thread.
 
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ _BUNDLED_DIR = Path(__file__).parents[1] / "actors"
 _INLINE_MEMORY_MB = 128
 #: Comments outside of strings, and commas before a closing bracket: many actor.json files have them.
 _JSON_EXTRAS = re.compile(r'("(?:\\.|[^"\\])*")|//[^\n]*|/\*.*?\*/|,(?=\s*[\]}])', re.DOTALL)
+#: The kinds of storage, as the API and actor.json name several of them.
+STORAGE_KINDS = ("datasets", "keyValueStores", "requestQueues")
 _VERSION = re.compile(r"([0-9]|[1-9][0-9])\.([0-9]|[1-9][0-9])")
 
 
@@ -66,6 +68,16 @@ class Actor:
     charge_events: JsonObject = field(default_factory=dict)
     #: Views of its dataset schema, by name.
     dataset_views: JsonObject = field(default_factory=dict)
+
+    @property
+    def storage_aliases(self) -> Mapping[str, Sequence[str]]:
+        """Kind of storage, in the API's plural -> the aliases that actor.json names, besides the default ones."""
+        named = self.definition.get("storages")
+        kinds = {kind: named.get(kind) if isinstance(named, dict) else None for kind in STORAGE_KINDS}
+        return {
+            kind: [alias for alias in given if alias != "default"] if isinstance(given, dict) else ()
+            for kind, given in kinds.items()
+        }
 
     @property
     def full_name(self) -> str:

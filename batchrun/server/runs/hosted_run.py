@@ -1,6 +1,7 @@
 """A live Run of this server: the only Runs in memory. An ended Run is a row of the database."""
 
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 import anyio
 
@@ -19,6 +20,16 @@ MAX_LOG_BYTES = 10_485_760
 EXIT_KILLED = 137
 #: Exit code of an exception in an Actor's code. Source: the SDK.
 EXIT_RAISED = 91
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActorProxy:
+    """The proxy of Actors."""
+
+    hostname: str
+    port: int
+    #: None: the id of the Run.
+    password: str | None = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +76,8 @@ class HostedRun:
     #: Made by a follower of the log; set and dropped when the log grows.
     log_grown: anyio.Event | None = None
     log_bytes: int = 0
+    #: True once it has used the server's own proxy.
+    is_proxied: bool = False
     #: The end of what its process has printed.
     log_tail: str = ""
     #: Idempotency key of a charge -> loop time until which it is remembered.
@@ -94,6 +107,11 @@ class HostedRun:
     @property
     def is_process(self) -> bool:
         return isinstance(self.actor.runner, LocalCommand)
+
+    @property
+    def web_port(self) -> int:
+        """The port for a web server of its Actor; 0 if it is no process."""
+        return urlsplit(self.doc.get("containerUrl") or "").port or 0
 
     def note_usage(self, memory_bytes: int, cpu_s: float, elapsed_s: float) -> None:
         """Add one measurement of its processes. `cpu_s` is the total CPU time of those that live."""

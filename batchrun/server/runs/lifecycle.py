@@ -4,8 +4,10 @@ A Run is live from the moment its start is accepted until its end is committed. 
 are its place and memory free.
 """
 
+import socket
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -22,7 +24,7 @@ from batchrun.server.error_answers import ErrorAnswer, thing_missing
 from batchrun.server.ids import iso, now_ms
 from batchrun.server.runs.execution import RunExecutor
 from batchrun.server.runs.final_usage import FinalUsage
-from batchrun.server.runs.hosted_run import HostedRun, RunEnd, mark_status, store_live
+from batchrun.server.runs.hosted_run import ActorProxy, HostedRun, RunEnd, append_log, mark_status, store_live
 from batchrun.server.runs.processes import ProcessRunner
 from batchrun.server.runs.run_docs import (
     RunOrder,
@@ -41,6 +43,10 @@ from batchrun.server.webhooks.webhook_delivery import WebhookDelivery
 _MAX_START_TIMES = 100_000
 #: Max ended Runs in memory: those that their followers are about to read once more.
 _MAX_JUST_ENDED = 1000
+_PROXY_NOTE = (
+    "ACTOR: The proxy is this server's own and goes out directly: it hides no address; groups and countries have no "
+    "effect. With APIFY_PROXY_PASSWORD in the server's environment, Actors use Apify Proxy."
+)
 ABORTED = RunEnd(status=RunStatus.ABORTED, message="The Actor run was aborted")
 TIMED_OUT = RunEnd(status=RunStatus.TIMED_OUT, message="The Actor timed out")
 
@@ -74,11 +80,14 @@ class Runs:
         final_usage: FinalUsage,
         webhook_book: WebhookBook,
         token_of: Callable[[str], str],
+        actor_proxy: ActorProxy,
     ) -> None:
         self._settings, self._database, self._catalog = settings, database, catalog
         self._children, self._final_usage = children, final_usage
         self._quotas = {account.id: account.quota for account in accounts}
-        self._processes = ProcessRunner(database, base_url, allow_private_addresses=settings.allow_private_addresses)
+        self._processes = ProcessRunner(
+            database, base_url, actor_proxy, allow_private_addresses=settings.allow_private_addresses
+        )
         self._webhooks = webhook_book
         self.delivery = WebhookDelivery(
             database,
@@ -105,6 +114,15 @@ class Runs:
 
     def find_live(self, run_id: str) -> HostedRun | None:
         return self._live.get(run_id)
+
+    async def admit_to_proxy(self, password: str) -> bool:
+        """True if this is the id of a live Run, whose log then says that the proxy hides nothing."""
+        if (live := self._live.get(password)) is None:
+            return False
+        if not live.is_proxied:
+            live.is_proxied = True
+            await append_log(self._database, live, _PROXY_NOTE)
+        return True
 
     def owner_of_live(self, run_id: str) -> str | None:
         live = self._live.get(run_id)
@@ -291,6 +309,8 @@ class Runs:
         # An inline Actor runs as soon as its start is committed.
         is_process = isinstance(actor.runner, LocalCommand)
         doc["status"] = (RunStatus.READY if is_process else RunStatus.RUNNING).value
+        if is_process:
+            doc["containerUrl"] = f"http://127.0.0.1:{self._free_port()}"
         deadline = now + max(timeout_s - extras.get("usedS", 0), 0) if timeout_s else float("inf")
         began = now - extras.get("ranS", 0)
         return HostedRun(
@@ -301,6 +321,16 @@ class Runs:
             began=began,
             deadline=deadline,
         )
+
+    def _free_port(self) -> int:
+        """Return a port of this machine that no program uses, and no live Run has."""
+        taken = {live.web_port for live in self._live.values()}
+        while True:
+            with closing(socket.socket()) as probe:
+                probe.bind(("127.0.0.1", 0))
+                port = int(probe.getsockname()[1])
+            if port not in taken:
+                return port
 
     async def _revived(self, doc: JsonObject, extras: JsonObject, actor: Actor) -> HostedRun:
         _, input_key = current_part(doc)

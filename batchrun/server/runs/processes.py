@@ -12,13 +12,22 @@ from dataclasses import replace
 import anyio
 import anyio.abc
 import anyio.to_thread
+import orjson
 import structlog
 
 from batchrun.model import RunStatus
 from batchrun.server.catalog.actor_catalog import LocalCommand
 from batchrun.server.ids import iso, now_ms
 from batchrun.server.runs import process_groups
-from batchrun.server.runs.hosted_run import EXIT_KILLED, HostedRun, RunEnd, append_log, ending_of, mark_status
+from batchrun.server.runs.hosted_run import (
+    EXIT_KILLED,
+    ActorProxy,
+    HostedRun,
+    RunEnd,
+    append_log,
+    ending_of,
+    mark_status,
+)
 from batchrun.server.runs.process_groups import GroupUsage
 from batchrun.server.store import run_table
 from batchrun.server.store.database import Database
@@ -56,8 +65,10 @@ _GATE = ("/bin/sh", "-c", 'read -r _ && exec "$@"', "sh")
 
 
 class ProcessRunner:
-    def __init__(self, database: Database, base_url: str, *, allow_private_addresses: bool) -> None:
-        self._database, self._base_url = database, base_url
+    def __init__(
+        self, database: Database, base_url: str, actor_proxy: ActorProxy, *, allow_private_addresses: bool
+    ) -> None:
+        self._database, self._base_url, self._actor_proxy = database, base_url, actor_proxy
         #: Variables of the server's settings, for the bundled page-scraper.
         self._settings = {"BATCHRUN_ALLOW_PRIVATE_ADDRESSES": "1"} if allow_private_addresses else {}
         self._running: dict[int, HostedRun] = {}
@@ -90,7 +101,7 @@ class ProcessRunner:
     async def run(self, live: HostedRun, command: LocalCommand, token: str) -> RunEnd:
         """Execute one Run. Its process group is gone when this returns or is cancelled."""
         process_groups.hide_own_environment()
-        environment = _environment(live, command, self._base_url, token) | self._settings
+        environment = _environment(live, command, self._base_url, token, self._actor_proxy) | self._settings
         argv = command.argv
         if await anyio.Path(command.own_python).exists():
             environment = _with_own_packages(environment, command)
@@ -208,7 +219,9 @@ def _with_own_packages(environment: Mapping[str, str], command: LocalCommand) ->
     return kept | {"VIRTUAL_ENV": str(programs.parent), "PATH": path}
 
 
-def _environment(live: HostedRun, command: LocalCommand, base_url: str, token: str) -> dict[str, str]:
+def _environment(
+    live: HostedRun, command: LocalCommand, base_url: str, token: str, proxy: ActorProxy
+) -> dict[str, str]:
     """Return the environment of the Actor's process. Variables without a value are left out: SDKs fail on them."""
     inherited = {name: value for name, value in os.environ.items() if name in _INHERITED or name.startswith("LC_")}
     return {
@@ -216,7 +229,7 @@ def _environment(live: HostedRun, command: LocalCommand, base_url: str, token: s
         **_proxy_exceptions(inherited),
         "PYTHONUNBUFFERED": "1",
         **command.variables,
-        **_platform_variables(live, base_url, token),
+        **_platform_variables(live, base_url, token, proxy),
     }
 
 
@@ -229,7 +242,7 @@ def _proxy_exceptions(environment: Mapping[str, str]) -> dict[str, str]:
     return {"no_proxy": exceptions, "NO_PROXY": exceptions}
 
 
-def _platform_variables(live: HostedRun, base_url: str, token: str) -> dict[str, str]:
+def _platform_variables(live: HostedRun, base_url: str, token: str, proxy: ActorProxy) -> dict[str, str]:
     doc, options, actor = live.doc, live.doc["options"], live.actor
     timeout_s, left_s = options["timeoutSecs"], live.deadline - anyio.current_time()
     values: dict[str, object] = {
@@ -243,6 +256,7 @@ def _platform_variables(live: HostedRun, base_url: str, token: str) -> dict[str,
         "ACTOR_DEFAULT_DATASET_ID": doc["defaultDatasetId"],
         "ACTOR_DEFAULT_KEY_VALUE_STORE_ID": doc["defaultKeyValueStoreId"],
         "ACTOR_DEFAULT_REQUEST_QUEUE_ID": doc["defaultRequestQueueId"],
+        "ACTOR_STORAGES_JSON": orjson.dumps(doc["storageIds"]).decode() if "storageIds" in doc else None,
         "ACTOR_INPUT_KEY": live.input_key,
         "ACTOR_MEMORY_MBYTES": options["memoryMbytes"],
         "ACTOR_STARTED_AT": doc["startedAt"],
@@ -252,14 +266,27 @@ def _platform_variables(live: HostedRun, base_url: str, token: str) -> dict[str,
         "ACTOR_RESTART_ON_ERROR": "1" if options.get("restartOnError") else None,
         # The server listens before any Actor starts: an SDK that cannot connect here exits at once.
         "ACTOR_EVENTS_WEBSOCKET_URL": f"{base_url.replace('http', 'ws', 1)}/events/{doc['id']}",
+        "ACTOR_WEB_SERVER_PORT": live.web_port,
+        "ACTOR_WEB_SERVER_URL": doc["containerUrl"],
+        # The SDKs' default is one port for all Runs.
+        "ACTOR_STANDBY_PORT": live.web_port,
         # The Run's token has all permissions of its account. The platform's default has fewer, but a process of this
         # user could read the account's token from the disk anyway.
         "ACTOR_PERMISSION_LEVEL": "FULL_PERMISSIONS",
         "APIFY_IS_AT_HOME": "1",
         "APIFY_API_BASE_URL": base_url,
         "APIFY_API_PUBLIC_BASE_URL": base_url,
+        # Read by Apify's command line.
+        "APIFY_CLIENT_BASE_URL": base_url,
         "APIFY_TOKEN": token,
         "APIFY_USER_ID": doc["userId"],
+        "APIFY_USER_IS_PAYING": "0",
+        "APIFY_WORKFLOW_KEY": doc["id"],
+        "APIFY_PROXY_HOSTNAME": proxy.hostname,
+        "APIFY_PROXY_PORT": proxy.port,
+        "APIFY_PROXY_PASSWORD": proxy.password or doc["id"],
+        # Asked through the proxy, which answers in the place of this host.
+        "APIFY_PROXY_STATUS_URL": "http://proxy.apify.com",
         # One core per 4 GB. Source: usage and resources.
         "APIFY_DEDICATED_CPUS": options["memoryMbytes"] / 4096,
         "APIFY_META_ORIGIN": doc["meta"]["origin"],
@@ -286,4 +313,6 @@ _ALIASES = {
     "APIFY_STARTED_AT": "ACTOR_STARTED_AT",
     "APIFY_TIMEOUT_AT": "ACTOR_TIMEOUT_AT",
     "APIFY_ACTOR_EVENTS_WS_URL": "ACTOR_EVENTS_WEBSOCKET_URL",
+    "APIFY_CONTAINER_PORT": "ACTOR_WEB_SERVER_PORT",
+    "APIFY_CONTAINER_URL": "ACTOR_WEB_SERVER_URL",
 }

@@ -57,11 +57,20 @@ def new_doc(order: RunOrder, started_ms: int) -> JsonObject:
         "buildNumber": order.actor.build_number,
         "exitCode": None,
         "generalAccess": "FOLLOW_USER_SETTING",
-        "defaultKeyValueStoreId": new_id(),
-        "defaultDatasetId": new_id(),
-        "defaultRequestQueueId": new_id(),
+        **_storages(order.actor),
         "usageTotalUsd": 0,
         **_pricing(order.actor, started_ms),
+    }
+
+
+def _storages(actor: Actor) -> JsonObject:
+    """Return the ids of a new Run's storages: the three default ones, and those that actor.json names."""
+    ids = {kind: {alias: new_id() for alias in ("default", *named)} for kind, named in actor.storage_aliases.items()}
+    return {
+        "defaultKeyValueStoreId": ids["keyValueStores"]["default"],
+        "defaultDatasetId": ids["datasets"]["default"],
+        "defaultRequestQueueId": ids["requestQueues"]["default"],
+        "storageIds": ids,
     }
 
 

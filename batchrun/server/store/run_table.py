@@ -142,11 +142,11 @@ def load_live(connection: Connection) -> list[tuple[JsonObject, JsonObject]]:
 
 
 def delete(connection: Connection, doc: JsonObject) -> None:
-    """Delete an ended Run, its log and its default storages."""
+    """Delete an ended Run, its log and its storages."""
     connection.execute("DELETE FROM runs WHERE id = ?", (doc["id"],))
     connection.execute("DELETE FROM logs WHERE run_id = ?", (doc["id"],))
-    for name in ("defaultDatasetId", "defaultKeyValueStoreId", "defaultRequestQueueId"):
-        if (storage := storage_table.read(connection, doc[name])) is not None and storage.name is None:
+    for storage_id in storage_table.ids_of(doc):
+        if (storage := storage_table.read(connection, storage_id)) is not None and storage.name is None:
             storage_table.delete(connection, storage)
 
 

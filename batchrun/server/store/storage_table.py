@@ -60,7 +60,8 @@ def _storage(row: tuple[object, ...]) -> Storage:
 
 
 def insert_defaults(connection: Connection, run: JsonObject, created_ms: int) -> int:
-    """Add the three default storages of a new Run; return the row number of the key-value store."""
+    """Add a new Run's storages; return the row number of the key-value store."""
+    _insert_aliased(connection, run, created_ms)
     row_number = connection.execute(
         "INSERT INTO storages (id, kind, run_id, act_id, created_ms, modified_ms, user_id) VALUES "
         "(?1, 'DATASET', ?4, ?5, ?6, ?6, ?7), (?2, 'REQUEST_QUEUE', ?4, ?5, ?6, ?6, ?7), "
@@ -77,6 +78,21 @@ def insert_defaults(connection: Connection, run: JsonObject, created_ms: int) ->
         ),
     ).lastrowid
     return row_number or 0
+
+
+def _insert_aliased(connection: Connection, run: JsonObject, created_ms: int) -> None:
+    """Add the storages that a Run's Actor names."""
+    kinds = zip(("datasets", "keyValueStores", "requestQueues"), Kind, strict=True)
+    connection.executemany(
+        "INSERT INTO storages (id, kind, run_id, act_id, created_ms, modified_ms, user_id) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [
+            (storage_id, kind.value, run["id"], run["actId"], created_ms, created_ms, run["userId"])
+            for plural, kind in kinds
+            for alias, storage_id in run.get("storageIds", {}).get(plural, {}).items()
+            if alias != "default"
+        ],
+    )
 
 
 def read(connection: Connection, storage_id: str) -> Storage | None:
@@ -186,15 +202,26 @@ def set_access(connection: Connection, storage: Storage, access: str) -> None:
 
 
 def read_uses(connection: Connection, doc: JsonObject) -> dict[str, int]:
-    """Return the use counts of a Run's default storages, by usage item."""
-    ids = (doc["defaultDatasetId"], doc["defaultKeyValueStoreId"], doc["defaultRequestQueueId"])
+    """Return the use counts of a Run's storages, by usage item."""
+    ids = ids_of(doc)
     uses: dict[str, int] = {}
-    rows = connection.execute("SELECT kind, writes, reads, lists FROM storages WHERE id IN (?, ?, ?)", ids)
+    rows = connection.execute(
+        "SELECT kind, sum(writes), sum(reads), sum(lists) FROM storages "  # noqa: S608 - own text
+        f"WHERE id IN ({', '.join('?' * len(ids))}) GROUP BY kind",
+        ids,
+    )
     for kind, writes, reads, lists in rows:
         uses |= {f"{kind}_WRITES": writes, f"{kind}_READS": reads}
         if kind == Kind.KEY_VALUE_STORE:
             uses[f"{kind}_LISTS"] = lists
     return uses
+
+
+def ids_of(run: JsonObject) -> list[str]:
+    """Return the ids of a Run's storages: the default ones, and those that its Actor names."""
+    defaults = (run["defaultDatasetId"], run["defaultKeyValueStoreId"], run["defaultRequestQueueId"])
+    named = (storage_id for aliases in run.get("storageIds", {}).values() for storage_id in aliases.values())
+    return list(dict.fromkeys((*defaults, *named)))
 
 
 def delete(connection: Connection, storage: Storage) -> None:

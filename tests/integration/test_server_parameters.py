@@ -39,7 +39,7 @@ async def test_every_answer_tells_its_rate_limit_and_lets_scripts_read_it(api: A
         ("POST", long, 400, "400"),
         ("POST", "/v2/actor-tasks/none/runs", 404, "400"),
         ("GET", f"/v2/key-value-stores/{run['defaultKeyValueStoreId']}/records/NONE", 404, "200"),
-        ("POST", "/v2/actors", 501, "60"),
+        ("POST", "/v2/actors", 403, "60"),
         ("PATCH", "/v2/actors", 405, "60"),
         ("GET", "/v2/nothing", 404, "60"),
         ("OPTIONS", "/v2/actor-tasks", 204, "60"),

@@ -20,7 +20,9 @@ The answer of the embedded server to each operation that the Apify API documents
 storages, logs and users. Written by `python -m tests.support.operations`; a test compares it with the server's routes.
 
 **served**: as documented. The numbers are the statuses of success; errors have the documented types.
-**501**: refused with `not-implemented` and this reason.
+**403**: refused with `operation-not-allowed`, once and for all, and this reason.
+Any other path is answered 404 `page-not-found`, another method 405 `method-not-allowed`. Official clients retry none
+of these.
 
 Every path under `/v2/actors` is served under `/v2/acts` too.
 
@@ -47,7 +49,7 @@ def answer_of(method: str, path: str, success: str) -> str:
     except ErrorAnswer as error:
         return f"{error.status} `{error.type}`"
     if isinstance(route.handler, NotOffered):
-        return f"501: {route.handler.reason}"
+        return f"403: {route.handler.reason}"
     return f"served: {success}" if success else "served"
 
 

@@ -2,13 +2,15 @@
 
 from typing import Any
 
+import anyio.to_thread
 from aiohttp import web
 
 from batchrun.model import JsonObject
 from batchrun.server.api.addresses import actor_of
 from batchrun.server.api.run_answers import runs_answer
 from batchrun.server.api.starting import StartEndpoints, start_actor
-from batchrun.server.catalog.actor_catalog import Actor
+from batchrun.server.catalog import actor_files
+from batchrun.server.catalog.actor_catalog import Actor, LocalCommand
 from batchrun.server.error_answers import thing_missing, value_invalid
 from batchrun.server.ids import iso
 from batchrun.server.prices import pricing_info
@@ -27,6 +29,8 @@ def add_routes(table: RouteTable) -> None:
         table.add("POST", f"{one}/validate-input", validate_input)
         table.add("GET", f"{one}/versions", list_versions)
         table.add("GET", f"{one}/versions/{{version}}", get_version)
+        table.add("GET", f"{one}/versions/{{version}}/env-vars", list_variables)
+        table.add("GET", f"{one}/versions/{{version}}/env-vars/{{variable}}", get_variable)
         table.add("GET", f"{one}/runs", list_runs)
         StartEndpoints(_start).add_routes(table, one)
 
@@ -56,7 +60,7 @@ async def _doc(call: Call, actor: Actor) -> JsonObject:
         "description": actor.description,
         "isPublic": call.backend.accounts.named(actor.username) is None,
         "stats": await _stats(call, actor),
-        "versions": [_version(actor)],
+        "versions": [await _version(call, actor)],
         "defaultRunOptions": {
             "build": actor.build_tag,
             "timeoutSecs": call.backend.settings.default_timeout_s,
@@ -88,26 +92,51 @@ async def get_actor(call: Call) -> web.Response:
 
 async def list_versions(call: Call) -> web.Response:
     """List an Actor's versions: the one that its directory is."""
-    return data_answer({"total": 1, "items": [_version(actor_of(call))]})
+    return data_answer({"total": 1, "items": [await _version(call, actor_of(call))]})
 
 
 async def get_version(call: Call) -> web.Response:
+    return data_answer(await _version(call, _actor_of_version(call)))
+
+
+async def list_variables(call: Call) -> web.Response:
+    variables = _variables(_actor_of_version(call))
+    return data_answer({"total": len(variables), "items": variables})
+
+
+async def get_variable(call: Call) -> web.Response:
+    for variable in _variables(_actor_of_version(call)):
+        if variable["name"] == call.path["variable"]:
+            return data_answer(variable)
+    raise thing_missing("Environment variable")
+
+
+def _actor_of_version(call: Call) -> Actor:
     actor = actor_of(call)
     if call.path["version"] != actor.version:
         raise thing_missing("Actor version")
-    return data_answer(_version(actor))
+    return actor
 
 
-def _version(actor: Actor) -> JsonObject:
-    """Return the version that an Actor's directory is; its source stays where it is."""
+async def _version(call: Call, actor: Actor) -> JsonObject:
+    """Return the version that an Actor's directory is; a caller without a token does not see its files."""
+    files: list[JsonObject] = []
+    if call.account is not None and isinstance(actor.runner, LocalCommand):
+        files = await anyio.to_thread.run_sync(actor_files.source_files, actor.runner.cwd)
     return {
         "versionNumber": actor.version,
         "sourceType": "SOURCE_FILES",
-        "sourceFiles": [],
-        "envVars": [],
+        "sourceFiles": files,
+        "envVars": _variables(actor),
         "buildTag": actor.build_tag,
         "applyEnvVarsToBuild": False,
     }
+
+
+def _variables(actor: Actor) -> list[JsonObject]:
+    if not isinstance(actor.runner, LocalCommand):
+        return []
+    return [{"name": name, "value": value, "isSecret": False} for name, value in actor.runner.variables.items()]
 
 
 async def validate_input(call: Call) -> web.Response:

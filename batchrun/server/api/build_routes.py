@@ -4,7 +4,7 @@ from aiohttp import web
 
 from batchrun.model import JsonObject
 from batchrun.server.api.addresses import actor_of, read_build
-from batchrun.server.error_answers import ErrorAnswer, not_permitted
+from batchrun.server.error_answers import ErrorAnswer, not_permitted, thing_missing
 from batchrun.server.routing.call import Call, data_answer, empty_answer, list_answer
 from batchrun.server.routing.route_table import RouteTable
 from batchrun.server.store import build_table
@@ -17,6 +17,7 @@ def add_routes(table: RouteTable) -> None:
         one = f"{collection}/{{actor}}"
         table.add("GET", f"{one}/builds", list_builds)
         table.add("GET", f"{one}/builds/default", get_default_build, needs_token=False)
+        table.add("GET", f"{one}/builds/{{log}}", get_build, needs_token=False)
     table.add("GET", "/v2/actor-builds", list_own_builds)
     one = "/v2/actor-builds/{log}"
     table.add("GET", one, get_build, needs_token=False)
@@ -43,7 +44,10 @@ async def get_default_build(call: Call) -> web.Response:
 
 
 async def get_build(call: Call) -> web.Response:
-    return data_answer(await read_build(call, call.path["log"]))
+    doc = await read_build(call, call.path["log"])
+    if "actor" in call.path and doc["actId"] != actor_of(call).id:
+        raise thing_missing("Build")
+    return data_answer(doc)
 
 
 async def delete_build(call: Call) -> web.Response:

@@ -23,6 +23,12 @@ def add_routes(table: RouteTable) -> None:
         table.add("POST", f"{prefix}/abort", abort_run)
         table.add("POST", f"{prefix}/metamorph", metamorph_run, per_s=PER_START)
         table.add("POST", f"{prefix}/reboot", reboot_run)
+    for one in ("/v2/actors/{actor}/runs/{run}", "/v2/acts/{actor}/runs/{run}"):
+        table.add("GET", one, get_run, needs_token=False)
+        table.add("POST", f"{one}/abort", abort_run)
+        table.add("POST", f"{one}/metamorph", metamorph_run, per_s=PER_START)
+        table.add("POST", f"{one}/reboot", reboot_run)
+        table.add("POST", f"{one}/resurrect", resurrect_run, per_s=PER_START)
     one = RUN_PREFIXES[0]
     table.add("PUT", one, update_run)
     table.add("DELETE", one, delete_run)

@@ -1,6 +1,7 @@
-"""Operations of the platform that this server does not offer: they answer 501 and the reason instead of 404.
+"""Operations of the platform that this server does not offer: they answer 403 and what there is instead, not 404.
 
-An Actor cannot be created or changed by the API: its source is a directory.
+Official clients retry no 403; they retry each 5xx for minutes. An Actor cannot be created or changed by the API: its
+source is a directory.
 """
 
 from aiohttp import web
@@ -10,9 +11,11 @@ from batchrun.server.routing.call import Call
 from batchrun.server.routing.route_table import RouteTable
 
 _ACTORS_ARE_DIRECTORIES = "Actors come from directories here (batchrun serve --actors DIR)"
+_VARIABLES_ARE_IN_FILES = "an Actor's variables are environmentVariables of its .actor/actor.json"
 _BUILT_AUTOMATICALLY = "each state of an Actor's directory becomes a build automatically"
-_NO_SCHEDULES = "this server has no schedules"
-#: Methods, path, reason. Routes that another module serves are skipped.
+_NO_SCHEDULES = "this server has no schedules; `batchrun worker` has"
+_NO_STORE = "this server has no store; GET /v2/actors lists the Actors that it has"
+#: Methods, path, what there is instead. Routes that another module serves are skipped.
 UNSERVED = (
     *(
         operation
@@ -22,13 +25,16 @@ UNSERVED = (
             ("PUT DELETE", f"{actors}/{{actor}}", _ACTORS_ARE_DIRECTORIES),
             ("POST", f"{actors}/{{actor}}/versions", _ACTORS_ARE_DIRECTORIES),
             ("PUT DELETE", f"{actors}/{{actor}}/versions/{{version}}", _ACTORS_ARE_DIRECTORIES),
+            ("POST", f"{actors}/{{actor}}/versions/{{version}}/env-vars", _VARIABLES_ARE_IN_FILES),
+            ("PUT DELETE", f"{actors}/{{actor}}/versions/{{version}}/env-vars/{{variable}}", _VARIABLES_ARE_IN_FILES),
             ("POST", f"{actors}/{{actor}}/builds", _BUILT_AUTOMATICALLY),
         )
     ),
+    ("GET", "/v2/actor-builds/{log}/openapi.json", "the build's inputSchema is in GET /v2/actor-builds/{buildId}"),
     ("GET POST", "/v2/schedules", _NO_SCHEDULES),
     ("GET PUT DELETE", "/v2/schedules/{schedule}", _NO_SCHEDULES),
     ("GET", "/v2/schedules/{schedule}/log", _NO_SCHEDULES),
-    ("GET", "/v2/store", "this server has no store"),
+    ("GET", "/v2/store", _NO_STORE),
 )
 
 
@@ -37,7 +43,7 @@ class NotOffered:
         self.reason = reason
 
     async def __call__(self, _: Call) -> web.StreamResponse:
-        raise ErrorAnswer(501, "not-implemented", f"This server does not offer this operation: {self.reason}")
+        raise ErrorAnswer(403, "operation-not-allowed", f"This server does not offer this operation: {self.reason}")
 
 
 def add_routes(table: RouteTable) -> None:

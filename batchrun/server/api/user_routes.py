@@ -4,6 +4,7 @@ from aiohttp import web
 
 from batchrun.model import JsonObject
 from batchrun.server.accounts.callers import Caller
+from batchrun.server.error_answers import thing_missing
 from batchrun.server.ids import iso
 from batchrun.server.routing.call import Call, data_answer
 from batchrun.server.routing.route_table import RouteTable
@@ -17,6 +18,19 @@ _SERVED_FEATURES = frozenset({"ACTORS", "STORAGE", "WEBHOOKS", "ACTORS_PUBLIC_AL
 
 def add_routes(table: RouteTable) -> None:
     table.add("GET", "/v2/users/me", get_me)
+    table.add("GET", "/v2/users/{user}", get_public, needs_token=False)
+
+
+async def get_public(call: Call) -> web.Response:
+    """Show what everybody may see of an account, or of the publisher of a bundled Actor."""
+    address, accounts = call.path["user"], call.backend.accounts
+    account = accounts.named(address)
+    publishers = {actor.username for actor in call.backend.catalog}
+    known = {name for name in publishers if address.lower() == name.lower() or address == accounts.owner_id_of(name)}
+    username = account.username if account is not None else next(iter(known), None)
+    if username is None:
+        raise thing_missing("User")
+    return data_answer({"username": username, "profile": {"name": username}})
 
 
 async def get_me(call: Call) -> web.Response:

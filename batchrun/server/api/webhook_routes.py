@@ -35,6 +35,7 @@ async def _shown(call: Call, doc: JsonObject) -> JsonObject:
 
 
 async def _page(call: Call, docs: list[JsonObject]) -> web.Response:
+    """Answer with a page of an Actor's or a task's webhooks."""
     offset, limit, is_descending = call.query.page()
     ordered = list(reversed(docs)) if is_descending else docs
     items = [await _shown(call, doc) for doc in ordered[offset : offset + limit]]
@@ -46,8 +47,12 @@ async def _webhook(call: Call) -> JsonObject:
 
 
 async def list_webhooks(call: Call) -> web.Response:
-    """List the account's webhooks, without those of single Runs."""
-    return await _page(call, call.backend.webhooks.of_account(call.user))
+    """List the account's webhooks, also those of single Runs."""
+    offset, limit, is_descending = call.query.page()
+    page = webhook_table.page_of_account, call.user.id, offset, limit, is_descending
+    total, docs = await call.backend.database.read(*page)
+    items = [await _shown(call, doc) for doc in docs]
+    return page_answer(items, total, offset, limit, is_descending=is_descending)
 
 
 async def list_of_task(call: Call) -> web.Response:

@@ -3,15 +3,20 @@
 Everything here reads the disk: callers on the loop use a thread.
 """
 
+import base64
 import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from batchrun.model import JsonObject
 from batchrun.server.catalog.ignore_rules import IgnoreRules, read_ignore_rules
 
 #: Max bytes of a directory whose contents are hashed. Larger ones are compared by names, sizes and times, to be quick.
 _MAX_DIGESTED_BYTES = 32 << 20
+
+#: Max bytes of the files that the API shows. Source: the platform's limit of an Actor's source files.
+_MAX_SHOWN_BYTES = 3 << 20
 
 
 def signature(folder: Path) -> str:
@@ -33,6 +38,22 @@ def digest(folder: Path) -> str:
         read.update(f"{path.relative_to(folder)}\0{len(content)}\0".encode(errors="replace"))
         read.update(content)
     return read.hexdigest()
+
+
+def source_files(folder: Path) -> list[JsonObject]:
+    """Return the source files as the API shows them, as far as they fit into the platform's limit."""
+    shown: list[JsonObject] = []
+    left = _MAX_SHOWN_BYTES
+    for path, stat in _files(folder):
+        left -= stat.st_size
+        if left < 0:
+            break
+        name, content = path.relative_to(folder).as_posix(), path.read_bytes()
+        try:
+            shown.append({"name": name, "format": "TEXT", "content": content.decode()})
+        except UnicodeDecodeError:
+            shown.append({"name": name, "format": "BASE64", "content": base64.b64encode(content).decode()})
+    return shown
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:

@@ -18,6 +18,16 @@ def load_stored(connection: Connection) -> list[JsonObject]:
     ]
 
 
+def page_of_account(
+    connection: Connection, user_id: str, offset: int, limit: int, is_descending: bool
+) -> tuple[int, list[JsonObject]]:
+    """Return the number of an account's webhooks, and a page of them, oldest first."""
+    total, rows = counted_page(
+        connection, "doc", "webhooks WHERE user_id = ?", (user_id,), ("seq",), offset, limit, is_descending
+    )
+    return total, [orjson.loads(doc) for (doc,) in rows]
+
+
 def of_run(connection: Connection, run_id: str) -> list[JsonObject]:
     return [orjson.loads(doc) for (doc,) in connection.execute("SELECT doc FROM webhooks WHERE run_id = ?", (run_id,))]
 

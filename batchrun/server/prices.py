@@ -53,11 +53,26 @@ def pricing_info(charge_events: JsonObject, at: str) -> JsonObject:
 
 def charged_usd(doc: JsonObject) -> float:
     """Return the dollars charged for events of a Run of a pay-per-event Actor, up to its cap."""
+    total_usd, cap_usd = _events_usd(doc), _cap_usd(doc)
+    return total_usd if cap_usd is None else min(total_usd, cap_usd)
+
+
+def is_over_cap(doc: JsonObject) -> bool:
+    """True if the events of a Run cost more than its `maxTotalChargeUsd`."""
+    cap_usd = _cap_usd(doc)
+    # Sums of prices are not exact; no price is as small as this.
+    return cap_usd is not None and _events_usd(doc) > cap_usd + 1e-9
+
+
+def _events_usd(doc: JsonObject) -> float:
     events = ((doc.get("pricingInfo") or {}).get("pricingPerEvent") or {}).get("actorChargeEvents") or {}
     counts = doc.get("chargedEventCounts") or {}
-    total_usd = math.fsum(count * events[name]["eventPriceUsd"] for name, count in counts.items() if name in events)
-    cap_usd = (doc.get("options") or {}).get("maxTotalChargeUsd")
-    return total_usd if cap_usd is None else min(total_usd, cap_usd)
+    return math.fsum(count * events[name]["eventPriceUsd"] for name, count in counts.items() if name in events)
+
+
+def _cap_usd(doc: JsonObject) -> float | None:
+    cap_usd: float | None = (doc.get("options") or {}).get("maxTotalChargeUsd")
+    return cap_usd
 
 
 def countable(doc: JsonObject) -> dict[str, float]:

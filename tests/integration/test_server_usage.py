@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import orjson
 import pytest
 
 from batchrun.server import InlineContext
@@ -12,7 +13,7 @@ from batchrun.server.store.database import open_database
 from tests.support.server_api import ACTORS, Api, open_api
 
 _PRICES = {"DATASET_WRITES": 0.000005, "KEY_VALUE_STORE_WRITES": 0.00005}
-SERVER = {"actors": (ACTORS,), "usage_settle_s": 0}
+SERVER = {"actors": (ACTORS,), "usage_settle_s": 0, "abort_grace_s": 0.1}
 
 
 async def _echo(api: Api, given: Any = None, **query: Any) -> Any:
@@ -167,19 +168,57 @@ async def test_an_actor_is_paid_per_event(tmp_path: Path) -> None:
     assert ended["usageTotalUsd"] == pytest.approx(0.03 + sum(ended["usageUsd"].values()))
 
 
-async def test_charges_beyond_the_runs_limit_are_taken_and_cost_nothing(api: Api) -> None:
-    """The platform checks no limit at a charge and stops no Actor: that is the Actor's to do; only the cost is capped.
+async def test_charges_beyond_the_runs_limit_stop_it_and_cost_nothing(api: Api) -> None:
+    """The platform takes the charge and then terminates the Run: SDKs charge one event too many for this purpose.
 
-    Source: the API reference, "Charge events in run"; the SDK's page on pay per event, "Handling the charge limit".
+    Source: the API reference, "Charge events in run"; the JavaScript SDK's charging manager.
     """
     run = (await api.send("POST", "/v2/actors/local~paid/runs", maxTotalChargeUsd=0.02)).data
     await _runs(api, run["id"])
-    charge = {"eventName": "page", "count": 5}
-    assert (await api.send("POST", f"/v2/actor-runs/{run['id']}/charge", charge)).status == 201
+    path, charge = f"/v2/actor-runs/{run['id']}/charge", {"eventName": "page", "count": 2}
+    assert (await api.send("POST", path, charge)).status == 201
     assert (await api.get(f"/v2/actor-runs/{run['id']}")).data["status"] == "RUNNING"
-    ended = await _pay(api, run["id"], 1)
-    assert ended["chargedEventCounts"] == {"page": 6}
+    assert (await api.send("POST", path, charge)).status == 201
+    ended = await api.finish(run["id"])
+    assert (ended["status"], "maxTotalChargeUsd (0.02 USD)" in ended["statusMessage"]) == ("ABORTED", True)
+    assert ended["chargedEventCounts"] == {"page": 4}
     assert ended["usageTotalUsd"] == pytest.approx(0.02 + sum(ended["usageUsd"].values()))
+
+
+async def test_the_platforms_own_events_are_counted_and_billed(tmp_path: Path) -> None:
+    """A start per GB of memory, an item of the default dataset; again at a resurrection; the month agrees."""
+    actor = anyio.Path(tmp_path / "priced")
+    await (actor / ".actor").mkdir(parents=True)
+    events = {
+        "apify-actor-start": {"eventPriceUsd": 0.001},
+        "apify-default-dataset-item": {"eventPriceUsd": 0.01},
+        "page": {"eventPriceUsd": 0.1},
+    }
+    definition = {"actorSpecification": 1, "name": "priced", "version": "0.1", "localChargeEvents": events}
+    await (actor / ".actor" / "actor.json").write_bytes(orjson.dumps(definition))
+    await (actor / "__main__.py").write_text("import time; time.sleep(1000)")
+    async with open_api(tmp_path / "server", actors=(tmp_path / "priced",), usage_settle_s=0, abort_grace_s=0.1) as api:
+        run = (await api.send("POST", "/v2/actors/local~priced/runs", memory=2048, maxTotalChargeUsd=0.05)).data
+        assert run["chargedEventCounts"] == {"apify-actor-start": 2, "apify-default-dataset-item": 0, "page": 0}
+        await _runs(api, run["id"])
+        items = f"/v2/actor-runs/{run['id']}/dataset/items"
+        assert (await api.send("POST", items, [{}, {"a": 1}])).status == 201
+        shown = (await api.get(f"/v2/actor-runs/{run['id']}")).data
+        assert (shown["status"], shown["chargedEventCounts"]["apify-default-dataset-item"]) == ("RUNNING", 2)
+        path = f"/v2/actor-runs/{run['id']}/charge"
+        assert (await api.send("POST", path, {"eventName": "apify-actor-start"})).status == 400
+        assert (await api.send("POST", items, [{}, {}, {}])).status == 201
+        ended = await api.finish(run["id"])
+        assert (ended["status"], ended["chargedEventCounts"]["apify-default-dataset-item"]) == ("ABORTED", 5)
+        assert ended["usageTotalUsd"] == pytest.approx(0.05 + sum(ended["usageUsd"].values()))
+        assert (await api.send("POST", items, [{}])).status == 201
+        again = (await api.send("POST", f"/v2/actor-runs/{run['id']}/resurrect", maxTotalChargeUsd=1)).data
+        assert again["chargedEventCounts"] == {"apify-actor-start": 4, "apify-default-dataset-item": 5, "page": 0}
+        ended = await _pay(api, run["id"], 1)
+        assert ended["usageTotalUsd"] == pytest.approx(0.154 + sum(ended["usageUsd"].values()))
+        month = (await api.get("/v2/users/me/usage/monthly")).data
+        assert month["monthlyServiceUsage"]["PAID_ACTORS_PER_EVENT"]["baseAmountUsd"] == pytest.approx(0.154)
+        assert month["totalUsageCreditsUsdAfterVolumeDiscount"] == pytest.approx(ended["usageTotalUsd"])
 
 
 async def _pay(api: Api, run_id: str, count: int) -> Any:

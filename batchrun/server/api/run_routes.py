@@ -111,5 +111,5 @@ async def charge_run(call: Call) -> web.Response:
     if not isinstance(event, str) or isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise request_invalid("The body must hold eventName (string) and count (a whole number from 1)")
     live, key = await call.backend.runs.running(run_id), call.request.headers.get("idempotency-key")
-    await run_changes.charge(call.backend.database, live, event, count, key)
+    await call.backend.runs.charge(live, event, count, key)
     return raw_answer(b"{}", 201)

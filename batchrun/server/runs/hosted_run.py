@@ -76,6 +76,8 @@ class HostedRun:
     #: Made by a follower of the log; set and dropped when the log grows.
     log_grown: anyio.Event | None = None
     log_bytes: int = 0
+    #: Why the server stops it; empty: it does not.
+    stop_reason: str = ""
     #: True once it has used the server's own proxy.
     is_proxied: bool = False
     #: The end of what its process has printed.

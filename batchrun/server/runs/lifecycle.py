@@ -8,7 +8,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import anyio
@@ -22,12 +22,15 @@ from batchrun.server.accounts.run_quota import RunQuota
 from batchrun.server.catalog.actor_catalog import Actor, Catalog, LocalCommand
 from batchrun.server.error_answers import ErrorAnswer, thing_missing
 from batchrun.server.ids import iso, now_ms
+from batchrun.server.runs import run_changes
 from batchrun.server.runs.execution import RunExecutor
 from batchrun.server.runs.final_usage import FinalUsage
 from batchrun.server.runs.hosted_run import ActorProxy, HostedRun, RunEnd, append_log, mark_status, store_live
 from batchrun.server.runs.processes import ProcessRunner
 from batchrun.server.runs.run_docs import (
+    ITEM_EVENT,
     RunOrder,
+    charged,
     current_part,
     ended_stats,
     new_doc,
@@ -102,6 +105,8 @@ class Runs:
         #: The Runs that ended last: a follower of a Run reads it once more after its end.
         self._just_ended: dict[str, JsonObject] = {}
         self._reviving: set[str] = set()
+        #: Default dataset -> the live Run that pays for its items.
+        self._paid_datasets: dict[str, HostedRun] = {}
         self.counts = RunCounts()
 
     @property
@@ -192,6 +197,27 @@ class Runs:
         else:
             live.scope.cancel()
         return await self.read(run_id)
+
+    async def charge(self, live: HostedRun, event: str, count: int, key: str | None) -> None:
+        """Charge a Run for events of its Actor. All are taken; above the limit the Run is stopped."""
+        await run_changes.charge(self._database, live, event, count, key)
+        await self._stop_over_cap(live)
+
+    async def charge_items(self, dataset_id: str, count: int) -> None:
+        """Charge the live Run, if one pays for the items of this dataset."""
+        if (live := self._paid_datasets.get(dataset_id)) is not None:
+            live.doc |= charged(live.doc, ITEM_EVENT, count, is_by_actor=False)
+            await store_live(self._database, live)
+            await self._stop_over_cap(live)
+
+    async def _stop_over_cap(self, live: HostedRun) -> None:
+        """Stop a Run whose charges exceed its limit: SDKs charge one event too many for this. Source: SDK, charging."""
+        if not prices.is_over_cap(live.doc) or live.stop_reason:
+            return
+        cap_usd = live.doc["options"]["maxTotalChargeUsd"]
+        live.stop_reason = f"The Actor run was aborted: its charges exceed maxTotalChargeUsd ({cap_usd} USD)"
+        await append_log(self._database, live, f"ACTOR: {live.stop_reason}")
+        await self.abort(live.id, is_graceful=True)
 
     async def owner_of(self, run_id: str) -> str:
         return str((await self.read(run_id))["userId"])
@@ -344,6 +370,8 @@ class Runs:
 
     def _launch(self, live: HostedRun, ending: RunEnd | None = None) -> None:
         self._live[live.id] = live
+        if ITEM_EVENT in live.doc.get("chargedEventCounts", {}):
+            self._paid_datasets[live.doc["defaultDatasetId"]] = live
         self._just_ended.pop(live.id, None)
         self._children.start_soon(self._carry_out, live, ending)
 
@@ -353,7 +381,7 @@ class Runs:
                 ending = await self._executor.execute(live)
         # An aborted Run is ABORTED however its work ended. Without an end, the time limit has cut the work.
         if live.status is RunStatus.ABORTING:
-            ending = ABORTED
+            ending = replace(ABORTED, message=live.stop_reason) if live.stop_reason else ABORTED
         ending = ending or TIMED_OUT
         ended = self._ended_doc(live, ending)
         event, usage = f"ACTOR.RUN.{ending.status.value.replace('-', '_')}", self._final_usage
@@ -364,7 +392,7 @@ class Runs:
         duration_s = live.duration_s()
         doc = dict(live.doc)
         doc["status"], doc["finishedAt"], doc["exitCode"] = ending.status.value, iso(now_ms()), ending.exit_code
-        if not (doc.get("isStatusMessageTerminal") and doc.get("statusMessage")):
+        if live.stop_reason or not (doc.get("isStatusMessageTerminal") and doc.get("statusMessage")):
             doc["statusMessage"] = ending.message
         doc["isStatusMessageTerminal"] = True
         doc["stats"] = ended_stats(
@@ -379,6 +407,7 @@ class Runs:
             self._final_usage.expect(live.id)
         live.doc = doc
         del self._live[live.id]
+        self._paid_datasets.pop(doc["defaultDatasetId"], None)
         self._webhooks.forget_run(live.id)
         self._just_ended[live.id] = doc
         if len(self._just_ended) > _MAX_JUST_ENDED:

@@ -8,6 +8,9 @@ from batchrun.server.catalog.actor_catalog import Actor
 from batchrun.server.error_answers import ErrorAnswer, value_invalid
 from batchrun.server.ids import iso, new_id, now_ms, parse_iso
 
+#: Events that the platform charges itself, if the Actor prices them: at each start, one per GB of memory; and for each
+#: item in the default dataset. Source: pay per event, "Synthetic events".
+START_EVENT, ITEM_EVENT = "apify-actor-start", "apify-default-dataset-item"
 #: Max metamorphs of one Run. Source: account limits.
 MAX_METAMORPHS = 10
 
@@ -59,7 +62,7 @@ def new_doc(order: RunOrder, started_ms: int) -> JsonObject:
         "generalAccess": "FOLLOW_USER_SETTING",
         **_storages(order.actor),
         "usageTotalUsd": 0,
-        **_pricing(order.actor, started_ms),
+        **_pricing(order.actor, started_ms, order.options["memoryMbytes"]),
     }
 
 
@@ -74,18 +77,25 @@ def _storages(actor: Actor) -> JsonObject:
     }
 
 
-def _pricing(actor: Actor, started_ms: int) -> JsonObject:
+def _pricing(actor: Actor, started_ms: int, memory_mb: int) -> JsonObject:
     """Return the prices and charges of a new Run of a pay-per-event Actor; empty for other Actors."""
     if not actor.charge_events:
         return {}
     return {
         "pricingInfo": prices.pricing_info(actor.charge_events, iso(started_ms)),
-        "chargedEventCounts": dict.fromkeys(actor.charge_events, 0),
+        "chargedEventCounts": _with_start(dict.fromkeys(actor.charge_events, 0), memory_mb),
     }
 
 
-def charged(doc: JsonObject, event: str, count: int) -> JsonObject:
+def _with_start(counts: dict[str, int], memory_mb: int) -> dict[str, int]:
+    """Return the counts of events after one more start."""
+    return counts | ({START_EVENT: counts[START_EVENT] + max(memory_mb // 1024, 1)} if START_EVENT in counts else {})
+
+
+def charged(doc: JsonObject, event: str, count: int, *, is_by_actor: bool = True) -> JsonObject:
     counts = doc.get("chargedEventCounts")
+    if is_by_actor and event.startswith("apify-"):
+        raise value_invalid(f'The event "{event}" is charged by the platform itself')
     if counts is None:
         raise ErrorAnswer(400, "cannot-charge-non-pay-per-event-actor", "The Actor is not paid per event")
     if event not in counts:
@@ -109,14 +119,21 @@ def current_part(doc: JsonObject) -> tuple[str, str]:
 
 
 def resurrected(doc: JsonObject, options: JsonObject) -> JsonObject:
-    return doc | {
-        "options": doc["options"] | options,
-        "stats": doc["stats"] | {"resurrectCount": doc["stats"]["resurrectCount"] + 1},
-        "finishedAt": None,
-        "exitCode": None,
-        "statusMessage": None,
-        "isStatusMessageTerminal": None,
-    }
+    changed = doc["options"] | options
+    counts = doc.get("chargedEventCounts")
+    charges = {} if counts is None else {"chargedEventCounts": _with_start(counts, changed["memoryMbytes"])}
+    return (
+        doc
+        | charges
+        | {
+            "options": changed,
+            "stats": doc["stats"] | {"resurrectCount": doc["stats"]["resurrectCount"] + 1},
+            "finishedAt": None,
+            "exitCode": None,
+            "statusMessage": None,
+            "isStatusMessageTerminal": None,
+        }
+    )
 
 
 def migrated_extras(doc: JsonObject, extras: JsonObject, alive_ms: int) -> JsonObject:

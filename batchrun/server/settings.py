@@ -90,8 +90,8 @@ class ServerSettings:
     accounts: tuple[AccountSettings, ...] = ()
     #: Seconds that a gracefully aborted Run may go on. Source: the API reference.
     abort_grace_s: float = 30
-    #: Seconds for Actors with a websocket to save their state when the server closes.
-    migration_notice_s: float = 1
+    #: Max seconds for Actors with a websocket to save their state and stop when the server closes.
+    migration_notice_s: float = 3
     #: Seconds from a Run's end until its usage is final; 0: the first figures are final.
     usage_settle_s: float = 5
     #: Seconds before a webhook is retried first; doubles with each retry. Source: webhook actions.

@@ -31,7 +31,7 @@ def packages(request: pytest.FixtureRequest) -> Path:
         folder / "installed.json", JAVASCRIPT / "package.json"
     )
     shutil.copytree(JAVASCRIPT, folder, dirs_exist_ok=True)
-    for name in ("javascript_scraper", "javascript_crawler"):
+    for name in ("javascript_scraper", "javascript_crawler", "javascript_counter"):
         shutil.copytree(ACTORS / name, folder / "actors" / name, dirs_exist_ok=True)
     if not is_installed:
         _install(folder)
@@ -162,3 +162,18 @@ async def test_a_batch_brings_the_javascript_scrapers_server_along(api: Api, pac
     assert {item["_run"] for item in items} == {record["run"]["id"] for record in records}
     assert len(items) == sum(record["output"]["headings"] for record in records) > 0
     assert all(len(item["padding"]) == 1000 for item in items)
+
+
+async def test_a_server_that_stops_makes_no_javascript_actor_push_twice(packages: Path, tmp_path: Path) -> None:
+    """The SDK answers `migrating` with a reboot: the Actor goes on from its state with the next server, not before."""
+    settings: dict[str, Any] = {"actors": (packages / "actors" / "javascript_counter",), "migration_notice_s": 20}
+    async with open_api(tmp_path / "server", **settings) as api:
+        run = await api.run_actor("local~javascript-counter", {"count": 30})
+        await api.items(run, 5)
+    async with open_api(tmp_path / "server", **settings) as api:
+        ended = await api.finish(run["id"])
+        items = await api.items(run)
+        log = (await api.get(f"/v2/logs/{run['id']}")).body.decode()
+    assert [item["n"] for item in items] == list(range(1, 31)), log
+    assert (ended["stats"]["rebootCount"], ended["stats"]["migrationCount"]) == (1, 1)
+    assert (ended["status"], ended["statusMessage"]) == ("SUCCEEDED", "Counting")

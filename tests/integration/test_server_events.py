@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import aiohttp
+import anyio
 
 from batchrun.server.runs.actor_events import MAX_FOLLOWERS
 from tests.support.server_api import ACTORS, Api, open_api
@@ -106,3 +107,33 @@ async def test_a_closing_server_lets_an_actor_save_its_state(tmp_path: Path) -> 
         assert {"event": "persistState", "isMigrating": True} in told
         assert [item["life"] for item in items if "life" in item] == [1, 2]
         await api.send("POST", f"/v2/actor-runs/{run['id']}/abort")
+
+
+async def test_a_reboot_while_the_server_closes_waits_for_the_next_one(tmp_path: Path) -> None:
+    """An Actor that answers `migrating` with a reboot begins once again, with the next server."""
+    settings = {"actors": (ACTORS,), "migration_notice_s": 20}
+
+    async def reboot_at_migration(base_url: str, token: str, run_id: str, followed: anyio.Event) -> None:
+        headers = {"Authorization": f"Bearer {token}"}
+        async with (
+            aiohttp.ClientSession(base_url, headers=headers) as session,
+            session.ws_connect(f"/events/{run_id}") as socket,
+        ):
+            followed.set()
+            while await _name(socket) != "migrating":
+                pass
+            async with session.post(f"/v2/actor-runs/{run_id}/reboot") as answer:
+                assert (answer.status, (await answer.json())["data"]["stats"]["rebootCount"]) == (200, 1)
+
+    async with anyio.create_task_group() as children, open_api(tmp_path, **settings) as api:
+        run = await api.run_actor("local~acrobat", {"do": "hang"})
+        await api.items(run, 1)
+        followed = anyio.Event()
+        children.start_soon(reboot_at_migration, api.server.base_url, api.server.token, run["id"], followed)
+        await followed.wait()
+    async with open_api(tmp_path, **settings) as api:
+        await api.items(run, 2)
+        lives = await api.items(run)
+        await api.send("POST", f"/v2/actor-runs/{run['id']}/abort")
+        await api.finish(run["id"])
+    assert len(lives) == 2

@@ -230,3 +230,21 @@ async def test_orphans_of_a_killed_server_are_ended_first(tmp_path: Path, escape
         await _are_gone(pids)
         await api.items(run, 2)
         assert (await api.get(f"/v2/actor-runs/{run['id']}")).data["stats"]["migrationCount"] == 1
+
+
+async def test_the_first_status_is_ready_and_a_reader_sees_it_begin(api: Api) -> None:
+    """A start answers READY; who then reads the Run finds it begun: Apify's command line takes READY for a failure."""
+    run = await api.run_actor("local~acrobat", {"do": "hang"})
+    read = (await api.get(f"/v2/actor-runs/{run['id']}")).data
+    assert (run["status"], read["status"]) == ("READY", "RUNNING")
+    await api.send("POST", f"/v2/actor-runs/{run['id']}/abort")
+
+
+async def test_the_last_status_message_of_an_actor_stays(api: Api) -> None:
+    """Also when it is not terminal, and however the Run ends."""
+    run = await api.run_actor("local~acrobat", {"do": "hang"})
+    await api.items(run, 1)
+    await api.send("PUT", f"/v2/actor-runs/{run['id']}", {"statusMessage": "page 7 of 9"})
+    await api.send("POST", f"/v2/actor-runs/{run['id']}/abort")
+    ended = await api.finish(run["id"])
+    assert (ended["status"], ended["statusMessage"]) == ("ABORTED", "page 7 of 9")

@@ -46,7 +46,7 @@ async def list_runs(call: Call) -> web.Response:
 async def get_run(call: Call) -> web.Response:
     """Show a Run; with `waitForFinish`, when it has ended or the time is over."""
     run_id, wait_s = await run_id_of(call), wait_s_of(call.query)
-    await call.backend.runs.wait(run_id, wait_s)
+    await (call.backend.runs.wait(run_id, wait_s) if wait_s else call.backend.runs.wait_begun(run_id))
     doc = await call.backend.runs.read_with_usage(run_id)
     if doc["generalAccess"] == "RESTRICTED" and not call.is_by(doc["userId"]):
         raise not_permitted("Actor run")

@@ -21,6 +21,8 @@ class RunExecutor:
 
     def __init__(self, database: Database, processes: ProcessRunner, token_of: Callable[[str], str]) -> None:
         self._database, self._processes, self._token_of = database, processes, token_of
+        #: True: an Actor that would begin again waits until the server closes.
+        self.is_parking = False
 
     async def execute(self, live: HostedRun) -> RunEnd:
         """Execute the Run's Actor; return how it ended, unless cancelled."""
@@ -28,6 +30,9 @@ class RunExecutor:
         restarts: deque[float] = deque(maxlen=_MAX_RESTARTS)
         while True:
             ending = await self._live_once(live)
+            if ending is None and self.is_parking:
+                live.note_parked()
+                await anyio.sleep_forever()
             if ending is None:
                 await append_log(self._database, live, "ACTOR: Restarting, as the run was rebooted or metamorphed.")
                 continue

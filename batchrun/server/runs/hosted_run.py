@@ -36,8 +36,10 @@ class ActorProxy:
 class RunEnd:
     status: RunStatus
     exit_code: int | None = None
-    #: Shown unless the Actor has set a terminal status message.
+    #: Shown unless the Actor has set a status message.
     message: str
+    #: True: the message is shown in any case.
+    is_decisive: bool = False
 
 
 def ending_of(exit_code: int) -> RunEnd:
@@ -65,6 +67,8 @@ class HostedRun:
     is_ended: bool = False
     #: Made by the first waiter for the end; most Runs have none.
     _ended: anyio.Event | None = None
+    #: Made by a waiter for the end of READY.
+    _begun: anyio.Event | None = None
     #: The scope of the Actor's work; cancelled to abort the Run.
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     #: The scope of one execution of the Actor; cancelled to restart it. None before the first.
@@ -139,7 +143,18 @@ class HostedRun:
             "netTxBytes": 0,
         }
 
+    async def wait_begun(self) -> None:
+        if self.status is RunStatus.READY:
+            if self._begun is None:
+                self._begun = anyio.Event()
+            await self._begun.wait()
+
+    def note_begun(self) -> None:
+        if self._begun is not None:
+            self._begun.set()
+
     async def wait_ended(self) -> None:
+        """Wait until its end is committed, or until it is parked."""
         if self.is_ended:
             return
         if self._ended is None:
@@ -148,6 +163,10 @@ class HostedRun:
 
     def note_ended(self) -> None:
         self.is_ended = True
+        self.note_parked()
+
+    def note_parked(self) -> None:
+        """Wake the waiters: the Actor does not run again in this server process."""
         if self._ended is not None:
             self._ended.set()
 
@@ -185,6 +204,7 @@ async def store_live(database: Database, live: HostedRun) -> None:
 
 async def mark_status(database: Database, live: HostedRun, status: RunStatus) -> None:
     live.doc["status"] = status.value
+    live.note_begun()
     await store_live(database, live)
 
 

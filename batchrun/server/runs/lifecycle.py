@@ -6,7 +6,7 @@ are its place and memory free.
 
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -44,6 +44,8 @@ from batchrun.server.webhooks.webhook_delivery import WebhookDelivery
 
 #: Max start times in memory, about 3 MB.
 _MAX_START_TIMES = 100_000
+#: Seconds that a reader of a READY Run waits for it to begin. Apify's command line takes READY for a failure.
+_BEGINS_WITHIN_S = 1
 #: Max ended Runs in memory: those that their followers are about to read once more.
 _MAX_JUST_ENDED = 1000
 _PROXY_NOTE = (
@@ -114,9 +116,6 @@ class Runs:
         """The number of live Runs and of Runs whose start is being committed."""
         return self.counts.live
 
-    def all_live(self) -> Iterable[HostedRun]:
-        return tuple(self._live.values())
-
     def find_live(self, run_id: str) -> HostedRun | None:
         return self._live.get(run_id)
 
@@ -184,6 +183,25 @@ class Runs:
         if wait_s > 0 and (live := self._live.get(run_id)) is not None:
             with anyio.move_on_after(wait_s):
                 await live.wait_ended()
+
+    async def wait_begun(self, run_id: str) -> None:
+        """Wait until a Run is no longer READY, for a moment at most; not if a fault keeps it so."""
+        live = self._live.get(run_id)
+        if live is not None and live.status is RunStatus.READY and not live.ready_s:
+            with anyio.move_on_after(_BEGINS_WITHIN_S):
+                await live.wait_begun()
+
+    def park(self) -> list[HostedRun]:
+        """Let no Actor begin again before the server closes, and tell those that listen; return their Runs.
+
+        An Actor of the JavaScript SDK saves its state and asks for a reboot: it must not go on from there before the
+        next server process, which would go on from the same state.
+        """
+        self._executor.is_parking = True
+        followed = [live for live in self._live.values() if live.events.is_followed]
+        for live in followed:
+            live.events.send("migrating")
+        return followed
 
     async def abort(self, run_id: str, *, is_graceful: bool = False) -> JsonObject:
         """Abort a Run, unless it has ended or is ending. A graceful abort gives a process time to stop."""
@@ -381,7 +399,7 @@ class Runs:
                 ending = await self._executor.execute(live)
         # An aborted Run is ABORTED however its work ended. Without an end, the time limit has cut the work.
         if live.status is RunStatus.ABORTING:
-            ending = replace(ABORTED, message=live.stop_reason) if live.stop_reason else ABORTED
+            ending = replace(ABORTED, message=live.stop_reason, is_decisive=True) if live.stop_reason else ABORTED
         ending = ending or TIMED_OUT
         ended = self._ended_doc(live, ending)
         event, usage = f"ACTOR.RUN.{ending.status.value.replace('-', '_')}", self._final_usage
@@ -392,7 +410,7 @@ class Runs:
         duration_s = live.duration_s()
         doc = dict(live.doc)
         doc["status"], doc["finishedAt"], doc["exitCode"] = ending.status.value, iso(now_ms()), ending.exit_code
-        if live.stop_reason or not (doc.get("isStatusMessageTerminal") and doc.get("statusMessage")):
+        if ending.is_decisive or not doc.get("statusMessage"):
             doc["statusMessage"] = ending.message
         doc["isStatusMessageTerminal"] = True
         doc["stats"] = ended_stats(

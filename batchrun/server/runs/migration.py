@@ -44,9 +44,7 @@ async def migrate(database: Database, catalog: Catalog, live_runs: Runs) -> None
 
 async def announce_migration(database: Database, live_runs: Runs, notice_s: float) -> None:
     """Announce the migration to Actors with a websocket, and give them time to save their state."""
-    followed = [live for live in live_runs.all_live() if live.events.is_followed]
-    for live in followed:
-        live.events.send("migrating")
+    followed = live_runs.park()
     with anyio.move_on_after(notice_s, shield=True):
         for live in followed:
             await live.wait_ended()

@@ -179,11 +179,11 @@ class ProcessRunner:
         exit_code = process.returncode or 0
         if process.pid in self._over_memory:
             message = f"The Actor ran out of its {live.memory_mb} MB of memory and was killed"
-            return RunEnd(status=RunStatus.FAILED, exit_code=EXIT_KILLED, message=message)
+            return RunEnd(status=RunStatus.FAILED, exit_code=EXIT_KILLED, message=message, is_decisive=True)
         ending = ending_of(exit_code if exit_code >= 0 else 128 - exit_code)
         if exit_code and (missing := _missing_package(live)) is not None:
             await append_log(self._database, live, f"ACTOR: {missing}")
-            return replace(ending, message=missing)
+            return replace(ending, message=missing, is_decisive=True)
         return ending
 
     async def _copy_log(self, live: HostedRun, process: anyio.abc.Process) -> None:

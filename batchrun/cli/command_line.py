@@ -294,6 +294,9 @@ def serve(
     allow_private_addresses: Annotated[
         bool, typer.Option(help="Let webhooks and the page-scraper reach loopback and private addresses.")
     ] = False,
+    restricted: Annotated[
+        bool, typer.Option("--restricted", help="Let no account read another's Runs and storages by their ids.")
+    ] = False,
     faults: Annotated[Path | None, typer.Option(help="A TOML file of faults to inject.")] = None,
 ) -> None:
     """Serve the Apify API on this machine and run Actors as local processes, until Ctrl-C."""
@@ -302,7 +305,11 @@ def serve(
 
     accounts = [
         AccountSettings(
-            username=name, token=known, max_concurrent_runs=max_concurrent_runs, max_total_memory_mb=max_total_memory_mb
+            username=name,
+            token=known,
+            max_concurrent_runs=max_concurrent_runs,
+            max_total_memory_mb=max_total_memory_mb,
+            is_restricted=restricted,
         )
         for name, known in read_accounts(account or (), account_file).items()
     ]
@@ -316,6 +323,7 @@ def serve(
         max_concurrent_runs=max_concurrent_runs,
         max_total_memory_mb=max_total_memory_mb,
         allow_private_addresses=allow_private_addresses,
+        is_restricted=restricted,
         proxy_password=os.environ.get("APIFY_PROXY_PASSWORD") or None,
         faults=load_faults(faults) if faults is not None else None,
     )

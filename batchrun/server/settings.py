@@ -56,6 +56,8 @@ class AccountSettings:
     max_total_memory_mb: int = 8192
     max_concurrent_runs: int = 25
     max_tasks: int = 5000
+    #: The account's general access. True: others read its Runs and storages only if these say so; False: by their ids.
+    is_restricted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +88,8 @@ class ServerSettings:
     #: Time limit of a Run if start and task set none; 0 means unlimited.
     default_timeout_s: int = 3600
     max_tasks: int = 5000
+    #: The account's general access. True: others read its Runs and storages only if these say so; False: by their ids.
+    is_restricted: bool = False
     #: Additional accounts. An account's data is private, except where the API lets anyone read who knows an id.
     accounts: tuple[AccountSettings, ...] = ()
     #: Seconds that a gracefully aborted Run may go on. Source: the API reference.

@@ -34,6 +34,7 @@ def with_tokens(settings: ServerSettings) -> list[AccountSettings]:
         max_total_memory_mb=settings.max_total_memory_mb,
         max_concurrent_runs=settings.max_concurrent_runs,
         max_tasks=settings.max_tasks,
+        is_restricted=settings.is_restricted,
     )
     given = [first, *settings.accounts]
     for one in given:
@@ -77,6 +78,7 @@ async def _read(database: Database, given: AccountSettings, suffix: str) -> Serv
         created_ms=int(created_ms),
         max_tasks=given.max_tasks,
         quota=RunQuota(given.max_total_memory_mb, given.max_concurrent_runs),
+        is_restricted=given.is_restricted,
         limits=limits,
     )
 

@@ -18,6 +18,8 @@ class ServerAccount:
     created_ms: int
     max_tasks: int
     quota: RunQuota
+    #: True: others read its Runs and storages only if these say so themselves.
+    is_restricted: bool = False
     #: Limits that the user has set, by their names in the API. Changed in place.
     limits: JsonObject = field(default_factory=dict)
 

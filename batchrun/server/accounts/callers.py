@@ -30,6 +30,10 @@ class CallerTokens:
     def of_run(self, run_id: str) -> str:
         return f"{_RUN_TOKEN_PREFIX}{run_id}_{self._sign(run_id)}"
 
+    def signing_key_of(self, storage_id: str) -> str:
+        """Return the secret that signs the URLs of a storage's contents."""
+        return self._sign(f"storage {storage_id}")
+
     def recognise(
         self, token: str | None, owner_of: Callable[[str], str | None]
     ) -> tuple[Caller, ServerAccount | None]:

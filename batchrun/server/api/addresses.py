@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from batchrun.model import JsonObject, RunStatus
 from batchrun.server.catalog.actor_catalog import Actor
+from batchrun.server.content.url_signatures import is_signature_of
 from batchrun.server.error_answers import (
     ErrorAnswer,
     not_permitted,
@@ -12,6 +13,7 @@ from batchrun.server.error_answers import (
     token_missing,
     value_invalid,
 )
+from batchrun.server.ids import now_ms
 from batchrun.server.routing.call import Call
 from batchrun.server.store import build_table, run_table, storage_table
 from batchrun.server.store.run_table import RunFilter
@@ -123,9 +125,9 @@ async def storage_id_of(call: Call, kind: Kind) -> str:
     return named.id
 
 
-async def storage_of(call: Call, kind: Kind) -> Storage:
+async def storage_of(call: Call, kind: Kind, *, takes_signature: bool = False) -> Storage:
     """Return the storage that the path means, to be read."""
-    return await read_storage(call, kind, await storage_id_of(call, kind))
+    return await read_storage(call, kind, await storage_id_of(call, kind), takes_signature=takes_signature)
 
 
 async def own_storage_of(call: Call, kind: Kind) -> Storage:
@@ -136,12 +138,26 @@ async def own_storage_of(call: Call, kind: Kind) -> Storage:
     return storage
 
 
-async def read_storage(call: Call, kind: Kind, storage_id: str) -> Storage:
+def may_read(call: Call, access: str | None, owner_id: str) -> bool:
+    """True if the caller may read a thing: its owner always, others unless its access or its owner's is restricted."""
+    owner = call.backend.accounts.get(owner_id)
+    is_restricted = owner is not None and owner.is_restricted if access in (None, DEFAULT_ACCESS) else False
+    return call.is_by(owner_id) or not (is_restricted or access == _RESTRICTED)
+
+
+def has_signature(call: Call, storage_id: str, key: str | None = None) -> bool:
+    """True if the URL carries a valid signature of a storage, or of its record `key`."""
+    signature, secret = call.query.text("signature"), call.backend.tokens.signing_key_of(storage_id)
+    return signature is not None and is_signature_of(signature, secret, storage_id, key, now_ms())
+
+
+async def read_storage(call: Call, kind: Kind, storage_id: str, *, takes_signature: bool = False) -> Storage:
     """Return a storage of this kind. Unless access is restricted, the id is permission to read it."""
     storage = await call.backend.database.read(storage_table.read, storage_id)
     if storage is None or storage.kind is not kind:
         raise thing_missing(kind.thing)
-    if storage.access == _RESTRICTED and not call.is_by(storage.user_id):
+    is_signed = takes_signature and has_signature(call, storage_id)
+    if not (is_signed or may_read(call, storage.access, storage.user_id)):
         raise not_permitted(kind.thing.lower())
     return storage
 

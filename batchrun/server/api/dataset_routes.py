@@ -9,7 +9,7 @@ from batchrun.model import JsonObject
 from batchrun.server.accounts.rate_limits import PER_START
 from batchrun.server.api.addresses import storage_id_of, storage_of
 from batchrun.server.api.item_answers import items_answer
-from batchrun.server.api.storage_endpoints import StorageEndpoints
+from batchrun.server.api.storage_endpoints import StorageEndpoints, signing_key, storage_query
 from batchrun.server.content.request_bodies import json_kind, parse_json
 from batchrun.server.error_answers import ErrorAnswer, request_invalid
 from batchrun.server.routing.call import Call, data_answer, raw_answer
@@ -26,7 +26,8 @@ def _describe(call: Call, storage: Storage) -> JsonObject:
         "fields": [],
         "schema": None,
         "consoleUrl": f"{base_url}/v2/datasets/{storage.id}",
-        "itemsPublicUrl": f"{base_url}/v2/datasets/{storage.id}/items",
+        "itemsPublicUrl": f"{base_url}/v2/datasets/{storage.id}/items{storage_query(call, storage)}",
+        **signing_key(call, storage),
         "stats": {
             "readCount": storage.reads,
             "writeCount": storage.writes,

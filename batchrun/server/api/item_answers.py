@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 async def items_answer(call: Call, dataset_id: str, status: int = 200) -> web.StreamResponse:
-    dataset = await read_storage(call, Kind.DATASET, dataset_id)
+    dataset = await read_storage(call, Kind.DATASET, dataset_id, takes_signature=True)
     call.backend.final_usage.reads.note(dataset.id, reads=1)
     offset, limit, is_descending = call.query.page(UNLIMITED)
     view, name = view_of(call.query, _transformation(call, dataset)), call.query.text("format") or "json"

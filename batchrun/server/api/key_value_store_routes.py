@@ -9,10 +9,11 @@ from aiohttp import web
 from batchrun.model import JsonObject
 from batchrun.server.accounts.rate_limits import PER_RECORD
 from batchrun.server.api.addresses import own_storage_of, storage_id_of, storage_of
-from batchrun.server.api.storage_endpoints import StorageEndpoints
+from batchrun.server.api.storage_endpoints import StorageEndpoints, signing_key, storage_query
 from batchrun.server.api.value_answers import read_value, value_answer
 from batchrun.server.content.body_spool import LARGE_BYTES, BodySpool
 from batchrun.server.content.query import MAX_LIST_LIMIT
+from batchrun.server.content.url_signatures import record_signature
 from batchrun.server.content.zip_stream import ZipStream
 from batchrun.server.error_answers import thing_missing
 from batchrun.server.ids import check_record_key
@@ -23,11 +24,12 @@ from batchrun.server.store.storage_table import Kind, Storage
 
 
 def _describe(call: Call, storage: Storage) -> JsonObject:
-    url = f"{call.backend.base_url}/v2/key-value-stores/{storage.id}"
+    url, query = f"{call.backend.base_url}/v2/key-value-stores/{storage.id}", storage_query(call, storage)
     return {
         "consoleUrl": url,
-        "keysPublicUrl": f"{url}/keys",
-        "recordsPublicUrl": f"{url}/records",
+        "keysPublicUrl": f"{url}/keys{query}",
+        "recordsPublicUrl": f"{url}/records{query}",
+        **signing_key(call, storage),
         "schema": None,
         "stats": {
             "readCount": storage.reads,
@@ -53,7 +55,7 @@ def add_routes(table: RouteTable) -> None:
 
 
 async def list_keys(call: Call) -> web.Response:
-    store = await storage_of(call, Kind.KEY_VALUE_STORE)
+    store = await storage_of(call, Kind.KEY_VALUE_STORE, takes_signature=True)
     call.backend.final_usage.reads.note(store.id, lists=1)
     after, prefix = call.query.text("exclusiveStartKey") or "", call.query.text("prefix") or ""
     limit = call.query.integer("limit", 0, maximum=MAX_LIST_LIMIT) or MAX_LIST_LIMIT
@@ -72,7 +74,10 @@ async def list_keys(call: Call) -> web.Response:
 
 
 def _key(call: Call, store: Storage, key: str, size: int) -> JsonObject:
-    return {"key": key, "size": size, "recordPublicUrl": _record_url(call, store.id, key)}
+    url = _record_url(call, store.id, key)
+    if (secret := signing_key(call, store).get("urlSigningSecretKey")) is not None:
+        url += f"?signature={record_signature(secret, key)}"
+    return {"key": key, "size": size, "recordPublicUrl": url}
 
 
 def _record_url(call: Call, store_id: str, key: str) -> str:
@@ -92,7 +97,8 @@ async def get_record(call: Call) -> web.StreamResponse:
 
 async def download_records(call: Call) -> web.StreamResponse:
     """Answer with a ZIP archive of the records, piece by piece, so that no whole record is in memory."""
-    store, prefix = await storage_of(call, Kind.KEY_VALUE_STORE), call.query.text("prefix") or ""
+    store = await storage_of(call, Kind.KEY_VALUE_STORE, takes_signature=True)
+    prefix = call.query.text("prefix") or ""
     headers = {"Content-Type": "application/zip", "Content-Disposition": f'attachment; filename="{store.id}.zip"'}
     return await stream_answer(call, _archived(call, store, prefix), 200, headers)
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import anyio
 from aiohttp import web
 
-from batchrun.server.api.addresses import RUN_PREFIXES, read_build, run_id_of
+from batchrun.server.api.addresses import RUN_PREFIXES, may_read, read_build, run_id_of
 from batchrun.server.content.body_spool import LARGE_BYTES
 from batchrun.server.error_answers import not_permitted
 from batchrun.server.routing.call import Call, raw_answer, stream_answer
@@ -39,7 +39,7 @@ async def get_log(call: Call) -> web.StreamResponse:
         return raw_answer(line.encode(), content_type=_TEXT)
     run_id = address or await run_id_of(call)
     doc = await call.backend.runs.read(run_id)
-    if doc["generalAccess"] == "RESTRICTED" and not call.is_by(doc["userId"]):
+    if not may_read(call, doc["generalAccess"], doc["userId"]):
         raise not_permitted("log")
     headers = {"Content-Disposition": f'attachment; filename="{run_id}.log"'} if call.query.boolean("download") else {}
     is_raw = call.query.boolean("raw")

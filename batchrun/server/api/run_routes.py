@@ -4,7 +4,7 @@ from aiohttp import web
 
 from batchrun.model import JsonObject
 from batchrun.server.accounts.rate_limits import PER_START
-from batchrun.server.api.addresses import RUN_PREFIXES, access_of, find_actor, own_run_id_of, run_id_of
+from batchrun.server.api.addresses import RUN_PREFIXES, access_of, find_actor, may_read, own_run_id_of, run_id_of
 from batchrun.server.api.run_answers import run_answer, runs_answer, wait_s_of
 from batchrun.server.api.starting import actor_input, given_options
 from batchrun.server.error_answers import not_permitted, request_invalid
@@ -48,7 +48,7 @@ async def get_run(call: Call) -> web.Response:
     run_id, wait_s = await run_id_of(call), wait_s_of(call.query)
     await (call.backend.runs.wait(run_id, wait_s) if wait_s else call.backend.runs.wait_begun(run_id))
     doc = await call.backend.runs.read_with_usage(run_id)
-    if doc["generalAccess"] == "RESTRICTED" and not call.is_by(doc["userId"]):
+    if not may_read(call, doc["generalAccess"], doc["userId"]):
         raise not_permitted("Actor run")
     return run_answer(call, doc)
 

@@ -6,6 +6,7 @@ from aiohttp import web
 
 from batchrun.model import JsonObject
 from batchrun.server.api.addresses import DEFAULT_ACCESS, RUN_PREFIXES, access_of, own_storage_of, storage_of
+from batchrun.server.content.url_signatures import storage_signature
 from batchrun.server.error_answers import ErrorAnswer, value_invalid
 from batchrun.server.ids import check_name, iso, now_ms
 from batchrun.server.routing.call import Call, data_answer, empty_answer, page_answer
@@ -15,6 +16,19 @@ from batchrun.server.store.storage_table import Kind, Storage
 
 #: Returns the properties that only this kind of storage shows.
 Describe = Callable[[Call, Storage], JsonObject]
+
+
+def signing_key(call: Call, storage: Storage) -> JsonObject:
+    """Return the secret that signs the storage's URLs as a property; empty for callers who may not write to it."""
+    return (
+        {"urlSigningSecretKey": call.backend.tokens.signing_key_of(storage.id)} if call.is_by(storage.user_id) else {}
+    )
+
+
+def storage_query(call: Call, storage: Storage) -> str:
+    """Return the query with the storage's signature; empty for callers who may not write to it."""
+    secret = signing_key(call, storage).get("urlSigningSecretKey")
+    return f"?signature={storage_signature(secret, storage.id)}" if secret is not None else ""
 
 
 class StorageEndpoints:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import anyio.to_thread
 from aiohttp import web
 
+from batchrun.server.api.addresses import has_signature, may_read
 from batchrun.server.content.body_spool import BodySpool
 from batchrun.server.routing.call import Call, raw_answer, spool_answer
 from batchrun.server.store import stored_value_table
@@ -16,9 +17,12 @@ from batchrun.server.store import stored_value_table
 
 async def read_value(call: Call, store_id: str, key: str) -> tuple[str, bytes | BodySpool] | None:
     """Return content type and value under a key, a large value as a spool; None if there is none."""
-    user_id = call.account.id if call.account is not None else None
     directory = call.backend.settings.data_dir
-    return await call.backend.database.read(stored_value_table.read_for, store_id, key, user_id, directory)
+
+    def is_permitted(access: str | None, owner_id: str) -> bool:
+        return may_read(call, access, owner_id) or has_signature(call, store_id, key)
+
+    return await call.backend.database.read(stored_value_table.read_for, store_id, key, is_permitted, directory)
 
 
 async def value_answer(

@@ -1,5 +1,6 @@
 """The stored values of key-value stores."""
 
+from collections.abc import Callable
 from pathlib import Path
 from sqlite3 import Connection
 
@@ -36,11 +37,11 @@ def read(connection: Connection, store_id: str, key: str) -> tuple[str, bytes] |
 
 
 def read_for(
-    connection: Connection, store_id: str, key: str, user_id: str | None, directory: Path
+    connection: Connection, store_id: str, key: str, is_permitted: Callable[[str | None, str], bool], directory: Path
 ) -> tuple[str, bytes | BodySpool] | None:
-    """Read a value for an account; a large one as a spool, so that only one large value is in memory."""
+    """Read a value if the store's access and owner permit it; a large one as a spool: only one is in memory."""
     row = connection.execute("SELECT access, user_id FROM storages WHERE id = ?", (store_id,)).fetchone()
-    if row is not None and row[0] == "RESTRICTED" and row[1] != user_id:
+    if row is not None and not is_permitted(*row):
         raise not_permitted("key-value store")
     stored = read(connection, store_id, key)
     return stored if stored is None or len(stored[1]) <= LARGE_BYTES else (stored[0], spooled(directory, stored[1]))

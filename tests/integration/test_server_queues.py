@@ -112,3 +112,31 @@ async def test_a_list_of_large_requests_comes_in_pages(api: Api) -> None:
     assert (len(first["items"]), len(rest["items"])) == (9, 3)
     assert {item["uniqueKey"] for item in first["items"] + rest["items"]} == {str(n) for n in range(12)}
     assert "nextCursor" not in rest
+
+
+async def test_a_call_without_a_client_key_is_a_new_client(api: Api) -> None:
+    """Two calls of one key leave the queue with one client, two without a key do not; no lock is taken over."""
+    path = (await api.send("POST", "/v2/request-queues")).data["id"]
+    path = f"/v2/request-queues/{path}"
+    for _ in range(2):
+        await api.send("POST", f"{path}/requests", {"url": "a"}, clientKey="one")
+    assert not (await api.get(path)).data["hadMultipleClients"]
+    await api.get(f"{path}/head")
+    assert (await api.get(path)).data["hadMultipleClients"]
+    locked = (await api.send("POST", f"{path}/head/lock", lockSecs=60)).data
+    request = f"{path}/requests/{locked['items'][0]['id']}"
+    assert (await api.send("PUT", f"{request}/lock", lockSecs=60)).refusal == (403, "request-handled-or-locked")
+    assert (await api.send("PUT", f"{request}/lock", lockSecs=60, clientKey=locked["clientKey"])).status == 200
+
+
+async def test_locks_are_writes_and_a_list_reads_each_request(api: Api) -> None:
+    """A write per request that is locked, prolonged or unlocked; a read per request of a list or a head."""
+    path = await _queue(api, "a", "b", "c")
+    locked = (await api.send("POST", f"{path}/head/lock", lockSecs=60, limit=2, clientKey="me")).data["items"]
+    await api.send("PUT", f"{path}/requests/{locked[0]['id']}/lock", lockSecs=60, clientKey="me")
+    assert (await api.send("POST", f"{path}/requests/unlock", clientKey="me")).data["unlockedCount"] == 2
+    await api.get(f"{path}/requests")
+    await api.get(f"{path}/head", limit=2)
+    await api.server._backend.final_usage.finish_due(lambda _: None)
+    stats = (await api.get(path)).data["stats"]
+    assert (stats["writeCount"], stats["readCount"]) == (3 + 2 + 1 + 2, 2 + 3 + 2)

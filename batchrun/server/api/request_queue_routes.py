@@ -10,7 +10,7 @@ from batchrun.server.api.addresses import own_storage_of, storage_of
 from batchrun.server.api.storage_endpoints import StorageEndpoints
 from batchrun.server.content.request_bodies import MAX_BODY_BYTES, parse_json
 from batchrun.server.error_answers import request_invalid, thing_missing, value_invalid
-from batchrun.server.ids import iso, now_ms
+from batchrun.server.ids import iso, new_id, now_ms
 from batchrun.server.routing.call import Call, data_answer, empty_answer
 from batchrun.server.routing.route_table import RouteTable
 from batchrun.server.store import request_table, storage_table
@@ -64,9 +64,17 @@ def add_routes(table: RouteTable) -> None:
 
 
 async def _queue(call: Call) -> Storage:
-    queue = await storage_of(call, Kind.REQUEST_QUEUE)
-    call.backend.final_usage.reads.note(queue.id, reads=1)
-    return await _shared_with(call, queue)
+    return await _shared_with(call, await storage_of(call, Kind.REQUEST_QUEUE))
+
+
+def _note_reads(call: Call, queue: Storage, count: int) -> None:
+    """Count a read per request of an answer, and one for an answer without any."""
+    call.backend.final_usage.reads.note(queue.id, reads=max(count, 1))
+
+
+def _client_of(call: Call) -> str:
+    """Return the client of a call: without a key, each call is a new client. Source: the API reference."""
+    return call.query.text("clientKey") or new_id()
 
 
 async def _own_queue(call: Call) -> Storage:
@@ -75,8 +83,10 @@ async def _own_queue(call: Call) -> Storage:
 
 async def _shared_with(call: Call, queue: Storage) -> Storage:
     """Note the client of the call and return the queue. A second client makes the queue shared for good."""
-    client = call.query.text("clientKey")
-    if client is None or queue.is_shared or queue.client == client or not call.is_by(queue.user_id):
+    if queue.is_shared or not call.is_by(queue.user_id):
+        return queue
+    client = _client_of(call)
+    if queue.client == client:
         return queue
     await call.backend.database.write(storage_table.note_client, queue, client)
     return await storage_of(call, Kind.REQUEST_QUEUE)
@@ -118,7 +128,7 @@ async def _add(call: Call, queue: Storage, values: list[Any]) -> list[Registrati
 async def delete_batch(call: Call) -> web.Response:
     queue, values = await _own_queue(call), await _batch(call)
     ids = [_id_of(value) for value in values]
-    client = call.query.text("clientKey")
+    client = _client_of(call)
     await call.backend.database.write(request_table.delete, queue.seq, ids, client, now_ms())
     return data_answer({"processedRequests": values, "unprocessedRequests": []})
 
@@ -155,6 +165,7 @@ async def list_requests(call: Call) -> web.Response:
     found, is_more = await call.backend.database.read(
         request_table.page, queue.seq, after_id, limit, _MAX_LIST_BYTES, states, now_ms()
     )
+    _note_reads(call, queue, len(found))
     answer: JsonObject = {"items": found, "limit": limit}
     if after_id:
         answer["exclusiveStartId"] = after_id
@@ -168,6 +179,7 @@ async def get_request(call: Call) -> web.Response:
     doc = await call.backend.database.read(request_table.read, queue.seq, call.path["request"])
     if doc is None:
         raise thing_missing("Request")
+    _note_reads(call, queue, 1)
     return data_answer(doc)
 
 
@@ -175,13 +187,13 @@ async def update_request(call: Call) -> web.Response:
     """Change a request. With `handledAt` it is handled, without it is pending again."""
     queue, given = await _own_queue(call), _checked(await call.json_object())
     doc = {**given, "id": call.path["request"]}
-    to_front, client = call.query.boolean("forefront"), call.query.text("clientKey")
+    to_front, client = call.query.boolean("forefront"), _client_of(call)
     changed = await call.backend.database.write(request_table.update, queue.seq, doc, to_front, client, now_ms())
     return data_answer(_shown(changed))
 
 
 async def delete_request(call: Call) -> web.Response:
-    queue, client = await _own_queue(call), call.query.text("clientKey")
+    queue, client = await _own_queue(call), _client_of(call)
     await call.backend.database.write(request_table.delete, queue.seq, [call.path["request"]], client, now_ms())
     return empty_answer()
 
@@ -190,21 +202,21 @@ async def get_head(call: Call) -> web.Response:
     queue = await _queue(call)
     limit = call.query.integer("limit", 0, maximum=_MAX_HEAD) or _MAX_HEAD
     docs = await call.backend.database.read(request_table.head, queue.seq, limit, now_ms())
+    _note_reads(call, queue, len(docs))
     return data_answer(_head(queue, limit, [_short(doc) for doc in docs]))
 
 
 async def lock_head(call: Call) -> web.Response:
-    queue, client, lock_s = await _own_queue(call), call.query.text("clientKey"), _lock_s(call)
+    queue, client, lock_s = await _own_queue(call), _client_of(call), _lock_s(call)
     limit = call.query.integer("limit", 0, maximum=_MAX_LOCKED_HEAD) or _MAX_LOCKED_HEAD
     until_ms = now_ms() + lock_s * 1000
     docs, is_any_locked = await call.backend.database.write(
         request_table.lock_head, queue.seq, limit, client, now_ms(), until_ms
     )
     items = [{**_short(doc), "lockExpiresAt": iso(until_ms)} for doc in docs]
+    _note_reads(call, queue, len(docs))
     answer = _head(queue, limit, items) | {"lockSecs": lock_s, "queueHasLockedRequests": is_any_locked}
-    if client is not None:
-        answer["clientKey"] = client
-    return data_answer(answer, 201)
+    return data_answer(answer | {"clientKey": client}, 201)
 
 
 def _head(queue: Storage, limit: int, items: list[JsonObject]) -> JsonObject:
@@ -235,13 +247,13 @@ async def delete_lock(call: Call) -> web.Response:
 
 
 async def _set_lock(call: Call, queue: Storage, until_ms: int) -> None:
-    to_front, client = call.query.boolean("forefront"), call.query.text("clientKey")
+    to_front, client = call.query.boolean("forefront"), _client_of(call)
     await call.backend.database.write(
         request_table.set_lock, queue.seq, call.path["request"], to_front, client, now_ms(), until_ms
     )
 
 
 async def unlock_all(call: Call) -> web.Response:
-    queue, client = await _own_queue(call), call.query.text("clientKey")
+    queue, client = await _own_queue(call), _client_of(call)
     unlocked = await call.backend.database.write(request_table.unlock_all, queue.seq, client, now_ms())
     return data_answer({"unlockedCount": unlocked})

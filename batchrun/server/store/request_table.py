@@ -73,7 +73,7 @@ def read(connection: Connection, storage: int, request_id: str) -> JsonObject | 
 
 
 def update(
-    connection: Connection, storage: int, doc: JsonObject, to_front: bool, client: str | None, at_ms: int
+    connection: Connection, storage: int, doc: JsonObject, to_front: bool, client: str, at_ms: int
 ) -> Registration:
     """Change a request, or add it. A handled one is no longer pending, another goes to the front or the end."""
     row = connection.execute(
@@ -94,7 +94,7 @@ def update(
     return Registration(doc["id"], doc["uniqueKey"], was_present=True, was_handled=was_handled)
 
 
-def delete(connection: Connection, storage: int, request_ids: Iterable[str], client: str | None, at_ms: int) -> None:
+def delete(connection: Connection, storage: int, request_ids: Iterable[str], client: str, at_ms: int) -> None:
     """Delete requests, all or none; an unknown one is no error."""
     for request_id in request_ids:
         row = connection.execute(
@@ -117,7 +117,7 @@ def head(connection: Connection, storage: int, limit: int, at_ms: int) -> list[J
 
 
 def lock_head(
-    connection: Connection, storage: int, limit: int, client: str | None, at_ms: int, until_ms: int
+    connection: Connection, storage: int, limit: int, client: str, at_ms: int, until_ms: int
 ) -> tuple[list[JsonObject], bool]:
     """Lock the first pending requests that are not locked; return them, and whether the queue has locked ones."""
     docs = head(connection, storage, limit, at_ms)
@@ -129,6 +129,7 @@ def lock_head(
         "UPDATE requests SET locked_by = ?, locked_until_ms = ? WHERE storage = ? AND id = ?",
         [(client, until_ms, storage, doc["id"]) for doc in docs],
     )
+    storage_table.note_lock_writes(connection, storage, len(docs))
     return docs, bool(is_any_locked or docs)
 
 
@@ -137,7 +138,7 @@ def set_lock(
     storage: int,
     request_id: str,
     to_front: bool,
-    client: str | None,
+    client: str,
     at_ms: int,
     until_ms: int,
 ) -> None:
@@ -155,15 +156,18 @@ def set_lock(
         "UPDATE requests SET place = ?, locked_by = ?, locked_until_ms = ? WHERE storage = ? AND id = ?",
         (place, client if until_ms > at_ms else None, until_ms, storage, request_id),
     )
+    storage_table.note_lock_writes(connection, storage, 1)
 
 
-def unlock_all(connection: Connection, storage: int, client: str | None, at_ms: int) -> int:
+def unlock_all(connection: Connection, storage: int, client: str, at_ms: int) -> int:
     """Unlock all requests of a client; return their number."""
-    return connection.execute(
+    unlocked = connection.execute(
         "UPDATE requests SET locked_by = NULL, locked_until_ms = 0 "
-        "WHERE storage = ? AND locked_by IS ? AND locked_until_ms > ?",
+        "WHERE storage = ? AND locked_by = ? AND locked_until_ms > ?",
         (storage, client, at_ms),
     ).rowcount
+    storage_table.note_lock_writes(connection, storage, unlocked)
+    return unlocked
 
 
 #: The states that a list can filter by. Handled requests have neither.
@@ -190,6 +194,6 @@ def page(
     return [orjson.loads(doc) for (doc,) in found[:limit]], is_cut or len(found) > limit
 
 
-def _refuse_foreign_lock(locked_by: str | None, until_ms: int, client: str | None, at_ms: int) -> None:
+def _refuse_foreign_lock(locked_by: str | None, until_ms: int, client: str, at_ms: int) -> None:
     if until_ms > at_ms and locked_by != client:
         raise ErrorAnswer(403, "request-handled-or-locked", "The request is locked by another client")

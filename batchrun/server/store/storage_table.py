@@ -181,6 +181,11 @@ def note_write(
     )
 
 
+def note_lock_writes(connection: Connection, storage: int, writes: int) -> None:
+    """Count locks as writes, which leave the contents of a queue as they are."""
+    connection.execute("UPDATE storages SET writes = writes + ? WHERE seq = ?", (writes, storage))
+
+
 def note_reads(connection: Connection, counts: Mapping[str, tuple[int, int]]) -> None:
     connection.executemany(
         "UPDATE storages SET reads = reads + ?, lists = lists + ? WHERE id = ?",

@@ -1,0 +1,6 @@
+from scrapy import Field, Item
+
+
+class TitleItem(Item):
+    url = Field()
+    title = Field()

@@ -1,0 +1,9 @@
+BOT_NAME = "titlebot"
+DEPTH_LIMIT = 1
+LOG_LEVEL = "INFO"
+NEWSPIDER_MODULE = "src.spiders"
+ROBOTSTXT_OBEY = True
+SPIDER_MODULES = ["src.spiders"]
+TELNETCONSOLE_ENABLED = False
+TWISTED_REACTOR = "twisted.internet.asyncioreactor.AsyncioSelectorReactor"
+HTTPCACHE_ENABLED = False

@@ -54,6 +54,13 @@ async def test_the_official_client_asks_once_for_what_is_not_served(api: Api) ->
         assert refused.value.attempt == 1
 
 
+async def test_a_client_without_a_token_is_told_what_is_missing_too(api: Api) -> None:
+    """Apify's command line searches the store without one."""
+    answer = await api.send("GET", "/v2/store", token=None)
+    assert answer.refusal == (403, "operation-not-allowed")
+    assert "this server has no store" in answer.body["error"]["message"]
+
+
 async def test_a_run_is_steered_under_its_actor(api: Api) -> None:
     """`/actors/A/runs/R` and its verbs are those of the Run; under another Actor there is no such Run."""
     run = await api.run_actor("test~echo", {"a": 1})

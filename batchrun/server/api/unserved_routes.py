@@ -51,4 +51,5 @@ def add_routes(table: RouteTable) -> None:
     for methods, path, reason in UNSERVED:
         for method in methods.split():
             if (method, path) not in table.served:
-                table.add(method, path, NotOffered(reason))
+                # Clients search the store without a token.
+                table.add(method, path, NotOffered(reason), needs_token=False)

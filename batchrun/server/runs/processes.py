@@ -270,6 +270,7 @@ def _platform_variables(live: HostedRun, base_url: str, token: str, proxy: Actor
         "ACTOR_WEB_SERVER_URL": doc["containerUrl"],
         # The SDKs' default is one port for all Runs.
         "ACTOR_STANDBY_PORT": live.web_port,
+        "ACTOR_STANDBY_URL": doc["containerUrl"],
         # The Run's token has all permissions of its account. The platform's default has fewer, but a process of this
         # user could read the account's token from the disk anyway.
         "ACTOR_PERMISSION_LEVEL": "FULL_PERMISSIONS",

@@ -92,18 +92,21 @@ def _load_config(
 
 def _own_actors(folders: list[Path], *, has_task: bool) -> dict[str, Any]:
     """Return the settings of a batch of Actors on this machine; without a task, its task is that of the one Actor."""
+    from batchrun.cli.terminal import say
     from batchrun.errors import ConfigError
-    from batchrun.server.catalog.actor_catalog import actor_folders, read_actor
+    from batchrun.server.catalog.actor_catalog import read_actors
 
+    found, broken = read_actors(folders, "local")
+    for error in broken.values():
+        say(f"left out  {error}")
     settings = {"api.base_url": "embedded", "server.actors": [str(folder) for folder in folders]}
     if has_task:
         return settings
-    found = [read_actor(each, "local") for folder in folders for each in actor_folders(folder)]
     if len(found) != 1:
-        named = f"{len(found)} Actors: {', '.join(actor.full_name for actor in found)}" if found else "no Actor"
+        names = ", ".join(actor.full_name for actor in found)
         raise ConfigError(
-            f"{', '.join(map(str, folders))} holds {named}; give --actors the directory of one,"
-            " or a batch's TOML file with [task] actor and name"
+            f"--actors names {len(found)} Actors: {names}; give it the directory of one, or a batch's TOML file with"
+            " [task] actor and name"
         )
     return {**settings, "task.actor": found[0].full_name, "task.name": found[0].name}
 

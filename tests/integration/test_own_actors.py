@@ -80,7 +80,31 @@ def test_of_several_actors_one_must_be_named(tmp_path: Path) -> None:
     refused = batchrun(*command, cwd=tmp_path)
     assert (refused.code, "2 Actors: local/one-actor, local/two-actor" in refused.err) == (2, True), refused.err
     chosen = ("--set", "task.actor=local/two-actor", "--set", "task.name=mine")
-    assert batchrun("run", "--actors", "actors", "--jobs", "jobs.jsonl", *chosen, cwd=tmp_path).code != 2
+    assert batchrun(*command, *chosen, cwd=tmp_path).code == 0
+    (tmp_path / "actors" / "one-actor" / ".actor" / "actor.json").write_text("{")
+    left_one_out = batchrun(*command[:-1], "other", cwd=tmp_path)
+    assert left_one_out.code == 0, left_one_out.err
+    assert "left out  actors/one-actor/.actor/actor.json: this Actor cannot be used" in left_one_out.err
+    (tmp_path / "actors" / "two-actor" / ".actor" / "actor.json").write_text("{")
+    assert batchrun(*command[:-1], "third", cwd=tmp_path).code == 2
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "code", "said"),
+    [
+        ("requirements.txt", "no-such-package-of-anyone==0\n", 6, "pip install"),
+        ("pyproject.toml", "[project", 2, "pyproject.toml"),
+        ("pyproject.toml", "[project]\ndependencies = 5\n", 2, "project.dependencies"),
+        ("notes.txt", "", 0, "asks for no packages"),
+    ],
+)
+def test_what_cannot_be_installed_is_named(tmp_path: Path, file: str, text: str, code: int, said: str) -> None:
+    """A package that is nowhere, a list that cannot be read, no list at all: the Actor, and what is wrong."""
+    _actor(tmp_path / "an-actor", "pass", **{file: text})
+    environ = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)}
+    done = batchrun("actors", "install", "an-actor", cwd=tmp_path, environ=environ)
+    assert (done.code, said in done.err, "an-actor" in done.err) == (code, True, True), done.err
+    assert "Traceback" not in done.err
 
 
 async def test_one_broken_directory_is_left_out(tmp_path: Path) -> None:

@@ -109,3 +109,16 @@ async def test_a_web_server_is_reached_at_the_runs_own_address(api: Api) -> None
             ended = await api.finish(run["id"])
             assert (ended["status"], ended["statusMessage"]) == ("SUCCEEDED", "Served")
             assert await api.items(run) == [{"n": 1}]
+
+
+def test_a_new_javascript_actor_works_once_its_packages_are_installed(tmp_path: Path) -> None:
+    """`actors new --lang js`, `actors install`, `run --actors`, as its own lines say."""
+    if not (shutil.which("node") and shutil.which("npm")):
+        pytest.skip("Node and npm are not on this machine")
+    assert batchrun("actors", "new", "greeter", "--lang", "js", cwd=tmp_path).code == 0
+    installed = batchrun("actors", "install", "greeter", cwd=tmp_path)
+    if installed.code:
+        pytest.skip(f"npm cannot install packages: {installed.err.strip().splitlines()[-1:]}")
+    done = batchrun("run", "--actors", "greeter", "--jobs", "greeter/example.jsonl", "--out", "out", cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert '"greeting":"Hello, Grace!"' in (tmp_path / "out" / "items.jsonl").read_text()

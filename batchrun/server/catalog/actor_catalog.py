@@ -131,26 +131,37 @@ class Catalog:
 def load_catalog(settings: ServerSettings) -> Catalog:
     """Read the bundled Actors and those of the settings; of one name, the last one counts.
 
-    A directory with an invalid definition is left out, if another one can be used.
-
     Raises:
-        ConfigError: a directory holds no Actor, or none of the directories can be used.
+        ConfigError: as `read_actors`.
     """
     catalog = Catalog(read_actor(_BUNDLED_DIR / folder, username) for folder, username in _BUNDLED.items())
-    for path in settings.actors:
-        if not actor_folders(path):
-            raise ConfigError(f"{path} holds no Actor (a directory with .actor/actor.json)")
-    folders = [folder for path in settings.actors for folder in actor_folders(path)]
-    for folder in folders:
-        try:
-            catalog.put(read_actor(folder, settings.username))
-        except ConfigError as error:
-            catalog.broken[folder.resolve()] = str(error)
-            if len(catalog.broken) == len(folders):
-                raise
+    own, catalog.broken = read_actors(settings.actors, settings.username)
+    for actor in own:
+        catalog.put(actor)
     for name, coroutine in settings.inline_actors.items():
         catalog.put(_inline_actor(name, coroutine))
     return catalog
+
+
+def read_actors(paths: Iterable[Path], username: str) -> tuple[list[Actor], dict[Path, str]]:
+    """Return the Actors of directories, and why each directory with an invalid definition is left out.
+
+    Raises:
+        ConfigError: a path holds no Actor, or none of the directories can be used.
+    """
+    found: list[Actor] = []
+    broken: dict[Path, ConfigError] = {}
+    for path in paths:
+        if not (folders := actor_folders(path)):
+            raise ConfigError(f"{path} holds no Actor (a directory with .actor/actor.json)")
+        for folder in folders:
+            try:
+                found.append(read_actor(folder, username))
+            except ConfigError as error:
+                broken[folder.resolve()] = error
+    if broken and not found:
+        raise next(iter(broken.values()))
+    return found, {folder: str(error) for folder, error in broken.items()}
 
 
 def _inline_actor(full_name: str, coroutine: InlineActor) -> Actor:

@@ -260,3 +260,33 @@ async def test_an_actor_that_is_free_cannot_charge(api: Api) -> None:
     await api.finish(run["id"])
     charged = await api.send("POST", f"{path}/charge", {"eventName": "page", "count": 1})
     assert (charged.status, charged.error_type) == (403, "job-finished")
+
+
+async def test_the_sdk_and_the_server_count_the_same_events(tmp_path: Path) -> None:
+    """The SDK keeps to the limit by itself, its own events and the platform's together."""
+    actor = anyio.Path(tmp_path / "counting")
+    await (actor / ".actor").mkdir(parents=True)
+    events = {"apify-default-dataset-item": {"eventPriceUsd": 0.001}, "page": {"eventPriceUsd": 0.01}}
+    definition = {"actorSpecification": 1, "name": "counting", "version": "0.1", "localChargeEvents": events}
+    await (actor / ".actor" / "actor.json").write_bytes(orjson.dumps(definition))
+    await (actor / "__main__.py").write_text(
+        "import asyncio\nfrom apify import Actor\n"
+        "async def main():\n"
+        "    async with Actor:\n"
+        "        await Actor.push_data([{'n': n} for n in range(3)], charged_event_name='page')\n"
+        "        await Actor.push_data([{'n': n} for n in range(10)], charged_event_name='page')\n"
+        "        charging = Actor.get_charging_manager()\n"
+        "        counts = {name: charging.get_charged_event_count(name)\n"
+        "                  for name in ('page', 'apify-default-dataset-item')}\n"
+        "        await Actor.set_value('COUNTS', counts)\n"
+        "asyncio.run(main())\n"
+    )
+    async with open_api(tmp_path / "server", actors=(tmp_path / "counting",), usage_settle_s=0) as api:
+        run = await api.finish((await api.run_actor("local~counting", maxTotalChargeUsd=0.05))["id"])
+        counts = (await api.get(f"/v2/actor-runs/{run['id']}/key-value-store/records/COUNTS")).body
+        items = await api.items(run)
+        log = (await api.get(f"/v2/logs/{run['id']}")).body.decode()
+    assert run["status"] == "SUCCEEDED", log
+    assert run["chargedEventCounts"] == counts == {"page": 4, "apify-default-dataset-item": 4}
+    assert len(items) == 4
+    assert run["usageTotalUsd"] == pytest.approx(0.044 + sum(run["usageUsd"].values()))

@@ -153,6 +153,18 @@ async def test_an_actor_that_asks_for_a_proxy_gets_one(api: Api) -> None:
     assert "access check timed out" not in log
 
 
+async def test_an_actor_that_sends_nothing_through_its_proxy_does_not_look_well(api: Api, tmp_path: Path) -> None:
+    """It succeeds, as on the platform; its message and its log say that the proxy was asked for in vain."""
+    code = ASKS[: ASKS.index("        url = await")] + "asyncio.run(main())\n"
+    await anyio.to_thread.run_sync(_write_actor, tmp_path / "actors" / "in-vain", code)
+    await api.server._backend.builds.look()
+    run = await api.finish((await api.run_actor("local~in-vain"))["id"])
+    log = (await api.get(f"/v2/logs/{run['id']}")).body.decode()
+    assert run["status"] == "SUCCEEDED", log
+    assert "sent nothing through it" in run["statusMessage"]
+    assert "sent nothing through it" in log
+
+
 async def test_nobody_else_goes_out_through_the_proxy(api: Api) -> None:
     """Without a live Run's id a request is refused, and what is no HTTP ends its connection alone."""
     run = await api.run_actor("local~shows")

@@ -60,9 +60,9 @@ class _Head:
 
 
 async def serve_forward_proxy(
-    listener: anyio.abc.Listener[anyio.abc.SocketStream], admit: Callable[[str], Awaitable[bool]]
+    listener: anyio.abc.Listener[anyio.abc.SocketStream], admit: Callable[[str, bool], Awaitable[bool]]
 ) -> None:
-    """Serve until cancelled; `admit` is asked about each password."""
+    """Serve until cancelled; `admit` is asked about each password, and whether a site is to be reached."""
     proxy = _ForwardProxy(admit)
     async with listener:
         while True:
@@ -73,7 +73,7 @@ async def serve_forward_proxy(
 
 
 class _ForwardProxy:
-    def __init__(self, admit: Callable[[str], Awaitable[bool]]) -> None:
+    def __init__(self, admit: Callable[[str, bool], Awaitable[bool]]) -> None:
         self._admit = admit
 
     async def attend(self, client: anyio.abc.SocketStream) -> None:
@@ -82,7 +82,7 @@ class _ForwardProxy:
                 reader = BufferedByteReceiveStream(client)
                 if (head := await _receive_head(reader)) is None:
                     await _refuse(client, 400)
-                elif not await self._admit(head.password):
+                elif not await self._admit(head.password, _address(head)[0] != STATUS_HOST):
                     await _refuse(client, 407)
                 else:
                     await self._serve(client, reader, head)

@@ -82,8 +82,9 @@ class HostedRun:
     log_bytes: int = 0
     #: Why the server stops it; empty: it does not.
     stop_reason: str = ""
-    #: True once it has used the server's own proxy.
+    #: True once it has asked the server's own proxy for anything; and for a site.
     is_proxied: bool = False
+    has_used_proxy: bool = False
     #: The end of what its process has printed.
     log_tail: str = ""
     #: Idempotency key of a charge -> loop time until which it is remembered.

@@ -119,13 +119,14 @@ class Runs:
     def find_live(self, run_id: str) -> HostedRun | None:
         return self._live.get(run_id)
 
-    async def admit_to_proxy(self, password: str) -> bool:
+    async def admit_to_proxy(self, password: str, reaches_site: bool) -> bool:
         """True if this is the id of a live Run, whose log then says that the proxy hides nothing."""
         if (live := self._live.get(password)) is None:
             return False
         if not live.is_proxied:
             live.is_proxied = True
             await append_log(self._database, live, _PROXY_NOTE)
+        live.has_used_proxy |= reaches_site
         return True
 
     def owner_of_live(self, run_id: str) -> str | None:

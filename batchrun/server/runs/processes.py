@@ -59,6 +59,7 @@ _MISSING = re.compile(
     r"|^(?:/bin/)?sh: \d+: (?P<program>\S+): not found",
     re.MULTILINE,
 )
+_PROXY_UNUSED = "Actor succeeded, but it asked for a proxy and sent nothing through it: see its log for errors"
 #: A shell that starts the Actor when it reads a line, which is sent once its pid is stored. If the server dies before
 #: that, the shell reads the end of its input and exits: no unknown orphan is left.
 _GATE = ("/bin/sh", "-c", 'read -r _ && exec "$@"', "sh")
@@ -184,6 +185,10 @@ class ProcessRunner:
         if exit_code and (missing := _missing_package(live)) is not None:
             await append_log(self._database, live, f"ACTOR: {missing}")
             return replace(ending, message=missing, is_decisive=True)
+        if not exit_code and live.is_proxied and not live.has_used_proxy:
+            # The SDK's middleware for Scrapy hands it a proxy URL that Scrapy takes for https only: nothing is scraped.
+            await append_log(self._database, live, f"ACTOR: {_PROXY_UNUSED}")
+            return replace(ending, message=_PROXY_UNUSED)
         return ending
 
     async def _copy_log(self, live: HostedRun, process: anyio.abc.Process) -> None:

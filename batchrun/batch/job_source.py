@@ -14,10 +14,12 @@ from batchrun.engine.ports import Chunk
 from batchrun.errors import JobFileError
 from batchrun.jobs import JobFile, ReadPoint
 from batchrun.ledger.facts import DUPLICATES, READ_TO
+from batchrun.ledger.line_admission import admit_lines
 from batchrun.ledger.protocol import ReadTo
 from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import BadLine, Job, JsonObject
 from batchrun.preflight.job_file_head import refuse_bad_lines
+from batchrun.runtime.crash_points import crash_point
 
 #: Seconds without a change after which a job file counts as finished, unless a process has it open for writing.
 QUIET_S = 2.0
@@ -125,6 +127,8 @@ def _open(
             " possible. Restore it, or choose another --out for the new file",
             file=config.jobs.file,
         )
+    if start is not None and read_to is not None and config.jobs.limit is None and job_file.is_replayable:
+        _replace_jobs(ledger, job_file, start, read_to)
     if ledger.is_empty:
         bad_lines = job_file.check_head(look_at)  # also finds the `lost_fields`
         if not job_file.is_replayable:
@@ -135,3 +139,22 @@ def _open(
             with ledger.transaction():
                 ledger.note_fact(DUPLICATES, 0)  # an earlier version counted them and noted no lines: they come again
     return FileSource(job_file, job_file.read(start, holds_back=True), config.jobs.limit, read_to)
+
+
+def _replace_jobs(ledger: LedgerTables, job_file: JobFile, start: ReadPoint, read_to: ReadTo) -> None:
+    """Give jobs the lines that replace theirs and were not read yet, before a job is started with what it had.
+
+    Lines that replace a job which is under way wait until they are read.
+    """
+    with ledger.transaction():
+        for job in job_file.replacing(start):
+            admit_lines(
+                [job],
+                read_to,
+                ledger,
+                ledger.admit,
+                lambda job, _: ledger.replace(job, None),
+                lambda _, __: False,
+                ledger.note_duplicate,
+            )
+    crash_point("replaced")

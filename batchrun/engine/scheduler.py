@@ -139,6 +139,8 @@ class Scheduler:
                     for job, noted in admission.jobs:
                         self._take_in(Work(job=job, open=noted, attempts=noted.attempts))
                     self._progress.duplicates += len(admission.duplicates)
+                    for outcome in admission.reopened:
+                        self._progress.outcomes[outcome] = self._progress.outcomes.get(outcome, 0) - 1
                     for record in admission.invalid:
                         await self._settled(record)
                 self.has_read_all = True

@@ -8,6 +8,7 @@ import structlog
 from batchrun.engine.ports import Chunk, JobSource
 from batchrun.engine.start_queue import StartQueue
 from batchrun.ledger.protocol import Admission, Ledger
+from batchrun.model import Job
 from batchrun.runtime.crash_points import crash_point
 
 _log = structlog.get_logger()
@@ -53,11 +54,18 @@ class SourceReader:
     async def _admit(self, chunk: Chunk) -> Admission:
         if chunk.read_to is None:
             return Admission(jobs=list(chunk.resumed))
+        keys = {entry.key for entry in chunk.entries if isinstance(entry, Job) and entry.replaces}
+        # While their new content is noted, no child may start these jobs with their old one.
+        held = self._queue.take_back(keys) if keys else []
         # Shielded from a stop: the commit takes place all the same, and admitted jobs must become ready.
         self.is_admitting = True
         with anyio.CancelScope(shield=True):
-            admission = await self._ledger.admit(chunk.entries, chunk.read_to)
+            admission = await self._ledger.admit(chunk.entries, chunk.read_to, {work.id for work in held})
         self.is_admitting = False
+        replaced = {open_job.id for _, open_job in admission.jobs} if held else ()
+        for work in held:
+            if work.id not in replaced:
+                self._queue.push(work, is_first=True)
         crash_point("admitted")
         if admission.duplicates:
             _log.info("duplicates_skipped", lines=[asdict(each) for each in admission.duplicates])

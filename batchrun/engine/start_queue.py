@@ -2,7 +2,7 @@
 
 import heapq
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from itertools import count
 
@@ -16,7 +16,7 @@ from batchrun.engine.notices import BudgetExhausted, CostsUnbounded, StartsWaitF
 from batchrun.engine.progress import Progress
 from batchrun.engine.start_terms import StartTerms
 from batchrun.engine.work import Postponed, Work
-from batchrun.model import WaitKind, WaitReason
+from batchrun.model import JobKey, WaitKind, WaitReason
 from batchrun.policy.fair_queue import FairQueue, Fit
 from batchrun.runtime.changed import Changed
 
@@ -95,6 +95,12 @@ class StartQueue:
         self._ready.push(work, work.job.group, is_first=is_first)
         self._ready_bytes += len(work.job.body)
         self._changed.notify()
+
+    def take_back(self, keys: Collection[JobKey]) -> list[Work]:
+        """Remove the ready jobs with these keys that no attempt was made at, and return them."""
+        taken = self._ready.remove(lambda work: work.job.key in keys and not work.this_round)
+        self._ready_bytes -= sum(len(work.job.body) for work in taken)
+        return taken
 
     def postpone(self, postponed: Postponed) -> None:
         """Add a job that becomes ready after a wait."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from batchrun.jobs.rows import NotAJob, brief
-from batchrun.jobs.template import to_int
+from batchrun.jobs.template import to_bool, to_int
 from batchrun.model import JobKey, JsonObject, RunOptions, read_json
 
 #: Characters of a job key or a group.
@@ -28,6 +28,7 @@ class AtFields:
     #: Checked, as the line gives them; empty when it gives none.
     options: JsonObject
     priority: int = 0
+    replaces: bool = False
     group: str | None = None
     meta: Any = None
 
@@ -103,6 +104,11 @@ def _check_priority(priority: Any) -> None:
         raise NotAJob(f"@priority must be a whole number within ±{MAX_PRIORITY:,}, not {brief(priority)}")
 
 
+def _check_replaces(replaces: Any) -> None:
+    if type(replaces) is not bool:
+        raise NotAJob(f"@replaces must be true or false, not {brief(replaces)}")
+
+
 def _check_options(options: Any) -> None:
     if type(options) is not dict:
         raise NotAJob(f'@options must be an object like {{"memory_mb": 1024}}, not {brief(options)}')
@@ -118,9 +124,11 @@ def _from_cell(name: str, text: str) -> Any:
     try:
         if name == "@priority":
             return to_int(text)
+        if name == "@replaces":
+            return to_bool(text)
         return read_json(text) if name in ("@options", "@meta") else text
     except ValueError:
-        wanted = "a whole number" if name == "@priority" else "JSON"
+        wanted = {"@priority": "a whole number", "@replaces": "true or false"}.get(name, "JSON")
         raise NotAJob(f"column {name!r} must hold {wanted}, not {brief(text)}") from None
 
 
@@ -152,6 +160,7 @@ _CHECKS: Final[dict[str, Callable[[Any], object]]] = {
     "@key": check_key,
     "@options": _check_options,
     "@priority": _check_priority,
+    "@replaces": _check_replaces,
     "@group": check_group,
     "@meta": lambda _: None,
 }

@@ -132,6 +132,7 @@ class JobBuilder:
             body=bytes(memoryview(body)),
             options=fields.run_options,
             priority=fields.priority,
+            replaces=fields.replaces,
             group=fields.group or self._job_group(cells),
             meta=fields.meta if not self._meta else self._job_meta(cells, fields.meta),
         )
@@ -238,6 +239,7 @@ def _over(upper: AtFields, lower: AtFields) -> AtFields:
         key=lower.key if upper.key is None else upper.key,
         options=lower.options | upper.options,
         priority=upper.priority or lower.priority,
+        replaces=upper.replaces or lower.replaces,
         group=lower.group if upper.group is None else upper.group,
         meta=lower.meta if upper.meta is None else upper.meta,
     )

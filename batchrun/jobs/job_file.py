@@ -158,7 +158,7 @@ class JobFile:
             for made in self._builder.build(row):
                 if isinstance(made, BadLine):
                     bad.append(made)
-                elif (first := seen.setdefault(made.key, (made.digest, row.position.line)))[0] != made.digest:
+                elif (first := self._first(seen, made))[0] != made.digest:
                     bad.append(bad_line(row, _taken(made.key, first[1])))
                 elif first[1] == row.position.line:
                     self._note_lost_fields(made)
@@ -170,6 +170,15 @@ class JobFile:
         if not rows and self.is_replayable:
             raise JobFileError(NO_JOBS, file=self._format.name)
         return bad
+
+    @staticmethod
+    def _first(seen: dict[JobKey, tuple[bytes, int]], job: Job) -> tuple[bytes, int]:
+        """Return the digest and the line that have the job's key, which a line that replaces others takes over."""
+        this = job.digest, job.position.line
+        first = seen.setdefault(job.key, this)
+        if job.replaces and first[0] != job.digest:
+            first = seen[job.key] = this
+        return first
 
     def _head_rows(self) -> Iterator[Row]:
         if self.is_replayable:
@@ -204,6 +213,25 @@ class JobFile:
             return self._in_file_order(rows, end_of)
         self._window = LookAhead(size, self._fetch if self.is_seekable else None, end_of, begin)
         return self._window.order((row, self._builder.build(row)) for row in rows)
+
+    def replacing(self, start: ReadPoint) -> Iterator[Job]:
+        """Yield the jobs of the lines with `@replaces` from a read point on; `read` yields them, too."""
+        if self._header is not None and "@replaces" not in self._header.columns:
+            return
+        if self._header is None and not self._mentions(b'"@replaces"', start.offset if self.is_seekable else 0):
+            return
+        begin = start if self.is_seekable and start.offset > self._top.offset else self._top
+        for row in self._rows(begin, holds_back=True):
+            yield from (made for made in self._builder.build(row) if isinstance(made, Job) and made.replaces)
+
+    def _mentions(self, word: bytes, offset: int) -> bool:
+        with read_errors_named(self._format.name), self._source.open(offset) as stream:
+            before = b""
+            while piece := stream.read(_PIECE_BYTES):
+                if word in before + piece:
+                    return True
+                before = piece[-len(word) :]
+        return False
 
     def reread(self, positions: Sequence[Position]) -> Iterator[Job]:
         """Yield the jobs at these positions again: in their order if `is_seekable`, else in file order by one pass.
@@ -439,4 +467,6 @@ def _end_of(row: Row, text_hash: "HASH | None" = None) -> ReadPoint:
 
 
 def _taken(key: JobKey, line: int) -> str:
-    return f"has the same key {key!r} as line {line}, but other content; give each line its own @key"
+    return (
+        f'has the same key {key!r} as line {line}, but other content; give each line its own @key, or "@replaces": true'
+    )

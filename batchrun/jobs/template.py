@@ -255,7 +255,7 @@ def _to_float(value: Any) -> float:
     return number
 
 
-def _to_bool(value: Any) -> bool:
+def to_bool(value: Any) -> bool:
     if type(value) is bool:
         return value
     try:
@@ -290,7 +290,7 @@ def _defaulter(default: str) -> Callable[[Any], Any]:
 _PLAIN: Final[dict[str, tuple[Callable[[Any], Any], str]]] = {
     "int": (to_int, "a whole number"),
     "float": (_to_float, "a number"),
-    "bool": (_to_bool, "true or false"),
+    "bool": (to_bool, "true or false"),
     "json": (_to_json, "JSON"),
     "url": (lambda value: quote(as_text(value), safe=""), "text"),
     "trim": (lambda value: as_text(value).strip(), "text"),

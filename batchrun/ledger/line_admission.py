@@ -1,10 +1,15 @@
 """The rules by which lines of the job file are admitted, the same for every ledger."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from batchrun.ledger.facts import DUPLICATES, READ_TO, Facts
 from batchrun.ledger.protocol import Admission, Duplicate, Known, OpenJob, ReadTo
-from batchrun.model import BadLine, Job, Outcome, Problem, Record
+from batchrun.model import BadLine, Job, JobId, Outcome, Problem, Record
+
+#: Gives the job that has a line's key that line and its content. Returns the job and the outcome that it had; None: it
+#: is under way, or was when the line was first read. Jobs of the ids in the second argument are not, if they have no
+#: attempt.
+Replace = Callable[[Job, Collection[JobId]], tuple[OpenJob, Outcome | None] | None]
 
 
 def admit_lines(
@@ -12,18 +17,19 @@ def admit_lines(
     read_to: ReadTo,
     facts: Facts,
     claim: Callable[[Job], OpenJob | Known],
+    replace: Replace,
     settle_bad_line: Callable[[BadLine, Record], bool],
     note_duplicate: Callable[[Job], bool],
 ) -> Admission:
     """Do what `Ledger.admit` promises.
 
     `claim` notes a new job, or returns the job that has its key. `settle_bad_line` notes a bad line and writes its
-    record; `note_duplicate` notes a line that repeats the job of another line. Both return False if the line was noted
+    record; `note_duplicate` notes a line whose job is that of another line. Both return False if the line was noted
     before.
     """
     admission = Admission()
     for entry in entries:
-        bad_line = _admit_job(entry, claim(entry), admission, note_duplicate) if isinstance(entry, Job) else entry
+        bad_line = _admit_job(entry, claim, replace, admission, note_duplicate) if isinstance(entry, Job) else entry
         if bad_line is not None:
             problem = Problem(type="bad-line", message=bad_line.reason)
             record = Record(key=None, line=bad_line.position.line, outcome=Outcome.INVALID, error=problem)
@@ -36,22 +42,43 @@ def admit_lines(
 
 
 def _admit_job(
-    job: Job, noted: OpenJob | Known, admission: Admission, note_duplicate: Callable[[Job], bool]
+    job: Job,
+    claim: Callable[[Job], OpenJob | Known],
+    replace: Replace,
+    admission: Admission,
+    note_duplicate: Callable[[Job], bool],
 ) -> BadLine | None:
-    """Add a job to an admission; return the bad line that it makes instead, if its key has other content."""
+    """Add a job to an admission; return the bad line that it makes instead."""
+    noted, line = claim(job), job.position.line
     if isinstance(noted, OpenJob):
         admission.jobs.append((job, noted))
-    elif not noted.is_same_content:
+    elif noted.is_same_line:
+        return None if noted.is_same_content else _conflict(job, noted)
+    elif noted.is_same_content or (noted.replaces and line < noted.line):
+        if note_duplicate(job):
+            admission.duplicates.append(Duplicate(line=line, key=job.key, repeats=noted.line))
+    elif not job.replaces or line < noted.line:
         return _conflict(job, noted)
-    elif not noted.is_same_line and note_duplicate(job):
-        admission.duplicates.append(Duplicate(line=job.position.line, key=job.key, repeats=noted.line))
+    elif (replaced := replace(job, [open_job.id for _, open_job in admission.jobs])) is None:
+        reason = f"key {job.key!r}: the job of line {noted.line} is under way; append this line again once it has ended"
+        return _bad_line(job, reason)
+    else:
+        open_job, outcome = replaced
+        admission.jobs = [each for each in admission.jobs if each[1].id != open_job.id] + [(job, open_job)]
+        admission.reopened += [] if outcome is None else [outcome]
+        admission.duplicates.append(Duplicate(line=noted.line, key=job.key, repeats=line))
     return None
 
 
 def _conflict(job: Job, known: Known) -> BadLine:
     reason = (
-        f"key {job.key!r} stands on line {known.line} with other content; give this line another @key"
+        f"key {job.key!r} stands on line {known.line} with other content; give this line another @key, or"
+        ' "@replaces": true if it mends that line'
         if not known.is_same_line
         else f"key {job.key!r}: this line was admitted with other content; put it back, or give it another @key"
     )
+    return _bad_line(job, reason)
+
+
+def _bad_line(job: Job, reason: str) -> BadLine:
     return BadLine(position=job.position, reason=reason, content=job.body.decode("utf-8", "replace"))

@@ -55,11 +55,18 @@ class MemoryLedger:
         self._runs: set[RunId] = set()
         self._bad_lines: set[tuple[int, int]] = set()
         self._duplicates: set[tuple[int, int]] = set()
+        #: Keys whose lines have `@replaces`.
+        self._replacing: set[JobKey] = set()
         self._facts: dict[str, bytes] = {}
         self._trips: list[Trip] = []
 
-    async def admit(self, entries: Sequence[Job | BadLine], read_to: ReadTo) -> Admission:
-        admission = admit_lines(entries, read_to, self, self._claim, self._settle_bad_line, self._note_duplicate)
+    async def admit(self, entries: Sequence[Job | BadLine], read_to: ReadTo, held: Collection[JobId] = ()) -> Admission:
+        def replace_job(job: Job, here: Collection[JobId]) -> tuple[OpenJob, Outcome | None] | None:
+            return self._replace(job, {*held, *here})
+
+        admission = admit_lines(
+            entries, read_to, self, self._claim, replace_job, self._settle_bad_line, self._note_duplicate
+        )
         await self._commit()
         return admission
 
@@ -70,7 +77,10 @@ class MemoryLedger:
                 is_same_line=(at.line, at.variant) == (first.position.line, first.position.variant),
                 is_same_content=job.digest == first.digest,
                 line=first.position.line,
+                replaces=job.key in self._replacing,
             )
+        if job.replaces:
+            self._replacing.add(job.key)
         open_job = OpenJob(
             id=JobId(len(self.jobs) + len(self._bad_lines) + 1),
             key=job.key,
@@ -84,6 +94,20 @@ class MemoryLedger:
         self.jobs[job.key] = open_job
         self._keys[open_job.id] = job.key
         return open_job
+
+    def _replace(self, job: Job, held: Collection[JobId]) -> tuple[OpenJob, Outcome | None] | None:
+        before = self.jobs[job.key]
+        outcome = self.settled[before.id].outcome if before.id in self.settled else None
+        if (job.position.line, job.position.variant) in self._bad_lines:
+            return None
+        if outcome is not None:
+            self.reopen(Selection(outcomes=(outcome,), keys=(job.key,)))
+        elif before.id not in held or before.id in {begun.id for begun in self.begun_jobs()}:
+            return None
+        self._duplicates.add((before.position.line, before.position.variant))
+        self._replacing.add(job.key)
+        self.jobs[job.key] = replace(self.jobs[job.key], digest=job.digest, position=job.position)
+        return next(each for each in self.open_jobs() if each.id == before.id), outcome
 
     def _settle_bad_line(self, bad_line: BadLine, record: Record) -> bool:
         at = (bad_line.position.line, bad_line.position.variant)

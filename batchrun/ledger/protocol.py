@@ -56,6 +56,8 @@ class Known:
     is_same_content: bool
     #: The line that claimed the key.
     line: int
+    #: True if that line has replaced others, or would have.
+    replaces: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,11 +72,11 @@ class ReadTo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Duplicate:
-    """A line that repeats the job of another line, and is skipped."""
+    """A line whose job is that of another line: it repeats that line, or is replaced by it."""
 
     line: int
     key: JobKey
-    #: The line whose job it repeats.
+    #: The line whose job it is.
     repeats: int
 
 
@@ -82,11 +84,13 @@ class Duplicate:
 class Admission:
     """The ledger's answer to some lines of the job file."""
 
-    #: The new jobs.
+    #: The new jobs, and those with a new content.
     jobs: list[tuple[Job, OpenJob]] = field(default_factory=list)
+    #: What the settled ones of these jobs had ended with, before they got a new content.
+    reopened: list[Outcome] = field(default_factory=list)
     #: Records of the bad lines, which are settled with their admission.
     invalid: list[Record] = field(default_factory=list)
-    #: Lines that repeat a job of another line, and were not noted before.
+    #: Lines whose jobs are those of other lines, and that were not noted before.
     duplicates: list[Duplicate] = field(default_factory=list)
 
 
@@ -312,11 +316,15 @@ class Ledger(ItemWriter, CostLedger, Protocol):
         OutputError: this machine cannot write.
     """
 
-    async def admit(self, entries: Sequence[Job | BadLine], read_to: ReadTo) -> Admission:
+    async def admit(self, entries: Sequence[Job | BadLine], read_to: ReadTo, held: Collection[JobId] = ()) -> Admission:
         """Admit the new ones among lines of the job file, settle the bad ones, and note how far the file is read.
 
         A key is claimed by its first line. A line that repeats it with the same content is counted as a duplicate; one
         with other content is a bad line. A line that was admitted before changes nothing.
+
+        A line that `replaces` the earlier one takes its job over. A settled job is opened for another round; an open
+        one keeps its round. It must have no attempt in it, and nothing else may be about to start it: `held` names the
+        jobs for which that is sure. Otherwise the job is under way, and the line is a bad line.
         """
 
     async def intend(self, job_id: JobId, intent: Intent) -> Attempt:

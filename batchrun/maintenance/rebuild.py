@@ -175,7 +175,13 @@ def _admit(
 ) -> None:
     point = job_file.read_point
     read_to = ReadTo(offset=point.offset, line=point.line, fingerprint=point.fingerprint)
-    admit_lines(entries, read_to, ledger, ledger.admit, settle_bad_line, ledger.note_duplicate)
+
+    def refuse(job: Job, _: object) -> None:
+        raise LedgerError(
+            f"{LEDGER}: cannot be rebuilt, because line {job.position.line} of the job file replaces another"
+        )
+
+    admit_lines(entries, read_to, ledger, ledger.admit, refuse, settle_bad_line, ledger.note_duplicate)
 
 
 def _records(file: Path) -> Iterator[JsonObject]:

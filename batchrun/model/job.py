@@ -37,6 +37,8 @@ class Job:
     options: RunOptions | None = None
     #: Jobs with a higher one go first, within the source's look-ahead.
     priority: int = 0
+    #: True if the line mends an earlier one that has its key.
+    replaces: bool = False
     group: str | None = None
     #: Any JSON, copied to the record.
     meta: Any = None

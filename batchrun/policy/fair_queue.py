@@ -145,6 +145,20 @@ class FairQueue(Generic[T]):
         self._size -= len(found.jobs)
         return list(found.jobs)
 
+    def remove(self, is_wanted: Callable[[T], bool]) -> list[T]:
+        """Remove the wanted jobs and return them."""
+        removed: list[T] = []
+        for group in list(self._groups.values()):
+            for job in [job for job in group.jobs if is_wanted(job)]:
+                group.jobs.remove(job)
+                removed.append(job)
+                if self._first_in_line is not None and job is self._first_in_line[0]:
+                    self._first_in_line, self._skips = None, 0
+            self._note_length(group)
+            self._forget_if_empty(group)
+        self._size -= len(removed)
+        return removed
+
     def _enqueue(self, group: _Group[T]) -> None:
         heappush(self._by_pass, (group.passed, next(self._number), group))
 
@@ -173,6 +187,9 @@ class FairQueue(Generic[T]):
         group.passed += group.interval
         self._size -= 1
         self._note_length(group)
+        self._forget_if_empty(group)
+
+    def _forget_if_empty(self, group: _Group[T]) -> None:
         if not group.jobs:
             del self._groups[group.name]
             if group.name in self._weights:

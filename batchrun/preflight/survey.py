@@ -71,10 +71,12 @@ class Survey:
         key = blake2b(job.key.encode(), digest_size=16).digest()
         before = len(self._seen)
         first = self._seen.setdefault(key, job.digest)
+        if job.replaces:
+            self._seen[key] = job.digest
         return None if len(self._seen) > before else first
 
     def _repeated(self, job: Job, first: bytes) -> None:
-        if first == job.digest:
+        if first == job.digest or job.replaces:
             self.duplicates += 1
         else:
             self.bad_lines += 1

@@ -225,6 +225,23 @@ async def test_appended_lines_are_new_jobs(tmp_path):
         assert _lines(tmp_path / "out/duplicates.jsonl") == [{"line": 7, "key": first["key"], "repeats": 1}]
 
 
+async def test_a_line_that_replaces_an_earlier_one_is_carried_out(tmp_path):
+    """A second round with the new input, under the same key; the earlier record stays, the summary counts one job."""
+    async with _server(tmp_path) as server:
+        lines: list[Any] = [{"@key": "a", "n": 1}, {"@key": "b", "n": 2}]
+        await run_batch(_config(tmp_path, server, lines), environ=ENVIRON)
+        lines.append({"@key": "a", "n": 10, "@replaces": True})
+        for _ in range(2):
+            summary = await run_batch(_config(tmp_path, server, lines), environ=ENVIRON)
+            assert (summary.settled, summary.outcomes, server.runs_started) == (2, {Outcome.SUCCEEDED: 2}, 3)
+    records = _lines(tmp_path / "out/records.jsonl")
+    assert sorted((each["key"], each["round"], each["line"]) for each in records) == [
+        ("a", 1, 1), ("a", 2, 3), ("b", 1, 2),
+    ]  # fmt: skip
+    assert sorted(item["n"] for item in _lines(tmp_path / "out/items.jsonl")) == [1, 2, 10]
+    assert _lines(tmp_path / "out/duplicates.jsonl") == [{"line": 1, "key": "a", "repeats": 3}]
+
+
 async def test_a_limit_counts_over_all_processes(tmp_path):
     """`jobs.limit` counts the first lines of the file, in every process."""
     async with _server(tmp_path) as server:

@@ -1,6 +1,6 @@
 """Jobs and sources for ledgers, and a ledger in memory that can be watched."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
@@ -83,8 +83,8 @@ class WatchedLedger(MemoryLedger):
         #: The steps so far.
         self.notes: list[str] = []
 
-    async def admit(self, entries: Sequence[Job | BadLine], read_to: ReadTo) -> Admission:
-        admission = await super().admit(entries, read_to)
+    async def admit(self, entries: Sequence[Job | BadLine], read_to: ReadTo, held: Collection[JobId] = ()) -> Admission:
+        admission = await super().admit(entries, read_to, held)
         self._note(f"admit {read_to.line}")
         return admission
 

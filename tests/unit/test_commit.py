@@ -161,7 +161,10 @@ def test_bad_lines_are_written_to_their_file_and_as_records(tmp_path: Path) -> N
     """Those with the key of another line, too."""
     with opened(tmp_path) as journal:
         admit(journal, make_job(1), make_job(3, key="job-1"), make_bad_line(4, "not JSON"))
-    conflict = "key 'job-1' stands on line 1 with other content; give this line another @key"
+    conflict = (
+        "key 'job-1' stands on line 1 with other content; give this line another @key, or \"@replaces\": true if it"
+        " mends that line"
+    )
     assert [(line["line"], line["outcome"]) for line in lines(tmp_path, RECORDS)] == [(3, "invalid"), (4, "invalid")]
     assert lines(tmp_path, BAD_LINES) == [
         {"line": 3, "reason": conflict, "content": '{"line":3}'},

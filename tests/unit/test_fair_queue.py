@@ -142,6 +142,16 @@ def test_a_dropped_group_is_gone() -> None:
     assert take(queue, 1) == ["b-1"]
 
 
+def test_removed_jobs_are_gone_and_the_others_stay_in_their_order() -> None:
+    """A group without jobs is forgotten, and no job waits for a removed one."""
+    queue = queue_of({"a": 3, "b": 1})
+    assert queue.take(lambda _: Fit.TOO_LARGE) is None
+    assert sorted(queue.remove(lambda job: job in ("a-0", "b-0"))) == ["a-0", "b-0"]
+    assert (len(queue), take(queue, 2), queue.take(always)) == (2, ["a-1", "a-2"], None)
+    queue.push("b1", "b")
+    assert take(queue, 1) == ["b1"]
+
+
 def test_a_large_job_is_found_wherever_it_is() -> None:
     """After retried jobs of its group, and after other groups."""
     queue: FairQueue[str] = FairQueue({})

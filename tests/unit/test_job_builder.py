@@ -18,7 +18,8 @@ from batchrun.model import BadLine, Job, RunOptions, write_json
 
 Open = Callable[..., JobFile]
 IS_NO_FIELD = (
-    "is not one of the fields @key, @options, @priority, @group, @meta; a property of the input must not begin with '@'"
+    "is not one of the fields @key, @options, @priority, @replaces, @group, @meta; a property of the input must not "
+    "begin with '@'"
 )
 
 
@@ -93,6 +94,8 @@ def test_at_fields_are_taken_out(opened: Open) -> None:
         ("@options", {"max_total_charge_usd": 0}, "@options.max_total_charge_usd must be a number above 0, not 0"),
         ("@options", {"restart_on_error": 1}, "@options.restart_on_error must be true or false, not 1"),
         ("@options", {"build": ""}, '@options.build must be a build\'s tag or number like "latest", not ""'),
+        ("@replaces", 1, "@replaces must be true or false, not 1"),
+        ("@replaces", "true", '@replaces must be true or false, not "true"'),
         (
             "@options",
             {"webhooks": ["x"]},

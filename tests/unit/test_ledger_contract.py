@@ -147,7 +147,10 @@ async def test_a_key_is_claimed_by_its_first_line(it: Opened) -> None:
         make_job(5),
     ]
     admission = await it.ledger.admit(entries, read_to(5))
-    conflict = "key 'job-1' stands on line 1 with other content; give this line another @key"
+    conflict = (
+        "key 'job-1' stands on line 1 with other content; give this line another @key, or \"@replaces\": true if it"
+        " mends that line"
+    )
     assert [(record.line, record.error) for record in admission.invalid] == [
         (3, Problem(type="bad-line", message=conflict)), (4, Problem(type="bad-line", message="not JSON")),
     ]  # fmt: skip
@@ -182,6 +185,74 @@ async def test_an_edited_line_is_a_bad_line(it: Opened) -> None:
     assert record.error is not None
     assert "this line was admitted with other content" in record.error.message
     assert [job.digest for job in it.rows.open_jobs()] == [make_job(1).digest]
+
+
+def mending(line: int, job: str = "job-1", body: bytes | None = None) -> Job:
+    """Return the job of a line that replaces an earlier one."""
+    return make_job(line, key=job, body=body, replaces=True)
+
+
+async def test_a_line_replaces_the_content_of_a_job_without_an_attempt(it: Opened) -> None:
+    """The job keeps its id and its round; whoever reads the lines again finds the same."""
+    entries: list[Job | BadLine] = [make_job(1), make_job(2), mending(3), mending(4)]
+    admission = await it.ledger.admit(entries, read_to(4))
+    assert [(job.position.line, noted.id, noted.round) for job, noted in admission.jobs] == [(2, 2, 1), (4, 1, 1)]
+    assert [(each.line, each.repeats) for each in admission.duplicates] == [(1, 3), (3, 4)]
+    for _ in range(2):
+        assert [(job.key, job.digest, job.position) for job in it.rows.open_jobs()] == [
+            ("job-1", mending(4).digest, mending(4).position),
+            ("job-2", make_job(2).digest, make_job(2).position),
+        ]
+        assert (it.rows.fact(DUPLICATES), it.outcomes) == (2, [])
+        again = await it.ledger.admit(entries, read_to(4))
+        assert (again.jobs, again.invalid, again.duplicates) == ([], [], [])
+
+
+async def test_a_line_replaces_a_job_of_an_earlier_admission_only_if_it_is_held(it: Opened) -> None:
+    """A child of this process may be about to start it with its old content."""
+    job_id, _ = await admit(it, make_job(1), make_job(2))
+    (record,) = (await it.ledger.admit([mending(3)], read_to(3))).invalid
+    assert record.error is not None
+    assert "job of line 1 is under way; append this line again once it has ended" in record.error.message
+    admission = await it.ledger.admit([mending(4)], read_to(4), {job_id})
+    assert [noted.id for _, noted in admission.jobs] == [job_id]
+    await it.ledger.intend(job_id, Intent(attempt_no=1, mark=Mark("m")))
+    assert len((await it.ledger.admit([mending(5)], read_to(5), {job_id})).invalid) == 1
+    assert [job.position.line for job in await it.committed()] == [4, 2]
+    await it.ledger.settle(job_id, await start(it, job_id, 2), record_of(4), b"")
+    again = await it.ledger.admit([mending(3), mending(5)], read_to(5))
+    assert (again.jobs, again.invalid) == ([], []), "what was refused stays refused, when lines are read again"
+
+
+async def test_a_line_that_replaces_a_settled_job_opens_another_round(it: Opened) -> None:
+    """Whatever its outcome was. Attempts are numbered on; the record of the earlier round stays."""
+    (job_id,) = await admit(it, make_job(1))
+    await it.ledger.settle(job_id, await start(it, job_id), record_of(1, Outcome.SUCCEEDED), b"")
+    admission = await it.ledger.admit([mending(2)], read_to(2))
+    ((job, noted),) = admission.jobs
+    assert (job.position.line, noted.id, noted.round, noted.due_at) == (2, job_id, 2, None)
+    assert [attempt.attempt_no for attempt in noted.attempts] == [1]
+    assert admission.reopened == [Outcome.SUCCEEDED]
+    await it.ledger.settle(job_id, None, replace(record_of(1), line=2, round=2), b"")
+    assert it.outcomes == [("job-1", 1, "succeeded"), ("job-1", 2, "failed")]
+    assert (await it.ledger.admit([make_job(1), mending(2)], read_to(2))).jobs == []
+
+
+async def test_the_last_line_that_replaces_counts_in_whatever_order_lines_come(it: Opened) -> None:
+    """As with `@priority`. A line that no earlier one has the key of is a job like others."""
+    await admit(it, mending(8))
+    admission = await it.ledger.admit([make_job(1), mending(5), make_job(3, key="job-1")], read_to(8))
+    assert [(each.line, each.repeats) for each in admission.duplicates] == [(1, 8), (5, 8), (3, 8)]
+    (record,) = (await it.ledger.admit([make_job(9, key="job-1")], read_to(9))).invalid
+    assert record.line == 9
+    assert [job.position.line for job in it.rows.open_jobs()] == [8]
+
+
+async def test_a_line_that_replaces_with_the_same_content_repeats(it: Opened) -> None:
+    """It is counted as a duplicate, and buys no further Run."""
+    await admit(it, make_job(1))
+    admission = await it.ledger.admit([mending(2, body=make_job(1).body)], read_to(2))
+    assert (admission.jobs, [each.line for each in admission.duplicates]) == ([], [2])
 
 
 async def test_an_attempt_is_in_doubt_until_its_run_is_known(it: Opened) -> None:

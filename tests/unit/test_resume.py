@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import orjson
 import pytest
 from blockbuster import BlockBuster
 
@@ -239,6 +240,47 @@ async def test_a_line_that_is_still_being_written_is_read_when_it_is_whole(tmp_p
         )
     file.write_bytes(as_file(b"sku,n\nA,1\nB,2\nC,300\nD,4\n"))
     assert await read_by_a_process(tmp_path, file) == (['{"sku":"C","n":"300"}', '{"sku":"D","n":"4"}'], None)
+
+
+@pytest.mark.usefixtures("inline")
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "json", "csv"])
+async def test_a_line_replaces_jobs_before_they_are_resumed(tmp_path: Path, kind: str) -> None:
+    """Of jobs that are admitted and not started, wherever the line is; one under way is left to the reading."""
+    file = tmp_path / f"jobs.{kind}"
+
+    def write(rows: list[tuple[str, int, bool]]) -> None:
+        objects = [{"@key": key, "n": str(n), "@replaces": replaces} for key, n, replaces in rows]
+        lines = b"".join(orjson.dumps(each, option=orjson.OPT_APPEND_NEWLINE) for each in objects)
+        if kind == "json":
+            lines = orjson.dumps(objects)
+        elif kind == "csv":
+            lines = "".join(["@key,n,@replaces\n", *(f"{key},{n},{is_it}\n" for key, n, is_it in rows)]).encode()
+        file.write_bytes(gzip.compress(lines) if kind.endswith("gz") else lines)
+
+    rows = [(key, 1, False) for key in "abc"]
+    write(rows)
+    await read_by_a_process(tmp_path, file)
+    with ExitStack() as stack:
+        journal = _open_journal(stack, tmp_path)
+        with journal.ledger.transaction():
+            journal.ledger.intend(JobId(1), Intent(attempt_no=1, mark=Mark("m")))
+    write([*rows, *((f"new{n}", 2, False) for n in range(5)), ("a", 2, True), ("b", 2, True), ("b", 3, True)])
+    config = load_config(flags={"task.id": "t", "jobs.file": str(file)}, environ={})
+    for _ in range(2):
+        with ExitStack() as stack:
+            journal = _open_journal(stack, tmp_path)
+            source = job_source._open(config, {}, journal.ledger, None)
+            stack.callback(source.job_file.close)
+            open_jobs = journal.ledger.open_jobs()
+            bodies = [job.body for job in source.job_file.reread([each.position for each in open_jobs])]
+            assert [(each.key, each.round) for each in open_jobs] == [("a", 1), ("b", 1), ("c", 1)]
+            assert sorted(bodies) == [b'{"n":"1"}', b'{"n":"1"}', b'{"n":"3"}']
+            assert (journal.ledger.fact(DUPLICATES), journal.ledger.count_outcomes()) == (2, {})
+    bodies_read, _ = await read_by_a_process(tmp_path, file)
+    assert bodies_read == ['{"n":"2"}'] * 5
+    with ExitStack() as stack:
+        journal = _open_journal(stack, tmp_path)
+        assert journal.ledger.count_outcomes() == {Outcome.INVALID: 1}
 
 
 @pytest.mark.usefixtures("inline")

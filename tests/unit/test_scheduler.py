@@ -244,6 +244,35 @@ async def test_bad_lines_become_records_and_duplicates_are_counted() -> None:
     assert engine.progress.outcomes == {Outcome.SUCCEEDED: 2, Outcome.INVALID: 2}
 
 
+async def test_lines_replace_jobs_while_they_are_carried_out() -> None:
+    """Ended ones get another round, waiting ones are started with the new content only; others make bad lines."""
+    api = ScriptedApi(Plan(run_s=100))
+    mending = [make_job(32 + n, key=f"job-{n}", replaces=True) for n in range(1, 33)]
+    engine = Engine(api, WatchedLedger(), ListSource([*map(make_job, range(1, 33)), *mending]), slots=1)
+    records = await engine.run()
+    refused = [record.line - 32 for record in records if record.outcome is Outcome.INVALID]
+    assert len(refused) == 1
+    before = refused[0] - 1
+    wanted = {n: [n, 32 + n] if n <= before else [n] if n in refused else [32 + n] for n in range(1, 33)}
+    assert {n: [each.line for each in records if each.key == f"job-{n}"] for n in wanted} == wanted
+    assert sorted(post.body for post in api.posts) == sorted(
+        make_job(line).body for lines in wanted.values() for line in lines
+    )
+    assert engine.progress.outcomes == {Outcome.SUCCEEDED: 32, Outcome.INVALID: 1}
+    assert engine.progress.duplicates == 31
+
+
+async def test_a_line_replaces_a_job_that_has_ended() -> None:
+    """A second round carries it out; the job counts once."""
+    api, ledger = ScriptedApi(in_order(Plan(run_s=1, status=RunStatus.FAILED), then=Plan(run_s=1))), WatchedLedger()
+    await Engine(api, ledger, jobs(1)).run()
+    again = Engine(api, ledger, ListSource([make_job(1), make_job(2, key="job-1", replaces=True)]))
+    (record,) = await again.run()
+    assert (record.round, record.line, record.outcome, len(api.posts)) == (2, 2, "succeeded", 2)
+    assert api.posts[1].body == make_job(2).body
+    assert again.progress.outcomes == {Outcome.FAILED: -1, Outcome.SUCCEEDED: 1}
+
+
 async def test_progress_counts_what_was_done() -> None:
     """Starts, outcomes and costs add up; nothing is left in doubt or postponed."""
     plans = [Plan(run_s=1, status=RunStatus.FAILED, cost_usd=0.5), Plan(run_s=1, cost_usd=None)]

@@ -18,6 +18,7 @@ SCHEMA_STEPS = (
     "ledger_5.sql",
     "ledger_6.sql",
     "ledger_7.sql",
+    "ledger_8.sql",
 )
 #: Seconds that a statement waits for a lock that another program holds on the file.
 LOCK_PATIENCE_S = 10.0

@@ -1,7 +1,7 @@
 """The ledger and the output files of a batch, committed together."""
 
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from datetime import datetime
 from pathlib import Path
@@ -13,11 +13,11 @@ import orjson
 from batchrun.errors import OutputError, OutputLost
 from batchrun.ledger.facts import ECHO, REPAIRING, START_COMMITS, TRIPS, UNLISTED_SINCE, WAIT, WATCHED_S
 from batchrun.ledger.line_admission import admit_lines
-from batchrun.ledger.protocol import Admission, NotedWait, ReadTo, Settlement
+from batchrun.ledger.protocol import Admission, NotedWait, OpenJob, ReadTo, Settlement
 from batchrun.ledger.sqlite.older_ledger import refuse_missing_ledger, refuse_older_ledger
 from batchrun.ledger.sqlite.start_log import StartLog
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
-from batchrun.model import Attempt, BadLine, Intent, Job, JobId, Mark, Record
+from batchrun.model import Attempt, BadLine, Intent, Job, JobId, Mark, Outcome, Record
 from batchrun.output.held_file import HeldFile
 from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS
 from batchrun.output.sink import Sink
@@ -109,9 +109,15 @@ class Journal:
         self._started.append((job_id, attempt))
         return attempt
 
-    def admit(self, entries: Sequence[Job | BadLine], read_to: ReadTo) -> Admission:
+    def admit(self, entries: Sequence[Job | BadLine], read_to: ReadTo, held: Collection[JobId] = ()) -> Admission:
         ledger = self.ledger
-        return admit_lines(entries, read_to, ledger, ledger.admit, self._settle_bad_line, ledger.note_duplicate)
+
+        def replace(job: Job, here: Collection[JobId]) -> tuple[OpenJob, Outcome | None] | None:
+            return ledger.replace(job, {*held, *here})
+
+        return admit_lines(
+            entries, read_to, ledger, ledger.admit, replace, self._settle_bad_line, ledger.note_duplicate
+        )
 
     def _settle_bad_line(self, bad_line: BadLine, record: Record) -> bool:
         job_id = self.ledger.admit_bad_line(bad_line)

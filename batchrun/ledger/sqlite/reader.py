@@ -75,7 +75,8 @@ _KNOWN = {
 _OPEN_JOBS = (
     'SELECT id, key, digest, line, variant, "offset", length, round, admitted_at, due_at FROM job WHERE outcome IS NULL'
 )
-_IS_BEGUN = (
+#: Whether a job has an attempt in its round, or waits for one.
+IS_BEGUN = (
     "(due_at IS NOT NULL OR EXISTS (SELECT 1 FROM attempt WHERE attempt.job_id = job.id AND attempt.round = job.round))"
 )
 _SETTLED_COLUMNS = (
@@ -193,13 +194,17 @@ class LedgerReader:
     def open_jobs(self) -> list[OpenJob]:
         return self._decoded_jobs(self._db.execute(f"{_OPEN_JOBS} ORDER BY id").fetchall())
 
+    def open_job(self, job_id: JobId) -> OpenJob:
+        (job,) = self._decoded_jobs(self._db.execute(f"{_OPEN_JOBS} AND id = ?", (job_id,)).fetchall())
+        return job
+
     def begun_jobs(self) -> list[OpenJob]:
-        rows = self._db.execute(f"{_OPEN_JOBS} AND {_IS_BEGUN} ORDER BY id").fetchall()
+        rows = self._db.execute(f"{_OPEN_JOBS} AND {IS_BEGUN} ORDER BY id").fetchall()
         return self._decoded_jobs(rows)
 
     def unbegun_jobs(self, after: JobId, limit: int) -> list[OpenJob]:
         rows = self._db.execute(
-            f"{_OPEN_JOBS} AND NOT {_IS_BEGUN} AND id > ? ORDER BY id LIMIT ?", (after, limit)
+            f"{_OPEN_JOBS} AND NOT {IS_BEGUN} AND id > ? ORDER BY id LIMIT ?", (after, limit)
         ).fetchall()
         return self._decoded_jobs(rows)
 
@@ -279,7 +284,7 @@ class LedgerReader:
             return _settled_job(row)
 
     def duplicates(self) -> Iterator[Duplicate]:
-        """Yield the lines that repeat the job of another line, in their order, in one pass."""
+        """Yield the lines whose jobs are those of other lines, in their order, in one pass."""
         rows = self._db.execute(
             "SELECT duplicate.line, key, job.line FROM duplicate JOIN job ON job.id = job_id"
             " ORDER BY duplicate.line, duplicate.variant"

@@ -4,17 +4,17 @@ The verbs are described in `ledger/protocol.py`. Wall time is stamped here and n
 files, HTTP or the event loop.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from batchrun.ledger.facts import Fact
 from batchrun.ledger.protocol import FinalCost, Known, OpenJob, Settlement
 from batchrun.ledger.sqlite.connection import Connection, apply_schema_steps, open_connection
-from batchrun.ledger.sqlite.reader import SELECTED, LedgerReader, parameters
+from batchrun.ledger.sqlite.reader import IS_BEGUN, SELECTED, LedgerReader, parameters
 from batchrun.model import (
     Attempt,
     BadLine,
@@ -24,6 +24,7 @@ from batchrun.model import (
     JobId,
     JobKey,
     Mark,
+    Outcome,
     Position,
     Problem,
     Run,
@@ -82,6 +83,8 @@ class LedgerTables(LedgerReader):
         job_id = self._insert_job(job.key, job.digest, job.position, job.group)
         if job_id is None:
             return self._known(job)
+        if job.replaces:
+            self._write("UPDATE job SET replaces = 1 WHERE id = ?", (job_id,))
         return OpenJob(
             id=job_id,
             key=job.key,
@@ -94,17 +97,45 @@ class LedgerTables(LedgerReader):
         )
 
     def _known(self, job: Job) -> Known:
-        digest, line, variant = self._db.execute(
-            "SELECT digest, line, variant FROM job WHERE key = ?", (job.key,)
+        digest, line, variant, replaces = self._db.execute(
+            "SELECT digest, line, variant, replaces FROM job WHERE key = ?", (job.key,)
         ).fetchone()
         return Known(
             is_same_line=(line, variant) == (job.position.line, job.position.variant),
             is_same_content=digest == job.digest,
             line=line,
+            replaces=bool(replaces),
         )
 
+    def replace(self, job: Job, held: Collection[JobId] | None) -> tuple[OpenJob, Outcome | None] | None:
+        """Give the job that has a line's key that line and its content; return it, and the outcome that it had.
+
+        None: it is under way, or was when the line was first read. Open jobs in `held` are not, if they have no
+        attempt; None: no open job without one is.
+        """
+        at = job.position
+        job_id, outcome, is_begun, was_refused = self._db.execute(
+            f"SELECT id, outcome, {IS_BEGUN},"
+            " EXISTS (SELECT 1 FROM job AS bad WHERE bad.key IS NULL AND bad.line = ? AND bad.variant = ?)"
+            " FROM job WHERE key = ?",
+            (at.line, at.variant, job.key),
+        ).fetchone()
+        if was_refused:
+            return None
+        if outcome is not None:
+            self._begin_round("id = :id", {"id": job_id})
+        elif is_begun or (held is not None and job_id not in held):
+            return None
+        self._write("INSERT OR IGNORE INTO duplicate SELECT line, variant, id FROM job WHERE id = ?", (job_id,))
+        self._write(
+            'UPDATE job SET digest = ?, line = ?, variant = ?, "offset" = ?, length = ?, "group" = ?, replaces = 1'
+            " WHERE id = ?",
+            (job.digest, at.line, at.variant, at.offset, at.length, job.group, job_id),
+        )
+        return self.open_job(job_id), None if outcome is None else Outcome(outcome)
+
     def note_duplicate(self, job: Job) -> bool:
-        """Note a line that repeats the job of another line; return False if it was noted before."""
+        """Note a line whose job is that of another line; return False if it was noted before."""
         noted = self._write(
             "INSERT OR IGNORE INTO duplicate SELECT ?, ?, id FROM job WHERE key = ?",
             (job.position.line, job.position.variant, job.key),
@@ -149,17 +180,19 @@ class LedgerTables(LedgerReader):
             )
 
     def reopen(self, selection: Selection) -> int:
-        selected = parameters(selection)
+        return self._begin_round(SELECTED, parameters(selection))
+
+    def _begin_round(self, where: str, selected: dict[str, Any]) -> int:
         self._db.execute(
             "INSERT INTO past_round"
             " (job_id, round, admitted_at, settled_at, outcome, error_type, error_message, exit_code, items_count)"
             " SELECT id, round, admitted_at, settled_at, outcome, error_type, error_message, exit_code, items_count"
-            f" FROM job WHERE {SELECTED}",
+            f" FROM job WHERE {where}",
             selected,
         )
         return self._db.execute(
             "UPDATE job SET round = round + 1, admitted_at = :now, due_at = NULL, settled_at = NULL, outcome = NULL,"
-            f" error_type = NULL, error_message = NULL, exit_code = NULL, items_count = NULL WHERE {SELECTED}",
+            f" error_type = NULL, error_message = NULL, exit_code = NULL, items_count = NULL WHERE {where}",
             {**selected, "now": self._now},
         ).rowcount
 

@@ -101,10 +101,11 @@ async def test_a_closing_server_lets_an_actor_save_its_state(tmp_path: Path) -> 
         run = await api.run_actor("local~listener", {"do": "wait"})
         await api.items(run, 1)
     async with open_api(tmp_path, actors=(ACTORS,)) as api:
-        items = await api.items(run, 4)
+        items = await api.items(run, 5)
         told = [item for item in items if "event" in item]
         assert {"event": "migrating"} in told
-        assert {"event": "persistState", "isMigrating": True} in told
+        # The SDK saves the state once it is told, and once more right before the Actor is killed.
+        assert told.count({"event": "persistState", "isMigrating": True}) == 2
         assert [item["life"] for item in items if "life" in item] == [1, 2]
         await api.send("POST", f"/v2/actor-runs/{run['id']}/abort")
 
@@ -137,3 +138,24 @@ async def test_a_reboot_while_the_server_closes_waits_for_the_next_one(tmp_path:
         await api.finish(run["id"])
         log = (await api.get(f"/v2/logs/{run['id']}")).body
     assert log.count(b"Starting a local process") == 2
+
+
+async def test_an_actor_that_works_on_saves_its_state_once_more(tmp_path: Path) -> None:
+    """After `migrating` comes `persistState`, right before the Actor is killed: little is done twice."""
+    names: list[str] = []
+
+    async def follow(base_url: str, run_id: str, followed: anyio.Event) -> None:
+        async with aiohttp.ClientSession(base_url) as session, session.ws_connect(f"/events/{run_id}") as socket:
+            followed.set()
+            names.extend([message.json()["name"] async for message in socket])
+
+    async with (
+        anyio.create_task_group() as children,
+        open_api(tmp_path, actors=(ACTORS,), migration_notice_s=0.05) as api,
+    ):
+        run = await api.run_actor("local~acrobat", {"do": "hang"})
+        await api.items(run, 1)
+        followed = anyio.Event()
+        children.start_soon(follow, api.server.base_url, run["id"], followed)
+        await followed.wait()
+    assert [name for name in names if name in ("migrating", "persistState")] == ["migrating", "persistState"]

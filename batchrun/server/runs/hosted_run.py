@@ -166,6 +166,10 @@ class HostedRun:
         self.is_ended = True
         self.note_parked()
 
+    @property
+    def is_at_work(self) -> bool:
+        return not self.is_ended and self.life is not None and not self.life.cancel_called
+
     def note_parked(self) -> None:
         """Wake the waiters: the Actor does not run again in this server process."""
         if self._ended is not None:

@@ -20,6 +20,10 @@ _log = structlog.get_logger()
 _NOTE_TIME_EVERY_S = 5
 
 
+#: Seconds for Actors that are still at work to save their state, before they are killed.
+_SAVE_WITHIN_S = 0.3
+
+
 async def end_orphans(database: Database) -> None:
     """Kill all processes of a dead server process, also those outside of their groups; before any Run starts."""
     noted = await database.read(run_table.read_processes)
@@ -47,6 +51,13 @@ async def announce_migration(database: Database, live_runs: Runs, notice_s: floa
     followed = live_runs.park()
     with anyio.move_on_after(notice_s, shield=True):
         for live in followed:
+            await live.wait_ended()
+    # Those that work on save their state once more, so that little of it is done twice.
+    left = [live for live in followed if live.is_at_work]
+    for live in left:
+        live.events.send("persistState", {"isMigrating": True})
+    with anyio.move_on_after(_SAVE_WITHIN_S if left else 0, shield=True):
+        for live in left:
             await live.wait_ended()
     with anyio.CancelScope(shield=True):
         await _note_time(database)

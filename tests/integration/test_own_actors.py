@@ -92,7 +92,7 @@ def test_of_several_actors_one_must_be_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "text", "code", "said"),
     [
-        ("requirements.txt", "no-such-package-of-anyone==0\n", 6, "pip install"),
+        ("requirements.txt", "no-such-package-of-anyone==0\n", 6, "there is no such package"),
         ("pyproject.toml", "[project", 2, "pyproject.toml"),
         ("pyproject.toml", "[project]\ndependencies = 5\n", 2, "project.dependencies"),
         ("notes.txt", "", 0, "asks for no packages"),
@@ -100,9 +100,11 @@ def test_of_several_actors_one_must_be_named(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_installed_is_named(tmp_path: Path, file: str, text: str, code: int, said: str) -> None:
     """A package that is nowhere, a list that cannot be read, no list at all: the Actor, and what is wrong."""
-    _actor(tmp_path / "an-actor", "pass", **{file: text})
-    environ = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)}
-    done = batchrun("actors", "install", "an-actor", cwd=tmp_path, environ=environ)
+    python = _actor(tmp_path / "an-actor", "pass", **{file: text}) / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\necho there is no such package; exit 1\n")
+    python.chmod(0o755)
+    done = batchrun("actors", "install", "an-actor", cwd=tmp_path)
     assert (done.code, said in done.err, "an-actor" in done.err) == (code, True, True), done.err
     assert "Traceback" not in done.err
 

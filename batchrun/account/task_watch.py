@@ -13,6 +13,7 @@ from batchrun.apify.client import ApifyClient
 from batchrun.errors import ApiError
 from batchrun.ledger.facts import TASK_AS_OPENED
 from batchrun.ledger.sqlite.tables import LedgerTables
+from batchrun.model import write_json
 
 #: Seconds between two readings of the task.
 INTERVAL_S = 60.0
@@ -63,7 +64,7 @@ class TaskWatch:
 def _imprint(task: Task) -> dict[str, Any]:
     # Hashed, since an input may be large or hold secrets.
     parts = {"input": task.input, "options": task.options, "Actor": task.actor_id}
-    hashes = {name: sha256(orjson.dumps(part, option=orjson.OPT_SORT_KEYS)).hexdigest() for name, part in parts.items()}
+    hashes = {name: sha256(write_json(part, option=orjson.OPT_SORT_KEYS)).hexdigest() for name, part in parts.items()}
     return {"modified_at": task.modified_at, **hashes}
 
 

@@ -9,7 +9,6 @@ from datetime import datetime
 from time import perf_counter
 from typing import Any
 
-import orjson
 from pydantic import SecretStr
 
 from batchrun.apify import answers, wire
@@ -30,6 +29,7 @@ from batchrun.model import (
     RunStatus,
     StoreId,
     TaskId,
+    write_json,
 )
 from batchrun.policy.token_bucket import TokenBucket
 from batchrun.runtime.byte_budget import Fits
@@ -241,12 +241,12 @@ class ApifyClient:
 
     async def create_task(self, task: JsonObject) -> JsonObject:
         """Create a task from the API's own fields (actId, name, options, input). One POST."""
-        body = orjson.dumps(task)
+        body = write_json(task)
         return await self._send("POST", "/actor-tasks", answers.object_of, body=body, headers=_JSON)
 
     async def get_task(self, task_id: TaskId) -> JsonObject:
         """Read a task, in the API's own fields."""
-        return await self._read(f"/actor-tasks/{segment(task_id)}", answers.object_of)
+        return await self._read(f"/actor-tasks/{segment(task_id)}", answers.task_of)
 
     async def get_actor(self, actor_id: str) -> JsonObject:
         """Read an Actor, in the API's own fields."""

@@ -122,7 +122,11 @@ def parse_data(body: bytes) -> Any:
     Raises:
         ValueError: the body is not the envelope the API documents.
     """
-    envelope = parse_json(body)
+    return data_in(parse_json(body))
+
+
+def data_in(envelope: Any) -> Any:
+    """Return the `data` in a parsed answer; ValueError as for `parse_data`."""
     if not isinstance(envelope, dict) or "data" not in envelope:
         raise ValueError("the answer has no `data`")
     return envelope["data"]

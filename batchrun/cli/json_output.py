@@ -5,9 +5,11 @@ from typing import Any
 
 import orjson
 
+from batchrun.model import write_json
+
 
 def print_json(value: Any, *, is_indented: bool = False) -> None:
     """Print a value as JSON; times in UTC with Z."""
-    options = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z
-    sys.stdout.buffer.write(orjson.dumps(value, option=options | (orjson.OPT_INDENT_2 if is_indented else 0)))
+    options = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z | (orjson.OPT_INDENT_2 if is_indented else 0)
+    sys.stdout.buffer.write(write_json(value, option=options) + b"\n")
     sys.stdout.flush()

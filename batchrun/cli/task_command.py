@@ -6,8 +6,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from batchrun.account.connect import patiently
 from batchrun.apify.client import ApifyClient, open_client
 from batchrun.apify.wire import task_options
@@ -15,7 +13,7 @@ from batchrun.cli.event_loop import run_async
 from batchrun.cli.json_output import print_json
 from batchrun.config import ApiConfig, LimitsConfig, load_api, read_token
 from batchrun.errors import ConfigError, ConnectFailed, TransportError
-from batchrun.model import JsonObject, Mark, RunOptions, TaskId
+from batchrun.model import JsonObject, Mark, RunOptions, TaskId, read_json, write_json
 from batchrun.runtime.logs import silence
 
 
@@ -43,7 +41,7 @@ def print_task(task: str, *, api_url: str | None) -> None:
 
 def run_task(task: str, options: RunOptions, *, input_json: str | None, is_sync: bool, api_url: str | None) -> None:
     """Start one Run of a task and print it; with `is_sync`, wait for its end and print its OUTPUT value."""
-    body = orjson.dumps(_read_input(input_json) or {})
+    body = write_json(_read_input(input_json) or {})
     if is_sync:
         _, value = _call(api_url, lambda client: client.run_task_sync(TaskId(task), body, options))
         sys.stdout.buffer.write(value)
@@ -58,7 +56,7 @@ def _read_input(text: str | None) -> JsonObject | None:
         return None
     try:
         raw = Path(text[1:]).read_bytes() if text.startswith("@") else text.encode()
-        value = orjson.loads(raw)
+        value = read_json(raw)
     except OSError as error:
         raise ConfigError(f"--input {text}: {error.strerror}") from error
     except ValueError as error:

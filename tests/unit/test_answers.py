@@ -1,10 +1,13 @@
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import orjson
 import pytest
 
-from batchrun.apify.answers import costs_by_run_of, items_page_of, run_of, runs_page_of, value_of
+from batchrun.account.task import read_task
+from batchrun.account.task_watch import _imprint as imprint
+from batchrun.apify.answers import costs_by_run_of, items_page_of, run_of, runs_page_of, task_of, value_of
 from batchrun.apify.connections import Answer
 from batchrun.model import json_line
 
@@ -20,6 +23,13 @@ def test_items_with_a_lone_surrogate_are_read() -> None:
     assert page.items == [{"text": "a\ufffd", "n": None, "m": None, "big": None, "id": 2**64 + 1}]
     assert page.replaced == 4
     assert items_page_of(_answer(b'[{"id": 18446744073709551617}]')).items == [{"id": 2**64 + 1}]
+
+
+def test_whole_numbers_of_a_task_keep_all_their_digits() -> None:
+    """Its input is merged into bodies, and its imprint notices edits."""
+    task = read_task(task_of(_answer(b'{"data": {"id": "t", "input": {"id": 18446744073709551617}}}')), "t")
+    assert task.input == {"id": 2**64 + 1}
+    assert imprint(task) != imprint(replace(task, input={"id": 2**64 + 2}))
 
 
 def test_values_with_nan_are_read() -> None:

@@ -28,6 +28,8 @@ INTERVAL_S = 1.0
 #: Endings of names of incomplete files.
 _UNFINISHED = (".part", ".tmp", ".crdownload", "~")
 
+_LONE = "is not taken: no batch file here names it; move it into the directory of its profile, or write a batch file"
+
 _log = structlog.get_logger()
 
 #: Reports a file or directory that cannot be read.
@@ -53,10 +55,13 @@ class Spool:
         self._submit = submit
         #: The last error of each file: the same one is not logged every second.
         self._reported: dict[Path, str] = {}
+        #: Files beside batch files, which name them.
+        self._named: set[Path] = set()
 
     async def look(self) -> None:
         """Submit new files and move unusable ones away; an error with one file does not affect the others."""
         found = await anyio.to_thread.run_sync(lambda: dict(_files(self._directory.spool, self._report)))
+        await anyio.to_thread.run_sync(self._report_lone_files)
         known = {each.spooled: each for each in self._store if each.spooled is not None}
         for name, signature in found.items():
             try:
@@ -71,6 +76,20 @@ class Spool:
             await self._take(name, signature, before=known)
         elif known.state is BatchState.FAILED and known.signature == signature:
             await anyio.to_thread.run_sync(self._move_away, known)
+
+    def _report_lone_files(self) -> None:
+        """Report files at the top that are no batch file and that no batch file names."""
+        entries = _entries(self._directory.spool, self._report)
+        batch_files = [each for each in entries if _is_batch_file(each)]
+        others = {each for each in entries if not _is_batch_file(each) and each.is_file()}
+        if not (new := others - self._named - self._reported.keys()):
+            return
+        text = "".join([each.read_text("utf-8", "replace") for each in batch_files if each.is_file()])
+        for file in new:
+            if file.name in text:
+                self._named.add(file)
+            else:
+                self._report(file, JobFileError(_LONE, file=file))
 
     def _report(self, file: Path, error: Exception) -> None:
         if self._reported.get(file) != str(error):
@@ -132,7 +151,7 @@ class Spool:
 
 def _files(spool: Path, report: Report) -> Iterator[tuple[PurePosixPath, str]]:
     for file in _entries(spool, report):
-        if file.name.lower().endswith(".toml"):
+        if _is_batch_file(file):
             yield from _signed(PurePosixPath(file.name), file, report)
         elif file.name != "failed" and not file.name.endswith(".out") and file.is_dir():
             for job_file in _entries(file, report):
@@ -140,6 +159,10 @@ def _files(spool: Path, report: Report) -> Iterator[tuple[PurePosixPath, str]]:
                     yield from _signed(PurePosixPath(file.name, job_file.name), job_file, report)
                 elif not job_file.name.endswith(".out"):
                     report(job_file, JobFileError("its name does not end like a job file's", file=job_file))
+
+
+def _is_batch_file(file: Path) -> bool:
+    return file.name.lower().endswith(".toml")
 
 
 def _entries(directory: Path, report: Report) -> list[Path]:

@@ -115,12 +115,27 @@ async def test_a_long_path_is_not_repeated_for_each_leaf(api: Api) -> None:
     assert answer.body == [{f"a.{long}": many, "b.c.d": 1}]
 
 
-@pytest.mark.parametrize("raw", [b"", b"{", b"[1]", b'"x"', b"null", b"[{}, 1]", b'{"a": NaN}', b'{"a":"\\ud800"}'])
+@pytest.mark.parametrize(
+    "raw", [b"", b"{", b"[1]", b'"x"', b"null", b"[{}, 1]", b'{"a": NaN}', b'{"a":"\\ud800", "b": NaN}']
+)
 async def test_what_is_no_item_is_not_pushed(api: Api, raw: bytes) -> None:
     """400, and nothing of the request is stored."""
     dataset = await _filled(api)
     assert (await api.send("POST", f"/v2/datasets/{dataset}/items", raw=raw)).refusal == (400, "invalid-request")
     assert (await api.get(f"/v2/datasets/{dataset}")).data["itemCount"] == 0
+
+
+async def test_half_a_surrogate_pair_survives(api: Api) -> None:
+    """As in JavaScript: JSON shows it as it was sent; where text is written as UTF-8, it is U+FFFD."""
+    dataset = await _filled(api)
+    halves = b'{"a":"\\ud83d \\\\ud83d \\ud83d\\ude00","n":12345678901234567890123,"\\ude00":1}'
+    path = f"/v2/datasets/{dataset}/items"
+    assert (await api.send("POST", path, raw=b"[" + halves + b',{"b":1}]')).status == 201
+    assert b'"a":"\\ud83d \\\\ud83d ' in (await api.get(path, format="jsonl")).body
+    shown = {"a": "\ufffd \\ud83d \U0001f600", "n": 1.2345678901234568e22, "\ufffd": 1}
+    assert (await api.get(path, omit="b")).body == [shown, {}]
+    for form in ("csv", "html", "xml", "xlsx", "jsonl"):
+        assert (await api.get(path, format=form)).status == 200
 
 
 async def test_odd_values_survive(api: Api) -> None:

@@ -11,8 +11,10 @@ import pytest
 from batchrun.batch.opened_batch import Batch
 from batchrun.errors import ConfigError, OutputError
 from batchrun.runtime.logs import logging_to, silence
-from batchrun.worker.submission import BatchState
-from batchrun.worker.submission_store import WrongState
+from batchrun.worker.data_directory import DataDirectory
+from batchrun.worker.spool import Spool
+from batchrun.worker.submission import BatchState, Submission
+from batchrun.worker.submission_store import SubmissionStore, WrongState
 from tests.support.crash import open_api, some_jobs
 from tests.support.money import assert_costs_are_the_servers
 from tests.support.worker_life import (
@@ -346,6 +348,27 @@ async def test_the_spool_takes_complete_files_and_reports_their_end(tmp_path, ap
         assert len(read_lines(spool / "shop" / "second.out" / "records.jsonl")) == 7
         assert {each.name for each in worker.store} == {"first", "second", "wrong", "third"}
         assert (spool / "half.toml.part").exists()
+
+
+async def test_a_file_beside_no_batch_file_is_reported_once(tmp_path, blockbuster):
+    """Nothing takes it. One that a batch file names is not reported."""
+    blockbuster.deactivate()
+    directory = DataDirectory(tmp_path)
+    directory.make()
+    put(directory.spool / "lone.CSV", "n\n1\n")
+    put(directory.spool / "named.jsonl", "{}\n")
+    put(directory.spool / "a.TOML", batch_file("a", "named.jsonl"))
+
+    async def submit(submission: Submission) -> Submission:
+        return submission
+
+    spool = Spool(directory, SubmissionStore(directory), submit)
+    await spool.look()
+    assert [file.name for file in spool._reported] == ["lone.CSV"]
+    put(directory.spool / "later.xlsx", "")
+    await spool.look()
+    assert [file.name for file in spool._reported] == ["lone.CSV", "later.xlsx"]
+    assert "no batch file here names it; move it into the directory" in spool._reported[directory.spool / "lone.CSV"]
 
 
 async def test_two_files_of_one_name_never_share_results(tmp_path, api):

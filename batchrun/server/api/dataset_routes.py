@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import orjson
 from aiohttp import web
 
 from batchrun.model import JsonObject
@@ -10,8 +9,9 @@ from batchrun.server.accounts.rate_limits import PER_START
 from batchrun.server.api.addresses import storage_id_of, storage_of
 from batchrun.server.api.item_answers import items_answer
 from batchrun.server.api.storage_endpoints import StorageEndpoints, signing_key, storage_query
-from batchrun.server.content.request_bodies import json_kind, parse_json
-from batchrun.server.error_answers import ErrorAnswer, request_invalid
+from batchrun.server.content.item_json import dump_item, load_pushed
+from batchrun.server.content.request_bodies import json_kind
+from batchrun.server.error_answers import request_invalid
 from batchrun.server.routing.call import Call, data_answer, raw_answer
 from batchrun.server.routing.route_table import RouteTable
 from batchrun.server.store import item_table
@@ -57,23 +57,19 @@ async def push_items(call: Call) -> web.Response:
     They are parsed as a whole, so they are in memory for a moment: up to 9 MB, the documented limit of a push.
     """
     dataset_id, body = await storage_id_of(call, Kind.DATASET), await call.body()
-    value = parse_json(body)
+    try:
+        value = load_pushed(body)
+    except ValueError as error:
+        raise request_invalid(f"The body is not valid JSON: {error}") from None
     pushed: list[Any] = value if isinstance(value, list) else [value]
     for item in pushed:
         if not isinstance(item, dict):
             raise request_invalid(f'Dataset items must be objects, got "{json_kind(item)}" instead')
-    bodies, clean = [_dump(item) for item in pushed], sum(1 for item in pushed if item)
+    bodies, clean = [dump_item(item) for item in pushed], sum(1 for item in pushed if item)
     await call.backend.database.write(item_table.append, dataset_id, call.user.id, bodies, clean)
     await call.backend.runs.charge_items(dataset_id, len(bodies))
     location = f"{call.backend.base_url}/v2/datasets/{dataset_id}/items"
     return raw_answer(b"{}", 201, headers={"Location": location})
-
-
-def _dump(item: JsonObject) -> bytes:
-    try:
-        return orjson.dumps(item)
-    except orjson.JSONEncodeError as error:
-        raise ErrorAnswer(400, "invalid-request", f"The item cannot be stored: {error}") from None
 
 
 async def get_statistics(call: Call) -> web.Response:

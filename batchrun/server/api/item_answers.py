@@ -20,6 +20,7 @@ from batchrun.server.content.item_formats import (
     JsonFormat,
     add_columns,
 )
+from batchrun.server.content.item_json import load_stored
 from batchrun.server.content.item_views import ItemView, view_of
 from batchrun.server.content.query import UNLIMITED
 from batchrun.server.error_answers import thing_missing, value_invalid
@@ -101,7 +102,7 @@ class _Reading:
         return page
 
     def shown(self, page: Sequence[bytes]) -> list[Any]:
-        return self._view.apply(map(orjson.loads, page))
+        return self._view.apply(map(load_stored, page))
 
 
 async def _pieces(reading: _Reading, writer: FormatWriter) -> AsyncIterator[bytes]:
@@ -146,7 +147,7 @@ def _json_writer(form: JsonFormat, view: ItemView) -> FormatWriter:
 
     def page(stored: Sequence[bytes]) -> bytes:
         nonlocal has_any
-        shown = stored if view.is_plain else list(map(orjson.dumps, view.apply(map(orjson.loads, stored))))
+        shown = stored if view.is_plain else list(map(orjson.dumps, view.apply(map(load_stored, stored))))
         if not shown:
             return b""
         before = form.separator if has_any else b""

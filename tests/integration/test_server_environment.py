@@ -1,5 +1,6 @@
 """What an Actor finds: its environment, storages by alias, a port, a proxy."""
 
+import base64
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -165,14 +166,22 @@ async def test_an_actor_that_sends_nothing_through_its_proxy_does_not_look_well(
     assert "sent nothing through it" in log
 
 
-async def test_nobody_else_goes_out_through_the_proxy(api: Api) -> None:
+async def test_only_live_runs_go_out_through_the_proxy(api: Api) -> None:
     """Without a live Run's id a request is refused, and what is no HTTP ends its connection alone."""
     run = await api.run_actor("local~shows")
     [found] = await api.items(run, 1)
     proxy = ("127.0.0.1", int(found["APIFY_PROXY_PORT"]))
+    credentials = base64.b64encode(f"auto:{run['id']}".encode())
+    admitted = b"Proxy-Authorization: Basic " + credentials + b"\r\n\r\n"
     for sent, status in [
         (b"GET http://127.0.0.1/ HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", b"407"),
         (b"CONNECT 127.0.0.1:1 HTTP/1.1\r\nProxy-Authorization: Basic ???\r\n\r\n", b"407"),
+        (b"CONNECT 127.0.0.1:1 HTTP/1.1\r\nProxy-Authorization: Basic \xff\r\n\r\n", b"407"),
+        (b"CONNECT a\0b:1 HTTP/1.1\r\n" + admitted, b"593"),
+        (b"CONNECT nowhere.invalid:443 HTTP/1.1\r\n" + admitted, b"593"),
+        (b"CONNECT 127.0.0.1:99999 HTTP/1.1\r\n" + admitted, b"400"),
+        (b"GET http://[::1/ HTTP/1.1\r\n" + admitted, b"400"),
+        (b"GET ftp://127.0.0.1/ HTTP/1.1\r\n" + admitted, b"400"),
         (b"\x16\x03\x01\r\n\r\n", b"400"),
         (b"GET\r\n\r\n", b"400"),
     ]:
@@ -180,6 +189,11 @@ async def test_nobody_else_goes_out_through_the_proxy(api: Api) -> None:
         async with stream:
             await stream.send(sent)
             assert (await stream.receive()).split(b" ")[1] == status
+    stream = await anyio.connect_tcp(*proxy)
+    async with stream:
+        await stream.send(b"GET http://a/ HTTP/1.1\r\nX: " + b"x" * 70_000)
+        with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+            await stream.receive()
     await _fetch(found["ACTOR_WEB_SERVER_URL"])
     assert (await api.finish(run["id"]))["status"] == "SUCCEEDED"
 

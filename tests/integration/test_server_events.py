@@ -104,7 +104,7 @@ async def test_a_closing_server_lets_an_actor_save_its_state(tmp_path: Path) -> 
         items = await api.items(run, 5)
         told = [item for item in items if "event" in item]
         assert {"event": "migrating"} in told
-        # The SDK saves the state once it is told, and once more right before the Actor is killed.
+        # The SDK saves the state at `migrating`, and once more right before the Actor is killed.
         assert told.count({"event": "persistState", "isMigrating": True}) == 2
         assert [item["life"] for item in items if "life" in item] == [1, 2]
         await api.send("POST", f"/v2/actor-runs/{run['id']}/abort")

@@ -49,7 +49,7 @@ async def test_the_official_clients_urls_open_what_is_restricted(api: Api) -> No
 
 
 async def test_the_urls_that_the_api_shows_work(api: Api) -> None:
-    """To the owner they are signed; nobody else is shown the secret, and a signature opens no more than contents."""
+    """To the owner they are signed; others are not shown the secret, and a signature opens no more than contents."""
     dataset, store = await _restricted(api)
     shown, stored = (
         (await api.get(f"/v2/datasets/{dataset}")).data,

@@ -30,7 +30,7 @@ def _write_actor(folder: Path) -> None:
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    """A server with one Actor of its own and two accounts."""
+    """A server with one Actor and two accounts."""
     await anyio.to_thread.run_sync(_write_actor, tmp_path / "mine")
     accounts = (AccountSettings(username="other", token="other-token"),)
     async with open_api(tmp_path / "server", actors=(tmp_path / "mine",), accounts=accounts) as api:
@@ -54,7 +54,7 @@ async def test_the_official_client_asks_once_for_what_is_not_served(api: Api) ->
         assert refused.value.attempt == 1
 
 
-async def test_a_client_without_a_token_is_told_what_is_missing_too(api: Api) -> None:
+async def test_a_client_without_a_token_sees_what_is_missing_too(api: Api) -> None:
     """Apify's command line searches the store without one."""
     answer = await api.send("GET", "/v2/store", token=None)
     assert answer.refusal == (403, "operation-not-allowed")

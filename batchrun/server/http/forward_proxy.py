@@ -6,7 +6,6 @@ Apify Proxy. Source: the proxy's error codes.
 """
 
 import base64
-import binascii
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -43,7 +42,7 @@ class _Head:
         given = next((value for name, value in self.headers if name.lower() == "proxy-authorization"), "")
         try:
             text = base64.b64decode(given.partition(" ")[2], validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:
             return ""
         return unquote(text.partition(":")[2])
 
@@ -101,7 +100,7 @@ class _ForwardProxy:
             try:
                 with anyio.fail_after(_CONNECT_WITHIN_S):
                     site = await anyio.connect_tcp(host, port)
-            except (OSError, TimeoutError, UnicodeError) as error:
+            except (OSError, TimeoutError, ValueError) as error:
                 await _refuse(client, _failure(error))
                 return
             async with site:
@@ -134,7 +133,7 @@ def _address(head: _Head) -> tuple[str, int]:
 def _failure(error: Exception) -> int:
     """Return the status of Apify Proxy for a site that cannot be reached."""
     cause = error.__cause__ or error
-    if isinstance(cause, socket.gaierror | UnicodeError):
+    if isinstance(cause, socket.gaierror | ValueError):
         return 593
     return 594 if isinstance(cause, ConnectionRefusedError) else 599
 

@@ -193,7 +193,7 @@ class Runs:
                 await live.wait_begun()
 
     def park(self) -> list[HostedRun]:
-        """Let no Actor begin again before the server closes, and tell those that listen; return their Runs.
+        """Let no Actor begin again before the server closes, and announce it to those that listen; return their Runs.
 
         An Actor of the JavaScript SDK saves its state and asks for a reboot: it must not go on from there before the
         next server process, which would go on from the same state.

@@ -21,8 +21,10 @@ _CONVERTED = {
     ".xls": "open it in a spreadsheet first",
     ".ods": "open it in a spreadsheet first",
 }
-#: `Path` makes one slash of two.
-_ADDRESS = re.compile(r"(^|/)(https?|s3|gs|az|abfss?|ftp):/")
+#: The rest of a path that holds an address. `Path` makes one slash of two.
+_ADDRESS = re.compile(r"(?:^|/)(https?|s3|gs|az|abfss?|ftp):/+(.*)")
+#: Commands that download a file, by the scheme of its address.
+_DOWNLOADS = {"s3": "aws s3 cp {} .", "gs": "gcloud storage cp {} .", "az": "azcopy copy {} .", "http": "curl -LO {}"}
 
 
 def is_job_file(name: str) -> bool:
@@ -98,9 +100,11 @@ class JobFormat:
         """
         if self.is_stdin:
             return self.rows or "jsonl"
-        if _ADDRESS.search(self.name):
-            problem = "is an address, and job files are read from this machine; download it first"
-            raise JobFileError(problem, file=self.name)
+        if found := _ADDRESS.search(self.name):
+            address = f"{found[1]}://{found[2]}"
+            download = _DOWNLOADS.get({"https": "http", "ftp": "http"}.get(found[1], found[1]), _DOWNLOADS["az"])
+            problem = f"is an address, and job files are read from this machine; first: {download.format(address)}"
+            raise JobFileError(problem, file=address)
         if self.rows is not None:
             return self.rows
         plain = Path(self.path) if self.compression == "none" else Path(self.path).with_suffix("")

@@ -10,7 +10,8 @@ from batchrun.model import read_json
 _MAX_EXACT = 2**53
 _ANY_DIGIT = bytes.maketrans(b"123456789", b"0" * 9)
 _LOST = re.compile(r"#(N/A|REF!|VALUE!|DIV/0!|NAME\?|NUM!|NULL!)")
-_SCIENTIFIC = re.compile(r"[+-]?\d([.,]\d+)?E\+\d+")
+#: Alone, or with the digits that Excel shows, in a longer text.
+_SCIENTIFIC = re.compile(r"^[+-]?\d([.,]\d+)?E\+\d+$|\b\d[.,]\d{4,}E\+\d\d\b")
 
 
 def odd_values(body: bytes) -> list[str]:
@@ -32,5 +33,5 @@ def _messages(value: Any, path: str) -> Iterator[str]:
         yield f"{path} holds a whole number beyond 2^53, which JavaScript and others round; write it as a text"
     elif isinstance(value, str) and _LOST.search(value):
         yield f"{path} holds an error of a spreadsheet, like #N/A; mend the cell"
-    elif isinstance(value, str) and _SCIENTIFIC.fullmatch(value):
+    elif isinstance(value, str) and _SCIENTIFIC.search(value):
         yield f"{path} holds a number that a spreadsheet has shortened, like 1.23457E+15; format its column as text"

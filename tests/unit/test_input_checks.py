@@ -334,6 +334,10 @@ def test_only_a_batch_that_costs_money_and_allows_nothing_stops(flags: dict[str,
             {"ean": "1.23457E+15"},
             ["ean holds a number that a spreadsheet has shortened, like 1.23457E+15; format its column as text"],
         ),
+        (
+            {"url": "https://e.com/p/1.23457E+15?a=b"},
+            ["url holds a number that a spreadsheet has shortened, like 1.23457E+15; format its column as text"],
+        ),
         ({"formula": "it is 1.2E+15"}, []),
     ],
 )

@@ -582,13 +582,21 @@ def test_any_bytes_give_jobs_bad_lines_or_our_errors(write: Write, content: byte
 
 
 @pytest.mark.parametrize(
-    "address", ["https://e.com/jobs.csv", "s3://bucket/jobs.jsonl", "gs://b/j.json", "az://b/j.csv"]
+    ("address", "command"),
+    [
+        ("https://e.com/jobs.csv", "curl -LO https://e.com/jobs.csv"),
+        ("s3://bucket/jobs.jsonl", "aws s3 cp s3://bucket/jobs.jsonl ."),
+        ("gs://b/j.json", "gcloud storage cp gs://b/j.json ."),
+        ("az://b/j.csv", "azcopy copy az://b/j.csv ."),
+    ],
 )
-def test_an_address_is_refused_in_words(tmp_path: Path, address: str) -> None:
+def test_an_address_is_refused_with_the_command_that_downloads_it(tmp_path: Path, address: str, command: str) -> None:
     """Also where it was taken for a path below a directory."""
     for path in (Path(address), tmp_path / address):
-        with pytest.raises(JobFileError, match="is an address, and job files are read from this machine; download it"):
+        with pytest.raises(JobFileError) as caught:
             JobFile(JobFormat(path=path))
+        problem = "is an address, and job files are read from this machine; first: "
+        assert str(caught.value) == f"{address}: {problem}{command}"
 
 
 @pytest.mark.parametrize(("name", "is_one"), [("A.CSV", True), ("a.JSONL.GZ", True), ("a.xlsx", False), ("csv", False)])

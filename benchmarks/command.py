@@ -17,12 +17,13 @@ def running(
     base_url: str,
     *,
     slots: int,
+    jobs: str = "jobs.jsonl",
     start_rate: float = 1e6,
     environ: Mapping[str, str] | None = None,
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run the batch of a directory (jobs.jsonl, out) on the core of who is measured; killed when the block ends."""
+    """Run the batch of a directory (its job file, out) on the core of who is measured; killed when the block ends."""
     (directory / "batch.toml").write_text(
-        f'[api]\nbase_url = "{base_url}"\n[task]\nid = "{TASK}"\n[jobs]\nfile = "jobs.jsonl"\n'
+        f'[api]\nbase_url = "{base_url}"\n[task]\nid = "{TASK}"\n[jobs]\nfile = "{jobs}"\n'
         f'[output]\ndir = "out"\n[limits]\nmax_concurrent_runs = {slots}\n'
         f"start_rate = {start_rate}\nrequest_rate = 1e6\n"
     )

@@ -82,10 +82,15 @@ def slots(figures: Mapping[str, Any]) -> None:
 def start_up(figures: Mapping[str, Any]) -> None:
     """Draw the time until the first start."""
     with _picture("start-up", width=4.6) as [axes]:
-        names = ("small_file_s", "large_file_s", "resumed_s")
+        names = ("small_file_s", "large_file_s", "large_csv_s", "resumed_s")
         for at, name in enumerate(names):
             _bar(axes, at, figures[name], COLOURS["batchrun"])
-        labels = ["small job file", f"{figures['file_gb']:g} GB job file", f"{figures['settled']:,}\nsettled jobs"]
+        labels = [
+            "small job file",
+            f"{figures['file_gb']:g} GB\njob file",
+            "the same\nas CSV",
+            f"{figures['settled']:,}\nsettled jobs",
+        ]
         axes.set_xticks(range(len(names)), labels)
         axes.set_ylabel("s until the first start")
 

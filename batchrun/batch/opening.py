@@ -9,6 +9,7 @@ from batchrun.apify.wire import AccountInfo
 from batchrun.batch.job_source import FileSource
 from batchrun.config import Config
 from batchrun.ledger.facts import JOB_COUNT
+from batchrun.ledger.protocol import Totals
 from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import Outcome
 from batchrun.preflight.input_checks import LineProblem
@@ -50,10 +51,15 @@ class Opening:
 
 
 def read_opening(
-    config: Config, connected: ConnectedTask, ledger: LedgerTables, source: FileSource, prepared: Preparation
+    config: Config,
+    connected: ConnectedTask,
+    ledger: LedgerTables,
+    totals: Totals,
+    source: FileSource,
+    prepared: Preparation,
 ) -> Opening:
     """Return what is known of a batch; note the number of its jobs in the ledger, for `status`."""
-    outcomes, totals, job_count = ledger.count_outcomes(), ledger.totals(), source.count_estimate()
+    outcomes, job_count = ledger.count_outcomes(), source.count_estimate()
     head = prepared.head
     wanted, allowed = config.limits.wanted_runs, connected.account.max_live_runs
     with ledger.transaction():

@@ -81,7 +81,7 @@ async def resume(
     watched_s = await anyio.to_thread.run_sync(ledger.fact, WATCHED_S) or {}
     totals = await anyio.to_thread.run_sync(ledger.totals)
     account.keep_permits(config.out_dir, totals.live_runs + totals.in_doubt)
-    opening = await anyio.to_thread.run_sync(read_opening, config, connected, ledger, lines, prepared)
+    opening = await anyio.to_thread.run_sync(read_opening, config, connected, ledger, totals, lines, prepared)
     return Resumed(
         ledger=commit,
         source=backlog,

@@ -5,7 +5,7 @@ It reads no file and asks no platform: it is given jobs and what is known of the
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from difflib import get_close_matches
 from hashlib import blake2b
 from typing import NamedTuple
@@ -123,6 +123,7 @@ class JobCheck:
         #: Empty: any property may be meant.
         self._known = {*names, *task_input} if names else set()
         self._inputs: set[bytes] = set()
+        self._options_text = repr(options).encode()
         self.first_job: Job | None = None
         self._problems_of_all = list(self._options_problems(options))
         #: Jobs whose own `build` is another; their inputs are not checked.
@@ -171,7 +172,8 @@ class JobCheck:
     def _repeated(self, merged: JsonObject, options: RunOptions) -> list[str]:
         if merged == self._under:
             return ["changes nothing of the task's input"]
-        content = write_json([merged, asdict(options)], option=orjson.OPT_SORT_KEYS)
+        text = self._options_text if options is self._options else repr(options).encode()
+        content = write_json(merged, option=orjson.OPT_SORT_KEYS) + text
         before = len(self._inputs)
         self._inputs.add(blake2b(content, digest_size=16).digest())
         return [] if len(self._inputs) > before else ["comes to the same input as an earlier line"]

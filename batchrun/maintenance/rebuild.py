@@ -6,7 +6,7 @@ lost answer, and starts nothing twice.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import count, islice
 from pathlib import Path
@@ -16,8 +16,8 @@ import orjson
 from batchrun.config import Config
 from batchrun.config.job_format_builder import job_format
 from batchrun.errors import DamagedLedger, JobFileError, LedgerError
-from batchrun.jobs import JobFile
-from batchrun.ledger.facts import CONFIG, DUPLICATES, REPAIRING, START_COMMITS
+from batchrun.jobs import JobFile, ReadPoint
+from batchrun.ledger.facts import CONFIG, DUPLICATES, READ_TO, REPAIRING, START_COMMITS
 from batchrun.ledger.line_admission import admit_lines
 from batchrun.ledger.protocol import ReadTo, Settlement
 from batchrun.ledger.sqlite.older_ledger import refuse_missing_ledger, refuse_older_ledger
@@ -36,7 +36,6 @@ from batchrun.model import (
     JsonObject,
     Mark,
     Outcome,
-    Record,
     RunId,
     RunStatus,
     read_json,
@@ -97,13 +96,16 @@ def _rebuild(directory: Path, damage: DamagedLedger) -> None:
     with open_ledger(directory, _REBUILT) as ledger, ledger.transaction():
         for name, value in facts.items():
             ledger.note_json(name, value)
-        ledger.note_fact(DUPLICATES, 0)
-        _admit_all(ledger, config)
+        mending = _admit_all(ledger, config)
         for record in _records(directory / RECORDS):
+            mending.follow(record["key"], record["line"])
             _restore_record(ledger, record, config)
         for line in read_start_log(directory):
             for start in line.starts:
+                mending.follow(start.key, start.line)
                 _restore_start(ledger, start, config)
+        mending.admit_rest()
+        ledger.note_fact(DUPLICATES, sum(1 for _ in ledger.duplicates()))
         ledger.note_fact(START_COMMITS, commits)
         ledger.note_fact(REPAIRING, ITEMS)
 
@@ -144,15 +146,65 @@ def _refuse_damaged_records(file: Path, records_bytes: int) -> None:
         )
 
 
-def _admit_all(ledger: LedgerTables, config: Config) -> None:
-    """Admit all lines of the job file, whether they were read before or not."""
+class _Mending:
+    """The lines that replace others, in the order of the file: which of them counts is for records and starts to say.
 
-    def settle_bad_line(bad_line: BadLine, record: Record) -> bool:
-        job_id = ledger.admit_bad_line(bad_line)
-        if job_id is not None:
-            problem = Settlement(outcome=record.outcome, error_type="bad-line", error_message=bad_line.reason)
-            ledger.settle(job_id, None, problem)
-        return job_id is not None
+    They are held in memory; a person writes them, so they are few.
+    """
+
+    def __init__(self, ledger: LedgerTables) -> None:
+        self._ledger = ledger
+        self._jobs: dict[int, list[Job]] = {}
+
+    def without(self, entries: Iterable[Job | BadLine]) -> list[Job | BadLine]:
+        """Return the other entries, and hold these for later."""
+        others: list[Job | BadLine] = []
+        for entry in entries:
+            if isinstance(entry, Job) and entry.replaces:
+                self._jobs.setdefault(entry.position.line, []).append(entry)
+            else:
+                others.append(entry)
+        return others
+
+    def admit_new(self) -> None:
+        """Admit those that have nothing to replace."""
+        for job in self._in_order():
+            if self._ledger.id_of(job.key) is None:
+                self._ledger.admit(job)
+
+    def follow(self, key: str | None, line: int | None) -> None:
+        """Give a job the line of its record or start; a record without a key says that the line was refused."""
+        for job in self._jobs.get(line or 0, ()):
+            job_id = self._ledger.id_of(job.key)
+            if key is None:
+                bad_line = BadLine(position=job.position, reason="it was refused", content="")
+                _settle_bad_line(self._ledger, bad_line)
+            elif key == job.key and job_id is not None:
+                self._ledger.move(job_id, job)
+
+    def admit_rest(self) -> None:
+        """Let those that were not read yet, or did not come to a start, replace the jobs with their keys."""
+        read_to = self._ledger.fact(READ_TO)
+        assert read_to is not None, "the job file was read"
+        point = ReadPoint(offset=read_to.offset, line=read_to.line, fingerprint=read_to.fingerprint)
+        for job in self._in_order():
+            _admit(self._ledger, [job], point)
+
+    def _in_order(self) -> list[Job]:
+        return [job for line in sorted(self._jobs) for job in self._jobs[line]]
+
+
+def _settle_bad_line(ledger: LedgerTables, bad_line: BadLine) -> bool:
+    job_id = ledger.admit_bad_line(bad_line)
+    if job_id is not None:
+        problem = Settlement(outcome=Outcome.INVALID, error_type="bad-line", error_message=bad_line.reason)
+        ledger.settle(job_id, None, problem)
+    return job_id is not None
+
+
+def _admit_all(ledger: LedgerTables, config: Config) -> _Mending:
+    """Admit all lines of the job file, whether they were read before or not; return those that replace others."""
+    mending = _Mending(ledger)
 
     wanted = job_format(config, {})
     if wanted.is_stdin:
@@ -162,26 +214,24 @@ def _admit_all(ledger: LedgerTables, config: Config) -> None:
         left = config.jobs.limit
         while chunk := list(islice(entries, _LINES_AT_ONCE if left is None else min(left, _LINES_AT_ONCE))):
             left = None if left is None else left - len(chunk)
-            _admit(ledger, job_file, chunk, settle_bad_line)
+            _admit(ledger, mending.without(chunk), job_file.read_point)
         if job_file.unended is not None and left != 0:
-            _admit(ledger, job_file, list(job_file.build_unended()), settle_bad_line)
+            _admit(ledger, mending.without(job_file.build_unended()), job_file.read_point)
+    mending.admit_new()
+    return mending
 
 
-def _admit(
-    ledger: LedgerTables,
-    job_file: JobFile,
-    entries: Sequence[Job | BadLine],
-    settle_bad_line: Callable[[BadLine, Record], bool],
-) -> None:
-    point = job_file.read_point
+def _admit(ledger: LedgerTables, entries: Sequence[Job | BadLine], point: ReadPoint) -> None:
     read_to = ReadTo(offset=point.offset, line=point.line, fingerprint=point.fingerprint)
-
-    def refuse(job: Job, _: object) -> None:
-        raise LedgerError(
-            f"{LEDGER}: cannot be rebuilt, because line {job.position.line} of the job file replaces another"
-        )
-
-    admit_lines(entries, read_to, ledger, ledger.admit, refuse, settle_bad_line, ledger.note_duplicate)
+    admit_lines(
+        entries,
+        read_to,
+        ledger,
+        ledger.admit,
+        lambda job, _: ledger.replace(job, None),
+        lambda bad_line, _: _settle_bad_line(ledger, bad_line),
+        ledger.note_duplicate,
+    )
 
 
 def _records(file: Path) -> Iterator[JsonObject]:

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.crash import CrashBatch, assert_promise_kept, open_api, some_jobs
+from tests.support.crash import (
+    CrashBatch,
+    assert_each_line_counts_once,
+    assert_promise_kept,
+    batch_with_mended_lines,
+    open_api,
+    some_jobs,
+)
 
 LEDGER = "ledger.sqlite3"
 
@@ -137,3 +144,15 @@ def test_rounds_survive_a_rebuild(tmp_path):
         assert rounds == sorted([(f"k{n}", 1) for n in range(8)] + [(f"k{n}", 2) for n in range(4)])
         in_records = [each["run_id"] for record in batch.records() for each in record["attempts"]]
         assert sorted(in_records) == sorted(run["id"] for run in api.runs())
+
+
+@pytest.mark.parametrize("kill_at", ["replaced:1", "intended:9", "answered:9", "settled:20"])
+def test_lines_that_replace_others_survive_a_rebuild(tmp_path, kill_at):
+    """Records and starts say which of a job's lines counted; those that did not come to a start count afterwards."""
+    with open_api(tmp_path / "api") as api:
+        batch = batch_with_mended_lines(tmp_path, api)
+        assert batch.run(kill_at=kill_at) == -signal.SIGKILL, batch.said()
+        _empty(batch.out)
+        assert batch.spawn("repair", "out").wait(60) == 0, batch.said()
+        assert batch.run() in (0, 1), batch.said()
+        assert_each_line_counts_once(batch, api)

@@ -211,6 +211,33 @@ def assert_promise_kept(batch: CrashBatch, api: Api, *, are_datasets_gone: bool 
     assert_costs_are_the_servers(batch.out, runs)
 
 
+def batch_with_mended_lines(directory: Path, api: Api, suffix: str = "") -> CrashBatch:
+    """Return a batch that was killed, and whose file has got lines since that replace half of its 60 lines."""
+    jobs = [{"n": n, "ms": 20, "items": 1, "@key": f"k{n}", "@priority": n % 3} for n in range(60)]
+    mending = [{"n": 100 + n, "ms": 20, "items": 1, "@key": f"k{n}", "@replaces": True} for n in range(0, 60, 2)]
+    settings = {"limits.max_concurrent_runs": 2}
+    batch = CrashBatch(directory, api.base_url, jobs, settings, suffix=suffix)
+    assert batch.run(kill_at="settled:8") == -signal.SIGKILL, batch.said()
+    return CrashBatch(directory, api.base_url, [*jobs, *mending], settings, suffix=suffix)
+
+
+def assert_each_line_counts_once(batch: CrashBatch, api: Api) -> int:
+    """Each job's last record is of its last line that was not refused, and was started with it; return the refused."""
+    records, runs = batch.records(), api.runs()
+    attempts = [each["run_id"] for record in records for each in record["attempts"] if each["run_id"]]
+    assert sorted(attempts) == sorted(run["id"] for run in runs), batch.said()
+    carried_out = [record["line"] for record in records if record["key"]]
+    assert len(carried_out) == len(set(carried_out)), "no line is carried out twice"
+    refused = [batch.jobs[record["line"] - 1]["@key"] for record in records if not record["key"]]
+    assert len(refused) <= 4
+    wanted = {job["@key"]: n for n, job in enumerate(batch.jobs, 1) if n <= 60 or job["@key"] not in refused}
+    assert {record["key"]: record["line"] for record in records if record["key"]} == wanted
+    seen = {item["_line"]: item["of"] for item in batch.items()}
+    assert seen == {line: batch.jobs[line - 1]["n"] for line in carried_out}
+    assert len(batch.items()) == len(runs) <= 60 + 12, batch.said()
+    return len(refused)
+
+
 def assert_items_exact(batch: CrashBatch, api: Api, records: list[dict[str, Any]], runs: list[dict[str, Any]]) -> None:
     """The item file holds each settled Run's dataset, whole, in order, once; of one that is gone nothing."""
     collected: dict[str, list[int]] = {}

@@ -135,10 +135,11 @@ class LedgerReader:
         """Return all facts as JSON, by name."""
         return dict(self._db.execute("SELECT name, value FROM batch").fetchall())
 
-    def keys_of(self, job_ids: Sequence[JobId]) -> dict[JobId, JobKey]:
-        """Return the keys of jobs."""
+    def names_of(self, job_ids: Sequence[JobId]) -> dict[JobId, tuple[JobKey, int]]:
+        """Return the keys and lines of jobs."""
         marks = ",".join("?" * len(job_ids))
-        return dict(self._db.execute(f"SELECT id, key FROM job WHERE id IN ({marks})", job_ids).fetchall())
+        rows = self._db.execute(f"SELECT id, key, line FROM job WHERE id IN ({marks})", job_ids).fetchall()
+        return {job_id: (key, line) for job_id, key, line in rows}
 
     def id_of(self, key: JobKey) -> JobId | None:
         """Return the job with a key; None if there is none."""

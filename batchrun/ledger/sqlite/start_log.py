@@ -35,6 +35,8 @@ class NotedStart:
 
     key: JobKey
     attempt: Attempt
+    #: The job's line; None: an earlier version has noted the start.
+    line: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +70,8 @@ class StartLog:
         if self._opened is None or self._bytes > MAX_BYTES:
             self.begin(commits)
             return
-        keys = self._ledger.keys_of([job_id for job_id, _ in started])
-        starts = [(keys[job_id], attempt) for job_id, attempt in started]
+        names = self._ledger.names_of([job_id for job_id, _ in started])
+        starts = [(*names[job_id], attempt) for job_id, attempt in started]
         with explaining(self._file):
             self._bytes += self._opened.write(_line(commits, starts))
 
@@ -80,7 +82,9 @@ class StartLog:
             OutputError: it cannot be written.
         """
         self.close()
-        open_starts = [(job.key, attempt) for job in self._ledger.begun_jobs() for attempt in job.attempts]
+        open_starts = [
+            (job.key, job.position.line, attempt) for job in self._ledger.begun_jobs() for attempt in job.attempts
+        ]
         replacement = Replacement(self._file)
         head = {"facts": self._ledger.all_facts(), "records_bytes": self._ledger.output_lengths().get(RECORDS, 0)}
         replacement.write(_line(commits, open_starts, head))
@@ -113,7 +117,7 @@ def lost_commits(directory: Path, ledger: LedgerReader | None) -> int:
     return max(0, logged - ((ledger.fact(START_COMMITS) or 0) if ledger is not None else 0))
 
 
-def _line(commits: int, starts: Iterable[tuple[JobKey, Attempt]], head: JsonObject = _NO_HEAD) -> bytes:
+def _line(commits: int, starts: Iterable[tuple[JobKey, int, Attempt]], head: JsonObject = _NO_HEAD) -> bytes:
     line = {
         "commits": commits,
         "starts": [
@@ -126,8 +130,9 @@ def _line(commits: int, starts: Iterable[tuple[JobKey, Attempt]], head: JsonObje
                 each.platform_time,
                 each.not_before,
                 each.reserved_usd,
+                line_no,
             )
-            for key, each in starts
+            for key, line_no, each in starts
         ],
     }
     return orjson.dumps(head | line, option=orjson.OPT_APPEND_NEWLINE)
@@ -151,6 +156,7 @@ def _start(
     platform_time: str | None,
     not_before: str | None,
     reserved_usd: float | None,
+    line_no: int | None = None,
 ) -> NotedStart:
     attempt = Attempt(
         attempt_no=attempt_no,
@@ -162,4 +168,4 @@ def _start(
         not_before=None if not_before is None else datetime.fromisoformat(not_before),
         reserved_usd=reserved_usd,
     )
-    return NotedStart(key=JobKey(key), attempt=attempt)
+    return NotedStart(key=JobKey(key), attempt=attempt, line=line_no)

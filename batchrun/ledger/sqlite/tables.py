@@ -126,13 +126,22 @@ class LedgerTables(LedgerReader):
             self._begin_round("id = :id", {"id": job_id})
         elif is_begun or (held is not None and job_id not in held):
             return None
-        self._write("INSERT OR IGNORE INTO duplicate SELECT line, variant, id FROM job WHERE id = ?", (job_id,))
+        self.move(job_id, job)
+        return self.open_job(job_id), None if outcome is None else Outcome(outcome)
+
+    def move(self, job_id: JobId, job: Job) -> None:
+        """Give a job the line and the content of one that replaces its own."""
+        at = job.position
+        self._write(
+            "INSERT OR IGNORE INTO duplicate"
+            " SELECT line, variant, id FROM job WHERE id = ? AND (line, variant) != (?, ?)",
+            (job_id, at.line, at.variant),
+        )
         self._write(
             'UPDATE job SET digest = ?, line = ?, variant = ?, "offset" = ?, length = ?, "group" = ?, replaces = 1'
             " WHERE id = ?",
             (job.digest, at.line, at.variant, at.offset, at.length, job.group, job_id),
         )
-        return self.open_job(job_id), None if outcome is None else Outcome(outcome)
 
     def note_duplicate(self, job: Job) -> bool:
         """Note a line whose job is that of another line; return False if it was noted before."""

@@ -15,19 +15,23 @@ from tests.support.memory_ledger import make_job
 
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 ROWS = 25_000
-COLUMNS = {"_key", "_line", "_run", "_outcome", "_meta", "url", "price", "sale", "id", "day", "error"}
+LATE: list[dict[str, Any]] = [
+    {"url": "https://x/", "price": 1.5, "sale": {"was": 1.5}, "id": "1e5", "day": "soon", "error": "späť"},
+    {"url": "https://x/", "price": "n/a", "sale": {"was": 2}, "id": "2", "day": None, "n": 2**64 + 1},
+]
+COLUMNS = {"_key", "_line", "_run", "_outcome", "_meta", "url", "price", "sale", "id", "day", "error", "n"}
 
 
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write items whose last one has what no other has: a column, a fraction, a value where all were null."""
+    """Write items whose last ones have what no other has: columns, a fraction, a text for a price, an object."""
     run = parse_run({"id": "run-1", "status": "SUCCEEDED"})
     tag = item_tag(make_job(key="k", meta={"sku": "007"}), run, Outcome.SUCCEEDED)
     items: list[dict[str, Any]] = [
         {"url": f"https://x/{n}", "price": n, "sale": None, "id": f"{n:08}", "day": "2026-03-31"}
-        for n in range(ROWS - 1)
+        for n in range(ROWS - len(LATE))
     ]
-    items.append({"url": "https://x/", "price": 1.5, "sale": "no", "id": "1e5", "day": "soon", "error": "späť"})
+    items += LATE
     monkeypatch.chdir(tmp_path)
     Path("shop.out").mkdir()
     Path("shop.out/items.jsonl").write_bytes(item_lines(items, tag)[0])
@@ -50,20 +54,30 @@ def test_items_load_with_all_columns_and_their_types(library: str) -> None:
     items = names["items"]
     assert set(items.columns) == COLUMNS
     if library == "pandas":
-        first, last = items.iloc[7].to_dict(), items.iloc[-1].to_dict()
+        rows = [items.iloc[n].to_dict() for n in (7, -2, -1)]
     elif library == "polars":
-        first, last = items.row(7, named=True), items.row(-1, named=True)
+        rows = [items.row(n, named=True) for n in (7, -2, -1)]
     else:
-        rows = [dict(zip(items.columns, row, strict=True)) for row in items.fetchall()]
-        first, last = rows[7], rows[-1]
+        found = [dict(zip(items.columns, row, strict=True)) for row in items.fetchall()]
+        rows = [found[n] for n in (7, -2, -1)]
+    first, fraction, last = rows
     assert (first["id"], first["price"], first["day"], first["_meta"]["sku"]) == ("00000007", 7, "2026-03-31", "007")
-    assert (last["id"], last["price"], last["sale"], last["error"]) == ("1e5", 1.5, "no", "späť")
+    assert (fraction["id"], fraction["price"], fraction["sale"], fraction["error"]) == (
+        "1e5",
+        1.5,
+        {"was": 1.5},
+        "späť",
+    )
+    assert (last["id"], last["sale"]) == ("2", {"was": 2})
+    assert last["price"] is None or last["price"] != last["price"], "no number"
+    assert int(last["n"]) == 2**64 + 1 or library != "pandas"
 
 
 @pytest.mark.usefixtures("results")
 @pytest.mark.skipif(which("jq") is None, reason="jq is not installed")
 def test_items_load_with_jq() -> None:
-    """A line of CSV for each item."""
+    """A line of CSV for each item; what is no number is left empty."""
     done = subprocess.run(["sh", "-c", snippet("jq -r")], capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
-    assert (len(lines), lines[7], lines[-1]) == (ROWS, '"k","https://x/7",7', '"k","https://x/",1.5')
+    assert (len(lines), lines[7]) == (ROWS, '"k","https://x/7",7')
+    assert lines[-2:] == ['"k","https://x/",1.5', '"k","https://x/",']

@@ -178,6 +178,15 @@ def test_a_survey_adds_up_a_job_file():
     ]
 
 
+def test_a_line_that_replaces_another_is_no_bad_line_of_a_plan() -> None:
+    """It counts as one job with it; a later line with the first content, and without `@replaces`, conflicts."""
+    survey = Survey(_check(known=Build(asked="latest", why_unchecked="so")), {})
+    first, mending = _job(1, {"n": 1}), replace(_job(2, {"n": 2}), key=_job(1, {"n": 1}).key, replaces=True)
+    for job in (first, mending, replace(first, position=_job(3, {}).position)):
+        survey.look_at(job)
+    assert (survey.jobs, survey.duplicates, survey.bad_lines) == (1, 1, 1)
+
+
 def test_erased_fields_are_told():
     """An object that replaces one of the task whole erases what it does not name, however deep."""
     task_input = {"proxy": {"useApifyProxy": True, "groups": ["A"], "deep": {"a": 1}}, "mode": "a", "list": [1]}

@@ -181,21 +181,24 @@ async def test_a_missing_line_is_named(from_the_top: Opened, change: str) -> Non
         backlog.check_all_came()
 
 
+@pytest.mark.parametrize("name", ["jobs.jsonl.gz", "jobs.jsonl"])
 def test_a_reread_file_has_no_more_duplicates_than_before(
-    blockbuster: BlockBuster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    blockbuster: BlockBuster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
-    """Every process reads a compressed file from its first line."""
+    """Every process reads a compressed file from its first line; with `@priority`, from the oldest that waits."""
     blockbuster.deactivate()
     monkeypatch.setattr(os, "fsync", lambda _: None)
-    file = tmp_path / "jobs.jsonl.gz"
-    file.write_bytes(gzip.compress(b"".join([*LINES, LINES[3]])))
+    file = tmp_path / name
+    late = b'{"n": 99, "@priority": -1}\n'
+    lines = [*LINES, LINES[3]] if name.endswith(".gz") else [late, LINES[3], LINES[3], late]
+    file.write_bytes(gzip.compress(b"".join(lines)) if name.endswith(".gz") else b"".join(lines))
     config = load_config(flags={"task.id": "t", "jobs.file": str(file)}, environ={})
     for _ in range(3):
         with ExitStack() as stack:
             journal = _open_journal(stack, tmp_path)
             source = job_source._open(config, {}, journal.ledger, None)
             stack.callback(source.job_file.close)
-            chunk = source._read(100)
+            chunk = source._read(100 if name.endswith(".gz") else 2)
             with journal.ledger.transaction():
                 assert chunk.read_to is not None
                 journal.admit(chunk.entries, chunk.read_to)

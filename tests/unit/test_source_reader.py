@@ -1,6 +1,7 @@
 """Admission alone: lines become jobs in the ledger, and only as the queue needs them."""
 
 import anyio
+import structlog
 
 from batchrun.engine.ports import Chunk
 from batchrun.engine.source_reader import SourceReader
@@ -40,12 +41,16 @@ async def test_a_cancelled_admission_is_committed_all_the_same() -> None:
 
 
 async def test_bad_lines_and_duplicates_are_counted_and_the_end_is_none() -> None:
-    """A bad line gets its record with the commit; a repeated job none."""
+    """A bad line gets its record with the commit; a repeated job none, and the log names it."""
     source = ListSource([make_job(1), make_bad_line(2), make_job(3, key="job-1", body=b'{"line":1}')])
     source_reader = SourceReader(source, WatchedLedger(), queue_over(permits_over(gate_of())))
-    admission = await source_reader.next()
+    structlog.reset_defaults()
+    with structlog.testing.capture_logs() as log:
+        admission = await source_reader.next()
     assert admission is not None
     assert (len(admission.jobs), len(admission.invalid), len(admission.duplicates)) == (1, 1, 1)
+    (skipped,) = (each["lines"] for each in log if each["event"] == "duplicates_skipped")
+    assert skipped == [{"line": 3, "key": "job-1", "repeats": 1}]
     assert await source_reader.next() is None
 
 

@@ -28,6 +28,8 @@ _REPEATED_HEADER = "repeats the header; leave out the header of each file but th
 #: What Excel reads as the delimiter, and never shows.
 _SEP = re.compile(r"sep=(.)\s*", re.IGNORECASE)
 
+_LONE_CR = re.compile(r"\r(?!\n)")
+
 #: What names no column: addresses of pages, and, where every name is like that, numbers and addresses of people.
 _URL = re.compile(r"https?://", re.IGNORECASE)
 _DATA = re.compile(r"[-+]?[.,]?\d[\d.,]*$|\S+@\S+\.\S+$")
@@ -93,7 +95,11 @@ def read_header(stream: BufferedIOBase, encoding: str, dialect: CsvDialect, name
         if not text:
             raise JobFileError("holds no jobs: the file is empty", file=name)
         # A quoted name may hold line ends: the reader then takes further lines.
-        cells = [cell.strip() for cell in next(dialect.reader(chain([text], lines)))]
+        cells = next(dialect.reader(chain([text], lines)))
+        if any(_LONE_CR.search(cell) for cell in cells):
+            problem = "the header holds a carriage return alone; convert the line ends: tr '\\r' '\\n' < FILE"
+            raise JobFileError(problem, file=name, line=1)
+        cells = [cell.strip() for cell in cells]
     except (NotAJob, csv.Error) as error:
         raise JobFileError(f"the header is not CSV: {error}", file=name, line=lines.line) from None
     row_cells = len(cells)

@@ -176,6 +176,10 @@ def test_a_cell_may_be_longer_than_the_csv_module_allows(tmp_path: Path) -> None
         (b"a,b,a\n1,2,3\n", "jobs.csv:1: two columns are named 'a'; rename one"),
         (b"\na,,c\n", "jobs.csv:2: column 2 has no name; the first row must name every column"),
         (b'a,"b\n1,2\n', "jobs.csv:2: the header is not CSV: unexpected end of data"),
+        (
+            b"\"\r',\"\n'\r",
+            "jobs.csv:1: the header holds a carriage return alone; convert the line ends: tr '\\r' '\\n' < FILE",
+        ),
         (b"a,@kye\n1,2\n", f"jobs.csv:1: column '@kye' {IS_NO_FIELD}"),
         (
             b"a,\xe9\n",

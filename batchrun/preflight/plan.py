@@ -21,6 +21,7 @@ from batchrun.config import Config
 from batchrun.config.job_format_builder import job_format
 from batchrun.errors import JobFileError
 from batchrun.jobs import NO_JOBS, JobFile
+from batchrun.ledger.facts import READ_TO
 from batchrun.ledger.sqlite.reader import is_begun, open_for_reading
 from batchrun.model import MAX_BODY_BYTES, Ending, JsonObject, Outcome
 from batchrun.output.layout import SERVER_STATE
@@ -97,8 +98,10 @@ async def make_plan(config: Config, *, shown: int = 0, environ: Mapping[str, str
         task = _as_created(task, build)
         check = job_check(config, account, task, build)
         survey = await _survey(config, task, check, shown)
+        opened_again = sum(line > past.read_lines for line in survey.replacing.values())
+        settled = max(0, past.settled - opened_again)
         effort = Effort(
-            runs=max(0, survey.jobs - past.settled),
+            runs=max(0, survey.jobs - settled),
             slots=slot_count(config.limits, account, past.live_runs),
             run_memory_mb=_mean_memory_mb(survey),
             start_rate_per_s=config.limits.start_rate,
@@ -116,7 +119,7 @@ async def make_plan(config: Config, *, shown: int = 0, environ: Mapping[str, str
         jobs=survey.jobs,
         groups=dict(survey.groups.most_common()),
         duplicates=survey.duplicates,
-        settled=past.settled,
+        settled=settled,
         largest_input_bytes=survey.largest_body_bytes,
         max_input_bytes=MAX_BODY_BYTES,
         are_inputs_checked=build.schema is not None,
@@ -183,6 +186,8 @@ class _Past:
     """The batch as earlier processes left it."""
 
     settled: int = 0
+    #: Lines that were read: later ones that replace an earlier one open its job again.
+    read_lines: int = 0
     live_runs: int = 0
     #: The number of the build that the batch is pinned to; None: it is not pinned.
     pinned_build: str | None = None
@@ -194,8 +199,14 @@ def _read_past(config: Config) -> _Past:
     summary = read_summary(config.out_dir, Ending.INTERRUPTED)
     with open_for_reading(config.out_dir) as ledger:
         pinned_build = pinned_before(ledger, config) if config.run.pin_build else None
+        read_to = ledger.fact(READ_TO)
     settled = summary.settled - summary.outcomes.get(Outcome.INVALID, 0)
-    return _Past(settled=settled, live_runs=summary.live_runs + summary.in_doubt, pinned_build=pinned_build)
+    return _Past(
+        settled=settled,
+        read_lines=read_to.line if read_to is not None else 0,
+        live_runs=summary.live_runs + summary.in_doubt,
+        pinned_build=pinned_build,
+    )
 
 
 def _mean_memory_mb(survey: Survey) -> float | None:

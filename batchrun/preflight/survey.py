@@ -10,7 +10,7 @@ import orjson
 
 from batchrun.jobs import CsvDialect
 from batchrun.jobs.merge import lost_fields, nested_properties
-from batchrun.model import BadLine, Job, JsonObject
+from batchrun.model import BadLine, Job, JobKey, JsonObject
 from batchrun.preflight.input_checks import JobCheck, LineProblems
 from batchrun.preflight.odd_values import odd_values
 
@@ -44,6 +44,8 @@ class Survey:
         self.jobs = 0
         self.bad_lines = 0
         self.duplicates = 0
+        #: The last line that replaces another, by the key of its job.
+        self.replacing: dict[JobKey, int] = {}
         #: Jobs by group; "" counts the jobs without a group.
         self.groups: Counter[str] = Counter()
         #: Jobs whose override replaces a nested property of the task's input and loses fields of it, by property.
@@ -71,8 +73,9 @@ class Survey:
         key = blake2b(job.key.encode(), digest_size=16).digest()
         before = len(self._seen)
         first = self._seen.setdefault(key, job.digest)
-        if job.replaces:
+        if job.replaces and first != job.digest:
             self._seen[key] = job.digest
+            self.replacing[job.key] = job.position.line
         return None if len(self._seen) > before else first
 
     def _repeated(self, job: Job, first: bytes) -> None:

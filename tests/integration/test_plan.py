@@ -227,6 +227,18 @@ def test_a_shallow_merge_that_erases_fields_is_warned_about(place):
     ]
 
 
+def test_a_plan_counts_the_runs_of_lines_that_replace_others(place):
+    """As long as they were not read; a repeated plan and a finished batch count none."""
+    _write_jobs(place.path, [{"n": 1, "@key": "a"}, {"n": 2, "@key": "b"}])
+    assert place.call("run", "batch.toml", "--yes").code == 0
+    _write_jobs(place.path, [{"n": 1, "@key": "a"}, {"n": 2, "@key": "b"}, {"n": 3, "@key": "a", "@replaces": True}])
+    code, plan = place.plan()
+    assert (code, plan["jobs"], plan["duplicates"], plan["settled"], plan["forecast"]["runs"]) == (0, 2, 1, 1, 1)
+    assert place.call("run", "batch.toml", "--yes").code == 0
+    assert place.plan()[1]["forecast"]["runs"] == 0
+    assert [record["round"] for record in place.records()] == [1, 1, 2]
+
+
 def test_lines_that_set_nothing_new_are_noted_where_runs_are_free(place):
     """`plan` warns and shows whole inputs, `run` has a note; Runs on this machine are started all the same."""
     _write_jobs(place.path, [{"n": 1}, {"N": 2, "n": 2}, {"n": 1, "mode": "a"}, {"n": 1, "@key": "again"}])

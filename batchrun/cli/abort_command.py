@@ -5,7 +5,7 @@ from pathlib import Path
 
 from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode
-from batchrun.cli.terminal import say
+from batchrun.cli.terminal import answer, say
 from batchrun.maintenance.abort_runs import abort_runs
 from batchrun.runtime.logs import silence
 
@@ -13,7 +13,7 @@ from batchrun.runtime.logs import silence
 def abort_left_runs(directory: Path) -> ExitCode:
     """Abort the Runs that a batch has left running, and print their ids."""
     silence()
-    aborted = run_async(abort_runs, directory, os.environ, lambda run_id: print(run_id, flush=True))
+    aborted = run_async(abort_runs, directory, os.environ, lambda run_id: answer(run_id, flush=True))
     say(f"{aborted.runs:,} Runs aborted" + ("; resume the batch to settle their jobs" if aborted.runs else ""))
     if aborted.ended:
         say(f"{aborted.ended:,} Runs had ended already")

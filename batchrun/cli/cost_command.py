@@ -8,7 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from batchrun.cli.event_loop import run_async
-from batchrun.cli.terminal import say
+from batchrun.cli.terminal import answer, say
 from batchrun.errors import BatchrunError, ConfigError
 from batchrun.ledger.protocol import CostRow
 from batchrun.ledger.sqlite.reader import COST_COLUMNS, open_for_reading
@@ -23,6 +23,8 @@ from batchrun.runtime.logs import silence
 _SUMS = ("runs", "cost_usd", "derived_usd", "unknown_cost_runs", "not_final_runs")
 _HEADINGS = ("runs", "cost", "of it derived", "unknown", "not final")
 _CELL_CHARS = 60
+#: A spreadsheet may take a cell that begins with one of these for a formula.
+_FORMULA_STARTS = "=+-@\t\r"
 
 
 def show_cost(directory: Path, by: str, *, as_csv: bool) -> None:
@@ -66,8 +68,13 @@ def _write_csv(names: list[str], rows: Iterable[CostRow], total: CostRow) -> Non
     out = csv.writer(sys.stdout, lineterminator="\n")
     out.writerow([*names, *_SUMS])
     for row in rows:
-        out.writerow([*(cell if cell is not None else "" for cell in row.shared), *_sums(row)])
+        out.writerow([*map(_text_cell, row.shared), *_sums(row)])
     out.writerow(["total", *[""] * (len(names) - 1), *_sums(total)])
+
+
+def _text_cell(text: str | None) -> str:
+    """Return other people's text as a cell that a spreadsheet does not take for a formula."""
+    return f"'{text}" if text and text[0] in _FORMULA_STARTS else text or ""
 
 
 def _sums(row: CostRow) -> list[int | str]:
@@ -84,7 +91,7 @@ def _print_table(names: list[str], rows: Iterable[CostRow], total: CostRow) -> N
     table += [_cells(row.shared, row) for row in rows]
     table.append(_cells(("total", *[""] * (len(names) - 1)), total))
     for line in table_lines(table, len(names)):
-        print(line)
+        answer(line)
 
 
 def _cells(shared: tuple[str | None, ...], row: CostRow) -> list[str]:

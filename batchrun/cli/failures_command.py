@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 
 from batchrun.cli.json_output import print_json
+from batchrun.cli.terminal import answer
 from batchrun.config import ApiConfig
 from batchrun.maintenance.noted_config import read_config
 from batchrun.model import JsonObject, Position, Selection
@@ -33,14 +34,14 @@ def show_failures(directory: Path, *, is_json: bool) -> None:
         _print_json(found, config.api, sent)
         return
     if not found.jobs:
-        print(f"No job has failed; {found.succeeded:,} have succeeded")
+        answer(f"No job has failed; {found.succeeded:,} have succeeded")
     can_retry = str(config.jobs.file) != "-"
     for failure in found.kinds:
         lines = _lines(failure, directory, config.api, sent)
         retry = f"  retry  batchrun retry {shlex.quote(str(directory))} --failure {failure.id}"
-        print("\n".join([*lines, *([retry] if can_retry else [])]), end="\n\n")
+        answer("\n".join([*lines, *([retry] if can_retry else [])]), end="\n\n")
     for line in _rest(found, directory, can_retry=can_retry):
-        print(line)
+        answer(line)
 
 
 def _lines(failure: Failure, directory: Path, api: ApiConfig, sent: dict[Position, str]) -> list[str]:

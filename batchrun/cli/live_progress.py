@@ -14,6 +14,7 @@ from batchrun.cli.terminal import say
 from batchrun.model import Outcome
 from batchrun.report.notice_words import notice_words
 from batchrun.report.progress_words import ProgressSnapshot, Speed, duration, progress_line
+from batchrun.report.terminal_text import printable
 
 #: Seconds between two redraws of the live line.
 LIVE_INTERVAL_S = 0.25
@@ -72,9 +73,9 @@ async def _live(batch: Batch, news: News) -> None:
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while True:
             for word in news.words():
-                console.print(Text(word))
+                console.print(Text(printable(word)))
             lines = "\n".join(filter(None, [_line(batch, speed, console.width), batch.waits]))
-            live.update(Text(lines, overflow="ellipsis", no_wrap=True), refresh=True)
+            live.update(Text(printable(lines), overflow="ellipsis", no_wrap=True), refresh=True)
             await anyio.sleep(LIVE_INTERVAL_S)
 
 

@@ -6,7 +6,7 @@ from batchrun.cli.live_progress import edit_words
 from batchrun.cli.terminal import say
 from batchrun.config import Config
 from batchrun.report.notice_words import notice_words
-from batchrun.report.progress_words import money
+from batchrun.report.progress_words import counted, money
 
 #: Notes about lines that would do nothing new; `batchrun plan` shows all.
 MAX_FUTILE_SHOWN = 3
@@ -50,7 +50,7 @@ def _account_words(account: AccountInfo, *, is_free: bool) -> list[str]:
 
 def _jobs_words(batch: Batch) -> str:
     opening = batch.opening
-    jobs = "jobs from stdin" if opening.job_count is None else f"{opening.job_count:,} jobs"
+    jobs = "jobs from stdin" if opening.job_count is None else counted(opening.job_count, "job")
     if not opening.settled_before and not opening.open_before:
         return jobs
     return f"{jobs}: {opening.settled_before:,} done before, {opening.open_before:,} begun"

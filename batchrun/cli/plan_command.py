@@ -9,6 +9,7 @@ from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.forecast_lines import forecast_lines
 from batchrun.cli.json_output import print_json
+from batchrun.cli.terminal import answer
 from batchrun.config import Config
 from batchrun.preflight.plan import Plan, make_plan
 from batchrun.runtime.logs import silence
@@ -25,7 +26,7 @@ def show_plan(config: Config, *, is_json: bool, shown: int) -> ExitCode:
         print_json({**asdict(plan), "would_fail": plan.would_fail})
     else:
         for line in _lines(plan):
-            print(line)
+            answer(line)
         sys.stdout.flush()
     return ExitCode.USAGE if plan.would_fail else ExitCode.SUCCEEDED
 

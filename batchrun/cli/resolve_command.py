@@ -8,7 +8,7 @@ import typer
 
 from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode
-from batchrun.cli.terminal import say
+from batchrun.cli.terminal import answer, say
 from batchrun.errors import ConfigError
 from batchrun.maintenance.resolve import Question, Resolver, open_resolver
 from batchrun.model import RunId
@@ -53,14 +53,14 @@ async def _decide(resolver: Resolver, key: str, run_id: RunId | None) -> None:
 async def _ask(resolver: Resolver, question: Question) -> None:
     """Show the candidates of an attempt and ask which is its Run; an empty answer leaves it in doubt."""
     intended_at = question.doubt.attempt.intended_at
-    print(f"{question.doubt.job_key}: its start at {intended_at:%Y-%m-%d %H:%M:%S}Z was not answered.")
+    answer(f"{question.doubt.job_key}: its start at {intended_at:%Y-%m-%d %H:%M:%S}Z was not answered.")
     for number, run in enumerate(question.candidates, 1):
         began = f"began {run.started_at:%H:%M:%S}Z" if run.started_at is not None else "not begun yet"
-        print(f"  {number}  {run.id}  {run.status}  {began}  by {run.user_agent or 'unknown'}")
-    print("  0  none of these: start the job again")
+        answer(f"  {number}  {run.id}  {run.status}  {began}  by {run.user_agent or 'unknown'}")
+    answer("  0  none of these: start the job again")
     text = "Which Run did it start? (Enter leaves it in doubt)"
-    answer = await anyio.to_thread.run_sync(lambda: typer.prompt(text, default="", show_default=False))
-    if answer.strip() == "0":
+    reply = await anyio.to_thread.run_sync(lambda: typer.prompt(text, default="", show_default=False))
+    if reply.strip() == "0":
         await resolver.deny(question)
-    elif answer.strip().isdecimal() and int(answer) <= len(question.candidates):
-        await resolver.adopt(question, question.candidates[int(answer) - 1].id)
+    elif reply.strip().isdecimal() and int(reply) <= len(question.candidates):
+        await resolver.adopt(question, question.candidates[int(reply) - 1].id)

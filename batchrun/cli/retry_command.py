@@ -9,7 +9,7 @@ from batchrun.cli.failures_command import CANNOT_BE_READ_AGAIN, failure_json
 from batchrun.cli.job_selection import make_selection, refuse_unknown
 from batchrun.cli.json_output import print_json
 from batchrun.cli.run_command import JobsToRetry, run_to_the_end
-from batchrun.cli.terminal import say
+from batchrun.cli.terminal import answer, say
 from batchrun.errors import ConfigError
 from batchrun.maintenance.noted_config import read_command, read_config
 from batchrun.model import Outcome, Selection
@@ -80,13 +80,13 @@ def _show(found: Failures, open_jobs: int, *, is_json: bool) -> None:
         kinds = [failure_json(failure) for failure in found.kinds]
         print_json({"jobs": found.jobs, "failures": kinds})
         return
-    print(f"{found.jobs:,} jobs would be retried" + (":" if found.jobs else ""))
+    answer(f"{found.jobs:,} jobs would be retried" + (":" if found.jobs else ""))
     for failure in found.kinds:
-        print(f"  {cause_words(failure)}")
+        answer(f"  {cause_words(failure)}")
     if found.other_kinds:
-        print(f"  {found.other_jobs:,} with {found.other_kinds:,} other causes")
+        answer(f"  {found.other_jobs:,} with {found.other_kinds:,} other causes")
     if open_jobs:
-        print(f"Then the batch resumes: {open_jobs:,} jobs are open, and the unread part of the job file follows")
+        answer(f"Then the batch resumes: {open_jobs:,} jobs are open, and the unread part of the job file follows")
 
 
 def _why_nothing(directory: Path, selection: Selection) -> list[str]:

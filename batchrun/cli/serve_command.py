@@ -8,7 +8,7 @@ import anyio
 
 from batchrun import server as embedded_server
 from batchrun.cli.event_loop import run_async
-from batchrun.cli.terminal import say
+from batchrun.cli.terminal import answer, say
 from batchrun.errors import ConfigError
 from batchrun.runtime.logs import logging_to
 
@@ -61,7 +61,7 @@ async def _serve(settings: embedded_server.ServerSettings) -> None:
             ) is not None:
                 say(warning)
             # The only line on stdout: scripts read the address from it.
-            print(server.base_url, flush=True)
+            answer(server.base_url, flush=True)
             say(f"state    {settings.data_dir}")
             if settings.token is None:
                 say(f"token    {server.token}")

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from batchrun.cli.json_output import print_json
+from batchrun.cli.terminal import answer
 from batchrun.ledger.protocol import NotedWait
 from batchrun.model import Summary
 from batchrun.report.batch_status import BudgetUse, Status, read_status
@@ -19,7 +20,7 @@ def show_status(directory: Path, *, is_json: bool) -> None:
         print_json(asdict(found))
         return
     for line in _status_lines(found):
-        print(line)
+        answer(line)
 
 
 def _runs_words(found: Status) -> str:

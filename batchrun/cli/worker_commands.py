@@ -12,7 +12,7 @@ import typer
 from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.json_output import print_json
-from batchrun.cli.terminal import say
+from batchrun.cli.terminal import answer, say
 from batchrun.config import parse_setting
 from batchrun.errors import BatchrunError
 from batchrun.model import JsonObject
@@ -50,7 +50,7 @@ async def print_batches(states: str, limit: int, is_json: bool, client: WorkerCl
         print_json(page.model_dump(mode="json"), is_indented=True)
         return
     for line in batch_table(page.items):
-        print(line)
+        answer(line)
     if page.total > len(page.items):
         say(f"{page.total - len(page.items):,} more; --limit shows them")
 
@@ -62,7 +62,7 @@ async def print_status(ref: str | None, is_json: bool, client: WorkerClient) -> 
         print_json(view.model_dump(mode="json"), is_indented=True)
         return
     for line in batch_lines(view) if isinstance(view, BatchView) else worker_lines(view):
-        print(line)
+        answer(line)
 
 
 async def print_stream(ref: str, stream: Stream, follows: bool, client: WorkerClient) -> None:
@@ -116,4 +116,4 @@ async def print_limits(ref: str | None, changes: JsonObject, is_json: bool, clie
         print_json(found, is_indented=True)
         return
     for line in limit_lines(found):
-        print(line)
+        answer(line)

@@ -12,7 +12,7 @@ import anyio
 
 from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode
-from batchrun.cli.terminal import say
+from batchrun.cli.terminal import answer, say
 from batchrun.config.worker_config import FILE_NAME, load_worker_config
 from batchrun.errors import ConfigError
 from batchrun.output.sink import explaining
@@ -56,7 +56,7 @@ def _show_opening(worker: Worker, address: str, token: Token) -> None:
     if not is_loopback_host(host):
         say(f"WARNING: the worker listens at {host}: other machines can reach it, over plain HTTP, with its token")
     # The only line on stdout: scripts read the address from it.
-    print(address, flush=True)
+    answer(address, flush=True)
     if sys.stderr.isatty():  # a log file must not contain the token
         say(f"page     {address}/?token={token}")
     say(f"token    {worker.directory.token}")

@@ -20,7 +20,7 @@ from rich.text import Text
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.json_output import print_json
 from batchrun.cli.live_progress import PLAIN_INTERVAL_S
-from batchrun.cli.terminal import say
+from batchrun.cli.terminal import answer, say
 from batchrun.cli.worker_commands import call_worker
 from batchrun.config import Config, load_config, parse_setting
 from batchrun.config.sections import PATHS
@@ -138,7 +138,7 @@ async def _submit(
     if is_json:
         print_json(batch.model_dump(mode="json"), is_indented=True)
     else:
-        print(batch.id)
+        answer(batch.id)
     return exit_code(batch) if is_awaited else ExitCode.SUCCEEDED
 
 

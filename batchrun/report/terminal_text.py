@@ -15,6 +15,17 @@ def one_line(text: str, max_chars: int) -> str:
     return line[: max_chars - 1].rstrip() + "…" if is_cut else line
 
 
+def printable(text: str) -> str:
+    """Return text with its lines and tabs, but with nothing that controls a terminal or cannot be encoded."""
+    if text.isascii() and text.replace("\n", "").isprintable():
+        return text
+    plain = _ESCAPE_SEQUENCE.sub("", text.replace("\r\n", "\n"))
+    return "".join(
+        char if char in "\n\t" or char.isprintable() else " " if char.isspace() else "\N{REPLACEMENT CHARACTER}"
+        for char in plain
+    )
+
+
 def last_lines(text: str, count: int, max_chars: int) -> list[str]:
     """Return the last non-blank lines of a text, each safe for a terminal."""
     return [one_line(line, max_chars) for line in text.splitlines() if line.strip()][-count:]

@@ -26,7 +26,7 @@ OWN_FOR_HELP = {
         "batchrun.cli.task_command_line",
     ),
     *("batchrun.cli.terminal", "batchrun.cli.command_line", "batchrun.cli.worker_command_line", "batchrun.errors"),
-    *("batchrun.version",),
+    *("batchrun.report", "batchrun.report.terminal_text", "batchrun.version"),
 }
 #: Runs command lines, one after another, and prints the names of all modules that were imported for them.
 PROBE = """

@@ -1,4 +1,4 @@
-from batchrun.report.terminal_text import last_lines, one_line
+from batchrun.report.terminal_text import last_lines, one_line, printable
 
 
 def test_a_text_cannot_control_a_terminal() -> None:
@@ -21,3 +21,14 @@ def test_the_last_non_blank_lines_are_returned() -> None:
     """In order."""
     assert last_lines("a\n\nb\r\n\x1b[1mc\x1b[0m\n\n", 2, 80) == ["b", "c"]
     assert last_lines("", 2, 80) == []
+
+
+def test_lines_and_tabs_are_kept_where_text_has_several_lines() -> None:
+    """All else that moves the cursor, recolours the screen, turns the reading direction or has no encoding goes."""
+    assert printable("a\n\tb\r\nc") == "a\n\tb\nc"
+    assert (
+        printable("\x1b[2J\x1b]0;owned\x07red\rover\x08\x9b31m\u202ebidi\ud800\u00a0end")
+        == "red over�\ufffd31m�bidi� end"
+    )
+    assert printable("ünïcödé \U0001f600") == "ünïcödé \U0001f600"
+    assert printable("") == ""

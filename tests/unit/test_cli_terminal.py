@@ -1,0 +1,28 @@
+"""What is printed for people controls no terminal, and no spreadsheet computes it."""
+
+import pytest
+
+from batchrun.cli.cost_command import _text_cell
+from batchrun.cli.terminal import answer, say
+
+HOSTILE = "key \x1b[2J\x1b]0;owned\x07\u202e\x9b31m"
+
+
+def test_no_text_controls_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither on stdout nor on stderr; that nothing else in the command line prints is a rule of the linter (T201)."""
+    say(HOSTILE)
+    answer(HOSTILE)
+    shown = capsys.readouterr()
+    assert shown.out == shown.err == "key \N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}31m\n"
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_a_spreadsheet_computes_no_text_of_others(text: str) -> None:
+    """A quote before it makes it text."""
+    assert _text_cell(text) == f"'{text}"
+
+
+@pytest.mark.parametrize("text", ["", "group", "2026-11-29", "a=1"])
+def test_other_cells_stay_as_they_are(text: str) -> None:
+    """No group is renamed."""
+    assert _text_cell(text) == text

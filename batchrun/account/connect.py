@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 #: Seconds that the opening of a batch waits for the platform. An open batch waits without limit.
 PATIENCE_S = 30.0
 
-#: Seconds after which a wait for the platform is noted. The first is short: a person looks at an empty screen.
-WAITS_NOTED_AFTER_S = (0.3, 3.0, 10.0, 20.0)
+#: Seconds after which a wait for the platform is noted. The first is short: the imports took most of the second for
+#: which a person looks at an empty screen.
+WAITS_NOTED_AFTER_S = (0.1, 3.0, 10.0, 20.0)
 
 T = TypeVar("T")
 

@@ -153,8 +153,9 @@ def _replace_jobs(ledger: LedgerTables, job_file: JobFile, start: ReadPoint, rea
                 read_to,
                 ledger,
                 ledger.admit,
-                lambda job, _: ledger.replace(job, None),
+                ledger.replace,
                 lambda _, __: False,
                 ledger.note_duplicate,
+                held=None,
             )
     crash_point("replaced")

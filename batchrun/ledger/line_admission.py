@@ -8,8 +8,8 @@ from batchrun.model import BadLine, Job, JobId, Outcome, Problem, Record
 
 #: Gives the job that has a line's key that line and its content. Returns the job and the outcome that it had; None: it
 #: is under way, or was when the line was first read. Jobs of the ids in the second argument are not, if they have no
-#: attempt.
-Replace = Callable[[Job, Collection[JobId]], tuple[OpenJob, Outcome | None] | None]
+#: attempt; None: nor is any other job without one.
+Replace = Callable[[Job, Collection[JobId] | None], tuple[OpenJob, Outcome | None] | None]
 
 
 def admit_lines(
@@ -20,8 +20,9 @@ def admit_lines(
     replace: Replace,
     settle_bad_line: Callable[[BadLine, Record], bool],
     note_duplicate: Callable[[Job], bool],
+    held: Collection[JobId] | None,
 ) -> Admission:
-    """Do what `Ledger.admit` promises.
+    """Do what `Ledger.admit` promises; with `held` None, no job is about to be started.
 
     `claim` notes a new job, or returns the job that has its key. `settle_bad_line` notes a bad line and writes its
     record; `note_duplicate` notes a line whose job is that of another line. Both return False if the line was noted
@@ -29,7 +30,9 @@ def admit_lines(
     """
     admission = Admission()
     for entry in entries:
-        bad_line = _admit_job(entry, claim, replace, admission, note_duplicate) if isinstance(entry, Job) else entry
+        bad_line = (
+            _admit_job(entry, claim, replace, admission, note_duplicate, held) if isinstance(entry, Job) else entry
+        )
         if bad_line is not None:
             problem = Problem(type="bad-line", message=bad_line.reason)
             record = Record(key=None, line=bad_line.position.line, outcome=Outcome.INVALID, error=problem)
@@ -47,6 +50,7 @@ def _admit_job(
     replace: Replace,
     admission: Admission,
     note_duplicate: Callable[[Job], bool],
+    held: Collection[JobId] | None,
 ) -> BadLine | None:
     """Add a job to an admission; return the bad line that it makes instead."""
     noted, line = claim(job), job.position.line
@@ -59,7 +63,7 @@ def _admit_job(
             admission.duplicates.append(Duplicate(line=line, key=job.key, repeats=noted.line))
     elif not job.replaces or line < noted.line:
         return _conflict(job, noted)
-    elif (replaced := replace(job, [open_job.id for _, open_job in admission.jobs])) is None:
+    elif (replaced := replace(job, _unstarted(admission, held))) is None:
         reason = f"key {job.key!r}: the job of line {noted.line} is under way; append this line again once it has ended"
         return _bad_line(job, reason)
     else:
@@ -68,6 +72,11 @@ def _admit_job(
         admission.reopened += [] if outcome is None else [outcome]
         admission.duplicates.append(Duplicate(line=noted.line, key=job.key, repeats=line))
     return None
+
+
+def _unstarted(admission: Admission, held: Collection[JobId] | None) -> Collection[JobId] | None:
+    """Return the jobs that nothing starts before the admission is committed; None: all of them."""
+    return None if held is None else {*held, *(open_job.id for _, open_job in admission.jobs)}
 
 
 def _conflict(job: Job, known: Known) -> BadLine:

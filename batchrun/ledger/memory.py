@@ -61,11 +61,8 @@ class MemoryLedger:
         self._trips: list[Trip] = []
 
     async def admit(self, entries: Sequence[Job | BadLine], read_to: ReadTo, held: Collection[JobId] = ()) -> Admission:
-        def replace_job(job: Job, here: Collection[JobId]) -> tuple[OpenJob, Outcome | None] | None:
-            return self._replace(job, {*held, *here})
-
         admission = admit_lines(
-            entries, read_to, self, self._claim, replace_job, self._settle_bad_line, self._note_duplicate
+            entries, read_to, self, self._claim, self._replace, self._settle_bad_line, self._note_duplicate, held
         )
         await self._commit()
         return admission
@@ -95,14 +92,14 @@ class MemoryLedger:
         self._keys[open_job.id] = job.key
         return open_job
 
-    def _replace(self, job: Job, held: Collection[JobId]) -> tuple[OpenJob, Outcome | None] | None:
+    def _replace(self, job: Job, held: Collection[JobId] | None) -> tuple[OpenJob, Outcome | None] | None:
         before = self.jobs[job.key]
         outcome = self.settled[before.id].outcome if before.id in self.settled else None
         if (job.position.line, job.position.variant) in self._bad_lines:
             return None
         if outcome is not None:
             self.reopen(Selection(outcomes=(outcome,), keys=(job.key,)))
-        elif before.id not in held or before.id in {begun.id for begun in self.begun_jobs()}:
+        elif (held is not None and before.id not in held) or before.id in {begun.id for begun in self.begun_jobs()}:
             return None
         self._duplicates.add((before.position.line, before.position.variant))
         self._replacing.add(job.key)

@@ -228,9 +228,10 @@ def _admit(ledger: LedgerTables, entries: Sequence[Job | BadLine], point: ReadPo
         read_to,
         ledger,
         ledger.admit,
-        lambda job, _: ledger.replace(job, None),
+        ledger.replace,
         lambda bad_line, _: _settle_bad_line(ledger, bad_line),
         ledger.note_duplicate,
+        held=None,
     )
 
 

@@ -13,11 +13,11 @@ import orjson
 from batchrun.errors import OutputError, OutputLost
 from batchrun.ledger.facts import ECHO, REPAIRING, START_COMMITS, TRIPS, UNLISTED_SINCE, WAIT, WATCHED_S
 from batchrun.ledger.line_admission import admit_lines
-from batchrun.ledger.protocol import Admission, NotedWait, OpenJob, ReadTo, Settlement
+from batchrun.ledger.protocol import Admission, NotedWait, ReadTo, Settlement
 from batchrun.ledger.sqlite.older_ledger import refuse_missing_ledger, refuse_older_ledger
 from batchrun.ledger.sqlite.start_log import StartLog
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
-from batchrun.model import Attempt, BadLine, Intent, Job, JobId, Mark, Outcome, Record
+from batchrun.model import Attempt, BadLine, Intent, Job, JobId, Mark, Record
 from batchrun.output.held_file import HeldFile
 from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS
 from batchrun.output.sink import Sink
@@ -111,12 +111,8 @@ class Journal:
 
     def admit(self, entries: Sequence[Job | BadLine], read_to: ReadTo, held: Collection[JobId] = ()) -> Admission:
         ledger = self.ledger
-
-        def replace(job: Job, here: Collection[JobId]) -> tuple[OpenJob, Outcome | None] | None:
-            return ledger.replace(job, {*held, *here})
-
         return admit_lines(
-            entries, read_to, ledger, ledger.admit, replace, self._settle_bad_line, ledger.note_duplicate
+            entries, read_to, ledger, ledger.admit, ledger.replace, self._settle_bad_line, ledger.note_duplicate, held
         )
 
     def _settle_bad_line(self, bad_line: BadLine, record: Record) -> bool:

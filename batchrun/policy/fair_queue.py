@@ -149,13 +149,14 @@ class FairQueue(Generic[T]):
         """Remove the wanted jobs and return them."""
         removed: list[T] = []
         for group in list(self._groups.values()):
-            for job in [job for job in group.jobs if is_wanted(job)]:
-                group.jobs.remove(job)
-                removed.append(job)
-                if self._first_in_line is not None and job is self._first_in_line[0]:
-                    self._first_in_line, self._skips = None, 0
+            kept: deque[T] = deque()
+            for job in group.jobs:
+                (removed if is_wanted(job) else kept).append(job)
+            group.jobs = kept
             self._note_length(group)
             self._forget_if_empty(group)
+        if self._first_in_line is not None and is_wanted(self._first_in_line[0]):
+            self._first_in_line, self._skips = None, 0
         self._size -= len(removed)
         return removed
 

@@ -140,15 +140,19 @@ async def own_storage_of(call: Call, kind: Kind) -> Storage:
 
 def may_read(call: Call, access: str | None, owner_id: str) -> bool:
     """True if the caller may read a thing: its owner always, others unless its access or its owner's is restricted."""
-    owner = call.backend.accounts.get(owner_id)
-    is_restricted = owner is not None and owner.is_restricted if access in (None, DEFAULT_ACCESS) else False
-    return call.is_by(owner_id) or not (is_restricted or access == _RESTRICTED)
+    if call.is_by(owner_id):
+        return True
+    if access in (None, DEFAULT_ACCESS):
+        owner = call.backend.accounts.get(owner_id)
+        return owner is None or not owner.is_restricted
+    return access != _RESTRICTED
 
 
 def has_signature(call: Call, storage_id: str, key: str | None = None) -> bool:
     """True if the URL carries a valid signature of a storage, or of its record `key`."""
-    signature, secret = call.query.text("signature"), call.backend.tokens.signing_key_of(storage_id)
-    return signature is not None and is_signature_of(signature, secret, storage_id, key, now_ms())
+    if (signature := call.query.text("signature")) is None:
+        return False
+    return is_signature_of(signature, call.backend.tokens.signing_key_of(storage_id), storage_id, key, now_ms())
 
 
 async def read_storage(call: Call, kind: Kind, storage_id: str, *, takes_signature: bool = False) -> Storage:
@@ -156,8 +160,8 @@ async def read_storage(call: Call, kind: Kind, storage_id: str, *, takes_signatu
     storage = await call.backend.database.read(storage_table.read, storage_id)
     if storage is None or storage.kind is not kind:
         raise thing_missing(kind.thing)
-    is_signed = takes_signature and has_signature(call, storage_id)
-    if not (is_signed or may_read(call, storage.access, storage.user_id)):
+    is_permitted = may_read(call, storage.access, storage.user_id)
+    if not (is_permitted or (takes_signature and has_signature(call, storage_id))):
         raise not_permitted(kind.thing.lower())
     return storage
 

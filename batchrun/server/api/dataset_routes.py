@@ -8,7 +8,7 @@ from batchrun.model import JsonObject
 from batchrun.server.accounts.rate_limits import PER_START
 from batchrun.server.api.addresses import storage_id_of, storage_of
 from batchrun.server.api.item_answers import items_answer
-from batchrun.server.api.storage_endpoints import StorageEndpoints, signing_key, storage_query
+from batchrun.server.api.storage_endpoints import StorageEndpoints, signing_key, signing_property, storage_query
 from batchrun.server.content.item_json import dump_item, load_pushed
 from batchrun.server.content.request_bodies import json_kind
 from batchrun.server.error_answers import request_invalid
@@ -19,15 +19,15 @@ from batchrun.server.store.storage_table import Kind, Storage
 
 
 def _describe(call: Call, storage: Storage) -> JsonObject:
-    base_url = call.backend.base_url
+    base_url, secret = call.backend.base_url, signing_key(call, storage)
     return {
         "itemCount": storage.count,
         "cleanItemCount": storage.clean_count,
         "fields": [],
         "schema": None,
         "consoleUrl": f"{base_url}/v2/datasets/{storage.id}",
-        "itemsPublicUrl": f"{base_url}/v2/datasets/{storage.id}/items{storage_query(call, storage)}",
-        **signing_key(call, storage),
+        "itemsPublicUrl": f"{base_url}/v2/datasets/{storage.id}/items{storage_query(secret, storage)}",
+        **signing_property(secret),
         "stats": {
             "readCount": storage.reads,
             "writeCount": storage.writes,

@@ -9,7 +9,7 @@ from aiohttp import web
 from batchrun.model import JsonObject
 from batchrun.server.accounts.rate_limits import PER_RECORD
 from batchrun.server.api.addresses import own_storage_of, storage_id_of, storage_of
-from batchrun.server.api.storage_endpoints import StorageEndpoints, signing_key, storage_query
+from batchrun.server.api.storage_endpoints import StorageEndpoints, signing_key, signing_property, storage_query
 from batchrun.server.api.value_answers import read_value, value_answer
 from batchrun.server.content.body_spool import LARGE_BYTES, BodySpool
 from batchrun.server.content.query import MAX_LIST_LIMIT
@@ -24,12 +24,13 @@ from batchrun.server.store.storage_table import Kind, Storage
 
 
 def _describe(call: Call, storage: Storage) -> JsonObject:
-    url, query = f"{call.backend.base_url}/v2/key-value-stores/{storage.id}", storage_query(call, storage)
+    url, secret = f"{call.backend.base_url}/v2/key-value-stores/{storage.id}", signing_key(call, storage)
+    query = storage_query(secret, storage)
     return {
         "consoleUrl": url,
         "keysPublicUrl": f"{url}/keys{query}",
         "recordsPublicUrl": f"{url}/records{query}",
-        **signing_key(call, storage),
+        **signing_property(secret),
         "schema": None,
         "stats": {
             "readCount": storage.reads,
@@ -60,10 +61,10 @@ async def list_keys(call: Call) -> web.Response:
     after, prefix = call.query.text("exclusiveStartKey") or "", call.query.text("prefix") or ""
     limit = call.query.integer("limit", 0, maximum=MAX_LIST_LIMIT) or MAX_LIST_LIMIT
     found = await call.backend.database.read(stored_value_table.keys, store.seq, after, prefix, limit + 1)
-    shown, is_truncated = found[:limit], len(found) > limit
+    shown, is_truncated, secret = found[:limit], len(found) > limit, signing_key(call, store)
     return data_answer(
         {
-            "items": [_key(call, store, key, size) for key, size in shown],
+            "items": [_key(call, store, key, size, secret) for key, size in shown],
             "count": len(shown),
             "limit": limit,
             "exclusiveStartKey": after or None,
@@ -73,9 +74,9 @@ async def list_keys(call: Call) -> web.Response:
     )
 
 
-def _key(call: Call, store: Storage, key: str, size: int) -> JsonObject:
+def _key(call: Call, store: Storage, key: str, size: int, secret: str | None) -> JsonObject:
     url = _record_url(call, store.id, key)
-    if (secret := signing_key(call, store).get("urlSigningSecretKey")) is not None:
+    if secret is not None:
         url += f"?signature={record_signature(secret, key)}"
     return {"key": key, "size": size, "recordPublicUrl": url}
 

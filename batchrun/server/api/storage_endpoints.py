@@ -18,16 +18,18 @@ from batchrun.server.store.storage_table import Kind, Storage
 Describe = Callable[[Call, Storage], JsonObject]
 
 
-def signing_key(call: Call, storage: Storage) -> JsonObject:
-    """Return the secret that signs the storage's URLs as a property; empty for callers who may not write to it."""
-    return (
-        {"urlSigningSecretKey": call.backend.tokens.signing_key_of(storage.id)} if call.is_by(storage.user_id) else {}
-    )
+def signing_key(call: Call, storage: Storage) -> str | None:
+    """Return the secret that signs the storage's URLs; None for callers who may not write to it."""
+    return call.backend.tokens.signing_key_of(storage.id) if call.is_by(storage.user_id) else None
 
 
-def storage_query(call: Call, storage: Storage) -> str:
-    """Return the query with the storage's signature; empty for callers who may not write to it."""
-    secret = signing_key(call, storage).get("urlSigningSecretKey")
+def signing_property(secret: str | None) -> JsonObject:
+    """Return the property of a storage that shows the secret; empty without one."""
+    return {"urlSigningSecretKey": secret} if secret is not None else {}
+
+
+def storage_query(secret: str | None, storage: Storage) -> str:
+    """Return the query with the storage's signature; empty without a secret."""
     return f"?signature={storage_signature(secret, storage.id)}" if secret is not None else ""
 
 

@@ -19,6 +19,7 @@ from batchrun.server.catalog.actor_input_schema import ActorInputSchema
 from batchrun.server.error_answers import ErrorAnswer
 from batchrun.server.ids import check_name, derived_id
 from batchrun.server.settings import InlineActor, ServerSettings
+from batchrun.server.store.storage_table import Kind
 
 _BUNDLED = {"hello_world": "apify", "page_scraper": "batchrun"}
 _BUNDLED_DIR = Path(__file__).parents[1] / "actors"
@@ -26,8 +27,6 @@ _BUNDLED_DIR = Path(__file__).parents[1] / "actors"
 _INLINE_MEMORY_MB = 128
 #: Comments outside of strings, and commas before a closing bracket: many actor.json files have them.
 _JSON_EXTRAS = re.compile(r'("(?:\\.|[^"\\])*")|//[^\n]*|/\*.*?\*/|,(?=\s*[\]}])', re.DOTALL)
-#: The kinds of storage, as the API and actor.json name several of them.
-STORAGE_KINDS = ("datasets", "keyValueStores", "requestQueues")
 _VERSION = re.compile(r"([0-9]|[1-9][0-9])\.([0-9]|[1-9][0-9])")
 
 
@@ -73,7 +72,7 @@ class Actor:
     def storage_aliases(self) -> Mapping[str, Sequence[str]]:
         """Kind of storage, in the API's plural -> the aliases that actor.json names, besides the default ones."""
         named = self.definition.get("storages")
-        kinds = {kind: named.get(kind) if isinstance(named, dict) else None for kind in STORAGE_KINDS}
+        kinds = {kind.plural: named.get(kind.plural) if isinstance(named, dict) else None for kind in Kind}
         return {
             kind: [alias for alias in given if alias != "default"] if isinstance(given, dict) else ()
             for kind, given in kinds.items()

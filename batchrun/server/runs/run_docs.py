@@ -7,6 +7,7 @@ from batchrun.server import prices
 from batchrun.server.catalog.actor_catalog import Actor
 from batchrun.server.error_answers import ErrorAnswer, value_invalid
 from batchrun.server.ids import iso, new_id, now_ms, parse_iso
+from batchrun.server.store.storage_table import Kind
 
 #: Events that the platform charges itself, if the Actor prices them: at each start, one per GB of memory; and for each
 #: item in the default dataset. Source: pay per event, "Synthetic events".
@@ -70,9 +71,9 @@ def _storages(actor: Actor) -> JsonObject:
     """Return the ids of a new Run's storages: the three default ones, and those that actor.json names."""
     ids = {kind: {alias: new_id() for alias in ("default", *named)} for kind, named in actor.storage_aliases.items()}
     return {
-        "defaultKeyValueStoreId": ids["keyValueStores"]["default"],
-        "defaultDatasetId": ids["datasets"]["default"],
-        "defaultRequestQueueId": ids["requestQueues"]["default"],
+        "defaultKeyValueStoreId": ids[Kind.KEY_VALUE_STORE.plural]["default"],
+        "defaultDatasetId": ids[Kind.DATASET.plural]["default"],
+        "defaultRequestQueueId": ids[Kind.REQUEST_QUEUE.plural]["default"],
         "storageIds": ids,
     }
 
@@ -122,18 +123,16 @@ def resurrected(doc: JsonObject, options: JsonObject) -> JsonObject:
     changed = doc["options"] | options
     counts = doc.get("chargedEventCounts")
     charges = {} if counts is None else {"chargedEventCounts": _with_start(counts, changed["memoryMbytes"])}
-    return (
-        doc
-        | charges
-        | {
-            "options": changed,
-            "stats": doc["stats"] | {"resurrectCount": doc["stats"]["resurrectCount"] + 1},
-            "finishedAt": None,
-            "exitCode": None,
-            "statusMessage": None,
-            "isStatusMessageTerminal": None,
-        }
-    )
+    return {
+        **doc,
+        **charges,
+        "options": changed,
+        "stats": doc["stats"] | {"resurrectCount": doc["stats"]["resurrectCount"] + 1},
+        "finishedAt": None,
+        "exitCode": None,
+        "statusMessage": None,
+        "isStatusMessageTerminal": None,
+    }
 
 
 def migrated_extras(doc: JsonObject, extras: JsonObject, alive_ms: int) -> JsonObject:

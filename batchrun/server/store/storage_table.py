@@ -23,6 +23,12 @@ class Kind(StrEnum):
         """Its name at the beginning of a sentence: `Key-value store`."""
         return "Key-value store" if self is Kind.KEY_VALUE_STORE else self.value.capitalize().replace("_", " ")
 
+    @property
+    def plural(self) -> str:
+        """Its name in actor.json and in a Run's `storageIds`: `keyValueStores`."""
+        first, *others = self.value.lower().split("_")
+        return first + "".join(map(str.capitalize, others)) + "s"
+
 
 @dataclass(frozen=True, slots=True)
 class Storage:
@@ -82,14 +88,13 @@ def insert_defaults(connection: Connection, run: JsonObject, created_ms: int) ->
 
 def _insert_aliased(connection: Connection, run: JsonObject, created_ms: int) -> None:
     """Add the storages that a Run's Actor names."""
-    kinds = zip(("datasets", "keyValueStores", "requestQueues"), Kind, strict=True)
     connection.executemany(
         "INSERT INTO storages (id, kind, run_id, act_id, created_ms, modified_ms, user_id) "
         "VALUES (?, ?, ?, ?, ?, ?, ?)",
         [
             (storage_id, kind.value, run["id"], run["actId"], created_ms, created_ms, run["userId"])
-            for plural, kind in kinds
-            for alias, storage_id in run.get("storageIds", {}).get(plural, {}).items()
+            for kind in Kind
+            for alias, storage_id in run.get("storageIds", {}).get(kind.plural, {}).items()
             if alias != "default"
         ],
     )

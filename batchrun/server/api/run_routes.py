@@ -13,26 +13,23 @@ from batchrun.server.routing.route_table import RouteTable
 from batchrun.server.runs import run_changes
 from batchrun.server.store.run_table import RunFilter
 
+#: Paths of a Run by its id, under its Actor: without the shortcuts to its storages.
+_UNDER_ACTORS = ("/v2/actors/{actor}/runs/{run}", "/v2/acts/{actor}/runs/{run}")
 _CHANGEABLE = {"statusMessage": str, "isStatusMessageTerminal": bool}
 
 
 def add_routes(table: RouteTable) -> None:
     table.add("GET", "/v2/actor-runs", list_runs)
-    for prefix in RUN_PREFIXES:
+    for prefix in (*RUN_PREFIXES, *_UNDER_ACTORS):
         table.add("GET", prefix, get_run, needs_token=False)
         table.add("POST", f"{prefix}/abort", abort_run)
         table.add("POST", f"{prefix}/metamorph", metamorph_run, per_s=PER_START)
         table.add("POST", f"{prefix}/reboot", reboot_run)
-    for one in ("/v2/actors/{actor}/runs/{run}", "/v2/acts/{actor}/runs/{run}"):
-        table.add("GET", one, get_run, needs_token=False)
-        table.add("POST", f"{one}/abort", abort_run)
-        table.add("POST", f"{one}/metamorph", metamorph_run, per_s=PER_START)
-        table.add("POST", f"{one}/reboot", reboot_run)
-        table.add("POST", f"{one}/resurrect", resurrect_run, per_s=PER_START)
     one = RUN_PREFIXES[0]
+    for prefix in (one, *_UNDER_ACTORS):
+        table.add("POST", f"{prefix}/resurrect", resurrect_run, per_s=PER_START)
     table.add("PUT", one, update_run)
     table.add("DELETE", one, delete_run)
-    table.add("POST", f"{one}/resurrect", resurrect_run, per_s=PER_START)
     table.add("POST", f"{one}/charge", charge_run)
 
 

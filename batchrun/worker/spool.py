@@ -60,8 +60,7 @@ class Spool:
 
     async def look(self) -> None:
         """Submit new files and move unusable ones away; an error with one file does not affect the others."""
-        found = await anyio.to_thread.run_sync(lambda: dict(_files(self._directory.spool, self._report)))
-        await anyio.to_thread.run_sync(self._report_lone_files)
+        found = await anyio.to_thread.run_sync(self._find)
         known = {each.spooled: each for each in self._store if each.spooled is not None}
         for name, signature in found.items():
             try:
@@ -77,14 +76,21 @@ class Spool:
         elif known.state is BatchState.FAILED and known.signature == signature:
             await anyio.to_thread.run_sync(self._move_away, known)
 
-    def _report_lone_files(self) -> None:
-        """Report files at the top that are no batch file and that no batch file names."""
+    def _find(self) -> dict[PurePosixPath, str]:
         entries = _entries(self._directory.spool, self._report)
-        batch_files = [each for each in entries if _is_batch_file(each)]
+        self._report_lone_files(entries)
+        return dict(_files(entries, self._report))
+
+    def _report_lone_files(self, entries: list[Path]) -> None:
+        """Report files at the top that are no batch file and that no batch file names."""
         others = {each for each in entries if not _is_batch_file(each) and each.is_file()}
         if not (new := others - self._named - self._reported.keys()):
             return
-        text = "".join([each.read_text("utf-8", "replace") for each in batch_files if each.is_file()])
+        try:
+            batch_files = [each for each in entries if _is_batch_file(each) and each.is_file()]
+            text = "".join([each.read_text("utf-8", "replace") for each in batch_files])
+        except OSError:
+            return  # it may be the one that names them; it is refused with the reason, or gone at the next look
         for file in new:
             if file.name in text:
                 self._named.add(file)
@@ -149,8 +155,8 @@ class Spool:
             self._report(source, error)
 
 
-def _files(spool: Path, report: Report) -> Iterator[tuple[PurePosixPath, str]]:
-    for file in _entries(spool, report):
+def _files(entries: list[Path], report: Report) -> Iterator[tuple[PurePosixPath, str]]:
+    for file in entries:
         if _is_batch_file(file):
             yield from _signed(PurePosixPath(file.name), file, report)
         elif file.name != "failed" and not file.name.endswith(".out") and file.is_dir():

@@ -371,6 +371,26 @@ async def test_a_file_beside_no_batch_file_is_reported_once(tmp_path, blockbuste
     assert "no batch file here names it; move it into the directory" in spool._reported[directory.spool / "lone.CSV"]
 
 
+async def test_a_batch_file_that_cannot_be_read_disturbs_no_other(tmp_path, blockbuster):
+    """A disk fails, or a file goes while it is looked for: the others are taken; what it may name is not reported."""
+    blockbuster.deactivate()
+    directory = DataDirectory(tmp_path)
+    directory.make()
+    put(directory.spool / "perhaps-named.jsonl", "{}\n")
+    put(directory.spool / "whole.toml", batch_file("a", "other.jsonl"))
+    (directory.spool / "unreadable.toml").symlink_to("/proc/self/mem")
+    taken = []
+
+    async def submit(submission: Submission) -> Submission:
+        taken.append(submission.name)
+        return submission
+
+    spool = Spool(directory, SubmissionStore(directory), submit)
+    await spool.look()
+    assert sorted(taken) == ["unreadable", "whole"]
+    assert spool._reported == {}
+
+
 async def test_two_files_of_one_name_never_share_results(tmp_path, api):
     """The second is refused at once with the first one's name; the first one's results are untouched."""
     data = tmp_path / "data"

@@ -57,6 +57,11 @@ class News:
         return []
 
 
+def live_text(lines: str) -> Text:
+    """Return lines that are drawn again and again: each is cut at the width, and none controls the terminal."""
+    return Text(printable(lines), overflow="ellipsis", no_wrap=True)
+
+
 async def watch_progress(batch: Batch) -> None:
     """Show progress until cancelled: a live line on a terminal, else a plain line every few seconds."""
     news = News(batch)
@@ -75,7 +80,7 @@ async def _live(batch: Batch, news: News) -> None:
             for word in news.words():
                 console.print(Text(printable(word)))
             lines = "\n".join(filter(None, [_line(batch, speed, console.width), batch.waits]))
-            live.update(Text(printable(lines), overflow="ellipsis", no_wrap=True), refresh=True)
+            live.update(live_text(lines), refresh=True)
             await anyio.sleep(LIVE_INTERVAL_S)
 
 

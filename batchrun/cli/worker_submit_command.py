@@ -15,11 +15,10 @@ import anyio
 import orjson
 from rich.console import Console
 from rich.live import Live
-from rich.text import Text
 
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.json_output import print_json
-from batchrun.cli.live_progress import PLAIN_INTERVAL_S
+from batchrun.cli.live_progress import PLAIN_INTERVAL_S, live_text
 from batchrun.cli.terminal import answer, say
 from batchrun.cli.worker_commands import call_worker
 from batchrun.config import Config, load_config, parse_setting
@@ -147,7 +146,7 @@ def _progress() -> Iterator[Callable[[BatchView], None]]:
     """Yield a function that shows a batch: a live line on a terminal, else a plain line every few seconds."""
     if sys.stderr.isatty():
         with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
-            yield lambda batch: live.update(Text(_line(batch), overflow="ellipsis", no_wrap=True), refresh=True)
+            yield lambda batch: live.update(live_text(_line(batch)), refresh=True)
         return
     shown_at = -PLAIN_INTERVAL_S
 

@@ -9,8 +9,7 @@ _ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07
 def one_line(text: str, max_chars: int) -> str:
     """Return text as one line of printable characters, cut with … if it is too long."""
     # Cut before anything else: a message may be megabytes.
-    plain = _ESCAPE_SEQUENCE.sub("", text[: 4 * max_chars])
-    line = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(plain.split()))
+    line = " ".join(printable(text[: 4 * max_chars]).split())
     is_cut = len(line) > max_chars or len(text) > 4 * max_chars
     return line[: max_chars - 1].rstrip() + "…" if is_cut else line
 

@@ -1,10 +1,11 @@
 import gzip
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import anyio
@@ -14,6 +15,7 @@ from blockbuster import BlockBuster
 
 from batchrun.batch import job_source
 from batchrun.batch.backlog import Backlog, reopen, take_up
+from batchrun.batch.job_source import FileSource
 from batchrun.config import load_config
 from batchrun.config.job_format_builder import job_format
 from batchrun.engine.notices import UnendedLine
@@ -85,6 +87,19 @@ def _opened(file: Path) -> Iterator[Opened]:
             for number in range(1, 11):
                 journal.ledger.settle(JobId(number), None, Settlement(outcome=Outcome.FAILED))
         yield Opened(file, journal, job_file)
+
+
+@contextmanager
+def opened_source(
+    directory: Path, file: Path, settings: Mapping[str, Any] = MappingProxyType({})
+) -> Iterator[tuple[Journal, FileSource]]:
+    """The journal and the source of a process that opens a batch again."""
+    config = load_config(flags={"task.id": "t", "jobs.file": str(file), **settings}, environ={})
+    with ExitStack() as stack:
+        journal = _open_journal(stack, directory)
+        source = job_source._open(config, {}, journal.ledger, None)
+        stack.callback(source.job_file.close)
+        yield journal, source
 
 
 async def drained(backlog: Backlog, size: int = 4) -> list[Chunk]:
@@ -192,12 +207,8 @@ def test_a_reread_file_has_no_more_duplicates_than_before(
     late = b'{"n": 99, "@priority": -1}\n'
     lines = [*LINES, LINES[3]] if name.endswith(".gz") else [late, LINES[3], LINES[3], late]
     file.write_bytes(gzip.compress(b"".join(lines)) if name.endswith(".gz") else b"".join(lines))
-    config = load_config(flags={"task.id": "t", "jobs.file": str(file)}, environ={})
     for _ in range(3):
-        with ExitStack() as stack:
-            journal = _open_journal(stack, tmp_path)
-            source = job_source._open(config, {}, journal.ledger, None)
-            stack.callback(source.job_file.close)
+        with opened_source(tmp_path, file) as (journal, source):
             chunk = source._read(100 if name.endswith(".gz") else 2)
             with journal.ledger.transaction():
                 assert chunk.read_to is not None
@@ -207,12 +218,8 @@ def test_a_reread_file_has_no_more_duplicates_than_before(
 
 async def read_by_a_process(directory: Path, file: Path) -> tuple[list[str], UnendedLine | None]:
     """Read a job file as a process would; return the bodies of the jobs that are new, and the news of its last line."""
-    config = load_config(flags={"task.id": "t", "jobs.file": str(file)}, environ={})
     bodies = []
-    with ExitStack() as stack:
-        journal = _open_journal(stack, directory)
-        source = job_source._open(config, {}, journal.ledger, None)
-        stack.callback(source.job_file.close)
+    with opened_source(directory, file) as (journal, source):
         while (chunk := await source.next_chunk(2)) is not None:
             with journal.ledger.transaction():
                 assert chunk.read_to is not None
@@ -268,12 +275,8 @@ async def test_a_line_replaces_jobs_before_they_are_resumed(tmp_path: Path, kind
         with journal.ledger.transaction():
             journal.ledger.intend(JobId(1), Intent(attempt_no=1, mark=Mark("m")))
     write([*rows, *((f"new{n}", 2, False) for n in range(5)), ("a", 2, True), ("b", 2, True), ("b", 3, True)])
-    config = load_config(flags={"task.id": "t", "jobs.file": str(file)}, environ={})
     for _ in range(2):
-        with ExitStack() as stack:
-            journal = _open_journal(stack, tmp_path)
-            source = job_source._open(config, {}, journal.ledger, None)
-            stack.callback(source.job_file.close)
+        with opened_source(tmp_path, file) as (journal, source):
             open_jobs = journal.ledger.open_jobs()
             bodies = [job.body for job in source.job_file.reread([each.position for each in open_jobs])]
             assert [(each.key, each.round) for each in open_jobs] == [("a", 1), ("b", 1), ("c", 1)]
@@ -309,11 +312,7 @@ async def test_a_process_that_reads_from_the_top_forgets_no_position(tmp_path: P
     file, as_file = tmp_path / f"jobs.jsonl{suffix}", gzip.compress if suffix else bytes
     file.write_bytes(as_file(b"".join(LINES)))
     await read_by_a_process(tmp_path, file)
-    config = load_config(flags={"task.id": "t", "jobs.file": str(file), "jobs.limit": 3}, environ={})
-    with ExitStack() as stack:
-        journal = _open_journal(stack, tmp_path)
-        source = job_source._open(config, {}, journal.ledger, None)
-        stack.callback(source.job_file.close)
+    with opened_source(tmp_path, file, {"jobs.limit": 3}) as (journal, source):
         chunk = await source.next_chunk(2)
         assert chunk is not None
         assert chunk.read_to is not None

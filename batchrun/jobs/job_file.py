@@ -228,9 +228,9 @@ class JobFile:
         with read_errors_named(self._format.name), self._source.open(offset) as stream:
             before = b""
             while piece := stream.read(_PIECE_BYTES):
-                if word in before + piece:
+                if word in piece or word in before + piece[: len(word)]:
                     return True
-                before = piece[-len(word) :]
+                before = (before + piece[-len(word) :])[-len(word) :]
         return False
 
     def reread(self, positions: Sequence[Position]) -> Iterator[Job]:

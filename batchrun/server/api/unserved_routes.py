@@ -13,7 +13,10 @@ from batchrun.server.routing.route_table import RouteTable
 _ACTORS_ARE_DIRECTORIES = "Actors come from directories here (batchrun serve --actors DIR)"
 _VARIABLES_ARE_IN_FILES = "an Actor's variables are environmentVariables of its .actor/actor.json"
 _BUILT_AUTOMATICALLY = "each state of an Actor's directory becomes a build automatically"
-_NO_SCHEDULES = "this server has no schedules; cron can start Runs by POST /v2/actor-tasks/{actorTaskId}/runs"
+_NO_SCHEDULES = (
+    "this server has no schedules, nor has `batchrun worker`; cron can start Runs by POST"
+    " /v2/actor-tasks/{actorTaskId}/runs"
+)
 _NO_STORE = "this server has no store; GET /v2/actors lists the Actors that it has"
 #: Methods, path, what there is instead. Routes that another module serves are skipped.
 UNSERVED = (

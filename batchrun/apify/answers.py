@@ -3,6 +3,7 @@
 Each function raises ValueError for an answer that it cannot read.
 """
 
+import re
 from typing import Any
 
 import orjson
@@ -15,6 +16,12 @@ from batchrun.runtime.free_memory import check_memory
 #: Bytes of a body from which on it is checked that there is memory for what it holds, and how much per byte.
 _LARGE_BYTES = 1 << 16
 _PARSED_BYTES = 16
+#: Bytes of a list of items that are parsed at once: orjson holds a copy of what it parses.
+_PART_BYTES = 8 << 20
+#: Ends of parts that may turn out to be inside an item; after them, the rest of the list is parsed at once.
+_MAX_WRONG_ENDS = 16
+#: The start of a list of objects; the group is the first object up to its first value.
+_LIST_HEAD = re.compile(rb'\s*\[\s*(\{\s*"[^"\\]*"\s*:)')
 
 
 def object_of(answer: Answer) -> JsonObject:
@@ -64,7 +71,7 @@ def build_ids_of(answer: Answer) -> dict[str, str]:
 
 def items_page_of(answer: Answer) -> ItemsPage:
     """Read one page of a dataset."""
-    items, replaced = _json(answer.body)
+    items, replaced = _list_in(answer.body)
     if not isinstance(items, list):
         raise ValueError("it is no list of items")
     total = answer.headers.get("X-Apify-Pagination-Total", "")
@@ -104,6 +111,31 @@ def _items_of(data: JsonObject) -> list[Any]:
 
 def _has_id(item: Any) -> bool:
     return isinstance(item, dict) and isinstance(item.get("id"), str) and item["id"] != ""
+
+
+def _list_in(body: bytes) -> tuple[Any, int]:
+    """Read what should be a list, a long one in parts; also return how many values in it were replaced.
+
+    A part ends where the next object begins with the same property as the first one. That place may be inside an item;
+    then the part is no JSON, because it leaves a bracket or a string open, and the next such place is tried.
+    """
+    head = _LIST_HEAD.match(body) if len(body) > 2 * _PART_BYTES else None
+    if head is None:
+        return _json(body)
+    separator = re.compile(rb",\s*(?=" + re.escape(head[1]) + rb")")
+    view, items, replaced, wrong = memoryview(body), list[Any](), 0, 0
+    begin = search_from = head.start(1)
+    while wrong < _MAX_WRONG_ENDS and (end := separator.search(body, search_from + _PART_BYTES)) is not None:
+        try:
+            part, lost = _json(b"".join((b"[", view[begin : end.start()], b"]")))
+        except ValueError:
+            wrong, search_from = wrong + 1, end.end() - _PART_BYTES
+        else:
+            items += part
+            replaced += lost
+            begin = search_from = end.end()
+    part, lost = _json(b"".join((b"[", view[begin:])))
+    return items + part, replaced + lost
 
 
 def _json(body: bytes) -> tuple[Any, int]:

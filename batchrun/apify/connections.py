@@ -103,11 +103,12 @@ class Connections:
 
     async def _exchange(self, connection: "_Connection", request: bytes, silence_s: float, fits: Fits | None) -> Answer:
         try:
-            answer = await connection.ask(request, silence_s, fits)
+            await connection.ask(request, silence_s, fits)
         except BaseException:
             # Also after a cancellation: the answer is still to come, and the next request must not take it for its own.
             self._close(connection)
             raise
+        answer = connection.take_answer()
         if connection.is_usable:
             connection.idle_since = self._loop.time()
             self._idle.append(connection)
@@ -182,7 +183,9 @@ class _Connection(asyncio.Protocol):
         #: Whether one more request may be sent on it.
         self.is_usable = True
         self.idle_since = 0.0
-        self._waiting: asyncio.Future[Answer] | None = None
+        self._waiting: asyncio.Future[None] | None = None
+        #: The whole answer. It is not the future's result: the loop holds the future for as long as its waiter runs.
+        self._answer: Answer | None = None
         self._message: RawResponseMessage | None = None
         self._body: aiohttp.StreamReader | None = None
         self._fits: Fits | None = None
@@ -190,12 +193,18 @@ class _Connection(asyncio.Protocol):
         self._heard_at = 0.0
         self._transport.set_protocol(self)
 
-    def ask(self, request: bytes, silence_s: float, fits: Fits | None) -> asyncio.Future[Answer]:
-        """Send a request; return the answer to come."""
+    def ask(self, request: bytes, silence_s: float, fits: Fits | None) -> asyncio.Future[None]:
+        """Send a request; what is returned ends when the answer is there to be taken."""
         self._waiting, self._fits = self._loop.create_future(), fits
         self._silence_s, self._heard_at = silence_s, self._loop.time()
         self._transport.write(request)
         return self._waiting
+
+    def take_answer(self) -> Answer:
+        """Return the answer and hold it no longer."""
+        answer, self._answer = self._answer, None
+        assert answer is not None
+        return answer
 
     def check_silence(self, now: float) -> None:
         """Fail the request if the server has been silent for too long."""
@@ -253,7 +262,8 @@ class _Connection(asyncio.Protocol):
             self._message = self._body = self._waiting = None
             self.is_usable = self.is_usable and not message.should_close
             if not waiting.done():
-                waiting.set_result(Answer(message.code, message.headers, body.read_nowait()))
+                self._answer = Answer(message.code, message.headers, body.read_nowait())
+                waiting.set_result(None)
 
     def _fail(self, error: BaseException) -> None:
         self.is_usable = False

@@ -1,6 +1,8 @@
 """Requests over kept-alive connections, against a server on loopback whose answers a test scripts."""
 
+import gc
 import gzip
+import inspect
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
@@ -130,6 +132,14 @@ async def test_a_body_that_does_not_fit_is_given_up(answer: bytes) -> None:
         assert (await connections.send("GET", "/v2/x", timeout=TIMEOUT, fits=fits)).body == b"ok"
     assert asked == [1000, 2]
     assert server.came_on == [0, 1]
+
+
+async def test_an_answer_is_held_by_its_reader_alone() -> None:
+    """A body of 100 MB is freed once it is parsed; the loop holds a future for as long as its waiter runs."""
+    async with opened(lambda _: (OK, True)) as (_, connections):
+        answer = await get(connections)
+        holders = [each for each in gc.get_referrers(answer) if not inspect.isframe(each)]
+    assert [type(each) for each in holders if not inspect.iscoroutine(each)] == []
 
 
 async def test_a_header_with_a_line_break_is_refused() -> None:

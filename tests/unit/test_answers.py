@@ -7,9 +7,10 @@ import pytest
 
 from batchrun.account.task import read_task
 from batchrun.account.task_watch import _imprint as imprint
+from batchrun.apify import answers
 from batchrun.apify.answers import costs_by_run_of, items_page_of, run_of, runs_page_of, task_of, value_of
 from batchrun.apify.connections import Answer
-from batchrun.model import json_line
+from batchrun.model import json_line, read_json
 
 
 def _answer(body: bytes) -> Answer:
@@ -23,6 +24,32 @@ def test_items_with_a_lone_surrogate_are_read() -> None:
     assert page.items == [{"text": "a\ufffd", "n": None, "m": None, "big": None, "id": 2**64 + 1}]
     assert page.replaced == 4
     assert items_page_of(_answer(b'[{"id": 18446744073709551617}]')).items == [{"id": 2**64 + 1}]
+
+
+@pytest.mark.parametrize("separator", [b",", b",\n  "])
+@pytest.mark.parametrize(
+    "unlike", [b"17", b'[{"a": 1},{"a": 2}]', b'{"b": "x,{\\"a\\":"}', b'{"a": NaN}', b'{"a": {"a": 1}}']
+)
+def test_a_long_list_is_read_in_parts(monkeypatch: pytest.MonkeyPatch, separator: bytes, unlike: bytes) -> None:
+    """What is read is the same, wherever parts could end: in a string, in an item, or nowhere."""
+    items = [b'{"a": "x,{\\"a\\": \\\\", "b": [{"a": 2},{"a": %d},{"a": [[]]}]}' % n for n in range(100)]
+    items[50] = unlike
+    body = b" [" + separator.join(items) + b"] "
+    whole = items_page_of(_answer(body))
+    assert len(whole.items) == 100
+    read = list[int]()
+
+    def read_part(raw: bytes) -> object:
+        read.append(len(raw))
+        return read_json(raw)
+
+    monkeypatch.setattr(answers, "read_json", read_part)
+    monkeypatch.setattr(answers, "_PART_BYTES", 400)
+    assert items_page_of(_answer(body)) == whole
+    assert len(read) > 5
+    for cut in (1, 700, len(body) - 2):
+        with pytest.raises(ValueError, match=r"."):
+            items_page_of(_answer(body[:cut]))
 
 
 def test_whole_numbers_of_a_task_keep_all_their_digits() -> None:

@@ -40,7 +40,7 @@ async def test_a_start_is_ten_frames_from_the_schedulers_child_to_the_socket(
 
     def noting(
         connection: connections._Connection, request: bytes, silence_s: float, fits: Fits | None
-    ) -> "Future[connections.Answer]":
+    ) -> "Future[None]":
         if request.startswith(b"POST /v2/actor-tasks/") and b"/runs?" in request:
             callers = _names_up_to(sys._getframe(1), Scheduler._carry_jobs.__code__)
             stacks.append([ask.__code__.co_qualname, *callers])

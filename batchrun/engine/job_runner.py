@@ -33,6 +33,7 @@ from batchrun.engine.run_outcome import (
     run_unreadable,
     with_end,
     with_output_problem,
+    with_storages,
     without_secrets,
 )
 from batchrun.engine.start_refusals import (
@@ -376,6 +377,7 @@ class JobRunner:
             ended = await self._judge(ended)
         wait_s = self._wait_before_next(ended)
         if wait_s is not None:
+            ended = with_storages(ended)
             self._ledger.postpone(ended.work.id, ended.attempt, wait_s)
             crash_point("postponed")
             return Postponed(ended.work, wait_s)

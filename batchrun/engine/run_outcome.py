@@ -6,7 +6,18 @@ from typing import Any
 
 from batchrun.engine.work import EndedAttempt
 from batchrun.errors import BatchrunError
-from batchrun.model import Attempt, AttemptState, CostSource, Items, Outcome, Problem, Record, Run, RunStatus
+from batchrun.model import (
+    Attempt,
+    AttemptState,
+    CostSource,
+    Items,
+    Outcome,
+    Problem,
+    Record,
+    Run,
+    RunStatus,
+    is_writable,
+)
 from batchrun.policy.failure_kind import with_exit_code
 from batchrun.policy.retry import OUTCOME_OF_STATUS, cause_of
 from batchrun.policy.secret_fields import without
@@ -14,6 +25,8 @@ from batchrun.runtime.fast_dataclasses import replace
 
 #: As the API names them.
 _KNOWN_STATUSES = frozenset(RunStatus)
+#: The API's fields of a Run that name storages.
+_STORAGES = ("defaultDatasetId", "defaultKeyValueStoreId", "defaultRequestQueueId", "storageIds")
 #: Error type of jobs that take too long, with or without a live Run to abort.
 MAX_JOB_S = "max-job-s"
 
@@ -74,6 +87,15 @@ def with_end(attempt: Attempt, run: Run, outcome: Outcome, aborted_for: Problem 
         cost_usd=run.cost_usd,
         cost_source=run.cost_source,
     )
+
+
+def with_storages(ended: EndedAttempt) -> EndedAttempt:
+    """Return an attempt with the storages that its Run names, for a job that gets another attempt."""
+    if ended.run is None or ended.attempt is None:
+        return ended
+    named = {name: ended.run.fields.get(name) for name in _STORAGES}
+    storages = {name: value for name, value in named.items() if value and is_writable(value)}
+    return replace(ended, work=ended.work.with_attempt(replace(ended.attempt, storages=storages)))
 
 
 def took_too_long(max_job_s: float | None) -> Problem:

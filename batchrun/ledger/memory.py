@@ -315,6 +315,7 @@ _ENDS = (
     "memory_mb",
     "timeout_s",
     "finished_at",
+    "storages",
     "cost_usd",
     "cost_source",
     "cost_is_final",

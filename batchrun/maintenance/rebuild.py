@@ -290,6 +290,7 @@ def _attempt(noted: JsonObject, number: int, *, is_cost_final: bool) -> Attempt:
         intended_at=_time(noted["intended_at"]) or datetime.now(UTC),
         started_at=_time(noted["started_at"]),
         finished_at=_time(noted["finished_at"]),
+        storages=noted.get("storages"),
         cost_usd=noted["cost_usd"],
         cost_source=CostSource(noted["cost_source"]),
         cost_is_final=is_cost_final,

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NewType
 
-from batchrun.model.run import CostSource, RunId, RunStatus
+from batchrun.model.run import CostSource, JsonObject, RunId, RunStatus
 from batchrun.runtime.fast_dataclasses import dataclass
 
 #: The random string of an attempt that its start request carries in the User-Agent.
@@ -77,6 +77,9 @@ class Attempt:
     not_before: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    #: The storages that its Run names, in the API's own fields, if another attempt follows. The last Run's are in `run`
+    #: of the record.
+    storages: JsonObject | None = None
     #: The most that its Run may cost, reserved in the budget; None if nothing bounds it.
     reserved_usd: float | None = None
     cost_usd: float | None = None

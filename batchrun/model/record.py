@@ -190,6 +190,7 @@ def _attempt_json(attempt: Attempt) -> JsonObject:
         "timeout_s": attempt.timeout_s,
         "cost_usd": attempt.cost_usd,
         "cost_source": attempt.cost_source,
+        **({"storages": attempt.storages} if attempt.storages else {}),
     }
 
 

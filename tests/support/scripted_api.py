@@ -101,6 +101,8 @@ class Plan:
     output: Any = None
     exit_code: int | None = None
     status_message: str | None = None
+    #: More of its fields, as the API names them.
+    fields: JsonObject = field(default_factory=dict)
     #: Its status in the API's words, once it has ended, where that is none of the eight.
     api_status: str | None = None
     #: Whether it shows no beginning while it is live.
@@ -276,7 +278,7 @@ class ScriptedApi:
             cost_usd = stored.plan.usd_per_s * (now - stored.began_at)
         if status.is_terminal and stored.plan.final_cost_usd is not None and now >= stored.ends_at + SETTLED_AFTER_S:
             cost_usd = stored.plan.final_cost_usd
-        fields: JsonObject = {"id": run_id, "status": status, "actorTaskId": stored.task_id}
+        fields: JsonObject = {"id": run_id, "status": status, "actorTaskId": stored.task_id, **stored.plan.fields}
         if status.is_terminal and stored.plan.api_status is not None:
             fields["status"] = stored.plan.api_status
         fields |= {"exitCode": stored.plan.exit_code} if stored.plan.exit_code is not None else {}

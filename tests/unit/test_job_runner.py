@@ -337,6 +337,20 @@ async def test_a_failed_run_is_tried_again_after_its_wait_and_no_more_than_allow
     assert [note for note in ledger.notes if "postpone" in note] == ["postpone 1.1 True", "postpone 1.2 True"]
 
 
+async def test_the_storages_of_every_run_are_in_the_record() -> None:
+    """Those of the last Run in `run`, those of each earlier one with its attempt; what is no storage is left out."""
+    more = {"datasets": {"default": "d", "sold": "e"}}
+    deep: list[Any] = []
+    for _ in range(2000):
+        deep = [deep]
+    named = {"defaultDatasetId": "d", "storageIds": more, "defaultRequestQueueId": deep}
+    failed = Plan(status=RunStatus.FAILED, fields=named)
+    record = await one_job(ScriptedApi(in_order(failed, then=Plan())), retry=retries(2))
+    first, last = orjson.loads(record.as_line())["attempts"]
+    assert first["storages"] == {"defaultDatasetId": "d", "storageIds": more}
+    assert "storages" not in last
+
+
 async def test_an_outcome_that_is_not_named_is_final() -> None:
     """An aborted Run was stopped by somebody: it is not started again unasked."""
     api = ScriptedApi(Plan(status=RunStatus.ABORTED))

@@ -288,7 +288,8 @@ async def test_an_intent_that_started_nothing_leaves_nothing(it: Opened) -> None
 async def test_a_postponed_job_waits_and_its_attempt_has_ended(it: Opened) -> None:
     """Both in one step; a wait without an attempt leaves the attempts as they are."""
     (job_id,) = await admit(it, make_job(1))
-    ended = replace(await start(it, job_id), cause=Cause.OUT_OF_MEMORY, memory_mb=512, timeout_s=60)
+    named = {"defaultDatasetId": "d", "storageIds": {"datasets": {"default": "d", "sold": "e"}}}
+    ended = replace(await start(it, job_id), cause=Cause.OUT_OF_MEMORY, memory_mb=512, timeout_s=60, storages=named)
     it.ledger.postpone(job_id, ended, 60)
     (first,) = await it.committed()
     it.ledger.postpone(job_id, None, 600)

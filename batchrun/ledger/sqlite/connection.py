@@ -19,6 +19,7 @@ SCHEMA_STEPS = (
     "ledger_6.sql",
     "ledger_7.sql",
     "ledger_8.sql",
+    "ledger_9.sql",
 )
 #: Seconds that a statement waits for a lock that another program holds on the file.
 LOCK_PATIENCE_S = 10.0

@@ -331,7 +331,7 @@ class LedgerReader:
         rows = self._db.execute(
             "SELECT attempt_no, mark, state, run_id, status, intended_at, started_at, finished_at, cost_usd,"
             " items_offset, items_count, platform_time, round, cause, memory_mb, timeout_s, reserved_usd, cost_source,"
-            " cost_is_final, abort_type, abort_message, not_before FROM attempt"
+            " cost_is_final, abort_type, abort_message, not_before, storages FROM attempt"
             # Numbers below 0 are those of second Runs.
             " WHERE job_id = ? AND attempt_no > 0 ORDER BY attempt_no",
             (job_id,),
@@ -446,6 +446,7 @@ def _attempt(row: Sequence[Any]) -> Attempt:
         cost_is_final=bool(row[18]),
         aborted_for=Problem(type=row[19], message=row[20]) if row[19] is not None else None,
         not_before=_time(row[21]) if row[21] is not None else None,
+        storages=read_json(row[22]) if row[22] is not None else None,
     )
 
 

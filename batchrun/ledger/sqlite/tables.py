@@ -23,6 +23,7 @@ from batchrun.model import (
     Job,
     JobId,
     JobKey,
+    JsonObject,
     Mark,
     Outcome,
     Position,
@@ -262,7 +263,7 @@ class LedgerTables(LedgerReader):
     def _end(self, job_id: JobId, attempt: Attempt) -> None:
         changed = self._write(
             "UPDATE attempt SET state = 'ended', status = ?, cause = ?, memory_mb = ?, timeout_s = ?, finished_at = ?,"
-            " cost_usd = ?, cost_source = ?, cost_is_final = ?"
+            " storages = ?, cost_usd = ?, cost_source = ?, cost_is_final = ?"
             " WHERE job_id = ? AND attempt_no = ? AND state != 'ended'",
             (
                 _word(attempt.status),
@@ -270,6 +271,7 @@ class LedgerTables(LedgerReader):
                 attempt.memory_mb,
                 attempt.timeout_s,
                 _timestamp(attempt.finished_at),
+                _json(attempt.storages),
                 attempt.cost_usd,
                 _noted_source(attempt.cost_source),
                 int(attempt.cost_is_final),
@@ -357,8 +359,9 @@ class LedgerTables(LedgerReader):
         """Note an attempt as it stands, in a ledger that is rebuilt; it replaces one with the same number."""
         self._write(
             "INSERT OR REPLACE INTO attempt (job_id, attempt_no, round, mark, state, run_id, status, cause, memory_mb,"
-            " timeout_s, intended_at, platform_time, not_before, started_at, finished_at, reserved_usd, cost_usd,"
-            " cost_source, cost_is_final) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " timeout_s, intended_at, platform_time, not_before, started_at, finished_at, storages, reserved_usd,"
+            " cost_usd, cost_source, cost_is_final)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 job_id,
                 attempt.attempt_no,
@@ -375,6 +378,7 @@ class LedgerTables(LedgerReader):
                 _timestamp(attempt.not_before),
                 _timestamp(attempt.started_at),
                 _timestamp(attempt.finished_at),
+                _json(attempt.storages),
                 attempt.reserved_usd,
                 attempt.cost_usd,
                 _noted_source(attempt.cost_source),
@@ -389,6 +393,10 @@ def _noted_source(source: CostSource) -> str | None:
 
 def _timestamp(time: datetime | None) -> float | None:
     return None if time is None else time.timestamp()
+
+
+def _json(value: JsonObject | None) -> str | None:
+    return None if value is None else write_json(value).decode()
 
 
 def _word(case: StrEnum | None) -> str | None:

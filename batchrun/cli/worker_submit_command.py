@@ -21,16 +21,15 @@ from batchrun.cli.json_output import print_json
 from batchrun.cli.live_progress import PLAIN_INTERVAL_S, live_text
 from batchrun.cli.terminal import answer, say
 from batchrun.cli.worker_commands import call_worker
-from batchrun.config import Config, load_config, parse_setting
-from batchrun.config.sections import PATHS
+from batchrun.config import load_config, parse_setting
 from batchrun.errors import ConfigError, OutputError
 from batchrun.worker.submission import BatchState, StopCause
 from batchrun.worker.view_words import batch_lines, batch_progress, label, state_words
 from batchrun.worker.views import BatchView
 from batchrun.worker.worker_client import WorkerClient, WorkerUnreachable
 
-#: Paths of a batch file that the worker decides.
-_NOT_SENT = frozenset({"api.token_file", "jobs.file", "output.dir", "server.actors", "server.faults"})
+#: The key whose file is sent as the form field `schema`.
+_SCHEMA = "output.expect_item_schema"
 _EXIT_CODES = {
     BatchState.TRIPPED: ExitCode.TRIPPED,
     BatchState.OUT_OF_BUDGET: ExitCode.OUT_OF_BUDGET,
@@ -70,10 +69,10 @@ def submit_batch(
     given = dict(parse_setting(each) for each in settings)
     with _kept(jobs) as given_jobs:
         if batch is None:
-            texts, job_file = {"profile": str(profile), "settings": orjson.dumps(given).decode()}, given_jobs
+            texts, job_file = {"profile": str(profile), **_schema_field(given.pop(_SCHEMA, None))}, given_jobs
         else:
             texts, job_file = _batch_file(batch, given, given_jobs)
-        texts |= {"name": batch.stem} if batch is not None else {}
+        texts |= {"settings": orjson.dumps(given).decode(), **({"name": batch.stem} if batch is not None else {})}
         texts |= {field: str(value) for field, value in options.items() if value not in (None, "")}
         call_worker(data, url, partial(_submit, texts, job_file, key or uuid.uuid4().hex, is_awaited, is_json))
 
@@ -94,28 +93,29 @@ def _kept(jobs: Path | None) -> Iterator[Path | None]:
 
 
 def _batch_file(file: Path, given: dict[str, Any], jobs: Path | None) -> tuple[dict[str, str], Path]:
-    """Return the form fields of a batch file, and its job file; check the file before anything is sent."""
+    """Return the form fields of a batch file, and its job file; check the file before anything is sent.
+
+    A setting that names a file becomes the field that brings it.
+    """
     flags = {**given, **({"jobs.file": str(jobs)} if jobs is not None else {})}
     config = load_config(file, flags=flags, environ={})
     if str(config.jobs.file) == "-":
         raise ConfigError("is stdin; give --jobs - for that", key="jobs.file", file=file)
+    given.pop(_SCHEMA, None)
+    return {"config": _text(file), **_schema_field(config.output.expect_item_schema)}, config.jobs.file
+
+
+def _schema_field(file: str | Path | None) -> dict[str, str]:
+    return {} if file is None else {"schema": _text(Path(file))}
+
+
+def _text(file: Path) -> str:
     try:
-        text = file.read_text("utf-8-sig")
+        return file.read_text("utf-8-sig")
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", file=file) from error
-    settings = orjson.dumps({**_paths(config), **given}).decode()
-    return {"config": text, "settings": settings}, config.jobs.file
-
-
-def _paths(config: Config) -> dict[str, str]:
-    """Return the paths in a batch file as absolute ones: the worker keeps its text in another directory."""
-    paths: dict[str, str] = {}
-    for key in PATHS:
-        section, name = key.split(".")
-        value = getattr(getattr(config, section), name)
-        if key not in _NOT_SENT and isinstance(value, Path):
-            paths[key] = str(value.absolute())
-    return paths
+    except UnicodeDecodeError as error:
+        raise ConfigError("is not UTF-8 text", file=file) from error
 
 
 async def _submit(

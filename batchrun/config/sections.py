@@ -1,7 +1,8 @@
 """The sections of a configuration: every key with its meaning, unit, default and bounds."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -10,15 +11,6 @@ from batchrun.model import JsonObject, RunOptions
 from batchrun.runtime.loopback import is_loopback_host
 
 EMBEDDED = "embedded"
-#: Keys that hold paths: in a file they are relative to it, in flags to the current directory.
-PATHS = (
-    "api.token_file",
-    "jobs.file",
-    "output.dir",
-    "output.expect_item_schema",
-    "server.actors",
-    "server.faults",
-)
 
 _Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 _PositiveInt = Annotated[int, Field(ge=1)]
@@ -389,6 +381,20 @@ class Config(Section):
         """The batch's output directory; `load_config` has filled it in."""
         assert self.output.dir is not None, "load_config fills it in"
         return self.output.dir
+
+
+def _path_keys() -> Iterator[str]:
+    for section, table in Config.model_fields.items():
+        fields = getattr(table.annotation, "model_fields", {})
+        yield from (f"{section}.{name}" for name, field in fields.items() if _holds_path(field.annotation))
+
+
+def _holds_path(annotation: Any) -> bool:
+    return annotation is Path or any(_holds_path(each) for each in get_args(annotation))
+
+
+#: Keys that hold paths: in a file they are relative to it, in flags to the current directory.
+PATHS = tuple(_path_keys())
 
 
 def relative_to(base: Path, value: Any) -> Any:

@@ -109,6 +109,8 @@ class Submission(BaseModel):
     #: Its uploaded batch file and job file, relative to its directory.
     batch_file: str | None = None
     jobs_file: str | None = None
+    #: Its uploaded JSON Schema of an item, likewise.
+    schema_file: str | None = None
     #: Its file in the spool, relative to the spool; None: it came over HTTP.
     spooled: PurePosixPath | None = None
     #: Distinguishes the spooled file from a later one of the same name.

@@ -1,11 +1,17 @@
-"""The configuration of a submission: its batch file or profile, its settings, and the worker's own tables."""
+"""The configuration of a submission: its batch file or profile, its settings, and the worker's own tables.
+
+A submission may name its own files only. A profile and the environment are the operator's: they may name any file.
+"""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from batchrun.config import Config, load_config
+from batchrun.config.load import read_settings
+from batchrun.config.sections import PATHS
 from batchrun.config.worker_config import WorkerConfig
 from batchrun.errors import ConfigError
 from batchrun.worker.data_directory import DataDirectory
@@ -13,6 +19,8 @@ from batchrun.worker.submission import Submission
 
 #: Tables that the worker's configuration decides.
 _WORKER_TABLES = ("api", "server")
+#: Form fields that bring files, by the key that would name them.
+_FORM_FIELDS = {"jobs.file": "jobs", "output.expect_item_schema": "schema"}
 _IS_PROFILE = re.compile(r"[\w.-]{1,100}")
 
 
@@ -22,10 +30,14 @@ def config_of(
     """Return the configuration of a submission.
 
     Raises:
-        ConfigError: the file cannot be read or is invalid, or it names another platform than the worker's.
+        ConfigError: the file cannot be read or is invalid, or it names another platform than the worker's, or a file
+            that is not the submission's.
     """
     file = _batch_file(submission, directory)
-    config = load_config(file, flags=_flags(submission, directory), environ=environ)
+    own = _own_paths(submission, directory)
+    flags = {**deepcopy(submission.settings), **{key: str(path) for key, path in own.items()}}
+    # Its own paths are set below once more: a whole table among the settings must not move them.
+    config = _with_paths(load_config(file, flags=flags, environ=environ), own)
     for section in _WORKER_TABLES:
         wanted, given = getattr(worker, section), getattr(config, section)
         is_default = given == type(given)()
@@ -40,7 +52,9 @@ def config_of(
     limits = config.limits
     if limits.budget_usd is None and budget_usd is not None:
         limits = limits.model_copy(update={"budget_usd": budget_usd})
-    return config.model_copy(update={"api": worker.api, "server": worker.server, "limits": limits})
+    config = config.model_copy(update={"api": worker.api, "server": worker.server, "limits": limits})
+    _check_paths(config, submission, directory, environ)
+    return config
 
 
 def _batch_file(submission: Submission, directory: DataDirectory) -> Path:
@@ -52,14 +66,61 @@ def _batch_file(submission: Submission, directory: DataDirectory) -> Path:
     return directory.spool / submission.spooled
 
 
-def _flags(submission: Submission, directory: DataDirectory) -> dict[str, Any]:
-    """Return what overrides the batch file: the submission's settings, and the paths of its files."""
-    flags: dict[str, Any] = {**submission.settings, "output.dir": str(directory.out_dir(submission))}
+def _own_paths(submission: Submission, directory: DataDirectory) -> dict[str, Path]:
+    """Return the paths that are decided here, by key: the output directory and the files that were submitted."""
+    own = {"output.dir": directory.out_dir(submission)}
     if submission.jobs_file is not None:
-        flags["jobs.file"] = str(directory.of(submission.id) / submission.jobs_file)
+        own["jobs.file"] = directory.of(submission.id) / submission.jobs_file
     elif submission.spooled is not None and submission.profile is not None:
-        flags["jobs.file"] = str(directory.spool / submission.spooled)
-    return flags
+        own["jobs.file"] = directory.spool / submission.spooled
+    if submission.schema_file is not None:
+        own["output.expect_item_schema"] = directory.of(submission.id) / submission.schema_file
+    return own
+
+
+def _with_paths(config: Config, paths: Mapping[str, Path]) -> Config:
+    for key, path in paths.items():
+        section, name = key.split(".")
+        config = config.model_copy(update={section: getattr(config, section).model_copy(update={name: path})})
+    return config
+
+
+def _check_paths(config: Config, submission: Submission, directory: DataDirectory, environ: Mapping[str, str]) -> None:
+    """Refuse a path outside the batch's directory or the spool, unless the profile or the environment names it."""
+    is_spooled = submission.spooled is not None
+    base = directory.spool if is_spooled else directory.of(submission.id)
+    profile = None if submission.profile is None else profile_file(directory, submission.profile)
+    operators, _ = read_settings(profile, flags={}, environ=environ)
+    for key, value in _paths(config):
+        section, name = key.split(".")
+        if value == operators.get(section, {}).get(name):
+            continue
+        for path in value if isinstance(value, list) else [value]:
+            if not _is_inside(path, base):
+                raise ConfigError(_not_its_own(key, path, is_spooled=is_spooled), key=key)
+
+
+def _paths(config: Config) -> Iterator[tuple[str, Any]]:
+    for key in PATHS:
+        section, name = key.split(".")
+        value = getattr(getattr(config, section), name)
+        if section not in _WORKER_TABLES and value is not None:
+            yield key, value
+
+
+def _is_inside(path: Path, base: Path) -> bool:
+    try:
+        return path.resolve().is_relative_to(base.resolve())
+    except (OSError, RuntimeError, ValueError):  # its symbolic links form a ring, or no file can have this name
+        return False
+
+
+def _not_its_own(key: str, path: Path, *, is_spooled: bool) -> str:
+    if is_spooled:
+        return f"{path} is outside the spool; move it beside the batch file, or use `batchrun worker submit`"
+    field = _FORM_FIELDS.get(key)
+    how = f"send it as the form field {field}, as `batchrun worker submit` does" if field else "leave the key out"
+    return f"{str(path)[:500]} is not a file of this batch; {how}"
 
 
 def profile_file(directory: DataDirectory, name: str) -> Path:

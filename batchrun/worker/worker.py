@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from batchrun.account.account import Account, open_account
 from batchrun.config.load import as_config_error
+from batchrun.config.policy_builders import expectation
 from batchrun.config.worker_config import WorkerConfig, WorkerLimitsConfig
 from batchrun.errors import BatchrunError, ConfigError, OutputError
 from batchrun.output.layout import BATCH_LOG
@@ -91,16 +92,24 @@ class Worker:
         """Store a batch whose files are in place, and run it as soon as it has a place among the open batches.
 
         Raises:
-            ConfigError: its configuration is invalid, or its job file is missing; it is not stored.
+            ConfigError: its configuration or its item schema is invalid, or its job file is missing; it is not stored.
             OutputError: it cannot be stored.
         """
-        config = await anyio.to_thread.run_sync(config_of, submission, self.directory, self.config, self.environ)
-        if not await anyio.Path(config.jobs.file).is_file():
-            raise ConfigError(f"{config.jobs.file} is not a file; submit the job file, too", key="jobs.file")
+        await anyio.to_thread.run_sync(self._check, submission)
         await self.store.save(submission)
         _log.info("batch_taken", batch=submission.id, name=submission.name)
         self._start_runner(submission.id)
         return submission
+
+    def _check(self, submission: Submission) -> None:
+        config = config_of(submission, self.directory, self.config, self.environ)
+        expectation(config.output)
+        try:
+            is_file = config.jobs.file.is_file()
+        except OSError:  # its name is too long
+            is_file = False
+        if not is_file:
+            raise ConfigError(f"{config.jobs.file} is not a file; submit the job file, too", key="jobs.file")
 
     async def pause(self, submission_id: str) -> Submission:
         """Stop new starts of a batch; it rests when its live Runs have ended. May be repeated."""

@@ -148,7 +148,7 @@ class WorkerClient:
         """Submit a batch; retry if the answer is lost, with the same idempotency key.
 
         `texts` has `config`, the text of a batch file, or `profile`, the name of one; it may have `name`, `weight`,
-        `priority` and `settings`.
+        `priority`, `settings` and `schema`, the text of a JSON Schema that items are checked against.
         """
         failures = 0
         while True:

@@ -60,11 +60,11 @@ class WorkerProcess:
     def put_batch(self, name: str, jobs: Sequence[Mapping[str, Any]], settings: str = "") -> Path:
         """Put a batch into the spool; return its output directory."""
         lines = b"".join(orjson.dumps(job, option=orjson.OPT_APPEND_NEWLINE) for job in jobs)
-        (self.data_dir / f"{name}.jsonl").write_bytes(lines)
+        (self.data_dir / "spool" / f"{name}.jsonl").write_bytes(lines)
         beside = self.data_dir / f"{name}.toml"
         beside.write_text(
             f'[task]\nactor = "{ACTOR}"\nname = "{name}"\noptions = {{ memory_mb = 128 }}\n'
-            f'[jobs]\nfile = "{self.data_dir / name}.jsonl"\n{settings}'
+            f'[jobs]\nfile = "{name}.jsonl"\n{settings}'
         )
         beside.replace(self.data_dir / "spool" / beside.name)
         return self.data_dir / "spool" / f"{name}.out"

@@ -8,7 +8,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from batchrun.config.load import as_config_error
-from batchrun.worker.http.batch_upload import BATCH_FILE, Form, uploaded
+from batchrun.worker.http.batch_upload import FILES, Form, uploaded
 from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.http.request_context import read_object, submission_of, worker_of
 from batchrun.worker.submission import BatchState, Submission
@@ -70,8 +70,9 @@ def _submission(submission_id: str, form: Form, key: str | None) -> Submission:
             name=name,
             created_at=datetime.now(UTC),
             profile=texts.get("profile"),
-            batch_file=BATCH_FILE if "config" in texts else None,
+            batch_file=FILES["config"] if "config" in texts else None,
             jobs_file=form.jobs_file,
+            schema_file=FILES["schema"] if "schema" in texts else None,
             settings=form.settings(),
             idempotency_key=key,
             content_digest=form.digest if key is not None else None,

@@ -19,9 +19,10 @@ from batchrun.worker.http.error_envelope import Refused
 
 #: Max bytes of a field other than the job file.
 MAX_FIELD_BYTES = 1 << 20
-BATCH_FILE = "batch.toml"
+#: Files of a batch, by the text field that brings them.
+FILES = {"config": "batch.toml", "schema": "item.schema.json"}
 _PIECE_BYTES = 1 << 18
-_FIELDS = frozenset({"config", "profile", "name", "weight", "priority", "settings"})
+_FIELDS = frozenset({"config", "profile", "name", "weight", "priority", "settings", "schema"})
 
 
 @dataclass(slots=True)
@@ -96,8 +97,9 @@ async def _read(request: web.Request, form: Form, directory: Path) -> None:
             await _take(part, form, directory)
     except (ValueError, AssertionError, RuntimeError) as error:  # the parser's errors
         raise Refused(400, "bad-form", f"the form cannot be read: {error}") from None
-    if form.texts.get("config") is not None:
-        await _write_batch_file(directory / BATCH_FILE, form.texts["config"])
+    for field_name, file_name in FILES.items():
+        if field_name in form.texts:
+            await _write_text(directory / file_name, form.texts[field_name])
 
 
 async def _take(part: BodyPartReader, form: Form, directory: Path) -> None:
@@ -152,7 +154,7 @@ async def _take_jobs(part: BodyPartReader, form: Form, directory: Path) -> None:
         form.jobs_digest = digest.hexdigest()
 
 
-async def _write_batch_file(file: Path, text: str) -> None:
+async def _write_text(file: Path, text: str) -> None:
     def write() -> None:
         with file.open("w", encoding="utf-8", newline="") as opened:
             opened.write(text)

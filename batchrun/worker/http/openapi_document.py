@@ -48,6 +48,7 @@ _FORM = {
         "config": {"type": "string", "description": "The text of a batch file (TOML)."},
         "profile": {"type": "string", "description": "The name of a batch file in DATA/profiles."},
         "jobs": {"type": "string", "format": "binary", "description": "The job file; its name shows its format."},
+        "schema": {"type": "string", "description": "The JSON Schema of an item, for output.expect_item_schema."},
         "name": {"type": "string", "maxLength": batch_routes.MAX_NAME},
         "weight": {"type": "number", "exclusiveMinimum": 0, "maximum": 1000},
         "priority": {"type": "integer", "minimum": -1000, "maximum": 1000},

@@ -1,0 +1,135 @@
+"""The configuration of a submission: it writes and reads in its own directory only, whatever is submitted."""
+
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any, get_args
+
+import pytest
+from pydantic import BaseModel
+
+from batchrun.config import Config
+from batchrun.config.sections import PATHS
+from batchrun.config.worker_config import WorkerConfig
+from batchrun.errors import ConfigError
+from batchrun.worker.data_directory import DataDirectory
+from batchrun.worker.submission import Submission
+from batchrun.worker.submission_config import config_of
+
+TASK = '[task]\nid = "abc"\n'
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> DataDirectory:
+    """A worker's data directory, with a profile of its operator."""
+    directory = DataDirectory(tmp_path / "data")
+    directory.make()
+    directory.of("one").mkdir()
+    (directory.profiles / "shop.toml").write_text(
+        f'{TASK}[jobs]\nfile = "x"\n[output]\nexpect_item_schema = "shop.json"\n'
+    )
+    return directory
+
+
+def read(directory: DataDirectory, text: str = "", *, environ: dict[str, str] | None = None, **fields: Any) -> Config:
+    """Return the configuration of a submission over HTTP, or from the spool if `spooled` is given."""
+    if "spooled" in fields:
+        (directory.spool / fields["spooled"]).write_text(TASK + text)
+    elif "profile" not in fields:
+        (directory.of("one") / "batch.toml").write_text(TASK + text)
+        fields["batch_file"] = "batch.toml"
+    submission = Submission(id="one", name="one", created_at=datetime.now(UTC), **fields)
+    return config_of(submission, directory, WorkerConfig(), environ or {})
+
+
+def test_every_path_of_a_configuration_is_among_the_checked_keys() -> None:
+    """A path that stands deeper than in a section would be missed."""
+
+    def walk(model: type[BaseModel], above: str) -> set[str]:
+        found: set[str] = set()
+        for name, field in model.model_fields.items():
+            for each in _all_args(field.annotation):
+                if each is Path:
+                    found.add(f"{above}{name}")
+                elif isinstance(each, type) and issubclass(each, BaseModel):
+                    found |= walk(each, f"{above}{name}.")
+        return found
+
+    assert walk(Config, "") == set(PATHS)
+    assert walk(WorkerConfig, "") <= set(PATHS)
+
+
+def _all_args(annotation: Any) -> list[Any]:
+    return [annotation, *(deeper for each in get_args(annotation) for deeper in _all_args(each))]
+
+
+@pytest.mark.parametrize(
+    ("text", "settings"),
+    [
+        ('[jobs]\nfile = "/etc/hosts.json"\n', {}),
+        ('[jobs]\nfile = "../two/jobs.jsonl"\n', {}),
+        ('[jobs]\nfile = "link"\n', {}),
+        ('[jobs]\nfile = "-"\n', {}),
+        ('[jobs]\nfile = "a\\u0000b"\n', {}),
+        ("", {"jobs.file": "/etc/hosts.json"}),
+        ("", {"jobs": {"file": "/etc/hosts.json"}}),
+        ('[jobs]\nfile = "jobs.jsonl"\n[output]\nexpect_item_schema = "/etc/item.json"\n', {}),
+        ('[jobs]\nfile = "jobs.jsonl"\n', {"output.expect_item_schema": "/etc/item.json"}),
+        ('[jobs]\nfile = "jobs.jsonl"\n', {"output": {"expect_item_schema": "/etc/item.json"}}),
+    ],
+)
+def test_a_path_outside_the_batch_s_directory_is_refused_with_the_way_to_send_the_file(
+    directory: DataDirectory, text: str, settings: dict[str, Any]
+) -> None:
+    """In the batch file or among the settings, by name, up and down again, or over a link."""
+    (directory.of("one") / "link").symlink_to("/etc/hosts.json")
+    with pytest.raises(ConfigError, match=r"is not a file of this batch; send it as the form field (jobs|schema)"):
+        read(directory, text, settings=settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"output.dir": "/etc"},
+        {"output": {"dir": "/etc"}},
+        {"output.dir": "", "output": {"dir": "/etc"}, "jobs.file": "", "jobs": {"file": "/etc/hosts"}},
+    ],
+)
+def test_the_batch_s_own_paths_cannot_be_moved(directory: DataDirectory, settings: dict[str, Any]) -> None:
+    """By a key, a table, or a key before a table; other keys of that table hold, and the settings stay as they were."""
+    settings = {**settings, "output.value": True}
+    before = repr(settings)
+    config = read(
+        directory,
+        '[output]\ndir = "/etc"\nexpect_item_schema = "/etc/item.json"\n',
+        settings=settings,
+        jobs_file="jobs.csv",
+        schema_file="item.schema.json",
+    )
+    own = directory.of("one")
+    assert config.out_dir == own / "out"
+    assert config.jobs.file == own / "jobs.csv"
+    assert config.output.expect_item_schema == own / "item.schema.json"
+    assert config.output.value
+    assert repr(settings) == before
+
+
+def test_a_spooled_batch_file_names_files_of_the_spool_only(directory: DataDirectory, tmp_path: Path) -> None:
+    """Otherwise it is refused with the next step."""
+    config = read(directory, '[jobs]\nfile = "a.jsonl"\n', spooled=PurePosixPath("a.toml"))
+    assert (config.jobs.file, config.out_dir) == (directory.spool / "a.jsonl", directory.spool / "a.out")
+    for elsewhere in (tmp_path / "jobs.jsonl", "../profiles/shop.toml"):
+        with pytest.raises(
+            ConfigError, match=r"jobs\.file: .* is outside the spool; move it beside the batch file, or"
+        ):
+            read(directory, f'[jobs]\nfile = "{elsewhere}"\n', spooled=PurePosixPath("a.toml"))
+
+
+def test_the_operator_s_profile_and_environment_may_name_any_file(directory: DataDirectory) -> None:
+    """A submission under the profile may not: it names one of its own."""
+    config = read(directory, profile="shop", jobs_file="jobs.csv")
+    assert config.output.expect_item_schema == directory.profiles / "shop.json"
+    environ = {"BATCHRUN_OUTPUT__EXPECT_ITEM_SCHEMA": "/srv/item.json"}
+    config = read(directory, '[jobs]\nfile = "jobs.jsonl"\n', environ=environ)
+    assert config.output.expect_item_schema == Path("/srv/item.json")
+    with pytest.raises(ConfigError, match="is not a file of this batch"):
+        read(directory, profile="shop", jobs_file="jobs.csv", settings={"output.expect_item_schema": "/srv/item.json"})

@@ -15,6 +15,10 @@ from batchrun.model import JsonObject, TaskId
 
 #: Seconds between two tries to find or create a described task.
 RETRY_INTERVAL_S = 0.5
+#: Names of tasks or Actors that a message lists, those most like the missing one first.
+NAMES_SHOWN = 8
+#: Longest wait for that list, in seconds.
+NAMES_PATIENCE_S = 5.0
 #: The API's error type when a task of this name exists.
 _NAME_TAKEN = "actor-task-name-not-unique"
 
@@ -73,7 +77,7 @@ async def find_task(
     except NotFound as error:
         if begun_with is not None:
             return await patiently(client, _task_gone(client, named, begun_with))
-        raise BatchRefused(f"the platform knows no task {named!r} for this token: {error.message}") from error
+        raise BatchRefused(await not_found_words(client, error, config.id or config.actor or "")) from error
     except ApiError as error:
         if error.status == 400:
             raise ConfigError(f"the platform does not accept it: {error.message}", key="task", file=file) from error
@@ -85,6 +89,26 @@ async def find_task(
     if begun_with is not None and not task.exists:
         return await patiently(client, _task_gone(client, named, begun_with))
     return task
+
+
+async def not_found_words(client: ApifyClient, error: NotFound, asked: str) -> str:
+    """Return that there is no such task or Actor, and which ones the account has, as far as the token may list them."""
+    is_task = "/actor-tasks" in error.path
+    kind = "task" if is_task else "Actor"
+    missing = f"the platform knows no {kind} {asked!r} for this token"
+    with anyio.move_on_after(NAMES_PATIENCE_S):
+        try:
+            names = await (client.list_tasks() if is_task else client.list_actors())
+        except ApiError:
+            return missing
+        if not names:
+            return f"{missing}, and the account has no {kind}"
+        from difflib import SequenceMatcher  # noqa: PLC0415 - only this error needs it
+
+        near = sorted(names, key=lambda name: -SequenceMatcher(None, asked.replace("~", "/"), name).ratio())
+        more = f" and {len(near) - NAMES_SHOWN:,} more" if len(near) > NAMES_SHOWN else ""
+        return f"{missing}. The account has {', '.join(near[:NAMES_SHOWN])}{more}"
+    return missing
 
 
 def _id_in(config: TaskConfig) -> TaskId | None:

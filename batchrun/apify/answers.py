@@ -58,6 +58,12 @@ def costs_by_run_of(answer: Answer) -> dict[RunId, float | None]:
     return {RunId(item["id"]): wire.reported_cost(item) for item in _list_of(answer) if _has_id(item)}
 
 
+def names_of(answer: Answer) -> list[str]:
+    """Read a list of tasks or Actors: user/name of each that has both."""
+    items = [item for item in _list_of(answer) if isinstance(item, dict)]
+    return [f"{item['username']}/{item['name']}" for item in items if item.get("username") and item.get("name")]
+
+
 def build_of(answer: Answer) -> wire.BuildInfo:
     """Read a build."""
     return wire.parse_build(object_of(answer))

@@ -252,6 +252,16 @@ class ApifyClient:
         """Read an Actor, in the API's own fields."""
         return await self._read(f"/actors/{segment(actor_id)}", answers.object_of)
 
+    async def list_tasks(self) -> Sequence[str]:
+        """List the account's last 1,000 tasks as user/name, newest first."""
+        query = {"desc": "1", "limit": _MAX_PAGE}
+        return await self._read("/actor-tasks", answers.names_of, query=query, throttle=self._listing)
+
+    async def list_actors(self) -> Sequence[str]:
+        """List the last 1,000 Actors that the account made or used as user/name, newest first."""
+        query = {"desc": "1", "limit": _MAX_PAGE}
+        return await self._read("/actors", answers.names_of, query=query, throttle=self._listing)
+
     async def list_builds(self, actor_id: str) -> Mapping[str, str]:
         """List an Actor's last 1,000 builds: their ids by build number."""
         return await self._read(

@@ -15,7 +15,7 @@ from batchrun.account.connected_task import connect
 from batchrun.batch.batch_engine import batch_terms, build_batch_engine
 from batchrun.batch.opened_batch import Batch
 from batchrun.batch.resume import resume
-from batchrun.config import Config
+from batchrun.config import Config, read_token
 from batchrun.engine.limits.account_pool import EQUAL, BatchPriority
 from batchrun.engine.notices import ReadDenied
 from batchrun.ledger.sqlite.journal import open_journal
@@ -56,18 +56,21 @@ async def open_batch(
         priority: among the batches of the account.
 
     Raises:
-        ConfigError: the configuration does not match the batch that was begun, or the existing task.
+        ConfigError: the configuration does not match the batch that was begun, or the existing task; or there is no
+            token.
         JobFileError: the job file cannot be read; or has bad lines, or inputs that the platform would refuse, and
             nothing was started yet.
         BatchRefused: the platform does not accept the token or knows no such task.
         OutputError: the output directory is in use, cannot be written, or is damaged.
     """
     out_dir = config.out_dir
+    environ = os.environ if environ is None else environ
     async with plain_errors():
         config = await check_before_start(config)
+        if account is None:  # before there is a directory, and before any wait for the network
+            await anyio.to_thread.run_sync(read_token, config.api, environ)
         await anyio.to_thread.run_sync(_make_directory, out_dir)
         async with enter_lock(out_dir), _log_beside(out_dir):
-            environ = os.environ if environ is None else environ
             async with _open(config, environ, inline_actors, command, account, priority) as batch:
                 yield batch
             if batch.is_begun:  # after all is closed: the files show what was noted on the way out

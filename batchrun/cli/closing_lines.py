@@ -36,7 +36,8 @@ def show_closing(
         say(f"slots    {slots}")
     say(f"cost     {cost_words(summary)}")
     if summary.second_runs:
-        say(f"twice    {summary.second_runs:,} Runs repeat a start that was sent once; none of them is left running")
+        twice = counted(summary.second_runs, "Run")
+        say(f"twice    {twice} by requests that were sent once and repeated on the way; none is left running")
     if summary.settled > summary.outcomes.get(Outcome.SUCCEEDED, 0) + summary.outcomes.get(Outcome.INVALID, 0):
         say(f"why      batchrun failures {summary.out_dir}")
     for line in _advice(summary, config, command):

@@ -1,11 +1,15 @@
-"""A group of commands that does not import pydantic for its own `--help`."""
+"""A group of commands: its `--help` does not import pydantic, and the help of each command ends with examples."""
+
+from typing import Any
 
 import typer
 from typer.core import TyperGroup, TyperOption
 
+from batchrun.cli.examples import epilog
+
 
 class CommandGroup(TyperGroup):
-    """A group whose `--help` is False where it is not given.
+    """A group whose `--help` is False where it is not given, and whose commands show examples.
 
     Typer converts the default None with pydantic, whose import takes longer than all else of a command's help.
     """
@@ -16,3 +20,10 @@ class CommandGroup(TyperGroup):
         if option is not None:
             option.default = False
         return option
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command, with its examples."""
+        command: Any = super().get_command(ctx, cmd_name)
+        if command is not None and not isinstance(command, TyperGroup):
+            command.epilog = epilog(cmd_name if ctx.parent is None else f"{ctx.info_name} {cmd_name}")
+        return command

@@ -16,7 +16,7 @@ from batchrun.maintenance.noted_config import read_config
 from batchrun.maintenance.open_costs import read_open_costs
 from batchrun.output.lock import holder
 from batchrun.report.cost_file import write_costs
-from batchrun.report.progress_words import money
+from batchrun.report.progress_words import counted, money
 from batchrun.report.terminal_text import one_line, table_lines
 from batchrun.runtime.logs import silence
 
@@ -60,7 +60,7 @@ def _update(directory: Path) -> None:
 
 def _read_open_costs(directory: Path, count: int) -> None:
     silence()
-    say(f"Reading the costs of {count:,} Runs, which are not final yet")
+    say(f"Reading costs that are not final yet, of {counted(count, 'Run')}")
     run_async(read_open_costs, directory, os.environ)
 
 

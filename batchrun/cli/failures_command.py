@@ -11,6 +11,7 @@ from batchrun.model import JsonObject, Position, Selection
 from batchrun.output.layout import BAD_LINES
 from batchrun.output.log_tails import LogTails
 from batchrun.report.failure_causes import Failure, Failures, cause_words, read_failures, run_address
+from batchrun.report.progress_words import counted
 from batchrun.report.sent_overrides import sent_overrides
 from batchrun.report.terminal_text import last_lines, one_line
 
@@ -61,12 +62,12 @@ def _lines(failure: Failure, directory: Path, api: ApiConfig, sent: dict[Positio
 def _rest(found: Failures, directory: Path, *, can_retry: bool) -> list[str]:
     lines = []
     if found.other_kinds:
-        lines.append(f"{found.other_jobs:,} jobs have {found.other_kinds:,} other causes")
+        lines.append(f"{counted(found.other_jobs, 'job')} of {counted(found.other_kinds, 'other cause')}")
     if found.jobs:
         what_next = f"batchrun retry {shlex.quote(str(directory))}" if can_retry else CANNOT_BE_READ_AGAIN
         lines.append(f"{found.jobs:,} in all: {what_next}")
     if found.bad_lines:
-        lines.append(f"{found.bad_lines:,} lines are bad: {directory / BAD_LINES} has the reasons")
+        lines.append(f"{counted(found.bad_lines, 'bad line')}: {directory / BAD_LINES} has the reasons")
     return lines
 
 

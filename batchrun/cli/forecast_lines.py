@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from batchrun.policy.forecast import Estimate
 from batchrun.preflight.batch_forecast import Forecast
-from batchrun.report.progress_words import duration, money
+from batchrun.report.progress_words import counted, duration, money
 
 
 def forecast_lines(forecast: Forecast | None, *, has_unknowns: bool = True) -> list[str]:
@@ -14,12 +14,13 @@ def forecast_lines(forecast: Forecast | None, *, has_unknowns: bool = True) -> l
     if forecast.elapsed_s is None or forecast.run_s is None:
         lines = []
     else:
-        at_once = "1 Run" if forecast.slots == 1 else f"{forecast.slots:,} Runs"
+        at_once = counted(forecast.slots, "Run")
         cost = "cost unknown" if forecast.cost_usd is None else _spread(forecast.cost_usd, money)
+        samples = counted(forecast.samples, "recent one")
         each = "" if forecast.run_cost_usd is None else f" and costs {_spread(forecast.run_cost_usd, money)}"
         lines = [
             f"forecast  {_spread(forecast.elapsed_s, duration)} with {at_once} at once; {cost}",
-            f"          a Run takes {_spread(forecast.run_s, duration)}{each}, by {forecast.samples:,} recent ones",
+            f"          a Run takes {_spread(forecast.run_s, duration)}{each}, by {samples}",
         ]
     return lines + ([f"unknown   {each}" for each in forecast.unknown] if has_unknowns else [])
 

@@ -19,6 +19,7 @@ app = typer.Typer(
     cls=CommandGroup,
     help="Run a file of inputs as Apify task Runs: within limits, durable, never started twice.",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
     pretty_exceptions_enable=False,
 )

@@ -15,7 +15,7 @@ MAX_FUTILE_SHOWN = 3
 def show_opening(batch: Batch, config: Config) -> None:
     """Print account, slots, task and jobs; then what a person may not expect of this configuration."""
     opening = batch.opening
-    slots = "1 Run at once" if opening.max_concurrent_runs == 1 else f"{opening.max_concurrent_runs} Runs at once"
+    slots = f"{counted(opening.max_concurrent_runs, 'Run')} at once"
     account = _account_words(opening.account, is_free=config.api.is_loopback)
     say(" · ".join([*account, slots, f"task {opening.task.label}", _jobs_words(batch)]))
     wanted, allowed = config.limits.max_concurrent_runs, opening.max_concurrent_runs
@@ -34,7 +34,7 @@ def show_opening(batch: Batch, config: Config) -> None:
     for notice in batch.progress.notices.take():
         say(notice_words(notice))
     if config.jobs.limit is not None:
-        say(f"Only the first {config.jobs.limit:,} jobs of the file.")
+        say(f"Only the first {counted(config.jobs.limit, 'job')} of the file.")
 
 
 def _account_words(account: AccountInfo, *, is_free: bool) -> list[str]:

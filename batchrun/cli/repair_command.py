@@ -7,6 +7,7 @@ from batchrun.cli.event_loop import run_async
 from batchrun.cli.terminal import say
 from batchrun.maintenance.repair import repair_outputs
 from batchrun.output.layout import BAD_LINES
+from batchrun.report.progress_words import counted
 from batchrun.runtime.logs import silence
 
 
@@ -16,10 +17,10 @@ def repair_records(directory: Path) -> None:
     done = run_async(repair_outputs, directory, os.environ)
     if done.damaged_ledger is not None:
         say(f"The ledger was rebuilt; the damaged one is kept as {done.damaged_ledger}")
-    say(f"{done.kept:,} records were good, {done.rebuilt:,} were written again")
+    say(f"{counted(done.kept, 'record')} kept, {done.rebuilt:,} written again")
     if done.without_run:
-        say(f"{done.without_run:,} Runs are gone from the platform; their records hold what the ledger knows")
+        say(f"{counted(done.without_run, 'Run')} gone from the platform: the record holds what the ledger knows")
     if done.bad_lines:
-        say(f"{done.bad_lines:,} lines of {BAD_LINES} were written again")
+        say(f"{counted(done.bad_lines, 'line')} of {BAD_LINES} written again")
     if done.item_runs:
-        say(f"items of {done.item_runs:,} Runs were written again")
+        say(f"items of {counted(done.item_runs, 'Run')} written again")

@@ -15,7 +15,7 @@ from batchrun.maintenance.noted_config import read_command, read_config
 from batchrun.model import Outcome, Selection
 from batchrun.report.batch_status import read_status
 from batchrun.report.failure_causes import Failures, Tripped, cause_words, read_failures, read_tripped, read_unknown
-from batchrun.report.progress_words import outcome_counts
+from batchrun.report.progress_words import counted, outcome_counts
 
 
 def retry_jobs(
@@ -55,7 +55,7 @@ def retry_jobs(
         for line in _why_nothing(directory, selection):
             say(line)
         return ExitCode.SUCCEEDED
-    say(f"Retrying {found.jobs:,} jobs")
+    say(f"Retrying {counted(found.jobs, 'job')}")
     to_retry = JobsToRetry(selection=selection, count=found.jobs)
     return run_async(run_to_the_end, config, is_confirmed, is_json, resume_command(directory), to_retry)
 
@@ -80,13 +80,13 @@ def _show(found: Failures, open_jobs: int, *, is_json: bool) -> None:
         kinds = [failure_json(failure) for failure in found.kinds]
         print_json({"jobs": found.jobs, "failures": kinds})
         return
-    answer(f"{found.jobs:,} jobs would be retried" + (":" if found.jobs else ""))
+    answer(f"{counted(found.jobs, 'job')} would be retried" + (":" if found.jobs else ""))
     for failure in found.kinds:
         answer(f"  {cause_words(failure)}")
     if found.other_kinds:
-        answer(f"  {found.other_jobs:,} with {found.other_kinds:,} other causes")
+        answer(f"  {found.other_jobs:,} with {counted(found.other_kinds, 'other cause')}")
     if open_jobs:
-        answer(f"Then the batch resumes: {open_jobs:,} jobs are open, and the unread part of the job file follows")
+        answer(f"Then the batch resumes with {counted(open_jobs, 'open job')} and the unread part of the job file")
 
 
 def _why_nothing(directory: Path, selection: Selection) -> list[str]:
@@ -95,7 +95,7 @@ def _why_nothing(directory: Path, selection: Selection) -> list[str]:
     if selection.outcomes is None:
         succeeded = read_failures(directory, replace(selection, outcomes=[Outcome.SUCCEEDED])).jobs
         if succeeded and selection != Selection():
-            lines.append(f"{succeeded:,} matching jobs have succeeded; --outcome succeeded retries them")
+            lines.append(f"--outcome succeeded retries {counted(succeeded, 'matching job')} that succeeded")
     if summary.open_jobs:
-        lines.append(f"{summary.open_jobs:,} jobs are open: `batchrun run` resumes them")
+        lines.append(f"`batchrun run` resumes {counted(summary.open_jobs, 'open job')}")
     return lines

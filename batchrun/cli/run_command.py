@@ -23,6 +23,7 @@ from batchrun.config import Config
 from batchrun.errors import BatchRefused, ConfigError
 from batchrun.model import Command, Ending, Selection, Summary
 from batchrun.report.notice_words import notice_words
+from batchrun.report.progress_words import counted
 
 #: Max Runs that are started without asking, on a platform that costs money.
 ASK_ABOVE_RUNS = 100
@@ -108,7 +109,7 @@ async def _confirm(batch: Batch, config: Config, retried: int) -> None:
         say(line)
     if batch.opening.first_input:
         say(f"input     {batch.opening.first_input}")
-    question = "Start an unknown number of runs?" if left is None else f"Start {left:,} runs?"
+    question = "Start an unknown number of Runs?" if left is None else f"Start {counted(left, 'Run')}?"
     if not sys.stdin.isatty() or str(config.jobs.file) == "-":
         raise ConfigError(f"{question} There is no terminal to ask at: --yes starts them")
     # Nothing runs yet, so blocking the loop is harmless; Ctrl-C ends the process.

@@ -9,7 +9,7 @@ from batchrun.cli.terminal import answer
 from batchrun.ledger.protocol import NotedWait
 from batchrun.model import Summary
 from batchrun.report.batch_status import BudgetUse, Status, read_status
-from batchrun.report.progress_words import cost_words, money, outcome_counts, records_words
+from batchrun.report.progress_words import cost_words, counted, money, outcome_counts, records_words
 from batchrun.report.wait_words import wait_words
 
 
@@ -26,7 +26,7 @@ def show_status(directory: Path, *, is_json: bool) -> None:
 def _runs_words(found: Status) -> str:
     # Without a process the ledger is not updated.
     live = f"{found.summary.live_runs:,} live" + ("" if found.pid is not None else " when last seen")
-    return live + (f", {found.summary.in_doubt:,} starts in doubt" if found.summary.in_doubt else "")
+    return live + (f", {counted(found.summary.in_doubt, 'start')} in doubt" if found.summary.in_doubt else "")
 
 
 def _budget_words(budget: BudgetUse) -> str:
@@ -57,7 +57,7 @@ def _status_lines(found: Status) -> list[str]:
         f"process  {found.pid if found.pid is not None else 'none'}",
         f"jobs     {outcome_counts(summary.outcomes, summary.empty_successes)}{_left_words(summary)}",
         *([f"records  {records_words(summary)}"] if summary.earlier_records else []),
-        f"runs     {_runs_words(found)}, {found.waiting:,} jobs waiting",
+        f"runs     {_runs_words(found)}, {counted(found.waiting, 'job')} waiting",
         *([f"waits    {_waits(found.wait).removeprefix('waiting ')}"] if found.wait is not None else []),
         f"items    {summary.items:,}",
         f"cost     {cost_words(summary)}",
@@ -68,7 +68,9 @@ def _status_lines(found: Status) -> list[str]:
         ),
     ]
     if found.doubts and found.pid is None:
-        lines.append(f"doubt    {len(found.doubts):,} starts were not answered; `batchrun run` asks the platform,")
+        lines.append(
+            f"doubt    {counted(len(found.doubts), 'start')} without an answer; `batchrun run` asks the platform,"
+        )
         lines.append(f"         `batchrun resolve {summary.out_dir}` asks you:")
         lines += [
             f"         {each.job_key}, intended at {each.attempt.intended_at:%Y-%m-%d %H:%M:%S}Z"

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from batchrun.account.connect import patiently
+from batchrun.account.task import not_found_words
 from batchrun.apify.client import ApifyClient, open_client
 from batchrun.apify.wire import task_options
 from batchrun.cli.event_loop import run_async
 from batchrun.cli.json_output import print_json
 from batchrun.config import ApiConfig, LimitsConfig, load_api, read_token
-from batchrun.errors import ConfigError, ConnectFailed, TransportError
+from batchrun.errors import BatchRefused, ConfigError, ConnectFailed, NotFound, TransportError
 from batchrun.model import JsonObject, Mark, RunOptions, TaskId, read_json, write_json
 from batchrun.runtime.logs import silence
 
@@ -30,12 +31,12 @@ def create_task(
         task |= {"input": task_input} if task_input is not None else {}
         return await client.create_task(task)
 
-    print_json(_call(api_url, call), is_indented=True)
+    print_json(_call(api_url, actor, call), is_indented=True)
 
 
 def print_task(task: str, *, api_url: str | None) -> None:
     """Print a task."""
-    found = _call(api_url, lambda client: patiently(client, client.get_task(TaskId(task))))
+    found = _call(api_url, task, lambda client: patiently(client, client.get_task(TaskId(task))))
     print_json(found, is_indented=True)
 
 
@@ -43,11 +44,11 @@ def run_task(task: str, options: RunOptions, *, input_json: str | None, is_sync:
     """Start one Run of a task and print it; with `is_sync`, wait for its end and print its OUTPUT value."""
     body = write_json(_read_input(input_json) or {})
     if is_sync:
-        _, value = _call(api_url, lambda client: client.run_task_sync(TaskId(task), body, options))
+        _, value = _call(api_url, task, lambda client: client.run_task_sync(TaskId(task), body, options))
         sys.stdout.buffer.write(value)
         return
     mark = Mark(secrets.token_hex(12))
-    started = _call(api_url, lambda client: client.start_run(TaskId(task), body, options, mark))
+    started = _call(api_url, task, lambda client: client.start_run(TaskId(task), body, options, mark))
     print_json(started.fields, is_indented=True)
 
 
@@ -66,11 +67,12 @@ def _read_input(text: str | None) -> JsonObject | None:
     return value
 
 
-def _call(api_url: str | None, call: Callable[[ApifyClient], Awaitable[Any]]) -> Any:
-    return run_async(_call_once, load_api(api_url), call)
+def _call(api_url: str | None, asked: str, call: Callable[[ApifyClient], Awaitable[Any]]) -> Any:
+    """Make one call about the task or the Actor that is `asked` for."""
+    return run_async(_call_once, load_api(api_url), asked, call)
 
 
-async def _call_once(api: ApiConfig, call: Callable[[ApifyClient], Awaitable[Any]]) -> Any:
+async def _call_once(api: ApiConfig, asked: str, call: Callable[[ApifyClient], Awaitable[Any]]) -> Any:
     silence()
     async with open_client(
         api.base_url,
@@ -80,6 +82,8 @@ async def _call_once(api: ApiConfig, call: Callable[[ApifyClient], Awaitable[Any
     ) as client:
         try:
             return await call(client)
+        except NotFound as error:
+            raise BatchRefused(await not_found_words(client, error, asked), error) from error
         except ConnectFailed:
             raise
         except TransportError as error:

@@ -11,7 +11,9 @@ from batchrun.cli.command_group import CommandGroup
 
 app = typer.Typer(cls=CommandGroup, help="Create, read and run single tasks.", no_args_is_help=True)
 
-Task = Annotated[str, typer.Argument(help="Id of the task, or user~name.")]
+Task = Annotated[str | None, typer.Option(help="Id of the task, or user~name.")]
+#: The task without --task, as earlier versions took it.
+BareTask = Annotated[str | None, typer.Argument(hidden=True)]
 Input = Annotated[str | None, typer.Option("--input", help="Input as a JSON object, or @FILE with one.")]
 Memory = Annotated[int | None, typer.Option(help="Memory of a Run, in MB.")]
 Timeout = Annotated[int | None, typer.Option(help="Time limit of a Run, in seconds.")]
@@ -38,16 +40,17 @@ def create(
 
 
 @app.command("get")
-def get(task: Task, api_url: ApiUrl = None) -> None:
+def get(bare_task: BareTask = None, task: Task = None, api_url: ApiUrl = None) -> None:
     """Print a task."""
     from batchrun.cli.task_command import print_task
 
-    print_task(task, api_url=api_url)
+    print_task(_given(task, bare_task), api_url=api_url)
 
 
 @app.command("run")
 def run(
-    task: Task,
+    bare_task: BareTask = None,
+    task: Task = None,
     input_json: Input = None,
     build: Build = None,
     memory_mb: Memory = None,
@@ -60,4 +63,12 @@ def run(
     from batchrun.model import RunOptions
 
     options = RunOptions(build=build, memory_mb=memory_mb, timeout_s=timeout_s)
-    run_task(task, options, input_json=input_json, is_sync=sync, api_url=api_url)
+    run_task(_given(task, bare_task), options, input_json=input_json, is_sync=sync, api_url=api_url)
+
+
+def _given(task: str | None, bare_task: str | None) -> str:
+    from batchrun.errors import ConfigError
+
+    if (task is None) == (bare_task is None):
+        raise ConfigError("give the task: --task user~name, or its id")
+    return str(task or bare_task)

@@ -16,6 +16,7 @@ from batchrun.cli.terminal import answer, say
 from batchrun.config.worker_config import FILE_NAME, load_worker_config
 from batchrun.errors import ConfigError
 from batchrun.output.sink import explaining
+from batchrun.report.progress_words import counted
 from batchrun.runtime.logs import logging_to
 from batchrun.runtime.loopback import is_loopback_host
 from batchrun.worker.http import open_http
@@ -69,7 +70,7 @@ def _status(worker: Worker) -> str:
     view = worker_view(worker)
     under_way = sum(count for state, count in view.batches.items() if state.is_under_way)
     trouble = f"; the platform cannot be reached: {view.outage}" if view.outage else ""
-    return f"{under_way} batches under way, {view.live_runs} live Runs{trouble}"
+    return f"{counted(under_way, 'batch')} under way, {counted(view.live_runs, 'live Run')}{trouble}"
 
 
 async def _work(worker: Worker, data: Path, flags: dict[str, Any], signals: AsyncIterator[signal.Signals]) -> None:
@@ -90,7 +91,7 @@ async def _work(worker: Worker, data: Path, flags: dict[str, Any], signals: Asyn
                 systemd.stopping()
                 live = worker.drain()
                 drain_s = worker.config.worker.drain_s
-                say(f"No new starts; waiting up to {drain_s:g} s for {live} live Runs.")
+                say(f"No new starts; waiting up to {drain_s:g} s for {counted(live, 'live Run')}.")
                 say("Press Ctrl-C again to exit and leave them running.")
                 children.start_soon(_leave_when_drained, worker, drain_s, children.cancel_scope)
 
@@ -101,7 +102,7 @@ async def _leave_when_drained(worker: Worker, drain_s: float, scope: anyio.Cance
     worker.let_go()
     await worker.wait_until_drained()
     under_way = sum(each.state.is_under_way for each in worker.store)
-    say(f"stopped; the next start on {worker.directory.path} resumes {under_way} batches")
+    say(f"stopped; the next start on {worker.directory.path} resumes {counted(under_way, 'batch')}")
     scope.cancel()
 
 

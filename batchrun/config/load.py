@@ -1,23 +1,37 @@
 """Reads a configuration: flags before environment before TOML file before defaults. Reports all errors at once."""
 
-import difflib
 import os
+import shlex
 import tomllib
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from batchrun.config.ineffective_settings import find_settings_without_effect
 from batchrun.config.sections import PATHS, ApiConfig, Config, relative_to
 from batchrun.errors import ConfigError
+from batchrun.jobs.job_format import is_job_file
 
 #: Environment variables with this prefix set configuration keys: BATCHRUN_LIMITS__START_RATE.
 ENVIRONMENT_PREFIX = "BATCHRUN_"
 #: Variables with the prefix that set no configuration key.
 _SWITCHES = frozenset({"BATCHRUN_DEBUG", "BATCHRUN_KILL_AT", "BATCHRUN_WORKER_TOKEN"})
+#: Endings of the files that spreadsheet programs write.
+_SPREADSHEETS = frozenset({".xlsx", ".xls", ".ods"})
+#: What a value must be, by the type of pydantic's finding.
+_KINDS = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": 'a text in quotes, like "shop"',
+    "list_type": 'a list, like ["a", "b"]',
+    "dict_type": "a table",
+    "model_type": "a table",
+    "is_instance_of": "a path in quotes",
+}
 
 
 def load_config(
@@ -88,14 +102,14 @@ def load_api(base_url: str | None, *, environ: Mapping[str, str] | None = None) 
     except ValidationError as error:
         finding = error.errors(include_url=False, include_context=False)[0]
         key = ".".join(["api", *map(str, finding["loc"])])
-        raise ConfigError(_problem(finding["type"], finding["msg"], key), key=key) from None
+        raise ConfigError(_problem([(finding["type"], finding["msg"])], key), key=key) from None
 
 
 def read_token(api: ApiConfig, environ: Mapping[str, str] | None = None) -> SecretStr | None:
-    """Return the API token from APIFY_TOKEN, or else from `api.token_file`; None if neither is given.
+    """Return the API token from APIFY_TOKEN, or else from `api.token_file`; None only if Runs stay on this machine.
 
     Raises:
-        ConfigError: the file cannot be read, or the token holds characters that no token has.
+        ConfigError: there is no token, the file cannot be read, or the token holds characters that no token has.
     """
     token, source = (os.environ if environ is None else environ).get("APIFY_TOKEN", ""), "APIFY_TOKEN"
     if not token.strip() and api.token_file is not None:
@@ -107,7 +121,15 @@ def read_token(api: ApiConfig, environ: Mapping[str, str] | None = None) -> Secr
     token = token.strip()
     if not token.isascii() or not token.isprintable() or " " in token:
         raise ConfigError(f"the token in {source} holds characters that no token has; copy it again")
-    return SecretStr(token) if token else None
+    if token:
+        return SecretStr(token)
+    if api.is_loopback:
+        return None
+    empty = f"{api.token_file} is empty; " if api.token_file is not None else ""
+    raise ConfigError(
+        f"{empty}{api.base_url} needs an API token: export APIFY_TOKEN=… (Apify Console, Settings, API & Integrations),"
+        " or name a file that holds it as api.token_file"
+    )
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
@@ -126,6 +148,12 @@ def _toml_value(text: str) -> Any:
 
 
 def _read_toml(file: Path) -> dict[str, Any]:
+    is_sheet = file.suffix.lower() in _SPREADSHEETS
+    if is_sheet or is_job_file(file.name):
+        first = "save it as CSV, then write" if is_sheet else "write"
+        name = shlex.quote(str(file.with_suffix(".csv") if is_sheet else file))
+        advice = f"{first} one for it: batchrun init {name} --task you~your-task"
+        raise ConfigError(f"is a job file, not a batch file (TOML); {advice}", file=file)
     try:
         return tomllib.loads(file.read_bytes().decode("utf-8-sig"))
     except OSError as error:
@@ -194,11 +222,10 @@ def as_config_error(
     error: ValidationError, file: Path | None, given: Mapping[str, Any], model: type[BaseModel] = Config
 ) -> ConfigError:
     """Turn pydantic's findings into lines that name file and dotted key, one per key."""
-    lines: dict[str, str] = {}
+    found: dict[str, list[tuple[str, str]]] = {}
     for finding in error.errors(include_url=False, include_context=False):
-        key = _dotted(finding["loc"], model)
-        lines.setdefault(key, _problem(finding["type"], finding["msg"], key, model))
-    return _config_error(lines, file, given)
+        found.setdefault(_dotted(finding["loc"], model), []).append((finding["type"], finding["msg"]))
+    return _config_error({key: _problem(each, key, model) for key, each in found.items()}, file, given)
 
 
 def _config_error(problems: Mapping[str, str], file: Path | None, given: Mapping[str, Any]) -> ConfigError:
@@ -236,22 +263,54 @@ def _section_of(annotation: Any) -> Any:
     return next((each for each in candidates if hasattr(each, "model_fields")), None)
 
 
-def _problem(kind: str, message: str, key: str, model: type[BaseModel] = Config) -> str:
+def _problem(findings: Sequence[tuple[str, str]], key: str, model: type[BaseModel] = Config) -> str:
+    """Return what is wrong with a key; a value of several possible kinds has a finding, type and message, for each."""
+    kind, message = next((each for each in findings if _kind(*each) is None), findings[0])
     if kind == "missing":
         return "is missing"
     if kind == "extra_forbidden":
         return f"is not a known key{_did_you_mean(key, model)}"
+    if _kind(kind, message) is not None:
+        kinds = [each for each in (_kind(*finding) for finding in findings) if each]
+        return f"must be {' or '.join(each for each in kinds if each != 'a whole number' or 'a number' not in kinds)}"
     return message.removeprefix("Value error, ").removeprefix("Assertion failed, ").replace("Input", "the value")
 
 
+def _kind(kind: str, message: str) -> str | None:
+    """Return the kind of value that a finding asks for; None: it is about something else."""
+    if kind == "literal_error":
+        return message.removeprefix("Input should be ").replace("'", '"')
+    return _KINDS.get(kind)
+
+
 def _did_you_mean(key: str, whole: type[BaseModel]) -> str:
+    """Return the known key that is meant: one of a like name in the same section, or of that name in another one."""
+    from difflib import get_close_matches  # noqa: PLC0415 - only an error needs it
+
     *sections, name = key.split(".")
     model: Any = whole
     for section in sections:
-        if model is None or section not in model.model_fields:
+        model = _section_of(model.model_fields[section].annotation) if section in model.model_fields else None
+        if model is None:
             return ""
-        model = _section_of(model.model_fields[section].annotation)
-    if model is None:
-        return ""
-    close = difflib.get_close_matches(name, model.model_fields, n=1)
-    return f"; did you mean {'.'.join([*sections, close[0]])}?" if close else ""
+    found = get_close_matches(name, model.model_fields, n=1, cutoff=0.85)
+    if not found and (elsewhere := next((each for each in _keys_of(whole) if each.endswith(f".{name}")), None)):
+        return f"; did you mean {_shown(elsewhere, whole)}?"
+    found = found or get_close_matches(name, model.model_fields, n=1)
+    return f"; did you mean {_shown('.'.join([*sections, *found]), whole)}?" if found else ""
+
+
+def _keys_of(whole: type[BaseModel]) -> Iterator[str]:
+    for section, field in whole.model_fields.items():
+        yield from (f"{section}.{name}" for name in getattr(_section_of(field.annotation), "model_fields", {}))
+
+
+def _shown(key: str, whole: type[BaseModel]) -> str:
+    """Return a key as a batch file spells it: a table in brackets."""
+    model: Any = whole
+    annotation: Any = None
+    for name in key.split("."):
+        annotation = model.model_fields[name].annotation
+        model = _section_of(annotation)
+    is_table = model is not None or any(get_origin(each) is dict for each in (annotation, *get_args(annotation)))
+    return f"[{key}]" if is_table else key

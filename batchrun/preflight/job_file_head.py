@@ -12,6 +12,7 @@ from batchrun.jobs import JobFile
 from batchrun.ledger.sqlite.reader import begun_identity, is_begun
 from batchrun.model import BadLine, Job
 from batchrun.preflight.input_checks import HeadCheck, LineProblems
+from batchrun.report.progress_words import counted
 
 #: Bad lines that an error message shows.
 MAX_BAD_LINES_SHOWN = 20
@@ -108,7 +109,7 @@ def _bad_lines_text(bad_lines: list[BadLine]) -> str:
     shown = [f"  line {bad.position.line}: {bad.reason}" for bad in bad_lines[:MAX_BAD_LINES_SHOWN]]
     hidden = len(bad_lines) - len(shown)
     more = [f"  … and {hidden} more"] if hidden else []
-    count = "1 bad line" if len(bad_lines) == 1 else f"{len(bad_lines)} bad lines"
+    count = counted(len(bad_lines), "bad line")
     advice = 'Nothing was started. Fix them, or set jobs.on_bad_line = "record" to run the other lines'
     return "\n".join([f"{count}:", *shown, *more, advice])
 
@@ -135,7 +136,7 @@ def _futile_lines(head: HeadCheck, config: Config) -> Iterator[str]:
 
 
 def _count(problems: LineProblems) -> str:
-    return "1 line" if problems.lines == 1 else f"{problems.lines:,} lines"
+    return counted(problems.lines, "line")
 
 
 def shown_problems(problems: LineProblems) -> list[str]:

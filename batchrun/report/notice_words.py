@@ -28,7 +28,7 @@ from batchrun.engine.notices import (
     WaitingForFinalCosts,
 )
 from batchrun.output.layout import COSTS, REPORT
-from batchrun.report.progress_words import money
+from batchrun.report.progress_words import counted, money
 
 _UNBOUNDED = "Budget: no option limits what a Run uses of storages and transfer"
 _NO_NEW_STARTS = "Nothing more is started; live Runs are followed to their end"
@@ -58,13 +58,13 @@ def notice_words(notice: Notice) -> str:  # noqa: C901, PLR0911, PLR0912 - one s
             return f"The account's Runs may not be listed ({reason}); the task's own list is read instead"
         case UsageUnbounded(known_runs=0, max_open_runs=most):
             return (
-                f"{_UNBOUNDED}. No cost of such a Run is known: at most {most:,} Runs are started before the first one"
-                " is final. What they use of these can exceed the budget"
+                f"{_UNBOUNDED}. No cost of such a Run is known: at most {counted(most, 'Run')} may start before the"
+                " first one is final. What they use of these can exceed the budget"
             )
         case UsageUnbounded(excess_usd=usd, known_runs=known):
             return (
-                f"{_UNBOUNDED}. Each start reserves {money(usd)} for that, the most that one of {known:,} Runs cost"
-                " beyond its limits. What live Runs use above that can exceed the budget"
+                f"{_UNBOUNDED}. Each start reserves {money(usd)} for that, the most that one of"
+                f" {counted(known, 'Run')} cost beyond its limits. What live Runs use above that can exceed the budget"
             )
         case SecondRunAborted(run_id=run_id, job_key=key):
             return (

@@ -124,8 +124,9 @@ def _short(seconds: float) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """Return a number and its noun: `1 Run`, `2,000 Runs`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    """Return a number and its noun: `1 Run`, `2,000 Runs`, `3 batches`."""
+    ending = "" if count == 1 else "es" if noun.endswith("ch") else "s"
+    return f"{count:,} {noun}{ending}"
 
 
 def money(usd: float) -> str:
@@ -151,4 +152,4 @@ def records_words(summary: Summary) -> str:
     if not summary.earlier_records:
         return counted(summary.settled, "job")
     lines = summary.settled + summary.earlier_records
-    return f"{summary.settled:,} jobs, {lines:,} lines: {summary.earlier_records:,} are of earlier rounds"
+    return f"{counted(summary.settled, 'job')}, {lines:,} lines: {summary.earlier_records:,} of earlier rounds"

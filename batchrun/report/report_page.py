@@ -28,7 +28,7 @@ from batchrun.report.html_elements import (
     tag,
     tiles,
 )
-from batchrun.report.progress_words import cost_words, duration, ending_words, money, slot_words
+from batchrun.report.progress_words import cost_words, counted, duration, ending_words, money, slot_words
 from batchrun.report.report_figures import MAX_DAYS, Distribution, Figures, read_figures
 from batchrun.report.sent_overrides import sent_overrides
 from batchrun.report.style_sheet import Tone
@@ -148,9 +148,9 @@ def _tiles(figures: Figures, config: Config) -> list[Tile]:
 
 def _cost_note(figures: Figures, config: Config) -> str | None:
     if figures.summary.open_costs:
-        return f"not final for {figures.summary.open_costs:,} of {figures.attempts.runs:,} Runs"
+        return f"not final for {figures.summary.open_costs:,} of {counted(figures.attempts.runs, 'Run')}"
     if figures.summary.unknown_costs:
-        return f"and {figures.summary.unknown_costs:,} Runs of unknown cost"
+        return f"and {counted(figures.summary.unknown_costs, 'Run')} of unknown cost"
     if config.limits.budget_usd is not None:
         return f"of {money(config.limits.budget_usd)}"
     return f"{money(figures.summary.cost_usd / figures.attempts.runs)} a Run" if figures.attempts.runs else None

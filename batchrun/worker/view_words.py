@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from batchrun.model import JsonObject, Outcome
-from batchrun.report.progress_words import ProgressSnapshot, money, outcome_counts, progress_line
+from batchrun.report.progress_words import ProgressSnapshot, counted, money, outcome_counts, progress_line
 from batchrun.report.terminal_text import one_line, table_lines
 from batchrun.worker.views import BatchView, WorkerView
 
@@ -45,8 +45,8 @@ def batch_lines(batch: BatchView) -> list[str]:
     jobs = batch.jobs
     total = "" if jobs.total is None else f" of about {jobs.total:,}"
     slots = "" if batch.max_concurrent_runs is None else f" of at most {batch.max_concurrent_runs:,}"
-    waiting = f", {jobs.postponed:,} jobs wait for their next attempt" if jobs.postponed else ""
-    doubts = f", {jobs.in_doubt:,} starts in doubt" if jobs.in_doubt else ""
+    waiting = f", {counted(jobs.postponed, 'job')} before the next attempt" if jobs.postponed else ""
+    doubts = f", {counted(jobs.in_doubt, 'start')} in doubt" if jobs.in_doubt else ""
     budget = "" if batch.budget_usd is None else f" of {money(batch.budget_usd)}"
     return [
         f"batch    {label(batch)}",

@@ -101,6 +101,23 @@ def test_an_unwritable_output_directory_is_a_local_error(tmp_path):
     assert "Traceback" not in said.err
 
 
+def test_a_missing_token_is_named_before_anything_else(tmp_path):
+    """Exit 2, without a wait for the network and without an output directory."""
+    _write(tmp_path, batch=BATCH.replace('[api]\nbase_url = "embedded"\n', ""))
+    said = batchrun("run", "batch.toml", cwd=tmp_path)
+    assert (said.code, said.err.count("\n")) == (2, 1), said
+    assert "export APIFY_TOKEN=" in said.err
+    assert not (tmp_path / "batch.out").exists()
+
+
+def test_an_unknown_actor_is_named_with_those_that_there_are(tmp_path):
+    """The most similar one first."""
+    _write(tmp_path, batch=BATCH.replace("apify/hello-world", "apify/helo-word"))
+    said = batchrun("run", "batch.toml", cwd=tmp_path)
+    assert said.code == 5, said
+    assert "no Actor 'apify/helo-word' for this token. The account has apify/hello-world, batchrun/" in said.err
+
+
 def test_an_unknown_task_refuses_the_batch(tmp_path):
     """Exit 5, naming the task."""
     _write(tmp_path)
@@ -168,10 +185,15 @@ def test_tasks_are_created_read_and_run(tmp_path):
         )
         assert created.code == 0, created
         task_id = orjson.loads(created.out)["id"]
-        assert orjson.loads(batchrun("task", "get", "~hello", cwd=tmp_path, environ=environ).out)["id"] == task_id
+        assert (
+            orjson.loads(batchrun("task", "get", "--task", "~hello", cwd=tmp_path, environ=environ).out)["id"]
+            == task_id
+        )
         started = orjson.loads(batchrun("task", "run", task_id, cwd=tmp_path, environ=environ).out)
         assert started["actorTaskId"] == task_id
-        value = batchrun("task", "run", task_id, "--sync", "--input", '{"x": 1}', cwd=tmp_path, environ=environ)
+        value = batchrun(
+            "task", "run", "--task", task_id, "--sync", "--input", '{"x": 1}', cwd=tmp_path, environ=environ
+        )
         assert value.code == 0, value
         assert orjson.loads(value.out)
         wrong = batchrun("task", "run", task_id, "--input", "[1]", cwd=tmp_path, environ=environ)
@@ -198,7 +220,7 @@ def test_more_than_a_hundred_paid_runs_need_a_yes(tmp_path, monkeypatch):
         environ = {"APIFY_TOKEN": "t", "BATCHRUN_API__ALLOW_PLAIN_HTTP": "true", "no_proxy": "*"}
         said = batchrun("run", "batch.toml", "--api-url", address, cwd=tmp_path, environ=environ)
         assert said.code == 2, said
-        assert "Start 150 runs? There is no terminal to ask at: --yes starts them" in said.err
+        assert "Start 150 Runs? There is no terminal to ask at: --yes starts them" in said.err
 
 
 def test_a_finished_batch_says_so_and_starts_nothing(tmp_path):

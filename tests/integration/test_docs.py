@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from pydantic import BaseModel
 
+from batchrun.cli.examples import EXAMPLES
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.main import app
 from batchrun.config import Config, load_config
@@ -74,6 +75,27 @@ def test_every_command_of_the_readme_exists():
         assert name in commands, line
         flags = {word for word in words if word.startswith("--")}
         assert flags <= commands[name], line
+
+
+def test_every_command_has_examples_that_exist():
+    """Each names the command itself, existing flags, and fits a terminal of 80 columns."""
+    commands = _commands()
+    assert set(EXAMPLES) == {name for name in commands if name not in ("", "actors", "task", "worker")}
+    for name, lines in EXAMPLES.items():
+        for line in lines:
+            assert line.startswith(f"batchrun {name}"), line
+            assert {word for word in line.split() if word.startswith("--")} <= commands[name], line
+            assert len(line) <= 78
+
+
+def test_help_has_a_short_flag_and_ends_with_examples(tmp_path):
+    """Of a command and of one within a group."""
+    for verb in (["retry"], ["worker", "submit"]):
+        said = batchrun(*verb, "-h", cwd=tmp_path)
+        assert said.code == 0, said
+        lines = [line.strip() for line in said.out.splitlines() if line.strip()]
+        examples = EXAMPLES[" ".join(verb)]
+        assert tuple(lines[-len(examples) - 1 :]) == ("Examples:", *examples)
 
 
 def test_every_command_is_in_the_readme():

@@ -183,7 +183,7 @@ def test_the_forecast_is_shown_before_the_question(place):
     lines = said.err.splitlines()
     assert lines[1].startswith("forecast  ")
     assert lines[2].startswith("          a Run takes ")
-    assert lines[-1] == "batchrun: Start 149 runs? There is no terminal to ask at: --yes starts them"
+    assert lines[-1] == "batchrun: Start 149 Runs? There is no terminal to ask at: --yes starts them"
 
 
 def test_a_new_batch_that_costs_money_shows_its_first_input(place):
@@ -195,7 +195,7 @@ def test_a_new_batch_that_costs_money_shows_its_first_input(place):
     assert said.code == 2, said
     assert said.err.splitlines()[-2:] == [
         'input     {"mode":"a","n":1}',
-        "batchrun: Start 150 runs? There is no terminal to ask at: --yes starts them",
+        "batchrun: Start 150 Runs? There is no terminal to ask at: --yes starts them",
     ]
     _write_jobs(place.path, [{"n": n, "mod": "b"} for n in range(1, 3)])
     said = place.call("run", "batch.toml", "--yes", **environ)

@@ -66,7 +66,7 @@ def test_each_retry_is_a_round_of_its_own(tmp_path):
         said = _say(batch, "retry", "out")
         assert (said.code, said.err.splitlines()[0]) == (1, "Retrying 4 jobs"), said
         _assert_exact(batch, api, {1: 12, 2: 4, 3: 4})
-        assert "12 jobs, 20 lines: 8 are of earlier rounds" in said.err
+        assert "12 jobs, 20 lines: 8 of earlier rounds" in said.err
         (third,) = [record for record in batch.records() if record["key"] == "k3" and record["round"] == 3]
         assert [each["attempt_no"] for each in third["attempts"]] == [5, 6]
         table = _say(batch, "cost", "out", "--by", "group,outcome")
@@ -89,7 +89,7 @@ def test_a_retry_that_is_killed_is_gone_on_with(tmp_path, kill_at):
             assert (_status(batch)["open_jobs"], len(api.runs())) == (4, 12)
             nothing = _say(batch, "retry", "out")
             assert nothing.code == 0, nothing
-            assert "4 jobs are open: `batchrun run` resumes them" in nothing.err
+            assert "`batchrun run` resumes 4 open jobs" in nothing.err
         assert batch.run() == 1, batch.said()
         _assert_exact(batch, api, {1: 12, 2: 4})
 
@@ -107,7 +107,7 @@ def test_repair_brings_back_the_records_and_items_of_every_round(tmp_path):
         (batch.out / "items.jsonl").unlink()
         repaired = _say(batch, "repair", "out")
         assert repaired.code == 0, repaired
-        assert "7 records were good, 7 were written again" in repaired.err
+        assert "7 records kept, 7 written again" in repaired.err
         _assert_exact(batch, api, {1: 12, 2: 2})
         for record in batch.records():
             was = before[record["key"], record["round"]]
@@ -140,7 +140,7 @@ def test_what_is_selected_must_match_in_everything(tmp_path):
         assert none.code == 0, none
         assert none.err.splitlines() == [
             "Nothing to retry: no job matches (8 succeeded, 4 failed)",
-            "1 matching jobs have succeeded; --outcome succeeded retries them",
+            "--outcome succeeded retries 1 matching job that succeeded",
         ]
         strange = ("--key", "k3", "--key", "k99", "--group", "a,z", "--error", "run-fialed", "--failure", "0badcafe")
         unknown = _say(batch, "retry", "out", "--dry-run", *strange)
@@ -254,7 +254,7 @@ def test_more_than_a_hundred_paid_retries_need_a_yes(tmp_path):
         run = ("run", "batch.toml", "--yes", *batch.flags)
         assert batchrun(*run, cwd=tmp_path, environ=environ, constants=SOON_FINAL_COSTS).code == 1
         asked = batchrun("retry", "out", cwd=tmp_path, environ=environ)
-        assert (asked.code, "Start 101 runs? There is no terminal" in asked.err) == (2, True), asked
+        assert (asked.code, "Start 101 Runs? There is no terminal" in asked.err) == (2, True), asked
         assert (_status(batch)["open_jobs"], len(api.runs())) == (0, 101)
         retry = ("retry", "out", "--yes")
         assert batchrun(*retry, cwd=tmp_path, environ=environ, constants=SOON_FINAL_COSTS).code == 1

@@ -21,6 +21,7 @@ OWN_FOR_HELP = {
         "batchrun.cli",
         "batchrun.cli.actors_command_line",
         "batchrun.cli.command_group",
+        "batchrun.cli.examples",
         "batchrun.cli.exit_codes",
         "batchrun.cli.main",
         "batchrun.cli.task_command_line",

@@ -197,7 +197,7 @@ def test_repair_writes_missing_and_damaged_records_again(tmp_path):
         assert (refused, "batchrun repair" in batch.said()) == (6, True), batch.said()
         repaired = _command(batch, "repair", "out")
         assert repaired.code == 0, repaired
-        assert "16 records were good, 24 were written again" in repaired.err
+        assert "16 records kept, 24 written again" in repaired.err
         after = {record["key"]: record for record in batch.records()}
         assert set(after) == set(before)
         for key, record in before.items():
@@ -244,7 +244,7 @@ def test_repair_checks_every_line_of_the_items(tmp_path, damage):
         }[damage]
         file.write_bytes(b"".join(lines))
         said = _command(batch, "repair", "out")
-        assert (said.code, "items of 1 Runs were written again" in said.err) == (0, True), said
+        assert (said.code, "items of 1 Run written again" in said.err) == (0, True), said
         assert batch.run() == 1, batch.said()
         assert_promise_kept(batch, api)
 
@@ -263,7 +263,7 @@ def test_repair_writes_bad_lines_again(tmp_path, kept):
         file.write_bytes(kept + lines[2])
         assert batch.run() == 6, batch.said()
         said = _command(batch, "repair", "out")
-        assert (said.code, "2 lines of bad_lines.jsonl were written again" in said.err) == (0, True), said
+        assert (said.code, "2 lines of bad_lines.jsonl written again" in said.err) == (0, True), said
         assert file.read_bytes() == lines[2] + lines[0] + lines[1]
         assert batch.run() == 1, batch.said()
 

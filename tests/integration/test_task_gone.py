@@ -146,7 +146,7 @@ async def test_records_of_a_deleted_task_are_repaired(tmp_path):
         (tmp_path / "out/records.jsonl").write_bytes(b"")
         command = partial(batchrun, "repair", "out", cwd=tmp_path, environ=_environ(api))
         said = await anyio.to_thread.run_sync(command)
-        assert (said.code, "6 were written again" in said.err) == (0, True)
+        assert (said.code, "6 written again" in said.err) == (0, True)
         assert {each["run"]["status"] for each in _records(tmp_path)} == {"SUCCEEDED"}
 
 

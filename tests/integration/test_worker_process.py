@@ -54,7 +54,7 @@ def test_sigterm_waits_for_runs_that_end_in_time(tmp_path):
         started = len(api.runs())
         assert _live(api) == 0
         assert len(_records(out)) == started < len(jobs)
-        assert "resumes 1 batches" in worker.said()
+        assert "resumes 1 batch" in worker.said()
         with worker.running():
             assert worker.wait_for_end("shop")["state"] == "finished"
         assert len(_records(out)) == len(api.runs()) == len(jobs)

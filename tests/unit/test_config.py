@@ -104,9 +104,13 @@ def test_a_batch_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     ("toml", "message"),
     [
         ("[limits]\nstart_rte = 5", "limits.start_rte: is not a known key; did you mean limits.start_rate?"),
-        ("[limit]\nstart_rate = 5", "limit: is not a known key; did you mean limits?"),
+        ("[limit]\nstart_rate = 5", "limit: is not a known key; did you mean [limits]?"),
         ("colour = 1", "colour: is not a known key"),
         ("[run.deep]\nkey = 1", "run.deep: is not a known key"),
+        ("[template]\nurl = 'x'", "template: is not a known key; did you mean [jobs.template]?"),
+        ("[run]\nbudget_usd = 3", "run.budget_usd: is not a known key; did you mean limits.budget_usd?"),
+        ("[limits]\nmax_concurrent_runs = 'ten'", 'limits.max_concurrent_runs: must be a whole number or "auto"'),
+        ("[breaker]\nmax_failed = 'x'", 'breaker.max_failed: must be a number or "off"'),
         ("[api]\ntoken = \"secret\"", "api.token: is not a known key; did you mean api.token_file?"),
         ("[limits]\nmax_open_polls = -1", "limits.max_open_polls: the value should be greater than or equal to 1"),
         ("[limits]\nmax_open_polls = 0", "limits.max_open_polls: the value should be greater than or equal to 1"),
@@ -114,16 +118,16 @@ def test_a_batch_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
         ("[limits]\nmax_concurrent_runs = 0", f"limits.max_concurrent_runs: {AT_LEAST_1}"),
         ("[limits]\nstart_rate = 0", "limits.start_rate: the value should be greater than 0"),
         ("[limits]\nstart_rate = nan", "limits.start_rate: the value should be a finite number"),
-        ("[limits]\nstart_rate = \"fast\"", "limits.start_rate: the value should be a valid number"),
-        ("[limits]\nstart_rate = true", "limits.start_rate: the value should be a valid number"),
+        ("[limits]\nstart_rate = \"fast\"", "limits.start_rate: must be a number"),
+        ("[limits]\nstart_rate = true", "limits.start_rate: must be a number"),
         ("[limits]\ndrain_s = -1", "limits.drain_s: the value should be greater than or equal to 0"),
         ("[retry]\nmax_attempts = 0", "retry.max_attempts: the value should be greater than or equal to 1"),
         ("[run]\nmemory_mb = 1000", "run.memory_mb: must be a power of 2, like 256, 512, 1024"),
         ("[run]\nmemory_mb = 64", "run.memory_mb: the value should be greater than or equal to 128"),
         ("[run]\nbuild = \" \"", "run.build: String should have at least 1 character"),
-        ("[output]\nitems = \"all\"", "output.items: the value should be 'file', 'inline' or 'none'"),
+        ("[output]\nitems = \"all\"", 'output.items: must be "file", "inline" or "none"'),
         ("[api]\nbase_url = \"localhost:8000\"", 'api: base_url must be "embedded" or an address like https://api.apify.com'),
-        ("input = 5", "input: the value should be a valid dictionary"),
+        ("input = 5", "input: must be a table"),
     ],
 )  # fmt: skip
 def test_a_bad_value_is_named_by_file_and_key(tmp_path: Path, toml: str, message: str) -> None:
@@ -243,11 +247,29 @@ def test_the_token_comes_from_the_environment_before_its_file(tmp_path: Path) ->
     assert [token and token.get_secret_value() for token in tokens] == [TOKEN, f"{TOKEN}-file", f"{TOKEN}-file"]
 
 
-def test_a_missing_token_is_none(tmp_path: Path) -> None:
-    """So is an empty file."""
+def test_a_missing_token_is_named_with_how_to_give_one(tmp_path: Path) -> None:
+    """So is an empty file; on this machine it may be missing."""
     (tmp_path / "token").write_text("\n")
-    assert read_token(load(tmp_path).api, {}) is None
-    assert read_token(load(tmp_path, GOOD + '[api]\ntoken_file = "token"\n').api, {}) is None
+    for toml, begin in [(GOOD, "https://"), (GOOD + '[api]\ntoken_file = "token"\n', f"{tmp_path / 'token'} is empty")]:
+        with pytest.raises(ConfigError, match="export APIFY_TOKEN=") as missing:
+            read_token(load(tmp_path, toml).api, {})
+        assert str(missing.value).startswith(begin)
+    assert read_token(load(tmp_path, api__base_url="http://127.0.0.1:3333").api, {}) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("products.csv", "batchrun init products.csv --task"),
+        ("my jobs.jsonl.gz", "batchrun init 'my jobs.jsonl.gz' --task"),
+        ("products.xlsx", "save it as CSV, then write one for it: batchrun init products.csv --task"),
+    ],
+)
+def test_a_job_file_in_place_of_a_batch_file_is_recognised(name: str, command: str) -> None:
+    """The message has the command that writes a batch file for it."""
+    with pytest.raises(ConfigError, match="is a job file, not a batch file") as error:
+        load_config(name, environ={})
+    assert command in str(error.value)
 
 
 def test_a_token_never_shows(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ WORDS: list[tuple[Notice, str]] = [
         UsageUnbounded(excess_usd=0.015, known_runs=0, max_open_runs=3),
         (
             "Budget: no option limits what a Run uses of storages and transfer. No cost of such a Run is known: at most"
-            " 3 Runs are started before the first one is final. What they use of these can exceed the budget"
+            " 3 Runs may start before the first one is final. What they use of these can exceed the budget"
         ),
     ),
     (

@@ -62,7 +62,7 @@ def expectation(output: OutputConfig) -> Expectation | None:
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", key="output.expect_item_schema", file=file) from error
     except ValueError as error:
-        raise ConfigError(f"is no JSON Schema: {error}", key="output.expect_item_schema", file=file) from error
+        raise ConfigError(f"cannot be used: {error}", key="output.expect_item_schema", file=file) from error
 
 
 def group_limits(groups: Mapping[str, GroupConfig]) -> dict[str, int]:

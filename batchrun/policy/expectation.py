@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from batchrun.model import JsonObject, Outcome, Problem
+from batchrun.policy.json_schema import compile_schema
 
 #: Items of each Run that are checked against the schema: its first ones.
 SAMPLE = 100
@@ -23,12 +24,12 @@ class Expectation:
     """What is expected of a dataset: a number of items, and the JSON Schema of an item.
 
     Raises:
-        ValueError: `schema` is no JSON Schema.
+        ValueError: `schema` cannot be used; the text says why.
     """
 
     def __init__(self, *, items_min: int | None, schema: JsonObject | None) -> None:
         self.items_min = items_min
-        self._validator = None if schema is None else _validator(schema)
+        self._validator = None if schema is None else compile_schema(schema)
 
     @property
     def sample(self) -> int:
@@ -56,21 +57,14 @@ class Expectation:
         return Verdict(outcome=Outcome.MALFORMED, problem=Problem(type="item-schema", message=message))
 
     def _error_of(self, item: Any) -> str | None:
+        import jsonschema_rs  # noqa: PLC0415 - three megabytes that most batches have no use for
+
         assert self._validator is not None, "asked only where there is a schema"
         try:
-            error = next(iter(self._validator.iter_errors(item)), None)
+            self._validator.validate(item)  # up to the first error: `iter_errors` collects all of them
+        except jsonschema_rs.ValidationError as error:
+            path = ".".join(str(part) for part in error.instance_path)
+            return f"{path}: {error.message}"[:500] if path else error.message[:500]
         except ValueError as unfit:
             return f"cannot be checked: {unfit}"
-        if error is None:
-            return None
-        path = ".".join(str(part) for part in error.instance_path)
-        return f"{path}: {error.message}"[:500] if path else error.message[:500]
-
-
-def _validator(schema: JsonObject) -> Any:
-    import jsonschema_rs  # noqa: PLC0415 - three megabytes that most batches have no use for
-
-    try:
-        return jsonschema_rs.validator_for(schema)
-    except jsonschema_rs.ValidationError as error:
-        raise ValueError(f"is no JSON Schema: {error.message}") from error
+        return None

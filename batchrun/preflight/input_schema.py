@@ -12,6 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from batchrun.model import JsonObject
+from batchrun.policy.json_schema import refuse_reference
 from batchrun.policy.secret_fields import SecretFields
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ _UNDECIDED = ("BacktrackLimitExceeded", "RegexEngineFailure")
 def _validator(schema: JsonObject) -> "jsonschema_rs.Draft7Validator":
     import jsonschema_rs  # noqa: PLC0415 - three megabytes that a batch without a schema to check has no use for
 
-    return jsonschema_rs.Draft7Validator(schema)
+    return jsonschema_rs.Draft7Validator(schema, retriever=refuse_reference)
 
 
 class SchemaUnusable(ValueError):

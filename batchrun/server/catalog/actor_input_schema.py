@@ -8,6 +8,7 @@ from typing import Any
 import jsonschema_rs
 
 from batchrun.model import JsonObject
+from batchrun.policy.json_schema import refuse_reference
 from batchrun.server.error_answers import ErrorAnswer, input_invalid
 
 _FIELD_KEYWORDS = (
@@ -21,7 +22,7 @@ class ActorInputSchema:
         self.schema = schema
         try:
             fields = _fields(schema)
-            self._validator = jsonschema_rs.Draft7Validator(_translate(schema))
+            self._validator = jsonschema_rs.Draft7Validator(_translate(schema), retriever=refuse_reference)
         except (jsonschema_rs.ValidationError, ValueError, TypeError, AttributeError) as error:
             raise ErrorAnswer(400, "invalid-input-schema", f"Input schema is not valid: {error}") from error
         self._defaults = {name: field["default"] for name, field in fields.items() if "default" in field}

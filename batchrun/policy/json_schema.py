@@ -1,0 +1,177 @@
+"""JSON Schemas, which others wrote: compiled without following a reference out of the schema, and bounded in cost.
+
+A schema whose references double at each level is small and yet evaluated 2^n times for one value. So the evaluations
+of one value are counted from the schema alone, before it is compiled.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from batchrun.model import JsonObject
+
+if TYPE_CHECKING:
+    import jsonschema_rs
+
+#: Max evaluations of subschemas for one value within an item. Each takes 0.01 to 1 µs.
+MAX_EVALUATIONS = 1_000
+#: Max subschemas, and max patterns: a compiled pattern takes up to MAX_PATTERN_BYTES.
+MAX_SUBSCHEMAS = 5_000
+MAX_PATTERNS = 100
+MAX_PATTERN_BYTES = 1 << 20
+#: Max nesting of a value that jsonschema-rs checks.
+_MAX_DEPTH = 255
+
+#: Keywords whose subschemas are evaluated on the value itself.
+_HERE = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies")
+#: Keywords of which each subschema is evaluated on another value in the value.
+_APART = ("properties", "prefixItems")
+#: Keywords whose subschemas may all be evaluated on one value in the value.
+_TOGETHER = (
+    "items", "additionalItems", "unevaluatedItems", "contains", "additionalProperties", "unevaluatedProperties",
+    "patternProperties", "propertyNames",
+)  # fmt: skip
+_REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
+#: Keywords whose value is an object of subschemas by name.
+_NAMED = frozenset({"properties", "patternProperties", "dependentSchemas", "dependencies"})
+
+
+def compile_schema(schema: JsonObject) -> "jsonschema_rs.Validator":
+    """Return a validator.
+
+    Raises:
+        ValueError: it is no JSON Schema, refers to something outside itself, or could take too long; the text says so.
+    """
+    import jsonschema_rs  # noqa: PLC0415 - three megabytes that most batches have no use for
+
+    if not isinstance(schema, dict):
+        raise ValueError("it is no JSON Schema, which is an object")
+    _check_cost(schema)
+    limits = jsonschema_rs.FancyRegexOptions(size_limit=MAX_PATTERN_BYTES)
+    try:
+        return jsonschema_rs.validator_for(schema, retriever=refuse_reference, pattern_options=limits)
+    except jsonschema_rs.ValidationError as error:
+        raise ValueError(f"it is no JSON Schema: {error.message[:500]}") from error
+
+
+def refuse_reference(uri: str) -> Any:
+    """Refuse a reference out of a schema; given to jsonschema-rs, which else reads files and sends requests.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError(f"it refers to {uri[:200]}, and only references within the schema are followed")
+
+
+@dataclass(frozen=True, slots=True)
+class _Subschema:
+    """A subschema's own subschemas, by the values that they are evaluated on."""
+
+    here: list[JsonObject]
+    apart: list[JsonObject]
+    together: list[JsonObject]
+
+
+def _check_cost(schema: JsonObject) -> None:
+    """Refuse a schema with too many patterns, subschemas, or evaluations of one value at any depth of an item."""
+    subschemas = _subschemas_of(schema)
+    try:
+        order = list(TopologicalSorter({each: map(id, sub.here) for each, sub in subschemas.items()}).static_order())
+    except CycleError:
+        raise ValueError("a part of it refers to itself for the same value, without an end") from None
+    counts: dict[int, int] = dict.fromkeys(subschemas, 0)
+    for depth in range(_MAX_DEPTH):
+        above, counts = counts, {}
+        for each in order:
+            sub = subschemas[each]
+            counts[each] = min(
+                (depth == 0)
+                + sum(counts[id(one)] for one in sub.here)
+                + sum(above[id(one)] for one in sub.together)
+                + max((above[id(one)] for one in sub.apart), default=0),
+                MAX_EVALUATIONS + 1,
+            )
+        if counts[id(schema)] > MAX_EVALUATIONS:
+            words = f"its references multiply: one value would be checked more than {MAX_EVALUATIONS:,} times"
+            raise ValueError(f"{words}; let fewer of its parts apply to the same value")
+        if counts == above:
+            return
+
+
+def _subschemas_of(schema: JsonObject) -> dict[int, _Subschema]:
+    """Return all subschemas that can be evaluated, by identity; `schema` keeps them alive."""
+    found: dict[int, _Subschema] = {}
+    left, patterns = [schema], 0
+    anchors = _anchors(schema)
+    while left:
+        node = left.pop()
+        if id(node) in found:
+            continue
+        if node is not schema and any(_is_address(node.get(word)) for word in ("$id", "id")):
+            raise ValueError("a part of it has an $id of its own, which changes what its references mean; leave it out")
+        references = [_target(schema, anchors, node[word]) for word in _REFERENCES if isinstance(node.get(word), str)]
+        here = [*references, *_under(node, _HERE)]
+        found[id(node)] = sub = _Subschema(here, list(_under(node, _APART)), list(_under(node, _TOGETHER)))
+        left += [*sub.here, *sub.apart, *sub.together]
+        by_pattern = node.get("patternProperties")
+        patterns += ("pattern" in node) + (len(by_pattern) if isinstance(by_pattern, dict) else 0)
+        if len(found) > MAX_SUBSCHEMAS or patterns > MAX_PATTERNS:
+            raise ValueError(f"it has more than {MAX_SUBSCHEMAS:,} parts or {MAX_PATTERNS} patterns")
+    return found
+
+
+def _is_address(value: Any) -> bool:
+    return isinstance(value, str) and not value.startswith("#")
+
+
+def _under(node: JsonObject, keywords: tuple[str, ...]) -> Iterator[JsonObject]:
+    for word in keywords:
+        value = node.get(word)
+        if isinstance(value, dict):
+            value = list(value.values()) if word in _NAMED else [value]
+        yield from (each for each in value if isinstance(each, dict)) if isinstance(value, list) else ()
+
+
+def _target(schema: JsonObject, anchors: dict[str, list[JsonObject]], reference: str) -> JsonObject:
+    """Return the subschema that a reference within the schema means; an empty one for `true` and `false`."""
+    fragment = unquote(reference.removeprefix(str(schema.get("$id", "")).rstrip("#")))
+    if not fragment.startswith("#"):
+        refuse_reference(reference)
+    if fragment == "#":
+        return schema
+    found = list(_at(schema, fragment[2:])) if fragment.startswith("#/") else anchors.get(fragment[1:], [])
+    if len(found) != 1:
+        raise ValueError(f"it refers to {reference[:200]}, and has {len(found)} such parts")
+    return found[0] if isinstance(found[0], dict) else {}
+
+
+def _at(schema: JsonObject, pointer: str) -> Iterator[Any]:
+    """Yield what a JSON pointer means (RFC 6901), if it is there."""
+    node: Any = schema
+    for part in pointer.split("/"):
+        name = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(node, list) and name.isdecimal() and int(name[:9]) < len(node):
+            node = node[int(name[:9])]
+        elif isinstance(node, dict) and name in node:
+            node = node[name]
+        else:
+            return
+    yield node
+
+
+def _anchors(schema: JsonObject) -> dict[str, list[JsonObject]]:
+    """Return the objects in a schema by anchor; it may stand in data, too, where no reference finds it."""
+    found: dict[str, list[JsonObject]] = {}
+    left: list[Any] = [schema]
+    while left:
+        node = left.pop()
+        if isinstance(node, dict):
+            given = [node.get(word) for word in ("$anchor", "$dynamicAnchor", "$id", "id")]
+            for name in {each.removeprefix("#") for each in given if isinstance(each, str)}:
+                found.setdefault(name, []).append(node)
+            left += node.values()
+        elif isinstance(node, list):
+            left += node
+    return found

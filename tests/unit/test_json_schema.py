@@ -1,0 +1,100 @@
+"""JSON Schemas of others: what they refer to, and how much they make of one value."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchrun.policy import json_schema
+from batchrun.policy.expectation import Expectation
+from batchrun.policy.json_schema import compile_schema
+
+
+def doubling(levels: int, **last: Any) -> dict[str, Any]:
+    """Return a schema whose references double at each level, and end in `last`."""
+    parts: dict[str, Any] = {
+        f"a{n}": {"allOf": [{"$ref": f"#/$defs/a{n + 1}"}, {"$ref": f"#/$defs/a{n + 1}"}]} for n in range(levels)
+    }
+    return {"$defs": {**parts, f"a{levels}": last or {"type": "integer"}}, "$ref": "#/$defs/a0"}
+
+
+def twice(child: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema that applies another one twice to the property x."""
+    return {"allOf": [{"properties": {"x": child}}, {"properties": {"x": child}}]}
+
+
+TREE = {"properties": {"name": {"type": "string"}, "left": {"$ref": "#"}, "right": {"$ref": "#"}}}
+CONTAINER = {
+    "$defs": {"base": {"properties": {"children": {"items": {"$ref": "#/$defs/base"}}}}},
+    "allOf": [{"$ref": "#/$defs/base"}, {"properties": {"children": {"items": {"$ref": "#"}}}}],
+}
+
+
+@pytest.mark.parametrize(
+    "schema", [TREE, CONTAINER, doubling(6), {"$ref": "#item", "$defs": {"i": {"$anchor": "item"}}}]
+)
+def test_a_schema_may_refer_to_itself(schema: dict[str, Any]) -> None:
+    """As trees, inheritance and anchors do: each value is checked a few times."""
+    compile_schema(schema).validate(
+        {"left": {"left": {"name": "x"}}, "children": [{"children": [{}]}]} if schema in (TREE, CONTAINER) else 1
+    )
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        doubling(30),
+        {"$id": "https://example.com/item.json", **doubling(30)},
+        {"$defs": {"a": twice({"$ref": "#/%24defs/a"})}, "$ref": "#/$defs/a"},
+        {**twice({"$ref": "#"}), "items": {"$ref": "#"}},
+        {"patternProperties": {"x": {"$ref": "#"}, "y": {"$ref": "#"}}},
+        {"anyOf": [{}] * 1001},
+    ],
+)
+def test_a_schema_whose_references_multiply_is_refused(schema: dict[str, Any]) -> None:
+    """At one value, or at each level of an item; before it is compiled."""
+    with pytest.raises(ValueError, match="one value would be checked more than 1,000 times"):
+        compile_schema(schema)
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        ({"$ref": "file:///etc/hosts.json"}, "it refers to file:///etc/hosts.json, and only references within"),
+        ({"$ref": "http://127.0.0.1:1/x"}, "only references within"),
+        ({"$defs": {"unused": {"$ref": "http://127.0.0.1:1/x"}}}, "only references within"),
+        ({"$id": "http://127.0.0.1:1/", "$ref": "x"}, "only references within"),
+        ({"$schema": "http://127.0.0.1:1/x"}, "Unknown meta-schema"),
+        ({"properties": {"x": {"$id": "http://127.0.0.1/", "$ref": "#"}}}, "an \\$id of its own"),
+        ({"$ref": "#/$defs/none"}, "and has 0 such parts"),
+        ({"$ref": "#a", "$defs": {"a": {"$anchor": "a"}, "b": {"$anchor": "a"}}}, "and has 2 such parts"),
+        ({"allOf": [{"$ref": "#"}]}, "refers to itself for the same value"),
+        ({"allOf": [{"pattern": f"a{n}"} for n in range(101)]}, "or 100 patterns"),
+        ({"properties": {str(n): {} for n in range(5_000)}}, "more than 5,000 parts"),
+        ({"patternProperties": {f"a{n}": True for n in range(101)}}, "or 100 patterns"),
+        ([], "which is an object"),
+        ({"type": 7}, "it is no JSON Schema: 7 is not valid"),
+    ],
+)
+def test_a_schema_that_is_not_its_own_is_refused(schema: dict[str, Any], words: str) -> None:
+    """It refers to a file or an address, to nothing, or to itself without an end; or it has too many parts."""
+    with pytest.raises(ValueError, match=words):
+        compile_schema(schema)
+
+
+def test_no_file_is_read_for_a_reference(tmp_path: Path) -> None:
+    """Not even one that would be a fine schema."""
+    file = tmp_path / "part.json"
+    file.write_text(json.dumps({"type": "string"}))
+    with pytest.raises(ValueError, match="it refers to file://"):
+        Expectation(items_min=None, schema={"$ref": file.as_uri()})
+
+
+def test_one_error_of_an_item_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All errors of a doubling schema would take memory for each of its 2^18 paths."""
+    monkeypatch.setattr(json_schema, "MAX_EVALUATIONS", 1 << 20)
+    expectation = Expectation(items_min=None, schema=doubling(18))
+    verdict = expectation.judge_items(["x"])
+    assert verdict is not None
+    assert verdict.problem.message.endswith('item 1: "x" is not of type "integer"')

@@ -12,9 +12,9 @@ from typing import Any
 from pydantic import SecretStr
 
 from batchrun.apify import answers, wire
-from batchrun.apify.held_polls import HeldPolls
+from batchrun.apify.held_polls import LATE_S, HeldPolls
 from batchrun.apify.throttle import AnnouncedLimit, Throttle
-from batchrun.apify.transport import READ_TIMEOUT_S, Transport, open_transport
+from batchrun.apify.transport import Transport, open_transport
 from batchrun.apify.wire import Denied, segment
 from batchrun.errors import ApiError, NotFound, ServerFailed, TransportError, Unauthorized
 from batchrun.model import (
@@ -143,12 +143,12 @@ class ApifyClient:
         wait_s = self._held_polls.wait_s(wait_for_finish_s)
         if not wait_s:
             return await self._read(path, answers.run_of, gives_up=gives_up)
-        query, silence_s, began_at = {"waitForFinish": str(wait_s)}, wait_s + READ_TIMEOUT_S, perf_counter()
+        query, silence_s, began_at = {"waitForFinish": str(wait_s)}, wait_s + LATE_S, perf_counter()
         try:
             run = await self._read(path, answers.run_of, query=query, silence_s=silence_s)
         except (TransportError, ServerFailed):
             # Not held again before the Run's state is known: its deadlines must be judged, whatever cuts polls.
-            self._held_polls.cut(perf_counter() - began_at)
+            self._held_polls.cut(wait_s, perf_counter() - began_at)
             return await self._read(path, answers.run_of, gives_up=gives_up)
         self._held_polls.lasted(wait_s)
         return run

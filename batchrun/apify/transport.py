@@ -54,6 +54,8 @@ from batchrun.version import __version__
 CONNECT_TIMEOUT_S = 30.0
 #: Longest silence of the server during a request, in seconds, not counting a wait that the request asks for.
 READ_TIMEOUT_S = 30.0
+#: Seconds of silence on a connection between two probes of the kernel.
+KEEPALIVE_S = 10
 #: Waits between tries of a request that got no answer or a server error.
 READ_BACKOFF = Backoff(first_s=0.5, max_s=10.0)
 #: Longest `Retry-After` of an answer that is not the API's that a read obeys, in seconds.
@@ -467,6 +469,10 @@ def _socket(address: tuple[Any, ...]) -> socket.socket:
     made = socket.socket(family, kind, protocol)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(READ_TIMEOUT_S * 1000))
+        # A poll sends nothing for a minute: probes keep its connection known on the way, and notice that it is lost.
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_S)
     return made
 
 

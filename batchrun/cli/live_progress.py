@@ -3,11 +3,9 @@
 import sys
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import anyio
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 
 from batchrun.batch.opened_batch import Batch
 from batchrun.cli.terminal import say
@@ -15,6 +13,9 @@ from batchrun.model import Outcome
 from batchrun.report.notice_words import notice_words
 from batchrun.report.progress_words import ProgressSnapshot, Speed, duration, progress_line
 from batchrun.report.terminal_text import printable
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 #: Seconds between two redraws of the live line.
 LIVE_INTERVAL_S = 0.25
@@ -57,8 +58,10 @@ class News:
         return []
 
 
-def live_text(lines: str) -> Text:
+def live_text(lines: str) -> "Text":
     """Return lines that are drawn again and again: each is cut at the width, and none controls the terminal."""
+    from rich.text import Text  # noqa: PLC0415 - only a terminal needs rich, and the first request waits for imports
+
     return Text(printable(lines), overflow="ellipsis", no_wrap=True)
 
 
@@ -73,6 +76,10 @@ async def watch_progress(batch: Batch) -> None:
 
 
 async def _live(batch: Batch, news: News) -> None:
+    from rich.console import Console  # noqa: PLC0415 - as for `live_text`
+    from rich.live import Live  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
     speed = Speed()
     console = Console(stderr=True)
     with Live(console=console, auto_refresh=False, transient=True) as live:

@@ -21,7 +21,6 @@ from batchrun.ledger.facts import CONFIG, DUPLICATES, READ_TO, REPAIRING, START_
 from batchrun.ledger.line_admission import admit_lines
 from batchrun.ledger.protocol import ReadTo, Settlement
 from batchrun.ledger.sqlite.older_ledger import refuse_missing_ledger, refuse_older_ledger
-from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.ledger.sqlite.start_log import NotedStart, read_start_log
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from batchrun.maintenance.noted_config import config_of
@@ -62,7 +61,7 @@ def rebuild_damaged_ledger(directory: Path) -> Path | None:
     try:
         refuse_missing_ledger(directory)
         if (directory / LEDGER).exists():
-            with open_for_reading(directory) as ledger:
+            with open_ledger(directory) as ledger:  # brings one of an earlier version up to date
                 ledger.check()
                 refuse_older_ledger(ledger, directory)
     except DamagedLedger as damage:

@@ -3,6 +3,7 @@
 import shutil
 import signal
 import sqlite3
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,14 @@ def _replace(out: Path) -> None:
     (out / LEDGER).write_bytes(b"this is no ledger" * 1000)
 
 
+def _set_version_back(out: Path) -> None:
+    """As by hand: the tables are those of the present version."""
+    connection = sqlite3.connect(out / LEDGER)
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    connection.execute(f"PRAGMA user_version = {version - 1}")
+    connection.close()
+
+
 def _checkpoint(out: Path) -> None:
     connection = sqlite3.connect(out / LEDGER)
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -59,8 +68,13 @@ def _checkpoint(out: Path) -> None:
         (out / f"{LEDGER}{end}").unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize("lose", [_lose_wal, _remove, _empty, _halve, _garble, _replace])
-@pytest.mark.parametrize("kill_at", ["answered:6", "intended:30", "settled:30"])
+@pytest.mark.parametrize(
+    ("kill_at", "lose"),
+    [
+        *product(("answered:6", "intended:30", "settled:30"), (_lose_wal, _remove, _empty, _halve, _garble, _replace)),
+        ("settled:30", _set_version_back),
+    ],
+)
 def test_a_ledger_that_was_lost_after_a_kill_is_rebuilt(tmp_path, kill_at, lose):
     """It is refused first, and nothing is started. Rebuilt, the batch ends as if nothing had happened."""
     with open_api(tmp_path / "api") as api:
@@ -77,6 +91,28 @@ def test_a_ledger_that_was_lost_after_a_kill_is_rebuilt(tmp_path, kill_at, lose)
         assert_promise_kept(batch, api)
         assert "Traceback" not in batch.said()
         assert "bug" not in batch.said()
+
+
+@pytest.mark.parametrize("command", [("run",), ("repair", "out")], ids=["run", "repair"])
+def test_a_ledger_of_an_earlier_version_is_brought_up_to_date(tmp_path, command):
+    """With a bad line at the head of the job file, which was allowed when the batch was begun; by `repair` as well."""
+    with open_api(tmp_path / "api") as api:
+        batch = CrashBatch(tmp_path, api.base_url, some_jobs(6), {"jobs.on_bad_line": "record"})
+        file = tmp_path / "jobs.jsonl"
+        file.write_bytes(b"no job\n" + file.read_bytes())
+        assert batch.run(kill_at="settled:3") == -signal.SIGKILL, batch.said()
+        connection = sqlite3.connect(batch.out / LEDGER)
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        connection.execute("ALTER TABLE attempt DROP COLUMN storages")
+        connection.execute(f"PRAGMA user_version = {version - 1}")
+        connection.close()
+        if command != ("run",):
+            assert batch.spawn(*command).wait(60) == 0, batch.said()
+            assert "rebuilt" not in batch.said()
+        assert batch.run() == 1, batch.said()
+        assert len(batch.records()) == 7
+        started = [each["run_id"] for record in batch.records() for each in record["attempts"]]
+        assert sorted(started) == sorted(run["id"] for run in api.runs())
 
 
 def test_a_ledger_that_was_restored_from_a_copy_is_rebuilt(tmp_path):

@@ -24,6 +24,8 @@ SCHEMA_STEPS = (
 #: Seconds that a statement waits for a lock that another program holds on the file.
 LOCK_PATIENCE_S = 10.0
 _DAMAGED = "{file}: {what}. The ledger is damaged; nothing was changed. Rebuild it: `batchrun repair {directory}`"
+#: What SQLite says of missing tables, of text that is none, and of tables that do not go with the file's version.
+_SIGNS_OF_DAMAGE = ("no such ", "decode", "already exists", "duplicate column")
 #: Errors of SQLite that are bugs of ours.
 _BUGS = (sqlite3.ProgrammingError,)
 
@@ -132,7 +134,7 @@ def open_connection(file: Path, *, mode: str) -> Iterator[Connection]:
 
 def _explain(error: sqlite3.Error, file: Path) -> LedgerError:
     """Return the error of a failed statement, of which nothing was committed, in words for a user."""
-    is_damage = "no such " in str(error) or "decode" in str(error)
+    is_damage = any(sign in str(error) for sign in _SIGNS_OF_DAMAGE)
     if is_damage or not isinstance(error, sqlite3.OperationalError):
         return DamagedLedger(_DAMAGED.format(file=file, what=error, directory=file.parent))
     return LedgerError(f"{file}: {error}. Nothing is lost: fix that and run the same command again")

@@ -27,6 +27,7 @@ from batchrun.preflight.job_file_head import check_before_start
 from batchrun.preflight.preparation import preflight
 from batchrun.runtime.children import open_children, plain_errors
 from batchrun.runtime.logs import logging_to
+from batchrun.runtime.private_files import make_private_directory
 
 if TYPE_CHECKING:
     from batchrun.server import InlineActor
@@ -125,7 +126,7 @@ async def _log_beside(out_dir: Path) -> AsyncIterator[None]:
 def _make_directory(directory: Path) -> None:
     with explaining(directory):
         new = [each for each in (directory, *directory.parents) if not each.exists()]
-        directory.mkdir(parents=True, exist_ok=True)
+        make_private_directory(directory)
         for each in new:
             sync_directory(each.parent)
 

@@ -19,5 +19,5 @@ def write_batch_report(directory: Path, out: Path | None) -> None:
         sys.stdout.buffer.flush()
         return
     file = out if out is not None else directory / REPORT
-    replace_text(file, page)
+    replace_text(file, page, is_private=out is None)
     say(f"report   {file}")

@@ -15,7 +15,7 @@ from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.terminal import answer, say
 from batchrun.config.worker_config import FILE_NAME, load_worker_config
 from batchrun.errors import ConfigError
-from batchrun.output.sink import explaining
+from batchrun.output.replacement import replace_text
 from batchrun.report.progress_words import counted
 from batchrun.runtime.logs import logging_to
 from batchrun.runtime.loopback import is_loopback_host
@@ -48,8 +48,7 @@ async def _start(data: Path, flags: dict[str, Any]) -> ExitCode:
 
 
 async def _note_address(worker: Worker, address: str) -> None:
-    with explaining(worker.directory.address):
-        await anyio.Path(worker.directory.address).write_text(f"{address}\n")
+    await anyio.to_thread.run_sync(replace_text, worker.directory.address, f"{address}\n")
 
 
 def _show_opening(worker: Worker, address: str, token: Token) -> None:

@@ -18,3 +18,6 @@ REPORT = "report.html"
 RUN_LOGS = "logs"
 #: Folder of an embedded server's state.
 SERVER_STATE = "server"
+
+#: All of the above; SQLite's and `repair`'s files beside the ledger begin with its name.
+NAMES = (RECORDS, ITEMS, BAD_LINES, DUPLICATES, COSTS, LEDGER, STARTS, LOCK, BATCH_LOG, REPORT, RUN_LOGS, SERVER_STATE)

@@ -1,6 +1,7 @@
 """The lock on an output directory; it dies with the process that holds it.
 
-The file `lock` is locked, and the directory itself: removing the file lets no second process in.
+The file `lock` is locked, and the directory itself: removing the file lets no second process in. Both are closed to
+other users first, who could hold the lock.
 """
 
 import fcntl
@@ -13,8 +14,9 @@ from pathlib import Path
 import anyio
 
 from batchrun.errors import OutputError
-from batchrun.output.layout import LOCK
+from batchrun.output.layout import LEDGER, LOCK, NAMES
 from batchrun.output.sink import explaining
+from batchrun.runtime.private_files import close_directory, close_to_others, private_opener, refuse_link
 
 #: Tries to take the lock, and seconds between them. A `holder` call in another process holds the lock for an instant,
 #: which must not be taken for a running batch.
@@ -24,15 +26,23 @@ TRY_INTERVAL_S = 0.05
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Lock an output directory for this process.
+    """Lock an output directory for this process, and close it to other users.
 
     Raises:
-        OutputError: another process works there (the message names its pid), or the lock cannot be written.
+        OutputError: another process works there (the message names its pid), the directory is another user's, or the
+            lock cannot be written.
     """
+    with explaining(directory):
+        close_directory(directory)
+        own = [each for each in directory.iterdir() if each.name in NAMES or each.name.startswith(LEDGER)]
+    for each in own:
+        with explaining(each):
+            refuse_link(each)
+        close_to_others(each)
     file = directory / LOCK
     with ExitStack() as stack:
         with explaining(file):
-            fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            fd = private_opener(str(file), os.O_RDWR | os.O_CREAT)
             stack.callback(os.close, fd)
             directory_fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
             stack.callback(os.close, directory_fd)

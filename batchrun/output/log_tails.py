@@ -6,6 +6,7 @@ from pathlib import Path
 
 from batchrun.model import RunId
 from batchrun.output.layout import RUN_LOGS
+from batchrun.runtime.private_files import make_private_directory, private_opener
 
 #: Ids that may become a file name. An id comes from outside: it must look like the platform's own ones.
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
@@ -34,9 +35,10 @@ class LogTails:
         file = self.file_of(run_id)
         if file is None:
             return
-        self._directory.mkdir(exist_ok=True)
+        make_private_directory(self._directory)
         try:
-            file.write_bytes(tail)
+            with open(file, "wb", opener=private_opener) as opened:
+                opened.write(tail)
         except OSError:
             with suppress(OSError):
                 file.unlink()

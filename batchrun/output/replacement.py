@@ -7,10 +7,16 @@ from contextlib import suppress
 from pathlib import Path
 
 from batchrun.output.sink import explain, explaining, sync_directory
+from batchrun.runtime.private_files import private_opener
 
 
-def replace_file(file: Path, chunks: Iterable[bytes]) -> None:
+def replace_file(file: Path, chunks: Iterable[bytes], *, is_private: bool = True) -> None:
     """Write a whole file; on an error the old file is unchanged.
+
+    Args:
+        file: a symbolic link is replaced, not followed.
+        chunks: of its content.
+        is_private: mode 0600. False: what the umask leaves, for a file that a person asked for at a path of his own.
 
     Raises:
         OutputError: the file cannot be written; no part of the new one is left.
@@ -20,7 +26,8 @@ def replace_file(file: Path, chunks: Iterable[bytes]) -> None:
         for other in file.parent.glob(f".{glob.escape(file.name)}.*.new"):
             if not _is_process(other.name.split(".")[-2]):  # it was killed
                 other.unlink(missing_ok=True)
-        with beside.open("wb") as opened:
+        beside.unlink(missing_ok=True)
+        with open(beside, "xb", opener=private_opener if is_private else None) as opened:
             opened.writelines(chunks)
         beside.replace(file)
     except OSError as error:
@@ -39,9 +46,9 @@ def _is_process(pid: str) -> bool:
     return True
 
 
-def replace_text(file: Path, text: str) -> None:
+def replace_text(file: Path, text: str, *, is_private: bool = True) -> None:
     """Write a whole file of text; see `replace_file`."""
-    replace_file(file, [text.encode()])
+    replace_file(file, [text.encode()], is_private=is_private)
 
 
 class Replacement:
@@ -54,7 +61,7 @@ class Replacement:
         self._file = file
         self._new_file = file.with_name(f"{file.name}.repair")
         with explaining(self._new_file):
-            self._opened = self._new_file.open("wb")
+            self._opened = open(self._new_file, "wb", opener=private_opener)  # noqa: SIM115
 
     def old_lines(self) -> Iterator[bytes]:
         """Yield the whole lines of the old file, if there is one."""

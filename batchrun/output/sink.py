@@ -11,6 +11,7 @@ from pathlib import Path
 
 from batchrun.errors import OutputError
 from batchrun.runtime.open_files import TOO_MANY, too_many_words
+from batchrun.runtime.private_files import private_opener
 
 
 class Sink:
@@ -27,7 +28,7 @@ class Sink:
         self.file = file
         self._waiting: list[bytes] = []
         with explaining(file):
-            self._fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._fd = private_opener(str(file), os.O_RDWR | os.O_CREAT)
             self._length = self._cut_to_committed(committed_bytes)
             os.lseek(self._fd, self._length, os.SEEK_SET)
             os.fsync(self._fd)

@@ -6,6 +6,7 @@ from pathlib import Path
 from batchrun.errors import LedgerError
 from batchrun.ledger.sqlite.reader import is_begun, open_for_reading
 from batchrun.output.sink import explaining
+from batchrun.runtime.private_files import close_to_others, make_private_directory
 from batchrun.worker.submission import Submission
 
 _IS_ID = re.compile(r"[a-z0-9-]{1,64}")
@@ -27,14 +28,16 @@ class DataDirectory:
         self.log = path / "worker.log"
 
     def make(self) -> None:
-        """Make the missing directories.
+        """Make the missing directories, and close all to other users.
 
         Raises:
-            OutputError: a directory cannot be made.
+            OutputError: a directory cannot be made, or is another user's.
         """
-        for directory in (self.batches, self.spool, self.failed, self.profiles):
+        for path in (self.batches, self.log, self.token):
+            close_to_others(path)
+        for directory in (self.path, self.batches, self.spool, self.failed, self.profiles):
             with explaining(directory):
-                directory.mkdir(parents=True, exist_ok=True)
+                make_private_directory(directory)
 
     def of(self, submission_id: str) -> Path:
         """Return the directory of a submission."""

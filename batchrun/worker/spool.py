@@ -16,8 +16,10 @@ from stat import S_ISREG
 import anyio
 import structlog
 
-from batchrun.errors import BatchrunError, ConfigError, JobFileError
+from batchrun.errors import BatchrunError, ConfigError, JobFileError, OutputError
 from batchrun.jobs import is_job_file
+from batchrun.output.replacement import replace_text
+from batchrun.runtime.private_files import make_private_directory
 from batchrun.worker.data_directory import DataDirectory, has_begun, has_open_jobs
 from batchrun.worker.submission import BatchState, Submission
 from batchrun.worker.submission_store import SubmissionStore
@@ -148,10 +150,10 @@ class Spool:
             )
         source, target = self._directory.spool / submission.spooled, self._directory.failed / submission.spooled
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.with_name(f"{target.name}.txt").write_text(f"{reason}\n", encoding="utf-8")
+            make_private_directory(target.parent)
+            replace_text(target.with_name(f"{target.name}.txt"), f"{reason}\n")
             source.replace(target)
-        except OSError as error:
+        except (OSError, OutputError) as error:
             self._report(source, error)
 
 

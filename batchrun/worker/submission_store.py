@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from batchrun.errors import BatchrunError, OutputError
 from batchrun.output.sink import explain, explaining, sync_directory
+from batchrun.runtime.private_files import make_private_directory, private_opener
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.submission import BatchState, Submission
 
@@ -159,8 +160,8 @@ class SubmissionStore:
         directory = self._directory.of(submission.id)
         beside = directory / f".{FILE_NAME}.new"
         try:
-            directory.mkdir(exist_ok=True)
-            with beside.open("wb") as opened:
+            make_private_directory(directory)
+            with open(beside, "wb", opener=private_opener) as opened:
                 opened.write(submission.model_dump_json(indent=1, exclude_defaults=True).encode())
                 opened.flush()
                 os.fsync(opened.fileno())

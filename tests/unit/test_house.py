@@ -1,6 +1,7 @@
 """The house of design and style: one name, one thing."""
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,3 +37,21 @@ def test_no_public_class_name_occurs_twice() -> None:
             places[name].append(str(file.relative_to(_ROOT)))
     twice = {name: where for name, where in places.items() if len(where) > 1}
     assert twice == {}
+
+
+#: Calls that make a file or directory with the modes that the umask leaves.
+_MAKES = re.compile(
+    r"\.write_text\(|\.write_bytes\(|\.touch\(|\.mkdir\(|os\.open\([^)]*O_CREAT|open\([^)]*\"[wax]b?\"[^)]*\)"
+)
+#: What closes them: an opener or a mode beside the call.
+_CLOSES = re.compile(r"private_opener|mode=0o700|0o600")
+
+
+def test_files_and_directories_are_made_for_their_user_only() -> None:
+    """By `runtime/private_files.py`; a new Actor's project is its author's."""
+    makers = (file for file in _modules() if file.stem not in {"private_files", "actors_command", "zip_stream"})
+    lines = ((file, line) for file in makers for line in file.read_text("utf-8").splitlines())
+    open_ones = [
+        f"{file.name}: {line.strip()}" for file, line in lines if _MAKES.search(line) and not _CLOSES.search(line)
+    ]
+    assert open_ones == []

@@ -23,6 +23,7 @@ from batchrun.model import Attempt, AttemptState, JobId, JobKey, JsonObject, Mar
 from batchrun.output.layout import RECORDS, STARTS
 from batchrun.output.replacement import Replacement
 from batchrun.output.sink import explaining
+from batchrun.runtime.private_files import private_opener
 
 #: Bytes after which the log is rewritten with the starts of open jobs only: about 80,000 starts.
 MAX_BYTES = 16 << 20
@@ -90,7 +91,7 @@ class StartLog:
         replacement.write(_line(commits, open_starts, head))
         self._bytes = replacement.put_in_place()
         with explaining(self._file):
-            self._opened = self._file.open("ab", buffering=0)
+            self._opened = open(self._file, "ab", buffering=0, opener=private_opener)  # noqa: SIM115
 
     def close(self) -> None:
         """Close the file."""

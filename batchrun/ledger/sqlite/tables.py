@@ -33,6 +33,8 @@ from batchrun.model import (
     write_json,
 )
 from batchrun.output.layout import LEDGER
+from batchrun.output.sink import explaining
+from batchrun.runtime.private_files import make_private_file
 
 T = TypeVar("T")
 
@@ -413,9 +415,11 @@ def open_ledger(directory: Path, name: str = LEDGER) -> Iterator[LedgerTables]:
         name: of the file; another name for a ledger that is to replace the batch's.
 
     Raises:
-        LedgerError: It cannot be opened, is damaged, or was written by a newer batchrun.
+        OutputError: It cannot be opened, is damaged, or was written by a newer batchrun.
     """
     file = directory / name
+    with explaining(file):
+        make_private_file(file)  # SQLite gives the files beside it its mode
     with open_connection(file, mode="rwc") as connection:
         # Every commit reaches the disk before it counts: no record may outlive its note.
         connection.execute("PRAGMA journal_mode = WAL")

@@ -15,6 +15,7 @@ from aiohttp import BodyPartReader, web
 
 from batchrun.jobs import is_job_file
 from batchrun.output.sink import explaining, sync_directory
+from batchrun.runtime.private_files import private_opener
 from batchrun.worker.http.error_envelope import Refused
 
 #: Max bytes of a field other than the job file.
@@ -78,7 +79,7 @@ async def uploaded(request: web.Request, directory: Path) -> AsyncIterator[Form]
     if request.content_type != "multipart/form-data":
         raise Refused(415, "unsupported-media-type", "submit a batch as multipart/form-data")
     with explaining(directory):
-        await anyio.Path(directory).mkdir()
+        await anyio.Path(directory).mkdir(mode=0o700)
     form = Form()
     try:
         await _read(request, form, directory)
@@ -145,7 +146,7 @@ async def _take_jobs(part: BodyPartReader, form: Form, directory: Path) -> None:
     file = directory / form.jobs_file
     with explaining(file):
         digest = sha256()
-        async with await anyio.open_file(file, "wb") as opened:
+        async with await anyio.open_file(file, "wb", opener=private_opener) as opened:
             while piece := await part.read_chunk(_PIECE_BYTES):
                 digest.update(piece)
                 await opened.write(piece)
@@ -156,7 +157,7 @@ async def _take_jobs(part: BodyPartReader, form: Form, directory: Path) -> None:
 
 async def _write_text(file: Path, text: str) -> None:
     def write() -> None:
-        with file.open("w", encoding="utf-8", newline="") as opened:
+        with open(file, "w", encoding="utf-8", newline="", opener=private_opener) as opened:
             opened.write(text)
             opened.flush()
             os.fsync(opened.fileno())

@@ -20,6 +20,7 @@ from batchrun.output.layout import BATCH_LOG, ITEMS, LEDGER, RECORDS
 from batchrun.output.sink import explaining
 from batchrun.report.failure_causes import Failures, read_failures
 from batchrun.report.report_page import make_report
+from batchrun.runtime.private_files import private_opener
 from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.http.request_context import submission_of, worker_of
 from batchrun.worker.submission import Submission
@@ -137,7 +138,7 @@ async def _from_to(file: Path, offset: int, end: int) -> AsyncGenerator[bytes]:
     if offset >= end:
         return
     with explaining(file):
-        opened = await anyio.open_file(file, "rb")
+        opened = await anyio.open_file(file, "rb", opener=private_opener)
         try:
             await opened.seek(offset)
             while offset < end and (piece := await opened.read(min(_PIECE_BYTES, end - offset))):

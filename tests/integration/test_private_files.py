@@ -1,0 +1,177 @@
+"""What every command leaves behind is for its user only, whatever the umask, also where it was open before."""
+
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from batchrun.errors import OutputError
+from batchrun.output.layout import ITEMS, LEDGER, LOCK, NAMES, RECORDS, SERVER_STATE
+from batchrun.output.lock import locked
+from batchrun.output.replacement import replace_text
+from tests.support.api_process import ACTOR, TOKEN
+from tests.support.command_line import batchrun, serving
+from tests.support.crash import open_api, wait_until
+from tests.support.worker_process import WorkerProcess
+
+#: What users put into a worker's directory; the directories are closed to others, so these are too.
+USERS = {"worker.toml", "stderr.txt", "shop.jsonl", "wrong.jsonl", "shop.toml", "wrong.toml"}
+BATCH = f'''
+[task]
+actor = "{ACTOR}"
+name = "shop"
+options = {{ memory_mb = 128 }}
+[jobs]
+file = "jobs.jsonl"
+on_bad_line = "record"
+[retry]
+max_attempts = 1
+[output]
+dir = "results/out"
+logs = true
+'''
+
+
+def _open_to_others(directory: Path) -> dict[str, str]:
+    """Return the mode of each file and directory that others have any right to, the directory itself included."""
+    found = {each: stat.S_IMODE(each.lstat().st_mode) for each in (directory, *directory.rglob("*"))}
+    return {str(each.relative_to(directory)): oct(mode) for each, mode in found.items() if mode & 0o077}
+
+
+def _open_all(directory: Path) -> None:
+    """Give everything the modes that an earlier version left."""
+    for each in (directory, *directory.rglob("*")):
+        each.chmod(0o775 if each.is_dir() else 0o664)
+
+
+def _write_batch(directory: Path, jobs: Sequence[Any]) -> None:
+    (directory / "jobs.jsonl").write_bytes(b"".join(orjson.dumps(job) + b"\n" for job in jobs))
+    (directory / "shop.toml").write_text(BATCH)
+
+
+def test_a_batch_is_for_its_user_only(tmp_path):
+    """What run, retry, report and repair write; each closes what an earlier version left open."""
+    _write_batch(tmp_path, [{"n": 1}, {"n": 2, "fails": True, "log_bytes": 9}, {"n": 1}, 3])
+    out = tmp_path / "results/out"
+    with open_api(tmp_path / "api") as api:
+
+        def call(*command: str) -> None:
+            said = batchrun(*command, cwd=tmp_path, environ={"APIFY_TOKEN": TOKEN})
+            assert said.code in {0, 1}, said.err
+            assert _open_to_others(out) == {}, command
+
+        call("run", "shop.toml", "--api-url", api.base_url)
+        call("report", "results/out")
+        assert {each.name for each in out.iterdir()} >= set(NAMES) - {SERVER_STATE}
+        _open_all(out)
+        call("retry", "results/out", "--yes")
+        _open_all(out)
+        (out / ITEMS).unlink()
+        (out / LEDGER).write_bytes(b"damaged")
+        call("repair", "results/out")
+        assert list(out.glob(f"{LEDGER}.damaged-*")), "the ledger was rebuilt"
+        assert _open_to_others(tmp_path / "api") == {}
+
+
+def test_a_report_that_a_person_wants_elsewhere_has_the_modes_that_he_wants(tmp_path):
+    """Those that his umask leaves, as any program's files."""
+    _write_batch(tmp_path, [{"n": 1}])
+    with open_api(tmp_path / "api") as api:
+        batchrun("run", "shop.toml", "--api-url", api.base_url, cwd=tmp_path, environ={"APIFY_TOKEN": TOKEN})
+    assert batchrun("report", "results/out", "--out", "shown.html", cwd=tmp_path).code == 0
+    assert (tmp_path / "shown.html").stat().st_mode == (tmp_path / "shop.toml").stat().st_mode
+
+
+def test_a_worker_is_for_its_user_only(tmp_path):
+    """Its log, submissions and the batches of its spool, killed and started again; also what was open before."""
+    with open_api(tmp_path / "api") as api:
+        worker = WorkerProcess(tmp_path / "data", api.base_url)
+        with worker.running():
+            worker.put_batch("shop", [{"n": 1}])
+            worker.put_batch("wrong", [{"n": 1}], "unknown = 1\n")
+            worker.wait_for_end("shop")
+            wait_until((worker.data_dir / "spool/failed/wrong.toml.txt").exists)
+            _write_batch(tmp_path, [{"n": 3}])
+            submitted = batchrun("worker", "submit", "shop.toml", "--data", "data", "--wait", cwd=tmp_path)
+            assert submitted.code == 0, submitted.err
+            assert worker.ask("/")[0] == 200
+            assert {Path(each).name for each in _open_to_others(worker.data_dir)} <= USERS
+        assert {Path(each).name for each in _open_to_others(worker.data_dir)} <= USERS
+        _open_all(worker.data_dir)
+        with worker.running():
+            found = _open_to_others(worker.data_dir)
+            assert {each for each in found if not each.startswith("spool/")} <= USERS
+            assert _open_to_others(worker.data_dir / "spool").get(".") is None
+
+
+def test_what_a_batch_carries_along_and_serve_are_for_their_user_only(tmp_path):
+    """The state of an embedded server, with an Actor that has run, and that of `batchrun serve`."""
+    (tmp_path / "jobs.jsonl").write_text("{}\n")
+    batch = (
+        '[api]\nbase_url = "embedded"\n[task]\nactor = "apify/hello-world"\nname = "hello"\n[jobs]\nfile = "jobs.jsonl"'
+    )
+    (tmp_path / "hello.toml").write_text(batch)
+    said = batchrun("run", "hello.toml", "--out", "out", cwd=tmp_path)
+    assert said.code == 0, said.err
+    assert (tmp_path / "out" / SERVER_STATE).is_dir()
+    assert _open_to_others(tmp_path / "out") == {}
+    with serving(tmp_path / "state", TOKEN):
+        assert _open_to_others(tmp_path / "state") == {}
+    assert _open_to_others(tmp_path / "state") == {}
+
+
+@pytest.mark.parametrize("name", [LOCK, RECORDS, LEDGER])
+def test_no_symbolic_link_is_followed_out_of_an_output_directory(tmp_path, name):
+    """Who puts it there would choose which file is written, emptied or closed to others."""
+    _write_batch(tmp_path, [{"n": 1}])
+    aim = tmp_path / "precious"
+    aim.touch()
+    (tmp_path / "results/out").mkdir(parents=True)
+    (tmp_path / "results/out" / name).symlink_to(aim)
+    before = aim.stat().st_mode
+    url = "http://127.0.0.1:1"
+    said = batchrun("run", "shop.toml", "--api-url", url, cwd=tmp_path, environ={"APIFY_TOKEN": TOKEN})
+    assert said.code == 6, said.err
+    assert f"{name}: it is a symbolic link" in said.err
+    assert (aim.read_text(), aim.stat().st_mode) == ("", before)
+
+
+def test_a_file_beside_a_report_is_not_written_through_a_link(tmp_path):
+    """A report is written to a new file first, whose name can be guessed."""
+    aim = tmp_path / "precious"
+    aim.write_text("keep")
+    (tmp_path / f".report.html.{os.getpid()}.new").symlink_to(aim)
+    replace_text(tmp_path / "report.html", "new", is_private=False)
+    assert (aim.read_text(), (tmp_path / "report.html").read_text()) == ("keep", "new")
+
+
+def test_a_directory_that_all_users_share_is_refused(tmp_path):
+    """Closing it would lock them out; who runs batches there wants a directory inside it."""
+    shared = tmp_path / "tmp"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    with pytest.raises(OutputError, match=r"tmp: all users share it; name a directory inside it"), locked(shared):
+        pass
+    assert stat.S_IMODE(shared.stat().st_mode) == 0o1777
+    with locked(tmp_path), pytest.raises(OutputError, match=r"/: all users share it"), locked(Path("/")):
+        pass
+
+
+def test_what_belongs_to_another_user_is_refused(tmp_path, monkeypatch):
+    """With the next step. A lock that another user may open, he could hold."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    (tmp_path / LOCK).touch()
+    (tmp_path / LOCK).chmod(0o644)
+    tmp_path.chmod(0o700)
+    for module, name in ((os, "chmod"), (Path, "chmod")):
+        monkeypatch.setattr(module, name, refuse)
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    with pytest.raises(OutputError, match=r"lock: it belongs to another user; remove it"), locked(tmp_path):
+        pass

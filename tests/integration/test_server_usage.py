@@ -51,6 +51,14 @@ async def test_the_first_figures_are_preliminary(tmp_path: Path) -> None:
         assert listed["usageTotalUsd"] == final["usageTotalUsd"]
 
 
+async def test_a_server_without_work_uses_no_processor(tmp_path: Path) -> None:
+    """Also one that makes usage final at once, as a batch's own server does: all its children wait."""
+    async with open_api(tmp_path / "server", usage_settle_s=0) as api:
+        await _settled(api, (await _echo(api))["id"])
+        with anyio.fail_after(20):
+            await anyio.wait_all_tasks_blocked()
+
+
 async def test_a_live_run_shows_what_it_has_used_so_far(tmp_path: Path) -> None:
     """Time and storages, each time it is read."""
     pushed, goes_on = anyio.Event(), anyio.Event()

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import anyio
 
 from batchrun.model import JsonObject
+from batchrun.runtime.changed import Changed
 from batchrun.server.ids import now_ms
 from batchrun.server.store import final_usage_table, usage_table
 from batchrun.server.store.database import Database
@@ -30,6 +31,7 @@ class FinalUsage:
         self.reads = ReadCounts()
         #: (Loop time, Run id), in order of time.
         self._due: deque[tuple[float, str]] = deque()
+        self._has_due = Changed()
         self._month = (0, 0)
         self._spent_usd: dict[str, float] = {}
 
@@ -45,6 +47,8 @@ class FinalUsage:
     def expect(self, run_id: str) -> None:
         """Make the usage of this Run final after the delay."""
         self._due.append((anyio.current_time() + self.delay_s, run_id))
+        if len(self._due) == 1:
+            self._has_due.notify()
 
     def spent_usd(self, user_id: str) -> float:
         """Return the dollars that an account's Runs with final usage cost this month."""
@@ -62,7 +66,7 @@ class FinalUsage:
         while True:
             await self.finish_due(show)
             wait_s = self._due[0][0] - anyio.current_time() if self._due else _KEEP_READS_EVERY_S
-            await anyio.sleep(max(min(wait_s, self.delay_s, _KEEP_READS_EVERY_S), 0))
+            await self._has_due.wait(min(wait_s, _KEEP_READS_EVERY_S))
 
     async def finish_due(self, show: Callable[[JsonObject], None]) -> None:
         """Make the usage of the Runs that are due final, and store the read counts."""

@@ -18,6 +18,9 @@ class StartTerms:
     def __init__(self, terms: Terms, purse: Purse) -> None:
         self._terms = terms
         self._purse = purse
+        # With a budget, the task's options are sent too, so that no edit of the task makes a Run cost more than is
+        # reserved.
+        self._options = terms.options.over(terms.task_options) if purse.is_limited else terms.options
         #: Memory of a Run for which no option sets any, in megabytes; 0 until a Run has shown it.
         self._usual_memory_mb = 0
         #: Memory of the largest Run that was started, in megabytes.
@@ -25,10 +28,7 @@ class StartTerms:
 
     def options_of(self, work: Work) -> RunOptions:
         """Return the options of the job's next start."""
-        own = work.job.options.over(self._terms.options) if work.job.options else self._terms.options
-        if self._purse.is_limited:
-            # The task's options are sent too, so that no edit of the task makes a Run cost more than is reserved.
-            own = own.over(self._terms.task_options)
+        own = work.job.options.over(self._options) if work.job.options else self._options
         return self._terms.retry.escalation.next_options(work.this_round).over(own) if work.attempts else own
 
     def demand(self, work: Work) -> Demand:

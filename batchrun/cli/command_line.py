@@ -140,6 +140,40 @@ def run(
     raise typer.Exit(run_batch_command(config, is_confirmed=yes, is_json=json))
 
 
+def init(
+    jobs: Annotated[Path, typer.Argument(help="The job file: CSV, TSV, JSON lines or JSON.")],
+    task: Task = None,
+    actor: Annotated[
+        str | None, typer.Option(help="An Actor in place of a task: the first `run` makes a task of it.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The batch file to write; default: the job file's name + .toml.")
+    ] = None,
+    columns: Annotated[
+        list[str] | None, typer.Option("--map", help="PROPERTY=COLUMN: which column fills a property; repeatable.")
+    ] = None,
+    api_url: ApiUrl = None,
+    actors: Actors = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="How the file is read: --set jobs.encoding=cp1252.")
+    ] = None,
+) -> None:
+    """Write a batch file for a job file: its columns become the input of a task. Nothing is started or overwritten."""
+    from batchrun.cli.init_command import InitRequest, init_batch, pairs_of, reading_of
+
+    request = InitRequest(
+        jobs=jobs,
+        file=out or Path(f"{jobs.name.partition('.')[0] or 'batch'}.toml"),
+        task=task,
+        actor=actor,
+        actors=tuple(actors or ()),
+        api_url="embedded" if actors and api_url is None else api_url,
+        reading=reading_of(settings or []),
+        chosen=pairs_of(columns or []),
+    )
+    raise typer.Exit(init_batch(request))
+
+
 def plan(
     batch: Batch = None,
     task: Task = None,

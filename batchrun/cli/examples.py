@@ -2,6 +2,11 @@
 
 #: Command lines by verb, each of at most 78 characters.
 EXAMPLES: dict[str, tuple[str, ...]] = {
+    "init": (
+        "batchrun init products.csv --task you~your-task",
+        "batchrun init products.csv --actor apify/hello-world --out shop.toml",
+        "batchrun init products.csv --task you~your-task --map startUrls=link",
+    ),
     "run": (
         "batchrun run shop.toml",
         "batchrun run shop.toml --limit 10 --budget-usd 1.50",

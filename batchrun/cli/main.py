@@ -23,6 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command("init")(command_line.init)
 app.command("run")(command_line.run)
 app.command("plan")(command_line.plan)
 app.command("status")(command_line.status)

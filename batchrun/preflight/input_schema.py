@@ -61,7 +61,8 @@ class InputSchema:
             self._validator = _validator(self._translated({"type": "object", **schema}, "input"))
         except (ValueError, TypeError, RecursionError, OverflowError) as error:
             raise SchemaUnusable(_brief(str(error).splitlines()[0] if str(error) else type(error).__name__)) from error
-        #: The properties that the schema names.
+        #: The properties that the schema names, and each one's part of the schema.
+        self.fields = fields
         self.names = tuple(fields)
         required = schema.get("required")
         self.required = tuple(map(str, required)) if isinstance(required, list) else ()

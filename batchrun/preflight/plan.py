@@ -17,7 +17,7 @@ from batchrun.account.connect import open_platform, read_account
 from batchrun.account.limits_watch import slot_count
 from batchrun.account.task import Task, find_task
 from batchrun.apify.client import ApifyClient
-from batchrun.config import Config
+from batchrun.config import ApiConfig, Config, ServerConfig
 from batchrun.config.job_format_builder import job_format
 from batchrun.errors import JobFileError
 from batchrun.jobs import NO_JOBS, JobFile
@@ -88,14 +88,18 @@ async def make_plan(config: Config, *, shown: int = 0, environ: Mapping[str, str
         BatchRefused: the platform does not accept the token, or knows no such task.
     """
     config = await anyio.to_thread.run_sync(settle_dialect, config)
-    async with plain_errors(), _open(config, os.environ if environ is None else environ) as client:
+    environ = os.environ if environ is None else environ
+    async with (
+        plain_errors(),
+        open_to_look(config.api, config.server, config.limits.request_rate, environ) as client,
+    ):
         account = await read_account(client)
         task = await find_task(client, config.task, is_created=False)
         past = await anyio.to_thread.run_sync(_read_past, config)
         build = await read_build(client, task, past.pinned_build or config.run.build)
         if config.run.pin_build:
             number_to_pin(build)
-        task = _as_created(task, build)
+        task = as_created(task, build)
         check = job_check(config, account, task, build)
         survey = await _survey(config, task, check, shown)
         opened_again = sum(line > past.read_lines for line in survey.replacing.values())
@@ -133,21 +137,26 @@ async def make_plan(config: Config, *, shown: int = 0, environ: Mapping[str, str
 
 
 @asynccontextmanager
-async def _open(config: Config, environ: Mapping[str, str]) -> AsyncIterator[ApifyClient]:
-    # An embedded server that opens the batch's own state restarts the Runs in it, so a fresh one is opened.
+async def open_to_look(
+    api: ApiConfig, server: ServerConfig, request_rate_per_s: float, environ: Mapping[str, str]
+) -> AsyncIterator[ApifyClient]:
+    """Open a platform on which nothing is started.
+
+    An embedded server that opens the batch's own state restarts the Runs in it, so a fresh one is opened.
+    """
     with TemporaryDirectory(prefix="batchrun-plan-", ignore_cleanup_errors=True) as scratch:
         async with open_platform(
-            config.api,
+            api,
             environ=environ,
-            request_rate_per_s=config.limits.request_rate,
-            server=config.server,
+            request_rate_per_s=request_rate_per_s,
+            server=server,
             server_dir=Path(scratch) / SERVER_STATE,
             inline_actors={},
         ) as client:
             yield client
 
 
-def _as_created(task: Task, build: Build) -> Task:
+def as_created(task: Task, build: Build) -> Task:
     """Return the task as `run` will create it: without an input, it gets the prefilled values of the schema."""
     if task.exists or task.input or build.schema is None:
         return task

@@ -48,8 +48,12 @@ _CLOSES = re.compile(r"private_opener|mode=0o700|0o600")
 
 
 def test_files_and_directories_are_made_for_their_user_only() -> None:
-    """By `runtime/private_files.py`; a new Actor's project is its author's."""
-    makers = (file for file in _modules() if file.stem not in {"private_files", "actors_command", "zip_stream"})
+    """By `runtime/private_files.py`; a new Actor's project and a new batch file are their author's."""
+    makers = (
+        file
+        for file in _modules()
+        if file.stem not in {"private_files", "actors_command", "init_command", "zip_stream"}
+    )
     lines = ((file, line) for file in makers for line in file.read_text("utf-8").splitlines())
     open_ones = [
         f"{file.name}: {line.strip()}" for file, line in lines if _MAKES.search(line) and not _CLOSES.search(line)

@@ -1,0 +1,350 @@
+"""Which column of a job file fills which property of an Actor's input, by names, types and examples; and the template.
+
+Pure functions over names, sample values and an input schema. They guess: their caller shows the guess to a person.
+"""
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from batchrun.jobs.template import to_bool, to_int
+from batchrun.model import JsonObject, read_json
+
+#: Score from which on a column is matched with a property. Equal names alone score `_NAME_WEIGHT`.
+THRESHOLD = 0.5
+#: Difference of scores below which two columns are rivals for one property.
+RIVAL_MARGIN = 0.1
+#: Max unused columns that are copied into records.
+MAX_META = 10
+
+_NAME_WEIGHT = 0.7
+#: Addresses in a column, for a property that takes addresses.
+_URL_BONUS = 0.5
+#: Values among the allowed ones of a property.
+_ENUM_BONUS = 0.4
+#: Values shaped like the example of a property, as "US" and "DE".
+_SHAPE_BONUS = 0.2
+#: Values that convert to a number or a boolean, for a property that takes one.
+_TYPE_BONUS = 0.1
+#: Addresses in a column, for a property that takes any text.
+_URL_IN_TEXT = -0.3
+
+_WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|[^\W\d_]+")
+#: Words for one thing; the first stands for all.
+_SYNONYMS = (
+    ("url", "link", "href", "uri", "website", "webpage", "site"),
+    ("query", "search", "keyword", "term", "phrase", "q"),
+    ("limit", "max", "maximum", "most"),
+    ("country", "market", "nation", "countrycode"),
+    ("language", "lang", "locale"),
+    ("location", "city", "place", "town"),
+    ("user", "username", "handle", "profile", "account"),
+)
+_CANONICAL = {word: words[0] for words in _SYNONYMS for word in words}
+#: Words that say nothing about what a property holds.
+_NOISE = frozenset(
+    {
+        *("start", "list", "array", "string", "item", "result", "per", "crawl", "crawled", "request", "value", "input"),
+        *("the", "of", "no", "at", "code", "to", "be", "a"),
+    }
+)
+#: Words in the name of a column that identifies a line.
+_ID_WORDS = frozenset(
+    {
+        *(
+            "id",
+            "sku",
+            "key",
+            "asin",
+            "ean",
+            "gtin",
+            "isbn",
+            "uuid",
+            "guid",
+            "slug",
+            "upc",
+            "mpn",
+            "ref",
+            "reference",
+            "nr",
+        ),
+    }
+)
+_URL = re.compile(r"(https?://\S+|/\S*)")
+_DOMAIN = re.compile(r"([\w-]+\.)+[A-Za-z]{2,}(/\S*)?")
+#: Separators of several values in one cell.
+_SEPARATORS = "|;,"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobColumn:
+    """A column of a job file, or a property that its lines have; with the values at the head of the file."""
+
+    name: str
+    #: The values that are not empty.
+    values: Sequence[Any]
+    has_empty: bool = False
+    #: Whether no value occurs twice.
+    is_unique: bool = False
+
+    @property
+    def has_cells(self) -> bool:
+        """True if its values are texts, as in CSV."""
+        return all(isinstance(value, str) for value in self.values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnMatch:
+    """A column that fills a property."""
+
+    property: str
+    column: str
+    #: What the template has for the property.
+    value: Any
+    #: Other columns that would fill it as well.
+    rivals: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matching:
+    """How the columns of a job file become an Actor's input."""
+
+    #: In the order of the schema.
+    matches: tuple[ColumnMatch, ...]
+    #: Required properties that neither a column nor the task fills.
+    missing: tuple[str, ...]
+    #: The column that identifies a line; None: none does.
+    key: str | None
+    #: Columns that are copied into the record: the key, and those that fill no property.
+    meta: tuple[str, ...]
+
+    @property
+    def template(self) -> JsonObject:
+        """The `[jobs.template]`."""
+        return {each.property: each.value for each in self.matches}
+
+
+def match_columns(
+    columns: Sequence[JobColumn],
+    fields: Mapping[str, JsonObject],
+    required: Collection[str],
+    *,
+    given: Collection[str] = (),
+    chosen: Mapping[str, str] | None = None,
+) -> Matching:
+    """Match columns with the properties of an input schema, each at most once.
+
+    Args:
+        columns: of the job file.
+        fields: the schema's properties; empty: there is no schema, and each column fills the property of its name.
+        required: the properties that the schema requires.
+        given: the properties that the task sets, or the schema's defaults.
+        chosen: columns by property that a person has chosen; they are not guessed.
+    """
+    usable = [column for column in columns if not column.name.startswith("@") and '"' not in column.name]
+    by_name = {column.name: column for column in usable}
+    pairs = dict(chosen or {})
+    rivals: dict[str, tuple[str, ...]] = {}
+    if not fields:
+        pairs = {**{name: name for name in by_name}, **pairs}
+    scores = _scores(usable, fields, pairs)
+    for score, name, column in scores:
+        if name not in pairs and column not in pairs.values():
+            pairs[name] = column
+            rivals[name] = tuple(
+                other for near, of, other in scores if of == name and other != column and score - near < RIVAL_MARGIN
+            )
+    order = [*(name for name in fields if name in pairs), *(name for name in pairs if name not in fields)]
+    matches = tuple(
+        ColumnMatch(
+            property=name,
+            column=pairs[name],
+            value=placeholder(by_name[pairs[name]], fields.get(name, {}), is_required=name in required),
+            rivals=rivals.get(name, ()),
+        )
+        for name in order
+    )
+    key = _key(usable)
+    unused = [column.name for column in usable if column.name not in pairs.values() and column.name != key]
+    return Matching(
+        matches=matches,
+        missing=tuple(name for name in required if name not in pairs and name not in given),
+        key=key,
+        meta=tuple(([key] if key else []) + unused[:MAX_META]),
+    )
+
+
+def _scores(
+    columns: Sequence[JobColumn], fields: Mapping[str, JsonObject], taken: Mapping[str, str]
+) -> list[tuple[float, str, str]]:
+    """Return score, property and column of each pair that may match, the best first."""
+    found = [
+        (score, name, column.name)
+        for name, field in fields.items()
+        for column in columns
+        if name not in taken and column.name not in taken.values() and (score := _score(column, name, field))
+    ]
+    return sorted((each for each in found if each[0] >= THRESHOLD), key=lambda each: -each[0])
+
+
+def _score(column: JobColumn, name: str, field: JsonObject) -> float:
+    """Return how well a column fits a property; 0: its values do not convert."""
+    bonus = _value_bonus(column, name, field)
+    if bonus is None or not column.values:
+        return 0.0
+    words = _words(column.name)
+    by_name = max(_likeness(words, _words(name)), 0.9 * _likeness(words, _words(str(field.get("title") or ""))))
+    return _NAME_WEIGHT * by_name + bonus
+
+
+def _words(name: str) -> frozenset[str]:
+    plain = [word.lower() for word in _WORD.findall(name)]
+    singular = [word[:-1] if re.search(r"..[^s]s$", word) else word for word in plain]
+    words = frozenset(_CANONICAL.get(word, word) for word in singular)
+    return words - _NOISE or words
+
+
+def _likeness(these: frozenset[str], those: frozenset[str]) -> float:
+    return len(these & those) / len(these | those) if these and those else 0.0
+
+
+def _value_bonus(column: JobColumn, name: str, field: JsonObject) -> float | None:
+    """Return what the values say for a match; None: the property cannot take them."""
+    kind = field.get("type")
+    if column.values and all(isinstance(value, list) for value in column.values):
+        return _TYPE_BONUS if kind == "array" else None
+    allowed = field.get("enum")
+    if isinstance(allowed, list):
+        return _ENUM_BONUS if all(value in allowed for value in column.values) else None
+    if takes_urls(name, field):
+        return _URL_BONUS if _are_urls(column) or _all(column, _DOMAIN.fullmatch) else None
+    return _kind_bonus(column, str(kind), field)
+
+
+def _kind_bonus(column: JobColumn, kind: str, field: JsonObject) -> float | None:
+    converters: dict[str, Callable[[Any], Any]] = {"integer": to_int, "number": float, "boolean": to_bool}
+    if (convert := converters.get(kind)) is not None:
+        return _TYPE_BONUS if _converts(column, convert) else None
+    if kind == "object":
+        return 0.0 if _converts(column, _to_object) else None
+    if _are_urls(column):
+        return _URL_IN_TEXT
+    return _SHAPE_BONUS if _shapes(column.values[:20]) & _shapes(_examples(field)) else 0.0
+
+
+def takes_urls(name: str, field: JsonObject) -> bool:
+    """Whether a property takes addresses of pages, by its editor, its name or its pattern."""
+    is_text = field.get("type") in ("string", "array")
+    is_named = "url" in {word.lower().removesuffix("s") for word in _WORD.findall(name)}
+    return field.get("editor") == "requestListSources" or (
+        is_text and (is_named or str(field.get("pattern") or "").startswith(("^http", "^(http")))
+    )
+
+
+def _are_urls(column: JobColumn) -> bool:
+    return bool(column.values) and _all(column, _URL.fullmatch)
+
+
+def _all(column: JobColumn, fits: Callable[[str], object]) -> bool:
+    return all(isinstance(value, str) and fits(value.strip()) for value in column.values)
+
+
+def _converts(column: JobColumn, convert: Callable[[Any], Any]) -> bool:
+    try:
+        for value in column.values:
+            convert(value)
+    except (ValueError, TypeError):
+        return False
+    return True
+
+
+def _to_object(value: Any) -> JsonObject:
+    found = read_json(value) if isinstance(value, str) else value
+    if not isinstance(found, dict):
+        raise TypeError
+    return found
+
+
+def _examples(field: JsonObject) -> list[Any]:
+    given = [field[name] for name in ("prefill", "default", "example") if field.get(name)]
+    return [part for each in given for part in (each if isinstance(each, list) else [each])]
+
+
+def _shapes(values: Sequence[Any]) -> frozenset[str]:
+    """Return the shapes of short texts: "AA" of "US", "aa-AA" of "en-GB", "99999" of a postcode."""
+    texts = [value for value in values if isinstance(value, str) and len(value) <= 10]
+    return frozenset(
+        re.sub(r"\d", "9", re.sub(r"[a-z]", "a", re.sub(r"[A-Z]", "A", text))) for text in texts if " " not in text
+    )
+
+
+def placeholder(column: JobColumn, field: JsonObject, *, is_required: bool = False) -> Any:
+    """Return what a template has for a property that a column fills: a placeholder, in a list if need be."""
+    optional = "?" if column.has_empty and not is_required else ""
+    kind, wraps = field.get("type"), field.get("type") == "array"
+    if not field:  # without a schema, the values decide
+        kind = next((kind for kind, convert in _BY_VALUE if column.has_cells and _converts(column, convert)), "")
+    if wraps and not column.has_cells:
+        wraps = not all(isinstance(value, list) for value in column.values)
+    if wraps and (separator := _separator(column)):
+        return placeholder_of(column.name, f":split({separator}){optional}")
+    is_json = column.has_cells and column.values and (kind == "object" or (wraps and _converts(column, _to_list)))
+    if is_json:
+        converter = ":json"
+    elif column.has_cells:
+        converter = _CONVERTERS.get(str(kind), "")
+    else:  # a number of a JSON line becomes the text that the property wants
+        converter = ":trim" if kind == "string" and not any(isinstance(each, str) for each in column.values) else ""
+    scheme = "https://" if wraps and not _are_urls(column) and _all(column, _DOMAIN.fullmatch) else ""
+    text = f"{scheme}{placeholder_of(column.name, converter + optional)}"
+    if not wraps or is_json:
+        return text
+    return [{"url": text}] if field.get("editor") == "requestListSources" else [text]
+
+
+def placeholder_of(column: str, filters: str = "") -> str:
+    """Return the placeholder of a column: `{{sku}}`, `{{n:int?}}`, `{{"a:b"}}`."""
+    named = column if re.fullmatch(r"\w[\w .\-/()]*", column) else f'"{column}"'
+    return f"{{{{{named}{filters}}}}}"
+
+
+_CONVERTERS = {"integer": ":int", "number": ":float", "boolean": ":bool"}
+
+
+def _plain_number(value: Any) -> None:
+    """Refuse texts that would lose something as a number: 007, 1e5, numbers beyond 2^53."""
+    if not re.fullmatch(r"-?(0|[1-9]\d{0,14})(\.\d{1,10})?", str(value).strip()):
+        raise ValueError
+
+
+def _whole(value: Any) -> None:
+    _plain_number(value)
+    to_int(value)
+
+
+_BY_VALUE: tuple[tuple[str, Callable[[Any], Any]], ...] = (("integer", _whole), ("number", _plain_number))
+
+
+def _to_list(value: Any) -> list[Any]:
+    found = read_json(value)
+    if not isinstance(found, list):
+        raise TypeError
+    return found
+
+
+def _separator(column: JobColumn) -> str:
+    """Return the separator of several values in one cell; empty: each cell is one value."""
+    if not column.has_cells or _converts(column, _to_list):
+        return ""
+    texts = [str(value) for value in column.values]
+    if any("://" in text for text in texts):
+        return next((each for each in "|" if any(each in text for text in texts)), "")
+    return next((each for each in _SEPARATORS if 2 * sum(each in text for text in texts) > len(texts)), "")
+
+
+def _key(columns: Sequence[JobColumn]) -> str | None:
+    """Return the column that identifies a line: named like an identifier, and without gaps and repetitions."""
+    named = [column for column in columns if _words(column.name) & _ID_WORDS]
+    good = [column for column in named if column.is_unique and not column.has_empty and column.values]
+    return min(good, key=lambda column: len(_words(column.name)), default=JobColumn(name="", values=())).name or None

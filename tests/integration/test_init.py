@@ -1,0 +1,143 @@
+"""`batchrun init`: a batch file for a job file, which `batchrun plan` accepts as it is."""
+
+import os
+import pty
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.command_line import Said, batchrun, serving
+
+ROOT = Path(__file__).parents[2]
+TOKEN = "t"
+ENVIRON = {"APIFY_TOKEN": TOKEN}
+PRODUCTS = "SKU;Product URL;Max Pages;Note\na1;https://example.com/1;2;x\na2;https://example.com/2;3;y, z\n"
+
+
+@pytest.fixture(scope="module")
+def base_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A platform with one task, which starts with "/demo/"."""
+    directory = tmp_path_factory.mktemp("api")
+    with serving(directory / "state", TOKEN) as address:
+        made = batchrun(
+            *("task", "create", "--actor", "batchrun/page-scraper", "--name", "pages"),
+            *("--input", '{"startUrls": ["/demo/"]}', "--api-url", address),
+            cwd=directory,
+            environ=ENVIRON,
+        )
+        assert made.code == 0, made
+        yield address
+
+
+def init(directory: Path, base_url: str, *arguments: str) -> Said:
+    """Write a batch file for products.csv."""
+    (directory / "products.csv").write_text(PRODUCTS)
+    return batchrun("init", "products.csv", "--api-url", base_url, *arguments, cwd=directory, environ=ENVIRON)
+
+
+def test_the_written_file_passes_the_plan(tmp_path, base_url):
+    """Columns fill the Actor's properties, the key and the others are kept, and the first input is shown."""
+    said = init(tmp_path, base_url, "--task", "local/pages")
+    assert (said.code, said.out) == (0, "products.toml\n"), said
+    assert '"startUrls":[{"url":"https://example.com/1"}]' in said.err
+    assert "checked   2 jobs: valid" in said.err
+    written = tomllib.loads((tmp_path / "products.toml").read_text())
+    assert written["jobs"] == {
+        "file": "products.csv",
+        "key": "{{SKU}}",
+        "meta": ["SKU", "Note"],
+        "template": {"startUrls": [{"url": "{{Product URL}}"}], "maxRequestsPerCrawl": "{{Max Pages:int}}"},
+    }
+    planned = batchrun("plan", "products.toml", cwd=tmp_path, environ=ENVIRON)
+    assert planned.code == 0, planned
+    assert "inputs    all are valid" in planned.out
+
+
+def test_nothing_is_overwritten(tmp_path, base_url):
+    """Exit 2, and the file is as it was."""
+    (tmp_path / "products.toml").write_text("mine")
+    said = init(tmp_path, base_url, "--task", "local/pages")
+    assert said.code == 2, said
+    assert "products.toml: exists, and is not overwritten" in said.err
+    assert (tmp_path / "products.toml").read_text() == "mine"
+
+
+def test_without_a_task_the_tasks_of_the_account_are_listed(tmp_path, base_url):
+    """Exit 2 where nobody can be asked; nothing is written."""
+    said = init(tmp_path, base_url)
+    assert (said.code, said.err) == (2, "batchrun: give --task. The account has:\n  local/pages\n"), said
+    assert not (tmp_path / "products.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--map", "startUrls=Nope"], "there is no such column; there are SKU, Product URL, Max Pages, Note"),
+        (["--map", "nope=SKU"], "no such property; the input has startUrls, "),
+        (["--map", "nope"], "write it as PROPERTY=COLUMN"),
+        (["--set", "limits.drain_s=1"], "init takes jobs.format, "),
+        (["--actor", "local/nope"], "no Actor 'local/nope' for this token. The account has "),
+    ],
+)
+def test_what_is_not_known_is_named(tmp_path, base_url, arguments, message):
+    """Exit 2 or 5; nothing is written."""
+    task = [] if "--actor" in arguments else ["--task", "local/pages"]
+    said = init(tmp_path, base_url, *task, *arguments)
+    assert (said.code, message in said.err) == (5 if not task else 2, True), said
+    assert not (tmp_path / "products.toml").exists()
+
+
+def test_a_line_that_would_fail_is_shown(tmp_path, base_url):
+    """Exit 2, with the written file and the line."""
+    (tmp_path / "jobs.csv").write_text("url,requestTimeoutSecs\nhttps://example.com/1,0\n")
+    said = batchrun("init", "jobs.csv", "--task", "local/pages", "--api-url", base_url, cwd=tmp_path, environ=ENVIRON)
+    assert (said.code, said.out) == (2, "jobs.toml\n"), said
+    assert "line 2: Field input.requestTimeoutSecs must be >= 1" in said.err
+
+
+def test_a_batch_of_an_actor_of_ones_own_needs_no_account(tmp_path):
+    """The embedded server, an Actor's directory, JSON lines: the written file runs."""
+    made = batchrun("actors", "new", "greeter", cwd=tmp_path)
+    assert made.code == 0, made
+    (tmp_path / "people.jsonl").write_text('{"name": "Ann"}\n')
+    said = batchrun("init", "people.jsonl", "--actors", "greeter", cwd=tmp_path)
+    assert (said.code, said.out) == (0, "people.toml\n"), said
+    assert "local/greeter" in said.err
+    assert batchrun("plan", "people.toml", cwd=tmp_path).code == 0
+
+
+def test_at_a_terminal_it_asks_what_it_cannot_know(tmp_path, base_url):
+    """Which task, and which of two columns that fit equally."""
+    (tmp_path / "links.csv").write_text("Shop URL,Supplier URL\nhttps://a.example/1,https://b.example/1\n")
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "batchrun", "init", "links.csv", "--api-url", base_url],
+        cwd=tmp_path,
+        env={**os.environ, **ENVIRON, "PYTHONPATH": str(ROOT)},
+        stdin=theirs,
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+    ) as process:
+        os.close(theirs)
+        os.write(ours, b"1\n2\n")
+        said = b""
+        while piece := _read(ours):
+            said += piece
+        assert process.wait(60) == 0, said.decode()
+    os.close(ours)
+    assert b"Which task?" in said
+    assert b"Which column fills startUrls?" in said
+    written = tomllib.loads((tmp_path / "links.toml").read_text())
+    assert written["task"] == {"id": "local~pages"}
+    assert written["jobs"]["template"] == {"startUrls": [{"url": "{{Supplier URL}}"}]}
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 1 << 16)
+    except OSError:  # the process has closed its end
+        return b""

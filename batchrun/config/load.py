@@ -2,9 +2,9 @@
 
 import os
 import shlex
-import tomllib
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -12,9 +12,12 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from batchrun.config.ineffective_settings import find_settings_without_effect
 from batchrun.config.sections import PATHS, ApiConfig, Config, relative_to
+from batchrun.config.text_bounds import parse_toml, read_bounded
 from batchrun.errors import ConfigError
 from batchrun.jobs.job_format import is_job_file
 
+#: Max problems in one error.
+MAX_PROBLEMS = 20
 #: Environment variables with this prefix set configuration keys: BATCHRUN_LIMITS__START_RATE.
 ENVIRONMENT_PREFIX = "BATCHRUN_"
 #: Variables with the prefix that set no configuration key.
@@ -142,8 +145,8 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 def _toml_value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, KeyError):
+        return parse_toml(f"value = {text}")["value"]
+    except (ValueError, KeyError):
         return text
 
 
@@ -155,13 +158,13 @@ def _read_toml(file: Path) -> dict[str, Any]:
         advice = f"{first} one for it: batchrun init {name} --task you~your-task"
         raise ConfigError(f"is a job file, not a batch file (TOML); {advice}", file=file)
     try:
-        return tomllib.loads(file.read_bytes().decode("utf-8-sig"))
+        return parse_toml(read_bounded(file).decode("utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"cannot be read: {_reason(error)}", file=file) from error
     except UnicodeDecodeError as error:
         raise ConfigError("is not a TOML file (not UTF-8 text)", file=file) from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"is not valid TOML: {error}", file=file) from error
+    except ValueError as error:
+        raise ConfigError(str(error), file=file) from error
 
 
 def _reason(error: Exception) -> str:
@@ -225,7 +228,8 @@ def as_config_error(
     found: dict[str, list[tuple[str, str]]] = {}
     for finding in error.errors(include_url=False, include_context=False):
         found.setdefault(_dotted(finding["loc"], model), []).append((finding["type"], finding["msg"]))
-    return _config_error({key: _problem(each, key, model) for key, each in found.items()}, file, given)
+    first = islice(found.items(), MAX_PROBLEMS)
+    return _config_error({key: _problem(each, key, model) for key, each in first}, file, given)
 
 
 def _config_error(problems: Mapping[str, str], file: Path | None, given: Mapping[str, Any]) -> ConfigError:

@@ -1,6 +1,6 @@
 """Builds policies from sections of the configuration."""
 
-import json
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 
 from batchrun.config.sections import (
@@ -13,6 +13,7 @@ from batchrun.config.sections import (
     RetryRuleConfig,
     TimedOutConfig,
 )
+from batchrun.config.text_bounds import parse_json, read_bounded
 from batchrun.errors import ConfigError
 from batchrun.model import Cause
 from batchrun.policy.breaker import Breaker, BreakerLimits
@@ -51,16 +52,19 @@ def expectation(output: OutputConfig) -> Expectation | None:
     """Return what a succeeded Run must have in its dataset; None if nothing is expected.
 
     Raises:
-        ConfigError: the schema cannot be read, or is no JSON Schema.
+        ConfigError: the schema cannot be read, or is no JSON Schema that can be used.
     """
     if output.expect_items_min is None and output.expect_item_schema is None:
         return None
     file = output.expect_item_schema
     try:
-        schema = None if file is None else json.loads(file.read_bytes())
-        return Expectation(items_min=output.expect_items_min, schema=schema)
+        schema = None if file is None else parse_json(read_bounded(file).removeprefix(BOM_UTF8))
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", key="output.expect_item_schema", file=file) from error
+    except ValueError as error:
+        raise ConfigError(str(error), key="output.expect_item_schema", file=file) from error
+    try:
+        return Expectation(items_min=output.expect_items_min, schema=schema)
     except ValueError as error:
         raise ConfigError(f"cannot be used: {error}", key="output.expect_item_schema", file=file) from error
 

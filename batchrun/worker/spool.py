@@ -16,6 +16,7 @@ from stat import S_ISREG
 import anyio
 import structlog
 
+from batchrun.config.text_bounds import read_bounded
 from batchrun.errors import BatchrunError, ConfigError, JobFileError, OutputError
 from batchrun.jobs import is_job_file
 from batchrun.output.replacement import replace_text
@@ -90,11 +91,11 @@ class Spool:
             return
         try:
             batch_files = [each for each in entries if _is_batch_file(each) and each.is_file()]
-            text = "".join([each.read_text("utf-8", "replace") for each in batch_files])
-        except OSError:
+            text = b"".join([read_bounded(each) for each in batch_files])
+        except (OSError, ValueError):
             return  # it may be the one that names them; it is refused with the reason, or gone at the next look
         for file in new:
-            if file.name in text:
+            if file.name.encode(errors="surrogateescape") in text:
                 self._named.add(file)
             else:
                 self._report(file, JobFileError(_LONE, file=file))

@@ -45,6 +45,8 @@ from batchrun.worker.summary_file import write_summary_file
 SAMPLE_INTERVAL_S = 1.0
 #: Max samples of slot use: an hour's.
 MAX_SAMPLES = 3600
+#: Max submissions that are checked at once: a batch file of the largest size takes 150 MB for seconds.
+MAX_CHECKS = 2
 #: Seconds between two probes of the disk, and bytes that each writes and removes again.
 DISK_INTERVAL_S = 5.0
 PROBE_BYTES = 1 << 16
@@ -82,6 +84,7 @@ class Worker:
         #: The budget of all batches together.
         self.budget = Budget(config.limits.budget_usd)
         self._open_batches = anyio.Semaphore(config.worker.max_open_batches)
+        self._checks = anyio.CapacityLimiter(MAX_CHECKS)
         #: Set when a runner ends; None while no child waits for that.
         self._runner_ended: anyio.Event | None = None
         self._children: TaskGroup | None = None
@@ -89,13 +92,25 @@ class Worker:
     # Commands.
 
     async def submit(self, submission: Submission) -> Submission:
-        """Store a batch whose files are in place, and run it as soon as it has a place among the open batches.
+        """Check and take a batch whose files are in place.
 
         Raises:
-            ConfigError: its configuration or its item schema is invalid, or its job file is missing; it is not stored.
+            ConfigError: as `check` does; it is not stored.
             OutputError: it cannot be stored.
         """
-        await anyio.to_thread.run_sync(self._check, submission)
+        await self.check(submission)
+        return await self.take(submission)
+
+    async def check(self, submission: Submission) -> None:
+        """Check the files of a batch; no lock should be held meanwhile, since others made them.
+
+        Raises:
+            ConfigError: its configuration or its item schema is invalid, or its job file is missing.
+        """
+        await anyio.to_thread.run_sync(self._check, submission, limiter=self._checks)
+
+    async def take(self, submission: Submission) -> Submission:
+        """Store a checked batch, and run it as soon as it has a place among the open batches."""
         await self.store.save(submission)
         _log.info("batch_taken", batch=submission.id, name=submission.name)
         self._start_runner(submission.id)
@@ -147,7 +162,9 @@ class Worker:
             wanted = self.store[submission_id].but(**changes)
         except ValidationError as error:
             raise as_config_error(error, None, {}, Submission) from None
-        await anyio.to_thread.run_sync(config_of, wanted, self.directory, self.config, self.environ)
+        await anyio.to_thread.run_sync(
+            config_of, wanted, self.directory, self.config, self.environ, limiter=self._checks
+        )
         changed = await self.store.change(submission_id, frozenset(BatchState), "changed", **changes)
         if (runner := self.runners.get(submission_id)) is not None:
             await runner.apply_limits()

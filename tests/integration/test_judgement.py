@@ -304,7 +304,7 @@ async def test_success_means_data(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "cannot be used"), ('{"type": 7}', "cannot be used: it is no"), (None, "cannot be read")],
+    [("{", "is not JSON"), ('{"type": 7}', "cannot be used: it is no"), (None, "cannot be read")],
 )
 async def test_an_invalid_item_schema_is_named(tmp_path, content, message):
     """The error names file and key, and nothing is started."""

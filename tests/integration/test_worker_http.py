@@ -167,6 +167,31 @@ async def test_an_invalid_batch_is_refused_and_leaves_no_files(client, form, sta
     assert client.directories == []
 
 
+async def test_texts_that_would_take_too_much_are_refused(client):
+    """400 in words, in each text that is parsed, and the worker goes on."""
+    deep_key, deep = ".".join("a" * 30_000), "[" * 3_000
+    forms = {
+        "a key of more than 16 parts": {"config": config_of() + f"{deep_key} = 1\n"},
+        "nests more than 64 levels deep": {"config": config_of() + f"x = {deep}"},
+        "more than 3,500 characters": {"config": config_of() + "x = " + "1" * 900_000},
+        "settings: is not JSON": {"settings": f'{{"input.x": {deep}}}'},
+        "settings: nests more than 64 levels deep": {"settings": f'{{"input.x": {"[" * 200 + "]" * 200}}}'},
+        "settings: a key has more than 16 parts": {"settings": f'{{"input.{deep_key}": 1}}'},
+        "expect_item_schema: nests more than": {"schema": '{"not":' * 200 + "{}" + "}" * 200},
+        "expect_item_schema: cannot be used: it refers to": {"schema": '{"$ref": "file:///etc/hosts"}'},
+    }
+    for words, texts in forms.items():
+        status, _, message = await client.refusal("POST", "/v1/batches", data=form_of([{"n": 1}], **texts))
+        assert (status, words in message) == (400, True), message
+        assert len(message) < 2_000
+    for body in (deep, '{"x": ' + "[" * 200 + "]" * 200 + "}"):
+        assert (await client.refusal("PATCH", "/v1/limits", data=body))[:2] == (400, "bad-value")
+    assert (await client.refusal("GET", "/v1/batches?limit=" + "0" * 5_000))[:2] == (400, "bad-value")
+    request = {"data": form_of([{"n": 1}]), "headers": {"Idempotency-Key": "\udcff"}}
+    assert (await client.refusal("POST", "/v1/batches", **request))[:2] == (400, "bad-value")
+    assert client.directories == []
+
+
 async def test_invalid_forms_are_refused_and_leave_no_files(client):
     """Another type, no boundary, repeated parts, a form within the form, bytes that are not UTF-8."""
     headers = {"Content-Type": "multipart/form-data; boundary=b"}

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from batchrun.config import Config
 from batchrun.config.sections import PATHS
+from batchrun.config.text_bounds import parse_json
 from batchrun.config.worker_config import WorkerConfig
 from batchrun.errors import ConfigError
 from batchrun.worker.data_directory import DataDirectory
@@ -111,6 +112,22 @@ def test_the_batch_s_own_paths_cannot_be_moved(directory: DataDirectory, setting
     assert config.output.expect_item_schema == own / "item.schema.json"
     assert config.output.value
     assert repr(settings) == before
+
+
+def test_settings_that_were_accepted_can_be_read_again(directory: DataDirectory) -> None:
+    """After a restart, from the stored submission; also the deepest ones."""
+    settings = parse_json('{"input":' + '{"a":' * 63 + "1" + "}" * 64)
+    submission = Submission(id="one", name="one", created_at=datetime.now(UTC), settings=settings)
+    assert Submission.model_validate_json(submission.model_dump_json()) == submission
+    with pytest.raises(ValueError, match="nests more than 64"):
+        parse_json('{"input":' + '{"a":' * 64 + "1" + "}" * 65)
+
+
+def test_a_file_of_many_unknown_keys_is_refused_in_few_words(directory: DataDirectory) -> None:
+    """The first twenty are named."""
+    with pytest.raises(ConfigError) as refused:
+        read(directory, "".join(f"a{n} = 1\n" for n in range(1000)), jobs_file="jobs.csv")
+    assert str(refused.value).count("is not a known key") == 20
 
 
 def test_a_spooled_batch_file_names_files_of_the_spool_only(directory: DataDirectory, tmp_path: Path) -> None:

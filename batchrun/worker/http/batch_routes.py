@@ -37,21 +37,29 @@ async def submit(request: web.Request) -> web.Response:
     """Submit a batch, or return the one that was submitted with the same Idempotency-Key and content."""
     worker = worker_of(request)
     key = request.headers.get("Idempotency-Key")
-    if key is not None and not 0 < len(key) <= MAX_KEY:
-        raise Refused(400, "bad-value", f"Idempotency-Key: send 1 to {MAX_KEY} characters")
+    if key is not None and not (0 < len(key) <= MAX_KEY and key.isprintable()):
+        raise Refused(400, "bad-value", f"Idempotency-Key: send 1 to {MAX_KEY} printable characters")
     if worker.is_draining:
         raise Refused(503, "not-possible-now", "the worker is stopping; submit the batch again after its restart")
     submission_id = worker.store.new_id()
-    async with uploaded(request, worker.directory.of(submission_id)) as form, request.app[_SUBMITTING]:
-        known = worker.store.with_idempotency_key(key) if key is not None else None
-        if known is None:
-            submission = await worker.submit(_submission(submission_id, form, key))
-            form.is_kept = True
-            return _answer(worker, submission, status=201)
-        if known.content_digest not in (None, form.digest):  # an earlier version noted none
-            problem = f"this Idempotency-Key has submitted batch {known.id}, with other content"
-            raise Refused(409, "idempotency-key-reused", problem)
+    async with uploaded(request, worker.directory.of(submission_id)) as form:
+        if (known := _known(worker, form, key)) is None:
+            submission = _submission(submission_id, form, key)
+            await worker.check(submission)
+            async with request.app[_SUBMITTING]:
+                if (known := _known(worker, form, key)) is None:
+                    await worker.take(submission)
+                    form.is_kept = True
+                    return _answer(worker, submission, status=201)
     return _answer(worker, known)
+
+
+def _known(worker: Worker, form: Form, key: str | None) -> Submission | None:
+    known = worker.store.with_idempotency_key(key) if key is not None else None
+    if known is not None and known.content_digest not in (None, form.digest):  # an earlier version noted none
+        problem = f"this Idempotency-Key has submitted batch {known.id}, with other content"
+        raise Refused(409, "idempotency-key-reused", problem)
+    return known
 
 
 def _submission(submission_id: str, form: Form, key: str | None) -> Submission:
@@ -100,7 +108,7 @@ def _count(request: web.Request, name: str, default: int, most: int) -> int:
     text = request.query.get(name)
     if text is None:
         return default
-    if not text.isascii() or not text.isdigit() or int(text[:12]) > most:
+    if not text.isascii() or not text.isdigit() or len(text) > 12 or int(text) > most:
         raise Refused(400, "bad-value", f"{name}: send a whole number up to {most:,}")
     return int(text)
 

@@ -13,13 +13,14 @@ import anyio
 import orjson
 from aiohttp import BodyPartReader, web
 
+from batchrun.config.text_bounds import MAX_BYTES, MAX_KEY_PARTS, parse_json
 from batchrun.jobs import is_job_file
 from batchrun.output.sink import explaining, sync_directory
 from batchrun.runtime.private_files import private_opener
 from batchrun.worker.http.error_envelope import Refused
 
 #: Max bytes of a field other than the job file.
-MAX_FIELD_BYTES = 1 << 20
+MAX_FIELD_BYTES = MAX_BYTES
 #: Files of a batch, by the text field that brings them.
 FILES = {"config": "batch.toml", "schema": "item.schema.json"}
 _PIECE_BYTES = 1 << 18
@@ -60,11 +61,13 @@ class Form:
     def settings(self) -> dict[str, Any]:
         """Return the settings, by dotted key."""
         try:
-            settings = orjson.loads(self.texts.get("settings", "{}"))
-        except orjson.JSONDecodeError as error:
-            raise Refused(400, "bad-value", f"settings: is not JSON: {error}") from None
+            settings = parse_json(self.texts.get("settings", "{}"))
+        except ValueError as error:
+            raise Refused(400, "bad-value", f"settings: {error}") from None
         if not isinstance(settings, dict):
             raise Refused(400, "bad-value", 'settings: send an object by dotted key, like {"limits.start_rate": 5}')
+        if any(key.count(".") >= MAX_KEY_PARTS for key in settings):
+            raise Refused(400, "bad-value", f"settings: a key has more than {MAX_KEY_PARTS} parts")
         return settings
 
 

@@ -1,8 +1,8 @@
 """The worker, the batch and the body of a request."""
 
-import orjson
 from aiohttp import web
 
+from batchrun.config.text_bounds import parse_json
 from batchrun.model import JsonObject
 from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.submission import Submission
@@ -32,9 +32,9 @@ async def read_object(request: web.Request) -> JsonObject:
         Refused: the body is not a JSON object.
     """
     try:
-        found = orjson.loads(await request.read())
-    except orjson.JSONDecodeError as error:
-        raise Refused(400, "bad-value", f"the body is not JSON: {error}") from None
+        found = parse_json(await request.read())
+    except ValueError as error:
+        raise Refused(400, "bad-value", f"the body {error}") from None
     if not isinstance(found, dict):
         raise Refused(400, "bad-value", "send a JSON object")
     return found

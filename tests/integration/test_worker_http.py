@@ -124,6 +124,10 @@ async def test_a_batch_is_uploaded_with_its_job_file_and_its_committed_records_a
         assert await answer.read() == written[7:]
     async with client.session.get(f"{client.address}/v1/batches/shop/items") as answer:
         assert len((await answer.read()).splitlines()) == 5
+    async with client.session.get(f"{client.address}/v1/batches/shop/costs") as answer:
+        costs = [orjson.loads(line) for line in (await answer.read()).splitlines()]
+    runs = [each["run_id"] for record in map(orjson.loads, written.splitlines()) for each in record["attempts"]]
+    assert sorted(cost["run_id"] for cost in costs) == sorted(runs)
     async with client.session.get(f"{client.address}/v1/batches/shop/report") as answer:
         assert (answer.status, answer.content_type) == (200, "text/html")
     assert (await client.ask("GET", "/v1/batches/shop/failures"))[1]["succeeded"] == 5

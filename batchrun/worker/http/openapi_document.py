@@ -77,6 +77,7 @@ _ANSWERS: dict[Any, Any] = {
     output_routes.get_records: _LINES,
     output_routes.get_items: _LINES,
     output_routes.get_log: _LINES,
+    output_routes.get_costs: _LINES,
     output_routes.get_failures: _JSON,
     output_routes.get_report: "text/html",
     live_event_routes.get_events: "text/event-stream",

@@ -1,9 +1,10 @@
-"""Handlers for a batch's output: records, items and log as streams; failures and report.
+"""Handlers for a batch's output: records, items, log and costs as streams; failures and report.
 
 Only committed lines are sent, so a sent line is final. A slow reader is sent one piece at a time; a following one also
 gets new lines until the batch rests.
 """
 
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import asdict
@@ -16,8 +17,9 @@ from aiohttp import web
 
 from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.model import Selection
-from batchrun.output.layout import BATCH_LOG, ITEMS, LEDGER, RECORDS
+from batchrun.output.layout import BATCH_LOG, COSTS, ITEMS, LEDGER, RECORDS
 from batchrun.output.sink import explaining
+from batchrun.report.cost_file import write_costs
 from batchrun.report.failure_causes import Failures, read_failures
 from batchrun.report.report_page import make_report
 from batchrun.runtime.private_files import private_opener
@@ -55,6 +57,15 @@ async def get_log(request: web.Request) -> web.StreamResponse:
     return await _stream(request, file, length)
 
 
+async def get_costs(request: web.Request) -> web.StreamResponse:
+    """Stream the costs of a batch's Runs as they are known now."""
+    out_dir = _out_dir(request)
+    if await anyio.Path(out_dir / LEDGER).exists():
+        await anyio.to_thread.run_sync(write_costs, out_dir)
+    # To the end of the file that is opened: it is replaced whole, never appended to.
+    return await _send(request, _from_to(out_dir / COSTS, 0, sys.maxsize))
+
+
 async def _stream_output(request: web.Request, name: str) -> web.StreamResponse:
     out_dir = _out_dir(request)
 
@@ -86,9 +97,12 @@ async def _stream(request: web.Request, file: Path, length: Length) -> web.Strea
     offset = _offset(request)
     follows = request.query.get("follow", "0") not in ("0", "false")
     end = await length()
+    return await _send(request, _pieces(file, offset, end, length, _is_under_way(request) if follows else None))
+
+
+async def _send(request: web.Request, pieces: AsyncGenerator[bytes]) -> web.StreamResponse:
     answer = web.StreamResponse(headers={"Content-Type": "application/x-ndjson; charset=utf-8"})
     await answer.prepare(request)
-    pieces = _pieces(file, offset, end, length, _is_under_way(request) if follows else None)
     async with aclosing(pieces):  # closes the file when the reader disconnects
         async for piece in pieces:
             await answer.write(piece)
@@ -185,6 +199,7 @@ ROUTES = [
     web.get("/v1/batches/{ref}/records", get_records),
     web.get("/v1/batches/{ref}/items", get_items),
     web.get("/v1/batches/{ref}/log", get_log),
+    web.get("/v1/batches/{ref}/costs", get_costs),
     web.get("/v1/batches/{ref}/failures", get_failures),
     web.get("/v1/batches/{ref}/report", get_report),
 ]

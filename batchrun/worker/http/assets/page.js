@@ -50,7 +50,7 @@ function newRow(id) {
     buttons: [...item.querySelectorAll("button")],
   };
   for (const button of row.buttons) button.addEventListener("click", () => obey(row, button.dataset.order));
-  for (const what of ["records", "items", "log", "report"]) {
+  for (const what of ["records", "items", "costs", "log", "report"]) {
     const link = document.createElement("a");
     link.href = `${row.path}/${what}`;
     link.target = "_blank";

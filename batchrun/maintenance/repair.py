@@ -144,7 +144,7 @@ class _Repair:
             jobs = await anyio.to_thread.run_sync(self._read_again, missing)
             for settled in missing:
                 record = await self._rebuild(settled, jobs.get(settled.id))
-                replacement.write(record.as_line())
+                await anyio.to_thread.run_sync(replacement.write, record.as_line())
                 self.done.rebuilt += 1
         await anyio.to_thread.run_sync(self._put_in_place, RECORDS, replacement)
 
@@ -275,7 +275,7 @@ class _Repair:
             with collector.room() as room:
                 collected = await collector.collect(job, settled.id, fresh, run, settled.settlement.outcome, room)
                 refuse_unreadable(collected)
-                replacement.write(collected.item_lines)
+                await anyio.to_thread.run_sync(replacement.write, collected.item_lines)
             self.done.item_runs += 1
         await anyio.to_thread.run_sync(self._put_in_place, ITEMS, replacement)
 

@@ -29,6 +29,13 @@ def _runs_words(found: Status) -> str:
     return live + (f", {counted(found.summary.in_doubt, 'start')} in doubt" if found.summary.in_doubt else "")
 
 
+def _given_up_words(summary: Summary) -> str:
+    return (
+        f"given up {counted(summary.given_up_runs, 'Run')} that could not be followed and may be live:"
+        f" `batchrun abort {summary.out_dir}` aborts, `batchrun retry {summary.out_dir}` looks again"
+    )
+
+
 def _budget_words(budget: BudgetUse) -> str:
     left_usd = max(0.0, budget.limit_usd - budget.spent_usd - budget.reserved_usd)
     return (
@@ -58,6 +65,7 @@ def _status_lines(found: Status) -> list[str]:
         f"jobs     {outcome_counts(summary.outcomes, summary.empty_successes)}{_left_words(summary)}",
         *([f"records  {records_words(summary)}"] if summary.earlier_records else []),
         f"runs     {_runs_words(found)}, {counted(found.waiting, 'job')} waiting",
+        *([_given_up_words(summary)] if summary.given_up_runs else []),
         *([f"waits    {_waits(found.wait).removeprefix('waiting ')}"] if found.wait is not None else []),
         f"items    {summary.items:,}",
         f"cost     {cost_words(summary)}",

@@ -7,6 +7,7 @@ from typing import Any
 from batchrun.engine.work import EndedAttempt
 from batchrun.errors import BatchrunError
 from batchrun.model import (
+    RUN_UNREADABLE,
     Attempt,
     AttemptState,
     CostSource,
@@ -111,7 +112,7 @@ def run_lost(attempt: Attempt) -> Problem:
 def run_unreadable(attempt: Attempt, error: BatchrunError) -> Problem:
     """Return the problem of a job whose Run is neither described nor listed by the platform, and may be live."""
     return Problem(
-        type="run-unreadable",
+        type=RUN_UNREADABLE,
         message=f"Run {attempt.run_id} could not be followed and may still run: {error}. `batchrun abort` aborts it,"
         " `batchrun retry` looks for it again",
     )

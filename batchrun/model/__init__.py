@@ -4,7 +4,7 @@ A line of the job file becomes a Job, a Job becomes Attempts, an Attempt a Run, 
 changed once made; for most of them the type checker alone sees to that (`runtime/fast_dataclasses.py`).
 """
 
-from batchrun.model.attempt import CLOCK_DOUBT, Attempt, AttemptState, Cause, Intent, Mark, Problem
+from batchrun.model.attempt import CLOCK_DOUBT, RUN_UNREADABLE, Attempt, AttemptState, Cause, Intent, Mark, Problem
 from batchrun.model.batch import Command, Ending, Selection, Summary
 from batchrun.model.exact_json import read_json, write_json
 from batchrun.model.job import BadLine, Job, JobId, JobKey, Position
@@ -29,6 +29,7 @@ from batchrun.model.wait import WaitKind, WaitReason
 __all__ = [
     "CLOCK_DOUBT",
     "MAX_BODY_BYTES",
+    "RUN_UNREADABLE",
     "Attempt",
     "AttemptState",
     "BadLine",

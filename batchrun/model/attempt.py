@@ -24,6 +24,8 @@ class Cause(StrEnum):
     LOST = "lost"
 
 
+#: Error type of a job whose Run was given up: the platform neither described nor listed it. The Run may be live.
+RUN_UNREADABLE = "run-unreadable"
 #: How far the Runs' clock may be from this machine's, or from the one in the `Date` header, as long as neither
 #: difference is measured.
 CLOCK_DOUBT = timedelta(days=1)

@@ -80,6 +80,8 @@ class Summary:
     #: Runs that repeat the start of another one, since something on the way sent the request twice; all were aborted.
     second_runs: int
     out_dir: str
+    #: Runs of settled jobs that could not be followed to their end: they may be live.
+    given_up_runs: int = 0
     #: Jobs of the job file that are not read yet, about; None: unknown.
     unread_jobs: int | None = None
     #: Part (0 to 1) of the slots' time in which Runs were live, counted while jobs waited for a slot, of this process

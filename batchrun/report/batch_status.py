@@ -117,15 +117,18 @@ def summary_of(ledger: LedgerReader, directory: Path, ending: Ending) -> Summary
     """Return the Summary of an open ledger."""
     totals, outcomes, duplicates = ledger.totals(), ledger.count_outcomes(), ledger.fact(DUPLICATES) or 0
     job_count, known = ledger.fact(JOB_COUNT), sum(outcomes.values()) + totals.open_jobs + duplicates
+    given_up = set(ledger.given_up_runs())
     if aborted := ledger.fact(ABORTED):
-        over = set(aborted).intersection(ledger.bound_runs())
+        over = set(aborted).intersection(ledger.bound_runs()) - given_up
         totals = replace(totals, live_runs=totals.live_runs - len(over))
+        given_up.difference_update(aborted)
     return Summary(
         **asdict(totals),
         ending=ending,
         outcomes=outcomes,
         duplicates=duplicates,
         out_dir=str(directory),
+        given_up_runs=len(given_up),
         unread_jobs=None if job_count is None else max(0, job_count - known),
     )
 

@@ -58,8 +58,9 @@ def notice_words(notice: Notice) -> str:  # noqa: C901, PLR0911, PLR0912 - one s
             return f"The account's Runs may not be listed ({reason}); the task's own list is read instead"
         case UsageUnbounded(known_runs=0, max_open_runs=most):
             return (
-                f"{_UNBOUNDED}. No cost of such a Run is known: at most {counted(most, 'Run')} may start before the"
-                " first one is final. What they use of these can exceed the budget"
+                f"{_UNBOUNDED}. No cost of such a Run is known: after {counted(most, 'Run')}, starts pause until the"
+                " first cost is final, about ten seconds after that Run's end. What they use of these can exceed the"
+                " budget"
             )
         case UsageUnbounded(excess_usd=usd, known_runs=known):
             return (

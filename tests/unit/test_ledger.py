@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from batchrun.cli.status_command import _status_lines
 from batchrun.errors import DamagedLedger, LedgerError
 from batchrun.ledger import facts
 from batchrun.ledger.facts import (
@@ -38,6 +39,7 @@ from batchrun.ledger.sqlite.connection import SCHEMA_STEPS
 from batchrun.ledger.sqlite.reader import is_begun, open_for_reading
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from batchrun.model import (
+    RUN_UNREADABLE,
     Attempt,
     AttemptState,
     Cause,
@@ -58,6 +60,7 @@ from batchrun.model import (
 from batchrun.output.layout import LEDGER
 from batchrun.policy.breaker import Trip
 from batchrun.policy.secret_fields import SecretFields
+from batchrun.report.batch_status import status_of
 from tests.support.memory_ledger import make_bad_line, make_job
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -257,6 +260,26 @@ def test_a_trip_without_a_kind_was_one_for_failures(tmp_path: Path) -> None:
         assert ledger.fact(TRIPS) == [Trip(reason="r", group="g", keys=())]
 
 
+def test_given_up_runs_are_shown_until_they_are_aborted(tmp_path: Path) -> None:
+    """They may be live although their jobs are settled; they are not among the live Runs."""
+    with open_ledger(tmp_path) as ledger:
+        with ledger.transaction():
+            for line, error_type in enumerate((RUN_UNREADABLE, RUN_UNREADABLE, "run-failed", None), 1):
+                job_id = admitted(ledger, line).id
+                ledger.intend(job_id, Intent(attempt_no=1, mark=Mark(f"m{line}")))
+                ledger.bind(job_id, 1, make_run(f"r{line}"))
+                ended = make_ended(make_run(f"r{line}"), mark=Mark(f"m{line}")) if error_type == "run-failed" else None
+                if error_type is not None:
+                    ledger.settle(job_id, ended, Settlement(outcome=Outcome.TIMED_OUT, error_type=error_type))
+        found = status_of(ledger, tmp_path)
+        assert (found.summary.given_up_runs, found.summary.live_runs) == (2, 1)
+        assert any(line.startswith("given up 2 Runs that could not be followed") for line in _status_lines(found))
+        with ledger.transaction():
+            ledger.note_fact(ABORTED, [RunId("r1"), RunId("r4")])
+        found = status_of(ledger, tmp_path)
+        assert (found.summary.given_up_runs, found.summary.live_runs) == (1, 0)
+
+
 def test_a_newer_ledger_is_refused_and_not_touched(tmp_path: Path) -> None:
     """Its version stays as it is."""
     with open_ledger(tmp_path):
@@ -316,7 +339,7 @@ def test_an_older_ledger_is_brought_up_to_date(tmp_path: Path) -> None:
             )
         ]
         ledger.intend(JobId(1), Intent(attempt_no=3, mark=Mark("n")))
-        with pytest.raises(sqlite3.IntegrityError):
+        with pytest.raises(LedgerError, match=r"answered with Run r, which .* ledger is whole"):
             ledger.bind(JobId(1), 3, make_run("r"))
     assert _tables(old) == _tables(new)
 

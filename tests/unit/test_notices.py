@@ -51,8 +51,9 @@ WORDS: list[tuple[Notice, str]] = [
     (
         UsageUnbounded(excess_usd=0.015, known_runs=0, max_open_runs=3),
         (
-            "Budget: no option limits what a Run uses of storages and transfer. No cost of such a Run is known: at most"
-            " 3 Runs may start before the first one is final. What they use of these can exceed the budget"
+            "Budget: no option limits what a Run uses of storages and transfer. No cost of such a Run is known: after"
+            " 3 Runs, starts pause until the first cost is final, about ten seconds after that Run's end. What they use"
+            " of these can exceed the budget"
         ),
     ),
     (

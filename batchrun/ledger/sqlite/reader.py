@@ -28,6 +28,7 @@ from batchrun.ledger.protocol import (
 from batchrun.ledger.sqlite.connection import Connection, check_schema, is_blank, open_connection
 from batchrun.ledger.sqlite.measures import Measures
 from batchrun.model import (
+    RUN_UNREADABLE,
     Attempt,
     AttemptState,
     Cause,
@@ -367,6 +368,14 @@ class LedgerReader:
 
     def bound_runs(self) -> list[RunId]:
         rows = self._db.execute("SELECT run_id FROM attempt WHERE state = 'bound' ORDER BY job_id, attempt_no")
+        return [RunId(row[0]) for row in rows]
+
+    def given_up_runs(self) -> list[RunId]:
+        """Return the Runs of settled jobs that could not be followed to their end: they may be live."""
+        rows = self._db.execute(
+            "SELECT run_id FROM job JOIN attempt ON attempt.job_id = job.id AND attempt.round = job.round"
+            f" WHERE job.error_type = '{RUN_UNREADABLE}' AND attempt.state = 'bound' ORDER BY job_id"
+        )
         return [RunId(row[0]) for row in rows]
 
     def open_beyond(self, count: int) -> int:

@@ -4,6 +4,7 @@ The verbs are described in `ledger/protocol.py`. Wall time is stamped here and n
 files, HTTP or the event loop.
 """
 
+import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
+from batchrun.errors import LedgerError
 from batchrun.ledger.facts import Fact
 from batchrun.ledger.protocol import FinalCost, Known, OpenJob, Settlement
 from batchrun.ledger.sqlite.connection import Connection, apply_schema_steps, open_connection
@@ -233,10 +235,18 @@ class LedgerTables(LedgerReader):
         )
 
     def bind(self, job_id: JobId, attempt_no: int, run: Run) -> None:
-        self._write(
-            "UPDATE attempt SET state = 'bound', run_id = ?, started_at = ? WHERE job_id = ? AND attempt_no = ?",
-            (run.id, run.started_at.timestamp() if run.started_at is not None else None, job_id, attempt_no),
-        )
+        started_at = run.started_at.timestamp() if run.started_at is not None else None
+        try:
+            self._write(
+                "UPDATE attempt SET state = 'bound', run_id = ?, started_at = ? WHERE job_id = ? AND attempt_no = ?",
+                (run.id, started_at, job_id, attempt_no),
+            )
+        except sqlite3.IntegrityError as error:
+            raise LedgerError(
+                f"{self._db.file}: a start was answered with Run {run.id}, which an earlier start of this batch was"
+                " answered with. The platform gives ids twice, or something on the way sends old answers again. The"
+                " ledger is whole: the same command looks for the Run of that start"
+            ) from error
 
     def note_reservation(self, job_id: JobId, attempt_no: int, usd: float) -> None:
         self._write(

@@ -39,6 +39,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "batchrun worker submit --profile shop --jobs products.csv",
     ),
     "worker list": ("batchrun worker list --state active,paused",),
+    "worker page": ("batchrun worker page", "batchrun worker page --data /var/lib/batchrun"),
     "worker status": ("batchrun worker status", "batchrun worker status shop"),
     "worker logs": ("batchrun worker logs shop --follow",),
     "worker records": ("batchrun worker records shop > records.jsonl",),

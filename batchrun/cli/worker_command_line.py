@@ -118,6 +118,14 @@ def status(
     call_worker(data, url, partial(print_status, batch, json))
 
 
+@app.command("page")
+def page(data: DataDir = DEFAULT_DATA_DIR, url: Url = None) -> None:
+    """Print the address of the worker's page; it opens the page until the worker stops."""
+    from batchrun.cli.worker_commands import call_worker, print_page
+
+    call_worker(data, url, partial(print_page, data, url))
+
+
 @app.command("logs")
 def logs(batch: Ref, follow: Follow = False, data: DataDir = DEFAULT_DATA_DIR, url: Url = None) -> None:
     """Print a batch's log, a JSON object per line."""

@@ -4,9 +4,9 @@ import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from functools import partial
 from pathlib import Path
 
+import anyio
 import typer
 
 from batchrun.cli.event_loop import run_async
@@ -16,9 +16,10 @@ from batchrun.cli.terminal import answer, say
 from batchrun.config import parse_setting
 from batchrun.errors import BatchrunError
 from batchrun.model import JsonObject
+from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.view_words import batch_lines, batch_table, label, limit_lines, state_words, worker_lines
 from batchrun.worker.views import BatchView
-from batchrun.worker.worker_client import Order, Stream, WorkerClient, find_worker, open_client
+from batchrun.worker.worker_client import Order, Stream, WorkerAddress, WorkerClient, find_worker, open_client
 
 #: What a command does with a worker's client; None as its exit code is success.
 Call = Callable[[WorkerClient], Awaitable[ExitCode | None]]
@@ -29,11 +30,11 @@ _BATCH_LIMITS = (*_PRIORITIES, "max_concurrent_runs", "start_rate", "budget_usd"
 
 def call_worker(data: Path, url: str | None, call: Call) -> None:
     """Call the worker at `url`, or the one on the data directory, and exit with the call's exit code."""
-    raise typer.Exit(run_async(_call, data, url, call))
+    raise typer.Exit(run_async(_call, find_worker(data, url, os.environ), call))
 
 
-async def _call(data: Path, url: str | None, call: Call) -> ExitCode:
-    async with open_client(partial(find_worker, data, url, os.environ), say) as client:
+async def _call(address: WorkerAddress, call: Call) -> ExitCode:
+    async with open_client(address, say) as client:
         return await call(client) or ExitCode.SUCCEEDED
 
 
@@ -63,6 +64,13 @@ async def print_status(ref: str | None, is_json: bool, client: WorkerClient) -> 
         return
     for line in batch_lines(view) if isinstance(view, BatchView) else worker_lines(view):
         answer(line)
+
+
+async def print_page(data: Path, url: str | None, client: WorkerClient) -> None:
+    """Print the address of the worker's page, with the key that opens it."""
+    key = await client.page_key()
+    address = url or await anyio.Path(DataDirectory(data).address).read_text("utf-8")
+    answer(f"{address.strip().rstrip('/')}/#key={key}")
 
 
 async def print_stream(ref: str, stream: Stream, follows: bool, client: WorkerClient) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ from batchrun.output.replacement import replace_text
 from batchrun.report.progress_words import counted
 from batchrun.runtime.logs import logging_to
 from batchrun.runtime.loopback import is_loopback_host
-from batchrun.worker.http import open_http
+from batchrun.worker.http import PageAccess, open_http
 from batchrun.worker.systemd_notify import SystemdNotifier
-from batchrun.worker.token_file import Token, read_or_make_token
+from batchrun.worker.token_file import read_or_make_token
 from batchrun.worker.trace_setup import open_tracing
 from batchrun.worker.views import worker_view
 from batchrun.worker.worker import Worker, open_worker
@@ -37,28 +38,39 @@ async def _start(data: Path, flags: dict[str, Any]) -> ExitCode:
     async with open_worker(data, config, os.environ) as worker:
         with logging_to(worker.directory.log, level=config.worker.log_level, file_of=worker.log_file):
             token = await anyio.to_thread.run_sync(read_or_make_token, worker.directory.token)
-            async with open_tracing(config.worker.traces, os.environ) as trace, open_http(worker, token) as address:
+            page = PageAccess()
+            async with (
+                open_tracing(config.worker.traces, os.environ) as trace,
+                open_http(worker, token, page) as address,
+            ):
                 worker.trace = trace
                 # Before the address is known: its readers may send signals.
                 with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
-                    await _note_address(worker, address)
-                    _show_opening(worker, address, token)
-                    await _work(worker, data, flags, signals)
+                    async with _noted(address, worker.directory.address):
+                        _show_opening(worker, address, page)
+                        await _work(worker, data, flags, signals)
     return ExitCode.SUCCEEDED
 
 
-async def _note_address(worker: Worker, address: str) -> None:
-    await anyio.to_thread.run_sync(replace_text, worker.directory.address, f"{address}\n")
+@asynccontextmanager
+async def _noted(address: str, file: Path) -> AsyncIterator[None]:
+    """Note the address in a file for as long as the worker listens there."""
+    await anyio.to_thread.run_sync(replace_text, file, f"{address}\n")
+    try:
+        yield
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.Path(file).unlink(missing_ok=True)
 
 
-def _show_opening(worker: Worker, address: str, token: Token) -> None:
+def _show_opening(worker: Worker, address: str, page: PageAccess) -> None:
     host = worker.config.worker.host
     if not is_loopback_host(host):
         say(f"WARNING: the worker listens at {host}: other machines can reach it, over plain HTTP, with its token")
     # The only line on stdout: scripts read the address from it.
     answer(address, flush=True)
-    if sys.stderr.isatty():  # a log file must not contain the token
-        say(f"page     {address}/?token={token}")
+    if sys.stderr.isatty():  # a log file must not contain the key
+        say(f"page     {page.link(address)}")
     say(f"token    {worker.directory.token}")
     say(f"spool    {worker.directory.spool}")
     say(f"platform {worker.config.api.base_url}")

@@ -24,7 +24,9 @@ class DataDirectory:
         self.profiles = path / "profiles"
         self.server = path / "server"
         self.token = path / "token"
+        #: The address of the worker's HTTP API, while it runs.
         self.address = path / "address"
+        self.socket = path / "socket"
         self.log = path / "worker.log"
 
     def make(self) -> None:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NewType
 
-from batchrun.errors import ConfigError, OutputError
+from batchrun.errors import ConfigError
 from batchrun.output.sink import explaining
 
 Token = NewType("Token", str)
@@ -25,20 +25,8 @@ def read_or_make_token(file: Path) -> Token:
         os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened,
     ):
         opened.write(f"{secrets.token_urlsafe(24)}\n")
-    return read_token_file(file)
-
-
-def read_token_file(file: Path) -> Token:
-    """Return the token in a file.
-
-    Raises:
-        OutputError: the file cannot be read.
-        ConfigError: the file is empty.
-    """
-    try:
+    with explaining(file):
         token = file.read_text("ascii", "replace").strip()
-    except OSError as error:
-        raise OutputError(f"{file}: {error.strerror}; is there a worker on this directory?") from error
     if not token:
         raise ConfigError("holds no token; delete it, and the next start of the worker makes one", file=file)
     return Token(token)

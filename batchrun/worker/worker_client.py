@@ -1,7 +1,7 @@
 """A client for a worker's HTTP API: one method per operation."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,8 @@ from batchrun.errors import BatchrunError, ConfigError, OutputError
 from batchrun.model import JsonObject
 from batchrun.runtime.children import open_children
 from batchrun.worker.data_directory import DataDirectory
-from batchrun.worker.token_file import Token, read_token_file
+from batchrun.worker.local_socket import short_path
+from batchrun.worker.token_file import Token
 from batchrun.worker.views import BatchPage, BatchView, WorkerView
 
 #: Files of a batch that can be streamed.
@@ -36,6 +37,9 @@ LOOK_S = 0.5
 #: Seconds between two requests while a batch is under way.
 INTERVAL_S = 1.0
 
+#: The address in requests through a socket, which leads nowhere else.
+_LOCAL = "http://localhost"
+
 #: Reports an outage of the worker to a person.
 Report = Callable[[str], None]
 
@@ -50,18 +54,23 @@ class WorkerUnreachable(BatchrunError):
 
 @dataclass(frozen=True, slots=True)
 class WorkerAddress:
-    """The address of a worker, and its token."""
+    """Where a worker is reached: over the network with its token, or through the socket in its data directory."""
 
     url: str
-    token: Token = field(repr=False)
+    token: Token | None = field(default=None, repr=False)
+    socket: Path | None = None
+
+    @property
+    def place(self) -> str:
+        """Where the worker is, for messages."""
+        return self.url if self.socket is None else str(self.socket)
 
 
 def find_worker(data_dir: Path, url: str | None, environ: Mapping[str, str]) -> WorkerAddress:
-    """Return the address and token of the worker at `url`, or else of the one on a data directory.
+    """Return the address and token of the worker at `url`, or else the socket of the one on a data directory.
 
     Raises:
-        ConfigError: the token or the address is missing or invalid.
-        OutputError: the directory's files cannot be read.
+        ConfigError: the token or the directory is missing, or the address is invalid.
     """
     if url is not None:
         token = environ.get("BATCHRUN_WORKER_TOKEN", "").strip()
@@ -69,14 +78,10 @@ def find_worker(data_dir: Path, url: str | None, environ: Mapping[str, str]) -> 
             raise ConfigError("--url: put the worker's token into BATCHRUN_WORKER_TOKEN; it is in its DATA/token")
         return WorkerAddress(_checked(url), Token(token))
     directory = DataDirectory(data_dir)
-    try:
-        address = directory.address.read_text("utf-8", "replace").strip()
-    except FileNotFoundError:
+    if not directory.token.exists():
         start = f"batchrun worker start --data {data_dir}"
-        raise ConfigError(f"{data_dir}: no worker was ever started here; use another --data, or {start}") from None
-    except OSError as error:
-        raise OutputError(f"{directory.address}: {error.strerror}") from error
-    return WorkerAddress(_checked(address), read_token_file(directory.token))
+        raise ConfigError(f"{data_dir}: no worker was ever started here; use another --data, or {start}")
+    return WorkerAddress(_LOCAL, socket=directory.socket)
 
 
 def _checked(url: str) -> str:
@@ -90,20 +95,25 @@ def _checked(url: str) -> str:
 
 
 @asynccontextmanager
-async def open_client(find_address: Callable[[], WorkerAddress], report: Report) -> AsyncIterator["WorkerClient"]:
-    """Open a client.
+async def open_client(address: WorkerAddress, report: Report) -> AsyncIterator["WorkerClient"]:
+    """Open a client; `report` is called when the worker has not answered a request for a while.
 
-    Args:
-        find_address: called for each request, since a restarted worker may have another address.
-        report: called when the worker has not answered a request for a while.
+    Raises:
+        OutputError: the path of the socket is too long.
     """
-    async with (
-        aiohttp.ClientSession(timeout=_TIMEOUT, cookie_jar=aiohttp.DummyCookieJar()) as session,
-        open_children(cancels_on_leaving=True) as children,
-    ):
-        client = WorkerClient(session, find_address)
-        children.start_soon(client.report_silence, report)
-        yield client
+    with ExitStack() as stack:
+        connector = None
+        if address.socket is not None:
+            connector = aiohttp.UnixConnector(stack.enter_context(short_path(address.socket)))
+        async with (
+            aiohttp.ClientSession(
+                connector=connector, timeout=_TIMEOUT, cookie_jar=aiohttp.DummyCookieJar()
+            ) as session,
+            open_children(cancels_on_leaving=True) as children,
+        ):
+            client = WorkerClient(session, address)
+            children.start_soon(client.report_silence, report)
+            yield client
 
 
 class WorkerClient:
@@ -115,9 +125,9 @@ class WorkerClient:
         OutputError: the worker cannot do it now.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, find_address: Callable[[], WorkerAddress]) -> None:
+    def __init__(self, session: aiohttp.ClientSession, address: WorkerAddress) -> None:
         self._session = session
-        self._find_address = find_address
+        self._address = address
         #: The worker's address and since when it has not answered (monotonic); None: nothing is asked.
         self._asked: tuple[str, float] | None = None
 
@@ -187,6 +197,10 @@ class WorkerClient:
         """Delete a batch that is not under way, with its results in the worker's own directory."""
         await self._ask("DELETE", _path(ref))
 
+    async def page_key(self) -> str:
+        """Return the key of the worker's page."""
+        return str(_object(await self._ask("GET", "/v1/page-key"))["key"])
+
     async def limits(self) -> JsonObject:
         """Return the limits of all batches together."""
         return _object(await self._ask("GET", "/v1/limits"))
@@ -234,10 +248,12 @@ class WorkerClient:
     async def _answer(
         self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **request: Any
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        address = await anyio.to_thread.run_sync(self._find_address)
-        headers = {"Authorization": f"Bearer {address.token}", **(headers or {})}
+        address = self._address
+        headers = dict(headers or {})
+        if address.token is not None:
+            headers["Authorization"] = f"Bearer {address.token}"
         url = URL(address.url + path, encoded=True)
-        self._asked = (address.url, anyio.current_time())
+        self._asked = (address.place, anyio.current_time())
         try:
             async with self._session.request(method, url, headers=headers, **request) as answer:
                 self._asked = None
@@ -251,7 +267,7 @@ class WorkerClient:
 
 
 def _unreachable(address: WorkerAddress, error: aiohttp.ClientError | TimeoutError) -> WorkerUnreachable:
-    text = f"the worker at {address.url} does not answer ({reason_of(error)})"
+    text = f"the worker at {address.place} does not answer ({reason_of(error)})"
     if isinstance(error, aiohttp.ClientConnectorError):
         return WorkerUnreachable(f"{text}; if it has stopped, `batchrun worker start` resumes it", was_sent=False)
     return WorkerUnreachable(text, was_sent=True)
@@ -290,7 +306,7 @@ def _refusal(status: int, body: bytes, address: WorkerAddress) -> BatchrunError:
     try:
         message = str(orjson.loads(body)["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        return OutputError(f"{address.url} answers {status}, not as a worker would; is it one?")
+        return OutputError(f"{address.place} answers {status}, not as a worker would; is it one?")
     if status == 401:
-        return ConfigError(f"the worker at {address.url} refuses this token: {message}")
+        return ConfigError(f"the worker at {address.place} refuses this token: {message}")
     return ConfigError(message) if status < 500 else OutputError(message)

@@ -14,9 +14,8 @@ import pytest
 from aiohttp import ClientSession, FormData
 from yarl import URL
 
-from batchrun.worker.http import live_event_routes, open_http
+from batchrun.worker.http import PageAccess, live_event_routes, open_http
 from batchrun.worker.http.http_app import _ROUTE_MODULES
-from batchrun.worker.http.token_check import COOKIE
 from batchrun.worker.submission import BatchState
 from batchrun.worker.token_file import Token
 from batchrun.worker.worker import Worker
@@ -36,6 +35,7 @@ class Client:
     worker: Worker
     address: str
     session: ClientSession
+    page: PageAccess
 
     async def ask(self, method: str, path: str, **request: Any) -> tuple[int, Any]:
         """Return the status, and the body as JSON if there is one."""
@@ -95,12 +95,13 @@ def api(tmp_path_factory):
 
 @asynccontextmanager
 async def opened(data: Path, api: Api) -> AsyncIterator[Client]:
+    page = PageAccess()
     async with (
         working(data, api, worker__port=0, limits__max_concurrent_runs=8) as worker,
-        open_http(worker, TOKEN) as address,
+        open_http(worker, TOKEN, page) as address,
         ClientSession(headers={"Authorization": f"Bearer {TOKEN}"}) as session,
     ):
-        yield Client(worker, address, session)
+        yield Client(worker, address, session, page)
 
 
 @pytest.fixture
@@ -315,24 +316,69 @@ async def test_unknown_things_are_reported_in_the_envelope(client):
 
 
 async def test_a_request_without_the_token_is_refused(client):
-    """No header, a wrong one, a cookie from another site's page; a token in the address becomes a cookie."""
+    """No header, a wrong one; a cookie or an address opens nothing, since other programs see them."""
     async with ClientSession() as session:
 
         async def status(path: str = "/v1/worker", **headers: str) -> int:
             async with session.get(client.address + path, headers=headers, allow_redirects=False) as answer:
+                assert "Set-Cookie" not in answer.headers
                 return answer.status
 
         assert await status() == 401
         assert await status(Authorization="Bearer wrong") == 401
+        assert await status(Authorization="Bearer ") == 401
         assert await status(Authorization=f"Basic {TOKEN}") == 401
-        assert await status(Cookie=f"{COOKIE}={TOKEN}", Origin="https://elsewhere.example") == 401
-        assert await status(Cookie=f"{COOKIE}={TOKEN}", Origin=client.address) == 200
-        assert await status(Cookie=f"{COOKIE}=wrong") == 401
-        assert await status("/?token=wrong") == 401
+        assert await status(Authorization=f"Bearer {client.page.key}") == 200
+        for secret in (TOKEN, client.page.key):
+            assert await status(Cookie=f"batchrun_token={secret}") == 401
+            assert await status(f"/v1/worker?token={secret}&key={secret}") == 401
+        assert await status("/v1/page-key") == 401
         assert await status("/health/live") == 200
-        async with session.get(f"{client.address}/?token={TOKEN}", allow_redirects=False) as answer:
-            assert (answer.status, answer.headers["Location"]) == (303, "/")
-            assert {"HttpOnly", "SameSite=Strict"} <= set(answer.headers["Set-Cookie"].split("; "))
+
+
+async def test_the_page_shows_nothing_by_itself(client):
+    """Its frame and its script are the same for everyone, and hold no token and no key."""
+    async with ClientSession() as session:
+        for path in ("/", "/page.js"):
+            async with session.get(client.address + path, headers={"Host": "elsewhere.example"}) as answer:
+                text = await answer.text()
+                assert (answer.status, TOKEN in text, client.page.key in text) == (200, False, False)
+
+
+async def test_a_signed_link_opens_the_output_of_one_batch_for_a_while(client):
+    """The page makes links of it, since a link sends no header; nothing else takes it."""
+    first, other = [await client.submit_batch([{"n": 1}], name=name) for name in ("first", "other")]
+    await client.until(first, BatchState.FINISHED)
+    _, details = await client.ask("GET", f"/v1/batches/{first}/details")
+    access = details["access"]
+    async with ClientSession() as session:
+
+        async def status(path: str, query: str, method: str = "GET") -> int:
+            async with session.request(method, f"{client.address}{path}?{query}") as answer:
+                return answer.status
+
+        for output in ("records", "items", "log", "report"):
+            assert await status(f"/v1/batches/{first}/{output}", access) == 200
+            assert await status(f"/v1/batches/{other}/{output}", access) == 401
+        assert await status(f"/v1/batches/{first}", access) == 401
+        assert await status(f"/v1/batches/{first}/details", access) == 401
+        assert await status(f"/v1/batches/{first}/pause", access, "POST") == 401
+        assert await status("/v1/batches/first/records", access) == 401, "it is of an id"
+        assert await status(f"/v1/batches/{first}/records", access.replace("until=", "until=1")) == 401
+        expired = f"until=0&signature={client.page._signature(first, '0')}"
+        assert await status(f"/v1/batches/{first}/records", expired) == 401
+        assert await status(f"/v1/batches/{first}/records", f"until=0&signature={'é' * 64}") == 401
+
+
+@pytest.mark.parametrize("output", ["records", "items", "log", "report", "failures", "details", ""])
+async def test_what_strangers_wrote_does_not_run_in_a_browser(client, output):
+    """In a sandbox, which is without the page's key; and it is taken for nothing but what it is said to be."""
+    batch_id = await client.submit_batch([{"n": 1}], name="<script>")
+    await client.until(batch_id, BatchState.FINISHED)
+    async with client.session.get(f"{client.address}/v1/batches/{batch_id}/{output}".rstrip("/")) as answer:
+        assert answer.status == 200
+        assert answer.headers["Content-Security-Policy"] == "sandbox"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics", "/openapi.json"])

@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from batchrun.apify.request_meter import endpoint_of
 from batchrun.config.worker_config import WorkerConfig
-from batchrun.worker.http import open_http
+from batchrun.worker.http import PageAccess, open_http
 from batchrun.worker.token_file import Token
 from batchrun.worker.worker import open_worker
 from tests.support.crash import open_api, wait_until
@@ -81,7 +81,7 @@ async def _metrics_without_platform(data_dir, config) -> tuple[int, str]:
     checked = WorkerConfig.model_validate({"worker": {"port": 0}, **config})
     async with (
         open_worker(data_dir, checked, {}) as worker,
-        open_http(worker, Token("t")) as address,
+        open_http(worker, Token("t"), PageAccess()) as address,
         ClientSession() as session,
         session.get(f"{address}/metrics") as answer,
     ):

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.request import urlopen
 
 import orjson
 import pytest
@@ -40,8 +41,9 @@ class Page:
 
     def __init__(self, driver: webdriver.Chrome, worker: WorkerProcess) -> None:
         self.driver, self.worker = driver, worker
-        token = (worker.data_dir / "token").read_text().strip()
-        driver.get(f"{worker.address}/?token={token}")
+        said = batchrun("worker", "page", "--data", str(worker.data_dir), cwd=worker.data_dir)
+        assert said.out.startswith(f"{worker.address}/#key="), said.err
+        driver.get(said.out.strip())
         wait_until(lambda: self.text("#connection") == "live")
 
     def text(self, selector: str) -> str:
@@ -95,10 +97,8 @@ def _status(worker: WorkerProcess, name: str) -> dict[str, Any]:
     return found
 
 
-def test_the_page_needs_the_token_and_runs_only_its_own_script(worker):
-    """Without the token a page says where the token is; a policy forbids other scripts."""
-    status, text = worker.ask("/", Authorization="Bearer wrong")
-    assert (status, b"token" in text, b"<script" in text) == (401, True, False)
+def test_the_page_runs_only_its_own_script(worker):
+    """A policy forbids others; the events need the key."""
     status, text = worker.ask("/")
     assert status == 200
     assert b"script-src &#39;self&#39;;" in text
@@ -186,8 +186,46 @@ def test_the_page_fits_a_phone_and_has_a_dark_mode(page, worker):
 
 
 @in_a_browser
-def test_the_page_reconnects_after_a_kill_of_the_worker(tmp_path):
-    """It says that it is out of date; a restarted worker at the same address is shown without a click."""
+def test_the_outputs_of_a_batch_are_opened_from_the_page(page, worker):
+    """By links that need no header; the report has no access to the page's key, although it is of the same address."""
+    worker.put_batch("open", [{"n": 1}])
+    wait_until(lambda: "1/1 done" in page.row("open").text)
+    page.row("open").find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
+    wait_until(lambda: page.row("open").find_element(By.LINK_TEXT, "records").get_attribute("href"))
+    links = {
+        each.text: each.get_attribute("href") for each in page.row("open").find_elements(By.CSS_SELECTOR, ".links a")
+    }
+    records = worker.data_dir / "spool/open.out/records.jsonl"
+    for name, found in (("records", records.read_bytes()), ("report", b"<!DOCTYPE html>")):
+        with urlopen(links[name]) as answer:
+            assert answer.read().startswith(found)
+    before = page.driver.current_window_handle
+    page.row("open").find_element(By.LINK_TEXT, "report").click()
+    wait_until(lambda: len(page.driver.window_handles) == 2)
+    page.driver.switch_to.window(next(each for each in page.driver.window_handles if each != before))
+    wait_until(lambda: "open" in page.driver.title)
+    assert page.driver.execute_script("return self.origin") == "null"
+    page.driver.close()
+    page.driver.switch_to.window(before)
+
+
+@in_a_browser
+def test_the_key_of_the_page_stays_in_its_tab(page, worker):
+    """The address loses it; no cookie has it, which programs at other ports would receive; a reload still works."""
+    assert page.driver.current_url == f"{worker.address}/"
+    assert page.driver.get_cookies() == []
+    page.driver.refresh()
+    wait_until(lambda: page.text("#connection") == "live")
+    page.driver.switch_to.new_window("tab")
+    page.driver.get(worker.address)
+    wait_until(lambda: "needs the link that batchrun worker page prints" in page.text("#connection"))
+    page.driver.close()
+    page.driver.switch_to.window(page.driver.window_handles[0])
+
+
+@in_a_browser
+def test_the_page_says_that_a_killed_worker_is_gone_and_opens_with_the_next_ones_link(tmp_path):
+    """A program that takes the port over gets a key that no worker takes any more."""
     with open_api(tmp_path / "api") as api, browser() as driver:
         worker = WorkerProcess(tmp_path / "data", api.base_url)
         with worker.running() as process:
@@ -198,7 +236,8 @@ def test_the_page_reconnects_after_a_kill_of_the_worker(tmp_path):
             wait_until(lambda: "The page is out of date" in page.text("#connection"))
         port = int(worker.address.rpartition(":")[2])
         with worker.running(port=port):
-            wait_until(lambda: page.text("#connection") == "live")
+            wait_until(lambda: "a restarted worker has a new one" in page.text("#connection"))
+            page = Page(driver, worker)
             worker.put_batch("later", [{"n": 2}])
             wait_until(lambda: "1/1 done" in page.row("later").text)
             wait_until(lambda: "1 running" in page.row("lasting").text)

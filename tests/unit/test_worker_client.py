@@ -7,13 +7,13 @@ import pytest
 
 from batchrun.cli.worker_submit_command import _submit
 from batchrun.errors import OutputError
-from batchrun.worker.worker_client import WorkerClient, WorkerUnreachable
+from batchrun.worker.worker_client import WorkerAddress, WorkerClient, WorkerUnreachable
 
 
 async def test_a_silent_worker_is_reported_within_five_seconds() -> None:
     """An answer ends the silence; the next request without one is reported again."""
     said: list[tuple[float, str]] = []
-    client = WorkerClient(None, lambda: None)  # type: ignore[arg-type, return-value]  # nothing is sent
+    client = WorkerClient(None, WorkerAddress("http://worker"))  # type: ignore[arg-type]  # nothing is sent
     async with anyio.create_task_group() as children:
         children.start_soon(client.report_silence, lambda words: said.append((anyio.current_time(), words)))
         for silence_s in (60, 2, 60):

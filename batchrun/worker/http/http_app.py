@@ -1,8 +1,11 @@
 """The worker's HTTP application: routes, token check, error envelope."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
+import anyio
+import structlog
 from aiohttp import web
 
 from batchrun.config.worker_config import ServiceConfig
@@ -17,8 +20,10 @@ from batchrun.worker.http import (
     worker_routes,
 )
 from batchrun.worker.http.error_envelope import put_errors_into_envelope
-from batchrun.worker.http.request_context import WORKER
+from batchrun.worker.http.page_access import PageAccess
+from batchrun.worker.http.request_context import PAGE, WORKER
 from batchrun.worker.http.token_check import demand_token
+from batchrun.worker.local_socket import bind_local_socket
 from batchrun.worker.token_file import Token
 from batchrun.worker.worker import Worker
 
@@ -36,15 +41,21 @@ _ROUTE_MODULES = (
 )
 
 
+_log = structlog.get_logger()
+
+
 @asynccontextmanager
-async def open_http(worker: Worker, token: Token) -> AsyncIterator[str]:
-    """Serve a worker over HTTP; yields the address.
+async def open_http(worker: Worker, token: Token, page: PageAccess) -> AsyncIterator[str]:
+    """Serve a worker over HTTP, and through the socket in its data directory; yields the address.
 
     Raises:
         OutputError: the address cannot be bound.
     """
-    app = web.Application(middlewares=[put_errors_into_envelope, demand_token(token)], client_max_size=MAX_BODY_BYTES)
-    app[WORKER] = worker
+    app = web.Application(
+        middlewares=[put_errors_into_envelope, demand_token(token, page)], client_max_size=MAX_BODY_BYTES
+    )
+    app[WORKER], app[PAGE] = worker, page
+    app.on_response_prepare.append(_keep_from_running)
     batch_routes.prepare(app)
     app[openapi_document.DOCUMENT] = openapi_document.document(
         route for module in _ROUTE_MODULES for route in module.ROUTES
@@ -54,9 +65,26 @@ async def open_http(worker: Worker, token: Token) -> AsyncIterator[str]:
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        yield await _listen(runner, worker.config.worker)
+        address = await _listen(runner, worker.config.worker)
+        await _listen_locally(runner, worker.directory.socket)
+        yield address
     finally:
         await runner.cleanup()
+        with suppress(OSError), anyio.CancelScope(shield=True):
+            await anyio.Path(worker.directory.socket).unlink()
+
+
+async def _keep_from_running(_request: web.Request, answer: web.StreamResponse) -> None:
+    """Let no answer but the page itself act in a browser: records, items and messages are of strangers."""
+    answer.headers.setdefault("Content-Security-Policy", "sandbox")
+    answer.headers["X-Content-Type-Options"] = "nosniff"
+
+
+async def _listen_locally(runner: web.AppRunner, file: Path) -> None:
+    try:
+        await web.SockSite(runner, await anyio.to_thread.run_sync(bind_local_socket, file)).start()
+    except (OSError, OutputError) as error:
+        _log.warning("local_socket_missing", reason=str(error), instead="commands with --url")
 
 
 async def _listen(runner: web.AppRunner, service: ServiceConfig) -> str:

@@ -13,7 +13,7 @@ from batchrun.model import Selection
 from batchrun.output.layout import LEDGER
 from batchrun.report.failure_causes import read_failures
 from batchrun.worker.http.page_fragments import batch_details, batch_head, slots_chart, worker_tiles
-from batchrun.worker.http.request_context import submission_of, worker_of
+from batchrun.worker.http.request_context import PAGE, submission_of, worker_of
 from batchrun.worker.submission import CANCELLABLE, PAUSABLE, RESUMABLE
 from batchrun.worker.views import BatchView, batch_view, worker_view
 from batchrun.worker.worker import Worker
@@ -81,13 +81,14 @@ def _can(view: BatchView) -> list[str]:
 
 
 async def get_details(request: web.Request) -> web.Response:
-    """Return a batch's details as a piece of HTML."""
+    """Return a batch's details as a piece of HTML, and a query that opens its output by a link."""
     worker, submission = worker_of(request), submission_of(request)
     out_dir = worker.directory.out_dir(submission)
     failures = None
     if await anyio.Path(out_dir / LEDGER).exists():
         failures = await anyio.to_thread.run_sync(read_failures, out_dir, Selection())
-    return web.Response(text=batch_details(batch_view(worker, submission), failures), content_type="text/html")
+    details = batch_details(batch_view(worker, submission), failures)
+    return web.json_response({"html": details, "access": request.app[PAGE].sign(submission.id)})
 
 
 ROUTES = [web.get("/v1/events", get_events), web.get("/v1/batches/{ref}/details", get_details)]

@@ -8,7 +8,7 @@ from pydantic.json_schema import models_json_schema
 
 from batchrun.config.worker_config import WorkerLimitsConfig
 from batchrun.version import __version__
-from batchrun.worker.http import batch_routes, live_event_routes, output_routes, worker_routes
+from batchrun.worker.http import batch_routes, live_event_routes, output_routes, page_routes, worker_routes
 from batchrun.worker.http.token_check import OPEN_PATHS
 from batchrun.worker.views import BatchPage, BatchView, WorkerView
 
@@ -81,7 +81,8 @@ _ANSWERS: dict[Any, Any] = {
     output_routes.get_failures: _JSON,
     output_routes.get_report: "text/html",
     live_event_routes.get_events: "text/event-stream",
-    live_event_routes.get_details: "text/html",
+    live_event_routes.get_details: _JSON,
+    page_routes.get_page_key: _JSON,
     worker_routes.get_worker: WorkerView,
     worker_routes.get_limits: WorkerLimitsConfig,
     worker_routes.patch_limits: WorkerLimitsConfig,

@@ -3,9 +3,11 @@
 from functools import cache
 from importlib import resources
 
+import anyio
 from aiohttp import web
 
 from batchrun.report.html_elements import Html, join, page, tag
+from batchrun.worker.http.request_context import PAGE
 
 #: Content-Security-Policy: the page runs its own script and sends requests to its own worker only.
 POLICY = (
@@ -37,24 +39,19 @@ _WORKER_LIMITS = {
 
 async def get_page(_request: web.Request) -> web.Response:
     """Return the frame of the page."""
-    return web.Response(text=_frame(), content_type="text/html", headers=_HEADERS)
+    return web.Response(text=await anyio.to_thread.run_sync(_frame), content_type="text/html", headers=_HEADERS)
 
 
 async def get_script(_request: web.Request) -> web.Response:
     """Return the script of the page."""
-    return web.Response(text=_asset("page.js"), content_type="text/javascript", headers=_HEADERS)
-
-
-def missing_token_page() -> web.Response:
-    """Return the page for a person without a token."""
-    words = (
-        tag("h1", "batchrun"),
-        tag("p", "This page needs the worker's token, which is in the file ", tag("code", "token"), " of its data."),
-        tag("p", "Open it as ", tag("code", "/?token=…"), "; the browser keeps it from then on."),
-    )
     return web.Response(
-        status=401, text=page("batchrun", tag("div", *words, class_="head")), content_type="text/html", headers=_HEADERS
+        text=await anyio.to_thread.run_sync(_asset, "page.js"), content_type="text/javascript", headers=_HEADERS
     )
+
+
+async def get_page_key(request: web.Request) -> web.Response:
+    """Return the key of the live page, for its address: `/#key=…`."""
+    return web.json_response({"key": request.app[PAGE].key})
 
 
 @cache
@@ -129,4 +126,4 @@ def _asset(name: str) -> str:
     return resources.files("batchrun.worker.http").joinpath("assets", name).read_text("utf-8")
 
 
-ROUTES = [web.get("/", get_page), web.get("/page.js", get_script)]
+ROUTES = [web.get("/", get_page), web.get("/page.js", get_script), web.get("/v1/page-key", get_page_key)]

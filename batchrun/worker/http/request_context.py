@@ -5,10 +5,12 @@ from aiohttp import web
 from batchrun.config.text_bounds import parse_json
 from batchrun.model import JsonObject
 from batchrun.worker.http.error_envelope import Refused
+from batchrun.worker.http.page_access import PageAccess
 from batchrun.worker.submission import Submission
 from batchrun.worker.worker import Worker
 
 WORKER = web.AppKey("worker", Worker)
+PAGE = web.AppKey("page", PageAccess)
 
 
 def worker_of(request: web.Request) -> Worker:

@@ -1,4 +1,7 @@
-"""The token check: a request needs the worker's token, in a header or in the cookie of the live page."""
+"""The token check: a request needs the worker's token, the key of its page, or a link that the page has got.
+
+A request through the socket in the data directory needs none: who may open it may read the token beside it.
+"""
 
 import hmac
 from urllib.parse import urlsplit
@@ -8,31 +11,32 @@ from aiohttp.typedefs import Handler, Middleware
 
 from batchrun.runtime.loopback import is_loopback_host
 from batchrun.worker.http.error_envelope import error_answer
-from batchrun.worker.http.page_routes import missing_token_page
+from batchrun.worker.http.page_access import PageAccess
 from batchrun.worker.http.request_context import WORKER
 from batchrun.worker.token_file import Token
 
-COOKIE = "batchrun_token"
 #: Paths without a token: their answers reveal nothing about the content of batches.
 OPEN_PATHS = frozenset({"/health/live", "/health/ready", "/metrics", "/openapi.json"})
+#: The page without its content: the same for everyone, whatever name leads to it.
+_PAGE_PATHS = frozenset({"/", "/page.js"})
+#: What a signed link may open of its batch.
+_LINKED = frozenset({"records", "items", "log", "report"})
 
 
-def demand_token(token: Token) -> Middleware:
+def demand_token(token: Token, page: PageAccess) -> Middleware:
     """Return the middleware that refuses requests without the token."""
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if _has_token(request, token):
+        if request.path in _PAGE_PATHS or _may_ask(request, token, page):
             return await handler(request)
         if request.path in OPEN_PATHS:
             if _is_rebound(request):
                 message = "ask for the worker by a loopback address or as localhost, or send its token"
                 return error_answer(403, "host-not-allowed", message)
             return await handler(request)
-        if request.method == "GET" and hmac.compare_digest(request.query.get("token", "").encode(), token.encode()):
-            return _with_cookie(request, token)
-        if request.path == "/":
-            return missing_token_page()
+        if "signature" in request.query:
+            return error_answer(401, "link-not-valid", "this link is too old; open it from the worker's page again")
         return error_answer(
             401, "token-not-valid", "send the worker's token as `Authorization: Bearer …`; it is in DATA/token"
         )
@@ -49,20 +53,19 @@ def _is_rebound(request: web.Request) -> bool:
     return is_loopback_host(request.app[WORKER].config.worker.host) and not is_loopback_host(asked)
 
 
-def _has_token(request: web.Request, token: Token) -> bool:
+def _is_local(request: web.Request) -> bool:
+    """True if the request came through the Unix socket, whose name is a path; that of a TCP socket is a tuple."""
+    transport = request.transport
+    return transport is not None and isinstance(transport.get_extra_info("sockname"), str)
+
+
+def _may_ask(request: web.Request, token: Token, page: PageAccess) -> bool:
+    if _is_local(request):
+        return True
     scheme, _, shown = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer":
-        return hmac.compare_digest(shown.strip().encode("utf-8", "replace"), token.encode())
-    cookie = request.cookies.get(COOKIE, "")
-    # Another site's page may send our cookie along: its requests are not the user's.
-    origin = request.headers.get("Origin")
-    is_ours = origin is None or origin == f"{request.scheme}://{request.host}"
-    return is_ours and hmac.compare_digest(cookie.encode("utf-8", "replace"), token.encode())
-
-
-def _with_cookie(request: web.Request, token: Token) -> web.Response:
-    """Move the token from the address to a cookie."""
-    # One slash: two would redirect to another host.
-    answer = web.Response(status=303, headers={"Location": f"/{request.path.lstrip('/')}"})
-    answer.set_cookie(COOKIE, token, httponly=True, samesite="Strict", path="/")
-    return answer
+        shown = shown.strip()
+        return hmac.compare_digest(shown.encode("utf-8", "replace"), token.encode()) or page.is_key(shown)
+    batch_id, query = request.match_info.get("ref", ""), request.query
+    is_link = request.method == "GET" and request.path.removeprefix(f"/v1/batches/{batch_id}/") in _LINKED
+    return is_link and page.is_signed(batch_id, query.get("until", ""), query.get("signature", ""))

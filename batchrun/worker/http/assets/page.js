@@ -3,8 +3,19 @@
 
 const byId = (id) => document.getElementById(id);
 const list = byId("batches");
+// The key from the page's address; only this tab keeps it.
+const KEY = "batchrun-page-key";
+const given = new URLSearchParams(location.hash.slice(1)).get("key");
+if (given !== null) {
+  sessionStorage.setItem(KEY, given);
+  history.replaceState(null, "", location.pathname);
+}
+const HEADERS = { Authorization: `Bearer ${sessionStorage.getItem(KEY)}` };
 const rows = new Map();
 const MORE_EVERY_MS = 3000;
+// Sooner than a link expires.
+const LINKS_EVERY_MS = 200_000;
+const RECONNECT_MS = 2000;
 const QUESTIONS = {
   cancel: (name) => `Abort all live Runs of “${name}”, and stop its new starts?`,
   delete: (name) => `Delete “${name}”? A batch submitted over HTTP is deleted with its results.`,
@@ -22,8 +33,11 @@ function say(text) {
 }
 
 async function ask(method, path, body) {
-  const options = { method, headers: body === undefined ? {} : { "Content-Type": "application/json" } };
-  if (body !== undefined) options.body = JSON.stringify(body);
+  const options = { method, headers: HEADERS };
+  if (body !== undefined) {
+    options.headers = { ...HEADERS, "Content-Type": "application/json" };
+    options.body = JSON.stringify(body);
+  }
   let answer;
   try {
     answer = await fetch(path, options);
@@ -47,16 +61,17 @@ function newRow(id) {
     head: item.querySelector(".batch-head"),
     more: item.querySelector("details"),
     details: item.querySelector(".details"),
+    links: [],
     buttons: [...item.querySelectorAll("button")],
   };
   for (const button of row.buttons) button.addEventListener("click", () => obey(row, button.dataset.order));
   for (const what of ["records", "items", "costs", "log", "report"]) {
     const link = document.createElement("a");
-    link.href = `${row.path}/${what}`;
     link.target = "_blank";
     link.rel = "noreferrer";
     link.textContent = what;
     item.querySelector(".links").append(link);
+    row.links.push(link);
   }
   row.more.addEventListener("toggle", () => showMore(row, true));
   return row;
@@ -79,11 +94,17 @@ async function showMore(row, isRequested) {
   if (!row.more.open || (!isRequested && Date.now() - row.askedAt < MORE_EVERY_MS)) return;
   row.askedAt = Date.now();
   try {
-    put(row.details, await (await ask("GET", `${row.path}/details`)).text());
+    const { html, access } = await (await ask("GET", `${row.path}/details`)).json();
+    put(row.details, html);
+    for (const link of row.links) link.href = `${row.path}/${link.textContent}?${access}`;
   } catch (error) {
     say(error.message);
   }
 }
+
+setInterval(() => {
+  for (const row of rows.values()) showMore(row, true);
+}, LINKS_EVERY_MS);
 
 function putInOrder(order) {
   const wanted = new Set(order);
@@ -176,8 +197,7 @@ byId("worker-limits").addEventListener("click", async () => {
 
 // Events from the worker
 
-function show(event) {
-  const news = JSON.parse(event.data);
+function show(news) {
   put(byId("worker"), news.worker);
   put(byId("slots"), news.slots);
   for (const [key, value] of Object.entries(news)) {
@@ -194,17 +214,46 @@ function show(event) {
 }
 
 let total = 0;
-const connection = byId("connection");
-const events = new EventSource("/v1/events");
-events.addEventListener("message", show);
-events.addEventListener("open", () => {
-  connection.textContent = "live";
-  connection.className = "";
-});
-events.addEventListener("error", () => {
-  const isOver = events.readyState === EventSource.CLOSED;
-  connection.textContent = isOver
-    ? "The worker refuses this page: open it again with the token."
-    : "The connection is lost; reconnecting. The page is out of date.";
-  connection.className = "trouble";
-});
+const LOST = "The connection is lost; reconnecting. The page is out of date.";
+const REFUSED = "This page needs the link that batchrun worker page prints; a restarted worker has a new one.";
+
+function tell(text, isTrouble) {
+  byId("connection").textContent = text;
+  byId("connection").className = isTrouble ? "trouble" : "";
+}
+
+// Not an EventSource, which cannot send the key.
+async function listen() {
+  while (true) {
+    const answer = await fetch("/v1/events", { headers: HEADERS, cache: "no-store" }).catch(() => null);
+    if (answer?.status === 401) {
+      tell(REFUSED, true);
+      if (byId("worker").shown === undefined) document.querySelector(".cards").remove();
+      return;
+    }
+    if (answer?.ok) {
+      tell("live", false);
+      for await (const news of newsFrom(answer.body)) show(news);
+    }
+    tell(LOST, true);
+    await new Promise((done) => setTimeout(done, RECONNECT_MS));
+  }
+}
+
+async function* newsFrom(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  while (true) {
+    const { done, value } = await reader.read().catch(() => ({ done: true }));
+    if (done) return;
+    text += value;
+    const events = text.split("\n\n");
+    text = events.pop();
+    for (const event of events) {
+      if (event.startsWith("data: ")) yield JSON.parse(event.slice(6));
+    }
+  }
+}
+
+window.addEventListener("hashchange", () => location.reload());
+listen();

@@ -1,0 +1,83 @@
+"""Commands on the worker's machine reach it by a socket in its data directory, and nobody else."""
+
+import socket
+import stat
+import threading
+
+import pytest
+
+from batchrun.errors import OutputError
+from batchrun.worker import local_socket
+from batchrun.worker.local_socket import bind_local_socket, short_path
+from tests.support.command_line import batchrun
+from tests.support.worker_process import WorkerProcess
+
+#: No platform is needed: no batch is run.
+NOWHERE = "http://127.0.0.1:1"
+
+
+def test_a_program_that_takes_a_killed_workers_port_never_gets_its_token(tmp_path):
+    """The address in the files of the killed worker leads to that program; the socket leads nowhere."""
+    worker = WorkerProcess(tmp_path / "data", NOWHERE)
+    with worker.running() as process:
+        mode = (worker.data_dir / "socket").stat().st_mode
+        assert (stat.S_ISSOCK(mode), stat.S_IMODE(mode)) == (True, 0o600)
+        process.kill()
+    with socket.create_server(("127.0.0.1", int(worker.address.rpartition(":")[2]))) as other:
+        came: list[bytes] = []
+        other.settimeout(30)
+
+        def listen() -> None:
+            connection, _ = other.accept()
+            with connection:
+                came.append(connection.recv(1 << 16))
+
+        listener = threading.Thread(target=listen)
+        listener.start()
+        said = batchrun("worker", "list", "--data", "data", cwd=tmp_path)
+        assert said.code != 0
+        assert "data/socket does not answer" in said.err
+        assert "`batchrun worker start` resumes it" in said.err
+        with socket.create_connection(other.getsockname()) as connection:
+            connection.sendall(b"the test itself")
+        listener.join()
+        assert came == [b"the test itself"]
+
+
+def test_a_worker_that_stops_leaves_no_address_and_a_killed_one_is_replaced(tmp_path):
+    """Nobody is led to where it was; the next one listens at the same path."""
+    worker = WorkerProcess(tmp_path / "data", NOWHERE)
+    with worker.running() as process:
+        process.kill()
+    with worker.running() as process:
+        assert batchrun("worker", "list", "--data", "data", cwd=tmp_path).code == 0
+        assert (worker.data_dir / "address").read_text().strip() == worker.address
+        assert worker.ask("/v1/worker", Authorization="")[0] == 401, "the network needs the token"
+        process.terminate()
+        assert process.wait(60) == 0
+    assert [(worker.data_dir / name).exists() for name in ("socket", "address", "token")] == [False, False, True]
+    said = batchrun("worker", "list", "--data", "elsewhere", cwd=tmp_path)
+    assert (said.code, "no worker was ever started here" in said.err) == (2, True)
+
+
+def test_a_long_path_of_the_data_directory_is_no_obstacle(tmp_path):
+    """The address of a socket holds 108 bytes."""
+    worker = WorkerProcess(tmp_path / "long" / ("d" * 120) / ("e" * 120), NOWHERE)
+    with worker.running():
+        said = batchrun("worker", "status", "--data", str(worker.data_dir), cwd=tmp_path)
+        assert said.code == 0, said.err
+
+
+def test_a_path_that_is_too_long_for_this_system_is_named(tmp_path, monkeypatch):
+    """Where open files have no path, as on macOS."""
+    monkeypatch.setattr(local_socket, "_OPEN_FILES", tmp_path / "missing")
+    with pytest.raises(OutputError, match="is too long for a socket's path"), short_path(tmp_path / ("d" * 120)):
+        pass
+
+
+def test_another_file_in_the_place_of_the_socket_stays(tmp_path):
+    """The worker says so in its log, and its commands need --url."""
+    (tmp_path / "socket").write_text("mine")
+    with pytest.raises(OSError, match="in use"):
+        bind_local_socket(tmp_path / "socket")
+    assert (tmp_path / "socket").read_text() == "mine"

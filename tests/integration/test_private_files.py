@@ -63,6 +63,8 @@ def test_a_batch_is_for_its_user_only(tmp_path):
             said = batchrun(*command, cwd=tmp_path, environ={"APIFY_TOKEN": TOKEN})
             assert said.code in {0, 1}, said.err
             assert _open_to_others(out) == {}, command
+            files = [each.read_bytes() for each in out.rglob("*") if each.is_file()]
+            assert not any(TOKEN.encode() in each for each in (*files, said.out.encode(), said.err.encode()))
 
         call("run", "shop.toml", "--api-url", api.base_url)
         call("report", "results/out")

@@ -150,3 +150,19 @@ def test_the_operator_s_profile_and_environment_may_name_any_file(directory: Dat
     assert config.output.expect_item_schema == Path("/srv/item.json")
     with pytest.raises(ConfigError, match="is not a file of this batch"):
         read(directory, profile="shop", jobs_file="jobs.csv", settings={"output.expect_item_schema": "/srv/item.json"})
+
+
+@pytest.mark.parametrize(
+    ("text", "settings"),
+    [
+        ('[api]\nbase_url = "http://elsewhere.example"\n', {}),
+        ("", {"api.base_url": "http://elsewhere.example"}),
+        ("", {"api": {"base_url": "http://elsewhere.example"}}),
+        ("", {"api.token_file": "/etc/passwd"}),
+        ("", {"server.actors": ["/tmp"]}),
+    ],
+)
+def test_a_submission_names_no_other_platform(directory: DataDirectory, text: str, settings: dict[str, Any]) -> None:
+    """It would get the token of the worker's account."""
+    with pytest.raises(ConfigError, match="belongs to the worker"):
+        read(directory, f'{text}[jobs]\nfile = "jobs.jsonl"\n', settings=settings)

@@ -1,0 +1,141 @@
+"""The page about security promises what tests hold, and nothing else."""
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import typer.main
+
+from batchrun.cli.main import app
+
+TESTS = Path(__file__).parents[1]
+PAGE = resources.files("batchrun").joinpath("docs/security.md").read_text("utf-8")
+#: What the page says, and the tests that hold it.
+HELD = {
+    "never to a proxy, to another host after a redirect, or over plain HTTP to another machine": (
+        "integration/test_token_safety.py::test_a_proxy_is_asked_for_a_tunnel_and_told_no_token",
+        "integration/test_token_safety.py::test_a_redirect_to_another_server_carries_no_token",
+        "integration/test_token_safety.py::test_a_token_is_not_sent_over_plain_http_to_another_machine",
+    ),
+    "A batch leaves it in no file and no message": (
+        "integration/test_private_files.py::test_a_batch_is_for_its_user_only",
+        "integration/test_worker_process.py::test_spans_arrive_at_a_collector_without_a_token_in_them",
+    ),
+    "No flag takes a token": ("unit/test_security_page.py::test_no_flag_takes_a_token",),
+    "A token that may run one task and list its Runs is enough": (
+        "integration/test_few_rights.py::test_a_batch_needs_only_the_right_to_run_its_task",
+    ),
+    "It opens the worker's HTTP API": ("integration/test_worker_http.py::test_a_request_without_the_token_is_refused",),
+    "A submitted batch names no file outside its own directory": (
+        "unit/test_submission_config.py::test_a_path_outside_the_batch_s_directory_is_refused_with_the_way_to_send_the_file",
+        "unit/test_submission_config.py::test_the_batch_s_own_paths_cannot_be_moved",
+    ),
+    "no other platform that would get the account token": (
+        "unit/test_submission_config.py::test_a_submission_names_no_other_platform",
+    ),
+    "ends with the worker's process": (
+        "integration/test_worker_page.py::test_the_page_says_that_a_killed_worker_is_gone_and_opens_with_the_next_ones_link",
+    ),
+    "The browser keeps it in one tab, and in no cookie": (
+        "integration/test_worker_page.py::test_the_key_of_the_page_stays_in_its_tab",
+    ),
+    "a link for the output of one batch, valid for some minutes": (
+        "integration/test_worker_http.py::test_a_signed_link_opens_the_output_of_one_batch_for_a_while",
+    ),
+    "A program that takes the port of a killed worker gets no token": (
+        "integration/test_worker_socket.py::test_a_program_that_takes_a_killed_workers_port_never_gets_its_token",
+    ),
+    "It acts for the account of its Run": (
+        "integration/test_server_accounts.py::test_a_runs_token_acts_for_its_account",
+    ),
+    "It ends with its Run": ("integration/test_server_processes.py::test_a_runs_token_dies_with_its_run",),
+    "It opens one storage or stored value": (
+        "integration/test_server_signed_urls.py::test_the_official_clients_urls_open_what_is_restricted",
+    ),
+    "have mode 0700, their files 0600": (
+        "integration/test_private_files.py::test_a_batch_is_for_its_user_only",
+        "integration/test_private_files.py::test_a_worker_is_for_its_user_only",
+        "integration/test_private_files.py::test_what_a_batch_carries_along_and_serve_are_for_their_user_only",
+        "integration/test_server_safety.py::test_its_files_are_for_its_user_only",
+    ),
+    "a symbolic link in the place of a file, are refused": (
+        "integration/test_private_files.py::test_no_symbolic_link_is_followed_out_of_an_output_directory",
+        "integration/test_private_files.py::test_a_directory_that_all_users_share_is_refused",
+        "integration/test_private_files.py::test_what_belongs_to_another_user_is_refused",
+    ),
+    "writes with your umask": (
+        "integration/test_private_files.py::test_a_report_that_a_person_wants_elsewhere_has_the_modes_that_he_wants",
+    ),
+    "A batch file in it may name files of the spool only": (
+        "unit/test_submission_config.py::test_a_spooled_batch_file_names_files_of_the_spool_only",
+    ),
+    "each sees and changes only its own tasks, Runs, storages and webhooks": (
+        "integration/test_server_accounts.py::test_lists_show_ones_own",
+        "integration/test_server_accounts.py::test_tasks_and_actors_of_others_do_not_exist",
+        "integration/test_server_accounts.py::test_an_id_does_not_open_anything_for_writing",
+        "integration/test_server_webhooks.py::test_webhooks_are_private",
+    ),
+    "within limits of its own": ("integration/test_server_accounts.py::test_limits_are_each_accounts_own",),
+    "with `--restricted`, only its account can": (
+        "integration/test_server_accounts.py::test_access_can_be_restricted_to_the_owner",
+        "integration/test_server_signed_urls.py::test_an_accounts_setting_decides_for_the_tokens_of_others",
+    ),
+    "An Actor inherits a fixed list of variables": (
+        "integration/test_server_processes.py::test_an_actor_inherits_only_what_programs_need",
+    ),
+    "At any other address they warn": (
+        "integration/test_server_safety.py::test_a_server_that_others_reach_is_warned_about",
+        "integration/test_worker_process.py::test_a_worker_that_others_reach_is_warned_about",
+    ),
+    "a page without content": ("integration/test_worker_http.py::test_the_page_shows_nothing_by_itself",),
+    "for loopback names only": (
+        "integration/test_worker_http.py::test_what_needs_no_token_is_not_for_web_pages_that_rebind_their_name",
+    ),
+    "reach no loopback or private address but the server itself": (
+        "integration/test_server_webhooks.py::test_a_webhook_reaches_no_private_address",
+        "unit/test_server_public_addresses.py::test_only_addresses_of_the_internet_are_public",
+    ),
+    "a browser runs none of it": (
+        "integration/test_worker_http.py::test_what_strangers_wrote_does_not_run_in_a_browser",
+        "integration/test_server_safety.py::test_a_browser_runs_nothing_of_what_others_have_stored",
+    ),
+    "No printed text controls a terminal": ("unit/test_cli_terminal.py::test_no_text_controls_the_terminal",),
+    "no cell that a spreadsheet takes for a formula": (
+        "unit/test_cli_terminal.py::test_a_spreadsheet_computes_no_text_of_others",
+    ),
+    "are `***` in reports, messages and kept logs": (
+        "integration/test_secrets.py::test_secret_fields_are_sent_and_never_shown",
+    ),
+}
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_what_the_page_promises_is_held_by_tests() -> None:
+    """Each promise is on the page, and its tests exist; each paragraph before the exceptions has one."""
+    assert [promise for promise in HELD if promise not in _plain(PAGE)] == []
+    tests = {test for each in HELD.values() for test in each}
+    named = {test: test.split("::") for test in sorted(tests)}
+    assert [
+        test for test, (file, name) in named.items() if f"def {name}(" not in (TESTS / file).read_text("utf-8")
+    ] == []
+    promises = PAGE.partition("## Credentials")[2].partition("## Not promised")[0]
+    paragraphs = [_plain(each) for each in promises.split("\n\n") if each.strip() and not each.startswith("#")]
+    assert [each for each in paragraphs if not any(promise in each for promise in HELD)] == []
+
+
+def test_the_page_is_short_enough_to_be_read() -> None:
+    """At most 700 words."""
+    assert len(PAGE.split()) <= 700
+
+
+def test_no_flag_takes_a_token() -> None:
+    """Only the name of a file with one."""
+
+    def flags(command: Any) -> set[str]:
+        own = {flag for parameter in command.params for flag in parameter.opts}
+        return own.union(*(flags(each) for each in getattr(command, "commands", {}).values()))
+
+    assert {flag for flag in flags(typer.main.get_command(app)) if "token" in flag} == {"--token-file"}

@@ -1,6 +1,5 @@
 """Composes the server: opens its parts in order and closes them in reverse order."""
 
-import asyncio
 import fcntl
 import secrets
 import socket
@@ -8,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import anyio
 import anyio.abc
@@ -29,6 +28,7 @@ from batchrun.server.catalog.actor_builds import ActorBuilds
 from batchrun.server.catalog.actor_catalog import Catalog, load_catalog
 from batchrun.server.catalog.task_book import TaskBook
 from batchrun.server.content.demo_pages import DemoSite, open_demo_site
+from batchrun.server.http.connection_cap import KEEP_ALIVE_S, LINGER_S, cap_connections
 from batchrun.server.http.exposure import is_loopback
 from batchrun.server.http.forward_proxy import STATUS_HOST, serve_forward_proxy
 from batchrun.server.http.handler import make_handler
@@ -50,10 +50,6 @@ _BACKLOG = 1024
 _SHUTDOWN_S = 0.1
 #: Max connections open at once; a batch opens up to 1,000 polls.
 _MAX_CONNECTIONS = 16_384
-#: Seconds that an idle connection stays open, and that a request's headers may take: aiohttp's default for servers.
-_KEEP_ALIVE_S = 75
-#: Seconds for reading and dropping the rest of a refused body, so that its sender sees the answer.
-_LINGER_S = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,36 +209,18 @@ def _actor_proxy(settings: ServerSettings, port: int) -> ActorProxy:
     return ActorProxy(hostname="127.0.0.1", port=port, password=None)
 
 
-class _BoundedServer(web.Server):
-    """Resets connections above a number, so that no stranger uses up the open files of this process."""
-
-    def __init__(self, max_connections: int, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._max_connections, self._count = max_connections, 0
-
-    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        super().connection_made(handler, transport)
-        self._count += 1
-        if self._count > self._max_connections:
-            transport.abort()
-
-    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
-        super().connection_lost(handler, exc)
-        self._count -= 1
-
-
 @asynccontextmanager
 async def _listen(backend: Backend, listener: socket.socket, children: anyio.abc.TaskGroup) -> AsyncIterator[None]:
     with closing(listener):
-        server = _BoundedServer(
-            connections_within_limit(_MAX_CONNECTIONS),
+        server = web.Server(
             make_handler(backend, children),
             access_log=None,
             auto_decompress=False,
             handler_cancellation=True,
-            keepalive_timeout=_KEEP_ALIVE_S,
-            lingering_time=_LINGER_S,
+            keepalive_timeout=KEEP_ALIVE_S,
+            lingering_time=LINGER_S,
         )
+        cap_connections(server, connections_within_limit(_MAX_CONNECTIONS))
         runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=_SHUTDOWN_S)
         await runner.setup()
         try:

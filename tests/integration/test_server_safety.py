@@ -216,7 +216,7 @@ async def test_a_body_that_does_not_arrive_is_given_up(api: Api, monkeypatch: py
 
 async def test_headers_that_do_not_arrive_are_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One header now and then does not keep the connection."""
-    monkeypatch.setattr(app, "_KEEP_ALIVE_S", 0.3)
+    monkeypatch.setattr(app, "KEEP_ALIVE_S", 0.3)
     async with open_api(tmp_path / "server") as api, await _raw(api, "GET /v2/users/me HTTP/1.1\r\n") as stream:
         with anyio.fail_after(10), suppress(anyio.BrokenResourceError):
             while True:

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ import jsonschema_rs
 import orjson
 import pytest
 from aiohttp import ClientSession, FormData
+from anyio.abc import SocketStream
 from yarl import URL
 
-from batchrun.worker.http import PageAccess, live_event_routes, open_http
+from batchrun.worker.http import PageAccess, batch_upload, http_app, live_event_routes, open_http, request_context
 from batchrun.worker.http.http_app import _ROUTE_MODULES
 from batchrun.worker.submission import BatchState
 from batchrun.worker.token_file import Token
@@ -238,6 +239,48 @@ async def test_an_interrupted_upload_leaves_no_files(client):
         await until(lambda: client.directories, "an upload that has begun")
     await until(lambda: client.directories == [], "an upload that is cleared away")
     assert len(client.worker.store) == 0
+
+
+async def raw(address: str, head: str) -> SocketStream:
+    """Open a connection and send the beginning of a request."""
+    url = URL(address)
+    stream = await anyio.connect_tcp(str(url.host), int(url.port or 0))
+    await stream.send(head.encode())
+    return stream
+
+
+async def test_a_request_that_does_not_arrive_is_given_up(client, monkeypatch):
+    """408 and the end of the connection; what has come is deleted."""
+    monkeypatch.setattr(batch_upload, "BODY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(request_context, "BODY_TIMEOUT_S", 0.1)
+    head = f"HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 100000\r\n"
+    part = '--b\r\nContent-Disposition: form-data; name="jobs"; filename="jobs.jsonl"\r\n\r\n{"n": 1}\n'
+    form = f"POST /v1/batches {head}Content-Type: multipart/form-data; boundary=b\r\n\r\n{part}"
+    for request in (form, f"PATCH /v1/limits {head}\r\n{{"):
+        async with await raw(client.address, request) as connection:
+            received = b""
+            with anyio.fail_after(10):
+                while b"request-timeout" not in received:
+                    received += await connection.receive()
+        assert received.startswith(b"HTTP/1.1 408 ")
+    await until(lambda: client.directories == [], "an upload that is cleared away")
+
+
+async def test_a_stranger_s_connections_are_few_and_do_not_last(tmp_path, api, monkeypatch):
+    """Those above a number are reset, the others served; one whose headers do not arrive is closed."""
+    monkeypatch.setattr(http_app, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(http_app, "KEEP_ALIVE_S", 2)
+    async with opened(tmp_path / "data", api) as client:
+        assert (await client.ask("GET", "/v1/worker"))[0] == 200
+        async with await raw(client.address, "GET"), await raw(client.address, "GET") as idle:
+            async with await raw(client.address, "GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n") as refused:
+                with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+                    await refused.receive()
+            assert (await client.ask("GET", "/v1/worker"))[0] == 200
+            with anyio.fail_after(20), suppress(anyio.BrokenResourceError):
+                while True:
+                    await idle.send(b"X: y\r\n")
+                    await anyio.sleep(0.02)
 
 
 async def test_an_idempotency_key_submits_one_batch(client):

@@ -18,6 +18,7 @@ from batchrun.jobs import is_job_file
 from batchrun.output.sink import explaining, sync_directory
 from batchrun.runtime.private_files import private_opener
 from batchrun.worker.http.error_envelope import Refused
+from batchrun.worker.http.request_context import BODY_TIMEOUT_S, MIN_BYTES_PER_S, too_slow
 
 #: Max bytes of a field other than the job file.
 MAX_FIELD_BYTES = MAX_BYTES
@@ -95,10 +96,13 @@ async def uploaded(request: web.Request, directory: Path) -> AsyncIterator[Form]
 
 async def _read(request: web.Request, form: Form, directory: Path) -> None:
     try:
-        async for part in await request.multipart():
-            if not isinstance(part, BodyPartReader):
-                raise Refused(400, "bad-form", "a part of the form is a form itself")
-            await _take(part, form, directory)
+        with anyio.fail_after(BODY_TIMEOUT_S) as limit:
+            async for part in await request.multipart():
+                if not isinstance(part, BodyPartReader):
+                    raise Refused(400, "bad-form", "a part of the form is a form itself")
+                await _take(part, form, directory, limit)
+    except TimeoutError:
+        raise too_slow() from None
     except (ValueError, AssertionError, RuntimeError) as error:  # the parser's errors
         raise Refused(400, "bad-form", f"the form cannot be read: {error}") from None
     for field_name, file_name in FILES.items():
@@ -106,12 +110,12 @@ async def _read(request: web.Request, form: Form, directory: Path) -> None:
             await _write_text(directory / file_name, form.texts[field_name])
 
 
-async def _take(part: BodyPartReader, form: Form, directory: Path) -> None:
+async def _take(part: BodyPartReader, form: Form, directory: Path, limit: anyio.CancelScope) -> None:
     name = part.name or ""
     if name == "jobs":
         if form.jobs_file is not None:
             raise Refused(400, "bad-form", "jobs: appears twice; a batch has one job file")
-        await _take_jobs(part, form, directory)
+        await _take_jobs(_pieces(part, limit), part.filename, form, directory)
         return
     if name not in _FIELDS:
         raise Refused(
@@ -119,12 +123,19 @@ async def _take(part: BodyPartReader, form: Form, directory: Path) -> None:
         )
     if name in form.texts:
         raise Refused(400, "bad-form", f"{name}: appears twice")
-    form.texts[name] = await _text(part, name)
+    form.texts[name] = await _text(_pieces(part, limit), name)
 
 
-async def _text(part: BodyPartReader, name: str) -> str:
-    read = bytearray()
+async def _pieces(part: BodyPartReader, limit: anyio.CancelScope) -> AsyncIterator[bytes]:
+    """Yield a part's content; what arrives extends the time limit."""
     while piece := await part.read_chunk(_PIECE_BYTES):
+        limit.deadline += len(piece) / MIN_BYTES_PER_S
+        yield piece
+
+
+async def _text(pieces: AsyncIterator[bytes], name: str) -> str:
+    read = bytearray()
+    async for piece in pieces:
         read += piece
         if len(read) > MAX_FIELD_BYTES:
             raise Refused(413, "body-too-large", f"{name}: is larger than {MAX_FIELD_BYTES:,} bytes")
@@ -134,8 +145,8 @@ async def _text(part: BodyPartReader, name: str) -> str:
         raise Refused(400, "bad-value", f"{name}: is not UTF-8 text") from None
 
 
-async def _take_jobs(part: BodyPartReader, form: Form, directory: Path) -> None:
-    given = PurePath(part.filename or "jobs.jsonl").name
+async def _take_jobs(pieces: AsyncIterator[bytes], name: str | None, form: Form, directory: Path) -> None:
+    given = PurePath(name or "jobs.jsonl").name
     if not is_job_file(given):
         raise Refused(
             400,
@@ -150,7 +161,7 @@ async def _take_jobs(part: BodyPartReader, form: Form, directory: Path) -> None:
     with explaining(file):
         digest = sha256()
         async with await anyio.open_file(file, "wb", opener=private_opener) as opened:
-            while piece := await part.read_chunk(_PIECE_BYTES):
+            async for piece in pieces:
                 digest.update(piece)
                 await opened.write(piece)
             await opened.flush()

@@ -10,6 +10,8 @@ from aiohttp import web
 
 from batchrun.config.worker_config import ServiceConfig
 from batchrun.errors import OutputError
+from batchrun.runtime.open_files import connections_within_limit
+from batchrun.server.http.connection_cap import KEEP_ALIVE_S, LINGER_S, cap_connections
 from batchrun.worker.http import (
     batch_routes,
     live_event_routes,
@@ -29,6 +31,8 @@ from batchrun.worker.worker import Worker
 
 #: Max bytes of a request's body, apart from an uploaded job file, which is streamed.
 MAX_BODY_BYTES = 1 << 20
+#: Max connections open at once; a page or a follower keeps one.
+MAX_CONNECTIONS = 512
 
 _ROUTE_MODULES = (
     batch_routes,
@@ -62,8 +66,17 @@ async def open_http(worker: Worker, token: Token, page: PageAccess) -> AsyncIter
     )
     for module in _ROUTE_MODULES:
         app.router.add_routes(module.ROUTES)
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        handle_signals=False,
+        shutdown_timeout=1.0,
+        keepalive_timeout=KEEP_ALIVE_S,
+        lingering_time=LINGER_S,
+    )
     await runner.setup()
+    assert runner.server is not None
+    cap_connections(runner.server, connections_within_limit(MAX_CONNECTIONS))
     try:
         address = await _listen(runner, worker.config.worker)
         await _listen_locally(runner, worker.directory.socket)

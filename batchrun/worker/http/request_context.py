@@ -1,5 +1,6 @@
 """The worker, the batch and the body of a request."""
 
+import anyio
 from aiohttp import web
 
 from batchrun.config.text_bounds import parse_json
@@ -9,6 +10,9 @@ from batchrun.worker.http.page_access import PageAccess
 from batchrun.worker.submission import Submission
 from batchrun.worker.worker import Worker
 
+#: Timeout for the arrival of a body, in seconds; a form has another second for each `MIN_BYTES_PER_S`.
+BODY_TIMEOUT_S = 120
+MIN_BYTES_PER_S = 10_000
 WORKER = web.AppKey("worker", Worker)
 PAGE = web.AppKey("page", PageAccess)
 
@@ -27,14 +31,22 @@ def submission_of(request: web.Request) -> Submission:
     return worker_of(request).store.find(request.match_info["ref"])
 
 
+def too_slow() -> Refused:
+    """Return the refusal of a body that does not arrive."""
+    return Refused(408, "request-timeout", f"the body did not arrive within {BODY_TIMEOUT_S} s; send it again")
+
+
 async def read_object(request: web.Request) -> JsonObject:
     """Return a request's body.
 
     Raises:
-        Refused: the body is not a JSON object.
+        Refused: the body is not a JSON object, or does not arrive.
     """
     try:
-        found = parse_json(await request.read())
+        with anyio.fail_after(BODY_TIMEOUT_S):
+            found = parse_json(await request.read())
+    except TimeoutError:
+        raise too_slow() from None
     except ValueError as error:
         raise Refused(400, "bad-value", f"the body {error}") from None
     if not isinstance(found, dict):

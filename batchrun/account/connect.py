@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 import anyio.to_thread
+import structlog
 from pydantic import SecretStr
 
 from batchrun import server as embedded_server
@@ -34,6 +35,7 @@ PATIENCE_S = 30.0
 #: which a person looks at an empty screen.
 WAITS_NOTED_AFTER_S = (0.1, 3.0, 10.0, 20.0)
 
+_log = structlog.get_logger()
 T = TypeVar("T")
 
 
@@ -120,13 +122,14 @@ async def read_account(client: ApifyClient) -> AccountInfo:
 
 
 async def _note_waits(client: ApifyClient) -> None:
-    """Call `on_wait` after each of `WAITS_NOTED_AFTER_S`."""
+    """Log a wait, and call `on_wait`, after each of `WAITS_NOTED_AFTER_S`."""
     note = on_wait.get()
     began_at = anyio.current_time()
-    for after_s in WAITS_NOTED_AFTER_S if note is not None else ():
+    for after_s in WAITS_NOTED_AFTER_S:
         await anyio.sleep(began_at + after_s - anyio.current_time())
-        assert note is not None, "without it nothing is noted"
-        note(Wait(base_url=client.base_url, waited_s=after_s, reason=client.last_failure))
+        _log.info("platform_awaited", base_url=client.base_url, waited_s=after_s, reason=client.last_failure)
+        if note is not None:
+            note(Wait(base_url=client.base_url, waited_s=after_s, reason=client.last_failure))
 
 
 async def patiently(client: ApifyClient, answer: Awaitable[T]) -> T:

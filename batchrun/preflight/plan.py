@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 import anyio
 
-from batchrun.account.connect import open_platform, read_account
+from batchrun.account.connect import open_platform, patiently, read_account
 from batchrun.account.limits_watch import slot_count
 from batchrun.account.task import Task, find_task
 from batchrun.apify.client import ApifyClient
@@ -96,7 +96,7 @@ async def make_plan(config: Config, *, shown: int = 0, environ: Mapping[str, str
         account = await read_account(client)
         task = await find_task(client, config.task, is_created=False)
         past = await anyio.to_thread.run_sync(_read_past, config)
-        build = await read_build(client, task, past.pinned_build or config.run.build)
+        build = await patiently(client, read_build(client, task, past.pinned_build or config.run.build))
         if config.run.pin_build:
             number_to_pin(build)
         task = as_created(task, build)

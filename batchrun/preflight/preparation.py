@@ -6,6 +6,7 @@ from functools import partial
 
 import anyio
 
+from batchrun.account.connect import patiently
 from batchrun.account.connected_task import ConnectedTask
 from batchrun.account.task import Task
 from batchrun.account.task_watch import note_task
@@ -51,9 +52,10 @@ async def preflight(
     Raises:
         ConfigError: the ledger holds another batch; a strict budget cannot be kept; the number of a build that is to be
             pinned is unknown.
+        ConnectFailed: the platform does not answer.
     """
     client, info, task = connected.account.client, connected.account.info, connected.task
-    terms = await read_terms(client, config, info, task)
+    terms = await patiently(client, read_terms(client, config, info, task))
     if not task.gone:
         await refuse_unbounded(config, terms, partial(look_at_head, config))
         _refuse_unread_task(config, task)
@@ -66,7 +68,7 @@ async def preflight(
     build: Build | None = None
     secrets = await anyio.to_thread.run_sync(ledger.fact, SECRETS)
     if is_to_be_pinned or is_to_be_checked or ledger.is_empty or (secrets is None and not task.gone):
-        build = await read_build(client, task, config.run.build)
+        build = await patiently(client, read_build(client, task, config.run.build))
         if build.schema is not None:
             secrets = build.schema.secrets
             await anyio.to_thread.run_sync(_note_secrets, ledger, secrets)

@@ -273,6 +273,21 @@ def test_faults_can_be_injected_into_an_embedded_server(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("route", "budget"),
+    [("GET /v2/actor-builds/*", ""), ("GET /v2/users/me/usage/monthly", "[limits]\nbudget_usd = 1\n")],
+)
+def test_a_request_without_an_answer_does_not_hold_a_batch_up_in_silence(tmp_path, route, budget):
+    """Of the build, or of prices: the wait is named on the terminal and in the log, and ends; nothing was started."""
+    (tmp_path / "silent.toml").write_text(f'[[fault]]\nkind = "latency"\nseconds = 60\nroutes = ["{route}"]\n')
+    _write(tmp_path, batch=f'{BATCH}[server]\nfaults = "silent.toml"\n{budget}')
+    patience = {"batchrun.account.connect.PATIENCE_S": 0.5}
+    said = batchrun("run", "batch.toml", cwd=tmp_path, constants=patience)
+    assert (said.code, "(no answer yet)" in said.err, "does not answer" in said.err) == (6, True, True), said
+    assert '"event":"platform_awaited"' in (tmp_path / "batch.out/batch.log").read_text()
+    assert (tmp_path / "batch.out/records.jsonl").read_bytes() == b""
+
+
+@pytest.mark.parametrize(
     ("faults", "problem"),
     [
         (None, "bad.toml: cannot be read"),

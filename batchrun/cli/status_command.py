@@ -46,7 +46,8 @@ def _budget_words(budget: BudgetUse) -> str:
 
 def _left_words(summary: Summary) -> str:
     if not summary.left_jobs:
-        return "; none left"
+        is_read = summary.settled or summary.unread_jobs is not None
+        return "; none left" if is_read else "; the job file is not read yet"
     total = summary.settled + summary.left_jobs
     begun = f" ({summary.open_jobs:,} of them begun)" if summary.unread_jobs else ""
     return f"; {summary.left_jobs:,} of about {total:,} left{begun}"

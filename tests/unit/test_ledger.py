@@ -1,3 +1,4 @@
+import resource
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
@@ -260,6 +261,12 @@ def test_a_trip_without_a_kind_was_one_for_failures(tmp_path: Path) -> None:
         assert ledger.fact(TRIPS) == [Trip(reason="r", group="g", keys=())]
 
 
+def test_the_status_of_a_batch_that_read_no_line_claims_nothing_about_its_jobs(tmp_path: Path) -> None:
+    """Its opening failed, or is under way."""
+    with open_ledger(tmp_path) as ledger:
+        assert "jobs     no job settled; the job file is not read yet" in _status_lines(status_of(ledger, tmp_path))
+
+
 def test_given_up_runs_are_shown_until_they_are_aborted(tmp_path: Path) -> None:
     """They may be live although their jobs are settled; they are not among the live Runs."""
     with open_ledger(tmp_path) as ledger:
@@ -292,6 +299,19 @@ def test_a_newer_ledger_is_refused_and_not_touched(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / LEDGER)
     assert connection.execute("PRAGMA user_version").fetchone() == (1000,)
     connection.close()
+
+
+def test_a_process_that_may_open_no_further_file_is_told_so(tmp_path: Path) -> None:
+    """SQLite says only that it is unable to open the file."""
+    with open_ledger(tmp_path):
+        pass
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        with pytest.raises(LedgerError, match="Too many open files"), open_for_reading(tmp_path):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_an_older_ledger_is_brought_up_to_date(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The connection to a ledger's file: opening it, its schema steps, and its errors in words for a user."""
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -137,7 +138,17 @@ def _explain(error: sqlite3.Error, file: Path) -> LedgerError:
     is_damage = any(sign in str(error) for sign in _SIGNS_OF_DAMAGE)
     if is_damage or not isinstance(error, sqlite3.OperationalError):
         return DamagedLedger(_DAMAGED.format(file=file, what=error, directory=file.parent))
-    return LedgerError(f"{file}: {error}. Nothing is lost: fix that and run the same command again")
+    return LedgerError(f"{file}: {_reason(error)}. Nothing is lost: fix that and run the same command again")
+
+
+def _reason(error: sqlite3.Error) -> str:
+    """Return what failed; SQLite does not say that this process may open no further file."""
+    if "unable to open" in str(error):
+        try:
+            os.close(os.open(os.devnull, os.O_RDONLY))
+        except OSError as cause:
+            return f"{error} ({cause.strerror})"
+    return str(error)
 
 
 def _escaped(file: Path) -> str:

@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 #: Seconds that the opening of a batch waits for the platform. An open batch waits without limit.
 PATIENCE_S = 30.0
 
-#: Seconds after which a wait for the platform is noted. The first is short: the imports took most of the second for
-#: which a person looks at an empty screen.
-WAITS_NOTED_AFTER_S = (0.1, 3.0, 10.0, 20.0)
+#: Seconds after which a wait for the platform is noted.
+WAITS_NOTED_AFTER_S = (3.0, 10.0, 20.0)
+#: The same for its first answer: the imports took most of the second for which a person looks at an empty screen.
+FIRST_WAIT_NOTED_AFTER_S = 0.1
 
 _log = structlog.get_logger()
 T = TypeVar("T")
@@ -122,10 +123,11 @@ async def read_account(client: ApifyClient) -> AccountInfo:
 
 
 async def _note_waits(client: ApifyClient) -> None:
-    """Log a wait, and call `on_wait`, after each of `WAITS_NOTED_AFTER_S`."""
+    """Log a wait, and call `on_wait`, again and again."""
     note = on_wait.get()
     began_at = anyio.current_time()
-    for after_s in WAITS_NOTED_AFTER_S:
+    first = () if client.has_answered else (FIRST_WAIT_NOTED_AFTER_S,)
+    for after_s in (*first, *WAITS_NOTED_AFTER_S):
         await anyio.sleep(began_at + after_s - anyio.current_time())
         _log.info("platform_awaited", base_url=client.base_url, waited_s=after_s, reason=client.last_failure)
         if note is not None:

@@ -72,6 +72,11 @@ class ApifyClient:
         return self._outage.reason
 
     @property
+    def has_answered(self) -> bool:
+        """Whether the API has answered yet."""
+        return self._transport.has_answered
+
+    @property
     def failed_reads(self) -> Sequence[str]:
         """Why reads have failed that are being retried, the last one at the end."""
         return list(self._transport.failed_reads.values())

@@ -101,7 +101,7 @@ class Transport:
         self._refused_starts = 0
         self._start_refused_at = float("-inf")
         #: Whether the API has answered yet. Before, a failure that no retry mends ends a read.
-        self._has_answered = False
+        self.has_answered = False
         self.base_url = base_url.rstrip("/").removesuffix("/v2")
         self._api_url = f"{self.base_url}/v2"
         self._api_path = yarl.URL(self._api_url).raw_path
@@ -308,7 +308,7 @@ class Transport:
 
     def _note_answer(self, answer: Answer, method: str, path: str, redirected_to: str = "") -> None:
         """Note what an answer of the API shows beside its content."""
-        self._has_answered = True
+        self.has_answered = True
         self.outage.note_answer(method, path)
         if not redirected_to:  # the other host has another clock
             self.clock.note_date(answer.headers.get("Date"))
@@ -375,7 +375,7 @@ class Transport:
         """
         if is_held or (gives_up and self._is_unreadable_alone(method, path, failures)):
             raise error
-        if isinstance(error, ConnectFailed) and error.is_lasting and not self._has_answered:
+        if isinstance(error, ConnectFailed) and error.is_lasting and not self.has_answered:
             raise error
         _log.debug("read_failed", method=method, path=path, failures=failures, error=str(error))
         wait_s = READ_BACKOFF.wait_s(failures, random.random())  # noqa: S311 - spread, not secrecy

@@ -233,6 +233,11 @@ class ScriptedApi:
         return list(self._runs)
 
     @property
+    def ends_at(self) -> list[float]:
+        """When each Run ends, or has ended."""
+        return [stored.ends_at for stored in self._runs.values()]
+
+    @property
     def live(self) -> int:
         """Runs that are live now."""
         now = anyio.current_time()

@@ -1,5 +1,6 @@
 """Live Runs with "auto": the account's limits, what its refusals teach, and how well the slots are used."""
 
+from collections import Counter
 from itertools import pairwise
 from typing import Any
 
@@ -168,7 +169,10 @@ async def test_others_come_and_go() -> None:
 
 
 async def test_others_cause_at_most_one_refused_start_per_second_if_limits_cannot_be_read() -> None:
-    """If limits cannot be read, the engine probes a shared account at most once per second."""
+    """If limits cannot be read, the engine probes a shared account at most once per second.
+
+    A start that takes the place of an ended Run of ours needs no probe: it is refused where others took that place.
+    """
     api = ScriptedApi(lambda n: Plan(run_s=10 + n % 7, answer_after_s=0.05), capacity=25)
     api.tells_limits = False
     engine = engine_of(api, 2000)
@@ -183,10 +187,13 @@ async def test_others_cause_at_most_one_refused_start_per_second_if_limits_canno
             await anyio.sleep(15)
             assert 23 <= api.live <= 25
             children.cancel_scope.cancel()
-    later = [at for at in api.refused_at if at > 2]
-    assert len(later) <= 40
-    # One per second, and a second one only where two had left before the first was answered.
-    assert all(b - a >= 10 for a, b in zip(later, later[12:], strict=False))
+    later = Counter(at for at in api.refused_at if at > 2)
+    assert later.total() <= 40
+    # A probe may have been due just before or after the first place that the others took.
+    assert sum(at - before < 1 for before, at in pairwise(later)) <= 2
+    for before, at in pairwise(later):
+        ended = sum(before < end <= at for end in api.ends_at)
+        assert later[at] <= ended + 1, "more starts than places came free, beside the probe"
 
 
 async def test_counters_that_lag_take_no_slot_away() -> None:

@@ -1,8 +1,5 @@
 """Actors in the shape of the official Python templates, run unmodified as real processes."""
 
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -78,11 +75,10 @@ async def test_a_batch_runs_the_scraper_and_the_official_client_sees_its_runs(ap
     pages = [f"{api.server.base_url}/demo/{name}.html" for name in ("abc", "base64", "bisect")]
     jobs = b"".join(orjson.dumps({"start_urls": [{"url": page}]}) + b"\n" for page in pages)
     (tmp_path / "jobs.jsonl").write_bytes(jobs)
-    command = [sys.executable, "-m", "batchrun", "run", "--task", task, "--jobs", "jobs.jsonl", "--out", "out"]
-    environ = {**os.environ, "APIFY_TOKEN": api.server.token}
-    batch = partial(subprocess.run, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False, timeout=60)
-    done = await anyio.to_thread.run_sync(batch, [*command, "--api-url", api.server.base_url])
-    assert done.returncode == 0, done.stderr
+    command = ["run", "--task", task, "--jobs", "jobs.jsonl", "--out", "out", "--api-url", api.server.base_url]
+    batch = partial(batchrun, *command, cwd=tmp_path, environ={"APIFY_TOKEN": api.server.token})
+    said = await anyio.to_thread.run_sync(batch)
+    assert said.code == 0, said.err
     records = [orjson.loads(line) for line in (tmp_path / "out" / "records.jsonl").read_bytes().splitlines()]
     client = ApifyClientAsync(token=api.server.token, api_url=api.server.base_url)
     seen = []

@@ -23,6 +23,7 @@ from batchrun.config import Config, load_config
 from batchrun.config.worker_config import FILE_NAME, WorkerConfig, load_worker_config
 from batchrun.version import __version__
 from tests.support.command_line import batchrun, serving
+from tests.support.patience import impatient_python
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -243,7 +244,7 @@ def test_the_python_example_of_the_readme_runs(tmp_path):
 
 def _python(directory: Path) -> str:
     done = subprocess.run(
-        [sys.executable, "example.py"],
+        impatient_python("runpy.run_path('example.py', run_name='__main__')"),
         cwd=directory,
         env={"APIFY_TOKEN": "t", "PYTHONPATH": str(ROOT)},
         capture_output=True,

@@ -1,41 +1,43 @@
 """Directory and files of a batch that are moved or removed while it runs: noticed, said, and nothing is lost."""
 
-import os
 import shutil
-import subprocess
-import sys
-import time
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from batchrun.batch import opened_batch
 from tests.support.api_process import TOKEN
-from tests.support.crash import Api, CrashBatch, assert_promise_kept, open_api
+from tests.support.command_line import Said, batchrun
+from tests.support.crash import Api, CrashBatch, assert_promise_kept, open_api, wait_until
 
-LONG_MS = 3000
-JOBS = [{"n": n, "ms": LONG_MS, "items": 3} for n in range(12)]
-SETTINGS = {"limits.max_concurrent_runs": 4}
+#: How soon a batch notices what is lost, in seconds; a second by default.
+CONSTANTS = {f"{opened_batch.__name__}.WATCH_INTERVAL_S": 0.1}
 
 
-def wait_for(reached: Callable[[], bool]) -> None:
-    """Wait for a state that comes for certain, or fail after a minute."""
-    for _ in range(600):
-        if reached():
-            return
-        time.sleep(0.1)
-    raise AssertionError("it never came")
+def batch_of(directory: Path, api: Api, count: int = 12, *, job_file: str = "jobs.jsonl") -> CrashBatch:
+    """Return a batch whose Runs end once `let_end` is called."""
+    jobs = [{"n": n, "until": str(directory / "ends"), "items": 3} for n in range(count)]
+    settings = {"limits.max_concurrent_runs": 4, "jobs.file": job_file}
+    return CrashBatch(directory, api.base_url, jobs, settings, constants=CONSTANTS)
+
+
+def let_end(batch: CrashBatch) -> None:
+    """Let the batch's Runs end, live ones and later ones."""
+    (batch.directory / "ends").touch()
 
 
 def run_until_lost(batch: CrashBatch, api: Api, lose: Callable[[Path], object]) -> None:
     """Run a process, lose something once its first Runs are live, and wait for its end."""
     process = batch.spawn()
-    wait_for(lambda: len(api.runs()) == 4)
+    wait_until(lambda: len(api.runs()) == 4)
     lose(batch.out)
+    wait_until(lambda: "Nothing more is started; live Runs are followed to their end" in batch.said())
+    let_end(batch)
     assert process.wait(120) == 6, batch.said()
     assert all(run["status"] == "SUCCEEDED" for run in api.runs()), "a live Run was not followed to its end"
-    assert len(api.runs()) < len(JOBS), "starts went on"
-    assert "Nothing more is started; live Runs are followed to their end" in batch.said()
+    assert len(api.runs()) < len(batch.jobs), "starts went on"
     assert "Traceback" not in batch.said()
 
 
@@ -43,7 +45,7 @@ def run_until_lost(batch: CrashBatch, api: Api, lose: Callable[[Path], object]) 
 def test_what_was_moved_is_found_and_put_back(tmp_path, name):
     """The live Runs are settled in the moved files; with them back in their place the batch ends right."""
     with open_api(tmp_path / "api") as api:
-        batch = CrashBatch(tmp_path, api.base_url, JOBS, SETTINGS)
+        batch = batch_of(tmp_path, api)
         away = tmp_path / ("away" if not name else "out/away")
         run_until_lost(batch, api, lambda out: (out / name).rename(away))
         assert f"{name or 'out'}: was moved to" in batch.said()
@@ -57,7 +59,7 @@ def test_what_was_moved_is_found_and_put_back(tmp_path, name):
 def test_removed_outputs_are_written_again_by_a_repair(tmp_path, names):
     """The batch does not claim success with files that do not exist."""
     with open_api(tmp_path / "api") as api:
-        batch = CrashBatch(tmp_path, api.base_url, JOBS, SETTINGS)
+        batch = batch_of(tmp_path, api)
         run_until_lost(batch, api, lambda out: [(out / name).unlink() for name in names])
         assert batch.spawn("repair", "out").wait(60) == 0, batch.said()
         assert batch.run() == 0, batch.said()
@@ -67,7 +69,7 @@ def test_removed_outputs_are_written_again_by_a_repair(tmp_path, names):
 def test_a_removed_directory_stops_the_starts(tmp_path):
     """What is paid for already is followed to its end, and nothing is bought any more."""
     with open_api(tmp_path / "api") as api:
-        batch = CrashBatch(tmp_path, api.base_url, JOBS, SETTINGS)
+        batch = batch_of(tmp_path, api)
         run_until_lost(batch, api, shutil.rmtree)
 
 
@@ -95,13 +97,14 @@ def test_a_job_file_that_was_changed_after_its_end_was_read_is_refused(tmp_path,
 def test_a_job_file_that_vanishes_is_trouble_of_this_machine(tmp_path):
     """Exit 6, not 2: what was read is carried out, and with the file back the batch goes on."""
     with open_api(tmp_path / "api") as api:
-        batch = CrashBatch(tmp_path, api.base_url, JOBS[:4], SETTINGS)
+        batch = batch_of(tmp_path, api, 4)
         file = tmp_path / "jobs.jsonl"
         with file.open("ab") as jobs:
             jobs.write(b'{"n":99,"ms":0,"items":0}')
         process = batch.spawn()
-        wait_for(lambda: len(api.runs()) == 4)
+        wait_until(lambda: len(api.runs()) == 4)
         file.rename(tmp_path / "away")
+        let_end(batch)
         assert process.wait(120) == 6, batch.said()
         assert "jobs.jsonl: was moved or removed while this batch used it" in batch.said()
         assert len(batch.records()) == 4
@@ -113,20 +116,17 @@ def test_a_job_file_that_vanishes_is_trouble_of_this_machine(tmp_path):
 def test_standard_input_that_lacks_unfinished_jobs_is_no_success(tmp_path):
     """Exit 2 and the lines; with the whole input again the batch ends."""
     with open_api(tmp_path / "api") as api:
-        batch = CrashBatch(tmp_path, api.base_url, JOBS, {**SETTINGS, "jobs.file": "-"})
+        batch = batch_of(tmp_path, api, job_file="-")
+        let_end(batch)
 
-        def run(lines: bytes, kill_at: str = "") -> int:
-            environ = {**os.environ, "APIFY_TOKEN": TOKEN, "BATCHRUN_KILL_AT": kill_at}
-            command = [sys.executable, "-m", "batchrun", "run", "batch.toml", "--yes", *batch.flags]
-            with (tmp_path / "stderr.txt").open("ab") as stderr:
-                done = subprocess.run(
-                    command, check=False, cwd=tmp_path, env=environ, input=lines, stderr=stderr, timeout=120
-                )
-            return done.returncode
+        def run(lines: str, kill_at: str = "") -> Said:
+            environ = {"APIFY_TOKEN": TOKEN, "BATCHRUN_KILL_AT": kill_at}
+            return batchrun("run", "batch.toml", "--yes", *batch.flags, cwd=tmp_path, environ=environ, stdin=lines)
 
-        whole = (tmp_path / "jobs.jsonl").read_bytes()
-        assert run(whole, "settled:1") == -9, batch.said()
-        assert run(b"") == 2, batch.said()
-        assert "unfinished jobs are missing from the input" in batch.said()
-        assert run(whole) == 0, batch.said()
+        whole = (tmp_path / "jobs.jsonl").read_text()
+        killed, lacking = run(whole, "settled:1"), run("")
+        assert (killed.code, lacking.code) == (-signal.SIGKILL, 2), (killed, lacking)
+        assert "unfinished jobs are missing from the input" in lacking.err
+        ended = run(whole)
+        assert ended.code == 0, ended
         assert_promise_kept(batch, api)

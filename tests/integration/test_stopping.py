@@ -13,6 +13,7 @@ from tests.support.api_process import TOKEN
 from tests.support.command_line import Said, batchrun
 from tests.support.crash import ROOT, CrashBatch, assert_promise_kept, open_api, some_jobs, wait_until
 from tests.support.forked import ForkedProcess
+from tests.support.patience import impatient_python
 
 ENVIRON = {"APIFY_TOKEN": TOKEN}
 #: Duration of Runs that end only by an abort: longer than any test.
@@ -78,7 +79,8 @@ def test_a_hang_up_that_nohup_ignores_is_ignored(tmp_path):
     """The batch runs to its end."""
     with open_api(tmp_path / "api") as api:
         batch = CrashBatch(tmp_path, api.base_url, some_jobs(40))
-        process = batch.spawn_program("nohup", sys.executable, "-m", "batchrun", "run", "batch.toml")
+        command = impatient_python("runpy.run_module('batchrun', run_name='__main__', alter_sys=True)")
+        process = batch.spawn_program("nohup", *command, "run", "batch.toml")
         wait_until(lambda: _is_settling(batch))
         process.send_signal(signal.SIGHUP)
         assert process.wait(60) == 1, batch.said()

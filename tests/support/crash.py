@@ -261,7 +261,7 @@ def some_jobs(count: int, seed: int = 1) -> list[dict[str, Any]]:
     ]
 
 
-def wait_until(condition: Any, limit_s: float = 30.0) -> None:
+def wait_until(condition: Any, limit_s: float = 120.0) -> None:
     """Look at the world outside again and again until it is as it should be."""
     deadline = time.monotonic() + limit_s
     while not condition():

@@ -1,5 +1,6 @@
 """Waits of ours that no configuration shortens, shortened: what is waited for in tests is on this machine."""
 
+import sys
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -21,3 +22,12 @@ SOON_GONE: Constants = {f"{collect.__name__}.MISSING_AFTER_S": 0.3, f"{collect._
 COSTS_FINAL_AT_ONCE: Constants = {f"{final_costs.__name__}.FINAL_AFTER": timedelta(0)}
 #: When the server makes a Run's usage final, in such tests, in seconds after its end.
 SOON_SETTLED_S = 0.1
+
+
+def impatient_python(*lines: str, constants: Constants = COSTS_FINAL_AT_ONCE) -> list[str]:
+    """Return the command of a process of its own that changes constants of our modules and then executes lines."""
+    changes = [
+        f"setattr(importlib.import_module({module!r}), {constant!r}, {value!r})"
+        for (module, _, constant), value in ((name.rpartition("."), value) for name, value in constants.items())
+    ]
+    return [sys.executable, "-c", "\n".join(["import datetime, importlib, runpy", *changes, *lines])]

@@ -74,7 +74,7 @@ class SubmittedBatch:
         """Return its records."""
         return read_lines(self.out / "records.jsonl")
 
-    async def until(self, *states: BatchState, limit_s: float = 30) -> Submission:
+    async def until(self, *states: BatchState, limit_s: float = 120) -> Submission:
         """Wait until it is in one of some states and, if it rests, has no runner."""
         await until(lambda: self._is_in(states), lambda: f"{states}: {self.submission}", limit_s)
         return self.submission
@@ -93,7 +93,7 @@ class SubmittedBatch:
         await until(are_live, lambda: f"{count} live Runs of {self.submission}")
 
 
-async def until(condition: Callable[[], object], what: str | Callable[[], str], limit_s: float = 30) -> None:
+async def until(condition: Callable[[], object], what: str | Callable[[], str], limit_s: float = 120) -> None:
     """Wait until a condition holds."""
     deadline = anyio.current_time() + limit_s
     while not condition():

@@ -1,6 +1,8 @@
 """What every test stands on: asyncio as the backend, and a watch over calls that block its loop."""
 
+import os
 import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -8,6 +10,10 @@ from blockbuster import BlockBuster, blockbuster_ctx
 
 from batchrun.runtime.logs import silence
 from tests.support.patience import SOON_FINAL_COSTS
+
+# All processes of the tests import the same modules: let them compile each once, also where the environment forbids it.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture

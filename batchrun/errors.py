@@ -5,6 +5,7 @@
     ├── JobFileError            the job file: file and line
     ├── OutputError             this machine: disk, permissions, a lock, a damaged file
     │   ├── JobFileLost         the job file, which could be read at first, is gone or cannot be opened
+    │   ├── LogUnreachable      the shared log does not answer
     │   ├── OutputLost          files of the batch were moved or removed while it runs: no start can be noted
     │   └── LedgerError         the ledger cannot or must not be written any further
     │       ├── DamagedLedger   the ledger is missing, damaged or older than its records: `batchrun repair` rebuilds it
@@ -73,6 +74,10 @@ class JobFileLost(OutputError):
 
 class OutputLost(OutputError):
     """Files of the batch were moved, replaced or removed while it runs: no start may be noted, live Runs can end."""
+
+
+class LogUnreachable(OutputError):
+    """The store of the shared log does not answer, or refuses; what was sent to it may have been noted."""
 
 
 class LedgerError(OutputError):

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
 from batchrun.ledger.protocol import NotedWait, ReadTo
+from batchrun.ledger.shared_commits import LogClaim, LogPosition
 from batchrun.model import Command, JobKey, JsonObject, Mark, RunId, TaskId, WaitKind, WaitReason
 from batchrun.policy.breaker import Trip
 from batchrun.policy.secret_fields import SecretFields
@@ -121,3 +122,7 @@ START_COMMITS: Fact[int] = Fact("start_commits")
 ABORTED: Fact[Sequence[RunId]] = Fact("aborted")
 #: The output file whose repair has begun and not ended; None if no repair has.
 REPAIRING: Fact[str] = Fact("repairing")
+#: The last entry of the shared log that this ledger has.
+LOG_POSITION: Fact[LogPosition] = Fact("log_position", asdict, lambda noted: LogPosition(**noted))
+#: Id of the last claim that was tried from this directory, and the host of the process.
+LOG_CLAIM: Fact[LogClaim] = Fact("log_claim", asdict, lambda noted: LogClaim(**noted))

@@ -127,6 +127,9 @@ class MemoryLedger:
         await self._commit()
         return attempt
 
+    def may_start(self) -> bool:
+        return True
+
     def withdraw(self, job_id: JobId, attempt_no: int) -> None:
         if self.attempts[job_id, attempt_no].state is AttemptState.INTENDED:
             del self.attempts[job_id, attempt_no]

@@ -330,6 +330,9 @@ class Ledger(ItemWriter, CostLedger, Protocol):
     async def intend(self, job_id: JobId, intent: Intent) -> Attempt:
         """Note an attempt before its start request is sent; until `bind` or `withdraw` it is in doubt."""
 
+    def may_start(self) -> bool:
+        """Return True if this process surely owns the batch: asked right before a start request is sent."""
+
     def withdraw(self, job_id: JobId, attempt_no: int) -> None:
         """Take back an intent whose request certainly started nothing; an attempt with a Run stays."""
 

@@ -58,6 +58,12 @@ class Sink:
         """Add whole lines to what the next `flush` appends."""
         self._waiting.append(lines)
 
+    @property
+    def gathered(self) -> bytes:
+        """What the next `flush` appends."""
+        self._waiting = [b"".join(self._waiting)] if self._waiting else []
+        return self._waiting[0] if self._waiting else b""
+
     def flush(self) -> bool:
         """Append the gathered lines and sync the file; return False if there were none.
 

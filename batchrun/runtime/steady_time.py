@@ -13,16 +13,26 @@ def steady_time() -> float:
 
 if sys.platform == "linux":
 
+    def boot_time() -> float:
+        """Return the seconds since the machine was started, those for which it was suspended included."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
     def _suspended_s() -> float:
         # In this order, a pause of this process between the two makes the time too early, never too late.
         return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
 
 elif sys.platform == "darwin":
 
+    def boot_time() -> float:
+        return time.clock_gettime(time.CLOCK_MONOTONIC)
+
     def _suspended_s() -> float:
         return time.clock_gettime(time.CLOCK_MONOTONIC) - time.clock_gettime(time.CLOCK_UPTIME_RAW)
 
 else:
+
+    def boot_time() -> float:
+        return time.monotonic()
 
     def _suspended_s() -> float:
         return 0.0

@@ -21,6 +21,8 @@ from batchrun.ledger.facts import (
     ECHO,
     IDENTITY,
     JOB_COUNT,
+    LOG_CLAIM,
+    LOG_POSITION,
     PINNED_BUILD,
     READ_TO,
     REPAIRING,
@@ -36,9 +38,10 @@ from batchrun.ledger.facts import (
     PinnedBuild,
 )
 from batchrun.ledger.protocol import FinalCost, NotedWait, OpenJob, ReadTo, Settlement
+from batchrun.ledger.shared_commits import LogClaim, LogPosition
 from batchrun.ledger.sqlite.connection import SCHEMA_STEPS
 from batchrun.ledger.sqlite.reader import is_begun, open_for_reading
-from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
+from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger, open_tables
 from batchrun.model import (
     RUN_UNREADABLE,
     Attempt,
@@ -237,13 +240,15 @@ OLD_FACTS: list[tuple[Fact[Any], str, Any]] = [
     (START_COMMITS, "7", 7),
     (ABORTED, '["r1","r2"]', ["r1", "r2"]),
     (REPAIRING, '"items.jsonl"', "items.jsonl"),
+    (LOG_POSITION, '{"entry":7,"digest":"ab"}', LogPosition(entry=7, digest="ab")),
+    (LOG_CLAIM, '{"owner_id":"o","host":"h"}', LogClaim(owner_id="o", host="h")),
 ]  # fmt: skip
 
 
 def test_facts_keep_the_names_and_the_json_of_older_ledgers(tmp_path: Path) -> None:
     """Otherwise data directories of the version before would not resume."""
     assert [fact for fact, _, _ in OLD_FACTS] == [each for each in vars(facts).values() if isinstance(each, Fact)]
-    with open_ledger(tmp_path) as ledger:
+    with open_tables(tmp_path) as ledger:
         ledger._db.executemany("INSERT INTO batch VALUES (?, ?)", [(fact.name, text) for fact, text, _ in OLD_FACTS])
         before = ledger._db.execute("SELECT * FROM batch").fetchall()
         assert [ledger.fact(fact) for fact, _, _ in OLD_FACTS] == [value for _, _, value in OLD_FACTS]

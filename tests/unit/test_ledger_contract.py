@@ -17,6 +17,7 @@ from batchrun.errors import LedgerError
 from batchrun.ledger.facts import DUPLICATES, ECHO, READ_TO, TRIPS, WAIT, WATCHED_S, Facts
 from batchrun.ledger.memory import MemoryLedger
 from batchrun.ledger.protocol import Duplicate, FinalCost, Ledger, MarkedAttempt, NotedWait, OpenJob, ReopenableLedger
+from batchrun.ledger.shared_commits import CommitLog
 from batchrun.ledger.sqlite.group_commit import GroupCommit
 from batchrun.ledger.sqlite.journal import _open_journal
 from batchrun.model import (
@@ -42,6 +43,7 @@ from batchrun.model import (
 from batchrun.output.layout import ITEMS, RECORDS
 from batchrun.policy.breaker import Trip
 from tests.support.memory_ledger import make_bad_line, make_job, read_to
+from tests.support.shared_logs import claim, contents, open_log, replay
 from tests.unit.test_ledger import AT, make_ended, make_run
 
 
@@ -83,10 +85,10 @@ async def in_memory(_: Path) -> AsyncIterator[Opened]:
 
 
 @asynccontextmanager
-async def on_disk(directory: Path) -> AsyncIterator[Opened]:
+async def on_disk(directory: Path, log: CommitLog | None = None) -> AsyncIterator[Opened]:
     """Open a ledger on disk, whose errors reach those who wait for it only."""
     with ExitStack() as stack:
-        journal = _open_journal(stack, directory)
+        journal = _open_journal(stack, directory, log)
         commit = GroupCommit(journal, in_thread=False)
         async with anyio.create_task_group() as children:
             children.start_soon(_commit_until_it_fails, commit)
@@ -94,12 +96,23 @@ async def on_disk(directory: Path) -> AsyncIterator[Opened]:
             commit.close()
 
 
+@asynccontextmanager
+async def on_two_machines(directory: Path) -> AsyncIterator[Opened]:
+    """Open a ledger with a shared log; at the end, another directory that replays the log has the same."""
+    here, there = directory / "here", directory / "there"
+    store = open_log(directory / "log")
+    async with on_disk(here, claim(store, here)) as opened:
+        yield opened
+    replay(store, there)
+    assert contents(there) == contents(here)
+
+
 async def _commit_until_it_fails(commit: GroupCommit) -> None:
     with suppress(Exception):
         await commit.run()
 
 
-@pytest.fixture(params=[in_memory, on_disk])
+@pytest.fixture(params=[in_memory, on_disk, on_two_machines])
 async def it(
     request: pytest.FixtureRequest, blockbuster: BlockBuster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> AsyncIterator[Opened]:

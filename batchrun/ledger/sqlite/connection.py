@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from batchrun.errors import DamagedLedger, LedgerError
+from batchrun.ledger.shared_commits import Parameters
 
 #: Applied once each, in order. The number of the last one is the version of the file.
 SCHEMA_STEPS = (
@@ -29,6 +30,8 @@ _DAMAGED = "{file}: {what}. The ledger is damaged; nothing was changed. Rebuild 
 _SIGNS_OF_DAMAGE = ("no such ", "decode", "already exists", "duplicate column")
 #: Errors of SQLite that are bugs of ours.
 _BUGS = (sqlite3.ProgrammingError,)
+#: How the statements begin that change tables; ledgers have no others that do.
+CHANGING = ("INSERT", "UPDATE", "DELETE")
 
 
 class _Cursor(sqlite3.Cursor):
@@ -59,6 +62,8 @@ class Connection(sqlite3.Connection):
     """A connection whose errors name the file and say what to do."""
 
     file = Path()
+    #: The statements that have changed something, for a log that is shared; None: nobody wants them.
+    changes: list[tuple[str, Parameters]] | None = None
 
     def cursor(self, factory: Any = _Cursor) -> Any:
         return super().cursor(factory)
@@ -66,11 +71,17 @@ class Connection(sqlite3.Connection):
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         with self.explaining():
             cursor: _Cursor = self.cursor().execute(sql, parameters)
-            return cursor
+        if self.changes is not None and sql.startswith(CHANGING):
+            self.changes.append((sql, parameters))
+        return cursor
 
     def executemany(self, sql: str, parameters: Any, /) -> sqlite3.Cursor:
+        rows = list(parameters)
         with self.explaining():
-            return super().executemany(sql, parameters)
+            cursor = super().executemany(sql, rows)
+        if self.changes is not None:
+            self.changes.extend((sql, row) for row in rows)
+        return cursor
 
     def writer(self) -> Callable[[str, tuple[Any, ...]], sqlite3.Cursor]:
         """Return the `execute` of one cursor, for statements without rows, inside `explaining`.
@@ -78,7 +89,17 @@ class Connection(sqlite3.Connection):
         One cursor and one handler of errors for all statements save much of the time that each job costs.
         """
         execute: Callable[[str, tuple[Any, ...]], sqlite3.Cursor] = self.cursor().execute
-        return execute
+        changes = self.changes
+        if changes is None:
+            return execute
+
+        def recorded(sql: str, parameters: tuple[Any, ...]) -> sqlite3.Cursor:
+            cursor = execute(sql, parameters)
+            if sql.startswith(CHANGING):
+                changes.append((sql, parameters))
+            return cursor
+
+        return recorded
 
     @contextmanager
     def decoding(self) -> Iterator[None]:

@@ -63,6 +63,10 @@ class GroupCommit:
         self.note_watched = self._in_passing(journal.note_watched)
         self.note_unlisted = self._in_passing(journal.note_unlisted)
         self.note_wait = self._in_passing(journal.note_wait)
+        self._log = tables.log
+
+    def may_start(self) -> bool:
+        return self._log is None or self._log.may_start()
 
     def _durably(self, verb: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
         """Return a verb that waits until its step is committed."""
@@ -119,6 +123,8 @@ class GroupCommit:
     def close(self) -> None:
         """Let `run` end once everything handed in is durable."""
         self._is_closing = True
+        if self._log is not None:
+            self._log.give_up_soon()
         self._arrived.set()
 
 

@@ -14,6 +14,7 @@ from batchrun.errors import OutputError, OutputLost
 from batchrun.ledger.facts import ECHO, REPAIRING, START_COMMITS, TRIPS, UNLISTED_SINCE, WAIT, WATCHED_S
 from batchrun.ledger.line_admission import admit_lines
 from batchrun.ledger.protocol import Admission, NotedWait, ReadTo, Settlement
+from batchrun.ledger.shared_commits import CommitLog, FileGrowth
 from batchrun.ledger.sqlite.older_ledger import refuse_missing_ledger, refuse_older_ledger
 from batchrun.ledger.sqlite.start_log import StartLog
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
@@ -64,10 +65,12 @@ class Journal:
     def commit_group(self, steps: Sequence[Step[Any]]) -> None:
         """Do the steps and make them durable, all or none.
 
-        The files are synced before the ledger commits their lengths. So after a crash nothing is missing before a
-        committed length, and everything behind it is cut off.
+        A shared log has them first: what it lacks has not happened on any machine. The files are synced before the
+        ledger commits their lengths. So after a crash nothing is missing before a committed length, and everything
+        behind it is cut off.
 
         Raises:
+            Superseded: Another owner has taken the batch over; none of the steps counts.
             OutputError: The group cannot be committed; none of its steps counts.
         """
         self.check_files()
@@ -81,9 +84,18 @@ class Journal:
             if self._started:
                 self._start_commits += 1
                 self.ledger.note_fact(START_COMMITS, self._start_commits)
-            grown = {name: sink.length for name, sink in self._sinks.items() if sink.flush()}
+            grown = {name: sink for name, sink in self._sinks.items() if sink.gathered}
             if grown:
-                self.ledger.note_output_lengths(grown)
+                self.ledger.note_output_lengths(
+                    {name: sink.length + len(sink.gathered) for name, sink in grown.items()}
+                )
+            self.ledger.share(
+                {name: FileGrowth(offset=sink.length, data=sink.gathered) for name, sink in grown.items()}
+            )
+            crash_point("shared")
+            for sink in grown.values():
+                sink.flush()
+            if grown:
                 crash_point("appended")
         crash_point("committed")
         if self._started:
@@ -175,23 +187,27 @@ def bad_line_json(bad_line: BadLine) -> bytes:
 
 
 @asynccontextmanager
-async def open_journal(directory: Path) -> AsyncIterator[Journal]:
+async def open_journal(directory: Path, log: CommitLog | None = None) -> AsyncIterator[Journal]:
     """Open a batch's ledger and output files: missing ones are created, longer ones cut to their committed lengths.
+
+    Args:
+        directory: of the batch.
+        log: has each commit before this machine; None: there is none.
 
     Raises:
         OutputError: They cannot be opened, or do not belong together.
     """
     stack = ExitStack()
     try:
-        yield await anyio.to_thread.run_sync(_open_journal, stack, directory)
+        yield await anyio.to_thread.run_sync(_open_journal, stack, directory, log)
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(stack.close)
 
 
-def _open_journal(stack: ExitStack, directory: Path) -> Journal:
+def _open_journal(stack: ExitStack, directory: Path, log: CommitLog | None = None) -> Journal:
     refuse_missing_ledger(directory)
-    ledger = stack.enter_context(open_ledger(directory))
+    ledger = stack.enter_context(open_ledger(directory, log=log))
     if (name := ledger.fact(REPAIRING)) is not None:
         raise OutputError(f"{directory / name}: its repair was cut short; run `batchrun repair {directory}` again")
     refuse_older_ledger(ledger, directory)

@@ -5,7 +5,7 @@ files, HTTP or the event loop.
 """
 
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from batchrun.errors import LedgerError
-from batchrun.ledger.facts import Fact
+from batchrun.ledger.facts import LOG_POSITION, Fact
 from batchrun.ledger.protocol import FinalCost, Known, OpenJob, Settlement
-from batchrun.ledger.sqlite.connection import Connection, apply_schema_steps, open_connection
+from batchrun.ledger.shared_commits import Commit, CommitLog, FileGrowth
+from batchrun.ledger.sqlite.connection import CHANGING, Connection, apply_schema_steps, open_connection
 from batchrun.ledger.sqlite.reader import IS_BEGUN, SELECTED, LedgerReader, parameters
 from batchrun.model import (
     Attempt,
@@ -44,12 +45,18 @@ T = TypeVar("T")
 class LedgerTables(LedgerReader):
     """The ledger of one batch for its writer; `open_ledger` opens it."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, log: CommitLog | None = None) -> None:
         super().__init__(connection)
+        #: Where each commit is noted before it happens here; None: this machine alone has the batch.
+        self.log = log
+        if log is not None:
+            connection.changes = []
         self._write = connection.writer()
         #: The time of the transaction, as a value and in seconds since 1970 as the tables have it.
         self._at = datetime.now(UTC)
         self._now = self._at.timestamp()
+        #: True if the shared log has a part of the transaction.
+        self._is_shared = False
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -60,12 +67,45 @@ class LedgerTables(LedgerReader):
             with self._db.explaining():
                 self._write("BEGIN IMMEDIATE", ())
                 yield
+                self.share({})
                 self._write("COMMIT", ())
         except BaseException:
             self._last_job_id = last_job_id
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
+            if self._db.changes is not None:
+                self._db.changes.clear()
+            if self.log is not None and self._is_shared:
+                self.log.refuse_more()
             raise
+        finally:
+            self._is_shared = False
+
+    def share(self, files: Mapping[str, FileGrowth]) -> None:
+        """Append what the transaction has changed so far, and what it appends to output files, to the shared log.
+
+        Raises:
+            Superseded: Another owner has taken the batch over.
+            OutputError: The log is out of reach, and the process is about to end.
+        """
+        changes = self._db.changes
+        if self.log is None or not changes:
+            return
+        position = self.log.append(Commit(changes=changes, files=files))
+        self._is_shared = True
+        self.note_fact(LOG_POSITION, position)
+        changes.clear()
+
+    def replay(self, commit: Commit) -> None:
+        """Change the tables as a commit of another machine has.
+
+        Raises:
+            LedgerError: It is no commit of a ledger.
+        """
+        for sql, values in commit.changes:
+            if not sql.startswith(CHANGING):
+                raise LedgerError(f"the shared log has {sql!r}, which is none of a ledger's statements")
+            self._db.execute(sql, values)
 
     def note_fact(self, fact: Fact[T], value: T | None) -> None:
         self.note_json(fact.name, write_json(None if value is None else fact.to_json(value)).decode())
@@ -417,16 +457,29 @@ def _word(case: StrEnum | None) -> str | None:
 
 
 @contextmanager
-def open_ledger(directory: Path, name: str = LEDGER) -> Iterator[LedgerTables]:
+def open_ledger(directory: Path, name: str = LEDGER, log: CommitLog | None = None) -> Iterator[LedgerTables]:
     """Open a batch's ledger for writing, and create it if it is missing: one process at a time, which holds the lock.
 
     Args:
         directory: of the batch.
         name: of the file; another name for a ledger that is to replace the batch's.
+        log: where each commit is noted before it happens here; None: nowhere.
 
     Raises:
-        OutputError: It cannot be opened, is damaged, or was written by a newer batchrun.
+        OutputError: It cannot be opened, is damaged, was written by a newer batchrun, or has a log that is not given.
     """
+    with open_tables(directory, name, log) as ledger:
+        if log is None and ledger.fact(LOG_POSITION) is not None:
+            raise LedgerError(
+                f"{directory}: this batch has a shared log, and another machine may have taken it over. Name the log"
+                " in the batch file ([replica] url) and use `batchrun run`"
+            )
+        yield ledger
+
+
+@contextmanager
+def open_tables(directory: Path, name: str = LEDGER, log: CommitLog | None = None) -> Iterator[LedgerTables]:
+    """Open a ledger as `open_ledger` does, also one that follows a shared log."""
     file = directory / name
     with explaining(file):
         make_private_file(file)  # SQLite gives the files beside it its mode
@@ -435,4 +488,4 @@ def open_ledger(directory: Path, name: str = LEDGER) -> Iterator[LedgerTables]:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         apply_schema_steps(connection, file)
-        yield LedgerTables(connection)
+        yield LedgerTables(connection, log)

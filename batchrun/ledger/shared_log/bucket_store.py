@@ -1,0 +1,78 @@
+"""A shared log in a bucket with conditional puts (S3, GCS, Azure, R2, MinIO): an object an entry."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
+from obstore.store import ObjectStore, from_url
+
+from batchrun.errors import ConfigError, LogUnreachable
+
+#: Digits of an entry's number in its object's name, so that a listing is in order.
+_DIGITS = 12
+#: Seconds for one request; seconds and tries of its repetition below this module.
+_REQUEST_S = 10.0
+_RETRY_S = 10.0
+_MAX_RETRIES = 2
+
+
+class BucketStore:
+    """The objects of one log."""
+
+    def __init__(self, store: ObjectStore, url: str) -> None:
+        self._store = store
+        self._url = url
+
+    def append(self, number: int, entry: bytes) -> bool:
+        return self._create(f"log/{number:0{_DIGITS}}.zst", entry)
+
+    def read(self, number: int) -> bytes | None:
+        return self._get(f"log/{number:0{_DIGITS}}.zst")
+
+    def put_object(self, name: str, content: bytes) -> None:
+        self._create(f"objects/{name}.zst", content)
+
+    def get_object(self, name: str) -> bytes | None:
+        return self._get(f"objects/{name}.zst")
+
+    def _create(self, path: str, content: bytes) -> bool:
+        try:
+            obstore.put(self._store, path, content, mode="create", use_multipart=False)
+        except AlreadyExistsError:
+            return False
+        except (BaseError, OSError) as error:
+            raise self._unreachable(error) from error
+        return True
+
+    def _get(self, path: str) -> bytes | None:
+        try:
+            return bytes(obstore.get(self._store, path).bytes())
+        except (NotFoundError, FileNotFoundError):
+            return None
+        except (BaseError, OSError) as error:
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: Exception) -> LogUnreachable:
+        first_line = str(error).strip().partition("\n")[0]
+        return LogUnreachable(f"{self._url}: {first_line}")
+
+
+@contextmanager
+def open_bucket_store(url: str) -> Iterator[BucketStore]:
+    """Open the bucket and prefix that a URL names; credentials come from the environment, as the vendors' tools do.
+
+    Raises:
+        ConfigError: The URL names no bucket.
+    """
+    try:
+        store = from_url(
+            url,
+            # Plain http is used only where AWS_ENDPOINT or the like names such an address.
+            client_options={"timeout": timedelta(seconds=_REQUEST_S), "allow_http": True},
+            retry_config={"max_retries": _MAX_RETRIES, "retry_timeout": timedelta(seconds=_RETRY_S)},
+        )
+    except (BaseError, ValueError) as error:
+        raise ConfigError(f"replica.url: {str(error).partition(chr(10))[0]}") from error
+    yield BucketStore(store, url)

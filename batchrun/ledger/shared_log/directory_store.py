@@ -1,0 +1,107 @@
+"""A shared log in a directory that several machines mount: a file an entry."""
+
+import errno
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from batchrun.errors import ConfigError, LogUnreachable
+from batchrun.output.sink import sync_directory
+
+#: Digits of an entry's number in its file's name, so that a listing is in order.
+_DIGITS = 12
+#: Age in seconds after which a file that a killed process has left is removed.
+_LEFT_AFTER_S = 3600.0
+
+
+class DirectoryStore:
+    """The files of one log. An entry appears whole, under its number, or not at all."""
+
+    def __init__(self, directory: Path) -> None:
+        self._log = directory / "log"
+        self._objects = directory / "objects"
+
+    def prepare(self) -> None:
+        """Create what is missing, and remove what killed processes have left."""
+        with _explaining(self._log):
+            for each in (self._log, self._objects):
+                each.mkdir(parents=True, exist_ok=True, mode=0o700)
+                sync_directory(each.parent)
+                for left in each.glob(".new-*"):
+                    with suppress(FileNotFoundError):
+                        if left.stat().st_mtime < time.time() - _LEFT_AFTER_S:  # noqa: TID251 - as files are stamped
+                            left.unlink()
+
+    def append(self, number: int, entry: bytes) -> bool:
+        return self._create(self._log / f"{number:0{_DIGITS}}.zst", entry)
+
+    def read(self, number: int) -> bytes | None:
+        return _read(self._log / f"{number:0{_DIGITS}}.zst")
+
+    def put_object(self, name: str, content: bytes) -> None:
+        self._create(self._objects / f"{name}.zst", content)
+
+    def get_object(self, name: str) -> bytes | None:
+        return _read(self._objects / f"{name}.zst")
+
+    def _create(self, file: Path, content: bytes) -> bool:
+        """Write a file beside and link it, which fails if there is one: on NFS too, that is one step."""
+        beside = file.parent / f".new-{secrets.token_hex(8)}"
+        with _explaining(file):
+            fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                with os.fdopen(fd, "wb") as opened:
+                    opened.write(content)
+                    opened.flush()
+                    os.fsync(fd)
+                try:
+                    os.link(beside, file)
+                except FileExistsError:
+                    return False
+                sync_directory(file.parent)
+            finally:
+                beside.unlink(missing_ok=True)
+        return True
+
+
+def _read(file: Path) -> bytes | None:
+    with _explaining(file):
+        try:
+            return file.read_bytes()
+        except FileNotFoundError:
+            # A mount that is gone leaves an empty directory behind: that is no log without entries.
+            if not file.parent.exists():
+                raise
+            return None
+
+
+@contextmanager
+def _explaining(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        what = error.strerror or str(error)
+        if error.errno in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+            what += "; the file system must have hard links"
+        raise LogUnreachable(f"{file}: {what}") from error
+
+
+@contextmanager
+def open_directory_store(url: str) -> Iterator[DirectoryStore]:
+    """Open the directory that a file:// URL names.
+
+    Raises:
+        ConfigError: The URL is not file:///absolute/path.
+        LogUnreachable: The directory cannot be written.
+    """
+    parts = urlsplit(url)
+    path = Path(unquote(parts.path))
+    if parts.netloc or not path.is_absolute() or path == Path("/"):
+        raise ConfigError(f"replica.url: {url!r} must be like file:///mnt/shared/batches/shop")
+    store = DirectoryStore(path)
+    store.prepare()
+    yield store

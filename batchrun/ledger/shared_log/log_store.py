@@ -1,0 +1,89 @@
+"""What a shared log needs of a store, and the stores by their URLs."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from batchrun.errors import ConfigError
+
+#: Reads in flight while a log is replayed, where each takes a round trip.
+READS_AT_ONCE = 16
+
+
+class LogStore(Protocol):
+    """Numbered entries and named objects of one batch. Methods block; several threads may call them.
+
+    Raises:
+        LogUnreachable: The store did not answer, or refused. An entry may have been appended all the same.
+    """
+
+    def append(self, number: int, entry: bytes) -> bool:
+        """Append an entry under its number, durably; return False if there is an entry with that number."""
+
+    def read(self, number: int) -> bytes | None:
+        """Return an entry; None: there is none yet."""
+
+    def put_object(self, name: str, content: bytes) -> None:
+        """Store an object, durably. Its name is made from its content, so the same may be stored again."""
+
+    def get_object(self, name: str) -> bytes | None:
+        """Return an object; None: there is none."""
+
+
+def open_store(url: str) -> AbstractContextManager[LogStore]:
+    """Open the store that a URL names; each batch has a URL of its own.
+
+    Raises:
+        ConfigError: The URL names no kind of store that there is, or a package for it is not installed.
+        LogUnreachable: The store does not answer.
+    """
+    scheme = urlsplit(url).scheme
+    if scheme == "file":
+        from batchrun.ledger.shared_log.directory_store import open_directory_store  # noqa: PLC0415 - it needs this module
+
+        return open_directory_store(url)
+    if scheme == "nats":
+        return _nats(url)
+    if scheme in ("s3", "gs", "az", "azure", "abfs", "abfss"):
+        return _bucket(url)
+    raise ConfigError(
+        f"replica.url: {scheme or 'nothing'!r} is no kind of store; there are s3://, gs://, az://, nats:// and file://"
+    )
+
+
+def _nats(url: str) -> AbstractContextManager[LogStore]:
+    try:
+        from batchrun.ledger.shared_log.nats_store import open_nats_store  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise ConfigError("replica.url: nats:// needs the extra [nats] of batchrun: pip install '.[nats]'") from error
+    return open_nats_store(url)
+
+
+def _bucket(url: str) -> AbstractContextManager[LogStore]:
+    try:
+        from batchrun.ledger.shared_log.bucket_store import open_bucket_store  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise ConfigError(
+            "replica.url: buckets need the extra [bucket] of batchrun: pip install '.[bucket]'"
+        ) from error
+    return open_bucket_store(url)
+
+
+@contextmanager
+def reading(store: LogStore, number: int) -> Iterator[Iterator[bytes]]:
+    """Read the entries of a log from one on, in order, up to the last one that there is."""
+    with ThreadPoolExecutor(READS_AT_ONCE, "batchrun-log") as readers:
+        yield _entries(store, number, readers)
+
+
+def _entries(store: LogStore, number: int, readers: ThreadPoolExecutor) -> Iterator[bytes]:
+    while (first := store.read(number)) is not None:
+        yield first
+        number += 1
+        for entry in readers.map(store.read, range(number, number + READS_AT_ONCE)):
+            if entry is None:
+                return
+            yield entry
+            number += 1

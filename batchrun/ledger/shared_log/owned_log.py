@@ -1,0 +1,144 @@
+"""The owner's end of a shared log: each commit is appended here before it happens on this machine.
+
+An append is conditional: entry N, unless there is one. So a process that was overtaken, however long it slept, finds
+its next number taken and stops. The lease serves the one thing that a log cannot fence, a start request: it may be
+sent only while the last append is younger than the lease, and a claim waits for 1.5 leases of silence.
+"""
+
+import threading
+import time
+
+from batchrun.errors import LedgerError, LogUnreachable, OutputError, Superseded
+from batchrun.ledger.shared_commits import Commit, LogPosition
+from batchrun.ledger.shared_log.entries import Encoded, Entry, EntryKind, Owner, decode, digest, encode
+from batchrun.ledger.shared_log.log_store import LogStore
+from batchrun.runtime.steady_time import boot_time
+
+#: Seconds between two tries to reach a store that does not answer: the first wait, and the longest.
+FIRST_WAIT_S = 0.1
+LONGEST_WAIT_S = 2.0
+#: Seconds for which a process that is about to end tries to reach the store.
+LAST_TRIES_S = 1.0
+#: A heartbeat is appended once the last append is this part of a lease old.
+HEARTBEAT_PART = 1 / 3
+_FOUND_AGAIN = "The process that resumes the batch finds again what was not noted there"
+
+
+class OwnedLog:
+    """The log of a batch that this process has claimed. Methods block; several threads may call them.
+
+    Args:
+        store: of the log.
+        owner: this process.
+        last: the claim's position.
+        confirmed_at: when the claim was sent, on the clock of `boot_time`.
+    """
+
+    def __init__(self, store: LogStore, owner: Owner, last: LogPosition, confirmed_at: float) -> None:
+        self._store = store
+        self._owner = owner
+        self._last = last
+        #: When the last append was sent that the store has accepted.
+        self._confirmed_at = confirmed_at
+        self._appending = threading.Lock()
+        #: Set once the process is about to end.
+        self._ending = threading.Event()
+        self._refused: OutputError | None = None
+        self._trouble = ""
+
+    @property
+    def trouble(self) -> str:
+        """Why the store cannot be reached; empty: it can."""
+        return self._trouble
+
+    @property
+    def refused(self) -> OutputError | None:
+        """Why nothing more can be appended: another owner has taken the batch over; None: it can."""
+        return self._refused
+
+    def may_start(self) -> bool:
+        return self._refused is None and boot_time() - self._confirmed_at < self._owner.lease_s
+
+    def append(self, commit: Commit) -> LogPosition:
+        with self._appending:
+            return self._append(EntryKind.COMMIT, commit)
+
+    def refuse_more(self) -> None:
+        self._refused = self._refused or OutputError("a commit is in the shared log and could not be made here")
+
+    def give_up_soon(self) -> None:
+        self._ending.set()
+
+    def beat(self) -> None:
+        """Append a heartbeat if nothing was appended for a while, and nothing is being appended.
+
+        Raises:
+            Superseded: Another owner has taken the batch over.
+        """
+        if boot_time() - self._confirmed_at < self._owner.lease_s * HEARTBEAT_PART:
+            return
+        if self._appending.acquire(blocking=False):
+            try:
+                self._append(EntryKind.HEARTBEAT)
+            finally:
+                self._appending.release()
+
+    def release(self) -> None:
+        """Append that this process has left the batch, so that the next claim need not wait.
+
+        Raises:
+            OutputError: It could not be appended; the next claim waits.
+        """
+        self._ending.set()
+        with self._appending:
+            self._append(EntryKind.RELEASE)
+
+    def _append(self, kind: EntryKind, commit: Commit | None = None) -> LogPosition:
+        if self._refused is not None:
+            raise type(self._refused)(str(self._refused))
+        encoded = encode(Entry(kind=kind, owner=self._owner, previous=self._last.digest, commit=commit or Commit()))
+        number = self._last.entry + 1
+        sent_at = self._send(number, encoded)
+        self._trouble = ""
+        self._confirmed_at = sent_at
+        self._last = LogPosition(entry=number, digest=digest(encoded.entry))
+        return self._last
+
+    def _send(self, number: int, encoded: Encoded) -> float:
+        """Send an entry until the store has it; return when the try was sent that the store has accepted."""
+        began_at, wait_s = boot_time(), FIRST_WAIT_S
+        while True:
+            sent_at = boot_time()
+            try:
+                if encoded.object:
+                    self._store.put_object(encoded.object_name, encoded.object)
+                # If the number is taken, then by another owner, or by this entry, from a try whose answer was lost.
+                if self._store.append(number, encoded.entry) or self._store.read(number) == encoded.entry:
+                    return sent_at
+            except LogUnreachable as error:
+                self._trouble = str(error)
+                if self._ending.is_set() and boot_time() - began_at > LAST_TRIES_S:
+                    self._refused = OutputError(f"the shared log cannot be reached: {error}. {_FOUND_AGAIN}")
+                    raise self._refused from error
+            else:
+                self._refused = Superseded(self._who_took_over(number))
+                raise self._refused
+            if self._ending.is_set():
+                time.sleep(FIRST_WAIT_S)
+            else:
+                self._ending.wait(wait_s)
+                wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+
+    def _who_took_over(self, number: int) -> str:
+        """Return in words whose entry has the number that was ours."""
+        name = "another process"
+        try:
+            taken = self._store.read(number)
+            if taken is not None:
+                name = decode(taken).owner.name
+        except (LogUnreachable, LedgerError):
+            pass
+        return (
+            f"{name} has taken the batch over, since nothing was heard of this process for longer than its lease."
+            " Nothing was started or written here since; the batch goes on there"
+        )

@@ -1,0 +1,164 @@
+"""A directory that follows a shared log: its ledger and output files, as far as the log goes."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from batchrun.errors import LedgerError
+from batchrun.ledger.facts import LOG_CLAIM, LOG_POSITION
+from batchrun.ledger.shared_commits import Commit, LogClaim, LogPosition
+from batchrun.ledger.shared_log.entries import Entry, EntryKind, Owner, decode, digest, encode, object_of
+from batchrun.ledger.shared_log.log_store import LogStore, reading
+from batchrun.ledger.shared_log.owned_log import OwnedLog
+from batchrun.ledger.sqlite.connection import is_blank
+from batchrun.ledger.sqlite.older_ledger import refuse_missing_ledger
+from batchrun.ledger.sqlite.tables import LedgerTables, open_tables
+from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS
+from batchrun.output.sink import Sink
+from batchrun.runtime.steady_time import boot_time
+
+#: Max entries per commit of a replay: one sync for all of them.
+ENTRIES_PER_COMMIT = 500
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """An entry as it was read from the store."""
+
+    position: LogPosition
+    entry: Entry
+
+
+class Replica:
+    """A directory that follows a log. Methods block; one thread at a time calls them."""
+
+    def __init__(self, store: LogStore, directory: Path, ledger: LedgerTables, sinks: dict[str, Sink]) -> None:
+        self._store = store
+        self._directory = directory
+        self._ledger = ledger
+        self._sinks = sinks
+        self._last = self._own_last()
+
+    @property
+    def last(self) -> Entry | None:
+        """The last entry that was read; None: the log has none."""
+        return self._last.entry if self._last is not None else None
+
+    def _own_last(self) -> _Read | None:
+        """Read the entry again that this directory has got to.
+
+        Raises:
+            LedgerError: This directory and the log are not of the same batch.
+        """
+        position = self._ledger.fact(LOG_POSITION)
+        if position is None:
+            return None
+        encoded = self._store.read(position.entry)
+        if encoded is None or digest(encoded) != position.digest:
+            raise LedgerError(
+                f"{self._directory}: has {position.entry + 1} entries of a shared log, and the log at replica.url"
+                " does not have them. Name the log that this batch was begun with, or choose another --out"
+            )
+        return _Read(position, self._decoded(encoded))
+
+    def catch_up(self) -> int:
+        """Replay what has been appended since, and return the number of new entries.
+
+        Raises:
+            LogUnreachable: The store does not answer.
+            LedgerError: The log does not continue what this directory has.
+            OutputError: This machine cannot write.
+        """
+        replayed = 0
+        with reading(self._store, self._next) as encoded:
+            entries = self._checked(encoded)
+            while some := list(islice(entries, ENTRIES_PER_COMMIT)):
+                self._replay(some)
+                replayed += len(some)
+        return replayed
+
+    @property
+    def _next(self) -> int:
+        return self._last.position.entry + 1 if self._last is not None else 0
+
+    def _checked(self, encoded: Iterator[bytes]) -> Iterator[_Read]:
+        """Decode entries; each must name the one before it."""
+        last = self._last
+        for each in encoded:
+            number = last.position.entry + 1 if last is not None else 0
+            entry = self._decoded(each)
+            if entry.previous != (last.position.digest if last is not None else ""):
+                raise LedgerError(f"entry {number} of the shared log does not continue the entry before: it is damaged")
+            last = _Read(LogPosition(entry=number, digest=digest(each)), entry)
+            yield last
+
+    def _decoded(self, encoded: bytes) -> Entry:
+        name = object_of(encoded)
+        return decode(encoded, (self._store.get_object(name) or b"") if name else b"")
+
+    def _replay(self, some: Sequence[_Read]) -> None:
+        """Take over entries, in one commit."""
+        lengths = {name: sink.length for name, sink in self._sinks.items()}
+        with self._ledger.transaction():
+            for read in some:
+                commit = read.entry.commit
+                for name, growth in commit.files.items():
+                    if lengths.get(name) != growth.offset:
+                        raise LedgerError(f"entry {read.position.entry} of the shared log does not continue {name}")
+                    self._sinks[name].write(growth.data)
+                    lengths[name] += len(growth.data)
+                self._ledger.replay(commit)
+            self._ledger.note_fact(LOG_POSITION, some[-1].position)
+            for sink in self._sinks.values():
+                sink.flush()
+        self._last = some[-1]
+
+    def is_own(self, owner: Owner, host: str) -> bool:
+        """True if a process in this directory, on this machine, has made a claim; it has died, since it held the lock.
+
+        Args:
+            owner: whom the claim has made.
+            host: name of this machine.
+        """
+        return self._ledger.fact(LOG_CLAIM) == LogClaim(owner_id=owner.id, host=host)
+
+    def claim(self, owner: Owner, host: str) -> OwnedLog | None:
+        """Claim the log; None: somebody has appended another entry meanwhile.
+
+        Raises:
+            LogUnreachable: The store does not answer; the claim may have been appended.
+        """
+        with self._ledger.transaction():
+            self._ledger.note_fact(LOG_CLAIM, LogClaim(owner_id=owner.id, host=host))
+        previous = self._last.position.digest if self._last is not None else ""
+        entry = Entry(kind=EntryKind.CLAIM, owner=owner, previous=previous, commit=Commit())
+        encoded, sent_at = encode(entry).entry, boot_time()
+        if not self._store.append(self._next, encoded):
+            return None
+        return OwnedLog(self._store, owner, LogPosition(entry=self._next, digest=digest(encoded)), sent_at)
+
+
+@contextmanager
+def open_replica(store: LogStore, directory: Path) -> Iterator[Replica]:
+    """Open a directory that follows a log: a new one, or one that has followed or owned it before.
+
+    Raises:
+        LedgerError: It is of a batch that was begun without this log.
+        OutputError: It cannot be written.
+    """
+    refuse_missing_ledger(directory)
+    is_new = is_blank(directory / LEDGER)
+    with ExitStack() as stack:
+        ledger = stack.enter_context(open_tables(directory))
+        if not is_new and ledger.fact(LOG_POSITION) is None and ledger.fact(LOG_CLAIM) is None:
+            raise LedgerError(
+                f"{directory}: this batch was begun without a shared log. Run it without [replica], or choose another"
+                " --out: its jobs start again there"
+            )
+        lengths, sinks = ledger.output_lengths(), {}
+        for name in (RECORDS, ITEMS, BAD_LINES):
+            sinks[name] = Sink(directory / name, lengths.get(name))
+            stack.callback(sinks[name].close)
+        yield Replica(store, directory, ledger, sinks)

@@ -1,0 +1,293 @@
+"""The log of a batch's commits that other machines replay; crash tests carry whole batches from machine to machine."""
+
+import json
+import threading
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchrun.errors import ConfigError, LedgerError, LogUnreachable, OutputError, Superseded
+from batchrun.ledger.facts import ECHO, JOB_COUNT
+from batchrun.ledger.shared_commits import Commit, FileGrowth, LogPosition
+from batchrun.ledger.shared_log import owned_log
+from batchrun.ledger.shared_log.directory_store import DirectoryStore
+from batchrun.ledger.shared_log.entries import (
+    MAX_ENTRY_BYTES,
+    Entry,
+    EntryKind,
+    Owner,
+    decode,
+    digest,
+    encode,
+    object_of,
+)
+from batchrun.ledger.shared_log.log_store import open_store
+from batchrun.ledger.shared_log.owned_log import OwnedLog
+from batchrun.ledger.sqlite.tables import open_ledger
+from batchrun.output.layout import ITEMS, RECORDS
+from batchrun.runtime.steady_time import boot_time
+from tests.support.shared_logs import UncertainStore, claim, contents, open_log, replay
+
+OWNER = Owner(id="o", name="machine-1 (process 7)", lease_s=20.0)
+
+
+def commit_entry(commit: Commit) -> Entry:
+    """Return an entry that holds a commit."""
+    return Entry(kind=EntryKind.COMMIT, owner=OWNER, previous="", commit=commit)
+
+
+VALUES = st.none() | st.text() | st.binary() | st.floats(allow_nan=False, allow_infinity=False) | st.integers(
+    -(2**63), 2**63 - 1
+)  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.sampled_from(["INSERT 1", "UPDATE 2"]), st.lists(VALUES).map(tuple))), st.binary())
+def test_an_entry_is_read_as_it_was_written(changes, data):
+    """Floats to the last bit, bytes as bytes: the rows on all machines are the same."""
+    files = {RECORDS: FileGrowth(offset=5, data=data), ITEMS: FileGrowth(offset=0, data=b"x")}
+    entry = commit_entry(Commit(changes=changes, files=files))
+    assert decode(encode(entry).entry) == entry
+
+
+def test_the_body_of_a_large_entry_is_an_object_beside_the_log():
+    """An entry stays within what every store takes; without its object, or with another, it is refused."""
+    noise = bytes(range(256)) * 4096
+    data = b"".join(digest(noise[n:]).encode() for n in range(20_000))
+    entry = commit_entry(Commit(changes=[("INSERT", (b"k",))], files={ITEMS: FileGrowth(offset=0, data=data)}))
+    encoded = encode(entry)
+    assert len(encoded.entry) < 1000
+    assert len(encoded.object) > MAX_ENTRY_BYTES
+    assert object_of(encoded.entry) == encoded.object_name
+    assert decode(encoded.entry, encoded.object) == entry
+    for wrong in (b"", b"x"):
+        with pytest.raises(LedgerError, match=f"lacks its object {encoded.object_name}"):
+            decode(encoded.entry, wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong", [b"", b"x", zstandard.compress(b"[]"), zstandard.compress(b'{"v":1}\n'), zstandard.compress(b"\xff")]
+)
+def test_an_entry_that_cannot_be_read_is_refused(wrong):
+    """In words, whatever it holds."""
+    with pytest.raises(LedgerError, match="an entry of the shared log cannot be read"):
+        decode(wrong)
+
+
+def test_an_entry_of_a_newer_version_is_refused():
+    """The older program must not guess."""
+    with pytest.raises(LedgerError, match="written by a newer batchrun"):
+        decode(zstandard.compress(b'{"v":2,"kind":"commit"}\n'))
+
+
+@pytest.mark.parametrize("fails", [["after"], ["before"], ["before", "after"], ["after", "before", "after"]])
+def test_an_append_whose_answer_was_lost_is_made_once(tmp_path, monkeypatch, fails):
+    """It is read back and compared; what was lost is sent again, under the same number."""
+    monkeypatch.setattr(owned_log, "FIRST_WAIT_S", 0.0)
+    store = UncertainStore(tmp_path / "log")
+    log = claim(store, tmp_path / "a")
+    store.fails = fails
+    first = log.append(Commit(changes=[("INSERT", (1,))]))
+    second = log.append(Commit(changes=[("INSERT", (2,))]))
+    assert (first.entry, second.entry) == (1, 2)
+    assert [json_of(store, n)["changes"] for n in (1, 2)] == [[[0, [1]]], [[0, [2]]]]
+    assert log.trouble == ""
+
+
+def json_of(store: DirectoryStore, number: int) -> Any:
+    """Return the header of an entry."""
+    return json.loads(zstandard.ZstdDecompressor().decompress(store.read(number) or b"").partition(b"\n")[0])
+
+
+def test_an_owner_that_was_overtaken_appends_nothing_more(tmp_path):
+    """Its next number is taken: it learns by whom, and its commit has not happened anywhere."""
+    store = open_log(tmp_path / "log")
+    first = claim(store, tmp_path / "a")
+    with open_ledger(tmp_path / "a", log=first) as ledger:
+        with ledger.transaction():
+            ledger.note_fact(JOB_COUNT, 1)
+        claim(store, tmp_path / "b", name="machine-2")
+        with pytest.raises(Superseded, match="machine-2 has taken the batch over"), ledger.transaction():
+            ledger.note_fact(JOB_COUNT, 2)
+        assert ledger.fact(JOB_COUNT) == 1
+        assert not first.may_start()
+        with pytest.raises(Superseded, match="machine-2"):
+            first.append(Commit(changes=[("INSERT", ())]))
+        with pytest.raises(Superseded):
+            first.release()
+    assert store.read(3) is None
+    replay(store, tmp_path / "a")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_of_two_claims_one_is_accepted(tmp_path):
+    """Two machines that claim at the same moment: the store decides."""
+    store = open_log(tmp_path / "log")
+    results = []
+    barrier = threading.Barrier(2)
+
+    def try_to(name):
+        barrier.wait()
+        results.append(store.append(0, name))
+
+    threads = [threading.Thread(target=try_to, args=(name,)) for name in (b"1", b"2")]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert sorted(results) == [False, True]
+
+
+def test_a_start_needs_an_append_that_is_younger_than_the_lease(tmp_path):
+    """A machine that slept past its lease asks the log before it starts anything."""
+    store = open_log(tmp_path / "log")
+    log = claim(store, tmp_path / "a")
+    assert log.may_start()
+    last = LogPosition(entry=0, digest=digest(store.read(0) or b""))
+    slept = OwnedLog(store, OWNER, last, boot_time() - OWNER.lease_s - 0.1)
+    assert not slept.may_start()
+    slept.beat()
+    assert slept.may_start()
+
+
+def test_a_heartbeat_is_appended_once_nothing_else_was_for_a_while(tmp_path):
+    """Another machine must hear of an owner that only waits."""
+    store = open_log(tmp_path / "log")
+    log = claim(store, tmp_path / "a")
+    log.beat()
+    assert store.read(1) is None
+    last = LogPosition(entry=0, digest=digest(store.read(0) or b""))
+    OwnedLog(store, OWNER, last, boot_time() - OWNER.lease_s / 2).beat()
+    assert json_of(store, 1)["kind"] == "heartbeat"
+
+
+def test_a_process_that_ends_gives_a_lost_log_a_second_and_leaves(tmp_path, monkeypatch):
+    """What it could not note is found again by the next process, and it appends nothing after that."""
+    monkeypatch.setattr(owned_log, "LAST_TRIES_S", 0.0)
+    monkeypatch.setattr(owned_log, "FIRST_WAIT_S", 0.01)
+    store = UncertainStore(tmp_path / "log")
+    log = claim(store, tmp_path / "a")
+    store.fails = ["before"] * 100
+    log.give_up_soon()
+    with pytest.raises(OutputError, match="the shared log cannot be reached: the request was lost"):
+        log.append(Commit(changes=[("INSERT", ())]))
+    sent = store.appends
+    with pytest.raises(OutputError, match="cannot be reached"):
+        log.release()
+    assert store.appends == sent
+
+
+def test_nothing_is_appended_once_a_commit_could_not_be_made_here(tmp_path):
+    """This machine lacks an entry then; the next process replays it."""
+    store = open_log(tmp_path / "log")
+    log = claim(store, tmp_path / "a")
+    with open_ledger(tmp_path / "a", log=log) as ledger:
+        with suppress(ZeroDivisionError), ledger.transaction():
+            ledger.note_fact(ECHO, True)
+            ledger.share({})
+            raise ZeroDivisionError
+        assert ledger.fact(ECHO) is None
+        with pytest.raises(OutputError, match="could not be made here"), ledger.transaction():
+            ledger.note_fact(ECHO, False)
+    assert replay(store, tmp_path / "a") == 2
+    with open_ledger(tmp_path / "a", log=log) as ledger:
+        assert ledger.fact(ECHO) is True
+
+
+def test_a_step_that_fails_before_it_is_shared_is_in_no_log(tmp_path):
+    """Nor is it in the next commit."""
+    store = open_log(tmp_path / "log")
+    log = claim(store, tmp_path / "a")
+    with open_ledger(tmp_path / "a", log=log) as ledger:
+        with suppress(ZeroDivisionError), ledger.transaction():
+            ledger.note_fact(ECHO, True)
+            raise ZeroDivisionError
+        with ledger.transaction():
+            ledger.note_fact(JOB_COUNT, 3)
+    assert [change for _, change in json_of(store, 1)["changes"]] == [["job_count", "3"]]
+
+
+def test_a_ledger_with_a_shared_log_is_not_written_without_it(tmp_path):
+    """Another machine may own the batch."""
+    store = open_log(tmp_path / "log")
+    log = claim(store, tmp_path / "a")
+    with open_ledger(tmp_path / "a", log=log) as ledger, ledger.transaction():
+        ledger.note_fact(ECHO, True)
+    with pytest.raises(LedgerError, match="this batch has a shared log"), open_ledger(tmp_path / "a"):
+        pass
+
+
+def test_a_directory_follows_only_the_log_that_it_has_begun_with(tmp_path):
+    """Another batch's log, or one that was emptied, would mix two batches."""
+    store = open_log(tmp_path / "log")
+    log = claim(store, tmp_path / "a")
+    with open_ledger(tmp_path / "a", log=log) as ledger, ledger.transaction():
+        ledger.note_fact(ECHO, True)
+    emptied = open_log(tmp_path / "other")
+    with pytest.raises(LedgerError, match=r"the log at replica\.url does not have them"):
+        replay(emptied, tmp_path / "a")
+    other = claim(emptied, tmp_path / "b")
+    other.append(Commit(changes=[]))
+    with pytest.raises(LedgerError, match=r"the log at replica\.url does not have them"):
+        replay(emptied, tmp_path / "a")
+
+
+def test_a_batch_that_was_begun_without_a_log_gets_none(tmp_path):
+    """The log would lack what was before."""
+    with open_ledger(tmp_path) as ledger, ledger.transaction():
+        ledger.note_fact(ECHO, True)
+    with pytest.raises(LedgerError, match="begun without a shared log"):
+        replay(open_log(tmp_path / "log"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("commit", "previous", "words"),
+    [
+        (Commit(), "0" * 64, "does not continue the entry before"),
+        (Commit(files={RECORDS: FileGrowth(offset=9, data=b"x")}), "", "does not continue records.jsonl"),
+        (Commit(files={"../x": FileGrowth(offset=0, data=b"x")}), "", "does not continue ../x"),
+        (Commit(changes=[("ATTACH '/etc/x' AS x", ())]), "", "none of a ledger's statements"),
+        (Commit(changes=[("INSERT INTO nowhere VALUES (1)", ())]), "", "no such table"),
+    ],
+)
+def test_a_damaged_log_is_refused_and_changes_nothing(tmp_path, commit, previous, words):
+    """An entry that does not fit what is there, or that no batchrun writes."""
+    store = open_log(tmp_path / "log")
+    claim(store, tmp_path / "a")
+    previous = previous or digest(store.read(0) or b"")
+    entry = Entry(kind=EntryKind.COMMIT, owner=OWNER, previous=previous, commit=commit)
+    assert store.append(1, encode(entry).entry)
+    with pytest.raises(LedgerError, match=words):
+        replay(store, tmp_path / "b")
+
+
+def test_a_directory_that_is_gone_is_no_empty_log(tmp_path):
+    """A mount that went away must not look like a batch that nobody has begun."""
+    store = open_log(tmp_path / "log")
+    (tmp_path / "log").rename(tmp_path / "gone")
+    with pytest.raises(LogUnreachable):
+        store.read(0)
+    with pytest.raises(LogUnreachable):
+        store.append(0, b"x")
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("ftp://host/x", "is no kind of store"),
+        ("batches/shop", "is no kind of store"),
+        ("file://host/x", "must be like file:///"),
+        ("file:///", "must be like file:///"),
+        ("nats://host:4222", "needs a name"),
+        ("nats://host:4222/a.b", "needs a name"),
+        ("nats://host:4222/shop?copies=3", "there is .replicas=3"),
+        ("s3://", "replica.url"),
+    ],
+)
+def test_a_url_that_names_no_store_is_refused_with_those_that_there_are(url, words):
+    """Before anything is started."""
+    with pytest.raises(ConfigError, match=words), open_store(url):
+        pass

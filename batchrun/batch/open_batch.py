@@ -2,7 +2,7 @@
 
 import os
 import types
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +30,8 @@ from batchrun.runtime.logs import logging_to
 from batchrun.runtime.private_files import make_private_directory
 
 if TYPE_CHECKING:
+    from batchrun.ledger.shared_log.claim import Standby
+    from batchrun.ledger.shared_log.owned_log import OwnedLog
     from batchrun.server import InlineActor
 
 #: Records that wait for a slow consumer of the batch; when there are more, starts slow down.
@@ -45,6 +47,7 @@ async def open_batch(
     command: Command | None = None,
     account: Account | None = None,
     priority: BatchPriority = EQUAL,
+    on_standby: "Callable[[Standby], None] | None" = None,
 ) -> AsyncIterator[Batch]:
     """Open a batch, new or begun earlier; no Run is started before the batch is run or iterated over.
 
@@ -55,6 +58,7 @@ async def open_batch(
         command: the command line that resumes the batch; noted for the messages of other commands.
         account: an open account with other batches, which is used instead of `config.api`. None: one is opened.
         priority: among the batches of the account.
+        on_standby: called while another machine carries the batch out, when this one begins to wait for it.
 
     Raises:
         ConfigError: the configuration does not match the batch that was begun, or the existing task; or there is no
@@ -72,7 +76,10 @@ async def open_batch(
             await anyio.to_thread.run_sync(read_token, config.api, environ)
         await anyio.to_thread.run_sync(_make_directory, out_dir)
         async with enter_lock(out_dir), _log_beside(out_dir):
-            async with _open(config, environ, inline_actors, command, account, priority) as batch:
+            async with (
+                _shared_log(config, on_standby) as log,
+                _open(config, environ, inline_actors, command, account, priority, log) as batch,
+            ):
                 yield batch
             if batch.is_begun:  # after all is closed: the files show what was noted on the way out
                 await batch.write_lists()
@@ -88,10 +95,11 @@ async def _open(
     command: Command | None,
     account: Account | None,
     priority: BatchPriority,
+    log: "OwnedLog | None",
 ) -> AsyncIterator[Batch]:
     """Open a batch whose output directory is locked by this process; see `open_batch`."""
     async with AsyncExitStack() as stack:
-        journal = await stack.enter_async_context(open_journal(config.out_dir))
+        journal = await stack.enter_async_context(open_journal(config.out_dir, log))
         connected = await connect(stack, config, environ, inline_actors, account, journal.ledger)
         prepared = await preflight(config, connected, journal.ledger, command)
         resumed = await resume(stack, config, connected, prepared, journal)
@@ -106,6 +114,23 @@ async def _open(
         # Entered last, so that the engine's children have released their permits when the engine leaves the account.
         children = await stack.enter_async_context(open_children(cancels_on_leaving=True))
         yield Batch(config, connected, resumed, journal, engine, children, stream)
+
+
+@asynccontextmanager
+async def _shared_log(
+    config: Config, on_standby: "Callable[[Standby], None] | None"
+) -> "AsyncIterator[OwnedLog | None]":
+    """Own the batch's shared log; None: it has none."""
+    replica = config.replica
+    if replica.url is None:
+        yield None
+        return
+    from batchrun.ledger.shared_log.claim import claimed_log  # noqa: PLC0415 - most batches have none
+
+    async with claimed_log(
+        replica.url, replica.lease_s, config.out_dir, may_wait=replica.standby, on_standby=on_standby
+    ) as log:
+        yield log
 
 
 @asynccontextmanager

@@ -61,7 +61,8 @@ class Batch:
         self._engine = engine
         self._children = children
         self._task_watch = TaskWatch(self._client, connected.task)
-        self._wait_watch = WaitWatch(engine, self._client, resumed.ledger, connected.task.id)
+        self._log = journal.ledger.log
+        self._wait_watch = WaitWatch(engine, self._client, resumed.ledger, connected.task.id, self._log)
         self._jobs = resumed.jobs
         self._sending, self._records = stream
         self._on_record: Callable[[Record], Awaitable[None]] = self._sending.send
@@ -254,8 +255,10 @@ class Batch:
         self._engine.scheduler.stop_starting(Ending.OUT_OF_TIME)
 
     async def _watch_files(self) -> None:
-        """Notice files that were moved or removed, also while nothing is committed."""
+        """Notice files that were moved or removed, and another owner, also while nothing is committed."""
         while True:
+            if self._log is not None and self._log.refused is not None:
+                raise self._log.refused
             if (lost := await anyio.to_thread.run_sync(self._journal.check_files)) is not None:
                 self._engine.scheduler.fail(lost)
                 return

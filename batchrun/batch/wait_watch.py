@@ -11,6 +11,7 @@ import structlog
 from batchrun.engine.build import Engine
 from batchrun.errors import BatchrunError
 from batchrun.ledger.protocol import Ledger, NotedWait
+from batchrun.ledger.shared_commits import CommitLog
 from batchrun.model import RunId, TaskId, WaitKind, WaitReason
 from batchrun.report.wait_words import wait_words
 
@@ -20,6 +21,7 @@ WAITS_AFTER_S = 10.0
 INTERVAL_S = 1.0
 #: Seconds between two listings of the Runs in the platform's queue, while the batch waits.
 QUEUE_INTERVAL_S = 30.0
+_OUTAGES = (WaitKind.SHARED_LOG, WaitKind.OUTAGE)
 #: The end of a wait is noted again when it has moved by this, in seconds.
 NOTED_TO_S = 5.0
 
@@ -49,9 +51,13 @@ class WaitWatch:
         client: the platform.
         ledger: of the batch.
         task_id: whose Runs may be in the platform's queue.
+        log: the shared log; None: there is none.
     """
 
-    def __init__(self, engine: Engine, client: WatchedClient, ledger: Ledger, task_id: TaskId) -> None:
+    def __init__(
+        self, engine: Engine, client: WatchedClient, ledger: Ledger, task_id: TaskId, log: CommitLog | None = None
+    ) -> None:
+        self._log = log
         self._engine = engine
         self._client = client
         self._ledger = ledger
@@ -69,7 +75,7 @@ class WaitWatch:
 
     def words(self) -> str:
         """Return what the batch waits for; "" while it goes on."""
-        if self._moved != self._done and not self._client.outage:
+        if self._moved != self._done and not self._outages():
             return ""  # since the last look
         now = anyio.current_time()
         return wait_words(self._reasons, now - self._done_at, now - self._looked_at)
@@ -94,15 +100,22 @@ class WaitWatch:
         seen, self._seen = self._seen, {each.kind: each for each in self._reasons_now()}
         # What has just begun may be over in a moment.
         lasting = [each for kind, each in self._seen.items() if kind in seen]
-        lasting = lasting or [each for each in self._reasons if each.kind is not WaitKind.OUTAGE]
-        outage = [WaitReason(kind=WaitKind.OUTAGE, detail=self._client.outage)] if self._client.outage else []
+        lasting = lasting or [each for each in self._reasons if each.kind not in _OUTAGES]
         is_long = now - self._done_at >= WAITS_AFTER_S
-        before, self._reasons = self._reasons, [*outage, *(lasting if is_long else [])]
+        before, self._reasons = self._reasons, [*self._outages(), *(lasting if is_long else [])]
         noted, self._noted = self._noted, [self._in_ledger(each) for each in self._reasons]
         if self._noted != noted:
             self._note()
         if {each.kind for each in self._reasons} != {each.kind for each in before}:
             _log.info("batch_waits", words=self.words()) if self._reasons else _log.info("batch_goes_on")
+
+    def _outages(self) -> list[WaitReason]:
+        """Return what cannot be reached: it counts at once."""
+        reasons = {
+            WaitKind.SHARED_LOG: self._log.trouble if self._log is not None else "",
+            WaitKind.OUTAGE: self._client.outage,
+        }
+        return [WaitReason(kind=kind, detail=detail) for kind, detail in reasons.items() if detail]
 
     def _reasons_now(self) -> list[WaitReason]:
         failed = self._client.failed_reads

@@ -128,12 +128,15 @@ def run(
     actors: Actors = None,
     settings: Settings = None,
     format: Format = None,  # noqa: A002 - the flag's name
+    no_standby: Annotated[bool, typer.Option("--no-standby", help="Refuse a batch that another machine runs.")] = False,
     yes: Yes = False,
     json: JsonSummary = False,
 ) -> None:
     """Start a batch, or resume it: the same command."""
     from batchrun.cli.run_command import run_batch_command
 
+    if no_standby:
+        settings = [*(settings or ()), "replica.standby=false"]
     config = _load_config(
         batch, task, jobs, out, max_concurrent_runs, start_rate, limit, api_url, settings, format, budget_usd, actors
     )

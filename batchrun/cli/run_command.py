@@ -4,6 +4,7 @@ import shlex
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 import typer
@@ -24,6 +25,9 @@ from batchrun.errors import BatchRefused, ConfigError
 from batchrun.model import Command, Ending, Selection, Summary
 from batchrun.report.notice_words import notice_words
 from batchrun.report.progress_words import counted
+
+if TYPE_CHECKING:
+    from batchrun.ledger.shared_log.claim import Standby
 
 #: Max Runs that are started without asking, on a platform that costs money.
 ASK_ABOVE_RUNS = 100
@@ -54,7 +58,8 @@ async def run_to_the_end(
         BatchRefused: the platform refused the batch; all else was done and shown.
     """
     began_at = anyio.current_time()
-    async with open_batch(config, command=resumed_by if isinstance(resumed_by, Command) else None) as batch:
+    noted = resumed_by if isinstance(resumed_by, Command) else None
+    async with open_batch(config, command=noted, on_standby=_show_standby) as batch:
         show_opening(batch, config)
         if not is_confirmed:
             await _confirm(batch, config, to_retry.count if to_retry is not None else 0)
@@ -78,6 +83,16 @@ async def run_to_the_end(
     if refused is not None:
         raise refused
     return _exit_code(summary)
+
+
+def _show_standby(standby: "Standby") -> None:
+    if standby.trouble:
+        say(f"standby   the shared log cannot be reached: {standby.trouble}")
+        return
+    say(
+        f"standby   {standby.owner} carries the batch out; this command takes over once nothing was heard of it for"
+        f" {standby.takes_over_after_s:g} s"
+    )
 
 
 async def _carry_out(batch: Batch, config: Config) -> BatchRefused | None:

@@ -350,6 +350,17 @@ class ServerConfig(Section):
     """TOML file of faults that the server simulates, as with `batchrun serve --faults`."""
 
 
+class ReplicaConfig(Section):
+    """The shared log of the batch, from which another machine can take it over."""
+
+    url: _Name | None = None
+    """Where the log is kept, for this batch alone: s3://bucket/path, gs://, az://, nats://host:4222/name, file:///path."""
+    lease_s: Annotated[float, Field(gt=0)] = 20.0
+    """Seconds of silence after which this machine starts nothing more; another one takes over after 1.5 times that."""
+    standby: bool = True
+    """Whether to wait while another machine carries the batch out; false refuses to."""
+
+
 class Config(Section):
     """The configuration of a batch."""
 
@@ -367,6 +378,13 @@ class Config(Section):
     """By `@group`; other groups have weight 1 and no limit."""
     output: OutputConfig = OutputConfig()
     server: ServerConfig = ServerConfig()
+    replica: ReplicaConfig = ReplicaConfig()
+
+    @model_validator(mode="after")
+    def _has_a_lease_below_the_horizon(self) -> Self:
+        if self.replica.url is not None and self.replica.lease_s >= self.limits.start_horizon_s:
+            raise ValueError("replica.lease_s must be less than limits.start_horizon_s")
+        return self
 
     def as_noted(self) -> JsonObject:
         """Return the configuration as JSON with absolute paths, so that it can be read in any directory."""

@@ -68,6 +68,9 @@ from batchrun.runtime.steady_time import steady_time
 #: Seconds after which the last pushed items are visible. Source: the API reference, counters of a dataset.
 ITEMS_LAG_S = 5.0
 
+#: Why a start is put off: the process was stopped, or its log out of reach, for longer than a lease.
+NOT_OWNER = "the shared log has not confirmed for a while that this process owns the batch"
+
 #: What one attempt at a job leads to: its record; another attempt later; its live Run, for the sweep to follow; or
 #: None: the job is left open, since no more starts are wanted or its start stays in doubt.
 Result = Record | Postponed | LiveRun | None
@@ -217,6 +220,10 @@ class JobRunner:
         """
         self._gate.sending(start)
         options = self._start_terms.options_of(work)
+        if not self._ledger.may_start():
+            self._ledger.withdraw(work.id, attempt.attempt_no)
+            self._gate.try_later(start, None, NOT_OWNER)
+            return None
         try:
             run = await self._client.start_run(self._task_id, work.job.body, options, attempt.mark)
         except ResourcesBusy as full:

@@ -7,6 +7,8 @@ from enum import StrEnum
 class WaitKind(StrEnum):
     """The kinds of reasons for a wait, those that a person should know first at the top."""
 
+    #: The shared log cannot be reached, so nothing can be noted; `detail` says why.
+    SHARED_LOG = "shared_log"
     #: The platform, or one of its endpoints, cannot be reached; `detail` says why.
     OUTAGE = "outage"
     #: The platform refuses starts for a while (429, say); `detail` is the last refusal, `left_s` until the next start.

@@ -25,6 +25,8 @@ def _words(reason: WaitReason, noted_s: float) -> str:  # noqa: C901, PLR0911, P
     left_s = None if reason.left_s is None else max(0.0, reason.left_s - noted_s)
     soon = f", next try in {duration(left_s)}" if left_s else ""
     match reason.kind:
+        case WaitKind.SHARED_LOG:
+            return f"the shared log cannot be reached ({detail}); nothing is started, live Runs are followed"
         case WaitKind.OUTAGE:
             return f"the platform cannot be reached ({detail})"
         case WaitKind.STARTS_REFUSED:

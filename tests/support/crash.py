@@ -7,7 +7,7 @@ import resource
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,6 +83,8 @@ class CrashBatch:
     suffix: str = ""
     #: Constants of our modules that its processes have changed.
     constants: Constants = field(default_factory=dict)
+    #: Further variables in the environment of its processes.
+    environ: Mapping[str, str] = field(default_factory=dict)
     #: Megabytes that each process may allocate beyond what it begins with; None: unlimited.
     spare_mb: int | None = None
 
@@ -117,7 +119,7 @@ class CrashBatch:
 
     def spawn(self, *arguments: str, kill_at: str = "") -> ForkedProcess:
         """Start a process that works on the batch: `batchrun run`, or another command line."""
-        environ = {**os.environ, "APIFY_TOKEN": TOKEN, "BATCHRUN_KILL_AT": kill_at}
+        environ = {**os.environ, **self.environ, "APIFY_TOKEN": TOKEN, "BATCHRUN_KILL_AT": kill_at}
         arguments = arguments or ("run", "batch.toml", *self.flags)
         with (self.directory / "stderr.txt").open("ab") as stderr:
             process = start(

@@ -1,15 +1,20 @@
 """Shared logs in directories, and what a directory has of one."""
 
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
-from batchrun.errors import LogUnreachable
+from batchrun.errors import LogUnreachable, OutputError
+from batchrun.ledger.shared_commits import Commit, LogPosition
+from batchrun.ledger.shared_log import owned_log
 from batchrun.ledger.shared_log.directory_store import DirectoryStore
 from batchrun.ledger.shared_log.entries import Owner
 from batchrun.ledger.shared_log.owned_log import OwnedLog
 from batchrun.ledger.shared_log.replica import open_replica
 from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS
+from batchrun.runtime.steady_time import boot_time
 
 #: Facts that each machine has for itself.
 _LOCAL_FACTS = ("log_position", "log_claim")
@@ -43,6 +48,16 @@ class UncertainStore(DirectoryStore):
         if fails == "after":
             raise LogUnreachable("the answer was lost")
         return is_appended
+
+
+def log_out_of_reach() -> OwnedLog:
+    """Return a log whose store has not answered so far."""
+    last, owner = LogPosition(entry=0, digest=""), Owner(id="o", name="machine-1", lease_s=60.0)
+    log = OwnedLog(DirectoryStore(Path("/nowhere")), owner, last, boot_time() - 3600)
+    log.give_up_soon()
+    with suppress(OutputError), mock.patch.object(owned_log, "LAST_TRIES_S", 0.0):
+        log.append(Commit())
+    return log
 
 
 def claim(store: DirectoryStore, directory: Path, *, name: str = "machine-1", lease_s: float = 60.0) -> OwnedLog:

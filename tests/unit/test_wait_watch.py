@@ -28,16 +28,18 @@ from tests.support.scripted_api import (
     output_plan,
     retries,
 )
+from tests.support.shared_logs import log_out_of_reach
 
 
 class Watched:
     """An engine with its watch, while the context lasts."""
 
     def __init__(self, api: ScriptedApi, jobs: int = 3, *, ledger: WatchedLedger | None = None, **engine: Any) -> None:
+        log = engine.pop("log", None)
         self.ledger = ledger or WatchedLedger()
         source = engine.pop("source", None) or ListSource([make_job(n) for n in range(1, jobs + 1)])
         self.engine = Engine(api, self.ledger, source, **engine)
-        self.watch = WaitWatch(self.engine.parts, api, self.ledger, TASK)
+        self.watch = WaitWatch(self.engine.parts, api, self.ledger, TASK, log)
 
     async def words_at(self, *moments: float) -> list[str]:
         """Run the batch; return what it waits for at some moments of virtual time."""
@@ -130,7 +132,15 @@ def full_group() -> Watched:
     return Watched(ScriptedApi(Plan(run_s=600)), source=source, group_limits={"g": 1})
 
 
+#: Made here, since it waits for a moment.
+_LOST_LOG = log_out_of_reach()
+
 WAITS: list[tuple[Callable[[], Watched], float, str]] = [
+    (
+        lambda: Watched(ScriptedApi(Plan(run_s=600)), log=_LOST_LOG),
+        12,
+        "the shared log cannot be reached (/nowhere/log/000000000001.zst: No such file or directory); nothing is",
+    ),
     (outage, 12, "the platform cannot be reached (a login page); 3 live Runs"),
     (
         lambda: Watched(ScriptedApi(Plan(error=api_error(429, "rate-limit-exceeded", retry_after_s=100)))),
@@ -188,10 +198,11 @@ WAITS: list[tuple[Callable[[], Watched], float, str]] = [
 
 @pytest.mark.parametrize(("watched", "at", "words"), WAITS)
 async def test_each_kind_of_wait_is_said(watched: Callable[[], Watched], at: float, words: str) -> None:
-    """With what is known of its end; nothing is said in the first ten seconds, but for an outage."""
+    """With what is known of its end; nothing is said in the first ten seconds, but for what cannot be reached."""
     it = watched()
     early, late = await it.words_at(8, at)
-    assert (early == "", late.partition(": ")[2].startswith(words)) == (WaitKind.OUTAGE not in _noted(it), True), late
+    is_late = {WaitKind.OUTAGE, WaitKind.SHARED_LOG}.isdisjoint(_noted(it))
+    assert (early == "", late.partition(": ")[2].startswith(words)) == (is_late, True), late
 
 
 async def test_every_kind_of_wait_is_among_them() -> None:

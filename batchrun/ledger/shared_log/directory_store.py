@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from batchrun.errors import ConfigError, LogUnreachable
 from batchrun.output.sink import sync_directory
+from batchrun.runtime.private_files import private_opener
 
 #: Digits of an entry's number in its file's name, so that a listing is in order.
 _DIGITS = 12
@@ -52,12 +53,11 @@ class DirectoryStore:
         """Write a file beside and link it, which fails if there is one: on NFS too, that is one step."""
         beside = file.parent / f".new-{secrets.token_hex(8)}"
         with _explaining(file):
-            fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
-                with os.fdopen(fd, "wb") as opened:
+                with open(beside, "xb", opener=private_opener) as opened:
                     opened.write(content)
                     opened.flush()
-                    os.fsync(fd)
+                    os.fsync(opened.fileno())
                 try:
                     os.link(beside, file)
                 except FileExistsError:

@@ -35,6 +35,8 @@ _URL = re.compile(r"https?://", re.IGNORECASE)
 _DATA = re.compile(r"[-+]?[.,]?\d[\d.,]*$|\S+@\S+\.\S+$")
 
 # csv limits a cell to 128 KB, for the whole process; the limit of a row is the one that counts here.
+#: Max columns, as many as a spreadsheet has. A job file of others could have a million, in each of 10,000 rows.
+MAX_COLUMNS = 16_384
 csv.field_size_limit(MAX_ROW_BYTES)
 
 
@@ -235,13 +237,18 @@ class _Lines:
 
 
 def _check_names(columns: list[str], name: str, line: int) -> None:
+    if len(columns) > MAX_COLUMNS:
+        problem = f"the first row names {len(columns):,} columns; at most {MAX_COLUMNS:,} are read"
+        raise JobFileError(problem, file=name, line=line)
+    named: set[str] = set()
     for number, column in enumerate(columns, start=1):
         if not column:
             raise JobFileError(
                 f"column {number} has no name; the first row must name every column", file=name, line=line
             )
-        if column in columns[: number - 1]:
+        if column in named:
             raise JobFileError(f"two columns are named {column!r}; rename one", file=name, line=line)
+        named.add(column)
     if all(_DATA.match(column) for column in columns) or any(map(_URL.match, columns)):
         problem = f"the first row looks like data ({columns[0]!r}), and not like names; write a row of names before it"
         raise JobFileError(problem, file=name, line=line)

@@ -174,6 +174,7 @@ def test_a_cell_may_be_longer_than_the_csv_module_allows(tmp_path: Path) -> None
     ("content", "message"),
     [
         (b"a,b,a\n1,2,3\n", "jobs.csv:1: two columns are named 'a'; rename one"),
+        (b"a," * 16_384 + b"b\n", "jobs.csv:1: the first row names 16,385 columns; at most 16,384 are read"),
         (b"\na,,c\n", "jobs.csv:2: column 2 has no name; the first row must name every column"),
         (b'a,"b\n1,2\n', "jobs.csv:2: the header is not CSV: unexpected end of data"),
         (

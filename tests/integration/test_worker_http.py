@@ -11,12 +11,13 @@ import anyio
 import jsonschema_rs
 import orjson
 import pytest
-from aiohttp import ClientSession, FormData
+from aiohttp import ClientSession, FormData, UnixConnector
 from anyio.abc import SocketStream
 from yarl import URL
 
 from batchrun.worker.http import PageAccess, batch_upload, http_app, live_event_routes, open_http, request_context
 from batchrun.worker.http.http_app import _ROUTE_MODULES
+from batchrun.worker.local_socket import short_path
 from batchrun.worker.submission import BatchState
 from batchrun.worker.token_file import Token
 from batchrun.worker.worker import Worker
@@ -267,7 +268,7 @@ async def test_a_request_that_does_not_arrive_is_given_up(client, monkeypatch):
 
 
 async def test_a_stranger_s_connections_are_few_and_do_not_last(tmp_path, api, monkeypatch):
-    """Those above a number are reset, the others served; one whose headers do not arrive is closed."""
+    """Those above a number are reset, the others and local commands served; without headers, one is closed."""
     monkeypatch.setattr(http_app, "MAX_CONNECTIONS", 3)
     monkeypatch.setattr(http_app, "KEEP_ALIVE_S", 2)
     async with opened(tmp_path / "data", api) as client:
@@ -277,6 +278,12 @@ async def test_a_stranger_s_connections_are_few_and_do_not_last(tmp_path, api, m
                 with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
                     await refused.receive()
             assert (await client.ask("GET", "/v1/worker"))[0] == 200
+            with short_path(client.worker.directory.socket) as path:
+                async with (
+                    ClientSession(connector=UnixConnector(path)) as local,
+                    local.get("http://worker/v1/worker") as answer,
+                ):
+                    assert answer.status == 200
             with anyio.fail_after(20), suppress(anyio.BrokenResourceError):
                 while True:
                     await idle.send(b"X: y\r\n")

@@ -11,12 +11,16 @@ LINGER_S = 2
 
 
 def cap_connections(server: web.Server, most: int) -> None:
-    """Reset connections above a number, so that no stranger uses up the open files of this process."""
+    """Reset connections above a number, so that no stranger uses up the open files of this process.
+
+    Those through a Unix socket are its user's own, and are not reset.
+    """
     note = server.connection_made
 
     def connection_made(handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         note(handler, transport)
-        if len(server.connections) > most:
+        is_local = isinstance(transport.get_extra_info("sockname"), str | bytes)
+        if len(server.connections) > most and not is_local:
             # Soon: aiohttp starts the handler after this, and it must find its connection.
             asyncio.get_running_loop().call_soon(transport.abort)
 

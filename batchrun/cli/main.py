@@ -80,6 +80,9 @@ def _explain(error: Exception) -> ExitCode:
             " with more memory or with less for output in transit (--set limits.max_buffer_mb=64)"
         )
         return ExitCode.LOCAL_TROUBLE
+    if isinstance(error, PermissionError) and error.filename is not None:
+        say(f"batchrun: {error.filename}: {error.strerror}; run this as the user whom it belongs to")
+        return ExitCode.LOCAL_TROUBLE
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EPIPE):
         say(f"batchrun: {error.strerror}")
         return ExitCode.LOCAL_TROUBLE

@@ -11,6 +11,10 @@ from pathlib import Path
 from stat import S_IMODE, S_ISDIR, S_ISLNK, S_ISVTX, S_IWOTH
 
 _FOR_OTHERS = 0o077
+_IS_ANOTHERS_TO_CLOSE = (
+    "it is open to other users, and not yours to close; run this as its owner, or name a directory inside it"
+)
+_IS_ANOTHERS = "it belongs to another user; make it yours (chown), or remove it if you did not put it there"
 
 
 def private_opener(path: str, flags: int) -> int:
@@ -26,7 +30,7 @@ def private_opener(path: str, flags: int) -> int:
         raise
     try:
         if flags & (os.O_WRONLY | os.O_RDWR):
-            _narrow(descriptor, os.fstat(descriptor), path, "it belongs to another user; remove it")
+            _narrow(descriptor, os.fstat(descriptor), path, _IS_ANOTHERS)
     except OSError:
         os.close(descriptor)
         raise
@@ -42,7 +46,7 @@ def make_private_file(file: Path) -> None:
         os.close(private_opener(str(file), os.O_WRONLY | os.O_CREAT | os.O_EXCL))
     except FileExistsError:
         refuse_link(file)
-        _narrow(file, file.lstat(), str(file), "it belongs to another user; remove it")
+        _narrow(file, file.lstat(), str(file), _IS_ANOTHERS)
 
 
 def refuse_link(path: Path) -> None:
@@ -73,7 +77,7 @@ def close_directory(directory: Path) -> None:
         directory,
         found,
         str(directory),
-        "it is open to other users, and not yours to close; name a directory inside it",
+        _IS_ANOTHERS_TO_CLOSE,
     )
 
 

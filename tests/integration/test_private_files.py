@@ -9,6 +9,8 @@ from typing import Any
 import orjson
 import pytest
 
+from batchrun.cli.exit_codes import ExitCode
+from batchrun.cli.main import _explain
 from batchrun.errors import OutputError
 from batchrun.output.layout import ITEMS, LEDGER, LOCK, NAMES, RECORDS, SERVER_STATE
 from batchrun.output.lock import locked
@@ -175,5 +177,13 @@ def test_what_belongs_to_another_user_is_refused(tmp_path, monkeypatch):
     for module, name in ((os, "chmod"), (Path, "chmod")):
         monkeypatch.setattr(module, name, refuse)
     monkeypatch.setattr(os, "geteuid", lambda: 54321)
-    with pytest.raises(OutputError, match=r"lock: it belongs to another user; remove it"), locked(tmp_path):
+    with pytest.raises(OutputError, match=r"lock: it belongs to another user; make it yours"), locked(tmp_path):
         pass
+
+
+def test_what_another_user_has_closed_is_no_bug(capsys):
+    """Its path is named, with the next step; root, as whom tests run in containers, is refused nothing."""
+    error = PermissionError(13, "Permission denied", "out/ledger.sqlite3")
+    assert _explain(error) is ExitCode.LOCAL_TROUBLE
+    words = "batchrun: out/ledger.sqlite3: Permission denied; run this as the user whom it belongs to\n"
+    assert capsys.readouterr().err == words

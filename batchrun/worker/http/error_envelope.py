@@ -19,6 +19,10 @@ _STATUS_AND_TYPE: dict[type[BatchrunError], tuple[int, str]] = {
 }
 
 
+#: Max characters of a message, which may list 20 problems and a submitter's keys.
+MAX_MESSAGE_CHARS = 10_000
+
+
 class Refused(Exception):
     """The error with which a request is answered; its type is a code for programs, like `bad-value`."""
 
@@ -28,8 +32,8 @@ class Refused(Exception):
 
 
 def error_answer(status: int, type_: str, message: str) -> web.Response:
-    """Return an error answer."""
-    return web.json_response({"error": {"type": type_, "message": message}}, status=status)
+    """Return an error answer; a message that quotes what was sent is cut."""
+    return web.json_response({"error": {"type": type_, "message": message[:MAX_MESSAGE_CHARS]}}, status=status)
 
 
 @web.middleware

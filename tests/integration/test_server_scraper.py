@@ -79,6 +79,18 @@ async def test_the_scraper_reaches_no_private_address(tmp_path: Path, host: str)
     assert (seen[1][0], seen[1][2]) == ("SUCCEEDED", ["/"])
 
 
+async def test_the_scraper_follows_no_redirect_to_another_kind_of_address(tmp_path: Path) -> None:
+    """To FTP, whose addresses nothing would check."""
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        return web.Response(status=302, headers={"Location": f"ftp://{request.host}/"})
+
+    async with web_site(answer) as port, open_api(tmp_path / "server", allow_private_addresses=True) as api:
+        given = {"startUrls": [f"http://127.0.0.1:{port}/"]}
+        run = await api.finish((await api.run_actor("batchrun~page-scraper", given))["id"])
+    assert (run["status"], "unknown url type: ftp" in run["statusMessage"]) == ("FAILED", True)
+
+
 @asynccontextmanager
 async def web_site(answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> AsyncIterator[int]:
     """Open a site on loopback; give its port."""

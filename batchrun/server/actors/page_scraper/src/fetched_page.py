@@ -112,7 +112,23 @@ class _HttpsHandler(urllib.request.HTTPSHandler):
         return self.do_open(partial(_connection, http.client.HTTPSConnection), request)
 
 
-_OPENER = urllib.request.build_opener(_HttpHandler, _HttpsHandler)
+def _opener() -> urllib.request.OpenerDirector:
+    """Return an opener of http and https alone: `build_opener` follows a redirect to ftp, too, past `_check`."""
+    opener = urllib.request.OpenerDirector()
+    for kind in (
+        _HttpHandler,
+        _HttpsHandler,
+        urllib.request.ProxyHandler,
+        urllib.request.HTTPRedirectHandler,
+        urllib.request.HTTPDefaultErrorHandler,
+        urllib.request.HTTPErrorProcessor,
+        urllib.request.UnknownHandler,
+    ):
+        opener.add_handler(kind())
+    return opener
+
+
+_OPENER = _opener()
 
 
 def _read(response: Any) -> bytes:

@@ -21,6 +21,13 @@ class CommandGroup(TyperGroup):
             option.default = False
         return option
 
+    def get_params(self, ctx: Any) -> Any:
+        """Return the options, those for completion with False where they are not given; as for `--help`."""
+        for parameter in self.params:
+            if getattr(parameter, "is_flag", False) and parameter.default is None:
+                parameter.default = False
+        return super().get_params(ctx)
+
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return a command, with its examples."""
         command: Any = super().get_command(ctx, cmd_name)

@@ -143,6 +143,16 @@ def run(
     raise typer.Exit(run_batch_command(config, is_confirmed=yes, is_json=json))
 
 
+def show_help(
+    context: typer.Context,
+    words: Annotated[list[str] | None, typer.Argument(metavar="[TOPIC | VERB]", help="A page, or a verb.")] = None,
+) -> None:
+    """Show a page of the documentation, or the help of a verb; alone, the list of pages."""
+    from batchrun.cli.help_command import show_help
+
+    show_help(context.find_root(), words or ())
+
+
 def init(
     jobs: Annotated[Path, typer.Argument(help="The job file: CSV, TSV, JSON lines or JSON.")],
     task: Task = None,

@@ -2,6 +2,7 @@
 
 #: Command lines by verb, each of at most 78 characters.
 EXAMPLES: dict[str, tuple[str, ...]] = {
+    "help": ("batchrun help job-files", "batchrun help retry"),
     "init": (
         "batchrun init products.csv --task you~your-task",
         "batchrun init products.csv --actor apify/hello-world --out shop.toml",

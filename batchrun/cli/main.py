@@ -18,12 +18,13 @@ app = typer.Typer(
     name="batchrun",
     cls=CommandGroup,
     help="Run a file of inputs as Apify task Runs: within limits, durable, never started twice.",
+    epilog="`batchrun help` lists the pages of the documentation; `batchrun help VERB` is the help of a verb.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.command("init")(command_line.init)
+app.command("help")(command_line.show_help)
 app.command("run")(command_line.run)
 app.command("plan")(command_line.plan)
 app.command("status")(command_line.status)
@@ -57,7 +58,7 @@ def _options(
 def main() -> None:
     """Run the command line; an error is one line on stderr and an exit code, never a traceback."""
     try:
-        app()
+        app(prog_name="batchrun")
     except KeyboardInterrupt:
         sys.exit(ExitCode.INTERRUPTED)
     except BrokenPipeError:

@@ -27,6 +27,8 @@ from tests.support.patience import impatient_python
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
+PAGES = {page.stem: page.read_text("utf-8") for page in (ROOT / "batchrun/docs").glob("*.md")}
+DOCUMENTS = "\n".join([README, *PAGES.values()])
 CONFIGS = sorted((ROOT / "configs").glob("*.toml"))
 #: Files in configs/ that are not the configuration of a batch.
 NO_BATCHES = {
@@ -64,14 +66,19 @@ def _is_section(annotation: Any) -> bool:
     return inspect.isclass(annotation) and issubclass(annotation, BaseModel)
 
 
-def test_every_command_of_the_readme_exists():
-    """Each `batchrun …` in a code block names an existing command and existing flags."""
+def test_every_command_of_the_documents_exists():
+    """Each `batchrun …` in a code block or in the text names an existing command and existing flags."""
     commands = _commands()
-    blocks = "".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL) + re.findall(r"^    .*\n", README, re.MULTILINE))
-    lines = re.findall(r"(?:^|[ /])batchrun (.*)$", blocks.replace("\\\n", " "), re.MULTILINE)
-    assert len(lines) >= 6
+    text = DOCUMENTS.replace("\\\n", " ")
+    blocks = "".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL) + re.findall(r"^    .*\n", text, re.MULTILINE))
+    lines = re.findall(r"(?:^|[ /])batchrun ([^#\n]*)", blocks, re.MULTILINE) + re.findall(
+        r"`batchrun ([^`\n]*)`", text
+    )
+    assert len(lines) >= 60
     for line in lines:
-        words = line.split()
+        words = [word for word in line.replace("|", " ").split() if word not in ("BATCH.toml", "DIR")]
+        if words[0].startswith("-"):
+            continue
         name = " ".join(words[:2]) if " ".join(words[:2]) in commands else words[0]
         assert name in commands, line
         flags = {word for word in words if word.startswith("--")}
@@ -101,7 +108,7 @@ def test_help_has_a_short_flag_and_ends_with_examples(tmp_path):
 
 def test_every_command_is_in_the_readme():
     """The table of commands is complete."""
-    table = README[README.index("## Commands") :]
+    table = README[README.index("## What each verb does") :]
     for name in _commands():
         assert f"batchrun {name.split()[0] if name else 'run'}" in table
 
@@ -112,11 +119,11 @@ def test_the_readme_lists_every_exit_code():
     assert codes == sorted(ExitCode)
 
 
-def test_every_key_named_in_the_readme_exists():
+def test_every_key_named_in_the_documents_exists():
     """Dotted keys in the text are configuration keys."""
     keys = _keys(Config)
-    named = set(re.findall(r"`((?:api|task|jobs|run|limits|retry|output|server)\.[a-z_]+)", README))
-    assert len(named) >= 5
+    named = set(re.findall(r"`((?:api|task|jobs|run|limits|retry|output|server)\.[a-z_]+)", DOCUMENTS))
+    assert len(named) >= 20
     assert named <= set(keys)
 
 
@@ -207,7 +214,8 @@ def test_the_lock_file_holds_what_the_container_needs():
 
 def test_nothing_installs_a_strangers_package():
     """On the package index, `batchrun` is another project: instructions install the source directory."""
-    places = [ROOT / "README.md", *(ROOT / "configs").iterdir(), *(ROOT / "batchrun").rglob("*.py")]
+    package = (file for kind in ("*.py", "*.md") for file in (ROOT / "batchrun").rglob(kind))
+    places = [ROOT / "README.md", *(ROOT / "configs").iterdir(), *package]
     for place in places:
         for command in re.findall(r"pip install ([^\n]*)", place.read_text("utf-8")):
             assert not re.search(r"(^|[\s'\"])batchrun(\[|[\s'\"=<>]|$)", command), (place, command)
@@ -226,9 +234,9 @@ def test_the_container_starts_the_worker_with_existing_flags():
     assert text.index("\nUSER batchrun") < text.index("\nENTRYPOINT")
 
 
-def test_the_python_example_of_the_readme_runs(tmp_path):
+def test_the_python_example_runs(tmp_path):
     """It prints each job's key and outcome."""
-    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    code = re.search(r"```python\n(.*?)```", PAGES["python"], re.DOTALL)
     assert code is not None
     (tmp_path / "jobs.jsonl").write_text('{"@key": "one"}\n{"@key": "two"}\n')
     with serving(tmp_path / "api", "t") as base_url:

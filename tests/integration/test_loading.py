@@ -33,13 +33,13 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     items += LATE
     monkeypatch.chdir(tmp_path)
-    Path("shop.out").mkdir()
-    Path("shop.out/items.jsonl").write_bytes(item_lines(items, tag)[0])
+    Path("products.out").mkdir()
+    Path("products.out/items.jsonl").write_bytes(item_lines(items, tag)[0])
 
 
 def snippet(word: str) -> str:
     """Return the block of the README that has a word."""
-    section = README.split("### Loading the results")[1].split("\n## ")[0]
+    section = README.split("## Loading the results")[1].split("\n## ")[0]
     (found,) = (block for block in re.findall(r"```\w+\n(.*?)```", section, re.DOTALL) if word in block)
     return str(found)
 

@@ -130,16 +130,17 @@ def _list_in(body: bytes) -> tuple[Any, int]:
         return _json(body)
     separator = re.compile(rb",\s*(?=" + re.escape(head[1]) + rb")")
     view, items, replaced, wrong = memoryview(body), list[Any](), 0, 0
-    begin = search_from = head.start(1)
-    while wrong < _MAX_WRONG_ENDS and (end := separator.search(body, search_from + _PART_BYTES)) is not None:
+    begin = head.start(1)
+    look_from = begin + _PART_BYTES
+    while wrong < _MAX_WRONG_ENDS and (end := separator.search(body, look_from)) is not None:
         try:
             part, lost = _json(b"".join((b"[", view[begin : end.start()], b"]")))
         except ValueError:
-            wrong, search_from = wrong + 1, end.end() - _PART_BYTES
+            wrong, look_from = wrong + 1, end.end()
         else:
             items += part
             replaced += lost
-            begin = search_from = end.end()
+            begin, look_from = end.end(), end.end() + _PART_BYTES
     part, lost = _json(b"".join((b"[", view[begin:])))
     return items + part, replaced + lost
 

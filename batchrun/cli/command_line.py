@@ -211,10 +211,18 @@ def plan(
     raise typer.Exit(show_plan(config, is_json=json, shown=show))
 
 
-def status(directory: Directory, json: Json = False) -> None:
+def status(
+    directory: Directory,
+    refresh: Annotated[bool, typer.Option("--refresh", help="First read costs that are not final.")] = False,
+    json: Json = False,
+) -> None:
     """Show the status of a batch; works while another process runs it."""
     from batchrun.cli.status_command import show_status
 
+    if refresh:
+        from batchrun.cli.cost_command import update_costs
+
+        update_costs(directory)
     show_status(directory, is_json=json)
 
 

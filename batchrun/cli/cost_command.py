@@ -39,14 +39,14 @@ def show_cost(directory: Path, by: str, *, as_csv: bool) -> None:
     names = list(dict.fromkeys(by.split(",")))
     if unknown := [name for name in names if name not in COST_COLUMNS]:
         raise ConfigError(f"--by {unknown[0]}: give {', '.join(COST_COLUMNS)}, or several of them with commas")
-    _update(directory)
+    update_costs(directory)
     show = _write_csv if as_csv else _print_table
     with open_for_reading(directory) as ledger, ledger.snapshot():
         show(names, ledger.costs(names), ledger.total_costs())
 
 
-def _update(directory: Path) -> None:
-    """Read costs that are not final; what hinders it is said, and the known costs are shown all the same."""
+def update_costs(directory: Path) -> None:
+    """Read costs that are not final, if no process runs the batch, and write costs.jsonl; say what hinders it."""
     with open_for_reading(directory) as ledger:
         count = ledger.total_costs().open_costs
     try:

@@ -22,6 +22,8 @@ from batchrun.report.batch_status import Doubt
 MAX_OPEN_REQUESTS = 20
 #: Max seconds to wait until the platform aborts a Run; it is asked again and again.
 PATIENCE_S = 60.0
+#: Seconds more in which the platform must have answered at all.
+NO_ANSWER_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +65,12 @@ async def abort_runs(directory: Path, environ: Mapping[str, str], on_aborted: Ca
         async def abort(run_id: RunId) -> None:
             async with limiter:
                 try:
-                    run = await abort_run(batch.client, run_id)
+                    with anyio.fail_after(PATIENCE_S + NO_ANSWER_S):
+                        run = await abort_run(batch.client, run_id)
+                except TimeoutError:
+                    reason = batch.client.last_failure or "no reason given"
+                    refused[run_id] = f"the platform has not answered the abort ({reason})"
+                    return
                 except NotFound:
                     unknown.add(run_id)  # the resumed batch finds it lost
                     return

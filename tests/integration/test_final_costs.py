@@ -23,7 +23,9 @@ def _batch(tmp_path: Path, base_url: str) -> CrashBatch:
     return CrashBatch(tmp_path, base_url, jobs, {"retry.max_attempts": 1}, constants=HASTY)
 
 
-@pytest.mark.parametrize("command", [("cost", "out"), ("repair", "out"), ("run", "batch.toml")])
+@pytest.mark.parametrize(
+    "command", [("cost", "out"), ("status", "out", "--refresh"), ("repair", "out"), ("run", "batch.toml")]
+)
 def test_the_next_command_reads_what_is_not_final(tmp_path, command):
     """A process that ends before its costs are final says so everywhere, and loses no cent by it."""
     with open_api(tmp_path / "api", usage_settle_s=SOON_SETTLED_S) as api:

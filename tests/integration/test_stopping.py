@@ -52,6 +52,23 @@ def test_the_first_signal_drains(tmp_path):
         assert_promise_kept(batch, api)
 
 
+def test_an_abort_that_is_not_answered_ends_and_names_its_run(tmp_path):
+    """The others are aborted; exit 5."""
+    jobs = [{"n": n, "ms": LONG_MS, "items": 0} for n in range(2)]
+    faults = tmp_path / "faults.toml"
+    faults.write_text(
+        '[[fault]]\nkind = "latency"\nseconds = 60\ncount = 1\nroutes = ["POST /v2/actor-runs/*/abort"]\n'
+    )
+    with open_api(tmp_path / "api", faults=faults) as api:
+        batch = CrashBatch(tmp_path, api.base_url, jobs)
+        assert batch.run(kill_at="bound:2") == -signal.SIGKILL, batch.said()
+        module = "batchrun.maintenance.abort_runs"
+        hasty = {f"{module}.PATIENCE_S": 1.0, f"{module}.NO_ANSWER_S": 0.0}
+        said = batchrun("abort", "out", cwd=tmp_path, environ=ENVIRON, constants=hasty)
+        assert (said.code, len(said.out.split())) == (5, 1), said
+        assert "is still running: the platform has not answered the abort" in said.err
+
+
 @pytest.mark.parametrize("signals", [(signal.SIGINT, signal.SIGINT), (signal.SIGHUP,)])
 def test_a_second_signal_or_a_hang_up_leaves_runs_running(tmp_path, signals):
     """It exits at once with 130 and reports the number of running Runs; abort ends exactly those."""

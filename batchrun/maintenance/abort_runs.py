@@ -13,6 +13,7 @@ from batchrun.engine.follow.polls import LOST_AFTER_S
 from batchrun.engine.ports import RunClient
 from batchrun.errors import ApiError, LedgerError, NotFound
 from batchrun.ledger.facts import ABORTED
+from batchrun.ledger.shared_commits import CommitLog
 from batchrun.ledger.sqlite.tables import open_ledger
 from batchrun.maintenance.idle_batch import IdleBatch, open_idle_batch, read_unfinished
 from batchrun.model import Run, RunId, RunStatus
@@ -87,7 +88,7 @@ async def abort_runs(directory: Path, environ: Mapping[str, str], on_aborted: Ca
             for run_id in run_ids:
                 children.start_soon(abort, run_id)
         over = [run_id for run_id in unfinished.bound if run_id not in unknown and run_id not in refused]
-        await anyio.to_thread.run_sync(_note_aborted, directory, over)
+        await anyio.to_thread.run_sync(_note_aborted, directory, over, batch.log)
     in_doubt = max(0, len(unfinished.doubts) - len(found))
     ended = len(run_ids) - len(aborted) - len(unknown) - len(refused)
     return Aborted(
@@ -95,9 +96,9 @@ async def abort_runs(directory: Path, environ: Mapping[str, str], on_aborted: Ca
     )
 
 
-def _note_aborted(directory: Path, run_ids: list[RunId]) -> None:
+def _note_aborted(directory: Path, run_ids: list[RunId], log: CommitLog | None) -> None:
     """Note for `status` that these Runs are over; they are, also where that cannot be noted."""
-    with suppress(LedgerError), open_ledger(directory) as ledger, ledger.transaction():
+    with suppress(LedgerError), open_ledger(directory, log=log) as ledger, ledger.transaction():
         ledger.note_fact(ABORTED, run_ids)
 
 

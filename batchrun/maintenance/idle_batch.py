@@ -1,7 +1,7 @@
 """A batch that no process runs: its output directory under lock, its platform, and what it left open there."""
 
 from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from batchrun.apify.client import ApifyClient
 from batchrun.config import Config
 from batchrun.engine.doubt.candidates import Candidates, Listing
 from batchrun.ledger.facts import ACCOUNT
+from batchrun.ledger.shared_commits import CommitLog
 from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.maintenance.noted_config import read_config
 from batchrun.model import RunId, TaskId
@@ -28,6 +29,8 @@ class IdleBatch:
     config: Config
     task_id: TaskId
     client: ApifyClient
+    #: Where its ledger's commits go first; None: it has no shared log.
+    log: CommitLog | None
 
     async def runs_for(self, doubts: Collection[Doubt]) -> Listing:
         """List the task's Runs since the earliest attempt in doubt, except those that the ledger knows."""
@@ -47,29 +50,35 @@ def _known_runs(directory: Path, run_ids: Collection[RunId]) -> set[RunId]:
 
 @asynccontextmanager
 async def open_idle_batch(directory: Path, environ: Mapping[str, str]) -> AsyncIterator[IdleBatch]:
-    """Lock an output directory and connect to the platform that its batch was last opened with.
+    """Lock an output directory, own its shared log, and connect to the platform that its batch was last opened with.
 
     Raises:
-        OutputError: the directory holds no batch, or a process runs it.
+        OutputError: the directory holds no batch, or a process runs it, here or on another machine.
         BatchRefused: the platform does not accept the token, or it is of another account.
     """
     config, task_id = await anyio.to_thread.run_sync(read_config, directory)
-    async with (
-        enter_lock(directory),
-        open_platform(
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(enter_lock(directory))
+        log = None
+        if config.replica.url is not None:
+            from batchrun.ledger.shared_log.claim import claimed_log  # noqa: PLC0415 - most batches have none
+
+            claim = claimed_log(config.replica.url, config.replica.lease_s, directory, may_wait=False)
+            log = await stack.enter_async_context(claim)
+        platform = open_platform(
             config.api,
             environ=environ,
             request_rate_per_s=config.limits.request_rate,
             server=config.server,
             server_dir=directory / SERVER_STATE,
             inline_actors={},
-        ) as client,
-    ):
+        )
+        client = await stack.enter_async_context(platform)
         begun_in = await anyio.to_thread.run_sync(_begun_in, directory)
         account = await read_account(client)
         if begun_in is not None:
             refuse_other_account(begun_in, account)
-        yield IdleBatch(config=config, task_id=task_id, client=client)
+        yield IdleBatch(config=config, task_id=task_id, client=client, log=log)
 
 
 def _begun_in(directory: Path) -> str | None:

@@ -21,7 +21,7 @@ async def read_open_costs(directory: Path, environ: Mapping[str, str]) -> None:
         TransportError: the platform does not answer.
     """
     async with open_idle_batch(directory, environ) as batch:
-        with open_ledger(directory) as ledger:
+        with open_ledger(directory, log=batch.log) as ledger:
             await finish_costs(batch, ledger)
 
 

@@ -21,7 +21,7 @@ from batchrun.config.job_format_builder import job_format
 from batchrun.engine.collect import OUTPUT_GONE, Collected, Collector
 from batchrun.engine.doubt.candidates import by_mark
 from batchrun.engine.run_outcome import outcome_of, with_end
-from batchrun.errors import BatchRefused, JobFileError, LedgerError, NotFound
+from batchrun.errors import BatchRefused, ConfigError, JobFileError, LedgerError, NotFound, OutputError
 from batchrun.jobs import JobFile
 from batchrun.ledger.facts import REPAIRING, START_COMMITS
 from batchrun.ledger.protocol import ItemWriter, SettledJob
@@ -29,6 +29,7 @@ from batchrun.ledger.sqlite.journal import bad_line_json
 from batchrun.ledger.sqlite.start_log import StartLog
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from batchrun.maintenance.idle_batch import IdleBatch, open_idle_batch
+from batchrun.maintenance.noted_config import read_config
 from batchrun.maintenance.open_costs import finish_costs
 from batchrun.maintenance.rebuild import rebuild_damaged_ledger
 from batchrun.model import Attempt, AttemptState, BadLine, Items, Job, JobId, JobKey, Problem, Record, Run
@@ -70,6 +71,7 @@ async def repair_outputs(directory: Path, environ: Mapping[str, str]) -> Repaire
         BatchRefused: the platform does not accept the token.
     """
     await anyio.to_thread.run_sync(_refuse_no_batch, directory)
+    await anyio.to_thread.run_sync(_refuse_shared_log, directory)
     async with enter_lock(directory):
         damaged = await anyio.to_thread.run_sync(rebuild_damaged_ledger, directory)
     async with open_idle_batch(directory, environ) as batch:
@@ -86,6 +88,17 @@ async def repair_outputs(directory: Path, environ: Mapping[str, str]) -> Repaire
             await finish_costs(batch, ledger)
             await anyio.to_thread.run_sync(write_costs, directory)
             return repair.done
+
+
+def _refuse_shared_log(directory: Path) -> None:
+    """Refuse a batch that other machines have as well: they would not learn what is written here."""
+    with suppress(LedgerError, ConfigError):  # what is damaged tells nothing of a log
+        url = read_config(directory)[0].replica.url
+        if url is not None:
+            raise OutputError(
+                f"{directory}: the batch's shared log has every line. `batchrun pull {url} NEW_DIR` writes them into a"
+                " new directory"
+            )
 
 
 def _refuse_no_batch(directory: Path) -> None:

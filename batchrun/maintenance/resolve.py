@@ -9,6 +9,7 @@ import anyio
 
 from batchrun.engine.doubt.candidates import CLOCK_MARGIN
 from batchrun.errors import LedgerError
+from batchrun.ledger.shared_commits import CommitLog
 from batchrun.ledger.sqlite.tables import open_ledger
 from batchrun.maintenance.idle_batch import open_idle_batch, read_unfinished
 from batchrun.model import Run, RunId
@@ -26,8 +27,9 @@ class Question:
 class Resolver:
     """Notes a person's decisions; the next `run` of the batch follows them."""
 
-    def __init__(self, directory: Path, questions: list[Question]) -> None:
+    def __init__(self, directory: Path, log: CommitLog | None, questions: list[Question]) -> None:
         self._directory = directory
+        self._log = log
         self.questions = questions
 
     async def adopt(self, question: Question, run_id: RunId) -> None:
@@ -48,7 +50,7 @@ class Resolver:
         await anyio.to_thread.run_sync(self._note, question.doubt, None)
 
     def _note(self, doubt: Doubt, run: Run | None) -> None:
-        with open_ledger(self._directory) as ledger, ledger.transaction():
+        with open_ledger(self._directory, log=self._log) as ledger, ledger.transaction():
             if run is not None:
                 ledger.bind(doubt.job_id, doubt.attempt.attempt_no, run)
             else:
@@ -66,7 +68,7 @@ async def open_resolver(directory: Path, environ: Mapping[str, str]) -> AsyncIte
     async with open_idle_batch(directory, environ) as batch:
         doubts = (await anyio.to_thread.run_sync(read_unfinished, directory)).doubts
         runs = (await batch.runs_for(doubts)).runs if doubts else []
-        yield Resolver(directory, [_question(doubt, runs) for doubt in doubts])
+        yield Resolver(directory, batch.log, [_question(doubt, runs) for doubt in doubts])
 
 
 def _question(doubt: Doubt, runs: list[Run]) -> Question:

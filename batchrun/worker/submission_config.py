@@ -48,6 +48,12 @@ def config_of(
                 key=section,
                 file=file,
             )
+    if config.replica.url is not None:
+        raise ConfigError(
+            "a worker's batches have no shared log; leave the table out, or run this batch by itself: `batchrun run`",
+            key="replica",
+            file=file,
+        )
     budget_usd = worker.limits.budget_usd
     limits = config.limits
     if limits.budget_usd is None and budget_usd is not None:

@@ -40,7 +40,12 @@ class Standby:
 
 @asynccontextmanager
 async def claimed_log(
-    url: str, lease_s: float, directory: Path, *, may_wait: bool, on_standby: Callable[[Standby], None] | None
+    url: str,
+    lease_s: float,
+    directory: Path,
+    *,
+    may_wait: bool,
+    on_standby: Callable[[Standby], None] | None = None,
 ) -> AsyncIterator[OwnedLog]:
     """Follow a batch's log until no owner is left, claim it, and keep the claim alive while the context lasts.
 
@@ -107,8 +112,7 @@ async def _claim(
                 if not may_wait:
                     raise OutputError(
                         f"{directory}: {wait.owner} carries the batch out. It can be taken over"
-                        f" {wait.takes_over_after_s:g} s after its last sign of life; without --no-standby this command"
-                        " waits for that"
+                        f" {wait.takes_over_after_s:g} s after its last sign of life"
                     )
                 if wait != told and on_standby is not None:
                     on_standby(wait)

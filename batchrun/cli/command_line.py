@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from batchrun.config import Config
 
 Directory = Annotated[Path, typer.Argument(help="The batch's output directory.")]
+BatchPlace = Annotated[str, typer.Argument(help="The batch's output directory, or the URL of its shared log.")]
 Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 JsonSummary = Annotated[bool, typer.Option("--json", help="Print the Summary as JSON on stdout.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Start without asking.")]
@@ -211,14 +212,33 @@ def plan(
     raise typer.Exit(show_plan(config, is_json=json, shown=show))
 
 
+def _directory_of(place: str) -> Path:
+    """Return the directory that an argument names; a URL is read into a temporary one."""
+    if "://" not in place:
+        return Path(place)
+    from batchrun.cli.pull_command import pulled_directory
+
+    return pulled_directory(place)
+
+
+def pull(
+    url: Annotated[str, typer.Argument(help="Of the shared log, as [replica] url has it.")], directory: Directory
+) -> None:
+    """Write a batch's directory from its shared log; works while another machine carries the batch out."""
+    from batchrun.cli.pull_command import pull_log
+
+    pull_log(url, directory)
+
+
 def status(
-    directory: Directory,
+    batch: BatchPlace,
     refresh: Annotated[bool, typer.Option("--refresh", help="First read costs that are not final.")] = False,
     json: Json = False,
 ) -> None:
     """Show the status of a batch; works while another process runs it."""
     from batchrun.cli.status_command import show_status
 
+    directory = _directory_of(batch)
     if refresh:
         from batchrun.cli.cost_command import update_costs
 
@@ -226,21 +246,23 @@ def status(
     show_status(directory, is_json=json)
 
 
-def failures(directory: Directory, json: Json = False) -> None:
+def failures(batch: BatchPlace, json: Json = False) -> None:
     """Show the jobs that did not succeed, by cause; works while another process runs the batch."""
     from batchrun.cli.failures_command import show_failures
 
-    show_failures(directory, is_json=json)
+    show_failures(_directory_of(batch), is_json=json)
 
 
 def report(
-    directory: Directory,
+    batch: BatchPlace,
     out: Annotated[Path | None, typer.Option(help="File to write; default: DIR/report.html; - is stdout.")] = None,
 ) -> None:
     """Write a report of a batch as one self-contained HTML file; works while another process runs the batch."""
     from batchrun.cli.report_command import write_batch_report
 
-    write_batch_report(directory, out)
+    if out is None and "://" in batch:
+        raise typer.BadParameter("a log has no place for a report; name the file", param_hint="--out")
+    write_batch_report(_directory_of(batch), out)
 
 
 def retry(
@@ -275,14 +297,14 @@ def retry(
 
 
 def cost(
-    directory: Directory,
+    batch: BatchPlace,
     by: Annotated[str, typer.Option(help="Columns to sum by: group, day, outcome, or several with commas.")] = "group",
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV on stdout.")] = False,
 ) -> None:
     """Show the cost of a batch, all rounds and retries included; works while another process runs it."""
     from batchrun.cli.cost_command import show_cost
 
-    show_cost(directory, by, as_csv=as_csv)
+    show_cost(_directory_of(batch), by, as_csv=as_csv)
 
 
 def abort(directory: Directory) -> None:

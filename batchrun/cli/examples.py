@@ -15,7 +15,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "batchrun run --actors ./my-actor --jobs inputs.jsonl",
     ),
     "plan": ("batchrun plan shop.toml", "batchrun plan shop.toml --show 3"),
-    "status": ("batchrun status shop.out", "batchrun status shop.out --json"),
+    "status": ("batchrun status shop.out", "batchrun status shop.out --json", "batchrun status s3://bucket/shop"),
     "failures": ("batchrun failures shop.out",),
     "report": ("batchrun report shop.out", "batchrun report shop.out --out shop.html"),
     "retry": (
@@ -27,6 +27,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "abort": ("batchrun abort shop.out",),
     "resolve": ("batchrun resolve shop.out", "batchrun resolve shop.out --key a1 --none"),
     "repair": ("batchrun repair shop.out",),
+    "pull": ("batchrun pull s3://your-bucket/batches/shop shop.out",),
     "schema": ("batchrun schema > batchrun.schema.json",),
     "serve": ("batchrun serve --port 3333 --actors ./my-actors", "batchrun serve --faults configs/faults.toml"),
     "actors new": ("batchrun actors new my-actor --lang js",),

@@ -1,0 +1,89 @@
+"""Commands on a batch that has a shared log, run by a process on another machine or by none."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from tests.support.api_process import TOKEN
+from tests.support.command_line import Said, batchrun
+from tests.support.crash import PROCESS_LIMIT_S, Api, CrashBatch, open_api, some_jobs, wait_until
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """A server process for all tests here."""
+    with open_api(tmp_path_factory.mktemp("api")) as opened:
+        yield opened
+
+
+def machine(tmp_path: Path, api: Api, name: str, jobs: int, ms: int = 0) -> CrashBatch:
+    """Return a machine whose batch has its log in a directory that all machines see."""
+    settings = {"replica.url": log_of(tmp_path), "replica.lease_s": 1.0}
+    lines = [{"n": n, "ms": ms, "items": 1} for n in range(jobs)] if ms else some_jobs(jobs)
+    return CrashBatch(tmp_path / name, api.base_url, lines, settings)
+
+
+def log_of(tmp_path: Path) -> str:
+    """Return the URL of the log."""
+    return f"file://{tmp_path}/log"
+
+
+def said_of(batch: CrashBatch, *arguments: str) -> Said:
+    """Run a command beside a machine's output directory."""
+    return batchrun(*arguments, cwd=batch.directory, environ={"APIFY_TOKEN": TOKEN})
+
+
+def test_a_log_is_read_by_its_url(tmp_path, api):
+    """`pull` writes the directory; status, failures, cost and report show what they show of the directory."""
+    owner = machine(tmp_path, api, "owner", 30)
+    assert owner.run() == 1, owner.said()
+    url = log_of(tmp_path)
+    pulled = said_of(owner, "pull", url, "copy")
+    assert (pulled.code, pulled.out) == (0, "")
+    assert "no process carries it out" in pulled.err
+    for name in ("records.jsonl", "items.jsonl"):
+        assert (owner.directory / "copy" / name).read_bytes() == (owner.out / name).read_bytes()
+    again = said_of(owner, "pull", url, "copy")
+    assert "new log entries: 0" in again.err
+    of_log, of_directory = said_of(owner, "cost", url), said_of(owner, "cost", "copy")
+    assert (of_log.code, of_log.out) == (of_directory.code, of_directory.out)
+    assert of_log.out
+    assert "told to fail" in said_of(owner, "failures", url).out
+    status = orjson.loads(said_of(owner, "status", url, "--json").out)
+    assert sum(status["summary"]["outcomes"].values()) == 30
+    no_place = said_of(owner, "report", url)
+    assert (no_place.code, "--out" in no_place.err) == (2, True)
+    assert said_of(owner, "report", url, "--out", "shop.html").code == 0
+    assert (owner.directory / "shop.html").stat().st_size > 10_000
+
+
+def test_a_log_that_is_not_there_is_no_batch(tmp_path, api):
+    """Nothing absent is taken for empty."""
+    said = said_of(machine(tmp_path, api, "owner", 1), "status", log_of(tmp_path))
+    assert (said.code, "there is no log" in said.err) == (2, True)
+
+
+def test_a_directory_is_not_worked_on_while_another_machine_has_its_batch(tmp_path, api):
+    """What it shows may be old: an abort would end Runs that the owner follows."""
+    first, second = machine(tmp_path, api, "first", 40, ms=1500), machine(tmp_path, api, "second", 40, ms=1500)
+    process = first.spawn()
+    wait_until(lambda: "Account local" in first.said())
+    process.kill()
+    process.wait(PROCESS_LIMIT_S)
+    owner = second.spawn()
+    wait_until(lambda: "Account local" in second.said())
+    for verb in ("abort", "resolve"):
+        said = said_of(first, verb, "out")
+        assert (said.code, f"(process {owner.pid}) carries the batch out" in said.err) == (6, True), (verb, said)
+    owner.send_signal(signal.SIGHUP)
+    assert owner.wait(PROCESS_LIMIT_S) == 130, second.said()
+    aborted = said_of(first, "abort", "out")
+    assert aborted.code == 0, aborted
+    repaired = said_of(first, "repair", "out")
+    assert (repaired.code, "batchrun pull file://" in repaired.err) == (6, True)
+    toml = first.directory / "batch.toml"
+    alone = said_of(first, "run", str(toml))
+    assert (alone.code, "this batch has a shared log" in alone.err) == (6, True)

@@ -208,5 +208,7 @@ def test_a_command_says_within_a_second_what_it_waits_for(tmp_path: Path) -> Non
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         (tmp_path / "jobs.jsonl").write_text('{"n": 1}\n')
         command = ["run", "--task", "t", "--jobs", "jobs.jsonl", "--api-url", url]
-        said = batchrun(*command, cwd=tmp_path, constants={"batchrun.account.connect.PATIENCE_S": 1.0})
+        module = "batchrun.account.connect"
+        soon = {f"{module}.PATIENCE_S": 1.0, f"{module}.FIRST_WAIT_NOTED_AFTER_S": 0.1}
+        said = batchrun(*command, cwd=tmp_path, constants=soon)
     assert said.err.startswith(f"Connecting to {url} (no answer yet)\nbatchrun: {url} does not answer")

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+from batchrun.account import connect
 from batchrun.engine import collect
 from batchrun.engine.background import final_costs
 
@@ -20,6 +21,11 @@ SOON_FINAL_COSTS: Constants = {
 SOON_GONE: Constants = {f"{collect.__name__}.MISSING_AFTER_S": 0.3, f"{collect.__name__}.MISSING_RETRY_S": 0.1}
 #: Costs are taken as final at a Run's end: for tests that do not look at them.
 COSTS_FINAL_AT_ONCE: Constants = {f"{final_costs.__name__}.FINAL_AFTER": timedelta(0)}
+#: Waits for an answer are not printed, which they are on a busy machine only: for tests of all that a command prints.
+NO_WAITS_NOTED: Constants = {
+    f"{connect.__name__}.FIRST_WAIT_NOTED_AFTER_S": 3600,
+    f"{connect.__name__}.WAITS_NOTED_AFTER_S": (),
+}
 #: When the server makes a Run's usage final, in such tests, in seconds after its end.
 SOON_SETTLED_S = 0.1
 

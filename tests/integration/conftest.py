@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from batchrun.server.store import item_table
-from tests.support.patience import COSTS_FINAL_AT_ONCE
+from tests.support.patience import IMPATIENCE
 from tests.support.server_api import Api, open_api
 
 
 @pytest.fixture(autouse=True)
-def _costs_final_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let batches in this process end without a wait for their costs, unless a test asks for `soon_final_costs`."""
-    for name, value in COSTS_FINAL_AT_ONCE.items():
+def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let batches and workers in this process wait no longer than forked ones do."""
+    for name, value in IMPATIENCE.items():
         monkeypatch.setattr(name, value)
 
 

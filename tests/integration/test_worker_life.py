@@ -309,7 +309,7 @@ async def test_a_budget_that_is_set_later_is_kept_and_rejects_no_job(tmp_path, a
     """Open batches without one are reopened, and money is reserved for their live Runs."""
     settings: dict[str, Any] = {"limits__compute_unit_usd": 0.25, "run__timeout_s": 60}
     async with working(tmp_path / "data", api, limits__max_concurrent_runs=4) as worker:
-        batch = await submit_batch(worker, jobs_of(40, 300), **settings)
+        batch = await submit_batch(worker, jobs_of(12, 300), **settings)
         await batch.until_live(4)
         await worker.change_limits(worker.config.limits.model_copy(update={"budget_usd": 1000.0}))
         await until(lambda: worker.budget.reserved_usd > 0, "reserved money")

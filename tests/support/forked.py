@@ -26,7 +26,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Self
 
-from tests.support.patience import COSTS_FINAL_AT_ONCE, NO_WAITS_NOTED, Constants
+from tests.support.patience import IMPATIENCE, Constants
 
 ROOT = Path(__file__).parents[2]
 #: A request to the parent in bytes: a command line and an environment.
@@ -122,7 +122,7 @@ def start(
         streams = [_descriptor(each, null) for each in (stdin, stdout, sys.__stderr__ if stderr is None else stderr)]
         status, status_end = os.pipe()
         opened.callback(os.close, status_end)
-        constants = {**COSTS_FINAL_AT_ONCE, **NO_WAITS_NOTED, **constants}
+        constants = {**IMPATIENCE, **constants}
         request = pickle.dumps(Request([module, *arguments], str(cwd), dict(environ), constants))
         assert len(request) < MAX_REQUEST
         parent = _parent()

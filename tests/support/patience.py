@@ -8,6 +8,9 @@ from typing import Any
 from batchrun.account import connect
 from batchrun.engine import collect
 from batchrun.engine.background import final_costs
+from batchrun.policy.retry import Backoff
+from batchrun.worker import batch_runner, spool, worker_client
+from batchrun.worker.http import live_event_routes, output_routes
 
 #: Constants by the names of their modules, as `tests.support.forked` and `monkeypatch` set them.
 Constants = Mapping[str, Any]
@@ -26,6 +29,16 @@ NO_WAITS_NOTED: Constants = {
     f"{connect.__name__}.FIRST_WAIT_NOTED_AFTER_S": 3600,
     f"{connect.__name__}.WAITS_NOTED_AFTER_S": (),
 }
+#: A worker looks at its spool soon, others look at the worker soon, and a batch that an error closed is opened again.
+SOON_LOOKS: Constants = {
+    f"{spool.__name__}.INTERVAL_S": 0.1,
+    f"{worker_client.__name__}.INTERVAL_S": 0.1,
+    f"{output_routes.__name__}.INTERVAL_S": 0.1,
+    f"{live_event_routes.__name__}.INTERVAL_S": 0.1,
+    f"{batch_runner.__name__}.OUTAGE_BACKOFF": Backoff(first_s=0.1, max_s=1.0),
+}
+#: What is changed in every test that does not say otherwise.
+IMPATIENCE: Constants = {**COSTS_FINAL_AT_ONCE, **NO_WAITS_NOTED, **SOON_LOOKS}
 #: When the server makes a Run's usage final, in such tests, in seconds after its end.
 SOON_SETTLED_S = 0.1
 

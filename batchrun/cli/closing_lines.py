@@ -48,7 +48,7 @@ def _first_line(summary: Summary, elapsed_s: float, *, has_settled_any: bool) ->
     outcomes = outcome_counts(summary.outcomes, summary.empty_successes)
     if summary.ending is Ending.FINISHED and not has_settled_any:
         return f"Nothing to do: this batch is finished ({outcomes}). Use another --out to run the file again"
-    has_run = summary.settled or summary.live_runs
+    has_run = summary.settled > summary.outcomes.get(Outcome.INVALID, 0) or summary.live_runs
     return f"{ending_words(summary.ending)}{f' in {duration(elapsed_s)}' if has_run else ''}: {outcomes}"
 
 

@@ -239,8 +239,9 @@ async def _task_keys(client: ApifyClient, request: InitRequest) -> dict[str, str
 
 
 def _described(actor: str, jobs: Path) -> dict[str, str]:
-    stem = re.sub(r"[^a-z0-9]+", "-", jobs.name.partition(".")[0].lower()).strip("-")
-    return {"actor": actor, "name": stem or "batch"}
+    stem = re.sub(r"[^a-z0-9]+", "-", jobs.name.partition(".")[0].lower()).strip("-")[:50].strip("-")
+    # The platform takes names of 3 to 63 characters.
+    return {"actor": actor, "name": stem if len(stem) >= 3 else f"batch-{stem or 'of-mine'}"}
 
 
 def _is_terminal() -> bool:

@@ -1,21 +1,17 @@
 """What `batchrun run` shows while a batch runs, on stderr: a progress line, and news as they come."""
 
+import os
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import anyio
 
 from batchrun.batch.opened_batch import Batch
-from batchrun.cli.terminal import say
+from batchrun.cli.terminal import live_lines, say
 from batchrun.model import Outcome
 from batchrun.report.notice_words import notice_words
 from batchrun.report.progress_words import ProgressSnapshot, Speed, duration, progress_line
-from batchrun.report.terminal_text import printable
-
-if TYPE_CHECKING:
-    from rich.text import Text
 
 #: Seconds between two redraws of the live line.
 LIVE_INTERVAL_S = 0.25
@@ -58,36 +54,24 @@ class News:
         return []
 
 
-def live_text(lines: str) -> "Text":
-    """Return lines that are drawn again and again: each is cut at the width, and none controls the terminal."""
-    from rich.text import Text  # noqa: PLC0415 - only a terminal needs rich, and the first request waits for imports
-
-    return Text(printable(lines), overflow="ellipsis", no_wrap=True)
-
-
 async def watch_progress(batch: Batch) -> None:
     """Show progress until cancelled: a live line on a terminal, else a plain line every few seconds."""
     news = News(batch)
     try:
-        await (_live(batch, news) if sys.stderr.isatty() else _plain(batch, news))
+        can_redraw = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        await (_live(batch, news) if can_redraw else _plain(batch, news))
     finally:
         for word in news.words():
             say(word)
 
 
 async def _live(batch: Batch, news: News) -> None:
-    from rich.console import Console  # noqa: PLC0415 - as for `live_text`
-    from rich.live import Live  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
     speed = Speed()
-    console = Console(stderr=True)
-    with Live(console=console, auto_refresh=False, transient=True) as live:
+    with live_lines() as live:
         while True:
             for word in news.words():
-                console.print(Text(printable(word)))
-            lines = "\n".join(filter(None, [_line(batch, speed, console.width), batch.waits]))
-            live.update(live_text(lines), refresh=True)
+                say(word)
+            live.draw("\n".join(filter(None, [_line(batch, speed, live.width), batch.waits])))
             await anyio.sleep(LIVE_INTERVAL_S)
 
 

@@ -3,18 +3,113 @@
 Lines for people go to stderr, answers to stdout. JSON, files and pages are data, and are written as they are.
 """
 
+import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from batchrun.report.terminal_text import printable
 
+#: Columns of a terminal that does not say how many it has.
+_USUAL_WIDTH = 80
+#: Erases the row of the cursor; moves it up by a row. To erase all below it in one go would put the screen into tmux's
+#: history where the lines stand at its top.
+_ERASE, _UP = "\x1b[2K", "\x1b[A"
+
 
 def say(text: str) -> None:
-    """Print a line for people on stderr; a closed stderr (`| head`) does not stop a batch."""
+    """Print a line for people on stderr, above live lines; a closed stderr (`| head`) does not stop a batch."""
     with suppress(OSError):
-        print(printable(text), file=sys.stderr, flush=True)
+        if _drawn is not None:
+            _drawn.print_above(printable(text))
+        else:
+            print(printable(text), file=sys.stderr, flush=True)
 
 
 def answer(text: str, *, end: str = "\n", flush: bool = False) -> None:
     """Print an answer on stdout."""
     print(printable(text), end=end, flush=flush)
+
+
+class LiveLines:
+    """Lines at the end of stderr, a terminal, which are drawn again and again; other lines are printed above them."""
+
+    def __init__(self) -> None:
+        #: The lines that the terminal shows now.
+        self._lines: list[str] = []
+
+    @property
+    def width(self) -> int:
+        """Columns of the terminal, less the last one, behind which the next row begins."""
+        try:
+            columns = os.get_terminal_size(sys.stderr.fileno()).columns
+        except OSError:
+            columns = 0
+        return (columns or _USUAL_WIDTH) - 1
+
+    def draw(self, text: str) -> None:
+        """Replace the lines; each is cut at the width."""
+        width = self.width
+        lines = [_cut(line, width) for line in printable(text).expandtabs(4).splitlines()]
+        if lines != self._lines:
+            self._write(self._erase() + "\n".join(lines))
+            self._lines = lines
+
+    def print_above(self, text: str) -> None:
+        """Print a line above the lines."""
+        self._write(self._erase() + text + "\n" + "\n".join(self._lines))
+
+    def clear(self) -> None:
+        """Erase the lines."""
+        self._write(self._erase())
+        self._lines = []
+
+    def _erase(self) -> str:
+        """Return what erases the lines. A terminal that has become narrower since shows a line in several rows."""
+        rows = sum(_rows(line, self.width + 1) for line in self._lines)
+        return "\r" + _ERASE + (_UP + _ERASE) * (rows - 1) if rows else ""
+
+    @staticmethod
+    def _write(text: str) -> None:
+        with suppress(OSError):
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+
+#: The lines that `say` prints above; a process has one terminal.
+_drawn: LiveLines | None = None
+
+
+@contextmanager
+def live_lines() -> Iterator[LiveLines]:
+    """Give lines that are drawn until the context ends, which erases them."""
+    global _drawn  # noqa: PLW0603 - the state of the one terminal
+    _drawn = LiveLines()
+    try:
+        yield _drawn
+    finally:
+        _drawn.clear()
+        _drawn = None
+
+
+def _rows(line: str, width: int) -> int:
+    # xterm cuts its rows when it becomes narrower; others wrap them.
+    is_cut = "XTERM_VERSION" in os.environ and "TMUX" not in os.environ
+    return 1 if is_cut else max(1, -(-_cells(line) // width))
+
+
+def _cut(line: str, width: int) -> str:
+    if _cells(line) <= width:
+        return line
+    while _cells(line) > max(0, width - 1):
+        line = line[:-1]
+    return f"{line}…"
+
+
+def _cells(line: str) -> int:
+    """Return the columns that a line takes: two for each wide character, none for a combining one."""
+    if line.isascii():
+        return len(line)
+    from unicodedata import combining, east_asian_width  # noqa: PLC0415 - few lines need it
+
+    return sum(0 if combining(each) else 2 if east_asian_width(each) in "WF" else 1 for each in line)

@@ -13,13 +13,11 @@ from typing import Any
 
 import anyio
 import orjson
-from rich.console import Console
-from rich.live import Live
 
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.json_output import print_json
-from batchrun.cli.live_progress import PLAIN_INTERVAL_S, live_text
-from batchrun.cli.terminal import answer, say
+from batchrun.cli.live_progress import PLAIN_INTERVAL_S
+from batchrun.cli.terminal import answer, live_lines, say
 from batchrun.cli.worker_commands import call_worker
 from batchrun.config import load_config, parse_setting
 from batchrun.errors import ConfigError, OutputError
@@ -145,8 +143,8 @@ async def _submit(
 def _progress() -> Iterator[Callable[[BatchView], None]]:
     """Yield a function that shows a batch: a live line on a terminal, else a plain line every few seconds."""
     if sys.stderr.isatty():
-        with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
-            yield lambda batch: live.update(live_text(_line(batch)), refresh=True)
+        with live_lines() as live:
+            yield lambda batch: live.draw(_line(batch))
         return
     shown_at = -PLAIN_INTERVAL_S
 

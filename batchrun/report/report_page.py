@@ -136,7 +136,7 @@ def _tiles(figures: Figures, config: Config) -> list[Tile]:
         Tile(name="Items", value=f"{summary.items:,}", note=empty),
         Tile(name="Cost", value=money(summary.cost_usd), note=_cost_note(figures, config)),
     ]
-    if figures.times is not None:
+    if figures.times is not None and attempts.runs:
         ended_at = figures.read_at if figures.pid is not None else figures.times.last_noted_at
         took_s = max(0.0, (ended_at - figures.times.began_at).total_seconds())
         rate = f"{summary.settled / took_s:.3g} jobs/s" if took_s > 0 and len(figures.live_runs) == 1 else None

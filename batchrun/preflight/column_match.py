@@ -22,7 +22,7 @@ _NAME_WEIGHT = 0.7
 #: Addresses in a column, for a property that takes addresses.
 _URL_BONUS = 0.5
 #: Values among the allowed ones of a property.
-_ENUM_BONUS = 0.4
+_ENUM_BONUS = 0.5
 #: Values shaped like the example of a property, as "US" and "DE".
 _SHAPE_BONUS = 0.2
 #: Values that convert to a number or a boolean, for a property that takes one.

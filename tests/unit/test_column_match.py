@@ -59,6 +59,7 @@ def test_columns_are_matched_by_name_type_and_value() -> None:
         ({"shop": ["a.example", "b.example/x"]}, {"urls": {"type": "array"}}, {"urls": ["https://{{shop}}"]}),
         ({"limit": ["many"]}, {"maxItems": MAX_ITEMS}, {}),
         ({"url": ["n/a"]}, {"startUrls": START_URLS}, {}),
+        ({"Land": ["DE", "US"]}, {"countryCode": COUNTRY}, {"countryCode": "{{Land}}"}),
         ({"country": ["Mars"]}, {"countryCode": COUNTRY}, {}),
         ({"keyword": ["x"]}, {"searchStringsArray": {"type": "array"}}, {"searchStringsArray": ["{{keyword}}"]}),
         ({"tags": ["a|b", "c|d"]}, {"tags": {"type": "array"}}, {"tags": "{{tags:split(|)}}"}),

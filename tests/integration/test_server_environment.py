@@ -166,6 +166,21 @@ async def test_an_actor_that_sends_nothing_through_its_proxy_does_not_look_well(
     assert "sent nothing through it" in log
 
 
+@pytest.mark.parametrize(("pushes", "status"), [(False, "FAILED"), (True, "SUCCEEDED")])
+async def test_an_actor_whose_client_misreads_the_proxys_url_fails(
+    api: Api, tmp_path: Path, pushes: bool, status: str
+) -> None:
+    """Scrapy on http pages, by the line that it prints: FAILED with the reason, unless items came all the same."""
+    code = "from apify import Actor\nimport asyncio\nasync def main():\n    async with Actor:\n"
+    code += "        url = await (await Actor.create_proxy_configuration()).new_url()\n"
+    code += "        print('ValueError: invalid hostname: ' + url.removeprefix('http://').rpartition(':')[0])\n"
+    code += f"        {'await Actor.push_data(dict(n=1))' if pushes else 'pass'}\nasyncio.run(main())\n"
+    await anyio.to_thread.run_sync(_write_actor, tmp_path / "actors" / "misreads", code)
+    await api.server._backend.builds.look()
+    run = await api.finish((await api.run_actor("local~misreads"))["id"])
+    assert (run["status"], "https:// pages or no proxy" in run["statusMessage"]) == (status, not pushes)
+
+
 async def test_only_live_runs_go_out_through_the_proxy(api: Api) -> None:
     """Without a live Run's id a request is refused, and what is no HTTP ends its connection alone."""
     run = await api.run_actor("local~shows")

@@ -80,14 +80,20 @@ async def test_a_crawler_follows_links_through_the_proxy(api: Api, name: str) ->
 
 @pytest.mark.parametrize("api", ["python-scrapy"], indirect=True)
 async def test_a_scrapy_spider_follows_links(api: Api) -> None:
-    """Its scheduler is the Run's queue, its pipeline the Run's dataset.
-
-    Without a proxy: the SDK's middleware hands Scrapy a proxy URL with credentials, which Scrapy takes for https only.
-    """
+    """Its scheduler is the Run's queue, its pipeline the Run's dataset."""
     given = {"startUrls": [{"url": f"{api.server.base_url}/demo/"}], "proxyConfiguration": {"useApifyProxy": False}}
     run, items, log = await _run(api, "python-scrapy", given)
     assert run["status"] == "SUCCEEDED", log
     assert len({item["url"] for item in items}) == len(items) >= 10, log
+
+
+@pytest.mark.parametrize("api", ["python-scrapy"], indirect=True)
+async def test_a_scrapy_spider_that_cannot_use_its_proxy_fails(api: Api) -> None:
+    """Twisted takes the proxy's user and password for a part of its host's name: FAILED, with the reason."""
+    given = {"startUrls": [{"url": f"{api.server.base_url}/demo/"}], "proxyConfiguration": {"useApifyProxy": True}}
+    run, items, log = await _run(api, "python-scrapy", given)
+    assert (run["status"], items) == ("FAILED", []), log
+    assert "https:// pages or no proxy" in run["statusMessage"]
 
 
 @pytest.mark.parametrize("api", ["js-express-server"], indirect=True)

@@ -85,6 +85,8 @@ class HostedRun:
     #: True once it has asked the server's own proxy for anything; and for a site.
     is_proxied: bool = False
     has_used_proxy: bool = False
+    #: True once its log says that its HTTP client cannot read the proxy's URL.
+    has_misread_proxy: bool = False
     #: The end of what its process has printed.
     log_tail: str = ""
     #: Idempotency key of a charge -> loop time until which it is remembered.

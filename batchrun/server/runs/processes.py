@@ -29,7 +29,7 @@ from batchrun.server.runs.hosted_run import (
     mark_status,
 )
 from batchrun.server.runs.process_groups import GroupUsage
-from batchrun.server.store import run_table
+from batchrun.server.store import run_table, storage_table
 from batchrun.server.store.database import Database
 
 _log = structlog.get_logger()
@@ -60,6 +60,14 @@ _MISSING = re.compile(
     re.MULTILINE,
 )
 _PROXY_UNUSED = "Actor succeeded, but it asked for a proxy and sent nothing through it: see its log for errors"
+#: What Twisted prints if it takes a proxy's user and password for a part of its host's name. Apify's middleware for
+#: Scrapy hands it such a URL for http:// pages, here as on the platform.
+_PROXY_MISREAD = re.compile(r"(?:invalid hostname|no results for hostname lookup): \S+:\S+@")
+_NO_PAGE = (
+    "The Actor got no page through the proxy that it asked for: with Apify's middleware, Scrapy takes the proxy's user "
+    "and password for a part of its host's name on http:// pages, here as on the platform. Give it https:// pages or "
+    "no proxy"
+)
 #: A shell that starts the Actor when it reads a line, which is sent once its pid is stored. If the server dies before
 #: that, the shell reads the end of its input and exits: no unknown orphan is left.
 _GATE = ("/bin/sh", "-c", 'read -r _ && exec "$@"', "sh")
@@ -185,11 +193,17 @@ class ProcessRunner:
         if exit_code and (missing := _missing_package(live)) is not None:
             await append_log(self._database, live, f"ACTOR: {missing}")
             return replace(ending, message=missing, is_decisive=True)
+        if not exit_code and live.has_misread_proxy and not await self._has_items(live):
+            await append_log(self._database, live, f"ACTOR: {_NO_PAGE}")
+            return RunEnd(status=RunStatus.FAILED, exit_code=0, message=_NO_PAGE, is_decisive=True)
         if not exit_code and live.is_proxied and not live.has_used_proxy:
-            # The SDK's middleware for Scrapy hands it a proxy URL that Scrapy takes for https only: nothing is scraped.
             await append_log(self._database, live, f"ACTOR: {_PROXY_UNUSED}")
             return replace(ending, message=_PROXY_UNUSED)
         return ending
+
+    async def _has_items(self, live: HostedRun) -> bool:
+        dataset = await self._database.read(storage_table.read, live.doc["defaultDatasetId"])
+        return dataset is not None and dataset.count > 0
 
     async def _copy_log(self, live: HostedRun, process: anyio.abc.Process) -> None:
         assert process.stdout is not None
@@ -200,6 +214,7 @@ class ProcessRunner:
             if len(rest) > _MAX_LINE:
                 lines, newline, rest = lines + newline + rest, "", ""
             live.log_tail = (live.log_tail + lines + newline)[-_TAIL_CHARS:]
+            live.has_misread_proxy |= _PROXY_MISREAD.search(lines) is not None
             await append_log(self._database, live, lines)
         live.log_tail += rest
         await append_log(self._database, live, rest)

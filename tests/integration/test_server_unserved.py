@@ -11,6 +11,7 @@ import anyio.to_thread
 import pytest
 from apify_client import ApifyClientAsync
 from apify_client.errors import ApifyApiError
+from openapi_spec_validator import OpenAPIV30SpecValidator
 
 from batchrun.server import AccountSettings
 from tests.support.server_api import Api, open_api
@@ -18,9 +19,21 @@ from tests.support.server_api import Api, open_api
 PICTURE = b"\x89PNG\r\n\x1a\n\xff"
 
 
+SCHEMA = {
+    "type": "object",
+    "schemaVersion": 1,
+    "properties": {
+        "urls": {"title": "URLs", "type": "array", "editor": "requestListSources", "prefill": []},
+        "depth": {"type": "integer", "editor": "number", "minimum": 0, "default": 1},
+    },
+    "required": ["urls"],
+}
+
+
 def _write_actor(folder: Path) -> None:
     (folder / ".actor").mkdir(parents=True)
     definition = {"actorSpecification": 1, "name": "mine", "version": "0.3", "environmentVariables": {"MODE": "fast"}}
+    definition |= {"title": "Mine", "input": SCHEMA}
     (folder / ".actor" / "actor.json").write_text(json.dumps(definition))
     (folder / "__main__.py").write_text("print('ran')")
     (folder / "picture.png").write_bytes(PICTURE)
@@ -78,6 +91,31 @@ async def test_builds_are_read_under_their_actor(api: Api) -> None:
     build = (await api.get("/v2/actors/local~mine/builds/default")).data
     assert (await api.get(f"/v2/actors/local~mine/builds/{build['id']}")).data == build
     assert (await api.get(f"/v2/actors/test~echo/builds/{build['id']}")).status == 404
+
+
+async def test_a_build_has_an_openapi_document(api: Api) -> None:
+    """Valid OpenAPI 3.0 that starts the Actor; by the build's id, or its Actor's; only for who may see the build."""
+    client = ApifyClientAsync(api.server.token, api_url=api.server.base_url)
+    build = (await api.get("/v2/actors/local~mine/builds/default")).data
+    document = await client.build(build["id"]).get_open_api_definition()
+    OpenAPIV30SpecValidator(document).validate()
+    for path in (f"builds/{build['id']}", "builds/default"):
+        assert (await api.get(f"/v2/actors/local~mine/{path}/openapi.json")).body == document
+    assert document["info"] == {"title": "Mine", "description": "", "version": "0.3", "x-build-id": build["id"]}
+    assert document["components"]["schemas"]["inputSchema"] == {
+        "type": "object",
+        "properties": {
+            "urls": {"type": "array", "title": "URLs", "items": {}},
+            "depth": {"type": "integer", "minimum": 0, "default": 1},
+        },
+        "required": ["urls"],
+    }
+    started = [f"{document['servers'][0]['url']}{path}" for path in document["paths"]]
+    assert started[1] == f"{api.server.base_url}/v2/acts/local~mine/runs"
+    for url in started:
+        answer = await api.send("POST", url.removeprefix(api.server.base_url), {"urls": []})
+        assert answer.status in (200, 201), answer.body
+    assert (await api.send("GET", f"/v2/actor-builds/{build['id']}/openapi.json", token=None)).status == 404
 
 
 async def test_a_version_has_its_files_and_variables(api: Api) -> None:

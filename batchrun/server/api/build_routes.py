@@ -1,11 +1,13 @@
 """Endpoints of builds: each state of an Actor's directory is one."""
 
+import orjson
 from aiohttp import web
 
 from batchrun.model import JsonObject
 from batchrun.server.api.addresses import actor_of, read_build
+from batchrun.server.catalog.openapi_definition import openapi_definition
 from batchrun.server.error_answers import ErrorAnswer, not_permitted, thing_missing
-from batchrun.server.routing.call import Call, data_answer, empty_answer, list_answer
+from batchrun.server.routing.call import Call, data_answer, empty_answer, list_answer, raw_answer
 from batchrun.server.routing.route_table import RouteTable
 from batchrun.server.store import build_table
 
@@ -16,13 +18,16 @@ def add_routes(table: RouteTable) -> None:
     for collection in ("/v2/actors", "/v2/acts"):
         one = f"{collection}/{{actor}}"
         table.add("GET", f"{one}/builds", list_builds)
-        table.add("GET", f"{one}/builds/default", get_default_build, needs_token=False)
+        table.add("GET", f"{one}/builds/default", get_build, needs_token=False)
+        table.add("GET", f"{one}/builds/default/openapi.json", get_openapi_definition, needs_token=False)
         table.add("GET", f"{one}/builds/{{log}}", get_build, needs_token=False)
+        table.add("GET", f"{one}/builds/{{log}}/openapi.json", get_openapi_definition, needs_token=False)
     table.add("GET", "/v2/actor-builds", list_own_builds)
     one = "/v2/actor-builds/{log}"
     table.add("GET", one, get_build, needs_token=False)
     table.add("DELETE", one, delete_build)
     table.add("POST", f"{one}/abort", abort_build)
+    table.add("GET", f"{one}/openapi.json", get_openapi_definition, needs_token=False)
 
 
 async def list_builds(call: Call) -> web.Response:
@@ -39,15 +44,27 @@ async def _page(call: Call, act_ids: list[str]) -> web.Response:
     return list_answer(call, [{name: doc[name] for name in _SHORT} for doc in docs])
 
 
-async def get_default_build(call: Call) -> web.Response:
-    return data_answer(await read_build(call, actor_of(call).build_id))
-
-
 async def get_build(call: Call) -> web.Response:
+    return data_answer(await _read(call))
+
+
+async def get_openapi_definition(call: Call) -> web.Response:
+    """Show how a build's Actor is started. The bare document, not in the API's envelope."""
+    doc = await _read(call)
+    if (actor := call.backend.catalog.find(doc["actId"])) is None:
+        raise thing_missing("Actor")
+    base_url = call.backend.base_url
+    return raw_answer(orjson.dumps(openapi_definition(doc, actor.full_name, actor.title, actor.description, base_url)))
+
+
+async def _read(call: Call) -> JsonObject:
+    """Return the build of the path; without its id, the Actor's default one."""
+    if "log" not in call.path:
+        return await read_build(call, actor_of(call).build_id)
     doc = await read_build(call, call.path["log"])
     if "actor" in call.path and doc["actId"] != actor_of(call).id:
         raise thing_missing("Build")
-    return data_answer(doc)
+    return doc
 
 
 async def delete_build(call: Call) -> web.Response:

@@ -33,7 +33,6 @@ UNSERVED = (
             ("POST", f"{actors}/{{actor}}/builds", _BUILT_AUTOMATICALLY),
         )
     ),
-    ("GET", "/v2/actor-builds/{log}/openapi.json", "the build's inputSchema is in GET /v2/actor-builds/{buildId}"),
     ("GET POST", "/v2/schedules", _NO_SCHEDULES),
     ("GET PUT DELETE", "/v2/schedules/{schedule}", _NO_SCHEDULES),
     ("GET", "/v2/schedules/{schedule}/log", _NO_SCHEDULES),

@@ -9,6 +9,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 from obstore.store import ObjectStore, from_url
 
 from batchrun.errors import ConfigError, LogUnreachable
+from batchrun.ledger.shared_log.read_ahead import read_ahead
 
 #: Digits of an entry's number in its object's name, so that a listing is in order.
 _DIGITS = 12
@@ -30,6 +31,9 @@ class BucketStore:
 
     def read(self, number: int) -> bytes | None:
         return self._get(f"log/{number:0{_DIGITS}}.zst")
+
+    def read_from(self, number: int) -> Iterator[bytes]:
+        return read_ahead(self.read, number)
 
     def put_object(self, name: str, content: bytes) -> None:
         self._create(f"objects/{name}.zst", content)

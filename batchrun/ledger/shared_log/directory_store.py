@@ -43,6 +43,11 @@ class DirectoryStore:
     def read(self, number: int) -> bytes | None:
         return _read(self._log / f"{number:0{_DIGITS}}.zst")
 
+    def read_from(self, number: int) -> Iterator[bytes]:
+        while (entry := self.read(number)) is not None:
+            yield entry
+            number += 1
+
     def put_object(self, name: str, content: bytes) -> None:
         self._create(self._objects / f"{name}.zst", content)
 

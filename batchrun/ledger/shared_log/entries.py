@@ -4,7 +4,8 @@ The format is documented in `docs/more-than-one-machine.md`, so that it can be r
 line, the header, followed by the bytes that the commit appends to output files; all of it compressed with zstd.
 """
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from hashlib import sha256
@@ -22,6 +23,7 @@ VERSION = 1
 MAX_ENTRY_BYTES = 512 << 10
 #: zstd's fastest level that is not "fast": an entry is compressed while others wait for its commit.
 _LEVEL = 1
+_of_thread = threading.local()
 
 
 class EntryKind(StrEnum):
@@ -95,21 +97,16 @@ def encode(entry: Entry) -> Encoded:
     return Encoded(_compressed({**small, "object": name}, b""), name, encoded)
 
 
-def object_of(encoded: bytes) -> str:
-    """Return the name of the object that holds an entry's body; empty if the entry holds it."""
-    name: str = _split(encoded)[0].get("object", "")
-    return name
-
-
-def decode(encoded: bytes, large: bytes = b"") -> Entry:
-    """Return the entry that some bytes hold; `large` are those of its object.
+def decode(encoded: bytes, get_object: Callable[[str], bytes | None]) -> Entry:
+    """Return the entry that some bytes hold; `get_object` returns the object with the body of a large one.
 
     Raises:
         LedgerError: A newer batchrun wrote it, or it is none.
     """
     header, body = _split(encoded)
     if name := header.get("object"):
-        if digest(large) != name:
+        large = get_object(name)
+        if large is None or digest(large) != name:
             raise LedgerError(f"an entry of the shared log lacks its object {name}, or the object is damaged")
         header, body = _split(large)
     try:
@@ -125,9 +122,17 @@ def _compressed(header: Mapping[str, Any], body: bytes) -> bytes:
     return zstandard.ZstdCompressor(level=_LEVEL).compress(line + body)
 
 
+def _decompress(encoded: bytes) -> bytes:
+    """Decompress with one decompressor per thread, since making one takes longer than most entries."""
+    if not hasattr(_of_thread, "decompressor"):
+        _of_thread.decompressor = zstandard.ZstdDecompressor()
+    decompressed: bytes = _of_thread.decompressor.decompress(encoded)
+    return decompressed
+
+
 def _split(encoded: bytes) -> tuple[Any, bytes]:
     try:
-        line, _, body = zstandard.ZstdDecompressor().decompress(encoded).partition(b"\n")
+        line, _, body = _decompress(encoded).partition(b"\n")
         header = orjson.loads(line)
         version = header["v"]
     except (zstandard.ZstdError, ValueError, KeyError, TypeError) as error:
@@ -166,7 +171,7 @@ def _bytes_json(value: Any) -> Any:
 def _parameters(values: Sequence[Any] | Mapping[str, Any]) -> Parameters:
     if isinstance(values, Mapping):
         return {name: _parameter(value) for name, value in values.items()}
-    return tuple([_parameter(value) for value in values])
+    return tuple([_parameter(value) if type(value) is dict else value for value in values])
 
 
 def _parameter(value: Any) -> Any:

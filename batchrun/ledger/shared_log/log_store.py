@@ -1,15 +1,11 @@
 """What a shared log needs of a store, and the stores by their URLs."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from typing import Protocol
 from urllib.parse import urlsplit
 
 from batchrun.errors import ConfigError
-
-#: Reads in flight while a log is replayed, where each takes a round trip.
-READS_AT_ONCE = 16
 
 
 class LogStore(Protocol):
@@ -24,6 +20,9 @@ class LogStore(Protocol):
 
     def read(self, number: int) -> bytes | None:
         """Return an entry; None: there is none yet."""
+
+    def read_from(self, number: int) -> Iterator[bytes]:
+        """Yield the entries from one on, in order, up to the last one that there is."""
 
     def put_object(self, name: str, content: bytes) -> None:
         """Store an object, durably. Its name is made from its content, so the same may be stored again."""
@@ -69,21 +68,3 @@ def _bucket(url: str) -> AbstractContextManager[LogStore]:
             "replica.url: buckets need the extra [bucket] of batchrun: pip install '.[bucket]'"
         ) from error
     return open_bucket_store(url)
-
-
-@contextmanager
-def reading(store: LogStore, number: int) -> Iterator[Iterator[bytes]]:
-    """Read the entries of a log from one on, in order, up to the last one that there is."""
-    with ThreadPoolExecutor(READS_AT_ONCE, "batchrun-log") as readers:
-        yield _entries(store, number, readers)
-
-
-def _entries(store: LogStore, number: int, readers: ThreadPoolExecutor) -> Iterator[bytes]:
-    while (first := store.read(number)) is not None:
-        yield first
-        number += 1
-        for entry in readers.map(store.read, range(number, number + READS_AT_ONCE)):
-            if entry is None:
-                return
-            yield entry
-            number += 1

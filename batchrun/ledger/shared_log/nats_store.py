@@ -16,6 +16,7 @@ from nats.js.errors import APIError, NotFoundError
 from nats.js.object_store import ObjectStore
 
 from batchrun.errors import ConfigError, LogUnreachable
+from batchrun.ledger.shared_log.read_ahead import read_ahead
 
 T = TypeVar("T")
 
@@ -52,6 +53,9 @@ class NatsStore:
         except APIError as error:
             raise self._unreachable(error) from error
         return message.data or b""
+
+    def read_from(self, number: int) -> Iterator[bytes]:
+        return read_ahead(self.read, number)
 
     def put_object(self, name: str, content: bytes) -> None:
         try:

@@ -135,7 +135,7 @@ class OwnedLog:
         try:
             taken = self._store.read(number)
             if taken is not None:
-                name = decode(taken).owner.name
+                name = decode(taken, self._store.get_object).owner.name
         except (LogUnreachable, LedgerError):
             pass
         return (

@@ -3,14 +3,13 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from batchrun.errors import LedgerError
 from batchrun.ledger.facts import LOG_CLAIM, LOG_POSITION
 from batchrun.ledger.shared_commits import Commit, LogClaim, LogPosition
-from batchrun.ledger.shared_log.entries import Entry, EntryKind, Owner, decode, digest, encode, object_of
-from batchrun.ledger.shared_log.log_store import LogStore, reading
+from batchrun.ledger.shared_log.entries import Entry, EntryKind, Owner, decode, digest, encode
+from batchrun.ledger.shared_log.log_store import LogStore
 from batchrun.ledger.shared_log.owned_log import OwnedLog
 from batchrun.ledger.sqlite.connection import is_blank
 from batchrun.ledger.sqlite.older_ledger import refuse_missing_ledger
@@ -19,8 +18,9 @@ from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS
 from batchrun.output.sink import Sink
 from batchrun.runtime.steady_time import boot_time
 
-#: Max entries per commit of a replay: one sync for all of them.
-ENTRIES_PER_COMMIT = 500
+#: Max entries and bytes of them per commit of a replay: one sync for all.
+ENTRIES_PER_COMMIT = 2_000
+BYTES_PER_COMMIT = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,8 @@ class _Read:
 
     position: LogPosition
     entry: Entry
+    #: Length of what it appends to files.
+    bytes: int
 
 
 class Replica:
@@ -61,7 +63,7 @@ class Replica:
                 f"{self._directory}: has {position.entry + 1} entries of a shared log, and the log at replica.url"
                 " does not have them. Name the log that this batch was begun with, or choose another --out"
             )
-        return _Read(position, self._decoded(encoded))
+        return _Read(position, decode(encoded, self._store.get_object), 0)
 
     def catch_up(self) -> int:
         """Replay what has been appended since, and return the number of new entries.
@@ -71,13 +73,16 @@ class Replica:
             LedgerError: The log does not continue what this directory has.
             OutputError: This machine cannot write.
         """
-        replayed = 0
-        with reading(self._store, self._next) as encoded:
-            entries = self._checked(encoded)
-            while some := list(islice(entries, ENTRIES_PER_COMMIT)):
+        begin, some, size = self._next, list[_Read](), 0
+        for read in self._checked(self._store.read_from(begin)):
+            some.append(read)
+            size += read.bytes
+            if len(some) == ENTRIES_PER_COMMIT or size > BYTES_PER_COMMIT:
                 self._replay(some)
-                replayed += len(some)
-        return replayed
+                some, size = [], 0
+        if some:
+            self._replay(some)
+        return self._next - begin
 
     @property
     def _next(self) -> int:
@@ -88,15 +93,12 @@ class Replica:
         last = self._last
         for each in encoded:
             number = last.position.entry + 1 if last is not None else 0
-            entry = self._decoded(each)
+            entry = decode(each, self._store.get_object)
             if entry.previous != (last.position.digest if last is not None else ""):
                 raise LedgerError(f"entry {number} of the shared log does not continue the entry before: it is damaged")
-            last = _Read(LogPosition(entry=number, digest=digest(each)), entry)
+            size = sum(len(growth.data) for growth in entry.commit.files.values())
+            last = _Read(LogPosition(entry=number, digest=digest(each)), entry, size)
             yield last
-
-    def _decoded(self, encoded: bytes) -> Entry:
-        name = object_of(encoded)
-        return decode(encoded, (self._store.get_object(name) or b"") if name else b"")
 
     def _replay(self, some: Sequence[_Read]) -> None:
         """Take over entries, in one commit."""

@@ -83,17 +83,17 @@ class Connection(sqlite3.Connection):
             self.changes.extend((sql, row) for row in rows)
         return cursor
 
-    def writer(self) -> Callable[[str, tuple[Any, ...]], sqlite3.Cursor]:
+    def writer(self) -> Callable[[str, Parameters], sqlite3.Cursor]:
         """Return the `execute` of one cursor, for statements without rows, inside `explaining`.
 
         One cursor and one handler of errors for all statements save much of the time that each job costs.
         """
-        execute: Callable[[str, tuple[Any, ...]], sqlite3.Cursor] = self.cursor().execute
+        execute: Callable[[str, Parameters], sqlite3.Cursor] = self.cursor().execute
         changes = self.changes
         if changes is None:
             return execute
 
-        def recorded(sql: str, parameters: tuple[Any, ...]) -> sqlite3.Cursor:
+        def recorded(sql: str, parameters: Parameters) -> sqlite3.Cursor:
             cursor = execute(sql, parameters)
             if sql.startswith(CHANGING):
                 changes.append((sql, parameters))

@@ -105,7 +105,7 @@ class LedgerTables(LedgerReader):
         for sql, values in commit.changes:
             if not sql.startswith(CHANGING):
                 raise LedgerError(f"the shared log has {sql!r}, which is none of a ledger's statements")
-            self._db.execute(sql, values)
+            self._write(sql, values)
 
     def note_fact(self, fact: Fact[T], value: T | None) -> None:
         self.note_json(fact.name, write_json(None if value is None else fact.to_json(value)).decode())

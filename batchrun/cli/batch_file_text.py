@@ -83,7 +83,7 @@ def _template(draft: BatchDraft) -> Iterator[str]:
     taken = {*draft.matching.template, *draft.matching.missing, *draft.constants}
     others = [name for name in draft.fields if name not in taken]
     for name in others[:MAX_OTHERS]:
-        now = "; its value now" if (given := draft.given.get(name)) is not None else ""
+        now = "; the task sets it" if (given := draft.given.get(name)) is not None else ""
         yield f"# {_named(name)} = {_example(draft.fields[name], given)}  # {_about(draft.fields, name)}{now}"
     if len(others) > MAX_OTHERS:
         yield f"# … and {_plain(', '.join(others[MAX_OTHERS:]))}"
@@ -138,9 +138,11 @@ def _plain(text: Any) -> str:
 
 
 def _example(field: JsonObject, given: Any = None) -> str:
-    """Return an example of a property's value: the given one, the schema's own, or one of its type."""
-    allowed = field.get("enum")
-    values = [given, field.get("prefill"), field.get("default"), *(allowed if isinstance(allowed, list) else [])]
+    """Return an example of a value: a given number or choice, the schema's own, or one of the property's type."""
+    allowed = field["enum"] if isinstance(field.get("enum"), list) else []
+    # Other values of the task may be secret without a mark.
+    is_harmless = isinstance(given, int | float) or given in allowed
+    values = [given if is_harmless else None, field.get("prefill"), field.get("default"), *allowed]
     found = next((value for value in values if value not in (None, "", [], {}) and not field.get("isSecret")), None)
     if found is not None and len(text := toml_value(found)) <= _TITLE_CHARS:
         return text

@@ -70,7 +70,7 @@ def _load_config(
     from batchrun.errors import ConfigError
 
     if batch is None and ((task is None and not actors) or jobs is None):
-        raise ConfigError("give a batch's TOML file, or --task and --jobs")
+        raise ConfigError("give a batch's TOML file (`batchrun init` writes one), or --task and --jobs")
     flags: dict[str, Any] = {
         "task.id": task,
         "jobs.file": str(jobs) if jobs is not None else None,

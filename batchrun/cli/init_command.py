@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import typer
 
@@ -24,6 +24,7 @@ from batchrun.config.sections import AccountLimitsConfig
 from batchrun.errors import ApiError, BatchRefused, ConfigError, JobFileError, OutputError
 from batchrun.jobs import NO_JOBS, JobFile, JobFormat
 from batchrun.jobs.job_file import HEAD_JOBS
+from batchrun.jobs.job_format import Kind
 from batchrun.model import Job, JsonObject, read_json
 from batchrun.preflight.builds import read_build
 from batchrun.preflight.column_match import JobColumn, Matching, match_columns
@@ -92,6 +93,8 @@ def reading_of(settings: Sequence[str]) -> dict[str, str]:
         if section != "jobs" or name not in READING:
             known = ", ".join(f"jobs.{each}" for each in READING)
             raise ConfigError(f"--set {key}: init takes {known}; write other keys into the file")
+        if name == "format" and value not in get_args(Kind):
+            raise ConfigError(f"--set {key}={value}: give one of {', '.join(get_args(Kind))}")
         found[name] = str(value)
     return found
 

@@ -6,6 +6,7 @@ import anyio
 
 from batchrun.batch.opened_batch import Batch
 from batchrun.cli.terminal import say
+from batchrun.report.progress_words import counted
 
 _WORDS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "hang-up"}
 
@@ -23,5 +24,6 @@ async def obey_signals(batch: Batch, running: anyio.CancelScope, drain_s: float)
                 return
             is_draining = True
             running.deadline = anyio.current_time() + drain_s
-            say(f"{_WORDS[number]}: no new starts; waiting up to {drain_s:g} s for {batch.live_runs} live Runs.")
+            live = counted(batch.live_runs, "live Run")
+            say(f"{_WORDS[number]}: no new starts; waiting up to {drain_s:g} s for {live}.")
             say("Press Ctrl-C again to exit and leave them running.")

@@ -159,6 +159,8 @@ def _read_toml(file: Path) -> dict[str, Any]:
         raise ConfigError(f"is a job file, not a batch file (TOML); {advice}", file=file)
     try:
         return parse_toml(read_bounded(file).decode("utf-8-sig"))
+    except IsADirectoryError as error:
+        raise ConfigError("is a directory; give the batch's TOML file", file=file) from error
     except OSError as error:
         raise ConfigError(f"cannot be read: {_reason(error)}", file=file) from error
     except UnicodeDecodeError as error:

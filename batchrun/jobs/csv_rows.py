@@ -273,7 +273,8 @@ def _misfit(cells: list[str], header: Header, *, spans_lines: bool) -> str:
             NOT_ONE_ROW
             if spans_lines
             else (
-                f"has {len(cells)} cells where the header names {width} columns; "
+                f"has {len(cells)} cell{'' if len(cells) == 1 else 's'} where the header names {width}"
+                f" column{'' if width == 1 else 's'}; "
                 f"put a cell that holds {header.dialect.delimiter!r} or a line end in quotes"
             )
         )

@@ -13,6 +13,7 @@ from batchrun.engine.limits.account_capacity import FIRST_SLOTS
 from batchrun.errors import ApiError
 from batchrun.model import Run, RunStatus
 from batchrun.policy.forecast import Estimate, elapsed, memory_slots, one_run, total
+from batchrun.report.progress_words import counted
 
 #: Recent Runs that are read, in one request; more would reach back too far.
 RECENT_RUNS = 200
@@ -130,7 +131,8 @@ def _unknown_samples(samples: Samples | None) -> list[str]:
     if samples.unknown_costs:
         unknown.append(f"the cost of {samples.unknown_costs:,} of the recent Runs")
     if len(samples.durations_s) < FEW_SAMPLES:
-        unknown.append(f"whether {len(samples.durations_s)} recent Runs are enough for a forecast")
+        verb = "is" if len(samples.durations_s) == 1 else "are"
+        unknown.append(f"whether {counted(len(samples.durations_s), 'recent Run')} {verb} enough for a forecast")
     if samples.unsuccessful:
         unknown.append(
             f"how many Runs will fail, and at what cost: {samples.unsuccessful:,} of the last"

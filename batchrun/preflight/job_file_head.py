@@ -143,5 +143,5 @@ def shown_problems(problems: LineProblems) -> list[str]:
     """Return the problems with the most lines, one a line, and how many there are besides."""
     found = list(problems)
     hidden = len(found) - MAX_PROBLEMS_SHOWN
-    more = [f"  … and {hidden:,} other problems"] if hidden > 0 else []
+    more = [f"  … and {counted(hidden, 'other problem')}"] if hidden > 0 else []
     return [*(f"  {problem}" for problem in found[:MAX_PROBLEMS_SHOWN]), *more]

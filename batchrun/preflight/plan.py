@@ -32,6 +32,7 @@ from batchrun.preflight.job_file_head import settle_dialect
 from batchrun.preflight.pinned_build import number_to_pin, pinned_before
 from batchrun.preflight.survey import Survey
 from batchrun.report.batch_status import read_summary
+from batchrun.report.progress_words import counted
 from batchrun.runtime.children import plain_errors
 
 #: Lines that are read in one call to a thread; between two calls, signals are handled.
@@ -246,5 +247,5 @@ def _unknown(build: Build, check: JobCheck) -> list[str]:
         fields = ", ".join(dict.fromkeys(build.schema.untried_patterns))
         unknown.append(f"whether {fields} match their patterns, which only the platform can check")
     if check.of_other_builds:
-        unknown.append(f"whether the inputs of {check.of_other_builds:,} jobs with another build are valid")
+        unknown.append(f"whether the inputs of {counted(check.of_other_builds, 'job')} with another build are valid")
     return unknown

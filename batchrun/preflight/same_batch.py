@@ -11,6 +11,7 @@ from batchrun.ledger.sqlite.reader import LedgerReader
 from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import Command, read_json, write_json
 from batchrun.policy.secret_fields import SecretFields
+from batchrun.report.progress_words import counted
 
 
 def check_identity(
@@ -56,7 +57,7 @@ def check_limit(ledger: LedgerReader, config: Config) -> None:
     limit = config.jobs.limit
     if limit is not None and (beyond := ledger.open_beyond(limit)):
         raise ConfigError(
-            f"{beyond:,} open jobs lie beyond the first {limit:,} of this batch, and a limit cannot withdraw them;"
+            f"this batch has {counted(beyond, 'open job')} beyond the first {limit:,}, which a limit cannot withdraw;"
             " leave it out, or choose another --out",
             key="jobs.limit",
         )

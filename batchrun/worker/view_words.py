@@ -69,11 +69,12 @@ def worker_lines(worker: WorkerView) -> list[str]:
     limit = "" if slots.limit is None else f" of {slots.limit:,}"
     memory = "" if slots.max_memory_mb is None else f" of {slots.max_memory_mb:,}"
     counts = [f"{count:,} {state.replace('_', ' ')}" for state, count in worker.batches.items()]
+    live = counted(worker.live_runs, "live Run")
     lines = [
         f"worker   {condition(worker)}",
         f"platform {worker.platform}",
         f"batches  {', '.join(counts) or 'none yet'}",
-        f"slots    {slots.used:,}{limit} in use, {slots.memory_mb:,}{memory} MB; {worker.live_runs:,} live Runs",
+        f"slots    {slots.used:,}{limit} in use, {slots.memory_mb:,}{memory} MB; {live}",
     ]
     if budget is not None and budget.limit_usd is not None:
         used = f"{money(budget.spent_usd)} spent, {money(budget.reserved_usd)} reserved"

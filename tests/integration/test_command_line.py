@@ -91,6 +91,18 @@ def test_a_missing_batch_file_is_one_line(tmp_path):
     assert (said.code, said.err) == (2, "batchrun: nope.toml: cannot be read: No such file or directory\n")
 
 
+def test_a_batch_named_by_the_wrong_file_is_recognised(tmp_path):
+    """A directory in place of the batch file, a batch file in place of the directory: what is meant is said."""
+    _write(tmp_path)
+    (tmp_path / "batch.out").mkdir()
+    for arguments, said in (
+        (("run", "batch.out"), "batch.out: is a directory; give the batch's TOML file"),
+        (("status", "batch.toml"), "holds no ledger; a batch is named by its output directory, like batch.out"),
+        (("run",), "give a batch's TOML file (`batchrun init` writes one), or --task and --jobs"),
+    ):
+        assert said in batchrun(*arguments, cwd=tmp_path).err
+
+
 def test_an_unwritable_output_directory_is_a_local_error(tmp_path):
     """Exit 6, naming the directory."""
     _write(tmp_path)

@@ -80,6 +80,7 @@ def test_without_a_task_the_tasks_of_the_account_are_listed(tmp_path, base_url):
         (["--map", "nope=SKU"], "no such property; the input has startUrls, "),
         (["--map", "nope"], "write it as PROPERTY=COLUMN"),
         (["--set", "limits.drain_s=1"], "init takes jobs.format, "),
+        (["--set", "jobs.format=xml"], "give one of jsonl, json, csv, tsv"),
         (["--actor", "local/nope"], "no Actor 'local/nope' for this token. The account has "),
     ],
 )

@@ -222,8 +222,8 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path, content: bytes | None, 
 
 
 def test_a_directory_as_a_batch_file_is_refused(tmp_path: Path) -> None:
-    """Like a file that is missing."""
-    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+    """And it is said what to give."""
+    with pytest.raises(ConfigError, match="is a directory; give the batch's TOML file"):
         load_config(tmp_path, environ={})
 
 

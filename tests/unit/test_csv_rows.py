@@ -105,7 +105,7 @@ def test_a_row_that_does_not_fit_is_a_bad_line(tmp_path: Path) -> None:
     """Ragged, broken and damaged rows are reported, and the rows after them are read."""
     content = b'a,b\n1\n1,2,3\n"x"y,2\n\0,2\n\xe9,2\nx\ry,2\n4,5\n'
     assert reasons(tmp_path, content.replace(b"\0", b"")) == [
-        (2, "has 1 cells where the header names 2 columns; put a cell that holds ',' or a line end in quotes"),
+        (2, "has 1 cell where the header names 2 columns; put a cell that holds ',' or a line end in quotes"),
         (3, "has 3 cells where the header names 2 columns; put a cell that holds ',' or a line end in quotes"),
         (4, "is not CSV: ',' expected after '\"'; write a quote inside a quoted cell twice"),
         (

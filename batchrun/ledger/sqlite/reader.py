@@ -512,7 +512,7 @@ def open_for_reading(directory: Path) -> Iterator[LedgerReader]:
     """
     file = directory / LEDGER
     if not file.exists():
-        raise LedgerError(f"{directory}: holds no ledger; is it the output directory of a batch?")
+        raise LedgerError(f"{directory}: holds no ledger; {_advice(directory)}")
     with open_connection(file, mode="ro") as connection:
         check_schema(connection, file)
         yield LedgerReader(connection)
@@ -534,3 +534,9 @@ def begun_identity(directory: Path) -> JsonObject | None:
     with open_connection(directory / LEDGER, mode="ro") as connection:
         row = connection.execute("SELECT value FROM batch WHERE name = ?", (IDENTITY.name,)).fetchone()
     return {} if row is None else IDENTITY.from_json(read_json(row[0]))
+
+
+def _advice(directory: Path) -> str:
+    if directory.is_file():
+        return f"a batch is named by its output directory, like {directory.with_suffix('.out').name}"
+    return "is it the output directory of a batch?"

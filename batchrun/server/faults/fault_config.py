@@ -305,7 +305,7 @@ def load_faults(file: Path) -> Faults:
     try:
         values = tomllib.loads(file.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"cannot be read: {error}", file=file) from error
+        raise ConfigError(f"cannot be read: {getattr(error, 'strerror', None) or error}", file=file) from error
     return parse_faults(values, file)
 
 

@@ -28,7 +28,7 @@ from batchrun.server.catalog.actor_builds import ActorBuilds
 from batchrun.server.catalog.actor_catalog import Catalog, load_catalog
 from batchrun.server.catalog.task_book import TaskBook
 from batchrun.server.content.demo_pages import DemoSite, open_demo_site
-from batchrun.server.http.connection_cap import KEEP_ALIVE_S, LINGER_S, cap_connections
+from batchrun.server.http.connection_cap import KEEP_ALIVE_S, LINGER_S, LOGGER, cap_connections
 from batchrun.server.http.exposure import is_loopback
 from batchrun.server.http.forward_proxy import STATUS_HOST, serve_forward_proxy
 from batchrun.server.http.handler import make_handler
@@ -219,6 +219,7 @@ async def _listen(backend: Backend, listener: socket.socket, children: anyio.abc
             handler_cancellation=True,
             keepalive_timeout=KEEP_ALIVE_S,
             lingering_time=LINGER_S,
+            logger=LOGGER,
         )
         cap_connections(server, connections_within_limit(_MAX_CONNECTIONS))
         runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=_SHUTDOWN_S)

@@ -40,6 +40,16 @@ _json = st.recursive(
     _scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)
 )
 
+_HEADERS = st.fixed_dictionaries(
+    {},
+    optional={
+        "Content-Type": st.sampled_from(
+            [b"multipart/form-data", b"text/plain", b"multipart/form-data; boundary=", b"\xff"]
+        ),
+        "Content-Encoding": st.sampled_from([b"gzip", b"br", b"deflate", b"x", b""]),
+    },
+)
+
 
 class Target:
     """A worker process and its OpenAPI document."""
@@ -151,9 +161,10 @@ def test_nothing_that_is_sent_breaks_the_worker(target: Target, data: st.DataObj
     if "requestBody" in operation:
         more, body = data.draw(_bodies(target, operation["requestBody"]["content"]), label="body")
         headers |= more
+    headers |= data.draw(_HEADERS, label="headers")
     status, answered = target.send(method, path + ("?" + urlencode(query) if query else ""), headers, body)
     assert status < 500 or (status, path) == (503, "/health/ready"), (status, answered)
-    if 400 <= status < 500:
+    if 400 <= status < 500 and "Content-Encoding" not in headers:  # else aiohttp itself may refuse it
         assert {"type", "message"} == set(orjson.loads(answered)["error"]), answered
         assert len(answered) < 20_000
 

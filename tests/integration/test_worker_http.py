@@ -210,7 +210,10 @@ async def test_invalid_forms_are_refused_and_leave_no_files(client):
         (headers, b"", 400),
         (headers, twice + twice + b"--b--\r\n", 400),
         (headers, b'--b\r\nContent-Disposition: form-data; name="name"\r\n\r\n\xff\xfe\r\n--b--\r\n', 400),
+        (headers, b"x" * 100_000, 400),
+        (headers, b"--b\r\n" + b"X: y\r\n" * 1_000, 400),
         (headers, b"--b\r\nContent-Type: multipart/mixed; boundary=c\r\n\r\n--c\r\n\r\nx\r\n--c--\r\n--b--\r\n", 400),
+        (headers | {"Content-Encoding": "gzip"}, b"--b\r\n", 400),  # the last: the connection is closed after it
     ]
     for given, body, status in cases:
         code, _, message = await client.refusal("POST", "/v1/batches", data=body, headers=given)
@@ -267,11 +270,14 @@ async def test_a_request_that_does_not_arrive_is_given_up(client, monkeypatch):
     await until(lambda: client.directories == [], "an upload that is cleared away")
 
 
-async def test_a_stranger_s_connections_are_few_and_do_not_last(tmp_path, api, monkeypatch):
+async def test_a_stranger_s_connections_are_few_and_do_not_last(tmp_path, api, monkeypatch, caplog):
     """Those above a number are reset, the others and local commands served; without headers, one is closed."""
     monkeypatch.setattr(http_app, "MAX_CONNECTIONS", 3)
     monkeypatch.setattr(http_app, "KEEP_ALIVE_S", 2)
     async with opened(tmp_path / "data", api) as client:
+        async with await raw(client.address, "no HTTP\r\n\r\n") as wrong:
+            assert (await wrong.receive()).startswith(b"HTTP/1.0 400")
+        assert caplog.records == [], "no traceback, with which a stranger could fill a log"
         assert (await client.ask("GET", "/v1/worker"))[0] == 200
         async with await raw(client.address, "GET"), await raw(client.address, "GET") as idle:
             async with await raw(client.address, "GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n") as refused:

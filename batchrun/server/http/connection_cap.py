@@ -1,13 +1,25 @@
-"""What connections may take of a process: their number, and the time of those that ask for nothing."""
+"""What connections may take of a process: their number, the time of those that ask for nothing, lines of its log."""
 
 import asyncio
+import logging
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 #: Seconds that an idle connection stays open, and that a request's headers may take: aiohttp's default for servers.
 KEEP_ALIVE_S = 75
 #: Seconds for reading and dropping the rest of a refused body, so that its sender sees the answer.
 LINGER_S = 2
+
+
+def _is_no_stranger(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError | web.RequestPayloadError)
+
+
+#: For aiohttp, which else prints a traceback of each request that is not HTTP.
+LOGGER = logging.getLogger("batchrun.http")
+LOGGER.addFilter(_is_no_stranger)
 
 
 def cap_connections(server: web.Server, most: int) -> None:

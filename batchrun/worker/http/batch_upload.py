@@ -104,7 +104,7 @@ async def _read(request: web.Request, form: Form, directory: Path) -> None:
     except TimeoutError:
         raise too_slow() from None
     except (ValueError, AssertionError, RuntimeError) as error:  # the parser's errors
-        raise Refused(400, "bad-form", f"the form cannot be read: {error}") from None
+        raise Refused(400, "bad-form", f"the form cannot be read: {error}"[:500]) from None
     for field_name, file_name in FILES.items():
         if field_name in form.texts:
             await _write_text(directory / file_name, form.texts[field_name])

@@ -2,6 +2,7 @@
 
 import structlog
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from batchrun.errors import BatchrunError, ConfigError, JobFileError
@@ -41,11 +42,8 @@ async def put_errors_into_envelope(request: web.Request, handler: Handler) -> we
     """Answer every error with status, type and message."""
     try:
         return await handler(request)
-    except Refused as refused:
-        return error_answer(refused.status, refused.type, refused.message)
-    except BatchrunError as error:
-        status, type_ = next(answer for kind, answer in _STATUS_AND_TYPE.items() if isinstance(error, kind))
-        return error_answer(status, type_, str(error))
+    except (Refused, BatchrunError, HttpProcessingError, web.RequestPayloadError) as error:
+        return error_answer(*_told(error))
     except web.HTTPException as error:
         if error.status < 400:
             raise
@@ -55,6 +53,15 @@ async def put_errors_into_envelope(request: web.Request, handler: Handler) -> we
     except Exception as error:  # noqa: BLE001 - a bug in one request must not end the worker
         _log.exception("request_broken", method=request.method, path=request.path)
         return error_answer(500, "bug", f"a bug in batchrun: {type(error).__name__}; its log has the traceback")
+
+
+def _told(error: Exception) -> tuple[int, str, str]:
+    """Return status, type and message of an error."""
+    if isinstance(error, Refused):
+        return error.status, error.type, error.message
+    if isinstance(error, BatchrunError):
+        return *next(answer for kind, answer in _STATUS_AND_TYPE.items() if isinstance(error, kind)), str(error)
+    return 400, "bad-request", "the body is not what its headers say: a form, its length, its encoding"
 
 
 def _plain(error: web.HTTPException) -> web.Response:

@@ -11,7 +11,7 @@ from aiohttp import web
 from batchrun.config.worker_config import ServiceConfig
 from batchrun.errors import OutputError
 from batchrun.runtime.open_files import connections_within_limit
-from batchrun.server.http.connection_cap import KEEP_ALIVE_S, LINGER_S, cap_connections
+from batchrun.server.http.connection_cap import KEEP_ALIVE_S, LINGER_S, LOGGER, cap_connections
 from batchrun.worker.http import (
     batch_routes,
     live_event_routes,
@@ -73,6 +73,7 @@ async def open_http(worker: Worker, token: Token, page: PageAccess) -> AsyncIter
         shutdown_timeout=1.0,
         keepalive_timeout=KEEP_ALIVE_S,
         lingering_time=LINGER_S,
+        logger=LOGGER,
     )
     await runner.setup()
     assert runner.server is not None

@@ -13,19 +13,22 @@ import anyio
 import orjson
 from aiohttp import BodyPartReader, web
 
-from batchrun.config.text_bounds import MAX_BYTES, MAX_KEY_PARTS, parse_json
+from batchrun.config.text_bounds import MAX_KEY_PARTS, parse_json
 from batchrun.jobs import is_job_file
 from batchrun.output.sink import explaining, sync_directory
 from batchrun.runtime.private_files import private_opener
 from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.http.request_context import BODY_TIMEOUT_S, MIN_BYTES_PER_S, too_slow
 
-#: Max bytes of a field other than the job file.
-MAX_FIELD_BYTES = MAX_BYTES
+#: Max bytes of a text: one of 1 MiB can take tomllib seconds and 150 MB.
+MAX_TEXT_BYTES = 1 << 18
+#: Max bytes of another field, apart from the job file.
+MAX_VALUE_BYTES = 1 << 12
 #: Files of a batch, by the text field that brings them.
 FILES = {"config": "batch.toml", "schema": "item.schema.json"}
 _PIECE_BYTES = 1 << 18
-_FIELDS = frozenset({"config", "profile", "name", "weight", "priority", "settings", "schema"})
+_TEXTS = frozenset({"config", "schema", "settings"})
+_FIELDS = _TEXTS | {"profile", "name", "weight", "priority"}
 
 
 @dataclass(slots=True)
@@ -135,10 +138,11 @@ async def _pieces(part: BodyPartReader, limit: anyio.CancelScope) -> AsyncIterat
 
 async def _text(pieces: AsyncIterator[bytes], name: str) -> str:
     read = bytearray()
+    most = MAX_TEXT_BYTES if name in _TEXTS else MAX_VALUE_BYTES
     async for piece in pieces:
         read += piece
-        if len(read) > MAX_FIELD_BYTES:
-            raise Refused(413, "body-too-large", f"{name}: is larger than {MAX_FIELD_BYTES:,} bytes")
+        if len(read) > most:
+            raise Refused(413, "body-too-large", f"{name}: is larger than {most:,} bytes")
     try:
         return read.decode()
     except UnicodeDecodeError:

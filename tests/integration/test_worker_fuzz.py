@@ -19,7 +19,7 @@ from tests.support.worker_process import WorkerProcess
 #: The task does not exist: what is accepted fails, and starts nothing.
 CONFIG = b'[task]\nid = "no-such-task"\n[jobs]\nfile = "jobs.jsonl"\n'
 #: Max memory of the worker. A text of the largest size takes 40 MB, and two are parsed at once.
-MAX_MEMORY_MB = 300
+MAX_MEMORY_MB = 250
 
 _DEEP_KEY = b".".join([b"a"] * 30_000)
 _hostile = st.sampled_from(

@@ -91,6 +91,14 @@ def test_no_file_is_read_for_a_reference(tmp_path: Path) -> None:
         Expectation(items_min=None, schema={"$ref": file.as_uri()})
 
 
+def test_a_pattern_that_tries_for_long_is_given_up() -> None:
+    """After 10,000 steps; by default it would be a million for each text, on the event loop."""
+    expectation = Expectation(items_min=None, schema={"pattern": r"^(a|aa)+\1x"})
+    verdict = expectation.judge_items(["a" * 18 + "b"])
+    assert verdict is not None
+    assert "Max limit for backtracking" in verdict.problem.message
+
+
 def test_one_error_of_an_item_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """All errors of a doubling schema would take memory for each of its 2^18 paths."""
     monkeypatch.setattr(json_schema, "MAX_EVALUATIONS", 1 << 20)

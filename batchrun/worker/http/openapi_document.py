@@ -8,7 +8,14 @@ from pydantic.json_schema import models_json_schema
 
 from batchrun.config.worker_config import WorkerLimitsConfig
 from batchrun.version import __version__
-from batchrun.worker.http import batch_routes, live_event_routes, output_routes, page_routes, worker_routes
+from batchrun.worker.http import (
+    batch_routes,
+    batch_upload,
+    live_event_routes,
+    output_routes,
+    page_routes,
+    worker_routes,
+)
 from batchrun.worker.http.token_check import OPEN_PATHS
 from batchrun.worker.views import BatchPage, BatchView, WorkerView
 
@@ -41,18 +48,19 @@ def _fields(*names: str) -> dict[str, Any]:
     return {"required": True, "content": {_JSON: content}}
 
 
+_TEXT = {"type": "string", "maxLength": batch_upload.MAX_TEXT_BYTES}
 _FORM = {
     "type": "object",
     "description": "Either config or profile.",
     "properties": {
-        "config": {"type": "string", "description": "The text of a batch file (TOML)."},
+        "config": {**_TEXT, "description": "The text of a batch file (TOML)."},
         "profile": {"type": "string", "description": "The name of a batch file in DATA/profiles."},
         "jobs": {"type": "string", "format": "binary", "description": "The job file; its name shows its format."},
-        "schema": {"type": "string", "description": "The JSON Schema of an item, for output.expect_item_schema."},
+        "schema": {**_TEXT, "description": "The JSON Schema of an item, for output.expect_item_schema."},
         "name": {"type": "string", "maxLength": batch_routes.MAX_NAME},
         "weight": {"type": "number", "exclusiveMinimum": 0, "maximum": 1000},
         "priority": {"type": "integer", "minimum": -1000, "maximum": 1000},
-        "settings": {"type": "string", "description": "A JSON object by dotted key; it overrides the batch file."},
+        "settings": {**_TEXT, "description": "A JSON object by dotted key; it overrides the batch file."},
     },
 }
 _OFFSET = _query("offset", "Number of bytes to skip.", type="integer", minimum=0)

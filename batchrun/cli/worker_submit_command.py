@@ -103,8 +103,8 @@ def _batch_file(file: Path, given: dict[str, Any], jobs: Path | None) -> tuple[d
     return {"config": _text(file), **_schema_field(config.output.expect_item_schema)}, config.jobs.file
 
 
-def _schema_field(file: str | Path | None) -> dict[str, str]:
-    return {} if file is None else {"schema": _text(Path(file))}
+def _schema_field(file: object) -> dict[str, str]:
+    return {} if file is None else {"schema": _text(Path(str(file)))}
 
 
 def _text(file: Path) -> str:

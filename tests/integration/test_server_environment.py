@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
+from batchrun.server.http import forward_proxy
 from tests.support.server_api import Api, open_api
 
 #: Variables that the platform documents for every Run. Source: its page on environment variables.
@@ -181,8 +182,8 @@ async def test_an_actor_whose_client_misreads_the_proxys_url_fails(
     assert (run["status"], "https:// pages or no proxy" in run["statusMessage"]) == (status, not pushes)
 
 
-async def test_only_live_runs_go_out_through_the_proxy(api: Api) -> None:
-    """Without a live Run's id a request is refused, and what is no HTTP ends its connection alone."""
+async def test_only_live_runs_go_out_through_the_proxy(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a live Run's id a request is refused, and what is no HTTP ends its connection alone, as do too many."""
     run = await api.run_actor("local~shows")
     [found] = await api.items(run, 1)
     proxy = ("127.0.0.1", int(found["APIFY_PROXY_PORT"]))
@@ -210,6 +211,10 @@ async def test_only_live_runs_go_out_through_the_proxy(api: Api) -> None:
         with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
             await stream.receive()
     await _fetch(found["ACTOR_WEB_SERVER_URL"])
+    monkeypatch.setattr(forward_proxy, "_MAX_CLIENTS", 1)
+    async with await anyio.connect_tcp(*proxy), await anyio.connect_tcp(*proxy) as second:
+        with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+            await second.receive()
     assert (await api.finish(run["id"]))["status"] == "SUCCEEDED"
 
 

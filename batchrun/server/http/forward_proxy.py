@@ -16,11 +16,15 @@ import anyio
 import anyio.abc
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+from batchrun.runtime.open_files import connections_within_limit
+
 #: Host that SDKs ask, through the proxy, whether the proxy may be used.
 STATUS_HOST = "proxy.apify.com"
 _STATUS = b'{"connected":true,"connectionError":null,"isManInTheMiddle":false}'
 #: Max bytes of a request's head, and seconds for it to arrive.
 _MAX_HEAD, _HEAD_WITHIN_S = 65_536, 30
+#: Max clients at once; each has two connections, one of them to a site.
+_MAX_CLIENTS = 512
 #: Seconds for the connection to a site.
 _CONNECT_WITHIN_S = 30
 #: Seconds until connections are accepted again after a failure.
@@ -74,8 +78,20 @@ async def serve_forward_proxy(
 class _ForwardProxy:
     def __init__(self, admit: Callable[[str, bool], Awaitable[bool]]) -> None:
         self._admit = admit
+        #: Clients that are connected.
+        self._count = 0
 
     async def attend(self, client: anyio.abc.SocketStream) -> None:
+        if self._count >= connections_within_limit(_MAX_CLIENTS):
+            await anyio.aclose_forcefully(client)
+            return
+        self._count += 1
+        try:
+            await self._attend(client)
+        finally:
+            self._count -= 1
+
+    async def _attend(self, client: anyio.abc.SocketStream) -> None:
         with suppress(*_BROKEN, anyio.DelimiterNotFound, anyio.IncompleteRead):
             async with client:
                 reader = BufferedByteReceiveStream(client)

@@ -18,7 +18,7 @@ from batchrun.jobs import is_job_file
 from batchrun.output.sink import explaining, sync_directory
 from batchrun.runtime.private_files import private_opener
 from batchrun.worker.http.error_envelope import Refused
-from batchrun.worker.http.request_context import BODY_TIMEOUT_S, MIN_BYTES_PER_S, too_slow
+from batchrun.worker.http.request_context import BODY_TIMEOUT_S, MIN_BYTES_PER_S, refuse_encoding, too_slow
 
 #: Max bytes of a text: one of 1 MiB can take tomllib seconds and 150 MB.
 MAX_TEXT_BYTES = 1 << 18
@@ -83,6 +83,7 @@ async def uploaded(request: web.Request, directory: Path) -> AsyncIterator[Form]
         Refused: the form is invalid.
         OutputError: its files cannot be written.
     """
+    refuse_encoding(request)
     if request.content_type != "multipart/form-data":
         raise Refused(415, "unsupported-media-type", "submit a batch as multipart/form-data")
     with explaining(directory):

@@ -73,6 +73,7 @@ async def open_http(worker: Worker, token: Token, page: PageAccess) -> AsyncIter
         shutdown_timeout=1.0,
         keepalive_timeout=KEEP_ALIVE_S,
         lingering_time=LINGER_S,
+        auto_decompress=False,  # a body that is encoded is refused
         logger=LOGGER,
     )
     await runner.setup()

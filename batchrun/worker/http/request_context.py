@@ -31,6 +31,12 @@ def submission_of(request: web.Request) -> Submission:
     return worker_of(request).store.find(request.match_info["ref"])
 
 
+def refuse_encoding(request: web.Request) -> None:
+    """Refuse a body that is compressed: it could be a thousand times larger than what was sent."""
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise Refused(415, "unsupported-media-type", "send the body without a Content-Encoding")
+
+
 def too_slow() -> Refused:
     """Return the refusal of a body that does not arrive."""
     return Refused(408, "request-timeout", f"the body did not arrive within {BODY_TIMEOUT_S} s; send it again")
@@ -42,6 +48,7 @@ async def read_object(request: web.Request) -> JsonObject:
     Raises:
         Refused: the body is not a JSON object, or does not arrive.
     """
+    refuse_encoding(request)
     try:
         with anyio.fail_after(BODY_TIMEOUT_S):
             found = parse_json(await request.read())

@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from batchrun.report.style_sheet import STYLE, Tone
 from batchrun.report.terminal_text import one_line
+from batchrun.style_sheet import STYLE, Tone
 
 #: Content-Security-Policy of a page that loads and runs nothing, even if a text in it were taken for markup.
 INERT = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"

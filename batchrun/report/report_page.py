@@ -31,8 +31,8 @@ from batchrun.report.html_elements import (
 from batchrun.report.progress_words import cost_words, counted, duration, ending_words, money, slot_words
 from batchrun.report.report_figures import MAX_DAYS, Distribution, Figures, read_figures
 from batchrun.report.sent_overrides import sent_overrides
-from batchrun.report.style_sheet import Tone
 from batchrun.report.terminal_text import last_lines, one_line
+from batchrun.style_sheet import Tone
 from batchrun.version import __version__
 
 #: Max causes of failure with a sample; the others have one line each.

@@ -24,7 +24,7 @@ from batchrun.report.charts import (
     stacked_bar,
 )
 from batchrun.report.html_elements import Html
-from batchrun.report.style_sheet import Tone
+from batchrun.style_sheet import Tone
 
 SVG = "{http://www.w3.org/2000/svg}"
 BEGAN = datetime(2026, 3, 4, 9, 58, 21, tzinfo=UTC)

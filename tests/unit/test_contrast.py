@@ -2,7 +2,7 @@
 
 import pytest
 
-from batchrun.report.style_sheet import _DARK, _LIGHT, Tone
+from batchrun.style_sheet import _DARK, _LIGHT, Tone
 
 #: Source: WCAG 2.2, 1.4.3 (text) and 1.4.11 (graphics), level AA.
 TEXT, GRAPHIC = 4.5, 3.0

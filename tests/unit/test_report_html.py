@@ -22,7 +22,7 @@ from batchrun.report.html_elements import (
     tag,
     tiles,
 )
-from batchrun.report.style_sheet import STYLE, Tone
+from batchrun.style_sheet import STYLE, Tone
 
 HOSTILE = "</script><img src=x onerror='alert(1)'>\"&amp;\u202e\x00\ud800"
 

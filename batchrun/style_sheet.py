@@ -1,4 +1,4 @@
-"""The style sheet of the report and of the worker's live page: system fonts, light and dark, phone and paper.
+"""The style sheet of the report and of the two live pages: system fonts, light and dark, phone and paper.
 
 Colours are custom properties. Outcomes differ in lightness as well as in hue, after Okabe and Ito's palette, so that
 colour-blind readers can distinguish them. A text stands beside every colour.

@@ -1,8 +1,6 @@
 """The live page in a real browser: it shows the worker's numbers, and its buttons work."""
 
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 from urllib.request import urlopen
 
@@ -14,16 +12,13 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
 from tests.support.api_process import ACTOR
+from tests.support.browser import be_a_phone, browser, complaints, in_a_browser
 from tests.support.command_line import batchrun
 from tests.support.crash import open_api, wait_until
 from tests.support.worker_process import WorkerProcess
 
 #: Duration of Runs that end only by an abort: longer than any test.
 LONG_MS = 600_000
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-
-in_a_browser = pytest.mark.skipif(BROWSER is None or DRIVER is None, reason="no Chromium with its driver here")
 
 
 @pytest.fixture(scope="module")
@@ -67,28 +62,12 @@ class Page:
         self.press(self.row(name).find_element(By.CSS_SELECTOR, f"button[data-order={order}]"))
 
 
-@contextmanager
-def browser() -> Iterator[webdriver.Chrome]:
-    """Open a headless browser."""
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(BROWSER)
-    for switch in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1100,900"):
-        options.add_argument(switch)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
-    try:
-        yield driver
-    finally:
-        driver.quit()
-
-
 @pytest.fixture(scope="module")
 def page(worker) -> Iterator[Page]:
     """The page, open in a browser."""
     with browser() as driver:
         yield Page(driver, worker)
-        logged: list[Any] = driver.get_log("browser")  # type: ignore[no-untyped-call]  # selenium's own
-        assert [each for each in logged if each["source"] != "network"] == [], "nothing was blocked, nothing was raised"
+        assert complaints(driver) == []
 
 
 def _status(worker: WorkerProcess, name: str) -> dict[str, Any]:
@@ -176,10 +155,7 @@ def test_the_page_fits_a_phone_and_has_a_dark_mode(page, worker):
     """360 px wide, with a long unbreakable name."""
     worker.put_batch("w" * 120, [{"n": 1}])
     page.row("w" * 120)
-    metrics = {"width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": True}
-    dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
-    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
+    be_a_phone(page.driver)
     assert page.driver.execute_script("return document.documentElement.scrollWidth") == 360
     ground = page.driver.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert ground == "rgb(18, 22, 26)"

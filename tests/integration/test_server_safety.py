@@ -147,7 +147,9 @@ async def test_names_and_keys_stay_inside(api: Api, tmp_path: Path, name: str) -
         answer = await api.send(method, f"/v2/key-value-stores/{store}/records/{escaped}", raw=b"x")
         assert answer.status < 500
     for path in (f"/v2/logs/{escaped}", f"/demo/{escaped}", f"/v2/actors/{escaped}", f"/events/{escaped}"):
-        assert (await api.get(path)).status in (400, 404)
+        answer = await api.get(path)
+        # The client takes /demo/.. for /, which is the server's page.
+        assert answer.status in (400, 404) or (name == ".." and b"<title>batchrun</title>" in answer.body)
     assert await _files(tmp_path) == before
 
 

@@ -72,7 +72,7 @@ class FaultInjection:
         return await _spoil(call.request, response, plan.spoiler)
 
     async def _decide(self, call: Call, route: Route, method: str) -> FaultPlan:
-        if route.path.startswith("/demo"):
+        if route.is_page:
             return FaultPlan()
         age_s = await _run_age_s(call) if self._script.needs_run_age(method, route.path) else None
         subject = await _subject(call) if self._script.needs_subject(method, route.path) else b""

@@ -30,14 +30,15 @@ from batchrun.server.content.sending import is_large, send_large
 from batchrun.server.error_answers import ErrorAnswer, token_missing
 from batchrun.server.faults.fault_script import FaultScript
 from batchrun.server.http.fault_injection import FaultInjection
+from batchrun.server.page import front_page
 from batchrun.server.routing.call import RATE_LIMIT, Call, Route, add_common_headers, empty_answer, error_answer
 from batchrun.server.routing.route_table import RouteTable
 
 _log = structlog.get_logger()
 
 _MODULES = (
-    actor_routes, build_routes, dataset_routes, demo_routes, event_routes, key_value_store_routes, log_routes,
-    request_queue_routes, run_routes, task_routes, usage_routes, user_routes, webhook_routes,
+    actor_routes, build_routes, dataset_routes, demo_routes, event_routes, front_page, key_value_store_routes,
+    log_routes, request_queue_routes, run_routes, task_routes, usage_routes, user_routes, webhook_routes,
 )  # fmt: skip
 
 _CORS = {
@@ -162,7 +163,7 @@ def _token(request: web.BaseRequest, query: Query) -> str | None:
 
 
 def _admit(backend: Backend, route: Route, path: dict[str, str], who: str) -> None:
-    if route.path.startswith("/demo"):
+    if route.is_page:
         return
     resource = next(iter(path.values()), "")
     backend.rate_limits.admit(who, f"{route.path.split('/', 3)[2]}/{resource}", route.per_s)

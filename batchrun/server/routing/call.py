@@ -106,6 +106,11 @@ class Route:
     #: The path's template. Its second segment and first parameter name the resource.
     path: str
 
+    @property
+    def is_page(self) -> bool:
+        """True for a page for people or to scrape: it has no rate limit and no injected faults."""
+        return self.path == "/" or self.path.startswith("/demo")
+
 
 def raw_answer(
     body: bytes, status: int = 200, content_type: str = JSON_TYPE, headers: Mapping[str, str] | None = None

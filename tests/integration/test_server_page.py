@@ -1,0 +1,189 @@
+"""The page at the server's address: what it may do, and what a person sees with it in a real browser."""
+
+import base64
+import hashlib
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.request import urlopen
+
+import anyio
+import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from batchrun.config import ApiConfig
+from batchrun.model import RunId
+from batchrun.report.failure_causes import run_address
+from batchrun.server import InlineContext
+from tests.support.browser import be_a_phone, browser, complaints, in_a_browser
+from tests.support.crash import wait_until
+from tests.support.server_api import Api, open_api
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+ITEMS = 120
+
+
+async def test_the_page_is_served_without_a_token_and_holds_none(api: Api) -> None:
+    """The same for everyone; nothing but its own script and style runs, not even what lies at the same address."""
+    answer = await api.send("GET", "/", token=None)
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert (await api.send("HEAD", "/", token=None)).status == 200
+    assert api.server.token not in answer.body.decode()
+    policy = dict(part.strip().split(" ", 1) for part in answer.headers["Content-Security-Policy"].split(";"))
+    assert policy["default-src"] == "'none'"
+    for name, element in (("script-src", "script"), ("style-src", "style")):
+        (inside,) = re.findall(rf"<{element}[^>]*>(.*?)</{element}>", answer.body.decode(), re.DOTALL)
+        assert policy[name] == f"'sha256-{base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()}'"
+    assert (policy["trusted-types"], policy["frame-ancestors"]) == ("'none'", "'none'")
+    names = ("X-Content-Type-Options", "Cache-Control", "Referrer-Policy")
+    assert [answer.headers[name] for name in names] == ["nosniff", "no-store", "no-referrer"]
+
+
+async def test_the_page_has_no_rate_limit_and_changes_nothing_beside_it(api: Api) -> None:
+    """Clients find an error in the API's words where there is nothing, as before."""
+    assert {(await api.get("/")).status for _ in range(70)} == {200}
+    assert (await api.send("POST", "/")).refusal == (405, "method-not-allowed")
+    assert (await api.get("/page.js")).refusal == (404, "page-not-found")
+    assert (await api.get("/demo")).status == 200
+
+
+def test_a_run_of_a_local_server_is_shown_by_its_page() -> None:
+    """Elsewhere, by the console or by the API itself; that of an embedded server is gone with the batch."""
+    run = RunId("a/b")
+    assert run_address(ApiConfig(base_url="http://127.0.0.1:3333/v2"), run) == "http://127.0.0.1:3333/#/runs/a%2Fb"
+    assert run_address(ApiConfig(base_url="http://localhost:3333"), run) == "http://localhost:3333/#/runs/a%2Fb"
+    assert run_address(ApiConfig(base_url="https://api.apify.com"), run) == "https://console.apify.com/view/runs/a%2Fb"
+    assert run_address(ApiConfig(base_url="https://other.example"), run) == "https://other.example/v2/actor-runs/a%2Fb"
+    assert run_address(ApiConfig(base_url="embedded"), run) is None
+
+
+def test_serve_prints_a_link_that_opens_the_page_on_a_terminal(tmp_path: Path) -> None:
+    """With the token that it made and prints anyway; a log file gets none (in test_command_line)."""
+    terminal, its_end = pty.openpty()
+    command = [sys.executable, "-m", "batchrun", "serve", "--port", "0", "--data", "state"]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("APIFY_", "BATCHRUN_"))}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, stderr=its_end, text=True
+    ) as process:
+        os.close(its_end)
+        assert process.stdout is not None
+        base_url = process.stdout.readline().strip()
+        said = b""
+        while b"actors " not in said:
+            said += os.read(terminal, 4096)
+        process.terminate()
+    os.close(terminal)
+    token = (tmp_path / "state/token").read_text().strip()
+    assert f"page     {base_url}/#token={token}\r\n".encode() in said
+
+
+@dataclass
+class Stage:
+    """A server in another thread, whose Actor goes on once `cue` is set, and a browser."""
+
+    api: Api
+    portal: BlockingPortal
+    cue: anyio.Event
+    driver: webdriver.Chrome
+
+    def open(self, fragment: str) -> None:
+        """Open the page as if from a link: in a tab that has shown another page."""
+        self.driver.get("about:blank")
+        self.driver.get(f"{self.api.server.base_url}/{fragment}")
+
+    def text(self, selector: str) -> str:
+        """Return the text of all elements."""
+        script = "return [...document.querySelectorAll(arguments[0])].map((each) => each.innerText).join('\\n')"
+        return str(self.driver.execute_script(script, selector))
+
+    def press(self, name: str, within: str = "main") -> None:
+        """Press a link or a summary with the keyboard."""
+        wait_until(lambda: name in self.text(f"{within} a, {within} summary"))
+        elements = self.driver.find_elements(By.CSS_SELECTOR, f"{within} a, {within} summary")
+        next(each for each in elements if name in each.text).send_keys(Keys.ENTER)
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    """A server that closes what it has to those without its token."""
+    cues: list[anyio.Event] = []
+
+    async def act(context: InlineContext) -> None:
+        await context.log(f"first line {HOSTILE}\n")
+        items = [
+            {"no": n, HOSTILE: HOSTILE, "exact": 12345678901234567890, "deep": [{"x": n}] * 30} for n in range(ITEMS)
+        ]
+        await context.push_items([{**item, "constructor": None} for item in items])
+        await context.set_value("picture", b"\x89\x00\xff")
+        await cues[0].wait()
+        await context.log("last line\n")
+        context.fail(7, f"blocked {HOSTILE}")
+
+    async def make_cue() -> anyio.Event:
+        return anyio.Event()
+
+    with start_blocking_portal() as portal, browser() as driver:
+        cues.append(portal.call(make_cue))
+        actors = {"test/act": act}
+        with portal.wrap_async_context_manager(open_api(tmp_path, is_restricted=True, inline_actors=actors)) as api:
+            yield Stage(api, portal, cues[0], driver)
+
+
+@in_a_browser
+def test_a_run_is_followed_from_the_list_to_its_end(stage: Stage) -> None:
+    """With the keyboard: its log grows, its items are paged, its values can be read; nothing of it becomes markup."""
+    task = stage.portal.call(lambda: stage.api.create_task("test/act", name="one-task", input={"query": HOSTILE}))
+    run = stage.portal.call(stage.api.start, task).data["id"]
+    stage.open(f"#token={stage.api.server.token}")
+    wait_until(lambda: "running" in stage.text("#runs"))
+    assert "live 1" in stage.text("#statuses")
+    assert ("one-task" in stage.text("#tasks"), "test/act" in stage.text("#actors")) == (True, True)
+    assert (stage.driver.current_url, stage.driver.get_cookies()) == (f"{stage.api.server.base_url}/", [])
+
+    stage.press(run)
+    wait_until(lambda: f"first line {HOSTILE}" in stage.text("#log"))
+    wait_until(lambda: f"1 to 50 of {ITEMS}" in stage.text("nav"))
+    assert HOSTILE in stage.text("#items th")
+    assert "12345678901234567890" in stage.text("#items td")
+    wait_until(lambda: HOSTILE in stage.text("#input"))
+    stage.press("Next")
+    wait_until(lambda: stage.text("#items td").startswith("51\n"))
+    stage.press("x", within="#items")
+    wait_until(lambda: '"x": 50' in stage.text("#items pre"))
+
+    stage.press("picture", within="#values")
+    wait_until(lambda: "Not text: application/octet-stream" in stage.text("#values"))
+    link = stage.driver.find_element(By.CSS_SELECTOR, "[aria-label='Download picture']").get_attribute("href")
+    with urlopen(str(link)) as answer:  # without a token: the link is signed
+        assert answer.read() == b"\x89\x00\xff"
+
+    stage.portal.call(stage.cue.set)
+    wait_until(lambda: "last line" in stage.text("#log"))
+    wait_until(lambda: f"failed\nblocked {HOSTILE}" in stage.text("#run-status"))
+    assert "Exit code\n7" in stage.text("#run-facts")
+    assert stage.driver.find_elements(By.CSS_SELECTOR, "main img") == []
+    be_a_phone(stage.driver)
+    assert stage.driver.execute_script("return document.documentElement.scrollWidth") == 360
+    assert complaints(stage.driver) == []
+
+
+@in_a_browser
+def test_the_page_asks_for_the_token_and_says_what_is_missing(stage: Stage) -> None:
+    """A tab with a wrong token, a server without Runs, a Run that does not exist."""
+    stage.open("#token=wrong")
+    wait_until(lambda: "does not accept this token" in stage.text("#state"))
+    stage.driver.find_element(By.ID, "token").send_keys(stage.api.server.token, Keys.ENTER)
+    wait_until(lambda: "No Runs here yet" in stage.text("#overview"))
+    assert "No tasks yet" in stage.text("#overview")
+    stage.open("#/runs/nothing")
+    wait_until(lambda: stage.text("#state") == "Actor run was not found")
+    assert stage.text("h1") == "Not found"
+    assert complaints(stage.driver) == []

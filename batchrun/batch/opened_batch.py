@@ -77,6 +77,11 @@ class Batch:
         self._failure: BatchrunError | None = None
 
     @property
+    def platform_url(self) -> str:
+        """The address of the platform, without `/v2`; that of an embedded one is new with each process."""
+        return self._client.base_url
+
+    @property
     def is_begun(self) -> bool:
         """True once this process runs the batch."""
         return self._is_begun

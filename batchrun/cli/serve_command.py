@@ -1,6 +1,7 @@
 """`batchrun serve`: the embedded server on its own."""
 
 import signal
+import sys
 from collections.abc import Iterable
 from typing import TextIO
 
@@ -53,6 +54,12 @@ def _checked(token: str, source: str) -> str:
     return token
 
 
+def _page(settings: embedded_server.ServerSettings, server: embedded_server.Server) -> str:
+    """Return the page's address; on a terminal with the token, if the server made it and so prints it anyway."""
+    is_shown = settings.token is None and sys.stderr.isatty()
+    return f"{server.base_url}/#token={server.token}" if is_shown else f"{server.base_url}/"
+
+
 async def _serve(settings: embedded_server.ServerSettings) -> None:
     with logging_to(settings.data_dir / "server.log"):
         async with embedded_server.open_server(settings) as server:
@@ -62,6 +69,7 @@ async def _serve(settings: embedded_server.ServerSettings) -> None:
                 say(warning)
             # The only line on stdout: scripts read the address from it.
             answer(server.base_url, flush=True)
+            say(f"page     {_page(settings, server)}")
             say(f"state    {settings.data_dir}")
             if settings.token is None:
                 say(f"token    {server.token}")

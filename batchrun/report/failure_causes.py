@@ -142,9 +142,13 @@ def kind_words(failure: Failure) -> str:
 
 
 def run_address(api: ApiConfig, run_id: RunId) -> str | None:
-    """Return the address of a Run's page; None for an embedded platform, which only lives while a batch runs."""
+    """Return the address of a Run's page; None for an embedded platform, which only lives while a batch runs.
+
+    A platform on this machine is taken for `batchrun serve`, which has a page; others answer with the Run as JSON.
+    """
     if api.is_embedded:
         return None
     if urlsplit(api.base_url).hostname == "api.apify.com":
         return f"https://console.apify.com/view/runs/{quote(run_id, safe='')}"
-    return f"{api.base_url.rstrip('/').removesuffix('/v2')}/v2/actor-runs/{quote(run_id, safe='')}"
+    place = "#/runs" if api.is_loopback else "v2/actor-runs"
+    return f"{api.base_url.rstrip('/').removesuffix('/v2')}/{place}/{quote(run_id, safe='')}"

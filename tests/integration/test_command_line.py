@@ -339,6 +339,7 @@ def test_serve_lists_its_actors_and_accounts(tmp_path):
     assert names == ["local", "alice", "bob", "carol"]
     assert said["account"][1] == "bob"
     assert "token" not in said
+    assert said["page"] == [f"{base_url}/"]
     assert said["actors"] == ["apify/hello-world, batchrun/page-scraper, local/acrobat"]
 
 

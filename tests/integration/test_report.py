@@ -151,7 +151,7 @@ async def test_the_report_agrees_with_the_other_commands(tmp_path):
     ]
     for cause, failure in zip(causes, failures["failures"], strict=True):
         assert f"batchrun retry out --failure {failure['id']}" in [_text(each) for each in cause.iter("code")]
-        assert f"/v2/actor-runs/{failure['run_id']}" in next(cause.iter("a")).get("href", "")
+        assert f"/#/runs/{failure['run_id']}" in next(cause.iter("a")).get("href", "")
         assert f"line {failure['line']}, key " in _text(cause)
     assert '"message":"403 at https://example.com/3"' in _text(causes[0])
     assert 'failed, exit 91, "403 at https://example.com/3"' in _text(causes[0])

@@ -2,6 +2,7 @@
 
 import gc
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from typing import TypeVar, TypeVarTuple
 
@@ -17,6 +18,9 @@ Ts = TypeVarTuple("Ts")
 #: Thresholds of the cyclic garbage collector. With Python's own (700, 10, 10) and thousands of open requests, a tenth
 #: of the time goes into collections, and each full one blocks the loop. Cyclic garbage stays below two million objects.
 _GC_THRESHOLDS = (10_000, 10, 20)
+#: Stack of a worker thread, in bytes: what Rust gives its threads. The system's own 8 MB count against `ulimit -v` and
+#: `ulimit -d`, and a slow disk takes many threads. Checks of the deepest JSON that is read need less than 1 MB.
+_THREAD_STACK_BYTES = 2 << 20
 
 
 def _say_wait(wait: Wait) -> None:
@@ -31,4 +35,5 @@ def run_async(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
     raise_limit()
+    threading.stack_size(_THREAD_STACK_BYTES)
     return anyio.run(function, *args, backend_options={"use_uvloop": sys.platform != "win32"})

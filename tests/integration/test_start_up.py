@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from batchrun.cli.main import app
 from batchrun.ledger.sqlite.tables import open_ledger
 
@@ -81,6 +83,32 @@ def test_help_is_shown_without_importing_what_does_the_work():
     others, own = _imports_of(["--help"], *([*verb, "--help"] for verb in verbs))
     assert others <= FOR_HELP
     assert own == OWN_FOR_HELP
+
+
+#: Keeps eight worker threads busy at once, and prints by how many kilobytes they let the process's data grow.
+THREADS = """
+import threading
+from pathlib import Path
+import anyio
+from batchrun.cli.event_loop import run_async
+together = threading.Barrier(8)
+def data_kb():
+    return int(Path("/proc/self/status").read_text().partition("VmData:")[2].split()[0])
+async def work():
+    before = data_kb()
+    async with anyio.create_task_group() as children:
+        for _ in range(8):
+            children.start_soon(anyio.to_thread.run_sync, together.wait)
+    print(data_kb() - before)
+run_async(work)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows what a process may write to")
+def test_worker_threads_take_little_of_a_memory_limit():
+    """`ulimit -v` and `ulimit -d` count whole stacks, and there may be 40 worker threads at once."""
+    done = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, timeout=60, check=True)
+    assert int(done.stdout) < 8 * 4096
 
 
 def test_the_status_is_shown_without_logs_and_http(tmp_path):

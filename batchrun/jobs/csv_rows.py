@@ -37,6 +37,8 @@ _DATA = re.compile(r"[-+]?[.,]?\d[\d.,]*$|\S+@\S+\.\S+$")
 # csv limits a cell to 128 KB, for the whole process; the limit of a row is the one that counts here.
 #: Max columns, as many as a spreadsheet has. A job file of others could have a million, in each of 10,000 rows.
 MAX_COLUMNS = 16_384
+#: Max lines of a row; each takes some 40 bytes besides its own.
+MAX_ROW_LINES = 500_000
 csv.field_size_limit(MAX_ROW_BYTES)
 
 
@@ -214,10 +216,10 @@ class _Lines:
         self._row.append(raw)
         if len(raw) > KEPT_BYTES and raw[-1] != 0x0A and not self.spans_lines:
             self._skip_rest(raw)
-        if self.offset - self._row_offset > MAX_ROW_BYTES:
+        if self.offset - self._row_offset > MAX_ROW_BYTES or len(self._row) > MAX_ROW_LINES:
+            limit = f"{MAX_ROW_LINES:,} lines" if len(self._row) > MAX_ROW_LINES else f"{MAX_ROW_BYTES:,} bytes"
             raise NotAJob(
-                f"is longer than {MAX_ROW_BYTES:,} bytes and was skipped; "
-                "look for a quote that is opened in this row and never closed"
+                f"is longer than {limit} and was skipped; look for a quote that is opened in this row and never closed"
             )
         if b"\0" in raw:
             raise NotAJob("holds a NUL byte; the file may be damaged: write it again")

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchrun.errors import BatchrunError, ConfigError, JobFileError
-from batchrun.jobs import JobFile, JobFormat, ReadPoint
+from batchrun.jobs import JobFile, JobFormat, ReadPoint, csv_rows
 from batchrun.jobs.csv_rows import NEVER_CLOSED, NOT_ONE_ROW
 from batchrun.jobs.rows import MAX_ROW_BYTES
 from batchrun.model import BadLine, Job, Position, RunOptions
@@ -153,6 +153,15 @@ def test_a_quote_that_is_never_closed_costs_no_more_in_a_large_file(tmp_path: Pa
     )
     assert [one.position.line for one in made] == list(range(2, count + 4))
     assert all(isinstance(one, Job) for one in made[1:])
+
+
+def test_a_row_of_very_many_lines_counts_as_never_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen megabytes of lines of one character would take a gigabyte."""
+    monkeypatch.setattr(csv_rows, "MAX_ROW_LINES", 3)
+    made = read(tmp_path, b'a,b\n3,"x\n1,2\n1,2\n1,2\n')
+    assert isinstance(made[0], BadLine)
+    assert made[0].reason.startswith("is longer than 3 lines and was skipped; look for a quote")
+    assert [one.position.line for one in made] == [2, 3, 4, 5]
 
 
 def test_an_endless_line_inside_a_quote_is_skipped_once(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ const ITEMS_AT_ONCE = 50;
 const ITEMS_BYTES = 4_000_000;
 const MAX_COLUMNS = 100;
 const CELL_CHARS = 90;
-const MAX_LOG_CHARS = 2_000_000;
+const MAX_LOG_CHARS = 500_000;
 // Values up to this size are shown in the page.
 const SHOWN_BYTES = 262_144;
 const VALUES_AT_ONCE = 20;
@@ -315,7 +315,7 @@ let shown = null;
 
 async function showRun(id, offset, signal) {
   const path = `/v2/actor-runs/${encodeURIComponent(id)}`;
-  const view = { id, offset, path, signal, dataset: "", values: VALUES_AT_ONCE, seen: 0, chars: 0 };
+  const view = { id, offset, path, signal, dataset: "", values: VALUES_AT_ONCE, seen: 0, unshown: "" };
   shown = view;
   await poll(signal, async () => {
     const run = await data(path, signal);
@@ -340,8 +340,7 @@ function beginRun(view, run) {
   fillItems(table, [], 0);
   fillPager(table, { total: 0, offset: 0, limit: 1 });
   fill(values, []);
-  showEmptiness(table, false);
-  showEmptiness(values, false);
+  for (const each of document.querySelectorAll("#run .none, #run .scroll")) each.hidden = true;
   view.dataset = run.defaultDatasetId;
   view.store = run.defaultKeyValueStoreId;
   followLog(view);
@@ -403,17 +402,24 @@ async function readLog(view, log, signal) {
   if (view.seen === 0) byId("log-note").textContent = "empty";
 }
 
+// Added once per frame: a long log comes in many pieces.
 function appendToLog(view, log, text) {
-  if (text === "") return;
-  const isAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
-  log.append(text);
-  view.chars += text.length;
-  while (view.chars > MAX_LOG_CHARS && log.firstChild !== log.lastChild) {
-    view.chars -= log.firstChild.length;
-    log.firstChild.remove();
-    byId("log-note").textContent = "the end of it";
-  }
-  if (isAtEnd) log.scrollTop = log.scrollHeight;
+  const isWaiting = view.unshown !== "";
+  view.unshown += text;
+  if (isWaiting || text === "") return;
+  requestAnimationFrame(() => {
+    if (view !== shown) return;
+    const isAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
+    log.append(view.unshown.slice(-MAX_LOG_CHARS));
+    view.unshown = "";
+    let chars = log.textContent.length;
+    for (let first = log.firstChild; chars > MAX_LOG_CHARS && first !== log.lastChild; first = log.firstChild) {
+      chars -= first.length;
+      first.remove();
+    }
+    byId("log-note").textContent = view.seen > chars ? `the last ${size(chars)}` : "";
+    if (isAtEnd) log.scrollTop = log.scrollHeight;
+  });
 }
 
 async function showItems(view) {
@@ -467,10 +473,14 @@ function itemCell(item, column) {
   return itemTd(details);
 }
 
+// The keys are listed only after a change: each listing counts as usage of the Run.
 async function showValues(view) {
-  const store = `/v2/key-value-stores/${view.store}`;
-  const { items, isTruncated } = await data(`${store}/keys?${query({ limit: view.values })}`, view.signal);
-  const { recordsPublicUrl } = await data(store, view.signal);
+  const path = `/v2/key-value-stores/${view.store}`;
+  const { stats, modifiedAt, recordsPublicUrl } = await data(path, view.signal);
+  const state = JSON.stringify([view.values, modifiedAt, stats.writeCount, stats.deleteCount]);
+  if (view.valuesState === state) return;
+  const { items, isTruncated } = await data(`${path}/keys?${query({ limit: view.values })}`, view.signal);
+  view.valuesState = state;
   fill(byId("values"), items.map(valueEntry));
   const isMost = view.values === MAX_VALUES;
   byId("values-note").textContent = isTruncated && isMost ? `the first ${count(items.length)}` : "";

@@ -339,6 +339,14 @@ async def test_auto_leaves_others_their_runs(tmp_path, monkeypatch):
     """While another program has three of eight Runs, four are ours; after that, seven."""
     monkeypatch.setattr(limits_watch, "READ_INTERVAL_S", 0.1)
     ends = {"others": anyio.Event(), "ours": anyio.Event()}
+    are_ours_live, watch = anyio.Event(), limits_watch.AccountWatch.run
+
+    async def watch_later(limits: limits_watch.AccountWatch) -> None:
+        """A Run that begins while the limits are read could be anybody's."""
+        await are_ours_live.wait()
+        await watch(limits)
+
+    monkeypatch.setattr(limits_watch.AccountWatch, "run", watch_later)
 
     async def work_until(context: InlineContext) -> None:
         await ends[context.input["until"]].wait()
@@ -352,6 +360,7 @@ async def test_auto_leaves_others_their_runs(tmp_path, monkeypatch):
             assert batch.opening.max_concurrent_runs == 4
             children.start_soon(batch.run)
             await until(lambda: server.live_runs == 7, "four Runs of ours")
+            are_ours_live.set()
             ends["others"].set()
             await until(lambda: batch.max_concurrent_runs == 7, "the places of the others")
             await until(lambda: server.live_runs == 7, "seven Runs of ours")

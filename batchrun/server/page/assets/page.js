@@ -9,7 +9,8 @@ const ITEMS_AT_ONCE = 50;
 // Bytes of one page of items, as far as their average size tells.
 const ITEMS_BYTES = 4_000_000;
 const MAX_COLUMNS = 100;
-const CELL_CHARS = 90;
+// A longer value of an item is folded.
+const CELL_CHARS = 60;
 const MAX_LOG_CHARS = 500_000;
 // Values up to this size are shown in the page.
 const SHOWN_BYTES = 262_144;
@@ -466,7 +467,7 @@ function itemCell(item, column) {
   const isRaw = JSON.isRawJSON?.(value);
   const text = isRaw ? value.rawJSON : typeof value === "object" ? JSON.stringify(value) : String(value);
   if (text.length <= CELL_CHARS) return itemTd(text);
-  const summary = el("summary", {}, `${text.slice(0, CELL_CHARS / 2)}…`);
+  const summary = el("summary", {}, `${text.slice(0, CELL_CHARS)}…`);
   const details = el("details", {}, summary);
   const whole = () => (typeof value === "object" ? JSON.stringify(value, null, 2) : text);
   details.addEventListener("toggle", () => details.append(el("pre", {}, whole())), { once: true });

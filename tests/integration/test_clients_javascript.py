@@ -14,45 +14,22 @@ import pytest
 
 from batchrun.server import InlineContext
 from tests.support.command_line import batchrun, embedded_batch
+from tests.support.npm_packages import install_packages
 from tests.support.server_api import ACTORS, Api, open_api
 
 JAVASCRIPT = Path(__file__).parents[1] / "support" / "javascript"
-_INSTALL_LIMIT_S = 240
 
 
 @pytest.fixture(scope="session")
 def packages(request: pytest.FixtureRequest) -> Path:
     """A directory with the scripts, the Actors and their packages, kept between test runs."""
-    if not (shutil.which("node") and shutil.which("npm")):
-        pytest.skip("Node and npm are not on this machine")
     assert request.config.cache is not None
     folder = request.config.cache.mkdir("javascript")
-    is_installed = (folder / "installed.json").exists() and _same(
-        folder / "installed.json", JAVASCRIPT / "package.json"
-    )
+    install_packages(folder, JAVASCRIPT / "package.json")
     shutil.copytree(JAVASCRIPT, folder, dirs_exist_ok=True)
     for name in ("javascript_scraper", "javascript_crawler", "javascript_counter"):
         shutil.copytree(ACTORS / name, folder / "actors" / name, dirs_exist_ok=True)
-    if not is_installed:
-        _install(folder)
-        shutil.copy(JAVASCRIPT / "package.json", folder / "installed.json")
     return folder
-
-
-def _same(one: Path, other: Path) -> bool:
-    return one.read_bytes() == other.read_bytes()
-
-
-def _install(folder: Path) -> None:
-    command = ["npm", "install", "--prefer-offline", "--no-audit", "--no-fund", "--ignore-scripts", "--no-package-lock"]
-    try:
-        done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=_INSTALL_LIMIT_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        pytest.skip(f"npm has not installed the packages within {_INSTALL_LIMIT_S} s")
-    if done.returncode:
-        pytest.skip(f"npm cannot install the packages: {done.stderr.strip().splitlines()[:1]}")
 
 
 async def wait_long(context: InlineContext) -> None:

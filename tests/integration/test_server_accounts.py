@@ -154,8 +154,8 @@ async def test_a_runs_token_acts_for_its_account(api: Api) -> None:
     tokens = api.server._backend.tokens
     owner = (await _bob(api, "GET", "/v2/users/me")).data["id"]
     assert run["userId"] == owner
-    caller, account = tokens.recognise(tokens.of_run("r" * 17), lambda _: owner)
-    assert (caller.name, account and account.username) == ("RUN", "bob")
+    caller, account, run_id = tokens.recognise(tokens.of_run("r" * 17), lambda _: owner)
+    assert (caller.name, account and account.username, run_id) == ("RUN", "bob", "r" * 17)
 
 
 async def test_two_accounts_cannot_share_a_token(tmp_path: Path) -> None:

@@ -36,18 +36,21 @@ class CallerTokens:
 
     def recognise(
         self, token: str | None, owner_of: Callable[[str], str | None]
-    ) -> tuple[Caller, ServerAccount | None]:
-        """Return the kind of caller and its account; `owner_of` returns the user id of a live Run."""
+    ) -> tuple[Caller, ServerAccount | None, str]:
+        """Return the kind of caller, its account, and the id of the Run that calls, else an empty one.
+
+        `owner_of` returns the user id of a live Run.
+        """
         if not token:
-            return Caller.ANONYMOUS, None
+            return Caller.ANONYMOUS, None, ""
         if (account := self._accounts.of_token(token)) is not None:
-            return Caller.ACCOUNT, account
+            return Caller.ACCOUNT, account, ""
         run_id, _, signature = token.removeprefix(_RUN_TOKEN_PREFIX).partition("_")
         is_signed = hmac.compare_digest(signature.encode(errors="replace"), self._sign(run_id).encode())
         account = self._accounts.get(owner_of(run_id) or "") if is_signed else None
         if account is None:
             raise ErrorAnswer(401, "user-or-token-not-found", "User was not found or authentication token is not valid")
-        return Caller.RUN, account
+        return Caller.RUN, account, run_id
 
     def _sign(self, run_id: str) -> str:
         return hmac.new(self._secret, run_id.encode(errors="replace"), hashlib.sha256).hexdigest()[:32]

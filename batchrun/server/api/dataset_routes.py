@@ -1,5 +1,6 @@
 """Endpoints of datasets."""
 
+from contextlib import nullcontext
 from typing import Any
 
 from aiohttp import web
@@ -66,8 +67,9 @@ async def push_items(call: Call) -> web.Response:
         if not isinstance(item, dict):
             raise request_invalid(f'Dataset items must be objects, got "{json_kind(item)}" instead')
     bodies, clean = [dump_item(item) for item in pushed], sum(1 for item in pushed if item)
-    await call.backend.database.write(item_table.append, dataset_id, call.user.id, bodies, clean)
-    await call.backend.runs.charge_items(dataset_id, len(bodies))
+    async with call.live.last_save.pushing() if call.live is not None else nullcontext():
+        await call.backend.database.write(item_table.append, dataset_id, call.user.id, bodies, clean)
+        await call.backend.runs.charge_items(dataset_id, len(bodies))
     location = f"{call.backend.base_url}/v2/datasets/{dataset_id}/items"
     return raw_answer(b"{}", 201, headers={"Location": location})
 

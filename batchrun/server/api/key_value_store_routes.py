@@ -141,6 +141,8 @@ async def put_record(call: Call) -> web.Response:
         await call.backend.database.write(stored_value_table.put, store_id, user_id, key, content_type, body)
     else:
         await _put_large(call, body, store_id, user_id, key, content_type)
+    if call.live is not None:
+        call.live.last_save.note_stored()
     return raw_answer(b"{}", 201, headers={"Location": _record_url(call, store_id, key)})
 
 

@@ -133,7 +133,7 @@ async def _routed(
     method: str,
     injection: FaultInjection | None,
 ) -> web.StreamResponse:
-    caller, account = backend.tokens.recognise(_token(request, query), backend.runs.owner_of_live)
+    caller, account, run_id = backend.tokens.recognise(_token(request, query), backend.runs.owner_of_live)
     if route.needs_token and account is None:
         raise token_missing()
     _admit(backend, route, path, account.id if account is not None else request.remote or "")
@@ -141,6 +141,7 @@ async def _routed(
         request=request,
         backend=backend,
         caller=caller,
+        live=backend.runs.find_live(run_id),
         account=account,
         path=path,
         query=query,

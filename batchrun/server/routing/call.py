@@ -19,6 +19,7 @@ from batchrun.server.content.request_bodies import parse_object, receive_body
 from batchrun.server.content.sending import send_pieces, send_spool
 from batchrun.server.error_answers import token_missing
 from batchrun.server.faults.fault_script import FaultPlan
+from batchrun.server.runs.hosted_run import HostedRun
 
 JSON_TYPE = "application/json; charset=utf-8"
 RATE_LIMIT = "X-RateLimit-Limit"
@@ -36,6 +37,8 @@ class Call:
     request: web.BaseRequest
     backend: Backend
     caller: Caller
+    #: The Run whose Actor calls; None for another caller.
+    live: HostedRun | None
     #: The account that the caller acts for; None for an anonymous caller.
     account: ServerAccount | None
     #: The path's parameters, decoded.

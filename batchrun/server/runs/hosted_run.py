@@ -9,6 +9,7 @@ from batchrun.model import JsonObject, RunStatus
 from batchrun.server.catalog.actor_catalog import Actor, LocalCommand
 from batchrun.server.ids import iso, now_ms
 from batchrun.server.runs.actor_events import EventChannel
+from batchrun.server.runs.last_save import LastSave
 from batchrun.server.store import run_table
 from batchrun.server.store.database import Database
 
@@ -75,6 +76,8 @@ class HostedRun:
     life: anyio.CancelScope | None = None
     #: Events for the Actor.
     events: EventChannel = field(default_factory=EventChannel)
+    #: What it pushes, and its state, when the server stops.
+    last_save: LastSave = field(default_factory=LastSave)
     #: Key of its stored input. A metamorph changes it.
     input_key: str = "INPUT"
     #: Made by a follower of the log; set and dropped when the log grows.

@@ -19,7 +19,7 @@ _log = structlog.get_logger()
 #: Seconds between two notes of the time: a migrated Run keeps the rest of its time limit as of the last note.
 _NOTE_TIME_EVERY_S = 5
 #: Seconds for Actors that are still at work to save their state, before they are killed.
-_SAVE_WITHIN_S = 0.3
+_SAVE_WITHIN_S = 0.5
 
 
 async def end_orphans(database: Database) -> None:
@@ -50,13 +50,12 @@ async def announce_migration(database: Database, live_runs: Runs, notice_s: floa
     with anyio.move_on_after(notice_s, shield=True):
         for live in followed:
             await live.wait_ended()
-    # Those that work on save their state once more, so that little of it is done twice.
+    # Those that work on save their state once more, so that nothing of it is done twice.
     left = [live for live in followed if live.is_at_work]
-    for live in left:
-        live.events.send("persistState", {"isMigrating": True})
     with anyio.move_on_after(_SAVE_WITHIN_S if left else 0, shield=True):
-        for live in left:
-            await live.wait_ended()
+        async with anyio.create_task_group() as children:
+            for live in left:
+                children.start_soon(live.last_save.ask, live.events)
     with anyio.CancelScope(shield=True):
         await _note_time(database)
 

@@ -14,6 +14,7 @@ from apify_client.errors import ApifyApiError
 from openapi_spec_validator import OpenAPIV30SpecValidator
 
 from batchrun.server import AccountSettings
+from tests.support import operations
 from tests.support.server_api import Api, open_api
 
 PICTURE = b"\x89PNG\r\n\x1a\n\xff"
@@ -28,6 +29,52 @@ SCHEMA = {
     },
     "required": ["urls"],
 }
+
+
+#: Source: the paths of the platform's whole OpenAPI document.
+REST_OF_THE_API = (
+    "GET POST /v2/actors/{a}/versions",
+    "GET PUT DELETE /v2/actors/{a}/versions/{v}",
+    "GET POST /v2/actors/{a}/versions/{v}/env-vars",
+    "GET PUT DELETE /v2/actors/{a}/versions/{v}/env-vars/{e}",
+    "GET /v2/actors/{a}/webhooks",
+    "GET POST /v2/actors/{a}/builds",
+    "GET /v2/actors/{a}/builds/{b}",
+    "POST /v2/actors/{a}/builds/{b}/abort",
+    "GET /v2/actors/{a}/builds/{b}/openapi.json",
+    "GET POST /v2/actors/{a}/run-sync",
+    "GET POST /v2/actors/{a}/run-sync-get-dataset-items",
+    "GET /v2/actors/{a}/runs/{r}",
+    "POST /v2/actors/{a}/runs/{r}/abort",
+    "POST /v2/actors/{a}/runs/{r}/metamorph",
+    "POST /v2/actors/{a}/runs/{r}/resurrect",
+    "GET /v2/actors/{a}/runs/last",
+    "GET /v2/actors/{a}/runs/last/log",
+    "GET PUT DELETE /v2/actors/{a}/runs/last/dataset",
+    "GET POST /v2/actors/{a}/runs/last/dataset/items",
+    "GET PUT DELETE /v2/actors/{a}/runs/last/key-value-store",
+    "GET /v2/actors/{a}/runs/last/key-value-store/keys",
+    "GET PUT DELETE /v2/actors/{a}/runs/last/request-queue",
+    "POST /v2/actor-tasks/{t}/publish",
+    "POST /v2/actor-tasks/{t}/unpublish",
+    "GET /v2/actor-builds",
+    "POST /v2/actor-builds/{b}/abort",
+    "GET /v2/actor-builds/{b}/openapi.json",
+    "GET POST /v2/webhooks",
+    "GET PUT DELETE /v2/webhooks/{w}",
+    "POST /v2/webhooks/{w}/test",
+    "GET /v2/webhooks/{w}/dispatches",
+    "GET /v2/webhook-dispatches",
+    "GET /v2/webhook-dispatches/{d}",
+    "GET POST /v2/schedules",
+    "GET PUT DELETE /v2/schedules/{s}",
+    "GET /v2/schedules/{s}/log",
+    "GET /v2/store",
+    "GET /v2/users/{u}",
+    "GET POST PUT DELETE /v2/tools/browser-info",
+    "POST /v2/tools/encode-and-sign",
+    "POST /v2/tools/decode-and-verify",
+)
 
 
 def _write_actor(folder: Path) -> None:
@@ -67,6 +114,15 @@ async def test_the_official_client_asks_once_for_what_is_not_served(api: Api) ->
         assert refused.value.attempt == 1
 
 
+def test_each_operation_of_the_api_has_an_answer() -> None:
+    """Those that the stored part of the document leaves out: served, or refused with what there is instead."""
+    for line in REST_OF_THE_API:
+        methods, path = line.split(" /", 1)
+        for method in methods.split():
+            answer = operations.answer_of(method, f"/{path}", "")
+            assert answer == "served" or answer.startswith("403: "), (method, path, answer)
+
+
 async def test_a_client_without_a_token_sees_what_is_missing_too(api: Api) -> None:
     """Apify's command line searches the store without one."""
     answer = await api.send("GET", "/v2/store", token=None)
@@ -91,6 +147,9 @@ async def test_builds_are_read_under_their_actor(api: Api) -> None:
     build = (await api.get("/v2/actors/local~mine/builds/default")).data
     assert (await api.get(f"/v2/actors/local~mine/builds/{build['id']}")).data == build
     assert (await api.get(f"/v2/actors/test~echo/builds/{build['id']}")).status == 404
+    abort = f"builds/{build['id']}/abort"
+    assert (await api.send("POST", f"/v2/actors/local~mine/{abort}")).data == build
+    assert (await api.send("POST", f"/v2/actors/test~echo/{abort}")).status == 404
 
 
 async def test_a_build_has_an_openapi_document(api: Api) -> None:

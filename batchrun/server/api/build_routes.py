@@ -22,6 +22,7 @@ def add_routes(table: RouteTable) -> None:
         table.add("GET", f"{one}/builds/default/openapi.json", get_openapi_definition, needs_token=False)
         table.add("GET", f"{one}/builds/{{log}}", get_build, needs_token=False)
         table.add("GET", f"{one}/builds/{{log}}/openapi.json", get_openapi_definition, needs_token=False)
+        table.add("POST", f"{one}/builds/{{log}}/abort", abort_build)
     table.add("GET", "/v2/actor-builds", list_own_builds)
     one = "/v2/actor-builds/{log}"
     table.add("GET", one, get_build, needs_token=False)
@@ -83,7 +84,7 @@ async def abort_build(call: Call) -> web.Response:
 
 
 async def _read_own(call: Call) -> JsonObject:
-    doc = await read_build(call, call.path["log"])
+    doc = await _read(call)
     if not call.is_by(doc["userId"]):
         raise not_permitted("Actor build")
     return doc

@@ -18,6 +18,8 @@ _NO_SCHEDULES = (
     " /v2/actor-tasks/{actorTaskId}/runs"
 )
 _NO_STORE = "this server has no store; GET /v2/actors lists the Actors that it has"
+_NOT_PUBLIC = "tasks are private here; GET /v2/actor-tasks/{actorTaskId} shows one to its account"
+_NO_TOOLS = "this server has no tools; an Actor can sign and verify with a library of its own"
 #: Methods, path, what there is instead. Routes that another module serves are skipped.
 UNSERVED = (
     *(
@@ -37,6 +39,15 @@ UNSERVED = (
     ("GET PUT DELETE", "/v2/schedules/{schedule}", _NO_SCHEDULES),
     ("GET", "/v2/schedules/{schedule}/log", _NO_SCHEDULES),
     ("GET", "/v2/store", _NO_STORE),
+    ("POST", "/v2/actor-tasks/{task}/publish", _NOT_PUBLIC),
+    ("POST", "/v2/actor-tasks/{task}/unpublish", _NOT_PUBLIC),
+    (
+        "GET POST PUT DELETE",
+        "/v2/tools/browser-info",
+        "this server has no tools; the demo site at /demo/ can be requested",
+    ),
+    ("POST", "/v2/tools/encode-and-sign", _NO_TOOLS),
+    ("POST", "/v2/tools/decode-and-verify", _NO_TOOLS),
 )
 
 

@@ -96,6 +96,21 @@ async def test_a_scrapy_spider_that_cannot_use_its_proxy_fails(api: Api) -> None
     assert "https:// pages or no proxy" in run["statusMessage"]
 
 
+@pytest.mark.parametrize("api", ["js-crawlee-playwright"], indirect=True)
+async def test_a_crawler_uses_the_browser_that_the_servers_environment_names(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chromium of the machine, headless, through the proxy."""
+    if (browser := shutil.which("chromium")) is None:
+        pytest.skip("Chromium is not on this machine")
+    monkeypatch.setenv("APIFY_DEFAULT_BROWSER_PATH", browser)
+    given = {"startUrls": [{"url": f"{api.server.base_url}/demo/"}], "proxyConfiguration": {"useApifyProxy": True}}
+    run, items, log = await _run(api, "js-crawlee-playwright", given)
+    assert run["status"] == "SUCCEEDED", log
+    assert len({item["url"] for item in items}) == len(items) >= 3, log
+    assert "it hides no address" in log
+
+
 @pytest.mark.parametrize("api", ["js-express-server"], indirect=True)
 async def test_a_web_server_is_reached_at_the_runs_own_address(api: Api) -> None:
     """Two Runs side by side, each at its `containerUrl`."""

@@ -6,10 +6,11 @@ import os
 import pty
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import anyio
@@ -25,7 +26,8 @@ from batchrun.report.failure_causes import run_address
 from batchrun.server import InlineContext
 from tests.support.browser import be_a_phone, browser, complaints, in_a_browser
 from tests.support.crash import wait_until
-from tests.support.server_api import Api, open_api
+from tests.support.forked import ForkedProcess, start
+from tests.support.server_api import ACTORS, Api, open_api
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 ITEMS = 120
@@ -65,24 +67,50 @@ def test_a_run_of_a_local_server_is_shown_by_its_page() -> None:
     assert run_address(ApiConfig(base_url="embedded"), run) is None
 
 
+@contextmanager
+def at_a_terminal(directory: Path, *arguments: str) -> Iterator[tuple[ForkedProcess, int]]:
+    """Run a command whose stderr is a terminal; yield it and the terminal's other end."""
+    ours, its_end = pty.openpty()
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("APIFY_", "BATCHRUN_"))}
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": its_end, "text": True}
+    process = start("batchrun", *arguments, cwd=directory, environ=environ, **streams)
+    os.close(its_end)
+    assert process.stdout is not None
+    with process, process.stdout:
+        try:
+            yield process, ours
+        finally:
+            process.kill()
+            os.close(ours)
+
+
+def read_until(terminal: int, word: bytes) -> str:
+    """Return what a terminal shows up to a word."""
+    said = b""
+    while word not in said:
+        said += os.read(terminal, 4096)
+    return said.decode()
+
+
 def test_serve_prints_a_link_that_opens_the_page_on_a_terminal(tmp_path: Path) -> None:
     """With the token that it made and prints anyway; a log file gets none (in test_command_line)."""
-    terminal, its_end = pty.openpty()
-    command = [sys.executable, "-m", "batchrun", "serve", "--port", "0", "--data", "state"]
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("APIFY_", "BATCHRUN_"))}
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, stderr=its_end, text=True
-    ) as process:
-        os.close(its_end)
+    with at_a_terminal(tmp_path, "serve", "--port", "0", "--data", "state") as (process, terminal):
         assert process.stdout is not None
         base_url = process.stdout.readline().strip()
-        said = b""
-        while b"actors " not in said:
-            said += os.read(terminal, 4096)
-        process.terminate()
-    os.close(terminal)
+        said = read_until(terminal, b"actors ")
     token = (tmp_path / "state/token").read_text().strip()
-    assert f"page     {base_url}/#token={token}\r\n".encode() in said
+    assert f"page     {base_url}/#token={token}\r\n" in said
+
+
+def test_an_embedded_batch_says_on_a_terminal_where_its_runs_are_shown(tmp_path: Path) -> None:
+    """With the file that has the token; the token itself is not printed."""
+    (tmp_path / "jobs.jsonl").write_text('{"message": "hello"}\n')
+    given = ("--jobs", "jobs.jsonl", "--out", "out", "--actors", str(ACTORS / "acrobat"))
+    with at_a_terminal(tmp_path, "run", *given) as (_, terminal):
+        said = read_until(terminal, b"out/server/token.")
+        token = (tmp_path / "out/server/token").read_text().strip()
+    assert re.search(r"Watch its Runs at http://127\.0\.0\.1:\d+/ with the token in out/server/token\.", said)
+    assert token not in said
 
 
 @dataclass

@@ -97,7 +97,8 @@ function el(name, attributes, ...content) {
 function downloadLinks(place, links) {
   if (place.said === JSON.stringify(links)) return;
   place.said = JSON.stringify(links);
-  place.replaceChildren(...Object.entries(links).map(([name, href]) => link(href, name, { download: "" })));
+  const made = ([name, href]) => link(href, name, { download: "", "aria-label": `Download as ${name}` });
+  place.replaceChildren(...Object.entries(links).map(made));
 }
 
 const cell = (kind, ...content) => el("td", { class: kind }, ...content);
@@ -379,8 +380,10 @@ async function followLog(view) {
       await readLog(view, log, AbortSignal.any([view.signal, hidden.signal]));
       return;
     } catch (error) {
-      if (error.isFinal) byId("log-note").textContent = error.message;
-      if (error.isFinal) return;
+      if (error.isFinal) {
+        byId("log-note").textContent = error.message;
+        return;
+      }
     } finally {
       document.removeEventListener("visibilitychange", hide);
     }
@@ -445,16 +448,25 @@ async function showItems(view) {
   fillPager(table, { total, offset, limit }, (to) => `#/runs/${encodeURIComponent(view.id)}?${query({ items: to })}`);
 }
 
+// Rows that are there stay: a dataset only grows.
 function fillItems(table, items, offset) {
   const rows = items.map((item) => (isObject(item) ? item : { value: item }));
   const all = [...new Set(rows.flatMap(Object.keys))];
   const columns = all.slice(0, MAX_COLUMNS);
   table.said = all.length > columns.length ? `; the first ${columns.length} of ${count(all.length)} columns` : "";
-  const heading = (text) => el("th", { scope: "col" }, text);
-  table.tHead.replaceChildren(el("tr", {}, el("th", { scope: "col", class: "number" }, "#"), ...columns.map(heading)));
-  table.tBodies[0].replaceChildren(...rows.map((item, at) =>
-    el("tr", {}, cell("number soft", count(offset + at + 1)), ...columns.map((column) => itemCell(item, column)))));
-  table.parentElement.scrollTo(0, 0);
+  const body = table.tBodies[0];
+  const layout = JSON.stringify([offset, columns]);
+  if (table.layout !== layout || items.length === 0) {
+    table.layout = layout;
+    const number = el("th", { scope: "col", class: "number" }, "#");
+    table.tHead.replaceChildren(el("tr", {}, number, ...columns.map((column) => el("th", { scope: "col" }, column))));
+    body.replaceChildren();
+    table.parentElement.scrollTo(0, 0);
+  }
+  for (let at = body.rows.length; at < rows.length; at += 1) {
+    const number = cell("number soft", count(offset + at + 1));
+    body.append(el("tr", {}, number, ...columns.map((column) => itemCell(rows[at], column))));
+  }
 }
 
 const itemTd = (content) => el("td", {}, el("div", {}, content));

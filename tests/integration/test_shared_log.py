@@ -21,6 +21,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
 
 def machine(tmp_path: Path, api: Api, name: str, jobs: int, ms: int = 0) -> CrashBatch:
     """Return a machine whose batch has its log in a directory that all machines see."""
+    (tmp_path / "log").mkdir(exist_ok=True)
     settings = {"replica.url": log_of(tmp_path), "replica.lease_s": 1.0}
     lines = [{"n": n, "ms": ms, "items": 1} for n in range(jobs)] if ms else some_jobs(jobs)
     return CrashBatch(tmp_path / name, api.base_url, lines, settings)

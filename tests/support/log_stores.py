@@ -13,6 +13,9 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from batchrun.errors import LogUnreachable
+from batchrun.ledger.shared_log.log_store import open_store
+
 #: Seconds for which a store may begin.
 _BEGINS_IN_S = 30.0
 
@@ -26,13 +29,16 @@ class Store:
     environ: Mapping[str, str] = field(default_factory=dict)
 
     def log(self, name: str) -> str:
-        """Return the URL of a log."""
-        return self.url.format(name=name)
+        """Return the URL of a log, whose directory is created if it has one."""
+        url = self.url.format(name=name)
+        if url.startswith("file://"):
+            Path(url.removeprefix("file://")).mkdir(parents=True, exist_ok=True)
+        return url
 
 
 @contextmanager
 def directory(path: Path) -> Iterator[Store]:
-    """A directory."""
+    """A directory; each log in it must be created first."""
     yield Store(f"file://{path}/{{name}}")
 
 
@@ -54,7 +60,20 @@ def nats(path: Path, servers: int = 1) -> Iterator[Store]:
         for port in ports:
             _wait_for_port(port)
         addresses = ",".join(f"127.0.0.1:{port}" for port in ports)
-        yield Store(f"nats://{addresses}/{{name}}?replicas={servers}")
+        store = Store(f"nats://{addresses}/{{name}}?replicas={servers}")
+        _wait_for_leader(store)
+        yield store
+
+
+def _wait_for_leader(store: Store) -> None:
+    """Wait until the servers have agreed who leads them."""
+    deadline = time.monotonic() + _BEGINS_IN_S
+    while True:
+        try:
+            with open_store(store.log("first")):
+                return
+        except LogUnreachable:
+            assert time.monotonic() < deadline, "the servers have no leader"
 
 
 @contextmanager

@@ -22,6 +22,7 @@ _LOCAL_FACTS = ("log_position", "log_claim")
 
 def open_log(directory: Path) -> DirectoryStore:
     """Return the store of a log in a directory."""
+    directory.mkdir(exist_ok=True)
     store = DirectoryStore(directory)
     store.prepare()
     return store
@@ -35,6 +36,7 @@ class UncertainStore(DirectoryStore):
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
+        directory.mkdir()
         self.prepare()
         self.fails: list[str] = []
         self.appends = 0

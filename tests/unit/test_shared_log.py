@@ -3,6 +3,7 @@
 import json
 import random
 import threading
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 from batchrun.errors import ConfigError, LedgerError, LogUnreachable, OutputError, Superseded
 from batchrun.ledger.facts import ECHO, JOB_COUNT
 from batchrun.ledger.shared_commits import Commit, FileGrowth, LogPosition
-from batchrun.ledger.shared_log import owned_log
+from batchrun.ledger.shared_log import nats_store, owned_log
+from batchrun.ledger.shared_log.claim import SILENT_LEASES, Claimant, Standby
 from batchrun.ledger.shared_log.directory_store import DirectoryStore
 from batchrun.ledger.shared_log.entries import (
     MAX_ENTRY_BYTES,
@@ -27,6 +29,7 @@ from batchrun.ledger.shared_log.entries import (
 )
 from batchrun.ledger.shared_log.log_store import open_store
 from batchrun.ledger.shared_log.owned_log import OwnedLog
+from batchrun.ledger.shared_log.replica import open_replica
 from batchrun.ledger.sqlite.tables import open_ledger
 from batchrun.output.layout import ITEMS, RECORDS
 from batchrun.runtime.steady_time import boot_time
@@ -192,7 +195,7 @@ def test_nothing_is_appended_once_a_commit_could_not_be_made_here(tmp_path):
             ledger.share({})
             raise ZeroDivisionError
         assert ledger.fact(ECHO) is None
-        with pytest.raises(OutputError, match="could not be made here"), ledger.transaction():
+        with pytest.raises(OutputError, match="could not be written here"), ledger.transaction():
             ledger.note_fact(ECHO, False)
     assert replay(store, tmp_path / "a") == 2
     with open_ledger(tmp_path / "a", log=log) as ledger:
@@ -286,10 +289,76 @@ def test_a_directory_that_is_gone_is_no_empty_log(tmp_path):
         ("nats://host:4222", "needs a name"),
         ("nats://host:4222/a.b", "needs a name"),
         ("nats://host:4222/shop?copies=3", "there is .replicas=3"),
+        ("nats://me:secret@host:4222/shop", "must hold no password"),
         ("s3://", "replica.url"),
     ],
 )
 def test_a_url_that_names_no_store_is_refused_with_those_that_there_are(url, words):
     """Before anything is started."""
     with pytest.raises(ConfigError, match=words), open_store(url):
+        pass
+
+
+def test_a_directory_that_does_not_exist_begins_no_log(tmp_path):
+    """A machine without the mount would begin the batch again, and pay for every Run twice."""
+    url = f"file://{tmp_path}/not-mounted/shop"
+    with pytest.raises(LogUnreachable, match="Is it mounted"), open_store(url):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_that_may_be_read_and_not_written_is_said_at_once(tmp_path):
+    """No process waits in silence for a log that it cannot claim."""
+    store = UncertainStore(tmp_path / "log")
+    store.fails = ["before"]
+    with open_replica(store, tmp_path) as replica, pytest.raises(LogUnreachable, match="the request was lost"):
+        Claimant(replica, 20.0).look()
+
+
+def test_a_standby_says_that_the_log_is_out_of_reach_and_takes_over_later(tmp_path):
+    """While nobody can be heard, silence proves nothing."""
+    store = open_log(tmp_path / "log")
+    claim(store, tmp_path / "a", lease_s=0.0)
+    (tmp_path / "b").mkdir()
+    with open_replica(store, tmp_path / "b") as replica:
+        standby = Claimant(replica, 0.2)
+        assert standby.look() == Standby(owner="machine-1", takes_over_after_s=0.2 * SILENT_LEASES)
+        log = tmp_path / "log"
+        log.rename(tmp_path / "away")
+        time.sleep(0.4)
+        found = standby.look()
+        assert isinstance(found, Standby)
+        assert "No such file" in found.trouble
+        (tmp_path / "away").rename(log)
+        assert isinstance(standby.look(), Standby)
+        while isinstance(standby.look(), Standby):
+            time.sleep(0.02)
+
+
+def test_a_store_that_fails_in_the_middle_is_caught_up_with_in_steps(tmp_path):
+    """What was read is kept, or a store that fails often would never be caught up with."""
+
+    class Failing(DirectoryStore):
+        def read(self, number: int) -> bytes | None:
+            if number == 3:
+                raise LogUnreachable("no answer")
+            return super().read(number)
+
+    store = open_log(tmp_path / "log")
+    log = claim(store, tmp_path / "a")
+    with open_ledger(tmp_path / "a", log=log) as ledger:
+        for count in range(4):
+            with ledger.transaction():
+                ledger.note_fact(JOB_COUNT, count)
+    with pytest.raises(LogUnreachable):
+        replay(Failing(tmp_path / "log"), tmp_path / "b")
+    with open_ledger(tmp_path / "b", log=log) as ledger:
+        assert ledger.fact(JOB_COUNT) == 1
+    assert replay(store, tmp_path / "b") == 2
+
+
+def test_a_nats_server_that_does_not_answer_is_said(monkeypatch):
+    """Its client would try for ever."""
+    monkeypatch.setattr(nats_store, "_CONNECT_S", 0.2)
+    with pytest.raises(LogUnreachable, match="NATS stream batchrun-shop"), open_store("nats://127.0.0.1:1/shop"):
         pass

@@ -13,10 +13,11 @@ from batchrun.ledger.shared_log.read_ahead import read_ahead
 
 #: Digits of an entry's number in its object's name, so that a listing is in order.
 _DIGITS = 12
-#: Seconds for one request; seconds and tries of its repetition below this module.
+#: Seconds for one request.
 _REQUEST_S = 10.0
-_RETRY_S = 10.0
+#: Retries within obstore, and the seconds they may take.
 _MAX_RETRIES = 2
+_RETRY_S = 10.0
 
 
 class BucketStore:

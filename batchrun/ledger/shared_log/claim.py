@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 
 from batchrun.errors import LogUnreachable, OutputError
-from batchrun.ledger.shared_log.entries import Entry, EntryKind, Owner
+from batchrun.ledger.shared_log.entries import EntryKind, Owner
 from batchrun.ledger.shared_log.log_store import LogStore, open_store
 from batchrun.ledger.shared_log.owned_log import HEARTBEAT_PART, OwnedLog
 from batchrun.ledger.shared_log.replica import Replica, open_replica
@@ -30,7 +30,7 @@ _LONGEST_LOOK_S = 1.0
 class Standby:
     """What a standby waits for."""
 
-    #: Name of the owner; empty: the log cannot be reached.
+    #: Name of the owner; empty: it is unknown.
     owner: str
     #: Seconds of silence after which the standby takes over.
     takes_over_after_s: float
@@ -54,12 +54,12 @@ async def claimed_log(
         lease_s: of the claim.
         directory: of the batch; this process has locked it. It has all that the log has once it is claimed.
         may_wait: False refuses a batch that another process owns.
-        on_standby: called when this process begins to wait for something else than before.
+        on_standby: called when what it waits for changes.
 
     Raises:
         OutputError: The batch has an owner, and this process may not wait; or the directory cannot be written.
         LedgerError: The directory is not of this log's batch.
-        LogUnreachable: The store does not answer from the start.
+        LogUnreachable: The store does not answer at first.
         ConfigError: The URL names no store.
     """
     with ExitStack() as stack:
@@ -68,9 +68,12 @@ async def claimed_log(
         try:
             async with open_children(cancels_on_leaving=True) as children:
                 children.start_soon(_keep_alive, log, lease_s)
-                yield log
+                try:
+                    yield log
+                finally:
+                    log.give_up_soon()  # a heartbeat under way must not hold up the end
         finally:
-            with anyio.CancelScope(shield=True), suppress(OutputError):  # without it, the next claim waits
+            with anyio.CancelScope(shield=True), suppress(OutputError):  # without a release, the next claim has to wait
                 await anyio.to_thread.run_sync(log.release)
 
 
@@ -86,52 +89,78 @@ async def _claim(
 ) -> OwnedLog:
     with ExitStack() as stack:
         replica = await anyio.to_thread.run_sync(stack.enter_context, open_replica(store, directory))
-        host = socket.gethostname()
-        heard_at = None
+        claimant = Claimant(replica, lease_s)
         told: Standby | None = None
         while True:
-            trouble = ""
-            try:
-                if await anyio.to_thread.run_sync(replica.catch_up) or heard_at is None:
-                    heard_at = boot_time()
-                last = replica.last
-                silent_s = boot_time() - heard_at
-                if last is None or _is_free(replica, last, host, silent_s, lease_s):
-                    owner = Owner(id=secrets.token_hex(16), name=f"{host} (process {os.getpid()})", lease_s=lease_s)
-                    log = await anyio.to_thread.run_sync(replica.claim, owner, host)
-                    if log is not None:
-                        return log
-                    continue
-            except LogUnreachable as error:
-                if heard_at is None:
-                    raise
-                # While it is out of reach, an owner cannot be heard.
-                heard_at, trouble = boot_time(), str(error)
-            if replica.last is not None:
-                wait = _standby(replica.last, lease_s, trouble)
-                if not may_wait:
-                    raise OutputError(
-                        f"{directory}: {wait.owner} carries the batch out. It can be taken over"
-                        f" {wait.takes_over_after_s:g} s after its last sign of life"
-                    )
-                if wait != told and on_standby is not None:
-                    on_standby(wait)
-                told = wait
+            found = await anyio.to_thread.run_sync(claimant.look)
+            if isinstance(found, OwnedLog):
+                return found
+            if not may_wait:
+                raise OutputError(_refusal(directory, found))
+            if found != told and on_standby is not None:
+                on_standby(found)
+            told = found
             await anyio.sleep(min(lease_s * _LOOK_PART, _LONGEST_LOOK_S))
 
 
-def _is_free(replica: Replica, last: Entry, host: str, silent_s: float, lease_s: float) -> bool:
-    """True if the process that has appended the last entry starts nothing more."""
+class Claimant:
+    """A process that wants to own a log, and looks at it again and again."""
+
+    def __init__(self, replica: Replica, lease_s: float) -> None:
+        self._replica = replica
+        self._lease_s = lease_s
+        self._host = socket.gethostname()
+        #: When the log was last heard of; None: it was not looked at yet.
+        self._heard_at: float | None = None
+
+    def look(self) -> OwnedLog | Standby:
+        """Replay what is new, and claim the log if it has no owner any more.
+
+        Raises:
+            LogUnreachable: At the first look, the store does not answer, or may not be written.
+        """
+        name = f"{self._host} (process {os.getpid()})"
+        try:
+            while True:
+                new = self._replica.catch_up()
+                heard_at = boot_time() if new or self._heard_at is None else self._heard_at
+                if not self._is_free(boot_time() - heard_at):
+                    self._heard_at = heard_at
+                    return self._standby("")
+                owner = Owner(id=secrets.token_hex(16), name=name, lease_s=self._lease_s)
+                if (log := self._replica.claim(owner, self._host)) is not None:
+                    return log
+        except LogUnreachable as error:
+            if self._heard_at is None:
+                raise
+            self._heard_at = boot_time()  # while the log is out of reach, an owner cannot be heard
+            return self._standby(str(error))
+
+    def _is_free(self, silent_s: float) -> bool:
+        """True if the process that has appended the last entry starts nothing more."""
+        last = self._replica.last
+        return (
+            last is None
+            or last.kind is EntryKind.RELEASE
+            or self._replica.is_own(last.owner, self._host)
+            or silent_s >= self._takes_over_after_s
+        )
+
+    @property
+    def _takes_over_after_s(self) -> float:
+        last = self._replica.last
+        return SILENT_LEASES * max(self._lease_s, last.owner.lease_s if last is not None else 0.0)
+
+    def _standby(self, trouble: str) -> Standby:
+        last = self._replica.last
+        owner = last.owner.name if last is not None else ""
+        return Standby(owner=owner, takes_over_after_s=self._takes_over_after_s, trouble=trouble)
+
+
+def _refusal(directory: Path, standby: Standby) -> str:
+    if standby.trouble:
+        return f"{directory}: the shared log cannot be reached: {standby.trouble}"
     return (
-        last.kind is EntryKind.RELEASE
-        or replica.is_own(last.owner, host)
-        or silent_s >= SILENT_LEASES * max(lease_s, last.owner.lease_s)
-    )
-
-
-def _standby(last: Entry, lease_s: float, trouble: str) -> Standby:
-    return Standby(
-        owner=last.owner.name,
-        takes_over_after_s=SILENT_LEASES * max(lease_s, last.owner.lease_s),
-        trouble=trouble,
+        f"{directory}: {standby.owner} carries the batch out. It can be taken over {standby.takes_over_after_s:g} s"
+        " after its last sign of life"
     )

@@ -27,10 +27,13 @@ class DirectoryStore:
         self._objects = directory / "objects"
 
     def prepare(self) -> None:
-        """Create what is missing, and remove what killed processes have left."""
+        """Create the folders, and remove what killed processes have left.
+
+        The directory itself must exist. Where its mount is missing, a new one would look like a batch that is new.
+        """
         with _explaining(self._log):
             for each in (self._log, self._objects):
-                each.mkdir(parents=True, exist_ok=True, mode=0o700)
+                each.mkdir(exist_ok=True, mode=0o700)
                 sync_directory(each.parent)
                 for left in each.glob(".new-*"):
                     with suppress(FileNotFoundError):
@@ -55,7 +58,7 @@ class DirectoryStore:
         return _read(self._objects / f"{name}.zst")
 
     def _create(self, file: Path, content: bytes) -> bool:
-        """Write a file beside and link it, which fails if there is one: on NFS too, that is one step."""
+        """Write a temporary file and link it under its name; `link` fails if the name exists, atomically on NFS too."""
         beside = file.parent / f".new-{secrets.token_hex(8)}"
         with _explaining(file):
             try:
@@ -78,7 +81,7 @@ def _read(file: Path) -> bytes | None:
         try:
             return file.read_bytes()
         except FileNotFoundError:
-            # A mount that is gone leaves an empty directory behind: that is no log without entries.
+            # If the mount is gone, so is this folder: report that, not an empty log.
             if not file.parent.exists():
                 raise
             return None
@@ -101,12 +104,17 @@ def open_directory_store(url: str) -> Iterator[DirectoryStore]:
 
     Raises:
         ConfigError: The URL is not file:///absolute/path.
-        LogUnreachable: The directory cannot be written.
+        LogUnreachable: The directory does not exist, or cannot be written.
     """
     parts = urlsplit(url)
     path = Path(unquote(parts.path))
     if parts.netloc or not path.is_absolute() or path == Path("/"):
         raise ConfigError(f"replica.url: {url!r} must be like file:///mnt/shared/batches/shop")
+    if not path.is_dir():
+        raise LogUnreachable(
+            f"{path}: there is no such directory. Is it mounted? For a new batch, create it once, on one machine:"
+            f" mkdir {path}"
+        )
     store = DirectoryStore(path)
     store.prepare()
     yield store

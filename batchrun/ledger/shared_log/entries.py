@@ -60,7 +60,7 @@ class Entry:
     owner: Owner
     #: SHA-256 of the entry before, as hexadecimal digits; empty in the first one.
     previous: str
-    #: Empty but in a commit.
+    #: Empty unless `kind` is COMMIT.
     commit: Commit = field(default_factory=Commit)
 
 
@@ -101,7 +101,7 @@ def decode(encoded: bytes, get_object: Callable[[str], bytes | None]) -> Entry:
     """Return the entry that some bytes hold; `get_object` returns the object with the body of a large one.
 
     Raises:
-        LedgerError: A newer batchrun wrote it, or it is none.
+        LedgerError: The bytes are no entry, or a newer batchrun wrote them.
     """
     header, body = _split(encoded)
     if name := header.get("object"):
@@ -134,10 +134,10 @@ def _split(encoded: bytes) -> tuple[Any, bytes]:
     try:
         line, _, body = _decompress(encoded).partition(b"\n")
         header = orjson.loads(line)
-        version = header["v"]
+        is_newer = header["v"] > VERSION
     except (zstandard.ZstdError, ValueError, KeyError, TypeError) as error:
         raise LedgerError(f"an entry of the shared log cannot be read: {error}") from error
-    if version > VERSION:
+    if is_newer:
         raise LedgerError("the shared log was written by a newer batchrun; use that one")
     return header, body
 

@@ -1,11 +1,13 @@
 """A shared log in a stream of NATS JetStream: a message an entry, appended at an expected sequence number."""
 
+import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+import anyio
 import nats
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from nats.aio.client import Client
@@ -22,6 +24,8 @@ T = TypeVar("T")
 
 #: Seconds for one request.
 _REQUEST_S = 5.0
+#: Seconds for the first connection, over all servers.
+_CONNECT_S = 10.0
 #: The server's error code for a message that is not at the expected sequence number.
 _WRONG_SEQUENCE = 10071
 
@@ -90,29 +94,39 @@ def subject_of(stream: str) -> str:
 
 @contextmanager
 def open_nats_store(url: str) -> Iterator[NatsStore]:
-    """Open the stream that a URL names, nats://host:4222/name?replicas=3, and create it if it is missing.
+    """Open the stream that a URL names, nats://host:4222,other:4222/name?replicas=3, and create it if it is missing.
+
+    Credentials come from the environment, as NATS' own tool takes them: NATS_CREDS, or NATS_USER and NATS_PASSWORD.
 
     Raises:
         ConfigError: The URL names no stream.
         LogUnreachable: The server does not answer, or has no JetStream.
     """
-    parts = urlsplit(url)
-    name = parts.path.strip("/")
-    if not name or not name.replace("-", "").replace("_", "").isalnum():
-        raise ConfigError("replica.url: nats://host:4222/name needs a name of letters, digits, - and _ for the batch")
-    replicas = 1
-    for key, _, value in (each.partition("=") for each in parts.query.split("&") if each):
-        if key != "replicas" or not value.isdigit():
-            raise ConfigError(f"replica.url: {key!r} is not known; there is ?replicas=3")
-        replicas = int(value)
-    servers = f"{parts.scheme}://{parts.netloc}"
-    stream = f"batchrun-{name}"
+    servers, stream, replicas = _parts_of(url)
     with start_blocking_portal() as portal:
         client, js, objects = _reached(portal, partial(_connect, servers, stream, replicas), stream)
         try:
             yield NatsStore(portal, js, objects, stream)
         finally:
             portal.call(client.close)
+
+
+def _parts_of(url: str) -> tuple[list[str], str, int]:
+    """Return a URL's servers, its stream, and on how many servers the stream is kept."""
+    parts = urlsplit(url)
+    name = parts.path.strip("/")
+    if not name or not name.replace("-", "").replace("_", "").isalnum():
+        raise ConfigError("replica.url: nats://host:4222/name needs a name of letters, digits, - and _ for the batch")
+    replicas = 1
+    for key, _, value in (each.partition("=") for each in parts.query.split("&") if each):
+        if key != "replicas" or value not in ("1", "3", "5"):
+            raise ConfigError(f"replica.url: {key!r} is not known; there is ?replicas=3")
+        replicas = int(value)
+    if "@" in parts.netloc:
+        raise ConfigError(
+            "replica.url: is noted in files, so it must hold no password. Set NATS_USER and NATS_PASSWORD instead"
+        )
+    return [f"{parts.scheme}://{each}" for each in parts.netloc.split(",")], f"batchrun-{name}", replicas
 
 
 def _reached(portal: BlockingPortal, connect: Callable[[], Awaitable[T]], stream: str) -> T:
@@ -122,11 +136,21 @@ def _reached(portal: BlockingPortal, connect: Callable[[], Awaitable[T]], stream
         raise LogUnreachable(f"NATS stream {stream}: {str(error) or type(error).__name__}") from error
 
 
-async def _connect(servers: str, stream: str, replicas: int) -> tuple[Client, JetStreamContext, ObjectStore]:
+async def _connect(servers: list[str], stream: str, replicas: int) -> tuple[Client, JetStreamContext, ObjectStore]:
     async def quiet(_: Any) -> None:
         """Errors come from the requests themselves."""
 
-    client = await nats.connect(servers, error_cb=quiet, connect_timeout=_REQUEST_S, max_reconnect_attempts=-1)
+    with anyio.fail_after(_CONNECT_S):
+        client = await nats.connect(
+            servers,
+            error_cb=quiet,
+            connect_timeout=_REQUEST_S,
+            user_credentials=os.environ.get("NATS_CREDS"),
+            user=os.environ.get("NATS_USER"),
+            password=os.environ.get("NATS_PASSWORD"),
+            # Requests have time limits of their own; below them, a lost connection is made again for ever.
+            max_reconnect_attempts=-1,
+        )
     try:
         js = client.jetstream(timeout=_REQUEST_S)
         await js.add_stream(

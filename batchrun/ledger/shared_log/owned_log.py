@@ -21,7 +21,7 @@ LONGEST_WAIT_S = 2.0
 LAST_TRIES_S = 1.0
 #: A heartbeat is appended once the last append is this part of a lease old.
 HEARTBEAT_PART = 1 / 3
-_FOUND_AGAIN = "The process that resumes the batch finds again what was not noted there"
+_FOUND_AGAIN = "Whoever resumes the batch looks up on the platform what the log is missing"
 
 
 class OwnedLog:
@@ -64,7 +64,9 @@ class OwnedLog:
             return self._append(EntryKind.COMMIT, commit)
 
     def refuse_more(self) -> None:
-        self._refused = self._refused or OutputError("a commit is in the shared log and could not be made here")
+        self._refused = self._refused or OutputError(
+            "a commit reached the shared log but could not be written here. Run the same command again: it replays it"
+        )
 
     def give_up_soon(self) -> None:
         self._ending.set()
@@ -112,7 +114,8 @@ class OwnedLog:
             try:
                 if encoded.object:
                     self._store.put_object(encoded.object_name, encoded.object)
-                # If the number is taken, then by another owner, or by this entry, from a try whose answer was lost.
+                # False means the number is taken: by another owner, or by this very entry, sent in an earlier try
+                # whose answer was lost.
                 if self._store.append(number, encoded.entry) or self._store.read(number) == encoded.entry:
                     return sent_at
             except LogUnreachable as error:
@@ -139,6 +142,6 @@ class OwnedLog:
         except (LogUnreachable, LedgerError):
             pass
         return (
-            f"{name} has taken the batch over, since nothing was heard of this process for longer than its lease."
-            " Nothing was started or written here since; the batch goes on there"
+            f"{name} has taken the batch over, since nothing was heard of this process for 1.5 leases. The batch goes"
+            " on there; this process has written nothing since, and starts nothing"
         )

@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from batchrun.errors import LedgerError
+from batchrun.errors import LedgerError, LogUnreachable
 from batchrun.ledger.facts import LOG_CLAIM, LOG_POSITION
 from batchrun.ledger.shared_commits import Commit, LogClaim, LogPosition
 from batchrun.ledger.shared_log.entries import Entry, EntryKind, Owner, decode, digest, encode
@@ -49,7 +49,7 @@ class Replica:
         return self._last.entry if self._last is not None else None
 
     def _own_last(self) -> _Read | None:
-        """Read the entry again that this directory has got to.
+        """Read again the last entry that this directory has replayed.
 
         Raises:
             LedgerError: This directory and the log are not of the same batch.
@@ -74,15 +74,21 @@ class Replica:
             OutputError: This machine cannot write.
         """
         begin, some, size = self._next, list[_Read](), 0
-        for read in self._checked(self._store.read_from(begin)):
-            some.append(read)
-            size += read.bytes
-            if len(some) == ENTRIES_PER_COMMIT or size > BYTES_PER_COMMIT:
+        entries = self._checked(self._store.read_from(begin))
+        while True:
+            try:
+                read = next(entries, None)
+            except LogUnreachable:
+                self._replay(some)  # so that a store that fails often is caught up with all the same
+                raise
+            if read is not None:
+                some.append(read)
+                size += read.bytes
+            if read is None or len(some) == ENTRIES_PER_COMMIT or size > BYTES_PER_COMMIT:
                 self._replay(some)
                 some, size = [], 0
-        if some:
-            self._replay(some)
-        return self._next - begin
+            if read is None:
+                return self._next - begin
 
     @property
     def _next(self) -> int:
@@ -102,6 +108,8 @@ class Replica:
 
     def _replay(self, some: Sequence[_Read]) -> None:
         """Take over entries, in one commit."""
+        if not some:
+            return
         lengths = {name: sink.length for name, sink in self._sinks.items()}
         with self._ledger.transaction():
             for read in some:
@@ -118,10 +126,10 @@ class Replica:
         self._last = some[-1]
 
     def is_own(self, owner: Owner, host: str) -> bool:
-        """True if a process in this directory, on this machine, has made a claim; it has died, since it held the lock.
+        """True if a claim was made from this directory on this machine; that process is dead, since we hold its lock.
 
         Args:
-            owner: whom the claim has made.
+            owner: made by the claim.
             host: name of this machine.
         """
         return self._ledger.fact(LOG_CLAIM) == LogClaim(owner_id=owner.id, host=host)

@@ -164,11 +164,12 @@ async def test_an_actor_that_works_on_saves_its_state_once_more(tmp_path: Path) 
 
 
 async def test_a_server_that_stops_makes_no_python_actor_push_twice(tmp_path: Path) -> None:
-    """Nor leave an item out, whether it notes an item before or after the push."""
+    """Nor leave an item out, whether it notes an item before or after the push, in its state or in its queue."""
     settings: dict[str, Any] = {"actors": (ACTORS / "python_counter",), "migration_notice_s": 0.05}
     async with open_api(tmp_path, **settings) as api:
         runs = [
-            await api.run_actor("local~python-counter", {"count": 20, "notes": notes}) for notes in ("before", "after")
+            await api.run_actor("local~python-counter", {"count": 20, "notes": notes})
+            for notes in ("before", "after", "queue")
         ]
         for run in runs:
             await api.items(run, 5)
@@ -176,4 +177,4 @@ async def test_a_server_that_stops_makes_no_python_actor_push_twice(tmp_path: Pa
         for run in runs:
             await api.finish(run["id"])
             items = await api.items(run)
-            assert [item["n"] for item in items] == list(range(1, 21)), await api.get(f"/v2/logs/{run['id']}")
+            assert sorted(item["n"] for item in items) == list(range(1, 21)), await api.get(f"/v2/logs/{run['id']}")

@@ -71,3 +71,12 @@ async def test_a_value_stored_while_a_push_waits_lets_it_go_on(actor: Asked) -> 
     actor.save.note_stored()
     await anyio.sleep(10)
     assert actor.is_saved
+
+
+async def test_a_crawlers_push_waits_from_the_end_on(actor: Asked) -> None:
+    """Whatever it stores."""
+    actor.save.hold()
+    actor.save.note_stored()
+    with anyio.move_on_after(10) as waited:
+        await actor.push()
+    assert (waited.cancelled_caught, actor.pushed) == (True, 0)

@@ -189,6 +189,8 @@ async def update_request(call: Call) -> web.Response:
     doc = {**given, "id": call.path["request"]}
     to_front, client = call.query.boolean("forefront"), _client_of(call)
     changed = await call.backend.database.write(request_table.update, queue.seq, doc, to_front, client, now_ms())
+    if call.live is not None and doc.get("handledAt"):
+        call.live.last_save.has_handled = True
     return data_answer(_shown(changed))
 
 

@@ -5,6 +5,9 @@ push it. So an Actor is asked to save when it pushes nothing, and again if it ha
 stored. From a good save on its pushes wait until the server has closed: the Actor makes them again with the next one.
 A value that is stored while a push waits may be a later state, which counts that push: then the push goes on, and the
 Actor is asked again.
+
+The state of a crawler is its request queue: a request is marked as handled after its items are pushed. Its pushes wait
+from a moment before the end on, in which the requests of earlier pushes are marked.
 """
 
 from collections.abc import AsyncIterator
@@ -21,7 +24,7 @@ _STORE_MORE_S = 0.1
 
 
 class LastSave:
-    __slots__ = ("_asked", "_in_progress", "_pushed", "_quiet_at", "_spoiled", "_waiting")
+    __slots__ = ("_asked", "_in_progress", "_pushed", "_quiet_at", "_spoiled", "_waiting", "has_handled")
 
     def __init__(self) -> None:
         self._asked: anyio.Event | None = None
@@ -31,6 +34,8 @@ class LastSave:
         self._pushed = False
         self._in_progress = self._waiting = 0
         self._quiet_at = 0.0
+        #: True once the Actor has marked a request as handled.
+        self.has_handled = False
 
     @asynccontextmanager
     async def pushing(self) -> AsyncIterator[None]:
@@ -74,3 +79,8 @@ class LastSave:
                     await spoiled.wait()
                 if self._spoiled is not None:
                     return
+
+    def hold(self) -> None:
+        """Let pushes wait from now on, whatever is stored."""
+        self._asked = None
+        self._spoiled = self._spoiled or anyio.Event()

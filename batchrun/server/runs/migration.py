@@ -20,6 +20,8 @@ _log = structlog.get_logger()
 _NOTE_TIME_EVERY_S = 5
 #: Seconds for Actors that are still at work to save their state, before they are killed.
 _SAVE_WITHIN_S = 0.5
+#: Seconds for crawlers to mark the requests as handled whose items they have pushed.
+_MARK_WITHIN_S = 0.1
 
 
 async def end_orphans(database: Database) -> None:
@@ -56,7 +58,11 @@ async def announce_migration(database: Database, live_runs: Runs, notice_s: floa
         async with anyio.create_task_group() as children:
             for live in left:
                 children.start_soon(live.last_save.ask, live.events)
+    crawlers = [live for live in left if live.last_save.has_handled]
+    for live in crawlers:
+        live.last_save.hold()
     with anyio.CancelScope(shield=True):
+        await anyio.sleep(_MARK_WITHIN_S if crawlers else 0)
         await _note_time(database)
 
 

@@ -542,3 +542,18 @@ async def _until_still(count: Callable[[], int]) -> None:
     before = -1
     while before != (before := count()):  # noqa: ASYNC110 - what does not happen any more sets no event
         await anyio.sleep(0.5)
+
+
+async def test_a_ledger_that_is_being_made_holds_nothing_yet(client):
+    """Who follows a batch from its first moment waits for its records; there is a file then, without tables."""
+    batch_id = await client.submit_batch([{"n": 1}])
+    await client.until(batch_id, BatchState.FINISHED)
+    out_dir = client.worker.directory.out_dir(client.worker.store[batch_id])
+    for file in out_dir.glob("ledger.sqlite3*"):
+        file.unlink()
+    (out_dir / "ledger.sqlite3").touch()
+    async with client.session.get(f"{client.address}/v1/batches/{batch_id}/records?follow=1") as answer:
+        assert (answer.status, await answer.read()) == (200, b"")
+    status, failures = await client.ask("GET", f"/v1/batches/{batch_id}/failures")
+    assert (status, failures["kinds"]) == (200, [])
+    assert (await client.refusal("GET", f"/v1/batches/{batch_id}/report"))[0] == 409

@@ -199,18 +199,20 @@ def check_schema(connection: Connection, file: Path) -> None:
 
 
 def apply_schema_steps(connection: Connection, file: Path) -> None:
-    """Bring a ledger's tables up to date, each step in a transaction that also changes the version.
+    """Bring a ledger's tables up to date in one transaction: who reads them meanwhile finds none, or all of them.
 
     Raises:
         LedgerError: A newer batchrun wrote them.
     """
-    done = _version(connection, file)
-    for number, name in enumerate(SCHEMA_STEPS[done:], done + 1):
-        step = resources.files("batchrun.ledger.sqlite").joinpath(name).read_text("utf-8")
-        try:
-            connection.executescript(f"BEGIN;\n{step}\nPRAGMA user_version = {number};\nCOMMIT;")
-        except sqlite3.Error as error:
-            raise _explain(error, file) from error
+    missing = SCHEMA_STEPS[_version(connection, file) :]
+    if not missing:
+        return
+    folder = resources.files("batchrun.ledger.sqlite")
+    steps = "\n".join(folder.joinpath(name).read_text("utf-8") for name in missing)
+    try:
+        connection.executescript(f"BEGIN;\n{steps}\nPRAGMA user_version = {len(SCHEMA_STEPS)};\nCOMMIT;")
+    except sqlite3.Error as error:
+        raise _explain(error, file) from error
 
 
 def _version(connection: Connection, file: Path) -> int:

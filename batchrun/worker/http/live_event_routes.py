@@ -9,6 +9,7 @@ import anyio
 import orjson
 from aiohttp import web
 
+from batchrun.ledger.sqlite.connection import is_blank
 from batchrun.model import Selection
 from batchrun.output.layout import LEDGER
 from batchrun.report.failure_causes import read_failures
@@ -85,7 +86,7 @@ async def get_details(request: web.Request) -> web.Response:
     worker, submission = worker_of(request), submission_of(request)
     out_dir = worker.directory.out_dir(submission)
     failures = None
-    if await anyio.Path(out_dir / LEDGER).exists():
+    if not await anyio.to_thread.run_sync(is_blank, out_dir / LEDGER):
         failures = await anyio.to_thread.run_sync(read_failures, out_dir, Selection())
     details = batch_details(batch_view(worker, submission), failures)
     return web.json_response({"html": details, "access": request.app[PAGE].sign(submission.id)})

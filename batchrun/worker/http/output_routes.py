@@ -15,6 +15,7 @@ import anyio
 import orjson
 from aiohttp import web
 
+from batchrun.ledger.sqlite.connection import is_blank
 from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.model import Selection
 from batchrun.output.layout import BATCH_LOG, COSTS, ITEMS, LEDGER, RECORDS
@@ -60,7 +61,7 @@ async def get_log(request: web.Request) -> web.StreamResponse:
 async def get_costs(request: web.Request) -> web.StreamResponse:
     """Stream the costs of a batch's Runs as they are known now."""
     out_dir = _out_dir(request)
-    if await anyio.Path(out_dir / LEDGER).exists():
+    if not await anyio.to_thread.run_sync(is_blank, out_dir / LEDGER):
         await anyio.to_thread.run_sync(write_costs, out_dir)
     # To the end of the file that is opened: it is replaced whole, never appended to.
     return await _send(request, _from_to(out_dir / COSTS, 0, sys.maxsize))
@@ -80,7 +81,7 @@ def _out_dir(request: web.Request) -> Path:
 
 
 def _committed_length(out_dir: Path, name: str) -> int:
-    if not (out_dir / LEDGER).exists():
+    if is_blank(out_dir / LEDGER):
         return 0
     with open_for_reading(out_dir) as ledger:
         return ledger.output_lengths().get(name, 0)
@@ -165,7 +166,7 @@ async def _from_to(file: Path, offset: int, end: int) -> AsyncGenerator[bytes]:
 async def get_failures(request: web.Request) -> web.Response:
     """Return the jobs that did not succeed, by cause, with a sample of each."""
     out_dir = _out_dir(request)
-    if not await anyio.Path(out_dir / LEDGER).exists():
+    if await anyio.to_thread.run_sync(is_blank, out_dir / LEDGER):
         return web.json_response({"kinds": [], "other_kinds": 0, "other_jobs": 0, "bad_lines": 0, "succeeded": 0})
     failures = await anyio.to_thread.run_sync(read_failures, out_dir, Selection())
     return web.Response(body=orjson.dumps(_as_json(failures)), content_type="application/json")
@@ -182,7 +183,7 @@ def _as_json(failures: Failures) -> dict[str, Any]:
 async def get_report(request: web.Request) -> web.Response:
     """Return a batch's report as a page."""
     worker, submission = worker_of(request), submission_of(request)
-    if not await anyio.Path(worker.directory.out_dir(submission) / LEDGER).exists():
+    if await anyio.to_thread.run_sync(is_blank, worker.directory.out_dir(submission) / LEDGER):
         raise Refused(
             409, "wrong-state", f"batch {submission.id} is {submission.state}: there is nothing to report yet"
         )

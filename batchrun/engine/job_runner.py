@@ -104,7 +104,7 @@ class JobRunner:
         task_id: whose Runs are started.
         terms: of the batch.
         start_terms: what each start needs.
-        pausing: while it lasts, the calling child does not count as busy.
+        pausing: a context in which the calling child does not count as busy.
         keep_log: called with each record and the secrets of its job, to keep the end of its Run's log; None: no logs
             are kept.
     """
@@ -143,7 +143,7 @@ class JobRunner:
         self._pausing = pausing
         self._keep_log = keep_log
         self._has_noted_doubt = False
-        #: Runs that had been started when a job's start first got no answer, by job; until one has an effect.
+        #: By job: how many Runs had started when its start first went unanswered; removed once a start takes effect.
         self._started_before: dict[JobId, int] = {}
 
     async def run_job(self, work: Work, permit: Permit) -> Result:
@@ -159,6 +159,10 @@ class JobRunner:
         """Intend, start, bind and follow one Run. The permit is released as soon as no Run can be live.
 
         A Run that gets no poll is returned while it is live, with its permit.
+
+        Raises:
+            BatchRefused: the platform refuses the whole batch; no money stays reserved, unless a Run may be live.
+            OutputError: the attempt cannot be noted, and nothing was started.
         """
         if self._terms.no_starts:
             self._purse.give_back(work.reserved_usd)
@@ -172,7 +176,7 @@ class JobRunner:
         while (start := await permit.next_start()) is not None:
             intended_at = steady_time()
             self._reconciler.second_runs.expect(intended_at)
-            attempt = await self._ledger.intend(work.id, self._intent(work, intended_at))
+            attempt = await self._intend(work, intended_at)
             crash_point("intended")
             match await self._start_run(work, attempt, start):
                 case Attempt() as bound:
@@ -197,8 +201,9 @@ class JobRunner:
         self._purse.give_back(work.reserved_usd)
         return EndedAttempt(work=work, outcome=Outcome.REJECTED, error=refused)
 
-    def _intent(self, work: Work, intended_at: float) -> Intent:
-        return Intent(
+    async def _intend(self, work: Work, intended_at: float) -> Attempt:
+        """Note the next attempt. If that fails, nothing is sent, and the start's money is given back."""
+        intent = Intent(
             attempt_no=len(work.attempts) + 1,
             round=work.open.round,
             mark=self._marks.next(),
@@ -206,6 +211,11 @@ class JobRunner:
             not_before=self._client.clock.at(intended_at).earliest,
             reserved_usd=work.reserved_usd,
         )
+        try:
+            return await self._ledger.intend(work.id, intent)
+        except BatchrunError:
+            self._purse.give_back(work.reserved_usd)
+            raise
 
     async def _start_run(
         self, work: Work, attempt: Attempt, start: Start
@@ -217,6 +227,9 @@ class JobRunner:
             _InDoubt: the answer was lost.
             Problem: the platform refuses this job.
             ResourcesBusy, None: nothing was started, and the job may try again; the former if the account is full.
+
+        Raises:
+            BatchRefused: the platform refuses the whole batch; nothing was started.
         """
         self._gate.sending(start)
         options = self._start_terms.options_of(work)
@@ -242,12 +255,20 @@ class JobRunner:
             self._gate.unanswered(start)
             return _InDoubt(error)
         except ApiError as error:
-            self._ledger.withdraw(work.id, attempt.attempt_no)
-            return refusal(error, work.job)
+            return self._refused(work, attempt, error)
         crash_point("answered")
         self._gate.started(start)
         self._reconciler.note_start(run, attempt.mark)
         return self._bind(work, attempt, run)
+
+    def _refused(self, work: Work, attempt: Attempt, error: ApiError) -> Problem:
+        """Withdraw a start that the platform refused; if it refuses the whole batch, give back the start's money."""
+        self._ledger.withdraw(work.id, attempt.attempt_no)
+        try:
+            return refusal(error, work.job)
+        except BatchRefused:
+            self._purse.give_back(work.reserved_usd)
+            raise
 
     def _bind(self, work: Work, attempt: Attempt, run: Run) -> Attempt:
         """Note the Run's id. Nothing waits for this commit: until then the attempt is in doubt, which is safe."""
@@ -277,7 +298,9 @@ class JobRunner:
         error: TransportError | ServerFailed | None = None,
         intended_at: float | None = None,
     ) -> EndedAttempt | LiveRun | None:
-        """Find out if a start whose answer was lost has started a Run. The permit is lent while none is seen.
+        """Find out if a start whose answer was lost has started a Run.
+
+        While no such Run is seen, other starts may use the permit.
 
         Args:
             work: the job.

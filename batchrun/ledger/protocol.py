@@ -179,8 +179,8 @@ class Money:
     reserved_usd: float
     #: Number of these Runs.
     open_runs: int
-    #: Number of Runs whose final cost replaced a reservation.
-    settled_runs: int
+    #: Number of Runs whose final cost is known and replaced a reservation.
+    known_costs: int
     #: The most that the known cost of a Run is above its reservation; 0 if none is above.
     most_excess_usd: float
 

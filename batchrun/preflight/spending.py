@@ -151,7 +151,7 @@ def fill_purse(config: Config, terms: TaskTerms, money: Money, shared: Budget) -
         task_options=terms.options,
         is_strict=limits.budget_mode == "strict",
         excess=ExcessCosts(
-            known=max(money.settled_runs, len(past)),
+            known=max(money.known_costs, len(past)),
             most_usd=max([money.most_excess_usd, *(cost_usd - (bound.usd or 0.0) for cost_usd in past)]),
             open_runs=money.open_runs,
         ),

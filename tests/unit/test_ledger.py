@@ -207,12 +207,13 @@ def test_money_counts_open_runs_and_what_runs_cost_beyond_their_reservations(tmp
             for line, (reserved_usd, cost_usd) in enumerate([(0.1, 0.4), (0.1, 0.05), (None, 7.0), (0.2, None)], 1):
                 run = make_run(f"r{line}", cost_usd=cost_usd)
                 carry_out(ledger, line, run, reserved_usd=reserved_usd)
-            final = [FinalCost(job_id=JobId(1), attempt_no=1, cost_usd=0.5, source=CostSource.PLATFORM)]
-            ledger.note_final_costs(final)
+            known = FinalCost(job_id=JobId(1), attempt_no=1, cost_usd=0.5, source=CostSource.PLATFORM)
+            unknown = FinalCost(job_id=JobId(4), attempt_no=1, cost_usd=None, source=CostSource.UNKNOWN)
+            ledger.note_final_costs([known, unknown])
             ledger.intend(admitted(ledger, 5).id, Intent(attempt_no=1, mark=Mark("m"), reserved_usd=0.25))
         money = ledger.money()
-    assert (money.spent_usd, money.reserved_usd) == pytest.approx((0.5, 0.1 + 7.0 + 0.2 + 0.25))
-    assert (money.open_runs, money.settled_runs, round(money.most_excess_usd, 9)) == (4, 1, 0.4)
+    assert (money.spent_usd, money.reserved_usd) == pytest.approx((0.5 + 0.2, 0.1 + 7.0 + 0.25))
+    assert (money.open_runs, money.known_costs, round(money.most_excess_usd, 9)) == (3, 1, 0.4)
 
 
 #: Each fact, as the version before `facts.py` has written it.

@@ -13,7 +13,21 @@ from batchrun.engine.background.final_costs import PATIENCE_S
 from batchrun.engine.limits.purse import Purse
 from batchrun.engine.notices import BudgetExhausted, CostsUnbounded, RunSuspect, StartsWaitForBudget
 from batchrun.engine.work import Work
-from batchrun.model import AttemptState, CostSource, Ending, Job, Outcome, Run, RunId, RunOptions, RunStatus
+from batchrun.errors import BatchRefused, OutputLost
+from batchrun.model import (
+    Attempt,
+    AttemptState,
+    CostSource,
+    Ending,
+    Intent,
+    Job,
+    JobId,
+    Outcome,
+    Run,
+    RunId,
+    RunOptions,
+    RunStatus,
+)
 from batchrun.policy.budget import Budget, ExcessCosts, ObservedCosts, Prices
 from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
 from tests.support.scripted_api import Engine, Plan, ScriptedApi, api_error, in_order, lost_answer, output_plan, retries
@@ -249,6 +263,33 @@ async def test_a_start_without_a_run_releases_its_money() -> None:
     await engine.costs.finish()
     assert record.outcome is Outcome.SUCCEEDED
     assert (engine.purse.budget.reserved_usd, engine.purse.budget.spent_usd) == pytest.approx((0.0, 0.1))
+
+
+@pytest.mark.parametrize("fault", ["refused", "not noted"])
+async def test_a_start_that_ends_the_batch_releases_its_money(fault: str) -> None:
+    """The other batches of a shared budget can spend it, also before this one is closed."""
+
+    class FullDisk(WatchedLedger):
+        async def intend(self, _job_id: JobId, _intent: Intent) -> Attempt:
+            raise OutputLost("the disk is full")
+
+    shared = Budget(0.15)
+    money = Purse(Budget(None, shared=shared), PER_EVENT, task_options=RunOptions(), is_strict=True)
+    api = ScriptedApi(Plan(error=api_error(403)))
+    engine = Engine(api, WatchedLedger() if fault == "refused" else FullDisk(), capped(1), purse=money)
+    with pytest.raises(BatchRefused if fault == "refused" else OutputLost):
+        await engine.run()
+    assert (shared.reserved_usd, shared.has(CAP_USD)) == (0.0, True)
+
+
+async def test_an_unknown_cost_lets_no_further_runs_be_live() -> None:
+    """Each known cost allows three more; a Run whose cost stays unknown shows nothing about the next ones."""
+    money = purse(1.0, BY_USAGE)
+    for cost_usd, max_open_runs in ((None, 3), (CHEAP_USD, 6), (None, 6)):
+        money.reserve(CHEAP_USD)
+        money.settle(CHEAP_USD, cost_usd)
+        assert money.excess is not None
+        assert (money.excess.open_runs, money.excess.max_open_runs) == (0, max_open_runs)
 
 
 async def test_final_costs_are_read_many_at_a_time() -> None:

@@ -91,13 +91,13 @@ class Purse:
 
     def settle(self, reserved_usd: float, cost_usd: float | None) -> None:
         """Note what a Run cost in the end; None: unknown."""
-        if self.excess is not None:
-            self.excess.known += 1
-            self.excess.most_usd = max(self.excess.most_usd, (cost_usd or 0.0) - reserved_usd)
-        if cost_usd is not None:
-            self._observed.note(cost_usd)
-        else:
+        if cost_usd is None:
             self._unknown += 1
+        else:
+            self._observed.note(cost_usd)
+            if self.excess is not None:
+                self.excess.known += 1
+                self.excess.most_usd = max(self.excess.most_usd, cost_usd - reserved_usd)
         self._count_open(-1)
         self.budget.settle(reserved_usd, cost_usd)
 

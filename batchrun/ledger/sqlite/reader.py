@@ -175,12 +175,12 @@ class LedgerReader:
 
     def money(self) -> Money:
         """Return the spending of the batch so far."""
-        spent, reserved, open_runs, settled_runs, most_excess = self._db.execute(
+        spent, reserved, open_runs, known_costs, most_excess = self._db.execute(
             "SELECT total(CASE WHEN cost_is_final THEN coalesce(cost_usd, reserved_usd) END),"
             " total(CASE WHEN NOT cost_is_final THEN coalesce(reserved_usd, cost_usd) END),"
             # A live Run without a reservation gets one when it is taken up. A second Run has none.
             " total(NOT cost_is_final AND (state = 'ended' OR reserved_usd IS NOT NULL) AND attempt_no > 0),"
-            " total(cost_is_final AND reserved_usd IS NOT NULL AND attempt_no > 0),"
+            " total(cost_is_final AND cost_usd IS NOT NULL AND reserved_usd IS NOT NULL AND attempt_no > 0),"
             " max(iif(attempt_no > 0, cost_usd - reserved_usd, 0))"
             # An attempt that ended without a Run has started none.
             " FROM attempt WHERE state != 'ended' OR run_id IS NOT NULL"
@@ -189,7 +189,7 @@ class LedgerReader:
             spent_usd=spent,
             reserved_usd=reserved,
             open_runs=int(open_runs),
-            settled_runs=int(settled_runs),
+            known_costs=int(known_costs),
             most_excess_usd=max(0.0, most_excess or 0.0),
         )
 

@@ -3,14 +3,11 @@
 import os
 import re
 import shlex
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
-
-import typer
 
 from batchrun.account.connect import patiently, read_account
 from batchrun.account.task import find_task
@@ -18,6 +15,7 @@ from batchrun.apify.client import ApifyClient
 from batchrun.cli.batch_file_text import BatchDraft, batch_file_text
 from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode
+from batchrun.cli.init_questions import MAX_OFFERED, ask_column, ask_value, choose, is_terminal
 from batchrun.cli.terminal import answer, say
 from batchrun.config import ServerConfig, TaskConfig, load_api, load_config, parse_setting
 from batchrun.config.sections import AccountLimitsConfig
@@ -37,8 +35,6 @@ from batchrun.runtime.logs import silence
 READING = ("format", "encoding", "delimiter", "quote")
 #: What the names of Actors from directories begin with, on the embedded server.
 _OWN = "local/"
-#: Tasks, Actors or columns that are offered to choose from.
-MAX_OFFERED = 30
 #: Problems of the job file that are shown.
 MAX_SHOWN = 5
 
@@ -232,12 +228,12 @@ async def _task_keys(client: ApifyClient, request: InitRequest) -> dict[str, str
             f"the token may not list the account's tasks ({error.message}); give --task", error
         ) from error
     if tasks:
-        return {"id": _choose("task", tasks).replace("/", "~")}
+        return {"id": choose("task", tasks).replace("/", "~")}
     own = [name for name in actors if name.startswith(_OWN)] if request.actors else []
     if len(own) == 1:
         return _described(own[0], request.jobs)
     if actors:
-        return _described(_choose("actor", actors), request.jobs)
+        return _described(choose("actor", actors), request.jobs)
     raise ConfigError("the account has neither a task nor an Actor; give --actor user/name")
 
 
@@ -245,30 +241,6 @@ def _described(actor: str, jobs: Path) -> dict[str, str]:
     stem = re.sub(r"[^a-z0-9]+", "-", jobs.name.partition(".")[0].lower()).strip("-")[:50].strip("-")
     # The platform takes names of 3 to 63 characters.
     return {"actor": actor, "name": stem if len(stem) >= 3 else f"batch-{stem or 'of-mine'}"}
-
-
-def _is_terminal() -> bool:
-    return sys.stdin.isatty() and sys.stderr.isatty()
-
-
-def _choose(kind: str, names: Sequence[str]) -> str:
-    """Let a person choose a task or an Actor.
-
-    Raises:
-        ConfigError: there is no terminal to ask at; the message lists the names.
-    """
-    shown = names[:MAX_OFFERED]
-    if not _is_terminal():
-        listed = "".join(f"\n  {name}" for name in shown)
-        raise ConfigError(f"give --{kind}. The account has:{listed}")
-    for number, name in enumerate(shown, start=1):
-        say(f"  {number:>2}  {name}")
-    while True:
-        given = typer.prompt(f"Which {'Actor' if kind == 'actor' else 'task'}? Its number or name", err=True).strip()
-        if given.isdecimal() and 0 < int(given) <= len(shown):
-            return shown[int(given) - 1]
-        if "/" in given or "~" in given:
-            return str(given)
 
 
 def _check_chosen(chosen: Mapping[str, str], head: _Head, target: _Target) -> None:
@@ -284,43 +256,20 @@ def _match(request: InitRequest, head: _Head, target: _Target) -> tuple[Matching
     """Match the columns, and ask for what stays open; return the constants that were given, too."""
     match = partial(match_columns, head.columns, target.fields, target.required, given=target.given)
     matching = match(chosen=request.chosen)
-    if not _is_terminal():
+    if not is_terminal():
         return matching, {}
     chosen = dict(request.chosen)
     constants: dict[str, Any] = {}
     for each in matching.matches:
         if each.rivals:
             offered = [each.column, *each.rivals]
-            chosen[each.property] = _ask_column(f"Which column fills {each.property}?", offered, each.column)
+            chosen[each.property] = ask_column(f"Which column fills {each.property}?", offered, each.column)
     matching = match(chosen=chosen)
     for name in matching.missing:
         if not target.fields[name].get("isSecret"):
-            given = _ask_value(name, target.fields[name], [column.name for column in head.columns])
+            given = ask_value(name, target.fields[name], [column.name for column in head.columns])
             (chosen if given[0] else constants).update({name: given[1]} if given[1] is not None else {})
     return match(chosen=chosen), constants
-
-
-def _ask_column(question: str, offered: Sequence[str], usual: str) -> str:
-    say("  ".join(f"{number} {name}" for number, name in enumerate(offered, start=1)))
-    given = typer.prompt(f"{question} Its number", default="1", err=True).strip()
-    return offered[int(given) - 1] if given.isdecimal() and 0 < int(given) <= len(offered) else usual
-
-
-def _ask_value(name: str, field: JsonObject, columns: Sequence[str]) -> tuple[bool, Any]:
-    """Ask for a required property: return whether a column fills it, and the column or the value; None: left open."""
-    kind = field.get("type", "text")
-    say(f"The Actor requires {name} ({kind}): {field.get('title') or ''}".rstrip(": "))
-    say("  ".join(f"{number} {column}" for number, column in enumerate(columns, start=1)))
-    given = typer.prompt("A column's number, or =VALUE for all lines (empty: later)", default="", err=True).strip()
-    if given.isdecimal() and 0 < int(given) <= len(columns):
-        return True, columns[int(given) - 1]
-    if not given.startswith("="):
-        return False, None
-    text = given[1:].strip()
-    try:
-        return False, text if kind == "string" else read_json(text.encode())
-    except ValueError:
-        return False, [text] if kind == "array" else text
 
 
 def _summary(request: InitRequest, target: _Target, matching: Matching, constants: Mapping[str, Any]) -> Iterator[str]:

@@ -4,6 +4,7 @@
     {{a.b}}             the property `b` of the object `a`, unless a column is named `a.b`
     {{n:int}}           a whole number; {{x:float}}, {{b:bool}}, {{x:json}}: a number, a boolean, any JSON
     {{tags:split(|)}}   a list of the parts between separators, trimmed; an empty cell gives an empty list
+    {{l:objects(url)}}  a list of objects with that property: `{"url": element}`; elements that are objects stay
     {{q:url}}           percent-encoded, to be a part of an address; :trim, :upper, :lower change the text
     {{n:default(1)}}    another text where the cell is empty, null or missing
     {{d:date(%d.%m.%Y)}} a date like 2026-03-31, in another format
@@ -247,10 +248,19 @@ def to_int(value: Any) -> int:
     raise ValueError
 
 
-def _to_float(value: Any) -> float:
+def to_float(value: Any) -> float:
+    """Return a number given as text or as JSON.
+
+    Raises:
+        ValueError: It is not a number, or beyond the range of a double.
+    """
     if type(value) is str and not _FLOAT.fullmatch(value := value.strip()):
         raise ValueError
-    if type(value) not in (str, int, float) or not math.isfinite(number := float(value)):
+    try:
+        number = float(value) if type(value) in (str, int, float) else math.nan
+    except OverflowError:
+        raise ValueError from None
+    if not math.isfinite(number):
         raise ValueError
     return number
 
@@ -279,6 +289,15 @@ def _splitter(separator: str) -> Callable[[Any], list[Any]]:
     return split
 
 
+def _wrapper(name: str) -> Callable[[Any], list[Any]]:
+    def wrap(value: Any) -> list[Any]:
+        if not isinstance(value, list):
+            raise ValueError
+        return [part if isinstance(part, dict) else {name: part} for part in value]
+
+    return wrap
+
+
 def _dater(form: str) -> Callable[[Any], str]:
     return lambda value: datetime.fromisoformat(as_text(value).strip()).strftime(form)
 
@@ -289,7 +308,7 @@ def _defaulter(default: str) -> Callable[[Any], Any]:
 
 _PLAIN: Final[dict[str, tuple[Callable[[Any], Any], str]]] = {
     "int": (to_int, "a whole number"),
-    "float": (_to_float, "a number"),
+    "float": (to_float, "a number"),
     "bool": (to_bool, "true or false"),
     "json": (_to_json, "JSON"),
     "url": (lambda value: quote(as_text(value), safe=""), "text"),
@@ -300,6 +319,7 @@ _PLAIN: Final[dict[str, tuple[Callable[[Any], Any], str]]] = {
 #: What makes a filter of an argument, what the filter wants, and an example.
 _WITH_ARGUMENT: Final[dict[str, tuple[Callable[[str], Callable[[Any], Any]], str, str]]] = {
     "split": (_splitter, "text to split", "{{tags:split(|)}}"),
+    "objects": (_wrapper, "a list", "{{links:split(|):objects(url)}}"),
     "default": (_defaulter, "text", "{{n:default(1)}}"),
     "date": (_dater, "a date like 2026-03-31", "{{day:date(%d.%m.%Y)}}"),
 }

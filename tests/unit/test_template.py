@@ -78,6 +78,8 @@ def test_a_tree_is_filled_in_its_own_order() -> None:
         ("{{x:default(a:b)}}", None, "a:b"),
         ("{{x:default(7)}}", 0, 0),
         ("{{x:date(%d.%m.%Y %H:%M)}}", "2026-03-31T23:59:00Z", "31.03.2026 23:59"),
+        ("{{x:split(|):objects(url)}}", "a|b", [{"url": "a"}, {"url": "b"}]),
+        ("{{x:objects(url)}}", ["a", {"url": "b"}], [{"url": "a"}, {"url": "b"}]),
         ("{{ x : date(%j) : int }}", "2026-01-31", 31),
         ("{{x:int}}{{x}}", "05", "505"),
         ("{{{{x}} {y} }}", "unused", "{{x}} {y} }}"),
@@ -100,6 +102,8 @@ def test_a_cell_is_converted(text: str, cell: Any, value: Any) -> None:
         ("{{x:float}}", "nan", "column 'x' is \"nan\" and jobs.template.v expects a number"),
         ("{{x:float}}", "1e999", "column 'x' is \"1e999\" and jobs.template.v expects a number"),
         ("{{x:float}}", [], "column 'x' is [] and jobs.template.v expects a number"),
+        ("{{x:float}}", 10**400, "column 'x' is 1" + "0" * 78 + "… and jobs.template.v expects a number"),
+        ("{{x:objects(url)}}", "a", "column 'x' is \"a\" and jobs.template.v expects a list"),
         ("{{x:bool}}", "maybe", "column 'x' is \"maybe\" and jobs.template.v expects true or false"),
         ("{{x:json}}", "{", "column 'x' is \"{\" and jobs.template.v expects JSON"),
         (
@@ -180,12 +184,12 @@ def test_a_column_with_an_odd_name_is_quoted() -> None:
         ("{{{x}}}", "'{{{x}}' is no placeholder; write it like {{column}} or {{column:int?}}"),
         ("{{x:split}}", "split names nothing in parentheses; write it like {{tags:split(|)}}"),
         ("{{x:split()}}", "split names nothing in parentheses; write it like {{tags:split(|)}}"),
-        ("{{x:int(3)}}", "the filter 'int' takes nothing in parentheses; only split, default, date do"),
+        ("{{x:int(3)}}", "the filter 'int' takes nothing in parentheses; only split, objects, default, date do"),
         (
             "{{x:datum}}",
             (
                 "there is no filter 'datum', only int, float, bool, json, url, trim, upper, lower, split(…), "
-                "default(…), date(…); a column with ':' in its name is quoted: {{\"a:b\"}}"
+                "objects(…), default(…), date(…); a column with ':' in its name is quoted: {{\"a:b\"}}"
             ),
         ),
     ],

@@ -25,7 +25,7 @@ from batchrun.jobs.job_file import HEAD_JOBS
 from batchrun.jobs.job_format import Kind
 from batchrun.model import Job, JsonObject, read_json
 from batchrun.preflight.builds import read_build
-from batchrun.preflight.column_match import JobColumn, Matching, match_columns
+from batchrun.preflight.column_match import JobColumn, Matching, is_usable, match_columns
 from batchrun.preflight.plan import Plan, as_created, make_plan, open_to_look
 from batchrun.report.progress_words import counted
 from batchrun.runtime.children import plain_errors
@@ -88,7 +88,7 @@ def reading_of(settings: Sequence[str]) -> dict[str, str]:
         section, _, name = key.partition(".")
         if section != "jobs" or name not in READING:
             known = ", ".join(f"jobs.{each}" for each in READING)
-            raise ConfigError(f"--set {key}: init takes {known}; write other keys into the file")
+            raise ConfigError(f"--set {key}: init takes {known}; other keys go into the batch file that init writes")
         if name == "format" and value not in get_args(Kind):
             raise ConfigError(f"--set {key}={value}: give one of {', '.join(get_args(Kind))}")
         found[name] = str(value)
@@ -141,10 +141,16 @@ def init_batch(request: InitRequest) -> ExitCode:
     plan = _check(request.file)
     for line in _findings(plan, head):
         say(line)
-    name = shlex.quote(str(request.file))
-    say(f"next      batchrun plan {name}, then batchrun run {name} --limit 10")
+    say(f"next      {_next_step(request.file, would_fail=plan.would_fail)}")
     answer(str(request.file))
     return ExitCode.USAGE if plan.would_fail else ExitCode.SUCCEEDED
+
+
+def _next_step(file: Path, *, would_fail: bool) -> str:
+    name = shlex.quote(str(file))
+    if would_fail:
+        return f"mend {name} or the lines, then batchrun plan {name}; to start over, delete {name} and run init again"
+    return f"batchrun plan {name}, then batchrun run {name} --limit 10"
 
 
 def _refuse_existing(file: Path) -> None:
@@ -248,6 +254,9 @@ def _check_chosen(chosen: Mapping[str, str], head: _Head, target: _Target) -> No
     for name, column in chosen.items():
         if column not in names:
             raise ConfigError(f"--map {name}={column}: there is no such column; there are {', '.join(names)}")
+        if not is_usable(column):
+            unusable = 'batchrun\'s own begin with "@", and a template cannot read a name with \'"\' or "}}"'
+            raise ConfigError(f"--map {name}={column}: no property takes this column: {unusable}")
         if target.fields and name not in target.fields:
             raise ConfigError(f"--map {name}={column}: no such property; the input has {', '.join(target.fields)}")
 
@@ -266,8 +275,9 @@ def _match(request: InitRequest, head: _Head, target: _Target) -> tuple[Matching
             chosen[each.property] = ask_column(f"Which column fills {each.property}?", offered, each.column)
     matching = match(chosen=chosen)
     for name in matching.missing:
-        if not target.fields[name].get("isSecret"):
-            given = ask_value(name, target.fields[name], [column.name for column in head.columns])
+        field = target.fields.get(name, {})
+        if not field.get("isSecret"):
+            given = ask_value(name, field, [column.name for column in head.columns if is_usable(column.name)])
             (chosen if given[0] else constants).update({name: given[1]} if given[1] is not None else {})
     return match(chosen=chosen), constants
 

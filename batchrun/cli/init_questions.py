@@ -9,6 +9,7 @@ import typer
 from batchrun.cli.terminal import say
 from batchrun.errors import ConfigError
 from batchrun.model import JsonObject, read_json
+from batchrun.preflight.column_match import wrapped
 
 #: Tasks, Actors or columns that are offered to choose from.
 MAX_OFFERED = 30
@@ -56,8 +57,14 @@ def ask_value(name: str, field: JsonObject, columns: Sequence[str]) -> tuple[boo
         return True, columns[int(given) - 1]
     if not given.startswith("="):
         return False, None
-    text = given[1:].strip()
+    return False, _constant(given[1:].strip(), field)
+
+
+def _constant(text: str, field: JsonObject) -> Any:
+    """Return a value for all lines: the text for a string, its JSON for other types; in a list if one is wanted."""
+    kind = field.get("type")
     try:
-        return False, text if kind == "string" else read_json(text.encode())
+        value = text if kind == "string" else read_json(text.encode())
     except ValueError:
-        return False, [text] if kind == "array" else text
+        value = text
+    return wrapped(text, field) if kind == "array" and not isinstance(value, list) else value

@@ -4,11 +4,12 @@ Pure functions over names, sample values and an input schema. They guess: their 
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from batchrun.jobs.template import to_bool, to_int
+from batchrun.jobs.template import to_bool, to_float, to_int
 from batchrun.model import JsonObject, read_json
 
 #: Score from which on a column is matched with a property. Equal names alone score `_NAME_WEIGHT`.
@@ -30,7 +31,9 @@ _TYPE_BONUS = 0.1
 #: Addresses in a column, for a property that takes any text.
 _URL_IN_TEXT = -0.3
 
-_WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|[^\W\d_]+")
+#: A word by the shape of its characters: an acronym in the plural ("URLs"), one before a word ("URL" of "URLList"), a
+#: word, an acronym, a number.
+_WORD = re.compile(r"A{2,}s(?![as])|A+(?=A[as])|A?[as]+|A+|9+")
 #: Words for one thing; the first stands for all.
 _SYNONYMS = (
     ("url", "link", "href", "uri", "website", "webpage", "site"),
@@ -68,6 +71,17 @@ _ID_WORDS = frozenset(
             "ref",
             "reference",
             "nr",
+            "nummer",
+            *(
+                "artikelnummer",
+                "artikelnr",
+                "artnr",
+                "bestellnummer",
+                "bestellnr",
+                "produktnummer",
+                "produktnr",
+                "kennung",
+            ),
         ),
     }
 )
@@ -142,37 +156,55 @@ def match_columns(
         given: the properties that the task sets, or the schema's defaults.
         chosen: columns by property that a person has chosen; they are not guessed.
     """
-    usable = [column for column in columns if not column.name.startswith("@") and '"' not in column.name]
+    usable = [column for column in columns if is_usable(column.name)]
     by_name = {column.name: column for column in usable}
-    pairs = dict(chosen or {})
+    pairs, rivals = _assign(usable, fields, chosen or {})
+    order = [*(name for name in fields if name in pairs), *(name for name in pairs if name not in fields)]
+    matches = tuple(
+        ColumnMatch(
+            property=name,
+            column=pairs[name],
+            value=placeholder(by_name[pairs[name]], name, fields.get(name, {}), is_required=name in required),
+            rivals=rivals.get(name, ()),
+        )
+        for name in order
+    )
+    key = _key(usable)
+    return Matching(
+        matches=matches,
+        missing=tuple(name for name in required if name not in pairs and name not in given),
+        key=key,
+        meta=_meta(usable, key, pairs.values()),
+    )
+
+
+def is_usable(column: str) -> bool:
+    """True if a placeholder can read a column of this name, and it is not one of batchrun's (`@key`)."""
+    return bool(column.strip()) and not column.startswith("@") and '"' not in column and "}}" not in column
+
+
+def _assign(
+    columns: Sequence[JobColumn], fields: Mapping[str, JsonObject], chosen: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+    """Return the column of each property that one fills, and the rivals of guessed ones."""
+    pairs = dict(chosen)
     rivals: dict[str, tuple[str, ...]] = {}
     if not fields:
-        pairs = {**{name: name for name in by_name}, **pairs}
-    scores = _scores(usable, fields, pairs)
+        pairs = {**{column.name: column.name for column in columns}, **pairs}
+    scores = _scores(columns, fields, pairs)
     for score, name, column in scores:
         if name not in pairs and column not in pairs.values():
             pairs[name] = column
             rivals[name] = tuple(
                 other for near, of, other in scores if of == name and other != column and score - near < RIVAL_MARGIN
             )
-    order = [*(name for name in fields if name in pairs), *(name for name in pairs if name not in fields)]
-    matches = tuple(
-        ColumnMatch(
-            property=name,
-            column=pairs[name],
-            value=placeholder(by_name[pairs[name]], fields.get(name, {}), is_required=name in required),
-            rivals=rivals.get(name, ()),
-        )
-        for name in order
-    )
-    key = _key(usable)
-    unused = [column.name for column in usable if column.name not in pairs.values() and column.name != key]
-    return Matching(
-        matches=matches,
-        missing=tuple(name for name in required if name not in pairs and name not in given),
-        key=key,
-        meta=tuple(([key] if key else []) + unused[:MAX_META]),
-    )
+    return pairs, rivals
+
+
+def _meta(columns: Sequence[JobColumn], key: str | None, taken: Collection[str]) -> tuple[str, ...]:
+    """Return the columns that are copied into the record."""
+    unused = [column.name for column in columns if column.name not in taken and column.name != key]
+    return tuple(([key] if key else []) + unused[:MAX_META])
 
 
 def _scores(
@@ -199,10 +231,24 @@ def _score(column: JobColumn, name: str, field: JsonObject) -> float:
 
 
 def _words(name: str) -> frozenset[str]:
-    plain = [word.lower() for word in _WORD.findall(name)]
-    singular = [word[:-1] if re.search(r"..[^s]s$", word) else word for word in plain]
+    """Return the words that say what a column or a property holds: in the singular, one for all synonyms."""
+    singular = [word[:-1] if re.search(r".[^s]s$", word) else word for word in _plain_words(name)]
     words = frozenset(_CANONICAL.get(word, word) for word in singular)
     return words - _NOISE or words
+
+
+def _plain_words(name: str) -> list[str]:
+    """Return the words of a name in small letters: "start" and "urls" of `startURLs`."""
+    name = unicodedata.normalize("NFC", name)
+    return [name[slice(*found.span())].lower() for found in _WORD.finditer("".join(map(_shape, name)))]
+
+
+def _shape(character: str) -> str:
+    if character.isupper():
+        return "A"
+    if character.isalpha():
+        return "s" if character == "s" else "a"
+    return "9" if character.isdecimal() else " "
 
 
 def _likeness(these: frozenset[str], those: frozenset[str]) -> float:
@@ -223,7 +269,7 @@ def _value_bonus(column: JobColumn, name: str, field: JsonObject) -> float | Non
 
 
 def _kind_bonus(column: JobColumn, kind: str, field: JsonObject) -> float | None:
-    converters: dict[str, Callable[[Any], Any]] = {"integer": to_int, "number": float, "boolean": to_bool}
+    converters: dict[str, Callable[[Any], Any]] = {"integer": to_int, "number": to_float, "boolean": to_bool}
     if (convert := converters.get(kind)) is not None:
         return _TYPE_BONUS if _converts(column, convert) else None
     if kind == "object":
@@ -236,14 +282,21 @@ def _kind_bonus(column: JobColumn, kind: str, field: JsonObject) -> float | None
 def takes_urls(name: str, field: JsonObject) -> bool:
     """Whether a property takes addresses of pages, by its editor, its name or its pattern."""
     is_text = field.get("type") in ("string", "array")
-    is_named = "url" in {word.lower().removesuffix("s") for word in _WORD.findall(name)}
-    return field.get("editor") == "requestListSources" or (
+    is_named = not {"url", "urls"}.isdisjoint(_plain_words(name))
+    return _takes_sources(field) or (
         is_text and (is_named or str(field.get("pattern") or "").startswith(("^http", "^(http")))
     )
 
 
+def _takes_sources(field: JsonObject) -> bool:
+    """Whether the elements of a list are objects with a `url`, which the schema's own type does not say."""
+    return field.get("editor") == "requestListSources"
+
+
 def _are_urls(column: JobColumn) -> bool:
-    return bool(column.values) and _all(column, _URL.fullmatch)
+    return bool(column.values) and _all(
+        column, lambda text: all(_URL.fullmatch(part.strip()) for part in text.split("|"))
+    )
 
 
 def _all(column: JobColumn, fits: Callable[[str], object]) -> bool:
@@ -279,28 +332,47 @@ def _shapes(values: Sequence[Any]) -> frozenset[str]:
     )
 
 
-def placeholder(column: JobColumn, field: JsonObject, *, is_required: bool = False) -> Any:
+def placeholder(column: JobColumn, name: str, field: JsonObject, *, is_required: bool = False) -> Any:
     """Return what a template has for a property that a column fills: a placeholder, in a list if need be."""
     optional = "?" if column.has_empty and not is_required else ""
-    kind, wraps = field.get("type"), field.get("type") == "array"
+    is_array = field.get("type") == "array"
+    if is_array and (converter := _list_converter_of(column)) is not None:
+        objects = ":objects(url)" if _takes_sources(field) else ""
+        return placeholder_of(column.name, converter + objects + optional)
+    text = _text_of(column, name, field, optional)
+    return wrapped(text, field) if is_array else text
+
+
+def wrapped(text: str, field: JsonObject) -> list[Any]:
+    """Return a list of one text, as a property that takes a list wants it."""
+    return [{"url": text}] if _takes_sources(field) else [text]
+
+
+def _text_of(column: JobColumn, name: str, field: JsonObject, optional: str) -> str:
+    """Return the placeholder of a single value; after a scheme if a URL is wanted and the cells are domains."""
+    are_domains = bool(column.values) and _all(column, _DOMAIN.fullmatch)
+    scheme = "https://" if are_domains and takes_urls(name, field) else ""
+    return f"{scheme}{placeholder_of(column.name, _converter_of(column, field) + optional)}"
+
+
+def _list_converter_of(column: JobColumn) -> str | None:
+    """Return the converter that makes a list of each value; None: each value is an element of a list."""
+    if not column.has_cells:
+        return "" if all(isinstance(value, list) for value in column.values) else None
+    if column.values and _converts(column, _to_list):
+        return ":json"
+    separator = _separator(column.values)
+    return f":split({separator})" if separator else None
+
+
+def _converter_of(column: JobColumn, field: JsonObject) -> str:
+    """Return the converter of a single value."""
+    kind = str(field.get("type"))
+    if not column.has_cells:  # a number of a JSON line becomes the text that the property wants
+        return ":trim" if kind == "string" and not any(isinstance(each, str) for each in column.values) else ""
     if not field:  # without a schema, the values decide
-        kind = next((kind for kind, convert in _BY_VALUE if column.has_cells and _converts(column, convert)), "")
-    if wraps and not column.has_cells:
-        wraps = not all(isinstance(value, list) for value in column.values)
-    if wraps and (separator := _separator(column)):
-        return placeholder_of(column.name, f":split({separator}){optional}")
-    is_json = column.has_cells and column.values and (kind == "object" or (wraps and _converts(column, _to_list)))
-    if is_json:
-        converter = ":json"
-    elif column.has_cells:
-        converter = _CONVERTERS.get(str(kind), "")
-    else:  # a number of a JSON line becomes the text that the property wants
-        converter = ":trim" if kind == "string" and not any(isinstance(each, str) for each in column.values) else ""
-    scheme = "https://" if wraps and not _are_urls(column) and _all(column, _DOMAIN.fullmatch) else ""
-    text = f"{scheme}{placeholder_of(column.name, converter + optional)}"
-    if not wraps or is_json:
-        return text
-    return [{"url": text}] if field.get("editor") == "requestListSources" else [text]
+        kind = next((kind for kind, convert in _BY_VALUE if _converts(column, convert)), "")
+    return _CONVERTERS.get(kind, "")
 
 
 def placeholder_of(column: str, filters: str = "") -> str:
@@ -309,7 +381,7 @@ def placeholder_of(column: str, filters: str = "") -> str:
     return f"{{{{{named}{filters}}}}}"
 
 
-_CONVERTERS = {"integer": ":int", "number": ":float", "boolean": ":bool"}
+_CONVERTERS = {"integer": ":int", "number": ":float", "boolean": ":bool", "object": ":json"}
 
 
 def _plain_number(value: Any) -> None:
@@ -333,14 +405,16 @@ def _to_list(value: Any) -> list[Any]:
     return found
 
 
-def _separator(column: JobColumn) -> str:
+def _separator(texts: Sequence[str]) -> str:
     """Return the separator of several values in one cell; empty: each cell is one value."""
-    if not column.has_cells or _converts(column, _to_list):
-        return ""
-    texts = [str(value) for value in column.values]
     if any("://" in text for text in texts):
-        return next((each for each in "|" if any(each in text for text in texts)), "")
-    return next((each for each in _SEPARATORS if 2 * sum(each in text for text in texts) > len(texts)), "")
+        return "|" if any("|" in text for text in texts) else ""
+    return next((each for each in _SEPARATORS if 2 * sum(_separates(each, text) for text in texts) > len(texts)), "")
+
+
+def _separates(separator: str, text: str) -> bool:
+    """Whether a text holds a separator: a comma before a blank is punctuation, as in "Berlin, Germany"."""
+    return separator in (text if separator != "," else re.sub(r",\s", "", text))
 
 
 def _key(columns: Sequence[JobColumn]) -> str | None:

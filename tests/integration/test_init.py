@@ -1,5 +1,6 @@
 """`batchrun init`: a batch file for a job file, which `batchrun plan` accepts as it is."""
 
+import json
 import os
 import pty
 import subprocess
@@ -15,7 +16,7 @@ from tests.support.command_line import Said, batchrun, serving
 ROOT = Path(__file__).parents[2]
 TOKEN = "t"
 ENVIRON = {"APIFY_TOKEN": TOKEN}
-PRODUCTS = "SKU;Product URL;Max Pages;Note\na1;https://example.com/1;2;x\na2;https://example.com/2;3;y, z\n"
+PRODUCTS = "SKU;Product URL;Max Pages;Note;@key\na1;https://example.com/1;2;x;a1\na2;https://example.com/2;3;y, z;a2\n"
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +77,11 @@ def test_without_a_task_the_tasks_of_the_account_are_listed(tmp_path, base_url):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--map", "startUrls=Nope"], "there is no such column; there are SKU, Product URL, Max Pages, Note"),
+        (["--map", "startUrls=Nope"], "there is no such column; there are SKU, Product URL, Max Pages, Note, @key"),
         (["--map", "nope=SKU"], "no such property; the input has startUrls, "),
+        (["--map", "startUrls=@key"], "no property takes this column: batchrun's own begin with"),
         (["--map", "nope"], "write it as PROPERTY=COLUMN"),
-        (["--set", "limits.drain_s=1"], "init takes jobs.format, "),
+        (["--set", "limits.drain_s=1"], "other keys go into the batch file that init writes"),
         (["--set", "jobs.format=xml"], "give one of jsonl, json, csv, tsv"),
         (["--actor", "local/nope"], "no Actor 'local/nope' for this token. The account has "),
     ],
@@ -98,6 +100,15 @@ def test_a_line_that_would_fail_is_shown(tmp_path, base_url):
     said = batchrun("init", "jobs.csv", "--task", "local/pages", "--api-url", base_url, cwd=tmp_path, environ=ENVIRON)
     assert (said.code, said.out) == (2, "jobs.toml\n"), said
     assert "line 2: Field input.requestTimeoutSecs must be >= 1" in said.err
+    assert "next      mend jobs.toml or the lines, then batchrun plan jobs.toml; to start over, delete" in said.err
+
+
+def test_several_urls_in_a_cell_become_objects(tmp_path, base_url):
+    """As the property's editor wants them, though its type says only that it is a list."""
+    (tmp_path / "jobs.csv").write_text("links\nhttps://example.com/1 | https://example.com/2\n")
+    said = batchrun("init", "jobs.csv", "--task", "local/pages", "--api-url", base_url, cwd=tmp_path, environ=ENVIRON)
+    assert said.code == 0, said
+    assert '"startUrls":[{"url":"https://example.com/1"},{"url":"https://example.com/2"}]' in said.err
 
 
 def test_a_batch_of_an_actor_of_ones_own_needs_no_account(tmp_path):
@@ -114,27 +125,59 @@ def test_a_batch_of_an_actor_of_ones_own_needs_no_account(tmp_path):
 def test_at_a_terminal_it_asks_what_it_cannot_know(tmp_path, base_url):
     """Which task, and which of two columns that fit equally."""
     (tmp_path / "links.csv").write_text("Shop URL,Supplier URL\nhttps://a.example/1,https://b.example/1\n")
+    said = _at_a_terminal(tmp_path, base_url, ["links.csv"], b"1\n2\n")
+    assert b"Which task?" in said
+    assert b"Which column fills startUrls?" in said
+    written = tomllib.loads((tmp_path / "links.toml").read_text())
+    assert written["task"] == {"id": "local~pages"}
+    assert written["jobs"]["template"] == {"startUrls": [{"url": "{{Supplier URL}}"}]}
+
+
+def test_a_required_property_is_asked_for(tmp_path):
+    """Only columns that can fill it are offered; one URL for all lines becomes the list of objects that is wanted."""
+    assert batchrun("actors", "new", "shop", cwd=tmp_path).code == 0
+    schema = next((tmp_path / "shop").rglob("input_schema.json"))
+    links = {"type": "array", "title": "Pages", "description": "x", "editor": "requestListSources"}
+    required = ["startUrls", "undefined"]
+    schema.write_text(
+        json.dumps(
+            {
+                "title": "t",
+                "type": "object",
+                "schemaVersion": 1,
+                "properties": {"startUrls": links},
+                "required": required,
+            }
+        )
+    )
+    (tmp_path / "jobs.csv").write_text("@key,Note\na,x\nb,y\n")
+    said = _at_a_terminal(tmp_path, None, ["jobs.csv", "--actors", "shop"], b"=https://example.com\n1\n")
+    assert b"1 Note" in said
+    written = tomllib.loads((tmp_path / "jobs.toml").read_text())
+    assert written["input"] == {"startUrls": [{"url": "https://example.com"}]}
+    assert written["jobs"]["template"] == {"undefined": "{{Note}}"}
+
+
+def _at_a_terminal(directory: Path, base_url: str | None, arguments: list[str], typed: bytes) -> bytes:
+    """Return what init says to a person who types this."""
     ours, theirs = pty.openpty()
+    api = ["--api-url", base_url] if base_url else []
     with subprocess.Popen(
-        [sys.executable, "-m", "batchrun", "init", "links.csv", "--api-url", base_url],
-        cwd=tmp_path,
+        [sys.executable, "-m", "batchrun", "init", *arguments, *api],
+        cwd=directory,
         env={**os.environ, **ENVIRON, "PYTHONPATH": str(ROOT)},
         stdin=theirs,
         stdout=subprocess.DEVNULL,
         stderr=theirs,
     ) as process:
         os.close(theirs)
-        os.write(ours, b"1\n2\n")
+        os.write(ours, typed)
         said = b""
         while piece := _read(ours):
             said += piece
         assert process.wait(60) == 0, said.decode()
     os.close(ours)
-    assert b"Which task?" in said
-    assert b"Which column fills startUrls?" in said
-    written = tomllib.loads((tmp_path / "links.toml").read_text())
-    assert written["task"] == {"id": "local~pages"}
-    assert written["jobs"]["template"] == {"startUrls": [{"url": "{{Supplier URL}}"}]}
+    return said
 
 
 def _read(terminal: int) -> bytes:

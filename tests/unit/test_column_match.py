@@ -8,7 +8,7 @@ import pytest
 
 from batchrun.cli.batch_file_text import BatchDraft, batch_file_text, toml_value
 from batchrun.jobs.template import Template
-from batchrun.preflight.column_match import JobColumn, Matching, match_columns, placeholder
+from batchrun.preflight.column_match import JobColumn, Matching, is_usable, match_columns, placeholder
 
 START_URLS: dict[str, Any] = {"type": "array", "editor": "requestListSources", "title": "Start URLs"}
 MAX_ITEMS: dict[str, Any] = {"type": "integer", "title": "Maximum number of results", "default": 100}
@@ -70,6 +70,27 @@ def test_columns_are_matched_by_name_type_and_value() -> None:
         ({"query": [5]}, {"query": {"type": "string"}}, {"query": "{{query:trim}}"}),
         ({"urls": [["https://a"]]}, {"urls": {"type": "array"}}, {"urls": "{{urls}}"}),
         ({"@key": ["a"], "url": ["/x"]}, {"url": {"type": "string"}}, {"url": "{{url}}"}),
+        ({"keywords": ["node.js", "vue.js"]}, {"keywords": {"type": "array"}}, {"keywords": ["{{keywords}}"]}),
+        ({"domains": ["a.example"]}, {"domains": {"type": "array"}}, {"domains": ["{{domains}}"]}),
+        ({"site": ["a.example"]}, {"url": {"type": "string"}}, {"url": "https://{{site}}"}),
+        ({"domain": ["a.example"]}, {"domain": {"type": "string"}}, {"domain": "{{domain}}"}),
+        (
+            {"links": ["https://a|https://b"]},
+            {"startUrls": START_URLS},
+            {"startUrls": "{{links:split(|):objects(url)}}"},
+        ),
+        ({"links": [["https://a"]]}, {"startUrls": START_URLS}, {"startUrls": "{{links:objects(url)}}"}),
+        ({"url": ["https://a"]}, {"startURLs": {"type": "array"}}, {"startURLs": ["{{url}}"]}),
+        ({"ASINs": ["B0"]}, {"asin": {"type": "string"}}, {"asin": "{{ASINs}}"}),
+        ({"IDs": ["1"]}, {"id": {"type": "string"}}, {"id": "{{IDs}}"}),
+        ({"Größe": ["M"]}, {"größe": {"type": "string"}}, {"größe": "{{Größe}}"}),
+        ({"Gr\u00f6ße": ["M"]}, {"gro\u0308ße": {"type": "string"}}, {"gro\u0308ße": "{{Größe}}"}),
+        ({"Größe": ["M"]}, {"Gräte": {"type": "string"}}, {}),
+        ({"price": ["nan"]}, {"price": {"type": "number"}}, {}),
+        ({"price": ["1_000"]}, {"price": {"type": "number"}}, {}),
+        ({"price": [10**400]}, {"price": {"type": "number"}}, {}),
+        ({"locations": ["Berlin, Germany"]}, {"locations": {"type": "array"}}, {"locations": ["{{locations}}"]}),
+        ({"tags": ["a,b", "c, d,e"]}, {"tags": {"type": "array"}}, {"tags": "{{tags:split(,)}}"}),
     ],
 )
 def test_what_fits_is_matched_and_what_cannot_be_converted_is_not(
@@ -100,6 +121,19 @@ def test_a_column_with_gaps_or_repetitions_is_no_key() -> None:
     assert match_columns(columns(id=["a", ""]), SCRAPER, []).key is None
 
 
+@pytest.mark.parametrize("name", ["Artikelnummer", "Artikel-Nr", "Art.-Nr.", "ArtNr", "product_ids", "ASIN"])
+def test_a_column_named_like_an_identifier_is_the_key(name: str) -> None:
+    """In English and German, in any case."""
+    assert match_columns([JobColumn(name=name, values=["a", "b"], is_unique=True)], SCRAPER, []).key == name
+
+
+@pytest.mark.parametrize("name", ["@key", 'a"b', "a}}b", " "])
+def test_a_column_that_no_placeholder_can_read_is_left_out(name: str) -> None:
+    """It fills nothing and is not copied; it is not usable."""
+    found = match_columns([JobColumn(name=name, values=["a"], is_unique=True)], {}, [])
+    assert (found.template, found.key, found.meta, is_usable(name)) == ({}, None, (), False)
+
+
 def test_without_a_schema_each_column_fills_the_property_of_its_name() -> None:
     """Numbers are numbers, unless that would lose digits."""
     found = match_columns(columns(n=["1", "20"], x=["1.5", "2"], zip=["01067", "10115"], t=["a", "b"]), {}, [])
@@ -109,7 +143,7 @@ def test_without_a_schema_each_column_fills_the_property_of_its_name() -> None:
 @pytest.mark.parametrize("name", ["Product URL", "dc:title", "a.b", "what?", "Preis (€)", "größe", "{x}", "1st"])
 def test_a_placeholder_reads_the_column_whatever_its_name(name: str) -> None:
     """Names that are no plain words are quoted."""
-    text = placeholder(JobColumn(name=name, values=["x"]), {"type": "string"})
+    text = placeholder(JobColumn(name=name, values=["x"]), "q", {"type": "string"})
     assert Template(text, "key").fill({name: "found"}) == "found"
 
 

@@ -54,12 +54,6 @@ def _checked(token: str, source: str) -> str:
     return token
 
 
-def _page(settings: embedded_server.ServerSettings, server: embedded_server.Server) -> str:
-    """Return the page's address; on a terminal with the token, if the server made it and so prints it anyway."""
-    is_shown = settings.token is None and sys.stderr.isatty()
-    return f"{server.base_url}/#token={server.token}" if is_shown else f"{server.base_url}/"
-
-
 async def _serve(settings: embedded_server.ServerSettings) -> None:
     with logging_to(settings.data_dir / "server.log"):
         async with embedded_server.open_server(settings) as server:
@@ -69,7 +63,8 @@ async def _serve(settings: embedded_server.ServerSettings) -> None:
                 say(warning)
             # The only line on stdout: scripts read the address from it.
             answer(server.base_url, flush=True)
-            say(f"page     {_page(settings, server)}")
+            # A log file must not contain the link's token.
+            say(f"page     {server.page_link if sys.stderr.isatty() else f'{server.base_url}/'}")
             say(f"state    {settings.data_dir}")
             if settings.token is None:
                 say(f"token    {server.token}")

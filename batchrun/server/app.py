@@ -65,6 +65,11 @@ class Server:
         return {account.username: account.token for account in self._backend.accounts}
 
     @property
+    def page_link(self) -> str:
+        """The page's address with a token for it, which ends with this server."""
+        return f"{self.base_url}/#token={self._backend.tokens.of_page}"
+
+    @property
     def actors(self) -> Sequence[str]:
         """The full names of the Actors that it offers now."""
         return sorted(actor.full_name for actor in self._backend.catalog)

@@ -93,13 +93,21 @@ def read_until(terminal: int, word: bytes) -> str:
 
 
 def test_serve_prints_a_link_that_opens_the_page_on_a_terminal(tmp_path: Path) -> None:
-    """With the token that it made and prints anyway; a log file gets none (in test_command_line)."""
+    """With a token for it alone; a log file gets none (in test_command_line)."""
     with at_a_terminal(tmp_path, "serve", "--port", "0", "--data", "state") as (process, terminal):
         assert process.stdout is not None
         base_url = process.stdout.readline().strip()
         said = read_until(terminal, b"actors ")
-    token = (tmp_path / "state/token").read_text().strip()
-    assert f"page     {base_url}/#token={token}\r\n" in said
+    assert re.search(rf"page     {re.escape(base_url)}/#token=batchrun_page_[\w-]+\r\n", said)
+
+
+async def test_the_links_token_ends_with_the_server(tmp_path: Path) -> None:
+    """A page that is still open sends it to whatever program takes the port over; it acts for the first account."""
+    async with open_api(tmp_path) as api:
+        key = api.server.page_link.removeprefix(f"{api.server.base_url}/#token=")
+        assert (await api.send("GET", "/v2/users/me", token=key)).data["username"] == "local"
+    async with open_api(tmp_path) as api:
+        assert (await api.send("GET", "/v2/users/me", token=key)).refusal == (401, "user-or-token-not-found")
 
 
 def test_an_embedded_batch_says_on_a_terminal_where_its_runs_are_shown(tmp_path: Path) -> None:
@@ -170,7 +178,7 @@ def test_a_run_is_followed_from_the_list_to_its_end(stage: Stage) -> None:
     """With the keyboard: its log grows, its items are paged, its values can be read; nothing of it becomes markup."""
     task = stage.portal.call(lambda: stage.api.create_task("test/act", name="one-task", input={"query": HOSTILE}))
     run = stage.portal.call(stage.api.start, task).data["id"]
-    stage.open(f"#token={stage.api.server.token}")
+    stage.open(stage.api.server.page_link.removeprefix(f"{stage.api.server.base_url}/"))
     wait_until(lambda: "running" in stage.text("#runs"))
     assert "live 1" in stage.text("#statuses")
     assert ("one-task" in stage.text("#tasks"), "test/act" in stage.text("#actors")) == (True, True)

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import secrets
 from collections.abc import Callable
 from enum import Enum
 
@@ -9,6 +10,8 @@ from batchrun.server.accounts.accounts import Accounts, ServerAccount
 from batchrun.server.error_answers import ErrorAnswer
 
 _RUN_TOKEN_PREFIX = "batchrun_run_"  # noqa: S105 - not a secret
+#: The server's page keeps a token with this prefix while the server does not answer.
+_PAGE_TOKEN_PREFIX = "batchrun_page_"  # noqa: S105 - not a secret
 
 
 class Caller(Enum):
@@ -26,6 +29,9 @@ class CallerTokens:
 
     def __init__(self, accounts: Accounts, secret: str) -> None:
         self._accounts, self._secret = accounts, secret.encode()
+        #: Acts for the first account, from the server's page. It ends with this process: a page that is still open
+        #: sends it to whatever program takes the port over.
+        self.of_page = _PAGE_TOKEN_PREFIX + secrets.token_urlsafe(24)
 
     def of_run(self, run_id: str) -> str:
         return f"{_RUN_TOKEN_PREFIX}{run_id}_{self._sign(run_id)}"
@@ -45,6 +51,8 @@ class CallerTokens:
             return Caller.ANONYMOUS, None, ""
         if (account := self._accounts.of_token(token)) is not None:
             return Caller.ACCOUNT, account, ""
+        if hmac.compare_digest(token.encode(errors="replace"), self.of_page.encode()):
+            return Caller.ACCOUNT, self._accounts.first, ""
         run_id, _, signature = token.removeprefix(_RUN_TOKEN_PREFIX).partition("_")
         is_signed = hmac.compare_digest(signature.encode(errors="replace"), self._sign(run_id).encode())
         account = self._accounts.get(owner_of(run_id) or "") if is_signed else None

@@ -42,13 +42,18 @@ class Problem extends Error {
 // The API
 
 const TOKEN = "batchrun-token";
+// Begins a token that ends with the server's process.
+const OF_LINK = "batchrun_page_";
 
 async function ask(path, signal) {
   const token = sessionStorage.getItem(TOKEN);
   const headers = token === null ? {} : { Authorization: `Bearer ${token}` };
   const options = { headers, signal, cache: "no-store", credentials: "omit" };
   const answer = await fetch(path, options).catch((error) => {
-    throw error.name === "AbortError" ? error : new Problem("The server does not answer.", 0);
+    if (error.name === "AbortError") throw error;
+    // Another program may take the port over.
+    if (!token?.startsWith(OF_LINK)) sessionStorage.removeItem(TOKEN);
+    throw new Problem("The server does not answer.", 0);
   });
   if (answer.ok) return answer;
   const said = await answer.json().catch(() => null);

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urldefrag, urljoin, urlsplit
 
-from .fetched_page import Fetched, FetchFailed, fetch, read_page
+from .page_fetch import Fetched, FetchFailed, fetch, read_page
 
 
 @dataclass(frozen=True)

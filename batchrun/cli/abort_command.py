@@ -7,7 +7,7 @@ from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.terminal import answer, say
 from batchrun.maintenance.abort_runs import abort_runs
-from batchrun.report.progress_words import counted
+from batchrun.report.number_words import counted
 from batchrun.runtime.logs import silence
 
 

@@ -7,15 +7,8 @@ from batchrun.config import Config
 from batchrun.model import Ending, Outcome, Summary
 from batchrun.output.layout import BAD_LINES, ITEMS, RECORDS
 from batchrun.report.batch_status import slowest_run
-from batchrun.report.progress_words import (
-    cost_words,
-    counted,
-    duration,
-    ending_words,
-    outcome_counts,
-    records_words,
-    slot_words,
-)
+from batchrun.report.number_words import counted, duration
+from batchrun.report.progress_words import cost_words, ending_words, outcome_counts, records_words, slot_words
 
 
 def show_closing(

@@ -16,7 +16,7 @@ from batchrun.maintenance.noted_config import read_config
 from batchrun.maintenance.open_costs import read_open_costs
 from batchrun.output.lock import holder
 from batchrun.report.cost_file import write_costs
-from batchrun.report.progress_words import counted, money
+from batchrun.report.number_words import counted, money
 from batchrun.report.terminal_text import one_line, table_lines
 from batchrun.runtime.logs import silence
 

@@ -11,7 +11,7 @@ from batchrun.model import JsonObject, Position, Selection
 from batchrun.output.layout import BAD_LINES
 from batchrun.output.log_tails import LogTails
 from batchrun.report.failure_causes import Failure, Failures, cause_words, read_failures, run_address
-from batchrun.report.progress_words import counted
+from batchrun.report.number_words import counted
 from batchrun.report.sent_overrides import sent_overrides
 from batchrun.report.terminal_text import last_lines, one_line
 

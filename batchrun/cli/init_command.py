@@ -27,7 +27,7 @@ from batchrun.model import Job, JsonObject, read_json
 from batchrun.preflight.builds import read_build
 from batchrun.preflight.column_match import JobColumn, Matching, is_usable, match_columns
 from batchrun.preflight.plan import Plan, as_created, make_plan, open_to_look
-from batchrun.report.progress_words import counted
+from batchrun.report.number_words import counted
 from batchrun.runtime.children import plain_errors
 from batchrun.runtime.logs import silence
 

@@ -11,7 +11,8 @@ from batchrun.batch.opened_batch import Batch
 from batchrun.cli.terminal import live_lines, say
 from batchrun.model import Outcome
 from batchrun.report.notice_words import notice_words
-from batchrun.report.progress_words import ProgressSnapshot, Speed, duration, progress_line
+from batchrun.report.number_words import duration
+from batchrun.report.progress_words import ProgressSnapshot, Speed, progress_line
 
 #: Seconds between two redraws of the live line.
 LIVE_INTERVAL_S = 0.25

@@ -9,7 +9,7 @@ from batchrun.cli.terminal import say
 from batchrun.config import Config
 from batchrun.output.layout import SERVER_STATE
 from batchrun.report.notice_words import notice_words
-from batchrun.report.progress_words import counted, money
+from batchrun.report.number_words import counted, money
 
 #: Notes about lines that would do nothing new; `batchrun plan` shows all.
 MAX_FUTILE_SHOWN = 3

@@ -7,7 +7,7 @@ from batchrun.cli.event_loop import run_async
 from batchrun.cli.terminal import say
 from batchrun.maintenance.repair import repair_outputs
 from batchrun.output.layout import BAD_LINES
-from batchrun.report.progress_words import counted
+from batchrun.report.number_words import counted
 from batchrun.runtime.logs import silence
 
 

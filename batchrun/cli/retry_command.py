@@ -15,7 +15,8 @@ from batchrun.maintenance.noted_config import read_command, read_config
 from batchrun.model import Outcome, Selection
 from batchrun.report.batch_status import read_status
 from batchrun.report.failure_causes import Failures, Tripped, cause_words, read_failures, read_tripped, read_unknown
-from batchrun.report.progress_words import counted, outcome_counts
+from batchrun.report.number_words import counted
+from batchrun.report.progress_words import outcome_counts
 
 
 def retry_jobs(

@@ -24,7 +24,7 @@ from batchrun.config import Config
 from batchrun.errors import BatchRefused, ConfigError
 from batchrun.model import Command, Ending, Selection, Summary
 from batchrun.report.notice_words import notice_words
-from batchrun.report.progress_words import counted
+from batchrun.report.number_words import counted
 
 if TYPE_CHECKING:
     from batchrun.ledger.shared_log.claim import Standby

@@ -9,7 +9,8 @@ from batchrun.cli.terminal import answer
 from batchrun.ledger.protocol import NotedWait
 from batchrun.model import Summary
 from batchrun.report.batch_status import BudgetUse, Status, read_status
-from batchrun.report.progress_words import cost_words, counted, money, outcome_counts, records_words
+from batchrun.report.number_words import counted, money
+from batchrun.report.progress_words import cost_words, outcome_counts, records_words
 from batchrun.report.wait_words import wait_words
 
 

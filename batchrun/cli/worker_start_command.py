@@ -17,7 +17,7 @@ from batchrun.cli.terminal import answer, say
 from batchrun.config.worker_config import FILE_NAME, load_worker_config
 from batchrun.errors import ConfigError
 from batchrun.output.replacement import replace_text
-from batchrun.report.progress_words import counted
+from batchrun.report.number_words import counted
 from batchrun.runtime.logs import logging_to
 from batchrun.runtime.loopback import is_loopback_host
 from batchrun.worker.http import PageAccess, open_http

@@ -12,7 +12,7 @@ from batchrun.jobs import JobFile
 from batchrun.ledger.sqlite.reader import begun_identity, is_begun
 from batchrun.model import BadLine, Job
 from batchrun.preflight.input_checks import HeadCheck, LineProblems
-from batchrun.report.progress_words import counted
+from batchrun.report.number_words import counted
 
 #: Bad lines that an error message shows.
 MAX_BAD_LINES_SHOWN = 20

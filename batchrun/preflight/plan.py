@@ -32,7 +32,7 @@ from batchrun.preflight.job_file_head import settle_dialect
 from batchrun.preflight.pinned_build import number_to_pin, pinned_before
 from batchrun.preflight.survey import Survey
 from batchrun.report.batch_status import read_summary
-from batchrun.report.progress_words import counted
+from batchrun.report.number_words import counted
 from batchrun.runtime.children import plain_errors
 
 #: Lines that are read in one call to a thread; between two calls, signals are handled.

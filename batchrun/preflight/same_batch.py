@@ -11,7 +11,7 @@ from batchrun.ledger.sqlite.reader import LedgerReader
 from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import Command, read_json, write_json
 from batchrun.policy.secret_fields import SecretFields
-from batchrun.report.progress_words import counted
+from batchrun.report.number_words import counted
 
 
 def check_identity(

@@ -21,7 +21,7 @@ from batchrun.policy.budget import (
     Prices,
     most_a_run_may_cost,
 )
-from batchrun.report.progress_words import money as money_words
+from batchrun.report.number_words import money as money_words
 
 #: Max recent Runs of the task whose costs are read for a budget, in one request.
 PAST_RUNS = 200

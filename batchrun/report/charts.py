@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from batchrun.model import Outcome
 from batchrun.report.html_elements import Html, tag
-from batchrun.report.progress_words import duration, money
+from batchrun.report.number_words import duration, money
 from batchrun.report.svg_elements import Tick, chart, empty_chart, fitting, label, level_line, rect, tick_labels, track
 from batchrun.style_sheet import Tone
 

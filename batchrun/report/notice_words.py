@@ -28,7 +28,7 @@ from batchrun.engine.notices import (
     WaitingForFinalCosts,
 )
 from batchrun.output.layout import COSTS, REPORT
-from batchrun.report.progress_words import counted, money
+from batchrun.report.number_words import counted, money
 
 _UNBOUNDED = "Budget: no option limits what a Run uses of storages and transfer"
 _NO_NEW_STARTS = "Nothing more is started; live Runs are followed to their end"

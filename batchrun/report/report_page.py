@@ -28,7 +28,8 @@ from batchrun.report.html_elements import (
     tag,
     tiles,
 )
-from batchrun.report.progress_words import cost_words, counted, duration, ending_words, money, slot_words
+from batchrun.report.number_words import counted, duration, money
+from batchrun.report.progress_words import cost_words, ending_words, slot_words
 from batchrun.report.report_figures import MAX_DAYS, Distribution, Figures, read_figures
 from batchrun.report.sent_overrides import sent_overrides
 from batchrun.report.terminal_text import last_lines, one_line

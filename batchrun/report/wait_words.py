@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from batchrun.model import WaitKind, WaitReason
-from batchrun.report.progress_words import counted, duration
+from batchrun.report.number_words import counted, duration
 
 
 def wait_words(reasons: Sequence[WaitReason], waited_s: float, noted_s: float = 0.0) -> str:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from batchrun.model import JsonObject, Outcome
-from batchrun.report.progress_words import ProgressSnapshot, counted, money, outcome_counts, progress_line
+from batchrun.report.number_words import counted, money
+from batchrun.report.progress_words import ProgressSnapshot, outcome_counts, progress_line
 from batchrun.report.terminal_text import one_line, table_lines
 from batchrun.worker.views import BatchView, WorkerView
 

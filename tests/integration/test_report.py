@@ -16,7 +16,7 @@ import orjson
 from batchrun import load_config, open_batch, run_batch
 from batchrun.config import Config
 from batchrun.model import Outcome, Selection
-from batchrun.report.progress_words import money
+from batchrun.report.number_words import money
 from batchrun.server import InlineContext, Server, ServerSettings, open_server
 from tests.support.command_line import Said, batchrun
 

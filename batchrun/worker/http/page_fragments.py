@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from batchrun.report import charts
 from batchrun.report.failure_causes import Failures
 from batchrun.report.html_elements import Html, Tile, facts, foreign, join, legend, tag, tiles
-from batchrun.report.progress_words import money
+from batchrun.report.number_words import money
 from batchrun.worker.view_words import batch_progress, condition
 from batchrun.worker.views import BatchView, WorkerView
 

@@ -14,8 +14,8 @@ from batchrun.model import Ending, Summary
 from batchrun.output.layout import REPORT
 from batchrun.output.replacement import replace_text
 from batchrun.report.batch_status import read_summary
-from batchrun.report.cost_file import write_costs
-from batchrun.report.duplicate_file import write_duplicates
+from batchrun.report.output_files.costs_jsonl import write_costs
+from batchrun.report.output_files.duplicates_jsonl import write_duplicates
 
 _log = structlog.get_logger()
 

@@ -15,8 +15,8 @@ from batchrun.ledger.sqlite.reader import COST_COLUMNS, open_for_reading
 from batchrun.maintenance.noted_config import read_config
 from batchrun.maintenance.open_costs import read_open_costs
 from batchrun.output.lock import holder
-from batchrun.report.cost_file import write_costs
 from batchrun.report.number_words import counted, money
+from batchrun.report.output_files.costs_jsonl import write_costs
 from batchrun.report.terminal_text import one_line, table_lines
 from batchrun.runtime.logs import silence
 

@@ -37,7 +37,7 @@ from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS, STARTS
 from batchrun.output.lock import enter_lock
 from batchrun.output.replacement import Replacement
 from batchrun.report.batch_status import Doubt
-from batchrun.report.cost_file import write_costs
+from batchrun.report.output_files.costs_jsonl import write_costs
 from batchrun.runtime.byte_budget import ByteBudget
 from batchrun.runtime.crash_points import crash_point
 

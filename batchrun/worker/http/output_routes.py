@@ -20,8 +20,8 @@ from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.model import Selection
 from batchrun.output.layout import BATCH_LOG, COSTS, ITEMS, LEDGER, RECORDS
 from batchrun.output.sink import explaining
-from batchrun.report.cost_file import write_costs
 from batchrun.report.failure_causes import Failures, read_failures
+from batchrun.report.output_files.costs_jsonl import write_costs
 from batchrun.report.report_page import make_report
 from batchrun.runtime.private_files import private_opener
 from batchrun.worker.http.error_envelope import Refused

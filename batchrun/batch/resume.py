@@ -12,7 +12,7 @@ from batchrun.batch.backlog import Backlog, open_backlog, take_up
 from batchrun.batch.job_source import FileSource, open_source
 from batchrun.batch.opening import Opening, read_opening
 from batchrun.config import Config
-from batchrun.engine.limits.purse import Purse
+from batchrun.engine.limits.cost_reservations import Purse
 from batchrun.engine.work import Postponed, Work
 from batchrun.errors import LedgerError
 from batchrun.ledger.facts import ECHO, UNLISTED_SINCE, WATCHED_S

@@ -17,8 +17,8 @@ from batchrun.engine.follow.polls import Follower
 from batchrun.engine.follow.sweep import Sweep
 from batchrun.engine.job_runner import JobRunner
 from batchrun.engine.limits.account_pool import EQUAL, BatchPriority
+from batchrun.engine.limits.cost_reservations import Purse
 from batchrun.engine.limits.permits import Permits
-from batchrun.engine.limits.purse import Purse
 from batchrun.engine.limits.slot_use import SlotMeter
 from batchrun.engine.limits.start_gate import StartGate
 from batchrun.engine.ports import JobSource, RunClient

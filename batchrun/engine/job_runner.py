@@ -18,8 +18,8 @@ from batchrun.engine.follow.deadline_watch import DeadlineWatch
 from batchrun.engine.follow.elapsed_time import elapsed_s
 from batchrun.engine.follow.live_run import LiveRun
 from batchrun.engine.follow.polls import Follower
+from batchrun.engine.limits.cost_reservations import Purse
 from batchrun.engine.limits.permits import Permit, Permits
-from batchrun.engine.limits.purse import Purse
 from batchrun.engine.limits.start_gate import Start, StartGate
 from batchrun.engine.notices import StartUnanswered
 from batchrun.engine.ports import RunClient

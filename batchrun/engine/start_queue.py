@@ -9,8 +9,8 @@ from itertools import count
 import anyio
 
 from batchrun.engine.child_pool import ChildPool
+from batchrun.engine.limits.cost_reservations import Purse
 from batchrun.engine.limits.permits import Permit, Permits
-from batchrun.engine.limits.purse import Purse
 from batchrun.engine.limits.start_gate import StartGate
 from batchrun.engine.notices import BudgetExhausted, CostsUnbounded, StartsWaitForBudget
 from batchrun.engine.progress import Progress

@@ -1,7 +1,7 @@
 """What the next start of a job needs: its run options, its memory, its money."""
 
+from batchrun.engine.limits.cost_reservations import Purse
 from batchrun.engine.limits.permits import Demand
-from batchrun.engine.limits.purse import Purse
 from batchrun.engine.run_outcome import took_too_long
 from batchrun.engine.work import Terms, Work
 from batchrun.model import Problem, Run, RunOptions

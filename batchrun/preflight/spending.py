@@ -9,7 +9,7 @@ from batchrun.account.task import Task
 from batchrun.apify.client import ApifyClient
 from batchrun.apify.wire import AccountInfo, parse_options, parse_prices
 from batchrun.config import Config
-from batchrun.engine.limits.purse import Purse
+from batchrun.engine.limits.cost_reservations import Purse
 from batchrun.errors import ApiError, ConfigError
 from batchrun.ledger.protocol import Money
 from batchrun.model import Job, JsonObject, RunOptions

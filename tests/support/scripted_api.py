@@ -25,7 +25,7 @@ from batchrun.config import AccountLimitsConfig
 from batchrun.engine.build import BatchLimits, build_engine
 from batchrun.engine.collect import OutputPlan
 from batchrun.engine.limits.account_pool import EQUAL, BatchPriority
-from batchrun.engine.limits.purse import Purse
+from batchrun.engine.limits.cost_reservations import Purse
 from batchrun.engine.ports import JobSource
 from batchrun.engine.shared_limits import SharedLimits
 from batchrun.engine.work import Terms, Work

@@ -7,8 +7,8 @@ from batchrun.engine.child_pool import ChildPool
 from batchrun.engine.instruments import Instruments
 from batchrun.engine.limits.account_capacity import AccountCapacity
 from batchrun.engine.limits.account_pool import AccountPool
+from batchrun.engine.limits.cost_reservations import Purse
 from batchrun.engine.limits.permits import Permits
-from batchrun.engine.limits.purse import Purse
 from batchrun.engine.limits.slot_use import SlotMeter
 from batchrun.engine.limits.start_gate import StartGate
 from batchrun.engine.progress import Progress

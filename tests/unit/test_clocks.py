@@ -11,8 +11,8 @@ import anyio
 import pytest
 
 from batchrun.apify.platform_clock import PlatformClock
+from batchrun.engine.limits.cost_reservations import Purse
 from batchrun.engine.limits.permits import Demand
-from batchrun.engine.limits.purse import Purse
 from batchrun.engine.work import Work
 from batchrun.model import Attempt, AttemptState, Job, JobKey, Mark, Outcome, RunOptions
 from batchrun.policy.budget import Budget, Prices

@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
-from batchrun.engine.limits.purse import Purse
+from batchrun.engine.limits.cost_reservations import Purse
 from batchrun.engine.work import Work
 from batchrun.errors import TransportError
 from batchrun.model import AttemptState, Cause, Job, JobKey, Outcome, RunOptions, RunStatus

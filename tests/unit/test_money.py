@@ -10,7 +10,7 @@ import pytest
 
 from batchrun.engine.background import final_costs
 from batchrun.engine.background.final_costs import PATIENCE_S
-from batchrun.engine.limits.purse import Purse
+from batchrun.engine.limits.cost_reservations import Purse
 from batchrun.engine.notices import BudgetExhausted, CostsUnbounded, RunSuspect, StartsWaitForBudget
 from batchrun.engine.work import Work
 from batchrun.errors import BatchRefused, OutputLost

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrun.engine.limits.account_pool import AccountPool, BatchPriority
+from batchrun.engine.limits.cost_reservations import Purse
 from batchrun.engine.limits.permits import Demand, Permits
-from batchrun.engine.limits.purse import Purse
 from batchrun.engine.shared_limits import SharedLimits
 from batchrun.model import RunOptions
 from batchrun.policy.budget import Budget, Prices

@@ -2,8 +2,8 @@
 
 import anyio
 
+from batchrun.engine.limits.cost_reservations import Purse
 from batchrun.engine.limits.permits import Permit, Permits
-from batchrun.engine.limits.purse import Purse
 from batchrun.engine.start_queue import MAX_CHUNK, MAX_UNAFFORDABLE, MIN_CHUNK, StartQueue
 from batchrun.engine.work import Postponed
 from batchrun.model import RunOptions

@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from batchrun.batch.wait_watch import WaitWatch
-from batchrun.engine.limits.purse import Purse
+from batchrun.engine.limits.cost_reservations import Purse
 from batchrun.engine.ports import Chunk
 from batchrun.ledger.facts import WAIT
 from batchrun.ledger.protocol import OpenCost

@@ -30,7 +30,7 @@ from batchrun.model import (
     StoreId,
     read_json,
 )
-from batchrun.policy.budget import Prices
+from batchrun.policy.run_cost import Prices
 
 #: The API's maximum of `waitForFinish`, in seconds.
 MAX_WAIT_FOR_FINISH_S = 60

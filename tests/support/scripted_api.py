@@ -49,8 +49,9 @@ from batchrun.model import (
     TaskId,
 )
 from batchrun.policy.breaker import Breaker, BreakerLimits
-from batchrun.policy.budget import Budget, Prices
+from batchrun.policy.budget import Budget
 from batchrun.policy.retry import Backoff, Escalation, RetryPolicy, RetryRule
+from batchrun.policy.run_cost import Prices
 from batchrun.policy.token_bucket import TokenBucket
 from batchrun.runtime.byte_budget import Fits
 from batchrun.runtime.steady_time import steady_time

@@ -3,7 +3,8 @@
 import pytest
 
 from batchrun.model import RunOptions
-from batchrun.policy.budget import Budget, ObservedCosts, Prices, most_a_run_may_cost
+from batchrun.policy.budget import Budget
+from batchrun.policy.run_cost import ObservedCosts, Prices, most_a_run_may_cost
 
 PER_EVENT = Prices(model="PAY_PER_EVENT")
 PER_RESULT = Prices(model="PRICE_PER_DATASET_ITEM", per_item_usd=0.002)

@@ -15,8 +15,9 @@ from batchrun.engine.limits.cost_reservations import Purse
 from batchrun.engine.limits.permits import Demand
 from batchrun.engine.work import Work
 from batchrun.model import Attempt, AttemptState, Job, JobKey, Mark, Outcome, RunOptions
-from batchrun.policy.budget import Budget, Prices
+from batchrun.policy.budget import Budget
 from batchrun.policy.deadlines import Deadlines
+from batchrun.policy.run_cost import Prices
 from tests.support.memory_ledger import ListSource, WatchedLedger, make_job, read_to
 from tests.support.scripted_api import Engine, Plan, ScriptedApi, in_order, lost_answer
 

@@ -12,9 +12,10 @@ from batchrun.engine.work import Work
 from batchrun.errors import TransportError
 from batchrun.model import AttemptState, Cause, Job, JobKey, Outcome, RunOptions, RunStatus
 from batchrun.policy.breaker import BreakerLimits
-from batchrun.policy.budget import Budget, Prices
+from batchrun.policy.budget import Budget
 from batchrun.policy.deadlines import Deadlines
 from batchrun.policy.retry import Escalation, RetryPolicy
+from batchrun.policy.run_cost import Prices
 from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
 from tests.support.scripted_api import Engine, Plan, ScriptedApi, api_error, lost_answer, output_plan, retries
 

@@ -15,7 +15,8 @@ from batchrun.engine.limits.cost_reservations import Purse
 from batchrun.engine.limits.permits import Demand, Permits
 from batchrun.engine.shared_limits import SharedLimits
 from batchrun.model import RunOptions
-from batchrun.policy.budget import Budget, Prices
+from batchrun.policy.budget import Budget
+from batchrun.policy.run_cost import Prices
 from batchrun.policy.token_bucket import BothBuckets, Contenders, TokenBucket
 from batchrun.runtime.changed import Changed
 from tests.support.memory_ledger import ListSource, WatchedLedger, make_job

@@ -7,7 +7,8 @@ from batchrun.engine.limits.permits import Permit, Permits
 from batchrun.engine.start_queue import MAX_CHUNK, MAX_UNAFFORDABLE, MIN_CHUNK, StartQueue
 from batchrun.engine.work import Postponed
 from batchrun.model import RunOptions
-from batchrun.policy.budget import Budget, Prices
+from batchrun.policy.budget import Budget
+from batchrun.policy.run_cost import Prices
 from tests.support.memory_ledger import make_job
 from tests.support.start_gates import gate_of, permits_over, queue_over, work_of
 

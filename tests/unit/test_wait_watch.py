@@ -15,7 +15,8 @@ from batchrun.engine.ports import Chunk
 from batchrun.ledger.facts import WAIT
 from batchrun.ledger.protocol import OpenCost
 from batchrun.model import Record, RunOptions, RunStatus, WaitKind
-from batchrun.policy.budget import Budget, Prices
+from batchrun.policy.budget import Budget
+from batchrun.policy.run_cost import Prices
 from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
 from tests.support.scripted_api import (
     TASK,

@@ -26,7 +26,7 @@ from batchrun.apify.wire import (
     user_agent,
 )
 from batchrun.model import CostSource, Mark, Outcome, Record, Run, RunOptions, RunStatus
-from batchrun.policy.budget import Prices
+from batchrun.policy.run_cost import Prices
 
 RUN = {
     "id": "abc",

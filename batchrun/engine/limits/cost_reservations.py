@@ -3,7 +3,8 @@
 import math
 
 from batchrun.model import Attempt, RunOptions
-from batchrun.policy.budget import Budget, ExcessCosts, ObservedCosts, Prices, most_a_run_may_cost
+from batchrun.policy.budget import Budget
+from batchrun.policy.run_cost import ExcessCosts, ObservedCosts, Prices, most_a_run_may_cost
 
 #: Max Runs of unknown cost, while no cost is known and nothing bounds one; after them, nothing is started.
 MAX_UNKNOWN = 50

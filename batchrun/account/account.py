@@ -17,8 +17,8 @@ from batchrun.apify.wire import AccountInfo
 from batchrun.config import AccountLimitsConfig, ApiConfig, ServerConfig
 from batchrun.engine.shared_limits import SharedLimits
 from batchrun.errors import TransportError
+from batchrun.policy.allowance import Allowance
 from batchrun.policy.budget import Budget
-from batchrun.policy.capacity import Allowance
 from batchrun.runtime.children import open_children
 from batchrun.runtime.open_files import polls_within_limit
 

@@ -14,7 +14,7 @@ from batchrun.apify.wire import AccountInfo, AccountLimits
 from batchrun.config import AccountLimitsConfig
 from batchrun.engine.limits.account_capacity import FIRST_SLOTS
 from batchrun.errors import ApiError
-from batchrun.policy.capacity import Allowance
+from batchrun.policy.allowance import Allowance
 from batchrun.policy.retry import Backoff
 
 #: Seconds between two readings. A change takes effect within two of them.

@@ -10,7 +10,8 @@ import pytest
 from batchrun.account.limits_watch import AccountWatch, WatchedLimit
 from batchrun.apify.wire import AccountLimits
 from batchrun.engine.limits.account_capacity import MAX_GROWN_SLOTS
-from batchrun.policy.capacity import Allowance, stride
+from batchrun.policy.allowance import Allowance
+from batchrun.policy.full_account import stride
 from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
 from tests.support.scripted_api import Engine, Plan, ScriptedApi, api_error
 

@@ -9,7 +9,7 @@ import pytest
 from batchrun.engine.doubt.reconcile import MAX_GAP_S
 from batchrun.engine.limits.permits import Demand
 from batchrun.model import Outcome
-from batchrun.policy.capacity import MAX_WITHOUT_EFFECT, Capacity
+from batchrun.policy.full_account import MAX_WITHOUT_EFFECT, Capacity
 from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
 from tests.support.scripted_api import Engine, Plan, ScriptedApi, api_error, foreign_page, in_order, lost_answer
 from tests.support.start_gates import gate_of, permits_over

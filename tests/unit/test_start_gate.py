@@ -7,7 +7,7 @@ from batchrun.apify.throttle import Throttle
 from batchrun.engine.limits.start_gate import Start, StartGate
 from batchrun.errors import ResourcesBusy
 from batchrun.model import Mark, RunOptions
-from batchrun.policy.capacity import stride
+from batchrun.policy.full_account import stride
 from batchrun.policy.token_bucket import TokenBucket
 from tests.support.scripted_api import TASK, Plan, ScriptedApi
 from tests.support.start_gates import gate_of

@@ -6,7 +6,7 @@ from typing import Protocol
 import anyio
 
 from batchrun.engine.limits.account_pool import AccountPool
-from batchrun.policy.capacity import Capacity
+from batchrun.policy.full_account import Capacity
 
 #: Max live Runs at first, if the account does not report its limit.
 FIRST_SLOTS = 2

@@ -1,6 +1,7 @@
 import pytest
 
-from batchrun.policy.capacity import PROBE_BACKOFF, Allowance, Capacity
+from batchrun.policy.allowance import Allowance
+from batchrun.policy.full_account import PROBE_BACKOFF, Capacity
 
 
 def full(at: int, now: float = 0.0) -> Capacity:

@@ -107,14 +107,16 @@ async def _fetch(url: str) -> str:
     return answer.rpartition(b"\r\n\r\n")[2].decode()
 
 
-async def test_a_run_finds_all_that_the_platform_documents(api: Api) -> None:
-    """Each variable is set; the web server is reached at `containerUrl`, of two Runs of one Actor side by side."""
+async def test_a_run_finds_all_that_the_platform_documents(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each variable is set, that of a browser passed on; two Runs side by side are reached at their `containerUrl`."""
+    monkeypatch.setenv("APIFY_DEFAULT_BROWSER_PATH", "/usr/bin/a-browser")
     task = await api.create_task("local/shows")
     options = {"maxTotalChargeUsd": 1, "restartOnError": "true", "timeout": 60}
     runs = [(await api.start(task, **options)).data for _ in range(2)]
     for run in runs:
         [found] = await api.items(run, 1)
         assert {name for name in WITH_OPTIONS if not found.get(name)} == set()
+        assert found["APIFY_DEFAULT_BROWSER_PATH"] == "/usr/bin/a-browser"
         assert await _fetch(found["ACTOR_WEB_SERVER_URL"]) == run["id"]
         ended = await api.finish(run["id"])
         assert (ended["status"], ended["containerUrl"]) == ("SUCCEEDED", found["ACTOR_WEB_SERVER_URL"])

@@ -3,7 +3,6 @@
 Source of the types: the Apify API v2 reference (https://docs.apify.com/api/v2).
 """
 
-import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from batchrun.apify import wire
 from batchrun.apify.connections import Answer
 from batchrun.apify.foreign_answers import in_words
-from batchrun.apify.http_date import parse_http_date
+from batchrun.apify.retry_after import retry_after_s
 from batchrun.errors import (
     ApiError,
     ForeignAnswer,
@@ -22,9 +21,6 @@ from batchrun.errors import (
     ServerFailed,
     Unauthorized,
 )
-
-#: Longest `Retry-After` that is obeyed, in seconds; a longer one is cut to this.
-MAX_RETRY_AFTER_S = 600.0
 
 #: Addresses of an error's `data` that its message shows, and the longest one.
 MAX_ADVICE, MAX_ADVICE_CHARS = 3, 500
@@ -77,15 +73,15 @@ def parse_error(answer: Answer, *, method: str, path: str, now: datetime) -> Api
         message=message,
         method=method,
         path=path,
-        retry_after_s=_retry_after_s(answer.headers, now),
+        retry_after_s=retry_after_s(answer.headers, now),
     )
 
 
 def foreign_answer(answer: Answer, *, method: str, path: str, now: datetime, redirected_to: str = "") -> ForeignAnswer:
     """Return the error for an answer that is not the API's; `redirected_to` is "" without a redirect."""
-    retry_after_s = _retry_after_s(answer.headers, now)
+    wait_s = retry_after_s(answer.headers, now)
     return ForeignAnswer(
-        f"{method} {path}: {in_words(answer, redirected_to)}", status=answer.status, retry_after_s=retry_after_s
+        f"{method} {path}: {in_words(answer, redirected_to)}", status=answer.status, retry_after_s=wait_s
     )
 
 
@@ -122,17 +118,3 @@ def _error_class(status: int, error_type: str) -> type[ApiError]:
     if error_type in _RATE_TYPES:
         return RateLimited
     return _BY_STATUS.get(status, ServerFailed if status >= 500 else ApiError)
-
-
-def _retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
-    value = headers.get("Retry-After")
-    if value is None:
-        return None
-    # Servers also send fractions and units, and proxies join two headers into a list.
-    if found := re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*s?\s*(?:,.*)?", value.strip(), re.ASCII):
-        return min(MAX_RETRY_AFTER_S, float(found[1]))
-    if (until := parse_http_date(value)) is None:
-        return None
-    # The clock that names the end of the wait has also stamped the answer, whatever other clocks show.
-    answered_at = parse_http_date(headers.get("Date", "")) or now
-    return min(MAX_RETRY_AFTER_S, max(0.0, (until - answered_at).total_seconds()))

@@ -21,14 +21,15 @@ from batchrun.batch.ending import (
     write_batch_report,
 )
 from batchrun.batch.resume import Resumed
+from batchrun.batch.time_limit import stop_in_time
 from batchrun.batch.wait_watch import WaitWatch
 from batchrun.config import Config, LimitsConfig
 from batchrun.engine.build import Engine
 from batchrun.engine.limits.account_pool import BatchPriority
-from batchrun.engine.notices import BatchOutOfTime, UsageUnbounded
+from batchrun.engine.notices import UsageUnbounded
 from batchrun.errors import BatchrunError, first_error
 from batchrun.ledger.sqlite.journal import Journal
-from batchrun.model import Ending, Outcome, Record, Selection, Summary
+from batchrun.model import Outcome, Record, Selection, Summary
 from batchrun.preflight.batch_forecast import Effort, Forecast, read_forecast
 
 #: Seconds between two looks at the batch's files.
@@ -236,7 +237,7 @@ class Batch:
             async with anyio.create_task_group() as children:
                 children.start_soon(self._task_watch.run)
                 children.start_soon(self._wait_watch.run)
-                children.start_soon(self._stop_in_time)
+                children.start_soon(stop_in_time, self._engine, self._config.deadlines.max_batch_s)
                 children.start_soon(self._watch_files)
                 await self._engine.run(self._jobs, self._on_record, partial(wait_for_final_costs, self._engine))
                 children.cancel_scope.cancel()
@@ -250,14 +251,6 @@ class Batch:
             self._failure = first_error(group)
         finally:
             self._sending.close()  # the consumer takes this for the end, so the failure is known by now
-
-    async def _stop_in_time(self) -> None:
-        max_batch_s = self._config.deadlines.max_batch_s
-        if max_batch_s is None:
-            return
-        await anyio.sleep(max_batch_s)
-        self.progress.notices.add(BatchOutOfTime())
-        self._engine.scheduler.stop_starting(Ending.OUT_OF_TIME)
 
     async def _watch_files(self) -> None:
         """Notice files that were moved or removed, and another owner, also while nothing is committed."""

@@ -1,6 +1,5 @@
 import pytest
 
-from batchrun.policy.allowance import Allowance
 from batchrun.policy.full_account import PROBE_BACKOFF, Capacity
 
 
@@ -87,36 +86,6 @@ def test_many_refusals_of_one_moment_count_as_one() -> None:
     for live in (39, 38, 37):
         capacity.refused(0.0, live, is_probe=False, sent_at=-0.1, uniform=0.0)
     assert (capacity.next_start_at(0.0, 36), capacity.next_start_at(0.0, 37)) == (0.0, 1.0)
-
-
-def test_an_allowance_is_the_limit_less_others_less_what_is_left_free() -> None:
-    """25, of which others use 3 and one is left free."""
-    assert Allowance(leave_free=1, least=1).update(25, 10, 7) == 21
-
-
-@pytest.mark.parametrize(("limit", "used", "own"), [(5, 5, 0), (5, 90, 0), (0, 0, 0), (1, 0, 0)])
-def test_one_is_always_ours(limit: int, used: int, own: int) -> None:
-    """However full the account is."""
-    assert Allowance(leave_free=1, least=1).update(limit, used, own) == 1
-
-
-def test_higher_use_by_others_is_believed_once_seen_twice() -> None:
-    """Then the smaller of the two; lower use at once."""
-    allowance = Allowance(leave_free=0, least=1)
-    assert [allowance.update(100, used, 20) for used in (20, 50, 70, 60, 20, 90, 20)] == [
-        100,
-        100,
-        70,
-        60,
-        100,
-        100,
-        100,
-    ]
-
-
-def test_a_counter_that_lags_behind_our_starts_gives_no_more() -> None:
-    """A count below our own Runs means no use by others, not a negative one."""
-    assert Allowance(leave_free=0, least=1).update(100, 5, 60) == 100
 
 
 def test_the_allowed_number_is_not_exceeded() -> None:

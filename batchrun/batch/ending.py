@@ -1,4 +1,7 @@
-"""The end of a batch: its final costs, its ending, its summary and its report."""
+"""The end of a batch: its final costs, its ending, its summary, and the files that are written then.
+
+What these files hold is in `report/`: the report, and in `report/output_files/` all others.
+"""
 
 from dataclasses import replace
 from pathlib import Path

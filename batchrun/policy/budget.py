@@ -1,10 +1,13 @@
-"""How much may still be spent: money is reserved before a start, and given back when the Run's cost is final.
+"""A sum of money: its limit, what is spent, what is reserved, what is free; of one batch, or shared by several.
+
+Money is reserved before a start, and given back when the Run's cost is final. `engine/limits/cost_reservations.py` does
+both; how much is reserved follows from `policy/run_cost.py`.
 
 A reservation is the most that a Run may cost. So all reservations and all final costs together never exceed the budget.
 A Run whose cost stays unknown keeps its reservation: null is never 0.
 
 No option limits what a Run uses of storages and transfer. What Runs are expected to use of them counts besides; see
-`ExcessCosts`.
+`ExcessCosts` in `run_cost.py`.
 """
 
 from collections.abc import Callable

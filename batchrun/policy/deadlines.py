@@ -1,4 +1,7 @@
-"""The deadlines of jobs and Runs."""
+"""The deadlines of jobs and Runs, as `engine/follow/deadline_watch.py` enforces them.
+
+The time limit of a whole batch, `max_batch_s`, is in `batch/time_limit.py`.
+"""
 
 from dataclasses import dataclass
 

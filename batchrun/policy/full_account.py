@@ -1,4 +1,4 @@
-"""How many Runs may be live now: by the account's limit, and by what its refusals show.
+"""When the next start may be sent, by what the account's refusals show: how a full account is noticed and probed.
 
 A refusal shows that the account is full. From then on one start at a time, the probe, tries whether more Runs are
 possible: a thousand waiting jobs make one request every few seconds, not a thousand.

@@ -1,4 +1,7 @@
-"""Whether, when and with what options a job is retried, from the attempts so far."""
+"""Whether, when and with what options a job is retried, from the attempts so far.
+
+The rules come from `config/policy_builders.py`.
+"""
 
 import math
 import re

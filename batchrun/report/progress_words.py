@@ -1,4 +1,4 @@
-"""Numbers of a batch in words: progress, outcomes, costs, durations. Formatting only."""
+"""A batch's progress and results in words: the progress line, outcomes, costs, the use of slots. Formatting only."""
 
 from collections import deque
 from collections.abc import Sequence

@@ -1,4 +1,7 @@
-"""How many Runs of ours an account takes: its limit, its refusals and our live Runs, for all start gates together."""
+"""One account's capacity, shared by the start gates of all its batches: counts live Runs, sizes the pool, wakes gates.
+
+Whether a start is sent to an account that may be full is decided in `policy/full_account.py`.
+"""
 
 from collections.abc import Callable
 from typing import Protocol

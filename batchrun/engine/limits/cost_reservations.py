@@ -1,4 +1,7 @@
-"""A batch's money: what each start reserves, and what its Run cost in the end."""
+"""Reserves in the budget what each start may cost, and settles what its Run cost in the end.
+
+The arithmetic is below: of the budget in `policy/budget.py`, of a Run's cost in `policy/run_cost.py`.
+"""
 
 import math
 

@@ -39,6 +39,7 @@ from batchrun.engine.run_outcome import (
 from batchrun.engine.start_refusals import (
     NO_EFFECT_BACKOFF,
     START_BLOCKED,
+    RefusedAlone,
     never_fits,
     refusal,
     start_blocked,
@@ -172,7 +173,7 @@ class JobRunner:
             permit.release()
             self._purse.give_back(work.reserved_usd)
             return await self._as_it_stands(work, problem)
-        refused_alone_at: float | None = None
+        refused_alone = RefusedAlone()
         while (start := await permit.next_start()) is not None:
             intended_at = steady_time()
             self._reconciler.second_runs.expect(intended_at)
@@ -184,9 +185,8 @@ class JobRunner:
                 case _InDoubt(error):
                     return await self._reconcile(work, attempt, permit, error, intended_at)
                 case ResourcesBusy() as full:
-                    if refused_alone_at is None or start.nth_live > 1 or self._gate.is_limit_known:
-                        refused_alone_at = intended_at
-                    alone_s = intended_at - refused_alone_at
+                    is_alone = start.nth_live <= 1 and not self._gate.is_limit_known
+                    alone_s = refused_alone.note(intended_at, is_alone=is_alone)
                     memory_mb = self._start_terms.memory_mb(work)
                     refused = never_fits(full, memory_mb, self._start_terms.largest_mb, alone_s)
                     if refused is not None:
@@ -406,11 +406,15 @@ class JobRunner:
         with self._progress.collecting:
             ended = await self._judge(ended)
         wait_s = self._wait_before_next(ended)
-        if wait_s is not None:
-            ended = with_storages(ended)
-            self._ledger.postpone(ended.work.id, ended.attempt, wait_s)
-            crash_point("postponed")
-            return Postponed(ended.work, wait_s)
+        if wait_s is None:
+            return await self._settle(ended)
+        ended = with_storages(ended)
+        self._ledger.postpone(ended.work.id, ended.attempt, wait_s)
+        crash_point("postponed")
+        return Postponed(ended.work, wait_s)
+
+    async def _settle(self, ended: EndedAttempt) -> Record:
+        """Collect the output of a job's last Run, and settle the job with it."""
         with self._collector.room() as room:
             with self._progress.collecting:
                 collected = await self._collect(ended, room)

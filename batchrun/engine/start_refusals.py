@@ -110,6 +110,23 @@ def refusal(error: ApiError, job: Job) -> Problem:
     return Problem(type=error.type, message=error.message)
 
 
+class RefusedAlone:
+    """How long an account has refused one job while no other Run of ours was live: the job may be larger than it."""
+
+    def __init__(self) -> None:
+        #: When the first of these refused starts was intended (steady); None before a refusal.
+        self._since: float | None = None
+
+    def note(self, intended_at: float, *, is_alone: bool) -> float:
+        """Note a refusal, and return the seconds since the first one; 0 if it has another explanation.
+
+        `is_alone`: no other Run of ours is live, and the account does not show its limits.
+        """
+        if self._since is None or not is_alone:
+            self._since = intended_at
+        return intended_at - self._since
+
+
 def never_fits(full: ResourcesBusy, memory_mb: int, largest_mb: int, alone_s: float) -> Problem | None:
     """Return the problem of a job that is larger than the account, by what a refusal shows; None: it may fit later.
 

@@ -57,6 +57,16 @@ def refuse_link(path: Path) -> None:
         )
 
 
+def refuse_anothers(file: Path) -> None:
+    """Raise OSError if a file that exists is a link, or another user's: he knows the secret in it.
+
+    Its directory is closed to others by now. The directory's owner may own it: root works in directories of others.
+    """
+    refuse_link(file)
+    if file.lstat().st_uid not in (os.geteuid(), file.parent.stat().st_uid):
+        raise PermissionError(errno.EPERM, _IS_ANOTHERS, str(file))
+
+
 def make_private_directory(directory: Path) -> None:
     """Create a directory with mode 0700, or narrow one that exists.
 

@@ -8,6 +8,7 @@ from typing import NewType
 
 from batchrun.errors import ConfigError
 from batchrun.output.sink import explaining
+from batchrun.runtime.private_files import refuse_anothers
 
 Token = NewType("Token", str)
 
@@ -16,7 +17,7 @@ def read_or_make_token(file: Path) -> Token:
     """Return the token of a data directory; create it if it is missing, readable by its owner only.
 
     Raises:
-        OutputError: the file cannot be read or written.
+        OutputError: the file cannot be read or written, is a link, or is another user's.
         ConfigError: the file is empty.
     """
     with (
@@ -26,6 +27,7 @@ def read_or_make_token(file: Path) -> Token:
     ):
         opened.write(f"{secrets.token_urlsafe(24)}\n")
     with explaining(file):
+        refuse_anothers(file)
         token = file.read_text("ascii", "replace").strip()
     if not token:
         raise ConfigError("holds no token; delete it, and the next start of the worker makes one", file=file)

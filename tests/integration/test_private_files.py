@@ -15,6 +15,9 @@ from batchrun.errors import OutputError
 from batchrun.output.layout import ITEMS, LEDGER, LOCK, NAMES, RECORDS, SERVER_STATE
 from batchrun.output.lock import locked
 from batchrun.output.replacement import replace_text
+from batchrun.server.accounts.account_book import with_tokens
+from batchrun.server.settings import ServerSettings
+from batchrun.worker.token_file import read_or_make_token
 from tests.support.api_process import ACTOR, TOKEN
 from tests.support.command_line import batchrun, serving
 from tests.support.crash import open_api, wait_until
@@ -179,6 +182,25 @@ def test_what_belongs_to_another_user_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 54321)
     with pytest.raises(OutputError, match=r"lock: it belongs to another user; make it yours"), locked(tmp_path):
         pass
+
+
+def test_no_token_is_taken_that_another_user_has_put_there(tmp_path):
+    """He who could write to the directory before it was closed would know it, and command the worker or the server."""
+    anothers, link = tmp_path / "token", tmp_path / "link"
+    link.symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").write_text("known\n")
+    with pytest.raises(OutputError, match=r"link: it is a symbolic link"):
+        read_or_make_token(link)
+    if os.geteuid() != 0:
+        return  # only root can give a file away
+    anothers.write_text("known\n")
+    os.chown(anothers, 54321, 54321)
+    with pytest.raises(OutputError, match=r"token: it belongs to another user"):
+        read_or_make_token(anothers)
+    with pytest.raises(OutputError, match=r"token cannot be used: it belongs to another user"):
+        with_tokens(ServerSettings(data_dir=tmp_path))
+    os.chown(tmp_path, 54321, 54321)  # root in the directory of a user, as in a container
+    assert read_or_make_token(anothers) == with_tokens(ServerSettings(data_dir=tmp_path))[0].token == "known"
 
 
 def test_what_another_user_has_closed_is_no_bug(capsys):

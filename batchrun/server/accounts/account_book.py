@@ -10,7 +10,7 @@ import orjson
 
 from batchrun.errors import ConfigError, OutputError
 from batchrun.model import JsonObject
-from batchrun.runtime.private_files import private_opener
+from batchrun.runtime.private_files import private_opener, refuse_anothers
 from batchrun.server.accounts.accounts import Accounts, ServerAccount
 from batchrun.server.accounts.run_quota import RunQuota
 from batchrun.server.ids import new_id, now_ms
@@ -51,6 +51,7 @@ def with_tokens(settings: ServerSettings) -> list[AccountSettings]:
 def _kept_token(file: Path) -> str:
     try:
         with open(file, "a+", encoding="utf-8", opener=private_opener) as opened:
+            refuse_anothers(file)
             opened.seek(0)
             if not (token := opened.read().strip()):
                 token = f"batchrun_api_{secrets.token_urlsafe(24)}"

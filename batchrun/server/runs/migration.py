@@ -19,9 +19,9 @@ _log = structlog.get_logger()
 #: Seconds between two notes of the time: a migrated Run keeps the rest of its time limit as of the last note.
 _NOTE_TIME_EVERY_S = 5
 #: Seconds for Actors that are still at work to save their state, before they are killed.
-_SAVE_WITHIN_S = 0.5
+_SAVE_WITHIN_S = 1
 #: Seconds for crawlers to mark the requests as handled whose items they have pushed.
-_MARK_WITHIN_S = 0.1
+_MARK_WITHIN_S = 0.3
 
 
 async def end_orphans(database: Database) -> None:

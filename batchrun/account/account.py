@@ -42,6 +42,7 @@ class Account:
         limits: the part of the account that is ours.
         budget: of all batches together.
         starts_per_task_per_s: starts of one task, at most; fewer where the platform announces fewer.
+        page_link: opens the page of the embedded server, if that is the platform.
     """
 
     def __init__(
@@ -51,8 +52,10 @@ class Account:
         limits: AccountLimitsConfig,
         budget: Budget,
         starts_per_task_per_s: float = STARTS_PER_TASK_PER_S,
+        page_link: str | None = None,
     ) -> None:
         self.client = client
+        self.page_link = page_link
         self.info = info
         self.limits = limits
         self.budget = budget
@@ -157,9 +160,10 @@ async def open_account(
         server=server,
         server_dir=server_dir,
         inline_actors=inline_actors or {},
-    ) as client:
+    ) as (client, page_link):
         info = await read_account(client) if note_outage is None else await _wait_for_account(client, note_outage)
-        account = Account(client, info, limits, Budget(None) if budget is None else budget, starts_per_task_per_s)
+        budget = Budget(None) if budget is None else budget
+        account = Account(client, info, limits, budget, starts_per_task_per_s, page_link)
         async with open_children(cancels_on_leaving=True) as children:
             children.start_soon(account.watch.run)
             yield account

@@ -63,8 +63,10 @@ async def open_platform(
     server: ServerConfig,
     server_dir: Path,
     inline_actors: "Mapping[str, InlineActor]",
-) -> AsyncIterator[ApifyClient]:
-    """Open a client of the configured platform; the embedded server runs until the context ends.
+) -> AsyncIterator[tuple[ApifyClient, str | None]]:
+    """Open a client of the configured platform, with the link of its page if the platform is the embedded server.
+
+    The embedded server runs until the context ends, and the link's token ends with it.
 
     Raises:
         ConfigError: the token's file, an Actor's directory or the file of faults cannot be used.
@@ -79,7 +81,7 @@ async def open_platform(
             read_token_again=read_this_token,
             allow_plain_http=api.allow_plain_http,
         ) as client:
-            yield client
+            yield client, None
         return
     settings = embedded_server.ServerSettings(
         data_dir=server_dir,
@@ -100,7 +102,7 @@ async def open_platform(
         embedded_server.open_server(settings) as embedded,
         open_client(embedded.base_url, SecretStr(embedded.token), request_rate_per_s=request_rate_per_s) as client,
     ):
-        yield client
+        yield client, embedded.page_link
 
 
 async def read_account(client: ApifyClient) -> AccountInfo:

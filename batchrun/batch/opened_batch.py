@@ -57,6 +57,8 @@ class Batch:
         self.progress = engine.progress
         self._config = config
         self._client = connected.account.client
+        #: Opens the page of the embedded server while the batch is open; None: the platform is another one.
+        self.page_link = connected.account.page_link
         self._resumed = resumed
         self._journal = journal
         self._engine = engine
@@ -76,11 +78,6 @@ class Batch:
             )
             self.progress.notices.add(notice)
         self._failure: BatchrunError | None = None
-
-    @property
-    def platform_url(self) -> str:
-        """The address of the platform, without `/v2`; that of an embedded one is new with each process."""
-        return self._client.base_url
 
     @property
     def is_begun(self) -> bool:

@@ -7,7 +7,6 @@ from batchrun.batch.opened_batch import Batch
 from batchrun.cli.live_progress import edit_words
 from batchrun.cli.terminal import say
 from batchrun.config import Config
-from batchrun.output.layout import SERVER_STATE
 from batchrun.report.notice_words import notice_words
 from batchrun.report.number_words import counted, money
 
@@ -21,8 +20,8 @@ def show_opening(batch: Batch, config: Config) -> None:
     slots = f"{counted(opening.max_concurrent_runs, 'Run')} at once"
     account = _account_words(opening.account, is_free=config.api.is_loopback)
     say(" · ".join([*account, slots, f"task {opening.task.label}", _jobs_words(batch)]))
-    if config.api.is_embedded and sys.stderr.isatty():
-        say(f"Watch its Runs at {batch.platform_url}/ with the token in {config.out_dir / SERVER_STATE / 'token'}.")
+    if batch.page_link is not None and sys.stderr.isatty():  # a log file must not contain the link's token
+        say(f"Watch its Runs at {batch.page_link}")
     wanted, allowed = config.limits.max_concurrent_runs, opening.max_concurrent_runs
     if wanted != "auto" and allowed < wanted:
         say(f"Note: limits.max_concurrent_runs is {wanted}; the account allows {allowed} now.")

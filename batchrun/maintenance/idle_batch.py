@@ -73,7 +73,7 @@ async def open_idle_batch(directory: Path, environ: Mapping[str, str]) -> AsyncI
             server_dir=directory / SERVER_STATE,
             inline_actors={},
         )
-        client = await stack.enter_async_context(platform)
+        client, _ = await stack.enter_async_context(platform)
         begun_in = await anyio.to_thread.run_sync(_begun_in, directory)
         account = await read_account(client)
         if begun_in is not None:

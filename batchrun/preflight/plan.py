@@ -153,7 +153,7 @@ async def open_to_look(
             server=server,
             server_dir=Path(scratch) / SERVER_STATE,
             inline_actors={},
-        ) as client:
+        ) as (client, _):
             yield client
 
 

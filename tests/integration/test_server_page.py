@@ -110,15 +110,13 @@ async def test_the_links_token_ends_with_the_server(tmp_path: Path) -> None:
         assert (await api.send("GET", "/v2/users/me", token=key)).refusal == (401, "user-or-token-not-found")
 
 
-def test_an_embedded_batch_says_on_a_terminal_where_its_runs_are_shown(tmp_path: Path) -> None:
-    """With the file that has the token; the token itself is not printed."""
+def test_an_embedded_batch_prints_such_a_link_on_a_terminal(tmp_path: Path) -> None:
+    """Before the first start."""
     (tmp_path / "jobs.jsonl").write_text('{"message": "hello"}\n')
     given = ("--jobs", "jobs.jsonl", "--out", "out", "--actors", str(ACTORS / "acrobat"))
     with at_a_terminal(tmp_path, "run", *given) as (_, terminal):
-        said = read_until(terminal, b"out/server/token.")
-        token = (tmp_path / "out/server/token").read_text().strip()
-    assert re.search(r"Watch its Runs at http://127\.0\.0\.1:\d+/ with the token in out/server/token\.", said)
-    assert token not in said
+        said = read_until(terminal, b"#token=batchrun_page_")
+    assert re.search(r"Watch its Runs at http://127\.0\.0\.1:\d+/#token=batchrun_page_", said)
 
 
 @dataclass

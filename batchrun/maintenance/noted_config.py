@@ -1,13 +1,15 @@
 """The configuration and the command that a ledger notes for its batch; readable while a process runs the batch."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from batchrun.config import Config
-from batchrun.errors import LedgerError
-from batchrun.ledger.facts import COMMAND, CONFIG, TASK_ID
+from batchrun.config.sections import ApiConfig
+from batchrun.errors import ConfigError, LedgerError
+from batchrun.ledger.facts import COMMAND, CONFIG, LOG_POSITION, TASK_ID
 from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.model import Command, TaskId, write_json
 from batchrun.output.layout import LEDGER
@@ -43,6 +45,23 @@ def config_of(noted: Any, directory: Path) -> Config:
         raise LedgerError(f"{directory / LEDGER}: holds no batch that was begun") from error
     output = config.output.model_copy(update={"dir": directory})
     return config.model_copy(update={"output": output})
+
+
+def refuse_platform_of_log(directory: Path, api: ApiConfig, environ: Mapping[str, str]) -> None:
+    """Refuse a platform that a shared log alone names: who can write to the log would get the token.
+
+    Raises:
+        ConfigError: it is neither Apify nor on this machine, and the environment does not name it.
+    """
+    with open_for_reading(directory) as ledger:
+        is_of_log = ledger.fact(LOG_POSITION) is not None
+    name = "BATCHRUN_API__BASE_URL"
+    if is_of_log and not api.is_loopback and api.base_url not in (ApiConfig().base_url, environ.get(name)):
+        raise ConfigError(
+            f"{directory}: the shared log of this batch names the platform {api.base_url}, which would get your token;"
+            f" if that is right, set {name}={api.base_url}",
+            key="api.base_url",
+        )
 
 
 def read_command(directory: Path) -> Command | None:

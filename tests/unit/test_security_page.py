@@ -26,11 +26,11 @@ HELD = {
         "integration/test_few_rights.py::test_a_batch_needs_only_the_right_to_run_its_task",
     ),
     "It opens the worker's HTTP API": ("integration/test_worker_http.py::test_a_request_without_the_token_is_refused",),
-    "A submitted batch names no file outside its own directory": (
+    "A submitted batch can read and write only in its own directory": (
         "unit/test_submission_config.py::test_a_path_outside_the_batch_s_directory_is_refused_with_the_way_to_send_the_file",
         "unit/test_submission_config.py::test_the_batch_s_own_paths_cannot_be_moved",
     ),
-    "no other platform that would get the account token": (
+    "cannot send the account token to another platform": (
         "unit/test_submission_config.py::test_a_submission_names_no_other_platform",
     ),
     "ends with the worker's process": (

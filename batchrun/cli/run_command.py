@@ -90,8 +90,8 @@ def _show_standby(standby: "Standby") -> None:
         say(f"standby   the shared log cannot be reached: {standby.trouble}")
         return
     say(
-        f"standby   {standby.owner} carries the batch out; this command takes over once nothing was heard of it for"
-        f" {standby.takes_over_after_s:g} s"
+        f"standby   {standby.owner} carries the batch out; this command takes over after"
+        f" {standby.takes_over_after_s:g} s without a sign of life from it"
     )
 
 

@@ -52,7 +52,7 @@ def expectation(output: OutputConfig) -> Expectation | None:
     """Return what a succeeded Run must have in its dataset; None if nothing is expected.
 
     Raises:
-        ConfigError: the schema cannot be read, or is no JSON Schema that can be used.
+        ConfigError: the schema cannot be read, or is not a JSON Schema that can be used.
     """
     if output.expect_items_min is None and output.expect_item_schema is None:
         return None

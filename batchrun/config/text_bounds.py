@@ -12,8 +12,9 @@ import orjson
 
 #: Max bytes of a file.
 MAX_BYTES = 1 << 20
-#: Max parts of a dotted key like `limits.start_rate`, which has two; and of all keys that have more than two.
+#: Max parts of a dotted key like `limits.start_rate`, which has two.
 MAX_KEY_PARTS = 16
+#: Max parts of all keys longer than two parts, together.
 MAX_ALL_KEY_PARTS = 10_000
 #: Max levels of objects and lists. Pydantic reads 200 from JSON, Python's recursion a few hundred.
 MAX_NESTING = 64

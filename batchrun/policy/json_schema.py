@@ -44,18 +44,27 @@ def compile_schema(schema: JsonObject) -> "jsonschema_rs.Validator":
     """Return a validator.
 
     Raises:
-        ValueError: it is no JSON Schema, refers to something outside itself, or could take too long; the text says so.
+        ValueError: it is not a JSON Schema, refers to something outside, or could take too long; the text says so.
     """
     import jsonschema_rs  # noqa: PLC0415 - three megabytes that most batches have no use for
 
     if not isinstance(schema, dict):
-        raise ValueError("it is no JSON Schema, which is an object")
+        raise ValueError("it is not a JSON Schema: a schema must be an object")
     _check_cost(schema)
+    outside: list[str] = []
+
+    def retrieve(uri: str) -> Any:
+        if not str(schema.get("$schema", "")).startswith(uri):  # an unknown draft has a message of its own
+            outside.append(uri)
+        refuse_reference(uri)
+
     limits = jsonschema_rs.FancyRegexOptions(backtrack_limit=MAX_BACKTRACKS, size_limit=MAX_PATTERN_BYTES)
     try:
-        return jsonschema_rs.validator_for(schema, retriever=refuse_reference, pattern_options=limits)
+        return jsonschema_rs.validator_for(schema, retriever=retrieve, pattern_options=limits)
     except jsonschema_rs.ValidationError as error:
-        raise ValueError(f"it is no JSON Schema: {error.message[:500]}") from error
+        for uri in outside:
+            refuse_reference(uri)
+        raise ValueError(f"it is not a JSON Schema: {error.message[:500]}") from error
 
 
 def refuse_reference(uri: str) -> Any:

@@ -29,7 +29,8 @@ def short_path(file: Path) -> Iterator[str]:
         yield str(file)
         return
     if not _OPEN_FILES.is_dir():
-        raise OutputError(f"{file}: is too long for a socket's path; use a --data of at most {MAX_PATH_BYTES} bytes")
+        most = MAX_PATH_BYTES - len(os.fsencode(f"/{file.name}"))
+        raise OutputError(f"{file}: is too long for a socket's path; use a --data of at most {most} bytes")
     directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield str(_OPEN_FILES / str(directory) / file.name)

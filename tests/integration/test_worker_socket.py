@@ -71,7 +71,11 @@ def test_a_long_path_of_the_data_directory_is_no_obstacle(tmp_path):
 def test_a_path_that_is_too_long_for_this_system_is_named(tmp_path, monkeypatch):
     """Where open files have no path, as on macOS."""
     monkeypatch.setattr(local_socket, "_OPEN_FILES", tmp_path / "missing")
-    with pytest.raises(OutputError, match="is too long for a socket's path"), short_path(tmp_path / ("d" * 120)):
+    file = tmp_path / ("d" * 120) / "socket"
+    with (
+        pytest.raises(OutputError, match="too long for a socket's path; use a --data of at most 93 bytes"),
+        short_path(file),
+    ):
         pass
 
 

@@ -48,5 +48,5 @@ def test_without_a_schema_no_items_are_needed() -> None:
 @pytest.mark.parametrize("schema", [{"type": "nonsense"}, {"pattern": "["}, {"required": 3}])
 def test_what_is_no_schema_is_refused(schema: dict[str, object]) -> None:
     """The message says what is wrong."""
-    with pytest.raises(ValueError, match="no JSON Schema"):
+    with pytest.raises(ValueError, match="not a JSON Schema"):
         Expectation(items_min=None, schema=schema)

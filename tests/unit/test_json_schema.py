@@ -63,7 +63,10 @@ def test_a_schema_whose_references_multiply_is_refused(schema: dict[str, Any]) -
     [
         ({"$ref": "file:///etc/hosts.json"}, "it refers to file:///etc/hosts.json, and only references within"),
         ({"$ref": "http://127.0.0.1:1/x"}, "only references within"),
-        ({"$defs": {"unused": {"$ref": "http://127.0.0.1:1/x"}}}, "only references within"),
+        (
+            {"$defs": {"unused": {"$ref": "http://127.0.0.1:1/x"}}},
+            "^it refers to http://127.0.0.1:1/x, and only references within",
+        ),
         ({"$id": "http://127.0.0.1:1/", "$ref": "x"}, "only references within"),
         ({"$schema": "http://127.0.0.1:1/x"}, "Unknown meta-schema"),
         ({"properties": {"x": {"$id": "http://127.0.0.1/", "$ref": "#"}}}, "an \\$id of its own"),
@@ -73,8 +76,8 @@ def test_a_schema_whose_references_multiply_is_refused(schema: dict[str, Any]) -
         ({"allOf": [{"pattern": f"a{n}"} for n in range(101)]}, "or 100 patterns"),
         ({"properties": {str(n): {} for n in range(5_000)}}, "more than 5,000 parts"),
         ({"patternProperties": {f"a{n}": True for n in range(101)}}, "or 100 patterns"),
-        ([], "which is an object"),
-        ({"type": 7}, "it is no JSON Schema: 7 is not valid"),
+        ([], "^it is not a JSON Schema: a schema must be an object"),
+        ({"type": 7}, "^it is not a JSON Schema: 7 is not valid"),
     ],
 )
 def test_a_schema_that_is_not_its_own_is_refused(schema: dict[str, Any], words: str) -> None:

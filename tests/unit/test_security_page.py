@@ -33,7 +33,8 @@ HELD = {
     "cannot send the account token to another platform": (
         "unit/test_submission_config.py::test_a_submission_names_no_other_platform",
     ),
-    "ends with the worker's process": (
+    "ends with the process": (
+        "integration/test_server_page.py::test_the_links_token_ends_with_the_server",
         "integration/test_worker_page.py::test_the_page_says_that_a_killed_worker_is_gone_and_opens_with_the_next_ones_link",
     ),
     "The browser keeps it in one tab, and in no cookie": (

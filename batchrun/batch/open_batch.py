@@ -15,6 +15,7 @@ from batchrun.account.connected_task import connect
 from batchrun.batch.batch_engine import batch_terms, build_batch_engine
 from batchrun.batch.opened_batch import Batch
 from batchrun.batch.resume import resume
+from batchrun.batch.slow_opening import note_slow_opening
 from batchrun.config import Config, read_token
 from batchrun.engine.limits.account_pool import EQUAL, BatchPriority
 from batchrun.engine.notices import ReadDenied
@@ -100,8 +101,11 @@ async def _open(
     """Open a batch whose output directory is locked by this process; see `open_batch`."""
     async with AsyncExitStack() as stack:
         journal = await stack.enter_async_context(open_journal(config.out_dir, log))
+        watch, answered = await stack.enter_async_context(open_children(cancels_on_leaving=True)), anyio.Event()
+        watch.start_soon(note_slow_opening, config.out_dir, answered)
         connected = await connect(stack, config, environ, inline_actors, account, journal.ledger)
         prepared = await preflight(config, connected, journal.ledger, command)
+        answered.set()
         resumed = await resume(stack, config, connected, prepared, journal)
         terms = await anyio.to_thread.run_sync(batch_terms, config, connected, prepared)
         engine = build_batch_engine(config, connected, resumed, terms, priority)

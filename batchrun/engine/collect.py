@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import anyio
+import anyio.lowlevel
 import structlog
 
 from batchrun.engine.ports import RunClient
@@ -310,7 +311,11 @@ class Collector:
                 if verdict is not None or not expectation.sample:
                     return verdict
                 page, _, _ = await self._get_page(run.dataset_id, 0, expectation.sample, {}, room)
-                return expectation.judge_items(page.items)
+                errors = []
+                for item in page.items:
+                    errors.append(expectation.error_of(item))
+                    await anyio.lowlevel.checkpoint()  # each check may take long; others must not wait for all of them
+                return expectation.judge_errors(errors)
         except _UnreadableError as error:
             return Verdict(outcome=Outcome.LOST, problem=error.problem)
 

@@ -29,12 +29,12 @@ class Expectation:
 
     def __init__(self, *, items_min: int | None, schema: JsonObject | None) -> None:
         self.items_min = items_min
-        self._validator = None if schema is None else compile_schema(schema)
+        self._schema = None if schema is None else compile_schema(schema)
 
     @property
     def sample(self) -> int:
-        """Number of first items that `judge_items` needs."""
-        return SAMPLE if self._validator is not None else 0
+        """Number of first items that `judge_errors` needs."""
+        return SAMPLE if self._schema is not None else 0
 
     def judge_count(self, count: int) -> Verdict | None:
         """Return why there are too few items, or None; counting may stop at `items_min`."""
@@ -44,24 +44,28 @@ class Expectation:
         message = f"{found}, where {self.items_min:,} or more were expected"
         return Verdict(outcome=Outcome.EMPTY, problem=Problem(type="too-few-items", message=message))
 
-    def judge_items(self, items: Sequence[Any]) -> Verdict | None:
-        """Return why the first items do not fit the schema, or None."""
-        if self._validator is None:
+    def judge_errors(self, errors: Sequence[str | None]) -> Verdict | None:
+        """Return why the first items do not fit the schema, or None.
+
+        Args:
+            errors: of the first items, from `error_of`.
+        """
+        found = [(number, error) for number, error in enumerate(errors, 1) if error is not None]
+        if not found:
             return None
-        errors = [(number, error) for number, item in enumerate(items, 1) if (error := self._error_of(item))]
-        if not errors:
-            return None
-        (error, _), *_ = Counter(error for _, error in errors).most_common(1)
-        first = next(number for number, each in errors if each == error)
-        message = f"{len(errors)} of the first {len(items)} items break the schema; item {first}: {error}"
+        (error, _), *_ = Counter(error for _, error in found).most_common(1)
+        first = next(number for number, each in found if each == error)
+        message = f"{len(found)} of the first {len(errors)} items break the schema; item {first}: {error}"
         return Verdict(outcome=Outcome.MALFORMED, problem=Problem(type="item-schema", message=message))
 
-    def _error_of(self, item: Any) -> str | None:
+    def error_of(self, item: Any) -> str | None:
+        """Return why an item does not fit the schema, or None."""
+        if self._schema is None:
+            return None
         import jsonschema_rs  # noqa: PLC0415 - three megabytes that most batches have no use for
 
-        assert self._validator is not None, "asked only where there is a schema"
         try:
-            self._validator.validate(item)  # up to the first error: `iter_errors` collects all of them
+            self._schema.validate(item)
         except jsonschema_rs.ValidationError as error:
             path = ".".join(str(part) for part in error.instance_path)
             return f"{path}: {error.message}"[:500] if path else error.message[:500]

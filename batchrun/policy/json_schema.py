@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 #: Max evaluations of subschemas for one value within an item. Each takes 0.01 to 1 µs.
 MAX_EVALUATIONS = 1_000
+#: Max evaluations for one item: at most some seconds, in which nothing else happens. A thousand values with a thousand
+#: evaluations each stay below.
+MAX_ITEM_EVALUATIONS = 5_000_000
+#: Characters of a text that count as one value.
+_TEXT_CHARS = 64
 #: Max subschemas, and max patterns: a compiled pattern takes up to MAX_PATTERN_BYTES.
 MAX_SUBSCHEMAS = 5_000
 MAX_PATTERNS = 100
@@ -40,8 +45,45 @@ _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 _NAMED = frozenset({"properties", "patternProperties", "dependentSchemas", "dependencies"})
 
 
-def compile_schema(schema: JsonObject) -> "jsonschema_rs.Validator":
-    """Return a validator.
+@dataclass(frozen=True, slots=True)
+class CompiledSchema:
+    """A JSON Schema that can check values, each in bounded time."""
+
+    validator: "jsonschema_rs.Validator"
+    #: Max evaluations of subschemas for one value within an item.
+    evaluations: int
+
+    def validate(self, item: Any) -> None:
+        """Check an item up to its first error.
+
+        Raises:
+            jsonschema_rs.ValidationError: it does not fit the schema.
+            ValueError: it would take too long, or cannot be checked otherwise; the text says so.
+        """
+        if self.evaluations * _size_of(item, MAX_ITEM_EVALUATIONS // self.evaluations) > MAX_ITEM_EVALUATIONS:
+            raise ValueError("the item is too large for a schema with so many parts for one value")
+        self.validator.validate(item)
+
+
+def _size_of(item: Any, enough: int) -> int:
+    """Return the number of values in an item, a long text counted as several; counting may stop above `enough`."""
+    size, left = 0, [item]
+    while left and size <= enough:
+        value = left.pop()
+        size += 1
+        match value:
+            case str():
+                size += len(value) // _TEXT_CHARS
+            case list():
+                left += value
+            case dict():
+                left += value.keys()
+                left += value.values()
+    return size
+
+
+def compile_schema(schema: JsonObject) -> CompiledSchema:
+    """Return a schema that checks items.
 
     Raises:
         ValueError: it is not a JSON Schema, refers to something outside, or could take too long; the text says so.
@@ -50,7 +92,7 @@ def compile_schema(schema: JsonObject) -> "jsonschema_rs.Validator":
 
     if not isinstance(schema, dict):
         raise ValueError("it is not a JSON Schema: a schema must be an object")
-    _check_cost(schema)
+    evaluations = _most_evaluations(schema)
     outside: list[str] = []
 
     def retrieve(uri: str) -> Any:
@@ -60,11 +102,12 @@ def compile_schema(schema: JsonObject) -> "jsonschema_rs.Validator":
 
     limits = jsonschema_rs.FancyRegexOptions(backtrack_limit=MAX_BACKTRACKS, size_limit=MAX_PATTERN_BYTES)
     try:
-        return jsonschema_rs.validator_for(schema, retriever=retrieve, pattern_options=limits)
+        validator = jsonschema_rs.validator_for(schema, retriever=retrieve, pattern_options=limits)
     except jsonschema_rs.ValidationError as error:
         for uri in outside:
             refuse_reference(uri)
         raise ValueError(f"it is not a JSON Schema: {error.message[:500]}") from error
+    return CompiledSchema(validator, evaluations)
 
 
 def refuse_reference(uri: str) -> Any:
@@ -85,14 +128,19 @@ class _Subschema:
     together: list[JsonObject]
 
 
-def _check_cost(schema: JsonObject) -> None:
-    """Refuse a schema with too many patterns, subschemas, or evaluations of one value at any depth of an item."""
+def _most_evaluations(schema: JsonObject) -> int:
+    """Return the max evaluations of one value at any depth of an item.
+
+    Raises:
+        ValueError: they are too many, or subschemas or patterns are.
+    """
     subschemas = _subschemas_of(schema)
     try:
         order = list(TopologicalSorter({each: map(id, sub.here) for each, sub in subschemas.items()}).static_order())
     except CycleError:
         raise ValueError("a part of it refers to itself for the same value, without an end") from None
     counts: dict[int, int] = dict.fromkeys(subschemas, 0)
+    most = 1
     for depth in range(_MAX_DEPTH):
         above, counts = counts, {}
         for each in order:
@@ -107,8 +155,10 @@ def _check_cost(schema: JsonObject) -> None:
         if counts[id(schema)] > MAX_EVALUATIONS:
             words = f"its references multiply: one value would be checked more than {MAX_EVALUATIONS:,} times"
             raise ValueError(f"{words}; let fewer of its parts apply to the same value")
+        most = max(most, counts[id(schema)])
         if counts == above:
-            return
+            break
+    return most
 
 
 def _subschemas_of(schema: JsonObject) -> dict[int, _Subschema]:

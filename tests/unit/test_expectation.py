@@ -1,9 +1,12 @@
 """What a succeeded Run must have in its dataset: counts and schemas."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 
 from batchrun.model import Outcome
-from batchrun.policy.expectation import Expectation
+from batchrun.policy.expectation import Expectation, Verdict
 
 PRICED = {"type": "object", "required": ["price"], "properties": {"price": {"type": "number", "minimum": 0}}}
 
@@ -20,10 +23,15 @@ def test_too_few_items_are_empty(count: int, message: str | None) -> None:
         assert verdict.problem.message == f"{message}, where 10 or more were expected"
 
 
+def judge(expectation: Expectation, items: Sequence[Any]) -> Verdict | None:
+    """Return the verdict on items."""
+    return expectation.judge_errors([expectation.error_of(item) for item in items])
+
+
 def test_items_that_break_the_schema_are_malformed() -> None:
     """The most common error is named, with the first item that has it."""
     items = [{"price": 1}, {"price": -1}, {}, {"cost": 2}, "text"]
-    verdict = Expectation(items_min=None, schema=PRICED).judge_items(items)
+    verdict = judge(Expectation(items_min=None, schema=PRICED), items)
     assert verdict is not None
     assert (verdict.outcome, verdict.problem.type) == (Outcome.MALFORMED, "item-schema")
     assert verdict.problem.message == (
@@ -34,15 +42,15 @@ def test_items_that_break_the_schema_are_malformed() -> None:
 def test_good_items_and_no_items_fit_the_schema() -> None:
     """Their number is checked separately."""
     expectation = Expectation(items_min=None, schema=PRICED)
-    assert expectation.judge_items([{"price": 0}] * 100) is None
-    assert expectation.judge_items([]) is None
+    assert judge(expectation, [{"price": 0}] * 100) is None
+    assert judge(expectation, []) is None
     assert expectation.judge_count(0) is None
 
 
 def test_without_a_schema_no_items_are_needed() -> None:
     """Any item is good."""
     expectation = Expectation(items_min=1, schema=None)
-    assert (expectation.sample, expectation.judge_items([None])) == (0, None)
+    assert (expectation.sample, judge(expectation, [None])) == (0, None)
 
 
 @pytest.mark.parametrize("schema", [{"type": "nonsense"}, {"pattern": "["}, {"required": 3}])

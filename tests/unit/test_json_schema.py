@@ -9,6 +9,7 @@ import pytest
 from batchrun.policy import json_schema
 from batchrun.policy.expectation import Expectation
 from batchrun.policy.json_schema import compile_schema
+from tests.unit.test_expectation import judge
 
 
 def doubling(levels: int, **last: Any) -> dict[str, Any]:
@@ -97,7 +98,7 @@ def test_no_file_is_read_for_a_reference(tmp_path: Path) -> None:
 def test_a_pattern_that_tries_for_long_is_given_up() -> None:
     """After 10,000 steps; by default it would be a million for each text, on the event loop."""
     expectation = Expectation(items_min=None, schema={"pattern": r"^(a|aa)+\1x"})
-    verdict = expectation.judge_items(["a" * 18 + "b"])
+    verdict = judge(expectation, ["a" * 18 + "b"])
     assert verdict is not None
     assert "Max limit for backtracking" in verdict.problem.message
 
@@ -106,6 +107,29 @@ def test_one_error_of_an_item_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> 
     """All errors of a doubling schema would take memory for each of its 2^18 paths."""
     monkeypatch.setattr(json_schema, "MAX_EVALUATIONS", 1 << 20)
     expectation = Expectation(items_min=None, schema=doubling(18))
-    verdict = expectation.judge_items(["x"])
+    verdict = judge(expectation, ["x"])
     assert verdict is not None
     assert verdict.problem.message.endswith('item 1: "x" is not of type "integer"')
+
+
+@pytest.mark.parametrize(
+    ("schema", "item"),
+    [
+        ({"items": {"allOf": [{"not": {"const": n}} for n in range(1, 446)]}}, [0] * 20_000),
+        ({"patternProperties": {f"^{n}": {} for n in range(98)}}, {f"key {n}": 0 for n in range(80_000)}),
+        ({"allOf": [{"pattern": f"x{n}$"} for n in range(99)]}, "x" * 9_000_000),
+    ],
+)
+def test_an_item_that_would_take_too_long_is_not_checked(schema, item):
+    """The process that checks it does nothing else meanwhile."""
+    expectation = Expectation(items_min=None, schema=schema)
+    assert expectation.error_of(item) == (
+        "cannot be checked: the item is too large for a schema with so many parts for one value"
+    )
+
+
+def test_a_large_item_is_checked_against_a_usual_schema():
+    """Ten times as many values as a page of a shop has, each with a part of its own."""
+    schema = {"items": {"properties": {f"p{n}": {"type": "integer"} for n in range(50)}}}
+    item = [{f"p{n}": n for n in range(50)} for _ in range(2_000)]
+    assert Expectation(items_min=None, schema=schema).error_of(item) is None

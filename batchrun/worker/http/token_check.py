@@ -20,7 +20,7 @@ OPEN_PATHS = frozenset({"/health/live", "/health/ready", "/metrics", "/openapi.j
 #: The page without its content: the same for everyone, whatever name leads to it.
 _PAGE_PATHS = frozenset({"/", "/page.js"})
 #: What a signed link may open of its batch.
-_LINKED = frozenset({"records", "items", "log", "report"})
+_LINKED = frozenset({"costs", "records", "items", "log", "report"})
 
 
 def demand_token(token: Token, page: PageAccess) -> Middleware:

@@ -47,6 +47,9 @@ def commit_entry(commit: Commit) -> Entry:
     return Entry(kind=EntryKind.COMMIT, owner=OWNER, previous="", commit=commit)
 
 
+#: A frame that names 1 TB as its content.
+ENDLESS = bytes.fromhex("28b52ffde00000000000010000010000")
+
 VALUES = st.none() | st.text() | st.binary() | st.floats(allow_nan=False, allow_infinity=False) | st.integers(
     -(2**63), 2**63 - 1
 )  # fmt: skip
@@ -74,7 +77,8 @@ def test_the_body_of_a_large_entry_is_an_object_beside_the_log():
 
 
 @pytest.mark.parametrize(
-    "wrong", [b"", b"x", zstandard.compress(b"[]"), zstandard.compress(b'{"v":1}\n'), zstandard.compress(b"\xff")]
+    "wrong",
+    [b"", b"x", ENDLESS, zstandard.compress(b"[]"), zstandard.compress(b'{"v":1}\n'), zstandard.compress(b"\xff")],
 )
 def test_an_entry_that_cannot_be_read_is_refused(wrong):
     """In words, whatever it holds."""

@@ -21,6 +21,9 @@ from batchrun.ledger.shared_commits import Commit, FileGrowth, Parameters
 VERSION = 1
 #: Max bytes of an entry in the log. The body of a larger one is an object beside the log. NATS takes 1 MB by default.
 MAX_ENTRY_BYTES = 512 << 10
+#: Max bytes that an entry or its object may hold. A commit holds as much as `limits.max_buffer_mb` at most, by default
+#: 256 MB.
+MAX_CONTENT_BYTES = 1 << 30
 #: zstd's fastest level that is not "fast": an entry is compressed while others wait for its commit.
 _LEVEL = 1
 _of_thread = threading.local()
@@ -126,6 +129,8 @@ def _decompress(encoded: bytes) -> bytes:
     """Decompress with one decompressor per thread, since making one takes longer than most entries."""
     if not hasattr(_of_thread, "decompressor"):
         _of_thread.decompressor = zstandard.ZstdDecompressor()
+    if zstandard.frame_content_size(encoded) > MAX_CONTENT_BYTES:
+        raise ValueError(f"it holds more than {MAX_CONTENT_BYTES >> 20} MB")
     decompressed: bytes = _of_thread.decompressor.decompress(encoded)
     return decompressed
 

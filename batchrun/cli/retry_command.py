@@ -11,7 +11,7 @@ from batchrun.cli.json_output import print_json
 from batchrun.cli.run_command import JobsToRetry, run_to_the_end
 from batchrun.cli.terminal import answer, say
 from batchrun.errors import ConfigError
-from batchrun.maintenance.noted_config import read_command, read_config
+from batchrun.maintenance.noted_config import read_command, read_own_config
 from batchrun.model import Outcome, Selection
 from batchrun.report.batch_status import read_status
 from batchrun.report.failure_causes import Failures, Tripped, cause_words, read_failures, read_tripped, read_unknown
@@ -46,7 +46,7 @@ def retry_jobs(
         selection = replace(selection, outcomes=[each for each in Outcome if each is not Outcome.INVALID])
     refuse_unknown(read_unknown(directory, selection), groups)
     found = read_failures(directory, selection)
-    config, _ = read_config(directory)
+    config, _ = read_own_config(directory)
     if found.jobs and str(config.jobs.file) == "-":
         raise ConfigError(f"{directory}: {CANNOT_BE_READ_AGAIN}; nothing was changed")
     if is_dry_run:

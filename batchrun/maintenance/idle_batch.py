@@ -15,7 +15,7 @@ from batchrun.engine.doubt.candidates import Candidates, Listing
 from batchrun.ledger.facts import ACCOUNT
 from batchrun.ledger.shared_commits import CommitLog
 from batchrun.ledger.sqlite.reader import open_for_reading
-from batchrun.maintenance.noted_config import read_config, refuse_platform_of_log
+from batchrun.maintenance.noted_config import read_own_config
 from batchrun.model import RunId, TaskId
 from batchrun.output.layout import SERVER_STATE
 from batchrun.output.lock import enter_lock
@@ -54,13 +54,12 @@ async def open_idle_batch(directory: Path, environ: Mapping[str, str]) -> AsyncI
 
     Raises:
         OutputError: the directory holds no batch, or a process runs it, here or on another machine.
-        ConfigError: only the shared log names the platform.
+        ConfigError: only a shared log has the batch's configuration.
         BatchRefused: the platform does not accept the token, or it is of another account.
     """
-    config, task_id = await anyio.to_thread.run_sync(read_config, directory)
+    config, task_id = await anyio.to_thread.run_sync(read_own_config, directory)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(enter_lock(directory))
-        await anyio.to_thread.run_sync(refuse_platform_of_log, directory, config.api, environ)
         log = None
         if config.replica.url is not None:
             from batchrun.ledger.shared_log.claim import claimed_log  # noqa: PLC0415 - most batches have none

@@ -1,18 +1,16 @@
 """The configuration and the command that a ledger notes for its batch; readable while a process runs the batch."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from batchrun.config import Config
-from batchrun.config.sections import ApiConfig
 from batchrun.errors import ConfigError, LedgerError
 from batchrun.ledger.facts import COMMAND, CONFIG, LOG_POSITION, TASK_ID
 from batchrun.ledger.sqlite.reader import open_for_reading
-from batchrun.model import Command, TaskId, write_json
-from batchrun.output.layout import LEDGER
+from batchrun.model import Command, TaskId, read_json, write_json
+from batchrun.output.layout import LEDGER, OWN_CONFIG
 
 
 def read_config(directory: Path) -> tuple[Config, TaskId]:
@@ -23,6 +21,28 @@ def read_config(directory: Path) -> tuple[Config, TaskId]:
     """
     with open_for_reading(directory) as ledger:
         noted, task_id = ledger.fact(CONFIG), ledger.fact(TASK_ID)
+    return config_of(noted, directory), TaskId(task_id or "")
+
+
+def read_own_config(directory: Path) -> tuple[Config, TaskId]:
+    """Return what `read_config` does, for a command that uses the token; nothing of it is from a shared log.
+
+    Raises:
+        LedgerError: the directory holds no batch, or its first opening failed.
+        ConfigError: only a shared log has the configuration: who can write to the log would choose who gets the token.
+    """
+    with open_for_reading(directory) as ledger:
+        is_of_log, task_id = ledger.fact(LOG_POSITION) is not None, ledger.fact(TASK_ID)
+    if not is_of_log:
+        return read_config(directory)
+    file = directory / OWN_CONFIG
+    try:
+        noted = read_json(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{directory}: has its configuration from a shared log, which others can write to, so it gets no token."
+            " Run the batch here first, with your own file: `batchrun run BATCH.toml`"
+        ) from error
     return config_of(noted, directory), TaskId(task_id or "")
 
 
@@ -45,23 +65,6 @@ def config_of(noted: Any, directory: Path) -> Config:
         raise LedgerError(f"{directory / LEDGER}: holds no batch that was begun") from error
     output = config.output.model_copy(update={"dir": directory})
     return config.model_copy(update={"output": output})
-
-
-def refuse_platform_of_log(directory: Path, api: ApiConfig, environ: Mapping[str, str]) -> None:
-    """Refuse a platform that a shared log alone names: who can write to the log would get the token.
-
-    Raises:
-        ConfigError: it is neither Apify nor on this machine, and the environment does not name it.
-    """
-    with open_for_reading(directory) as ledger:
-        is_of_log = ledger.fact(LOG_POSITION) is not None
-    name = "BATCHRUN_API__BASE_URL"
-    if is_of_log and not api.is_loopback and api.base_url not in (ApiConfig().base_url, environ.get(name)):
-        raise ConfigError(
-            f"{directory}: the shared log of this batch names the platform {api.base_url}, which would get your token;"
-            f" if that is right, set {name}={api.base_url}",
-            key="api.base_url",
-        )
 
 
 def read_command(directory: Path) -> Command | None:

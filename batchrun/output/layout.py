@@ -18,6 +18,22 @@ REPORT = "report.html"
 RUN_LOGS = "logs"
 #: Folder of an embedded server's state.
 SERVER_STATE = "server"
+#: The configuration that a process on this machine was given, where a shared log has one too: others can write to that.
+OWN_CONFIG = "config.json"
 
 #: All of the above; SQLite's and `repair`'s files beside the ledger begin with its name.
-NAMES = (RECORDS, ITEMS, BAD_LINES, DUPLICATES, COSTS, LEDGER, STARTS, LOCK, BATCH_LOG, REPORT, RUN_LOGS, SERVER_STATE)
+NAMES = (
+    RECORDS,
+    ITEMS,
+    BAD_LINES,
+    DUPLICATES,
+    COSTS,
+    LEDGER,
+    STARTS,
+    LOCK,
+    BATCH_LOG,
+    REPORT,
+    RUN_LOGS,
+    SERVER_STATE,
+    OWN_CONFIG,
+)

@@ -10,6 +10,8 @@ from batchrun.ledger.facts import ACCOUNT, COMMAND, CONFIG, IDENTITY, SECRETS, T
 from batchrun.ledger.sqlite.reader import LedgerReader
 from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import Command, read_json, write_json
+from batchrun.output.layout import OWN_CONFIG
+from batchrun.output.replacement import replace_file
 from batchrun.policy.secret_fields import SecretFields
 from batchrun.report.number_words import counted
 
@@ -46,6 +48,8 @@ def check_identity(
         ledger.note_fact(CONFIG, config.as_noted())
         if command is not None:
             ledger.note_fact(COMMAND, command)
+    if ledger.log is not None:
+        replace_file(config.out_dir / OWN_CONFIG, [write_json(config.as_noted())])
 
 
 def check_limit(ledger: LedgerReader, config: Config) -> None:

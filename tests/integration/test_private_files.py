@@ -12,7 +12,7 @@ import pytest
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.main import _explain
 from batchrun.errors import OutputError
-from batchrun.output.layout import ITEMS, LEDGER, LOCK, NAMES, RECORDS, SERVER_STATE
+from batchrun.output.layout import ITEMS, LEDGER, LOCK, NAMES, OWN_CONFIG, RECORDS, SERVER_STATE
 from batchrun.output.lock import locked
 from batchrun.output.replacement import replace_text
 from batchrun.server.accounts.account_book import with_tokens
@@ -73,7 +73,7 @@ def test_a_batch_is_for_its_user_only(tmp_path):
 
         call("run", "shop.toml", "--api-url", api.base_url)
         call("report", "results/out")
-        assert {each.name for each in out.iterdir()} >= set(NAMES) - {SERVER_STATE}
+        assert {each.name for each in out.iterdir()} >= set(NAMES) - {SERVER_STATE, OWN_CONFIG}
         _open_all(out)
         call("retry", "results/out", "--yes")
         _open_all(out)

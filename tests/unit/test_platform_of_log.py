@@ -1,43 +1,54 @@
-"""A platform that a batch's shared log names gets no token, unless the user names it too."""
+"""What a batch's shared log says of the configuration gets no token: others can write to the log."""
 
 from pathlib import Path
 
 import anyio.to_thread
 import pytest
 
-from batchrun.config.sections import ApiConfig, Config, JobsConfig, TaskConfig
+from batchrun.config.sections import ApiConfig, Config, JobsConfig, OutputConfig, TaskConfig
 from batchrun.errors import ConfigError
 from batchrun.ledger.facts import CONFIG, LOG_POSITION
 from batchrun.ledger.shared_commits import LogPosition
 from batchrun.ledger.sqlite.tables import open_tables
 from batchrun.maintenance.idle_batch import open_idle_batch
-from batchrun.maintenance.noted_config import refuse_platform_of_log
+from batchrun.maintenance.noted_config import read_own_config
+from batchrun.model import write_json
+from batchrun.output.layout import OWN_CONFIG
 
-FOREIGN = ApiConfig(base_url="https://platform.example")
+
+def _config(directory: Path, base_url: str) -> Config:
+    return Config(
+        api=ApiConfig(base_url=base_url),
+        task=TaskConfig(id="me~task"),
+        jobs=JobsConfig(file=Path("jobs.jsonl")),
+        output=OutputConfig(dir=directory),
+    )
 
 
-def _note(directory: Path, api: ApiConfig, is_of_log: bool) -> None:
-    config = Config(api=api, task=TaskConfig(id="me~task"), jobs=JobsConfig(file=Path("jobs.jsonl")))
+def _note(directory: Path, *, is_of_log: bool) -> None:
+    """Note the configuration of somebody else in a ledger."""
     with open_tables(directory) as ledger, ledger.transaction():
-        ledger.note_fact(CONFIG, config.as_noted())
+        ledger.note_fact(CONFIG, _config(directory, "http://127.0.0.1:1").as_noted())
         if is_of_log:
             ledger.note_fact(LOG_POSITION, LogPosition(entry=0, digest=""))
 
 
-async def test_a_platform_of_a_shared_log_is_not_asked(tmp_path: Path) -> None:
-    """Who can write to the log would choose who gets the token."""
-    await anyio.to_thread.run_sync(_note, tmp_path, FOREIGN, True)
-    with pytest.raises(ConfigError, match=r"set BATCHRUN_API__BASE_URL=https://platform\.example"):
+async def test_a_configuration_that_only_a_shared_log_has_gets_no_token(tmp_path: Path) -> None:
+    """Who can write to the log would choose the platform, the file of the token, and Actors to run."""
+    await anyio.to_thread.run_sync(lambda: _note(tmp_path, is_of_log=True))
+    with pytest.raises(ConfigError, match="Run the batch here first"):
         async with open_idle_batch(tmp_path, {"APIFY_TOKEN": "secret"}):
             raise AssertionError
 
 
-def test_a_platform_that_the_user_names_is_asked(tmp_path: Path) -> None:
-    """And Apify, and those on this machine, and any of a batch without a log."""
-    _note(tmp_path, FOREIGN, True)
-    refuse_platform_of_log(tmp_path, FOREIGN, {"BATCHRUN_API__BASE_URL": FOREIGN.base_url})
-    for own in (ApiConfig(), ApiConfig(base_url="embedded"), ApiConfig(base_url="http://127.0.0.1:3333")):
-        refuse_platform_of_log(tmp_path, own, {})
-    (tmp_path / "alone").mkdir()
-    _note(tmp_path / "alone", FOREIGN, False)
-    refuse_platform_of_log(tmp_path / "alone", FOREIGN, {})
+def test_the_configuration_that_was_given_here_counts(tmp_path: Path) -> None:
+    """Whatever the log says meanwhile."""
+    _note(tmp_path, is_of_log=True)
+    (tmp_path / OWN_CONFIG).write_bytes(write_json(_config(tmp_path, "https://own.example").as_noted()))
+    assert read_own_config(tmp_path)[0].api.base_url == "https://own.example"
+
+
+def test_without_a_shared_log_the_ledger_counts(tmp_path: Path) -> None:
+    """Nobody else can write to it."""
+    _note(tmp_path, is_of_log=False)
+    assert read_own_config(tmp_path)[0].api.base_url == "http://127.0.0.1:1"

@@ -9,10 +9,9 @@ from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 from obstore.store import ObjectStore, from_url
 
 from batchrun.errors import ConfigError, LogUnreachable
+from batchrun.ledger.shared_log.object_names import entry_name, object_name
 from batchrun.ledger.shared_log.read_ahead import read_ahead
 
-#: Digits of an entry's number in its object's name, so that a listing is in order.
-_DIGITS = 12
 #: Seconds for one request.
 _REQUEST_S = 10.0
 #: Retries within obstore, and the seconds they may take.
@@ -28,19 +27,19 @@ class BucketStore:
         self._url = url
 
     def append(self, number: int, entry: bytes) -> bool:
-        return self._create(f"log/{number:0{_DIGITS}}.zst", entry)
+        return self._create(entry_name(number), entry)
 
     def read(self, number: int) -> bytes | None:
-        return self._get(f"log/{number:0{_DIGITS}}.zst")
+        return self._get(entry_name(number))
 
     def read_from(self, number: int) -> Iterator[bytes]:
         return read_ahead(self.read, number)
 
     def put_object(self, name: str, content: bytes) -> None:
-        self._create(f"objects/{name}.zst", content)
+        self._create(object_name(name), content)
 
     def get_object(self, name: str) -> bytes | None:
-        return self._get(f"objects/{name}.zst")
+        return self._get(object_name(name))
 
     def _create(self, path: str, content: bytes) -> bool:
         try:

@@ -10,11 +10,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from batchrun.errors import ConfigError, LogUnreachable
+from batchrun.ledger.shared_log.object_names import entry_name, object_name
 from batchrun.output.sink import sync_directory
 from batchrun.runtime.private_files import private_opener
 
-#: Digits of an entry's number in its file's name, so that a listing is in order.
-_DIGITS = 12
 #: Age in seconds after which a file that a killed process has left is removed.
 _LEFT_AFTER_S = 3600.0
 
@@ -23,6 +22,7 @@ class DirectoryStore:
     """The files of one log. An entry appears whole, under its number, or not at all."""
 
     def __init__(self, directory: Path) -> None:
+        self._directory = directory
         self._log = directory / "log"
         self._objects = directory / "objects"
 
@@ -41,10 +41,10 @@ class DirectoryStore:
                             left.unlink()
 
     def append(self, number: int, entry: bytes) -> bool:
-        return self._create(self._log / f"{number:0{_DIGITS}}.zst", entry)
+        return self._create(self._directory / entry_name(number), entry)
 
     def read(self, number: int) -> bytes | None:
-        return _read(self._log / f"{number:0{_DIGITS}}.zst")
+        return _read(self._directory / entry_name(number))
 
     def read_from(self, number: int) -> Iterator[bytes]:
         while (entry := self.read(number)) is not None:
@@ -52,10 +52,10 @@ class DirectoryStore:
             number += 1
 
     def put_object(self, name: str, content: bytes) -> None:
-        self._create(self._objects / f"{name}.zst", content)
+        self._create(self._directory / object_name(name), content)
 
     def get_object(self, name: str) -> bytes | None:
-        return _read(self._objects / f"{name}.zst")
+        return _read(self._directory / object_name(name))
 
     def _create(self, file: Path, content: bytes) -> bool:
         """Write a temporary file and link it under its name; `link` fails if the name exists, atomically on NFS too."""

@@ -32,7 +32,7 @@ class LogStore(Protocol):
 
 
 def open_store(url: str) -> AbstractContextManager[LogStore]:
-    """Open the store that a URL names; each batch has a URL of its own.
+    """Open the store that a URL names. No two batches may have the same URL.
 
     Raises:
         ConfigError: The URL names no kind of store that there is, or a package for it is not installed.

@@ -21,7 +21,7 @@ LONGEST_WAIT_S = 2.0
 LAST_TRIES_S = 1.0
 #: A heartbeat is appended once the last append is this part of a lease old.
 HEARTBEAT_PART = 1 / 3
-_FOUND_AGAIN = "Whoever resumes the batch looks up on the platform what the log is missing"
+_FOUND_AGAIN = "The process that resumes the batch asks the platform for what the log lacks"
 
 
 class OwnedLog:

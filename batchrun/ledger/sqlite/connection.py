@@ -62,7 +62,7 @@ class Connection(sqlite3.Connection):
     """A connection whose errors name the file and say what to do."""
 
     file = Path()
-    #: The statements that have changed something, for a log that is shared; None: nobody wants them.
+    #: The statements that have changed something, for the shared log; None: they are not recorded.
     changes: list[tuple[str, Parameters]] | None = None
 
     def cursor(self, factory: Any = _Cursor) -> Any:

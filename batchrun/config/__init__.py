@@ -3,8 +3,7 @@
 The token is not part of it: `read_token` takes it from the environment or from a separate file.
 """
 
-from batchrun.config.load import load_api, load_config, parse_setting, read_token
-from batchrun.config.sections import (
+from batchrun.config.batch_settings import (
     AccountLimitsConfig,
     ApiConfig,
     Config,
@@ -13,6 +12,7 @@ from batchrun.config.sections import (
     ServerConfig,
     TaskConfig,
 )
+from batchrun.config.load import load_api, load_config, parse_setting, read_token
 
 __all__ = [
     "AccountLimitsConfig",

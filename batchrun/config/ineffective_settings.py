@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from batchrun.config.sections import Config
+from batchrun.config.batch_settings import Config
 
 
 def find_settings_without_effect(config: Config) -> dict[str, str]:

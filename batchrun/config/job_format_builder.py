@@ -1,6 +1,6 @@
 """The job format that a configuration describes."""
 
-from batchrun.config.sections import Config
+from batchrun.config.batch_settings import Config
 from batchrun.jobs import JobFormat
 from batchrun.model import JsonObject
 

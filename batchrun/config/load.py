@@ -10,8 +10,8 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
+from batchrun.config.batch_settings import PATHS, ApiConfig, Config, relative_to
 from batchrun.config.ineffective_settings import find_settings_without_effect
-from batchrun.config.sections import PATHS, ApiConfig, Config, relative_to
 from batchrun.config.text_bounds import parse_toml, read_bounded
 from batchrun.errors import ConfigError
 from batchrun.jobs.job_format import is_job_file

@@ -3,7 +3,7 @@
 from codecs import BOM_UTF8
 from collections.abc import Mapping
 
-from batchrun.config.sections import (
+from batchrun.config.batch_settings import (
     BreakerConfig,
     DeadlinesConfig,
     GroupConfig,

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from batchrun.config.batch_settings import AccountLimitsConfig, ApiConfig, Section, ServerConfig
 from batchrun.config.load import as_config_error, read_settings
-from batchrun.config.sections import AccountLimitsConfig, ApiConfig, Section, ServerConfig
 
 #: The file's name in the data directory.
 FILE_NAME = "worker.toml"

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from batchrun.config import Config, load_config
+from batchrun.config.batch_settings import PATHS
 from batchrun.config.load import read_settings
-from batchrun.config.sections import PATHS
 from batchrun.config.worker_config import WorkerConfig
 from batchrun.errors import ConfigError
 from batchrun.worker.data_directory import DataDirectory

@@ -14,7 +14,7 @@ import structlog
 from batchrun.errors import OutputError
 from batchrun.runtime.logs import logging_to
 from batchrun.server import AccountSettings, ServerSettings, app, exposure_warning
-from batchrun.server.api import item_answers
+from batchrun.server.api import dataset_item_answers
 from batchrun.server.content import request_bodies
 from tests.support.server_api import Api, open_api
 
@@ -256,7 +256,7 @@ async def test_large_items_are_read_a_few_at_a_time(
     dataset = (await api.send("POST", "/v2/datasets")).data["id"]
     for number in range(12):
         await api.send("POST", f"/v2/datasets/{dataset}/items", {"n": number, "text": "x" * 100_000})
-    monkeypatch.setattr(item_answers, "LARGE_BYTES", 250_000)
+    monkeypatch.setattr(dataset_item_answers, "LARGE_BYTES", 250_000)
     answer = await api.get(f"/v2/datasets/{dataset}/items")
     assert [item["n"] for item in answer.body] == list(range(12))
     assert page_sizes == [2] * 6

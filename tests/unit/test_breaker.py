@@ -2,8 +2,8 @@
 
 import pytest
 
+from batchrun.config.batch_settings import BreakerConfig
 from batchrun.config.policy_builders import breaker
-from batchrun.config.sections import BreakerConfig
 from batchrun.model import Items, JobKey, Outcome, Record
 from batchrun.policy.breaker import SAME_RUNS, Breaker, SameItems, Trip
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import anyio.to_thread
 import pytest
 
-from batchrun.config.sections import ApiConfig, Config, JobsConfig, OutputConfig, TaskConfig
+from batchrun.config.batch_settings import ApiConfig, Config, JobsConfig, OutputConfig, TaskConfig
 from batchrun.errors import ConfigError
 from batchrun.ledger.facts import CONFIG, LOG_POSITION
 from batchrun.ledger.shared_commits import LogPosition

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from batchrun.config import Config
-from batchrun.config.sections import PATHS
+from batchrun.config.batch_settings import PATHS
 from batchrun.config.text_bounds import parse_json
 from batchrun.config.worker_config import WorkerConfig
 from batchrun.errors import ConfigError

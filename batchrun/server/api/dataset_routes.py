@@ -8,7 +8,7 @@ from aiohttp import web
 from batchrun.model import JsonObject
 from batchrun.server.accounts.rate_limits import PER_START
 from batchrun.server.api.addresses import storage_id_of, storage_of
-from batchrun.server.api.item_answers import items_answer
+from batchrun.server.api.dataset_item_answers import items_answer
 from batchrun.server.api.storage_endpoints import StorageEndpoints, signing_key, signing_property, storage_query
 from batchrun.server.content.item_json import dump_item, load_pushed
 from batchrun.server.content.request_bodies import json_kind

@@ -9,7 +9,7 @@ from aiohttp import web
 from batchrun.model import JsonObject, RunStatus
 from batchrun.server.accounts.callers import Caller
 from batchrun.server.accounts.rate_limits import PER_START
-from batchrun.server.api.item_answers import items_answer
+from batchrun.server.api.dataset_item_answers import items_answer
 from batchrun.server.api.run_answers import run_answer, wait_s_of
 from batchrun.server.api.value_answers import read_value, value_answer
 from batchrun.server.catalog.actor_catalog import Actor

@@ -1,8 +1,13 @@
-"""Exit codes, and the one for each error."""
+"""Exit codes: the one for each error, each ending of a batch, and each state of a submitted batch."""
 
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 from batchrun.errors import ApiError, BatchRefused, BatchrunError, ConfigError, JobFileError
+
+if TYPE_CHECKING:
+    from batchrun.model import Summary
+    from batchrun.worker.views import BatchView
 
 
 class ExitCode(IntEnum):
@@ -35,3 +40,43 @@ def exit_code_of(error: BatchrunError) -> ExitCode:
             return ExitCode.REFUSED
         case _:
             return ExitCode.LOCAL_TROUBLE
+
+
+def exit_code_of_batch(summary: "Summary") -> ExitCode:
+    """Return the exit code of `batchrun run` for a batch that has ended."""
+    from batchrun.model import Ending
+
+    match summary.ending:
+        case Ending.INTERRUPTED | Ending.OUT_OF_TIME:
+            return ExitCode.INTERRUPTED
+        case Ending.REFUSED:
+            return ExitCode.REFUSED
+        case Ending.TRIPPED:
+            return ExitCode.TRIPPED
+        case Ending.OUT_OF_BUDGET:
+            return ExitCode.OUT_OF_BUDGET
+        case _:
+            return ExitCode.SUCCEEDED if summary.has_succeeded else ExitCode.NOT_ALL_SUCCEEDED
+
+
+def exit_code_of_submission(batch: "BatchView") -> ExitCode:
+    """Return the exit code that `batchrun run` would have for a batch that rests in a worker."""
+    from batchrun.worker.submission import BatchState, StopCause
+
+    if batch.state is BatchState.FINISHED:
+        has_succeeded = batch.jobs.succeeded == batch.jobs.settled
+        return ExitCode.SUCCEEDED if has_succeeded else ExitCode.NOT_ALL_SUCCEEDED
+    by_state = {
+        BatchState.TRIPPED: ExitCode.TRIPPED,
+        BatchState.OUT_OF_BUDGET: ExitCode.OUT_OF_BUDGET,
+        BatchState.FAILED: ExitCode.USAGE,
+        BatchState.PAUSED: ExitCode.INTERRUPTED,
+        BatchState.CANCELLED: ExitCode.INTERRUPTED,
+    }
+    by_cause = {
+        StopCause.PLATFORM: ExitCode.REFUSED,
+        StopCause.DOUBT: ExitCode.NOT_ALL_SUCCEEDED,
+        StopCause.DEADLINE: ExitCode.INTERRUPTED,
+    }
+    code = by_state.get(batch.state) if batch.cause is None else by_cause.get(batch.cause)
+    return ExitCode.LOCAL_TROUBLE if code is None else code

@@ -13,7 +13,7 @@ from batchrun.batch.open_batch import open_batch
 from batchrun.batch.opened_batch import Batch
 from batchrun.cli.closing_lines import show_closing
 from batchrun.cli.event_loop import run_async
-from batchrun.cli.exit_codes import ExitCode
+from batchrun.cli.exit_codes import ExitCode, exit_code_of_batch
 from batchrun.cli.forecast_lines import forecast_lines
 from batchrun.cli.json_output import print_json
 from batchrun.cli.live_progress import watch_progress
@@ -22,7 +22,7 @@ from batchrun.cli.stop_signals import obey_signals
 from batchrun.cli.terminal import say
 from batchrun.config import Config
 from batchrun.errors import BatchRefused, ConfigError
-from batchrun.model import Command, Ending, Selection, Summary
+from batchrun.model import Command, Selection
 from batchrun.report.notice_words import notice_words
 from batchrun.report.number_words import counted
 
@@ -82,7 +82,7 @@ async def run_to_the_end(
         print_json(asdict(summary))
     if refused is not None:
         raise refused
-    return _exit_code(summary)
+    return exit_code_of_batch(summary)
 
 
 def _show_standby(standby: "Standby") -> None:
@@ -130,17 +130,3 @@ async def _confirm(batch: Batch, config: Config, retried: int) -> None:
     # Nothing runs yet, so blocking the loop is harmless; Ctrl-C ends the process.
     if not typer.confirm(question, err=True):
         raise ConfigError("nothing was started")
-
-
-def _exit_code(summary: Summary) -> ExitCode:
-    match summary.ending:
-        case Ending.INTERRUPTED | Ending.OUT_OF_TIME:
-            return ExitCode.INTERRUPTED
-        case Ending.REFUSED:
-            return ExitCode.REFUSED
-        case Ending.TRIPPED:
-            return ExitCode.TRIPPED
-        case Ending.OUT_OF_BUDGET:
-            return ExitCode.OUT_OF_BUDGET
-        case _:
-            return ExitCode.SUCCEEDED if summary.has_succeeded else ExitCode.NOT_ALL_SUCCEEDED

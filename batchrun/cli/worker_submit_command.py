@@ -14,32 +14,20 @@ from typing import Any
 import anyio
 import orjson
 
-from batchrun.cli.exit_codes import ExitCode
+from batchrun.cli.exit_codes import ExitCode, exit_code_of_submission
 from batchrun.cli.json_output import print_json
 from batchrun.cli.live_progress import PLAIN_INTERVAL_S
 from batchrun.cli.terminal import answer, live_lines, say
 from batchrun.cli.worker_commands import call_worker
 from batchrun.config import load_config, parse_setting
 from batchrun.errors import ConfigError, OutputError
-from batchrun.worker.submission import BatchState, StopCause
+from batchrun.worker.submission import BatchState
 from batchrun.worker.view_words import batch_lines, batch_progress, label, state_words
 from batchrun.worker.views import BatchView
 from batchrun.worker.worker_client import WorkerClient, WorkerUnreachable
 
 #: The key whose file is sent as the form field `schema`.
 _SCHEMA = "output.expect_item_schema"
-_EXIT_CODES = {
-    BatchState.TRIPPED: ExitCode.TRIPPED,
-    BatchState.OUT_OF_BUDGET: ExitCode.OUT_OF_BUDGET,
-    BatchState.FAILED: ExitCode.USAGE,
-    BatchState.PAUSED: ExitCode.INTERRUPTED,
-    BatchState.CANCELLED: ExitCode.INTERRUPTED,
-}
-_STOP_CODES = {
-    StopCause.PLATFORM: ExitCode.REFUSED,
-    StopCause.DOUBT: ExitCode.NOT_ALL_SUCCEEDED,
-    StopCause.DEADLINE: ExitCode.INTERRUPTED,
-}
 
 
 def submit_batch(
@@ -136,7 +124,7 @@ async def _submit(
         print_json(batch.model_dump(mode="json"), is_indented=True)
     else:
         answer(batch.id)
-    return exit_code(batch) if is_awaited else ExitCode.SUCCEEDED
+    return exit_code_of_submission(batch) if is_awaited else ExitCode.SUCCEEDED
 
 
 @contextmanager
@@ -161,13 +149,3 @@ def _line(batch: BatchView) -> str:
     if batch.state is BatchState.ACTIVE and not batch.reason:
         return batch_progress(batch)
     return f"{state_words(batch)} · {batch_progress(batch)}"
-
-
-def exit_code(batch: BatchView) -> ExitCode:
-    """Return the exit code that `batchrun run` would have for a batch that rests."""
-    if batch.state is BatchState.FINISHED:
-        has_succeeded = batch.jobs.succeeded == batch.jobs.settled
-        return ExitCode.SUCCEEDED if has_succeeded else ExitCode.NOT_ALL_SUCCEEDED
-    if batch.state is BatchState.STOPPED and batch.cause is not None:
-        return _STOP_CODES.get(batch.cause, ExitCode.LOCAL_TROUBLE)
-    return _EXIT_CODES.get(batch.state, ExitCode.LOCAL_TROUBLE)

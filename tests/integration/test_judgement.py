@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from batchrun import ConfigError, Outcome, load_config, open_batch, run_batch
-from batchrun.cli.run_command import _exit_code
+from batchrun.cli.exit_codes import exit_code_of_batch
 from batchrun.cli.status_command import _status_lines
 from batchrun.config import Config
 from batchrun.engine.notices import UsageUnbounded
@@ -116,7 +116,7 @@ async def test_a_budget_stops_the_batch_and_a_larger_one_resumes_it(tmp_path, so
         lines = [{"n": n} for n in range(10)]
         config = _config(tmp_path, server, lines, limits__budget_usd=0.004, **money)
         stopped = await run_batch(config, environ=ENVIRON)
-        assert (stopped.ending, stopped.settled, _exit_code(stopped)) == (Ending.OUT_OF_BUDGET, 0, 4)
+        assert (stopped.ending, stopped.settled, exit_code_of_batch(stopped)) == (Ending.OUT_OF_BUDGET, 0, 4)
         config = _config(tmp_path, server, lines, limits__budget_usd=0.05, **money)
         async with open_batch(config, environ=ENVIRON) as batch:
             opened = await _status(tmp_path)
@@ -161,7 +161,7 @@ async def test_a_budget_covers_what_runs_store(tmp_path, soon_final_costs, ms):
                 assert isinstance(notice, UsageUnbounded)
                 assert (notice.known_runs, notice.max_open_runs) == (past_runs, 3 + 3 * past_runs)
                 stopped = await batch.run()
-            assert (stopped.ending, _exit_code(stopped), stopped.open_costs) == (Ending.OUT_OF_BUDGET, 4, 0)
+            assert (stopped.ending, exit_code_of_batch(stopped), stopped.open_costs) == (Ending.OUT_OF_BUDGET, 4, 0)
             records = [orjson.loads(line) for line in (out / "records.jsonl").read_bytes().splitlines()]
             runs = [await _run(server, record["run"]["id"]) for record in records]
             assert 0.04 < sum(run["usageTotalUsd"] for run in runs) <= 0.05
@@ -219,7 +219,7 @@ async def test_the_breaker_stops_a_failing_batch_and_the_same_command_resumes_it
             stopped = await batch.run()
             [tripped] = batch.progress.notices.take()
             assert "did not succeed" in notice_words(tripped)
-        assert (stopped.ending, _exit_code(stopped)) == (Ending.TRIPPED, 3)
+        assert (stopped.ending, exit_code_of_batch(stopped)) == (Ending.TRIPPED, 3)
         assert 20 <= stopped.settled <= 28
         status = await _status(tmp_path)
         (trip,) = status.trips

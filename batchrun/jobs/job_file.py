@@ -24,7 +24,7 @@ from batchrun.jobs.json_rows import array_rows, line_rows
 from batchrun.jobs.look_ahead import LOOK_AHEAD_JOBS, LOOK_AHEAD_ROWS, LookAhead
 from batchrun.jobs.merge import lost_fields, nested_properties
 from batchrun.jobs.raw_streams import Note, PipeReader
-from batchrun.jobs.rows import NotAJob, ReadPoint, Row, bad_line
+from batchrun.jobs.rows import NotAJob, ReadPoint, Row, bad_line, key_conflict
 from batchrun.jobs.text_source import TextSource, find_text, read_errors_named
 from batchrun.model import BadLine, Job, JobKey, Position
 
@@ -159,7 +159,7 @@ class JobFile:
                 if isinstance(made, BadLine):
                     bad.append(made)
                 elif (first := self._first(seen, made))[0] != made.digest:
-                    bad.append(bad_line(row, _taken(made.key, first[1])))
+                    bad.append(bad_line(row, key_conflict(made.key, first[1])))
                 elif first[1] == row.position.line:
                     self._note_lost_fields(made)
                     if look_at is not None:
@@ -463,10 +463,4 @@ def _end_of(row: Row, text_hash: "HASH | None" = None) -> ReadPoint:
         offset=row.position.offset + row.position.length,
         line=row.last_line,
         fingerprint=b"" if text_hash is None else text_hash.digest(),
-    )
-
-
-def _taken(key: JobKey, line: int) -> str:
-    return (
-        f'has the same key {key!r} as line {line}, but other content; give each line its own @key, or "@replaces": true'
     )

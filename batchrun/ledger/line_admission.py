@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 
+from batchrun.jobs.rows import key_conflict
 from batchrun.ledger.facts import DUPLICATES, READ_TO, Facts
 from batchrun.ledger.protocol import Admission, Duplicate, Known, OpenJob, ReadTo
 from batchrun.model import BadLine, Job, JobId, Outcome, Problem, Record
@@ -81,8 +82,7 @@ def _unstarted(admission: Admission, held: Collection[JobId] | None) -> Collecti
 
 def _conflict(job: Job, known: Known) -> BadLine:
     reason = (
-        f"key {job.key!r} stands on line {known.line} with other content; give this line another @key, or"
-        ' "@replaces": true if it mends that line'
+        key_conflict(job.key, known.line)
         if not known.is_same_line
         else f"key {job.key!r}: this line was admitted with other content; put it back, or give it another @key"
     )

@@ -516,9 +516,9 @@ def test_the_head_is_checked_without_moving_the_read_point(write: Write) -> None
     )
     task_input = {"p": {"x": 0, "y": 0}, "q": {"z": {"deep": 1}}, "r": {"x": 1}, "s": {"x": 1}}
     with JobFile(JobFormat(path=path, task_input=task_input)) as file:
-        advice = 'give each line its own @key, or "@replaces": true'
+        advice = 'give this line another @key, or "@replaces": true if it mends that line'
         assert [(bad.position.line, bad.reason) for bad in file.check_head()] == [
-            (3, f"has the same key 'a' as line 1, but other content; {advice}"),
+            (3, f"key 'a' stands on line 1 with other content; {advice}"),
             (4, 'is a JSON array; each line must be an object like {"url": "https://example.com"}'),
         ]
         assert file.lost_fields == ("p", "q")

@@ -385,7 +385,11 @@ class JobRunner:
         return EndedAttempt(work=work.with_attempt(ended), outcome=outcome, run=run, error=problem, is_news=True)
 
     async def _as_it_stands(self, work: Work, problem: Problem) -> EndedAttempt:
-        """End a job that gets no further attempt: with its last Run, which was paid for, if it had one."""
+        """End a job that gets no further attempt: with its last Run, which was paid for, if it had one.
+
+        Raises:
+            BatchRefused: the platform refuses to describe the Run; the job stays open.
+        """
         with_runs = [attempt for attempt in work.this_round if attempt.run_id is not None]
         if not with_runs:
             outcome = _OUTCOME_WITHOUT_RUN.get(problem.type, Outcome.REJECTED)
@@ -396,6 +400,8 @@ class JobRunner:
             run = await self._client.get_run(last.run_id, gives_up=True)
         except (NotFound, ServerFailed, TransportError):
             return EndedAttempt(work=work, outcome=Outcome.LOST, error=problem, is_final=True)
+        except ApiError as refused:
+            raise BatchRefused(f"Run {last.run_id} cannot be read: {refused}", refused) from refused
         outcome, error = outcome_of(run, last.aborted_for)
         return EndedAttempt(work=work, outcome=outcome, run=run, error=error or problem, is_final=True)
 

@@ -34,6 +34,7 @@ from batchrun.model import (
 )
 from batchrun.output.layout import RECORDS
 from batchrun.policy.deadlines import Deadlines
+from batchrun.policy.retry import Escalation, RetryPolicy
 from tests.support.memory_ledger import ListSource, WatchedLedger, make_job, read_to
 from tests.support.scripted_api import (
     Engine,
@@ -427,6 +428,24 @@ async def test_a_job_whose_starts_were_lost_ends_by_what_stops_it(
     engine, _ = await resumed(api, intended(state=AttemptState.ENDED), terms=terms)
     (record,) = engine.records
     assert (record.outcome, record.error and record.error.type, api.posts) == (outcome, error_type, [])
+
+
+async def test_a_last_run_that_may_not_be_read_ends_the_batch_after_its_live_runs() -> None:
+    """A job gets no further attempt, and a 403 hides its last Run: it stays open, and other Runs are followed."""
+    api = ScriptedApi(in_order(Plan(run_s=10, status=RunStatus.FAILED, exit_code=137), Plan(run_s=40)))
+
+    def hide_the_run(note: str) -> None:
+        if note.startswith("postpone"):
+            api.errors["get_run"] = [api_error(403, "insufficient-permissions")]
+
+    ledger = WatchedLedger(on_note=hide_the_run)
+    rule = retries(2).rules[Cause.FAILED]
+    retry = RetryPolicy(rules={Cause.OUT_OF_MEMORY: rule}, escalation=Escalation(memory_factor=2))
+    source = ListSource([make_job(1, options=RunOptions(memory_mb=1024)), make_job(2)])
+    engine = Engine(api, ledger, source, retry=retry, terms={"max_memory_mb": 1024})
+    with pytest.raises(BatchRefused, match=r"Run run-1 cannot be read: .*insufficient-permissions"):
+        await engine.run()
+    assert [(record.line, record.outcome) for record in engine.records] == [(2, Outcome.SUCCEEDED)]
 
 
 async def test_a_bound_run_that_ended_meanwhile_is_read_and_settled_at_once() -> None:

@@ -4,6 +4,7 @@ import os
 import types
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,15 +16,23 @@ from batchrun.account.connected_task import connect
 from batchrun.batch.batch_engine import batch_terms, build_batch_engine
 from batchrun.batch.opened_batch import Batch
 from batchrun.batch.resume import resume
+from batchrun.batch.shared_job_file import (
+    copy_job_file,
+    is_here,
+    open_job_copy,
+    refuse_other_job_file,
+    refuse_partial_copy,
+)
 from batchrun.batch.slow_opening import note_slow_opening
 from batchrun.config import Config, read_token
 from batchrun.engine.limits.account_pool import EQUAL, BatchPriority
 from batchrun.engine.notices import ReadDenied
+from batchrun.ledger.sqlite.job_copy import JobFileCopy
 from batchrun.ledger.sqlite.journal import open_journal
 from batchrun.model import Command, Record, Summary
 from batchrun.output.layout import BATCH_LOG
 from batchrun.output.lock import enter_lock
-from batchrun.output.sink import explaining, sync_directory
+from batchrun.output.sink import Sink, explaining, sync_directory
 from batchrun.preflight.job_file_head import check_before_start
 from batchrun.preflight.preparation import preflight
 from batchrun.runtime.children import open_children, plain_errors
@@ -49,6 +58,7 @@ async def open_batch(
     account: Account | None = None,
     priority: BatchPriority = EQUAL,
     on_standby: "Callable[[Standby], None] | None" = None,
+    on_copy: Callable[[int, int], None] | None = None,
 ) -> AsyncIterator[Batch]:
     """Open a batch, new or begun earlier; no Run is started before the batch is run or iterated over.
 
@@ -60,6 +70,8 @@ async def open_batch(
         account: an open account with other batches, which is used instead of `config.api`. None: one is opened.
         priority: among the batches of the account.
         on_standby: called while another machine carries the batch out, when this one begins to wait for it.
+        on_copy: called now and then while the job file is copied to the shared log, with the bytes that are copied and
+            those of the file.
 
     Raises:
         ConfigError: the configuration does not match the batch that was begun, or the existing task; or there is no
@@ -72,14 +84,17 @@ async def open_batch(
     out_dir = config.out_dir
     environ = os.environ if environ is None else environ
     async with plain_errors():
-        config = await check_before_start(config)
+        if config.replica.url is None:
+            config = await check_before_start(config)
+        elif is_here(config):  # checked again once it is known how the batch was begun
+            await check_before_start(config)
         if account is None:  # before there is a directory, and before any wait for the network
             await anyio.to_thread.run_sync(read_token, config.api, environ)
         await anyio.to_thread.run_sync(_make_directory, out_dir)
         async with enter_lock(out_dir), _log_beside(out_dir):
             async with (
                 _shared_log(config, on_standby) as log,
-                _open(config, environ, inline_actors, command, account, priority, log) as batch,
+                _open(config, environ, inline_actors, command, account, priority, log, on_copy) as batch,
             ):
                 yield batch
             if batch.is_begun:  # after all is closed: the files show what was noted on the way out
@@ -97,15 +112,21 @@ async def _open(
     account: Account | None,
     priority: BatchPriority,
     log: "OwnedLog | None",
+    on_copy: Callable[[int, int], None] | None,
 ) -> AsyncIterator[Batch]:
     """Open a batch whose output directory is locked by this process; see `open_batch`."""
     async with AsyncExitStack() as stack:
-        journal = await stack.enter_async_context(open_journal(config.out_dir, log))
+        journal = await stack.enter_async_context(open_journal(config.out_dir, log, _job_copy(config)))
+        if log is not None:
+            await anyio.to_thread.run_sync(refuse_other_job_file, config)
+            await anyio.to_thread.run_sync(refuse_partial_copy, config, journal.ledger)
+            config = await check_before_start(config)
         watch, answered = await stack.enter_async_context(open_children(cancels_on_leaving=True)), anyio.Event()
         watch.start_soon(note_slow_opening, config.out_dir, answered)
         connected = await connect(stack, config, environ, inline_actors, account, journal.ledger)
         prepared = await preflight(config, connected, journal.ledger, command)
         answered.set()
+        await copy_job_file(journal, on_copy)
         resumed = await resume(stack, config, connected, prepared, journal)
         terms = await anyio.to_thread.run_sync(batch_terms, config, connected, prepared)
         engine = build_batch_engine(config, connected, resumed, terms, priority)
@@ -120,6 +141,13 @@ async def _open(
         yield Batch(config, connected, resumed, journal, engine, children, stream)
 
 
+def _job_copy(config: Config) -> Callable[[Sink], JobFileCopy] | None:
+    """Return what opens the job file for its copy in the shared log; None: there is no log, or no file to copy."""
+    if config.replica.url is None or str(config.jobs.file) == "-" or not is_here(config):
+        return None
+    return partial(open_job_copy, config)
+
+
 @asynccontextmanager
 async def _shared_log(
     config: Config, on_standby: "Callable[[Standby], None] | None"
@@ -132,7 +160,12 @@ async def _shared_log(
     from batchrun.ledger.shared_log.claim import claimed_log  # noqa: PLC0415 - most batches have none
 
     async with claimed_log(
-        replica.url, replica.lease_s, config.out_dir, may_wait=replica.standby, on_standby=on_standby
+        replica.url,
+        replica.lease_s,
+        config.out_dir,
+        may_wait=replica.standby,
+        on_standby=on_standby,
+        check=partial(refuse_other_job_file, config),
     ) as log:
         yield log
 

@@ -59,7 +59,7 @@ async def run_to_the_end(
     """
     began_at = anyio.current_time()
     noted = resumed_by if isinstance(resumed_by, Command) else None
-    async with open_batch(config, command=noted, on_standby=_show_standby) as batch:
+    async with open_batch(config, command=noted, on_standby=_show_standby, on_copy=_show_copy) as batch:
         show_opening(batch, config)
         if not is_confirmed:
             await _confirm(batch, config, to_retry.count if to_retry is not None else 0)
@@ -93,6 +93,10 @@ def _show_standby(standby: "Standby") -> None:
         f"standby   {standby.owner} carries the batch out; this command takes over after"
         f" {standby.takes_over_after_s:g} s without a sign of life from it"
     )
+
+
+def _show_copy(copied_bytes: int, bytes_: int) -> None:
+    say(f"job file  {copied_bytes >> 20:,} of {bytes_ >> 20:,} MB are in the shared log; then the first Run starts")
 
 
 async def _carry_out(batch: Batch, config: Config) -> BatchRefused | None:

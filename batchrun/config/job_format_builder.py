@@ -1,8 +1,12 @@
 """The job format that a configuration describes."""
 
+import os
+from pathlib import Path
+
 from batchrun.config.batch_settings import Config
 from batchrun.jobs import JobFormat
 from batchrun.model import JsonObject
+from batchrun.output.layout import JOB_FILE
 
 
 def job_format(config: Config, task_input: JsonObject | None = None) -> JobFormat:
@@ -10,6 +14,7 @@ def job_format(config: Config, task_input: JsonObject | None = None) -> JobForma
     jobs = config.jobs
     return JobFormat(
         path="-" if str(jobs.file) == "-" else jobs.file,
+        copy=_copy(config),
         rows=jobs.format,
         encoding=jobs.encoding,
         delimiter=jobs.delimiter,
@@ -25,3 +30,11 @@ def job_format(config: Config, task_input: JsonObject | None = None) -> JobForma
         merge=jobs.merge,
         task_input=task_input,
     )
+
+
+def _copy(config: Config) -> Path | None:
+    """Return the shared log's copy of the job file if this machine has the copy only."""
+    if config.replica.url is None or str(config.jobs.file) == "-" or os.access(config.jobs.file, os.R_OK):
+        return None
+    copy = config.out_dir / JOB_FILE
+    return copy if copy.is_file() and copy.stat().st_size else None

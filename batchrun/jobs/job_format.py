@@ -44,6 +44,8 @@ class JobFormat:
 
     #: The file, or "-" for standard input.
     path: Path | Literal["-"]
+    #: A file with the same content, which is read in its place; None: there is none.
+    copy: Path | None = None
     #: The kind of rows; None: by the name, JSON lines on standard input.
     rows: Kind | None = None
     #: None: UTF-8, or UTF-16 where a byte order mark says so.

@@ -110,7 +110,7 @@ def find_text(job_format: JobFormat) -> TextSource:
         ConfigError: `encoding` is unknown.
     """
     encoding = None if job_format.encoding is None else _known_encoding(job_format.encoding)
-    path = None if job_format.is_stdin else Path(job_format.path)
+    path = None if job_format.is_stdin else job_format.copy or Path(job_format.path)
     with read_errors_named(job_format.name, is_first=True):
         if path is not None:
             _check_regular(path)

@@ -105,6 +105,8 @@ CONFIG: Fact[JsonObject] = Fact("config")
 COMMAND: Fact[Command] = Fact("command", asdict, lambda noted: Command(**noted))
 #: Number of jobs in the job file, estimated; None if an estimate would cost too much.
 JOB_COUNT: Fact[int] = Fact("job_count")
+#: True if the shared log has the whole job file, False if it has a part; None: it has none of it.
+JOB_FILE_IS_COPIED: Fact[bool] = Fact("job_file_is_copied")
 #: The breaker's trips in the last process that had any.
 TRIPS: Fact[Sequence[Trip]] = Fact("tripped", lambda trips: [asdict(trip) for trip in trips], _trips)
 #: What the process that runs the batch waits for; None while it goes on.

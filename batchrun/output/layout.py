@@ -18,6 +18,8 @@ REPORT = "report.html"
 RUN_LOGS = "logs"
 #: Folder of an embedded server's state.
 SERVER_STATE = "server"
+#: The job file, where a shared log carries it to machines that do not have it.
+JOB_FILE = "job-file"
 #: The configuration that a process on this machine was given, where a shared log has one too: others can write to that.
 OWN_CONFIG = "config.json"
 
@@ -36,4 +38,7 @@ NAMES = (
     RUN_LOGS,
     SERVER_STATE,
     OWN_CONFIG,
+    JOB_FILE,
 )
+#: The files of a shared log that a machine follows.
+SHARED = (RECORDS, ITEMS, BAD_LINES, JOB_FILE)

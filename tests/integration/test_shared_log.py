@@ -88,3 +88,51 @@ def test_a_directory_is_not_worked_on_while_another_machine_has_its_batch(tmp_pa
     toml = first.directory / "batch.toml"
     alone = said_of(first, "run", str(toml))
     assert (alone.code, "this batch has a shared log" in alone.err) == (6, True)
+
+
+def test_a_machine_without_the_job_file_reads_the_one_in_the_log(tmp_path, api):
+    """It carries the batch to its end, with lines that were appended while the first machine ran it."""
+    first = machine(tmp_path, api, "first", 40, ms=100)
+    jobs = first.directory / "jobs.jsonl"
+    begun = jobs.read_bytes()
+    process = first.spawn(kill_at="bound:12")
+    process.wait(PROCESS_LIMIT_S)
+    with jobs.open("ab") as opened:
+        opened.write(b'{"n": 100, "ms": 1, "items": 1}\n')
+    process = first.spawn(kill_at="bound:12")
+    process.wait(PROCESS_LIMIT_S)
+    second = machine(tmp_path, api, "second", 0)
+    (second.directory / "jobs.jsonl").unlink()
+    assert second.run() == 0, second.said()
+    assert len(second.records()) == 41
+    assert (second.out / "job-file").read_bytes() == begun + b'{"n": 100, "ms": 1, "items": 1}\n'
+
+
+def test_a_job_file_that_is_another_one_is_refused(tmp_path, api):
+    """Before the machine stands by, or claims; the batch goes on where the file is."""
+    first = machine(tmp_path, api, "first", 20)
+    assert first.run() == 1, first.said()
+    second = machine(tmp_path, api, "second", 20)
+    jobs = second.directory / "jobs.jsonl"
+    same = jobs.read_bytes()
+    end = same.rindex(b"{")
+    for other, differs_at in ((same[:end] + b'{"n":77}\n', end + 5), (same[:end], end)):
+        jobs.write_bytes(other)
+        assert second.run() == 2
+        assert f"they differ from byte {differs_at:,} on" in second.said()
+    jobs.write_bytes(same + b'{"n": 100, "items": 1}\n')
+    assert second.run() == 1, second.said()
+    assert len(second.records()) == 21
+
+
+def test_a_machine_does_not_go_on_with_a_part_of_the_job_file(tmp_path, api):
+    """The one that has the file goes on where its copy ended."""
+    first = machine(tmp_path, api, "first", 20)
+    first.constants = {"batchrun.ledger.sqlite.journal.PIECE_BYTES": 100}
+    assert first.run(kill_at="shared:3") == -signal.SIGKILL
+    second = machine(tmp_path, api, "second", 0)
+    (second.directory / "jobs.jsonl").unlink()
+    assert second.run() == 2
+    assert "has a part of it only" in second.said()
+    assert first.run() == 1, first.said()
+    assert (first.out / "job-file").read_bytes() == (first.directory / "jobs.jsonl").read_bytes()

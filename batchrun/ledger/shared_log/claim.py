@@ -46,6 +46,7 @@ async def claimed_log(
     *,
     may_wait: bool,
     on_standby: Callable[[Standby], None] | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[OwnedLog]:
     """Follow a batch's log until no owner is left, claim it, and keep the claim alive while the context lasts.
 
@@ -55,6 +56,7 @@ async def claimed_log(
         directory: of the batch; this process has locked it. It has all that the log has once it is claimed.
         may_wait: False refuses a batch that another process owns.
         on_standby: called when what it waits for changes.
+        check: called in a worker thread once the directory has what the log has; an error ends the wait.
 
     Raises:
         OutputError: The batch has an owner, and this process may not wait; or the directory cannot be written.
@@ -64,7 +66,7 @@ async def claimed_log(
     """
     with ExitStack() as stack:
         store = await anyio.to_thread.run_sync(stack.enter_context, open_store(url))
-        log = await _claim(store, lease_s, directory, may_wait=may_wait, on_standby=on_standby)
+        log = await _claim(store, lease_s, directory, may_wait=may_wait, on_standby=on_standby, check=check)
         try:
             async with open_children(cancels_on_leaving=True) as children:
                 children.start_soon(_keep_alive, log, lease_s)
@@ -85,11 +87,19 @@ async def _keep_alive(log: OwnedLog, lease_s: float) -> None:
 
 
 async def _claim(
-    store: LogStore, lease_s: float, directory: Path, *, may_wait: bool, on_standby: Callable[[Standby], None] | None
+    store: LogStore,
+    lease_s: float,
+    directory: Path,
+    *,
+    may_wait: bool,
+    on_standby: Callable[[Standby], None] | None,
+    check: Callable[[], None],
 ) -> OwnedLog:
     with ExitStack() as stack:
         replica = await anyio.to_thread.run_sync(stack.enter_context, open_replica(store, directory))
         claimant = Claimant(replica, lease_s)
+        await anyio.to_thread.run_sync(replica.catch_up)
+        await anyio.to_thread.run_sync(check)
         told: Standby | None = None
         while True:
             found = await anyio.to_thread.run_sync(claimant.look)

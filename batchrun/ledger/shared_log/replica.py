@@ -14,7 +14,7 @@ from batchrun.ledger.shared_log.owned_log import OwnedLog
 from batchrun.ledger.sqlite.connection import is_blank
 from batchrun.ledger.sqlite.older_ledger import refuse_missing_ledger
 from batchrun.ledger.sqlite.tables import LedgerTables, open_tables
-from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS
+from batchrun.output.layout import LEDGER, SHARED
 from batchrun.output.sink import Sink
 from batchrun.runtime.steady_time import boot_time
 
@@ -168,7 +168,7 @@ def open_replica(store: LogStore, directory: Path) -> Iterator[Replica]:
                 " --out: its jobs start again there"
             )
         lengths, sinks = ledger.output_lengths(), {}
-        for name in (RECORDS, ITEMS, BAD_LINES):
+        for name in SHARED:
             sinks[name] = Sink(directory / name, lengths.get(name))
             stack.callback(sinks[name].close)
         yield Replica(store, directory, ledger, sinks)

@@ -11,16 +11,26 @@ import anyio
 import orjson
 
 from batchrun.errors import OutputError, OutputLost
-from batchrun.ledger.facts import ECHO, REPAIRING, START_COMMITS, TRIPS, UNLISTED_SINCE, WAIT, WATCHED_S
+from batchrun.ledger.facts import (
+    ECHO,
+    JOB_FILE_IS_COPIED,
+    REPAIRING,
+    START_COMMITS,
+    TRIPS,
+    UNLISTED_SINCE,
+    WAIT,
+    WATCHED_S,
+)
 from batchrun.ledger.line_admission import admit_lines
 from batchrun.ledger.protocol import Admission, NotedWait, ReadTo, Settlement
 from batchrun.ledger.shared_commits import CommitLog, FileGrowth
+from batchrun.ledger.sqlite.job_copy import MAX_GROWTH_BYTES, PIECE_BYTES, JobFileCopy
 from batchrun.ledger.sqlite.older_ledger import refuse_missing_ledger, refuse_older_ledger
 from batchrun.ledger.sqlite.start_log import StartLog
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from batchrun.model import Attempt, BadLine, Intent, Job, JobId, Mark, Record
 from batchrun.output.held_file import HeldFile
-from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS
+from batchrun.output.layout import BAD_LINES, ITEMS, JOB_FILE, LEDGER, RECORDS, SHARED
 from batchrun.output.sink import Sink
 from batchrun.policy.breaker import Trip
 from batchrun.runtime.crash_points import crash_point
@@ -45,9 +55,16 @@ class Journal:
     """The ledger and the output files of one batch; a group is one transaction, its steps are methods of these."""
 
     def __init__(
-        self, directory: Path, ledger: LedgerTables, sinks: dict[str, Sink], held: Sequence[HeldFile] = ()
+        self,
+        directory: Path,
+        ledger: LedgerTables,
+        sinks: dict[str, Sink],
+        held: Sequence[HeldFile] = (),
+        job_copy: JobFileCopy | None = None,
     ) -> None:
         self.ledger = ledger
+        #: None: there is no shared log, or this machine has no job file.
+        self.job_copy = job_copy
         #: Directory and files of the batch; they are checked before each commit.
         self._held = held
         self._start_log = StartLog(directory, ledger)
@@ -123,9 +140,19 @@ class Journal:
 
     def admit(self, entries: Sequence[Job | BadLine], read_to: ReadTo, held: Collection[JobId] = ()) -> Admission:
         ledger = self.ledger
+        if self.job_copy is not None:  # lines that were appended since it was copied
+            end = max((each.position.offset + each.position.length for each in entries), default=0)
+            self.job_copy.grow(MAX_GROWTH_BYTES, end)
         return admit_lines(
             entries, read_to, ledger, ledger.admit, ledger.replace, self._settle_bad_line, ledger.note_duplicate, held
         )
+
+    def copy_job_file(self) -> bool:
+        """Let the present commit copy the next piece of the job file; return True if it is the last."""
+        assert self.job_copy is not None, "only a batch with a shared log has one"
+        is_copied = not self.job_copy.grow(PIECE_BYTES)
+        self.ledger.note_fact(JOB_FILE_IS_COPIED, is_copied)
+        return is_copied
 
     def _settle_bad_line(self, bad_line: BadLine, record: Record) -> bool:
         job_id = self.ledger.admit_bad_line(bad_line)
@@ -172,10 +199,13 @@ class Journal:
         self.ledger.note_fact(WAIT, wait)
 
     def close(self) -> None:
-        """Close the output files."""
+        """Close what this has opened."""
         self._start_log.close()
-        for sink in self._sinks.values():
-            sink.close()
+
+
+def _close_sinks(sinks: Mapping[str, Sink]) -> None:
+    for sink in sinks.values():
+        sink.close()
 
 
 def bad_line_json(bad_line: BadLine) -> bytes:
@@ -187,25 +217,33 @@ def bad_line_json(bad_line: BadLine) -> bytes:
 
 
 @asynccontextmanager
-async def open_journal(directory: Path, log: CommitLog | None = None) -> AsyncIterator[Journal]:
+async def open_journal(
+    directory: Path, log: CommitLog | None = None, job_copy: Callable[[Sink], JobFileCopy] | None = None
+) -> AsyncIterator[Journal]:
     """Open a batch's ledger and output files: missing ones are created, longer ones cut to their committed lengths.
 
     Args:
         directory: of the batch.
         log: has each commit before this machine; None: there is none.
+        job_copy: opens the job file, which is copied for other machines; None: none is.
 
     Raises:
         OutputError: They cannot be opened, or do not belong together.
     """
     stack = ExitStack()
     try:
-        yield await anyio.to_thread.run_sync(_open_journal, stack, directory, log)
+        yield await anyio.to_thread.run_sync(_open_journal, stack, directory, log, job_copy)
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(stack.close)
 
 
-def _open_journal(stack: ExitStack, directory: Path, log: CommitLog | None = None) -> Journal:
+def _open_journal(
+    stack: ExitStack,
+    directory: Path,
+    log: CommitLog | None = None,
+    open_copy: Callable[[Sink], JobFileCopy] | None = None,
+) -> Journal:
     refuse_missing_ledger(directory)
     ledger = stack.enter_context(open_ledger(directory, log=log))
     if (name := ledger.fact(REPAIRING)) is not None:
@@ -214,10 +252,15 @@ def _open_journal(stack: ExitStack, directory: Path, log: CommitLog | None = Non
     lengths = ledger.output_lengths()
     sinks: dict[str, Sink] = {}
     held: list[HeldFile] = []
-    journal = Journal(directory, ledger, sinks, held)
-    stack.callback(journal.close)
-    for name in (RECORDS, ITEMS, BAD_LINES):
+    stack.callback(_close_sinks, sinks)
+    for name in (RECORDS, ITEMS, BAD_LINES) if open_copy is None else SHARED:
         sinks[name] = Sink(directory / name, lengths.get(name))
+    job_copy = None
+    if open_copy is not None:
+        job_copy = open_copy(sinks[JOB_FILE])
+        stack.callback(job_copy.close)
+    journal = Journal(directory, ledger, sinks, held, job_copy)
+    stack.callback(journal.close)
     directory_fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
     stack.callback(os.close, directory_fd)
     # From here on the ledger knows the files, so that what a crash leaves in them can be cut off.

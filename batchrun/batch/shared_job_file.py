@@ -1,0 +1,108 @@
+"""The job file of a batch with a shared log: machines that do not have it read the log's copy."""
+
+import os
+from collections.abc import Callable
+from io import BufferedReader
+
+import anyio
+
+from batchrun.config import Config
+from batchrun.config.job_format_builder import job_format
+from batchrun.errors import JobFileError
+from batchrun.jobs import JobFile
+from batchrun.ledger.facts import JOB_FILE_IS_COPIED
+from batchrun.ledger.sqlite.job_copy import JobFileCopy
+from batchrun.ledger.sqlite.journal import Journal, Step
+from batchrun.ledger.sqlite.tables import LedgerTables
+from batchrun.output.layout import JOB_FILE
+from batchrun.output.sink import Sink
+
+#: Seconds between two reports of a copy that takes long.
+REPORT_EVERY_S = 5.0
+_BLOCK_BYTES = 1 << 20
+
+
+def is_here(config: Config) -> bool:
+    """True if this machine can read the job file; False: it needs a copy."""
+    return str(config.jobs.file) == "-" or os.access(config.jobs.file, os.R_OK)
+
+
+def open_job_copy(config: Config, sink: Sink) -> JobFileCopy:
+    """Open the job file, and its copy for machines without it.
+
+    Raises:
+        JobFileError, OutputError: It cannot be read.
+    """
+    with JobFile(job_format(config, {})) as job_file:
+        return JobFileCopy(config.jobs.file, sink, by_line=job_file.is_seekable)
+
+
+def refuse_other_job_file(config: Config) -> None:
+    """Check that the job file on this machine begins with the shared log's copy; lines may have been appended.
+
+    Raises:
+        JobFileError: It does not; or it cannot be read.
+    """
+    file, copy = config.jobs.file, config.out_dir / JOB_FILE
+    if not is_here(config) or not copy.exists():
+        return
+    try:
+        with file.open("rb") as ours, copy.open("rb") as theirs:
+            differs_at = _first_difference(ours, theirs)
+    except OSError as error:
+        raise JobFileError(f"cannot be read: {error.strerror}", file=file) from error
+    if differs_at is not None:
+        raise JobFileError(
+            f"is not the one that the batch's shared log has: they differ from byte {differs_at:,} on. With a shared"
+            " log, lines can only be appended. Restore the file, or move it away: then this machine reads the log's",
+            file=file,
+        )
+
+
+def _first_difference(ours: BufferedReader, theirs: BufferedReader) -> int | None:
+    """Return the offset from which one file does not begin with the other; None: it does."""
+    at = 0
+    while wanted := theirs.read(_BLOCK_BYTES):
+        found = ours.read(len(wanted))
+        if found != wanted:
+            same = next((n for n, (a, b) in enumerate(zip(found, wanted, strict=False)) if a != b), len(found))
+            return at + same
+        at += len(wanted)
+    return None
+
+
+def refuse_partial_copy(config: Config, ledger: LedgerTables) -> None:
+    """Check that the shared log has the whole job file if this machine has no other.
+
+    Raises:
+        JobFileError: The machine with the file has died while it copied it.
+    """
+    if not is_here(config) and ledger.fact(JOB_FILE_IS_COPIED) is False:
+        raise JobFileError(
+            "is not on this machine, and the batch's shared log has a part of it only. Copy the file here, or run the"
+            " batch on the machine that has it",
+            file=config.jobs.file,
+        )
+
+
+async def copy_job_file(journal: Journal, on_copy: Callable[[int, int], None] | None) -> None:
+    """Copy the job file to the shared log, so that the batch can go on without this machine.
+
+    Args:
+        journal: of the batch.
+        on_copy: called now and then with the bytes that are copied, and those of the file.
+
+    Raises:
+        OutputError: The file cannot be read, or the commit failed.
+    """
+    copy = journal.job_copy
+    if copy is None or copy.copied_bytes >= copy.source_bytes:
+        return
+    reported_at, is_copied = anyio.current_time(), False
+    while not is_copied:
+        step = Step(journal.copy_job_file)
+        await anyio.to_thread.run_sync(journal.commit_group, [step])
+        is_copied = step.result
+        if on_copy is not None and anyio.current_time() - reported_at > REPORT_EVERY_S:
+            reported_at = anyio.current_time()
+            on_copy(copy.copied_bytes, copy.source_bytes)

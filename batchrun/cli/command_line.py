@@ -279,21 +279,12 @@ def retry(
 ) -> None:
     """Retry jobs that did not succeed, or a selection of them; then resume the batch."""
     from batchrun.cli.retry_command import retry_jobs
+    from batchrun.maintenance.job_selection import WantedJobs
 
-    raise typer.Exit(
-        retry_jobs(
-            directory,
-            outcomes=outcomes,
-            error_types=error_types,
-            groups=groups,
-            keys=keys,
-            failures=failures,
-            is_tripped=tripped,
-            is_dry_run=dry_run,
-            is_confirmed=yes,
-            is_json=json,
-        )
+    wanted = WantedJobs(
+        outcomes=outcomes, error_types=error_types, groups=groups, keys=keys, failures=failures, tripped=tripped
     )
+    raise typer.Exit(retry_jobs(directory, wanted, is_dry_run=dry_run, is_confirmed=yes, is_json=json))
 
 
 def cost(

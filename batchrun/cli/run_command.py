@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,8 @@ from batchrun.cli.stop_signals import obey_signals
 from batchrun.cli.terminal import say
 from batchrun.config import Config
 from batchrun.errors import BatchRefused, ConfigError
-from batchrun.model import Command, Selection
+from batchrun.maintenance.job_selection import JobsToRetry
+from batchrun.model import Command
 from batchrun.report.notice_words import notice_words
 from batchrun.report.number_words import counted
 
@@ -37,14 +38,6 @@ def run_batch_command(config: Config, *, is_confirmed: bool, is_json: bool) -> E
     """Start a batch, or resume it; the ledger notes this command line as the one that resumes it."""
     same = Command(line=shlex.join(["batchrun", *sys.argv[1:]]), directory=str(Path.cwd()))
     return run_async(run_to_the_end, config, is_confirmed, is_json, same, None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobsToRetry:
-    """Settled jobs that get a new round."""
-
-    selection: Selection
-    count: int
 
 
 async def run_to_the_end(
@@ -62,7 +55,7 @@ async def run_to_the_end(
     async with open_batch(config, command=noted, on_standby=_show_standby, on_copy=_show_copy) as batch:
         show_opening(batch, config)
         if not is_confirmed:
-            await _confirm(batch, config, to_retry.count if to_retry is not None else 0)
+            await _confirm(batch, config, to_retry.found.jobs if to_retry is not None else 0)
         if to_retry is not None:
             await batch.reopen(to_retry.selection)
         refused = await _carry_out(batch, config)

@@ -19,7 +19,7 @@ _MESSAGE_CHARS = 160
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
+class FailureCause:
     """The jobs that did not succeed for one cause, and the first of them as a sample."""
 
     #: Names the cause in `retry --failure`.
@@ -31,10 +31,16 @@ class Failure:
     #: The sample's error message.
     message: str
     key: JobKey
-    position: Position
     run_id: RunId | None
     #: None: no log was kept.
     log_tail: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure(FailureCause):
+    """A cause whose sample can be read again from the job file."""
+
+    position: Position
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,12 +130,12 @@ def _failure(ledger: LedgerReader, logs: LogTails, kind: FailureKind) -> Failure
     )
 
 
-def cause_words(failure: Failure) -> str:
+def cause_words(failure: FailureCause) -> str:
     """Return a cause and its number of jobs in words: `81 failed, exit 91, "403 blocked"`."""
     return f"{failure.count:,} {kind_words(failure)}"
 
 
-def kind_words(failure: Failure) -> str:
+def kind_words(failure: FailureCause) -> str:
     """Return a cause in words: `failed, exit 91, "403 blocked"`."""
     words = [failure.outcome.replace("_", " ")]
     if failure.outcome is Outcome.REJECTED and failure.error_type:

@@ -1,0 +1,48 @@
+"""The costs of a batch, summed by group, day and outcome; readable while another process runs the batch."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from batchrun.errors import ConfigError
+from batchrun.ledger.protocol import CostRow
+from batchrun.ledger.sqlite.reader import COST_COLUMNS, open_for_reading
+from batchrun.model import write_json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostSums:
+    """Sums by some columns, and the sum of all."""
+
+    #: The columns, as in `shared` of each row.
+    by: list[str]
+    rows: list[CostRow]
+    total: CostRow
+
+
+NO_COSTS = CostRow(shared=(), runs=0, cost_usd=0.0, derived_usd=0.0, unknown_costs=0, open_costs=0)
+
+
+def cost_columns(by: str) -> list[str]:
+    """Return the columns that commas separate.
+
+    Raises:
+        ConfigError: a column does not exist.
+    """
+    names = list(dict.fromkeys(by.split(",")))
+    if unknown := [name for name in names if name not in COST_COLUMNS]:
+        raise ConfigError(f"--by {unknown[0]}: give {', '.join(COST_COLUMNS)}, or several of them with commas")
+    return names
+
+
+def cost_sums_json(directory: Path, names: list[str]) -> Iterator[bytes]:
+    """Yield CostSums as JSON, row by row: there may be as many groups as jobs.
+
+    Raises:
+        LedgerError: there is no ledger, or it is damaged.
+    """
+    with open_for_reading(directory) as ledger, ledger.snapshot():
+        yield b'{"by":%s,"rows":[' % write_json(names)
+        for number, row in enumerate(ledger.costs(names)):
+            yield (b"," if number else b"") + write_json(asdict(row))
+        yield b'],"total":%s}' % write_json(asdict(ledger.total_costs()))

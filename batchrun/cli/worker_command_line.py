@@ -3,6 +3,7 @@
 A command imports that function when it runs, so that `--help` imports neither the engine nor HTTP.
 """
 
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +25,12 @@ Ref = Annotated[str, typer.Argument(metavar="BATCH", help="The batch's id, or it
 Refs = Annotated[list[str], typer.Argument(metavar="BATCH...", help="Ids, or names that only one batch has.")]
 Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Continue until the batch rests.")]
+
+
+def _where(data: Path, url: str | None) -> str:
+    """Return the flags that lead to the same worker, for a command that a person types next."""
+    given = ["--url", url] if url is not None else ["--data", str(data)] if data != DEFAULT_DATA_DIR else []
+    return "".join(f" {shlex.quote(each)}" for each in given)
 
 
 @app.command("start")
@@ -148,6 +155,41 @@ def items(batch: Ref, follow: Follow = False, data: DataDir = DEFAULT_DATA_DIR, 
     from batchrun.cli.worker_commands import call_worker, print_stream
 
     call_worker(data, url, partial(print_stream, batch, "items", follow))
+
+
+@app.command("failures")
+def failures(batch: Ref, json: Json = False, data: DataDir = DEFAULT_DATA_DIR, url: Url = None) -> None:
+    """Show the jobs that did not succeed, by cause; also while the batch runs."""
+    from batchrun.cli.worker_commands import call_worker, print_failures
+
+    call_worker(data, url, partial(print_failures, batch, json, _where(data, url)))
+
+
+@app.command("cost")
+def cost(
+    batch: Ref,
+    by: Annotated[str, typer.Option(help="Columns to sum by: group, day, outcome, or several with commas.")] = "group",
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV on stdout.")] = False,
+    data: DataDir = DEFAULT_DATA_DIR,
+    url: Url = None,
+) -> None:
+    """Show the cost of a batch, all rounds and retries included; also while the batch runs."""
+    from batchrun.cli.worker_commands import call_worker, print_cost
+
+    call_worker(data, url, partial(print_cost, batch, by, as_csv))
+
+
+@app.command("report")
+def report(
+    batch: Ref,
+    out: Annotated[Path | None, typer.Option(help="File to write; default: the batch's id .html; - is stdout.")] = None,
+    data: DataDir = DEFAULT_DATA_DIR,
+    url: Url = None,
+) -> None:
+    """Write a report of a batch as one self-contained HTML file; also while the batch runs."""
+    from batchrun.cli.worker_commands import call_worker, write_report
+
+    call_worker(data, url, partial(write_report, batch, out))
 
 
 @app.command("pause")

@@ -1,21 +1,28 @@
 """`batchrun worker list|status|records|items|logs|pause|resume|cancel|delete|limits`: calls to a worker."""
 
 import os
+import shlex
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import anyio
 import typer
 
+from batchrun.cli.cost_table import show_costs
 from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode
+from batchrun.cli.failure_lines import failure_lines
 from batchrun.cli.json_output import print_json
 from batchrun.cli.terminal import answer, say
 from batchrun.config import parse_setting
 from batchrun.errors import BatchrunError
 from batchrun.model import JsonObject
+from batchrun.output.layout import BAD_LINES
+from batchrun.output.replacement import replace_text
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.view_words import batch_lines, batch_table, label, limit_lines, state_words, worker_lines
 from batchrun.worker.views import BatchView
@@ -64,6 +71,37 @@ async def print_status(ref: str | None, is_json: bool, client: WorkerClient) -> 
         return
     for line in batch_lines(view) if isinstance(view, BatchView) else worker_lines(view):
         answer(line)
+
+
+async def print_failures(ref: str, is_json: bool, where: str, client: WorkerClient) -> None:
+    """Print the jobs of a batch that did not succeed, by cause; `where` are the flags that lead to the worker."""
+    batch = await client.batch(ref)
+    found = await client.failures(batch.id)
+    if is_json:
+        print_json(asdict(found))
+        return
+    retry = f"batchrun worker retry {shlex.quote(ref)}{where}"
+    for line in failure_lines(found, retry=retry, bad_lines=f"{batch.out_dir}/{BAD_LINES} has the reasons"):
+        answer(line)
+
+
+async def print_cost(ref: str, by: str, as_csv: bool, client: WorkerClient) -> None:
+    """Print the cost of a batch, summed by the columns in `by`, which commas separate."""
+    sums = await client.cost(ref, by)
+    show_costs(sums.by, sums.rows, sums.total, as_csv=as_csv)
+
+
+async def write_report(ref: str, out: Path | None, client: WorkerClient) -> None:
+    """Write the report of a batch to `out`; `-` is stdout, None a file named for the batch's id."""
+    batch = await client.batch(ref)
+    pieces = client.stream(batch.id, "report")
+    if out == Path("-"):
+        await _print_pieces(pieces)
+        return
+    file = out or Path(f"{batch.id}.html")
+    page = b"".join([piece async for piece in pieces])
+    await anyio.to_thread.run_sync(partial(replace_text, file, page.decode(), is_private=False))
+    say(f"report   {file}")
 
 
 async def print_page(data: Path, url: str | None, client: WorkerClient) -> None:

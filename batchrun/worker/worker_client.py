@@ -10,11 +10,14 @@ from urllib.parse import quote
 import aiohttp
 import anyio
 import orjson
+from pydantic import TypeAdapter
 from yarl import URL
 
 from batchrun.apify.aiohttp_errors import reason_of
 from batchrun.errors import BatchrunError, ConfigError, OutputError
 from batchrun.model import JsonObject
+from batchrun.report.cost_sums import CostSums
+from batchrun.report.shown_failures import ShownFailures
 from batchrun.runtime.children import open_children
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.local_socket import short_path
@@ -22,7 +25,7 @@ from batchrun.worker.token_file import Token
 from batchrun.worker.views import BatchPage, BatchView, WorkerView
 
 #: Files of a batch that can be streamed.
-Stream = Literal["records", "items", "log"]
+Stream = Literal["records", "items", "log", "report"]
 #: Orders to a batch.
 Order = Literal["pause", "resume", "cancel"]
 
@@ -37,6 +40,8 @@ LOOK_S = 0.5
 #: Seconds between two requests while a batch is under way.
 INTERVAL_S = 1.0
 
+_COSTS = TypeAdapter(CostSums)
+_FAILURES = TypeAdapter(ShownFailures)
 #: The address in requests through a socket, which leads nowhere else.
 _LOCAL = "http://localhost"
 
@@ -184,6 +189,14 @@ class WorkerClient:
         with opened:
             form.add_field("jobs", opened, filename=jobs.name, content_type="application/octet-stream")
             return BatchView.model_validate_json(await self._ask("POST", "/v1/batches", data=form, headers=headers))
+
+    async def failures(self, ref: str) -> ShownFailures:
+        """Return the jobs of a batch that did not succeed, by cause."""
+        return _FAILURES.validate_json(await self._ask("GET", f"{_path(ref)}/failures"))
+
+    async def cost(self, ref: str, by: str) -> CostSums:
+        """Return the costs of a batch, summed by some columns, which commas separate."""
+        return _COSTS.validate_json(await self._ask("GET", f"{_path(ref)}/cost", params={"by": by}))
 
     async def give_order(self, ref: str, order: Order) -> BatchView:
         """Pause, resume or cancel a batch."""

@@ -118,6 +118,28 @@ def test_an_invalid_submission_is_refused(shell, arguments, word):
     assert len(shell.worker.batches()) == before
 
 
+def test_failures_cost_and_report_are_those_of_the_batchs_directory(shell):
+    """By HTTP, without a token here; and each cause comes with the command that retries it."""
+    jobs = [{"@key": f"k{n}", "@group": "ab"[n % 2], "n": n, "fails": n < 3} for n in range(6)]
+    said = shell.call("submit", shell.write("partly", jobs, "[retry]\nmax_attempts = 1\n"), "--wait")
+    assert said.code == 1, said.err
+    out_dir = shell.status("partly")["out_dir"]
+    assert shell.call("failures", "partly", "--json").out == batchrun("failures", out_dir, "--json", cwd=shell.path).out
+    shown = shell.call("failures", "partly").out
+    (cause,) = orjson.loads(shell.call("failures", "partly", "--json").out)["failures"]
+    retry = f"batchrun worker retry partly --data {shell.worker.data_dir}"
+    assert f"  retry  {retry} --failure {cause['id']}\n" in shown
+    assert f"3 in all: {retry}\n" in shown
+    for flags in ((), ("--by", "group,outcome"), ("--by", "day", "--csv")):
+        told = shell.call("cost", "partly", *flags)
+        assert (told.code, told.out) == (0, batchrun("cost", out_dir, *flags, cwd=shell.path).out)
+    assert "--by nope: give group, day, outcome" in shell.call("cost", "partly", "--by", "nope").err
+    assert shell.call("report", "partly").code == 0
+    page = (shell.path / f"{said.out.strip()}.html").read_text("utf-8")
+    assert page.startswith("<!DOCTYPE html>")
+    assert shell.call("report", "partly", "--out", "-").out.startswith("<!DOCTYPE html>")
+
+
 def test_a_batch_is_paused_resumed_limited_cancelled_and_deleted(shell):
     """Each command shows the batch's new state, or why the order is impossible."""
     shell.call("submit", shell.write("long", [{"n": n, "ms": LONG_MS} for n in range(6)]), "--set",

@@ -555,5 +555,6 @@ async def test_a_ledger_that_is_being_made_holds_nothing_yet(client):
     async with client.session.get(f"{client.address}/v1/batches/{batch_id}/records?follow=1") as answer:
         assert (answer.status, await answer.read()) == (200, b"")
     status, failures = await client.ask("GET", f"/v1/batches/{batch_id}/failures")
-    assert (status, failures["kinds"]) == (200, [])
+    assert (status, failures["failures"]) == (200, [])
+    assert (await client.ask("GET", f"/v1/batches/{batch_id}/cost"))[1]["rows"] == []
     assert (await client.refusal("GET", f"/v1/batches/{batch_id}/report"))[0] == 409

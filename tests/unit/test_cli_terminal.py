@@ -2,7 +2,7 @@
 
 import pytest
 
-from batchrun.cli.cost_command import _text_cell
+from batchrun.cli.cost_table import _text_cell
 from batchrun.cli.terminal import answer, say
 
 HOSTILE = "key \x1b[2J\x1b]0;owned\x07\u202e\x9b31m"

@@ -4,9 +4,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from aiohttp import web
-from pydantic.json_schema import models_json_schema
+from pydantic import TypeAdapter
 
 from batchrun.config.worker_config import WorkerLimitsConfig
+from batchrun.report.cost_sums import CostSums
+from batchrun.report.shown_failures import ShownFailures
 from batchrun.version import __version__
 from batchrun.worker.http import (
     batch_routes,
@@ -19,7 +21,7 @@ from batchrun.worker.http import (
 from batchrun.worker.http.token_check import OPEN_PATHS
 from batchrun.worker.views import BatchPage, BatchView, WorkerView
 
-_MODELS = (BatchPage, BatchView, WorkerView, WorkerLimitsConfig)
+_MODELS = (BatchPage, BatchView, WorkerView, WorkerLimitsConfig, ShownFailures, CostSums)
 _ERROR = {
     "type": "object",
     "required": ["error"],
@@ -86,7 +88,8 @@ _ANSWERS: dict[Any, Any] = {
     output_routes.get_items: _LINES,
     output_routes.get_log: _LINES,
     output_routes.get_costs: _LINES,
-    output_routes.get_failures: _JSON,
+    output_routes.get_cost: CostSums,
+    output_routes.get_failures: ShownFailures,
     output_routes.get_report: "text/html",
     live_event_routes.get_events: "text/event-stream",
     live_event_routes.get_details: _JSON,
@@ -104,6 +107,7 @@ _PARAMETERS: dict[Any, list[dict[str, Any]]] = {
         _query("offset", "Number of batches to skip.", type="integer", minimum=0),
     ],
     batch_routes.submit: [_KEY],
+    output_routes.get_cost: [_query("by", "Columns to sum by, separated by commas: group, day, outcome.")],
     **{
         each: [_OFFSET, _FOLLOW] for each in (output_routes.get_records, output_routes.get_items, output_routes.get_log)
     },
@@ -120,8 +124,9 @@ _BODIES: dict[Any, dict[str, Any]] = {
 
 def document(routes: Iterable[web.RouteDef]) -> dict[str, Any]:
     """Return the OpenAPI document of some routes."""
-    _, schemas = models_json_schema(
-        [(model, "serialization") for model in _MODELS], ref_template="#/components/schemas/{model}"
+    _, schemas = TypeAdapter.json_schemas(
+        [(model, "serialization", TypeAdapter(model)) for model in _MODELS],
+        ref_template="#/components/schemas/{model}",
     )
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:

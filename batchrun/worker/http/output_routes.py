@@ -5,24 +5,25 @@ gets new lines until the batch rests.
 """
 
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from tempfile import SpooledTemporaryFile
 
 import anyio
-import orjson
 from aiohttp import web
 
 from batchrun.ledger.sqlite.connection import is_blank
 from batchrun.ledger.sqlite.reader import open_for_reading
-from batchrun.model import Selection
+from batchrun.maintenance.noted_config import read_config
+from batchrun.model import Selection, write_json
 from batchrun.output.layout import BATCH_LOG, COSTS, ITEMS, LEDGER, RECORDS
 from batchrun.output.sink import explaining
-from batchrun.report.failure_causes import Failures, read_failures
+from batchrun.report.cost_sums import NO_COSTS, CostSums, cost_columns, cost_sums_json
 from batchrun.report.output_files.costs_jsonl import write_costs
 from batchrun.report.report_page import make_report
+from batchrun.report.shown_failures import NO_FAILURES, ShownFailures, show_causes
 from batchrun.runtime.private_files import private_opener
 from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.http.request_context import submission_of, worker_of
@@ -165,19 +166,36 @@ async def _from_to(file: Path, offset: int, end: int) -> AsyncGenerator[bytes]:
 
 async def get_failures(request: web.Request) -> web.Response:
     """Return the jobs that did not succeed, by cause, with a sample of each."""
-    out_dir = _out_dir(request)
-    if await anyio.to_thread.run_sync(is_blank, out_dir / LEDGER):
-        return web.json_response({"kinds": [], "other_kinds": 0, "other_jobs": 0, "bad_lines": 0, "succeeded": 0})
-    failures = await anyio.to_thread.run_sync(read_failures, out_dir, Selection())
-    return web.Response(body=orjson.dumps(_as_json(failures)), content_type="application/json")
+    found = await anyio.to_thread.run_sync(_failures, _out_dir(request))
+    return web.Response(body=write_json(asdict(found)), content_type="application/json")
 
 
-def _as_json(failures: Failures) -> dict[str, Any]:
-    found = asdict(failures)
-    for kind, failure in zip(found["kinds"], failures.kinds, strict=True):
-        kind["line"] = failure.position.line
-        del kind["position"]
-    return found
+def _failures(out_dir: Path) -> ShownFailures:
+    if is_blank(out_dir / LEDGER):
+        return NO_FAILURES
+    config, _ = read_config(out_dir)
+    return show_causes(out_dir, config, Selection())
+
+
+async def get_cost(request: web.Request) -> web.StreamResponse:
+    """Stream a batch's costs, summed by group, day and outcome, or by those of them that `by` names."""
+    out_dir, names = _out_dir(request), cost_columns(request.query.get("by", "group"))
+    answer = web.StreamResponse(headers={"Content-Type": "application/json"})
+    # The ledger is read before anything is sent: a slow reader would hold its snapshot open.
+    async with anyio.wrap_file(SpooledTemporaryFile(_PIECE_BYTES)) as sums:
+        await anyio.to_thread.run_sync(lambda: sums.wrapped.writelines(_cost_sums(out_dir, names)))
+        await sums.seek(0)
+        await answer.prepare(request)
+        while piece := await sums.read(_PIECE_BYTES):
+            await answer.write(piece)
+    await answer.write_eof()
+    return answer
+
+
+def _cost_sums(out_dir: Path, names: list[str]) -> Iterable[bytes]:
+    if is_blank(out_dir / LEDGER):
+        return [write_json(asdict(CostSums(by=names, rows=[], total=NO_COSTS)))]
+    return cost_sums_json(out_dir, names)
 
 
 async def get_report(request: web.Request) -> web.Response:
@@ -201,6 +219,7 @@ ROUTES = [
     web.get("/v1/batches/{ref}/items", get_items),
     web.get("/v1/batches/{ref}/log", get_log),
     web.get("/v1/batches/{ref}/costs", get_costs),
+    web.get("/v1/batches/{ref}/cost", get_cost),
     web.get("/v1/batches/{ref}/failures", get_failures),
     web.get("/v1/batches/{ref}/report", get_report),
 ]

@@ -28,7 +28,7 @@ from batchrun.server.catalog.actor_builds import ActorBuilds
 from batchrun.server.catalog.actor_catalog import Catalog, load_catalog
 from batchrun.server.catalog.task_book import TaskBook
 from batchrun.server.content.demo_pages import DemoSite, open_demo_site
-from batchrun.server.http.connection_cap import KEEP_ALIVE_S, LINGER_S, LOGGER, cap_connections
+from batchrun.server.http.connection_cap import KEEP_ALIVE_S, LINGER_S, LOGGER, ConnectionCap
 from batchrun.server.http.exposure import is_loopback
 from batchrun.server.http.forward_proxy import STATUS_HOST, serve_forward_proxy
 from batchrun.server.http.handler import make_handler
@@ -217,8 +217,9 @@ def _actor_proxy(settings: ServerSettings, port: int) -> ActorProxy:
 @asynccontextmanager
 async def _listen(backend: Backend, listener: socket.socket, children: anyio.abc.TaskGroup) -> AsyncIterator[None]:
     with closing(listener):
+        cap = ConnectionCap(connections_within_limit(_MAX_CONNECTIONS))
         server = web.Server(
-            make_handler(backend, children),
+            make_handler(backend, children, cap),
             access_log=None,
             auto_decompress=False,
             handler_cancellation=True,
@@ -226,7 +227,7 @@ async def _listen(backend: Backend, listener: socket.socket, children: anyio.abc
             lingering_time=LINGER_S,
             logger=LOGGER,
         )
-        cap_connections(server, connections_within_limit(_MAX_CONNECTIONS))
+        cap.watch(server)
         runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=_SHUTDOWN_S)
         await runner.setup()
         try:

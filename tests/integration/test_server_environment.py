@@ -214,9 +214,11 @@ async def test_only_live_runs_go_out_through_the_proxy(api: Api, monkeypatch: py
             await stream.receive()
     await _fetch(found["ACTOR_WEB_SERVER_URL"])
     monkeypatch.setattr(forward_proxy, "_MAX_CLIENTS", 1)
-    async with await anyio.connect_tcp(*proxy), await anyio.connect_tcp(*proxy) as second:
+    async with await anyio.connect_tcp(*proxy) as first, await anyio.connect_tcp(*proxy) as second:
         with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
-            await second.receive()
+            await first.receive()
+        await second.send(b"no HTTP\r\n\r\n")
+        assert b" 400 " in await second.receive(), "the oldest one without a password makes room"
     assert (await api.finish(run["id"]))["status"] == "SUCCEEDED"
 
 

@@ -226,27 +226,27 @@ async def test_headers_that_do_not_arrive_are_given_up(tmp_path: Path, monkeypat
                 await anyio.sleep(0.02)
 
 
-async def test_connections_above_a_number_are_reset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those before them are served; when one ends, another may come."""
+async def test_above_a_number_the_oldest_connection_of_a_stranger_is_reset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everyone who comes is served, and a poll that waits with a token is not cut."""
     monkeypatch.setattr(app, "_MAX_CONNECTIONS", 3)
-    async with open_api(tmp_path / "server") as api, AsyncExitStack() as opened:
-        assert (await api.get("/v2/users/me")).status == 200
-        idle = [await opened.enter_async_context(await _raw(api, "GET")) for _ in range(2)]
-        async with await _raw(api, "GET /v2/users/me HTTP/1.1\r\nHost: x\r\n\r\n") as refused:
-            with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
-                await refused.receive()
-        assert (await api.get("/v2/users/me")).status == 200
-        await idle[0].aclose()
-        with anyio.fail_after(10):
-            while not await _is_served(api):
-                pass
+    waits = {"test/waits": lambda _context: anyio.sleep_forever()}
+    async with open_api(tmp_path / "server", inline_actors=waits) as api, AsyncExitStack() as opened:
+        run = (await api.run_actor("test~waits"))["id"]
+        head = f"HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {api.server.token}\r\n\r\n"
+        poll = await opened.enter_async_context(await _raw(api, f"GET /v2/actor-runs/{run}?waitForFinish=60 {head}"))
+        strangers = [await opened.enter_async_context(await _raw(api, "GET")) for _ in range(4)]
+        with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+            await strangers[0].receive()
+        assert await _is_served(api)
+        assert (await api.send("POST", f"/v2/actor-runs/{run}/abort")).status == 200
+        assert b'"ABORTED"' in await poll.receive()
 
 
 async def _is_served(api: Api) -> bool:
-    with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
-        async with await _raw(api, "GET /demo HTTP/1.1\r\nHost: x\r\n\r\n") as stream:
-            return bool(await stream.receive())
-    return False
+    async with await _raw(api, "GET /demo HTTP/1.1\r\nHost: x\r\n\r\n") as stream:
+        return bool(await stream.receive())
 
 
 async def test_large_items_are_read_a_few_at_a_time(

@@ -1,8 +1,9 @@
 """The worker's HTTP API: accepted and refused requests, messages, and the files that are left."""
 
 import io
+import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from aiohttp import ClientSession, FormData, UnixConnector
 from anyio.abc import SocketStream
 from yarl import URL
 
+from batchrun.server.http import connection_cap
 from batchrun.worker.http import PageAccess, batch_upload, http_app, live_event_routes, open_http, request_context
 from batchrun.worker.http.http_app import _ROUTE_MODULES
 from batchrun.worker.local_socket import short_path
@@ -272,19 +274,21 @@ async def test_a_request_that_does_not_arrive_is_given_up(client, monkeypatch):
 
 
 async def test_a_stranger_s_connections_are_few_and_do_not_last(tmp_path, api, monkeypatch, caplog):
-    """Those above a number are reset, the others and local commands served; without headers, one is closed."""
+    """Above a number the oldest is reset, and everyone else is served; without headers, one is closed."""
     monkeypatch.setattr(http_app, "MAX_CONNECTIONS", 3)
     monkeypatch.setattr(http_app, "KEEP_ALIVE_S", 2)
     async with opened(tmp_path / "data", api) as client:
         async with await raw(client.address, "no HTTP\r\n\r\n") as wrong:
             assert (await wrong.receive()).startswith(b"HTTP/1.0 400")
         assert caplog.records == [], "no traceback, with which a stranger could fill a log"
-        assert (await client.ask("GET", "/v1/worker"))[0] == 200
-        async with await raw(client.address, "GET"), await raw(client.address, "GET") as idle:
-            async with await raw(client.address, "GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n") as refused:
-                with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
-                    await refused.receive()
+        async with (
+            await raw(client.address, "GET") as oldest,
+            await raw(client.address, "GET"),
+            await raw(client.address, "GET") as idle,
+        ):
             assert (await client.ask("GET", "/v1/worker"))[0] == 200
+            with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+                await oldest.receive()
             with short_path(client.worker.directory.socket) as path:
                 async with (
                     ClientSession(connector=UnixConnector(path)) as local,
@@ -295,6 +299,41 @@ async def test_a_stranger_s_connections_are_few_and_do_not_last(tmp_path, api, m
                 while True:
                     await idle.send(b"X: y\r\n")
                     await anyio.sleep(0.02)
+
+
+async def test_strangers_cut_off_nobody_who_has_shown_a_credential(tmp_path, api, monkeypatch):
+    """A stream that is followed with the token goes on; of two idle connections, a stranger's goes first."""
+    monkeypatch.setattr(http_app, "MAX_CONNECTIONS", 3)
+    async with opened(tmp_path / "data", api) as client:
+        batch = await client.submit_batch([{"n": 1, "ms": LONG_MS}], name="long")
+        head = f"HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
+        async with await raw(client.address, f"GET /v1/events {head}") as page, AsyncExitStack() as strangers:
+            for _ in range(6):
+                await strangers.enter_async_context(await raw(client.address, "GET"))
+                assert (await client.ask("GET", "/v1/worker"))[0] == 200
+            await client.ask("POST", f"/v1/batches/{batch}/cancel")
+            with anyio.fail_after(20):
+                while b"cancelled" not in await page.receive():
+                    pass
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the bound is the Linux kernel's")
+async def test_a_stranger_who_reads_nothing_is_reset(client, monkeypatch):
+    """A client that asks again and again and reads no answer; one with the token may read as slowly as it likes."""
+    monkeypatch.setattr(connection_cap, "UNREAD_S", 0.2)
+    url = URL(client.address)
+    request = "GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n"
+    known = f"{request}Authorization: Bearer {TOKEN}\r\n\r\n".encode() * 200
+    async with await anyio.connect_tcp(str(url.host), int(url.port or 0)) as member:
+        await member.send(known)
+        async with await anyio.connect_tcp(str(url.host), int(url.port or 0)) as stranger:
+            with anyio.fail_after(20), suppress(anyio.BrokenResourceError):
+                while True:
+                    await stranger.send(f"{request}\r\n".encode() * 20)
+        read = 0
+        with anyio.fail_after(20):
+            while read < 1_000_000:
+                read += len(await member.receive())
 
 
 async def test_an_idempotency_key_submits_one_batch(client):

@@ -23,7 +23,7 @@ STATUS_HOST = "proxy.apify.com"
 _STATUS = b'{"connected":true,"connectionError":null,"isManInTheMiddle":false}'
 #: Max bytes of a request's head, and seconds for it to arrive.
 _MAX_HEAD, _HEAD_WITHIN_S = 65_536, 30
-#: Max clients at once; each has two connections, one of them to a site.
+#: Max clients at once; each has two connections, one of them to a site. Above it the oldest without a password goes.
 _MAX_CLIENTS = 512
 #: Seconds for the connection to a site.
 _CONNECT_WITHIN_S = 30
@@ -80,18 +80,24 @@ class _ForwardProxy:
         self._admit = admit
         #: Clients that are connected.
         self._count = 0
+        #: The work for those that have shown no password, the oldest first.
+        self._strangers: dict[anyio.CancelScope, None] = {}
 
     async def attend(self, client: anyio.abc.SocketStream) -> None:
-        if self._count >= connections_within_limit(_MAX_CLIENTS):
-            await anyio.aclose_forcefully(client)
-            return
-        self._count += 1
-        try:
-            await self._attend(client)
-        finally:
-            self._count -= 1
+        with anyio.CancelScope() as scope:
+            self._count += 1
+            self._strangers[scope] = None
+            if self._count > connections_within_limit(_MAX_CLIENTS):
+                oldest = next(iter(self._strangers))
+                del self._strangers[oldest]
+                oldest.cancel()
+            try:
+                await self._attend(client, scope)
+            finally:
+                self._count -= 1
+                self._strangers.pop(scope, None)
 
-    async def _attend(self, client: anyio.abc.SocketStream) -> None:
+    async def _attend(self, client: anyio.abc.SocketStream, scope: anyio.CancelScope) -> None:
         with suppress(*_BROKEN, anyio.DelimiterNotFound, anyio.IncompleteRead):
             async with client:
                 reader = BufferedByteReceiveStream(client)
@@ -100,6 +106,7 @@ class _ForwardProxy:
                 elif not await self._admit(head.password, _address(head)[0] != STATUS_HOST):
                     await _refuse(client, 407)
                 else:
+                    self._strangers.pop(scope, None)
                     await self._serve(client, reader, head)
 
     async def _serve(self, client: anyio.abc.SocketStream, reader: BufferedByteReceiveStream, head: _Head) -> None:

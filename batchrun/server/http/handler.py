@@ -29,6 +29,7 @@ from batchrun.server.content.query import Query
 from batchrun.server.content.sending import is_large, send_large
 from batchrun.server.error_answers import ErrorAnswer, token_missing
 from batchrun.server.faults.fault_script import FaultScript
+from batchrun.server.http.connection_cap import ConnectionCap
 from batchrun.server.http.fault_injection import FaultInjection
 from batchrun.server.page import front_page
 from batchrun.server.routing.call import RATE_LIMIT, Call, Route, add_common_headers, empty_answer, error_answer
@@ -58,9 +59,9 @@ def make_table() -> RouteTable:
 
 
 def make_handler(
-    backend: Backend, children: anyio.abc.TaskGroup
+    backend: Backend, children: anyio.abc.TaskGroup, cap: ConnectionCap
 ) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
-    """Return the function that handles all requests.
+    """Return the function that handles all requests; `cap` spares the connections of those with a valid token.
 
     Raises:
         ConfigError: a fault names a route that does not exist.
@@ -74,13 +75,16 @@ def make_handler(
             preflight.headers.update(_CORS)
             add_common_headers(preflight, backend.rate_limits.announced(PER_RESOURCE))
             return preflight
-        response = await _guarded(request, lambda: _answer(request, backend, table, injection))
-        if response.prepared:
+        try:
+            response = await _guarded(request, lambda: _answer(request, backend, table, injection, cap))
+            if response.prepared:
+                return response
+            add_common_headers(response, backend.rate_limits.announced(PER_RESOURCE))
+            if is_large(response):
+                return await _guarded(request, lambda: send_large(request, response, backend.settings.data_dir))
             return response
-        add_common_headers(response, backend.rate_limits.announced(PER_RESOURCE))
-        if is_large(response):
-            return await _guarded(request, lambda: send_large(request, response, backend.settings.data_dir))
-        return response
+        finally:
+            cap.release(request)
 
     return handle
 
@@ -107,7 +111,11 @@ async def _guarded(request: web.BaseRequest, work: Callable[[], Awaitable[web.St
 
 
 async def _answer(
-    request: web.BaseRequest, backend: Backend, table: RouteTable, injection: FaultInjection | None
+    request: web.BaseRequest,
+    backend: Backend,
+    table: RouteTable,
+    injection: FaultInjection | None,
+    cap: ConnectionCap,
 ) -> web.StreamResponse:
     query = Query(request.rel_url.raw_query_string)
     method = _method(request, query)
@@ -115,7 +123,7 @@ async def _answer(
     announced = backend.rate_limits.announced(route.per_s)
     headers = {} if announced is None else {RATE_LIMIT: str(announced)}
     try:
-        response = await _routed(request, backend, route, path, query, method, injection)
+        response = await _routed(request, backend, route, path, query, method, injection, cap)
     except ErrorAnswer as error:
         error.headers.update(headers)
         raise
@@ -132,9 +140,12 @@ async def _routed(
     query: Query,
     method: str,
     injection: FaultInjection | None,
+    cap: ConnectionCap,
 ) -> web.StreamResponse:
     caller, account, run_id = backend.tokens.recognise(_token(request, query), backend.runs.owner_of_live)
-    if route.needs_token and account is None:
+    if account is not None:
+        cap.spare(request)
+    elif route.needs_token:
         raise token_missing()
     _admit(backend, route, path, account.id if account is not None else request.remote or "")
     call = Call(

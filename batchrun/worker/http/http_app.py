@@ -11,7 +11,7 @@ from aiohttp import web
 from batchrun.config.worker_config import ServiceConfig
 from batchrun.errors import OutputError
 from batchrun.runtime.open_files import connections_within_limit
-from batchrun.server.http.connection_cap import KEEP_ALIVE_S, LINGER_S, LOGGER, cap_connections
+from batchrun.server.http.connection_cap import KEEP_ALIVE_S, LINGER_S, LOGGER, ConnectionCap
 from batchrun.worker.http import (
     batch_routes,
     live_event_routes,
@@ -55,8 +55,9 @@ async def open_http(worker: Worker, token: Token, page: PageAccess) -> AsyncIter
     Raises:
         OutputError: the address cannot be bound.
     """
+    cap = ConnectionCap(connections_within_limit(MAX_CONNECTIONS))
     app = web.Application(
-        middlewares=[put_errors_into_envelope, demand_token(token, page)], client_max_size=MAX_BODY_BYTES
+        middlewares=[put_errors_into_envelope, demand_token(token, page, cap)], client_max_size=MAX_BODY_BYTES
     )
     app[WORKER], app[PAGE] = worker, page
     app.on_response_prepare.append(_keep_from_running)
@@ -78,7 +79,7 @@ async def open_http(worker: Worker, token: Token, page: PageAccess) -> AsyncIter
     )
     await runner.setup()
     assert runner.server is not None
-    cap_connections(runner.server, connections_within_limit(MAX_CONNECTIONS))
+    cap.watch(runner.server)
     try:
         address = await _listen(runner, worker.config.worker)
         await _listen_locally(runner, worker.directory.socket)

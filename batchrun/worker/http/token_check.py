@@ -10,6 +10,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from batchrun.runtime.loopback import is_loopback_host
+from batchrun.server.http.connection_cap import ConnectionCap
 from batchrun.worker.http.error_envelope import error_answer
 from batchrun.worker.http.page_access import PageAccess
 from batchrun.worker.http.request_context import WORKER
@@ -23,12 +24,21 @@ _PAGE_PATHS = frozenset({"/", "/page.js"})
 _LINKED = frozenset({"costs", "records", "items", "log", "report"})
 
 
-def demand_token(token: Token, page: PageAccess) -> Middleware:
-    """Return the middleware that refuses requests without the token."""
+def demand_token(token: Token, page: PageAccess, cap: ConnectionCap) -> Middleware:
+    """Return the middleware that refuses requests without the token, and spares the connections of those with it."""
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path in _PAGE_PATHS or _may_ask(request, token, page):
+        if _may_ask(request, token, page):
+            cap.spare(request)
+            try:
+                answer = await handler(request)
+                await answer.prepare(request)
+                await answer.write_eof()
+            finally:
+                cap.release(request)
+            return answer
+        if request.path in _PAGE_PATHS:
             return await handler(request)
         if request.path in OPEN_PATHS:
             if _is_rebound(request):

@@ -1,4 +1,4 @@
-"""The `Retry-After` header of an answer: seconds, or an HTTP date."""
+"""The `Retry-After` header of an answer, as seconds. `throttle.py` and `transport.py` wait for that long."""
 
 import re
 from collections.abc import Mapping

@@ -1,6 +1,7 @@
 """One account's capacity, shared by the start gates of all its batches: counts live Runs, sizes the pool, wakes gates.
 
-Whether a start is sent to an account that may be full is decided in `policy/full_account.py`.
+Whether a start is sent to an account that may be full is decided in `policy/full_account.py`. Memory and live Runs are
+divided among the batches in `account_pool.py`.
 """
 
 from collections.abc import Callable

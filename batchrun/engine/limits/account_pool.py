@@ -1,4 +1,4 @@
-"""Live Runs of an account, divided among its batches.
+"""Live Runs and memory of an account, divided among its batches.
 
 A batch asks when a job of it is ready. It takes a permit at once unless a waiting batch ranks before it; otherwise it
 waits and is notified when it is next. No permit is held for a batch without a ready job, so a small batch behind a huge

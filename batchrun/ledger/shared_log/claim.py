@@ -1,4 +1,7 @@
-"""How a process becomes the owner of a batch: it follows the log, waits for silence, and appends a claim."""
+"""How a process becomes the owner of a batch: it follows the log, waits for silence, and appends a claim.
+
+How long the silence lasts is a matter of `replica.lease_s`, which the configuration gives.
+"""
 
 import os
 import secrets

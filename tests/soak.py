@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from tests.support.crash import open_api, some_jobs, wait_until
 from tests.support.fault_sets import FAULT_SETS
-from tests.support.worker_life import WorkerProcess
+from tests.support.worker_process import KilledWorker
 
 INTERVAL_S = 10.0
 #: Slow enough for the places that there are, so that batches come and go: one in five starts is in doubt for seconds.
@@ -75,44 +75,42 @@ def soak(directory: Path, minutes: float) -> bool:
     faults.write_text(f"seed = 1\n{FAULT_SETS['a bad network']}")
     chance = random.Random(1)
     with open_api(directory / "api", faults=faults) as api:
-        worker = WorkerProcess(directory / "data", api.base_url, ("--max-concurrent-runs", "24"))
+        worker = KilledWorker(directory / "data", api.base_url, "[limits]\nmax_concurrent_runs = 24\n")
         try:
             worker.start()
             samples = _watch(worker, chance, minutes * 60)
-            assert worker.process is not None
             wait_until(lambda: worker.is_done, 180)
             pid = worker.process.pid
             wait_until(lambda: not open_in_spool(pid), 30)  # whatever is still open then is leaked
             assert worker.stop() == 0, worker.said()
         finally:
             worker.end()
-    done = sum(worker.summary(name) is not None for name in worker.batches)
+    done = sum(worker.summary(name) is not None for name in worker.jobs)
     grown = growth(samples)
-    print(f"{done} of {len(worker.batches)} batches done; growth: {grown}")
+    print(f"{done} of {len(worker.jobs)} batches done; growth: {grown}")
     too_much = [name for name, most in MOST_GROWTH.items() if grown[name] > most]
     if too_much:
         print(f"grows: {', '.join(too_much)}")
     return not too_much
 
 
-def _watch(worker: WorkerProcess, chance: random.Random, length_s: float) -> list[Sample]:
+def _watch(worker: KilledWorker, chance: random.Random, length_s: float) -> list[Sample]:
     samples: list[Sample] = []
     began_at = time.monotonic()
     next_batch_s = next_look_s = 0.0
     print("   s   RSS MB   fds  sockets  threads  batches")
     while (now_s := time.monotonic() - began_at) < length_s:
-        assert worker.process is not None
         assert worker.process.poll() is None, worker.said()
         if now_s >= next_batch_s:
             next_batch_s += BATCH_EVERY_S
-            name = f"batch-{len(worker.batches)}"
-            worker.put_batch(name, some_jobs(chance.randint(1, 20), len(worker.batches)), SETTINGS)
+            name = f"batch-{len(worker.jobs)}"
+            worker.put_batch(name, some_jobs(chance.randint(1, 20), len(worker.jobs)), SETTINGS)
         if now_s >= next_look_s:
             next_look_s += INTERVAL_S
             sample = look_at(worker.process.pid)
             samples.append(sample)
             numbers = f"{sample.rss_mb:8.1f} {sample.fds:5} {sample.sockets:8} {sample.threads:8}"
-            print(f"{now_s:4.0f} {numbers} {len(worker.batches):8}", flush=True)
+            print(f"{now_s:4.0f} {numbers} {len(worker.jobs):8}", flush=True)
         time.sleep(0.1)
     return samples
 

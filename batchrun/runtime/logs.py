@@ -1,7 +1,7 @@
 """The one place where logging is configured: JSON lines, written to files by a thread.
 
-Nothing is redacted here: no event has a token, overrides or a body. Only `apify/api_token.py` reads the token out of its
-`SecretStr`; secret values in the platform's texts are masked by `policy/secret_fields.py` before they are logged or kept.
+Nothing is redacted here: no event has a token, overrides or a body. Only `apify/api_token.py` reads the token out of
+its `SecretStr`; `policy/secret_fields.py` masks secret values in the platform's texts.
 """
 
 import os

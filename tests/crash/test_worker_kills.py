@@ -7,14 +7,15 @@ import pytest
 
 from tests.support.crash import open_api, some_jobs, wait_until
 from tests.support.fault_sets import LOST_ANSWERS
-from tests.support.worker_life import WorkerProcess, most_at_once
+from tests.support.worker_life import most_at_once
+from tests.support.worker_process import KilledWorker
 
 SETTINGS = "[limits]\nstart_horizon_s = 2\nlisting_lag_s = 0.2\n[retry]\nbackoff_s = 0.05\n[output]\npage_size = 2\n"
 NAMES = ("one", "two", "three", "four", "five")
 MAX_CONCURRENT_RUNS = 12
 
 
-def _supervise(worker: WorkerProcess, chance: random.Random, kills: int) -> None:
+def _supervise(worker: KilledWorker, chance: random.Random, kills: int) -> None:
     """Kill and restart the worker `kills` times while batches are open; then let it end."""
     worker.start()
     while worker.kills < kills and not worker.is_done:
@@ -33,9 +34,9 @@ def test_five_batches_survive_any_number_of_kills(tmp_path, record_property, kil
     """One record per job, every Run of the server in a record, and never more live Runs than allowed."""
     faults = tmp_path / "faults.toml"
     faults.write_text(f"seed = {seed}\n{LOST_ANSWERS}")
-    flags = ("--max-concurrent-runs", str(MAX_CONCURRENT_RUNS))
+    config = f"[limits]\nmax_concurrent_runs = {MAX_CONCURRENT_RUNS}\n"
     with open_api(tmp_path / "api", faults=faults) as api:
-        worker = WorkerProcess(tmp_path / "data", api.base_url, flags)
+        worker = KilledWorker(tmp_path / "data", api.base_url, config)
         for n, name in enumerate(NAMES):
             worker.put_batch(name, some_jobs(jobs, seed + n), SETTINGS)
         try:
@@ -56,7 +57,7 @@ def test_five_batches_survive_any_number_of_kills(tmp_path, record_property, kil
         cost_usd += summary["counts"]["cost_usd"]
         for record in records:
             started = [each["run_id"] for each in record["attempts"] if each["run_id"]]
-            assert len(started) == (2 if worker.batches[name][record["line"] - 1]["fails"] else 1), record
+            assert len(started) == (2 if worker.jobs[name][record["line"] - 1]["fails"] else 1), record
             told += started
     assert sorted(told) == sorted(run["id"] for run in runs), worker.said()
     assert cost_usd == pytest.approx(sum(run["usageTotalUsd"] for run in runs))

@@ -3,9 +3,8 @@
 import gzip
 import os
 from collections import Counter
-from contextlib import asynccontextmanager
 from datetime import date
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import anyio
@@ -13,17 +12,17 @@ import orjson
 import pytest
 from pydantic import SecretStr
 
-from batchrun import ConfigError, JobFileError, Outcome, load_config, open_batch, run_batch
+from batchrun import ConfigError, JobFileError, Outcome, open_batch, run_batch
 from batchrun.account import limits_watch
 from batchrun.account.task import Task, find_task
 from batchrun.apify.client import open_client
-from batchrun.config import Config
 from batchrun.model import Mark, RunOptions
-from batchrun.server import InlineContext, Server, ServerSettings, open_server
+from batchrun.server import InlineContext, Server
+from tests.support.inline_batch import ACTOR, ENVIRON, TOKEN, batch_config, serving
+from tests.support.json_lines import read_lines
 from tests.support.worker_life import until
 
-ACTOR = "test/worker"
-TOKEN = "test-token"
+_config = partial(batch_config, limits__max_concurrent_runs=16, limits__start_rate=2000.0, retry__backoff_s=0.01)
 
 
 async def work(context: InlineContext) -> None:
@@ -35,49 +34,9 @@ async def work(context: InlineContext) -> None:
         context.fail(7, "told to fail")
 
 
-@asynccontextmanager
-async def _server(tmp_path: Path, **settings: Any):
-    defaults: dict[str, Any] = {
-        "max_concurrent_runs": 500,
-        "max_total_memory_mb": 500_000,
-        "inline_actors": {ACTOR: work},
-    }
-    async with open_server(
-        ServerSettings(data_dir=tmp_path / "api", token=TOKEN, **{**defaults, **settings})
-    ) as server:
-        yield server
-
-
-def _config(tmp_path: Path, server: Server, lines: list[Any], **flags: Any) -> Config:
-    file = tmp_path / "jobs.jsonl"
-    file.write_bytes(b"".join(line if isinstance(line, bytes) else orjson.dumps(line) + b"\n" for line in lines))
-    named = {key.replace("__", "."): value for key, value in flags.items()}
-    return load_config(
-        flags={
-            "api.base_url": server.base_url,
-            "task.actor": ACTOR,
-            "task.name": "test",
-            "jobs.file": str(file),
-            "output.dir": str(tmp_path / "out"),
-            "limits.max_concurrent_runs": 16,
-            "limits.start_rate": 2000.0,
-            "retry.backoff_s": 0.01,
-            **named,
-        },
-        environ={},
-    )
-
-
-ENVIRON = {"APIFY_TOKEN": TOKEN}
-
-
-def _lines(file: Path) -> list[dict[str, Any]]:
-    return [orjson.loads(line) for line in file.read_bytes().splitlines()]
-
-
 async def test_every_job_becomes_one_record_and_its_items(tmp_path):
     """A thousand jobs make a thousand Runs, records and items, within the limits of live Runs and start rate."""
-    async with _server(tmp_path) as server:
+    async with serving(tmp_path, work) as server:
         config = _config(
             tmp_path, server, [{"n": n} for n in range(1000)], limits__max_concurrent_runs=20, limits__start_rate=300.0
         )
@@ -87,7 +46,7 @@ async def test_every_job_becomes_one_record_and_its_items(tmp_path):
         starts = list(server.start_times)
         # 300 a second, and at most 15 (5 %) at once after a pause.
         assert all(later - first >= (150 - 15) / 300 - 0.1 for first, later in zip(starts, starts[150:], strict=False))
-    records, items = _lines(tmp_path / "out/records.jsonl"), _lines(tmp_path / "out/items.jsonl")
+    records, items = read_lines(tmp_path / "out/records.jsonl"), read_lines(tmp_path / "out/items.jsonl")
     assert sorted(item["n"] for item in items) == list(range(1000))
     assert len({record["key"] for record in records}) == 1000
     assert {record["outcome"] for record in records} == {"succeeded"}
@@ -95,11 +54,11 @@ async def test_every_job_becomes_one_record_and_its_items(tmp_path):
 
 async def test_a_failed_run_is_retried_and_reported(tmp_path):
     """By default a job has two attempts; its record holds both, the error, and the sum of their costs."""
-    async with _server(tmp_path) as server:
+    async with serving(tmp_path, work) as server:
         config = _config(tmp_path, server, [{"n": 1, "fails": True, "@key": "bad", "@meta": {"a": [1]}}])
         summary = await run_batch(config, environ=ENVIRON)
         assert (summary.outcomes, server.runs_started) == ({Outcome.FAILED: 1}, 2)
-    (record,) = _lines(tmp_path / "out/records.jsonl")
+    (record,) = read_lines(tmp_path / "out/records.jsonl")
     assert (record["key"], record["meta"], record["outcome"]) == ("bad", {"a": [1]}, "failed")
     assert [attempt["status"] for attempt in record["attempts"]] == ["FAILED", "FAILED"]
     assert record["run"]["id"] == record["attempts"][1]["run_id"]
@@ -111,7 +70,7 @@ async def test_bad_lines_start_nothing(tmp_path):
     """Three bad lines among a thousand are all named, and nothing is started."""
     lines: list[Any] = [{"n": n} for n in range(1000)]
     lines[9], lines[499], lines[999] = b"[1]\n", b"{\n", orjson.dumps({"@nope": 1}) + b"\n"
-    async with _server(tmp_path) as server:
+    async with serving(tmp_path, work) as server:
         with pytest.raises(JobFileError) as caught:
             await run_batch(_config(tmp_path, server, lines), environ=ENVIRON)
         assert server.runs_started == 0
@@ -123,27 +82,27 @@ async def test_bad_lines_can_be_recorded_instead(tmp_path):
     """With on_bad_line = "record", 97 of a hundred jobs run and three are recorded as invalid."""
     lines: list[Any] = [{"n": n} for n in range(100)]
     lines[9], lines[49], lines[99] = b"[1]\n", b"{\n", orjson.dumps({"@nope": 1}) + b"\n"
-    async with _server(tmp_path) as server:
+    async with serving(tmp_path, work) as server:
         summary = await run_batch(_config(tmp_path, server, lines, jobs__on_bad_line="record"), environ=ENVIRON)
         assert summary.outcomes == {Outcome.SUCCEEDED: 97, Outcome.INVALID: 3}
         assert server.runs_started == 97
-    bad = _lines(tmp_path / "out/bad_lines.jsonl")
+    bad = read_lines(tmp_path / "out/bad_lines.jsonl")
     assert [(line["line"], line["content"]) for line in bad] == [(10, "[1]"), (50, "{"), (100, '{"@nope":1}')]
 
 
 async def test_records_are_yielded_once_they_are_durable(tmp_path):
     """Iterating yields each record of this process once it is in the file."""
-    async with _server(tmp_path) as server:
+    async with serving(tmp_path, work) as server:
         config = _config(tmp_path, server, [{"n": n} for n in range(50)])
         async with open_batch(config, environ=ENVIRON) as batch:
             async for record in batch:
-                keys = {line["key"] for line in _lines(tmp_path / "out/records.jsonl")}
+                keys = {line["key"] for line in read_lines(tmp_path / "out/records.jsonl")}
                 assert record.key in keys
 
 
 async def test_a_slow_consumer_slows_starts(tmp_path):
     """While no record is consumed, only as many Runs start as buffer and slots hold."""
-    async with _server(tmp_path) as server:
+    async with serving(tmp_path, work) as server:
         config = _config(tmp_path, server, [{"n": n} for n in range(1000)], limits__max_concurrent_runs=4)
         async with open_batch(config, environ=ENVIRON) as batch:
             records = aiter(batch)
@@ -162,7 +121,7 @@ async def _grew(server: Server) -> bool:
 
 async def test_a_batch_that_was_left_early_resumes(tmp_path):
     """A batch that is left after its first record and opened again has one record per job and no Run twice."""
-    async with _server(tmp_path) as server:
+    async with serving(tmp_path, work) as server:
         # Leaving cuts off starts that are being sent; whether one took effect is certain after the horizon only.
         short = {"limits__start_horizon_s": 1.0, "limits__listing_lag_s": 0.2}
         config = _config(tmp_path, server, [{"n": n, "ms": 20} for n in range(100)], **short)
@@ -172,22 +131,22 @@ async def test_a_batch_that_was_left_early_resumes(tmp_path):
         summary = await run_batch(config, environ=ENVIRON)
         assert summary.outcomes == {Outcome.SUCCEEDED: 100}
         assert server.runs_started == 100
-    assert Counter(record["line"] for record in _lines(tmp_path / "out/records.jsonl")) == Counter(range(1, 101))
+    assert Counter(record["line"] for record in read_lines(tmp_path / "out/records.jsonl")) == Counter(range(1, 101))
 
 
 async def test_a_full_account_delays_jobs_and_fails_none(tmp_path):
     """With more slots than the account has Runs, refusals cost no attempt: every job succeeds in its first."""
-    async with _server(tmp_path, max_concurrent_runs=3) as server:
+    async with serving(tmp_path, work, max_concurrent_runs=3) as server:
         config = _config(tmp_path, server, [{"n": n, "ms": 10} for n in range(40)], limits__max_concurrent_runs=20)
         summary = await run_batch(config, environ=ENVIRON)
         assert summary.outcomes == {Outcome.SUCCEEDED: 40}
         assert (server.runs_started, server.peak_live_runs) == (40, 3)
-    assert {len(record["attempts"]) for record in _lines(tmp_path / "out/records.jsonl")} == {1}
+    assert {len(record["attempts"]) for record in read_lines(tmp_path / "out/records.jsonl")} == {1}
 
 
 async def test_a_task_that_differs_from_its_description_is_never_changed(tmp_path):
     """A described task is created once; with another description, the error shows the difference."""
-    async with _server(tmp_path) as server:
+    async with serving(tmp_path, work) as server:
         await run_batch(_config(tmp_path, server, [{"n": 1}], task__input={"a": 1, "b": 2}), environ=ENVIRON)
         other = _config(tmp_path, server, [{"n": 1}], task__input={"a": 2, "b": 2})
         with pytest.raises(ConfigError, match=r"exists and differs \(input: a\)"):
@@ -198,7 +157,7 @@ async def test_a_task_that_differs_from_its_description_is_never_changed(tmp_pat
 async def test_batches_that_begin_together_share_their_described_task(tmp_path):
     """Whichever creates the task, the others use it; none fails because its name is taken."""
     async with (
-        _server(tmp_path) as server,
+        serving(tmp_path, work) as server,
         open_client(server.base_url, SecretStr(TOKEN), request_rate_per_s=1000) as client,
     ):
         task = _config(tmp_path, server, [{"n": 1}]).task
@@ -216,35 +175,35 @@ async def test_batches_that_begin_together_share_their_described_task(tmp_path):
 
 async def test_appended_lines_are_new_jobs(tmp_path):
     """Lines that were appended are run; the lines before them are skipped."""
-    async with _server(tmp_path) as server:
+    async with serving(tmp_path, work) as server:
         lines: list[Any] = [{"n": n} for n in range(5)]
         await run_batch(_config(tmp_path, server, lines), environ=ENVIRON)
         summary = await run_batch(_config(tmp_path, server, [*lines, {"n": 5}, {"n": 0}]), environ=ENVIRON)
         assert (summary.settled, summary.duplicates, server.runs_started) == (6, 1, 6)
-        (first, *_) = _lines(tmp_path / "out/records.jsonl")
-        assert _lines(tmp_path / "out/duplicates.jsonl") == [{"line": 7, "key": first["key"], "repeats": 1}]
+        (first, *_) = read_lines(tmp_path / "out/records.jsonl")
+        assert read_lines(tmp_path / "out/duplicates.jsonl") == [{"line": 7, "key": first["key"], "repeats": 1}]
 
 
 async def test_a_line_that_replaces_an_earlier_one_is_carried_out(tmp_path):
     """A second round with the new input, under the same key; the earlier record stays, the summary counts one job."""
-    async with _server(tmp_path) as server:
+    async with serving(tmp_path, work) as server:
         lines: list[Any] = [{"@key": "a", "n": 1}, {"@key": "b", "n": 2}]
         await run_batch(_config(tmp_path, server, lines), environ=ENVIRON)
         lines.append({"@key": "a", "n": 10, "@replaces": True})
         for _ in range(2):
             summary = await run_batch(_config(tmp_path, server, lines), environ=ENVIRON)
             assert (summary.settled, summary.outcomes, server.runs_started) == (2, {Outcome.SUCCEEDED: 2}, 3)
-    records = _lines(tmp_path / "out/records.jsonl")
+    records = read_lines(tmp_path / "out/records.jsonl")
     assert sorted((each["key"], each["round"], each["line"]) for each in records) == [
         ("a", 1, 1), ("a", 2, 3), ("b", 1, 2),
     ]  # fmt: skip
-    assert sorted(item["n"] for item in _lines(tmp_path / "out/items.jsonl")) == [1, 2, 10]
-    assert _lines(tmp_path / "out/duplicates.jsonl") == [{"line": 1, "key": "a", "repeats": 3}]
+    assert sorted(item["n"] for item in read_lines(tmp_path / "out/items.jsonl")) == [1, 2, 10]
+    assert read_lines(tmp_path / "out/duplicates.jsonl") == [{"line": 1, "key": "a", "repeats": 3}]
 
 
 async def test_a_limit_counts_over_all_processes(tmp_path):
     """`jobs.limit` counts the first lines of the file, in every process."""
-    async with _server(tmp_path) as server:
+    async with serving(tmp_path, work) as server:
         lines = [{"n": n} for n in range(50)]
         for limit, started in ((10, 10), (10, 10), (25, 25)):
             await run_batch(_config(tmp_path, server, lines, jobs__limit=limit), environ=ENVIRON)
@@ -253,7 +212,7 @@ async def test_a_limit_counts_over_all_processes(tmp_path):
 
 async def test_a_deep_merge_keeps_what_a_shallow_one_would_lose(tmp_path):
     """With jobs.merge = "deep", nested fields of the task's input stay unless the line sets them."""
-    async with _server(tmp_path) as server:
+    async with serving(tmp_path, work) as server:
         config = _config(
             tmp_path,
             server,
@@ -263,13 +222,13 @@ async def test_a_deep_merge_keeps_what_a_shallow_one_would_lose(tmp_path):
             output__value=True,
         )
         await run_batch(config, environ=ENVIRON)
-    (record,) = _lines(tmp_path / "out/records.jsonl")
+    (record,) = read_lines(tmp_path / "out/records.jsonl")
     assert record["output"]["seen"]["proxy"] == {"country": "de", "groups": ["a"]}
 
 
 async def test_auto_takes_what_the_account_has_free(tmp_path):
     """`max_concurrent_runs = "auto"` is the account's limit less one Run that is left free."""
-    async with _server(tmp_path, max_concurrent_runs=5) as server:
+    async with serving(tmp_path, work, max_concurrent_runs=5) as server:
         config = _config(tmp_path, server, [{"n": 1}], limits__max_concurrent_runs="auto")
         async with open_batch(config, environ=ENVIRON) as batch:
             assert batch.opening.max_concurrent_runs == 4
@@ -277,10 +236,10 @@ async def test_auto_takes_what_the_account_has_free(tmp_path):
 
 async def test_output_values_and_inline_items_go_into_the_record(tmp_path):
     """With output.value and inline items, the record holds the OUTPUT value and the items."""
-    async with _server(tmp_path) as server:
+    async with serving(tmp_path, work) as server:
         config = _config(tmp_path, server, [{"n": 5}], output__value=True, output__items="inline")
         await run_batch(config, environ=ENVIRON)
-    (record,) = _lines(tmp_path / "out/records.jsonl")
+    (record,) = read_lines(tmp_path / "out/records.jsonl")
     assert record["output"] == {"seen": {"n": 5}}
     assert (record["items"]["count"], record["items"]["values"]) == (1, [{"n": 5}])
     assert (tmp_path / "out/items.jsonl").read_bytes() == b""
@@ -288,7 +247,7 @@ async def test_output_values_and_inline_items_go_into_the_record(tmp_path):
 
 async def test_the_token_is_written_nowhere(tmp_path):
     """No file of the output directory holds the API token."""
-    async with _server(tmp_path) as server:
+    async with serving(tmp_path, work) as server:
         await run_batch(_config(tmp_path, server, [{"n": 1}]), environ=ENVIRON)
     files = [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
     assert [file for file in files if TOKEN.encode() in file.read_bytes()] == []
@@ -296,7 +255,7 @@ async def test_the_token_is_written_nowhere(tmp_path):
 
 async def test_a_date_in_the_configuration_does_not_make_another_batch(tmp_path):
     """A batch with a TOML date in its input resumes as the same batch."""
-    async with _server(tmp_path) as server:
+    async with serving(tmp_path, work) as server:
         for _ in range(2):
             config = _config(tmp_path, server, [{"n": 1}], input={"since": date(2024, 1, 1)})
             summary = await run_batch(config, environ=ENVIRON)
@@ -309,7 +268,7 @@ async def test_the_jobs_before_a_damaged_part_of_the_file_are_settled(tmp_path):
     lines = [b'{"n": %d, "x": "%s"}\n' % (n, os.urandom(60_000).hex().encode()) for n in range(200)]
     whole = gzip.compress(b"".join(lines), compresslevel=1)
     (tmp_path / "jobs.jsonl.gz").write_bytes(whole[: len(whole) * 9 // 10])
-    async with _server(tmp_path) as server:
+    async with serving(tmp_path, work) as server:
         config = _config(tmp_path, server, [], jobs__file=str(tmp_path / "jobs.jsonl.gz"), jobs__limit=None)
         config = config.model_copy(update={"limits": config.limits.model_copy(update={"max_concurrent_runs": 100})})
         with pytest.raises(JobFileError):
@@ -322,7 +281,7 @@ async def test_the_jobs_before_a_damaged_part_of_the_file_are_settled(tmp_path):
 @pytest.mark.parametrize("runs", [5, 25])
 async def test_auto_fills_an_account(tmp_path, runs):
     """All Runs of the account but one are used, no start is refused, and the Summary has the slot use."""
-    async with _server(tmp_path, max_concurrent_runs=runs, max_total_memory_mb=runs * 1024) as server:
+    async with serving(tmp_path, work, max_concurrent_runs=runs, max_total_memory_mb=runs * 1024) as server:
         config = _config(
             tmp_path, server, [{"n": n, "ms": 100} for n in range(runs * 10)], limits__max_concurrent_runs="auto"
         )
@@ -351,7 +310,7 @@ async def test_auto_leaves_others_their_runs(tmp_path, monkeypatch):
     async def work_until(context: InlineContext) -> None:
         await ends[context.input["until"]].wait()
 
-    async with _server(tmp_path, max_concurrent_runs=8, inline_actors={ACTOR: work_until}) as server:
+    async with serving(tmp_path, work_until, max_concurrent_runs=8) as server:
         await _start_others(server, runs=3)
         # Ours outlast the others' Runs: a Run that ends while the limits are read could be anybody's.
         lines = [{"n": n, "until": "ours"} for n in range(20)]
@@ -378,7 +337,7 @@ async def _start_others(server: Server, *, runs: int) -> None:
 
 async def test_runs_beyond_the_open_polls_are_swept(tmp_path):
     """With sixty live Runs and five polls, listings of the task's live Runs notice every end."""
-    async with _server(tmp_path) as server:
+    async with serving(tmp_path, work) as server:
         lines = [{"n": n, "ms": 1500} for n in range(60)]
         flags = {"limits__max_concurrent_runs": 60, "limits__max_open_polls": 5}
         summary = await run_batch(_config(tmp_path, server, lines, **flags), environ=ENVIRON)

@@ -8,13 +8,13 @@ from types import FrameType
 
 import pytest
 
-from batchrun import load_config, open_batch
+from batchrun import open_batch
 from batchrun.apify import connections
 from batchrun.engine.scheduler import Scheduler
 from batchrun.runtime.byte_budget import Fits
-from batchrun.server import InlineContext, ServerSettings, open_server
+from batchrun.server import InlineContext
+from tests.support.inline_batch import ENVIRON, batch_config, serving
 
-TOKEN = "test-token"
 #: Frames that a reader follows from the scheduler's child to the write on the socket.
 MAX_FRAMES = 10
 
@@ -47,20 +47,9 @@ async def test_a_start_is_ten_frames_from_the_schedulers_child_to_the_socket(
         return ask(connection, request, silence_s, fits)
 
     monkeypatch.setattr(connections._Connection, "ask", noting)
-    (tmp_path / "jobs.jsonl").write_bytes(b'{"n":1}\n{"n":2}\n')
-    settings = ServerSettings(data_dir=tmp_path / "api", token=TOKEN, inline_actors={"test/nothing": nothing})
-    async with open_server(settings) as server:
-        config = load_config(
-            flags={
-                "api.base_url": server.base_url,
-                "task.actor": "test/nothing",
-                "task.name": "test",
-                "jobs.file": str(tmp_path / "jobs.jsonl"),
-                "output.dir": str(tmp_path / "out"),
-            },
-            environ={},
-        )
-        async with open_batch(config, environ={"APIFY_TOKEN": TOKEN}) as batch:
+    async with serving(tmp_path, nothing) as server:
+        config = batch_config(tmp_path, server, [{"n": 1}, {"n": 2}])
+        async with open_batch(config, environ=ENVIRON) as batch:
             await batch.run()
     assert len(stacks) == 2
     for stack in stacks:

@@ -11,6 +11,7 @@ import pytest
 from apify_client import ApifyClientAsync
 
 from tests.support.command_line import batchrun, embedded_batch
+from tests.support.json_lines import read_lines
 from tests.support.server_api import ACTORS, Api, open_api
 
 
@@ -79,7 +80,7 @@ async def test_a_batch_runs_the_scraper_and_the_official_client_sees_its_runs(ap
     batch = partial(batchrun, *command, cwd=tmp_path, environ={"APIFY_TOKEN": api.server.token})
     said = await anyio.to_thread.run_sync(batch)
     assert said.code == 0, said.err
-    records = [orjson.loads(line) for line in (tmp_path / "out" / "records.jsonl").read_bytes().splitlines()]
+    records = read_lines(tmp_path / "out" / "records.jsonl")
     client = ApifyClientAsync(token=api.server.token, api_url=api.server.base_url)
     seen = []
     for record in records:
@@ -98,7 +99,7 @@ async def test_a_batch_brings_the_scrapers_server_along(api: Api, tmp_path: Path
     said = await anyio.to_thread.run_sync(lambda: batchrun("run", "batch.toml", cwd=tmp_path))
     assert said.code == 0, said.err
     output = tmp_path / "batch.out"
-    items = [orjson.loads(line) for line in (output / "items.jsonl").read_bytes().splitlines()]
-    records = [orjson.loads(line) for line in (output / "records.jsonl").read_bytes().splitlines()]
+    items = read_lines(output / "items.jsonl")
+    records = read_lines(output / "records.jsonl")
     assert sorted(item["url"] for item in items) == pages
     assert [(record["outcome"], record["output"]) for record in records] == [("succeeded", {"pages": 1})] * 2

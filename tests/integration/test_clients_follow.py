@@ -23,6 +23,7 @@ from batchrun.server import InlineContext
 from batchrun.server.faults.fault_config import parse_faults
 from tests.support.command_line import Said, batchrun
 from tests.support.following import Following
+from tests.support.json_lines import read_lines
 from tests.support.memory_ledger import WatchedLedger, make_job
 from tests.support.server_api import Api, open_api
 
@@ -104,7 +105,7 @@ async def test_a_run_of_the_official_client_is_adopted_by_a_batch(tmp_path: Path
         record["key"]: record["run"]["id"]
         for record in map(orjson.loads, (tmp_path / "out" / "records.jsonl").read_bytes().splitlines())
     }
-    items = [orjson.loads(line) for line in (tmp_path / "out" / "items.jsonl").read_bytes().splitlines()]
+    items = read_lines(tmp_path / "out" / "items.jsonl")
     assert records["job-1"] == by_hand.id
     assert {item["_key"]: (item["n"], item["_run"]) for item in items} == {
         f"job-{n}": (n, records[f"job-{n}"]) for n in range(3)

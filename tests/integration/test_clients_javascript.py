@@ -14,6 +14,7 @@ import pytest
 
 from batchrun.server import InlineContext
 from tests.support.command_line import batchrun, embedded_batch
+from tests.support.json_lines import read_lines
 from tests.support.npm_packages import install_packages
 from tests.support.server_api import ACTORS, Api, open_api
 
@@ -132,8 +133,8 @@ async def test_a_batch_brings_the_javascript_scrapers_server_along(api: Api, pac
     said = await anyio.to_thread.run_sync(lambda: batchrun("run", "batch.toml", cwd=tmp_path))
     assert said.code == 0, said.err
     output = tmp_path / "batch.out"
-    items = [orjson.loads(line) for line in (output / "items.jsonl").read_bytes().splitlines()]
-    records = [orjson.loads(line) for line in (output / "records.jsonl").read_bytes().splitlines()]
+    items = read_lines(output / "items.jsonl")
+    records = read_lines(output / "records.jsonl")
     assert [record["outcome"] for record in records] == ["succeeded"] * 2
     assert sorted(record["output"]["url"] for record in records) == pages
     assert {item["_run"] for item in items} == {record["run"]["id"] for record in records}

@@ -12,6 +12,7 @@ import pytest
 
 from batchrun.account import connect
 from tests.support.command_line import batchrun, serving
+from tests.support.json_lines import read_lines
 from tests.support.server_api import ACTORS
 
 ROOT = Path(__file__).parents[2]
@@ -184,7 +185,7 @@ def test_the_same_batch_runs_against_a_server_in_another_process(tmp_path):
 
 
 def _records(out: Path) -> list[dict[str, Any]]:
-    records = [orjson.loads(line) for line in (out / "records.jsonl").read_bytes().splitlines()]
+    records = read_lines(out / "records.jsonl")
     return sorted(map(_comparable, records), key=lambda record: record["line"])
 
 

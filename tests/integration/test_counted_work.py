@@ -12,16 +12,15 @@ from typing import Any
 import anyio
 import pytest
 
-from batchrun import Outcome, load_config, open_batch
+from batchrun import Outcome, open_batch
 from batchrun.apify.client import ApifyClient
-from batchrun.config import Config
 from batchrun.ledger.sqlite.group_commit import GroupCommit
 from batchrun.ledger.sqlite.journal import Journal, open_journal
 from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import JobId, JobKey, Record
-from batchrun.server import InlineContext, ServerSettings, open_server
+from batchrun.server import InlineContext
+from tests.support.inline_batch import ENVIRON, batch_config, serving
 
-TOKEN = "test-token"
 JOBS = 200
 SLOTS = 20
 #: Lines are admitted 32 at a time where there are so few slots.
@@ -39,22 +38,6 @@ async def one_item(context: InlineContext) -> None:
     await context.push_items([{"n": context.input["n"]}])
 
 
-def _config(tmp_path: Path, base_url: str, jobs: int) -> Config:
-    (tmp_path / "jobs.jsonl").write_bytes(b"".join(b'{"n":%d}\n' % n for n in range(jobs)))
-    return load_config(
-        flags={
-            "api.base_url": base_url,
-            "task.actor": "test/item",
-            "task.name": "test",
-            "jobs.file": str(tmp_path / "jobs.jsonl"),
-            "output.dir": str(tmp_path / "out"),
-            "limits.max_concurrent_runs": SLOTS,
-            "limits.start_rate": 10_000.0,
-        },
-        environ={},
-    )
-
-
 def _counting(monkeypatch: pytest.MonkeyPatch, counts: Counter[str], owner: object, names: Iterator[str]) -> None:
     for name in names:
         monkeypatch.setattr(owner, name, _counted(counts, name, getattr(owner, name)))
@@ -69,17 +52,11 @@ def _counted(counts: Counter[str], name: str, function: Callable[..., Any]) -> C
 
 
 async def _run(tmp_path: Path, jobs: int = JOBS) -> None:
-    settings = ServerSettings(
-        data_dir=tmp_path / "api",
-        token=TOKEN,
-        inline_actors={"test/item": one_item},
-        max_concurrent_runs=500,
-        max_total_memory_mb=10**6,
-        is_rate_limited=False,
-    )
-    async with open_server(settings) as server:
-        config = _config(tmp_path, server.base_url, jobs)
-        async with open_batch(config, environ={"APIFY_TOKEN": TOKEN}) as batch:
+    async with serving(tmp_path, one_item, is_rate_limited=False) as server:
+        lines = [{"n": n} for n in range(jobs)]
+        limits = {"limits__max_concurrent_runs": SLOTS, "limits__start_rate": 10_000.0}
+        config = batch_config(tmp_path, server, lines, **limits)
+        async with open_batch(config, environ=ENVIRON) as batch:
             summary = await batch.run()
     assert summary.outcomes == {Outcome.SUCCEEDED: jobs}
 

@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 
-from batchrun import BatchRefused, Config, ConfigError, Outcome, load_config, open_batch, run_batch
+from batchrun import BatchRefused, Config, ConfigError, Outcome, open_batch, run_batch
 from batchrun.apify.wire import Denied
 from batchrun.engine.notices import AccountRunsNotListed, Notice, ReadDenied
 from batchrun.model import Summary
 from batchrun.server import InlineContext
 from batchrun.server.faults.fault_config import parse_faults
+from tests.support.inline_batch import batch_config
 from tests.support.server_api import Api, open_api
 
 ACCOUNT = ("GET /v2/users/me", "GET /v2/users/me/limits", "GET /v2/users/me/usage/monthly")
@@ -32,15 +32,8 @@ def _refusing(routes: Sequence[str]) -> Any:
 
 
 def _config(tmp_path: Path, api: Api, task: str, **flags: Any) -> Config:
-    (tmp_path / "jobs.jsonl").write_bytes(b"".join(orjson.dumps({"n": n}) + b"\n" for n in range(12)))
-    defaults = {
-        "api.base_url": api.server.base_url,
-        "task.id": task,
-        "jobs.file": str(tmp_path / "jobs.jsonl"),
-        "output.dir": str(tmp_path / "out"),
-    }
-    return load_config(
-        flags={**defaults, **{key.replace("__", "."): value for key, value in flags.items()}}, environ={}
+    return batch_config(
+        tmp_path, api.server, [{"n": n} for n in range(12)], task__id=task, task__actor=None, task__name=None, **flags
     )
 
 

@@ -4,33 +4,32 @@ import json
 import os
 from collections import Counter
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import anyio
-import orjson
 import pytest
 
-from batchrun import ConfigError, Outcome, load_config, open_batch, run_batch
+from batchrun import ConfigError, Outcome, open_batch, run_batch
 from batchrun.cli.exit_codes import exit_code_of_batch
 from batchrun.cli.status_command import _status_lines
-from batchrun.config import Config
 from batchrun.engine.notices import UsageUnbounded
 from batchrun.model import Ending, Selection
 from batchrun.report.batch_status import BudgetUse, Status, read_status
 from batchrun.report.failure_causes import read_tripped
 from batchrun.report.notice_words import notice_words
-from batchrun.server import InlineContext, Server, ServerSettings, open_server
+from batchrun.server import InlineContext, Server
 from batchrun.server.faults.fault_config import Faults
+from tests.support.inline_batch import ENVIRON, TOKEN, batch_config, serving
+from tests.support.json_lines import read_lines
 from tests.support.money import assert_costs_are_the_servers
 from tests.support.patience import SOON_SETTLED_S
 from tests.support.server_api import ACTORS
 from tests.support.worker_life import until
 
-ACTOR = "test/worker"
-TOKEN = "test-token"
-ENVIRON = {"APIFY_TOKEN": TOKEN}
+_config = partial(batch_config, limits__max_concurrent_runs=16, retry__max_attempts=1)
 
 
 class Seen:
@@ -61,35 +60,8 @@ class Seen:
 
 @asynccontextmanager
 async def _server(tmp_path: Path, seen: Seen | None = None, **settings: Any):
-    defaults: dict[str, Any] = {
-        "max_concurrent_runs": 500,
-        "max_total_memory_mb": 500_000,
-        "inline_actors": {ACTOR: (seen or Seen()).work},
-        "usage_settle_s": SOON_SETTLED_S,
-    }
-    async with open_server(
-        ServerSettings(data_dir=tmp_path / "api", token=TOKEN, **{**defaults, **settings})
-    ) as server:
+    async with serving(tmp_path, (seen or Seen()).work, usage_settle_s=SOON_SETTLED_S, **settings) as server:
         yield server
-
-
-def _config(tmp_path: Path, server: Server, lines: list[Any], **flags: Any) -> Config:
-    file = tmp_path / "jobs.jsonl"
-    file.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
-    named = {key.replace("__", "."): value for key, value in flags.items()}
-    return load_config(
-        flags={
-            "api.base_url": server.base_url,
-            "task.actor": ACTOR,
-            "task.name": "test",
-            "jobs.file": str(file),
-            "output.dir": str(tmp_path / "out"),
-            "limits.max_concurrent_runs": 16,
-            "retry.max_attempts": 1,
-            **named,
-        },
-        environ={},
-    )
 
 
 async def _run(server: Server, run_id: str) -> Any:
@@ -103,10 +75,6 @@ async def _run(server: Server, run_id: str) -> Any:
 
 async def _status(tmp_path: Path) -> Status:
     return await anyio.to_thread.run_sync(read_status, tmp_path / "out")
-
-
-def _records(tmp_path: Path) -> list[Any]:
-    return [orjson.loads(line) for line in (tmp_path / "out/records.jsonl").read_bytes().splitlines()]
 
 
 async def test_a_budget_stops_the_batch_and_a_larger_one_resumes_it(tmp_path, soon_final_costs):
@@ -128,7 +96,7 @@ async def test_a_budget_stops_the_batch_and_a_larger_one_resumes_it(tmp_path, so
         assert ended.budget.spent_usd == pytest.approx(summary.cost_usd)
         assert ended.budget.reserved_usd == 0.0
         assert (summary.ending, summary.outcomes) == (Ending.FINISHED, {Outcome.SUCCEEDED: 10})
-        runs = [await _run(server, record["run"]["id"]) for record in _records(tmp_path)]
+        runs = [await _run(server, record["run"]["id"]) for record in read_lines(tmp_path / "out/records.jsonl")]
         await anyio.to_thread.run_sync(assert_costs_are_the_servers, tmp_path / "out", runs)
         assert (summary.open_costs, summary.unknown_costs) == (0, 0)
 
@@ -143,7 +111,7 @@ async def test_a_cancelled_batch_waits_for_the_costs_of_the_runs_it_aborts(tmp_p
             batch.cancel()
         summary = await batch.summary()
         assert (summary.outcomes, summary.open_costs) == ({Outcome.ABORTED: 4}, 0)
-        runs = [await _run(server, record["run"]["id"]) for record in _records(tmp_path)]
+        runs = [await _run(server, record["run"]["id"]) for record in read_lines(tmp_path / "out/records.jsonl")]
         await anyio.to_thread.run_sync(assert_costs_are_the_servers, tmp_path / "out", runs)
 
 
@@ -162,7 +130,7 @@ async def test_a_budget_covers_what_runs_store(tmp_path, soon_final_costs, ms):
                 assert (notice.known_runs, notice.max_open_runs) == (past_runs, 3 + 3 * past_runs)
                 stopped = await batch.run()
             assert (stopped.ending, exit_code_of_batch(stopped), stopped.open_costs) == (Ending.OUT_OF_BUDGET, 4, 0)
-            records = [orjson.loads(line) for line in (out / "records.jsonl").read_bytes().splitlines()]
+            records = read_lines(out / "records.jsonl")
             runs = [await _run(server, record["run"]["id"]) for record in records]
             assert 0.04 < sum(run["usageTotalUsd"] for run in runs) <= 0.05
             await anyio.to_thread.run_sync(assert_costs_are_the_servers, out, runs)
@@ -244,8 +212,8 @@ async def test_the_jobs_that_tripped_the_breaker_are_retried_and_then_the_rest(t
         async with open_batch(config, environ=ENVIRON) as batch:
             await batch.reopen(Selection(keys=tripped.keys))
             summary = await batch.run()
-    first_round = [record for record in _records(tmp_path) if record["outcome"] == "failed"]
-    again = {record["key"] for record in _records(tmp_path) if record["round"] == 2}
+    first_round = [record for record in read_lines(tmp_path / "out/records.jsonl") if record["outcome"] == "failed"]
+    again = {record["key"] for record in read_lines(tmp_path / "out/records.jsonl") if record["round"] == 2}
     assert again == set(tripped.keys)
     others = len(first_round) - len(tripped.keys)  # were live when it tripped
     wanted = {Outcome.SUCCEEDED: 60 - others} | ({Outcome.FAILED: others} if others else {})
@@ -284,7 +252,7 @@ async def test_a_run_larger_than_the_account_is_rejected(tmp_path):
         config = _config(tmp_path, server, lines, jobs__check_inputs=False)
         summary = await run_batch(config, environ=ENVIRON)
     assert summary.outcomes == {Outcome.REJECTED: 1, Outcome.SUCCEEDED: 1}
-    (rejected,) = [record for record in _records(tmp_path) if record["outcome"] == "rejected"]
+    (rejected,) = [record for record in read_lines(tmp_path / "out/records.jsonl") if record["outcome"] == "rejected"]
     assert rejected["error"] == {
         "type": "memory-never-available", "message": "asks for 2,048 MB, and 1,024 MB are all there is",
     }  # fmt: skip
@@ -322,7 +290,7 @@ async def test_a_job_that_takes_too_long_is_aborted_at_the_server(tmp_path):
     async with _server(tmp_path) as server:
         config = _config(tmp_path, server, [{"ms": 60_000}], deadlines__max_job_s=1.5)
         summary = await run_batch(config, environ=ENVIRON)
-        (record,) = _records(tmp_path)
+        (record,) = read_lines(tmp_path / "out/records.jsonl")
         assert (await _run(server, record["run"]["id"]))["status"] == "ABORTED"
     assert (summary.outcomes, record["error"]["type"]) == ({Outcome.TIMED_OUT: 1}, "max-job-s")
 
@@ -358,5 +326,5 @@ async def test_lost_answers_never_make_one_run_too_many(tmp_path):
         summary = await run_batch(_config(tmp_path, server, lines, **flags), environ=ENVIRON)
         assert (summary.outcomes, summary.second_runs) == ({Outcome.SUCCEEDED: 60}, 0)
         assert (server.runs_started, seen.most[""] <= 4) == (60, True)
-    attempts = [attempt for record in _records(tmp_path) for attempt in record["attempts"]]
+    attempts = [attempt for record in read_lines(tmp_path / "out/records.jsonl") for attempt in record["attempts"]]
     assert sum(attempt["run_id"] is None for attempt in attempts) > 5

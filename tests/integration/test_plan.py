@@ -2,7 +2,6 @@
 
 import tomllib
 from collections.abc import Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,16 @@ import jsonschema_rs
 import orjson
 import pytest
 
-from batchrun import ConfigError, JobFileError, load_config, open_batch, run_batch
+from batchrun import ConfigError, JobFileError, open_batch, run_batch
 from batchrun.account import task_watch
-from batchrun.server import InlineContext, ServerSettings, open_server
+from batchrun.server import InlineContext
+from tests.support import inline_batch
 from tests.support.command_line import Said, batchrun, serving
+from tests.support.inline_batch import ENVIRON, TOKEN, batch_config
+from tests.support.json_lines import read_lines
 from tests.support.server_api import open_api
 
 ROOT = Path(__file__).parents[2]
-TOKEN = "t"
-ENVIRON = {"APIFY_TOKEN": TOKEN}
 SCHEMA = {
     "title": "Worker",
     "type": "object",
@@ -85,7 +85,7 @@ class PlanDirectory:
         return said.code, orjson.loads(said.out)
 
     def records(self, out: str = "batch.out") -> list[dict[str, Any]]:
-        return [orjson.loads(line) for line in (self.path / out / "records.jsonl").read_bytes().splitlines()]
+        return read_lines(self.path / out / "records.jsonl")
 
 
 @pytest.fixture
@@ -322,26 +322,6 @@ async def _work(context: InlineContext) -> None:
     await anyio.sleep(context.input.get("s", 0))
 
 
-@asynccontextmanager
-async def _server(tmp_path: Path):
-    settings = ServerSettings(data_dir=tmp_path / "api", token=TOKEN, inline_actors={"test/worker": _work})
-    async with open_server(settings) as server:
-        yield server
-
-
-def _config(tmp_path: Path, base_url: str, lines: list[Any], **flags: Any) -> Any:
-    _write_jobs(tmp_path, lines)
-    given = {
-        "api.base_url": base_url,
-        "task.actor": "test/worker",
-        "task.name": "work",
-        "jobs.file": str(tmp_path / "jobs.jsonl"),
-        "output.dir": str(tmp_path / "out"),
-        **{key.replace("__", "."): value for key, value in flags.items()},
-    }
-    return load_config(flags=given, environ={})
-
-
 def _builds(tmp_path: Path) -> list[str]:
     lines = (tmp_path / "out/records.jsonl").read_bytes().splitlines()
     return [orjson.loads(line)["run"]["options"]["build"] for line in lines]
@@ -349,8 +329,8 @@ def _builds(tmp_path: Path) -> list[str]:
 
 async def test_a_pinned_batch_asks_for_one_build_by_number(tmp_path):
     """The build's number is noted at the first opening and used by every process; a job's own build overrides it."""
-    async with _server(tmp_path) as server:
-        config = _config(tmp_path, server.base_url, [{"a": 1}, {"a": 2, "@options": {"build": "latest"}}])
+    async with inline_batch.serving(tmp_path, _work) as server:
+        config = batch_config(tmp_path, server, [{"a": 1}, {"a": 2, "@options": {"build": "latest"}}])
         await run_batch(config, environ=ENVIRON)
         assert _builds(tmp_path) == ["latest", "latest"]
         lines = [
@@ -359,7 +339,7 @@ async def test_a_pinned_batch_asks_for_one_build_by_number(tmp_path):
             {"a": 3},
             {"a": 4, "@options": {"build": "latest"}},
         ]
-        config = _config(tmp_path, server.base_url, lines, run__pin_build=True)
+        config = batch_config(tmp_path, server, lines, run__pin_build=True)
         await run_batch(config, environ=ENVIRON)
         assert sorted(_builds(tmp_path)[2:]) == ["0.0.1", "latest"]
 
@@ -371,22 +351,22 @@ async def test_a_pinned_build_outlives_a_release(tmp_path):
     flags = {"task__actor": "local/worker", "run__pin_build": True}
     async with open_api(tmp_path / "api", **options) as api:
         environ = {"APIFY_TOKEN": api.server.token}
-        config = _config(tmp_path, api.server.base_url, [{"n": 1}], **flags)
+        config = batch_config(tmp_path, api.server, [{"n": 1}], **flags)
         await run_batch(config, environ=environ)
         await anyio.Path(tmp_path / "actors/worker/__main__.py").write_text("print('new')")
         await api.server._backend.builds.look()
-        config = _config(tmp_path, api.server.base_url, [{"n": 1}, {"n": 2}], **flags)
+        config = batch_config(tmp_path, api.server, [{"n": 1}, {"n": 2}], **flags)
         async with open_batch(config, environ=environ) as batch:
             assert batch._engine.scheduler._runner._terms.options.build == "0.1.1"
-        config = _config(tmp_path, api.server.base_url, [{"n": 1}, {"n": 2}], task__actor="local/worker")
+        config = batch_config(tmp_path, api.server, [{"n": 1}, {"n": 2}], task__actor="local/worker")
         async with open_batch(config, environ=environ) as batch:
             assert batch._engine.scheduler._runner._terms.options.build is None
 
 
 async def test_a_build_that_cannot_be_pinned_stops_the_batch(tmp_path):
     """Nothing is started, and the error names the key."""
-    async with _server(tmp_path) as server:
-        config = _config(tmp_path, server.base_url, [{"a": 1}], run__pin_build=True, run__build="nope")
+    async with inline_batch.serving(tmp_path, _work) as server:
+        config = batch_config(tmp_path, server, [{"a": 1}], run__pin_build=True, run__build="nope")
         with pytest.raises((ConfigError, JobFileError), match=r"run\.pin_build: .*'nope'"):
             await run_batch(config, environ=ENVIRON)
         assert server.runs_started == 0
@@ -397,7 +377,7 @@ async def test_an_edit_of_the_task_is_reported_while_the_batch_runs(tmp_path, mo
     monkeypatch.setattr(task_watch, "INTERVAL_S", 0.05)
     async with open_api(tmp_path / "api", inline_actors={"test/worker": _work}) as api:
         environ = {"APIFY_TOKEN": api.server.token}
-        config = _config(tmp_path, api.server.base_url, [{"s": 0}, {"s": 2}], limits__max_concurrent_runs=2)
+        config = batch_config(tmp_path, api.server, [{"s": 0}, {"s": 2}], limits__max_concurrent_runs=2)
         async with open_batch(config, environ=environ) as batch:
             records = aiter(batch)
             await anext(records)
@@ -409,8 +389,8 @@ async def test_an_edit_of_the_task_is_reported_while_the_batch_runs(tmp_path, mo
             await anext(records)
             assert list(batch.task_edits) == [("input",)]
         assert (await api.send("PUT", path, {"name": "work", "options": {"memoryMbytes": 512}})).status == 200
-        config = _config(
-            tmp_path, api.server.base_url, [{"s": 0}, {"s": 2}], task__id="~work", task__actor=None, task__name=None
+        config = batch_config(
+            tmp_path, api.server, [{"s": 0}, {"s": 2}], task__id="~work", task__actor=None, task__name=None
         )
         async with open_batch(config, environ=environ) as batch:
             assert batch.opening.task_edits == ("input", "options")

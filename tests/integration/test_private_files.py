@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 
 from batchrun.cli.exit_codes import ExitCode
@@ -21,6 +20,7 @@ from batchrun.worker.token_file import read_or_make_token
 from tests.support.api_process import ACTOR, TOKEN
 from tests.support.command_line import batchrun, serving
 from tests.support.crash import open_api, wait_until
+from tests.support.json_lines import to_lines
 from tests.support.worker_process import WorkerProcess
 
 #: What users put into a worker's directory; the directories are closed to others, so these are too.
@@ -54,7 +54,7 @@ def _open_all(directory: Path) -> None:
 
 
 def _write_batch(directory: Path, jobs: Sequence[Any]) -> None:
-    (directory / "jobs.jsonl").write_bytes(b"".join(orjson.dumps(job) + b"\n" for job in jobs))
+    (directory / "jobs.jsonl").write_bytes(to_lines(jobs))
     (directory / "shop.toml").write_text(BATCH)
 
 

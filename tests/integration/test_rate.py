@@ -6,12 +6,11 @@ from pathlib import Path
 import orjson
 import pytest
 
-from batchrun import Outcome, load_config, run_batch
-from batchrun.server import InlineContext, ServerSettings, open_server
+from batchrun import Outcome, run_batch
+from batchrun.server import InlineContext
 from batchrun.server.accounts.rate_limits import RateLimits
 from batchrun.server.error_answers import ErrorAnswer
-
-TOKEN = "test-token"
+from tests.support.inline_batch import ENVIRON, batch_config, serving
 
 
 async def nothing(_: InlineContext) -> None:
@@ -43,29 +42,10 @@ async def test_starts_keep_the_rate_and_are_never_refused(
 
     A rate above the announced limit is lowered to it.
     """
-    (tmp_path / "jobs.jsonl").write_bytes(b"".join(b'{"n":%d}\n' % n for n in range(jobs)))
-    settings = ServerSettings(
-        data_dir=tmp_path / "api",
-        token=TOKEN,
-        inline_actors={"test/nothing": nothing},
-        max_concurrent_runs=500,
-        max_total_memory_mb=10**6,
-    )
-    async with open_server(settings) as server:
-        config = load_config(
-            flags={
-                "api.base_url": server.base_url,
-                "task.actor": "test/nothing",
-                "task.name": "test",
-                "jobs.file": str(tmp_path / "jobs.jsonl"),
-                "output.dir": str(tmp_path / "out"),
-                "output.items": "none",
-                "limits.max_concurrent_runs": 100,
-                "limits.start_rate": start_rate,
-            },
-            environ={},
-        )
-        summary = await run_batch(config, environ={"APIFY_TOKEN": TOKEN})
+    async with serving(tmp_path, nothing) as server:
+        limits = {"limits__max_concurrent_runs": 100, "limits__start_rate": start_rate}
+        config = batch_config(tmp_path, server, [{"n": n} for n in range(jobs)], output__items="none", **limits)
+        summary = await run_batch(config, environ=ENVIRON)
         assert (summary.outcomes, server.runs_started) == ({Outcome.SUCCEEDED: jobs}, jobs)
     assert refused == []
     rate = min(start_rate, 380.0)

@@ -4,7 +4,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -13,15 +12,14 @@ from xml.etree.ElementTree import Element
 import anyio
 import orjson
 
-from batchrun import load_config, open_batch, run_batch
+from batchrun import open_batch, run_batch
 from batchrun.config import Config
 from batchrun.model import Outcome, Selection
 from batchrun.report.number_words import money
-from batchrun.server import InlineContext, Server, ServerSettings, open_server
+from batchrun.server import InlineContext, Server
 from tests.support.command_line import Said, batchrun
+from tests.support.inline_batch import ENVIRON, batch_config, serving
 
-ACTOR = "test/worker"
-ENVIRON = {"APIFY_TOKEN": "test-token"}
 HOSTILE = "</script><img src=x onerror=alert(1)>\u202e\x00 & \"'"
 
 
@@ -43,35 +41,17 @@ class Worker:
             context.fail(context.input.get("code", 1), message)
 
 
-@asynccontextmanager
-async def _serving(tmp_path: Path, worker: Worker):
-    settings = ServerSettings(
-        data_dir=tmp_path / "api", token=ENVIRON["APIFY_TOKEN"], max_concurrent_runs=100, inline_actors={ACTOR: worker}
-    )
-    async with open_server(settings) as server:
-        yield server
-
-
 def _config(tmp_path: Path, server: Server, lines: list[dict[str, Any]], **flags: Any) -> Config:
-    text = b"".join(orjson.dumps(line) + b"\n" for line in lines)
-    (tmp_path / "jobs.jsonl").write_bytes(text + b"no job\n")
-    return load_config(
-        flags={
-            "api.base_url": server.base_url,
-            "task.actor": ACTOR,
-            "task.name": "test",
-            "run.memory_mb": 128,
-            "jobs.file": str(tmp_path / "jobs.jsonl"),
-            "jobs.on_bad_line": "record",
-            "output.dir": str(tmp_path / "out"),
-            "limits.max_concurrent_runs": 16,
-            "limits.start_rate": 5000.0,
-            "retry.backoff_s": 0.01,
-            "breaker.max_failed": "off",
-            **{name.replace("__", "."): value for name, value in flags.items()},
-        },
-        environ={},
-    )
+    """Return the configuration of a batch whose last line is no job."""
+    given = {
+        "run__memory_mb": 128,
+        "jobs__on_bad_line": "record",
+        "limits__max_concurrent_runs": 16,
+        "limits__start_rate": 5000.0,
+        "retry__backoff_s": 0.01,
+        "breaker__max_failed": "off",
+    }
+    return batch_config(tmp_path, server, [*lines, b"no job\n"], **{**given, **flags})
 
 
 def _lines() -> list[dict[str, Any]]:
@@ -120,7 +100,7 @@ def _tiles(card: Element) -> dict[str, list[str]]:
 async def test_the_report_agrees_with_the_other_commands(tmp_path):
     """Outcomes, causes, samples, retries, Runs, items, costs, groups, rounds: as in status, failures and cost."""
     worker = Worker()
-    async with _serving(tmp_path, worker) as server:
+    async with serving(tmp_path, worker) as server:
         config = _config(tmp_path, server, _lines())
         await run_batch(config, environ=ENVIRON)
         worker.is_repaired = True
@@ -184,7 +164,7 @@ async def test_a_running_batch_can_be_reported(tmp_path):
         {"n": 5, "is_held": True},
         *({"n": n, "is_held": True} for n in range(6, 9)),
     ]
-    async with _serving(tmp_path, worker) as server:
+    async with serving(tmp_path, worker) as server:
         config = _config(tmp_path, server, lines, limits__max_concurrent_runs=1)
         async with open_batch(config, environ=ENVIRON) as batch, anyio.create_task_group() as children:
             children.start_soon(batch.run)
@@ -205,7 +185,7 @@ async def test_a_running_batch_can_be_reported(tmp_path):
 
 async def test_the_report_is_written_at_the_end_if_configured(tmp_path):
     """From Python, too; it shows how this process ended and used its slots."""
-    async with _serving(tmp_path, Worker()) as server:
+    async with serving(tmp_path, Worker()) as server:
         config = _config(tmp_path, server, [{"n": n} for n in range(40)], output__report=True)
         async with open_batch(config, environ=ENVIRON) as batch:
             await batch.run()
@@ -218,7 +198,7 @@ async def test_the_report_is_written_at_the_end_if_configured(tmp_path):
 
 async def test_a_batch_that_was_not_run_leaves_no_report(tmp_path):
     """It was only opened and closed."""
-    async with _serving(tmp_path, Worker()) as server:
+    async with serving(tmp_path, Worker()) as server:
         async with open_batch(_config(tmp_path, server, [{"n": 1}], output__report=True), environ=ENVIRON) as batch:
             pass
         assert batch.report is None

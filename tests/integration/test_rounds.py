@@ -3,7 +3,7 @@
 import csv
 import io
 from collections import Counter
-from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,20 @@ import anyio
 import orjson
 import pytest
 
-from batchrun import Outcome, load_config, open_batch, run_batch
-from batchrun.config import Config
+from batchrun import Outcome, open_batch, run_batch
 from batchrun.model import Selection
-from batchrun.server import InlineContext, Server, ServerSettings, open_server
+from batchrun.server import InlineContext
 from tests.support.command_line import Said, batchrun
+from tests.support.inline_batch import ENVIRON, batch_config, serving
+from tests.support.json_lines import read_lines
 
-ACTOR = "test/worker"
-TOKEN = "test-token"
-ENVIRON = {"APIFY_TOKEN": TOKEN}
+_config = partial(
+    batch_config,
+    limits__max_concurrent_runs=64,
+    limits__start_rate=5000.0,
+    retry__max_attempts=1,
+    breaker__max_failed="off",
+)
 
 
 @pytest.fixture
@@ -56,49 +61,13 @@ class Worker:
                 context.fail(5, message)
 
 
-@asynccontextmanager
-async def _serving(tmp_path: Path, worker: Worker):
-    settings = ServerSettings(
-        data_dir=tmp_path / "api",
-        token=TOKEN,
-        max_concurrent_runs=1000,
-        max_total_memory_mb=1_000_000,
-        inline_actors={ACTOR: worker},
-    )
-    async with open_server(settings) as server:
-        yield server
-
-
-def _config(tmp_path: Path, server: Server, lines: list[dict[str, Any]], **flags: Any) -> Config:
-    (tmp_path / "jobs.jsonl").write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
-    return load_config(
-        flags={
-            "api.base_url": server.base_url,
-            "task.actor": ACTOR,
-            "task.name": "test",
-            "jobs.file": str(tmp_path / "jobs.jsonl"),
-            "output.dir": str(tmp_path / "out"),
-            "limits.max_concurrent_runs": 64,
-            "limits.start_rate": 5000.0,
-            "retry.max_attempts": 1,
-            "breaker.max_failed": "off",
-            **{name.replace("__", "."): value for name, value in flags.items()},
-        },
-        environ={},
-    )
-
-
 async def _say(tmp_path: Path, *arguments: str) -> Said:
     return await anyio.to_thread.run_sync(lambda: batchrun(*arguments, cwd=tmp_path, environ=ENVIRON))
 
 
-def _lines(file: Path) -> list[dict[str, Any]]:
-    return [orjson.loads(line) for line in file.read_bytes().splitlines()]
-
-
 def _latest(out: Path) -> dict[str, dict[str, Any]]:
     """Return the last record of each key, as a naive reader would."""
-    return {record["key"]: record for record in _lines(out / "records.jsonl")}
+    return {record["key"]: record for record in read_lines(out / "records.jsonl")}
 
 
 def _cause_of(n: int) -> str | None:
@@ -117,7 +86,7 @@ async def test_exactly_the_failures_of_a_cause_are_retried(tmp_path, jobs):
         {"n": n, "@key": f"k{n}", **({"cause": causes[n]} if n in causes else {"items": False})} for n in range(jobs)
     ]
     worker = Worker()
-    async with _serving(tmp_path, worker) as server:
+    async with serving(tmp_path, worker) as server:
         summary = await run_batch(_config(tmp_path, server, lines), environ=ENVIRON)
         assert (summary.outcomes, sum(count.values())) == (
             {Outcome.SUCCEEDED: jobs - failed, Outcome.FAILED: failed}, failed,
@@ -143,7 +112,7 @@ async def test_exactly_the_failures_of_a_cause_are_retried(tmp_path, jobs):
     of_the_process = ("slot_use", "refill_p50_s", "refill_p99_s")
     assert {**summary_after, **dict.fromkeys(of_the_process)} == status
     assert summary_after["outcomes"] == {"succeeded": jobs}
-    records, items = _lines(tmp_path / "out/records.jsonl"), _lines(tmp_path / "out/items.jsonl")
+    records, items = read_lines(tmp_path / "out/records.jsonl"), read_lines(tmp_path / "out/items.jsonl")
     assert Counter(record["round"] for record in records) == {1: jobs, 2: failed}
     assert (summary_after["earlier_records"], summary_after["items"]) == (failed, len(items))
     assert Counter(item["n"] for item in items) == dict.fromkeys(causes, 2)
@@ -166,7 +135,7 @@ async def test_hostile_messages_are_harmless_in_a_terminal(tmp_path):
         "]0;title \x1b]0;owned\x07",
     ]
     lines = [{"n": n, "cause": text, "log": [text[:5000]]} for n, text in enumerate(hostile)]
-    async with _serving(tmp_path, Worker()) as server:
+    async with serving(tmp_path, Worker()) as server:
         summary = await run_batch(_config(tmp_path, server, lines), environ=ENVIRON)
         assert summary.outcomes == {Outcome.FAILED: 4}
         said = await _say(tmp_path, "failures", "out")
@@ -181,14 +150,14 @@ async def test_hostile_messages_are_harmless_in_a_terminal(tmp_path):
     assert len(orjson.loads(as_json.out)["failures"]) == 4
 
 
-async def test_the_ends_of_logs_are_kept_in_whole_lines(tmp_path):
+async def test_the_ends_of_logs_are_kept_in_wholeread_lines(tmp_path):
     """Of a log of several hundred KB the last 64 KB, beginning with a line; of successes none."""
     text = [f"{number} " + "x" * 990 for number in range(300)]
     lines = [{"n": 0, "cause": "blocked", "log": text}, {"n": 1, "log": text}]
-    async with _serving(tmp_path, Worker()) as server:
+    async with serving(tmp_path, Worker()) as server:
         await run_batch(_config(tmp_path, server, lines), environ=ENVIRON)
     (file,) = (tmp_path / "out/logs").iterdir()
-    (failed,) = [record for record in _lines(tmp_path / "out/records.jsonl") if record["outcome"] == "failed"]
+    (failed,) = [record for record in read_lines(tmp_path / "out/records.jsonl") if record["outcome"] == "failed"]
     kept = file.read_text()
     assert file.name == f"{failed['run']['id']}.log"
     assert 63 << 10 < len(kept) <= 64 << 10
@@ -202,7 +171,7 @@ async def test_logs_that_cannot_be_kept_change_nothing(tmp_path, logs):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/logs").write_text("in the way")
     lines = [{"n": n, "cause": "blocked", "log": ["so it was"]} for n in range(20)]
-    async with _serving(tmp_path, Worker()) as server:
+    async with serving(tmp_path, Worker()) as server:
         summary = await run_batch(_config(tmp_path, server, lines, output__logs=logs), environ=ENVIRON)
     assert summary.outcomes == {Outcome.FAILED: 20}
     assert (tmp_path / "out/logs").read_text() == "in the way"
@@ -212,7 +181,7 @@ async def test_a_batch_is_reopened_from_python(tmp_path):
     """`reopen` before the batch is run; the records that come are those of the new round."""
     worker = Worker()
     lines = [{"n": n, "@key": f"k{n}", "cause": "blocked"} for n in range(5)]
-    async with _serving(tmp_path, worker) as server:
+    async with serving(tmp_path, worker) as server:
         config = _config(tmp_path, server, lines)
         await run_batch(config, environ=ENVIRON)
         worker.is_mended = True

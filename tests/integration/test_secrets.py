@@ -4,6 +4,7 @@ import orjson
 import pytest
 
 from tests.support.command_line import batchrun, serving
+from tests.support.json_lines import read_lines
 
 SECRET, NESTED = "hunter2-SECRET", "nested-SECRET"
 SCHEMA = {
@@ -68,7 +69,7 @@ def test_secret_fields_are_sent_and_never_shown(tmp_path, has_schema):
         ran = batchrun("run", *flags, "--set", "retry.max_attempts=1", cwd=work, environ=environ)
         said = [ran, *(batchrun(*command, cwd=work) for command in COMMANDS)]
         said.append(batchrun("plan", *flags, cwd=work, environ=environ))
-    (record,) = [orjson.loads(line) for line in (work / "out/records.jsonl").read_bytes().splitlines()]
+    (record,) = read_lines(work / "out/records.jsonl")
     assert record["run"]["exitCode"] == 7, record["error"]
     assert "cannot log in with" in record["error"]["message"]
     for each in said:

@@ -17,6 +17,7 @@ from batchrun.maintenance.abort_runs import abort_runs
 from batchrun.maintenance.repair import repair_outputs
 from batchrun.server import AccountSettings, InlineContext
 from tests.support.command_line import batchrun
+from tests.support.json_lines import read_lines, to_lines
 from tests.support.server_api import Api, open_api
 from tests.support.worker_life import until
 
@@ -37,7 +38,7 @@ async def _left_batch(tmp_path: Path, run_s: float = 0.0) -> AsyncIterator[tuple
 
     async with open_api(tmp_path / "server", accounts=(OTHERS,), inline_actors={"test/work": work}) as api:
         task = await api.create_task("test/work", name="shop")
-        (tmp_path / "jobs.jsonl").write_bytes(b"".join(orjson.dumps({"n": n}) + b"\n" for n in range(6)))
+        (tmp_path / "jobs.jsonl").write_bytes(to_lines({"n": n} for n in range(6)))
         config = _config(tmp_path, api, **{"task.id": "~shop"})
         async with open_batch(config, environ=_environ(api)) as batch, anyio.create_task_group() as children:
             children.start_soon(batch.run)
@@ -67,7 +68,7 @@ async def _ended(api: Api) -> None:
 
 
 def _records(tmp_path: Path) -> list[Any]:
-    return [orjson.loads(line) for line in (tmp_path / "out/records.jsonl").read_bytes().splitlines()]
+    return read_lines(tmp_path / "out/records.jsonl")
 
 
 async def test_paid_runs_of_a_deleted_task_are_collected(tmp_path):

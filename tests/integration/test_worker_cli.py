@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.api_process import ACTOR
 from tests.support.command_line import Said, batchrun
 from tests.support.crash import Api, open_api, wait_until
+from tests.support.json_lines import to_lines
 from tests.support.worker_process import WorkerProcess
 
 #: Duration of Runs that end only by an abort: longer than any test.
@@ -35,7 +36,7 @@ class Shell:
 
     def write(self, name: str, jobs: Sequence[dict[str, Any]], settings: str = "") -> str:
         """Write a batch file and its job file; return the batch file's name."""
-        (self.path / f"{name}.jsonl").write_bytes(b"".join(orjson.dumps(job) + b"\n" for job in jobs))
+        (self.path / f"{name}.jsonl").write_bytes(to_lines(jobs))
         (self.path / f"{name}.toml").write_text(
             f'[task]\nactor = "{ACTOR}"\nname = "{name}"\noptions = {{ memory_mb = 128 }}\n'
             f'[jobs]\nfile = "{name}.jsonl"\n{settings}'

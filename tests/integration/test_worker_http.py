@@ -25,7 +25,8 @@ from batchrun.worker.token_file import Token
 from batchrun.worker.worker import Worker
 from tests.support.api_process import ACTOR
 from tests.support.crash import Api, open_api
-from tests.support.worker_life import lines_of, until, working
+from tests.support.json_lines import to_lines
+from tests.support.worker_life import until, working
 
 TOKEN = Token("a-worker-token")
 #: Duration of Runs that end only by an abort: longer than any test.
@@ -86,7 +87,7 @@ def form_of(jobs: list[dict[str, Any]] | None = None, *, file_name: str = "jobs.
     for name, text in given.items():
         form.add_field(name, io.BytesIO(text.encode()))
     if jobs is not None:
-        form.add_field("jobs", lines_of(jobs), filename=file_name, content_type="application/octet-stream")
+        form.add_field("jobs", to_lines(jobs), filename=file_name, content_type="application/octet-stream")
     return form
 
 

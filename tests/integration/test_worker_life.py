@@ -16,15 +16,14 @@ from batchrun.worker.spool import Spool
 from batchrun.worker.submission import BatchState, Submission
 from batchrun.worker.submission_store import SubmissionStore, WrongState
 from tests.support.crash import open_api, some_jobs
+from tests.support.json_lines import read_lines, to_lines
 from tests.support.money import assert_costs_are_the_servers
 from tests.support.worker_life import (
     assert_all_jobs_done,
     assert_every_run_recorded,
     batch_file,
-    lines_of,
     most_at_once,
     put,
-    read_lines,
     submit_batch,
     until,
     working,
@@ -331,9 +330,9 @@ async def test_the_spool_takes_complete_files_and_reports_their_end(tmp_path, ap
         (spool / ".hidden.toml").write_text("not at all")
         (spool / "loop.toml").symlink_to("loop.toml")
         (spool / "\udcff.toml").write_text("no text")
-        put(spool / "first.jsonl", lines_of(jobs_of(10, 1)))
+        put(spool / "first.jsonl", to_lines(jobs_of(10, 1)))
         put(spool / "first.toml", batch_file("first", "first.jsonl"))
-        put(spool / "shop" / "second.jsonl", lines_of(jobs_of(7, 1)))
+        put(spool / "shop" / "second.jsonl", to_lines(jobs_of(7, 1)))
         put(spool / "wrong.toml", "[task]\nidd = 7\n")
         put(spool / "nobody" / "third.csv", "n\n1\n")
         done = [spool / "first.summary.json", spool / "shop" / "second.summary.json"]
@@ -398,7 +397,7 @@ async def test_two_files_of_one_name_never_share_results(tmp_path, api):
         spool = data / "spool"
         (data / "profiles" / "shop.toml").write_text(batch_file("shop", "-").replace('file = "-"', ""))
         (spool / "shop").mkdir()
-        put(spool / "shop" / "a.jsonl", lines_of(jobs_of(3, 1)))
+        put(spool / "shop" / "a.jsonl", to_lines(jobs_of(3, 1)))
         await until((spool / "shop" / "a.summary.json").exists, "a summary")
         before = (spool / "shop" / "a.out" / "records.jsonl").read_bytes()
         put(spool / "shop" / "a.csv", "n\n7\n")
@@ -434,18 +433,18 @@ async def test_another_file_of_a_finished_ones_name_moves_away(tmp_path, api):
 async def test_the_file_of_a_deleted_batch_is_taken_again_only_if_it_changes(tmp_path, api):
     data = tmp_path / "data"
     async with working(data, api) as worker:
-        put(data / "spool" / "once.jsonl", lines_of(jobs_of(3, 1)))
+        put(data / "spool" / "once.jsonl", to_lines(jobs_of(3, 1)))
         put(data / "spool" / "once.toml", batch_file("once", "once.jsonl"))
         summary = data / "spool" / "once.summary.json"
         await until(summary.exists, "a summary")
         (submission,) = worker.store
         await until(lambda: not worker.runners, "a worker at rest")
         await worker.delete(submission.id)
-        put(data / "spool" / "next.jsonl", lines_of(jobs_of(3, 1)))
+        put(data / "spool" / "next.jsonl", to_lines(jobs_of(3, 1)))
         put(data / "spool" / "next.toml", batch_file("next", "next.jsonl"))
         await until((data / "spool" / "next.summary.json").exists, "the next one's summary")
         assert {each.name for each in worker.store} == {"next"}
-        put(data / "spool" / "once.jsonl", lines_of(jobs_of(5, 1)))
+        put(data / "spool" / "once.jsonl", to_lines(jobs_of(5, 1)))
         put(data / "spool" / "once.toml", batch_file("once", "once.jsonl"))
         records = data / "spool" / "once.out" / "records.jsonl"
         await until(lambda: len(read_lines(records)) == 5, "records of the lines that are new")

@@ -22,6 +22,7 @@ from batchrun.worker.submission import BatchState, Submission
 from batchrun.worker.worker import open_worker
 from tests.support.api_process import TOKEN
 from tests.support.crash import Api, open_api, wait_until
+from tests.support.json_lines import read_lines
 from tests.support.worker_process import WorkerProcess, log_lines
 
 #: Duration of Runs that end only by an abort: longer than any test.
@@ -37,8 +38,7 @@ def _live(api: Api) -> int:
 
 
 def _records(out: Path) -> list[dict[str, Any]]:
-    file = out / "records.jsonl"
-    return [orjson.loads(line) for line in file.read_bytes().splitlines()] if file.exists() else []
+    return read_lines(out / "records.jsonl")
 
 
 def test_sigterm_waits_for_runs_that_end_in_time(tmp_path):

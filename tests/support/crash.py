@@ -18,6 +18,7 @@ import orjson
 
 from tests.support.api_process import ACTOR, TOKEN
 from tests.support.forked import ForkedProcess, start
+from tests.support.json_lines import read_lines, to_lines
 from tests.support.money import assert_costs_are_the_servers
 from tests.support.patience import Constants
 
@@ -90,7 +91,7 @@ class CrashBatch:
 
     def __post_init__(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
-        lines = b"".join(orjson.dumps(job, option=orjson.OPT_APPEND_NEWLINE) for job in self.jobs)
+        lines = to_lines(self.jobs)
         jobs_file = self.directory / f"jobs.jsonl{self.suffix}"
         jobs_file.write_bytes(gzip.compress(lines) if self.suffix else lines)
         settings = {
@@ -175,11 +176,11 @@ class CrashBatch:
 
     def records(self) -> list[dict[str, Any]]:
         """Return the records."""
-        return [orjson.loads(line) for line in (self.out / "records.jsonl").read_bytes().splitlines()]
+        return read_lines(self.out / "records.jsonl")
 
     def items(self) -> list[dict[str, Any]]:
         """Return the collected items."""
-        return [orjson.loads(line) for line in (self.out / "items.jsonl").read_bytes().splitlines()]
+        return read_lines(self.out / "items.jsonl")
 
     def said(self) -> str:
         """Return what all processes said on stderr."""

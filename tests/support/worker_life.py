@@ -1,23 +1,20 @@
 """A worker, batches for it, and checks of their records against the server's Runs."""
 
-import os
-import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import anyio
-import orjson
 
 from batchrun.config.worker_config import WorkerConfig, load_worker_config
 from batchrun.worker.submission import BatchState, Submission
 from batchrun.worker.worker import Worker, open_worker
 from tests.support.api_process import ACTOR, TOKEN
-from tests.support.crash import ROOT, Api, wait_until
-from tests.support.forked import ForkedProcess, start
+from tests.support.crash import Api
+from tests.support.json_lines import read_lines, to_lines
 
 #: Settings of every batch that keep reconciling short.
 SETTINGS: dict[str, Any] = {
@@ -34,22 +31,12 @@ def batch_file(task: str, jobs_file: Path | str) -> str:
     return "\n".join([*lines, "[jobs]", f'file = "{jobs_file}"', ""])
 
 
-def lines_of(jobs: Sequence[dict[str, Any]]) -> bytes:
-    """Return a job file's content."""
-    return b"".join(orjson.dumps(job, option=orjson.OPT_APPEND_NEWLINE) for job in jobs)
-
-
 def put(file: Path, content: bytes | str) -> None:
     """Put a file into the spool: write it elsewhere, then rename it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.parent.parent / f"{file.name}.part"
     beside.write_bytes(content if isinstance(content, bytes) else content.encode())
     beside.replace(file)
-
-
-def read_lines(file: Path) -> list[dict[str, Any]]:
-    """Return the lines of a JSONL file; none if there is no file."""
-    return [orjson.loads(line) for line in file.read_bytes().splitlines()] if file.exists() else []
 
 
 @dataclass
@@ -109,7 +96,7 @@ async def submit_batch(
     directory = worker.directory.of(submission_id)
     directory.mkdir()
     (directory / "batch.toml").write_text(batch_file(task, "jobs.jsonl"))
-    (directory / "jobs.jsonl").write_bytes(lines_of(jobs))
+    (directory / "jobs.jsonl").write_bytes(to_lines(jobs))
     submission = Submission(
         id=submission_id,
         name=task,
@@ -174,79 +161,3 @@ def assert_all_jobs_done(batch: SubmittedBatch) -> None:
         is_to_fail = batch.jobs[record["line"] - 1].get("fails")
         started = [each for each in record["attempts"] if each["run_id"]]
         assert len(started) == (2 if is_to_fail else 1), record
-
-
-@dataclass
-class WorkerProcess:
-    """`batchrun worker start` on one data directory, restarted as needed; batches come from its spool."""
-
-    data: Path
-    base_url: str
-    flags: Sequence[str] = ()
-    process: ForkedProcess | None = None
-    kills: int = 0
-    batches: dict[str, Sequence[dict[str, Any]]] = field(default_factory=dict)
-
-    @property
-    def spool(self) -> Path:
-        """Its spool."""
-        return self.data / "spool"
-
-    def put_batch(self, name: str, jobs: Sequence[dict[str, Any]], settings: str = "") -> None:
-        """Put a batch into the spool: its job file first, then its batch file."""
-        self.batches[name] = jobs
-        put(self.spool / f"{name}.jsonl", lines_of(jobs))
-        put(self.spool / f"{name}.toml", batch_file("crash", f"{name}.jsonl") + settings)
-
-    def start(self) -> None:
-        """Start a process."""
-        self.data.mkdir(exist_ok=True)
-        self._address.unlink(missing_ok=True)
-        arguments = ("worker", "start", "--data", str(self.data), "--port", "0", "--api-url", self.base_url)
-        environ = {**os.environ, "APIFY_TOKEN": TOKEN}
-        with (self.data / "stderr.txt").open("ab") as stderr:
-            self.process = start("batchrun", *arguments, *self.flags, cwd=ROOT, environ=environ, stderr=stderr)
-
-    def kill(self) -> None:
-        """Kill the process; assert that it has not ended by itself."""
-        assert self.process is not None
-        assert self.process.poll() is None, self.said()
-        self.process.kill()
-        self.process.wait()
-        self.kills += 1
-
-    def stop(self) -> int:
-        """Drain the process, once it handles signals, and return its exit code."""
-        assert self.process is not None
-        wait_until(lambda: self._address.exists() and self._address.read_text())
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
-
-    def summary(self, name: str) -> dict[str, Any] | None:
-        """Return a batch's summary; None if there is none."""
-        file = self.spool / f"{name}.summary.json"
-        return orjson.loads(file.read_bytes()) if file.exists() else None
-
-    @property
-    def _address(self) -> Path:
-        return self.data / "address"
-
-    @property
-    def is_done(self) -> bool:
-        """Whether every batch has its summary."""
-        return all(self.summary(name) is not None for name in self.batches)
-
-    def records(self, name: str) -> list[dict[str, Any]]:
-        """Return a batch's records."""
-        return read_lines(self.spool / f"{name}.out" / "records.jsonl")
-
-    def said(self) -> str:
-        """Return the output and the log of all processes."""
-        log = self.data / "worker.log"
-        return (self.data / "stderr.txt").read_text() + (log.read_text() if log.exists() else "")
-
-    def end(self) -> None:
-        """Kill the process if it is running."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()

@@ -1,6 +1,7 @@
 """`batchrun worker start` in a separate process, with batches from its spool."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import orjson
 from tests.support.api_process import ACTOR, TOKEN
 from tests.support.crash import wait_until
 from tests.support.forked import ForkedProcess, start
+from tests.support.json_lines import read_lines, to_lines
 
 
 class WorkerProcess:
@@ -32,11 +34,7 @@ class WorkerProcess:
     @contextmanager
     def running(self, environ: Mapping[str, str] | None = None, port: int = 0) -> Iterator[ForkedProcess]:
         """Run a process, on a free port or a given one; kill it at the end if it is still running."""
-        arguments = ("worker", "start", "--data", str(self.data_dir), "--port", str(port), "--api-url", self.base_url)
-        environ = {**os.environ, "APIFY_TOKEN": TOKEN, **(environ or {})}
-        with (self.data_dir / "stderr.txt").open("ab") as stderr:
-            streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": stderr, "text": True}
-            process = start("batchrun", *arguments, cwd=Path.cwd(), environ=environ, **streams)
+        process = self._start(environ or {}, port, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         with process, process.stdout:
             try:
@@ -45,6 +43,12 @@ class WorkerProcess:
                 yield process
             finally:
                 process.kill()
+
+    def _start(self, environ: Mapping[str, str], port: int, **streams: Any) -> ForkedProcess:
+        arguments = ("worker", "start", "--data", str(self.data_dir), "--port", str(port), "--api-url", self.base_url)
+        environ = {**os.environ, "APIFY_TOKEN": TOKEN, **environ}
+        with (self.data_dir / "stderr.txt").open("ab") as stderr:
+            return start("batchrun", *arguments, cwd=Path.cwd(), environ=environ, stderr=stderr, **streams)
 
     def ask(self, path: str, **headers: str) -> tuple[int, bytes]:
         """Send a GET with the worker's token; return status and body."""
@@ -57,13 +61,12 @@ class WorkerProcess:
             with error:
                 return error.code, error.read()
 
-    def put_batch(self, name: str, jobs: Sequence[Mapping[str, Any]], settings: str = "") -> Path:
-        """Put a batch into the spool; return its output directory."""
-        lines = b"".join(orjson.dumps(job, option=orjson.OPT_APPEND_NEWLINE) for job in jobs)
-        (self.data_dir / "spool" / f"{name}.jsonl").write_bytes(lines)
+    def put_batch(self, name: str, jobs: Sequence[Mapping[str, Any]], settings: str = "", task: str = "") -> Path:
+        """Put a batch into the spool; return its output directory. Its task has its name if no other is given."""
+        (self.data_dir / "spool" / f"{name}.jsonl").write_bytes(to_lines(jobs))
         beside = self.data_dir / f"{name}.toml"
         beside.write_text(
-            f'[task]\nactor = "{ACTOR}"\nname = "{name}"\noptions = {{ memory_mb = 128 }}\n'
+            f'[task]\nactor = "{ACTOR}"\nname = "{task or name}"\noptions = {{ memory_mb = 128 }}\n'
             f'[jobs]\nfile = "{name}.jsonl"\n{settings}'
         )
         beside.replace(self.data_dir / "spool" / beside.name)
@@ -84,8 +87,66 @@ class WorkerProcess:
         return {each["name"]: each for each in noted}
 
     def said(self) -> str:
-        """Return the stderr of all processes."""
-        return (self.data_dir / "stderr.txt").read_text()
+        """Return the stderr and the log of all processes."""
+        files = (self.data_dir / name for name in ("stderr.txt", "worker.log"))
+        return "".join(file.read_text() for file in files if file.exists())
+
+
+class KilledWorker(WorkerProcess):
+    """A worker that is killed and started again; all its batches have one task."""
+
+    process: ForkedProcess
+    kills = 0
+
+    def __init__(self, data_dir: Path, base_url: str, config: str = "") -> None:
+        super().__init__(data_dir, base_url, config)
+        #: The jobs of each batch, by its name.
+        self.jobs: dict[str, Sequence[Mapping[str, Any]]] = {}
+
+    def put_batch(self, name: str, jobs: Sequence[Mapping[str, Any]], settings: str = "", task: str = "crash") -> Path:
+        """Put a batch into the spool, and remember its jobs."""
+        self.jobs[name] = jobs
+        return super().put_batch(name, jobs, settings, task)
+
+    def start(self) -> None:
+        """Start a process."""
+        self._address.unlink(missing_ok=True)
+        self.process = self._start({}, 0)
+
+    def kill(self) -> None:
+        """Kill the process; assert that it has not ended by itself."""
+        assert self.process.poll() is None, self.said()
+        self.end()
+        self.kills += 1
+
+    def stop(self) -> int:
+        """Drain the process, once it handles signals, and return its exit code."""
+        wait_until(lambda: self._address.exists() and self._address.read_text())
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+    def end(self) -> None:
+        """Kill the process if it is running."""
+        self.process.kill()
+        self.process.wait()
+
+    @property
+    def _address(self) -> Path:
+        return self.data_dir / "address"
+
+    def summary(self, name: str) -> dict[str, Any] | None:
+        """Return a batch's summary; None if there is none."""
+        file = self.data_dir / "spool" / f"{name}.summary.json"
+        return orjson.loads(file.read_bytes()) if file.exists() else None
+
+    @property
+    def is_done(self) -> bool:
+        """True if every batch has its summary."""
+        return all(self.summary(name) is not None for name in self.jobs)
+
+    def records(self, name: str) -> list[dict[str, Any]]:
+        """Return a batch's records."""
+        return read_lines(self.data_dir / "spool" / f"{name}.out" / "records.jsonl")
 
 
 def log_lines(file: Path) -> list[dict[str, Any]]:

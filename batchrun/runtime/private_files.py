@@ -1,40 +1,55 @@
 """Files and directories for this process's user only: the one place that knows how they are made and closed to others.
 
 A directory has mode 0700, a file 0600. What exists already loses the rights of other users. No symbolic link is
-followed from inside a directory; the directory itself may be reached by one.
+followed from inside a directory; the directory itself may be reached by one. Nothing but regular files is opened: a
+FIFO in the place of one would hold up whoever opens it. Modes are changed by descriptor or without following a link,
+since the owner of a directory in which root works can put another thing in a file's place at any time.
 """
 
 import errno
 import os
 from contextlib import suppress
 from pathlib import Path
-from stat import S_IMODE, S_ISDIR, S_ISLNK, S_ISVTX, S_IWOTH
+from stat import S_IMODE, S_ISDIR, S_ISLNK, S_ISREG, S_ISVTX, S_IWGRP, S_IWOTH
 
 _FOR_OTHERS = 0o077
 _IS_ANOTHERS_TO_CLOSE = (
     "it is open to other users, and not yours to close; run this as its owner, or name a directory inside it"
 )
 _IS_ANOTHERS = "it belongs to another user; make it yours (chown), or remove it if you did not put it there"
+_IS_NO_FILE = "it is no regular file (a FIFO, a device or a directory); remove it if you did not put it there"
+_IS_OPEN = "other users can write to it, and so choose what is in it; close it (chmod go-w) if you trust what is there"
 
 
 def private_opener(path: str, flags: int) -> int:
-    """Open a file, as an `opener` of `open`: mode 0600, a symbolic link is an error.
+    """Open a regular file, as an `opener` of `open`: mode 0600, a symbolic link is an error.
 
     A file that exists with a wider mode is narrowed, if it is opened for writing.
     """
     try:
-        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        # Without blocking: a FIFO is opened only once it has another end.
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
     except OSError as error:
         if error.errno == errno.ELOOP:
             refuse_link(Path(path))
+        if error.errno == errno.ENXIO:  # a FIFO that nobody reads, or a socket
+            raise OSError(error.errno, _IS_NO_FILE, path) from None
         raise
     try:
+        if not S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, _IS_NO_FILE, path)
         if flags & (os.O_WRONLY | os.O_RDWR):
-            _narrow(descriptor, os.fstat(descriptor), path, _IS_ANOTHERS)
+            _narrow(descriptor, path, _IS_ANOTHERS)
     except OSError:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def read_private(file: Path) -> bytes:
+    """Return the content of a regular file; a symbolic link is an error."""
+    with open(file, "rb", opener=private_opener) as opened:
+        return opened.read()
 
 
 def make_private_file(file: Path) -> None:
@@ -46,7 +61,7 @@ def make_private_file(file: Path) -> None:
         os.close(private_opener(str(file), os.O_WRONLY | os.O_CREAT | os.O_EXCL))
     except FileExistsError:
         refuse_link(file)
-        _narrow(file, file.lstat(), str(file), _IS_ANOTHERS)
+        _narrow(file, str(file), _IS_ANOTHERS)
 
 
 def refuse_link(path: Path) -> None:
@@ -57,14 +72,29 @@ def refuse_link(path: Path) -> None:
         )
 
 
-def refuse_anothers(file: Path) -> None:
-    """Raise OSError if a file that exists is a link, or another user's: he knows the secret in it.
+def refuse_special(database: Path) -> None:
+    """Raise OSError if a database of SQLite, or a file beside it, is no regular file: SQLite opens it by its path."""
+    for each in (database.with_name(database.name + end) for end in ("", "-wal", "-shm", "-journal")):
+        if each.exists() and not each.is_file():
+            raise OSError(errno.EINVAL, _IS_NO_FILE, str(each))
+
+
+def refuse_anothers(file: Path, found: os.stat_result) -> None:
+    """Raise OSError if what was found at a path is another user's: he knows the secret in it, or hears what it is told.
 
     Its directory is closed to others by now. The directory's owner may own it: root works in directories of others.
     """
-    refuse_link(file)
-    if file.lstat().st_uid not in (os.geteuid(), file.parent.stat().st_uid):
+    if found.st_uid not in (os.geteuid(), file.parent.stat().st_uid):
         raise PermissionError(errno.EPERM, _IS_ANOTHERS, str(file))
+
+
+def refuse_open_directory(directory: Path) -> None:
+    """Raise OSError if another user may have chosen what is in a directory; root is asked to trust its owner."""
+    found = directory.stat()
+    if os.geteuid() not in (0, found.st_uid):
+        raise PermissionError(errno.EPERM, _IS_ANOTHERS, str(directory))
+    if found.st_mode & (S_IWGRP | S_IWOTH):
+        raise PermissionError(errno.EPERM, _IS_OPEN, str(directory))
 
 
 def make_private_directory(directory: Path) -> None:
@@ -79,36 +109,61 @@ def make_private_directory(directory: Path) -> None:
 
 def close_directory(directory: Path) -> None:
     """Narrow a directory; see `make_private_directory`."""
-    found = directory.stat()
-    is_shared = found.st_mode & S_ISVTX and found.st_mode & S_IWOTH
-    if is_shared or os.path.samestat(found, (directory / "..").stat()):
-        raise PermissionError(errno.EPERM, "all users share it; name a directory inside it", str(directory))
-    _narrow(
-        directory,
-        found,
-        str(directory),
-        _IS_ANOTHERS_TO_CLOSE,
-    )
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        found = os.fstat(descriptor)
+        is_shared = found.st_mode & S_ISVTX and found.st_mode & S_IWOTH
+        if is_shared or os.path.samestat(found, os.stat("..", dir_fd=descriptor)):
+            raise PermissionError(errno.EPERM, "all users share it; name a directory inside it", str(directory))
+        _narrow(descriptor, str(directory), _IS_ANOTHERS_TO_CLOSE)
+    finally:
+        os.close(descriptor)
 
 
-def close_to_others(path: Path) -> None:
+def close_to_others(path: Path | str, within: int | None = None) -> None:
     """Narrow what an earlier version left open: a file, or a directory with all in it.
 
     A closed directory is not looked into: others do not get past it. Links and what cannot be changed are left alone.
+
+    Args:
+        path: of what is narrowed.
+        within: the open directory that a relative path is in.
     """
     with suppress(OSError):
-        found = path.lstat()
-        if not S_ISLNK(found.st_mode) and found.st_mode & _FOR_OTHERS:
-            path.chmod(S_IMODE(found.st_mode) & ~_FOR_OTHERS)
-            for each in path.iterdir() if S_ISDIR(found.st_mode) else ():
-                close_to_others(each)
+        found = os.stat(path, dir_fd=within, follow_symlinks=False)
+        if S_ISLNK(found.st_mode) or not found.st_mode & _FOR_OTHERS:
+            return
+        _chmod(path, found, within)
+        if S_ISDIR(found.st_mode):
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=within)
+            try:
+                for each in os.listdir(descriptor):  # noqa: PTH208 - of an open directory
+                    close_to_others(each, descriptor)
+            finally:
+                os.close(descriptor)
 
 
-def _narrow(file: Path | int, found: os.stat_result, path: str, refusal: str) -> None:
+def _chmod(file: Path | str | int, found: os.stat_result, within: int | None = None) -> None:
+    mode = S_IMODE(found.st_mode) & ~_FOR_OTHERS
+    if isinstance(file, int):
+        os.fchmod(file, mode)
+    elif hasattr(os, "O_PATH"):
+        # Names the file without opening it, which would drop locks; fails on a link.
+        descriptor = os.open(file, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=within)
+        try:
+            os.chmod(f"/proc/self/fd/{descriptor}", mode)  # noqa: PTH101
+        finally:
+            os.close(descriptor)
+    else:
+        os.chmod(file, mode, dir_fd=within, follow_symlinks=False)
+
+
+def _narrow(file: Path | int, path: str, refusal: str) -> None:
+    found = os.fstat(file) if isinstance(file, int) else file.lstat()
     if not found.st_mode & _FOR_OTHERS:
         return
     try:
-        os.chmod(file, S_IMODE(found.st_mode) & ~_FOR_OTHERS)  # noqa: PTH101 - of a descriptor, too
+        _chmod(file, found)
     except PermissionError as error:
         if found.st_uid != os.geteuid():
             raise PermissionError(error.errno, refusal, path) from None

@@ -8,7 +8,7 @@ from typing import NewType
 
 from batchrun.errors import ConfigError
 from batchrun.output.sink import explaining
-from batchrun.runtime.private_files import refuse_anothers
+from batchrun.runtime.private_files import private_opener, refuse_anothers
 
 Token = NewType("Token", str)
 
@@ -26,9 +26,9 @@ def read_or_make_token(file: Path) -> Token:
         os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened,
     ):
         opened.write(f"{secrets.token_urlsafe(24)}\n")
-    with explaining(file):
-        refuse_anothers(file)
-        token = file.read_text("ascii", "replace").strip()
+    with explaining(file), open(file, encoding="ascii", errors="replace", opener=private_opener) as opened:
+        refuse_anothers(file, os.fstat(opened.fileno()))
+        token = opened.read().strip()
     if not token:
         raise ConfigError("holds no token; delete it, and the next start of the worker makes one", file=file)
     return Token(token)

@@ -1,7 +1,7 @@
 """A client for a worker's HTTP API: one method per operation."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from batchrun.model import JsonObject
 from batchrun.report.cost_sums import CostSums
 from batchrun.report.shown_failures import ShownFailures
 from batchrun.runtime.children import open_children
+from batchrun.runtime.private_files import refuse_anothers, refuse_open_directory
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.local_socket import short_path
 from batchrun.worker.token_file import Token
@@ -75,7 +76,8 @@ def find_worker(data_dir: Path, url: str | None, environ: Mapping[str, str]) -> 
     """Return the address and token of the worker at `url`, or else the socket of the one on a data directory.
 
     Raises:
-        ConfigError: the token or the directory is missing, or the address is invalid.
+        ConfigError: the token or the directory is missing, the address is invalid, or another user may answer at the
+            socket.
     """
     if url is not None:
         token = environ.get("BATCHRUN_WORKER_TOKEN", "").strip()
@@ -86,6 +88,12 @@ def find_worker(data_dir: Path, url: str | None, environ: Mapping[str, str]) -> 
     if not directory.token.exists():
         start = f"batchrun worker start --data {data_dir}"
         raise ConfigError(f"{data_dir}: no worker was ever started here; use another --data, or {start}")
+    try:
+        refuse_open_directory(data_dir)
+        with suppress(FileNotFoundError):
+            refuse_anothers(directory.socket, directory.socket.lstat())
+    except OSError as error:
+        raise ConfigError(f"{error.filename}: {error.strerror}; nothing was sent to the worker there") from error
     return WorkerAddress(_LOCAL, socket=directory.socket)
 
 

@@ -1,14 +1,16 @@
 """Commands on the worker's machine reach it by a socket in its data directory, and nobody else."""
 
+import os
 import socket
 import stat
 import threading
 
 import pytest
 
-from batchrun.errors import OutputError
+from batchrun.errors import ConfigError, OutputError
 from batchrun.worker import local_socket
 from batchrun.worker.local_socket import bind_local_socket, short_path
+from batchrun.worker.worker_client import find_worker
 from tests.support.command_line import batchrun
 from tests.support.worker_process import WorkerProcess
 
@@ -58,6 +60,26 @@ def test_a_worker_that_stops_leaves_no_address_and_a_killed_one_is_replaced(tmp_
     assert [(worker.data_dir / name).exists() for name in ("socket", "address", "token")] == [False, False, True]
     said = batchrun("worker", "list", "--data", "elsewhere", cwd=tmp_path)
     assert (said.code, "no worker was ever started here" in said.err) == (2, True)
+
+
+def test_nothing_is_sent_to_a_socket_that_another_user_may_have_made(tmp_path):
+    """Batch files and overrides would be his, and the results his invention."""
+    data = tmp_path / "data"
+    data.mkdir(mode=0o700)
+    (data / "token").touch()
+    with bind_local_socket(data / "socket"):
+        assert find_worker(data, None, {}).socket == data / "socket"
+        data.chmod(0o770)
+        with pytest.raises(ConfigError, match=r"data: other users can write to it, .*nothing was sent to the worker"):
+            find_worker(data, None, {})
+        data.chmod(0o700)
+        if os.geteuid() != 0:
+            return  # only root can give a file away
+        os.chown(data / "socket", 54321, 54321)
+        with pytest.raises(ConfigError, match=r"socket: it belongs to another user"):
+            find_worker(data, None, {})
+        os.chown(data, 54321, 54321)  # root asks the worker of a service
+        assert find_worker(data, None, {}).socket == data / "socket"
 
 
 def test_a_long_path_of_the_data_directory_is_no_obstacle(tmp_path):

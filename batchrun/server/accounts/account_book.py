@@ -1,5 +1,6 @@
 """The stored accounts. Ids, creation times and limits are in the database; names and tokens come from the settings."""
 
+import os
 import re
 import secrets
 from collections.abc import Sequence
@@ -51,7 +52,7 @@ def with_tokens(settings: ServerSettings) -> list[AccountSettings]:
 def _kept_token(file: Path) -> str:
     try:
         with open(file, "a+", encoding="utf-8", opener=private_opener) as opened:
-            refuse_anothers(file)
+            refuse_anothers(file, os.fstat(opened.fileno()))
             opened.seek(0)
             if not (token := opened.read().strip()):
                 token = f"batchrun_api_{secrets.token_urlsafe(24)}"

@@ -16,6 +16,7 @@ from batchrun.ledger.sqlite.journal import Journal, Step
 from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.output.layout import JOB_FILE
 from batchrun.output.sink import Sink
+from batchrun.runtime.private_files import private_opener
 
 #: Seconds between two reports of a copy that takes long.
 REPORT_EVERY_S = 5.0
@@ -47,7 +48,7 @@ def refuse_other_job_file(config: Config) -> None:
     if not is_here(config) or not copy.exists():
         return
     try:
-        with file.open("rb") as ours, copy.open("rb") as theirs:
+        with file.open("rb") as ours, open(copy, "rb", opener=private_opener) as theirs:
             differs_at = _first_difference(ours, theirs)
     except OSError as error:
         raise JobFileError(f"cannot be read: {error.strerror}", file=file) from error

@@ -23,6 +23,7 @@ from batchrun.errors import BatchrunError
 from batchrun.model import JsonObject
 from batchrun.output.layout import BAD_LINES
 from batchrun.output.replacement import replace_text
+from batchrun.runtime.private_files import read_private
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.view_words import batch_lines, batch_table, label, limit_lines, state_words, worker_lines
 from batchrun.worker.views import BatchView
@@ -107,7 +108,7 @@ async def write_report(ref: str, out: Path | None, client: WorkerClient) -> None
 async def print_page(data: Path, url: str | None, client: WorkerClient) -> None:
     """Print the address of the worker's page, with the key that opens it."""
     key = await client.page_key()
-    address = url or await anyio.Path(DataDirectory(data).address).read_text("utf-8")
+    address = url or (await anyio.to_thread.run_sync(read_private, DataDirectory(data).address)).decode()
     answer(f"{address.strip().rstrip('/')}/#key={key}")
 
 

@@ -11,6 +11,7 @@ from batchrun.ledger.facts import COMMAND, CONFIG, LOG_POSITION, TASK_ID
 from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.model import Command, TaskId, read_json, write_json
 from batchrun.output.layout import LEDGER, OWN_CONFIG
+from batchrun.runtime.private_files import read_private
 
 
 def read_config(directory: Path) -> tuple[Config, TaskId]:
@@ -37,7 +38,7 @@ def read_own_config(directory: Path) -> tuple[Config, TaskId]:
         return read_config(directory)
     file = directory / OWN_CONFIG
     try:
-        noted = read_json(file.read_bytes())
+        noted = read_json(read_private(file))
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{directory}: has its configuration from a shared log, which others can write to, so it gets no token."

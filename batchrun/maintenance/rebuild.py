@@ -42,6 +42,7 @@ from batchrun.model import (
 from batchrun.output.layout import ITEMS, LEDGER, RECORDS, STARTS
 from batchrun.output.sink import explaining, sync_directory
 from batchrun.runtime.crash_points import crash_point
+from batchrun.runtime.private_files import private_opener
 
 _REBUILT = f"{LEDGER}.rebuilt"
 #: Lines of the job file that are admitted at a time.
@@ -128,7 +129,7 @@ def _refuse_damaged_records(file: Path, records_bytes: int) -> None:
     """
     length = 0
     if file.exists():
-        with file.open("rb") as opened:
+        with explaining(file), open(file, "rb", opener=private_opener) as opened:
             for number, line in enumerate(opened, 1):
                 if length >= records_bytes:
                     break
@@ -236,7 +237,7 @@ def _admit(ledger: LedgerTables, entries: Sequence[Job | BadLine], point: ReadPo
 
 def _records(file: Path) -> Iterator[JsonObject]:
     if file.exists():
-        with explaining(file), file.open("rb") as opened:
+        with explaining(file), open(file, "rb", opener=private_opener) as opened:
             yield from (record for line in opened if (record := _parsed(line)) is not None)
 
 

@@ -86,7 +86,7 @@ def holder(directory: Path) -> int | None:
     file = directory / LOCK
     if not file.exists():
         return None
-    with file.open("rb") as opened:
+    with explaining(file), open(file, "rb", opener=private_opener) as opened:
         try:
             fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from batchrun.model import RunId
 from batchrun.output.layout import RUN_LOGS
-from batchrun.runtime.private_files import make_private_directory, private_opener
+from batchrun.runtime.private_files import make_private_directory, private_opener, read_private
 
 #: Ids that may become a file name. An id comes from outside: it must look like the platform's own ones.
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
@@ -48,6 +48,6 @@ class LogTails:
         """Return a Run's log tail, if there is one."""
         file = self.file_of(run_id)
         try:
-            return file.read_bytes() if file is not None else None
+            return read_private(file) if file is not None else None
         except OSError:
             return None

@@ -67,7 +67,7 @@ class Replacement:
         """Yield the whole lines of the old file, if there is one."""
         if not self._file.exists():
             return
-        with self._file.open("rb") as old:
+        with explaining(self._file), open(self._file, "rb", opener=private_opener) as old:
             yield from (line for line in old if line.endswith(b"\n"))
 
     def write(self, lines: bytes) -> None:

@@ -18,7 +18,7 @@ from aiohttp import web
 from batchrun.errors import OutputError
 from batchrun.runtime.children import open_children
 from batchrun.runtime.open_files import connections_within_limit
-from batchrun.runtime.private_files import make_private_directory, private_opener
+from batchrun.runtime.private_files import make_private_directory, private_opener, refuse_special
 from batchrun.server.accounts.account_book import read_accounts, with_tokens
 from batchrun.server.accounts.accounts import Accounts
 from batchrun.server.accounts.callers import CallerTokens
@@ -121,7 +121,7 @@ async def open_server(settings: ServerSettings) -> AsyncIterator[Server]:
         catalog = await anyio.to_thread.run_sync(load_catalog, settings)
         given = await anyio.to_thread.run_sync(with_tokens, settings)
         # SQLite gives the files beside the database its mode.
-        (await anyio.to_thread.run_sync(_open_private, settings.data_dir / _DATABASE)).close()
+        (await anyio.to_thread.run_sync(_open_database_file, settings.data_dir / _DATABASE)).close()
         with closing(_bind(settings.host, settings.port)) as listener:
             async with (
                 open_database(settings.data_dir / _DATABASE) as database,
@@ -270,6 +270,14 @@ def _prepare_directory(directory: Path) -> IO[bytes]:
         lock.close()
         raise OutputError(f"another server uses the data directory {directory}") from None
     return lock
+
+
+def _open_database_file(file: Path) -> IO[bytes]:
+    try:
+        refuse_special(file)
+    except OSError as error:
+        raise OutputError(f"the server's file {error.filename} cannot be used: {error.strerror}") from error
+    return _open_private(file)
 
 
 def _open_private(file: Path) -> IO[bytes]:

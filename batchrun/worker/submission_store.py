@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from batchrun.errors import BatchrunError, OutputError
 from batchrun.output.sink import explain, explaining, sync_directory
-from batchrun.runtime.private_files import make_private_directory, private_opener
+from batchrun.runtime.private_files import make_private_directory, private_opener, read_private
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.submission import BatchState, Submission
 
@@ -57,7 +57,7 @@ class SubmissionStore:
             directories = sorted(self._directory.batches.iterdir())
         for directory in directories:
             try:
-                submission = Submission.model_validate_json((directory / FILE_NAME).read_bytes())
+                submission = Submission.model_validate_json(read_private(directory / FILE_NAME))
             except FileNotFoundError:
                 shutil.rmtree(directory, ignore_errors=True)
             except (OSError, ValidationError) as error:

@@ -4,6 +4,7 @@ import orjson
 
 from batchrun.output.replacement import replace_text
 from batchrun.output.sink import explaining
+from batchrun.runtime.private_files import read_private
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.submission import Submission
 
@@ -20,7 +21,7 @@ def write_summary_file(directory: DataDirectory, submission: Submission) -> None
     file = directory.summary_file(submission)
     text = f"{submission.model_dump_json(indent=2, include=_FIELDS)}\n"
     with explaining(file):
-        if file.exists() and file.read_text("utf-8") == text:
+        if file.exists() and read_private(file) == text.encode():
             return
     replace_text(file, text)
 
@@ -28,7 +29,7 @@ def write_summary_file(directory: DataDirectory, submission: Submission) -> None
 def has_summary(directory: DataDirectory, submission: Submission) -> bool:
     """Return whether the summary file of a spooled file is about this very file, not an earlier one of its name."""
     try:
-        summary = orjson.loads(directory.summary_file(submission).read_bytes())
+        summary = orjson.loads(read_private(directory.summary_file(submission)))
     except (OSError, ValueError):
         return False
     return isinstance(summary, dict) and summary.get("signature") == submission.signature

@@ -1,19 +1,26 @@
 """What every command leaves behind is for its user only, whatever the umask, also where it was open before."""
 
 import os
+import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import batchrun as batchrun_package
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.main import _explain
-from batchrun.errors import OutputError
-from batchrun.output.layout import ITEMS, LEDGER, LOCK, NAMES, OWN_CONFIG, RECORDS, SERVER_STATE
-from batchrun.output.lock import locked
+from batchrun.errors import BatchrunError, OutputError
+from batchrun.ledger.sqlite.connection import is_blank
+from batchrun.ledger.sqlite.start_log import read_start_log
+from batchrun.ledger.sqlite.tables import open_ledger
+from batchrun.output.layout import ITEMS, JOB_FILE, LEDGER, LOCK, NAMES, OWN_CONFIG, RECORDS, SERVER_STATE, STARTS
+from batchrun.output.lock import holder, locked
 from batchrun.output.replacement import replace_text
+from batchrun.output.sink import Sink
+from batchrun.runtime.private_files import close_to_others
 from batchrun.server.accounts.account_book import with_tokens
 from batchrun.server.settings import ServerSettings
 from batchrun.worker.token_file import read_or_make_token
@@ -73,7 +80,7 @@ def test_a_batch_is_for_its_user_only(tmp_path):
 
         call("run", "shop.toml", "--api-url", api.base_url)
         call("report", "results/out")
-        assert {each.name for each in out.iterdir()} >= set(NAMES) - {SERVER_STATE, OWN_CONFIG}
+        assert {each.name for each in out.iterdir()} >= set(NAMES) - {SERVER_STATE, OWN_CONFIG, JOB_FILE}
         _open_all(out)
         call("retry", "results/out", "--yes")
         _open_all(out)
@@ -147,6 +154,67 @@ def test_no_symbolic_link_is_followed_out_of_an_output_directory(tmp_path, name)
     assert (aim.read_text(), aim.stat().st_mode) == ("", before)
 
 
+def _open_database(directory: Path) -> object:
+    return is_blank(directory / LEDGER)
+
+
+#: What opens a file of an output directory; the others are SQLite's.
+_OPENS: dict[str, Callable[[Path], object]] = {
+    LOCK: holder,
+    RECORDS: lambda directory: Sink(directory / RECORDS, None),
+    STARTS: lambda directory: list(read_start_log(directory)),
+}
+
+
+@pytest.mark.parametrize("name", [LOCK, LEDGER, f"{LEDGER}-wal", RECORDS, STARTS])
+def test_a_fifo_in_the_place_of_a_file_holds_nobody_up(tmp_path, name):
+    """Who puts it there would stop every command that opens the file, for ever."""
+    with locked(tmp_path), open_ledger(tmp_path):
+        pass
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(BatchrunError, match=f"{name}: it is no regular file"):
+        _OPENS.get(name, _open_database)(tmp_path)
+
+
+@pytest.mark.parametrize("room", ["ledger", "maintenance", "output", "report", "worker"])
+def test_what_others_may_have_put_there_is_opened_in_one_way(room):
+    """As a regular file that no link leads to; texts that the package brings along are its own."""
+    opens = re.compile(r'\.read_bytes\(|\.read_text\(|\.open\("|\bopen\(|\bopen_file\(')
+    root = Path(batchrun_package.__file__).parent
+    assert [
+        f"{file.relative_to(root)}: {line.strip()}"
+        for file in (root / room).rglob("*.py")
+        for line in file.read_text("utf-8").splitlines()
+        if opens.search(line) and not re.search(r"opener=|os\.open\(|joinpath|def open\(", line)
+    ] == []
+
+
+def test_a_link_that_takes_a_files_place_meanwhile_changes_nothing_elsewhere(tmp_path, monkeypatch):
+    """The owner of a directory in which root works chooses the moment: after the look, before the change."""
+    (tmp_path / "aim").mkdir(mode=0o755)
+    (tmp_path / "aim/precious").touch(0o644)
+    (tmp_path / "out/logs").mkdir(parents=True, mode=0o755)
+    (tmp_path / "out/file").touch(0o644)
+    look = os.stat
+
+    def look_and_swap(path: Any, **how: Any) -> os.stat_result:
+        found = look(path, **how)
+        if str(path).endswith(("file", "logs")) and not how.get("follow_symlinks", True):
+            before = tmp_path / "out" / Path(path).name
+            before.rename(before.with_name(f"{before.name}.old"))
+            before.symlink_to(tmp_path / ("aim/precious" if before.name == "file" else "aim"))
+        return found
+
+    monkeypatch.setattr(os, "stat", look_and_swap)
+    (tmp_path / "out").chmod(0o755)
+    close_to_others(tmp_path / "out")
+    monkeypatch.undo()
+    assert _open_to_others(tmp_path / "aim") == {".": "0o755", "precious": "0o644"}
+    assert (tmp_path / "out/file").is_symlink()
+    assert (tmp_path / "out/logs").is_symlink()
+
+
 def test_a_file_beside_a_report_is_not_written_through_a_link(tmp_path):
     """A report is written to a new file first, whose name can be guessed."""
     aim = tmp_path / "precious"
@@ -177,7 +245,7 @@ def test_what_belongs_to_another_user_is_refused(tmp_path, monkeypatch):
     (tmp_path / LOCK).touch()
     (tmp_path / LOCK).chmod(0o644)
     tmp_path.chmod(0o700)
-    for module, name in ((os, "chmod"), (Path, "chmod")):
+    for module, name in ((os, "chmod"), (os, "fchmod"), (Path, "chmod")):
         monkeypatch.setattr(module, name, refuse)
     monkeypatch.setattr(os, "geteuid", lambda: 54321)
     with pytest.raises(OutputError, match=r"lock: it belongs to another user; make it yours"), locked(tmp_path):

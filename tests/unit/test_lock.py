@@ -63,3 +63,12 @@ def test_a_removed_lock_lets_nobody_in(tmp_path: Path) -> None:
             pass
     with locked(tmp_path):
         pass
+
+
+def test_a_fifo_in_the_place_of_the_lock_is_refused(tmp_path: Path) -> None:
+    """Neither who looks nor who wants the lock waits for its other end."""
+    os.mkfifo(tmp_path / LOCK)
+    with pytest.raises(OutputError, match="lock: it is no regular file"):
+        holder(tmp_path)
+    with pytest.raises(OutputError, match="lock: it is no regular file"), locked(tmp_path):
+        pass

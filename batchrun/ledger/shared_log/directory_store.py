@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from batchrun.errors import ConfigError, LogUnreachable
 from batchrun.ledger.shared_log.object_names import entry_name, object_name
 from batchrun.output.sink import sync_directory
-from batchrun.runtime.private_files import private_opener
+from batchrun.runtime.private_files import private_opener, read_private
 
 #: Age in seconds after which a file that a killed process has left is removed.
 _LEFT_AFTER_S = 3600.0
@@ -79,7 +79,7 @@ class DirectoryStore:
 def _read(file: Path) -> bytes | None:
     with _explaining(file):
         try:
-            return file.read_bytes()
+            return read_private(file)
         except FileNotFoundError:
             # If the mount is gone, so is this folder: report that, not an empty log.
             if not file.parent.exists():

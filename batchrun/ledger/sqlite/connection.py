@@ -10,6 +10,7 @@ from typing import Any
 
 from batchrun.errors import DamagedLedger, LedgerError
 from batchrun.ledger.shared_commits import Parameters
+from batchrun.runtime.private_files import refuse_special
 
 #: Applied once each, in order. The number of the last one is the version of the file.
 SCHEMA_STEPS = (
@@ -141,10 +142,13 @@ def open_connection(file: Path, *, mode: str) -> Iterator[Connection]:
     """
     uri = f"file:{_escaped(file)}?mode={mode}"
     try:
+        refuse_special(file)
         # Several worker threads use it, one after another.
         connection = sqlite3.connect(
             uri, uri=True, isolation_level=None, check_same_thread=False, timeout=LOCK_PATIENCE_S, factory=Connection
         )
+    except OSError as error:
+        raise LedgerError(f"{error.filename}: {error.strerror}") from error
     except sqlite3.Error as error:
         raise _explain(error, file) from error
     connection.file = file

@@ -15,6 +15,8 @@ from batchrun.ledger.sqlite.connection import is_blank
 from batchrun.ledger.sqlite.reader import LedgerReader
 from batchrun.ledger.sqlite.start_log import lost_commits
 from batchrun.output.layout import LEDGER, RECORDS, STARTS
+from batchrun.output.sink import explaining
+from batchrun.runtime.private_files import private_opener
 
 
 def refuse_missing_ledger(directory: Path) -> None:
@@ -72,7 +74,7 @@ def _ways_out(directory: Path) -> str:
 
 def _attempts_behind(file: Path, offset: int) -> Iterator[tuple[str, int, str]]:
     """Yield job key, attempt number and Run id of the attempts in record lines from an offset on."""
-    with file.open("rb") as opened:
+    with explaining(file), open(file, "rb", opener=private_opener) as opened:
         opened.seek(offset)
         for line in opened:
             try:

@@ -104,7 +104,7 @@ def read_start_log(directory: Path) -> Iterator[StartLine]:
     file = directory / STARTS
     if not file.exists():
         return
-    with explaining(file), file.open("rb") as opened:
+    with explaining(file), open(file, "rb", opener=private_opener) as opened:
         for line in opened:
             try:
                 yield _parsed(orjson.loads(line))

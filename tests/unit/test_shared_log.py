@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from batchrun.errors import ConfigError, LedgerError, LogUnreachable, OutputError, Superseded
 from batchrun.ledger.facts import ECHO, JOB_COUNT
 from batchrun.ledger.shared_commits import Commit, FileGrowth, LogPosition
-from batchrun.ledger.shared_log import nats_store, owned_log
+from batchrun.ledger.shared_log import entries, nats_store, owned_log, packs
 from batchrun.ledger.shared_log.claim import SILENT_LEASES, Claimant, Standby
 from batchrun.ledger.shared_log.directory_store import DirectoryStore
 from batchrun.ledger.shared_log.entries import (
@@ -23,12 +23,14 @@ from batchrun.ledger.shared_log.entries import (
     Entry,
     EntryKind,
     Owner,
+    commit_content,
     decode,
     digest,
     encode,
 )
 from batchrun.ledger.shared_log.log_store import open_store
 from batchrun.ledger.shared_log.owned_log import OwnedLog
+from batchrun.ledger.shared_log.packs import Packer
 from batchrun.ledger.shared_log.replica import open_replica
 from batchrun.ledger.sqlite.tables import open_ledger
 from batchrun.output.layout import ITEMS, RECORDS
@@ -60,20 +62,24 @@ def test_an_entry_is_read_as_it_was_written(changes, data):
     """Floats to the last bit, bytes as bytes: the rows on all machines are the same."""
     files = {RECORDS: FileGrowth(offset=5, data=data), ITEMS: FileGrowth(offset=0, data=b"x")}
     entry = commit_entry(Commit(changes=changes, files=files))
-    assert decode(encode(entry).entry, no_objects) == entry
+    assert decode(encode(EntryKind.COMMIT, OWNER, "", commit_content(entry.commit)), no_objects) == entry
 
 
-def test_the_body_of_a_large_entry_is_an_object_beside_the_log():
-    """An entry stays within what every store takes; without its object, or with another, it is refused."""
+def test_a_large_commit_is_in_objects_beside_the_log(monkeypatch):
+    """An entry stays within what every store takes; without one of them, or with another, it is refused."""
+    monkeypatch.setattr(entries, "MAX_OBJECT_BYTES", 400_000)
     data = random.Random(1).randbytes(1 << 20).hex().encode()
     entry = commit_entry(Commit(changes=[("INSERT", (b"k",))], files={ITEMS: FileGrowth(offset=0, data=data)}))
-    encoded = encode(entry)
-    assert len(encoded.entry) < 1000
-    assert len(encoded.object) > MAX_ENTRY_BYTES
-    assert decode(encoded.entry, {encoded.object_name: encoded.object}.get) == entry
-    for wrong in (None, b"x"):
-        with pytest.raises(LedgerError, match=f"lacks its object {encoded.object_name}"):
-            decode(encoded.entry, {encoded.object_name: wrong}.get)
+    content = commit_content(entry.commit)
+    encoded = encode(EntryKind.COMMIT, OWNER, "", content)
+    assert len(encoded) < 1000
+    assert len(content.objects) == 3
+    assert all(len(part) <= 400_000 for part in content.objects.values())
+    assert decode(encoded, content.objects.get) == entry
+    for name in content.objects:
+        for wrong in (None, b"x"):
+            with pytest.raises(LedgerError, match=f"lacks its object {name}"):
+                decode(encoded, {**content.objects, name: wrong}.get)
 
 
 @pytest.mark.parametrize(
@@ -267,8 +273,7 @@ def test_a_damaged_log_is_refused_and_changes_nothing(tmp_path, commit, previous
     store = open_log(tmp_path / "log")
     claim(store, tmp_path / "a")
     previous = previous or digest(store.read(0) or b"")
-    entry = Entry(kind=EntryKind.COMMIT, owner=OWNER, previous=previous, commit=commit)
-    assert store.append(1, encode(entry).entry)
+    assert store.append(1, encode(EntryKind.COMMIT, OWNER, previous, commit_content(commit)))
     with pytest.raises(LedgerError, match=words):
         replay(store, tmp_path / "b")
 
@@ -359,6 +364,60 @@ def test_a_store_that_fails_in_the_middle_is_caught_up_with_in_steps(tmp_path):
     with open_ledger(tmp_path / "b", log=log) as ledger:
         assert ledger.fact(JOB_COUNT) == 1
     assert replay(store, tmp_path / "b") == 2
+
+
+def test_a_long_log_is_read_from_packs(tmp_path, monkeypatch):
+    """A pack repeats entries as they are; larger ones, and those after the last pack, are read one by one."""
+    monkeypatch.setattr(packs, "ENTRIES_PER_PACK", 5)
+    monkeypatch.setattr(packs, "MAX_PACKED_BYTES", 400)
+    store, reads = open_log(tmp_path / "log"), list[int]()
+    log = claim(store, tmp_path / "a")
+    with open_ledger(tmp_path / "a", log=log) as ledger:
+        for count in range(16):
+            with ledger.transaction():
+                ledger.note_fact(JOB_COUNT, count)
+                if count == 7:
+                    ledger.note_json("config", json.dumps(random.Random(1).randbytes(500).hex()))
+    packer = Packer(store)
+    while packer.make_next(log.last.entry + 1):
+        pass
+    assert len(list((tmp_path / "log" / "objects").glob("pack-*"))) == 3
+    assert not Packer(store).make_next(log.last.entry + 1)
+
+    class Counting(DirectoryStore):
+        def read(self, number: int) -> bytes | None:
+            reads.append(number)
+            return super().read(number)
+
+    assert replay(Counting(tmp_path / "log"), tmp_path / "b") == 17
+    assert sorted(reads) == [8, 15, 16, 17]
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    (tmp_path / "log" / "objects" / "pack-000000001.zst").write_bytes(b"x")
+    with pytest.raises(LedgerError, match="pack-000000001 of the shared log is damaged"):
+        replay(store, tmp_path / "c")
+
+
+def test_heartbeats_go_on_while_a_large_commit_is_sent(tmp_path):
+    """A slow line must not cost the owner its lease."""
+    is_sending, may_go_on = threading.Event(), threading.Event()
+
+    class Slow(DirectoryStore):
+        def put_object(self, name: str, content: bytes) -> None:
+            is_sending.set()
+            assert may_go_on.wait(60)
+            super().put_object(name, content)
+
+    open_log(tmp_path / "log")
+    log = claim(Slow(tmp_path / "log"), tmp_path / "a", lease_s=0.0)
+    data = random.Random(1).randbytes(MAX_ENTRY_BYTES * 2)
+    thread = threading.Thread(target=log.append, args=[Commit(changes=[("INSERT", (data,))])])
+    thread.start()
+    assert is_sending.wait(60)
+    log.beat()
+    assert log.last.entry == 1
+    may_go_on.set()
+    thread.join()
+    assert log.last.entry == 2
 
 
 def test_a_nats_server_that_does_not_answer_is_said(monkeypatch):

@@ -10,7 +10,7 @@ from obstore.store import ObjectStore, from_url
 
 from batchrun.errors import ConfigError, LogUnreachable
 from batchrun.ledger.shared_log.object_names import entry_name, object_name
-from batchrun.ledger.shared_log.read_ahead import read_ahead
+from batchrun.ledger.shared_log.read_ahead import read_up_to_the_end
 
 #: Seconds for one request.
 _REQUEST_S = 10.0
@@ -33,7 +33,7 @@ class BucketStore:
         return self._get(entry_name(number))
 
     def read_from(self, number: int) -> Iterator[bytes]:
-        return read_ahead(self.read, number)
+        return read_up_to_the_end(self.read, number)
 
     def put_object(self, name: str, content: bytes) -> None:
         self._create(object_name(name), content)

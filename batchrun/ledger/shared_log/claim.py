@@ -17,12 +17,15 @@ from batchrun.errors import LogUnreachable, OutputError
 from batchrun.ledger.shared_log.entries import EntryKind, Owner
 from batchrun.ledger.shared_log.log_store import LogStore, open_store
 from batchrun.ledger.shared_log.owned_log import HEARTBEAT_PART, OwnedLog
+from batchrun.ledger.shared_log.packs import Packer
 from batchrun.ledger.shared_log.replica import Replica, open_replica
 from batchrun.runtime.children import open_children
 from batchrun.runtime.steady_time import boot_time
 
 #: A claim waits until the log has been silent for this many leases. The owner starts nothing after one.
 SILENT_LEASES = 1.5
+#: Seconds between two looks for entries that can be packed.
+PACK_EVERY_S = 10.0
 #: A standby reads the log this often, as a part of the lease.
 _LOOK_PART = 0.1
 #: Longest time between two looks, in seconds.
@@ -72,10 +75,13 @@ async def claimed_log(
         log = await _claim(store, lease_s, directory, may_wait=may_wait, on_standby=on_standby, check=check)
         try:
             async with open_children(cancels_on_leaving=True) as children:
+                packer = Packer(store)
                 children.start_soon(_keep_alive, log, lease_s)
+                children.start_soon(_keep_packed, log, packer)
                 try:
                     yield log
                 finally:
+                    packer.stop()
                     log.give_up_soon()  # a heartbeat under way must not hold up the end
         finally:
             with anyio.CancelScope(shield=True), suppress(OutputError):  # without a release, the next claim has to wait
@@ -87,6 +93,15 @@ async def _keep_alive(log: OwnedLog, lease_s: float) -> None:
         await anyio.sleep(lease_s * HEARTBEAT_PART / 2)
         with suppress(OutputError):  # `log.refused` and `log.trouble` say it
             await anyio.to_thread.run_sync(log.beat)
+
+
+async def _keep_packed(log: OwnedLog, packer: Packer) -> None:
+    while log.refused is None:
+        began_at, is_made = anyio.current_time(), False
+        with suppress(LogUnreachable):
+            is_made = await anyio.to_thread.run_sync(packer.make_next, log.last.entry + 1)
+        # Half of the time at most goes into packs, so that those of a long log do not hold up commits.
+        await anyio.sleep(anyio.current_time() - began_at if is_made else PACK_EVERY_S)
 
 
 async def _claim(

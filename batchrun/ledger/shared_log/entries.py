@@ -2,10 +2,11 @@
 
 The format is documented in `docs/more-than-one-machine.md`, so that it can be read without batchrun. An entry is a JSON
 line, the header, followed by the bytes that the commit appends to output files; all of it compressed with zstd.
+Of a large commit the header names objects, which hold the rest of the line and the bytes.
 """
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from hashlib import sha256
@@ -19,10 +20,12 @@ from batchrun.ledger.shared_commits import Commit, FileGrowth, Parameters
 
 #: Of the format. A reader refuses a log with entries of a later version.
 VERSION = 1
-#: Max bytes of an entry in the log. The body of a larger one is an object beside the log. NATS takes 1 MB by default.
+#: Max bytes of an entry in the log. A larger commit is in objects beside the log. NATS takes 1 MB by default.
 MAX_ENTRY_BYTES = 512 << 10
-#: Max bytes that an entry or its object may hold. A commit holds as much as `limits.max_buffer_mb` at most, by default
-#: 256 MB.
+#: Max bytes of an object. It must reach the store within the time of one request, also from a slow line.
+MAX_OBJECT_BYTES = 4 << 20
+#: Max bytes that an entry may hold, with its objects. A commit holds as much as `limits.max_buffer_mb` at most, by
+#: default 256 MB.
 MAX_CONTENT_BYTES = 1 << 30
 #: zstd's fastest level that is not "fast": an entry is compressed while others wait for its commit.
 _LEVEL = 1
@@ -68,12 +71,17 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
-    """The bytes of an entry, and of the object beside the log that holds its body, if it is a large one."""
+class Content:
+    """What a commit changes, as bytes: a JSON object, and what is appended to files."""
 
-    entry: bytes
-    object_name: str = ""
-    object: bytes = b""
+    line: bytes = b"{}"
+    body: bytes = b""
+    #: Parts of a large commit by their names; they must be stored before the entry that names them.
+    objects: Mapping[str, bytes] = field(default_factory=dict)
+
+
+#: Of an entry that is no commit.
+NOTHING = Content()
 
 
 def digest(encoded: bytes) -> str:
@@ -81,48 +89,63 @@ def digest(encoded: bytes) -> str:
     return sha256(encoded).hexdigest()
 
 
-def encode(entry: Entry) -> Encoded:
-    """Return the bytes of an entry."""
-    header: dict[str, Any] = {
-        "v": VERSION,
-        "kind": entry.kind,
-        "owner": asdict(entry.owner),
-        "previous": entry.previous,
-    }
-    if entry.kind is EntryKind.COMMIT:
-        header |= _commit_header(entry.commit)
-    body = b"".join(growth.data for growth in entry.commit.files.values())
-    encoded = _compressed(header, body)
-    if len(encoded) <= MAX_ENTRY_BYTES:
-        return Encoded(encoded)
-    name = digest(encoded)
-    small = {key: header[key] for key in ("v", "kind", "owner", "previous")}
-    return Encoded(_compressed({**small, "object": name}, b""), name, encoded)
+def commit_content(commit: Commit) -> Content:
+    """Return the bytes of a commit; those of a large one are objects beside the log."""
+    line = orjson.dumps(_commit_header(commit), default=_bytes_json)
+    body = b"".join(growth.data for growth in commit.files.values())
+    if len(line) + len(body) <= MAX_ENTRY_BYTES:
+        return Content(line, body)
+    compressed = _compress(line + b"\n" + body)
+    if len(compressed) <= MAX_ENTRY_BYTES:
+        return Content(line, body)
+    view = memoryview(compressed)
+    parts = [bytes(view[at : at + MAX_OBJECT_BYTES]) for at in range(0, len(view), MAX_OBJECT_BYTES)]
+    objects = {digest(part): part for part in parts}
+    return Content(orjson.dumps({"objects": [digest(part) for part in parts]}), b"", objects)
+
+
+def encode(kind: EntryKind, owner: Owner, previous: str, content: Content = NOTHING) -> bytes:
+    """Return the bytes of an entry.
+
+    Args:
+        kind: of the entry.
+        owner: who appends it.
+        previous: SHA-256 of the entry before.
+        content: of a commit.
+    """
+    header = orjson.dumps({"v": VERSION, "kind": kind, "owner": asdict(owner), "previous": previous})
+    more = b"," + content.line[1:] if content.line != b"{}" else b"}"
+    return _compress(header[:-1] + more + b"\n" + content.body)
 
 
 def decode(encoded: bytes, get_object: Callable[[str], bytes | None]) -> Entry:
-    """Return the entry that some bytes hold; `get_object` returns the object with the body of a large one.
+    """Return the entry that some bytes hold; `get_object` returns a part of a large one.
 
     Raises:
         LedgerError: The bytes are no entry, or a newer batchrun wrote them.
     """
     header, body = _split(encoded)
-    if name := header.get("object"):
-        large = get_object(name)
-        if large is None or digest(large) != name:
-            raise LedgerError(f"an entry of the shared log lacks its object {name}, or the object is damaged")
-        header, body = _split(large)
     try:
-        kind = EntryKind(header["kind"])
-        commit = _commit(header, body) if kind is EntryKind.COMMIT else Commit()
+        if header["v"] > VERSION:
+            raise LedgerError("the shared log was written by a newer batchrun; use that one")
+        kind, content = EntryKind(header["kind"]), header
+        if names := header.get("objects"):
+            content, body = _split(b"".join(_part(name, get_object) for name in names))
+        commit = _commit(content, body) if kind is EntryKind.COMMIT else Commit()
         return Entry(kind=kind, owner=Owner(**header["owner"]), previous=header["previous"], commit=commit)
-    except (KeyError, ValueError, TypeError, IndexError) as error:
+    except (AttributeError, KeyError, ValueError, TypeError, IndexError) as error:
         raise LedgerError(f"an entry of the shared log cannot be read: {error}") from error
 
 
-def _compressed(header: Mapping[str, Any], body: bytes) -> bytes:
-    line = orjson.dumps(header, option=orjson.OPT_APPEND_NEWLINE, default=_bytes_json)
-    return zstandard.ZstdCompressor(level=_LEVEL).compress(line + body)
+def _part(name: str, get_object: Callable[[str], bytes | None]) -> bytes:
+    part = get_object(name)
+    if part is None or digest(part) != name:
+        raise LedgerError(f"an entry of the shared log lacks its object {name}, or the object is damaged")
+    return part
+
+
+def _compress(content: bytes) -> bytes:
+    return zstandard.ZstdCompressor(level=_LEVEL).compress(content)
 
 
 def _decompress(encoded: bytes) -> bytes:
@@ -136,15 +159,12 @@ def _decompress(encoded: bytes) -> bytes:
 
 
 def _split(encoded: bytes) -> tuple[Any, bytes]:
+    """Return the JSON line of an entry or of a large commit, and the bytes after it."""
     try:
         line, _, body = _decompress(encoded).partition(b"\n")
-        header = orjson.loads(line)
-        is_newer = header["v"] > VERSION
-    except (zstandard.ZstdError, ValueError, KeyError, TypeError) as error:
+        return orjson.loads(line), body
+    except (zstandard.ZstdError, ValueError) as error:
         raise LedgerError(f"an entry of the shared log cannot be read: {error}") from error
-    if is_newer:
-        raise LedgerError("the shared log was written by a newer batchrun; use that one")
-    return header, body
 
 
 def _commit_header(commit: Commit) -> dict[str, Any]:
@@ -173,11 +193,13 @@ def _bytes_json(value: Any) -> Any:
     raise TypeError(f"{type(value)} is no value of a ledger")
 
 
-def _parameters(values: Sequence[Any] | Mapping[str, Any]) -> Parameters:
-    if isinstance(values, Mapping):
+def _parameters(values: Any) -> Parameters:
+    if type(values) is dict:
         return {name: _parameter(value) for name, value in values.items()}
-    return tuple([_parameter(value) if type(value) is dict else value for value in values])
+    if dict in map(type, values):
+        return tuple([_parameter(value) for value in values])
+    return tuple(values)
 
 
 def _parameter(value: Any) -> Any:
-    return bytes.fromhex(value["hex"]) if isinstance(value, dict) else value
+    return bytes.fromhex(value["hex"]) if type(value) is dict else value

@@ -18,7 +18,7 @@ from nats.js.errors import APIError, NotFoundError
 from nats.js.object_store import ObjectStore
 
 from batchrun.errors import ConfigError, LogUnreachable
-from batchrun.ledger.shared_log.read_ahead import read_ahead
+from batchrun.ledger.shared_log.read_ahead import read_up_to_the_end
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ class NatsStore:
         return message.data or b""
 
     def read_from(self, number: int) -> Iterator[bytes]:
-        return read_ahead(self.read, number)
+        return read_up_to_the_end(self.read, number)
 
     def put_object(self, name: str, content: bytes) -> None:
         try:

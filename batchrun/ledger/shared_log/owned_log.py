@@ -7,12 +7,26 @@ sent only while the last append is younger than the lease, and a claim waits for
 
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 from batchrun.errors import LedgerError, LogUnreachable, OutputError, Superseded
 from batchrun.ledger.shared_commits import Commit, LogPosition
-from batchrun.ledger.shared_log.entries import Encoded, Entry, EntryKind, Owner, decode, digest, encode
+from batchrun.ledger.shared_log.entries import (
+    NOTHING,
+    Content,
+    EntryKind,
+    Owner,
+    commit_content,
+    decode,
+    digest,
+    encode,
+)
 from batchrun.ledger.shared_log.log_store import LogStore
 from batchrun.runtime.steady_time import boot_time
+
+T = TypeVar("T")
 
 #: Seconds between two tries to reach a store that does not answer: the first wait, and the longest.
 FIRST_WAIT_S = 0.1
@@ -56,12 +70,20 @@ class OwnedLog:
         """Why nothing more can be appended: another owner has taken the batch over; None: it can."""
         return self._refused
 
+    @property
+    def last(self) -> LogPosition:
+        """The last entry, which this process has appended."""
+        return self._last
+
     def may_start(self) -> bool:
         return self._refused is None and boot_time() - self._confirmed_at < self._owner.lease_s
 
     def append(self, commit: Commit) -> LogPosition:
+        content = commit_content(commit)
+        for name, part in content.objects.items():  # outside the lock: heartbeats go on while large parts are sent
+            self._persist(partial(self._store.put_object, name, part))
         with self._appending:
-            return self._append(EntryKind.COMMIT, commit)
+            return self._append(EntryKind.COMMIT, content)
 
     def refuse_more(self) -> None:
         self._refused = self._refused or OutputError(
@@ -95,37 +117,40 @@ class OwnedLog:
         with self._appending:
             self._append(EntryKind.RELEASE)
 
-    def _append(self, kind: EntryKind, commit: Commit | None = None) -> LogPosition:
-        if self._refused is not None:
-            raise type(self._refused)(str(self._refused))
-        encoded = encode(Entry(kind=kind, owner=self._owner, previous=self._last.digest, commit=commit or Commit()))
+    def _append(self, kind: EntryKind, content: Content = NOTHING) -> LogPosition:
+        encoded = encode(kind, self._owner, self._last.digest, content)
         number = self._last.entry + 1
-        sent_at = self._send(number, encoded)
-        self._trouble = ""
+        sent_at = self._persist(partial(self._send, number, encoded))
+        if sent_at is None:
+            self._refused = Superseded(self._who_took_over(number))
+            raise self._refused
         self._confirmed_at = sent_at
-        self._last = LogPosition(entry=number, digest=digest(encoded.entry))
+        self._last = LogPosition(entry=number, digest=digest(encoded))
         return self._last
 
-    def _send(self, number: int, encoded: Encoded) -> float:
-        """Send an entry until the store has it; return when the try was sent that the store has accepted."""
+    def _send(self, number: int, encoded: bytes) -> float | None:
+        """Send an entry; return when it was sent, or None if another owner has appended one with its number."""
+        sent_at = boot_time()
+        # If the number is taken, this very entry may have taken it, in an earlier try whose answer was lost.
+        is_there = self._store.append(number, encoded) or self._store.read(number) == encoded
+        return sent_at if is_there else None
+
+    def _persist(self, send: Callable[[], T]) -> T:
+        """Call something until the store answers; return the result."""
         began_at, wait_s = boot_time(), FIRST_WAIT_S
         while True:
-            sent_at = boot_time()
+            if self._refused is not None:
+                raise type(self._refused)(str(self._refused))
             try:
-                if encoded.object:
-                    self._store.put_object(encoded.object_name, encoded.object)
-                # False means the number is taken: by another owner, or by this very entry, sent in an earlier try
-                # whose answer was lost.
-                if self._store.append(number, encoded.entry) or self._store.read(number) == encoded.entry:
-                    return sent_at
+                result = send()
             except LogUnreachable as error:
                 self._trouble = str(error)
                 if self._ending.is_set() and boot_time() - began_at > LAST_TRIES_S:
                     self._refused = OutputError(f"the shared log cannot be reached: {error}. {_FOUND_AGAIN}")
                     raise self._refused from error
             else:
-                self._refused = Superseded(self._who_took_over(number))
-                raise self._refused
+                self._trouble = ""
+                return result
             if self._ending.is_set():
                 time.sleep(FIRST_WAIT_S)
             else:

@@ -1,22 +1,37 @@
-"""Reads of a log in which each takes a round trip: several are in flight."""
+"""Reads that take a round trip each: several are in flight."""
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count, islice, takewhile
 
-#: Reads in flight while a log is replayed.
-READS_AT_ONCE = 16
+#: Reads of entries in flight while a log is replayed.
+READS_AT_ONCE = 32
 
 
-def read_ahead(read: Callable[[int], bytes | None], number: int) -> Iterator[bytes]:
-    """Yield the entries of a log from one on, with several reads in flight, up to the last one that there is."""
+def read_up_to_the_end(read: Callable[[int], bytes | None], number: int) -> Iterator[bytes]:
+    """Yield the entries of a log from one on, up to the last one that there is."""
     first = read(number)
     if first is None:
         return
     yield first
-    with ThreadPoolExecutor(READS_AT_ONCE, "batchrun-log") as readers:
-        while True:
-            for entry in readers.map(read, range(number + 1, number + 1 + READS_AT_ONCE)):
-                if entry is None:
-                    return
-                yield entry
-                number += 1
+    for entry in takewhile(lambda found: found is not None, read_ahead(read, count(number + 1))):
+        assert entry is not None
+        yield entry
+
+
+def read_ahead(
+    read: Callable[[int], bytes | None], numbers: Iterable[int], at_once: int = READS_AT_ONCE
+) -> Iterator[bytes | None]:
+    """Yield what `read` returns for some numbers, in their order, with several calls in flight."""
+    left = iter(numbers)
+    under_way: deque[Future[bytes | None]] = deque()
+    with ThreadPoolExecutor(at_once, "batchrun-log") as readers:
+        try:
+            under_way.extend(readers.submit(read, number) for number in islice(left, at_once))
+            while under_way:
+                yield under_way.popleft().result()
+                under_way.extend(readers.submit(read, number) for number in islice(left, 1))
+        finally:
+            for future in under_way:
+                future.cancel()

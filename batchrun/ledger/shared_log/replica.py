@@ -7,10 +7,11 @@ from pathlib import Path
 
 from batchrun.errors import LedgerError, LogUnreachable
 from batchrun.ledger.facts import LOG_CLAIM, LOG_POSITION
-from batchrun.ledger.shared_commits import Commit, LogClaim, LogPosition
+from batchrun.ledger.shared_commits import LogClaim, LogPosition
 from batchrun.ledger.shared_log.entries import Entry, EntryKind, Owner, decode, digest, encode
 from batchrun.ledger.shared_log.log_store import LogStore
 from batchrun.ledger.shared_log.owned_log import OwnedLog
+from batchrun.ledger.shared_log.packs import read_entries
 from batchrun.ledger.sqlite.connection import is_blank
 from batchrun.ledger.sqlite.older_ledger import refuse_missing_ledger
 from batchrun.ledger.sqlite.tables import LedgerTables, open_tables
@@ -74,7 +75,7 @@ class Replica:
             OutputError: This machine cannot write.
         """
         begin, some, size = self._next, list[_Read](), 0
-        entries = self._checked(self._store.read_from(begin))
+        entries = self._checked(read_entries(self._store, begin))
         while True:
             try:
                 read = next(entries, None)
@@ -143,8 +144,7 @@ class Replica:
         with self._ledger.transaction():
             self._ledger.note_fact(LOG_CLAIM, LogClaim(owner_id=owner.id, host=host))
         previous = self._last.position.digest if self._last is not None else ""
-        entry = Entry(kind=EntryKind.CLAIM, owner=owner, previous=previous, commit=Commit())
-        encoded, sent_at = encode(entry).entry, boot_time()
+        encoded, sent_at = encode(EntryKind.CLAIM, owner, previous), boot_time()
         if not self._store.append(self._next, encoded):
             return None
         return OwnedLog(self._store, owner, LogPosition(entry=self._next, digest=digest(encoded)), sent_at)
@@ -167,6 +167,7 @@ def open_replica(store: LogStore, directory: Path) -> Iterator[Replica]:
                 f"{directory}: this batch was begun without a shared log. Run it without [replica], or choose another"
                 " --out: its jobs start again there"
             )
+        ledger.widen_cache()
         lengths, sinks = ledger.output_lengths(), {}
         for name in SHARED:
             sinks[name] = Sink(directory / name, lengths.get(name))

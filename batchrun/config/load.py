@@ -21,7 +21,9 @@ MAX_PROBLEMS = 20
 #: Environment variables with this prefix set configuration keys: BATCHRUN_LIMITS__START_RATE.
 ENVIRONMENT_PREFIX = "BATCHRUN_"
 #: Variables with the prefix that set no configuration key.
-_SWITCHES = frozenset({"BATCHRUN_DEBUG", "BATCHRUN_KILL_AT", "BATCHRUN_WORKER_TOKEN"})
+_SWITCHES = frozenset(
+    {"BATCHRUN_DEBUG", "BATCHRUN_KILL_AT", "BATCHRUN_WORKER_TOKEN", "BATCHRUN_NOTIFY_URL", "BATCHRUN_NOTIFY_KEY"}
+)
 #: Endings of the files that spreadsheet programs write.
 _SPREADSHEETS = frozenset({".xlsx", ".xls", ".ods"})
 #: What a value must be, by the type of pydantic's finding.

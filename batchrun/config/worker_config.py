@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from batchrun.config.batch_settings import AccountLimitsConfig, ApiConfig, Section, ServerConfig
+from batchrun.config.batch_settings import AccountLimitsConfig, ApiConfig, NotifyConfig, Section, ServerConfig
 from batchrun.config.load import as_config_error, read_settings
 
 #: The file's name in the data directory.
@@ -51,6 +51,7 @@ class WorkerConfig(Section):
     server: ServerConfig = ServerConfig()
     limits: WorkerLimitsConfig = WorkerLimitsConfig()
     worker: ServiceConfig = ServiceConfig()
+    notify: NotifyConfig = NotifyConfig()
 
 
 def load_worker_config(

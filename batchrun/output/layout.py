@@ -22,6 +22,8 @@ SERVER_STATE = "server"
 JOB_FILE = "job-file"
 #: The configuration that a process on this machine was given, where a shared log has one too: others can write to that.
 OWN_CONFIG = "config.json"
+#: Folder of notifications that are not delivered yet.
+OUTBOX = "outbox"
 
 #: All of the above; SQLite's and `repair`'s files beside the ledger begin with its name.
 NAMES = (
@@ -39,6 +41,7 @@ NAMES = (
     SERVER_STATE,
     OWN_CONFIG,
     JOB_FILE,
+    OUTBOX,
 )
 #: The files of a shared log that a machine follows.
 SHARED = (RECORDS, ITEMS, BAD_LINES, JOB_FILE)

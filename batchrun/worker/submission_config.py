@@ -10,15 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from batchrun.config import Config, load_config
-from batchrun.config.batch_settings import PATHS
+from batchrun.config.batch_settings import PATHS, NotifyConfig
 from batchrun.config.load import read_settings
 from batchrun.config.worker_config import WorkerConfig
 from batchrun.errors import ConfigError
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.submission import Submission
 
-#: Tables that the worker's configuration decides.
-_WORKER_TABLES = ("api", "server")
+#: Tables that the worker's configuration decides, and why: a submission could name another platform, a program to run,
+#: or an address inside the worker's network.
+_WORKER_TABLES = {
+    "api": "all its batches run on one platform",
+    "server": "all its batches run on one platform",
+    "notify": "it notifies people of all its batches",
+}
 #: Form fields that bring files, by the key that would name them.
 _FORM_FIELDS = {"jobs.file": "jobs", "output.expect_item_schema": "schema"}
 _IS_PROFILE = re.compile(r"[\w.-]{1,100}")
@@ -38,13 +43,13 @@ def config_of(
     flags = {**deepcopy(submission.settings), **{key: str(path) for key, path in own.items()}}
     # Its own paths are set below once more: a whole table among the settings must not move them.
     config = _with_paths(load_config(file, flags=flags, environ=environ), own)
-    for section in _WORKER_TABLES:
+    for section, why in _WORKER_TABLES.items():
         wanted, given = getattr(worker, section), getattr(config, section)
         is_default = given == type(given)()
         if section in config.model_fields_set and not is_default and given != wanted:
             raise ConfigError(
-                "belongs to the worker: all its batches run on one platform. Leave the table out, or submit this batch"
-                " to a worker with this table in its worker.toml",
+                f"belongs to the worker: {why}. Leave the table out, or submit this batch to a worker with this table"
+                " in its worker.toml",
                 key=section,
                 file=file,
             )
@@ -58,7 +63,9 @@ def config_of(
     limits = config.limits
     if limits.budget_usd is None and budget_usd is not None:
         limits = limits.model_copy(update={"budget_usd": budget_usd})
-    config = config.model_copy(update={"api": worker.api, "server": worker.server, "limits": limits})
+    # Its notifications are the worker's: alone, in its directory, it has none.
+    tables = {"api": worker.api, "server": worker.server, "notify": NotifyConfig(), "limits": limits}
+    config = config.model_copy(update=tables)
     _check_paths(config, submission, directory, environ)
     return config
 

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from batchrun.config import Config
-from batchrun.config.batch_settings import PATHS
+from batchrun.config.batch_settings import PATHS, NotifyConfig
 from batchrun.config.text_bounds import parse_json
 from batchrun.config.worker_config import WorkerConfig
 from batchrun.errors import ConfigError
@@ -166,3 +166,21 @@ def test_a_submission_names_no_other_platform(directory: DataDirectory, text: st
     """It would get the token of the worker's account."""
     with pytest.raises(ConfigError, match="belongs to the worker"):
         read(directory, f'{text}[jobs]\nfile = "jobs.jsonl"\n', settings=settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "settings"),
+    [
+        ('[notify]\ncommand = ["sh", "-c", "id"]\n', {}),
+        ('[notify]\nurl_file = "batch.toml"\n', {}),
+        ("", {"notify.command": ["id"]}),
+        ("", {"notify": {"url_file": "/run/secrets/token"}}),
+    ],
+)
+def test_a_submission_cannot_name_who_is_notified(
+    directory: DataDirectory, text: str, settings: dict[str, Any]
+) -> None:
+    """It could run a program on the worker's machine, call an address inside its network, or send a secret file."""
+    with pytest.raises(ConfigError, match="belongs to the worker: it notifies people of all its batches"):
+        read(directory, f'[jobs]\nfile = "jobs.jsonl"\n{text}', settings=settings)
+    assert read(directory, '[jobs]\nfile = "jobs.jsonl"\n[notify]\n').notify == NotifyConfig()

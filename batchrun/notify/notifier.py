@@ -1,0 +1,176 @@
+"""Takes notifications, stores each before it is sent, and delivers it over every channel."""
+
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import structlog
+
+from batchrun.config.batch_settings import NotifyConfig
+from batchrun.errors import OutputError
+from batchrun.model import JsonObject
+from batchrun.notify.command_channel import CommandChannel
+from batchrun.notify.delivery_queue import Channel, DeliveryQueue
+from batchrun.notify.notification import Notification, Undelivered
+from batchrun.notify.notify_secrets import read_notify_secrets
+from batchrun.notify.outbox import MAX_WAITING, Outbox
+from batchrun.notify.webhook_channel import WebhookChannel
+from batchrun.runtime.children import open_children
+from batchrun.runtime.crash_points import crash_point
+
+#: Seconds that the end of a batch, or of a worker, waits for deliveries. What is not delivered then stays stored.
+CLOSE_WAIT_S = 5.0
+
+_log = structlog.get_logger()
+
+
+class Notifier:
+    """Delivers notifications; made by `open_notifier`.
+
+    Args:
+        config: which events are sent.
+        channels: each gets every notification.
+        outbox: keeps what is not delivered.
+    """
+
+    def __init__(self, config: NotifyConfig, channels: list[Channel], outbox: Outbox) -> None:
+        self.config = config
+        self._channels = channels
+        self._outbox = outbox
+        self.queues = [DeliveryQueue(channel, self._note_done) for channel in channels]
+        #: Channels that have not taken a notification, by its id.
+        self._open: dict[str, int] = {}
+        #: The ids that this process took last: what was killed before it was noted comes again.
+        self._taken: deque[str] = deque(maxlen=MAX_WAITING)
+        self._is_empty = anyio.Event()
+        self._is_empty.set()
+
+    @property
+    def is_wanted(self) -> bool:
+        """True if there is a channel."""
+        return bool(self._channels)
+
+    @property
+    def waiting(self) -> int:
+        """Notifications that are not delivered yet."""
+        return len(self._open)
+
+    @property
+    def trouble(self) -> str:
+        """Why the last try of a channel failed; empty if all succeeded."""
+        return "; ".join(queue.trouble for queue in self.queues if queue.trouble)
+
+    async def send(self, notification: Notification) -> None:
+        """Store a notification and deliver it soon; one that is not wanted is dropped, as is one too many.
+
+        Nothing is raised: what happened goes on without its notification, and the log says so.
+        """
+        is_wanted = self.is_wanted and notification.event in self.config.events
+        if not is_wanted or notification.id in self._taken:
+            return
+        if self.waiting >= MAX_WAITING:
+            _log.error("notification_dropped", id=notification.id, waiting=self.waiting)
+            return
+        self._take(notification)
+        try:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._outbox.put, notification)
+            crash_point("notification_stored")
+        except OutputError as error:
+            _log.error("notification_not_stored", id=notification.id, reason=str(error))  # and is sent all the same
+        for queue in self.queues:
+            queue.put(notification)
+
+    async def load(self) -> None:
+        """Deliver what earlier processes have left; without a channel it stays."""
+        for notification in await anyio.to_thread.run_sync(self._outbox.load) if self.is_wanted else ():
+            self._take(notification)
+            for queue in self.queues:
+                queue.put(notification)
+
+    async def test(self) -> dict[str, str]:
+        """Send a notification over each channel, once; return what came of it, by channel: "" is success."""
+        notification = Notification(
+            id=f"test-{random.getrandbits(64):016x}",
+            event="test",
+            text="This is a test of batchrun: notifications arrive here.",
+        )
+        results = {}
+        for channel in self._channels:
+            try:
+                await channel.deliver(notification)
+                results[channel.name] = ""
+            except Undelivered as error:
+                results[channel.name] = str(error)
+        return results
+
+    async def wait_a_moment(self) -> None:
+        """Wait until all is delivered, at most `CLOSE_WAIT_S`; what is left then stays stored."""
+        with anyio.move_on_after(CLOSE_WAIT_S):
+            await self._is_empty.wait()
+
+    def _take(self, notification: Notification) -> None:
+        self._taken.append(notification.id)
+        self._open[notification.id] = len(self.queues)
+        if self._is_empty.is_set():
+            self._is_empty = anyio.Event()
+
+    async def _note_done(self, notification: Notification) -> None:
+        self._open[notification.id] -= 1
+        if self._open[notification.id]:
+            return
+        crash_point("notification_delivered")
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(self._outbox.remove, notification)
+        del self._open[notification.id]
+        if not self._open:
+            self._is_empty.set()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchNotifier:
+    """Sends the notifications of one batch."""
+
+    config: NotifyConfig
+    #: See `Notifier.send`.
+    send: Callable[[Notification], Awaitable[None]]
+    #: See `Notification.batch`.
+    batch: JsonObject
+    #: True if a worker carries the batch out: it watches the platform for all of them, and decides which are stopped.
+    is_supervised: bool = False
+
+
+def open_channels(config: NotifyConfig, environ: Mapping[str, str]) -> list[Channel]:
+    """Return the configured channels.
+
+    Raises:
+        ConfigError: a secret cannot be read, or is none.
+    """
+    secrets = read_notify_secrets(config, environ)
+    channels: list[Channel] = []
+    if secrets.url is not None:
+        is_slack = config.kind == "slack"
+        channels.append(
+            WebhookChannel(secrets.url, is_slack=is_slack, signing_key=secrets.signing_key, environ=environ)
+        )
+    if config.command:
+        channels.append(CommandChannel(config.command, environ))
+    return channels
+
+
+@asynccontextmanager
+async def open_notifier(config: NotifyConfig, channels: list[Channel], directory: Path) -> AsyncIterator[Notifier]:
+    """Deliver notifications while the context lasts, those that earlier processes have left in the directory first.
+
+    What is not delivered at its end stays in the directory.
+    """
+    notifier = Notifier(config, channels, Outbox(directory))
+    async with open_children(cancels_on_leaving=True) as children:
+        await notifier.load()
+        for queue in notifier.queues:
+            children.start_soon(queue.run)
+        yield notifier

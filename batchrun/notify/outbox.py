@@ -1,0 +1,70 @@
+"""The notifications that are not delivered yet, on disk: a small file each, so that a killed process loses none."""
+
+import hashlib
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+
+from batchrun.notify.notification import Notification
+from batchrun.output.sink import explain, sync_directory
+from batchrun.runtime.private_files import make_private_directory, private_opener
+
+#: Max notifications that wait; further ones are dropped.
+MAX_WAITING = 1000
+_SUFFIX = ".json"
+
+_log = structlog.get_logger()
+
+
+class Outbox:
+    """A directory of notifications. Its methods block: call them in a thread."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def put(self, notification: Notification) -> None:
+        """Store a notification; it is durable when this returns.
+
+        Raises:
+            OutputError: it cannot be stored.
+        """
+        file = self._file(notification)
+        beside = file.with_suffix(".new")
+        try:
+            is_new = not self._directory.exists()
+            make_private_directory(self._directory)
+            with open(beside, "wb", opener=private_opener) as opened:
+                opened.write(notification.as_json())
+                opened.flush()
+                os.fsync(opened.fileno())
+            beside.replace(file)
+            sync_directory(self._directory)
+            if is_new:
+                sync_directory(self._directory.parent)
+        except OSError as error:
+            raise explain(error, file) from error
+
+    def remove(self, notification: Notification) -> None:
+        """Forget a notification. If its file stays, the next process delivers it once more."""
+        with suppress(OSError):
+            self._file(notification).unlink(missing_ok=True)
+
+    def load(self) -> list[Notification]:
+        """Return what earlier processes have left, oldest first; damaged files are removed."""
+        found = []
+        with suppress(OSError):
+            for file in self._directory.iterdir():
+                if file.suffix != _SUFFIX:
+                    continue
+                try:
+                    found.append(Notification.from_json(file.read_bytes()))
+                except ValueError as error:
+                    _log.warning("notification_unreadable", file=str(file), reason=str(error))
+                    file.unlink(missing_ok=True)
+        return sorted(found, key=lambda each: each.at)[:MAX_WAITING]
+
+    def _file(self, notification: Notification) -> Path:
+        digest = hashlib.sha256(notification.id.encode()).hexdigest()[:32]
+        return self._directory / f"{digest}{_SUFFIX}"

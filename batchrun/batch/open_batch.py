@@ -29,8 +29,10 @@ from batchrun.engine.limits.account_pool import EQUAL, BatchPriority
 from batchrun.engine.notices import ReadDenied
 from batchrun.ledger.sqlite.job_copy import JobFileCopy
 from batchrun.ledger.sqlite.journal import open_journal
-from batchrun.model import Command, Record, Summary
-from batchrun.output.layout import BATCH_LOG
+from batchrun.model import Command, JsonObject, Record, Summary
+from batchrun.notify.delivery_queue import Channel
+from batchrun.notify.notifier import BatchNotifier, Notifier, open_channels, open_notifier
+from batchrun.output.layout import BATCH_LOG, OUTBOX
 from batchrun.output.lock import enter_lock
 from batchrun.output.sink import Sink, explaining, sync_directory
 from batchrun.preflight.job_file_head import check_before_start
@@ -59,6 +61,7 @@ async def open_batch(
     priority: BatchPriority = EQUAL,
     on_standby: "Callable[[Standby], None] | None" = None,
     on_copy: Callable[[int, int], None] | None = None,
+    notifier: BatchNotifier | None = None,
 ) -> AsyncIterator[Batch]:
     """Open a batch, new or begun earlier; no Run is started before the batch is run or iterated over.
 
@@ -72,6 +75,7 @@ async def open_batch(
         on_standby: called while another machine carries the batch out, when this one begins to wait for it.
         on_copy: called now and then while the job file is copied to the shared log, with the bytes that are copied and
             those of the file.
+        notifier: notifies people, instead of `config.notify`. None: one is opened if that names a way to reach them.
 
     Raises:
         ConfigError: the configuration does not match the batch that was begun, or the existing task; or there is no
@@ -88,19 +92,32 @@ async def open_batch(
             config = await check_before_start(config)
         elif is_here(config):  # checked again once it is known how the batch was begun
             await check_before_start(config)
+        channels = [] if notifier is not None else await anyio.to_thread.run_sync(open_channels, config.notify, environ)
         if account is None:  # before there is a directory, and before any wait for the network
             await anyio.to_thread.run_sync(read_token, config.api, environ)
         await anyio.to_thread.run_sync(_make_directory, out_dir)
-        async with enter_lock(out_dir), _log_beside(out_dir):
+        async with enter_lock(out_dir), _log_beside(out_dir), _notifier(config, channels) as own:
             async with (
                 _shared_log(config, on_standby) as log,
-                _open(config, environ, inline_actors, command, account, priority, log, on_copy) as batch,
+                _open(
+                    config,
+                    environ,
+                    inline_actors,
+                    command,
+                    account,
+                    priority,
+                    log,
+                    on_copy,
+                    notifier or _alone(own, config),
+                ) as batch,
             ):
                 yield batch
             if batch.is_begun:  # after all is closed: the files show what was noted on the way out
                 await batch.write_lists()
                 if config.output.report:
                     await batch.write_report()
+            if own is not None and not batch.is_interrupted:
+                await own.wait_a_moment()
 
 
 @asynccontextmanager
@@ -113,6 +130,7 @@ async def _open(
     priority: BatchPriority,
     log: "OwnedLog | None",
     on_copy: Callable[[int, int], None] | None,
+    notifier: BatchNotifier | None,
 ) -> AsyncIterator[Batch]:
     """Open a batch whose output directory is locked by this process; see `open_batch`."""
     async with AsyncExitStack() as stack:
@@ -138,7 +156,25 @@ async def _open(
             stack.callback(end.close)
         # Entered last, so that the engine's children have released their permits when the engine leaves the account.
         children = await stack.enter_async_context(open_children(cancels_on_leaving=True))
-        yield Batch(config, connected, resumed, journal, engine, children, stream)
+        yield Batch(config, connected, resumed, journal, engine, children, stream, notifier)
+
+
+@asynccontextmanager
+async def _notifier(config: Config, channels: list[Channel]) -> AsyncIterator[Notifier | None]:
+    """Open a notifier for this batch alone; None: there is no way to reach anybody."""
+    if not channels:
+        yield None
+        return
+    async with open_notifier(config.notify, channels, config.out_dir / OUTBOX) as notifier:
+        yield notifier
+
+
+def _alone(own: Notifier | None, config: Config) -> BatchNotifier | None:
+    if own is None:
+        return None
+    out_dir = config.out_dir.absolute()
+    batch: JsonObject = {"name": out_dir.name.removesuffix(".out"), "id": None, "dir": str(out_dir)}
+    return BatchNotifier(config=config.notify, send=own.send, batch=batch)
 
 
 def _job_copy(config: Config) -> Callable[[Sink], JobFileCopy] | None:

@@ -13,6 +13,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from batchrun.account.connected_task import ConnectedTask
 from batchrun.account.task_watch import TaskWatch
 from batchrun.batch.backlog import reopen
+from batchrun.batch.condition_watch import ConditionWatch
 from batchrun.batch.ending import (
     summarize,
     wait_for_final_costs,
@@ -28,8 +29,10 @@ from batchrun.engine.build import Engine
 from batchrun.engine.limits.account_pool import BatchPriority
 from batchrun.engine.notices import UsageUnbounded
 from batchrun.errors import BatchrunError, first_error
+from batchrun.ledger.facts import NOTIFIED
 from batchrun.ledger.sqlite.journal import Journal
 from batchrun.model import Outcome, Record, Selection, Summary
+from batchrun.notify.notifier import BatchNotifier
 from batchrun.preflight.batch_forecast import Effort, Forecast, read_forecast
 
 #: Seconds between two looks at the batch's files.
@@ -51,6 +54,7 @@ class Batch:
         engine: Engine,
         children: TaskGroup,
         stream: tuple[MemoryObjectSendStream[Record], MemoryObjectReceiveStream[Record]],
+        notifier: BatchNotifier | None,
     ) -> None:
         self.out_dir = config.out_dir
         self.opening = resumed.opening
@@ -69,6 +73,8 @@ class Batch:
         self._jobs = resumed.jobs
         self._sending, self._records = stream
         self._on_record: Callable[[Record], Awaitable[None]] = self._sending.send
+        #: None: nobody is notified.
+        self._notifier = notifier
         #: The report's file, once it is written.
         self.report: Path | None = None
         self._is_begun = False
@@ -83,6 +89,11 @@ class Batch:
     def is_begun(self) -> bool:
         """True once this process runs the batch."""
         return self._is_begun
+
+    @property
+    def is_interrupted(self) -> bool:
+        """True if the batch was stopped from outside."""
+        return self._engine.scheduler.is_interrupted.is_set()
 
     @property
     def live_runs(self) -> int:
@@ -231,7 +242,18 @@ class Batch:
 
     async def _carry_out(self) -> None:
         try:
+            conditions = await self._open_conditions()
+            await self._run_jobs(conditions)
+            if conditions is not None:
+                await conditions.end(await self._summary_if_readable(), self._failure)
+        finally:
+            self._sending.close()  # the consumer takes this for the end, so the failure is known by now
+
+    async def _run_jobs(self, conditions: ConditionWatch | None) -> None:
+        try:
             async with anyio.create_task_group() as children:
+                if conditions is not None:
+                    children.start_soon(conditions.run)
                 children.start_soon(self._task_watch.run)
                 children.start_soon(self._wait_watch.run)
                 children.start_soon(stop_in_time, self._engine, self._config.deadlines.max_batch_s)
@@ -246,8 +268,33 @@ class Batch:
                 self._resumed.source.check_all_came()
         except* BatchrunError as group:
             self._failure = first_error(group)
-        finally:
-            self._sending.close()  # the consumer takes this for the end, so the failure is known by now
+
+    async def _open_conditions(self) -> ConditionWatch | None:
+        """Return what notifies people of this batch; None: nobody is notified."""
+        if self._notifier is None:
+            return None
+        limits, ledger = self._config.limits, self._journal.ledger
+        return ConditionWatch(
+            self.progress,
+            self._engine.purse.budget,
+            lambda: self.outage,
+            self._resumed.ledger,
+            await anyio.to_thread.run_sync(ledger.fact, NOTIFIED),
+            self._notifier,
+            counts=self._settled_and_succeeded,
+            doubts_end_s=limits.start_horizon_s + limits.listing_lag_s,
+        )
+
+    def _settled_and_succeeded(self) -> tuple[int, int]:
+        opening, progress = self.opening, self.progress
+        succeeded = progress.outcomes.get(Outcome.SUCCEEDED, 0)
+        return opening.settled_before + progress.settled, opening.succeeded_before + succeeded
+
+    async def _summary_if_readable(self) -> Summary | None:
+        try:
+            return await self.summary()
+        except BatchrunError:
+            return None
 
     async def _watch_files(self) -> None:
         """Notice files that were moved or removed, and another owner, also while nothing is committed."""

@@ -162,6 +162,54 @@ class CostsNotWritten:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ManyFailed:
+    """A larger share of the batch's jobs than `notify.failed_share` did not succeed."""
+
+    failed: int
+    settled: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetNearlySpent:
+    """`notify.budget_share` of the budget is spent."""
+
+    spent_usd: float
+    limit_usd: float
+    #: True if several batches share the budget.
+    is_of_all: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartsStayInDoubt:
+    """Starts have been in doubt for longer than it takes to find their Runs."""
+
+    count: int
+    lasted_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutageLasts:
+    """The platform cannot be reached for longer than `notify.outage_s`."""
+
+    reason: str
+    lasted_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchEnded:
+    """Work on the batch has ended by itself. For those who do not watch: others see its summary."""
+
+    #: Why it ended before all jobs were done; empty: they are.
+    reason: str
+    settled: int
+    succeeded: int
+    #: Jobs that are not done.
+    left: int
+    items: int
+    cost_usd: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NoticesDropped:
     """Older notices were dropped before a reader took them."""
 
@@ -188,6 +236,11 @@ Notice = (
     | ReportNotWritten
     | UnendedLine
     | CostsNotWritten
+    | ManyFailed
+    | BudgetNearlySpent
+    | StartsStayInDoubt
+    | OutageLasts
+    | BatchEnded
     | NoticesDropped
 )
 
@@ -195,14 +248,17 @@ Notice = (
 class Notices:
     """The notices of a batch that its one reader has not taken yet, bounded by `MAX_UNREAD`."""
 
-    __slots__ = ("_dropped", "_unread")
+    __slots__ = ("_dropped", "_unread", "first_of")
 
     def __init__(self) -> None:
         self._unread: deque[Notice] = deque()
         self._dropped = 0
+        #: The first notice of each type.
+        self.first_of: dict[type[Notice], Notice] = {}
 
     def add(self, notice: Notice) -> None:
         """Add a notice; if `MAX_UNREAD` are unread, drop the oldest one."""
+        self.first_of.setdefault(type(notice), notice)
         if len(self._unread) == MAX_UNREAD:
             self._unread.popleft()
             self._dropped += 1

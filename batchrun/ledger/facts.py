@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
-from batchrun.ledger.protocol import NotedWait, ReadTo
+from batchrun.ledger.protocol import NotedWait, Notified, ReadTo
 from batchrun.ledger.shared_commits import LogClaim, LogPosition
 from batchrun.model import Command, JobKey, JsonObject, Mark, RunId, TaskId, WaitKind, WaitReason
 from batchrun.policy.breaker import Trip
@@ -111,6 +111,8 @@ JOB_FILE_IS_COPIED: Fact[bool] = Fact("job_file_is_copied")
 TRIPS: Fact[Sequence[Trip]] = Fact("tripped", lambda trips: [asdict(trip) for trip in trips], _trips)
 #: What the process that runs the batch waits for; None while it goes on.
 WAIT: Fact[NotedWait] = Fact("wait", _wait_json, _wait)
+#: What people were notified of.
+NOTIFIED: Fact[Notified] = Fact("notified", asdict, lambda noted: Notified(**noted))
 #: The secret fields of inputs, by the Actor's schema; None if it could not be read.
 SECRETS: Fact[SecretFields] = Fact(
     "secrets", lambda secrets: secrets.paths, lambda noted: SecretFields(tuple(tuple(path) for path in noted))

@@ -9,9 +9,19 @@ from typing import Any, TypeVar
 import anyio
 
 from batchrun.errors import LedgerError
-from batchrun.ledger.facts import ECHO, TRIPS, UNLISTED_SINCE, WAIT, WATCHED_S, Fact
+from batchrun.ledger.facts import ECHO, NOTIFIED, TRIPS, UNLISTED_SINCE, WAIT, WATCHED_S, Fact
 from batchrun.ledger.line_admission import admit_lines
-from batchrun.ledger.protocol import Admission, FinalCost, Known, MarkedAttempt, NotedWait, OpenCost, OpenJob, ReadTo
+from batchrun.ledger.protocol import (
+    Admission,
+    FinalCost,
+    Known,
+    MarkedAttempt,
+    NotedWait,
+    Notified,
+    OpenCost,
+    OpenJob,
+    ReadTo,
+)
 from batchrun.model import (
     Attempt,
     AttemptState,
@@ -254,6 +264,10 @@ class MemoryLedger:
 
     def note_wait(self, wait: NotedWait | None) -> None:
         self.note_fact(WAIT, wait)
+
+    async def note_notified(self, notified: Notified) -> None:
+        self.note_fact(NOTIFIED, notified)
+        await self._commit()
 
     def fact(self, fact: Fact[T]) -> T | None:
         noted = read_json(self._facts.get(fact.name, b"null"))

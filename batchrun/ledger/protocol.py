@@ -288,6 +288,18 @@ class NotedWait:
     reasons: Sequence[WaitReason]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notified:
+    """What people were notified of, since the batch was begun or went on after an ending."""
+
+    #: The ids of these notifications begin with it.
+    id: str
+    #: Each is notified once.
+    events: Sequence[str] = ()
+    #: True if the batch has ended since.
+    has_ended: bool = False
+
+
 class CostLedger(Protocol):
     """Knows which costs are not final."""
 
@@ -386,3 +398,6 @@ class Ledger(ItemWriter, CostLedger, Protocol):
 
     def note_wait(self, wait: NotedWait | None) -> None:
         """Note what the batch waits for; None: it goes on."""
+
+    async def note_notified(self, notified: Notified) -> None:
+        """Note what people were notified of."""

@@ -7,20 +7,25 @@ from batchrun.apify.wire import Denied
 from batchrun.engine.notices import (
     AbortRefused,
     AccountRunsNotListed,
+    BatchEnded,
     BatchFailed,
     BatchOutOfTime,
     BreakerTripped,
     BudgetExhausted,
+    BudgetNearlySpent,
     CostsNotWritten,
     CostsUnbounded,
     ItemsAllTheSame,
+    ManyFailed,
     Notice,
     NoticesDropped,
+    OutageLasts,
     ReadDenied,
     ReportNotWritten,
     RunAborted,
     RunSuspect,
     SecondRunAborted,
+    StartsStayInDoubt,
     StartsWaitForBudget,
     StartUnanswered,
     UnendedLine,
@@ -28,7 +33,7 @@ from batchrun.engine.notices import (
     WaitingForFinalCosts,
 )
 from batchrun.output.layout import COSTS, REPORT
-from batchrun.report.number_words import counted, money
+from batchrun.report.number_words import counted, duration, money
 
 _UNBOUNDED = "Budget: no option limits what a Run uses of storages and transfer"
 _NO_NEW_STARTS = "Nothing more is started; live Runs are followed to their end"
@@ -125,6 +130,27 @@ def notice_words(notice: Notice) -> str:  # noqa: C901, PLR0911, PLR0912 - one s
             )
         case CostsNotWritten(reason=reason, out_dir=out_dir):
             return f"{COSTS} was not written ({reason}); `batchrun cost {shlex.quote(str(out_dir))}` writes it"
+        case ManyFailed(failed=failed, settled=settled):
+            return f"{failed:,} of {counted(settled, 'settled job')} did not succeed ({failed / settled:.0%})"
+        case BudgetNearlySpent(spent_usd=spent_usd, limit_usd=limit_usd, is_of_all=is_of_all):
+            whose = "the budget of all batches" if is_of_all else "the budget"
+            return f"{money(spent_usd)} of {money(limit_usd)} is spent, {spent_usd / limit_usd:.0%} of {whose}"
+        case StartsStayInDoubt(count=count, lasted_s=lasted_s):
+            return (
+                f"{counted(count, 'start')} in doubt, some for {duration(lasted_s)}: whether their Runs exist is not"
+                " clear. Their jobs are not started again meanwhile"
+            )
+        case OutageLasts(reason=reason, lasted_s=lasted_s):
+            return (
+                f"The platform has not been reachable for {duration(lasted_s)} ({reason}). No job fails because of this"
+            )
+        case BatchEnded(reason=reason, settled=settled, succeeded=succeeded, left=left, items=items, cost_usd=usd):
+            ended = f"Stopped: {reason.removesuffix('.')}" if reason else "Finished"
+            open_jobs = f", {counted(left, 'job')} left" if left else ""
+            return (
+                f"{ended}. {succeeded:,} of {counted(settled, 'settled job')} succeeded{open_jobs};"
+                f" {counted(items, 'item')}, {money(usd)}"
+            )
         case NoticesDropped(count=count):
             return f"{count:,} earlier notices were dropped"
         case _:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from batchrun.config import Config
+from batchrun.config.batch_settings import PATHS
 from batchrun.server import load_faults
 from tests.support.command_line import batchrun, serving
 from tests.support.forked import start
@@ -216,8 +217,9 @@ def test_every_configuration_of_a_page_is_valid(page, tmp_path):
             continue
         values["jobs"] = {**values.get("jobs", {}), "file": Path("jobs.csv")}
         values.setdefault("task", {"id": "task"})
-        output = values.get("output", {})
-        output |= {"expect_item_schema": Path("schema.json")} if "expect_item_schema" in output else {}
+        for section, name in (key.split(".") for key in PATHS):
+            if isinstance(given := values.get(section, {}).get(name), str):
+                values[section][name] = Path(given)
         Config.model_validate(values)
 
 

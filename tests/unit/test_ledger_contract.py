@@ -14,9 +14,18 @@ import pytest
 from blockbuster import BlockBuster
 
 from batchrun.errors import LedgerError
-from batchrun.ledger.facts import DUPLICATES, ECHO, READ_TO, TRIPS, WAIT, WATCHED_S, Facts
+from batchrun.ledger.facts import DUPLICATES, ECHO, NOTIFIED, READ_TO, TRIPS, WAIT, WATCHED_S, Facts
 from batchrun.ledger.memory import MemoryLedger
-from batchrun.ledger.protocol import Duplicate, FinalCost, Ledger, MarkedAttempt, NotedWait, OpenJob, ReopenableLedger
+from batchrun.ledger.protocol import (
+    Duplicate,
+    FinalCost,
+    Ledger,
+    MarkedAttempt,
+    NotedWait,
+    Notified,
+    OpenJob,
+    ReopenableLedger,
+)
 from batchrun.ledger.shared_commits import CommitLog
 from batchrun.ledger.sqlite.group_commit import GroupCommit
 from batchrun.ledger.sqlite.journal import _open_journal
@@ -479,6 +488,9 @@ async def test_facts_are_as_they_were_noted_last(it: Opened) -> None:
     it.ledger.note_wait(None)
     await it.committed()
     assert it.rows.fact(WAIT) is None
+    notified = Notified(id="n", events=["tripped"], has_ended=True)
+    await it.ledger.note_notified(notified)
+    assert it.rows.fact(NOTIFIED) == notified
 
 
 async def test_cancelled_while_it_waits_a_verb_takes_effect_all_the_same(it: Opened) -> None:

@@ -8,21 +8,26 @@ from batchrun.engine.notices import (
     MAX_UNREAD,
     AbortRefused,
     AccountRunsNotListed,
+    BatchEnded,
     BatchFailed,
     BatchOutOfTime,
     BreakerTripped,
     BudgetExhausted,
+    BudgetNearlySpent,
     CostsNotWritten,
     CostsUnbounded,
     ItemsAllTheSame,
+    ManyFailed,
     Notice,
     Notices,
     NoticesDropped,
+    OutageLasts,
     ReadDenied,
     ReportNotWritten,
     RunAborted,
     RunSuspect,
     SecondRunAborted,
+    StartsStayInDoubt,
     StartsWaitForBudget,
     StartUnanswered,
     UnendedLine,
@@ -103,6 +108,31 @@ WORDS: list[tuple[Notice, str]] = [
     (
         BreakerTripped(group="de", reason="25 of the last 50 jobs did not succeed"),
         "The breaker has stopped group de: 25 of the last 50 jobs did not succeed. Other groups continue",
+    ),
+    (ManyFailed(failed=250, settled=1000), "250 of 1,000 settled jobs did not succeed (25%)"),
+    (BudgetNearlySpent(spent_usd=8, limit_usd=10), "$8.00 of $10.00 is spent, 80% of the budget"),
+    (
+        BudgetNearlySpent(spent_usd=8, limit_usd=10, is_of_all=True),
+        "$8.00 of $10.00 is spent, 80% of the budget of all batches",
+    ),
+    (
+        StartsStayInDoubt(count=1, lasted_s=130),
+        (
+            "1 start in doubt, some for 2 min 10 s: whether their Runs exist is not clear. Their jobs are not started"
+            " again meanwhile"
+        ),
+    ),
+    (
+        OutageLasts(reason="no answer", lasted_s=300),
+        "The platform has not been reachable for 5 min 00 s (no answer). No job fails because of this",
+    ),
+    (
+        BatchEnded(reason="", settled=10, succeeded=9, left=0, items=12, cost_usd=1.5),
+        "Finished. 9 of 10 settled jobs succeeded; 12 items, $1.50",
+    ),
+    (
+        BatchEnded(reason="the disk is full.", settled=10, succeeded=9, left=3, items=12, cost_usd=1.5),
+        "Stopped: the disk is full. 9 of 10 settled jobs succeeded, 3 jobs left; 12 items, $1.50",
     ),
     (BatchFailed(reason="No credit is left"), f"No credit is left. {NO_NEW_STARTS}"),
     (

@@ -46,6 +46,17 @@ HELD = {
     "A program that takes the port of a killed worker gets no token": (
         "integration/test_worker_socket.py::test_a_program_that_takes_a_killed_workers_port_never_gets_its_token",
     ),
+    "run a command, or name who is notified": (
+        "unit/test_submission_config.py::test_a_submission_cannot_name_who_is_notified",
+    ),
+    "follow no redirect, and stand in no file and no message of a batch": (
+        "integration/test_notify_channels.py::test_a_refusal_shows_the_status_and_no_url",
+        "integration/test_notify_channels.py::test_a_receiver_that_is_gone_is_named_without_its_url",
+        "integration/test_notifications.py::test_a_dead_receiver_holds_up_no_batch_and_gets_its_notification_later",
+    ),
+    "The command of `[notify]` gets no token": (
+        "integration/test_notify_channels.py::test_a_command_gets_the_notification_and_no_secret",
+    ),
     "It acts for the account of its Run": (
         "integration/test_server_accounts.py::test_a_runs_token_acts_for_its_account",
     ),
@@ -128,8 +139,8 @@ def test_what_the_page_promises_is_held_by_tests() -> None:
 
 
 def test_the_page_is_short_enough_to_be_read() -> None:
-    """At most 700 words."""
-    assert len(PAGE.split()) <= 700
+    """At most 750 words."""
+    assert len(PAGE.split()) <= 750
 
 
 def test_no_flag_takes_a_token() -> None:

@@ -54,6 +54,7 @@ class GroupCommit:
         self.attempts_marked = self._durably(tables.attempts_marked)
         self.note_second_run = self._durably(tables.note_second_run)
         self.bound_runs = self._durably(tables.bound_runs)
+        self.note_notified = self._durably(journal.note_notified)
         self.withdraw = self._in_passing(tables.withdraw)
         self.bind = self._in_passing(tables.bind)
         self.note_reservation = self._in_passing(tables.note_reservation)

@@ -14,6 +14,7 @@ from batchrun.errors import OutputError, OutputLost
 from batchrun.ledger.facts import (
     ECHO,
     JOB_FILE_IS_COPIED,
+    NOTIFIED,
     REPAIRING,
     START_COMMITS,
     TRIPS,
@@ -22,7 +23,7 @@ from batchrun.ledger.facts import (
     WATCHED_S,
 )
 from batchrun.ledger.line_admission import admit_lines
-from batchrun.ledger.protocol import Admission, NotedWait, ReadTo, Settlement
+from batchrun.ledger.protocol import Admission, NotedWait, Notified, ReadTo, Settlement
 from batchrun.ledger.shared_commits import CommitLog, FileGrowth
 from batchrun.ledger.sqlite.job_copy import MAX_GROWTH_BYTES, PIECE_BYTES, JobFileCopy
 from batchrun.ledger.sqlite.older_ledger import refuse_missing_ledger, refuse_older_ledger
@@ -197,6 +198,9 @@ class Journal:
 
     def note_wait(self, wait: NotedWait | None) -> None:
         self.ledger.note_fact(WAIT, wait)
+
+    def note_notified(self, notified: Notified) -> None:
+        self.ledger.note_fact(NOTIFIED, notified)
 
     def close(self) -> None:
         """Close what this has opened."""

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from batchrun.errors import OutputError
 from batchrun.runtime.children import open_children
+from batchrun.runtime.free_space import FreeSpace
 from batchrun.runtime.open_files import connections_within_limit
 from batchrun.runtime.private_files import make_private_directory, private_opener, refuse_special
 from batchrun.server.accounts.account_book import read_accounts, with_tokens
@@ -188,6 +189,7 @@ async def _compose(
         final_usage=final_usage,
         webhooks=webhook_book,
         demo=demo,
+        space=FreeSpace(settings.data_dir),
     )
 
 

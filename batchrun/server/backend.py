@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from batchrun.runtime.free_space import FreeSpace
 from batchrun.server.accounts.accounts import Accounts
 from batchrun.server.accounts.callers import CallerTokens
 from batchrun.server.accounts.rate_limits import RateLimits
@@ -34,3 +35,4 @@ class Backend:
     final_usage: FinalUsage
     webhooks: WebhookBook
     demo: DemoSite
+    space: FreeSpace

@@ -67,6 +67,10 @@ def body_too_large(max_bytes: int) -> ErrorAnswer:
     return ErrorAnswer(413, "request-too-large", f"The POST payload is too large (limit: {max_bytes} bytes)")
 
 
+def disk_full() -> ErrorAnswer:
+    return ErrorAnswer(507, "insufficient-storage", "The disk of this server is almost full; free some space there")
+
+
 def body_too_slow(limit_s: float) -> ErrorAnswer:
     # The connection closes: the rest of the body must not be read as the next request.
     message = f"The body has not arrived within {limit_s} seconds"

@@ -17,6 +17,7 @@ import anyio.to_thread
 import brotli  # type: ignore[import-untyped]  # it ships neither stubs nor a marker
 import pytest
 
+from batchrun.runtime import free_space
 from tests.support.server_api import Api
 
 _MB = 1 << 20
@@ -64,6 +65,23 @@ async def _begin_upload(api: Api, path: str, announced: int) -> anyio.abc.Socket
     head = f"PUT {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {api.server.token}\r\n"
     await stream.send(f"{head}Content-Length: {announced}\r\n\r\n".encode())
     return stream
+
+
+async def test_an_upload_leaves_some_of_the_disk_free(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """507, and nothing stays: the database of live Runs needs the rest. A request without a body is carried out."""
+    store = (await api.send("POST", "/v2/key-value-stores")).data["id"]
+    path = f"/v2/key-value-stores/{store}/records/value"
+    image = {"Content-Type": "image/png"}
+    monkeypatch.setattr(free_space, "_LOOK_EVERY_S", 3600.0)
+    assert (await api.send("PUT", path, raw=b"old", headers=image)).status == 201
+    monkeypatch.setattr(free_space, "RESERVED_BYTES", 1 << 60)
+    monkeypatch.setattr(free_space, "_RESERVED_SHARE", 1.0)
+    for size in (1_000_000, 10):
+        answer = await api.send("PUT", path, raw=b"x" * size, headers=image)
+        assert answer.refusal == (507, "insufficient-storage")
+        monkeypatch.setattr(free_space, "_LOOK_EVERY_S", 0.0)
+    assert (await api.get(path)).body == b"old"
+    assert (await api.send("DELETE", f"/v2/key-value-stores/{store}")).status == 204
 
 
 async def test_slow_senders_hold_files_and_no_memory(api: Api, tmp_path: Path) -> None:

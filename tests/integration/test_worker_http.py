@@ -16,6 +16,7 @@ from aiohttp import ClientSession, FormData, UnixConnector
 from anyio.abc import SocketStream
 from yarl import URL
 
+from batchrun.runtime import free_space
 from batchrun.server.http import connection_cap
 from batchrun.worker.http import PageAccess, batch_upload, http_app, live_event_routes, open_http, request_context
 from batchrun.worker.http.http_app import _ROUTE_MODULES
@@ -335,6 +336,15 @@ async def test_a_stranger_who_reads_nothing_is_reset(client, monkeypatch):
         with anyio.fail_after(20):
             while read < 1_000_000:
                 read += len(await member.receive())
+
+
+async def test_an_upload_leaves_some_of_the_disk_free(client, monkeypatch):
+    """507 with the next step, and nothing stays: ledgers and logs of live batches need the rest."""
+    monkeypatch.setattr(free_space, "RESERVED_BYTES", 1 << 60)
+    monkeypatch.setattr(free_space, "_RESERVED_SHARE", 1.0)
+    refusal = await client.refusal("POST", "/v1/batches", data=form_of([{"n": 1}]))
+    assert refusal == (507, "disk-full", "the worker's disk is almost full; free some space there")
+    assert client.directories == []
 
 
 async def test_an_idempotency_key_submits_one_batch(client):

@@ -15,9 +15,10 @@ import orjson
 from aiohttp import web
 
 from batchrun.model import JsonObject
+from batchrun.runtime.free_space import has_room
 from batchrun.server.content.body_spool import BodySpool
 from batchrun.server.content.decoding import Decoder, decode, decoders_of
-from batchrun.server.error_answers import body_too_large, body_too_slow, request_invalid
+from batchrun.server.error_answers import body_too_large, body_too_slow, disk_full, request_invalid
 
 #: Max bytes of a request's body, counted after decompression. Source: the API reference.
 MAX_BODY_BYTES = 9_437_184
@@ -41,7 +42,7 @@ async def receive_body(request: web.BaseRequest, directory: Path) -> bytes | Bod
     spool = await anyio.to_thread.run_sync(BodySpool, directory)
     try:
         with anyio.fail_after(BODY_TIMEOUT_S):
-            await _fill(spool, request, decoders)
+            await _fill(spool, request, decoders, directory)
     except BaseException as error:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(spool.close)
@@ -61,14 +62,16 @@ async def _read_small(request: web.BaseRequest) -> bytes:
         raise body_too_slow(BODY_TIMEOUT_S) from None
 
 
-async def _fill(spool: BodySpool, request: web.BaseRequest, decoders: Sequence[Decoder]) -> None:
+async def _fill(spool: BodySpool, request: web.BaseRequest, decoders: Sequence[Decoder], directory: Path) -> None:
     async for chunk in request.content.iter_any():
-        await anyio.to_thread.run_sync(_take_in, spool, decode(decoders, chunk))
+        await anyio.to_thread.run_sync(_take_in, spool, decode(decoders, chunk), directory)
     for decoder in decoders:
         decoder.finish()
 
 
-def _take_in(spool: BodySpool, pieces: Iterable[bytes]) -> None:
+def _take_in(spool: BodySpool, pieces: Iterable[bytes], directory: Path) -> None:
+    if not has_room(directory):
+        raise disk_full()
     for piece in pieces:
         if spool.size + len(piece) > MAX_BODY_BYTES:
             raise body_too_large(MAX_BODY_BYTES)

@@ -17,7 +17,7 @@ from batchrun.server.content.body_spool import BodySpool
 from batchrun.server.content.query import Query
 from batchrun.server.content.request_bodies import parse_object, receive_body
 from batchrun.server.content.sending import send_pieces, send_spool
-from batchrun.server.error_answers import token_missing
+from batchrun.server.error_answers import disk_full, token_missing
 from batchrun.server.faults.fault_script import FaultPlan
 from batchrun.server.runs.hosted_run import HostedRun
 
@@ -70,7 +70,11 @@ class Call:
     async def body_or_spool(self) -> bytes | BodySpool:
         """Return the decompressed body, once. The caller must take or close a spool (a large body)."""
         body, self._body = self._body, None
-        return body if body is not None else await receive_body(self.request, self.backend.settings.data_dir)
+        if body is not None:
+            return body
+        if self.request.body_exists and not await self.backend.space.has_room():
+            raise disk_full()
+        return await receive_body(self.request, self.backend.settings.data_dir)
 
     def header(self, name: str) -> str | None:
         """Return a header as valid text: bytes that are not UTF-8 are read as Latin-1."""

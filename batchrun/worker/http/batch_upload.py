@@ -16,6 +16,7 @@ from aiohttp import BodyPartReader, web
 from batchrun.config.text_bounds import MAX_KEY_PARTS, parse_json
 from batchrun.jobs import is_job_file
 from batchrun.output.sink import explaining, sync_directory
+from batchrun.runtime.free_space import has_room
 from batchrun.runtime.private_files import private_opener
 from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.http.request_context import BODY_TIMEOUT_S, MIN_BYTES_PER_S, refuse_encoding, too_slow
@@ -167,6 +168,8 @@ async def _take_jobs(pieces: AsyncIterator[bytes], name: str | None, form: Form,
         digest = sha256()
         async with await anyio.open_file(file, "wb", opener=private_opener) as opened:
             async for piece in pieces:
+                if not await anyio.to_thread.run_sync(has_room, directory, len(piece)):
+                    raise Refused(507, "disk-full", "the worker's disk is almost full; free some space there")
                 digest.update(piece)
                 await opened.write(piece)
             await opened.flush()

@@ -1,0 +1,35 @@
+"""The space of a disk that uploads leave free, so that ledgers, databases and logs can still be written."""
+
+import shutil
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+#: Bytes; 5 % of a disk that is smaller than 5 GB.
+RESERVED_BYTES = 256 << 20
+_RESERVED_SHARE = 0.05
+#: Seconds for which a look at the disk is good.
+_LOOK_EVERY_S = 1.0
+
+
+def has_room(directory: Path, more_bytes: int = 0) -> bool:
+    """Return whether the reserve stays free if so many bytes are written to a directory's disk. May block."""
+    disk = shutil.disk_usage(directory)
+    return disk.free - more_bytes >= min(RESERVED_BYTES, disk.total * _RESERVED_SHARE)
+
+
+class FreeSpace:
+    """Looks at a directory's disk at most once a second, for many small uploads."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._looked_at = -_LOOK_EVERY_S
+        self._has_room = True
+
+    async def has_room(self) -> bool:
+        """Return whether the reserve was free within the last second."""
+        if (now := anyio.current_time()) - self._looked_at >= _LOOK_EVERY_S:
+            self._looked_at = now
+            self._has_room = await anyio.to_thread.run_sync(has_room, self._directory)
+        return self._has_room

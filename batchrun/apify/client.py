@@ -40,6 +40,8 @@ from batchrun.version import __version__
 LISTING_LIMIT_PER_S = 60
 #: Longest silence during a synchronous run, in seconds; the API holds the request open for up to 300.
 SYNC_TIMEOUT_S = 330.0
+#: Max bytes of the answer with one Run; with a thousand Runs or one task, whose input may have 9 MB; with an OUTPUT.
+_MAX_RUN_BYTES, _MAX_LARGE_BYTES, _MAX_OUTPUT_BYTES = 1 << 20, 64 << 20, 1 << 29
 #: The platform takes a body as a task's input only with this header.
 _JSON = {"Content-Type": "application/json; charset=utf-8"}
 #: `limit` in the query of a list: its longest page.
@@ -108,6 +110,7 @@ class ApifyClient:
                 body=body,
                 headers={**_JSON, "User-Agent": wire.user_agent(__version__, mark)},
                 limit=self.start_limit,
+                max_bytes=_MAX_RUN_BYTES,
             )
         except Unauthorized as error:
             await self._transport.look_again(error, sent_with)
@@ -127,6 +130,7 @@ class ApifyClient:
             body=body,
             headers=_JSON,
             silence_s=SYNC_TIMEOUT_S,
+            max_bytes=_MAX_OUTPUT_BYTES,
         )
 
     async def abort_run(self, run_id: RunId, *, gives_up: bool = False) -> Run:
@@ -136,7 +140,7 @@ class ApifyClient:
             ServerFailed, TransportError: with `gives_up`, if that fails for this Run alone.
         """
         path = f"/actor-runs/{segment(run_id)}/abort"
-        return await self._read(path, answers.run_of, method="POST", gives_up=gives_up)
+        return await self._read(path, answers.run_of, method="POST", gives_up=gives_up, max_bytes=_MAX_RUN_BYTES)
 
     async def get_run(self, run_id: RunId, *, wait_for_finish_s: int = 0, gives_up: bool = False) -> Run:
         """Read a Run; with `wait_for_finish_s` (at most 60) the server answers when the Run ends or that time is up.
@@ -147,14 +151,14 @@ class ApifyClient:
         path = f"/actor-runs/{segment(run_id)}"
         wait_s = self._held_polls.wait_s(wait_for_finish_s)
         if not wait_s:
-            return await self._read(path, answers.run_of, gives_up=gives_up)
+            return await self._read(path, answers.run_of, gives_up=gives_up, max_bytes=_MAX_RUN_BYTES)
         query, silence_s, began_at = {"waitForFinish": str(wait_s)}, wait_s + LATE_S, perf_counter()
         try:
-            run = await self._read(path, answers.run_of, query=query, silence_s=silence_s)
+            run = await self._read(path, answers.run_of, query=query, silence_s=silence_s, max_bytes=_MAX_RUN_BYTES)
         except (TransportError, ServerFailed):
             # Not held again before the Run's state is known: its deadlines must be judged, whatever cuts polls.
             self._held_polls.cut(wait_s, perf_counter() - began_at)
-            return await self._read(path, answers.run_of, gives_up=gives_up)
+            return await self._read(path, answers.run_of, gives_up=gives_up, max_bytes=_MAX_RUN_BYTES)
         self._held_polls.lasted(wait_s)
         return run
 
@@ -166,6 +170,7 @@ class ApifyClient:
             query={"startedAfter": wire.format_time(started_after), "offset": str(offset), "limit": _MAX_PAGE},
             throttle=self._listing,
             limit=self._listing_limit,
+            max_bytes=_MAX_LARGE_BYTES,
         )
 
     async def list_live_runs(self, task_id: TaskId, *, offset: int) -> dict[RunId, float | None]:
@@ -176,6 +181,7 @@ class ApifyClient:
             query={"desc": "1", "offset": str(offset), "limit": _MAX_PAGE, "status": _LIVE_STATUSES},
             throttle=self._listing,
             limit=self._listing_limit,
+            max_bytes=_MAX_LARGE_BYTES,
         )
 
     async def list_queued_runs(self, task_id: TaskId) -> list[RunId]:
@@ -185,6 +191,7 @@ class ApifyClient:
             answers.costs_by_run_of,
             query={"desc": "1", "limit": _MAX_PAGE, "status": RunStatus.READY},
             throttle=self._listing,
+            max_bytes=_MAX_LARGE_BYTES,
         )
         return list(listed)
 
@@ -195,6 +202,7 @@ class ApifyClient:
             answers.runs_page_of,
             query={"desc": "1", "offset": str(offset), "limit": str(limit)},
             throttle=self._listing,
+            max_bytes=_MAX_LARGE_BYTES,
         )
 
     async def get_items(
@@ -247,25 +255,31 @@ class ApifyClient:
     async def create_task(self, task: JsonObject) -> JsonObject:
         """Create a task from the API's own fields (actId, name, options, input). One POST."""
         body = write_json(task)
-        return await self._send("POST", "/actor-tasks", answers.object_of, body=body, headers=_JSON)
+        return await self._send(
+            "POST", "/actor-tasks", answers.object_of, body=body, headers=_JSON, max_bytes=_MAX_LARGE_BYTES
+        )
 
     async def get_task(self, task_id: TaskId) -> JsonObject:
         """Read a task, in the API's own fields."""
-        return await self._read(f"/actor-tasks/{segment(task_id)}", answers.task_of)
+        return await self._read(f"/actor-tasks/{segment(task_id)}", answers.task_of, max_bytes=_MAX_LARGE_BYTES)
 
     async def get_actor(self, actor_id: str) -> JsonObject:
         """Read an Actor, in the API's own fields."""
-        return await self._read(f"/actors/{segment(actor_id)}", answers.object_of)
+        return await self._read(f"/actors/{segment(actor_id)}", answers.object_of, max_bytes=_MAX_LARGE_BYTES)
 
     async def list_tasks(self) -> Sequence[str]:
         """List the account's last 1,000 tasks as user/name, newest first."""
         query = {"desc": "1", "limit": _MAX_PAGE}
-        return await self._read("/actor-tasks", answers.names_of, query=query, throttle=self._listing)
+        return await self._read(
+            "/actor-tasks", answers.names_of, query=query, throttle=self._listing, max_bytes=_MAX_LARGE_BYTES
+        )
 
     async def list_actors(self) -> Sequence[str]:
         """List the last 1,000 Actors that the account made or used as user/name, newest first."""
         query = {"desc": "1", "limit": _MAX_PAGE}
-        return await self._read("/actors", answers.names_of, query=query, throttle=self._listing)
+        return await self._read(
+            "/actors", answers.names_of, query=query, throttle=self._listing, max_bytes=_MAX_LARGE_BYTES
+        )
 
     async def list_builds(self, actor_id: str) -> Mapping[str, str]:
         """List an Actor's last 1,000 builds: their ids by build number."""
@@ -274,11 +288,12 @@ class ApifyClient:
             answers.build_ids_of,
             query={"desc": "1", "limit": _MAX_PAGE},
             throttle=self._listing,
+            max_bytes=_MAX_LARGE_BYTES,
         )
 
     async def get_build(self, build_id: str) -> wire.BuildInfo:
         """Read a build: its number, its input schema, its bounds."""
-        return await self._read(f"/actor-builds/{segment(build_id)}", answers.build_of)
+        return await self._read(f"/actor-builds/{segment(build_id)}", answers.build_of, max_bytes=_MAX_LARGE_BYTES)
 
     async def get_account(self) -> wire.AccountInfo:
         """Read whose token this is and what the account may do; a token may be allowed to run tasks and read neither.

@@ -24,10 +24,12 @@ MAX_IDLE_S = 15.0
 #: limits only keep a broken server from filling the memory.
 MAX_HEADER_BYTES = 1 << 20
 MAX_HEADERS = 10_000
+#: Max bytes before the body of an answer: all its headers, and interim answers before it.
+_MAX_HEAD_BYTES = 8 << 20
 #: Seconds between two searches for silent and idle connections.
 _LOOK_EVERY_S = 1.0
-#: Bytes after which the parser would pause a body. None is paused: a whole body is wanted in memory, one at a time.
-_NO_LIMIT = 1 << 30
+#: Bytes that are decompressed at a time, and half of those after which the parser asks for a pause of a body.
+_STEP_BYTES = 1 << 20
 #: Bytes at a time that are discarded of a body that is too large.
 _DISCARDED_BYTES = 1 << 20
 
@@ -173,7 +175,7 @@ class _Connection(asyncio.Protocol):
             # It calls only `pause_reading` and `resume_reading` of a protocol.
             self,  # type: ignore[arg-type]
             loop,
-            _NO_LIMIT,
+            _STEP_BYTES,
             max_line_size=MAX_HEADER_BYTES,
             max_field_size=MAX_HEADER_BYTES,
             max_headers=MAX_HEADERS,
@@ -189,6 +191,10 @@ class _Connection(asyncio.Protocol):
         self._message: RawResponseMessage | None = None
         self._body: aiohttp.StreamReader | None = None
         self._fits: Fits | None = None
+        #: Bytes before the body, as far as they are known; steps of a body whose headers came in the same piece.
+        self._head_bytes = self._early_steps = 0
+        #: The error for a body that does not fit, found while it was decompressed.
+        self._too_large: AnswerTooLarge | None = None
         self._silence_s = 0.0
         self._heard_at = 0.0
         self._transport.set_protocol(self)
@@ -196,6 +202,8 @@ class _Connection(asyncio.Protocol):
     def ask(self, request: bytes, silence_s: float, fits: Fits | None) -> asyncio.Future[None]:
         """Send a request; what is returned ends when the answer is there to be taken."""
         self._waiting, self._fits = self._loop.create_future(), fits
+        self._head_bytes = self._early_steps = 0
+        self._too_large = None
         self._silence_s, self._heard_at = silence_s, self._loop.time()
         self._transport.write(request)
         return self._waiting
@@ -219,13 +227,15 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take a piece of an answer."""
         self._heard_at = self._loop.time()
+        if self._message is None:
+            self._head_bytes += len(data)
         try:
             messages, _, _ = self._parser.feed_data(data)
         except MemoryError:
             self._fail(AnswerTooLarge(self._body.total_bytes if self._body is not None else 0))
             return
         except Exception as error:  # noqa: BLE001 - the parser's error, whatever its class: this is no answer
-            self._fail(aiohttp.ClientPayloadError(f"it is no HTTP: {error}"))
+            self._fail(self._too_large or aiohttp.ClientPayloadError(f"it is no HTTP: {error}"))
             return
         for message, body in messages:
             if message.code < 200:
@@ -234,9 +244,18 @@ class _Connection(asyncio.Protocol):
                 self._fail(aiohttp.ClientPayloadError("an answer without a request"))
                 return
             self._message, self._body = message, body
-        if self._fits is not None and self._message is not None and not self._has_room(self._fits):
-            return
-        self._finish()
+        if self._is_within_bounds():
+            self._finish()
+
+    def _is_within_bounds(self) -> bool:
+        """Fail the request if its answer is too large."""
+        if self._too_large is not None:
+            self._fail(self._too_large)
+        elif self._message is None and self._head_bytes > _MAX_HEAD_BYTES:
+            self._fail(aiohttp.ClientPayloadError(f"its headers have more than {_MAX_HEAD_BYTES:,} bytes"))
+        else:
+            return self._fits is None or self._message is None or self._has_room(self._fits)
+        return False
 
     def _has_room(self, fits: Fits) -> bool:
         """Fail the request if its body does not fit, by what has arrived or by the length that its headers announce."""
@@ -247,10 +266,14 @@ class _Connection(asyncio.Protocol):
             size = max(size, int(announced))
         if fits(size):
             return True
-        while self._body.read_nowait(_DISCARDED_BYTES):
-            pass  # the parser, which is part of a reference cycle, holds the body for longer than the connection lives
+        self._discard()
         self._fail(AnswerTooLarge(size))
         return False
+
+    def _discard(self) -> None:
+        # The parser, which is part of a reference cycle, holds the body for longer than the connection lives.
+        while self._body is not None and self._body.read_nowait(_DISCARDED_BYTES):
+            pass
 
     def _finish(self) -> None:
         message, body, waiting = self._message, self._body, self._waiting
@@ -298,7 +321,20 @@ class _Connection(asyncio.Protocol):
         self._heard_at = self._loop.time()
 
     def pause_reading(self) -> None:
-        """Do nothing: the parser asks for a pause when a body is large, and large bodies are read whole."""
+        """Do not pause: large bodies are read whole. But a few bytes may be gigabytes when they are decompressed.
+
+        The parser asks for a pause whenever another piece has been added to a large body.
+
+        Raises:
+            AnswerTooLarge: the body does not fit.
+        """
+        if self._body is None:
+            self._early_steps += 1
+        size = self._body.total_bytes if self._body is not None else self._early_steps * _STEP_BYTES
+        if self._fits is not None and not self._fits(size):
+            self._discard()
+            self._too_large = AnswerTooLarge(size)
+            raise self._too_large
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         """Do nothing: reading is never paused."""

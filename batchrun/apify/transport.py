@@ -10,7 +10,8 @@ import random
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, closing
-from functools import lru_cache
+from functools import lru_cache, partial
+from operator import ge
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -56,6 +57,8 @@ CONNECT_TIMEOUT_S = 30.0
 READ_TIMEOUT_S = 30.0
 #: Seconds of silence on a connection between two probes of the kernel.
 KEEPALIVE_S = 10
+#: Max bytes of an answer that holds one object; the largest of the API's, a month's usage, have some 100 KB.
+MAX_ANSWER_BYTES = 4 << 20
 #: Waits between tries of a request that got no answer or a server error.
 READ_BACKOFF = Backoff(first_s=0.5, max_s=10.0)
 #: Longest `Retry-After` of an answer that is not the API's that a read obeys, in seconds.
@@ -125,14 +128,16 @@ class Transport:
         throttle: Throttle | None = None,
         limit: AnnouncedLimit | None = None,
         gives_up: bool = False,
+        max_bytes: int = MAX_ANSWER_BYTES,
         fits: Fits | None = None,
     ) -> T:
         """Send a request that is safe to send twice, until it gets a readable answer.
 
         `throttle` is the token bucket of a rate limit that several resources share, beside the account's. `fits` is
-        asked whether the body may grow to a size. `parse` raises ValueError for an answer that it cannot read. With
-        `gives_up`, one resource that alone stays unreadable is not retried for ever. A poll that the server holds open
-        is not retried after a failure: the next one might wait as long.
+        asked whether the body may grow to a size; without it, a body above `max_bytes` is not the API's. `parse`
+        raises ValueError for an answer that it cannot read. With `gives_up`, one resource that alone stays unreadable
+        is not retried for ever. A poll that the server holds open is not retried after a failure: the next one might
+        wait as long.
 
         Raises:
             AnswerTooLarge: `fits` said no.
@@ -151,7 +156,14 @@ class Transport:
                 sent_with = self._token.version
                 try:
                     value = await self.send(
-                        method, path, parse, query=query, silence_s=silence_s, limit=limit, fits=fits
+                        method,
+                        path,
+                        parse,
+                        query=query,
+                        silence_s=silence_s,
+                        limit=limit,
+                        max_bytes=max_bytes,
+                        fits=fits,
                     )
                 except RateLimited as error:
                     refusals += 1
@@ -201,9 +213,10 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         silence_s: float = READ_TIMEOUT_S,
         limit: AnnouncedLimit | None = None,
+        max_bytes: int = MAX_ANSWER_BYTES,
         fits: Fits | None = None,
     ) -> T:
-        """Send one request, once and without a wait.
+        """Send one request, once and without a wait; `max_bytes` and `fits` are as for `read`.
 
         Raises:
             AnswerTooLarge: `fits` said no.
@@ -216,15 +229,14 @@ class Transport:
         timeout = _timeout(silence_s)
         began_s = perf_counter()
         redirected_to = ""
+        has_room = fits if fits is not None else partial(ge, max_bytes)
         try:
-            if self._connections is None:
-                answer, redirected_to = await self._send_by_session(method, target, body, headers, timeout, fits)
-            else:
-                answer = await self._connections.send(
-                    method, f"{self._api_path}{target}", timeout=timeout, headers=headers, body=body, fits=fits
-                )
-                if method == "GET" and 300 <= answer.status < 400:
-                    answer, redirected_to = await self._send_by_session(method, target, body, headers, timeout, fits)
+            answer, redirected_to = await self._exchange(method, target, body, headers, timeout, has_room)
+        except AnswerTooLarge as error:
+            if fits is not None or error.size <= max_bytes:
+                raise
+            self.meter.note(method, path, NO_ANSWER, perf_counter() - began_s, is_held=is_held)
+            raise self._endless(method, path, max_bytes) from error
         except NO_ANSWER_ERRORS as error:
             self.meter.note(method, path, NO_ANSWER, perf_counter() - began_s, is_held=is_held)
             failure = self._no_answer(error, method, path)
@@ -313,6 +325,24 @@ class Transport:
         if not redirected_to:  # the other host has another clock
             self.clock.note_date(answer.headers.get("Date"))
 
+    async def _exchange(
+        self,
+        method: str,
+        target: str,
+        body: bytes | None,
+        headers: Mapping[str, str] | None,
+        timeout: aiohttp.ClientTimeout,
+        fits: Fits,
+    ) -> tuple[Answer, str]:
+        """Return the answer, and the other address that it came from; "" without a redirect."""
+        if self._connections is not None:
+            answer = await self._connections.send(
+                method, f"{self._api_path}{target}", timeout=timeout, headers=headers, body=body, fits=fits
+            )
+            if method != "GET" or not 300 <= answer.status < 400:
+                return answer, ""
+        return await self._send_by_session(method, target, body, headers, timeout, fits)
+
     async def _send_by_session(
         self,
         method: str,
@@ -320,9 +350,8 @@ class Transport:
         body: bytes | None,
         headers: Mapping[str, str] | None,
         timeout: aiohttp.ClientTimeout,
-        fits: Fits | None,
+        fits: Fits,
     ) -> tuple[Answer, str]:
-        """Return the answer, and the other address that it came from; "" without a redirect."""
         async with self._session.request(
             method,
             self._url(target),
@@ -333,8 +362,7 @@ class Transport:
             # A redirected POST would be sent a second time.
             allow_redirects=method == "GET",
         ) as response:
-            content = await response.read() if fits is None else await _body_of(response.content, fits)
-            answer = Answer(response.status, response.headers, content)
+            answer = Answer(response.status, response.headers, await _body_of(response.content, fits))
             return answer, _other_origin(response)
 
     async def _stream_tail(self, path: str, max_bytes: int) -> bytes:
@@ -410,6 +438,14 @@ class Transport:
             return self._foreign(answer, method, path, redirected_to)
         self._note_answer(answer, method, path)
         return TransportError(f"an answer could not be read: {error}")
+
+    def _endless(self, method: str, path: str, max_bytes: int) -> TransportError:
+        error = TransportError(
+            f"{method} {path}: an answer of more than {max_bytes:,} bytes, which is not from the API; is api.base_url"
+            f" {self.base_url} right?"
+        )
+        self.outage.note_failure(str(error), method, path)
+        return error
 
     def _foreign(self, answer: Answer, method: str, path: str, redirected_to: str) -> ForeignAnswer:
         now = self.clock.now.middle

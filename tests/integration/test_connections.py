@@ -136,6 +136,44 @@ async def test_a_body_that_does_not_fit_is_given_up(answer: bytes) -> None:
     assert server.came_on == [0, 1]
 
 
+@pytest.mark.parametrize("pieces", [1, 50])
+async def test_a_body_is_decompressed_no_further_than_it_fits(pieces: int) -> None:
+    """A few KB on the wire may be gigabytes: what does not fit is found while it grows, whatever has come with it."""
+    packed = gzip.compress(b"x" * 100_000_000)
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
+    cut = len(packed) // pieces
+    answer = head + packed[:cut]
+    async with opened(lambda _: (answer, True)) as (_, connections):
+        with pytest.raises(AnswerTooLarge) as refused:
+            await connections.send("GET", "/v2/x", timeout=TIMEOUT, fits=lambda size: size < 1_000_000)
+    assert refused.value.size < 8_000_000
+
+
+async def test_headers_without_an_end_are_given_up() -> None:
+    """Each may be 1 MB long, and there may be thousands; interim answers count as well."""
+    endless = b"HTTP/1.1 103 Early Hints\r\nLink: %s\r\n\r\n" % (b"x" * 500_000) * 20
+    async with opened(lambda _: (endless, True)) as (_, connections):
+        with pytest.raises(aiohttp.ClientPayloadError, match="its headers have more than 8,388,608 bytes"):
+            await get(connections)
+
+
+async def test_an_answer_that_is_larger_than_the_apis_is_not_the_apis() -> None:
+    """The request and what to look at are named; of a start it is unknown whether a Run was started."""
+    body = b'{"data":{"id":"r","pad":"%s"}}' % (b"x" * (1 << 20))
+    answer = b"HTTP/1.1 201 Created\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    async with (
+        open_server(lambda _: (answer, True)) as server,
+        open_client(server.url, None, request_rate_per_s=1000) as client,
+    ):
+        with pytest.raises(TransportError) as error:
+            await client.start_run(TaskId("t"), b"{}", RunOptions(), Mark("m"))
+        assert client.last_failure == str(error.value)
+    assert str(error.value) == (
+        "POST /actor-tasks/t/runs: an answer of more than 1,048,576 bytes, which is not from the API; is api.base_url"
+        f" {server.url} right?"
+    )
+
+
 async def test_an_answer_is_held_by_its_reader_alone() -> None:
     """A body of 100 MB is freed once it is parsed; the loop holds a future for as long as its waiter runs."""
     async with opened(lambda _: (OK, True)) as (_, connections):

@@ -26,7 +26,7 @@ from batchrun.batch.shared_job_file import (
 from batchrun.batch.slow_opening import note_slow_opening
 from batchrun.config import Config, read_token
 from batchrun.engine.limits.account_pool import EQUAL, BatchPriority
-from batchrun.engine.notices import ReadDenied
+from batchrun.engine.notices import ReadDenied, SharedLogWeak
 from batchrun.ledger.sqlite.job_copy import JobFileCopy
 from batchrun.ledger.sqlite.journal import open_journal
 from batchrun.model import Command, JsonObject, Record, Summary
@@ -151,6 +151,8 @@ async def _open(
         stack.callback(engine.leave)
         for denied in prepared.denied:
             engine.progress.notices.add(ReadDenied(what=denied))
+        if log is not None and (how := await anyio.to_thread.run_sync(log.caution)):
+            engine.progress.notices.add(SharedLogWeak(how=how))
         stream = anyio.create_memory_object_stream[Record](RECORD_BUFFER)
         for end in stream:
             stack.callback(end.close)

@@ -126,6 +126,14 @@ class ReadDenied:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SharedLogWeak:
+    """The store of the shared log can lose entries that it has acknowledged. Reported when the batch is opened."""
+
+    #: In words: how, and what to do.
+    how: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BatchOutOfTime:
     """`deadlines.max_batch_s` is over."""
 
@@ -231,6 +239,7 @@ Notice = (
     | RunAborted
     | AbortRefused
     | ReadDenied
+    | SharedLogWeak
     | BatchOutOfTime
     | WaitingForFinalCosts
     | ReportNotWritten

@@ -25,6 +25,7 @@ from batchrun.engine.notices import (
     RunAborted,
     RunSuspect,
     SecondRunAborted,
+    SharedLogWeak,
     StartsStayInDoubt,
     StartsWaitForBudget,
     StartUnanswered,
@@ -112,6 +113,8 @@ def notice_words(notice: Notice) -> str:  # noqa: C901, PLR0911, PLR0912 - one s
             return f"The platform refuses to abort Run {run_id} ({reason}). It goes on to its own end, at its cost"
         case ReadDenied(what=what):
             return f"The token is not allowed to read {_DENIED[what]}"
+        case SharedLogWeak(how=how):
+            return how
         case BatchOutOfTime():
             return f"deadlines.max_batch_s is over. {_NO_NEW_STARTS}"
         case WaitingForFinalCosts():

@@ -27,6 +27,7 @@ from batchrun.engine.notices import (
     RunAborted,
     RunSuspect,
     SecondRunAborted,
+    SharedLogWeak,
     StartsStayInDoubt,
     StartsWaitForBudget,
     StartUnanswered,
@@ -68,6 +69,7 @@ WORDS: list[tuple[Notice, str]] = [
             " the most that one of 20 Runs cost beyond its limits. What live Runs use above that can exceed the budget"
         ),
     ),
+    (SharedLogWeak(how="a server syncs now and then"), "a server syncs now and then"),
     (
         SecondRunAborted(run_id=RunId("r"), job_key=JobKey("k")),
         (

@@ -5,6 +5,7 @@ import random
 import threading
 import time
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
@@ -297,7 +298,7 @@ def test_a_directory_that_is_gone_is_no_empty_log(tmp_path):
         ("file:///", "must be like file:///"),
         ("nats://host:4222", "needs a name"),
         ("nats://host:4222/a.b", "needs a name"),
-        ("nats://host:4222/shop?copies=3", "there is .replicas=3"),
+        ("nats://host:4222/shop?copies=3", "there are .replicas=3"),
         ("nats://me:secret@host:4222/shop", "must hold no password"),
         ("s3://", "replica.url"),
     ],
@@ -418,6 +419,58 @@ def test_heartbeats_go_on_while_a_large_commit_is_sent(tmp_path):
     may_go_on.set()
     thread.join()
     assert log.last.entry == 2
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"sync_always": True, "sync_interval": 120_000_000_000}, ""),
+        ({"sync_interval": 120_000_000_000}, "every 120 s only"),
+        (None, "is unknown, since http://127.0.0.1:"),
+    ],
+)
+def test_nats_servers_that_may_lose_acknowledged_entries_are_named(config, words):
+    """What a server's monitoring says of it; without an answer, that it is unknown."""
+
+    class Monitor(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if config else 404)
+            self.end_headers()
+            self.wfile.write(json.dumps({"jetstream": {"config": config}}).encode())
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Monitor) as server:
+        threading.Thread(target=server.handle_request).start()
+        monitor = f"http://127.0.0.1:{server.server_address[1]}"
+        no_client: Any = None
+        store = nats_store.NatsStore(no_client, no_client, no_client, "batchrun-shop", [monitor])
+        caution = store.caution()
+    assert (words in caution, bool(caution)) == (True, bool(words))
+
+
+def test_a_refused_entry_that_does_not_show_is_no_sign_of_another_owner(tmp_path, monkeypatch):
+    """An earlier try can still be under way in the store, whose answer was lost: it shows a moment later."""
+    monkeypatch.setattr(owned_log, "FIRST_WAIT_S", 0.0)
+
+    class Late(DirectoryStore):
+        hidden = 0
+
+        def append(self, number: int, entry: bytes) -> bool:
+            if number == 1 and not self.hidden:
+                self.hidden = 2
+                super().append(number, entry)
+                raise LogUnreachable("the answer was lost")
+            return super().append(number, entry)
+
+        def read(self, number: int) -> bytes | None:
+            self.hidden -= self.hidden > 0
+            return None if self.hidden else super().read(number)
+
+    open_log(tmp_path / "log")
+    log = claim(Late(tmp_path / "log"), tmp_path / "a")
+    assert log.append(Commit(changes=[("INSERT", ())])).entry == 1
 
 
 def test_a_nats_server_that_does_not_answer_is_said(monkeypatch):

@@ -41,6 +41,9 @@ class BucketStore:
     def get_object(self, name: str) -> bytes | None:
         return self._get(object_name(name))
 
+    def caution(self) -> str:
+        return ""
+
     def _create(self, path: str, content: bytes) -> bool:
         try:
             obstore.put(self._store, path, content, mode="create", use_multipart=False)

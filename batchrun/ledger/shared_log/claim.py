@@ -158,6 +158,9 @@ class Claimant:
                 owner = Owner(id=secrets.token_hex(16), name=name, lease_s=self._lease_s)
                 if (log := self._replica.claim(owner, self._host)) is not None:
                     return log
+                if not self._replica.catch_up():  # the entry that is in the way is not there yet
+                    self._heard_at = heard_at
+                    return self._standby("another process is claiming it")
         except LogUnreachable as error:
             if self._heard_at is None:
                 raise

@@ -57,6 +57,9 @@ class DirectoryStore:
     def get_object(self, name: str) -> bytes | None:
         return _read(self._directory / object_name(name))
 
+    def caution(self) -> str:
+        return ""
+
     def _create(self, file: Path, content: bytes) -> bool:
         """Write a temporary file and link it under its name; `link` fails if the name exists, atomically on NFS too."""
         beside = file.parent / f".new-{secrets.token_hex(8)}"

@@ -30,6 +30,9 @@ class LogStore(Protocol):
     def get_object(self, name: str) -> bytes | None:
         """Return an object; None: there is none."""
 
+    def caution(self) -> str:
+        """Return in words how this store can lose entries; empty: no way is known. Takes a second or two."""
+
 
 def open_store(url: str) -> AbstractContextManager[LogStore]:
     """Open the store that a URL names. No two batches may have the same URL.

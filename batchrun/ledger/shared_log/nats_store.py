@@ -1,90 +1,122 @@
 """A shared log in a stream of NATS JetStream: a message an entry, appended at an expected sequence number."""
 
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeVar
+from http.client import HTTPException
+from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import ProxyHandler, build_opener
 
 import anyio
 import nats
+import orjson
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import ObjectStoreConfig, StorageType, StreamConfig
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import APIError, NotFoundError, ObjectNotFoundError
 from nats.js.object_store import ObjectStore
 
 from batchrun.errors import ConfigError, LogUnreachable
 from batchrun.ledger.shared_log.read_ahead import read_up_to_the_end
 
-T = TypeVar("T")
-
 #: Seconds for one request.
 _REQUEST_S = 5.0
 #: Seconds for the first connection, over all servers.
 _CONNECT_S = 10.0
-#: The server's error code for a message that is not at the expected sequence number.
+#: The server's error codes for a message that is not at the expected sequence number, and for none at a number.
 _WRONG_SEQUENCE = 10071
+_NO_MESSAGE = 10037
+#: The usual port of a server's monitoring, and the seconds that it may take to answer.
+_MONITOR_PORT = 8222
+_MONITOR_S = 1.0
 
 
 class NatsStore:
     """The stream of one log, with an object store beside it. Entry N is the message with sequence number N + 1."""
 
-    def __init__(self, portal: BlockingPortal, js: JetStreamContext, objects: ObjectStore, stream: str) -> None:
+    def __init__(
+        self, portal: BlockingPortal, js: JetStreamContext, objects: ObjectStore, stream: str, monitors: Sequence[str]
+    ) -> None:
         self._portal = portal
         self._js = js
         self._objects = objects
         self._stream = stream
+        #: The monitoring address of each server.
+        self._monitors = monitors
 
     def append(self, number: int, entry: bytes) -> bool:
         headers = {"Nats-Expected-Last-Sequence": str(number)}
-        try:
-            self._call(partial(self._js.publish, subject_of(self._stream), entry, headers=headers, timeout=_REQUEST_S))
-        except APIError as error:
-            if error.err_code == _WRONG_SEQUENCE:
+        publish = partial(self._js.publish, subject_of(self._stream), entry, headers=headers, timeout=_REQUEST_S)
+        with _explaining(self._stream):
+            try:
+                self._portal.call(publish)
+            except APIError as error:
+                if error.err_code != _WRONG_SEQUENCE:
+                    raise
                 return False
-            raise self._unreachable(error) from error
-        return True
+            return True
 
     def read(self, number: int) -> bytes | None:
-        try:
-            message = self._call(partial(self._js.get_msg, self._stream, number + 1))
-        except NotFoundError:
-            return None
-        except APIError as error:
-            raise self._unreachable(error) from error
-        return message.data or b""
+        with _explaining(self._stream):
+            try:
+                return self._portal.call(partial(self._js.get_msg, self._stream, number + 1)).data or b""
+            except NotFoundError as error:
+                if error.err_code != _NO_MESSAGE:  # the stream itself is missing, say: that is no empty log
+                    raise
+                return None
 
     def read_from(self, number: int) -> Iterator[bytes]:
         return read_up_to_the_end(self.read, number)
 
     def put_object(self, name: str, content: bytes) -> None:
-        try:
-            self._call(partial(self._objects.put, name, content))
-        except APIError as error:
-            raise self._unreachable(error) from error
+        with _explaining(self._stream):
+            self._portal.call(partial(self._objects.put, name, content))
 
     def get_object(self, name: str) -> bytes | None:
-        try:
-            return self._call(partial(self._objects.get, name)).data
-        except NotFoundError:
-            return None
-        except APIError as error:
-            raise self._unreachable(error) from error
+        with _explaining(self._stream):
+            try:
+                return self._portal.call(partial(self._objects.get, name)).data
+            except ObjectNotFoundError:
+                return None
 
-    def _call(self, verb: Callable[[], Awaitable[T]]) -> T:
-        try:
-            return self._portal.call(verb)
-        except APIError:
-            raise
-        except (NatsError, OSError, TimeoutError) as error:
-            raise self._unreachable(error) from error
+    def caution(self) -> str:
+        with ThreadPoolExecutor(len(self._monitors)) as readers:
+            found = list(readers.map(_synced_every_s, self._monitors))
+        longest_s = max((each for each in found if each is not None), default=0.0)
+        if None not in found and not longest_s:
+            return ""
+        words = f"a server syncs its disk every {longest_s:g} s only"
+        if not longest_s:
+            silent = self._monitors[found.index(None)]
+            words = f"how often a server syncs its disk is unknown, since {silent} does not answer"
+        return (
+            f"NATS stream {self._stream}: {words}. Without sync_interval: always in the jetstream section of its"
+            " configuration, a server can lose entries that it has acknowledged when its machine loses power"
+        )
 
-    def _unreachable(self, error: Exception) -> LogUnreachable:
-        return LogUnreachable(f"NATS stream {self._stream}: {str(error) or type(error).__name__}")
+
+def _synced_every_s(monitor: str) -> float | None:
+    """Return how often a server syncs its disk, 0 for always; None: its monitoring port does not answer."""
+    try:
+        with build_opener(ProxyHandler({})).open(f"{monitor}/varz", timeout=_MONITOR_S) as answer:
+            config = orjson.loads(answer.read())["jetstream"]["config"]
+            return 0.0 if config.get("sync_always") else config["sync_interval"] / 1e9
+    except (OSError, HTTPException, ValueError, KeyError, TypeError):
+        return None
+
+
+@contextmanager
+def _explaining(stream: str) -> Iterator[None]:
+    """Turn the client's errors into ones that name the stream."""
+    try:
+        yield
+    except (NatsError, OSError, TimeoutError) as error:
+        raise LogUnreachable(f"NATS stream {stream}: {str(error) or type(error).__name__}") from error
 
 
 def subject_of(stream: str) -> str:
@@ -94,7 +126,7 @@ def subject_of(stream: str) -> str:
 
 @contextmanager
 def open_nats_store(url: str) -> Iterator[NatsStore]:
-    """Open the stream that a URL names, nats://host:4222,other:4222/name?replicas=3, and create it if it is missing.
+    """Open the stream that a URL names, nats://host:4222,other:4222/name?replicas=3&monitor=8222; create a missing one.
 
     Credentials come from the environment, as NATS' own tool takes them: NATS_CREDS, or NATS_USER and NATS_PASSWORD.
 
@@ -102,38 +134,40 @@ def open_nats_store(url: str) -> Iterator[NatsStore]:
         ConfigError: The URL names no stream.
         LogUnreachable: The server does not answer, or has no JetStream.
     """
-    servers, stream, replicas = _parts_of(url)
+    servers, stream, replicas, monitor = _parts_of(url)
+    hosts = [urlsplit(each).hostname or "" for each in servers]
+    monitors = [f"http://{f'[{host}]' if ':' in host else host}:{monitor}" for host in hosts]
     with start_blocking_portal() as portal:
-        client, js, objects = _reached(portal, partial(_connect, servers, stream, replicas), stream)
+        with _explaining(stream):
+            client, js, objects = portal.call(_connect, servers, stream, replicas)
         try:
-            yield NatsStore(portal, js, objects, stream)
+            yield NatsStore(portal, js, objects, stream, monitors)
         finally:
             portal.call(client.close)
 
 
-def _parts_of(url: str) -> tuple[list[str], str, int]:
-    """Return a URL's servers, its stream, and on how many servers the stream is kept."""
+def _parts_of(url: str) -> tuple[list[str], str, int, int]:
+    """Return a URL's servers, its stream, on how many servers that is kept, and the port of their monitoring."""
     parts = urlsplit(url)
     name = parts.path.strip("/")
     if not name or not name.replace("-", "").replace("_", "").isalnum():
         raise ConfigError("replica.url: nats://host:4222/name needs a name of letters, digits, - and _ for the batch")
-    replicas = 1
+    numbers = {"replicas": 1, "monitor": _MONITOR_PORT}
     for key, _, value in (each.partition("=") for each in parts.query.split("&") if each):
-        if key != "replicas" or value not in ("1", "3", "5"):
-            raise ConfigError(f"replica.url: {key!r} is not known; there is ?replicas=3")
-        replicas = int(value)
+        is_known = value in ("1", "3", "5") if key == "replicas" else key == "monitor" and value.isdecimal()
+        if not is_known:
+            raise ConfigError(f"replica.url: {key}={value} is not known; there are ?replicas=3 and &monitor=8222")
+        numbers[key] = int(value)
     if "@" in parts.netloc:
         raise ConfigError(
             "replica.url: is noted in files, so it must hold no password. Set NATS_USER and NATS_PASSWORD instead"
         )
-    return [f"{parts.scheme}://{each}" for each in parts.netloc.split(",")], f"batchrun-{name}", replicas
-
-
-def _reached(portal: BlockingPortal, connect: Callable[[], Awaitable[T]], stream: str) -> T:
-    try:
-        return portal.call(connect)
-    except (NatsError, OSError, TimeoutError) as error:
-        raise LogUnreachable(f"NATS stream {stream}: {str(error) or type(error).__name__}") from error
+    return (
+        [f"{parts.scheme}://{each}" for each in parts.netloc.split(",")],
+        f"batchrun-{name}",
+        numbers["replicas"],
+        numbers["monitor"],
+    )
 
 
 async def _connect(servers: list[str], stream: str, replicas: int) -> tuple[Client, JetStreamContext, ObjectStore]:

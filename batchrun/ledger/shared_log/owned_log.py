@@ -70,6 +70,10 @@ class OwnedLog:
         """Why nothing more can be appended: another owner has taken the batch over; None: it can."""
         return self._refused
 
+    def caution(self) -> str:
+        """Return in words how the store can lose entries; empty: no way is known. Takes a second or two."""
+        return self._store.caution()
+
     @property
     def last(self) -> LogPosition:
         """The last entry, which this process has appended."""
@@ -132,8 +136,12 @@ class OwnedLog:
         """Send an entry; return when it was sent, or None if another owner has appended one with its number."""
         sent_at = boot_time()
         # If the number is taken, this very entry may have taken it, in an earlier try whose answer was lost.
-        is_there = self._store.append(number, encoded) or self._store.read(number) == encoded
-        return sent_at if is_there else None
+        if self._store.append(number, encoded):
+            return sent_at
+        taken = self._store.read(number)
+        if taken is None:  # an earlier try is still under way in the store
+            raise LogUnreachable(f"the store refuses entry {number}, and shows none with that number")
+        return sent_at if taken == encoded else None
 
     def _persist(self, send: Callable[[], T]) -> T:
         """Call something until the store answers; return the result."""

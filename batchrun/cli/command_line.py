@@ -332,10 +332,12 @@ def schema(
     """Print the JSON Schema of a batch file, or of worker.toml, for editors."""
     from batchrun.cli.json_output import print_json
     from batchrun.config import Config
+    from batchrun.config.editor_schema import editor_schema
     from batchrun.config.worker_config import WorkerConfig
 
-    model, title = (WorkerConfig, "A batchrun worker") if for_worker else (Config, "A batchrun batch")
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema(), "title": title}
+    schema = (
+        editor_schema(WorkerConfig, "A batchrun worker") if for_worker else editor_schema(Config, "A batchrun batch")
+    )
     print_json(schema, is_indented=True)
 
 

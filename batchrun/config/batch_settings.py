@@ -31,9 +31,7 @@ _Memory = Annotated[int, Field(ge=128, le=32768), AfterValidator(_power_of_two)]
 class Section(BaseModel):
     """A table of a configuration: frozen, strict, and without unknown keys."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
 
 class ApiConfig(Section):
@@ -109,7 +107,7 @@ class TaskConfig(Section):
     """The name of a described task."""
     input: JsonObject = {}
     """The input of a described task."""
-    options: OptionsConfig = OptionsConfig()
+    options: OptionsConfig = OptionsConfig.model_construct()
     """The options of a described task."""
 
     @model_validator(mode="after")
@@ -400,22 +398,22 @@ class NotifyConfig(Section):
 class Config(Section):
     """The configuration of a batch."""
 
-    api: ApiConfig = ApiConfig()
+    api: ApiConfig = ApiConfig.model_construct()
     task: TaskConfig
     jobs: JobsConfig
     input: JsonObject = {}
     """Constants under every override."""
-    run: RunConfig = RunConfig()
-    limits: LimitsConfig = LimitsConfig()
-    retry: RetryConfig = RetryConfig()
-    deadlines: DeadlinesConfig = DeadlinesConfig()
-    breaker: BreakerConfig = BreakerConfig()
+    run: RunConfig = RunConfig.model_construct()
+    limits: LimitsConfig = LimitsConfig.model_construct()
+    retry: RetryConfig = RetryConfig.model_construct()
+    deadlines: DeadlinesConfig = DeadlinesConfig.model_construct()
+    breaker: BreakerConfig = BreakerConfig.model_construct()
     groups: dict[_Name, GroupConfig] = {}
     """By `@group`; other groups have weight 1 and no limit."""
-    output: OutputConfig = OutputConfig()
-    server: ServerConfig = ServerConfig()
-    replica: ReplicaConfig = ReplicaConfig()
-    notify: NotifyConfig = NotifyConfig()
+    output: OutputConfig = OutputConfig.model_construct()
+    server: ServerConfig = ServerConfig.model_construct()
+    replica: ReplicaConfig = ReplicaConfig.model_construct()
+    notify: NotifyConfig = NotifyConfig.model_construct()
 
     @model_validator(mode="after")
     def _has_a_lease_below_the_horizon(self) -> Self:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from batchrun.runtime.lean_imports import import_leanly
+
 if TYPE_CHECKING:
     from batchrun.config import Config
 
@@ -134,6 +136,7 @@ def run(
     json: JsonSummary = False,
 ) -> None:
     """Start a batch, or resume it: the same command."""
+    import_leanly()
     from batchrun.cli.run_command import run_batch_command
 
     if no_standby:
@@ -204,6 +207,7 @@ def plan(
     json: Json = False,
 ) -> None:
     """Check every input of a batch and forecast its time and cost; start nothing."""
+    import_leanly()
     from batchrun.cli.plan_command import show_plan
 
     config = _load_config(
@@ -278,6 +282,7 @@ def retry(
     json: JsonSummary = False,
 ) -> None:
     """Retry jobs that did not succeed, or a selection of them; then resume the batch."""
+    import_leanly()
     from batchrun.cli.retry_command import retry_jobs
     from batchrun.maintenance.job_selection import WantedJobs
 
@@ -373,6 +378,7 @@ def serve(
     faults: Annotated[Path | None, typer.Option(help="A TOML file of faults to inject.")] = None,
 ) -> None:
     """Serve the Apify API on this machine and run Actors as local processes, until Ctrl-C."""
+    import_leanly()
     from batchrun.cli.serve_command import read_accounts, read_token, serve_api
     from batchrun.server import AccountSettings, ServerSettings, load_faults
 

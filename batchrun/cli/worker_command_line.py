@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from batchrun.cli.command_group import CommandGroup
+from batchrun.runtime.lean_imports import import_leanly
 
 app = typer.Typer(cls=CommandGroup, help="Run batches side by side in a long-lived process.", no_args_is_help=True)
 
@@ -44,6 +45,7 @@ def start(
     ] = None,
 ) -> None:
     """Run the batches of a data directory, and submitted ones, until a signal stops it."""
+    import_leanly()
     from batchrun.cli.worker_start_command import start_worker
 
     given = {

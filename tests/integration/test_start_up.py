@@ -16,6 +16,11 @@ FOR_HELP = FOR_VERSION | {"attr", "markdown_it", "mdurl", "pygments", "rich"}
 FOR_STATUS = FOR_VERSION | {
     *("annotated_types", "anyio", "orjson", "pydantic", "pydantic_core", "typing_extensions", "typing_inspection"),
 }
+#: Packages of others that `run` needs before it asks the platform for the first time.
+FOR_RUN = FOR_STATUS | {
+    *("aiohappyeyeballs", "aiohttp", "aiosignal", "attr", "brotli", "frozenlist", "idna", "multidict", "propcache"),
+    *("colorama", "cython_runtime", "sniffio", "structlog", "uvloop", "yarl", "zstandard"),
+}
 #: Our own modules that help needs.
 OWN_FOR_HELP = {
     *(
@@ -29,6 +34,7 @@ OWN_FOR_HELP = {
         "batchrun.cli.task_command_line",
     ),
     *("batchrun.cli.terminal", "batchrun.cli.command_line", "batchrun.cli.worker_command_line", "batchrun.errors"),
+    *("batchrun.runtime", "batchrun.runtime.lean_imports"),
     *("batchrun.report", "batchrun.report.terminal_text", "batchrun.version"),
 }
 #: Runs command lines, one after another, and prints the names of all modules that were imported for them.
@@ -83,6 +89,57 @@ def test_help_is_shown_without_importing_what_does_the_work():
     others, own = _imports_of(["--help"], *([*verb, "--help"] for verb in verbs))
     assert others <= FOR_HELP
     assert own == OWN_FOR_HELP
+
+
+#: Runs a batch on a platform of its own that prints, at the first request, what was imported until then, and ends all.
+FIRST_REQUEST = """
+import os, socket, sys, threading
+platform = socket.create_server(("127.0.0.1", 0))
+before = set(sys.modules)
+def answer():
+    platform.accept()[0].recv(1)
+    print(*sorted(set(sys.modules) - before), sep="\\n", flush=True)
+    os._exit(0)
+threading.Thread(target=answer, daemon=True).start()
+from batchrun.cli.main import app
+url = f"http://127.0.0.1:{platform.getsockname()[1]}"
+app(["run", "--task", "a~b", "--jobs", "jobs.jsonl", "--api-url", url])
+"""
+
+
+def test_a_batch_asks_the_platform_before_it_imports_what_comes_later(tmp_path):
+    """Neither rich, which structlog would import, nor the server, nor schemas: they come when they are needed."""
+    (tmp_path / "jobs.jsonl").write_text("{}\n")
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_REQUEST], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+    )
+    names = set(done.stdout.split())
+    own = {name for name in names if name.partition(".")[0] == "batchrun"}
+    others = {name.partition(".")[0] for name in names - own if not name.startswith("_sysconfigdata")}
+    assert {name for name in others if not name.startswith("_")} - sys.stdlib_module_names <= FOR_RUN
+    assert not {
+        name for name in own if name.startswith(("batchrun.maintenance", "batchrun.server.", "batchrun.worker"))
+    }
+
+
+#: Prints how many authorities the contexts trust: one of ssl, and those of aiohttp that verify and that do not.
+TRUST = """
+import ssl
+from batchrun.runtime.lean_imports import import_leanly
+import_leanly()
+from aiohttp import connector
+contexts = (ssl.create_default_context(), connector._SSL_CONTEXT_VERIFIED, connector._SSL_CONTEXT_UNVERIFIED)
+print(*(len(context.get_ca_certs()) for context in contexts))
+print(ssl.SSLContext.set_default_verify_paths.__name__)
+"""
+
+
+def test_a_lean_import_of_aiohttp_trusts_the_same_authorities():
+    """Only the context that verifies no certificate is without them, and ssl is as it was."""
+    done = subprocess.run([sys.executable, "-c", TRUST], capture_output=True, text=True, timeout=60, check=True)
+    (usual, verified, unverified), method = done.stdout.split()[:3], done.stdout.split()[3]
+    assert usual == verified
+    assert (int(unverified), method) == (0, "set_default_verify_paths")
 
 
 #: Keeps eight worker threads busy at once, and prints by how many kilobytes they let the process's data grow.

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -24,6 +23,7 @@ from batchrun.errors import (
     Unauthorized,
 )
 from batchrun.runtime.children import open_children
+from batchrun.runtime.fast_dataclasses import dataclass
 
 if TYPE_CHECKING:
     from batchrun.server import InlineActor

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import anyio
@@ -17,6 +16,7 @@ from batchrun.ledger.facts import ACCOUNT, TASK_ID
 from batchrun.ledger.sqlite.reader import LedgerReader
 from batchrun.model import TaskId
 from batchrun.output.layout import SERVER_STATE
+from batchrun.runtime.fast_dataclasses import dataclass
 
 if TYPE_CHECKING:
     from batchrun.server import InlineActor

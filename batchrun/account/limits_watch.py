@@ -4,7 +4,6 @@ It knows the account's limits and their use by others. It does not know batches.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 import anyio
@@ -16,6 +15,7 @@ from batchrun.engine.limits.account_capacity import FIRST_SLOTS
 from batchrun.errors import ApiError
 from batchrun.policy.allowance import Allowance
 from batchrun.policy.retry import Backoff
+from batchrun.runtime.fast_dataclasses import dataclass
 
 #: Seconds between two readings. A change takes effect within two of them.
 READ_INTERVAL_S = 2.0

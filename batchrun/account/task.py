@@ -1,6 +1,6 @@
 """The task of a batch: found by id, or by its description, which may create it."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from batchrun.apify.wire import task_options
 from batchrun.config import TaskConfig
 from batchrun.errors import ApiError, BatchRefused, ConfigError, NotFound, RateLimited, ServerFailed, TransportError
 from batchrun.model import JsonObject, TaskId
+from batchrun.runtime.fast_dataclasses import dataclass
 
 #: Seconds between two tries to find or create a described task.
 RETRY_INTERVAL_S = 0.5

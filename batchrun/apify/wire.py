@@ -10,7 +10,6 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -31,6 +30,7 @@ from batchrun.model import (
     read_json,
 )
 from batchrun.policy.run_cost import Prices
+from batchrun.runtime.fast_dataclasses import dataclass
 
 #: The API's maximum of `waitForFinish`, in seconds.
 MAX_WAIT_FOR_FINISH_S = 60

@@ -1,7 +1,6 @@
 """What is known of a batch before its first start: account, task, limits, and the results of earlier processes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from batchrun.account.connected_task import ConnectedTask
 from batchrun.account.task import Task
@@ -14,6 +13,7 @@ from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import Outcome
 from batchrun.preflight.input_checks import LineProblem
 from batchrun.preflight.preparation import Preparation
+from batchrun.runtime.fast_dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,12 +3,12 @@
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from batchrun.model import JsonObject, write_json
 from batchrun.preflight.column_match import ColumnMatch, Matching, placeholder_of
+from batchrun.runtime.fast_dataclasses import dataclass
 
 #: Max properties without a column that are listed as comments.
 MAX_OTHERS = 15

@@ -4,7 +4,6 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -29,6 +28,7 @@ from batchrun.preflight.column_match import JobColumn, Matching, is_usable, matc
 from batchrun.preflight.plan import Plan, as_created, make_plan, open_to_look
 from batchrun.report.number_words import counted
 from batchrun.runtime.children import plain_errors
+from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.logs import silence
 
 #: Keys of `[jobs]` that say how the file is read, and that `--set` may give.

@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import anyio
@@ -34,6 +33,7 @@ from batchrun.model import Mark, Record, TaskId, WaitKind, WaitReason
 from batchrun.policy.breaker import Breaker
 from batchrun.policy.token_bucket import BothBuckets, TokenBucket
 from batchrun.runtime.changed import Changed
+from batchrun.runtime.fast_dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

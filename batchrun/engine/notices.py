@@ -1,11 +1,11 @@
 """Events that the engine reports to people, as values. The sentences are in `report/notice_words.py`."""
 
 from collections import deque
-from dataclasses import dataclass
 from pathlib import Path
 
 from batchrun.apify.wire import Denied
 from batchrun.model import JobKey, RunId
+from batchrun.runtime.fast_dataclasses import dataclass
 
 #: Max notices that are kept until a reader takes them. A batch without a reader (a library call) keeps the newest ones.
 MAX_UNREAD = 200

@@ -1,7 +1,6 @@
 """What the engine needs from outside beside the ledger: a source of jobs, and a client of the platform."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -21,6 +20,7 @@ from batchrun.model import (
     TimeWindow,
 )
 from batchrun.runtime.byte_budget import Fits
+from batchrun.runtime.fast_dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,12 @@
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from batchrun.jobs.rows import NotAJob, brief
 from batchrun.jobs.template import to_bool, to_int
 from batchrun.model import JobKey, JsonObject, RunOptions, read_json
+from batchrun.runtime.fast_dataclasses import dataclass
 
 #: Characters of a job key or a group.
 MAX_KEY_CHARS = 512

@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from batchrun.errors import JobFileError
 from batchrun.model import JsonObject
+from batchrun.runtime.fast_dataclasses import dataclass
 
 Kind = Literal["jsonl", "json", "csv", "tsv"]
 Compression = Literal["none", "gz", "zst"]

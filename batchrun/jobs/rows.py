@@ -1,9 +1,10 @@
 """Rows: the parts of a job file, whatever its format, and their positions."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, NamedTuple
 
 from batchrun.model import BadLine, JobKey, JsonObject, Position, write_json
+from batchrun.runtime.fast_dataclasses import dataclass
 
 #: Bytes of a row; a longer one is skipped unread. More than the API takes as input: a template may leave columns out.
 MAX_ROW_BYTES = 16 << 20

@@ -9,7 +9,6 @@ import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from io import BufferedIOBase
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import zstandard
 from batchrun.errors import ConfigError, JobFileError, JobFileLost
 from batchrun.jobs.job_format import Compression, JobFormat
 from batchrun.jobs.raw_streams import as_utf8, open_bytes, skip_bytes
+from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.open_files import TOO_MANY, too_many_words
 
 #: Bytes at the beginning of a file that show what it is.

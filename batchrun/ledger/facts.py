@@ -4,7 +4,7 @@ The JSON forms are part of the ledger's format: a later version reads what an ea
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -13,6 +13,7 @@ from batchrun.ledger.shared_commits import LogClaim, LogPosition
 from batchrun.model import Command, JobKey, JsonObject, Mark, RunId, TaskId, WaitKind, WaitReason
 from batchrun.policy.breaker import Trip
 from batchrun.policy.secret_fields import SecretFields
+from batchrun.runtime.fast_dataclasses import dataclass
 
 T = TypeVar("T")
 

@@ -1,10 +1,11 @@
 """What a commit changes, for a log that other machines replay; the log itself is in `ledger/shared_log`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
 from batchrun.errors import OutputError
+from batchrun.runtime.fast_dataclasses import dataclass
 
 #: A statement's parameters, by position or by name.
 Parameters = Sequence[Any] | Mapping[str, Any]

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
@@ -18,6 +17,7 @@ from batchrun.ledger.sqlite.tables import open_ledger
 from batchrun.maintenance.idle_batch import IdleBatch, open_idle_batch, read_unfinished
 from batchrun.model import Run, RunId, RunStatus
 from batchrun.report.batch_status import Doubt
+from batchrun.runtime.fast_dataclasses import dataclass
 
 #: Abort requests that are open at once.
 MAX_OPEN_REQUESTS = 20

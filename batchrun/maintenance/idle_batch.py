@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
@@ -20,6 +19,7 @@ from batchrun.model import RunId, TaskId
 from batchrun.output.layout import SERVER_STATE
 from batchrun.output.lock import enter_lock
 from batchrun.report.batch_status import Doubt, doubts_of
+from batchrun.runtime.fast_dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """The settled jobs that a retry reopens, from the values of its flags; the same for a directory and for a worker."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from batchrun.config import Config
@@ -12,6 +12,7 @@ from batchrun.report.failure_causes import Tripped, read_tripped, read_unknown
 from batchrun.report.number_words import counted
 from batchrun.report.progress_words import outcome_counts
 from batchrun.report.shown_failures import ShownFailures, show_causes
+from batchrun.runtime.fast_dataclasses import dataclass
 
 #: Max unknown names that are shown per flag.
 MAX_NAMED = 10

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
@@ -14,6 +13,7 @@ from batchrun.ledger.sqlite.tables import open_ledger
 from batchrun.maintenance.idle_batch import open_idle_batch, read_unfinished
 from batchrun.model import Run, RunId
 from batchrun.report.batch_status import Doubt
+from batchrun.runtime.fast_dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

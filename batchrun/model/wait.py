@@ -1,7 +1,8 @@
 """What a batch waits for while nothing of it starts or ends. The sentences are in `report/wait_words.py`."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from batchrun.runtime.fast_dataclasses import dataclass
 
 
 class WaitKind(StrEnum):

@@ -2,13 +2,14 @@
 
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from typing import Any, Self
 
 import orjson
 
 from batchrun.model import JsonObject
+from batchrun.runtime.fast_dataclasses import dataclass
 
 #: Version of the JSON form.
 VERSION = 1

@@ -4,7 +4,6 @@ import random
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
@@ -21,6 +20,7 @@ from batchrun.notify.outbox import MAX_WAITING, Outbox
 from batchrun.notify.webhook_channel import WebhookChannel
 from batchrun.runtime.children import open_children
 from batchrun.runtime.crash_points import crash_point
+from batchrun.runtime.fast_dataclasses import dataclass
 
 #: Seconds that the end of a batch, or of a worker, waits for deliveries. What is not delivered then stays stored.
 CLOSE_WAIT_S = 5.0

@@ -3,7 +3,6 @@
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -11,6 +10,7 @@ from pydantic import SecretBytes, SecretStr
 
 from batchrun.config.batch_settings import NotifyConfig
 from batchrun.errors import ConfigError
+from batchrun.runtime.fast_dataclasses import dataclass
 
 URL_VARIABLE = "BATCHRUN_NOTIFY_URL"
 KEY_VARIABLE = "BATCHRUN_NOTIFY_KEY"

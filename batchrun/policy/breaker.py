@@ -5,9 +5,9 @@ their end, and a resumed batch begins with an empty window.
 """
 
 from collections import deque
-from dataclasses import dataclass
 
 from batchrun.model import JobKey, Outcome, Record
+from batchrun.runtime.fast_dataclasses import dataclass
 
 #: Groups that are watched at a time; another one replaces the one whose last job is the oldest.
 MAX_GROUPS = 1000

@@ -3,7 +3,7 @@
 The time limit of a whole batch, `max_batch_s`, is in `batch/time_limit.py`.
 """
 
-from dataclasses import dataclass
+from batchrun.runtime.fast_dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

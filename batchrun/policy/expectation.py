@@ -2,11 +2,11 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from batchrun.model import JsonObject, Outcome, Problem
 from batchrun.policy.json_schema import compile_schema
+from batchrun.runtime.fast_dataclasses import dataclass
 
 #: Items of each Run that are checked against the schema: its first ones.
 SAMPLE = 100

@@ -8,7 +8,8 @@ the variation between the Runs and the uncertainty of a mean of few samples: s *
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from batchrun.runtime.fast_dataclasses import dataclass
 
 #: The 90th percentile of the standard normal distribution.
 _Z_90 = 1.2816

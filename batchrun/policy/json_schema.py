@@ -5,12 +5,12 @@ of one value are counted from the schema alone, before it is compiled.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from batchrun.model import JsonObject
+from batchrun.runtime.fast_dataclasses import dataclass
 
 if TYPE_CHECKING:
     import jsonschema_rs

@@ -6,9 +6,9 @@ The rules come from `config/policy_builders.py`.
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from batchrun.model import Attempt, Cause, Outcome, RunOptions, RunStatus
+from batchrun.runtime.fast_dataclasses import dataclass
 
 OUTCOME_OF_STATUS = {
     RunStatus.SUCCEEDED: Outcome.SUCCEEDED,

@@ -1,10 +1,11 @@
 """What one Run may cost: the bound that its prices and options give, and estimates from what Runs have cost so far."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar
 
 from batchrun.model import RunOptions
+from batchrun.runtime.fast_dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,10 +5,11 @@ What the platform needs is never changed: only what people and files get to see.
 
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
+
+from batchrun.runtime.fast_dataclasses import dataclass
 
 #: Stands for a secret value.
 MASK = "***"

@@ -1,7 +1,6 @@
 """The forecast of a batch's time and cost from the task's recent Runs, and what it cannot know."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import anyio
 
@@ -14,6 +13,7 @@ from batchrun.errors import ApiError
 from batchrun.model import Run, RunStatus
 from batchrun.policy.forecast import Estimate, elapsed, memory_slots, one_run, total
 from batchrun.report.number_words import counted
+from batchrun.runtime.fast_dataclasses import dataclass
 
 #: Recent Runs that are read, in one request; more would reach back too far.
 RECENT_RUNS = 200

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import anyio
 
@@ -12,6 +11,7 @@ from batchrun.apify.client import ApifyClient
 from batchrun.apify.wire import ActorInfo, BuildInfo, parse_actor
 from batchrun.errors import ApiError, Unauthorized
 from batchrun.preflight.input_schema import InputSchema, SchemaUnusable
+from batchrun.runtime.fast_dataclasses import dataclass
 
 #: A build or version number; any other text is a tag.
 _NUMBER = re.compile(r"\d+\.\d+(\.\d+)?")

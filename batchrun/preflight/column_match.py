@@ -6,11 +6,11 @@ Pure functions over names, sample values and an input schema. They guess: their 
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from batchrun.jobs.template import to_bool, to_float, to_int
 from batchrun.model import JsonObject, read_json
+from batchrun.runtime.fast_dataclasses import dataclass
 
 #: Score from which on a column is matched with a property. Equal names alone score `_NAME_WEIGHT`.
 THRESHOLD = 0.5

@@ -5,7 +5,6 @@ It reads no file and asks no platform: it is given jobs and what is known of the
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from hashlib import blake2b
 from typing import NamedTuple
@@ -18,6 +17,7 @@ from batchrun.config import Config
 from batchrun.model import Job, JsonObject, RunOptions, read_json, write_json
 from batchrun.policy.secret_fields import SecretFields
 from batchrun.preflight.builds import Build
+from batchrun.runtime.fast_dataclasses import dataclass
 
 #: Line numbers that are named for one problem.
 LINES_NAMED = 3

@@ -6,7 +6,7 @@ It starts no Run, creates no task and writes nothing into the output directory.
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,6 +34,7 @@ from batchrun.preflight.survey import Survey
 from batchrun.report.batch_status import read_summary
 from batchrun.report.number_words import counted
 from batchrun.runtime.children import plain_errors
+from batchrun.runtime.fast_dataclasses import dataclass
 
 #: Lines that are read in one call to a thread; between two calls, signals are handled.
 CHUNK_LINES = 5000

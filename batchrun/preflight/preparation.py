@@ -1,7 +1,7 @@
 """The second phase of opening a batch: what is checked and settled before the first start."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import anyio
@@ -23,6 +23,7 @@ from batchrun.preflight.job_file_head import look_at_head
 from batchrun.preflight.pinned_build import number_to_pin, pin, pinned_before
 from batchrun.preflight.same_batch import check_identity, check_limit
 from batchrun.preflight.spending import TaskTerms, read_terms, refuse_unbounded
+from batchrun.runtime.fast_dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """What Runs of a task are charged for, and whether a budget can be kept."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import anyio
 
@@ -16,6 +16,7 @@ from batchrun.model import Job, JsonObject, RunOptions
 from batchrun.policy.budget import Budget
 from batchrun.policy.run_cost import CostBound, ExcessCosts, ObservedCosts, Prices, most_a_run_may_cost
 from batchrun.report.number_words import money as money_words
+from batchrun.runtime.fast_dataclasses import dataclass
 
 #: Max recent Runs of the task whose costs are read for a budget, in one request.
 PAST_RUNS = 200

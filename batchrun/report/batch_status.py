@@ -1,7 +1,7 @@
 """The status and the Summary of a batch, read from its ledger; another process may be running the batch meanwhile."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from batchrun.ledger.facts import ABORTED, CONFIG, DUPLICATES, JOB_COUNT, TRIPS, WAIT
@@ -10,6 +10,7 @@ from batchrun.ledger.sqlite.measures import SlowRun
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
 from batchrun.model import Attempt, AttemptState, Ending, JobId, JobKey, Summary
 from batchrun.output.lock import holder
+from batchrun.runtime.fast_dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,6 @@ Every chart has a title and a description for screen readers.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -13,6 +12,7 @@ from batchrun.model import Outcome
 from batchrun.report.html_elements import Html, tag
 from batchrun.report.number_words import duration, money
 from batchrun.report.svg_elements import Tick, chart, empty_chart, fitting, label, level_line, rect, tick_labels, track
+from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.style_sheet import Tone
 
 #: Max points of a curve: more cannot be seen.

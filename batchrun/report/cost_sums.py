@@ -1,13 +1,14 @@
 """The costs of a batch, summed by group, day and outcome; readable while another process runs the batch."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from batchrun.errors import ConfigError
 from batchrun.ledger.protocol import CostRow
 from batchrun.ledger.sqlite.reader import COST_COLUMNS, open_for_reading
 from batchrun.model import write_json
+from batchrun.runtime.fast_dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

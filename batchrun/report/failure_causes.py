@@ -1,6 +1,5 @@
 """The jobs that did not succeed, by cause, each cause with a sample; readable while another process runs the batch."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -12,6 +11,7 @@ from batchrun.model import JobKey, Outcome, Position, RunId, Selection
 from batchrun.output.log_tails import LogTails
 from batchrun.policy.failure_kind import without_exit_code
 from batchrun.report.terminal_text import one_line
+from batchrun.runtime.fast_dataclasses import dataclass
 
 #: Max causes that are listed; the others are only counted.
 MAX_KINDS = 50

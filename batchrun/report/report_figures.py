@@ -1,7 +1,7 @@
 """All figures of a batch's report, read from one snapshot of its ledger; another process may be running the batch."""
 
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from heapq import nlargest
 from pathlib import Path
@@ -13,6 +13,7 @@ from batchrun.model import Outcome, Selection, Summary
 from batchrun.report.batch_status import status_of
 from batchrun.report.charts import MAX_POINTS, MAX_STRETCHES, Stretch, log_edges
 from batchrun.report.failure_causes import Failures, failures_of
+from batchrun.runtime.fast_dataclasses import dataclass
 
 #: Percentiles of the distributions, in per cent.
 PERCENTILES = (50, 90, 99)

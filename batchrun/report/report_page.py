@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from batchrun.report.progress_words import cost_words, ending_words, slot_words
 from batchrun.report.report_figures import MAX_DAYS, Distribution, Figures, read_figures
 from batchrun.report.sent_overrides import sent_overrides
 from batchrun.report.terminal_text import last_lines, one_line
+from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.style_sheet import Tone
 from batchrun.version import __version__
 

@@ -1,12 +1,12 @@
 """The jobs that did not succeed as they are shown: the same values for the command line, HTTP and the page."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from batchrun.config import Config
 from batchrun.model import Selection
 from batchrun.report.failure_causes import FailureCause, read_failures, run_address
 from batchrun.report.sent_overrides import sent_overrides
+from batchrun.runtime.fast_dataclasses import dataclass
 
 #: Max characters of an override.
 MAX_OVERRIDE_CHARS = 10_000

@@ -1,7 +1,6 @@
 """The parts of the server that handlers use. Composed when the server opens."""
 
-from dataclasses import dataclass
-
+from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.free_space import FreeSpace
 from batchrun.server.accounts.accounts import Accounts
 from batchrun.server.accounts.callers import CallerTokens

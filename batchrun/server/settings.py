@@ -1,10 +1,11 @@
 """The settings of a server, and the interface of inline Actors. Values only."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Protocol
 
+from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.server.faults.fault_config import Faults
 
 

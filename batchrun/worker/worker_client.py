@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -19,6 +19,7 @@ from batchrun.model import JsonObject
 from batchrun.report.cost_sums import CostSums
 from batchrun.report.shown_failures import ShownFailures
 from batchrun.runtime.children import open_children
+from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.private_files import refuse_anothers, refuse_open_directory
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.local_socket import short_path

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import UTC, datetime, timedelta
 
 import anyio
@@ -15,6 +15,7 @@ from batchrun.engine.notices import AccountRunsNotListed, Notice
 from batchrun.engine.ports import RunClient
 from batchrun.errors import ApiError, TransportError
 from batchrun.model import Mark, Run, RunId, RunsPage, TaskId
+from batchrun.runtime.fast_dataclasses import dataclass
 
 #: Max difference between the clocks that stamp Runs, beyond what was measured. An estimate.
 CLOCK_MARGIN = timedelta(seconds=30)

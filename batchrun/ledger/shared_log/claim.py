@@ -8,7 +8,6 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
@@ -20,6 +19,7 @@ from batchrun.ledger.shared_log.owned_log import HEARTBEAT_PART, OwnedLog
 from batchrun.ledger.shared_log.packs import Packer
 from batchrun.ledger.shared_log.replica import Replica, open_replica
 from batchrun.runtime.children import open_children
+from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.steady_time import boot_time
 
 #: A claim waits until the log has been silent for this many leases. The owner starts nothing after one.

@@ -7,7 +7,7 @@ Of a large commit the header names objects, which hold the rest of the line and 
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from enum import StrEnum
 from hashlib import sha256
 from typing import Any
@@ -17,6 +17,7 @@ import zstandard
 
 from batchrun.errors import LedgerError
 from batchrun.ledger.shared_commits import Commit, FileGrowth, Parameters
+from batchrun.runtime.fast_dataclasses import dataclass
 
 #: Of the format. A reader refuses a log with entries of a later version.
 VERSION = 1

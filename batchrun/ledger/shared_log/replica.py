@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from batchrun.errors import LedgerError, LogUnreachable
@@ -17,6 +16,7 @@ from batchrun.ledger.sqlite.older_ledger import refuse_missing_ledger
 from batchrun.ledger.sqlite.tables import LedgerTables, open_tables
 from batchrun.output.layout import LEDGER, SHARED
 from batchrun.output.sink import Sink
+from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.steady_time import boot_time
 
 #: Max entries and bytes of them per commit of a replay: one sync for all.

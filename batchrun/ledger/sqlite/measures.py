@@ -4,13 +4,13 @@ SQLite computes them all, in memory that does not grow with the batch. A million
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import accumulate
 
 from batchrun.ledger.sqlite.connection import Connection
 from batchrun.model import JobKey, Outcome, RunId, RunStatus
+from batchrun.runtime.fast_dataclasses import dataclass
 
 
 class Duration(StrEnum):

@@ -10,7 +10,6 @@ after a power failure it may lack its last lines, and then proves less. It is ne
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from batchrun.model import Attempt, AttemptState, JobId, JobKey, JsonObject, Mar
 from batchrun.output.layout import RECORDS, STARTS
 from batchrun.output.replacement import Replacement
 from batchrun.output.sink import explaining
+from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.private_files import private_opener
 
 #: Bytes after which the log is rewritten with the starts of open jobs only: about 80,000 starts.

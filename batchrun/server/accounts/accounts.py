@@ -2,9 +2,10 @@
 
 import hmac
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from batchrun.model import JsonObject
+from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.server.accounts.run_quota import RunQuota
 from batchrun.server.ids import derived_id
 

@@ -7,7 +7,7 @@ use a thread.
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import orjson
 
 from batchrun.errors import ConfigError
 from batchrun.model import JsonObject
+from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.server.catalog.actor_input_schema import ActorInputSchema
 from batchrun.server.error_answers import ErrorAnswer
 from batchrun.server.ids import check_name, derived_id

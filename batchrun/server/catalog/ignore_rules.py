@@ -6,8 +6,9 @@ slash anchors a pattern at the top. The last pattern that matches counts. `.dock
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from batchrun.runtime.fast_dataclasses import dataclass
 
 #: Read in this order, at the top of the directory only.
 _FILES = (".gitignore", ".dockerignore", ".actorignore")

@@ -8,13 +8,13 @@ import html
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
 import orjson
 
 from batchrun.model import JsonObject
+from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.server.content.item_views import leaves
 from batchrun.server.content.query import Query
 from batchrun.server.content.zip_stream import ZipStream

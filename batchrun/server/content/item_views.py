@@ -1,12 +1,12 @@
 """How dataset items are shown: chosen fields, unwound, flattened, cleaned. Pure."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from batchrun.model import JsonObject
+from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.server.content.query import Query
 from batchrun.server.error_answers import value_invalid
 

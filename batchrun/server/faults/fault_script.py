@@ -7,9 +7,9 @@ strike, in order of arrival. As each fault has its own stream, a fault added at 
 import math
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from batchrun.errors import ConfigError
+from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.server.faults.fault_config import (
     Fault,
     Faults,

@@ -9,13 +9,13 @@ import base64
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 import anyio
 import anyio.abc
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.open_files import connections_within_limit
 
 #: Host that SDKs ask, through the proxy, whether the proxy may be used.

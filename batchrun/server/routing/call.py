@@ -1,7 +1,7 @@
 """A request as handlers see it, and the answers that they give."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import anyio.to_thread
@@ -9,6 +9,7 @@ import orjson
 from aiohttp import web
 
 from batchrun.model import JsonObject
+from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.server.accounts.accounts import ServerAccount
 from batchrun.server.accounts.callers import Caller
 from batchrun.server.accounts.rate_limits import PER_RESOURCE

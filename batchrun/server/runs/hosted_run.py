@@ -1,11 +1,12 @@
 """A live Run of this server: the only Runs in memory. An ended Run is a row of the database."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from urllib.parse import urlsplit
 
 import anyio
 
 from batchrun.model import JsonObject, RunStatus
+from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.server.catalog.actor_catalog import Actor, LocalCommand
 from batchrun.server.ids import iso, now_ms
 from batchrun.server.runs.actor_events import EventChannel

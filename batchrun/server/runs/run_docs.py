@@ -1,8 +1,7 @@
 """The JSON object of a Run, new and at each later step. Pure except for ids and the wall clock."""
 
-from dataclasses import dataclass
-
 from batchrun.model import JsonObject, RunStatus
+from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.server import prices
 from batchrun.server.catalog.actor_catalog import Actor
 from batchrun.server.error_answers import ErrorAnswer, value_invalid

@@ -3,12 +3,12 @@
 import base64
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from sqlite3 import Connection
 
 import orjson
 
 from batchrun.model import JsonObject
+from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.server.error_answers import ErrorAnswer, thing_missing
 from batchrun.server.store import storage_table
 from batchrun.server.store.bounded_rows import up_to

@@ -1,11 +1,11 @@
 """The stored Runs, with the live ones: a restarted server continues from them."""
 
-from dataclasses import dataclass
 from sqlite3 import Connection
 
 import orjson
 
 from batchrun.model import JsonObject, RunStatus
+from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.server.store import storage_table
 from batchrun.server.store.bounded_rows import counted_page, up_to
 

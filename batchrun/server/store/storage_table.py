@@ -1,11 +1,11 @@
 """The common part of datasets, key-value stores and request queues: id, kind, name, owner, counters."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from sqlite3 import Connection
 
 from batchrun.model import JsonObject
+from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.server.error_answers import not_permitted, thing_missing
 from batchrun.server.ids import new_id
 from batchrun.server.store.bounded_rows import counted_page

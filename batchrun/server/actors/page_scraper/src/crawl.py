@@ -4,9 +4,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urldefrag, urljoin, urlsplit
+
+from batchrun.runtime.fast_dataclasses import dataclass
 
 from .page_fetch import Fetched, FetchFailed, fetch, read_page
 

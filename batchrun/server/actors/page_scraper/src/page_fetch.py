@@ -8,12 +8,13 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from urllib.parse import urldefrag, urljoin, urlsplit
 
 from selectolax.lexbor import LexborHTMLParser
+
+from batchrun.runtime.fast_dataclasses import dataclass
 
 #: Max bytes of a page. A longer page is cut, and its item says so.
 MAX_PAGE_BYTES = 10 * 1024 * 1024

@@ -117,9 +117,7 @@ def test_a_batch_asks_the_platform_before_it_imports_what_comes_later(tmp_path):
     own = {name for name in names if name.partition(".")[0] == "batchrun"}
     others = {name.partition(".")[0] for name in names - own if not name.startswith("_sysconfigdata")}
     assert {name for name in others if not name.startswith("_")} - sys.stdlib_module_names <= FOR_RUN
-    assert not {
-        name for name in own if name.startswith(("batchrun.maintenance", "batchrun.server.", "batchrun.worker"))
-    }
+    assert not {name for name in own if name.startswith(("batchrun.server.", "batchrun.worker"))}
 
 
 #: Prints how many authorities the contexts trust: one of ssl, and those of aiohttp that verify and that do not.

@@ -14,6 +14,7 @@ import pytest
 
 from batchrun import Outcome, open_batch
 from batchrun.apify.client import ApifyClient
+from batchrun.engine.background import final_costs
 from batchrun.ledger.sqlite.group_commit import GroupCommit
 from batchrun.ledger.sqlite.journal import Journal, open_journal
 from batchrun.ledger.sqlite.tables import LedgerTables
@@ -65,6 +66,7 @@ async def test_a_job_takes_four_requests_and_two_waits_for_the_ledger(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Requests and ledger steps of a batch are those of its jobs, and nothing beside them."""
+    monkeypatch.setattr(final_costs, "MIN_FOR_LISTING", 1)  # costs are read during a slow batch, few of them one by one
     counts: Counter[str] = Counter()
     _counting(monkeypatch, counts, ApifyClient, iter(REQUESTS))
     _counting(monkeypatch, counts, LedgerTables, iter(["intend", "bind", "withdraw", "postpone"]))

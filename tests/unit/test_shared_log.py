@@ -118,6 +118,31 @@ def json_of(store: DirectoryStore, number: int) -> Any:
     return json.loads(zstandard.ZstdDecompressor().decompress(store.read(number) or b"").partition(b"\n")[0])
 
 
+def test_an_append_that_is_found_later_renews_no_lease(tmp_path, monkeypatch):
+    """Its answer was lost, and it is read back: another owner may have claimed the log behind it."""
+    now = boot_time()
+    monkeypatch.setattr(owned_log, "boot_time", lambda: now)
+    monkeypatch.setattr(owned_log, "FIRST_WAIT_S", 0.0)
+
+    class Overtaken(UncertainStore):
+        def append(self, number: int, entry: bytes) -> bool:
+            nonlocal now
+            try:
+                return super().append(number, entry)
+            except LogUnreachable:
+                now += 61.0
+                claim(open_log(tmp_path / "log"), tmp_path / "b", name="machine-2")
+                raise
+
+    store = Overtaken(tmp_path / "log")
+    log = claim(store, tmp_path / "a", lease_s=60.0)
+    store.fails = ["after"]
+    log.append(Commit(changes=[("INSERT INTO batch VALUES ('x', '1')", ())]))
+    assert not log.may_start()
+    with pytest.raises(Superseded, match="machine-2"):
+        log.beat()
+
+
 def test_an_owner_that_was_overtaken_appends_nothing_more(tmp_path):
     """Its next number is taken: it learns by whom, and its commit has not happened anywhere."""
     store = open_log(tmp_path / "log")

@@ -134,7 +134,7 @@ def open_nats_store(url: str) -> Iterator[NatsStore]:
         ConfigError: The URL names no stream.
         LogUnreachable: The server does not answer, or has no JetStream.
     """
-    servers, stream, replicas, monitor = _parts_of(url)
+    servers, stream, replicas, monitor = parts_of(url)
     hosts = [urlsplit(each).hostname or "" for each in servers]
     monitors = [f"http://{f'[{host}]' if ':' in host else host}:{monitor}" for host in hosts]
     with start_blocking_portal() as portal:
@@ -146,7 +146,7 @@ def open_nats_store(url: str) -> Iterator[NatsStore]:
             portal.call(client.close)
 
 
-def _parts_of(url: str) -> tuple[list[str], str, int, int]:
+def parts_of(url: str) -> tuple[list[str], str, int, int]:
     """Return a URL's servers, its stream, on how many servers that is kept, and the port of their monitoring."""
     parts = urlsplit(url)
     name = parts.path.strip("/")

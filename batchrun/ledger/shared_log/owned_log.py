@@ -124,7 +124,7 @@ class OwnedLog:
     def _append(self, kind: EntryKind, content: Content = NOTHING) -> LogPosition:
         encoded = encode(kind, self._owner, self._last.digest, content)
         number = self._last.entry + 1
-        sent_at = self._persist(partial(self._send, number, encoded))
+        sent_at = self._persist(partial(self._send, number, encoded, boot_time()))
         if sent_at is None:
             self._refused = Superseded(self._who_took_over(number))
             raise self._refused
@@ -132,8 +132,8 @@ class OwnedLog:
         self._last = LogPosition(entry=number, digest=digest(encoded))
         return self._last
 
-    def _send(self, number: int, encoded: bytes) -> float | None:
-        """Send an entry; return when it was sent, or None if another owner has appended one with its number."""
+    def _send(self, number: int, encoded: bytes, first_sent_at: float) -> float | None:
+        """Send an entry; return when the try was sent that the store has accepted, or None if it has another entry."""
         sent_at = boot_time()
         # If the number is taken, this very entry may have taken it, in an earlier try whose answer was lost.
         if self._store.append(number, encoded):
@@ -141,7 +141,8 @@ class OwnedLog:
         taken = self._store.read(number)
         if taken is None:  # an earlier try is still under way in the store
             raise LogUnreachable(f"the store refuses entry {number}, and shows none with that number")
-        return sent_at if taken == encoded else None
+        # An earlier try was accepted, perhaps the first: another owner may have claimed the log since.
+        return first_sent_at if taken == encoded else None
 
     def _persist(self, send: Callable[[], T]) -> T:
         """Call something until the store answers; return the result."""

@@ -35,6 +35,12 @@ class Api:
 
     base_url: str
     process: ForkedProcess
+    #: Ids of Runs that are of no interest.
+    earlier: frozenset[str] = frozenset()
+
+    def fresh(self) -> "Api":
+        """Return the same server, as if it had no Runs yet."""
+        return Api(self.base_url, self.process, frozenset(run["id"] for run in self.runs()) | self.earlier)
 
     def get(self, path: str) -> Any:
         """Read JSON from the API."""
@@ -47,7 +53,7 @@ class Api:
         found: list[dict[str, Any]] = []
         while page := self.get(f"/actor-runs?limit=1000&offset={len(found)}")["data"]["items"]:
             found += page
-        return found
+        return [run for run in found if run["id"] not in self.earlier]
 
     def items(self, run: dict[str, Any]) -> list[Any]:
         """Return a Run's dataset."""

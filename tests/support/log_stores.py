@@ -13,8 +13,12 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+import anyio
+from nats import connect
+
 from batchrun.errors import LogUnreachable
 from batchrun.ledger.shared_log.log_store import open_store
+from batchrun.ledger.shared_log.nats_store import parts_of
 
 #: Seconds for which a store may begin.
 _BEGINS_IN_S = 30.0
@@ -27,6 +31,15 @@ class Store:
     url: str
     #: What its clients need in their environment.
     environ: Mapping[str, str] = field(default_factory=dict)
+    #: Of its only server; 0: there is none, or more than one.
+    port: int = 0
+    #: Its servers by their names.
+    servers: Mapping[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def through(self, port: int) -> "Store":
+        """Return the same store behind a proxy's port."""
+        environ = {name: value.replace(f":{self.port}", f":{port}") for name, value in self.environ.items()}
+        return Store(self.url.replace(f":{self.port}", f":{port}"), environ, port)
 
     def log(self, name: str) -> str:
         """Return the URL of a log, whose directory is created if it has one."""
@@ -49,6 +62,7 @@ def nats(path: Path, servers: int = 1) -> Iterator[Store]:
     ports = [free_port() for _ in range(servers)]
     routes = [free_port() for _ in range(servers)]
     with ExitStack() as stack:
+        processes = {}
         for n, (port, route) in enumerate(zip(ports, routes, strict=True)):
             home = path / f"nats-{n}"
             home.mkdir(parents=True)
@@ -56,11 +70,12 @@ def nats(path: Path, servers: int = 1) -> Iterator[Store]:
             if servers > 1:
                 others = ",".join(f"nats://127.0.0.1:{each}" for each in routes)
                 command += ["-cluster", f"nats://127.0.0.1:{route}", "-cluster_name", "logs", "-routes", others]
-            stack.enter_context(_running(command, path / f"nats-{n}.txt", {}))
+            processes[f"server-{n}"] = stack.enter_context(_running(command, path / f"nats-{n}.txt", {}))
         for port in ports:
             _wait_for_port(port)
         addresses = ",".join(f"127.0.0.1:{port}" for port in ports)
-        store = Store(f"nats://{addresses}/{{name}}?replicas={servers}")
+        url = f"nats://{addresses}/{{name}}?replicas={servers}"
+        store = Store(url, port=ports[0] if servers == 1 else 0, servers=processes)
         _wait_for_leader(store)
         yield store
 
@@ -76,6 +91,23 @@ def _wait_for_leader(store: Store) -> None:
             assert time.monotonic() < deadline, "the servers have no leader"
 
 
+def leader_of(store: Store, name: str) -> str:
+    """Return the name of the server that leads a log's stream."""
+    servers, stream, _, _ = parts_of(store.log(name))
+
+    async def ask() -> str:
+        client = await connect(servers)
+        try:
+            found = await client.jetstream().stream_info(stream)
+        finally:
+            await client.close()
+        assert found.cluster is not None
+        assert found.cluster.leader is not None
+        return found.cluster.leader
+
+    return anyio.run(ask)
+
+
 @contextmanager
 def s3(path: Path) -> Iterator[Store]:
     """Moto's S3."""
@@ -88,7 +120,7 @@ def s3(path: Path) -> Iterator[Store]:
         with urlopen(Request(f"{address}/batches", method="PUT"), timeout=30):
             pass
         keys = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key", "AWS_REGION": "us-east-1"}
-        yield Store("s3://batches/{name}", {**keys, "AWS_ENDPOINT": address})
+        yield Store("s3://batches/{name}", {**keys, "AWS_ENDPOINT": address}, port)
 
 
 def has_azurite() -> bool:
@@ -113,7 +145,7 @@ def azure(path: Path) -> Iterator[Store]:
     with _running(command, path / "azure.txt", {}):
         _wait_for_port(port)
         _create_container(environ)
-        yield Store("az://batches/{name}", environ)
+        yield Store("az://batches/{name}", environ, port)
 
 
 def _create_container(environ: Mapping[str, str]) -> None:

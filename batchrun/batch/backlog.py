@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 import anyio
 
@@ -11,6 +12,7 @@ from batchrun.engine.ports import Chunk, JobSource
 from batchrun.engine.work import Postponed, Work
 from batchrun.errors import JobFileError
 from batchrun.jobs import JobFile
+from batchrun.ledger.facts import RETRIED, Facts
 from batchrun.ledger.protocol import OpenJob, OpenJobs, ReopenableLedger
 from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.model import AttemptState, BadLine, Job, JobId, JobKey, Selection
@@ -36,16 +38,23 @@ def take_up(ledger: OpenJobs, job_file: JobFile, max_wait_s: float) -> list[Work
     return [_resumed(job, open_job, max_wait_s) for job, open_job in zip(jobs, begun_jobs, strict=True)]
 
 
+class NotedRounds(ReopenableLedger, Facts, Protocol):
+    """A ledger that notes which retry has reopened its jobs."""
+
+
 def reopen(
-    ledger: ReopenableLedger, job_file: JobFile, max_wait_s: float, selection: Selection
+    ledger: NotedRounds, job_file: JobFile, max_wait_s: float, selection: Selection, retry_id: str | None = None
 ) -> list[Work | Postponed]:
     """Reopen all selected jobs for another round; return the open jobs with an attempt, as `take_up` does.
+
+    `retry_id` is noted in the same commit, so that the same retry is not carried out again.
 
     Raises:
         JobFileError: a line has changed since its job was admitted; no job was reopened.
     """
     with ledger.transaction():
         ledger.reopen(selection)
+        ledger.note_fact(RETRIED, retry_id)
         # All lines are compared before the commit: a job file is often edited before a retry.
         for open_jobs in _unbegun_jobs(ledger) if job_file.is_seekable else ():
             for _ in _same_jobs(job_file, open_jobs):

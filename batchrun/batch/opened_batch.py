@@ -29,7 +29,7 @@ from batchrun.engine.build import Engine
 from batchrun.engine.limits.account_pool import BatchPriority
 from batchrun.engine.notices import UsageUnbounded
 from batchrun.errors import BatchrunError, first_error
-from batchrun.ledger.facts import NOTIFIED
+from batchrun.ledger.facts import NOTIFIED, RETRIED
 from batchrun.ledger.sqlite.journal import Journal
 from batchrun.model import Outcome, Record, Selection, Summary
 from batchrun.notify.notifier import BatchNotifier
@@ -182,14 +182,16 @@ class Batch:
         """Keep the permits of the live Runs for this batch, which is about to be reopened."""
         self._engine.permits.keep_for_live_runs()
 
-    async def reopen(self, selection: Selection) -> None:
+    async def reopen(self, selection: Selection, retry_id: str | None = None) -> None:
         """Reopen all selected jobs for another round, before the batch is run.
+
+        With a `retry_id` they are reopened once: a repeated call does nothing, in a later process either.
 
         Raises:
             JobFileError: a line of the job file has changed since its job was admitted; no job was reopened.
         """
         assert not self._is_begun, "jobs are reopened before the batch is run"
-        outcomes = await anyio.to_thread.run_sync(self._reopen, selection)
+        outcomes = await anyio.to_thread.run_sync(self._reopen, selection, retry_id)
         settled = sum(outcomes.values())
         self.opening = replace(
             self.opening,
@@ -199,10 +201,12 @@ class Batch:
             outcomes_before=outcomes,
         )
 
-    def _reopen(self, selection: Selection) -> dict[Outcome, int]:
-        job_file, max_wait_s = self._resumed.source.job_file, self._config.retry.max_backoff_s
-        self._jobs = reopen(self._journal.ledger, job_file, max_wait_s, selection)
-        return self._journal.ledger.count_outcomes()
+    def _reopen(self, selection: Selection, retry_id: str | None) -> dict[Outcome, int]:
+        ledger = self._journal.ledger
+        if retry_id is None or ledger.fact(RETRIED) != retry_id:
+            job_file, max_wait_s = self._resumed.source.job_file, self._config.retry.max_backoff_s
+            self._jobs = reopen(ledger, job_file, max_wait_s, selection, retry_id)
+        return ledger.count_outcomes()
 
     async def run(self, on_record: Callable[[Record], None] | None = None) -> Summary:
         """Run the batch to its end.

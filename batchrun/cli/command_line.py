@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from batchrun.cli.retry_options import DryRun, ErrorTypes, FailureIds, Groups, Keys, Outcomes, Tripped
 from batchrun.runtime.lean_imports import import_leanly
 
 if TYPE_CHECKING:
@@ -40,18 +41,6 @@ Actors = Annotated[
     typer.Option(help="Run Actors of your own on this machine: an Actor's directory, or one of several; repeatable."),
 ]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Any configuration key: --set limits.drain_s=10.")]
-
-# Flags that select jobs.
-Outcomes = Annotated[
-    list[str] | None,
-    typer.Option("--outcome", help="Only these outcomes: failed,timed_out; default: all but succeeded."),
-]
-ErrorTypes = Annotated[list[str] | None, typer.Option("--error", help="Only these error types, as in records.")]
-Groups = Annotated[list[str] | None, typer.Option("--group", help="Only jobs of these groups.")]
-Keys = Annotated[list[str] | None, typer.Option("--key", help="Only these jobs; repeatable, not split at commas.")]
-FailureIds = Annotated[
-    list[str] | None, typer.Option("--failure", help="Only these causes: ids from `batchrun failures`.")
-]
 
 
 def _load_config(
@@ -276,8 +265,8 @@ def retry(
     groups: Groups = None,
     keys: Keys = None,
     failures: FailureIds = None,
-    tripped: Annotated[bool, typer.Option("--tripped", help="Only the jobs that tripped the breaker.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be retried; start nothing.")] = False,
+    tripped: Tripped = False,
+    dry_run: DryRun = False,
     yes: Yes = False,
     json: JsonSummary = False,
 ) -> None:

@@ -47,6 +47,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "worker records": ("batchrun worker records shop > records.jsonl",),
     "worker items": ("batchrun worker items shop --follow",),
     "worker failures": ("batchrun worker failures shop",),
+    "worker retry": ("batchrun worker retry shop --dry-run", "batchrun worker retry shop --outcome timed_out --wait"),
     "worker cost": ("batchrun worker cost shop --by group,day",),
     "worker report": ("batchrun worker report shop --out shop.html",),
     "worker pause": ("batchrun worker pause shop",),

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from batchrun.cli.command_group import CommandGroup
+from batchrun.cli.retry_options import DryRun, ErrorTypes, FailureIds, Groups, Keys, Outcomes, Tripped
 from batchrun.runtime.lean_imports import import_leanly
 
 app = typer.Typer(cls=CommandGroup, help="Run batches side by side in a long-lived process.", no_args_is_help=True)
@@ -25,6 +26,7 @@ Url = Annotated[
 Ref = Annotated[str, typer.Argument(metavar="BATCH", help="The batch's id, or its name if no other batch has it.")]
 Refs = Annotated[list[str], typer.Argument(metavar="BATCH...", help="Ids, or names that only one batch has.")]
 Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Show its progress until it rests; exit with the code of `run`.")]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Continue until the batch rests.")]
 
 
@@ -76,9 +78,7 @@ def submit(
     key: Annotated[
         str | None, typer.Option(help="Any text of yours: submitted twice with the same one, a batch runs once.")
     ] = None,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Show its progress until it rests; exit with the code of `run`.")
-    ] = False,
+    wait: Wait = False,
     json: Json = False,
     data: DataDir = DEFAULT_DATA_DIR,
     url: Url = None,
@@ -165,6 +165,32 @@ def failures(batch: Ref, json: Json = False, data: DataDir = DEFAULT_DATA_DIR, u
     from batchrun.cli.worker_commands import call_worker, print_failures
 
     call_worker(data, url, partial(print_failures, batch, json, _where(data, url)))
+
+
+@app.command("retry")
+def retry(
+    batch: Ref,
+    outcomes: Outcomes = None,
+    error_types: ErrorTypes = None,
+    groups: Groups = None,
+    keys: Keys = None,
+    failures: FailureIds = None,
+    tripped: Tripped = False,
+    dry_run: DryRun = False,
+    wait: Wait = False,
+    json: Json = False,
+    data: DataDir = DEFAULT_DATA_DIR,
+    url: Url = None,
+) -> None:
+    """Retry jobs of a batch that did not succeed, or a selection of them: another round of the same batch."""
+    from batchrun.cli.worker_commands import call_worker
+    from batchrun.cli.worker_retry_command import retry_batch
+    from batchrun.maintenance.job_selection import WantedJobs
+
+    wanted = WantedJobs(
+        outcomes=outcomes, error_types=error_types, groups=groups, keys=keys, failures=failures, tripped=tripped
+    )
+    call_worker(data, url, partial(retry_batch, batch, wanted, dry_run, wait, json))
 
 
 @app.command("cost")

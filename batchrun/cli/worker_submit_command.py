@@ -3,27 +3,20 @@
 import shutil
 import sys
 import tempfile
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import anyio
 import orjson
 
-from batchrun.cli.exit_codes import ExitCode, exit_code_of_submission
-from batchrun.cli.json_output import print_json
-from batchrun.cli.live_progress import PLAIN_INTERVAL_S
-from batchrun.cli.terminal import answer, live_lines, say
+from batchrun.cli.batch_waiting import show_order
+from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.worker_commands import call_worker
 from batchrun.config import load_config, parse_setting
 from batchrun.errors import ConfigError, OutputError
-from batchrun.worker.submission import BatchState
-from batchrun.worker.view_words import batch_lines, batch_progress, label, state_words
-from batchrun.worker.views import BatchView
 from batchrun.worker.worker_client import WorkerClient, WorkerUnreachable
 
 #: The key whose file is sent as the form field `schema`.
@@ -114,38 +107,4 @@ async def _submit(
             raise
         again = f"submit it again with --key {key}, and it runs once"
         raise OutputError(f"{error}; it may have taken the batch: {again}") from error
-    say(f"{label(batch)}: {state_words(batch)}")
-    if is_awaited:
-        with _progress() as show:
-            batch = await client.wait(batch.id, show, say)
-        for line in batch_lines(batch):
-            say(line)
-    if is_json:
-        print_json(batch.model_dump(mode="json"), is_indented=True)
-    else:
-        answer(batch.id)
-    return exit_code_of_submission(batch) if is_awaited else ExitCode.SUCCEEDED
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[BatchView], None]]:
-    """Yield a function that shows a batch: a live line on a terminal, else a plain line every few seconds."""
-    if sys.stderr.isatty():
-        with live_lines() as live:
-            yield lambda batch: live.draw(_line(batch))
-        return
-    shown_at = -PLAIN_INTERVAL_S
-
-    def show(batch: BatchView) -> None:
-        nonlocal shown_at
-        if anyio.current_time() - shown_at >= PLAIN_INTERVAL_S:
-            shown_at = anyio.current_time()
-            say(f"{time.strftime('%H:%M:%S')}  {_line(batch)}")
-
-    yield show
-
-
-def _line(batch: BatchView) -> str:
-    if batch.state is BatchState.ACTIVE and not batch.reason:
-        return batch_progress(batch)
-    return f"{state_words(batch)} · {batch_progress(batch)}"
+    return await show_order(batch, client, is_awaited=is_awaited, is_json=is_json)

@@ -123,6 +123,8 @@ PINNED_BUILD: Fact[PinnedBuild] = Fact("pinned_build", asdict, lambda noted: Pin
 TASK_AS_OPENED: Fact[JsonObject] = Fact("task_as_opened")
 #: Number of commits that have noted intents; `starts.jsonl` counts along.
 START_COMMITS: Fact[int] = Fact("start_commits")
+#: Id of the last retry whose jobs were reopened; None: it had none, or it was a command's.
+RETRIED: Fact[str] = Fact("retried")
 #: Runs that `batchrun abort` has found ended, or ended; the attempts that started them are as they were.
 ABORTED: Fact[Sequence[RunId]] = Fact("aborted")
 #: The output file whose repair has begun and not ended; None if no repair has.

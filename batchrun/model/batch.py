@@ -1,6 +1,6 @@
 """A batch as a whole: which of its jobs are selected, why work on it ended, and the counts of its jobs and Runs."""
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from enum import StrEnum
 
 from batchrun.model.record import Outcome
@@ -15,12 +15,12 @@ class Selection:
     """
 
     #: None: all outcomes but succeeded.
-    outcomes: Collection[Outcome] | None = None
-    error_types: Collection[str] | None = None
-    groups: Collection[str] | None = None
-    keys: Collection[str] | None = None
+    outcomes: Sequence[Outcome] | None = None
+    error_types: Sequence[str] | None = None
+    groups: Sequence[str] | None = None
+    keys: Sequence[str] | None = None
     #: Ids of failures, as `batchrun failures` shows them.
-    failures: Collection[str] | None = None
+    failures: Sequence[str] | None = None
 
 
 class Ending(StrEnum):

@@ -87,6 +87,8 @@ class BatchRunner:
         self._is_closing = False
         #: True if limits were changed while the batch was being opened.
         self._is_outdated = False
+        #: True if a retry that is ordered from now on takes another opening.
+        self._has_looked_for_retry = False
         self._is_let_go = False
         self._is_draining = False
         #: Whether the batch started or settled something when it was open last.
@@ -236,7 +238,7 @@ class BatchRunner:
         return f"batchrun worker resume {self.id}"
 
     async def _run_opened(self) -> None:
-        self._is_outdated = self._has_moved = False
+        self._is_outdated = self._has_moved = self._has_looked_for_retry = False
         config = await self._read_config()
         await self._update(lambda now: {"begun_at": now.begun_at or datetime.now(UTC)})
         async with open_batch(
@@ -246,6 +248,7 @@ class BatchRunner:
             try:
                 self.refusal = ""
                 await self._update(_opened)
+                await self._retry_jobs(batch)
                 self._apply_state_of_opening(batch)
                 if self._is_outdated:
                     await self.apply_limits()
@@ -261,6 +264,20 @@ class BatchRunner:
                 self.batch = None
                 self._is_closing = True
         await self._store_ending(summary, _counts_of(batch, summary), config)
+
+    async def _retry_jobs(self, batch: Batch) -> None:
+        """Reopen the jobs of an ordered retry; killed before that is stored, the batch's ledger knows it."""
+        self._has_looked_for_retry = True
+        order = self.submission.retry
+        if order is None:
+            return
+        carried_out = {"retry": None, "retried": order.id}
+        try:
+            await batch.reopen(order.selection, order.id)
+        except JobFileError:
+            await self._update(lambda _: carried_out)  # it would fail again
+            raise
+        await self._update(lambda _: carried_out)
 
     async def _read_config(self) -> Config:
         return await anyio.to_thread.run_sync(
@@ -319,7 +336,7 @@ class BatchRunner:
         def rest(now: Submission) -> dict[str, Any]:
             known = {} if counts is None else {"counts": counts}
             rests_as = _resting_state(now.state, state, is_begun=is_begun, is_draining=self._is_draining)
-            if rests_as is None:
+            if rests_as is None or (now.retry is not None and self._has_looked_for_retry):
                 return known
             ended_at = datetime.now(UTC) if rests_as.is_over else None
             return {**known, "state": rests_as, "reason": reason, "cause": cause, "ended_at": ended_at}

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from batchrun.engine.limits.account_pool import BatchPriority
-from batchrun.model import JsonObject, Outcome
+from batchrun.model import JsonObject, Outcome, Selection
 
 
 class BatchState(StrEnum):
@@ -48,9 +48,12 @@ _UNDER_WAY = frozenset({BatchState.QUEUED, BatchState.ACTIVE, BatchState.PAUSING
 #: States in which a batch can be paused, resumed and cancelled.
 PAUSABLE = frozenset({BatchState.QUEUED, BatchState.ACTIVE})
 RESUMABLE = frozenset(BatchState) - PAUSABLE - {BatchState.CANCELLING, BatchState.FINISHED}
+#: States in which jobs can be retried.
+RETRYABLE = frozenset(BatchState) - {BatchState.PAUSING, BatchState.CANCELLING}
 CANCELLABLE = frozenset(state for state in BatchState if not state.is_over)
 #: States in which a repeated order changes nothing: it was carried out, or is.
 PAUSED_ALREADY = frozenset({BatchState.PAUSING, BatchState.PAUSED})
+RESUMED_ALREADY = PAUSABLE
 CANCELLED_ALREADY = frozenset({BatchState.CANCELLING, BatchState.CANCELLED})
 
 
@@ -89,6 +92,15 @@ class BatchCounts(BaseModel):
         return sum(self.outcomes.values())
 
 
+class RetryOrder(BaseModel):
+    """A round of a batch that was ordered: the jobs that get it, and an id by which it is carried out once."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    selection: Selection
+
+
 class Submission(BaseModel):
     """A submitted batch, as stored on disk; a change makes a new value, which is stored before it takes effect."""
 
@@ -121,6 +133,10 @@ class Submission(BaseModel):
     idempotency_key: str | None = None
     #: SHA-256 of what was submitted with that key.
     content_digest: str | None = None
+    #: The retry that the next opening carries out.
+    retry: RetryOrder | None = None
+    #: Id of the last retry that was carried out.
+    retried: str | None = None
     begun_at: datetime | None = None
     ended_at: datetime | None = None
     counts: BatchCounts = BatchCounts()

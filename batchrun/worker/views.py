@@ -4,6 +4,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
 
+from batchrun.maintenance.job_selection import WantedJobs
 from batchrun.model import Outcome
 from batchrun.version import __version__
 from batchrun.worker.submission import BatchState, StopCause, Submission
@@ -63,6 +64,37 @@ class BatchView(_View):
     out_dir: str
     notices: list[str]
     """Notices for people, newest last."""
+
+
+class RetryRequest(_View):
+    """Which jobs to retry: those that match every field; without any, all that did not succeed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    outcomes: list[str] | None = None
+    """Default: all but succeeded."""
+    error_types: list[str] | None = None
+    groups: list[str] | None = None
+    keys: list[str] | None = None
+    failures: list[str] | None = None
+    """Causes: ids of `failures`."""
+    tripped: bool = False
+    """Only the jobs for which the breaker tripped last."""
+    dry_run: bool = False
+    """Answer with these jobs as ShownFailures, and retry none."""
+
+    @property
+    def wanted(self) -> WantedJobs:
+        """The jobs."""
+        return WantedJobs(**self.model_dump(exclude={"dry_run"}))
+
+
+class RetryView(_View):
+    """What a retry has reopened."""
+
+    jobs: int
+    """Jobs that get another round; 0: none matches, or the order was given before."""
+    batch: BatchView
 
 
 class BatchPage(_View):

@@ -19,10 +19,14 @@ from batchrun.config.load import as_config_error
 from batchrun.config.policy_builders import expectation
 from batchrun.config.worker_config import WorkerConfig, WorkerLimitsConfig
 from batchrun.errors import BatchrunError, ConfigError, OutputError
+from batchrun.maintenance.job_selection import JobsToRetry, WantedJobs, jobs_to_retry
+from batchrun.maintenance.noted_config import read_config
 from batchrun.output.layout import BATCH_LOG
 from batchrun.output.lock import enter_lock
 from batchrun.policy.budget import Budget
+from batchrun.report.shown_failures import ShownFailures
 from batchrun.runtime.children import open_children
+from batchrun.runtime.crash_points import crash_point
 from batchrun.worker.account_use import AccountUse, read_account_use
 from batchrun.worker.batch_runner import BatchRunner, Trace, no_trace
 from batchrun.worker.data_directory import DataDirectory, has_begun
@@ -34,7 +38,10 @@ from batchrun.worker.submission import (
     PAUSABLE,
     PAUSED_ALREADY,
     RESUMABLE,
+    RESUMED_ALREADY,
+    RETRYABLE,
     BatchState,
+    RetryOrder,
     Submission,
 )
 from batchrun.worker.submission_config import config_of
@@ -84,6 +91,8 @@ class Worker:
         #: The budget of all batches together.
         self.budget = Budget(config.limits.budget_usd)
         self._open_batches = anyio.Semaphore(config.worker.max_open_batches)
+        #: Held while a retry is taken.
+        self._retrying = anyio.Lock()
         self._checks = anyio.CapacityLimiter(MAX_CHECKS)
         #: Set when a runner ends; None while no child waits for that.
         self._runner_ended: anyio.Event | None = None
@@ -143,14 +152,51 @@ class Worker:
         return self.store[submission_id]
 
     async def resume(self, submission_id: str) -> Submission:
-        """Resume a batch that rests or is pausing."""
-        await self.store.change(submission_id, RESUMABLE, "resumed", state=BatchState.QUEUED, reason="", ended_at=None)
+        """Resume a batch that rests or is pausing. May be repeated."""
+        if self.store[submission_id].state not in RESUMED_ALREADY:
+            await self._open_again(submission_id, RESUMABLE, "resumed")
+        return self.store[submission_id]
+
+    async def _open_again(self, submission_id: str, allowed: frozenset[BatchState], what: str, **changes: Any) -> None:
+        again = {"state": BatchState.QUEUED, "reason": "", "ended_at": None}
+        await self.store.change(submission_id, allowed, what, **again, **changes)
+        if "retry" in changes:
+            crash_point("retry_ordered")
         runner = self.runners.get(submission_id)
         if runner is not None:
             runner.reopen()
         else:
             self._start_runner(submission_id)
-        return self.store[submission_id]
+
+    async def retry(self, submission_id: str, wanted: WantedJobs, order_id: str) -> ShownFailures | None:
+        """Open a batch again with another round for jobs that are settled; None if this order was given before.
+
+        No job is retried if none matches. The jobs of a batch that is under way are retried at once as well.
+
+        Raises:
+            WrongState: another retry is still being taken up, or the batch is being paused or cancelled.
+            ConfigError: as `jobs_to_retry` does.
+        """
+        async with self._retrying:
+            submission = self.store[submission_id]
+            if order_id == submission.retried or (submission.retry is not None and submission.retry.id == order_id):
+                return None
+            if submission.retry is not None and submission.state.is_under_way:
+                raise WrongState(f"batch {submission_id}: another retry of it is being taken up; try again in a moment")
+            to_retry = await self.jobs_to_retry(submission, wanted)
+            if to_retry.found.jobs:
+                order = RetryOrder(id=order_id, selection=to_retry.selection)
+                await self._open_again(submission_id, RETRYABLE, "retried", retry=order)
+        return to_retry.found
+
+    async def jobs_to_retry(self, submission: Submission, wanted: WantedJobs) -> JobsToRetry:
+        """Find the jobs of a batch that a retry would reopen.
+
+        Raises:
+            WrongState: the batch has not begun.
+            ConfigError: as `jobs_to_retry` does.
+        """
+        return await anyio.to_thread.run_sync(_jobs_to_retry, self.directory.out_dir(submission), submission, wanted)
 
     async def change(self, submission_id: str, **changes: Any) -> Submission:
         """Change a batch's weight, priority or settings, also while it is open.
@@ -402,6 +448,13 @@ class Worker:
 
     def _account_use(self, submission: Submission) -> AccountUse:
         return read_account_use(submission, self.directory, has_budget=self.budget.limit_usd is not None)
+
+
+def _jobs_to_retry(out_dir: Path, submission: Submission, wanted: WantedJobs) -> JobsToRetry:
+    if not has_begun(out_dir):
+        raise WrongState(f"batch {submission.id} is {submission.state}: it has no jobs to retry yet")
+    config, _ = read_config(out_dir)
+    return jobs_to_retry(out_dir, config, wanted)
 
 
 def _probe(directory: Path) -> None:

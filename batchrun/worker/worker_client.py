@@ -1,10 +1,11 @@
 """A client for a worker's HTTP API: one method per operation."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager, suppress
-from dataclasses import field
+from dataclasses import asdict, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from urllib.parse import quote
 
 import aiohttp
@@ -15,7 +16,8 @@ from yarl import URL
 
 from batchrun.apify.aiohttp_errors import reason_of
 from batchrun.errors import BatchrunError, ConfigError, OutputError
-from batchrun.model import JsonObject
+from batchrun.maintenance.job_selection import WantedJobs
+from batchrun.model import JsonObject, write_json
 from batchrun.report.cost_sums import CostSums
 from batchrun.report.shown_failures import ShownFailures
 from batchrun.runtime.children import open_children
@@ -24,7 +26,9 @@ from batchrun.runtime.private_files import refuse_anothers, refuse_open_director
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.local_socket import short_path
 from batchrun.worker.token_file import Token
-from batchrun.worker.views import BatchPage, BatchView, WorkerView
+from batchrun.worker.views import BatchPage, BatchView, RetryView, WorkerView
+
+T = TypeVar("T")
 
 #: Files of a batch that can be streamed.
 Stream = Literal["records", "items", "log", "report"]
@@ -174,10 +178,14 @@ class WorkerClient:
         `texts` has `config`, the text of a batch file, or `profile`, the name of one; it may have `name`, `weight`,
         `priority`, `settings` and `schema`, the text of a JSON Schema that items are checked against.
         """
+        return await self._patiently(lambda: self._submit(texts, jobs, key))
+
+    async def _patiently(self, send: Callable[[], Awaitable[T]]) -> T:
+        """Send a request that can be repeated; repeat it if the answer is lost."""
         failures = 0
         while True:
             try:
-                return await self._submit(texts, jobs, key)
+                return await send()
             except WorkerUnreachable as error:
                 failures += 1
                 if failures > len(_WAITS_S) or (failures == 1 and not error.was_sent):
@@ -210,6 +218,22 @@ class WorkerClient:
     async def give_order(self, ref: str, order: Order) -> BatchView:
         """Pause, resume or cancel a batch."""
         return BatchView.model_validate_json(await self._ask("POST", f"{_path(ref)}/{order}"))
+
+    async def would_retry(self, ref: str, wanted: WantedJobs) -> ShownFailures:
+        """Return the jobs of a batch that a retry would reopen, by cause."""
+        body = write_json({**asdict(wanted), "dry_run": True})
+        return _FAILURES.validate_json(await self._ask("POST", f"{_path(ref)}/retry", data=body))
+
+    async def retry(self, ref: str, wanted: WantedJobs) -> RetryView:
+        """Retry jobs of a batch; ask again if the answer is lost, with the same idempotency key."""
+        headers = {"Idempotency-Key": uuid.uuid4().hex}
+
+        async def send() -> RetryView:
+            body = write_json(asdict(wanted))
+            answer = await self._ask("POST", f"{_path(ref)}/retry", data=body, headers=headers)
+            return RetryView.model_validate_json(answer)
+
+        return await self._patiently(send)
 
     async def change(self, ref: str, changes: JsonObject) -> BatchView:
         """Change a batch's weight, priority or limits; None restores the limit of its batch file."""

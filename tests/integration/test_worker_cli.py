@@ -134,6 +134,15 @@ def test_failures_cost_and_report_are_those_of_the_batchs_directory(shell):
     for flags in ((), ("--by", "group,outcome"), ("--by", "day", "--csv")):
         told = shell.call("cost", "partly", *flags)
         assert (told.code, told.out) == (0, batchrun("cost", out_dir, *flags, cwd=shell.path).out)
+    dry = shell.call("retry", "partly", "--failure", cause["id"], "--dry-run")
+    assert dry.out.splitlines()[0] == "3 jobs would be retried:"
+    again = shell.call("retry", "partly", "--key", "k0", "--key", "k5", "--wait")
+    assert (again.code, again.out) == (1, said.out), again.err
+    assert "Retrying 1 job\n" in again.err
+    nothing = shell.call("retry", "partly", "--key", "k5", "--wait", "--json")
+    assert (nothing.code, orjson.loads(nothing.out)["state"]) == (0, "finished")
+    assert "Nothing to retry: no job matches (3 succeeded, 3 failed)" in nothing.err
+    assert "--key k9: no job of this batch has it" in shell.call("retry", "partly", "--key", "k9").err
     assert "--by nope: give group, day, outcome" in shell.call("cost", "partly", "--by", "nope").err
     assert shell.call("report", "partly").code == 0
     page = (shell.path / f"{said.out.strip()}.html").read_text("utf-8")

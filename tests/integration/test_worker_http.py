@@ -142,6 +142,26 @@ async def test_a_batch_is_uploaded_with_its_job_file_and_its_committed_records_a
         assert (await client.refusal("GET", f"/v1/batches/shop/records?offset={wrong}"))[:2] == (400, "bad-value")
 
 
+async def test_a_retry_over_http_is_shown_first_and_carried_out_once(client):
+    """A field that does not exist is named; a key that is repeated adds no round."""
+    settings = '{"retry.max_attempts": 1}'
+    jobs = [{"@key": f"k{n}", "n": n, "fails": n < 2} for n in range(3)]
+    batch_id = await client.submit_batch(jobs, settings=settings)
+    await client.until(batch_id, BatchState.FINISHED)
+    path = f"/v1/batches/{batch_id}/retry"
+    for wrong in ({"nope": 1}, {"keys": "k0"}, {"dry_run": "perhaps"}, {"outcomes": ["lots"]}):
+        assert (await client.refusal("POST", path, json=wrong))[0] == 400, wrong
+    status, would = await client.ask("POST", path, json={"dry_run": True, "keys": ["k1"]})
+    assert (status, would["jobs"], would["failures"][0]["key"]) == (200, 1, "k1")
+    for jobs_of_it in (2, 0):
+        status, retried = await client.ask("POST", path, headers={"Idempotency-Key": "once"})
+        assert (status, retried["jobs"], retried["batch"]["id"]) == (200, jobs_of_it, batch_id)
+    await client.until(batch_id, BatchState.FINISHED)
+    out_dir = client.worker.directory.out_dir(client.worker.store[batch_id])
+    rounds = [orjson.loads(line)["round"] for line in (out_dir / "records.jsonl").read_bytes().splitlines()]
+    assert sorted(rounds) == [1, 1, 1, 2, 2]
+
+
 @pytest.mark.parametrize(
     ("form", "status", "word"),
     [
@@ -397,7 +417,6 @@ async def test_a_batch_is_paused_resumed_changed_cancelled_and_deleted(client):
         assert (status, word in message) == (400, True), message
     assert (await client.refusal("PATCH", "/v1/batches/held", data=b"{"))[0] == 400
     assert (await client.refusal("DELETE", "/v1/batches/held"))[:2] == (409, "wrong-state")
-    assert (await client.refusal("POST", "/v1/batches/held/resume"))[:2] == (409, "wrong-state")
     for _ in range(2):  # the second order changes nothing
         assert (await client.ask("POST", "/v1/batches/held/pause"))[1]["state"] == "pausing"
     for _ in range(2):

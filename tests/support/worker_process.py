@@ -108,10 +108,26 @@ class KilledWorker(WorkerProcess):
         self.jobs[name] = jobs
         return super().put_batch(name, jobs, settings, task)
 
-    def start(self) -> None:
-        """Start a process."""
+    def start(self, kill_at: str = "") -> None:
+        """Start a process; `kill_at` names the crash point at which it is killed."""
         self._address.unlink(missing_ok=True)
-        self.process = self._start({}, 0)
+        self.process = self._start({"BATCHRUN_KILL_AT": kill_at}, 0)
+
+    def retry(self, name: str, order: Mapping[str, Any], key: str) -> None:
+        """Order a retry of a batch as a client does: again and again until it is answered, or the process ends."""
+
+        def is_answered() -> bool:
+            if not (self._address.exists() and (address := self._address.read_text().strip())):
+                return False
+            token = (self.data_dir / "token").read_text().strip()
+            headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": key}
+            try:
+                with urlopen(Request(f"{address}/v1/batches/{name}/retry", orjson.dumps(order), headers), timeout=30):
+                    return True
+            except OSError:
+                return self.process.poll() is not None
+
+        wait_until(is_answered)
 
     def kill(self) -> None:
         """Kill the process; assert that it has not ended by itself."""

@@ -1,5 +1,7 @@
 """Handlers for batches: submit, list, pause, resume, cancel, change, delete."""
 
+import secrets
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,11 +10,12 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from batchrun.config.load import as_config_error
+from batchrun.model import write_json
 from batchrun.worker.http.batch_upload import FILES, Form, uploaded
 from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.http.request_context import read_object, submission_of, worker_of
 from batchrun.worker.submission import BatchState, Submission
-from batchrun.worker.views import BatchPage, batch_view
+from batchrun.worker.views import BatchPage, RetryRequest, RetryView, batch_view
 from batchrun.worker.worker import Worker
 
 #: Max batches per answer of the list.
@@ -36,9 +39,7 @@ def prepare(app: web.Application) -> None:
 async def submit(request: web.Request) -> web.Response:
     """Submit a batch, or return the one that was submitted with the same Idempotency-Key and content."""
     worker = worker_of(request)
-    key = request.headers.get("Idempotency-Key")
-    if key is not None and not (0 < len(key) <= MAX_KEY and key.isprintable()):
-        raise Refused(400, "bad-value", f"Idempotency-Key: send 1 to {MAX_KEY} printable characters")
+    key = _idempotency_key(request)
     if worker.is_draining:
         raise Refused(503, "not-possible-now", "the worker is stopping; submit the batch again after its restart")
     submission_id = worker.store.new_id()
@@ -52,6 +53,13 @@ async def submit(request: web.Request) -> web.Response:
                     form.is_kept = True
                     return _answer(worker, submission, status=201)
     return _answer(worker, known)
+
+
+def _idempotency_key(request: web.Request) -> str | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not (0 < len(key) <= MAX_KEY and key.isprintable()):
+        raise Refused(400, "bad-value", f"Idempotency-Key: send 1 to {MAX_KEY} printable characters")
+    return key
 
 
 def _known(worker: Worker, form: Form, key: str | None) -> Submission | None:
@@ -142,6 +150,24 @@ async def cancel_batch(request: web.Request) -> web.Response:
     return _answer(worker, await worker.cancel(submission_of(request).id))
 
 
+async def retry_batch(request: web.Request) -> web.Response:
+    """Retry jobs that did not succeed, or a selection of them; with `dry_run`, only show them."""
+    worker, submission = worker_of(request), submission_of(request)
+    key = _idempotency_key(request)
+    given = await read_object(request) if request.body_exists else {}
+    try:
+        asked = RetryRequest.model_validate(given)
+    except ValidationError as error:
+        raise Refused(400, "bad-value", str(as_config_error(error, None, {}, RetryRequest))) from None
+    if asked.dry_run:
+        found = (await worker.jobs_to_retry(submission, asked.wanted)).found
+        return web.Response(body=write_json(asdict(found)), content_type="application/json")
+    retried = await worker.retry(submission.id, asked.wanted, key or secrets.token_urlsafe(12))
+    view = batch_view(worker, worker.store[submission.id])
+    jobs = retried.jobs if retried is not None else 0
+    return web.json_response(text=RetryView.model_construct(jobs=jobs, batch=view).model_dump_json())
+
+
 async def patch_batch(request: web.Request) -> web.Response:
     """Change a batch's weight, priority or limits, also while it is open; null restores the batch file's limit."""
     worker, submission = worker_of(request), submission_of(request)
@@ -175,4 +201,5 @@ ROUTES = [
     web.post("/v1/batches/{ref}/pause", pause_batch),
     web.post("/v1/batches/{ref}/resume", resume_batch),
     web.post("/v1/batches/{ref}/cancel", cancel_batch),
+    web.post("/v1/batches/{ref}/retry", retry_batch),
 ]

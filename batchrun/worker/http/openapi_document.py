@@ -19,9 +19,9 @@ from batchrun.worker.http import (
     worker_routes,
 )
 from batchrun.worker.http.token_check import OPEN_PATHS
-from batchrun.worker.views import BatchPage, BatchView, WorkerView
+from batchrun.worker.views import BatchPage, BatchView, RetryRequest, RetryView, WorkerView
 
-_MODELS = (BatchPage, BatchView, WorkerView, WorkerLimitsConfig, ShownFailures, CostSums)
+_MODELS = (BatchPage, BatchView, WorkerView, RetryRequest, RetryView, WorkerLimitsConfig, ShownFailures, CostSums)
 _ERROR = {
     "type": "object",
     "required": ["error"],
@@ -73,6 +73,7 @@ _KEY = {
     "description": "A repeated key returns the batch that was submitted with it, with 200; other content is refused.",
     "schema": {"type": "string", "minLength": 1, "maxLength": batch_routes.MAX_KEY},
 }
+_RETRY_KEY = {**_KEY, "description": "A retry with a repeated key is carried out once."}
 
 #: The answer of each handler: a model, or a media type.
 _ANSWERS: dict[Any, Any] = {
@@ -84,6 +85,7 @@ _ANSWERS: dict[Any, Any] = {
     batch_routes.pause_batch: BatchView,
     batch_routes.resume_batch: BatchView,
     batch_routes.cancel_batch: BatchView,
+    batch_routes.retry_batch: RetryView,
     output_routes.get_records: _LINES,
     output_routes.get_items: _LINES,
     output_routes.get_log: _LINES,
@@ -107,6 +109,7 @@ _PARAMETERS: dict[Any, list[dict[str, Any]]] = {
         _query("offset", "Number of batches to skip.", type="integer", minimum=0),
     ],
     batch_routes.submit: [_KEY],
+    batch_routes.retry_batch: [_RETRY_KEY],
     output_routes.get_cost: [_query("by", "Columns to sum by, separated by commas: group, day, outcome.")],
     **{
         each: [_OFFSET, _FOLLOW] for each in (output_routes.get_records, output_routes.get_items, output_routes.get_log)
@@ -114,6 +117,10 @@ _PARAMETERS: dict[Any, list[dict[str, Any]]] = {
 }
 _BODIES: dict[Any, dict[str, Any]] = {
     batch_routes.submit: {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}},
+    batch_routes.retry_batch: {
+        "required": False,
+        "content": {_JSON: {"schema": {"$ref": "#/components/schemas/RetryRequest"}}},
+    },
     batch_routes.patch_batch: _fields("weight", "priority", "max_concurrent_runs", "start_rate", "budget_usd"),
     worker_routes.patch_limits: {
         "required": True,

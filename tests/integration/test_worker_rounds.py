@@ -1,0 +1,101 @@
+"""Retries in a worker: rounds of the same batch, counted at the server."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from batchrun.errors import ConfigError
+from batchrun.maintenance.job_selection import WantedJobs
+from batchrun.worker.submission import BatchState
+from batchrun.worker.submission_store import WrongState
+from tests.support.crash import open_api
+from tests.support.worker_life import SubmittedBatch, submit_batch, until, working
+
+#: Retries that come from nowhere would show as second attempts.
+ONCE = {"retry__max_attempts": 1}
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory):
+    """One platform; each test counts the Runs of its own task."""
+    with open_api(tmp_path_factory.mktemp("api")) as api:
+        yield api
+
+
+def jobs_of(failing: int, others: int, **more: Any) -> list[dict[str, Any]]:
+    jobs = [{"@key": f"bad{n}", "n": n, "fails": True, **more} for n in range(failing)]
+    return [*jobs, *({"@key": f"good{n}", "n": n} for n in range(others))]
+
+
+def rounds(batch: SubmittedBatch) -> Counter[int]:
+    return Counter(record["round"] for record in batch.records())
+
+
+async def test_a_finished_batch_is_retried_as_another_round_of_it(tmp_path, api):
+    """Only the selected jobs get a Run; the same order given twice is carried out once; the counts are the batch's."""
+    async with working(tmp_path / "data", api, limits__max_concurrent_runs=4) as worker:
+        before = len(api.runs())
+        batch = await submit_batch(worker, jobs_of(3, 4), task="finished", **ONCE)
+        await batch.until(BatchState.FINISHED)
+        assert (await worker.jobs_to_retry(batch.submission, WantedJobs(keys=["bad1"]))).found.jobs == 1
+        for _ in range(2):
+            await worker.retry(batch.id, WantedJobs(keys=["bad1", "good0"]), "first")
+        await batch.until(BatchState.FINISHED)
+        assert await worker.retry(batch.id, WantedJobs(keys=["bad1"]), "first") is None
+        found = await worker.retry(batch.id, WantedJobs(), "second")
+        assert (found is not None and found.jobs) == 3
+        await batch.until(BatchState.FINISHED)
+        assert rounds(batch) == {1: 7, 2: 3, 3: 1}
+        assert len(api.runs()) - before == 11 == sum(len(record["attempts"]) for record in batch.records())
+        counts = batch.submission.counts
+        assert (counts.settled, counts.outcomes) == (7, {"failed": 3, "succeeded": 4})
+        assert batch.submission.retry is None
+
+
+async def test_a_retry_of_nothing_changes_nothing(tmp_path, api):
+    """What no job has is named; a batch without failures stays as it is; one that has not begun has no jobs."""
+    async with working(tmp_path / "data", api, limits__max_concurrent_runs=4) as worker:
+        batch = await submit_batch(worker, jobs_of(0, 2), task="nothing", **ONCE)
+        await batch.until(BatchState.FINISHED)
+        found = await worker.retry(batch.id, WantedJobs(), "nothing")
+        assert (found is not None and found.jobs, batch.submission.state) == (0, BatchState.FINISHED)
+        with pytest.raises(ConfigError, match="--key nope: no job of this batch has it"):
+            await worker.retry(batch.id, WantedJobs(keys=["nope"]), "nope")
+        assert rounds(batch) == {1: 2}
+
+
+async def test_jobs_of_a_batch_that_is_under_way_are_retried_beside_its_live_runs(tmp_path, api):
+    """No live Run is started twice; a second order waits until the first is taken up."""
+    stop = tmp_path / "stop"
+    jobs = [*jobs_of(2, 0), *({"@key": f"slow{n}", "n": n, "until": str(stop)} for n in range(3))]
+    async with working(tmp_path / "data", api, limits__max_concurrent_runs=4) as worker:
+        before = len(api.runs())
+        batch = await submit_batch(worker, jobs, task="active", **ONCE)
+        await until(lambda: len(batch.records()) == 2, "two failures")
+        await batch.until_live(3)
+        await worker.retry(batch.id, WantedJobs(), "first")
+        with pytest.raises(WrongState, match="another retry of it is being taken up"):
+            await worker.retry(batch.id, WantedJobs(keys=["bad0"]), "second")
+        await until(lambda: len(batch.records()) == 4, "two failures again")
+        stop.touch()
+        await batch.until(BatchState.FINISHED)
+        assert rounds(batch) == {1: 5, 2: 2}
+        assert len(api.runs()) - before == 7 == sum(len(record["attempts"]) for record in batch.records())
+
+
+async def test_a_retry_whose_job_file_was_edited_reopens_nothing(tmp_path, api):
+    """The batch fails with the line; mended, it is retried by a new order."""
+    async with working(tmp_path / "data", api, limits__max_concurrent_runs=4) as worker:
+        batch = await submit_batch(worker, jobs_of(2, 1), task="edited", **ONCE)
+        await batch.until(BatchState.FINISHED)
+        file = worker.directory.of(batch.id) / "jobs.jsonl"
+        whole = file.read_bytes()
+        file.write_bytes(whole.replace(b'"n":1,', b'"n":7,'))
+        await worker.retry(batch.id, WantedJobs(), "first")
+        assert "since this batch was begun" in (await batch.until(BatchState.FAILED)).reason
+        assert rounds(batch) == {1: 3}
+        file.write_bytes(whole)
+        await worker.retry(batch.id, WantedJobs(), "second")
+        await batch.until(BatchState.FINISHED)
+        assert rounds(batch) == {1: 3, 2: 2}

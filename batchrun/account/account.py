@@ -102,6 +102,9 @@ class Account:
         self.limits = limits
         self.shared.capacity.want(limits.wanted_runs)
         self.shared.buffers.total = limits.max_buffer_mb << 20
+        self.shared.polls.resize(polls_within_limit(limits.max_open_polls))
+        if self.shared.throttle is not None:
+            self.shared.throttle.change_rate(limits.request_rate)
         self.watch.change(runs=self._watched_runs(), memory=self._watched_memory())
 
     def _watched_runs(self) -> WatchedLimit:

@@ -9,6 +9,7 @@ import structlog
 
 from batchrun.policy.retry import Backoff
 from batchrun.policy.token_bucket import TokenBucket
+from batchrun.runtime.changed import Changed
 
 #: Waits after a 429 that names none; the API's documentation advises to start at half a second.
 RATE_LIMIT_BACKOFF = Backoff(first_s=0.5, max_s=30.0)
@@ -25,6 +26,9 @@ class Throttle:
         self._bucket = bucket
         self._queue = anyio.Lock(fast_acquire=True)
         self._refusals = 0
+        self._announced_per_s: float | None = None
+        #: Notified when the rate has changed.
+        self._changed = Changed()
 
     async def take_token(self) -> None:
         """Wait for a token; if cancelled, none is taken."""
@@ -34,10 +38,12 @@ class Throttle:
             while True:
                 now = anyio.current_time()
                 at = self._bucket.next_at(now)
-                await anyio.sleep(at - now)
-                if anyio.current_time() >= self._bucket.closed_until:
-                    self._bucket.take(at)
-                    return
+                if at > now:
+                    await self._changed.wait(at - now)
+                    if anyio.current_time() < at or self._bucket.next_at(now) != at:
+                        continue  # the rate was changed, or the bucket closed
+                self._bucket.take(at)
+                return
 
     def try_take_token(self) -> bool:
         """Take a token if there is one and no other request waits; return whether it was taken."""
@@ -49,7 +55,15 @@ class Throttle:
 
     def stay_below(self, limit_per_s: float) -> None:
         """Keep below a limit that the platform announces."""
+        self._announced_per_s = limit_per_s
         self._bucket.stay_below(limit_per_s)
+
+    def change_rate(self, rate_per_s: float) -> None:
+        """Keep this rate from now on, or the announced one if that is lower."""
+        self._bucket.change_rate(rate_per_s)
+        if self._announced_per_s is not None:
+            self._bucket.stay_below(self._announced_per_s)
+        self._changed.notify()
 
     def refused(self, retry_after_s: float | None) -> None:
         """Close the bucket after a 429 for as long as it asks, or else longer with each refusal in a row."""

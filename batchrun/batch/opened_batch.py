@@ -178,6 +178,16 @@ class Batch:
         engine.purse.budget.limit_usd = limits.budget_usd
         engine.purse.budget.notify()
 
+    @property
+    def is_out_of_budget(self) -> bool:
+        """True if the budget could not pay for a job, which stays open until the batch is opened again."""
+        return self._engine.scheduler.is_out_of_budget
+
+    async def hold_starts(self) -> None:
+        """Start nothing more, and wait until all starts are answered: closed before, they would be in doubt."""
+        self._engine.gate.hold()
+        await self._engine.gate.until_answered()
+
     def keep_permits(self) -> None:
         """Keep the permits of the live Runs for this batch, which is about to be reopened."""
         self._engine.permits.keep_for_live_runs()

@@ -30,8 +30,10 @@ from batchrun.model import Ending, Record, Summary
 from batchrun.policy.retry import Backoff
 from batchrun.report.notice_words import notice_words
 from batchrun.report.progress_words import Speed
+from batchrun.runtime.children import open_children
+from batchrun.runtime.resizable_semaphore import ResizableSemaphore
 from batchrun.worker.data_directory import DataDirectory, has_begun
-from batchrun.worker.submission import BatchCounts, BatchState, StopCause, Submission
+from batchrun.worker.submission import PAUSABLE, BatchCounts, BatchState, StopCause, Submission
 from batchrun.worker.submission_config import config_of
 from batchrun.worker.submission_store import Decide, SubmissionStore
 
@@ -87,8 +89,8 @@ class BatchRunner:
         self._is_closing = False
         #: True if limits were changed while the batch was being opened.
         self._is_outdated = False
-        #: True if a retry that is ordered from now on takes another opening.
-        self._has_looked_for_retry = False
+        #: Set if the batch is to be closed and opened once more.
+        self._reopening = anyio.Event()
         self._is_let_go = False
         self._is_draining = False
         #: Whether the batch started or settled something when it was open last.
@@ -141,10 +143,18 @@ class BatchRunner:
             self.batch.stop_starting()
 
     def reopen(self) -> None:
-        """Close the batch and open it at once with its stored settings; its Runs go on and keep their permits."""
-        if self.batch is not None and not self._is_draining:
-            self.batch.keep_permits()
-            self._open_scope.cancel()
+        """Close the batch and open it at once with its stored settings; its Runs go on and keep their permits.
+
+        Starts without an answer are waited for: they would be in doubt.
+        """
+        if (self.batch is not None or self._is_closing) and not self._is_draining:
+            self._reopening.set()
+
+    async def _reopen_when_asked(self, batch: Batch) -> None:
+        await self._reopening.wait()
+        await batch.hold_starts()
+        batch.keep_permits()
+        self._open_scope.cancel()
 
     def drain(self) -> None:
         """Stop new starts; the batch stays under way, and the next start of the worker resumes it."""
@@ -163,6 +173,7 @@ class BatchRunner:
         """Apply the stored limits and priority to the open batch; an invalid configuration changes nothing."""
         if self.batch is None:
             self._is_outdated = True
+            self.reopen()
             return
         try:
             config = await self._read_config()
@@ -172,17 +183,21 @@ class BatchRunner:
             return
         if self.batch is None:
             return
-        if config.limits.budget_usd is not None and not self.batch.has_budget:
+        needs_prices = config.limits.budget_usd is not None and not self.batch.has_budget
+        if needs_prices or self.batch.is_out_of_budget:
             self.reopen()
         else:
             self.batch.change_limits(config.limits, self.submission.batch_priority)
 
-    async def run(self, open_batches: anyio.Semaphore) -> None:
+    async def run(self, open_batches: ResizableSemaphore) -> None:
         """Run the batch once `open_batches` has a place for it, and store how it ended; raise no error of the batch."""
         with structlog.contextvars.bound_contextvars(batch=self.id):
             with self._scope:
-                async with open_batches:
+                await open_batches.acquire()
+                try:
                     await self._run_until_it_rests()
+                finally:
+                    open_batches.release()
             if self._scope.cancelled_caught and not self._is_let_go and not self._is_draining:
                 await self._store_rest_of_unopened()
 
@@ -238,7 +253,8 @@ class BatchRunner:
         return f"batchrun worker resume {self.id}"
 
     async def _run_opened(self) -> None:
-        self._is_outdated = self._has_moved = self._has_looked_for_retry = False
+        self._is_outdated = self._has_moved = False
+        self._reopening = anyio.Event()
         config = await self._read_config()
         await self._update(lambda now: {"begun_at": now.begun_at or datetime.now(UTC)})
         async with open_batch(
@@ -253,7 +269,9 @@ class BatchRunner:
                 if self._is_outdated:
                     await self.apply_limits()
                 with self._trace(self.submission) as on_record:
-                    summary = await batch.run(on_record)
+                    async with open_children(cancels_on_leaving=True) as children:
+                        children.start_soon(self._reopen_when_asked, batch)
+                        summary = await batch.run(on_record)
             except BaseException:
                 counts = self.counts()
                 await self._update(lambda _: {"counts": counts})  # shown while the batch is closed
@@ -267,7 +285,6 @@ class BatchRunner:
 
     async def _retry_jobs(self, batch: Batch) -> None:
         """Reopen the jobs of an ordered retry; killed before that is stored, the batch's ledger knows it."""
-        self._has_looked_for_retry = True
         order = self.submission.retry
         if order is None:
             return
@@ -336,7 +353,7 @@ class BatchRunner:
         def rest(now: Submission) -> dict[str, Any]:
             known = {} if counts is None else {"counts": counts}
             rests_as = _resting_state(now.state, state, is_begun=is_begun, is_draining=self._is_draining)
-            if rests_as is None or (now.retry is not None and self._has_looked_for_retry):
+            if rests_as is None or (now.state in PAUSABLE and self._reopening.is_set()):
                 return known
             ended_at = datetime.now(UTC) if rests_as.is_over else None
             return {**known, "state": rests_as, "reason": reason, "cause": cause, "ended_at": ended_at}

@@ -27,6 +27,7 @@ from batchrun.policy.budget import Budget
 from batchrun.report.shown_failures import ShownFailures
 from batchrun.runtime.children import open_children
 from batchrun.runtime.crash_points import crash_point
+from batchrun.runtime.resizable_semaphore import ResizableSemaphore
 from batchrun.worker.account_use import AccountUse, read_account_use
 from batchrun.worker.batch_runner import BatchRunner, Trace, no_trace
 from batchrun.worker.data_directory import DataDirectory, has_begun
@@ -90,7 +91,7 @@ class Worker:
         self.trace: Trace = no_trace
         #: The budget of all batches together.
         self.budget = Budget(config.limits.budget_usd)
-        self._open_batches = anyio.Semaphore(config.worker.max_open_batches)
+        self._open_batches = ResizableSemaphore(config.worker.max_open_batches)
         #: Held while a retry is taken.
         self._retrying = anyio.Lock()
         self._checks = anyio.CapacityLimiter(MAX_CHECKS)
@@ -208,33 +209,45 @@ class Worker:
             wanted = self.store[submission_id].but(**changes)
         except ValidationError as error:
             raise as_config_error(error, None, {}, Submission) from None
-        await anyio.to_thread.run_sync(
-            config_of, wanted, self.directory, self.config, self.environ, limiter=self._checks
-        )
-        changed = await self.store.change(submission_id, frozenset(BatchState), "changed", **changes)
+        budget_usd = await self._budget_of(wanted)
+        is_out = self.store[submission_id].state is BatchState.OUT_OF_BUDGET
+        before_usd = await self._budget_of(self.store[submission_id]) if is_out else None
+        await self.store.change(submission_id, frozenset(BatchState), "changed", **changes)
         if (runner := self.runners.get(submission_id)) is not None:
             await runner.apply_limits()
-        return changed
+        elif is_out and _is_more(budget_usd, before_usd):
+            await self.resume(submission_id)
+        return self.store[submission_id]
+
+    async def _budget_of(self, submission: Submission) -> float | None:
+        config = await anyio.to_thread.run_sync(
+            config_of, submission, self.directory, self.config, self.environ, limiter=self._checks
+        )
+        return config.limits.budget_usd
 
     async def change_limits(self, limits: WorkerLimitsConfig) -> None:
         """Change the limits of all batches together, until the next start or reload."""
         self.config = self.config.model_copy(update={"limits": limits})
+        has_more = _is_more(limits.budget_usd, self.budget.limit_usd)
         # Open batches without a budget are reopened by `apply_limits`, so that they reserve money.
         self.budget.limit_usd = limits.budget_usd
         if self.account is not None:
             self.account.change_limits(limits)
         for runner in list(self.runners.values()):
             await runner.apply_limits()
+        if has_more:
+            await self._resume_all(BatchState.OUT_OF_BUDGET)
 
     async def reload(self, config: WorkerConfig) -> None:
-        """Apply a configuration that was read again, and retry stopped batches.
+        """Apply a configuration that was read again, with the profiles, and resume stopped batches.
 
         Platform, address and port are fixed at the start of the worker, and stay.
         """
         service = config.worker.model_copy(update={"host": self.config.worker.host, "port": self.config.worker.port})
         self.config = self.config.model_copy(update={"worker": service})
+        self._open_batches.resize(service.max_open_batches)
         await self.change_limits(config.limits)
-        await self.retry_stopped()
+        await self._resume_all(BatchState.STOPPED, BatchState.OUT_OF_BUDGET)  # a profile may have changed
 
     async def delete(self, submission_id: str) -> None:
         """Delete a batch that is not under way, with its own directory; its costs no longer count in the budget."""
@@ -268,10 +281,10 @@ class Worker:
         for runner in self.runners.values():
             runner.let_go()
 
-    async def retry_stopped(self) -> None:
-        """Resume batches in the state `stopped`: their cause may be gone."""
+    async def _resume_all(self, *states: BatchState) -> None:
+        """Resume the batches that rest in one of some states: their cause may be gone."""
         for submission in self.store:
-            if submission.state is BatchState.STOPPED and submission.id not in self.runners:
+            if submission.state in states and submission.id not in self.runners:
                 try:
                     await self.resume(submission.id)
                 except BatchrunError as error:
@@ -336,7 +349,7 @@ class Worker:
                 for submission in self.store:
                     if submission.state.is_under_way:
                         self._start_runner(submission.id)
-                await self.retry_stopped()
+                await self._resume_all(BatchState.STOPPED)
                 for submission in self.store:
                     if not submission.state.is_under_way:
                         await self._write_summary(submission)  # in case the last process was killed before it did
@@ -448,6 +461,11 @@ class Worker:
 
     def _account_use(self, submission: Submission) -> AccountUse:
         return read_account_use(submission, self.directory, has_budget=self.budget.limit_usd is not None)
+
+
+def _is_more(budget_usd: float | None, before_usd: float | None) -> bool:
+    """Return whether a budget allows more than before; None: unlimited."""
+    return before_usd is not None and (budget_usd is None or budget_usd > before_usd)
 
 
 def _jobs_to_retry(out_dir: Path, submission: Submission, wanted: WantedJobs) -> JobsToRetry:

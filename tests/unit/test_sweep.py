@@ -74,6 +74,24 @@ async def test_a_poll_that_comes_free_takes_over_a_swept_run() -> None:
     assert (noticed[first], noticed[second]) == (100, 500.25)
 
 
+async def test_the_number_of_polls_changes_while_runs_are_followed() -> None:
+    """More polls take over swept Runs at once; fewer are reached as Runs end."""
+    api = ScriptedApi()
+    run_ids = [api.add_run(Plan(run_s=100.25 + number)) for number in range(4)]
+    following = Following(api, max_open_polls=1)
+
+    async def resize() -> None:
+        await anyio.sleep(50)
+        following.polls.resize(3)
+        await anyio.sleep(1)
+        following.polls.resize(1)
+
+    noticed = await following.all(run_ids, resize)
+    assert [noticed[run_id][1] for run_id in run_ids[:3]] == [100.25, 101.25, 102.25]
+    assert following.polls.take()
+    assert not following.polls.take()
+
+
 async def test_a_list_that_lags_ends_no_run() -> None:
     """What is missing from the list is asked for, and goes on when it lives."""
     api = ScriptedApi(list_lag_s=40)

@@ -129,3 +129,23 @@ def test_an_announced_limit_is_reported_once() -> None:
     for text in (None, "60", "60", "60", "0", "-5", "many", "1e3", "", "99999999999", "60", "400", None, "400"):
         limit.note(text)
     assert learned == [60, 60, 400]
+
+
+async def test_a_changed_rate_holds_at_once_and_never_exceeds_the_announced_one() -> None:
+    """A request that waits for its token gets it by the new rate."""
+    throttle = throttle_of(0.001)
+    await throttle.take_token()
+    at = list[float]()
+
+    async def wait() -> None:
+        at.extend(await token_times(throttle, 3))
+
+    async with anyio.create_task_group() as children:
+        children.start_soon(wait)
+        await anyio.sleep(1)
+        throttle.change_rate(10)
+    assert at == pytest.approx([1, 1.1, 1.2], abs=0.11)
+    throttle.stay_below(2)
+    throttle.change_rate(10)
+    at = await token_times(throttle, 3)
+    assert [later - earlier for earlier, later in pairwise(at)] == pytest.approx([1 / 1.9] * 2, rel=0.01)

@@ -36,6 +36,8 @@ class Polls:
     """
 
     def __init__(self, count: int) -> None:
+        self.count = count
+        #: Below 0 while more are open than may be.
         self._free = count
         self._sweeps: deque[Sweep] = deque()
 
@@ -49,18 +51,26 @@ class Polls:
 
     def take(self) -> bool:
         """Take a poll if one is free."""
-        if not self._free:
+        if self._free <= 0:
             return False
         self._free -= 1
         return True
 
+    def resize(self, count: int) -> None:
+        """Change how many polls may be open. A smaller number takes effect as polls are released."""
+        self._free += count - self.count
+        self.count = count
+        while self._free > 0 and self._hand_on():
+            self._free -= 1
+
     def release(self) -> None:
         """Release a poll; a sweep hands it to the Run it has kept longest. The sweeps alternate."""
+        if self._free < 0 or not self._hand_on():
+            self._free += 1
+
+    def _hand_on(self) -> bool:
         self._sweeps.rotate()
-        for sweep in self._sweeps:
-            if sweep.give_poll():
-                return
-        self._free += 1
+        return any(sweep.give_poll() for sweep in self._sweeps)
 
 
 class Sight(NamedTuple):

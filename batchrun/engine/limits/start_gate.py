@@ -86,7 +86,9 @@ class StartGate:
         self._contenders = contenders
         self._queue = anyio.Lock(fast_acquire=True)
         self._changed = Changed()
-        self._is_shut = False
+        self._is_shut = self._is_held = False
+        #: Notified when a start has been answered.
+        self._answers = Changed()
         self._closings = 0
         #: Why a start was refused last; empty once one is accepted.
         self._closed_for = ""
@@ -122,7 +124,7 @@ class StartGate:
                 return None
             now = anyio.current_time()
             # Another start may have taken this token, or closed the bucket, meanwhile.
-            if self._bucket.next_at(at) <= now and self._is_below_capacity(now):
+            if self._bucket.next_at(at) <= now and self._is_below_capacity(now) and not self._is_held:
                 self._bucket.take(at)
                 self._contenders.took(self)
                 return now
@@ -131,7 +133,7 @@ class StartGate:
     async def _has_capacity(self) -> bool:
         while not self._is_shut:
             now = anyio.current_time()
-            at = self._capacity.next_start_at(now, self._account.live)
+            at = None if self._is_held else self._capacity.next_start_at(now, self._account.live)
             if at is not None and at <= now:
                 return True
             await self._wait(None if at is None else at - now)
@@ -243,6 +245,7 @@ class StartGate:
     def _answered(self, start: Start) -> None:
         start.is_live = True
         self._unanswered -= 1
+        self._answers.notify()
 
     def note_doubt(self, start: Start, is_in_doubt: bool) -> None:
         """Note whether a start is in doubt: whether its Run exists. Its slot is held, and not in use."""
@@ -287,6 +290,7 @@ class StartGate:
             self._in_doubt -= 1
         if not start.is_live:  # a refused start frees no permit
             self._unanswered -= 1
+            self._answers.notify()
         else:
             self._capacity.ended(now)
             self._meter.ended(now, live=self.live, known_limit=self._capacity.known_limit, starters=self._starters)
@@ -300,6 +304,15 @@ class StartGate:
         self._account.leave(self)
         self._contenders.forget(self)
         self._account.wake()
+
+    def hold(self) -> None:
+        """Let no more starts through; unlike after `shut`, those that wait here keep waiting."""
+        self._is_held = True
+
+    async def until_answered(self) -> None:
+        """Return when each start that was let through has its answer, or is in doubt."""
+        while self._unanswered:
+            await self._answers.wait()
 
     def shut(self) -> None:
         """Let no more starts through, for good."""

@@ -391,17 +391,16 @@ class Worker:
     async def _run_batch(self, runner: BatchRunner, account: Account) -> None:
         try:
             await runner.run(self._open_batches)
+            if not self.store[runner.id].state.is_under_way:
+                await self._write_summary(self.store[runner.id])  # while a worker that drains waits for it
         finally:
             del self.runners[runner.id]
             account.keep_permits(self.directory.out_dir(runner.submission), 0)
             if self._runner_ended is not None:
                 self._runner_ended.set()
                 self._runner_ended = None
-        submission = self.store[runner.id]
-        if submission.state.is_under_way:
+        if self.store[runner.id].state.is_under_way:
             self._start_runner(runner.id)  # it was resumed while it was being closed
-        else:
-            await self._write_summary(submission)
 
     async def _write_summary(self, submission: Submission) -> None:
         async with self.store.lock:

@@ -17,12 +17,22 @@ from batchrun.worker.views import BatchView
 from batchrun.worker.worker_client import WorkerClient
 
 
-async def show_order(batch: BatchView, client: WorkerClient, *, is_awaited: bool, is_json: bool) -> ExitCode:
-    """Show a batch, and its progress until it rests if that is awaited; return the exit code of `run` for it then."""
+async def show_order(
+    batch: BatchView, client: WorkerClient, *, is_awaited: bool, is_json: bool, where: str
+) -> ExitCode:
+    """Show a batch, and its progress until it rests if that is awaited; return the exit code of `run` for it then.
+
+    Interrupted, say how to look at it and how to stop it; `where` are the flags that lead to the worker.
+    """
     say(f"{label(batch)}: {state_words(batch)}")
     if is_awaited:
-        with _progress() as show:
-            batch = await client.wait(batch.id, show, say)
+        try:
+            with _progress() as show:
+                batch = await client.wait(batch.id, show, say)
+        except anyio.get_cancelled_exc_class():
+            say(f"{label(batch)} goes on in the worker: `batchrun worker status {batch.id}{where}` shows it,")
+            say(f"`batchrun worker cancel {batch.id}{where}` stops it")
+            raise
         for line in batch_lines(batch):
             say(line)
     if is_json:

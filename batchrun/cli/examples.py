@@ -39,6 +39,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "worker submit": (
         "batchrun worker submit shop.toml --wait",
         "batchrun worker submit --profile shop --jobs products.csv",
+        "batchrun worker submit shop.toml --again",
     ),
     "worker list": ("batchrun worker list --state active,paused",),
     "worker page": ("batchrun worker page", "batchrun worker page --data /var/lib/batchrun"),

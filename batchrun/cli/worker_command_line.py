@@ -23,8 +23,8 @@ Url = Annotated[
     str | None,
     typer.Option(help="Address of a worker, instead of --data; its token is read from BATCHRUN_WORKER_TOKEN."),
 ]
-Ref = Annotated[str, typer.Argument(metavar="BATCH", help="The batch's id, or its name if no other batch has it.")]
-Refs = Annotated[list[str], typer.Argument(metavar="BATCH...", help="Ids, or names that only one batch has.")]
+Ref = Annotated[str, typer.Argument(metavar="BATCH", help="The batch's name or id, or the end of its id.")]
+Refs = Annotated[list[str], typer.Argument(metavar="BATCH...", help="Names or ids of batches, or ends of ids.")]
 Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Show its progress until it rests; exit with the code of `run`.")]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Continue until the batch rests.")]
@@ -76,8 +76,10 @@ def submit(
         list[str] | None, typer.Option("--set", help="Any configuration key: --set limits.start_rate=5.")
     ] = None,
     key: Annotated[
-        str | None, typer.Option(help="Any text of yours: submitted twice with the same one, a batch runs once.")
+        str | None,
+        typer.Option(help="Submitted twice with the same key, a batch runs once; default: made from content and name."),
     ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Submit it although the same was submitted before.")] = False,
     wait: Wait = False,
     json: Json = False,
     data: DataDir = DEFAULT_DATA_DIR,
@@ -93,10 +95,12 @@ def submit(
         {"name": name, "weight": weight, "priority": priority},
         settings or [],
         key=key,
+        is_again=again,
         is_awaited=wait,
         is_json=json,
         data=data,
         url=url,
+        where=_where(data, url),
     )
 
 
@@ -190,7 +194,7 @@ def retry(
     wanted = WantedJobs(
         outcomes=outcomes, error_types=error_types, groups=groups, keys=keys, failures=failures, tripped=tripped
     )
-    call_worker(data, url, partial(retry_batch, batch, wanted, dry_run, wait, json))
+    call_worker(data, url, partial(retry_batch, batch, wanted, dry_run, wait, json, _where(data, url)))
 
 
 @app.command("cost")

@@ -14,7 +14,7 @@ from batchrun.worker.worker_client import WorkerClient
 
 
 async def retry_batch(
-    ref: str, wanted: WantedJobs, is_dry_run: bool, is_awaited: bool, is_json: bool, client: WorkerClient
+    ref: str, wanted: WantedJobs, is_dry_run: bool, is_awaited: bool, is_json: bool, where: str, client: WorkerClient
 ) -> ExitCode:
     """Retry the jobs of a batch that did not succeed, or those that the flags select; or show them."""
     batch = await client.batch(ref)
@@ -31,4 +31,5 @@ async def retry_batch(
         say(f"Retrying {counted(retried.jobs, 'job')}")
     else:
         say(f"Nothing to retry: no job matches ({outcome_counts(batch.outcomes)})")
-    return await show_order(retried.batch, client, is_awaited=is_awaited and retried.jobs > 0, is_json=is_json)
+    is_awaited = is_awaited and retried.jobs > 0
+    return await show_order(retried.batch, client, is_awaited=is_awaited, is_json=is_json, where=where)

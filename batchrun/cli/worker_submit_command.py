@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import orjson
 
 from batchrun.cli.batch_waiting import show_order
 from batchrun.cli.exit_codes import ExitCode
+from batchrun.cli.terminal import say
 from batchrun.cli.worker_commands import call_worker
 from batchrun.config import load_config, parse_setting
 from batchrun.errors import ConfigError, OutputError
@@ -31,14 +33,17 @@ def submit_batch(
     settings: list[str],
     *,
     key: str | None,
+    is_again: bool,
     is_awaited: bool,
     is_json: bool,
     data: Path,
     url: str | None,
+    where: str,
 ) -> None:
     """Submit a batch file, or a profile and a job file; options are its name, weight and priority.
 
-    With the same `key` it is submitted once; None makes a new one.
+    With the same `key` it is submitted once; by default, that follows from the content and the name. With `is_again` it
+    is submitted in any case. `where` are the flags that lead to the worker.
 
     Raises:
         ConfigError: neither is given, or the batch file is invalid; nothing was sent.
@@ -53,7 +58,21 @@ def submit_batch(
             texts, job_file = _batch_file(batch, given, given_jobs)
         texts |= {"settings": orjson.dumps(given).decode(), **({"name": batch.stem} if batch is not None else {})}
         texts |= {field: str(value) for field, value in options.items() if value not in (None, "")}
-        call_worker(data, url, partial(_submit, texts, job_file, key or uuid.uuid4().hex, is_awaited, is_json))
+        if key is None:
+            key = uuid.uuid4().hex if is_again else _content_key(texts, job_file)
+        call_worker(data, url, partial(_submit, texts, job_file, key, is_awaited, is_json, where))
+
+
+def _content_key(texts: Mapping[str, str], jobs: Path | None) -> str:
+    """Return an idempotency key for what a batch does, and its name: all but weight and priority."""
+    content = sha256(orjson.dumps(sorted(item for item in texts.items() if item[0] not in ("weight", "priority"))))
+    if jobs is not None:
+        try:
+            with jobs.open("rb") as opened:
+                content.update(file_digest(opened, "sha256").digest())
+        except OSError as error:
+            raise ConfigError(f"cannot be read: {error.strerror}", file=jobs) from error
+    return f"content-{content.hexdigest()}"
 
 
 @contextmanager
@@ -98,13 +117,21 @@ def _text(file: Path) -> str:
 
 
 async def _submit(
-    texts: dict[str, str], jobs: Path | None, key: str, is_awaited: bool, is_json: bool, client: WorkerClient
+    texts: dict[str, str],
+    jobs: Path | None,
+    key: str,
+    is_awaited: bool,
+    is_json: bool,
+    where: str,
+    client: WorkerClient,
 ) -> ExitCode:
     try:
-        batch = await client.submit(texts, jobs, key=key)
+        batch, is_known = await client.submit(texts, jobs, key=key)
     except WorkerUnreachable as error:
         if not error.was_sent:
             raise
         again = f"submit it again with --key {key}, and it runs once"
         raise OutputError(f"{error}; it may have taken the batch: {again}") from error
-    return await show_order(batch, client, is_awaited=is_awaited, is_json=is_json)
+    if is_known:
+        say("This was submitted before, with the same content and name; --again submits it once more")
+    return await show_order(batch, client, is_awaited=is_awaited, is_json=is_json, where=where)

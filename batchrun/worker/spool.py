@@ -135,7 +135,7 @@ class Spool:
     async def _refuse(self, submission: Submission, reason: str) -> None:
         failed = submission.but(state=BatchState.FAILED, reason=reason, ended_at=datetime.now(UTC))
         _log.warning("spooled_batch_refused", file=str(submission.spooled), reason=reason)
-        await self._store.save(failed)
+        failed = await self._store.add(failed)
         has_rival = self._rival_of(submission) is not None
         await anyio.to_thread.run_sync(self._move_away, failed, has_rival)
 

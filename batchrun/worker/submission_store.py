@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import chain, count
 from typing import Any
 
 import anyio
@@ -19,6 +20,8 @@ from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.submission import BatchState, Submission
 
 FILE_NAME = "batch.json"
+#: Least characters of the end of an id that stand for it.
+MIN_REF_CHARS = 6
 _ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
 
 _log = structlog.get_logger()
@@ -32,7 +35,7 @@ class WrongState(BatchrunError):
 
 
 class UnknownBatch(BatchrunError):
-    """No batch has this id or name, or several have the name."""
+    """No batch has this id or name, or several do."""
 
 
 class SubmissionStore:
@@ -89,13 +92,15 @@ class SubmissionStore:
         return self._known.get(submission_id)
 
     def find(self, ref: str) -> Submission:
-        """Return the submission with this id, or the only one with this name."""
+        """Return the submission with this id or name, or the only one whose id ends like this."""
         if (found := self.get(ref)) is not None:
             return found
-        same = [each for each in self if each.name == ref]
+        same = [each for each in self if each.name == ref]  # earlier versions gave one name to several
+        if not same and len(ref) >= MIN_REF_CHARS:
+            same = [each for each in self if each.id.endswith(ref)]
         if len(same) > 1:
             ids = ", ".join(each.id for each in same)
-            raise UnknownBatch(f"{len(same)} batches are named {ref!r}; use an id: {ids}")
+            raise UnknownBatch(f"{len(same)} batches are called {ref!r}; use an id: {ids}")
         if not same:
             raise UnknownBatch(f"there is no batch {ref!r}")
         return same[0]
@@ -104,10 +109,17 @@ class SubmissionStore:
         """Return the submission that was submitted with a key; None if there is none."""
         return next((each for each in self._known.values() if each.idempotency_key == key), None)
 
-    async def save(self, submission: Submission) -> None:
-        """Save a submission, new or changed; it is durable when this returns."""
+    async def add(self, submission: Submission) -> Submission:
+        """Save a submission, and return it with a name that no other has: `shop-2` for the second `shop`."""
         async with self.lock:
-            await anyio.to_thread.run_sync(self._write, submission)
+            named = submission.but(name=self._unique_name(submission))
+            await anyio.to_thread.run_sync(self._write, named)
+        return named
+
+    def _unique_name(self, submission: Submission) -> str:
+        taken = {each.name for each in self._known.values() if each.id != submission.id}
+        names = chain([submission.name], (f"{submission.name}-{number}" for number in count(2)))
+        return next(name for name in names if name not in taken)
 
     async def change(self, submission_id: str, allowed: frozenset[BatchState], what: str, **changes: Any) -> Submission:
         """Change a submission that is in one of some states, and return it.

@@ -120,11 +120,11 @@ class Worker:
         await anyio.to_thread.run_sync(self._check, submission, limiter=self._checks)
 
     async def take(self, submission: Submission) -> Submission:
-        """Store a checked batch, and run it as soon as it has a place among the open batches."""
-        await self.store.save(submission)
-        _log.info("batch_taken", batch=submission.id, name=submission.name)
-        self._start_runner(submission.id)
-        return submission
+        """Store a checked batch under a name of its own; run it as soon as it has a place among the open batches."""
+        taken = await self.store.add(submission)
+        _log.info("batch_taken", batch=taken.id, name=taken.name)
+        self._start_runner(taken.id)
+        return taken
 
     def _check(self, submission: Submission) -> None:
         config = config_of(submission, self.directory, self.config, self.environ)

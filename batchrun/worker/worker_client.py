@@ -4,6 +4,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, field
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import quote
@@ -172,13 +173,22 @@ class WorkerClient:
         """Return the status of a batch."""
         return BatchView.model_validate_json(await self._ask("GET", _path(ref)))
 
-    async def submit(self, texts: Mapping[str, str], jobs: Path | None, *, key: str) -> BatchView:
+    async def submit(self, texts: Mapping[str, str], jobs: Path | None, *, key: str) -> tuple[BatchView, bool]:
         """Submit a batch; retry if the answer is lost, with the same idempotency key.
+
+        The second value is True if it was submitted before, by another call.
 
         `texts` has `config`, the text of a batch file, or `profile`, the name of one; it may have `name`, `weight`,
         `priority`, `settings` and `schema`, the text of a JSON Schema that items are checked against.
         """
-        return await self._patiently(lambda: self._submit(texts, jobs, key))
+        asked = count()
+
+        async def send() -> tuple[BatchView, bool]:
+            is_first = next(asked) == 0
+            view, is_new = await self._submit(texts, jobs, key)
+            return view, is_first and not is_new
+
+        return await self._patiently(send)
 
     async def _patiently(self, send: Callable[[], Awaitable[T]]) -> T:
         """Send a request that can be repeated; repeat it if the answer is lost."""
@@ -192,20 +202,27 @@ class WorkerClient:
                     raise
             await anyio.sleep(_WAITS_S[failures - 1])
 
-    async def _submit(self, texts: Mapping[str, str], jobs: Path | None, key: str) -> BatchView:
+    async def _submit(self, texts: Mapping[str, str], jobs: Path | None, key: str) -> tuple[BatchView, bool]:
+        async with self._form_answer("/v1/batches", texts, jobs, headers={"Idempotency-Key": key}) as answer:
+            return BatchView.model_validate_json(await answer.read()), answer.status == 201
+
+    @asynccontextmanager
+    async def _form_answer(
+        self, path: str, texts: Mapping[str, str], jobs: Path | None, **request: Any
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send the form of a batch."""
         form = aiohttp.FormData(default_to_multipart=True)
         for name, text in texts.items():
             form.add_field(name, text)
-        headers = {"Idempotency-Key": key}
-        if jobs is None:
-            return BatchView.model_validate_json(await self._ask("POST", "/v1/batches", data=form, headers=headers))
-        try:
-            opened = await anyio.to_thread.run_sync(jobs.open, "rb")
-        except OSError as error:
-            raise ConfigError(f"cannot be read: {error.strerror}", file=jobs) from error
-        with opened:
-            form.add_field("jobs", opened, filename=jobs.name, content_type="application/octet-stream")
-            return BatchView.model_validate_json(await self._ask("POST", "/v1/batches", data=form, headers=headers))
+        with ExitStack() as stack:
+            if jobs is not None:
+                try:
+                    opened = stack.enter_context(await anyio.to_thread.run_sync(jobs.open, "rb"))
+                except OSError as error:
+                    raise ConfigError(f"cannot be read: {error.strerror}", file=jobs) from error
+                form.add_field("jobs", opened, filename=jobs.name, content_type="application/octet-stream")
+            async with self._answer("POST", path, data=form, **request) as answer:
+                yield answer
 
     async def failures(self, ref: str) -> ShownFailures:
         """Return the jobs of a batch that did not succeed, by cause."""

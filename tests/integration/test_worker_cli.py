@@ -119,6 +119,53 @@ def test_an_invalid_submission_is_refused(shell, arguments, word):
     assert len(shell.worker.batches()) == before
 
 
+def test_the_same_submitted_twice_runs_once(shell):
+    """By content and name: the batch there is is shown, and waited for; --again and other content are new batches."""
+    file = shell.write("twice", [{"n": 1}])
+    first = shell.call("submit", file)
+    for flags in (("--wait",), ("--weight", "3"), ()):
+        again = shell.call("submit", file, *flags)
+        assert (again.code, again.out) == (0, first.out), again.err
+        assert "This was submitted before, with the same content and name; --again" in again.err
+    assert "1 of about 1 done: 1 succeeded" in shell.call("submit", file, "--wait").err
+    others = [
+        shell.call("submit", file, "--again"),
+        shell.call("submit", file, "--set", "limits.start_rate=5"),
+        shell.call("submit", file, "--name", "other"),
+        shell.call("submit", shell.write("twice", [{"n": 2}])),
+    ]
+    assert len({first.out, *(said.out for said in others)}) == 5, [said.err for said in others]
+    names = [shell.status(said.out.strip())["name"] for said in others]
+    assert names == ["twice-2", "twice-3", "other", "twice-4"]
+
+
+def test_an_interrupted_wait_says_that_the_batch_goes_on(shell):
+    """Exit 130, and the commands that show and stop it."""
+    file = shell.write("waited", [{"n": 1, "ms": LONG_MS}])
+    command = [
+        sys.executable,
+        "-m",
+        "batchrun",
+        "worker",
+        "submit",
+        file,
+        "--wait",
+        "--data",
+        str(shell.worker.data_dir),
+    ]
+    with subprocess.Popen(command, cwd=shell.path, stderr=subprocess.PIPE, text=True) as waiting:
+        assert waiting.stderr is not None
+        assert "waited" in waiting.stderr.readline()
+        waiting.send_signal(signal.SIGINT)
+        assert waiting.wait(30) == 130
+        said = waiting.stderr.read()
+    batch_id = shell.status("waited")["id"]
+    where = f"--data {shell.worker.data_dir}"
+    assert f"waited ({batch_id}) goes on in the worker: `batchrun worker status {batch_id} {where}` shows it" in said
+    assert f"`batchrun worker cancel {batch_id} {where}` stops it" in said
+    assert shell.call("cancel", batch_id).code == 0
+
+
 def test_failures_cost_and_report_are_those_of_the_batchs_directory(shell):
     """By HTTP, without a token here; and each cause comes with the command that retries it."""
     jobs = [{"@key": f"k{n}", "@group": "ab"[n % 2], "n": n, "fails": n < 3} for n in range(6)]

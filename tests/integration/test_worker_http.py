@@ -5,6 +5,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from batchrun.server.http import connection_cap
 from batchrun.worker.http import PageAccess, batch_upload, http_app, live_event_routes, open_http, request_context
 from batchrun.worker.http.http_app import _ROUTE_MODULES
 from batchrun.worker.local_socket import short_path
-from batchrun.worker.submission import BatchState
+from batchrun.worker.submission import BatchState, Submission
 from batchrun.worker.token_file import Token
 from batchrun.worker.worker import Worker
 from tests.support.api_process import ACTOR
@@ -390,6 +391,17 @@ async def test_an_idempotency_key_submits_one_batch(client):
         assert (await client.refusal("POST", "/v1/batches", **request))[0] == 400
 
 
+async def test_an_idempotency_key_outlives_the_worker(tmp_path, api):
+    """Noted with the batch before the answer: after a restart the same key shows the same batch, also of other rank."""
+    seen = []
+    for weight in ("1", "2"):
+        async with opened(tmp_path / "data", api) as client:
+            form = form_of([{"n": 1}], name="once", weight=weight)
+            seen.append(await client.submit(form, **{"Idempotency-Key": "once"}))
+    assert [status for status, _ in seen] == [201, 200]
+    assert [(view["id"], view["weight"]) for _, view in seen] == [(seen[0][1]["id"], 1.0)] * 2
+
+
 async def test_batches_are_listed_newest_first(client):
     """By state, in pages; invalid values are refused."""
     ids = [await client.submit_batch([{"n": n}], name=f"b{n}") for n in range(3)]
@@ -430,15 +442,42 @@ async def test_a_batch_is_paused_resumed_changed_cancelled_and_deleted(client):
 
 
 async def test_unknown_things_are_reported_in_the_envelope(client):
-    """Routes, methods, batches, and names that several batches have."""
+    """Routes, methods, batches, and ends that several ids have."""
     assert (await client.refusal("GET", "/v2/nothing"))[:2] == (404, "page-not-found")
     async with client.session.put(f"{client.address}/v1/batches") as answer:
         assert (answer.status, answer.headers["Allow"]) == (405, "GET,HEAD,POST")
     for ref in ("nope", "%2e%2e%2fx", "%00", "a%2Fb"):
         assert (await client.refusal("GET", f"/v1/batches/{ref}"))[0] == 404, ref
-    ids = [await client.submit_batch([{"n": n}], name="same") for n in range(2)]
-    status, _, message = await client.refusal("GET", "/v1/batches/same")
+    store = client.worker.store
+    ids = [f"{day}-samesame22" for day in ("20200101", "20200102")]
+    for batch_id in ids:
+        await store.add(Submission(id=batch_id, name="same", created_at=datetime.now(UTC), state=BatchState.PAUSED))
+    status, _, message = await client.refusal("GET", "/v1/batches/samesame22")
     assert (status, all(each in message for each in ids)) == (404, True)
+
+
+async def test_a_name_is_of_one_batch_and_every_way_to_call_it_leads_there(client):
+    """The second of a name gets a number, which is its name from then on."""
+    ids = [await client.submit_batch([{"n": n}], name="same") for n in range(3)]
+    for batch_id, name in zip(ids, ("same", "same-2", "same-3"), strict=True):
+        for ref in (batch_id, name, batch_id[-10:], batch_id[-6:]):
+            assert (await client.ask("GET", f"/v1/batches/{ref}"))[1]["id"] == batch_id, ref
+    assert (await client.refusal("GET", f"/v1/batches/{ids[0][-5:]}"))[0] == 404
+    await client.until(ids[1], BatchState.FINISHED)
+    await client.worker.delete(ids[1])
+    assert (await client.ask("GET", f"/v1/batches/{await client.submit_batch([], name='same')}"))[1]["name"] == "same-2"
+
+
+async def test_a_name_is_of_one_batch_however_many_are_submitted_at_once(client):
+    ids = list[str]()
+
+    async def submit() -> None:
+        ids.append(await client.submit_batch([{"n": 1}], name="crowd"))
+
+    async with anyio.create_task_group() as children:
+        for _ in range(20):
+            children.start_soon(submit)
+    assert {client.worker.store[each].name for each in ids} == {"crowd", *(f"crowd-{n}" for n in range(2, 21))}
 
 
 async def test_a_request_without_the_token_is_refused(client):

@@ -272,7 +272,7 @@ async def test_retention_deletes_only_old_batches_that_are_over(tmp_path, monkey
                 # Checked oldest first: once the batches to delete are gone, all were checked.
                 came_at = now if state in over and age == "old" else long_ago
                 submission = Submission(id=f"{age}-{state.replace('_', '-')}", name=state, created_at=came_at)
-                await worker.store.save(submission.but(state=state, ended_at=ended_at))
+                await worker.store.add(submission.but(state=state, ended_at=ended_at))
                 await anyio.Path(worker.directory.of(submission.id), "out").mkdir()
                 await anyio.Path(worker.directory.of(submission.id), "out", "records.jsonl").write_text("{}\n")
         before = {each.id for each in worker.store}

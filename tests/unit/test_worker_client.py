@@ -39,5 +39,5 @@ async def test_a_submission_whose_answer_is_lost_names_the_key_that_repeats_it(
             raise WorkerUnreachable("no answer", was_sent=was_sent)
 
     with pytest.raises(error) as raised:
-        await _submit({}, None, "my-key", False, False, cast("WorkerClient", Lost()))
+        await _submit({}, None, "my-key", False, False, "", cast("WorkerClient", Lost()))
     assert ("--key my-key" in str(raised.value)) is was_sent

@@ -49,9 +49,9 @@ async def submit(request: web.Request) -> web.Response:
             await worker.check(submission)
             async with request.app[_SUBMITTING]:
                 if (known := _known(worker, form, key)) is None:
-                    await worker.take(submission)
+                    taken = await worker.take(submission)
                     form.is_kept = True
-                    return _answer(worker, submission, status=201)
+                    return _answer(worker, taken, status=201)
     return _answer(worker, known)
 
 

@@ -59,8 +59,9 @@ class Form:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all fields and the job file."""
-        content = [sorted(self.texts.items()), self.jobs_file, self.jobs_digest]
+        """SHA-256 of what the batch does: all fields but its rank, and the job file."""
+        texts = sorted((name, text) for name, text in self.texts.items() if name not in ("weight", "priority"))
+        content = [texts, self.jobs_file, self.jobs_digest]
         return sha256(orjson.dumps(content)).hexdigest()
 
     def settings(self) -> dict[str, Any]:

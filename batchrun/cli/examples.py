@@ -39,8 +39,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "worker submit": (
         "batchrun worker submit shop.toml --wait",
         "batchrun worker submit --profile shop --jobs products.csv",
-        "batchrun worker submit shop.toml --again",
+        "batchrun worker submit shop.toml --plan",
     ),
+    "worker plan": ("batchrun worker plan shop.toml --show 1",),
     "worker list": ("batchrun worker list --state active,paused",),
     "worker page": ("batchrun worker page", "batchrun worker page --data /var/lib/batchrun"),
     "worker status": ("batchrun worker status", "batchrun worker status shop"),

@@ -23,6 +23,12 @@ Url = Annotated[
     str | None,
     typer.Option(help="Address of a worker, instead of --data; its token is read from BATCHRUN_WORKER_TOKEN."),
 ]
+BatchFile = Annotated[
+    Path | None, typer.Argument(metavar="[BATCH]", help="The batch's TOML file; or give --profile and --jobs.")
+]
+Profile = Annotated[str | None, typer.Option(help="Name of a batch file in DATA/profiles.")]
+Jobs = Annotated[Path | None, typer.Option(help="The job file, instead of the batch file's; - is JSONL on stdin.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="Any configuration key: --set limits.start_rate=5.")]
 Ref = Annotated[str, typer.Argument(metavar="BATCH", help="The batch's name or id, or the end of its id.")]
 Refs = Annotated[list[str], typer.Argument(metavar="BATCH...", help="Names or ids of batches, or ends of ids.")]
 Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
@@ -62,46 +68,58 @@ def start(
 
 @app.command("submit")
 def submit(
-    batch: Annotated[Path | None, typer.Argument(help="The batch's TOML file; or give --profile and --jobs.")] = None,
-    profile: Annotated[str | None, typer.Option(help="Name of a batch file in DATA/profiles.")] = None,
-    jobs: Annotated[
-        Path | None, typer.Option(help="The job file, instead of the batch file's; - is JSONL on stdin.")
-    ] = None,
+    batch: BatchFile = None,
+    profile: Profile = None,
+    jobs: Jobs = None,
     name: Annotated[str | None, typer.Option(help="The batch's name; default: that of its file.")] = None,
     weight: Annotated[float | None, typer.Option(help="Live Runs per batch are proportional to this weight.")] = None,
     priority: Annotated[
         int | None, typer.Option(help="Batches of a higher priority start first if slots are scarce.")
     ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Any configuration key: --set limits.start_rate=5.")
-    ] = None,
+    settings: Settings = None,
     key: Annotated[
         str | None,
         typer.Option(help="Submitted twice with the same key, a batch runs once; default: made from content and name."),
     ] = None,
     again: Annotated[bool, typer.Option("--again", help="Submit it although the same was submitted before.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="First show what it would do, and ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --plan: submit it without asking.")] = False,
     wait: Wait = False,
     json: Json = False,
     data: DataDir = DEFAULT_DATA_DIR,
     url: Url = None,
 ) -> None:
-    """Submit a batch to the worker."""
-    from batchrun.cli.worker_submit_command import submit_batch
+    """Submit a batch to the worker; the same content under the same name is one batch."""
+    from batchrun.cli.worker_commands import call_worker
+    from batchrun.cli.worker_submit_command import batch_form, submit_batch
 
-    submit_batch(
-        batch,
-        profile,
-        jobs,
-        {"name": name, "weight": weight, "priority": priority},
-        settings or [],
-        key=key,
-        is_again=again,
-        is_awaited=wait,
-        is_json=json,
-        data=data,
-        url=url,
-        where=_where(data, url),
-    )
+    with batch_form(batch, profile, jobs, {"name": name, "weight": weight, "priority": priority}, settings or []) as (
+        texts,
+        job_file,
+    ):
+        where = _where(data, url)
+        call_worker(data, url, partial(submit_batch, texts, job_file, key, again, plan, yes, wait, json, where))
+
+
+@app.command("plan")
+def plan(
+    batch: BatchFile = None,
+    profile: Profile = None,
+    jobs: Jobs = None,
+    settings: Settings = None,
+    show: Annotated[
+        int, typer.Option(min=0, max=100, help="Show the whole inputs of the first N jobs.", metavar="N")
+    ] = 0,
+    json: Json = False,
+    data: DataDir = DEFAULT_DATA_DIR,
+    url: Url = None,
+) -> None:
+    """Have the worker check every input of a batch and forecast its time and cost; submit nothing."""
+    from batchrun.cli.worker_commands import call_worker
+    from batchrun.cli.worker_submit_command import batch_form, plan_batch_of_worker
+
+    with batch_form(batch, profile, jobs, {}, settings or []) as (texts, job_file):
+        call_worker(data, url, partial(plan_batch_of_worker, texts, job_file, show, json))
 
 
 @app.command("list")

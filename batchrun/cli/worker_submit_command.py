@@ -6,17 +6,20 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import asdict
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
+import anyio
 import orjson
+import typer
 
 from batchrun.cli.batch_waiting import show_order
 from batchrun.cli.exit_codes import ExitCode
-from batchrun.cli.terminal import say
-from batchrun.cli.worker_commands import call_worker
+from batchrun.cli.json_output import print_json
+from batchrun.cli.plan_lines import plan_lines
+from batchrun.cli.terminal import answer, say
 from batchrun.config import load_config, parse_setting
 from batchrun.errors import ConfigError, OutputError
 from batchrun.worker.worker_client import WorkerClient, WorkerUnreachable
@@ -25,25 +28,17 @@ from batchrun.worker.worker_client import WorkerClient, WorkerUnreachable
 _SCHEMA = "output.expect_item_schema"
 
 
-def submit_batch(
+@contextmanager
+def batch_form(
     batch: Path | None,
     profile: str | None,
     jobs: Path | None,
     options: Mapping[str, str | float | None],
     settings: list[str],
-    *,
-    key: str | None,
-    is_again: bool,
-    is_awaited: bool,
-    is_json: bool,
-    data: Path,
-    url: str | None,
-    where: str,
-) -> None:
-    """Submit a batch file, or a profile and a job file; options are its name, weight and priority.
+) -> Iterator[tuple[dict[str, str], Path | None]]:
+    """Yield the form fields and the job file of a batch file, or of a profile and a job file.
 
-    With the same `key` it is submitted once; by default, that follows from the content and the name. With `is_again` it
-    is submitted in any case. `where` are the flags that lead to the worker.
+    Options are its name, weight and priority.
 
     Raises:
         ConfigError: neither is given, or the batch file is invalid; nothing was sent.
@@ -54,13 +49,88 @@ def submit_batch(
     with _kept(jobs) as given_jobs:
         if batch is None:
             texts, job_file = {"profile": str(profile), **_schema_field(given.pop(_SCHEMA, None))}, given_jobs
+            if jobs is not None and job_file == jobs:  # stdin has no name
+                texts["name"] = jobs.name.split(".")[0]
         else:
             texts, job_file = _batch_file(batch, given, given_jobs)
-        texts |= {"settings": orjson.dumps(given).decode(), **({"name": batch.stem} if batch is not None else {})}
+            texts["name"] = batch.stem
+        texts["settings"] = orjson.dumps(given).decode()
         texts |= {field: str(value) for field, value in options.items() if value not in (None, "")}
-        if key is None:
-            key = uuid.uuid4().hex if is_again else _content_key(texts, job_file)
-        call_worker(data, url, partial(_submit, texts, job_file, key, is_awaited, is_json, where))
+        yield texts, job_file
+
+
+async def submit_batch(
+    texts: dict[str, str],
+    jobs: Path | None,
+    key: str | None,
+    is_again: bool,
+    is_planned: bool,
+    is_confirmed: bool,
+    is_awaited: bool,
+    is_json: bool,
+    where: str,
+    client: WorkerClient,
+) -> ExitCode:
+    """Submit a form, once per `key`; by default, that follows from the content and the name.
+
+    Args:
+        texts: the form's fields.
+        jobs: the job file.
+        key: any text.
+        is_again: submit it in any case.
+        is_planned: first show its plan, and ask.
+        is_confirmed: do not ask.
+        is_awaited: show its progress until it rests.
+        is_json: print it as JSON.
+        where: the flags that lead to the worker.
+        client: of the worker.
+
+    Raises:
+        ConfigError: the answer was no, there is no terminal to ask at, or lines would fail.
+    """
+    if is_planned:
+        await _show_plan_and_ask(texts, jobs, client, is_confirmed=is_confirmed)
+    if key is None:
+        key = uuid.uuid4().hex if is_again else _content_key(texts, jobs)
+    try:
+        batch, is_known = await client.submit(texts, jobs, key=key)
+    except WorkerUnreachable as error:
+        if not error.was_sent:
+            raise
+        again = f"submit it again with --key {key}, and it runs once"
+        raise OutputError(f"{error}; it may have taken the batch: {again}") from error
+    if is_known:
+        say("This was submitted before, with the same content and name; --again submits it once more")
+    return await show_order(batch, client, is_awaited=is_awaited, is_json=is_json, where=where)
+
+
+async def _show_plan_and_ask(
+    texts: dict[str, str], jobs: Path | None, client: WorkerClient, *, is_confirmed: bool
+) -> None:
+    plan = await client.plan(texts, jobs)
+    for line in plan_lines(plan):
+        say(line)
+    if plan.would_fail:
+        raise ConfigError("nothing was submitted: lines of the job file would fail")
+    if is_confirmed:
+        return
+    if not sys.stdin.isatty():
+        raise ConfigError("Submit this batch? There is no terminal to ask at: --yes submits it")
+    if not await anyio.to_thread.run_sync(lambda: typer.confirm("Submit this batch?", err=True)):
+        raise ConfigError("nothing was submitted")
+
+
+async def plan_batch_of_worker(
+    texts: dict[str, str], jobs: Path | None, shown: int, is_json: bool, client: WorkerClient
+) -> ExitCode:
+    """Print the plan of a form, with the inputs of its first jobs; submit nothing."""
+    plan = await client.plan(texts, jobs, shown=shown)
+    if is_json:
+        print_json({**asdict(plan), "would_fail": plan.would_fail})
+    else:
+        for line in plan_lines(plan):
+            answer(line)
+    return ExitCode.USAGE if plan.would_fail else ExitCode.SUCCEEDED
 
 
 def _content_key(texts: Mapping[str, str], jobs: Path | None) -> str:
@@ -114,24 +184,3 @@ def _text(file: Path) -> str:
         raise ConfigError(f"cannot be read: {error.strerror}", file=file) from error
     except UnicodeDecodeError as error:
         raise ConfigError("is not UTF-8 text", file=file) from error
-
-
-async def _submit(
-    texts: dict[str, str],
-    jobs: Path | None,
-    key: str,
-    is_awaited: bool,
-    is_json: bool,
-    where: str,
-    client: WorkerClient,
-) -> ExitCode:
-    try:
-        batch, is_known = await client.submit(texts, jobs, key=key)
-    except WorkerUnreachable as error:
-        if not error.was_sent:
-            raise
-        again = f"submit it again with --key {key}, and it runs once"
-        raise OutputError(f"{error}; it may have taken the batch: {again}") from error
-    if is_known:
-        say("This was submitted before, with the same content and name; --again submits it once more")
-    return await show_order(batch, client, is_awaited=is_awaited, is_json=is_json, where=where)

@@ -89,30 +89,43 @@ async def make_plan(config: Config, *, shown: int = 0, environ: Mapping[str, str
             number of a build that is to be pinned is unknown.
         BatchRefused: the platform does not accept the token, or knows no such task.
     """
-    config = await anyio.to_thread.run_sync(settle_dialect, config)
     environ = os.environ if environ is None else environ
     async with (
         plain_errors(),
         open_to_look(config.api, config.server, config.limits.request_rate, environ) as client,
     ):
-        account = await read_account(client)
-        task = await find_task(client, config.task, is_created=False)
-        past = await anyio.to_thread.run_sync(_read_past, config)
-        build = await patiently(client, read_build(client, task, past.pinned_build or config.run.build))
-        if config.run.pin_build:
-            number_to_pin(build)
-        task = as_created(task, build)
-        check = job_check(config, account, task, build)
-        survey = await _survey(config, task, check, shown)
-        opened_again = sum(line > past.read_lines for line in survey.replacing.values())
-        settled = max(0, past.settled - opened_again)
-        effort = Effort(
-            runs=max(0, survey.jobs - settled),
-            slots=slot_count(config.limits, account, past.live_runs),
-            run_memory_mb=_mean_memory_mb(survey),
-            start_rate_per_s=config.limits.start_rate,
-        )
-        forecast = await read_forecast(client, account, task, effort)
+        return await plan_batch(client, config, shown=shown)
+
+
+async def plan_batch(client: ApifyClient, config: Config, *, shown: int, max_slots: int | None = None) -> Plan:
+    """Check the job file of a batch and forecast the batch, at an open platform; raises what `make_plan` does.
+
+    Args:
+        client: the platform; it is only read.
+        config: of the batch.
+        shown: the number of inputs that the plan shows.
+        max_slots: live Runs that the batch can have at most, whatever its own limits; None: no such limit.
+    """
+    config = await anyio.to_thread.run_sync(settle_dialect, config)
+    account = await read_account(client)
+    task = await find_task(client, config.task, is_created=False)
+    past = await anyio.to_thread.run_sync(_read_past, config)
+    build = await patiently(client, read_build(client, task, past.pinned_build or config.run.build))
+    if config.run.pin_build:
+        number_to_pin(build)
+    task = as_created(task, build)
+    check = job_check(config, account, task, build)
+    survey = await _survey(config, task, check, shown)
+    opened_again = sum(line > past.read_lines for line in survey.replacing.values())
+    settled = max(0, past.settled - opened_again)
+    slots = slot_count(config.limits, account, past.live_runs)
+    effort = Effort(
+        runs=max(0, survey.jobs - settled),
+        slots=slots if max_slots is None else min(slots, max_slots),
+        run_memory_mb=_mean_memory_mb(survey),
+        start_rate_per_s=config.limits.start_rate,
+    )
+    forecast = await read_forecast(client, account, task, effort)
     return Plan(
         account=account.username,
         account_plan=account.plan,

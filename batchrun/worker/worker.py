@@ -15,6 +15,7 @@ from anyio.abc import TaskGroup
 from pydantic import ValidationError
 
 from batchrun.account.account import Account, open_account
+from batchrun.config import Config
 from batchrun.config.load import as_config_error
 from batchrun.config.policy_builders import expectation
 from batchrun.config.worker_config import WorkerConfig, WorkerLimitsConfig
@@ -24,6 +25,7 @@ from batchrun.maintenance.noted_config import read_config
 from batchrun.output.layout import BATCH_LOG
 from batchrun.output.lock import enter_lock
 from batchrun.policy.budget import Budget
+from batchrun.preflight.plan import Plan, plan_batch
 from batchrun.report.shown_failures import ShownFailures
 from batchrun.runtime.children import open_children
 from batchrun.runtime.crash_points import crash_point
@@ -92,6 +94,7 @@ class Worker:
         #: The budget of all batches together.
         self.budget = Budget(config.limits.budget_usd)
         self._open_batches = ResizableSemaphore(config.worker.max_open_batches)
+        self._plans = anyio.Semaphore(MAX_CHECKS)
         #: Held while a retry is taken.
         self._retrying = anyio.Lock()
         self._checks = anyio.CapacityLimiter(MAX_CHECKS)
@@ -111,13 +114,31 @@ class Worker:
         await self.check(submission)
         return await self.take(submission)
 
-    async def check(self, submission: Submission) -> None:
-        """Check the files of a batch; no lock should be held meanwhile, since others made them.
+    async def check(self, submission: Submission) -> Config:
+        """Check the files of a batch, and return its configuration.
+
+        No lock should be held meanwhile, since others made the files.
 
         Raises:
             ConfigError: its configuration or its item schema is invalid, or its job file is missing.
         """
-        await anyio.to_thread.run_sync(self._check, submission, limiter=self._checks)
+        return await anyio.to_thread.run_sync(self._check, submission, limiter=self._checks)
+
+    async def plan(self, submission: Submission, shown: int) -> Plan:
+        """Check every line of a batch that is not stored, and forecast the batch; start nothing.
+
+        `shown` is the number of inputs that the plan shows.
+
+        Raises:
+            ConfigError, JobFileError: as `check` and `make_plan` do.
+            BatchRefused: the platform does not know the task.
+            OutputError: the platform has not answered yet.
+        """
+        config = await self.check(submission)
+        if self.account is None:
+            raise OutputError(f"nothing can be planned now: {self.why_not_ready}")
+        async with self._plans:
+            return await plan_batch(self.account.client, config, shown=shown, max_slots=self.account.max_live_runs)
 
     async def take(self, submission: Submission) -> Submission:
         """Store a checked batch under a name of its own; run it as soon as it has a place among the open batches."""
@@ -126,7 +147,7 @@ class Worker:
         self._start_runner(taken.id)
         return taken
 
-    def _check(self, submission: Submission) -> None:
+    def _check(self, submission: Submission) -> Config:
         config = config_of(submission, self.directory, self.config, self.environ)
         expectation(config.output)
         try:
@@ -135,6 +156,7 @@ class Worker:
             is_file = False
         if not is_file:
             raise ConfigError(f"{config.jobs.file} is not a file; submit the job file, too", key="jobs.file")
+        return config
 
     async def pause(self, submission_id: str) -> Submission:
         """Stop new starts of a batch; it rests when its live Runs have ended. May be repeated."""

@@ -19,6 +19,7 @@ from batchrun.apify.aiohttp_errors import reason_of
 from batchrun.errors import BatchrunError, ConfigError, OutputError
 from batchrun.maintenance.job_selection import WantedJobs
 from batchrun.model import JsonObject, write_json
+from batchrun.preflight.plan import Plan
 from batchrun.report.cost_sums import CostSums
 from batchrun.report.shown_failures import ShownFailures
 from batchrun.runtime.children import open_children
@@ -48,6 +49,7 @@ LOOK_S = 0.5
 INTERVAL_S = 1.0
 
 _COSTS = TypeAdapter(CostSums)
+_PLAN = TypeAdapter(Plan)
 _FAILURES = TypeAdapter(ShownFailures)
 #: The address in requests through a socket, which leads nowhere else.
 _LOCAL = "http://localhost"
@@ -201,6 +203,13 @@ class WorkerClient:
                 if failures > len(_WAITS_S) or (failures == 1 and not error.was_sent):
                     raise
             await anyio.sleep(_WAITS_S[failures - 1])
+
+    async def plan(self, texts: Mapping[str, str], jobs: Path | None, *, shown: int = 0) -> Plan:
+        """Have a batch checked and forecast, without submitting it; it takes as long as its job file is large."""
+        query = {"inputs": str(shown)}
+        request: dict[str, Any] = {"params": query, "timeout": _STREAM_TIMEOUT}
+        async with self._form_answer("/v1/plans", texts, jobs, **request) as answer:
+            return _PLAN.validate_json(await answer.read())
 
     async def _submit(self, texts: Mapping[str, str], jobs: Path | None, key: str) -> tuple[BatchView, bool]:
         async with self._form_answer("/v1/batches", texts, jobs, headers={"Idempotency-Key": key}) as answer:

@@ -139,6 +139,24 @@ def test_the_same_submitted_twice_runs_once(shell):
     assert names == ["twice-2", "twice-3", "other", "twice-4"]
 
 
+def test_a_plan_is_shown_before_anything_is_submitted(shell):
+    """By the worker, with its token; lines that would fail, and a question without a terminal, submit nothing."""
+    file = shell.write("planned", [{"n": n} for n in range(3)])
+    shown = shell.call("plan", file, "--show", "1")
+    assert shown.code == 0, shown.err
+    assert "jobs      3" in shown.out
+    assert 'input     line 1: {"n":0}' in shown.out
+    assert orjson.loads(shell.call("plan", file, "--json").out)["would_fail"] is False
+    asked = shell.call("submit", file, "--plan")
+    assert (asked.code, "There is no terminal to ask at: --yes submits it" in asked.err) == (2, True)
+    (shell.path / "broken.jsonl").write_text('{"n": 1}\nnothing\n')
+    broken = shell.call("submit", file, "--jobs", "broken.jsonl", "--plan", "--yes")
+    assert (broken.code, "nothing was submitted: lines of the job file would fail" in broken.err) == (2, True)
+    assert "planned" not in shell.worker.batches()
+    submitted = shell.call("submit", file, "--plan", "--yes", "--wait")
+    assert (submitted.code, "jobs      3" in submitted.err) == (0, True), submitted.err
+
+
 def test_an_interrupted_wait_says_that_the_batch_goes_on(shell):
     """Exit 130, and the commands that show and stop it."""
     file = shell.write("waited", [{"n": 1, "ms": LONG_MS}])

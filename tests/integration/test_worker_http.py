@@ -143,6 +143,18 @@ async def test_a_batch_is_uploaded_with_its_job_file_and_its_committed_records_a
         assert (await client.refusal("GET", f"/v1/batches/shop/records?offset={wrong}"))[:2] == (400, "bad-value")
 
 
+async def test_a_plan_over_http_leaves_nothing_behind(client, api):
+    """No batch, no file, no Run; what is wrong with the form is refused as for a batch."""
+    runs = len(api.runs())
+    status, plan = await client.ask("POST", "/v1/plans?inputs=2", data=form_of([{"n": n} for n in range(4)]))
+    assert (status, plan["jobs"], plan["would_fail"], len(plan["inputs"])) == (200, 4, False, 2)
+    assert plan["forecast"]["slots"] == 8, "those of the worker"
+    wrong = form_of([{"n": 1}], config=config_of() + '[output]\nitems = "nope"\n')
+    assert (await client.refusal("POST", "/v1/plans", data=wrong))[:2] == (400, "bad-batch")
+    assert (await client.refusal("POST", "/v1/plans?inputs=x", data=form_of([{"n": 1}])))[:2] == (400, "bad-value")
+    assert (client.directories, len(client.worker.store), len(api.runs())) == ([], 0, runs)
+
+
 async def test_a_retry_over_http_is_shown_first_and_carried_out_once(client):
     """A field that does not exist is named; a key that is repeated adds no round."""
     settings = '{"retry.max_attempts": 1}'

@@ -5,7 +5,7 @@ from typing import cast
 import anyio
 import pytest
 
-from batchrun.cli.worker_submit_command import _submit
+from batchrun.cli.worker_submit_command import submit_batch
 from batchrun.errors import OutputError
 from batchrun.worker.worker_client import WorkerAddress, WorkerClient, WorkerUnreachable
 
@@ -39,5 +39,5 @@ async def test_a_submission_whose_answer_is_lost_names_the_key_that_repeats_it(
             raise WorkerUnreachable("no answer", was_sent=was_sent)
 
     with pytest.raises(error) as raised:
-        await _submit({}, None, "my-key", False, False, "", cast("WorkerClient", Lost()))
+        await submit_batch({}, None, "my-key", False, False, False, False, False, "", cast("WorkerClient", Lost()))
     assert ("--key my-key" in str(raised.value)) is was_sent

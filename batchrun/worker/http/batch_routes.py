@@ -21,6 +21,8 @@ from batchrun.worker.worker import Worker
 #: Max batches per answer of the list.
 MAX_PAGE = 1000
 DEFAULT_PAGE = 100
+#: Max inputs that a plan shows.
+MAX_INPUTS = 100
 #: Max characters of a name, and of an idempotency key.
 MAX_NAME = 200
 MAX_KEY = 200
@@ -53,6 +55,17 @@ async def submit(request: web.Request) -> web.Response:
                     form.is_kept = True
                     return _answer(worker, taken, status=201)
     return _answer(worker, known)
+
+
+async def plan(request: web.Request) -> web.Response:
+    """Check every line of a batch and forecast it, without submitting it; `inputs` shows so many of its inputs."""
+    worker = worker_of(request)
+    shown = _count(request, "inputs", 0, MAX_INPUTS)
+    submission_id = worker.store.new_id()
+    async with uploaded(request, worker.directory.of(submission_id)) as form:
+        found = await worker.plan(_submission(submission_id, form, None), shown)
+    body = write_json({**asdict(found), "would_fail": found.would_fail})
+    return web.Response(body=body, content_type="application/json")
 
 
 def _idempotency_key(request: web.Request) -> str | None:
@@ -195,6 +208,7 @@ def _answer(worker: Worker, submission: Submission, *, status: int = 200) -> web
 ROUTES = [
     web.get("/v1/batches", list_batches),
     web.post("/v1/batches", submit),
+    web.post("/v1/plans", plan),
     web.get("/v1/batches/{ref}", get_batch, name="batch"),
     web.delete("/v1/batches/{ref}", delete_batch),
     web.patch("/v1/batches/{ref}", patch_batch),

@@ -7,6 +7,7 @@ from aiohttp import web
 from pydantic import TypeAdapter
 
 from batchrun.config.worker_config import WorkerLimitsConfig
+from batchrun.preflight.plan import Plan
 from batchrun.report.cost_sums import CostSums
 from batchrun.report.shown_failures import ShownFailures
 from batchrun.version import __version__
@@ -21,7 +22,7 @@ from batchrun.worker.http import (
 from batchrun.worker.http.token_check import OPEN_PATHS
 from batchrun.worker.views import BatchPage, BatchView, RetryRequest, RetryView, WorkerView
 
-_MODELS = (BatchPage, BatchView, WorkerView, RetryRequest, RetryView, WorkerLimitsConfig, ShownFailures, CostSums)
+_MODELS = (BatchPage, BatchView, WorkerView, RetryRequest, RetryView, WorkerLimitsConfig, ShownFailures, CostSums, Plan)
 _ERROR = {
     "type": "object",
     "required": ["error"],
@@ -79,6 +80,7 @@ _RETRY_KEY = {**_KEY, "description": "A retry with a repeated key is carried out
 _ANSWERS: dict[Any, Any] = {
     batch_routes.list_batches: BatchPage,
     batch_routes.submit: BatchView,
+    batch_routes.plan: Plan,
     batch_routes.get_batch: BatchView,
     batch_routes.delete_batch: None,
     batch_routes.patch_batch: BatchView,
@@ -109,6 +111,9 @@ _PARAMETERS: dict[Any, list[dict[str, Any]]] = {
         _query("offset", "Number of batches to skip.", type="integer", minimum=0),
     ],
     batch_routes.submit: [_KEY],
+    batch_routes.plan: [
+        _query("inputs", "Number of inputs to show.", type="integer", minimum=0, maximum=batch_routes.MAX_INPUTS)
+    ],
     batch_routes.retry_batch: [_RETRY_KEY],
     output_routes.get_cost: [_query("by", "Columns to sum by, separated by commas: group, day, outcome.")],
     **{
@@ -117,6 +122,7 @@ _PARAMETERS: dict[Any, list[dict[str, Any]]] = {
 }
 _BODIES: dict[Any, dict[str, Any]] = {
     batch_routes.submit: {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}},
+    batch_routes.plan: {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}},
     batch_routes.retry_batch: {
         "required": False,
         "content": {_JSON: {"schema": {"$ref": "#/components/schemas/RetryRequest"}}},

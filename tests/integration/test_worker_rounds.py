@@ -72,7 +72,7 @@ async def test_jobs_of_a_batch_that_is_under_way_are_retried_beside_its_live_run
     async with working(tmp_path / "data", api, limits__max_concurrent_runs=4) as worker:
         before = len(api.runs())
         batch = await submit_batch(worker, jobs, task="active", **ONCE)
-        await until(lambda: len(batch.records()) == 2, "two failures")
+        await until(lambda: worker.runners[batch.id].counts().settled == 2, "two failures")
         await batch.until_live(3)
         await worker.retry(batch.id, WantedJobs(), "first")
         with pytest.raises(WrongState, match="another retry of it is being taken up"):

@@ -24,6 +24,8 @@ class Size:
 
     jobs: int | None = None
     rounds: int | None = None
+    #: The Python of an environment with another version of batchrun, to compare with.
+    before: str | None = None
 
 
 def spread(values: Sequence[float], digits: int = 2) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """The sections of a configuration: every key with its meaning, unit, default and bounds."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -22,6 +23,12 @@ _Seconds = Annotated[float, Field(ge=0)]
 def _power_of_two(value: int) -> int:
     if value & (value - 1):
         raise ValueError("must be a power of 2, like 256, 512, 1024")
+    return value
+
+
+def _resource_name(value: str) -> str:
+    if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9-]{1,61}[a-zA-Z0-9]", value):
+        raise ValueError("must be 3 to 63 letters, digits and hyphens, without a hyphen at its ends")
     return value
 
 
@@ -103,8 +110,8 @@ class TaskConfig(Section):
     """Id of the task, or user~name."""
     actor: _Name | None = None
     """The Actor of a described task, like apify/hello-world."""
-    name: _Name | None = None
-    """The name of a described task."""
+    name: Annotated[_Name, AfterValidator(_resource_name)] | None = None
+    """The name of a described task: 3 to 63 letters, digits and hyphens."""
     input: JsonObject = {}
     """The input of a described task."""
     options: OptionsConfig = OptionsConfig.model_construct()

@@ -154,7 +154,7 @@ def _toml_value(text: str) -> Any:
 
 def _read_toml(file: Path) -> dict[str, Any]:
     is_sheet = file.suffix.lower() in _SPREADSHEETS
-    if is_sheet or is_job_file(file.name):
+    if (is_sheet or is_job_file(file.name)) and file.exists():
         first = "save it as CSV, then write" if is_sheet else "write"
         name = shlex.quote(str(file.with_suffix(".csv") if is_sheet else file))
         advice = f"{first} one for it: batchrun init {name} --task you~your-task"

@@ -265,11 +265,24 @@ def test_a_missing_token_is_named_with_how_to_give_one(tmp_path: Path) -> None:
         ("products.xlsx", "save it as CSV, then write one for it: batchrun init products.csv --task"),
     ],
 )
-def test_a_job_file_in_place_of_a_batch_file_is_recognised(name: str, command: str) -> None:
-    """The message has the command that writes a batch file for it."""
+def test_a_job_file_in_place_of_a_batch_file_is_recognised(
+    name: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message has the command that writes a batch file for it; of a file that is not there it says just that."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="No such file"):
+        load_config(name, environ={})
+    Path(name).touch()
     with pytest.raises(ConfigError, match="is a job file, not a batch file") as error:
         load_config(name, environ={})
     assert command in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["ab", "a" * 64, "-shop", "shop-", "my shop", "laden_ä"])
+def test_a_name_that_the_platform_does_not_take_is_refused_by_plan_too(name: str) -> None:
+    """The rule of the platform, before anything is asked of it."""
+    with pytest.raises(ConfigError, match=r"task\.name: must be 3 to 63 letters, digits and hyphens"):
+        load_config(flags={"task.actor": "a/b", "task.name": name, "jobs.file": "jobs.jsonl"}, environ={})
 
 
 def test_a_token_never_shows(tmp_path: Path) -> None:

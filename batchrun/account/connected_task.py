@@ -11,8 +11,8 @@ from batchrun.account.account import STARTS_PER_TASK_PER_S, Account, open_accoun
 from batchrun.account.task import Task, find_task
 from batchrun.apify.wire import AccountInfo
 from batchrun.config import Config
-from batchrun.errors import BatchRefused
-from batchrun.ledger.facts import ACCOUNT, TASK_ID
+from batchrun.errors import BatchRefused, ConfigError
+from batchrun.ledger.facts import ACCOUNT, CONFIG, TASK_ID
 from batchrun.ledger.sqlite.reader import LedgerReader
 from batchrun.model import TaskId
 from batchrun.output.layout import SERVER_STATE
@@ -50,7 +50,7 @@ async def connect(
 
     Raises:
         BatchRefused: the platform does not accept the token or knows no such task, or the token is of another account.
-        ConfigError: a task of the described name exists and differs.
+        ConfigError: a task of the described name exists and differs; or the batch was begun with another task.
     """
     if account is not None:
         await account.read_again()
@@ -67,10 +67,17 @@ async def connect(
                 starts_per_task_per_s=max(config.limits.start_rate, STARTS_PER_TASK_PER_S),
             )
         )
-    begun_in, begun_with = await anyio.to_thread.run_sync(_begun, ledger)
+    begun_in, begun_with, begun_as = await anyio.to_thread.run_sync(_begun, ledger)
     if begun_in is not None:
         refuse_other_account(begun_in, account.info)
     task = await find_task(account.client, config.task, begun_with=begun_with)
+    named = _name(config.task.id, config.task.name)
+    if task.gone and named is not None and begun_as not in (None, named):
+        raise ConfigError(
+            f"{config.out_dir}: holds another batch: its task is named {begun_as!r}, that of this file {named!r}."
+            " Restore the name to resume that batch, or choose another --out for a new one",
+            key="task",
+        )
     if task.gone and not (begun_in and account.info.id):
         # Another account's token knows neither the task nor the Runs, which would be taken for lost.
         raise BatchRefused(
@@ -80,9 +87,19 @@ async def connect(
     return ConnectedTask(account=account, task=task)
 
 
-def _begun(ledger: LedgerReader) -> tuple[str | None, TaskId | None]:
-    """Return the account and the task of a batch that has begun."""
-    return (None, None) if ledger.is_empty else (ledger.fact(ACCOUNT), ledger.fact(TASK_ID))
+def _begun(ledger: LedgerReader) -> tuple[str | None, TaskId | None, str | None]:
+    """Return the account of a batch that has begun, its task, and the name by which its configuration knew the task."""
+    if ledger.is_empty:
+        return None, None, None
+    noted = (ledger.fact(CONFIG) or {}).get("task")
+    return ledger.fact(ACCOUNT), ledger.fact(TASK_ID), _name(noted.get("id"), noted.get("name")) if noted else None
+
+
+def _name(task_id: str | None, name: str | None) -> str | None:
+    """Return the name of a configured task: `shop` of user~shop and of a description; None: it is given by its id."""
+    if task_id is None:
+        return name
+    return task_id.replace("/", "~").partition("~")[2] or None
 
 
 def refuse_other_account(begun_in: str, account: AccountInfo) -> None:

@@ -10,7 +10,7 @@ import anyio
 import orjson
 import pytest
 
-from batchrun import BatchRefused, Config, Outcome, load_config, open_batch, run_batch
+from batchrun import BatchRefused, Config, ConfigError, Outcome, load_config, open_batch, run_batch
 from batchrun.ledger.facts import ACCOUNT
 from batchrun.ledger.sqlite.tables import open_ledger
 from batchrun.maintenance.abort_runs import abort_runs
@@ -182,3 +182,13 @@ async def test_another_accounts_token_is_refused_and_creates_nothing(tmp_path, i
         ):
             with pytest.raises(BatchRefused, match="the token is of bob"):
                 await command
+
+
+@pytest.mark.parametrize("other", [{"task.actor": "test/work", "task.name": "other"}, {"task.id": "~other"}])
+async def test_a_file_that_names_another_task_is_refused_and_creates_nothing(tmp_path, other):
+    """The batch is not resumed with its old task, and that task is not said to be renamed."""
+    async with _left_batch(tmp_path) as (api, config, _task):
+        with pytest.raises(ConfigError, match=r"holds another batch: its task is named 'shop'.*choose another --out"):
+            await run_batch(_config(tmp_path, api, **other), environ=_environ(api))
+        assert (await api.get("/v2/actor-tasks")).data["total"] == 1
+        assert (await run_batch(config, environ=_environ(api))).outcomes == {Outcome.SUCCEEDED: 6}

@@ -115,6 +115,14 @@ async def refuse_unbounded(
         return
     where = f" of line {unbounded[0][0]}" if unbounded else ""
     reason = unbounded[0][1].reason if unbounded else bound.reason
+    if reason == "limits.compute_unit_usd":
+        raise ConfigError(
+            "the account reports no price of a compute unit, as before its first usage of a month. Write the price of"
+            " your plan (Apify Console, Billing) under [limits], like\n    compute_unit_usd = 0.3\nWithout it, nothing"
+            ' bounds the cost of a Run: budget_mode = "best_effort" starts Runs all the same, and the batch may exceed'
+            " its budget by all that its live Runs still use. Nothing was started",
+            key="limits.budget_usd",
+        )
     raise ConfigError(
         f"nothing bounds what the Run{where} may cost: set {reason}, for all or in each line's @options, or"
         ' limits.budget_mode = "best_effort". Nothing was started',

@@ -4,6 +4,7 @@ import json
 import os
 from collections import Counter
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ import aiohttp
 import anyio
 import pytest
 
-from batchrun import ConfigError, Outcome, open_batch, run_batch
+from batchrun import ConfigError, Outcome, load_config, open_batch, run_batch
 from batchrun.cli.exit_codes import exit_code_of_batch
 from batchrun.cli.status_command import _status_lines
 from batchrun.engine.notices import UsageUnbounded
-from batchrun.model import Ending, Selection
+from batchrun.model import Ending, RunOptions, Selection
+from batchrun.policy.run_cost import Prices
+from batchrun.preflight.spending import TaskTerms, refuse_unbounded
 from batchrun.report.batch_status import BudgetUse, Status, read_status
 from batchrun.report.failure_causes import read_tripped
 from batchrun.report.notice_words import notice_words
@@ -148,6 +151,19 @@ async def test_unbounded_costs_are_refused_before_any_start(tmp_path, soon_final
         config = _config(tmp_path, server, [{"n": 1}], limits__budget_usd=1.0, run__timeout_s=0,
                          limits__compute_unit_usd=0.25, limits__budget_mode="best_effort")  # fmt: skip
         assert (await run_batch(config, environ=ENVIRON)).has_succeeded
+
+
+async def test_a_budget_without_the_price_of_a_compute_unit_is_refused_with_the_line_to_write(tmp_path):
+    """A new account reports no price. The message has the line, and what happens without it."""
+    flags = {"task.id": "a~b", "jobs.file": "jobs.jsonl", "limits.budget_usd": 1.0, "run.timeout_s": 60}
+    config = load_config(flags=flags, environ={})
+    terms = TaskTerms(options=RunOptions(memory_mb=1024), prices=Prices(), is_actor_read=True)
+    with pytest.raises(ConfigError) as refused:
+        await refuse_unbounded(config, terms, lambda _: False)
+    for part in ("\n    compute_unit_usd = 0.3\n", "no price of a compute unit", "nothing bounds the cost of a Run"):
+        assert part in str(refused.value)
+    terms = replace(terms, prices=Prices(compute_unit_usd=0.3))
+    await refuse_unbounded(config, terms, lambda _: False)
 
 
 async def test_the_options_of_each_line_may_bound_its_cost(tmp_path, soon_final_costs):

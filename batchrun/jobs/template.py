@@ -4,6 +4,7 @@
     {{a.b}}             the property `b` of the object `a`, unless a column is named `a.b`
     {{n:int}}           a whole number; {{x:float}}, {{b:bool}}, {{x:json}}: a number, a boolean, any JSON
     {{tags:split(|)}}   a list of the parts between separators, trimmed; an empty cell gives an empty list
+    {{tag:list?}}       a list of this one value, left out where the cell is empty: ["{{tag?}}"] is an empty list then
     {{l:objects(url)}}  a list of objects with that property: `{"url": element}`; elements that are objects stay
     {{q:url}}           percent-encoded, to be a part of an address; :trim, :upper, :lower change the text
     {{n:default(1)}}    another text where the cell is empty, null or missing
@@ -278,6 +279,12 @@ def _to_json(value: Any) -> Any:
     return read_json(value) if isinstance(value, str) else value
 
 
+def _to_list(value: Any) -> list[Any]:
+    if isinstance(value, list):
+        return value
+    return [] if value is None or value == "" else [value]
+
+
 def _splitter(separator: str) -> Callable[[Any], list[Any]]:
     def split(value: Any) -> list[Any]:
         if isinstance(value, list):
@@ -312,6 +319,7 @@ _PLAIN: Final[dict[str, tuple[Callable[[Any], Any], str]]] = {
     "bool": (to_bool, "true or false"),
     "json": (_to_json, "JSON"),
     "url": (lambda value: quote(as_text(value), safe=""), "text"),
+    "list": (_to_list, "a value"),
     "trim": (lambda value: as_text(value).strip(), "text"),
     "upper": (lambda value: as_text(value).upper(), "text"),
     "lower": (lambda value: as_text(value).lower(), "text"),

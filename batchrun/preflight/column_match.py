@@ -340,6 +340,10 @@ def placeholder(column: JobColumn, name: str, field: JsonObject, *, is_required:
         objects = ":objects(url)" if _takes_sources(field) else ""
         return placeholder_of(column.name, converter + objects + optional)
     text = _text_of(column, name, field, optional)
+    if is_array and optional and text.startswith("{{"):
+        # An empty cell leaves the task's list as it is; in a list, it would replace that by an empty one.
+        objects = ":objects(url)" if _takes_sources(field) else ""
+        return placeholder_of(column.name, f"{_converter_of(column, field)}:list{objects}?")
     return wrapped(text, field) if is_array else text
 
 

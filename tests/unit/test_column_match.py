@@ -62,6 +62,8 @@ def test_columns_are_matched_by_name_type_and_value() -> None:
         ({"Land": ["DE", "US"]}, {"countryCode": COUNTRY}, {"countryCode": "{{Land}}"}),
         ({"country": ["Mars"]}, {"countryCode": COUNTRY}, {}),
         ({"keyword": ["x"]}, {"searchStringsArray": {"type": "array"}}, {"searchStringsArray": ["{{keyword}}"]}),
+        ({"keyword": ["x", ""]}, {"searchTerms": {"type": "array"}}, {"searchTerms": "{{keyword:list?}}"}),
+        ({"Adresse": ["https://a/1", ""]}, {"startUrls": START_URLS}, {"startUrls": "{{Adresse:list:objects(url)?}}"}),
         ({"tags": ["a|b", "c|d"]}, {"tags": {"type": "array"}}, {"tags": "{{tags:split(|)}}"}),
         ({"proxy": ['{"a": 1}']}, {"proxy": {"type": "object"}}, {"proxy": "{{proxy:json}}"}),
         ({"debug": ["yes", "no"]}, {"debug": {"type": "boolean"}}, {"debug": "{{debug:bool}}"}),

@@ -78,6 +78,9 @@ def test_a_tree_is_filled_in_its_own_order() -> None:
         ("{{x:default(a:b)}}", None, "a:b"),
         ("{{x:default(7)}}", 0, 0),
         ("{{x:date(%d.%m.%Y %H:%M)}}", "2026-03-31T23:59:00Z", "31.03.2026 23:59"),
+        ("{{x:list}}", "a|b", ["a|b"]),
+        ("{{x:list}}", "", []),
+        ("{{x:list:objects(url)}}", "a", [{"url": "a"}]),
         ("{{x:split(|):objects(url)}}", "a|b", [{"url": "a"}, {"url": "b"}]),
         ("{{x:objects(url)}}", ["a", {"url": "b"}], [{"url": "a"}, {"url": "b"}]),
         ("{{ x : date(%j) : int }}", "2026-01-31", 31),
@@ -188,7 +191,7 @@ def test_a_column_with_an_odd_name_is_quoted() -> None:
         (
             "{{x:datum}}",
             (
-                "there is no filter 'datum', only int, float, bool, json, url, trim, upper, lower, split(…), "
+                "there is no filter 'datum', only int, float, bool, json, url, list, trim, upper, lower, split(…), "
                 "objects(…), default(…), date(…); a column with ':' in its name is quoted: {{\"a:b\"}}"
             ),
         ),

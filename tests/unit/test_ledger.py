@@ -21,8 +21,10 @@ from batchrun.ledger.facts import (
     ECHO,
     IDENTITY,
     JOB_COUNT,
+    JOB_FILE_IS_COPIED,
     LOG_CLAIM,
     LOG_POSITION,
+    NOTIFIED,
     PINNED_BUILD,
     READ_TO,
     REPAIRING,
@@ -37,7 +39,7 @@ from batchrun.ledger.facts import (
     Fact,
     PinnedBuild,
 )
-from batchrun.ledger.protocol import FinalCost, NotedWait, OpenJob, ReadTo, Settlement
+from batchrun.ledger.protocol import FinalCost, NotedWait, Notified, OpenJob, ReadTo, Settlement
 from batchrun.ledger.shared_commits import LogClaim, LogPosition
 from batchrun.ledger.sqlite.connection import SCHEMA_STEPS
 from batchrun.ledger.sqlite.reader import is_begun, open_for_reading
@@ -230,11 +232,13 @@ OLD_FACTS: list[tuple[Fact[Any], str, Any]] = [
     (CONFIG, '{"limits":{"budget_usd":1.5}}', {"limits": {"budget_usd": 1.5}}),
     (COMMAND, '{"line":"batchrun run x","directory":"/d"}', Command(line="batchrun run x", directory="/d")),
     (JOB_COUNT, "null", None),
+    (JOB_FILE_IS_COPIED, "true", True),
     (TRIPS, '[{"reason":"half failed","group":null,"keys":["a","b"],"is_for_empty":true}]',
      [Trip(reason="half failed", group=None, keys=(JobKey("a"), JobKey("b")), is_for_empty=True)]),
     (WAIT, '{"pid":7,"began_at":"2026-01-02T00:00:00+00:00","noted_at":"2026-01-03T00:00:00+00:00","reasons":[]}',
      NotedWait(pid=7, began_at=datetime(2026, 1, 2, tzinfo=UTC), noted_at=datetime(2026, 1, 3, tzinfo=UTC),
                reasons=[])),
+    (NOTIFIED, '{"id":"n","events":["began"],"has_ended":false}', Notified(id="n", events=["began"])),
     (SECRETS, '[["login","*","word"]]', SecretFields((("login", "*", "word"),))),
     (PINNED_BUILD, '{"asked":null,"number":"0.1.2"}', PinnedBuild(asked=None, number="0.1.2")),
     (TASK_AS_OPENED, '{"modified_at":"2026","input":"h"}', {"modified_at": "2026", "input": "h"}),
@@ -305,6 +309,18 @@ def test_a_newer_ledger_is_refused_and_not_touched(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / LEDGER)
     assert connection.execute("PRAGMA user_version").fetchone() == (1000,)
     connection.close()
+
+
+def test_an_older_ledger_is_not_read_and_the_command_that_updates_it_is_shown(tmp_path: Path) -> None:
+    """`batchrun repair` starts nothing, unlike `run`."""
+    with open_ledger(tmp_path):
+        pass
+    with sqlite3.connect(tmp_path / LEDGER) as connection:
+        connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    words = f"older batchrun. `batchrun repair {tmp_path}` brings it up"
+    with pytest.raises(LedgerError, match=words), open_for_reading(tmp_path):
+        pass
 
 
 def test_a_process_that_may_open_no_further_file_is_told_so(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The connection to a ledger's file: opening it, its schema steps, and its errors in words for a user."""
 
 import os
+import shlex
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -199,7 +200,10 @@ def check_schema(connection: Connection, file: Path) -> None:
         LedgerError: An older or a newer batchrun wrote them.
     """
     if _version(connection, file) < len(SCHEMA_STEPS):
-        raise LedgerError(f"{file}: was written by an older batchrun; `batchrun run` updates it and resumes the batch")
+        raise LedgerError(
+            f"{file}: was written by an older batchrun. `batchrun repair {shlex.quote(str(file.parent))}` brings it up"
+            " to date and starts nothing; `batchrun run` does so too, and resumes the batch"
+        )
 
 
 def apply_schema_steps(connection: Connection, file: Path) -> None:

@@ -24,6 +24,12 @@ async def obey_signals(batch: Batch, running: anyio.CancelScope, drain_s: float)
                 return
             is_draining = True
             running.deadline = anyio.current_time() + drain_s
-            live = counted(batch.live_runs, "live Run")
-            say(f"{_WORDS[number]}: no new starts; waiting up to {drain_s:g} s for {live}.")
-            say("Press Ctrl-C again to exit and leave them running.")
+            say(f"{_WORDS[number]}: {draining_words(batch.live_runs, drain_s)}")
+
+
+def draining_words(live: int, drain_s: float) -> str:
+    """Return what a first signal brings about, with what a second one would, where Runs are live."""
+    if not live:
+        return "no new starts; no Run is live."
+    runs = counted(live, "live Run")
+    return f"no new starts; waiting up to {drain_s:g} s for {runs}.\nPress Ctrl-C again to exit and leave them running."

@@ -13,6 +13,7 @@ import anyio
 
 from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode
+from batchrun.cli.stop_signals import draining_words
 from batchrun.cli.terminal import answer, say
 from batchrun.config.worker_config import FILE_NAME, load_worker_config
 from batchrun.errors import ConfigError
@@ -102,8 +103,7 @@ async def _work(worker: Worker, data: Path, flags: dict[str, Any], signals: Asyn
                 systemd.stopping()
                 live = worker.drain()
                 drain_s = worker.config.worker.drain_s
-                say(f"No new starts; waiting up to {drain_s:g} s for {counted(live, 'live Run')}.")
-                say("Press Ctrl-C again to exit and leave them running.")
+                say(f"stopping: {draining_words(live, drain_s)}")
                 children.start_soon(_leave_when_drained, worker, drain_s, children.cancel_scope)
 
 
